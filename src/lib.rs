@@ -1,0 +1,1 @@
+//! streamgate limits how many streams one user watches at once, in the path of an Envoy gateway.
