@@ -1,0 +1,121 @@
+//! The only place that asks what time it is. Everybody else is told.
+#![expect(
+    clippy::disallowed_methods,
+    reason = "this is the place that the ban points to"
+)]
+
+use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant, SystemTime};
+
+use crate::session::Timestamp;
+
+/// Tells the time.
+pub trait Clock: fmt::Debug + Send + Sync + 'static {
+    /// The time now. It never goes back.
+    fn now(&self) -> Timestamp;
+}
+
+/// The wall clock as it was when this was made, carried on by the monotonic one: a step of the system's clock neither ends a
+/// lease early nor makes it last.
+#[derive(Debug, Clone)]
+pub struct SystemClock {
+    /// The wall clock at `origin`.
+    epoch: Timestamp,
+    /// When this clock was made.
+    origin: Instant,
+}
+
+impl SystemClock {
+    /// A clock that agrees with the system's at this moment.
+    #[must_use]
+    pub fn start() -> Self {
+        let since_epoch = SystemTime::now()
+            .duration_since(SystemTime::UNIX_EPOCH)
+            .unwrap_or_default();
+        Self {
+            epoch: Timestamp::default().after(since_epoch),
+            origin: Instant::now(),
+        }
+    }
+}
+
+impl Clock for SystemClock {
+    fn now(&self) -> Timestamp {
+        self.epoch.after(self.origin.elapsed())
+    }
+}
+
+/// A clock that stands still until it is moved; for tests.
+#[derive(Debug, Default)]
+pub struct ManualClock(AtomicU64);
+
+impl ManualClock {
+    /// A clock that stands at that time.
+    #[must_use]
+    pub fn at(now: Timestamp) -> Self {
+        Self(AtomicU64::new(now.as_millis()))
+    }
+
+    /// Moves the clock on.
+    pub fn advance(&self, span: Duration) {
+        self.set(self.now().after(span));
+    }
+
+    /// Sets the clock, be it back: so does a machine whose clock is stepped.
+    pub fn set(&self, now: Timestamp) {
+        self.0.store(now.as_millis(), Ordering::SeqCst);
+    }
+}
+
+impl Clock for ManualClock {
+    fn now(&self) -> Timestamp {
+        Timestamp::from_millis(self.0.load(Ordering::SeqCst))
+    }
+}
+
+/// Measures how long something takes.
+#[derive(Debug, Clone, Copy)]
+pub struct Stopwatch(Instant);
+
+impl Stopwatch {
+    /// Starts measuring.
+    #[must_use]
+    pub fn start() -> Self {
+        Self(Instant::now())
+    }
+
+    /// The time since the start.
+    #[must_use]
+    pub fn elapsed(&self) -> Duration {
+        self.0.elapsed()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_system_clock_agrees_with_the_wall_and_goes_on() {
+        let clock = SystemClock::start();
+        let wall = SystemTime::now()
+            .duration_since(SystemTime::UNIX_EPOCH)
+            .unwrap();
+        let (first, second) = (clock.now(), clock.now());
+        assert!(
+            first.since(Timestamp::default()).abs_diff(wall) < Duration::from_secs(5),
+            "{first:?} is not {wall:?}"
+        );
+        assert!(second >= first);
+    }
+
+    #[test]
+    fn a_manual_clock_moves_only_when_told() {
+        let clock = ManualClock::at(Timestamp::from_millis(5));
+        clock.advance(Duration::from_millis(7));
+        assert_eq!(clock.now(), Timestamp::from_millis(12));
+        clock.set(Timestamp::from_millis(1));
+        assert_eq!(clock.now(), Timestamp::from_millis(1));
+    }
+}

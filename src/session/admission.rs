@@ -1,0 +1,111 @@
+//! The outcomes of what can be done to a roster. A refusal is a value here; only an outage is an error, and that is the store's.
+
+use std::time::Duration;
+
+use super::{EndCause, Session, Timestamp};
+
+/// The answer to a start.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Admission {
+    /// It may play.
+    Admitted(Admitted),
+    /// It may not.
+    Refused(Refusal),
+}
+
+/// A start that was let in.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Admitted {
+    /// Whether it takes a slot from now on, or had it already.
+    pub entry: Entry,
+    /// Until when it counts without a sign of life.
+    pub expires_at: Timestamp,
+    /// The user's live sessions now, this one included.
+    pub active: usize,
+    /// The sessions that gave way to it, in the order in which they did.
+    pub displaced: Vec<Session>,
+    /// The store's time at this decision.
+    pub decided_at: Timestamp,
+}
+
+/// How an admitted session came by its slot.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Entry {
+    /// It has just taken it.
+    Started,
+    /// It held it already: a start can be repeated.
+    Renewed,
+}
+
+/// Why a start was not let in.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Refusal {
+    /// All slots are taken, and none could be freed.
+    Full {
+        /// How many streams the user may watch at once.
+        limit: u32,
+        /// The live sessions that hold the slots, in the order in which they came to.
+        holders: Vec<Session>,
+        /// The store's time at this decision.
+        decided_at: Timestamp,
+    },
+    /// This session has ended, for that cause, and its name can't be used again yet.
+    Ended(EndCause),
+    /// The session that was to be taken over runs inside Envoy, and can't be stopped from here.
+    NotStoppable,
+}
+
+impl Refusal {
+    /// When a refused start is worth trying again: a third of the shortest lease left among the holders, at least a second. `None` where waiting won't help.
+    #[must_use]
+    pub fn retry_after(&self) -> Option<Duration> {
+        match self {
+            Self::Full {
+                holders,
+                decided_at,
+                ..
+            } => {
+                let shortest = holders
+                    .iter()
+                    .map(|session| session.expires_at.since(*decided_at))
+                    .min();
+                shortest.map(|left| Duration::from_secs((left / 3).as_secs().max(1)))
+            }
+            Self::Ended(_) | Self::NotStoppable => None,
+        }
+    }
+}
+
+/// The answer to the news that a stream was seen running.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Renewal {
+    /// It was known, and its lease has grown.
+    Renewed {
+        /// Until when it counts now.
+        expires_at: Timestamp,
+    },
+    /// It was unknown, and counts again, be it above the limit.
+    PutBack {
+        /// Until when it counts now.
+        expires_at: Timestamp,
+    },
+    /// It has ended, for that cause; nothing was changed.
+    Ended(EndCause),
+    /// It was unknown, and so many streams count above the limit already that it was not put back.
+    Crowded,
+}
+
+/// The answer to the end of a session.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Released {
+    /// It held a slot, which is free now.
+    Freed(Session),
+    /// It held none; where its kind wants it, the end is now remembered.
+    NotLive,
+    /// That it has ended was known, with its cause.
+    AlreadyEnded(EndCause),
+    /// It runs inside Envoy and can't be stopped from here.
+    NotStoppable,
+    /// The start to be undone is not that call's, or somebody has renewed it since: it goes on.
+    Kept,
+}

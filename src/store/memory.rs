@@ -1,0 +1,266 @@
+//! The embedded store: rosters in a map of this process, split into shards so that users seldom wait for each other.
+//!
+//! It counts for this process alone and forgets with it. Room is bounded by the number of users; a full store refuses newcomers'
+//! operations as an outage and never evicts a live session. Expiry is checked on every read; the sweep only returns memory.
+
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::hash::{BuildHasher, RandomState};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use async_trait::async_trait;
+
+use super::{Listing, Store, StoreError};
+use crate::clock::Clock;
+use crate::session::{
+    Admission, Ending, Released, Renewal, Roster, SessionKey, Sighting, Start, Terms, Timestamp,
+    UserId, WhenFull,
+};
+
+/// How many shards there are; far more than cores, so that two users rarely share one at the same moment.
+const SHARDS: usize = 64;
+
+/// How many users there is room for unless told otherwise: some hundred megabytes at three sessions each.
+const DEFAULT_MAX_USERS: usize = 1_000_000;
+
+/// One part of the users. Held only for a few microseconds and never across an `.await`, so a std mutex is right.
+type Shard = Mutex<HashMap<UserId, Roster>>;
+
+/// Rosters in this process's memory.
+#[derive(Debug)]
+pub struct MemoryStore {
+    /// The users' rosters, each in the shard that its name hashes to.
+    shards: Vec<Shard>,
+    /// Says which shard a user is in.
+    hasher: RandomState,
+    /// How many users a shard has room for.
+    room: usize,
+    /// What leases and tombstones may be.
+    terms: Terms,
+    /// Tells the time.
+    clock: Arc<dyn Clock>,
+}
+
+impl MemoryStore {
+    /// An empty store with room for about a million users.
+    #[must_use]
+    pub fn new(terms: Terms, clock: Arc<dyn Clock>) -> Self {
+        Self::with_room(DEFAULT_MAX_USERS, terms, clock)
+    }
+
+    /// An empty store with room for about that many users (exactly as many in each of its shards, rounded up).
+    #[must_use]
+    pub fn with_room(max_users: usize, terms: Terms, clock: Arc<dyn Clock>) -> Self {
+        let shards = std::iter::repeat_with(Shard::default)
+            .take(SHARDS)
+            .collect();
+        Self {
+            shards,
+            hasher: RandomState::new(),
+            room: max_users.div_ceil(SHARDS),
+            terms,
+            clock,
+        }
+    }
+
+    /// Forgets the users of whom nothing counts any more; how many were kept.
+    pub fn sweep(&self) -> usize {
+        let now = self.clock.now();
+        self.shards
+            .iter()
+            .map(|shard| sweep(&mut lock(shard), now))
+            .sum()
+    }
+
+    /// Does something to a user's roster, which is made if there is none.
+    fn with_roster<T>(
+        &self,
+        user: &UserId,
+        act: impl FnOnce(&mut Roster, Timestamp) -> T,
+    ) -> Result<T, StoreError> {
+        let now = self.clock.now();
+        let mut shard = lock(self.shard(user));
+        if shard.len() >= self.room
+            && !shard.contains_key(user)
+            && sweep(&mut shard, now) >= self.room
+        {
+            return Err(StoreError::Full(format!(
+                "it has room for {} users",
+                self.room.saturating_mul(SHARDS)
+            )));
+        }
+        let mut slot = match shard.entry(user.clone()) {
+            Entry::Occupied(slot) => slot,
+            Entry::Vacant(slot) => slot.insert_entry(Roster::default()),
+        };
+        let outcome = act(slot.get_mut(), now);
+        if slot.get().forgettable_at().is_none_or(|at| at <= now) {
+            slot.remove();
+        }
+        Ok(outcome)
+    }
+
+    /// The shard of a user.
+    #[expect(
+        clippy::indexing_slicing,
+        reason = "the index is taken modulo the length, which is not zero"
+    )]
+    fn shard(&self, user: &UserId) -> &Shard {
+        let hash = usize::try_from(self.hasher.hash_one(user) % SHARDS as u64).unwrap_or_default();
+        &self.shards[hash]
+    }
+}
+
+/// A shard's map. A thread that panicked while it held the lock can't have left a roster half changed in a way that matters: leases heal it.
+fn lock(shard: &Shard) -> MutexGuard<'_, HashMap<UserId, Roster>> {
+    shard.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Forgets what has ended in a shard; how many users are left.
+fn sweep(shard: &mut HashMap<UserId, Roster>, now: Timestamp) -> usize {
+    shard.retain(|_, roster| roster.forgettable_at().is_some_and(|at| at > now));
+    shard.len()
+}
+
+#[async_trait]
+impl Store for MemoryStore {
+    async fn admit(
+        &self,
+        user: &UserId,
+        start: &Start,
+        limit: u32,
+        when_full: &WhenFull,
+    ) -> Result<Admission, StoreError> {
+        self.with_roster(user, |roster, now| {
+            roster.admit(start, limit, when_full, &self.terms, now)
+        })
+    }
+
+    async fn renew(
+        &self,
+        user: &UserId,
+        sighting: &Sighting,
+        limit: u32,
+    ) -> Result<Renewal, StoreError> {
+        self.with_roster(user, |roster, now| {
+            roster.renew(sighting, limit, &self.terms, now)
+        })
+    }
+
+    async fn release(
+        &self,
+        user: &UserId,
+        key: &SessionKey,
+        ending: Ending,
+    ) -> Result<Released, StoreError> {
+        self.with_roster(user, |roster, now| {
+            roster.release(key, ending, &self.terms, now)
+        })
+    }
+
+    async fn list(&self, user: &UserId) -> Result<Listing, StoreError> {
+        let taken_at = self.clock.now();
+        let shard = lock(self.shard(user));
+        let sessions = shard
+            .get(user)
+            .map(|roster| roster.live(taken_at).cloned().collect());
+        Ok(Listing {
+            sessions: sessions.unwrap_or_default(),
+            taken_at,
+        })
+    }
+
+    async fn ping(&self) -> Result<(), StoreError> {
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::clock::ManualClock;
+    use crate::session::{Facts, Kind, SessionId};
+
+    fn store(max_users: usize) -> (MemoryStore, Arc<ManualClock>) {
+        let clock = Arc::new(ManualClock::at(Timestamp::from_millis(1_000_000)));
+        let terms = Terms::new(Duration::from_secs(30), Duration::from_millis(50));
+        (
+            MemoryStore::with_room(max_users, terms, clock.clone()),
+            clock,
+        )
+    }
+
+    fn start(id: &str) -> Start {
+        let key = SessionKey {
+            kind: Kind::Playback,
+            id: SessionId::parse(id).unwrap(),
+        };
+        Start {
+            key,
+            facts: Facts::default(),
+            lease: Duration::from_secs(30),
+            ticket: None,
+        }
+    }
+
+    #[tokio::test]
+    async fn a_full_store_is_an_outage_for_newcomers_and_for_nobody_else() {
+        let (store, clock) = store(1);
+        let users: Vec<UserId> = (0..SHARDS * 4)
+            .map(|n| UserId::parse(&format!("user-{n}")).unwrap())
+            .collect();
+        let mut inside = Vec::new();
+        for user in &users {
+            match store.admit(user, &start("a"), 3, &WhenFull::Refuse).await {
+                Ok(_) => inside.push(user),
+                Err(error) => assert!(matches!(error, StoreError::Full(_)), "{error}"),
+            }
+        }
+        assert!(
+            !inside.is_empty() && inside.len() <= SHARDS,
+            "{} of {} users got in",
+            inside.len(),
+            users.len()
+        );
+        for user in inside {
+            assert!(
+                store
+                    .admit(user, &start("b"), 3, &WhenFull::Refuse)
+                    .await
+                    .is_ok()
+            );
+            assert_eq!(store.list(user).await.unwrap().sessions.len(), 2);
+        }
+        clock.advance(Duration::from_secs(30));
+        for user in &users {
+            let (released, listed) = (
+                store.admit(user, &start("a"), 0, &WhenFull::Refuse).await,
+                store.list(user).await,
+            );
+            assert!(
+                released.is_ok() && listed.unwrap().sessions.is_empty(),
+                "what has expired makes room for {user}"
+            );
+        }
+    }
+
+    #[tokio::test]
+    async fn the_sweep_forgets_what_has_ended_and_nothing_else() {
+        let (store, clock) = store(1000);
+        for n in 0..10 {
+            let user = UserId::parse(&format!("user-{n}")).unwrap();
+            store
+                .admit(&user, &start("a"), 3, &WhenFull::Refuse)
+                .await
+                .unwrap();
+            clock.advance(Duration::from_secs(1));
+        }
+        assert_eq!(store.sweep(), 10);
+        clock.advance(Duration::from_secs(25));
+        assert_eq!(store.sweep(), 4);
+        clock.advance(Duration::from_secs(5));
+        assert_eq!(store.sweep(), 0);
+    }
+}

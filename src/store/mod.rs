@@ -1,0 +1,103 @@
+//! Where rosters are kept. Each operation is one atomic step, whatever else goes on.
+//!
+//! A store keeps the time itself: Redis's own clock where the count is shared, so that no gateway's matters. A refusal is a value;
+//! a [`StoreError`] means that the store could not answer, and what that leads to is the ledger's to say.
+
+mod memory;
+pub mod redis;
+
+pub use memory::MemoryStore;
+
+use std::fmt;
+use std::time::Duration;
+
+use async_trait::async_trait;
+
+use crate::session::{
+    Admission, Ending, Released, Renewal, Session, SessionKey, Sighting, Start, Timestamp, UserId,
+    WhenFull,
+};
+
+/// Keeps rosters, one for each user.
+#[async_trait]
+pub trait Store: fmt::Debug + Send + Sync + 'static {
+    /// Asks for a slot: [`crate::session::Roster::admit`].
+    async fn admit(
+        &self,
+        user: &UserId,
+        start: &Start,
+        limit: u32,
+        when_full: &WhenFull,
+    ) -> Result<Admission, StoreError>;
+
+    /// Tells that a stream was seen running: [`crate::session::Roster::renew`].
+    async fn renew(
+        &self,
+        user: &UserId,
+        sighting: &Sighting,
+        limit: u32,
+    ) -> Result<Renewal, StoreError>;
+
+    /// Tells that a session is over: [`crate::session::Roster::release`].
+    async fn release(
+        &self,
+        user: &UserId,
+        key: &SessionKey,
+        ending: Ending,
+    ) -> Result<Released, StoreError>;
+
+    /// The user's live sessions.
+    async fn list(&self, user: &UserId) -> Result<Listing, StoreError>;
+
+    /// Asks for a sign of life, so that whoever starts or stands idle learns of trouble before a viewer does.
+    async fn ping(&self) -> Result<(), StoreError>;
+}
+
+/// One user's live sessions at one moment.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Listing {
+    /// The sessions, in the order in which they came to their slots.
+    pub sessions: Vec<Session>,
+    /// The store's time at this answer.
+    pub taken_at: Timestamp,
+}
+
+/// Why a store has not answered. Fragments that fit behind "failed to ask the store: ".
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum StoreError {
+    /// No answer came within the deadline. Whether the operation took place is unknown.
+    #[error("no answer within {0:?}")]
+    Timeout(Duration),
+    /// The connection could not be had, or broke. Whether the operation took place is unknown.
+    #[error("no connection: {0}")]
+    Disconnected(String),
+    /// There is no room for one more user, or Redis has reached its `maxmemory`. Nothing was done.
+    #[error("it is full: {0}")]
+    Full(String),
+    /// The store answered that it would not do it: it is loading, a replica, wants another password. Nothing was done.
+    #[error("it refused: {0}")]
+    Rejected(String),
+    /// The store answered something that is not in the protocol between us: other data is at our keys, or another version's.
+    #[error("it answered what can't be understood: {0}")]
+    Protocol(String),
+}
+
+impl StoreError {
+    /// Whether the operation may have taken place all the same.
+    #[must_use]
+    pub const fn outcome_is_unknown(&self) -> bool {
+        match self {
+            Self::Timeout(_) | Self::Disconnected(_) => true,
+            Self::Full(_) | Self::Rejected(_) | Self::Protocol(_) => false,
+        }
+    }
+
+    /// Whether the same call may succeed later without anybody's doing.
+    #[must_use]
+    pub const fn is_transient(&self) -> bool {
+        match self {
+            Self::Timeout(_) | Self::Disconnected(_) | Self::Full(_) | Self::Rejected(_) => true,
+            Self::Protocol(_) => false,
+        }
+    }
+}

@@ -1,0 +1,1 @@
+//! Rosters in Redis: one key for each user, one script call for each operation, by Redis's own clock.
