@@ -1,5 +1,28 @@
 //! streamgate limits how many streams one user watches at once, in the path of an Envoy gateway.
 
-pub mod clock;
 pub mod session;
+
+pub mod policy;
+
+pub mod config;
+
+pub mod clock;
+
+pub mod problem;
+
 pub mod store;
+
+pub mod telemetry;
+
+pub mod ledger;
+
+pub mod releaser;
+
+pub mod envoy;
+
+pub mod http;
+
+pub mod app;
+pub mod lifecycle;
+
+pub mod cli;

@@ -1,0 +1,558 @@
+//! Every metric there is, in one struct. Labels are enums; never a user, a session or a path.
+//!
+//! The handles are made once, at start, so that counting is an addition and a series is there from the first scrape on, at zero.
+//! Each [`Metrics`] has a recorder of its own: two instances in one process count apart.
+
+use std::fmt;
+use std::time::Duration;
+
+use metrics::{Counter, Gauge, Histogram, Key, Label, Level, Metadata, Recorder};
+use metrics_exporter_prometheus::{
+    BuildError, Matcher, PrometheusBuilder, PrometheusHandle, PrometheusRecorder,
+};
+
+/// Makes an enum whose variants are the values of a label.
+macro_rules! label {
+    ($(#[$meta:meta])* $name:ident { $($(#[$variant_meta:meta])* $variant:ident => $text:literal),+ $(,)? }) => {
+        $(#[$meta])*
+        #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+        pub enum $name {
+            $($(#[$variant_meta])* $variant),+
+        }
+
+        impl LabelValue for $name {
+            const ALL: &'static [Self] = &[$(Self::$variant),+];
+
+            fn as_str(self) -> &'static str {
+                match self {
+                    $(Self::$variant => $text),+
+                }
+            }
+
+            fn index(self) -> usize {
+                self as usize
+            }
+        }
+    };
+}
+
+/// An enum whose variants are the values of a label.
+pub trait LabelValue: Copy + 'static {
+    /// All of them, in the order of their declaration.
+    const ALL: &'static [Self];
+
+    /// The value as it is written.
+    fn as_str(self) -> &'static str;
+
+    /// Its place in [`Self::ALL`].
+    fn index(self) -> usize;
+}
+
+label! {
+    /// What a check came to, and why; `decision` and `reason` in one, since only some pairs exist.
+    Verdict {
+        /// Let in, and takes a slot from now on.
+        Started => "started",
+        /// Let in, and held its slot already.
+        Renewed => "renewed",
+        /// Let in without a slot: a `HEAD`.
+        Head => "head",
+        /// Let in without being looked at: an `OPTIONS`.
+        Preflight => "preflight",
+        /// All of the user's slots are taken.
+        Full => "full",
+        /// The session has ended and its id can't be used again yet.
+        Ended => "ended",
+        /// Another session of the user took its slot.
+        Displaced => "displaced",
+        /// An operator ended it.
+        Operator => "operator",
+        /// Nothing in the request says whose it is.
+        NoUser => "no_user",
+        /// Nothing in the request says which stream it is.
+        NoSession => "no_session",
+        /// Something that names the user or the session is no name.
+        Malformed => "malformed",
+        /// The store could not answer.
+        Outage => "outage",
+        /// The route asks for something that can't be had: its `streamgate.session` is wrong.
+        Misconfigured => "misconfigured",
+        /// The client left, or Envoy gave up, before the answer went out.
+        Cancelled => "cancelled",
+    }
+}
+
+impl Verdict {
+    /// The value of the label `decision`.
+    #[must_use]
+    pub const fn decision(self) -> &'static str {
+        match self {
+            Self::Started | Self::Renewed | Self::Head | Self::Preflight => "allow",
+            Self::Full
+            | Self::Ended
+            | Self::Displaced
+            | Self::Operator
+            | Self::NoUser
+            | Self::NoSession
+            | Self::Malformed => "deny",
+            Self::Outage | Self::Misconfigured | Self::Cancelled => "error",
+        }
+    }
+}
+
+label! {
+    /// Who said that a session is over.
+    ReleaseCause {
+        /// Envoy's access log.
+        AccessLog => "access_log",
+        /// A client, through the release hook.
+        Hook => "hook",
+        /// Its own check, which was cancelled or whose outcome stayed unknown.
+        Undone => "undone",
+    }
+}
+
+label! {
+    /// What the store was asked.
+    Operation {
+        /// May this session start?
+        Admit => "admit",
+        /// This stream was seen running.
+        Renew => "renew",
+        /// This session is over.
+        Release => "release",
+        /// Which sessions are live?
+        List => "list",
+        /// Are you there?
+        Ping => "ping",
+    }
+}
+
+label! {
+    /// How the store answered.
+    Outcome {
+        /// It did what it was asked, be the answer a refusal.
+        Ok => "ok",
+        /// Not within the deadline.
+        Timeout => "timeout",
+        /// There was no connection, or it broke.
+        Disconnected => "disconnected",
+        /// It has no room.
+        Full => "full",
+        /// It would not.
+        Rejected => "rejected",
+        /// Not in a way that can be understood.
+        Protocol => "protocol",
+    }
+}
+
+label! {
+    /// What kind of access log entry came.
+    EntryType {
+        /// One of a stream that is running.
+        Periodic => "periodic",
+        /// One of a stream that has ended.
+        End => "end",
+        /// Any other.
+        Other => "other",
+    }
+}
+
+label! {
+    /// What an access log entry led to.
+    EntryOutcome {
+        /// A session is renewed.
+        Renewal => "renewal",
+        /// A session is released.
+        Release => "release",
+        /// Nothing, as it should: the entry is of no session, or of one that its end doesn't end.
+        Ignored => "ignored",
+        /// Nothing: an end of the same stream stands in the same message.
+        Superseded => "superseded",
+        /// Nothing: it lacks what would say whose stream it is.
+        Unattributed => "unattributed",
+        /// Nothing: what it says can't be true.
+        Malformed => "malformed",
+    }
+}
+
+label! {
+    /// What became of a start that waited for a slot.
+    GraceOutcome {
+        /// A slot came free in time.
+        Admitted => "admitted",
+        /// None did.
+        Refused => "refused",
+        /// Another start of the same user waits already, or Envoy's deadline leaves no room.
+        Skipped => "skipped",
+    }
+}
+
+label! {
+    /// Why a renewal or release was given up.
+    DropReason {
+        /// The queue is full.
+        QueueFull => "queue_full",
+        /// It has been tried until its lease had run out anyway.
+        Expired => "expired",
+        /// The process ended before it could be delivered.
+        Shutdown => "shutdown",
+    }
+}
+
+/// Counters for each value of a label.
+struct Counters<L>(Vec<Counter>, std::marker::PhantomData<L>);
+
+impl<L: LabelValue> Counters<L> {
+    /// Counts one of these.
+    fn increment(&self, label: L) {
+        if let Some(counter) = self.0.get(label.index()) {
+            counter.increment(1);
+        }
+    }
+}
+
+/// All metrics of one instance.
+pub struct Metrics {
+    /// Reads them all out.
+    handle: PrometheusHandle,
+    /// `streamgate_checks_total`
+    checks: Counters<Verdict>,
+    /// `streamgate_check_duration_seconds`
+    check_duration: Histogram,
+    /// `streamgate_grace_total`
+    grace: Counters<GraceOutcome>,
+    /// `streamgate_releases_total`
+    releases: Counters<ReleaseCause>,
+    /// `streamgate_store_requests_total`, by operation and outcome
+    store_requests: Vec<Counters<Outcome>>,
+    /// `streamgate_store_duration_seconds`, by operation
+    store_duration: Vec<Histogram>,
+    /// `streamgate_store_up`
+    store_up: Gauge,
+    /// `streamgate_access_log_entries_total`, by type and outcome
+    entries: Vec<Counters<EntryOutcome>>,
+    /// `streamgate_releaser_pending`
+    releaser_pending: Gauge,
+    /// `streamgate_releaser_dropped_total`
+    releaser_dropped: Counters<DropReason>,
+    /// `streamgate_unknown_plan_total`
+    unknown_plans: Counter,
+}
+
+/// Upper bounds of the buckets of durations, in seconds: from what memory takes to what Envoy waits for.
+const DURATION_BUCKETS: [f64; 14] = [
+    0.000_05, 0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5,
+    1.0,
+];
+
+impl Metrics {
+    /// All metrics, at zero.
+    ///
+    /// # Errors
+    /// The list of buckets is empty; it is not.
+    pub fn new() -> Result<Self, BuildError> {
+        let recorder = PrometheusBuilder::new()
+            .set_buckets_for_metric(
+                Matcher::Suffix("_duration_seconds".to_owned()),
+                &DURATION_BUCKETS,
+            )?
+            .build_recorder();
+        describe(&recorder);
+        gauge(
+            &recorder,
+            "streamgate_build_info",
+            &[("version", env!("CARGO_PKG_VERSION"))],
+        )
+        .set(1.0);
+        Ok(Self {
+            handle: recorder.handle(),
+            checks: counters(&recorder, |verdict: Verdict| {
+                (
+                    "streamgate_checks_total",
+                    vec![
+                        ("decision", verdict.decision()),
+                        ("reason", verdict.as_str()),
+                    ],
+                )
+            }),
+            check_duration: histogram(&recorder, "streamgate_check_duration_seconds", &[]),
+            grace: counters(&recorder, |outcome: GraceOutcome| {
+                (
+                    "streamgate_grace_total",
+                    vec![("outcome", outcome.as_str())],
+                )
+            }),
+            releases: counters(&recorder, |cause: ReleaseCause| {
+                ("streamgate_releases_total", vec![("cause", cause.as_str())])
+            }),
+            store_requests: by(|operation: Operation| {
+                counters(&recorder, |outcome: Outcome| {
+                    (
+                        "streamgate_store_requests_total",
+                        vec![
+                            ("operation", operation.as_str()),
+                            ("outcome", outcome.as_str()),
+                        ],
+                    )
+                })
+            }),
+            store_duration: by(|operation: Operation| {
+                histogram(
+                    &recorder,
+                    "streamgate_store_duration_seconds",
+                    &[("operation", operation.as_str())],
+                )
+            }),
+            store_up: gauge(&recorder, "streamgate_store_up", &[]),
+            entries: by(|entry: EntryType| {
+                counters(&recorder, |outcome: EntryOutcome| {
+                    (
+                        "streamgate_access_log_entries_total",
+                        vec![("type", entry.as_str()), ("outcome", outcome.as_str())],
+                    )
+                })
+            }),
+            releaser_pending: gauge(&recorder, "streamgate_releaser_pending", &[]),
+            releaser_dropped: counters(&recorder, |reason: DropReason| {
+                (
+                    "streamgate_releaser_dropped_total",
+                    vec![("reason", reason.as_str())],
+                )
+            }),
+            unknown_plans: recorder
+                .register_counter(&Key::from_name("streamgate_unknown_plan_total"), &METADATA),
+        })
+    }
+
+    /// Counts a check that was answered, or not.
+    pub fn check(&self, verdict: Verdict) {
+        self.checks.increment(verdict);
+    }
+
+    /// Notes how long a check took, without the grace that it waited.
+    pub fn check_took(&self, duration: Duration) {
+        self.check_duration.record(duration);
+    }
+
+    /// Counts a start that waited for a slot, or was to.
+    pub fn grace(&self, outcome: GraceOutcome) {
+        self.grace.increment(outcome);
+    }
+
+    /// Counts a slot that was freed before its lease ran out.
+    pub fn release(&self, cause: ReleaseCause) {
+        self.releases.increment(cause);
+    }
+
+    /// Counts a call to the store and notes how long it took.
+    pub fn store(&self, operation: Operation, outcome: Outcome, took: Duration) {
+        if let (Some(requests), Some(duration)) = (
+            self.store_requests.get(operation.index()),
+            self.store_duration.get(operation.index()),
+        ) {
+            requests.increment(outcome);
+            duration.record(took);
+        }
+    }
+
+    /// Notes whether the store answers.
+    pub fn store_up(&self, up: bool) {
+        self.store_up.set(if up { 1.0 } else { 0.0 });
+    }
+
+    /// Counts an access log entry.
+    pub fn entry(&self, entry: EntryType, outcome: EntryOutcome) {
+        if let Some(entries) = self.entries.get(entry.index()) {
+            entries.increment(outcome);
+        }
+    }
+
+    /// Notes how many renewals and releases wait to be delivered.
+    #[expect(clippy::cast_precision_loss, reason = "no queue is 2^52 long")]
+    pub fn releaser_pending(&self, pending: usize) {
+        self.releaser_pending.set(pending as f64);
+    }
+
+    /// Counts a renewal or release that was given up.
+    pub fn releaser_dropped(&self, reason: DropReason) {
+        self.releaser_dropped.increment(reason);
+    }
+
+    /// Counts a request that named a plan which the policy doesn't have.
+    pub fn unknown_plan(&self) {
+        self.unknown_plans.increment(1);
+    }
+
+    /// All metrics in Prometheus's text format.
+    #[must_use]
+    pub fn render(&self) -> String {
+        self.handle.render()
+    }
+
+    /// Folds recorded durations into their buckets, so that memory stays bounded where nobody scrapes. To be called every few seconds.
+    pub fn upkeep(&self) {
+        self.handle.run_upkeep();
+    }
+}
+
+impl fmt::Debug for Metrics {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Metrics").finish_non_exhaustive()
+    }
+}
+
+/// What the recorder is told of where a metric comes from; it asks for nothing else.
+static METADATA: Metadata<'_> = Metadata::new(module_path!(), Level::INFO, Some(module_path!()));
+
+/// Gives each metric its help line.
+fn describe(recorder: &PrometheusRecorder) {
+    for (name, help) in [
+        (
+            "streamgate_checks_total",
+            "ext_authz checks by decision and reason",
+        ),
+        (
+            "streamgate_grace_total",
+            "Starts at a full limit that waited for a slot (limits.grace), by what became of them",
+        ),
+        (
+            "streamgate_releases_total",
+            "Slots freed before their lease ran out, by who said so",
+        ),
+        (
+            "streamgate_store_requests_total",
+            "Calls to the store by operation and outcome",
+        ),
+        (
+            "streamgate_access_log_entries_total",
+            "Access log entries by type and what they led to",
+        ),
+        (
+            "streamgate_releaser_dropped_total",
+            "Renewals and releases that were given up; their leases run out instead",
+        ),
+        (
+            "streamgate_unknown_plan_total",
+            "Requests that named a plan which limits.plans doesn't have; they got the default",
+        ),
+    ] {
+        recorder.describe_counter(name.into(), None, help.into());
+    }
+    for (name, help) in [
+        (
+            "streamgate_check_duration_seconds",
+            "Time to answer an ext_authz check, without the grace that a start waited",
+        ),
+        (
+            "streamgate_store_duration_seconds",
+            "Time of a call to the store by operation",
+        ),
+    ] {
+        recorder.describe_histogram(name.into(), None, help.into());
+    }
+    for (name, help) in [
+        (
+            "streamgate_store_up",
+            "1 while the store answers, 0 while it doesn't",
+        ),
+        (
+            "streamgate_releaser_pending",
+            "Renewals and releases that wait to be delivered to the store",
+        ),
+        (
+            "streamgate_build_info",
+            "1, labelled with the version that runs",
+        ),
+    ] {
+        recorder.describe_gauge(name.into(), None, help.into());
+    }
+}
+
+/// One of something for each value of a label.
+fn by<L: LabelValue, T>(make: impl FnMut(L) -> T) -> Vec<T> {
+    L::ALL.iter().copied().map(make).collect()
+}
+
+/// A counter for each value of a label, of the name and with the labels that `of` says.
+fn counters<L: LabelValue>(
+    recorder: &PrometheusRecorder,
+    of: impl Fn(L) -> (&'static str, Vec<(&'static str, &'static str)>),
+) -> Counters<L> {
+    let counter = |label: L| {
+        let (name, labels) = of(label);
+        recorder.register_counter(&key(name, &labels), &METADATA)
+    };
+    Counters(by(counter), std::marker::PhantomData)
+}
+
+/// A histogram.
+fn histogram(
+    recorder: &PrometheusRecorder,
+    name: &'static str,
+    labels: &[(&'static str, &'static str)],
+) -> Histogram {
+    recorder.register_histogram(&key(name, labels), &METADATA)
+}
+
+/// A gauge.
+fn gauge(
+    recorder: &PrometheusRecorder,
+    name: &'static str,
+    labels: &[(&'static str, &'static str)],
+) -> Gauge {
+    recorder.register_gauge(&key(name, labels), &METADATA)
+}
+
+/// What names a series.
+fn key(name: &'static str, labels: &[(&'static str, &'static str)]) -> Key {
+    let labels: Vec<Label> = labels
+        .iter()
+        .map(|(name, value)| Label::from_static_parts(name, value))
+        .collect();
+    Key::from_parts(name, labels)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_series_is_there_from_the_start_and_counts() {
+        let metrics = Metrics::new().unwrap();
+        let before = metrics.render();
+        for verdict in Verdict::ALL {
+            let series = format!(
+                "streamgate_checks_total{{decision=\"{}\",reason=\"{}\"}} 0\n",
+                verdict.decision(),
+                verdict.as_str()
+            );
+            assert!(before.contains(&series), "no {series} in {before}");
+        }
+        metrics.check(Verdict::Full);
+        metrics.store(
+            Operation::Admit,
+            Outcome::Timeout,
+            Duration::from_millis(50),
+        );
+        metrics.check_took(Duration::from_micros(80));
+        metrics.upkeep();
+        let after = metrics.render();
+        for line in [
+            "streamgate_checks_total{decision=\"deny\",reason=\"full\"} 1\n",
+            "streamgate_store_requests_total{operation=\"admit\",outcome=\"timeout\"} 1\n",
+            "streamgate_check_duration_seconds_bucket{le=\"0.0001\"} 1\n",
+            "# HELP streamgate_store_up 1 while the store answers, 0 while it doesn't\n",
+        ] {
+            assert!(after.contains(line), "no {line} in {after}");
+        }
+    }
+
+    #[test]
+    fn two_instances_count_apart() {
+        let (one, other) = (Metrics::new().unwrap(), Metrics::new().unwrap());
+        one.check(Verdict::Started);
+        assert!(one.render().contains("reason=\"started\"} 1\n"));
+        assert!(other.render().contains("reason=\"started\"} 0\n"));
+    }
+}
