@@ -56,18 +56,20 @@ pub(super) async fn walk(walk: &Walk) -> Result<(), Failure> {
 async fn ends_by_itself(walk: &Walk) -> Result<(), Failure> {
     let _first = play(walk, Http1, "erin", 1).await?;
     let _second = play(walk, Http1, "erin", 2).await?;
-    let film = || walk.gateway.get(Http1, "erin", "/finite?seconds=0.5");
-    let short = walk.let_in(film()).await?;
-    let third = walk.refused(channel(walk, Http1, "erin", 3)).await;
-    // A patient streamgate may have kept the start waiting until the film was over: then it is in, and that is right.
-    step("a film of erin plays to its end", short.whole()).await?;
-    if third.is_ok() {
-        step(
-            "its slot is free, and another stream gets in",
-            walk.let_in_soon(|| channel(walk, Http1, "erin", 3)),
-        )
-        .await?;
-    }
+    let film = walk.gateway.get(Http1, "erin", "/finite?seconds=1");
+    let film = walk.let_in(film).await?;
+    let third = || channel(walk, Http1, "erin", 3);
+    step(
+        "beside two streams and a film of erin nothing more plays",
+        walk.refused(third()),
+    )
+    .await?;
+    step("the film plays to its end", film.whole()).await?;
+    step(
+        "its slot is free, and another stream gets in",
+        walk.let_in_soon(third),
+    )
+    .await?;
     Ok(())
 }
 
