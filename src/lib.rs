@@ -1,1 +1,5 @@
 //! streamgate limits how many streams one user watches at once, in the path of an Envoy gateway.
+
+pub mod session;
+
+pub mod policy;
