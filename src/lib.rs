@@ -3,3 +3,5 @@
 pub mod session;
 
 pub mod policy;
+
+pub mod config;
