@@ -5,3 +5,5 @@ pub mod session;
 pub mod policy;
 
 pub mod config;
+
+pub mod cli;
