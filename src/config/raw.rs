@@ -137,7 +137,7 @@ fn problem(error: &serde_saphyr::Error, mut key: String) -> Problem {
         }
         Error::MultipleDocuments { .. } => "got a second YAML document; allowed: one".to_owned(),
         other => {
-            let text = other.to_string();
+            let text = other.render_with_formatter(&serde_saphyr::UserMessageFormatter);
             // The line is already in front.
             format!(
                 "not valid YAML: {}",
