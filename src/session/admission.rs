@@ -56,10 +56,12 @@ pub enum Refusal {
 }
 
 impl Refusal {
-    /// When a refused start is worth trying again: a third of the shortest lease left among the holders, at least a second. `None` where waiting won't help.
+    /// When a refused start is worth trying again: a third of the shortest lease left among the holders, at least a second. `None` where waiting
+    /// won't help, as where no stream is allowed at all.
     #[must_use]
     pub fn retry_after(&self) -> Option<Duration> {
         match self {
+            Self::Full { limit: 0, .. } | Self::Ended(_) | Self::NotStoppable => None,
             Self::Full {
                 holders,
                 decided_at,
@@ -71,7 +73,6 @@ impl Refusal {
                     .min();
                 shortest.map(|left| Duration::from_secs((left / 3).as_secs().max(1)))
             }
-            Self::Ended(_) | Self::NotStoppable => None,
         }
     }
 }
@@ -153,6 +154,7 @@ mod tests {
     fn where_waiting_does_not_help_nobody_is_told_to_wait() {
         for refusal in [
             full(0, &[]),
+            full(0, &[30_000]),
             Refusal::Ended(EndCause::Released),
             Refusal::NotStoppable,
         ] {
