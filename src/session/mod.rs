@@ -217,7 +217,9 @@ impl Terms {
     pub fn new(longest_lease: Duration, store_timeout: Duration) -> Self {
         Self {
             longest_lease,
-            memory: longest_lease + store_timeout + Self::MARGIN,
+            memory: longest_lease
+                .saturating_add(store_timeout)
+                .saturating_add(Self::MARGIN),
         }
     }
 
@@ -354,6 +356,7 @@ mod tests {
         let terms = Terms::new(lease, deadline);
         assert_eq!(terms.longest_lease, lease);
         assert_eq!(terms.memory, Duration::from_millis(31_050));
+        assert_eq!(Terms::new(Duration::MAX, deadline).memory, Duration::MAX);
     }
 
     fn facts(device: &str, content: &str, door: Door, position_seconds: u32) -> Facts {
