@@ -223,6 +223,16 @@ impl Terms {
         }
     }
 
+    /// Until when a lease counts that is granted now: as long as was asked for, and no longer than the longest.
+    fn lease_ends(&self, lease: Duration, now: Timestamp) -> Timestamp {
+        now.after(lease.min(self.longest_lease))
+    }
+
+    /// Until when an end is remembered that is written down now.
+    fn memory_ends(&self, now: Timestamp) -> Timestamp {
+        now.after(self.memory)
+    }
+
     /// What is added for the store's own rounding and for a message that was sent just before its deadline.
     const MARGIN: Duration = Duration::from_secs(1);
 }

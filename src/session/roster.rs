@@ -38,22 +38,22 @@ impl Roster {
         self.settle(terms, now);
         if let Some(tombstone) = self.tombstone_mut(&start.key) {
             if tombstone.cause != EndCause::Released {
-                tombstone.until = now.after(terms.memory);
+                tombstone.until = terms.memory_ends(now);
             }
             return Admission::Refused(Refusal::Ended(tombstone.cause.clone()));
         }
         if let Some(session) = self.session_mut(&start.key) {
             session.facts.update(&start.facts);
-            let expires_at = session.renew(start.lease, now);
+            let expires_at = session.renew(terms.lease_ends(start.lease, now), now);
             return self.admitted(Entry::Renewed, expires_at, Vec::new(), now);
         }
         let displaced = match self.make_room(&start.key, limit, when_full, terms, now) {
             Ok(displaced) => displaced,
             Err(refusal) => return Admission::Refused(refusal),
         };
-        let session = Session::starting(start, now);
-        let expires_at = session.expires_at;
-        self.sessions.push(session);
+        let expires_at = terms.lease_ends(start.lease, now);
+        self.sessions
+            .push(Session::starting(start, expires_at, now));
         self.admitted(Entry::Started, expires_at, displaced, now)
     }
 
@@ -69,18 +69,19 @@ impl Roster {
         if let Some(tombstone) = self.tombstone_mut(&sighting.key) {
             return Renewal::Ended(tombstone.cause.clone());
         }
+        let lease_ends = terms.lease_ends(sighting.lease, now);
         if let Some(session) = self.session_mut(&sighting.key) {
-            return Renewal::Renewed {
-                expires_at: session.renew(sighting.lease, now),
-            };
+            let expires_at = session.renew(lease_ends, now);
+            return Renewal::Renewed { expires_at };
         }
         if self.sessions.len() >= to_count(limit).saturating_add(MAX_PUT_BACK) {
             return Renewal::Crowded;
         }
-        let session = Session::put_back(sighting, now);
-        let expires_at = session.expires_at;
-        self.sessions.push(session);
-        Renewal::PutBack { expires_at }
+        self.sessions
+            .push(Session::put_back(sighting, lease_ends, now));
+        Renewal::PutBack {
+            expires_at: lease_ends,
+        }
     }
 
     /// This session is over, says `ending`.
@@ -136,11 +137,12 @@ impl Roster {
     fn settle(&mut self, terms: &Terms, now: Timestamp) {
         self.sessions.retain(|session| session.expires_at > now);
         self.tombstones.retain(|tombstone| tombstone.until > now);
+        let longest = terms.lease_ends(Duration::MAX, now);
         for session in &mut self.sessions {
-            session.expires_at = session.expires_at.min(now.after(terms.longest_lease));
+            session.expires_at = session.expires_at.min(longest);
         }
         for tombstone in &mut self.tombstones {
-            tombstone.until = tombstone.until.min(now.after(terms.memory));
+            tombstone.until = tombstone.until.min(terms.memory_ends(now));
         }
     }
 
@@ -221,7 +223,7 @@ impl Roster {
         self.tombstones.push(Tombstone {
             key,
             cause,
-            until: now.after(terms.memory),
+            until: terms.memory_ends(now),
         });
     }
 
@@ -273,19 +275,19 @@ impl Roster {
 
 impl Session {
     /// A session that has just been let in.
-    fn starting(start: &Start, now: Timestamp) -> Self {
+    fn starting(start: &Start, expires_at: Timestamp, now: Timestamp) -> Self {
         Self {
             key: start.key.clone(),
             facts: start.facts.clone(),
             started_at: now,
             renewed_at: now,
-            expires_at: now.after(start.lease),
+            expires_at,
             ticket: start.ticket,
         }
     }
 
     /// A session that was seen running though nobody remembers its start.
-    fn put_back(sighting: &Sighting, now: Timestamp) -> Self {
+    fn put_back(sighting: &Sighting, expires_at: Timestamp, now: Timestamp) -> Self {
         Self {
             key: sighting.key.clone(),
             facts: sighting.facts.clone(),
@@ -293,15 +295,15 @@ impl Session {
                 .started_at
                 .map_or(now, |started_at| started_at.min(now)),
             renewed_at: now,
-            expires_at: now.after(sighting.lease),
+            expires_at,
             ticket: None,
         }
     }
 
     /// A sign of life: the lease grows, never shrinks, and the start is no longer anybody's to take back.
-    fn renew(&mut self, lease: Duration, now: Timestamp) -> Timestamp {
+    fn renew(&mut self, lease_ends: Timestamp, now: Timestamp) -> Timestamp {
         self.renewed_at = now;
-        self.expires_at = self.expires_at.max(now.after(lease));
+        self.expires_at = self.expires_at.max(lease_ends);
         self.ticket = None;
         self.expires_at
     }

@@ -286,6 +286,35 @@ fn a_lease_grows_and_never_shrinks() {
 }
 
 #[test]
+fn nobody_is_promised_a_longer_lease_than_the_longest() {
+    let mut viewer = Viewer::limited_to(1);
+    let lease = seconds(31);
+    let longest = viewer.now.after(seconds(30));
+    let asked = Start {
+        lease,
+        ..start("playback:a")
+    };
+    for _ in ["started", "renewed"] {
+        match viewer.ask(&asked) {
+            Admission::Admitted(admitted) => assert_eq!(admitted.expires_at, longest),
+            Admission::Refused(refusal) => panic!("{refusal:?}"),
+        }
+    }
+    let mut seen = |session: &str| {
+        viewer.see(&Sighting {
+            lease,
+            ..sighting(session)
+        })
+    };
+    let expires_at = longest;
+    assert_eq!(seen("playback:a"), Renewal::Renewed { expires_at });
+    assert_eq!(seen("playback:b"), Renewal::PutBack { expires_at });
+    for session in ["playback:a", "playback:b"] {
+        assert_eq!(viewer.session(session).expires_at, longest);
+    }
+}
+
+#[test]
 fn a_repeated_start_brings_newer_facts_and_a_sighting_does_not() {
     let mut viewer = Viewer::limited_to(1);
     viewer.ask(&Start {
