@@ -97,11 +97,11 @@ impl Roster {
             return Released::AlreadyEnded(tombstone.cause.clone());
         }
         let cause = match ending {
-            Ending::Operator if !key.kind.is_stoppable() => return Released::NotStoppable,
-            Ending::Operator => Some(EndCause::Operator),
+            Ending::Operator if key.kind.is_stoppable() => Some(EndCause::Operator),
+            Ending::Operator if self.session(key).is_some() => return Released::NotStoppable,
             Ending::Stream => key.kind.leaves_tombstone().then_some(EndCause::Released),
             Ending::Undone(ticket) if self.was_renewed_since(key, ticket) => return Released::Kept,
-            Ending::Vouched | Ending::Undone(_) => None,
+            Ending::Operator | Ending::Vouched | Ending::Undone(_) => None,
         };
         let freed = self.remove(key);
         if let Some(cause) = cause {
@@ -194,9 +194,7 @@ impl Roster {
             WhenFull::DisplaceOldest => stoppable.sort_by_key(|session| session.started_at),
             WhenFull::DisplaceIdlest => stoppable.sort_by_key(|session| session.renewed_at),
             WhenFull::TakeOver(named) => {
-                if !named.kind.is_stoppable()
-                    && self.sessions.iter().any(|session| session.key == *named)
-                {
+                if !named.kind.is_stoppable() && self.session(named).is_some() {
                     return Err(Refusal::NotStoppable);
                 }
                 stoppable.retain(|session| session.key == *named);
@@ -229,9 +227,8 @@ impl Roster {
 
     /// Whether the session is live but no longer that ticket's own untouched start.
     fn was_renewed_since(&self, key: &SessionKey, ticket: Ticket) -> bool {
-        self.sessions
-            .iter()
-            .any(|session| session.key == *key && session.ticket != Some(ticket))
+        self.session(key)
+            .is_some_and(|session| session.ticket != Some(ticket))
     }
 
     /// Takes a session out, if it is there.
@@ -244,11 +241,16 @@ impl Roster {
     }
 
     /// The live session of that key.
+    fn session(&self, key: &SessionKey) -> Option<&Session> {
+        self.sessions.iter().find(|session| session.key == *key)
+    }
+
+    /// The live session of that key, to be changed.
     fn session_mut(&mut self, key: &SessionKey) -> Option<&mut Session> {
         self.sessions.iter_mut().find(|session| session.key == *key)
     }
 
-    /// The remembered end of that key.
+    /// The remembered end of that key, to be changed.
     fn tombstone_mut(&mut self, key: &SessionKey) -> Option<&mut Tombstone> {
         self.tombstones
             .iter_mut()

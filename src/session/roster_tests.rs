@@ -694,6 +694,15 @@ fn a_request_that_runs_is_not_stopped_by_an_operator() {
 }
 
 #[test]
+fn an_operators_end_of_a_request_that_does_not_run_finds_nothing_and_buries_nothing() {
+    let mut viewer = Viewer::watching("playback:a", 1);
+    let before = viewer.roster.clone();
+    let released = viewer.release("request:a", Ending::Operator);
+    assert_eq!(released, Released::NotLive);
+    assert_eq!(viewer.roster, before);
+}
+
+#[test]
 fn a_stream_that_runs_after_its_end_was_vouched_for_counts_again() {
     let mut viewer = Viewer::watching("request:a", 1);
     viewer.release("request:a", Ending::Vouched);
