@@ -282,8 +282,8 @@ pub enum WhenFull {
 pub enum Ending {
     /// The stream itself, or its client. A tombstone keeps late messages from bringing it back.
     Stream,
-    /// Somebody who may act for others vouches for the end of a stream that can't be stopped from here. No tombstone: if it runs
-    /// after all, its next sign of life counts it again.
+    /// Somebody who may act for others vouches for the end. For a stream that can't be stopped from here that leaves no tombstone: if
+    /// it runs after all, its next sign of life counts it again. Any other ends as if it had said so itself.
     Vouched,
     /// An operator ends it, and it is told so if it asks again.
     Operator,

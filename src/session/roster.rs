@@ -96,10 +96,12 @@ impl Roster {
         if let Some(tombstone) = self.tombstone_mut(key) {
             return Released::AlreadyEnded(tombstone.cause.clone());
         }
+        let released = key.kind.leaves_tombstone().then_some(EndCause::Released);
         let cause = match ending {
             Ending::Operator if key.kind.is_stoppable() => Some(EndCause::Operator),
             Ending::Operator if self.session(key).is_some() => return Released::NotStoppable,
-            Ending::Stream => key.kind.leaves_tombstone().then_some(EndCause::Released),
+            Ending::Stream => released,
+            Ending::Vouched if key.kind.is_stoppable() => released,
             Ending::Undone(ticket) if self.was_renewed_since(key, ticket) => return Released::Kept,
             Ending::Operator | Ending::Vouched | Ending::Undone(_) => None,
         };

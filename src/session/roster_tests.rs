@@ -630,7 +630,8 @@ fn what_the_end_of_a_session_leaves_behind() {
     for (session, ending, cause) in [
         ("request:a", Stream, released.clone()),
         ("request:a", Vouched, None),
-        ("playback:a", Stream, released),
+        ("playback:a", Stream, released.clone()),
+        ("playback:a", Vouched, released),
         ("playback:a", Operator, operator.clone()),
         ("video:a", Stream, None),
         ("video:a", Vouched, None),
