@@ -135,13 +135,16 @@ impl Roster {
             .max()
     }
 
-    /// Drops what has expired, and cuts what ends further ahead than anything may: the clock has stepped back since it was written.
+    /// Drops what has expired, and cuts what ends further ahead than anything may: the clock has stepped back since it was written. Nor
+    /// has anything begun or shown a sign of life later than now, or whoever comes after such a step would pass for older and idler.
     fn settle(&mut self, terms: &Terms, now: Timestamp) {
         self.sessions.retain(|session| session.expires_at > now);
         self.tombstones.retain(|tombstone| tombstone.until > now);
         let longest = terms.lease_ends(Duration::MAX, now);
         for session in &mut self.sessions {
             session.expires_at = session.expires_at.min(longest);
+            session.started_at = session.started_at.min(now);
+            session.renewed_at = session.renewed_at.min(now);
         }
         for tombstone in &mut self.tombstones {
             tombstone.until = tombstone.until.min(terms.memory_ends(now));

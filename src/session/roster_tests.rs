@@ -881,6 +881,23 @@ fn a_short_step_back_leaves_what_is_not_too_far_ahead() {
     assert_eq!(viewer.session("request:a").expires_at, before);
 }
 
+#[test]
+fn after_the_clock_has_stepped_back_who_came_before_is_still_older_and_idler() {
+    for when_full in [WhenFull::DisplaceOldest, WhenFull::DisplaceIdlest] {
+        let mut viewer = Viewer::limited_to(2);
+        viewer.admit("playback:before");
+        viewer.step_back(seconds(2));
+        viewer.admit("playback:after");
+        let before = viewer.session("playback:before");
+        assert_eq!(before.started_at, viewer.now);
+        assert_eq!(before.renewed_at, viewer.now);
+        viewer.wait(seconds(1));
+        viewer.when_full = when_full;
+        viewer.admit("playback:new");
+        assert_eq!(viewer.live(), keys("playback:after playback:new"));
+    }
+}
+
 fn facts(device: &str, content: &str, door: Door, position_seconds: u32) -> Facts {
     Facts {
         device: Some(DeviceId::parse(device).unwrap()),
