@@ -293,6 +293,7 @@ pub enum Ending {
 
 #[cfg(test)]
 mod tests {
+    use super::roster_tests::{facts, key};
     use super::*;
 
     #[test]
@@ -315,9 +316,7 @@ mod tests {
 
     #[test]
     fn a_key_shows_its_kind_before_its_id() {
-        let id = SessionId::parse("tv:1").unwrap();
-        let kind = Kind::Video;
-        assert_eq!(SessionKey { kind, id }.to_string(), "video:tv:1");
+        assert_eq!(key("video:tv:1").to_string(), "video:tv:1");
     }
 
     #[test]
@@ -348,9 +347,7 @@ mod tests {
 
     #[test]
     fn a_cause_has_a_name_for_every_wire() {
-        let id = SessionId::parse("a").unwrap();
-        let kind = Kind::Playback;
-        let by = SessionKey { kind, id };
+        let by = key("playback:a");
         for (cause, name) in [
             (EndCause::Released, "released"),
             (EndCause::Displaced { by }, "displaced"),
@@ -367,14 +364,5 @@ mod tests {
         assert_eq!(terms.longest_lease, lease);
         assert_eq!(terms.memory, Duration::from_millis(31_050));
         assert_eq!(Terms::new(Duration::MAX, deadline).memory, Duration::MAX);
-    }
-
-    fn facts(device: &str, content: &str, door: Door, position_seconds: u32) -> Facts {
-        Facts {
-            device: Some(DeviceId::parse(device).unwrap()),
-            content: Some(ContentId::parse(content).unwrap()),
-            door: Some(door),
-            position_seconds: Some(position_seconds),
-        }
     }
 }
