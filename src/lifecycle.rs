@@ -1,6 +1,6 @@
 //! Life and death of an instance: signals, the order of the drain, and the deadline.
 //!
-//! The first SIGTERM or SIGINT begins the drain, in this order: not ready and NOT_SERVING → a grace, in which everything is answered and
+//! The first SIGTERM or SIGINT begins the drain, in this order: not ready and `NOT_SERVING` → a grace, in which everything is answered and
 //! read as before, so that gateways notice → access log streams end → listeners close and calls under way finish → what is queued for
 //! the store is delivered → exit. A second signal or the deadline cuts it short. Leases are left to run: a restart forgets nobody.
 

@@ -1,0 +1,308 @@
+//! The binary form of what Redis keeps: a user's roster as one string. `lua/open.lua` says how it is laid out; this is its other half.
+//!
+//! The scripts compare keys byte by byte, so one key must have one form only. Everything that is read is checked: what is not ours, or
+//! another version's, is [`Malformed`] and never half understood.
+
+use crate::session::{
+    ContentId, DeviceId, Door, EndCause, Facts, Kind, Session, SessionId, SessionKey, Ticket,
+    Timestamp, Tombstone,
+};
+
+/// The first byte of every roster: no text begins with it.
+const VERSION: u8 = 129;
+
+/// Set in a key's first byte if the id is a UUID and kept as its sixteen bytes, not as its thirty-six characters. Session ids mostly are.
+const UUID_FORM: u8 = 16;
+
+/// Set in the flags if a ticket follows.
+const HAS_TICKET: u8 = 4;
+
+/// The part of the flags that tells the door.
+const DOOR_MASK: u8 = 3;
+
+/// The tags of facts. A tag that is not known is skipped: a later version may write more.
+const DEVICE: u8 = 1;
+/// See [`DEVICE`].
+const CONTENT: u8 = 2;
+/// See [`DEVICE`].
+const POSITION: u8 = 3;
+
+/// The bytes are not what this version of streamgate writes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("a record with a wrong {0}")]
+pub(super) struct Malformed(&'static str);
+
+// === writing ===
+
+/// A session's key as the scripts know it.
+pub(super) fn encode_key(key: &SessionKey) -> Vec<u8> {
+    let kind = match key.kind {
+        Kind::Request => 1,
+        Kind::Playback => 2,
+        Kind::Video => 3,
+    };
+    let text = key.id.as_str();
+    match parse_uuid(text) {
+        Some(uuid) => encode_entry(kind | UUID_FORM, &uuid),
+        None => encode_entry(kind, text.as_bytes()),
+    }
+}
+
+/// What a session's record holds behind its times: flags, ticket and facts.
+pub(super) fn encode_rest(facts: &Facts, ticket: Option<Ticket>) -> Vec<u8> {
+    let door = match facts.door {
+        None => 0,
+        Some(Door::ExtAuthz) => 1,
+        Some(Door::AccessLog) => 2,
+        Some(Door::Http) => 3,
+    };
+    let mut rest = Vec::new();
+    match ticket {
+        None => rest.push(door),
+        Some(ticket) => {
+            rest.push(door | HAS_TICKET);
+            rest.extend(ticket.number().to_be_bytes());
+        }
+    }
+    if let Some(device) = &facts.device {
+        rest.extend(encode_entry(DEVICE, device.as_str().as_bytes()));
+    }
+    if let Some(content) = &facts.content {
+        rest.extend(encode_entry(CONTENT, content.as_str().as_bytes()));
+    }
+    if let Some(position) = facts.position_seconds {
+        rest.extend(encode_entry(POSITION, &position.to_be_bytes()));
+    }
+    rest
+}
+
+/// A tag and a value of 1 to 256 bytes, with its length less one between them.
+fn encode_entry(tag: u8, value: &[u8]) -> Vec<u8> {
+    let length = u8::try_from(value.len().saturating_sub(1)).unwrap_or(u8::MAX);
+    let mut entry = vec![tag, length];
+    entry.extend(value);
+    entry
+}
+
+/// The bytes of a UUID as it is usually written: lower case, with hyphens. Any other text is none, so that it can be written back as it was.
+fn parse_uuid(text: &str) -> Option<[u8; 16]> {
+    if text.len() != 36 {
+        return None;
+    }
+    let value = u128::from_str_radix(&text.replace('-', ""), 16).ok()?;
+    (format_uuid(value) == text).then(|| value.to_be_bytes())
+}
+
+/// A UUID as it is usually written.
+fn format_uuid(value: u128) -> String {
+    let hex = format!("{value:032x}");
+    let mut text = String::with_capacity(36);
+    for (index, digit) in hex.chars().enumerate() {
+        if matches!(index, 8 | 12 | 16 | 20) {
+            text.push('-');
+        }
+        text.push(digit);
+    }
+    text
+}
+
+// === reading ===
+
+/// What is in a roster, be it past its time.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct Contents {
+    /// The sessions, in the order in which they came to their slots.
+    pub(super) sessions: Vec<Session>,
+    /// The ends that are remembered.
+    pub(super) tombstones: Vec<Tombstone>,
+}
+
+/// Reads a whole roster. No bytes at all are an empty one.
+pub(super) fn decode_roster(bytes: &[u8]) -> Result<Contents, Malformed> {
+    let mut contents = Contents::default();
+    if bytes.is_empty() {
+        return Ok(contents);
+    }
+    let mut reader = Reader(bytes);
+    if reader.byte()? != VERSION {
+        return Err(Malformed("version"));
+    }
+    let (sessions, tombstones) = (reader.integer(2)?, reader.integer(1)?);
+    reader.take(18)?;
+    for _ in 0..sessions {
+        contents.sessions.push(reader.session()?);
+    }
+    for _ in 0..tombstones {
+        contents.tombstones.push(reader.tombstone()?);
+    }
+    reader.end()?;
+    Ok(contents)
+}
+
+/// Reads sessions' records up to the end.
+pub(super) fn decode_sessions(bytes: &[u8]) -> Result<Vec<Session>, Malformed> {
+    let mut reader = Reader(bytes);
+    let mut sessions = Vec::new();
+    while !reader.0.is_empty() {
+        sessions.push(reader.session()?);
+    }
+    Ok(sessions)
+}
+
+/// Reads why a session has ended.
+pub(super) fn decode_cause(bytes: &[u8]) -> Result<EndCause, Malformed> {
+    let mut reader = Reader(bytes);
+    let cause = match reader.byte()? {
+        1 => EndCause::Released,
+        2 => EndCause::Displaced { by: reader.key()? },
+        3 => EndCause::Operator,
+        _ => return Err(Malformed("cause")),
+    };
+    reader.end()?;
+    Ok(cause)
+}
+
+/// Bytes that are read from the front.
+#[derive(Debug)]
+pub(super) struct Reader<'a>(pub(super) &'a [u8]);
+
+impl<'a> Reader<'a> {
+    /// The next bytes.
+    fn take(&mut self, count: usize) -> Result<&'a [u8], Malformed> {
+        let (taken, left) = self.0.split_at_checked(count).ok_or(Malformed("length"))?;
+        self.0 = left;
+        Ok(taken)
+    }
+
+    /// All that is left.
+    pub(super) fn take_all(&mut self) -> &'a [u8] {
+        std::mem::take(&mut self.0)
+    }
+
+    /// The next byte.
+    pub(super) fn byte(&mut self) -> Result<u8, Malformed> {
+        let (&byte, left) = self.0.split_first().ok_or(Malformed("length"))?;
+        self.0 = left;
+        Ok(byte)
+    }
+
+    /// The next integer of that many bytes, at most eight.
+    pub(super) fn integer(&mut self, width: usize) -> Result<u64, Malformed> {
+        let bytes = self.take(width)?;
+        Ok(bytes
+            .iter()
+            .fold(0, |value, &byte| value << 8 | u64::from(byte)))
+    }
+
+    /// The next point in time.
+    pub(super) fn timestamp(&mut self) -> Result<Timestamp, Malformed> {
+        self.integer(6).map(Timestamp::from_millis)
+    }
+
+    /// Makes sure that nothing is left.
+    pub(super) fn end(&self) -> Result<(), Malformed> {
+        match self.0 {
+            [] => Ok(()),
+            _ => Err(Malformed("length")),
+        }
+    }
+
+    /// The next record, which begins with its own length.
+    fn record(&mut self) -> Result<Self, Malformed> {
+        let length = usize::try_from(self.integer(2)?).unwrap_or(usize::MAX);
+        self.take(length.saturating_sub(2)).map(Reader)
+    }
+
+    /// The next tag and its value.
+    fn entry(&mut self) -> Result<(u8, &'a [u8]), Malformed> {
+        let tag = self.byte()?;
+        let length = usize::from(self.byte()?) + 1;
+        Ok((tag, self.take(length)?))
+    }
+
+    /// The next key.
+    fn key(&mut self) -> Result<SessionKey, Malformed> {
+        let (form, bytes) = self.entry()?;
+        let kind = match form & !UUID_FORM {
+            1 => Kind::Request,
+            2 => Kind::Playback,
+            3 => Kind::Video,
+            _ => return Err(Malformed("kind")),
+        };
+        let id = if form & UUID_FORM == 0 {
+            parse_name(bytes, SessionId::parse)?
+        } else {
+            let value = bytes.try_into().map(u128::from_be_bytes);
+            let value = value.map_err(|_| Malformed("id"))?;
+            SessionId::parse(&format_uuid(value)).map_err(|_| Malformed("id"))?
+        };
+        Ok(SessionKey { kind, id })
+    }
+
+    /// The next session's record.
+    fn session(&mut self) -> Result<Session, Malformed> {
+        let mut record = self.record()?;
+        let expires_at = record.timestamp()?;
+        let renewed_at = record.timestamp()?;
+        let key = record.key()?;
+        let started_at = record.timestamp()?;
+        let flags = record.byte()?;
+        let ticket = if flags & HAS_TICKET == 0 {
+            None
+        } else {
+            u32::try_from(record.integer(4)?).ok().and_then(Ticket::new)
+        };
+        let untouched = renewed_at == Timestamp::default();
+        Ok(Session {
+            key,
+            facts: record.facts(flags)?,
+            started_at,
+            renewed_at: if untouched { started_at } else { renewed_at },
+            expires_at,
+            ticket: ticket.filter(|_| untouched),
+        })
+    }
+
+    /// The facts up to the end.
+    fn facts(&mut self, flags: u8) -> Result<Facts, Malformed> {
+        let mut facts = Facts {
+            door: match flags & DOOR_MASK {
+                1 => Some(Door::ExtAuthz),
+                2 => Some(Door::AccessLog),
+                3 => Some(Door::Http),
+                _ => None,
+            },
+            ..Facts::default()
+        };
+        while !self.0.is_empty() {
+            match self.entry()? {
+                (DEVICE, value) => facts.device = Some(parse_name(value, DeviceId::parse)?),
+                (CONTENT, value) => facts.content = Some(parse_name(value, ContentId::parse)?),
+                (POSITION, value) => {
+                    let bytes = value.try_into().map_err(|_| Malformed("position"))?;
+                    facts.position_seconds = Some(u32::from_be_bytes(bytes));
+                }
+                _ => {}
+            }
+        }
+        Ok(facts)
+    }
+
+    /// The next tombstone's record.
+    fn tombstone(&mut self) -> Result<Tombstone, Malformed> {
+        let mut record = self.record()?;
+        let until = record.timestamp()?;
+        let key = record.key()?;
+        let cause = decode_cause(record.take_all())?;
+        Ok(Tombstone { key, cause, until })
+    }
+}
+
+/// A name that was checked when it was written, and is checked again: others can write into Redis.
+fn parse_name<T, E>(
+    bytes: &[u8],
+    parse: impl FnOnce(&str) -> Result<T, E>,
+) -> Result<T, Malformed> {
+    let text = std::str::from_utf8(bytes).map_err(|_| Malformed("name"))?;
+    parse(text).map_err(|_| Malformed("name"))
+}
