@@ -10,6 +10,10 @@
 
 /// How many streams a user may watch, and who is told what beyond that.
 mod limit;
+/// Streams longer than their lease, redirected, asked about twice.
+mod long_streams;
+/// HLS: many requests are one stream.
+mod playbacks;
 /// How soon a slot is free after each way in which a stream can end.
 mod slot_free;
 /// Changing channel at the limit.

@@ -41,6 +41,19 @@ pub(crate) fn envoy_binary() -> PathBuf {
     BINARY.get_or_init(find).clone()
 }
 
+/// What a route says of where its sessions are named.
+pub(crate) fn session_from(sources: &str) -> Value {
+    context(json!({"streamgate.session": sources}))
+}
+
+/// What a route says to streamgate.
+pub(crate) fn context(extensions: Value) -> Value {
+    json!({"envoy.filters.http.ext_authz": {
+        "@type": "type.googleapis.com/envoy.extensions.filters.http.ext_authz.v3.ExtAuthzPerRoute",
+        "check_settings": {"context_extensions": extensions},
+    }})
+}
+
 /// A configuration in the making.
 #[derive(Debug, Clone)]
 pub(crate) struct Setup(pub(crate) Value);
