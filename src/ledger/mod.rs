@@ -121,7 +121,7 @@ impl Ledger {
     /// # Errors
     /// The store could not answer.
     pub async fn admit(&self, claim: &Claim, patience: &Patience) -> Result<Decision, Outage> {
-        let asked = Stopwatch::start();
+        let (frees, asked) = (self.grace.frees(), Stopwatch::start());
         let limit = self.limit(&claim.user, claim.plan.as_ref());
         let ticket = Ticket::new(rand::random());
         let start = Start {
@@ -135,7 +135,7 @@ impl Ledger {
         if let Admission::Refused(Refusal::Full { .. }) = admission {
             match self
                 .grace
-                .enter(&claim.user, limit, patience, asked.elapsed())
+                .enter(&claim.user, limit, patience, (frees, asked.elapsed()))
             {
                 Some(turn) => {
                     let second = self.wait_for_slot(turn, claim, &start, limit, patience);
