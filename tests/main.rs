@@ -14,6 +14,6 @@ mod store_contract;
 // Random operations on every store and on the rule itself, compared step by step.
 mod store_model;
 // What is Redis's own: outages, deadlines, a full server, foreign data.
-//REDIS mod store_redis;
+mod store_redis;
 // What Redis costs; a measurement, run by hand.
 //COST mod store_cost;

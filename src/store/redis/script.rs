@@ -1,5 +1,6 @@
 //! The Lua scripts: put together, loaded, called by their digest, and loaded again when the server has forgotten them.
 
+use std::fmt;
 use std::time::Duration;
 
 use redis::aio::MultiplexedConnection;
@@ -8,7 +9,6 @@ use redis::{ErrorKind, RedisError, ServerErrorKind, Value};
 use crate::session::Terms;
 
 /// One operation as a script.
-#[derive(Debug)]
 pub(super) struct Script {
     /// The text, and with it the digest.
     inner: redis::Script,
@@ -91,6 +91,13 @@ impl Script {
             }
             answer => answer,
         }
+    }
+}
+
+impl fmt::Debug for Script {
+    /// Shows the digest; the text is long.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Script({})", self.inner.get_hash())
     }
 }
 
