@@ -16,4 +16,4 @@ mod store_model;
 // What is Redis's own: outages, deadlines, a full server, foreign data.
 mod store_redis;
 // What Redis costs; a measurement, run by hand.
-//COST mod store_cost;
+mod store_cost;
