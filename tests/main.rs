@@ -26,3 +26,22 @@ mod support {
     pub(crate) mod watch;
     pub(crate) mod wire;
 }
+//! The integration tests, as one binary. Each module says what it shows; `support` holds what they share.
+#![expect(
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "a test that can't go on has failed"
+)]
+
+mod support;
+
+// What a store has to do, whatever it is made of.
+mod store_contract;
+// Random operations on every store and on the rule itself, compared step by step.
+mod store_model;
+// What is Redis's own: outages, deadlines, a full server, foreign data.
+mod store_redis;
+// What Redis costs; a measurement, run by hand.
+mod store_cost;

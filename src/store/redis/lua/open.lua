@@ -3,8 +3,8 @@
 -- KEYS[1]  the user's roster
 -- ARGV[1]  the question, packed: u48 now, u48 lease, u16 bytes of the key, the session's key; `more` is where the rest begins.
 --          Times are in milliseconds, all integers big-endian. A `now` of 0 asks Redis's own clock; tests alone give another.
--- Put before this when the script is loaded: LONGEST, the longest lease; MEMORY, how long an end is remembered; and KEEP, for
--- how long a key is kept after it was written, longer than either, and a text since that is what commands take.
+-- Put before this when the script is loaded: LONGEST, the longest lease; MEMORY, how long an end is remembered; KEEP, for how long
+-- a key is kept after it was written, longer than either; and KEEP_TEXT, the same as commands want it.
 --
 -- A roster is one string:
 --   head        u8 version, u16 number of sessions, u8 number of tombstones, u48 when the key expires at the earliest,
@@ -18,7 +18,7 @@
 -- record.rs makes and reads all this; here records are compared, cut and moved. Numbers are kept few and calls fewer: they are what
 -- a script costs. `now` may have a fraction; what is packed has none.
 
-local call, find, pack, sub, unpack = redis.call, string.find, struct.pack, string.sub, struct.unpack
+local call, pack, sub, unpack = redis.call, struct.pack, string.sub, struct.unpack
 local now, lease, key, more = unpack('>I6I6I2c0', ARGV[1])
 if now == 0 then
   local time = call('TIME')
@@ -32,15 +32,16 @@ if version ~= 129 then
 end
 
 -- `seat` is where the session's record begins, `expires` and `bytes` are that record's; `tombs` is where the tombstones begin.
+-- A key that expires later than one can that is written now was written by a clock that has since stepped back.
 local changed = false
 local seat, expires, bytes, tombs
 repeat
   seat, tombs = nil, 23
-  local stale = graves > 0 and (first <= now or last > now + MEMORY)
+  local stale = kept > now + KEEP or (graves > 0 and (first <= now or last > now + MEMORY))
   local farthest, key_end = now + LONGEST, 13 + #key
   for _ = 1, seats do
-    local length, ends = unpack('>I2I6', roster, tombs)
-    if ends <= now or ends > farthest then
+    local length, ends, renewed = unpack('>I2I6I6', roster, tombs)
+    if ends <= now or ends > farthest or renewed > now then
       stale = true
     end
     if not seat and sub(roster, tombs + 14, tombs + key_end) == key then
@@ -50,33 +51,37 @@ repeat
   end
 
   if stale then
-    -- Something has expired, or ends further ahead than anything may: the clock has stepped back since it was written.
+    -- Drops what has expired, and cuts what ends further ahead than anything may, or lies ahead and should be past.
     local records, at, sitting, buried = {}, 23, 0, 0
     first, last = 2 ^ 48 - 1, 0
     for index = 1, seats + graves do
       local length, ends = unpack('>I2I6', roster, at)
       if ends > now then
-        local bound = index <= seats and farthest or now + MEMORY
-        local record = sub(roster, at, at + length - 1)
-        if ends > bound then
-          ends, record = bound, pack('>I2I6', length, bound) .. sub(record, 9)
-        end
+        local record
         if index <= seats then
+          local renewed, _, id_bytes = unpack('>I6BB', roster, at + 8)
+          local tail = at + 17 + id_bytes
+          ends = math.min(ends, farthest)
+          record = pack('>I2I6I6', length, ends, math.min(renewed, now)) .. sub(roster, at + 14, tail - 1)
+            .. pack('>I6', math.min(unpack('>I6', roster, tail), now)) .. sub(roster, tail + 6, at + length - 1)
           sitting = sitting + 1
         else
+          ends = math.min(ends, now + MEMORY)
+          record = pack('>I2I6', length, ends) .. sub(roster, at + 8, at + length - 1)
           buried, first, last = buried + 1, math.min(first, ends), math.max(last, ends)
         end
         records[#records + 1] = record
       end
       at = at + length
     end
-    roster, seats, graves, changed = sub(roster, 1, 22) .. table.concat(records), sitting, buried, true
+    roster, seats, graves = sub(roster, 1, 22) .. table.concat(records), sitting, buried
+    kept, changed = 0, true
   end
 until not stale
 
 -- `grave` is where the session's tombstone begins, `cause` is what that says. No session has both.
 local grave, cause
-if graves > 0 and find(roster, key, tombs + 8, true) then
+if graves > 0 and string.find(roster, key, tombs + 8, true) then
   local at = tombs
   for _ = 1, graves do
     local length = unpack('>I2', roster, at)
@@ -88,6 +93,9 @@ if graves > 0 and find(roster, key, tombs + 8, true) then
   end
 end
 
+-- What the operation leaves for close.lua.
 local answer -- what the script returns
-local patch -- the renewed session's times, packed, if all that changes is those
+local patch -- if only the session at `seat` is renewed: its times, packed
+local front, middle = nil, '' -- what the roster is to hold instead of what it holds, in two parts; nil if it is to stay as it is
+local burials -- keys and causes in turn: the ends that are to be remembered, of which there are no tombstones yet
 local grows = false -- whether a full Redis may refuse to write this

@@ -1,0 +1,20 @@
+//! What several test modules need.
+
+pub(crate) mod redis;
+pub(crate) mod streams;
+
+use std::time::Duration;
+
+use streamgate::clock::Stopwatch;
+
+/// Waits until that is so, looking again and again; fails after ten seconds.
+pub(crate) async fn eventually<F: Future<Output = bool>>(what: &str, mut holds: impl FnMut() -> F) {
+    let waiting = Stopwatch::start();
+    while !holds().await {
+        assert!(
+            waiting.elapsed() < Duration::from_secs(10),
+            "not within ten seconds: {what}"
+        );
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
