@@ -8,6 +8,10 @@
     reason = "what fails here fails its test"
 )]
 
+/// The check that a newcomer runs.
+mod demo;
+/// Clients that leave while streamgate is being asked.
+mod leavers;
 /// How many streams a user may watch, and who is told what beyond that.
 mod limit;
 /// Streams longer than their lease, redirected, asked about twice.
