@@ -8,6 +8,8 @@
     reason = "what fails here fails its test"
 )]
 
+/// What makes no sense is refused, counted, and takes no slot.
+mod bad_input;
 /// The check that a newcomer runs.
 mod demo;
 /// Clients that leave while streamgate is being asked.
