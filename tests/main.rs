@@ -1,23 +1,23 @@
-//! The one integration binary. Each module below is a subject; its head says what it holds.
+//! The integration tests, as one binary. Each module says what it shows; `support` holds what they share.
+#![expect(
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "a test that can't go on has failed"
+)]
 
-/// The main job on a real Envoy: ask, count, refuse, release at the stream's end.
+mod support;
+
+// The main job on a real Envoy: ask, count, refuse, release at the stream's end.
 mod e2e;
-/// What can be said of the files in `envoy/` without starting Envoy.
+// What can be said of the files in `envoy/` without starting Envoy.
 mod envoy_files;
-/// The committed descriptors are those of the protocol.
+// The committed descriptors are those of the protocol.
 mod reflection_descriptors;
-
-/// What the subjects share.
-mod support {
-    #[path = "../../deploy/demo/backend.rs"]
-    pub(crate) mod backend;
-    pub(crate) mod envoy_files;
-    pub(crate) mod gateway;
-    pub(crate) mod origin;
-    pub(crate) mod process;
-    pub(crate) mod stack;
-    pub(crate) mod streamgate;
-    pub(crate) mod viewers;
-    pub(crate) mod watch;
-    pub(crate) mod wire;
-}
+// What a store has to do, whatever it is made of.
+mod store_contract;
+// Random operations on every store and on the rule itself, compared step by step.
+mod store_model;
+// What is Redis's own: outages, deadlines, a full server, foreign data.
+mod store_redis;

@@ -33,9 +33,6 @@ use crate::session::{
 /// The most streams one user can have: what a roster's head has room to count. A higher limit is as good as this one.
 const MOST_SESSIONS: u16 = 65_000;
 
-/// The longest lease that can be written down, in milliseconds: what is longer would not fit a record's time.
-const LONGEST_LEASE_MILLIS: u64 = 1 << 46;
-
 /// Where Redis is, and how it is to be used.
 #[derive(Clone)]
 pub struct RedisSettings {
@@ -72,6 +69,8 @@ pub struct RedisStore {
     keys: Keys,
     /// How long any call may take.
     timeout: Duration,
+    /// The longest lease that is granted.
+    longest_lease: Duration,
     /// A clock instead of Redis's own, in tests.
     clock: Option<Arc<dyn Clock>>,
 }
@@ -95,6 +94,7 @@ impl RedisStore {
             scripts,
             keys: Keys::new(&settings.key_prefix),
             timeout: settings.timeout,
+            longest_lease: settings.terms.longest_lease,
             clock: None,
         })
     }
@@ -139,11 +139,16 @@ impl RedisStore {
 
     /// The beginning of every question: the time, zero for Redis's own.
     fn question(&self) -> Question {
-        let now = self
-            .clock
-            .as_ref()
-            .map_or(0, |clock| clock.now().as_millis());
+        let clock = self.clock.as_ref();
+        let now = clock.map_or(0, |clock| clock.now().as_millis());
         Question(Vec::with_capacity(128)).millis(now)
+    }
+
+    /// The beginning of a question about a session: for how long it is to count, and which it is.
+    fn question_about(&self, key: &SessionKey, lease: Duration) -> Question {
+        self.question()
+            .millis(script::millis(lease.min(self.longest_lease)))
+            .bytes(&record::encode_key(key))
     }
 }
 
@@ -163,9 +168,7 @@ impl Store for RedisStore {
             WhenFull::TakeOver(key) => (3, Some(key)),
         };
         let question = self
-            .question()
-            .lease(start.lease)
-            .bytes(&record::encode_key(&start.key))
+            .question_about(&start.key, start.lease)
             .count(limit)
             .byte(policy)
             .bytes(&named.map(record::encode_key).unwrap_or_default())
@@ -183,9 +186,7 @@ impl Store for RedisStore {
         let room = limit.saturating_add(u32::try_from(MAX_PUT_BACK).unwrap_or(u32::MAX));
         let started = sighting.started_at.map_or(u64::MAX, Timestamp::as_millis);
         let question = self
-            .question()
-            .lease(sighting.lease)
-            .bytes(&record::encode_key(&sighting.key))
+            .question_about(&sighting.key, sighting.lease)
             .count(room)
             .millis(started)
             .bytes(&record::encode_rest(&sighting.facts, None));
@@ -205,11 +206,7 @@ impl Store for RedisStore {
             Ending::Operator => (3, 0),
             Ending::Undone(ticket) => (4, ticket.number()),
         };
-        let mut question = self
-            .question()
-            .lease(Duration::ZERO)
-            .bytes(&record::encode_key(key))
-            .byte(who);
+        let mut question = self.question_about(key, Duration::ZERO).byte(who);
         question.0.extend(ticket.to_be_bytes());
         let answer = self.ask(&self.scripts.release, user, question.0).await?;
         reply::released(&answer)
@@ -241,12 +238,6 @@ impl Question {
         let [_, _, bytes @ ..] = millis.min((1 << 48) - 1).to_be_bytes();
         self.0.extend(bytes);
         self
-    }
-
-    /// Adds a lease.
-    fn lease(self, lease: Duration) -> Self {
-        let millis = u64::try_from(lease.as_millis()).unwrap_or(u64::MAX);
-        self.millis(millis.min(LONGEST_LEASE_MILLIS))
     }
 
     /// Adds a number of sessions.

@@ -1,12 +1,14 @@
 //! The Lua scripts: put together, loaded, called by their digest, and loaded again when the server has forgotten them.
 
+use std::fmt;
+use std::time::Duration;
+
 use redis::aio::MultiplexedConnection;
 use redis::{ErrorKind, RedisError, ServerErrorKind, Value};
 
 use crate::session::Terms;
 
 /// One operation as a script.
-#[derive(Debug)]
 pub(super) struct Script {
     /// The text, and with it the digest.
     inner: redis::Script,
@@ -92,10 +94,23 @@ impl Script {
     }
 }
 
+impl fmt::Debug for Script {
+    /// Shows the digest; the text is long.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Script({})", self.inner.get_hash())
+    }
+}
+
 /// The line of Lua that tells the terms, as `lua/open.lua` wants them. A key is kept for twice as long as anything in it can last, so that most
 /// renewals need not prolong it.
 fn preamble(terms: &Terms) -> String {
-    let (longest, memory) = (terms.longest_lease.as_millis(), terms.memory.as_millis());
+    let (longest, memory) = (millis(terms.longest_lease), millis(terms.memory));
     let keep = 2 * longest.max(memory).max(1);
     format!("local LONGEST, MEMORY, KEEP = {longest}, {memory}, '{keep}'\n")
+}
+
+/// A span in milliseconds, and no longer than what a record has room for: some two thousand years.
+pub(super) fn millis(span: Duration) -> u64 {
+    const MOST: u64 = 1 << 46;
+    u64::try_from(span.as_millis()).unwrap_or(MOST).min(MOST)
 }

@@ -32,15 +32,16 @@ if version ~= 129 then
 end
 
 -- `seat` is where the session's record begins, `expires` and `bytes` are that record's; `tombs` is where the tombstones begin.
+-- A key that expires later than one can that is written now was written by a clock that has since stepped back.
 local changed = false
 local seat, expires, bytes, tombs
 repeat
   seat, tombs = nil, 23
-  local stale = graves > 0 and (first <= now or last > now + MEMORY)
+  local stale = kept > now + KEEP or (graves > 0 and (first <= now or last > now + MEMORY))
   local farthest, key_end = now + LONGEST, 13 + #key
   for _ = 1, seats do
-    local length, ends = unpack('>I2I6', roster, tombs)
-    if ends <= now or ends > farthest then
+    local length, ends, renewed = unpack('>I2I6I6', roster, tombs)
+    if ends <= now or ends > farthest or renewed > now then
       stale = true
     end
     if not seat and sub(roster, tombs + 14, tombs + key_end) == key then
@@ -50,27 +51,31 @@ repeat
   end
 
   if stale then
-    -- Something has expired, or ends further ahead than anything may: the clock has stepped back since it was written.
+    -- Drops what has expired, and cuts what ends further ahead than anything may, or lies ahead and should be past.
     local records, at, sitting, buried = {}, 23, 0, 0
     first, last = 2 ^ 48 - 1, 0
     for index = 1, seats + graves do
       local length, ends = unpack('>I2I6', roster, at)
       if ends > now then
-        local bound = index <= seats and farthest or now + MEMORY
-        local record = sub(roster, at, at + length - 1)
-        if ends > bound then
-          ends, record = bound, pack('>I2I6', length, bound) .. sub(record, 9)
-        end
+        local record
         if index <= seats then
+          local renewed, _, id_bytes = unpack('>I6BB', roster, at + 8)
+          local tail = at + 17 + id_bytes
+          ends = math.min(ends, farthest)
+          record = pack('>I2I6I6', length, ends, math.min(renewed, now)) .. sub(roster, at + 14, tail - 1)
+            .. pack('>I6', math.min(unpack('>I6', roster, tail), now)) .. sub(roster, tail + 6, at + length - 1)
           sitting = sitting + 1
         else
+          ends = math.min(ends, now + MEMORY)
+          record = pack('>I2I6', length, ends) .. sub(roster, at + 8, at + length - 1)
           buried, first, last = buried + 1, math.min(first, ends), math.max(last, ends)
         end
         records[#records + 1] = record
       end
       at = at + length
     end
-    roster, seats, graves, changed = sub(roster, 1, 22) .. table.concat(records), sitting, buried, true
+    roster, seats, graves = sub(roster, 1, 22) .. table.concat(records), sitting, buried
+    kept, changed = 0, true
   end
 until not stale
 

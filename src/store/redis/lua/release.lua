@@ -16,7 +16,7 @@ local kind = string.byte(key) % 16
 if grave then
   answer = 'E' .. cause
 elseif who == 3 and kind == 1 then
-  answer = 'N'
+  answer = seat and 'N' or 'A'
 else
   answer = 'A'
   if seat then
@@ -30,7 +30,7 @@ else
       seats, tombs, changed = seats - 1, tombs - bytes, true
     end
   end
-  if who == 1 and kind ~= 3 then
+  if (who == 1 and kind ~= 3) or (who == 2 and kind == 2) then
     bury(key, '\1')
   elseif who == 3 then
     bury(key, '\3')
