@@ -23,7 +23,7 @@
 //! | *store* | where rosters are kept: [`store::Store`] |
 //! | *ledger* | the one thing that doors talk to: [`ledger::Ledger`] |
 //! | *claim* | what a door has made out of a request for a stream: [`ledger::Claim`] |
-//! | *door* | a way in: ext_authz, access log, HTTP API, command line |
+//! | *door* | a way in: `ext_authz`, access log, HTTP API, command line |
 //! | *grace* | how long a start at a full limit waits for a slot to come free |
 //! | *outage* | the store could not answer; an error, where a refusal is a value: [`ledger::Outage`] |
 //!

@@ -64,7 +64,7 @@ impl Authorization for CheckDoor {
             Ok(Ask::Preflight) => (verdict::pass(), Verdict::Preflight, Duration::ZERO),
             Ok(Ask::Head) => (verdict::pass(), Verdict::Head, Duration::ZERO),
             Ok(Ask::Stream(claim)) => self.stream(claim, &request, deadline).await?,
-            Err(unclaimed) => self.unclaimed(&unclaimed, &request),
+            Err(unclaimed) => reject(&unclaimed, &request),
         };
         self.metrics.check(verdict);
         self.metrics
@@ -131,28 +131,6 @@ impl CheckDoor {
             .map_err(|_| Status::internal("the task that asks the store has died"))
     }
 
-    /// A request that can't be told whose, or which stream's, it is.
-    fn unclaimed(
-        &self,
-        unclaimed: &Unclaimed,
-        request: &CheckRequest,
-    ) -> (CheckResponse, Verdict, Duration) {
-        let request_id = claim::request_id(request);
-        match unclaimed {
-            Unclaimed::Misconfigured(_) | Unclaimed::NotHttp => {
-                warn!(request.id = request_id, "{unclaimed}")
-            }
-            Unclaimed::NoUser | Unclaimed::NoSession | Unclaimed::Malformed { .. } => {
-                debug!(request.id = request_id, "{unclaimed}");
-            }
-        }
-        (
-            verdict::reject(unclaimed),
-            verdict::unclaimed_verdict(unclaimed),
-            Duration::ZERO,
-        )
-    }
-
     /// One line that explains a refused viewer, bounded per user.
     fn log_refusal(&self, claim: &Claim, refusal: &Refusal, limit: u32, request: &CheckRequest) {
         let Some(left_out) = self.refusals.admit(&claim.user, self.clock.now()) else {
@@ -177,6 +155,24 @@ impl CheckDoor {
             "a stream was refused"
         );
     }
+}
+
+/// The answer to a request that can't be told whose, or which stream's, it is.
+fn reject(unclaimed: &Unclaimed, request: &CheckRequest) -> (CheckResponse, Verdict, Duration) {
+    let request_id = claim::request_id(request);
+    match unclaimed {
+        Unclaimed::Misconfigured(_) | Unclaimed::NotHttp => {
+            warn!(request.id = request_id, "{unclaimed}");
+        }
+        Unclaimed::NoUser | Unclaimed::NoSession | Unclaimed::Malformed { .. } => {
+            debug!(request.id = request_id, "{unclaimed}");
+        }
+    }
+    (
+        verdict::reject(unclaimed),
+        verdict::unclaimed_verdict(unclaimed),
+        Duration::ZERO,
+    )
 }
 
 /// What a call may have left in the store, until its answer goes out.

@@ -74,7 +74,7 @@ fn read(entry: &HttpAccessLogEntry, identity: &Identity, leases: &Leases) -> Rea
     let decision = ours.and_then(|ours| text(ours, "decision"));
     let news = match (kind, decision) {
         (EntryType::Periodic, Some("allow")) => {
-            ours_in(ours).and_then(|ours| seen(ours, entry, identity, leases))
+            ours_in(ours).map(|ours| seen(ours, entry, identity, leases))
         }
         (EntryType::End, Some("allow")) if is_redirect(entry) => Err(EntryOutcome::Ignored),
         (EntryType::End, Some("allow")) => ours_in(ours).and_then(ended),
@@ -114,17 +114,12 @@ fn ours_in(ours: Option<&Struct>) -> Result<Ours, EntryOutcome> {
 }
 
 /// A stream that was seen running, a playback's too: an endless response may carry a playback id.
-fn seen(
-    ours: Ours,
-    entry: &HttpAccessLogEntry,
-    identity: &Identity,
-    leases: &Leases,
-) -> Result<News, EntryOutcome> {
+fn seen(ours: Ours, entry: &HttpAccessLogEntry, identity: &Identity, leases: &Leases) -> News {
     // What is told of the session matters only should it have to be put back; it is not worth losing the stream over.
     let facts = facts(identity, &EntryEvidence(entry), Door::AccessLog).unwrap_or_default();
     let lease = leases.of(ours.key.kind);
     let started_at = entry.common_properties.as_ref().and_then(started_at);
-    Ok(News {
+    News {
         user: ours.user,
         notice: Notice::Renew(Sighting {
             key: ours.key,
@@ -132,7 +127,7 @@ fn seen(
             lease,
             started_at,
         }),
-    })
+    }
 }
 
 /// The end of a request: the end of the stream where the request is the stream.

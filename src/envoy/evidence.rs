@@ -46,7 +46,7 @@ pub(super) enum Flaw {
 /// What a message has to show of the request it is about.
 pub(super) trait Evidence {
     /// A request header, by its lower-case name. Repeated ones are joined by commas, as HTTP has it.
-    fn header(&self, name: &str) -> Result<Option<Cow<'_, str>>, Flaw>;
+    fn header(&self, name: &str) -> Found<'_>;
     /// The path with its query.
     fn path(&self) -> &str;
     /// The metadata that Envoy's filters have left.
@@ -54,14 +54,20 @@ pub(super) trait Evidence {
     /// What the route says to us.
     fn context(&self, key: &str) -> Option<&str>;
     /// Envoy's id of the request.
-    fn request_id(&self) -> Result<Option<Cow<'_, str>>, Flaw>;
+    fn request_id(&self) -> Found<'_>;
 }
+
+/// What a source has: nothing, a text, or something that can't be one.
+pub(super) type Found<'e> = Result<Option<Cow<'e, str>>, Flaw>;
+
+/// Something, and the source that has it.
+pub(super) type With<'s, T> = (&'s Source, T);
 
 /// The first source that has something, and what it has. An empty value is absent.
 pub(super) fn find<'s, 'e>(
     sources: &'s [Source],
     evidence: &'e impl Evidence,
-) -> Result<Option<(&'s Source, Cow<'e, str>)>, (&'s Source, Flaw)> {
+) -> Result<Option<With<'s, Cow<'e, str>>>, With<'s, Flaw>> {
     for source in sources {
         match look(source, evidence) {
             Ok(Some(text)) if !text.is_empty() => return Ok(Some((source, text))),
@@ -73,7 +79,7 @@ pub(super) fn find<'s, 'e>(
 }
 
 /// What one source has.
-fn look<'e>(source: &Source, evidence: &'e impl Evidence) -> Result<Option<Cow<'e, str>>, Flaw> {
+fn look<'e>(source: &Source, evidence: &'e impl Evidence) -> Found<'e> {
     match source {
         Source::Header(name) => evidence.header(name.as_str()),
         Source::Query(name) => query(evidence.path(), name),
@@ -87,7 +93,7 @@ fn look<'e>(source: &Source, evidence: &'e impl Evidence) -> Result<Option<Cow<'
 }
 
 /// A parameter of the query, decoded.
-fn query<'a>(path: &'a str, name: &str) -> Result<Option<Cow<'a, str>>, Flaw> {
+fn query<'a>(path: &'a str, name: &str) -> Found<'a> {
     let Some((_, query)) = path.split_once('?') else {
         return Ok(None);
     };
@@ -115,7 +121,7 @@ fn decode(text: &str) -> Result<Cow<'_, str>, Flaw> {
 }
 
 /// A key of the CMCD payloads: four headers, or one query parameter.
-fn cmcd_value<'e>(evidence: &'e impl Evidence, key: &str) -> Result<Option<Cow<'e, str>>, Flaw> {
+fn cmcd_value<'e>(evidence: &'e impl Evidence, key: &str) -> Found<'e> {
     let mut found = None;
     let headers = cmcd::HEADERS.iter().map(|name| evidence.header(name));
     for payload in headers.chain([query(evidence.path(), cmcd::QUERY)]) {
@@ -128,30 +134,34 @@ fn cmcd_value<'e>(evidence: &'e impl Evidence, key: &str) -> Result<Option<Cow<'
 }
 
 /// A claim of a verified token, by its path. Payloads lie under names that the operator chose, so each is looked into.
-fn claim<'a>(payloads: &'a Struct, path: &ClaimPath) -> Result<Option<Cow<'a, str>>, Flaw> {
+fn claim<'a>(payloads: &'a Struct, path: &ClaimPath) -> Found<'a> {
     let mut found = None;
     for payload in payloads.fields.values() {
-        if let Some(value) = descend(payload, path) {
-            if let Some(text) = name(value)? {
-                keep_one(&mut found, text)?;
-            }
+        if let Some(value) = claim_in(payload, path)
+            && let Some(text) = name(value)?
+        {
+            keep_one(&mut found, text)?;
         }
     }
     Ok(found)
 }
 
-/// The value at the end of a path through objects.
-fn descend<'a>(value: &'a Value, path: &ClaimPath) -> Option<&'a Value> {
-    path.parts()
-        .try_fold(value, |value, step| match &value.kind {
-            Some(ValueKind::StructValue(object)) => object.fields.get(step),
-            _ => None,
-        })
+/// The claim that has the whole path for its name (`https://example.com/plan`), or else what lies at the end of the path.
+fn claim_in<'a>(payload: &'a Value, path: &ClaimPath) -> Option<&'a Value> {
+    field(payload, path.as_str()).or_else(|| path.parts().try_fold(payload, field))
+}
+
+/// A field of an object.
+fn field<'a>(value: &'a Value, name: &str) -> Option<&'a Value> {
+    match &value.kind {
+        Some(ValueKind::StructValue(object)) => object.fields.get(name),
+        _ => None,
+    }
 }
 
 /// A value that can be a name: a text, or a whole number (protobuf knows only doubles).
 #[expect(clippy::float_cmp, reason = "whole numbers below 2^53 are exact")]
-fn name(value: &Value) -> Result<Option<Cow<'_, str>>, Flaw> {
+fn name(value: &Value) -> Found<'_> {
     match &value.kind {
         None | Some(ValueKind::NullValue(_)) => Ok(None),
         Some(ValueKind::StringValue(text)) => Ok(Some(text.into())),
@@ -169,9 +179,10 @@ fn name(value: &Value) -> Result<Option<Cow<'_, str>>, Flaw> {
     }
 }
 
-/// Keeps the first value, and objects to a second that differs.
+/// Keeps the first value, and objects to a second that differs. An empty one is none.
 fn keep_one<'a>(found: &mut Option<Cow<'a, str>>, value: Cow<'a, str>) -> Result<(), Flaw> {
     match found {
+        _ if value.is_empty() => Ok(()),
         Some(earlier) if *earlier != value => Err(Flaw::Repeated),
         Some(_) => Ok(()),
         None => {
@@ -204,7 +215,7 @@ impl<'a> CheckEvidence<'a> {
 }
 
 impl Evidence for CheckEvidence<'_> {
-    fn header(&self, name: &str) -> Result<Option<Cow<'_, str>>, Flaw> {
+    fn header(&self, name: &str) -> Found<'_> {
         match &self.http.header_map {
             Some(raw) => raw_header(raw, name),
             None => Ok(self.http.headers.get(name).map(Cow::from)),
@@ -226,13 +237,13 @@ impl Evidence for CheckEvidence<'_> {
             .map(String::as_str)
     }
 
-    fn request_id(&self) -> Result<Option<Cow<'_, str>>, Flaw> {
+    fn request_id(&self) -> Found<'_> {
         self.header(REQUEST_ID)
     }
 }
 
 /// A header as it came over the wire (`encode_raw_headers`), its repetitions joined as Envoy joins them otherwise.
-fn raw_header<'a>(headers: &'a HeaderMap, name: &str) -> Result<Option<Cow<'a, str>>, Flaw> {
+fn raw_header<'a>(headers: &'a HeaderMap, name: &str) -> Found<'a> {
     let mut joined: Option<Cow<'a, str>> = None;
     for header in headers
         .headers
@@ -264,7 +275,7 @@ impl EntryEvidence<'_> {
 }
 
 impl Evidence for EntryEvidence<'_> {
-    fn header(&self, name: &str) -> Result<Option<Cow<'_, str>>, Flaw> {
+    fn header(&self, name: &str) -> Found<'_> {
         Ok(self
             .headers()
             .and_then(|headers| headers.get(name))
@@ -286,7 +297,7 @@ impl Evidence for EntryEvidence<'_> {
         None
     }
 
-    fn request_id(&self) -> Result<Option<Cow<'_, str>>, Flaw> {
+    fn request_id(&self) -> Found<'_> {
         Ok(self
             .0
             .request

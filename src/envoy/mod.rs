@@ -6,6 +6,10 @@ mod claim;
 mod cmcd;
 mod entry;
 mod evidence;
+#[cfg(test)]
+mod evidence_tests;
+#[cfg(test)]
+mod fixtures;
 mod verdict;
 
 pub use access_log::AccessLogDoor;

@@ -43,7 +43,6 @@ impl ApiError {
                 "Method not allowed",
                 "method_not_allowed",
             ),
-            Self::BadRequest(_) => (StatusCode::BAD_REQUEST, "Bad request", "bad_request"),
             Self::UnsupportedMediaType(_) => (
                 StatusCode::UNSUPPORTED_MEDIA_TYPE,
                 "Unsupported media type",
@@ -52,7 +51,9 @@ impl ApiError {
             Self::Body(rejection) if rejection.status() == StatusCode::PAYLOAD_TOO_LARGE => {
                 (StatusCode::PAYLOAD_TOO_LARGE, "Body too large", "too_large")
             }
-            Self::Body(_) => (StatusCode::BAD_REQUEST, "Bad request", "bad_request"),
+            Self::BadRequest(_) | Self::Body(_) => {
+                (StatusCode::BAD_REQUEST, "Bad request", "bad_request")
+            }
             Self::Outage(_) => (
                 StatusCode::SERVICE_UNAVAILABLE,
                 "Streams can't be counted",

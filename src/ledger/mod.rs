@@ -23,7 +23,7 @@ use crate::session::{
 };
 use crate::store::{Listing, Store, StoreError};
 use crate::telemetry::Metrics;
-use crate::telemetry::metrics::{GraceOutcome, Operation, Outcome, ReleaseCause};
+use crate::telemetry::metrics::{GraceOutcome, Operation, Outcome, ReleaseCause, RenewalOutcome};
 use grace::{Grace, Turn};
 use pulse::Pulse;
 
@@ -138,9 +138,8 @@ impl Ledger {
                 .enter(&claim.user, limit, patience, (frees, asked.elapsed()))
             {
                 Some(turn) => {
-                    (admission, waited) = self
-                        .wait_for_slot(turn, claim, &start, limit, patience)
-                        .await?
+                    let second = self.wait_for_slot(turn, claim, &start, limit, patience);
+                    (admission, waited) = second.await?;
                 }
                 None => self.metrics.grace(GraceOutcome::Skipped),
             }
@@ -163,6 +162,12 @@ impl Ledger {
         let renewal = self
             .timed(Operation::Renew, self.store.renew(user, sighting, limit))
             .await?;
+        self.metrics.renewal(match renewal {
+            Renewal::Renewed { .. } => RenewalOutcome::Renewed,
+            Renewal::PutBack { .. } => RenewalOutcome::PutBack,
+            Renewal::Ended(_) => RenewalOutcome::Ended,
+            Renewal::Crowded => RenewalOutcome::Crowded,
+        });
         debug!(user.id = %user, session.key = %sighting.key, ?renewal, "a running stream was seen");
         Ok(renewal)
     }
