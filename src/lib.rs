@@ -26,3 +26,10 @@ pub mod app;
 pub mod lifecycle;
 
 pub mod cli;
+
+// The store that fails as told is shared with the integration tests, which know this crate by its name.
+#[cfg(test)]
+extern crate self as streamgate;
+#[cfg(test)]
+#[path = "../tests/support/faulty_store.rs"]
+mod faulty_store;
