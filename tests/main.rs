@@ -11,6 +11,8 @@ mod support;
 
 // The `ext_authz` door over real gRPC, with a store that fails as told.
 mod authz;
+// Many who come, or leave, at once.
+mod crowds;
 // The main job on a real Envoy: ask, count, refuse, release at the stream's end.
 mod e2e;
 // What can be said of the files in `envoy/` without starting Envoy.
