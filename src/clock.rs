@@ -74,15 +74,15 @@ impl Clock for ManualClock {
     }
 }
 
-/// Measures how long something takes.
+/// Measures how long something takes, by the runtime's clock: it stands still where a test has paused that.
 #[derive(Debug, Clone, Copy)]
-pub struct Stopwatch(Instant);
+pub struct Stopwatch(tokio::time::Instant);
 
 impl Stopwatch {
     /// Starts measuring.
     #[must_use]
     pub fn start() -> Self {
-        Self(Instant::now())
+        Self(tokio::time::Instant::now())
     }
 
     /// The time since the start.
@@ -108,6 +108,15 @@ mod tests {
             "{first:?} is not {wall:?}"
         );
         assert!(second >= first);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_stopwatch_goes_by_the_runtime_and_works_without_one() {
+        let watch = Stopwatch::start();
+        tokio::time::advance(Duration::from_secs(7)).await;
+        assert_eq!(watch.elapsed(), Duration::from_secs(7));
+        let outside = std::thread::spawn(|| Stopwatch::start().elapsed());
+        assert!(outside.join().unwrap() < Duration::from_secs(5));
     }
 
     #[test]

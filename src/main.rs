@@ -1,1 +1,8 @@
-fn main() {}
+//! The `streamgate` program: everything is in the library.
+
+use std::process::ExitCode;
+
+/// Does what the arguments say.
+fn main() -> ExitCode {
+    streamgate::cli::run()
+}

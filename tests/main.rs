@@ -9,6 +9,14 @@
 
 mod support;
 
+// The `ext_authz` door over real gRPC, with a store that fails as told.
+mod authz;
+// The main job on a real Envoy: ask, count, refuse, release at the stream's end.
+mod e2e;
+// What can be said of the files in `envoy/` without starting Envoy.
+mod envoy_files;
+// The committed descriptors are those of the protocol.
+mod reflection_descriptors;
 // What a store has to do, whatever it is made of.
 mod store_contract;
 // Random operations on every store and on the rule itself, compared step by step.

@@ -1,1 +1,38 @@
-fn main() {}
+//! The demo: a real Envoy in front of a dummy video backend, with streamgate beside it. `run` leaves it running for a
+//! person to try, `check` walks through the scenario by itself, `backend` is the dummy backend alone.
+//!
+//! Everything runs on loopback and ends with this process. What belongs to whom:
+//! `cli` the arguments, `ports` which port is whose, `child` one process, `envoy` its configuration, `stack` all of
+//! them together, `backend` the video, `run` and `check` what is done with the stack.
+
+mod backend;
+mod check;
+mod child;
+mod cli;
+mod clock;
+mod envoy;
+mod failure;
+mod ports;
+mod run;
+mod stack;
+mod wire;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    let outcome = match cli::Cli::parse().command {
+        cli::Command::Run(args) => run::run(args).await,
+        cli::Command::Check(args) => check::check(args).await,
+        cli::Command::Backend(args) => run::backend(args).await,
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            eprintln!("demo: {failure}");
+            ExitCode::FAILURE
+        }
+    }
+}

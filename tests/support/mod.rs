@@ -1,11 +1,25 @@
 //! What several test modules need.
 
+pub(crate) mod app;
+#[path = "../../deploy/demo/backend.rs"]
+pub(crate) mod backend;
+pub(crate) mod envoy_files;
+pub(crate) mod faulty_store;
+pub(crate) mod gateway;
+pub(crate) mod gateway_client;
+pub(crate) mod origin;
+pub(crate) mod process;
 pub(crate) mod redis;
+pub(crate) mod stack;
+pub(crate) mod streamgate;
 pub(crate) mod streams;
+pub(crate) mod viewers;
+pub(crate) mod watch;
+pub(crate) mod wire;
 
 use std::time::Duration;
 
-use streamgate::clock::Stopwatch;
+use ::streamgate::clock::Stopwatch;
 
 /// Waits until that is so, looking again and again; fails after ten seconds.
 pub(crate) async fn eventually<F: Future<Output = bool>>(what: &str, mut holds: impl FnMut() -> F) {

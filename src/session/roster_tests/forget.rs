@@ -91,3 +91,19 @@ fn after_the_clock_has_stepped_back_who_came_before_is_still_older_and_idler() {
         assert_eq!(viewer.live(), keys("playback:after playback:new"));
     }
 }
+
+#[test]
+fn what_has_expired_is_as_if_it_had_never_been_to_a_sighting_and_to_an_end() {
+    let mut expired = Viewer::watching("playback:live", 1);
+    expired.release("playback:ended", Ending::Stream);
+    expired.wait(seconds(40));
+    for session in ["playback:live", "playback:ended"] {
+        let mut seen = expired.clone();
+        let renewal = seen.renew(session);
+        assert!(matches!(renewal, Renewal::PutBack { .. }), "{renewal:?}");
+        assert_eq!(seen.session(session).started_at, seen.now);
+        let mut ended = expired.clone();
+        assert_eq!(ended.release(session, Ending::Stream), Released::NotLive);
+        assert_eq!(ended.tombstone(session).unwrap().until, ended.memory());
+    }
+}

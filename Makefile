@@ -1,0 +1,78 @@
+# What a person types. Everything lands below target/; nothing is installed on the system.
+
+STORE        ?= memory
+GATEWAY_PORT ?= 10000
+HTTP_PORT    ?= 8080
+GRPC_PORT    ?= 50051
+
+CARGO  ?= cargo
+TARGET := $(or $(CARGO_TARGET_DIR),target)
+DEMO   := $(TARGET)/debug/examples/demo
+TOOLS  := $(abspath $(TARGET)/tools)
+
+# One shell a recipe, so that a recipe can hand its paths on; it stops at the first failure.
+.ONESHELL:
+.SHELLFLAGS := -euc
+.DEFAULT_GOAL := help
+.PHONY: help prereqs prereqs-demo build demo demo-check validate test lint
+
+## Lists the targets
+help:
+	@echo 'make TARGET [VARIABLE=VALUE ...]'
+	awk '/^## /{text = substr($$0, 4)} /^[a-z-]+:/{if (text) printf "  %-12s %s\n", substr($$1, 1, index($$1, ":") - 1), text; text = ""}' $(MAKEFILE_LIST)
+	echo
+	echo 'Variables: STORE=memory|redis, and for demo GATEWAY_PORT=$(GATEWAY_PORT) HTTP_PORT=$(HTTP_PORT) GRPC_PORT=$(GRPC_PORT).'
+	echo 'ENVOY and REDIS_SERVER name binaries to use instead of the ones found or fetched.'
+
+## Says what is missing on this machine, as the line that installs it
+prereqs:
+	@deploy/prereqs.sh
+
+prereqs-demo:
+	@deploy/prereqs.sh curl
+
+# The dev profile everywhere: a release build takes minutes and the demo does not need it.
+build: prereqs
+	@$(CARGO) build --locked --bin streamgate --example demo
+
+## Envoy, video backend and streamgate, to try by hand; Ctrl-C ends it
+demo: prereqs-demo build
+	@envoy=$$(deploy/demo/get-envoy.sh)
+	redis=$$($(if $(filter redis,$(STORE)),deploy/demo/get-redis.sh,echo redis-server))
+	exec $(DEMO) run --store $(STORE) --envoy "$$envoy" --redis-server "$$redis" --streamgate $(TARGET)/debug/streamgate \
+		--logs $(TARGET)/demo --gateway-port $(GATEWAY_PORT) --http-port $(HTTP_PORT) --grpc-port $(GRPC_PORT)
+
+## The same on free ports, walking through the scenario by itself
+demo-check: build
+	@envoy=$$(deploy/demo/get-envoy.sh)
+	redis=$$($(if $(filter redis,$(STORE)),deploy/demo/get-redis.sh,echo redis-server))
+	exec $(DEMO) check --store $(STORE) --envoy "$$envoy" --redis-server "$$redis" --streamgate $(TARGET)/debug/streamgate \
+		--logs $(TARGET)/demo
+
+## Has Envoy itself check the files in envoy/, the newest we know and the oldest
+validate: prereqs
+	@for envoy in "$$(deploy/demo/get-envoy.sh)" "$$(deploy/demo/get-envoy.sh 1.36.2)"; do
+		"$$envoy" --version
+		"$$envoy" --mode validate --log-level warning -c envoy/envoy.yaml
+	done
+
+# Without `--all-targets`: cargo's own choice also builds the demo's program, which a test runs.
+## Every test, with a real Envoy and a real Redis
+test: prereqs
+	@STREAMGATE_TEST_ENVOY=$$(deploy/demo/get-envoy.sh)
+	STREAMGATE_TEST_REDIS_SERVER=$$(deploy/demo/get-redis.sh)
+	export STREAMGATE_TEST_ENVOY STREAMGATE_TEST_REDIS_SERVER
+	$(CARGO) test --locked
+
+## Formatting, clippy, the documentation, and the dependencies where cargo-deny is there
+lint: prereqs
+	@$(CARGO) fmt --check
+	$(CARGO) clippy --locked --all-targets -- -D warnings
+	RUSTDOCFLAGS='-D warnings' $(CARGO) doc --locked --no-deps --document-private-items
+	if [ -x $(TOOLS)/bin/cargo-deny ]; then
+		PATH="$(TOOLS)/bin:$$PATH" $(CARGO) deny check bans licenses sources
+	elif command -v cargo-deny >/dev/null; then
+		$(CARGO) deny check bans licenses sources
+	else
+		echo 'cargo-deny is not there; not checked: bans, licenses, sources'
+	fi

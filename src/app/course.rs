@@ -1,0 +1,100 @@
+//! What goes on beside the doors: opening and closing them in order, and the chores.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tonic_health::ServingStatus;
+use tonic_health::server::HealthReporter;
+
+use super::RunError;
+use crate::http::Phase;
+use crate::ledger::Ledger;
+use crate::releaser::Releaser;
+use crate::store::MemoryStore;
+use crate::telemetry::Metrics;
+
+/// How often the embedded store is swept, the store's health looked at, and durations folded into their buckets.
+const CHORES: Duration = Duration::from_secs(5);
+
+/// How soon a store that doesn't answer is asked again.
+const CHORES_IN_TROUBLE: Duration = Duration::from_secs(1);
+
+/// What is opened at the start, and closed in order at the end.
+pub(super) struct Drain {
+    /// Tells gateways whether to come.
+    pub(super) health: HealthReporter,
+    /// Tells probes.
+    pub(super) phase: watch::Sender<Phase>,
+    /// Ends access log streams.
+    pub(super) closing_logs: CancellationToken,
+    /// Closes the ports.
+    pub(super) close_listeners: CancellationToken,
+    /// The tasks of calls.
+    pub(super) tasks: TaskTracker,
+    /// Ends once these are done.
+    pub(super) releaser: Releaser,
+    /// How long everything goes on as before.
+    pub(super) grace: Duration,
+}
+
+impl Drain {
+    /// Says that we serve.
+    pub(super) async fn open(&self) {
+        self.phase.send_replace(Phase::Serving);
+        self.health
+            .set_service_status("", ServingStatus::Serving)
+            .await;
+    }
+
+    /// Ends one thing after the other, so that nothing is lost between them.
+    pub(super) async fn close(&self, mut servers: JoinSet<Result<(), RunError>>) {
+        self.phase.send_replace(Phase::Draining);
+        self.health
+            .set_service_status("", ServingStatus::NotServing)
+            .await;
+        tokio::time::sleep(self.grace).await;
+        self.closing_logs.cancel();
+        self.close_listeners.cancel();
+        while servers.join_next().await.is_some() {}
+        self.tasks.close();
+        self.tasks.wait().await;
+        self.releaser.close();
+    }
+}
+
+/// What has to be done now and then.
+#[derive(Debug)]
+pub(super) struct Chores {
+    /// Looks at the store.
+    pub(super) ledger: Arc<Ledger>,
+    /// Is swept, where it is the embedded one.
+    pub(super) memory: Option<Arc<MemoryStore>>,
+    /// Fold recorded durations.
+    pub(super) metrics: Arc<Metrics>,
+}
+
+// === impl Chores ===
+
+impl Chores {
+    /// Does them, until it is dropped.
+    pub(super) async fn run(self) {
+        loop {
+            self.ledger.probe().await;
+            if let Some(memory) = &self.memory {
+                memory.sweep();
+            }
+            self.metrics.upkeep();
+            let in_trouble = self.ledger.store_trouble().is_some();
+            tokio::time::sleep(if in_trouble {
+                CHORES_IN_TROUBLE
+            } else {
+                CHORES
+            })
+            .await;
+        }
+    }
+}

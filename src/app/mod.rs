@@ -1,0 +1,362 @@
+//! All wiring: configuration in, a bound and running instance out. Nothing is decided here.
+
+mod course;
+mod ports;
+
+pub use ports::Addresses;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use redis::IntoConnectionInfo;
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tonic::transport::server::Router as GrpcRouter;
+use tonic_health::ServingStatus;
+use tonic_health::server::HealthReporter;
+use tracing::{info, warn};
+
+use crate::clock::{Clock, SystemClock};
+use crate::config::{self, Backend, Config, RedisUrl};
+use crate::envoy::{self, AccessLogDoor, CheckDoor, STREAM_AGE};
+use crate::http::{self, HttpDoor, Phase, Readiness};
+use crate::ledger::Ledger;
+use crate::lifecycle::{DrainTimes, Stop};
+use crate::releaser::{Delivery, Releaser, releaser};
+use crate::session::Terms;
+use crate::store::redis::{RedisSettings, RedisStore};
+use crate::store::{MemoryStore, Store};
+use crate::telemetry::{Metrics, RefusalLog};
+use course::{Chores, Drain};
+use ports::{GrpcListener, addresses, bind_grpc, bind_http, serve_grpc, serve_http};
+
+/// Why an instance can't start.
+#[derive(Debug, thiserror::Error)]
+pub enum BuildError {
+    /// An address can't be listened on.
+    #[error("failed to listen on {address} ({key}): {source}")]
+    Listen {
+        /// The address.
+        address: String,
+        /// The configuration key that names it.
+        key: &'static str,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// The store's settings can't be used.
+    #[error("failed to set up the store: {0}")]
+    Store(String),
+    /// The metrics can't be set up.
+    #[error("failed to set up metrics: {0}")]
+    Metrics(#[from] metrics_exporter_prometheus::BuildError),
+    /// The descriptors for reflection are broken.
+    #[error("failed to set up reflection: {0}")]
+    Reflection(#[from] tonic_reflection::server::Error),
+}
+
+/// Why an instance has ended other than by being asked to.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// The gRPC server has died.
+    #[error("the gRPC server has died: {0}")]
+    Grpc(String),
+    /// The HTTP server has died.
+    #[error("the HTTP server has died: {0}")]
+    Http(String),
+    /// A task that never ends has ended.
+    #[error("the {0} has died")]
+    Task(&'static str),
+    /// The drain was cut short by its deadline or a second signal; that many renewals and releases were lost.
+    #[error(
+        "the drain was cut short; {0} queued renewals and releases are lost, and their leases will run out"
+    )]
+    CutShort(usize),
+}
+
+/// An instance with its ports bound, not yet serving.
+#[derive(Debug)]
+pub struct App {
+    /// Where it listens.
+    addresses: Addresses,
+    /// Envoy's port.
+    grpc_listener: GrpcListener,
+    /// Everybody else's port.
+    http_listener: TcpListener,
+    /// What is served on the first.
+    grpc: GrpcRouter,
+    /// What is served on the second.
+    http: axum::Router,
+    /// Tells gateways whether to come.
+    health: HealthReporter,
+    /// Tells probes.
+    phase: watch::Sender<Phase>,
+    /// Ends access log streams.
+    closing_logs: CancellationToken,
+    /// The tasks of calls: acquisitions and readers of access logs.
+    tasks: TaskTracker,
+    /// Is closed when they are done.
+    releaser: Releaser,
+    /// Delivers what it took.
+    delivery: Delivery,
+    /// Does what has to be done now and then.
+    chores: Chores,
+    /// How long the drain may take.
+    drain: DrainTimes,
+}
+
+/// What the doors have in common.
+#[derive(Debug)]
+struct Core {
+    /// Counts.
+    metrics: Arc<Metrics>,
+    /// Tells the time.
+    clock: Arc<dyn Clock>,
+    /// Whom the doors ask.
+    ledger: Arc<Ledger>,
+    /// Is swept, where it is the embedded one.
+    memory: Option<Arc<MemoryStore>>,
+    /// Takes what nobody waits for.
+    releaser: Releaser,
+}
+
+/// A store, and the same once more if it is the embedded one.
+struct Opened {
+    /// Where rosters are kept.
+    store: Arc<dyn Store>,
+    /// The embedded one.
+    memory: Option<Arc<MemoryStore>>,
+}
+
+/// What is to stand in place of what the configuration leads to; for tests.
+#[derive(Debug, Default)]
+pub struct Substitutes {
+    /// Where rosters are kept.
+    pub store: Option<Arc<dyn Store>>,
+    /// How long an access log stream is read at most.
+    pub stream_age: Option<Duration>,
+}
+
+// === impl App ===
+
+impl App {
+    /// Binds everything and wires it together. Redis need not be there yet.
+    ///
+    /// # Errors
+    /// An address can't be listened on, or the store's settings can't be used.
+    pub async fn build(config: &Config) -> Result<Self, BuildError> {
+        Self::build_with(config, Substitutes::default()).await
+    }
+
+    /// The same, with some parts put in place of those that the configuration leads to.
+    ///
+    /// # Errors
+    /// As for [`Self::build`].
+    pub async fn build_with(config: &Config, substitutes: Substitutes) -> Result<Self, BuildError> {
+        let stream_age = substitutes.stream_age.unwrap_or(STREAM_AGE);
+        let (core, delivery) = Core::of(config, substitutes.store)?;
+        let (tasks, closing_logs) = (TaskTracker::new(), CancellationToken::new());
+        let (health, health_service) = tonic_health::server::health_reporter();
+        health
+            .set_service_status("", ServingStatus::NotServing)
+            .await;
+        let check = core.check_door(config, tasks.clone());
+        let access_log =
+            core.access_log_door(config, tasks.clone(), closing_logs.clone(), stream_age);
+        let (phase, readiness) = watch::channel(Phase::Starting);
+        let http = HttpDoor {
+            ledger: Arc::clone(&core.ledger),
+            readiness: Readiness::new(readiness),
+            metrics: Arc::clone(&core.metrics),
+        };
+        let (grpc_listener, http_listener) = (
+            bind_grpc(&config.grpc.listen).await?,
+            bind_http(config.http.listen).await?,
+        );
+        Ok(Self {
+            addresses: addresses(&grpc_listener, &http_listener)?,
+            grpc_listener,
+            http_listener,
+            grpc: envoy::server(check, access_log, health_service)?,
+            http: http::router(http),
+            health,
+            phase,
+            closing_logs,
+            tasks,
+            releaser: core.releaser,
+            delivery,
+            chores: Chores {
+                ledger: core.ledger,
+                memory: core.memory,
+                metrics: core.metrics,
+            },
+            drain: DrainTimes {
+                grace: config.shutdown.grace,
+                deadline: config.shutdown.deadline,
+            },
+        })
+    }
+
+    /// Where it listens; with port 0 in the configuration, the port that it got.
+    #[must_use]
+    pub const fn addresses(&self) -> &Addresses {
+        &self.addresses
+    }
+
+    /// Serves until it is told to stop, then drains.
+    ///
+    /// # Errors
+    /// Something that never ends has ended, or the drain was cut short.
+    pub async fn run(self, stop: Stop) -> Result<(), RunError> {
+        let close_listeners = CancellationToken::new();
+        let mut servers = JoinSet::new();
+        servers.spawn(serve_grpc(
+            self.grpc,
+            self.grpc_listener,
+            close_listeners.clone(),
+        ));
+        servers.spawn(serve_http(
+            self.http,
+            self.http_listener,
+            close_listeners.clone(),
+        ));
+        let drain = Drain {
+            health: self.health,
+            phase: self.phase,
+            closing_logs: self.closing_logs,
+            close_listeners,
+            tasks: self.tasks,
+            releaser: self.releaser,
+            grace: self.drain.grace,
+        };
+        let chores = self.chores.run();
+        tokio::pin!(chores);
+        drain.open().await;
+        info!(grpc = %self.addresses.grpc, http = %self.addresses.http, "serving");
+        let delivering = self.delivery.run();
+        tokio::pin!(delivering);
+        tokio::select! {
+            biased;
+            () = stop.soft.cancelled() => {}
+            () = stop.hard.cancelled() => {}
+            Some(ended) = servers.join_next() => return ended.unwrap_or_else(|error| Err(RunError::Grpc(error.to_string()))),
+            () = &mut delivering => return Err(RunError::Task("releaser")),
+            () = &mut chores => return Err(RunError::Task("housekeeper")),
+        }
+        tokio::select! {
+            ((), ()) = async { tokio::join!(drain.close(servers), delivering) } => {
+                info!("stopped: all is delivered");
+                return Ok(());
+            }
+            () = chores => {}
+            () = tokio::time::sleep(self.drain.deadline) => warn!("the drain has reached its deadline"),
+            () = stop.hard.cancelled() => {}
+        }
+        Err(RunError::CutShort(self.delivery.give_up()))
+    }
+}
+
+// === impl Core ===
+
+impl Core {
+    /// All of it, and the releaser's worker.
+    fn of(
+        config: &Config,
+        substitute: Option<Arc<dyn Store>>,
+    ) -> Result<(Self, Delivery), BuildError> {
+        let metrics = Arc::new(Metrics::new()?);
+        let clock: Arc<dyn Clock> = Arc::new(SystemClock::start());
+        let terms = Terms::new(config.leases.longest(), config.store.timeout);
+        let opened = match substitute {
+            Some(store) => Opened {
+                store,
+                memory: None,
+            },
+            None => open_store(config, terms, &clock)?,
+        };
+        let ledger = Arc::new(Ledger::new(
+            opened.store,
+            config.limits.policy.clone(),
+            config.leases,
+            config.limits.grace,
+            Arc::clone(&metrics),
+        ));
+        let (releaser, delivery) = releaser(Arc::clone(&ledger), terms, Arc::clone(&metrics));
+        let core = Self {
+            metrics,
+            clock,
+            ledger,
+            memory: opened.memory,
+            releaser,
+        };
+        Ok((core, delivery))
+    }
+
+    /// The door for checks.
+    fn check_door(&self, config: &Config, tasks: TaskTracker) -> CheckDoor {
+        CheckDoor {
+            identity: config.identity.clone(),
+            show: config.refusal.show.clone(),
+            ledger: Arc::clone(&self.ledger),
+            releaser: self.releaser.clone(),
+            metrics: Arc::clone(&self.metrics),
+            refusals: RefusalLog::default(),
+            clock: Arc::clone(&self.clock),
+            tasks,
+        }
+    }
+
+    /// The door for access logs.
+    fn access_log_door(
+        &self,
+        config: &Config,
+        tasks: TaskTracker,
+        closing: CancellationToken,
+        stream_age: Duration,
+    ) -> AccessLogDoor {
+        AccessLogDoor {
+            identity: config.identity.clone(),
+            leases: config.leases,
+            releaser: self.releaser.clone(),
+            metrics: Arc::clone(&self.metrics),
+            tasks,
+            closing,
+            stream_age,
+        }
+    }
+}
+
+/// The store that the configuration names, and the embedded one if it is that.
+fn open_store(config: &Config, terms: Terms, clock: &Arc<dyn Clock>) -> Result<Opened, BuildError> {
+    match config.store.backend {
+        Backend::Memory => {
+            let memory = Arc::new(MemoryStore::new(terms, Arc::clone(clock)));
+            Ok(Opened {
+                store: Arc::<MemoryStore>::clone(&memory),
+                memory: Some(memory),
+            })
+        }
+        Backend::Redis => Ok(Opened {
+            store: Arc::new(open_redis(&config.store, terms)?),
+            memory: None,
+        }),
+    }
+}
+
+/// The Redis that the configuration names, which need not be there yet.
+fn open_redis(config: &config::Store, terms: Terms) -> Result<RedisStore, BuildError> {
+    // The configuration has seen to it that there is exactly one, and that it can be read.
+    let url = config.redis.urls.first().map_or("", RedisUrl::expose);
+    let server = url
+        .into_connection_info()
+        .map_err(|error| BuildError::Store(error.to_string()))?;
+    let settings = RedisSettings {
+        server,
+        key_prefix: config.redis.key_prefix.clone(),
+        timeout: config.timeout,
+        terms,
+    };
+    RedisStore::open(settings).map_err(|error| BuildError::Store(error.to_string()))
+}

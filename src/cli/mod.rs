@@ -1,0 +1,155 @@
+//! The command line: what can be asked of the program, and with which exit code it answers.
+//!
+//! The process's arguments and environment are read here and nowhere else.
+
+mod check_config;
+mod health;
+pub mod serve;
+
+use std::ffi::OsString;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use crate::config::{Config, ConfigError, Listen, PREFIX};
+
+/// Limits how many streams one user watches at once, in the path of an Envoy gateway.
+#[derive(Debug, Parser)]
+#[command(name = "streamgate", version, after_help = EXIT_CODES, arg_required_else_help = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+const EXIT_CODES: &str =
+    "Exit codes: 0 ok, 1 refused or not found, 2 usage or configuration, 3 outage.";
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the service.
+    Serve {
+        /// The configuration file. Without one, the defaults apply; the environment overrides either.
+        #[arg(long, value_name = "FILE", env = "STREAMGATE_CONFIG")]
+        config: Option<PathBuf>,
+    },
+    /// Check a configuration file together with the environment, and print the settings in effect.
+    CheckConfig {
+        /// The configuration file.
+        #[arg(value_name = "FILE")]
+        file: PathBuf,
+    },
+    /// Ask a running instance for its health; what is not SERVING exits with 1, no answer within a second with 3.
+    Health {
+        /// Where it listens for gRPC: IP:PORT, or `unix:` and a path; an unspecified IP is asked on loopback.
+        #[arg(
+            long,
+            value_name = "ADDR",
+            env = "STREAMGATE_GRPC__LISTEN",
+            default_value = "127.0.0.1:50051"
+        )]
+        grpc: Listen,
+    },
+}
+
+/// How a command ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    /// As asked.
+    Ok,
+    /// Refused, or not found.
+    Refused,
+    /// The arguments or the configuration are wrong.
+    Usage,
+    /// Something needed did not answer.
+    Outage,
+}
+
+/// Why there are no settings to work with.
+#[derive(Debug, thiserror::Error)]
+enum SettingsError {
+    /// They are wrong.
+    #[error(transparent)]
+    Wrong(#[from] ConfigError),
+    /// A variable of ours isn't text. Its value isn't repeated: it can't be shown faithfully, and may be a secret.
+    #[error("{0}: got bytes that are not UTF-8; allowed: text")]
+    NotText(String),
+}
+
+/// Does what the process's arguments ask for.
+#[must_use]
+pub fn run() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            // Nobody is left to be told that nobody can be told.
+            let _ = error.print();
+            return usage(&error).into();
+        }
+    };
+    let (mut out, mut errors) = (std::io::stdout(), std::io::stderr());
+    match cli.command {
+        Command::Serve { config } => match settings(config.as_deref(), std::env::vars_os()) {
+            Ok(config) => serve::run(&config),
+            Err(error) => complain(&mut errors, error, Outcome::Usage).into(),
+        },
+        Command::CheckConfig { file } => check_config::run(
+            settings(Some(&file), std::env::vars_os()),
+            &mut out,
+            &mut errors,
+        )
+        .into(),
+        Command::Health { grpc } => health::run(&grpc, &mut out, &mut errors).into(),
+    }
+}
+
+/// What clap's refusal to go on means: its help and version are no errors.
+fn usage(error: &clap::Error) -> Outcome {
+    if error.use_stderr() {
+        Outcome::Usage
+    } else {
+        Outcome::Ok
+    }
+}
+
+/// The settings of the file and of the variables that are ours.
+fn settings(
+    file: Option<&Path>,
+    variables: impl Iterator<Item = (OsString, OsString)>,
+) -> Result<Config, SettingsError> {
+    let mut ours = Vec::new();
+    for (name, value) in variables {
+        let name = name.to_string_lossy().into_owned();
+        if !name.starts_with(PREFIX) {
+            continue;
+        }
+        match value.into_string() {
+            Ok(value) => ours.push((name, value)),
+            Err(_) => return Err(SettingsError::NotText(name)),
+        }
+    }
+    Ok(Config::load(file, ours)?)
+}
+
+/// Says what went wrong, each line by itself, and passes the outcome on.
+fn complain(errors: &mut impl Write, error: impl std::fmt::Display, outcome: Outcome) -> Outcome {
+    for line in error.to_string().lines() {
+        let _ = writeln!(errors, "streamgate: {line}");
+    }
+    outcome
+}
+
+impl From<Outcome> for ExitCode {
+    fn from(outcome: Outcome) -> Self {
+        match outcome {
+            Outcome::Ok => Self::SUCCESS,
+            Outcome::Refused => Self::from(1),
+            Outcome::Usage => Self::from(2),
+            Outcome::Outage => Self::from(3),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,67 @@
+//! `serve`: from checked settings to a running service.
+
+use std::process::ExitCode;
+
+use tracing::{error, warn};
+
+use super::Outcome;
+use crate::app::App;
+use crate::config::Config;
+use crate::lifecycle::{Signals, Stop};
+use crate::telemetry::log;
+
+/// Runs the service until it is told to end.
+pub fn run(config: &Config) -> ExitCode {
+    if let Err(problem) = log::init(config.telemetry.log_format, config.telemetry.log_level) {
+        eprintln!("streamgate: failed to set up the log: {problem}");
+        return Outcome::Usage.into();
+    }
+    for warning in config.warnings() {
+        warn!("{warning}");
+    }
+    let runtime = match tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+    {
+        Ok(runtime) => runtime,
+        Err(problem) => {
+            error!(%problem, "failed to start the runtime");
+            return Outcome::Outage.into();
+        }
+    };
+    let outcome = runtime.block_on(serve(config));
+    // Whatever still runs after the drain has been given its time.
+    runtime.shutdown_background();
+    outcome.into()
+}
+
+/// Builds the instance and runs it until a signal stops it.
+async fn serve(config: &Config) -> Outcome {
+    let signals = match Signals::catch() {
+        Ok(signals) => signals,
+        Err(problem) => {
+            error!(%problem, "failed to catch signals");
+            return Outcome::Outage;
+        }
+    };
+    let app = match App::build(config).await {
+        Ok(app) => app,
+        Err(problem) => {
+            error!("{problem}");
+            return Outcome::Usage;
+        }
+    };
+    let stop = Stop::default();
+    let running = app.run(stop.clone());
+    let ended = tokio::select! {
+        ended = running => ended,
+        never = signals.forward(stop) => match never {},
+    };
+    match ended {
+        Ok(()) => Outcome::Ok,
+        Err(problem) => {
+            error!("{problem}");
+            Outcome::Outage
+        }
+    }
+}

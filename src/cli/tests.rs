@@ -1,0 +1,131 @@
+//! Arguments, settings and exit codes.
+
+use std::os::unix::ffi::OsStringExt;
+
+use super::*;
+
+fn parse(arguments: &[&str]) -> Result<Cli, clap::Error> {
+    Cli::try_parse_from(std::iter::once("streamgate").chain(arguments.iter().copied()))
+}
+
+fn variables(list: &[(&str, &[u8])]) -> impl Iterator<Item = (OsString, OsString)> {
+    list.iter()
+        .map(|(name, value)| (name.into(), OsString::from_vec(value.to_vec())))
+}
+
+/// Runs `check-config` on a file with this text.
+fn check(text: &str, environment: &[(&str, &[u8])]) -> (Outcome, String, String) {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("streamgate.yaml");
+    std::fs::write(&file, text).unwrap();
+    let (mut out, mut errors) = (Vec::new(), Vec::new());
+    let outcome = check_config::run(
+        settings(Some(&file), variables(environment)),
+        &mut out,
+        &mut errors,
+    );
+    let text = |bytes| {
+        String::from_utf8(bytes)
+            .unwrap()
+            .replace(&format!("{}/", dir.path().display()), "")
+    };
+    (outcome, text(out), text(errors))
+}
+
+#[test]
+fn the_definitions_hold() {
+    use clap::CommandFactory;
+    Cli::command().debug_assert();
+}
+
+#[test]
+fn arguments_are_understood_or_are_a_matter_of_usage() {
+    assert!(matches!(
+        parse(&["serve"]).unwrap().command,
+        Command::Serve { .. }
+    ));
+    let Command::Serve { config } = parse(&["serve", "--config", "a.yaml"]).unwrap().command else {
+        panic!("serve")
+    };
+    assert_eq!(config, Some("a.yaml".into()));
+    let Command::Health { grpc } = parse(&["health", "--grpc", "unix:/a.sock"])
+        .unwrap()
+        .command
+    else {
+        panic!("health")
+    };
+    assert_eq!(grpc.to_string(), "unix:/a.sock");
+    for arguments in [
+        &[][..],
+        &["watch"],
+        &["check-config"],
+        &["check-config", "a", "b"],
+        &["serve", "--port", "1"],
+        &["health", "--grpc", "x"],
+    ] {
+        let error = parse(arguments).unwrap_err();
+        assert_eq!(
+            (error.exit_code(), usage(&error)),
+            (2, Outcome::Usage),
+            "{arguments:?}"
+        );
+    }
+    for arguments in [["--version"], ["--help"]] {
+        assert_eq!(
+            usage(&parse(&arguments).unwrap_err()),
+            Outcome::Ok,
+            "{arguments:?}"
+        );
+    }
+}
+
+#[test]
+fn check_config_prints_the_settings_in_effect() {
+    let (outcome, out, errors) = check(
+        "limits: {default: 5}",
+        &[("STREAMGATE_LIMITS__GRACE", b"1s"), ("PATH", b"\xff")],
+    );
+    assert_eq!((outcome, errors.as_str()), (Outcome::Ok, ""));
+    assert!(
+        out.contains("limits:\n  default: 5\n  plans: {}\n  users: {}\n  grace: 1s\n"),
+        "{out}"
+    );
+}
+
+#[test]
+fn check_config_warns_apart_from_the_settings() {
+    let (outcome, out, errors) = check("http: {listen: '0.0.0.0:8080'}", &[]);
+    assert_eq!(outcome, Outcome::Ok);
+    assert!(out.starts_with("grpc:\n"), "{out}");
+    assert!(
+        errors
+            .lines()
+            .all(|line| line.starts_with("streamgate: warning: ")),
+        "{errors}"
+    );
+    assert_eq!(errors.lines().count(), 2, "{errors}");
+}
+
+#[test]
+fn check_config_names_all_that_is_wrong() {
+    let (outcome, out, errors) = check(
+        "limits:\n  default: many\n",
+        &[("STREAMGATE_STORE__BACKEND", b"disk")],
+    );
+    assert_eq!((outcome, out.as_str()), (Outcome::Usage, ""));
+    assert_eq!(
+        errors,
+        "streamgate: STREAMGATE_STORE__BACKEND: store.backend: got \"disk\"; allowed: memory, redis\n\
+         streamgate: streamgate.yaml:2: limits.default: got \"many\"; allowed: a whole number from 0 to 1000\n"
+    );
+}
+
+#[test]
+fn a_variable_of_ours_that_is_no_text_is_named() {
+    let (outcome, _, errors) = check("", &[("STREAMGATE_STORE__REDIS__URLS", b"redis://\xff")]);
+    assert_eq!(outcome, Outcome::Usage);
+    assert_eq!(
+        errors,
+        "streamgate: STREAMGATE_STORE__REDIS__URLS: got bytes that are not UTF-8; allowed: text\n"
+    );
+}

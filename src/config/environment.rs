@@ -1,0 +1,138 @@
+//! The environment laid over the file: each key is a variable, and the variable wins.
+//!
+//! A variable is `STREAMGATE_` and the key in upper case, its parts joined by `__`. Values are texts: lists with commas,
+//! maps as `name=number` with commas, which replaces the map of the file; one entry of a map has a variable of its own,
+//! `STREAMGATE_LIMITS__PLANS__premium=4`, which keeps the case of the name and the rest of the map.
+//!
+//! A variable that looks like one of ours and isn't is an error. One that doesn't is left alone: Kubernetes sets
+//! `STREAMGATE_PORT`, `STREAMGATE_GRPC_SERVICE_HOST` and the like for services of these names.
+
+use std::collections::BTreeMap;
+
+use super::error::{Origin, Problem, Report};
+use super::raw::Raw;
+use super::written::{Value, Written};
+
+/// What all our variables start with.
+pub(crate) const PREFIX: &str = "STREAMGATE_";
+
+/// The keys whose entries have variables of their own.
+const MAPS: [&str; 2] = ["limits.plans", "limits.users"];
+
+/// Puts the variables into their places.
+pub(super) fn overlay(
+    raw: &mut Raw,
+    variables: impl IntoIterator<Item = (String, String)>,
+    report: &mut Report,
+) {
+    // Sorted, so that a variable for a whole map comes before those for its entries.
+    let ours: BTreeMap<String, String> = variables
+        .into_iter()
+        .filter(|(name, _)| name.starts_with(PREFIX) && !is_for_others(name))
+        .collect();
+    for (name, text) in ours {
+        let written = Written {
+            value: Value::Text(text),
+            origin: Origin::Variable(name.clone()),
+        };
+        set(raw, &name, written, report);
+    }
+}
+
+/// `STREAMGATE_CONFIG` is the command line's, `STREAMGATE_TEST_…` are the tests'.
+fn is_for_others(name: &str) -> bool {
+    name == "STREAMGATE_CONFIG" || name.starts_with("STREAMGATE_TEST_")
+}
+
+fn set(raw: &mut Raw, name: &str, written: Written, report: &mut Report) {
+    if let Some((_, place)) = raw.slots().find(|(key, _)| variable(key) == name) {
+        *place = Some(written);
+    } else if let Some((map, entry)) = map_entry(name) {
+        set_entry(raw, map, entry, written);
+    } else if let Some(problem) = unknown(raw, name) {
+        report.add(problem);
+    }
+}
+
+/// The name of the variable for a key.
+fn variable(key: &str) -> String {
+    format!("{PREFIX}{}", key.replace('.', "__").to_ascii_uppercase())
+}
+
+/// The map and the entry that a variable is for.
+fn map_entry(name: &str) -> Option<(&'static str, &str)> {
+    MAPS.into_iter().find_map(|map| {
+        let entry = name.strip_prefix(&variable(map))?.strip_prefix("__")?;
+        Some((map, entry)).filter(|_| !entry.is_empty())
+    })
+}
+
+fn set_entry(raw: &mut Raw, map: &str, entry: &str, written: Written) {
+    let Some((_, place)) = raw.slots().find(|(key, _)| *key == map) else {
+        return;
+    };
+    let (origin, mut entries) = match place.take() {
+        None => (written.origin.clone(), Vec::new()),
+        Some(whole) => match whole.entries() {
+            Some(entries) => (whole.origin, entries),
+            // The whole is no map. Its section says so, once it is back in its place.
+            None => {
+                *place = Some(whole);
+                return;
+            }
+        },
+    };
+    entries.retain(|(name, _)| name != entry);
+    entries.push((entry.to_owned(), written));
+    *place = Some(Written {
+        value: Value::Map(entries),
+        origin,
+    });
+}
+
+/// The problem with a variable that no key has, if it is meant for us.
+fn unknown(raw: &mut Raw, name: &str) -> Option<Problem> {
+    let keys: Vec<&str> = raw.slots().map(|(key, _)| key).collect();
+    let rest = name.strip_prefix(PREFIX)?;
+    let section = rest
+        .split("__")
+        .next()
+        .unwrap_or_default()
+        .to_ascii_lowercase();
+    let of_section: Vec<_> = keys
+        .iter()
+        .filter(|key| key.split('.').next() == Some(&section))
+        .map(|key| variable(key))
+        .collect();
+    // One underscore where two are due, or the wrong case: close enough to a key to know what was meant.
+    let flat = |text: &str| text.replace(['.', '_'], "").to_ascii_lowercase();
+    let meant = keys.iter().find(|key| flat(key) == flat(rest));
+    let message = match meant {
+        Some(key) => format!("no key has this variable; allowed: {}", variable(key)),
+        None if rest.contains("__") && of_section.is_empty() => {
+            let mut sections: Vec<_> = keys
+                .iter()
+                .filter_map(|key| key.split('.').next())
+                .collect();
+            sections.dedup();
+            format!(
+                "no key has this variable; allowed: {PREFIX}SECTION__KEY with a section of {}",
+                sections.join(", ")
+            )
+        }
+        None if rest.contains("__")
+            || (rest.to_ascii_lowercase() == section && !of_section.is_empty()) =>
+        {
+            format!(
+                "no key has this variable; allowed: {}",
+                of_section.join(", ")
+            )
+        }
+        None => return None,
+    };
+    Some(Problem {
+        origin: Origin::Variable(name.to_owned()),
+        key: String::new(),
+        message,
+    })
+}

@@ -1,0 +1,125 @@
+//! Where the facts about a request are found. Each key is a list of [`Source`]s; the first that has a value wins.
+
+use serde::Deserialize;
+
+use super::error::Report;
+use super::raw::Slot;
+use super::source::Source;
+use super::written::{Written, Wrong};
+
+/// `identity`, as written.
+#[derive(Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct RawIdentity {
+    user: Option<Written>,
+    session: Option<Written>,
+    plan: Option<Written>,
+    device: Option<Written>,
+    content: Option<Written>,
+}
+
+/// The sources of each fact.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Identity {
+    /// `identity.user`; at least one.
+    pub user: Vec<Source>,
+    /// `identity.session`, which a route can replace; at least one. The only list that [`Source::Request`] can be in.
+    pub session: Vec<Source>,
+    /// `identity.plan`
+    pub plan: Vec<Source>,
+    /// `identity.device`
+    pub device: Vec<Source>,
+    /// `identity.content`
+    pub content: Vec<Source>,
+}
+
+/// What a list may be.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Rule {
+    /// Without it nothing can be decided.
+    Needed,
+    /// Needed, and `request` is one of its sources.
+    NeededOrRequest,
+    /// May be empty.
+    Optional,
+}
+
+impl RawIdentity {
+    pub(super) fn slots(&mut self) -> Vec<Slot<'_>> {
+        vec![
+            ("identity.user", &mut self.user),
+            ("identity.session", &mut self.session),
+            ("identity.plan", &mut self.plan),
+            ("identity.device", &mut self.device),
+            ("identity.content", &mut self.content),
+        ]
+    }
+
+    pub(super) fn check(&self, report: &mut Report) -> Identity {
+        let default = Identity::default();
+        let mut read = |key, written: &Option<Written>, default, rule| {
+            report.read(key, written.as_ref(), default, |written| {
+                sources(written, rule)
+            })
+        };
+        Identity {
+            user: read("identity.user", &self.user, default.user, Rule::Needed),
+            session: read(
+                "identity.session",
+                &self.session,
+                default.session,
+                Rule::NeededOrRequest,
+            ),
+            plan: read("identity.plan", &self.plan, default.plan, Rule::Optional),
+            device: read(
+                "identity.device",
+                &self.device,
+                default.device,
+                Rule::Optional,
+            ),
+            content: read(
+                "identity.content",
+                &self.content,
+                default.content,
+                Rule::Optional,
+            ),
+        }
+    }
+}
+
+fn sources(written: &Written, rule: Rule) -> Result<Vec<Source>, Wrong> {
+    let items = written
+        .items()
+        .ok_or_else(|| written.wrong("a list of sources, such as [header:x-user-id]"))?;
+    if items.is_empty() && rule != Rule::Optional {
+        return Err(written.wrong("at least one source, such as header:x-user-id"));
+    }
+    items.iter().map(|item| source(item, rule)).collect()
+}
+
+fn source(item: &Written, rule: Rule) -> Result<Source, Wrong> {
+    let text = item
+        .scalar()
+        .ok_or_else(|| item.wrong("a source, such as header:x-user-id"))?;
+    let source = text
+        .parse()
+        .map_err(|error| item.refuse(format_args!("{error}")))?;
+    if source == Source::Request && rule != Rule::NeededOrRequest {
+        return Err(item.wrong("header:NAME, query:NAME, cmcd:KEY, jwt:CLAIM or context:KEY; request is only for identity.session"));
+    }
+    Ok(source)
+}
+
+impl Default for Identity {
+    fn default() -> Self {
+        // Each of these is a source, which a test holds; a list with a mistake would be empty.
+        let list = |text| Source::parse_list(text).unwrap_or_default();
+        Self {
+            user: list("header:x-user-id"),
+            session: list("header:x-playback-session-id,cmcd:sid,query:session,request"),
+            plan: list("jwt:plan"),
+            device: list("header:x-device-id"),
+            content: list("cmcd:cid"),
+        }
+    }
+}

@@ -1,0 +1,110 @@
+//! How many streams: the numbers for [`Policy`], and the grace that a start at the limit is given.
+
+use std::collections::{BTreeMap, HashMap};
+use std::hash::Hash;
+use std::time::Duration;
+
+use serde::Deserialize;
+
+use super::error::Report;
+use super::raw::Slot;
+use super::written::{Written, Wrong};
+use crate::policy::Policy;
+use crate::session::{IdError, PlanName, UserId};
+
+/// `limits`, as written.
+#[derive(Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct RawLimits {
+    enforce: Option<Written>,
+    default: Option<Written>,
+    plans: Option<Written>,
+    users: Option<Written>,
+    when_full: Option<Written>,
+    grace: Option<Written>,
+}
+
+/// The limits.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Limits {
+    /// `limits.default`, `limits.plans` and `limits.users`
+    pub policy: Policy,
+    /// `limits.grace`: how long a start at the limit waits before its second try; zero refuses at once.
+    pub grace: Duration,
+}
+
+/// Nobody watches a thousand streams, and every admission looks at all of a user's.
+const LIMIT: std::ops::RangeInclusive<u32> = 0..=1000;
+
+/// Above, Envoy has given up long before.
+const GRACE: std::ops::RangeInclusive<Duration> = Duration::ZERO..=Duration::from_secs(5);
+
+impl RawLimits {
+    pub(super) fn slots(&mut self) -> Vec<Slot<'_>> {
+        vec![
+            ("limits.enforce", &mut self.enforce),
+            ("limits.default", &mut self.default),
+            ("limits.plans", &mut self.plans),
+            ("limits.users", &mut self.users),
+            ("limits.when_full", &mut self.when_full),
+            ("limits.grace", &mut self.grace),
+        ]
+    }
+
+    pub(super) fn check(&self, report: &mut Report) -> Limits {
+        let Limits { policy, grace } = Limits::default();
+        report.only("limits.enforce", self.enforce.as_ref(), "true");
+        report.only("limits.when_full", self.when_full.as_ref(), "refuse");
+        let plans = |written: &Written| numbers(written, PlanName::parse).map(BTreeMap::from_iter);
+        let users = |written: &Written| numbers(written, UserId::parse).map(HashMap::from_iter);
+        Limits {
+            policy: Policy {
+                default: report.read(
+                    "limits.default",
+                    self.default.as_ref(),
+                    policy.default,
+                    |w| w.number(LIMIT),
+                ),
+                plans: report.read("limits.plans", self.plans.as_ref(), policy.plans, plans),
+                users: report.read("limits.users", self.users.as_ref(), policy.users, users),
+            },
+            grace: report.read("limits.grace", self.grace.as_ref(), grace, |w| {
+                w.duration(GRACE)
+            }),
+        }
+    }
+}
+
+/// A map from names to limits.
+fn numbers<Name: Eq + Hash>(
+    written: &Written,
+    parse: impl Fn(&str) -> Result<Name, IdError>,
+) -> Result<HashMap<Name, u32>, Wrong> {
+    let entries = written.entries().ok_or_else(|| {
+        written.wrong("a map of names to whole numbers, such as {basic: 1} in the file or basic=1 in the environment")
+    })?;
+    let mut numbers = HashMap::with_capacity(entries.len());
+    for (name, limit) in entries {
+        // A name with a control character in it must not reach a terminal as it is.
+        let shown = name.escape_debug().to_string();
+        let id = parse(&name).map_err(|error| {
+            limit
+                .refuse(format_args!("got the name {name:?}, which {error}"))
+                .below(&shown)
+        })?;
+        let number = limit.number(LIMIT).map_err(|wrong| wrong.below(&shown))?;
+        if numbers.insert(id, number).is_some() {
+            return Err(limit.refuse("written twice; allowed: once").below(&shown));
+        }
+    }
+    Ok(numbers)
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            policy: Policy::new(3),
+            grace: Duration::from_millis(250),
+        }
+    }
+}

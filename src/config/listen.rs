@@ -1,0 +1,229 @@
+//! Where the two doors listen: gRPC for Envoy, HTTP for everything else.
+
+use std::fmt;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+use std::str::FromStr;
+
+use serde::Deserialize;
+
+use super::error::Report;
+use super::raw::Slot;
+use super::written::{Written, Wrong};
+
+/// The longest path that a Unix socket can be bound to on Linux.
+const MAX_SOCKET_PATH: usize = 107;
+
+/// `grpc`, as written.
+#[derive(Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct RawGrpc {
+    listen: Option<Written>,
+    tls: Option<Written>,
+}
+
+/// `http`, as written.
+#[derive(Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct RawHttp {
+    listen: Option<Written>,
+    tls: Option<Written>,
+    tokens_file: Option<Written>,
+}
+
+/// The port for Envoy: checks, access logs, health.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Grpc {
+    /// `grpc.listen`
+    pub listen: Listen,
+}
+
+/// The port for everything else: the release hook, probes, metrics.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Http {
+    /// `http.listen`
+    pub listen: SocketAddr,
+}
+
+/// An address to listen on, or to reach a listener at.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Listen {
+    /// An IP address and a port; port 0 takes a free one.
+    Tcp(SocketAddr),
+    /// A Unix socket, by its absolute path.
+    Unix(PathBuf),
+}
+
+/// Why a text isn't an address.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "an IP address with a port such as 127.0.0.1:50051, or unix:/path.sock (absolute, at most {MAX_SOCKET_PATH} bytes)"
+)]
+pub struct NotAnAddress;
+
+// === impl RawGrpc, RawHttp ===
+
+impl RawGrpc {
+    pub(super) fn slots(&mut self) -> Vec<Slot<'_>> {
+        vec![
+            ("grpc.listen", &mut self.listen),
+            ("grpc.tls", &mut self.tls),
+        ]
+    }
+
+    pub(super) fn check(&self, report: &mut Report) -> Grpc {
+        report.nothing("grpc.tls", self.tls.as_ref());
+        let listen = report.read(
+            "grpc.listen",
+            self.listen.as_ref(),
+            Grpc::default().listen,
+            |written| {
+                written
+                    .scalar()
+                    .unwrap_or_default()
+                    .parse()
+                    .map_err(|error: NotAnAddress| written.wrong(error))
+            },
+        );
+        Grpc { listen }
+    }
+}
+
+impl RawHttp {
+    pub(super) fn slots(&mut self) -> Vec<Slot<'_>> {
+        vec![
+            ("http.listen", &mut self.listen),
+            ("http.tls", &mut self.tls),
+            ("http.tokens_file", &mut self.tokens_file),
+        ]
+    }
+
+    pub(super) fn check(&self, report: &mut Report) -> Http {
+        report.nothing("http.tls", self.tls.as_ref());
+        report.nothing("http.tokens_file", self.tokens_file.as_ref());
+        Http {
+            listen: report.read(
+                "http.listen",
+                self.listen.as_ref(),
+                Http::default().listen,
+                tcp,
+            ),
+        }
+    }
+}
+
+fn tcp(written: &Written) -> Result<SocketAddr, Wrong> {
+    let address = written.scalar().and_then(|text| text.parse().ok());
+    address.ok_or_else(|| written.wrong("an IP address with a port, such as 127.0.0.1:8080"))
+}
+
+// === impl Grpc, Http ===
+
+impl Default for Grpc {
+    fn default() -> Self {
+        Self {
+            listen: Listen::Tcp((Ipv4Addr::LOCALHOST, 50051).into()),
+        }
+    }
+}
+
+impl Default for Http {
+    fn default() -> Self {
+        Self {
+            listen: (Ipv4Addr::LOCALHOST, 8080).into(),
+        }
+    }
+}
+
+// === impl Listen ===
+
+impl Listen {
+    /// Whether other machines can reach it.
+    #[must_use]
+    pub fn is_beyond_loopback(&self) -> bool {
+        match self {
+            Self::Tcp(address) => is_beyond_loopback(address),
+            Self::Unix(_) => false,
+        }
+    }
+}
+
+/// Whether other machines can reach this address.
+pub(super) fn is_beyond_loopback(address: &SocketAddr) -> bool {
+    // An IPv4 address in IPv6 clothes isn't loopback to the standard library.
+    !address.ip().to_canonical().is_loopback()
+}
+
+impl FromStr for Listen {
+    type Err = NotAnAddress;
+
+    fn from_str(text: &str) -> Result<Self, NotAnAddress> {
+        let Some(path) = text.strip_prefix("unix:") else {
+            return text.parse().map(Self::Tcp).map_err(|_| NotAnAddress);
+        };
+        // gRPC also writes `unix:///path`; between the second slash and the third would be a host.
+        let path = path.strip_prefix("//").unwrap_or(path);
+        let is_good =
+            path.starts_with('/') && path.len() <= MAX_SOCKET_PATH && !path.contains('\0');
+        is_good.then(|| Self::Unix(path.into())).ok_or(NotAnAddress)
+    }
+}
+
+impl fmt::Display for Listen {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tcp(address) => write!(f, "{address}"),
+            Self::Unix(path) => write!(f, "unix:{}", path.display()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_is_an_ip_with_a_port_or_a_socket() {
+        for (text, shown, beyond) in [
+            ("127.0.0.1:0", "127.0.0.1:0", false),
+            ("[::1]:50051", "[::1]:50051", false),
+            ("[::ffff:127.0.0.1]:1", "[::ffff:127.0.0.1]:1", false),
+            ("0.0.0.0:50051", "0.0.0.0:50051", true),
+            ("[::]:50051", "[::]:50051", true),
+            ("10.1.2.3:1", "10.1.2.3:1", true),
+            (
+                "unix:/run/streamgate.sock",
+                "unix:/run/streamgate.sock",
+                false,
+            ),
+            (
+                "unix:///run/streamgate.sock",
+                "unix:/run/streamgate.sock",
+                false,
+            ),
+        ] {
+            let listen: Listen = text.parse().unwrap();
+            assert_eq!(
+                (listen.to_string().as_str(), listen.is_beyond_loopback()),
+                (shown, beyond),
+                "{text}"
+            );
+            assert_eq!(shown.parse(), Ok(listen), "{text}");
+        }
+        let long = format!("unix:/{}", "x".repeat(MAX_SOCKET_PATH));
+        for text in [
+            "",
+            "50051",
+            ":50051",
+            "localhost:50051",
+            "127.0.0.1",
+            "127.0.0.1:99999",
+            "unix:",
+            "unix:run",
+            "unix://run",
+            &long,
+        ] {
+            assert_eq!(text.parse::<Listen>(), Err(NotAnAddress), "{text}");
+        }
+    }
+}

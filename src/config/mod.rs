@@ -1,0 +1,104 @@
+//! Configuration: one YAML file and the environment, turned into checked values.
+//!
+//! There are two types. `Raw` is what was written, in the shape of the file; [`Config`] is what it means. The way from
+//! one to the other is the only place where values are checked, section by section, each in its own file with its keys,
+//! defaults and ranges. Nothing reads the process's environment here: the command line hands it in.
+
+mod environment;
+mod error;
+mod identity;
+mod leases;
+mod limits;
+mod listen;
+mod raw;
+mod redact;
+mod redis_url;
+mod refusal;
+mod shutdown;
+mod source;
+mod store;
+mod summary;
+mod telemetry;
+mod warnings;
+mod words;
+mod written;
+
+#[cfg(test)]
+mod tests;
+
+use std::path::Path;
+
+pub(crate) use environment::PREFIX;
+pub use error::{ConfigError, Origin, Problem};
+pub use identity::Identity;
+pub use leases::Leases;
+pub use limits::Limits;
+pub use listen::{Grpc, Http, Listen, NotAnAddress};
+pub use redis_url::{NotARedisUrl, RedisUrl};
+pub use refusal::{Refusal, Shown};
+pub use shutdown::Shutdown;
+pub use source::{ClaimPath, Source, SourceError};
+pub use store::{Backend, Outage, Redis, Store, Topology};
+pub use telemetry::{LogFormat, Telemetry};
+
+use error::Report;
+use raw::Raw;
+
+/// All settings, checked. The default is what applies where nothing is written.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Config {
+    /// The door for Envoy.
+    pub grpc: Grpc,
+    /// The door for everything else.
+    pub http: Http,
+    /// Where rosters are kept.
+    pub store: Store,
+    /// How many streams.
+    pub limits: Limits,
+    /// How long a session counts without renewal.
+    pub leases: Leases,
+    /// Where the facts about a request are found.
+    pub identity: Identity,
+    /// What a refusal tells.
+    pub refusal: Refusal,
+    /// How the log looks.
+    pub telemetry: Telemetry,
+    /// How the process ends.
+    pub shutdown: Shutdown,
+}
+
+impl Config {
+    /// The defaults, overlaid by the file, overlaid by the environment.
+    ///
+    /// # Errors
+    /// The file can't be read, or something in it or in the environment is wrong. All that is wrong is named at once.
+    pub fn load(
+        file: Option<&Path>,
+        environment: impl IntoIterator<Item = (String, String)>,
+    ) -> Result<Self, ConfigError> {
+        let mut report = Report::default();
+        let mut raw = file
+            .map(|file| Raw::read(file, &mut report))
+            .unwrap_or_default();
+        environment::overlay(&mut raw, environment, &mut report);
+        let config = Self::check(&raw, &mut report);
+        report.into_result(file, config)
+    }
+
+    fn check(raw: &Raw, report: &mut Report) -> Self {
+        let config = Self {
+            grpc: raw.grpc.check(report),
+            http: raw.http.check(report),
+            store: raw.store.check(report),
+            limits: raw.limits.check(report),
+            leases: raw.leases.check(report),
+            identity: raw.identity.check(report),
+            refusal: raw.refusal.check(report),
+            telemetry: raw.telemetry.check(report),
+            shutdown: raw.shutdown.check(report),
+        };
+        let timeout = (raw.store.timeout.as_ref(), config.store.timeout);
+        raw.leases.check_against(config.leases, timeout, report);
+        config
+    }
+}

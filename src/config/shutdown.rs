@@ -1,0 +1,78 @@
+//! How the process ends: how long it goes on answering, and when it stops waiting.
+
+use std::time::Duration;
+
+use serde::Deserialize;
+
+use super::error::{Problem, Report};
+use super::raw::Slot;
+use super::written::{Written, shown_duration};
+
+/// `shutdown`, as written.
+#[derive(Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct RawShutdown {
+    grace: Option<Written>,
+    deadline: Option<Written>,
+}
+
+/// What follows SIGTERM.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Shutdown {
+    /// `shutdown.grace`: how long checks are still answered, so that Envoy can notice and go elsewhere.
+    pub grace: Duration,
+    /// `shutdown.deadline`: when the process ends whatever is left to do, counted from the signal.
+    pub deadline: Duration,
+}
+
+/// An orchestrator that waits longer than this is rare.
+const GRACE: std::ops::RangeInclusive<Duration> = Duration::ZERO..=Duration::from_secs(60);
+const DEADLINE: std::ops::RangeInclusive<Duration> =
+    Duration::from_secs(1)..=Duration::from_secs(10 * 60);
+
+impl RawShutdown {
+    pub(super) fn slots(&mut self) -> Vec<Slot<'_>> {
+        vec![
+            ("shutdown.grace", &mut self.grace),
+            ("shutdown.deadline", &mut self.deadline),
+        ]
+    }
+
+    pub(super) fn check(&self, report: &mut Report) -> Shutdown {
+        let default = Shutdown::default();
+        let grace = report.read("shutdown.grace", self.grace.as_ref(), default.grace, |w| {
+            w.duration(GRACE)
+        });
+        let deadline = report.read(
+            "shutdown.deadline",
+            self.deadline.as_ref(),
+            default.deadline,
+            |w| w.duration(DEADLINE),
+        );
+        if let (true, Some(place)) = (
+            deadline <= grace,
+            self.deadline.as_ref().or(self.grace.as_ref()),
+        ) {
+            let message = format!(
+                "got {}; allowed: more than shutdown.grace, which is {}",
+                shown_duration(deadline),
+                shown_duration(grace)
+            );
+            report.add(Problem {
+                origin: place.origin.clone(),
+                key: "shutdown.deadline".to_owned(),
+                message,
+            });
+        }
+        Shutdown { grace, deadline }
+    }
+}
+
+impl Default for Shutdown {
+    fn default() -> Self {
+        Self {
+            grace: Duration::from_secs(2),
+            deadline: Duration::from_secs(15),
+        }
+    }
+}

@@ -1,0 +1,113 @@
+//! The effective configuration as YAML, without secrets: what `check-config` prints.
+//!
+//! It can be read back, passwords aside. Keys that can have only one value by now are left out.
+
+use std::fmt::{self, Display};
+
+use super::refusal::SHOWN;
+use super::store::{BACKENDS, OUTAGES, TOPOLOGIES};
+use super::telemetry::{LOG_FORMATS, LOG_LEVELS};
+use super::written::shown_duration;
+use super::{Config, Identity, Limits, Source, Store};
+
+impl Display for Config {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "grpc:\n  listen: {}", quoted(&self.grpc.listen))?;
+        writeln!(f, "http:\n  listen: {}", quoted(self.http.listen))?;
+        store(&self.store, f)?;
+        limits(&self.limits, f)?;
+        writeln!(
+            f,
+            "leases:\n  request: {}",
+            shown_duration(self.leases.request)
+        )?;
+        writeln!(f, "  playback: {}", shown_duration(self.leases.playback))?;
+        identity(&self.identity, f)?;
+        let shown = self.refusal.show.iter().map(|shown| SHOWN.word(*shown));
+        writeln!(f, "refusal:\n  show: {}", list(shown))?;
+        writeln!(
+            f,
+            "telemetry:\n  log_format: {}",
+            LOG_FORMATS.word(self.telemetry.log_format)
+        )?;
+        writeln!(
+            f,
+            "  log_level: {}",
+            LOG_LEVELS.word(self.telemetry.log_level)
+        )?;
+        writeln!(
+            f,
+            "shutdown:\n  grace: {}",
+            shown_duration(self.shutdown.grace)
+        )?;
+        writeln!(f, "  deadline: {}", shown_duration(self.shutdown.deadline))
+    }
+}
+
+fn store(store: &Store, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    writeln!(f, "store:\n  backend: {}", BACKENDS.word(store.backend))?;
+    writeln!(f, "  outage: {}", OUTAGES.word(store.outage))?;
+    writeln!(f, "  timeout: {}", shown_duration(store.timeout))?;
+    writeln!(
+        f,
+        "  redis:\n    topology: {}",
+        TOPOLOGIES.word(store.redis.topology)
+    )?;
+    writeln!(f, "    urls: {}", list(store.redis.urls.iter().map(quoted)))?;
+    writeln!(f, "    key_prefix: {}", quoted(&store.redis.key_prefix))
+}
+
+fn limits(limits: &Limits, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    writeln!(f, "limits:\n  default: {}", limits.policy.default)?;
+    map("plans", limits.policy.plans.iter(), f)?;
+    let mut users: Vec<_> = limits.policy.users.iter().collect();
+    users.sort();
+    map("users", users.into_iter(), f)?;
+    writeln!(f, "  grace: {}", shown_duration(limits.grace))
+}
+
+fn identity(identity: &Identity, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    let sources = |sources: &[Source]| list(sources.iter().map(quoted));
+    writeln!(f, "identity:\n  user: {}", sources(&identity.user))?;
+    writeln!(f, "  session: {}", sources(&identity.session))?;
+    writeln!(f, "  plan: {}", sources(&identity.plan))?;
+    writeln!(f, "  device: {}", sources(&identity.device))?;
+    writeln!(f, "  content: {}", sources(&identity.content))
+}
+
+fn map<'a, Name: Display + 'a>(
+    key: &str,
+    entries: impl ExactSizeIterator<Item = (&'a Name, &'a u32)>,
+    f: &mut fmt::Formatter<'_>,
+) -> fmt::Result {
+    if entries.len() == 0 {
+        return writeln!(f, "  {key}: {{}}");
+    }
+    writeln!(f, "  {key}:")?;
+    for (name, limit) in entries {
+        writeln!(f, "    {}: {limit}", quoted(name))?;
+    }
+    Ok(())
+}
+
+fn list<Item: Display>(items: impl Iterator<Item = Item>) -> String {
+    let items: Vec<_> = items.map(|item| item.to_string()).collect();
+    format!("[{}]", items.join(", "))
+}
+
+/// The text in quotes, where YAML would read it as something else without them.
+fn quoted(value: impl Display) -> String {
+    let text = value.to_string();
+    let is_plain = text.starts_with(|first: char| first.is_ascii_alphabetic())
+        && text
+            .bytes()
+            .all(|byte| byte.is_ascii_alphanumeric() || b"-_./".contains(&byte))
+        && !["true", "false", "null", "yes", "no", "on", "off", "y", "n"]
+            .contains(&&*text.to_ascii_lowercase());
+    // Every JSON string is a YAML string.
+    if is_plain {
+        text
+    } else {
+        serde_json::Value::from(text).to_string()
+    }
+}

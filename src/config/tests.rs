@@ -1,0 +1,705 @@
+//! Configuration as a whole: files named by what is wrong with them, variables, and what is said about either.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use proptest::prelude::*;
+
+use super::*;
+
+fn fixture(name: &str) -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+        .join("tests/fixtures/config")
+        .join(name)
+}
+
+fn load_fixture(name: &str) -> Result<Config, ConfigError> {
+    Config::load(Some(&fixture(name)), [])
+}
+
+fn load_text(text: &str) -> Result<Config, ConfigError> {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("streamgate.yaml");
+    std::fs::write(&file, text).unwrap();
+    Config::load(Some(&file), [])
+}
+
+fn load_variables(variables: &[(&str, &str)]) -> Result<Config, ConfigError> {
+    Config::load(
+        None,
+        variables
+            .iter()
+            .map(|(name, value)| ((*name).to_owned(), (*value).to_owned())),
+    )
+}
+
+/// What is said about a file, without the folder it is in.
+fn complaint(result: Result<Config, ConfigError>) -> String {
+    let error = result.expect_err("a mistake").to_string();
+    let without_folder = |line: &str| match line.split_once(": ") {
+        Some((place, rest)) => format!("{}: {rest}", place.rsplit('/').next().unwrap()),
+        None => line.to_owned(),
+    };
+    error
+        .lines()
+        .map(without_folder)
+        .collect::<Vec<_>>()
+        .join("\n")
+}
+
+// === What is taken ===
+
+#[test]
+fn the_defaults_are_those_that_are_documented() {
+    let default = Config::default();
+    assert_eq!(Config::load(None, []), Ok(default.clone()));
+    for name in [
+        "documented_defaults.yaml",
+        "nothing_set.yaml",
+        "sections_without_keys.yaml",
+    ] {
+        assert_eq!(load_fixture(name), Ok(default.clone()), "{name}");
+    }
+    assert_eq!(load_text(""), Ok(default.clone()));
+    let shown = |sources: &[Source]| {
+        sources
+            .iter()
+            .map(ToString::to_string)
+            .collect::<Vec<_>>()
+            .join(" ")
+    };
+    assert_eq!(
+        shown(&default.identity.session),
+        "header:x-playback-session-id cmcd:sid query:session request"
+    );
+    assert_eq!(
+        default.store.redis.urls.first().map(RedisUrl::expose),
+        Some("redis://127.0.0.1:6379")
+    );
+}
+
+#[test]
+fn each_key_of_a_file_is_understood() {
+    let config = load_fixture("everything_set.yaml").unwrap();
+    let limit = |user: &str, plan: &str| {
+        let (user, plan) = (
+            crate::session::UserId::parse(user),
+            crate::session::PlanName::parse(plan),
+        );
+        config
+            .limits
+            .policy
+            .allowance(&user.unwrap(), plan.ok().as_ref())
+            .allowance
+            .limit
+    };
+    assert_eq!(
+        config.grpc.listen,
+        Listen::Unix("/run/streamgate/grpc.sock".into())
+    );
+    assert_eq!(config.http.listen.to_string(), "[::]:8081");
+    assert_eq!(config.store.backend, Backend::Redis);
+    assert_eq!(
+        config.store.redis.urls.first().unwrap().expose(),
+        "rediss://cache.example.com:6380/2"
+    );
+    assert_eq!(
+        (
+            limit("bert", "gold"),
+            limit("bert", "premium 4k"),
+            limit("bert", "no")
+        ),
+        (2, 4, 0)
+    );
+    assert_eq!(
+        (limit("42", "basic"), limit("anna@example.com", "basic")),
+        (9, 0)
+    );
+    assert_eq!(
+        (config.leases.request, config.leases.longest()),
+        (Duration::from_secs(90), Duration::from_secs(7200))
+    );
+    assert_eq!(
+        (config.limits.grace, config.shutdown.grace),
+        (Duration::ZERO, Duration::from_millis(500))
+    );
+    assert_eq!(
+        config.identity.user.last().unwrap().to_string(),
+        "header:x-user-id"
+    );
+    assert_eq!(
+        (config.identity.plan.len(), config.identity.content.len()),
+        (0, 1)
+    );
+    assert!(config.refusal.show.is_empty());
+    assert_eq!(
+        config.telemetry,
+        Telemetry {
+            log_format: LogFormat::Json,
+            log_level: tracing::Level::DEBUG
+        }
+    );
+}
+
+#[test]
+fn the_summary_can_be_read_back() {
+    for name in ["documented_defaults.yaml", "everything_set.yaml"] {
+        let config = load_fixture(name).unwrap();
+        assert_eq!(
+            load_text(&config.to_string()),
+            Ok(config.clone()),
+            "{config}"
+        );
+    }
+}
+
+#[test]
+fn a_variable_beats_the_file() {
+    let variables = [
+        ("STREAMGATE_GRPC__LISTEN", "127.0.0.1:1"),
+        ("STREAMGATE_LIMITS__DEFAULT", "7"),
+        ("STREAMGATE_LIMITS__PLANS__gold", "8"),
+        ("STREAMGATE_LIMITS__PLANS__basic", "2"),
+        ("STREAMGATE_LIMITS__USERS", "a=b=1, carl=3"),
+        ("STREAMGATE_LIMITS__USERS__x__Y", "5"),
+        ("STREAMGATE_IDENTITY__SESSION", "cmcd:sid, request"),
+        ("STREAMGATE_IDENTITY__DEVICE", ""),
+        ("STREAMGATE_GRPC__TLS", ""),
+    ];
+    let variables = variables.map(|(name, value)| (name.to_owned(), value.to_owned()));
+    let config = Config::load(Some(&fixture("everything_set.yaml")), variables).unwrap();
+    let policy = &config.limits.policy;
+    let plans: Vec<_> = policy
+        .plans
+        .iter()
+        .map(|(name, limit)| (name.as_str(), *limit))
+        .collect();
+    let mut users: Vec<_> = policy
+        .users
+        .iter()
+        .map(|(name, limit)| (name.as_str(), *limit))
+        .collect();
+    users.sort_unstable();
+    assert_eq!(config.grpc.listen.to_string(), "127.0.0.1:1");
+    assert_eq!(policy.default, 7);
+    // One entry keeps the rest of the file's map; the whole map replaces it.
+    assert_eq!(
+        plans,
+        [("basic", 2), ("gold", 8), ("no", 0), ("premium 4k", 4)]
+    );
+    assert_eq!(users, [("a=b", 1), ("carl", 3), ("x__Y", 5)]);
+    assert_eq!(
+        (config.identity.session.len(), config.identity.device.len()),
+        (2, 0)
+    );
+    assert_eq!(config.http.listen.to_string(), "[::]:8081");
+}
+
+#[test]
+fn every_key_has_a_variable() {
+    for (key, _) in Raw::default().slots() {
+        let name = format!("STREAMGATE_{}", key.replace('.', "__").to_uppercase());
+        // No key takes this, so a variable that has no effect would show.
+        let said = complaint(load_variables(&[(&name, "\u{1f600}\u{7}")]));
+        assert!(
+            said.starts_with(&format!("{name}: {key}: ")) && said.contains("\"\u{1f600}\\u{7}\""),
+            "{said}"
+        );
+        assert!(said.contains("; allowed: "), "{said}");
+    }
+}
+
+#[test]
+fn variables_of_others_are_left_alone() {
+    for name in [
+        "PATH",
+        "STREAMGATE",
+        "STREAMGATE_",
+        "STREAMGATE_CONFIG",
+        "STREAMGATE_TEST_REDIS__URL",
+        // Kubernetes, for services named streamgate and streamgate-grpc.
+        "STREAMGATE_PORT",
+        "STREAMGATE_SERVICE_HOST",
+        "STREAMGATE_PORT_50051_TCP_ADDR",
+        "STREAMGATE_GRPC_SERVICE_PORT",
+        "STREAMGATE_GRPC_PORT",
+        "streamgate_store__backend",
+    ] {
+        assert_eq!(
+            load_variables(&[(name, "tcp://10.0.0.1:50051")]),
+            Ok(Config::default()),
+            "{name}"
+        );
+    }
+}
+
+// === What is refused, and what is said ===
+
+#[test]
+fn a_bad_file_is_named_with_line_key_value_and_what_is_allowed() {
+    for (name, said) in [
+        (
+            "unknown_key.yaml",
+            "unknown_key.yaml:4: store.bakend: unknown key; allowed here: backend, outage, timeout, redis",
+        ),
+        (
+            "unknown_section.yaml",
+            "unknown_section.yaml:1: stores: unknown key; allowed here: grpc, http, store, limits, leases, identity, refusal, telemetry, shutdown",
+        ),
+        (
+            "unknown_nested_key.yaml",
+            "unknown_nested_key.yaml:3: store.redis.url: unknown key; allowed here: topology, urls, sentinel_service, key_prefix",
+        ),
+        (
+            "duplicate_key.yaml",
+            "duplicate_key.yaml:3: limits.default: written twice; allowed: once",
+        ),
+        (
+            "duplicate_section.yaml",
+            "duplicate_section.yaml:3: limits: written twice; allowed: once",
+        ),
+        (
+            "duplicate_plan.yaml",
+            "duplicate_plan.yaml:4: limits.plans.basic: written twice; allowed: once",
+        ),
+        (
+            "section_is_a_text.yaml",
+            "section_is_a_text.yaml:2: store: got string \"redis://***@cache:6379\"; allowed: a section, with keys of its own below it",
+        ),
+        (
+            "section_is_a_list.yaml",
+            "section_is_a_list.yaml:2: store.redis: got sequence; allowed: a section, with keys of its own below it",
+        ),
+        (
+            "two_documents.yaml",
+            "two_documents.yaml:3: got a second YAML document; allowed: one",
+        ),
+        (
+            "many_mistakes.yaml",
+            "many_mistakes.yaml:2: store.backend: got \"memcached\"; allowed: memory, redis\n\
+             many_mistakes.yaml:3: store.timeout: got 50, which has no unit: write 50ms or 50s; \
+             allowed: a duration from 1ms to 10s, such as 250ms, 15s or 1m30s\n\
+             many_mistakes.yaml:7: limits.plans.premium: got \"four\"; allowed: a whole number from 0 to 1000\n\
+             many_mistakes.yaml:9: leases.request: got \"500ms\"; \
+             allowed: a duration from 1s to 24h, such as 250ms, 15s or 1m30s\n\
+             many_mistakes.yaml:13: identity.session: \"cookie:sid\" is not available in this version; \
+             allowed: header:NAME, query:NAME, cmcd:KEY, jwt:CLAIM, context:KEY or request",
+        ),
+        (
+            "timeout_longer_than_lease.yaml",
+            "timeout_longer_than_lease.yaml:4: leases.request: got 3s; allowed: more than store.timeout, which is 5s",
+        ),
+    ] {
+        assert_eq!(complaint(load_fixture(name)), said, "{name}");
+    }
+}
+
+#[test]
+fn a_file_that_is_no_yaml_is_named_with_its_line() {
+    for (name, said) in [
+        (
+            "broken_yaml.yaml",
+            "broken_yaml.yaml:3: store.redis.urls: not valid YAML: unclosed quote",
+        ),
+        ("not_a_map.yaml", "not_a_map.yaml:1: "),
+        (
+            "missing.yaml",
+            "missing.yaml: can't read the configuration file: No such file",
+        ),
+    ] {
+        let complaint = complaint(load_fixture(name));
+        assert!(complaint.starts_with(said), "{complaint}");
+        assert!(
+            !complaint.contains("hunter2") && !complaint.contains("at line"),
+            "{complaint}"
+        );
+    }
+}
+
+/// A section with a mistake in it, and how what is said about it begins after the line.
+const BAD_VALUES: &[(&str, &str)] = &[
+    (
+        "grpc: {listen: 50051}",
+        "grpc.listen: got 50051; allowed: an IP address with a port such as 127.0.0.1:50051, or unix:/path.sock",
+    ),
+    (
+        "grpc: {listen: 'localhost:50051'}",
+        "grpc.listen: got \"localhost:50051\"; allowed: an IP address",
+    ),
+    (
+        "grpc: {tls: {cert: a.pem}}",
+        "grpc.tls: {cert: \"a.pem\"} is not available in this version; allowed: null",
+    ),
+    (
+        "http: {listen: 'unix:/a.sock'}",
+        "http.listen: got \"unix:/a.sock\"; allowed: an IP address with a port, such as 127.0.0.1:8080",
+    ),
+    (
+        "http: {tokens_file: /t}",
+        "http.tokens_file: \"/t\" is not available in this version; allowed: null",
+    ),
+    (
+        "store: {backend: [redis]}",
+        "store.backend: got [\"redis\"]; allowed: memory, redis",
+    ),
+    (
+        "store: {outage: allow}",
+        "store.outage: \"allow\" is not available in this version; allowed: deny",
+    ),
+    (
+        "store: {timeout: 0s}",
+        "store.timeout: got \"0s\"; allowed: a duration from 1ms to 10s, such as 250ms, 15s or 1m30s",
+    ),
+    (
+        "store: {timeout: 1m}",
+        "store.timeout: got \"1m\"; allowed: a duration from 1ms to 10s, such as 250ms, 15s or 1m30s",
+    ),
+    (
+        "store: {timeout: .inf}",
+        "store.timeout: got \".inf\"; allowed: a duration",
+    ),
+    (
+        "store: {redis: {topology: cluster}}",
+        "store.redis.topology: \"cluster\" is not available in this version; allowed: standalone",
+    ),
+    (
+        "store: {redis: {sentinel_service: tv}}",
+        "store.redis.sentinel_service: \"tv\" is not available in this version; allowed: mymaster",
+    ),
+    (
+        "store: {redis: {urls: []}}",
+        "store.redis.urls: got []; allowed: one URL, as redis://[user:password@]host[:port][/database], or rediss:// for TLS",
+    ),
+    (
+        "store: {redis: {urls: [redis://a, redis://b]}}",
+        "store.redis.urls: got [\"redis://a\", \"redis://b\"]; allowed: one URL",
+    ),
+    (
+        "store: {redis: {urls: 'cache:6379'}}",
+        "store.redis.urls: got \"cache:6379\"; allowed: one URL",
+    ),
+    (
+        "store: {redis: {key_prefix: 'a{b}'}}",
+        "store.redis.key_prefix: got \"a{b}\"; allowed: 1 to 64 letters, digits, `.`, `_`, `:` or `-`",
+    ),
+    (
+        "limits: {default: -1}",
+        "limits.default: got -1; allowed: a whole number from 0 to 1000",
+    ),
+    (
+        "limits: {default: 1001}",
+        "limits.default: got 1001; allowed: a whole number from 0 to 1000",
+    ),
+    (
+        "limits: {default: 2.5}",
+        "limits.default: got 2.5; allowed: a whole number from 0 to 1000",
+    ),
+    (
+        "limits: {enforce: false}",
+        "limits.enforce: false is not available in this version; allowed: true",
+    ),
+    (
+        "limits: {when_full: displace_oldest}",
+        "limits.when_full: \"displace_oldest\" is not available in this version; allowed: refuse",
+    ),
+    (
+        "limits: {grace: 6s}",
+        "limits.grace: got \"6s\"; allowed: a duration from 0s to 5s, such as 250ms, 15s or 1m30s",
+    ),
+    (
+        "limits: {grace: 0}",
+        "limits.grace: got 0, which has no unit: write 0ms or 0s; allowed: a duration from 0s to 5s",
+    ),
+    (
+        "limits: {plans: [basic]}",
+        "limits.plans: got [\"basic\"]; allowed: a map of names to whole numbers",
+    ),
+    (
+        "limits: {plans: {basic: null}}",
+        "limits.plans.basic: got null; allowed: a whole number from 0 to 1000",
+    ),
+    (
+        "limits: {users: {'': 1}}",
+        "limits.users.: got the name \"\", which ",
+    ),
+    (
+        "limits: {users: {\"a\\tb\": 1}}",
+        "limits.users.a\\tb: got the name \"a\\tb\", which ",
+    ),
+    (
+        "leases: {playback: 25h}",
+        "leases.playback: got \"25h\"; allowed: a duration from 1s to 24h, such as 250ms, 15s or 1m30s",
+    ),
+    (
+        "identity: {user: []}",
+        "identity.user: got []; allowed: at least one source, such as header:x-user-id",
+    ),
+    (
+        "identity: {user: [request]}",
+        "identity.user: got \"request\"; allowed: header:NAME, query:NAME, cmcd:KEY, jwt:CLAIM or context:KEY; request is only for identity.session",
+    ),
+    (
+        "identity: {user: {header: x}}",
+        "identity.user: got {header: \"x\"}; allowed: a list of sources",
+    ),
+    (
+        "identity: {plan: [[a]]}",
+        "identity.plan: got [\"a\"]; allowed: a source",
+    ),
+    (
+        "identity: {content: 'header:x y'}",
+        "identity.content: got \"header:x y\"; allowed: header:NAME with the name of an HTTP header",
+    ),
+    (
+        "refusal: {show: [session, user]}",
+        "refusal.show: got \"user\"; allowed: session, device, content, started_at",
+    ),
+    (
+        "telemetry: {log_format: xml}",
+        "telemetry.log_format: got \"xml\"; allowed: text, json",
+    ),
+    (
+        "telemetry: {log_level: loud}",
+        "telemetry.log_level: got \"loud\"; allowed: error, warn, info, debug, trace",
+    ),
+    (
+        "telemetry: {otlp_endpoint: 'http://a:4317'}",
+        "telemetry.otlp_endpoint: \"http://a:4317\" is not available in this version; allowed: null",
+    ),
+    (
+        "shutdown: {deadline: 2s}",
+        "shutdown.deadline: got 2s; allowed: more than shutdown.grace, which is 2s",
+    ),
+];
+
+#[test]
+fn a_bad_value_is_named_with_what_is_allowed() {
+    for (section, said) in BAD_VALUES {
+        let complaint = complaint(load_text(section));
+        let expected = format!("streamgate.yaml:1: {said}");
+        assert!(
+            complaint.starts_with(&expected) && complaint.lines().count() == 1,
+            "{section}\n{complaint}\n{expected}"
+        );
+    }
+}
+
+/// A variable, its value, and how what is said about it begins after its name.
+const BAD_VARIABLES: &[(&str, &str, &str)] = &[
+    (
+        "STREAMGATE_STORE__BACKEND",
+        "disk",
+        "store.backend: got \"disk\"; allowed: memory, redis",
+    ),
+    (
+        "STREAMGATE_STORE__TIMEOUT",
+        "50",
+        "store.timeout: got \"50\", which has no unit: write 50ms or 50s; allowed: ",
+    ),
+    (
+        "STREAMGATE_LIMITS__DEFAULT",
+        "",
+        "limits.default: got \"\"; allowed: a whole number from 0 to 1000",
+    ),
+    (
+        "STREAMGATE_LIMITS__PLANS",
+        "basic:1",
+        "limits.plans: got \"basic:1\"; allowed: a map of names to whole numbers, such as {basic: 1} in the file or basic=1 in the environment",
+    ),
+    (
+        "STREAMGATE_LIMITS__PLANS",
+        "a=1,a=2",
+        "limits.plans.a: written twice; allowed: once",
+    ),
+    (
+        "STREAMGATE_LIMITS__PLANS__premium",
+        "four",
+        "limits.plans.premium: got \"four\"; allowed: a whole number from 0 to 1000",
+    ),
+    (
+        "STREAMGATE_REFUSAL__SHOW",
+        "session,,device",
+        "refusal.show: got \"\"; allowed: session, device, content, started_at",
+    ),
+    (
+        "STREAMGATE_LIMITS__PLANS__",
+        "1",
+        "no key has this variable; allowed: STREAMGATE_LIMITS__PLANS",
+    ),
+    (
+        "STREAMGATE_STORE__BAKEND",
+        "redis",
+        "no key has this variable; allowed: STREAMGATE_STORE__BACKEND, STREAMGATE_STORE__OUTAGE, ",
+    ),
+    (
+        "STREAMGATE_STORES__BACKEND",
+        "redis",
+        "no key has this variable; allowed: STREAMGATE_SECTION__KEY with a section of grpc, http, store, limits, leases, identity, refusal, telemetry, shutdown",
+    ),
+    (
+        "STREAMGATE_STORE",
+        "redis",
+        "no key has this variable; allowed: STREAMGATE_STORE__BACKEND, ",
+    ),
+    (
+        "STREAMGATE_STORE_BACKEND",
+        "redis",
+        "no key has this variable; allowed: STREAMGATE_STORE__BACKEND",
+    ),
+    (
+        "STREAMGATE_store__backend",
+        "redis",
+        "no key has this variable; allowed: STREAMGATE_STORE__BACKEND",
+    ),
+];
+
+#[test]
+fn a_bad_variable_is_named_with_what_is_allowed() {
+    for (name, value, said) in BAD_VARIABLES {
+        let complaint = complaint(load_variables(&[(name, value)]));
+        assert!(
+            complaint.starts_with(&format!("{name}: {said}")),
+            "{complaint}"
+        );
+    }
+}
+
+#[test]
+fn of_two_settings_that_clash_the_one_that_was_written_is_named() {
+    let said = "allowed: more than store.timeout, which is 10s";
+    let name = "STREAMGATE_LEASES__REQUEST";
+    let complaint_of = |variables: &[(&str, &str)]| complaint(load_variables(variables));
+    let both = complaint_of(&[("STREAMGATE_STORE__TIMEOUT", "10s"), (name, "10s")]);
+    assert_eq!(both, format!("{name}: leases.request: got 10s; {said}"));
+    assert!(load_variables(&[("STREAMGATE_STORE__TIMEOUT", "10s")]).is_ok());
+    let grace = complaint_of(&[("STREAMGATE_SHUTDOWN__GRACE", "20s")]);
+    assert_eq!(
+        grace,
+        "STREAMGATE_SHUTDOWN__GRACE: shutdown.deadline: got 15s; allowed: more than shutdown.grace, which is 20s"
+    );
+}
+
+#[test]
+fn a_long_value_is_not_repeated_whole() {
+    let said = complaint(load_variables(&[(
+        "STREAMGATE_STORE__BACKEND",
+        &"é".repeat(10_000),
+    )]));
+    assert!(said.len() < 400 && said.contains('…'), "{said}");
+}
+
+// === Secrets and warnings ===
+
+#[test]
+fn a_password_never_shows() {
+    for url in [
+        "redis://:hunter2@cache",
+        "rediss://app:hunter2@cache:6380/1",
+        "redis://:hun@hunter2@cache",
+    ] {
+        let config = load_variables(&[("STREAMGATE_STORE__REDIS__URLS", url)]).unwrap();
+        assert_eq!(config.store.redis.urls.first().unwrap().expose(), url);
+        assert!(
+            !format!("{config:?}{config}").contains("hunter2"),
+            "{config:?}\n{config}"
+        );
+    }
+    for url in [
+        "redis://:hunter2@",
+        "redis://a:hunter2@cache:port",
+        "redis://:a,hunter2@cache/x",
+        "http://:hunter2@cache",
+        ":hunter2@cache",
+        "redis://:hunter2@a,redis://:hunter2@b",
+        "redis+unix:///run/redis.sock?pass=hunter2",
+    ] {
+        let error = load_variables(&[("STREAMGATE_STORE__REDIS__URLS", url)]).unwrap_err();
+        assert!(!format!("{error} {error:?}").contains("hunter2"), "{error}");
+        assert!(error.to_string().contains("***"), "{error}");
+        // The same in the wrong place, and as a list in a file.
+        let error = load_variables(&[("STREAMGATE_STORE__BACKEND", url)]).unwrap_err();
+        assert!(!format!("{error} {error:?}").contains("hunter2"), "{error}");
+        let error = load_text(&format!("store: {{redis: {{urls: ['{url}']}}}}")).unwrap_err();
+        assert!(!format!("{error} {error:?}").contains("hunter2"), "{error}");
+    }
+}
+
+#[test]
+fn doors_open_beyond_this_machine_are_warned_about() {
+    let (grpc, http) = ("STREAMGATE_GRPC__LISTEN", "STREAMGATE_HTTP__LISTEN");
+    let redis = ("STREAMGATE_STORE__BACKEND", "redis");
+    for (variables, expected) in [
+        (&[][..], &[][..]),
+        (&[(grpc, "unix:/run/a.sock"), (http, "[::1]:8080")], &[]),
+        (
+            &[(grpc, "0.0.0.0:50051")],
+            &[
+                "grpc.listen: 0.0.0.0:50051 is open",
+                "store.backend: memory counts",
+            ],
+        ),
+        (
+            &[(http, "10.0.0.1:8080")],
+            &[
+                "http.listen: 10.0.0.1:8080 is open",
+                "store.backend: memory counts",
+            ],
+        ),
+        (
+            &[(grpc, "[::]:1"), (http, "[::]:2"), redis],
+            &["grpc.listen: [::]:1 is open", "http.listen: [::]:2 is open"],
+        ),
+    ] {
+        let warnings = load_variables(variables).unwrap().warnings();
+        let matches = warnings
+            .iter()
+            .zip(expected)
+            .all(|(warning, start)| warning.starts_with(start));
+        assert!(
+            matches && warnings.len() == expected.len(),
+            "{variables:?}: {warnings:?}"
+        );
+    }
+}
+
+// === Nothing panics ===
+
+fn variable_name() -> impl Strategy<Value = String> {
+    let keys: Vec<_> = Raw::default()
+        .slots()
+        .map(|(key, _)| key.replace('.', "__").to_uppercase())
+        .collect();
+    prop_oneof![
+        proptest::sample::select(keys).prop_map(|key| format!("STREAMGATE_{key}")),
+        "STREAMGATE_LIMITS__(PLANS|USERS)__\\PC{0,9}",
+        "STREAMGATE_[A-Z_]{0,20}",
+        "STREAMGATE_\\PC{0,20}",
+    ]
+}
+
+fn value() -> impl Strategy<Value = String> {
+    prop_oneof![
+        "\\PC{0,40}",
+        "[a-z0-9:=,@/.+\\[\\] -]{0,40}",
+        "(redis|header|jwt|cmcd|unix)://?[a-z0-9:@/.?,]{0,30}",
+        "[0-9.]{1,30}(ms|s|m|h|d|y|)",
+        any::<String>(),
+    ]
+}
+
+proptest! {
+    #[test]
+    fn no_variables_make_it_panic(variables in proptest::collection::vec((variable_name(), value()), 0..8)) {
+        match Config::load(None, variables) {
+            Ok(config) => { let _ = (config.to_string(), config.warnings()); }
+            Err(error) => prop_assert!(error.lines().count() > 0),
+        }
+    }
+
+    #[test]
+    fn no_file_makes_it_panic(text in "(store|limits|identity|leases|[a-z]{1,6}|)(:|: |:\n  |)(\\PC|[\n \\[\\]{}:,*&!|>'\"-]){0,60}") {
+        if let Ok(config) = load_text(&text) {
+            prop_assert_eq!(config.to_string().is_empty(), false);
+        }
+    }
+}

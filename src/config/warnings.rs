@@ -1,0 +1,33 @@
+//! What is allowed and yet worth a word: doors that are open to more than this machine.
+
+use super::listen::is_beyond_loopback;
+use super::{Backend, Config};
+
+impl Config {
+    /// What whoever runs this should know, each a sentence that can stand alone in a log.
+    #[must_use]
+    pub fn warnings(&self) -> Vec<String> {
+        let mut warnings = Vec::new();
+        let (grpc, http) = (&self.grpc.listen, &self.http.listen);
+        if grpc.is_beyond_loopback() {
+            warnings.push(format!(
+                "grpc.listen: {grpc} is open beyond this machine, without TLS: who reaches it can forge the end of any stream"
+            ));
+        }
+        if is_beyond_loopback(http) {
+            warnings.push(format!(
+                "http.listen: {http} is open beyond this machine, without tokens: who reaches it can release any session"
+            ));
+        }
+        if self.store.backend == Backend::Memory
+            && (grpc.is_beyond_loopback() || is_beyond_loopback(http))
+        {
+            warnings.push(
+                "store.backend: memory counts in this process alone: a second instance would allow as many streams again, \
+                 and a restart forgets them all"
+                    .to_owned(),
+            );
+        }
+        warnings
+    }
+}

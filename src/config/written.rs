@@ -1,0 +1,260 @@
+//! One value as it was written, and where: the leaf of the raw configuration.
+//!
+//! A leaf takes any shape when the file is read, so that what is wrong with it is said by the section that knows what is
+//! allowed, in the same words for the file and for the environment, and with its line.
+
+use std::fmt;
+use std::time::Duration;
+
+use super::error::{Origin, Problem};
+use super::redact::redact;
+
+/// The most of a value that an error repeats.
+const SHOWN_CHARS: usize = 120;
+
+/// One value and where it was written.
+#[derive(Clone)]
+pub(super) struct Written {
+    /// The value.
+    pub(super) value: Value,
+    /// Where it was written.
+    pub(super) origin: Origin,
+}
+
+/// A value of any shape.
+#[derive(Clone)]
+pub(super) enum Value {
+    /// Nothing.
+    Null,
+    /// `true`, `false` or a number, by its text.
+    Plain(String),
+    /// Text; all that comes from the environment is text.
+    Text(String),
+    /// A list.
+    List(Vec<Written>),
+    /// Keys and values, in their order.
+    Map(Vec<(String, Written)>),
+}
+
+/// Why a value can't be taken.
+pub(super) struct Wrong {
+    origin: Origin,
+    /// The part of the key below the one that was read, such as a plan's name.
+    below: Option<String>,
+    message: String,
+}
+
+// === impl Written ===
+
+impl Written {
+    /// The text of a value that is neither a list nor a map.
+    pub(super) fn scalar(&self) -> Option<&str> {
+        match &self.value {
+            Value::Plain(text) | Value::Text(text) => Some(text),
+            Value::Null | Value::List(_) | Value::Map(_) => None,
+        }
+    }
+
+    /// The items of a list; a text is a list with commas, as in the environment.
+    pub(super) fn items(&self) -> Option<Vec<Self>> {
+        match &self.value {
+            Value::List(items) => Some(items.clone()),
+            Value::Text(text) if text.trim().is_empty() => Some(Vec::new()),
+            Value::Plain(text) | Value::Text(text) => {
+                Some(text.split(',').map(|item| self.part(item)).collect())
+            }
+            Value::Null | Value::Map(_) => None,
+        }
+    }
+
+    /// The entries of a map; a text is `key=value` with commas, as in the environment.
+    pub(super) fn entries(&self) -> Option<Vec<(String, Self)>> {
+        match &self.value {
+            Value::Map(entries) => Some(entries.clone()),
+            Value::Text(text) if text.trim().is_empty() => Some(Vec::new()),
+            Value::Text(text) => text.split(',').map(|entry| self.entry(entry)).collect(),
+            Value::Null | Value::Plain(_) | Value::List(_) => None,
+        }
+    }
+
+    fn entry(&self, text: &str) -> Option<(String, Self)> {
+        // The last `=`: a value never holds one, a name may.
+        let (name, value) = text.rsplit_once('=')?;
+        Some((name.trim().to_owned(), self.part(value)))
+    }
+
+    /// A part of this value's text, with this value's origin.
+    pub(super) fn part(&self, text: &str) -> Self {
+        Self {
+            value: Value::Text(text.trim().to_owned()),
+            origin: self.origin.clone(),
+        }
+    }
+
+    /// What an error says when something else is allowed.
+    pub(super) fn wrong(&self, allowed: impl fmt::Display) -> Wrong {
+        self.refuse(format_args!("got {self}; allowed: {allowed}"))
+    }
+
+    /// What an error says when the value is one of a later version.
+    pub(super) fn unavailable(&self, allowed: impl fmt::Display) -> Wrong {
+        self.refuse(format_args!(
+            "{self} is not available in this version; allowed: {allowed}"
+        ))
+    }
+
+    /// An error in its own words.
+    pub(super) fn refuse(&self, message: impl fmt::Display) -> Wrong {
+        Wrong {
+            origin: self.origin.clone(),
+            below: None,
+            message: message.to_string(),
+        }
+    }
+
+    /// A whole number in a range.
+    pub(super) fn number(&self, range: std::ops::RangeInclusive<u32>) -> Result<u32, Wrong> {
+        let number = self.scalar().and_then(|text| text.trim().parse().ok());
+        number
+            .filter(|number| range.contains(number))
+            .ok_or_else(|| {
+                self.wrong(format_args!(
+                    "a whole number from {} to {}",
+                    range.start(),
+                    range.end()
+                ))
+            })
+    }
+
+    /// A duration in a range, with its unit.
+    pub(super) fn duration(
+        &self,
+        range: std::ops::RangeInclusive<Duration>,
+    ) -> Result<Duration, Wrong> {
+        let allowed = format!(
+            "a duration from {} to {}, such as 250ms, 15s or 1m30s",
+            shown_duration(*range.start()),
+            shown_duration(*range.end())
+        );
+        let text = self.scalar().unwrap_or_default().trim();
+        if !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit()) {
+            return Err(self.refuse(format_args!(
+                "got {self}, which has no unit: write {text}ms or {text}s; allowed: {allowed}"
+            )));
+        }
+        humantime::parse_duration(text)
+            .ok()
+            .filter(|duration| range.contains(duration))
+            .ok_or_else(|| self.wrong(allowed))
+    }
+}
+
+/// Shows the value as an error or a log may: without secrets, and not endlessly.
+impl fmt::Display for Written {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let shown = self.value.shown();
+        match shown.char_indices().nth(SHOWN_CHARS) {
+            Some((end, _)) => write!(f, "{}…", shown.get(..end).unwrap_or_default()),
+            None => f.write_str(&shown),
+        }
+    }
+}
+
+// === impl Value ===
+
+impl Value {
+    fn shown(&self) -> String {
+        match self {
+            Self::Null => "null".to_owned(),
+            Self::Plain(text) => redact(text),
+            Self::Text(text) => format!("{:?}", redact(text)),
+            Self::List(items) => {
+                let items: Vec<_> = items.iter().map(|item| item.value.shown()).collect();
+                format!("[{}]", items.join(", "))
+            }
+            Self::Map(entries) => {
+                let entries: Vec<_> = entries
+                    .iter()
+                    .map(|(name, written)| format!("{}: {}", redact(name), written.value.shown()))
+                    .collect();
+                format!("{{{}}}", entries.join(", "))
+            }
+        }
+    }
+}
+
+// === impl Wrong ===
+
+impl Wrong {
+    /// The same, about a key below the one that was read.
+    pub(super) fn below(self, name: &str) -> Self {
+        Self {
+            below: Some(name.to_owned()),
+            ..self
+        }
+    }
+
+    /// The problem, now that the key is known.
+    pub(super) fn into_problem(self, key: &str) -> Problem {
+        let key = match self.below {
+            Some(name) => format!("{key}.{name}"),
+            None => key.to_owned(),
+        };
+        Problem {
+            origin: self.origin,
+            key,
+            message: self.message,
+        }
+    }
+}
+
+/// The duration as people write it: `1m30s`, and `24h` where `humantime` would say `1day`.
+pub(super) fn shown_duration(duration: Duration) -> String {
+    let mut rest = duration.as_nanos();
+    let mut shown = String::new();
+    for (unit, nanos) in UNITS {
+        let count = rest / nanos;
+        rest %= nanos;
+        if count > 0 {
+            shown.push_str(&format!("{count}{unit}"));
+        }
+    }
+    if shown.is_empty() {
+        "0s".to_owned()
+    } else {
+        shown
+    }
+}
+
+/// The units of a duration, each with its nanoseconds.
+const UNITS: [(&str, u128); 6] = [
+    ("h", 3_600_000_000_000),
+    ("m", 60_000_000_000),
+    ("s", 1_000_000_000),
+    ("ms", 1_000_000),
+    ("us", 1_000),
+    ("ns", 1),
+];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_duration_is_shown_as_it_is_written() {
+        for text in [
+            "0s",
+            "50ms",
+            "1s500ms",
+            "15s",
+            "1m30s",
+            "24h",
+            "1h1m1s1ms1us1ns",
+        ] {
+            assert_eq!(
+                shown_duration(humantime::parse_duration(text).unwrap()),
+                text
+            );
+        }
+    }
+}

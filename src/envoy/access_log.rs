@@ -1,0 +1,158 @@
+//! The access log door: entries in, renewals and releases queued. Reading never waits for the store.
+//!
+//! Envoy pins each of its streams to one instance, so this side ends them now and then, and Envoy opens the next one wherever it
+//! likes. There is no acknowledgement in the protocol: what Envoy sends before it has noticed the end would be lost if nobody read
+//! it. So a stream is read on, by a task of its own, after its end was sent, until Envoy has closed its side too.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use envoy_types::pb::envoy::service::accesslog::v3::access_log_service_server::AccessLogService;
+use envoy_types::pb::envoy::service::accesslog::v3::stream_access_logs_message::LogEntries;
+use envoy_types::pb::envoy::service::accesslog::v3::{
+    StreamAccessLogsMessage, StreamAccessLogsResponse,
+};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tonic::{Request, Response, Status, Streaming};
+use tracing::{debug, info};
+
+use super::entry::{self, News, Reading};
+use crate::config::{Identity, Leases};
+use crate::releaser::Releaser;
+use crate::telemetry::Metrics;
+use crate::telemetry::metrics::{EntryOutcome, EntryType};
+
+/// The largest message that is read: a durable logger sends all that it has buffered as one.
+pub(super) const MAX_MESSAGE_BYTES: usize = 16 * 1024 * 1024;
+
+/// How long a stream is read before Envoy is made to choose an instance anew; shortened by up to a third at random, so that they don't all end at once.
+pub const STREAM_AGE: Duration = Duration::from_secs(300);
+
+/// How long a stream is read on after its end was sent. Envoy closes its side within a round trip.
+const LINGER: Duration = Duration::from_secs(2);
+
+/// Reads Envoy's access logs.
+#[derive(Debug)]
+pub struct AccessLogDoor {
+    /// Where users are named, for entries that never saw our answer.
+    pub identity: Identity,
+    /// How long a sign of life counts.
+    pub leases: Leases,
+    /// Takes what follows from the entries.
+    pub releaser: Releaser,
+    /// Counts.
+    pub metrics: Arc<Metrics>,
+    /// Waits for the readers at shutdown.
+    pub tasks: TaskTracker,
+    /// Cancelled when streams are to end.
+    pub closing: CancellationToken,
+    /// How long a stream is read at most.
+    pub stream_age: Duration,
+}
+
+#[tonic::async_trait]
+impl AccessLogService for AccessLogDoor {
+    async fn stream_access_logs(
+        &self,
+        request: Request<Streaming<StreamAccessLogsMessage>>,
+    ) -> Result<Response<StreamAccessLogsResponse>, Status> {
+        let reader = Reader {
+            identity: self.identity.clone(),
+            leases: self.leases,
+            releaser: self.releaser.clone(),
+            metrics: Arc::clone(&self.metrics),
+        };
+        let age = self.stream_age.mul_f64(rand::random_range(0.67..1.0));
+        let ending = self.closing.child_token();
+        let over = CancellationToken::new();
+        let (end, finished) = (ending.clone(), over.clone().drop_guard());
+        self.tasks.spawn(async move {
+            let _finished = finished;
+            reader.read(request.into_inner(), &end).await;
+        });
+        tokio::select! {
+            () = over.cancelled() => {}
+            () = ending.cancelled() => {}
+            () = tokio::time::sleep(age) => ending.cancel(),
+        }
+        Ok(Response::new(StreamAccessLogsResponse {}))
+    }
+}
+
+/// Reads one stream.
+struct Reader {
+    /// Where users are named.
+    identity: Identity,
+    /// How long a sign of life counts.
+    leases: Leases,
+    /// Takes what follows.
+    releaser: Releaser,
+    /// Counts.
+    metrics: Arc<Metrics>,
+}
+
+impl Reader {
+    /// Reads until Envoy ends the stream, and for a while after `ending` has said that we do.
+    async fn read(
+        &self,
+        mut messages: Streaming<StreamAccessLogsMessage>,
+        ending: &CancellationToken,
+    ) {
+        let lingered = async {
+            ending.cancelled().await;
+            tokio::time::sleep(LINGER).await;
+        };
+        let reading = async {
+            loop {
+                match messages.message().await {
+                    Ok(Some(message)) => self.take(&message),
+                    Ok(None) => return,
+                    // Whoever ends a stream by resetting it has told nothing wrong: the entries so far count.
+                    Err(status) => return debug!(%status, "an access log stream broke off"),
+                }
+            }
+        };
+        tokio::select! {
+            () = reading => {}
+            () = lingered => {}
+        }
+    }
+
+    /// Takes one message.
+    fn take(&self, message: &StreamAccessLogsMessage) {
+        if let Some(identifier) = &message.identifier {
+            let node = identifier.node.as_ref().map_or("", |node| &node.id);
+            info!(
+                gateway.node = node,
+                gateway.log = identifier.log_name,
+                "a gateway sends its access log"
+            );
+        }
+        match &message.log_entries {
+            Some(LogEntries::HttpLogs(entries)) => {
+                for reading in entry::read_all(&entries.log_entry, &self.identity, &self.leases) {
+                    self.heed(reading);
+                }
+            }
+            Some(LogEntries::TcpLogs(entries)) => {
+                for _ in &entries.log_entry {
+                    self.metrics.entry(EntryType::Other, EntryOutcome::Ignored);
+                }
+            }
+            None => {}
+        }
+    }
+
+    /// Does what follows from an entry.
+    fn heed(&self, reading: Reading) {
+        let outcome = match &reading.news {
+            Ok(News { notice, .. }) => notice.entry_outcome(),
+            Err(outcome) => *outcome,
+        };
+        self.metrics.entry(reading.entry, outcome);
+        if let Ok(News { user, notice }) = reading.news {
+            self.releaser.submit(user, notice);
+        }
+    }
+}

@@ -1,0 +1,277 @@
+//! The `ext_authz` door: decode, ask the ledger, encode.
+//!
+//! The ledger is asked in a task of its own, so that an operation on the store is never cut off in the middle. If the call is
+//! cancelled before its answer goes out (the client left, Envoy lost patience), nobody will ever say that this stream has ended:
+//! then the [`Grant`] takes back what this very call has started.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use envoy_types::pb::envoy::service::auth::v3::authorization_server::Authorization;
+use envoy_types::pb::envoy::service::auth::v3::{CheckRequest, CheckResponse};
+use tokio::sync::oneshot;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tonic::metadata::MetadataMap;
+use tonic::{Request, Response, Status};
+use tracing::{debug, info, warn};
+
+use super::claim::{self, Ask, Unclaimed};
+use super::verdict;
+use crate::clock::{Clock, Stopwatch};
+use crate::config::{Identity, Shown};
+use crate::ledger::{Claim, Decision, Ledger, Outage, Patience};
+use crate::releaser::{Notice, Releaser};
+use crate::session::{Admission, Admitted, Entry, Kind, Refusal, SessionKey, Ticket, UserId};
+use crate::telemetry::metrics::Verdict;
+use crate::telemetry::{Metrics, RefusalLog};
+
+/// Answers Envoy's checks.
+#[derive(Debug)]
+pub struct CheckDoor {
+    /// Where users and sessions are named.
+    pub identity: Identity,
+    /// What a refusal tells of the live sessions.
+    pub show: BTreeSet<Shown>,
+    /// Whom it asks.
+    pub ledger: Arc<Ledger>,
+    /// What takes back the starts of cancelled calls.
+    pub releaser: Releaser,
+    /// Counts.
+    pub metrics: Arc<Metrics>,
+    /// Bounds the lines about refusals.
+    pub refusals: RefusalLog,
+    /// Tells the time to that.
+    pub clock: Arc<dyn Clock>,
+    /// Waits for the tasks at shutdown.
+    pub tasks: TaskTracker,
+}
+
+/// What the ledger said.
+type Answer = Result<Decision, Outage>;
+
+#[tonic::async_trait]
+impl Authorization for CheckDoor {
+    async fn check(
+        &self,
+        request: Request<CheckRequest>,
+    ) -> Result<Response<CheckResponse>, Status> {
+        let asked = Stopwatch::start();
+        let deadline = grpc_timeout(request.metadata());
+        let request = request.into_inner();
+        let (answer, verdict, waited) = match claim::decode(&request, &self.identity) {
+            Ok(Ask::Preflight) => (verdict::pass(), Verdict::Preflight, Duration::ZERO),
+            Ok(Ask::Head) => (verdict::pass(), Verdict::Head, Duration::ZERO),
+            Ok(Ask::Stream(claim)) => self.stream(claim, &request, deadline).await?,
+            Err(unclaimed) => reject(&unclaimed, &request),
+        };
+        self.metrics.check(verdict);
+        self.metrics
+            .check_took(asked.elapsed().saturating_sub(waited));
+        Ok(Response::new(answer))
+    }
+}
+
+impl CheckDoor {
+    /// Asks for a stream; the answer, what the metrics call it, and how long it waited for a slot.
+    async fn stream(
+        &self,
+        claim: Claim,
+        request: &CheckRequest,
+        deadline: Option<Duration>,
+    ) -> Result<(CheckResponse, Verdict, Duration), Status> {
+        let (answer, grant) = self.ask(&claim, deadline).await?;
+        grant.answered();
+        match answer {
+            Ok(decision) => {
+                let response = match &decision.admission {
+                    Admission::Admitted(_) => verdict::allow(&claim.user, &claim.key),
+                    Admission::Refused(refusal) => {
+                        self.log_refusal(&claim, refusal, decision.limit, request);
+                        verdict::refuse(refusal, &self.show)
+                    }
+                };
+                Ok((
+                    response,
+                    verdict::verdict(&decision.admission),
+                    decision.waited,
+                ))
+            }
+            Err(outage) => {
+                debug!(request.id = claim::request_id(request), user.id = %claim.user, %outage, "a start could not be decided");
+                Ok((verdict::outage(), Verdict::Outage, Duration::ZERO))
+            }
+        }
+    }
+
+    /// Asks the ledger, in a task of its own.
+    async fn ask(
+        &self,
+        claim: &Claim,
+        deadline: Option<Duration>,
+    ) -> Result<(Answer, Grant), Status> {
+        let (ledger, asked) = (Arc::clone(&self.ledger), claim.clone());
+        let mut grant = Grant::new(self, claim);
+        let gone = CancellationToken::new();
+        let patience = Patience {
+            deadline,
+            gone: gone.clone(),
+        };
+        let _gone_with_this_call = gone.drop_guard();
+        let (send, receive) = oneshot::channel();
+        self.tasks.spawn(async move {
+            let answer = ledger.admit(&asked, &patience).await;
+            grant.hold(&answer);
+            // If nobody takes it, it is dropped here, and the grant with it.
+            drop(send.send((answer, grant)));
+        });
+        receive
+            .await
+            .map_err(|_| Status::internal("the task that asks the store has died"))
+    }
+
+    /// One line that explains a refused viewer, bounded per user.
+    fn log_refusal(&self, claim: &Claim, refusal: &Refusal, limit: u32, request: &CheckRequest) {
+        let Some(left_out) = self.refusals.admit(&claim.user, self.clock.now()) else {
+            return;
+        };
+        let holders: Vec<String> = match refusal {
+            Refusal::Full { holders, .. } => holders
+                .iter()
+                .map(|session| session.key.to_string())
+                .collect(),
+            Refusal::Ended(_) | Refusal::NotStoppable => Vec::new(),
+        };
+        info!(
+            request.id = claim::request_id(request),
+            user.id = %claim.user,
+            session.key = %claim.key,
+            reason = verdict::refusal_reason(refusal),
+            count = holders.len(),
+            limit,
+            holders = holders.join(" "),
+            left_out,
+            "a stream was refused"
+        );
+    }
+}
+
+/// The answer to a request that can't be told whose, or which stream's, it is.
+fn reject(unclaimed: &Unclaimed, request: &CheckRequest) -> (CheckResponse, Verdict, Duration) {
+    let request_id = claim::request_id(request);
+    match unclaimed {
+        Unclaimed::Misconfigured(_) | Unclaimed::NotHttp => {
+            warn!(request.id = request_id, "{unclaimed}");
+        }
+        Unclaimed::NoUser | Unclaimed::NoSession | Unclaimed::Malformed { .. } => {
+            debug!(request.id = request_id, "{unclaimed}");
+        }
+    }
+    (
+        verdict::reject(unclaimed),
+        verdict::unclaimed_verdict(unclaimed),
+        Duration::ZERO,
+    )
+}
+
+/// What a call may have left in the store, until its answer goes out.
+#[derive(Debug)]
+#[must_use]
+struct Grant {
+    /// Whose start it is.
+    user: UserId,
+    /// The session that may have started.
+    key: SessionKey,
+    /// What may have to be taken back.
+    hold: Hold,
+    /// Takes it back.
+    releaser: Releaser,
+    /// Counts the calls that nobody waited for.
+    metrics: Arc<Metrics>,
+}
+
+/// What a call may leave behind.
+#[derive(Debug, Clone, Copy)]
+enum Hold {
+    /// Nothing that is to be taken back.
+    Nothing,
+    /// A session that it started.
+    Started(Ticket),
+    /// Perhaps a session: the store's answer did not come, and so the start is not allowed.
+    Doubtful(Ticket),
+    /// Nothing any more: the answer went out.
+    Answered,
+}
+
+impl Grant {
+    /// The grant of a call that has not been answered.
+    fn new(door: &CheckDoor, claim: &Claim) -> Self {
+        let (releaser, metrics) = (door.releaser.clone(), Arc::clone(&door.metrics));
+        Self {
+            user: claim.user.clone(),
+            key: claim.key.clone(),
+            hold: Hold::Nothing,
+            releaser,
+            metrics,
+        }
+    }
+
+    /// Notes what the answer leaves behind. A playback's start is never taken back: its other requests count on it.
+    fn hold(&mut self, answer: &Answer) {
+        self.hold = match answer {
+            Ok(Decision {
+                admission:
+                    Admission::Admitted(Admitted {
+                        entry: Entry::Started,
+                        ..
+                    }),
+                ticket: Some(ticket),
+                ..
+            }) if self.key.kind == Kind::Request => Hold::Started(*ticket),
+            Ok(_) => Hold::Nothing,
+            Err(outage) => outage.doubtful.map_or(Hold::Nothing, Hold::Doubtful),
+        };
+    }
+
+    /// The answer goes out: from now on Envoy's access log tells of the stream's end. A doubtful start was not allowed, and has none.
+    fn answered(mut self) {
+        if let Hold::Doubtful(ticket) = self.hold {
+            self.take_back(ticket);
+        }
+        self.hold = Hold::Answered;
+    }
+
+    /// Has this call's start undone, should it have taken place and nobody have renewed it since.
+    fn take_back(&self, ticket: Ticket) {
+        self.releaser
+            .submit(self.user.clone(), Notice::Undo(self.key.clone(), ticket));
+    }
+}
+
+impl Drop for Grant {
+    fn drop(&mut self) {
+        match self.hold {
+            Hold::Answered => return,
+            Hold::Nothing => {}
+            Hold::Started(ticket) | Hold::Doubtful(ticket) => self.take_back(ticket),
+        }
+        self.metrics.check(Verdict::Cancelled);
+    }
+}
+
+/// What Envoy says is left of its patience: digits and a unit, by the gRPC protocol.
+fn grpc_timeout(metadata: &MetadataMap) -> Option<Duration> {
+    let text = metadata.get("grpc-timeout")?.to_str().ok()?;
+    let (digits, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
+    let amount: u64 = digits.parse().ok()?;
+    match unit {
+        "H" => Some(Duration::from_secs(amount.saturating_mul(3600))),
+        "M" => Some(Duration::from_secs(amount.saturating_mul(60))),
+        "S" => Some(Duration::from_secs(amount)),
+        "m" => Some(Duration::from_millis(amount)),
+        "u" => Some(Duration::from_micros(amount)),
+        "n" => Some(Duration::from_nanos(amount)),
+        _ => None,
+    }
+}

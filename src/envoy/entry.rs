@@ -1,0 +1,206 @@
+//! Decodes an access log entry: has a session ended, is it running, or is it none of ours? Pure.
+
+use std::collections::HashSet;
+
+use envoy_types::pb::envoy::data::accesslog::v3::{
+    AccessLogCommon, AccessLogType, HttpAccessLogEntry,
+};
+use envoy_types::pb::google::protobuf::Struct;
+use envoy_types::pb::google::protobuf::value::Kind as ValueKind;
+
+use super::claim::{facts, named};
+use super::evidence::{EntryEvidence, Evidence, OUR_NAMESPACE};
+use crate::config::{Identity, Leases};
+use crate::releaser::Notice;
+use crate::session::{Door, Kind, SessionId, SessionKey, Sighting, Timestamp, UserId};
+use crate::telemetry::metrics::{EntryOutcome, EntryType};
+
+/// How Envoy ends the first part of a request that it redirects by itself: the stream goes on, under the same id.
+const INTERNAL_REDIRECT: &str = "internal_redirect";
+
+/// What an entry says.
+#[derive(Debug)]
+pub(super) struct Reading {
+    /// What kind of entry it is.
+    pub(super) entry: EntryType,
+    /// What follows from it.
+    pub(super) news: Result<News, EntryOutcome>,
+}
+
+/// Something to be told.
+#[derive(Debug)]
+pub(super) struct News {
+    /// Whose session it is.
+    pub(super) user: UserId,
+    /// What has become of it.
+    pub(super) notice: Notice,
+}
+
+/// Reads all entries of one message. An end cancels the same stream's earlier periodic entries: they have waited in Envoy's
+/// buffer, and the stream that they saw running runs no more.
+pub(super) fn read_all(
+    entries: &[HttpAccessLogEntry],
+    identity: &Identity,
+    leases: &Leases,
+) -> Vec<Reading> {
+    let mut ended = HashSet::new();
+    let mut readings: Vec<Reading> = Vec::with_capacity(entries.len());
+    for entry in entries.iter().rev() {
+        let mut reading = read(entry, identity, leases);
+        let stream = entry
+            .request
+            .as_ref()
+            .map_or("", |request| &request.request_id);
+        match reading.entry {
+            EntryType::End if !is_redirect(entry) && !stream.is_empty() => {
+                ended.insert(stream);
+            }
+            EntryType::Periodic if reading.news.is_ok() && ended.contains(stream) => {
+                reading.news = Err(EntryOutcome::Superseded);
+            }
+            EntryType::Periodic | EntryType::End | EntryType::Other => {}
+        }
+        readings.push(reading);
+    }
+    readings.reverse();
+    readings
+}
+
+/// Reads one entry.
+fn read(entry: &HttpAccessLogEntry, identity: &Identity, leases: &Leases) -> Reading {
+    let evidence = EntryEvidence(entry);
+    let kind = entry_type(entry.common_properties.as_ref());
+    let ours = evidence.metadata(OUR_NAMESPACE);
+    let decision = ours.and_then(|ours| text(ours, "decision"));
+    let news = match (kind, decision) {
+        (EntryType::Periodic, Some("allow")) => {
+            ours_in(ours).map(|ours| seen(ours, entry, identity, leases))
+        }
+        (EntryType::End, Some("allow")) if is_redirect(entry) => Err(EntryOutcome::Ignored),
+        (EntryType::End, Some("allow")) => ours_in(ours).and_then(ended),
+        (EntryType::End, None) => unanswered(entry, identity),
+        (EntryType::Periodic | EntryType::End | EntryType::Other, _) => Err(EntryOutcome::Ignored),
+    };
+    Reading { entry: kind, news }
+}
+
+/// The session that our own answer named.
+struct Ours {
+    /// Whose it is.
+    user: UserId,
+    /// Which it is.
+    key: SessionKey,
+}
+
+/// The session in our metadata. A request that was let through without one (a `HEAD`) is none of ours.
+fn ours_in(ours: Option<&Struct>) -> Result<Ours, EntryOutcome> {
+    let field = |name| ours.and_then(|ours| text(ours, name));
+    let (Some(user), Some(kind), Some(id)) = (field("user"), field("kind"), field("session"))
+    else {
+        return Err(EntryOutcome::Ignored);
+    };
+    let parsed = (
+        UserId::parse(user),
+        Kind::from_name(kind),
+        SessionId::parse(id),
+    );
+    let (Ok(user), Some(kind), Ok(id)) = parsed else {
+        return Err(EntryOutcome::Malformed);
+    };
+    Ok(Ours {
+        user,
+        key: SessionKey { kind, id },
+    })
+}
+
+/// A stream that was seen running, a playback's too: an endless response may carry a playback id.
+fn seen(ours: Ours, entry: &HttpAccessLogEntry, identity: &Identity, leases: &Leases) -> News {
+    // What is told of the session matters only should it have to be put back; it is not worth losing the stream over.
+    let facts = facts(identity, &EntryEvidence(entry), Door::AccessLog).unwrap_or_default();
+    let lease = leases.of(ours.key.kind);
+    let started_at = entry.common_properties.as_ref().and_then(started_at);
+    News {
+        user: ours.user,
+        notice: Notice::Renew(Sighting {
+            key: ours.key,
+            facts,
+            lease,
+            started_at,
+        }),
+    }
+}
+
+/// The end of a request: the end of the stream where the request is the stream.
+fn ended(ours: Ours) -> Result<News, EntryOutcome> {
+    match ours.key.kind {
+        Kind::Request => Ok(News {
+            user: ours.user,
+            notice: Notice::Release(ours.key),
+        }),
+        Kind::Playback | Kind::Video => Err(EntryOutcome::Ignored),
+    }
+}
+
+/// The end of a request that never saw our answer: its client left during the check, which may have taken a slot all the same. With an
+/// upstream it was let through without us (`failure_mode_allow`), and there is nothing to release.
+fn unanswered(entry: &HttpAccessLogEntry, identity: &Identity) -> Result<News, EntryOutcome> {
+    let evidence = EntryEvidence(entry);
+    let common = entry
+        .common_properties
+        .as_ref()
+        .ok_or(EntryOutcome::Unattributed)?;
+    if common.upstream_remote_address.is_some() {
+        return Err(EntryOutcome::Ignored);
+    }
+    let request_id = entry
+        .request
+        .as_ref()
+        .map_or("", |request| &request.request_id);
+    let user = named("user", &identity.user, &evidence).map_err(|_| EntryOutcome::Malformed)?;
+    let (Some(user), false) = (user, request_id.is_empty()) else {
+        return Err(EntryOutcome::Unattributed);
+    };
+    let id = SessionId::parse(request_id).map_err(|_| EntryOutcome::Malformed)?;
+    Ok(News {
+        user,
+        notice: Notice::Release(SessionKey {
+            kind: Kind::Request,
+            id,
+        }),
+    })
+}
+
+/// What kind of entry it is.
+fn entry_type(common: Option<&AccessLogCommon>) -> EntryType {
+    match common.map_or(AccessLogType::NotSet, AccessLogCommon::access_log_type) {
+        AccessLogType::DownstreamPeriodic => EntryType::Periodic,
+        AccessLogType::DownstreamEnd => EntryType::End,
+        _ => EntryType::Other,
+    }
+}
+
+/// Whether Envoy itself has sent this request elsewhere.
+fn is_redirect(entry: &HttpAccessLogEntry) -> bool {
+    entry
+        .response
+        .as_ref()
+        .is_some_and(|response| response.response_code_details == INTERNAL_REDIRECT)
+}
+
+/// When Envoy saw the request begin, by its own clock.
+fn started_at(common: &AccessLogCommon) -> Option<Timestamp> {
+    let began = common.start_time.as_ref()?;
+    let millis = began
+        .seconds
+        .checked_mul(1000)?
+        .checked_add(i64::from(began.nanos) / 1_000_000)?;
+    u64::try_from(millis).ok().map(Timestamp::from_millis)
+}
+
+/// A text field of our metadata.
+fn text<'a>(fields: &'a Struct, name: &str) -> Option<&'a str> {
+    match fields.fields.get(name)?.kind.as_ref()? {
+        ValueKind::StringValue(text) => Some(text),
+        _ => None,
+    }
+}

@@ -1,0 +1,312 @@
+//! Where the names of users and sessions are looked for, in a check and in an access log entry alike.
+//!
+//! [`Evidence`] is what a message has to show; [`find`] goes through a list of sources until one has something. What is there but
+//! can't be a name is an error, never a reason to look further: otherwise a client could choose which source counts.
+
+use std::borrow::Cow;
+use std::collections::HashMap;
+
+use envoy_types::pb::envoy::config::core::v3::{HeaderMap, Metadata};
+use envoy_types::pb::envoy::data::accesslog::v3::HttpAccessLogEntry;
+use envoy_types::pb::envoy::service::auth::v3::AttributeContext;
+use envoy_types::pb::envoy::service::auth::v3::attribute_context::HttpRequest;
+use envoy_types::pb::google::protobuf::value::Kind as ValueKind;
+use envoy_types::pb::google::protobuf::{Struct, Value};
+use percent_encoding::percent_decode_str;
+
+use super::cmcd;
+use crate::config::{ClaimPath, Source};
+
+/// Where Envoy's JWT filter leaves the claims of a verified token.
+pub(super) const JWT_NAMESPACE: &str = "envoy.filters.http.jwt_authn";
+
+/// Where Envoy leaves what we answered to a check.
+pub(super) const OUR_NAMESPACE: &str = "envoy.filters.http.ext_authz";
+
+/// The header that carries Envoy's id of the request.
+const REQUEST_ID: &str = "x-request-id";
+
+/// Why what a source has can't be used.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(super) enum Flaw {
+    /// It isn't text.
+    #[error("is not UTF-8")]
+    NotText,
+    /// It is there more than once, and not the same.
+    #[error("is given more than once, with different values")]
+    Repeated,
+    /// It is a list, an object, or a number with a fraction.
+    #[error("is neither a text nor a whole number")]
+    NotAName,
+    /// It stands in a CMCD payload that can't be read.
+    #[error("stands in a CMCD payload that {0}")]
+    Cmcd(#[from] cmcd::CmcdError),
+}
+
+/// What a message has to show of the request it is about.
+pub(super) trait Evidence {
+    /// A request header, by its lower-case name. Repeated ones are joined by commas, as HTTP has it.
+    fn header(&self, name: &str) -> Found<'_>;
+    /// The path with its query.
+    fn path(&self) -> &str;
+    /// The metadata that Envoy's filters have left.
+    fn metadata(&self, namespace: &str) -> Option<&Struct>;
+    /// What the route says to us.
+    fn context(&self, key: &str) -> Option<&str>;
+    /// Envoy's id of the request.
+    fn request_id(&self) -> Found<'_>;
+}
+
+/// What a source has: nothing, a text, or something that can't be one.
+pub(super) type Found<'e> = Result<Option<Cow<'e, str>>, Flaw>;
+
+/// Something, and the source that has it.
+pub(super) type With<'s, T> = (&'s Source, T);
+
+/// The first source that has something, and what it has. An empty value is absent.
+pub(super) fn find<'s, 'e>(
+    sources: &'s [Source],
+    evidence: &'e impl Evidence,
+) -> Result<Option<With<'s, Cow<'e, str>>>, With<'s, Flaw>> {
+    for source in sources {
+        match look(source, evidence) {
+            Ok(Some(text)) if !text.is_empty() => return Ok(Some((source, text))),
+            Ok(_) => {}
+            Err(flaw) => return Err((source, flaw)),
+        }
+    }
+    Ok(None)
+}
+
+/// What one source has.
+fn look<'e>(source: &Source, evidence: &'e impl Evidence) -> Found<'e> {
+    match source {
+        Source::Header(name) => evidence.header(name.as_str()),
+        Source::Query(name) => query(evidence.path(), name),
+        Source::Cmcd(key) => cmcd_value(evidence, key),
+        Source::Jwt(path) => evidence
+            .metadata(JWT_NAMESPACE)
+            .map_or(Ok(None), |payloads| claim(payloads, path)),
+        Source::Context(key) => Ok(evidence.context(key).map(Cow::from)),
+        Source::Request => evidence.request_id(),
+    }
+}
+
+/// A parameter of the query, decoded.
+fn query<'a>(path: &'a str, name: &str) -> Found<'a> {
+    let Some((_, query)) = path.split_once('?') else {
+        return Ok(None);
+    };
+    let mut found = None;
+    for pair in query.split('&') {
+        let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
+        // A name that isn't text is nobody's.
+        if decode(key).is_ok_and(|key| key == name) {
+            keep_one(&mut found, decode(value)?)?;
+        }
+    }
+    Ok(found)
+}
+
+/// Undoes percent-encoding, and the plus that forms write for a space.
+fn decode(text: &str) -> Result<Cow<'_, str>, Flaw> {
+    if !text.contains(['%', '+']) {
+        return Ok(text.into());
+    }
+    let spaced = text.replace('+', " ");
+    let decoded = percent_decode_str(&spaced)
+        .decode_utf8()
+        .map_err(|_| Flaw::NotText)?;
+    Ok(decoded.into_owned().into())
+}
+
+/// A key of the CMCD payloads: four headers, or one query parameter.
+fn cmcd_value<'e>(evidence: &'e impl Evidence, key: &str) -> Found<'e> {
+    let mut found = None;
+    let headers = cmcd::HEADERS.iter().map(|name| evidence.header(name));
+    for payload in headers.chain([query(evidence.path(), cmcd::QUERY)]) {
+        let Some(payload) = payload? else { continue };
+        if let Some(value) = cmcd::value(&payload, key)? {
+            keep_one(&mut found, value.into_owned().into())?;
+        }
+    }
+    Ok(found)
+}
+
+/// A claim of a verified token, by its path. Payloads lie under names that the operator chose, so each is looked into.
+fn claim<'a>(payloads: &'a Struct, path: &ClaimPath) -> Found<'a> {
+    let mut found = None;
+    for payload in payloads.fields.values() {
+        if let Some(value) = claim_in(payload, path)
+            && let Some(text) = name(value)?
+        {
+            keep_one(&mut found, text)?;
+        }
+    }
+    Ok(found)
+}
+
+/// The claim that has the whole path for its name (`https://example.com/plan`), or else what lies at the end of the path.
+fn claim_in<'a>(payload: &'a Value, path: &ClaimPath) -> Option<&'a Value> {
+    field(payload, path.as_str()).or_else(|| path.parts().try_fold(payload, field))
+}
+
+/// A field of an object.
+fn field<'a>(value: &'a Value, name: &str) -> Option<&'a Value> {
+    match &value.kind {
+        Some(ValueKind::StructValue(object)) => object.fields.get(name),
+        _ => None,
+    }
+}
+
+/// A value that can be a name: a text, or a whole number (protobuf knows only doubles).
+#[expect(clippy::float_cmp, reason = "whole numbers below 2^53 are exact")]
+fn name(value: &Value) -> Found<'_> {
+    match &value.kind {
+        None | Some(ValueKind::NullValue(_)) => Ok(None),
+        Some(ValueKind::StringValue(text)) => Ok(Some(text.into())),
+        Some(ValueKind::NumberValue(number))
+            if number.trunc() == *number && number.abs() < 9_007_199_254_740_992.0 =>
+        {
+            Ok(Some(format!("{number:.0}").into()))
+        }
+        Some(
+            ValueKind::NumberValue(_)
+            | ValueKind::BoolValue(_)
+            | ValueKind::StructValue(_)
+            | ValueKind::ListValue(_),
+        ) => Err(Flaw::NotAName),
+    }
+}
+
+/// Keeps the first value, and objects to a second that differs. An empty one is none.
+fn keep_one<'a>(found: &mut Option<Cow<'a, str>>, value: Cow<'a, str>) -> Result<(), Flaw> {
+    match found {
+        _ if value.is_empty() => Ok(()),
+        Some(earlier) if *earlier != value => Err(Flaw::Repeated),
+        Some(_) => Ok(()),
+        None => {
+            *found = Some(value);
+            Ok(())
+        }
+    }
+}
+
+/// What a check has to show.
+#[derive(Debug)]
+pub(super) struct CheckEvidence<'a> {
+    /// The whole of it.
+    attributes: &'a AttributeContext,
+    /// The request in it.
+    http: &'a HttpRequest,
+}
+
+impl<'a> CheckEvidence<'a> {
+    /// The evidence of a check on an HTTP request; `None` if it is on something else.
+    pub(super) fn of(attributes: &'a AttributeContext) -> Option<Self> {
+        let http = attributes.request.as_ref()?.http.as_ref()?;
+        Some(Self { attributes, http })
+    }
+
+    /// The request itself.
+    pub(super) const fn http(&self) -> &'a HttpRequest {
+        self.http
+    }
+}
+
+impl Evidence for CheckEvidence<'_> {
+    fn header(&self, name: &str) -> Found<'_> {
+        match &self.http.header_map {
+            Some(raw) => raw_header(raw, name),
+            None => Ok(self.http.headers.get(name).map(Cow::from)),
+        }
+    }
+
+    fn path(&self) -> &str {
+        &self.http.path
+    }
+
+    fn metadata(&self, namespace: &str) -> Option<&Struct> {
+        in_namespace(self.attributes.metadata_context.as_ref(), namespace)
+    }
+
+    fn context(&self, key: &str) -> Option<&str> {
+        self.attributes
+            .context_extensions
+            .get(key)
+            .map(String::as_str)
+    }
+
+    fn request_id(&self) -> Found<'_> {
+        self.header(REQUEST_ID)
+    }
+}
+
+/// A header as it came over the wire (`encode_raw_headers`), its repetitions joined as Envoy joins them otherwise.
+fn raw_header<'a>(headers: &'a HeaderMap, name: &str) -> Found<'a> {
+    let mut joined: Option<Cow<'a, str>> = None;
+    for header in headers
+        .headers
+        .iter()
+        .filter(|header| header.key.eq_ignore_ascii_case(name))
+    {
+        let value = if header.raw_value.is_empty() {
+            header.value.as_str()
+        } else {
+            std::str::from_utf8(&header.raw_value).map_err(|_| Flaw::NotText)?
+        };
+        joined = Some(joined.map_or(value.into(), |earlier| format!("{earlier},{value}").into()));
+    }
+    Ok(joined)
+}
+
+/// What an access log entry has to show. The route's words to us are not among it.
+#[derive(Debug)]
+pub(super) struct EntryEvidence<'a>(pub(super) &'a HttpAccessLogEntry);
+
+impl EntryEvidence<'_> {
+    /// The logged request headers.
+    fn headers(&self) -> Option<&HashMap<String, String>> {
+        self.0
+            .request
+            .as_ref()
+            .map(|request| &request.request_headers)
+    }
+}
+
+impl Evidence for EntryEvidence<'_> {
+    fn header(&self, name: &str) -> Found<'_> {
+        Ok(self
+            .headers()
+            .and_then(|headers| headers.get(name))
+            .map(Cow::from))
+    }
+
+    fn path(&self) -> &str {
+        self.0.request.as_ref().map_or("", |request| &request.path)
+    }
+
+    fn metadata(&self, namespace: &str) -> Option<&Struct> {
+        in_namespace(
+            self.0.common_properties.as_ref()?.metadata.as_ref(),
+            namespace,
+        )
+    }
+
+    fn context(&self, _key: &str) -> Option<&str> {
+        None
+    }
+
+    fn request_id(&self) -> Found<'_> {
+        Ok(self
+            .0
+            .request
+            .as_ref()
+            .map(|request| Cow::from(&request.request_id)))
+    }
+}
+
+/// What lies in one namespace of the metadata.
+fn in_namespace<'a>(metadata: Option<&'a Metadata>, namespace: &str) -> Option<&'a Struct> {
+    metadata?.filter_metadata.get(namespace)
+}

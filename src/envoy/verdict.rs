@@ -1,0 +1,225 @@
+//! Encodes the answer to a check, as Envoy wants it. Pure.
+//!
+//! Allowed and denied are answers; an outage is an *error response* with a status code that isn't zero, since Envoy lets an error
+//! with code zero through.
+
+use std::collections::{BTreeSet, HashMap};
+
+use envoy_types::pb::envoy::config::core::v3::header_value_option::HeaderAppendAction;
+use envoy_types::pb::envoy::config::core::v3::{HeaderValue, HeaderValueOption};
+use envoy_types::pb::envoy::service::auth::v3::check_response::HttpResponse;
+use envoy_types::pb::envoy::service::auth::v3::{
+    CheckResponse, DeniedHttpResponse, OkHttpResponse,
+};
+use envoy_types::pb::envoy::r#type::v3::HttpStatus;
+use envoy_types::pb::google::protobuf::value::Kind as ValueKind;
+use envoy_types::pb::google::protobuf::{Struct, Value};
+use envoy_types::pb::google::rpc::Status;
+use tonic::Code;
+
+use super::claim::Unclaimed;
+use crate::config::Shown;
+use crate::problem::{self, Problem};
+use crate::session::{Admission, Admitted, EndCause, Entry, Refusal, SessionKey, UserId};
+use crate::telemetry::metrics::Verdict;
+
+/// The header that tells upstream and client which session this is.
+pub(super) const SESSION_HEADER: &str = "x-streamgate-session";
+
+/// When to try again after an outage.
+const RETRY_AFTER_OUTAGE_SECONDS: u64 = 1;
+
+/// Lets a request through that takes no slot. What the client says of its session is not passed on.
+pub(super) fn pass() -> CheckResponse {
+    let response = OkHttpResponse {
+        headers_to_remove: vec![SESSION_HEADER.to_owned()],
+        ..OkHttpResponse::default()
+    };
+    CheckResponse {
+        status: Some(status(Code::Ok, "")),
+        dynamic_metadata: Some(metadata(&[("decision", "allow")])),
+        http_response: Some(HttpResponse::OkResponse(response)),
+    }
+}
+
+/// Lets a stream through.
+pub(super) fn allow(user: &UserId, key: &SessionKey) -> CheckResponse {
+    let named = vec![header(SESSION_HEADER, key.id.as_str())];
+    let response = OkHttpResponse {
+        headers: named.clone(),
+        response_headers_to_add: named,
+        ..OkHttpResponse::default()
+    };
+    CheckResponse {
+        status: Some(status(Code::Ok, "")),
+        dynamic_metadata: Some(metadata(&[
+            ("decision", "allow"),
+            ("user", user.as_str()),
+            ("kind", key.kind.as_str()),
+            ("session", key.id.as_str()),
+        ])),
+        http_response: Some(HttpResponse::OkResponse(response)),
+    }
+}
+
+/// Refuses a stream. `show` says what may be told of the live ones.
+pub(super) fn refuse(refusal: &Refusal, show: &BTreeSet<Shown>) -> CheckResponse {
+    let mut headers = Vec::new();
+    if let Some(after) = refusal.retry_after() {
+        headers.push(header("retry-after", &after.as_secs().to_string()));
+    }
+    if let Refusal::Full { limit, .. } = refusal {
+        headers.push(header(
+            "ratelimit-policy",
+            &problem::rate_limit_policy(*limit),
+        ));
+        headers.push(header("ratelimit", &problem::rate_limit_exhausted()));
+    }
+    deny(
+        Code::ResourceExhausted,
+        &Problem::refusal(refusal, show),
+        headers,
+    )
+}
+
+/// Refuses a request that can't be told whose, or which stream's, it is.
+pub(super) fn reject(unclaimed: &Unclaimed) -> CheckResponse {
+    let detail = unclaimed.to_string();
+    let (code, problem) = match unclaimed {
+        Unclaimed::NoUser => (
+            Code::Unauthenticated,
+            Problem::plain(401, "No user", "no_user", detail),
+        ),
+        Unclaimed::NoSession => (
+            Code::InvalidArgument,
+            Problem::plain(400, "No session", "no_session", detail),
+        ),
+        Unclaimed::Malformed { .. } => (
+            Code::InvalidArgument,
+            Problem::plain(400, "Malformed identity", "malformed", detail),
+        ),
+        // The viewer can't mend it and needn't know; the log has the reason.
+        Unclaimed::NotHttp | Unclaimed::Misconfigured(_) => {
+            let detail = "The gateway's configuration for this address is wrong. Its operator finds the reason in streamgate's log.";
+            (
+                Code::FailedPrecondition,
+                Problem::plain(500, "Gateway misconfigured", "misconfigured", detail),
+            )
+        }
+    };
+    deny(code, &problem, Vec::new())
+}
+
+/// Says that it can't be told now.
+pub(super) fn outage() -> CheckResponse {
+    let detail = "It can't be told now whether this account may watch one more stream. Try again in a moment.";
+    let problem = Problem::plain(503, "Streams can't be counted", "outage", detail);
+    let retry = header("retry-after", &RETRY_AFTER_OUTAGE_SECONDS.to_string());
+    CheckResponse {
+        status: Some(status(
+            Code::Unavailable,
+            "the store of sessions does not answer",
+        )),
+        dynamic_metadata: None,
+        http_response: Some(HttpResponse::ErrorResponse(told(&problem, vec![retry]))),
+    }
+}
+
+/// The word for a refusal, in logs.
+pub(super) const fn refusal_reason(refusal: &Refusal) -> &'static str {
+    match refusal {
+        Refusal::Full { .. } => "full",
+        Refusal::Ended(cause) => problem::ended_reason(cause),
+        Refusal::NotStoppable => "not_stoppable",
+    }
+}
+
+/// What the metrics call an answer of the ledger.
+pub(super) const fn verdict(admission: &Admission) -> Verdict {
+    match admission {
+        Admission::Admitted(Admitted {
+            entry: Entry::Started,
+            ..
+        }) => Verdict::Started,
+        Admission::Admitted(Admitted {
+            entry: Entry::Renewed,
+            ..
+        }) => Verdict::Renewed,
+        // No check asks for a takeover yet; if one did, the slots would still be what it lacks.
+        Admission::Refused(Refusal::Full { .. } | Refusal::NotStoppable) => Verdict::Full,
+        Admission::Refused(Refusal::Ended(EndCause::Released)) => Verdict::Ended,
+        Admission::Refused(Refusal::Ended(EndCause::Displaced { .. })) => Verdict::Displaced,
+        Admission::Refused(Refusal::Ended(EndCause::Operator)) => Verdict::Operator,
+    }
+}
+
+/// What the metrics call a request that was not asked of the ledger.
+pub(super) const fn unclaimed_verdict(unclaimed: &Unclaimed) -> Verdict {
+    match unclaimed {
+        Unclaimed::NoUser => Verdict::NoUser,
+        Unclaimed::NoSession => Verdict::NoSession,
+        Unclaimed::Malformed { .. } => Verdict::Malformed,
+        Unclaimed::NotHttp | Unclaimed::Misconfigured(_) => Verdict::Misconfigured,
+    }
+}
+
+/// A denial.
+fn deny(code: Code, problem: &Problem, headers: Vec<HeaderValueOption>) -> CheckResponse {
+    CheckResponse {
+        status: Some(status(code, problem.reason)),
+        dynamic_metadata: Some(metadata(&[
+            ("decision", "deny"),
+            ("reason", problem.reason),
+        ])),
+        http_response: Some(HttpResponse::DeniedResponse(told(problem, headers))),
+    }
+}
+
+/// What the client is told.
+fn told(problem: &Problem, mut headers: Vec<HeaderValueOption>) -> DeniedHttpResponse {
+    headers.push(header("content-type", problem::CONTENT_TYPE));
+    headers.push(header("cache-control", "no-store"));
+    let status = HttpStatus {
+        code: i32::from(problem.status),
+    };
+    DeniedHttpResponse {
+        status: Some(status),
+        headers,
+        body: problem.to_json(),
+    }
+}
+
+/// A header that replaces whatever is there of that name.
+fn header(name: &str, value: &str) -> HeaderValueOption {
+    let header = HeaderValue {
+        key: name.to_owned(),
+        value: value.to_owned(),
+        ..HeaderValue::default()
+    };
+    HeaderValueOption {
+        header: Some(header),
+        append_action: HeaderAppendAction::OverwriteIfExistsOrAdd.into(),
+        ..HeaderValueOption::default()
+    }
+}
+
+/// What the access log shows us again of our answer.
+fn metadata(fields: &[(&str, &str)]) -> Struct {
+    let text = |text: &str| Value {
+        kind: Some(ValueKind::StringValue(text.to_owned())),
+    };
+    let fields: HashMap<String, Value> = fields
+        .iter()
+        .map(|(name, value)| ((*name).to_owned(), text(value)))
+        .collect();
+    Struct { fields }
+}
+
+/// A gRPC status.
+fn status(code: Code, message: &str) -> Status {
+    Status {
+        code: code.into(),
+        message: message.to_owned(),
+        ..Status::default()
+    }
+}

@@ -1,0 +1,101 @@
+//! Liveness, readiness with its reasons, and the metrics.
+//!
+//! Readiness is this instance's own: it doesn't depend on the store, or a blip of Redis would have every instance thrown out at
+//! once. The store's state is told beside it.
+
+use axum::Json;
+use axum::extract::State;
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use serde::Serialize;
+use tokio::sync::watch;
+
+use super::HttpDoor;
+
+/// Whether this instance wants requests: from when its ports are bound until it is asked to stop.
+#[derive(Debug, Clone)]
+pub struct Readiness(watch::Receiver<Phase>);
+
+/// Where an instance is in its life.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Phase {
+    /// Not all of it listens yet.
+    Starting,
+    /// It serves.
+    Serving,
+    /// It has been asked to stop, and serves those who haven't noticed.
+    Draining,
+}
+
+impl Readiness {
+    /// Readiness as that phase has it.
+    #[must_use]
+    pub const fn new(phase: watch::Receiver<Phase>) -> Self {
+        Self(phase)
+    }
+
+    /// The phase now.
+    fn phase(&self) -> Phase {
+        *self.0.borrow()
+    }
+}
+
+/// What `/readyz` tells.
+#[derive(Debug, Serialize)]
+struct Ready {
+    /// Whether this instance wants requests.
+    ready: bool,
+    /// Why, or why not.
+    phase: Phase,
+    /// The store beside it.
+    store: StoreDetail,
+}
+
+/// The store's state, which readiness doesn't depend on.
+#[derive(Debug, Serialize)]
+struct StoreDetail {
+    /// Whether it answers.
+    up: bool,
+    /// Why it doesn't.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    trouble: Option<String>,
+}
+
+/// `GET /livez`: this process is there.
+pub(super) async fn livez() -> &'static str {
+    "alive\n"
+}
+
+/// `GET /readyz`: 200 while this instance wants requests, 503 while it doesn't.
+pub(super) async fn readyz(State(door): State<HttpDoor>) -> Response {
+    let phase = door.readiness.phase();
+    let trouble = door.ledger.store_trouble();
+    let ready = Ready {
+        ready: phase == Phase::Serving,
+        phase,
+        store: StoreDetail {
+            up: trouble.is_none(),
+            trouble,
+        },
+    };
+    let status = if ready.ready {
+        StatusCode::OK
+    } else {
+        StatusCode::SERVICE_UNAVAILABLE
+    };
+    (status, [(header::CACHE_CONTROL, "no-store")], Json(ready)).into_response()
+}
+
+/// `GET /metrics`: for Prometheus.
+pub(super) async fn metrics(State(door): State<HttpDoor>) -> Response {
+    let text = door.metrics.render();
+    (
+        [(
+            header::CONTENT_TYPE,
+            "text/plain; version=0.0.4; charset=utf-8",
+        )],
+        text,
+    )
+        .into_response()
+}

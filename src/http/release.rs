@@ -1,0 +1,205 @@
+//! `POST /v1/release`: a client, or the back end that knows, says that streams have ended. Decode, release, 204.
+//!
+//! The body is one release or a list, as JSON; as `text/plain` too, which is all that a browser's `sendBeacon` can send to another
+//! origin without asking first. All of it is checked before any of it is done. Releases are idempotent: after a 503, send it again.
+
+use axum::body::Bytes;
+use axum::extract::State;
+use axum::extract::rejection::BytesRejection;
+use axum::http::{HeaderMap, StatusCode, header};
+use serde::Deserialize;
+
+use super::HttpDoor;
+use super::error::ApiError;
+use crate::session::{Ending, IdError, Kind, SessionId, SessionKey, UserId};
+use crate::telemetry::metrics::ReleaseCause;
+
+/// How many releases fit in one request.
+const MAX_RELEASES: usize = 100;
+
+/// A release as it is written.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Written {
+    /// Whose session it is.
+    user: String,
+    /// Its id.
+    session: String,
+    /// Its kind, where it isn't a playback.
+    kind: Option<String>,
+}
+
+/// A release that can be done.
+#[derive(Debug, PartialEq, Eq)]
+struct Release {
+    /// Whose session it is.
+    user: UserId,
+    /// Which it is.
+    key: SessionKey,
+}
+
+/// Releases one session or several.
+pub(super) async fn release(
+    State(door): State<HttpDoor>,
+    headers: HeaderMap,
+    body: Result<Bytes, BytesRejection>,
+) -> Result<StatusCode, ApiError> {
+    check_media_type(&headers)?;
+    for release in decode(&body.map_err(ApiError::Body)?)? {
+        let ending = ending(release.key.kind);
+        let released = door
+            .ledger
+            .release(&release.user, &release.key, ending, ReleaseCause::Hook)
+            .await;
+        released.map_err(ApiError::Outage)?;
+    }
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// What a client's word is worth. A `request` runs inside Envoy: a back end may vouch for its end, and is proved wrong by its next sign of life.
+const fn ending(kind: Kind) -> Ending {
+    match kind {
+        Kind::Request => Ending::Vouched,
+        Kind::Playback | Kind::Video => Ending::Stream,
+    }
+}
+
+/// Sees to it that the body may hold JSON.
+fn check_media_type(headers: &HeaderMap) -> Result<(), ApiError> {
+    let Some(written) = headers.get(header::CONTENT_TYPE) else {
+        return Ok(());
+    };
+    let written = String::from_utf8_lossy(written.as_bytes());
+    let essence = written.split(';').next().unwrap_or_default().trim();
+    if essence.eq_ignore_ascii_case("application/json")
+        || essence.eq_ignore_ascii_case("text/plain")
+    {
+        Ok(())
+    } else {
+        Err(ApiError::UnsupportedMediaType(essence.to_owned()))
+    }
+}
+
+/// The releases in a body, all of them checked.
+fn decode(body: &[u8]) -> Result<Vec<Release>, ApiError> {
+    let starts_list = body.iter().find(|byte| !byte.is_ascii_whitespace()) == Some(&b'[');
+    let written: Vec<Written> = if starts_list {
+        serde_json::from_slice(body).map_err(not_json)?
+    } else {
+        vec![serde_json::from_slice(body).map_err(not_json)?]
+    };
+    if written.len() > MAX_RELEASES {
+        return Err(ApiError::BadRequest(format!(
+            "{} releases in one request; at most {MAX_RELEASES} are allowed.",
+            written.len()
+        )));
+    }
+    written
+        .into_iter()
+        .enumerate()
+        .map(|(index, written)| written.check(index))
+        .collect()
+}
+
+impl Written {
+    /// The release that is meant; `index` says which of the list it is.
+    fn check(self, index: usize) -> Result<Release, ApiError> {
+        let wrong = |field: &str, flaw: &dyn std::fmt::Display| {
+            ApiError::BadRequest(format!("Release {index}: {field} {flaw}."))
+        };
+        let kind = match self.kind.as_deref() {
+            None => Kind::Playback,
+            Some(name) => Kind::from_name(name).ok_or_else(|| {
+                wrong(
+                    "kind",
+                    &format_args!(
+                        "is {name:?}; allowed are \"playback\", \"request\" and \"video\""
+                    ),
+                )
+            })?,
+        };
+        let user = UserId::parse(&self.user).map_err(|flaw: IdError| wrong("user", &flaw))?;
+        let id =
+            SessionId::parse(&self.session).map_err(|flaw: IdError| wrong("session", &flaw))?;
+        Ok(Release {
+            user,
+            key: SessionKey { kind, id },
+        })
+    }
+}
+
+/// A body that is no release.
+#[expect(
+    clippy::needless_pass_by_value,
+    reason = "the shape that map_err wants"
+)]
+fn not_json(error: serde_json::Error) -> ApiError {
+    ApiError::BadRequest(format!(
+        "The body is not {{\"user\": ..., \"session\": ...}} with an optional \"kind\", nor a list of these: {error}."
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_body_is_one_release_or_a_list() {
+        let release = |user: &str, kind, id: &str| Release {
+            user: UserId::parse(user).unwrap(),
+            key: SessionKey {
+                kind,
+                id: SessionId::parse(id).unwrap(),
+            },
+        };
+        for (body, expected) in [
+            (
+                r#"{"user": "anna", "session": "s1"}"#,
+                vec![release("anna", Kind::Playback, "s1")],
+            ),
+            (
+                r#" {"session":"s1","user":"anna","kind":"request"} "#,
+                vec![release("anna", Kind::Request, "s1")],
+            ),
+            (
+                r#" [{"user":"anna","session":"s1"},{"user":"ben","session":"s2","kind":"video"}]"#,
+                vec![
+                    release("anna", Kind::Playback, "s1"),
+                    release("ben", Kind::Video, "s2"),
+                ],
+            ),
+            ("[]", vec![]),
+        ] {
+            assert_eq!(decode(body.as_bytes()).unwrap(), expected, "{body}");
+        }
+    }
+
+    #[test]
+    fn a_body_that_is_none_says_what_is_wrong() {
+        let too_many = format!("[{}]", vec![r#"{"user":"a","session":"b"}"#; 101].join(","));
+        for (body, expected) in [
+            ("", "EOF"),
+            ("{}", "missing field `user`"),
+            (
+                r#"{"user":"a","session":"b","sessoin":1}"#,
+                "unknown field `sessoin`",
+            ),
+            (
+                r#"{"user":"a","session":"b","kind":"film"}"#,
+                "Release 0: kind is \"film\"",
+            ),
+            (
+                r#"[{"user":"a","session":"b"},{"user":"a","session":""}]"#,
+                "Release 1: session is empty",
+            ),
+            (
+                r#"{"user":"a\u0000","session":"b"}"#,
+                "user has a control character",
+            ),
+            (&too_many, "101 releases in one request; at most 100"),
+        ] {
+            let told = decode(body.as_bytes()).unwrap_err().to_string();
+            assert!(told.contains(expected), "{body} gave {told}");
+        }
+    }
+}

@@ -1,0 +1,154 @@
+//! Grace: a start that finds all slots taken waits a moment, since who changes channel closes one stream and opens the next
+//! within milliseconds, and the end of the first may be on its way.
+//!
+//! One start a user waits at a time, so that nobody gains by asking often. A slot that is freed through this instance wakes the
+//! waiting start at once; one that is freed elsewhere is found at the end of the wait.
+
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
+
+use super::Patience;
+use crate::session::UserId;
+
+/// A wait shorter than this isn't worth a second call to the store.
+const SHORTEST_WAIT: Duration = Duration::from_millis(5);
+
+/// The starts that wait.
+#[derive(Debug)]
+pub(super) struct Grace {
+    /// How long a start may wait at most.
+    longest: Duration,
+    /// Who waits, and how to wake them.
+    waiting: Mutex<HashMap<UserId, Arc<Notify>>>,
+    /// How many slots came free through this instance, whoever had them.
+    frees: AtomicU64,
+}
+
+/// How many slots had come free at some moment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Frees(u64);
+
+/// A start's turn to wait; given back when dropped.
+#[derive(Debug)]
+#[must_use]
+pub(super) struct Turn<'a> {
+    /// Where it is given back to.
+    grace: &'a Grace,
+    /// Whose it is.
+    user: UserId,
+    /// How long it may wait.
+    room: Duration,
+    /// Tells that a slot came free.
+    freed: Arc<Notify>,
+}
+
+impl Grace {
+    /// Lets starts wait that long.
+    pub(super) fn new(longest: Duration) -> Self {
+        Self {
+            longest,
+            waiting: Mutex::default(),
+            frees: AtomicU64::default(),
+        }
+    }
+
+    /// To be asked before the store is, and handed to [`Self::enter`]: a slot may come free while the store's refusal is on its way, and
+    /// then there is nobody yet to be woken.
+    pub(super) fn frees(&self) -> Frees {
+        Frees(self.frees.load(Ordering::SeqCst))
+    }
+
+    /// A turn to wait, if there is room for one: at most half of what the caller's deadline left when it `asked`, some of which is spent by now.
+    /// If any slot has come free since `asked`, its first wait is over at once.
+    pub(super) fn enter(
+        &self,
+        user: &UserId,
+        limit: u32,
+        patience: &Patience,
+        asked: (Frees, Duration),
+    ) -> Option<Turn<'_>> {
+        let (frees, spent) = asked;
+        let left = patience
+            .deadline
+            .map(|deadline| deadline.saturating_sub(spent) / 2);
+        let room = left.map_or(self.longest, |left| left.min(self.longest));
+        if limit == 0 || room < SHORTEST_WAIT || patience.gone.is_cancelled() {
+            return None;
+        }
+        let freed = match self.waiting().entry(user.clone()) {
+            Entry::Occupied(_) => return None,
+            Entry::Vacant(place) => Arc::clone(place.insert(Arc::default())),
+        };
+        if self.frees() != frees {
+            freed.notify_one();
+        }
+        Some(Turn {
+            grace: self,
+            user: user.clone(),
+            room,
+            freed,
+        })
+    }
+
+    /// Wakes the user's waiting start, if there is one.
+    pub(super) fn slot_freed(&self, user: &UserId) {
+        // First counted, then looked who waits: whoever comes in between sees the count.
+        self.frees.fetch_add(1, Ordering::SeqCst);
+        if let Some(freed) = self.waiting().get(user) {
+            freed.notify_one();
+        }
+    }
+
+    /// Who waits; held for a moment only.
+    fn waiting(&self) -> MutexGuard<'_, HashMap<UserId, Arc<Notify>>> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Turn<'_> {
+    /// Waits until a slot came free, the caller has gone, or the turn is over, `waited` of which is gone; whether it is over.
+    pub(super) async fn wait(&self, waited: Duration, gone: &CancellationToken) -> bool {
+        let left = self.room.saturating_sub(waited);
+        tokio::select! {
+            biased;
+            () = gone.cancelled() => true,
+            () = tokio::time::sleep(left) => true,
+            () = self.freed.notified() => false,
+        }
+    }
+}
+
+impl Drop for Turn<'_> {
+    fn drop(&mut self) {
+        self.grace.waiting().remove(&self.user);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_slot_that_comes_free_while_the_refusal_is_on_its_way_is_tried_at_once() {
+        let grace = Grace::new(Duration::from_millis(250));
+        let (user, patience) = (UserId::parse("alice").unwrap(), Patience::endless());
+        for freed_meanwhile in [false, true] {
+            let frees = grace.frees();
+            if freed_meanwhile {
+                grace.slot_freed(&user);
+            }
+            let turn = grace.enter(&user, 3, &patience, (frees, Duration::ZERO));
+            let over = turn
+                .unwrap()
+                .wait(Duration::ZERO, &CancellationToken::new())
+                .await;
+            assert_eq!(over, !freed_meanwhile);
+        }
+    }
+}

@@ -1,0 +1,152 @@
+//! How many streams a user may watch at once: the numbers and their precedence, and nothing else.
+//!
+//! Pure: it is asked and answers. It reads no configuration, and leaves it to its caller to count and to log what it
+//! reports. Where two numbers could apply, the nearer to the user wins: their own, then their plan's, then the default.
+
+use std::collections::{BTreeMap, HashMap};
+
+use crate::session::{PlanName, UserId};
+
+/// What applies to one user now. A struct with one field, because more than a number will.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Allowance {
+    /// How many live sessions admission stops at; 0 allows none.
+    pub limit: u32,
+}
+
+/// The limits of all users.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Policy {
+    /// The limit of everybody else.
+    pub default: u32,
+    /// The limit of each plan.
+    pub plans: BTreeMap<PlanName, u32>,
+    /// Single users' own limits; they beat the plan, whichever of the two is higher.
+    pub users: HashMap<UserId, u32>,
+}
+
+/// The answer to who may watch how much, and what was odd about the question.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Resolved {
+    /// What applies.
+    pub allowance: Allowance,
+    /// Whether the plan that was named exists. An unknown one is for the caller to count, and to log once a name.
+    pub plan: PlanMatch,
+}
+
+/// What became of the name of a plan.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PlanMatch {
+    /// No plan was named.
+    NotNamed,
+    /// The plan is one of the policy's.
+    Known,
+    /// The policy has no such plan: a typing error, or a plan newer than the configuration.
+    Unknown,
+}
+
+// === impl Policy ===
+
+impl Policy {
+    /// A policy with one limit for everybody.
+    #[must_use]
+    pub fn new(default: u32) -> Self {
+        Self {
+            default,
+            plans: BTreeMap::new(),
+            users: HashMap::new(),
+        }
+    }
+
+    /// What applies to this user, who is on this plan.
+    ///
+    /// An unknown plan gets the default: turning a paying viewer away, or letting them watch without limit, would both be
+    /// worse than a wrong number. It is reported even where the user's own limit hides its effect.
+    #[must_use]
+    pub fn allowance(&self, user: &UserId, plan: Option<&PlanName>) -> Resolved {
+        let (of_plan, plan) = match plan.map(|name| self.plans.get(name)) {
+            None => (None, PlanMatch::NotNamed),
+            Some(Some(limit)) => (Some(*limit), PlanMatch::Known),
+            Some(None) => (None, PlanMatch::Unknown),
+        };
+        let limit = self
+            .users
+            .get(user)
+            .copied()
+            .or(of_plan)
+            .unwrap_or(self.default);
+        Resolved {
+            allowance: Allowance { limit },
+            plan,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn user(name: &str) -> UserId {
+        UserId::parse(name).unwrap()
+    }
+
+    fn plan(name: &str) -> PlanName {
+        PlanName::parse(name).unwrap()
+    }
+
+    #[test]
+    fn the_nearest_number_to_the_user_wins() {
+        let policy = Policy {
+            default: 3,
+            plans: BTreeMap::from([
+                (plan("basic"), 1),
+                (plan("premium"), 5),
+                (plan("paused"), 0),
+            ]),
+            users: HashMap::from([(user("vip"), 9), (user("banned"), 0)]),
+        };
+        use PlanMatch::{Known, NotNamed, Unknown};
+        for (who, on, limit, matched) in [
+            ("anna", None, 3, NotNamed),
+            ("anna", Some("basic"), 1, Known),
+            ("anna", Some("premium"), 5, Known),
+            ("anna", Some("paused"), 0, Known),
+            ("anna", Some("gold"), 3, Unknown),
+            ("anna", Some("Premium"), 3, Unknown),
+            ("vip", None, 9, NotNamed),
+            ("vip", Some("basic"), 9, Known),
+            ("vip", Some("gold"), 9, Unknown),
+            ("banned", None, 0, NotNamed),
+            ("banned", Some("premium"), 0, Known),
+        ] {
+            let expected = Resolved {
+                allowance: Allowance { limit },
+                plan: matched,
+            };
+            assert_eq!(
+                policy.allowance(&user(who), on.map(plan).as_ref()),
+                expected,
+                "{who} on {on:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_user_and_a_plan_of_one_name_are_two_things() {
+        let policy = Policy {
+            plans: BTreeMap::from([(plan("gold"), 7)]),
+            ..Policy::new(2)
+        };
+        assert_eq!(policy.allowance(&user("gold"), None).allowance.limit, 2);
+    }
+
+    #[test]
+    fn a_default_of_zero_allows_nobody_but_those_named() {
+        let policy = Policy {
+            users: HashMap::from([(user("anna"), 1)]),
+            ..Policy::new(0)
+        };
+        assert_eq!(policy.allowance(&user("anna"), None).allowance.limit, 1);
+        assert_eq!(policy.allowance(&user("bert"), None).allowance.limit, 0);
+    }
+}

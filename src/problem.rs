@@ -1,0 +1,291 @@
+//! The one form in which a refusal or an error is told over HTTP, at whatever door: `application/problem+json` (RFC 9457).
+//!
+//! Pure. The doors add what is theirs: status lines, headers, framing.
+
+use std::collections::BTreeSet;
+
+use serde::Serialize;
+
+use crate::config::Shown;
+use crate::session::{EndCause, Refusal, Session, Timestamp};
+
+/// The media type of a problem.
+pub const CONTENT_TYPE: &str = "application/problem+json";
+
+/// The name of our only quota in the `RateLimit` header fields (draft-ietf-httpapi-ratelimit-headers).
+const POLICY: &str = "streams";
+
+/// The problem type of that draft for a quota that is used up.
+const QUOTA_EXCEEDED: &str = "https://iana.org/assignments/http-problem-types#quota-exceeded";
+
+/// The problem type of everything that its status and `reason` say all about.
+const BLANK: &str = "about:blank";
+
+/// What went wrong, for machines (`reason`) and people (`detail`).
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Problem {
+    /// A URI for the kind of problem.
+    #[serde(rename = "type")]
+    pub kind: &'static str,
+    /// The kind of problem in a few words.
+    pub title: &'static str,
+    /// The HTTP status.
+    pub status: u16,
+    /// What happened, in a sentence fit for a viewer or a developer, whoever is at fault.
+    pub detail: String,
+    /// The same as a word that never changes.
+    pub reason: &'static str,
+    /// The names of the quotas that are used up.
+    #[serde(rename = "violated-policies", skip_serializing_if = "Option::is_none")]
+    pub violated_policies: Option<[&'static str; 1]>,
+    /// How many streams the user may watch at once.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub limit: Option<u32>,
+    /// How many are live.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub active: Option<usize>,
+    /// The live ones.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sessions: Option<Vec<Holder>>,
+}
+
+/// A session that holds a slot, as far as the refused one may know of it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Holder {
+    /// Its id.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    session: Option<String>,
+    /// The device it plays on.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    device: Option<String>,
+    /// What it plays.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    content: Option<String>,
+    /// When it began, in RFC 3339.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    started_at: Option<String>,
+}
+
+impl Problem {
+    /// A problem that its status and reason say all about.
+    #[must_use]
+    pub fn plain(
+        status: u16,
+        title: &'static str,
+        reason: &'static str,
+        detail: impl Into<String>,
+    ) -> Self {
+        Self {
+            kind: BLANK,
+            title,
+            status,
+            detail: detail.into(),
+            reason,
+            violated_policies: None,
+            limit: None,
+            active: None,
+            sessions: None,
+        }
+    }
+
+    /// The problem of a start that was refused. `show` says what it may tell of the live sessions.
+    #[must_use]
+    pub fn refusal(refusal: &Refusal, show: &BTreeSet<Shown>) -> Self {
+        match refusal {
+            Refusal::Full { limit, holders, .. } => Self {
+                kind: QUOTA_EXCEEDED,
+                violated_policies: Some([POLICY]),
+                limit: Some(*limit),
+                active: Some(holders.len()),
+                sessions: Some(
+                    holders
+                        .iter()
+                        .map(|session| Holder::of(session, show))
+                        .collect(),
+                ),
+                ..Self::plain(
+                    429,
+                    "Too many streams at once",
+                    "full",
+                    full_detail(*limit, holders.len()),
+                )
+            },
+            Refusal::Ended(cause) => {
+                let (reason, detail) = ended(cause);
+                Self::plain(429, "Stream has ended", reason, detail)
+            }
+            Refusal::NotStoppable => Self::plain(
+                409,
+                "Stream can't be stopped",
+                "not_stoppable",
+                "The stream to be taken over runs inside the gateway and can't be stopped from here. Close it on its device.",
+            ),
+        }
+    }
+
+    /// The document as it is sent.
+    #[must_use]
+    pub fn to_json(&self) -> String {
+        // Strings and numbers can always be written; there is no map here whose keys could not.
+        serde_json::to_string(self).unwrap_or_default()
+    }
+}
+
+impl Holder {
+    /// What may be told of a session.
+    fn of(session: &Session, show: &BTreeSet<Shown>) -> Self {
+        let if_shown = |what: Shown, text: Option<String>| text.filter(|_| show.contains(&what));
+        Self {
+            session: if_shown(Shown::Session, Some(session.key.id.to_string())),
+            device: if_shown(
+                Shown::Device,
+                session.facts.device.as_ref().map(ToString::to_string),
+            ),
+            content: if_shown(
+                Shown::Content,
+                session.facts.content.as_ref().map(ToString::to_string),
+            ),
+            started_at: if_shown(Shown::StartedAt, Some(rfc3339(session.started_at))),
+        }
+    }
+}
+
+/// The `RateLimit-Policy` header: so many streams at once.
+#[must_use]
+pub fn rate_limit_policy(limit: u32) -> String {
+    format!("\"{POLICY}\";q={limit};qu=\"concurrent-requests\"")
+}
+
+/// The `RateLimit` header of a refusal: none left.
+#[must_use]
+pub fn rate_limit_exhausted() -> String {
+    format!("\"{POLICY}\";r=0")
+}
+
+/// The word for why a session has ended.
+#[must_use]
+pub const fn ended_reason(cause: &EndCause) -> &'static str {
+    match cause {
+        EndCause::Released => "ended",
+        EndCause::Displaced { .. } => "displaced",
+        EndCause::Operator => "operator",
+    }
+}
+
+/// A point in time in RFC 3339, to the millisecond.
+#[must_use]
+pub fn rfc3339(at: Timestamp) -> String {
+    let instant = i64::try_from(at.as_millis())
+        .ok()
+        .and_then(|millis| jiff::Timestamp::from_millisecond(millis).ok());
+    instant.unwrap_or(jiff::Timestamp::MAX).to_string()
+}
+
+/// Why a start at a full limit was refused, and the way out.
+fn full_detail(limit: u32, active: usize) -> String {
+    match limit {
+        0 => "This account has no streams.".to_owned(),
+        1 => "This account can watch 1 stream at once, and it is in use. Stop it to watch here."
+            .to_owned(),
+        _ => format!(
+            "This account can watch {limit} streams at once, and {active} are in use. Stop one of them to watch here."
+        ),
+    }
+}
+
+/// Why a session that has ended can't go on.
+fn ended(cause: &EndCause) -> (&'static str, &'static str) {
+    let detail = match cause {
+        EndCause::Released => "This stream has ended. Start it anew to go on watching.",
+        EndCause::Displaced { .. } => {
+            "This stream was stopped because another one of the same account was started."
+        }
+        EndCause::Operator => "This stream was stopped by the service.",
+    };
+    (ended_reason(cause), detail)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::session::{DeviceId, Facts, Kind, SessionId, SessionKey};
+
+    fn holder() -> Session {
+        let at = Timestamp::from_millis(1_800_000_000_123);
+        Session {
+            key: SessionKey {
+                kind: Kind::Playback,
+                id: SessionId::parse("p \"1\"").unwrap(),
+            },
+            facts: Facts {
+                device: Some(DeviceId::parse("tv").unwrap()),
+                ..Facts::default()
+            },
+            started_at: at,
+            renewed_at: at,
+            expires_at: at,
+            ticket: None,
+        }
+    }
+
+    #[test]
+    fn a_full_refusal_names_the_holders_as_far_as_it_may() {
+        let refusal = Refusal::Full {
+            limit: 1,
+            holders: vec![holder()],
+            decided_at: Timestamp::default(),
+        };
+        let all = BTreeSet::from([
+            Shown::Session,
+            Shown::Device,
+            Shown::Content,
+            Shown::StartedAt,
+        ]);
+        let told: serde_json::Value =
+            serde_json::from_str(&Problem::refusal(&refusal, &all).to_json()).unwrap();
+        assert_eq!(
+            told,
+            serde_json::json!({
+                "type": QUOTA_EXCEEDED,
+                "title": "Too many streams at once",
+                "status": 429,
+                "detail": "This account can watch 1 stream at once, and it is in use. Stop it to watch here.",
+                "reason": "full",
+                "violated-policies": ["streams"],
+                "limit": 1,
+                "active": 1,
+                "sessions": [{"session": "p \"1\"", "device": "tv", "started_at": "2027-01-15T08:00:00.123Z"}],
+            })
+        );
+        let nothing = Problem::refusal(&refusal, &BTreeSet::new()).to_json();
+        assert!(nothing.contains("\"sessions\":[{}]"), "{nothing}");
+    }
+
+    #[test]
+    fn each_end_has_its_reason() {
+        let by = holder().key;
+        for (cause, reason) in [
+            (EndCause::Released, "ended"),
+            (EndCause::Displaced { by }, "displaced"),
+            (EndCause::Operator, "operator"),
+        ] {
+            let problem = Problem::refusal(&Refusal::Ended(cause), &BTreeSet::new());
+            assert_eq!(
+                (problem.status, problem.reason, problem.limit),
+                (429, reason, None)
+            );
+        }
+        assert_eq!(
+            Problem::refusal(&Refusal::NotStoppable, &BTreeSet::new()).status,
+            409
+        );
+    }
+
+    #[test]
+    fn a_time_beyond_the_calendar_is_the_last_there_is() {
+        assert_eq!(
+            rfc3339(Timestamp::from_millis(u64::MAX)),
+            "9999-12-30T22:00:00.999999999Z"
+        );
+    }
+}

@@ -1,0 +1,369 @@
+//! Every metric there is, in one struct. Labels are enums; never a user, a session or a path.
+//!
+//! The handles are made once, at start, so that counting is an addition and a series is there from the first scrape on, at zero.
+//! Each [`Metrics`] has a recorder of its own: two instances in one process count apart.
+
+use std::fmt;
+use std::marker::PhantomData;
+use std::time::Duration;
+
+use metrics::{Counter, Gauge, Histogram, Key, Label, Level, Metadata, Recorder};
+use metrics_exporter_prometheus::{
+    BuildError, Matcher, PrometheusBuilder, PrometheusHandle, PrometheusRecorder,
+};
+
+pub use super::labels::{
+    DropReason, EntryOutcome, EntryType, GraceOutcome, LabelValue, Operation, Outcome,
+    ReleaseCause, RenewalOutcome, Verdict,
+};
+
+/// Counters for each value of a label.
+struct Counters<L>(Vec<Counter>, PhantomData<L>);
+
+impl<L: LabelValue> Counters<L> {
+    /// Counts one of these.
+    fn increment(&self, label: L) {
+        if let Some(counter) = self.0.get(label.index()) {
+            counter.increment(1);
+        }
+    }
+}
+
+/// All metrics of one instance.
+pub struct Metrics {
+    /// Reads them all out.
+    handle: PrometheusHandle,
+    /// `streamgate_checks_total`
+    checks: Counters<Verdict>,
+    /// `streamgate_check_duration_seconds`
+    check_duration: Histogram,
+    /// `streamgate_grace_total`
+    grace: Counters<GraceOutcome>,
+    /// `streamgate_renewals_total`
+    renewals: Counters<RenewalOutcome>,
+    /// `streamgate_releases_total`
+    releases: Counters<ReleaseCause>,
+    /// `streamgate_store_requests_total`, by operation and outcome
+    store_requests: Vec<Counters<Outcome>>,
+    /// `streamgate_store_duration_seconds`, by operation
+    store_duration: Vec<Histogram>,
+    /// `streamgate_store_up`
+    store_up: Gauge,
+    /// `streamgate_access_log_entries_total`, by type and outcome
+    entries: Vec<Counters<EntryOutcome>>,
+    /// `streamgate_releaser_pending`
+    releaser_pending: Gauge,
+    /// `streamgate_releaser_dropped_total`
+    releaser_dropped: Counters<DropReason>,
+    /// `streamgate_unknown_plan_total`
+    unknown_plans: Counter,
+}
+
+/// Upper bounds of the buckets of durations, in seconds: from what memory takes to what Envoy waits for.
+const DURATION_BUCKETS: [f64; 14] = [
+    0.000_05, 0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5,
+    1.0,
+];
+
+impl Metrics {
+    /// All metrics, at zero.
+    ///
+    /// # Errors
+    /// The list of buckets is empty; it is not.
+    pub fn new() -> Result<Self, BuildError> {
+        let recorder = PrometheusBuilder::new()
+            .set_buckets_for_metric(
+                Matcher::Suffix("_duration_seconds".to_owned()),
+                &DURATION_BUCKETS,
+            )?
+            .build_recorder();
+        let make = Make(&recorder);
+        make.gauge(named::BUILD_INFO, &[("version", env!("CARGO_PKG_VERSION"))])
+            .set(1.0);
+        Ok(Self {
+            checks: make.counters(named::CHECKS, |verdict: Verdict| {
+                vec![
+                    ("decision", verdict.decision()),
+                    ("reason", verdict.as_str()),
+                ]
+            }),
+            check_duration: make.histogram(named::CHECK_DURATION, &[]),
+            grace: make.counters(named::GRACE, one("outcome")),
+            renewals: make.counters(named::RENEWALS, one("outcome")),
+            releases: make.counters(named::RELEASES, one("cause")),
+            store_requests: by(|operation: Operation| {
+                make.counters(
+                    named::STORE_REQUESTS,
+                    two("operation", operation, "outcome"),
+                )
+            }),
+            store_duration: by(|operation: Operation| {
+                let labels = [("operation", operation.as_str())];
+                make.histogram(named::STORE_DURATION, &labels)
+            }),
+            store_up: make.gauge(named::STORE_UP, &[]),
+            entries: by(|entry: EntryType| {
+                make.counters(named::ENTRIES, two("type", entry, "outcome"))
+            }),
+            releaser_pending: make.gauge(named::RELEASER_PENDING, &[]),
+            releaser_dropped: make.counters(named::RELEASER_DROPPED, one("reason")),
+            unknown_plans: make.counter(named::UNKNOWN_PLANS, &[]),
+            handle: recorder.handle(),
+        })
+    }
+
+    /// Counts a check that was answered, or not.
+    pub fn check(&self, verdict: Verdict) {
+        self.checks.increment(verdict);
+    }
+
+    /// Notes how long a check took, without the grace that it waited.
+    pub fn check_took(&self, duration: Duration) {
+        self.check_duration.record(duration);
+    }
+
+    /// Counts a start that waited for a slot, or was to.
+    pub fn grace(&self, outcome: GraceOutcome) {
+        self.grace.increment(outcome);
+    }
+
+    /// Counts a stream that was seen running.
+    pub fn renewal(&self, outcome: RenewalOutcome) {
+        self.renewals.increment(outcome);
+    }
+
+    /// Counts a slot that was freed before its lease ran out.
+    pub fn release(&self, cause: ReleaseCause) {
+        self.releases.increment(cause);
+    }
+
+    /// Counts a call to the store and notes how long it took.
+    pub fn store(&self, operation: Operation, outcome: Outcome, took: Duration) {
+        if let (Some(requests), Some(duration)) = (
+            self.store_requests.get(operation.index()),
+            self.store_duration.get(operation.index()),
+        ) {
+            requests.increment(outcome);
+            duration.record(took);
+        }
+    }
+
+    /// Notes whether the store answers.
+    pub fn store_up(&self, up: bool) {
+        self.store_up.set(if up { 1.0 } else { 0.0 });
+    }
+
+    /// Counts an access log entry.
+    pub fn entry(&self, entry: EntryType, outcome: EntryOutcome) {
+        if let Some(entries) = self.entries.get(entry.index()) {
+            entries.increment(outcome);
+        }
+    }
+
+    /// Notes how many renewals and releases wait to be delivered.
+    #[expect(clippy::cast_precision_loss, reason = "no queue is 2^52 long")]
+    pub fn releaser_pending(&self, pending: usize) {
+        self.releaser_pending.set(pending as f64);
+    }
+
+    /// Counts a renewal or release that was given up.
+    pub fn releaser_dropped(&self, reason: DropReason) {
+        self.releaser_dropped.increment(reason);
+    }
+
+    /// Counts a request that named a plan which the policy doesn't have.
+    pub fn unknown_plan(&self) {
+        self.unknown_plans.increment(1);
+    }
+
+    /// All metrics in Prometheus's text format.
+    #[must_use]
+    pub fn render(&self) -> String {
+        self.handle.render()
+    }
+
+    /// Folds recorded durations into their buckets, so that memory stays bounded where nobody scrapes. To be called every few seconds.
+    pub fn upkeep(&self) {
+        self.handle.run_upkeep();
+    }
+}
+
+impl fmt::Debug for Metrics {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Metrics").finish_non_exhaustive()
+    }
+}
+
+/// What the recorder is told of where a metric comes from; it asks for nothing else.
+static METADATA: Metadata<'_> = Metadata::new(module_path!(), Level::INFO, Some(module_path!()));
+
+/// A label's name and value.
+type LabelPair = (&'static str, &'static str);
+
+/// A metric's name and what it means.
+#[derive(Clone, Copy)]
+struct Named(&'static str, &'static str);
+
+/// The name and the help line of each metric.
+mod named {
+    use super::Named;
+
+    pub(super) const BUILD_INFO: Named = Named(
+        "streamgate_build_info",
+        "1, labelled with the version that runs",
+    );
+    pub(super) const CHECKS: Named = Named(
+        "streamgate_checks_total",
+        "ext_authz checks by decision and reason",
+    );
+    pub(super) const CHECK_DURATION: Named = Named(
+        "streamgate_check_duration_seconds",
+        "Time to answer an ext_authz check, without the grace that a start waited",
+    );
+    pub(super) const GRACE: Named = Named(
+        "streamgate_grace_total",
+        "Starts at a full limit that waited for a slot (limits.grace), by what became of them",
+    );
+    pub(super) const RENEWALS: Named = Named(
+        "streamgate_renewals_total",
+        "Streams that the access log saw running, by what came of it; put_back: the store had forgotten them",
+    );
+    pub(super) const RELEASES: Named = Named(
+        "streamgate_releases_total",
+        "Slots freed before their lease ran out, by who said so",
+    );
+    pub(super) const STORE_REQUESTS: Named = Named(
+        "streamgate_store_requests_total",
+        "Calls to the store by operation and outcome",
+    );
+    pub(super) const STORE_DURATION: Named = Named(
+        "streamgate_store_duration_seconds",
+        "Time of a call to the store by operation",
+    );
+    pub(super) const STORE_UP: Named = Named(
+        "streamgate_store_up",
+        "1 while the store answers, 0 while it doesn't",
+    );
+    pub(super) const ENTRIES: Named = Named(
+        "streamgate_access_log_entries_total",
+        "Access log entries by type and what they led to",
+    );
+    pub(super) const RELEASER_PENDING: Named = Named(
+        "streamgate_releaser_pending",
+        "Renewals and releases that wait to be delivered to the store",
+    );
+    pub(super) const RELEASER_DROPPED: Named = Named(
+        "streamgate_releaser_dropped_total",
+        "Renewals and releases that were given up; their leases run out instead",
+    );
+    pub(super) const UNKNOWN_PLANS: Named = Named(
+        "streamgate_unknown_plan_total",
+        "Requests that named a plan which limits.plans doesn't have; they got the default",
+    );
+}
+
+/// Makes metrics, with their help.
+struct Make<'a>(&'a PrometheusRecorder);
+
+impl Make<'_> {
+    /// A counter for each value of a label, with the labels that `of` says.
+    fn counters<L: LabelValue>(
+        &self,
+        named: Named,
+        of: impl Fn(L) -> Vec<LabelPair>,
+    ) -> Counters<L> {
+        Counters(by(|label| self.counter(named, &of(label))), PhantomData)
+    }
+
+    /// A counter.
+    fn counter(&self, named: Named, labels: &[LabelPair]) -> Counter {
+        self.0
+            .describe_counter(named.0.into(), None, named.1.into());
+        self.0.register_counter(&key(named.0, labels), &METADATA)
+    }
+
+    /// A histogram.
+    fn histogram(&self, named: Named, labels: &[LabelPair]) -> Histogram {
+        self.0
+            .describe_histogram(named.0.into(), None, named.1.into());
+        self.0.register_histogram(&key(named.0, labels), &METADATA)
+    }
+
+    /// A gauge.
+    fn gauge(&self, named: Named, labels: &[LabelPair]) -> Gauge {
+        self.0.describe_gauge(named.0.into(), None, named.1.into());
+        self.0.register_gauge(&key(named.0, labels), &METADATA)
+    }
+}
+
+/// One of something for each value of a label.
+fn by<L: LabelValue, T>(make: impl FnMut(L) -> T) -> Vec<T> {
+    L::ALL.iter().copied().map(make).collect()
+}
+
+/// One label.
+fn one<L: LabelValue>(name: &'static str) -> impl Fn(L) -> Vec<LabelPair> {
+    move |label| vec![(name, label.as_str())]
+}
+
+/// Two labels, the first of one value.
+fn two<L: LabelValue>(
+    first: &'static str,
+    value: impl LabelValue,
+    second: &'static str,
+) -> impl Fn(L) -> Vec<LabelPair> {
+    move |label| vec![(first, value.as_str()), (second, label.as_str())]
+}
+
+/// What names a series.
+fn key(name: &'static str, labels: &[LabelPair]) -> Key {
+    let labels: Vec<Label> = labels
+        .iter()
+        .map(|(name, value)| Label::from_static_parts(name, value))
+        .collect();
+    Key::from_parts(name, labels)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_series_is_there_from_the_start_and_counts() {
+        let metrics = Metrics::new().unwrap();
+        let before = metrics.render();
+        for verdict in Verdict::ALL {
+            let series = format!(
+                "streamgate_checks_total{{decision=\"{}\",reason=\"{}\"}} 0\n",
+                verdict.decision(),
+                verdict.as_str()
+            );
+            assert!(before.contains(&series), "no {series} in {before}");
+        }
+        metrics.check(Verdict::Full);
+        metrics.store(
+            Operation::Admit,
+            Outcome::Timeout,
+            Duration::from_millis(50),
+        );
+        metrics.check_took(Duration::from_micros(80));
+        metrics.upkeep();
+        let after = metrics.render();
+        for line in [
+            "streamgate_checks_total{decision=\"deny\",reason=\"full\"} 1\n",
+            "streamgate_store_requests_total{operation=\"admit\",outcome=\"timeout\"} 1\n",
+            "streamgate_check_duration_seconds_bucket{le=\"0.0001\"} 1\n",
+            "# HELP streamgate_store_up 1 while the store answers, 0 while it doesn't\n",
+        ] {
+            assert!(after.contains(line), "no {line} in {after}");
+        }
+    }
+
+    #[test]
+    fn two_instances_count_apart() {
+        let (one, other) = (Metrics::new().unwrap(), Metrics::new().unwrap());
+        one.check(Verdict::Started);
+        assert!(one.render().contains("reason=\"started\"} 1\n"));
+        assert!(other.render().contains("reason=\"started\"} 0\n"));
+    }
+}

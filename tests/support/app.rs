@@ -1,0 +1,210 @@
+//! Starts the real service inside the test, on ports of its own, and stops it.
+
+use std::collections::HashSet;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, Once, PoisonError};
+use std::thread::ThreadId;
+use std::time::Duration;
+
+use streamgate::app::{App, RunError, Substitutes};
+use streamgate::config::{Config, Listen};
+use streamgate::lifecycle::Stop;
+use streamgate::store::Store;
+use tokio::task::JoinSet;
+
+use super::gateway_client::Gateway;
+
+/// How long anything may take before a test gives up on it.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
+
+/// An app in the making.
+#[derive(Default)]
+pub(crate) struct Plan {
+    config: Config,
+    substitutes: Substitutes,
+}
+
+/// A running app. Ends when dropped; [`TestApp::stop`] ends it in good order.
+pub(crate) struct TestApp {
+    grpc: SocketAddr,
+    http: SocketAddr,
+    stop: Stop,
+    running: JoinSet<Result<(), RunError>>,
+}
+
+// === impl Plan ===
+
+impl Plan {
+    /// The limit of everybody.
+    pub(crate) fn limit(mut self, limit: u32) -> Self {
+        self.config.limits.policy.default = limit;
+        self
+    }
+
+    pub(crate) fn grace(mut self, grace: Duration) -> Self {
+        self.config.limits.grace = grace;
+        self
+    }
+
+    pub(crate) fn store(mut self, store: Arc<dyn Store>) -> Self {
+        self.substitutes.store = Some(store);
+        self
+    }
+
+    pub(crate) fn stream_age(mut self, age: Duration) -> Self {
+        self.substitutes.stream_age = Some(age);
+        self
+    }
+
+    /// How long everything goes on after the app was asked to stop, and when it ends in any case.
+    pub(crate) fn drain(mut self, grace: Duration, deadline: Duration) -> Self {
+        self.config.shutdown.grace = grace;
+        self.config.shutdown.deadline = deadline;
+        self
+    }
+
+    /// Builds it, and runs it beside the test.
+    pub(crate) async fn start(mut self) -> TestApp {
+        watch_for_panics();
+        let free = SocketAddr::from(([127, 0, 0, 1], 0));
+        self.config.grpc.listen = Listen::Tcp(free);
+        self.config.http.listen = free;
+        let built = App::build_with(&self.config, self.substitutes).await;
+        let app = built.expect("free ports are there");
+        let addresses = app.addresses().clone();
+        let Listen::Tcp(grpc) = addresses.grpc else {
+            panic!("{addresses:?} is not what was asked for");
+        };
+        let stop = Stop::default();
+        let mut running = JoinSet::new();
+        running.spawn(app.run(stop.clone()));
+        let app = TestApp {
+            grpc,
+            http: addresses.http,
+            stop,
+            running,
+        };
+        eventually("it is ready", async || {
+            app.get("/readyz").await.status() == 200
+        })
+        .await;
+        app
+    }
+}
+
+// === impl TestApp ===
+
+impl TestApp {
+    /// An app as it is by default, but that nothing waits at the limit and that it stops at once.
+    pub(crate) fn plan() -> Plan {
+        Plan::default()
+            .grace(Duration::ZERO)
+            .drain(Duration::ZERO, PATIENCE)
+    }
+
+    /// A gateway's connection to it.
+    pub(crate) async fn gateway(&self) -> Gateway {
+        Gateway::connect(self.grpc).await
+    }
+
+    pub(crate) const fn grpc(&self) -> SocketAddr {
+        self.grpc
+    }
+
+    pub(crate) fn url(&self, path: &str) -> String {
+        format!("http://{}{path}", self.http)
+    }
+
+    pub(crate) async fn get(&self, path: &str) -> reqwest::Response {
+        reqwest::get(self.url(path)).await.expect("it answers")
+    }
+
+    /// The value of a series, as it stands in the metrics.
+    pub(crate) async fn metric(&self, series: &str) -> u64 {
+        let text = self.get("/metrics").await.text().await.expect("a text");
+        let line = text.lines().find_map(|line| line.strip_prefix(series));
+        let value = line.unwrap_or_else(|| panic!("no {series} in {text}"));
+        value.trim().parse().expect("a whole number")
+    }
+
+    /// Access log entries of that type that led to that.
+    pub(crate) async fn entries(&self, entry: &str, outcome: &str) -> u64 {
+        let labels = format!("{{type=\"{entry}\",outcome=\"{outcome}\"}}");
+        self.metric(&format!("streamgate_access_log_entries_total{labels}"))
+            .await
+    }
+
+    /// Checks that were decided so, for that reason.
+    pub(crate) async fn checks(&self, decision: &str, reason: &str) -> u64 {
+        let labels = format!("{{decision=\"{decision}\",reason=\"{reason}\"}}");
+        self.metric(&format!("streamgate_checks_total{labels}"))
+            .await
+    }
+
+    /// Asks it to stop; how it ended is to be had from [`Self::stop`].
+    pub(crate) fn ask_to_stop(&self) {
+        self.stop.soft.cancel();
+    }
+
+    /// Asks it to stop now.
+    pub(crate) fn cut_short(&self) {
+        self.stop.hard.cancel();
+    }
+
+    /// Stops it; how it ended.
+    pub(crate) async fn stopped(mut self) -> Result<(), RunError> {
+        self.ask_to_stop();
+        let ended = tokio::time::timeout(PATIENCE, self.running.join_next()).await;
+        let ended = ended.expect("it ends").expect("it ran");
+        ended.expect("it does not panic")
+    }
+
+    /// Stops it, in good order.
+    pub(crate) async fn stop(self) {
+        self.stopped().await.expect("it ends in good order");
+    }
+}
+
+impl Drop for TestApp {
+    fn drop(&mut self) {
+        if !std::thread::panicking() {
+            assert!(!has_panicked(), "a task of the app has panicked");
+        }
+    }
+}
+
+/// Waits until that is so.
+pub(crate) async fn eventually(what: &str, is_so: impl AsyncFn() -> bool) {
+    let waiting = async {
+        while !is_so().await {
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+    };
+    let waited = tokio::time::timeout(PATIENCE, waiting).await;
+    assert!(waited.is_ok(), "not within {PATIENCE:?}: {what}");
+}
+
+/// The threads in which something has panicked. A test and the app in it share one.
+static PANICKED: Mutex<Option<HashSet<ThreadId>>> = Mutex::new(None);
+
+/// Takes note of panics that nobody joins.
+fn watch_for_panics() {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        let inner = std::panic::take_hook();
+        std::panic::set_hook(Box::new(move |panic| {
+            let mut panicked = PANICKED.lock().unwrap_or_else(PoisonError::into_inner);
+            panicked
+                .get_or_insert_default()
+                .insert(std::thread::current().id());
+            drop(panicked);
+            inner(panic);
+        }));
+    });
+}
+
+fn has_panicked() -> bool {
+    let panicked = PANICKED.lock().unwrap_or_else(PoisonError::into_inner);
+    let here = std::thread::current().id();
+    panicked.as_ref().is_some_and(|them| them.contains(&here))
+}

@@ -1,0 +1,178 @@
+//! A store that fails as told: it loses answers, refuses, or keeps its callers waiting. Below it is the embedded one.
+//!
+//! The unit tests of the ledger and the releaser use this very file.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use streamgate::clock::{Clock, SystemClock};
+use streamgate::session::{
+    Admission, Ending, Released, Renewal, SessionKey, Sighting, Start, Terms, UserId, WhenFull,
+};
+use streamgate::store::{Listing, MemoryStore, Store, StoreError};
+use tokio::sync::watch;
+
+/// What the store does wrong.
+#[derive(Debug, Clone, Default)]
+pub(crate) enum Fault {
+    /// Nothing.
+    #[default]
+    None,
+    /// It does what it is asked, and says that it timed out.
+    LosesAnswers,
+    /// It does nothing and says that it timed out.
+    LosesCalls,
+    /// It does nothing and says so.
+    Errs(StoreError),
+}
+
+/// Wraps the embedded store.
+#[derive(Debug)]
+pub(crate) struct FaultyStore {
+    inner: MemoryStore,
+    /// What is wrong with each operation.
+    faults: Mutex<HashMap<&'static str, Fault>>,
+    /// Whether callers have to wait, before anything is done.
+    held: watch::Sender<bool>,
+    /// How often each operation was asked for.
+    calls: watch::Sender<HashMap<&'static str, usize>>,
+}
+
+impl FaultyStore {
+    /// A store in which nothing is wrong yet.
+    pub(crate) fn new() -> Arc<Self> {
+        Self::at(Arc::new(SystemClock::start()))
+    }
+
+    /// The same, by that clock.
+    pub(crate) fn at(clock: Arc<dyn Clock>) -> Arc<Self> {
+        let terms = Terms::new(Duration::from_secs(30), Duration::from_millis(50));
+        Arc::new(Self {
+            inner: MemoryStore::new(terms, clock),
+            faults: Mutex::default(),
+            held: watch::Sender::new(false),
+            calls: watch::Sender::default(),
+        })
+    }
+
+    /// What is wrong from now on, with everything.
+    pub(crate) fn fails(&self, fault: Fault) {
+        for operation in ["admit", "renew", "release", "list", "ping"] {
+            self.fails_at(operation, fault.clone());
+        }
+    }
+
+    /// What is wrong from now on, with that operation.
+    pub(crate) fn fails_at(&self, operation: &'static str, fault: Fault) {
+        self.faults().insert(operation, fault);
+    }
+
+    /// From now on callers wait.
+    pub(crate) fn hold(&self) {
+        self.held.send_replace(true);
+    }
+
+    /// Callers wait no longer.
+    pub(crate) fn let_go(&self) {
+        self.held.send_replace(false);
+    }
+
+    /// How often that was asked for, held calls included.
+    pub(crate) fn calls(&self, operation: &str) -> usize {
+        self.calls.borrow().get(operation).copied().unwrap_or(0)
+    }
+
+    /// Waits until that has been asked for so often.
+    pub(crate) async fn asked(&self, operation: &str, times: usize) {
+        let mut calls = self.calls.subscribe();
+        let enough = |calls: &HashMap<&'static str, usize>| {
+            calls.get(operation).copied().unwrap_or(0) >= times
+        };
+        drop(calls.wait_for(enough).await);
+    }
+
+    /// The store below, in which nothing is ever wrong.
+    pub(crate) fn sound(&self) -> &MemoryStore {
+        &self.inner
+    }
+
+    /// The ids of a user's live sessions, in order.
+    pub(crate) async fn live(&self, user: &str) -> Vec<String> {
+        let Ok(user) = UserId::parse(user) else {
+            return Vec::new();
+        };
+        let listing = self.inner.list(&user).await;
+        let sessions = listing.map(|listing| listing.sessions).unwrap_or_default();
+        sessions
+            .iter()
+            .map(|session| session.key.id.to_string())
+            .collect()
+    }
+
+    fn faults(&self) -> MutexGuard<'_, HashMap<&'static str, Fault>> {
+        self.faults.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Does an operation, or not.
+    async fn through<T>(
+        &self,
+        operation: &'static str,
+        doing: impl Future<Output = Result<T, StoreError>>,
+    ) -> Result<T, StoreError> {
+        self.calls
+            .send_modify(|calls| *calls.entry(operation).or_default() += 1);
+        drop(self.held.subscribe().wait_for(|held| !held).await);
+        let fault = self.faults().get(operation).cloned().unwrap_or_default();
+        let timeout = Err(StoreError::Timeout(Duration::from_millis(50)));
+        match fault {
+            Fault::None => doing.await,
+            Fault::LosesAnswers => doing.await.and(timeout),
+            Fault::LosesCalls => timeout,
+            Fault::Errs(error) => Err(error),
+        }
+    }
+}
+
+#[async_trait]
+impl Store for FaultyStore {
+    async fn admit(
+        &self,
+        user: &UserId,
+        start: &Start,
+        limit: u32,
+        when_full: &WhenFull,
+    ) -> Result<Admission, StoreError> {
+        let doing = self.inner.admit(user, start, limit, when_full);
+        self.through("admit", doing).await
+    }
+
+    async fn renew(
+        &self,
+        user: &UserId,
+        sighting: &Sighting,
+        limit: u32,
+    ) -> Result<Renewal, StoreError> {
+        self.through("renew", self.inner.renew(user, sighting, limit))
+            .await
+    }
+
+    async fn release(
+        &self,
+        user: &UserId,
+        key: &SessionKey,
+        ending: Ending,
+    ) -> Result<Released, StoreError> {
+        self.through("release", self.inner.release(user, key, ending))
+            .await
+    }
+
+    async fn list(&self, user: &UserId) -> Result<Listing, StoreError> {
+        self.through("list", self.inner.list(user)).await
+    }
+
+    async fn ping(&self) -> Result<(), StoreError> {
+        self.through("ping", self.inner.ping()).await
+    }
+}

@@ -1,0 +1,372 @@
+//! Speaks to streamgate as Envoy does: checks, and access log streams down to the frames.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+
+use bytes::{BufMut, Bytes, BytesMut};
+use envoy_types::pb::envoy::config::core::v3::{Address, Metadata};
+use envoy_types::pb::envoy::data::accesslog::v3::{
+    AccessLogCommon, AccessLogType, HttpAccessLogEntry, HttpRequestProperties,
+};
+use envoy_types::pb::envoy::service::accesslog::v3::StreamAccessLogsMessage;
+use envoy_types::pb::envoy::service::accesslog::v3::stream_access_logs_message::{
+    HttpAccessLogEntries, LogEntries,
+};
+use envoy_types::pb::envoy::service::auth::v3::attribute_context::{HttpRequest, Request};
+use envoy_types::pb::envoy::service::auth::v3::authorization_client::AuthorizationClient;
+use envoy_types::pb::envoy::service::auth::v3::check_response::HttpResponse;
+use envoy_types::pb::envoy::service::auth::v3::{AttributeContext, CheckRequest, CheckResponse};
+use envoy_types::pb::google::protobuf::value::Kind as ValueKind;
+use envoy_types::pb::google::protobuf::{Struct, Value};
+use prost::Message;
+use tokio::net::TcpStream;
+use tokio::task::JoinSet;
+use tonic::Status;
+use tonic::transport::{Channel, Endpoint};
+
+/// One gateway's connection for checks.
+#[derive(Clone)]
+pub(crate) struct Gateway {
+    channel: Channel,
+    address: SocketAddr,
+}
+
+/// A check's answer, in the parts that Envoy makes use of.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Answer {
+    /// `status.code`
+    pub(crate) code: i32,
+    /// Which of the three answers it is.
+    pub(crate) kind: &'static str,
+    /// The HTTP status of a denial or an error.
+    pub(crate) http: i32,
+    /// The headers that it brings.
+    pub(crate) headers: HashMap<String, String>,
+    /// What the access log will show.
+    pub(crate) metadata: HashMap<String, String>,
+    /// The body of a denial or an error.
+    pub(crate) body: serde_json::Value,
+}
+
+/// A check in the making.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Check {
+    http: HttpRequest,
+    context: HashMap<String, String>,
+}
+
+/// An access log stream.
+pub(crate) struct LogStream {
+    frames: h2::SendStream<Bytes>,
+    answer: h2::client::ResponseFuture,
+    /// Drives the connection.
+    _connection: JoinSet<()>,
+}
+
+// === impl Gateway ===
+
+impl Gateway {
+    pub(crate) async fn connect(address: SocketAddr) -> Self {
+        let endpoint = Endpoint::from_shared(format!("http://{address}")).expect("an address");
+        let channel = endpoint.connect().await.expect("it listens");
+        Self { channel, address }
+    }
+
+    /// Asks.
+    pub(crate) async fn check(&self, check: Check) -> Answer {
+        self.try_check(check).await.expect("an answer")
+    }
+
+    /// Asks; dropping the future is what Envoy does when its client leaves.
+    pub(crate) async fn try_check(&self, check: Check) -> Result<Answer, Status> {
+        self.send(check.request()).await
+    }
+
+    /// Asks just that.
+    pub(crate) async fn send(
+        &self,
+        request: impl tonic::IntoRequest<CheckRequest>,
+    ) -> Result<Answer, Status> {
+        let mut client = AuthorizationClient::new(self.channel.clone());
+        let answer = client.check(request).await?;
+        Ok(Answer::of(answer.into_inner()))
+    }
+
+    /// Waits until streamgate has read all that was sent over this connection, a cancellation too: it answers one thing after it.
+    pub(crate) async fn catch_up(&self) {
+        let preflight = self.check(Check::default().method("OPTIONS")).await;
+        assert!(preflight.is_allowed(), "{preflight:?}");
+    }
+
+    /// Opens an access log stream, over a connection of its own.
+    pub(crate) async fn access_log(&self) -> LogStream {
+        LogStream::open(self.address).await
+    }
+}
+
+// === impl Check ===
+
+impl Check {
+    /// A check on a request of that user's, whose id is that.
+    pub(crate) fn of(user: &str, request_id: &str) -> Self {
+        let http = HttpRequest {
+            method: "GET".to_owned(),
+            path: "/live/news".to_owned(),
+            ..HttpRequest::default()
+        };
+        let check = Self {
+            http,
+            ..Self::default()
+        };
+        check
+            .header("x-user-id", user)
+            .header("x-request-id", request_id)
+    }
+
+    /// A check on a request of that playback's.
+    pub(crate) fn of_playback(user: &str, playback: &str) -> Self {
+        Self::of(user, "any").header("x-playback-session-id", playback)
+    }
+
+    pub(crate) fn header(mut self, name: &str, value: &str) -> Self {
+        self.http.headers.insert(name.to_owned(), value.to_owned());
+        self
+    }
+
+    pub(crate) fn without(mut self, name: &str) -> Self {
+        self.http.headers.remove(name);
+        self
+    }
+
+    pub(crate) fn method(mut self, method: &str) -> Self {
+        method.clone_into(&mut self.http.method);
+        self
+    }
+
+    pub(crate) fn path(mut self, path: &str) -> Self {
+        path.clone_into(&mut self.http.path);
+        self
+    }
+
+    pub(crate) fn route(mut self, key: &str, value: &str) -> Self {
+        self.context.insert(key.to_owned(), value.to_owned());
+        self
+    }
+
+    /// The message.
+    pub(crate) fn request(self) -> CheckRequest {
+        let request = Request {
+            http: Some(self.http),
+            ..Request::default()
+        };
+        let attributes = AttributeContext {
+            request: Some(request),
+            context_extensions: self.context,
+            ..AttributeContext::default()
+        };
+        CheckRequest {
+            attributes: Some(attributes),
+        }
+    }
+}
+
+// === impl Answer ===
+
+impl Answer {
+    fn of(response: CheckResponse) -> Self {
+        let (kind, http, headers, body) = match response.http_response {
+            Some(HttpResponse::OkResponse(ok)) => ("ok", 200, ok.headers, String::new()),
+            Some(HttpResponse::DeniedResponse(denied)) => {
+                let status = denied.status.map_or(0, |status| status.code);
+                ("denied", status, denied.headers, denied.body)
+            }
+            Some(HttpResponse::ErrorResponse(error)) => {
+                let status = error.status.map_or(0, |status| status.code);
+                ("error", status, error.headers, error.body)
+            }
+            None => ("nothing", 0, Vec::new(), String::new()),
+        };
+        let headers = headers.into_iter().filter_map(|option| option.header);
+        let fields = response.dynamic_metadata.unwrap_or_default().fields;
+        Self {
+            code: response.status.map_or(-1, |status| status.code),
+            kind,
+            http,
+            headers: headers.map(|header| (header.key, header.value)).collect(),
+            metadata: fields
+                .into_iter()
+                .map(|(name, value)| (name, text(value)))
+                .collect(),
+            body: serde_json::from_str(&body).unwrap_or_default(),
+        }
+    }
+
+    pub(crate) fn is_allowed(&self) -> bool {
+        self.kind == "ok" && self.code == 0
+    }
+
+    /// Why it was refused.
+    pub(crate) fn reason(&self) -> &str {
+        self.metadata.get("reason").map_or("", String::as_str)
+    }
+
+    pub(crate) fn header(&self, name: &str) -> Option<&str> {
+        self.headers.get(name).map(String::as_str)
+    }
+
+    /// What Envoy puts in its access log of this answer.
+    pub(crate) fn logged(&self) -> Metadata {
+        let text = |text: &String| Value {
+            kind: Some(ValueKind::StringValue(text.clone())),
+        };
+        let fields = self.metadata.iter();
+        let ours = Struct {
+            fields: fields
+                .map(|(name, value)| (name.clone(), text(value)))
+                .collect(),
+        };
+        Metadata {
+            filter_metadata: HashMap::from([("envoy.filters.http.ext_authz".to_owned(), ours)]),
+            ..Metadata::default()
+        }
+    }
+}
+
+fn text(value: Value) -> String {
+    match value.kind {
+        Some(ValueKind::StringValue(text)) => text,
+        other => format!("{other:?}"),
+    }
+}
+
+// === entries ===
+
+/// An entry of that type on a request, with what its check was answered; `None` where no answer came.
+pub(crate) fn entry(
+    kind: AccessLogType,
+    request_id: &str,
+    answer: Option<&Answer>,
+) -> HttpAccessLogEntry {
+    let common = AccessLogCommon {
+        access_log_type: kind.into(),
+        metadata: answer.map(Answer::logged),
+        upstream_remote_address: answer.map(|_| Address::default()),
+        ..AccessLogCommon::default()
+    };
+    let request = HttpRequestProperties {
+        request_id: request_id.to_owned(),
+        path: "/live/news".to_owned(),
+        ..HttpRequestProperties::default()
+    };
+    HttpAccessLogEntry {
+        common_properties: Some(common),
+        request: Some(request),
+        ..HttpAccessLogEntry::default()
+    }
+}
+
+/// The end of a stream that was let in.
+pub(crate) fn end(request_id: &str, answer: &Answer) -> HttpAccessLogEntry {
+    entry(AccessLogType::DownstreamEnd, request_id, Some(answer))
+}
+
+/// The sign of life of a stream that was let in.
+pub(crate) fn periodic(request_id: &str, answer: &Answer) -> HttpAccessLogEntry {
+    entry(AccessLogType::DownstreamPeriodic, request_id, Some(answer))
+}
+
+/// The end of a request whose client left before the answer came.
+pub(crate) fn abandoned(user: &str, request_id: &str) -> HttpAccessLogEntry {
+    let mut entry = entry(AccessLogType::DownstreamEnd, request_id, None);
+    if let Some(request) = &mut entry.request {
+        let header = ("x-user-id".to_owned(), user.to_owned());
+        request.request_headers.extend([header]);
+    }
+    entry
+}
+
+/// A message with these entries.
+pub(crate) fn message(entries: Vec<HttpAccessLogEntry>) -> StreamAccessLogsMessage {
+    StreamAccessLogsMessage {
+        log_entries: Some(LogEntries::HttpLogs(HttpAccessLogEntries {
+            log_entry: entries,
+        })),
+        ..StreamAccessLogsMessage::default()
+    }
+}
+
+// === impl LogStream ===
+
+impl LogStream {
+    pub(crate) async fn open(address: SocketAddr) -> Self {
+        let socket = TcpStream::connect(address).await.expect("it listens");
+        let (mut client, connection) = h2::client::handshake(socket).await.expect("HTTP/2");
+        let mut driver = JoinSet::new();
+        driver.spawn(async move { drop(connection.await) });
+        let uri = format!(
+            "http://{address}/envoy.service.accesslog.v3.AccessLogService/StreamAccessLogs"
+        );
+        let request = http::Request::post(uri)
+            .header("content-type", "application/grpc")
+            .header("te", "trailers")
+            .body(())
+            .expect("a request");
+        let (answer, frames) = client.send_request(request, false).expect("a stream");
+        Self {
+            frames,
+            answer,
+            _connection: driver,
+        }
+    }
+
+    /// Sends entries as one message.
+    pub(crate) fn send(&mut self, entries: Vec<HttpAccessLogEntry>) {
+        self.send_bytes(&message(entries).encode_to_vec());
+    }
+
+    /// Sends bytes as one message, whatever they are.
+    pub(crate) fn send_bytes(&mut self, message: &[u8]) {
+        let length = u32::try_from(message.len()).expect("less than 4 GiB");
+        let mut frame = BytesMut::with_capacity(message.len() + 5);
+        frame.put_u8(0);
+        frame.put_u32(length);
+        frame.put_slice(message);
+        self.frames
+            .send_data(frame.freeze(), false)
+            .expect("the stream is open");
+    }
+
+    /// Ends the stream as a gateway that is asked to; the gRPC status that it gets.
+    pub(crate) async fn finish(mut self) -> i32 {
+        drop(self.frames.send_data(Bytes::new(), true));
+        self.ended().await
+    }
+
+    /// Resets the stream, as Envoy does when it has seen its end.
+    pub(crate) fn reset(mut self) -> JoinSet<()> {
+        self.frames.send_reset(h2::Reason::CANCEL);
+        self._connection
+    }
+
+    /// Waits for the other side to end the stream; the gRPC status that it says.
+    pub(crate) async fn ended(&mut self) -> i32 {
+        let ended = async {
+            let response = (&mut self.answer).await?;
+            if let Some(status) = response.headers().get("grpc-status") {
+                return Ok(status.clone());
+            }
+            let mut body = response.into_body();
+            while let Some(data) = body.data().await {
+                let _ = body.flow_control().release_capacity(data?.len());
+            }
+            let trailers = body.trailers().await?.unwrap_or_default();
+            Ok::<_, h2::Error>(trailers["grpc-status"].clone())
+        };
+        let status = ended.await.expect("the stream ends by its rules");
+        status
+            .to_str()
+            .ok()
+            .and_then(|text| text.parse().ok())
+            .expect("a status")
+    }
+}

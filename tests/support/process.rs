@@ -1,0 +1,123 @@
+//! Owns child processes: what they write is kept and shown if the test fails, and none outlives its test.
+
+use std::process::{ExitStatus, Stdio};
+use std::time::Duration;
+
+use tempfile::NamedTempFile;
+use tokio::process::{Child, Command};
+
+use crate::support::watch::{eventually, within};
+
+const TAIL_LINES: usize = 40;
+/// Longer than any process here takes to say what it has to say, or to end when it was asked to.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// A running process. Dropped, it is killed.
+#[derive(Debug)]
+pub(crate) struct Process {
+    name: &'static str,
+    child: Child,
+    output: NamedTempFile,
+}
+
+impl Process {
+    /// Starts `command`, both its outputs going to one file.
+    pub(crate) fn start(name: &'static str, mut command: Command) -> Self {
+        let output = NamedTempFile::with_prefix(format!("{name}-")).unwrap();
+        command
+            .stdin(Stdio::null())
+            .stdout(output.reopen_to_append())
+            .stderr(output.reopen_to_append())
+            .kill_on_drop(true);
+        let child = command
+            .spawn()
+            .unwrap_or_else(|error| panic!("failed to start {name} ({command:?}): {error}"));
+        Self {
+            name,
+            child,
+            output,
+        }
+    }
+
+    /// All that it has written so far.
+    pub(crate) fn output(&self) -> String {
+        let bytes = std::fs::read(self.output.path()).unwrap();
+        String::from_utf8_lossy(&bytes).into_owned()
+    }
+
+    /// Waits for something in its output.
+    pub(crate) async fn says<T>(&mut self, what: &str, find: impl Fn(&str) -> Option<T>) -> T {
+        eventually(PATIENCE, what, async || {
+            if let Ok(Some(status)) = self.child.try_wait() {
+                panic!("{} has ended ({status}) before: {what}", self.name);
+            }
+            find(&self.output())
+        })
+        .await
+    }
+
+    /// Sends a signal by its name, and doesn't wait for what it does.
+    pub(crate) async fn signal(&self, signal: &str) {
+        let pid = self.child.id().expect("it has not been waited for");
+        // The standard library can only kill.
+        let mut kill = Command::new("sh");
+        kill.args([
+            "-c",
+            "kill -s \"$1\" \"$2\"",
+            "sh",
+            signal,
+            &pid.to_string(),
+        ]);
+        let sent = kill.status().await.unwrap();
+        assert!(sent.success(), "failed to send {signal} to {}", self.name);
+    }
+
+    /// Kills it, and returns when it is gone.
+    pub(crate) async fn kill(&mut self) {
+        self.child.kill().await.unwrap();
+    }
+
+    /// Waits until it has ended by itself.
+    pub(crate) async fn ended(&mut self) -> ExitStatus {
+        let ended = within(PATIENCE, "a process ends", self.child.wait()).await;
+        ended.unwrap()
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            let text = self.output();
+            let skipped = text.lines().count().saturating_sub(TAIL_LINES);
+            let tail: String = text
+                .lines()
+                .skip(skipped)
+                .flat_map(|line| ["  | ", line, "\n"])
+                .collect();
+            eprintln!("the end of what {} wrote:\n{tail}", self.name);
+        }
+    }
+}
+
+/// A second handle on the file, so that the two outputs don't write over each other.
+trait ReopenToAppend {
+    fn reopen_to_append(&self) -> Stdio;
+}
+
+impl ReopenToAppend for NamedTempFile {
+    fn reopen_to_append(&self) -> Stdio {
+        let file = std::fs::OpenOptions::new().append(true).open(self.path());
+        file.unwrap().into()
+    }
+}
+
+/// A command that inherits the environment except what would be taken for settings of streamgate's.
+pub(crate) fn command(program: impl AsRef<std::ffi::OsStr>) -> Command {
+    let mut command = Command::new(program);
+    for (name, _) in std::env::vars_os() {
+        if name.to_string_lossy().starts_with("STREAMGATE_") {
+            command.env_remove(name);
+        }
+    }
+    command
+}
