@@ -37,8 +37,7 @@ end
 return 0";
 
 /// What is measured, and what it is measured with.
-struct Bench<'a> {
-    server: &'a RedisServer,
+struct Bench {
     store: RedisStore,
     link: MultiplexedConnection,
     /// Microseconds per call of each batch, by what was called.
@@ -71,14 +70,14 @@ fn facts() -> Facts {
     }
 }
 
-fn starting(key: SessionKey) -> Start {
+fn starting(key: &SessionKey) -> Start {
     Start {
         facts: facts(),
-        ..start(&key)
+        ..start(key)
     }
 }
 
-impl Bench<'_> {
+impl Bench {
     /// Microseconds that a call of a script has taken since the last look.
     async fn look(&mut self, what: &'static str) {
         let report: String = redis::cmd("INFO")
@@ -145,6 +144,67 @@ impl Bench<'_> {
         self.look(what).await;
     }
 
+    /// Starts the session of that number of each user.
+    async fn start(
+        &mut self,
+        what: &'static str,
+        users: &[usize],
+        is_uuid: bool,
+        session_of: impl Fn(usize) -> usize,
+    ) {
+        let session_of = &session_of;
+        self.act(what, users, async |store, user| {
+            let start = starting(&session(user, session_of(user), is_uuid));
+            let viewer = viewer(user);
+            let admission = store.admit(&viewer, &start, 3, &WhenFull::Refuse);
+            admission.await.unwrap();
+        })
+        .await;
+    }
+
+    /// Renews one session of each user.
+    async fn renew(&mut self, users: &[usize], is_uuid: bool) {
+        self.act("renew", users, async |store, user| {
+            let seen = Sighting {
+                facts: facts(),
+                ..sighting(&session(user, user % 3, is_uuid))
+            };
+            store.renew(&viewer(user), &seen, 3).await.unwrap();
+        })
+        .await;
+    }
+
+    /// Lists each user's sessions.
+    async fn list(&mut self, users: &[usize]) {
+        self.act("list", users, async |store, user| {
+            store.list(&viewer(user)).await.unwrap();
+        })
+        .await;
+    }
+
+    /// Releases one session of each user.
+    async fn release(&mut self, users: &[usize], is_uuid: bool) {
+        self.act("release", users, async |store, user| {
+            let (viewer, key) = (viewer(user), session(user, user % 3, is_uuid));
+            let released = store.release(&viewer, &key, Ending::Stream);
+            released.await.unwrap();
+        })
+        .await;
+    }
+
+    /// Says what was measured.
+    fn print(&mut self) {
+        let textbook = self.cost("textbook");
+        let names: Vec<&str> = self.times.keys().copied().collect();
+        for what in names {
+            let cost = self.cost(what);
+            println!(
+                "{what:>12}  {cost:6.2} us  {:5.2} of the textbook",
+                cost / textbook
+            );
+        }
+    }
+
     /// The time that a third of the batches stayed below: what it costs when nothing else gets in the way.
     fn cost(&mut self, what: &str) -> f64 {
         let times = self.times.get_mut(what).unwrap();
@@ -171,93 +231,26 @@ async fn measure_time(is_uuid: bool) {
     let store = server.store();
     store.ping().await.unwrap();
     let mut bench = Bench {
-        server: &server,
         store,
         link,
         times: BTreeMap::new(),
     };
     let numbers: Vec<usize> = (0..USERS).collect();
-    bench.look_away().await;
     for users in numbers.chunks(BATCH) {
         for third in 0..3 {
             bench.call("empty", &empty, users, third).await;
             bench.call("textbook", &textbook, users, third).await;
-            bench
-                .act("start", users, async |store, number| {
-                    let start = starting(session(number, third, is_uuid));
-                    store
-                        .admit(&viewer(number), &start, 3, &WhenFull::Refuse)
-                        .await
-                        .unwrap();
-                })
-                .await;
+            bench.start("start", users, is_uuid, |_| third).await;
         }
+        bench.renew(users, is_uuid).await;
         bench
-            .act("renew", users, async |store, number| {
-                let seen = Sighting {
-                    facts: facts(),
-                    ..sighting(&session(number, number % 3, is_uuid))
-                };
-                store.renew(&viewer(number), &seen, 3).await.unwrap();
-            })
+            .start("start again", users, is_uuid, |user| user % 3)
             .await;
-        bench
-            .act("start again", users, async |store, number| {
-                let start = starting(session(number, number % 3, is_uuid));
-                store
-                    .admit(&viewer(number), &start, 3, &WhenFull::Refuse)
-                    .await
-                    .unwrap();
-            })
-            .await;
-        bench
-            .act("refused", users, async |store, number| {
-                let start = starting(session(number, 9, is_uuid));
-                store
-                    .admit(&viewer(number), &start, 3, &WhenFull::Refuse)
-                    .await
-                    .unwrap();
-            })
-            .await;
-        bench
-            .act("list", users, async |store, number| {
-                store.list(&viewer(number)).await.unwrap();
-            })
-            .await;
-        bench
-            .act("release", users, async |store, number| {
-                let key = session(number, number % 3, is_uuid);
-                store
-                    .release(&viewer(number), &key, Ending::Stream)
-                    .await
-                    .unwrap();
-            })
-            .await;
+        bench.start("refused", users, is_uuid, |_| 9).await;
+        bench.list(users).await;
+        bench.release(users, is_uuid).await;
     }
-    let textbook = bench.cost("textbook");
-    for what in [
-        "empty",
-        "textbook",
-        "start",
-        "start again",
-        "refused",
-        "renew",
-        "release",
-        "list",
-    ] {
-        let cost = bench.cost(what);
-        println!(
-            "{what:>12}  {cost:6.2} us  {:5.2} of the textbook",
-            cost / textbook
-        );
-    }
-}
-
-impl Bench<'_> {
-    /// Forgets what was called so far.
-    async fn look_away(&mut self) {
-        let _: () = self.server.run(&["CONFIG", "RESETSTAT"]);
-    }
+    bench.print();
 }
 
 async fn measure_bytes(is_uuid: bool) {
@@ -281,7 +274,7 @@ async fn measure_bytes(is_uuid: bool) {
         .for_each_concurrent(CALLS_AT_ONCE, |(number, index)| {
             let store = &store;
             async move {
-                let start = starting(session(number, index, is_uuid));
+                let start = starting(&session(number, index, is_uuid));
                 store
                     .admit(&viewer(number), &start, 3, &WhenFull::Refuse)
                     .await

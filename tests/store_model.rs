@@ -38,8 +38,8 @@ enum Step {
     Bury(u32),
     /// Sets the clock on.
     Wait(Duration),
-    /// Sets the clock back.
-    StepBack(Duration),
+    /// Sets the clock back: it has been stepped.
+    GoBack(Duration),
 }
 
 /// The names of sessions; two of them are kept in a form of their own.
@@ -146,7 +146,7 @@ fn steps() -> impl Strategy<Value = Step> {
         4 => release,
         1 => (1..70_u32).prop_map(Step::Bury),
         4 => spans().prop_map(Step::Wait),
-        1 => spans().prop_map(Step::StepBack),
+        1 => spans().prop_map(Step::GoBack),
     ]
 }
 
@@ -173,7 +173,7 @@ impl Trial<'_> {
                 self.release_all(strangers, Ending::Stream).await;
             }
             Step::Wait(span) => self.clock.advance(*span),
-            Step::StepBack(span) => {
+            Step::GoBack(span) => {
                 let span = u64::try_from(span.as_millis()).unwrap();
                 let now = self.clock.now().as_millis() - span;
                 self.clock.set(Timestamp::from_millis(now));

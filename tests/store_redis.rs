@@ -8,6 +8,8 @@ use std::time::Duration;
 use futures_util::StreamExt;
 use futures_util::future::join_all;
 use futures_util::stream;
+use rand::rngs::StdRng;
+use rand::{Rng, SeedableRng};
 use streamgate::clock::{ManualClock, Stopwatch};
 use streamgate::session::{
     Admission, Admitted, ContentId, DeviceId, Ending, Entry, Facts, Kind, Refusal, Released,
@@ -481,6 +483,64 @@ async fn what_others_wrote_at_our_key_is_not_understood_and_not_touched() {
         is_started(&admit(&store, "bob", "a").await),
         "others are not concerned"
     );
+}
+
+#[tokio::test]
+async fn whatever_is_at_our_key_no_script_hangs_and_nothing_panics() {
+    let server = RedisServer::start();
+    let store = server.store();
+    let own = RedisSettings {
+        key_prefix: "own".to_owned(),
+        ..server.settings()
+    };
+    let own = RedisStore::open(own).unwrap();
+    for id in ["a", "b", "c"] {
+        assert!(is_started(&admit(&own, "alice", id).await));
+    }
+    own.release(&user("alice"), &playback("a"), Ending::Operator)
+        .await
+        .unwrap();
+    let roster: Vec<u8> = server.run(&["GET", "own:{alice}"]);
+    let mut random = StdRng::seed_from_u64(1);
+    for round in 0..1500 {
+        let mut bytes = roster.clone();
+        for _ in 0..random.random_range(1..8) {
+            let at = random.random_range(0..bytes.len());
+            bytes[at] = random.random();
+        }
+        bytes.truncate(bytes.len() - random.random_range(0..bytes.len()) * (round % 2));
+        server.query::<()>(
+            redis::cmd("SET")
+                .arg("streamgate:{alice}")
+                .arg(&bytes)
+                .arg("PX")
+                .arg(60_000),
+        );
+        let (alice, a) = (user("alice"), playback("a"));
+        let start = Start {
+            facts: heavy("a").facts,
+            ..start(&playback("d"))
+        };
+        let failures = [
+            store.list(&alice).await.err(),
+            store.renew(&alice, &sighting(&a), 3).await.err(),
+            store
+                .admit(&alice, &start, 2, &WhenFull::DisplaceIdlest)
+                .await
+                .err(),
+            store
+                .release(&alice, &playback("b"), Ending::Stream)
+                .await
+                .err(),
+            store.list(&alice).await.err(),
+        ];
+        for failure in failures.into_iter().flatten() {
+            assert!(
+                matches!(failure, StoreError::Protocol(_)),
+                "{failure:?} at {bytes:?}"
+            );
+        }
+    }
 }
 
 /// A start about which much is known, so that it takes memory.

@@ -136,17 +136,17 @@ impl RedisServer {
         format!("redis://{user}:{password}@127.0.0.1:{}", self.port)
     }
 
+    /// Runs a command of words on a connection of its own.
+    pub(crate) fn run<T: FromRedisValue>(&self, words: &[&str]) -> T {
+        let (name, arguments) = words.split_first().unwrap();
+        self.query(redis::cmd(name).arg(arguments))
+    }
+
     /// Runs a command on a connection of its own.
-    pub(crate) fn run<T: FromRedisValue>(&self, command: &[&str]) -> T {
-        let mut connection = redis::Client::open(self.url())
-            .unwrap()
-            .get_connection()
-            .unwrap();
-        let (name, arguments) = command.split_first().unwrap();
-        redis::cmd(name)
-            .arg(arguments)
-            .query(&mut connection)
-            .unwrap()
+    pub(crate) fn query<T: FromRedisValue>(&self, command: &redis::Cmd) -> T {
+        let client = redis::Client::open(self.url()).unwrap();
+        let mut connection = client.get_connection().unwrap();
+        command.query(&mut connection).unwrap()
     }
 
     /// A store on it with patience enough for a busy machine.

@@ -306,3 +306,136 @@ fn parse_name<T, E>(
     let text = std::str::from_utf8(bytes).map_err(|_| Malformed("name"))?;
     parse(text).map_err(|_| Malformed("name"))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::session::MAX_ID_BYTES;
+
+    fn key(kind: Kind, id: &str) -> SessionKey {
+        let id = SessionId::parse(id).unwrap();
+        SessionKey { kind, id }
+    }
+
+    /// A record as the scripts make it from what is encoded here.
+    fn record(expires: u64, renewed: u64, started: u64, key: &[u8], rest: &[u8]) -> Vec<u8> {
+        let time = |millis: u64| millis.to_be_bytes()[2..].to_vec();
+        let body = [&time(expires), &time(renewed), key, &time(started), rest].concat();
+        let length = u16::try_from(body.len() + 2).unwrap();
+        [&length.to_be_bytes()[..], &body].concat()
+    }
+
+    #[test]
+    fn a_key_has_one_form_and_it_can_be_read_back() {
+        let long = "x".repeat(MAX_ID_BYTES);
+        for (id, length) in [
+            ("a", 3),
+            (&long, 258),
+            ("0188f1a2-4b6c-7d8e-9f00-112233445566", 18),
+            ("ffffffff-ffff-ffff-ffff-ffffffffffff", 18),
+            ("0188F1A2-4B6C-7D8E-9F00-112233445566", 38),
+            ("+188f1a2-4b6c-7d8e-9f00-112233445566", 38),
+            ("0188f1a24b6c-7d8e-9f00-1122-33445566", 38),
+            ("------------------------------------", 38),
+        ] {
+            for kind in Kind::ALL {
+                let key = key(kind, id);
+                let encoded = encode_key(&key);
+                assert_eq!(encoded.len(), length, "{id}");
+                let mut reader = Reader(&encoded);
+                assert_eq!(reader.key(), Ok(key));
+                assert_eq!(reader.end(), Ok(()));
+            }
+        }
+    }
+
+    #[test]
+    fn a_session_is_read_as_it_was_written() {
+        let key = key(Kind::Request, "a");
+        let facts = Facts {
+            device: DeviceId::parse("tv").ok(),
+            content: ContentId::parse("film").ok(),
+            door: Some(Door::AccessLog),
+            position_seconds: Some(7),
+        };
+        for (facts, ticket) in [
+            (Facts::default(), None),
+            (Facts::default(), Ticket::new(u32::MAX)),
+            (facts.clone(), None),
+            (facts, Ticket::new(1)),
+        ] {
+            let rest = encode_rest(&facts, ticket);
+            let millis = Timestamp::from_millis;
+            for (renewed, renewed_at, ticket) in [(0, 5, ticket), (6, 6, None)] {
+                let bytes = record(9, renewed, 5, &encode_key(&key), &rest);
+                let session = Session {
+                    key: key.clone(),
+                    facts: facts.clone(),
+                    started_at: millis(5),
+                    renewed_at: millis(renewed_at),
+                    expires_at: millis(9),
+                    ticket,
+                };
+                assert_eq!(decode_sessions(&bytes), Ok(vec![session]));
+            }
+        }
+    }
+
+    #[test]
+    fn what_a_later_version_knows_is_skipped() {
+        let mut rest = encode_rest(&Facts::default(), None);
+        rest.extend(encode_entry(99, b"news"));
+        rest.extend(encode_entry(CONTENT, b"film"));
+        let bytes = record(9, 0, 5, &encode_key(&key(Kind::Video, "a")), &rest);
+        let sessions = decode_sessions(&bytes).unwrap();
+        assert_eq!(sessions[0].facts.content, ContentId::parse("film").ok());
+    }
+
+    #[test]
+    fn a_cause_is_read_with_whoever_took_the_slot() {
+        let by = key(Kind::Playback, "b");
+        let displaced = [&[2][..], &encode_key(&by)].concat();
+        for (bytes, cause) in [
+            (&[1][..], Ok(EndCause::Released)),
+            (&displaced, Ok(EndCause::Displaced { by })),
+            (&[3], Ok(EndCause::Operator)),
+            (&[0], Err(Malformed("cause"))),
+            (&[1, 1], Err(Malformed("length"))),
+            (&[2], Err(Malformed("length"))),
+            (&[], Err(Malformed("length"))),
+        ] {
+            assert_eq!(decode_cause(bytes), cause, "{bytes:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_not_ours_is_malformed_wherever_it_is_cut_or_changed() {
+        assert_eq!(decode_roster(&[]), Ok(Contents::default()));
+        let facts = Facts {
+            position_seconds: Some(7),
+            ..Facts::default()
+        };
+        let rest = encode_rest(&facts, None);
+        let session = record(9, 0, 5, &encode_key(&key(Kind::Video, "a")), &rest);
+        let head = [&[VERSION, 0, 1, 0][..], &[0; 18]].concat();
+        let roster = [head, session].concat();
+        assert_eq!(decode_roster(&roster).unwrap().sessions.len(), 1);
+        for length in 1..roster.len() {
+            assert!(decode_roster(&roster[..length]).is_err(), "{length} bytes");
+        }
+        assert!(decode_roster(&[&roster[..], b"x"].concat()).is_err());
+        for (at, byte) in [
+            (0, 128),
+            (3, 1),
+            (36, 9),
+            (36, 17),
+            (38, 0),
+            (38, 255),
+            (47, 9),
+        ] {
+            let mut changed = roster.clone();
+            changed[at] = byte;
+            assert!(decode_roster(&changed).is_err(), "{byte} at {at}");
+        }
+    }
+}

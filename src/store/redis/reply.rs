@@ -124,3 +124,89 @@ fn unexpected(answer: &Value) -> StoreError {
     };
     StoreError::Protocol(format!("the script answered {what}"))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn bytes(text: &[u8]) -> Value {
+        Value::BulkString(text.to_vec())
+    }
+
+    #[test]
+    fn an_answer_that_no_script_gives_is_an_error_and_never_a_default() {
+        for answer in [
+            Value::Nil,
+            Value::Okay,
+            Value::Array(Vec::new()),
+            Value::Int(-1),
+            bytes(b""),
+            bytes(b"?"),
+            bytes(b"S"),
+            bytes(b"R123456"),
+            bytes(b"F12345"),
+            bytes(b"F123456x"),
+            bytes(b"E"),
+            bytes(b"E\x09"),
+            bytes(b"Nx"),
+            bytes(b"P12345"),
+            bytes(b"P1234567"),
+            bytes(b"Cx"),
+            bytes(b"G"),
+            bytes(b"Gx"),
+            bytes(b"Ax"),
+            bytes(b"Kx"),
+        ] {
+            let failures = [
+                admission(&answer, 3).err(),
+                renewal(&answer).err(),
+                released(&answer).err(),
+            ];
+            for failure in failures {
+                assert!(
+                    matches!(failure, Some(StoreError::Protocol(_))),
+                    "{answer:?}: {failure:?}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn a_listing_is_the_time_and_a_roster_or_nothing() {
+        let taken_at = Timestamp::from_millis(258);
+        let sessions = Vec::new();
+        assert_eq!(
+            listing(&bytes(&[0, 0, 0, 0, 1, 2])),
+            Ok(Listing { sessions, taken_at })
+        );
+        for answer in [Value::Nil, bytes(b"12345"), bytes(b"123456x")] {
+            let failure = listing(&answer);
+            assert!(
+                matches!(failure, Err(StoreError::Protocol(_))),
+                "{answer:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_letter_that_another_script_gives_is_none_of_this_ones() {
+        for (letter, is_admission, is_renewal, is_released) in [
+            (b"N", true, false, true),
+            (b"C", false, true, false),
+            (b"A", false, false, true),
+            (b"K", false, false, true),
+        ] {
+            let answer = bytes(letter);
+            assert_eq!(admission(&answer, 3).is_ok(), is_admission, "{letter:?}");
+            assert_eq!(renewal(&answer).is_ok(), is_renewal, "{letter:?}");
+            assert_eq!(released(&answer).is_ok(), is_released, "{letter:?}");
+        }
+    }
+
+    #[test]
+    fn a_number_is_a_renewal() {
+        let expires_at = Timestamp::from_millis(1_700_000_000_000);
+        let answer = Value::Int(1_700_000_000_000);
+        assert_eq!(renewal(&answer), Ok(Renewal::Renewed { expires_at }));
+    }
+}

@@ -66,7 +66,8 @@ else
       end
       if when_full ~= 3 or name == named then
         if kind % 16 ~= 1 then
-          candidates[#candidates + 1] = { since = when_full == 1 and started or renewed, order = order, key = name, at = at, bytes = length }
+          local since = when_full == 1 and started or renewed
+          candidates[#candidates + 1] = { since = since, order = order, key = name, at = at, bytes = length }
         elseif when_full == 3 then
           answer = 'N'
         end
@@ -91,7 +92,7 @@ else
         burials[2 * index - 1], burials[2 * index] = session.key, '\2' .. key
       end
       at = 23
-      while at < tombs do
+      for _ = 1, seats do
         local length = unpack('>I2', roster, at)
         if not leaving[at] then
           staying[#staying + 1] = sub(roster, at, at + length - 1)

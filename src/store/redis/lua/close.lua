@@ -6,7 +6,7 @@
 if patch then
   if not changed and expires <= kept then
     local written = redis.pcall('SETRANGE', KEYS[1], seat + 1, patch)
-    if type(written) == 'table' then
+    if written ~= #roster then
       if not string.find(written.err, 'OOM command not allowed', 1, true) then
         return written
       end

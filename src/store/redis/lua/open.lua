@@ -35,6 +35,7 @@ end
 -- A key that expires later than one can that is written now was written by a clock that has since stepped back.
 local changed = false
 local seat, expires, bytes, tombs
+local passes = 0
 repeat
   seat, tombs = nil, 23
   local stale = kept > now + KEEP or (graves > 0 and (first <= now or last > now + MEMORY))
@@ -51,6 +52,11 @@ repeat
   end
 
   if stale then
+    passes = passes + 1
+    if passes > 2 then
+      -- It has been put right and is not: these are no records of ours.
+      return redis.error_reply('FOREIGN what is at this key is no roster')
+    end
     -- Drops what has expired, and cuts what ends further ahead than anything may, or lies ahead and should be past.
     local records, at, sitting, buried = {}, 23, 0, 0
     first, last = 2 ^ 48 - 1, 0

@@ -12,7 +12,9 @@
 if grave then
   answer = 'E' .. cause
 elseif seat then
-  expires = math.max(expires, now + lease)
+  if expires < now + lease then
+    expires = now + lease
+  end
   patch = pack('>I6I6', expires, now)
   answer = expires
 else
