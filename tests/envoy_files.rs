@@ -186,13 +186,21 @@ fn the_demo_tells_streamgate_what_envoy_yaml_tells_it() {
     let shipped = read("envoy/envoy.yaml");
     let demo = read("deploy/demo/envoy.yaml.in");
     for path in ["/access_log", "/access_log_options"] {
-        let manager = |file| at(file, CONNECTION_MANAGER).pointer(path).expect("a setting").clone();
+        let manager = |file| {
+            at(file, CONNECTION_MANAGER)
+                .pointer(path)
+                .expect("a setting")
+                .clone()
+        };
         assert_eq!(manager(&demo), manager(&shipped), "{path}");
     }
     for (name, demo, shipped) in ["streamgate", "streamgate_access_log"].map(|name| {
         let cluster = |file| {
             let clusters = at(file, CLUSTERS).as_array().expect("a list").iter();
-            let found = clusters.filter(|cluster| cluster["name"] == name).next().expect("a cluster");
+            let found = clusters
+                .filter(|cluster| cluster["name"] == name)
+                .next()
+                .expect("a cluster");
             without_keys(found, &["load_assignment"])
         };
         (name, cluster(&demo), cluster(&shipped))

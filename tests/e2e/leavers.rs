@@ -39,7 +39,7 @@ async fn ask_and_leave(gateway: std::net::SocketAddr, number: usize) {
     let viewers = Viewers::of(gateway);
     let user = format!("user-{number}");
     let leaving = Duration::from_micros(rand::random_range(0..8000));
-    if number % 3 == 0 {
+    if number.is_multiple_of(3) {
         // Dropped before its answer has come, it is reset.
         let _ = tokio::time::timeout(leaving, viewers.http2(&user, "/live/1").send()).await;
         return;
