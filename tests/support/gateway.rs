@@ -62,13 +62,7 @@ pub(crate) struct Setup(pub(crate) Value);
 impl Setup {
     /// The demo's, which believes the `x-user-id` that a client sends.
     pub(crate) fn demo(streamgates: &[SocketAddr], backend: SocketAddr) -> Self {
-        let template = concat!(env!("CARGO_MANIFEST_DIR"), "/deploy/demo/envoy.yaml.in");
-        let mut text = std::fs::read_to_string(template).unwrap();
-        for port in ["GATEWAY_PORT", "GRPC_PORT", "BACKEND_PORT", "ADMIN_PORT"] {
-            text = text.replace(&format!("${{{port}}}"), "0");
-        }
-        let config = serde_saphyr::from_str(&text).unwrap();
-        Self(config)
+        Self::file("deploy/demo/envoy.yaml.in")
             .streamgates(streamgates)
             .cluster("backend", &[backend])
     }
