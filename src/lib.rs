@@ -72,3 +72,10 @@ pub mod lifecycle;
 pub mod app;
 
 pub mod cli;
+
+// The store that fails as told is shared with the integration tests, which know this crate by its name.
+#[cfg(test)]
+extern crate self as streamgate;
+#[cfg(test)]
+#[path = "../tests/support/faulty_store.rs"]
+mod faulty_store;

@@ -1,5 +1,6 @@
 //! The `ext_authz` door over real gRPC: who is let in, what a refusal says, and what a call that nobody waits for leaves behind.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use envoy_types::pb::envoy::service::auth::v3::CheckRequest;
@@ -273,7 +274,8 @@ async fn the_session_of_a_retried_check_survives_the_undoing_of_the_first() {
 
 #[tokio::test]
 async fn a_start_whose_outcome_is_unknown_leaves_no_ghost() {
-    let store = FaultyStore::new();
+    // The clock stands still: no lease runs out.
+    let store = FaultyStore::at(Arc::new(ManualClock::default()));
     let app = TestApp::plan().store(store.clone()).start().await;
     let gateway = app.gateway().await;
     for check in [Check::of("anna", "r1"), Check::of_playback("anna", "p1")] {
@@ -292,7 +294,8 @@ async fn a_start_whose_outcome_is_unknown_leaves_no_ghost() {
 
 #[tokio::test]
 async fn two_starts_of_one_session_with_unknown_outcomes_leave_no_ghost() {
-    let store = FaultyStore::new();
+    // The clock stands still: no lease runs out.
+    let store = FaultyStore::at(Arc::new(ManualClock::default()));
     let app = TestApp::plan().store(store.clone()).start().await;
     let gateway = app.gateway().await;
     // The first takes place and its answer is lost; the second, its retry, is lost altogether, before the first could be undone.
@@ -343,7 +346,7 @@ async fn an_outage_is_an_error_that_envoy_does_not_let_through() {
 
 #[tokio::test]
 async fn a_lease_that_runs_out_frees_its_slot() {
-    let clock = std::sync::Arc::new(ManualClock::at(Timestamp::from_millis(1_000_000)));
+    let clock = Arc::new(ManualClock::at(Timestamp::from_millis(1_000_000)));
     let store = FaultyStore::at(clock.clone());
     let app = TestApp::plan().limit(1).store(store).start().await;
     let gateway = app.gateway().await;

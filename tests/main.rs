@@ -23,3 +23,5 @@ mod store_contract;
 mod store_model;
 // What is Redis's own: outages, deadlines, a full server, foreign data.
 mod store_redis;
+// What Redis costs; a measurement, run by hand.
+mod store_cost;

@@ -1,16 +1,17 @@
 //! What is Redis's own: where things are kept, what happens when it is away, slow, full, or not ours.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use futures_util::StreamExt;
 use futures_util::future::join_all;
 use futures_util::stream;
-use streamgate::clock::Stopwatch;
+use streamgate::clock::{ManualClock, Stopwatch};
 use streamgate::session::{
     Admission, Admitted, ContentId, DeviceId, Ending, Entry, Facts, Kind, Refusal, Released,
-    Renewal, Start, WhenFull,
+    Renewal, Start, Timestamp, WhenFull,
 };
 use streamgate::store::redis::{RedisSettings, RedisStore};
 use streamgate::store::{Store, StoreError};
@@ -142,16 +143,22 @@ async fn every_key_expires_and_an_empty_roster_leaves_none() {
 #[tokio::test]
 async fn a_key_outlives_every_renewal() {
     let server = RedisServer::start();
-    let store = server.store();
+    let clock = Arc::new(ManualClock::at(Timestamp::from_millis(1_700_000_000_000)));
+    let store = server.store().with_clock(clock.clone());
     assert!(is_started(&admit(&store, "alice", "a").await));
-    for _ in 0..5 {
-        // As if more than two leases had passed: the key is about to expire, and the roster knows nothing of it.
-        let renewal = store
-            .renew(&user("alice"), &sighting(&playback("a")), 3)
-            .await;
+    for _ in 0..30 {
+        // The roster's clock is set on; so that the key's life runs on with it, as much of that is taken away.
+        let passed = Duration::from_secs(7);
+        clock.advance(passed);
+        let left: u64 = server.run(&["PTTL", "streamgate:{alice}"]);
+        let left = Duration::from_millis(left).checked_sub(passed).unwrap();
+        let left = left.as_millis().to_string();
+        server.run::<i64>(&["PEXPIRE", "streamgate:{alice}", &left]);
+        let seen = sighting(&playback("a"));
+        let renewal = store.renew(&user("alice"), &seen, 3).await;
         assert!(matches!(renewal, Ok(Renewal::Renewed { .. })));
-        let left: i64 = server.run(&["PTTL", "streamgate:{alice}"]);
-        assert!(left > 30_000, "{left} ms left");
+        let left: u64 = server.run(&["PTTL", "streamgate:{alice}"]);
+        assert!(left > 29_000, "{left} ms left for a lease of {LEASE:?}");
     }
 }
 

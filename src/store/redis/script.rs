@@ -36,11 +36,10 @@ impl Scripts {
         let terms = preamble(terms);
         let make = |parts: &[&str]| Script::new(parts.concat());
         let (open, close) = (include_str!("lua/open.lua"), include_str!("lua/close.lua"));
-        let bury = include_str!("lua/bury.lua");
         Self {
-            admit: make(&[&terms, open, bury, include_str!("lua/admit.lua"), close]),
+            admit: make(&[&terms, open, include_str!("lua/admit.lua"), close]),
             renew: make(&[&terms, open, include_str!("lua/renew.lua"), close]),
-            release: make(&[&terms, open, bury, include_str!("lua/release.lua"), close]),
+            release: make(&[&terms, open, include_str!("lua/release.lua"), close]),
             list: make(&[include_str!("lua/list.lua")]),
         }
     }
@@ -106,7 +105,7 @@ impl fmt::Debug for Script {
 fn preamble(terms: &Terms) -> String {
     let (longest, memory) = (millis(terms.longest_lease), millis(terms.memory));
     let keep = 2 * longest.max(memory).max(1);
-    format!("local LONGEST, MEMORY, KEEP = {longest}, {memory}, '{keep}'\n")
+    format!("local LONGEST, MEMORY, KEEP, KEEP_TEXT = {longest}, {memory}, {keep}, '{keep}'\n")
 }
 
 /// A span in milliseconds, and no longer than what a record has room for: some two thousand years.

@@ -17,8 +17,7 @@ if grave then
   if string.byte(cause) ~= 1 then
     -- Who has been displaced and keeps asking stays displaced.
     last = now + MEMORY
-    roster = sub(roster, 1, grave + 1) .. pack('>I6', last) .. sub(roster, grave + 8)
-    changed = true
+    front, middle = sub(roster, 23, grave + 1) .. pack('>I6', last), sub(roster, grave + 8)
   end
   answer = 'E' .. cause
 elseif seat then
@@ -84,10 +83,12 @@ else
         return a.since < b.since or (a.since == b.since and a.order < b.order)
       end)
       local leaving, records, staying = {}, {}, {}
+      burials = {}
       for index = 1, excess do
         local session = candidates[index]
         leaving[session.at] = true
         records[index] = sub(roster, session.at, session.at + session.bytes - 1)
+        burials[2 * index - 1], burials[2 * index] = session.key, '\2' .. key
       end
       at = 23
       while at < tombs do
@@ -100,18 +101,14 @@ else
       displaced = table.concat(records)
       roster = sub(roster, 1, 22) .. table.concat(staying) .. sub(roster, tombs)
       seats, tombs = seats - excess, tombs - #displaced
-      for index = 1, excess do
-        bury(candidates[index].key, '\2' .. key)
-      end
     end
   end
 
   if not answer then
     expires = now + lease
-    roster = sub(roster, 1, tombs - 1)
-      .. pack('>I2I6I6', 20 + #key + #rest, expires, 0) .. key .. pack('>I6', now) .. rest
-      .. sub(roster, tombs)
-    seats, changed, grows = seats + 1, true, true
+    front = sub(roster, 23, tombs - 1)
+    middle = pack('>I2I6I6', 20 + #key + #rest, expires, 0) .. key .. pack('>I6', now) .. rest .. sub(roster, tombs)
+    seats, grows = seats + 1, true
     answer = pack('>c1I6I6I2', 'S', now, expires, seats) .. displaced
   end
 end

@@ -3,8 +3,8 @@
 -- KEYS[1]  the user's roster
 -- ARGV[1]  the question, packed: u48 now, u48 lease, u16 bytes of the key, the session's key; `more` is where the rest begins.
 --          Times are in milliseconds, all integers big-endian. A `now` of 0 asks Redis's own clock; tests alone give another.
--- Put before this when the script is loaded: LONGEST, the longest lease; MEMORY, how long an end is remembered; and KEEP, for
--- how long a key is kept after it was written, longer than either, and a text since that is what commands take.
+-- Put before this when the script is loaded: LONGEST, the longest lease; MEMORY, how long an end is remembered; KEEP, for how long
+-- a key is kept after it was written, longer than either; and KEEP_TEXT, the same as commands want it.
 --
 -- A roster is one string:
 --   head        u8 version, u16 number of sessions, u8 number of tombstones, u48 when the key expires at the earliest,
@@ -18,7 +18,7 @@
 -- record.rs makes and reads all this; here records are compared, cut and moved. Numbers are kept few and calls fewer: they are what
 -- a script costs. `now` may have a fraction; what is packed has none.
 
-local call, find, pack, sub, unpack = redis.call, string.find, struct.pack, string.sub, struct.unpack
+local call, pack, sub, unpack = redis.call, struct.pack, string.sub, struct.unpack
 local now, lease, key, more = unpack('>I6I6I2c0', ARGV[1])
 if now == 0 then
   local time = call('TIME')
@@ -81,7 +81,7 @@ until not stale
 
 -- `grave` is where the session's tombstone begins, `cause` is what that says. No session has both.
 local grave, cause
-if graves > 0 and find(roster, key, tombs + 8, true) then
+if graves > 0 and string.find(roster, key, tombs + 8, true) then
   local at = tombs
   for _ = 1, graves do
     local length = unpack('>I2', roster, at)
@@ -93,6 +93,9 @@ if graves > 0 and find(roster, key, tombs + 8, true) then
   end
 end
 
+-- What the operation leaves for close.lua.
 local answer -- what the script returns
-local patch -- the renewed session's times, packed, if all that changes is those
+local patch -- if only the session at `seat` is renewed: its times, packed
+local front, middle = nil, '' -- what the roster is to hold instead of what it holds, in two parts; nil if it is to stay as it is
+local burials -- keys and causes in turn: the ends that are to be remembered, of which there are no tombstones yet
 local grows = false -- whether a full Redis may refuse to write this

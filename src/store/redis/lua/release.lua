@@ -26,13 +26,12 @@ else
       answer = 'K'
     else
       answer = 'G' .. record
-      roster = sub(roster, 1, seat - 1) .. sub(roster, seat + bytes)
-      seats, tombs, changed = seats - 1, tombs - bytes, true
+      front, middle, seats = sub(roster, 23, seat - 1), sub(roster, seat + bytes), seats - 1
     end
   end
   if (who == 1 and kind ~= 3) or (who == 2 and kind == 2) then
-    bury(key, '\1')
+    burials = { key, '\1' }
   elseif who == 3 then
-    bury(key, '\3')
+    burials = { key, '\3' }
   end
 end

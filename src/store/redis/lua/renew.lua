@@ -21,10 +21,9 @@ else
     answer = 'C'
   else
     expires = now + lease
-    roster = sub(roster, 1, tombs - 1)
-      .. pack('>I2I6I6', 20 + #key + #rest, expires, now) .. key .. pack('>I6', math.min(started, now)) .. rest
-      .. sub(roster, tombs)
-    seats, changed = seats + 1, true
+    front = sub(roster, 23, tombs - 1) .. pack('>I2I6I6', 20 + #key + #rest, expires, now) .. key
+      .. pack('>I6', math.min(started, now)) .. rest
+    middle, seats = sub(roster, tombs), seats + 1
     answer = pack('>c1I6', 'P', expires)
   end
 end

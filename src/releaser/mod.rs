@@ -2,10 +2,12 @@
 //!
 //! [`Releaser`] is the handle, [`Delivery`] the worker. Between them lies a bounded map with the *last state* of each session, a
 //! release winning over a renewal: a hundred entries of one stream cost one call. What fails is tried again until its lease would
-//! have run out anyway; what had to be given up is counted. Leases are the safety net for all of it.
+//! have run out anyway, and holds nothing else up; what had to be given up is counted. Leases are the safety net for all of it.
 
-use std::collections::HashMap;
-use std::collections::hash_map::Entry;
+mod queue;
+#[cfg(test)]
+mod tests;
+
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -20,12 +22,10 @@ use crate::ledger::{Ledger, Outage};
 use crate::session::{Ending, SessionKey, Sighting, Terms, Ticket, UserId};
 use crate::telemetry::Metrics;
 use crate::telemetry::metrics::{DropReason, EntryOutcome, ReleaseCause};
+use queue::{Pending, Queue};
 
 /// How many sessions' states are kept at most. Renewals get three quarters of it, so that releases find room for longer.
 const CAPACITY: usize = 200_000;
-
-/// How many are delivered at a time. The connection pipelines them.
-const BATCH: usize = 256;
 
 /// The pauses after a delivery that failed, from the first to the longest.
 const BACKOFF: std::ops::RangeInclusive<Duration> =
@@ -59,33 +59,12 @@ impl Notice {
             Self::Undo(..) | Self::Release(_) => EntryOutcome::Release,
         }
     }
-
-    /// Which of two notices about one session stands. A sign of life makes an undo void; an end beats both.
-    const fn rank(&self) -> u8 {
-        match self {
-            Self::Undo(..) => 0,
-            Self::Renew(_) => 1,
-            Self::Release(_) => 2,
-        }
-    }
 }
-
-/// A notice that waits.
-#[derive(Debug)]
-struct Pending {
-    /// What it says.
-    notice: Notice,
-    /// Since when it waits.
-    since: Stopwatch,
-}
-
-/// The notices that wait, the last of each session.
-type Queue = HashMap<(UserId, SessionKey), Pending>;
 
 /// What handle and worker share.
 #[derive(Debug)]
 struct Shared {
-    /// The notices that wait. A std mutex: held for a moment, never across an `.await`.
+    /// The notices. A std mutex: held for a moment, never across an `.await`.
     queue: Mutex<Queue>,
     /// Wakes the worker.
     arrived: Notify,
@@ -147,17 +126,24 @@ fn with_capacity(
 impl Releaser {
     /// Takes a notice of that user's. Whoever submits it needn't wait: it is delivered, superseded by a later one, or counted as dropped.
     pub fn submit(&self, user: UserId, notice: Notice) {
+        let shared = &self.0;
+        let room = match notice {
+            Notice::Renew(_) | Notice::Undo(..) => shared.capacity / 4 * 3,
+            Notice::Release(_) => shared.capacity,
+        };
         let pending = Pending {
             notice,
             since: Stopwatch::start(),
         };
-        let pending_now = {
-            let mut queue = self.0.queue();
-            self.0.put(&mut queue, user, pending);
-            queue.len()
+        let (taken, waiting) = {
+            let mut queue = shared.queue();
+            (queue.put(user, pending, room), queue.len())
         };
-        self.0.metrics.releaser_pending(pending_now);
-        self.0.arrived.notify_one();
+        if !taken {
+            shared.metrics.releaser_dropped(DropReason::QueueFull);
+        }
+        shared.metrics.releaser_pending(waiting);
+        shared.arrived.notify_one();
     }
 
     /// Says that no more will come.
@@ -169,51 +155,9 @@ impl Releaser {
 // === impl Shared ===
 
 impl Shared {
-    /// The notices that wait.
+    /// The notices.
     fn queue(&self) -> MutexGuard<'_, Queue> {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Puts a notice in, unless a stronger one of the same session waits, or there is no room.
-    fn put(&self, queue: &mut Queue, user: UserId, pending: Pending) {
-        let room = match pending.notice {
-            Notice::Renew(_) => self.capacity / 4 * 3,
-            Notice::Undo(..) | Notice::Release(_) => self.capacity,
-        };
-        let full = queue.len() >= room;
-        match queue.entry((user, pending.notice.key().clone())) {
-            Entry::Occupied(mut waiting) => {
-                if pending.notice.rank() >= waiting.get().notice.rank() {
-                    waiting.insert(pending);
-                }
-            }
-            Entry::Vacant(_) if full => self.metrics.releaser_dropped(DropReason::QueueFull),
-            Entry::Vacant(place) => {
-                place.insert(pending);
-            }
-        }
-    }
-
-    /// Takes out as many as are delivered at a time.
-    fn take_batch(&self) -> Vec<(UserId, Pending)> {
-        let mut queue = self.queue();
-        let keys: Vec<_> = queue.keys().take(BATCH).cloned().collect();
-        keys.into_iter()
-            .filter_map(|key| queue.remove(&key).map(|pending| (key.0, pending)))
-            .collect()
-    }
-
-    /// Puts back what could not be delivered, unless something newer has come for its session.
-    fn put_back(&self, failed: Vec<(UserId, Pending)>) {
-        let mut queue = self.queue();
-        for (user, pending) in failed {
-            let superseded = queue
-                .get(&(user.clone(), pending.notice.key().clone()))
-                .is_some_and(|newer| newer.notice.rank() >= pending.notice.rank());
-            if !superseded {
-                self.put(&mut queue, user, pending);
-            }
-        }
     }
 }
 
@@ -223,35 +167,47 @@ impl Delivery {
     /// Delivers until the handle is closed and nothing waits any more. Whoever can't wait for that drops the future, and calls [`Self::give_up`].
     pub async fn run(&self) {
         let mut pause = *BACKOFF.start();
+        let retry = tokio::time::sleep(Duration::ZERO);
+        tokio::pin!(retry);
+        let mut retrying = false;
         loop {
-            let batch = self.shared.take_batch();
-            if batch.is_empty() {
-                if self.shared.closed.is_cancelled() {
-                    return;
-                }
-                tokio::select! {
-                    () = self.shared.arrived.notified() => {}
-                    () = self.shared.closed.cancelled() => {}
-                }
-                continue;
+            let batch = self.shared.queue().take_batch();
+            if !batch.is_empty() {
+                let failed = self.deliver(batch).await;
+                let mut queue = self.shared.queue();
+                queue.settle(failed);
+                self.shared.metrics.releaser_pending(queue.len());
             }
-            let failed = self.deliver(batch).await;
-            if failed.is_empty() {
-                pause = *BACKOFF.start();
-            } else {
-                self.shared.put_back(failed);
-                tokio::time::sleep(pause.mul_f64(rand::random_range(0.5..1.0))).await;
-                pause = (pause * 2).min(*BACKOFF.end());
+            let (idle, failed) = {
+                let queue = self.shared.queue();
+                (queue.fresh.is_empty(), !queue.failed.is_empty())
+            };
+            if !failed {
+                (retrying, pause) = (false, *BACKOFF.start());
+            } else if !retrying {
+                let wait = pause.mul_f64(rand::random_range(0.5..1.0));
+                retry.set(tokio::time::sleep(wait));
+                (retrying, pause) = (true, (pause * 2).min(*BACKOFF.end()));
             }
-            self.shared
-                .metrics
-                .releaser_pending(self.shared.queue().len());
+            if idle && !failed && self.shared.closed.is_cancelled() {
+                return;
+            }
+            tokio::select! {
+                biased;
+                () = &mut retry, if retrying => {
+                    self.shared.queue().try_again();
+                    retrying = false;
+                }
+                () = std::future::ready(()), if !idle => {}
+                () = self.shared.arrived.notified() => {}
+                () = self.shared.closed.cancelled(), if !failed => {}
+            }
         }
     }
 
-    /// Counts what is left as lost. Its leases run out by themselves.
+    /// Counts what is left as lost, what was under way included: nobody knows what came of it. Leases run out by themselves.
     pub fn give_up(&self) -> usize {
-        let left = self.shared.queue().drain().count();
+        let left = std::mem::take(&mut *self.shared.queue()).len();
         for _ in 0..left {
             self.shared.metrics.releaser_dropped(DropReason::Shutdown);
         }

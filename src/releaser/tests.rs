@@ -1,0 +1,379 @@
+//! The releaser with a store that fails as told, by a paused clock.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::{advance, timeout};
+
+use super::queue::{Pending, Queue};
+use super::*;
+use crate::clock::ManualClock;
+use crate::config::Leases;
+use crate::faulty_store::{Fault, FaultyStore};
+use crate::policy::Policy;
+use crate::session::{Facts, Kind, SessionId, Start, WhenFull};
+use crate::store::{Store, StoreError};
+
+/// A releaser before a store in which leases never run out.
+struct Bench {
+    store: Arc<FaultyStore>,
+    metrics: Arc<Metrics>,
+    releaser: Releaser,
+    delivery: Delivery,
+}
+
+impl Bench {
+    fn new() -> Self {
+        Self::with_capacity(CAPACITY)
+    }
+
+    fn with_capacity(capacity: usize) -> Self {
+        let store = FaultyStore::at(Arc::new(ManualClock::default()));
+        let metrics = Arc::new(Metrics::new().unwrap());
+        let ledger = Arc::new(Ledger::new(
+            Arc::<FaultyStore>::clone(&store),
+            Policy::new(3),
+            Leases::default(),
+            Duration::ZERO,
+            Arc::clone(&metrics),
+        ));
+        let terms = Terms::new(Duration::from_secs(30), Duration::from_millis(50));
+        let (releaser, delivery) =
+            super::with_capacity(capacity, ledger, terms, Arc::clone(&metrics));
+        Self {
+            store,
+            metrics,
+            releaser,
+            delivery,
+        }
+    }
+
+    /// Starts a session, by that ticket.
+    async fn start(&self, id: &str, ticket: u32) {
+        let start = Start {
+            key: key(id),
+            facts: Facts::default(),
+            lease: Duration::from_secs(15),
+            ticket: Ticket::new(ticket),
+        };
+        let store = self.store.sound();
+        let started = store.admit(&anna(), &start, 3, &WhenFull::Refuse).await;
+        started.unwrap();
+    }
+
+    fn submit(&self, notice: Notice) {
+        self.releaser.submit(anna(), notice);
+    }
+
+    /// Closes the handle and lets the worker come to its end.
+    async fn finish(&self) {
+        self.releaser.close();
+        timeout(Duration::from_secs(3600), self.delivery.run())
+            .await
+            .expect("all is delivered");
+    }
+
+    fn dropped(&self, reason: &str) -> String {
+        self.metric(&format!(
+            "streamgate_releaser_dropped_total{{reason=\"{reason}\"}} "
+        ))
+    }
+
+    fn metric(&self, series: &str) -> String {
+        let text = self.metrics.render();
+        let line = text.lines().find_map(|line| line.strip_prefix(series));
+        line.expect(series).to_owned()
+    }
+}
+
+fn anna() -> UserId {
+    UserId::parse("anna").unwrap()
+}
+
+fn key(id: &str) -> SessionKey {
+    SessionKey {
+        kind: Kind::Request,
+        id: SessionId::parse(id).unwrap(),
+    }
+}
+
+fn renew(id: &str) -> Notice {
+    Notice::Renew(Sighting {
+        key: key(id),
+        facts: Facts::default(),
+        lease: Duration::from_secs(15),
+        started_at: None,
+    })
+}
+
+fn release(id: &str) -> Notice {
+    Notice::Release(key(id))
+}
+
+fn undo(id: &str, ticket: u32) -> Notice {
+    Notice::Undo(key(id), Ticket::new(ticket).unwrap())
+}
+
+/// What waits, as `renew a`.
+fn waiting<'q>(pending: impl Iterator<Item = &'q Pending>) -> Vec<String> {
+    let mut shown: Vec<_> = pending
+        .map(|pending| match &pending.notice {
+            Notice::Renew(sighting) => format!("renew {}", sighting.key.id),
+            Notice::Release(key) => format!("release {}", key.id),
+            Notice::Undo(key, ticket) => format!("undo {} {}", key.id, ticket.number()),
+        })
+        .collect();
+    shown.sort();
+    shown
+}
+
+fn pending(notice: Notice) -> Pending {
+    Pending {
+        notice,
+        since: Stopwatch::start(),
+    }
+}
+
+#[test]
+fn of_each_session_the_last_state_waits_and_an_end_stands() {
+    for (notices, expected) in [
+        (vec![renew("a"), renew("a")], vec!["renew a"]),
+        (vec![renew("a"), release("a")], vec!["release a"]),
+        (vec![release("a"), renew("a")], vec!["release a"]),
+        (vec![release("a"), release("a")], vec!["release a"]),
+        (vec![release("a"), renew("b")], vec!["release a", "renew b"]),
+        (vec![undo("a", 1), undo("a", 1)], vec!["undo a 1"]),
+        (
+            vec![undo("a", 1), undo("a", 2)],
+            vec!["undo a 1", "undo a 2"],
+        ),
+        (
+            vec![undo("a", 1), release("a")],
+            vec!["release a", "undo a 1"],
+        ),
+    ] {
+        let mut queue = Queue::default();
+        for notice in &notices {
+            assert!(queue.put(anna(), pending(notice.clone()), 10));
+        }
+        assert_eq!(waiting(queue.fresh.values()), expected, "{notices:?}");
+        // The same where the first has failed meanwhile.
+        let mut queue = Queue::default();
+        for notice in &notices {
+            assert!(queue.put(anna(), pending(notice.clone()), 10));
+            let batch = queue.take_batch();
+            queue.settle(batch);
+        }
+        queue.try_again();
+        assert_eq!(
+            waiting(queue.fresh.values()),
+            expected,
+            "{notices:?} failing"
+        );
+        assert_eq!(queue.len(), expected.len());
+    }
+}
+
+#[test]
+fn what_failed_gives_way_to_what_came_meanwhile_unless_it_is_the_end() {
+    for (failed, came, expected) in [
+        (renew("a"), renew("a"), (vec!["renew a"], vec![])),
+        (renew("a"), release("a"), (vec!["release a"], vec![])),
+        (release("a"), renew("a"), (vec![], vec!["release a"])),
+        (
+            release("a"),
+            renew("b"),
+            (vec!["renew b"], vec!["release a"]),
+        ),
+    ] {
+        let mut queue = Queue::default();
+        queue.put(anna(), pending(failed.clone()), 10);
+        let batch = queue.take_batch();
+        queue.put(anna(), pending(came.clone()), 10);
+        queue.settle(batch);
+        let left = (
+            waiting(queue.fresh.values()),
+            waiting(queue.failed.values()),
+        );
+        assert_eq!(
+            (left.0, left.1),
+            (
+                expected.0.iter().map(|text| (*text).to_owned()).collect(),
+                expected.1.iter().map(|text| (*text).to_owned()).collect()
+            ),
+            "{failed:?}, then {came:?}"
+        );
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_hundred_entries_of_one_stream_cost_one_call() {
+    let bench = Bench::new();
+    for _ in 0..100 {
+        bench.submit(renew("a"));
+    }
+    assert_eq!(bench.metric("streamgate_releaser_pending "), "1");
+    bench.finish().await;
+    assert_eq!(bench.store.calls("renew"), 1);
+    assert_eq!(bench.store.live("anna").await, ["a"]);
+    assert_eq!(bench.metric("streamgate_releaser_pending "), "0");
+}
+
+#[tokio::test(start_paused = true)]
+async fn releases_find_room_where_renewals_no_longer_do() {
+    let bench = Bench::with_capacity(4);
+    for id in ["a", "b", "c", "d"] {
+        bench.submit(renew(id));
+    }
+    assert_eq!(bench.dropped("queue_full"), "1", "d had no room");
+    bench.submit(release("e"));
+    assert_eq!(bench.dropped("queue_full"), "1");
+    bench.submit(release("f"));
+    assert_eq!(bench.dropped("queue_full"), "2", "f had none either");
+    bench.submit(release("a"));
+    bench.submit(renew("b"));
+    assert_eq!(
+        bench.dropped("queue_full"),
+        "2",
+        "what waits already needs no room"
+    );
+    bench.finish().await;
+    assert_eq!(bench.store.live("anna").await, ["b", "c"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_fails_is_tried_again_until_it_is_told() {
+    let bench = Bench::new();
+    bench.start("a", 1).await;
+    bench.store.fails(Fault::LosesCalls);
+    bench.submit(release("a"));
+    let healing = async {
+        bench.store.asked("release", 5).await;
+        assert_eq!(bench.store.live("anna").await, ["a"]);
+        bench.store.fails(Fault::None);
+    };
+    tokio::join!(bench.finish(), healing);
+    assert_eq!(bench.store.live("anna").await, [""; 0]);
+    assert_eq!(
+        bench.metric("streamgate_releases_total{cause=\"access_log\"} "),
+        "1"
+    );
+    for reason in ["queue_full", "expired", "shutdown"] {
+        assert_eq!(bench.dropped(reason), "0");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_fails_holds_nothing_else_up() {
+    let bench = Bench::new();
+    bench
+        .store
+        .fails_at("renew", Fault::Errs(StoreError::Full("no room".to_owned())));
+    bench.submit(renew("poison"));
+    let others = async {
+        bench.store.asked("renew", 4).await;
+        for n in 1..=20 {
+            let watch = Stopwatch::start();
+            bench.submit(release("a"));
+            bench.store.asked("release", n).await;
+            assert_eq!(watch.elapsed(), Duration::ZERO, "the {n}th waited");
+        }
+    };
+    tokio::select! {
+        () = bench.delivery.run() => panic!("it ends without being told to"),
+        () = others => {}
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stream_that_was_seen_a_while_ago_gets_what_is_left_of_its_lease() {
+    let bench = Bench::new();
+    bench.submit(renew("a"));
+    bench.submit(renew("b"));
+    advance(Duration::from_secs(10)).await;
+    bench.submit(renew("b"));
+    bench.finish().await;
+    let sessions = bench.store.sound().list(&anna()).await.unwrap().sessions;
+    let mut leases: Vec<_> = sessions
+        .iter()
+        .map(|session| (session.key.id.to_string(), session.expires_at.as_millis()))
+        .collect();
+    leases.sort();
+    assert_eq!(leases, [("a".to_owned(), 5_000), ("b".to_owned(), 15_000)]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_means_nothing_any_more_is_given_up_and_counted() {
+    let bench = Bench::new();
+    bench.submit(renew("a"));
+    advance(Duration::from_secs(15)).await;
+    bench.submit(release("b"));
+    bench.submit(undo("c", 1));
+    // The longest lease, the store's deadline and a second.
+    advance(Duration::from_millis(31_050)).await;
+    bench.submit(release("d"));
+    bench.finish().await;
+    assert_eq!(bench.dropped("expired"), "3");
+    assert_eq!(bench.store.calls("renew"), 0);
+    assert_eq!(bench.store.calls("release"), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_can_never_succeed_is_given_up_at_once() {
+    let bench = Bench::new();
+    bench
+        .store
+        .fails(Fault::Errs(StoreError::Protocol("what?".to_owned())));
+    bench.submit(release("a"));
+    bench.finish().await;
+    assert_eq!(bench.store.calls("release"), 1);
+    assert_eq!(bench.dropped("expired"), "1");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_undo_takes_back_its_own_start_alone() {
+    let bench = Bench::new();
+    for (id, ticket) in [("mine", 1), ("other", 2), ("renewed", 3)] {
+        bench.start(id, ticket).await;
+    }
+    bench.start("renewed", 4).await;
+    for id in ["mine", "other", "renewed", "unknown"] {
+        bench.submit(undo(id, if id == "renewed" { 3 } else { 1 }));
+    }
+    bench.finish().await;
+    assert_eq!(bench.store.live("anna").await, ["other", "renewed"]);
+    assert_eq!(
+        bench.metric("streamgate_releases_total{cause=\"undone\"} "),
+        "1"
+    );
+    bench.start("mine", 5).await;
+    assert_eq!(bench.store.live("anna").await, ["other", "renewed", "mine"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn closing_delivers_what_waits_and_giving_up_counts_it_all() {
+    let bench = Bench::new();
+    for n in 0..3 * 256 + 1 {
+        bench.submit(release(&format!("r{n}")));
+    }
+    bench.finish().await;
+    assert_eq!(bench.store.calls("release"), 769);
+    assert_eq!(bench.delivery.give_up(), 0);
+
+    let bench = Bench::new();
+    bench.store.hold();
+    for n in 0..300 {
+        bench.submit(release(&format!("r{n}")));
+    }
+    tokio::select! {
+        () = bench.finish() => panic!("nothing can be delivered"),
+        () = bench.store.asked("release", 256) => {}
+    }
+    assert_eq!(
+        bench.delivery.give_up(),
+        300,
+        "those under way are lost too"
+    );
+    assert_eq!(bench.dropped("shutdown"), "300");
+    assert_eq!(bench.metric("streamgate_releaser_pending "), "0");
+}
