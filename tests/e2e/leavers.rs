@@ -14,7 +14,7 @@ use crate::support::wire::Wire;
 
 const CLIENTS: usize = 500;
 /// So many come at the same time.
-const AT_ONCE: usize = 25;
+const AT_ONCE: usize = 12;
 /// The shipped lease of a request.
 const LEASE: Duration = Duration::from_secs(15);
 
@@ -34,12 +34,12 @@ async fn each<T: Send + 'static, F: Future<Output = T> + Send + 'static>(
     done
 }
 
-/// Asks for a stream, and leaves within 8 ms, as a player that was killed, that was closed, or over HTTP/2.
+/// Asks for a stream, and leaves after 1 to 64 ms, mostly early ones: around the check, be the machine fast or slow. As a player that was killed, that was closed, or over HTTP/2.
 async fn ask_and_leave(gateway: std::net::SocketAddr, number: usize) {
     let viewers = Viewers::of(gateway);
     let user = format!("user-{number}");
-    let leaving = Duration::from_micros(rand::random_range(0..8000));
-    if number % 3 == 0 {
+    let leaving = Duration::from_millis(1).mul_f64(rand::random_range(0.0..6.0_f64).exp2());
+    if number.is_multiple_of(3) {
         // Dropped before its answer has come, it is reset.
         let _ = tokio::time::timeout(leaving, viewers.http2(&user, "/live/1").send()).await;
         return;
@@ -85,20 +85,16 @@ async fn of_five_hundred_clients_that_leave_during_the_check_nobody_keeps_a_slot
     let leaving = Stopwatch::start();
     each(|number| ask_and_leave(gateway, number)).await;
     let left = leaving.elapsed();
-    let (started, cancelled) = (
-        streamgate.checks("started").await,
-        streamgate.checks("cancelled").await,
-    );
-    println!(
-        "{CLIENTS} left within {left:?}: {started} had been let in, {cancelled} were cancelled in mid-check"
-    );
-    assert!(
-        started + cancelled >= 100.0,
-        "most of them got as far as the check"
-    );
-
     wire.delay(Duration::ZERO);
     let times = each(|number| ask_and_stay(gateway, number)).await;
+    let clients = f64::from(u32::try_from(CLIENTS).unwrap());
+    let let_in = streamgate.checks("started").await - clients;
+    let cancelled = streamgate.checks("cancelled").await;
+    println!(
+        "of {CLIENTS} that left {let_in} had been let in, {cancelled} were cancelled in mid-check"
+    );
+    assert!(let_in + cancelled >= 100.0, "many got as far as the check");
+
     let early = times
         .iter()
         .filter(|took| left + **took < LEASE / 2)

@@ -12,8 +12,12 @@ mod leavers;
 mod limit;
 // Streams longer than their lease, redirected, asked about twice.
 mod long_streams;
+// streamgate stopped, killed, or one of several.
+mod outages;
 // HLS: many requests are one stream.
 mod playbacks;
+// The files in `envoy/`, run: tokens, plans, fragments.
+mod shipped_files;
 // How soon a slot is free after each way in which a stream can end.
 mod slot_free;
 // Changing channel at the limit.

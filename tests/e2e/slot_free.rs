@@ -29,7 +29,7 @@ async fn a_slot_is_free_at_once_when_its_stream_ends_is_killed_reset_or_closed()
 
     let film = viewers.http1("alice", "/finite?seconds=0.5");
     let film = viewers.let_in(film).await;
-    assert!(film.to_the_end().await > 0, "the film has a picture");
+    assert!(film.rest().await > 0, "the film has a picture");
     freed(viewers, "alice", "a normal end").await;
 
     let mut player = viewers.raw_get("alice", "/live/1", &[]).await;
@@ -72,7 +72,7 @@ async fn the_slots_are_free_at_once_when_the_backend_is_killed() {
 
     origin.kill().await;
     freed(viewers, "alice", "its backend was killed").await;
-    stream.to_the_end().await;
+    stream.rest().await;
 }
 
 #[tokio::test]

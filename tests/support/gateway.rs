@@ -11,7 +11,7 @@ use tokio::sync::{Semaphore, SemaphorePermit};
 
 use crate::support::envoy_files::{CLUSTERS, CONNECTION_MANAGER, at_mut, listen_on, read, set};
 use crate::support::process::{Process, command};
-use crate::support::watch::eventually;
+use crate::support::watch::{eventually, until};
 
 /// An Envoy takes some 100 MB and a core while it starts: more at once than this only makes all of them late.
 static ENVOYS: Semaphore = Semaphore::const_new(3);
@@ -47,6 +47,7 @@ pub(crate) fn session_from(sources: &str) -> Value {
 }
 
 /// What a route says to streamgate.
+#[expect(clippy::needless_pass_by_value, reason = "callers make it in place")]
 pub(crate) fn context(extensions: Value) -> Value {
     json!({"envoy.filters.http.ext_authz": {
         "@type": "type.googleapis.com/envoy.extensions.filters.http.ext_authz.v3.ExtAuthzPerRoute",
@@ -61,13 +62,7 @@ pub(crate) struct Setup(pub(crate) Value);
 impl Setup {
     /// The demo's, which believes the `x-user-id` that a client sends.
     pub(crate) fn demo(streamgates: &[SocketAddr], backend: SocketAddr) -> Self {
-        let template = concat!(env!("CARGO_MANIFEST_DIR"), "/deploy/demo/envoy.yaml.in");
-        let mut text = std::fs::read_to_string(template).unwrap();
-        for port in ["GATEWAY_PORT", "GRPC_PORT", "BACKEND_PORT", "ADMIN_PORT"] {
-            text = text.replace(&format!("${{{port}}}"), "0");
-        }
-        let config = serde_saphyr::from_str(&text).unwrap();
-        Self(config)
+        Self::file("deploy/demo/envoy.yaml.in")
             .streamgates(streamgates)
             .cluster("backend", &[backend])
     }
@@ -180,19 +175,14 @@ impl Setup {
             turn: None,
             _folder: folder,
         };
-        let hosts = self.our_hosts();
-        eventually(READY_WITHIN, "Envoy has found streamgate", async || {
-            gateway.sees_streamgates(hosts).await.then_some(())
-        })
-        .await;
+        gateway.sees(self.our_hosts()).await;
         gateway
     }
 
-    fn our_hosts(&mut self) -> f64 {
+    fn our_hosts(&mut self) -> usize {
         let cluster = cluster_mut(&mut self.0, "streamgate");
         let endpoints = at_mut(cluster, "/load_assignment/endpoints/0/lb_endpoints");
-        let count = endpoints.as_array().unwrap().len();
-        f64::from(u32::try_from(count).unwrap())
+        endpoints.as_array().unwrap().len()
     }
 }
 
@@ -214,14 +204,18 @@ impl Gateway {
         value.parse().ok()
     }
 
-    async fn sees_streamgates(&self, hosts: f64) -> bool {
-        for cluster in OUR_CLUSTERS {
+    /// Waits until Envoy takes so many streamgates for healthy.
+    pub(crate) async fn sees(&self, streamgates: usize) {
+        let sees = async |cluster: &str| {
             let stat = format!("cluster.{cluster}.membership_healthy");
-            if self.stat(&stat).await != Some(hosts) {
-                return false;
-            }
-        }
-        true
+            self.stat(&stat).await.map(|hosts| hosts.to_string()) == Some(streamgates.to_string())
+        };
+        let [checks, logs] = OUR_CLUSTERS;
+        let what = format!("Envoy sees {streamgates} streamgates");
+        until(READY_WITHIN, &what, async || {
+            sees(checks).await && sees(logs).await
+        })
+        .await;
     }
 
     /// Kills it where it stands.

@@ -11,7 +11,7 @@ pub(crate) struct Stack {
     pub(crate) viewers: Viewers,
     pub(crate) gateway: Gateway,
     pub(crate) streamgate: Streamgate,
-    pub(crate) origin: Origin,
+    _origin: Origin,
 }
 
 impl Stack {
@@ -33,7 +33,7 @@ impl Stack {
             viewers: Viewers::of(gateway.address),
             gateway,
             streamgate,
-            origin,
+            _origin: origin,
         }
     }
 }

@@ -206,14 +206,6 @@ impl Viewers {
 // === impl Playing ===
 
 impl Playing {
-    pub(crate) fn status(&self) -> StatusCode {
-        self.response.status()
-    }
-
-    pub(crate) fn header(&self, name: &str) -> String {
-        text_of(self.response.headers(), name)
-    }
-
     /// Reads until it is plain that video arrives and goes on arriving.
     pub(crate) async fn plays(&mut self) {
         let mut received = 0;
@@ -224,7 +216,7 @@ impl Playing {
     }
 
     /// Reads to the end, be it a good or a bad one; how many bytes came.
-    pub(crate) async fn to_the_end(mut self) -> usize {
+    pub(crate) async fn rest(mut self) -> usize {
         let reading = async {
             let mut received = 0;
             while let Ok(Some(chunk)) = self.response.chunk().await {
@@ -293,11 +285,6 @@ impl fmt::Display for Refusal {
 // === impl Raw ===
 
 impl Raw {
-    /// Says more.
-    pub(crate) async fn write(&mut self, bytes: &[u8]) {
-        self.socket.write_all(bytes).await.unwrap();
-    }
-
     /// Reads the answer's head; the status, or `None` if the connection ended without one.
     pub(crate) async fn status(&mut self) -> Option<u16> {
         let head =
