@@ -90,7 +90,12 @@ impl FaultyStore {
         let enough = |calls: &HashMap<&'static str, usize>| {
             calls.get(operation).copied().unwrap_or(0) >= times
         };
-        drop(calls.wait_for(enough).await);
+        let patience = Duration::from_secs(20);
+        let waited = tokio::time::timeout(patience, calls.wait_for(enough)).await;
+        assert!(
+            waited.is_ok(),
+            "{operation} was not asked for {times} times"
+        );
     }
 
     /// The store below, in which nothing is ever wrong.
