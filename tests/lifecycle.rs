@@ -17,12 +17,12 @@ use tonic_reflection::pb::v1::server_reflection_response::MessageResponse;
 
 use crate::support::app::{PATIENCE, TestApp, eventually};
 use crate::support::faulty_store::FaultyStore;
-use crate::support::gateway_client::{Check, LogStream, end};
+use crate::support::gateway_client::{Check, Gateway, LogStream, end};
 use crate::support::process::{Service, run};
 
 /// The status that gRPC health tells.
 async fn health(address: &str) -> i32 {
-    let mut client = HealthClient::connect(format!("http://{address}")).await.unwrap();
+    let mut client = HealthClient::new(Gateway::connect(address.parse().unwrap()).await.channel());
     let request = HealthCheckRequest::default();
     client.check(request).await.unwrap().into_inner().status
 }
@@ -35,8 +35,14 @@ async fn a_taken_port_is_an_error_that_names_key_and_address() {
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap().to_string();
     let free = "127.0.0.1:0";
-    for (key, grpc, http) in [("grpc.listen", &*address, free), ("http.listen", free, &*address)] {
-        let environment = [("STREAMGATE_GRPC__LISTEN", grpc), ("STREAMGATE_HTTP__LISTEN", http)];
+    for (key, grpc, http) in [
+        ("grpc.listen", &*address, free),
+        ("http.listen", free, &*address),
+    ] {
+        let environment = [
+            ("STREAMGATE_GRPC__LISTEN", grpc),
+            ("STREAMGATE_HTTP__LISTEN", http),
+        ];
         let (code, _, told) = run(&["serve"], &environment).await;
         assert_eq!(code, 2, "{told}");
         let expected = format!("failed to listen on {address} ({key}): Address already in use");
@@ -48,7 +54,10 @@ async fn a_taken_port_is_an_error_that_names_key_and_address() {
 async fn wrong_settings_are_told_before_anything_starts() {
     let (code, _, told) = run(&["serve"], &[("STREAMGATE_LIMITS__DEFAULT", "many")]).await;
     assert_eq!(code, 2);
-    assert!(told.contains("STREAMGATE_LIMITS__DEFAULT") && told.contains("\"many\""), "{told}");
+    assert!(
+        told.contains("STREAMGATE_LIMITS__DEFAULT") && told.contains("\"many\""),
+        "{told}"
+    );
     let (code, _, told) = run(&["serve", "--config", "/nowhere.yaml"], &[]).await;
     assert_eq!(code, 2);
     assert!(told.contains("/nowhere.yaml"), "{told}");
@@ -73,7 +82,10 @@ async fn check_config_tells_a_good_file_from_a_bad_one() {
 
 #[tokio::test]
 async fn sigterm_says_so_and_goes_on_answering_before_it_ends() {
-    let grace = [("STREAMGATE_SHUTDOWN__GRACE", "2s"), ("STREAMGATE_LIMITS__DEFAULT", "1")];
+    let grace = [
+        ("STREAMGATE_SHUTDOWN__GRACE", "2s"),
+        ("STREAMGATE_LIMITS__DEFAULT", "1"),
+    ];
     let mut service = Service::start(&grace).await;
     let address = service.address("grpc").await;
     assert_eq!(service.get("/readyz").await.status(), 200);
@@ -84,15 +96,20 @@ async fn sigterm_says_so_and_goes_on_answering_before_it_ends() {
     let mut log = LogStream::open(address.parse().unwrap()).await;
     let watch = Stopwatch::start();
     service.signal("TERM").await;
-    eventually("it isn't ready", async || service.get("/readyz").await.status() == 503).await;
+    eventually("it isn't ready", async || {
+        service.get("/readyz").await.status() == 503
+    })
+    .await;
     assert_eq!(health(&address).await, NOT_SERVING);
     let (code, _, told) = run(&["health", "--grpc", &address], &[]).await;
     assert_eq!(code, 1, "{told}");
     // Checks are answered, over old connections and new, and access logs are read.
     log.send(vec![end("r1", &first)]);
     let late = service.gateway().await;
-    eventually("the slot is free", async || late.check(Check::of("anna", "r2")).await.is_allowed())
-        .await;
+    eventually("the slot is free", async || {
+        late.check(Check::of("anna", "r2")).await.is_allowed()
+    })
+    .await;
     assert_eq!(log.ended().await, 0, "its end is in good order");
     drop(log);
     assert_eq!(service.ended().await, 0);
@@ -111,7 +128,11 @@ async fn a_second_signal_ends_it_at_once_and_not_in_good_order() {
         service.line("asked to stop: draining").await;
         service.signal(signals[1]).await;
         assert_eq!(service.ended().await, 3);
-        assert!(watch.elapsed() < Duration::from_secs(8), "{:?}", watch.elapsed());
+        assert!(
+            watch.elapsed() < Duration::from_secs(8),
+            "{:?}",
+            watch.elapsed()
+        );
     }
 }
 
@@ -146,7 +167,9 @@ async fn what_is_queued_is_delivered_before_it_ends() {
 async fn a_drain_that_reaches_its_deadline_says_what_is_lost() {
     let store = FaultyStore::new();
     let deadline = Duration::from_millis(300);
-    let app = TestApp::plan().store(store.clone()).drain(Duration::ZERO, deadline);
+    let app = TestApp::plan()
+        .store(store.clone())
+        .drain(Duration::ZERO, deadline);
     let app = app.start().await;
     let gateway = app.gateway().await;
     let answer = gateway.check(Check::of("anna", "r1")).await;
@@ -163,13 +186,18 @@ async fn a_drain_that_reaches_its_deadline_says_what_is_lost() {
 #[tokio::test]
 async fn nobody_can_hold_up_the_drain_by_doing_nothing() {
     let app = TestApp::plan().start().await;
-    let url = format!("http://{}", app.grpc());
-    let mut watcher = HealthClient::connect(url).await.unwrap();
-    let mut watching = watcher.watch(HealthCheckRequest::default()).await.unwrap().into_inner();
+    let mut watcher = HealthClient::new(app.gateway().await.channel());
+    let mut watching = watcher
+        .watch(HealthCheckRequest::default())
+        .await
+        .unwrap()
+        .into_inner();
     assert_eq!(watching.message().await.unwrap().unwrap().status, SERVING);
     let http = app.url("").replace("http://", "");
     let mut half = tokio::net::TcpStream::connect(&http).await.unwrap();
-    half.write_all(b"POST /v1/release HTTP/1.1\r\ncontent-length: 10\r\n\r\n{").await.unwrap();
+    half.write_all(b"POST /v1/release HTTP/1.1\r\ncontent-length: 10\r\n\r\n{")
+        .await
+        .unwrap();
     let silent = tokio::net::TcpStream::connect(&http).await.unwrap();
     let idle = app.gateway().await;
     let log = idle.access_log().await;
@@ -187,21 +215,35 @@ async fn a_unix_socket_is_listened_on_even_where_a_dead_process_left_its_file() 
     let listen = format!("unix:{}", path.display());
     drop(UnixListener::bind(&path).unwrap());
     assert!(path.exists(), "a listener leaves its file behind");
-    let environment = [("STREAMGATE_GRPC__LISTEN", &*listen), ("STREAMGATE_SHUTDOWN__GRACE", "0s")];
+    let environment = [
+        ("STREAMGATE_GRPC__LISTEN", &*listen),
+        ("STREAMGATE_SHUTDOWN__GRACE", "0s"),
+    ];
     let mut service = Service::start(&environment).await;
     assert_eq!(service.address("grpc").await, listen);
     assert_eq!(run(&["health", "--grpc", &listen], &[]).await.0, 0);
     let (code, _, told) = run(&["serve"], &environment).await;
     assert_eq!(code, 2, "somebody listens there: {told}");
-    assert!(told.contains(&format!("failed to listen on {listen} (grpc.listen)")), "{told}");
-    assert_eq!(run(&["health", "--grpc", &listen], &[]).await.0, 0, "it still listens");
+    assert!(
+        told.contains(&format!("failed to listen on {listen} (grpc.listen)")),
+        "{told}"
+    );
+    assert_eq!(
+        run(&["health", "--grpc", &listen], &[]).await.0,
+        0,
+        "it still listens"
+    );
     service.signal("TERM").await;
     assert_eq!(service.ended().await, 0);
     assert!(!path.exists(), "the file goes with its listener");
     assert_eq!(run(&["health", "--grpc", &listen], &[]).await.0, 3);
     std::fs::write(&path, "precious").unwrap();
     assert_eq!(run(&["serve"], &environment).await.0, 2);
-    assert_eq!(std::fs::read(&path).unwrap(), b"precious", "no socket, not ours");
+    assert_eq!(
+        std::fs::read(&path).unwrap(),
+        b"precious",
+        "no socket, not ours"
+    );
 }
 
 #[tokio::test]
@@ -211,14 +253,20 @@ async fn a_start_that_fails_leaves_no_socket_behind() {
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap().to_string();
     let listen = format!("unix:{}", path.display());
-    let environment = [("STREAMGATE_GRPC__LISTEN", &*listen), ("STREAMGATE_HTTP__LISTEN", &*address)];
+    let environment = [
+        ("STREAMGATE_GRPC__LISTEN", &*listen),
+        ("STREAMGATE_HTTP__LISTEN", &*address),
+    ];
     assert_eq!(run(&["serve"], &environment).await.0, 2);
     assert!(!path.exists());
 }
 
 #[tokio::test]
 async fn a_refusal_is_explained_in_one_line_a_user() {
-    let limits = [("STREAMGATE_LIMITS__DEFAULT", "2"), ("STREAMGATE_LIMITS__GRACE", "0s")];
+    let limits = [
+        ("STREAMGATE_LIMITS__DEFAULT", "2"),
+        ("STREAMGATE_LIMITS__GRACE", "0s"),
+    ];
     let service = Service::start(&limits).await;
     let gateway = service.gateway().await;
     for id in ["r1", "r2"] {
@@ -228,13 +276,21 @@ async fn a_refusal_is_explained_in_one_line_a_user() {
         let refused = gateway.check(Check::of("anna", &format!("late-{n}"))).await;
         assert_eq!(refused.http, 429);
     }
-    assert!(gateway.check(Check::of_playback("ben", "p1")).await.is_allowed());
+    assert!(
+        gateway
+            .check(Check::of_playback("ben", "p1"))
+            .await
+            .is_allowed()
+    );
     for id in ["p2", "p3"] {
         gateway.check(Check::of_playback("ben", id)).await;
     }
     let message = "a stream was refused";
     service.line(message).await;
-    eventually("ben has his line too", async || service.lines(message).len() == 2).await;
+    eventually("ben has his line too", async || {
+        service.lines(message).len() == 2
+    })
+    .await;
     let lines = service.lines(message);
     let (anna, ben) = (&lines[0], &lines[1]);
     for (line, field, expected) in [
@@ -249,14 +305,18 @@ async fn a_refusal_is_explained_in_one_line_a_user() {
     ] {
         assert_eq!(line[field], expected, "{field} of {line}");
     }
-    assert_eq!((&anna["count"], &anna["limit"]), (&2.into(), &2.into()), "{anna}");
+    assert_eq!(
+        (&anna["count"], &anna["limit"]),
+        (&2.into(), &2.into()),
+        "{anna}"
+    );
     assert_eq!(service.lines("the store answers").len(), 1);
 }
 
 #[tokio::test]
 async fn reflection_lists_what_is_served() {
     let app = TestApp::plan().start().await;
-    let mut client = ServerReflectionClient::connect(format!("http://{}", app.grpc())).await.unwrap();
+    let mut client = ServerReflectionClient::new(app.gateway().await.channel());
     let request = ServerReflectionRequest {
         host: String::new(),
         message_request: Some(MessageRequest::ListServices(String::new())),

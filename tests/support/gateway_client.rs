@@ -75,6 +75,11 @@ impl Gateway {
         Self { channel, address }
     }
 
+    /// The connection, for clients of other services.
+    pub(crate) fn channel(&self) -> Channel {
+        self.channel.clone()
+    }
+
     /// Asks.
     pub(crate) async fn check(&self, check: Check) -> Answer {
         self.try_check(check).await.expect("an answer")

@@ -33,10 +33,7 @@ fn program(arguments: &[&str], environment: &[(&str, &str)]) -> Command {
 }
 
 /// Runs it to its end; its exit code, and what it said on standard output and standard error.
-pub(crate) async fn run(
-    arguments: &[&str],
-    environment: &[(&str, &str)],
-) -> (i32, String, String) {
+pub(crate) async fn run(arguments: &[&str], environment: &[(&str, &str)]) -> (i32, String, String) {
     let running = program(arguments, environment).output();
     let ended = tokio::time::timeout(PATIENCE, running).await;
     let Output {
