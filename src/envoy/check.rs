@@ -100,7 +100,7 @@ impl CheckDoor {
             }
             Err(outage) => {
                 debug!(request.id = claim::request_id(request), user.id = %claim.user, %outage, "a start could not be decided");
-                Ok((verdict::outage(), Verdict::Outage, Duration::ZERO))
+                Ok((verdict::outage(), Verdict::Outage, outage.waited))
             }
         }
     }

@@ -41,6 +41,17 @@ pub(super) struct Turn<'a> {
     freed: Arc<Notify>,
 }
 
+/// Why a wait is over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Woken {
+    /// A slot came free.
+    SlotFreed,
+    /// It has lasted as long as it may.
+    TurnOver,
+    /// Nobody waits for the answer any more.
+    CallerGone,
+}
+
 impl Grace {
     /// Lets starts wait that long.
     pub(super) fn new(longest: Duration) -> Self {
@@ -91,15 +102,20 @@ impl Grace {
 }
 
 impl Turn<'_> {
-    /// Waits until a slot came free, the caller has gone, or the turn is over, `waited` of which is gone; whether it is over.
-    pub(super) async fn wait(&self, waited: Duration, gone: &CancellationToken) -> bool {
+    /// Waits until a slot came free, the caller has gone, or the turn is over, `waited` of which is gone.
+    pub(super) async fn wait(&self, waited: Duration, gone: &CancellationToken) -> Woken {
         let left = self.room.saturating_sub(waited);
         tokio::select! {
             biased;
-            () = gone.cancelled() => true,
-            () = tokio::time::sleep(left) => true,
-            () = self.freed.notified() => false,
+            () = gone.cancelled() => Woken::CallerGone,
+            () = tokio::time::sleep(left) => Woken::TurnOver,
+            () = self.freed.notified() => Woken::SlotFreed,
         }
+    }
+
+    /// Whose turn it is.
+    pub(super) const fn user(&self) -> &UserId {
+        &self.user
     }
 }
 
