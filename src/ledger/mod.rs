@@ -159,12 +159,17 @@ impl Ledger {
         })
     }
 
-    /// This stream was seen running.
+    /// This stream was seen running; `plan` is what its user is said to be on. An unknown one was counted when it asked to start.
     ///
     /// # Errors
     /// The store could not answer.
-    pub async fn renew(&self, user: &UserId, sighting: &Sighting) -> Result<Renewal, Outage> {
-        let limit = self.limit(user, None);
+    pub async fn renew(
+        &self,
+        user: &UserId,
+        plan: Option<&PlanName>,
+        sighting: &Sighting,
+    ) -> Result<Renewal, Outage> {
+        let limit = self.policy.allowance(user, plan).allowance.limit;
         let renewal = self
             .timed(Operation::Renew, self.store.renew(user, sighting, limit))
             .await?;

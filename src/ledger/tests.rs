@@ -333,3 +333,38 @@ async fn an_unknown_plan_gets_the_default_and_is_counted_each_time() {
         MAX_UNKNOWN_PLANS
     );
 }
+
+#[tokio::test(start_paused = true)]
+async fn running_streams_are_put_back_above_the_limit_of_their_user_s_plan() {
+    let gold = PlanName::parse("gold").unwrap();
+    let bench = Bench::with_policy(Policy {
+        plans: [(gold.clone(), 100)].into(),
+        ..Policy::new(0)
+    });
+    let anna = UserId::parse("anna").unwrap();
+    for (plan, room) in [(None, 32), (Some(&gold), 132)] {
+        for n in 0..200 {
+            let sighting = Sighting {
+                key: key(&n.to_string()),
+                facts: Facts::default(),
+                lease: Duration::from_secs(15),
+                started_at: None,
+            };
+            bench.ledger.renew(&anna, plan, &sighting).await.unwrap();
+        }
+        assert_eq!(bench.store.live("anna").await.len(), room, "{plan:?}");
+    }
+    let unknown = PlanName::parse("tin").unwrap();
+    let seen = Sighting {
+        key: key("1"),
+        facts: Facts::default(),
+        lease: Duration::from_secs(15),
+        started_at: None,
+    };
+    bench
+        .ledger
+        .renew(&anna, Some(&unknown), &seen)
+        .await
+        .unwrap();
+    assert_eq!(bench.metric("streamgate_unknown_plan_total"), "0");
+}

@@ -39,14 +39,14 @@ impl Notice {
     fn place(&self, user: UserId) -> Place {
         let ticket = match self {
             Self::Undo(_, ticket) => Some(*ticket),
-            Self::Renew(_) | Self::Release(_) => None,
+            Self::Renew(..) | Self::Release(_) => None,
         };
         (user, self.key().clone(), ticket)
     }
 
     /// Whether it stands where an earlier one waits: all but a sign of life after the end.
     const fn supersedes(&self, earlier: &Self) -> bool {
-        !matches!((self, earlier), (Self::Renew(_), Self::Release(_)))
+        !matches!((self, earlier), (Self::Renew(..), Self::Release(_)))
     }
 }
 
