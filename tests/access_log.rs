@@ -306,12 +306,12 @@ async fn releases_outlast_an_outage_of_the_store() {
     let app = TestApp::plan().store(store.clone()).start().await;
     let gateway = app.gateway().await;
     let answer = gateway.check(Check::of("anna", "r1")).await;
-    store.fails(Fault::LosesCalls);
+    store.fails(&Fault::LosesCalls);
     let mut log = gateway.access_log().await;
     log.send(vec![end("r1", &answer)]);
     log.finish().await;
     store.asked("release", 3).await;
-    store.fails(Fault::None);
+    store.fails(&Fault::None);
     eventually("its slot is free", async || {
         store.live("anna").await.is_empty()
     })

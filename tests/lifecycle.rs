@@ -1,5 +1,7 @@
 //! From start to end: ports, signals, the order of the drain, the log, and exit codes.
 
+#![expect(clippy::unwrap_used, reason = "what fails here fails its test")]
+
 use std::net::TcpListener;
 use std::os::unix::net::UnixListener;
 use std::sync::Arc;

@@ -6,7 +6,6 @@ use std::time::Duration;
 use tonic::metadata::MetadataMap;
 
 use super::check::{Answer, Grant, Hold, grpc_timeout};
-use crate::clock::ManualClock;
 use crate::config::Leases;
 use crate::faulty_store::FaultyStore;
 use crate::ledger::{Decision, Ledger, Outage};
@@ -59,7 +58,7 @@ struct Bench {
 
 impl Bench {
     async fn new(kind: Kind) -> Self {
-        let store = FaultyStore::at(Arc::new(ManualClock::default()));
+        let store = FaultyStore::new();
         let metrics = Arc::new(Metrics::new().unwrap());
         let (user, key) = (
             UserId::parse("anna").unwrap(),
@@ -74,10 +73,7 @@ impl Bench {
             lease: Duration::from_secs(15),
             ticket: Ticket::new(7),
         };
-        let started = store
-            .sound()
-            .admit(&user, &start, 3, &WhenFull::Refuse)
-            .await;
+        let started = store.sound.admit(&user, &start, 3, &WhenFull::Refuse).await;
         started.unwrap();
         let ledger = Ledger::new(
             Arc::<FaultyStore>::clone(&store),
@@ -117,16 +113,16 @@ impl Bench {
     }
 }
 
-fn decided(admission: Admission) -> Answer {
-    Ok(Decision {
+fn decided(admission: Admission) -> Decision {
+    Decision {
         admission,
         limit: 3,
         ticket: Ticket::new(7),
         waited: Duration::ZERO,
-    })
+    }
 }
 
-fn admitted(entry: Entry) -> Answer {
+fn admitted(entry: Entry) -> Decision {
     decided(Admission::Admitted(Admitted {
         entry,
         expires_at: Timestamp::default(),
@@ -146,17 +142,21 @@ fn outage(doubtful: Option<Ticket>) -> Answer {
 
 #[tokio::test]
 async fn a_call_takes_back_what_it_started_itself_and_no_playback() {
-    let refused = || decided(Admission::Refused(Refusal::Ended(EndCause::Released)));
+    let refused = || {
+        Ok(decided(Admission::Refused(Refusal::Ended(
+            EndCause::Released,
+        ))))
+    };
     let (request, playback) = (Kind::Request, Kind::Playback);
     for (kind, answer, live_if_cancelled, live_if_answered) in [
-        (request, admitted(Entry::Started), false, true),
-        (request, admitted(Entry::Renewed), true, true),
+        (request, Ok(admitted(Entry::Started)), false, true),
+        (request, Ok(admitted(Entry::Renewed)), true, true),
         (request, refused(), true, true),
         (request, outage(Ticket::new(7)), false, false),
         (request, outage(Ticket::new(8)), true, true),
         (request, outage(None), true, true),
-        (playback, admitted(Entry::Started), true, true),
-        (playback, admitted(Entry::Renewed), true, true),
+        (playback, Ok(admitted(Entry::Started)), true, true),
+        (playback, Ok(admitted(Entry::Renewed)), true, true),
         (playback, outage(Ticket::new(7)), false, false),
     ] {
         let mut bench = Bench::new(kind).await;

@@ -219,7 +219,7 @@ async fn a_caller_that_has_gone_stops_waiting_and_starts_nothing() {
         bench.store.asked("admit", 2).await;
         // The slot is free, but not through this instance: nobody is woken by it.
         let anna = UserId::parse("anna").unwrap();
-        let sound = bench.store.sound();
+        let sound = &bench.store.sound;
         sound
             .release(&anna, &key("a"), Ending::Stream)
             .await
@@ -248,7 +248,7 @@ async fn an_outage_says_whether_the_start_may_have_taken_place() {
         (StoreError::Protocol("what?".to_owned()), false),
     ] {
         let bench = Bench::new();
-        bench.store.fails(Fault::Errs(error.clone()));
+        bench.store.fails(&Fault::Errs(error.clone()));
         let asked = bench
             .ledger
             .admit(&claim("anna", "a"), &Patience::endless())
@@ -266,13 +266,13 @@ async fn an_outage_says_whether_the_start_may_have_taken_place() {
     }
     // The mark is that of the start that took place.
     let bench = Bench::new();
-    bench.store.fails(Fault::LosesAnswers);
+    bench.store.fails(&Fault::LosesAnswers);
     let asked = bench
         .ledger
         .admit(&claim("anna", "a"), &Patience::endless())
         .await;
     let ticket = asked.unwrap_err().doubtful.unwrap();
-    bench.store.fails(Fault::None);
+    bench.store.fails(&Fault::None);
     let undone = bench.ledger.release(
         &anna,
         &session,
@@ -289,7 +289,7 @@ async fn an_outage_after_a_wait_says_how_long_it_waited() {
     let (start, patience) = (claim("anna", "b"), Patience::endless());
     let (asked, ()) = tokio::join!(bench.ledger.admit(&start, &patience), async {
         bench.store.asked("admit", 2).await;
-        bench.store.fails(Fault::LosesCalls);
+        bench.store.fails(&Fault::LosesCalls);
     });
     let outage = asked.unwrap_err();
     assert_eq!(outage.waited, GRACE);

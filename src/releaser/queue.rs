@@ -20,7 +20,7 @@ pub(super) struct Pending {
 }
 
 /// Whom a notice is about: of each, the last one counts.
-type Place = (UserId, SessionKey, Option<Ticket>);
+pub(super) type Place = (UserId, SessionKey, Option<Ticket>);
 
 /// The notices that are not delivered yet, the last of each place. None is in both maps.
 #[derive(Debug, Default)]

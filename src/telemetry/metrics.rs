@@ -6,199 +6,15 @@
 use std::fmt;
 use std::time::Duration;
 
+pub use super::labels::{
+    DropReason, EntryOutcome, EntryType, GraceOutcome, LabelValue, Operation, Outcome,
+    ReleaseCause, Verdict,
+};
+
 use metrics::{Counter, Gauge, Histogram, Key, Label, Level, Metadata, Recorder};
 use metrics_exporter_prometheus::{
     BuildError, Matcher, PrometheusBuilder, PrometheusHandle, PrometheusRecorder,
 };
-
-/// Makes an enum whose variants are the values of a label.
-macro_rules! label {
-    ($(#[$meta:meta])* $name:ident { $($(#[$variant_meta:meta])* $variant:ident => $text:literal),+ $(,)? }) => {
-        $(#[$meta])*
-        #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-        pub enum $name {
-            $($(#[$variant_meta])* $variant),+
-        }
-
-        impl LabelValue for $name {
-            const ALL: &'static [Self] = &[$(Self::$variant),+];
-
-            fn as_str(self) -> &'static str {
-                match self {
-                    $(Self::$variant => $text),+
-                }
-            }
-
-            fn index(self) -> usize {
-                self as usize
-            }
-        }
-    };
-}
-
-/// An enum whose variants are the values of a label.
-pub trait LabelValue: Copy + 'static {
-    /// All of them, in the order of their declaration.
-    const ALL: &'static [Self];
-
-    /// The value as it is written.
-    fn as_str(self) -> &'static str;
-
-    /// Its place in [`Self::ALL`].
-    fn index(self) -> usize;
-}
-
-label! {
-    /// What a check came to, and why; `decision` and `reason` in one, since only some pairs exist.
-    Verdict {
-        /// Let in, and takes a slot from now on.
-        Started => "started",
-        /// Let in, and held its slot already.
-        Renewed => "renewed",
-        /// Let in without a slot: a `HEAD`.
-        Head => "head",
-        /// Let in without being looked at: an `OPTIONS`.
-        Preflight => "preflight",
-        /// All of the user's slots are taken.
-        Full => "full",
-        /// The session has ended and its id can't be used again yet.
-        Ended => "ended",
-        /// Another session of the user took its slot.
-        Displaced => "displaced",
-        /// An operator ended it.
-        Operator => "operator",
-        /// Nothing in the request says whose it is.
-        NoUser => "no_user",
-        /// Nothing in the request says which stream it is.
-        NoSession => "no_session",
-        /// Something that names the user or the session is no name.
-        Malformed => "malformed",
-        /// The store could not answer.
-        Outage => "outage",
-        /// The route asks for something that can't be had: its `streamgate.session` is wrong.
-        Misconfigured => "misconfigured",
-        /// The client left, or Envoy gave up, before the answer went out.
-        Cancelled => "cancelled",
-    }
-}
-
-impl Verdict {
-    /// The value of the label `decision`.
-    #[must_use]
-    pub const fn decision(self) -> &'static str {
-        match self {
-            Self::Started | Self::Renewed | Self::Head | Self::Preflight => "allow",
-            Self::Full
-            | Self::Ended
-            | Self::Displaced
-            | Self::Operator
-            | Self::NoUser
-            | Self::NoSession
-            | Self::Malformed => "deny",
-            Self::Outage | Self::Misconfigured | Self::Cancelled => "error",
-        }
-    }
-}
-
-label! {
-    /// Who said that a session is over.
-    ReleaseCause {
-        /// Envoy's access log.
-        AccessLog => "access_log",
-        /// A client, through the release hook.
-        Hook => "hook",
-        /// Its own check, which was cancelled or whose outcome stayed unknown.
-        Undone => "undone",
-    }
-}
-
-label! {
-    /// What the store was asked.
-    Operation {
-        /// May this session start?
-        Admit => "admit",
-        /// This stream was seen running.
-        Renew => "renew",
-        /// This session is over.
-        Release => "release",
-        /// Which sessions are live?
-        List => "list",
-        /// Are you there?
-        Ping => "ping",
-    }
-}
-
-label! {
-    /// How the store answered.
-    Outcome {
-        /// It did what it was asked, be the answer a refusal.
-        Ok => "ok",
-        /// Not within the deadline.
-        Timeout => "timeout",
-        /// There was no connection, or it broke.
-        Disconnected => "disconnected",
-        /// It has no room.
-        Full => "full",
-        /// It would not.
-        Rejected => "rejected",
-        /// Not in a way that can be understood.
-        Protocol => "protocol",
-    }
-}
-
-label! {
-    /// What kind of access log entry came.
-    EntryType {
-        /// One of a stream that is running.
-        Periodic => "periodic",
-        /// One of a stream that has ended.
-        End => "end",
-        /// Any other.
-        Other => "other",
-    }
-}
-
-label! {
-    /// What an access log entry led to.
-    EntryOutcome {
-        /// A session is renewed.
-        Renewal => "renewal",
-        /// A session is released.
-        Release => "release",
-        /// Nothing, as it should: the entry is of no session, or of one that its end doesn't end.
-        Ignored => "ignored",
-        /// Nothing: an end of the same stream stands in the same message.
-        Superseded => "superseded",
-        /// Nothing: it lacks what would say whose stream it is.
-        Unattributed => "unattributed",
-        /// Nothing: what it says can't be true.
-        Malformed => "malformed",
-    }
-}
-
-label! {
-    /// What became of a start that waited for a slot.
-    GraceOutcome {
-        /// A slot came free in time.
-        Admitted => "admitted",
-        /// None did.
-        Refused => "refused",
-        /// Another start of the same user waits already, or Envoy's deadline leaves no room.
-        Skipped => "skipped",
-    }
-}
-
-label! {
-    /// Why a renewal or release was given up.
-    DropReason {
-        /// The queue is full.
-        QueueFull => "queue_full",
-        /// It has been tried until its lease had run out anyway.
-        Expired => "expired",
-        /// The process ended before it could be delivered.
-        Shutdown => "shutdown",
-    }
-}
 
 /// Counters for each value of a label.
 struct Counters<L>(Vec<Counter>, std::marker::PhantomData<L>);
@@ -267,15 +83,7 @@ impl Metrics {
         .set(1.0);
         Ok(Self {
             handle: recorder.handle(),
-            checks: counters(&recorder, |verdict: Verdict| {
-                (
-                    "streamgate_checks_total",
-                    vec![
-                        ("decision", verdict.decision()),
-                        ("reason", verdict.as_str()),
-                    ],
-                )
-            }),
+            checks: checks(&recorder),
             check_duration: histogram(&recorder, "streamgate_check_duration_seconds", &[]),
             grace: counters(&recorder, |outcome: GraceOutcome| {
                 (
@@ -286,17 +94,7 @@ impl Metrics {
             releases: counters(&recorder, |cause: ReleaseCause| {
                 ("streamgate_releases_total", vec![("cause", cause.as_str())])
             }),
-            store_requests: by(|operation: Operation| {
-                counters(&recorder, |outcome: Outcome| {
-                    (
-                        "streamgate_store_requests_total",
-                        vec![
-                            ("operation", operation.as_str()),
-                            ("outcome", outcome.as_str()),
-                        ],
-                    )
-                })
-            }),
+            store_requests: by(|operation| store_requests(&recorder, operation)),
             store_duration: by(|operation: Operation| {
                 histogram(
                     &recorder,
@@ -305,14 +103,7 @@ impl Metrics {
                 )
             }),
             store_up: gauge(&recorder, "streamgate_store_up", &[]),
-            entries: by(|entry: EntryType| {
-                counters(&recorder, |outcome: EntryOutcome| {
-                    (
-                        "streamgate_access_log_entries_total",
-                        vec![("type", entry.as_str()), ("outcome", outcome.as_str())],
-                    )
-                })
-            }),
+            entries: by(|entry| entries(&recorder, entry)),
             releaser_pending: gauge(&recorder, "streamgate_releaser_pending", &[]),
             releaser_dropped: counters(&recorder, |reason: DropReason| {
                 (
@@ -484,6 +275,36 @@ fn counters<L: LabelValue>(
         recorder.register_counter(&key(name, &labels), &METADATA)
     };
     Counters(by(counter), std::marker::PhantomData)
+}
+
+/// `streamgate_checks_total`
+fn checks(recorder: &PrometheusRecorder) -> Counters<Verdict> {
+    counters(recorder, |verdict: Verdict| {
+        let labels = vec![
+            ("decision", verdict.decision()),
+            ("reason", verdict.as_str()),
+        ];
+        ("streamgate_checks_total", labels)
+    })
+}
+
+/// `streamgate_store_requests_total` of one operation.
+fn store_requests(recorder: &PrometheusRecorder, operation: Operation) -> Counters<Outcome> {
+    counters(recorder, |outcome: Outcome| {
+        let labels = vec![
+            ("operation", operation.as_str()),
+            ("outcome", outcome.as_str()),
+        ];
+        ("streamgate_store_requests_total", labels)
+    })
+}
+
+/// `streamgate_access_log_entries_total` of one type.
+fn entries(recorder: &PrometheusRecorder, entry: EntryType) -> Counters<EntryOutcome> {
+    counters(recorder, |outcome: EntryOutcome| {
+        let labels = vec![("type", entry.as_str()), ("outcome", outcome.as_str())];
+        ("streamgate_access_log_entries_total", labels)
+    })
 }
 
 /// A histogram.

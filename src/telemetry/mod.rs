@@ -1,5 +1,6 @@
 //! What operators see: [`metrics`] for the many, [`log`] lines for the one.
 
+mod labels;
 pub mod log;
 pub mod metrics;
 mod refusals;

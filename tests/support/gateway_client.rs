@@ -1,5 +1,7 @@
 //! Speaks to streamgate as Envoy does: checks, and access log streams down to the frames.
 
+#![expect(clippy::expect_used, reason = "what fails here fails its test")]
+
 use std::collections::HashMap;
 use std::net::SocketAddr;
 
@@ -63,7 +65,7 @@ pub(crate) struct LogStream {
     /// Waits for the end that the other side makes.
     answer: JoinSet<Result<i32, h2::Error>>,
     /// Drives the connection.
-    _connection: JoinSet<()>,
+    connection: JoinSet<()>,
 }
 
 // === impl Gateway ===
@@ -325,7 +327,7 @@ impl LogStream {
         Self {
             frames,
             answer: waiting,
-            _connection: driver,
+            connection: driver,
         }
     }
 
@@ -355,7 +357,7 @@ impl LogStream {
     /// Resets the stream, as Envoy does when it has seen its end.
     pub(crate) fn reset(mut self) -> JoinSet<()> {
         self.frames.send_reset(h2::Reason::CANCEL);
-        self._connection
+        self.connection
     }
 
     /// Waits for the other side to end the stream; the gRPC status that it says.

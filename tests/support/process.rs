@@ -1,5 +1,12 @@
 //! Runs the `streamgate` program as its users do: by its arguments, environment, signals, standard error and exit code.
 
+#![expect(
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "what fails here fails its test"
+)]
+
 use std::net::SocketAddr;
 use std::process::{Output, Stdio};
 use std::sync::Arc;
