@@ -279,10 +279,10 @@ async fn a_start_whose_outcome_is_unknown_leaves_no_ghost() {
     let app = TestApp::plan().store(store.clone()).start().await;
     let gateway = app.gateway().await;
     for check in [Check::of("anna", "r1"), Check::of_playback("anna", "p1")] {
-        store.fails(Fault::LosesAnswers);
+        store.fails(&Fault::LosesAnswers);
         let answer = gateway.check(check).await;
         assert_eq!((answer.kind, answer.http), ("error", 503));
-        store.fails(Fault::None);
+        store.fails(&Fault::None);
     }
     eventually("both are taken back", async || {
         store.live("anna").await.is_empty()
@@ -305,7 +305,7 @@ async fn two_starts_of_one_session_with_unknown_outcomes_leave_no_ghost() {
     store.fails_at("admit", Fault::LosesCalls);
     assert_eq!(gateway.check(Check::of("anna", "r1")).await.http, 503);
     assert_eq!(store.live("anna").await, ["r1"]);
-    store.fails(Fault::None);
+    store.fails(&Fault::None);
     eventually("it is taken back", async || {
         store.live("anna").await.is_empty()
     })
@@ -324,7 +324,7 @@ async fn an_outage_is_an_error_that_envoy_does_not_let_through() {
         StoreError::Protocol("what?".to_owned()),
         StoreError::Timeout(Duration::from_millis(50)),
     ] {
-        store.fails(Fault::Errs(error));
+        store.fails(&Fault::Errs(error));
         let answer = gateway.check(Check::of("anna", "r1")).await;
         assert_eq!((answer.kind, answer.http, answer.code), ("error", 503, 14));
         assert_eq!(answer.header("retry-after"), Some("1"));
@@ -339,7 +339,7 @@ async fn an_outage_is_an_error_that_envoy_does_not_let_through() {
     );
     let told: serde_json::Value = ready.json().await.unwrap();
     assert_eq!(told["store"]["up"], false, "{told}");
-    store.fails(Fault::None);
+    store.fails(&Fault::None);
     assert!(gateway.check(Check::of("anna", "r1")).await.is_allowed());
     app.stop().await;
 }

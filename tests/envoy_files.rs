@@ -196,10 +196,9 @@ fn the_demo_tells_streamgate_what_envoy_yaml_tells_it() {
     }
     for (name, demo, shipped) in ["streamgate", "streamgate_access_log"].map(|name| {
         let cluster = |file| {
-            let clusters = at(file, CLUSTERS).as_array().expect("a list").iter();
+            let mut clusters = at(file, CLUSTERS).as_array().expect("a list").iter();
             let found = clusters
-                .filter(|cluster| cluster["name"] == name)
-                .next()
+                .find(|cluster| cluster["name"] == name)
                 .expect("a cluster");
             without_keys(found, &["load_assignment"])
         };

@@ -9,6 +9,8 @@
 
 mod support;
 
+// The access log door over real gRPC: ends, sightings, and what arrives broken, late or twice.
+mod access_log;
 // The `ext_authz` door over real gRPC, with a store that fails as told.
 mod authz;
 // Many who come, or leave, at once.
@@ -17,6 +19,10 @@ mod crowds;
 mod e2e;
 // What can be said of the files in `envoy/` without starting Envoy.
 mod envoy_files;
+// The HTTP doors: the release hook, probes, metrics.
+mod http;
+// An instance's life as a process: binding, readiness, the drain, signals, exit codes, the log.
+mod lifecycle;
 // The committed descriptors are those of the protocol.
 mod reflection_descriptors;
 // What a store has to do, whatever it is made of.

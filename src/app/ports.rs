@@ -27,8 +27,19 @@ pub struct Addresses {
 pub(super) enum GrpcListener {
     /// Over TCP.
     Tcp(TcpListener),
-    /// Over a Unix socket, whose file is removed in the end.
-    Unix(UnixListener, PathBuf),
+    /// Over a Unix socket.
+    Unix(UnixListener, SocketFile),
+}
+
+/// The file of a Unix socket that is listened on; removed when dropped.
+#[derive(Debug)]
+pub(super) struct SocketFile(PathBuf);
+
+impl Drop for SocketFile {
+    fn drop(&mut self) {
+        // Who comes next removes what is left behind.
+        drop(std::fs::remove_file(&self.0));
+    }
 }
 
 /// Binds Envoy's port.
@@ -46,7 +57,7 @@ pub(super) async fn bind_grpc(listen: &Listen) -> Result<GrpcListener, BuildErro
         Listen::Unix(path) => {
             remove_stale_socket(path).await;
             UnixListener::bind(path)
-                .map(|listener| GrpcListener::Unix(listener, path.clone()))
+                .map(|listener| GrpcListener::Unix(listener, SocketFile(path.clone())))
                 .map_err(failed)
         }
     }
@@ -88,7 +99,7 @@ pub(super) fn addresses(grpc: &GrpcListener, http: &TcpListener) -> Result<Addre
         GrpcListener::Tcp(listener) => {
             Listen::Tcp(listener.local_addr().map_err(unknown("grpc.listen"))?)
         }
-        GrpcListener::Unix(_, path) => Listen::Unix(path.clone()),
+        GrpcListener::Unix(_, file) => Listen::Unix(file.0.clone()),
     };
     Ok(Addresses {
         grpc,
@@ -108,12 +119,9 @@ pub(super) async fn serve_grpc(
             let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
             router.serve_with_incoming_shutdown(incoming, closed).await
         }
-        GrpcListener::Unix(listener, path) => {
-            let served = router
-                .serve_with_incoming_shutdown(UnixListenerStream::new(listener), closed)
-                .await;
-            drop(std::fs::remove_file(path));
-            served
+        GrpcListener::Unix(listener, _file) => {
+            let incoming = UnixListenerStream::new(listener);
+            router.serve_with_incoming_shutdown(incoming, closed).await
         }
     };
     served.map_err(|error| RunError::Grpc(error.to_string()))

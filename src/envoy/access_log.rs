@@ -4,6 +4,7 @@
 //! likes. There is no acknowledgement in the protocol: what Envoy sends before it has noticed the end would be lost if nobody read
 //! it. So a stream is read on, by a task of its own, after its end was sent, until Envoy has closed its side too.
 
+use std::error::Error;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,7 +16,7 @@ use envoy_types::pb::envoy::service::accesslog::v3::{
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tonic::{Request, Response, Status, Streaming};
-use tracing::{debug, info};
+use tracing::{debug, info, warn};
 
 use super::entry::{self, News, Reading};
 use crate::config::{Identity, Leases};
@@ -108,14 +109,26 @@ impl Reader {
                 match messages.message().await {
                     Ok(Some(message)) => self.take(&message),
                     Ok(None) => return,
-                    // Whoever ends a stream by resetting it has told nothing wrong: the entries so far count.
-                    Err(status) => return debug!(%status, "an access log stream broke off"),
+                    Err(status) => return self.broken_off(&status),
                 }
             }
         };
         tokio::select! {
             () = reading => {}
             () = lingered => {}
+        }
+    }
+
+    /// Notes why a stream could not be read to its end. The entries so far count.
+    fn broken_off(&self, status: &Status) {
+        // Envoy ends its streams by resetting them. What has no such cause is a message that can't be read: it is lost whole, and
+        // Envoy opens another stream for the next. Envoy itself replaces what clients may have sent that is no UTF-8.
+        if status.source().is_some() {
+            debug!(%status, "an access log stream broke off");
+        } else {
+            self.metrics
+                .entry(EntryType::Other, EntryOutcome::Malformed);
+            warn!(%status, "an access log message can't be read, and its entries are lost");
         }
     }
 

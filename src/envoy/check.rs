@@ -49,7 +49,7 @@ pub struct CheckDoor {
 }
 
 /// What the ledger said.
-type Answer = Result<Decision, Outage>;
+pub(super) type Answer = Result<Decision, Outage>;
 
 #[tonic::async_trait]
 impl Authorization for CheckDoor {
@@ -100,7 +100,7 @@ impl CheckDoor {
             }
             Err(outage) => {
                 debug!(request.id = claim::request_id(request), user.id = %claim.user, %outage, "a start could not be decided");
-                Ok((verdict::outage(), Verdict::Outage, Duration::ZERO))
+                Ok((verdict::outage(), Verdict::Outage, outage.waited))
             }
         }
     }
@@ -178,22 +178,22 @@ fn reject(unclaimed: &Unclaimed, request: &CheckRequest) -> (CheckResponse, Verd
 /// What a call may have left in the store, until its answer goes out.
 #[derive(Debug)]
 #[must_use]
-struct Grant {
+pub(super) struct Grant {
     /// Whose start it is.
-    user: UserId,
+    pub(super) user: UserId,
     /// The session that may have started.
-    key: SessionKey,
+    pub(super) key: SessionKey,
     /// What may have to be taken back.
-    hold: Hold,
+    pub(super) hold: Hold,
     /// Takes it back.
-    releaser: Releaser,
+    pub(super) releaser: Releaser,
     /// Counts the calls that nobody waited for.
-    metrics: Arc<Metrics>,
+    pub(super) metrics: Arc<Metrics>,
 }
 
 /// What a call may leave behind.
-#[derive(Debug, Clone, Copy)]
-enum Hold {
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Hold {
     /// Nothing that is to be taken back.
     Nothing,
     /// A session that it started.
@@ -218,7 +218,7 @@ impl Grant {
     }
 
     /// Notes what the answer leaves behind. A playback's start is never taken back: its other requests count on it.
-    fn hold(&mut self, answer: &Answer) {
+    pub(super) fn hold(&mut self, answer: &Answer) {
         self.hold = match answer {
             Ok(Decision {
                 admission:
@@ -235,7 +235,7 @@ impl Grant {
     }
 
     /// The answer goes out: from now on Envoy's access log tells of the stream's end. A doubtful start was not allowed, and has none.
-    fn answered(mut self) {
+    pub(super) fn answered(mut self) {
         if let Hold::Doubtful(ticket) = self.hold {
             self.take_back(ticket);
         }
@@ -261,7 +261,7 @@ impl Drop for Grant {
 }
 
 /// What Envoy says is left of its patience: digits and a unit, by the gRPC protocol.
-fn grpc_timeout(metadata: &MetadataMap) -> Option<Duration> {
+pub(super) fn grpc_timeout(metadata: &MetadataMap) -> Option<Duration> {
     let text = metadata.get("grpc-timeout")?.to_str().ok()?;
     let (digits, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
     let amount: u64 = digits.parse().ok()?;

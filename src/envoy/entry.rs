@@ -117,16 +117,18 @@ fn ours_in(ours: Option<&Struct>) -> Result<Ours, EntryOutcome> {
 fn seen(ours: Ours, entry: &HttpAccessLogEntry, identity: &Identity, leases: &Leases) -> News {
     // What is told of the session matters only should it have to be put back; it is not worth losing the stream over.
     let facts = facts(identity, &EntryEvidence(entry), Door::AccessLog).unwrap_or_default();
+    let plan = named("plan", &identity.plan, &EntryEvidence(entry)).unwrap_or_default();
     let lease = leases.of(ours.key.kind);
     let started_at = entry.common_properties.as_ref().and_then(started_at);
+    let sighting = Sighting {
+        key: ours.key,
+        facts,
+        lease,
+        started_at,
+    };
     News {
         user: ours.user,
-        notice: Notice::Renew(Sighting {
-            key: ours.key,
-            facts,
-            lease,
-            started_at,
-        }),
+        notice: Notice::Renew(sighting, plan),
     }
 }
 

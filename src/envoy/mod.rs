@@ -2,15 +2,23 @@
 
 mod access_log;
 mod check;
+#[cfg(test)]
+mod check_tests;
 mod claim;
+#[cfg(test)]
+mod claim_tests;
 mod cmcd;
 mod entry;
+#[cfg(test)]
+mod entry_tests;
 mod evidence;
 #[cfg(test)]
 mod evidence_tests;
 #[cfg(test)]
 mod fixtures;
 mod verdict;
+#[cfg(test)]
+mod verdict_tests;
 
 pub use access_log::AccessLogDoor;
 pub use check::CheckDoor;

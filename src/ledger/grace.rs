@@ -48,6 +48,17 @@ pub(super) struct Turn<'a> {
     freed: Arc<Notify>,
 }
 
+/// Why a wait is over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Woken {
+    /// A slot came free.
+    SlotFreed,
+    /// It has lasted as long as it may.
+    TurnOver,
+    /// Nobody waits for the answer any more.
+    CallerGone,
+}
+
 impl Grace {
     /// Lets starts wait that long.
     pub(super) fn new(longest: Duration) -> Self {
@@ -112,15 +123,20 @@ impl Grace {
 }
 
 impl Turn<'_> {
-    /// Waits until a slot came free, the caller has gone, or the turn is over, `waited` of which is gone; whether it is over.
-    pub(super) async fn wait(&self, waited: Duration, gone: &CancellationToken) -> bool {
+    /// Waits until a slot came free, the caller has gone, or the turn is over, `waited` of which is gone.
+    pub(super) async fn wait(&self, waited: Duration, gone: &CancellationToken) -> Woken {
         let left = self.room.saturating_sub(waited);
         tokio::select! {
             biased;
-            () = gone.cancelled() => true,
-            () = tokio::time::sleep(left) => true,
-            () = self.freed.notified() => false,
+            () = gone.cancelled() => Woken::CallerGone,
+            () = tokio::time::sleep(left) => Woken::TurnOver,
+            () = self.freed.notified() => Woken::SlotFreed,
         }
+    }
+
+    /// Whose turn it is.
+    pub(super) const fn user(&self) -> &UserId {
+        &self.user
     }
 }
 
@@ -138,17 +154,15 @@ mod tests {
     async fn a_slot_that_comes_free_while_the_refusal_is_on_its_way_is_tried_at_once() {
         let grace = Grace::new(Duration::from_millis(250));
         let (user, patience) = (UserId::parse("alice").unwrap(), Patience::endless());
-        for freed_meanwhile in [false, true] {
+        for (freed_meanwhile, expected) in [(false, Woken::TurnOver), (true, Woken::SlotFreed)] {
             let frees = grace.frees();
             if freed_meanwhile {
                 grace.slot_freed(&user);
             }
             let turn = grace.enter(&user, 3, &patience, (frees, Duration::ZERO));
-            let over = turn
-                .unwrap()
-                .wait(Duration::ZERO, &CancellationToken::new())
-                .await;
-            assert_eq!(over, !freed_meanwhile);
+            let waiting = turn.unwrap();
+            let woken = waiting.wait(Duration::ZERO, &patience.gone).await;
+            assert_eq!(woken, expected);
         }
     }
 }

@@ -5,6 +5,8 @@
 
 mod grace;
 mod pulse;
+#[cfg(test)]
+mod tests;
 
 use std::collections::HashSet;
 use std::future::Future;
@@ -24,7 +26,7 @@ use crate::session::{
 use crate::store::{Listing, Store, StoreError};
 use crate::telemetry::Metrics;
 use crate::telemetry::metrics::{GraceOutcome, Operation, Outcome, ReleaseCause, RenewalOutcome};
-use grace::{Grace, Turn};
+use grace::{Grace, Turn, Woken};
 use pulse::Pulse;
 
 /// How many names of unknown plans are remembered as already logged.
@@ -74,6 +76,8 @@ pub struct Outage {
     pub error: StoreError,
     /// The mark of a start that may have taken place all the same, and is to be taken back if it isn't allowed.
     pub doubtful: Option<Ticket>,
+    /// How long the start waited for a slot before that.
+    pub waited: Duration,
 }
 
 /// Counts streams.
@@ -138,8 +142,10 @@ impl Ledger {
                 .enter(&claim.user, limit, patience, (frees, asked.elapsed()))
             {
                 Some(turn) => {
-                    let second = self.wait_for_slot(turn, claim, &start, limit, patience);
-                    (admission, waited) = second.await?;
+                    let waiting = self.wait_for_slot(turn, &start, limit, patience);
+                    let (last, waited_for) = waiting.await?;
+                    // A caller that has gone is told what it was told at first, should it hear of it.
+                    (admission, waited) = (last.unwrap_or(admission), waited_for);
                 }
                 None => self.metrics.grace(GraceOutcome::Skipped),
             }
@@ -153,12 +159,17 @@ impl Ledger {
         })
     }
 
-    /// This stream was seen running.
+    /// This stream was seen running; `plan` is what its user is said to be on. An unknown one was counted when it asked to start.
     ///
     /// # Errors
     /// The store could not answer.
-    pub async fn renew(&self, user: &UserId, sighting: &Sighting) -> Result<Renewal, Outage> {
-        let limit = self.limit(user, None);
+    pub async fn renew(
+        &self,
+        user: &UserId,
+        plan: Option<&PlanName>,
+        sighting: &Sighting,
+    ) -> Result<Renewal, Outage> {
+        let limit = self.policy.allowance(user, plan).allowance.limit;
         let renewal = self
             .timed(Operation::Renew, self.store.renew(user, sighting, limit))
             .await?;
@@ -239,29 +250,34 @@ impl Ledger {
         })
     }
 
-    /// Waits for a slot, and tries again whenever one comes free and once at the end.
+    /// Waits for a slot, and tries again whenever one comes free and once at the end; the last answer, unless the caller has gone
+    /// before there was another, and how long that took.
     async fn wait_for_slot(
         &self,
         turn: Turn<'_>,
-        claim: &Claim,
         start: &Start,
         limit: u32,
         patience: &Patience,
-    ) -> Result<(Admission, Duration), Outage> {
+    ) -> Result<(Option<Admission>, Duration), Outage> {
         let mut waited = Duration::ZERO;
         loop {
             let waiting = Stopwatch::start();
-            let last_try = turn.wait(waited, &patience.gone).await;
+            let woken = turn.wait(waited, &patience.gone).await;
             waited += waiting.elapsed();
-            let admission = self.try_start(&claim.user, start, limit).await?;
+            if woken == Woken::CallerGone {
+                self.metrics.grace(GraceOutcome::Refused);
+                return Ok((None, waited));
+            }
+            let tried = self.try_start(turn.user(), start, limit).await;
+            let admission = tried.map_err(|outage| Outage { waited, ..outage })?;
             let full = matches!(admission, Admission::Refused(Refusal::Full { .. }));
-            if !full || last_try {
+            if !full || woken == Woken::TurnOver {
                 self.metrics.grace(if full {
                     GraceOutcome::Refused
                 } else {
                     GraceOutcome::Admitted
                 });
-                return Ok((admission, waited));
+                return Ok((Some(admission), waited));
             }
         }
     }
@@ -296,6 +312,7 @@ impl Ledger {
         answer.map_err(|error| Outage {
             error,
             doubtful: None,
+            waited: Duration::ZERO,
         })
     }
 }

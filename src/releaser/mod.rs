@@ -19,7 +19,7 @@ use tracing::debug;
 
 use crate::clock::Stopwatch;
 use crate::ledger::{Ledger, Outage};
-use crate::session::{Ending, SessionKey, Sighting, Terms, Ticket, UserId};
+use crate::session::{Ending, PlanName, SessionKey, Sighting, Terms, Ticket, UserId};
 use crate::telemetry::Metrics;
 use crate::telemetry::metrics::{DropReason, EntryOutcome, ReleaseCause};
 use queue::{Pending, Queue};
@@ -34,8 +34,8 @@ const BACKOFF: std::ops::RangeInclusive<Duration> =
 /// What is to be told to the store.
 #[derive(Debug, Clone)]
 pub enum Notice {
-    /// This stream was seen running.
-    Renew(Sighting),
+    /// This stream was seen running; its user is said to be on that plan.
+    Renew(Sighting, Option<PlanName>),
     /// The call of that ticket takes back its start.
     Undo(SessionKey, Ticket),
     /// This stream has ended.
@@ -46,7 +46,7 @@ impl Notice {
     /// The session that it is about.
     const fn key(&self) -> &SessionKey {
         match self {
-            Self::Renew(sighting) => &sighting.key,
+            Self::Renew(sighting, _) => &sighting.key,
             Self::Undo(key, _) | Self::Release(key) => key,
         }
     }
@@ -55,7 +55,7 @@ impl Notice {
     #[must_use]
     pub const fn entry_outcome(&self) -> EntryOutcome {
         match self {
-            Self::Renew(_) => EntryOutcome::Renewal,
+            Self::Renew(..) => EntryOutcome::Renewal,
             Self::Undo(..) | Self::Release(_) => EntryOutcome::Release,
         }
     }
@@ -128,7 +128,7 @@ impl Releaser {
     pub fn submit(&self, user: UserId, notice: Notice) {
         let shared = &self.0;
         let room = match notice {
-            Notice::Renew(_) | Notice::Undo(..) => shared.capacity / 4 * 3,
+            Notice::Renew(..) | Notice::Undo(..) => shared.capacity / 4 * 3,
             Notice::Release(_) => shared.capacity,
         };
         let pending = Pending {
@@ -231,7 +231,10 @@ impl Delivery {
             return None;
         };
         let told = match &notice {
-            Notice::Renew(sighting) => self.ledger.renew(&user, sighting).await.map(drop),
+            Notice::Renew(sighting, plan) => {
+                let renewed = self.ledger.renew(&user, plan.as_ref(), sighting);
+                renewed.await.map(drop)
+            }
             Notice::Undo(key, ticket) => {
                 self.release(&user, key, Ending::Undone(*ticket), ReleaseCause::Undone)
                     .await
@@ -271,15 +274,16 @@ impl Delivery {
     fn still_true(&self, pending: &Pending) -> Option<Notice> {
         let age = pending.since.elapsed();
         match &pending.notice {
-            Notice::Renew(sighting) => {
+            Notice::Renew(sighting, plan) => {
                 let lease = sighting
                     .lease
                     .checked_sub(age)
                     .filter(|left| !left.is_zero())?;
-                Some(Notice::Renew(Sighting {
+                let sighting = Sighting {
                     lease,
                     ..sighting.clone()
-                }))
+                };
+                Some(Notice::Renew(sighting, plan.clone()))
             }
             Notice::Undo(..) | Notice::Release(_) => {
                 (age < self.terms.memory).then(|| pending.notice.clone())

@@ -20,7 +20,7 @@ pub(super) struct Pending {
 }
 
 /// Whom a notice is about: of each, the last one counts.
-type Place = (UserId, SessionKey, Option<Ticket>);
+pub(super) type Place = (UserId, SessionKey, Option<Ticket>);
 
 /// The notices that are not delivered yet, the last of each place. None is in both maps.
 #[derive(Debug, Default)]
@@ -39,14 +39,14 @@ impl Notice {
     fn place(&self, user: UserId) -> Place {
         let ticket = match self {
             Self::Undo(_, ticket) => Some(*ticket),
-            Self::Renew(_) | Self::Release(_) => None,
+            Self::Renew(..) | Self::Release(_) => None,
         };
         (user, self.key().clone(), ticket)
     }
 
     /// Whether it stands where an earlier one waits: all but a sign of life after the end.
     const fn supersedes(&self, earlier: &Self) -> bool {
-        !matches!((self, earlier), (Self::Renew(_), Self::Release(_)))
+        !matches!((self, earlier), (Self::Renew(..), Self::Release(_)))
     }
 }
 

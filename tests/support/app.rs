@@ -1,5 +1,11 @@
 //! Starts the real service inside the test, on ports of its own, and stops it.
 
+#![expect(
+    clippy::expect_used,
+    clippy::panic,
+    reason = "what fails here fails its test"
+)]
+
 use std::collections::HashSet;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, Once, PoisonError};

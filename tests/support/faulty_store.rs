@@ -31,7 +31,8 @@ pub(crate) enum Fault {
 /// Wraps the embedded store.
 #[derive(Debug)]
 pub(crate) struct FaultyStore {
-    inner: MemoryStore,
+    /// The store below, in which nothing is ever wrong.
+    pub(crate) sound: MemoryStore,
     /// What is wrong with each operation.
     faults: Mutex<HashMap<&'static str, Fault>>,
     /// Whether callers have to wait, before anything is done.
@@ -50,7 +51,7 @@ impl FaultyStore {
     pub(crate) fn at(clock: Arc<dyn Clock>) -> Arc<Self> {
         let terms = Terms::new(Duration::from_secs(30), Duration::from_millis(50));
         Arc::new(Self {
-            inner: MemoryStore::new(terms, clock),
+            sound: MemoryStore::new(terms, clock),
             faults: Mutex::default(),
             held: watch::Sender::new(false),
             calls: watch::Sender::default(),
@@ -58,10 +59,11 @@ impl FaultyStore {
     }
 
     /// What is wrong from now on, with everything.
-    pub(crate) fn fails(&self, fault: Fault) {
-        for operation in ["admit", "renew", "release", "list", "ping"] {
-            self.fails_at(operation, fault.clone());
-        }
+    pub(crate) fn fails(&self, fault: &Fault) {
+        let operations = ["admit", "renew", "release", "list", "ping"];
+        *self.faults() = operations
+            .map(|operation| (operation, fault.clone()))
+            .into();
     }
 
     /// What is wrong from now on, with that operation.
@@ -90,12 +92,12 @@ impl FaultyStore {
         let enough = |calls: &HashMap<&'static str, usize>| {
             calls.get(operation).copied().unwrap_or(0) >= times
         };
-        drop(calls.wait_for(enough).await);
-    }
-
-    /// The store below, in which nothing is ever wrong.
-    pub(crate) fn sound(&self) -> &MemoryStore {
-        &self.inner
+        let patience = Duration::from_secs(20);
+        let waited = tokio::time::timeout(patience, calls.wait_for(enough)).await;
+        assert!(
+            waited.is_ok(),
+            "{operation} was not asked for {times} times"
+        );
     }
 
     /// The ids of a user's live sessions, in order.
@@ -103,7 +105,7 @@ impl FaultyStore {
         let Ok(user) = UserId::parse(user) else {
             return Vec::new();
         };
-        let listing = self.inner.list(&user).await;
+        let listing = self.sound.list(&user).await;
         let sessions = listing.map(|listing| listing.sessions).unwrap_or_default();
         sessions
             .iter()
@@ -144,7 +146,7 @@ impl Store for FaultyStore {
         limit: u32,
         when_full: &WhenFull,
     ) -> Result<Admission, StoreError> {
-        let doing = self.inner.admit(user, start, limit, when_full);
+        let doing = self.sound.admit(user, start, limit, when_full);
         self.through("admit", doing).await
     }
 
@@ -154,7 +156,7 @@ impl Store for FaultyStore {
         sighting: &Sighting,
         limit: u32,
     ) -> Result<Renewal, StoreError> {
-        self.through("renew", self.inner.renew(user, sighting, limit))
+        self.through("renew", self.sound.renew(user, sighting, limit))
             .await
     }
 
@@ -164,15 +166,15 @@ impl Store for FaultyStore {
         key: &SessionKey,
         ending: Ending,
     ) -> Result<Released, StoreError> {
-        self.through("release", self.inner.release(user, key, ending))
+        self.through("release", self.sound.release(user, key, ending))
             .await
     }
 
     async fn list(&self, user: &UserId) -> Result<Listing, StoreError> {
-        self.through("list", self.inner.list(user)).await
+        self.through("list", self.sound.list(user)).await
     }
 
     async fn ping(&self) -> Result<(), StoreError> {
-        self.through("ping", self.inner.ping()).await
+        self.through("ping", self.sound.ping()).await
     }
 }

@@ -1,5 +1,7 @@
 //! Speaks to streamgate as Envoy does: checks, and access log streams down to the frames.
 
+#![expect(clippy::expect_used, reason = "what fails here fails its test")]
+
 use std::collections::HashMap;
 use std::net::SocketAddr;
 
@@ -23,6 +25,8 @@ use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 use tonic::Status;
 use tonic::transport::{Channel, Endpoint};
+
+use super::app::PATIENCE;
 
 /// One gateway's connection for checks.
 #[derive(Clone)]
@@ -58,9 +62,10 @@ pub(crate) struct Check {
 /// An access log stream.
 pub(crate) struct LogStream {
     frames: h2::SendStream<Bytes>,
-    answer: h2::client::ResponseFuture,
+    /// Waits for the end that the other side makes.
+    answer: JoinSet<Result<i32, h2::Error>>,
     /// Drives the connection.
-    _connection: JoinSet<()>,
+    connection: JoinSet<()>,
 }
 
 // === impl Gateway ===
@@ -70,6 +75,11 @@ impl Gateway {
         let endpoint = Endpoint::from_shared(format!("http://{address}")).expect("an address");
         let channel = endpoint.connect().await.expect("it listens");
         Self { channel, address }
+    }
+
+    /// The connection, for clients of other services.
+    pub(crate) fn channel(&self) -> Channel {
+        self.channel.clone()
     }
 
     /// Asks.
@@ -312,10 +322,12 @@ impl LogStream {
             .body(())
             .expect("a request");
         let (answer, frames) = client.send_request(request, false).expect("a stream");
+        let mut waiting = JoinSet::new();
+        waiting.spawn(grpc_status(answer));
         Self {
             frames,
-            answer,
-            _connection: driver,
+            answer: waiting,
+            connection: driver,
         }
     }
 
@@ -345,28 +357,28 @@ impl LogStream {
     /// Resets the stream, as Envoy does when it has seen its end.
     pub(crate) fn reset(mut self) -> JoinSet<()> {
         self.frames.send_reset(h2::Reason::CANCEL);
-        self._connection
+        self.connection
     }
 
     /// Waits for the other side to end the stream; the gRPC status that it says.
     pub(crate) async fn ended(&mut self) -> i32 {
-        let ended = async {
-            let response = (&mut self.answer).await?;
-            if let Some(status) = response.headers().get("grpc-status") {
-                return Ok(status.clone());
-            }
-            let mut body = response.into_body();
-            while let Some(data) = body.data().await {
-                let _ = body.flow_control().release_capacity(data?.len());
-            }
-            let trailers = body.trailers().await?.unwrap_or_default();
-            Ok::<_, h2::Error>(trailers["grpc-status"].clone())
-        };
-        let status = ended.await.expect("the stream ends by its rules");
-        status
-            .to_str()
-            .ok()
-            .and_then(|text| text.parse().ok())
-            .expect("a status")
+        let ended = tokio::time::timeout(PATIENCE, self.answer.join_next()).await;
+        let ended = ended.expect("the stream is ended").expect("once");
+        ended
+            .expect("no panic")
+            .expect("the stream ends by its rules")
     }
+}
+
+/// The gRPC status at the end of an answer.
+async fn grpc_status(answer: h2::client::ResponseFuture) -> Result<i32, h2::Error> {
+    let (head, mut body) = answer.await?.into_parts();
+    while let Some(data) = body.data().await {
+        drop(body.flow_control().release_capacity(data?.len()));
+    }
+    let trailers = body.trailers().await?;
+    let status = head.headers.get("grpc-status").cloned();
+    let status = status.or_else(|| trailers?.get("grpc-status").cloned());
+    let status = status.expect("a gRPC answer has a status");
+    Ok(status.to_str().expect("a text").parse().expect("a number"))
 }

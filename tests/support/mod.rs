@@ -10,6 +10,7 @@ pub(crate) mod gateway_client;
 pub(crate) mod origin;
 pub(crate) mod process;
 pub(crate) mod redis;
+pub(crate) mod service;
 pub(crate) mod stack;
 pub(crate) mod streamgate;
 pub(crate) mod streams;

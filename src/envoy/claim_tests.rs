@@ -1,0 +1,180 @@
+//! What a check asks for: whose stream, which, and what is no stream.
+
+use envoy_types::pb::envoy::service::auth::v3::attribute_context::Request;
+use envoy_types::pb::envoy::service::auth::v3::{AttributeContext, CheckRequest};
+use serde_json::json;
+
+use super::claim::{Ask, Unclaimed, decode, request_id};
+use super::fixtures::Check;
+use crate::config::Identity;
+use crate::ledger::Claim;
+use crate::session::{Door, Kind};
+
+fn ask(check: Check) -> Result<Ask, Unclaimed> {
+    decode(&check.request(), &Identity::default())
+}
+
+fn claim(check: Check) -> Claim {
+    match ask(check) {
+        Ok(Ask::Stream(claim)) => claim,
+        other => panic!("{other:?}"),
+    }
+}
+
+/// A check of anna's, on request `r1`.
+fn anna(method: &str, path: &str) -> Check {
+    Check::on(method, path).headers(&[("x-user-id", "anna"), ("x-request-id", "r1")])
+}
+
+#[test]
+fn a_claim_holds_all_that_the_sources_say() {
+    let check = anna("GET", "/vod/1.m3u8?CMCD=cid%3D%22film%22")
+        .headers(&[("x-device-id", "tv"), ("x-playback-session-id", "p1")])
+        .jwt(&json!({"payload": {"plan": "gold"}}));
+    let claim = claim(check);
+    assert_eq!(claim.user.as_str(), "anna");
+    assert_eq!(claim.plan.unwrap().as_str(), "gold");
+    assert_eq!(
+        (claim.key.kind, claim.key.id.as_str()),
+        (Kind::Playback, "p1")
+    );
+    assert_eq!(claim.facts.device.unwrap().as_str(), "tv");
+    assert_eq!(claim.facts.content.unwrap().as_str(), "film");
+    assert_eq!(
+        (claim.facts.door, claim.facts.position_seconds),
+        (Some(Door::ExtAuthz), None)
+    );
+}
+
+#[test]
+fn the_source_of_the_session_decides_its_kind() {
+    let header = |name, value| anna("GET", "/a").headers(&[(name, value)]);
+    for (check, kind, id) in [
+        (anna("GET", "/a"), Kind::Request, "r1"),
+        (anna("POST", "/a"), Kind::Request, "r1"),
+        (anna("", "/a"), Kind::Request, "r1"),
+        (anna("get", "/a"), Kind::Request, "r1"),
+        (header("x-playback-session-id", "p1"), Kind::Playback, "p1"),
+        (header("cmcd-session", "sid=\"c1\""), Kind::Playback, "c1"),
+        (anna("GET", "/a?session=q1"), Kind::Playback, "q1"),
+        // A playback may call itself as a request is called; its kind keeps the two apart.
+        (header("x-playback-session-id", "r1"), Kind::Playback, "r1"),
+    ] {
+        let key = claim(check).key;
+        assert_eq!((key.kind, key.id.as_str()), (kind, id));
+    }
+}
+
+#[test]
+fn a_route_s_list_of_sources_stands_in_place_of_ours() {
+    let route = |list| anna("GET", "/a?session=q1&s=mine").context(&[("streamgate.session", list)]);
+    for (list, expected) in [
+        ("request", "request:r1"),
+        ("query:s", "playback:mine"),
+        ("header:x-none, query:s", "playback:mine"),
+        ("header:x-none,request", "request:r1"),
+    ] {
+        assert_eq!(claim(route(list)).key.to_string(), expected, "{list}");
+    }
+    assert_eq!(
+        ask(route("header:x-none")).unwrap_err(),
+        Unclaimed::NoSession
+    );
+    for list in ["", ",", "query", "basic", "cmcd:s;request"] {
+        let wrong = ask(route(list)).unwrap_err();
+        assert!(
+            matches!(wrong, Unclaimed::Misconfigured(_)),
+            "{list}: {wrong}"
+        );
+    }
+}
+
+#[test]
+fn a_preflight_is_nobody_s_and_a_head_is_somebody_s_and_neither_is_a_stream() {
+    let nobody = |method| Check::on(method, "/a?session=%ff");
+    assert!(matches!(ask(nobody("OPTIONS")), Ok(Ask::Preflight)));
+    assert!(matches!(ask(anna("OPTIONS", "/a")), Ok(Ask::Preflight)));
+    assert_eq!(ask(nobody("HEAD")).unwrap_err(), Unclaimed::NoUser);
+    assert!(matches!(ask(anna("HEAD", "/a?session=%ff")), Ok(Ask::Head)));
+    assert_eq!(ask(nobody("GET")).unwrap_err(), Unclaimed::NoUser);
+}
+
+#[test]
+fn what_is_malformed_is_named_with_its_source() {
+    let long = "x".repeat(257);
+    let header = |name, value: &str| anna("GET", "/a").headers(&[(name, value)]);
+    for (check, expected) in [
+        (
+            header("x-user-id", "a\u{7f}"),
+            "the user (header:x-user-id) has a control character at byte 1",
+        ),
+        (
+            header("x-user-id", &long),
+            "the user (header:x-user-id) has 257 bytes",
+        ),
+        (
+            header("x-playback-session-id", &long),
+            "the session id (header:x-playback-session-id) has 257 bytes",
+        ),
+        (
+            anna("GET", "/a?session=%00"),
+            "the session id (query:session) has a control character",
+        ),
+        (
+            header("x-request-id", &long),
+            "the session id (request) has 257 bytes",
+        ),
+        (
+            header("x-device-id", "\n"),
+            "the device (header:x-device-id) has a control character",
+        ),
+        (
+            header("cmcd-object", "cid=\"a"),
+            "a string without a closing quote",
+        ),
+        (
+            anna("GET", "/a").jwt(&json!({"p": {"plan": ["a"]}})),
+            "the plan (jwt:plan) is neither",
+        ),
+    ] {
+        let told = ask(check).unwrap_err();
+        assert!(matches!(told, Unclaimed::Malformed { .. }), "{told}");
+        assert!(told.to_string().contains(expected), "{told}");
+    }
+}
+
+#[test]
+fn a_check_on_no_http_request_is_told_apart() {
+    let no_http = AttributeContext {
+        request: Some(Request::default()),
+        ..AttributeContext::default()
+    };
+    for attributes in [None, Some(AttributeContext::default()), Some(no_http)] {
+        let request = CheckRequest { attributes };
+        let told = decode(&request, &Identity::default()).unwrap_err();
+        assert_eq!(told, Unclaimed::NotHttp);
+        assert_eq!(request_id(&request), "");
+    }
+}
+
+#[test]
+fn the_request_s_id_is_read_for_the_log_whatever_else_is_wrong() {
+    assert_eq!(request_id(&anna("GET", "/a?session=%ff").request()), "r1");
+    let raw = Check::on("GET", "/").raw_headers(&[("x-request-id", b"\xff")]);
+    assert_eq!(request_id(&raw.request()), "");
+}
+
+#[test]
+fn a_path_of_40_kb_is_read_through() {
+    let path = format!(
+        "/{}?{}session=p1",
+        "a/".repeat(10_000),
+        "x=%41&".repeat(3_500)
+    );
+    assert_eq!(claim(anna("GET", &path)).key.to_string(), "playback:p1");
+    let endless = format!("/a?session={}", "x".repeat(40_000));
+    assert!(matches!(
+        ask(anna("GET", &endless)),
+        Err(Unclaimed::Malformed { .. })
+    ));
+}

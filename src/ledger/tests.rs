@@ -1,0 +1,370 @@
+//! The ledger with a store that fails as told, by a paused clock.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::*;
+use crate::clock::ManualClock;
+use crate::faulty_store::{Fault, FaultyStore};
+use crate::session::{Admitted, Entry, Kind, SessionId};
+
+/// A ledger before a store in which leases never run out.
+struct Bench {
+    store: Arc<FaultyStore>,
+    metrics: Arc<Metrics>,
+    ledger: Ledger,
+}
+
+const GRACE: Duration = Duration::from_millis(250);
+
+impl Bench {
+    fn new() -> Self {
+        Self::with_policy(Policy::new(1))
+    }
+
+    fn with_policy(policy: Policy) -> Self {
+        let store = FaultyStore::at(Arc::new(ManualClock::default()));
+        let metrics = Arc::new(Metrics::new().unwrap());
+        let ledger = Ledger::new(
+            Arc::<FaultyStore>::clone(&store),
+            policy,
+            Leases::default(),
+            GRACE,
+            Arc::clone(&metrics),
+        );
+        Self {
+            store,
+            metrics,
+            ledger,
+        }
+    }
+
+    async fn admit(&self, claim: &Claim, patience: &Patience) -> Decision {
+        self.ledger.admit(claim, patience).await.unwrap()
+    }
+
+    async fn release(&self, user: &str, id: &str) {
+        let (user, key) = (UserId::parse(user).unwrap(), key(id));
+        let released = self
+            .ledger
+            .release(&user, &key, Ending::Stream, ReleaseCause::Hook);
+        released.await.unwrap();
+    }
+
+    fn metric(&self, series: &str) -> String {
+        let text = self.metrics.render();
+        let line = text.lines().find_map(|line| line.strip_prefix(series));
+        line.expect(series).trim().to_owned()
+    }
+
+    fn grace(&self, outcome: &str) -> String {
+        self.metric(&format!("streamgate_grace_total{{outcome=\"{outcome}\"}}"))
+    }
+}
+
+fn key(id: &str) -> SessionKey {
+    SessionKey {
+        kind: Kind::Request,
+        id: SessionId::parse(id).unwrap(),
+    }
+}
+
+fn claim(user: &str, id: &str) -> Claim {
+    Claim {
+        user: UserId::parse(user).unwrap(),
+        plan: None,
+        key: key(id),
+        facts: Facts::default(),
+    }
+}
+
+fn patience(deadline: Duration) -> Patience {
+    Patience {
+        deadline: Some(deadline),
+        ..Patience::endless()
+    }
+}
+
+fn is_started(decision: &Decision) -> bool {
+    matches!(
+        decision.admission,
+        Admission::Admitted(Admitted {
+            entry: Entry::Started,
+            ..
+        })
+    )
+}
+
+fn is_full(decision: &Decision) -> bool {
+    matches!(decision.admission, Admission::Refused(Refusal::Full { .. }))
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_start_at_the_limit_waits_for_its_grace_and_is_tried_once_more() {
+    let bench = Bench::new();
+    let first = bench.admit(&claim("anna", "a"), &Patience::endless()).await;
+    assert!(is_started(&first) && first.waited.is_zero() && first.limit == 1);
+    let watch = Stopwatch::start();
+    let second = bench.admit(&claim("anna", "b"), &Patience::endless()).await;
+    assert!(is_full(&second));
+    assert_eq!((second.waited, watch.elapsed()), (GRACE, GRACE));
+    assert_eq!(bench.store.calls("admit"), 3);
+    assert_eq!(bench.grace("refused"), "1");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_slot_that_comes_free_wakes_the_waiting_start_at_once() {
+    let bench = Bench::new();
+    bench.admit(&claim("anna", "a"), &Patience::endless()).await;
+    let watch = Stopwatch::start();
+    let (start, patience) = (claim("anna", "b"), Patience::endless());
+    let (second, ()) = tokio::join!(bench.admit(&start, &patience), async {
+        bench.store.asked("admit", 2).await;
+        tokio::time::sleep(Duration::from_millis(40)).await;
+        bench.release("ben", "a").await;
+        bench.release("anna", "unknown").await;
+        tokio::time::sleep(Duration::from_millis(10)).await;
+        bench.release("anna", "a").await;
+    });
+    assert!(is_started(&second));
+    let at = Duration::from_millis(50);
+    assert_eq!((second.waited, watch.elapsed()), (at, at));
+    assert_eq!(bench.grace("admitted"), "1");
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_wait_takes_half_of_what_the_deadline_leaves_and_is_skipped_where_that_is_nothing() {
+    for (deadline, waited) in [
+        (Some(200), 100),
+        (Some(400), 200),
+        (Some(5_000), 250),
+        (Some(10), 5),
+        (Some(9), 0),
+        (Some(0), 0),
+        (None, 250),
+    ] {
+        let bench = Bench::new();
+        bench.admit(&claim("anna", "a"), &Patience::endless()).await;
+        let patience = deadline.map_or_else(Patience::endless, |deadline| {
+            patience(Duration::from_millis(deadline))
+        });
+        let decision = bench.admit(&claim("anna", "b"), &patience).await;
+        assert!(is_full(&decision));
+        assert_eq!(
+            decision.waited,
+            Duration::from_millis(waited),
+            "{deadline:?}"
+        );
+        let skipped = if waited == 0 { "1" } else { "0" };
+        assert_eq!(bench.grace("skipped"), skipped, "{deadline:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_the_store_took_is_no_longer_left_to_wait() {
+    let bench = Bench::new();
+    bench.admit(&claim("anna", "a"), &Patience::endless()).await;
+    bench.store.hold();
+    let (start, patience) = (claim("anna", "b"), patience(Duration::from_millis(200)));
+    let (decision, ()) = tokio::join!(bench.admit(&start, &patience), async {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        bench.store.let_go();
+    });
+    assert_eq!(decision.waited, Duration::from_millis(50));
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_start_a_user_waits_at_a_time() {
+    let bench = Bench::new();
+    for user in ["anna", "ben"] {
+        bench.admit(&claim(user, "a"), &Patience::endless()).await;
+    }
+    let (b, c, other, endless) = (
+        claim("anna", "b"),
+        claim("anna", "c"),
+        claim("ben", "b"),
+        Patience::endless(),
+    );
+    let (waiting, refused, elsewhere) = tokio::join!(
+        bench.admit(&b, &endless),
+        bench.admit(&c, &endless),
+        bench.admit(&other, &endless)
+    );
+    assert_eq!(
+        (waiting.waited, refused.waited, elsewhere.waited),
+        (GRACE, Duration::ZERO, GRACE)
+    );
+    assert_eq!(
+        (bench.grace("skipped"), bench.grace("refused")),
+        ("1".to_owned(), "2".to_owned())
+    );
+    // The turn was given back.
+    assert_eq!(bench.admit(&c, &endless).await.waited, GRACE);
+}
+
+#[tokio::test(start_paused = true)]
+async fn nobody_waits_where_nothing_is_allowed() {
+    let bench = Bench::with_policy(Policy::new(0));
+    let decision = bench.admit(&claim("anna", "a"), &Patience::endless()).await;
+    assert!(is_full(&decision) && decision.waited.is_zero());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_caller_that_has_gone_stops_waiting_and_starts_nothing() {
+    let bench = Bench::new();
+    bench.admit(&claim("anna", "a"), &Patience::endless()).await;
+    let (start, patience) = (claim("anna", "b"), Patience::endless());
+    let watch = Stopwatch::start();
+    let (decision, ()) = tokio::join!(bench.admit(&start, &patience), async {
+        bench.store.asked("admit", 2).await;
+        // The slot is free, but not through this instance: nobody is woken by it.
+        let anna = UserId::parse("anna").unwrap();
+        let sound = &bench.store.sound;
+        sound
+            .release(&anna, &key("a"), Ending::Stream)
+            .await
+            .unwrap();
+        patience.gone.cancel();
+    });
+    assert!(is_full(&decision));
+    assert!(watch.elapsed().is_zero());
+    assert_eq!(bench.store.calls("admit"), 2);
+    assert_eq!(bench.store.live("anna").await, [""; 0]);
+    // One that had gone before is not made to wait, and keeps nobody from it.
+    bench.admit(&claim("anna", "c"), &Patience::endless()).await;
+    let decision = bench.admit(&start, &patience).await;
+    assert!(is_full(&decision) && decision.waited.is_zero());
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_outage_says_whether_the_start_may_have_taken_place() {
+    let (anna, session) = (UserId::parse("anna").unwrap(), key("a"));
+    let timeout = StoreError::Timeout(Duration::from_millis(50));
+    for (error, doubtful) in [
+        (timeout.clone(), true),
+        (StoreError::Disconnected("reset".to_owned()), true),
+        (StoreError::Full("no room".to_owned()), false),
+        (StoreError::Rejected("loading".to_owned()), false),
+        (StoreError::Protocol("what?".to_owned()), false),
+    ] {
+        let bench = Bench::new();
+        bench.store.fails(&Fault::Errs(error.clone()));
+        let asked = bench
+            .ledger
+            .admit(&claim("anna", "a"), &Patience::endless())
+            .await;
+        assert_eq!(asked.unwrap_err().doubtful.is_some(), doubtful, "{error}");
+        let released = bench
+            .ledger
+            .release(&anna, &session, Ending::Stream, ReleaseCause::Hook);
+        let outage = released.await.unwrap_err();
+        assert_eq!(
+            (outage.doubtful, outage.error),
+            (None, error),
+            "an end is no start"
+        );
+    }
+    // The mark is that of the start that took place.
+    let bench = Bench::new();
+    bench.store.fails(&Fault::LosesAnswers);
+    let asked = bench
+        .ledger
+        .admit(&claim("anna", "a"), &Patience::endless())
+        .await;
+    let ticket = asked.unwrap_err().doubtful.unwrap();
+    bench.store.fails(&Fault::None);
+    let undone = bench.ledger.release(
+        &anna,
+        &session,
+        Ending::Undone(ticket),
+        ReleaseCause::Undone,
+    );
+    assert!(matches!(undone.await.unwrap(), Released::Freed(_)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_outage_after_a_wait_says_how_long_it_waited() {
+    let bench = Bench::new();
+    bench.admit(&claim("anna", "a"), &Patience::endless()).await;
+    let (start, patience) = (claim("anna", "b"), Patience::endless());
+    let (asked, ()) = tokio::join!(bench.ledger.admit(&start, &patience), async {
+        bench.store.asked("admit", 2).await;
+        bench.store.fails(&Fault::LosesCalls);
+    });
+    let outage = asked.unwrap_err();
+    assert_eq!(outage.waited, GRACE);
+    assert!(outage.doubtful.is_some());
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_unknown_plan_gets_the_default_and_is_counted_each_time() {
+    let plan = |name: &str| PlanName::parse(name).unwrap();
+    let bench = Bench::with_policy(Policy {
+        plans: [(plan("gold"), 5)].into(),
+        ..Policy::new(2)
+    });
+    for (n, (name, limit)) in [("gold", 5), ("silver", 2), ("silver", 2), ("tin", 2)]
+        .into_iter()
+        .enumerate()
+    {
+        let claim = Claim {
+            plan: Some(plan(name)),
+            ..claim("anna", &format!("s{n}"))
+        };
+        assert_eq!(
+            bench.admit(&claim, &patience(Duration::ZERO)).await.limit,
+            limit,
+            "{name}"
+        );
+    }
+    assert_eq!(bench.metric("streamgate_unknown_plan_total"), "3");
+    assert_eq!(
+        bench.ledger.unknown_plans.lock().unwrap().len(),
+        2,
+        "each is logged once"
+    );
+    for n in 0..2 * MAX_UNKNOWN_PLANS {
+        bench
+            .ledger
+            .limit(&UserId::parse("anna").unwrap(), Some(&plan(&n.to_string())));
+    }
+    assert_eq!(
+        bench.ledger.unknown_plans.lock().unwrap().len(),
+        MAX_UNKNOWN_PLANS
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn running_streams_are_put_back_above_the_limit_of_their_user_s_plan() {
+    let gold = PlanName::parse("gold").unwrap();
+    let bench = Bench::with_policy(Policy {
+        plans: [(gold.clone(), 100)].into(),
+        ..Policy::new(0)
+    });
+    let anna = UserId::parse("anna").unwrap();
+    for (plan, room) in [(None, 32), (Some(&gold), 132)] {
+        for n in 0..200 {
+            let sighting = Sighting {
+                key: key(&n.to_string()),
+                facts: Facts::default(),
+                lease: Duration::from_secs(15),
+                started_at: None,
+            };
+            bench.ledger.renew(&anna, plan, &sighting).await.unwrap();
+        }
+        assert_eq!(bench.store.live("anna").await.len(), room, "{plan:?}");
+    }
+    let unknown = PlanName::parse("tin").unwrap();
+    let seen = Sighting {
+        key: key("1"),
+        facts: Facts::default(),
+        lease: Duration::from_secs(15),
+        started_at: None,
+    };
+    bench
+        .ledger
+        .renew(&anna, Some(&unknown), &seen)
+        .await
+        .unwrap();
+    assert_eq!(bench.metric("streamgate_unknown_plan_total"), "0");
+}
