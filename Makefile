@@ -14,7 +14,7 @@ TOOLS  := $(abspath $(TARGET)/tools)
 .ONESHELL:
 .SHELLFLAGS := -euc
 .DEFAULT_GOAL := help
-.PHONY: help prereqs prereqs-demo build demo demo-check test lint
+.PHONY: help prereqs prereqs-demo build demo demo-check validate test lint
 
 ## Lists the targets
 help:
@@ -48,6 +48,13 @@ demo-check: build
 	redis=$$($(if $(filter redis,$(STORE)),deploy/demo/get-redis.sh,echo redis-server))
 	exec $(DEMO) check --store $(STORE) --envoy "$$envoy" --redis-server "$$redis" --streamgate $(TARGET)/debug/streamgate \
 		--logs $(TARGET)/demo
+
+## Has Envoy itself check the files in envoy/, the newest we know and the oldest
+validate: prereqs
+	@for envoy in "$$(deploy/demo/get-envoy.sh)" "$$(deploy/demo/get-envoy.sh 1.36.2)"; do
+		"$$envoy" --version
+		"$$envoy" --mode validate --log-level warning -c envoy/envoy.yaml
+	done
 
 # Without `--all-targets`: cargo's own choice also builds the demo's program, which a test runs.
 ## Every test, with a real Envoy and a real Redis

@@ -1,29 +1,75 @@
 //! streamgate limits how many streams one user watches at once, in the path of an Envoy gateway.
+//!
+//! Envoy asks about each stream request (`ext_authz`, gRPC); streamgate answers from a count of live sessions, allow or 429, and
+//! learns from Envoy's access log (gRPC) when the stream has ended. Any other client reaches the same count over HTTP.
+//!
+//! # Words
+//!
+//! One word for each concept, in code, configuration, logs and documents alike.
+//!
+//! | word | meaning |
+//! |---|---|
+//! | *user* | the account whose streams are counted: [`session::UserId`] |
+//! | *plan* | a named tier that sets a limit: [`session::PlanName`] |
+//! | *session* | one stream being watched; its key is user, kind and id: [`session::Session`] |
+//! | *slot* | what a session holds; a user has as many as the limit says |
+//! | *kind* | `request` (one HTTP request is the stream), `playback` (many requests are), `video` (the small API): [`session::Kind`] |
+//! | *lease* | until when a session counts without a sign of life; every release only shortens it |
+//! | *tombstone* | the memory that a session has ended and why, so that a late message can't bring it back: [`session::Tombstone`] |
+//! | *roster* | one user's live sessions and tombstones; the rule is a pure function over it: [`session::Roster`] |
+//! | *admit*, *renew*, *release*, *list* | what can be done to a roster, each in one atomic step |
+//! | *sighting* | the news that a stream was seen running: [`session::Sighting`] |
+//! | *ticket* | the mark of the call that started a session, so that it can take back its own start: [`session::Ticket`] |
+//! | *store* | where rosters are kept: [`store::Store`] |
+//! | *ledger* | the one thing that doors talk to: [`ledger::Ledger`] |
+//! | *claim* | what a door has made out of a request for a stream: [`ledger::Claim`] |
+//! | *door* | a way in: `ext_authz`, access log, HTTP API, command line |
+//! | *grace* | how long a start at a full limit waits for a slot to come free |
+//! | *outage* | the store could not answer; an error, where a refusal is a value: [`ledger::Outage`] |
+//!
+//! # Flow
+//!
+//! Data flows one way, and a file imports only what stands above it in the list below.
+//!
+//! ```text
+//!           decode            resolve                one atomic step        encode
+//! Envoy ──▶ envoy::check ──▶ ledger.admit ──▶ policy ──▶ store.admit ──▶ envoy::verdict ──▶ Envoy
+//! Envoy ──▶ envoy::access_log ──▶ releaser (queue) ──▶ ledger.{renew, release} ──▶ store
+//! HTTP  ──▶ http::release ──▶ ledger.release ──▶ store
+//! ```
 
+// The vocabulary and the rule; then what says how many, and what was configured.
 pub mod session;
 
 pub mod policy;
 
 pub mod config;
 
-pub mod clock;
-
+// What is told of a problem, whatever the door.
 pub mod problem;
+
+// Time, and where rosters are kept.
+pub mod clock;
 
 pub mod store;
 
+// What operators see.
 pub mod telemetry;
 
+// What doors talk to.
 pub mod ledger;
 
 pub mod releaser;
 
+// The doors.
 pub mod envoy;
 
 pub mod http;
 
-pub mod app;
+// All of it together.
 pub mod lifecycle;
+
+pub mod app;
 
 pub mod cli;
 

@@ -180,3 +180,30 @@ fn credentials_are_never_logged() {
         );
     }
 }
+
+#[test]
+fn the_demo_tells_streamgate_what_envoy_yaml_tells_it() {
+    let shipped = read("envoy/envoy.yaml");
+    let demo = read("deploy/demo/envoy.yaml.in");
+    for path in ["/access_log", "/access_log_options"] {
+        let manager = |file| {
+            at(file, CONNECTION_MANAGER)
+                .pointer(path)
+                .expect("a setting")
+                .clone()
+        };
+        assert_eq!(manager(&demo), manager(&shipped), "{path}");
+    }
+    for (name, demo, shipped) in ["streamgate", "streamgate_access_log"].map(|name| {
+        let cluster = |file| {
+            let mut clusters = at(file, CLUSTERS).as_array().expect("a list").iter();
+            let found = clusters
+                .find(|cluster| cluster["name"] == name)
+                .expect("a cluster");
+            without_keys(found, &["load_assignment"])
+        };
+        (name, cluster(&demo), cluster(&shipped))
+    }) {
+        assert_eq!(demo, shipped, "{name}");
+    }
+}

@@ -20,7 +20,7 @@ use tonic_reflection::pb::v1::server_reflection_response::MessageResponse;
 use crate::support::app::{PATIENCE, TestApp, eventually};
 use crate::support::faulty_store::FaultyStore;
 use crate::support::gateway_client::{Check, Gateway, LogStream, end};
-use crate::support::process::{Service, run};
+use crate::support::service::{Service, run};
 
 /// The status that gRPC health tells.
 async fn health(address: &str) -> i32 {

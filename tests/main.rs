@@ -1,15 +1,35 @@
-//! The one integration binary. Each module below is a subject; its head says what it holds.
+//! The integration tests, as one binary. Each module says what it shows; `support` holds what they share.
+#![expect(
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "a test that can't go on has failed"
+)]
 
+mod support;
+
+// The access log door over real gRPC: ends, sightings, and what arrives broken, late or twice.
 mod access_log;
+// The `ext_authz` door over real gRPC, with a store that fails as told.
 mod authz;
+// Many who come, or leave, at once.
+mod crowds;
+// The main job on a real Envoy: ask, count, refuse, release at the stream's end.
+mod e2e;
+// What can be said of the files in `envoy/` without starting Envoy.
 mod envoy_files;
+// The HTTP doors: the release hook, probes, metrics.
 mod http;
+// An instance's life as a process: binding, readiness, the drain, signals, exit codes, the log.
 mod lifecycle;
+// The committed descriptors are those of the protocol.
 mod reflection_descriptors;
-mod support {
-    pub(crate) mod app;
-    pub(crate) mod envoy_files;
-    pub(crate) mod faulty_store;
-    pub(crate) mod gateway_client;
-    pub(crate) mod process;
-}
+// What a store has to do, whatever it is made of.
+mod store_contract;
+// Random operations on every store and on the rule itself, compared step by step.
+mod store_model;
+// What is Redis's own: outages, deadlines, a full server, foreign data.
+mod store_redis;
+// What Redis costs; a measurement, run by hand.
+mod store_cost;

@@ -8,6 +8,7 @@ pub use ports::Addresses;
 use std::sync::Arc;
 use std::time::Duration;
 
+use redis::IntoConnectionInfo;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -19,7 +20,7 @@ use tonic_health::server::HealthReporter;
 use tracing::{info, warn};
 
 use crate::clock::{Clock, SystemClock};
-use crate::config::{Backend, Config};
+use crate::config::{self, Backend, Config, RedisUrl};
 use crate::envoy::{self, AccessLogDoor, CheckDoor, STREAM_AGE};
 use crate::http::{self, HttpDoor, Phase, Readiness};
 use crate::ledger::Ledger;
@@ -341,8 +342,25 @@ fn open_store(config: &Config, terms: Terms, clock: &Arc<dyn Clock>) -> Result<O
                 memory: Some(memory),
             })
         }
-        Backend::Redis => {
-            todo!()
-        }
+        Backend::Redis => Ok(Opened {
+            store: Arc::new(open_redis(&config.store, terms)?),
+            memory: None,
+        }),
     }
+}
+
+/// The Redis that the configuration names, which need not be there yet.
+fn open_redis(config: &config::Store, terms: Terms) -> Result<RedisStore, BuildError> {
+    // The configuration has seen to it that there is exactly one, and that it can be read.
+    let url = config.redis.urls.first().map_or("", RedisUrl::expose);
+    let server = url
+        .into_connection_info()
+        .map_err(|error| BuildError::Store(error.to_string()))?;
+    let settings = RedisSettings {
+        server,
+        key_prefix: config.redis.key_prefix.clone(),
+        timeout: config.timeout,
+        terms,
+    };
+    RedisStore::open(settings).map_err(|error| BuildError::Store(error.to_string()))
 }

@@ -39,6 +39,10 @@ const DESCRIPTORS: &[u8] = include_bytes!("descriptors.bin");
 /// How long a connection may be silent before it is asked for a sign of life; gateways vanish too.
 const KEEPALIVE: (Duration, Duration) = (Duration::from_secs(20), Duration::from_secs(10));
 
+/// How many cancelled calls may wait to be noticed before a connection counts as hostile and is closed. Viewers who leave during their check
+/// come in crowds, when a match ends; the default of 20 would take every other check of that gateway with them.
+const MAX_PENDING_RESETS: usize = 100_000;
+
 /// How much of one stream, and of one connection, may be under way unread: a durable logger's whole buffer, at once.
 const WINDOWS: (u32, u32) = (4 * 1024 * 1024, 16 * 1024 * 1024);
 
@@ -68,6 +72,7 @@ pub fn server(
     let mut server = Server::builder()
         .http2_keepalive_interval(Some(KEEPALIVE.0))
         .http2_keepalive_timeout(Some(KEEPALIVE.1))
+        .http2_max_pending_accept_reset_streams(Some(MAX_PENDING_RESETS))
         .initial_stream_window_size(WINDOWS.0)
         .initial_connection_window_size(WINDOWS.1)
         .tcp_nodelay(true);

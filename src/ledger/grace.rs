@@ -6,6 +6,7 @@
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -25,7 +26,13 @@ pub(super) struct Grace {
     longest: Duration,
     /// Who waits, and how to wake them.
     waiting: Mutex<HashMap<UserId, Arc<Notify>>>,
+    /// How many slots came free through this instance, whoever had them.
+    frees: AtomicU64,
 }
+
+/// How many slots had come free at some moment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Frees(u64);
 
 /// A start's turn to wait; given back when dropped.
 #[derive(Debug)]
@@ -58,17 +65,26 @@ impl Grace {
         Self {
             longest,
             waiting: Mutex::default(),
+            frees: AtomicU64::default(),
         }
     }
 
-    /// A turn to wait, if there is room for one: at most half of what the caller's deadline leaves, `spent` of which is gone.
+    /// To be asked before the store is, and handed to [`Self::enter`]: a slot may come free while the store's refusal is on its way, and
+    /// then there is nobody yet to be woken.
+    pub(super) fn frees(&self) -> Frees {
+        Frees(self.frees.load(Ordering::SeqCst))
+    }
+
+    /// A turn to wait, if there is room for one: at most half of what the caller's deadline left when it `asked`, some of which is spent by now.
+    /// If any slot has come free since `asked`, its first wait is over at once.
     pub(super) fn enter(
         &self,
         user: &UserId,
         limit: u32,
         patience: &Patience,
-        spent: Duration,
+        asked: (Frees, Duration),
     ) -> Option<Turn<'_>> {
+        let (frees, spent) = asked;
         let left = patience
             .deadline
             .map(|deadline| deadline.saturating_sub(spent) / 2);
@@ -80,6 +96,9 @@ impl Grace {
             Entry::Occupied(_) => return None,
             Entry::Vacant(place) => Arc::clone(place.insert(Arc::default())),
         };
+        if self.frees() != frees {
+            freed.notify_one();
+        }
         Some(Turn {
             grace: self,
             user: user.clone(),
@@ -90,6 +109,8 @@ impl Grace {
 
     /// Wakes the user's waiting start, if there is one.
     pub(super) fn slot_freed(&self, user: &UserId) {
+        // First counted, then looked who waits: whoever comes in between sees the count.
+        self.frees.fetch_add(1, Ordering::SeqCst);
         if let Some(freed) = self.waiting().get(user) {
             freed.notify_one();
         }
@@ -122,5 +143,26 @@ impl Turn<'_> {
 impl Drop for Turn<'_> {
     fn drop(&mut self) {
         self.grace.waiting().remove(&self.user);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_slot_that_comes_free_while_the_refusal_is_on_its_way_is_tried_at_once() {
+        let grace = Grace::new(Duration::from_millis(250));
+        let (user, patience) = (UserId::parse("alice").unwrap(), Patience::endless());
+        for (freed_meanwhile, expected) in [(false, Woken::TurnOver), (true, Woken::SlotFreed)] {
+            let frees = grace.frees();
+            if freed_meanwhile {
+                grace.slot_freed(&user);
+            }
+            let turn = grace.enter(&user, 3, &patience, (frees, Duration::ZERO));
+            let waiting = turn.unwrap();
+            let woken = waiting.wait(Duration::ZERO, &patience.gone).await;
+            assert_eq!(woken, expected);
+        }
     }
 }

@@ -25,7 +25,7 @@ use crate::session::{
 };
 use crate::store::{Listing, Store, StoreError};
 use crate::telemetry::Metrics;
-use crate::telemetry::metrics::{GraceOutcome, Operation, Outcome, ReleaseCause};
+use crate::telemetry::metrics::{GraceOutcome, Operation, Outcome, ReleaseCause, RenewalOutcome};
 use grace::{Grace, Turn, Woken};
 use pulse::Pulse;
 
@@ -125,7 +125,7 @@ impl Ledger {
     /// # Errors
     /// The store could not answer.
     pub async fn admit(&self, claim: &Claim, patience: &Patience) -> Result<Decision, Outage> {
-        let asked = Stopwatch::start();
+        let (frees, asked) = (self.grace.frees(), Stopwatch::start());
         let limit = self.limit(&claim.user, claim.plan.as_ref());
         let ticket = Ticket::new(rand::random());
         let start = Start {
@@ -139,7 +139,7 @@ impl Ledger {
         if let Admission::Refused(Refusal::Full { .. }) = admission {
             match self
                 .grace
-                .enter(&claim.user, limit, patience, asked.elapsed())
+                .enter(&claim.user, limit, patience, (frees, asked.elapsed()))
             {
                 Some(turn) => {
                     let waiting = self.wait_for_slot(turn, &start, limit, patience);
@@ -173,6 +173,12 @@ impl Ledger {
         let renewal = self
             .timed(Operation::Renew, self.store.renew(user, sighting, limit))
             .await?;
+        self.metrics.renewal(match renewal {
+            Renewal::Renewed { .. } => RenewalOutcome::Renewed,
+            Renewal::PutBack { .. } => RenewalOutcome::PutBack,
+            Renewal::Ended(_) => RenewalOutcome::Ended,
+            Renewal::Crowded => RenewalOutcome::Crowded,
+        });
         debug!(user.id = %user, session.key = %sighting.key, ?renewal, "a running stream was seen");
         Ok(renewal)
     }

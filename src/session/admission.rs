@@ -56,10 +56,12 @@ pub enum Refusal {
 }
 
 impl Refusal {
-    /// When a refused start is worth trying again: a third of the shortest lease left among the holders, at least a second. `None` where waiting won't help.
+    /// When a refused start is worth trying again: a third of the shortest lease left among the holders, at least a second. `None` where waiting
+    /// won't help, as where no stream is allowed at all.
     #[must_use]
     pub fn retry_after(&self) -> Option<Duration> {
         match self {
+            Self::Full { limit: 0, .. } | Self::Ended(_) | Self::NotStoppable => None,
             Self::Full {
                 holders,
                 decided_at,
@@ -71,7 +73,6 @@ impl Refusal {
                     .min();
                 shortest.map(|left| Duration::from_secs((left / 3).as_secs().max(1)))
             }
-            Self::Ended(_) | Self::NotStoppable => None,
         }
     }
 }
@@ -108,4 +109,56 @@ pub enum Released {
     NotStoppable,
     /// The start to be undone is not that call's, or somebody has renewed it since: it goes on.
     Kept,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::roster_tests::key;
+    use super::*;
+    use crate::session::Facts;
+
+    /// A refusal to a user with that limit, whose sessions' leases end in so many milliseconds.
+    fn full(limit: u32, leases_left: &[u64]) -> Refusal {
+        let decided_at = Timestamp::from_millis(5_000);
+        let holder = |left: &u64| Session {
+            key: key("playback:a"),
+            facts: Facts::default(),
+            started_at: decided_at,
+            renewed_at: decided_at,
+            expires_at: decided_at.after(Duration::from_millis(*left)),
+            ticket: None,
+        };
+        Refusal::Full {
+            limit,
+            holders: leases_left.iter().map(holder).collect(),
+            decided_at,
+        }
+    }
+
+    #[test]
+    fn a_refused_start_is_worth_trying_again_after_a_third_of_the_shortest_lease_left() {
+        for (leases_left, seconds) in [
+            (&[30_000, 27_000, 29_000][..], 9),
+            (&[29_999], 9),
+            (&[30_000], 10),
+            (&[5_999], 1),
+            (&[1], 1),
+        ] {
+            let expected = Some(Duration::from_secs(seconds));
+            let refusal = full(3, leases_left);
+            assert_eq!(refusal.retry_after(), expected, "{leases_left:?}");
+        }
+    }
+
+    #[test]
+    fn where_waiting_does_not_help_nobody_is_told_to_wait() {
+        for refusal in [
+            full(0, &[]),
+            full(0, &[30_000]),
+            Refusal::Ended(EndCause::Released),
+            Refusal::NotStoppable,
+        ] {
+            assert_eq!(refusal.retry_after(), None, "{refusal:?}");
+        }
+    }
 }

@@ -217,8 +217,20 @@ impl Terms {
     pub fn new(longest_lease: Duration, store_timeout: Duration) -> Self {
         Self {
             longest_lease,
-            memory: longest_lease + store_timeout + Self::MARGIN,
+            memory: longest_lease
+                .saturating_add(store_timeout)
+                .saturating_add(Self::MARGIN),
         }
+    }
+
+    /// Until when a lease counts that is granted now: as long as was asked for, and no longer than the longest.
+    fn lease_ends(&self, lease: Duration, now: Timestamp) -> Timestamp {
+        now.after(lease.min(self.longest_lease))
+    }
+
+    /// Until when an end is remembered that is written down now.
+    fn memory_ends(&self, now: Timestamp) -> Timestamp {
+        now.after(self.memory)
     }
 
     /// What is added for the store's own rounding and for a message that was sent just before its deadline.
@@ -270,11 +282,87 @@ pub enum WhenFull {
 pub enum Ending {
     /// The stream itself, or its client. A tombstone keeps late messages from bringing it back.
     Stream,
-    /// Somebody who may act for others vouches for the end of a stream that can't be stopped from here. No tombstone: if it runs
-    /// after all, its next sign of life counts it again.
+    /// Somebody who may act for others vouches for the end. For a stream that can't be stopped from here that leaves no tombstone: if
+    /// it runs after all, its next sign of life counts it again. Any other ends as if it had said so itself.
     Vouched,
     /// An operator ends it, and it is told so if it asks again.
     Operator,
     /// The call of that ticket takes back its own start, if nobody has renewed it since. No tombstone: it may be tried again.
     Undone(Ticket),
+}
+
+#[cfg(test)]
+mod tests {
+    use super::roster_tests::{facts, key};
+    use super::*;
+
+    #[test]
+    fn a_kind_says_what_it_is_and_what_can_be_done_to_it() {
+        for (kind, name, is_stoppable, leaves_tombstone) in [
+            (Kind::Request, "request", false, true),
+            (Kind::Playback, "playback", true, true),
+            (Kind::Video, "video", true, false),
+        ] {
+            assert!(Kind::ALL.contains(&kind));
+            assert_eq!((kind.as_str(), kind.to_string().as_str()), (name, name));
+            assert_eq!(Kind::from_name(name), Some(kind));
+            assert_eq!(kind.is_stoppable(), is_stoppable, "{name}");
+            assert_eq!(kind.leaves_tombstone(), leaves_tombstone, "{name}");
+        }
+        for name in ["", "Request", "requests", "video "] {
+            assert_eq!(Kind::from_name(name), None, "{name:?}");
+        }
+    }
+
+    #[test]
+    fn a_key_shows_its_kind_before_its_id() {
+        assert_eq!(key("video:tv:1").to_string(), "video:tv:1");
+    }
+
+    #[test]
+    fn newer_facts_replace_what_they_know_and_keep_the_rest_and_the_door() {
+        let none = Facts::default();
+        let older = facts("tv", "news", Door::ExtAuthz, 7);
+        let newer = facts("phone", "film", Door::Http, 0);
+        let newer_by_the_old_door = facts("phone", "film", Door::ExtAuthz, 0);
+        for (known, told, expected) in [
+            (&none, &none, &none),
+            (&none, &newer, &newer),
+            (&older, &none, &older),
+            (&older, &newer, &newer_by_the_old_door),
+        ] {
+            let mut facts = known.clone();
+            facts.update(told);
+            assert_eq!(&facts, expected);
+        }
+    }
+
+    #[test]
+    fn a_ticket_has_a_number_other_than_zero() {
+        assert_eq!(Ticket::new(0), None);
+        for number in [1, u32::MAX] {
+            assert_eq!(Ticket::new(number).map(Ticket::number), Some(number));
+        }
+    }
+
+    #[test]
+    fn a_cause_has_a_name_for_every_wire() {
+        let by = key("playback:a");
+        for (cause, name) in [
+            (EndCause::Released, "released"),
+            (EndCause::Displaced { by }, "displaced"),
+            (EndCause::Operator, "operator"),
+        ] {
+            assert_eq!(cause.as_str(), name);
+        }
+    }
+
+    #[test]
+    fn an_end_is_remembered_for_longer_than_the_longest_lease_and_the_deadline_together() {
+        let (lease, deadline) = (Duration::from_secs(30), Duration::from_millis(50));
+        let terms = Terms::new(lease, deadline);
+        assert_eq!(terms.longest_lease, lease);
+        assert_eq!(terms.memory, Duration::from_millis(31_050));
+        assert_eq!(Terms::new(Duration::MAX, deadline).memory, Duration::MAX);
+    }
 }

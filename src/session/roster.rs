@@ -38,22 +38,22 @@ impl Roster {
         self.settle(terms, now);
         if let Some(tombstone) = self.tombstone_mut(&start.key) {
             if tombstone.cause != EndCause::Released {
-                tombstone.until = now.after(terms.memory);
+                tombstone.until = terms.memory_ends(now);
             }
             return Admission::Refused(Refusal::Ended(tombstone.cause.clone()));
         }
         if let Some(session) = self.session_mut(&start.key) {
             session.facts.update(&start.facts);
-            let expires_at = session.renew(start.lease, now);
+            let expires_at = session.renew(terms.lease_ends(start.lease, now), now);
             return self.admitted(Entry::Renewed, expires_at, Vec::new(), now);
         }
         let displaced = match self.make_room(&start.key, limit, when_full, terms, now) {
             Ok(displaced) => displaced,
             Err(refusal) => return Admission::Refused(refusal),
         };
-        let session = Session::starting(start, now);
-        let expires_at = session.expires_at;
-        self.sessions.push(session);
+        let expires_at = terms.lease_ends(start.lease, now);
+        self.sessions
+            .push(Session::starting(start, expires_at, now));
         self.admitted(Entry::Started, expires_at, displaced, now)
     }
 
@@ -69,18 +69,19 @@ impl Roster {
         if let Some(tombstone) = self.tombstone_mut(&sighting.key) {
             return Renewal::Ended(tombstone.cause.clone());
         }
+        let lease_ends = terms.lease_ends(sighting.lease, now);
         if let Some(session) = self.session_mut(&sighting.key) {
-            return Renewal::Renewed {
-                expires_at: session.renew(sighting.lease, now),
-            };
+            let expires_at = session.renew(lease_ends, now);
+            return Renewal::Renewed { expires_at };
         }
         if self.sessions.len() >= to_count(limit).saturating_add(MAX_PUT_BACK) {
             return Renewal::Crowded;
         }
-        let session = Session::put_back(sighting, now);
-        let expires_at = session.expires_at;
-        self.sessions.push(session);
-        Renewal::PutBack { expires_at }
+        self.sessions
+            .push(Session::put_back(sighting, lease_ends, now));
+        Renewal::PutBack {
+            expires_at: lease_ends,
+        }
     }
 
     /// This session is over, says `ending`.
@@ -95,12 +96,14 @@ impl Roster {
         if let Some(tombstone) = self.tombstone_mut(key) {
             return Released::AlreadyEnded(tombstone.cause.clone());
         }
+        let released = key.kind.leaves_tombstone().then_some(EndCause::Released);
         let cause = match ending {
-            Ending::Operator if !key.kind.is_stoppable() => return Released::NotStoppable,
-            Ending::Operator => Some(EndCause::Operator),
-            Ending::Stream => key.kind.leaves_tombstone().then_some(EndCause::Released),
+            Ending::Operator if key.kind.is_stoppable() => Some(EndCause::Operator),
+            Ending::Operator if self.session(key).is_some() => return Released::NotStoppable,
+            Ending::Stream => released,
+            Ending::Vouched if key.kind.is_stoppable() => released,
             Ending::Undone(ticket) if self.was_renewed_since(key, ticket) => return Released::Kept,
-            Ending::Vouched | Ending::Undone(_) => None,
+            Ending::Operator | Ending::Vouched | Ending::Undone(_) => None,
         };
         let freed = self.remove(key);
         if let Some(cause) = cause {
@@ -132,15 +135,19 @@ impl Roster {
             .max()
     }
 
-    /// Drops what has expired, and cuts what ends further ahead than anything may: the clock has stepped back since it was written.
+    /// Drops what has expired, and cuts what ends further ahead than anything may: the clock has stepped back since it was written. Nor
+    /// has anything begun or shown a sign of life later than now, or whoever comes after such a step would pass for older and idler.
     fn settle(&mut self, terms: &Terms, now: Timestamp) {
         self.sessions.retain(|session| session.expires_at > now);
         self.tombstones.retain(|tombstone| tombstone.until > now);
+        let longest = terms.lease_ends(Duration::MAX, now);
         for session in &mut self.sessions {
-            session.expires_at = session.expires_at.min(now.after(terms.longest_lease));
+            session.expires_at = session.expires_at.min(longest);
+            session.started_at = session.started_at.min(now);
+            session.renewed_at = session.renewed_at.min(now);
         }
         for tombstone in &mut self.tombstones {
-            tombstone.until = tombstone.until.min(now.after(terms.memory));
+            tombstone.until = tombstone.until.min(terms.memory_ends(now));
         }
     }
 
@@ -192,9 +199,7 @@ impl Roster {
             WhenFull::DisplaceOldest => stoppable.sort_by_key(|session| session.started_at),
             WhenFull::DisplaceIdlest => stoppable.sort_by_key(|session| session.renewed_at),
             WhenFull::TakeOver(named) => {
-                if !named.kind.is_stoppable()
-                    && self.sessions.iter().any(|session| session.key == *named)
-                {
+                if !named.kind.is_stoppable() && self.session(named).is_some() {
                     return Err(Refusal::NotStoppable);
                 }
                 stoppable.retain(|session| session.key == *named);
@@ -221,15 +226,14 @@ impl Roster {
         self.tombstones.push(Tombstone {
             key,
             cause,
-            until: now.after(terms.memory),
+            until: terms.memory_ends(now),
         });
     }
 
     /// Whether the session is live but no longer that ticket's own untouched start.
     fn was_renewed_since(&self, key: &SessionKey, ticket: Ticket) -> bool {
-        self.sessions
-            .iter()
-            .any(|session| session.key == *key && session.ticket != Some(ticket))
+        self.session(key)
+            .is_some_and(|session| session.ticket != Some(ticket))
     }
 
     /// Takes a session out, if it is there.
@@ -242,11 +246,16 @@ impl Roster {
     }
 
     /// The live session of that key.
+    fn session(&self, key: &SessionKey) -> Option<&Session> {
+        self.sessions.iter().find(|session| session.key == *key)
+    }
+
+    /// The live session of that key, to be changed.
     fn session_mut(&mut self, key: &SessionKey) -> Option<&mut Session> {
         self.sessions.iter_mut().find(|session| session.key == *key)
     }
 
-    /// The remembered end of that key.
+    /// The remembered end of that key, to be changed.
     fn tombstone_mut(&mut self, key: &SessionKey) -> Option<&mut Tombstone> {
         self.tombstones
             .iter_mut()
@@ -273,19 +282,19 @@ impl Roster {
 
 impl Session {
     /// A session that has just been let in.
-    fn starting(start: &Start, now: Timestamp) -> Self {
+    fn starting(start: &Start, expires_at: Timestamp, now: Timestamp) -> Self {
         Self {
             key: start.key.clone(),
             facts: start.facts.clone(),
             started_at: now,
             renewed_at: now,
-            expires_at: now.after(start.lease),
+            expires_at,
             ticket: start.ticket,
         }
     }
 
     /// A session that was seen running though nobody remembers its start.
-    fn put_back(sighting: &Sighting, now: Timestamp) -> Self {
+    fn put_back(sighting: &Sighting, expires_at: Timestamp, now: Timestamp) -> Self {
         Self {
             key: sighting.key.clone(),
             facts: sighting.facts.clone(),
@@ -293,15 +302,15 @@ impl Session {
                 .started_at
                 .map_or(now, |started_at| started_at.min(now)),
             renewed_at: now,
-            expires_at: now.after(sighting.lease),
+            expires_at,
             ticket: None,
         }
     }
 
     /// A sign of life: the lease grows, never shrinks, and the start is no longer anybody's to take back.
-    fn renew(&mut self, lease: Duration, now: Timestamp) -> Timestamp {
+    fn renew(&mut self, lease_ends: Timestamp, now: Timestamp) -> Timestamp {
         self.renewed_at = now;
-        self.expires_at = self.expires_at.max(now.after(lease));
+        self.expires_at = self.expires_at.max(lease_ends);
         self.ticket = None;
         self.expires_at
     }

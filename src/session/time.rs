@@ -34,3 +34,29 @@ impl Timestamp {
         Duration::from_millis(self.0.saturating_sub(earlier.0))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn time_is_counted_in_whole_milliseconds() {
+        let time = Timestamp::from_millis(1_000);
+        assert_eq!(time.as_millis(), 1_000);
+        for (span, expected) in [
+            (Duration::ZERO, 1_000),
+            (Duration::from_micros(1_999), 1_001),
+            (Duration::from_secs(2), 3_000),
+            (Duration::MAX, u64::MAX),
+        ] {
+            assert_eq!(time.after(span).as_millis(), expected, "{span:?}");
+        }
+    }
+
+    #[test]
+    fn from_a_later_moment_until_an_earlier_one_is_no_time() {
+        let (earlier, later) = (Timestamp::from_millis(3), Timestamp::from_millis(10));
+        assert_eq!(later.since(earlier), Duration::from_millis(7));
+        assert_eq!(earlier.since(later), Duration::ZERO);
+    }
+}

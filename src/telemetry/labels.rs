@@ -1,4 +1,4 @@
-//! The words on the metrics: each label's values as an enum.
+//! The values that labels of metrics have: enums, so that no metric ever has more series than can be counted here.
 
 /// Makes an enum whose variants are the values of a label.
 macro_rules! label {
@@ -86,6 +86,20 @@ impl Verdict {
             | Self::Malformed => "deny",
             Self::Outage | Self::Misconfigured | Self::Cancelled => "error",
         }
+    }
+}
+
+label! {
+    /// What came of the news that a stream was seen running.
+    RenewalOutcome {
+        /// Its lease has grown.
+        Renewed => "renewed",
+        /// It was unknown, and counts again: the store had forgotten it.
+        PutBack => "put_back",
+        /// It has ended, and stays so.
+        Ended => "ended",
+        /// It was unknown, and too many streams of its user count above the limit already.
+        Crowded => "crowded",
     }
 }
 

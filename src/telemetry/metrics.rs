@@ -4,20 +4,21 @@
 //! Each [`Metrics`] has a recorder of its own: two instances in one process count apart.
 
 use std::fmt;
+use std::marker::PhantomData;
 use std::time::Duration;
-
-pub use super::labels::{
-    DropReason, EntryOutcome, EntryType, GraceOutcome, LabelValue, Operation, Outcome,
-    ReleaseCause, Verdict,
-};
 
 use metrics::{Counter, Gauge, Histogram, Key, Label, Level, Metadata, Recorder};
 use metrics_exporter_prometheus::{
     BuildError, Matcher, PrometheusBuilder, PrometheusHandle, PrometheusRecorder,
 };
 
+pub use super::labels::{
+    DropReason, EntryOutcome, EntryType, GraceOutcome, LabelValue, Operation, Outcome,
+    ReleaseCause, RenewalOutcome, Verdict,
+};
+
 /// Counters for each value of a label.
-struct Counters<L>(Vec<Counter>, std::marker::PhantomData<L>);
+struct Counters<L>(Vec<Counter>, PhantomData<L>);
 
 impl<L: LabelValue> Counters<L> {
     /// Counts one of these.
@@ -38,6 +39,8 @@ pub struct Metrics {
     check_duration: Histogram,
     /// `streamgate_grace_total`
     grace: Counters<GraceOutcome>,
+    /// `streamgate_renewals_total`
+    renewals: Counters<RenewalOutcome>,
     /// `streamgate_releases_total`
     releases: Counters<ReleaseCause>,
     /// `streamgate_store_requests_total`, by operation and outcome
@@ -74,45 +77,38 @@ impl Metrics {
                 &DURATION_BUCKETS,
             )?
             .build_recorder();
-        describe(&recorder);
-        gauge(
-            &recorder,
-            "streamgate_build_info",
-            &[("version", env!("CARGO_PKG_VERSION"))],
-        )
-        .set(1.0);
+        let make = Make(&recorder);
+        make.gauge(named::BUILD_INFO, &[("version", env!("CARGO_PKG_VERSION"))])
+            .set(1.0);
         Ok(Self {
-            handle: recorder.handle(),
-            checks: checks(&recorder),
-            check_duration: histogram(&recorder, "streamgate_check_duration_seconds", &[]),
-            grace: counters(&recorder, |outcome: GraceOutcome| {
-                (
-                    "streamgate_grace_total",
-                    vec![("outcome", outcome.as_str())],
+            checks: make.counters(named::CHECKS, |verdict: Verdict| {
+                vec![
+                    ("decision", verdict.decision()),
+                    ("reason", verdict.as_str()),
+                ]
+            }),
+            check_duration: make.histogram(named::CHECK_DURATION, &[]),
+            grace: make.counters(named::GRACE, one("outcome")),
+            renewals: make.counters(named::RENEWALS, one("outcome")),
+            releases: make.counters(named::RELEASES, one("cause")),
+            store_requests: by(|operation: Operation| {
+                make.counters(
+                    named::STORE_REQUESTS,
+                    two("operation", operation, "outcome"),
                 )
             }),
-            releases: counters(&recorder, |cause: ReleaseCause| {
-                ("streamgate_releases_total", vec![("cause", cause.as_str())])
-            }),
-            store_requests: by(|operation| store_requests(&recorder, operation)),
             store_duration: by(|operation: Operation| {
-                histogram(
-                    &recorder,
-                    "streamgate_store_duration_seconds",
-                    &[("operation", operation.as_str())],
-                )
+                let labels = [("operation", operation.as_str())];
+                make.histogram(named::STORE_DURATION, &labels)
             }),
-            store_up: gauge(&recorder, "streamgate_store_up", &[]),
-            entries: by(|entry| entries(&recorder, entry)),
-            releaser_pending: gauge(&recorder, "streamgate_releaser_pending", &[]),
-            releaser_dropped: counters(&recorder, |reason: DropReason| {
-                (
-                    "streamgate_releaser_dropped_total",
-                    vec![("reason", reason.as_str())],
-                )
+            store_up: make.gauge(named::STORE_UP, &[]),
+            entries: by(|entry: EntryType| {
+                make.counters(named::ENTRIES, two("type", entry, "outcome"))
             }),
-            unknown_plans: recorder
-                .register_counter(&Key::from_name("streamgate_unknown_plan_total"), &METADATA),
+            releaser_pending: make.gauge(named::RELEASER_PENDING, &[]),
+            releaser_dropped: make.counters(named::RELEASER_DROPPED, one("reason")),
+            unknown_plans: make.counter(named::UNKNOWN_PLANS, &[]),
+            handle: recorder.handle(),
         })
     }
 
@@ -129,6 +125,11 @@ impl Metrics {
     /// Counts a start that waited for a slot, or was to.
     pub fn grace(&self, outcome: GraceOutcome) {
         self.grace.increment(outcome);
+    }
+
+    /// Counts a stream that was seen running.
+    pub fn renewal(&self, outcome: RenewalOutcome) {
+        self.renewals.increment(outcome);
     }
 
     /// Counts a slot that was freed before its lease ran out.
@@ -196,67 +197,102 @@ impl fmt::Debug for Metrics {
 /// What the recorder is told of where a metric comes from; it asks for nothing else.
 static METADATA: Metadata<'_> = Metadata::new(module_path!(), Level::INFO, Some(module_path!()));
 
-/// Gives each metric its help line.
-fn describe(recorder: &PrometheusRecorder) {
-    for (name, help) in [
-        (
-            "streamgate_checks_total",
-            "ext_authz checks by decision and reason",
-        ),
-        (
-            "streamgate_grace_total",
-            "Starts at a full limit that waited for a slot (limits.grace), by what became of them",
-        ),
-        (
-            "streamgate_releases_total",
-            "Slots freed before their lease ran out, by who said so",
-        ),
-        (
-            "streamgate_store_requests_total",
-            "Calls to the store by operation and outcome",
-        ),
-        (
-            "streamgate_access_log_entries_total",
-            "Access log entries by type and what they led to",
-        ),
-        (
-            "streamgate_releaser_dropped_total",
-            "Renewals and releases that were given up; their leases run out instead",
-        ),
-        (
-            "streamgate_unknown_plan_total",
-            "Requests that named a plan which limits.plans doesn't have; they got the default",
-        ),
-    ] {
-        recorder.describe_counter(name.into(), None, help.into());
+/// A label's name and value.
+type LabelPair = (&'static str, &'static str);
+
+/// A metric's name and what it means.
+#[derive(Clone, Copy)]
+struct Named(&'static str, &'static str);
+
+/// The name and the help line of each metric.
+mod named {
+    use super::Named;
+
+    pub(super) const BUILD_INFO: Named = Named(
+        "streamgate_build_info",
+        "1, labelled with the version that runs",
+    );
+    pub(super) const CHECKS: Named = Named(
+        "streamgate_checks_total",
+        "ext_authz checks by decision and reason",
+    );
+    pub(super) const CHECK_DURATION: Named = Named(
+        "streamgate_check_duration_seconds",
+        "Time to answer an ext_authz check, without the grace that a start waited",
+    );
+    pub(super) const GRACE: Named = Named(
+        "streamgate_grace_total",
+        "Starts at a full limit that waited for a slot (limits.grace), by what became of them",
+    );
+    pub(super) const RENEWALS: Named = Named(
+        "streamgate_renewals_total",
+        "Streams that the access log saw running, by what came of it; put_back: the store had forgotten them",
+    );
+    pub(super) const RELEASES: Named = Named(
+        "streamgate_releases_total",
+        "Slots freed before their lease ran out, by who said so",
+    );
+    pub(super) const STORE_REQUESTS: Named = Named(
+        "streamgate_store_requests_total",
+        "Calls to the store by operation and outcome",
+    );
+    pub(super) const STORE_DURATION: Named = Named(
+        "streamgate_store_duration_seconds",
+        "Time of a call to the store by operation",
+    );
+    pub(super) const STORE_UP: Named = Named(
+        "streamgate_store_up",
+        "1 while the store answers, 0 while it doesn't",
+    );
+    pub(super) const ENTRIES: Named = Named(
+        "streamgate_access_log_entries_total",
+        "Access log entries by type and what they led to",
+    );
+    pub(super) const RELEASER_PENDING: Named = Named(
+        "streamgate_releaser_pending",
+        "Renewals and releases that wait to be delivered to the store",
+    );
+    pub(super) const RELEASER_DROPPED: Named = Named(
+        "streamgate_releaser_dropped_total",
+        "Renewals and releases that were given up; their leases run out instead",
+    );
+    pub(super) const UNKNOWN_PLANS: Named = Named(
+        "streamgate_unknown_plan_total",
+        "Requests that named a plan which limits.plans doesn't have; they got the default",
+    );
+}
+
+/// Makes metrics, with their help.
+struct Make<'a>(&'a PrometheusRecorder);
+
+impl Make<'_> {
+    /// A counter for each value of a label, with the labels that `of` says.
+    fn counters<L: LabelValue>(
+        &self,
+        named: Named,
+        of: impl Fn(L) -> Vec<LabelPair>,
+    ) -> Counters<L> {
+        Counters(by(|label| self.counter(named, &of(label))), PhantomData)
     }
-    for (name, help) in [
-        (
-            "streamgate_check_duration_seconds",
-            "Time to answer an ext_authz check, without the grace that a start waited",
-        ),
-        (
-            "streamgate_store_duration_seconds",
-            "Time of a call to the store by operation",
-        ),
-    ] {
-        recorder.describe_histogram(name.into(), None, help.into());
+
+    /// A counter.
+    fn counter(&self, named: Named, labels: &[LabelPair]) -> Counter {
+        self.0
+            .describe_counter(named.0.into(), None, named.1.into());
+        self.0.register_counter(&key(named.0, labels), &METADATA)
     }
-    for (name, help) in [
-        (
-            "streamgate_store_up",
-            "1 while the store answers, 0 while it doesn't",
-        ),
-        (
-            "streamgate_releaser_pending",
-            "Renewals and releases that wait to be delivered to the store",
-        ),
-        (
-            "streamgate_build_info",
-            "1, labelled with the version that runs",
-        ),
-    ] {
-        recorder.describe_gauge(name.into(), None, help.into());
+
+    /// A histogram.
+    fn histogram(&self, named: Named, labels: &[LabelPair]) -> Histogram {
+        self.0
+            .describe_histogram(named.0.into(), None, named.1.into());
+        self.0.register_histogram(&key(named.0, labels), &METADATA)
+    }
+
+    /// A gauge.
+    fn gauge(&self, named: Named, labels: &[LabelPair]) -> Gauge {
+        self.0.describe_gauge(named.0.into(), None, named.1.into());
+        self.0.register_gauge(&key(named.0, labels), &METADATA)
     }
 }
 
@@ -265,68 +301,22 @@ fn by<L: LabelValue, T>(make: impl FnMut(L) -> T) -> Vec<T> {
     L::ALL.iter().copied().map(make).collect()
 }
 
-/// A counter for each value of a label, of the name and with the labels that `of` says.
-fn counters<L: LabelValue>(
-    recorder: &PrometheusRecorder,
-    of: impl Fn(L) -> (&'static str, Vec<(&'static str, &'static str)>),
-) -> Counters<L> {
-    let counter = |label: L| {
-        let (name, labels) = of(label);
-        recorder.register_counter(&key(name, &labels), &METADATA)
-    };
-    Counters(by(counter), std::marker::PhantomData)
+/// One label.
+fn one<L: LabelValue>(name: &'static str) -> impl Fn(L) -> Vec<LabelPair> {
+    move |label| vec![(name, label.as_str())]
 }
 
-/// `streamgate_checks_total`
-fn checks(recorder: &PrometheusRecorder) -> Counters<Verdict> {
-    counters(recorder, |verdict: Verdict| {
-        let labels = vec![
-            ("decision", verdict.decision()),
-            ("reason", verdict.as_str()),
-        ];
-        ("streamgate_checks_total", labels)
-    })
-}
-
-/// `streamgate_store_requests_total` of one operation.
-fn store_requests(recorder: &PrometheusRecorder, operation: Operation) -> Counters<Outcome> {
-    counters(recorder, |outcome: Outcome| {
-        let labels = vec![
-            ("operation", operation.as_str()),
-            ("outcome", outcome.as_str()),
-        ];
-        ("streamgate_store_requests_total", labels)
-    })
-}
-
-/// `streamgate_access_log_entries_total` of one type.
-fn entries(recorder: &PrometheusRecorder, entry: EntryType) -> Counters<EntryOutcome> {
-    counters(recorder, |outcome: EntryOutcome| {
-        let labels = vec![("type", entry.as_str()), ("outcome", outcome.as_str())];
-        ("streamgate_access_log_entries_total", labels)
-    })
-}
-
-/// A histogram.
-fn histogram(
-    recorder: &PrometheusRecorder,
-    name: &'static str,
-    labels: &[(&'static str, &'static str)],
-) -> Histogram {
-    recorder.register_histogram(&key(name, labels), &METADATA)
-}
-
-/// A gauge.
-fn gauge(
-    recorder: &PrometheusRecorder,
-    name: &'static str,
-    labels: &[(&'static str, &'static str)],
-) -> Gauge {
-    recorder.register_gauge(&key(name, labels), &METADATA)
+/// Two labels, the first of one value.
+fn two<L: LabelValue>(
+    first: &'static str,
+    value: impl LabelValue,
+    second: &'static str,
+) -> impl Fn(L) -> Vec<LabelPair> {
+    move |label| vec![(first, value.as_str()), (second, label.as_str())]
 }
 
 /// What names a series.
-fn key(name: &'static str, labels: &[(&'static str, &'static str)]) -> Key {
+fn key(name: &'static str, labels: &[LabelPair]) -> Key {
     let labels: Vec<Label> = labels
         .iter()
         .map(|(name, value)| Label::from_static_parts(name, value))

@@ -1,139 +1,123 @@
-//! Runs the `streamgate` program as its users do: by its arguments, environment, signals, standard error and exit code.
+//! Owns child processes: what they write is kept and shown if the test fails, and none outlives its test.
 
-#![expect(
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    reason = "what fails here fails its test"
-)]
+use std::process::{ExitStatus, Stdio};
+use std::time::Duration;
 
-use std::net::SocketAddr;
-use std::process::{Output, Stdio};
-use std::sync::Arc;
-
-use serde_json::Value;
-use tokio::io::{AsyncBufReadExt, BufReader};
+use tempfile::NamedTempFile;
 use tokio::process::{Child, Command};
-use tokio::sync::watch;
-use tokio::task::JoinSet;
 
-use super::app::PATIENCE;
-use super::gateway_client::Gateway;
+use crate::support::watch::{eventually, within};
 
-/// A running `streamgate serve` that logs JSON. Killed when dropped.
-pub(crate) struct Service {
+const TAIL_LINES: usize = 40;
+/// Longer than any process here takes to say what it has to say, or to end when it was asked to.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// A running process. Dropped, it is killed.
+#[derive(Debug)]
+pub(crate) struct Process {
+    name: &'static str,
     child: Child,
-    lines: watch::Receiver<Arc<Vec<Value>>>,
-    /// Reads its standard error.
-    _reader: JoinSet<()>,
+    output: NamedTempFile,
 }
 
-/// The program, with none of our environment.
-fn program(arguments: &[&str], environment: &[(&str, &str)]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_streamgate"));
-    command
-        .args(arguments)
-        .env_clear()
-        .envs(environment.iter().copied())
-        .kill_on_drop(true);
-    command
-}
-
-/// Runs it to its end; its exit code, and what it said on standard output and standard error.
-pub(crate) async fn run(arguments: &[&str], environment: &[(&str, &str)]) -> (i32, String, String) {
-    let running = program(arguments, environment).output();
-    let ended = tokio::time::timeout(PATIENCE, running).await;
-    let Output {
-        status,
-        stdout,
-        stderr,
-    } = ended.expect("it ends").expect("it runs");
-    let text = |bytes| String::from_utf8(bytes).expect("text");
-    (
-        status.code().expect("no signal ends it"),
-        text(stdout),
-        text(stderr),
-    )
-}
-
-impl Service {
-    /// Starts it on free ports, with these variables; it serves when this returns.
-    pub(crate) async fn start(environment: &[(&str, &str)]) -> Self {
-        let mut all = vec![
-            ("STREAMGATE_GRPC__LISTEN", "127.0.0.1:0"),
-            ("STREAMGATE_HTTP__LISTEN", "127.0.0.1:0"),
-            ("STREAMGATE_TELEMETRY__LOG_FORMAT", "json"),
-        ];
-        all.extend_from_slice(environment);
-        let mut child = program(&["serve"], &all)
-            .stderr(Stdio::piped())
+impl Process {
+    /// Starts `command`, both its outputs going to one file.
+    pub(crate) fn start(name: &'static str, mut command: Command) -> Self {
+        let output = NamedTempFile::with_prefix(format!("{name}-")).unwrap();
+        command
+            .stdin(Stdio::null())
+            .stdout(output.reopen_to_append())
+            .stderr(output.reopen_to_append())
+            .kill_on_drop(true);
+        let child = command
             .spawn()
-            .expect("it starts");
-        let errors = child.stderr.take().expect("it is piped");
-        let (send, lines) = watch::channel(Arc::default());
-        let mut reader = JoinSet::new();
-        reader.spawn(async move {
-            let mut errors = BufReader::new(errors).lines();
-            while let Ok(Some(line)) = errors.next_line().await {
-                let line = serde_json::from_str(&line).unwrap_or(Value::String(line));
-                send.send_modify(|lines: &mut Arc<Vec<Value>>| Arc::make_mut(lines).push(line));
-            }
-        });
-        let service = Self {
+            .unwrap_or_else(|error| panic!("failed to start {name} ({command:?}): {error}"));
+        Self {
+            name,
             child,
-            lines,
-            _reader: reader,
-        };
-        service.line("serving").await;
-        service
+            output,
+        }
     }
 
-    /// Waits for the log line with that message.
-    pub(crate) async fn line(&self, message: &str) -> Value {
-        let mut lines = self.lines.clone();
-        let has_it = |line: &&Value| line["message"] == message;
-        let waiting = lines.wait_for(|lines| lines.iter().any(|line| has_it(&line)));
-        let waited = tokio::time::timeout(PATIENCE, waiting).await;
-        let Ok(Ok(lines)) = waited else {
-            panic!("no line {message:?} in {:#?}", self.lines.borrow());
-        };
-        lines.iter().find(has_it).expect("it is there").clone()
+    /// All that it has written so far.
+    pub(crate) fn output(&self) -> String {
+        let bytes = std::fs::read(self.output.path()).unwrap();
+        String::from_utf8_lossy(&bytes).into_owned()
     }
 
-    /// All log lines with that message so far.
-    pub(crate) fn lines(&self, message: &str) -> Vec<Value> {
-        let lines = self.lines.borrow();
-        let those = lines.iter().filter(|line| line["message"] == message);
-        those.cloned().collect()
+    /// Waits for something in its output.
+    pub(crate) async fn says<T>(&mut self, what: &str, find: impl Fn(&str) -> Option<T>) -> T {
+        eventually(PATIENCE, what, async || {
+            if let Ok(Some(status)) = self.child.try_wait() {
+                panic!("{} has ended ({status}) before: {what}", self.name);
+            }
+            find(&self.output())
+        })
+        .await
     }
 
-    /// The address of a door, `grpc` or `http`, as the log tells it.
-    pub(crate) async fn address(&self, door: &str) -> String {
-        let serving = self.line("serving").await;
-        serving[door].as_str().expect("an address").to_owned()
+    /// Sends a signal by its name, and doesn't wait for what it does.
+    pub(crate) async fn signal(&self, signal: &str) {
+        let pid = self.child.id().expect("it has not been waited for");
+        // The standard library can only kill.
+        let mut kill = Command::new("sh");
+        kill.args([
+            "-c",
+            "kill -s \"$1\" \"$2\"",
+            "sh",
+            signal,
+            &pid.to_string(),
+        ]);
+        let sent = kill.status().await.unwrap();
+        assert!(sent.success(), "failed to send {signal} to {}", self.name);
     }
 
-    pub(crate) async fn gateway(&self) -> Gateway {
-        let address: SocketAddr = self.address("grpc").await.parse().expect("an address");
-        Gateway::connect(address).await
+    /// Kills it, and returns when it is gone.
+    pub(crate) async fn kill(&mut self) {
+        self.child.kill().await.unwrap();
     }
 
-    pub(crate) async fn get(&self, path: &str) -> reqwest::Response {
-        let url = format!("http://{}{path}", self.address("http").await);
-        reqwest::get(url).await.expect("it answers")
+    /// Waits until it has ended by itself.
+    pub(crate) async fn ended(&mut self) -> ExitStatus {
+        let ended = within(PATIENCE, "a process ends", self.child.wait()).await;
+        ended.unwrap()
     }
+}
 
-    /// Sends it a signal, such as `TERM`.
-    pub(crate) async fn signal(&self, name: &str) {
-        let id = self.child.id().expect("it runs").to_string();
-        let sent = Command::new("kill").args(["-s", name, &id]).status().await;
-        assert!(sent.expect("there is a kill").success());
+impl Drop for Process {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            let text = self.output();
+            let skipped = text.lines().count().saturating_sub(TAIL_LINES);
+            let tail: String = text
+                .lines()
+                .skip(skipped)
+                .flat_map(|line| ["  | ", line, "\n"])
+                .collect();
+            eprintln!("the end of what {} wrote:\n{tail}", self.name);
+        }
     }
+}
 
-    /// Waits for its end; its exit code.
-    pub(crate) async fn ended(&mut self) -> i32 {
-        let ended = tokio::time::timeout(PATIENCE, self.child.wait()).await;
-        let status = ended.expect("it ends").expect("it is ours");
-        status.code().expect("no signal ends it")
+/// A second handle on the file, so that the two outputs don't write over each other.
+trait ReopenToAppend {
+    fn reopen_to_append(&self) -> Stdio;
+}
+
+impl ReopenToAppend for NamedTempFile {
+    fn reopen_to_append(&self) -> Stdio {
+        let file = std::fs::OpenOptions::new().append(true).open(self.path());
+        file.unwrap().into()
     }
+}
+
+/// A command that inherits the environment except what would be taken for settings of streamgate's.
+pub(crate) fn command(program: impl AsRef<std::ffi::OsStr>) -> Command {
+    let mut command = Command::new(program);
+    for (name, _) in std::env::vars_os() {
+        if name.to_string_lossy().starts_with("STREAMGATE_") {
+            command.env_remove(name);
+        }
+    }
+    command
 }

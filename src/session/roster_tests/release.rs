@@ -1,0 +1,182 @@
+//! What an end leaves behind, by who says so; and what a call may take back.
+
+use super::*;
+
+#[test]
+fn what_the_end_of_a_session_leaves_behind() {
+    use Ending::{Operator, Stream, Vouched};
+    let (released, operator) = (Some(EndCause::Released), Some(EndCause::Operator));
+    for (session, ending, cause) in [
+        ("request:a", Stream, released.clone()),
+        ("request:a", Vouched, None),
+        ("playback:a", Stream, released.clone()),
+        ("playback:a", Vouched, released),
+        ("playback:a", Operator, operator.clone()),
+        ("video:a", Stream, None),
+        ("video:a", Vouched, None),
+        ("video:a", Operator, operator),
+    ] {
+        for is_live in [true, false] {
+            let mut viewer = Viewer::watching("playback:other", 2);
+            if is_live {
+                viewer.admit(session);
+            }
+            viewer.wait(seconds(1));
+            let expected = if is_live {
+                Released::Freed(viewer.session(session))
+            } else {
+                Released::NotLive
+            };
+            let story = format!("{session} {ending:?} {is_live}");
+            let tombstone = cause.clone().map(|cause| Tombstone {
+                key: key(session),
+                cause,
+                until: viewer.memory(),
+            });
+            assert_eq!(viewer.release(session, ending), expected, "{story}");
+            assert_eq!(viewer.live(), keys("playback:other"), "{story}");
+            assert_eq!(viewer.tombstone(session), tombstone, "{story}");
+        }
+    }
+}
+
+#[test]
+fn a_repeated_end_says_how_it_ended_and_changes_nothing() {
+    let mut viewer = Viewer::with_an_end_of_each_cause();
+    viewer.wait(seconds(10));
+    let before = viewer.roster.clone();
+    for session in [
+        "playback:released",
+        "playback:displaced",
+        "playback:operator",
+    ] {
+        for ending in [
+            Ending::Stream,
+            Ending::Vouched,
+            Ending::Operator,
+            Ending::Undone(ticket(1)),
+        ] {
+            let cause = viewer.tombstone(session).unwrap().cause;
+            let known = Released::AlreadyEnded(cause);
+            assert_eq!(viewer.release(session, ending), known, "{ending:?}");
+            assert_eq!(viewer.roster, before, "{ending:?}");
+        }
+    }
+}
+
+#[test]
+fn a_request_that_runs_is_not_stopped_by_an_operator() {
+    let mut viewer = Viewer::watching("request:a", 1);
+    let before = viewer.roster.clone();
+    let released = viewer.release("request:a", Ending::Operator);
+    assert_eq!(released, Released::NotStoppable);
+    assert_eq!(viewer.roster, before);
+}
+
+#[test]
+fn an_operators_end_of_a_request_that_does_not_run_finds_nothing_and_buries_nothing() {
+    let mut viewer = Viewer::watching("playback:a", 1);
+    let before = viewer.roster.clone();
+    let released = viewer.release("request:a", Ending::Operator);
+    assert_eq!(released, Released::NotLive);
+    assert_eq!(viewer.roster, before);
+}
+
+#[test]
+fn a_stream_that_runs_after_its_end_was_vouched_for_counts_again() {
+    let mut viewer = Viewer::watching("request:a", 1);
+    viewer.release("request:a", Ending::Vouched);
+    assert_eq!(viewer.live(), []);
+    viewer.renew("request:a");
+    assert_eq!(viewer.live(), keys("request:a"));
+}
+
+#[test]
+fn an_end_may_overtake_its_own_start() {
+    for (session, late_start) in [
+        ("request:a", "released"),
+        ("playback:a", "released"),
+        ("video:a", "started"),
+    ] {
+        let mut viewer = Viewer::limited_to(1);
+        assert_eq!(viewer.release(session, Ending::Stream), Released::NotLive);
+        assert_eq!(answer(&viewer.admit(session)), late_start, "{session}");
+    }
+}
+
+/// A viewer with one request, started by the call of ticket 1.
+fn started_by_one() -> Viewer {
+    let mut viewer = Viewer::limited_to(1);
+    viewer.ask(&Start {
+        ticket: Some(ticket(1)),
+        ..start("request:a")
+    });
+    viewer
+}
+
+#[test]
+fn a_call_takes_back_its_own_start_and_it_may_be_tried_again() {
+    let mut viewer = started_by_one();
+    let session = viewer.session("request:a");
+    for expected in [Released::Freed(session), Released::NotLive] {
+        let undone = viewer.release("request:a", Ending::Undone(ticket(1)));
+        assert_eq!(undone, expected);
+        assert_eq!(viewer.roster, Roster::default());
+    }
+    assert_eq!(answer(&viewer.admit("request:a")), "started");
+}
+
+#[test]
+fn a_call_takes_back_nobody_elses_start_and_none_that_was_renewed() {
+    let another = Start {
+        ticket: Some(ticket(2)),
+        ..start("request:a")
+    };
+    let mut restarted = started_by_one();
+    restarted.release("request:a", Ending::Undone(ticket(1)));
+    restarted.ask(&another);
+    let mut retried = started_by_one();
+    retried.ask(&another);
+    let mut seen = started_by_one();
+    seen.renew("request:a");
+    let mut put_back = Viewer::limited_to(1);
+    put_back.renew("request:a");
+    for (story, viewer, undone) in [
+        ("started by another call", started_by_one(), 2),
+        ("undone, and started by another call", restarted, 1),
+        (
+            "renewed by another call's start, its own undo",
+            retried.clone(),
+            1,
+        ),
+        (
+            "renewed by another call's start, that call's undo",
+            retried,
+            2,
+        ),
+        ("seen running", seen, 1),
+        ("put back", put_back, 1),
+        (
+            "started without a ticket",
+            Viewer::watching("request:a", 1),
+            1,
+        ),
+    ] {
+        let mut after = viewer.clone();
+        let released = after.release("request:a", Ending::Undone(ticket(undone)));
+        assert_eq!(released, Released::Kept, "{story}");
+        assert_eq!(after.roster, viewer.roster, "{story}");
+    }
+}
+
+#[test]
+fn an_undo_touches_no_session_but_its_own() {
+    let mut viewer = started_by_one();
+    viewer.limit = 2;
+    viewer.ask(&Start {
+        ticket: Some(ticket(1)),
+        ..start("request:b")
+    });
+    viewer.release("request:b", Ending::Undone(ticket(1)));
+    assert_eq!(viewer.live(), keys("request:a"));
+}

@@ -1,0 +1,57 @@
+//! The one setting of the server that we depend on and can't set ourselves: an evicting Redis forgets streams silently.
+
+use std::time::Duration;
+
+use redis::aio::MultiplexedConnection;
+use tokio::time::timeout;
+
+/// How long the server may take to tell its settings. Nobody waits for it.
+const DEADLINE: Duration = Duration::from_secs(2);
+
+/// The only policy under which nothing is forgotten.
+const REQUIRED: &str = "noeviction";
+
+/// Remembers which policy was warned of, so that it is said once and not at each reconnection.
+#[derive(Debug, Default)]
+pub(super) struct Watch {
+    /// The policy that was last warned of.
+    warned_of: Option<String>,
+}
+
+impl Watch {
+    /// Looks at the server's policy, and warns if it forgets streams. A server that won't tell is taken at its word in the documentation.
+    pub(super) async fn look(&mut self, link: &mut MultiplexedConnection, address: &str) {
+        let Ok(Some(policy)) = timeout(DEADLINE, read(link)).await else {
+            tracing::debug!(address, "Redis does not tell its maxmemory-policy");
+            return;
+        };
+        if policy == REQUIRED {
+            self.warned_of = None;
+        } else if self.warned_of.as_deref() != Some(policy.as_str()) {
+            tracing::warn!(
+                address,
+                policy,
+                "Redis may forget streams when its memory is full; set maxmemory-policy to {REQUIRED}"
+            );
+            self.warned_of = Some(policy);
+        }
+    }
+}
+
+/// The server's policy: as configured, or as it reports where the configuration may not be read.
+async fn read(link: &mut MultiplexedConnection) -> Option<String> {
+    let mut ask = redis::cmd("CONFIG");
+    ask.arg("GET").arg("maxmemory-policy");
+    if let Ok((_, policy)) = ask.query_async::<(String, String)>(link).await {
+        return Some(policy);
+    }
+    let report: String = redis::cmd("INFO")
+        .arg("memory")
+        .query_async(link)
+        .await
+        .ok()?;
+    let line = report
+        .lines()
+        .find_map(|line| line.strip_prefix("maxmemory_policy:"));
+    line.map(|policy| policy.trim().to_owned())
+}

@@ -1,0 +1,441 @@
+//! The binary form of what Redis keeps: a user's roster as one string. `lua/open.lua` says how it is laid out; this is its other half.
+//!
+//! The scripts compare keys byte by byte, so one key must have one form only. Everything that is read is checked: what is not ours, or
+//! another version's, is [`Malformed`] and never half understood.
+
+use crate::session::{
+    ContentId, DeviceId, Door, EndCause, Facts, Kind, Session, SessionId, SessionKey, Ticket,
+    Timestamp, Tombstone,
+};
+
+/// The first byte of every roster: no text begins with it.
+const VERSION: u8 = 129;
+
+/// Set in a key's first byte if the id is a UUID and kept as its sixteen bytes, not as its thirty-six characters. Session ids mostly are.
+const UUID_FORM: u8 = 16;
+
+/// Set in the flags if a ticket follows.
+const HAS_TICKET: u8 = 4;
+
+/// The part of the flags that tells the door.
+const DOOR_MASK: u8 = 3;
+
+/// The tags of facts. A tag that is not known is skipped: a later version may write more.
+const DEVICE: u8 = 1;
+/// See [`DEVICE`].
+const CONTENT: u8 = 2;
+/// See [`DEVICE`].
+const POSITION: u8 = 3;
+
+/// The bytes are not what this version of streamgate writes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("a record with a wrong {0}")]
+pub(super) struct Malformed(&'static str);
+
+// === writing ===
+
+/// A session's key as the scripts know it.
+pub(super) fn encode_key(key: &SessionKey) -> Vec<u8> {
+    let kind = match key.kind {
+        Kind::Request => 1,
+        Kind::Playback => 2,
+        Kind::Video => 3,
+    };
+    let text = key.id.as_str();
+    match parse_uuid(text) {
+        Some(uuid) => encode_entry(kind | UUID_FORM, &uuid),
+        None => encode_entry(kind, text.as_bytes()),
+    }
+}
+
+/// What a session's record holds behind its times: flags, ticket and facts.
+pub(super) fn encode_rest(facts: &Facts, ticket: Option<Ticket>) -> Vec<u8> {
+    let door = match facts.door {
+        None => 0,
+        Some(Door::ExtAuthz) => 1,
+        Some(Door::AccessLog) => 2,
+        Some(Door::Http) => 3,
+    };
+    let mut rest = Vec::new();
+    match ticket {
+        None => rest.push(door),
+        Some(ticket) => {
+            rest.push(door | HAS_TICKET);
+            rest.extend(ticket.number().to_be_bytes());
+        }
+    }
+    if let Some(device) = &facts.device {
+        rest.extend(encode_entry(DEVICE, device.as_str().as_bytes()));
+    }
+    if let Some(content) = &facts.content {
+        rest.extend(encode_entry(CONTENT, content.as_str().as_bytes()));
+    }
+    if let Some(position) = facts.position_seconds {
+        rest.extend(encode_entry(POSITION, &position.to_be_bytes()));
+    }
+    rest
+}
+
+/// A tag and a value of 1 to 256 bytes, with its length less one between them.
+fn encode_entry(tag: u8, value: &[u8]) -> Vec<u8> {
+    let length = u8::try_from(value.len().saturating_sub(1)).unwrap_or(u8::MAX);
+    let mut entry = vec![tag, length];
+    entry.extend(value);
+    entry
+}
+
+/// The bytes of a UUID as it is usually written: lower case, with hyphens. Any other text is none, so that it can be written back as it was.
+fn parse_uuid(text: &str) -> Option<[u8; 16]> {
+    if text.len() != 36 {
+        return None;
+    }
+    let value = u128::from_str_radix(&text.replace('-', ""), 16).ok()?;
+    (format_uuid(value) == text).then(|| value.to_be_bytes())
+}
+
+/// A UUID as it is usually written.
+fn format_uuid(value: u128) -> String {
+    let hex = format!("{value:032x}");
+    let mut text = String::with_capacity(36);
+    for (index, digit) in hex.chars().enumerate() {
+        if matches!(index, 8 | 12 | 16 | 20) {
+            text.push('-');
+        }
+        text.push(digit);
+    }
+    text
+}
+
+// === reading ===
+
+/// What is in a roster, be it past its time.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct Contents {
+    /// The sessions, in the order in which they came to their slots.
+    pub(super) sessions: Vec<Session>,
+    /// The ends that are remembered.
+    pub(super) tombstones: Vec<Tombstone>,
+}
+
+/// Reads a whole roster. No bytes at all are an empty one.
+pub(super) fn decode_roster(bytes: &[u8]) -> Result<Contents, Malformed> {
+    let mut contents = Contents::default();
+    if bytes.is_empty() {
+        return Ok(contents);
+    }
+    let mut reader = Reader(bytes);
+    if reader.byte()? != VERSION {
+        return Err(Malformed("version"));
+    }
+    let (sessions, tombstones) = (reader.integer(2)?, reader.integer(1)?);
+    reader.take(18)?;
+    for _ in 0..sessions {
+        contents.sessions.push(reader.session()?);
+    }
+    for _ in 0..tombstones {
+        contents.tombstones.push(reader.tombstone()?);
+    }
+    reader.end()?;
+    Ok(contents)
+}
+
+/// Reads sessions' records up to the end.
+pub(super) fn decode_sessions(bytes: &[u8]) -> Result<Vec<Session>, Malformed> {
+    let mut reader = Reader(bytes);
+    let mut sessions = Vec::new();
+    while !reader.0.is_empty() {
+        sessions.push(reader.session()?);
+    }
+    Ok(sessions)
+}
+
+/// Reads why a session has ended.
+pub(super) fn decode_cause(bytes: &[u8]) -> Result<EndCause, Malformed> {
+    let mut reader = Reader(bytes);
+    let cause = match reader.byte()? {
+        1 => EndCause::Released,
+        2 => EndCause::Displaced { by: reader.key()? },
+        3 => EndCause::Operator,
+        _ => return Err(Malformed("cause")),
+    };
+    reader.end()?;
+    Ok(cause)
+}
+
+/// Bytes that are read from the front.
+#[derive(Debug)]
+pub(super) struct Reader<'a>(pub(super) &'a [u8]);
+
+impl<'a> Reader<'a> {
+    /// The next bytes.
+    fn take(&mut self, count: usize) -> Result<&'a [u8], Malformed> {
+        let (taken, left) = self.0.split_at_checked(count).ok_or(Malformed("length"))?;
+        self.0 = left;
+        Ok(taken)
+    }
+
+    /// All that is left.
+    pub(super) fn take_all(&mut self) -> &'a [u8] {
+        std::mem::take(&mut self.0)
+    }
+
+    /// The next byte.
+    pub(super) fn byte(&mut self) -> Result<u8, Malformed> {
+        let (&byte, left) = self.0.split_first().ok_or(Malformed("length"))?;
+        self.0 = left;
+        Ok(byte)
+    }
+
+    /// The next integer of that many bytes, at most eight.
+    pub(super) fn integer(&mut self, width: usize) -> Result<u64, Malformed> {
+        let bytes = self.take(width)?;
+        Ok(bytes
+            .iter()
+            .fold(0, |value, &byte| value << 8 | u64::from(byte)))
+    }
+
+    /// The next point in time.
+    pub(super) fn timestamp(&mut self) -> Result<Timestamp, Malformed> {
+        self.integer(6).map(Timestamp::from_millis)
+    }
+
+    /// Makes sure that nothing is left.
+    pub(super) fn end(&self) -> Result<(), Malformed> {
+        match self.0 {
+            [] => Ok(()),
+            _ => Err(Malformed("length")),
+        }
+    }
+
+    /// The next record, which begins with its own length.
+    fn record(&mut self) -> Result<Self, Malformed> {
+        let length = usize::try_from(self.integer(2)?).unwrap_or(usize::MAX);
+        self.take(length.saturating_sub(2)).map(Reader)
+    }
+
+    /// The next tag and its value.
+    fn entry(&mut self) -> Result<(u8, &'a [u8]), Malformed> {
+        let tag = self.byte()?;
+        let length = usize::from(self.byte()?) + 1;
+        Ok((tag, self.take(length)?))
+    }
+
+    /// The next key.
+    fn key(&mut self) -> Result<SessionKey, Malformed> {
+        let (form, bytes) = self.entry()?;
+        let kind = match form & !UUID_FORM {
+            1 => Kind::Request,
+            2 => Kind::Playback,
+            3 => Kind::Video,
+            _ => return Err(Malformed("kind")),
+        };
+        let id = if form & UUID_FORM == 0 {
+            parse_name(bytes, SessionId::parse)?
+        } else {
+            let value = bytes.try_into().map(u128::from_be_bytes);
+            let value = value.map_err(|_| Malformed("id"))?;
+            SessionId::parse(&format_uuid(value)).map_err(|_| Malformed("id"))?
+        };
+        Ok(SessionKey { kind, id })
+    }
+
+    /// The next session's record.
+    fn session(&mut self) -> Result<Session, Malformed> {
+        let mut record = self.record()?;
+        let expires_at = record.timestamp()?;
+        let renewed_at = record.timestamp()?;
+        let key = record.key()?;
+        let started_at = record.timestamp()?;
+        let flags = record.byte()?;
+        let ticket = if flags & HAS_TICKET == 0 {
+            None
+        } else {
+            u32::try_from(record.integer(4)?).ok().and_then(Ticket::new)
+        };
+        let untouched = renewed_at == Timestamp::default();
+        Ok(Session {
+            key,
+            facts: record.facts(flags)?,
+            started_at,
+            renewed_at: if untouched { started_at } else { renewed_at },
+            expires_at,
+            ticket: ticket.filter(|_| untouched),
+        })
+    }
+
+    /// The facts up to the end.
+    fn facts(&mut self, flags: u8) -> Result<Facts, Malformed> {
+        let mut facts = Facts {
+            door: match flags & DOOR_MASK {
+                1 => Some(Door::ExtAuthz),
+                2 => Some(Door::AccessLog),
+                3 => Some(Door::Http),
+                _ => None,
+            },
+            ..Facts::default()
+        };
+        while !self.0.is_empty() {
+            match self.entry()? {
+                (DEVICE, value) => facts.device = Some(parse_name(value, DeviceId::parse)?),
+                (CONTENT, value) => facts.content = Some(parse_name(value, ContentId::parse)?),
+                (POSITION, value) => {
+                    let bytes = value.try_into().map_err(|_| Malformed("position"))?;
+                    facts.position_seconds = Some(u32::from_be_bytes(bytes));
+                }
+                _ => {}
+            }
+        }
+        Ok(facts)
+    }
+
+    /// The next tombstone's record.
+    fn tombstone(&mut self) -> Result<Tombstone, Malformed> {
+        let mut record = self.record()?;
+        let until = record.timestamp()?;
+        let key = record.key()?;
+        let cause = decode_cause(record.take_all())?;
+        Ok(Tombstone { key, cause, until })
+    }
+}
+
+/// A name that was checked when it was written, and is checked again: others can write into Redis.
+fn parse_name<T, E>(
+    bytes: &[u8],
+    parse: impl FnOnce(&str) -> Result<T, E>,
+) -> Result<T, Malformed> {
+    let text = std::str::from_utf8(bytes).map_err(|_| Malformed("name"))?;
+    parse(text).map_err(|_| Malformed("name"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::session::MAX_ID_BYTES;
+
+    fn key(kind: Kind, id: &str) -> SessionKey {
+        let id = SessionId::parse(id).unwrap();
+        SessionKey { kind, id }
+    }
+
+    /// A record as the scripts make it from what is encoded here.
+    fn record(expires: u64, renewed: u64, started: u64, key: &[u8], rest: &[u8]) -> Vec<u8> {
+        let time = |millis: u64| millis.to_be_bytes()[2..].to_vec();
+        let body = [&time(expires), &time(renewed), key, &time(started), rest].concat();
+        let length = u16::try_from(body.len() + 2).unwrap();
+        [&length.to_be_bytes()[..], &body].concat()
+    }
+
+    #[test]
+    fn a_key_has_one_form_and_it_can_be_read_back() {
+        let long = "x".repeat(MAX_ID_BYTES);
+        for (id, length) in [
+            ("a", 3),
+            (&long, 258),
+            ("0188f1a2-4b6c-7d8e-9f00-112233445566", 18),
+            ("ffffffff-ffff-ffff-ffff-ffffffffffff", 18),
+            ("0188F1A2-4B6C-7D8E-9F00-112233445566", 38),
+            ("+188f1a2-4b6c-7d8e-9f00-112233445566", 38),
+            ("0188f1a24b6c-7d8e-9f00-1122-33445566", 38),
+            ("------------------------------------", 38),
+        ] {
+            for kind in Kind::ALL {
+                let key = key(kind, id);
+                let encoded = encode_key(&key);
+                assert_eq!(encoded.len(), length, "{id}");
+                let mut reader = Reader(&encoded);
+                assert_eq!(reader.key(), Ok(key));
+                assert_eq!(reader.end(), Ok(()));
+            }
+        }
+    }
+
+    #[test]
+    fn a_session_is_read_as_it_was_written() {
+        let key = key(Kind::Request, "a");
+        let facts = Facts {
+            device: DeviceId::parse("tv").ok(),
+            content: ContentId::parse("film").ok(),
+            door: Some(Door::AccessLog),
+            position_seconds: Some(7),
+        };
+        for (facts, ticket) in [
+            (Facts::default(), None),
+            (Facts::default(), Ticket::new(u32::MAX)),
+            (facts.clone(), None),
+            (facts, Ticket::new(1)),
+        ] {
+            let rest = encode_rest(&facts, ticket);
+            let millis = Timestamp::from_millis;
+            for (renewed, renewed_at, ticket) in [(0, 5, ticket), (6, 6, None)] {
+                let bytes = record(9, renewed, 5, &encode_key(&key), &rest);
+                let session = Session {
+                    key: key.clone(),
+                    facts: facts.clone(),
+                    started_at: millis(5),
+                    renewed_at: millis(renewed_at),
+                    expires_at: millis(9),
+                    ticket,
+                };
+                assert_eq!(decode_sessions(&bytes), Ok(vec![session]));
+            }
+        }
+    }
+
+    #[test]
+    fn what_a_later_version_knows_is_skipped() {
+        let mut rest = encode_rest(&Facts::default(), None);
+        rest.extend(encode_entry(99, b"news"));
+        rest.extend(encode_entry(CONTENT, b"film"));
+        let bytes = record(9, 0, 5, &encode_key(&key(Kind::Video, "a")), &rest);
+        let sessions = decode_sessions(&bytes).unwrap();
+        assert_eq!(sessions[0].facts.content, ContentId::parse("film").ok());
+    }
+
+    #[test]
+    fn a_cause_is_read_with_whoever_took_the_slot() {
+        let by = key(Kind::Playback, "b");
+        let displaced = [&[2][..], &encode_key(&by)].concat();
+        for (bytes, cause) in [
+            (&[1][..], Ok(EndCause::Released)),
+            (&displaced, Ok(EndCause::Displaced { by })),
+            (&[3], Ok(EndCause::Operator)),
+            (&[0], Err(Malformed("cause"))),
+            (&[1, 1], Err(Malformed("length"))),
+            (&[2], Err(Malformed("length"))),
+            (&[], Err(Malformed("length"))),
+        ] {
+            assert_eq!(decode_cause(bytes), cause, "{bytes:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_not_ours_is_malformed_wherever_it_is_cut_or_changed() {
+        assert_eq!(decode_roster(&[]), Ok(Contents::default()));
+        let facts = Facts {
+            position_seconds: Some(7),
+            ..Facts::default()
+        };
+        let rest = encode_rest(&facts, None);
+        let session = record(9, 0, 5, &encode_key(&key(Kind::Video, "a")), &rest);
+        let head = [&[VERSION, 0, 1, 0][..], &[0; 18]].concat();
+        let roster = [head, session].concat();
+        assert_eq!(decode_roster(&roster).unwrap().sessions.len(), 1);
+        for length in 1..roster.len() {
+            assert!(decode_roster(&roster[..length]).is_err(), "{length} bytes");
+        }
+        assert!(decode_roster(&[&roster[..], b"x"].concat()).is_err());
+        for (at, byte) in [
+            (0, 128),
+            (3, 1),
+            (36, 9),
+            (36, 17),
+            (38, 0),
+            (38, 255),
+            (47, 9),
+        ] {
+            let mut changed = roster.clone();
+            changed[at] = byte;
+            assert!(decode_roster(&changed).is_err(), "{byte} at {at}");
+        }
+    }
+}

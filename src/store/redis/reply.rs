@@ -1,0 +1,212 @@
+//! What the scripts answer, as values of the domain. Each script's head says what it returns; anything else is
+//! [`StoreError::Protocol`], never a guess.
+
+use redis::Value;
+
+use super::record::{Malformed, Reader, decode_cause, decode_roster, decode_sessions};
+use crate::session::{Admission, Admitted, Entry, Refusal, Released, Renewal, Timestamp};
+use crate::store::{Listing, StoreError};
+
+impl From<Malformed> for StoreError {
+    fn from(malformed: Malformed) -> Self {
+        Self::Protocol(malformed.to_string())
+    }
+}
+
+/// What `lua/admit.lua` has answered to a start under that limit.
+pub(super) fn admission(answer: &Value, limit: u32) -> Result<Admission, StoreError> {
+    let (letter, mut body) = letter(answer)?;
+    Ok(match letter {
+        b'S' => admitted(Entry::Started, &mut body)?,
+        b'R' => admitted(Entry::Renewed, &mut body)?,
+        b'F' => {
+            let decided_at = body.timestamp()?;
+            let holders = decode_sessions(body.take_all())?;
+            Admission::Refused(Refusal::Full {
+                limit,
+                holders,
+                decided_at,
+            })
+        }
+        b'E' => Admission::Refused(Refusal::Ended(decode_cause(body.take_all())?)),
+        b'N' => {
+            body.end()?;
+            Admission::Refused(Refusal::NotStoppable)
+        }
+        _ => return Err(unexpected(answer)),
+    })
+}
+
+/// A start that was let in.
+fn admitted(entry: Entry, body: &mut Reader<'_>) -> Result<Admission, StoreError> {
+    let decided_at = body.timestamp()?;
+    let expires_at = body.timestamp()?;
+    let active = usize::try_from(body.integer(2)?).unwrap_or(usize::MAX);
+    Ok(Admission::Admitted(Admitted {
+        entry,
+        expires_at,
+        active,
+        displaced: decode_sessions(body.take_all())?,
+        decided_at,
+    }))
+}
+
+/// What `lua/renew.lua` has answered.
+pub(super) fn renewal(answer: &Value) -> Result<Renewal, StoreError> {
+    if let Value::Int(expires) = answer {
+        let millis = u64::try_from(*expires).map_err(|_| unexpected(answer))?;
+        let expires_at = Timestamp::from_millis(millis);
+        return Ok(Renewal::Renewed { expires_at });
+    }
+    let (letter, mut body) = letter(answer)?;
+    let renewal = match letter {
+        b'P' => Renewal::PutBack {
+            expires_at: body.timestamp()?,
+        },
+        b'E' => Renewal::Ended(decode_cause(body.take_all())?),
+        b'C' => Renewal::Crowded,
+        _ => return Err(unexpected(answer)),
+    };
+    body.end()?;
+    Ok(renewal)
+}
+
+/// What `lua/release.lua` has answered.
+pub(super) fn released(answer: &Value) -> Result<Released, StoreError> {
+    let (letter, mut body) = letter(answer)?;
+    let released = match letter {
+        b'G' => match <[_; 1]>::try_from(decode_sessions(body.take_all())?) {
+            Ok([session]) => Released::Freed(session),
+            Err(_) => return Err(unexpected(answer)),
+        },
+        b'A' => Released::NotLive,
+        b'E' => Released::AlreadyEnded(decode_cause(body.take_all())?),
+        b'N' => Released::NotStoppable,
+        b'K' => Released::Kept,
+        _ => return Err(unexpected(answer)),
+    };
+    body.end()?;
+    Ok(released)
+}
+
+/// What `lua/list.lua` has answered, without what has expired.
+pub(super) fn listing(answer: &Value) -> Result<Listing, StoreError> {
+    let mut body = bytes(answer)?;
+    let taken_at = body.timestamp()?;
+    let mut sessions = decode_roster(body.take_all())?.sessions;
+    sessions.retain(|session| session.expires_at > taken_at);
+    Ok(Listing { sessions, taken_at })
+}
+
+/// The answer's first letter, which says what it is, and what follows.
+fn letter(answer: &Value) -> Result<(u8, Reader<'_>), StoreError> {
+    let mut body = bytes(answer)?;
+    let letter = body.byte()?;
+    Ok((letter, body))
+}
+
+/// The answer's bytes.
+fn bytes(answer: &Value) -> Result<Reader<'_>, StoreError> {
+    match answer {
+        Value::BulkString(bytes) => Ok(Reader(bytes)),
+        _ => Err(unexpected(answer)),
+    }
+}
+
+/// The error for an answer that no script of ours gives.
+fn unexpected(answer: &Value) -> StoreError {
+    let what = match answer {
+        Value::BulkString(bytes) => {
+            format!("{} bytes that begin with {:?}", bytes.len(), bytes.first())
+        }
+        Value::Int(number) => format!("the number {number}"),
+        _ => "neither bytes nor a number".to_owned(),
+    };
+    StoreError::Protocol(format!("the script answered {what}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn bytes(text: &[u8]) -> Value {
+        Value::BulkString(text.to_vec())
+    }
+
+    #[test]
+    fn an_answer_that_no_script_gives_is_an_error_and_never_a_default() {
+        for answer in [
+            Value::Nil,
+            Value::Okay,
+            Value::Array(Vec::new()),
+            Value::Int(-1),
+            bytes(b""),
+            bytes(b"?"),
+            bytes(b"S"),
+            bytes(b"R123456"),
+            bytes(b"F12345"),
+            bytes(b"F123456x"),
+            bytes(b"E"),
+            bytes(b"E\x09"),
+            bytes(b"Nx"),
+            bytes(b"P12345"),
+            bytes(b"P1234567"),
+            bytes(b"Cx"),
+            bytes(b"G"),
+            bytes(b"Gx"),
+            bytes(b"Ax"),
+            bytes(b"Kx"),
+        ] {
+            let failures = [
+                admission(&answer, 3).err(),
+                renewal(&answer).err(),
+                released(&answer).err(),
+            ];
+            for failure in failures {
+                assert!(
+                    matches!(failure, Some(StoreError::Protocol(_))),
+                    "{answer:?}: {failure:?}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn a_listing_is_the_time_and_a_roster_or_nothing() {
+        let taken_at = Timestamp::from_millis(258);
+        let sessions = Vec::new();
+        assert_eq!(
+            listing(&bytes(&[0, 0, 0, 0, 1, 2])),
+            Ok(Listing { sessions, taken_at })
+        );
+        for answer in [Value::Nil, bytes(b"12345"), bytes(b"123456x")] {
+            let failure = listing(&answer);
+            assert!(
+                matches!(failure, Err(StoreError::Protocol(_))),
+                "{answer:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_letter_that_another_script_gives_is_none_of_this_ones() {
+        for (letter, is_admission, is_renewal, is_released) in [
+            (b"N", true, false, true),
+            (b"C", false, true, false),
+            (b"A", false, false, true),
+            (b"K", false, false, true),
+        ] {
+            let answer = bytes(letter);
+            assert_eq!(admission(&answer, 3).is_ok(), is_admission, "{letter:?}");
+            assert_eq!(renewal(&answer).is_ok(), is_renewal, "{letter:?}");
+            assert_eq!(released(&answer).is_ok(), is_released, "{letter:?}");
+        }
+    }
+
+    #[test]
+    fn a_number_is_a_renewal() {
+        let expires_at = Timestamp::from_millis(1_700_000_000_000);
+        let answer = Value::Int(1_700_000_000_000);
+        assert_eq!(renewal(&answer), Ok(Renewal::Renewed { expires_at }));
+    }
+}

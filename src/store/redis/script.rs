@@ -1,0 +1,115 @@
+//! The Lua scripts: put together, loaded, called by their digest, and loaded again when the server has forgotten them.
+
+use std::fmt;
+use std::time::Duration;
+
+use redis::aio::MultiplexedConnection;
+use redis::{ErrorKind, RedisError, ServerErrorKind, Value};
+
+use crate::session::Terms;
+
+/// One operation as a script.
+pub(super) struct Script {
+    /// The text, and with it the digest.
+    inner: redis::Script,
+    /// The text once more, for the server that does not know the digest.
+    source: String,
+}
+
+/// All of them.
+#[derive(Debug)]
+pub(super) struct Scripts {
+    /// May this session start?
+    pub(super) admit: Script,
+    /// This stream was seen running.
+    pub(super) renew: Script,
+    /// This session is over.
+    pub(super) release: Script,
+    /// The roster as it stands.
+    pub(super) list: Script,
+}
+
+impl Scripts {
+    /// The scripts for those terms. The terms are part of the text: they are the same for every call, and an argument costs more than all
+    /// that is done with it.
+    pub(super) fn new(terms: &Terms) -> Self {
+        let terms = preamble(terms);
+        let make = |parts: &[&str]| Script::new(parts.concat());
+        let (open, close) = (include_str!("lua/open.lua"), include_str!("lua/close.lua"));
+        Self {
+            admit: make(&[&terms, open, include_str!("lua/admit.lua"), close]),
+            renew: make(&[&terms, open, include_str!("lua/renew.lua"), close]),
+            release: make(&[&terms, open, include_str!("lua/release.lua"), close]),
+            list: make(&[include_str!("lua/list.lua")]),
+        }
+    }
+
+    /// Has the server learn all scripts, in one round trip.
+    ///
+    /// # Errors
+    /// The server can't be asked, or forbids it. They can be called all the same.
+    pub(super) async fn load(&self, link: &mut MultiplexedConnection) -> Result<(), RedisError> {
+        let mut commands = redis::pipe();
+        for script in [&self.admit, &self.renew, &self.release, &self.list] {
+            commands
+                .cmd("SCRIPT")
+                .arg("LOAD")
+                .arg(&script.source)
+                .ignore();
+        }
+        commands.query_async(link).await
+    }
+}
+
+impl Script {
+    /// A script of that text.
+    fn new(source: String) -> Self {
+        Self {
+            inner: redis::Script::new(&source),
+            source,
+        }
+    }
+
+    /// Runs the script on a key. A server that has forgotten it has done nothing yet, and is given the text.
+    ///
+    /// # Errors
+    /// The server can't be asked, or answers with an error.
+    pub(super) async fn call(
+        &self,
+        link: &mut MultiplexedConnection,
+        key: &str,
+        question: &[u8],
+    ) -> Result<Value, RedisError> {
+        let mut ask = redis::cmd("EVALSHA");
+        ask.arg(self.inner.get_hash()).arg(1).arg(key).arg(question);
+        match ask.query_async(link).await {
+            Err(error) if error.kind() == ErrorKind::Server(ServerErrorKind::NoScript) => {
+                let mut ask = redis::cmd("EVAL");
+                ask.arg(&self.source).arg(1).arg(key).arg(question);
+                ask.query_async(link).await
+            }
+            answer => answer,
+        }
+    }
+}
+
+impl fmt::Debug for Script {
+    /// Shows the digest; the text is long.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Script({})", self.inner.get_hash())
+    }
+}
+
+/// The line of Lua that tells the terms, as `lua/open.lua` wants them. A key is kept for twice as long as anything in it can last, so that most
+/// renewals need not prolong it.
+fn preamble(terms: &Terms) -> String {
+    let (longest, memory) = (millis(terms.longest_lease), millis(terms.memory));
+    let keep = 2 * longest.max(memory).max(1);
+    format!("local LONGEST, MEMORY, KEEP, KEEP_TEXT = {longest}, {memory}, {keep}, '{keep}'\n")
+}
+
+/// A span in milliseconds, and no longer than what a record has room for: some two thousand years.
+pub(super) fn millis(span: Duration) -> u64 {
+    const MOST: u64 = 1 << 46;
+    u64::try_from(span.as_millis()).unwrap_or(MOST).min(MOST)
+}

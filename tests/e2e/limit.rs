@@ -1,0 +1,65 @@
+//! How many streams a user may watch, and what is told whoever wants one more.
+
+use serde_json::Value;
+
+use crate::support::stack::Stack;
+
+#[tokio::test]
+async fn a_fourth_stream_is_refused_and_told_which_three_are_playing_and_nobody_else_is_affected() {
+    let Stack { viewers, .. } = &Stack::start(&[]).await;
+    let first = viewers.watch(viewers.http1("alice", "/live/1")).await;
+    let second = viewers.watch(viewers.http2("alice", "/live/2")).await;
+    let third = viewers.watch(viewers.http1("alice", "/live/3")).await;
+
+    let refusal = viewers.refused(viewers.http1("alice", "/live/4")).await;
+    refusal.assert_full(&[&first, &second, &third]);
+    assert_eq!(refusal.header("content-type"), "application/problem+json");
+    assert_eq!(refusal.header("ratelimit"), "\"streams\";r=0");
+    let policy = "\"streams\";q=3;qu=\"concurrent-requests\"";
+    assert_eq!(refusal.header("ratelimit-policy"), policy);
+    let retry_after: u64 = refusal.header("retry-after").parse().unwrap();
+    assert!(
+        (1..=5).contains(&retry_after),
+        "a third of 15 s: {retry_after}"
+    );
+    for (field, value) in [("status", 429.into()), ("limit", 3.into())] {
+        assert_eq!(
+            refusal.problem.get(field),
+            Some::<&Value>(&value),
+            "{refusal}"
+        );
+    }
+    for text in ["type", "title", "detail"] {
+        let told = refusal.problem.get(text).and_then(Value::as_str);
+        assert!(told.is_some_and(|told| !told.is_empty()), "{refusal}");
+    }
+
+    let mut bobs = viewers.watch(viewers.http1("bob", "/live/1")).await;
+    let mut alices = first;
+    bobs.plays().await;
+    alices.plays().await;
+}
+
+#[tokio::test]
+async fn a_refused_request_leaves_nothing_behind() {
+    let Stack {
+        viewers,
+        streamgate,
+        ..
+    } = &Stack::start(&[("limits.grace", "0s")]).await;
+    let [first, second, third] = [1, 2, 3].map(|channel| format!("/live/{channel}"));
+    let first = viewers.watch(viewers.http1("alice", &first)).await;
+    let second = viewers.watch(viewers.http1("alice", &second)).await;
+    let third = viewers.watch(viewers.http1("alice", &third)).await;
+    for _ in 0..50 {
+        viewers
+            .assert_full("alice", &[&first, &second, &third])
+            .await;
+    }
+    assert_eq!(streamgate.checks("full").await, 50.0);
+    assert_eq!(streamgate.checks("started").await, 3.0);
+    assert_eq!(
+        streamgate.metric("streamgate_releases_total", &[]).await,
+        0.0
+    );
+}

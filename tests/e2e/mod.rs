@@ -1,0 +1,24 @@
+//! The product end to end: the real binary behind a real Envoy, with real clients. Each test is one sentence of what is promised.
+//!
+//! Times are measured from the event to its effect at the client and printed; what is demanded is ten times what is published.
+
+// What makes no sense is refused, counted, and takes no slot.
+mod bad_input;
+// The check that a newcomer runs.
+mod demo;
+// Clients that leave while streamgate is being asked.
+mod leavers;
+// How many streams a user may watch, and who is told what beyond that.
+mod limit;
+// Streams longer than their lease, redirected, asked about twice.
+mod long_streams;
+// streamgate stopped, killed, or one of several.
+mod outages;
+// HLS: many requests are one stream.
+mod playbacks;
+// The files in `envoy/`, run: tokens, plans, fragments.
+mod shipped_files;
+// How soon a slot is free after each way in which a stream can end.
+mod slot_free;
+// Changing channel at the limit.
+mod zapping;

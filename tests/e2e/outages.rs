@@ -1,0 +1,187 @@
+//! streamgate itself is stopped, killed, or one of several: who is watching doesn't notice, and nothing that Envoy has to tell is lost.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use streamgate::clock::Stopwatch;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use crate::support::gateway::Setup;
+use crate::support::origin::Origin;
+use crate::support::redis::RedisServer;
+use crate::support::streamgate::{Setting, Streamgate};
+use crate::support::viewers::{Answer, Viewers};
+use crate::support::watch::{measured, measured_many};
+
+/// The settings of a streamgate that counts in this Redis, and these besides. Redis may take longer to answer than is shipped (50 ms):
+/// here it may have to wait for a processor that is busy with other tests, and what a slow store leads to is none of these scenarios.
+fn on_redis<'a>(url: &'a str, others: &[Setting<'a>]) -> Vec<Setting<'a>> {
+    let redis = [
+        ("store.backend", "redis"),
+        ("store.redis.urls", url),
+        ("store.timeout", "400ms"),
+    ];
+    redis.iter().chain(others).copied().collect()
+}
+
+#[tokio::test]
+async fn two_streamgates_on_one_redis_count_together_and_changing_channel_is_never_refused() {
+    let (origin, redis) = (Origin::start().await, RedisServer::start());
+    let url = redis.url();
+    let one = Streamgate::start(&on_redis(&url, &[])).await;
+    let other = Streamgate::start(&on_redis(&url, &[])).await;
+    let setup = Setup::demo(&[one.grpc, other.grpc], origin.address);
+    let gateway = setup.start().await;
+    let viewers = &Viewers::of(gateway.address);
+    let first = viewers.watch(viewers.http1("alice", "/live/1")).await;
+    let second = viewers.watch(viewers.http2("alice", "/live/2")).await;
+    let mut watched = viewers.watch(viewers.http1("alice", "/live/3")).await;
+    let mut times = Vec::new();
+    for change in 0..100 {
+        drop(watched);
+        let changing = Stopwatch::start();
+        let channel = format!("/live/{change}");
+        watched = viewers.let_in(viewers.http1("alice", &channel)).await;
+        times.push(changing.elapsed());
+    }
+    measured_many("change of channel (two streamgates on one Redis)", times);
+    for _ in 0..4 {
+        viewers
+            .assert_full("alice", &[&first, &second, &watched])
+            .await;
+    }
+    for streamgate in [&one, &other] {
+        assert!(streamgate.checks("started").await > 10.0, "both were asked");
+    }
+}
+
+#[tokio::test]
+async fn a_streamgate_that_is_killed_and_restarted_forgets_no_running_stream_and_learns_of_every_ended_one()
+ {
+    const STAYING: usize = 20;
+    const LEAVING: usize = 60;
+    let (origin, redis) = (Origin::start().await, RedisServer::start());
+    let url = redis.url();
+    let limits = [("limits.default", "1"), ("limits.grace", "0s")];
+    let mut streamgate = Streamgate::start(&on_redis(&url, &limits)).await;
+    let setup = Setup::demo(&[streamgate.grpc], origin.address);
+    let gateway = setup.start().await;
+    let viewers = &Viewers::of(gateway.address);
+    let (mut staying, mut leaving) = (Vec::new(), Vec::new());
+    for number in 0..STAYING {
+        let user = format!("stays-{number}");
+        staying.push(viewers.watch(viewers.http1(&user, "/live/1")).await);
+    }
+    for number in 0..LEAVING {
+        let user = format!("leaves-{number}");
+        leaving.push(viewers.watch(viewers.http1(&user, "/live/1")).await);
+    }
+    let began = Stopwatch::start();
+    streamgate.kill().await;
+    // From the moment of its death on, over a second: before Envoy has noticed, and after.
+    for stream in leaving {
+        drop(stream);
+        tokio::time::sleep(Duration::from_millis(15)).await;
+    }
+    let streamgate = streamgate.start_again().await;
+    let restarted = Stopwatch::start();
+    gateway.sees(1).await;
+
+    for (number, stream) in staying.iter_mut().enumerate() {
+        stream.plays().await;
+        let refusal = viewers.refused(viewers.http1(&format!("stays-{number}"), "/live/2"));
+        refusal.await.assert_full(&[stream]);
+    }
+    let bound = Duration::from_secs(3);
+    for number in 0..LEAVING {
+        let next = || viewers.http1(&format!("leaves-{number}"), "/live/2");
+        viewers.let_in_within(bound, next).await;
+    }
+    measured(
+        "all slots of streams that ended meanwhile free after a restart",
+        restarted.elapsed(),
+    );
+    assert!(
+        began.elapsed() < Duration::from_secs(10),
+        "that was before their leases ended"
+    );
+    assert_eq!(streamgate.checks("outage").await, 0.0);
+}
+
+/// Asks for segment after segment, and opens and closes streams, until told to stop; how often, and what was not as it should be.
+async fn watch_a_lot(
+    gateway: SocketAddr,
+    number: usize,
+    stop: CancellationToken,
+) -> (usize, Vec<String>) {
+    let viewers = Viewers::of(gateway);
+    let user = format!("user-{number}");
+    let (mut asked, mut wrong) = (0, Vec::new());
+    while !stop.is_cancelled() {
+        asked += 1;
+        let request = match asked % 3 {
+            0 => viewers.http2(&user, "/live/1"),
+            _ => viewers
+                .http1(&user, &format!("/vod/demo/180p/{:03}.ts", asked % 10))
+                .header("x-playback-session-id", format!("{user}-tv")),
+        };
+        match viewers.ask(request).await {
+            Answer::LetIn(playing) if playing.session.is_empty() => {
+                wrong.push("uncounted".to_owned());
+            }
+            Answer::LetIn(playing) if asked % 3 == 0 => drop(playing),
+            Answer::LetIn(playing) => drop(playing.rest().await),
+            Answer::Refused(refusal) => wrong.push(refusal.to_string()),
+        }
+    }
+    (asked, wrong)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_request_fails_while_one_of_two_streamgates_is_asked_to_stop() {
+    const AT_ONCE: usize = 6;
+    let (origin, redis) = (Origin::start().await, RedisServer::start());
+    let url = redis.url();
+    let mut stopping = Streamgate::start(&on_redis(&url, &[])).await;
+    let staying = Streamgate::start(&on_redis(&url, &[])).await;
+    let setup = Setup::demo(&[stopping.grpc, staying.grpc], origin.address);
+    let gateway = setup.start().await;
+    let stop = CancellationToken::new();
+    let mut watching = JoinSet::new();
+    for number in 0..AT_ONCE {
+        watching.spawn(watch_a_lot(gateway.address, number, stop.clone()));
+    }
+    let checks = "streamgate_checks_total";
+    let busy = |checks: f64| checks > 50.0;
+    stopping
+        .metric_becomes(Duration::from_secs(20), checks, &[], busy)
+        .await;
+
+    stopping.sigterm().await;
+    let asked = Stopwatch::start();
+    let status = stopping.stopped().await;
+    measured(
+        "a streamgate under load stops after SIGTERM, of which 2 s are grace,",
+        asked.elapsed(),
+    );
+    assert_eq!(status.code(), Some(0));
+    assert!(stopping.log().contains("stopped: all is delivered"));
+    let before = staying.metric(checks, &[]).await;
+    let goes_on = |checks: f64| checks > before + 50.0;
+    staying
+        .metric_becomes(Duration::from_secs(20), checks, &[], goes_on)
+        .await;
+    stop.cancel();
+    let (mut asked, mut wrong) = (0, Vec::new());
+    for (times, failures) in watching.join_all().await {
+        asked += times;
+        wrong.extend(failures);
+    }
+    println!("{asked} requests");
+    assert!(
+        wrong.is_empty(),
+        "{} of {asked} failed: {wrong:?}",
+        wrong.len()
+    );
+}

@@ -1,0 +1,301 @@
+//! Random operations on every store and on the rule itself, compared step by step. Time is a manual clock that all of them share; it goes
+//! on in leaps that matter, and sometimes steps back.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::future::join_all;
+use proptest::prelude::*;
+use proptest::sample::select;
+use proptest::test_runner::{Config, TestError, TestRunner};
+use streamgate::clock::{Clock, ManualClock, Stopwatch};
+use streamgate::session::{
+    ContentId, DeviceId, Door, Ending, Facts, Kind, Roster, SessionKey, Sighting, Start, Ticket,
+    Timestamp, UserId, WhenFull,
+};
+use streamgate::store::redis::RedisStore;
+use streamgate::store::{Listing, MemoryStore, Store};
+
+use crate::support::redis::RedisServer;
+use crate::support::streams::{key, terms, user};
+
+/// How many sequences are tried, if there is time.
+const SEQUENCES: u32 = 3_000;
+
+/// How long they may take together.
+const TIME: Duration = Duration::from_secs(20);
+
+/// When every sequence begins.
+const START: Timestamp = Timestamp::from_millis(1_700_000_000_000);
+
+/// One step of a sequence.
+#[derive(Debug, Clone)]
+enum Step {
+    Admit(Start, u32, WhenFull),
+    Renew(Sighting, u32),
+    Release(SessionKey, Ending),
+    /// Ends that many playbacks of which nobody has heard, to fill up the tombstones.
+    Bury(u32),
+    /// Sets the clock on.
+    Wait(Duration),
+    /// Sets the clock back: it has been stepped.
+    GoBack(Duration),
+}
+
+/// The names of sessions; two of them are kept in a form of their own.
+const IDS: &[&str] = &[
+    "a",
+    "b",
+    "aa",
+    "0188f1a2-4b6c-7d8e-9f00-112233445566",
+    "0188f1a2-4b6c-7d8e-9f00-112233445567",
+];
+
+fn keys() -> impl Strategy<Value = SessionKey> {
+    (select(&Kind::ALL[..]), select(IDS)).prop_map(|(kind, id)| key(kind, id))
+}
+
+/// Leases around those that are granted: none, the shortest, shorter, the longest, longer.
+fn leases() -> impl Strategy<Value = Duration> {
+    select(&[1, 5_000, 15_000, 29_999, 30_000, 30_000, 30_000, 60_000][..])
+        .prop_map(Duration::from_millis)
+}
+
+/// Leaps of time: within a millisecond, around a lease, around what is remembered.
+fn spans() -> impl Strategy<Value = Duration> {
+    select(
+        &[
+            0, 1, 1, 999, 5_000, 10_000, 10_000, 29_999, 30_000, 31_050, 40_000, 120_000,
+        ][..],
+    )
+    .prop_map(Duration::from_millis)
+}
+
+fn facts() -> impl Strategy<Value = Facts> {
+    let devices = select(&[None, None, Some("tv"), Some("phone")][..]);
+    let contents = select(&[None, Some("film"), Some("a longer film")][..]);
+    let doors = select(
+        &[
+            None,
+            Some(Door::ExtAuthz),
+            Some(Door::AccessLog),
+            Some(Door::Http),
+        ][..],
+    );
+    let positions = select(&[None, None, Some(0), Some(3600)][..]);
+    (devices, contents, doors, positions).prop_map(|(device, content, door, position_seconds)| {
+        Facts {
+            device: device.and_then(|device| DeviceId::parse(device).ok()),
+            content: content.and_then(|content| ContentId::parse(content).ok()),
+            door,
+            position_seconds,
+        }
+    })
+}
+
+fn tickets() -> impl Strategy<Value = Option<Ticket>> {
+    (0..3_u32).prop_map(Ticket::new)
+}
+
+fn steps() -> impl Strategy<Value = Step> {
+    let when_full = prop_oneof![
+        2 => Just(WhenFull::Refuse),
+        2 => Just(WhenFull::DisplaceOldest),
+        2 => Just(WhenFull::DisplaceIdlest),
+        1 => keys().prop_map(WhenFull::TakeOver),
+    ];
+    let admit = (keys(), facts(), leases(), tickets(), 0..5_u32, when_full).prop_map(
+        |(key, facts, lease, ticket, limit, when_full)| {
+            let start = Start {
+                key,
+                facts,
+                lease,
+                ticket,
+            };
+            Step::Admit(start, limit, when_full)
+        },
+    );
+    let started = prop_oneof![
+        3 => Just(None),
+        1 => (0..240_000_u64).prop_map(|late| Some(START.as_millis() - 120_000 + late)),
+    ];
+    let renew = (keys(), facts(), leases(), started, 0..5_u32).prop_map(
+        |(key, facts, lease, started, limit)| {
+            let started_at = started.map(Timestamp::from_millis);
+            Step::Renew(
+                Sighting {
+                    key,
+                    facts,
+                    lease,
+                    started_at,
+                },
+                limit,
+            )
+        },
+    );
+    let ending = prop_oneof![
+        3 => Just(Ending::Stream),
+        1 => Just(Ending::Vouched),
+        1 => Just(Ending::Operator),
+        2 => tickets().prop_filter_map("a ticket", |ticket| ticket.map(Ending::Undone)),
+    ];
+    let release = (keys(), ending).prop_map(|(key, ending)| Step::Release(key, ending));
+    prop_oneof![
+        8 => admit,
+        6 => renew,
+        4 => release,
+        1 => (1..70_u32).prop_map(Step::Bury),
+        4 => spans().prop_map(Step::Wait),
+        1 => spans().prop_map(Step::GoBack),
+    ]
+}
+
+/// One user, as the rule and each store have it.
+struct Trial<'a> {
+    clock: &'a ManualClock,
+    roster: Roster,
+    memory: MemoryStore,
+    redis: &'a RedisStore,
+    user: UserId,
+    /// How many playbacks were buried that nobody had heard of.
+    buried: u32,
+}
+
+impl Trial<'_> {
+    async fn take(&mut self, step: &Step) {
+        match step {
+            Step::Admit(start, limit, when_full) => self.admit(start, *limit, when_full).await,
+            Step::Renew(sighting, limit) => self.renew(sighting, *limit).await,
+            Step::Release(key, ending) => self.release(key, *ending).await,
+            Step::Bury(number) => {
+                let strangers = (self.buried..self.buried + number).map(stranger).collect();
+                self.buried += number;
+                self.release_all(strangers, Ending::Stream).await;
+            }
+            Step::Wait(span) => self.clock.advance(*span),
+            Step::GoBack(span) => {
+                let span = u64::try_from(span.as_millis()).unwrap();
+                let now = self.clock.now().as_millis() - span;
+                self.clock.set(Timestamp::from_millis(now));
+            }
+        }
+        self.list().await;
+    }
+
+    async fn admit(&mut self, start: &Start, limit: u32, when_full: &WhenFull) {
+        let now = self.clock.now();
+        let expected = Ok(self.roster.admit(start, limit, when_full, &terms(), now));
+        for store in [&self.memory as &dyn Store, self.redis] {
+            let admission = store.admit(&self.user, start, limit, when_full).await;
+            assert_eq!(admission, expected);
+        }
+    }
+
+    async fn renew(&mut self, sighting: &Sighting, limit: u32) {
+        let now = self.clock.now();
+        let expected = Ok(self.roster.renew(sighting, limit, &terms(), now));
+        for store in [&self.memory as &dyn Store, self.redis] {
+            let renewal = store.renew(&self.user, sighting, limit).await;
+            assert_eq!(renewal, expected);
+        }
+    }
+
+    async fn release(&mut self, key: &SessionKey, ending: Ending) {
+        self.release_all(vec![key.clone()], ending).await;
+    }
+
+    /// Releases them in that order, without waiting for one answer before the next question: Redis answers in order.
+    async fn release_all(&mut self, keys: Vec<SessionKey>, ending: Ending) {
+        let now = self.clock.now();
+        let expected: Vec<_> = keys
+            .iter()
+            .map(|key| Ok(self.roster.release(key, ending, &terms(), now)))
+            .collect();
+        for store in [&self.memory as &dyn Store, self.redis] {
+            let mut released = Vec::new();
+            // As few as thirty are polled in order, and so asked in order.
+            for keys in keys.chunks(30) {
+                let asked = keys
+                    .iter()
+                    .map(|key| store.release(&self.user, key, ending));
+                released.extend(join_all(asked).await);
+            }
+            for ((key, released), expected) in keys.iter().zip(released).zip(&expected) {
+                assert_eq!(&released, expected, "{key} {ending:?}");
+            }
+        }
+    }
+
+    async fn list(&self) {
+        let taken_at = self.clock.now();
+        let sessions = self.roster.live(taken_at).cloned().collect();
+        let expected = Ok(Listing { sessions, taken_at });
+        for store in [&self.memory as &dyn Store, self.redis] {
+            assert_eq!(store.list(&self.user).await, expected);
+        }
+    }
+
+    /// Asks after every end that is remembered, and after those that are not any more.
+    async fn visit_the_graves(&mut self) {
+        let tombstones = self.roster.tombstones(self.clock.now());
+        let mut keys: Vec<_> = tombstones.map(|tombstone| tombstone.key.clone()).collect();
+        keys.extend((0..self.buried).map(stranger));
+        self.release_all(keys, Ending::Vouched).await;
+        self.list().await;
+    }
+}
+
+/// A playback of which nobody has heard before.
+fn stranger(number: u32) -> SessionKey {
+    key(Kind::Playback, &format!("stranger {number}"))
+}
+
+#[test]
+fn every_store_agrees_with_the_rule_step_by_step() {
+    let server = RedisServer::start();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
+    let clock = Arc::new(ManualClock::default());
+    let redis = runtime.block_on(async { server.store().with_clock(clock.clone()) });
+    let time = Stopwatch::start();
+    let tried = std::cell::Cell::new(0);
+    let config = Config {
+        cases: SEQUENCES,
+        failure_persistence: None,
+        ..Config::default()
+    };
+    let outcome =
+        TestRunner::new(config).run(&proptest::collection::vec(steps(), 1..40), |sequence| {
+            if time.elapsed() > TIME {
+                return Ok(());
+            }
+            tried.set(tried.get() + 1);
+            clock.set(START);
+            let mut trial = Trial {
+                clock: &clock,
+                roster: Roster::default(),
+                memory: MemoryStore::new(terms(), clock.clone()),
+                redis: &redis,
+                user: user(&format!("user {}", tried.get())),
+                buried: 0,
+            };
+            runtime.block_on(async {
+                for step in &sequence {
+                    trial.take(step).await;
+                }
+                trial.visit_the_graves().await;
+            });
+            Ok(())
+        });
+    if let Err(TestError::Fail(reason, sequence)) = outcome {
+        panic!("{reason}\n{sequence:#?}");
+    }
+    assert!(
+        tried.get() >= 100,
+        "only {} sequences in {TIME:?}",
+        tried.get()
+    );
+    eprintln!("{} sequences in {:?}", tried.get(), time.elapsed());
+}

@@ -1,0 +1,651 @@
+//! What is Redis's own: where things are kept, what happens when it is away, slow, full, or not ours.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use futures_util::StreamExt;
+use futures_util::future::join_all;
+use futures_util::stream;
+use rand::rngs::StdRng;
+use rand::{Rng, SeedableRng};
+use streamgate::clock::{ManualClock, Stopwatch};
+use streamgate::session::{
+    Admission, Admitted, ContentId, DeviceId, Ending, Entry, Facts, Kind, Refusal, Released,
+    Renewal, Start, Timestamp, WhenFull,
+};
+use streamgate::store::redis::{RedisSettings, RedisStore};
+use streamgate::store::{Store, StoreError};
+
+use crate::support::eventually;
+use crate::support::redis::{RedisServer, settings};
+use crate::support::streams::{LEASE, key, playback, sighting, start, user};
+
+/// A deadline that is short for a person and long for a busy machine.
+const DEADLINE: Duration = Duration::from_millis(300);
+
+/// A store that gives up after [`DEADLINE`].
+fn hasty(server: &RedisServer) -> RedisStore {
+    let settings = RedisSettings {
+        timeout: DEADLINE,
+        ..server.settings()
+    };
+    RedisStore::open(settings).unwrap()
+}
+
+async fn admit(store: &RedisStore, name: &str, id: &str) -> Result<Admission, StoreError> {
+    let start = start(&playback(id));
+    store.admit(&user(name), &start, 3, &WhenFull::Refuse).await
+}
+
+fn is_started(admission: &Result<Admission, StoreError>) -> bool {
+    matches!(
+        admission,
+        Ok(Admission::Admitted(Admitted {
+            entry: Entry::Started,
+            ..
+        }))
+    )
+}
+
+async fn active(store: &RedisStore, name: &str) -> usize {
+    store.list(&user(name)).await.unwrap().sessions.len()
+}
+
+#[tokio::test]
+async fn time_is_the_servers_own() {
+    let server = RedisServer::start();
+    let store = server.store();
+    let seconds: (u64, u64) = server.run(&["TIME"]);
+    let Ok(Admission::Admitted(admitted)) = admit(&store, "alice", "a").await else {
+        panic!("not admitted");
+    };
+    let apart = admitted.decided_at.as_millis().abs_diff(seconds.0 * 1000);
+    assert!(apart < 10_000, "{apart} ms from the server's clock");
+    let listing = store.list(&user("alice")).await.unwrap();
+    assert_eq!(
+        listing.sessions[0].expires_at,
+        admitted.decided_at.after(LEASE)
+    );
+    assert!(listing.taken_at >= admitted.decided_at);
+}
+
+#[tokio::test]
+async fn a_lease_ends_by_the_servers_clock_and_the_next_gets_in() {
+    let server = RedisServer::start();
+    let store = server.store();
+    let lease = Duration::from_millis(200);
+    let short = Start {
+        lease,
+        ..start(&playback("a"))
+    };
+    let admission = store
+        .admit(&user("alice"), &short, 1, &WhenFull::Refuse)
+        .await;
+    assert!(is_started(&admission));
+    eventually("the lease has ended", || async {
+        let next = start(&playback("b"));
+        is_started(
+            &store
+                .admit(&user("alice"), &next, 1, &WhenFull::Refuse)
+                .await,
+        )
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn every_key_expires_and_an_empty_roster_leaves_none() {
+    let server = RedisServer::start();
+    let store = server.store();
+    for n in 0..20 {
+        let name = format!("user {n}");
+        assert!(is_started(&admit(&store, &name, "a").await));
+        if n % 2 == 0 {
+            store
+                .renew(&user(&name), &sighting(&playback("a")), 3)
+                .await
+                .unwrap();
+        }
+        if n % 3 == 0 {
+            store
+                .release(&user(&name), &playback("a"), Ending::Stream)
+                .await
+                .unwrap();
+        }
+        store
+            .renew(&user(&name), &sighting(&playback("b")), 3)
+            .await
+            .unwrap();
+    }
+    let keys: Vec<String> = server.run(&["KEYS", "*"]);
+    assert_eq!(keys.len(), 20);
+    for key in keys {
+        let left: i64 = server.run(&["PTTL", &key]);
+        assert!(
+            (30_000..70_000).contains(&left),
+            "{key} is kept for {left} ms"
+        );
+    }
+    let video = key(Kind::Video, "film");
+    let visit = start(&video);
+    store
+        .admit(&user("guest"), &visit, 3, &WhenFull::Refuse)
+        .await
+        .unwrap();
+    assert_eq!(server.run::<i64>(&["EXISTS", "streamgate:{guest}"]), 1);
+    store
+        .release(&user("guest"), &video, Ending::Stream)
+        .await
+        .unwrap();
+    assert_eq!(server.run::<i64>(&["EXISTS", "streamgate:{guest}"]), 0);
+}
+
+#[tokio::test]
+async fn a_key_outlives_every_renewal() {
+    let server = RedisServer::start();
+    let clock = Arc::new(ManualClock::at(Timestamp::from_millis(1_700_000_000_000)));
+    let store = server.store().with_clock(clock.clone());
+    assert!(is_started(&admit(&store, "alice", "a").await));
+    for _ in 0..30 {
+        // The roster's clock is set on; so that the key's life runs on with it, as much of that is taken away.
+        let passed = Duration::from_secs(7);
+        clock.advance(passed);
+        let left: u64 = server.run(&["PTTL", "streamgate:{alice}"]);
+        let left = Duration::from_millis(left).checked_sub(passed).unwrap();
+        let left = left.as_millis().to_string();
+        server.run::<i64>(&["PEXPIRE", "streamgate:{alice}", &left]);
+        let seen = sighting(&playback("a"));
+        let renewal = store.renew(&user("alice"), &seen, 3).await;
+        assert!(matches!(renewal, Ok(Renewal::Renewed { .. })));
+        let left: u64 = server.run(&["PTTL", "streamgate:{alice}"]);
+        assert!(left > 29_000, "{left} ms left for a lease of {LEASE:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_user_is_one_key_whose_hash_tag_is_the_user() {
+    let server = RedisServer::start_with(&["--cluster-enabled", "yes"]);
+    let other = RedisServer::start();
+    let store = other.store();
+    for (name, tag) in [
+        ("alice", "alice"),
+        ("{a}", "%7Ba%7D"),
+        ("a}b{c", "a%7Db%7Bc"),
+        ("50%", "50%25"),
+        ("zo\u{eb}", "zo\u{eb}"),
+    ] {
+        assert!(is_started(&admit(&store, name, "a").await));
+        let key = format!("streamgate:{{{tag}}}");
+        assert_eq!(other.run::<i64>(&["EXISTS", &key]), 1, "{key}");
+        let slots: [i64; 2] = [&key, tag].map(|of| server.run(&["CLUSTER", "KEYSLOT", of]));
+        assert_eq!(slots[0], slots[1], "{key}");
+    }
+    assert_eq!(other.run::<i64>(&["DBSIZE"]), 5);
+}
+
+#[tokio::test]
+async fn scripts_that_the_server_has_forgotten_are_loaded_again() {
+    let server = RedisServer::start();
+    let store = server.store();
+    for round in 0..3 {
+        assert!(is_started(
+            &admit(&store, "alice", &round.to_string()).await
+        ));
+        server.run::<String>(&["SCRIPT", "FLUSH"]);
+        assert_eq!(active(&store, "alice").await, round + 1);
+        server.run::<String>(&["SCRIPT", "FLUSH"]);
+        let renewal = store
+            .renew(&user("alice"), &sighting(&playback("0")), 3)
+            .await;
+        assert!(matches!(renewal, Ok(Renewal::Renewed { .. })));
+        server.run::<String>(&["SCRIPT", "FLUSH"]);
+    }
+    let released = store
+        .release(&user("alice"), &playback("0"), Ending::Stream)
+        .await;
+    assert!(matches!(released, Ok(Released::Freed(_))));
+}
+
+#[tokio::test]
+async fn a_server_that_stands_still_costs_one_deadline_and_then_nothing_until_it_goes_on() {
+    let server = RedisServer::start();
+    let store = hasty(&server);
+    assert!(is_started(&admit(&store, "alice", "a").await));
+    server.pause();
+    let waited = Stopwatch::start();
+    assert_eq!(store.ping().await, Err(StoreError::Timeout(DEADLINE)));
+    assert!(
+        waited.elapsed() < DEADLINE * 3,
+        "waited {:?}",
+        waited.elapsed()
+    );
+    eventually("it is known to stand still", || async {
+        matches!(store.ping().await, Err(StoreError::Disconnected(_)))
+    })
+    .await;
+    let waited = Stopwatch::start();
+    for _ in 0..100 {
+        assert!(admit(&store, "alice", "b").await.is_err());
+    }
+    assert!(waited.elapsed() < DEADLINE, "waited {:?}", waited.elapsed());
+    server.resume();
+    eventually("it goes on", || async { store.ping().await.is_ok() }).await;
+    assert_eq!(active(&store, "alice").await, 1);
+}
+
+#[tokio::test]
+async fn a_server_that_stood_still_for_long_is_found_again() {
+    let server = RedisServer::start();
+    let store = hasty(&server);
+    assert_eq!(store.ping().await, Ok(()));
+    server.pause();
+    assert!(store.ping().await.is_err());
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    assert!(matches!(
+        store.ping().await,
+        Err(StoreError::Disconnected(_))
+    ));
+    server.resume();
+    eventually("it goes on", || async { store.ping().await.is_ok() }).await;
+}
+
+#[tokio::test]
+async fn a_server_that_dies_fails_calls_at_once_and_is_found_again_when_it_is_back() {
+    let server = RedisServer::start();
+    let store = server.store();
+    assert!(is_started(&admit(&store, "alice", "a").await));
+    for _ in 0..2 {
+        server.stop();
+        let waited = Stopwatch::start();
+        for _ in 0..20 {
+            let failure = store.ping().await;
+            assert!(
+                matches!(failure, Err(StoreError::Disconnected(_))),
+                "{failure:?}"
+            );
+        }
+        assert!(
+            waited.elapsed() < Duration::from_secs(2),
+            "waited {:?}",
+            waited.elapsed()
+        );
+        server.restart();
+        eventually("it is back", || async { store.ping().await.is_ok() }).await;
+        let renewal = store
+            .renew(&user("alice"), &sighting(&playback("a")), 3)
+            .await;
+        assert!(
+            matches!(renewal, Ok(Renewal::PutBack { .. })),
+            "it has forgotten everything"
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_store_opens_without_its_server_and_finds_it_when_it_comes() {
+    let server = RedisServer::stopped(&[]);
+    let waited = Stopwatch::start();
+    let store = hasty(&server);
+    assert!(
+        waited.elapsed() < DEADLINE,
+        "opening took {:?}",
+        waited.elapsed()
+    );
+    assert!(matches!(
+        store.ping().await,
+        Err(StoreError::Disconnected(_))
+    ));
+    server.restart();
+    eventually("it comes", || async { store.ping().await.is_ok() }).await;
+    assert!(is_started(&admit(&store, "alice", "a").await));
+}
+
+#[tokio::test]
+async fn the_first_call_waits_for_the_connection() {
+    let server = RedisServer::start();
+    assert_eq!(server.store().ping().await, Ok(()));
+}
+
+#[tokio::test]
+async fn however_many_wait_one_store_makes_one_connection() {
+    let server = RedisServer::start();
+    let store = server.store();
+    join_all((0..200).map(|_| store.ping())).await;
+    let clients: String = server.run(&["CLIENT", "LIST"]);
+    assert_eq!(
+        clients.lines().count(),
+        2,
+        "beside the one that asks:\n{clients}"
+    );
+    drop(store);
+    eventually("it hangs up", || async {
+        let clients: String = server.run(&["CLIENT", "LIST"]);
+        clients.lines().count() == 1
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_connection_that_the_server_closes_is_made_again() {
+    let server = RedisServer::start();
+    let store = server.store();
+    for _ in 0..3 {
+        eventually("it is connected", || async { store.ping().await.is_ok() }).await;
+        server.run::<i64>(&["CLIENT", "KILL", "TYPE", "normal"]);
+    }
+    eventually("it is connected again", || async {
+        store.ping().await.is_ok()
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_wrong_password_is_a_refusal_that_tells_no_secret() {
+    let server = RedisServer::start_with(&["--requirepass", "open sesame"]);
+    for url in [
+        server.url_as("", "hunter2"),
+        server.url_as("bob", "hunter2"),
+        server.url(),
+    ] {
+        let settings = settings(&url);
+        let shown = format!("{settings:?}");
+        let store = RedisStore::open(settings).unwrap();
+        let failure = store.ping().await.unwrap_err();
+        assert!(matches!(failure, StoreError::Rejected(_)), "{failure:?}");
+        for text in [failure.to_string(), shown, format!("{store:?}")] {
+            assert!(!text.contains("hunter2"), "{text}");
+        }
+    }
+    let store = RedisStore::open(settings(&server.url_as("", "open%20sesame"))).unwrap();
+    assert_eq!(store.ping().await, Ok(()));
+}
+
+#[tokio::test]
+async fn a_wrong_database_is_a_refusal() {
+    let server = RedisServer::start();
+    let store = RedisStore::open(settings(&format!("{}/99", server.url()))).unwrap();
+    let failure = store.ping().await;
+    assert!(
+        matches!(failure, Err(StoreError::Rejected(_))),
+        "{failure:?}"
+    );
+}
+
+#[tokio::test]
+async fn what_may_not_be_asked_at_connecting_is_done_without() {
+    let server = RedisServer::start();
+    server.run::<String>(&[
+        "ACL",
+        "SETUSER",
+        "gate",
+        "on",
+        ">secret",
+        "~streamgate:*",
+        "-@all",
+        "+evalsha",
+        "+eval",
+        "+time",
+        "+get",
+        "+set",
+        "+setrange",
+        "+pexpire",
+        "+del",
+    ]);
+    let store = RedisStore::open(settings(&server.url_as("gate", "secret"))).unwrap();
+    assert!(is_started(&admit(&store, "alice", "a").await));
+    let renewal = store
+        .renew(&user("alice"), &sighting(&playback("a")), 3)
+        .await;
+    assert!(matches!(renewal, Ok(Renewal::Renewed { .. })));
+    let released = store
+        .release(&user("alice"), &playback("a"), Ending::Stream)
+        .await;
+    assert!(matches!(released, Ok(Released::Freed(_))));
+    let elsewhere = RedisSettings {
+        key_prefix: "elsewhere".to_owned(),
+        ..settings(&server.url_as("gate", "secret"))
+    };
+    let failure = admit(&RedisStore::open(elsewhere).unwrap(), "alice", "a").await;
+    assert!(
+        matches!(failure, Err(StoreError::Rejected(_))),
+        "{failure:?}"
+    );
+}
+
+#[tokio::test]
+async fn a_replica_refuses_and_the_master_it_becomes_does_not() {
+    let master = RedisServer::start();
+    let server = RedisServer::start();
+    let store = server.store();
+    assert!(is_started(&admit(&store, "alice", "a").await));
+    let port = master.url().rsplit(':').next().unwrap().to_owned();
+    server.run::<String>(&["REPLICAOF", "127.0.0.1", &port]);
+    let failure = admit(&store, "alice", "b").await;
+    assert!(
+        matches!(failure, Err(StoreError::Rejected(_))),
+        "{failure:?}"
+    );
+    server.run::<String>(&["REPLICAOF", "NO", "ONE"]);
+    eventually("it is a master again", || async {
+        admit(&store, "alice", "c").await.is_ok()
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn what_others_wrote_at_our_key_is_not_understood_and_not_touched() {
+    let server = RedisServer::start();
+    let store = server.store();
+    let no_roster = "\u{81}".repeat(40);
+    for write in [
+        &["SET", "streamgate:{alice}", "hello"][..],
+        &[
+            "SET",
+            "streamgate:{alice}",
+            "a text that is longer than any head of ours",
+        ],
+        &["SET", "streamgate:{alice}", ""],
+        &["SET", "streamgate:{alice}", &no_roster],
+        &["HSET", "streamgate:{alice}", "a", "b"],
+    ] {
+        server.run::<i64>(&["DEL", "streamgate:{alice}"]);
+        server.run::<redis::Value>(write);
+        let before: Vec<u8> = server.run(&["DUMP", "streamgate:{alice}"]);
+        for failure in [
+            admit(&store, "alice", "a").await.err(),
+            store
+                .renew(&user("alice"), &sighting(&playback("a")), 3)
+                .await
+                .err(),
+            store
+                .release(&user("alice"), &playback("a"), Ending::Stream)
+                .await
+                .err(),
+            store.list(&user("alice")).await.err().or_else(|| {
+                // An empty string is what a reader sees where there is nothing.
+                (write[2].is_empty()).then(|| StoreError::Protocol(String::new()))
+            }),
+        ] {
+            assert!(
+                matches!(failure, Some(StoreError::Protocol(_))),
+                "{write:?}: {failure:?}"
+            );
+        }
+        assert_eq!(
+            server.run::<Vec<u8>>(&["DUMP", "streamgate:{alice}"]),
+            before,
+            "{write:?}"
+        );
+    }
+    assert!(
+        is_started(&admit(&store, "bob", "a").await),
+        "others are not concerned"
+    );
+}
+
+#[tokio::test]
+async fn whatever_is_at_our_key_no_script_hangs_and_nothing_panics() {
+    let server = RedisServer::start();
+    let store = server.store();
+    let own = RedisSettings {
+        key_prefix: "own".to_owned(),
+        ..server.settings()
+    };
+    let own = RedisStore::open(own).unwrap();
+    for id in ["a", "b", "c"] {
+        assert!(is_started(&admit(&own, "alice", id).await));
+    }
+    own.release(&user("alice"), &playback("a"), Ending::Operator)
+        .await
+        .unwrap();
+    let roster: Vec<u8> = server.run(&["GET", "own:{alice}"]);
+    let mut random = StdRng::seed_from_u64(1);
+    for round in 0..1500 {
+        let mut bytes = roster.clone();
+        for _ in 0..random.random_range(1..8) {
+            let at = random.random_range(0..bytes.len());
+            bytes[at] = random.random();
+        }
+        bytes.truncate(bytes.len() - random.random_range(0..bytes.len()) * (round % 2));
+        server.query::<()>(
+            redis::cmd("SET")
+                .arg("streamgate:{alice}")
+                .arg(&bytes)
+                .arg("PX")
+                .arg(60_000),
+        );
+        let (alice, a) = (user("alice"), playback("a"));
+        let start = Start {
+            facts: heavy("a").facts,
+            ..start(&playback("d"))
+        };
+        let failures = [
+            store.list(&alice).await.err(),
+            store.renew(&alice, &sighting(&a), 3).await.err(),
+            store
+                .admit(&alice, &start, 2, &WhenFull::DisplaceIdlest)
+                .await
+                .err(),
+            store
+                .release(&alice, &playback("b"), Ending::Stream)
+                .await
+                .err(),
+            store.list(&alice).await.err(),
+        ];
+        for failure in failures.into_iter().flatten() {
+            assert!(
+                matches!(failure, StoreError::Protocol(_)),
+                "{failure:?} at {bytes:?}"
+            );
+        }
+    }
+}
+
+/// A start about which much is known, so that it takes memory.
+fn heavy(id: &str) -> Start {
+    let facts = Facts {
+        device: DeviceId::parse(&"d".repeat(200)).ok(),
+        content: ContentId::parse(&"c".repeat(200)).ok(),
+        ..Facts::default()
+    };
+    Start {
+        facts,
+        ..start(&playback(id))
+    }
+}
+
+#[tokio::test]
+async fn a_full_server_refuses_starts_and_still_lets_renew_and_release() {
+    let server = RedisServer::start_with(&["--maxmemory", "4mb"]);
+    let store = server.store();
+    let mut names = Vec::new();
+    let refusal = loop {
+        let name = format!("user {}", names.len());
+        let admission = store
+            .admit(&user(&name), &heavy("a"), 3, &WhenFull::Refuse)
+            .await;
+        match admission {
+            Ok(_) => names.push(name),
+            Err(error) => break error,
+        }
+        assert!(names.len() < 100_000, "it does not become full");
+    };
+    assert!(matches!(refusal, StoreError::Full(_)), "{refusal:?}");
+    server.run::<String>(&["CONFIG", "SET", "maxmemory", "1mb"]);
+
+    for (number, name) in names.iter().take(90).enumerate() {
+        let user = user(name);
+        let before = store.list(&user).await.unwrap().sessions;
+        let known = sighting(&playback("a"));
+        assert!(matches!(
+            store.renew(&user, &known, 3).await,
+            Ok(Renewal::Renewed { .. })
+        ));
+        let again = store.admit(&user, &heavy("a"), 3, &WhenFull::Refuse).await;
+        assert!(matches!(again, Ok(Admission::Admitted(_))), "{again:?}");
+        let next = store.admit(&user, &heavy("b"), 3, &WhenFull::Refuse).await;
+        assert!(matches!(next, Err(StoreError::Full(_))), "{next:?}");
+        let taken = store
+            .admit(&user, &heavy("b"), 1, &WhenFull::DisplaceOldest)
+            .await;
+        assert!(matches!(taken, Err(StoreError::Full(_))), "{taken:?}");
+        let after = store.list(&user).await.unwrap().sessions;
+        assert_eq!(after.len(), 1);
+        assert_eq!(
+            after[0].facts, before[0].facts,
+            "a start that is refused changes nothing"
+        );
+        let released = match number % 3 {
+            0 => store.release(&user, &playback("a"), Ending::Stream).await,
+            1 => store.release(&user, &playback("a"), Ending::Operator).await,
+            _ => store.release(&user, &playback("a"), Ending::Vouched).await,
+        };
+        assert!(matches!(released, Ok(Released::Freed(_))), "{released:?}");
+        assert_eq!(active(&store, name).await, 0);
+        let ended = store.admit(&user, &heavy("a"), 3, &WhenFull::Refuse).await;
+        assert!(
+            matches!(ended, Ok(Admission::Refused(Refusal::Ended(_)))),
+            "{ended:?}"
+        );
+        let seen = store.renew(&user, &sighting(&playback("seen")), 3).await;
+        assert!(matches!(seen, Ok(Renewal::PutBack { .. })), "{seen:?}");
+        let left: i64 = server.run(&["PTTL", &format!("streamgate:{{{name}}}")]);
+        assert!(left > 0, "a key without an end");
+    }
+}
+
+#[tokio::test]
+async fn fifty_starts_at_once_from_two_gateways_fill_the_slots_exactly_a_thousand_times() {
+    let server = RedisServer::start();
+    let gateways = [server.store(), server.store()];
+    let wrong = AtomicUsize::new(0);
+    stream::iter(0..1000)
+        .for_each_concurrent(4, |round| {
+            let (gateways, wrong) = (&gateways, &wrong);
+            async move {
+                let name = format!("user {round}");
+                let starts = (0..50).map(|number| {
+                    let (name, gateway) = (&name, &gateways[number % 2]);
+                    async move { admit(gateway, name, &number.to_string()).await }
+                });
+                let admissions = join_all(starts).await;
+                let mut counted = HashMap::new();
+                for admission in &admissions {
+                    let is_full = matches!(admission, Ok(Admission::Refused(Refusal::Full { .. })));
+                    *counted.entry((is_started(admission), is_full)).or_insert(0) += 1;
+                }
+                let expected = HashMap::from([((true, false), 3), ((false, true), 47)]);
+                if counted != expected || active(&gateways[round % 2], &name).await != 3 {
+                    wrong.fetch_add(1, Ordering::Relaxed);
+                }
+            }
+        })
+        .await;
+    assert_eq!(
+        wrong.into_inner(),
+        0,
+        "rounds in which not exactly three were let in"
+    );
+}

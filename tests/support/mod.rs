@@ -1,0 +1,35 @@
+//! What several test modules need.
+
+pub(crate) mod app;
+#[path = "../../deploy/demo/backend.rs"]
+pub(crate) mod backend;
+pub(crate) mod envoy_files;
+pub(crate) mod faulty_store;
+pub(crate) mod gateway;
+pub(crate) mod gateway_client;
+pub(crate) mod origin;
+pub(crate) mod process;
+pub(crate) mod redis;
+pub(crate) mod service;
+pub(crate) mod stack;
+pub(crate) mod streamgate;
+pub(crate) mod streams;
+pub(crate) mod viewers;
+pub(crate) mod watch;
+pub(crate) mod wire;
+
+use std::time::Duration;
+
+use ::streamgate::clock::Stopwatch;
+
+/// Waits until that is so, looking again and again; fails after ten seconds.
+pub(crate) async fn eventually<F: Future<Output = bool>>(what: &str, mut holds: impl FnMut() -> F) {
+    let waiting = Stopwatch::start();
+    while !holds().await {
+        assert!(
+            waiting.elapsed() < Duration::from_secs(10),
+            "not within ten seconds: {what}"
+        );
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}

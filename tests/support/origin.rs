@@ -1,0 +1,92 @@
+//! Owns where the streams come from: the demo's video backend, inside the test or as a process that can be killed.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::JoinSet;
+use tokio_util::sync::{CancellationToken, DropGuard};
+
+use crate::support::backend;
+use crate::support::process::{Process, command};
+use crate::support::watch::until;
+
+/// The backend, served by the test itself until it is dropped.
+#[derive(Debug)]
+pub(crate) struct Origin {
+    pub(crate) address: SocketAddr,
+    _serving: JoinSet<()>,
+    _stop: DropGuard,
+}
+
+impl Origin {
+    pub(crate) async fn start() -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let stop = CancellationToken::new();
+        let stopped = stop.clone().cancelled_owned();
+        let mut serving = JoinSet::new();
+        serving.spawn(async move {
+            backend::serve(listener, &media(), stopped).await.unwrap();
+        });
+        Self {
+            address,
+            _serving: serving,
+            _stop: stop.drop_guard(),
+        }
+    }
+}
+
+/// The backend as a process.
+#[derive(Debug)]
+pub(crate) struct OriginProcess {
+    pub(crate) address: SocketAddr,
+    process: Process,
+}
+
+impl OriginProcess {
+    pub(crate) async fn start() -> Self {
+        let address = free_address().await;
+        let mut serve = command(demo_binary());
+        serve.args(["backend", "--listen", &address.to_string(), "--media"]);
+        serve.arg(media());
+        let process = Process::start("backend", serve);
+        until(Duration::from_secs(30), "the backend listens", async || {
+            TcpStream::connect(address).await.is_ok()
+        })
+        .await;
+        Self { address, process }
+    }
+
+    /// Kills it where it stands.
+    pub(crate) async fn kill(mut self) {
+        self.process.kill().await;
+    }
+}
+
+/// The demo's program, which cargo builds beside the tests.
+pub(crate) fn demo_binary() -> PathBuf {
+    let built = Path::new(env!("CARGO_BIN_EXE_streamgate")).parent();
+    let demo = built.unwrap().join("examples/demo");
+    assert!(
+        demo.is_file(),
+        "no {demo:?}: `cargo build --example demo` makes it"
+    );
+    demo
+}
+
+pub(crate) fn media() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy/demo/media")
+}
+
+/// An address that nobody listens at, for a program that can't say which port it got. It is below the ports that systems hand out
+/// for outgoing connections, so that none of those takes it in between.
+pub(crate) async fn free_address() -> SocketAddr {
+    loop {
+        let port = rand::random_range(15_000..30_000);
+        if let Ok(listener) = TcpListener::bind(("127.0.0.1", port)).await {
+            return listener.local_addr().unwrap();
+        }
+    }
+}

@@ -1,0 +1,183 @@
+//! A real Redis of the tests' own: on a free port, without persistence, ended when it is dropped.
+
+use std::net::TcpListener;
+use std::process::{Child, Command, Stdio};
+use std::sync::Mutex;
+use std::time::Duration;
+
+use redis::FromRedisValue;
+use streamgate::clock::Stopwatch;
+use streamgate::store::redis::{RedisSettings, RedisStore};
+use tempfile::TempDir;
+
+use super::streams::terms;
+
+/// How long a server may take to answer its first PING.
+const START: Duration = Duration::from_secs(10);
+
+/// A running (or stopped, or paused) `redis-server`.
+pub(crate) struct RedisServer {
+    /// Where it listens.
+    port: u16,
+    /// What it was started with beside the port.
+    options: Vec<String>,
+    /// Its process, if it runs.
+    process: Mutex<Option<Child>>,
+    /// Where it would write if it did.
+    directory: TempDir,
+}
+
+impl RedisServer {
+    /// Starts a server with the defaults.
+    pub(crate) fn start() -> Self {
+        Self::start_with(&[])
+    }
+
+    /// Starts a server with options of its configuration, like `--maxmemory 4mb`.
+    pub(crate) fn start_with(options: &[&str]) -> Self {
+        let server = Self::stopped(options);
+        server.restart();
+        server
+    }
+
+    /// A server that is yet to be started, on a port that nobody else has.
+    pub(crate) fn stopped(options: &[&str]) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        Self {
+            port: listener.local_addr().unwrap().port(),
+            options: options.iter().map(ToString::to_string).collect(),
+            process: Mutex::new(None),
+            directory: TempDir::new().unwrap(),
+        }
+    }
+
+    /// Starts it on its port, where it must not be running, and waits until it answers.
+    pub(crate) fn restart(&self) {
+        let waiting = Stopwatch::start();
+        while waiting.elapsed() < START {
+            let mut process = self.spawn();
+            while process.try_wait().unwrap().is_none() && waiting.elapsed() < START {
+                if self.answers() {
+                    *self.process.lock().unwrap() = Some(process);
+                    return;
+                }
+                std::thread::sleep(Duration::from_millis(5));
+            }
+            // It has ended by itself: somebody else has the port, or has it still.
+            end(&mut process);
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        panic!("redis-server did not start on port {}", self.port);
+    }
+
+    /// Starts the process.
+    fn spawn(&self) -> Child {
+        let binary = std::env::var_os("STREAMGATE_TEST_REDIS_SERVER")
+            .unwrap_or_else(|| "redis-server".into());
+        Command::new(&binary)
+            .args(["--port", &self.port.to_string(), "--bind", "127.0.0.1"])
+            .args(["--save", "", "--appendonly", "no", "--dir"])
+            .arg(self.directory.path())
+            .args(&self.options)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .spawn()
+            .unwrap_or_else(|error| panic!("failed to start {}: {error}", binary.display()))
+    }
+
+    /// Whether it says anything at all, be it that it wants a password.
+    fn answers(&self) -> bool {
+        let connection = redis::Client::open(self.url())
+            .unwrap()
+            .get_connection_with_timeout(Duration::from_millis(200));
+        connection.is_ok_and(|mut connection| {
+            let pong: redis::RedisResult<String> = redis::cmd("PING").query(&mut connection);
+            !pong.is_err_and(|error| error.is_io_error())
+        })
+    }
+
+    /// Kills it.
+    pub(crate) fn stop(&self) {
+        if let Some(mut process) = self.process.lock().unwrap().take() {
+            end(&mut process);
+        }
+    }
+
+    /// Has it stand still: it keeps its connections and answers nothing.
+    pub(crate) fn pause(&self) {
+        self.signal("-STOP");
+    }
+
+    /// Has it go on.
+    pub(crate) fn resume(&self) {
+        self.signal("-CONT");
+    }
+
+    /// Sends it a signal.
+    fn signal(&self, signal: &str) {
+        let process = self.process.lock().unwrap();
+        let pid = process.as_ref().unwrap().id().to_string();
+        assert!(
+            Command::new("kill")
+                .args([signal, &pid])
+                .status()
+                .unwrap()
+                .success()
+        );
+    }
+
+    /// Where it is.
+    pub(crate) fn url(&self) -> String {
+        format!("redis://127.0.0.1:{}", self.port)
+    }
+
+    /// Where it is, for somebody with that name and password.
+    pub(crate) fn url_as(&self, user: &str, password: &str) -> String {
+        format!("redis://{user}:{password}@127.0.0.1:{}", self.port)
+    }
+
+    /// Runs a command of words on a connection of its own.
+    pub(crate) fn run<T: FromRedisValue>(&self, words: &[&str]) -> T {
+        let (name, arguments) = words.split_first().unwrap();
+        self.query(redis::cmd(name).arg(arguments))
+    }
+
+    /// Runs a command on a connection of its own.
+    pub(crate) fn query<T: FromRedisValue>(&self, command: &redis::Cmd) -> T {
+        let client = redis::Client::open(self.url()).unwrap();
+        let mut connection = client.get_connection().unwrap();
+        command.query(&mut connection).unwrap()
+    }
+
+    /// A store on it with patience enough for a busy machine.
+    pub(crate) fn store(&self) -> RedisStore {
+        RedisStore::open(self.settings()).unwrap()
+    }
+
+    /// The settings of that store.
+    pub(crate) fn settings(&self) -> RedisSettings {
+        settings(&self.url())
+    }
+}
+
+impl Drop for RedisServer {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+/// The settings of a store on the server at that URL, with patience enough for a busy machine.
+pub(crate) fn settings(url: &str) -> RedisSettings {
+    RedisSettings {
+        server: redis::IntoConnectionInfo::into_connection_info(url).unwrap(),
+        key_prefix: "streamgate".to_owned(),
+        timeout: Duration::from_secs(5),
+        terms: terms(),
+    }
+}
+
+/// Ends a process and waits until it has.
+fn end(process: &mut Child) {
+    let _ = process.kill();
+    let _ = process.wait();
+}

@@ -1,0 +1,157 @@
+//! Owns running the real binary as a process of its own, on free ports, and asking it how it is.
+
+use std::net::SocketAddr;
+use std::process::ExitStatus;
+use std::time::Duration;
+
+use serde_json::Value;
+
+use crate::support::process::{Process, command};
+use crate::support::watch::until;
+
+/// A setting: the key as the configuration file has it, and its value.
+pub(crate) type Setting<'a> = (&'a str, &'a str);
+
+/// A running streamgate.
+#[derive(Debug)]
+pub(crate) struct Streamgate {
+    process: Process,
+    settings: Vec<(String, String)>,
+    pub(crate) grpc: SocketAddr,
+    pub(crate) http: SocketAddr,
+}
+
+impl Streamgate {
+    /// Starts it with these settings, and returns when it serves.
+    pub(crate) async fn start(settings: &[Setting<'_>]) -> Self {
+        let settings = settings
+            .iter()
+            .map(|(key, value)| ((*key).to_owned(), (*value).to_owned()));
+        Self::start_on(settings.collect(), "127.0.0.1:0", "127.0.0.1:0").await
+    }
+
+    /// Starts it anew with the same settings on the same addresses.
+    pub(crate) async fn start_again(self) -> Self {
+        let (grpc, http) = (self.grpc.to_string(), self.http.to_string());
+        Self::start_on(self.settings.clone(), &grpc, &http).await
+    }
+
+    async fn start_on(settings: Vec<(String, String)>, grpc: &str, http: &str) -> Self {
+        let mut serve = command(env!("CARGO_BIN_EXE_streamgate"));
+        serve
+            .arg("serve")
+            .env("STREAMGATE_GRPC__LISTEN", grpc)
+            .env("STREAMGATE_HTTP__LISTEN", http)
+            .env("STREAMGATE_TELEMETRY__LOG_FORMAT", "json");
+        for (key, value) in &settings {
+            let variable = key.replace('.', "__").to_ascii_uppercase();
+            serve.env(format!("STREAMGATE_{variable}"), value);
+        }
+        let mut process = Process::start("streamgate", serve);
+        let (grpc, http) = process.says("streamgate serves", serving_at).await;
+        Self {
+            process,
+            settings,
+            grpc,
+            http,
+        }
+    }
+
+    /// The sum of a metric over all series that have these labels.
+    pub(crate) async fn metric(&self, name: &str, labels: &[(&str, &str)]) -> f64 {
+        let text = self.get("/metrics").await;
+        let labels: Vec<String> = labels
+            .iter()
+            .map(|(label, value)| format!("{label}=\"{value}\""))
+            .collect();
+        text.lines()
+            .filter_map(|line| line.strip_prefix(name)?.split_once(' '))
+            .filter(|(series, _)| series.is_empty() || series.starts_with('{'))
+            .filter(|(series, _)| labels.iter().all(|label| series.contains(label)))
+            .map(|(_, value)| value.parse::<f64>().unwrap())
+            .sum()
+    }
+
+    /// How many checks came to that.
+    pub(crate) async fn checks(&self, reason: &str) -> f64 {
+        let labels = [("reason", reason)];
+        self.metric("streamgate_checks_total", &labels).await
+    }
+
+    /// Waits until a metric has a value that will do.
+    pub(crate) async fn metric_becomes(
+        &self,
+        bound: Duration,
+        name: &str,
+        labels: &[(&str, &str)],
+        will_do: impl Fn(f64) -> bool,
+    ) -> Duration {
+        until(
+            bound,
+            &format!("{name}{labels:?} is as wanted"),
+            async || will_do(self.metric(name, labels).await),
+        )
+        .await
+    }
+
+    /// Ends a playback through the release hook.
+    pub(crate) async fn release(&self, user: &str, session: &str) {
+        let body = serde_json::json!({"user": user, "session": session});
+        let hook = format!("http://{}/v1/release", self.http);
+        let answer = client().post(hook).json(&body).send().await.unwrap();
+        assert!(answer.status().is_success(), "{answer:?}");
+    }
+
+    async fn get(&self, path: &str) -> String {
+        let url = format!("http://{}{path}", self.http);
+        let answer = client().get(url).send().await.unwrap();
+        answer.text().await.unwrap()
+    }
+
+    /// All that it has logged.
+    pub(crate) fn log(&self) -> String {
+        self.process.output()
+    }
+
+    /// Asks it to stop, and doesn't wait.
+    pub(crate) async fn sigterm(&self) {
+        self.process.signal("TERM").await;
+    }
+
+    /// Waits until it has stopped by itself.
+    pub(crate) async fn stopped(&mut self) -> ExitStatus {
+        self.process.ended().await
+    }
+
+    /// Kills it where it stands.
+    pub(crate) async fn kill(&mut self) {
+        self.process.kill().await;
+    }
+}
+
+impl Drop for Streamgate {
+    fn drop(&mut self) {
+        let log = self.log();
+        if let (Some(line), false) = (
+            log.lines().find(|line| line.contains("panicked")),
+            std::thread::panicking(),
+        ) {
+            panic!("streamgate panicked: {line}");
+        }
+    }
+}
+
+/// A client with no memory of other requests.
+fn client() -> reqwest::Client {
+    reqwest::Client::builder().no_proxy().build().unwrap()
+}
+
+/// The addresses in the line that says that it serves.
+fn serving_at(log: &str) -> Option<(SocketAddr, SocketAddr)> {
+    let mut lines = log
+        .lines()
+        .filter_map(|line| serde_json::from_str::<Value>(line).ok());
+    let line = lines.find(|line| line.get("message").is_some_and(|text| text == "serving"))?;
+    let address = |name| line.get(name)?.as_str()?.parse().ok();
+    Some((address("grpc")?, address("http")?))
+}

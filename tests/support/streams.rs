@@ -1,0 +1,61 @@
+//! Short ways to name users, sessions and operations.
+
+use std::time::Duration;
+
+use streamgate::session::{
+    Facts, Kind, SessionId, SessionKey, Sighting, Start, Terms, Ticket, UserId,
+};
+
+/// The lease of everything that does not say otherwise.
+pub(crate) const LEASE: Duration = Duration::from_secs(30);
+
+/// The terms that go with it.
+pub(crate) fn terms() -> Terms {
+    Terms::new(LEASE, Duration::from_millis(50))
+}
+
+/// A user of that name.
+pub(crate) fn user(name: &str) -> UserId {
+    UserId::parse(name).unwrap()
+}
+
+/// A playback of that name.
+pub(crate) fn playback(id: &str) -> SessionKey {
+    key(Kind::Playback, id)
+}
+
+/// A session of that kind and name.
+pub(crate) fn key(kind: Kind, id: &str) -> SessionKey {
+    SessionKey {
+        kind,
+        id: SessionId::parse(id).unwrap(),
+    }
+}
+
+/// A start about which nothing more is known.
+pub(crate) fn start(key: &SessionKey) -> Start {
+    Start {
+        key: key.clone(),
+        facts: Facts::default(),
+        lease: LEASE,
+        ticket: None,
+    }
+}
+
+/// A start that can be taken back with that ticket.
+pub(crate) fn start_with(key: &SessionKey, ticket: Ticket) -> Start {
+    Start {
+        ticket: Some(ticket),
+        ..start(key)
+    }
+}
+
+/// A sighting about which nothing more is known.
+pub(crate) fn sighting(key: &SessionKey) -> Sighting {
+    Sighting {
+        key: key.clone(),
+        facts: Facts::default(),
+        lease: LEASE,
+        started_at: None,
+    }
+}
