@@ -316,6 +316,31 @@ async fn a_refusal_is_explained_in_one_line_a_user() {
 }
 
 #[tokio::test]
+async fn a_misconfigured_route_is_told_once_in_a_while_and_not_with_each_request() {
+    let service = Service::start(&[]).await;
+    let gateway = service.gateway().await;
+    for list in ["basic", "principal"] {
+        for n in 0..20 {
+            let check = Check::of("anna", &format!("r{n}")).route("streamgate.session", list);
+            assert_eq!(gateway.check(check).await.http, 500);
+        }
+    }
+    let told = |list: &str| {
+        format!(
+            "this route's context extension streamgate.session is wrong: \"{list}\" is not available in this version; allowed: header:NAME, query:NAME, cmcd:KEY, jwt:CLAIM, context:KEY or request"
+        )
+    };
+    let line = service.line(&told("principal")).await;
+    assert_eq!(
+        (&line["level"], &line["request.id"]),
+        (&"WARN".into(), &"r0".into())
+    );
+    for list in ["basic", "principal"] {
+        assert_eq!(service.lines(&told(list)).len(), 1, "{list}");
+    }
+}
+
+#[tokio::test]
 async fn reflection_lists_what_is_served() {
     let app = TestApp::plan().start().await;
     let mut client = ServerReflectionClient::new(app.gateway().await.channel());

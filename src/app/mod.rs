@@ -241,7 +241,10 @@ impl App {
             biased;
             () = stop.soft.cancelled() => {}
             () = stop.hard.cancelled() => {}
-            Some(ended) = servers.join_next() => return ended.unwrap_or_else(|error| Err(RunError::Grpc(error.to_string()))),
+            Some(ended) = servers.join_next() => {
+                ended.unwrap_or_else(|error| Err(RunError::Grpc(error.to_string())))?;
+                return Err(RunError::Task("listener"));
+            }
             () = &mut delivering => return Err(RunError::Task("releaser")),
             () = &mut chores => return Err(RunError::Task("housekeeper")),
         }
@@ -303,6 +306,7 @@ impl Core {
             releaser: self.releaser.clone(),
             metrics: Arc::clone(&self.metrics),
             refusals: RefusalLog::default(),
+            mistakes: RefusalLog::default(),
             clock: Arc::clone(&self.clock),
             tasks,
         }

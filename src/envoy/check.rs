@@ -41,7 +41,9 @@ pub struct CheckDoor {
     /// Counts.
     pub metrics: Arc<Metrics>,
     /// Bounds the lines about refusals.
-    pub refusals: RefusalLog,
+    pub refusals: RefusalLog<UserId>,
+    /// Bounds the lines about the gateway's configuration, by what is wrong with it.
+    pub mistakes: RefusalLog<String>,
     /// Tells the time to that.
     pub clock: Arc<dyn Clock>,
     /// Waits for the tasks at shutdown.
@@ -64,7 +66,7 @@ impl Authorization for CheckDoor {
             Ok(Ask::Preflight) => (verdict::pass(), Verdict::Preflight, Duration::ZERO),
             Ok(Ask::Head) => (verdict::pass(), Verdict::Head, Duration::ZERO),
             Ok(Ask::Stream(claim)) => self.stream(claim, &request, deadline).await?,
-            Err(unclaimed) => reject(&unclaimed, &request),
+            Err(unclaimed) => self.reject(&unclaimed, &request),
         };
         self.metrics.check(verdict);
         self.metrics
@@ -131,6 +133,30 @@ impl CheckDoor {
             .map_err(|_| Status::internal("the task that asks the store has died"))
     }
 
+    /// The answer to a request that can't be told whose, or which stream's, it is.
+    fn reject(
+        &self,
+        unclaimed: &Unclaimed,
+        request: &CheckRequest,
+    ) -> (CheckResponse, Verdict, Duration) {
+        let told = unclaimed.to_string();
+        match unclaimed {
+            Unclaimed::Misconfigured(_) | Unclaimed::NotHttp => {
+                if let Some(left_out) = self.mistakes.admit(&told, self.clock.now()) {
+                    warn!(request.id = claim::request_id(request), left_out, "{told}");
+                }
+            }
+            Unclaimed::NoUser | Unclaimed::NoSession | Unclaimed::Malformed { .. } => {
+                debug!(request.id = claim::request_id(request), "{told}");
+            }
+        }
+        (
+            verdict::reject(unclaimed),
+            verdict::unclaimed_verdict(unclaimed),
+            Duration::ZERO,
+        )
+    }
+
     /// One line that explains a refused viewer, bounded per user.
     fn log_refusal(&self, claim: &Claim, refusal: &Refusal, limit: u32, request: &CheckRequest) {
         let Some(left_out) = self.refusals.admit(&claim.user, self.clock.now()) else {
@@ -155,24 +181,6 @@ impl CheckDoor {
             "a stream was refused"
         );
     }
-}
-
-/// The answer to a request that can't be told whose, or which stream's, it is.
-fn reject(unclaimed: &Unclaimed, request: &CheckRequest) -> (CheckResponse, Verdict, Duration) {
-    let request_id = claim::request_id(request);
-    match unclaimed {
-        Unclaimed::Misconfigured(_) | Unclaimed::NotHttp => {
-            warn!(request.id = request_id, "{unclaimed}");
-        }
-        Unclaimed::NoUser | Unclaimed::NoSession | Unclaimed::Malformed { .. } => {
-            debug!(request.id = request_id, "{unclaimed}");
-        }
-    }
-    (
-        verdict::reject(unclaimed),
-        verdict::unclaimed_verdict(unclaimed),
-        Duration::ZERO,
-    )
 }
 
 /// What a call may have left in the store, until its answer goes out.

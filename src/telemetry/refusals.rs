@@ -1,25 +1,33 @@
 //! Decides which refusals get a line of their own: each user's first, and then few, so that a player which retries for hours
-//! neither fills the disk nor hides the others. What was left out is counted in the next line.
+//! neither fills the disk nor hides the others. What was left out is counted in the next line. The same goes for an operator's
+//! mistakes, which every request runs into.
 
 use std::collections::HashMap;
+use std::hash::Hash;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use crate::session::{Timestamp, UserId};
+use crate::session::Timestamp;
 
-/// How long a user's further refusals are only counted.
+/// How long further ones of the same user are only counted.
 const QUIET: Duration = Duration::from_secs(10);
 
-/// How many users are remembered; beyond it everybody is forgotten at once, and somebody may get a line too many.
+/// How many are remembered; beyond it all are forgotten at once, and somebody may get a line too many.
 const MAX_USERS: usize = 10_000;
 
-/// When each user last got a line, and how many have been left out since.
-#[derive(Debug, Default)]
-pub struct RefusalLog(Mutex<HashMap<UserId, (Timestamp, u64)>>);
+/// When each user, or whoever else refusals are told of by, last got a line, and how many have been left out since.
+#[derive(Debug)]
+pub struct RefusalLog<U>(Mutex<HashMap<U, (Timestamp, u64)>>);
 
-impl RefusalLog {
+impl<U> Default for RefusalLog<U> {
+    fn default() -> Self {
+        Self(Mutex::default())
+    }
+}
+
+impl<U: Clone + Eq + Hash> RefusalLog<U> {
     /// Whether this refusal gets a line: then how many of the same user were left out before it.
-    pub fn admit(&self, user: &UserId, now: Timestamp) -> Option<u64> {
+    pub fn admit(&self, user: &U, now: Timestamp) -> Option<u64> {
         let mut users = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if users.len() >= MAX_USERS && !users.contains_key(user) {
             users.retain(|_, (last, _)| now.since(*last) < QUIET);
@@ -47,6 +55,7 @@ impl RefusalLog {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::session::UserId;
 
     #[test]
     fn a_user_gets_a_line_and_then_few() {

@@ -64,6 +64,8 @@ pub(crate) struct LogStream {
     frames: h2::SendStream<Bytes>,
     /// Waits for the end that the other side makes.
     answer: JoinSet<Result<i32, h2::Error>>,
+    /// Finds out that the other side has got this far.
+    ping: h2::PingPong,
     /// Drives the connection.
     connection: JoinSet<()>,
 }
@@ -310,7 +312,8 @@ pub(crate) fn message(entries: Vec<HttpAccessLogEntry>) -> StreamAccessLogsMessa
 impl LogStream {
     pub(crate) async fn open(address: SocketAddr) -> Self {
         let socket = TcpStream::connect(address).await.expect("it listens");
-        let (mut client, connection) = h2::client::handshake(socket).await.expect("HTTP/2");
+        let (mut client, mut connection) = h2::client::handshake(socket).await.expect("HTTP/2");
+        let ping = connection.ping_pong().expect("the first to ask");
         let mut driver = JoinSet::new();
         driver.spawn(async move { drop(connection.await) });
         let uri = format!(
@@ -327,6 +330,7 @@ impl LogStream {
         Self {
             frames,
             answer: waiting,
+            ping,
             connection: driver,
         }
     }
@@ -354,7 +358,13 @@ impl LogStream {
         self.ended().await
     }
 
-    /// Resets the stream, as Envoy does when it has seen its end.
+    /// Waits until what was sent has left: a ping has gone forth and come back.
+    pub(crate) async fn flush(&mut self) {
+        let pong = self.ping.ping(h2::Ping::opaque()).await;
+        pong.expect("the connection is open");
+    }
+
+    /// Resets the stream, as Envoy does when it has seen its end. What has not left yet never will.
     pub(crate) fn reset(mut self) -> JoinSet<()> {
         self.frames.send_reset(h2::Reason::CANCEL);
         self.connection
