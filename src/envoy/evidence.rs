@@ -6,7 +6,7 @@
 use std::borrow::Cow;
 use std::collections::HashMap;
 
-use envoy_types::pb::envoy::config::core::v3::{HeaderMap, Metadata};
+use envoy_types::pb::envoy::config::core::v3::{HeaderMap, HeaderValue, Metadata};
 use envoy_types::pb::envoy::data::accesslog::v3::HttpAccessLogEntry;
 use envoy_types::pb::envoy::service::auth::v3::AttributeContext;
 use envoy_types::pb::envoy::service::auth::v3::attribute_context::HttpRequest;
@@ -47,6 +47,11 @@ pub(super) enum Flaw {
 pub(super) trait Evidence {
     /// A request header, by its lower-case name. Repeated ones are joined by commas, as HTTP has it.
     fn header(&self, name: &str) -> Found<'_>;
+    /// A request header that names somebody or something. Where repetitions can be told apart, they must agree: of two names in one
+    /// request neither is to be believed.
+    fn name_header(&self, name: &str) -> Found<'_> {
+        self.header(name)
+    }
     /// The path with its query.
     fn path(&self) -> &str;
     /// The metadata that Envoy's filters have left.
@@ -81,7 +86,7 @@ pub(super) fn find<'s, 'e>(
 /// What one source has.
 fn look<'e>(source: &Source, evidence: &'e impl Evidence) -> Found<'e> {
     match source {
-        Source::Header(name) => evidence.header(name.as_str()),
+        Source::Header(name) => evidence.name_header(name.as_str()),
         Source::Query(name) => query(evidence.path(), name),
         Source::Cmcd(key) => cmcd_value(evidence, key),
         Source::Jwt(path) => evidence
@@ -217,9 +222,29 @@ impl<'a> CheckEvidence<'a> {
 impl Evidence for CheckEvidence<'_> {
     fn header(&self, name: &str) -> Found<'_> {
         match &self.http.header_map {
-            Some(raw) => raw_header(raw, name),
+            Some(raw) => {
+                let mut joined: Option<Cow<'_, str>> = None;
+                for value in raw_values(raw, name) {
+                    let value = value?;
+                    joined = Some(
+                        joined.map_or(value.into(), |earlier| format!("{earlier},{value}").into()),
+                    );
+                }
+                Ok(joined)
+            }
             None => Ok(self.http.headers.get(name).map(Cow::from)),
         }
+    }
+
+    fn name_header(&self, name: &str) -> Found<'_> {
+        let Some(raw) = &self.http.header_map else {
+            return self.header(name);
+        };
+        let mut found = None;
+        for value in raw_values(raw, name) {
+            keep_one(&mut found, value?.into())?;
+        }
+        Ok(found)
     }
 
     fn path(&self) -> &str {
@@ -242,22 +267,19 @@ impl Evidence for CheckEvidence<'_> {
     }
 }
 
-/// A header as it came over the wire (`encode_raw_headers`), its repetitions joined as Envoy joins them otherwise.
-fn raw_header<'a>(headers: &'a HeaderMap, name: &str) -> Found<'a> {
-    let mut joined: Option<Cow<'a, str>> = None;
-    for header in headers
-        .headers
-        .iter()
-        .filter(|header| header.key.eq_ignore_ascii_case(name))
-    {
-        let value = if header.raw_value.is_empty() {
-            header.value.as_str()
+/// The values of a header as they came over the wire (`encode_raw_headers`), each on its own.
+fn raw_values<'a>(
+    headers: &'a HeaderMap,
+    name: &str,
+) -> impl Iterator<Item = Result<&'a str, Flaw>> {
+    let named = move |header: &&HeaderValue| header.key.eq_ignore_ascii_case(name);
+    headers.headers.iter().filter(named).map(|header| {
+        if header.raw_value.is_empty() {
+            Ok(header.value.as_str())
         } else {
-            std::str::from_utf8(&header.raw_value).map_err(|_| Flaw::NotText)?
-        };
-        joined = Some(joined.map_or(value.into(), |earlier| format!("{earlier},{value}").into()));
-    }
-    Ok(joined)
+            std::str::from_utf8(&header.raw_value).map_err(|_| Flaw::NotText)
+        }
+    })
 }
 
 /// What an access log entry has to show. The route's words to us are not among it.

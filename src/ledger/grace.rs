@@ -2,7 +2,7 @@
 //! within milliseconds, and the end of the first may be on its way.
 //!
 //! One start a user waits at a time, so that nobody gains by asking often. A slot that is freed through this instance wakes the
-//! waiting start at once; one that is freed elsewhere is found at the end of the wait.
+//! waiting start at once; for one that is freed through another, the start looks again now and then, and at the end of the wait.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -18,6 +18,14 @@ use crate::session::UserId;
 
 /// A wait shorter than this isn't worth a second call to the store.
 const SHORTEST_WAIT: Duration = Duration::from_millis(5);
+
+/// When a waiting start looks whether a slot has come free elsewhere, from the beginning of its wait: soon, since it usually does, and
+/// ever more seldom, since each look is a call to the store.
+const LOOKS: [Duration; 3] = [
+    Duration::from_millis(25),
+    Duration::from_millis(75),
+    Duration::from_millis(150),
+];
 
 /// The starts that wait.
 #[derive(Debug)]
@@ -53,6 +61,8 @@ pub(super) struct Turn<'a> {
 pub(super) enum Woken {
     /// A slot came free.
     SlotFreed,
+    /// One may have come free elsewhere.
+    LookAgain,
     /// It has lasted as long as it may.
     TurnOver,
     /// Nobody waits for the answer any more.
@@ -123,13 +133,19 @@ impl Grace {
 }
 
 impl Turn<'_> {
-    /// Waits until a slot came free, the caller has gone, or the turn is over, `waited` of which is gone.
+    /// Waits until a slot came free or may have, the caller has gone, or the turn is over, `waited` of which is gone.
     pub(super) async fn wait(&self, waited: Duration, gone: &CancellationToken) -> Woken {
-        let left = self.room.saturating_sub(waited);
+        let look = LOOKS
+            .into_iter()
+            .find(|look| *look > waited && *look < self.room);
+        let (until, then) = look.map_or((self.room, Woken::TurnOver), |look| {
+            (look, Woken::LookAgain)
+        });
+        let left = until.saturating_sub(waited);
         tokio::select! {
             biased;
             () = gone.cancelled() => Woken::CallerGone,
-            () = tokio::time::sleep(left) => Woken::TurnOver,
+            () = tokio::time::sleep(left) => then,
             () = self.freed.notified() => Woken::SlotFreed,
         }
     }
@@ -154,7 +170,7 @@ mod tests {
     async fn a_slot_that_comes_free_while_the_refusal_is_on_its_way_is_tried_at_once() {
         let grace = Grace::new(Duration::from_millis(250));
         let (user, patience) = (UserId::parse("alice").unwrap(), Patience::endless());
-        for (freed_meanwhile, expected) in [(false, Woken::TurnOver), (true, Woken::SlotFreed)] {
+        for (freed_meanwhile, expected) in [(false, Woken::LookAgain), (true, Woken::SlotFreed)] {
             let frees = grace.frees();
             if freed_meanwhile {
                 grace.slot_freed(&user);
