@@ -1,5 +1,6 @@
 //! All wiring: configuration in, a bound and running instance out. Nothing is decided here.
 
+mod core;
 mod course;
 mod ports;
 
@@ -8,7 +9,6 @@ pub use ports::Addresses;
 use std::sync::Arc;
 use std::time::Duration;
 
-use redis::IntoConnectionInfo;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -19,17 +19,13 @@ use tonic_health::ServingStatus;
 use tonic_health::server::HealthReporter;
 use tracing::{info, warn};
 
-use crate::clock::{Clock, SystemClock};
-use crate::config::{self, Backend, Config, RedisUrl};
-use crate::envoy::{self, AccessLogDoor, CheckDoor, STREAM_AGE};
+use self::core::Core;
+use crate::config::Config;
+use crate::envoy::{self, STREAM_AGE};
 use crate::http::{self, HttpDoor, Phase, Readiness};
-use crate::ledger::Ledger;
 use crate::lifecycle::{DrainTimes, Stop};
-use crate::releaser::{Delivery, Releaser, releaser};
-use crate::session::Terms;
-use crate::store::redis::{RedisSettings, RedisStore};
-use crate::store::{MemoryStore, Store};
-use crate::telemetry::{Metrics, RefusalLog};
+use crate::releaser::{Delivery, Releaser};
+use crate::store::Store;
 use course::{Chores, Drain};
 use ports::{GrpcListener, addresses, bind_grpc, bind_http, serve_grpc, serve_http};
 
@@ -105,29 +101,6 @@ pub struct App {
     chores: Chores,
     /// How long the drain may take.
     drain: DrainTimes,
-}
-
-/// What the doors have in common.
-#[derive(Debug)]
-struct Core {
-    /// Counts.
-    metrics: Arc<Metrics>,
-    /// Tells the time.
-    clock: Arc<dyn Clock>,
-    /// Whom the doors ask.
-    ledger: Arc<Ledger>,
-    /// Is swept, where it is the embedded one.
-    memory: Option<Arc<MemoryStore>>,
-    /// Takes what nobody waits for.
-    releaser: Releaser,
-}
-
-/// A store, and the same once more if it is the embedded one.
-struct Opened {
-    /// Where rosters are kept.
-    store: Arc<dyn Store>,
-    /// The embedded one.
-    memory: Option<Arc<MemoryStore>>,
 }
 
 /// What is to stand in place of what the configuration leads to; for tests.
@@ -259,108 +232,4 @@ impl App {
         }
         Err(RunError::CutShort(self.delivery.give_up()))
     }
-}
-
-// === impl Core ===
-
-impl Core {
-    /// All of it, and the releaser's worker.
-    fn of(
-        config: &Config,
-        substitute: Option<Arc<dyn Store>>,
-    ) -> Result<(Self, Delivery), BuildError> {
-        let metrics = Arc::new(Metrics::new()?);
-        let clock: Arc<dyn Clock> = Arc::new(SystemClock::start());
-        let terms = Terms::new(config.leases.longest(), config.store.timeout);
-        let opened = match substitute {
-            Some(store) => Opened {
-                store,
-                memory: None,
-            },
-            None => open_store(config, terms, &clock)?,
-        };
-        let ledger = Arc::new(Ledger::new(
-            opened.store,
-            config.limits.policy.clone(),
-            config.leases,
-            config.limits.grace,
-            Arc::clone(&metrics),
-        ));
-        let (releaser, delivery) = releaser(Arc::clone(&ledger), terms, Arc::clone(&metrics));
-        let core = Self {
-            metrics,
-            clock,
-            ledger,
-            memory: opened.memory,
-            releaser,
-        };
-        Ok((core, delivery))
-    }
-
-    /// The door for checks.
-    fn check_door(&self, config: &Config, tasks: TaskTracker) -> CheckDoor {
-        CheckDoor {
-            identity: config.identity.clone(),
-            show: config.refusal.show.clone(),
-            ledger: Arc::clone(&self.ledger),
-            releaser: self.releaser.clone(),
-            metrics: Arc::clone(&self.metrics),
-            refusals: RefusalLog::default(),
-            mistakes: RefusalLog::default(),
-            clock: Arc::clone(&self.clock),
-            tasks,
-        }
-    }
-
-    /// The door for access logs.
-    fn access_log_door(
-        &self,
-        config: &Config,
-        tasks: TaskTracker,
-        closing: CancellationToken,
-        stream_age: Duration,
-    ) -> AccessLogDoor {
-        AccessLogDoor {
-            identity: config.identity.clone(),
-            leases: config.leases,
-            releaser: self.releaser.clone(),
-            metrics: Arc::clone(&self.metrics),
-            tasks,
-            closing,
-            stream_age,
-        }
-    }
-}
-
-/// The store that the configuration names, and the embedded one if it is that.
-fn open_store(config: &Config, terms: Terms, clock: &Arc<dyn Clock>) -> Result<Opened, BuildError> {
-    match config.store.backend {
-        Backend::Memory => {
-            let memory = Arc::new(MemoryStore::new(terms, Arc::clone(clock)));
-            Ok(Opened {
-                store: Arc::<MemoryStore>::clone(&memory),
-                memory: Some(memory),
-            })
-        }
-        Backend::Redis => Ok(Opened {
-            store: Arc::new(open_redis(&config.store, terms)?),
-            memory: None,
-        }),
-    }
-}
-
-/// The Redis that the configuration names, which need not be there yet.
-fn open_redis(config: &config::Store, terms: Terms) -> Result<RedisStore, BuildError> {
-    // The configuration has seen to it that there is exactly one, and that it can be read.
-    let url = config.redis.urls.first().map_or("", RedisUrl::expose);
-    let server = url
-        .into_connection_info()
-        .map_err(|error| BuildError::Store(error.to_string()))?;
-    let settings = RedisSettings {
-        server,
-        key_prefix: config.redis.key_prefix.clone(),
-        timeout: config.timeout,
-        terms,
-    };
-    RedisStore::open(settings).map_err(|error| BuildError::Store(error.to_string()))
 }

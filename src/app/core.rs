@@ -1,0 +1,146 @@
+//! What the doors have in common: the store, the ledger before it, the releaser beside it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use redis::IntoConnectionInfo;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::BuildError;
+use crate::clock::{Clock, SystemClock};
+use crate::config::{self, Backend, Config, RedisUrl};
+use crate::envoy::{AccessLogDoor, CheckDoor};
+use crate::ledger::Ledger;
+use crate::releaser::{Delivery, Releaser, releaser};
+use crate::session::Terms;
+use crate::store::redis::{RedisSettings, RedisStore};
+use crate::store::{MemoryStore, Store};
+use crate::telemetry::{Metrics, RefusalLog};
+
+/// What the doors have in common.
+#[derive(Debug)]
+pub(super) struct Core {
+    /// Counts.
+    pub(super) metrics: Arc<Metrics>,
+    /// Tells the time.
+    pub(super) clock: Arc<dyn Clock>,
+    /// Whom the doors ask.
+    pub(super) ledger: Arc<Ledger>,
+    /// Is swept, where it is the embedded one.
+    pub(super) memory: Option<Arc<MemoryStore>>,
+    /// Takes what nobody waits for.
+    pub(super) releaser: Releaser,
+}
+
+/// A store, and the same once more if it is the embedded one.
+struct Opened {
+    /// Where rosters are kept.
+    store: Arc<dyn Store>,
+    /// The embedded one.
+    memory: Option<Arc<MemoryStore>>,
+}
+
+// === impl Core ===
+
+impl Core {
+    /// All of it, and the releaser's worker.
+    pub(super) fn of(
+        config: &Config,
+        substitute: Option<Arc<dyn Store>>,
+    ) -> Result<(Self, Delivery), BuildError> {
+        let metrics = Arc::new(Metrics::new()?);
+        let clock: Arc<dyn Clock> = Arc::new(SystemClock::start());
+        let terms = Terms::new(config.leases.longest(), config.store.timeout);
+        let opened = match substitute {
+            Some(store) => Opened {
+                store,
+                memory: None,
+            },
+            None => open_store(config, terms, &clock)?,
+        };
+        let ledger = Arc::new(Ledger::new(
+            opened.store,
+            config.limits.policy.clone(),
+            config.leases,
+            config.limits.grace,
+            Arc::clone(&metrics),
+        ));
+        let (releaser, delivery) = releaser(Arc::clone(&ledger), terms, Arc::clone(&metrics));
+        let core = Self {
+            metrics,
+            clock,
+            ledger,
+            memory: opened.memory,
+            releaser,
+        };
+        Ok((core, delivery))
+    }
+
+    /// The door for checks.
+    pub(super) fn check_door(&self, config: &Config, tasks: TaskTracker) -> CheckDoor {
+        CheckDoor {
+            identity: config.identity.clone(),
+            show: config.refusal.show.clone(),
+            ledger: Arc::clone(&self.ledger),
+            releaser: self.releaser.clone(),
+            metrics: Arc::clone(&self.metrics),
+            refusals: RefusalLog::default(),
+            mistakes: RefusalLog::default(),
+            clock: Arc::clone(&self.clock),
+            tasks,
+        }
+    }
+
+    /// The door for access logs.
+    pub(super) fn access_log_door(
+        &self,
+        config: &Config,
+        tasks: TaskTracker,
+        closing: CancellationToken,
+        stream_age: Duration,
+    ) -> AccessLogDoor {
+        AccessLogDoor {
+            identity: config.identity.clone(),
+            leases: config.leases,
+            releaser: self.releaser.clone(),
+            metrics: Arc::clone(&self.metrics),
+            tasks,
+            closing,
+            stream_age,
+        }
+    }
+}
+
+/// The store that the configuration names, and the embedded one if it is that.
+fn open_store(config: &Config, terms: Terms, clock: &Arc<dyn Clock>) -> Result<Opened, BuildError> {
+    match config.store.backend {
+        Backend::Memory => {
+            let memory = Arc::new(MemoryStore::new(terms, Arc::clone(clock)));
+            Ok(Opened {
+                store: Arc::<MemoryStore>::clone(&memory),
+                memory: Some(memory),
+            })
+        }
+        Backend::Redis => Ok(Opened {
+            store: Arc::new(open_redis(&config.store, terms)?),
+            memory: None,
+        }),
+    }
+}
+
+/// The Redis that the configuration names, which need not be there yet.
+fn open_redis(config: &config::Store, terms: Terms) -> Result<RedisStore, BuildError> {
+    // The configuration has seen to it that there is exactly one, and that it can be read.
+    let url = config.redis.urls.first().map_or("", RedisUrl::expose);
+    let server = url
+        .into_connection_info()
+        .map_err(|error| BuildError::Store(error.to_string()))?;
+    let settings = RedisSettings {
+        server,
+        key_prefix: config.redis.key_prefix.clone(),
+        timeout: config.timeout,
+        terms,
+    };
+    RedisStore::open(settings).map_err(|error| BuildError::Store(error.to_string()))
+}
