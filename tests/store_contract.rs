@@ -68,6 +68,7 @@ contract!(
     the_start_of_what_is_put_back_is_believed_only_if_it_is_past,
     of_many_ends_the_earliest_to_be_forgotten_goes_first,
     a_clock_that_steps_back_prolongs_nothing,
+    a_clock_that_steps_back_leaves_no_sign_of_life_ahead,
     fifty_starts_at_once_fill_the_slots_exactly,
     starts_and_ends_at_once_never_exceed_the_limit,
     a_store_gives_a_sign_of_life,
@@ -800,6 +801,24 @@ async fn a_clock_that_steps_back_prolongs_nothing(on: &Subject<'_>) {
     assert!(is_started(&on.admit(&c, 1).await));
     on.clock.advance(terms().memory - LEASE);
     assert!(is_started(&on.admit(&b, 2).await));
+}
+
+async fn a_clock_that_steps_back_leaves_no_sign_of_life_ahead(on: &Subject<'_>) {
+    let (a, b) = (playback("a"), playback("b"));
+    on.fill(&[&a]).await;
+    let started_at = on.sessions().await[0].started_at;
+    on.clock.advance(Duration::from_secs(10));
+    let short = Sighting {
+        lease: Duration::from_secs(5),
+        ..sighting(&a)
+    };
+    on.see(&short, 3).await;
+    let back = on.clock.now().as_millis() - 5_000;
+    on.clock.set(Timestamp::from_millis(back));
+    on.release(&b, Ending::Stream).await;
+    let session = on.sessions().await.remove(0);
+    assert_eq!(session.renewed_at, on.clock.now());
+    assert_eq!(session.started_at, started_at);
 }
 
 async fn fifty_starts_at_once_fill_the_slots_exactly(on: &Subject<'_>) {

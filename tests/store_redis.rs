@@ -10,10 +10,10 @@ use futures_util::future::join_all;
 use futures_util::stream;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
-use streamgate::clock::{ManualClock, Stopwatch};
+use streamgate::clock::{Clock, ManualClock, Stopwatch};
 use streamgate::session::{
     Admission, Admitted, ContentId, DeviceId, Ending, Entry, Facts, Kind, Refusal, Released,
-    Renewal, Start, Timestamp, WhenFull,
+    Renewal, Sighting, Start, Terms, Timestamp, WhenFull,
 };
 use streamgate::store::redis::{RedisSettings, RedisStore};
 use streamgate::store::{Store, StoreError};
@@ -162,6 +162,44 @@ async fn a_key_outlives_every_renewal() {
         let left: u64 = server.run(&["PTTL", "streamgate:{alice}"]);
         assert!(left > 29_000, "{left} ms left for a lease of {LEASE:?}");
     }
+}
+
+#[tokio::test]
+async fn what_was_granted_under_longer_terms_is_cut_to_the_shorter() {
+    let server = RedisServer::start();
+    let clock = Arc::new(ManualClock::at(Timestamp::from_millis(1_700_000_000_000)));
+    let of = |lease| {
+        let terms = Terms::new(lease, DEADLINE);
+        let settings = RedisSettings {
+            terms,
+            ..server.settings()
+        };
+        RedisStore::open(settings)
+            .unwrap()
+            .with_clock(clock.clone())
+    };
+    let (long, short) = (of(LEASE * 2), of(LEASE));
+    let (alice, a, b) = (user("alice"), playback("a"), playback("b"));
+    let seen = Sighting {
+        lease: LEASE * 2,
+        ..sighting(&a)
+    };
+    long.renew(&alice, &seen, 3).await.unwrap();
+    for _ in 0..4 {
+        // Renewed where it stands, and so with nothing else in the roster to tell.
+        clock.advance(LEASE / 2);
+        long.renew(&alice, &seen, 3).await.unwrap();
+    }
+    short.release(&alice, &b, Ending::Vouched).await.unwrap();
+    let sessions = short.list(&alice).await.unwrap().sessions;
+    assert_eq!(sessions[0].expires_at, clock.now().after(LEASE));
+
+    let c = playback("c");
+    long.release(&alice, &c, Ending::Stream).await.unwrap();
+    short.release(&alice, &b, Ending::Stream).await.unwrap();
+    clock.advance(LEASE + LEASE / 2);
+    let admission = short.admit(&alice, &start(&c), 3, &WhenFull::Refuse).await;
+    assert!(is_started(&admission), "its end is remembered for too long");
 }
 
 #[tokio::test]
@@ -360,6 +398,27 @@ async fn a_wrong_password_is_a_refusal_that_tells_no_secret() {
     }
     let store = RedisStore::open(settings(&server.url_as("", "open%20sesame"))).unwrap();
     assert_eq!(store.ping().await, Ok(()));
+}
+
+#[tokio::test]
+async fn a_server_without_tls_where_tls_is_asked_for_is_an_outage() {
+    let server = RedisServer::start();
+    let url = server.url().replace("redis://", "rediss://");
+    let store = RedisStore::open(settings(&url)).unwrap();
+    for _ in 0..3 {
+        let failure = store.ping().await;
+        assert!(
+            matches!(
+                failure,
+                Err(StoreError::Disconnected(_) | StoreError::Rejected(_))
+            ),
+            "{failure:?}"
+        );
+        assert!(
+            !format!("{failure:?}").contains("closed"),
+            "nobody is trying any more"
+        );
+    }
 }
 
 #[tokio::test]

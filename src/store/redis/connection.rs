@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use redis::aio::MultiplexedConnection;
-use redis::{AsyncConnectionConfig, ErrorKind, RedisError, ServerErrorKind};
+use redis::{AsyncConnectionConfig, ConnectionAddr, ErrorKind, RedisError, ServerErrorKind};
 use tokio::sync::{Notify, watch};
 use tokio::time::{sleep, timeout};
 use tokio_util::task::AbortOnDropHandle;
@@ -255,6 +255,20 @@ impl Keeper {
 }
 
 impl Source {
+    /// That one server.
+    ///
+    /// # Errors
+    /// Its address can't be used at all.
+    pub(super) fn standalone(server: redis::ConnectionInfo) -> Result<Self, StoreError> {
+        if matches!(server.addr(), ConnectionAddr::TcpTls { .. }) {
+            // The client library leaves this choice to the process, and panics where none was made. That somebody has made it is as good.
+            let _ = rustls::crypto::ring::default_provider().install_default();
+        }
+        let client = redis::Client::open(server);
+        let client = client.map_err(|error| failure::of_connecting(&error))?;
+        Ok(Self::Standalone(client))
+    }
+
     /// Where this leads, without secrets.
     fn address(&self) -> String {
         match self {

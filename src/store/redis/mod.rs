@@ -82,15 +82,11 @@ impl RedisStore {
     /// # Errors
     /// The server's address can't be used at all.
     pub fn open(settings: RedisSettings) -> Result<Self, StoreError> {
-        let client = redis::Client::open(settings.server)
-            .map_err(|error| StoreError::Rejected(error.to_string()))?;
+        let source = Source::standalone(settings.server)?;
         let scripts = Arc::new(Scripts::new(&settings.terms));
+        let connection = Connection::open(source, Arc::clone(&scripts), settings.timeout);
         Ok(Self {
-            connection: Connection::open(
-                Source::Standalone(client),
-                Arc::clone(&scripts),
-                settings.timeout,
-            ),
+            connection,
             scripts,
             keys: Keys::new(&settings.key_prefix),
             timeout: settings.timeout,

@@ -128,7 +128,7 @@ pub(super) fn decode_roster(bytes: &[u8]) -> Result<Contents, Malformed> {
         return Err(Malformed("version"));
     }
     let (sessions, tombstones) = (reader.integer(2)?, reader.integer(1)?);
-    reader.take(18)?;
+    reader.take(12)?;
     for _ in 0..sessions {
         contents.sessions.push(reader.session()?);
     }
@@ -417,7 +417,7 @@ mod tests {
         };
         let rest = encode_rest(&facts, None);
         let session = record(9, 0, 5, &encode_key(&key(Kind::Video, "a")), &rest);
-        let head = [&[VERSION, 0, 1, 0][..], &[0; 18]].concat();
+        let head = [&[VERSION, 0, 1, 0][..], &[0; 12]].concat();
         let roster = [head, session].concat();
         assert_eq!(decode_roster(&roster).unwrap().sessions.len(), 1);
         for length in 1..roster.len() {
@@ -427,11 +427,11 @@ mod tests {
         for (at, byte) in [
             (0, 128),
             (3, 1),
-            (36, 9),
-            (36, 17),
-            (38, 0),
-            (38, 255),
-            (47, 9),
+            (30, 9),
+            (30, 17),
+            (32, 0),
+            (32, 255),
+            (41, 9),
         ] {
             let mut changed = roster.clone();
             changed[at] = byte;

@@ -16,8 +16,7 @@ local limit, when_full, named, rest = unpack('>I2BI2c0I2c0', ARGV[1], more)
 if grave then
   if string.byte(cause) ~= 1 then
     -- Who has been displaced and keeps asking stays displaced.
-    last = now + MEMORY
-    front, middle = sub(roster, 23, grave + 1) .. pack('>I6', last), sub(roster, grave + 8)
+    front, middle = sub(roster, 17, grave + 1) .. pack('>I6', now + MEMORY), sub(roster, grave + 8)
   end
   answer = 'E' .. cause
 elseif seat then
@@ -56,7 +55,7 @@ else
   local excess = seats + 1 - limit
   if excess > 0 then
     -- Who may be made to give way, the first to go first. The order in which they came decides between equals.
-    local candidates, at = {}, 23
+    local candidates, at = {}, 17
     for order = 1, when_full == 0 and 0 or seats do
       local length, _, renewed, kind, id_bytes = unpack('>I2I6I6BB', roster, at)
       local tail = at + 17 + id_bytes
@@ -75,8 +74,8 @@ else
       at = at + length
     end
 
-    if not answer and (limit == 0 or #candidates < excess) then
-      answer = pack('>c1I6', 'F', now) .. sub(roster, 23, tombs - 1)
+    if not answer and #candidates < excess then
+      answer = pack('>c1I6', 'F', now) .. sub(roster, 17, tombs - 1)
     end
 
     if not answer then
@@ -91,7 +90,7 @@ else
         records[index] = sub(roster, session.at, session.at + session.bytes - 1)
         burials[2 * index - 1], burials[2 * index] = session.key, '\2' .. key
       end
-      at = 23
+      at = 17
       for _ = 1, seats do
         local length = unpack('>I2', roster, at)
         if not leaving[at] then
@@ -100,14 +99,14 @@ else
         at = at + length
       end
       displaced = table.concat(records)
-      roster = sub(roster, 1, 22) .. table.concat(staying) .. sub(roster, tombs)
+      roster = sub(roster, 1, 16) .. table.concat(staying) .. sub(roster, tombs)
       seats, tombs = seats - excess, tombs - #displaced
     end
   end
 
   if not answer then
     expires = now + lease
-    front = sub(roster, 23, tombs - 1)
+    front = sub(roster, 17, tombs - 1)
     middle = pack('>I2I6I6', 20 + #key + #rest, expires, 0) .. key .. pack('>I6', now) .. rest .. sub(roster, tombs)
     seats, grows = seats + 1, true
     answer = pack('>c1I6I6I2', 'S', now, expires, seats) .. displaced

@@ -15,7 +15,7 @@ if patch then
     end
     return answer
   end
-  front, middle = sub(roster, 23, seat + 1) .. patch, sub(roster, seat + 14)
+  front, middle = sub(roster, 17, seat + 1) .. patch, sub(roster, seat + 14)
 end
 
 if front or burials then
@@ -24,7 +24,7 @@ end
 if not changed then
   return answer
 end
-front = front or sub(roster, 23)
+front = front or sub(roster, 17)
 
 local back = ''
 if burials then
@@ -46,14 +46,14 @@ if burials then
     back = back .. pack('>I2I6', 8 + #name + #reason, till) .. name .. reason
     graves = graves + 1
   end
-  first, last = math.min(first, till), math.max(last, till)
+  first = math.min(first, till)
 end
 
 if seats + graves == 0 then
   call('DEL', KEYS[1])
   return answer
 end
-local value = pack('>BI2BI6I6I6', 129, seats, graves, now + KEEP, first, last) .. front .. middle .. back
+local value = pack('>BI2BI6I6', 129, seats, graves, now + KEEP, first) .. front .. middle .. back
 local written = redis.pcall('SET', KEYS[1], value, 'PX', KEEP_TEXT)
 if written.err then
   if grows or not string.find(written.err, 'OOM command not allowed', 1, true) then

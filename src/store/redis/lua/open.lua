@@ -8,7 +8,7 @@
 --
 -- A roster is one string:
 --   head        u8 version, u16 number of sessions, u8 number of tombstones, u48 when the key expires at the earliest,
---               u48 no tombstone ends before this, u48 none ends after this
+--               u48 no tombstone ends before this
 --   sessions    in the order in which they came to their slots, each
 --               u16 bytes, u48 expires, u48 renewed (0: not since its start), key, u48 started, u8 flags, [u32 ticket], facts
 --   tombstones  each u16 bytes, u48 until, key, u8 cause, [key of the session that took the slot]
@@ -25,20 +25,21 @@ if now == 0 then
   now = time[1] * 1000 + time[2] / 1000
 end
 
-local roster = call('GET', KEYS[1]) or '\129\0\0\0\0\0\0\0\0\0\255\255\255\255\255\255\0\0\0\0\0\0'
-local version, seats, graves, kept, first, last = unpack('>BI2BI6I6I6', roster)
+local roster = call('GET', KEYS[1]) or '\129\0\0\0\0\0\0\0\0\0\255\255\255\255\255\255'
+local version, seats, graves, kept, first = unpack('>BI2BI6I6', roster)
 if version ~= 129 then
   return redis.error_reply('FOREIGN what is at this key was not written by this version of streamgate')
 end
 
 -- `seat` is where the session's record begins, `expires` and `bytes` are that record's; `tombs` is where the tombstones begin.
--- A key that expires later than one can that is written now was written by a clock that has since stepped back.
+-- A key that expires later than one that is written now was written by a clock that has since stepped back: so was every tombstone that
+-- ends too far ahead. Sessions may also have been renewed since, where they are.
 local changed = false
 local seat, expires, bytes, tombs
 local passes = 0
 repeat
-  seat, tombs = nil, 23
-  local stale = kept > now + KEEP or (graves > 0 and (first <= now or last > now + MEMORY))
+  seat, tombs = nil, 17
+  local stale = kept > now + KEEP or first <= now
   local farthest, key_end = now + LONGEST, 13 + #key
   for _ = 1, seats do
     local length, ends, renewed = unpack('>I2I6I6', roster, tombs)
@@ -58,8 +59,8 @@ repeat
       return redis.error_reply('FOREIGN what is at this key is no roster')
     end
     -- Drops what has expired, and cuts what ends further ahead than anything may, or lies ahead and should be past.
-    local records, at, sitting, buried = {}, 23, 0, 0
-    first, last = 2 ^ 48 - 1, 0
+    local records, at, sitting, buried = {}, 17, 0, 0
+    first = 2 ^ 48 - 1
     for index = 1, seats + graves do
       local length, ends = unpack('>I2I6', roster, at)
       if ends > now then
@@ -74,13 +75,13 @@ repeat
         else
           ends = math.min(ends, now + MEMORY)
           record = pack('>I2I6', length, ends) .. sub(roster, at + 8, at + length - 1)
-          buried, first, last = buried + 1, math.min(first, ends), math.max(last, ends)
+          buried, first = buried + 1, math.min(first, ends)
         end
         records[#records + 1] = record
       end
       at = at + length
     end
-    roster, seats, graves = sub(roster, 1, 22) .. table.concat(records), sitting, buried
+    roster, seats, graves = sub(roster, 1, 16) .. table.concat(records), sitting, buried
     kept, changed = 0, true
   end
 until not stale

@@ -26,7 +26,7 @@ else
       answer = 'K'
     else
       answer = 'G' .. record
-      front, middle, seats = sub(roster, 23, seat - 1), sub(roster, seat + bytes), seats - 1
+      front, middle, seats = sub(roster, 17, seat - 1), sub(roster, seat + bytes), seats - 1
     end
   end
   if (who == 1 and kind ~= 3) or (who == 2 and kind == 2) then

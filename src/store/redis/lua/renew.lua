@@ -23,7 +23,7 @@ else
     answer = 'C'
   else
     expires = now + lease
-    front = sub(roster, 23, tombs - 1) .. pack('>I2I6I6', 20 + #key + #rest, expires, now) .. key
+    front = sub(roster, 17, tombs - 1) .. pack('>I2I6I6', 20 + #key + #rest, expires, now) .. key
       .. pack('>I6', math.min(started, now)) .. rest
     middle, seats = sub(roster, tombs), seats + 1
     answer = pack('>c1I6', 'P', expires)
