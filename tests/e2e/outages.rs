@@ -72,12 +72,16 @@ async fn a_streamgate_that_is_killed_and_restarted_forgets_no_running_stream_and
     const STAYING: usize = 20;
     const LEAVING: usize = 60;
     const UNNOTICED: usize = 10;
-    const LEASE: Duration = Duration::from_secs(15);
+    const LEASE: Duration = Duration::from_secs(30);
     // Envoy reports a running stream every 5 s: so long after that no lease has ended yet.
-    const BEFORE_ANY_LEASE_ENDS: Duration = Duration::from_secs(9);
+    const BEFORE_ANY_LEASE_ENDS: Duration = Duration::from_secs(24);
     let (origin, redis) = (Origin::start().await, RedisServer::start());
     let url = redis.url();
-    let limits = [("limits.default", "1"), ("limits.grace", "0s")];
+    let limits = [
+        ("limits.default", "1"),
+        ("limits.grace", "0s"),
+        ("leases.request", "30s"),
+    ];
     let mut streamgate = Streamgate::start(&on_redis(&url, &limits)).await;
     let setup = Setup::demo(&[streamgate.grpc], origin.address);
     let gateway = setup.start().await;
