@@ -22,11 +22,21 @@ use crate::support::faulty_store::FaultyStore;
 use crate::support::gateway_client::{Check, Gateway, LogStream, end};
 use crate::support::service::{Service, run};
 
-/// The status that gRPC health tells.
+/// The status that gRPC health tells, whichever way it is asked.
 async fn health(address: &str) -> i32 {
     let mut client = HealthClient::new(Gateway::connect(address.parse().unwrap()).await.channel());
-    let request = HealthCheckRequest::default();
-    client.check(request).await.unwrap().into_inner().status
+    let mut told = Vec::new();
+    for service in [
+        "",
+        "envoy.service.auth.v3.Authorization",
+        "envoy.service.accesslog.v3.AccessLogService",
+    ] {
+        let service = service.to_owned();
+        let answer = client.check(HealthCheckRequest { service }).await.unwrap();
+        told.push(answer.into_inner().status);
+    }
+    assert!(told.windows(2).all(|pair| pair[0] == pair[1]), "{told:?}");
+    told[0]
 }
 
 const SERVING: i32 = 1;

@@ -50,17 +50,13 @@ impl Drain {
     /// Says that we serve.
     pub(super) async fn open(&self) {
         self.phase.send_replace(Phase::Serving);
-        self.health
-            .set_service_status("", ServingStatus::Serving)
-            .await;
+        report(&self.health, ServingStatus::Serving).await;
     }
 
     /// Ends one thing after the other, so that nothing is lost between them.
     pub(super) async fn close(&self, mut servers: JoinSet<Result<(), RunError>>) {
         self.phase.send_replace(Phase::Draining);
-        self.health
-            .set_service_status("", ServingStatus::NotServing)
-            .await;
+        report(&self.health, ServingStatus::NotServing).await;
         tokio::time::sleep(self.grace).await;
         self.closing_logs.cancel();
         self.close_listeners.cancel();
@@ -71,6 +67,20 @@ impl Drain {
         self.tasks.close();
         self.tasks.wait().await;
         self.releaser.close();
+    }
+}
+
+/// What gateways may ask the health of: the whole of it, or the service that they use.
+const SERVICES: [&str; 3] = [
+    "",
+    "envoy.service.auth.v3.Authorization",
+    "envoy.service.accesslog.v3.AccessLogService",
+];
+
+/// Tells gateways whether to come.
+pub(super) async fn report(health: &HealthReporter, status: ServingStatus) {
+    for service in SERVICES {
+        health.set_service_status(service, status).await;
     }
 }
 

@@ -26,7 +26,7 @@ use crate::http::{self, HttpDoor, Phase, Readiness};
 use crate::lifecycle::{DrainTimes, Stop};
 use crate::releaser::{Delivery, Releaser};
 use crate::store::Store;
-use course::{Chores, Drain};
+use course::{Chores, Drain, report};
 use ports::{GrpcListener, addresses, bind_grpc, bind_http, serve_grpc, serve_http};
 
 /// Why an instance can't start.
@@ -132,9 +132,7 @@ impl App {
         let (core, delivery) = Core::of(config, substitutes.store)?;
         let (tasks, closing_logs) = (TaskTracker::new(), CancellationToken::new());
         let (health, health_service) = tonic_health::server::health_reporter();
-        health
-            .set_service_status("", ServingStatus::NotServing)
-            .await;
+        report(&health, ServingStatus::NotServing).await;
         let check = core.check_door(config, tasks.clone());
         let access_log =
             core.access_log_door(config, tasks.clone(), closing_logs.clone(), stream_age);
