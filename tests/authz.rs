@@ -359,3 +359,25 @@ async fn a_lease_that_runs_out_frees_its_slot() {
     clock.advance(Duration::from_millis(1));
     assert!(gateway.check(Check::of("anna", "r2")).await.is_allowed());
 }
+
+#[tokio::test]
+async fn the_true_fourth_is_refused_in_time_though_the_store_is_slow() {
+    let store = FaultyStore::new();
+    let app = TestApp::plan()
+        .store(Arc::<FaultyStore>::clone(&store))
+        .grace(Duration::from_millis(250))
+        .start()
+        .await;
+    let gateway = app.gateway().await;
+    for number in 0..3 {
+        let check = Check::of("anna", &format!("r{number}"));
+        assert!(gateway.check(check).await.is_allowed());
+    }
+    store.fails(&Fault::Takes(Duration::from_millis(300)));
+    // Six times what Envoy waits by default, and a store six times as slow as it may be.
+    let mut fourth = tonic::Request::new(Check::of("anna", "r4").request());
+    fourth.set_timeout(Duration::from_millis(1200));
+    let answer = gateway.send(fourth).await.expect("an answer in time");
+    assert_eq!(answer.reason(), "full");
+    app.stop().await;
+}

@@ -311,9 +311,9 @@ async fn a_refusal_is_explained_in_one_line_a_user() {
         (anna, "user.id", "anna"),
         (anna, "session.key", "request:late-0"),
         (anna, "reason", "full"),
-        (anna, "holders", "request:r1 request:r2"),
+        (anna, "holders", r#"["request:r1", "request:r2"]"#),
         (ben, "user.id", "ben"),
-        (ben, "holders", "playback:p1 playback:p2"),
+        (ben, "holders", r#"["playback:p1", "playback:p2"]"#),
     ] {
         assert_eq!(line[field], expected, "{field} of {line}");
     }

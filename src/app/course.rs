@@ -106,7 +106,7 @@ impl Chores {
                 memory.sweep();
             }
             self.metrics.upkeep();
-            let in_trouble = self.ledger.store_trouble().is_some();
+            let in_trouble = self.ledger.store_health().trouble.is_some();
             tokio::time::sleep(if in_trouble {
                 CHORES_IN_TROUBLE
             } else {

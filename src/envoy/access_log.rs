@@ -16,7 +16,7 @@ use envoy_types::pb::envoy::service::accesslog::v3::{
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tonic::{Request, Response, Status, Streaming};
-use tracing::{debug, info, warn};
+use tracing::{debug, warn};
 
 use super::entry::{self, News, Reading};
 use crate::config::{Identity, Leases};
@@ -136,7 +136,7 @@ impl Reader {
     fn take(&self, message: &StreamAccessLogsMessage) {
         if let Some(identifier) = &message.identifier {
             let node = identifier.node.as_ref().map_or("", |node| &node.id);
-            info!(
+            debug!(
                 gateway.node = node,
                 gateway.log = identifier.log_name,
                 "a gateway sends its access log"

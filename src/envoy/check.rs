@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tonic::metadata::MetadataMap;
 use tonic::{Request, Response, Status};
-use tracing::{debug, info, warn};
+use tracing::{info, warn};
 
 use super::claim::{self, Ask, Unclaimed};
 use super::verdict;
@@ -24,7 +24,7 @@ use crate::config::{Identity, Shown};
 use crate::ledger::{Claim, Decision, Ledger, Outage, Patience};
 use crate::releaser::{Notice, Releaser};
 use crate::session::{Admission, Admitted, Entry, Kind, Refusal, SessionKey, Ticket, UserId};
-use crate::telemetry::metrics::Verdict;
+use crate::telemetry::metrics::{LabelValue, Verdict};
 use crate::telemetry::{Metrics, RefusalLog};
 
 /// Answers Envoy's checks.
@@ -42,7 +42,7 @@ pub struct CheckDoor {
     pub metrics: Arc<Metrics>,
     /// Bounds the lines about refusals.
     pub refusals: RefusalLog<UserId>,
-    /// Bounds the lines about the gateway's configuration, by what is wrong with it.
+    /// Bounds the lines that are no single user's, by what is wrong.
     pub mistakes: RefusalLog<String>,
     /// Tells the time to that.
     pub clock: Arc<dyn Clock>,
@@ -101,7 +101,7 @@ impl CheckDoor {
                 ))
             }
             Err(outage) => {
-                debug!(request.id = claim::request_id(request), user.id = %claim.user, %outage, "a start could not be decided");
+                self.log_outage(&claim, &outage, request);
                 Ok((verdict::outage(), Verdict::Outage, outage.waited))
             }
         }
@@ -139,17 +139,7 @@ impl CheckDoor {
         unclaimed: &Unclaimed,
         request: &CheckRequest,
     ) -> (CheckResponse, Verdict, Duration) {
-        let told = unclaimed.to_string();
-        match unclaimed {
-            Unclaimed::Misconfigured(_) | Unclaimed::NotHttp => {
-                if let Some(left_out) = self.mistakes.admit(&told, self.clock.now()) {
-                    warn!(request.id = claim::request_id(request), left_out, "{told}");
-                }
-            }
-            Unclaimed::NoUser | Unclaimed::NoSession | Unclaimed::Malformed { .. } => {
-                debug!(request.id = claim::request_id(request), "{told}");
-            }
-        }
+        self.log_unclaimed(unclaimed, request);
         (
             verdict::reject(unclaimed),
             verdict::unclaimed_verdict(unclaimed),
@@ -162,24 +152,75 @@ impl CheckDoor {
         let Some(left_out) = self.refusals.admit(&claim.user, self.clock.now()) else {
             return;
         };
-        let holders: Vec<String> = match refusal {
-            Refusal::Full { holders, .. } => holders
-                .iter()
-                .map(|session| session.key.to_string())
-                .collect(),
-            Refusal::Ended(_) | Refusal::NotStoppable => Vec::new(),
+        let holders: Option<Vec<String>> = match refusal {
+            Refusal::Full { holders, .. } => {
+                let keys = holders.iter().map(|session| session.key.to_string());
+                Some(keys.collect())
+            }
+            Refusal::Ended(_) | Refusal::NotStoppable => None,
         };
+        // Names are clients' own texts: as strings they are quoted, and can't pass for other fields.
         info!(
             request.id = claim::request_id(request),
-            user.id = %claim.user,
-            session.key = %claim.key,
+            user.id = claim.user.as_str(),
+            session.key = claim.key.to_string(),
             reason = verdict::refusal_reason(refusal),
-            count = holders.len(),
+            count = holders.as_ref().map(Vec::len),
             limit,
-            holders = holders.join(" "),
+            holders = holders.as_ref().map(tracing::field::debug),
             left_out,
             "a stream was refused"
         );
+    }
+
+    /// The same for a request that was not even asked of the store; by what is wrong with it where nobody knows whose it is.
+    fn log_unclaimed(&self, unclaimed: &Unclaimed, request: &CheckRequest) {
+        let (now, request_id) = (self.clock.now(), claim::request_id(request));
+        let reason = verdict::unclaimed_verdict(unclaimed).as_str();
+        let user = match unclaimed {
+            Unclaimed::Misconfigured(_) | Unclaimed::NotHttp => {
+                if let Some(left_out) = self.mistakes.admit(&unclaimed.to_string(), now) {
+                    warn!(request.id = request_id, reason, left_out, "{unclaimed}");
+                }
+                return;
+            }
+            Unclaimed::NoUser => None,
+            Unclaimed::NoSession | Unclaimed::Malformed { .. } => {
+                claim::user_of(request, &self.identity)
+            }
+        };
+        let left_out = match (&user, unclaimed) {
+            (Some(user), _) => self.refusals.admit(user, now),
+            (None, Unclaimed::Malformed { source_name, .. }) => {
+                self.mistakes.admit(&format!("{reason} {source_name}"), now)
+            }
+            (None, _) => self.mistakes.admit(&reason.to_owned(), now),
+        };
+        if let Some(left_out) = left_out {
+            let user = user.as_ref().map(UserId::as_str);
+            info!(
+                request.id = request_id,
+                user.id = user,
+                reason,
+                left_out,
+                "a request was refused: {unclaimed}"
+            );
+        }
+    }
+
+    /// The same for a start that could not be decided; by kind, since an outage concerns everybody.
+    fn log_outage(&self, claim: &Claim, outage: &Outage, request: &CheckRequest) {
+        let kind = outage.error.kind();
+        if let Some(left_out) = self.mistakes.admit(&kind.to_owned(), self.clock.now()) {
+            info!(
+                request.id = claim::request_id(request),
+                user.id = claim.user.as_str(),
+                session.key = claim.key.to_string(),
+                reason = Verdict::Outage.as_str(),
+                left_out,
+                "a stream could not be decided: {outage}"
+            );
+        }
     }
 }
 

@@ -7,7 +7,7 @@ use envoy_types::pb::envoy::service::auth::v3::CheckRequest;
 use super::evidence::{CheckEvidence, Evidence, find};
 use crate::config::{Identity, Source, SourceError};
 use crate::ledger::Claim;
-use crate::session::{Door, Facts, IdError, Kind, SessionKey};
+use crate::session::{Door, Facts, IdError, Kind, SessionKey, UserId};
 
 /// The route's own list of session sources (`context_extensions`).
 const ROUTE_SESSION: &str = "streamgate.session";
@@ -76,6 +76,12 @@ pub(super) fn decode(request: &CheckRequest, identity: &Identity) -> Result<Ask,
         key,
         facts,
     }))
+}
+
+/// Whose request it is, for the log; `None` where that can't be told.
+pub(super) fn user_of(request: &CheckRequest, identity: &Identity) -> Option<UserId> {
+    let evidence = request.attributes.as_ref().and_then(CheckEvidence::of)?;
+    named("user", &identity.user, &evidence).ok().flatten()
 }
 
 /// Envoy's id of the request, for the log.

@@ -57,7 +57,7 @@ struct Ready {
 struct StoreDetail {
     /// Whether it answers.
     up: bool,
-    /// Why it doesn't.
+    /// Why it doesn't, or what else is wrong with it.
     #[serde(skip_serializing_if = "Option::is_none")]
     trouble: Option<String>,
 }
@@ -70,13 +70,13 @@ pub(super) async fn livez() -> &'static str {
 /// `GET /readyz`: 200 while this instance wants requests, 503 while it doesn't.
 pub(super) async fn readyz(State(door): State<HttpDoor>) -> Response {
     let phase = door.readiness.phase();
-    let trouble = door.ledger.store_trouble();
+    let store = door.ledger.store_health();
     let ready = Ready {
         ready: phase == Phase::Serving,
         phase,
         store: StoreDetail {
-            up: trouble.is_none(),
-            trouble,
+            up: store.up,
+            trouble: store.trouble,
         },
     };
     let status = if ready.ready {

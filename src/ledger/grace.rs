@@ -14,6 +14,7 @@ use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use super::Patience;
+use crate::clock::Stopwatch;
 use crate::session::UserId;
 
 /// A wait shorter than this isn't worth a second call to the store.
@@ -50,7 +51,9 @@ pub(super) struct Turn<'a> {
     grace: &'a Grace,
     /// Whose it is.
     user: UserId,
-    /// How long it may wait.
+    /// Since when it waits; what it asks the store meanwhile is part of its time.
+    began: Stopwatch,
+    /// How long all of it may take.
     room: Duration,
     /// Tells that a slot came free.
     freed: Arc<Notify>,
@@ -85,7 +88,8 @@ impl Grace {
         Frees(self.frees.load(Ordering::SeqCst))
     }
 
-    /// A turn to wait, if there is room for one: at most half of what the caller's deadline left when it `asked`, some of which is spent by now.
+    /// A turn to wait, if there is room for one: at most half of what the caller's deadline leaves, and less where the store is slow, since
+    /// the last call to it has to fit in behind the wait. `asked` says how long the first one took.
     /// If any slot has come free since `asked`, its first wait is over at once.
     pub(super) fn enter(
         &self,
@@ -95,10 +99,11 @@ impl Grace {
         asked: (Frees, Duration),
     ) -> Option<Turn<'_>> {
         let (frees, spent) = asked;
-        let left = patience
-            .deadline
-            .map(|deadline| deadline.saturating_sub(spent) / 2);
-        let room = left.map_or(self.longest, |left| left.min(self.longest));
+        let room = patience.deadline.map_or(self.longest, |deadline| {
+            let left = deadline.saturating_sub(spent);
+            let for_the_last_call = (left / 2).max(spent * 2);
+            left.saturating_sub(for_the_last_call).min(self.longest)
+        });
         if limit == 0 || room < SHORTEST_WAIT || patience.gone.is_cancelled() {
             return None;
         }
@@ -112,6 +117,7 @@ impl Grace {
         Some(Turn {
             grace: self,
             user: user.clone(),
+            began: Stopwatch::start(),
             room,
             freed,
         })
@@ -133,8 +139,9 @@ impl Grace {
 }
 
 impl Turn<'_> {
-    /// Waits until a slot came free or may have, the caller has gone, or the turn is over, `waited` of which is gone.
-    pub(super) async fn wait(&self, waited: Duration, gone: &CancellationToken) -> Woken {
+    /// Waits until a slot came free or may have, the caller has gone, or the turn is over.
+    pub(super) async fn wait(&self, gone: &CancellationToken) -> Woken {
+        let waited = self.elapsed();
         let look = LOOKS
             .into_iter()
             .find(|look| *look > waited && *look < self.room);
@@ -148,6 +155,16 @@ impl Turn<'_> {
             () = tokio::time::sleep(left) => then,
             () = self.freed.notified() => Woken::SlotFreed,
         }
+    }
+
+    /// How long it has lasted.
+    pub(super) fn elapsed(&self) -> Duration {
+        self.began.elapsed()
+    }
+
+    /// Whether it has lasted as long as it may.
+    pub(super) fn is_over(&self) -> bool {
+        self.elapsed() >= self.room
     }
 
     /// Whose turn it is.
@@ -177,7 +194,7 @@ mod tests {
             }
             let turn = grace.enter(&user, 3, &patience, (frees, Duration::ZERO));
             let waiting = turn.unwrap();
-            let woken = waiting.wait(Duration::ZERO, &patience.gone).await;
+            let woken = waiting.wait(&patience.gone).await;
             assert_eq!(woken, expected);
         }
     }

@@ -28,6 +28,7 @@ use crate::telemetry::Metrics;
 use crate::telemetry::metrics::{GraceOutcome, Operation, Outcome, ReleaseCause, RenewalOutcome};
 use grace::{Grace, Turn, Woken};
 use pulse::Pulse;
+pub use pulse::StoreHealth;
 
 /// How many names of unknown plans are remembered as already logged.
 const MAX_UNKNOWN_PLANS: usize = 1000;
@@ -219,10 +220,10 @@ impl Ledger {
         drop(self.timed(Operation::Ping, self.store.ping()).await);
     }
 
-    /// Why the store doesn't answer; `None` while it does.
+    /// How the store is, as its last calls showed it.
     #[must_use]
-    pub fn store_trouble(&self) -> Option<String> {
-        self.pulse.trouble()
+    pub fn store_health(&self) -> StoreHealth {
+        self.pulse.health()
     }
 
     /// How long sessions count.
@@ -259,19 +260,17 @@ impl Ledger {
         limit: u32,
         patience: &Patience,
     ) -> Result<(Option<Admission>, Duration), Outage> {
-        let mut waited = Duration::ZERO;
         loop {
-            let waiting = Stopwatch::start();
-            let woken = turn.wait(waited, &patience.gone).await;
-            waited += waiting.elapsed();
+            let woken = turn.wait(&patience.gone).await;
             if woken == Woken::CallerGone {
                 self.metrics.grace(GraceOutcome::Refused);
-                return Ok((None, waited));
+                return Ok((None, turn.elapsed()));
             }
             let tried = self.try_start(turn.user(), start, limit).await;
+            let waited = turn.elapsed();
             let admission = tried.map_err(|outage| Outage { waited, ..outage })?;
             let full = matches!(admission, Admission::Refused(Refusal::Full { .. }));
-            if !full || woken == Woken::TurnOver {
+            if !full || woken == Woken::TurnOver || turn.is_over() {
                 self.metrics.grace(if full {
                     GraceOutcome::Refused
                 } else {

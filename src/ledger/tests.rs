@@ -161,16 +161,46 @@ async fn the_wait_takes_half_of_what_the_deadline_leaves_and_is_skipped_where_th
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_slow_store_takes_from_the_wait_and_never_from_the_deadline() {
+    let deadline = Duration::from_millis(200);
+    // What a call takes, and how long the answer takes with the calls before, during and behind the wait.
+    for (call, whole) in [
+        (0, 100),
+        (10, 115),
+        (30, 135),
+        (40, 155),
+        (66, 66),
+        (120, 120),
+    ] {
+        let bench = Bench::new();
+        bench.admit(&claim("anna", "a"), &Patience::endless()).await;
+        let call = Duration::from_millis(call);
+        bench.store.fails(&Fault::Takes(call));
+        let watch = Stopwatch::start();
+        let decision = bench.admit(&claim("anna", "b"), &patience(deadline)).await;
+        assert!(is_full(&decision));
+        assert_eq!(
+            watch.elapsed(),
+            Duration::from_millis(whole),
+            "where a call takes {call:?}"
+        );
+        assert!(watch.elapsed() < deadline);
+        // All but the first call is the wait's, and no part of what the check took.
+        assert_eq!(watch.elapsed() - decision.waited, call);
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn what_the_store_took_is_no_longer_left_to_wait() {
     let bench = Bench::new();
     bench.admit(&claim("anna", "a"), &Patience::endless()).await;
     bench.store.hold();
     let (start, patience) = (claim("anna", "b"), patience(Duration::from_millis(200)));
     let (decision, ()) = tokio::join!(bench.admit(&start, &patience), async {
-        tokio::time::sleep(Duration::from_millis(100)).await;
+        tokio::time::sleep(Duration::from_millis(40)).await;
         bench.store.let_go();
     });
-    assert_eq!(decision.waited, Duration::from_millis(50));
+    assert_eq!(decision.waited, Duration::from_millis(80));
 }
 
 #[tokio::test(start_paused = true)]

@@ -58,14 +58,17 @@ impl Queue {
 
     /// Puts a notice in, unless a stronger one is there already; whether there was room.
     pub(super) fn put(&mut self, user: UserId, pending: Pending, room: usize) -> bool {
-        let full = self.len() >= room;
         let place = pending.notice.place(user);
         if let Entry::Occupied(earlier) = self.failed.entry(place.clone()) {
             if !pending.notice.supersedes(&earlier.get().notice) {
                 return true;
             }
+            // It takes over the place, however full the rest is.
             earlier.remove();
+            self.fresh.insert(place, pending);
+            return true;
         }
+        let full = self.len() >= room;
         match self.fresh.entry(place) {
             Entry::Occupied(mut earlier) => {
                 if pending.notice.supersedes(&earlier.get().notice) {
@@ -115,5 +118,42 @@ impl Queue {
         } else {
             self.fresh.extend(self.failed.drain());
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::session::{Facts, Kind, SessionId, Sighting};
+
+    fn pending(notice: Notice) -> Pending {
+        Pending {
+            notice,
+            since: Stopwatch::start(),
+        }
+    }
+
+    #[test]
+    fn what_supersedes_a_failed_notice_finds_room_in_a_full_queue() {
+        let anna = UserId::parse("anna").unwrap();
+        let key = |id: &str| SessionKey {
+            kind: Kind::Request,
+            id: SessionId::parse(id).unwrap(),
+        };
+        let sighting = Sighting {
+            key: key("a"),
+            facts: Facts::default(),
+            lease: std::time::Duration::from_secs(15),
+            started_at: None,
+        };
+        let mut queue = Queue::default();
+        let renewal = pending(Notice::Renew(sighting, None));
+        assert!(queue.put(anna.clone(), renewal, 2));
+        assert!(queue.put(anna.clone(), pending(Notice::Release(key("b"))), 2));
+        let failed = queue.take_batch();
+        queue.settle(failed);
+        assert!(queue.put(anna.clone(), pending(Notice::Release(key("a"))), 2));
+        assert!(!queue.put(anna, pending(Notice::Release(key("c"))), 2));
+        assert_eq!((queue.fresh.len(), queue.failed.len()), (1, 1));
     }
 }

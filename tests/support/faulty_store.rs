@@ -26,6 +26,8 @@ pub(crate) enum Fault {
     LosesCalls,
     /// It does nothing and says so.
     Errs(StoreError),
+    /// It does what it is asked, and takes that long.
+    Takes(Duration),
 }
 
 /// Wraps the embedded store.
@@ -133,6 +135,10 @@ impl FaultyStore {
             Fault::LosesAnswers => doing.await.and(timeout),
             Fault::LosesCalls => timeout,
             Fault::Errs(error) => Err(error),
+            Fault::Takes(time) => {
+                tokio::time::sleep(time).await;
+                doing.await
+            }
         }
     }
 }
