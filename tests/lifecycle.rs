@@ -7,6 +7,7 @@ use std::os::unix::net::UnixListener;
 use std::sync::Arc;
 use std::time::Duration;
 
+use serde_json::Value;
 use streamgate::app::RunError;
 use streamgate::clock::{ManualClock, Stopwatch};
 use tokio::io::AsyncWriteExt;
@@ -347,6 +348,48 @@ async fn a_misconfigured_route_is_told_once_in_a_while_and_not_with_each_request
     );
     for list in ["basic", "principal"] {
         assert_eq!(service.lines(&told(list)).len(), 1, "{list}");
+    }
+}
+
+#[tokio::test]
+async fn a_default_install_explains_a_viewer_who_was_not_even_counted() {
+    let service = Service::start(&[]).await;
+    let gateway = service.gateway().await;
+    let names_none = |id: &str| Check::of("anna", id).route("streamgate.session", "query:session");
+    for n in 0..3 {
+        let nobody = Check::of("anna", &format!("nobody-{n}")).without("x-user-id");
+        assert_eq!(gateway.check(nobody).await.http, 401);
+        assert_eq!(
+            gateway.check(names_none(&format!("which-{n}"))).await.http,
+            400
+        );
+    }
+    for (told, request, user, reason) in [
+        (
+            "nothing in the request says which user it is from",
+            "nobody-0",
+            Value::Null,
+            "no_user",
+        ),
+        (
+            "nothing in the request says which playback it belongs to",
+            "which-0",
+            "anna".into(),
+            "no_session",
+        ),
+    ] {
+        let message = format!("a request was refused: {told}");
+        let line = service.line(&message).await;
+        assert_eq!(
+            (
+                &line["level"],
+                &line["request.id"],
+                &line["user.id"],
+                &line["reason"]
+            ),
+            (&"INFO".into(), &request.into(), &user, &reason.into())
+        );
+        assert_eq!(service.lines(&message).len(), 1, "{told}");
     }
 }
 
