@@ -250,6 +250,7 @@ async fn scripts_that_the_server_has_forgotten_are_loaded_again() {
 async fn a_server_that_stands_still_costs_one_deadline_and_then_nothing_until_it_goes_on() {
     let server = RedisServer::start();
     let store = hasty(&server);
+    eventually("it is connected", || async { store.ping().await.is_ok() }).await;
     assert!(is_started(&admit(&store, "alice", "a").await));
     server.pause();
     let waited = Stopwatch::start();
@@ -281,7 +282,7 @@ async fn a_server_that_stands_still_costs_one_deadline_and_then_nothing_until_it
 async fn a_server_that_stood_still_for_long_is_found_again() {
     let server = RedisServer::start();
     let store = hasty(&server);
-    assert_eq!(store.ping().await, Ok(()));
+    eventually("it is connected", || async { store.ping().await.is_ok() }).await;
     server.pause();
     assert!(store.ping().await.is_err());
     tokio::time::sleep(Duration::from_secs(5)).await;
@@ -335,10 +336,10 @@ async fn a_store_opens_without_its_server_and_finds_it_when_it_comes() {
         "opening took {:?}",
         waited.elapsed()
     );
-    assert!(matches!(
-        store.ping().await,
-        Err(StoreError::Disconnected(_))
-    ));
+    eventually("it is known to be away", || async {
+        matches!(store.ping().await, Err(StoreError::Disconnected(_)))
+    })
+    .await;
     server.restart();
     eventually("it comes", || async { store.ping().await.is_ok() }).await;
     assert!(is_started(&admit(&store, "alice", "a").await));
