@@ -250,6 +250,7 @@ async fn scripts_that_the_server_has_forgotten_are_loaded_again() {
 async fn a_server_that_stands_still_costs_one_deadline_and_then_nothing_until_it_goes_on() {
     let server = RedisServer::start();
     let store = hasty(&server);
+    eventually("it is connected", || async { store.ping().await.is_ok() }).await;
     assert!(is_started(&admit(&store, "alice", "a").await));
     server.pause();
     let waited = Stopwatch::start();
@@ -281,7 +282,7 @@ async fn a_server_that_stands_still_costs_one_deadline_and_then_nothing_until_it
 async fn a_server_that_stood_still_for_long_is_found_again() {
     let server = RedisServer::start();
     let store = hasty(&server);
-    assert_eq!(store.ping().await, Ok(()));
+    eventually("it is connected", || async { store.ping().await.is_ok() }).await;
     server.pause();
     assert!(store.ping().await.is_err());
     tokio::time::sleep(Duration::from_secs(5)).await;
@@ -335,10 +336,10 @@ async fn a_store_opens_without_its_server_and_finds_it_when_it_comes() {
         "opening took {:?}",
         waited.elapsed()
     );
-    assert!(matches!(
-        store.ping().await,
-        Err(StoreError::Disconnected(_))
-    ));
+    eventually("it is known to be away", || async {
+        matches!(store.ping().await, Err(StoreError::Disconnected(_)))
+    })
+    .await;
     server.restart();
     eventually("it comes", || async { store.ping().await.is_ok() }).await;
     assert!(is_started(&admit(&store, "alice", "a").await));
@@ -619,10 +620,8 @@ fn heavy(id: &str) -> Start {
     }
 }
 
-#[tokio::test]
-async fn a_full_server_refuses_starts_and_still_lets_renew_and_release() {
-    let server = RedisServer::start_with(&["--maxmemory", "4mb"]);
-    let store = server.store();
+/// Lets in as many users with a heavy session `a` as there is room for, and then takes away more room than that.
+async fn fill(server: &RedisServer, store: &RedisStore) -> Vec<String> {
     let mut names = Vec::new();
     let refusal = loop {
         let name = format!("user {}", names.len());
@@ -637,7 +636,23 @@ async fn a_full_server_refuses_starts_and_still_lets_renew_and_release() {
     };
     assert!(matches!(refusal, StoreError::Full(_)), "{refusal:?}");
     server.run::<String>(&["CONFIG", "SET", "maxmemory", "1mb"]);
+    names
+}
 
+/// How many bytes the server says it uses.
+fn used_memory(server: &RedisServer) -> i64 {
+    let info: String = server.run(&["INFO", "memory"]);
+    let used = info
+        .lines()
+        .find_map(|line| line.strip_prefix("used_memory:"));
+    used.unwrap().parse().unwrap()
+}
+
+#[tokio::test]
+async fn a_full_server_refuses_starts_and_still_lets_renew_and_release() {
+    let server = RedisServer::start_with(&["--maxmemory", "4mb"]);
+    let store = server.store();
+    let names = fill(&server, &store).await;
     for (number, name) in names.iter().take(90).enumerate() {
         let user = user(name);
         let before = store.list(&user).await.unwrap().sessions;
@@ -673,9 +688,79 @@ async fn a_full_server_refuses_starts_and_still_lets_renew_and_release() {
             "{ended:?}"
         );
         let seen = store.renew(&user, &sighting(&playback("seen")), 3).await;
-        assert!(matches!(seen, Ok(Renewal::PutBack { .. })), "{seen:?}");
+        assert!(matches!(seen, Err(StoreError::Full(_))), "{seen:?}");
         let left: i64 = server.run(&["PTTL", &format!("streamgate:{{{name}}}")]);
         assert!(left > 0, "a key without an end");
+    }
+}
+
+#[tokio::test]
+async fn a_full_server_grows_by_nothing_that_it_is_told() {
+    const STRANGERS: usize = 2000;
+    let server = RedisServer::start_with(&["--maxmemory", "4mb"]);
+    let store = server.store();
+    let names = fill(&server, &store).await;
+    let (keys, used) = (server.run::<usize>(&["DBSIZE"]), used_memory(&server));
+    for number in 0..STRANGERS {
+        let ending = [Ending::Stream, Ending::Operator, Ending::Vouched][number % 3];
+        let strange = playback(&format!("a stranger, number {number}"));
+        // Some are strangers to a user who is there, the others' users are strangers too.
+        for name in [&names[number % names.len()], &format!("nobody {number}")] {
+            let released = store.release(&user(name), &strange, ending).await;
+            assert_eq!(released, Ok(Released::NotLive));
+            let seen = store.renew(&user(name), &sighting(&strange), 3).await;
+            assert!(matches!(seen, Err(StoreError::Full(_))), "{seen:?}");
+        }
+    }
+    assert_eq!(server.run::<usize>(&["DBSIZE"]), keys);
+    let grown = used_memory(&server) - used;
+    assert!(grown < 100_000, "grown by {grown} bytes");
+
+    for name in &names {
+        let renewal = store.renew(&user(name), &sighting(&playback("a")), 3).await;
+        assert!(matches!(renewal, Ok(Renewal::Renewed { .. })));
+        let released = store
+            .release(&user(name), &playback("a"), Ending::Stream)
+            .await;
+        assert!(matches!(released, Ok(Released::Freed(_))), "{released:?}");
+        assert_eq!(active(&store, name).await, 0);
+    }
+    assert_eq!(server.run::<usize>(&["DBSIZE"]), keys);
+    let grown = used_memory(&server) - used;
+    assert!(grown < 0, "grown by {grown} bytes");
+}
+
+#[tokio::test]
+async fn a_full_server_takes_over_what_is_newly_known_as_far_as_it_takes_no_more_room() {
+    let server = RedisServer::start_with(&["--maxmemory", "4mb"]);
+    let store = server.store();
+    let names = fill(&server, &store).await;
+    let (alice, old) = (user(&names[0]), heavy("a"));
+    let known = |content: &str| Start {
+        facts: Facts {
+            content: ContentId::parse(content).ok(),
+            ..old.facts.clone()
+        },
+        ..old.clone()
+    };
+    let (longer, shorter) = (known(&"x".repeat(201)), known("x"));
+    for (asked, kept) in [(&longer, &old), (&shorter, &shorter), (&old, &shorter)] {
+        let before = store.list(&alice).await.unwrap().sessions[0].expires_at;
+        tokio::time::sleep(Duration::from_millis(2)).await;
+        let again = store.admit(&alice, asked, 3, &WhenFull::Refuse).await;
+        assert!(
+            matches!(
+                again,
+                Ok(Admission::Admitted(Admitted {
+                    entry: Entry::Renewed,
+                    ..
+                }))
+            ),
+            "{again:?}"
+        );
+        let session = &store.list(&alice).await.unwrap().sessions[0];
+        assert_eq!(session.facts, kept.facts);
+        assert!(session.expires_at > before);
     }
 }
 

@@ -101,7 +101,7 @@ pub enum Renewal {
 pub enum Released {
     /// It held a slot, which is free now.
     Freed(Session),
-    /// It held none; where its kind wants it, the end is now remembered.
+    /// It held none; where its kind wants it, the end is now remembered, if the store has room.
     NotLive,
     /// That it has ended was known, with its cause.
     AlreadyEnded(EndCause),

@@ -1,8 +1,9 @@
 //! A real Redis of the tests' own: on a free port, without persistence, ended when it is dropped.
 
 use std::net::TcpListener;
+use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
-use std::sync::Mutex;
+use std::sync::{Mutex, OnceLock};
 use std::time::Duration;
 
 use redis::FromRedisValue;
@@ -14,6 +15,21 @@ use super::streams::terms;
 
 /// How long a server may take to answer its first PING.
 const START: Duration = Duration::from_secs(10);
+
+/// The `redis-server` that tests run on: `STREAMGATE_TEST_REDIS_SERVER`, else the demo's.
+fn redis_binary() -> PathBuf {
+    static BINARY: OnceLock<PathBuf> = OnceLock::new();
+    let find = || match std::env::var_os("STREAMGATE_TEST_REDIS_SERVER") {
+        Some(path) => path.into(),
+        None => {
+            let script = concat!(env!("CARGO_MANIFEST_DIR"), "/deploy/demo/get-redis.sh");
+            let printed = Command::new(script).output().unwrap();
+            assert!(printed.status.success(), "{printed:?}");
+            String::from_utf8(printed.stdout).unwrap().trim().into()
+        }
+    };
+    BINARY.get_or_init(find).clone()
+}
 
 /// A running (or stopped, or paused) `redis-server`.
 pub(crate) struct RedisServer {
@@ -72,8 +88,7 @@ impl RedisServer {
 
     /// Starts the process.
     fn spawn(&self) -> Child {
-        let binary = std::env::var_os("STREAMGATE_TEST_REDIS_SERVER")
-            .unwrap_or_else(|| "redis-server".into());
+        let binary = redis_binary();
         Command::new(&binary)
             .args(["--port", &self.port.to_string(), "--bind", "127.0.0.1"])
             .args(["--save", "", "--appendonly", "no", "--dir"])

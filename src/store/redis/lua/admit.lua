@@ -43,6 +43,7 @@ elseif seat then
     end
     local merged, door = table.concat(tags), flags % 4 == 0 and news % 4 or flags % 4
     local length = 21 + #key + #merged
+    plain = roster
     roster = sub(roster, 1, seat - 1) .. pack('>I2I6I6', length, expires, 0) .. key
       .. sub(roster, tail, tail + 5) .. string.char(door) .. merged .. sub(roster, seat + bytes)
     changed = true

@@ -1,7 +1,12 @@
 -- What every script that changes a roster ends with: at most one write that counts, and the answer.
 --
 -- A full Redis refuses what may take memory until a script has written something. So where refusing is not for it to decide, something
--- that takes none is written first: it must always be possible to renew and to release.
+-- that takes none is written first: it must always be possible to renew and to release. But that is done only where the key exists and
+-- does not become longer, so that a full Redis never grows. What would take more room is
+--   a start or a session that is put back: refused, with Redis's own error
+--   a renewal that brings news: a mere renewal, which takes over none
+--   a release of what holds no slot: answered as ever, but the end is not remembered. A release that frees a slot is never among these:
+--   a tombstone is shorter than the session it is of
 
 if patch then
   if not changed and expires <= kept then
@@ -58,6 +63,15 @@ local written = redis.pcall('SET', KEYS[1], value, 'PX', KEEP_TEXT)
 if written.err then
   if grows or not string.find(written.err, 'OOM command not allowed', 1, true) then
     return written
+  end
+  local old = call('GET', KEYS[1])
+  if not old or #value > #old then
+    if burials then
+      return answer
+    elseif not plain then
+      return written
+    end
+    value = sub(value, 1, 16) .. sub(plain, 17, seat + 1) .. patch .. sub(plain, seat + 14)
   end
   call('DEL', KEYS[1])
   call('SET', KEYS[1], value, 'PX', KEEP_TEXT)

@@ -103,6 +103,7 @@ end
 -- What the operation leaves for close.lua.
 local answer -- what the script returns
 local patch -- if only the session at `seat` is renewed: its times, packed
+local plain -- if news of that session is taken over too: the roster without
 local front, middle = nil, '' -- what the roster is to hold instead of what it holds, in two parts; nil if it is to stay as it is
 local burials -- keys and causes in turn: the ends that are to be remembered, of which there are no tombstones yet
-local grows = false -- whether a full Redis may refuse to write this
+local grows = false -- whether this is a start, which a full Redis may refuse even where it takes no more room

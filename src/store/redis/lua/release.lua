@@ -5,7 +5,7 @@
 --          3 an operator, 4 the call that started it), u32 that call's ticket
 --
 -- Returns  'G' record: it held a slot, which is free now
---          'A' it held none
+--          'A' it held none; that it has ended is now remembered where its kind wants it, if there is room
 --          'E' cause: that it has ended was known
 --          'N' it can't be stopped from here
 --          'K' it is not that call's untouched start, and goes on

@@ -5,7 +5,7 @@
 --          knows), u16 bytes of what follows, and flags and facts as in a record, for when it has to be put back
 --
 -- Returns  an integer, until when it counts: it was known, and is renewed
---          'P' u48 expires: it was unknown, and is put back
+--          'P' u48 expires: it was unknown, and is put back (a full Redis refuses this with an error, unless it takes no more room)
 --          'E' cause: it has ended
 --          'C' it was unknown, and too many count already
 
