@@ -129,3 +129,20 @@ fn a_variable_of_ours_that_is_no_text_is_named() {
         "streamgate: STREAMGATE_STORE__REDIS__URLS: got bytes that are not UTF-8; allowed: text\n"
     );
 }
+
+#[test]
+fn check_config_never_prints_a_password() {
+    for text in [
+        "store: {redis: {urls: redis://app:hunter2}}",
+        "store: {redis: {urls: [redis://:hunter2, secret@cache:6379]}}",
+        "store: {redis://app:hunter2: 1}",
+        "store: {redis: {urls: 'redis://:hunter2@cache}}",
+    ] {
+        let (outcome, out, errors) = check(text, &[]);
+        assert_eq!(outcome, Outcome::Usage, "{text}");
+        assert!(!format!("{out}{errors}").contains("hunter2"), "{errors}");
+    }
+    let (outcome, out, errors) = check("store: {redis: {urls: 'redis://app:hunter2@cache'}}", &[]);
+    assert_eq!(outcome, Outcome::Ok);
+    assert!(out.contains("***@cache") && !format!("{out}{errors}").contains("hunter2"));
+}

@@ -33,7 +33,8 @@ pub(super) fn overlay(
     for (name, text) in ours {
         let written = Written {
             value: Value::Text(text),
-            origin: Origin::Variable(name.clone()),
+            origin: Origin::Variable(shown(&name)),
+            is_part_of_secret: false,
         };
         set(raw, &name, written, report);
     }
@@ -51,6 +52,23 @@ fn set(raw: &mut Raw, name: &str, written: Written, report: &mut Report) {
         set_entry(raw, map, entry, written);
     } else if let Some(problem) = unknown(raw, name) {
         report.add(problem);
+    }
+}
+
+/// The variable as an error names it. A user's name may be a mail address; an address with a scheme or a password in it is
+/// a value in the wrong place.
+fn shown(name: &str) -> String {
+    let sign = name
+        .find("://")
+        .or_else(|| name.find(':').filter(|_| name.contains('@')));
+    match sign {
+        // What comes before the last `__` is the key.
+        Some(sign) => {
+            let before = name.get(..sign).unwrap_or_default();
+            let key = before.rsplit_once("__").map_or(PREFIX, |(key, _)| key);
+            format!("{key}…")
+        }
+        None => name.to_owned(),
     }
 }
 
@@ -87,6 +105,7 @@ fn set_entry(raw: &mut Raw, map: &str, entry: &str, written: Written) {
     *place = Some(Written {
         value: Value::Map(entries),
         origin,
+        is_part_of_secret: false,
     });
 }
 
@@ -131,7 +150,7 @@ fn unknown(raw: &mut Raw, name: &str) -> Option<Problem> {
         None => return None,
     };
     Some(Problem {
-        origin: Origin::Variable(name.to_owned()),
+        origin: Origin::Variable(shown(name)),
         key: String::new(),
         message,
     })

@@ -4,7 +4,7 @@ use serde::Deserialize;
 
 use super::error::Report;
 use super::raw::Slot;
-use super::source::Source;
+use super::source::{Source, SourceError};
 use super::written::{Written, Wrong};
 
 /// `identity`, as written.
@@ -101,9 +101,13 @@ fn source(item: &Written, rule: Rule) -> Result<Source, Wrong> {
     let text = item
         .scalar()
         .ok_or_else(|| item.wrong("a source, such as header:x-user-id"))?;
-    let source = text
-        .parse()
-        .map_err(|error| item.refuse(format_args!("{error}")))?;
+    let source = text.parse().map_err(|error: SourceError| {
+        if item.may_hold_a_secret() {
+            item.wrong("a source, such as header:x-user-id")
+        } else {
+            item.refuse(error)
+        }
+    })?;
     if source == Source::Request && rule != Rule::NeededOrRequest {
         return Err(item.wrong("header:NAME, query:NAME, cmcd:KEY, jwt:CLAIM or context:KEY; request is only for identity.session"));
     }

@@ -85,11 +85,15 @@ fn numbers<Name: Eq + Hash>(
     })?;
     let mut numbers = HashMap::with_capacity(entries.len());
     for (name, limit) in entries {
-        // A name with a control character in it must not reach a terminal as it is.
-        let shown = name.escape_debug().to_string();
+        // A name with a control character in it must not reach a terminal as it is. A user's name may be a mail address.
+        let shown = if name.contains("://") || name.contains(':') && name.contains('@') {
+            "…".to_owned()
+        } else {
+            name.escape_debug().to_string()
+        };
         let id = parse(&name).map_err(|error| {
             limit
-                .refuse(format_args!("got the name {name:?}, which {error}"))
+                .refuse(format_args!("got the name \"{shown}\", which {error}"))
                 .below(&shown)
         })?;
         let number = limit.number(LIMIT).map_err(|wrong| wrong.below(&shown))?;

@@ -14,7 +14,7 @@ use super::identity::RawIdentity;
 use super::leases::RawLeases;
 use super::limits::RawLimits;
 use super::listen::{RawGrpc, RawHttp};
-use super::redact::redact;
+use super::redact::may_hold_a_secret;
 use super::refusal::RawRefusal;
 use super::shutdown::RawShutdown;
 use super::store::RawStore;
@@ -77,15 +77,15 @@ impl Raw {
             strict_booleans: true,
             non_finite_float_policy: serde_saphyr::NonFiniteFloatPolicy::AsString,
         };
-        let mut path = String::new();
+        let mut path = Vec::new();
         serde_saphyr::with_deserializer_from_str_with_options(text, options, |yaml| {
             serde_path_to_error::deserialize::<_, Option<Self>>(yaml).map_err(|error| {
-                path = key_of(error.path());
+                path = names_of(error.path());
                 error.into_inner()
             })
         })
         .map(Option::unwrap_or_default)
-        .map_err(|error| problem(&error, path))
+        .map_err(|error| problem(&error, path, text))
     }
 
     /// Every key there is, with the place for its value.
@@ -105,58 +105,115 @@ impl Raw {
     }
 }
 
-/// The key that an error is about, without what the reading of lines and keys adds to its path.
-fn key_of(path: &serde_path_to_error::Path) -> String {
+/// The names in the path of an error, without what the reading of lines and keys adds to it.
+fn names_of(path: &serde_path_to_error::Path) -> Vec<String> {
     let names = path.iter().filter_map(|segment| match segment {
-        serde_path_to_error::Segment::Map { key } if key != "value" => Some(key.as_str()),
+        serde_path_to_error::Segment::Map { key } if key != "value" => Some(key.clone()),
         _ => None,
     });
-    redact(&names.collect::<Vec<_>>().join("."))
+    names.collect()
 }
 
-/// An error of the YAML reader in our words; its own name its interfaces, which nobody who writes a file knows.
-fn problem(error: &serde_saphyr::Error, mut key: String) -> Problem {
+/// The key that an error is about as far as it can be shown, and whether that is all of it.
+fn shown_key(names: &[String], line: u64, text: &str) -> (String, bool) {
+    let mut raw = Raw::default();
+    let keys: Vec<_> = raw.slots().map(|(key, _)| key).collect();
+    let mut shown = String::new();
+    for name in names {
+        let longer = match &*shown {
+            "" => name.clone(),
+            // Whatever is below it was meant as a part of an address.
+            "store.redis.urls" => return (shown, false),
+            _ => format!("{shown}.{name}"),
+        };
+        let is_known = keys.iter().any(|key| {
+            let rest = key.strip_prefix(&longer);
+            rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
+        });
+        if !is_known && !is_surely_a_key(name, line, text) {
+            return (shown, false);
+        }
+        shown = longer;
+    }
+    (shown, true)
+}
+
+/// Whether a name that we don't know was meant as a key. In `{urls: redis://:hunter2,a@cache}` the comma makes a key of the
+/// half of a password. That needs braces: where a name begins its line, it is no such half.
+fn is_surely_a_key(name: &str, line: u64, text: &str) -> bool {
+    if may_hold_a_secret(name) {
+        return false;
+    }
+    if !may_hold_a_secret(text) {
+        return true;
+    }
+    let before = usize::try_from(line.saturating_sub(2)).unwrap_or(usize::MAX);
+    let mut lines = text.lines().skip(before);
+    let above = if line > 1 { lines.next() } else { None };
+    let quotes = ['"', '\''];
+    let begins_its_line = lines.next().is_some_and(|line| {
+        let rest = line.trim_start().trim_start_matches(quotes);
+        let rest = rest
+            .strip_prefix(name)
+            .map(|rest| rest.trim_start_matches(quotes));
+        rest.is_some_and(|rest| rest.trim_start().starts_with(':'))
+    });
+    let is_inside_braces = above.is_some_and(|above| above.trim_end().ends_with([',', '{', '[']));
+    begins_its_line && !is_inside_braces
+}
+
+/// An error of the YAML reader in our words; its own name its interfaces, which nobody who writes a file knows, and repeat
+/// what is written, which may be a secret.
+fn problem(error: &serde_saphyr::Error, mut names: Vec<String>, text: &str) -> Problem {
     use serde_saphyr::Error;
+    let line = error.location().map_or(0, |location| location.line());
+    let error = match error {
+        Error::AliasError { error, .. } => error,
+        error => error,
+    };
+    if let Error::DuplicateMappingKey { key, .. } = error {
+        names.push(key.clone().unwrap_or_else(|| "?".to_owned()));
+    }
+    let (key, is_whole) = shown_key(&names, line, text);
     let message = match error {
         Error::SerdeUnknownField { expected, .. } => {
-            format!("unknown key; allowed here: {}", expected.join(", "))
+            let unknown = if is_whole {
+                "unknown key"
+            } else {
+                "unknown key, which is not shown here"
+            };
+            format!("{unknown}; allowed here: {}", expected.join(", "))
         }
         Error::SerdeInvalidType {
             unexpected,
             expected,
             ..
-        } => format!("got {unexpected}; allowed: {expected}"),
-        Error::DuplicateMappingKey { key: twice, .. } => {
-            let twice = twice.as_deref().unwrap_or("?");
-            key = if key.is_empty() {
-                twice.to_owned()
-            } else {
-                format!("{key}.{twice}")
-            };
-            "written twice; allowed: once".to_owned()
+        } => format!("got {}; allowed: {expected}", without_value(unexpected)),
+        Error::DuplicateMappingKey { .. } if is_whole => "written twice; allowed: once".to_owned(),
+        Error::DuplicateMappingKey { .. } => {
+            "a key, which is not shown here, is written twice; allowed: once".to_owned()
         }
         Error::MultipleDocuments { .. } => "got a second YAML document; allowed: one".to_owned(),
+        Error::QuotingRequired { .. } => "not valid YAML: a text that needs quotes".to_owned(),
         other => {
             let text = other.render_with_formatter(&serde_saphyr::UserMessageFormatter);
             // The line is already in front.
-            format!(
-                "not valid YAML: {}",
-                text.rsplit_once(" at line ")
-                    .map_or(&*text, |(text, _)| text)
-            )
+            let text = text
+                .rsplit_once(" at line ")
+                .map_or(&*text, |(text, _)| text);
+            format!("not valid YAML: {}", without_value(text))
         }
-    };
-    let line = error.location().map_or(0, |location| location.line());
-    let message = if message.contains("://") {
-        redact(&message)
-    } else {
-        message
     };
     Problem {
         origin: Origin::Line(line),
-        key: redact(&key),
+        key,
         message,
     }
+}
+
+/// The reader's words up to where they repeat what is written.
+fn without_value(text: &str) -> &str {
+    text.split(['`', '"']).next().unwrap_or_default().trim_end()
 }
 
 // === Sections and leaves, as serde reads them ===
@@ -194,6 +251,7 @@ impl<'de> Deserialize<'de> for Written {
         Ok(Self {
             value: spanned.value,
             origin: Origin::Line(spanned.referenced.line()),
+            is_part_of_secret: false,
         })
     }
 }

@@ -1,8 +1,20 @@
 //! Secrets kept out of all that people see: the user and password of a URL, and what follows its `?`.
 //!
-//! It works on any text, well formed or not, because a mistyped URL ends up in an error message with its password in it.
+//! A well-formed URL is shown without them. Of a malformed one nothing is: a mistyped URL ends up in an error message, and
+//! nobody can say where in it the password is.
 
-/// The text without what may be a secret in it.
+/// What an error says in the place of a value that may hold a secret.
+pub(super) const NOT_SHOWN: &str = "a value that is not shown here";
+
+/// Whether a text that was understood as nothing may hold a secret. Then no part of it can be trusted: not even which
+/// of its characters end the password.
+pub(super) fn may_hold_a_secret(text: &str) -> bool {
+    ["://", "@", "redis:", "rediss:"]
+        .iter()
+        .any(|sign| text.contains(sign))
+}
+
+/// The address, known to be well formed, without what may be a secret in it.
 pub(super) fn redact(text: &str) -> String {
     let (scheme, rest) = match text.split_once("://") {
         Some((scheme, rest)) => (Some(scheme), rest),
@@ -26,7 +38,17 @@ pub(super) fn redact(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::redact;
+    use super::{may_hold_a_secret, redact};
+
+    #[test]
+    fn what_is_like_an_address_is_taken_for_a_secret() {
+        for text in ["redis://a", "x://", "a@b", "redis:app:hunter2", "rediss:a"] {
+            assert!(may_hold_a_secret(text), "{text}");
+        }
+        for text in ["", "memory", "127.0.0.1:50051", "header:x-user-id", "50"] {
+            assert!(!may_hold_a_secret(text), "{text}");
+        }
+    }
 
     #[test]
     fn what_may_be_a_secret_is_hidden_and_the_rest_is_not() {

@@ -169,17 +169,17 @@ impl RawRedis {
 }
 
 fn urls(written: &Written) -> Result<Vec<RedisUrl>, Wrong> {
-    // A comma without a scheme behind it belongs to a password. Cut there, half of it would show in an error.
+    // A comma without a scheme behind it belongs to a password.
     let items = match written.scalar() {
         Some(text) if text.matches("://").count() < 2 => vec![written.part(text)],
         _ => written.items().unwrap_or_default(),
     };
     let [item] = items.as_slice() else {
-        return Err(written.wrong(format_args!("one URL, as {NotARedisUrl}")));
+        return Err(written.wrong_secret(format_args!("one URL, as {NotARedisUrl}")));
     };
     let url = item.scalar().unwrap_or_default().parse();
     url.map(|url| vec![url])
-        .map_err(|error: NotARedisUrl| item.wrong(format_args!("one URL, as {error}")))
+        .map_err(|error: NotARedisUrl| item.wrong_secret(format_args!("one URL, as {error}")))
 }
 
 fn key_prefix(written: &Written) -> Result<String, Wrong> {

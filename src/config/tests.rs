@@ -199,10 +199,14 @@ fn a_variable_beats_the_file() {
 fn every_key_has_a_variable() {
     for (key, _) in Raw::default().slots() {
         let name = format!("STREAMGATE_{}", key.replace('.', "__").to_uppercase());
+        let shown = match key {
+            "store.redis.urls" => "got a value that is not shown here",
+            _ => "\"\u{1f600}\\u{7}\"",
+        };
         // No key takes this, so a variable that has no effect would show.
         let said = complaint(load_variables(&[(&name, "\u{1f600}\u{7}")]));
         assert!(
-            said.starts_with(&format!("{name}: {key}: ")) && said.contains("\"\u{1f600}\\u{7}\""),
+            said.starts_with(&format!("{name}: {key}: ")) && said.contains(shown),
             "{said}"
         );
         assert!(said.contains("; allowed: "), "{said}");
@@ -264,7 +268,7 @@ fn a_bad_file_is_named_with_line_key_value_and_what_is_allowed() {
         ),
         (
             "section_is_a_text.yaml",
-            "section_is_a_text.yaml:2: store: got string \"redis://***@cache:6379\"; allowed: a section, with keys of its own below it",
+            "section_is_a_text.yaml:2: store: got string; allowed: a section, with keys of its own below it",
         ),
         (
             "section_is_a_list.yaml",
@@ -368,15 +372,15 @@ const BAD_VALUES: &[(&str, &str)] = &[
     ),
     (
         "store: {redis: {urls: []}}",
-        "store.redis.urls: got []; allowed: one URL, as redis://[user:password@]host[:port][/database], or rediss:// for TLS",
+        "store.redis.urls: got a value that is not shown here; allowed: one URL, as redis://[user:password@]host[:port][/database], or rediss:// for TLS",
     ),
     (
         "store: {redis: {urls: [redis://a, redis://b]}}",
-        "store.redis.urls: got [\"redis://a\", \"redis://b\"]; allowed: one URL",
+        "store.redis.urls: got a value that is not shown here; allowed: one URL",
     ),
     (
         "store: {redis: {urls: 'cache:6379'}}",
-        "store.redis.urls: got \"cache:6379\"; allowed: one URL",
+        "store.redis.urls: got a value that is not shown here; allowed: one URL",
     ),
     (
         "store: {redis: {key_prefix: 'a{b}'}}",
@@ -464,7 +468,7 @@ const BAD_VALUES: &[(&str, &str)] = &[
     ),
     (
         "telemetry: {otlp_endpoint: 'http://a:4317'}",
-        "telemetry.otlp_endpoint: \"http://a:4317\" is not available in this version; allowed: null",
+        "telemetry.otlp_endpoint: a value that is not shown here is not available in this version; allowed: null",
     ),
     (
         "shutdown: {deadline: 2s}",
@@ -615,13 +619,144 @@ fn a_password_never_shows() {
     ] {
         let error = load_variables(&[("STREAMGATE_STORE__REDIS__URLS", url)]).unwrap_err();
         assert!(!format!("{error} {error:?}").contains("hunter2"), "{error}");
-        assert!(error.to_string().contains("***"), "{error}");
+        assert!(error.to_string().contains("not shown here"), "{error}");
         // The same in the wrong place, and as a list in a file.
         let error = load_variables(&[("STREAMGATE_STORE__BACKEND", url)]).unwrap_err();
         assert!(!format!("{error} {error:?}").contains("hunter2"), "{error}");
         let error = load_text(&format!("store: {{redis: {{urls: ['{url}']}}}}")).unwrap_err();
         assert!(!format!("{error} {error:?}").contains("hunter2"), "{error}");
     }
+}
+
+/// Files that are wrong around a password.
+const WRONG_AROUND_A_PASSWORD: &[&str] = &[
+    "store: {redis: {urls: redis://app:hunter2}}",
+    "store: {redis: {urls: 'app:hunter2'}}",
+    "store: {redis: {urls: 'redis:/app:hunter2'}}",
+    "store: {redis: {urls: [redis://:hunter2, secret@cache:6379]}}",
+    "store: {redis: {urls: [redis://:a, hunter2, b@cache:6379]}}",
+    "store: {redis: {urls: [[hunter2]]}}",
+    "store: {redis: {urls: {hunter2: 1}}}",
+    "store: {redis: {urls: {hunter2: 1, hunter2: 2}}}",
+    "store: {redis: {urls: {a: {hunter2: 1, hunter2: 2}}}}",
+    "store: {redis: {urls: redis://:hunter2, secret@cache:6379}}",
+    "store: {redis: {urls: redis://:a, hunter2@cache:6379}}",
+    "store: {redis: {urls: redis://:a, hunter2, b@cache:6379}}",
+    "store: {redis: {urls: redis://:a, hunter2, hunter2, b@cache:6379}}",
+    "store: {redis: {urls: redis://:a,\n  hunter2,\n  b@cache:6379}}",
+    "store: {redis: {urls: redis://:a,\n  hunter2: b@cache:6379}}",
+    "store: {redis: {urls: redis://:a, urls: redis://:hunter2@cache}}",
+    "store:\n  redis:\n    urls: redis://:a\n    urls: redis://:hunter2@cache",
+    "store:\n  redis:\n    urls: redis://:a: hunter2@cache",
+    "store:\n  redis:\n    urls: redis://:a\n      hunter2: b@cache",
+    "store:\n  redis:\n    urls: redis://:a,\n      hunter2@cache",
+    "store:\n  redis:\n    urls: redis://:a #hunter2@cache",
+    "store:\n  redis:\n    urls: [redis://:hunter2@cache",
+    "store:\n  redis:\n    urls: 'redis://:hunter2@cache",
+    "store:\n  redis:\n    urls: \"redis://:\\hunter2@cache\"",
+    "store:\n  redis:\n    urls: \"redis://:a\"hunter2@cache\"",
+    "store:\n  redis:\n    urls: \"redis://:a\" hunter2: \"b@cache\"",
+    "store:\n  redis:\n    urls: @hunter2",
+    "store:\n  redis:\n    urls: %hunter2",
+    "store:\n  redis:\n    urls: *hunter2",
+    "store:\n  redis:\n    urls: &hunter2 &hunter2 x",
+    "store:\n  redis:\n    urls: !hunter2 x",
+    "store:\n  redis:\n    urls: !hunter2!x redis://a",
+    "store:\n  redis:\n    urls: !!int hunter2",
+    "store:\n  redis:\n    urls: !!float redis://:hunter2@cache",
+    "store:\n  redis:\n    urls: !!binary hunter2",
+    "store:\n  redis:\n    urls: ${hunter2}",
+    "store:\n  redis:\n    urls: |\n      redis://app:hunter2\n",
+    "store:\n  redis:\n\turls: redis://:hunter2@cache",
+    "store:\n  redis:\n    urls:redis://:hunter2@cache",
+    "store:\n  redis:\n    - redis://app:hunter2",
+    "store:\n  redis: redis://app:hunter2",
+    "store:\n  redis: hunter2",
+    "store: hunter2",
+    "redis://app:hunter2",
+    "redis://app:hunter2: 1",
+    "- redis://app:hunter2",
+    "a: &a redis://app:hunter2\nstore: *a",
+    "store: &a redis://app:hunter2\nhttp: *a",
+    "store: {redis://app:hunter2: 1}",
+    "store: {redis://app:hunter2: 1, redis://app:hunter2: 2}",
+    "store: {? [hunter2] : 1}",
+    "store: {'hunter2@cache': 1}",
+    "store: {backend: redis://app:hunter2}",
+    "store: {backend: [redis://a, hunter2, b@cache]}",
+    "store: {backend: {redis://app:hunter2: 1}}",
+    "store: {backend: {redis://app:hunter2: 1, redis://app:hunter2: 2}}",
+    "store: {timeout: redis://app:hunter2}",
+    "store: {redis: {key_prefix: redis://app:hunter2}}",
+    "identity: {session: redis://app:hunter2}",
+    "identity: {session: 'header:a,hunter2,redis://@b'}",
+    "identity: {session: [hunter2, redis://b]}",
+    "limits: {users: {redis://app:hunter2: x}}",
+    "limits: {users: {redis://app:hunter2: 1, redis://app:hunter2: 2}}",
+    "limits: {plans: {'app:hunter2@cache': x}}",
+    "refusal: {show: 'redis://:a,hunter2@cache'}",
+    "telemetry: {otlp_endpoint: 'http://app:hunter2'}",
+];
+
+#[test]
+fn no_mistake_makes_a_password_show() {
+    for text in WRONG_AROUND_A_PASSWORD {
+        if let Err(error) = load_text(text) {
+            let said = format!("{error} {error:?}");
+            assert!(!said.contains("hunter2"), "{text}\n{error}");
+        }
+    }
+    for (key, _) in Raw::default().slots() {
+        for value in [
+            "redis://app:hunter2",
+            "redis://:a,hunter2,b@cache",
+            "app:hunter2@cache",
+            "redis:app:hunter2",
+            "a=1,hunter2@cache=2,c=x",
+        ] {
+            let name = format!("STREAMGATE_{}", key.replace('.', "__").to_uppercase());
+            let said =
+                load_variables(&[(&name, value)]).map_err(|error| format!("{error} {error:?}"));
+            if let Err(said) = said {
+                let is_name =
+                    value.starts_with("a=1") && ["limits.users", "limits.plans"].contains(&key);
+                assert!(
+                    is_name || !said.contains("hunter2"),
+                    "{name}={value}\n{said}"
+                );
+            }
+        }
+    }
+    for name in [
+        "STREAMGATE_STORE__redis://app:hunter2",
+        "STREAMGATE_STORE__REDIS__URLS__app:hunter2@cache",
+        "STREAMGATE_redis://app:hunter2__X",
+        "STREAMGATE_LIMITS__USERS__redis://app:hunter2",
+    ] {
+        let error = load_variables(&[(name, "x")]).unwrap_err();
+        assert!(!format!("{error} {error:?}").contains("hunter2"), "{error}");
+    }
+}
+
+#[test]
+fn an_unknown_key_that_may_be_a_secret_is_not_shown() {
+    let allowed = "allowed here: backend, outage, timeout, redis";
+    for text in [
+        "store: {redis://app:hunter2: 1}",
+        "store: {'app:hunter2@cache': 1}",
+    ] {
+        assert_eq!(
+            complaint(load_text(text)),
+            format!("streamgate.yaml:1: store: unknown key, which is not shown here; {allowed}")
+        );
+    }
+    // A password elsewhere in the file doesn't hide where the mistake is.
+    assert_eq!(
+        complaint(load_text(
+            "store:\n  redis: {urls: redis://:hunter2@cache}\n  bakend: redis"
+        )),
+        format!("streamgate.yaml:3: store.bakend: unknown key; {allowed}")
+    );
 }
 
 #[test]

@@ -7,7 +7,7 @@ use std::fmt;
 use std::time::Duration;
 
 use super::error::{Origin, Problem};
-use super::redact::redact;
+use super::redact::{NOT_SHOWN, may_hold_a_secret};
 
 /// The most of a value that an error repeats.
 const SHOWN_CHARS: usize = 120;
@@ -19,6 +19,8 @@ pub(super) struct Written {
     pub(super) value: Value,
     /// Where it was written.
     pub(super) origin: Origin,
+    /// Whether it is a part of something that may hold a secret: it may be the half of a password then.
+    pub(super) is_part_of_secret: bool,
 }
 
 /// A value of any shape.
@@ -58,7 +60,7 @@ impl Written {
     /// The items of a list; a text is a list with commas, as in the environment.
     pub(super) fn items(&self) -> Option<Vec<Self>> {
         match &self.value {
-            Value::List(items) => Some(items.clone()),
+            Value::List(items) => Some(items.iter().map(|item| self.inside(item)).collect()),
             Value::Text(text) if text.trim().is_empty() => Some(Vec::new()),
             Value::Plain(text) | Value::Text(text) => {
                 Some(text.split(',').map(|item| self.part(item)).collect())
@@ -70,7 +72,12 @@ impl Written {
     /// The entries of a map; a text is `key=value` with commas, as in the environment.
     pub(super) fn entries(&self) -> Option<Vec<(String, Self)>> {
         match &self.value {
-            Value::Map(entries) => Some(entries.clone()),
+            Value::Map(entries) => Some(
+                entries
+                    .iter()
+                    .map(|(name, written)| (name.clone(), self.inside(written)))
+                    .collect(),
+            ),
             Value::Text(text) if text.trim().is_empty() => Some(Vec::new()),
             Value::Text(text) => text.split(',').map(|entry| self.entry(entry)).collect(),
             Value::Null | Value::Plain(_) | Value::List(_) => None,
@@ -88,12 +95,31 @@ impl Written {
         Self {
             value: Value::Text(text.trim().to_owned()),
             origin: self.origin.clone(),
+            is_part_of_secret: self.may_hold_a_secret(),
         }
+    }
+
+    /// A value inside this one.
+    fn inside(&self, written: &Self) -> Self {
+        Self {
+            is_part_of_secret: self.may_hold_a_secret(),
+            ..written.clone()
+        }
+    }
+
+    /// Whether an error must not repeat it.
+    pub(super) fn may_hold_a_secret(&self) -> bool {
+        self.is_part_of_secret || self.value.may_hold_a_secret()
     }
 
     /// What an error says when something else is allowed.
     pub(super) fn wrong(&self, allowed: impl fmt::Display) -> Wrong {
         self.refuse(format_args!("got {self}; allowed: {allowed}"))
+    }
+
+    /// The same about a value that is never shown, whatever it looks like.
+    pub(super) fn wrong_secret(&self, allowed: impl fmt::Display) -> Wrong {
+        self.refuse(format_args!("got {NOT_SHOWN}; allowed: {allowed}"))
     }
 
     /// What an error says when the value is one of a later version.
@@ -152,6 +178,9 @@ impl Written {
 /// Shows the value as an error or a log may: without secrets, and not endlessly.
 impl fmt::Display for Written {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.may_hold_a_secret() {
+            return f.write_str(NOT_SHOWN);
+        }
         let shown = self.value.shown();
         match shown.char_indices().nth(SHOWN_CHARS) {
             Some((end, _)) => write!(f, "{}…", shown.get(..end).unwrap_or_default()),
@@ -163,11 +192,22 @@ impl fmt::Display for Written {
 // === impl Value ===
 
 impl Value {
+    fn may_hold_a_secret(&self) -> bool {
+        match self {
+            Self::Null => false,
+            Self::Plain(text) | Self::Text(text) => may_hold_a_secret(text),
+            Self::List(items) => items.iter().any(Written::may_hold_a_secret),
+            Self::Map(entries) => entries
+                .iter()
+                .any(|(name, written)| may_hold_a_secret(name) || written.may_hold_a_secret()),
+        }
+    }
+
     fn shown(&self) -> String {
         match self {
             Self::Null => "null".to_owned(),
-            Self::Plain(text) => redact(text),
-            Self::Text(text) => format!("{:?}", redact(text)),
+            Self::Plain(text) => text.clone(),
+            Self::Text(text) => format!("{text:?}"),
             Self::List(items) => {
                 let items: Vec<_> = items.iter().map(|item| item.value.shown()).collect();
                 format!("[{}]", items.join(", "))
@@ -175,7 +215,7 @@ impl Value {
             Self::Map(entries) => {
                 let entries: Vec<_> = entries
                     .iter()
-                    .map(|(name, written)| format!("{}: {}", redact(name), written.value.shown()))
+                    .map(|(name, written)| format!("{name}: {}", written.value.shown()))
                     .collect();
                 format!("{{{}}}", entries.join(", "))
             }

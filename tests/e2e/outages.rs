@@ -82,7 +82,7 @@ async fn a_streamgate_that_is_killed_and_restarted_forgets_no_running_stream_and
         ("limits.grace", "0s"),
         ("leases.request", "30s"),
     ];
-    let mut streamgate = Streamgate::start(&on_redis(&url, &limits)).await;
+    let mut streamgate = Streamgate::start_to_restart(&on_redis(&url, &limits)).await;
     let setup = Setup::demo(&[streamgate.grpc], origin.address);
     let gateway = setup.start().await;
     let viewers = &Viewers::of(gateway.address);

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
+use crate::support::origin::free_address;
 use crate::support::process::{Process, command};
 use crate::support::watch::until;
 
@@ -24,13 +25,21 @@ pub(crate) struct Streamgate {
 impl Streamgate {
     /// Starts it with these settings, and returns when it serves.
     pub(crate) async fn start(settings: &[Setting<'_>]) -> Self {
-        let settings = settings
-            .iter()
-            .map(|(key, value)| ((*key).to_owned(), (*value).to_owned()));
-        Self::start_on(settings.collect(), "127.0.0.1:0", "127.0.0.1:0").await
+        Self::start_on(owned(settings), "127.0.0.1:0", "127.0.0.1:0").await
     }
 
-    /// Starts it anew with the same settings on the same addresses.
+    /// The same on addresses that stay free while it is down, for a test that starts it again.
+    pub(crate) async fn start_to_restart(settings: &[Setting<'_>]) -> Self {
+        let grpc = free_address().await;
+        let mut http = free_address().await;
+        while http == grpc {
+            http = free_address().await;
+        }
+        Self::start_on(owned(settings), &grpc.to_string(), &http.to_string()).await
+    }
+
+    /// Starts it anew with the same settings on the same addresses, which [`Self::start_to_restart`] chose so that they are
+    /// free still.
     pub(crate) async fn start_again(self) -> Self {
         let (grpc, http) = (self.grpc.to_string(), self.http.to_string());
         Self::start_on(self.settings.clone(), &grpc, &http).await
@@ -139,6 +148,13 @@ impl Drop for Streamgate {
             panic!("streamgate panicked: {line}");
         }
     }
+}
+
+fn owned(settings: &[Setting<'_>]) -> Vec<(String, String)> {
+    settings
+        .iter()
+        .map(|(key, value)| ((*key).to_owned(), (*value).to_owned()))
+        .collect()
 }
 
 /// A client with no memory of other requests.
