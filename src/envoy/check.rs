@@ -210,7 +210,7 @@ impl CheckDoor {
 
     /// The same for a start that could not be decided; by kind, since an outage concerns everybody.
     fn log_outage(&self, claim: &Claim, outage: &Outage, request: &CheckRequest) {
-        let kind = outage.error.kind();
+        let kind = outage.outcome().as_str();
         if let Some(left_out) = self.mistakes.admit(&kind.to_owned(), self.clock.now()) {
             info!(
                 request.id = claim::request_id(request),

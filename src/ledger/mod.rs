@@ -21,7 +21,7 @@ use crate::config::Leases;
 use crate::policy::{PlanMatch, Policy};
 use crate::session::{
     Admission, Ending, Facts, PlanName, Refusal, Released, Renewal, SessionKey, Sighting, Start,
-    Ticket, Timestamp, UserId, WhenFull,
+    Ticket, UserId, WhenFull,
 };
 use crate::store::{Listing, Store, StoreError};
 use crate::telemetry::Metrics;
@@ -226,12 +226,6 @@ impl Ledger {
         self.pulse.health()
     }
 
-    /// How long sessions count.
-    #[must_use]
-    pub const fn leases(&self) -> &Leases {
-        &self.leases
-    }
-
     /// Asks the store for a slot.
     async fn try_start(
         &self,
@@ -316,6 +310,14 @@ impl Ledger {
     }
 }
 
+impl Outage {
+    /// What kind of failure it is, as the metrics have it.
+    #[must_use]
+    pub fn outcome(&self) -> Outcome {
+        outcome(Some(&self.error))
+    }
+}
+
 impl Patience {
     /// A caller that waits as long as it takes.
     #[must_use]
@@ -336,15 +338,5 @@ fn outcome(error: Option<&StoreError>) -> Outcome {
         Some(StoreError::Full(_)) => Outcome::Full,
         Some(StoreError::Rejected(_)) => Outcome::Rejected,
         Some(StoreError::Protocol(_)) => Outcome::Protocol,
-    }
-}
-
-/// The time at which a decision was made, where it says so.
-#[must_use]
-pub fn decided_at(admission: &Admission) -> Option<Timestamp> {
-    match admission {
-        Admission::Admitted(admitted) => Some(admitted.decided_at),
-        Admission::Refused(Refusal::Full { decided_at, .. }) => Some(*decided_at),
-        Admission::Refused(Refusal::Ended(_) | Refusal::NotStoppable) => None,
     }
 }

@@ -249,7 +249,7 @@ impl Delivery {
             Err(outage) if outage.error.is_transient() => Some((user, pending)),
             Err(outage) => {
                 debug!(user.id = %user, ?notice, %outage, "given up");
-                self.shared.metrics.releaser_dropped(DropReason::Expired);
+                self.shared.metrics.releaser_dropped(DropReason::Protocol);
                 None
             }
         }

@@ -322,7 +322,7 @@ async fn what_can_never_succeed_is_given_up_at_once() {
     bench.submit(release("a"));
     bench.finish().await;
     assert_eq!(bench.store.calls("release"), 1);
-    assert_eq!(bench.dropped("expired"), "1");
+    assert_eq!(bench.dropped("protocol"), "1");
 }
 
 #[tokio::test(start_paused = true)]

@@ -83,18 +83,6 @@ pub enum StoreError {
 }
 
 impl StoreError {
-    /// What kind of failure it is, in a word that never changes.
-    #[must_use]
-    pub const fn kind(&self) -> &'static str {
-        match self {
-            Self::Timeout(_) => "timeout",
-            Self::Disconnected(_) => "disconnected",
-            Self::Full(_) => "full",
-            Self::Rejected(_) => "rejected",
-            Self::Protocol(_) => "protocol",
-        }
-    }
-
     /// Whether the operation may have taken place all the same.
     #[must_use]
     pub const fn outcome_is_unknown(&self) -> bool {

@@ -198,6 +198,8 @@ label! {
         QueueFull => "queue_full",
         /// It has been tried until its lease had run out anyway.
         Expired => "expired",
+        /// The store can't make sense of it, or we of the store; trying again won't help.
+        Protocol => "protocol",
         /// The process ended before it could be delivered.
         Shutdown => "shutdown",
     }
