@@ -335,6 +335,7 @@ fn outcome(error: Option<&StoreError>) -> Outcome {
         None => Outcome::Ok,
         Some(StoreError::Timeout(_)) => Outcome::Timeout,
         Some(StoreError::Disconnected(_)) => Outcome::Disconnected,
+        Some(StoreError::NotAsked(_)) => Outcome::NotAsked,
         Some(StoreError::Full(_)) => Outcome::Full,
         Some(StoreError::Rejected(_)) => Outcome::Rejected,
         Some(StoreError::Protocol(_)) => Outcome::Protocol,

@@ -12,6 +12,7 @@ use std::fmt;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use futures_util::future::join_all;
 
 use crate::session::{
     Admission, Ending, Released, Renewal, Session, SessionKey, Sighting, Start, Timestamp, UserId,
@@ -38,6 +39,15 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
         limit: u32,
     ) -> Result<Renewal, StoreError>;
 
+    /// Tells of many streams that were seen running, as [`Self::renew`] does of one; the answers in the same order. No atomic step: each
+    /// is one of its own.
+    async fn renew_all(&self, seen: &[Seen]) -> Vec<Result<Renewal, StoreError>> {
+        let each = seen
+            .iter()
+            .map(|seen| self.renew(&seen.user, &seen.sighting, seen.limit));
+        join_all(each).await
+    }
+
     /// Tells that a session is over: [`crate::session::Roster::release`].
     async fn release(
         &self,
@@ -51,6 +61,17 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
 
     /// Asks for a sign of life, so that whoever starts or stands idle learns of trouble before a viewer does.
     async fn ping(&self) -> Result<(), StoreError>;
+}
+
+/// A stream that was seen running.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Seen {
+    /// Whose it is.
+    pub user: UserId,
+    /// What was seen.
+    pub sighting: Sighting,
+    /// How many streams the user may watch.
+    pub limit: u32,
 }
 
 /// One user's live sessions at one moment.
@@ -71,6 +92,9 @@ pub enum StoreError {
     /// The connection could not be had, or broke. Whether the operation took place is unknown.
     #[error("no connection: {0}")]
     Disconnected(String),
+    /// It was not asked at all: there is no connection, too many calls wait already, or it has failed so often that it is given a rest.
+    #[error("it was not asked: {0}")]
+    NotAsked(String),
     /// There is no room for one more user, or Redis has reached its `maxmemory`. Nothing was done.
     #[error("it is full: {0}")]
     Full(String),
@@ -88,7 +112,7 @@ impl StoreError {
     pub const fn outcome_is_unknown(&self) -> bool {
         match self {
             Self::Timeout(_) | Self::Disconnected(_) => true,
-            Self::Full(_) | Self::Rejected(_) | Self::Protocol(_) => false,
+            Self::NotAsked(_) | Self::Full(_) | Self::Rejected(_) | Self::Protocol(_) => false,
         }
     }
 
@@ -96,7 +120,11 @@ impl StoreError {
     #[must_use]
     pub const fn is_transient(&self) -> bool {
         match self {
-            Self::Timeout(_) | Self::Disconnected(_) | Self::Full(_) | Self::Rejected(_) => true,
+            Self::Timeout(_)
+            | Self::Disconnected(_)
+            | Self::NotAsked(_)
+            | Self::Full(_)
+            | Self::Rejected(_) => true,
             Self::Protocol(_) => false,
         }
     }

@@ -140,6 +140,8 @@ label! {
         Timeout => "timeout",
         /// There was no connection, or it broke.
         Disconnected => "disconnected",
+        /// It was not asked at all.
+        NotAsked => "not_asked",
         /// It has no room.
         Full => "full",
         /// It would not.

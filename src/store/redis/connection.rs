@@ -142,7 +142,10 @@ impl Connection {
                 self.doubts.replica.store(true, Ordering::Relaxed);
                 self.doubts.raised.notify_one();
             }
-            StoreError::Full(_) | StoreError::Rejected(_) | StoreError::Protocol(_) => {}
+            StoreError::NotAsked(_)
+            | StoreError::Full(_)
+            | StoreError::Rejected(_)
+            | StoreError::Protocol(_) => {}
         }
     }
 }
