@@ -6,7 +6,9 @@
 
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, SystemTime};
+
+use tokio::time::Instant;
 
 use crate::session::Timestamp;
 
@@ -17,7 +19,7 @@ pub trait Clock: fmt::Debug + Send + Sync + 'static {
 }
 
 /// The wall clock as it was when this was made, carried on by the monotonic one: a step of the system's clock neither ends a
-/// lease early nor makes it last.
+/// lease early nor makes it last. It goes by the runtime's clock, and stands still where a test has paused that.
 #[derive(Debug, Clone)]
 pub struct SystemClock {
     /// The wall clock at `origin`.
@@ -76,13 +78,13 @@ impl Clock for ManualClock {
 
 /// Measures how long something takes, by the runtime's clock: it stands still where a test has paused that.
 #[derive(Debug, Clone, Copy)]
-pub struct Stopwatch(tokio::time::Instant);
+pub struct Stopwatch(Instant);
 
 impl Stopwatch {
     /// Starts measuring.
     #[must_use]
     pub fn start() -> Self {
-        Self(tokio::time::Instant::now())
+        Self(Instant::now())
     }
 
     /// The time since the start.

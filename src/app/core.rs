@@ -11,7 +11,7 @@ use super::BuildError;
 use crate::clock::{Clock, SystemClock};
 use crate::config::{self, Backend, Config, RedisUrl};
 use crate::envoy::{AccessLogDoor, CheckDoor};
-use crate::ledger::Ledger;
+use crate::ledger::{Ledger, ROOM_TO_HOLD, Settings};
 use crate::releaser::{Delivery, Releaser, releaser};
 use crate::session::Terms;
 use crate::store::redis::{RedisSettings, RedisStore};
@@ -59,13 +59,26 @@ impl Core {
             },
             None => open_store(config, terms, &clock)?,
         };
-        let ledger = Arc::new(Ledger::new(
+        let settings = Settings {
+            policy: config.limits.policy.clone(),
+            leases: config.leases,
+            terms,
+            grace: config.limits.grace,
+            outage: config.store.outage,
+            // The embedded store is as near as anything that could be held.
+            room_to_hold: if opened.memory.is_some() {
+                0
+            } else {
+                ROOM_TO_HOLD
+            },
+        };
+        let ledger = Ledger::new(
             opened.store,
-            config.limits.policy.clone(),
-            config.leases,
-            config.limits.grace,
+            settings,
+            Arc::clone(&clock),
             Arc::clone(&metrics),
-        ));
+        );
+        let ledger = Arc::new(ledger);
         let (releaser, delivery) = releaser(Arc::clone(&ledger), terms, Arc::clone(&metrics));
         let core = Self {
             metrics,

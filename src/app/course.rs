@@ -25,9 +25,6 @@ const LAST_CALLS: Duration = Duration::from_secs(2);
 /// How often the embedded store is swept, the store's health looked at, and durations folded into their buckets.
 const CHORES: Duration = Duration::from_secs(5);
 
-/// How soon a store that doesn't answer is asked again.
-const CHORES_IN_TROUBLE: Duration = Duration::from_secs(1);
-
 /// What is opened at the start, and closed in order at the end.
 pub(super) struct Drain {
     /// Tells gateways whether to come.
@@ -105,14 +102,9 @@ impl Chores {
             if let Some(memory) = &self.memory {
                 memory.sweep();
             }
+            self.ledger.sweep();
             self.metrics.upkeep();
-            let in_trouble = self.ledger.store_health().trouble.is_some();
-            tokio::time::sleep(if in_trouble {
-                CHORES_IN_TROUBLE
-            } else {
-                CHORES
-            })
-            .await;
+            tokio::time::sleep(CHORES).await;
         }
     }
 }

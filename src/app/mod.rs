@@ -140,6 +140,7 @@ impl App {
         let http = HttpDoor {
             ledger: Arc::clone(&core.ledger),
             readiness: Readiness::new(readiness),
+            releaser: core.releaser.clone(),
             metrics: Arc::clone(&core.metrics),
         };
         let (grpc_listener, http_listener) = (
@@ -202,7 +203,8 @@ impl App {
             releaser: self.releaser,
             grace: self.drain.grace,
         };
-        let chores = self.chores.run();
+        let ledger = Arc::clone(&self.chores.ledger);
+        let chores = async { tokio::join!(self.chores.run(), ledger.tend()) };
         tokio::pin!(chores);
         drain.open().await;
         info!(grpc = %self.addresses.grpc, http = %self.addresses.http, "serving");
@@ -217,14 +219,14 @@ impl App {
                 return Err(RunError::Task("listener"));
             }
             () = &mut delivering => return Err(RunError::Task("releaser")),
-            () = &mut chores => return Err(RunError::Task("housekeeper")),
+            _ = &mut chores => return Err(RunError::Task("housekeeper")),
         }
         tokio::select! {
             ((), ()) = async { tokio::join!(drain.close(servers), delivering) } => {
                 info!("stopped: all is delivered");
                 return Ok(());
             }
-            () = chores => {}
+            _ = chores => {}
             () = tokio::time::sleep(self.drain.deadline) => warn!("the drain has reached its deadline"),
             () = stop.hard.cancelled() => {}
         }

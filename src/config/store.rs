@@ -36,7 +36,7 @@ struct RawRedis {
 pub struct Store {
     /// `store.backend`
     pub backend: Backend,
-    /// `store.outage`: what a check is told when the store does not answer.
+    /// `store.outage`: what decides while the store does not answer.
     pub outage: Outage,
     /// `store.timeout`: the deadline of every call.
     pub timeout: Duration,
@@ -53,11 +53,15 @@ pub enum Backend {
     Redis,
 }
 
-/// What happens to a check while the store is out.
+/// What decides about new streams while the store is out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Outage {
-    /// It is denied.
+    /// They are let in.
+    Allow,
+    /// They are denied with 503.
     Deny,
+    /// Each instance counts for itself, starting from what it knows.
+    Local,
 }
 
 /// How Redis is arranged.
@@ -86,8 +90,12 @@ pub(super) const BACKENDS: Words<Backend> = Words {
 
 /// The words of `store.outage`.
 pub(super) const OUTAGES: Words<Outage> = Words {
-    known: &[("deny", Outage::Deny)],
-    later: &["allow", "local"],
+    known: &[
+        ("allow", Outage::Allow),
+        ("deny", Outage::Deny),
+        ("local", Outage::Local),
+    ],
+    later: &[],
 };
 
 /// The words of `store.redis.topology`.
@@ -199,7 +207,7 @@ impl Default for Store {
     fn default() -> Self {
         Self {
             backend: Backend::Memory,
-            outage: Outage::Deny,
+            outage: Outage::Allow,
             timeout: Duration::from_millis(50),
             redis: Redis::default(),
         }

@@ -347,8 +347,8 @@ const BAD_VALUES: &[(&str, &str)] = &[
         "store.backend: got [\"redis\"]; allowed: memory, redis",
     ),
     (
-        "store: {outage: allow}",
-        "store.outage: \"allow\" is not available in this version; allowed: deny",
+        "store: {outage: open}",
+        "store.outage: got \"open\"; allowed: allow, deny, local",
     ),
     (
         "store: {timeout: 0s}",

@@ -21,9 +21,9 @@ use super::claim::{self, Ask, Unclaimed};
 use super::verdict;
 use crate::clock::{Clock, Stopwatch};
 use crate::config::{Identity, Shown};
-use crate::ledger::{Claim, Decision, Ledger, Outage, Patience};
+use crate::ledger::{Basis, Claim, Decision, Leaves, Ledger, Outage, Patience};
 use crate::releaser::{Notice, Releaser};
-use crate::session::{Admission, Admitted, Entry, Kind, Refusal, SessionKey, Ticket, UserId};
+use crate::session::{Admission, Kind, Refusal, SessionKey, Ticket, UserId};
 use crate::telemetry::metrics::{LabelValue, Verdict};
 use crate::telemetry::{Metrics, RefusalLog};
 
@@ -65,7 +65,14 @@ impl Authorization for CheckDoor {
         let (answer, verdict, waited) = match claim::decode(&request, &self.identity) {
             Ok(Ask::Preflight) => (verdict::pass(), Verdict::Preflight, Duration::ZERO),
             Ok(Ask::Head) => (verdict::pass(), Verdict::Head, Duration::ZERO),
-            Ok(Ask::Stream(claim)) => self.stream(claim, &request, deadline).await?,
+            Ok(Ask::Stream(claim)) => match self.ledger.recall(&claim) {
+                Some(_) => (
+                    verdict::allow(&claim.user, &claim.key),
+                    Verdict::Held,
+                    Duration::ZERO,
+                ),
+                None => self.stream(claim, &request, deadline).await?,
+            },
             Err(unclaimed) => self.reject(&unclaimed, &request),
         };
         self.metrics.check(verdict);
@@ -90,13 +97,13 @@ impl CheckDoor {
                 let response = match &decision.admission {
                     Admission::Admitted(_) => verdict::allow(&claim.user, &claim.key),
                     Admission::Refused(refusal) => {
-                        self.log_refusal(&claim, refusal, decision.limit, request);
+                        self.log_refusal(&claim, refusal, &decision, request);
                         verdict::refuse(refusal, &self.show)
                     }
                 };
                 Ok((
                     response,
-                    verdict::verdict(&decision.admission),
+                    verdict::verdict(&decision.admission, decision.basis),
                     decision.waited,
                 ))
             }
@@ -148,7 +155,13 @@ impl CheckDoor {
     }
 
     /// One line that explains a refused viewer, bounded per user.
-    fn log_refusal(&self, claim: &Claim, refusal: &Refusal, limit: u32, request: &CheckRequest) {
+    fn log_refusal(
+        &self,
+        claim: &Claim,
+        refusal: &Refusal,
+        decision: &Decision,
+        request: &CheckRequest,
+    ) {
         let Some(left_out) = self.refusals.admit(&claim.user, self.clock.now()) else {
             return;
         };
@@ -166,7 +179,8 @@ impl CheckDoor {
             session.key = claim.key.to_string(),
             reason = verdict::refusal_reason(refusal),
             count = holders.as_ref().map(Vec::len),
-            limit,
+            limit = decision.limit,
+            by_this_instance_alone = matches!(decision.basis, Basis::Rule(_)).then_some(true),
             holders = holders.as_ref().map(tracing::field::debug),
             left_out,
             "a stream was refused"
@@ -269,16 +283,11 @@ impl Grant {
     /// Notes what the answer leaves behind. A playback's start is never taken back: its other requests count on it.
     pub(super) fn hold(&mut self, answer: &Answer) {
         self.hold = match answer {
-            Ok(Decision {
-                admission:
-                    Admission::Admitted(Admitted {
-                        entry: Entry::Started,
-                        ..
-                    }),
-                ticket: Some(ticket),
-                ..
-            }) if self.key.kind == Kind::Request => Hold::Started(*ticket),
-            Ok(_) => Hold::Nothing,
+            Ok(decision) => match decision.leaves {
+                Leaves::Started(ticket) if self.key.kind == Kind::Request => Hold::Started(ticket),
+                Leaves::Started(_) | Leaves::Nothing => Hold::Nothing,
+                Leaves::Doubtful(ticket) => Hold::Doubtful(ticket),
+            },
             Err(outage) => outage.doubtful.map_or(Hold::Nothing, Hold::Doubtful),
         };
     }

@@ -6,9 +6,9 @@ use std::time::Duration;
 use tonic::metadata::MetadataMap;
 
 use super::check::{Answer, Grant, Hold, grpc_timeout};
-use crate::config::Leases;
+use crate::clock::SystemClock;
 use crate::faulty_store::FaultyStore;
-use crate::ledger::{Decision, Ledger, Outage};
+use crate::ledger::{Basis, Decision, Leaves, Ledger, Outage, Settings};
 use crate::policy::Policy;
 use crate::releaser::{Delivery, releaser};
 use crate::session::{
@@ -77,9 +77,8 @@ impl Bench {
         started.unwrap();
         let ledger = Ledger::new(
             Arc::<FaultyStore>::clone(&store),
-            Policy::new(3),
-            Leases::default(),
-            Duration::ZERO,
+            Settings::of(Policy::new(3)),
+            Arc::new(SystemClock::start()),
             Arc::clone(&metrics),
         );
         let terms = Terms::new(Duration::from_secs(30), Duration::from_millis(50));
@@ -113,23 +112,29 @@ impl Bench {
     }
 }
 
-fn decided(admission: Admission) -> Decision {
+fn decided(admission: Admission, leaves: Leaves) -> Decision {
     Decision {
         admission,
+        basis: Basis::Store,
         limit: 3,
-        ticket: Ticket::new(7),
+        leaves,
         waited: Duration::ZERO,
     }
 }
 
 fn admitted(entry: Entry) -> Decision {
-    decided(Admission::Admitted(Admitted {
+    let leaves = match entry {
+        Entry::Started => Leaves::Started(Ticket::new(7).unwrap()),
+        Entry::Renewed => Leaves::Nothing,
+    };
+    let admitted = Admitted {
         entry,
         expires_at: Timestamp::default(),
         active: 1,
         displaced: Vec::new(),
         decided_at: Timestamp::default(),
-    }))
+    };
+    decided(Admission::Admitted(admitted), leaves)
 }
 
 fn outage(doubtful: Option<Ticket>) -> Answer {
@@ -142,11 +147,12 @@ fn outage(doubtful: Option<Ticket>) -> Answer {
 
 #[tokio::test]
 async fn a_call_takes_back_what_it_started_itself_and_no_playback() {
-    let refused = || {
-        Ok(decided(Admission::Refused(Refusal::Ended(
-            EndCause::Released,
-        ))))
+    let refused_leaving = |leaves| {
+        let ended = Refusal::Ended(EndCause::Released);
+        Ok(decided(Admission::Refused(ended), leaves))
     };
+    let refused = || refused_leaving(Leaves::Nothing);
+    let doubted = |ticket| refused_leaving(Leaves::Doubtful(Ticket::new(ticket).unwrap()));
     let (request, playback) = (Kind::Request, Kind::Playback);
     for (kind, answer, live_if_cancelled, live_if_answered) in [
         (request, Ok(admitted(Entry::Started)), false, true),
@@ -155,6 +161,8 @@ async fn a_call_takes_back_what_it_started_itself_and_no_playback() {
         (request, outage(Ticket::new(7)), false, false),
         (request, outage(Ticket::new(8)), true, true),
         (request, outage(None), true, true),
+        (request, doubted(7), false, false),
+        (request, doubted(8), true, true),
         (playback, Ok(admitted(Entry::Started)), true, true),
         (playback, Ok(admitted(Entry::Renewed)), true, true),
         (playback, outage(Ticket::new(7)), false, false),

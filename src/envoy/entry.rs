@@ -12,8 +12,8 @@ use super::claim::{facts, named};
 use super::evidence::{EntryEvidence, Evidence, OUR_NAMESPACE};
 use crate::config::{Identity, Leases};
 use crate::releaser::Notice;
-use crate::session::{Door, Kind, SessionId, SessionKey, Sighting, Timestamp, UserId};
-use crate::telemetry::metrics::{EntryOutcome, EntryType};
+use crate::session::{Door, Ending, Kind, SessionId, SessionKey, Sighting, Timestamp, UserId};
+use crate::telemetry::metrics::{EntryOutcome, EntryType, ReleaseCause};
 
 /// How Envoy ends the first part of a request that it redirects by itself: the stream goes on, under the same id.
 const INTERNAL_REDIRECT: &str = "internal_redirect";
@@ -137,7 +137,7 @@ fn ended(ours: Ours) -> Result<News, EntryOutcome> {
     match ours.key.kind {
         Kind::Request => Ok(News {
             user: ours.user,
-            notice: Notice::Release(ours.key),
+            notice: end(ours.key),
         }),
         Kind::Playback | Kind::Video => Err(EntryOutcome::Ignored),
     }
@@ -165,11 +165,16 @@ fn unanswered(entry: &HttpAccessLogEntry, identity: &Identity) -> Result<News, E
     let id = SessionId::parse(request_id).map_err(|_| EntryOutcome::Malformed)?;
     Ok(News {
         user,
-        notice: Notice::Release(SessionKey {
+        notice: end(SessionKey {
             kind: Kind::Request,
             id,
         }),
     })
+}
+
+/// The news that a stream has ended by itself.
+const fn end(key: SessionKey) -> Notice {
+    Notice::Release(key, Ending::Stream, ReleaseCause::AccessLog)
 }
 
 /// What kind of entry it is.

@@ -24,7 +24,7 @@ fn shown(reading: &Reading) -> String {
         Err(outcome) => format!("{outcome:?}").to_lowercase(),
         Ok(News { user, notice }) => match notice {
             Notice::Renew(sighting, _) => format!("renew {user} {}", sighting.key),
-            Notice::Release(key) => format!("release {user} {key}"),
+            Notice::Release(key, ..) => format!("release {user} {key}"),
             Notice::Undo(..) => "undo".to_owned(),
         },
     }

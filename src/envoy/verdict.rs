@@ -18,9 +18,10 @@ use envoy_types::pb::google::rpc::Status;
 use tonic::Code;
 
 use super::claim::Unclaimed;
-use crate::config::Shown;
+use crate::config::{Outage, Shown};
+use crate::ledger::Basis;
 use crate::problem::{self, Problem};
-use crate::session::{Admission, Admitted, EndCause, Entry, Refusal, SessionKey, UserId};
+use crate::session::{Admission, EndCause, Entry, Refusal, SessionKey, UserId};
 use crate::telemetry::metrics::Verdict;
 
 /// The header that tells upstream and client which session this is.
@@ -134,22 +135,31 @@ pub(super) const fn refusal_reason(refusal: &Refusal) -> &'static str {
     }
 }
 
-/// What the metrics call an answer of the ledger.
-pub(super) const fn verdict(admission: &Admission) -> Verdict {
-    match admission {
-        Admission::Admitted(Admitted {
-            entry: Entry::Started,
-            ..
-        }) => Verdict::Started,
-        Admission::Admitted(Admitted {
-            entry: Entry::Renewed,
-            ..
-        }) => Verdict::Renewed,
+/// What the metrics call an answer of the ledger, on that basis.
+pub(super) const fn verdict(admission: &Admission, basis: Basis) -> Verdict {
+    match (admission, basis) {
+        (Admission::Admitted(_), Basis::HeldLease) => Verdict::Held,
+        (Admission::Admitted(_), Basis::Rule(Outage::Local)) => Verdict::OutageLocal,
+        (Admission::Admitted(_), Basis::Rule(Outage::Allow | Outage::Deny)) => {
+            Verdict::OutageAllowed
+        }
+        (Admission::Admitted(admitted), Basis::Store) => match admitted.entry {
+            Entry::Started => Verdict::Started,
+            Entry::Renewed => Verdict::Renewed,
+        },
+        (Admission::Refused(refusal), basis) => refused(refusal, basis),
+    }
+}
+
+/// What the metrics call a refusal.
+const fn refused(refusal: &Refusal, basis: Basis) -> Verdict {
+    match refusal {
+        Refusal::Full { .. } if matches!(basis, Basis::Rule(_)) => Verdict::FullLocal,
         // No check asks for a takeover yet; if one did, the slots would still be what it lacks.
-        Admission::Refused(Refusal::Full { .. } | Refusal::NotStoppable) => Verdict::Full,
-        Admission::Refused(Refusal::Ended(EndCause::Released)) => Verdict::Ended,
-        Admission::Refused(Refusal::Ended(EndCause::Displaced { .. })) => Verdict::Displaced,
-        Admission::Refused(Refusal::Ended(EndCause::Operator)) => Verdict::Operator,
+        Refusal::Full { .. } | Refusal::NotStoppable => Verdict::Full,
+        Refusal::Ended(EndCause::Released) => Verdict::Ended,
+        Refusal::Ended(EndCause::Displaced { .. }) => Verdict::Displaced,
+        Refusal::Ended(EndCause::Operator) => Verdict::Operator,
     }
 }
 

@@ -13,7 +13,8 @@ use serde_json::{Value, json};
 
 use super::claim::Unclaimed;
 use super::verdict::{self, allow, outage, pass, refuse, reject};
-use crate::config::Shown;
+use crate::config::{Outage, Shown};
+use crate::ledger::Basis;
 use crate::session::{
     Admission, Admitted, EndCause, Entry, Facts, Kind, Refusal, Session, SessionId, SessionKey,
     Timestamp, UserId,
@@ -302,12 +303,25 @@ fn each_answer_of_the_ledger_has_its_name_in_the_metrics_and_the_log() {
         })
     };
     assert_eq!(
-        verdict::verdict(&admitted(Entry::Started)),
+        verdict::verdict(&admitted(Entry::Started), Basis::Store),
         Verdict::Started
     );
     assert_eq!(
-        verdict::verdict(&admitted(Entry::Renewed)),
+        verdict::verdict(&admitted(Entry::Renewed), Basis::Store),
         Verdict::Renewed
+    );
+    for (basis, counted) in [
+        (Basis::HeldLease, Verdict::Held),
+        (Basis::Rule(Outage::Allow), Verdict::OutageAllowed),
+        (Basis::Rule(Outage::Local), Verdict::OutageLocal),
+    ] {
+        assert_eq!(verdict::verdict(&admitted(Entry::Started), basis), counted);
+        assert_eq!(verdict::verdict(&admitted(Entry::Renewed), basis), counted);
+    }
+    let full_here = Admission::Refused(full(1, 1));
+    assert_eq!(
+        verdict::verdict(&full_here, Basis::Rule(Outage::Local)),
+        Verdict::FullLocal
     );
     for (refusal, counted, reason) in [
         (full(1, 1), Verdict::Full, "full"),
@@ -325,6 +339,9 @@ fn each_answer_of_the_ledger_has_its_name_in_the_metrics_and_the_log() {
         ),
     ] {
         assert_eq!(verdict::refusal_reason(&refusal), reason);
-        assert_eq!(verdict::verdict(&Admission::Refused(refusal)), counted);
+        assert_eq!(
+            verdict::verdict(&Admission::Refused(refusal), Basis::Store),
+            counted
+        );
     }
 }

@@ -11,6 +11,7 @@ use serde::Serialize;
 use tokio::sync::watch;
 
 use super::HttpDoor;
+use crate::telemetry::metrics::LabelValue;
 
 /// Whether this instance wants requests: from when its ports are bound until it is asked to stop.
 #[derive(Debug, Clone)]
@@ -60,6 +61,9 @@ struct StoreDetail {
     /// Why it doesn't, or what else is wrong with it.
     #[serde(skip_serializing_if = "Option::is_none")]
     trouble: Option<String>,
+    /// What decides about new streams in its place, while it doesn't answer or is full.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    outage_rule: Option<&'static str>,
 }
 
 /// `GET /livez`: this process is there.
@@ -77,6 +81,7 @@ pub(super) async fn readyz(State(door): State<HttpDoor>) -> Response {
         store: StoreDetail {
             up: store.up,
             trouble: store.trouble,
+            outage_rule: store.rule.map(LabelValue::as_str),
         },
     };
     let status = if ready.ready {
@@ -89,6 +94,7 @@ pub(super) async fn readyz(State(door): State<HttpDoor>) -> Response {
 
 /// `GET /metrics`: for Prometheus.
 pub(super) async fn metrics(State(door): State<HttpDoor>) -> Response {
+    door.ledger.sweep();
     let text = door.metrics.render();
     (
         [(

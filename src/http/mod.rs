@@ -13,6 +13,7 @@ use axum::extract::DefaultBodyLimit;
 use axum::routing::{get, post};
 
 use crate::ledger::Ledger;
+use crate::releaser::Releaser;
 use crate::telemetry::Metrics;
 use error::ApiError;
 
@@ -26,6 +27,8 @@ pub struct HttpDoor {
     pub ledger: Arc<Ledger>,
     /// Whether this instance wants requests.
     pub readiness: Readiness,
+    /// Takes the releases that can't be done now.
+    pub releaser: Releaser,
     /// What `/metrics` shows.
     pub metrics: Arc<Metrics>,
 }

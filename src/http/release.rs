@@ -1,4 +1,5 @@
-//! `POST /v1/release`: a client, or the back end that knows, says that streams have ended. Decode, release, 204.
+//! `POST /v1/release`: a client, or the back end that knows, says that streams have ended. Decode, release, 204; or 202 where the store
+//! does not answer: they are done when it does.
 //!
 //! The body is one release or a list, as JSON; as `text/plain` too, which is all that a browser's `sendBeacon` can send to another
 //! origin without asking first. All of it is checked before any of it is done. Releases are idempotent: after a 503, send it again.
@@ -11,6 +12,7 @@ use serde::Deserialize;
 
 use super::HttpDoor;
 use super::error::ApiError;
+use crate::releaser::Notice;
 use crate::session::{Ending, IdError, Kind, SessionId, SessionKey, UserId};
 use crate::telemetry::metrics::ReleaseCause;
 
@@ -45,15 +47,21 @@ pub(super) async fn release(
     body: Result<Bytes, BytesRejection>,
 ) -> Result<StatusCode, ApiError> {
     check_media_type(&headers)?;
-    for release in decode(&body.map_err(ApiError::Body)?)? {
-        let ending = ending(release.key.kind);
-        let released = door
-            .ledger
-            .release(&release.user, &release.key, ending, ReleaseCause::Hook)
-            .await;
-        released.map_err(ApiError::Outage)?;
+    let mut status = StatusCode::NO_CONTENT;
+    for Release { user, key } in decode(&body.map_err(ApiError::Body)?)? {
+        let ending = ending(key.kind);
+        let released = door.ledger.release(&user, &key, ending, ReleaseCause::Hook);
+        match released.await {
+            Ok(_) => {}
+            Err(outage) if outage.error.is_transient() => {
+                door.releaser
+                    .submit(user, Notice::Release(key, ending, ReleaseCause::Hook));
+                status = StatusCode::ACCEPTED;
+            }
+            Err(outage) => return Err(ApiError::Outage(outage)),
+        }
     }
-    Ok(StatusCode::NO_CONTENT)
+    Ok(status)
 }
 
 /// What a client's word is worth. A `request` runs inside Envoy: a back end may vouch for its end, and is proved wrong by its next sign of life.

@@ -1,10 +1,15 @@
 //! The one thing that doors talk to: who may watch how much, asked of the store, counted, and traced.
 //!
-//! The ledger resolves the user's allowance, gives a start at a full limit its grace, and notes what the store answered. What a
-//! failing store leads to is said here and nowhere else: the call is an [`Outage`], and the door answers that it can't tell.
+//! The ledger resolves the user's allowance, answers from what it holds where that is as good as the store's word, gives a start at a
+//! full limit its grace, and notes what the store answered. What a failing store leads to is said here and nowhere else: for starts in
+//! [`Ledger::by_rule`], for renewals and releases where they fail.
 
 mod grace;
+mod held;
+#[cfg(test)]
+mod outage_tests;
 mod pulse;
+mod tend;
 #[cfg(test)]
 mod tests;
 
@@ -13,25 +18,30 @@ use std::future::Future;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
-use crate::clock::Stopwatch;
-use crate::config::Leases;
+use crate::clock::{Clock, Stopwatch};
+use crate::config::{Leases, Outage as Rule};
 use crate::policy::{PlanMatch, Policy};
 use crate::session::{
-    Admission, Ending, Facts, PlanName, Refusal, Released, Renewal, SessionKey, Sighting, Start,
-    Ticket, UserId, WhenFull,
+    Admission, Admitted, Ending, Entry, Facts, PlanName, Refusal, Released, Renewal, SessionKey,
+    Sighting, Start, Terms, Ticket, UserId, WhenFull,
 };
-use crate::store::{Listing, Store, StoreError};
+use crate::store::{Listing, Seen, Store, StoreError};
 use crate::telemetry::Metrics;
 use crate::telemetry::metrics::{GraceOutcome, Operation, Outcome, ReleaseCause, RenewalOutcome};
 use grace::{Grace, Turn, Woken};
+use held::{Counted, Held, Limits, Look, Stamp};
 use pulse::Pulse;
 pub use pulse::StoreHealth;
 
 /// How many names of unknown plans are remembered as already logged.
 const MAX_UNKNOWN_PLANS: usize = 1000;
+
+/// How many sessions are held where the store is shared: some hundred megabytes. More are asked about each time.
+pub const ROOM_TO_HOLD: usize = 250_000;
 
 /// What a door has made out of a request for a stream.
 #[derive(Debug, Clone)]
@@ -60,15 +70,39 @@ pub struct Patience {
 pub struct Decision {
     /// Let in, or not.
     pub admission: Admission,
+    /// Who says so.
+    pub basis: Basis,
     /// The limit that applied.
     pub limit: u32,
-    /// The mark of this call on the session it may have started.
-    pub ticket: Option<Ticket>,
+    /// What this call may have left in the store.
+    pub leaves: Leaves,
     /// How long the start waited for a slot to come free; no part of the time that the decision took.
     pub waited: Duration,
 }
 
-/// The store could not answer.
+/// Whose word a decision is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Basis {
+    /// The store's.
+    Store,
+    /// The store's of a while ago, which still holds.
+    HeldLease,
+    /// That of the rule which decides while the store is out.
+    Rule(Rule),
+}
+
+/// What a call may have left in the store.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Leaves {
+    /// Nothing that wasn't there before.
+    Nothing,
+    /// A session that it started, with that mark.
+    Started(Ticket),
+    /// Perhaps a session, though the start was not allowed: it is to be taken back.
+    Doubtful(Ticket),
+}
+
+/// The store could not answer, and it was not for a rule to decide.
 #[derive(Debug, Clone, thiserror::Error)]
 #[error("failed to ask the store: {error}")]
 pub struct Outage {
@@ -79,6 +113,38 @@ pub struct Outage {
     pub doubtful: Option<Ticket>,
     /// How long the start waited for a slot before that.
     pub waited: Duration,
+}
+
+/// How a ledger is to count.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// Says who may watch how much.
+    pub policy: Policy,
+    /// How long sessions count.
+    pub leases: Leases,
+    /// What leases and tombstones may be.
+    pub terms: Terms,
+    /// How long a start at a full limit may wait for a slot.
+    pub grace: Duration,
+    /// What decides while the store is out.
+    pub outage: Rule,
+    /// How many sessions are held; none where the store is this process itself.
+    pub room_to_hold: usize,
+}
+
+#[cfg(test)]
+impl Settings {
+    /// Deny in an outage, no grace, and as little room as tests need.
+    pub(crate) fn of(policy: Policy) -> Self {
+        Self {
+            policy,
+            leases: Leases::default(),
+            terms: Terms::new(Duration::from_secs(30), Duration::from_millis(50)),
+            grace: Duration::ZERO,
+            outage: Rule::Deny,
+            room_to_hold: 1000,
+        }
+    }
 }
 
 /// Counts streams.
@@ -94,6 +160,12 @@ pub struct Ledger {
     grace: Grace,
     /// Knows whether the store answers.
     pulse: Pulse,
+    /// Decides while it doesn't.
+    rule: Rule,
+    /// What this instance knows by itself.
+    held: Held,
+    /// When the store was last found to have forgotten.
+    forgot: Mutex<Option<Stopwatch>>,
     /// Counts it all.
     metrics: Arc<Metrics>,
     /// Plans that nobody knows and that have been logged.
@@ -101,93 +173,107 @@ pub struct Ledger {
 }
 
 impl Ledger {
-    /// A ledger over that store. `grace` is how long a start at a full limit may wait for a slot.
+    /// A ledger over that store. What it does beside its calls is done by [`Self::tend`].
     #[must_use]
     pub fn new(
         store: Arc<dyn Store>,
-        policy: Policy,
-        leases: Leases,
-        grace: Duration,
+        settings: Settings,
+        clock: Arc<dyn Clock>,
         metrics: Arc<Metrics>,
     ) -> Self {
+        let (leases, room) = (settings.leases, settings.room_to_hold);
         Self {
             store,
-            policy,
+            policy: settings.policy,
             leases,
-            grace: Grace::new(grace),
-            pulse: Pulse::default(),
+            grace: Grace::new(settings.grace),
+            pulse: Pulse::new(settings.outage),
+            rule: settings.outage,
+            held: Held::new(room, leases, settings.terms, clock),
+            forgot: Mutex::default(),
             metrics,
             unknown_plans: Mutex::default(),
         }
     }
 
-    /// May this stream start? At a full limit the answer may wait, as long as `patience` has room for it.
+    /// The answer to a claim of which the store's word is known and still good: the path of nearly every request of a playback.
+    #[must_use]
+    pub fn recall(&self, claim: &Claim) -> Option<Decision> {
+        match self.held.look(&claim.user, &claim.key, &claim.facts) {
+            Look::Good { admitted, .. } => {
+                let limit = self.policy.allowance(&claim.user, claim.plan.as_ref());
+                Some(Decision {
+                    admission: Admission::Admitted(admitted),
+                    basis: Basis::HeldLease,
+                    limit: limit.allowance.limit,
+                    leaves: Leaves::Nothing,
+                    waited: Duration::ZERO,
+                })
+            }
+            Look::Unknown | Look::Ask => None,
+        }
+    }
+
+    /// May this stream start, or go on? At a full limit the answer may wait, as long as `patience` has room for it.
     ///
     /// # Errors
-    /// The store could not answer.
+    /// The store could not answer, and the outage rule is to say so.
     pub async fn admit(&self, claim: &Claim, patience: &Patience) -> Result<Decision, Outage> {
         let (frees, asked) = (self.grace.frees(), Stopwatch::start());
         let limit = self.limit(&claim.user, claim.plan.as_ref());
-        let ticket = Ticket::new(rand::random());
         let start = Start {
             key: claim.key.clone(),
             facts: claim.facts.clone(),
             lease: self.leases.of(claim.key.kind),
-            ticket,
+            ticket: Ticket::new(rand::random()),
         };
-        let mut admission = self.try_start(&claim.user, &start, limit).await?;
-        let mut waited = Duration::ZERO;
-        if let Admission::Refused(Refusal::Full { .. }) = admission {
+        let decided = match self.go_on(&claim.user, &start, limit).await {
+            Some(decided) => decided,
+            None => self.attempt(&claim.user, &start, limit).await,
+        };
+        let mut decision = decided?;
+        if let Admission::Refused(Refusal::Full { .. }) = decision.admission {
             match self
                 .grace
                 .enter(&claim.user, limit, patience, (frees, asked.elapsed()))
             {
                 Some(turn) => {
-                    let waiting = self.wait_for_slot(turn, &start, limit, patience);
-                    let (last, waited_for) = waiting.await?;
-                    // A caller that has gone is told what it was told at first, should it hear of it.
-                    (admission, waited) = (last.unwrap_or(admission), waited_for);
+                    decision = self.wait_for_slot(turn, &start, decision, patience).await?;
                 }
                 None => self.metrics.grace(GraceOutcome::Skipped),
             }
         }
-        debug!(user.id = %claim.user, session.key = %claim.key, ?admission, "a start was decided");
-        Ok(Decision {
-            admission,
-            limit,
-            ticket,
-            waited,
-        })
+        debug!(user.id = %claim.user, session.key = %claim.key, ?decision, "a start was decided");
+        Ok(decision)
     }
 
     /// This stream was seen running; `plan` is what its user is said to be on. An unknown one was counted when it asked to start.
     ///
     /// # Errors
-    /// The store could not answer.
+    /// The store could not answer. That the stream runs is remembered.
     pub async fn renew(
         &self,
         user: &UserId,
         plan: Option<&PlanName>,
         sighting: &Sighting,
     ) -> Result<Renewal, Outage> {
-        let limit = self.policy.allowance(user, plan).allowance.limit;
-        let renewal = self
-            .timed(Operation::Renew, self.store.renew(user, sighting, limit))
-            .await?;
-        self.metrics.renewal(match renewal {
-            Renewal::Renewed { .. } => RenewalOutcome::Renewed,
-            Renewal::PutBack { .. } => RenewalOutcome::PutBack,
-            Renewal::Ended(_) => RenewalOutcome::Ended,
-            Renewal::Crowded => RenewalOutcome::Crowded,
-        });
-        debug!(user.id = %user, session.key = %sighting.key, ?renewal, "a running stream was seen");
-        Ok(renewal)
+        let seen = Seen {
+            user: user.clone(),
+            sighting: sighting.clone(),
+            limit: self.policy.allowance(user, plan).allowance.limit,
+        };
+        let renewed = self.tell_running(&seen).await;
+        if renewed.is_err() {
+            self.held.sighted(user, sighting, seen.limit);
+        }
+        renewed
     }
 
     /// This session is over.
     ///
     /// # Errors
-    /// The store could not answer.
+    /// The store could not answer. The end is remembered and told before the user's other sessions are, but whoever has to be sure that it is
+    /// told hands it to the releaser.
     pub async fn release(
         &self,
         user: &UserId,
@@ -195,15 +281,20 @@ impl Ledger {
         ending: Ending,
         cause: ReleaseCause,
     ) -> Result<Released, Outage> {
-        let released = self
-            .timed(Operation::Release, self.store.release(user, key, ending))
-            .await?;
-        if let Released::Freed(_) = released {
-            self.metrics.release(cause);
-            self.grace.slot_freed(user);
+        let told = self.tell_ended(user, key, ending).await;
+        match &told {
+            Ok(Released::Freed(_)) => {
+                self.metrics.release(cause);
+                self.grace.slot_freed(user);
+            }
+            Ok(_) => {}
+            Err(_) => {
+                self.held.ended_untold(user, key, ending);
+                self.grace.slot_freed(user);
+            }
         }
-        debug!(user.id = %user, session.key = %key, ?ending, ?released, "a session is over");
-        Ok(released)
+        debug!(user.id = %user, session.key = %key, ?ending, ?told, "a session is over");
+        told
     }
 
     /// The user's live sessions.
@@ -211,13 +302,13 @@ impl Ledger {
     /// # Errors
     /// The store could not answer.
     pub async fn list(&self, user: &UserId) -> Result<Listing, Outage> {
-        self.timed(Operation::List, self.store.list(user)).await
+        self.timed(Operation::List, || self.store.list(user)).await
     }
 
     /// Looks whether the store is there, so that its state is known where nobody asks for anything.
     pub async fn probe(&self) {
         // The outcome is noted on the way, and there is nobody else to tell.
-        drop(self.timed(Operation::Ping, self.store.ping()).await);
+        drop(self.timed(Operation::Ping, || self.store.ping()).await);
     }
 
     /// How the store is, as its last calls showed it.
@@ -226,51 +317,300 @@ impl Ledger {
         self.pulse.health()
     }
 
-    /// Asks the store for a slot.
+    /// Tells whether the store answers, from now on.
+    #[must_use]
+    pub fn watch_store(&self) -> watch::Receiver<bool> {
+        self.pulse.watch()
+    }
+
+    /// Drops what is held in vain, and tells how much is held. To be called every few seconds, and before anybody reads the metrics.
+    pub fn sweep(&self) {
+        let tally = self.held.sweep();
+        self.metrics.sessions(tally.sessions, tally.owed);
+    }
+
+    /// What a session is told that this instance knows and that is to ask: the store is told that it runs. `None` if it isn't such a one.
+    async fn go_on(
+        &self,
+        user: &UserId,
+        start: &Start,
+        limit: u32,
+    ) -> Option<Result<Decision, Outage>> {
+        let Look::Ask = self.held.look(user, &start.key, &start.facts) else {
+            return None;
+        };
+        let seen = Seen {
+            limit,
+            ..self.held.sighting(user, &start.key)?
+        };
+        let admission = match self.tell_running(&seen).await {
+            Ok(Renewal::Renewed { .. } | Renewal::PutBack { .. }) => {
+                Admission::Admitted(self.held.admitted(user, &start.key)?)
+            }
+            Ok(Renewal::Ended(cause)) => Admission::Refused(Refusal::Ended(cause)),
+            Ok(Renewal::Crowded) => return None,
+            Err(outage) => return Some(self.by_rule(user, start, limit, outage)),
+        };
+        Some(Ok(Decision::of_store(admission, start, limit)))
+    }
+
+    /// Asks for a slot: the store, or the rule where that doesn't answer.
+    async fn attempt(&self, user: &UserId, start: &Start, limit: u32) -> Result<Decision, Outage> {
+        match self.try_start(user, start, limit).await {
+            Ok(admission) => Ok(Decision::of_store(admission, start, limit)),
+            Err(outage) => self.by_rule(user, start, limit, outage),
+        }
+    }
+
+    /// What becomes of a start that the store can't decide, for the reason of that `outage`: the one place where `store.outage` is heeded.
+    ///
+    /// Who holds a lease goes on to its end, whatever the rule.
+    fn by_rule(
+        &self,
+        user: &UserId,
+        start: &Start,
+        limit: u32,
+        outage: Outage,
+    ) -> Result<Decision, Outage> {
+        let decision = |admission, basis, leaves| Decision {
+            admission,
+            basis,
+            limit,
+            leaves,
+            waited: outage.waited,
+        };
+        if let Some(admitted) = self.held.admitted(user, &start.key) {
+            let admission = Admission::Admitted(admitted);
+            return Ok(decision(admission, Basis::HeldLease, Leaves::Nothing));
+        }
+        let applied = match self.rule {
+            Rule::Deny => return Err(outage),
+            Rule::Allow => u32::MAX,
+            Rule::Local => limit,
+        };
+        let limits = Limits {
+            allowed: limit,
+            applied,
+        };
+        let admission = match self.held.admit(user, start, limits, &WhenFull::Refuse) {
+            Some(admission) => admission,
+            // It can't be remembered; that is no reason to keep it out.
+            None if self.rule == Rule::Allow => Admission::Admitted(self.unheld(start)),
+            None => return Err(outage),
+        };
+        let leaves = match (&admission, start.ticket, outage.doubtful) {
+            (Admission::Admitted(_), Some(ticket), _) => Leaves::Started(ticket),
+            (Admission::Refused(_), _, Some(ticket)) => Leaves::Doubtful(ticket),
+            _ => Leaves::Nothing,
+        };
+        Ok(decision(admission, Basis::Rule(self.rule), leaves))
+    }
+
+    /// What a session is told that is let in and of which nothing is known.
+    fn unheld(&self, start: &Start) -> Admitted {
+        let decided_at = self.held.now();
+        Admitted {
+            entry: Entry::Started,
+            expires_at: decided_at.after(start.lease),
+            active: 1,
+            displaced: Vec::new(),
+            decided_at,
+        }
+    }
+
+    /// Asks the store for a slot, once it has been told what it is yet to be told of this user.
     async fn try_start(
         &self,
         user: &UserId,
         start: &Start,
         limit: u32,
     ) -> Result<Admission, Outage> {
+        self.settle(user).await;
+        let admission = self.ask_for_slot(user, start, limit).await?;
+        if let Some(ticket) = start.ticket
+            && self.is_contradicted(user, &start.key, &admission, limit)
+            && self.has_forgotten_others(user, &start.key).await
+        {
+            // Beside those that it had forgotten there may be no room for this one.
+            let undone = self.tell_ended(user, &start.key, Ending::Undone(ticket));
+            undone.await?;
+            return self.ask_for_slot(user, start, limit).await;
+        }
+        Ok(admission)
+    }
+
+    /// Asks the store for a slot, and holds what it answers.
+    async fn ask_for_slot(
+        &self,
+        user: &UserId,
+        start: &Start,
+        limit: u32,
+    ) -> Result<Admission, Outage> {
+        let stamp = self.held.stamp(user);
         let asked = self
-            .timed(
-                Operation::Admit,
-                self.store.admit(user, start, limit, &WhenFull::Refuse),
-            )
+            .timed(Operation::Admit, || {
+                self.store.admit(user, start, limit, &WhenFull::Refuse)
+            })
             .await;
-        asked.map_err(|outage| Outage {
+        let admission = asked.map_err(|outage| Outage {
             doubtful: start.ticket.filter(|_| outage.error.outcome_is_unknown()),
             ..outage
-        })
+        })?;
+        match &admission {
+            Admission::Admitted(admitted) => {
+                let is_start = admitted.entry == Entry::Started;
+                let counted = Counted {
+                    key: &start.key,
+                    facts: &start.facts,
+                    started_at: is_start.then_some(admitted.decided_at),
+                    lease: start.lease,
+                    limit,
+                };
+                self.held.counted(user, stamp, &counted);
+                for displaced in &admitted.displaced {
+                    self.held.ended(user, &displaced.key);
+                }
+            }
+            Admission::Refused(Refusal::Ended(_)) => self.held.ended(user, &start.key),
+            Admission::Refused(Refusal::Full { .. } | Refusal::NotStoppable) => {}
+        }
+        Ok(admission)
+    }
+
+    /// Whether the store has let a session in that can't fit beside those it must still count: some have ended elsewhere, or it has forgotten.
+    fn is_contradicted(
+        &self,
+        user: &UserId,
+        key: &SessionKey,
+        admission: &Admission,
+        limit: u32,
+    ) -> bool {
+        let Admission::Admitted(admitted) = admission else {
+            return false;
+        };
+        let beside = self.held.sure_beside(user, key);
+        let limit = usize::try_from(limit).unwrap_or(usize::MAX);
+        admitted.entry == Entry::Started && beside >= limit
+    }
+
+    /// Tells the store that a stream runs, and holds what it answers.
+    async fn tell_running(&self, seen: &Seen) -> Result<Renewal, Outage> {
+        let (user, sighting) = (&seen.user, &seen.sighting);
+        let stamp = self.held.stamp(user);
+        let renewal = self
+            .timed(Operation::Renew, || {
+                self.store.renew(user, sighting, seen.limit)
+            })
+            .await?;
+        self.note_renewal(seen, stamp, &renewal);
+        Ok(renewal)
+    }
+
+    /// Holds what the store has answered to a renewal.
+    fn note_renewal(&self, seen: &Seen, stamp: Stamp, renewal: &Renewal) {
+        let Seen {
+            user,
+            sighting,
+            limit,
+        } = seen;
+        self.metrics.renewal(match renewal {
+            Renewal::Renewed { .. } => RenewalOutcome::Renewed,
+            Renewal::PutBack { .. } => RenewalOutcome::PutBack,
+            Renewal::Ended(_) => RenewalOutcome::Ended,
+            Renewal::Crowded => RenewalOutcome::Crowded,
+        });
+        debug!(user.id = %user, session.key = %sighting.key, ?renewal, "a running stream was seen");
+        let counted = Counted {
+            key: &sighting.key,
+            facts: &sighting.facts,
+            started_at: sighting.started_at,
+            lease: sighting.lease,
+            limit: *limit,
+        };
+        match renewal {
+            Renewal::Renewed { .. } => self.held.counted(user, stamp, &counted),
+            Renewal::PutBack { .. } => {
+                let was_owed =
+                    self.held.knows(user, &sighting.key) && !self.held.is_sure(user, &sighting.key);
+                self.held.counted(user, stamp, &counted);
+                if !was_owed {
+                    self.note_forgetting(&sighting.key);
+                }
+            }
+            Renewal::Ended(_) => self.held.ended(user, &sighting.key),
+            Renewal::Crowded => self.held.forget(user, &sighting.key),
+        }
+    }
+
+    /// Tells the store that a session is over. Nobody is answered from memory meanwhile, nor by what was asked before.
+    async fn tell_ended(
+        &self,
+        user: &UserId,
+        key: &SessionKey,
+        ending: Ending,
+    ) -> Result<Released, Outage> {
+        self.held.ending(user, key);
+        let released = self
+            .timed(Operation::Release, || self.store.release(user, key, ending))
+            .await?;
+        match released {
+            Released::Kept | Released::NotStoppable => {}
+            Released::Freed(_) | Released::NotLive | Released::AlreadyEnded(_) => {
+                self.held.ended(user, key);
+            }
+        }
+        Ok(released)
     }
 
     /// Waits for a slot, and tries again whenever one comes free and once at the end; the last answer, unless the caller has gone
-    /// before there was another, and how long that took.
+    /// before there was another. What the store has refused stays refused should it fail meanwhile.
     async fn wait_for_slot(
         &self,
         turn: Turn<'_>,
         start: &Start,
-        limit: u32,
+        refused: Decision,
         patience: &Patience,
-    ) -> Result<(Option<Admission>, Duration), Outage> {
+    ) -> Result<Decision, Outage> {
+        let mut last = refused;
         loop {
             let woken = turn.wait(&patience.gone).await;
             if woken == Woken::CallerGone {
+                // Should it hear of it all the same, it is told what it was told at first.
                 self.metrics.grace(GraceOutcome::Refused);
-                return Ok((None, turn.elapsed()));
+                last.waited = turn.elapsed();
+                return Ok(last);
             }
-            let tried = self.try_start(turn.user(), start, limit).await;
-            let waited = turn.elapsed();
-            let admission = tried.map_err(|outage| Outage { waited, ..outage })?;
-            let full = matches!(admission, Admission::Refused(Refusal::Full { .. }));
+            let (user, limit) = (turn.user(), last.limit);
+            let next = match (self.try_start(user, start, limit).await, last.basis) {
+                (Ok(admission), _) => Decision::of_store(admission, start, limit),
+                (Err(outage), Basis::Store) => Decision {
+                    admission: last.admission.clone(),
+                    leaves: outage.doubtful.map_or(last.leaves, Leaves::Doubtful),
+                    ..last
+                },
+                (Err(outage), _) => self.by_rule(user, start, limit, outage).map_err(|outage| {
+                    let waited = turn.elapsed();
+                    Outage { waited, ..outage }
+                })?,
+            };
+            // An earlier try may have taken place unheard; what it may have left is taken back unless a later one was let in.
+            let leaves = match (next.leaves, last.leaves) {
+                (Leaves::Nothing, earlier) if next.is_refused() => earlier,
+                (leaves, _) => leaves,
+            };
+            last = Decision {
+                waited: turn.elapsed(),
+                leaves,
+                ..next
+            };
+            let full = matches!(last.admission, Admission::Refused(Refusal::Full { .. }));
             if !full || woken == Woken::TurnOver || turn.is_over() {
                 self.metrics.grace(if full {
                     GraceOutcome::Refused
                 } else {
                     GraceOutcome::Admitted
                 });
-                return Ok((Some(admission), waited));
+                return Ok(last);
             }
         }
     }
@@ -291,22 +631,62 @@ impl Ledger {
         resolved.allowance.limit
     }
 
-    /// Waits for the store, counts the call and notes what it says about the store's health.
-    async fn timed<T>(
-        &self,
-        operation: Operation,
-        call: impl Future<Output = Result<T, StoreError>>,
-    ) -> Result<T, Outage> {
+    /// Has the store asked if it may be, waits for it, counts the call and notes what it says about the store's health.
+    async fn timed<T, F>(&self, operation: Operation, call: impl FnOnce() -> F) -> Result<T, Outage>
+    where
+        F: Future<Output = Result<T, StoreError>>,
+    {
+        let is_probe = operation == Operation::Ping;
+        if let (false, Err(error)) = (is_probe, self.pulse.may_ask()) {
+            self.metrics
+                .store(operation, Outcome::NotAsked, Duration::ZERO);
+            return Err(error.into());
+        }
         let asked = Stopwatch::start();
-        let answer = call.await;
+        let answer = call().await;
         self.metrics
             .store(operation, outcome(answer.as_ref().err()), asked.elapsed());
-        self.pulse.note(answer.as_ref().err(), &self.metrics);
-        answer.map_err(|error| Outage {
+        self.pulse
+            .note(answer.as_ref().err(), is_probe, &self.metrics);
+        answer.map_err(Outage::from)
+    }
+}
+
+impl Decision {
+    /// What the store has decided.
+    const fn of_store(admission: Admission, start: &Start, limit: u32) -> Self {
+        let leaves = match (&admission, start.ticket) {
+            (
+                Admission::Admitted(Admitted {
+                    entry: Entry::Started,
+                    ..
+                }),
+                Some(ticket),
+            ) => Leaves::Started(ticket),
+            _ => Leaves::Nothing,
+        };
+        Self {
+            admission,
+            basis: Basis::Store,
+            limit,
+            leaves,
+            waited: Duration::ZERO,
+        }
+    }
+
+    /// Whether it is a refusal.
+    const fn is_refused(&self) -> bool {
+        matches!(self.admission, Admission::Refused(_))
+    }
+}
+
+impl From<StoreError> for Outage {
+    fn from(error: StoreError) -> Self {
+        Self {
             error,
             doubtful: None,
             waited: Duration::ZERO,
-        })
+        }
     }
 }
 

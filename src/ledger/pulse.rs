@@ -1,29 +1,53 @@
-//! Whether the store answers: kept from what its calls say, told in one log line at each change.
+//! Whether the store answers: kept from what its calls say, and the breaker that follows from it.
+//!
+//! When so many calls have failed in a row, no more are made: each would cost a check its deadline, and a store in trouble more load. From
+//! then on only probes are, one at a time, and when they succeed all is as before. A store that keeps failing right after a probe has
+//! to prove itself for longer each time, so that nothing above flaps faster than that. Each change is told in one log line.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use tokio::sync::watch;
 use tracing::{info, warn};
 
 use crate::clock::Stopwatch;
+use crate::config::Outage as Rule;
 use crate::store::StoreError;
 use crate::telemetry::Metrics;
 
-/// So many calls must fail in a row before the store counts as down: one lost packet is no outage.
-const FAILURES: u32 = 3;
+/// So many calls must fail in a row before the store counts as down: a lost packet or two is no outage.
+const FAILURES: u32 = 5;
+
+/// How long the store must have answered for its next failure to be a new one, and no sequel of the last.
+const PROVEN: Duration = Duration::from_secs(10);
+
+/// The most probes in a row that a store which keeps failing has to answer. They are some 100 ms apart.
+const MOST_PROBES: u32 = 16;
 
 /// How long no call must have found the store full before it counts as having room again: most calls take none.
 const ROOM_AGAIN: Duration = Duration::from_secs(10);
 
 /// What is known of the store's health.
-#[derive(Debug, Default)]
-pub(super) struct Pulse(Mutex<Known>);
+#[derive(Debug)]
+pub(super) struct Pulse {
+    /// What its calls have shown.
+    known: Mutex<Known>,
+    /// What decides while it is out.
+    rule: Rule,
+    /// Whether calls are made: the state in brief, for those who ask each time.
+    open: AtomicBool,
+    /// The same for those who wait for it to change.
+    up: watch::Sender<bool>,
+}
 
 /// The store as its last calls showed it.
 #[derive(Debug, Default)]
 struct Known {
     /// Whether it answers.
     state: State,
+    /// How many probes in a row it has to answer after its next failure.
+    probes: u32,
     /// When it last said that it is full, and what it said.
     full: Option<(Stopwatch, String)>,
 }
@@ -34,10 +58,20 @@ enum State {
     /// Nothing is known yet.
     #[default]
     Unknown,
-    /// It answers, but for the last so many calls.
-    Up(u32),
-    /// It doesn't, for that reason.
-    Down(String),
+    /// It answers.
+    Up {
+        /// Since when.
+        since: Stopwatch,
+        /// But for the last so many calls.
+        failures: u32,
+    },
+    /// It doesn't.
+    Down {
+        /// Why.
+        reason: String,
+        /// How many probes it still has to answer.
+        probes: u32,
+    },
 }
 
 /// How the store is.
@@ -47,47 +81,90 @@ pub struct StoreHealth {
     pub up: bool,
     /// What is wrong with it: why it doesn't answer, or that it is full.
     pub trouble: Option<String>,
+    /// What decides in its place, while it doesn't answer or is full.
+    pub rule: Option<Rule>,
 }
 
 impl Pulse {
-    /// Takes note of a call's end.
-    pub(super) fn note(&self, error: Option<&StoreError>, metrics: &Metrics) {
-        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+    /// Nothing is known yet. `rule` is what decides while the store is out.
+    pub(super) fn new(rule: Rule) -> Self {
+        Self {
+            known: Mutex::default(),
+            rule,
+            open: AtomicBool::new(true),
+            up: watch::Sender::new(false),
+        }
+    }
+
+    /// Whether a call is to be made.
+    ///
+    /// # Errors
+    /// It has failed so often that it isn't.
+    pub(super) fn may_ask(&self) -> Result<(), StoreError> {
+        if self.open.load(Ordering::Acquire) {
+            return Ok(());
+        }
+        match &self.known().state {
+            State::Down { reason, .. } => Err(StoreError::NotAsked(reason.clone())),
+            State::Unknown | State::Up { .. } => Ok(()),
+        }
+    }
+
+    /// Tells whether the store answers, from now on.
+    pub(super) fn watch(&self) -> watch::Receiver<bool> {
+        self.up.subscribe()
+    }
+
+    /// Takes note of a call's end. Where calls are no longer made, only a probe's counts.
+    pub(super) fn note(&self, error: Option<&StoreError>, is_probe: bool, metrics: &Metrics) {
+        let mut known = self.known();
         match error {
-            Some(full @ StoreError::Full(_)) => known.note_full(full),
+            Some(full @ StoreError::Full(_)) => known.note_full(full, self.rule),
             _ => known.note_room(),
         }
         // A full store answers: it has no room for one more, and that is all.
         let unanswered = error.filter(|error| !matches!(error, StoreError::Full(_)));
-        known.state.note(unanswered, metrics);
+        match unanswered {
+            Some(error) => known.note_failure(error, self.rule),
+            None => known.note_answer(is_probe),
+        }
+        let up = matches!(known.state, State::Up { .. });
+        let open = !matches!(known.state, State::Down { .. });
+        self.open.store(open, Ordering::Release);
+        metrics.store_up(up);
+        metrics.outage_rule((!open || known.full.is_some()).then_some(self.rule));
+        self.up
+            .send_if_modified(|told| std::mem::replace(told, up) != up);
     }
 
     /// How the store is.
     pub(super) fn health(&self) -> StoreHealth {
-        let known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let full = || known.full.as_ref().map(|(_, said)| said.clone());
-        match &known.state {
-            State::Unknown => StoreHealth {
-                up: false,
-                trouble: Some("it has not answered yet".to_owned()),
-            },
-            State::Up(_) => StoreHealth {
-                up: true,
-                trouble: full(),
-            },
-            State::Down(reason) => StoreHealth {
-                up: false,
-                trouble: Some(reason.clone()),
-            },
+        let known = self.known();
+        let full = known.full.as_ref().map(|(_, said)| said.clone());
+        let (up, trouble) = match &known.state {
+            State::Unknown => (false, Some("it has not answered yet".to_owned())),
+            State::Up { .. } => (true, full.clone()),
+            State::Down { reason, .. } => (false, Some(reason.clone())),
+        };
+        let out = full.is_some() || matches!(known.state, State::Down { .. });
+        StoreHealth {
+            up,
+            trouble,
+            rule: out.then_some(self.rule),
         }
+    }
+
+    /// What is known; held for a moment only.
+    fn known(&self) -> MutexGuard<'_, Known> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Known {
     /// It has said that it is full.
-    fn note_full(&mut self, error: &StoreError) {
+    fn note_full(&mut self, error: &StoreError, rule: Rule) {
         if self.full.is_none() {
-            warn!(%error, "the store has no room: new streams get 503, running ones are renewed and released");
+            warn!(%error, "the store has no room: new streams are {}, running ones are renewed and released", said(rule));
         }
         self.full = Some((Stopwatch::start(), error.to_string()));
     }
@@ -103,91 +180,176 @@ impl Known {
             self.full = None;
         }
     }
+
+    /// It has answered.
+    fn note_answer(&mut self, is_probe: bool) {
+        match &mut self.state {
+            State::Up { failures, .. } => *failures = 0,
+            State::Down { .. } if !is_probe => {}
+            State::Down { probes, .. } if *probes > 1 => *probes -= 1,
+            State::Unknown | State::Down { .. } => {
+                info!("the store answers");
+                self.state = State::Up {
+                    since: Stopwatch::start(),
+                    failures: 0,
+                };
+            }
+        }
+    }
+
+    /// It has not answered.
+    fn note_failure(&mut self, error: &StoreError, rule: Rule) {
+        let text = match error {
+            StoreError::NotAsked(reason) => reason.clone(),
+            _ => error.to_string(),
+        };
+        self.probes = match &mut self.state {
+            State::Up { failures, .. } if *failures + 1 < FAILURES => {
+                *failures += 1;
+                return;
+            }
+            State::Down { reason, probes } => {
+                // It has to answer all of them in a row.
+                (*reason, *probes) = (text, self.probes);
+                return;
+            }
+            State::Up { since, .. } if since.elapsed() < PROVEN => {
+                (self.probes * 2).clamp(1, MOST_PROBES)
+            }
+            State::Up { .. } | State::Unknown => 1,
+        };
+        warn!(
+            reason = text,
+            "the store doesn't answer: new streams are {}, running ones go on",
+            said(rule)
+        );
+        self.state = State::Down {
+            reason: text,
+            probes: self.probes,
+        };
+    }
 }
 
-impl State {
-    /// Takes note of a call that was answered, or not.
-    fn note(&mut self, error: Option<&StoreError>, metrics: &Metrics) {
-        match (error, &mut *self) {
-            (None, Self::Up(failures)) => *failures = 0,
-            (None, Self::Unknown | Self::Down(_)) => {
-                info!("the store answers");
-                metrics.store_up(true);
-                *self = Self::Up(0);
-            }
-            (Some(_), Self::Up(failures)) if *failures + 1 < FAILURES => *failures += 1,
-            (Some(error), Self::Up(_) | Self::Unknown) => {
-                warn!(%error, "the store doesn't answer: starts get 503, running streams go on");
-                metrics.store_up(false);
-                *self = Self::Down(error.to_string());
-            }
-            (Some(error), Self::Down(reason)) => *reason = error.to_string(),
-        }
+/// What a rule does to new streams, for people.
+const fn said(rule: Rule) -> &'static str {
+    match rule {
+        Rule::Allow => "let in (store.outage: allow)",
+        Rule::Deny => "denied with 503 (store.outage: deny)",
+        Rule::Local => "counted by this instance alone (store.outage: local)",
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::telemetry::metrics::LabelValue;
 
-    #[test]
-    fn one_lost_call_is_no_outage_and_one_answer_ends_one() {
-        let (pulse, metrics) = (Pulse::default(), Metrics::new().unwrap());
-        let timeout = StoreError::Timeout(Duration::from_millis(50));
-        let full = StoreError::Full("no room".to_owned());
-        for (error, down) in [
-            (None, false),
-            (Some(&timeout), false),
-            (Some(&timeout), false),
-            (None, false),
-            (Some(&timeout), false),
-            (Some(&timeout), false),
-            // Who says that it is full has answered.
-            (Some(&full), false),
-            (Some(&timeout), false),
-            (Some(&timeout), false),
-            (Some(&timeout), true),
-            (Some(&timeout), true),
-            (None, false),
-        ] {
-            pulse.note(error, &metrics);
-            assert_eq!(pulse.health().up, !down);
-            let gauge = format!("streamgate_store_up {}", i32::from(!down));
-            assert!(metrics.render().contains(&gauge), "no {gauge}");
+    fn timeout() -> StoreError {
+        StoreError::Timeout(Duration::from_millis(50))
+    }
+
+    /// A pulse that has felt the store answer once.
+    fn beating(metrics: &Metrics) -> Pulse {
+        let pulse = Pulse::new(Rule::Deny);
+        pulse.note(None, false, metrics);
+        pulse
+    }
+
+    /// Has so many calls fail.
+    fn fail(pulse: &Pulse, times: u32, metrics: &Metrics) {
+        for _ in 0..times {
+            pulse.note(Some(&timeout()), false, metrics);
         }
     }
 
     #[test]
-    fn a_store_that_never_answered_is_not_up() {
-        let (pulse, metrics) = (Pulse::default(), Metrics::new().unwrap());
-        let unasked = pulse.health();
-        assert_eq!((unasked.up, unasked.trouble.is_some()), (false, true));
-        pulse.note(
-            Some(&StoreError::Disconnected("refused".to_owned())),
-            &metrics,
-        );
-        let refused = StoreHealth {
-            up: false,
-            trouble: Some("no connection: refused".to_owned()),
-        };
-        assert_eq!(pulse.health(), refused);
+    fn some_lost_calls_are_no_outage_and_a_probe_ends_one() {
+        let metrics = Metrics::new().unwrap();
+        let pulse = beating(&metrics);
+        let full = StoreError::Full("no room".to_owned());
+        for _ in 0..3 {
+            fail(&pulse, FAILURES - 1, &metrics);
+            assert!(pulse.health().up && pulse.may_ask().is_ok());
+            // Who says that it is full has answered.
+            pulse.note(Some(&full), false, &metrics);
+        }
+        fail(&pulse, FAILURES, &metrics);
+        assert!(metrics.render().contains("streamgate_store_up 0"));
+        let refused = StoreError::NotAsked(timeout().to_string());
+        assert_eq!(pulse.may_ask(), Err(refused));
+        // A call that was under way is no probe.
+        pulse.note(None, false, &metrics);
+        assert!(pulse.may_ask().is_err());
+        pulse.note(None, true, &metrics);
+        assert!(pulse.may_ask().is_ok() && *pulse.watch().borrow());
+        assert!(metrics.render().contains("streamgate_store_up 1"));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_store_that_keeps_failing_has_to_prove_itself_for_longer_each_time() {
+        let metrics = Metrics::new().unwrap();
+        let pulse = beating(&metrics);
+        tokio::time::advance(PROVEN).await;
+        for probes in [1, 2, 4, 8, 16, 16] {
+            fail(&pulse, FAILURES, &metrics);
+            for _ in 0..probes - 1 {
+                pulse.note(None, true, &metrics);
+                assert!(pulse.may_ask().is_err(), "{probes} probes are needed");
+            }
+            // They have to be in a row.
+            pulse.note(Some(&timeout()), true, &metrics);
+            for _ in 0..probes {
+                assert!(pulse.may_ask().is_err(), "{probes} probes are needed");
+                pulse.note(None, true, &metrics);
+            }
+            assert!(pulse.may_ask().is_ok());
+        }
+        tokio::time::advance(PROVEN).await;
+        fail(&pulse, FAILURES, &metrics);
+        pulse.note(None, true, &metrics);
+        assert!(pulse.may_ask().is_ok());
+    }
+
+    #[test]
+    fn a_store_that_never_answered_is_not_up_and_is_asked() {
+        let metrics = Metrics::new().unwrap();
+        for rule in [Rule::Allow, Rule::Deny, Rule::Local] {
+            let pulse = Pulse::new(rule);
+            let unasked = pulse.health();
+            assert_eq!((unasked.up, unasked.trouble.is_some()), (false, true));
+            assert_eq!((unasked.rule, pulse.may_ask()), (None, Ok(())));
+            let error = StoreError::Disconnected("refused".to_owned());
+            pulse.note(Some(&error), false, &metrics);
+            let refused = StoreHealth {
+                up: false,
+                trouble: Some("no connection: refused".to_owned()),
+                rule: Some(rule),
+            };
+            assert_eq!(pulse.health(), refused);
+            for other in Rule::ALL {
+                let series = format!("streamgate_outage_rule{{rule=\"{}\"}}", other.as_str());
+                let line = format!("{series} {}\n", i32::from(*other == rule));
+                assert!(metrics.render().contains(&line), "no {line}");
+            }
+        }
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_full_store_says_so_until_it_has_had_room_for_a_while() {
-        let (pulse, metrics) = (Pulse::default(), Metrics::new().unwrap());
+        let metrics = Metrics::new().unwrap();
+        let pulse = beating(&metrics);
         let full = StoreError::Full("no room".to_owned());
-        pulse.note(None, &metrics);
         for _ in 0..2 {
-            pulse.note(Some(&full), &metrics);
+            pulse.note(Some(&full), false, &metrics);
             tokio::time::advance(ROOM_AGAIN / 2).await;
-            pulse.note(None, &metrics);
+            pulse.note(None, false, &metrics);
             let health = pulse.health();
             assert_eq!((health.up, health.trouble), (true, Some(full.to_string())));
+            assert_eq!(health.rule, Some(Rule::Deny));
         }
         tokio::time::advance(ROOM_AGAIN / 2).await;
-        pulse.note(None, &metrics);
+        pulse.note(None, false, &metrics);
         let health = pulse.health();
-        assert_eq!((health.up, health.trouble), (true, None));
+        assert_eq!((health.up, health.trouble, health.rule), (true, None, None));
     }
 }

@@ -23,13 +23,17 @@ impl Bench {
     }
 
     fn with_policy(policy: Policy) -> Self {
-        let store = FaultyStore::at(Arc::new(ManualClock::default()));
+        let clock = Arc::new(ManualClock::default());
+        let store = FaultyStore::at(Arc::<ManualClock>::clone(&clock));
         let metrics = Arc::new(Metrics::new().unwrap());
+        let settings = Settings {
+            grace: GRACE,
+            ..Settings::of(policy)
+        };
         let ledger = Ledger::new(
             Arc::<FaultyStore>::clone(&store),
-            policy,
-            Leases::default(),
-            GRACE,
+            settings,
+            clock,
             Arc::clone(&metrics),
         );
         Self {
@@ -284,6 +288,8 @@ async fn an_outage_says_whether_the_start_may_have_taken_place() {
             .admit(&claim("anna", "a"), &Patience::endless())
             .await;
         assert_eq!(asked.unwrap_err().doubtful.is_some(), doubtful, "{error}");
+        let bench = Bench::new();
+        bench.store.fails(&Fault::Errs(error.clone()));
         let released = bench
             .ledger
             .release(&anna, &session, Ending::Stream, ReleaseCause::Hook);
@@ -303,6 +309,7 @@ async fn an_outage_says_whether_the_start_may_have_taken_place() {
         .await;
     let ticket = asked.unwrap_err().doubtful.unwrap();
     bench.store.fails(&Fault::None);
+    bench.ledger.probe().await;
     let undone = bench.ledger.release(
         &anna,
         &session,
@@ -313,17 +320,23 @@ async fn an_outage_says_whether_the_start_may_have_taken_place() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_outage_after_a_wait_says_how_long_it_waited() {
-    let bench = Bench::new();
-    bench.admit(&claim("anna", "a"), &Patience::endless()).await;
-    let (start, patience) = (claim("anna", "b"), Patience::endless());
-    let (asked, ()) = tokio::join!(bench.ledger.admit(&start, &patience), async {
-        bench.store.asked("admit", 2).await;
-        bench.store.fails(&Fault::LosesCalls);
-    });
-    let outage = asked.unwrap_err();
-    assert_eq!(outage.waited, Duration::from_millis(25));
-    assert!(outage.doubtful.is_some());
+async fn what_the_store_has_refused_stays_refused_should_it_fail_meanwhile() {
+    for (fault, leaves) in [
+        (Fault::LosesCalls, true),
+        (Fault::Errs(StoreError::Full("no room".to_owned())), false),
+    ] {
+        let bench = Bench::new();
+        bench.admit(&claim("anna", "a"), &Patience::endless()).await;
+        let (start, patience) = (claim("anna", "b"), Patience::endless());
+        let (decision, ()) = tokio::join!(bench.admit(&start, &patience), async {
+            bench.store.asked("admit", 2).await;
+            bench.store.fails(&fault);
+        });
+        assert!(is_full(&decision), "{decision:?}");
+        assert_eq!(decision.waited, GRACE);
+        let doubtful = matches!(decision.leaves, Leaves::Doubtful(_));
+        assert_eq!(doubtful, leaves, "{:?}", decision.leaves);
+    }
 }
 
 #[tokio::test(start_paused = true)]

@@ -38,8 +38,8 @@ pub enum Notice {
     Renew(Sighting, Option<PlanName>),
     /// The call of that ticket takes back its start.
     Undo(SessionKey, Ticket),
-    /// This stream has ended.
-    Release(SessionKey),
+    /// This session is over, as somebody says.
+    Release(SessionKey, Ending, ReleaseCause),
 }
 
 impl Notice {
@@ -47,7 +47,7 @@ impl Notice {
     const fn key(&self) -> &SessionKey {
         match self {
             Self::Renew(sighting, _) => &sighting.key,
-            Self::Undo(key, _) | Self::Release(key) => key,
+            Self::Undo(key, _) | Self::Release(key, ..) => key,
         }
     }
 
@@ -56,7 +56,7 @@ impl Notice {
     pub const fn entry_outcome(&self) -> EntryOutcome {
         match self {
             Self::Renew(..) => EntryOutcome::Renewal,
-            Self::Undo(..) | Self::Release(_) => EntryOutcome::Release,
+            Self::Undo(..) | Self::Release(..) => EntryOutcome::Release,
         }
     }
 }
@@ -129,7 +129,7 @@ impl Releaser {
         let shared = &self.0;
         let room = match notice {
             Notice::Renew(..) | Notice::Undo(..) => shared.capacity / 4 * 3,
-            Notice::Release(_) => shared.capacity,
+            Notice::Release(..) => shared.capacity,
         };
         let pending = Pending {
             notice,
@@ -170,6 +170,7 @@ impl Delivery {
         let retry = tokio::time::sleep(Duration::ZERO);
         tokio::pin!(retry);
         let mut retrying = false;
+        let mut store_up = self.ledger.watch_store();
         loop {
             let batch = self.shared.queue().take_batch();
             if !batch.is_empty() {
@@ -195,8 +196,18 @@ impl Delivery {
             tokio::select! {
                 biased;
                 () = &mut retry, if retrying => {
-                    self.shared.queue().try_again();
+                    // While the store isn't even asked, nothing is told in vain.
+                    if *store_up.borrow() {
+                        self.shared.queue().try_again();
+                    }
                     retrying = false;
+                }
+                // What could not be told while the store was out is told as soon as it is back.
+                Ok(()) = store_up.changed(), if retrying => {
+                    if *store_up.borrow_and_update() {
+                        self.shared.queue().try_again();
+                        (retrying, pause) = (false, *BACKOFF.start());
+                    }
                 }
                 () = std::future::ready(()), if !idle => {}
                 () = self.shared.arrived.notified() => {}
@@ -239,10 +250,7 @@ impl Delivery {
                 self.release(&user, key, Ending::Undone(*ticket), ReleaseCause::Undone)
                     .await
             }
-            Notice::Release(key) => {
-                self.release(&user, key, Ending::Stream, ReleaseCause::AccessLog)
-                    .await
-            }
+            Notice::Release(key, ending, cause) => self.release(&user, key, *ending, *cause).await,
         };
         match told {
             Ok(()) => None,
@@ -285,7 +293,7 @@ impl Delivery {
                 };
                 Some(Notice::Renew(sighting, plan.clone()))
             }
-            Notice::Undo(..) | Notice::Release(_) => {
+            Notice::Undo(..) | Notice::Release(..) => {
                 (age < self.terms.memory).then(|| pending.notice.clone())
             }
         }

@@ -39,14 +39,14 @@ impl Notice {
     fn place(&self, user: UserId) -> Place {
         let ticket = match self {
             Self::Undo(_, ticket) => Some(*ticket),
-            Self::Renew(..) | Self::Release(_) => None,
+            Self::Renew(..) | Self::Release(..) => None,
         };
         (user, self.key().clone(), ticket)
     }
 
     /// Whether it stands where an earlier one waits: all but a sign of life after the end.
     const fn supersedes(&self, earlier: &Self) -> bool {
-        !matches!((self, earlier), (Self::Renew(..), Self::Release(_)))
+        !matches!((self, earlier), (Self::Renew(..), Self::Release(..)))
     }
 }
 
@@ -124,7 +124,8 @@ impl Queue {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::session::{Facts, Kind, SessionId, Sighting};
+    use crate::session::{Ending, Facts, Kind, SessionId, Sighting};
+    use crate::telemetry::metrics::ReleaseCause;
 
     fn pending(notice: Notice) -> Pending {
         Pending {
@@ -146,14 +147,15 @@ mod tests {
             lease: std::time::Duration::from_secs(15),
             started_at: None,
         };
+        let release = |id| Notice::Release(key(id), Ending::Stream, ReleaseCause::AccessLog);
         let mut queue = Queue::default();
         let renewal = pending(Notice::Renew(sighting, None));
         assert!(queue.put(anna.clone(), renewal, 2));
-        assert!(queue.put(anna.clone(), pending(Notice::Release(key("b"))), 2));
+        assert!(queue.put(anna.clone(), pending(release("b")), 2));
         let failed = queue.take_batch();
         queue.settle(failed);
-        assert!(queue.put(anna.clone(), pending(Notice::Release(key("a"))), 2));
-        assert!(!queue.put(anna, pending(Notice::Release(key("c"))), 2));
+        assert!(queue.put(anna.clone(), pending(release("a")), 2));
+        assert!(!queue.put(anna, pending(release("c")), 2));
         assert_eq!((queue.fresh.len(), queue.failed.len()), (1, 1));
     }
 }

@@ -9,8 +9,8 @@ use tokio::time::{advance, timeout};
 use super::queue::{Pending, Place, Queue};
 use super::*;
 use crate::clock::ManualClock;
-use crate::config::Leases;
 use crate::faulty_store::{Fault, FaultyStore};
+use crate::ledger::Settings;
 use crate::policy::Policy;
 use crate::session::{Facts, Kind, SessionId, Start, WhenFull};
 use crate::store::{Store, StoreError};
@@ -19,6 +19,7 @@ use crate::store::{Store, StoreError};
 struct Bench {
     store: Arc<FaultyStore>,
     metrics: Arc<Metrics>,
+    ledger: Arc<Ledger>,
     releaser: Releaser,
     delivery: Delivery,
 }
@@ -29,20 +30,22 @@ impl Bench {
     }
 
     fn with_room(capacity: usize) -> Self {
-        let store = FaultyStore::at(Arc::new(ManualClock::default()));
+        let clock = Arc::new(ManualClock::default());
+        let store = FaultyStore::at(Arc::<ManualClock>::clone(&clock));
         let metrics = Arc::new(Metrics::new().unwrap());
         let ledger = Arc::new(Ledger::new(
             Arc::<FaultyStore>::clone(&store),
-            Policy::new(3),
-            Leases::default(),
-            Duration::ZERO,
+            Settings::of(Policy::new(3)),
+            clock,
             Arc::clone(&metrics),
         ));
         let terms = Terms::new(Duration::from_secs(30), Duration::from_millis(50));
-        let (releaser, delivery) = with_capacity(capacity, ledger, terms, Arc::clone(&metrics));
+        let (releaser, delivery) =
+            with_capacity(capacity, Arc::clone(&ledger), terms, Arc::clone(&metrics));
         Self {
             store,
             metrics,
+            ledger,
             releaser,
             delivery,
         }
@@ -68,9 +71,10 @@ impl Bench {
     /// Closes the handle and lets the worker come to its end.
     async fn finish(&self) {
         self.releaser.close();
-        timeout(Duration::from_secs(3600), self.delivery.run())
-            .await
-            .expect("all is delivered");
+        tokio::select! {
+            finished = timeout(Duration::from_secs(3600), self.delivery.run()) => finished.expect("all is delivered"),
+            () = self.ledger.tend() => panic!("it ends without being told to"),
+        }
     }
 
     fn dropped(&self, reason: &str) -> String {
@@ -108,7 +112,7 @@ fn renew(id: &str) -> Notice {
 }
 
 fn release(id: &str) -> Notice {
-    Notice::Release(key(id))
+    Notice::Release(key(id), Ending::Stream, ReleaseCause::AccessLog)
 }
 
 fn undo(id: &str, ticket: u32) -> Notice {
@@ -121,7 +125,7 @@ fn waiting(pending: &HashMap<Place, Pending>) -> Vec<String> {
         .values()
         .map(|pending| match &pending.notice {
             Notice::Renew(sighting, _) => format!("renew {}", sighting.key.id),
-            Notice::Release(key) => format!("release {}", key.id),
+            Notice::Release(key, ..) => format!("release {}", key.id),
             Notice::Undo(key, ticket) => format!("undo {} {}", key.id, ticket.number()),
         })
         .collect();
@@ -243,7 +247,9 @@ async fn what_fails_is_tried_again_until_it_is_told() {
     bench.store.fails(&Fault::LosesCalls);
     bench.submit(release("a"));
     let healing = async {
-        bench.store.asked("release", 5).await;
+        // Once it has failed to answer it is only probed.
+        bench.store.asked("ping", 5).await;
+        assert_eq!(bench.store.calls("release"), 1);
         assert_eq!(bench.store.live("anna").await, ["a"]);
         bench.store.fails(&Fault::None);
     };

@@ -26,6 +26,21 @@ pub struct Roster {
 }
 
 impl Roster {
+    /// A roster of what is known from elsewhere: live sessions in the order in which they came, and ends. No key may be in both.
+    #[must_use]
+    pub const fn of(sessions: Vec<Session>, tombstones: Vec<Tombstone>) -> Self {
+        Self {
+            sessions,
+            tombstones,
+        }
+    }
+
+    /// What [`Self::of`] takes.
+    #[must_use]
+    pub fn into_parts(self) -> (Vec<Session>, Vec<Tombstone>) {
+        (self.sessions, self.tombstones)
+    }
+
     /// May this session start? Repeated starts are renewals, so that a caller can try again without harm.
     pub fn admit(
         &mut self,

@@ -72,6 +72,14 @@ impl MemoryStore {
             .sum()
     }
 
+    /// Forgets everybody, as a Redis that is restarted without persistence does. For tests alone.
+    #[doc(hidden)]
+    pub fn forget_all(&self) {
+        for shard in &self.shards {
+            lock(shard).clear();
+        }
+    }
+
     /// Does something to a user's roster, which is made if there is none.
     fn with_roster<T>(
         &self,

@@ -1,5 +1,7 @@
 //! The values that labels of metrics have: enums, so that no metric ever has more series than can be counted here.
 
+use crate::config::Outage;
+
 /// Makes an enum whose variants are the values of a label.
 macro_rules! label {
     ($(#[$meta:meta])* $name:ident { $($(#[$variant_meta:meta])* $variant:ident => $text:literal),+ $(,)? }) => {
@@ -37,6 +39,22 @@ pub trait LabelValue: Copy + 'static {
     fn index(self) -> usize;
 }
 
+impl LabelValue for Outage {
+    const ALL: &'static [Self] = &[Self::Allow, Self::Deny, Self::Local];
+
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Allow => "allow",
+            Self::Deny => "deny",
+            Self::Local => "local",
+        }
+    }
+
+    fn index(self) -> usize {
+        self as usize
+    }
+}
+
 label! {
     /// What a check came to, and why; `decision` and `reason` in one, since only some pairs exist.
     Verdict {
@@ -44,12 +62,20 @@ label! {
         Started => "started",
         /// Let in, and held its slot already.
         Renewed => "renewed",
+        /// Let in from memory: the store surely counts it.
+        Held => "held",
+        /// Let in by the outage rule `allow`.
+        OutageAllowed => "outage_allowed",
+        /// Let in by the outage rule `local`.
+        OutageLocal => "outage_local",
         /// Let in without a slot: a `HEAD`.
         Head => "head",
         /// Let in without being looked at: an `OPTIONS`.
         Preflight => "preflight",
         /// All of the user's slots are taken.
         Full => "full",
+        /// All of the user's slots are taken as far as this instance knows: the outage rule `local`.
+        FullLocal => "full_local",
         /// The session has ended and its id can't be used again yet.
         Ended => "ended",
         /// Another session of the user took its slot.
@@ -76,8 +102,15 @@ impl Verdict {
     #[must_use]
     pub const fn decision(self) -> &'static str {
         match self {
-            Self::Started | Self::Renewed | Self::Head | Self::Preflight => "allow",
+            Self::Started
+            | Self::Renewed
+            | Self::Held
+            | Self::OutageAllowed
+            | Self::OutageLocal
+            | Self::Head
+            | Self::Preflight => "allow",
             Self::Full
+            | Self::FullLocal
             | Self::Ended
             | Self::Displaced
             | Self::Operator
@@ -124,6 +157,8 @@ label! {
         Renew => "renew",
         /// This session is over.
         Release => "release",
+        /// These streams were seen running.
+        RenewAll => "renew_all",
         /// Which sessions are live?
         List => "list",
         /// Are you there?

@@ -12,6 +12,8 @@ use metrics_exporter_prometheus::{
     BuildError, Matcher, PrometheusBuilder, PrometheusHandle, PrometheusRecorder,
 };
 
+use crate::config::Outage;
+
 pub use super::labels::{
     DropReason, EntryOutcome, EntryType, GraceOutcome, LabelValue, Operation, Outcome,
     ReleaseCause, RenewalOutcome, Verdict,
@@ -49,6 +51,14 @@ pub struct Metrics {
     store_duration: Vec<Histogram>,
     /// `streamgate_store_up`
     store_up: Gauge,
+    /// `streamgate_store_forgot_total`
+    store_forgot: Counter,
+    /// `streamgate_outage_rule`, by rule
+    outage_rule: Vec<Gauge>,
+    /// `streamgate_sessions_held`
+    sessions_held: Gauge,
+    /// `streamgate_sessions_owed`
+    sessions_owed: Gauge,
     /// `streamgate_access_log_entries_total`, by type and outcome
     entries: Vec<Counters<EntryOutcome>>,
     /// `streamgate_releaser_pending`
@@ -102,6 +112,12 @@ impl Metrics {
                 make.histogram(named::STORE_DURATION, &labels)
             }),
             store_up: make.gauge(named::STORE_UP, &[]),
+            store_forgot: make.counter(named::STORE_FORGOT, &[]),
+            outage_rule: by(|rule: Outage| {
+                make.gauge(named::OUTAGE_RULE, &[("rule", rule.as_str())])
+            }),
+            sessions_held: make.gauge(named::SESSIONS_HELD, &[]),
+            sessions_owed: make.gauge(named::SESSIONS_OWED, &[]),
             entries: by(|entry: EntryType| {
                 make.counters(named::ENTRIES, two("type", entry, "outcome"))
             }),
@@ -144,13 +160,34 @@ impl Metrics {
             self.store_duration.get(operation.index()),
         ) {
             requests.increment(outcome);
-            duration.record(took);
+            if outcome != Outcome::NotAsked {
+                duration.record(took);
+            }
         }
     }
 
     /// Notes whether the store answers.
     pub fn store_up(&self, up: bool) {
         self.store_up.set(if up { 1.0 } else { 0.0 });
+    }
+
+    /// Counts that the store turned out to have forgotten sessions.
+    pub fn store_forgot(&self) {
+        self.store_forgot.increment(1);
+    }
+
+    /// Notes which rule decides in the store's place, if one does.
+    pub fn outage_rule(&self, in_force: Option<Outage>) {
+        for (rule, gauge) in Outage::ALL.iter().zip(&self.outage_rule) {
+            gauge.set(if Some(*rule) == in_force { 1.0 } else { 0.0 });
+        }
+    }
+
+    /// Notes how many sessions are held, and of how many of them the store is to be told.
+    #[expect(clippy::cast_precision_loss, reason = "nobody holds 2^52 sessions")]
+    pub fn sessions(&self, held: usize, owed: usize) {
+        self.sessions_held.set(held as f64);
+        self.sessions_owed.set(owed as f64);
     }
 
     /// Counts an access log entry.
@@ -226,7 +263,7 @@ mod named {
     );
     pub(super) const RENEWALS: Named = Named(
         "streamgate_renewals_total",
-        "Streams that the access log saw running, by what came of it; put_back: the store had forgotten them",
+        "Streams that were seen running, by what the store made of it; put_back: it did not know them",
     );
     pub(super) const RELEASES: Named = Named(
         "streamgate_releases_total",
@@ -243,6 +280,22 @@ mod named {
     pub(super) const STORE_UP: Named = Named(
         "streamgate_store_up",
         "1 while the store answers, 0 while it doesn't",
+    );
+    pub(super) const STORE_FORGOT: Named = Named(
+        "streamgate_store_forgot_total",
+        "Times that the store was found to have forgotten sessions, and was told of all that are held",
+    );
+    pub(super) const OUTAGE_RULE: Named = Named(
+        "streamgate_outage_rule",
+        "1 for the rule (store.outage) that decides in the store's place, while it doesn't answer or is full",
+    );
+    pub(super) const SESSIONS_HELD: Named = Named(
+        "streamgate_sessions_held",
+        "Sessions that this instance knows of",
+    );
+    pub(super) const SESSIONS_OWED: Named = Named(
+        "streamgate_sessions_owed",
+        "Sessions held of which the store is yet to be told: let in or seen running while it was out, or forgotten by it",
     );
     pub(super) const ENTRIES: Named = Named(
         "streamgate_access_log_entries_total",

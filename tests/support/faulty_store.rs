@@ -26,8 +26,10 @@ pub(crate) enum Fault {
     LosesCalls,
     /// It does nothing and says so.
     Errs(StoreError),
-    /// It does what it is asked, and takes that long.
+    /// It does what it is asked, and takes that long before it does.
     Takes(Duration),
+    /// It does what it is asked, and takes that long to say so.
+    AnswersLate(Duration),
 }
 
 /// Wraps the embedded store.
@@ -138,6 +140,11 @@ impl FaultyStore {
             Fault::Takes(time) => {
                 tokio::time::sleep(time).await;
                 doing.await
+            }
+            Fault::AnswersLate(time) => {
+                let answer = doing.await;
+                tokio::time::sleep(time).await;
+                answer
             }
         }
     }

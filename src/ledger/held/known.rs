@@ -1,0 +1,359 @@
+//! What this instance knows of one user: the sessions that it has seen counted, let in, or seen running, and the ends of which the store
+//! has not been told. Pure; whoever calls brings the time along.
+
+use std::time::Duration;
+
+use crate::session::{
+    Admission, Admitted, Ending, Entry, Facts, MAX_TOMBSTONES, Roster, Session, SessionKey,
+    Sighting, Start, Terms, Ticket, Timestamp, Tombstone, WhenFull,
+};
+
+/// What is known of one session.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Mark {
+    /// What names it.
+    pub(super) key: SessionKey,
+    /// What else is known of it.
+    pub(super) facts: Facts,
+    /// When it started, if this instance has seen it.
+    pub(super) started_at: Option<Timestamp>,
+    /// When it last showed a sign of life here.
+    pub(super) seen_at: Timestamp,
+    /// Until when it counts here: a lease after that.
+    pub(super) until: Timestamp,
+    /// Until when the store surely counts it.
+    pub(super) sure_until: Timestamp,
+    /// Whether the store knows what is known here.
+    pub(super) standing: Standing,
+    /// Whether it is about to be renewed in the background.
+    pub(super) in_renewal: bool,
+    /// Whose start it is, as in a roster.
+    pub(super) ticket: Option<Ticket>,
+}
+
+/// Whether the store knows what is known here of a session.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Standing {
+    /// It has said so.
+    Counted,
+    /// It is to be told: it could not be asked, or has forgotten.
+    Owed,
+}
+
+/// A session that the store has said it counts.
+#[derive(Debug)]
+pub(in crate::ledger) struct Counted<'a> {
+    /// Which it is.
+    pub(in crate::ledger) key: &'a SessionKey,
+    /// What is known of it.
+    pub(in crate::ledger) facts: &'a Facts,
+    /// When it started, where that was told.
+    pub(in crate::ledger) started_at: Option<Timestamp>,
+    /// The lease that was asked for.
+    pub(in crate::ledger) lease: Duration,
+    /// How many streams its user may watch.
+    pub(in crate::ledger) limit: u32,
+}
+
+/// What is known of a session that asks to go on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(in crate::ledger) enum Look {
+    /// Nothing that counts.
+    Unknown,
+    /// The store surely counts it.
+    Good {
+        /// What it is told, as if the store had been asked.
+        admitted: Admitted,
+        /// Whether it is time to renew it in the background, and nobody has begun to.
+        due: bool,
+    },
+    /// The store is to be told that it runs, and to say whether it may.
+    Ask,
+}
+
+/// An end of which the store is to be told.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(in crate::ledger) struct End {
+    /// Which session has ended.
+    pub(in crate::ledger) key: SessionKey,
+    /// Who said so.
+    pub(in crate::ledger) ending: Ending,
+    /// Until when that is worth telling.
+    until: Timestamp,
+}
+
+/// What is known of one user.
+#[derive(Debug, Default)]
+pub(super) struct Known {
+    /// The sessions, in the order in which they were heard of.
+    pub(super) marks: Vec<Mark>,
+    /// The ends that came while the store could not be told.
+    pub(super) tombstones: Vec<Tombstone>,
+    /// What the store is to be told of ends.
+    pub(super) ends: Vec<End>,
+    /// How many streams the user may watch, as last resolved.
+    pub(super) limit: u32,
+    /// Whether the user waits for the store to be told.
+    pub(super) queued: bool,
+}
+
+impl Known {
+    /// What is known of a session that asks to go on, and would for that long. It is a sign of life.
+    pub(super) fn look(
+        &mut self,
+        key: &SessionKey,
+        facts: &Facts,
+        lease: Duration,
+        now: Timestamp,
+    ) -> Look {
+        let Some(mark) = self.mark_mut(key) else {
+            return Look::Unknown;
+        };
+        let left = mark.sure_until.since(now);
+        if mark.until <= now || (mark.standing == Standing::Counted && left.is_zero()) {
+            return Look::Unknown;
+        }
+        mark.see(now, lease);
+        if mark.standing == Standing::Owed {
+            return Look::Ask;
+        }
+        // A `request` asks once, and so must be doubted if it asks again; and what is news is for the store to know.
+        if !key.kind.is_stoppable() || mark.is_news(facts) {
+            return Look::Unknown;
+        }
+        if left <= lease / 3 {
+            return Look::Ask;
+        }
+        // A renewal gathers others for a while, and begins so much earlier that its answer is here by the end of the third.
+        let is_first_third = left > lease / 3 * 2 + lease / GATHERING;
+        let due = !is_first_third && !std::mem::replace(&mut mark.in_renewal, true);
+        let admitted = self.admitted(key, now);
+        admitted.map_or(Look::Ask, |admitted| Look::Good { admitted, due })
+    }
+
+    /// What a session that the store surely counts is told, as if that had been asked.
+    pub(super) fn admitted(&self, key: &SessionKey, now: Timestamp) -> Option<Admitted> {
+        let mark = self.mark(key).filter(|mark| mark.sure_until > now)?;
+        Some(Admitted {
+            entry: Entry::Renewed,
+            expires_at: mark.sure_until,
+            active: self.marks.iter().filter(|mark| mark.until > now).count(),
+            displaced: Vec::new(),
+            decided_at: now,
+        })
+    }
+
+    /// The store counts this session, as of a question asked at that time.
+    pub(super) fn counted(&mut self, counted: &Counted<'_>, asked_at: Timestamp) {
+        let until = asked_at.after(counted.lease);
+        self.limit = counted.limit;
+        let Some(mark) = self.mark_mut(counted.key) else {
+            self.marks.push(Mark {
+                key: counted.key.clone(),
+                facts: counted.facts.clone(),
+                started_at: counted.started_at,
+                seen_at: asked_at,
+                until,
+                sure_until: until,
+                standing: Standing::Counted,
+                in_renewal: false,
+                ticket: None,
+            });
+            return;
+        };
+        mark.facts.update(counted.facts);
+        mark.started_at = mark.started_at.or(counted.started_at);
+        mark.until = mark.until.max(until);
+        mark.sure_until = mark.sure_until.max(until);
+        (mark.standing, mark.in_renewal, mark.ticket) = (Standing::Counted, false, None);
+    }
+
+    /// The session was seen running, and the store could not be told.
+    pub(super) fn sighted(&mut self, sighting: &Sighting, limit: u32, now: Timestamp) {
+        self.limit = limit;
+        if let Some(mark) = self.mark_mut(&sighting.key) {
+            mark.see(now, sighting.lease);
+            mark.standing = Standing::Owed;
+        } else if !self.has_ended(&sighting.key, now) {
+            self.marks.push(Mark {
+                key: sighting.key.clone(),
+                facts: sighting.facts.clone(),
+                started_at: sighting.started_at,
+                seen_at: now,
+                until: now.after(sighting.lease),
+                sure_until: now,
+                standing: Standing::Owed,
+                in_renewal: false,
+                ticket: None,
+            });
+        }
+    }
+
+    /// Decides a start by what is known here alone, as the rule has it.
+    pub(super) fn admit(
+        &mut self,
+        start: &Start,
+        limit: u32,
+        when_full: &WhenFull,
+        terms: &Terms,
+        now: Timestamp,
+    ) -> Admission {
+        let mut roster = self.roster(now);
+        let admission = roster.admit(start, limit, when_full, terms, now);
+        if let Admission::Admitted(admitted) = &admission {
+            self.adopt(start, admitted, terms, now);
+        }
+        self.tombstones = roster.into_parts().1;
+        admission
+    }
+
+    /// The session is over, and the store could not be told.
+    pub(super) fn release(
+        &mut self,
+        key: &SessionKey,
+        ending: Ending,
+        terms: &Terms,
+        now: Timestamp,
+    ) {
+        let mut roster = self.roster(now);
+        roster.release(key, ending, terms, now);
+        let (live, tombstones) = roster.into_parts();
+        self.marks
+            .retain(|mark| live.iter().any(|session| session.key == mark.key));
+        self.tombstones = tombstones;
+        self.owe_end(key, ending, now.after(terms.memory));
+    }
+
+    /// Forgets the session, and that its end is to be told.
+    pub(super) fn forget(&mut self, key: &SessionKey) {
+        self.marks.retain(|mark| mark.key != *key);
+    }
+
+    /// The store has been told how that session ended.
+    pub(super) fn end_told(&mut self, key: &SessionKey) {
+        self.ends.retain(|end| end.key != *key);
+        self.tombstones.retain(|tombstone| tombstone.key != *key);
+    }
+
+    /// Whether the store is to be told anything.
+    pub(super) fn is_in_debt(&self) -> bool {
+        !self.ends.is_empty()
+            || self
+                .marks
+                .iter()
+                .any(|mark| mark.standing == Standing::Owed)
+    }
+
+    /// Whether nothing is known any more.
+    pub(super) fn is_empty(&self) -> bool {
+        self.marks.is_empty() && self.tombstones.is_empty() && self.ends.is_empty()
+    }
+
+    /// Drops what no longer counts.
+    pub(super) fn settle(&mut self, now: Timestamp) {
+        self.marks.retain(|mark| mark.until > now);
+        self.tombstones.retain(|tombstone| tombstone.until > now);
+        self.ends.retain(|end| end.until > now);
+    }
+
+    /// The session of that key.
+    pub(super) fn mark(&self, key: &SessionKey) -> Option<&Mark> {
+        self.marks.iter().find(|mark| mark.key == *key)
+    }
+
+    /// The session of that key, to be changed.
+    pub(super) fn mark_mut(&mut self, key: &SessionKey) -> Option<&mut Mark> {
+        self.marks.iter_mut().find(|mark| mark.key == *key)
+    }
+
+    /// Whether the session has ended here without the store's having been told.
+    fn has_ended(&self, key: &SessionKey, now: Timestamp) -> bool {
+        self.tombstones
+            .iter()
+            .any(|tombstone| tombstone.key == *key && tombstone.until > now)
+    }
+
+    /// All of it as a roster.
+    fn roster(&self, now: Timestamp) -> Roster {
+        let live = self.marks.iter().filter(|mark| mark.until > now);
+        let sessions = live.map(|mark| mark.session(now)).collect();
+        Roster::of(sessions, self.tombstones.clone())
+    }
+
+    /// Takes over what the rule has decided.
+    fn adopt(&mut self, start: &Start, admitted: &Admitted, terms: &Terms, now: Timestamp) {
+        for displaced in &admitted.displaced {
+            self.forget(&displaced.key);
+            self.owe_end(&displaced.key, Ending::Stream, now.after(terms.memory));
+        }
+        if let Some(mark) = self.mark_mut(&start.key) {
+            mark.facts.update(&start.facts);
+            mark.see(now, start.lease);
+            (mark.standing, mark.ticket) = (Standing::Owed, None);
+        } else {
+            self.marks.push(Mark {
+                key: start.key.clone(),
+                facts: start.facts.clone(),
+                started_at: Some(now),
+                seen_at: now,
+                until: admitted.expires_at,
+                sure_until: now,
+                standing: Standing::Owed,
+                in_renewal: false,
+                ticket: start.ticket,
+            });
+        }
+    }
+
+    /// Notes that the store is to be told of an end. As many are kept as a roster remembers.
+    fn owe_end(&mut self, key: &SessionKey, ending: Ending, until: Timestamp) {
+        if self.ends.iter().any(|end| end.key == *key) {
+            return;
+        }
+        if self.ends.len() >= MAX_TOMBSTONES {
+            self.ends.remove(0);
+        }
+        let key = key.clone();
+        self.ends.push(End { key, ending, until });
+    }
+}
+
+/// What part of a lease a renewal may wait for others.
+pub(in crate::ledger) const GATHERING: u32 = 30;
+
+impl Mark {
+    /// Notes a sign of life.
+    fn see(&mut self, now: Timestamp, lease: Duration) {
+        self.seen_at = now;
+        self.until = self.until.max(now.after(lease));
+    }
+
+    /// Whether the store knows less of the session than that.
+    fn is_news(&self, facts: &Facts) -> bool {
+        let known = &self.facts;
+        (facts.device.is_some() && facts.device != known.device)
+            || (facts.content.is_some() && facts.content != known.content)
+    }
+
+    /// What the store is to be told of it.
+    pub(super) fn sighting(&self, now: Timestamp) -> Sighting {
+        Sighting {
+            key: self.key.clone(),
+            facts: self.facts.clone(),
+            lease: self.until.since(now),
+            started_at: self.started_at,
+        }
+    }
+
+    /// The session as a roster has it.
+    fn session(&self, now: Timestamp) -> Session {
+        Session {
+            key: self.key.clone(),
+            facts: self.facts.clone(),
+            started_at: self.started_at.unwrap_or(self.seen_at).min(now),
+            renewed_at: self.seen_at,
+            expires_at: self.until,
+            ticket: self.ticket,
+        }
+    }
+}

@@ -1,0 +1,523 @@
+//! Held leases: what this instance knows by itself, so that a running playback needs no trip to the store, an outage changes nothing for
+//! who is watching, and a store that has forgotten can be told again.
+//!
+//! Per user it keeps the sessions that the store has said it counts, until when that surely holds, and what the store is yet to be told:
+//! what the outage rule let in, what was seen running meanwhile, and ends. Nothing here is ever wrong to lose, but for what is owed.
+//!
+//! An answer of the store may arrive late, when its session has been released or displaced meanwhile. So a question is marked with a
+//! [`Stamp`], and its answer counts only if no session of the same shard was taken out since: losing one is a loss of speed.
+
+mod known;
+
+use std::collections::hash_map::Entry;
+use std::collections::{HashMap, VecDeque};
+use std::hash::{BuildHasher, RandomState};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::Notify;
+
+use crate::clock::Clock;
+use crate::config::Leases;
+use crate::session::{
+    Admission, Admitted, Ending, Facts, SessionKey, Sighting, Start, Terms, Timestamp, UserId,
+    WhenFull,
+};
+use crate::store::Seen;
+pub(super) use known::{Counted, End, GATHERING, Look};
+use known::{Known, Mark, Standing};
+
+/// How many shards there are: far more than cores, and so many that a release seldom voids another user's answer.
+const SHARDS: usize = 256;
+
+/// What part of a full shard makes room at a time.
+const EVICTED_PART: usize = 8;
+
+/// What this instance knows.
+#[derive(Debug)]
+pub(super) struct Held {
+    /// The users, each in the shard that its name hashes to.
+    shards: Vec<Mutex<Shard>>,
+    /// Says which shard a user is in.
+    hasher: RandomState,
+    /// How many sessions a shard has room for.
+    room: usize,
+    /// How long each kind counts.
+    leases: Leases,
+    /// What leases and tombstones may be.
+    terms: Terms,
+    /// Tells the time.
+    clock: Arc<dyn Clock>,
+    /// The sessions that are to be renewed in the background.
+    due: Mutex<Vec<(UserId, SessionKey)>>,
+    /// Tells that there are some.
+    pub(super) due_arrived: Notify,
+    /// The users of whom the store is to be told something, in the order in which that came up. Some may have been seen to since.
+    debtors: Mutex<VecDeque<UserId>>,
+    /// Tells that there are some.
+    pub(super) debts_arrived: Notify,
+}
+
+/// Some of the users.
+#[derive(Debug, Default)]
+struct Shard {
+    /// What is known of each.
+    users: HashMap<UserId, Known>,
+    /// How many sessions that makes.
+    sessions: usize,
+    /// How often a session was taken out because it has ended.
+    endings: u64,
+}
+
+/// When, and before which endings, the store was asked.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Stamp {
+    /// As of when its answer surely holds.
+    asked_at: Timestamp,
+    /// What the shard had seen then.
+    endings: u64,
+}
+
+/// What the store is to be told of one user before anything else: first the ends, then the sessions.
+#[derive(Debug, Default)]
+pub(super) struct Debts {
+    /// What has ended.
+    pub(super) ends: Vec<End>,
+    /// What runs.
+    pub(super) seen: Vec<Seen>,
+}
+
+/// How many sessions are held.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Tally {
+    /// All of them.
+    pub(super) sessions: usize,
+    /// Those that the store is to be told of.
+    pub(super) owed: usize,
+}
+
+impl Held {
+    /// Nothing yet, with room for so many sessions.
+    pub(super) fn new(room: usize, leases: Leases, terms: Terms, clock: Arc<dyn Clock>) -> Self {
+        Self {
+            shards: std::iter::repeat_with(Mutex::default)
+                .take(SHARDS)
+                .collect(),
+            hasher: RandomState::new(),
+            room: room.div_ceil(SHARDS),
+            leases,
+            terms,
+            clock,
+            due: Mutex::default(),
+            due_arrived: Notify::new(),
+            debtors: Mutex::default(),
+            debts_arrived: Notify::new(),
+        }
+    }
+
+    /// The time here.
+    pub(super) fn now(&self) -> Timestamp {
+        self.clock.now()
+    }
+
+    /// How long a renewal may wait for others.
+    pub(super) fn gathering(&self) -> Duration {
+        self.leases.playback / GATHERING
+    }
+
+    /// To be had before the store is asked about a user, and given back with what it answered.
+    pub(super) fn stamp(&self, user: &UserId) -> Stamp {
+        let endings = self.shard(user).endings;
+        Stamp {
+            asked_at: self.now(),
+            endings,
+        }
+    }
+
+    /// What is known of a session that asks to go on. It is a sign of life.
+    pub(super) fn look(&self, user: &UserId, key: &SessionKey, facts: &Facts) -> Look {
+        let (now, lease) = (self.now(), self.leases.of(key.kind));
+        let mut shard = self.shard(user);
+        let Some(known) = shard.users.get_mut(user) else {
+            return Look::Unknown;
+        };
+        let look = known.look(key, facts, lease, now);
+        drop(shard);
+        if let Look::Good { due: true, .. } = look {
+            lock(&self.due).push((user.clone(), key.clone()));
+            self.due_arrived.notify_one();
+        }
+        look
+    }
+
+    /// What a session that the store surely counts is told, as if that had been asked.
+    pub(super) fn admitted(&self, user: &UserId, key: &SessionKey) -> Option<Admitted> {
+        let now = self.now();
+        let shard = self.shard(user);
+        shard.users.get(user)?.admitted(key, now)
+    }
+
+    /// What the store is to be told of a session, if it is still held.
+    pub(super) fn sighting(&self, user: &UserId, key: &SessionKey) -> Option<Seen> {
+        let now = self.now();
+        let shard = self.shard(user);
+        let known = shard.users.get(user)?;
+        let mark = known.mark(key).filter(|mark| mark.until > now)?;
+        Some(seen(user, known, mark, now))
+    }
+
+    /// Whether the store has said that it counts the session, and must still do so.
+    pub(super) fn is_sure(&self, user: &UserId, key: &SessionKey) -> bool {
+        let now = self.now();
+        let shard = self.shard(user);
+        let mark = shard.users.get(user).and_then(|known| known.mark(key));
+        mark.is_some_and(|mark| mark.standing == Standing::Counted && mark.sure_until > now)
+    }
+
+    /// Whether anything is known of the session.
+    pub(super) fn knows(&self, user: &UserId, key: &SessionKey) -> bool {
+        let shard = self.shard(user);
+        shard
+            .users
+            .get(user)
+            .is_some_and(|known| known.mark(key).is_some())
+    }
+
+    /// How many other sessions of the user the store must still count.
+    pub(super) fn sure_beside(&self, user: &UserId, key: &SessionKey) -> usize {
+        let now = self.now();
+        let shard = self.shard(user);
+        let marks = shard.users.get(user).map_or(&[][..], |known| &known.marks);
+        let beside = marks.iter().filter(|mark| {
+            mark.key != *key && mark.standing == Standing::Counted && mark.sure_until > now
+        });
+        beside.count()
+    }
+
+    /// The store counts that session, as it answered to the question of that stamp.
+    pub(super) fn counted(&self, user: &UserId, stamp: Stamp, counted: &Counted<'_>) {
+        let mut shard = self.shard(user);
+        if shard.endings != stamp.endings {
+            return;
+        }
+        let is_new = !shard.knows(user, counted.key);
+        if is_new && !shard.make_room(self.room) {
+            return;
+        }
+        let known = shard.users.entry(user.clone()).or_default();
+        known.counted(counted, stamp.asked_at);
+        shard.sessions += usize::from(is_new);
+    }
+
+    /// The session was seen running, and the store could not be told.
+    pub(super) fn sighted(&self, user: &UserId, sighting: &Sighting, limit: u32) {
+        let now = self.now();
+        let mut shard = self.shard(user);
+        if !shard.knows(user, &sighting.key) && !shard.make_room(self.room) {
+            return;
+        }
+        shard.change(user, |known| known.sighted(sighting, limit, now));
+        drop(shard);
+        self.owe(user);
+    }
+
+    /// The session could not be renewed in the background: its next request is to ask. It stays good meanwhile.
+    pub(super) fn not_renewed(&self, user: &UserId, key: &SessionKey) {
+        let mut shard = self.shard(user);
+        let mark = shard
+            .users
+            .get_mut(user)
+            .and_then(|known| known.mark_mut(key));
+        let Some(mark) = mark else {
+            return;
+        };
+        (mark.standing, mark.in_renewal) = (Standing::Owed, false);
+        drop(shard);
+        self.owe(user);
+    }
+
+    /// Decides a start by what is known here alone; `None` if it can't be counted for want of room.
+    pub(super) fn admit(
+        &self,
+        user: &UserId,
+        start: &Start,
+        limits: Limits,
+        when_full: &WhenFull,
+    ) -> Option<Admission> {
+        let now = self.now();
+        let mut shard = self.shard(user);
+        if !shard.knows(user, &start.key) && !shard.make_room(self.room) {
+            return None;
+        }
+        let admission = shard.change(user, |known| {
+            known.limit = limits.allowed;
+            known.admit(start, limits.applied, when_full, &self.terms, now)
+        });
+        drop(shard);
+        self.owe(user);
+        Some(admission)
+    }
+
+    /// A session is about to be released: whoever asks from now on asks the store. What was let in without its knowledge is kept until
+    /// that is sure. `false` if the user has nothing here.
+    pub(super) fn ending(&self, user: &UserId, key: &SessionKey) {
+        let mut shard = self.shard(user);
+        shard.endings += 1;
+        shard.change_known(user, |known| {
+            if known
+                .mark(key)
+                .is_some_and(|mark| mark.standing == Standing::Counted)
+            {
+                known.forget(key);
+            }
+        });
+    }
+
+    /// The store says, or was told, that a session is over.
+    pub(super) fn ended(&self, user: &UserId, key: &SessionKey) {
+        let mut shard = self.shard(user);
+        shard.endings += 1;
+        shard.change_known(user, |known| {
+            known.forget(key);
+            known.end_told(key);
+        });
+    }
+
+    /// The store was told how that session ended.
+    pub(super) fn end_told(&self, user: &UserId, key: &SessionKey) {
+        self.shard(user)
+            .change_known(user, |known| known.end_told(key));
+    }
+
+    /// The session is over, and the store could not be told.
+    pub(super) fn ended_untold(&self, user: &UserId, key: &SessionKey, ending: Ending) {
+        let now = self.now();
+        let mut shard = self.shard(user);
+        shard.endings += 1;
+        if self.room > 0 {
+            shard.change(user, |known| known.release(key, ending, &self.terms, now));
+        }
+        drop(shard);
+        self.owe(user);
+    }
+
+    /// Nothing is known of the session any more; it may run on.
+    pub(super) fn forget(&self, user: &UserId, key: &SessionKey) {
+        self.shard(user)
+            .change_known(user, |known| known.forget(key));
+    }
+
+    /// What the store is to be told of a user.
+    pub(super) fn debts(&self, user: &UserId) -> Option<Debts> {
+        let now = self.now();
+        let shard = self.shard(user);
+        let known = shard.users.get(user).filter(|known| known.is_in_debt())?;
+        let owed = known
+            .marks
+            .iter()
+            .filter(|mark| mark.standing == Standing::Owed && mark.until > now);
+        Some(Debts {
+            ends: known.ends.clone(),
+            seen: owed.map(|mark| seen(user, known, mark, now)).collect(),
+        })
+    }
+
+    /// All sessions of a user but that one.
+    pub(super) fn beside(&self, user: &UserId, key: &SessionKey) -> Vec<Seen> {
+        let now = self.now();
+        let shard = self.shard(user);
+        let Some(known) = shard.users.get(user) else {
+            return Vec::new();
+        };
+        let beside = known
+            .marks
+            .iter()
+            .filter(|mark| mark.key != *key && mark.until > now);
+        beside.map(|mark| seen(user, known, mark, now)).collect()
+    }
+
+    /// The store has forgotten: it is to be told of every session.
+    pub(super) fn owe_all(&self) {
+        for shard in &self.shards {
+            let mut shard = lock(shard);
+            for (user, known) in &mut shard.users {
+                for mark in &mut known.marks {
+                    mark.standing = Standing::Owed;
+                }
+                self.queue(user, known);
+            }
+        }
+        self.debts_arrived.notify_one();
+    }
+
+    /// Some users with sessions that the store must still count, any of them.
+    pub(super) fn sample(&self, count: usize) -> Vec<Seen> {
+        let now = self.now();
+        let mut sample = Vec::new();
+        for shard in &self.shards {
+            let shard = lock(shard);
+            let sure = shard.users.iter().find_map(|(user, known)| {
+                let is_sure =
+                    |mark: &&Mark| mark.standing == Standing::Counted && mark.sure_until > now;
+                let mark = known.marks.iter().find(is_sure)?;
+                Some(seen(user, known, mark, now))
+            });
+            sample.extend(sure);
+            if sample.len() >= count {
+                break;
+            }
+        }
+        sample
+    }
+
+    /// Up to so many users of whom the store is to be told something.
+    pub(super) fn take_debtors(&self, count: usize) -> Vec<UserId> {
+        let debtors: Vec<UserId> = {
+            let mut debtors = lock(&self.debtors);
+            let count = count.min(debtors.len());
+            debtors.drain(..count).collect()
+        };
+        for user in &debtors {
+            if let Some(known) = self.shard(user).users.get_mut(user) {
+                known.queued = false;
+            }
+        }
+        debtors
+    }
+
+    /// Notes that the store is to be told of that user, if it is.
+    pub(super) fn owe(&self, user: &UserId) {
+        if let Some(known) = self.shard(user).users.get_mut(user) {
+            self.queue(user, known);
+        }
+        self.debts_arrived.notify_one();
+    }
+
+    /// Puts a user of whom the store is to be told something among the others, once.
+    fn queue(&self, user: &UserId, known: &mut Known) {
+        if known.is_in_debt() && !std::mem::replace(&mut known.queued, true) {
+            lock(&self.debtors).push_back(user.clone());
+        }
+    }
+
+    /// The sessions that are to be renewed in the background.
+    pub(super) fn take_due(&self) -> Vec<(UserId, SessionKey)> {
+        std::mem::take(&mut *lock(&self.due))
+    }
+
+    /// Drops what no longer counts, and says how many sessions are left. To be called every few seconds.
+    pub(super) fn sweep(&self) -> Tally {
+        let now = self.now();
+        let mut tally = Tally::default();
+        for shard in &self.shards {
+            let mut shard = lock(shard);
+            shard.sweep(now);
+            let marks = shard.users.values().flat_map(|known| &known.marks);
+            tally.owed += marks.filter(|mark| mark.standing == Standing::Owed).count();
+            tally.sessions += shard.sessions;
+        }
+        tally
+    }
+
+    /// The shard of a user. Held for a moment, never across an `.await`.
+    #[expect(
+        clippy::indexing_slicing,
+        reason = "the index is taken modulo the length, which is not zero"
+    )]
+    fn shard(&self, user: &UserId) -> MutexGuard<'_, Shard> {
+        let hash = usize::try_from(self.hasher.hash_one(user) % SHARDS as u64).unwrap_or_default();
+        lock(&self.shards[hash])
+    }
+}
+
+/// How many streams the user may watch.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Limits {
+    /// By the policy.
+    pub(super) allowed: u32,
+    /// For this decision.
+    pub(super) applied: u32,
+}
+
+impl Shard {
+    /// Whether anything is known of the session.
+    fn knows(&self, user: &UserId, key: &SessionKey) -> bool {
+        let known = self.users.get(user);
+        known.is_some_and(|known| known.mark(key).is_some())
+    }
+
+    /// Changes what is known of a user, be it nothing yet.
+    fn change<T>(&mut self, user: &UserId, change: impl FnOnce(&mut Known) -> T) -> T {
+        let known = self.users.entry(user.clone()).or_default();
+        let before = known.marks.len();
+        let outcome = change(known);
+        let (after, is_empty) = (known.marks.len(), known.is_empty());
+        self.sessions = (self.sessions + after).saturating_sub(before);
+        if is_empty {
+            self.users.remove(user);
+        }
+        outcome
+    }
+
+    /// Changes what is known of a user, if anything is.
+    fn change_known(&mut self, user: &UserId, change: impl FnOnce(&mut Known)) {
+        if let Entry::Occupied(_) = self.users.entry(user.clone()) {
+            self.change(user, change);
+        }
+    }
+
+    /// Sees to it that there is room for one more session; `false` if there is none. Those whose leases end first make room, since they have
+    /// to ask soonest. What the store is to be told of is kept.
+    fn make_room(&mut self, room: usize) -> bool {
+        if self.sessions < room {
+            return true;
+        }
+        let marks = self.users.values().flat_map(|known| &known.marks);
+        let mut ends: Vec<Timestamp> = marks
+            .filter(|mark| mark.standing == Standing::Counted)
+            .map(|mark| mark.sure_until)
+            .collect();
+        let leaving = ends.len() / EVICTED_PART;
+        if ends.is_empty() {
+            return false;
+        }
+        let (_, last, _) = ends.select_nth_unstable(leaving);
+        let last = *last;
+        self.users.retain(|_, known| {
+            known
+                .marks
+                .retain(|mark| mark.standing == Standing::Owed || mark.sure_until > last);
+            !known.is_empty()
+        });
+        self.recount();
+        self.sessions < room
+    }
+
+    /// Drops what no longer counts.
+    fn sweep(&mut self, now: Timestamp) {
+        self.users.retain(|_, known| {
+            known.settle(now);
+            !known.is_empty()
+        });
+        self.recount();
+    }
+
+    /// Counts the sessions anew.
+    fn recount(&mut self) {
+        self.sessions = self.users.values().map(|known| known.marks.len()).sum();
+    }
+}
+
+/// What the store is to be told of a session.
+fn seen(user: &UserId, known: &Known, mark: &Mark, now: Timestamp) -> Seen {
+    Seen {
+        user: user.clone(),
+        sighting: mark.sighting(now),
+        limit: known.limit,
+    }
+}
+
+/// Takes a lock. Whoever panicked while holding it can't have left anything half changed that a lease doesn't heal.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,618 @@
+//! Held leases, the outage rule and healing, with a store that fails as told, by a paused clock.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio_util::task::AbortOnDropHandle;
+
+use super::*;
+use crate::clock::SystemClock;
+use crate::faulty_store::{Fault, FaultyStore};
+use crate::session::{EndCause, Kind, SessionId};
+
+/// The lease of a playback.
+const LEASE: Duration = Duration::from_secs(30);
+
+/// How often a playback asks.
+const INTERVAL: Duration = Duration::from_secs(2);
+
+const ALL_RULES: [Rule; 3] = [Rule::Allow, Rule::Deny, Rule::Local];
+
+/// A ledger that is tended, before a store; both go by the runtime's clock, which is paused.
+struct Bench {
+    store: Arc<FaultyStore>,
+    metrics: Arc<Metrics>,
+    ledger: Arc<Ledger>,
+    _tended: AbortOnDropHandle<()>,
+}
+
+impl Bench {
+    /// With that limit for everybody.
+    fn new(limit: u32, rule: Rule) -> Self {
+        Self::with_room(limit, rule, 10_000)
+    }
+
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "the task is owned by the bench, and ends with it"
+    )]
+    fn with_room(limit: u32, rule: Rule, room_to_hold: usize) -> Self {
+        let clock = Arc::new(SystemClock::start());
+        let store = FaultyStore::at(Arc::<SystemClock>::clone(&clock));
+        let metrics = Arc::new(Metrics::new().unwrap());
+        let settings = Settings {
+            outage: rule,
+            room_to_hold,
+            ..Settings::of(Policy::new(limit))
+        };
+        let below = Arc::<FaultyStore>::clone(&store);
+        let ledger = Arc::new(Ledger::new(below, settings, clock, Arc::clone(&metrics)));
+        let tended = Arc::clone(&ledger);
+        Self {
+            store,
+            metrics,
+            ledger,
+            _tended: AbortOnDropHandle::new(tokio::spawn(async move { tended.tend().await })),
+        }
+    }
+
+    /// What a check does: it is answered from memory, or asks.
+    async fn check(&self, claim: &Claim) -> Result<Decision, Outage> {
+        match self.ledger.recall(claim) {
+            Some(decision) => Ok(decision),
+            None => self.ledger.admit(claim, &Patience::endless()).await,
+        }
+    }
+
+    /// A check of anna's that is let in, on that basis.
+    async fn plays(&self, id: &str) -> Basis {
+        self.lets_in(&playback("anna", id)).await
+    }
+
+    async fn lets_in(&self, claim: &Claim) -> Basis {
+        let decision = self.check(claim).await.unwrap();
+        assert!(
+            matches!(decision.admission, Admission::Admitted(_)),
+            "{claim:?} got {decision:?}"
+        );
+        decision.basis
+    }
+
+    /// A check of anna's that is refused: why.
+    async fn refused(&self, id: &str) -> Refusal {
+        let decision = self.check(&playback("anna", id)).await.unwrap();
+        match decision.admission {
+            Admission::Refused(refusal) => refusal,
+            Admission::Admitted(admitted) => panic!("{id} got {admitted:?}"),
+        }
+    }
+
+    async fn is_full(&self, id: &str) -> bool {
+        matches!(self.refused(id).await, Refusal::Full { .. })
+    }
+
+    /// Lets a playback ask every two seconds, for that long; when it was no longer let in.
+    async fn play_for(&self, id: &str, time: Duration) -> Option<Duration> {
+        let watch = Stopwatch::start();
+        while watch.elapsed() < time {
+            let decision = self.check(&playback("anna", id)).await;
+            if !matches!(
+                decision,
+                Ok(Decision {
+                    admission: Admission::Admitted(_),
+                    ..
+                })
+            ) {
+                return Some(watch.elapsed());
+            }
+            tokio::time::sleep(INTERVAL).await;
+        }
+        None
+    }
+
+    async fn release(&self, id: &str) -> Result<Released, Outage> {
+        let (anna, ending) = (user("anna"), Ending::Stream);
+        self.ledger
+            .release(&anna, &key(Kind::Playback, id), ending, ReleaseCause::Hook)
+            .await
+    }
+
+    /// A playback of anna's is ended through another instance.
+    async fn ends_elsewhere(&self, id: &str, ending: Ending) {
+        let (anna, key) = (user("anna"), key(Kind::Playback, id));
+        self.store.sound.release(&anna, &key, ending).await.unwrap();
+    }
+
+    /// Envoy reports that a request runs.
+    async fn sees_running(&self, name: &str, id: &str) -> Result<Renewal, Outage> {
+        let sighting = Sighting {
+            key: key(Kind::Request, id),
+            facts: Facts::default(),
+            lease: Duration::from_secs(15),
+            started_at: None,
+        };
+        self.ledger.renew(&user(name), None, &sighting).await
+    }
+
+    /// From now on the store doesn't answer, and that is known.
+    async fn goes_down(&self) {
+        self.store.fails(&Fault::LosesCalls);
+        let up = self.ledger.watch_store();
+        for _ in 0..5 {
+            drop(self.ledger.list(&user("nobody")).await);
+        }
+        assert!(!*up.borrow());
+    }
+
+    /// The store answers again, and that is known.
+    async fn comes_back(&self) {
+        let mut up = self.ledger.watch_store();
+        self.store.fails(&Fault::None);
+        up.wait_for(|up| *up).await.unwrap();
+        // It is told what it is to be told.
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+
+    async fn live(&self) -> Vec<String> {
+        self.store.live("anna").await
+    }
+
+    fn metric(&self, series: &str) -> String {
+        self.ledger.sweep();
+        let text = self.metrics.render();
+        let line = text.lines().find_map(|line| line.strip_prefix(series));
+        line.expect(series).trim().to_owned()
+    }
+}
+
+fn user(name: &str) -> UserId {
+    UserId::parse(name).unwrap()
+}
+
+fn key(kind: Kind, id: &str) -> SessionKey {
+    SessionKey {
+        kind,
+        id: SessionId::parse(id).unwrap(),
+    }
+}
+
+fn playback(name: &str, id: &str) -> Claim {
+    Claim {
+        user: user(name),
+        plan: None,
+        key: key(Kind::Playback, id),
+        facts: Facts::default(),
+    }
+}
+
+fn request(name: &str, id: &str) -> Claim {
+    Claim {
+        key: key(Kind::Request, id),
+        ..playback(name, id)
+    }
+}
+
+// === Held leases ===
+
+#[tokio::test(start_paused = true)]
+async fn a_playback_is_answered_from_memory_then_renewed_in_the_background_and_only_then_asks() {
+    let bench = Bench::new(1, Rule::Deny);
+    let asked = |store: &FaultyStore| (store.calls("admit"), store.calls("renew"));
+    assert_eq!(bench.plays("a").await, Basis::Store);
+    // The first third, less the time in which renewals gather.
+    tokio::time::sleep(Duration::from_millis(8_900)).await;
+    assert_eq!(bench.plays("a").await, Basis::HeldLease);
+    tokio::time::sleep(Duration::from_millis(1_100)).await;
+    assert_eq!(asked(&bench.store), (1, 0));
+    // The second: several requests are answered at once, and one renewal follows.
+    for _ in 0..3 {
+        assert_eq!(bench.plays("a").await, Basis::HeldLease);
+    }
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    assert_eq!(asked(&bench.store), (1, 1));
+    // The third: it asks. A lease is measured from before the call, and the last was at 11 s.
+    tokio::time::sleep(Duration::from_secs(19)).await;
+    assert_eq!(bench.plays("a").await, Basis::Store);
+    assert_eq!(asked(&bench.store), (1, 2));
+    // Beyond its end it is a start.
+    tokio::time::sleep(LEASE).await;
+    assert_eq!(bench.plays("a").await, Basis::Store);
+    assert_eq!(asked(&bench.store), (2, 2));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_news_is_told_to_the_store_at_once() {
+    let bench = Bench::new(1, Rule::Deny);
+    let mut claim = playback("anna", "a");
+    bench.lets_in(&claim).await;
+    claim.facts.content = crate::session::ContentId::parse("film").ok();
+    assert_eq!(bench.lets_in(&claim).await, Basis::Store);
+    assert_eq!(bench.lets_in(&claim).await, Basis::HeldLease);
+    let listed = bench.store.sound.list(&user("anna")).await.unwrap();
+    assert_eq!(listed.sessions.first().unwrap().facts, claim.facts);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_request_is_held_but_never_answered_from_memory() {
+    let bench = Bench::new(1, Rule::Deny);
+    for _ in 0..2 {
+        let basis = bench.lets_in(&request("anna", "r")).await;
+        assert_eq!(basis, Basis::Store);
+    }
+    assert_eq!(bench.metric("streamgate_sessions_held "), "1");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_end_that_comes_from_elsewhere_is_noticed_within_a_third_of_a_lease_and_a_request() {
+    for after in [0, 3, 9] {
+        let bench = Bench::new(1, Rule::Allow);
+        let none = bench.play_for("a", Duration::from_secs(after)).await;
+        assert_eq!(none, None);
+        bench.ends_elsewhere("a", Ending::Operator).await;
+        let noticed = bench.play_for("a", LEASE).await.expect("it is noticed");
+        assert!(noticed <= LEASE / 3 + INTERVAL, "after {noticed:?}");
+        let Refusal::Ended(EndCause::Operator) = bench.refused("a").await else {
+            panic!("it is told why");
+        };
+    }
+    // Where requests are sparse: two thirds.
+    let bench = Bench::new(1, Rule::Allow);
+    bench.plays("a").await;
+    bench.ends_elsewhere("a", Ending::Operator).await;
+    tokio::time::sleep(LEASE / 3 * 2).await;
+    bench.refused("a").await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_release_through_this_instance_is_heeded_at_once() {
+    let bench = Bench::new(1, Rule::Allow);
+    bench.plays("a").await;
+    bench.release("a").await.unwrap();
+    assert!(matches!(
+        bench.refused("a").await,
+        Refusal::Ended(EndCause::Released)
+    ));
+    assert_eq!(bench.plays("b").await, Basis::Store);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_answer_that_comes_late_never_brings_a_released_session_back() {
+    // The answer to a start, to a renewal that a request waits for, and to one in the background.
+    for (age, operation) in [(0, "admit"), (21, "renew"), (11, "renew")] {
+        let bench = Bench::new(1, Rule::Allow);
+        if age > 0 {
+            bench.plays("a").await;
+            tokio::time::sleep(Duration::from_secs(age)).await;
+        }
+        let (asked, late) = (bench.store.calls(operation), Duration::from_secs(3));
+        bench.store.fails_at(operation, Fault::AnswersLate(late));
+        let claim = playback("anna", "a");
+        tokio::join!(bench.check(&claim), async {
+            bench.store.asked(operation, asked + 1).await;
+            // The store has counted it, and nobody has been told yet.
+            assert!(matches!(
+                bench.release("a").await.unwrap(),
+                Released::Freed(_)
+            ));
+        })
+        .0
+        .unwrap();
+        bench.store.fails(&Fault::None);
+        tokio::time::sleep(late).await;
+        assert!(
+            matches!(bench.refused("a").await, Refusal::Ended(_)),
+            "{operation} at {age} s"
+        );
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_asked_while_a_release_is_under_way_is_not_held() {
+    let bench = Bench::new(1, Rule::Allow);
+    bench.plays("a").await;
+    // The start takes place before the release, and is answered before it too.
+    let slow = Duration::from_secs(1);
+    bench.store.fails_at("release", Fault::Takes(slow));
+    let (released, ()) = tokio::join!(bench.release("a"), async {
+        bench.store.asked("release", 1).await;
+        assert_eq!(bench.plays("a").await, Basis::Store);
+        assert_eq!(bench.plays("a").await, Basis::HeldLease);
+    });
+    assert!(matches!(released.unwrap(), Released::Freed(_)));
+    bench.refused("a").await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_full_memory_forgets_what_has_to_ask_soonest_and_nothing_is_wrong() {
+    let bench = Bench::with_room(1, Rule::Deny, 512);
+    let claims: Vec<Claim> = (0..4_000)
+        .map(|number| playback(&format!("user-{number}"), "a"))
+        .collect();
+    for claim in &claims {
+        bench.lets_in(claim).await;
+    }
+    let held: usize = bench.metric("streamgate_sessions_held ").parse().unwrap();
+    assert!((256..=512).contains(&held), "{held} are held");
+    for claim in &claims {
+        bench.lets_in(claim).await;
+    }
+}
+
+// === Outage ===
+
+#[tokio::test(start_paused = true)]
+async fn who_is_watching_notices_no_outage_shorter_than_two_thirds_of_a_lease() {
+    for rule in ALL_RULES {
+        for since_start in [0, 1, 9, 10, 11, 12] {
+            let bench = Bench::new(1, rule);
+            let before = Duration::from_secs(since_start);
+            assert_eq!(bench.play_for("a", before.max(INTERVAL)).await, None);
+            bench.goes_down().await;
+            let outage = LEASE / 3 * 2 - INTERVAL;
+            assert_eq!(bench.play_for("a", outage).await, None, "{rule:?}");
+            bench.comes_back().await;
+            assert_eq!(bench.play_for("a", LEASE * 2).await, None, "{rule:?}");
+            assert_eq!(bench.live().await, ["a"]);
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_longer_outage_is_decided_by_the_rule() {
+    for (rule, ends) in [
+        (Rule::Allow, false),
+        (Rule::Deny, true),
+        (Rule::Local, false),
+    ] {
+        let bench = Bench::new(1, rule);
+        bench.plays("a").await;
+        bench.goes_down().await;
+        let ended = bench.play_for("a", LEASE * 3).await;
+        assert_eq!(ended.is_some(), ends, "{rule:?}");
+        assert!(ended.is_none_or(|ended| ended >= LEASE), "{ended:?}");
+        bench.comes_back().await;
+        assert_eq!(bench.play_for("a", LEASE).await, None, "{rule:?}");
+        assert_eq!(bench.live().await, ["a"]);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn allow_lets_in_and_what_it_let_in_plays_on() {
+    let bench = Bench::new(1, Rule::Allow);
+    bench.plays("a").await;
+    bench.goes_down().await;
+    for id in ["b", "c"] {
+        assert_eq!(bench.plays(id).await, Basis::Rule(Rule::Allow));
+    }
+    assert_eq!(bench.metric("streamgate_sessions_owed "), "2");
+    bench.comes_back().await;
+    assert_eq!(bench.live().await.len(), 3, "all that run are counted");
+    assert_eq!(bench.metric("streamgate_sessions_owed "), "0");
+    for id in ["a", "b", "c"] {
+        bench.plays(id).await;
+    }
+    assert!(bench.is_full("d").await);
+}
+
+#[tokio::test(start_paused = true)]
+async fn deny_denies_and_leaves_nothing() {
+    let bench = Bench::new(2, Rule::Deny);
+    bench.plays("a").await;
+    bench.store.fails(&Fault::LosesAnswers);
+    let outage = bench.check(&playback("anna", "b")).await.unwrap_err();
+    assert!(outage.doubtful.is_some());
+    bench.goes_down().await;
+    let outage = bench.check(&playback("anna", "c")).await.unwrap_err();
+    assert_eq!(outage.doubtful, None, "it was not even asked");
+    assert_eq!(bench.metric("streamgate_sessions_held "), "1");
+}
+
+#[tokio::test(start_paused = true)]
+async fn local_counts_from_what_is_held_requests_too() {
+    let bench = Bench::new(3, Rule::Local);
+    bench.plays("a").await;
+    bench.lets_in(&request("anna", "r")).await;
+    bench.goes_down().await;
+    assert_eq!(bench.plays("b").await, Basis::Rule(Rule::Local));
+    assert_eq!(bench.plays("a").await, Basis::HeldLease);
+    let Refusal::Full { limit, holders, .. } = bench.refused("c").await else {
+        panic!("it is full");
+    };
+    let names: Vec<_> = holders
+        .iter()
+        .map(|session| session.key.to_string())
+        .collect();
+    assert_eq!(
+        (limit, names),
+        (
+            3,
+            vec![
+                "playback:a".to_owned(),
+                "request:r".to_owned(),
+                "playback:b".to_owned()
+            ]
+        )
+    );
+    // An end frees a slot, and is remembered.
+    bench.release("a").await.unwrap_err();
+    assert!(matches!(bench.refused("a").await, Refusal::Ended(_)));
+    bench.plays("c").await;
+    assert!(bench.is_full("d").await);
+    // A stream that another instance has let in is counted when it is seen running.
+    bench.sees_running("anna", "q").await.unwrap_err();
+    let released = bench.release("b").await;
+    released.unwrap_err();
+    assert!(bench.is_full("d").await, "c, r and q run");
+    bench.comes_back().await;
+    let mut live = bench.live().await;
+    live.sort();
+    assert_eq!(live, ["c", "q", "r"]);
+    assert!(matches!(bench.refused("b").await, Refusal::Ended(_)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn without_room_to_remember_local_denies_and_allow_lets_in() {
+    for rule in [Rule::Local, Rule::Allow] {
+        let bench = Bench::with_room(1, rule, 0);
+        bench.store.fails(&Fault::LosesCalls);
+        let checked = bench.check(&playback("anna", "a")).await;
+        assert_eq!(checked.is_ok(), rule == Rule::Allow);
+        bench.release("a").await.unwrap_err();
+        assert_eq!(bench.metric("streamgate_sessions_held "), "0");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_start_whose_answer_was_lost_and_that_was_let_in_is_counted_once() {
+    for rule in [Rule::Allow, Rule::Local] {
+        let bench = Bench::new(1, rule);
+        bench.plays("z").await;
+        bench.release("z").await.unwrap();
+        bench.store.fails(&Fault::LosesAnswers);
+        assert_eq!(bench.plays("a").await, Basis::Rule(rule));
+        bench.store.fails(&Fault::None);
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        assert_eq!(bench.live().await, ["a"], "{rule:?}");
+        let listed = bench.store.sound.list(&user("anna")).await.unwrap();
+        let ticket = listed.sessions.first().unwrap().ticket;
+        assert_eq!(ticket, None, "it is nobody's to take back");
+        assert!(bench.is_full("b").await);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn ends_are_told_before_sessions_and_both_before_a_new_start() {
+    let bench = Bench::new(2, Rule::Local);
+    bench.plays("a").await;
+    bench.plays("b").await;
+    bench.goes_down().await;
+    bench.release("a").await.unwrap_err();
+    bench.plays("c").await;
+    // The very first call afterwards is a start, and sees the true count.
+    let mut up = bench.ledger.watch_store();
+    bench.store.fails(&Fault::None);
+    up.wait_for(|up| *up).await.unwrap();
+    assert!(bench.is_full("d").await);
+    let mut live = bench.live().await;
+    live.sort();
+    assert_eq!(live, ["b", "c"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_store_that_keeps_failing_is_left_alone_and_asked_again_once_it_answers_a_probe() {
+    let bench = Bench::new(1, Rule::Deny);
+    bench.plays("a").await;
+    bench.goes_down().await;
+    let before = bench.store.calls("admit");
+    let watch = Stopwatch::start();
+    for _ in 0..1000 {
+        bench.check(&playback("anna", "b")).await.unwrap_err();
+    }
+    assert_eq!(
+        (bench.store.calls("admit"), watch.elapsed()),
+        (before, Duration::ZERO)
+    );
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let probes = bench.store.calls("ping");
+    assert!((5..=20).contains(&probes), "{probes} probes in a second");
+    bench.comes_back().await;
+    assert!(bench.is_full("b").await);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_full_store_renews_and_releases_and_its_starts_follow_the_rule() {
+    for rule in ALL_RULES {
+        let bench = Bench::new(3, rule);
+        bench.plays("a").await;
+        let full = Fault::Errs(StoreError::Full("no room".to_owned()));
+        bench.store.fails_at("admit", full);
+        for _ in 0..20 {
+            let started = bench.check(&playback("anna", "b")).await;
+            assert_eq!(started.is_err(), rule == Rule::Deny, "{rule:?}");
+        }
+        let health = bench.ledger.store_health();
+        assert_eq!((health.up, health.rule), (true, Some(rule)));
+        assert!(matches!(
+            bench.release("a").await.unwrap(),
+            Released::Freed(_)
+        ));
+    }
+}
+
+// === Healing ===
+
+#[tokio::test(start_paused = true)]
+async fn a_store_that_has_forgotten_is_told_of_all_that_run_as_soon_as_that_shows() {
+    let bench = Bench::new(2, Rule::Deny);
+    let users = 500;
+    for number in 0..users {
+        let name = format!("user-{number}");
+        bench.lets_in(&playback(&name, "a")).await;
+        bench.lets_in(&request(&name, "r")).await;
+    }
+    bench.store.sound.forget_all();
+    // One renewal shows it.
+    let renewed = bench.sees_running("user-7", "r").await;
+    assert!(matches!(renewed.unwrap(), Renewal::PutBack { .. }));
+    assert_eq!(bench.metric("streamgate_store_forgot_total "), "1");
+    let watch = Stopwatch::start();
+    while bench.metric("streamgate_sessions_owed ") != "0" {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+        assert!(watch.elapsed() < Duration::from_secs(1));
+    }
+    for number in 0..users {
+        let name = format!("user-{number}");
+        assert_eq!(bench.store.live(&name).await.len(), 2, "{name}");
+    }
+    assert_eq!(bench.metric("streamgate_store_forgot_total "), "1");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_start_that_a_forgetful_store_lets_in_above_the_true_count_is_taken_back() {
+    let bench = Bench::new(2, Rule::Deny);
+    bench.plays("a").await;
+    bench.plays("b").await;
+    bench.store.sound.forget_all();
+    assert!(bench.is_full("c").await);
+    assert_eq!(bench.live().await, ["a", "b"]);
+    assert_eq!(bench.metric("streamgate_store_forgot_total "), "1");
+    // Where the others have ended elsewhere, it is let in.
+    for id in ["a", "b"] {
+        bench.ends_elsewhere(id, Ending::Stream).await;
+    }
+    bench.plays("c").await;
+    assert_eq!(bench.live().await, ["c"]);
+    assert_eq!(bench.metric("streamgate_store_forgot_total "), "1");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_store_that_comes_back_empty_is_found_out_at_once() {
+    let bench = Bench::new(2, Rule::Deny);
+    bench.plays("a").await;
+    bench.plays("b").await;
+    bench.goes_down().await;
+    bench.store.sound.forget_all();
+    bench.comes_back().await;
+    let mut live = bench.live().await;
+    live.sort();
+    assert_eq!(live, ["a", "b"]);
+    assert!(bench.is_full("c").await);
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_vouches_wrongly_for_an_end_makes_nobody_tell_everything_again_and_again() {
+    let bench = Bench::new(2, Rule::Deny);
+    bench.lets_in(&request("anna", "r")).await;
+    for _ in 0..5 {
+        let anna = user("anna");
+        let (request, cause) = (key(Kind::Request, "r"), ReleaseCause::Hook);
+        let vouched = bench
+            .ledger
+            .release(&anna, &request, Ending::Vouched, cause);
+        vouched.await.unwrap();
+        let renewed = bench.sees_running("anna", "r").await;
+        assert!(matches!(renewed.unwrap(), Renewal::PutBack { .. }));
+        tokio::time::sleep(Duration::from_millis(500)).await;
+    }
+    assert_eq!(bench.metric("streamgate_store_forgot_total "), "1");
+}

@@ -1,0 +1,186 @@
+//! What the ledger does beside its calls: renews held leases in the background, tells the store what it is yet to be told, probes a store
+//! that doesn't answer, and finds out whether it has forgotten.
+
+use std::sync::PoisonError;
+use std::time::Duration;
+
+use futures_util::future::join_all;
+use tracing::warn;
+
+use super::Ledger;
+use super::held::Debts;
+use crate::clock::Stopwatch;
+use crate::session::{Kind, Renewal, SessionKey, UserId};
+use crate::store::Seen;
+use crate::telemetry::metrics::Operation;
+
+/// How many sessions are renewed at a time.
+const RENEWED_AT_A_TIME: usize = 256;
+
+/// How many users the store is told of at a time.
+const TOLD_AT_A_TIME: usize = 64;
+
+/// The pause after that: with [`TOLD_AT_A_TIME`], at most some 6,000 users a second, so that a store which has just come back isn't flooded.
+const TOLD_PAUSE: Duration = Duration::from_millis(10);
+
+/// The pause after the store could not be told.
+const TOLD_IN_VAIN_PAUSE: Duration = Duration::from_millis(500);
+
+/// The pause between two probes, but for up to half of it, taken off at random.
+const PROBE_PAUSE: Duration = Duration::from_millis(150);
+
+/// How many sessions a store that is back is asked about, to see whether it has forgotten.
+const SAMPLE: usize = 16;
+
+impl Ledger {
+    /// Does what is to be done beside the calls, until it is dropped.
+    pub async fn tend(&self) {
+        tokio::join!(self.keep_renewed(), self.pay_debts(), self.mind_store());
+    }
+
+    /// Renews what is due, many at a time.
+    async fn keep_renewed(&self) {
+        loop {
+            self.held.due_arrived.notified().await;
+            tokio::time::sleep(self.held.gathering()).await;
+            let due = self.held.take_due();
+            for some in due.chunks(RENEWED_AT_A_TIME) {
+                self.renew_held(some).await;
+            }
+        }
+    }
+
+    /// Renews some sessions. One that can't be goes on to its lease's end, and its next request asks.
+    async fn renew_held(&self, due: &[(UserId, SessionKey)]) {
+        let seen: Vec<Seen> = due
+            .iter()
+            .filter_map(|(user, key)| self.held.sighting(user, key))
+            .collect();
+        for untold in self.tell_all_running(&seen).await {
+            self.held.not_renewed(&untold.user, &untold.sighting.key);
+        }
+    }
+
+    /// Tells the store of many streams that run, and holds what it answers; those of which it could not be told.
+    async fn tell_all_running<'a>(&self, seen: &'a [Seen]) -> Vec<&'a Seen> {
+        if seen.is_empty() {
+            return Vec::new();
+        }
+        let stamps: Vec<_> = seen
+            .iter()
+            .map(|seen| self.held.stamp(&seen.user))
+            .collect();
+        let mut untold = Vec::new();
+        let asked = self
+            .timed(Operation::RenewAll, || async {
+                let answers = self.store.renew_all(seen).await;
+                let mut failed = None;
+                for ((seen, stamp), answer) in seen.iter().zip(stamps).zip(answers) {
+                    match answer {
+                        Ok(renewal) => self.note_renewal(seen, stamp, &renewal),
+                        Err(error) => {
+                            failed = Some(error);
+                            untold.push(seen);
+                        }
+                    }
+                }
+                failed.map_or(Ok(()), Err)
+            })
+            .await;
+        match asked {
+            // It was not asked at all.
+            Err(_) if untold.is_empty() => seen.iter().collect(),
+            _ => untold,
+        }
+    }
+
+    /// Tells the store, whenever it answers, what it is yet to be told, at a bounded rate.
+    async fn pay_debts(&self) {
+        let mut up = self.pulse.watch();
+        loop {
+            // It lives as long as the ledger does.
+            drop(up.wait_for(|up| *up).await);
+            let debtors = self.held.take_debtors(TOLD_AT_A_TIME);
+            if debtors.is_empty() {
+                self.held.debts_arrived.notified().await;
+                continue;
+            }
+            let paid = join_all(debtors.iter().map(|user| self.settle(user))).await;
+            for (user, _) in debtors.iter().zip(&paid).filter(|(_, paid)| !**paid) {
+                self.held.owe(user);
+            }
+            let pause = if paid.contains(&false) {
+                TOLD_IN_VAIN_PAUSE
+            } else {
+                TOLD_PAUSE
+            };
+            tokio::time::sleep(pause).await;
+        }
+    }
+
+    /// Tells the store what it is yet to be told of a user, ends before sessions; whether that is done, or was not needed.
+    pub(super) async fn settle(&self, user: &UserId) -> bool {
+        let Some(Debts { ends, seen }) = self.held.debts(user) else {
+            return true;
+        };
+        let told = ends
+            .iter()
+            .map(|end| self.tell_ended(user, &end.key, end.ending));
+        if join_all(told).await.iter().any(Result::is_err) {
+            return false;
+        }
+        for end in &ends {
+            self.held.end_told(user, &end.key);
+        }
+        self.tell_all_running(&seen).await.is_empty()
+    }
+
+    /// Probes a store that doesn't answer until it does, and then looks whether it has forgotten.
+    async fn mind_store(&self) {
+        let mut up = self.pulse.watch();
+        loop {
+            drop(up.wait_for(|up| !*up).await);
+            while !*up.borrow_and_update() {
+                self.probe().await;
+                if !*up.borrow() {
+                    let pause = PROBE_PAUSE.mul_f64(rand::random_range(0.5..1.0));
+                    tokio::time::sleep(pause).await;
+                }
+            }
+            let sample = self.held.sample(SAMPLE);
+            self.tell_all_running(&sample).await;
+        }
+    }
+
+    /// Asks the store about all sessions of a user but that one; whether it has forgotten any.
+    pub(super) async fn has_forgotten_others(&self, user: &UserId, key: &SessionKey) -> bool {
+        let seen = self.held.beside(user, key);
+        let told = seen.iter().map(|seen| self.tell_running(seen));
+        let answers = join_all(told).await;
+        answers
+            .iter()
+            .any(|answer| matches!(answer, Ok(Renewal::PutBack { .. })))
+    }
+
+    /// The store did not know a session that it should have counted: it is told of all that are held.
+    pub(super) fn note_forgetting(&self, key: &SessionKey) {
+        {
+            let mut last = self.forgot.lock().unwrap_or_else(PoisonError::into_inner);
+            // Somebody may have vouched wrongly for the end of a `request`: then it was forgotten on purpose, and it alone.
+            let since = last.map(|last| last.elapsed());
+            if key.kind == Kind::Request
+                && since.is_some_and(|since| since < self.leases.playback / 3)
+            {
+                return;
+            }
+            if since.is_none_or(|since| since >= TOLD_IN_VAIN_PAUSE) {
+                warn!(
+                    "the store has forgotten sessions that run; it is told of all that are known here"
+                );
+            }
+            *last = Some(Stopwatch::start());
+        }
+        self.metrics.store_forgot();
+        self.held.owe_all();
+    }
+}
