@@ -59,7 +59,8 @@ async fn an_end_that_overtakes_its_own_start_keeps_it_from_taking_a_slot() {
 async fn a_periodic_entry_renews_and_puts_back_what_the_store_forgot() {
     let clock = Arc::new(ManualClock::default());
     let store = FaultyStore::at(clock.clone());
-    let app = TestApp::plan().limit(1).store(store.clone()).start().await;
+    let plan = TestApp::plan().limit(1).store(store.clone());
+    let app = plan.clock(clock.clone()).start().await;
     let gateway = app.gateway().await;
     let request = gateway.check(Check::of("anna", "r1")).await;
     let playback = gateway.check(Check::of_playback("ben", "p1")).await;

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use envoy_types::pb::envoy::service::auth::v3::CheckRequest;
 use streamgate::clock::ManualClock;
+use streamgate::config::Outage;
 use streamgate::session::Timestamp;
 use streamgate::store::StoreError;
 
@@ -276,7 +277,8 @@ async fn the_session_of_a_retried_check_survives_the_undoing_of_the_first() {
 async fn a_start_whose_outcome_is_unknown_leaves_no_ghost() {
     // The clock stands still: no lease runs out.
     let store = FaultyStore::at(Arc::new(ManualClock::default()));
-    let app = TestApp::plan().store(store.clone()).start().await;
+    let plan = TestApp::plan().outage(Outage::Deny);
+    let app = plan.store(store.clone()).start().await;
     let gateway = app.gateway().await;
     for check in [Check::of("anna", "r1"), Check::of_playback("anna", "p1")] {
         store.fails(&Fault::LosesAnswers);
@@ -296,7 +298,8 @@ async fn a_start_whose_outcome_is_unknown_leaves_no_ghost() {
 async fn two_starts_of_one_session_with_unknown_outcomes_leave_no_ghost() {
     // The clock stands still: no lease runs out.
     let store = FaultyStore::at(Arc::new(ManualClock::default()));
-    let app = TestApp::plan().store(store.clone()).start().await;
+    let plan = TestApp::plan().outage(Outage::Deny);
+    let app = plan.store(store.clone()).start().await;
     let gateway = app.gateway().await;
     // The first takes place and its answer is lost; the second, its retry, is lost altogether, before the first could be undone.
     store.fails_at("release", Fault::LosesCalls);
@@ -315,7 +318,8 @@ async fn two_starts_of_one_session_with_unknown_outcomes_leave_no_ghost() {
 #[tokio::test]
 async fn an_outage_is_an_error_that_envoy_does_not_let_through() {
     let store = FaultyStore::new();
-    let app = TestApp::plan().store(store.clone()).start().await;
+    let plan = TestApp::plan().outage(Outage::Deny);
+    let app = plan.store(store.clone()).start().await;
     let gateway = app.gateway().await;
     for error in [
         StoreError::Disconnected("refused".to_owned()),
@@ -331,6 +335,9 @@ async fn an_outage_is_an_error_that_envoy_does_not_let_through() {
         assert_eq!(answer.body["reason"], "outage");
         assert!(answer.metadata.is_empty(), "no slot is to be read from it");
     }
+    for _ in 0..5 {
+        assert_eq!(gateway.check(Check::of("anna", "r1")).await.http, 503);
+    }
     let ready = app.get("/readyz").await;
     assert_eq!(
         ready.status(),
@@ -340,7 +347,10 @@ async fn an_outage_is_an_error_that_envoy_does_not_let_through() {
     let told: serde_json::Value = ready.json().await.unwrap();
     assert_eq!(told["store"]["up"], false, "{told}");
     store.fails(&Fault::None);
-    assert!(gateway.check(Check::of("anna", "r1")).await.is_allowed());
+    eventually("it is counted again", async || {
+        gateway.check(Check::of("anna", "r1")).await.is_allowed()
+    })
+    .await;
     app.stop().await;
 }
 
@@ -348,7 +358,8 @@ async fn an_outage_is_an_error_that_envoy_does_not_let_through() {
 async fn a_lease_that_runs_out_frees_its_slot() {
     let clock = Arc::new(ManualClock::at(Timestamp::from_millis(1_000_000)));
     let store = FaultyStore::at(clock.clone());
-    let app = TestApp::plan().limit(1).store(store).start().await;
+    let plan = TestApp::plan().limit(1).store(store).clock(clock.clone());
+    let app = plan.start().await;
     let gateway = app.gateway().await;
     assert!(gateway.check(Check::of("anna", "r1")).await.is_allowed());
     clock.advance(Duration::from_millis(14_999));

@@ -12,6 +12,8 @@ use std::time::Duration;
 use reqwest::{Client, Method, RequestBuilder, Response};
 use serde_json::{Value, json};
 use streamgate::clock::ManualClock;
+use streamgate::config::Outage;
+use streamgate::store::StoreError;
 
 use crate::support::app::{TestApp, eventually};
 use crate::support::faulty_store::{Fault, FaultyStore};
@@ -200,32 +202,69 @@ async fn an_unknown_address_is_404_and_an_unknown_method_405_with_those_that_are
 }
 
 #[tokio::test]
-async fn an_outage_of_the_store_is_503_and_worth_another_try() {
+async fn a_release_in_an_outage_is_accepted_and_done_once_the_store_is_back() {
+    for (rule, word) in [
+        (Outage::Allow, "allow"),
+        (Outage::Deny, "deny"),
+        (Outage::Local, "local"),
+    ] {
+        let store = FaultyStore::new();
+        let plan = TestApp::plan().outage(rule).store(store.clone());
+        let app = plan.start().await;
+        let gateway = app.gateway().await;
+        for id in ["p1", "p2"] {
+            let check = Check::of_playback("anna", id);
+            assert!(gateway.check(check).await.is_allowed());
+        }
+        store.fails(&Fault::LosesCalls);
+        let list = json!([
+            {"user": "anna", "session": "p1"},
+            {"user": "anna", "session": "unknown"},
+        ]);
+        for _ in 0..3 {
+            let sent = release(&app).json(&list).send().await.unwrap();
+            assert_eq!(sent.status(), 202);
+        }
+        let ready = app.get("/readyz").await;
+        assert_eq!(ready.status(), 200);
+        let told: Value = ready.json().await.unwrap();
+        assert_eq!(
+            (&told["ready"], &told["phase"]),
+            (&json!(true), &json!("serving"))
+        );
+        let store_told = &told["store"];
+        let trouble = store_told["trouble"].as_str().unwrap();
+        assert!(trouble.contains("no answer within 50ms"), "{told}");
+        assert_eq!(store_told["outage_rule"], word, "{told}");
+        assert_eq!(app.metric("streamgate_store_up").await, 0);
+        let in_force = format!("streamgate_outage_rule{{rule=\"{word}\"}}");
+        assert_eq!(app.metric(&in_force).await, 1);
+        assert_eq!(store.live("anna").await, ["p1", "p2"]);
+        store.fails(&Fault::None);
+        eventually("it is released", async || {
+            store.live("anna").await == ["p2"]
+        })
+        .await;
+        let sent = release(&app).json(&list).send().await.unwrap();
+        assert_eq!(sent.status(), 204);
+        let told: Value = app.get("/readyz").await.json().await.unwrap();
+        assert_eq!(told["store"], json!({"up": true}));
+        assert_eq!(app.metric("streamgate_store_up").await, 1);
+        assert_eq!(app.metric(&in_force).await, 0);
+        app.stop().await;
+    }
+}
+
+#[tokio::test]
+async fn a_release_that_the_store_will_never_understand_is_503() {
     let store = FaultyStore::new();
     let app = TestApp::plan().store(store.clone()).start().await;
-    store.fails(&Fault::LosesCalls);
+    let error = StoreError::Protocol("what?".to_owned());
+    store.fails_at("release", Fault::Errs(error));
     let body = json!({"user": "anna", "session": "p1"});
-    for _ in 0..3 {
-        let sent = release(&app).json(&body).send().await.unwrap();
-        assert_eq!(sent.headers()["retry-after"], "1");
-        assert_eq!(problem(sent, 503).await["reason"], "outage");
-    }
-    let ready = app.get("/readyz").await;
-    assert_eq!(ready.status(), 200);
-    let told: Value = ready.json().await.unwrap();
-    assert_eq!(
-        (&told["ready"], &told["phase"]),
-        (&json!(true), &json!("serving"))
-    );
-    let trouble = told["store"]["trouble"].as_str().unwrap();
-    assert!(trouble.contains("no answer within 50ms"), "{told}");
-    assert_eq!(app.metric("streamgate_store_up").await, 0);
-    store.fails(&Fault::None);
     let sent = release(&app).json(&body).send().await.unwrap();
-    assert_eq!(sent.status(), 204);
-    let told: Value = app.get("/readyz").await.json().await.unwrap();
-    assert_eq!(told["store"], json!({"up": true}));
-    assert_eq!(app.metric("streamgate_store_up").await, 1);
+    assert_eq!(sent.headers()["retry-after"], "1");
+    assert_eq!(problem(sent, 503).await["reason"], "outage");
     app.stop().await;
 }
 

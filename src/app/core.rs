@@ -48,9 +48,10 @@ impl Core {
     pub(super) fn of(
         config: &Config,
         substitute: Option<Arc<dyn Store>>,
+        clock: Option<Arc<dyn Clock>>,
     ) -> Result<(Self, Delivery), BuildError> {
         let metrics = Arc::new(Metrics::new()?);
-        let clock: Arc<dyn Clock> = Arc::new(SystemClock::start());
+        let clock = clock.unwrap_or_else(|| Arc::new(SystemClock::start()));
         let terms = Terms::new(config.leases.longest(), config.store.timeout);
         let opened = match substitute {
             Some(store) => Opened {

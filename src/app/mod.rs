@@ -20,6 +20,7 @@ use tonic_health::server::HealthReporter;
 use tracing::{info, warn};
 
 use self::core::Core;
+use crate::clock::Clock;
 use crate::config::Config;
 use crate::envoy::{self, STREAM_AGE};
 use crate::http::{self, HttpDoor, Phase, Readiness};
@@ -108,6 +109,8 @@ pub struct App {
 pub struct Substitutes {
     /// Where rosters are kept.
     pub store: Option<Arc<dyn Store>>,
+    /// What tells the time to what is held before that.
+    pub clock: Option<Arc<dyn Clock>>,
     /// How long an access log stream is read at most.
     pub stream_age: Option<Duration>,
 }
@@ -129,7 +132,7 @@ impl App {
     /// As for [`Self::build`].
     pub async fn build_with(config: &Config, substitutes: Substitutes) -> Result<Self, BuildError> {
         let stream_age = substitutes.stream_age.unwrap_or(STREAM_AGE);
-        let (core, delivery) = Core::of(config, substitutes.store)?;
+        let (core, delivery) = Core::of(config, substitutes.store, substitutes.clock)?;
         let (tasks, closing_logs) = (TaskTracker::new(), CancellationToken::new());
         let (health, health_service) = tonic_health::server::health_reporter();
         report(&health, ServingStatus::NotServing).await;

@@ -95,7 +95,10 @@ impl CheckDoor {
         match answer {
             Ok(decision) => {
                 let response = match &decision.admission {
-                    Admission::Admitted(_) => verdict::allow(&claim.user, &claim.key),
+                    Admission::Admitted(_) => {
+                        self.log_rule(&claim, decision.basis, request);
+                        verdict::allow(&claim.user, &claim.key)
+                    }
                     Admission::Refused(refusal) => {
                         self.log_refusal(&claim, refusal, &decision, request);
                         verdict::refuse(refusal, &self.show)
@@ -185,6 +188,24 @@ impl CheckDoor {
             left_out,
             "a stream was refused"
         );
+    }
+
+    /// One line that explains a viewer who was let in without the store's word; by rule, since an outage concerns everybody.
+    fn log_rule(&self, claim: &Claim, basis: Basis, request: &CheckRequest) {
+        let Basis::Rule(rule) = basis else {
+            return;
+        };
+        let rule = rule.as_str();
+        if let Some(left_out) = self.mistakes.admit(&rule.to_owned(), self.clock.now()) {
+            info!(
+                request.id = claim::request_id(request),
+                user.id = claim.user.as_str(),
+                session.key = claim.key.to_string(),
+                rule,
+                left_out,
+                "a stream was let in by the outage rule"
+            );
+        }
     }
 
     /// The same for a request that was not even asked of the store; by what is wrong with it where nobody knows whose it is.

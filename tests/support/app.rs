@@ -13,7 +13,8 @@ use std::thread::ThreadId;
 use std::time::Duration;
 
 use streamgate::app::{App, RunError, Substitutes};
-use streamgate::config::{Config, Listen};
+use streamgate::clock::Clock;
+use streamgate::config::{Config, Listen, Outage};
 use streamgate::lifecycle::Stop;
 use streamgate::store::Store;
 use tokio::task::JoinSet;
@@ -54,6 +55,18 @@ impl Plan {
 
     pub(crate) fn store(mut self, store: Arc<dyn Store>) -> Self {
         self.substitutes.store = Some(store);
+        self
+    }
+
+    /// By that clock, which is the store's too.
+    pub(crate) fn clock(mut self, clock: Arc<dyn Clock>) -> Self {
+        self.substitutes.clock = Some(clock);
+        self
+    }
+
+    /// What decides while the store is out.
+    pub(crate) fn outage(mut self, rule: Outage) -> Self {
+        self.config.store.outage = rule;
         self
     }
 
