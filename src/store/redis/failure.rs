@@ -19,7 +19,7 @@ enum Meaning {
 }
 
 /// How an error that the server answers begins, what it means, and what can be done about it.
-const ANSWERS: [(&str, Meaning, &str); 23] = [
+const ANSWERS: [(&str, Meaning, &str); 25] = [
     ("OOM", Full, FULL),
     ("ASK", Refused, CLUSTER),
     (
@@ -38,6 +38,8 @@ const ANSWERS: [(&str, Meaning, &str); 23] = [
         Refused,
         "its protected mode lets in nobody from other hosts; give it a password or set protected-mode no",
     ),
+    ("ERR ACL failure in script", Refused, RIGHTS),
+    ("ERR The user executing the script can't", Refused, RIGHTS),
     (
         "ERR DB index is out of range",
         Refused,
@@ -79,11 +81,7 @@ const ANSWERS: [(&str, Meaning, &str); 23] = [
         Refused,
         "it wants a password; put user:password@ into store.redis.urls",
     ),
-    (
-        "NOPERM",
-        Refused,
-        "the ACL must allow EVALSHA, EVAL, TIME, GET, SET, SETRANGE, PEXPIRE and DEL on all keys that begin with store.redis.key_prefix",
-    ),
+    ("NOPERM", Refused, RIGHTS),
     (
         "NOPROTO",
         Refused,
@@ -120,6 +118,9 @@ const ANSWERS: [(&str, Meaning, &str); 23] = [
 /// What can be done about a full server.
 const FULL: &str =
     "raise its maxmemory; streams that run go on, and what they free can be used again";
+
+/// What can be done about a right that is missing. A script that lacks one says so in its own way, which differs from version to version.
+const RIGHTS: &str = "the ACL must allow EVALSHA, EVAL, TIME, GET, SET, SETRANGE, PEXPIRE and DEL on all keys that begin with store.redis.key_prefix";
 
 /// What can be done where a cluster is.
 const CLUSTER: &str = "this is a cluster, and store.redis.topology says that it is a single server";
@@ -236,6 +237,9 @@ mod tests {
             "NOAUTH Authentication required.",
             "WRONGPASS invalid username-password pair or user is disabled.",
             "NOPERM this user has no permissions to run the 'evalsha' command",
+            "ERR The user executing the script can't run this command or subcommand script: f00, on @user_script:2.",
+            "ERR ACL failure in script: User gate has no permissions to run the 'set' command script: f00, on @user_script:2.",
+            "ERR Error running script (call to f_f00): @user_script:2: -NOPERM The user executing the script can't run this command or subcommand",
             "MISCONF Redis is configured to save RDB snapshots, but it is currently unable to persist to disk.",
             "NOREPLICAS Not enough good replicas to write.",
             "BUSY Redis is busy running a script.",
