@@ -83,6 +83,17 @@ enum State {
     Down(StoreError),
 }
 
+impl State {
+    /// What a call has to do with, unless it has to wait.
+    fn settled(&self) -> Option<Result<Line, StoreError>> {
+        match self {
+            Self::Opening => None,
+            Self::Up(line) => Some(Ok(line.clone())),
+            Self::Down(failure) => Some(Err(failure.clone())),
+        }
+    }
+}
+
 /// One connection, and who waits for answers on it.
 #[derive(Debug, Clone)]
 struct Line {
@@ -189,16 +200,15 @@ impl Connection {
 
     /// The connection. Waits only for the first attempt.
     async fn line(&self) -> Result<Line, StoreError> {
+        if let Some(settled) = self.state.borrow().settled() {
+            return settled;
+        }
         let mut state = self.state.clone();
         let settled = state
             .wait_for(|state| !matches!(state, State::Opening))
-            .await
-            .map(|state| state.clone());
-        match settled {
-            Ok(State::Up(line)) => Ok(line),
-            Ok(State::Down(failure)) => Err(failure),
-            Ok(State::Opening) | Err(_) => Err(StoreError::NotAsked("it is closed".to_owned())),
-        }
+            .await;
+        let settled = settled.ok().and_then(|state| state.settled());
+        settled.unwrap_or_else(|| Err(StoreError::NotAsked("it is closed".to_owned())))
     }
 
     /// Tells how a call has failed, so that the keeper looks after the connection if it is to blame.
