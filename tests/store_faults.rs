@@ -506,6 +506,10 @@ async fn a_server_that_cannot_save_refuses_until_it_need_not() {
     })
     .await;
     refuses(&store, &["MISCONF", "stop-writes-on-bgsave-error"]).await;
+    let listing = store.list(&user("alice")).await.unwrap();
+    assert_eq!(listing.sessions.len(), 1, "what it has can still be read");
+    let other = server.store();
+    refuses(&other, &["MISCONF"]).await;
     server.run::<()>(&["CONFIG", "SET", "stop-writes-on-bgsave-error", "no"]);
     recovers(&store).await;
 }

@@ -18,7 +18,7 @@ use std::time::Duration;
 
 use futures_util::FutureExt;
 use redis::aio::MultiplexedConnection;
-use redis::{AsyncConnectionConfig, ConnectionAddr, ErrorKind, RedisError, ServerErrorKind};
+use redis::{AsyncConnectionConfig, ConnectionAddr, RedisError};
 use tokio::sync::{Notify, watch};
 use tokio::time::{sleep, timeout};
 use tokio_util::task::AbortOnDropHandle;
@@ -409,13 +409,14 @@ impl Source {
     }
 }
 
-/// Asks for a sign of life. That we may not ask is one too: what we need may be allowed all the same.
+/// Asks for a sign of life. That we may not ask is one too: what we need may be allowed all the same. So is that the server takes no writes: to
+/// connect anew would not change that, and what it is asked meanwhile tells so itself.
 ///
 /// # Errors
 /// None came, or the server is not ready: it is loading, or wants a password.
 async fn ping(link: &mut MultiplexedConnection) -> Result<(), RedisError> {
     match redis::cmd("PING").query_async(link).await {
-        Err(error) if error.kind() == ErrorKind::Server(ServerErrorKind::NoPerm) => Ok(()),
+        Err(error) if matches!(error.code(), Some("NOPERM" | "MISCONF")) => Ok(()),
         answer => answer,
     }
 }
