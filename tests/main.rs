@@ -31,5 +31,7 @@ mod store_contract;
 mod store_model;
 // What is Redis's own: outages, deadlines, a full server, foreign data.
 mod store_redis;
+// Each fault that a Redis or the way to it can have: what the store says, and how it goes on.
+mod store_faults;
 // What Redis costs; a measurement, run by hand.
 mod store_cost;

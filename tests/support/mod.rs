@@ -9,6 +9,7 @@ pub(crate) mod gateway;
 pub(crate) mod gateway_client;
 pub(crate) mod origin;
 pub(crate) mod process;
+pub(crate) mod proxy;
 pub(crate) mod redis;
 pub(crate) mod service;
 pub(crate) mod stack;

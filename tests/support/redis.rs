@@ -69,9 +69,14 @@ impl RedisServer {
 
     /// Starts it on its port, where it must not be running, and waits until it answers.
     pub(crate) fn restart(&self) {
+        self.restart_with(&[]);
+    }
+
+    /// Starts it with more options for this time.
+    pub(crate) fn restart_with(&self, options: &[&str]) {
         let waiting = Stopwatch::start();
         while waiting.elapsed() < START {
-            let mut process = self.spawn();
+            let mut process = self.spawn(options);
             while process.try_wait().unwrap().is_none() && waiting.elapsed() < START {
                 if self.answers() {
                     *self.process.lock().unwrap() = Some(process);
@@ -87,13 +92,14 @@ impl RedisServer {
     }
 
     /// Starts the process.
-    fn spawn(&self) -> Child {
+    fn spawn(&self, more: &[&str]) -> Child {
         let binary = redis_binary();
         Command::new(&binary)
             .args(["--port", &self.port.to_string(), "--bind", "127.0.0.1"])
             .args(["--save", "", "--appendonly", "no", "--dir"])
             .arg(self.directory.path())
             .args(&self.options)
+            .args(more)
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .spawn()
@@ -139,6 +145,11 @@ impl RedisServer {
                 .unwrap()
                 .success()
         );
+    }
+
+    /// The port that it listens on.
+    pub(crate) fn port(&self) -> u16 {
+        self.port
     }
 
     /// Where it is.

@@ -1,25 +1,31 @@
 //! The connection: made in the background, watched, and made again by itself.
 //!
 //! One keeper task owns it. It makes one attempt at a time, with backoff and jitter, so that neither a restart of Redis nor a thousand
-//! waiting calls become a storm. Whoever calls gets the connection, or at once the reason why there is none; only the very first
-//! attempt is waited for, within the caller's deadline. A Redis that accepts connections but does not answer is noticed too: after a
-//! call that got no answer the keeper asks for a sign of life, and until one comes calls fail at once instead of costing a
-//! deadline each.
+//! waiting calls become a storm. A call is made on the connection that is there, or not at all, with the reason why; only the very first
+//! attempt is waited for, within the call's deadline. A Redis that accepts connections but does not answer is noticed too: after a
+//! call that got no answer the keeper asks for a sign of life, and until one comes calls aren't made, instead of costing a
+//! deadline each. Nor is a call made when too many wait for their answers already.
+//!
+//! Whoever is told that a call was [not made](StoreError::NotAsked) has nothing to undo. So that is said only where it is certain: before a
+//! call is handed to the client library.
 //!
 //! Sentinel and Cluster are to become further cases of [`Source`] and, where their connections have another type, of what is handed out.
 
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use futures_util::FutureExt;
 use redis::aio::MultiplexedConnection;
-use redis::{AsyncConnectionConfig, ConnectionAddr, ErrorKind, RedisError, ServerErrorKind};
+use redis::{AsyncConnectionConfig, ConnectionAddr, RedisError};
 use tokio::sync::{Notify, watch};
 use tokio::time::{sleep, timeout};
 use tokio_util::task::AbortOnDropHandle;
 
 use super::failure;
 use super::policy;
+use super::queue::{self, Queue};
 use super::script::Scripts;
 use crate::clock::Stopwatch;
 use crate::store::StoreError;
@@ -48,8 +54,13 @@ const SILENCE: Duration = Duration::from_secs(3);
 /// How often it is said that Redis still can't be reached.
 const REMINDER: Duration = Duration::from_secs(30);
 
-/// How many calls may wait to be written out; what waits behind them does so within its deadline.
-const QUEUE: usize = 1024;
+/// How many calls the client library may hold that it has not written out yet. More than there can be, since a call may ask twice and the keeper
+/// asks too: handing one over must not be what a call waits for.
+const UNWRITTEN: usize = 2 * queue::MOST;
+
+/// How long a connection must have lasted for the next to be tried without the waits that led to it: one that is lost at once, again and again, is as
+/// much trouble as none.
+const LASTING: Duration = Duration::from_secs(5);
 
 /// How old a connection must be to be replaced because its server has become a replica: a name may lead to the new master by now, but need not.
 const REPLACEABLE_AFTER: Duration = Duration::from_secs(5);
@@ -67,9 +78,29 @@ enum State {
     /// The first attempt is under way.
     Opening,
     /// Calls can be made.
-    Up(MultiplexedConnection),
-    /// They can't, for that reason.
+    Up(Line),
+    /// They can't, and end with that.
     Down(StoreError),
+}
+
+impl State {
+    /// What a call has to do with, unless it has to wait.
+    fn settled(&self) -> Option<Result<Line, StoreError>> {
+        match self {
+            Self::Opening => None,
+            Self::Up(line) => Some(Ok(line.clone())),
+            Self::Down(failure) => Some(Err(failure.clone())),
+        }
+    }
+}
+
+/// One connection, and who waits for answers on it.
+#[derive(Debug, Clone)]
+struct Line {
+    /// The connection.
+    link: MultiplexedConnection,
+    /// The calls that it has been handed.
+    queue: Arc<Queue>,
 }
 
 /// What callers and the keeper share beside the state.
@@ -88,6 +119,8 @@ pub(super) struct Connection {
     state: watch::Receiver<State>,
     /// What callers have to say about it.
     doubts: Arc<Doubts>,
+    /// How long a call may take.
+    deadline: Duration,
     /// The task that keeps it.
     _keeper: AbortOnDropHandle<()>,
 }
@@ -109,33 +142,77 @@ impl Connection {
             doubts: Arc::clone(&doubts),
             patience: (deadline * 2).min(LONGEST_PATIENCE),
             eviction: policy::Watch::default(),
+            wait: SHORTEST_WAIT,
         };
         Self {
             state,
             doubts,
+            deadline,
             _keeper: AbortOnDropHandle::new(tokio::spawn(keeper.run())),
         }
     }
 
-    /// The connection. Waits only for the first attempt; the caller sets the deadline.
+    /// Makes a call, within the deadline, and has the keeper look after the connection if it is to blame for a failure.
     ///
     /// # Errors
-    /// There is none, and it is being worked on.
-    pub(super) async fn link(&self) -> Result<MultiplexedConnection, StoreError> {
-        let mut state = self.state.clone();
-        let settled = state
-            .wait_for(|state| !matches!(state, State::Opening))
+    /// It was not made, for that reason; or it was, and has failed.
+    pub(super) async fn call<T, A>(
+        &self,
+        act: impl FnOnce(MultiplexedConnection) -> A,
+    ) -> Result<T, StoreError>
+    where
+        A: Future<Output = Result<T, RedisError>>,
+    {
+        let outcome = self.try_call(act).await;
+        if let Err(failure) = &outcome {
+            self.report(failure);
+        }
+        outcome
+    }
+
+    /// Makes a call, within the deadline.
+    async fn try_call<T, A>(
+        &self,
+        act: impl FnOnce(MultiplexedConnection) -> A,
+    ) -> Result<T, StoreError>
+    where
+        A: Future<Output = Result<T, RedisError>>,
+    {
+        let waited = Stopwatch::start();
+        let unopened = |_| StoreError::NotAsked("it is still being connected to".to_owned());
+        let line = timeout(self.deadline, self.line())
             .await
-            .map(|state| state.clone());
-        match settled {
-            Ok(State::Up(link)) => Ok(link),
-            Ok(State::Down(error)) => Err(error),
-            Ok(State::Opening) | Err(_) => Err(StoreError::Disconnected("it is closed".to_owned())),
+            .map_err(unopened)??;
+        let Some(place) = line.queue.join() else {
+            let reason = format!("{} calls wait for an answer already", queue::MOST);
+            return Err(StoreError::NotAsked(reason));
+        };
+        let left = self.deadline.saturating_sub(waited.elapsed());
+        match timeout(left, act(line.link)).await {
+            Ok(answer) => {
+                line.queue.answered(place);
+                answer.map_err(|error| failure::of_call(&error))
+            }
+            // The answer may still come, and until then the place is taken.
+            Err(_) => Err(StoreError::Timeout(self.deadline)),
         }
     }
 
+    /// The connection. Waits only for the first attempt.
+    async fn line(&self) -> Result<Line, StoreError> {
+        if let Some(settled) = self.state.borrow().settled() {
+            return settled;
+        }
+        let mut state = self.state.clone();
+        let settled = state
+            .wait_for(|state| !matches!(state, State::Opening))
+            .await;
+        let settled = settled.ok().and_then(|state| state.settled());
+        settled.unwrap_or_else(|| Err(StoreError::NotAsked("it is closed".to_owned())))
+    }
+
     /// Tells how a call has failed, so that the keeper looks after the connection if it is to blame.
-    pub(super) fn report(&self, failure: &StoreError) {
+    fn report(&self, failure: &StoreError) {
         match failure {
             StoreError::Timeout(_) | StoreError::Disconnected(_) => self.doubts.raised.notify_one(),
             StoreError::Rejected(_) if failure::tells_of_a_replica(failure) => {
@@ -167,27 +244,60 @@ struct Keeper {
     patience: Duration,
     /// What was said of the server's eviction policy.
     eviction: policy::Watch,
+    /// How long the next wait before an attempt is at most.
+    wait: Duration,
 }
 
 impl Keeper {
-    /// Connects and watches, for ever.
+    /// Connects and watches, for ever: even if one round ends in a panic, which would otherwise leave the store without a connection until the
+    /// process is restarted.
     async fn run(mut self) {
         loop {
-            let mut link = self.connect().await;
-            let lost = self.watch(&mut link).await;
+            let round = AssertUnwindSafe(self.round()).catch_unwind().await;
+            let lost = round.unwrap_or_else(|_| {
+                let bug = "a bug in what looks after the connection".to_owned();
+                StoreError::Disconnected(bug)
+            });
             tracing::warn!(address = %self.address, reason = %lost, "lost the connection to Redis");
-            self.state.send_replace(State::Down(lost));
-            sleep(SHORTEST_WAIT.mul_f64(rand::random())).await;
+            self.stop(lost);
+            self.pause().await;
         }
     }
 
+    /// Connects, and watches the connection until it is lost; why it is.
+    async fn round(&mut self) -> StoreError {
+        let line = self.connect().await;
+        self.state.send_replace(State::Up(line.clone()));
+        let age = Stopwatch::start();
+        let lost = self.watch(&line, &age).await;
+        if age.elapsed() >= LASTING {
+            self.wait = SHORTEST_WAIT;
+        }
+        lost
+    }
+
+    /// Has no more calls made, for that reason.
+    fn stop(&self, reason: StoreError) {
+        let answer = failure::of_no_call(reason);
+        self.state.send_replace(State::Down(answer));
+    }
+
+    /// Waits before the next attempt, each time longer.
+    async fn pause(&mut self) {
+        sleep(self.wait.mul_f64(0.5 + rand::random::<f64>() / 2.0)).await;
+        self.wait = (self.wait * 2).min(LONGEST_WAIT);
+    }
+
     /// Tries until there is a connection.
-    async fn connect(&mut self) -> MultiplexedConnection {
-        let mut wait = SHORTEST_WAIT;
+    async fn connect(&mut self) -> Line {
         let mut said: Option<Stopwatch> = None;
         loop {
-            let failure = match timeout(ATTEMPT, self.source.connect()).await {
-                Ok(Ok(link)) => return self.greet(link).await,
+            let failure = match timeout(ATTEMPT, self.attempt()).await {
+                Ok(Ok(link)) => {
+                    tracing::info!(address = %self.address, "connected to Redis");
+                    let queue = Arc::default();
+                    return Line { link, queue };
+                }
                 Ok(Err(error)) => failure::of_connecting(&error),
                 Err(_) => StoreError::Disconnected(format!("no answer within {ATTEMPT:?}")),
             };
@@ -195,27 +305,27 @@ impl Keeper {
                 tracing::warn!(address = %self.address, reason = %failure, "can't connect to Redis; trying on");
                 said = Some(Stopwatch::start());
             }
-            self.state.send_replace(State::Down(failure));
-            sleep(wait.mul_f64(0.5 + rand::random::<f64>() / 2.0)).await;
-            wait = (wait * 2).min(LONGEST_WAIT);
+            self.stop(failure);
+            self.pause().await;
         }
     }
 
-    /// Prepares a new connection and hands it out. What fails here is no reason not to use it: its calls will tell.
-    async fn greet(&mut self, mut link: MultiplexedConnection) -> MultiplexedConnection {
-        let loaded = timeout(ATTEMPT, self.scripts.load(&mut link)).await;
-        if let Ok(Err(error)) = loaded {
-            tracing::debug!(address = %self.address, %error, "could not load the scripts beforehand");
+    /// Tries once, and prepares what it gets. What the server does not let us prepare is no reason not to use it: the calls will tell.
+    async fn attempt(&mut self) -> Result<MultiplexedConnection, RedisError> {
+        let mut link = self.source.connect().await?;
+        match self.scripts.load(&mut link).await {
+            Err(error) if error.is_unrecoverable_error() => return Err(error),
+            Err(error) => {
+                tracing::debug!(address = %self.address, %error, "could not load the scripts beforehand");
+            }
+            Ok(()) => {}
         }
-        tracing::info!(address = %self.address, "connected to Redis");
-        self.state.send_replace(State::Up(link.clone()));
         self.eviction.look(&mut link, &self.address).await;
-        link
+        Ok(link)
     }
 
     /// Watches a connection until it is lost; why it is.
-    async fn watch(&mut self, link: &mut MultiplexedConnection) -> StoreError {
-        let age = Stopwatch::start();
+    async fn watch(&self, line: &Line, age: &Stopwatch) -> StoreError {
         loop {
             let doubted = timeout(HEARTBEAT, self.doubts.raised.notified())
                 .await
@@ -223,9 +333,9 @@ impl Keeper {
             if self.doubts.replica.swap(false, Ordering::Relaxed)
                 && age.elapsed() >= REPLACEABLE_AFTER
             {
-                return StoreError::Rejected("READONLY it has become a replica".to_owned());
+                return failure::of_a_replica();
             }
-            if let Err(error) = self.ask_for_life(link).await {
+            if let Err(error) = self.ask_for_life(line).await {
                 return error;
             }
             if doubted {
@@ -234,26 +344,27 @@ impl Keeper {
         }
     }
 
-    /// Asks for a sign of life, and has calls fail at once while none comes.
-    async fn ask_for_life(&self, link: &mut MultiplexedConnection) -> Result<(), StoreError> {
-        let handed_out = link.clone();
-        let ping = ping(link);
-        tokio::pin!(ping);
-        if let Ok(answer) = timeout(self.patience, &mut ping).await {
-            return answer.map_err(|error| failure::of_connecting(&error));
+    /// Asks for a sign of life, and has no calls made while none comes.
+    async fn ask_for_life(&self, line: &Line) -> Result<(), StoreError> {
+        let mut link = line.link.clone();
+        let alive = async {
+            let before = line.queue.end();
+            let answer = ping(&mut link).await;
+            line.queue.answered(before);
+            answer.map_err(|error| failure::of_connecting(&error))
+        };
+        tokio::pin!(alive);
+        if let Ok(answer) = timeout(self.patience, &mut alive).await {
+            return answer;
         }
         let silent = StoreError::Disconnected("it does not answer".to_owned());
         tracing::warn!(address = %self.address, "Redis does not answer");
-        self.state.send_replace(State::Down(silent.clone()));
-        match timeout(SILENCE, &mut ping).await {
-            Ok(Ok(())) => {
-                tracing::info!(address = %self.address, "Redis answers again");
-                self.state.send_replace(State::Up(handed_out));
-                Ok(())
-            }
-            Ok(Err(error)) => Err(failure::of_connecting(&error)),
-            Err(_) => Err(silent),
-        }
+        self.stop(silent.clone());
+        let answer = timeout(SILENCE, &mut alive).await;
+        answer.unwrap_or(Err(silent))?;
+        tracing::info!(address = %self.address, "Redis answers again");
+        self.state.send_replace(State::Up(line.clone()));
+        Ok(())
     }
 }
 
@@ -285,7 +396,7 @@ impl Source {
         let config = AsyncConnectionConfig::new()
             .set_connection_timeout(None)
             .set_response_timeout(None)
-            .set_pipeline_buffer_size(QUEUE);
+            .set_pipeline_buffer_size(UNWRITTEN);
         match self {
             Self::Standalone(client) => {
                 let mut link = client
@@ -298,13 +409,14 @@ impl Source {
     }
 }
 
-/// Asks for a sign of life. That we may not ask is one too: what we need may be allowed all the same.
+/// Asks for a sign of life. That we may not ask is one too: what we need may be allowed all the same. So is that the server takes no writes: to
+/// connect anew would not change that, and what it is asked meanwhile tells so itself.
 ///
 /// # Errors
 /// None came, or the server is not ready: it is loading, or wants a password.
-pub(super) async fn ping(link: &mut MultiplexedConnection) -> Result<(), RedisError> {
+async fn ping(link: &mut MultiplexedConnection) -> Result<(), RedisError> {
     match redis::cmd("PING").query_async(link).await {
-        Err(error) if error.kind() == ErrorKind::Server(ServerErrorKind::NoPerm) => Ok(()),
+        Err(error) if matches!(error.code(), Some("NOPERM" | "MISCONF")) => Ok(()),
         answer => answer,
     }
 }

@@ -1,42 +1,150 @@
-//! What the client library and the server call an error, in the store's own words. None of it holds a secret: the library puts neither
-//! password nor URL into its errors, and we add none.
+//! What the client library and the server call an error, in the store's own words: the server's reason, and what can be done about it.
+//! None of it holds a secret: the library puts neither password nor URL into its errors, and we add none.
 
 use redis::{ErrorKind, RedisError};
 
 use crate::store::StoreError;
 
-/// What a server says that refuses for now, or refuses us: it has done nothing, and a later call may succeed.
-const REFUSALS: [&str; 19] = [
-    "ASK",
-    "BUSY",
-    "CLUSTERDOWN",
-    "CROSSSLOT",
-    "DENIED",
-    "EXECABORT",
-    "LOADING",
-    "MASTERDOWN",
-    "MISCONF",
-    "MOVED",
-    "NOAUTH",
-    "NOPERM",
-    "NOPROTO",
-    "NOREPLICAS",
-    "READONLY",
-    "TRYAGAIN",
-    "UNKILLABLE",
-    "WRONGPASS",
-    "NOSCRIPT",
+use self::Meaning::{Foreign, Full, Refused};
+
+/// What an error that the server answers means to the store.
+#[derive(Debug, Clone, Copy)]
+enum Meaning {
+    /// There is no room, and nothing was done.
+    Full,
+    /// It refuses for now, or refuses us: nothing was done, and a later call may succeed.
+    Refused,
+    /// It is not the server that was expected.
+    Foreign,
+}
+
+/// How an error that the server answers begins, what it means, and what can be done about it.
+const ANSWERS: [(&str, Meaning, &str); 25] = [
+    ("OOM", Full, FULL),
+    ("ASK", Refused, CLUSTER),
+    (
+        "BUSY",
+        Refused,
+        "somebody's script runs for too long; SCRIPT KILL ends it",
+    ),
+    (
+        "CLUSTERDOWN",
+        Refused,
+        "the cluster does not serve all its slots; see CLUSTER INFO",
+    ),
+    ("CROSSSLOT", Refused, CLUSTER),
+    (
+        "DENIED",
+        Refused,
+        "its protected mode lets in nobody from other hosts; give it a password or set protected-mode no",
+    ),
+    ("ERR ACL failure in script", Refused, RIGHTS),
+    ("ERR The user executing the script can't", Refused, RIGHTS),
+    (
+        "ERR DB index is out of range",
+        Refused,
+        "it has no database of that number; check the end of the URL in store.redis.urls",
+    ),
+    (
+        "ERR SELECT is not allowed in cluster mode",
+        Refused,
+        "a cluster has database 0 alone; check the end of the URL in store.redis.urls",
+    ),
+    (
+        "ERR unknown command",
+        Foreign,
+        "streamgate needs EVALSHA, EVAL, TIME, GET, SET, SETRANGE, PEXPIRE and DEL; a proxy or rename-command may have taken one away",
+    ),
+    (
+        "EXECABORT",
+        Refused,
+        "a command before it was refused; the server's log may tell more",
+    ),
+    (
+        "LOADING",
+        Refused,
+        "it will answer by itself when it has loaded",
+    ),
+    (
+        "MASTERDOWN",
+        Refused,
+        "this is a replica without its master; point store.redis.urls at the master",
+    ),
+    (
+        "MISCONF",
+        Refused,
+        "it takes no writes while it can't save to disk; see its log, or set stop-writes-on-bgsave-error no",
+    ),
+    ("MOVED", Refused, CLUSTER),
+    (
+        "NOAUTH",
+        Refused,
+        "it wants a password; put user:password@ into store.redis.urls",
+    ),
+    ("NOPERM", Refused, RIGHTS),
+    (
+        "NOPROTO",
+        Refused,
+        "it speaks an older protocol; Redis 6.2 or newer is needed",
+    ),
+    (
+        "NOREPLICAS",
+        Refused,
+        "it takes no writes without its replicas; see min-replicas-to-write",
+    ),
+    (
+        "NOSCRIPT",
+        Refused,
+        "it has forgotten a script; the next call brings it",
+    ),
+    (
+        "READONLY",
+        Refused,
+        "this is a replica; point store.redis.urls at the master",
+    ),
+    (
+        "TRYAGAIN",
+        Refused,
+        "a cluster moves its slots; it will answer when that is done",
+    ),
+    (
+        "UNKILLABLE",
+        Refused,
+        "somebody's script has hung; the server has to be restarted",
+    ),
+    ("WRONGPASS", Refused, AUTHENTICATION),
 ];
 
-/// The failure of a call.
+/// What can be done about a full server.
+const FULL: &str =
+    "raise its maxmemory; streams that run go on, and what they free can be used again";
+
+/// What can be done about a right that is missing. A script that lacks one says so in its own way, which differs from version to version.
+const RIGHTS: &str = "the ACL must allow EVALSHA, EVAL, TIME, GET, SET, SETRANGE, PEXPIRE and DEL on all keys that begin with store.redis.key_prefix";
+
+/// What can be done where a cluster is.
+const CLUSTER: &str = "this is a cluster, and store.redis.topology says that it is a single server";
+
+/// What can be done about a password that is not accepted.
+const AUTHENTICATION: &str = "check user:password@ in store.redis.urls";
+
+/// What can be done where something else than a Redis answers.
+const STRANGER: &str =
+    "no Redis listens there, or one that wants rediss://; check store.redis.urls";
+
+/// The failure of a call that was made.
 pub(super) fn of_call(error: &RedisError) -> StoreError {
     match error.kind() {
         ErrorKind::Io => StoreError::Disconnected(error.to_string()),
-        ErrorKind::AuthenticationFailed => StoreError::Rejected(error.to_string()),
+        ErrorKind::AuthenticationFailed => {
+            // The library keeps the server's own words to itself.
+            StoreError::Rejected(with("authentication failed", AUTHENTICATION))
+        }
         ErrorKind::Server(_) | ErrorKind::Extension => {
             let code = error.code().unwrap_or_default();
-            of_answer(format!("{code} {}", error.detail().unwrap_or_default()))
+            of_answer(&format!("{code} {}", error.detail().unwrap_or_default()))
         }
+        ErrorKind::Parse => StoreError::Protocol(with(&error.to_string(), STRANGER)),
         _ => StoreError::Protocol(error.to_string()),
     }
 }
@@ -49,29 +157,55 @@ pub(super) fn of_connecting(error: &RedisError) -> StoreError {
     }
 }
 
+/// What a call ends with that is not made because of that failure.
+pub(super) fn of_no_call(failure: StoreError) -> StoreError {
+    match failure {
+        StoreError::Timeout(_) | StoreError::Disconnected(_) => {
+            StoreError::NotAsked(failure.to_string())
+        }
+        StoreError::NotAsked(_)
+        | StoreError::Full(_)
+        | StoreError::Rejected(_)
+        | StoreError::Protocol(_) => failure,
+    }
+}
+
+/// The failure of a connection whose server has become a replica.
+pub(super) fn of_a_replica() -> StoreError {
+    of_answer("READONLY it has become a replica")
+}
+
 /// Whether the server said that it has become a replica.
 pub(super) fn tells_of_a_replica(error: &StoreError) -> bool {
     matches!(error, StoreError::Rejected(text) if says(text, "READONLY"))
 }
 
 /// What an error that the server has answered means.
-fn of_answer(text: String) -> StoreError {
-    if says(&text, "OOM") || text.contains("OOM command not allowed") {
-        StoreError::Full(text)
-    } else if REFUSALS.into_iter().any(|code| says(&text, code)) {
-        StoreError::Rejected(text)
-    } else {
-        StoreError::Protocol(text)
+fn of_answer(text: &str) -> StoreError {
+    if text.contains("OOM command not allowed") {
+        return StoreError::Full(with(text, FULL));
+    }
+    let known = ANSWERS.iter().find(|(beginning, ..)| says(text, beginning));
+    match known {
+        Some((_, Full, hint)) => StoreError::Full(with(text, hint)),
+        Some((_, Refused, hint)) => StoreError::Rejected(with(text, hint)),
+        Some((_, Foreign, hint)) => StoreError::Protocol(with(text, hint)),
+        None => StoreError::Protocol(text.to_owned()),
     }
 }
 
-/// Whether an answer has that code. Before Redis 7 the code of an error within a script is inside its text, behind a hyphen.
-fn says(text: &str, code: &str) -> bool {
-    let is_code = |rest: &str| {
-        rest.strip_prefix(code)
-            .is_some_and(|rest| rest.starts_with(' '))
+/// A reason, and what can be done about it.
+fn with(reason: &str, hint: &str) -> String {
+    format!("{} ({hint})", reason.trim_end_matches(['.', ' ']))
+}
+
+/// Whether an answer begins so. Before Redis 7 the code of an error within a script is inside its text, behind a hyphen.
+fn says(text: &str, beginning: &str) -> bool {
+    let begins = |text: &str| {
+        text.strip_prefix(beginning)
+            .is_some_and(|rest| !rest.starts_with(|next: char| next.is_ascii_alphanumeric()))
     };
-    is_code(text) || text.split(" -").skip(1).any(is_code)
+    begins(text) || text.split(" -").skip(1).any(begins)
 }
 
 #[cfg(test)]
@@ -103,6 +237,9 @@ mod tests {
             "NOAUTH Authentication required.",
             "WRONGPASS invalid username-password pair or user is disabled.",
             "NOPERM this user has no permissions to run the 'evalsha' command",
+            "ERR The user executing the script can't run this command or subcommand script: f00, on @user_script:2.",
+            "ERR ACL failure in script: User gate has no permissions to run the 'set' command script: f00, on @user_script:2.",
+            "ERR Error running script (call to f_f00): @user_script:2: -NOPERM The user executing the script can't run this command or subcommand",
             "MISCONF Redis is configured to save RDB snapshots, but it is currently unable to persist to disk.",
             "NOREPLICAS Not enough good replicas to write.",
             "BUSY Redis is busy running a script.",
@@ -127,6 +264,54 @@ mod tests {
                 "{line}"
             );
         }
+    }
+
+    #[test]
+    fn what_is_known_is_told_with_what_can_be_done_about_it() {
+        for (line, said) in [
+            (
+                "READONLY You can't write against a read only replica.",
+                "it refused: READONLY You can't write against a read only replica (this is a replica; point store.redis.urls at the master)",
+            ),
+            (
+                "LOADING Redis is loading the dataset in memory",
+                "it refused: LOADING Redis is loading the dataset in memory (it will answer by itself when it has loaded)",
+            ),
+            (
+                "MOVED 3999 127.0.0.1:6381",
+                "it refused: MOVED 3999 127.0.0.1:6381 (this is a cluster, and store.redis.topology says that it is a single server)",
+            ),
+            (
+                "BUSYKEY Target key name already exists.",
+                "it answered what can't be understood: BUSYKEY Target key name already exists.",
+            ),
+        ] {
+            assert_eq!(of_call(&answer(line)).to_string(), said);
+        }
+        let twice: Vec<_> = ANSWERS
+            .iter()
+            .filter(|(text, ..)| {
+                ANSWERS
+                    .iter()
+                    .filter(|(other, ..)| says(text, other))
+                    .count()
+                    != 1
+            })
+            .collect();
+        assert!(twice.is_empty(), "{twice:?}");
+    }
+
+    #[test]
+    fn a_call_that_is_not_made_is_no_call_that_has_failed() {
+        let broken = StoreError::Disconnected("reset".to_owned());
+        assert_eq!(
+            of_no_call(broken),
+            StoreError::NotAsked("no connection: reset".to_owned())
+        );
+        assert!(matches!(
+            of_no_call(of_a_replica()),
+            StoreError::Rejected(_)
+        ));
     }
 
     #[test]

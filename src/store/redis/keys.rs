@@ -22,6 +22,11 @@ impl Keys {
     pub(super) fn roster(&self, user: &UserId) -> String {
         format!("{}:{{{}}}", self.prefix, escape(user.as_str()))
     }
+
+    /// Where nothing ever is; no user's roster, since those end with a brace.
+    pub(super) fn probe(&self) -> String {
+        format!("{}:probe", self.prefix)
+    }
 }
 
 /// Writes braces, which begin and end a hash tag, as `%7B` and `%7D`, and so the percent sign as `%25`; everything else as it is.

@@ -8,6 +8,8 @@ mod connection;
 mod failure;
 mod keys;
 mod policy;
+mod probe;
+mod queue;
 mod record;
 mod reply;
 mod script;
@@ -18,10 +20,10 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use redis::Value;
-use tokio::time::timeout;
 
 use self::connection::{Connection, Source};
 use self::keys::Keys;
+use self::probe::Probe;
 use self::script::{Script, Scripts};
 use super::{Listing, Store, StoreError};
 use crate::clock::Clock;
@@ -67,8 +69,8 @@ pub struct RedisStore {
     scripts: Arc<Scripts>,
     /// The names of keys.
     keys: Keys,
-    /// How long any call may take.
-    timeout: Duration,
+    /// Whether the operations could be done.
+    probe: Probe,
     /// The longest lease that is granted.
     longest_lease: Duration,
     /// A clock instead of Redis's own, in tests.
@@ -85,11 +87,12 @@ impl RedisStore {
         let source = Source::standalone(settings.server)?;
         let scripts = Arc::new(Scripts::new(&settings.terms));
         let connection = Connection::open(source, Arc::clone(&scripts), settings.timeout);
+        let keys = Keys::new(&settings.key_prefix);
         Ok(Self {
             connection,
             scripts,
-            keys: Keys::new(&settings.key_prefix),
-            timeout: settings.timeout,
+            probe: Probe::new(keys.probe()),
+            keys,
             longest_lease: settings.terms.longest_lease,
             clock: None,
         })
@@ -111,26 +114,9 @@ impl RedisStore {
         question: Vec<u8>,
     ) -> Result<Value, StoreError> {
         let key = self.keys.roster(user);
-        self.in_time(async {
-            let mut link = self.connection.link().await?;
-            let answer = script.call(&mut link, &key, &question).await;
-            answer.map_err(|error| failure::of_call(&error))
-        })
-        .await
-    }
-
-    /// Does something within the deadline, and has the connection know if that fails.
-    async fn in_time<T>(
-        &self,
-        act: impl Future<Output = Result<T, StoreError>>,
-    ) -> Result<T, StoreError> {
-        let outcome = timeout(self.timeout, act)
+        self.connection
+            .call(async |mut link| script.call(&mut link, &key, &question).await)
             .await
-            .unwrap_or(Err(StoreError::Timeout(self.timeout)));
-        if let Err(error) = &outcome {
-            self.connection.report(error);
-        }
-        outcome
     }
 
     /// The beginning of every question: the time, zero for Redis's own.
@@ -216,12 +202,9 @@ impl Store for RedisStore {
     }
 
     async fn ping(&self) -> Result<(), StoreError> {
-        self.in_time(async {
-            let mut link = self.connection.link().await?;
-            let answer = connection::ping(&mut link).await;
-            answer.map_err(|error| failure::of_call(&error))
-        })
-        .await
+        self.connection
+            .call(async |mut link| self.probe.call(&mut link).await)
+            .await
     }
 }
 

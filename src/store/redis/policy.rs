@@ -1,12 +1,6 @@
 //! The one setting of the server that we depend on and can't set ourselves: an evicting Redis forgets streams silently.
 
-use std::time::Duration;
-
 use redis::aio::MultiplexedConnection;
-use tokio::time::timeout;
-
-/// How long the server may take to tell its settings. Nobody waits for it.
-const DEADLINE: Duration = Duration::from_secs(2);
 
 /// The only policy under which nothing is forgotten.
 const REQUIRED: &str = "noeviction";
@@ -20,8 +14,9 @@ pub(super) struct Watch {
 
 impl Watch {
     /// Looks at the server's policy, and warns if it forgets streams. A server that won't tell is taken at its word in the documentation.
+    /// The caller sets the deadline.
     pub(super) async fn look(&mut self, link: &mut MultiplexedConnection, address: &str) {
-        let Ok(Some(policy)) = timeout(DEADLINE, read(link)).await else {
+        let Some(policy) = read(link).await else {
             tracing::debug!(address, "Redis does not tell its maxmemory-policy");
             return;
         };
