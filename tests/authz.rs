@@ -316,6 +316,27 @@ async fn two_starts_of_one_session_with_unknown_outcomes_leave_no_ghost() {
 }
 
 #[tokio::test]
+async fn a_start_that_is_answered_after_its_release_is_not_remembered_as_running() {
+    let store = FaultyStore::new();
+    let plan = TestApp::plan().store(store.clone());
+    let app = plan.start().await;
+    let gateway = app.gateway().await;
+    let late = Fault::AnswersLate(Duration::from_millis(300));
+    store.fails_at("admit", late);
+    let (answer, released) = tokio::join!(gateway.check(Check::of_playback("anna", "p1")), async {
+        store.asked("admit", 1).await;
+        let body = r#"{"user": "anna", "session": "p1"}"#;
+        let hook = reqwest::Client::new().post(app.url("/v1/release"));
+        hook.body(body).send().await.map(|sent| sent.status())
+    });
+    assert!(answer.is_allowed(), "the store had let it in");
+    assert_eq!(released.ok(), Some(reqwest::StatusCode::NO_CONTENT));
+    let again = gateway.check(Check::of_playback("anna", "p1")).await;
+    assert_eq!(again.reason(), "ended");
+    app.stop().await;
+}
+
+#[tokio::test]
 async fn an_outage_is_an_error_that_envoy_does_not_let_through() {
     let store = FaultyStore::new();
     let plan = TestApp::plan().outage(Outage::Deny);

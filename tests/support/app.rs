@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use streamgate::app::{App, RunError, Substitutes};
 use streamgate::clock::Clock;
-use streamgate::config::{Config, Listen, Outage};
+use streamgate::config::{Backend, Config, Listen, Outage};
 use streamgate::lifecycle::Stop;
 use streamgate::store::Store;
 use tokio::task::JoinSet;
@@ -61,6 +61,14 @@ impl Plan {
     /// By that clock, which is the store's too.
     pub(crate) fn clock(mut self, clock: Arc<dyn Clock>) -> Self {
         self.substitutes.clock = Some(clock);
+        self
+    }
+
+    /// Counts in that Redis, with that deadline for each call.
+    pub(crate) fn redis(mut self, url: &str, timeout: Duration) -> Self {
+        self.config.store.backend = Backend::Redis;
+        self.config.store.redis.urls = url.parse().into_iter().collect();
+        self.config.store.timeout = timeout;
         self
     }
 
