@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use streamgate::app::{App, RunError, Substitutes};
 use streamgate::clock::Clock;
-use streamgate::config::{Backend, Config, Listen, Outage};
+use streamgate::config::{Backend, Config, Leases, Listen, Outage};
 use streamgate::lifecycle::Stop;
 use streamgate::store::Store;
 use tokio::task::JoinSet;
@@ -75,6 +75,12 @@ impl Plan {
     /// What decides while the store is out.
     pub(crate) fn outage(mut self, rule: Outage) -> Self {
         self.config.store.outage = rule;
+        self
+    }
+
+    /// How long sessions count.
+    pub(crate) fn leases(mut self, request: Duration, playback: Duration) -> Self {
+        self.config.leases = Leases { request, playback };
         self
     }
 
@@ -198,6 +204,15 @@ impl Drop for TestApp {
             assert!(!has_panicked(), "a task of the app has panicked");
         }
     }
+}
+
+/// Plays something through, and waits until every task has ended that began meanwhile: those who asked are gone by then, and the apps
+/// have stopped.
+pub(crate) async fn without_a_trace(play: impl Future<Output = ()>) {
+    let alive = || tokio::runtime::Handle::current().metrics().num_alive_tasks();
+    let before = alive();
+    play.await;
+    eventually("no task is left", async || alive() <= before).await;
 }
 
 /// Waits until that is so.
