@@ -37,7 +37,10 @@ async fn refused(gateway: &Gateway, name: &str, id: &str) -> (Answer, Duration) 
 
 /// A third of a lease and a request is promised; two thirds are demanded, after which the next request would ask in any case.
 fn is_in_time(what: &str, took: Duration) {
-    measured(&format!("{what} is noticed, of a lease of {LEASE:?},"), took);
+    measured(
+        &format!("{what} is noticed, of a lease of {LEASE:?},"),
+        took,
+    );
     assert!(took < LEASE / 3 * 2, "{what} took {took:?}");
 }
 

@@ -78,14 +78,16 @@ struct Scene {
 // === impl Fault ===
 
 impl Fault {
-    /// What is to be done to the Redis itself before there is anybody on it.
-    fn prepare(self, server: &RedisServer) {
+    /// A Redis that can get into that.
+    fn prepared(self) -> RedisServer {
+        let server = RedisServer::start_with(&["--rdbcompression", "no"]);
         if self == Self::Loading {
-            // It looks after others once in two megabytes.
-            for key in 0..20 {
+            // While it loads, it looks after others once in two megabytes.
+            for key in 0..40 {
                 server.run::<()>(&["SETRANGE", &format!("big {key}"), "2100000", "x"]);
             }
         }
+        server
     }
 
     /// Does to the Redis itself what is to be done.
@@ -103,7 +105,10 @@ impl Fault {
             }
             Self::Password => {
                 server.run::<()>(&["CONFIG", "SET", "requirepass", "secret"]);
-                run_as(&server.url_as("", "secret"), &["CLIENT", "KILL", "TYPE", "normal"]);
+                run_as(
+                    &server.url_as("", "secret"),
+                    &["CLIENT", "KILL", "TYPE", "normal"],
+                );
             }
         }
     }
@@ -139,8 +144,8 @@ fn run_as(url: &str, words: &[&str]) {
 impl Scene {
     /// Two streams for everybody, and such leases.
     async fn open(fault: Fault, rule: Outage, leases: (Duration, Duration)) -> Self {
-        let server = Arc::new(RedisServer::start());
-        fault.prepare(&server);
+        let started = tokio::task::spawn_blocking(move || fault.prepared());
+        let server = Arc::new(started.await.unwrap());
         let proxy = Proxy::before(server.port()).await;
         let plan = TestApp::plan().limit(2).redis(&proxy.url(), TIMEOUT);
         let app = plan.leases(leases.0, leases.1).outage(rule).start().await;
@@ -191,7 +196,10 @@ impl Scene {
 
     /// Waits until Redis decides about starts again; how long that took.
     async fn is_normal(&self) -> Duration {
-        let (waiting, before) = (Stopwatch::start(), self.app.checks("allow", "started").await);
+        let (waiting, before) = (
+            Stopwatch::start(),
+            self.app.checks("allow", "started").await,
+        );
         let mut streams = 0..;
         eventually(PATIENCE, "a start is decided by Redis", async || {
             let id = format!("back-{}", streams.next()?);
@@ -251,7 +259,9 @@ fn is_unavailable(answer: &Answer) -> bool {
 fn is_full(answer: &Answer, holders: &[&str]) -> bool {
     let sessions = answer.body["sessions"].as_array();
     let ids = sessions.into_iter().flatten();
-    let ids: Vec<_> = ids.filter_map(|holder| holder["session"].as_str()).collect();
+    let ids: Vec<_> = ids
+        .filter_map(|holder| holder["session"].as_str())
+        .collect();
     (answer.kind, answer.http, answer.reason()) == ("denied", 429, "full")
         && answer.header("retry-after").is_some()
         && ids == holders

@@ -78,8 +78,12 @@ async fn come(scene: &Scene) -> Asked {
     let mut taken: Vec<String> = Vec::new();
     while outage.elapsed() < OUTAGE {
         let id = format!("new-{}", asked.times);
-        let new = asked.ask(&scene.gateway, Check::of_playback(&id, &id)).await;
-        let crowded = asked.ask(&scene.gateway, Check::of_playback("crowd", &id)).await;
+        let new = asked
+            .ask(&scene.gateway, Check::of_playback(&id, &id))
+            .await;
+        let crowded = asked
+            .ask(&scene.gateway, Check::of_playback("crowd", &id))
+            .await;
         let holders: Vec<&str> = taken.iter().map(String::as_str).collect();
         let as_it_should = match scene.rule {
             Outage::Allow => new.is_allowed() && crowded.is_allowed(),
@@ -87,7 +91,11 @@ async fn come(scene: &Scene) -> Asked {
             Outage::Local if holders.len() == 2 => new.is_allowed() && is_full(&crowded, &holders),
             Outage::Local => new.is_allowed() && crowded.is_allowed(),
         };
-        assert!(as_it_should, "{:?} {:?}: {new:?} {crowded:?}", scene.fault, scene.rule);
+        assert!(
+            as_it_should,
+            "{:?} {:?}: {new:?} {crowded:?}",
+            scene.fault, scene.rule
+        );
         if crowded.is_allowed() {
             taken.push(id);
         }
@@ -118,20 +126,30 @@ async fn viewers_notice_nothing_while(fault: Fault) {
             assert!(watched.times >= 20, "{}", watched.times);
             longest = longest.max(watched.longest);
         }
-        measured(&format!("longest check, {fault:?}, {rule:?}, {TIMEOUT:?} allowed:"), longest);
+        measured(
+            &format!("longest check, {fault:?}, {rule:?}, {TIMEOUT:?} allowed:"),
+            longest,
+        );
         measured(&format!("back to normal after {fault:?}, {rule:?}:"), took);
         assert!(longest < TIMEOUT * 2, "{fault:?} {rule:?}: {longest:?}");
         let store = scene.server.store();
         for number in 0..VIEWERS {
             let (name, id) = viewer(number);
             let counted = counted(&store, &name).await;
-            assert!(counted.contains(&id), "{fault:?} {rule:?} {id}: {counted:?}");
+            assert!(
+                counted.contains(&id),
+                "{fault:?} {rule:?} {id}: {counted:?}"
+            );
         }
         // Whoever wasn't let in hasn't left anything, whatever became of what was asked.
         for number in (0..came.times).step_by(2) {
             let id = format!("new-{number}");
             let counted = counted(&store, &id).await.len();
-            assert_eq!(counted, usize::from(rule != Outage::Deny), "{fault:?} {rule:?} {id}");
+            assert_eq!(
+                counted,
+                usize::from(rule != Outage::Deny),
+                "{fault:?} {rule:?} {id}"
+            );
         }
         scene.close().await;
     })

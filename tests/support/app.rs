@@ -209,7 +209,11 @@ impl Drop for TestApp {
 /// Plays something through, and waits until every task has ended that began meanwhile: those who asked are gone by then, and the apps
 /// have stopped.
 pub(crate) async fn without_a_trace(play: impl Future<Output = ()>) {
-    let alive = || tokio::runtime::Handle::current().metrics().num_alive_tasks();
+    let alive = || {
+        tokio::runtime::Handle::current()
+            .metrics()
+            .num_alive_tasks()
+    };
     let before = alive();
     play.await;
     eventually("no task is left", async || alive() <= before).await;
