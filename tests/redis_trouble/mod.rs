@@ -220,6 +220,15 @@ impl Scene {
         }
     }
 
+    /// Waits until it is known that the rule decides.
+    async fn rule_is_in_force(&self) {
+        let rule = format!("{:?}", self.rule).to_lowercase();
+        until(PATIENCE, "the rule is in force", async || {
+            self.readiness().await["store"]["outage_rule"] == *rule
+        })
+        .await;
+    }
+
     /// What `/readyz` tells; it is ready, come what may.
     async fn readiness(&self) -> Value {
         let answer = self.app.get("/readyz").await;

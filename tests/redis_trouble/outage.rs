@@ -11,21 +11,22 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use super::{Fault, LONG, Scene, TIMEOUT, by_each_rule, counted, is_full, is_unavailable};
-use crate::support::app::PATIENCE;
+use crate::support::app::TestApp;
 use crate::support::gateway_client::{Answer, Check, Gateway, end};
-use crate::support::watch::{measured, until};
+use crate::support::watch::measured;
 
 /// The lease of a playback in the midst of whose viewers the store is out.
-const LEASE: Duration = Duration::from_secs(9);
+const LEASE: Duration = Duration::from_secs(12);
 
-/// How long it is out: with the second that a new connection may be waited for, less than two thirds of that.
-const OUTAGE: Duration = Duration::from_millis(4500);
+/// How long it is out: so long that some viewers come into the last third of their lease, and less than two thirds of it, with the second
+/// that a new connection may be waited for.
+const OUTAGE: Duration = Duration::from_millis(5500);
 
 /// How many are watching.
 const VIEWERS: u32 = 8;
 
 /// How long after the one before it each began, so that the first is about to be renewed when the last has begun.
-const APART: Duration = Duration::from_millis(300);
+const APART: Duration = Duration::from_millis(400);
 
 /// How often each asks.
 const INTERVAL: Duration = Duration::from_millis(100);
@@ -174,4 +175,94 @@ async fn viewers_notice_nothing_while_answers_come_too_late() {
 #[tokio::test]
 async fn viewers_notice_nothing_while_redis_is_gone_and_comes_back_empty() {
     viewers_notice_nothing_while(Fault::Killed).await;
+}
+
+/// Releases a playback through the hook; the status that it answers with.
+async fn release(app: &TestApp, name: &str, id: &str) -> StatusCode {
+    let body = json!({"user": name, "session": id});
+    let hook = reqwest::Client::new().post(app.url("/v1/release"));
+    hook.json(&body).send().await.unwrap().status()
+}
+
+/// What is let in, or isn't, while Redis may well have done what it was asked, and what is released meanwhile: how it stands afterwards.
+async fn nothing_is_forgotten_after(fault: Fault) {
+    by_each_rule(async |rule| {
+        let scene = Scene::open(fault, rule, (LONG, LONG)).await;
+        let (gateway, let_in) = (&scene.gateway, rule != Outage::Deny);
+        let playback = |id: &str| gateway.check(Check::of_playback("nina", id));
+        gateway.check(Check::of_playback("lee", "before")).await;
+        let before = gateway.check(Check::of("lee", "request")).await;
+        scene.strike().await;
+        // Each of the first is asked of Redis, whose answers are lost.
+        let first = playback("left").await;
+        assert_eq!(
+            (first.is_allowed(), is_unavailable(&first)),
+            (let_in, !let_in)
+        );
+        assert_eq!(release(&scene.app, "lee", "before").await, 202);
+        let mut log = gateway.access_log().await;
+        log.send(vec![end("request", &before)]);
+        assert_eq!(log.finish().await, 0);
+        if let_in {
+            assert_eq!(release(&scene.app, "nina", "left").await, 202);
+        }
+        let (over, mut staying) = (CancellationToken::new(), JoinSet::new());
+        let (stayer, told) = (scene.gateway.clone(), over.clone());
+        staying.spawn(async move {
+            let mut asked = Asked::default();
+            while !told.is_cancelled() {
+                asked
+                    .ask(&stayer, Check::of_playback("nina", "stays"))
+                    .await;
+                tokio::time::sleep(INTERVAL).await;
+            }
+            asked
+        });
+        scene.rule_is_in_force().await;
+        scene.mend().await;
+        scene.is_normal().await;
+        scene.owes_nothing().await;
+        over.cancel();
+        let stayed = staying.join_next().await.unwrap().unwrap();
+        let refused = u32::try_from(stayed.refused.len()).unwrap();
+        assert!(
+            if let_in { refused == 0 } else { refused > 0 },
+            "{stayed:?}"
+        );
+
+        // Another instance sees what this one does.
+        let plan = TestApp::plan()
+            .limit(2)
+            .redis(&scene.server.url(), LONG / 10);
+        let other = plan.start().await;
+        let elsewhere = other.gateway().await;
+        let store = scene.server.store();
+        assert_eq!(counted(&store, "lee").await, [""; 0], "{fault:?} {rule:?}");
+        let ended = elsewhere.check(Check::of_playback("lee", "before")).await;
+        assert_eq!(ended.reason(), "ended", "{fault:?} {rule:?}");
+        let left = elsewhere.check(Check::of_playback("nina", "left")).await;
+        if let_in {
+            assert_eq!(left.reason(), "ended", "{fault:?} {rule:?}");
+            let next = elsewhere.check(Check::of_playback("nina", "next")).await;
+            assert!(next.is_allowed(), "{fault:?} {rule:?}: {next:?}");
+            assert!(is_full(&playback("third").await, &["stays", "next"]));
+        } else {
+            // It was not let in, and so it has not ended either.
+            assert!(left.is_allowed(), "{fault:?} {rule:?}: {left:?}");
+        }
+        drop(elsewhere);
+        other.stop().await;
+        scene.close().await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn nothing_is_forgotten_after_answers_came_too_late() {
+    nothing_is_forgotten_after(Fault::Slow).await;
+}
+
+#[tokio::test]
+async fn nothing_is_forgotten_after_the_wire_has_stalled() {
+    nothing_is_forgotten_after(Fault::Stall).await;
 }

@@ -5,9 +5,7 @@ use serde_json::json;
 use streamgate::config::Outage;
 
 use super::{Fault, LONG, RULES, Scene, by_each_rule, counted, is_full, is_unavailable};
-use crate::support::app::PATIENCE;
 use crate::support::gateway_client::{Answer, Check, end, periodic};
-use crate::support::watch::until;
 
 /// What is asked. Anna may watch two streams, and does: a playback and a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -228,11 +226,7 @@ async fn strike(scene: &Scene) {
         );
     });
     join_all(first).await;
-    let rule = format!("{:?}", scene.rule).to_lowercase();
-    until(PATIENCE, "the rule is in force", async || {
-        scene.readiness().await["store"]["outage_rule"] == *rule
-    })
-    .await;
+    scene.rule_is_in_force().await;
     let full = scene.fault == Fault::Full;
     let told = scene.readiness().await;
     assert_eq!(told["store"]["up"], full, "{told}");

@@ -35,6 +35,8 @@ pub(crate) struct Plan {
 pub(crate) struct TestApp {
     grpc: SocketAddr,
     http: SocketAddr,
+    /// Asks over a connection of its own each time. To make a client is what takes long.
+    client: reqwest::Client,
     stop: Stop,
     running: JoinSet<Result<(), RunError>>,
 }
@@ -114,6 +116,10 @@ impl Plan {
         let app = TestApp {
             grpc,
             http: addresses.http,
+            client: reqwest::Client::builder()
+                .pool_max_idle_per_host(0)
+                .build()
+                .expect("a client"),
             stop,
             running,
         };
@@ -149,7 +155,8 @@ impl TestApp {
     }
 
     pub(crate) async fn get(&self, path: &str) -> reqwest::Response {
-        reqwest::get(self.url(path)).await.expect("it answers")
+        let asked = self.client.get(self.url(path)).send();
+        asked.await.expect("it answers")
     }
 
     /// The value of a series, as it stands in the metrics.
