@@ -16,7 +16,7 @@ use streamgate::session::{
     Renewal, Sighting, Start, Terms, Timestamp, WhenFull,
 };
 use streamgate::store::redis::{RedisSettings, RedisStore};
-use streamgate::store::{Store, StoreError};
+use streamgate::store::{Seen, Store, StoreError};
 
 use crate::support::eventually;
 use crate::support::redis::{RedisServer, settings};
@@ -796,4 +796,143 @@ async fn fifty_starts_at_once_from_two_gateways_fill_the_slots_exactly_a_thousan
         0,
         "rounds in which not exactly three were let in"
     );
+}
+
+/// A sighting of that playback of that user.
+fn seen(name: &str, id: &str) -> Seen {
+    Seen {
+        user: user(name),
+        sighting: sighting(&playback(id)),
+        limit: 3,
+    }
+}
+
+/// How many calls of scripts the server has had.
+fn script_calls(server: &RedisServer) -> usize {
+    let report: String = server.run(&["INFO", "commandstats"]);
+    let calls = report.lines().find_map(|line| {
+        let fields = line.strip_prefix("cmdstat_evalsha:calls=")?;
+        fields.split(',').next()?.parse().ok()
+    });
+    calls.unwrap_or(0)
+}
+
+#[tokio::test]
+async fn sixty_four_renewals_are_two_calls() {
+    let server = RedisServer::start();
+    let clock = Arc::new(ManualClock::at(Timestamp::from_millis(1_700_000_000_000)));
+    let store = server.store().with_clock(clock.clone());
+    let all: Vec<_> = (0..64)
+        .map(|number| seen(&format!("user {}", number % 40), &format!("p{number}")))
+        .collect();
+    for seen in &all {
+        let renewal = store.renew(&seen.user, &seen.sighting, 3).await;
+        assert!(matches!(renewal, Ok(Renewal::PutBack { .. })));
+    }
+    clock.advance(LEASE / 2);
+    let before = script_calls(&server);
+    let renewals = store.renew_all(&all).await;
+    assert_eq!(script_calls(&server) - before, 2);
+    let expires_at = clock.now().after(LEASE);
+    assert_eq!(renewals, vec![Ok(Renewal::Renewed { expires_at }); 64]);
+    for seen in &all {
+        for session in store.list(&seen.user).await.unwrap().sessions {
+            assert_eq!(session.expires_at, expires_at);
+            assert_eq!(session.renewed_at, clock.now());
+        }
+    }
+}
+
+#[tokio::test]
+async fn what_is_wrong_with_one_of_many_is_no_other_ones_concern() {
+    let server = RedisServer::start();
+    let store = server.store();
+    for name in ["alice", "bob"] {
+        assert!(is_started(&admit(&store, name, "a").await));
+    }
+    let long = "\u{82}".repeat(40);
+    server.run::<String>(&["SET", "streamgate:{text}", &long]);
+    server.run::<i64>(&["HSET", "streamgate:{hash}", "a", "b"]);
+    let names = ["alice", "text", "nobody", "hash", "bob"];
+    let renewals = store.renew_all(&names.map(|name| seen(name, "a"))).await;
+    assert!(matches!(renewals[0], Ok(Renewal::Renewed { .. })));
+    assert!(matches!(renewals[1], Err(StoreError::Protocol(_))));
+    assert!(matches!(renewals[2], Ok(Renewal::PutBack { .. })));
+    assert!(matches!(renewals[3], Err(StoreError::Protocol(_))));
+    assert!(matches!(renewals[4], Ok(Renewal::Renewed { .. })));
+}
+
+#[tokio::test]
+async fn where_nobody_answers_all_of_many_get_the_same_error_within_one_deadline() {
+    let server = RedisServer::start();
+    let store = hasty(&server);
+    eventually("it is connected", || async { store.ping().await.is_ok() }).await;
+    let all: Vec<_> = (0..100).map(|n| seen(&n.to_string(), "a")).collect();
+    server.pause();
+    let waited = Stopwatch::start();
+    let renewals = store.renew_all(&all).await;
+    assert!(waited.elapsed() < DEADLINE * 2);
+    assert_eq!(renewals, vec![Err(StoreError::Timeout(DEADLINE)); 100]);
+    server.resume();
+}
+
+#[tokio::test]
+async fn a_full_server_renews_many_at_once_too() {
+    let server = RedisServer::start_with(&["--maxmemory", "4mb"]);
+    let store = server.store();
+    let names = fill(&server, &store).await;
+    let all: Vec<_> = names.iter().take(100).map(|name| seen(name, "a")).collect();
+    for renewal in store.renew_all(&all).await {
+        assert!(
+            matches!(renewal, Ok(Renewal::Renewed { .. })),
+            "{renewal:?}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn the_bytes_of_a_key_inside_something_else_are_no_session() {
+    let server = RedisServer::start();
+    let store = server.store();
+    // The victim's key as it is kept: a playback's tag, its length, and 33 bytes that are a text again.
+    let (victim, bytes) = ("V".repeat(44), format!("\" {}", "U".repeat(33)));
+    let within = Start {
+        facts: Facts {
+            device: DeviceId::parse(&bytes).ok(),
+            content: ContentId::parse(&bytes).ok(),
+            ..Facts::default()
+        },
+        ..start(&playback(&format!("abcd{bytes}")))
+    };
+    let alice = user("alice");
+    let roster = async || store.list(&alice).await.unwrap().sessions;
+    for is_over in [false, true] {
+        for is_watching in [false, true] {
+            server.run::<String>(&["FLUSHALL"]);
+            if is_over {
+                assert!(is_started(&admit(&store, "alice", "other").await));
+            }
+            let admission = store.admit(&alice, &within, 3, &WhenFull::Refuse);
+            assert!(is_started(&admission.await));
+            if is_over {
+                let released = store.release(&alice, &within.key, Ending::Stream);
+                assert!(matches!(released.await, Ok(Released::Freed(_))));
+            }
+            let raw: Vec<u8> = server.run(&["GET", "streamgate:{alice}"]);
+            let raw = String::from_utf8_lossy(&raw).into_owned();
+            assert!(raw.contains(&bytes), "the trap is set");
+            if is_watching {
+                assert!(is_started(&admit(&store, "alice", &victim).await));
+            }
+            let before = roster().await;
+            tokio::time::sleep(Duration::from_millis(2)).await;
+            let renewals = store.renew_all(&[seen("alice", &victim)]).await;
+            let is_renewed = matches!(renewals[0], Ok(Renewal::Renewed { .. }));
+            let is_put_back = matches!(renewals[0], Ok(Renewal::PutBack { .. }));
+            assert_eq!((is_renewed, is_put_back), (is_watching, !is_watching));
+            let after = roster().await;
+            assert_eq!(after[0], before[0], "another's session is as it was");
+            assert_eq!(after.len(), 2);
+        }
+    }
 }
