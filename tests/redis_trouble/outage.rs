@@ -73,6 +73,17 @@ async fn watch(gateway: Gateway, number: u32, over: CancellationToken) -> Asked 
     asked
 }
 
+/// How much later than asked for a sleep ends at worst: what the machine keeps everybody waiting for, until told to stop.
+async fn lag(over: CancellationToken) -> Duration {
+    let (pause, mut longest) = (Duration::from_millis(5), Duration::ZERO);
+    while !over.is_cancelled() {
+        let sleeping = Stopwatch::start();
+        tokio::time::sleep(pause).await;
+        longest = longest.max(sleeping.elapsed().saturating_sub(pause));
+    }
+    longest
+}
+
 /// Comes again and again with a new stream, as somebody new and as `crowd`, until the outage is over.
 async fn come(scene: &Scene) -> Asked {
     let (mut asked, outage) = (Asked::default(), Stopwatch::start());
@@ -113,6 +124,8 @@ async fn viewers_notice_nothing_while(fault: Fault) {
         for number in 0..VIEWERS {
             viewers.spawn(watch(scene.gateway.clone(), number, over.clone()));
         }
+        let mut lagging = JoinSet::new();
+        lagging.spawn(lag(over.clone()));
         tokio::time::sleep(APART * VIEWERS).await;
         scene.strike().await;
         let came = come(&scene).await;
@@ -127,12 +140,16 @@ async fn viewers_notice_nothing_while(fault: Fault) {
             assert!(watched.times >= 20, "{}", watched.times);
             longest = longest.max(watched.longest);
         }
+        let lag = lagging.join_next().await.unwrap().unwrap();
+        let case = format!("{fault:?}, {rule:?}");
         measured(
-            &format!("longest check, {fault:?}, {rule:?}, {TIMEOUT:?} allowed:"),
+            &format!("longest check of a call within {TIMEOUT:?}, {case}:"),
             longest,
         );
-        measured(&format!("back to normal after {fault:?}, {rule:?}:"), took);
-        assert!(longest < TIMEOUT * 2, "{fault:?} {rule:?}: {longest:?}");
+        measured(&format!("longest lag of the machine, {case}:"), lag);
+        measured(&format!("back to normal, {case}:"), took);
+        // One deadline and little more; two would be wrong.
+        assert!(longest < TIMEOUT * 2 + lag * 2, "{case}: {longest:?}");
         let store = scene.server.store();
         for number in 0..VIEWERS {
             let (name, id) = viewer(number);
