@@ -25,6 +25,8 @@ mod http;
 mod lifecycle;
 // The committed descriptors are those of the protocol.
 mod reflection_descriptors;
+// The service on a real Redis in trouble: what everybody gets by each outage rule, and that all is well again without a restart.
+mod redis_trouble;
 // What a store has to do, whatever it is made of.
 mod store_contract;
 // Random operations on every store and on the rule itself, compared step by step.

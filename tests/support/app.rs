@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use streamgate::app::{App, RunError, Substitutes};
 use streamgate::clock::Clock;
-use streamgate::config::{Backend, Config, Listen, Outage};
+use streamgate::config::{Backend, Config, Leases, Listen, Outage};
 use streamgate::lifecycle::Stop;
 use streamgate::store::Store;
 use tokio::task::JoinSet;
@@ -35,6 +35,8 @@ pub(crate) struct Plan {
 pub(crate) struct TestApp {
     grpc: SocketAddr,
     http: SocketAddr,
+    /// Asks over a connection of its own each time. To make a client is what takes long.
+    client: reqwest::Client,
     stop: Stop,
     running: JoinSet<Result<(), RunError>>,
 }
@@ -78,6 +80,12 @@ impl Plan {
         self
     }
 
+    /// How long sessions count.
+    pub(crate) fn leases(mut self, request: Duration, playback: Duration) -> Self {
+        self.config.leases = Leases { request, playback };
+        self
+    }
+
     pub(crate) fn stream_age(mut self, age: Duration) -> Self {
         self.substitutes.stream_age = Some(age);
         self
@@ -108,6 +116,10 @@ impl Plan {
         let app = TestApp {
             grpc,
             http: addresses.http,
+            client: reqwest::Client::builder()
+                .pool_max_idle_per_host(0)
+                .build()
+                .expect("a client"),
             stop,
             running,
         };
@@ -143,7 +155,8 @@ impl TestApp {
     }
 
     pub(crate) async fn get(&self, path: &str) -> reqwest::Response {
-        reqwest::get(self.url(path)).await.expect("it answers")
+        let asked = self.client.get(self.url(path)).send();
+        asked.await.expect("it answers")
     }
 
     /// The value of a series, as it stands in the metrics.
@@ -198,6 +211,19 @@ impl Drop for TestApp {
             assert!(!has_panicked(), "a task of the app has panicked");
         }
     }
+}
+
+/// Plays something through, and waits until every task has ended that began meanwhile: those who asked are gone by then, and the apps
+/// have stopped.
+pub(crate) async fn without_a_trace(play: impl Future<Output = ()>) {
+    let alive = || {
+        tokio::runtime::Handle::current()
+            .metrics()
+            .num_alive_tasks()
+    };
+    let before = alive();
+    play.await;
+    eventually("no task is left", async || alive() <= before).await;
 }
 
 /// Waits until that is so.
