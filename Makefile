@@ -14,7 +14,7 @@ TOOLS  := $(abspath $(TARGET)/tools)
 .ONESHELL:
 .SHELLFLAGS := -euc
 .DEFAULT_GOAL := help
-.PHONY: help prereqs prereqs-demo build demo demo-check validate test lint
+.PHONY: help prereqs prereqs-demo build demo demo-check validate test bench-redis lint
 
 ## Lists the targets
 help:
@@ -63,6 +63,13 @@ test: prereqs
 	STREAMGATE_TEST_REDIS_SERVER=$$(deploy/demo/get-redis.sh)
 	export STREAMGATE_TEST_ENVOY STREAMGATE_TEST_REDIS_SERVER
 	$(CARGO) test --locked
+
+# Not a test: what a machine takes is no promise. The ratios are what counts, and what else runs there spoils them least.
+## Measures what a check costs Redis, beside a textbook semaphore
+bench-redis: prereqs
+	@STREAMGATE_TEST_REDIS_SERVER=$$(deploy/demo/get-redis.sh)
+	export STREAMGATE_TEST_REDIS_SERVER
+	$(CARGO) test --locked --release --test integration -- --ignored --nocapture store_cost | grep -E '^(\||Redis|$$|.*panicked)'
 
 ## Formatting, clippy, the documentation, and the dependencies where cargo-deny is there
 lint: prereqs

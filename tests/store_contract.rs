@@ -10,7 +10,7 @@ use streamgate::session::{
     MAX_PUT_BACK, MAX_TOMBSTONES, Refusal, Released, Renewal, Session, SessionKey, Sighting, Start,
     Ticket, Timestamp, UserId, WhenFull,
 };
-use streamgate::store::{MemoryStore, Store};
+use streamgate::store::{MemoryStore, Seen, Store};
 
 use crate::support::redis::RedisServer;
 use crate::support::streams::{LEASE, key, playback, sighting, start, start_with, terms, user};
@@ -72,6 +72,7 @@ contract!(
     fifty_starts_at_once_fill_the_slots_exactly,
     starts_and_ends_at_once_never_exceed_the_limit,
     a_store_gives_a_sign_of_life,
+    sightings_at_once_are_each_a_renewal,
 );
 
 /// A store under test, and the clock it goes by.
@@ -865,4 +866,53 @@ async fn starts_and_ends_at_once_never_exceed_the_limit(on: &Subject<'_>) {
 
 async fn a_store_gives_a_sign_of_life(on: &Subject<'_>) {
     assert_eq!(on.store.ping().await, Ok(()));
+}
+
+async fn sightings_at_once_are_each_a_renewal(on: &Subject<'_>) {
+    assert_eq!(on.store.renew_all(&[]).await, []);
+    let users: Vec<_> = (0..80).map(|number| user(&number.to_string())).collect();
+    let (a, b) = (playback("a"), playback("b"));
+    for (number, user) in users.iter().enumerate() {
+        // Of every four, one has a session, one another's, one ended it, and of one nobody has heard.
+        let key = [&a, &b, &a, &a][number % 4];
+        let seen = sighting(key);
+        if number % 4 != 3 {
+            on.store.renew(user, &seen, 3).await.unwrap();
+        }
+        if number % 4 == 2 {
+            let ended = on.store.release(user, &a, Ending::Operator).await;
+            assert!(matches!(ended, Ok(Released::Freed(_))));
+        }
+    }
+    on.clock.advance(LEASE / 3);
+    let seen = |user: &UserId| Seen {
+        user: user.clone(),
+        sighting: sighting(&a),
+        limit: 3,
+    };
+    let mut all: Vec<_> = users.iter().map(seen).collect();
+    all.push(seen(&users[3]));
+    let renewals = on.store.renew_all(&all).await;
+    let expires_at = on.at(LEASE);
+    let last = all.len() - 1;
+    assert_eq!(renewals.len(), all.len());
+    for (number, renewal) in renewals.into_iter().enumerate() {
+        let expected = match number % 4 {
+            0 if number != last => Renewal::Renewed { expires_at },
+            2 => Renewal::Ended(EndCause::Operator),
+            _ if number == last => continue,
+            _ => Renewal::PutBack { expires_at },
+        };
+        assert_eq!(renewal, Ok(expected), "{number}");
+    }
+    for (number, user) in users.iter().enumerate() {
+        let sessions = on.store.list(user).await.unwrap().sessions;
+        let renewed: Vec<_> = sessions
+            .iter()
+            .filter(|session| session.expires_at == expires_at)
+            .map(|session| &session.key)
+            .collect();
+        let expected: &[_] = if number % 4 == 2 { &[] } else { &[&a] };
+        assert_eq!(renewed, expected, "{number}");
+    }
 }

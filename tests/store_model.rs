@@ -14,7 +14,7 @@ use streamgate::session::{
     Timestamp, UserId, WhenFull,
 };
 use streamgate::store::redis::RedisStore;
-use streamgate::store::{Listing, MemoryStore, Store};
+use streamgate::store::{Listing, MemoryStore, Seen, Store};
 
 use crate::support::redis::RedisServer;
 use crate::support::streams::{key, terms, user};
@@ -33,6 +33,8 @@ const START: Timestamp = Timestamp::from_millis(1_700_000_000_000);
 enum Step {
     Admit(Start, u32, WhenFull),
     Renew(Sighting, u32),
+    /// Tells of many at once.
+    RenewAll(Vec<(Sighting, u32)>),
     Release(SessionKey, Ending),
     /// Ends that many playbacks of which nobody has heard, to fill up the tombstones.
     Bury(u32),
@@ -42,11 +44,15 @@ enum Step {
     GoBack(Duration),
 }
 
-/// The names of sessions; two of them are kept in a form of their own.
+/// The names of sessions, some in each of the forms in which names are kept.
 const IDS: &[&str] = &[
     "a",
     "b",
     "aa",
+    "a.b.c",
+    "playback-00000_1",
+    "playback-00000_2",
+    "playback-00000_",
     "0188f1a2-4b6c-7d8e-9f00-112233445566",
     "0188f1a2-4b6c-7d8e-9f00-112233445567",
 ];
@@ -72,7 +78,7 @@ fn spans() -> impl Strategy<Value = Duration> {
 }
 
 fn facts() -> impl Strategy<Value = Facts> {
-    let devices = select(&[None, None, Some("tv"), Some("phone")][..]);
+    let devices = select(&[None, None, Some("tv"), Some("phone"), Some("a phone")][..]);
     let contents = select(&[None, Some("film"), Some("a longer film")][..]);
     let doors = select(
         &[
@@ -119,20 +125,20 @@ fn steps() -> impl Strategy<Value = Step> {
         3 => Just(None),
         1 => (0..240_000_u64).prop_map(|late| Some(START.as_millis() - 120_000 + late)),
     ];
-    let renew = (keys(), facts(), leases(), started, 0..5_u32).prop_map(
-        |(key, facts, lease, started, limit)| {
+    let seen = (keys(), facts(), leases(), started, 0..5_u32)
+        .prop_map(|(key, facts, lease, started, limit)| {
             let started_at = started.map(Timestamp::from_millis);
-            Step::Renew(
-                Sighting {
-                    key,
-                    facts,
-                    lease,
-                    started_at,
-                },
-                limit,
-            )
-        },
-    );
+            let sighting = Sighting {
+                key,
+                facts,
+                lease,
+                started_at,
+            };
+            (sighting, limit)
+        })
+        .boxed();
+    let all = proptest::collection::vec(seen.clone(), 0..8).prop_map(Step::RenewAll);
+    let renew = seen.prop_map(|(sighting, limit)| Step::Renew(sighting, limit));
     let ending = prop_oneof![
         3 => Just(Ending::Stream),
         1 => Just(Ending::Vouched),
@@ -143,6 +149,7 @@ fn steps() -> impl Strategy<Value = Step> {
     prop_oneof![
         8 => admit,
         6 => renew,
+        2 => all,
         4 => release,
         1 => (1..70_u32).prop_map(Step::Bury),
         4 => spans().prop_map(Step::Wait),
@@ -166,6 +173,7 @@ impl Trial<'_> {
         match step {
             Step::Admit(start, limit, when_full) => self.admit(start, *limit, when_full).await,
             Step::Renew(sighting, limit) => self.renew(sighting, *limit).await,
+            Step::RenewAll(seen) => self.renew_all(seen).await,
             Step::Release(key, ending) => self.release(key, *ending).await,
             Step::Bury(number) => {
                 let strangers = (self.buried..self.buried + number).map(stranger).collect();
@@ -174,9 +182,11 @@ impl Trial<'_> {
             }
             Step::Wait(span) => self.clock.advance(*span),
             Step::GoBack(span) => {
+                self.settle().await;
                 let span = u64::try_from(span.as_millis()).unwrap();
                 let now = self.clock.now().as_millis() - span;
                 self.clock.set(Timestamp::from_millis(now));
+                self.settle().await;
             }
         }
         self.list().await;
@@ -198,6 +208,32 @@ impl Trial<'_> {
             let renewal = store.renew(&self.user, sighting, limit).await;
             assert_eq!(renewal, expected);
         }
+    }
+
+    async fn renew_all(&mut self, seen: &[(Sighting, u32)]) {
+        let now = self.clock.now();
+        let renew = |(sighting, limit): &(Sighting, u32)| {
+            Ok(self.roster.renew(sighting, *limit, &terms(), now))
+        };
+        let expected: Vec<_> = seen.iter().map(renew).collect();
+        let seen: Vec<_> = seen
+            .iter()
+            .map(|(sighting, limit)| Seen {
+                user: self.user.clone(),
+                sighting: sighting.clone(),
+                limit: *limit,
+            })
+            .collect();
+        for store in [&self.memory as &dyn Store, self.redis] {
+            assert_eq!(store.renew_all(&seen).await, expected);
+        }
+    }
+
+    /// Releases what is not there. Redis renews a live session without a look at the others, so that what of theirs has expired, or lies
+    /// ahead, is only dropped or cut by the next operation of another kind: no matter, unless the clock steps back in between.
+    async fn settle(&mut self) {
+        self.release(&key(Kind::Video, "nobody"), Ending::Vouched)
+            .await;
     }
 
     async fn release(&mut self, key: &SessionKey, ending: Ending) {

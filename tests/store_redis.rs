@@ -16,7 +16,7 @@ use streamgate::session::{
     Renewal, Sighting, Start, Terms, Timestamp, WhenFull,
 };
 use streamgate::store::redis::{RedisSettings, RedisStore};
-use streamgate::store::{Store, StoreError};
+use streamgate::store::{Seen, Store, StoreError};
 
 use crate::support::eventually;
 use crate::support::redis::{RedisServer, settings};
@@ -796,4 +796,174 @@ async fn fifty_starts_at_once_from_two_gateways_fill_the_slots_exactly_a_thousan
         0,
         "rounds in which not exactly three were let in"
     );
+}
+
+/// A sighting of that playback of that user.
+fn seen(name: &str, id: &str) -> Seen {
+    Seen {
+        user: user(name),
+        sighting: sighting(&playback(id)),
+        limit: 3,
+    }
+}
+
+/// How many calls of scripts the server has had.
+fn script_calls(server: &RedisServer) -> usize {
+    let report: String = server.run(&["INFO", "commandstats"]);
+    let calls = report.lines().find_map(|line| {
+        let fields = line.strip_prefix("cmdstat_evalsha:calls=")?;
+        fields.split(',').next()?.parse().ok()
+    });
+    calls.unwrap_or(0)
+}
+
+#[tokio::test]
+async fn sixty_four_renewals_are_two_calls() {
+    let server = RedisServer::start();
+    let clock = Arc::new(ManualClock::at(Timestamp::from_millis(1_700_000_000_000)));
+    let store = server.store().with_clock(clock.clone());
+    let all: Vec<_> = (0..64)
+        .map(|number| seen(&format!("user {}", number % 40), &format!("p{number}")))
+        .collect();
+    for seen in &all {
+        let renewal = store.renew(&seen.user, &seen.sighting, 3).await;
+        assert!(matches!(renewal, Ok(Renewal::PutBack { .. })));
+    }
+    clock.advance(LEASE / 2);
+    let before = script_calls(&server);
+    let renewals = store.renew_all(&all).await;
+    assert_eq!(script_calls(&server) - before, 2);
+    let expires_at = clock.now().after(LEASE);
+    assert_eq!(renewals, vec![Ok(Renewal::Renewed { expires_at }); 64]);
+    for seen in &all {
+        for session in store.list(&seen.user).await.unwrap().sessions {
+            assert_eq!(session.expires_at, expires_at);
+            assert_eq!(session.renewed_at, clock.now());
+        }
+    }
+}
+
+#[tokio::test]
+async fn what_is_wrong_with_one_of_many_is_no_other_ones_concern() {
+    let server = RedisServer::start();
+    let store = server.store();
+    for name in ["alice", "bob"] {
+        assert!(is_started(&admit(&store, name, "a").await));
+    }
+    let long = "\u{82}".repeat(40);
+    server.run::<String>(&["SET", "streamgate:{text}", &long]);
+    server.run::<i64>(&["HSET", "streamgate:{hash}", "a", "b"]);
+    let names = ["alice", "text", "nobody", "hash", "bob"];
+    let renewals = store.renew_all(&names.map(|name| seen(name, "a"))).await;
+    assert!(matches!(renewals[0], Ok(Renewal::Renewed { .. })));
+    assert!(matches!(renewals[1], Err(StoreError::Protocol(_))));
+    assert!(matches!(renewals[2], Ok(Renewal::PutBack { .. })));
+    assert!(matches!(renewals[3], Err(StoreError::Protocol(_))));
+    assert!(matches!(renewals[4], Ok(Renewal::Renewed { .. })));
+}
+
+#[tokio::test]
+async fn where_nobody_answers_all_of_many_get_the_same_error_within_one_deadline() {
+    let server = RedisServer::start();
+    let store = hasty(&server);
+    eventually("it is connected", || async { store.ping().await.is_ok() }).await;
+    let all: Vec<_> = (0..100).map(|n| seen(&n.to_string(), "a")).collect();
+    server.pause();
+    let waited = Stopwatch::start();
+    let renewals = store.renew_all(&all).await;
+    assert!(waited.elapsed() < DEADLINE * 2);
+    assert_eq!(renewals, vec![Err(StoreError::Timeout(DEADLINE)); 100]);
+    server.resume();
+}
+
+#[tokio::test]
+async fn a_full_server_renews_many_at_once_too() {
+    let server = RedisServer::start_with(&["--maxmemory", "4mb"]);
+    let store = server.store();
+    let names = fill(&server, &store).await;
+    let all: Vec<_> = names.iter().take(100).map(|name| seen(name, "a")).collect();
+    for renewal in store.renew_all(&all).await {
+        assert!(
+            matches!(renewal, Ok(Renewal::Renewed { .. })),
+            "{renewal:?}"
+        );
+    }
+}
+
+/// The name that is kept as these bytes, three to four characters.
+fn name_kept_as(bytes: &[u8]) -> String {
+    let alphabet = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
+    let four = |three: &[u8]| {
+        let bits = three
+            .iter()
+            .fold(0, |bits, byte| bits << 8 | usize::from(*byte));
+        [18, 12, 6, 0].map(|shift| char::from(alphabet[bits >> shift & 63]))
+    };
+    bytes.chunks_exact(3).flat_map(four).collect()
+}
+
+#[tokio::test]
+async fn a_name_that_is_kept_as_a_session_would_be_is_none() {
+    let server = RedisServer::start();
+    let clock = Arc::new(ManualClock::at(Timestamp::from_millis(1_700_000_000_000)));
+    let store = server.store().with_clock(clock.clone());
+    let alice = user("alice");
+    let time = |millis: u64| millis.to_be_bytes()[2..].to_vec();
+    let victim = "V".repeat(44);
+    let kept_key = [&[2 | 32, 32][..], &[0x55; 33]].concat();
+    let kept = async || server.run::<Vec<u8>>(&["GET", "streamgate:{alice}"]);
+    for trap in 0..3 {
+        for is_watching in [false, true] {
+            server.run::<String>(&["FLUSHALL"]);
+            assert!(is_started(&admit(&store, "alice", "other").await));
+            // As a record begins: its length, an end that is to come, a sign of life that is past, and the key of a playback.
+            let now = clock.now().as_millis();
+            let forged = [
+                &[0, 0, 0, 99][..],
+                &time(now + 9_000),
+                &time(now),
+                &kept_key,
+            ]
+            .concat();
+            let forged = name_kept_as(&forged);
+            // It is a live session's device, or the name of one that has ended. Or a tombstone begins as a record does: its end,
+            // its own tag and length and four letters, and the rest of its name.
+            let (id, device) = match trap {
+                0 => (playback("trap"), DeviceId::parse(&forged).ok()),
+                1 => (playback(&forged), None),
+                _ => {
+                    let name = format!("abcd\" {}", "U".repeat(33));
+                    (key(Kind::Request, &name), None)
+                }
+            };
+            let facts = Facts {
+                device,
+                ..Facts::default()
+            };
+            let start = Start {
+                facts,
+                ..start(&id)
+            };
+            let admission = store.admit(&alice, &start, 3, &WhenFull::Refuse).await;
+            assert!(is_started(&admission));
+            if trap > 0 {
+                let released = store.release(&alice, &id, Ending::Stream).await;
+                assert!(matches!(released, Ok(Released::Freed(_))));
+            }
+            clock.advance(LEASE / 6);
+            let is_set = |roster: &[u8]| roster.windows(35).any(|bytes| bytes == kept_key);
+            assert!(is_set(&kept().await), "the trap is set");
+            if is_watching {
+                assert!(is_started(&admit(&store, "alice", &victim).await));
+            }
+            let before = store.list(&alice).await.unwrap().sessions;
+            let renewal = store.renew_all(&[seen("alice", &victim)]).await.remove(0);
+            assert_eq!(matches!(renewal, Ok(Renewal::Renewed { .. })), is_watching);
+            assert_eq!(matches!(renewal, Ok(Renewal::PutBack { .. })), !is_watching);
+            let after = store.list(&alice).await.unwrap().sessions;
+            let others = before.len() - usize::from(is_watching);
+            assert_eq!(after[..others], before[..others], "others are as they were");
+            assert_eq!(after.len(), others + 1);
+        }
+    }
 }

@@ -9,10 +9,25 @@ use crate::session::{
 };
 
 /// The first byte of every roster: no text begins with it.
-const VERSION: u8 = 129;
+const VERSION: u8 = 130;
 
-/// Set in a key's first byte if the id is a UUID and kept as its sixteen bytes, not as its thirty-six characters. Session ids mostly are.
+/// The part of a text's tag that says what the text is; the rest is the form it is kept in, which is that of [`compact`].
+const TAG_MASK: u8 = 15;
+
+/// The form of a text that is a UUID: its sixteen bytes, not its thirty-six characters. Session ids mostly are.
 const UUID_FORM: u8 = 16;
+
+/// The form of a text of letters, digits, `-` and `_` alone: six bits a character. As many characters as the bytes have room for.
+const PACKED_FORM: u8 = 32;
+
+/// Likewise, but one character less than the bytes have room for.
+const PACKED_SHORT_FORM: u8 = 48;
+
+/// The shortest text that becomes shorter when it is packed.
+const LEAST_PACKED: usize = 4;
+
+/// The characters that take six bits, by what those are.
+const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
 
 /// Set in the flags if a ticket follows.
 const HAS_TICKET: u8 = 4;
@@ -20,7 +35,7 @@ const HAS_TICKET: u8 = 4;
 /// The part of the flags that tells the door.
 const DOOR_MASK: u8 = 3;
 
-/// The tags of facts. A tag that is not known is skipped: a later version may write more.
+/// The tags of facts, at most [`TAG_MASK`]. A tag that is not known is skipped: a later version may write more.
 const DEVICE: u8 = 1;
 /// See [`DEVICE`].
 const CONTENT: u8 = 2;
@@ -41,11 +56,7 @@ pub(super) fn encode_key(key: &SessionKey) -> Vec<u8> {
         Kind::Playback => 2,
         Kind::Video => 3,
     };
-    let text = key.id.as_str();
-    match parse_uuid(text) {
-        Some(uuid) => encode_entry(kind | UUID_FORM, &uuid),
-        None => encode_entry(kind, text.as_bytes()),
-    }
+    encode_text(kind, key.id.as_str())
 }
 
 /// What a session's record holds behind its times: flags, ticket and facts.
@@ -65,15 +76,100 @@ pub(super) fn encode_rest(facts: &Facts, ticket: Option<Ticket>) -> Vec<u8> {
         }
     }
     if let Some(device) = &facts.device {
-        rest.extend(encode_entry(DEVICE, device.as_str().as_bytes()));
+        rest.extend(encode_text(DEVICE, device.as_str()));
     }
     if let Some(content) = &facts.content {
-        rest.extend(encode_entry(CONTENT, content.as_str().as_bytes()));
+        rest.extend(encode_text(CONTENT, content.as_str()));
     }
     if let Some(position) = facts.position_seconds {
         rest.extend(encode_entry(POSITION, &position.to_be_bytes()));
     }
     rest
+}
+
+/// A tag with the form, and the text in that form.
+fn encode_text(tag: u8, text: &str) -> Vec<u8> {
+    match compact(text) {
+        Some((form, bytes)) => encode_entry(tag | form, &bytes),
+        None => encode_entry(tag, text.as_bytes()),
+    }
+}
+
+/// The shorter form of a text, if it has one. A text has one form only, and a form's bytes are those of one text only.
+fn compact(text: &str) -> Option<(u8, Vec<u8>)> {
+    if let Some(uuid) = parse_uuid(text) {
+        return Some((UUID_FORM, uuid.to_vec()));
+    }
+    let packed = pack(text.as_bytes())?;
+    let form = if room_in(&packed) == text.len() {
+        PACKED_FORM
+    } else {
+        PACKED_SHORT_FORM
+    };
+    (text.len() >= LEAST_PACKED).then_some((form, packed))
+}
+
+/// The text of a form's bytes, if there is one.
+fn expand(form: u8, bytes: &[u8]) -> Option<String> {
+    let text = match form {
+        0 => std::str::from_utf8(bytes).ok()?.to_owned(),
+        UUID_FORM => format_uuid(u128::from_be_bytes(bytes.try_into().ok()?)),
+        PACKED_FORM => unpack(bytes, room_in(bytes))?,
+        PACKED_SHORT_FORM => unpack(bytes, room_in(bytes).checked_sub(1)?)?,
+        _ => return None,
+    };
+    Some(text)
+}
+
+/// Six bits a character, the last byte filled up with zeros; `None` if a character has no six bits.
+fn pack(text: &[u8]) -> Option<Vec<u8>> {
+    let mut packed = Vec::with_capacity(text.len());
+    for four in text.chunks(4) {
+        let mut bits = 0_u32;
+        for character in four {
+            bits = bits << 6 | u32::from(six_bits(*character)?);
+        }
+        bits <<= 8 + 6 * (4 - four.len());
+        packed.extend(bits.to_be_bytes().into_iter().take(four.len().min(3)));
+    }
+    Some(packed)
+}
+
+/// The text of that many characters; `None` if something is behind it.
+fn unpack(packed: &[u8], length: usize) -> Option<String> {
+    let mut text = String::with_capacity(room_in(packed));
+    for three in packed.chunks(3) {
+        let bits = three
+            .iter()
+            .fold(0, |bits, &byte| bits << 8 | u32::from(byte));
+        let bits = bits << (8 * (3 - three.len()));
+        for shift in [18, 12, 6, 0] {
+            let index = usize::try_from(bits >> shift & 63).ok()?;
+            text.push(char::from(*ALPHABET.get(index)?));
+        }
+    }
+    let filling = text.split_off(length.min(text.len()));
+    filling
+        .bytes()
+        .all(|character| six_bits(character) == Some(0))
+        .then_some(text)
+}
+
+/// How many packed characters those bytes have room for.
+const fn room_in(packed: &[u8]) -> usize {
+    packed.len() * 8 / 6
+}
+
+/// A character's place in the [`ALPHABET`].
+const fn six_bits(character: u8) -> Option<u8> {
+    match character {
+        b'A'..=b'Z' => Some(character - b'A'),
+        b'a'..=b'z' => Some(character - b'a' + 26),
+        b'0'..=b'9' => Some(character - b'0' + 52),
+        b'-' => Some(62),
+        b'_' => Some(63),
+        _ => None,
+    }
 }
 
 /// A tag and a value of 1 to 256 bytes, with its length less one between them.
@@ -222,20 +318,14 @@ impl<'a> Reader<'a> {
 
     /// The next key.
     fn key(&mut self) -> Result<SessionKey, Malformed> {
-        let (form, bytes) = self.entry()?;
-        let kind = match form & !UUID_FORM {
+        let (tag, bytes) = self.entry()?;
+        let kind = match tag & TAG_MASK {
             1 => Kind::Request,
             2 => Kind::Playback,
             3 => Kind::Video,
             _ => return Err(Malformed("kind")),
         };
-        let id = if form & UUID_FORM == 0 {
-            parse_name(bytes, SessionId::parse)?
-        } else {
-            let value = bytes.try_into().map(u128::from_be_bytes);
-            let value = value.map_err(|_| Malformed("id"))?;
-            SessionId::parse(&format_uuid(value)).map_err(|_| Malformed("id"))?
-        };
+        let id = parse_name(tag, bytes, SessionId::parse)?;
         Ok(SessionKey { kind, id })
     }
 
@@ -275,10 +365,11 @@ impl<'a> Reader<'a> {
             ..Facts::default()
         };
         while !self.0.is_empty() {
-            match self.entry()? {
-                (DEVICE, value) => facts.device = Some(parse_name(value, DeviceId::parse)?),
-                (CONTENT, value) => facts.content = Some(parse_name(value, ContentId::parse)?),
-                (POSITION, value) => {
+            let (tag, value) = self.entry()?;
+            match tag & TAG_MASK {
+                DEVICE => facts.device = Some(parse_name(tag, value, DeviceId::parse)?),
+                CONTENT => facts.content = Some(parse_name(tag, value, ContentId::parse)?),
+                POSITION => {
                     let bytes = value.try_into().map_err(|_| Malformed("position"))?;
                     facts.position_seconds = Some(u32::from_be_bytes(bytes));
                 }
@@ -300,15 +391,21 @@ impl<'a> Reader<'a> {
 
 /// A name that was checked when it was written, and is checked again: others can write into Redis.
 fn parse_name<T, E>(
+    tag: u8,
     bytes: &[u8],
     parse: impl FnOnce(&str) -> Result<T, E>,
 ) -> Result<T, Malformed> {
-    let text = std::str::from_utf8(bytes).map_err(|_| Malformed("name"))?;
-    parse(text).map_err(|_| Malformed("name"))
+    let text = expand(tag & !TAG_MASK, bytes).ok_or(Malformed("name"))?;
+    parse(&text).map_err(|_| Malformed("name"))
 }
 
 #[cfg(test)]
 mod tests {
+    use std::collections::HashMap;
+
+    use proptest::prelude::*;
+    use proptest::sample::select;
+
     use super::*;
     use crate::session::MAX_ID_BYTES;
 
@@ -330,13 +427,20 @@ mod tests {
         let long = "x".repeat(MAX_ID_BYTES);
         for (id, length) in [
             ("a", 3),
-            (&long, 258),
+            ("abc", 5),
+            ("abcd", 5),
+            ("abcdefg", 8),
+            ("abcdefgh", 8),
+            ("abcdefgA", 8),
+            ("abcdefg.", 10),
+            (&long, 194),
+            ("0188f1a24b6c7d8e9f00112233445566", 26),
             ("0188f1a2-4b6c-7d8e-9f00-112233445566", 18),
             ("ffffffff-ffff-ffff-ffff-ffffffffffff", 18),
-            ("0188F1A2-4B6C-7D8E-9F00-112233445566", 38),
+            ("0188F1A2-4B6C-7D8E-9F00-112233445566", 29),
             ("+188f1a2-4b6c-7d8e-9f00-112233445566", 38),
-            ("0188f1a24b6c-7d8e-9f00-1122-33445566", 38),
-            ("------------------------------------", 38),
+            ("0188f1a24b6c-7d8e-9f00-1122-33445566", 29),
+            ("------------------------------------", 29),
         ] {
             for kind in Kind::ALL {
                 let key = key(kind, id);
@@ -345,6 +449,36 @@ mod tests {
                 let mut reader = Reader(&encoded);
                 assert_eq!(reader.key(), Ok(key));
                 assert_eq!(reader.end(), Ok(()));
+            }
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn every_id_comes_back_and_no_two_share_their_bytes(
+            ids in proptest::collection::vec(
+                prop_oneof!["[A-Za-z0-9_-]{1,40}", "[A_]{1,9}", "[A-Z0-9_.-]{1,9}", "\\PC{1,40}"],
+                2..6,
+            ),
+        ) {
+            let mut seen = HashMap::new();
+            for id in ids.iter().filter(|id| id.len() <= MAX_ID_BYTES) {
+                let key = key(Kind::Playback, id);
+                let encoded = encode_key(&key);
+                prop_assert_eq!(Reader(&encoded).key(), Ok(key));
+                let other = seen.insert(encoded, id);
+                prop_assert!(other.is_none_or(|other| other == id), "{:?} and {:?}", id, other);
+            }
+        }
+
+        #[test]
+        fn bytes_that_can_be_read_are_those_that_are_written(
+            form in select(&[0, UUID_FORM, PACKED_FORM, PACKED_SHORT_FORM][..]),
+            bytes in proptest::collection::vec(any::<u8>(), 1..20),
+        ) {
+            // What is read in a form that is not its own can't be the key of a session that is asked about, and does no harm.
+            if let Some(text) = expand(form, &bytes) && let Some((own, written)) = compact(&text) && own == form {
+                prop_assert_eq!(written, bytes);
             }
         }
     }
@@ -384,7 +518,7 @@ mod tests {
     #[test]
     fn what_a_later_version_knows_is_skipped() {
         let mut rest = encode_rest(&Facts::default(), None);
-        rest.extend(encode_entry(99, b"news"));
+        rest.extend(encode_entry(9, b"news"));
         rest.extend(encode_entry(CONTENT, b"film"));
         let bytes = record(9, 0, 5, &encode_key(&key(Kind::Video, "a")), &rest);
         let sessions = decode_sessions(&bytes).unwrap();

@@ -71,6 +71,20 @@ pub(super) fn renewal(answer: &Value) -> Result<Renewal, StoreError> {
     Ok(renewal)
 }
 
+/// What `lua/renew_all.lua` has answered about that many sessions: of each what has become of it, or `None` if nothing was done.
+pub(super) fn renewals(answer: &Value, count: usize) -> Result<Vec<Option<Renewal>>, StoreError> {
+    match answer {
+        Value::Array(answers) if answers.len() == count => {
+            let done = |answer: &Value| (*answer != Value::Int(0)).then(|| renewal(answer));
+            answers
+                .iter()
+                .map(|answer| done(answer).transpose())
+                .collect()
+        }
+        _ => Err(unexpected(answer)),
+    }
+}
+
 /// What `lua/release.lua` has answered.
 pub(super) fn released(answer: &Value) -> Result<Released, StoreError> {
     let (letter, mut body) = letter(answer)?;
@@ -200,6 +214,28 @@ mod tests {
             assert_eq!(admission(&answer, 3).is_ok(), is_admission, "{letter:?}");
             assert_eq!(renewal(&answer).is_ok(), is_renewal, "{letter:?}");
             assert_eq!(released(&answer).is_ok(), is_released, "{letter:?}");
+        }
+    }
+
+    #[test]
+    fn a_batch_is_answered_one_by_one_or_not_at_all() {
+        let expires_at = Timestamp::from_millis(7);
+        let answer = Value::Array(vec![Value::Int(7), Value::Int(0)]);
+        let expected = vec![Some(Renewal::Renewed { expires_at }), None];
+        assert_eq!(renewals(&answer, 2), Ok(expected));
+        assert_eq!(renewals(&Value::Array(Vec::new()), 0), Ok(Vec::new()));
+        for (answer, count) in [
+            (answer, 3),
+            (Value::Array(vec![Value::Int(-1)]), 1),
+            (Value::Array(vec![Value::Nil]), 1),
+            (Value::Int(7), 1),
+            (Value::Nil, 0),
+        ] {
+            let failure = renewals(&answer, count);
+            assert!(
+                matches!(failure, Err(StoreError::Protocol(_))),
+                "{answer:?}: {failure:?}"
+            );
         }
     }
 

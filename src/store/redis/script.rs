@@ -23,6 +23,8 @@ pub(super) struct Scripts {
     pub(super) admit: Script,
     /// This stream was seen running.
     pub(super) renew: Script,
+    /// These streams were seen running.
+    pub(super) renew_all: Script,
     /// This session is over.
     pub(super) release: Script,
     /// The roster as it stands.
@@ -36,9 +38,27 @@ impl Scripts {
         let terms = preamble(terms);
         let make = |parts: &[&str]| Script::new(parts.concat());
         let (open, close) = (include_str!("lua/open.lua"), include_str!("lua/close.lua"));
+        let (touch, live) = (include_str!("lua/touch.lua"), include_str!("lua/live.lua"));
+        let renew = include_str!("lua/renew.lua");
         Self {
             admit: make(&[&terms, open, include_str!("lua/admit.lua"), close]),
-            renew: make(&[&terms, open, include_str!("lua/renew.lua"), close]),
+            // The renewal of one is spared the call of a function, which costs as much as the search for the session.
+            renew: make(&[
+                &terms,
+                live,
+                touch,
+                "if till then return till end\n",
+                open,
+                renew,
+                close,
+            ]),
+            renew_all: make(&[
+                &terms,
+                "local function touch(name, key, now, lease)\n",
+                touch,
+                "return till\nend\n",
+                include_str!("lua/renew_all.lua"),
+            ]),
             release: make(&[&terms, open, include_str!("lua/release.lua"), close]),
             list: make(&[include_str!("lua/list.lua")]),
         }
@@ -50,7 +70,13 @@ impl Scripts {
     /// The server can't be asked, or forbids it. They can be called all the same.
     pub(super) async fn load(&self, link: &mut MultiplexedConnection) -> Result<(), RedisError> {
         let mut commands = redis::pipe();
-        for script in [&self.admit, &self.renew, &self.release, &self.list] {
+        for script in [
+            &self.admit,
+            &self.renew,
+            &self.renew_all,
+            &self.release,
+            &self.list,
+        ] {
             commands
                 .cmd("SCRIPT")
                 .arg("LOAD")
@@ -70,23 +96,27 @@ impl Script {
         }
     }
 
-    /// Runs the script on a key. A server that has forgotten it has done nothing yet, and is given the text.
+    /// Runs the script on these keys. A server that has forgotten it has done nothing yet, and is given the text.
     ///
     /// # Errors
     /// The server can't be asked, or answers with an error.
     pub(super) async fn call(
         &self,
         link: &mut MultiplexedConnection,
-        key: &str,
-        question: &[u8],
+        keys: &[String],
+        arguments: &[&[u8]],
     ) -> Result<Value, RedisError> {
-        let mut ask = redis::cmd("EVALSHA");
-        ask.arg(self.inner.get_hash()).arg(1).arg(key).arg(question);
-        match ask.query_async(link).await {
+        let ask = |command: &str, script: &str| {
+            let mut ask = redis::cmd(command);
+            ask.arg(script).arg(keys.len()).arg(keys).arg(arguments);
+            ask
+        };
+        match ask("EVALSHA", self.inner.get_hash())
+            .query_async(link)
+            .await
+        {
             Err(error) if error.kind() == ErrorKind::Server(ServerErrorKind::NoScript) => {
-                let mut ask = redis::cmd("EVAL");
-                ask.arg(&self.source).arg(1).arg(key).arg(question);
-                ask.query_async(link).await
+                ask("EVAL", &self.source).query_async(link).await
             }
             answer => answer,
         }

@@ -1,7 +1,8 @@
 -- May this session start? Repeated starts are renewals, so that a caller can try again without harm.
 --
 -- KEYS[1]  the user's roster
--- ARGV[1]  the question: as in open.lua, then u16 limit, u8 what to do when all slots are taken (0 refuse, 1 the oldest gives way,
+-- ARGV[1]  the session's key
+-- ARGV[2]  the question: as in open.lua, then u16 limit, u8 what to do when all slots are taken (0 refuse, 1 the oldest gives way,
 --          2 the idlest, 3 the one that is named), u16 bytes of the named key, that key, u16 bytes of what follows, and flags,
 --          ticket and facts as in a record
 --
@@ -11,7 +12,7 @@
 --          'E' cause: it has ended
 --          'N' the session named can't be stopped from here
 
-local limit, when_full, named, rest = unpack('>I2BI2c0I2c0', ARGV[1], more)
+local limit, when_full, named, rest = unpack('>I2BI2c0I2c0', ARGV[2], 13)
 
 if grave then
   if string.byte(cause) ~= 1 then
@@ -30,7 +31,7 @@ elseif seat then
     for _, list in ipairs({ known, facts }) do
       local at = 1
       while at < #list do
-        local tag, last_byte = string.byte(list, at), at + 2 + string.byte(list, at + 1)
+        local tag, last_byte = string.byte(list, at) % 16, at + 2 + string.byte(list, at + 1)
         if not values[tag] then
           tags[#tags + 1] = tag
         end

@@ -58,7 +58,7 @@ if seats + graves == 0 then
   call('DEL', KEYS[1])
   return answer
 end
-local value = pack('>BI2BI6I6', 129, seats, graves, now + KEEP, first) .. front .. middle .. back
+local value = pack('>BI2BI6I6', 130, seats, graves, now + KEEP, first) .. front .. middle .. back
 local written = redis.pcall('SET', KEYS[1], value, 'PX', KEEP_TEXT)
 if written.err then
   if grows or not string.find(written.err, 'OOM command not allowed', 1, true) then

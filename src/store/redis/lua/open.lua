@@ -1,8 +1,9 @@
 -- What every script that changes a roster begins with: the time, the roster as it stands now, and the session that is asked about.
 --
 -- KEYS[1]  the user's roster
--- ARGV[1]  the question, packed: u48 now, u48 lease, u16 bytes of the key, the session's key; `more` is where the rest begins.
---          Times are in milliseconds, all integers big-endian. A `now` of 0 asks Redis's own clock; tests alone give another.
+-- ARGV[1]  the session's key
+-- ARGV[2]  the question, packed: u48 now, u48 lease, and what the operation wants to know beside that. Times are in milliseconds, all
+--          integers big-endian. A `now` of 0 asks Redis's own clock; tests alone give another.
 -- Put before this when the script is loaded: LONGEST, the longest lease; MEMORY, how long an end is remembered; KEEP, for how long
 -- a key is kept after it was written, longer than either; and KEEP_TEXT, the same as commands want it.
 --
@@ -12,22 +13,23 @@
 --   sessions    in the order in which they came to their slots, each
 --               u16 bytes, u48 expires, u48 renewed (0: not since its start), key, u48 started, u8 flags, [u32 ticket], facts
 --   tombstones  each u16 bytes, u48 until, key, u8 cause, [key of the session that took the slot]
---   key         u8 kind and form, u8 bytes of what follows less one, the id
+--   key         u8 kind (bits 0 to 3) and form, u8 bytes of what follows less one, the id in that form
 --   flags       bits 0 and 1 the door, bit 2 whether there is a ticket
---   facts       each u8 tag, u8 bytes of the value less one, the value
+--   facts       each u8 tag (bits 0 to 3) and form, u8 bytes of the value less one, the value in that form
 -- record.rs makes and reads all this; here records are compared, cut and moved. Numbers are kept few and calls fewer: they are what
 -- a script costs. `now` may have a fraction; what is packed has none.
 
 local call, pack, sub, unpack = redis.call, struct.pack, string.sub, struct.unpack
-local now, lease, key, more = unpack('>I6I6I2c0', ARGV[1])
+local key = ARGV[1]
+local now, lease = unpack('>I6I6', ARGV[2])
 if now == 0 then
   local time = call('TIME')
   now = time[1] * 1000 + time[2] / 1000
 end
 
-local roster = call('GET', KEYS[1]) or '\129\0\0\0\0\0\0\0\0\0\255\255\255\255\255\255'
+local roster = call('GET', KEYS[1]) or '\130\0\0\0\0\0\0\0\0\0\255\255\255\255\255\255'
 local version, seats, graves, kept, first = unpack('>BI2BI6I6', roster)
-if version ~= 129 then
+if version ~= 130 then
   return redis.error_reply('FOREIGN what is at this key was not written by this version of streamgate')
 end
 
@@ -35,6 +37,7 @@ end
 -- A key that expires later than one that is written now was written by a clock that has since stepped back: so was every tombstone that
 -- ends too far ahead. Sessions may also have been renewed since, where they are.
 local changed = false
+local mentioned = string.find(roster, key, 25, true) -- else neither it nor its tombstone is there
 local seat, expires, bytes, tombs
 local passes = 0
 repeat
@@ -46,7 +49,7 @@ repeat
     if ends <= now or ends > farthest or renewed > now then
       stale = true
     end
-    if not seat and sub(roster, tombs + 14, tombs + key_end) == key then
+    if mentioned and not seat and sub(roster, tombs + 14, tombs + key_end) == key then
       seat, expires, bytes = tombs, ends, length
     end
     tombs = tombs + length
@@ -88,7 +91,7 @@ until not stale
 
 -- `grave` is where the session's tombstone begins, `cause` is what that says. No session has both.
 local grave, cause
-if graves > 0 and string.find(roster, key, tombs + 8, true) then
+if mentioned and graves > 0 then
   local at = tombs
   for _ = 1, graves do
     local length = unpack('>I2', roster, at)

@@ -1,7 +1,8 @@
 -- This session is over.
 --
 -- KEYS[1]  the user's roster
--- ARGV[1]  the question: as in open.lua (the lease means nothing), then u8 who says so (1 the stream, 2 somebody who vouches for it,
+-- ARGV[1]  the session's key
+-- ARGV[2]  the question: as in open.lua (the lease means nothing), then u8 who says so (1 the stream, 2 somebody who vouches for it,
 --          3 an operator, 4 the call that started it), u32 that call's ticket
 --
 -- Returns  'G' record: it held a slot, which is free now
@@ -10,7 +11,7 @@
 --          'N' it can't be stopped from here
 --          'K' it is not that call's untouched start, and goes on
 
-local who, ticket = unpack('>BI4', ARGV[1], more)
+local who, ticket = unpack('>BI4', ARGV[2], 13)
 local kind = string.byte(key) % 16
 
 if grave then

@@ -1,7 +1,8 @@
 -- This stream was seen running. It counts, be it above the limit.
 --
 -- KEYS[1]  the user's roster
--- ARGV[1]  the question: as in open.lua, then u16 how many may count for it to be put back, u48 when it started (all ones: nobody
+-- ARGV[1]  the session's key
+-- ARGV[2]  the question: as in open.lua, then u16 how many may count for it to be put back, u48 when it started (all ones: nobody
 --          knows), u16 bytes of what follows, and flags and facts as in a record, for when it has to be put back
 --
 -- Returns  an integer, until when it counts: it was known, and is renewed
@@ -18,7 +19,7 @@ elseif seat then
   patch = pack('>I6I6', expires, now)
   answer = expires
 else
-  local room, started, rest = unpack('>I2I6I2c0', ARGV[1], more)
+  local room, started, rest = unpack('>I2I6I2c0', ARGV[2], 13)
   if seats >= room then
     answer = 'C'
   else
