@@ -23,7 +23,7 @@ const INTERVAL: Duration = Duration::from_millis(100);
 /// Asks for segment after segment until one is refused; that answer, and how long it took to come.
 async fn refused(gateway: &Gateway, name: &str, id: &str) -> (Answer, Duration) {
     let playing = Stopwatch::start();
-    let refused = within(PATIENCE, "it is refused", async {
+    let asking = async {
         loop {
             let answer = gateway.check(Check::of_playback(name, id)).await;
             if !answer.is_allowed() {
@@ -31,7 +31,8 @@ async fn refused(gateway: &Gateway, name: &str, id: &str) -> (Answer, Duration) 
             }
             tokio::time::sleep(INTERVAL).await;
         }
-    });
+    };
+    let refused = Box::pin(within(PATIENCE, "it is refused", asking));
     (refused.await, playing.elapsed())
 }
 
@@ -46,7 +47,7 @@ fn is_in_time(what: &str, took: Duration) {
 
 #[tokio::test]
 async fn what_is_killed_or_displaced_elsewhere_is_noticed_within_a_third_of_its_lease() {
-    without_a_trace(async {
+    without_a_trace(Box::pin(async {
         let server = RedisServer::start();
         let plan = || {
             let plan = TestApp::plan().limit(1).redis(&server.url(), TIMEOUT * 5);
@@ -81,6 +82,6 @@ async fn what_is_killed_or_displaced_elsewhere_is_noticed_within_a_third_of_its_
         drop(gateway);
         app.stop().await;
         other.stop().await;
-    })
+    }))
     .await;
 }

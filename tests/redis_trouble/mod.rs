@@ -201,12 +201,13 @@ impl Scene {
             self.app.checks("allow", "started").await,
         );
         let mut streams = 0..;
-        eventually(PATIENCE, "a start is decided by Redis", async || {
+        let decided = async || {
             let id = format!("back-{}", streams.next()?);
             self.gateway.check(Check::of_playback(&id, &id)).await;
-            (self.app.checks("allow", "started").await > before).then_some(())
-        })
-        .await;
+            let started = self.app.checks("allow", "started").await;
+            (started > before).then_some(())
+        };
+        Box::pin(eventually(PATIENCE, "Redis decides about a start", decided)).await;
         waiting.elapsed()
     }
 

@@ -73,6 +73,17 @@ async fn watch(gateway: Gateway, number: u32, over: CancellationToken) -> Asked 
     asked
 }
 
+/// How much later than asked for a sleep ends at worst: what the machine keeps everybody waiting for, until told to stop.
+async fn lag(over: CancellationToken) -> Duration {
+    let (pause, mut longest) = (Duration::from_millis(5), Duration::ZERO);
+    while !over.is_cancelled() {
+        let sleeping = Stopwatch::start();
+        tokio::time::sleep(pause).await;
+        longest = longest.max(sleeping.elapsed().saturating_sub(pause));
+    }
+    longest
+}
+
 /// Comes again and again with a new stream, as somebody new and as `crowd`, until the outage is over.
 async fn come(scene: &Scene) -> Asked {
     let (mut asked, outage) = (Asked::default(), Stopwatch::start());
@@ -87,10 +98,9 @@ async fn come(scene: &Scene) -> Asked {
             .await;
         let holders: Vec<&str> = taken.iter().map(String::as_str).collect();
         let as_it_should = match scene.rule {
-            Outage::Allow => new.is_allowed() && crowded.is_allowed(),
             Outage::Deny => is_unavailable(&new) && is_unavailable(&crowded),
             Outage::Local if holders.len() == 2 => new.is_allowed() && is_full(&crowded, &holders),
-            Outage::Local => new.is_allowed() && crowded.is_allowed(),
+            Outage::Allow | Outage::Local => new.is_allowed() && crowded.is_allowed(),
         };
         assert!(
             as_it_should,
@@ -113,6 +123,8 @@ async fn viewers_notice_nothing_while(fault: Fault) {
         for number in 0..VIEWERS {
             viewers.spawn(watch(scene.gateway.clone(), number, over.clone()));
         }
+        let mut lagging = JoinSet::new();
+        lagging.spawn(lag(over.clone()));
         tokio::time::sleep(APART * VIEWERS).await;
         scene.strike().await;
         let came = come(&scene).await;
@@ -127,12 +139,16 @@ async fn viewers_notice_nothing_while(fault: Fault) {
             assert!(watched.times >= 20, "{}", watched.times);
             longest = longest.max(watched.longest);
         }
+        let lag = lagging.join_next().await.unwrap().unwrap();
+        let case = format!("{fault:?}, {rule:?}");
         measured(
-            &format!("longest check, {fault:?}, {rule:?}, {TIMEOUT:?} allowed:"),
+            &format!("longest check of a call within {TIMEOUT:?}, {case}:"),
             longest,
         );
-        measured(&format!("back to normal after {fault:?}, {rule:?}:"), took);
-        assert!(longest < TIMEOUT * 2, "{fault:?} {rule:?}: {longest:?}");
+        measured(&format!("longest lag of the machine, {case}:"), lag);
+        measured(&format!("back to normal, {case}:"), took);
+        // One deadline and little more; two would be wrong.
+        assert!(longest < TIMEOUT * 2 + lag * 2, "{case}: {longest:?}");
         let store = scene.server.store();
         for number in 0..VIEWERS {
             let (name, id) = viewer(number);
@@ -184,6 +200,46 @@ async fn release(app: &TestApp, name: &str, id: &str) -> StatusCode {
     hook.json(&body).send().await.unwrap().status()
 }
 
+/// Nina asks again and again with a playback that stays, until told to stop.
+async fn stay(gateway: Gateway, over: CancellationToken) -> Asked {
+    let mut asked = Asked::default();
+    while !over.is_cancelled() {
+        asked
+            .ask(&gateway, Check::of_playback("nina", "stays"))
+            .await;
+        tokio::time::sleep(INTERVAL).await;
+    }
+    asked
+}
+
+/// Another instance sees what this one does.
+async fn is_known_elsewhere(scene: &Scene) {
+    let case = format!("{:?} {:?}", scene.fault, scene.rule);
+    let plan = TestApp::plan()
+        .limit(2)
+        .redis(&scene.server.url(), LONG / 10);
+    let other = plan.start().await;
+    let elsewhere = other.gateway().await;
+    let store = scene.server.store();
+    assert_eq!(counted(&store, "lee").await, [""; 0], "{case}");
+    let before = elsewhere.check(Check::of_playback("lee", "before")).await;
+    assert_eq!(before.reason(), "ended", "{case}");
+    let left = elsewhere.check(Check::of_playback("nina", "left")).await;
+    if scene.rule == Outage::Deny {
+        // It was not let in, and so it has not ended either.
+        assert!(left.is_allowed(), "{case}: {left:?}");
+    } else {
+        assert_eq!(left.reason(), "ended", "{case}");
+        let next = elsewhere.check(Check::of_playback("nina", "next")).await;
+        assert!(next.is_allowed(), "{case}: {next:?}");
+        let third = Check::of_playback("nina", "third");
+        let third = scene.gateway.check(third).await;
+        assert!(is_full(&third, &["stays", "next"]), "{case}: {third:?}");
+    }
+    drop(elsewhere);
+    other.stop().await;
+}
+
 /// What is let in, or isn't, while Redis may well have done what it was asked, and what is released meanwhile: how it stands afterwards.
 async fn nothing_is_forgotten_after(fault: Fault) {
     by_each_rule(async |rule| {
@@ -207,17 +263,7 @@ async fn nothing_is_forgotten_after(fault: Fault) {
             assert_eq!(release(&scene.app, "nina", "left").await, 202);
         }
         let (over, mut staying) = (CancellationToken::new(), JoinSet::new());
-        let (stayer, told) = (scene.gateway.clone(), over.clone());
-        staying.spawn(async move {
-            let mut asked = Asked::default();
-            while !told.is_cancelled() {
-                asked
-                    .ask(&stayer, Check::of_playback("nina", "stays"))
-                    .await;
-                tokio::time::sleep(INTERVAL).await;
-            }
-            asked
-        });
+        staying.spawn(stay(scene.gateway.clone(), over.clone()));
         scene.rule_is_in_force().await;
         scene.mend().await;
         scene.is_normal().await;
@@ -230,28 +276,7 @@ async fn nothing_is_forgotten_after(fault: Fault) {
             "{stayed:?}"
         );
 
-        // Another instance sees what this one does.
-        let plan = TestApp::plan()
-            .limit(2)
-            .redis(&scene.server.url(), LONG / 10);
-        let other = plan.start().await;
-        let elsewhere = other.gateway().await;
-        let store = scene.server.store();
-        assert_eq!(counted(&store, "lee").await, [""; 0], "{fault:?} {rule:?}");
-        let ended = elsewhere.check(Check::of_playback("lee", "before")).await;
-        assert_eq!(ended.reason(), "ended", "{fault:?} {rule:?}");
-        let left = elsewhere.check(Check::of_playback("nina", "left")).await;
-        if let_in {
-            assert_eq!(left.reason(), "ended", "{fault:?} {rule:?}");
-            let next = elsewhere.check(Check::of_playback("nina", "next")).await;
-            assert!(next.is_allowed(), "{fault:?} {rule:?}: {next:?}");
-            assert!(is_full(&playback("third").await, &["stays", "next"]));
-        } else {
-            // It was not let in, and so it has not ended either.
-            assert!(left.is_allowed(), "{fault:?} {rule:?}: {left:?}");
-        }
-        drop(elsewhere);
-        other.stop().await;
+        is_known_elsewhere(&scene).await;
         scene.close().await;
     })
     .await;
