@@ -179,9 +179,10 @@ async fn starts_are_let_in_up_to_the_limit_and_the_next_is_told_who_is_there(on:
         };
         assert_eq!(admitted.entry, Entry::Started);
         assert_eq!(admitted.active, before + 1);
-        assert_eq!(admitted.expires_at, on.at(LEASE));
+        assert_eq!(admitted.session.expires_at, on.at(LEASE));
         assert_eq!(admitted.decided_at, on.clock.now());
         assert_eq!(admitted.displaced, []);
+        assert_eq!(on.sessions().await.last(), Some(&admitted.session));
     }
     let Admission::Refused(Refusal::Full {
         limit,
@@ -226,11 +227,38 @@ async fn a_repeated_start_is_a_renewal_and_its_lease_never_shrinks(on: &Subject<
             panic!("refused");
         };
         assert_eq!(admitted.entry, Entry::Renewed);
-        assert_eq!((admitted.active, admitted.expires_at), (1, expires_at));
+        assert_eq!(
+            (admitted.active, admitted.session.expires_at),
+            (1, expires_at)
+        );
     }
     let session = on.sessions().await.remove(0);
     assert_eq!(session.started_at, first.started_at);
     assert_eq!(session.renewed_at, on.clock.now());
+    let news = Start {
+        facts: Facts {
+            position_seconds: Some(7),
+            ..Facts::default()
+        },
+        ..start(&a)
+    };
+    for facts in [news.facts.clone(), Facts::default()] {
+        let told = on
+            .ask(
+                &Start {
+                    facts,
+                    ..news.clone()
+                },
+                1,
+                &WhenFull::Refuse,
+            )
+            .await;
+        let Admission::Admitted(admitted) = told else {
+            panic!("refused");
+        };
+        assert_eq!(admitted.session.facts.position_seconds, Some(7));
+        assert_eq!(on.sessions().await, [admitted.session]);
+    }
 }
 
 async fn a_repeated_start_tells_what_is_newly_known(on: &Subject<'_>) {

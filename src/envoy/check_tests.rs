@@ -12,8 +12,8 @@ use crate::ledger::{Basis, Decision, Leaves, Ledger, Outage, Settings};
 use crate::policy::Policy;
 use crate::releaser::{Delivery, releaser};
 use crate::session::{
-    Admission, Admitted, EndCause, Entry, Facts, Kind, Refusal, SessionId, SessionKey, Start,
-    Terms, Ticket, Timestamp, UserId, WhenFull,
+    Admission, Admitted, EndCause, Entry, Facts, Kind, Refusal, Session, SessionId, SessionKey,
+    Start, Terms, Ticket, Timestamp, UserId, WhenFull,
 };
 use crate::store::{Store, StoreError};
 use crate::telemetry::Metrics;
@@ -60,19 +60,7 @@ impl Bench {
     async fn new(kind: Kind) -> Self {
         let store = FaultyStore::new();
         let metrics = Arc::new(Metrics::new().unwrap());
-        let (user, key) = (
-            UserId::parse("anna").unwrap(),
-            SessionKey {
-                kind,
-                id: SessionId::parse("s").unwrap(),
-            },
-        );
-        let start = Start {
-            key: key.clone(),
-            facts: Facts::default(),
-            lease: Duration::from_secs(15),
-            ticket: Ticket::new(7),
-        };
+        let (user, start) = (UserId::parse("anna").unwrap(), start(kind));
         let started = store.sound.admit(&user, &start, 3, &WhenFull::Refuse).await;
         started.unwrap();
         let ledger = Ledger::new(
@@ -85,7 +73,7 @@ impl Bench {
         let (releaser, delivery) = releaser(Arc::new(ledger), terms, Arc::clone(&metrics));
         let grant = Grant {
             user,
-            key,
+            key: start.key,
             hold: Hold::Nothing,
             releaser,
             metrics: Arc::clone(&metrics),
@@ -112,6 +100,19 @@ impl Bench {
     }
 }
 
+/// The start of a session, by ticket 7.
+fn start(kind: Kind) -> Start {
+    Start {
+        key: SessionKey {
+            kind,
+            id: SessionId::parse("s").unwrap(),
+        },
+        facts: Facts::default(),
+        lease: Duration::from_secs(15),
+        ticket: Ticket::new(7),
+    }
+}
+
 fn decided(admission: Admission, leaves: Leaves) -> Decision {
     Decision {
         admission,
@@ -127,9 +128,10 @@ fn admitted(entry: Entry) -> Decision {
         Entry::Started => Leaves::Started(Ticket::new(7).unwrap()),
         Entry::Renewed => Leaves::Nothing,
     };
+    let (start, at) = (start(Kind::Request), Timestamp::default());
     let admitted = Admitted {
         entry,
-        expires_at: Timestamp::default(),
+        session: Session::starting(&start, at, at),
         active: 1,
         displaced: Vec::new(),
         decided_at: Timestamp::default(),

@@ -7,7 +7,7 @@ use envoy_types::pb::envoy::service::auth::v3::CheckRequest;
 use super::evidence::{CheckEvidence, Evidence, find};
 use crate::config::{Identity, Source, SourceError};
 use crate::ledger::Claim;
-use crate::session::{Door, Facts, IdError, Kind, SessionKey, UserId};
+use crate::session::{Door, Facts, IdError, Kind, SessionKey, UserId, WhenFull};
 
 /// The route's own list of session sources (`context_extensions`).
 const ROUTE_SESSION: &str = "streamgate.session";
@@ -75,6 +75,7 @@ pub(super) fn decode(request: &CheckRequest, identity: &Identity) -> Result<Ask,
         plan,
         key,
         facts,
+        when_full: WhenFull::Refuse,
     }))
 }
 

@@ -74,7 +74,7 @@ pub(super) fn refuse(refusal: &Refusal, show: &BTreeSet<Shown>) -> CheckResponse
             "ratelimit-policy",
             &problem::rate_limit_policy(*limit),
         ));
-        headers.push(header("ratelimit", &problem::rate_limit_exhausted()));
+        headers.push(header("ratelimit", &problem::rate_limit(0)));
     }
     deny(
         Code::ResourceExhausted,

@@ -28,21 +28,26 @@ fn key(id: &str) -> SessionKey {
     }
 }
 
-/// A full roster with one holder whose lease ends after so many milliseconds.
-fn full(limit: u32, left: u64) -> Refusal {
+/// A session that has just started, and whose lease ends after so many milliseconds.
+fn session(left: u64) -> Session {
     let at = Timestamp::from_millis(1_800_000_000_000);
-    let holder = Session {
+    Session {
         key: key("p1"),
         facts: Facts::default(),
         started_at: at,
         renewed_at: at,
         expires_at: Timestamp::from_millis(at.as_millis() + left),
         ticket: None,
-    };
+    }
+}
+
+/// A full roster with one holder whose lease ends after so many milliseconds.
+fn full(limit: u32, left: u64) -> Refusal {
+    let holder = session(left);
     Refusal::Full {
         limit,
+        decided_at: holder.started_at,
         holders: vec![holder],
-        decided_at: at,
     }
 }
 
@@ -296,7 +301,7 @@ fn each_answer_of_the_ledger_has_its_name_in_the_metrics_and_the_log() {
     let admitted = |entry| {
         Admission::Admitted(Admitted {
             entry,
-            expires_at: Timestamp::default(),
+            session: session(30_000),
             active: 1,
             displaced: Vec::new(),
             decided_at: Timestamp::default(),

@@ -166,11 +166,6 @@ impl Turn<'_> {
     pub(super) fn is_over(&self) -> bool {
         self.elapsed() >= self.room
     }
-
-    /// Whose turn it is.
-    pub(super) const fn user(&self) -> &UserId {
-        &self.user
-    }
 }
 
 impl Drop for Turn<'_> {

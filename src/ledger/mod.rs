@@ -26,13 +26,13 @@ use crate::clock::{Clock, Stopwatch};
 use crate::config::{Leases, Outage as Rule};
 use crate::policy::{PlanMatch, Policy};
 use crate::session::{
-    Admission, Admitted, Ending, Entry, Facts, PlanName, Refusal, Released, Renewal, SessionKey,
-    Sighting, Start, Terms, Ticket, UserId, WhenFull,
+    Admission, Admitted, Ending, Entry, Facts, Kind, PlanName, Refusal, Released, Renewal, Session,
+    SessionKey, Sighting, Start, Terms, Ticket, UserId, WhenFull,
 };
 use crate::store::{Listing, Seen, Store, StoreError};
 use crate::telemetry::Metrics;
 use crate::telemetry::metrics::{GraceOutcome, Operation, Outcome, ReleaseCause, RenewalOutcome};
-use grace::{Grace, Turn, Woken};
+use grace::{Frees, Grace, Turn, Woken};
 use held::{Counted, Held, Limits, Look, Stamp};
 use pulse::Pulse;
 pub use pulse::StoreHealth;
@@ -54,6 +54,21 @@ pub struct Claim {
     pub key: SessionKey,
     /// What else is known of it.
     pub facts: Facts,
+    /// What happens if all slots are taken.
+    pub when_full: WhenFull,
+}
+
+/// A start, with all that decides about it.
+#[derive(Debug, Clone, Copy)]
+struct Bid<'a> {
+    /// Whose stream it is.
+    user: &'a UserId,
+    /// What wants to start.
+    start: &'a Start,
+    /// How many streams the user may watch.
+    limit: u32,
+    /// What happens if all slots are taken.
+    when_full: &'a WhenFull,
 }
 
 /// How long a caller can wait for an answer.
@@ -200,16 +215,13 @@ impl Ledger {
     #[must_use]
     pub fn recall(&self, claim: &Claim) -> Option<Decision> {
         match self.held.look(&claim.user, &claim.key, &claim.facts) {
-            Look::Good { admitted, .. } => {
-                let limit = self.policy.allowance(&claim.user, claim.plan.as_ref());
-                Some(Decision {
-                    admission: Admission::Admitted(admitted),
-                    basis: Basis::HeldLease,
-                    limit: limit.allowance.limit,
-                    leaves: Leaves::Nothing,
-                    waited: Duration::ZERO,
-                })
-            }
+            Look::Good { admitted, .. } => Some(Decision {
+                admission: Admission::Admitted(admitted),
+                basis: Basis::HeldLease,
+                limit: self.limit_of(&claim.user, claim.plan.as_ref()),
+                leaves: Leaves::Nothing,
+                waited: Duration::ZERO,
+            }),
             Look::Unknown | Look::Ask => None,
         }
     }
@@ -219,32 +231,26 @@ impl Ledger {
     /// # Errors
     /// The store could not answer, and the outage rule is to say so.
     pub async fn admit(&self, claim: &Claim, patience: &Patience) -> Result<Decision, Outage> {
-        let (frees, asked) = (self.grace.frees(), Stopwatch::start());
-        let limit = self.limit(&claim.user, claim.plan.as_ref());
-        let start = Start {
-            key: claim.key.clone(),
-            facts: claim.facts.clone(),
-            lease: self.leases.of(claim.key.kind),
-            ticket: Ticket::new(rand::random()),
-        };
-        let decided = match self.go_on(&claim.user, &start, limit).await {
+        let began = (self.grace.frees(), Stopwatch::start());
+        let start = self.start_of(claim);
+        let bid = self.bid(claim, &start);
+        let decided = match self.go_on(bid).await {
             Some(decided) => decided,
-            None => self.attempt(&claim.user, &start, limit).await,
+            None => self.attempt(bid).await,
         };
-        let mut decision = decided?;
-        if let Admission::Refused(Refusal::Full { .. }) = decision.admission {
-            match self
-                .grace
-                .enter(&claim.user, limit, patience, (frees, asked.elapsed()))
-            {
-                Some(turn) => {
-                    decision = self.wait_for_slot(turn, &start, decision, patience).await?;
-                }
-                None => self.metrics.grace(GraceOutcome::Skipped),
-            }
-        }
-        debug!(user.id = %claim.user, session.key = %claim.key, ?decision, "a start was decided");
-        Ok(decision)
+        self.with_grace(bid, decided?, patience, began).await
+    }
+
+    /// The same for a client that says how its stream stands and wants to hear how its user's do: the store is always asked.
+    ///
+    /// # Errors
+    /// The store could not answer, and the outage rule is to say so.
+    pub async fn heartbeat(&self, claim: &Claim, patience: &Patience) -> Result<Decision, Outage> {
+        let began = (self.grace.frees(), Stopwatch::start());
+        let start = self.start_of(claim);
+        let bid = self.bid(claim, &start);
+        let decision = self.attempt_knowing(bid).await?;
+        self.with_grace(bid, decision, patience, began).await
     }
 
     /// This stream was seen running; `plan` is what its user is said to be on. An unknown one was counted when it asked to start.
@@ -260,7 +266,7 @@ impl Ledger {
         let seen = Seen {
             user: user.clone(),
             sighting: sighting.clone(),
-            limit: self.policy.allowance(user, plan).allowance.limit,
+            limit: self.limit_of(user, plan),
         };
         let renewed = self.tell_running(&seen).await;
         if renewed.is_err() {
@@ -297,6 +303,18 @@ impl Ledger {
         told
     }
 
+    /// How many streams the user may watch who is said to be on that plan.
+    #[must_use]
+    pub fn limit_of(&self, user: &UserId, plan: Option<&PlanName>) -> u32 {
+        self.policy.allowance(user, plan).allowance.limit
+    }
+
+    /// How long a session of that kind counts without a sign of life.
+    #[must_use]
+    pub const fn lease_of(&self, kind: Kind) -> Duration {
+        self.leases.of(kind)
+    }
+
     /// The user's live sessions.
     ///
     /// # Errors
@@ -330,12 +348,10 @@ impl Ledger {
     }
 
     /// What a session is told that this instance knows and that is to ask: the store is told that it runs. `None` if it isn't such a one.
-    async fn go_on(
-        &self,
-        user: &UserId,
-        start: &Start,
-        limit: u32,
-    ) -> Option<Result<Decision, Outage>> {
+    async fn go_on(&self, bid: Bid<'_>) -> Option<Result<Decision, Outage>> {
+        let Bid {
+            user, start, limit, ..
+        } = bid;
         let Look::Ask = self.held.look(user, &start.key, &start.facts) else {
             return None;
         };
@@ -349,29 +365,91 @@ impl Ledger {
             }
             Ok(Renewal::Ended(cause)) => Admission::Refused(Refusal::Ended(cause)),
             Ok(Renewal::Crowded) => return None,
-            Err(outage) => return Some(self.by_rule(user, start, limit, outage)),
+            Err(outage) => return Some(self.by_rule(bid, outage)),
         };
-        Some(Ok(Decision::of_store(admission, start, limit)))
+        Some(Ok(Decision::of_store(admission, bid)))
     }
 
     /// Asks for a slot: the store, or the rule where that doesn't answer.
-    async fn attempt(&self, user: &UserId, start: &Start, limit: u32) -> Result<Decision, Outage> {
-        match self.try_start(user, start, limit).await {
-            Ok(admission) => Ok(Decision::of_store(admission, start, limit)),
-            Err(outage) => self.by_rule(user, start, limit, outage),
+    async fn attempt(&self, bid: Bid<'_>) -> Result<Decision, Outage> {
+        match self.try_start(bid).await {
+            Ok(admission) => Ok(Decision::of_store(admission, bid)),
+            Err(outage) => self.by_rule(bid, outage),
+        }
+    }
+
+    /// The same for a session that may be held: if the store has forgotten it, and now finds no slot for it, it is told that it runs.
+    async fn attempt_knowing(&self, bid: Bid<'_>) -> Result<Decision, Outage> {
+        let was_sure = self.held.is_sure(bid.user, &bid.start.key);
+        let decision = self.attempt(bid).await?;
+        match &decision.admission {
+            Admission::Admitted(admitted) if was_sure && admitted.entry == Entry::Started => {
+                self.note_forgetting(&bid.start.key);
+                Ok(decision)
+            }
+            Admission::Refused(Refusal::Full { .. }) if was_sure => {
+                let Some(seen) = self.held.sighting(bid.user, &bid.start.key) else {
+                    return Ok(decision);
+                };
+                match self.tell_running(&seen).await {
+                    Ok(_) => self.attempt(bid).await,
+                    Err(outage) => self.by_rule(bid, outage),
+                }
+            }
+            Admission::Admitted(_) | Admission::Refused(_) => Ok(decision),
+        }
+    }
+
+    /// Lets a start that found all slots taken wait for one, where it may.
+    async fn with_grace(
+        &self,
+        bid: Bid<'_>,
+        decision: Decision,
+        patience: &Patience,
+        (frees, asked): (Frees, Stopwatch),
+    ) -> Result<Decision, Outage> {
+        let Bid {
+            user, start, limit, ..
+        } = bid;
+        let mut decision = decision;
+        if let Admission::Refused(Refusal::Full { .. }) = decision.admission {
+            let since = (frees, asked.elapsed());
+            match self.grace.enter(user, limit, patience, since) {
+                Some(turn) => decision = self.wait_for_slot(turn, bid, decision, patience).await?,
+                None => self.metrics.grace(GraceOutcome::Skipped),
+            }
+        }
+        debug!(user.id = %user, session.key = %start.key, ?decision, "a start was decided");
+        Ok(decision)
+    }
+
+    /// What a claim asks of the store.
+    fn start_of(&self, claim: &Claim) -> Start {
+        Start {
+            key: claim.key.clone(),
+            facts: claim.facts.clone(),
+            lease: self.leases.of(claim.key.kind),
+            ticket: Ticket::new(rand::random()),
+        }
+    }
+
+    /// The start of a claim, with what decides about it.
+    fn bid<'a>(&self, claim: &'a Claim, start: &'a Start) -> Bid<'a> {
+        Bid {
+            user: &claim.user,
+            start,
+            limit: self.limit(&claim.user, claim.plan.as_ref()),
+            when_full: &claim.when_full,
         }
     }
 
     /// What becomes of a start that the store can't decide, for the reason of that `outage`: the one place where `store.outage` is heeded.
     ///
     /// Who holds a lease goes on to its end, whatever the rule.
-    fn by_rule(
-        &self,
-        user: &UserId,
-        start: &Start,
-        limit: u32,
-        outage: Outage,
-    ) -> Result<Decision, Outage> {
+    fn by_rule(&self, bid: Bid<'_>, outage: Outage) -> Result<Decision, Outage> {
+        let Bid {
+            user, start, limit, ..
+        } = bid;
         let decision = |admission, basis, leaves| Decision {
             admission,
             basis,
@@ -379,9 +457,10 @@ impl Ledger {
             leaves,
             waited: outage.waited,
         };
-        if let Some(admitted) = self.held.admitted(user, &start.key) {
+        if let Some(mut admitted) = self.held.admitted(user, &start.key) {
             // It was seen running, and the store doesn't know.
             self.held.not_renewed(user, &start.key);
+            admitted.session.facts.update(&start.facts);
             let admission = Admission::Admitted(admitted);
             return Ok(decision(admission, Basis::HeldLease, Leaves::Nothing));
         }
@@ -394,7 +473,7 @@ impl Ledger {
             allowed: limit,
             applied,
         };
-        let admission = match self.held.admit(user, start, limits, &WhenFull::Refuse) {
+        let admission = match self.held.admit(user, start, limits, bid.when_full) {
             Some(admission) => admission,
             // It can't be remembered; that is no reason to keep it out.
             None if self.rule == Rule::Allow => Admission::Admitted(self.unheld(start)),
@@ -413,7 +492,7 @@ impl Ledger {
         let decided_at = self.held.now();
         Admitted {
             entry: Entry::Started,
-            expires_at: decided_at.after(start.lease),
+            session: Session::starting(start, decided_at.after(start.lease), decided_at),
             active: 1,
             displaced: Vec::new(),
             decided_at,
@@ -422,14 +501,12 @@ impl Ledger {
 
     /// Asks the store for a slot, once it has been told what it is yet to be told of this user. If it can't be told, it isn't asked: that
     /// would cost the caller another deadline.
-    async fn try_start(
-        &self,
-        user: &UserId,
-        start: &Start,
-        limit: u32,
-    ) -> Result<Admission, Outage> {
+    async fn try_start(&self, bid: Bid<'_>) -> Result<Admission, Outage> {
+        let Bid {
+            user, start, limit, ..
+        } = bid;
         self.settle(user).await?;
-        let admission = self.ask_for_slot(user, start, limit).await?;
+        let admission = self.ask_for_slot(bid).await?;
         if let Some(ticket) = start.ticket
             && self.is_contradicted(user, &start.key, &admission, limit)
             && self.has_forgotten_others(user, &start.key).await
@@ -437,22 +514,23 @@ impl Ledger {
             // Beside those that it had forgotten there may be no room for this one.
             let undone = self.tell_ended(user, &start.key, Ending::Undone(ticket));
             undone.await?;
-            return self.ask_for_slot(user, start, limit).await;
+            return self.ask_for_slot(bid).await;
         }
         Ok(admission)
     }
 
     /// Asks the store for a slot, and holds what it answers.
-    async fn ask_for_slot(
-        &self,
-        user: &UserId,
-        start: &Start,
-        limit: u32,
-    ) -> Result<Admission, Outage> {
+    async fn ask_for_slot(&self, bid: Bid<'_>) -> Result<Admission, Outage> {
+        let Bid {
+            user,
+            start,
+            limit,
+            when_full,
+        } = bid;
         let stamp = self.held.stamp(user);
         let asked = self
             .timed(Operation::Admit, || {
-                self.store.admit(user, start, limit, &WhenFull::Refuse)
+                self.store.admit(user, start, limit, when_full)
             })
             .await;
         let admission = asked.map_err(|outage| Outage {
@@ -570,7 +648,7 @@ impl Ledger {
     async fn wait_for_slot(
         &self,
         turn: Turn<'_>,
-        start: &Start,
+        bid: Bid<'_>,
         refused: Decision,
         patience: &Patience,
     ) -> Result<Decision, Outage> {
@@ -583,15 +661,14 @@ impl Ledger {
                 last.waited = turn.elapsed();
                 return Ok(last);
             }
-            let (user, limit) = (turn.user(), last.limit);
-            let next = match (self.try_start(user, start, limit).await, last.basis) {
-                (Ok(admission), _) => Decision::of_store(admission, start, limit),
+            let next = match (self.try_start(bid).await, last.basis) {
+                (Ok(admission), _) => Decision::of_store(admission, bid),
                 (Err(outage), Basis::Store) => Decision {
                     admission: last.admission.clone(),
                     leaves: outage.doubtful.map_or(last.leaves, Leaves::Doubtful),
                     ..last
                 },
-                (Err(outage), _) => self.by_rule(user, start, limit, outage).map_err(|outage| {
+                (Err(outage), _) => self.by_rule(bid, outage).map_err(|outage| {
                     let waited = turn.elapsed();
                     Outage { waited, ..outage }
                 })?,
@@ -657,8 +734,8 @@ impl Ledger {
 
 impl Decision {
     /// What the store has decided.
-    const fn of_store(admission: Admission, start: &Start, limit: u32) -> Self {
-        let leaves = match (&admission, start.ticket) {
+    const fn of_store(admission: Admission, bid: Bid<'_>) -> Self {
+        let leaves = match (&admission, bid.start.ticket) {
             (
                 Admission::Admitted(Admitted {
                     entry: Entry::Started,
@@ -671,7 +748,7 @@ impl Decision {
         Self {
             admission,
             basis: Basis::Store,
-            limit,
+            limit: bid.limit,
             leaves,
             waited: Duration::ZERO,
         }

@@ -18,8 +18,8 @@ pub enum Admission {
 pub struct Admitted {
     /// Whether it takes a slot from now on, or had it already.
     pub entry: Entry,
-    /// Until when it counts without a sign of life.
-    pub expires_at: Timestamp,
+    /// The session as it stands now.
+    pub session: Session,
     /// The user's live sessions now, this one included.
     pub active: usize,
     /// The sessions that gave way to it, in the order in which they did.

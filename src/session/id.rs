@@ -95,6 +95,14 @@ name! {
     ContentId
 }
 
+impl SessionId {
+    /// A name made of a number: 32 letters and digits. If the number is random, nobody guesses it, nor is it ever made twice.
+    #[must_use]
+    pub fn from_number(number: u128) -> Self {
+        Self(format!("{number:032x}").into())
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -140,6 +148,17 @@ mod tests {
             ),
         ] {
             assert_eq!(PlanName::parse(&text).unwrap_err().to_string(), message);
+        }
+    }
+
+    #[test]
+    fn a_name_made_of_a_number_has_all_its_digits() {
+        for (number, expected) in [
+            (0, "0".repeat(32)),
+            (0xabc, format!("{}abc", "0".repeat(29))),
+            (u128::MAX, "f".repeat(32)),
+        ] {
+            assert_eq!(SessionId::from_number(number).as_str(), expected);
         }
     }
 }

@@ -59,17 +59,17 @@ impl Roster {
         }
         if let Some(session) = self.session_mut(&start.key) {
             session.facts.update(&start.facts);
-            let expires_at = session.renew(terms.lease_ends(start.lease, now), now);
-            return self.admitted(Entry::Renewed, expires_at, Vec::new(), now);
+            session.renew(terms.lease_ends(start.lease, now), now);
+            let renewed = session.clone();
+            return self.admitted(Entry::Renewed, renewed, Vec::new(), now);
         }
         let displaced = match self.make_room(&start.key, limit, when_full, terms, now) {
             Ok(displaced) => displaced,
             Err(refusal) => return Admission::Refused(refusal),
         };
-        let expires_at = terms.lease_ends(start.lease, now);
-        self.sessions
-            .push(Session::starting(start, expires_at, now));
-        self.admitted(Entry::Started, expires_at, displaced, now)
+        let started = Session::starting(start, terms.lease_ends(start.lease, now), now);
+        self.sessions.push(started.clone());
+        self.admitted(Entry::Started, started, displaced, now)
     }
 
     /// This stream was seen running. It counts, be it above the limit: admissions are limited, observed streams are counted.
@@ -281,13 +281,13 @@ impl Roster {
     fn admitted(
         &self,
         entry: Entry,
-        expires_at: Timestamp,
+        session: Session,
         displaced: Vec<Session>,
         now: Timestamp,
     ) -> Admission {
         Admission::Admitted(Admitted {
             entry,
-            expires_at,
+            session,
             active: self.sessions.len(),
             displaced,
             decided_at: now,
@@ -297,7 +297,8 @@ impl Roster {
 
 impl Session {
     /// A session that has just been let in.
-    fn starting(start: &Start, expires_at: Timestamp, now: Timestamp) -> Self {
+    #[must_use]
+    pub fn starting(start: &Start, expires_at: Timestamp, now: Timestamp) -> Self {
         Self {
             key: start.key.clone(),
             facts: start.facts.clone(),

@@ -141,8 +141,10 @@ label! {
     ReleaseCause {
         /// Envoy's access log.
         AccessLog => "access_log",
-        /// A client, through the release hook.
+        /// A client, through the release hook or the HTTP API.
         Hook => "hook",
+        /// An operator, against its viewer's will.
+        Operator => "operator",
         /// Its own check, which was cancelled or whose outcome stayed unknown.
         Undone => "undone",
     }

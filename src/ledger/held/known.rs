@@ -139,7 +139,10 @@ impl Known {
         let mark = self.mark(key).filter(|mark| mark.sure_until > now)?;
         Some(Admitted {
             entry: Entry::Renewed,
-            expires_at: mark.sure_until,
+            session: Session {
+                expires_at: mark.sure_until,
+                ..mark.session(now)
+            },
             active: self.marks.iter().filter(|mark| mark.until > now).count(),
             displaced: Vec::new(),
             decided_at: now,
@@ -298,7 +301,7 @@ impl Known {
                 facts: start.facts.clone(),
                 started_at: Some(now),
                 seen_at: now,
-                until: admitted.expires_at,
+                until: admitted.session.expires_at,
                 sure_until: now,
                 standing: Standing::Owed,
                 in_renewal: false,

@@ -8,7 +8,7 @@ fn as_many_as_the_limit_are_let_in_and_the_next_is_refused_naming_them() {
     for (session, active) in [("playback:tv", 1), ("request:phone", 2)] {
         let expected = Admitted {
             entry: Entry::Started,
-            expires_at: viewer.now.after(seconds(30)),
+            session: Session::starting(&start(session), viewer.now.after(seconds(30)), viewer.now),
             active,
             displaced: Vec::new(),
             decided_at: viewer.now,
@@ -69,7 +69,12 @@ fn a_repeated_start_is_a_renewal_whatever_the_limit() {
         let mut viewer = Viewer::watching("playback:a playback:b", limit);
         let expected = Admitted {
             entry: Entry::Renewed,
-            expires_at: viewer.now.after(seconds(30)),
+            session: Session {
+                renewed_at: viewer.now,
+                expires_at: viewer.now.after(seconds(30)),
+                ticket: None,
+                ..viewer.session("playback:a")
+            },
             active: 2,
             displaced: Vec::new(),
             decided_at: viewer.now,
@@ -100,7 +105,7 @@ fn a_lease_grows_and_never_shrinks() {
                     lease,
                     ..start("playback:a")
                 }) {
-                    Admission::Admitted(admitted) => admitted.expires_at,
+                    Admission::Admitted(admitted) => admitted.session.expires_at,
                     Admission::Refused(refusal) => panic!("{refusal:?}"),
                 }
             } else {
@@ -135,7 +140,7 @@ fn nobody_is_promised_a_longer_lease_than_the_longest() {
     };
     for _ in ["started", "renewed"] {
         match viewer.ask(&asked) {
-            Admission::Admitted(admitted) => assert_eq!(admitted.expires_at, longest),
+            Admission::Admitted(admitted) => assert_eq!(admitted.session.expires_at, longest),
             Admission::Refused(refusal) => panic!("{refusal:?}"),
         }
     }

@@ -215,7 +215,7 @@ impl Store for RedisStore {
             .bytes(&named.map(record::encode_key).unwrap_or_default())
             .bytes(&record::encode_rest(&start.facts, start.ticket));
         let answer = self.ask(&self.scripts.admit, user, question).await?;
-        reply::admission(&answer, limit)
+        reply::admission(&answer, start, limit)
     }
 
     async fn renew(

@@ -4,7 +4,9 @@
 use redis::Value;
 
 use super::record::{Malformed, Reader, decode_cause, decode_roster, decode_sessions};
-use crate::session::{Admission, Admitted, Entry, Refusal, Released, Renewal, Timestamp};
+use crate::session::{
+    Admission, Admitted, Entry, Refusal, Released, Renewal, Session, Start, Timestamp,
+};
 use crate::store::{Listing, StoreError};
 
 impl From<Malformed> for StoreError {
@@ -13,12 +15,16 @@ impl From<Malformed> for StoreError {
     }
 }
 
-/// What `lua/admit.lua` has answered to a start under that limit.
-pub(super) fn admission(answer: &Value, limit: u32) -> Result<Admission, StoreError> {
+/// What `lua/admit.lua` has answered to that start under that limit.
+pub(super) fn admission(
+    answer: &Value,
+    start: &Start,
+    limit: u32,
+) -> Result<Admission, StoreError> {
     let (letter, mut body) = letter(answer)?;
     Ok(match letter {
-        b'S' => admitted(Entry::Started, &mut body)?,
-        b'R' => admitted(Entry::Renewed, &mut body)?,
+        b'S' => started(start, &mut body)?,
+        b'R' => renewed(answer, &mut body)?,
         b'F' => {
             let decided_at = body.timestamp()?;
             let holders = decode_sessions(body.take_all())?;
@@ -38,17 +44,44 @@ pub(super) fn admission(answer: &Value, limit: u32) -> Result<Admission, StoreEr
 }
 
 /// A start that was let in.
-fn admitted(entry: Entry, body: &mut Reader<'_>) -> Result<Admission, StoreError> {
-    let decided_at = body.timestamp()?;
-    let expires_at = body.timestamp()?;
-    let active = usize::try_from(body.integer(2)?).unwrap_or(usize::MAX);
+fn started(start: &Start, body: &mut Reader<'_>) -> Result<Admission, StoreError> {
+    let (decided_at, expires_at, active) = times_and_count(body)?;
     Ok(Admission::Admitted(Admitted {
-        entry,
-        expires_at,
+        entry: Entry::Started,
+        session: Session::starting(start, expires_at, decided_at),
         active,
         displaced: decode_sessions(body.take_all())?,
         decided_at,
     }))
+}
+
+/// A start of what was live already. Its record is as the renewal found it, but for what is newly known.
+fn renewed(answer: &Value, body: &mut Reader<'_>) -> Result<Admission, StoreError> {
+    let (decided_at, expires_at, active) = times_and_count(body)?;
+    let Ok([session]) = <[_; 1]>::try_from(decode_sessions(body.take_all())?) else {
+        return Err(unexpected(answer));
+    };
+    Ok(Admission::Admitted(Admitted {
+        entry: Entry::Renewed,
+        session: Session {
+            // A clock that has stepped back is behind what it wrote before.
+            started_at: session.started_at.min(decided_at),
+            renewed_at: decided_at,
+            expires_at,
+            ticket: None,
+            ..session
+        },
+        active,
+        displaced: Vec::new(),
+        decided_at,
+    }))
+}
+
+/// What every session that was let in is told: when that was decided, until when it counts, and how many do.
+fn times_and_count(body: &mut Reader<'_>) -> Result<(Timestamp, Timestamp, usize), StoreError> {
+    let (decided_at, expires_at) = (body.timestamp()?, body.timestamp()?);
+    let active = usize::try_from(body.integer(2)?).unwrap_or(usize::MAX);
+    Ok((decided_at, expires_at, active))
 }
 
 /// What `lua/renew.lua` has answered.
@@ -141,10 +174,25 @@ fn unexpected(answer: &Value) -> StoreError {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
+    use crate::session::{Facts, Kind, SessionId, SessionKey};
 
     fn bytes(text: &[u8]) -> Value {
         Value::BulkString(text.to_vec())
+    }
+
+    fn start() -> Start {
+        Start {
+            key: SessionKey {
+                kind: Kind::Playback,
+                id: SessionId::parse("a").unwrap(),
+            },
+            facts: Facts::default(),
+            lease: Duration::from_secs(30),
+            ticket: None,
+        }
     }
 
     #[test]
@@ -158,6 +206,7 @@ mod tests {
             bytes(b"?"),
             bytes(b"S"),
             bytes(b"R123456"),
+            bytes(b"R123456123456\0\x01"),
             bytes(b"F12345"),
             bytes(b"F123456x"),
             bytes(b"E"),
@@ -172,7 +221,7 @@ mod tests {
             bytes(b"Kx"),
         ] {
             let failures = [
-                admission(&answer, 3).err(),
+                admission(&answer, &start(), 3).err(),
                 renewal(&answer).err(),
                 released(&answer).err(),
             ];
@@ -211,7 +260,11 @@ mod tests {
             (b"K", false, false, true),
         ] {
             let answer = bytes(letter);
-            assert_eq!(admission(&answer, 3).is_ok(), is_admission, "{letter:?}");
+            assert_eq!(
+                admission(&answer, &start(), 3).is_ok(),
+                is_admission,
+                "{letter:?}"
+            );
             assert_eq!(renewal(&answer).is_ok(), is_renewal, "{letter:?}");
             assert_eq!(released(&answer).is_ok(), is_released, "{letter:?}");
         }

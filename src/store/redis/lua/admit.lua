@@ -7,7 +7,7 @@
 --          ticket and facts as in a record
 --
 -- Returns  'S' u48 now, u48 expires, u16 active, displaced records: it has started
---          'R' u48 now, u48 expires, u16 active: it was live already, and is renewed
+--          'R' u48 now, u48 expires, u16 active, its record but for the times of this renewal: it was live already, and is renewed
 --          'F' u48 now, records: all slots are taken, by these
 --          'E' cause: it has ended
 --          'N' the session named can't be stopped from here
@@ -47,11 +47,11 @@ elseif seat then
     plain = roster
     roster = sub(roster, 1, seat - 1) .. pack('>I2I6I6', length, expires, 0) .. key
       .. sub(roster, tail, tail + 5) .. string.char(door) .. merged .. sub(roster, seat + bytes)
-    changed = true
+    changed, bytes = true, length
   end
   expires = math.max(expires, now + lease)
   patch = pack('>I6I6', expires, now)
-  answer = pack('>c1I6I6I2', 'R', now, expires, seats)
+  answer = pack('>c1I6I6I2', 'R', now, expires, seats) .. sub(roster, seat, seat + bytes - 1)
 else
   local displaced = ''
   local excess = seats + 1 - limit

@@ -72,6 +72,7 @@ if written.err then
       return written
     end
     value = sub(value, 1, 16) .. sub(plain, 17, seat + 1) .. patch .. sub(plain, seat + 14)
+    answer = sub(answer, 1, 15) .. sub(plain, seat, seat + unpack('>I2', plain, seat) - 1)
   end
   call('DEL', KEYS[1])
   call('SET', KEYS[1], value, 'PX', KEEP_TEXT)
