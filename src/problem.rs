@@ -47,6 +47,18 @@ pub struct Problem {
     /// The live ones.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub sessions: Option<Vec<Holder>>,
+    /// The session that took this one's slot.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub displaced_by: Option<Taker>,
+}
+
+/// A session that took another one's slot.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Taker {
+    /// Its id.
+    session: String,
+    /// What kind of stream it is.
+    kind: &'static str,
 }
 
 /// A session that holds a slot, as far as the refused one may know of it.
@@ -85,10 +97,11 @@ impl Problem {
             limit: None,
             active: None,
             sessions: None,
+            displaced_by: None,
         }
     }
 
-    /// The problem of a start that was refused. `show` says what it may tell of the live sessions.
+    /// The problem of a start that was refused. `show` says what it may tell of other sessions.
     #[must_use]
     pub fn refusal(refusal: &Refusal, show: &BTreeSet<Shown>) -> Self {
         match refusal {
@@ -112,7 +125,10 @@ impl Problem {
             },
             Refusal::Ended(cause) => {
                 let (reason, detail) = ended(cause);
-                Self::plain(429, "Stream has ended", reason, detail)
+                Self {
+                    displaced_by: Taker::of(cause, show),
+                    ..Self::plain(429, "Stream has ended", reason, detail)
+                }
             }
             Refusal::NotStoppable => Self::plain(
                 409,
@@ -150,16 +166,29 @@ impl Holder {
     }
 }
 
+impl Taker {
+    /// What may be told of who took the slot, if somebody did.
+    fn of(cause: &EndCause, show: &BTreeSet<Shown>) -> Option<Self> {
+        match cause {
+            EndCause::Displaced { by } if show.contains(&Shown::Session) => Some(Self {
+                session: by.id.to_string(),
+                kind: by.kind.as_str(),
+            }),
+            EndCause::Displaced { .. } | EndCause::Released | EndCause::Operator => None,
+        }
+    }
+}
+
 /// The `RateLimit-Policy` header: so many streams at once.
 #[must_use]
 pub fn rate_limit_policy(limit: u32) -> String {
     format!("\"{POLICY}\";q={limit};qu=\"concurrent-requests\"")
 }
 
-/// The `RateLimit` header of a refusal: none left.
+/// The `RateLimit` header: so many are left.
 #[must_use]
-pub fn rate_limit_exhausted() -> String {
-    format!("\"{POLICY}\";r=0")
+pub fn rate_limit(remaining: u32) -> String {
+    format!("\"{POLICY}\";r={remaining}")
 }
 
 /// The word for why a session has ended.
@@ -275,6 +304,13 @@ mod tests {
                 (429, reason, None)
             );
         }
+        let by = holder().key;
+        let displaced = Refusal::Ended(EndCause::Displaced { by });
+        let told = Problem::refusal(&displaced, &[Shown::Session].into()).to_json();
+        let taker = r#""displaced_by":{"session":"p \"1\"","kind":"playback"}"#;
+        assert!(told.contains(taker), "{told}");
+        let told = Problem::refusal(&displaced, &BTreeSet::new()).to_json();
+        assert!(!told.contains("displaced_by"), "{told}");
         assert_eq!(
             Problem::refusal(&Refusal::NotStoppable, &BTreeSet::new()).status,
             409

@@ -145,6 +145,8 @@ impl App {
             readiness: Readiness::new(readiness),
             releaser: core.releaser.clone(),
             metrics: Arc::clone(&core.metrics),
+            show: Arc::new(config.refusal.show.clone()),
+            tasks: tasks.clone(),
         };
         let (grpc_listener, http_listener) = (
             bind_grpc(&config.grpc.listen).await?,

@@ -1,4 +1,4 @@
-//! Reads bodies that are JSON, whatever their sender calls them.
+//! Reads bodies: JSON, by its media type, and what is wrong with it by its field.
 
 use axum::body::Bytes;
 use axum::extract::rejection::BytesRejection;
@@ -7,33 +7,104 @@ use serde::de::DeserializeOwned;
 
 use super::error::ApiError;
 
-/// A body that holds JSON, or nothing at all, which is as good as an empty object.
-pub(super) fn json_or_nothing<T: DeserializeOwned + Default>(
+/// A body that holds a JSON object, or nothing at all, which is as good as an empty object.
+pub(super) fn object_or_nothing<T: DeserializeOwned + Default>(
     headers: &HeaderMap,
     body: Result<Bytes, BytesRejection>,
 ) -> Result<T, ApiError> {
     let body = body.map_err(ApiError::Body)?;
-    if body.iter().all(u8::is_ascii_whitespace) {
+    let Some(first) = body.iter().find(|byte| !byte.is_ascii_whitespace()) else {
         return Ok(T::default());
+    };
+    check_media_type(headers, &["application/json"])?;
+    if *first != b'{' {
+        return Err(ApiError::BadRequest(
+            "The body is no JSON object.".to_owned(),
+        ));
     }
-    check_media_type(headers)?;
-    serde_json::from_slice(&body)
-        .map_err(|error| ApiError::BadRequest(format!("The body is not what it should be: {error}.")))
+    let mut json = serde_json::Deserializer::from_slice(&body);
+    let told = serde_path_to_error::deserialize(&mut json).map_err(|error| {
+        // A field that is wrong is named; one that is unknown is named by the error itself.
+        let (field, flaw) = (error.path().to_string(), error.into_inner());
+        ApiError::BadRequest(if field == "." {
+            format!("The body is not what it should be: {flaw}.")
+        } else {
+            format!("The body's {field:?} is not what it should be: {flaw}.")
+        })
+    })?;
+    json.end()
+        .map_err(|flaw| ApiError::BadRequest(format!("The body goes on after its end: {flaw}.")))?;
+    Ok(told)
 }
 
-/// Sees to it that the body may hold JSON: `text/plain` too, which is all that a browser's `sendBeacon` can send to another origin without
-/// asking first.
-pub(super) fn check_media_type(headers: &HeaderMap) -> Result<(), ApiError> {
+/// Sees to it that the body is called one of those media types, or nothing.
+pub(super) fn check_media_type(
+    headers: &HeaderMap,
+    read_here: &'static [&'static str],
+) -> Result<(), ApiError> {
     let Some(written) = headers.get(header::CONTENT_TYPE) else {
         return Ok(());
     };
     let written = String::from_utf8_lossy(written.as_bytes());
-    let essence = written.split(';').next().unwrap_or_default().trim();
-    if essence.eq_ignore_ascii_case("application/json")
-        || essence.eq_ignore_ascii_case("text/plain")
+    let found = written.split(';').next().unwrap_or_default().trim();
+    if read_here
+        .iter()
+        .any(|name| found.eq_ignore_ascii_case(name))
     {
         Ok(())
     } else {
-        Err(ApiError::UnsupportedMediaType(essence.to_owned()))
+        Err(ApiError::UnsupportedMediaType {
+            found: found.to_owned(),
+            read_here,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::shapes::StartBody;
+    use super::*;
+
+    fn read(body: &str) -> Result<StartBody, ApiError> {
+        let body = Bytes::copy_from_slice(body.as_bytes());
+        object_or_nothing(&HeaderMap::new(), Ok(body))
+    }
+
+    #[test]
+    fn no_body_is_an_empty_object() {
+        for body in ["", " \r\n", "{}", " {} ", r#"{"position": null}"#] {
+            assert_eq!(read(body).unwrap(), StartBody::default(), "{body:?}");
+        }
+        let told = read(r#"{"device": "tv", "position": 7}"#).unwrap();
+        assert_eq!(
+            (told.device.as_deref(), told.position),
+            (Some("tv"), Some(7))
+        );
+    }
+
+    #[test]
+    fn a_body_that_is_wrong_says_where() {
+        for (body, expected) in [
+            ("null", "no JSON object"),
+            ("[]", "no JSON object"),
+            ("[null,null,null,null,null]", "no JSON object"),
+            ("\"tv\"", "no JSON object"),
+            ("{", "EOF"),
+            ("{} {}", "goes on after its end"),
+            (r#"{"devise": "tv"}"#, "unknown field `devise`"),
+            (r#"{"device": 1}"#, "\"device\""),
+            (r#"{"device": ["tv"]}"#, "\"device\""),
+            (r#"{"position": "1:00"}"#, "\"position\""),
+            (r#"{"position": -1}"#, "\"position\""),
+            (r#"{"position": 1.5}"#, "\"position\""),
+            (r#"{"position": 4294967296}"#, "\"position\""),
+            (
+                r#"{"position": 1, "position": 2}"#,
+                "duplicate field `position`",
+            ),
+        ] {
+            let told = read(body).unwrap_err().to_string();
+            assert!(told.contains(expected), "{body} gave {told}");
+        }
     }
 }

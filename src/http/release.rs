@@ -7,17 +7,20 @@
 use axum::body::Bytes;
 use axum::extract::State;
 use axum::extract::rejection::BytesRejection;
-use axum::http::{HeaderMap, StatusCode, header};
+use axum::http::{HeaderMap, StatusCode};
 use serde::Deserialize;
 
-use super::HttpDoor;
 use super::error::ApiError;
+use super::{HttpDoor, body};
 use crate::releaser::Notice;
 use crate::session::{Ending, IdError, Kind, SessionId, SessionKey, UserId};
 use crate::telemetry::metrics::ReleaseCause;
 
 /// How many releases fit in one request.
 const MAX_RELEASES: usize = 100;
+
+/// What a body may be called.
+const MEDIA_TYPES: [&str; 2] = ["application/json", "text/plain"];
 
 /// A release as it is written.
 #[derive(Debug, Deserialize)]
@@ -46,22 +49,32 @@ pub(super) async fn release(
     headers: HeaderMap,
     body: Result<Bytes, BytesRejection>,
 ) -> Result<StatusCode, ApiError> {
-    check_media_type(&headers)?;
+    body::check_media_type(&headers, &MEDIA_TYPES)?;
     let mut status = StatusCode::NO_CONTENT;
     for Release { user, key } in decode(&body.map_err(ApiError::Body)?)? {
-        let ending = ending(key.kind);
-        let released = door.ledger.release(&user, &key, ending, ReleaseCause::Hook);
-        match released.await {
-            Ok(_) => {}
-            Err(outage) if outage.error.is_transient() => {
-                door.releaser
-                    .submit(user, Notice::Release(key, ending, ReleaseCause::Hook));
-                status = StatusCode::ACCEPTED;
-            }
-            Err(outage) => return Err(ApiError::Outage(outage)),
+        if release_one(&door, user, key).await? == StatusCode::ACCEPTED {
+            status = StatusCode::ACCEPTED;
         }
     }
     Ok(status)
+}
+
+/// Releases a session: 204; or 202 where the store doesn't answer, since it is released once that does.
+pub(super) async fn release_one(
+    door: &HttpDoor,
+    user: UserId,
+    key: SessionKey,
+) -> Result<StatusCode, ApiError> {
+    let (ending, cause) = (ending(key.kind), ReleaseCause::Hook);
+    match door.ledger.release(&user, &key, ending, cause).await {
+        Ok(_) => Ok(StatusCode::NO_CONTENT),
+        Err(outage) if outage.error.is_transient() => {
+            let notice = Notice::Release(key, ending, cause);
+            door.releaser.submit(user, notice);
+            Ok(StatusCode::ACCEPTED)
+        }
+        Err(outage) => Err(ApiError::Outage(outage)),
+    }
 }
 
 /// What a client's word is worth. A `request` runs inside Envoy: a back end may vouch for its end, and is proved wrong by its next sign of life.
@@ -69,22 +82,6 @@ const fn ending(kind: Kind) -> Ending {
     match kind {
         Kind::Request => Ending::Vouched,
         Kind::Playback | Kind::Video => Ending::Stream,
-    }
-}
-
-/// Sees to it that the body may hold JSON.
-fn check_media_type(headers: &HeaderMap) -> Result<(), ApiError> {
-    let Some(written) = headers.get(header::CONTENT_TYPE) else {
-        return Ok(());
-    };
-    let written = String::from_utf8_lossy(written.as_bytes());
-    let essence = written.split(';').next().unwrap_or_default().trim();
-    if essence.eq_ignore_ascii_case("application/json")
-        || essence.eq_ignore_ascii_case("text/plain")
-    {
-        Ok(())
-    } else {
-        Err(ApiError::UnsupportedMediaType(essence.to_owned()))
     }
 }
 

@@ -1,226 +1,151 @@
 //! `/v1/users/{user}/sessions`: start, heartbeat, read, release, end all.
 //!
-//! One idempotent `PUT` is start and heartbeat: whoever can't tell whether the last one arrived sends it again.
+//! One idempotent `PUT` is start and heartbeat: whoever can't tell whether the last one arrived sends it again. What changes anything is
+//! done in a task of its own, so that a client that hangs up doesn't cut it off in the middle.
 
+use std::sync::Arc;
+
+use axum::Json;
 use axum::body::Bytes;
 use axum::extract::State;
 use axum::extract::rejection::BytesRejection;
-use axum::http::{HeaderMap, HeaderName, StatusCode, header};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use axum::{Extension, Json};
+use tokio_util::sync::CancellationToken;
 
-use super::HttpDoor;
-use super::auth::Caller;
-use super::body;
-use super::error::ApiError;
-use super::path::{self, OfSession, OfUser};
+use super::error::{ApiError, tell_quota};
+use super::path::{OfSession, OfUser, escaped};
+use super::release::release_one;
 use super::shapes::{EndedBody, NamedBody, SessionBody, StartBody, StartedBody, UserBody};
-use crate::ledger::{Claim, Decision, Patience};
-use crate::problem;
-use crate::releaser::Notice;
+use super::{HttpDoor, body};
+use crate::ledger::{Claim, Decision, Leaves, Ledger, Outage, Patience};
+use crate::releaser::{Notice, Releaser};
 use crate::session::{
-    Admission, Admitted, Door, Ending, Entry, Facts, IdError, Kind, Released, SessionId,
-    SessionKey, UserId, WhenFull,
+    Admission, Ending, Entry, Kind, Refusal, Released, Session, SessionId, SessionKey, UserId,
+    WhenFull,
 };
-use crate::store::Listing;
 use crate::telemetry::metrics::ReleaseCause;
 
 /// `PUT /v1/users/{user}/sessions/{session}`: starts a playback, or says that it goes on.
 pub(super) async fn put(
     State(door): State<HttpDoor>,
-    Extension(caller): Extension<Caller>,
     OfSession { user, key }: OfSession,
     headers: HeaderMap,
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Response, ApiError> {
-    caller.may_act_for(&user)?;
     if key.kind != Kind::Playback {
-        return Err(ApiError::BadRequest(
-            "Only a playback can be started here.".to_owned(),
-        ));
+        let told = "Only a playback can be started here.";
+        return Err(ApiError::BadRequest(told.to_owned()));
     }
-    let told = body::json_or_nothing::<StartBody>(&headers, body)?;
-    let claim = claim(user, key, &told, &caller)?;
-    let decision = admit(&door, &claim).await?;
-    started(&door, &claim, decision, None)
+    start(&door, claim(user, key, &headers, body)?).await
 }
 
 /// `POST /v1/users/{user}/sessions`: starts a playback whose id is made here.
 pub(super) async fn post(
     State(door): State<HttpDoor>,
-    Extension(caller): Extension<Caller>,
     OfUser(user): OfUser,
     headers: HeaderMap,
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Response, ApiError> {
-    caller.may_act_for(&user)?;
-    let told = body::json_or_nothing::<StartBody>(&headers, body)?;
-    let id = SessionId::random();
-    let location = format!("/v1/users/{}/sessions/{id}", path::escaped(user.as_str()));
     let key = SessionKey {
         kind: Kind::Playback,
-        id,
+        id: SessionId::from_number(rand::random()),
     };
-    let claim = claim(user, key, &told, &caller)?;
-    let decision = admit(&door, &claim).await?;
-    started(&door, &claim, decision, Some(location))
+    let location = format!("/v1/users/{}/sessions/{}", escaped(user.as_str()), key.id);
+    let mut response = start(&door, claim(user, key, &headers, body)?).await?;
+    if let Ok(location) = HeaderValue::from_str(&location) {
+        response.headers_mut().insert(header::LOCATION, location);
+    }
+    Ok(response)
 }
 
 /// `GET /v1/users/{user}/sessions`: what is live.
 pub(super) async fn get_all(
     State(door): State<HttpDoor>,
-    Extension(caller): Extension<Caller>,
     OfUser(user): OfUser,
 ) -> Result<Json<UserBody>, ApiError> {
-    caller.may_act_for(&user)?;
-    let listing = list(&door, &user).await?;
-    let limit = door.ledger.limit_of(&user, None);
-    let active = listing.sessions.len();
+    let sessions = live(&door.ledger, &user).await?;
+    let (limit, active) = (door.ledger.limit_of(&user, None), sessions.len());
     Ok(Json(UserBody {
-        user: user.as_str().to_owned(),
+        user: user.to_string(),
         limit,
         active,
-        can_start: u32::try_from(active).is_ok_and(|active| active < limit),
-        sessions: listing.sessions.iter().map(SessionBody::of).collect(),
+        can_start: left(limit, active) > 0,
+        sessions: sessions.iter().map(SessionBody::of).collect(),
     }))
 }
 
 /// `GET /v1/users/{user}/sessions/{session}`: one of them.
 pub(super) async fn get_one(
     State(door): State<HttpDoor>,
-    Extension(caller): Extension<Caller>,
     OfSession { user, key }: OfSession,
 ) -> Result<Json<SessionBody>, ApiError> {
-    caller.may_act_for(&user)?;
-    let listing = list(&door, &user).await?;
-    let session = listing.sessions.iter().find(|session| session.key == key);
-    let session = session.ok_or(ApiError::NoSuchSession)?;
-    Ok(Json(SessionBody::of(session)))
+    let sessions = live(&door.ledger, &user).await?;
+    let session = sessions.iter().find(|session| session.key == key);
+    session
+        .map(|session| Json(SessionBody::of(session)))
+        .ok_or(ApiError::NotLive)
 }
 
 /// `DELETE /v1/users/{user}/sessions/{session}`: releases it.
 pub(super) async fn delete_one(
     State(door): State<HttpDoor>,
-    Extension(caller): Extension<Caller>,
     OfSession { user, key }: OfSession,
 ) -> Result<StatusCode, ApiError> {
-    caller.may_act_for(&user)?;
-    release(&door, user, key, &caller).await
+    let releasing = door.clone();
+    detached(
+        &door,
+        async move { release_one(&releasing, user, key).await },
+    )
+    .await
 }
 
-/// `DELETE /v1/users/{user}/sessions`: an operator ends all that can be ended.
+/// `DELETE /v1/users/{user}/sessions`: ends all that can be ended, against their viewers' will. After a 503, send it again.
 pub(super) async fn delete_all(
     State(door): State<HttpDoor>,
-    Extension(caller): Extension<Caller>,
     OfUser(user): OfUser,
 ) -> Result<Json<EndedBody>, ApiError> {
-    caller.may_operate()?;
-    let mut body = EndedBody {
-        ended: Vec::new(),
-        not_stoppable: Vec::new(),
-    };
-    for session in list(&door, &user).await?.sessions {
-        let (ending, cause) = (Ending::Operator, ReleaseCause::Operator);
-        let released = door
-            .ledger
-            .release(&user, &session.key, ending, cause)
-            .await;
-        let told = NamedBody::of(&session.key);
-        match released.map_err(ApiError::Outage)? {
-            Released::NotStoppable => body.not_stoppable.push(told),
-            Released::Freed(_)
-            | Released::NotLive
-            | Released::AlreadyEnded(_)
-            | Released::Kept => body.ended.push(told),
-        }
-    }
-    Ok(Json(body))
-}
-
-/// Releases a session, or sees to it that it is released: 204, or 202 while the store doesn't answer.
-pub(super) async fn release(
-    door: &HttpDoor,
-    user: UserId,
-    key: SessionKey,
-    caller: &Caller,
-) -> Result<StatusCode, ApiError> {
-    let ending = match key.kind {
-        // It runs inside Envoy: a back end may vouch for its end, and is proved wrong by its next sign of life.
-        Kind::Request if caller.may_vouch() => Ending::Vouched,
-        Kind::Request => return Err(ApiError::NotStoppable),
-        Kind::Playback | Kind::Video => Ending::Stream,
-    };
-    let cause = ReleaseCause::Hook;
-    match door.ledger.release(&user, &key, ending, cause).await {
-        Ok(_) => Ok(StatusCode::NO_CONTENT),
-        Err(outage) if outage.error.is_transient() => {
-            door.releaser
-                .submit(user, Notice::Release(key, ending, cause));
-            Ok(StatusCode::ACCEPTED)
-        }
-        Err(outage) => Err(ApiError::Outage(outage)),
-    }
+    let ledger = Arc::clone(&door.ledger);
+    detached(&door, async move { end_all(&ledger, &user).await })
+        .await
+        .map(Json)
 }
 
 /// What a client asks for.
 fn claim(
     user: UserId,
     key: SessionKey,
-    told: &StartBody,
-    caller: &Caller,
+    headers: &HeaderMap,
+    body: Result<Bytes, BytesRejection>,
 ) -> Result<Claim, ApiError> {
-    let wrong = |field: &'static str| {
-        move |flaw: IdError| ApiError::BadRequest(format!("The {field} {flaw}."))
-    };
-    let plan = told.plan().map_err(wrong("plan"))?;
-    if plan.is_some() {
-        caller.may_name_plans()?;
-    }
-    let when_full = match told.takeover.as_deref() {
-        None | Some("") => WhenFull::Refuse,
-        Some("oldest") => WhenFull::DisplaceOldest,
-        Some(id) => WhenFull::TakeOver(SessionKey {
-            kind: Kind::Playback,
-            id: SessionId::parse(id).map_err(wrong("takeover"))?,
-        }),
-    };
+    let told: StartBody = body::object_or_nothing(headers, body)?;
     Ok(Claim {
         user,
-        plan,
+        plan: told.plan()?,
         key,
-        facts: Facts {
-            device: told.device().map_err(wrong("device"))?,
-            content: told.content().map_err(wrong("content"))?,
-            door: Some(Door::Http),
-            position_seconds: told.position,
-        },
-        when_full,
+        facts: told.facts()?,
+        when_full: told.when_full()?,
     })
 }
 
-/// Asks for a slot, in a task of its own: whoever hangs up doesn't cut an operation on the store off in the middle.
-async fn admit(door: &HttpDoor, claim: &Claim) -> Result<Decision, ApiError> {
-    let (ledger, claim) = (door.ledger.clone(), claim.clone());
-    let asked = door
-        .tasks
-        .spawn(async move { ledger.admit(&claim, &Patience::endless()).await });
-    match asked.await {
-        Ok(decided) => decided.map_err(ApiError::Outage),
-        Err(_) => Err(ApiError::Internal),
-    }
-}
-
-/// The answer to a start or heartbeat.
-fn started(
-    door: &HttpDoor,
-    claim: &Claim,
-    decision: Decision,
-    location: Option<String>,
-) -> Result<Response, ApiError> {
-    let limit = decision.limit;
+/// Starts a playback, or says that it goes on.
+async fn start(door: &HttpDoor, claim: Claim) -> Result<Response, ApiError> {
+    let renew_after = door.ledger.lease_of(claim.key.kind) / 3;
+    let gone = CancellationToken::new();
+    let patience = Patience {
+        deadline: None,
+        gone: gone.clone(),
+    };
+    let _gone_with_this_request = gone.drop_guard();
+    let (ledger, releaser) = (Arc::clone(&door.ledger), door.releaser.clone());
+    let decision = detached(door, async move {
+        let answer = decide(&ledger, &releaser, claim, &patience).await;
+        answer.map_err(ApiError::Outage)
+    })
+    .await?;
     let admitted = match decision.admission {
         Admission::Admitted(admitted) => admitted,
-        Admission::Refused(refusal) => return Err(ApiError::Refused(Box::new(refusal))),
+        Admission::Refused(refusal) => return Err(ApiError::refused(&refusal, &door.show)),
     };
     let status = match admitted.entry {
         Entry::Started => StatusCode::CREATED,
@@ -228,35 +153,105 @@ fn started(
     };
     let body = StartedBody {
         session: SessionBody::of(&admitted.session),
-        renew_after_seconds: (door.ledger.lease_of(claim.key.kind) / 3).as_secs().max(1),
+        renew_after_seconds: renew_after.as_secs().max(1),
         active: admitted.active,
-        limit,
+        limit: decision.limit,
     };
-    let mut response = (status, headers(limit, &admitted), Json(body)).into_response();
-    if let Some(location) = location
-        && let Ok(location) = location.parse()
-    {
-        response.headers_mut().insert(header::LOCATION, location);
-    }
+    let mut response = (status, Json(body)).into_response();
+    let remaining = left(decision.limit, admitted.active);
+    tell_quota(response.headers_mut(), decision.limit, remaining);
     Ok(response)
 }
 
-/// What the headers tell of the quota.
-fn headers(limit: u32, admitted: &Admitted) -> [(HeaderName, String); 2] {
-    let active = u32::try_from(admitted.active).unwrap_or(u32::MAX);
-    [
-        (
-            HeaderName::from_static("ratelimit-policy"),
-            problem::rate_limit_policy(limit),
-        ),
-        (
-            HeaderName::from_static("ratelimit"),
-            problem::rate_limit(limit.saturating_sub(active)),
-        ),
-    ]
+/// Asks for a slot. A takeover names a session by its id alone; if that is no playback's, it is looked for among those that hold the slots.
+async fn decide(
+    ledger: &Ledger,
+    releaser: &Releaser,
+    mut claim: Claim,
+    patience: &Patience,
+) -> Result<Decision, Outage> {
+    let mut decision = ask(ledger, releaser, &claim, patience).await?;
+    if let Some(named) = named_among_holders(&claim.when_full, &decision.admission) {
+        if named.kind.is_stoppable() {
+            claim.when_full = WhenFull::TakeOver(named);
+            return ask(ledger, releaser, &claim, patience).await;
+        }
+        decision.admission = Admission::Refused(Refusal::NotStoppable);
+    }
+    Ok(decision)
+}
+
+/// The session of another kind that a takeover may have meant: one that holds a slot and has that id.
+fn named_among_holders(when_full: &WhenFull, admission: &Admission) -> Option<SessionKey> {
+    match (when_full, admission) {
+        (WhenFull::TakeOver(named), Admission::Refused(Refusal::Full { holders, .. })) => {
+            let mut keys = holders.iter().map(|session| &session.key);
+            keys.find(|key| key.id == named.id && key.kind != named.kind)
+                .cloned()
+        }
+        _ => None,
+    }
+}
+
+/// Asks for a slot, and has taken back what that may have left behind if it was not allowed. What was let in stays, whoever has hung up.
+async fn ask(
+    ledger: &Ledger,
+    releaser: &Releaser,
+    claim: &Claim,
+    patience: &Patience,
+) -> Result<Decision, Outage> {
+    let answer = ledger.heartbeat(claim, patience).await;
+    let doubtful = match &answer {
+        Ok(decision) => match decision.leaves {
+            Leaves::Doubtful(ticket) => Some(ticket),
+            Leaves::Started(_) | Leaves::Nothing => None,
+        },
+        Err(outage) => outage.doubtful,
+    };
+    if let Some(ticket) = doubtful {
+        let notice = Notice::Undo(claim.key.clone(), ticket);
+        releaser.submit(claim.user.clone(), notice);
+    }
+    answer
+}
+
+/// Ends a user's sessions, but those that run inside Envoy.
+async fn end_all(ledger: &Ledger, user: &UserId) -> Result<EndedBody, ApiError> {
+    let (mut ended, mut not_stoppable) = (Vec::new(), Vec::new());
+    for session in live(ledger, user).await? {
+        let (ending, cause) = (Ending::Operator, ReleaseCause::Operator);
+        let released = ledger.release(user, &session.key, ending, cause).await;
+        let told = NamedBody::of(&session.key);
+        match released.map_err(ApiError::Outage)? {
+            Released::NotStoppable => not_stoppable.push(told),
+            // Whoever has ended by itself meanwhile has ended.
+            Released::Freed(_) | Released::NotLive | Released::AlreadyEnded(_) | Released::Kept => {
+                ended.push(told);
+            }
+        }
+    }
+    Ok(EndedBody {
+        ended,
+        not_stoppable,
+    })
 }
 
 /// The user's live sessions.
-async fn list(door: &HttpDoor, user: &UserId) -> Result<Listing, ApiError> {
-    door.ledger.list(user).await.map_err(ApiError::Outage)
+async fn live(ledger: &Ledger, user: &UserId) -> Result<Vec<Session>, ApiError> {
+    let listing = ledger.list(user).await.map_err(ApiError::Outage)?;
+    Ok(listing.sessions)
+}
+
+/// How many more streams may start.
+fn left(limit: u32, active: usize) -> u32 {
+    limit.saturating_sub(u32::try_from(active).unwrap_or(u32::MAX))
+}
+
+/// Does something to its end, whether or not anybody waits for it.
+async fn detached<T: Send + 'static>(
+    door: &HttpDoor,
+    doing: impl Future<Output = Result<T, ApiError>> + Send + 'static,
+) -> Result<T, ApiError> {
+    let done = door.tasks.spawn(doing).await;
+    done.unwrap_or(Err(ApiError::Internal))
 }

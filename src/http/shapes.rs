@@ -2,8 +2,13 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::error::ApiError;
+use super::path::named;
 use crate::problem::rfc3339;
-use crate::session::{ContentId, DeviceId, IdError, PlanName, Session, SessionKey};
+use crate::session::{
+    ContentId, DeviceId, Door, Facts, IdError, Kind, PlanName, Session, SessionId, SessionKey,
+    WhenFull,
+};
 
 /// A live session.
 #[derive(Debug, Serialize)]
@@ -59,7 +64,7 @@ pub(super) struct UserBody {
 /// What has come of the end of all of a user's sessions.
 #[derive(Debug, Serialize)]
 pub(super) struct EndedBody {
-    /// The ids of those that have ended.
+    /// Those that have ended.
     pub(super) ended: Vec<NamedBody>,
     /// Those that run inside Envoy, and can't be ended from here.
     pub(super) not_stoppable: Vec<NamedBody>,
@@ -75,7 +80,7 @@ pub(super) struct NamedBody {
 }
 
 /// What a start or heartbeat may tell.
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct StartBody {
     /// The device it plays on.
@@ -86,7 +91,7 @@ pub(super) struct StartBody {
     pub(super) plan: Option<String>,
     /// Where in the content the viewer is, in seconds.
     pub(super) position: Option<u32>,
-    /// The session whose slot it wants, or `oldest`.
+    /// The id of the session whose slot it wants if all are taken, or `oldest`.
     pub(super) takeover: Option<String>,
 }
 
@@ -116,27 +121,42 @@ impl NamedBody {
     }
 }
 
-/// A name that may be left out, or empty.
-pub(super) fn optional<T>(
-    text: Option<&str>,
-    parse: impl Fn(&str) -> Result<T, IdError>,
-) -> Result<Option<T>, IdError> {
-    text.filter(|text| !text.is_empty()).map(parse).transpose()
+impl StartBody {
+    /// What is known of the session.
+    pub(super) fn facts(&self) -> Result<Facts, ApiError> {
+        Ok(Facts {
+            device: optional("device", self.device.as_deref(), DeviceId::parse)?,
+            content: optional("content", self.content.as_deref(), ContentId::parse)?,
+            door: Some(Door::Http),
+            position_seconds: self.position,
+        })
+    }
+
+    /// The plan that its user is on.
+    pub(super) fn plan(&self) -> Result<Option<PlanName>, ApiError> {
+        optional("plan", self.plan.as_deref(), PlanName::parse)
+    }
+
+    /// What happens if all slots are taken. An id is taken for a playback's, which is most likely.
+    pub(super) fn when_full(&self) -> Result<WhenFull, ApiError> {
+        let takeover = self.takeover.as_deref();
+        if takeover == Some("oldest") {
+            return Ok(WhenFull::DisplaceOldest);
+        }
+        let named = optional("takeover", takeover, SessionId::parse)?;
+        Ok(named.map_or(WhenFull::Refuse, |id| {
+            let kind = Kind::Playback;
+            WhenFull::TakeOver(SessionKey { kind, id })
+        }))
+    }
 }
 
-impl StartBody {
-    /// The device, if there is one that can be named.
-    pub(super) fn device(&self) -> Result<Option<DeviceId>, IdError> {
-        optional(self.device.as_deref(), DeviceId::parse)
-    }
-
-    /// The content, likewise.
-    pub(super) fn content(&self) -> Result<Option<ContentId>, IdError> {
-        optional(self.content.as_deref(), ContentId::parse)
-    }
-
-    /// The plan, likewise.
-    pub(super) fn plan(&self) -> Result<Option<PlanName>, IdError> {
-        optional(self.plan.as_deref(), PlanName::parse)
-    }
+/// A name that may be left out, or empty.
+fn optional<T>(
+    what: &str,
+    text: Option<&str>,
+    parse: impl Fn(&str) -> Result<T, IdError>,
+) -> Result<Option<T>, ApiError> {
+    let text = text.filter(|text| !text.is_empty());
+    named(what, text.map(parse).transpose())
 }
