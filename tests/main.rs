@@ -21,6 +21,8 @@ mod e2e;
 mod envoy_files;
 // The HTTP doors: the release hook, probes, metrics.
 mod http;
+// The HTTP API on sessions: each call and each of its answers, on both stores, and in an outage.
+mod http_sessions;
 // An instance's life as a process: binding, readiness, the drain, signals, exit codes, the log.
 mod lifecycle;
 // The committed descriptors are those of the protocol.

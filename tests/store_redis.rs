@@ -748,18 +748,13 @@ async fn a_full_server_takes_over_what_is_newly_known_as_far_as_it_takes_no_more
         let before = store.list(&alice).await.unwrap().sessions[0].expires_at;
         tokio::time::sleep(Duration::from_millis(2)).await;
         let again = store.admit(&alice, asked, 3, &WhenFull::Refuse).await;
-        assert!(
-            matches!(
-                again,
-                Ok(Admission::Admitted(Admitted {
-                    entry: Entry::Renewed,
-                    ..
-                }))
-            ),
-            "{again:?}"
-        );
+        let Ok(Admission::Admitted(again)) = again else {
+            panic!("{again:?}");
+        };
+        assert_eq!(again.entry, Entry::Renewed);
         let session = &store.list(&alice).await.unwrap().sessions[0];
         assert_eq!(session.facts, kept.facts);
+        assert_eq!(again.session, *session);
         assert!(session.expires_at > before);
     }
 }

@@ -547,10 +547,8 @@ impl Ledger {
                     lease: start.lease,
                     limit,
                 };
-                self.held.counted(user, stamp, &counted);
-                for displaced in &admitted.displaced {
-                    self.held.ended(user, &displaced.key);
-                }
+                let displaced = &admitted.displaced;
+                self.held.counted(user, stamp, &counted, displaced);
             }
             Admission::Refused(Refusal::Ended(_)) => self.held.ended(user, &start.key),
             Admission::Refused(Refusal::Full { .. } | Refusal::NotStoppable) => {}
@@ -559,6 +557,7 @@ impl Ledger {
     }
 
     /// Whether the store has let a session in that can't fit beside those it must still count: some have ended elsewhere, or it has forgotten.
+    /// Where others gave way it has counted up to the limit itself.
     fn is_contradicted(
         &self,
         user: &UserId,
@@ -571,7 +570,7 @@ impl Ledger {
         };
         let beside = self.held.sure_beside(user, key);
         let limit = usize::try_from(limit).unwrap_or(usize::MAX);
-        admitted.entry == Entry::Started && beside >= limit
+        admitted.entry == Entry::Started && admitted.displaced.is_empty() && beside >= limit
     }
 
     /// Tells the store that a stream runs, and holds what it answers.
@@ -609,11 +608,11 @@ impl Ledger {
             limit: *limit,
         };
         match renewal {
-            Renewal::Renewed { .. } => self.held.counted(user, stamp, &counted),
+            Renewal::Renewed { .. } => self.held.counted(user, stamp, &counted, &[]),
             Renewal::PutBack { .. } => {
                 let was_owed =
                     self.held.knows(user, &sighting.key) && !self.held.is_sure(user, &sighting.key);
-                self.held.counted(user, stamp, &counted);
+                self.held.counted(user, stamp, &counted, &[]);
                 if !was_owed {
                     self.note_forgetting(&sighting.key);
                 }

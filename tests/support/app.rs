@@ -14,8 +14,9 @@ use std::time::Duration;
 
 use streamgate::app::{App, RunError, Substitutes};
 use streamgate::clock::Clock;
-use streamgate::config::{Backend, Config, Leases, Listen, Outage};
+use streamgate::config::{Backend, Config, Leases, Listen, Outage, Shown};
 use streamgate::lifecycle::Stop;
+use streamgate::session::PlanName;
 use streamgate::store::Store;
 use tokio::task::JoinSet;
 
@@ -47,6 +48,19 @@ impl Plan {
     /// The limit of everybody.
     pub(crate) fn limit(mut self, limit: u32) -> Self {
         self.config.limits.policy.default = limit;
+        self
+    }
+
+    /// The limit of whoever is on that plan.
+    pub(crate) fn limit_of_plan(mut self, plan: &str, limit: u32) -> Self {
+        let plan = PlanName::parse(plan).expect("a name");
+        self.config.limits.policy.plans.insert(plan, limit);
+        self
+    }
+
+    /// What a refusal tells of other sessions.
+    pub(crate) fn show(mut self, show: &[Shown]) -> Self {
+        self.config.refusal.show = show.iter().copied().collect();
         self
     }
 

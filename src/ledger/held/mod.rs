@@ -20,8 +20,8 @@ use tokio::sync::Notify;
 use crate::clock::Clock;
 use crate::config::Leases;
 use crate::session::{
-    Admission, Admitted, Ending, Facts, SessionKey, Sighting, Start, Terms, Timestamp, UserId,
-    WhenFull,
+    Admission, Admitted, Ending, Facts, Session, SessionKey, Sighting, Start, Terms, Timestamp,
+    UserId, WhenFull,
 };
 use crate::store::Seen;
 use crate::telemetry::metrics::ReleaseCause;
@@ -195,10 +195,20 @@ impl Held {
         beside.count()
     }
 
-    /// The store counts that session, as it answered to the question of that stamp.
-    pub(super) fn counted(&self, user: &UserId, stamp: Stamp, counted: &Counted<'_>) {
+    /// The store counts that session, as it answered to the question of that stamp, and those that gave way to it no longer.
+    pub(super) fn counted(
+        &self,
+        user: &UserId,
+        stamp: Stamp,
+        counted: &Counted<'_>,
+        displaced: &[Session],
+    ) {
         let mut shard = self.shard(user);
-        if shard.endings != stamp.endings {
+        let is_answer_good = shard.endings == stamp.endings;
+        for session in displaced {
+            shard.end(user, &session.key);
+        }
+        if !is_answer_good {
             return;
         }
         let is_new = !shard.knows(user, counted.key);
@@ -276,12 +286,7 @@ impl Held {
 
     /// The store says, or was told, that a session is over.
     pub(super) fn ended(&self, user: &UserId, key: &SessionKey) {
-        let mut shard = self.shard(user);
-        shard.endings += 1;
-        shard.change_known(user, |known| {
-            known.forget(key);
-            known.end_told(key);
-        });
+        self.shard(user).end(user, key);
     }
 
     /// The store was told how that session ended.
@@ -463,6 +468,15 @@ impl Shard {
     fn knows(&self, user: &UserId, key: &SessionKey) -> bool {
         let known = self.users.get(user);
         known.is_some_and(|known| known.mark(key).is_some())
+    }
+
+    /// The store counts that session no longer, and knows why.
+    fn end(&mut self, user: &UserId, key: &SessionKey) {
+        self.endings += 1;
+        self.change_known(user, |known| {
+            known.forget(key);
+            known.end_told(key);
+        });
     }
 
     /// Changes what is known of a user, be it nothing yet.

@@ -1,0 +1,782 @@
+//! The HTTP API on sessions over real HTTP: each call and each of its answers, on the embedded store and on a Redis; what races leave behind;
+//! and what an outage leads to.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::future::join_all;
+use http::StatusCode;
+use reqwest::header::HeaderMap;
+use reqwest::{Client, Method};
+use serde_json::{Value, json};
+use streamgate::clock::ManualClock;
+use streamgate::config::{Outage, Shown};
+use streamgate::session::{Admission, Kind, SessionKey, WhenFull};
+use streamgate::store::{Store, StoreError};
+
+use crate::support::app::{Plan, TestApp, eventually};
+use crate::support::faulty_store::{Fault, FaultyStore};
+use crate::support::gateway_client::{Check, periodic};
+use crate::support::redis::RedisServer;
+use crate::support::streams;
+
+/// A client of an app's.
+struct Api<'a> {
+    app: &'a TestApp,
+    client: Client,
+}
+
+/// What it was told.
+#[derive(Debug)]
+struct Told {
+    status: StatusCode,
+    headers: HeaderMap,
+    body: Value,
+}
+
+// === impl Api ===
+
+impl<'a> Api<'a> {
+    fn of(app: &'a TestApp) -> Self {
+        let client = Client::new();
+        Self { app, client }
+    }
+
+    async fn call(&self, method: Method, path: &str, body: Option<Value>) -> Told {
+        let request = self.client.request(method, self.app.url(path));
+        let request = match body {
+            Some(body) => request.json(&body),
+            None => request,
+        };
+        Told::by(request).await
+    }
+
+    /// Starts a playback, or says that it goes on.
+    async fn put(&self, user: &str, session: &str, body: Value) -> Told {
+        let path = format!("/v1/users/{user}/sessions/{session}");
+        self.call(Method::PUT, &path, Some(body)).await
+    }
+
+    async fn get(&self, path: &str) -> Told {
+        self.call(Method::GET, path, None).await
+    }
+
+    async fn delete(&self, path: &str) -> Told {
+        self.call(Method::DELETE, path, None).await
+    }
+
+    /// The ids of the user's live sessions.
+    async fn live(&self, user: &str) -> Vec<String> {
+        let told = self.get(&format!("/v1/users/{user}/sessions")).await;
+        assert_eq!(told.status, 200, "{told:?}");
+        let sessions = told.body["sessions"].as_array().expect("a list");
+        assert_eq!(told.body["active"], sessions.len());
+        let ids = sessions.iter().map(|session| session["session"].as_str());
+        ids.map(|id| id.expect("an id").to_owned()).collect()
+    }
+}
+
+// === impl Told ===
+
+impl Told {
+    async fn by(request: reqwest::RequestBuilder) -> Self {
+        let answer = request.send().await.expect("an answer");
+        let (status, headers) = (answer.status(), answer.headers().clone());
+        assert_eq!(headers["cache-control"], "no-store");
+        let body = answer.bytes().await.expect("a body");
+        Self {
+            status,
+            headers,
+            body: serde_json::from_slice(&body).unwrap_or_default(),
+        }
+    }
+
+    fn header(&self, name: &str) -> &str {
+        let value = self.headers.get(name);
+        value.map_or("", |value| value.to_str().expect("a text"))
+    }
+
+    /// It is a problem of that status and reason.
+    fn is_problem(&self, status: u16, reason: &str) {
+        assert_eq!(self.status, status, "{self:?}");
+        assert_eq!(self.header("content-type"), "application/problem+json");
+        assert_eq!(self.body["status"], status, "{self:?}");
+        assert_eq!(self.body["reason"], reason, "{self:?}");
+        assert!(self.body["detail"].as_str().is_some_and(|it| it.len() > 10));
+    }
+}
+
+/// Plays something on the embedded store, and on a Redis.
+async fn on_both(play: impl AsyncFn(Plan)) {
+    play(TestApp::plan()).await;
+    let redis = RedisServer::start();
+    // What is shown is not the deadline.
+    play(TestApp::plan().redis(&redis.url(), Duration::from_secs(10))).await;
+}
+
+/// Anna starts that at another instance, as the only one she may.
+async fn elsewhere(store: &FaultyStore, key: &SessionKey) {
+    let (user, start) = (streams::user("anna"), streams::start(key));
+    let started = store.sound.admit(&user, &start, 1, &WhenFull::Refuse).await;
+    assert!(matches!(started, Ok(Admission::Admitted(_))), "{started:?}");
+}
+
+#[tokio::test]
+async fn a_playback_starts_goes_on_is_seen_and_is_released() {
+    on_both(async |plan| {
+        let app = plan.start().await;
+        let api = Api::of(&app);
+        let facts = json!({"device": "tv", "content": "film 7", "position": 12});
+        let started = api.put("anna", "p1", facts).await;
+        assert_eq!(started.status, 201, "{started:?}");
+        assert_eq!(started.header("ratelimit"), "\"streams\";r=2");
+        let policy = "\"streams\";q=3;qu=\"concurrent-requests\"";
+        assert_eq!(started.header("ratelimit-policy"), policy);
+        assert_eq!(started.header("content-type"), "application/json");
+        let (began, ends) = (&started.body["started_at"], &started.body["expires_at"]);
+        assert!(began.as_str() < ends.as_str(), "{started:?}");
+        let mut expected = json!({
+            "session": "p1", "kind": "playback", "device": "tv", "content": "film 7", "position": 12,
+            "started_at": began, "expires_at": ends, "renew_after_seconds": 10, "active": 1, "limit": 3,
+        });
+        assert_eq!(started.body, expected);
+        // A few milliseconds, so that the times differ.
+        tokio::time::sleep(Duration::from_millis(5)).await;
+        let goes_on = api.put("anna", "p1", json!({"position": 22})).await;
+        assert_eq!(goes_on.status, 200, "{goes_on:?}");
+        assert_eq!(goes_on.header("ratelimit"), "\"streams\";r=2");
+        assert_eq!(goes_on.header("ratelimit-policy"), policy);
+        assert!(goes_on.body["expires_at"].as_str() > ends.as_str(), "{goes_on:?}");
+        expected["position"] = json!(22);
+        expected["expires_at"] = goes_on.body["expires_at"].clone();
+        assert_eq!(goes_on.body, expected);
+        let path = "/v1/users/anna/sessions/p1";
+        for told in ["renew_after_seconds", "active", "limit"] {
+            expected.as_object_mut().expect("an object").remove(told);
+        }
+        assert_eq!(api.get(path).await.body, expected);
+        let head = api.call(Method::HEAD, path, None).await;
+        assert_eq!((head.status.as_u16(), head.header("content-type")), (200, "application/json"));
+        let all = api.get("/v1/users/anna/sessions").await;
+        let expected = json!({"user": "anna", "limit": 3, "active": 1, "can_start": true, "sessions": [expected]});
+        assert_eq!((all.status.as_u16(), all.body), (200, expected));
+        for _ in 0..2 {
+            let released = api.delete(path).await;
+            assert_eq!((released.status.as_u16(), released.body), (204, Value::Null));
+        }
+        api.get(path).await.is_problem(404, "not_live");
+        assert!(api.live("anna").await.is_empty());
+        let gone = api.put("anna", "p1", json!({})).await;
+        gone.is_problem(410, "ended");
+        assert_eq!((gone.header("retry-after"), gone.header("ratelimit")), ("", ""));
+        assert_eq!(gone.body.get("displaced_by"), None);
+        assert_eq!(app.metric("streamgate_releases_total{cause=\"hook\"}").await, 1);
+        app.stop().await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn an_id_that_is_made_here_is_where_the_answer_says() {
+    on_both(async |plan| {
+        let app = plan.limit(2).start().await;
+        let api = Api::of(&app);
+        let mut ids = Vec::new();
+        for (user, escaped) in [
+            ("anna", "anna"),
+            ("anna", "anna"),
+            ("b/é ?", "b%2F%C3%A9%20%3F"),
+        ] {
+            let path = format!("/v1/users/{escaped}/sessions");
+            let told = api
+                .call(Method::POST, &path, Some(json!({"device": "tv"})))
+                .await;
+            assert_eq!(
+                (told.status.as_u16(), &told.body["device"]),
+                (201, &json!("tv"))
+            );
+            let id = told.body["session"].as_str().expect("an id").to_owned();
+            assert!(
+                id.len() == 32 && id.bytes().all(|byte| byte.is_ascii_hexdigit()),
+                "{id}"
+            );
+            assert_eq!(told.header("location"), format!("{path}/{id}"));
+            let again = api.call(Method::PUT, told.header("location"), None).await;
+            assert_eq!(
+                (again.status.as_u16(), &again.body["device"]),
+                (200, &json!("tv"))
+            );
+            assert_eq!(api.get(&path).await.body["user"], user);
+            ids.push(id);
+        }
+        assert_ne!(ids[0], ids[1]);
+        let full = api
+            .call(Method::POST, "/v1/users/anna/sessions", None)
+            .await;
+        full.is_problem(429, "full");
+        assert_eq!(full.header("location"), "");
+        app.stop().await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_full_limit_is_told_with_who_holds_it_and_what_to_do() {
+    on_both(async |plan| {
+        let plan = plan.limit(1).limit_of_plan("gold", 2);
+        let app = plan.show(&[Shown::Session, Shown::Device]).start().await;
+        let api = Api::of(&app);
+        api.put("anna", "p1", json!({"device": "tv", "content": "film"}))
+            .await;
+        let all = api.get("/v1/users/anna/sessions").await;
+        assert_eq!(all.body["can_start"], false);
+        let full = api.put("anna", "p2", json!({"plan": "unknown"})).await;
+        full.is_problem(429, "full");
+        assert_eq!(
+            full.body["sessions"],
+            json!([{"session": "p1", "device": "tv"}])
+        );
+        assert_eq!(
+            (&full.body["limit"], &full.body["active"]),
+            (&json!(1), &json!(1))
+        );
+        assert_eq!(full.header("ratelimit"), "\"streams\";r=0");
+        assert_eq!(
+            full.header("ratelimit-policy"),
+            "\"streams\";q=1;qu=\"concurrent-requests\""
+        );
+        let seconds: u64 = full.header("retry-after").parse().expect("seconds");
+        assert!((1..=10).contains(&seconds), "{seconds}");
+        let gold = api.put("anna", "p2", json!({"plan": "gold"})).await;
+        assert_eq!(
+            (gold.status.as_u16(), &gold.body["limit"]),
+            (201, &json!(2))
+        );
+        assert_eq!(gold.header("ratelimit"), "\"streams\";r=0");
+        // Whoever is above the limit by now goes on.
+        let first = api.put("anna", "p1", json!({})).await;
+        assert_eq!(
+            (first.status.as_u16(), &first.body["active"]),
+            (200, &json!(2))
+        );
+        assert_eq!(first.header("ratelimit"), "\"streams\";r=0");
+        app.stop().await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn whose_slot_is_taken_over_hears_of_it_at_its_next_request() {
+    on_both(async |plan| {
+        let app = plan.limit(2).start().await;
+        let (api, gateway) = (Api::of(&app), app.gateway().await);
+        for id in ["p1", "p2"] {
+            assert_eq!(api.put("anna", id, json!({})).await.status, 201);
+            assert!(
+                gateway
+                    .check(Check::of_playback("anna", id))
+                    .await
+                    .is_allowed()
+            );
+        }
+        for (id, takeover, displaced) in [("p3", "p2", "p2"), ("p4", "oldest", "p1")] {
+            let took = api.put("anna", id, json!({"takeover": takeover})).await;
+            assert_eq!(
+                (took.status.as_u16(), &took.body["active"]),
+                (201, &json!(2))
+            );
+            let refused = gateway.check(Check::of_playback("anna", displaced)).await;
+            assert_eq!((refused.http, refused.reason()), (429, "displaced"));
+            let gone = api
+                .put("anna", displaced, json!({"takeover": "oldest"}))
+                .await;
+            gone.is_problem(410, "displaced");
+            let by = json!({"session": id, "kind": "playback"});
+            assert_eq!(gone.body["displaced_by"], by);
+        }
+        assert_eq!(api.live("anna").await, ["p3", "p4"]);
+        // Nobody has to give way to who is in already, or where there is room, or for one that is not there.
+        assert_eq!(
+            api.put("anna", "p3", json!({"takeover": "p4"}))
+                .await
+                .status,
+            200
+        );
+        api.put("anna", "p5", json!({"takeover": "p9"}))
+            .await
+            .is_problem(429, "full");
+        api.delete("/v1/users/anna/sessions/p3").await;
+        assert_eq!(
+            api.put("anna", "p5", json!({"takeover": "p4"}))
+                .await
+                .status,
+            201
+        );
+        assert_eq!(api.live("anna").await, ["p4", "p5"]);
+        app.stop().await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn what_runs_inside_the_gateway_is_neither_taken_over_nor_ended() {
+    on_both(async |plan| {
+        let app = plan.limit(2).start().await;
+        let (api, gateway) = (Api::of(&app), app.gateway().await);
+        let running = gateway.check(Check::of("anna", "r1")).await;
+        assert!(running.is_allowed());
+        assert_eq!(api.put("anna", "p1", json!({})).await.status, 201);
+        let refused = api.put("anna", "p2", json!({"takeover": "r1"})).await;
+        refused.is_problem(409, "not_stoppable");
+        let (request, playback) = (
+            json!({"session": "r1", "kind": "request"}),
+            json!({"session": "p1", "kind": "playback"}),
+        );
+        for ended in [json!([playback]), json!([])] {
+            let told = api.delete("/v1/users/anna/sessions").await;
+            let expected = json!({"ended": ended, "not_stoppable": [request]});
+            assert_eq!((told.status.as_u16(), told.body), (200, expected));
+        }
+        assert_eq!(
+            app.metric("streamgate_releases_total{cause=\"operator\"}")
+                .await,
+            1
+        );
+        api.put("anna", "p1", json!({}))
+            .await
+            .is_problem(410, "operator");
+        let path = "/v1/users/anna/sessions/r1";
+        api.get(path).await.is_problem(404, "not_live");
+        assert_eq!(
+            api.delete(path).await.status,
+            204,
+            "a playback that nobody knows"
+        );
+        let of_request = format!("{path}?kind=request");
+        assert_eq!(api.get(&of_request).await.body["kind"], "request");
+        // Who vouches for its end is proved wrong by its next sign of life.
+        for _ in 0..2 {
+            assert_eq!(api.delete(&of_request).await.status, 204);
+            api.get(&of_request).await.is_problem(404, "not_live");
+        }
+        let mut log = gateway.access_log().await;
+        log.send(vec![periodic("r1", &running)]);
+        eventually("it counts again", async || api.live("anna").await == ["r1"]).await;
+        app.stop().await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_takeover_finds_a_video_by_its_id_too() {
+    let store = FaultyStore::new();
+    let app = TestApp::plan().limit(1).store(store.clone()).start().await;
+    elsewhere(&store, &streams::key(Kind::Video, "film")).await;
+    let told = Api::of(&app)
+        .put("anna", "p1", json!({"takeover": "film"}))
+        .await;
+    assert_eq!(
+        (told.status.as_u16(), &told.body["active"]),
+        (201, &json!(1))
+    );
+    assert_eq!(store.live("anna").await, ["p1"]);
+    app.stop().await;
+}
+
+#[tokio::test]
+async fn names_are_any_text_that_can_be_escaped() {
+    on_both(async |plan| {
+        let app = plan.start().await;
+        let api = Api::of(&app);
+        let longest = "x".repeat(256);
+        for (escaped, name) in [
+            ("a%2Fb", "a/b"),
+            ("a%252Fb", "a%2Fb"),
+            ("%F0%9F%93%BA%C3%A9", "📺é"),
+            ("a+b%20c", "a+b c"),
+            ("%7Bsession%7D", "{session}"),
+            (&longest, &longest),
+        ] {
+            let told = api.put(escaped, escaped, json!({"device": name})).await;
+            assert_eq!(
+                (told.status.as_u16(), &told.body["session"]),
+                (201, &json!(name))
+            );
+            assert_eq!(api.live(escaped).await, [name]);
+            let path = format!("/v1/users/{escaped}/sessions/{escaped}");
+            assert_eq!(api.get(&path).await.body["device"], name);
+            assert_eq!(api.delete(&path).await.status, 204, "{name}");
+            assert!(api.live(escaped).await.is_empty(), "{name}");
+        }
+        app.stop().await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn what_is_wrong_with_a_call_is_told_and_nothing_is_done() {
+    let store = FaultyStore::new();
+    let app = TestApp::plan().store(store.clone()).start().await;
+    let api = Api::of(&app);
+    let long = "x".repeat(257);
+    for name in ["%ff", "a%00b", "%0A", "%7F", "%C2%85", &long] {
+        for path in [
+            format!("/v1/users/{name}/sessions"),
+            format!("/v1/users/{name}/sessions/s"),
+            format!("/v1/users/u/sessions/{name}"),
+        ] {
+            for method in [Method::GET, Method::DELETE] {
+                api.call(method, &path, None)
+                    .await
+                    .is_problem(400, "bad_request");
+            }
+            let starts = if path.ends_with("/sessions") {
+                Method::POST
+            } else {
+                Method::PUT
+            };
+            api.call(starts, &path, None)
+                .await
+                .is_problem(400, "bad_request");
+        }
+    }
+    api.get("/v1/users//sessions")
+        .await
+        .is_problem(400, "bad_request");
+    for query in ["kind=", "kind=film", "knd=video", "kind=video&kind=video"] {
+        let path = format!("/v1/users/u/sessions/s?{query}");
+        for method in [Method::GET, Method::PUT, Method::DELETE] {
+            api.call(method, &path, None)
+                .await
+                .is_problem(400, "bad_request");
+        }
+    }
+    let path = "/v1/users/u/sessions/s";
+    let of_video = format!("{path}?kind=video");
+    api.call(Method::PUT, &of_video, None)
+        .await
+        .is_problem(400, "bad_request");
+    for (body, named) in [
+        (json!({"devise": "tv"}), "devise"),
+        (json!({"device": 7}), "device"),
+        (json!({"device": long}), "device"),
+        (json!({"content": "a\nb"}), "content"),
+        (json!({"plan": {}}), "plan"),
+        (json!({"position": "1:00"}), "position"),
+        (json!({"position": -1}), "position"),
+        (json!({"position": 1.5}), "position"),
+        (json!({"takeover": ["p1"]}), "takeover"),
+        (json!({"takeover": long}), "takeover"),
+        (json!([]), "object"),
+        (json!("p1"), "object"),
+    ] {
+        for (method, path) in [(Method::PUT, path), (Method::POST, "/v1/users/u/sessions")] {
+            let told = api.call(method, path, Some(body.clone())).await;
+            told.is_problem(400, "bad_request");
+            let detail = told.body["detail"].as_str().expect("a text");
+            assert!(detail.contains(named), "{body}: {detail}");
+        }
+    }
+    let put = |media_type: &'static str, body: Vec<u8>| {
+        let request = api.client.put(app.url(path)).body(body);
+        Told::by(request.header("content-type", media_type))
+    };
+    put("application/json", b"{\"device\": \"\xff\"}".to_vec())
+        .await
+        .is_problem(400, "bad_request");
+    put("application/json", b"{".to_vec())
+        .await
+        .is_problem(400, "bad_request");
+    put("application/json", vec![b' '; 512 * 1024 + 1])
+        .await
+        .is_problem(413, "too_large");
+    for media_type in [
+        "text/plain",
+        "application/x-www-form-urlencoded",
+        "application/xml",
+        "",
+    ] {
+        put(media_type, b"{}".to_vec())
+            .await
+            .is_problem(415, "unsupported_media_type");
+    }
+    assert_eq!(
+        (
+            store.calls("admit"),
+            store.calls("release"),
+            store.calls("list")
+        ),
+        (0, 0, 0)
+    );
+    // No body at all has no type that could be wrong.
+    assert_eq!(put("text/plain", Vec::new()).await.status, 201);
+    assert_eq!(
+        put("Application/JSON; charset=utf-8", b"{}".to_vec())
+            .await
+            .status,
+        200
+    );
+    app.stop().await;
+}
+
+#[tokio::test]
+async fn a_method_that_an_address_does_not_know_is_405_with_those_that_it_does() {
+    let app = TestApp::plan().start().await;
+    let api = Api::of(&app);
+    let (all, one) = ("/v1/users/anna/sessions", "/v1/users/anna/sessions/p1");
+    for (method, path, allowed) in [
+        (Method::PUT, all, "GET,HEAD,POST,DELETE"),
+        (Method::OPTIONS, all, "GET,HEAD,POST,DELETE"),
+        (Method::POST, one, "GET,HEAD,PUT,DELETE"),
+        (Method::PATCH, one, "GET,HEAD,PUT,DELETE"),
+        (Method::OPTIONS, one, "GET,HEAD,PUT,DELETE"),
+    ] {
+        let told = api.call(method, path, None).await;
+        told.is_problem(405, "method_not_allowed");
+        assert_eq!(told.header("allow"), allowed);
+    }
+    for path in [
+        "/v1/users",
+        "/v1/users/anna",
+        "/v1/users/anna/sessions/",
+        "/v1/users/anna/sessions/p1/x",
+    ] {
+        api.get(path).await.is_problem(404, "not_found");
+    }
+    app.stop().await;
+}
+
+#[tokio::test]
+async fn a_playback_of_the_api_and_of_the_gateway_is_the_same_one() {
+    on_both(async |plan| {
+        let app = plan.limit(1).start().await;
+        let (api, gateway) = (Api::of(&app), app.gateway().await);
+        assert_eq!(
+            api.put("anna", "p1", json!({"position": 5})).await.status,
+            201
+        );
+        for _ in 0..2 {
+            let check = Check::of_playback("anna", "p1").header("x-device-id", "tv");
+            assert!(gateway.check(check).await.is_allowed());
+        }
+        assert_eq!(
+            gateway
+                .check(Check::of_playback("anna", "p2"))
+                .await
+                .reason(),
+            "full"
+        );
+        // Who comes back over the API finds what the gateway has told, and tells what the gateway can't.
+        let goes_on = api.put("anna", "p1", json!({"position": 9})).await;
+        assert_eq!(
+            (goes_on.status.as_u16(), &goes_on.body["active"]),
+            (200, &json!(1))
+        );
+        assert_eq!(
+            (&goes_on.body["device"], &goes_on.body["position"]),
+            (&json!("tv"), &json!(9))
+        );
+        assert_eq!(
+            api.get("/v1/users/anna/sessions/p1").await.body["position"],
+            9
+        );
+        api.delete("/v1/users/anna/sessions/p1").await;
+        assert_eq!(
+            gateway
+                .check(Check::of_playback("anna", "p1"))
+                .await
+                .reason(),
+            "ended"
+        );
+        app.stop().await;
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_two_hundred_starts_of_one_playback_at_once_one_starts_it() {
+    on_both(async |plan| {
+        let app = plan.start().await;
+        let api = Api::of(&app);
+        let told = join_all((0..200).map(|_| api.put("anna", "p1", json!({})))).await;
+        let mut counted = HashMap::new();
+        for told in &told {
+            *counted.entry(told.status.as_u16()).or_insert(0) += 1;
+            assert_eq!(told.body["active"], 1, "{told:?}");
+        }
+        assert_eq!(counted, HashMap::from([(201, 1), (200, 199)]));
+        app.stop().await;
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn takeovers_that_race_never_leave_more_live_than_the_limit() {
+    on_both(async |plan| {
+        let app = plan.limit(3).start().await;
+        let api = Api::of(&app);
+        let takeovers = (0..100).map(async |number| {
+            let id = format!("p{number}");
+            let told = api.put("anna", &id, json!({"takeover": "oldest"})).await;
+            assert_eq!(told.status, 201, "{told:?}");
+            assert!(told.body["active"].as_u64() <= Some(3), "{told:?}");
+            assert!(api.live("anna").await.len() <= 3);
+        });
+        join_all(takeovers).await;
+        assert_eq!(api.live("anna").await.len(), 3);
+        app.stop().await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn in_an_outage_the_rule_says_what_a_start_is_told() {
+    for (rule, second) in [
+        (Outage::Deny, 503),
+        (Outage::Allow, 201),
+        (Outage::Local, 429),
+    ] {
+        let store = FaultyStore::new();
+        let plan = TestApp::plan().limit(1).outage(rule).store(store.clone());
+        let app = plan.start().await;
+        let api = Api::of(&app);
+        assert_eq!(api.put("anna", "p1", json!({})).await.status, 201);
+        store.fails(&Fault::LosesCalls);
+        // Who holds a lease goes on, whatever the rule.
+        let goes_on = api.put("anna", "p1", json!({"position": 7})).await;
+        assert_eq!(
+            (goes_on.status.as_u16(), &goes_on.body["position"]),
+            (200, &json!(7))
+        );
+        let told = api.put("anna", "p2", json!({})).await;
+        assert_eq!(told.status, second, "{rule:?}: {told:?}");
+        for path in ["/v1/users/anna/sessions", "/v1/users/anna/sessions/p1"] {
+            let unseen = api.get(path).await;
+            unseen.is_problem(503, "outage");
+            assert_eq!(unseen.header("retry-after"), "1");
+        }
+        if rule == Outage::Deny {
+            told.is_problem(503, "outage");
+            assert_eq!(told.header("retry-after"), "1");
+        }
+        api.delete("/v1/users/anna/sessions")
+            .await
+            .is_problem(503, "outage");
+        let released = api.delete("/v1/users/anna/sessions/p1").await;
+        assert_eq!(
+            (released.status.as_u16(), released.body),
+            (202, Value::Null)
+        );
+        store.fails(&Fault::None);
+        let left: &[&str] = if rule == Outage::Allow { &["p2"] } else { &[] };
+        eventually("it is told when the store is back", async || {
+            store.live("anna").await == left
+        })
+        .await;
+        api.put("anna", "p1", json!({}))
+            .await
+            .is_problem(410, "ended");
+        app.stop().await;
+    }
+}
+
+#[tokio::test]
+async fn a_takeover_by_the_local_rule_reaches_the_store_when_it_is_back() {
+    let store = FaultyStore::new();
+    let plan = TestApp::plan()
+        .limit(1)
+        .outage(Outage::Local)
+        .store(store.clone());
+    let app = plan.start().await;
+    let api = Api::of(&app);
+    assert_eq!(api.put("anna", "p1", json!({})).await.status, 201);
+    store.fails(&Fault::LosesCalls);
+    assert_eq!(
+        api.put("anna", "p2", json!({"takeover": "p1"}))
+            .await
+            .status,
+        201
+    );
+    store.fails(&Fault::None);
+    eventually("it is told", async || store.live("anna").await == ["p2"]).await;
+    app.stop().await;
+}
+
+#[tokio::test]
+async fn a_start_that_was_not_allowed_and_took_place_unheard_is_taken_back() {
+    let store = FaultyStore::new();
+    let plan = TestApp::plan().outage(Outage::Deny).store(store.clone());
+    let app = plan.start().await;
+    let api = Api::of(&app);
+    store.fails_at("admit", Fault::LosesAnswers);
+    api.put("anna", "p1", json!({}))
+        .await
+        .is_problem(503, "outage");
+    store.fails(&Fault::None);
+    eventually("it is taken back", async || {
+        store.calls("release") > 0 && store.live("anna").await.is_empty()
+    })
+    .await;
+    eventually("it can start anew", async || {
+        api.put("anna", "p1", json!({})).await.status == 201
+    })
+    .await;
+    app.stop().await;
+}
+
+#[tokio::test]
+async fn a_store_that_will_never_understand_is_503() {
+    let store = FaultyStore::new();
+    let app = TestApp::plan()
+        .outage(Outage::Deny)
+        .store(store.clone())
+        .start()
+        .await;
+    let api = Api::of(&app);
+    store.fails(&Fault::Errs(StoreError::Protocol("what?".to_owned())));
+    let path = "/v1/users/anna/sessions/p1";
+    for method in [Method::GET, Method::PUT, Method::DELETE] {
+        let told = api.call(method, path, None).await;
+        told.is_problem(503, "outage");
+        assert_eq!(told.header("retry-after"), "1");
+    }
+    app.stop().await;
+}
+
+#[tokio::test]
+async fn a_heartbeat_is_not_refused_by_a_store_that_has_forgotten_its_session() {
+    let store = FaultyStore::new();
+    let app = TestApp::plan().limit(1).store(store.clone()).start().await;
+    let api = Api::of(&app);
+    assert_eq!(api.put("anna", "p1", json!({})).await.status, 201);
+    store.sound.forget_all();
+    elsewhere(&store, &streams::playback("p2")).await;
+    let goes_on = api.put("anna", "p1", json!({"position": 7})).await;
+    assert_eq!(
+        (goes_on.status.as_u16(), &goes_on.body["active"]),
+        (200, &json!(2))
+    );
+    assert_eq!(goes_on.body["position"], 7);
+    app.stop().await;
+}
+
+#[tokio::test]
+async fn who_hangs_up_cuts_nothing_off_and_an_app_that_stops_waits_for_it() {
+    let store = FaultyStore::at(Arc::new(ManualClock::default()));
+    let app = TestApp::plan().store(store.clone()).start().await;
+    store.hold();
+    let put = Client::new().put(app.url("/v1/users/anna/sessions/p1"));
+    let sent = put.timeout(Duration::from_millis(100)).send().await;
+    assert!(sent.is_err_and(|error| error.is_timeout()));
+    store.asked("admit", 1).await;
+    app.ask_to_stop();
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    store.let_go();
+    app.stop().await;
+    assert_eq!(
+        store.live("anna").await,
+        ["p1"],
+        "it has started, and stays"
+    );
+}
