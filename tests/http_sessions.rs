@@ -115,6 +115,13 @@ async fn on_both(play: impl AsyncFn(Plan)) {
     play(TestApp::plan().redis(&redis.url(), Duration::from_secs(10))).await;
 }
 
+/// The store was asked nothing.
+fn was_not_asked(store: &FaultyStore) {
+    for operation in ["admit", "renew", "release", "list"] {
+        assert_eq!(store.calls(operation), 0, "{operation}");
+    }
+}
+
 /// Anna starts that at another instance, as the only one she may.
 async fn elsewhere(store: &FaultyStore, key: &SessionKey) {
     let (user, start) = (streams::user("anna"), streams::start(key));
@@ -415,7 +422,7 @@ async fn names_are_any_text_that_can_be_escaped() {
 }
 
 #[tokio::test]
-async fn what_is_wrong_with_a_call_is_told_and_nothing_is_done() {
+async fn an_address_that_names_nobody_is_told_what_is_wrong_with_it() {
     let store = FaultyStore::new();
     let app = TestApp::plan().store(store.clone()).start().await;
     let api = Api::of(&app);
@@ -452,11 +459,21 @@ async fn what_is_wrong_with_a_call_is_told_and_nothing_is_done() {
                 .is_problem(400, "bad_request");
         }
     }
-    let path = "/v1/users/u/sessions/s";
-    let of_video = format!("{path}?kind=video");
-    api.call(Method::PUT, &of_video, None)
+    let of_video = "/v1/users/u/sessions/s?kind=video";
+    api.call(Method::PUT, of_video, None)
         .await
         .is_problem(400, "bad_request");
+    was_not_asked(&store);
+    app.stop().await;
+}
+
+#[tokio::test]
+async fn a_body_that_is_wrong_is_told_where() {
+    let store = FaultyStore::new();
+    let app = TestApp::plan().store(store.clone()).start().await;
+    let api = Api::of(&app);
+    let long = "x".repeat(257);
+    let path = "/v1/users/u/sessions/s";
     for (body, named) in [
         (json!({"devise": "tv"}), "devise"),
         (json!({"device": 7}), "device"),
@@ -478,6 +495,16 @@ async fn what_is_wrong_with_a_call_is_told_and_nothing_is_done() {
             assert!(detail.contains(named), "{body}: {detail}");
         }
     }
+    was_not_asked(&store);
+    app.stop().await;
+}
+
+#[tokio::test]
+async fn a_body_is_json_and_called_so_and_not_too_large() {
+    let store = FaultyStore::new();
+    let app = TestApp::plan().store(store.clone()).start().await;
+    let api = Api::of(&app);
+    let path = "/v1/users/u/sessions/s";
     let put = |media_type: &'static str, body: Vec<u8>| {
         let request = api.client.put(app.url(path)).body(body);
         Told::by(request.header("content-type", media_type))
@@ -501,14 +528,7 @@ async fn what_is_wrong_with_a_call_is_told_and_nothing_is_done() {
             .await
             .is_problem(415, "unsupported_media_type");
     }
-    assert_eq!(
-        (
-            store.calls("admit"),
-            store.calls("release"),
-            store.calls("list")
-        ),
-        (0, 0, 0)
-    );
+    was_not_asked(&store);
     // No body at all has no type that could be wrong.
     assert_eq!(put("text/plain", Vec::new()).await.status, 201);
     assert_eq!(
@@ -740,6 +760,19 @@ async fn a_store_that_will_never_understand_is_503() {
         let told = api.call(method, path, None).await;
         told.is_problem(503, "outage");
         assert_eq!(told.header("retry-after"), "1");
+    }
+    app.stop().await;
+}
+
+#[tokio::test]
+async fn a_heartbeat_asks_the_store_once_and_is_never_answered_from_memory() {
+    let store = FaultyStore::new();
+    let app = TestApp::plan().store(store.clone()).start().await;
+    let api = Api::of(&app);
+    for n in 1..=5 {
+        let told = api.put("anna", "p1", json!({})).await;
+        assert_eq!(told.status, if n == 1 { 201 } else { 200 });
+        assert_eq!((store.calls("admit"), store.calls("renew")), (n, 0));
     }
     app.stop().await;
 }

@@ -19,7 +19,7 @@ mod crowds;
 mod e2e;
 // What can be said of the files in `envoy/` without starting Envoy.
 mod envoy_files;
-// The HTTP doors: the release hook, probes, metrics.
+// The HTTP doors beside the API on sessions: the release hook, probes, metrics.
 mod http;
 // The HTTP API on sessions: each call and each of its answers, on both stores, and in an outage.
 mod http_sessions;

@@ -38,7 +38,7 @@ pub struct Grpc {
     pub listen: Listen,
 }
 
-/// The port for everything else: the release hook, probes, metrics.
+/// The port for everything else: the HTTP API, probes, metrics.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Http {
     /// `http.listen`

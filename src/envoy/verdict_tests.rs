@@ -176,7 +176,7 @@ fn a_full_refusal_is_429_with_what_to_do_about_it() {
         ("active", json!(1)),
         (
             "sessions",
-            json!([{"session": "p1", "started_at": "2027-01-15T08:00:00Z"}]),
+            json!([{"session": "p1", "started_at": "2027-01-15T08:00:00.000Z"}]),
         ),
     ] {
         assert_eq!(told[field], expected, "{field}");
