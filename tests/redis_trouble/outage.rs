@@ -29,7 +29,7 @@ const VIEWERS: u32 = 8;
 const APART: Duration = Duration::from_millis(400);
 
 /// How often each asks.
-const INTERVAL: Duration = Duration::from_millis(100);
+const INTERVAL: Duration = Duration::from_millis(200);
 
 /// What has become of those who asked.
 #[derive(Debug, Default)]
@@ -38,19 +38,19 @@ struct Asked {
     times: u32,
     /// The longest that one took.
     longest: Duration,
-    /// What those were told who were not let in.
-    refused: Vec<Answer>,
+    /// What those were told who were not let in, and when that was, by the clock of the test.
+    refused: Vec<(Duration, Answer)>,
 }
 
 impl Asked {
     /// Asks.
-    async fn ask(&mut self, gateway: &Gateway, check: Check) -> Answer {
+    async fn ask(&mut self, gateway: &Gateway, clock: &Stopwatch, check: Check) -> Answer {
         let waiting = Stopwatch::start();
         let answer = gateway.check(check).await;
         self.longest = self.longest.max(waiting.elapsed());
         self.times += 1;
         if !answer.is_allowed() {
-            self.refused.push(answer.clone());
+            self.refused.push((clock.elapsed(), answer.clone()));
         }
         answer
     }
@@ -63,11 +63,13 @@ fn viewer(number: u32) -> (String, String) {
 }
 
 /// Watches until told to stop.
-async fn watch(gateway: Gateway, number: u32, over: CancellationToken) -> Asked {
+async fn watch(gateway: Gateway, clock: Stopwatch, number: u32, over: CancellationToken) -> Asked {
     tokio::time::sleep(APART * number).await;
     let ((name, id), mut asked) = (viewer(number), Asked::default());
     while !over.is_cancelled() {
-        asked.ask(&gateway, Check::of_playback(&name, &id)).await;
+        asked
+            .ask(&gateway, &clock, Check::of_playback(&name, &id))
+            .await;
         tokio::time::sleep(INTERVAL).await;
     }
     asked
@@ -91,10 +93,10 @@ async fn come(scene: &Scene) -> Asked {
     while outage.elapsed() < OUTAGE {
         let id = format!("new-{}", asked.times);
         let new = asked
-            .ask(&scene.gateway, Check::of_playback(&id, &id))
+            .ask(&scene.gateway, &outage, Check::of(&id, &id))
             .await;
         let crowded = asked
-            .ask(&scene.gateway, Check::of_playback("crowd", &id))
+            .ask(&scene.gateway, &outage, Check::of("crowd", &id))
             .await;
         let holders: Vec<&str> = taken.iter().map(String::as_str).collect();
         let as_it_should = match scene.rule {
@@ -120,12 +122,14 @@ async fn viewers_notice_nothing_while(fault: Fault) {
     by_each_rule(async |rule| {
         let scene = Scene::open(fault, rule, (LONG, LEASE)).await;
         let (over, mut viewers) = (CancellationToken::new(), JoinSet::new());
+        let clock = Stopwatch::start();
         for number in 0..VIEWERS {
-            viewers.spawn(watch(scene.gateway.clone(), number, over.clone()));
+            viewers.spawn(watch(scene.gateway.clone(), clock, number, over.clone()));
         }
         let mut lagging = JoinSet::new();
         lagging.spawn(lag(over.clone()));
         tokio::time::sleep(APART * VIEWERS).await;
+        let noticeable = clock.elapsed() + LEASE * 2 / 3;
         scene.strike().await;
         let came = come(&scene).await;
         scene.mend().await;
@@ -134,9 +138,10 @@ async fn viewers_notice_nothing_while(fault: Fault) {
         over.cancel();
         let mut longest = came.longest;
         for watched in viewers.join_all().await {
-            let refused = watched.refused.first();
+            // Should this machine need so long to come back, there is no promise any more.
+            let refused = watched.refused.first().filter(|(at, _)| *at < noticeable);
             assert!(refused.is_none(), "{fault:?} {rule:?}: {refused:?}");
-            assert!(watched.times >= 20, "{}", watched.times);
+            assert!(watched.times >= 10, "{}", watched.times);
             longest = longest.max(watched.longest);
         }
         let lag = lagging.join_next().await.unwrap().unwrap();
@@ -148,7 +153,7 @@ async fn viewers_notice_nothing_while(fault: Fault) {
         measured(&format!("longest lag of the machine, {case}:"), lag);
         measured(&format!("back to normal, {case}:"), took);
         // One deadline and little more; two would be wrong.
-        assert!(longest < TIMEOUT * 2 + lag * 2, "{case}: {longest:?}");
+        assert!(longest < TIMEOUT * 3 / 2 + lag * 2, "{case}: {longest:?}");
         let store = scene.server.store();
         for number in 0..VIEWERS {
             let (name, id) = viewer(number);
@@ -202,10 +207,10 @@ async fn release(app: &TestApp, name: &str, id: &str) -> StatusCode {
 
 /// Nina asks again and again with a playback that stays, until told to stop.
 async fn stay(gateway: Gateway, over: CancellationToken) -> Asked {
-    let mut asked = Asked::default();
+    let (mut asked, clock) = (Asked::default(), Stopwatch::start());
     while !over.is_cancelled() {
         asked
-            .ask(&gateway, Check::of_playback("nina", "stays"))
+            .ask(&gateway, &clock, Check::of_playback("nina", "stays"))
             .await;
         tokio::time::sleep(INTERVAL).await;
     }

@@ -285,12 +285,12 @@ async fn is_well(scene: &Scene) {
     }
     for cause in ["hook", "access_log"] {
         let series = format!("streamgate_releases_total{{cause=\"{cause}\"}}");
-        // A Redis that has come back empty had nothing to release.
-        let freed = u64::from(scene.fault != Fault::Killed);
-        assert_eq!(
-            scene.app.metric(&series).await,
-            freed,
-            "{:?} {:?} {cause}",
+        // A Redis that has come back empty had nothing to release, and one whose answer is lost isn't known to have.
+        let most = u64::from(scene.fault != Fault::Killed);
+        let freed = scene.app.metric(&series).await;
+        assert!(
+            freed <= most,
+            "{:?} {:?} {cause}: {freed}",
             scene.fault,
             scene.rule
         );
