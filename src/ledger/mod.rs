@@ -380,6 +380,8 @@ impl Ledger {
             waited: outage.waited,
         };
         if let Some(admitted) = self.held.admitted(user, &start.key) {
+            // It was seen running, and the store doesn't know.
+            self.held.not_renewed(user, &start.key);
             let admission = Admission::Admitted(admitted);
             return Ok(decision(admission, Basis::HeldLease, Leaves::Nothing));
         }

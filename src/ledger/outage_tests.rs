@@ -358,6 +358,31 @@ async fn who_is_watching_notices_no_outage_shorter_than_two_thirds_of_a_lease() 
 }
 
 #[tokio::test(start_paused = true)]
+async fn who_asks_seldom_keeps_the_slot_through_an_outage_too() {
+    // More than are looked at as soon as the store is back.
+    let names: Vec<String> = (0..64).map(|number| format!("user-{number}")).collect();
+    for rule in ALL_RULES {
+        let bench = Bench::new(1, rule);
+        for name in &names {
+            bench.lets_in(&playback(name, "a")).await;
+        }
+        bench.goes_down().await;
+        tokio::time::sleep(Duration::from_secs(21)).await;
+        for name in &names {
+            let basis = bench.lets_in(&playback(name, "a")).await;
+            assert_eq!(basis, Basis::HeldLease);
+        }
+        bench.comes_back().await;
+        tokio::time::sleep(Duration::from_secs(10)).await;
+        // The leases that the store had granted are over, and the streams were seen since.
+        for name in &names {
+            assert_eq!(bench.store.live(name).await, ["a"], "{name}, {rule:?}");
+            bench.lets_in(&playback(name, "a")).await;
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_longer_outage_is_decided_by_the_rule() {
     for (rule, ends) in [
         (Rule::Allow, false),
