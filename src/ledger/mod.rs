@@ -289,7 +289,7 @@ impl Ledger {
             }
             Ok(_) => {}
             Err(_) => {
-                self.held.ended_untold(user, key, ending);
+                self.held.ended_untold(user, key, ending, cause);
                 self.grace.slot_freed(user);
             }
         }
@@ -420,14 +420,15 @@ impl Ledger {
         }
     }
 
-    /// Asks the store for a slot, once it has been told what it is yet to be told of this user.
+    /// Asks the store for a slot, once it has been told what it is yet to be told of this user. If it can't be told, it isn't asked: that
+    /// would cost the caller another deadline.
     async fn try_start(
         &self,
         user: &UserId,
         start: &Start,
         limit: u32,
     ) -> Result<Admission, Outage> {
-        self.settle(user).await;
+        self.settle(user).await?;
         let admission = self.ask_for_slot(user, start, limit).await?;
         if let Some(ticket) = start.ticket
             && self.is_contradicted(user, &start.key, &admission, limit)

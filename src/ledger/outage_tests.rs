@@ -524,6 +524,57 @@ async fn ends_are_told_before_sessions_and_both_before_a_new_start() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_is_answered_while_another_session_is_released_is_asked_again() {
+    let bench = Bench::new(2, Rule::Allow);
+    bench.plays("a").await;
+    bench.goes_down().await;
+    bench.plays("b").await;
+    let late = Duration::from_millis(40);
+    let told = bench.store.calls("renew");
+    let mut up = bench.ledger.watch_store();
+    bench.store.fails(&Fault::None);
+    bench.store.fails_at("renew", Fault::AnswersLate(late));
+    up.wait_for(|up| *up).await.unwrap();
+    bench.store.asked("renew", told + 1).await;
+    bench.release("a").await.unwrap();
+    tokio::time::sleep(late * 10).await;
+    assert_eq!(bench.live().await, ["b"]);
+    assert_eq!(bench.metric("streamgate_sessions_owed"), "0");
+    let calls = bench.store.calls("renew") - told;
+    assert!(calls <= 4, "{calls} calls");
+    assert_eq!(bench.plays("b").await, Basis::HeldLease);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_release_in_an_outage_is_counted_when_it_is_done() {
+    let bench = Bench::new(1, Rule::Deny);
+    bench.plays("a").await;
+    bench.goes_down().await;
+    bench.release("a").await.unwrap_err();
+    let series = "streamgate_releases_total{cause=\"hook\"}";
+    assert_eq!(bench.metric(series), "0");
+    bench.comes_back().await;
+    assert_eq!(bench.live().await, [""; 0]);
+    assert_eq!(bench.metric(series), "1");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_start_runs_into_no_more_than_one_deadline() {
+    for rule in ALL_RULES {
+        let bench = Bench::new(3, rule);
+        bench.plays("a").await;
+        let asked = bench.store.calls("admit");
+        // The breaker has not noticed yet.
+        bench.store.fails(&Fault::LosesCalls);
+        bench.release("a").await.unwrap_err();
+        let told = bench.store.calls("release");
+        drop(bench.check(&playback("anna", "b")).await);
+        assert_eq!(bench.store.calls("release"), told + 1, "{rule:?}");
+        assert_eq!(bench.store.calls("admit"), asked, "{rule:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_store_that_keeps_failing_is_left_alone_and_asked_again_once_it_answers_a_probe() {
     let bench = Bench::new(1, Rule::Deny);
     bench.plays("a").await;
@@ -608,6 +659,20 @@ async fn a_start_that_a_forgetful_store_lets_in_above_the_true_count_is_taken_ba
     bench.plays("c").await;
     assert_eq!(bench.live().await, ["c"]);
     assert_eq!(bench.metric("streamgate_store_forgot_total "), "1");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_forgetful_store_that_could_not_be_told_what_runs_decides_no_start() {
+    let bench = Bench::new(1, Rule::Deny);
+    bench.lets_in(&request("anna", "a")).await;
+    bench.store.sound.forget_all();
+    bench.store.fails_at("renew", Fault::LosesCalls);
+    bench.sees_running("anna", "a").await.unwrap_err();
+    bench.check(&playback("anna", "b")).await.unwrap_err();
+    assert_eq!(bench.live().await, [""; 0]);
+    bench.store.fails_at("renew", Fault::None);
+    assert!(bench.is_full("b").await);
+    assert_eq!(bench.live().await, ["a"]);
 }
 
 #[tokio::test(start_paused = true)]

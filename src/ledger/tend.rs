@@ -7,10 +7,10 @@ use std::time::Duration;
 use futures_util::future::join_all;
 use tracing::warn;
 
-use super::Ledger;
 use super::held::Debts;
+use super::{Ledger, Outage};
 use crate::clock::Stopwatch;
-use crate::session::{Kind, Renewal, SessionKey, UserId};
+use crate::session::{Kind, Released, Renewal, SessionKey, UserId};
 use crate::store::Seen;
 use crate::telemetry::metrics::Operation;
 
@@ -31,6 +31,14 @@ const PROBE_PAUSE: Duration = Duration::from_millis(150);
 
 /// How many sessions a store that is back is asked about, to see whether it has forgotten.
 const SAMPLE: usize = 16;
+
+/// The streams of which the store could not be told.
+struct Untold<'a> {
+    /// Which they are.
+    seen: Vec<&'a Seen>,
+    /// Why, for one of them.
+    outage: Outage,
+}
 
 impl Ledger {
     /// Does what is to be done beside the calls, until it is dropped.
@@ -56,15 +64,20 @@ impl Ledger {
             .iter()
             .filter_map(|(user, key)| self.held.sighting(user, key))
             .collect();
-        for untold in self.tell_all_running(&seen).await {
-            self.held.not_renewed(&untold.user, &untold.sighting.key);
+        if let Err(untold) = self.tell_all_running(&seen).await {
+            for seen in untold.seen {
+                self.held.not_renewed(&seen.user, &seen.sighting.key);
+            }
         }
     }
 
-    /// Tells the store of many streams that run, and holds what it answers; those of which it could not be told.
-    async fn tell_all_running<'a>(&self, seen: &'a [Seen]) -> Vec<&'a Seen> {
+    /// Tells the store of many streams that run, and holds what it answers.
+    ///
+    /// # Errors
+    /// Of some it could not be told.
+    async fn tell_all_running<'a>(&self, seen: &'a [Seen]) -> Result<(), Untold<'a>> {
         if seen.is_empty() {
-            return Vec::new();
+            return Ok(());
         }
         let stamps: Vec<_> = seen
             .iter()
@@ -87,11 +100,15 @@ impl Ledger {
                 failed.map_or(Ok(()), Err)
             })
             .await;
-        match asked {
-            // It was not asked at all.
-            Err(_) if untold.is_empty() => seen.iter().collect(),
-            _ => untold,
-        }
+        asked.map_err(|outage| Untold {
+            // Where none has failed, it was not asked at all.
+            seen: if untold.is_empty() {
+                seen.iter().collect()
+            } else {
+                untold
+            },
+            outage,
+        })
     }
 
     /// Tells the store, whenever it answers, what it is yet to be told, at a bounded rate.
@@ -106,10 +123,11 @@ impl Ledger {
                 continue;
             }
             let paid = join_all(debtors.iter().map(|user| self.settle(user))).await;
-            for (user, _) in debtors.iter().zip(&paid).filter(|(_, paid)| !**paid) {
+            // What was answered while another session was released was not heeded, and is asked again.
+            for user in debtors.iter().filter(|user| self.held.still_owes(user)) {
                 self.held.owe(user);
             }
-            let pause = if paid.contains(&false) {
+            let pause = if paid.iter().any(Result::is_err) {
                 TOLD_IN_VAIN_PAUSE
             } else {
                 TOLD_PAUSE
@@ -118,21 +136,33 @@ impl Ledger {
         }
     }
 
-    /// Tells the store what it is yet to be told of a user, ends before sessions; whether that is done, or was not needed.
-    pub(super) async fn settle(&self, user: &UserId) -> bool {
+    /// Tells the store what it is yet to be told of a user, ends before sessions.
+    ///
+    /// # Errors
+    /// The store could not answer.
+    pub(super) async fn settle(&self, user: &UserId) -> Result<(), Outage> {
         let Some(Debts { ends, seen }) = self.held.debts(user) else {
-            return true;
+            return Ok(());
         };
         let told = ends
             .iter()
             .map(|end| self.tell_ended(user, &end.key, end.ending));
-        if join_all(told).await.iter().any(Result::is_err) {
-            return false;
+        let mut failed = None;
+        for (end, told) in ends.iter().zip(join_all(told).await) {
+            match (told, end.cause) {
+                (Ok(Released::Freed(_)), Some(cause)) => self.metrics.release(cause),
+                (Ok(_), _) => {}
+                (Err(outage), _) => failed = Some(outage),
+            }
+        }
+        if let Some(outage) = failed {
+            return Err(outage);
         }
         for end in &ends {
             self.held.end_told(user, &end.key);
         }
-        self.tell_all_running(&seen).await.is_empty()
+        let told = self.tell_all_running(&seen).await;
+        told.map_err(|untold| untold.outage)
     }
 
     /// Probes a store that doesn't answer until it does, and then looks whether it has forgotten.
@@ -148,7 +178,8 @@ impl Ledger {
                 }
             }
             let sample = self.held.sample(SAMPLE);
-            self.tell_all_running(&sample).await;
+            // Whoever isn't told of now will ask.
+            drop(self.tell_all_running(&sample).await);
         }
     }
 

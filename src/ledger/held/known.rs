@@ -7,6 +7,7 @@ use crate::session::{
     Admission, Admitted, Ending, Entry, Facts, MAX_TOMBSTONES, Roster, Session, SessionKey,
     Sighting, Start, Terms, Ticket, Timestamp, Tombstone, WhenFull,
 };
+use crate::telemetry::metrics::ReleaseCause;
 
 /// What is known of one session.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -78,8 +79,10 @@ pub(in crate::ledger) struct End {
     pub(in crate::ledger) key: SessionKey,
     /// Who said so.
     pub(in crate::ledger) ending: Ending,
+    /// What it is counted as once the store has been told; `None` for one that gave way.
+    pub(in crate::ledger) cause: Option<ReleaseCause>,
     /// Until when that is worth telling.
-    until: Timestamp,
+    pub(super) until: Timestamp,
 }
 
 /// What is known of one user.
@@ -208,20 +211,14 @@ impl Known {
     }
 
     /// The session is over, and the store could not be told.
-    pub(super) fn release(
-        &mut self,
-        key: &SessionKey,
-        ending: Ending,
-        terms: &Terms,
-        now: Timestamp,
-    ) {
+    pub(super) fn release(&mut self, end: End, terms: &Terms, now: Timestamp) {
         let mut roster = self.roster(now);
-        roster.release(key, ending, terms, now);
+        roster.release(&end.key, end.ending, terms, now);
         let (live, tombstones) = roster.into_parts();
         self.marks
             .retain(|mark| live.iter().any(|session| session.key == mark.key));
         self.tombstones = tombstones;
-        self.owe_end(key, ending, now.after(terms.memory));
+        self.owe_end(end);
     }
 
     /// Forgets the session, and that its end is to be told.
@@ -284,7 +281,12 @@ impl Known {
     fn adopt(&mut self, start: &Start, admitted: &Admitted, terms: &Terms, now: Timestamp) {
         for displaced in &admitted.displaced {
             self.forget(&displaced.key);
-            self.owe_end(&displaced.key, Ending::Stream, now.after(terms.memory));
+            self.owe_end(End {
+                key: displaced.key.clone(),
+                ending: Ending::Stream,
+                cause: None,
+                until: now.after(terms.memory),
+            });
         }
         if let Some(mark) = self.mark_mut(&start.key) {
             mark.facts.update(&start.facts);
@@ -306,15 +308,14 @@ impl Known {
     }
 
     /// Notes that the store is to be told of an end. As many are kept as a roster remembers.
-    fn owe_end(&mut self, key: &SessionKey, ending: Ending, until: Timestamp) {
-        if self.ends.iter().any(|end| end.key == *key) {
+    fn owe_end(&mut self, end: End) {
+        if self.ends.iter().any(|owed| owed.key == end.key) {
             return;
         }
         if self.ends.len() >= MAX_TOMBSTONES {
             self.ends.remove(0);
         }
-        let key = key.clone();
-        self.ends.push(End { key, ending, until });
+        self.ends.push(end);
     }
 }
 

@@ -24,6 +24,7 @@ use crate::session::{
     WhenFull,
 };
 use crate::store::Seen;
+use crate::telemetry::metrics::ReleaseCause;
 pub(super) use known::{Counted, End, GATHERING, Look};
 use known::{Known, Mark, Standing};
 
@@ -290,12 +291,24 @@ impl Held {
     }
 
     /// The session is over, and the store could not be told.
-    pub(super) fn ended_untold(&self, user: &UserId, key: &SessionKey, ending: Ending) {
+    pub(super) fn ended_untold(
+        &self,
+        user: &UserId,
+        key: &SessionKey,
+        ending: Ending,
+        cause: ReleaseCause,
+    ) {
         let now = self.now();
+        let end = End {
+            key: key.clone(),
+            ending,
+            cause: Some(cause),
+            until: now.after(self.terms.memory),
+        };
         let mut shard = self.shard(user);
         shard.endings += 1;
         if self.room > 0 {
-            shard.change(user, |known| known.release(key, ending, &self.terms, now));
+            shard.change(user, |known| known.release(end, &self.terms, now));
         }
         drop(shard);
         self.owe(user);
@@ -383,6 +396,12 @@ impl Held {
             }
         }
         debtors
+    }
+
+    /// Whether the store is still to be told something of that user that counts.
+    pub(super) fn still_owes(&self, user: &UserId) -> bool {
+        let debts = self.debts(user);
+        debts.is_some_and(|debts| !debts.ends.is_empty() || !debts.seen.is_empty())
     }
 
     /// Notes that the store is to be told of that user, if it is.
