@@ -69,7 +69,8 @@ impl Pace {
 
 /// Asks, and does not wait for ever; `None` if no answer came.
 async fn ask(gateway: &Gateway, check: Check) -> Option<Answer> {
-    let asked = tokio::time::timeout(PATIENCE, gateway.try_check(check)).await;
+    let asking = Box::pin(gateway.try_check(check));
+    let asked = tokio::time::timeout(PATIENCE, asking).await;
     asked.ok()?.ok()
 }
 
@@ -169,6 +170,32 @@ impl Crowd {
             key: playback(&format!("extra-{nth}")),
             door: nth / 2 % 2,
         }
+    }
+
+    fn users() -> impl Iterator<Item = String> {
+        (0..Self::USERS).map(|number| format!("user-{number}"))
+    }
+
+    /// All of them with their streams started, and the logs in which Envoy tells of those.
+    async fn gathered(streamgates: &[Streamgate; 2]) -> (Arc<Self>, [LogStream; 2]) {
+        let gateways = [
+            Gateway::connect(streamgates[0].grpc).await,
+            Gateway::connect(streamgates[1].grpc).await,
+        ];
+        let logs = [
+            gateways[0].access_log().await,
+            gateways[1].access_log().await,
+        ];
+        let crowd = Arc::new(Self {
+            gateways,
+            truth: Mutex::default(),
+            segments: AtomicUsize::new(0),
+            begun: Stopwatch::start(),
+        });
+        stream::iter(Self::plan())
+            .for_each_concurrent(AT_ONCE, |stream| crowd.start(stream))
+            .await;
+        (crowd, logs)
     }
 
     fn truth(&self) -> MutexGuard<'_, Truth> {
@@ -295,6 +322,25 @@ impl Crowd {
         wrong.map(|(user, _)| user).collect()
     }
 
+    /// Nobody without a slot was let in before Redis forgot, nor once all was counted again; how many were in between.
+    fn judge_extras(&self, forgetting_at: Duration, healed_at: Duration) {
+        let (mut tried, mut let_in) = (0, 0);
+        let truth = self.truth();
+        for extra in &truth.extras {
+            let before = extra.answered_at < forgetting_at;
+            let after = extra.asked_at > healed_at;
+            assert!(!extra.let_in || !(before || after), "{extra:?}");
+            tried += usize::from(!before && !after);
+            let_in += usize::from(extra.let_in);
+        }
+        let all = truth.extras.len();
+        println!(
+            "{let_in} of {tried} starts without a slot were let in before all was counted again; none of the other {}",
+            all - tried
+        );
+        assert!(all > tried, "somebody tried before and after");
+    }
+
     /// Waits until so many more segments were asked for.
     async fn segments(&self, more: usize) {
         let enough = self.segments.load(Ordering::Relaxed) + more;
@@ -324,26 +370,9 @@ async fn no_running_stream_of_a_crowd_is_refused_when_redis_forgets_all_of_them(
         Streamgate::start(&settings).await,
         Streamgate::start(&settings).await,
     ];
-    let gateways = [
-        Gateway::connect(streamgates[0].grpc).await,
-        Gateway::connect(streamgates[1].grpc).await,
-    ];
-    let logs = [
-        gateways[0].access_log().await,
-        gateways[1].access_log().await,
-    ];
-    let crowd = Arc::new(Crowd {
-        gateways,
-        truth: Mutex::default(),
-        segments: AtomicUsize::new(0),
-        begun: Stopwatch::start(),
-    });
-    stream::iter(Crowd::plan())
-        .for_each_concurrent(AT_ONCE, |stream| crowd.start(stream))
-        .await;
+    let (crowd, logs) = Crowd::gathered(&streamgates).await;
     let store = redis.store();
-    let users = || (0..Crowd::USERS).map(|number| format!("user-{number}"));
-    let miscounted = crowd.miscounted(&store, users()).await;
+    let miscounted = crowd.miscounted(&store, Crowd::users()).await;
     assert_eq!(miscounted, [] as [String; 0], "{:?}", crowd.truth().wrong);
 
     let stop = CancellationToken::new();
@@ -355,7 +384,7 @@ async fn no_running_stream_of_a_crowd_is_refused_when_redis_forgets_all_of_them(
     let forgetting_at = crowd.begun.elapsed();
     let _: String = redis.run(&["FLUSHALL"]);
     let forgotten = Stopwatch::start();
-    let mut miscounted: Vec<String> = users().collect();
+    let mut miscounted: Vec<String> = Crowd::users().collect();
     while !miscounted.is_empty() {
         assert!(forgotten.elapsed() < PATIENCE, "{} users", miscounted.len());
         miscounted = crowd.miscounted(&store, miscounted).await;
@@ -367,28 +396,14 @@ async fn no_running_stream_of_a_crowd_is_refused_when_redis_forgets_all_of_them(
     stop.cancel();
     watching.join_all().await;
 
-    let (users_of_all, rate) = (Crowd::USERS, Crowd::SEGMENTS_PER_SECOND);
-    measured(
-        &format!(
-            "all streams of {users_of_all} users counted again after a FLUSHALL at {rate} segments a second"
-        ),
-        healed_after,
-    );
-    assert_eq!(crowd.miscounted(&store, users()).await, [] as [String; 0]);
-    let truth = crowd.truth();
-    assert_eq!(truth.wrong, [] as [String; 0]);
-    let (mut tried, mut let_in) = (0, 0);
-    for extra in &truth.extras {
-        let before = extra.answered_at < forgetting_at;
-        let after = extra.asked_at > healed_at;
-        assert!(!extra.let_in || !(before || after), "{extra:?}");
-        tried += usize::from(!before && !after);
-        let_in += usize::from(extra.let_in);
-    }
-    println!(
-        "{let_in} of {tried} starts above the limit were let in before all was counted again, of {} in all",
-        truth.extras.len()
-    );
+    let (users, rate) = (Crowd::USERS, Crowd::SEGMENTS_PER_SECOND);
+    let what = "all counted again after a FLUSHALL";
+    let what = format!("{what} under {rate} segments a second of {users} users");
+    measured(&what, healed_after);
+    let miscounted = crowd.miscounted(&store, Crowd::users()).await;
+    assert_eq!(miscounted, [] as [String; 0]);
+    assert_eq!(crowd.truth().wrong, [] as [String; 0]);
+    crowd.judge_extras(forgetting_at, healed_at);
 }
 
 // === A Redis that stands still ===

@@ -44,22 +44,28 @@ fn segment(viewers: &Viewers, user: &str, playback: &str) -> RequestBuilder {
     request.header("x-playback-session-id", playback)
 }
 
+/// A streamgate with that Redis and that rule.
+async fn counting_in(url: &str, rule: &str) -> Streamgate {
+    let lease = format!("{}s", LEASE.as_secs());
+    Streamgate::start(&[
+        ("store.backend", "redis"),
+        ("store.redis.urls", url),
+        ("store.timeout", "400ms"),
+        ("store.outage", rule),
+        ("leases.request", &lease),
+        ("leases.playback", &lease),
+        ("limits.grace", "0s"),
+    ])
+    .await
+}
+
 impl Scene {
-    /// Plays it until Redis has been gone for half a lease. A new stream of carol's, who has none, and one of alice's are tried then: what became of them.
+    /// Plays it until Redis has been gone for half a lease; what became of a new stream of carol's, who has no other, and of one of
+    /// alice's that came meanwhile.
     async fn in_outage(rule: &'static str) -> (Self, Answer, Answer) {
         let (origin, redis) = (Origin::start().await, RedisServer::start());
         let wire = Proxy::before(redis.port()).await;
-        let (url, lease) = (wire.url(), format!("{}s", LEASE.as_secs()));
-        let streamgate = Streamgate::start(&[
-            ("store.backend", "redis"),
-            ("store.redis.urls", &url),
-            ("store.timeout", "400ms"),
-            ("store.outage", rule),
-            ("leases.request", &lease),
-            ("leases.playback", &lease),
-            ("limits.grace", "0s"),
-        ])
-        .await;
+        let streamgate = counting_in(&wire.url(), rule).await;
         let setup = Setup::demo(&[streamgate.grpc], origin.address).flush_interval("1s");
         let gateway = setup.start().await;
         let viewers = Viewers::of(gateway.address);
