@@ -662,6 +662,20 @@ async fn a_start_that_a_forgetful_store_lets_in_above_the_true_count_is_taken_ba
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_forgetful_store_that_could_not_be_told_what_runs_decides_no_start() {
+    let bench = Bench::new(1, Rule::Deny);
+    bench.lets_in(&request("anna", "a")).await;
+    bench.store.sound.forget_all();
+    bench.store.fails_at("renew", Fault::LosesCalls);
+    bench.sees_running("anna", "a").await.unwrap_err();
+    bench.check(&playback("anna", "b")).await.unwrap_err();
+    assert_eq!(bench.live().await, [""; 0]);
+    bench.store.fails_at("renew", Fault::None);
+    assert!(bench.is_full("b").await);
+    assert_eq!(bench.live().await, ["a"]);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_store_that_comes_back_empty_is_found_out_at_once() {
     let bench = Bench::new(2, Rule::Deny);
     bench.plays("a").await;
