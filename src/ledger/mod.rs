@@ -435,8 +435,12 @@ impl Ledger {
             && self.has_forgotten_others(user, &start.key).await
         {
             // Beside those that it had forgotten there may be no room for this one.
+            self.held.forget(user, &start.key);
             let undone = self.tell_ended(user, &start.key, Ending::Undone(ticket));
-            undone.await?;
+            undone.await.map_err(|outage| Outage {
+                doubtful: Some(ticket),
+                ..outage
+            })?;
             return self.ask_for_slot(user, start, limit).await;
         }
         Ok(admission)

@@ -20,8 +20,8 @@ use tokio::sync::Notify;
 use crate::clock::Clock;
 use crate::config::Leases;
 use crate::session::{
-    Admission, Admitted, Ending, Facts, SessionKey, Sighting, Start, Terms, Timestamp, UserId,
-    WhenFull,
+    Admission, Admitted, Ending, Facts, MAX_PUT_BACK, SessionKey, Sighting, Start, Terms,
+    Timestamp, UserId, WhenFull,
 };
 use crate::store::Seen;
 use crate::telemetry::metrics::ReleaseCause;
@@ -202,7 +202,7 @@ impl Held {
             return;
         }
         let is_new = !shard.knows(user, counted.key);
-        if is_new && !shard.make_room(self.room) {
+        if is_new && !shard.make_room(user, counted.limit, self.room, self.now()) {
             return;
         }
         let known = shard.users.entry(user.clone()).or_default();
@@ -214,7 +214,7 @@ impl Held {
     pub(super) fn sighted(&self, user: &UserId, sighting: &Sighting, limit: u32) {
         let now = self.now();
         let mut shard = self.shard(user);
-        if !shard.knows(user, &sighting.key) && !shard.make_room(self.room) {
+        if !shard.knows(user, &sighting.key) && !shard.make_room(user, limit, self.room, now) {
             return;
         }
         shard.change(user, |known| known.sighted(sighting, limit, now));
@@ -247,7 +247,8 @@ impl Held {
     ) -> Option<Admission> {
         let now = self.now();
         let mut shard = self.shard(user);
-        if !shard.knows(user, &start.key) && !shard.make_room(self.room) {
+        let (allowed, room) = (limits.allowed, self.room);
+        if !shard.knows(user, &start.key) && !shard.make_room(user, allowed, room, now) {
             return None;
         }
         let admission = shard.change(user, |known| {
@@ -485,9 +486,19 @@ impl Shard {
         }
     }
 
-    /// Sees to it that there is room for one more session; `false` if there is none. Those whose leases end first make room, since they have
-    /// to ask soonest. What the store is to be told of is kept.
-    fn make_room(&mut self, room: usize) -> bool {
+    /// Sees to it that there is room for one more session of that user; `false` if there is none. Of one user as many are held as would be put
+    /// back, so that nobody takes the room of others. Those whose leases end first make room, since they have to ask soonest. What the
+    /// store is to be told of is kept.
+    fn make_room(&mut self, user: &UserId, limit: u32, room: usize, now: Timestamp) -> bool {
+        let limit = usize::try_from(limit).unwrap_or(usize::MAX);
+        let most = limit.saturating_add(MAX_PUT_BACK);
+        let held = |known: &Known| known.marks.len();
+        if self.users.get(user).map_or(0, held) >= most {
+            self.change_known(user, |known| known.settle(now));
+            if self.users.get(user).map_or(0, held) >= most {
+                return false;
+            }
+        }
         if self.sessions < room {
             return true;
         }
