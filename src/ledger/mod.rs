@@ -431,7 +431,7 @@ impl Ledger {
         self.settle(user).await?;
         let admission = self.ask_for_slot(user, start, limit).await?;
         if let Some(ticket) = start.ticket
-            && self.is_contradicted(user, &start.key, &admission, limit)
+            && self.is_contradicted(user, &start.key, &admission)
             && self.has_forgotten_others(user, &start.key).await
         {
             // Beside those that it had forgotten there may be no room for this one.
@@ -484,20 +484,12 @@ impl Ledger {
         Ok(admission)
     }
 
-    /// Whether the store has let a session in that can't fit beside those it must still count: some have ended elsewhere, or it has forgotten.
-    fn is_contradicted(
-        &self,
-        user: &UserId,
-        key: &SessionKey,
-        admission: &Admission,
-        limit: u32,
-    ) -> bool {
+    /// Whether the store has let a session in and counts fewer than it must still do: some have ended elsewhere, or it has forgotten.
+    fn is_contradicted(&self, user: &UserId, key: &SessionKey, admission: &Admission) -> bool {
         let Admission::Admitted(admitted) = admission else {
             return false;
         };
-        let beside = self.held.sure_beside(user, key);
-        let limit = usize::try_from(limit).unwrap_or(usize::MAX);
-        admitted.entry == Entry::Started && beside >= limit
+        admitted.entry == Entry::Started && admitted.active <= self.held.sure_beside(user, key)
     }
 
     /// Tells the store that a stream runs, and holds what it answers.

@@ -696,6 +696,36 @@ async fn a_forgetful_store_that_could_not_be_told_what_runs_decides_no_start() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_start_that_still_fits_shows_that_the_store_has_forgotten_too() {
+    let bench = Bench::new(3, Rule::Deny);
+    bench.plays("a").await;
+    bench.plays("b").await;
+    bench.store.sound.forget_all();
+    bench.plays("c").await;
+    let mut live = bench.live().await;
+    live.sort();
+    assert_eq!(live, ["a", "b", "c"]);
+    assert_eq!(bench.metric("streamgate_store_forgot_total "), "1");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_the_store_said_just_before_it_forgot_is_told_to_it_again() {
+    let bench = Bench::new(2, Rule::Deny);
+    bench.lets_in(&request("anna", "r")).await;
+    let late = Duration::from_secs(1);
+    bench.store.fails_at("admit", Fault::AnswersLate(late));
+    let (basis, ()) = tokio::join!(bench.plays("a"), async {
+        bench.store.asked("admit", 2).await;
+        bench.store.sound.forget_all();
+        bench.sees_running("anna", "r").await.unwrap();
+        assert_eq!(bench.metric("streamgate_store_forgot_total "), "1");
+    });
+    assert_eq!(basis, Basis::Store);
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    assert_eq!(bench.live().await, ["r", "a"]);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_start_that_could_not_be_taken_back_at_once_is_taken_back_later() {
     let bench = Bench::new(2, Rule::Deny);
     bench.plays("a").await;

@@ -12,6 +12,7 @@ mod known;
 use std::collections::hash_map::Entry;
 use std::collections::{HashMap, VecDeque};
 use std::hash::{BuildHasher, RandomState};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -57,6 +58,8 @@ pub(super) struct Held {
     debtors: Mutex<VecDeque<UserId>>,
     /// Tells that there are some.
     pub(super) debts_arrived: Notify,
+    /// How often the store was found to have forgotten.
+    losses: AtomicU64,
 }
 
 /// Some of the users.
@@ -77,6 +80,8 @@ pub(super) struct Stamp {
     asked_at: Timestamp,
     /// What the shard had seen then.
     endings: u64,
+    /// How often the store had been found to have forgotten by then.
+    losses: u64,
 }
 
 /// What the store is to be told of one user before anything else: first the ends, then the sessions.
@@ -113,6 +118,7 @@ impl Held {
             due_arrived: Notify::new(),
             debtors: Mutex::default(),
             debts_arrived: Notify::new(),
+            losses: AtomicU64::default(),
         }
     }
 
@@ -132,6 +138,7 @@ impl Held {
         Stamp {
             asked_at: self.now(),
             endings,
+            losses: self.losses.load(Ordering::SeqCst),
         }
     }
 
@@ -207,6 +214,13 @@ impl Held {
         }
         let known = shard.users.entry(user.clone()).or_default();
         known.counted(counted, stamp.asked_at);
+        // The store may have said so before it forgot.
+        let before_a_loss = stamp.losses != self.losses.load(Ordering::SeqCst);
+        if let (true, Some(mark)) = (before_a_loss, known.mark_mut(counted.key)) {
+            mark.standing = Standing::Owed;
+            self.queue(user, known);
+            self.debts_arrived.notify_one();
+        }
         shard.sessions += usize::from(is_new);
     }
 
@@ -350,8 +364,9 @@ impl Held {
         beside.map(|mark| seen(user, known, mark, now)).collect()
     }
 
-    /// The store has forgotten: it is to be told of every session.
+    /// The store has forgotten: it is to be told of every session, those included of which it is being asked now.
     pub(super) fn owe_all(&self) {
+        self.losses.fetch_add(1, Ordering::SeqCst);
         for shard in &self.shards {
             let mut shard = lock(shard);
             for (user, known) in &mut shard.users {
