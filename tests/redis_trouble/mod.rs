@@ -101,7 +101,8 @@ impl Fault {
             Self::Loading => {
                 server.run::<()>(&["SAVE"]);
                 server.stop();
-                server.restart_with(&["--key-load-delay", "250000"]);
+                // So long between two looks that it takes seconds, and so short that it answers who has some patience.
+                server.restart_with(&["--key-load-delay", "150000"]);
             }
             Self::Password => {
                 server.run::<()>(&["CONFIG", "SET", "requirepass", "secret"]);

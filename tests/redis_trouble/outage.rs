@@ -129,6 +129,27 @@ async fn come(scene: &Scene) -> Asked {
     asked
 }
 
+/// Redis counts all viewers, and of those who came so many in number whom the rule has let in.
+async fn is_counted(scene: &Scene, came: u32) {
+    let case = format!("{:?} {:?}", scene.fault, scene.rule);
+    let store = scene.server.store();
+    for number in 0..VIEWERS {
+        let (name, id) = viewer(number);
+        let counted = counted(&store, &name).await;
+        assert!(counted.contains(&id), "{case} {id}: {counted:?}");
+    }
+    // Whoever wasn't let in hasn't left anything, whatever became of what was asked.
+    for number in (0..came).step_by(2) {
+        let id = format!("new-{number}");
+        let counted = counted(&store, &id).await.len();
+        assert_eq!(
+            counted,
+            usize::from(scene.rule != Outage::Deny),
+            "{case} {id}"
+        );
+    }
+}
+
 /// An outage in the midst of viewers.
 async fn viewers_notice_nothing_while(fault: Fault) {
     by_each_rule(async |rule| {
@@ -174,25 +195,7 @@ async fn viewers_notice_nothing_while(fault: Fault) {
         measured(&format!("back to normal, {case}:"), took);
         // One deadline and little more; two would be wrong.
         assert!(longest < TIMEOUT * 3 / 2 + lag * 2, "{case}: {longest:?}");
-        let store = scene.server.store();
-        for number in 0..VIEWERS {
-            let (name, id) = viewer(number);
-            let counted = counted(&store, &name).await;
-            assert!(
-                counted.contains(&id),
-                "{fault:?} {rule:?} {id}: {counted:?}"
-            );
-        }
-        // Whoever wasn't let in hasn't left anything, whatever became of what was asked.
-        for number in (0..came.times).step_by(2) {
-            let id = format!("new-{number}");
-            let counted = counted(&store, &id).await.len();
-            assert_eq!(
-                counted,
-                usize::from(rule != Outage::Deny),
-                "{fault:?} {rule:?} {id}"
-            );
-        }
+        is_counted(&scene, came.times).await;
         scene.close().await;
     })
     .await;
