@@ -37,5 +37,7 @@ mod store_model;
 mod store_redis;
 // Each fault that a Redis or the way to it can have: what the store says, and how it goes on.
 mod store_faults;
+// Many viewers at once while Redis forgets, stands still, or is just to be left in peace.
+mod redis_load;
 // What Redis costs; a measurement, run by hand.
 mod store_cost;

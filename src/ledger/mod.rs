@@ -502,18 +502,21 @@ impl Ledger {
     /// Asks the store for a slot, once it has been told what it is yet to be told of this user. If it can't be told, it isn't asked: that
     /// would cost the caller another deadline.
     async fn try_start(&self, bid: Bid<'_>) -> Result<Admission, Outage> {
-        let Bid {
-            user, start, limit, ..
-        } = bid;
+        let Bid { user, start, .. } = bid;
         self.settle(user).await?;
+        let held = self.held.sure_beside(user, &start.key);
         let admission = self.ask_for_slot(bid).await?;
         if let Some(ticket) = start.ticket
-            && self.is_contradicted(user, &start.key, &admission, limit)
+            && self.is_contradicted(bid, &admission, held)
             && self.has_forgotten_others(user, &start.key).await
         {
             // Beside those that it had forgotten there may be no room for this one.
+            self.held.forget(user, &start.key);
             let undone = self.tell_ended(user, &start.key, Ending::Undone(ticket));
-            undone.await?;
+            undone.await.map_err(|outage| Outage {
+                doubtful: Some(ticket),
+                ..outage
+            })?;
             return self.ask_for_slot(bid).await;
         }
         Ok(admission)
@@ -556,21 +559,17 @@ impl Ledger {
         Ok(admission)
     }
 
-    /// Whether the store has let a session in that can't fit beside those it must still count: some have ended elsewhere, or it has forgotten.
-    /// Where others gave way it has counted up to the limit itself.
-    fn is_contradicted(
-        &self,
-        user: &UserId,
-        key: &SessionKey,
-        admission: &Admission,
-        limit: u32,
-    ) -> bool {
+    /// Whether the store has let a session in and counts fewer than it must still do: some have ended elsewhere, or it has forgotten. Those
+    /// that must still count are fewer than were held when it was asked, if some have ended here meanwhile. Where others gave way, it
+    /// has counted up to the limit itself.
+    fn is_contradicted(&self, bid: Bid<'_>, admission: &Admission, held_before: usize) -> bool {
         let Admission::Admitted(admitted) = admission else {
             return false;
         };
-        let beside = self.held.sure_beside(user, key);
-        let limit = usize::try_from(limit).unwrap_or(usize::MAX);
-        admitted.entry == Entry::Started && admitted.displaced.is_empty() && beside >= limit
+        let held = self.held.sure_beside(bid.user, &bid.start.key);
+        admitted.entry == Entry::Started
+            && admitted.displaced.is_empty()
+            && admitted.active <= held.min(held_before)
     }
 
     /// Tells the store that a stream runs, and holds what it answers.

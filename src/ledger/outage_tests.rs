@@ -477,6 +477,26 @@ async fn local_counts_from_what_is_held_requests_too() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn one_user_with_many_ids_takes_nobody_elses_room() {
+    let bench = Bench::new(3, Rule::Allow);
+    bench.goes_down().await;
+    for number in 0..5_000 {
+        let basis = bench.plays(&format!("p{number}")).await;
+        assert_eq!(basis, Basis::Rule(Rule::Allow));
+        bench
+            .sees_running("anna", &format!("r{number}"))
+            .await
+            .unwrap_err();
+    }
+    assert_eq!(bench.metric("streamgate_sessions_held "), "35");
+    // What is remembered is what runs: those that have stopped make room.
+    tokio::time::sleep(LEASE).await;
+    bench.plays("new").await;
+    bench.comes_back().await;
+    assert_eq!(bench.live().await, ["new"]);
+}
+
+#[tokio::test(start_paused = true)]
 async fn without_room_to_remember_local_denies_and_allow_lets_in() {
     for rule in [Rule::Local, Rule::Allow] {
         let bench = Bench::with_room(1, rule, 0);
@@ -660,6 +680,66 @@ async fn a_start_that_a_forgetful_store_lets_in_above_the_true_count_is_taken_ba
     bench.plays("c").await;
     assert_eq!(bench.live().await, ["c"]);
     assert_eq!(bench.metric("streamgate_store_forgot_total "), "1");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_forgetful_store_that_could_not_be_told_what_runs_decides_no_start() {
+    let bench = Bench::new(1, Rule::Deny);
+    bench.lets_in(&request("anna", "a")).await;
+    bench.store.sound.forget_all();
+    bench.store.fails_at("renew", Fault::LosesCalls);
+    bench.sees_running("anna", "a").await.unwrap_err();
+    bench.check(&playback("anna", "b")).await.unwrap_err();
+    assert_eq!(bench.live().await, [""; 0]);
+    bench.store.fails_at("renew", Fault::None);
+    assert!(bench.is_full("b").await);
+    assert_eq!(bench.live().await, ["a"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_start_that_still_fits_shows_that_the_store_has_forgotten_too() {
+    let bench = Bench::new(3, Rule::Deny);
+    bench.plays("a").await;
+    bench.plays("b").await;
+    bench.store.sound.forget_all();
+    bench.plays("c").await;
+    let mut live = bench.live().await;
+    live.sort();
+    assert_eq!(live, ["a", "b", "c"]);
+    assert_eq!(bench.metric("streamgate_store_forgot_total "), "1");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_the_store_said_just_before_it_forgot_is_told_to_it_again() {
+    let bench = Bench::new(2, Rule::Deny);
+    bench.lets_in(&request("anna", "r")).await;
+    let late = Duration::from_secs(1);
+    bench.store.fails_at("admit", Fault::AnswersLate(late));
+    let (basis, ()) = tokio::join!(bench.plays("a"), async {
+        bench.store.asked("admit", 2).await;
+        bench.store.sound.forget_all();
+        bench.sees_running("anna", "r").await.unwrap();
+        assert_eq!(bench.metric("streamgate_store_forgot_total "), "1");
+    });
+    assert_eq!(basis, Basis::Store);
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    assert_eq!(bench.live().await, ["r", "a"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_start_that_could_not_be_taken_back_at_once_is_taken_back_later() {
+    let bench = Bench::new(2, Rule::Deny);
+    bench.plays("a").await;
+    bench.plays("b").await;
+    bench.store.sound.forget_all();
+    bench.store.fails_at("release", Fault::LosesCalls);
+    let outage = bench.check(&playback("anna", "c")).await.unwrap_err();
+    let ticket = outage.doubtful.expect("it has started");
+    bench.store.fails(&Fault::None);
+    let (anna, c) = (user("anna"), key(Kind::Playback, "c"));
+    let (undone, cause) = (Ending::Undone(ticket), ReleaseCause::Undone);
+    let released = bench.ledger.release(&anna, &c, undone, cause).await;
+    assert!(matches!(released.unwrap(), Released::Freed(_)));
 }
 
 #[tokio::test(start_paused = true)]

@@ -71,7 +71,9 @@ impl Bench {
     /// Closes the handle and lets the worker come to its end.
     async fn finish(&self) {
         self.releaser.close();
+        // The worker first: whoever looks after the store would find out that it fails before anything is told.
         tokio::select! {
+            biased;
             finished = timeout(Duration::from_secs(3600), self.delivery.run()) => finished.expect("all is delivered"),
             () = self.ledger.tend() => panic!("it ends without being told to"),
         }

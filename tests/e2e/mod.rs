@@ -16,6 +16,8 @@ mod long_streams;
 mod outages;
 // HLS: many requests are one stream.
 mod playbacks;
+// Redis gone and come back, with each outage rule.
+mod redis_outage;
 // The files in `envoy/`, run: tokens, plans, fragments.
 mod shipped_files;
 // How soon a slot is free after each way in which a stream can end.

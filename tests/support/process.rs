@@ -56,9 +56,14 @@ impl Process {
         .await
     }
 
+    /// What the system calls it.
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id().expect("it has not been waited for")
+    }
+
     /// Sends a signal by its name, and doesn't wait for what it does.
     pub(crate) async fn signal(&self, signal: &str) {
-        let pid = self.child.id().expect("it has not been waited for");
+        let pid = self.id();
         // The standard library can only kill.
         let mut kill = Command::new("sh");
         kill.args([

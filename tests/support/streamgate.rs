@@ -117,6 +117,18 @@ impl Streamgate {
         answer.text().await.unwrap()
     }
 
+    /// How much memory it takes now, and the most that it ever took, in KiB, as Linux tells them.
+    pub(crate) fn memory(&self) -> (u64, u64) {
+        let path = format!("/proc/{}/status", self.process.id());
+        let status = std::fs::read_to_string(path).unwrap();
+        let field = |name: &str| -> u64 {
+            let mut lines = status.lines();
+            let rest = lines.find_map(|line| line.strip_prefix(name)).unwrap();
+            rest.trim().trim_end_matches(" kB").parse().unwrap()
+        };
+        (field("VmRSS:"), field("VmHWM:"))
+    }
+
     /// All that it has logged.
     pub(crate) fn log(&self) -> String {
         self.process.output()

@@ -12,6 +12,7 @@ mod known;
 use std::collections::hash_map::Entry;
 use std::collections::{HashMap, VecDeque};
 use std::hash::{BuildHasher, RandomState};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -20,8 +21,8 @@ use tokio::sync::Notify;
 use crate::clock::Clock;
 use crate::config::Leases;
 use crate::session::{
-    Admission, Admitted, Ending, Facts, Session, SessionKey, Sighting, Start, Terms, Timestamp,
-    UserId, WhenFull,
+    Admission, Admitted, Ending, Facts, MAX_PUT_BACK, Session, SessionKey, Sighting, Start, Terms,
+    Timestamp, UserId, WhenFull,
 };
 use crate::store::Seen;
 use crate::telemetry::metrics::ReleaseCause;
@@ -57,6 +58,8 @@ pub(super) struct Held {
     debtors: Mutex<VecDeque<UserId>>,
     /// Tells that there are some.
     pub(super) debts_arrived: Notify,
+    /// How often the store was found to have forgotten.
+    losses: AtomicU64,
 }
 
 /// Some of the users.
@@ -77,6 +80,8 @@ pub(super) struct Stamp {
     asked_at: Timestamp,
     /// What the shard had seen then.
     endings: u64,
+    /// How often the store had been found to have forgotten by then.
+    losses: u64,
 }
 
 /// What the store is to be told of one user before anything else: first the ends, then the sessions.
@@ -113,6 +118,7 @@ impl Held {
             due_arrived: Notify::new(),
             debtors: Mutex::default(),
             debts_arrived: Notify::new(),
+            losses: AtomicU64::default(),
         }
     }
 
@@ -132,6 +138,7 @@ impl Held {
         Stamp {
             asked_at: self.now(),
             endings,
+            losses: self.losses.load(Ordering::SeqCst),
         }
     }
 
@@ -212,11 +219,18 @@ impl Held {
             return;
         }
         let is_new = !shard.knows(user, counted.key);
-        if is_new && !shard.make_room(self.room) {
+        if is_new && !shard.make_room(user, counted.limit, self.room, self.now()) {
             return;
         }
         let known = shard.users.entry(user.clone()).or_default();
         known.counted(counted, stamp.asked_at);
+        // The store may have said so before it forgot.
+        let before_a_loss = stamp.losses != self.losses.load(Ordering::SeqCst);
+        if let (true, Some(mark)) = (before_a_loss, known.mark_mut(counted.key)) {
+            mark.standing = Standing::Owed;
+            self.queue(user, known);
+            self.debts_arrived.notify_one();
+        }
         shard.sessions += usize::from(is_new);
     }
 
@@ -224,7 +238,7 @@ impl Held {
     pub(super) fn sighted(&self, user: &UserId, sighting: &Sighting, limit: u32) {
         let now = self.now();
         let mut shard = self.shard(user);
-        if !shard.knows(user, &sighting.key) && !shard.make_room(self.room) {
+        if !shard.knows(user, &sighting.key) && !shard.make_room(user, limit, self.room, now) {
             return;
         }
         shard.change(user, |known| known.sighted(sighting, limit, now));
@@ -257,7 +271,8 @@ impl Held {
     ) -> Option<Admission> {
         let now = self.now();
         let mut shard = self.shard(user);
-        if !shard.knows(user, &start.key) && !shard.make_room(self.room) {
+        let (allowed, room) = (limits.allowed, self.room);
+        if !shard.knows(user, &start.key) && !shard.make_room(user, allowed, room, now) {
             return None;
         }
         let admission = shard.change(user, |known| {
@@ -354,8 +369,9 @@ impl Held {
         beside.map(|mark| seen(user, known, mark, now)).collect()
     }
 
-    /// The store has forgotten: it is to be told of every session.
+    /// The store has forgotten: it is to be told of every session, those included of which it is being asked now.
     pub(super) fn owe_all(&self) {
+        self.losses.fetch_add(1, Ordering::SeqCst);
         for shard in &self.shards {
             let mut shard = lock(shard);
             for (user, known) in &mut shard.users {
@@ -499,9 +515,19 @@ impl Shard {
         }
     }
 
-    /// Sees to it that there is room for one more session; `false` if there is none. Those whose leases end first make room, since they have
-    /// to ask soonest. What the store is to be told of is kept.
-    fn make_room(&mut self, room: usize) -> bool {
+    /// Sees to it that there is room for one more session of that user; `false` if there is none. Of one user as many are held as would be put
+    /// back, so that nobody takes the room of others. Those whose leases end first make room, since they have to ask soonest. What the
+    /// store is to be told of is kept.
+    fn make_room(&mut self, user: &UserId, limit: u32, room: usize, now: Timestamp) -> bool {
+        let limit = usize::try_from(limit).unwrap_or(usize::MAX);
+        let most = limit.saturating_add(MAX_PUT_BACK);
+        let held = |known: &Known| known.marks.len();
+        if self.users.get(user).map_or(0, held) >= most {
+            self.change_known(user, |known| known.settle(now));
+            if self.users.get(user).map_or(0, held) >= most {
+                return false;
+            }
+        }
         if self.sessions < room {
             return true;
         }
