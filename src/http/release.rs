@@ -47,7 +47,7 @@ pub(super) async fn release(
     body: Result<Bytes, BytesRejection>,
 ) -> Result<StatusCode, ApiError> {
     check_media_type(&headers)?;
-    let mut status = StatusCode::NO_CONTENT;
+    let (mut status, mut failed) = (StatusCode::NO_CONTENT, None);
     for Release { user, key } in decode(&body.map_err(ApiError::Body)?)? {
         let ending = ending(key.kind);
         let released = door.ledger.release(&user, &key, ending, ReleaseCause::Hook);
@@ -58,10 +58,11 @@ pub(super) async fn release(
                     .submit(user, Notice::Release(key, ending, ReleaseCause::Hook));
                 status = StatusCode::ACCEPTED;
             }
-            Err(outage) => return Err(ApiError::Outage(outage)),
+            // The others can be done all the same.
+            Err(outage) => failed = Some(ApiError::Outage(outage)),
         }
     }
-    Ok(status)
+    failed.map_or(Ok(status), Err)
 }
 
 /// What a client's word is worth. A `request` runs inside Envoy: a back end may vouch for its end, and is proved wrong by its next sign of life.
