@@ -209,6 +209,7 @@ impl App {
             grace: self.drain.grace,
         };
         let ledger = Arc::clone(&self.chores.ledger);
+        let last = Arc::clone(&ledger);
         let chores = async { tokio::join!(self.chores.run(), ledger.tend()) };
         tokio::pin!(chores);
         drain.open().await;
@@ -227,7 +228,7 @@ impl App {
             _ = &mut chores => return Err(RunError::Task("housekeeper")),
         }
         tokio::select! {
-            ((), ()) = async { tokio::join!(drain.close(servers), delivering) } => {
+            () = async { tokio::join!(drain.close(servers), delivering); last.settle_all().await } => {
                 info!("stopped: all is delivered");
                 return Ok(());
             }

@@ -50,13 +50,16 @@ pub(super) async fn release(
     body: Result<Bytes, BytesRejection>,
 ) -> Result<StatusCode, ApiError> {
     body::check_media_type(&headers, &MEDIA_TYPES)?;
-    let mut status = StatusCode::NO_CONTENT;
+    let (mut status, mut failed) = (StatusCode::NO_CONTENT, None);
     for Release { user, key } in decode(&body.map_err(ApiError::Body)?)? {
-        if release_one(&door, user, key).await? == StatusCode::ACCEPTED {
-            status = StatusCode::ACCEPTED;
+        match release_one(&door, user, key).await {
+            Ok(StatusCode::ACCEPTED) => status = StatusCode::ACCEPTED,
+            Ok(_) => {}
+            // The others can be done all the same.
+            Err(error) => failed = Some(error),
         }
     }
-    Ok(status)
+    failed.map_or(Ok(status), Err)
 }
 
 /// Releases a session: 204; or 202 where the store doesn't answer, since it is released once that does.

@@ -26,16 +26,16 @@ use crate::clock::{Clock, Stopwatch};
 use crate::config::{Leases, Outage as Rule};
 use crate::policy::{PlanMatch, Policy};
 use crate::session::{
-    Admission, Admitted, Ending, Entry, Facts, Kind, PlanName, Refusal, Released, Renewal, Session,
-    SessionKey, Sighting, Start, Terms, Ticket, UserId, WhenFull,
+    Admission, Admitted, EndCause, Ending, Entry, Facts, Kind, PlanName, Refusal, Released,
+    Renewal, Session, SessionKey, Sighting, Start, Terms, Ticket, UserId, WhenFull,
 };
 use crate::store::{Listing, Seen, Store, StoreError};
 use crate::telemetry::Metrics;
 use crate::telemetry::metrics::{GraceOutcome, Operation, Outcome, ReleaseCause, RenewalOutcome};
 use grace::{Frees, Grace, Turn, Woken};
-use held::{Counted, Held, Limits, Look, Stamp};
-use pulse::Pulse;
+use held::{Counted, Evidence, Held, Limits, Look, Stamp};
 pub use pulse::StoreHealth;
+use pulse::{Call, Pulse};
 
 /// How many names of unknown plans are remembered as already logged.
 const MAX_UNKNOWN_PLANS: usize = 1000;
@@ -268,7 +268,10 @@ impl Ledger {
             sighting: sighting.clone(),
             limit: self.limit_of(user, plan),
         };
-        let renewed = self.tell_running(&seen).await;
+        let renewed = match self.settle_ends(user).await {
+            Ok(()) => self.tell_running(&seen).await,
+            Err(outage) => Err(outage),
+        };
         if renewed.is_err() {
             self.held.sighted(user, sighting, seen.limit);
         }
@@ -359,7 +362,11 @@ impl Ledger {
             limit,
             ..self.held.sighting(user, &start.key)?
         };
-        let admission = match self.tell_running(&seen).await {
+        let renewed = match self.settle_ends(user).await {
+            Ok(()) => self.tell_running(&seen).await,
+            Err(outage) => Err(outage),
+        };
+        let admission = match renewed {
             Ok(Renewal::Renewed { .. } | Renewal::PutBack { .. }) => {
                 Admission::Admitted(self.held.admitted(user, &start.key)?)
             }
@@ -380,11 +387,11 @@ impl Ledger {
 
     /// The same for a session that may be held: if the store has forgotten it, and now finds no slot for it, it is told that it runs.
     async fn attempt_knowing(&self, bid: Bid<'_>) -> Result<Decision, Outage> {
-        let was_sure = self.held.is_sure(bid.user, &bid.start.key);
+        let was_sure = self.held.evidence(bid.user, &bid.start.key) == Evidence::Proof;
         let decision = self.attempt(bid).await?;
         match &decision.admission {
             Admission::Admitted(admitted) if was_sure && admitted.entry == Entry::Started => {
-                self.note_forgetting(&bid.start.key);
+                self.note_forgetting();
                 Ok(decision)
             }
             Admission::Refused(Refusal::Full { .. }) if was_sure => {
@@ -465,9 +472,13 @@ impl Ledger {
             return Ok(decision(admission, Basis::HeldLease, Leaves::Nothing));
         }
         let applied = match self.rule {
-            Rule::Deny => return Err(outage),
-            Rule::Allow => u32::MAX,
-            Rule::Local => limit,
+            Rule::Deny => {
+                // It is no longer watching, and not to be told of as if it were.
+                self.held.forget(user, &start.key);
+                return Err(outage);
+            }
+            Rule::Allow if limit > 0 => u32::MAX,
+            Rule::Allow | Rule::Local => limit,
         };
         let limits = Limits {
             allowed: limit,
@@ -476,7 +487,7 @@ impl Ledger {
         let admission = match self.held.admit(user, start, limits, bid.when_full) {
             Some(admission) => admission,
             // It can't be remembered; that is no reason to keep it out.
-            None if self.rule == Rule::Allow => Admission::Admitted(self.unheld(start)),
+            None if applied == u32::MAX => Admission::Admitted(self.unheld(start)),
             None => return Err(outage),
         };
         let leaves = match (&admission, start.ticket, outage.doubtful) {
@@ -504,25 +515,31 @@ impl Ledger {
     async fn try_start(&self, bid: Bid<'_>) -> Result<Admission, Outage> {
         let Bid { user, start, .. } = bid;
         self.settle(user).await?;
-        let held = self.held.sure_beside(user, &start.key);
+        let (stamp, held) = (
+            self.held.stamp(user),
+            self.held.sure_beside(user, &start.key),
+        );
         let admission = self.ask_for_slot(bid).await?;
         if let Some(ticket) = start.ticket
             && self.is_contradicted(bid, &admission, held)
             && self.has_forgotten_others(user, &start.key).await
         {
-            // Beside those that it had forgotten there may be no room for this one.
-            self.held.forget(user, &start.key);
+            // Beside those that it had forgotten there may be no room for this one, which nobody has been told of yet.
             let undone = self.tell_ended(user, &start.key, Ending::Undone(ticket));
             undone.await.map_err(|outage| Outage {
                 doubtful: Some(ticket),
                 ..outage
             })?;
-            return self.ask_for_slot(bid).await;
+            let stamp = self.held.stamp(user);
+            let admission = self.ask_for_slot(bid).await?;
+            self.hold(bid, stamp, &admission);
+            return Ok(admission);
         }
+        self.hold(bid, stamp, &admission);
         Ok(admission)
     }
 
-    /// Asks the store for a slot, and holds what it answers.
+    /// Asks the store for a slot.
     async fn ask_for_slot(&self, bid: Bid<'_>) -> Result<Admission, Outage> {
         let Bid {
             user,
@@ -530,17 +547,23 @@ impl Ledger {
             limit,
             when_full,
         } = bid;
-        let stamp = self.held.stamp(user);
         let asked = self
             .timed(Operation::Admit, || {
                 self.store.admit(user, start, limit, when_full)
             })
             .await;
-        let admission = asked.map_err(|outage| Outage {
+        asked.map_err(|outage| Outage {
             doubtful: start.ticket.filter(|_| outage.error.outcome_is_unknown()),
             ..outage
-        })?;
-        match &admission {
+        })
+    }
+
+    /// Holds what the store has answered to a start.
+    fn hold(&self, bid: Bid<'_>, stamp: Stamp, admission: &Admission) {
+        let Bid {
+            user, start, limit, ..
+        } = bid;
+        match admission {
             Admission::Admitted(admitted) => {
                 let is_start = admitted.entry == Entry::Started;
                 let counted = Counted {
@@ -553,10 +576,11 @@ impl Ledger {
                 let displaced = &admitted.displaced;
                 self.held.counted(user, stamp, &counted, displaced);
             }
-            Admission::Refused(Refusal::Ended(_)) => self.held.ended(user, &start.key),
+            Admission::Refused(Refusal::Ended(cause)) => {
+                self.held.ended(user, &start.key, Some(cause.clone()));
+            }
             Admission::Refused(Refusal::Full { .. } | Refusal::NotStoppable) => {}
         }
-        Ok(admission)
     }
 
     /// Whether the store has let a session in and counts fewer than it must still do: some have ended elsewhere, or it has forgotten. Those
@@ -609,14 +633,15 @@ impl Ledger {
         match renewal {
             Renewal::Renewed { .. } => self.held.counted(user, stamp, &counted, &[]),
             Renewal::PutBack { .. } => {
-                let was_owed =
-                    self.held.knows(user, &sighting.key) && !self.held.is_sure(user, &sighting.key);
+                let evidence = self.held.evidence(user, &sighting.key);
                 self.held.counted(user, stamp, &counted, &[]);
-                if !was_owed {
-                    self.note_forgetting(&sighting.key);
+                match evidence {
+                    Evidence::Proof => self.note_forgetting(),
+                    Evidence::Doubt => self.held.doubted.notify_one(),
+                    Evidence::None => {}
                 }
             }
-            Renewal::Ended(_) => self.held.ended(user, &sighting.key),
+            Renewal::Ended(cause) => self.held.ended(user, &sighting.key, Some(cause.clone())),
             Renewal::Crowded => self.held.forget(user, &sighting.key),
         }
     }
@@ -632,10 +657,18 @@ impl Ledger {
         let released = self
             .timed(Operation::Release, || self.store.release(user, key, ending))
             .await?;
-        match released {
-            Released::Kept | Released::NotStoppable => {}
-            Released::Freed(_) | Released::NotLive | Released::AlreadyEnded(_) => {
-                self.held.ended(user, key);
+        match (&released, ending) {
+            (_, Ending::Undone(ticket)) => {
+                let was_there = matches!(released, Released::Freed(_));
+                self.held.undone(user, key, ticket, was_there);
+            }
+            (Released::Kept | Released::NotStoppable, _) => {}
+            (Released::AlreadyEnded(cause), _) => self.held.ended(user, key, Some(cause.clone())),
+            (Released::Freed(_) | Released::NotLive, Ending::Operator) => {
+                self.held.ended(user, key, Some(EndCause::Operator));
+            }
+            (Released::Freed(_) | Released::NotLive, _) => {
+                self.held.ended(user, key, Some(EndCause::Released));
             }
         }
         Ok(released)
@@ -724,8 +757,8 @@ impl Ledger {
         let answer = call().await;
         self.metrics
             .store(operation, outcome(answer.as_ref().err()), asked.elapsed());
-        self.pulse
-            .note(answer.as_ref().err(), is_probe, &self.metrics);
+        let call = Call { asked, is_probe };
+        self.pulse.note(answer.as_ref().err(), call, &self.metrics);
         answer.map_err(Outage::from)
     }
 }

@@ -651,6 +651,7 @@ async fn a_store_that_has_forgotten_is_told_of_all_that_run_as_soon_as_that_show
     // One renewal shows it.
     let renewed = bench.sees_running("user-7", "r").await;
     assert!(matches!(renewed.unwrap(), Renewal::PutBack { .. }));
+    tokio::time::sleep(Duration::from_millis(1)).await;
     assert_eq!(bench.metric("streamgate_store_forgot_total "), "1");
     let watch = Stopwatch::start();
     while bench.metric("streamgate_sessions_owed ") != "0" {
@@ -719,6 +720,7 @@ async fn what_the_store_said_just_before_it_forgot_is_told_to_it_again() {
         bench.store.asked("admit", 2).await;
         bench.store.sound.forget_all();
         bench.sees_running("anna", "r").await.unwrap();
+        tokio::time::sleep(Duration::from_millis(1)).await;
         assert_eq!(bench.metric("streamgate_store_forgot_total "), "1");
     });
     assert_eq!(basis, Basis::Store);
@@ -772,4 +774,208 @@ async fn who_vouches_wrongly_for_an_end_makes_nobody_tell_everything_again_and_a
         tokio::time::sleep(Duration::from_millis(500)).await;
     }
     assert_eq!(bench.metric("streamgate_store_forgot_total "), "1");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_start_that_is_to_be_taken_back_is_not_announced_meanwhile() {
+    let bench = Bench::new(2, Rule::Deny);
+    bench.plays("a").await;
+    bench.plays("b").await;
+    bench.store.sound.forget_all();
+    let slow = Duration::from_millis(2);
+    bench.store.fails_at("release", Fault::Takes(slow));
+    assert!(bench.is_full("c").await);
+    assert_eq!(bench.live().await, ["a", "b"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_start_beside_forgotten_ones_that_can_be_neither_checked_nor_taken_back_is_not_let_in() {
+    for rule in [Rule::Deny, Rule::Local] {
+        let bench = Bench::new(2, rule);
+        bench.plays("a").await;
+        bench.plays("b").await;
+        bench.store.sound.forget_all();
+        let late = Duration::from_millis(10);
+        bench.store.fails_at("admit", Fault::AnswersLate(late));
+        let claim = playback("anna", "c");
+        let (decided, ()) = tokio::join!(bench.check(&claim), async {
+            bench.store.asked("admit", 3).await;
+            // What is answered to the start is void by this.
+            bench.release("other").await.unwrap();
+            bench.store.fails_at("release", Fault::LosesCalls);
+        });
+        let leaves = match decided {
+            Err(outage) => outage.doubtful.map_or(Leaves::Nothing, Leaves::Doubtful),
+            Ok(decision) => {
+                assert!(decision.is_refused(), "{decision:?}");
+                decision.leaves
+            }
+        };
+        assert!(matches!(leaves, Leaves::Doubtful(_)), "{rule:?} {leaves:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_end_that_somebody_vouched_for_elsewhere_is_believed() {
+    let bench = Bench::new(1, Rule::Deny);
+    bench.lets_in(&request("anna", "r")).await;
+    let (anna, r) = (user("anna"), key(Kind::Request, "r"));
+    let elsewhere = &bench.store.sound;
+    elsewhere.release(&anna, &r, Ending::Vouched).await.unwrap();
+    bench.plays("b").await;
+    assert_eq!(bench.live().await, ["b"]);
+    assert_eq!(bench.metric("streamgate_store_forgot_total "), "0");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_wrong_vouching_makes_nobody_else_told_again() {
+    let bench = Bench::new(2, Rule::Deny);
+    for number in 0..1000 {
+        let claim = playback(&format!("user-{number}"), "a");
+        bench.lets_in(&claim).await;
+    }
+    bench.lets_in(&request("anna", "r")).await;
+    let before = bench.store.calls("renew");
+    let (anna, r) = (user("anna"), key(Kind::Request, "r"));
+    let vouched = bench
+        .ledger
+        .release(&anna, &r, Ending::Vouched, ReleaseCause::Hook);
+    vouched.await.unwrap();
+    bench.sees_running("anna", "r").await.unwrap();
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    let renewals = bench.store.calls("renew") - before;
+    assert!(renewals < 50, "{renewals} renewals");
+    assert_eq!(bench.metric("streamgate_store_forgot_total "), "0");
+    assert_eq!(bench.live().await, ["r"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_has_gone_in_an_outage_holds_nobody_up_after_it() {
+    let bench = Bench::new(1, Rule::Allow);
+    bench.goes_down().await;
+    for round in 0..20 {
+        for number in 0..500 {
+            let claim = playback(&format!("user-{number}"), &format!("p{round}"));
+            bench.lets_in(&claim).await;
+        }
+        tokio::time::sleep(LEASE + Duration::from_secs(1)).await;
+        bench.ledger.sweep();
+    }
+    assert_eq!(bench.metric("streamgate_sessions_held "), "0");
+    assert_eq!(bench.ledger.held.waiting_debtors(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_is_denied_is_not_told_of_as_running() {
+    let bench = Bench::new(1, Rule::Deny);
+    bench.plays("a").await;
+    bench.goes_down().await;
+    assert!(bench.play_for("a", LEASE * 2).await.is_some());
+    for _ in 0..10 {
+        bench.check(&playback("anna", "a")).await.unwrap_err();
+        tokio::time::sleep(INTERVAL).await;
+    }
+    bench.comes_back().await;
+    assert_eq!(bench.live().await, [""; 0]);
+    bench.plays("b").await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_one_call_takes_back_is_no_other_calls_session() {
+    let bench = Bench::new(2, Rule::Local);
+    bench.plays("a").await;
+    bench.goes_down().await;
+    assert_eq!(bench.plays("c").await, Basis::Rule(Rule::Local));
+    let mut up = bench.ledger.watch_store();
+    // Nothing is told until the undo of an earlier call has been.
+    bench.ledger.held.take_debtors(10);
+    bench.store.fails(&Fault::None);
+    up.wait_for(|up| *up).await.unwrap();
+    let (anna, c) = (user("anna"), key(Kind::Playback, "c"));
+    let undone = Ending::Undone(Ticket::new(7).unwrap());
+    let told = bench
+        .ledger
+        .release(&anna, &c, undone, ReleaseCause::Undone);
+    assert!(matches!(told.await.unwrap(), Released::NotLive));
+    bench.plays("c").await;
+    let mut live = bench.live().await;
+    live.sort();
+    assert_eq!(live, ["a", "c"]);
+    assert_eq!(bench.metric("streamgate_store_forgot_total "), "0");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_real_end_is_told_beside_one_that_a_call_takes_back() {
+    let bench = Bench::new(2, Rule::Deny);
+    bench.lets_in(&request("anna", "r")).await;
+    bench.goes_down().await;
+    let (anna, r) = (user("anna"), key(Kind::Request, "r"));
+    let undone = Ending::Undone(Ticket::new(7).unwrap());
+    for ending in [undone, Ending::Stream] {
+        let told = bench.ledger.release(&anna, &r, ending, ReleaseCause::Hook);
+        told.await.unwrap_err();
+    }
+    bench.comes_back().await;
+    assert_eq!(bench.live().await, [""; 0]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_limit_of_none_holds_in_an_outage() {
+    for rule in [Rule::Allow, Rule::Local] {
+        let bench = Bench::new(0, rule);
+        bench.goes_down().await;
+        assert!(bench.is_full("a").await, "{rule:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_ended_before_an_outage_stays_ended_in_it() {
+    for rule in [Rule::Allow, Rule::Local] {
+        let bench = Bench::new(1, rule);
+        bench.plays("a").await;
+        bench.release("a").await.unwrap();
+        bench.goes_down().await;
+        assert!(matches!(bench.refused("a").await, Refusal::Ended(_)));
+        bench.plays("b").await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_renewal_that_was_void_is_made_again() {
+    let bench = Bench::new(2, Rule::Deny);
+    bench.plays("a").await;
+    tokio::time::sleep(Duration::from_secs(10)).await;
+    bench.plays("a").await;
+    let late = Duration::from_millis(40);
+    bench.store.fails_at("renew", Fault::AnswersLate(late));
+    bench.store.asked("renew", 1).await;
+    bench.release("other").await.unwrap();
+    tokio::time::sleep(late * 2).await;
+    assert_eq!(bench.play_for("a", Duration::from_secs(8)).await, None);
+    assert_eq!(bench.store.calls("renew"), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_wrong_at_one_users_key_is_no_outage() {
+    let bench = Bench::new(1, Rule::Allow);
+    bench.plays("a").await;
+    let broken = Fault::Errs(StoreError::Protocol("FOREIGN".to_owned()));
+    bench.store.fails_at("admit", broken);
+    for number in 0..20 {
+        let basis = bench.plays(&format!("b{number}")).await;
+        assert_eq!(basis, Basis::Rule(Rule::Allow));
+    }
+    assert!(bench.ledger.store_health().up);
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_ends_tells_the_store_what_it_is_yet_to_be_told() {
+    let bench = Bench::new(3, Rule::Allow);
+    bench.goes_down().await;
+    bench.plays("a").await;
+    let mut up = bench.ledger.watch_store();
+    bench.store.fails(&Fault::None);
+    up.wait_for(|up| *up).await.unwrap();
+    bench.ledger.settle_all().await;
+    assert_eq!(bench.live().await, ["a"]);
 }

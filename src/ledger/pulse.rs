@@ -74,6 +74,15 @@ enum State {
     },
 }
 
+/// A call to the store.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Call {
+    /// When it began.
+    pub(super) asked: Stopwatch,
+    /// Whether it is made to find out how the store is.
+    pub(super) is_probe: bool,
+}
+
 /// How the store is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StoreHealth {
@@ -115,18 +124,22 @@ impl Pulse {
         self.up.subscribe()
     }
 
-    /// Takes note of a call's end. Where calls are no longer made, only a probe's counts.
-    pub(super) fn note(&self, error: Option<&StoreError>, is_probe: bool, metrics: &Metrics) {
+    /// Takes note of a call's end. Where calls are no longer made, only a probe's counts; and where they are made again, a call that began
+    /// before says nothing new.
+    pub(super) fn note(&self, error: Option<&StoreError>, call: Call, metrics: &Metrics) {
         let mut known = self.known();
         match error {
+            None => known.note_room(),
             Some(full @ StoreError::Full(_)) => known.note_full(full, self.rule),
-            _ => known.note_room(),
+            Some(_) => {}
         }
-        // A full store answers: it has no room for one more, and that is all.
-        let unanswered = error.filter(|error| !matches!(error, StoreError::Full(_)));
-        match unanswered {
-            Some(error) => known.note_failure(error, self.rule),
-            None => known.note_answer(is_probe),
+        match error {
+            // A full store answers: it has no room for one more, and that is all.
+            None | Some(StoreError::Full(_)) => known.note_answer(call.is_probe),
+            // What can't be understood may be at one user's key alone. Where it is all that the store says, the probes tell.
+            Some(StoreError::Protocol(_)) if !call.is_probe => {}
+            Some(error) if known.is_news(call.asked) => known.note_failure(error, self.rule),
+            Some(_) => {}
         }
         let up = matches!(known.state, State::Up { .. });
         let open = !matches!(known.state, State::Down { .. });
@@ -161,6 +174,14 @@ impl Pulse {
 }
 
 impl Known {
+    /// Whether a call that began then has something to say about the store as it is now.
+    fn is_news(&self, asked: Stopwatch) -> bool {
+        match self.state {
+            State::Up { since, .. } => asked.elapsed() <= since.elapsed(),
+            State::Unknown | State::Down { .. } => true,
+        }
+    }
+
     /// It has said that it is full.
     fn note_full(&mut self, error: &StoreError, rule: Rule) {
         if self.full.is_none() {
@@ -244,6 +265,21 @@ mod tests {
     use super::*;
     use crate::telemetry::metrics::LabelValue;
 
+    /// A call that begins now.
+    fn call() -> Call {
+        Call {
+            asked: Stopwatch::start(),
+            is_probe: false,
+        }
+    }
+
+    fn probe() -> Call {
+        Call {
+            is_probe: true,
+            ..call()
+        }
+    }
+
     fn timeout() -> StoreError {
         StoreError::Timeout(Duration::from_millis(50))
     }
@@ -251,14 +287,14 @@ mod tests {
     /// A pulse that has felt the store answer once.
     fn beating(metrics: &Metrics) -> Pulse {
         let pulse = Pulse::new(Rule::Deny);
-        pulse.note(None, false, metrics);
+        pulse.note(None, call(), metrics);
         pulse
     }
 
     /// Has so many calls fail.
     fn fail(pulse: &Pulse, times: u32, metrics: &Metrics) {
         for _ in 0..times {
-            pulse.note(Some(&timeout()), false, metrics);
+            pulse.note(Some(&timeout()), call(), metrics);
         }
     }
 
@@ -271,16 +307,16 @@ mod tests {
             fail(&pulse, FAILURES - 1, &metrics);
             assert!(pulse.health().up && pulse.may_ask().is_ok());
             // Who says that it is full has answered.
-            pulse.note(Some(&full), false, &metrics);
+            pulse.note(Some(&full), call(), &metrics);
         }
         fail(&pulse, FAILURES, &metrics);
         assert!(metrics.render().contains("streamgate_store_up 0"));
         let refused = StoreError::NotAsked(timeout().to_string());
         assert_eq!(pulse.may_ask(), Err(refused));
         // A call that was under way is no probe.
-        pulse.note(None, false, &metrics);
+        pulse.note(None, call(), &metrics);
         assert!(pulse.may_ask().is_err());
-        pulse.note(None, true, &metrics);
+        pulse.note(None, probe(), &metrics);
         assert!(pulse.may_ask().is_ok() && *pulse.watch().borrow());
         assert!(metrics.render().contains("streamgate_store_up 1"));
     }
@@ -293,20 +329,20 @@ mod tests {
         for probes in [1, 2, 4, 8, 16, 16] {
             fail(&pulse, FAILURES, &metrics);
             for _ in 0..probes - 1 {
-                pulse.note(None, true, &metrics);
+                pulse.note(None, probe(), &metrics);
                 assert!(pulse.may_ask().is_err(), "{probes} probes are needed");
             }
             // They have to be in a row.
-            pulse.note(Some(&timeout()), true, &metrics);
+            pulse.note(Some(&timeout()), probe(), &metrics);
             for _ in 0..probes {
                 assert!(pulse.may_ask().is_err(), "{probes} probes are needed");
-                pulse.note(None, true, &metrics);
+                pulse.note(None, probe(), &metrics);
             }
             assert!(pulse.may_ask().is_ok());
         }
         tokio::time::advance(PROVEN).await;
         fail(&pulse, FAILURES, &metrics);
-        pulse.note(None, true, &metrics);
+        pulse.note(None, probe(), &metrics);
         assert!(pulse.may_ask().is_ok());
     }
 
@@ -319,7 +355,7 @@ mod tests {
             assert_eq!((unasked.up, unasked.trouble.is_some()), (false, true));
             assert_eq!((unasked.rule, pulse.may_ask()), (None, Ok(())));
             let error = StoreError::Disconnected("refused".to_owned());
-            pulse.note(Some(&error), false, &metrics);
+            pulse.note(Some(&error), call(), &metrics);
             let refused = StoreHealth {
                 up: false,
                 trouble: Some("no connection: refused".to_owned()),
@@ -335,20 +371,47 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn a_call_that_began_before_the_store_was_back_says_nothing_new() {
+        let metrics = Metrics::new().unwrap();
+        let pulse = beating(&metrics);
+        let late = call();
+        tokio::time::advance(Duration::from_millis(10)).await;
+        fail(&pulse, FAILURES, &metrics);
+        pulse.note(None, probe(), &metrics);
+        for _ in 0..FAILURES {
+            pulse.note(Some(&timeout()), late, &metrics);
+        }
+        assert!(pulse.health().up);
+        fail(&pulse, FAILURES, &metrics);
+        assert!(!pulse.health().up);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_timeout_is_no_room() {
+        let metrics = Metrics::new().unwrap();
+        let pulse = beating(&metrics);
+        let full = StoreError::Full("no room".to_owned());
+        pulse.note(Some(&full), call(), &metrics);
+        tokio::time::advance(ROOM_AGAIN).await;
+        pulse.note(Some(&timeout()), call(), &metrics);
+        assert_eq!(pulse.health().trouble, Some(full.to_string()));
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn a_full_store_says_so_until_it_has_had_room_for_a_while() {
         let metrics = Metrics::new().unwrap();
         let pulse = beating(&metrics);
         let full = StoreError::Full("no room".to_owned());
         for _ in 0..2 {
-            pulse.note(Some(&full), false, &metrics);
+            pulse.note(Some(&full), call(), &metrics);
             tokio::time::advance(ROOM_AGAIN / 2).await;
-            pulse.note(None, false, &metrics);
+            pulse.note(None, call(), &metrics);
             let health = pulse.health();
             assert_eq!((health.up, health.trouble), (true, Some(full.to_string())));
             assert_eq!(health.rule, Some(Rule::Deny));
         }
         tokio::time::advance(ROOM_AGAIN / 2).await;
-        pulse.note(None, false, &metrics);
+        pulse.note(None, call(), &metrics);
         let health = pulse.health();
         assert_eq!((health.up, health.trouble, health.rule), (true, None, None));
     }

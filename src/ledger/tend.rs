@@ -7,10 +7,10 @@ use std::time::Duration;
 use futures_util::future::join_all;
 use tracing::warn;
 
-use super::held::Debts;
+use super::held::{Debts, End};
 use super::{Ledger, Outage};
 use crate::clock::Stopwatch;
-use crate::session::{Kind, Released, Renewal, SessionKey, UserId};
+use crate::session::{Released, Renewal, SessionKey, UserId};
 use crate::store::Seen;
 use crate::telemetry::metrics::Operation;
 
@@ -43,7 +43,12 @@ struct Untold<'a> {
 impl Ledger {
     /// Does what is to be done beside the calls, until it is dropped.
     pub async fn tend(&self) {
-        tokio::join!(self.keep_renewed(), self.pay_debts(), self.mind_store());
+        tokio::join!(
+            self.keep_renewed(),
+            self.pay_debts(),
+            self.mind_store(),
+            self.clear_doubts()
+        );
     }
 
     /// Renews what is due, many at a time.
@@ -97,18 +102,26 @@ impl Ledger {
                         }
                     }
                 }
-                failed.map_or(Ok(()), Err)
+                match failed {
+                    // One user's trouble is not the store's.
+                    Some(error) if untold.len() < seen.len() => Ok(Some(error)),
+                    Some(error) => Err(error),
+                    None => Ok(None),
+                }
             })
             .await;
-        asked.map_err(|outage| Untold {
-            // Where none has failed, it was not asked at all.
-            seen: if untold.is_empty() {
-                seen.iter().collect()
-            } else {
-                untold
-            },
-            outage,
-        })
+        match asked {
+            Ok(None) => Ok(()),
+            Ok(Some(error)) => Err(Untold {
+                seen: untold,
+                outage: error.into(),
+            }),
+            // It was not asked at all, or has failed with each.
+            Err(outage) => Err(Untold {
+                seen: seen.iter().collect(),
+                outage,
+            }),
+        }
     }
 
     /// Tells the store, whenever it answers, what it is yet to be told, at a bounded rate.
@@ -144,6 +157,27 @@ impl Ledger {
         let Some(Debts { ends, seen }) = self.held.debts(user) else {
             return Ok(());
         };
+        self.tell_ends(user, &ends).await?;
+        let told = self.tell_all_running(&seen).await;
+        told.map_err(|untold| untold.outage)
+    }
+
+    /// Tells the store what it is yet to be told of a user's ends.
+    ///
+    /// # Errors
+    /// The store could not answer.
+    pub(super) async fn settle_ends(&self, user: &UserId) -> Result<(), Outage> {
+        match self.held.debts(user) {
+            Some(debts) => self.tell_ends(user, &debts.ends).await,
+            None => Ok(()),
+        }
+    }
+
+    /// Tells the store of these ends.
+    ///
+    /// # Errors
+    /// The store could not answer.
+    async fn tell_ends(&self, user: &UserId, ends: &[End]) -> Result<(), Outage> {
         let told = ends
             .iter()
             .map(|end| self.tell_ended(user, &end.key, end.ending));
@@ -152,17 +186,25 @@ impl Ledger {
             match (told, end.cause) {
                 (Ok(Released::Freed(_)), Some(cause)) => self.metrics.release(cause),
                 (Ok(_), _) => {}
-                (Err(outage), _) => failed = Some(outage),
+                (Err(outage), _) => {
+                    failed = Some(outage);
+                    continue;
+                }
+            }
+            self.held.end_told(user, end);
+        }
+        failed.map_or(Ok(()), Err)
+    }
+
+    /// Tells the store all that it is yet to be told, as far as it can be: for who is about to end.
+    pub async fn settle_all(&self) {
+        loop {
+            let debtors = self.held.take_debtors(TOLD_AT_A_TIME);
+            let told = join_all(debtors.iter().map(|user| self.settle(user))).await;
+            if debtors.is_empty() || told.iter().any(Result::is_err) {
+                return;
             }
         }
-        if let Some(outage) = failed {
-            return Err(outage);
-        }
-        for end in &ends {
-            self.held.end_told(user, &end.key);
-        }
-        let told = self.tell_all_running(&seen).await;
-        told.map_err(|untold| untold.outage)
     }
 
     /// Probes a store that doesn't answer until it does, and then looks whether it has forgotten.
@@ -193,18 +235,27 @@ impl Ledger {
             .any(|answer| matches!(answer, Ok(Renewal::PutBack { .. })))
     }
 
+    /// Looks whether the store has forgotten, whenever it did not know a session that may also have been taken out on purpose.
+    async fn clear_doubts(&self) {
+        loop {
+            self.held.doubted.notified().await;
+            let sample = self.held.sample(SAMPLE);
+            if sample.is_empty() {
+                // There is nothing but requests to be told of.
+                self.note_forgetting();
+            } else {
+                // If one of these is forgotten, that is proof.
+                drop(self.tell_all_running(&sample).await);
+            }
+            tokio::time::sleep(self.leases.playback / 3).await;
+        }
+    }
+
     /// The store did not know a session that it should have counted: it is told of all that are held.
-    pub(super) fn note_forgetting(&self, key: &SessionKey) {
+    pub(super) fn note_forgetting(&self) {
         {
             let mut last = self.forgot.lock().unwrap_or_else(PoisonError::into_inner);
-            // Somebody may have vouched wrongly for the end of a `request`: then it was forgotten on purpose, and it alone.
-            let since = last.map(|last| last.elapsed());
-            if key.kind == Kind::Request
-                && since.is_some_and(|since| since < self.leases.playback / 3)
-            {
-                return;
-            }
-            if since.is_none_or(|since| since >= TOLD_IN_VAIN_PAUSE) {
+            if last.is_none_or(|last| last.elapsed() >= TOLD_IN_VAIN_PAUSE) {
                 warn!(
                     "the store has forgotten sessions that run; it is told of all that are known here"
                 );

@@ -199,6 +199,8 @@ impl Delivery {
                     // While the store isn't even asked, nothing is told in vain.
                     if *store_up.borrow() {
                         self.shared.queue().try_again();
+                    } else {
+                        self.expire();
                     }
                     retrying = false;
                 }
@@ -275,6 +277,21 @@ impl Delivery {
             .release(user, key, ending, cause)
             .await
             .map(drop)
+    }
+
+    /// Drops what has waited for so long that it says nothing any more, so that it keeps nothing newer out.
+    fn expire(&self) {
+        let expired = {
+            let mut queue = self.shared.queue();
+            let before = queue.failed.len();
+            queue
+                .failed
+                .retain(|_, pending| self.still_true(pending).is_some());
+            before - queue.failed.len()
+        };
+        for _ in 0..expired {
+            self.shared.metrics.releaser_dropped(DropReason::Expired);
+        }
     }
 
     /// What a notice still says after its wait. A stream that was seen running a while ago gets what is left of its lease; an

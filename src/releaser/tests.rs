@@ -380,3 +380,23 @@ async fn closing_delivers_what_waits_and_giving_up_counts_it_all() {
     assert_eq!(bench.dropped("shutdown"), "300");
     assert_eq!(bench.metric("streamgate_releaser_pending "), "0");
 }
+
+#[tokio::test(start_paused = true)]
+async fn what_waits_for_a_store_that_is_not_even_asked_expires_too() {
+    let bench = Bench::with_room(4);
+    bench.store.fails(&Fault::LosesCalls);
+    for id in ["a", "b", "c", "d"] {
+        bench.submit(release(id));
+    }
+    let outlasting = async {
+        tokio::time::sleep(Duration::from_secs(40)).await;
+        assert_eq!(bench.dropped("expired"), "4");
+        bench.submit(release("e"));
+        assert_eq!(bench.dropped("queue_full"), "0");
+    };
+    tokio::select! {
+        () = bench.delivery.run() => panic!("it ends without being told to"),
+        () = bench.ledger.tend() => panic!("it ends without being told to"),
+        () = outlasting => {}
+    }
+}

@@ -4,8 +4,8 @@
 use std::time::Duration;
 
 use crate::session::{
-    Admission, Admitted, Ending, Entry, Facts, MAX_TOMBSTONES, Roster, Session, SessionKey,
-    Sighting, Start, Terms, Ticket, Timestamp, Tombstone, WhenFull,
+    Admission, Admitted, EndCause, Ending, Entry, Facts, Kind, MAX_TOMBSTONES, Roster, Session,
+    SessionKey, Sighting, Start, Terms, Ticket, Timestamp, Tombstone, WhenFull,
 };
 use crate::telemetry::metrics::ReleaseCause;
 
@@ -96,8 +96,6 @@ pub(super) struct Known {
     pub(super) ends: Vec<End>,
     /// How many streams the user may watch, as last resolved.
     pub(super) limit: u32,
-    /// Whether the user waits for the store to be told.
-    pub(super) queued: bool,
 }
 
 impl Known {
@@ -153,6 +151,10 @@ impl Known {
     pub(super) fn counted(&mut self, counted: &Counted<'_>, asked_at: Timestamp) {
         let until = asked_at.after(counted.lease);
         self.limit = counted.limit;
+        if self.ends.iter().all(|end| end.key != *counted.key) {
+            self.tombstones
+                .retain(|tombstone| tombstone.key != *counted.key);
+        }
         let Some(mark) = self.mark_mut(counted.key) else {
             self.marks.push(Mark {
                 key: counted.key.clone(),
@@ -235,6 +237,15 @@ impl Known {
         self.tombstones.retain(|tombstone| tombstone.key != *key);
     }
 
+    /// Remembers an end that the store knows of, for when it can't be asked. As many are kept as a roster remembers.
+    pub(super) fn bury(&mut self, key: &SessionKey, cause: EndCause, until: Timestamp) {
+        if self.tombstones.len() >= MAX_TOMBSTONES {
+            self.tombstones.remove(0);
+        }
+        let key = key.clone();
+        self.tombstones.push(Tombstone { key, cause, until });
+    }
+
     /// Whether the store is to be told anything.
     pub(super) fn is_in_debt(&self) -> bool {
         !self.ends.is_empty()
@@ -310,9 +321,14 @@ impl Known {
         }
     }
 
-    /// Notes that the store is to be told of an end. As many are kept as a roster remembers.
+    /// Notes that the store is to be told of an end. As many are kept as a roster remembers. What a call takes back is its own start alone, and
+    /// stands beside what others say.
     fn owe_end(&mut self, end: End) {
-        if self.ends.iter().any(|owed| owed.key == end.key) {
+        let is_undo = |end: &End| matches!(end.ending, Ending::Undone(_));
+        let is_the_same = |owed: &End| {
+            owed.key == end.key && (owed.ending == end.ending || (!is_undo(owed) && !is_undo(&end)))
+        };
+        if self.ends.iter().any(is_the_same) {
             return;
         }
         if self.ends.len() >= MAX_TOMBSTONES {
@@ -330,6 +346,13 @@ impl Mark {
     fn see(&mut self, now: Timestamp, lease: Duration) {
         self.seen_at = now;
         self.until = self.until.max(now.after(lease));
+    }
+
+    /// Whether a store that doesn't know it has forgotten: it has said that it counts it, must still do so, and would remember its end.
+    pub(super) fn is_proof(&self, now: Timestamp) -> bool {
+        self.key.kind == Kind::Playback
+            && self.standing == Standing::Counted
+            && self.sure_until > now
     }
 
     /// Whether the store knows less of the session than that.

@@ -10,7 +10,7 @@
 mod known;
 
 use std::collections::hash_map::Entry;
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::hash::{BuildHasher, RandomState};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -21,8 +21,8 @@ use tokio::sync::Notify;
 use crate::clock::Clock;
 use crate::config::Leases;
 use crate::session::{
-    Admission, Admitted, Ending, Facts, MAX_PUT_BACK, Session, SessionKey, Sighting, Start, Terms,
-    Timestamp, UserId, WhenFull,
+    Admission, Admitted, EndCause, Ending, Facts, Kind, MAX_PUT_BACK, Session, SessionKey,
+    Sighting, Start, Terms, Ticket, Timestamp, UserId, WhenFull,
 };
 use crate::store::Seen;
 use crate::telemetry::metrics::ReleaseCause;
@@ -54,10 +54,12 @@ pub(super) struct Held {
     due: Mutex<Vec<(UserId, SessionKey)>>,
     /// Tells that there are some.
     pub(super) due_arrived: Notify,
-    /// The users of whom the store is to be told something, in the order in which that came up. Some may have been seen to since.
-    debtors: Mutex<VecDeque<UserId>>,
+    /// The users of whom the store is to be told something.
+    debtors: Mutex<Debtors>,
     /// Tells that there are some.
     pub(super) debts_arrived: Notify,
+    /// Tells that the store may have forgotten.
+    pub(super) doubted: Notify,
     /// How often the store was found to have forgotten.
     losses: AtomicU64,
 }
@@ -71,6 +73,26 @@ struct Shard {
     sessions: usize,
     /// How often a session was taken out because it has ended.
     endings: u64,
+}
+
+/// The users of whom the store is to be told something, each once. Some may have been seen to since.
+#[derive(Debug, Default)]
+struct Debtors {
+    /// In the order in which that came up.
+    queue: VecDeque<UserId>,
+    /// The same, to be looked up.
+    known: HashSet<UserId>,
+}
+
+/// What it says about the store that it doesn't know a session.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Evidence {
+    /// That it has forgotten.
+    Proof,
+    /// That it may have.
+    Doubt,
+    /// Nothing: it was to be told, or need not know it any more.
+    None,
 }
 
 /// When, and before which endings, the store was asked.
@@ -118,6 +140,7 @@ impl Held {
             due_arrived: Notify::new(),
             debtors: Mutex::default(),
             debts_arrived: Notify::new(),
+            doubted: Notify::new(),
             losses: AtomicU64::default(),
         }
     }
@@ -174,32 +197,26 @@ impl Held {
         Some(seen(user, known, mark, now))
     }
 
-    /// Whether the store has said that it counts the session, and must still do so.
-    pub(super) fn is_sure(&self, user: &UserId, key: &SessionKey) -> bool {
+    /// What it says about the store that it doesn't know that session.
+    pub(super) fn evidence(&self, user: &UserId, key: &SessionKey) -> Evidence {
         let now = self.now();
         let shard = self.shard(user);
-        let mark = shard.users.get(user).and_then(|known| known.mark(key));
-        mark.is_some_and(|mark| mark.standing == Standing::Counted && mark.sure_until > now)
+        match shard.users.get(user).and_then(|known| known.mark(key)) {
+            Some(mark) if mark.is_proof(now) => Evidence::Proof,
+            Some(mark) if mark.standing == Standing::Owed || mark.sure_until <= now => {
+                Evidence::None
+            }
+            Some(_) | None => Evidence::Doubt,
+        }
     }
 
-    /// Whether anything is known of the session.
-    pub(super) fn knows(&self, user: &UserId, key: &SessionKey) -> bool {
-        let shard = self.shard(user);
-        shard
-            .users
-            .get(user)
-            .is_some_and(|known| known.mark(key).is_some())
-    }
-
-    /// How many other sessions of the user the store must still count.
+    /// How many other playbacks of the user the store must still count.
     pub(super) fn sure_beside(&self, user: &UserId, key: &SessionKey) -> usize {
         let now = self.now();
         let shard = self.shard(user);
         let marks = shard.users.get(user).map_or(&[][..], |known| &known.marks);
-        let beside = marks.iter().filter(|mark| {
-            mark.key != *key && mark.standing == Standing::Counted && mark.sure_until > now
-        });
-        beside.count()
+        let beside = marks.iter().filter(|mark| mark.key != *key);
+        beside.filter(|mark| mark.is_proof(now)).count()
     }
 
     /// The store counts that session, as it answered to the question of that stamp, and those that gave way to it no longer.
@@ -212,10 +229,16 @@ impl Held {
     ) {
         let mut shard = self.shard(user);
         let is_answer_good = shard.endings == stamp.endings;
+        let until = self.now().after(self.terms.memory);
         for session in displaced {
-            shard.end(user, &session.key);
+            let by = counted.key.clone();
+            let cause = EndCause::Displaced { by };
+            shard.end(user, &session.key, Some(cause), until, self.room);
         }
         if !is_answer_good {
+            if let Some(mark) = shard.mark_mut(user, counted.key) {
+                mark.in_renewal = false;
+            }
             return;
         }
         let is_new = !shard.knows(user, counted.key);
@@ -249,11 +272,7 @@ impl Held {
     /// The session could not be renewed in the background: its next request is to ask. It stays good meanwhile.
     pub(super) fn not_renewed(&self, user: &UserId, key: &SessionKey) {
         let mut shard = self.shard(user);
-        let mark = shard
-            .users
-            .get_mut(user)
-            .and_then(|known| known.mark_mut(key));
-        let Some(mark) = mark else {
+        let Some(mark) = shard.mark_mut(user, key) else {
             return;
         };
         (mark.standing, mark.in_renewal) = (Standing::Owed, false);
@@ -285,7 +304,7 @@ impl Held {
     }
 
     /// A session is about to be released: whoever asks from now on asks the store. What was let in without its knowledge is kept until
-    /// that is sure. `false` if the user has nothing here.
+    /// that is sure.
     pub(super) fn ending(&self, user: &UserId, key: &SessionKey) {
         let mut shard = self.shard(user);
         shard.endings += 1;
@@ -299,15 +318,33 @@ impl Held {
         });
     }
 
-    /// The store says, or was told, that a session is over.
-    pub(super) fn ended(&self, user: &UserId, key: &SessionKey) {
-        self.shard(user).end(user, key);
+    /// The store says, or was told, that a session is over, for that cause where one is remembered.
+    pub(super) fn ended(&self, user: &UserId, key: &SessionKey, cause: Option<EndCause>) {
+        let until = self.now().after(self.terms.memory);
+        self.shard(user).end(user, key, cause, until, self.room);
     }
 
-    /// The store was told how that session ended.
-    pub(super) fn end_told(&self, user: &UserId, key: &SessionKey) {
+    /// The store was told that a call takes back its start, and has done so if there was one: whatever else is known of the session is
+    /// another call's.
+    pub(super) fn undone(&self, user: &UserId, key: &SessionKey, ticket: Ticket, was_there: bool) {
+        let mut shard = self.shard(user);
+        shard.endings += 1;
+        shard.change_known(user, |known| {
+            known
+                .ends
+                .retain(|end| end.key != *key || end.ending != Ending::Undone(ticket));
+            if known.mark(key).is_some_and(|mark| {
+                mark.ticket == Some(ticket) || (was_there && mark.standing == Standing::Counted)
+            }) {
+                known.forget(key);
+            }
+        });
+    }
+
+    /// The store was told of that end.
+    pub(super) fn end_told(&self, user: &UserId, end: &End) {
         self.shard(user)
-            .change_known(user, |known| known.end_told(key));
+            .change_known(user, |known| known.ends.retain(|owed| owed != end));
     }
 
     /// The session is over, and the store could not be told.
@@ -327,7 +364,8 @@ impl Held {
         };
         let mut shard = self.shard(user);
         shard.endings += 1;
-        if self.room > 0 {
+        // The releaser remembers it too.
+        if shard.has_room_for_ends(user, self.room) {
             shard.change(user, |known| known.release(end, &self.terms, now));
         }
         drop(shard);
@@ -355,7 +393,7 @@ impl Held {
         })
     }
 
-    /// All sessions of a user but that one.
+    /// The playbacks of a user that the store must still count, but that one.
     pub(super) fn beside(&self, user: &UserId, key: &SessionKey) -> Vec<Seen> {
         let now = self.now();
         let shard = self.shard(user);
@@ -365,7 +403,7 @@ impl Held {
         let beside = known
             .marks
             .iter()
-            .filter(|mark| mark.key != *key && mark.until > now);
+            .filter(|mark| mark.key != *key && mark.is_proof(now));
         beside.map(|mark| seen(user, known, mark, now)).collect()
     }
 
@@ -384,16 +422,14 @@ impl Held {
         self.debts_arrived.notify_one();
     }
 
-    /// Some users with sessions that the store must still count, any of them.
+    /// Some playbacks that the store must still count, any of them. A `request` proves nothing: somebody may have vouched for its end.
     pub(super) fn sample(&self, count: usize) -> Vec<Seen> {
         let now = self.now();
         let mut sample = Vec::new();
         for shard in &self.shards {
             let shard = lock(shard);
             let sure = shard.users.iter().find_map(|(user, known)| {
-                let is_sure =
-                    |mark: &&Mark| mark.standing == Standing::Counted && mark.sure_until > now;
-                let mark = known.marks.iter().find(is_sure)?;
+                let mark = known.marks.iter().find(|mark| mark.is_proof(now))?;
                 Some(seen(user, known, mark, now))
             });
             sample.extend(sure);
@@ -406,17 +442,22 @@ impl Held {
 
     /// Up to so many users of whom the store is to be told something.
     pub(super) fn take_debtors(&self, count: usize) -> Vec<UserId> {
-        let debtors: Vec<UserId> = {
-            let mut debtors = lock(&self.debtors);
-            let count = count.min(debtors.len());
-            debtors.drain(..count).collect()
-        };
-        for user in &debtors {
-            if let Some(known) = self.shard(user).users.get_mut(user) {
-                known.queued = false;
+        let mut taken = Vec::new();
+        while taken.len() < count {
+            let next = lock(&self.debtors).take();
+            match next {
+                Some(user) if self.still_owes(&user) => taken.push(user),
+                Some(_) => {}
+                None => break,
             }
         }
-        debtors
+        taken
+    }
+
+    /// How many users wait for the store to be told.
+    #[cfg(test)]
+    pub(super) fn waiting_debtors(&self) -> usize {
+        lock(&self.debtors).queue.len()
     }
 
     /// Whether the store is still to be told something of that user that counts.
@@ -427,16 +468,16 @@ impl Held {
 
     /// Notes that the store is to be told of that user, if it is.
     pub(super) fn owe(&self, user: &UserId) {
-        if let Some(known) = self.shard(user).users.get_mut(user) {
+        if let Some(known) = self.shard(user).users.get(user) {
             self.queue(user, known);
         }
         self.debts_arrived.notify_one();
     }
 
     /// Puts a user of whom the store is to be told something among the others, once.
-    fn queue(&self, user: &UserId, known: &mut Known) {
-        if known.is_in_debt() && !std::mem::replace(&mut known.queued, true) {
-            lock(&self.debtors).push_back(user.clone());
+    fn queue(&self, user: &UserId, known: &Known) {
+        if known.is_in_debt() {
+            lock(&self.debtors).put(user);
         }
     }
 
@@ -456,6 +497,12 @@ impl Held {
             tally.owed += marks.filter(|mark| mark.standing == Standing::Owed).count();
             tally.sessions += shard.sessions;
         }
+        // Whoever is gone owes nothing; in a long outage that would be nearly everybody.
+        let debtors = lock(&self.debtors).queue.clone();
+        for user in debtors.iter().filter(|user| !self.still_owes(user)) {
+            lock(&self.debtors).known.remove(user);
+        }
+        lock(&self.debtors).prune();
         tally
     }
 
@@ -470,6 +517,28 @@ impl Held {
     }
 }
 
+impl Debtors {
+    /// Puts a user in, once.
+    fn put(&mut self, user: &UserId) {
+        if self.known.insert(user.clone()) {
+            self.queue.push_back(user.clone());
+        }
+    }
+
+    /// Takes the next one out.
+    fn take(&mut self) -> Option<UserId> {
+        let user = self.queue.pop_front()?;
+        self.known.remove(&user);
+        Some(user)
+    }
+
+    /// Drops whoever is no longer known.
+    fn prune(&mut self) {
+        let known = &self.known;
+        self.queue.retain(|user| known.contains(user));
+    }
+}
+
 /// How many streams the user may watch.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Limits {
@@ -480,19 +549,42 @@ pub(super) struct Limits {
 }
 
 impl Shard {
+    /// What is known of the session, to be changed.
+    fn mark_mut(&mut self, user: &UserId, key: &SessionKey) -> Option<&mut Mark> {
+        self.users.get_mut(user)?.mark_mut(key)
+    }
+
+    /// Whether one more end of that user can be remembered.
+    fn has_room_for_ends(&self, user: &UserId, room: usize) -> bool {
+        room > 0 && (self.users.len() < room.saturating_mul(2) || self.users.contains_key(user))
+    }
+
     /// Whether anything is known of the session.
     fn knows(&self, user: &UserId, key: &SessionKey) -> bool {
         let known = self.users.get(user);
         known.is_some_and(|known| known.mark(key).is_some())
     }
 
-    /// The store counts that session no longer, and knows why.
-    fn end(&mut self, user: &UserId, key: &SessionKey) {
+    /// The store counts that session no longer, for that cause where one is remembered, and will remember it until then.
+    fn end(
+        &mut self,
+        user: &UserId,
+        key: &SessionKey,
+        cause: Option<EndCause>,
+        until: Timestamp,
+        room: usize,
+    ) {
         self.endings += 1;
         self.change_known(user, |known| {
             known.forget(key);
             known.end_told(key);
         });
+        // Should the store be out when the playback asks again, its end is to be known here.
+        if let (true, Some(cause)) = (key.kind == Kind::Playback, cause)
+            && self.has_room_for_ends(user, room)
+        {
+            self.change(user, |known| known.bury(key, cause, until));
+        }
     }
 
     /// Changes what is known of a user, be it nothing yet.
