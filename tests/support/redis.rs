@@ -1,6 +1,6 @@
 //! A real Redis of the tests' own: on a free port, without persistence, ended when it is dropped.
 
-use std::net::TcpListener;
+use std::net::{TcpListener, TcpStream};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::{Mutex, OnceLock};
@@ -69,16 +69,21 @@ impl RedisServer {
 
     /// Starts it on its port, where it must not be running, and waits until it answers.
     pub(crate) fn restart(&self) {
-        self.restart_with(&[]);
+        self.start_until(&[], Self::answers);
     }
 
-    /// Starts it with more options for this time.
+    /// Starts it with more options for this time, and waits until it listens: while it loads, an answer may take long.
     pub(crate) fn restart_with(&self, options: &[&str]) {
+        self.start_until(options, Self::listens);
+    }
+
+    /// Starts it, and waits until that is so.
+    fn start_until(&self, options: &[&str], is_so: impl Fn(&Self) -> bool) {
         let waiting = Stopwatch::start();
         while waiting.elapsed() < START {
             let mut process = self.spawn(options);
             while process.try_wait().unwrap().is_none() && waiting.elapsed() < START {
-                if self.answers() {
+                if is_so(self) && process.try_wait().unwrap().is_none() {
                     *self.process.lock().unwrap() = Some(process);
                     return;
                 }
@@ -104,6 +109,11 @@ impl RedisServer {
             .stdout(Stdio::null())
             .spawn()
             .unwrap_or_else(|error| panic!("failed to start {}: {error}", binary.display()))
+    }
+
+    /// Whether somebody listens on its port.
+    fn listens(&self) -> bool {
+        TcpStream::connect(("127.0.0.1", self.port)).is_ok()
     }
 
     /// Whether it says anything at all, be it that it wants a password.
