@@ -16,7 +16,7 @@ impl Config {
         }
         if is_beyond_loopback(http) {
             warnings.push(format!(
-                "http.listen: {http} is open beyond this machine, without tokens: who reaches it can release any session"
+                "http.listen: {http} is open beyond this machine, without tokens: who reaches it can start, see and end anybody's sessions"
             ));
         }
         if self.store.backend == Backend::Memory
