@@ -26,6 +26,9 @@
 //! | *door* | a way in: `ext_authz`, access log, HTTP API, command line |
 //! | *grace* | how long a start at a full limit waits for a slot to come free |
 //! | *outage* | the store could not answer; an error, where a refusal is a value: [`ledger::Outage`] |
+//! | *outage rule* | what decides about new streams meanwhile (`store.outage`): [`config::Outage`] |
+//! | *held lease* | a session that this instance knows the store to count, and until when: [`ledger::Ledger::recalls`] |
+//! | *owed* | what the store is yet to be told: sessions that it does not know to run, and ends |
 //!
 //! # Flow
 //!
@@ -33,9 +36,11 @@
 //!
 //! ```text
 //!           decode            resolve                one atomic step        encode
-//! Envoy ──▶ envoy::check ──▶ ledger.admit ──▶ policy ──▶ store.admit ──▶ envoy::verdict ──▶ Envoy
+//! Envoy ──▶ envoy::check ──▶ ledger.recalls (a held lease) ────────────▶ envoy::verdict ──▶ Envoy
+//!                       └──▶ ledger.admit ──▶ policy ──▶ store.admit ──▶ envoy::verdict ──▶ Envoy
 //! Envoy ──▶ envoy::access_log ──▶ releaser (queue) ──▶ ledger.{renew, release} ──▶ store
-//! HTTP  ──▶ http::release ──▶ ledger.release ──▶ store
+//! HTTP  ──▶ http::{sessions, release} ──▶ ledger.{heartbeat, release, list} ──▶ store
+//!           ledger.tend (renews what is held, tells what is owed, probes) ──▶ store
 //! ```
 
 // The vocabulary and the rule; then what says how many, and what was configured.

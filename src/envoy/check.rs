@@ -65,14 +65,12 @@ impl Authorization for CheckDoor {
         let (answer, verdict, waited) = match claim::decode(&request, &self.identity) {
             Ok(Ask::Preflight) => (verdict::pass(), Verdict::Preflight, Duration::ZERO),
             Ok(Ask::Head) => (verdict::pass(), Verdict::Head, Duration::ZERO),
-            Ok(Ask::Stream(claim)) => match self.ledger.recall(&claim) {
-                Some(_) => (
-                    verdict::allow(&claim.user, &claim.key),
-                    Verdict::Held,
-                    Duration::ZERO,
-                ),
-                None => self.stream(claim, &request, deadline).await?,
-            },
+            Ok(Ask::Stream(claim)) if self.ledger.recalls(&claim) => (
+                verdict::allow(&claim.user, &claim.key),
+                Verdict::Held,
+                Duration::ZERO,
+            ),
+            Ok(Ask::Stream(claim)) => self.stream(claim, &request, deadline).await?,
             Err(unclaimed) => self.reject(&unclaimed, &request),
         };
         self.metrics.check(verdict);

@@ -211,19 +211,12 @@ impl Ledger {
         }
     }
 
-    /// The answer to a claim of which the store's word is known and still good: the path of nearly every request of a playback.
+    /// Whether the store has said of a claim's session that it counts it, and that still holds: the path of nearly every request of a
+    /// playback.
     #[must_use]
-    pub fn recall(&self, claim: &Claim) -> Option<Decision> {
-        match self.held.look(&claim.user, &claim.key, &claim.facts) {
-            Look::Good { admitted, .. } => Some(Decision {
-                admission: Admission::Admitted(admitted),
-                basis: Basis::HeldLease,
-                limit: self.limit_of(&claim.user, claim.plan.as_ref()),
-                leaves: Leaves::Nothing,
-                waited: Duration::ZERO,
-            }),
-            Look::Unknown | Look::Ask => None,
-        }
+    pub fn recalls(&self, claim: &Claim) -> bool {
+        let look = self.held.look(&claim.user, &claim.key, &claim.facts);
+        matches!(look, Look::Good { .. })
     }
 
     /// May this stream start, or go on? At a full limit the answer may wait, as long as `patience` has room for it.

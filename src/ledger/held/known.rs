@@ -57,14 +57,12 @@ pub(in crate::ledger) struct Counted<'a> {
 }
 
 /// What is known of a session that asks to go on.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::ledger) enum Look {
     /// Nothing that counts.
     Unknown,
     /// The store surely counts it.
     Good {
-        /// What it is told, as if the store had been asked.
-        admitted: Admitted,
         /// Whether it is time to renew it in the background, and nobody has begun to.
         due: bool,
     },
@@ -128,8 +126,7 @@ impl Known {
         // A renewal gathers others for a while, and begins so much earlier that its answer is here by the end of the third.
         let is_first_third = left > lease / 3 * 2 + lease / GATHERING;
         let due = !is_first_third && !std::mem::replace(&mut mark.in_renewal, true);
-        let admitted = self.admitted(key, now);
-        admitted.map_or(Look::Ask, |admitted| Look::Good { admitted, due })
+        Look::Good { due }
     }
 
     /// What a session that the store surely counts is told, as if that had been asked.

@@ -174,7 +174,7 @@ impl Held {
         };
         let look = known.look(key, facts, lease, now);
         drop(shard);
-        if let Look::Good { due: true, .. } = look {
+        if look == (Look::Good { due: true }) {
             lock(&self.due).push((user.clone(), key.clone()));
             self.due_arrived.notify_one();
         }
