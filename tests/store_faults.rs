@@ -19,7 +19,7 @@ use tracing::subscriber::DefaultGuard;
 
 use crate::support::eventually;
 use crate::support::proxy::Proxy;
-use crate::support::redis::{RedisServer, settings};
+use crate::support::redis::{RedisServer, run_as, settings};
 use crate::support::streams::{playback, sighting, start, user};
 
 /// A deadline that is short for a person and long for a busy machine.
@@ -87,15 +87,6 @@ fn says(failure: &StoreError, words: &[&str]) {
     for word in words {
         assert!(text.contains(word), "no {word:?} in: {text}");
     }
-}
-
-/// Runs a command at a server that wants a password.
-fn run_as(url: &str, words: &[&str]) {
-    let mut connection = redis::Client::open(url).unwrap().get_connection().unwrap();
-    redis::cmd(words[0])
-        .arg(&words[1..])
-        .exec(&mut connection)
-        .unwrap();
 }
 
 /// A port where nobody listens. Somebody else may take it, but hardly a Redis.

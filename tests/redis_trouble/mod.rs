@@ -23,7 +23,7 @@ use streamgate::store::redis::RedisStore;
 use crate::support::app::{PATIENCE, TestApp, without_a_trace};
 use crate::support::gateway_client::{Answer, Check, Gateway};
 use crate::support::proxy::Proxy;
-use crate::support::redis::RedisServer;
+use crate::support::redis::{RedisServer, run_as};
 use crate::support::streams::user;
 use crate::support::watch::{eventually, until};
 
@@ -129,15 +129,6 @@ impl Fault {
             }
         }
     }
-}
-
-/// Runs a command at a server that wants a password.
-fn run_as(url: &str, words: &[&str]) {
-    let mut connection = redis::Client::open(url).unwrap().get_connection().unwrap();
-    redis::cmd(words[0])
-        .arg(&words[1..])
-        .exec(&mut connection)
-        .unwrap();
 }
 
 // === impl Scene ===

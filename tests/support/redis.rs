@@ -31,6 +31,15 @@ fn redis_binary() -> PathBuf {
     BINARY.get_or_init(find).clone()
 }
 
+/// Runs a command at a server that wants a password.
+pub(crate) fn run_as(url: &str, words: &[&str]) {
+    let mut connection = redis::Client::open(url).unwrap().get_connection().unwrap();
+    redis::cmd(words[0])
+        .arg(&words[1..])
+        .exec(&mut connection)
+        .unwrap();
+}
+
 /// A running (or stopped, or paused) `redis-server`.
 pub(crate) struct RedisServer {
     /// Where it listens.
