@@ -69,6 +69,27 @@ struct Bid<'a> {
     limit: u32,
     /// What happens if all slots are taken.
     when_full: &'a WhenFull,
+    /// Whether it may take a slot.
+    wish: Wish,
+}
+
+/// What a stream asks for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Wish {
+    /// A slot, if it has none.
+    Slot,
+    /// To keep the slot that it has.
+    GoOn,
+}
+
+impl Bid<'_> {
+    /// At how many live sessions a start is refused. Where none is allowed, what is live is renewed and nothing is started.
+    const fn stops_at(&self) -> u32 {
+        match self.wish {
+            Wish::Slot => self.limit,
+            Wish::GoOn => 0,
+        }
+    }
 }
 
 /// How long a caller can wait for an answer.
@@ -244,6 +265,24 @@ impl Ledger {
         let bid = self.bid(claim, &start);
         let decision = self.attempt_knowing(bid).await?;
         self.with_grace(bid, decision, patience, began).await
+    }
+
+    /// The same for a client that wants its stream to go on and not to start; `None` if it isn't live.
+    ///
+    /// # Errors
+    /// The store could not answer, and nothing is known here of that stream.
+    pub async fn refresh(&self, claim: &Claim) -> Result<Option<Decision>, Outage> {
+        let start = self.start_of(claim);
+        let bid = Bid {
+            wish: Wish::GoOn,
+            ..self.bid(claim, &start)
+        };
+        let decision = self.attempt_knowing(bid).await?;
+        let unknown = matches!(
+            decision.admission,
+            Admission::Refused(Refusal::Full { .. } | Refusal::NotStoppable)
+        );
+        Ok((!unknown).then_some(decision))
     }
 
     /// This stream was seen running; `plan` is what its user is said to be on. An unknown one was counted when it asked to start.
@@ -440,6 +479,7 @@ impl Ledger {
             start,
             limit: self.limit(&claim.user, claim.plan.as_ref()),
             when_full: &claim.when_full,
+            wish: Wish::Slot,
         }
     }
 
@@ -463,6 +503,9 @@ impl Ledger {
             admitted.session.facts.update(&start.facts);
             let admission = Admission::Admitted(admitted);
             return Ok(decision(admission, Basis::HeldLease, Leaves::Nothing));
+        }
+        if bid.wish == Wish::GoOn {
+            return Err(outage);
         }
         let applied = match self.rule {
             Rule::Deny => {
@@ -537,12 +580,12 @@ impl Ledger {
         let Bid {
             user,
             start,
-            limit,
             when_full,
+            ..
         } = bid;
         let asked = self
             .timed(Operation::Admit, || {
-                self.store.admit(user, start, limit, when_full)
+                self.store.admit(user, start, bid.stops_at(), when_full)
             })
             .await;
         asked.map_err(|outage| Outage {
