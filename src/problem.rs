@@ -201,6 +201,16 @@ pub const fn ended_reason(cause: &EndCause) -> &'static str {
     }
 }
 
+/// The word for why a start was refused.
+#[must_use]
+pub const fn refusal_reason(refusal: &Refusal) -> &'static str {
+    match refusal {
+        Refusal::Full { .. } => "full",
+        Refusal::Ended(cause) => ended_reason(cause),
+        Refusal::NotStoppable => "not_stoppable",
+    }
+}
+
 /// A point in time in RFC 3339, to the millisecond.
 #[must_use]
 pub fn rfc3339(at: Timestamp) -> String {

@@ -25,7 +25,7 @@ use crate::ledger::{Basis, Claim, Decision, Leaves, Ledger, Outage, Patience};
 use crate::releaser::{Notice, Releaser};
 use crate::session::{Admission, Kind, Refusal, SessionKey, Ticket, UserId};
 use crate::telemetry::metrics::{LabelValue, Verdict};
-use crate::telemetry::{Metrics, RefusalLog};
+use crate::telemetry::{Metrics, RefusalLog, RefusedStream};
 
 /// Answers Envoy's checks.
 #[derive(Debug)]
@@ -166,26 +166,15 @@ impl CheckDoor {
         let Some(left_out) = self.refusals.admit(&claim.user, self.clock.now()) else {
             return;
         };
-        let holders: Option<Vec<String>> = match refusal {
-            Refusal::Full { holders, .. } => {
-                let keys = holders.iter().map(|session| session.key.to_string());
-                Some(keys.collect())
-            }
-            Refusal::Ended(_) | Refusal::NotStoppable => None,
+        let refused = RefusedStream {
+            request_id: claim::request_id(request),
+            user: &claim.user,
+            key: &claim.key,
+            refusal,
+            limit: decision.limit,
+            by_this_instance_alone: matches!(decision.basis, Basis::Rule(_)),
         };
-        // Names are clients' own texts: as strings they are quoted, and can't pass for other fields.
-        info!(
-            request.id = claim::request_id(request),
-            user.id = claim.user.as_str(),
-            session.key = claim.key.to_string(),
-            reason = verdict::refusal_reason(refusal),
-            count = holders.as_ref().map(Vec::len),
-            limit = decision.limit,
-            by_this_instance_alone = matches!(decision.basis, Basis::Rule(_)).then_some(true),
-            holders = holders.as_ref().map(tracing::field::debug),
-            left_out,
-            "a stream was refused"
-        );
+        refused.tell(left_out);
     }
 
     /// One line that explains a viewer who was let in without the store's word; by rule, since an outage concerns everybody.

@@ -126,15 +126,6 @@ pub(super) fn outage() -> CheckResponse {
     }
 }
 
-/// The word for a refusal, in logs.
-pub(super) const fn refusal_reason(refusal: &Refusal) -> &'static str {
-    match refusal {
-        Refusal::Full { .. } => "full",
-        Refusal::Ended(cause) => problem::ended_reason(cause),
-        Refusal::NotStoppable => "not_stoppable",
-    }
-}
-
 /// What the metrics call an answer of the ledger, on that basis.
 pub(super) const fn verdict(admission: &Admission, basis: Basis) -> Verdict {
     match (admission, basis) {

@@ -6,4 +6,4 @@ pub mod metrics;
 mod refusals;
 
 pub use metrics::Metrics;
-pub use refusals::RefusalLog;
+pub use refusals::{RefusalLog, RefusedStream};

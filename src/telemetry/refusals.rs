@@ -7,7 +7,10 @@ use std::hash::Hash;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use crate::session::Timestamp;
+use tracing::info;
+
+use crate::problem::refusal_reason;
+use crate::session::{Refusal, SessionKey, Timestamp, UserId};
 
 /// How long further ones of the same user are only counted.
 const QUIET: Duration = Duration::from_secs(10);
@@ -52,10 +55,52 @@ impl<U: Clone + Eq + Hash> RefusalLog<U> {
     }
 }
 
+/// A refusal, with all that explains it.
+#[derive(Debug)]
+pub struct RefusedStream<'a> {
+    /// The id of the request, as its answer bears it.
+    pub request_id: String,
+    /// Whose stream it would have been.
+    pub user: &'a UserId,
+    /// Which stream.
+    pub key: &'a SessionKey,
+    /// Why it was refused.
+    pub refusal: &'a Refusal,
+    /// The limit that applied.
+    pub limit: u32,
+    /// Whether this instance alone has decided that, in the store's place.
+    pub by_this_instance_alone: bool,
+}
+
+impl RefusedStream<'_> {
+    /// One line that explains a refused viewer, who got none for so many others before.
+    pub fn tell(&self, left_out: u64) {
+        let holders: Option<Vec<String>> = match self.refusal {
+            Refusal::Full { holders, .. } => {
+                let keys = holders.iter().map(|session| session.key.to_string());
+                Some(keys.collect())
+            }
+            Refusal::Ended(_) | Refusal::NotStoppable => None,
+        };
+        // Names are clients' own texts: as strings they are quoted, and can't pass for other fields.
+        info!(
+            request.id = self.request_id.as_str(),
+            user.id = self.user.as_str(),
+            session.key = self.key.to_string(),
+            reason = refusal_reason(self.refusal),
+            count = holders.as_ref().map(Vec::len),
+            limit = self.limit,
+            by_this_instance_alone = self.by_this_instance_alone.then_some(true),
+            holders = holders.as_ref().map(tracing::field::debug),
+            left_out,
+            "a stream was refused"
+        );
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::session::UserId;
 
     #[test]
     fn a_user_gets_a_line_and_then_few() {
