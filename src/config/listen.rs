@@ -8,7 +8,8 @@ use std::str::FromStr;
 use serde::Deserialize;
 
 use super::error::Report;
-use super::raw::Slot;
+use super::raw::{Slot, section};
+use super::tls::{RawTls, Tls, TlsKeys};
 use super::written::{Written, Wrong};
 
 /// The longest path that a Unix socket can be bound to on Linux.
@@ -19,7 +20,8 @@ const MAX_SOCKET_PATH: usize = 107;
 #[serde(default, deny_unknown_fields)]
 pub(super) struct RawGrpc {
     listen: Option<Written>,
-    tls: Option<Written>,
+    #[serde(deserialize_with = "section")]
+    tls: RawTls,
 }
 
 /// `http`, as written.
@@ -27,7 +29,8 @@ pub(super) struct RawGrpc {
 #[serde(default, deny_unknown_fields)]
 pub(super) struct RawHttp {
     listen: Option<Written>,
-    tls: Option<Written>,
+    #[serde(deserialize_with = "section")]
+    tls: RawTls,
     tokens_file: Option<Written>,
 }
 
@@ -36,6 +39,8 @@ pub(super) struct RawHttp {
 pub struct Grpc {
     /// `grpc.listen`
     pub listen: Listen,
+    /// `grpc.tls`: never with a Unix socket.
+    pub tls: Option<Tls>,
 }
 
 /// The port for everything else: the HTTP API, probes, metrics.
@@ -43,6 +48,8 @@ pub struct Grpc {
 pub struct Http {
     /// `http.listen`
     pub listen: SocketAddr,
+    /// `http.tls`
+    pub tls: Option<Tls>,
 }
 
 /// An address to listen on, or to reach a listener at.
@@ -65,14 +72,12 @@ pub struct NotAnAddress;
 
 impl RawGrpc {
     pub(super) fn slots(&mut self) -> Vec<Slot<'_>> {
-        vec![
-            ("grpc.listen", &mut self.listen),
-            ("grpc.tls", &mut self.tls),
-        ]
+        let mut slots = vec![("grpc.listen", &mut self.listen)];
+        slots.extend(self.tls.slots(TlsKeys::GRPC));
+        slots
     }
 
     pub(super) fn check(&self, report: &mut Report) -> Grpc {
-        report.nothing("grpc.tls", self.tls.as_ref());
         let listen = report.read(
             "grpc.listen",
             self.listen.as_ref(),
@@ -85,23 +90,34 @@ impl RawGrpc {
                     .map_err(|error: NotAnAddress| written.wrong(error))
             },
         );
-        Grpc { listen }
+        let tls = match &listen {
+            Listen::Tcp(_) => self.tls.check(TlsKeys::GRPC, report),
+            Listen::Unix(_) => {
+                let why = format!(
+                    "a Unix socket has no TLS, and grpc.listen is {listen}; allowed: null, or an IP address with a port in grpc.listen"
+                );
+                self.tls.refuse(TlsKeys::GRPC, &why, report);
+                None
+            }
+        };
+        Grpc { listen, tls }
     }
 }
 
 impl RawHttp {
     pub(super) fn slots(&mut self) -> Vec<Slot<'_>> {
-        vec![
+        let mut slots = vec![
             ("http.listen", &mut self.listen),
-            ("http.tls", &mut self.tls),
             ("http.tokens_file", &mut self.tokens_file),
-        ]
+        ];
+        slots.extend(self.tls.slots(TlsKeys::HTTP));
+        slots
     }
 
     pub(super) fn check(&self, report: &mut Report) -> Http {
-        report.nothing("http.tls", self.tls.as_ref());
         report.nothing("http.tokens_file", self.tokens_file.as_ref());
         Http {
+            tls: self.tls.check(TlsKeys::HTTP, report),
             listen: report.read(
                 "http.listen",
                 self.listen.as_ref(),
@@ -123,6 +139,7 @@ impl Default for Grpc {
     fn default() -> Self {
         Self {
             listen: Listen::Tcp((Ipv4Addr::LOCALHOST, 50051).into()),
+            tls: None,
         }
     }
 }
@@ -131,6 +148,7 @@ impl Default for Http {
     fn default() -> Self {
         Self {
             listen: (Ipv4Addr::LOCALHOST, 8080).into(),
+            tls: None,
         }
     }
 }

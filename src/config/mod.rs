@@ -19,6 +19,7 @@ mod source;
 mod store;
 mod summary;
 mod telemetry;
+mod tls;
 mod warnings;
 mod words;
 mod written;
@@ -40,6 +41,7 @@ pub use shutdown::Shutdown;
 pub use source::{ClaimPath, Source, SourceError};
 pub use store::{Backend, Outage, Redis, Store, Topology};
 pub use telemetry::{LogFormat, Telemetry};
+pub use tls::{Tls, TlsKeys};
 
 use error::Report;
 use raw::Raw;

@@ -8,12 +8,14 @@ use super::refusal::SHOWN;
 use super::store::{BACKENDS, OUTAGES, TOPOLOGIES};
 use super::telemetry::{LOG_FORMATS, LOG_LEVELS};
 use super::written::shown_duration;
-use super::{Config, Identity, Limits, Source, Store};
+use super::{Config, Identity, Limits, Source, Store, Tls};
 
 impl Display for Config {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "grpc:\n  listen: {}", quoted(&self.grpc.listen))?;
+        tls(self.grpc.tls.as_ref(), f)?;
         writeln!(f, "http:\n  listen: {}", quoted(self.http.listen))?;
+        tls(self.http.tls.as_ref(), f)?;
         store(&self.store, f)?;
         limits(&self.limits, f)?;
         writeln!(
@@ -41,6 +43,18 @@ impl Display for Config {
             shown_duration(self.shutdown.grace)
         )?;
         writeln!(f, "  deadline: {}", shown_duration(self.shutdown.deadline))
+    }
+}
+
+fn tls(tls: Option<&Tls>, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    let Some(tls) = tls else {
+        return writeln!(f, "  tls: null");
+    };
+    writeln!(f, "  tls:\n    cert: {}", quoted(tls.cert.display()))?;
+    writeln!(f, "    key: {}", quoted(tls.key.display()))?;
+    match &tls.client_ca {
+        Some(path) => writeln!(f, "    client_ca: {}", quoted(path.display())),
+        None => writeln!(f, "    client_ca: null"),
     }
 }
 

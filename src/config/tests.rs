@@ -98,6 +98,14 @@ fn each_key_of_a_file_is_understood() {
         Listen::Unix("/run/streamgate/grpc.sock".into())
     );
     assert_eq!(config.http.listen.to_string(), "[::]:8081");
+    assert_eq!(
+        config.http.tls,
+        Some(Tls {
+            cert: "/etc/streamgate/tls/tls.crt".into(),
+            key: "/etc/streamgate/tls/tls.key".into(),
+            client_ca: Some("/etc/streamgate/a: b.pem".into()),
+        })
+    );
     assert_eq!(config.store.backend, Backend::Redis);
     assert_eq!(
         config.store.redis.urls.first().unwrap().expose(),
@@ -164,7 +172,9 @@ fn a_variable_beats_the_file() {
         ("STREAMGATE_LIMITS__USERS__x__Y", "5"),
         ("STREAMGATE_IDENTITY__SESSION", "cmcd:sid, request"),
         ("STREAMGATE_IDENTITY__DEVICE", ""),
-        ("STREAMGATE_GRPC__TLS", ""),
+        ("STREAMGATE_HTTP__TLS__CERT", ""),
+        ("STREAMGATE_HTTP__TLS__KEY", ""),
+        ("STREAMGATE_HTTP__TLS__CLIENT_CA", ""),
     ];
     let variables = variables.map(|(name, value)| (name.to_owned(), value.to_owned()));
     let config = Config::load(Some(&fixture("everything_set.yaml")), variables).unwrap();
@@ -193,6 +203,7 @@ fn a_variable_beats_the_file() {
         (2, 0)
     );
     assert_eq!(config.http.listen.to_string(), "[::]:8081");
+    assert_eq!(config.http.tls, None, "an empty variable takes it back");
 }
 
 #[test]
@@ -201,6 +212,7 @@ fn every_key_has_a_variable() {
         let name = format!("STREAMGATE_{}", key.replace('.', "__").to_uppercase());
         let shown = match key {
             "store.redis.urls" => "got a value that is not shown here",
+            key if key.contains(".tls.") => "got a value that is not shown here",
             _ => "\"\u{1f600}\\u{7}\"",
         };
         // No key takes this, so a variable that has no effect would show.
@@ -331,8 +343,28 @@ const BAD_VALUES: &[(&str, &str)] = &[
         "grpc.listen: got \"localhost:50051\"; allowed: an IP address",
     ),
     (
+        "grpc: {tls: a.pem}",
+        "grpc.tls: got string; allowed: a section, with keys of its own below it",
+    ),
+    (
+        "grpc: {tls: {ca: a.pem}}",
+        "grpc.tls.ca: unknown key; allowed here: cert, key, client_ca",
+    ),
+    (
         "grpc: {tls: {cert: a.pem}}",
-        "grpc.tls: {cert: \"a.pem\"} is not available in this version; allowed: null",
+        "grpc.tls.key: got nothing; allowed: the file with the certificate's private key, since TLS needs both",
+    ),
+    (
+        "http: {tls: {key: a.pem, client_ca: null}}",
+        "http.tls.cert: got nothing; allowed: the file with the certificate, since TLS needs both",
+    ),
+    (
+        "http: {tls: {cert: 1, key: a.pem}}",
+        "http.tls.cert: got a value that is not shown here; allowed: the path of a PEM file",
+    ),
+    (
+        "grpc: {listen: 'unix:/a.sock', tls: {cert: a.pem}}",
+        "grpc.tls.cert: a Unix socket has no TLS, and grpc.listen is unix:/a.sock; allowed: null, or an IP address with a port in grpc.listen",
     ),
     (
         "http: {listen: 'unix:/a.sock'}",
@@ -739,6 +771,34 @@ fn no_mistake_makes_a_password_show() {
 }
 
 #[test]
+fn a_private_key_in_the_place_of_its_file_never_shows() {
+    let variable = |name: &str| format!("STREAMGATE_{}", name.replace('.', "__").to_uppercase());
+    for pem in [
+        "-----BEGIN PRIVATE KEY-----\nhunter2\n-----END PRIVATE KEY-----\n",
+        "-----BEGIN PRIVATE KEY-----\\nhunter2\\n-----END PRIVATE KEY-----",
+        "hunter2\nhunter2",
+    ] {
+        for name in [
+            "grpc.tls.cert",
+            "grpc.tls.key",
+            "http.tls.key",
+            "http.tls.client_ca",
+        ] {
+            let error = load_variables(&[(&variable(name), pem)]).unwrap_err();
+            let said = format!("{error} {error:?}");
+            assert!(!said.contains("hunter2"), "{said}");
+            assert!(
+                said.contains("not shown here; allowed: the path of a PEM file"),
+                "{said}"
+            );
+        }
+        let socket = ("STREAMGATE_GRPC__LISTEN", "unix:/a.sock");
+        let error = load_variables(&[socket, (&variable("grpc.tls.key"), pem)]).unwrap_err();
+        assert!(!format!("{error} {error:?}").contains("hunter2"), "{error}");
+    }
+}
+
+#[test]
 fn an_unknown_key_that_may_be_a_secret_is_not_shown() {
     let allowed = "allowed here: backend, outage, timeout, redis";
     for text in [
@@ -763,6 +823,9 @@ fn an_unknown_key_that_may_be_a_secret_is_not_shown() {
 fn doors_open_beyond_this_machine_are_warned_about() {
     let (grpc, http) = ("STREAMGATE_GRPC__LISTEN", "STREAMGATE_HTTP__LISTEN");
     let redis = ("STREAMGATE_STORE__BACKEND", "redis");
+    let cert = ("STREAMGATE_GRPC__TLS__CERT", "/c");
+    let key = ("STREAMGATE_GRPC__TLS__KEY", "/k");
+    let client_ca = ("STREAMGATE_GRPC__TLS__CLIENT_CA", "/a");
     for (variables, expected) in [
         (&[][..], &[][..]),
         (&[(grpc, "unix:/run/a.sock"), (http, "[::1]:8080")], &[]),
@@ -784,6 +847,13 @@ fn doors_open_beyond_this_machine_are_warned_about() {
             &[(grpc, "[::]:1"), (http, "[::]:2"), redis],
             &["grpc.listen: [::]:1 is open", "http.listen: [::]:2 is open"],
         ),
+        (
+            &[(grpc, "[::]:1"), cert, key, redis],
+            &[
+                "grpc.listen: [::]:1 is open beyond this machine, and grpc.tls.client_ca is not set: ",
+            ],
+        ),
+        (&[(grpc, "[::]:1"), cert, key, client_ca, redis], &[]),
     ] {
         let warnings = load_variables(variables).unwrap().warnings();
         let matches = warnings

@@ -9,9 +9,14 @@ impl Config {
     pub fn warnings(&self) -> Vec<String> {
         let mut warnings = Vec::new();
         let (grpc, http) = (&self.grpc.listen, &self.http.listen);
-        if grpc.is_beyond_loopback() {
+        let lacks = match &self.grpc.tls {
+            None => Some("without TLS"),
+            Some(tls) if tls.client_ca.is_none() => Some("and grpc.tls.client_ca is not set"),
+            Some(_) => None,
+        };
+        if let (true, Some(lacks)) = (grpc.is_beyond_loopback(), lacks) {
             warnings.push(format!(
-                "grpc.listen: {grpc} is open beyond this machine, without TLS: who reaches it can forge the end of any stream"
+                "grpc.listen: {grpc} is open beyond this machine, {lacks}: who reaches it can forge the end of any stream"
             ));
         }
         if is_beyond_loopback(http) {

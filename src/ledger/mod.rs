@@ -29,7 +29,7 @@ use crate::session::{
     Admission, Admitted, EndCause, Ending, Entry, Facts, Kind, PlanName, Refusal, Released,
     Renewal, Session, SessionKey, Sighting, Start, Terms, Ticket, UserId, WhenFull,
 };
-use crate::store::{Listing, Seen, Store, StoreError};
+use crate::store::{Cursor, Listing, Page, Seen, Store, StoreError};
 use crate::telemetry::Metrics;
 use crate::telemetry::metrics::{GraceOutcome, Operation, Outcome, ReleaseCause, RenewalOutcome};
 use grace::{Frees, Grace, Turn, Woken};
@@ -356,6 +356,15 @@ impl Ledger {
     /// The store could not answer.
     pub async fn list(&self, user: &UserId) -> Result<Listing, Outage> {
         self.timed(Operation::List, || self.store.list(user)).await
+    }
+
+    /// Everybody's live sessions, a part at a time: [`Store::page`].
+    ///
+    /// # Errors
+    /// The store could not answer.
+    pub async fn page(&self, from: &Cursor, size: usize) -> Result<Page, Outage> {
+        self.timed(Operation::Page, || self.store.page(from, size))
+            .await
     }
 
     /// Looks whether the store is there, so that its state is known where nobody asks for anything.
@@ -793,8 +802,12 @@ impl Ledger {
         let answer = call().await;
         self.metrics
             .store(operation, outcome(answer.as_ref().err()), asked.elapsed());
-        let call = Call { asked, is_probe };
-        self.pulse.note(answer.as_ref().err(), call, &self.metrics);
+        // The listing of everybody needs rights of its own: that they are missing is no reason to stop asking about streams.
+        let lacks_rights = matches!(answer, Err(StoreError::Rejected(_)));
+        if operation != Operation::Page || !lacks_rights {
+            let call = Call { asked, is_probe };
+            self.pulse.note(answer.as_ref().err(), call, &self.metrics);
+        }
         answer.map_err(Outage::from)
     }
 }

@@ -10,11 +10,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
 
-use super::{Listing, Store, StoreError};
+use super::{Cursor, Listing, Page, Store, StoreError};
 use crate::clock::Clock;
 use crate::session::{
-    Admission, Ending, Released, Renewal, Roster, SessionKey, Sighting, Start, Terms, Timestamp,
-    UserId, WhenFull,
+    Admission, Ending, Released, Renewal, Roster, Session, SessionKey, Sighting, Start, Terms,
+    Timestamp, UserId, WhenFull,
 };
 
 /// How many shards there are; far more than cores, so that two users rarely share one at the same moment.
@@ -130,6 +130,35 @@ fn sweep(shard: &mut HashMap<UserId, Roster>, now: Timestamp) -> usize {
     shard.len()
 }
 
+/// Adds sessions of a shard to a page until that has its size: of the users whose names come behind that one, in the order of names. The
+/// last of them if the page is full, and `None` if the shard has no more.
+///
+/// It costs a pass over the shard, without a copy of what the page doesn't hold.
+fn fill(
+    page: &mut Vec<(UserId, Session)>,
+    size: usize,
+    shard: &HashMap<UserId, Roster>,
+    behind: Option<&UserId>,
+    now: Timestamp,
+) -> Option<UserId> {
+    let is_due = |user: &UserId| behind.is_none_or(|last| user > last);
+    let mut users: Vec<_> = shard
+        .iter()
+        .filter(|(user, roster)| is_due(user) && roster.live(now).next().is_some())
+        .collect();
+    // Each has a session at least.
+    let most = size.saturating_sub(page.len()).max(1);
+    if users.len() > most {
+        users.select_nth_unstable_by_key(most, |(user, _)| *user);
+        users.truncate(most);
+    }
+    users.sort_unstable_by_key(|(user, _)| *user);
+    users.into_iter().find_map(|(user, roster)| {
+        page.extend(roster.live(now).map(|live| (user.clone(), live.clone())));
+        (page.len() >= size).then(|| user.clone())
+    })
+}
+
 #[async_trait]
 impl Store for MemoryStore {
     async fn admit(
@@ -174,6 +203,31 @@ impl Store for MemoryStore {
             .map(|roster| roster.live(taken_at).cloned().collect());
         Ok(Listing {
             sessions: sessions.unwrap_or_default(),
+            taken_at,
+        })
+    }
+
+    /// A place is a shard. A cursor of before a restart leads to a shard with other users, and behind the last one there is nothing.
+    async fn page(&self, from: &Cursor, size: usize) -> Result<Page, StoreError> {
+        let taken_at = self.clock.now();
+        let (mut entries, mut last) = (Vec::new(), from.last.as_ref());
+        for (place, shard) in (0..).zip(&self.shards) {
+            if place < from.place {
+                continue;
+            }
+            if let Some(user) = fill(&mut entries, size, &lock(shard), last.take(), taken_at) {
+                return Ok(Page {
+                    entries,
+                    next: Some(Cursor::behind(place, user)),
+                    taken_at,
+                });
+            }
+            // A big store takes a millisecond for each shard, and others want this thread too.
+            tokio::task::yield_now().await;
+        }
+        Ok(Page {
+            entries,
+            next: None,
             taken_at,
         })
     }

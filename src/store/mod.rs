@@ -4,9 +4,11 @@
 //! a [`StoreError`] means that the store could not answer, and what that leads to is the ledger's to say.
 
 mod memory;
+mod page;
 pub mod redis;
 
 pub use memory::MemoryStore;
+pub use page::{Cursor, CursorError, Page};
 
 use std::fmt;
 use std::time::Duration;
@@ -58,6 +60,17 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
 
     /// The user's live sessions.
     async fn list(&self, user: &UserId) -> Result<Listing, StoreError>;
+
+    /// Everybody's live sessions, a part at a time, from the cursor on: the default one for the first part, then each page's own `next`. No
+    /// atomic step.
+    ///
+    /// A page has whole users only. `size` is about how many sessions it holds: once it is reached no further user is looked at. A page
+    /// may be longer by some users' sessions, or shorter, or even empty though others follow: that its cost is bounded matters more.
+    ///
+    /// Who follows `next` to the end has seen every session that was live all the while at least once; what came or went meanwhile may be
+    /// missing. Redis may show a session twice, if its table of keys has grown or shrunk meanwhile. A cursor of another store, or of this one
+    /// before it was restarted, leads to some page all the same.
+    async fn page(&self, from: &Cursor, size: usize) -> Result<Page, StoreError>;
 
     /// Asks for a sign of life, so that whoever starts or stands idle learns of trouble before a viewer does.
     async fn ping(&self) -> Result<(), StoreError>;

@@ -163,6 +163,8 @@ label! {
         RenewAll => "renew_all",
         /// Which sessions are live?
         List => "list",
+        /// Which sessions of anybody are live?
+        Page => "page",
         /// Are you there?
         Ping => "ping",
     }

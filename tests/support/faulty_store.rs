@@ -11,7 +11,7 @@ use streamgate::clock::{Clock, SystemClock};
 use streamgate::session::{
     Admission, Ending, Released, Renewal, SessionKey, Sighting, Start, Terms, UserId, WhenFull,
 };
-use streamgate::store::{Listing, MemoryStore, Store, StoreError};
+use streamgate::store::{Cursor, Listing, MemoryStore, Page, Store, StoreError};
 use tokio::sync::watch;
 
 /// What the store does wrong.
@@ -64,7 +64,7 @@ impl FaultyStore {
 
     /// What is wrong from now on, with everything.
     pub(crate) fn fails(&self, fault: &Fault) {
-        let operations = ["admit", "renew", "release", "list", "ping"];
+        let operations = ["admit", "renew", "release", "list", "page", "ping"];
         *self.faults() = operations
             .map(|operation| (operation, fault.clone()))
             .into();
@@ -185,6 +185,10 @@ impl Store for FaultyStore {
 
     async fn list(&self, user: &UserId) -> Result<Listing, StoreError> {
         self.through("list", self.sound.list(user)).await
+    }
+
+    async fn page(&self, from: &Cursor, size: usize) -> Result<Page, StoreError> {
+        self.through("page", self.sound.page(from, size)).await
     }
 
     async fn ping(&self) -> Result<(), StoreError> {

@@ -152,6 +152,11 @@ impl Connection {
         }
     }
 
+    /// How long a call may take.
+    pub(super) const fn deadline(&self) -> Duration {
+        self.deadline
+    }
+
     /// Makes a call, within the deadline, and has the keeper look after the connection if it is to blame for a failure.
     ///
     /// # Errors

@@ -23,6 +23,27 @@ impl Keys {
         format!("{}:{{{}}}", self.prefix, escape(user.as_str()))
     }
 
+    /// The user whose roster that key is, if it is one of ours.
+    pub(super) fn user_of(&self, key: &[u8]) -> Option<UserId> {
+        let key = str::from_utf8(key).ok()?;
+        let tag = key.strip_prefix(&*self.prefix)?.strip_prefix(":{")?;
+        let user = UserId::parse(&unescape(tag.strip_suffix('}')?)).ok()?;
+        // What is no name as we write it would otherwise be taken for one that is.
+        (self.roster(&user) == key).then_some(user)
+    }
+
+    /// A pattern, as Redis knows them, of the keys that are rosters; of few others.
+    pub(super) fn pattern(&self) -> String {
+        let mut pattern = String::with_capacity(self.prefix.len() + 3);
+        for character in self.prefix.chars() {
+            if matches!(character, '*' | '?' | '[' | ']' | '\\' | '^') {
+                pattern.push('\\');
+            }
+            pattern.push(character);
+        }
+        pattern + ":{*"
+    }
+
     /// Where nothing ever is; no user's roster, since those end with a brace.
     pub(super) fn probe(&self) -> String {
         format!("{}:probe", self.prefix)
@@ -43,11 +64,81 @@ fn escape(text: &str) -> String {
     escaped
 }
 
+/// Undoes what [`escape`] does; what that never writes may become anything.
+fn unescape(text: &str) -> String {
+    let braces = text.replace("%7B", "{").replace("%7D", "}");
+    braces.replace("%25", "%")
+}
+
 #[cfg(test)]
 mod tests {
     use std::collections::HashSet;
 
+    use proptest::prelude::*;
+
     use super::*;
+
+    proptest! {
+        #[test]
+        fn a_key_tells_its_user_and_that_of_another_prefix_none(
+            prefix in "[a-c:{}%7BD25]{1,6}",
+            other in "[a-c:{}%7BD25]{1,6}",
+            name in "[a-c:{}%7BD25]{1,9}|\\PC{1,40}",
+        ) {
+            let (keys, user) = (Keys::new(&prefix), UserId::parse(&name).unwrap());
+            let key = keys.roster(&user);
+            let found = Keys::new(&other).user_of(key.as_bytes());
+            prop_assert_eq!(found, (prefix == other).then(|| user.clone()));
+            prop_assert_eq!(keys.user_of(key.as_bytes()), Some(user));
+        }
+
+        #[test]
+        fn a_key_that_tells_a_user_is_that_users(key in "a:\\{[ab{}%7BD25é]{0,9}\\}?|\\PC{0,9}") {
+            let keys = Keys::new("a");
+            if let Some(user) = keys.user_of(key.as_bytes()) {
+                prop_assert_eq!(keys.roster(&user), key);
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_no_roster_of_ours_tells_no_user() {
+        let (keys, long) = (Keys::new("a"), format!("a:{{{}}}", "x".repeat(257)));
+        for key in [
+            &b""[..],
+            b"a",
+            b"a:{}",
+            b"a:{b",
+            b"a:{b}c",
+            b"a:b:{c}",
+            b"b:{c}",
+            b"a:{%7b}",
+            b"a:{%}",
+            b"a:{%41}",
+            b"a:{b\n}",
+            b"a:{\xff}",
+            long.as_bytes(),
+            keys.probe().as_bytes(),
+        ] {
+            assert_eq!(
+                keys.user_of(key),
+                None,
+                "{:?}",
+                key.escape_ascii().to_string()
+            );
+        }
+    }
+
+    #[test]
+    fn a_pattern_means_the_prefix_and_nothing_that_is_like_it() {
+        for (prefix, pattern) in [
+            ("streamgate", "streamgate:{*"),
+            ("a:b-c.d_", "a:b-c.d_:{*"),
+            ("a*b?[c]^\\{", "a\\*b\\?\\[c\\]\\^\\\\%7B:{*"),
+        ] {
+            assert_eq!(Keys::new(prefix).pattern(), pattern);
+        }
+    }
 
     /// The part of a key that Redis Cluster hashes: what is between the first `{` and the first `}` behind it.
     fn hash_tag(key: &str) -> &str {

@@ -7,6 +7,7 @@
 mod connection;
 mod failure;
 mod keys;
+mod page;
 mod policy;
 mod probe;
 mod queue;
@@ -25,9 +26,10 @@ use redis::Value;
 
 use self::connection::{Connection, Source};
 use self::keys::Keys;
+use self::page::Unread;
 use self::probe::Probe;
 use self::script::{Script, Scripts};
-use super::{Listing, Seen, Store, StoreError};
+use super::{Cursor, Listing, Page, Seen, Store, StoreError};
 use crate::clock::Clock;
 use crate::session::{
     Admission, Ending, MAX_PUT_BACK, Released, Renewal, SessionKey, Sighting, Start, Terms,
@@ -77,6 +79,8 @@ pub struct RedisStore {
     keys: Keys,
     /// Whether the operations could be done.
     probe: Probe,
+    /// What is at our keys and can't be read.
+    unread: Unread,
     /// The longest lease that is granted.
     longest_lease: Duration,
     /// A clock instead of Redis's own, in tests.
@@ -99,6 +103,7 @@ impl RedisStore {
             scripts,
             probe: Probe::new(keys.probe()),
             keys,
+            unread: Unread::default(),
             longest_lease: settings.terms.longest_lease,
             clock: None,
         })
@@ -263,6 +268,11 @@ impl Store for RedisStore {
     async fn list(&self, user: &UserId) -> Result<Listing, StoreError> {
         let answer = self.ask(&self.scripts.list, user, self.question()).await?;
         reply::listing(&answer)
+    }
+
+    /// A place is a cursor of `SCAN`. Only for a connection that is one server: each node of a cluster has cursors of its own.
+    async fn page(&self, from: &Cursor, size: usize) -> Result<Page, StoreError> {
+        self.page_from(from, size).await
     }
 
     async fn ping(&self) -> Result<(), StoreError> {
