@@ -545,16 +545,27 @@ async fn a_method_that_an_address_does_not_know_is_405_with_those_that_it_does()
     let app = TestApp::plan().start().await;
     let api = Api::of(&app);
     let (all, one) = ("/v1/users/anna/sessions", "/v1/users/anna/sessions/p1");
+    let (known, known_of_one) = (
+        "GET,HEAD,POST,DELETE,OPTIONS",
+        "GET,HEAD,PUT,DELETE,OPTIONS",
+    );
     for (method, path, allowed) in [
-        (Method::PUT, all, "GET,HEAD,POST,DELETE"),
-        (Method::OPTIONS, all, "GET,HEAD,POST,DELETE"),
-        (Method::POST, one, "GET,HEAD,PUT,DELETE"),
-        (Method::PATCH, one, "GET,HEAD,PUT,DELETE"),
-        (Method::OPTIONS, one, "GET,HEAD,PUT,DELETE"),
+        (Method::PUT, all, known),
+        (Method::POST, one, known_of_one),
+        (Method::PATCH, one, known_of_one),
+        (Method::GET, "/v1/release", "POST,OPTIONS"),
+        (Method::DELETE, "/v1/sessions", "GET,HEAD,OPTIONS"),
+        (Method::PUT, "/", "GET,HEAD,POST,PATCH,DELETE,OPTIONS"),
     ] {
         let told = api.call(method, path, None).await;
         told.is_problem(405, "method_not_allowed");
-        assert_eq!(told.header("allow"), allowed);
+        assert_eq!(told.header("allow"), allowed, "{path}");
+        let asked = Client::new().request(Method::OPTIONS, app.url(path));
+        let told = asked.send().await.expect("an answer");
+        assert_eq!(
+            (told.status().as_u16(), &told.headers()["allow"]),
+            (204, &allowed.parse().expect("a value"))
+        );
     }
     for path in [
         "/v1/users",

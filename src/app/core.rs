@@ -11,6 +11,7 @@ use super::BuildError;
 use crate::clock::{Clock, SystemClock};
 use crate::config::{self, Backend, Config, RedisUrl};
 use crate::envoy::{AccessLogDoor, CheckDoor};
+use crate::http::{HttpDoor, REQUEST_TIMEOUT, Readiness};
 use crate::ledger::{Ledger, ROOM_TO_HOLD, Settings};
 use crate::releaser::{Delivery, Releaser, releaser};
 use crate::session::Terms;
@@ -103,6 +104,30 @@ impl Core {
             mistakes: RefusalLog::default(),
             clock: Arc::clone(&self.clock),
             tasks,
+        }
+    }
+
+    /// The doors for everybody else.
+    pub(super) fn http_door(
+        &self,
+        config: &Config,
+        readiness: Readiness,
+        tasks: TaskTracker,
+    ) -> HttpDoor {
+        HttpDoor {
+            ledger: Arc::clone(&self.ledger),
+            readiness,
+            releaser: self.releaser.clone(),
+            metrics: Arc::clone(&self.metrics),
+            show: config.refusal.show.clone(),
+            tasks,
+            tokens: None,
+            origins: config.http.cors_origins.clone(),
+            endpoint: config.http.endpoint.clone(),
+            refusals: RefusalLog::default(),
+            mistakes: RefusalLog::default(),
+            clock: Arc::clone(&self.clock),
+            request_timeout: REQUEST_TIMEOUT,
         }
     }
 

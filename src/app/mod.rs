@@ -23,7 +23,7 @@ use self::core::Core;
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::envoy::{self, STREAM_AGE};
-use crate::http::{self, HttpDoor, Phase, Readiness};
+use crate::http::{self, Phase, Readiness};
 use crate::lifecycle::{DrainTimes, Stop};
 use crate::releaser::{Delivery, Releaser};
 use crate::store::Store;
@@ -140,14 +140,7 @@ impl App {
         let access_log =
             core.access_log_door(config, tasks.clone(), closing_logs.clone(), stream_age);
         let (phase, readiness) = watch::channel(Phase::Starting);
-        let http = HttpDoor {
-            ledger: Arc::clone(&core.ledger),
-            readiness: Readiness::new(readiness),
-            releaser: core.releaser.clone(),
-            metrics: Arc::clone(&core.metrics),
-            show: Arc::new(config.refusal.show.clone()),
-            tasks: tasks.clone(),
-        };
+        let http = core.http_door(config, Readiness::new(readiness), tasks.clone());
         let (grpc_listener, http_listener) = (
             bind_grpc(&config.grpc.listen).await?,
             bind_http(config.http.listen).await?,

@@ -1,4 +1,4 @@
-//! Where the two doors listen: gRPC for Envoy, HTTP for everything else.
+//! Where Envoy's door listens, and what an address to listen on is.
 
 use std::fmt;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -10,7 +10,7 @@ use serde::Deserialize;
 use super::error::Report;
 use super::raw::{Slot, section};
 use super::tls::{RawTls, Tls, TlsKeys};
-use super::written::{Written, Wrong};
+use super::written::Written;
 
 /// The longest path that a Unix socket can be bound to on Linux.
 const MAX_SOCKET_PATH: usize = 107;
@@ -24,31 +24,12 @@ pub(super) struct RawGrpc {
     tls: RawTls,
 }
 
-/// `http`, as written.
-#[derive(Default, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub(super) struct RawHttp {
-    listen: Option<Written>,
-    #[serde(deserialize_with = "section")]
-    tls: RawTls,
-    tokens_file: Option<Written>,
-}
-
 /// The port for Envoy: checks, access logs, health.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Grpc {
     /// `grpc.listen`
     pub listen: Listen,
     /// `grpc.tls`: never with a Unix socket.
-    pub tls: Option<Tls>,
-}
-
-/// The port for everything else: the HTTP API, probes, metrics.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Http {
-    /// `http.listen`
-    pub listen: SocketAddr,
-    /// `http.tls`
     pub tls: Option<Tls>,
 }
 
@@ -68,7 +49,7 @@ pub enum Listen {
 )]
 pub struct NotAnAddress;
 
-// === impl RawGrpc, RawHttp ===
+// === impl RawGrpc ===
 
 impl RawGrpc {
     pub(super) fn slots(&mut self) -> Vec<Slot<'_>> {
@@ -104,50 +85,12 @@ impl RawGrpc {
     }
 }
 
-impl RawHttp {
-    pub(super) fn slots(&mut self) -> Vec<Slot<'_>> {
-        let mut slots = vec![
-            ("http.listen", &mut self.listen),
-            ("http.tokens_file", &mut self.tokens_file),
-        ];
-        slots.extend(self.tls.slots(TlsKeys::HTTP));
-        slots
-    }
-
-    pub(super) fn check(&self, report: &mut Report) -> Http {
-        report.nothing("http.tokens_file", self.tokens_file.as_ref());
-        Http {
-            tls: self.tls.check(TlsKeys::HTTP, report),
-            listen: report.read(
-                "http.listen",
-                self.listen.as_ref(),
-                Http::default().listen,
-                tcp,
-            ),
-        }
-    }
-}
-
-fn tcp(written: &Written) -> Result<SocketAddr, Wrong> {
-    let address = written.scalar().and_then(|text| text.parse().ok());
-    address.ok_or_else(|| written.wrong("an IP address with a port, such as 127.0.0.1:8080"))
-}
-
-// === impl Grpc, Http ===
+// === impl Grpc ===
 
 impl Default for Grpc {
     fn default() -> Self {
         Self {
             listen: Listen::Tcp((Ipv4Addr::LOCALHOST, 50051).into()),
-            tls: None,
-        }
-    }
-}
-
-impl Default for Http {
-    fn default() -> Self {
-        Self {
-            listen: (Ipv4Addr::LOCALHOST, 8080).into(),
             tls: None,
         }
     }

@@ -6,6 +6,7 @@
 
 mod environment;
 mod error;
+mod http;
 mod identity;
 mod leases;
 mod limits;
@@ -31,10 +32,11 @@ use std::path::Path;
 
 pub(crate) use environment::PREFIX;
 pub use error::{ConfigError, Origin, Problem};
+pub use http::{Endpoint, Http, Origins};
 pub use identity::Identity;
 pub use leases::Leases;
 pub use limits::Limits;
-pub use listen::{Grpc, Http, Listen, NotAnAddress};
+pub use listen::{Grpc, Listen, NotAnAddress};
 pub use redis_url::{NotARedisUrl, RedisUrl};
 pub use refusal::{Refusal, Shown};
 pub use shutdown::Shutdown;

@@ -10,10 +10,11 @@ use serde::de::value::MapAccessDeserializer;
 use serde::de::{Deserializer, MapAccess, SeqAccess, Visitor};
 
 use super::error::{Origin, Problem, Report};
+use super::http::RawHttp;
 use super::identity::RawIdentity;
 use super::leases::RawLeases;
 use super::limits::RawLimits;
-use super::listen::{RawGrpc, RawHttp};
+use super::listen::RawGrpc;
 use super::redact::may_hold_a_secret;
 use super::refusal::RawRefusal;
 use super::shutdown::RawShutdown;

@@ -8,14 +8,14 @@ use super::refusal::SHOWN;
 use super::store::{BACKENDS, OUTAGES, TOPOLOGIES};
 use super::telemetry::{LOG_FORMATS, LOG_LEVELS};
 use super::written::shown_duration;
-use super::{Config, Identity, Limits, Source, Store, Tls};
+use super::{Config, Endpoint, Http, Identity, Limits, Origins, Source, Store, Tls};
 
 impl Display for Config {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "grpc:\n  listen: {}", quoted(&self.grpc.listen))?;
         tls(self.grpc.tls.as_ref(), f)?;
         writeln!(f, "http:\n  listen: {}", quoted(self.http.listen))?;
-        tls(self.http.tls.as_ref(), f)?;
+        http(&self.http, f)?;
         store(&self.store, f)?;
         limits(&self.limits, f)?;
         writeln!(
@@ -44,6 +44,21 @@ impl Display for Config {
         )?;
         writeln!(f, "  deadline: {}", shown_duration(self.shutdown.deadline))
     }
+}
+
+fn http(http: &Http, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    let or_null = |text: Option<String>| text.map_or_else(|| "null".to_owned(), quoted);
+    tls(http.tls.as_ref(), f)?;
+    let tokens_file = http.tokens_file.as_ref();
+    let tokens_file = tokens_file.map(|file| file.display().to_string());
+    writeln!(f, "  tokens_file: {}", or_null(tokens_file))?;
+    let origins = match &http.cors_origins {
+        Origins::Any => list([quoted("*")].into_iter()),
+        Origins::These(these) => list(these.iter().map(quoted)),
+    };
+    writeln!(f, "  cors_origins: {origins}")?;
+    let endpoint = http.endpoint.as_ref().map(Endpoint::template);
+    writeln!(f, "  endpoint: {}", or_null(endpoint))
 }
 
 fn tls(tls: Option<&Tls>, f: &mut fmt::Formatter<'_>) -> fmt::Result {

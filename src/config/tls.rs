@@ -120,7 +120,7 @@ impl RawTls {
 }
 
 /// The path of a file; none where nothing is written, which is how a variable takes back what the file says.
-fn path(written: &Written) -> Result<Option<PathBuf>, Wrong> {
+pub(super) fn path(written: &Written) -> Result<Option<PathBuf>, Wrong> {
     let text = match &written.value {
         Value::Null => return Ok(None),
         Value::Text(text) if text.is_empty() => return Ok(None),

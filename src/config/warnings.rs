@@ -19,7 +19,7 @@ impl Config {
                 "grpc.listen: {grpc} is open beyond this machine, {lacks}: who reaches it can forge the end of any stream"
             ));
         }
-        if is_beyond_loopback(http) {
+        if is_beyond_loopback(http) && self.http.tokens_file.is_none() {
             warnings.push(format!(
                 "http.listen: {http} is open beyond this machine, without tokens: who reaches it can start, see and end anybody's sessions"
             ));

@@ -20,7 +20,7 @@ use tonic::Code;
 use super::claim::Unclaimed;
 use crate::config::{Outage, Shown};
 use crate::ledger::Basis;
-use crate::problem::{self, Problem};
+use crate::problem::{self, Problem, Reason};
 use crate::session::{Admission, EndCause, Entry, Refusal, SessionKey, UserId};
 use crate::telemetry::metrics::Verdict;
 
@@ -89,22 +89,22 @@ pub(super) fn reject(unclaimed: &Unclaimed) -> CheckResponse {
     let (code, problem) = match unclaimed {
         Unclaimed::NoUser => (
             Code::Unauthenticated,
-            Problem::plain(401, "No user", "no_user", detail),
+            Problem::plain(401, Reason::NoUser, detail),
         ),
         Unclaimed::NoSession => (
             Code::InvalidArgument,
-            Problem::plain(400, "No session", "no_session", detail),
+            Problem::plain(400, Reason::NoSession, detail),
         ),
         Unclaimed::Malformed { .. } => (
             Code::InvalidArgument,
-            Problem::plain(400, "Malformed identity", "malformed", detail),
+            Problem::plain(400, Reason::Malformed, detail),
         ),
         // The viewer can't mend it and needn't know; the log has the reason.
         Unclaimed::NotHttp | Unclaimed::Misconfigured(_) => {
             let detail = "The gateway's configuration for this address is wrong. Its operator finds the reason in streamgate's log.";
             (
                 Code::FailedPrecondition,
-                Problem::plain(500, "Gateway misconfigured", "misconfigured", detail),
+                Problem::plain(500, Reason::Misconfigured, detail),
             )
         }
     };
@@ -114,7 +114,7 @@ pub(super) fn reject(unclaimed: &Unclaimed) -> CheckResponse {
 /// Says that it can't be told now.
 pub(super) fn outage() -> CheckResponse {
     let detail = "It can't be told now whether this account may watch one more stream. Try again in a moment.";
-    let problem = Problem::plain(503, "Streams can't be counted", "outage", detail);
+    let problem = Problem::plain(503, Reason::Outage, detail);
     let retry = header("retry-after", &RETRY_AFTER_OUTAGE_SECONDS.to_string());
     CheckResponse {
         status: Some(status(
@@ -167,10 +167,10 @@ pub(super) const fn unclaimed_verdict(unclaimed: &Unclaimed) -> Verdict {
 /// A denial.
 fn deny(code: Code, problem: &Problem, headers: Vec<HeaderValueOption>) -> CheckResponse {
     CheckResponse {
-        status: Some(status(code, problem.reason)),
+        status: Some(status(code, problem.reason.as_str())),
         dynamic_metadata: Some(metadata(&[
             ("decision", "deny"),
-            ("reason", problem.reason),
+            ("reason", problem.reason.as_str()),
         ])),
         http_response: Some(HttpResponse::DeniedResponse(told(problem, headers))),
     }

@@ -343,7 +343,7 @@ fn each_answer_of_the_ledger_has_its_name_in_the_metrics_and_the_log() {
             "operator",
         ),
     ] {
-        assert_eq!(crate::problem::refusal_reason(&refusal), reason);
+        assert_eq!(crate::problem::refusal_reason(&refusal).as_str(), reason);
         assert_eq!(
             verdict::verdict(&Admission::Refused(refusal), Basis::Store),
             counted

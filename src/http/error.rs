@@ -10,7 +10,7 @@ use tracing::debug;
 
 use crate::config::Shown;
 use crate::ledger::Outage;
-use crate::problem::{self, Problem};
+use crate::problem::{self, Problem, Reason};
 use crate::session::Refusal;
 
 /// Why a request is not answered as its client hoped.
@@ -25,6 +25,17 @@ pub(super) enum ApiError {
     /// The address or the body is not what it should be.
     #[error("{0}")]
     BadRequest(String),
+    /// Nobody knows who asks.
+    #[error("{}", scheme.hint(*shown))]
+    Unauthorized {
+        /// How they may say so.
+        scheme: Scheme,
+        /// Whether they have shown something that is not good.
+        shown: bool,
+    },
+    /// It is known who asks, and they may not.
+    #[error("{0}")]
+    Forbidden(&'static str),
     /// The body's media type is none that is read there.
     #[error("The body's content-type is {found:?}; read here: {}.", read_here.join(", "))]
     UnsupportedMediaType {
@@ -36,9 +47,23 @@ pub(super) enum ApiError {
     /// The body could not be read.
     #[error("The body can't be read: {0}")]
     Body(BytesRejection),
+    /// The body did not arrive in time.
+    #[error("The request did not arrive within {} s.", .0.as_secs_f32())]
+    TooSlow(Duration),
+    /// The address is too long.
+    #[error("The address has more than {0} bytes.")]
+    AddressTooLong(usize),
+    /// The headers are too large.
+    #[error("The headers have more than {0} bytes.")]
+    HeadersTooLarge(usize),
     /// No such session is live.
     #[error("No such session is live.")]
     NotLive,
+    /// The session runs inside Envoy, and whoever asks can't vouch for its end.
+    #[error(
+        "This stream runs inside the gateway and can't be stopped from here. Close it on its device."
+    )]
+    NotStoppable,
     /// The session may not start or go on: what is told of that, and when it is worth asking again.
     #[error("{}", .0.detail)]
     Refused(Box<Problem>, Option<Duration>),
@@ -48,6 +73,15 @@ pub(super) enum ApiError {
     /// The task that was to see to it has died.
     #[error("Something went wrong here.")]
     Internal,
+}
+
+/// How a client may say who it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Scheme {
+    /// A token.
+    Bearer,
+    /// A user's name, with a token for a password.
+    Basic,
 }
 
 impl ApiError {
@@ -63,39 +97,97 @@ impl ApiError {
 
     /// What is told.
     fn problem(&self) -> Problem {
-        let plain = |status: StatusCode, title, reason| {
-            Problem::plain(status.as_u16(), title, reason, self.to_string())
-        };
-        match self {
-            Self::Refused(problem, _) => Problem::clone(problem),
-            Self::NotFound => plain(StatusCode::NOT_FOUND, "Not found", "not_found"),
-            Self::MethodNotAllowed => plain(
-                StatusCode::METHOD_NOT_ALLOWED,
-                "Method not allowed",
-                "method_not_allowed",
-            ),
-            Self::UnsupportedMediaType { .. } => plain(
+        let (status, reason) = match self {
+            Self::Refused(problem, _) => return Problem::clone(problem),
+            Self::NotFound => (StatusCode::NOT_FOUND, Reason::NotFound),
+            Self::MethodNotAllowed => (StatusCode::METHOD_NOT_ALLOWED, Reason::MethodNotAllowed),
+            Self::Unauthorized { .. } => (StatusCode::UNAUTHORIZED, Reason::Unauthorized),
+            Self::Forbidden(_) => (StatusCode::FORBIDDEN, Reason::Forbidden),
+            Self::UnsupportedMediaType { .. } => (
                 StatusCode::UNSUPPORTED_MEDIA_TYPE,
-                "Unsupported media type",
-                "unsupported_media_type",
+                Reason::UnsupportedMediaType,
             ),
             Self::Body(rejection) if rejection.status() == StatusCode::PAYLOAD_TOO_LARGE => {
-                plain(StatusCode::PAYLOAD_TOO_LARGE, "Body too large", "too_large")
+                (StatusCode::PAYLOAD_TOO_LARGE, Reason::TooLarge)
             }
-            Self::BadRequest(_) | Self::Body(_) => {
-                plain(StatusCode::BAD_REQUEST, "Bad request", "bad_request")
+            Self::BadRequest(_) | Self::Body(_) => (StatusCode::BAD_REQUEST, Reason::BadRequest),
+            Self::TooSlow(_) => (StatusCode::REQUEST_TIMEOUT, Reason::TooSlow),
+            Self::AddressTooLong(_) => (StatusCode::URI_TOO_LONG, Reason::AddressTooLong),
+            Self::HeadersTooLarge(_) => (
+                StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+                Reason::HeadersTooLarge,
+            ),
+            Self::NotLive => (StatusCode::NOT_FOUND, Reason::NotLive),
+            Self::NotStoppable => (StatusCode::CONFLICT, Reason::NotStoppable),
+            Self::Outage(_) => (StatusCode::SERVICE_UNAVAILABLE, Reason::Outage),
+            Self::Internal => (StatusCode::INTERNAL_SERVER_ERROR, Reason::Internal),
+        };
+        Problem::plain(status.as_u16(), reason, self.to_string())
+    }
+
+    /// Adds the headers that go with it.
+    fn tell(&self, headers: &mut HeaderMap) {
+        match self {
+            Self::Outage(outage) => {
+                debug!(%outage, "an HTTP request could not be answered");
+                headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
             }
-            Self::NotLive => plain(StatusCode::NOT_FOUND, "No such session", "not_live"),
-            Self::Outage(_) => plain(
-                StatusCode::SERVICE_UNAVAILABLE,
-                "Streams can't be counted",
-                "outage",
-            ),
-            Self::Internal => plain(
-                StatusCode::INTERNAL_SERVER_ERROR,
-                "Internal error",
-                "internal",
-            ),
+            Self::Refused(problem, retry_after) => {
+                if let Some(limit) = problem.limit {
+                    tell_quota(headers, limit, 0);
+                }
+                if let Some(retry_after) = retry_after {
+                    headers.insert(header::RETRY_AFTER, retry_after.as_secs().into());
+                }
+            }
+            Self::Unauthorized { scheme, shown } => {
+                let challenge = HeaderValue::from_static(scheme.challenge(*shown));
+                headers.insert(header::WWW_AUTHENTICATE, challenge);
+            }
+            // What is left of the request is not read; it must not be taken for the next one.
+            Self::TooSlow(_) => {
+                headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
+            }
+            Self::NotFound
+            | Self::MethodNotAllowed
+            | Self::BadRequest(_)
+            | Self::Forbidden(_)
+            | Self::UnsupportedMediaType { .. }
+            | Self::Body(_)
+            | Self::AddressTooLong(_)
+            | Self::HeadersTooLarge(_)
+            | Self::NotLive
+            | Self::NotStoppable
+            | Self::Internal => {}
+        }
+    }
+}
+
+impl Scheme {
+    /// What a client can do about it.
+    const fn hint(self, shown: bool) -> &'static str {
+        match (self, shown) {
+            (Self::Bearer, false) => {
+                "Say who you are: the header Authorization with Bearer and a token."
+            }
+            (Self::Bearer, true) => {
+                "What the header Authorization holds is no token that is known."
+            }
+            (Self::Basic, false) => {
+                "Say who you are: HTTP Basic with the user's name, and a token as the password where tokens are set."
+            }
+            (Self::Basic, true) => {
+                "What the header Authorization holds is no user's name with a password that is good for that user."
+            }
+        }
+    }
+
+    /// What the `WWW-Authenticate` header says (RFC 6750 and RFC 7617).
+    const fn challenge(self, shown: bool) -> &'static str {
+        match (self, shown) {
+            (Self::Bearer, false) => r#"Bearer realm="streamgate""#,
+            (Self::Bearer, true) => r#"Bearer realm="streamgate", error="invalid_token""#,
+            (Self::Basic, _) => r#"Basic realm="streamgate", charset="UTF-8""#,
         }
     }
 }
@@ -110,22 +202,7 @@ impl IntoResponse for ApiError {
             (header::CACHE_CONTROL, "no-store"),
         ];
         let mut response = (status, headers, problem.to_json()).into_response();
-        let headers = response.headers_mut();
-        match &self {
-            Self::Outage(outage) => {
-                debug!(%outage, "an HTTP request could not be answered");
-                headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
-            }
-            Self::Refused(problem, retry_after) => {
-                if let Some(limit) = problem.limit {
-                    tell_quota(headers, limit, 0);
-                }
-                if let Some(retry_after) = retry_after {
-                    headers.insert(header::RETRY_AFTER, retry_after.as_secs().into());
-                }
-            }
-            _ => {}
-        }
+        self.tell(response.headers_mut());
         response
     }
 }

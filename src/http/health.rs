@@ -9,8 +9,9 @@ use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 use tokio::sync::watch;
+use utoipa::ToSchema;
 
-use super::HttpDoor;
+use super::Door;
 use crate::telemetry::metrics::LabelValue;
 
 /// Whether this instance wants requests: from when its ports are bound until it is asked to stop.
@@ -18,7 +19,7 @@ use crate::telemetry::metrics::LabelValue;
 pub struct Readiness(watch::Receiver<Phase>);
 
 /// Where an instance is in its life.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Phase {
     /// Not all of it listens yet.
@@ -43,8 +44,8 @@ impl Readiness {
 }
 
 /// What `/readyz` tells.
-#[derive(Debug, Serialize)]
-struct Ready {
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct Ready {
     /// Whether this instance wants requests.
     ready: bool,
     /// Why, or why not.
@@ -54,8 +55,8 @@ struct Ready {
 }
 
 /// The store's state, which readiness doesn't depend on.
-#[derive(Debug, Serialize)]
-struct StoreDetail {
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct StoreDetail {
     /// Whether it answers.
     up: bool,
     /// Why it doesn't, or what else is wrong with it.
@@ -66,13 +67,20 @@ struct StoreDetail {
     outage_rule: Option<&'static str>,
 }
 
-/// `GET /livez`: this process is there.
+/// See whether the process is there
+#[utoipa::path(get, path = "/livez", tag = "probes", responses((status = 200, description = "It is.", body = String)))]
 pub(super) async fn livez() -> &'static str {
     "alive\n"
 }
 
-/// `GET /readyz`: 200 while this instance wants requests, 503 while it doesn't.
-pub(super) async fn readyz(State(door): State<HttpDoor>) -> Response {
+/// See whether this instance wants requests
+///
+/// The store's state stands beside it, and does not decide it.
+#[utoipa::path(get, path = "/readyz", tag = "probes", responses(
+    (status = 200, description = "It does.", body = Ready),
+    (status = 503, description = "It starts, or is about to stop.", body = Ready),
+))]
+pub(super) async fn readyz(State(door): State<Door>) -> Response {
     let phase = door.readiness.phase();
     let store = door.ledger.store_health();
     let ready = Ready {
@@ -92,8 +100,9 @@ pub(super) async fn readyz(State(door): State<HttpDoor>) -> Response {
     (status, [(header::CACHE_CONTROL, "no-store")], Json(ready)).into_response()
 }
 
-/// `GET /metrics`: for Prometheus.
-pub(super) async fn metrics(State(door): State<HttpDoor>) -> Response {
+/// See the metrics, for Prometheus
+#[utoipa::path(get, path = "/metrics", tag = "probes", responses((status = 200, description = "Prometheus text.", body = String)))]
+pub(super) async fn metrics(State(door): State<Door>) -> Response {
     door.ledger.sweep();
     let text = door.metrics.render();
     (

@@ -1,37 +1,56 @@
-//! The HTTP doors: the API on sessions, the release hook, and what probes and Prometheus ask. The whole surface is the table in [`router`].
+//! The HTTP doors: the API on sessions, the small API, the release hook, the operator's list, and what probes and Prometheus ask. The whole
+//! surface is the table in [`routes`].
 
 mod body;
+mod caller;
 mod error;
 mod health;
+mod layers;
+mod listing;
+mod openapi;
 mod path;
 mod release;
+mod responses;
 mod sessions;
 mod shapes;
+mod small;
+mod starts;
+mod tokens;
 
 pub use health::{Phase, Readiness};
+pub use tokens::Tokens;
 
 use std::collections::BTreeSet;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use axum::Router;
-use axum::extract::DefaultBodyLimit;
-use axum::http::{HeaderValue, header};
-use axum::middleware::map_response;
-use axum::response::Response;
-use axum::routing::{get, post};
+use axum::extract::{DefaultBodyLimit, Request};
+use axum::http::{Method, StatusCode};
+use axum::middleware::{from_fn, from_fn_with_state, map_response};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
 use tokio_util::task::TaskTracker;
+use tower::ServiceExt;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 
-use crate::config::Shown;
+use crate::clock::Clock;
+use crate::config::{Endpoint, Origins, Shown};
 use crate::ledger::Ledger;
 use crate::releaser::Releaser;
-use crate::telemetry::Metrics;
+use crate::session::UserId;
+use crate::telemetry::{Metrics, RefusalLog};
 use error::ApiError;
 
 /// The largest body that is read: a hundred releases with the longest names there are, escaped.
 const MAX_BODY_BYTES: usize = 512 * 1024;
 
+/// How long a request may take to arrive and be answered; nothing that is asked of the store takes nearly as long.
+pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(15);
+
 /// What the handlers share.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub struct HttpDoor {
     /// Whom they ask.
     pub ledger: Arc<Ledger>,
@@ -42,42 +61,98 @@ pub struct HttpDoor {
     /// What `/metrics` shows.
     pub metrics: Arc<Metrics>,
     /// What a refusal tells of other sessions.
-    pub show: Arc<BTreeSet<Shown>>,
+    pub show: BTreeSet<Shown>,
     /// Waits for what is done for the store at shutdown.
     pub tasks: TaskTracker,
+    /// Who may ask what; everybody everything if there is no such file.
+    pub tokens: Option<Arc<Tokens>>,
+    /// Whose scripts may read answers.
+    pub origins: Origins,
+    /// Where the small API says that a video is.
+    pub endpoint: Option<Endpoint>,
+    /// Bounds the lines about refusals.
+    pub refusals: RefusalLog<UserId>,
+    /// Bounds the lines that are no single user's, by what is wrong.
+    pub mistakes: RefusalLog<String>,
+    /// Tells the time to that.
+    pub clock: Arc<dyn Clock>,
+    /// How long a request may take to arrive and be answered.
+    pub request_timeout: Duration,
 }
 
-/// Everything that can be asked over HTTP.
-pub fn router(door: HttpDoor) -> Router {
-    let api = Router::new()
-        .route(
-            "/v1/users/{user}/sessions",
-            get(sessions::get_all)
-                .post(sessions::post)
-                .delete(sessions::delete_all),
-        )
-        .route(
-            "/v1/users/{user}/sessions/{session}",
-            get(sessions::get_one)
-                .put(sessions::put)
-                .delete(sessions::delete_one),
-        )
-        .route("/v1/release", post(release::release))
-        .layer(map_response(not_stored));
-    let probes = Router::new()
-        .route("/livez", get(health::livez))
-        .route("/readyz", get(health::readyz))
-        .route("/metrics", get(health::metrics));
+/// What each handler gets of that.
+type Door = Arc<HttpDoor>;
+
+/// Everything that can be asked over HTTP, and its description.
+fn routes() -> OpenApiRouter<Door> {
+    let api = OpenApiRouter::with_openapi(openapi::head())
+        .routes(routes!(
+            sessions::get_all,
+            sessions::post,
+            sessions::delete_all
+        ))
+        .routes(routes!(
+            sessions::get_one,
+            sessions::put,
+            sessions::delete_one
+        ))
+        .routes(routes!(release::release))
+        .routes(routes!(listing::get))
+        .routes(routes!(
+            small::get,
+            small::post,
+            small::patch,
+            small::delete
+        ))
+        .layer(map_response(layers::not_stored));
+    let probes = OpenApiRouter::new()
+        .routes(routes!(health::livez))
+        .routes(routes!(health::readyz))
+        .routes(routes!(health::metrics));
     api.merge(probes)
-        .fallback(|| async { ApiError::NotFound })
-        .method_not_allowed_fallback(|| async { ApiError::MethodNotAllowed })
-        .layer(DefaultBodyLimit::max(MAX_BODY_BYTES))
-        .with_state(door)
+        .route("/openapi.json", get(async || openapi::serve(document())))
 }
 
-/// An answer about who watches what, which no cache on the way may keep.
-async fn not_stored(mut response: Response) -> Response {
-    let headers = response.headers_mut();
-    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    response
+/// The OpenAPI document of all that.
+#[must_use]
+pub fn document() -> &'static str {
+    static DOCUMENT: OnceLock<String> = OnceLock::new();
+    DOCUMENT.get_or_init(|| openapi::as_json(routes().into_openapi()))
+}
+
+/// The doors, with what all requests have in common around them.
+pub fn router(door: HttpDoor) -> Router {
+    let door = Arc::new(door);
+    let cors = layers::cors(&door.origins);
+    let (routes, _) = routes().split_for_parts();
+    let all = routes
+        .fallback(async || ApiError::NotFound)
+        .method_not_allowed_fallback(other_method)
+        .layer(DefaultBodyLimit::max(MAX_BODY_BYTES))
+        .layer(from_fn_with_state(Arc::clone(&door), layers::bounded))
+        .layer(from_fn_with_state(Arc::clone(&door), layers::counted))
+        .layer(from_fn(layers::identified))
+        .with_state(door);
+    let for_scripts = match cors {
+        Some(cors) => all.clone().layer(cors),
+        None => all.clone(),
+    };
+    // A browser's question what it may send is answered before a handler is chosen; what an address knows, it alone can say.
+    let chosen = tower::service_fn(move |request: Request| {
+        let plain = request.method() == Method::OPTIONS && !layers::is_preflight(&request);
+        let chosen = if plain { &all } else { &for_scripts };
+        chosen.clone().oneshot(request)
+    });
+    Router::new()
+        .fallback_service(chosen)
+        .layer(map_response(layers::options_allowed))
+}
+
+/// A method that an address does not know, but for the question which ones it does.
+async fn other_method(method: Method) -> Response {
+    if method == Method::OPTIONS {
+        StatusCode::NO_CONTENT.into_response()
+    } else {
+        ApiError::MethodNotAllowed.into_response()
+    }
 }

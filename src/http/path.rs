@@ -2,19 +2,30 @@
 
 use axum::extract::{FromRequestParts, Path};
 use axum::http::request::Parts;
-use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, PercentEncode, utf8_percent_encode};
+use percent_encoding::{
+    AsciiSet, NON_ALPHANUMERIC, PercentEncode, percent_decode_str, utf8_percent_encode,
+};
 use serde::de::DeserializeOwned;
 
+use super::Door;
+use super::caller::Caller;
 use super::error::ApiError;
 use crate::session::{IdError, Kind, SessionId, SessionKey, UserId};
 
-/// `{user}`
+/// `{user}`, and who may act for them.
 #[derive(Debug)]
-pub(super) struct OfUser(pub(super) UserId);
+pub(super) struct OfUser {
+    /// Who asks.
+    pub(super) caller: Caller,
+    /// Whom it is about.
+    pub(super) user: UserId,
+}
 
 /// `{user}` and `{session}`, and `?kind=` where it is no playback.
 #[derive(Debug)]
 pub(super) struct OfSession {
+    /// Who asks.
+    pub(super) caller: Caller,
     /// Whose it is.
     pub(super) user: UserId,
     /// Which it is.
@@ -28,37 +39,40 @@ const ESCAPED: &AsciiSet = &NON_ALPHANUMERIC
     .remove(b'_')
     .remove(b'~');
 
-impl<S: Send + Sync> FromRequestParts<S> for OfUser {
+impl FromRequestParts<Door> for OfUser {
     type Rejection = ApiError;
 
-    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
-        let user: String = segments(parts, state).await?;
-        named("user", UserId::parse(&user)).map(Self)
+    async fn from_request_parts(parts: &mut Parts, door: &Door) -> Result<Self, ApiError> {
+        let caller = Caller::from_request_parts(parts, door).await?;
+        let user: String = segments(parts, door).await?;
+        let user = named("user", UserId::parse(&user))?;
+        caller.may_act_for(&user)?;
+        Ok(Self { caller, user })
     }
 }
 
-impl<S: Send + Sync> FromRequestParts<S> for OfSession {
+impl FromRequestParts<Door> for OfSession {
     type Rejection = ApiError;
 
-    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
-        let (user, session): (String, String) = segments(parts, state).await?;
-        Ok(Self {
-            user: named("user", UserId::parse(&user))?,
-            key: SessionKey {
-                kind: kind_asked(parts.uri.query().unwrap_or_default())?,
-                id: named("session", SessionId::parse(&session))?,
-            },
-        })
+    async fn from_request_parts(parts: &mut Parts, door: &Door) -> Result<Self, ApiError> {
+        let caller = Caller::from_request_parts(parts, door).await?;
+        let (user, session): (String, String) = segments(parts, door).await?;
+        let user = named("user", UserId::parse(&user))?;
+        caller.may_act_for(&user)?;
+        let key = SessionKey {
+            kind: kind_asked(parts.uri.query().unwrap_or_default())?,
+            id: named("session", SessionId::parse(&session))?,
+        };
+        Ok(Self { caller, user, key })
     }
 }
 
 /// The parts of the address, with what is escaped in them put right.
-async fn segments<T, S>(parts: &mut Parts, state: &S) -> Result<T, ApiError>
-where
-    T: DeserializeOwned + Send,
-    S: Send + Sync,
-{
-    let Path(segments) = Path::<T>::from_request_parts(parts, state)
+async fn segments<T: DeserializeOwned + Send>(
+    parts: &mut Parts,
+    door: &Door,
+) -> Result<T, ApiError> {
+    let Path(segments) = Path::<T>::from_request_parts(parts, door)
         .await
         .map_err(|rejection| ApiError::BadRequest(format!("{}.", rejection.body_text())))?;
     Ok(segments)
@@ -71,17 +85,58 @@ pub(super) fn named<T>(what: &str, name: Result<T, IdError>) -> Result<T, ApiErr
 
 /// The kind behind the question mark. Whatever else stands there may be a kind misspelt, and would have another session meant.
 fn kind_asked(query: &str) -> Result<Kind, ApiError> {
-    match query.split_once('=') {
-        None if query.is_empty() => Ok(Kind::Playback),
-        Some(("kind", name)) => Kind::from_name(name).ok_or_else(|| {
-            ApiError::BadRequest(format!(
-                "The kind is {name:?}; allowed are \"playback\", \"request\" and \"video\"."
-            ))
-        }),
-        _ => Err(ApiError::BadRequest(format!(
-            "The query {query:?} is not known here; only \"kind\" is."
-        ))),
+    let asked = parameters(query, &["kind"])?;
+    let Some((_, name)) = asked.first() else {
+        return Ok(Kind::Playback);
+    };
+    Kind::from_name(name).ok_or_else(|| {
+        ApiError::BadRequest(format!(
+            "The kind is {name:?}; allowed are \"playback\", \"request\" and \"video\"."
+        ))
+    })
+}
+
+/// What stands behind the question mark, decoded; each at most once, and none but those.
+pub(super) fn parameters(
+    query: &str,
+    known: &[&'static str],
+) -> Result<Vec<(&'static str, String)>, ApiError> {
+    let mut found: Vec<(&'static str, String)> = Vec::new();
+    for part in query.split('&').filter(|part| !part.is_empty()) {
+        let (name, value) = part.split_once('=').unwrap_or((part, ""));
+        let name = decoded(name)?;
+        let Some(name) = known.iter().copied().find(|known| *known == name) else {
+            return Err(ApiError::BadRequest(format!(
+                "The parameter {name:?} is not known here; only {} is.",
+                known.join(" or ")
+            )));
+        };
+        if found.iter().any(|(other, _)| *other == name) {
+            return Err(ApiError::BadRequest(format!(
+                "The parameter {name:?} stands there twice."
+            )));
+        }
+        found.push((name, decoded(value)?));
     }
+    Ok(found)
+}
+
+/// The one parameter that has to be there.
+pub(super) fn only_parameter(name: &'static str, query: &str) -> Result<String, ApiError> {
+    let mut found = parameters(query, &[name])?;
+    found
+        .pop()
+        .map(|(_, value)| value)
+        .ok_or_else(|| ApiError::BadRequest(format!("The parameter {name:?} is missing.")))
+}
+
+/// Undoes percent-encoding, and the plus that forms write for a space.
+fn decoded(text: &str) -> Result<String, ApiError> {
+    let spaced = text.replace('+', " ");
+    let decoded = percent_decode_str(&spaced).decode_utf8();
+    decoded.map(Into::into).map_err(|_| {
+        ApiError::BadRequest("What stands behind the question mark is not UTF-8.".to_owned())
+    })
 }
 
 /// A text as a part of an address.
@@ -105,8 +160,42 @@ mod tests {
             ("kind=Video", None),
             ("knd=video", None),
             ("kind=video&kind=request", None),
+            ("kind=%76ideo", Some(Kind::Video)),
+            ("kind=%ff", None),
+            ("&", Some(Kind::Playback)),
         ] {
             assert_eq!(kind_asked(query).ok(), expected, "{query}");
+        }
+    }
+
+    #[test]
+    fn a_parameter_is_decoded_and_stands_there_once() {
+        let known = &["limit", "cursor"];
+        let ok = |query| parameters(query, known).ok();
+        for (query, expected) in [
+            ("", Some(vec![])),
+            ("limit=5", Some(vec![("limit", "5")])),
+            (
+                "cursor=a%2Fb+c&limit=",
+                Some(vec![("cursor", "a/b c"), ("limit", "")]),
+            ),
+            ("limit", Some(vec![("limit", "")])),
+            ("limit=1&limit=1", None),
+            ("Limit=1", None),
+            ("limit=1&x", None),
+            ("limit=%ff", None),
+        ] {
+            let expected: Option<Vec<_>> = expected.map(|found| {
+                let found = found.into_iter();
+                found
+                    .map(|(name, value)| (name, value.to_owned()))
+                    .collect()
+            });
+            assert_eq!(ok(query), expected, "{query}");
+        }
+        assert_eq!(only_parameter("id", "id=film%207").unwrap(), "film 7");
+        for query in ["", "i=1", "id=1&id=2"] {
+            assert!(only_parameter("id", query).is_err(), "{query}");
         }
     }
 

@@ -9,9 +9,13 @@ use axum::extract::State;
 use axum::extract::rejection::BytesRejection;
 use axum::http::{HeaderMap, StatusCode};
 use serde::Deserialize;
+use utoipa::ToSchema;
 
+use super::caller::Caller;
 use super::error::ApiError;
-use super::{HttpDoor, body};
+use super::responses::{BadBody, CannotStop, Done, Failures};
+use super::shapes::KindName;
+use super::{Door, body};
 use crate::releaser::Notice;
 use crate::session::{Ending, IdError, Kind, SessionId, SessionKey, UserId};
 use crate::telemetry::metrics::ReleaseCause;
@@ -23,15 +27,30 @@ const MAX_RELEASES: usize = 100;
 const MEDIA_TYPES: [&str; 2] = ["application/json", "text/plain"];
 
 /// A release as it is written.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
-struct Written {
+#[schema(as = Release)]
+pub(super) struct Written {
     /// Whose session it is.
+    #[schema(min_length = 1, max_length = 256)]
     user: String,
     /// Its id.
+    #[schema(min_length = 1, max_length = 256)]
     session: String,
     /// Its kind, where it isn't a playback.
+    #[schema(value_type = Option<KindName>)]
     kind: Option<String>,
+}
+
+/// One release, or a list of them.
+#[derive(Deserialize, ToSchema)]
+#[serde(untagged)]
+#[expect(dead_code, reason = "it is there to be described")]
+pub(super) enum Releases {
+    /// One.
+    One(Written),
+    /// At most a hundred.
+    Several(Vec<Written>),
 }
 
 /// A release that can be done.
@@ -43,15 +62,37 @@ struct Release {
     key: SessionKey,
 }
 
-/// Releases one session or several.
+/// Release sessions: the hook
+///
+/// Whoever knows that streams have ended says so, one or a list. Releases can be repeated without harm. Where the store does not answer they
+/// are done as soon as it does (202). The body may be called `text/plain` too, which is all that a browser's `sendBeacon` can send to
+/// another origin without asking first.
+#[utoipa::path(
+    post,
+    operation_id = "release_sessions",
+    path = "/v1/release",
+    tag = "sessions",
+    request_body(description = "A release or a list of them.", content(
+        (Releases = "application/json"),
+        (String = "text/plain", example = json!("{\"user\": \"anna\", \"session\": \"p1\"}")),
+    )),
+    responses(Done, CannotStop, BadBody, Failures),
+    security((), ("token" = [])),
+)]
 pub(super) async fn release(
-    State(door): State<HttpDoor>,
+    State(door): State<Door>,
+    caller: Caller,
     headers: HeaderMap,
     body: Result<Bytes, BytesRejection>,
 ) -> Result<StatusCode, ApiError> {
     body::check_media_type(&headers, &MEDIA_TYPES)?;
+    let releases = decode(&body.map_err(ApiError::Body)?)?;
+    for release in &releases {
+        caller.may_act_for(&release.user)?;
+        may_release(&caller, release.key.kind)?;
+    }
     let (mut status, mut failed) = (StatusCode::NO_CONTENT, None);
-    for Release { user, key } in decode(&body.map_err(ApiError::Body)?)? {
+    for Release { user, key } in releases {
         match release_one(&door, user, key).await {
             Ok(StatusCode::ACCEPTED) => status = StatusCode::ACCEPTED,
             Ok(_) => {}
@@ -64,7 +105,7 @@ pub(super) async fn release(
 
 /// Releases a session: 204; or 202 where the store doesn't answer, since it is released once that does.
 pub(super) async fn release_one(
-    door: &HttpDoor,
+    door: &Door,
     user: UserId,
     key: SessionKey,
 ) -> Result<StatusCode, ApiError> {
@@ -77,6 +118,15 @@ pub(super) async fn release_one(
             Ok(StatusCode::ACCEPTED)
         }
         Err(outage) => Err(ApiError::Outage(outage)),
+    }
+}
+
+/// Whether that caller's word can end a stream of that kind. A `request` runs inside Envoy: only a back end can know that it has ended.
+pub(super) fn may_release(caller: &Caller, kind: Kind) -> Result<(), ApiError> {
+    if kind.is_stoppable() || caller.acts_for_others() {
+        Ok(())
+    } else {
+        Err(ApiError::NotStoppable)
     }
 }
 

@@ -1,7 +1,6 @@
 //! `/v1/users/{user}/sessions`: start, heartbeat, read, release, end all.
 //!
-//! One idempotent `PUT` is start and heartbeat: whoever can't tell whether the last one arrived sends it again. What changes anything is
-//! done in a task of its own, so that a client that hangs up doesn't cut it off in the middle.
+//! One idempotent `PUT` is start and heartbeat: whoever can't tell whether the last one arrived sends it again.
 
 use std::sync::Arc;
 
@@ -11,25 +10,54 @@ use axum::extract::State;
 use axum::extract::rejection::BytesRejection;
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use tokio_util::sync::CancellationToken;
 
-use super::error::{ApiError, tell_quota};
+use super::caller::Caller;
+use super::error::ApiError;
+use super::layers::RequestId;
 use super::path::{OfSession, OfUser, escaped};
-use super::release::release_one;
-use super::shapes::{EndedBody, NamedBody, SessionBody, StartBody, StartedBody, UserBody};
-use super::{HttpDoor, body};
-use crate::ledger::{Claim, Decision, Leaves, Ledger, Outage, Patience};
-use crate::releaser::{Notice, Releaser};
-use crate::session::{
-    Admission, Ending, Entry, Kind, Refusal, Released, Session, SessionId, SessionKey, UserId,
-    WhenFull,
+use super::release::{may_release, release_one};
+use super::responses::{BadBody, CannotStop, Done, Failures, NotStarted};
+use super::shapes::{
+    EndedBody, KindName, NamedBody, SessionBody, StartBody, StartedBody, UserBody,
 };
+use super::starts::{self, Granted, detached, left};
+use super::{Door, body};
+use crate::ledger::{Claim, Ledger};
+use crate::session::{Ending, Entry, Kind, Released, Session, SessionId, SessionKey, UserId};
 use crate::telemetry::metrics::ReleaseCause;
 
-/// `PUT /v1/users/{user}/sessions/{session}`: starts a playback, or says that it goes on.
+/// Start a playback, or say that it goes on
+///
+/// Start and heartbeat are one call, which can be repeated without harm: it starts the playback if it isn't live, and renews its lease if it
+/// is. Send it again every `renew_after_seconds`. The body may be left out, and so may each of its fields.
+#[utoipa::path(
+    put,
+    operation_id = "start_session",
+    path = "/v1/users/{user}/sessions/{session}",
+    tag = "sessions",
+    params(
+        ("user" = String, Path, description = "Whose playback it is: 1 to 256 bytes of UTF-8 without control characters.", min_length = 1, max_length = 256),
+        ("session" = String, Path, description = "Its id, likewise; unique among the user's playbacks, and not used again once it has ended.", min_length = 1, max_length = 256),
+        ("kind" = inline(Option<KindName>), Query, description = "Only `playback` can be started here."),
+    ),
+    request_body(content = StartBody, content_type = "application/json"),
+    responses(
+        (status = 201, description = "It has started.", body = StartedBody, headers(
+            ("ratelimit-policy" = String, description = "How many streams at once: `\"streams\";q=3;qu=\"concurrent-requests\"`."),
+            ("ratelimit" = String, description = "How many are left: `\"streams\";r=2`."),
+        )),
+        (status = 200, description = "It was live, and its lease has grown.", body = StartedBody, headers(
+            ("ratelimit-policy" = String, description = "As for 201."),
+            ("ratelimit" = String, description = "As for 201."),
+        )),
+        NotStarted, BadBody, Failures,
+    ),
+    security((), ("token" = [])),
+)]
 pub(super) async fn put(
-    State(door): State<HttpDoor>,
-    OfSession { user, key }: OfSession,
+    State(door): State<Door>,
+    request: RequestId,
+    OfSession { caller, user, key }: OfSession,
     headers: HeaderMap,
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Response, ApiError> {
@@ -37,13 +65,36 @@ pub(super) async fn put(
         let told = "Only a playback can be started here.";
         return Err(ApiError::BadRequest(told.to_owned()));
     }
-    start(&door, claim(user, key, &headers, body)?).await
+    let claim = claim(&caller, user, key, &headers, body)?;
+    let granted = starts::start(&door, &request, claim).await?;
+    Ok(started(&door, &granted))
 }
 
-/// `POST /v1/users/{user}/sessions`: starts a playback whose id is made here.
+/// Start a playback whose id is made here
+///
+/// As `PUT`, for a client that has no id of its own. The `Location` of the answer is where to send the heartbeats. Don't repeat it blindly: each
+/// call starts a playback.
+#[utoipa::path(
+    post,
+    operation_id = "create_session",
+    path = "/v1/users/{user}/sessions",
+    tag = "sessions",
+    params(("user" = String, Path, description = "Whose playback it is.", min_length = 1, max_length = 256)),
+    request_body(content = StartBody, content_type = "application/json"),
+    responses(
+        (status = 201, description = "It has started.", body = StartedBody, headers(
+            ("location" = String, description = "Where it is."),
+            ("ratelimit-policy" = String, description = "How many streams at once."),
+            ("ratelimit" = String, description = "How many are left."),
+        )),
+        NotStarted, BadBody, Failures,
+    ),
+    security((), ("token" = [])),
+)]
 pub(super) async fn post(
-    State(door): State<HttpDoor>,
-    OfUser(user): OfUser,
+    State(door): State<Door>,
+    request: RequestId,
+    OfUser { caller, user }: OfUser,
     headers: HeaderMap,
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Response, ApiError> {
@@ -52,17 +103,30 @@ pub(super) async fn post(
         id: SessionId::from_number(rand::random()),
     };
     let location = format!("/v1/users/{}/sessions/{}", escaped(user.as_str()), key.id);
-    let mut response = start(&door, claim(user, key, &headers, body)?).await?;
+    let claim = claim(&caller, user, key, &headers, body)?;
+    let granted = starts::start(&door, &request, claim).await?;
+    let mut response = started(&door, &granted);
     if let Ok(location) = HeaderValue::from_str(&location) {
         response.headers_mut().insert(header::LOCATION, location);
     }
     Ok(response)
 }
 
-/// `GET /v1/users/{user}/sessions`: what is live.
+/// See what a user watches
+///
+/// `limit` is that of a user without a plan: plans come with each request.
+#[utoipa::path(
+    get,
+    operation_id = "get_user",
+    path = "/v1/users/{user}/sessions",
+    tag = "sessions",
+    params(("user" = String, Path, description = "Whose sessions.", min_length = 1, max_length = 256)),
+    responses((status = 200, description = "The live sessions, in the order in which they came to their slots.", body = UserBody), Failures),
+    security((), ("token" = [])),
+)]
 pub(super) async fn get_all(
-    State(door): State<HttpDoor>,
-    OfUser(user): OfUser,
+    State(door): State<Door>,
+    OfUser { user, .. }: OfUser,
 ) -> Result<Json<UserBody>, ApiError> {
     let sessions = live(&door.ledger, &user).await?;
     let (limit, active) = (door.ledger.limit_of(&user, None), sessions.len());
@@ -75,10 +139,23 @@ pub(super) async fn get_all(
     }))
 }
 
-/// `GET /v1/users/{user}/sessions/{session}`: one of them.
+/// See one session
+#[utoipa::path(
+    get,
+    operation_id = "get_session",
+    path = "/v1/users/{user}/sessions/{session}",
+    tag = "sessions",
+    params(
+        ("user" = String, Path, description = "Whose session it is.", min_length = 1, max_length = 256),
+        ("session" = String, Path, description = "Its id.", min_length = 1, max_length = 256),
+        ("kind" = inline(Option<KindName>), Query, description = "Its kind; `playback` if left out."),
+    ),
+    responses((status = 200, description = "It is live.", body = SessionBody), Failures),
+    security((), ("token" = [])),
+)]
 pub(super) async fn get_one(
-    State(door): State<HttpDoor>,
-    OfSession { user, key }: OfSession,
+    State(door): State<Door>,
+    OfSession { user, key, .. }: OfSession,
 ) -> Result<Json<SessionBody>, ApiError> {
     let sessions = live(&door.ledger, &user).await?;
     let session = sessions.iter().find(|session| session.key == key);
@@ -87,12 +164,29 @@ pub(super) async fn get_one(
         .ok_or(ApiError::NotLive)
 }
 
-/// `DELETE /v1/users/{user}/sessions/{session}`: releases it.
+/// Release a session
+///
+/// Its slot is free at once. Can be repeated without harm, and is no error for a session that nobody knows. A `request` runs inside the gateway:
+/// whoever acts for others (a back end) may vouch for its end, and is proved wrong by its next sign of life.
+#[utoipa::path(
+    delete,
+    operation_id = "release_session",
+    path = "/v1/users/{user}/sessions/{session}",
+    tag = "sessions",
+    params(
+        ("user" = String, Path, description = "Whose session it is.", min_length = 1, max_length = 256),
+        ("session" = String, Path, description = "Its id.", min_length = 1, max_length = 256),
+        ("kind" = inline(Option<KindName>), Query, description = "Its kind; `playback` if left out."),
+    ),
+    responses(Done, CannotStop, Failures),
+    security((), ("token" = [])),
+)]
 pub(super) async fn delete_one(
-    State(door): State<HttpDoor>,
-    OfSession { user, key }: OfSession,
+    State(door): State<Door>,
+    OfSession { caller, user, key }: OfSession,
 ) -> Result<StatusCode, ApiError> {
-    let releasing = door.clone();
+    may_release(&caller, key.kind)?;
+    let releasing = Arc::clone(&door);
     detached(
         &door,
         async move { release_one(&releasing, user, key).await },
@@ -100,11 +194,23 @@ pub(super) async fn delete_one(
     .await
 }
 
-/// `DELETE /v1/users/{user}/sessions`: ends all that can be ended, against their viewers' will. After a 503, send it again.
+/// End all of a user's sessions
+///
+/// Against their viewers' will, by an operator: each is told so at its next request. After a 503, send it again.
+#[utoipa::path(
+    delete,
+    operation_id = "end_user",
+    path = "/v1/users/{user}/sessions",
+    tag = "operator",
+    params(("user" = String, Path, description = "Whose sessions.", min_length = 1, max_length = 256)),
+    responses((status = 200, description = "Those that could be ended have ended.", body = EndedBody), Failures),
+    security((), ("token" = [])),
+)]
 pub(super) async fn delete_all(
-    State(door): State<HttpDoor>,
-    OfUser(user): OfUser,
+    State(door): State<Door>,
+    OfUser { caller, user }: OfUser,
 ) -> Result<Json<EndedBody>, ApiError> {
+    caller.may_operate()?;
     let ledger = Arc::clone(&door.ledger);
     detached(&door, async move { end_all(&ledger, &user).await })
         .await
@@ -113,106 +219,44 @@ pub(super) async fn delete_all(
 
 /// What a client asks for.
 fn claim(
+    caller: &Caller,
     user: UserId,
     key: SessionKey,
     headers: &HeaderMap,
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Claim, ApiError> {
     let told: StartBody = body::object_or_nothing(headers, body)?;
+    let plan = told.plan()?;
+    if plan.is_some() && !caller.acts_for_others() {
+        return Err(ApiError::Forbidden(
+            "Only a back end that acts for all users may name a plan.",
+        ));
+    }
     Ok(Claim {
         user,
-        plan: told.plan()?,
+        plan,
         key,
         facts: told.facts()?,
         when_full: told.when_full()?,
     })
 }
 
-/// Starts a playback, or says that it goes on.
-async fn start(door: &HttpDoor, claim: Claim) -> Result<Response, ApiError> {
-    let renew_after = door.ledger.lease_of(claim.key.kind) / 3;
-    let gone = CancellationToken::new();
-    let patience = Patience {
-        deadline: None,
-        gone: gone.clone(),
-    };
-    let _gone_with_this_request = gone.drop_guard();
-    let (ledger, releaser) = (Arc::clone(&door.ledger), door.releaser.clone());
-    let decision = detached(door, async move {
-        let answer = decide(&ledger, &releaser, claim, &patience).await;
-        answer.map_err(ApiError::Outage)
-    })
-    .await?;
-    let admitted = match decision.admission {
-        Admission::Admitted(admitted) => admitted,
-        Admission::Refused(refusal) => return Err(ApiError::refused(&refusal, &door.show)),
-    };
-    let status = match admitted.entry {
+/// What a playback that may go on is told.
+fn started(door: &Door, granted: &Granted) -> Response {
+    let status = match granted.entry {
         Entry::Started => StatusCode::CREATED,
         Entry::Renewed => StatusCode::OK,
     };
+    let renew_after = door.ledger.lease_of(granted.session.key.kind) / 3;
     let body = StartedBody {
-        session: SessionBody::of(&admitted.session),
+        session: SessionBody::of(&granted.session),
         renew_after_seconds: renew_after.as_secs().max(1),
-        active: admitted.active,
-        limit: decision.limit,
+        active: granted.active,
+        limit: granted.limit,
     };
     let mut response = (status, Json(body)).into_response();
-    let remaining = left(decision.limit, admitted.active);
-    tell_quota(response.headers_mut(), decision.limit, remaining);
-    Ok(response)
-}
-
-/// Asks for a slot. A takeover names a session by its id alone; if that is no playback's, it is looked for among those that hold the slots.
-async fn decide(
-    ledger: &Ledger,
-    releaser: &Releaser,
-    mut claim: Claim,
-    patience: &Patience,
-) -> Result<Decision, Outage> {
-    let mut decision = ask(ledger, releaser, &claim, patience).await?;
-    if let Some(named) = named_among_holders(&claim.when_full, &decision.admission) {
-        if named.kind.is_stoppable() {
-            claim.when_full = WhenFull::TakeOver(named);
-            return ask(ledger, releaser, &claim, patience).await;
-        }
-        decision.admission = Admission::Refused(Refusal::NotStoppable);
-    }
-    Ok(decision)
-}
-
-/// The session of another kind that a takeover may have meant: one that holds a slot and has that id.
-fn named_among_holders(when_full: &WhenFull, admission: &Admission) -> Option<SessionKey> {
-    match (when_full, admission) {
-        (WhenFull::TakeOver(named), Admission::Refused(Refusal::Full { holders, .. })) => {
-            let mut keys = holders.iter().map(|session| &session.key);
-            keys.find(|key| key.id == named.id && key.kind != named.kind)
-                .cloned()
-        }
-        _ => None,
-    }
-}
-
-/// Asks for a slot, and has taken back what that may have left behind if it was not allowed. What was let in stays, whoever has hung up.
-async fn ask(
-    ledger: &Ledger,
-    releaser: &Releaser,
-    claim: &Claim,
-    patience: &Patience,
-) -> Result<Decision, Outage> {
-    let answer = ledger.heartbeat(claim, patience).await;
-    let doubtful = match &answer {
-        Ok(decision) => match decision.leaves {
-            Leaves::Doubtful(ticket) => Some(ticket),
-            Leaves::Started(_) | Leaves::Nothing => None,
-        },
-        Err(outage) => outage.doubtful,
-    };
-    if let Some(ticket) = doubtful {
-        let notice = Notice::Undo(claim.key.clone(), ticket);
-        releaser.submit(claim.user.clone(), notice);
-    }
-    answer
+    granted.tell_quota(&mut response);
+    response
 }
 
 /// Ends a user's sessions, but those that run inside Envoy.
@@ -237,21 +281,7 @@ async fn end_all(ledger: &Ledger, user: &UserId) -> Result<EndedBody, ApiError> 
 }
 
 /// The user's live sessions.
-async fn live(ledger: &Ledger, user: &UserId) -> Result<Vec<Session>, ApiError> {
+pub(super) async fn live(ledger: &Ledger, user: &UserId) -> Result<Vec<Session>, ApiError> {
     let listing = ledger.list(user).await.map_err(ApiError::Outage)?;
     Ok(listing.sessions)
-}
-
-/// How many more streams may start.
-fn left(limit: u32, active: usize) -> u32 {
-    limit.saturating_sub(u32::try_from(active).unwrap_or(u32::MAX))
-}
-
-/// Does something to its end, whether or not anybody waits for it.
-async fn detached<T: Send + 'static>(
-    door: &HttpDoor,
-    doing: impl Future<Output = Result<T, ApiError>> + Send + 'static,
-) -> Result<T, ApiError> {
-    let done = door.tasks.spawn(doing).await;
-    done.unwrap_or(Err(ApiError::Internal))
 }

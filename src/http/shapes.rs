@@ -1,6 +1,7 @@
 //! What the API says and hears, as JSON.
 
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use super::error::ApiError;
 use super::path::named;
@@ -10,12 +11,27 @@ use crate::session::{
     WhenFull,
 };
 
+/// What kind of stream a session is.
+#[derive(Debug, ToSchema)]
+#[schema(as = Kind, rename_all = "lowercase")]
+#[expect(dead_code, reason = "it is there to be described")]
+pub(super) enum KindName {
+    /// One HTTP request through the gateway.
+    Request,
+    /// Many requests, or an API client's heartbeats.
+    Playback,
+    /// A video of the small API.
+    Video,
+}
+
 /// A live session.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Session)]
 pub(super) struct SessionBody {
     /// Its id.
     session: String,
     /// What kind of stream it is.
+    #[schema(value_type = KindName)]
     kind: &'static str,
     /// The device it plays on.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -25,15 +41,19 @@ pub(super) struct SessionBody {
     content: Option<String>,
     /// Where in the content the viewer is, in seconds.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<u64>, maximum = 4_294_967_295u64)]
     position: Option<u32>,
     /// When it started.
+    #[schema(format = DateTime)]
     started_at: String,
     /// Until when it counts without another sign of life.
+    #[schema(format = DateTime)]
     expires_at: String,
 }
 
 /// The answer to a start or heartbeat.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = StartedSession)]
 pub(super) struct StartedBody {
     /// The session as it stands now.
     #[serde(flatten)]
@@ -47,7 +67,8 @@ pub(super) struct StartedBody {
 }
 
 /// A user's sessions.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = UserSessions)]
 pub(super) struct UserBody {
     /// Whose they are.
     pub(super) user: String,
@@ -62,7 +83,8 @@ pub(super) struct UserBody {
 }
 
 /// What has come of the end of all of a user's sessions.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Ended)]
 pub(super) struct EndedBody {
     /// Those that have ended.
     pub(super) ended: Vec<NamedBody>,
@@ -71,28 +93,85 @@ pub(super) struct EndedBody {
 }
 
 /// Which session.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = SessionKey)]
 pub(super) struct NamedBody {
     /// Its id.
     session: String,
     /// What kind of stream it is.
+    #[schema(value_type = KindName)]
     kind: &'static str,
 }
 
 /// What a start or heartbeat may tell.
-#[derive(Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Default, PartialEq, Eq, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
+#[schema(as = Start)]
 pub(super) struct StartBody {
     /// The device it plays on.
+    #[schema(max_length = 256)]
     pub(super) device: Option<String>,
     /// What it plays.
+    #[schema(max_length = 256)]
     pub(super) content: Option<String>,
     /// The plan its user is on.
+    #[schema(max_length = 256)]
     pub(super) plan: Option<String>,
     /// Where in the content the viewer is, in seconds.
+    #[schema(value_type = Option<u64>, maximum = 4_294_967_295u64)]
     pub(super) position: Option<u32>,
     /// The id of the session whose slot it wants if all are taken, or `oldest`.
+    #[schema(max_length = 256)]
     pub(super) takeover: Option<String>,
+}
+
+/// A session of somebody's, in a list of everybody's.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = UsersSession)]
+pub(super) struct ListedBody {
+    /// Whose it is.
+    pub(super) user: String,
+    /// The session.
+    #[serde(flatten)]
+    pub(super) session: SessionBody,
+}
+
+/// A page of everybody's sessions.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Page)]
+pub(super) struct PageBody {
+    /// The sessions; there may be none though more pages follow.
+    pub(super) sessions: Vec<ListedBody>,
+    /// The `cursor` of the next page; not there on the last one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) next: Option<String>,
+}
+
+/// What the small API answers.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+#[schema(as = Watch)]
+pub(super) struct WatchBody {
+    /// Whether the user may watch this video now: it is live already, or a slot is free.
+    pub(super) can_watch: bool,
+    /// Where the video is to be had, where `http.endpoint` says so.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) endpoint: Option<String>,
+    /// The user's live streams.
+    pub(super) count: usize,
+}
+
+/// What a heartbeat of the small API may tell.
+#[derive(Debug, Default, PartialEq, Eq, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+#[schema(as = Time)]
+pub(super) struct TimeBody {
+    /// Where in the video the viewer is: `seconds`, `minutes:seconds` or `hours:minutes:seconds`.
+    #[schema(
+        pattern = r"^([0-9]{1,6}:)?([0-9]{1,6}:)?[0-9]{1,6}$",
+        example = "1:00"
+    )]
+    pub(super) time: Option<String>,
 }
 
 impl SessionBody {
@@ -151,6 +230,37 @@ impl StartBody {
     }
 }
 
+impl TimeBody {
+    /// The position in seconds. Below the first part each counts to 59.
+    pub(super) fn seconds(&self) -> Result<Option<u32>, ApiError> {
+        let Some(text) = &self.time else {
+            return Ok(None);
+        };
+        let wrong = || {
+            ApiError::BadRequest(format!(
+                "The body's \"time\" is {text:?}; allowed are seconds, minutes:seconds and hours:minutes:seconds, such as 1:00."
+            ))
+        };
+        let mut seconds: u32 = 0;
+        let parts: Vec<&str> = text.split(':').collect();
+        if parts.len() > 3 {
+            return Err(wrong());
+        }
+        for (index, part) in parts.iter().enumerate() {
+            let digits = !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_digit());
+            let number: u32 = part.parse().map_err(|_| wrong())?;
+            if !digits || (index > 0 && number > 59) {
+                return Err(wrong());
+            }
+            let more = seconds
+                .checked_mul(60)
+                .and_then(|it| it.checked_add(number));
+            seconds = more.ok_or_else(wrong)?;
+        }
+        Ok(Some(seconds))
+    }
+}
+
 /// A name that may be left out, or empty.
 fn optional<T>(
     what: &str,
@@ -159,4 +269,38 @@ fn optional<T>(
 ) -> Result<Option<T>, ApiError> {
     let text = text.filter(|text| !text.is_empty());
     named(what, text.map(parse).transpose())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_position_is_told_as_a_clock_shows_it() {
+        for (time, expected) in [
+            ("0", Some(0)),
+            ("75", Some(75)),
+            ("1:00", Some(60)),
+            ("01:02:03", Some(3723)),
+            ("90:00", Some(5400)),
+            ("1:60", None),
+            ("1:00:60", None),
+            ("1:0:0:0", None),
+            ("", None),
+            (":30", None),
+            ("1:", None),
+            ("-1", None),
+            ("+1", None),
+            (" 1", None),
+            ("1.5", None),
+            ("99999999999", None),
+            ("4294967295:59", None),
+        ] {
+            let told = TimeBody {
+                time: Some(time.to_owned()),
+            };
+            assert_eq!(told.seconds().ok().flatten(), expected, "{time:?}");
+        }
+        assert_eq!(TimeBody::default().seconds().unwrap(), None);
+    }
 }

@@ -245,3 +245,66 @@ label! {
         Shutdown => "shutdown",
     }
 }
+
+label! {
+    /// What was asked over HTTP.
+    Call {
+        /// A start or heartbeat of a playback.
+        Start => "start",
+        /// What a user watches.
+        User => "user",
+        /// One session.
+        Session => "session",
+        /// The end of sessions.
+        Release => "release",
+        /// The end of all of a user's sessions.
+        EndAll => "end_all",
+        /// Everybody's sessions.
+        List => "list",
+        /// Whether a video may be watched.
+        Video => "video",
+        /// The start of a video.
+        StartVideo => "start_video",
+        /// A heartbeat of a video.
+        RenewVideo => "renew_video",
+        /// The end of a video.
+        ReleaseVideo => "release_video",
+        /// What an address knows, or what a browser may send.
+        Options => "options",
+        /// Anything else: probes, the document, what isn't there.
+        Other => "other",
+    }
+}
+
+label! {
+    /// What came of it.
+    CallOutcome {
+        /// It was done, or is going to be.
+        Ok => "ok",
+        /// The stream may not start or go on: 409, 410, 429.
+        Refused => "refused",
+        /// Whoever asked may not: 401, 403.
+        Denied => "denied",
+        /// The request was not what it should be: any other 4xx.
+        Invalid => "invalid",
+        /// The store could not answer: 503.
+        Outage => "outage",
+        /// A bug: any other 5xx.
+        Error => "error",
+    }
+}
+
+impl CallOutcome {
+    /// The outcome that an HTTP status is.
+    #[must_use]
+    pub const fn of(status: u16) -> Self {
+        match status {
+            401 | 403 => Self::Denied,
+            409 | 410 | 429 => Self::Refused,
+            400..=499 => Self::Invalid,
+            503 => Self::Outage,
+            500..=599 => Self::Error,
+            _ => Self::Ok,
+        }
+    }
+}

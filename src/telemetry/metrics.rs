@@ -15,8 +15,8 @@ use metrics_exporter_prometheus::{
 use crate::config::Outage;
 
 pub use super::labels::{
-    DropReason, EntryOutcome, EntryType, GraceOutcome, LabelValue, Operation, Outcome,
-    ReleaseCause, RenewalOutcome, Verdict,
+    Call, CallOutcome, DropReason, EntryOutcome, EntryType, GraceOutcome, LabelValue, Operation,
+    Outcome, ReleaseCause, RenewalOutcome, Verdict,
 };
 
 /// Counters for each value of a label.
@@ -61,6 +61,10 @@ pub struct Metrics {
     sessions_owed: Gauge,
     /// `streamgate_access_log_entries_total`, by type and outcome
     entries: Vec<Counters<EntryOutcome>>,
+    /// `streamgate_http_requests_total`, by call and outcome
+    http_requests: Vec<Counters<CallOutcome>>,
+    /// `streamgate_http_request_duration_seconds`, by call
+    http_duration: Vec<Histogram>,
     /// `streamgate_releaser_pending`
     releaser_pending: Gauge,
     /// `streamgate_releaser_dropped_total`
@@ -120,6 +124,12 @@ impl Metrics {
             sessions_owed: make.gauge(named::SESSIONS_OWED, &[]),
             entries: by(|entry: EntryType| {
                 make.counters(named::ENTRIES, two("type", entry, "outcome"))
+            }),
+            http_requests: by(|call: Call| {
+                make.counters(named::HTTP_REQUESTS, two("call", call, "outcome"))
+            }),
+            http_duration: by(|call: Call| {
+                make.histogram(named::HTTP_DURATION, &[("call", call.as_str())])
             }),
             releaser_pending: make.gauge(named::RELEASER_PENDING, &[]),
             releaser_dropped: make.counters(named::RELEASER_DROPPED, one("reason")),
@@ -194,6 +204,17 @@ impl Metrics {
     pub fn entry(&self, entry: EntryType, outcome: EntryOutcome) {
         if let Some(entries) = self.entries.get(entry.index()) {
             entries.increment(outcome);
+        }
+    }
+
+    /// Counts an HTTP request and notes how long it took, the wait for a slot included.
+    pub fn call(&self, call: Call, outcome: CallOutcome, took: Duration) {
+        if let (Some(requests), Some(duration)) = (
+            self.http_requests.get(call.index()),
+            self.http_duration.get(call.index()),
+        ) {
+            requests.increment(outcome);
+            duration.record(took);
         }
     }
 
@@ -300,6 +321,14 @@ mod named {
     pub(super) const ENTRIES: Named = Named(
         "streamgate_access_log_entries_total",
         "Access log entries by type and what they led to",
+    );
+    pub(super) const HTTP_REQUESTS: Named = Named(
+        "streamgate_http_requests_total",
+        "HTTP requests by call and what came of them; refused: the stream may not start or go on",
+    );
+    pub(super) const HTTP_DURATION: Named = Named(
+        "streamgate_http_request_duration_seconds",
+        "Time to answer an HTTP request by call, with the grace that a start waited",
     );
     pub(super) const RELEASER_PENDING: Named = Named(
         "streamgate_releaser_pending",

@@ -87,7 +87,7 @@ impl RefusedStream<'_> {
             request.id = self.request_id.as_str(),
             user.id = self.user.as_str(),
             session.key = self.key.to_string(),
-            reason = refusal_reason(self.refusal),
+            reason = refusal_reason(self.refusal).as_str(),
             count = holders.as_ref().map(Vec::len),
             limit = self.limit,
             by_this_instance_alone = self.by_this_instance_alone.then_some(true),

@@ -2,9 +2,14 @@
 //!
 //! Pure. The doors add what is theirs: status lines, headers, framing.
 
+mod reason;
+
+pub use reason::Reason;
+
 use std::collections::BTreeSet;
 
 use serde::Serialize;
+use utoipa::ToSchema;
 
 use crate::config::Shown;
 use crate::session::{EndCause, Refusal, Session, Timestamp};
@@ -22,9 +27,10 @@ const QUOTA_EXCEEDED: &str = "https://iana.org/assignments/http-problem-types#qu
 const BLANK: &str = "about:blank";
 
 /// What went wrong, for machines (`reason`) and people (`detail`).
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
 pub struct Problem {
-    /// A URI for the kind of problem.
+    /// A URI for the kind of problem: `https://iana.org/assignments/http-problem-types#quota-exceeded` for a full limit, else `about:blank`,
+    /// where `reason` says it all.
     #[serde(rename = "type")]
     pub kind: &'static str,
     /// The kind of problem in a few words.
@@ -34,7 +40,7 @@ pub struct Problem {
     /// What happened, in a sentence fit for a viewer or a developer, whoever is at fault.
     pub detail: String,
     /// The same as a word that never changes.
-    pub reason: &'static str,
+    pub reason: Reason,
     /// The names of the quotas that are used up.
     #[serde(rename = "violated-policies", skip_serializing_if = "Option::is_none")]
     pub violated_policies: Option<[&'static str; 1]>,
@@ -53,7 +59,7 @@ pub struct Problem {
 }
 
 /// A session that took another one's slot.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
 pub struct Taker {
     /// Its id.
     session: String,
@@ -62,7 +68,7 @@ pub struct Taker {
 }
 
 /// A session that holds a slot, as far as the refused one may know of it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
 pub struct Holder {
     /// Its id.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -81,15 +87,10 @@ pub struct Holder {
 impl Problem {
     /// A problem that its status and reason say all about.
     #[must_use]
-    pub fn plain(
-        status: u16,
-        title: &'static str,
-        reason: &'static str,
-        detail: impl Into<String>,
-    ) -> Self {
+    pub fn plain(status: u16, reason: Reason, detail: impl Into<String>) -> Self {
         Self {
             kind: BLANK,
-            title,
+            title: reason.title(),
             status,
             detail: detail.into(),
             reason,
@@ -116,24 +117,18 @@ impl Problem {
                         .map(|session| Holder::of(session, show))
                         .collect(),
                 ),
-                ..Self::plain(
-                    429,
-                    "Too many streams at once",
-                    "full",
-                    full_detail(*limit, holders.len()),
-                )
+                ..Self::plain(429, Reason::Full, full_detail(*limit, holders.len()))
             },
             Refusal::Ended(cause) => {
                 let (reason, detail) = ended(cause);
                 Self {
                     displaced_by: Taker::of(cause, show),
-                    ..Self::plain(429, "Stream has ended", reason, detail)
+                    ..Self::plain(429, reason, detail)
                 }
             }
             Refusal::NotStoppable => Self::plain(
                 409,
-                "Stream can't be stopped",
-                "not_stoppable",
+                Reason::NotStoppable,
                 "The stream to be taken over runs inside the gateway and can't be stopped from here. Close it on its device.",
             ),
         }
@@ -193,21 +188,21 @@ pub fn rate_limit(remaining: u32) -> String {
 
 /// The word for why a session has ended.
 #[must_use]
-pub const fn ended_reason(cause: &EndCause) -> &'static str {
+pub const fn ended_reason(cause: &EndCause) -> Reason {
     match cause {
-        EndCause::Released => "ended",
-        EndCause::Displaced { .. } => "displaced",
-        EndCause::Operator => "operator",
+        EndCause::Released => Reason::Ended,
+        EndCause::Displaced { .. } => Reason::Displaced,
+        EndCause::Operator => Reason::Operator,
     }
 }
 
 /// The word for why a start was refused.
 #[must_use]
-pub const fn refusal_reason(refusal: &Refusal) -> &'static str {
+pub const fn refusal_reason(refusal: &Refusal) -> Reason {
     match refusal {
-        Refusal::Full { .. } => "full",
+        Refusal::Full { .. } => Reason::Full,
         Refusal::Ended(cause) => ended_reason(cause),
-        Refusal::NotStoppable => "not_stoppable",
+        Refusal::NotStoppable => Reason::NotStoppable,
     }
 }
 
@@ -233,7 +228,7 @@ fn full_detail(limit: u32, active: usize) -> String {
 }
 
 /// Why a session that has ended can't go on.
-fn ended(cause: &EndCause) -> (&'static str, &'static str) {
+fn ended(cause: &EndCause) -> (Reason, &'static str) {
     let detail = match cause {
         EndCause::Released => "This stream has ended. Start it anew to go on watching.",
         EndCause::Displaced { .. } => {
@@ -310,7 +305,7 @@ mod tests {
         ] {
             let problem = Problem::refusal(&Refusal::Ended(cause), &BTreeSet::new());
             assert_eq!(
-                (problem.status, problem.reason, problem.limit),
+                (problem.status, problem.reason.as_str(), problem.limit),
                 (429, reason, None)
             );
         }

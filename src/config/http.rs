@@ -1,0 +1,198 @@
+//! The door for everything but Envoy: where it listens, who may ask, and what it tells.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+
+use serde::Deserialize;
+
+use super::error::Report;
+use super::raw::{Slot, section};
+use super::tls::{self, RawTls, Tls, TlsKeys};
+use super::written::{Value, Written, Wrong};
+
+/// `http`, as written.
+#[derive(Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct RawHttp {
+    listen: Option<Written>,
+    #[serde(deserialize_with = "section")]
+    tls: RawTls,
+    tokens_file: Option<Written>,
+    cors_origins: Option<Written>,
+    endpoint: Option<Written>,
+}
+
+/// The port for everything else: the HTTP API, probes, metrics.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Http {
+    /// `http.listen`
+    pub listen: SocketAddr,
+    /// `http.tls`
+    pub tls: Option<Tls>,
+    /// `http.tokens_file`: who may ask what; everybody may ask everything without one.
+    pub tokens_file: Option<PathBuf>,
+    /// `http.cors_origins`: whose scripts may read answers.
+    pub cors_origins: Origins,
+    /// `http.endpoint`: where the small API says that a video is.
+    pub endpoint: Option<Endpoint>,
+}
+
+/// Origins of scripts, as browsers name them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Origins {
+    /// All there are.
+    Any,
+    /// Those; none where there are none.
+    These(Vec<String>),
+}
+
+/// The address of a video, with a place for its id.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Endpoint {
+    /// What stands before the id.
+    before: String,
+    /// What stands behind it.
+    behind: String,
+}
+
+/// The place for a video's id.
+const PLACE: &str = "{id}";
+
+// === impl RawHttp ===
+
+impl RawHttp {
+    pub(super) fn slots(&mut self) -> Vec<Slot<'_>> {
+        let mut slots = vec![
+            ("http.listen", &mut self.listen),
+            ("http.tokens_file", &mut self.tokens_file),
+            ("http.cors_origins", &mut self.cors_origins),
+            ("http.endpoint", &mut self.endpoint),
+        ];
+        slots.extend(self.tls.slots(TlsKeys::HTTP));
+        slots
+    }
+
+    pub(super) fn check(&self, report: &mut Report) -> Http {
+        let default = Http::default();
+        Http {
+            listen: report.read("http.listen", self.listen.as_ref(), default.listen, tcp),
+            tls: self.tls.check(TlsKeys::HTTP, report),
+            tokens_file: report.read(
+                "http.tokens_file",
+                self.tokens_file.as_ref(),
+                default.tokens_file,
+                tokens_file,
+            ),
+            cors_origins: report.read(
+                "http.cors_origins",
+                self.cors_origins.as_ref(),
+                default.cors_origins,
+                origins,
+            ),
+            endpoint: report.read(
+                "http.endpoint",
+                self.endpoint.as_ref(),
+                default.endpoint,
+                endpoint,
+            ),
+        }
+    }
+}
+
+fn tcp(written: &Written) -> Result<SocketAddr, Wrong> {
+    let address = written.scalar().and_then(|text| text.parse().ok());
+    address.ok_or_else(|| written.wrong("an IP address with a port, such as 127.0.0.1:8080"))
+}
+
+fn tokens_file(written: &Written) -> Result<Option<PathBuf>, Wrong> {
+    // Whoever takes this for the place of a token must not read it in a log.
+    tls::path(written)
+        .map_err(|_| written.wrong_secret("the path of a file with a token on each line"))
+}
+
+fn origins(written: &Written) -> Result<Origins, Wrong> {
+    let allowed = "* alone, or a list of origins such as https://app.example.com: scheme, host in lower case and port, without a path";
+    let items = written.items().ok_or_else(|| written.wrong(allowed))?;
+    let these: Vec<&str> = items
+        .iter()
+        .map(|item| item.scalar().unwrap_or_default())
+        .collect();
+    if these == ["*"] {
+        return Ok(Origins::Any);
+    }
+    match items
+        .iter()
+        .find(|item| !is_origin(item.scalar().unwrap_or_default()))
+    {
+        Some(wrong) => Err(wrong.wrong(allowed)),
+        None => Ok(Origins::These(
+            these.into_iter().map(str::to_owned).collect(),
+        )),
+    }
+}
+
+/// Whether a browser would call a page's origin that.
+fn is_origin(text: &str) -> bool {
+    let Some((scheme, host)) = text.split_once("://") else {
+        return false;
+    };
+    let (scheme, host) = (scheme.as_bytes(), host.as_bytes());
+    let of_host =
+        |byte: &u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b".-_:[]".contains(byte);
+    let of_scheme =
+        |byte: &u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"+-.".contains(byte);
+    !scheme.is_empty()
+        && scheme.iter().all(of_scheme)
+        && !host.is_empty()
+        && host.iter().all(of_host)
+}
+
+fn endpoint(written: &Written) -> Result<Option<Endpoint>, Wrong> {
+    let text = match &written.value {
+        Value::Null => return Ok(None),
+        Value::Plain(text) | Value::Text(text) => text.trim(),
+        Value::List(_) | Value::Map(_) => "?",
+    };
+    if text.is_empty() {
+        return Ok(None);
+    }
+    let wrong = || {
+        written.wrong("an http:// or https:// address with {id} in it once, such as https://cdn.example.com/{id}")
+    };
+    let parsed: http::Uri = text.replace(PLACE, "id").parse().map_err(|_| wrong())?;
+    let is_web = matches!(parsed.scheme_str(), Some("http" | "https"));
+    match text.split_once(PLACE) {
+        Some((before, behind)) if is_web && !behind.contains(PLACE) => Ok(Some(Endpoint {
+            before: before.to_owned(),
+            behind: behind.to_owned(),
+        })),
+        _ => Err(wrong()),
+    }
+}
+
+// === impl Http, Endpoint ===
+
+impl Default for Http {
+    fn default() -> Self {
+        Self {
+            listen: (Ipv4Addr::LOCALHOST, 8080).into(),
+            tls: None,
+            tokens_file: None,
+            cors_origins: Origins::These(Vec::new()),
+            endpoint: None,
+        }
+    }
+}
+
+impl Endpoint {
+    /// The address of the video of that id, which has been escaped.
+    #[must_use]
+    pub fn of(&self, id: &str) -> String {
+        format!("{}{id}{}", self.before, self.behind)
+    }
+
+    /// As it was written.
+    pub(super) fn template(&self) -> String {
+        self.of(PLACE)
+    }
+}

@@ -1,0 +1,190 @@
+//! What all requests have in common, before and after their handlers: an id, limits in size and time, CORS, and being counted.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::extract::{FromRequestParts, MatchedPath, Request, State};
+use axum::http::request::Parts;
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, header};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+use tower_http::cors::{AllowOrigin, CorsLayer};
+
+use super::Door;
+use super::error::ApiError;
+use crate::clock::Stopwatch;
+use crate::config::Origins;
+use crate::session::SessionId;
+use crate::telemetry::metrics::{Call, CallOutcome};
+
+/// The header that bears a request's id, in both directions.
+const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+
+/// The longest id of a request that is taken from a client.
+const MAX_REQUEST_ID: usize = 128;
+
+/// The most that an address may have: two names of 256 bytes, each of them escaped, and room.
+const MAX_ADDRESS_BYTES: usize = 8 * 1024;
+
+/// The most that all headers together may have.
+const MAX_HEADER_BYTES: usize = 16 * 1024;
+
+/// For how long a browser may remember what it was told of CORS.
+const PREFLIGHT_AGE: Duration = Duration::from_secs(600);
+
+/// The id of a request: its client's, or one made here. It stands in the answer and in the log.
+#[derive(Debug, Clone)]
+pub(super) struct RequestId(Arc<str>);
+
+impl RequestId {
+    /// The id.
+    pub(super) fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// The client's own, if it has sent one that can be shown, or a new one.
+    fn of(headers: &HeaderMap) -> Self {
+        let sent = headers.get(REQUEST_ID).and_then(|id| id.to_str().ok());
+        let good = sent.filter(|id| {
+            (1..=MAX_REQUEST_ID).contains(&id.len())
+                && id.bytes().all(|byte| byte.is_ascii_graphic())
+        });
+        Self(good.map_or_else(
+            || SessionId::from_number(rand::random()).as_str().into(),
+            Into::into,
+        ))
+    }
+}
+
+impl fmt::Display for RequestId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl FromRequestParts<Door> for RequestId {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, _: &Door) -> Result<Self, ApiError> {
+        let id = parts.extensions.get::<Self>().cloned();
+        Ok(id.unwrap_or_else(|| Self::of(&parts.headers)))
+    }
+}
+
+/// Gives a request its id, and its answer too.
+pub(super) async fn identified(mut request: Request, next: Next) -> Response {
+    let id = RequestId::of(request.headers());
+    request.extensions_mut().insert(id.clone());
+    let mut response = next.run(request).await;
+    if let Ok(id) = HeaderValue::from_str(id.as_str()) {
+        response.headers_mut().insert(REQUEST_ID, id);
+    }
+    response
+}
+
+/// Refuses what is too large to be one of ours, and what takes too long to arrive. What is being done for it is done all the same.
+pub(super) async fn bounded(State(door): State<Door>, request: Request, next: Next) -> Response {
+    if request.uri().to_string().len() > MAX_ADDRESS_BYTES {
+        return ApiError::AddressTooLong(MAX_ADDRESS_BYTES).into_response();
+    }
+    let sizes = request.headers().iter();
+    let size: usize = sizes
+        .map(|(name, value)| name.as_str().len() + value.len())
+        .sum();
+    if size > MAX_HEADER_BYTES {
+        return ApiError::HeadersTooLarge(MAX_HEADER_BYTES).into_response();
+    }
+    let answer = tokio::time::timeout(door.request_timeout, next.run(request)).await;
+    answer.unwrap_or_else(|_| ApiError::TooSlow(door.request_timeout).into_response())
+}
+
+/// Counts a request by its call and what came of it.
+pub(super) async fn counted(State(door): State<Door>, request: Request, next: Next) -> Response {
+    let asked = Stopwatch::start();
+    let path = request.extensions().get::<MatchedPath>();
+    let call = call(request.method(), path.map_or("", MatchedPath::as_str));
+    let response = next.run(request).await;
+    let outcome = CallOutcome::of(response.status().as_u16());
+    door.metrics.call(call, outcome, asked.elapsed());
+    response
+}
+
+/// The call that an address and a method are.
+fn call(method: &Method, path: &str) -> Call {
+    match (path, method.as_str()) {
+        (_, "OPTIONS") => Call::Options,
+        ("/v1/users/{user}/sessions", "GET" | "HEAD") => Call::User,
+        ("/v1/users/{user}/sessions", "POST") | ("/v1/users/{user}/sessions/{session}", "PUT") => {
+            Call::Start
+        }
+        ("/v1/users/{user}/sessions", "DELETE") => Call::EndAll,
+        ("/v1/users/{user}/sessions/{session}", "GET" | "HEAD") => Call::Session,
+        ("/v1/users/{user}/sessions/{session}", "DELETE") | ("/v1/release", "POST") => {
+            Call::Release
+        }
+        ("/v1/sessions", "GET" | "HEAD") => Call::List,
+        ("/", "GET" | "HEAD") => Call::Video,
+        ("/", "POST") => Call::StartVideo,
+        ("/", "PATCH") => Call::RenewVideo,
+        ("/", "DELETE") => Call::ReleaseVideo,
+        _ => Call::Other,
+    }
+}
+
+/// An answer about who watches what, which no cache on the way may keep.
+pub(super) async fn not_stored(mut response: Response) -> Response {
+    let headers = response.headers_mut();
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    response
+}
+
+/// What an address knows beside what the router tells in `Allow`.
+pub(super) async fn options_allowed(mut response: Response) -> Response {
+    let headers = response.headers_mut();
+    if let Some(Ok(allowed)) = headers.get(header::ALLOW).map(HeaderValue::to_str)
+        && let Ok(allowed) = HeaderValue::from_str(&format!("{allowed},OPTIONS"))
+    {
+        headers.insert(header::ALLOW, allowed);
+    }
+    response
+}
+
+/// What answers scripts of those origins: preflights, and the headers that let them read answers. `None` where no origin is allowed.
+pub(super) fn cors(origins: &Origins) -> Option<CorsLayer> {
+    let origins = match origins {
+        Origins::Any => AllowOrigin::any(),
+        Origins::These(these) if these.is_empty() => return None,
+        Origins::These(these) => {
+            let these = these.iter().filter_map(|it| HeaderValue::from_str(it).ok());
+            AllowOrigin::list(these)
+        }
+    };
+    let layer = CorsLayer::new()
+        .allow_origin(origins)
+        .allow_methods([
+            Method::GET,
+            Method::HEAD,
+            Method::POST,
+            Method::PUT,
+            Method::PATCH,
+            Method::DELETE,
+        ])
+        .allow_headers([header::AUTHORIZATION, header::CONTENT_TYPE, REQUEST_ID])
+        .expose_headers([
+            header::LOCATION,
+            header::LINK,
+            header::RETRY_AFTER,
+            HeaderName::from_static("ratelimit"),
+            HeaderName::from_static("ratelimit-policy"),
+            REQUEST_ID,
+        ])
+        .max_age(PREFLIGHT_AGE);
+    Some(layer)
+}
+
+/// Whether a browser asks what it may send. Any other `OPTIONS` asks what an address knows.
+pub(super) fn is_preflight(request: &Request) -> bool {
+    let asks = header::ACCESS_CONTROL_REQUEST_METHOD;
+    request.method() == Method::OPTIONS && request.headers().contains_key(asks)
+}

@@ -1,0 +1,95 @@
+//! `GET /v1/sessions`: everybody's sessions, page by page, for an operator.
+
+use axum::Json;
+use axum::extract::State;
+use axum::http::{HeaderValue, Uri, header};
+use axum::response::{IntoResponse, Response};
+
+use super::Door;
+use super::caller::Caller;
+use super::error::ApiError;
+use super::path::parameters;
+use super::responses::Failures;
+use super::shapes::{ListedBody, PageBody, SessionBody};
+use crate::store::{Cursor, CursorError, Page};
+
+/// About how many sessions a page holds unless asked otherwise.
+const DEFAULT_SIZE: usize = 100;
+
+/// The most that can be asked for.
+const MAX_SIZE: usize = 1000;
+
+/// See everybody's sessions, page by page
+///
+/// Follow `next` (or the `Link` header) until there is none: whoever does has seen every session that was live all the while, perhaps some of
+/// them twice. A page holds about `limit` sessions; it may hold more, fewer, or none, since what a page may cost the store is bounded.
+#[utoipa::path(
+    get,
+    operation_id = "list_sessions",
+    path = "/v1/sessions",
+    tag = "operator",
+    params(
+        ("limit" = inline(Option<u16>), Query, description = "About how many sessions; 100 if left out.", minimum = 1, maximum = 1000),
+        ("cursor" = inline(Option<String>), Query, description = "`next` of the page before; the first page if left out."),
+    ),
+    responses(
+        (status = 200, description = "A page.", body = PageBody, headers(
+            ("link" = String, description = "The next page, as `<...>; rel=\"next\"`; not there on the last one."),
+        )),
+        Failures,
+    ),
+    security((), ("token" = [])),
+)]
+pub(super) async fn get(
+    State(door): State<Door>,
+    caller: Caller,
+    uri: Uri,
+) -> Result<Response, ApiError> {
+    caller.may_see_all()?;
+    let (from, size) = asked(uri.query().unwrap_or_default())?;
+    let page = door.ledger.page(&from, size).await;
+    Ok(told(&page.map_err(ApiError::Outage)?, size))
+}
+
+/// The page that is asked for.
+fn asked(query: &str) -> Result<(Cursor, usize), ApiError> {
+    let (mut from, mut size) = (Cursor::default(), DEFAULT_SIZE);
+    for (name, value) in parameters(query, &["limit", "cursor"])? {
+        if name == "limit" {
+            let number = value.parse().ok();
+            size = number
+                .filter(|number| (1..=MAX_SIZE).contains(number))
+                .ok_or_else(|| {
+                    ApiError::BadRequest(format!(
+                        "The limit is {value:?}; allowed is a whole number from 1 to {MAX_SIZE}."
+                    ))
+                })?;
+        } else {
+            from = value
+                .parse()
+                .map_err(|flaw: CursorError| ApiError::BadRequest(format!("The cursor {flaw}.")))?;
+        }
+    }
+    Ok((from, size))
+}
+
+/// A page as it is told.
+fn told(page: &Page, size: usize) -> Response {
+    let next = page.next.as_ref().map(ToString::to_string);
+    let link = next
+        .as_ref()
+        .map(|next| format!("</v1/sessions?limit={size}&cursor={next}>; rel=\"next\""));
+    let sessions = page.entries.iter().map(|(user, session)| ListedBody {
+        user: user.to_string(),
+        session: SessionBody::of(session),
+    });
+    let body = PageBody {
+        sessions: sessions.collect(),
+        next,
+    };
+    let mut response = Json(body).into_response();
+    if let Some(Ok(link)) = link.map(|link| HeaderValue::from_str(&link)) {
+        response.headers_mut().insert(header::LINK, link);
+    }
+    response
+}

@@ -1,0 +1,202 @@
+//! `/?id={video}`: the small API. Whoever knows a user's name and a video's id needs no more to ask, start, renew and stop.
+//!
+//! A session of it is of the kind `video`, and its id is the video's: one video on two devices counts once, and may be watched again as
+//! soon as it has been stopped.
+
+use std::sync::Arc;
+
+use axum::Json;
+use axum::body::Bytes;
+use axum::extract::rejection::BytesRejection;
+use axum::extract::{FromRequestParts, State};
+use axum::http::request::Parts;
+use axum::http::{HeaderMap, StatusCode};
+use axum::response::{IntoResponse, Response};
+
+use super::caller::basic_user;
+use super::error::ApiError;
+use super::layers::RequestId;
+use super::path::{escaped, named, only_parameter};
+use super::release::release_one;
+use super::responses::{BadBody, Done, Failures, NotStarted};
+use super::sessions::live;
+use super::shapes::{TimeBody, WatchBody};
+use super::starts::{self, Granted, detached, left};
+use super::{Door, body};
+use crate::ledger::Claim;
+use crate::session::{
+    self, ContentId, Entry, Facts, Kind, SessionId, SessionKey, UserId, WhenFull,
+};
+
+/// A user, by HTTP Basic, and a video, by the address.
+#[derive(Debug)]
+pub(super) struct OfVideo {
+    /// Who watches it.
+    user: UserId,
+    /// Which it is.
+    id: SessionId,
+}
+
+impl FromRequestParts<Door> for OfVideo {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, door: &Door) -> Result<Self, ApiError> {
+        // Who only looks what is here is not asked for a password.
+        let id = only_parameter("id", parts.uri.query().unwrap_or_default())?;
+        let user = basic_user(&parts.headers, door)?;
+        let id = named("id", SessionId::parse(&id))?;
+        Ok(Self { user, id })
+    }
+}
+
+impl OfVideo {
+    /// The session that it is.
+    fn key(&self) -> SessionKey {
+        SessionKey {
+            kind: Kind::Video,
+            id: self.id.clone(),
+        }
+    }
+
+    /// What is asked for.
+    fn claim(self, position_seconds: Option<u32>) -> Claim {
+        Claim {
+            plan: None,
+            key: self.key(),
+            facts: Facts {
+                // What it plays is what it is called.
+                content: ContentId::parse(self.id.as_str()).ok(),
+                door: Some(session::Door::Http),
+                position_seconds,
+                ..Facts::default()
+            },
+            when_full: WhenFull::Refuse,
+            user: self.user,
+        }
+    }
+}
+
+/// Ask whether a video may be watched
+#[utoipa::path(
+    get,
+    operation_id = "get_video",
+    path = "/",
+    tag = "small",
+    params(("id" = String, Query, description = "The video.", min_length = 1, max_length = 256)),
+    responses((status = 200, description = "Whether it may, and where it is.", body = WatchBody), Failures),
+    security(("user" = [])),
+)]
+pub(super) async fn get(
+    State(door): State<Door>,
+    video: OfVideo,
+) -> Result<Json<WatchBody>, ApiError> {
+    let sessions = live(&door.ledger, &video.user).await?;
+    let (limit, key) = (door.ledger.limit_of(&video.user, None), video.key());
+    let is_live = sessions.iter().any(|session| session.key == key);
+    Ok(Json(WatchBody {
+        can_watch: is_live || left(limit, sessions.len()) > 0,
+        endpoint: endpoint(&door, &video.id),
+        count: sessions.len(),
+    }))
+}
+
+/// Start a video
+///
+/// Also one that is live already, or has been stopped: it can be repeated without harm.
+#[utoipa::path(
+    post,
+    operation_id = "start_video",
+    path = "/",
+    tag = "small",
+    params(("id" = String, Query, description = "The video.", min_length = 1, max_length = 256)),
+    request_body(content = TimeBody, content_type = "application/json"),
+    responses(
+        (status = 201, description = "It has started.", body = WatchBody),
+        (status = 200, description = "It was live, and its lease has grown.", body = WatchBody),
+        NotStarted, BadBody, Failures,
+    ),
+    security(("user" = [])),
+)]
+pub(super) async fn post(
+    State(door): State<Door>,
+    request: RequestId,
+    video: OfVideo,
+    headers: HeaderMap,
+    body: Result<Bytes, BytesRejection>,
+) -> Result<Response, ApiError> {
+    let told: TimeBody = body::object_or_nothing(&headers, body)?;
+    let claim = video.claim(told.seconds()?);
+    let granted = starts::start(&door, &request, claim).await?;
+    Ok(watching(&door, &granted))
+}
+
+/// Say that a video goes on
+#[utoipa::path(
+    patch,
+    operation_id = "renew_video",
+    path = "/",
+    tag = "small",
+    params(("id" = String, Query, description = "The video.", min_length = 1, max_length = 256)),
+    request_body(content = TimeBody, content_type = "application/json"),
+    responses(
+        (status = 200, description = "Its lease has grown.", body = WatchBody),
+        NotStarted, BadBody, Failures,
+    ),
+    security(("user" = [])),
+)]
+pub(super) async fn patch(
+    State(door): State<Door>,
+    request: RequestId,
+    video: OfVideo,
+    headers: HeaderMap,
+    body: Result<Bytes, BytesRejection>,
+) -> Result<Response, ApiError> {
+    let told: TimeBody = body::object_or_nothing(&headers, body)?;
+    let claim = video.claim(told.seconds()?);
+    let granted = starts::refresh(&door, &request, claim).await?;
+    Ok(watching(&door, &granted))
+}
+
+/// Stop a video
+#[utoipa::path(
+    delete,
+    operation_id = "release_video",
+    path = "/",
+    tag = "small",
+    params(("id" = String, Query, description = "The video.", min_length = 1, max_length = 256)),
+    responses(Done, Failures),
+    security(("user" = [])),
+)]
+pub(super) async fn delete(
+    State(door): State<Door>,
+    video: OfVideo,
+) -> Result<StatusCode, ApiError> {
+    let releasing = Arc::clone(&door);
+    let key = video.key();
+    detached(&door, async move {
+        release_one(&releasing, video.user, key).await
+    })
+    .await
+}
+
+/// What a video that may go on is told.
+fn watching(door: &Door, granted: &Granted) -> Response {
+    let status = match granted.entry {
+        Entry::Started => StatusCode::CREATED,
+        Entry::Renewed => StatusCode::OK,
+    };
+    let body = WatchBody {
+        can_watch: true,
+        endpoint: endpoint(door, &granted.session.key.id),
+        count: granted.active,
+    };
+    let mut response = (status, Json(body)).into_response();
+    granted.tell_quota(&mut response);
+    response
+}
+
+/// Where a video is to be had, by the configuration's template.
+fn endpoint(door: &Door, id: &SessionId) -> Option<String> {
+    let template = door.endpoint.as_ref()?;
+    Some(template.of(&escaped(id.as_str()).to_string()))
+}

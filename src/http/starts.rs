@@ -1,0 +1,188 @@
+//! How a start or heartbeat is asked for and decided, whatever the call that brings it. What changes anything is done in a task of its own,
+//! so that a client that hangs up doesn't cut it off in the middle.
+
+use axum::response::Response;
+use tokio_util::sync::CancellationToken;
+use tracing::info;
+
+use super::Door;
+use super::error::{ApiError, tell_quota};
+use super::layers::RequestId;
+use crate::ledger::{Basis, Claim, Decision, Leaves, Ledger, Outage, Patience};
+use crate::releaser::{Notice, Releaser};
+use crate::session::{Admission, Entry, Refusal, Session, SessionKey, WhenFull};
+use crate::telemetry::RefusedStream;
+use crate::telemetry::metrics::{LabelValue, Verdict};
+
+/// What a stream that may go on is told.
+#[derive(Debug)]
+pub(super) struct Granted {
+    /// Whether it takes a slot from now on, or had it already.
+    pub(super) entry: Entry,
+    /// The session as it stands.
+    pub(super) session: Session,
+    /// The user's live sessions, this one included.
+    pub(super) active: usize,
+    /// How many the user may watch at once.
+    pub(super) limit: u32,
+}
+
+impl Granted {
+    /// Tells of the limit, and of what is left below it.
+    pub(super) fn tell_quota(&self, response: &mut Response) {
+        let remaining = left(self.limit, self.active);
+        tell_quota(response.headers_mut(), self.limit, remaining);
+    }
+}
+
+/// How many more streams may start.
+pub(super) fn left(limit: u32, active: usize) -> u32 {
+    limit.saturating_sub(u32::try_from(active).unwrap_or(u32::MAX))
+}
+
+/// Starts a stream, or says that it goes on.
+pub(super) async fn start(
+    door: &Door,
+    request: &RequestId,
+    claim: Claim,
+) -> Result<Granted, ApiError> {
+    let gone = CancellationToken::new();
+    let patience = Patience {
+        deadline: None,
+        gone: gone.clone(),
+    };
+    let _gone_with_this_request = gone.drop_guard();
+    let (ledger, releaser) = (door.ledger.clone(), door.releaser.clone());
+    let asked = claim.clone();
+    let answer = detached(door, async move {
+        Ok(decide(&ledger, &releaser, asked, &patience).await)
+    })
+    .await?;
+    granted(door, request, &claim, answer)
+}
+
+/// Says that a stream goes on, if it is live.
+pub(super) async fn refresh(
+    door: &Door,
+    request: &RequestId,
+    claim: Claim,
+) -> Result<Granted, ApiError> {
+    let (ledger, asked) = (door.ledger.clone(), claim.clone());
+    let answer = detached(door, async move { Ok(ledger.refresh(&asked).await) }).await?;
+    let answer = answer.map(|decision| decision.ok_or(ApiError::NotLive));
+    match answer {
+        Ok(decision) => granted(door, request, &claim, Ok(decision?)),
+        Err(outage) => granted(door, request, &claim, Err(outage)),
+    }
+}
+
+/// What an answer of the ledger's means for the client, with a line in the log where it is not what the client hoped for.
+fn granted(
+    door: &Door,
+    request: &RequestId,
+    claim: &Claim,
+    answer: Result<Decision, Outage>,
+) -> Result<Granted, ApiError> {
+    let decision = answer.map_err(|outage| {
+        log_outage(door, request, claim, &outage);
+        ApiError::Outage(outage)
+    })?;
+    match decision.admission {
+        Admission::Admitted(admitted) => Ok(Granted {
+            entry: admitted.entry,
+            session: admitted.session,
+            active: admitted.active,
+            limit: decision.limit,
+        }),
+        Admission::Refused(refusal) => {
+            if let Some(left_out) = door.refusals.admit(&claim.user, door.clock.now()) {
+                let refused = RefusedStream {
+                    request_id: request.to_string(),
+                    user: &claim.user,
+                    key: &claim.key,
+                    refusal: &refusal,
+                    limit: decision.limit,
+                    by_this_instance_alone: matches!(decision.basis, Basis::Rule(_)),
+                };
+                refused.tell(left_out);
+            }
+            Err(ApiError::refused(&refusal, &door.show))
+        }
+    }
+}
+
+/// One line that explains a start that could not be decided; by kind, since an outage concerns everybody.
+fn log_outage(door: &Door, request: &RequestId, claim: &Claim, outage: &Outage) {
+    let kind = outage.outcome().as_str();
+    if let Some(left_out) = door.mistakes.admit(&kind.to_owned(), door.clock.now()) {
+        info!(
+            request.id = request.as_str(),
+            user.id = claim.user.as_str(),
+            session.key = claim.key.to_string(),
+            reason = Verdict::Outage.as_str(),
+            left_out,
+            "a stream could not be decided: {outage}"
+        );
+    }
+}
+
+/// Asks for a slot. A takeover names a session by its id alone; if that is no playback's, it is looked for among those that hold the slots.
+async fn decide(
+    ledger: &Ledger,
+    releaser: &Releaser,
+    mut claim: Claim,
+    patience: &Patience,
+) -> Result<Decision, Outage> {
+    let mut decision = ask(ledger, releaser, &claim, patience).await?;
+    if let Some(named) = named_among_holders(&claim.when_full, &decision.admission) {
+        if named.kind.is_stoppable() {
+            claim.when_full = WhenFull::TakeOver(named);
+            return ask(ledger, releaser, &claim, patience).await;
+        }
+        decision.admission = Admission::Refused(Refusal::NotStoppable);
+    }
+    Ok(decision)
+}
+
+/// The session of another kind that a takeover may have meant: one that holds a slot and has that id.
+fn named_among_holders(when_full: &WhenFull, admission: &Admission) -> Option<SessionKey> {
+    match (when_full, admission) {
+        (WhenFull::TakeOver(named), Admission::Refused(Refusal::Full { holders, .. })) => {
+            let mut keys = holders.iter().map(|session| &session.key);
+            keys.find(|key| key.id == named.id && key.kind != named.kind)
+                .cloned()
+        }
+        _ => None,
+    }
+}
+
+/// Asks for a slot, and has taken back what that may have left behind if it was not allowed. What was let in stays, whoever has hung up.
+async fn ask(
+    ledger: &Ledger,
+    releaser: &Releaser,
+    claim: &Claim,
+    patience: &Patience,
+) -> Result<Decision, Outage> {
+    let answer = ledger.heartbeat(claim, patience).await;
+    let doubtful = match &answer {
+        Ok(decision) => match decision.leaves {
+            Leaves::Doubtful(ticket) => Some(ticket),
+            Leaves::Started(_) | Leaves::Nothing => None,
+        },
+        Err(outage) => outage.doubtful,
+    };
+    if let Some(ticket) = doubtful {
+        let notice = Notice::Undo(claim.key.clone(), ticket);
+        releaser.submit(claim.user.clone(), notice);
+    }
+    answer
+}
+
+/// Does something to its end, whether or not anybody waits for it.
+pub(super) async fn detached<T: Send + 'static>(
+    door: &Door,
+    doing: impl Future<Output = Result<T, ApiError>> + Send + 'static,
+) -> Result<T, ApiError> {
+    let done = door.tasks.spawn(doing).await;
+    done.unwrap_or(Err(ApiError::Internal))
+}

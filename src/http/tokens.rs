@@ -1,0 +1,218 @@
+//! `http.tokens_file`: who may ask, by the token that they show. Pure; the file is read by whoever owns it.
+//!
+//! A line is a token, its role and, for a token that acts for one user alone, that user. Of a token only its SHA-256 is kept, and every
+//! comparison takes as long whatever it compares, so that neither memory nor time tells what is in the file.
+
+use std::fmt;
+
+use sha2::{Digest, Sha256};
+use subtle::ConstantTimeEq;
+
+use crate::session::UserId;
+
+/// How many tokens a file may have: each request is compared with all of them.
+const MAX_TOKENS: usize = 10_000;
+
+/// How long a token may be.
+const MAX_TOKEN_BYTES: usize = 512;
+
+/// What a token may do, beside whose sessions it may do it to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Role {
+    /// Starts, sees and releases.
+    Client,
+    /// Ends against viewers' will too, and sees all users' sessions.
+    Operator,
+}
+
+/// What a token is good for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Grant {
+    /// What it may do.
+    pub(super) role: Role,
+    /// The one user whom it may act for; anybody where there is none.
+    pub(super) user: Option<UserId>,
+}
+
+/// All tokens of a file.
+pub struct Tokens(Vec<Token>);
+
+/// A token, of which nobody can tell how it reads.
+struct Token {
+    /// Its SHA-256.
+    digest: [u8; 32],
+    /// What it is good for.
+    grant: Grant,
+}
+
+impl Tokens {
+    /// Reads the text of a file: a token, a role and perhaps a user on each line; empty lines and those that begin with `#` say nothing.
+    ///
+    /// # Errors
+    /// A line that can't be understood, by its number and without its content.
+    pub fn parse(text: &[u8]) -> Result<Self, String> {
+        let text = std::str::from_utf8(text).map_err(|_| "it is not UTF-8".to_owned())?;
+        let mut tokens: Vec<Token> = Vec::new();
+        for (index, line) in text.lines().enumerate() {
+            let line = line.trim();
+            if line.is_empty() || line.starts_with('#') {
+                continue;
+            }
+            let at_line = |flaw: String| format!("line {}: {flaw}", index + 1);
+            let token = Token::parse(line).map_err(at_line)?;
+            if tokens.iter().any(|other| other.digest == token.digest) {
+                return Err(at_line("this token stands there twice".to_owned()));
+            }
+            tokens.push(token);
+            if tokens.len() > MAX_TOKENS {
+                return Err(format!("it has more than {MAX_TOKENS} tokens"));
+            }
+        }
+        if tokens.is_empty() {
+            return Err("it has no token, so that nobody could ask anything".to_owned());
+        }
+        Ok(Self(tokens))
+    }
+
+    /// TEMPORARY
+    pub(super) fn current(&self) -> &Self {
+        self
+    }
+
+    /// What a token is good for, if it is one of these.
+    pub(super) fn find(&self, token: &str) -> Option<&Grant> {
+        let digest = digest(token);
+        let mut found = None;
+        for token in &self.0 {
+            if bool::from(token.digest.ct_eq(&digest)) {
+                found = Some(&token.grant);
+            }
+        }
+        found
+    }
+}
+
+impl fmt::Debug for Tokens {
+    /// Says how many there are.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Tokens({})", self.0.len())
+    }
+}
+
+impl Token {
+    /// A line of the file.
+    fn parse(line: &str) -> Result<Self, String> {
+        let (token, rest) = split(line);
+        let (role, user) = split(rest);
+        if !is_token(token) {
+            return Err(format!(
+                "a token has 1 to {MAX_TOKEN_BYTES} letters, digits and - . _ ~ + / with = at its end alone"
+            ));
+        }
+        let role = match role {
+            "client" => Role::Client,
+            "operator" => Role::Operator,
+            _ => {
+                return Err(
+                    "behind the token stands its role, which is client or operator, and then perhaps a user"
+                        .to_owned(),
+                );
+            }
+        };
+        let user = match user {
+            "" => None,
+            name => Some(UserId::parse(name).map_err(|flaw| format!("the user {flaw}"))?),
+        };
+        Ok(Self {
+            digest: digest(token),
+            grant: Grant { role, user },
+        })
+    }
+}
+
+/// The first word, and what comes behind it.
+fn split(line: &str) -> (&str, &str) {
+    let (word, rest) = line
+        .split_once(|gap: char| gap.is_ascii_whitespace())
+        .unwrap_or((line, ""));
+    (word, rest.trim())
+}
+
+/// Whether a text can be sent as a bearer token (RFC 6750, `b64token`).
+fn is_token(text: &str) -> bool {
+    let body = text.trim_end_matches('=');
+    !body.is_empty()
+        && text.len() <= MAX_TOKEN_BYTES
+        && body
+            .bytes()
+            .all(|byte| byte.is_ascii_alphanumeric() || b"-._~+/".contains(&byte))
+}
+
+/// What is kept of a token.
+fn digest(token: &str) -> [u8; 32] {
+    Sha256::digest(token.as_bytes()).into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn grant(role: Role, user: Option<&str>) -> Grant {
+        let user = user.map(|user| UserId::parse(user).unwrap());
+        Grant { role, user }
+    }
+
+    #[test]
+    fn a_line_is_a_token_its_role_and_perhaps_a_user() {
+        let file =
+            b"# back ends\n\n  s3cret~1= client\r\nb\toperator \nc client anna\nd  operator  the user\n";
+        let tokens = Tokens::parse(file).unwrap();
+        for (token, expected) in [
+            ("s3cret~1=", Some(grant(Role::Client, None))),
+            ("b", Some(grant(Role::Operator, None))),
+            ("c", Some(grant(Role::Client, Some("anna")))),
+            ("d", Some(grant(Role::Operator, Some("the user")))),
+            ("s3cret~1", None),
+            ("B", None),
+            ("", None),
+            ("#", None),
+        ] {
+            assert_eq!(tokens.find(token), expected.as_ref(), "{token}");
+        }
+        assert_eq!(format!("{tokens:?}"), "Tokens(4)");
+    }
+
+    #[test]
+    fn a_file_that_is_wrong_says_where_and_never_what_it_holds() {
+        let long = format!("{} client", "x".repeat(513));
+        for (text, expected) in [
+            ("", "it has no token"),
+            ("# only words\n", "it has no token"),
+            ("a client\n\nhunter2\n", "line 3: behind the token"),
+            ("hunter2 admin", "line 1: behind the token"),
+            ("hunter2 Client", "line 1: behind the token"),
+            ("hunter:2 client", "line 1: a token has"),
+            ("=== client", "line 1: a token has"),
+            (&long, "line 1: a token has"),
+            (
+                "hunter2 client an\u{7}na",
+                "line 1: the user has a control character",
+            ),
+            (
+                "hunter2 client\nhunter2 operator",
+                "line 2: this token stands there twice",
+            ),
+        ] {
+            let told = Tokens::parse(text.as_bytes()).unwrap_err();
+            assert!(told.starts_with(expected), "{text:?} gave {told}");
+            assert!(!told.contains("hunter"), "{told}");
+        }
+        assert_eq!(Tokens::parse(b"\xff").unwrap_err(), "it is not UTF-8");
+        let many: String = (0..=MAX_TOKENS).map(|n| format!("t{n} client\n")).collect();
+        assert!(
+            Tokens::parse(many.as_bytes())
+                .unwrap_err()
+                .contains("more than")
+        );
+    }
+}
