@@ -220,6 +220,9 @@ fn variables_of_others_are_left_alone() {
         "STREAMGATE",
         "STREAMGATE_",
         "STREAMGATE_CONFIG",
+        "STREAMGATE_URL",
+        "STREAMGATE_TOKEN",
+        "STREAMGATE_TOKEN_FILE",
         "STREAMGATE_TEST_REDIS__URL",
         // Kubernetes, for services named streamgate and streamgate-grpc.
         "STREAMGATE_PORT",
