@@ -9,6 +9,7 @@ mod sessions;
 mod shapes;
 
 pub use health::{Phase, Readiness};
+pub(crate) use path::escaped;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;

@@ -85,7 +85,7 @@ fn kind_asked(query: &str) -> Result<Kind, ApiError> {
 }
 
 /// A text as a part of an address.
-pub(super) fn escaped(text: &str) -> PercentEncode<'_> {
+pub(crate) fn escaped(text: &str) -> PercentEncode<'_> {
     utf8_percent_encode(text, ESCAPED)
 }
 
