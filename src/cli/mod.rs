@@ -45,7 +45,7 @@ enum Command {
         #[arg(value_name = "FILE")]
         file: PathBuf,
     },
-    /// Ask a running instance for its health; what is not SERVING exits with 1, no answer within a second with 3.
+    /// Ask a running instance for its health, over TLS if --ca is given; what is not SERVING exits with 1, no answer within a second with 3.
     Health(health::HealthArgs),
     /// Ask a running instance which sessions hold a user's slots. The limit told is the one without a plan.
     Sessions(sessions::SessionsArgs),

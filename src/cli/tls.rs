@@ -15,7 +15,7 @@ use ureq::tls::{Certificate, ClientCert, PrivateKey, RootCerts};
 /// What the arguments say about TLS.
 #[derive(Debug, Default, clap::Args)]
 pub(super) struct TlsArgs {
-    /// Certificates (PEM) of those who may vouch for the server.
+    /// Certificates (PEM) of those who may vouch for the server, and nobody else.
     #[arg(long, value_name = "FILE")]
     pub(super) ca: Option<PathBuf>,
     /// The certificate (PEM, with those in between) to show to a server that wants one.

@@ -187,14 +187,16 @@ fn cause(error: &ureq::Error) -> String {
 
 /// What may help. Who asks sees the arguments and not our code.
 fn hint(error: &ureq::Error) -> &'static str {
-    use rustls::{AlertDescription as Alert, CertificateError, Error, InvalidMessage};
+    use rustls::CertificateError::{BadSignature, UnknownIssuer};
+    use rustls::{AlertDescription as Alert, Error, InvalidMessage};
     let tls = match error {
         ureq::Error::Rustls(error) => Some(error),
         ureq::Error::Io(error) => error.get_ref().and_then(|inner| inner.downcast_ref()),
         _ => None,
     };
     match tls {
-        Some(Error::InvalidCertificate(CertificateError::UnknownIssuer)) => {
+        // The signature is bad where somebody of the same name vouches for it.
+        Some(Error::InvalidCertificate(UnknownIssuer | BadSignature)) => {
             " (who vouches for it is unknown here: name their certificate by --ca)"
         }
         Some(Error::AlertReceived(Alert::CertificateRequired | Alert::HandshakeFailure)) => {
