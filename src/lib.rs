@@ -41,6 +41,7 @@
 //! Envoy ──▶ envoy::access_log ──▶ releaser (queue) ──▶ ledger.{renew, release} ──▶ store
 //! HTTP  ──▶ http::{sessions, release} ──▶ ledger.{heartbeat, release, list} ──▶ store
 //!           ledger.tend (renews what is held, tells what is owed, probes) ──▶ store
+//! cli::{sessions, release} ──▶ HTTP, of an instance that runs
 //! ```
 
 // The vocabulary and the rule; then what says how many, and what was configured.

@@ -13,6 +13,8 @@ mod support;
 mod access_log;
 // The `ext_authz` door over real gRPC, with a store that fails as told.
 mod authz;
+// The commands that ask a running instance: what they print, their exit codes, where a token goes, TLS.
+mod cli;
 // Many who come, or leave, at once.
 mod crowds;
 // The main job on a real Envoy: ask, count, refuse, release at the stream's end.

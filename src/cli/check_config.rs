@@ -2,7 +2,7 @@
 
 use std::io::Write;
 
-use super::{Outcome, SettingsError, complain};
+use super::{Outcome, SettingsError, complain, print};
 use crate::config::Config;
 
 /// Prints the settings in effect, and the warnings apart from them, so that the settings can be piped.
@@ -18,14 +18,5 @@ pub(super) fn run(
     for warning in config.warnings() {
         let _ = writeln!(errors, "streamgate: warning: {warning}");
     }
-    match write!(out, "{config}").and_then(|()| out.flush()) {
-        Ok(()) => Outcome::Ok,
-        // A reader that has seen enough (`| head`) is none's fault.
-        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Outcome::Ok,
-        Err(error) => complain(
-            errors,
-            format_args!("can't print the settings: {error}"),
-            Outcome::Outage,
-        ),
-    }
+    print(config, out, errors)
 }

@@ -1,39 +1,103 @@
-//! `health`: one question to a running instance, for a container's health check.
+//! `health`: one question to a running instance, for a container's health check; over TLS if `--ca` says whom to trust.
 
 use std::io::Write;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
-use tonic::transport::Endpoint;
+use rustls::pki_types::ServerName;
+use tonic::transport::{ClientTlsConfig, Endpoint};
 use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_check_response::ServingStatus;
 use tonic_health::pb::health_client::HealthClient;
 
+use super::tls::{TlsArgs, TlsError};
 use super::{Outcome, complain};
 use crate::config::Listen;
+
+/// Who is asked, and how.
+#[derive(Debug, clap::Args)]
+pub(super) struct HealthArgs {
+    /// Where it listens for gRPC: IP:PORT, or `unix:` and a path; an unspecified IP is asked on loopback.
+    #[arg(
+        long,
+        value_name = "ADDR",
+        env = "STREAMGATE_GRPC__LISTEN",
+        default_value = "127.0.0.1:50051"
+    )]
+    pub(super) grpc: Listen,
+    #[command(flatten)]
+    pub(super) tls: TlsArgs,
+    /// The name in the server's certificate, where that isn't the IP.
+    #[arg(long, value_name = "NAME", value_parser = server_name)]
+    pub(super) server_name: Option<String>,
+}
 
 /// For all of it: connecting, asking, hearing.
 const TIMEOUT: Duration = Duration::from_secs(1);
 
+/// Why the arguments are of no use.
+#[derive(Debug, thiserror::Error)]
+enum WrongUse {
+    /// The files for TLS are of no use.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
+    /// There is TLS, and nobody to trust.
+    #[error(
+        "--cert, --key and --server-name are for TLS; name the certificates to trust by --ca, or leave them out"
+    )]
+    NobodyToTrust,
+    /// Nobody listens on the way to a socket.
+    #[error("a socket is asked without TLS; leave out --ca, --cert, --key and --server-name")]
+    Socket,
+}
+
 /// Why there is no answer.
 #[derive(Debug, thiserror::Error)]
 enum NoAnswer {
+    /// There is nothing to ask with.
     #[error("failed to start: {0}")]
     Runtime(#[from] std::io::Error),
+    /// Nobody is there, or not who it should be.
     #[error("failed to connect: {}", innermost(.0))]
     Connect(#[from] tonic::transport::Error),
-    #[error("failed to ask: {0}")]
+    /// It is there and doesn't answer.
+    #[error("failed to ask: {}", innermost(&**.0))]
     Call(Box<tonic::Status>),
+    /// It takes too long.
     #[error("no answer within {} s", TIMEOUT.as_secs())]
     Timeout,
 }
 
+impl HealthArgs {
+    /// How to ask over TLS, if that is wanted.
+    fn tls(&self) -> Result<Option<ClientTlsConfig>, WrongUse> {
+        if self.tls.is_empty() && self.server_name.is_none() {
+            return Ok(None);
+        }
+        if let Listen::Unix(_) = self.grpc {
+            return Err(WrongUse::Socket);
+        }
+        if self.tls.ca.is_none() {
+            return Err(WrongUse::NobodyToTrust);
+        }
+        let tls = self.tls.load()?.for_grpc();
+        Ok(Some(match &self.server_name {
+            Some(name) => tls.domain_name(name),
+            None => tls,
+        }))
+    }
+}
+
 /// Asks, and says the answer.
-pub(super) fn run(grpc: &Listen, out: &mut impl Write, errors: &mut impl Write) -> Outcome {
+pub(super) fn run(args: &HealthArgs, out: &mut impl Write, errors: &mut impl Write) -> Outcome {
+    let (grpc, tls) = match args.tls() {
+        Ok(tls) => (&args.grpc, tls),
+        Err(error) => return complain(errors, error, Outcome::Usage),
+    };
     match tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
-        .map(|runtime| runtime.block_on(ask(grpc)))
+        .map(|runtime| runtime.block_on(ask(grpc, tls)))
     {
         Ok(Ok(ServingStatus::Serving)) => {
             let _ = writeln!(out, "SERVING");
@@ -49,9 +113,10 @@ pub(super) fn run(grpc: &Listen, out: &mut impl Write, errors: &mut impl Write) 
     }
 }
 
-async fn ask(grpc: &Listen) -> Result<ServingStatus, NoAnswer> {
+/// The answer to one question, within its time.
+async fn ask(grpc: &Listen, tls: Option<ClientTlsConfig>) -> Result<ServingStatus, NoAnswer> {
     let asking = async {
-        let channel = Endpoint::from_shared(target(grpc))?.connect().await?;
+        let channel = endpoint(grpc, tls)?.connect().await?;
         let request = HealthCheckRequest {
             service: String::new(),
         };
@@ -66,17 +131,36 @@ async fn ask(grpc: &Listen) -> Result<ServingStatus, NoAnswer> {
         .unwrap_or(Err(NoAnswer::Timeout))
 }
 
+/// What listens there, to be asked over TLS or not.
+fn endpoint(
+    grpc: &Listen,
+    tls: Option<ClientTlsConfig>,
+) -> Result<Endpoint, tonic::transport::Error> {
+    match tls {
+        Some(tls) => Endpoint::from_shared(target(grpc, "https"))?.tls_config(tls),
+        None => Endpoint::from_shared(target(grpc, "http")),
+    }
+}
+
 /// Where to reach what listens there: nobody can be reached at the unspecified address.
-fn target(grpc: &Listen) -> String {
+fn target(grpc: &Listen, scheme: &str) -> String {
     match grpc {
         Listen::Unix(_) => grpc.to_string(),
         Listen::Tcp(address) => format!(
-            "http://{}",
+            "{scheme}://{}",
             SocketAddr::new(reachable(address.ip()), address.port())
         ),
     }
 }
 
+/// A name that a certificate can have.
+fn server_name(text: &str) -> Result<String, &'static str> {
+    ServerName::try_from(text)
+        .map(|_| text.to_owned())
+        .map_err(|_| "allowed: a host name or an IP address")
+}
+
+/// The address at which an address to listen on is reached.
 fn reachable(ip: IpAddr) -> IpAddr {
     match ip {
         IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
@@ -98,7 +182,7 @@ fn innermost(error: &dyn std::error::Error) -> String {
 mod tests {
     use tokio::net::{TcpListener, UnixListener};
     use tokio_stream::wrappers::{TcpListenerStream, UnixListenerStream};
-    use tonic::transport::Server;
+    use tonic::transport::{Certificate, Identity, Server, ServerTlsConfig};
 
     use super::*;
 
@@ -110,15 +194,25 @@ mod tests {
             ("10.1.2.3:50051", "http://10.1.2.3:50051"),
             ("unix:/run/streamgate.sock", "unix:/run/streamgate.sock"),
         ] {
-            assert_eq!(target(&listen.parse().unwrap()), asked);
+            assert_eq!(target(&listen.parse().unwrap(), "http"), asked);
         }
     }
 
+    /// Asks in plain text.
+    async fn outcome(grpc: Listen) -> (Outcome, String) {
+        outcome_of(HealthArgs {
+            grpc,
+            tls: TlsArgs::default(),
+            server_name: None,
+        })
+        .await
+    }
+
     /// Asks from another thread, as another process would.
-    async fn outcome(listen: Listen) -> (Outcome, String) {
+    async fn outcome_of(args: HealthArgs) -> (Outcome, String) {
         let asking = move || {
             let (mut out, mut errors) = (Vec::new(), Vec::new());
-            let outcome = run(&listen, &mut out, &mut errors);
+            let outcome = run(&args, &mut out, &mut errors);
             out.extend(errors);
             (outcome, String::from_utf8(out).unwrap())
         };
@@ -145,6 +239,94 @@ mod tests {
             assert_eq!(outcome(listen).await, (Outcome::Refused, expected));
         };
         tokio::select! { ended = serving => panic!("{ended:?}"), () = asking => () }
+    }
+
+    /// Files of a server that wants to know who asks, in a directory: its own certificate for `tv.example`, which vouches for whoever
+    /// shows it too.
+    fn certificate() -> (tempfile::TempDir, ServerTlsConfig) {
+        let dir = tempfile::tempdir().unwrap();
+        let made = rcgen::generate_simple_self_signed(["tv.example".to_owned()]).unwrap();
+        let (cert, key) = (made.cert.pem(), made.signing_key.serialize_pem());
+        std::fs::write(dir.path().join("cert.pem"), &cert).unwrap();
+        std::fs::write(dir.path().join("key.pem"), &key).unwrap();
+        let tls = ServerTlsConfig::new()
+            .identity(Identity::from_pem(&cert, &key))
+            .client_ca_root(Certificate::from_pem(&cert));
+        (dir, tls)
+    }
+
+    #[tokio::test]
+    async fn who_speaks_tls_is_asked_over_tls_and_must_be_who_it_should_be() {
+        let (dir, tls) = certificate();
+        let (_reporter, service) = tonic_health::server::health_reporter();
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let grpc = Listen::Tcp(listener.local_addr().unwrap());
+        let serving = Server::builder()
+            .tls_config(tls)
+            .unwrap()
+            .add_service(service)
+            .serve_with_incoming(TcpListenerStream::new(listener));
+        let file = |name: &str| Some(dir.path().join(name));
+        let ask = |named: bool, known: bool| {
+            outcome_of(HealthArgs {
+                grpc: grpc.clone(),
+                tls: TlsArgs {
+                    ca: file("cert.pem"),
+                    cert: file("cert.pem").filter(|_| known),
+                    key: file("key.pem").filter(|_| known),
+                },
+                server_name: named.then(|| "tv.example".to_owned()),
+            })
+        };
+        let asking = async {
+            let good = (Outcome::Ok, "SERVING\n".to_owned());
+            assert_eq!(ask(true, true).await, good);
+            for (wrong, expected) in [
+                (ask(false, true).await, "certificate not valid for name"),
+                (ask(true, false).await, "failed to "),
+                (outcome(grpc.clone()).await, "failed to "),
+            ] {
+                assert_eq!(wrong.0, Outcome::Outage);
+                assert!(wrong.1.contains(expected), "{wrong:?}");
+            }
+        };
+        tokio::select! { ended = serving => panic!("{ended:?}"), () = asking => () }
+    }
+
+    #[tokio::test]
+    async fn tls_without_anybody_to_trust_or_to_a_socket_is_a_mistake() {
+        for (grpc, ca, server_name, expected) in [
+            (
+                "127.0.0.1:1",
+                None,
+                Some("tv.example"),
+                "name the certificates to trust by --ca",
+            ),
+            (
+                "unix:/a.sock",
+                Some("ca.pem"),
+                None,
+                "a socket is asked without TLS; leave out --ca",
+            ),
+            (
+                "127.0.0.1:1",
+                Some("/nowhere/ca.pem"),
+                None,
+                "failed to read /nowhere/ca.pem: ",
+            ),
+        ] {
+            let (outcome, told) = outcome_of(HealthArgs {
+                grpc: grpc.parse().unwrap(),
+                tls: TlsArgs {
+                    ca: ca.map(Into::into),
+                    ..TlsArgs::default()
+                },
+                server_name: server_name.map(str::to_owned),
+            })
+            .await;
+            assert_eq!(outcome, Outcome::Usage);
+            assert!(told.contains(expected), "{told}");
+        }
     }
 
     #[tokio::test]

@@ -2,9 +2,14 @@
 //!
 //! The process's arguments and environment are read here and nowhere else.
 
+mod api;
 mod check_config;
 mod health;
+mod release;
 pub mod serve;
+mod sessions;
+mod show;
+mod tls;
 
 use std::ffi::OsString;
 use std::io::Write;
@@ -13,7 +18,8 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-use crate::config::{Config, ConfigError, Listen, PREFIX};
+use crate::config::{Config, ConfigError, PREFIX};
+use crate::http;
 
 /// Limits how many streams one user watches at once, in the path of an Envoy gateway.
 #[derive(Debug, Parser)]
@@ -40,21 +46,18 @@ enum Command {
         #[arg(value_name = "FILE")]
         file: PathBuf,
     },
-    /// Ask a running instance for its health; what is not SERVING exits with 1, no answer within a second with 3.
-    Health {
-        /// Where it listens for gRPC: IP:PORT, or `unix:` and a path; an unspecified IP is asked on loopback.
-        #[arg(
-            long,
-            value_name = "ADDR",
-            env = "STREAMGATE_GRPC__LISTEN",
-            default_value = "127.0.0.1:50051"
-        )]
-        grpc: Listen,
-    },
+    /// Ask a running instance for its health, over TLS if --ca is given; what is not SERVING exits with 1, no answer within a second with 3.
+    Health(health::HealthArgs),
+    /// Ask a running instance which sessions hold a user's slots. The limit told is the one without a plan.
+    Sessions(sessions::SessionsArgs),
+    /// Print the OpenAPI document of the HTTP API, as JSON.
+    Openapi,
+    /// Release sessions of a user's through a running instance. One that isn't live counts as released.
+    Release(release::ReleaseArgs),
 }
 
-/// How a command ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// How a command ended, from good to bad: of several the worst counts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Outcome {
     /// As asked.
     Ok,
@@ -100,7 +103,14 @@ pub fn run() -> ExitCode {
             &mut errors,
         )
         .into(),
-        Command::Health { grpc } => health::run(&grpc, &mut out, &mut errors).into(),
+        Command::Openapi => print(http::document(), &mut out, &mut errors).into(),
+        Command::Health(args) => health::run(&args, &mut out, &mut errors).into(),
+        Command::Sessions(args) => {
+            sessions::run(&args, |name| std::env::var_os(name), &mut out, &mut errors).into()
+        }
+        Command::Release(args) => {
+            release::run(&args, |name| std::env::var_os(name), &mut out, &mut errors).into()
+        }
     }
 }
 
@@ -130,6 +140,20 @@ fn settings(
         }
     }
     Ok(Config::load(file, ours)?)
+}
+
+/// Prints what was asked for.
+fn print(asked: impl std::fmt::Display, out: &mut impl Write, errors: &mut impl Write) -> Outcome {
+    match write!(out, "{asked}").and_then(|()| out.flush()) {
+        Ok(()) => Outcome::Ok,
+        // A reader that has seen enough (`| head`) is none's fault.
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Outcome::Ok,
+        Err(error) => complain(
+            errors,
+            format_args!("failed to print: {error}"),
+            Outcome::Outage,
+        ),
+    }
 }
 
 /// Says what went wrong, each line by itself, and passes the outcome on.

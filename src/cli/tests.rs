@@ -48,13 +48,13 @@ fn arguments_are_understood_or_are_a_matter_of_usage() {
         panic!("serve")
     };
     assert_eq!(config, Some("a.yaml".into()));
-    let Command::Health { grpc } = parse(&["health", "--grpc", "unix:/a.sock"])
+    let Command::Health(health) = parse(&["health", "--grpc", "unix:/a.sock"])
         .unwrap()
         .command
     else {
         panic!("health")
     };
-    assert_eq!(grpc.to_string(), "unix:/a.sock");
+    assert_eq!(health.grpc.to_string(), "unix:/a.sock");
     for arguments in [
         &[][..],
         &["watch"],
@@ -62,6 +62,18 @@ fn arguments_are_understood_or_are_a_matter_of_usage() {
         &["check-config", "a", "b"],
         &["serve", "--port", "1"],
         &["health", "--grpc", "x"],
+        &["health", "--server-name", "a b"],
+        &["health", "--cert", "a.pem"],
+        &["sessions"],
+        &["sessions", ""],
+        &["sessions", "anna", "ben"],
+        &["sessions", "an\nna"],
+        &["sessions", "anna", "--cert", "a.pem"],
+        &["sessions", "anna", "--key", "a.pem"],
+        &["sessions", "anna", "--token", "s3cr3t"],
+        &["release", "anna"],
+        &["release", "anna", "p1", ""],
+        &["release", "anna", "p1", "--kind", "film"],
     ] {
         let error = parse(arguments).unwrap_err();
         assert_eq!(
@@ -77,6 +89,63 @@ fn arguments_are_understood_or_are_a_matter_of_usage() {
             "{arguments:?}"
         );
     }
+}
+
+#[test]
+fn a_name_that_cannot_be_says_why() {
+    let long = "x".repeat(257);
+    for (arguments, expected) in [
+        (["sessions", ""].as_slice(), "is empty"),
+        (&["sessions", &long], "has 257 bytes; at most 256"),
+        (&["release", "anna", "\u{7}"], "has a control character"),
+        (
+            &["release", "anna", "p", "--kind", "film"],
+            "[possible values: request, playback, video]",
+        ),
+    ] {
+        let told = parse(arguments).unwrap_err().to_string();
+        assert!(told.contains(expected), "{told}");
+    }
+}
+
+/// An output that nothing can be written to.
+struct Broken(std::io::ErrorKind);
+
+impl Write for Broken {
+    fn write(&mut self, _: &[u8]) -> std::io::Result<usize> {
+        Err(self.0.into())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+#[test]
+fn a_reader_that_has_seen_enough_is_no_failure_and_a_full_disk_is_one() {
+    for (kind, outcome, told) in [
+        (std::io::ErrorKind::BrokenPipe, Outcome::Ok, ""),
+        (
+            std::io::ErrorKind::StorageFull,
+            Outcome::Outage,
+            "streamgate: failed to print: no storage space\n",
+        ),
+    ] {
+        let mut errors = Vec::new();
+        assert_eq!(print("text", &mut Broken(kind), &mut errors), outcome);
+        assert_eq!(String::from_utf8(errors).unwrap(), told);
+    }
+}
+
+#[test]
+fn of_several_outcomes_the_worst_is_the_one_with_the_highest_code() {
+    let codes = [
+        Outcome::Ok,
+        Outcome::Refused,
+        Outcome::Usage,
+        Outcome::Outage,
+    ];
+    assert!(codes.is_sorted());
 }
 
 #[test]

@@ -19,6 +19,14 @@ pub(crate) const PREFIX: &str = "STREAMGATE_";
 /// The keys whose entries have variables of their own.
 const MAPS: [&str; 2] = ["limits.plans", "limits.users"];
 
+/// The command line's own variables: the file that `serve` reads, and where and as whom `sessions` and `release` ask.
+const OF_COMMAND_LINE: [&str; 4] = [
+    "STREAMGATE_CONFIG",
+    "STREAMGATE_URL",
+    "STREAMGATE_TOKEN",
+    "STREAMGATE_TOKEN_FILE",
+];
+
 /// Puts the variables into their places.
 pub(super) fn overlay(
     raw: &mut Raw,
@@ -40,9 +48,9 @@ pub(super) fn overlay(
     }
 }
 
-/// `STREAMGATE_CONFIG` is the command line's, `STREAMGATE_TEST_…` are the tests'.
+/// Whether a variable that begins as ours do is no setting: the command line has some of its own, `STREAMGATE_TEST_…` are the tests'.
 fn is_for_others(name: &str) -> bool {
-    name == "STREAMGATE_CONFIG" || name.starts_with("STREAMGATE_TEST_")
+    OF_COMMAND_LINE.contains(&name) || name.starts_with("STREAMGATE_TEST_")
 }
 
 fn set(raw: &mut Raw, name: &str, written: Written, report: &mut Report) {

@@ -106,6 +106,17 @@ fn each_key_of_a_file_is_understood() {
             client_ca: Some("/etc/streamgate/a: b.pem".into()),
         })
     );
+    assert_eq!(
+        config.http.tokens_file,
+        Some("/etc/streamgate/tokens".into())
+    );
+    let origins = ["https://app.example", "http://[::1]:3000"].map(str::to_owned);
+    assert_eq!(config.http.cors_origins, Origins::These(origins.into()));
+    let endpoint = config.http.endpoint.as_ref().unwrap();
+    assert_eq!(
+        endpoint.of("a%20b"),
+        "https://cdn.example/a%20b/index.m3u8?x=1"
+    );
     assert_eq!(config.store.backend, Backend::Redis);
     assert_eq!(
         config.store.redis.urls.first().unwrap().expose(),
@@ -212,6 +223,7 @@ fn every_key_has_a_variable() {
         let name = format!("STREAMGATE_{}", key.replace('.', "__").to_uppercase());
         let shown = match key {
             "store.redis.urls" => "got a value that is not shown here",
+            "http.tokens_file" => "got a value that is not shown here",
             key if key.contains(".tls.") => "got a value that is not shown here",
             _ => "\"\u{1f600}\\u{7}\"",
         };
@@ -232,6 +244,9 @@ fn variables_of_others_are_left_alone() {
         "STREAMGATE",
         "STREAMGATE_",
         "STREAMGATE_CONFIG",
+        "STREAMGATE_URL",
+        "STREAMGATE_TOKEN",
+        "STREAMGATE_TOKEN_FILE",
         "STREAMGATE_TEST_REDIS__URL",
         // Kubernetes, for services named streamgate and streamgate-grpc.
         "STREAMGATE_PORT",
@@ -371,8 +386,32 @@ const BAD_VALUES: &[(&str, &str)] = &[
         "http.listen: got \"unix:/a.sock\"; allowed: an IP address with a port, such as 127.0.0.1:8080",
     ),
     (
-        "http: {tokens_file: /t}",
-        "http.tokens_file: \"/t\" is not available in this version; allowed: null",
+        "http: {tokens_file: 7}",
+        "http.tokens_file: got a value that is not shown here; allowed: the path of a file with a token on each line",
+    ),
+    (
+        "http: {cors_origins: app.example}",
+        "http.cors_origins: got \"app.example\"; allowed: * alone, or a list of origins such as https://app.example.com: scheme, host in lower case and port, without a path",
+    ),
+    (
+        "http: {cors_origins: ['*', 'https://app.example']}",
+        "http.cors_origins: got a value that is not shown here; allowed: * alone, or a list of origins such as https://app.example.com: scheme, host in lower case and port, without a path",
+    ),
+    (
+        "http: {cors_origins: ['https://app.example/']}",
+        "http.cors_origins: got a value that is not shown here; allowed: * alone, or a list of origins such as https://app.example.com: scheme, host in lower case and port, without a path",
+    ),
+    (
+        "http: {endpoint: '/{id}'}",
+        "http.endpoint: got \"/{id}\"; allowed: an http:// or https:// address with {id} in it once, such as https://cdn.example.com/{id}",
+    ),
+    (
+        "http: {endpoint: 'https://cdn.example/{id}/{id}'}",
+        "http.endpoint: got a value that is not shown here; allowed: an http:// or https:// address with {id} in it once, such as https://cdn.example.com/{id}",
+    ),
+    (
+        "http: {endpoint: 'ftp://cdn.example/{id}'}",
+        "http.endpoint: got a value that is not shown here; allowed: an http:// or https:// address with {id} in it once, such as https://cdn.example.com/{id}",
     ),
     (
         "store: {backend: [redis]}",

@@ -18,6 +18,7 @@ mod starts;
 mod tokens;
 
 pub use health::{Phase, Readiness};
+pub(crate) use path::escaped;
 pub use tokens::Tokens;
 
 use std::collections::BTreeSet;

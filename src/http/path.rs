@@ -140,7 +140,7 @@ fn decoded(text: &str) -> Result<String, ApiError> {
 }
 
 /// A text as a part of an address.
-pub(super) fn escaped(text: &str) -> PercentEncode<'_> {
+pub(crate) fn escaped(text: &str) -> PercentEncode<'_> {
     utf8_percent_encode(text, ESCAPED)
 }
 

@@ -29,7 +29,7 @@ pub(crate) struct Service {
 }
 
 /// The program, with none of our environment.
-fn program(arguments: &[&str], environment: &[(&str, &str)]) -> Command {
+pub(crate) fn program(arguments: &[&str], environment: &[(&str, &str)]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_streamgate"));
     command
         .args(arguments)

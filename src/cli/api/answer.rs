@@ -1,0 +1,246 @@
+//! What the API has answered, and what it means where it isn't what was hoped for.
+
+use http::StatusCode;
+use http::response::Parts;
+use jiff::Timestamp;
+use jiff::fmt::rfc2822::DateTimeParser;
+use serde::Deserialize;
+
+use crate::cli::Outcome;
+use crate::cli::show::plain;
+
+/// An answer, as it came.
+#[derive(Debug)]
+pub(in crate::cli) struct Answer {
+    /// Its status.
+    pub(in crate::cli) status: StatusCode,
+    /// What time it was where it was given, by its `Date`.
+    pub(in crate::cli) given_at: Option<Timestamp>,
+    /// Its media type.
+    media_type: String,
+    /// Where else it sends who asks.
+    location: Option<String>,
+    /// All the rest.
+    pub(in crate::cli) body: String,
+}
+
+/// An answer that isn't what was hoped for.
+#[derive(Debug, PartialEq, Eq)]
+pub(in crate::cli) struct Disappointment {
+    /// What that comes to.
+    pub(in crate::cli) outcome: Outcome,
+    /// What is told of it.
+    pub(in crate::cli) told: String,
+    /// The problem document, as it came, if it is one.
+    pub(in crate::cli) problem: Option<String>,
+}
+
+/// A problem document (RFC 9457), as far as it is told. It may be that of a gateway on the way.
+#[derive(Debug, Deserialize)]
+struct Told {
+    /// The kind of problem in a few words.
+    title: Option<String>,
+    /// What happened, in a sentence.
+    detail: Option<String>,
+    /// The same in a word.
+    reason: Option<String>,
+}
+
+impl Answer {
+    /// The answer with that head and that body. What is no text can't be anything of ours.
+    pub(super) fn new(head: &Parts, body: Vec<u8>) -> Self {
+        let header = |name: http::HeaderName| {
+            let value = head.headers.get(name)?.to_str().ok()?;
+            Some(value.to_owned())
+        };
+        let date = header(http::header::DATE);
+        Self {
+            status: head.status,
+            given_at: date.and_then(|date| DateTimeParser::new().parse_timestamp(date).ok()),
+            media_type: header(http::header::CONTENT_TYPE).unwrap_or_default(),
+            location: header(http::header::LOCATION),
+            body: String::from_utf8(body).unwrap_or_default(),
+        }
+    }
+
+    /// What it comes to, if it isn't what was hoped for.
+    pub(in crate::cli) fn disappoints(self, has_token: bool) -> Disappointment {
+        let problem: Option<Told> = self.problem();
+        let outcome = self.outcome(problem.is_some());
+        let status = self.status.as_u16();
+        let mut told = match &problem {
+            Some(problem) => {
+                let reason = problem.reason.as_deref().map(plain);
+                let reason = reason.map(|reason| format!(" ({reason})"));
+                let detail = problem.detail.as_ref().or(problem.title.as_ref());
+                format!(
+                    "{status}{}: {}",
+                    reason.unwrap_or_default(),
+                    plain(detail.map_or("no more is told", String::as_str))
+                )
+            }
+            None => self.of_a_stranger(),
+        };
+        if self.status == StatusCode::UNAUTHORIZED && !has_token {
+            told.push_str(" (no token was sent: use --token-file or STREAMGATE_TOKEN)");
+        }
+        Disappointment {
+            outcome,
+            told,
+            problem: problem.is_some().then_some(self.body),
+        }
+    }
+
+    /// The problem that it tells of, if it does.
+    fn problem(&self) -> Option<Told> {
+        if self.status.as_u16() < 400 {
+            return None;
+        }
+        let told: Told = serde_json::from_str(&self.body).ok()?;
+        let says_something = told.title.is_some() || told.detail.is_some() || told.reason.is_some();
+        says_something.then_some(told)
+    }
+
+    /// What is told of an answer that streamgate doesn't give.
+    fn of_a_stranger(&self) -> String {
+        let status = self.status.as_u16();
+        if self.status.is_redirection() {
+            let location = self.location.as_deref().map(plain).unwrap_or_default();
+            return format!(
+                "{status}: it is to be asked at {location:?}; that isn't followed, as the token would go along. If it is right, give it by --url"
+            );
+        }
+        let what = match self.media_type.as_str() {
+            "" => "something".to_owned(),
+            media_type => plain(media_type),
+        };
+        format!(
+            "{status} with {what} that isn't streamgate's; look whether --url leads to it, and past whom"
+        )
+    }
+
+    /// What it comes to. Whoever gets something strange where a success was announced has not reached the API.
+    fn outcome(&self, is_problem: bool) -> Outcome {
+        match self.status.as_u16() {
+            400 if is_problem => Outcome::Usage,
+            300..=499 => Outcome::Refused,
+            _ => Outcome::Outage,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn answer(status: u16, headers: &[(&str, &str)], body: &[u8]) -> Answer {
+        let mut response = http::Response::builder().status(status);
+        for (name, value) in headers {
+            response = response.header(*name, *value);
+        }
+        Answer::new(&response.body(()).unwrap().into_parts().0, body.to_vec())
+    }
+
+    #[test]
+    fn a_problem_is_told_with_status_reason_and_detail() {
+        let body = r#"{"type":"about:blank","title":"Forbidden","status":403,"detail":"Not yours.","reason":"forbidden"}"#;
+        assert_eq!(
+            answer(403, &[], body.as_bytes()).disappoints(true),
+            Disappointment {
+                outcome: Outcome::Refused,
+                told: "403 (forbidden): Not yours.".to_owned(),
+                problem: Some(body.to_owned()),
+            }
+        );
+        for (body, told) in [
+            (r#"{"title":"Gone"}"#, "410: Gone"),
+            (r#"{"reason":"ended"}"#, "410 (ended): no more is told"),
+            (r#"{"detail":"a\u001b[31mb\n"}"#, r"410: a\u{1b}[31mb\n"),
+        ] {
+            assert_eq!(
+                answer(410, &[], body.as_bytes()).disappoints(true).told,
+                told
+            );
+        }
+    }
+
+    #[test]
+    fn the_status_decides_what_it_comes_to() {
+        let problem = br#"{"reason":"x"}"#;
+        for (status, with_problem, with_other) in [
+            (200, Outcome::Outage, Outcome::Outage),
+            (302, Outcome::Refused, Outcome::Refused),
+            (400, Outcome::Usage, Outcome::Refused),
+            (401, Outcome::Refused, Outcome::Refused),
+            (404, Outcome::Refused, Outcome::Refused),
+            (409, Outcome::Refused, Outcome::Refused),
+            (429, Outcome::Refused, Outcome::Refused),
+            (500, Outcome::Outage, Outcome::Outage),
+            (503, Outcome::Outage, Outcome::Outage),
+            (999, Outcome::Outage, Outcome::Outage),
+        ] {
+            let outcome = |body| answer(status, &[], body).disappoints(true).outcome;
+            assert_eq!(
+                (outcome(problem), outcome(b"<html>")),
+                (with_problem, with_other),
+                "{status}"
+            );
+        }
+    }
+
+    #[test]
+    fn what_is_not_ours_is_told_as_such_and_is_no_problem_document() {
+        let html = [("content-type", "text/html")];
+        for (answer, told) in [
+            (
+                answer(502, &html, b"<html>"),
+                "502 with text/html that isn't streamgate's",
+            ),
+            (answer(502, &[], b"\xff"), "502 with something that isn't"),
+            (answer(404, &[], b"[1]"), "404 with something that isn't"),
+            (
+                answer(404, &[], b"{\"detail\":1}"),
+                "404 with something that isn't",
+            ),
+            (answer(404, &[], b"{}"), "404 with something that isn't"),
+            (
+                answer(200, &[], b"{\"detail\":\"x\"}"),
+                "200 with something that isn't",
+            ),
+            (
+                answer(307, &[("location", "https://tv.example/login")], b""),
+                "307: it is to be asked at \"https://tv.example/login\"; that isn't followed",
+            ),
+        ] {
+            let disappointment = answer.disappoints(true);
+            assert!(disappointment.told.starts_with(told), "{disappointment:?}");
+            assert_eq!(disappointment.problem, None);
+        }
+    }
+
+    #[test]
+    fn who_is_unknown_without_a_token_is_told_how_to_give_one() {
+        let told = |has_token| {
+            answer(401, &[], br#"{"detail":"Who asks?"}"#)
+                .disappoints(has_token)
+                .told
+        };
+        assert_eq!(told(true), "401: Who asks?");
+        assert_eq!(
+            told(false),
+            "401: Who asks? (no token was sent: use --token-file or STREAMGATE_TOKEN)"
+        );
+    }
+
+    #[test]
+    fn an_answer_brings_its_time_along() {
+        let date = [("date", "Fri, 15 Jan 2027 08:00:00 GMT")];
+        assert_eq!(
+            answer(200, &date, b"").given_at,
+            Some("2027-01-15T08:00:00Z".parse().unwrap())
+        );
+        for date in ["", "yesterday"] {
+            assert_eq!(answer(200, &[("date", date)], b"").given_at, None);
+        }
+    }
+}

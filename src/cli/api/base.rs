@@ -1,0 +1,155 @@
+//! `--url`: where an instance's HTTP API is.
+
+use std::fmt;
+use std::net::IpAddr;
+
+use http::Uri;
+use http::uri::Scheme;
+
+/// Where the API is; what it has of its own comes behind this.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Base {
+    /// The address, without a slash at its end.
+    text: String,
+    /// The machine, as it is named there.
+    host: String,
+    /// Whether what is sent there can be read on the way.
+    pub(super) is_tls: bool,
+}
+
+/// Why a text isn't where an API can be. It is not repeated: there may be a password in it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub(in crate::cli) enum NotABase {
+    /// It isn't an address of the kind wanted.
+    #[error(
+        "--url (STREAMGATE_URL): not such an address; allowed: http:// or https://, a host, and where needed a port and a path, such as http://127.0.0.1:8080"
+    )]
+    NoAddress,
+    /// It says who asks.
+    #[error(
+        "--url (STREAMGATE_URL): there is a user or a password in it; leave them out, and name a file with the token by --token-file"
+    )]
+    Userinfo,
+    /// It goes on behind the path.
+    #[error("--url (STREAMGATE_URL): there is a \"?\" or \"#\" in it; leave out what begins there")]
+    BeyondPath,
+}
+
+impl Base {
+    /// That address.
+    ///
+    /// # Errors
+    /// It is none that an API can be at.
+    pub(super) fn parse(text: &str) -> Result<Self, NotABase> {
+        if text.contains('@') {
+            return Err(NotABase::Userinfo);
+        }
+        if text.contains(['?', '#']) {
+            return Err(NotABase::BeyondPath);
+        }
+        let uri: Uri = text.parse().map_err(|_| NotABase::NoAddress)?;
+        let is_tls = match uri.scheme() {
+            Some(scheme) if *scheme == Scheme::HTTPS => true,
+            Some(scheme) if *scheme == Scheme::HTTP => false,
+            _ => return Err(NotABase::NoAddress),
+        };
+        let authority = uri.authority().ok_or(NotABase::NoAddress)?;
+        let host = authority.host();
+        let port = authority.as_str().strip_prefix(host).unwrap_or_default();
+        if host.is_empty() || !(port.is_empty() || authority.port_u16().is_some()) {
+            return Err(NotABase::NoAddress);
+        }
+        Ok(Self {
+            text: text.trim_end_matches('/').to_owned(),
+            host: host.to_owned(),
+            is_tls,
+        })
+    }
+
+    /// The address of something that the API has, by its path.
+    pub(super) fn join(&self, path: &str) -> String {
+        format!("{}{path}", self.text)
+    }
+
+    /// Whether others may read what is sent there.
+    pub(super) fn is_overheard(&self) -> bool {
+        !self.is_tls && !self.is_loopback()
+    }
+
+    /// Whether it is this very machine.
+    fn is_loopback(&self) -> bool {
+        let bare = self.host.trim_start_matches('[').trim_end_matches(']');
+        match bare.parse::<IpAddr>() {
+            Ok(ip) => ip.to_canonical().is_loopback(),
+            Err(_) => bare.eq_ignore_ascii_case("localhost"),
+        }
+    }
+}
+
+impl fmt::Display for Base {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_api_has_comes_behind_the_address() {
+        for (text, joined) in [
+            ("http://127.0.0.1:8080", "http://127.0.0.1:8080/v1"),
+            ("http://127.0.0.1:8080/", "http://127.0.0.1:8080/v1"),
+            ("https://tv.example", "https://tv.example/v1"),
+            ("https://tv.example/a/b%2F/", "https://tv.example/a/b%2F/v1"),
+            ("HTTP://[::1]:1", "HTTP://[::1]:1/v1"),
+        ] {
+            assert_eq!(Base::parse(text).unwrap().join("/v1"), joined);
+        }
+    }
+
+    #[test]
+    fn what_is_no_address_says_what_to_do_and_repeats_nothing() {
+        for (text, expected) in [
+            ("", NotABase::NoAddress),
+            ("127.0.0.1:8080", NotABase::NoAddress),
+            ("localhost", NotABase::NoAddress),
+            ("/v1", NotABase::NoAddress),
+            ("ftp://tv.example", NotABase::NoAddress),
+            ("http://", NotABase::NoAddress),
+            ("http://tv.example:port", NotABase::NoAddress),
+            ("http://tv.example:99999", NotABase::NoAddress),
+            ("http://tv.example:", NotABase::NoAddress),
+            ("http://tv example", NotABase::NoAddress),
+            ("https://anna:hunter2@tv.example", NotABase::Userinfo),
+            ("http://tv.example/?a=b", NotABase::BeyondPath),
+            ("http://tv.example/#a", NotABase::BeyondPath),
+        ] {
+            assert_eq!(Base::parse(text), Err(expected), "{text}");
+        }
+        assert!(!NotABase::Userinfo.to_string().contains("hunter2"));
+    }
+
+    #[test]
+    fn others_can_read_what_leaves_the_machine_without_tls() {
+        for (text, is_overheard) in [
+            ("http://127.0.0.1:8080", false),
+            ("http://127.8.8.8", false),
+            ("http://[::1]:8080", false),
+            ("http://[::ffff:127.0.0.1]", false),
+            ("http://LocalHost", false),
+            ("https://tv.example", false),
+            ("http://tv.example", true),
+            ("http://localhost.example", true),
+            ("http://10.0.0.1", true),
+            ("http://[2001:db8::1]", true),
+        ] {
+            assert_eq!(
+                Base::parse(text).unwrap().is_overheard(),
+                is_overheard,
+                "{text}"
+            );
+        }
+    }
+}

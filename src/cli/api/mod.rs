@@ -1,0 +1,12 @@
+//! The HTTP API of a running instance, as `sessions` and `release` ask it.
+//!
+//! One question, one answer, each within bounds of time and size. What an answer means for the exit code, and what is told of one that was
+//! not hoped for, is the same for all commands and decided here.
+
+mod answer;
+mod base;
+mod client;
+mod token;
+
+pub(super) use answer::{Answer, Disappointment};
+pub(super) use client::{Api, ApiArgs};

@@ -1,0 +1,202 @@
+//! `release`: gives slots back, for a viewer whose sessions are in the way and can't say so themselves.
+
+use std::ffi::OsString;
+use std::fmt;
+use std::io::Write;
+
+use clap::builder::{PossibleValuesParser, TypedValueParser};
+use http::{Method, StatusCode};
+use serde::Serialize;
+
+use super::api::{Answer, Api, ApiArgs, Disappointment};
+use super::show::plain;
+use super::{Outcome, complain, print};
+use crate::http::escaped;
+use crate::session::{Kind, SessionId, UserId};
+
+/// What is to be released.
+#[derive(Debug, clap::Args)]
+pub(super) struct ReleaseArgs {
+    /// Whose sessions.
+    #[arg(value_name = "USER", value_parser = UserId::parse)]
+    user: UserId,
+    /// Which; all are tried, and the worst exit code counts.
+    #[arg(value_name = "SESSION", required = true, value_parser = SessionId::parse)]
+    sessions: Vec<SessionId>,
+    /// What kind they are, as `sessions` tells. A `request` that runs on inside Envoy all the same is counted again.
+    #[arg(long, value_name = "KIND", default_value = "playback", value_parser = kinds())]
+    kind: Kind,
+    /// Print one JSON object a session: `session`, `kind`, `outcome`, and where there is one the API's `problem` as it came.
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    api: ApiArgs,
+}
+
+/// What has become of a session.
+#[derive(Debug, PartialEq, Eq)]
+enum Fate {
+    /// It holds no slot any more.
+    Released,
+    /// It is released once the store is back.
+    Accepted,
+    /// Something else.
+    Other(Disappointment),
+}
+
+/// What is told of a session in JSON, but for its problem.
+#[derive(Debug, Serialize)]
+struct Report<'a> {
+    /// Its id.
+    session: &'a str,
+    /// What kind of stream it is.
+    kind: &'static str,
+    /// What has become of it, in a word.
+    outcome: &'static str,
+}
+
+/// Releases them, one after the other.
+pub(super) fn run(
+    args: &ReleaseArgs,
+    variable: impl Fn(&str) -> Option<OsString>,
+    out: &mut impl Write,
+    errors: &mut impl Write,
+) -> Outcome {
+    let api = match args.api.open(variable, errors) {
+        Ok(api) => api,
+        Err(error) => return complain(errors, error, Outcome::Usage),
+    };
+    let mut worst = Outcome::Ok;
+    for session in &args.sessions {
+        let fate = release(&api, args, session);
+        let told = tell(args, session, fate, out, errors);
+        worst = worst.max(told);
+    }
+    worst
+}
+
+/// Releases one of them.
+fn release(api: &Api, args: &ReleaseArgs, session: &SessionId) -> Fate {
+    let path = format!(
+        "/v1/users/{}/sessions/{}?kind={}",
+        escaped(args.user.as_str()),
+        escaped(session.as_str()),
+        args.kind
+    );
+    match api.ask(Method::DELETE, &path) {
+        Ok(answer) => Fate::of(answer, api.has_token()),
+        Err(error) => Fate::Other(Disappointment {
+            outcome: Outcome::Outage,
+            told: error.to_string(),
+            problem: None,
+        }),
+    }
+}
+
+/// Tells what has become of it: on standard output what went well, and everything if it is to be JSON.
+fn tell(
+    args: &ReleaseArgs,
+    session: &SessionId,
+    fate: Fate,
+    out: &mut impl Write,
+    errors: &mut impl Write,
+) -> Outcome {
+    let name = format!("{} {}", args.kind, plain(session.as_str()));
+    let printed = if args.json {
+        print(fate.json(args.kind, session), out, errors)
+    } else {
+        match &fate {
+            Fate::Released => print(format_args!("{name}: released\n"), out, errors),
+            Fate::Accepted => print(
+                format_args!("{name}: accepted: it is released when the store is back\n"),
+                out,
+                errors,
+            ),
+            Fate::Other(_) => Outcome::Ok,
+        }
+    };
+    match fate {
+        Fate::Released | Fate::Accepted => printed,
+        Fate::Other(other) => {
+            let told: &dyn fmt::Display = &format_args!("{name}: {}", other.told);
+            complain(errors, told, other.outcome.max(printed))
+        }
+    }
+}
+
+impl Fate {
+    /// What an answer says of it.
+    fn of(answer: Answer, has_token: bool) -> Self {
+        match answer.status {
+            StatusCode::NO_CONTENT => Self::Released,
+            StatusCode::ACCEPTED => Self::Accepted,
+            _ => Self::Other(answer.disappoints(has_token)),
+        }
+    }
+
+    /// The same as a line of JSON.
+    fn json(&self, kind: Kind, session: &SessionId) -> String {
+        let outcome = match self {
+            Self::Released => "released",
+            Self::Accepted => "accepted",
+            Self::Other(other) => match other.outcome {
+                Outcome::Ok | Outcome::Refused | Outcome::Usage => "refused",
+                Outcome::Outage => "outage",
+            },
+        };
+        let report = Report {
+            session: session.as_str(),
+            kind: kind.as_str(),
+            outcome,
+        };
+        // Texts can always be written.
+        let mut report = serde_json::to_string(&report).unwrap_or_default();
+        if let Self::Other(Disappointment {
+            problem: Some(problem),
+            ..
+        }) = self
+        {
+            // A problem is known to be JSON, and stays as it came.
+            report.pop();
+            report.push_str(&format!(",\"problem\":{}}}", problem.trim()));
+        }
+        report.push('\n');
+        report
+    }
+}
+
+/// The kinds by their names.
+fn kinds() -> impl TypedValueParser<Value = Kind> {
+    PossibleValuesParser::new(Kind::ALL.map(Kind::as_str))
+        .try_map(|name| Kind::from_name(&name).ok_or("no kind has that name"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_has_become_of_a_session_is_a_line_of_json() {
+        let session = SessionId::parse("a \"b\"").unwrap();
+        let other = |outcome, problem: Option<&str>| {
+            Fate::Other(Disappointment {
+                outcome,
+                told: String::new(),
+                problem: problem.map(str::to_owned),
+            })
+        };
+        let problem = " {\"status\":403, \"detail\":\"No.\"}\n";
+        for (fate, rest) in [
+            (Fate::Released, r#""outcome":"released"}"#),
+            (Fate::Accepted, r#""outcome":"accepted"}"#),
+            (other(Outcome::Outage, None), r#""outcome":"outage"}"#),
+            (
+                other(Outcome::Refused, Some(problem)),
+                r#""outcome":"refused","problem":{"status":403, "detail":"No."}}"#,
+            ),
+        ] {
+            let expected = format!("{{\"session\":\"a \\\"b\\\"\",\"kind\":\"video\",{rest}\n");
+            assert_eq!(fate.json(Kind::Video, &session), expected);
+        }
+    }
+}

@@ -1,0 +1,190 @@
+//! `sessions`: what holds a user's slots.
+
+use std::ffi::OsString;
+use std::fmt::Write as _;
+use std::io::Write;
+
+use http::{Method, StatusCode};
+use jiff::Timestamp;
+use serde::Deserialize;
+
+use super::api::{Answer, Api, ApiArgs};
+use super::show::{ago, ahead, plain, position, table};
+use super::{Outcome, complain, print};
+use crate::http::escaped;
+use crate::session::UserId;
+
+/// What is asked.
+#[derive(Debug, clap::Args)]
+pub(super) struct SessionsArgs {
+    /// Whose sessions.
+    #[arg(value_name = "USER", value_parser = UserId::parse)]
+    user: UserId,
+    /// Print the API's answer as it came, which is JSON; a problem document too.
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    api: ApiArgs,
+}
+
+/// The answer, as far as it is shown. What another version adds is no matter.
+#[derive(Debug, Deserialize)]
+struct Listing {
+    /// How many streams at once the user may watch.
+    limit: u32,
+    /// How many are live.
+    active: usize,
+    /// The live ones.
+    sessions: Vec<Listed>,
+}
+
+/// One live session.
+#[derive(Debug, Deserialize)]
+struct Listed {
+    /// Its id.
+    session: String,
+    /// What kind of stream it is.
+    kind: String,
+    /// The device it plays on.
+    device: Option<String>,
+    /// What it plays.
+    content: Option<String>,
+    /// Where in the content the viewer is, in seconds.
+    position: Option<u64>,
+    /// When it started.
+    started_at: String,
+    /// Until when it counts without another sign of life.
+    expires_at: String,
+}
+
+/// Asks, and shows the answer.
+pub(super) fn run(
+    args: &SessionsArgs,
+    variable: impl Fn(&str) -> Option<OsString>,
+    out: &mut impl Write,
+    errors: &mut impl Write,
+) -> Outcome {
+    let api = match args.api.open(variable, errors) {
+        Ok(api) => api,
+        Err(error) => return complain(errors, error, Outcome::Usage),
+    };
+    let path = format!("/v1/users/{}/sessions", escaped(args.user.as_str()));
+    let answer = match api.ask(Method::GET, &path) {
+        Ok(answer) => answer,
+        Err(error) => return complain(errors, error, Outcome::Outage),
+    };
+    match listing(&answer) {
+        Some(_) if args.json => print(line(&answer.body), out, errors),
+        Some(listing) => print(shown(&args.user, &listing, answer.given_at), out, errors),
+        None => disappoint(args, &api, answer, out, errors),
+    }
+}
+
+/// The user's sessions, if the answer tells them.
+fn listing(answer: &Answer) -> Option<Listing> {
+    let told = (answer.status == StatusCode::OK).then_some(&answer.body)?;
+    serde_json::from_str(told).ok()
+}
+
+/// Says what came instead.
+fn disappoint(
+    args: &SessionsArgs,
+    api: &Api,
+    answer: Answer,
+    out: &mut impl Write,
+    errors: &mut impl Write,
+) -> Outcome {
+    let came = answer.disappoints(api.has_token());
+    if let Some(problem) = came.problem.filter(|_| args.json) {
+        // What it comes to is known already.
+        let _ = print(line(&problem), out, errors);
+    }
+    complain(
+        errors,
+        format_args!("{}: {}", args.user, came.told),
+        came.outcome,
+    )
+}
+
+/// A body as a line of its own.
+fn line(body: &str) -> String {
+    format!("{}\n", body.trim_end_matches('\n'))
+}
+
+/// The sessions for a person. Times are told from `now`, the time of the one who told them.
+fn shown(user: &UserId, listing: &Listing, now: Option<Timestamp>) -> String {
+    let mut shown = format!(
+        "{}: {} of {} {} in use\n",
+        plain(user.as_str()),
+        listing.active,
+        listing.limit,
+        if listing.limit == 1 {
+            "stream"
+        } else {
+            "streams"
+        },
+    );
+    if !listing.sessions.is_empty() {
+        let head = [
+            "KIND", "SESSION", "DEVICE", "CONTENT", "POSITION", "STARTED", "EXPIRES",
+        ];
+        let rows: Vec<_> = listing
+            .sessions
+            .iter()
+            .map(|session| session.row(now))
+            .collect();
+        // To write to a string can't fail.
+        let _ = write!(shown, "\n{}", table(head, &rows));
+    }
+    shown
+}
+
+impl Listed {
+    /// Its row in the table.
+    fn row(&self, now: Option<Timestamp>) -> [String; 7] {
+        let optional = |text: &Option<String>| text.as_deref().map_or("-".to_owned(), plain);
+        [
+            plain(&self.kind),
+            plain(&self.session),
+            optional(&self.device),
+            optional(&self.content),
+            self.position.map_or("-".to_owned(), position),
+            ago(&self.started_at, now),
+            ahead(&self.expires_at, now),
+        ]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn text(body: &str) -> String {
+        let listing = serde_json::from_str(body).unwrap();
+        let now = "2027-01-15T08:00:00Z".parse().unwrap();
+        shown(&UserId::parse("anna").unwrap(), &listing, Some(now))
+    }
+
+    #[test]
+    fn what_holds_the_slots_is_a_table() {
+        let body = r#"{"user":"anna","limit":3,"active":2,"can_start":true,"news":1,"sessions":[
+            {"session":"p1","kind":"playback","device":"wohnzimmer-tv","content":"映画","position":3725,
+             "started_at":"2027-01-15T07:48:00.000Z","expires_at":"2027-01-15T08:00:21.000Z"},
+            {"session":"5f0c","kind":"request",
+             "started_at":"2027-01-15T07:59:57.000Z","expires_at":"2027-01-15T08:00:12.000Z"}]}"#;
+        assert_eq!(
+            text(body),
+            "anna: 2 of 3 streams in use\n\
+             \n\
+             KIND      SESSION  DEVICE         CONTENT  POSITION  STARTED  EXPIRES\n\
+             playback  p1       wohnzimmer-tv  映画     1:02:05   12m ago  in 21s\n\
+             request   5f0c     -              -        -         3s ago   in 12s\n"
+        );
+    }
+
+    #[test]
+    fn no_session_is_one_line() {
+        let body = r#"{"limit":1,"active":0,"sessions":[]}"#;
+        assert_eq!(text(body), "anna: 0 of 1 stream in use\n");
+    }
+}
