@@ -12,6 +12,8 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
+use futures_util::FutureExt;
+use futures_util::future::{BoxFuture, select_all};
 use sha2::{Digest, Sha256};
 use tracing::{info, warn};
 
@@ -54,6 +56,10 @@ pub struct Followed<T> {
     /// Counts reloads.
     metrics: Arc<Metrics>,
 }
+
+/// Everything that is followed, whatever it is a value of.
+#[derive(Default)]
+pub struct Followers(Vec<BoxFuture<'static, ()>>);
 
 /// What files held at one look, or why that can't be known. Digests, so that no second copy of a key lies about in memory.
 type Version = Result<Vec<[u8; 32]>, String>;
@@ -221,6 +227,30 @@ impl<T> fmt::Debug for Followed<T> {
     }
 }
 
+// === impl Followers ===
+
+impl Followers {
+    /// Follows this one too.
+    pub fn add<T: Send + Sync + 'static>(&mut self, followed: &Arc<Followed<T>>) {
+        self.0.push(Arc::clone(followed).follow().boxed());
+    }
+
+    /// Follows them all until this is dropped. It returns only if one has died.
+    pub async fn run(self) {
+        if self.0.is_empty() {
+            std::future::pending::<()>().await;
+        } else {
+            select_all(self.0).await;
+        }
+    }
+}
+
+impl fmt::Debug for Followers {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Followers").field(&self.0.len()).finish()
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use tempfile::TempDir;
@@ -363,7 +393,9 @@ mod tests {
     async fn it_follows_by_itself() {
         let pair = Pair::new();
         let mut following = tokio::task::JoinSet::new();
-        following.spawn(Arc::clone(&pair.followed).follow());
+        let mut followers = Followers::default();
+        followers.add(&pair.followed);
+        following.spawn(followers.run());
         pair.write("lock", "two");
         pair.write("key", "two");
         while *pair.followed.current() != "two" {
