@@ -62,6 +62,11 @@ pub mod store;
 // What operators see.
 pub mod telemetry;
 
+// Files that are read anew while it runs, and the certificates among them.
+pub mod follow;
+
+pub mod tls;
+
 // What doors talk to.
 pub mod ledger;
 

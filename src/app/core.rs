@@ -11,12 +11,14 @@ use super::BuildError;
 use crate::clock::{Clock, SystemClock};
 use crate::config::{self, Backend, Config, RedisUrl};
 use crate::envoy::{AccessLogDoor, CheckDoor};
-use crate::http::{HttpDoor, REQUEST_TIMEOUT, Readiness};
+use crate::follow::{Followed, Followers};
+use crate::http::{HttpDoor, REQUEST_TIMEOUT, Readiness, Tokens};
 use crate::ledger::{Ledger, ROOM_TO_HOLD, Settings};
 use crate::releaser::{Delivery, Releaser, releaser};
 use crate::session::Terms;
 use crate::store::redis::{RedisSettings, RedisStore};
 use crate::store::{MemoryStore, Store};
+use crate::telemetry::metrics::ReloadedFile;
 use crate::telemetry::{Metrics, RefusalLog};
 
 /// What the doors have in common.
@@ -107,10 +109,26 @@ impl Core {
         }
     }
 
+    /// Who may ask what over HTTP, followed from now on.
+    pub(super) fn tokens(
+        &self,
+        config: &Config,
+        followers: &mut Followers,
+    ) -> Result<Option<Arc<Followed<Tokens>>>, BuildError> {
+        let Some(path) = &config.http.tokens_file else {
+            return Ok(None);
+        };
+        let (label, metrics) = (ReloadedFile::Tokens, Arc::clone(&self.metrics));
+        let followed = Arc::new(Followed::load(label, Tokens::file(path), metrics)?);
+        followers.add(&followed);
+        Ok(Some(followed))
+    }
+
     /// The doors for everybody else.
     pub(super) fn http_door(
         &self,
         config: &Config,
+        tokens: Option<Arc<Followed<Tokens>>>,
         readiness: Readiness,
         tasks: TaskTracker,
     ) -> HttpDoor {
@@ -121,7 +139,7 @@ impl Core {
             metrics: Arc::clone(&self.metrics),
             show: config.refusal.show.clone(),
             tasks,
-            tokens: None,
+            tokens,
             origins: config.http.cors_origins.clone(),
             endpoint: config.http.endpoint.clone(),
             refusals: RefusalLog::default(),

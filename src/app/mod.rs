@@ -1,15 +1,19 @@
 //! All wiring: configuration in, a bound and running instance out. Nothing is decided here.
 
+mod accept;
+mod connection;
 mod core;
 mod course;
+mod listener;
 mod ports;
+mod serve;
 
+pub use accept::ConnectionTimes;
 pub use ports::Addresses;
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -23,12 +27,14 @@ use self::core::Core;
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::envoy::{self, STREAM_AGE};
+use crate::follow::{Followers, Unusable};
 use crate::http::{self, Phase, Readiness};
 use crate::lifecycle::{DrainTimes, Stop};
 use crate::releaser::{Delivery, Releaser};
 use crate::store::Store;
 use course::{Chores, Drain, report};
-use ports::{GrpcListener, addresses, bind_grpc, bind_http, serve_grpc, serve_http};
+use ports::Ports;
+use serve::{serve_grpc, serve_http};
 
 /// Why an instance can't start.
 #[derive(Debug, thiserror::Error)]
@@ -43,6 +49,9 @@ pub enum BuildError {
         /// Why.
         source: std::io::Error,
     },
+    /// A file that the configuration names can't be used.
+    #[error(transparent)]
+    File(#[from] Unusable),
     /// The store's settings can't be used.
     #[error("failed to set up the store: {0}")]
     Store(String),
@@ -76,16 +85,14 @@ pub enum RunError {
 /// An instance with its ports bound, not yet serving.
 #[derive(Debug)]
 pub struct App {
-    /// Where it listens.
-    addresses: Addresses,
-    /// Envoy's port.
-    grpc_listener: GrpcListener,
-    /// Everybody else's port.
-    http_listener: TcpListener,
+    /// Envoy's port, and everybody else's.
+    ports: Ports,
     /// What is served on the first.
     grpc: GrpcRouter,
     /// What is served on the second.
     http: axum::Router,
+    /// Read files anew when they have changed.
+    followers: Followers,
     /// Tells gateways whether to come.
     health: HealthReporter,
     /// Tells probes.
@@ -113,6 +120,8 @@ pub struct Substitutes {
     pub clock: Option<Arc<dyn Clock>>,
     /// How long an access log stream is read at most.
     pub stream_age: Option<Duration>,
+    /// How long clients may take.
+    pub connection_times: Option<ConnectionTimes>,
 }
 
 // === impl App ===
@@ -121,7 +130,7 @@ impl App {
     /// Binds everything and wires it together. Redis need not be there yet.
     ///
     /// # Errors
-    /// An address can't be listened on, or the store's settings can't be used.
+    /// An address can't be listened on, or a file or the store's settings can't be used.
     pub async fn build(config: &Config) -> Result<Self, BuildError> {
         Self::build_with(config, Substitutes::default()).await
     }
@@ -140,15 +149,13 @@ impl App {
         let access_log =
             core.access_log_door(config, tasks.clone(), closing_logs.clone(), stream_age);
         let (phase, readiness) = watch::channel(Phase::Starting);
-        let http = core.http_door(config, Readiness::new(readiness), tasks.clone());
-        let (grpc_listener, http_listener) = (
-            bind_grpc(&config.grpc.listen).await?,
-            bind_http(config.http.listen).await?,
-        );
+        let times = substitutes.connection_times.unwrap_or_default();
+        let mut followers = Followers::default();
+        let tokens = core.tokens(config, &mut followers)?;
+        let http = core.http_door(config, tokens, Readiness::new(readiness), tasks.clone());
         Ok(Self {
-            addresses: addresses(&grpc_listener, &http_listener)?,
-            grpc_listener,
-            http_listener,
+            ports: Ports::open(config, times, &core.metrics, &mut followers).await?,
+            followers,
             grpc: envoy::server(check, access_log, health_service)?,
             http: http::router(http),
             health,
@@ -172,7 +179,7 @@ impl App {
     /// Where it listens; with port 0 in the configuration, the port that it got.
     #[must_use]
     pub const fn addresses(&self) -> &Addresses {
-        &self.addresses
+        &self.ports.addresses
     }
 
     /// Serves until it is told to stop, then drains.
@@ -184,12 +191,12 @@ impl App {
         let mut servers = JoinSet::new();
         servers.spawn(serve_grpc(
             self.grpc,
-            self.grpc_listener,
+            self.ports.grpc,
             close_listeners.clone(),
         ));
         servers.spawn(serve_http(
             self.http,
-            self.http_listener,
+            self.ports.http,
             close_listeners.clone(),
         ));
         let drain = Drain {
@@ -205,8 +212,9 @@ impl App {
         let last = Arc::clone(&ledger);
         let chores = async { tokio::join!(self.chores.run(), ledger.tend()) };
         tokio::pin!(chores);
+        let Addresses { grpc, http } = self.ports.addresses;
         drain.open().await;
-        info!(grpc = %self.addresses.grpc, http = %self.addresses.http, "serving");
+        info!(%grpc, %http, "serving");
         let delivering = self.delivery.run();
         tokio::pin!(delivering);
         tokio::select! {
@@ -219,6 +227,7 @@ impl App {
             }
             () = &mut delivering => return Err(RunError::Task("releaser")),
             _ = &mut chores => return Err(RunError::Task("housekeeper")),
+            () = self.followers.run() => return Err(RunError::Task("reader of changed files")),
         }
         tokio::select! {
             () = async { tokio::join!(drain.close(servers), delivering); last.settle_all().await } => {

@@ -19,6 +19,7 @@ pub fn run(config: &Config) -> ExitCode {
     for warning in config.warnings() {
         warn!("{warning}");
     }
+    raise_open_files();
     let runtime = match tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
@@ -33,6 +34,13 @@ pub fn run(config: &Config) -> ExitCode {
     // Whatever still runs after the drain has been given its time.
     runtime.shutdown_background();
     outcome.into()
+}
+
+/// Takes as many open files as the system grants: each connection is one, and the soft limit is often made for programs of another kind.
+fn raise_open_files() {
+    if let Err(problem) = rlimit::increase_nofile_limit(u64::MAX) {
+        warn!(%problem, "failed to raise the limit of open files");
+    }
 }
 
 /// Builds the instance and runs it until a signal stops it.

@@ -99,14 +99,6 @@ fn each_key_of_a_file_is_understood() {
     );
     assert_eq!(config.http.listen.to_string(), "[::]:8081");
     assert_eq!(
-        config.http.tls,
-        Some(Tls {
-            cert: "/etc/streamgate/tls/tls.crt".into(),
-            key: "/etc/streamgate/tls/tls.key".into(),
-            client_ca: Some("/etc/streamgate/a: b.pem".into()),
-        })
-    );
-    assert_eq!(
         config.http.tokens_file,
         Some("/etc/streamgate/tokens".into())
     );
@@ -158,6 +150,25 @@ fn each_key_of_a_file_is_understood() {
             log_level: tracing::Level::DEBUG
         }
     );
+}
+
+#[test]
+fn the_files_of_a_ports_tls_are_understood() {
+    let config = load_fixture("everything_set.yaml").unwrap();
+    assert_eq!(
+        config.http.tls,
+        Some(Tls {
+            cert: "/etc/streamgate/tls/tls.crt".into(),
+            key: "/etc/streamgate/tls/tls.key".into(),
+            client_ca: Some("/etc/streamgate/a: b.pem".into()),
+        })
+    );
+    let pair = [
+        ("STREAMGATE_GRPC__TLS__CERT", "a.pem"),
+        ("STREAMGATE_GRPC__TLS__KEY", "b.pem"),
+    ];
+    let tls = load_variables(&pair).unwrap().grpc.tls.unwrap();
+    assert_eq!((tls.key, tls.client_ca), ("b.pem".into(), None));
 }
 
 #[test]

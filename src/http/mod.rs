@@ -38,6 +38,7 @@ use utoipa_axum::routes;
 
 use crate::clock::Clock;
 use crate::config::{Endpoint, Origins, Shown};
+use crate::follow::Followed;
 use crate::ledger::Ledger;
 use crate::releaser::Releaser;
 use crate::session::UserId;
@@ -66,7 +67,7 @@ pub struct HttpDoor {
     /// Waits for what is done for the store at shutdown.
     pub tasks: TaskTracker,
     /// Who may ask what; everybody everything if there is no such file.
-    pub tokens: Option<Arc<Tokens>>,
+    pub tokens: Option<Arc<Followed<Tokens>>>,
     /// Whose scripts may read answers.
     pub origins: Origins,
     /// Where the small API says that a video is.

@@ -1,13 +1,15 @@
-//! `http.tokens_file`: who may ask, by the token that they show. Pure; the file is read by whoever owns it.
+//! `http.tokens_file`: who may ask, by the token that they show.
 //!
 //! A line is a token, its role and, for a token that acts for one user alone, that user. Of a token only its SHA-256 is kept, and every
 //! comparison takes as long whatever it compares, so that neither memory nor time tells what is in the file.
 
 use std::fmt;
+use std::path::Path;
 
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 
+use crate::follow::Files;
 use crate::session::UserId;
 
 /// How many tokens a file may have: each request is compared with all of them.
@@ -74,9 +76,15 @@ impl Tokens {
         Ok(Self(tokens))
     }
 
-    /// TEMPORARY
-    pub(super) fn current(&self) -> &Self {
-        self
+    /// The file of that path, as `http.tokens_file` names it.
+    #[must_use]
+    pub fn file(path: &Path) -> Files<Self> {
+        const KEY: &str = "http.tokens_file";
+        let shown = path.display().to_string();
+        Files::new(vec![(KEY, path.to_owned())], move |contents| {
+            let text = contents.first().map_or(&[][..], Vec::as_slice);
+            Self::parse(text).map_err(|flaw| format!("{KEY}: {shown}: {flaw}"))
+        })
     }
 
     /// What a token is good for, if it is one of these.

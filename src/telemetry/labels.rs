@@ -308,3 +308,35 @@ impl CallOutcome {
         }
     }
 }
+
+label! {
+    /// What is read anew while the process runs.
+    ReloadedFile {
+        /// The certificate of the gRPC port.
+        GrpcTls => "grpc_tls",
+        /// The certificate of the HTTP port.
+        HttpTls => "http_tls",
+        /// Who may use the HTTP API.
+        Tokens => "tokens",
+    }
+}
+
+label! {
+    /// What became of files that have changed.
+    ReloadOutcome {
+        /// They are in force.
+        Ok => "ok",
+        /// They can't be used, and what was read before stays in force.
+        Failed => "failed",
+    }
+}
+
+label! {
+    /// What a connection came to.
+    Port {
+        /// Envoy's.
+        Grpc => "grpc",
+        /// Everybody else's.
+        Http => "http",
+    }
+}

@@ -16,7 +16,7 @@ use crate::config::Outage;
 
 pub use super::labels::{
     Call, CallOutcome, DropReason, EntryOutcome, EntryType, GraceOutcome, LabelValue, Operation,
-    Outcome, ReleaseCause, RenewalOutcome, Verdict,
+    Outcome, Port, ReleaseCause, ReloadOutcome, ReloadedFile, RenewalOutcome, Verdict,
 };
 
 /// Counters for each value of a label.
@@ -71,6 +71,10 @@ pub struct Metrics {
     releaser_dropped: Counters<DropReason>,
     /// `streamgate_unknown_plan_total`
     unknown_plans: Counter,
+    /// `streamgate_connections`, by port
+    connections: Vec<Gauge>,
+    /// `streamgate_reloads_total`, by file and outcome
+    reloads: Vec<Counters<ReloadOutcome>>,
 }
 
 /// Upper bounds of the buckets of durations, in seconds: from what memory takes to what Envoy waits for.
@@ -134,6 +138,12 @@ impl Metrics {
             releaser_pending: make.gauge(named::RELEASER_PENDING, &[]),
             releaser_dropped: make.counters(named::RELEASER_DROPPED, one("reason")),
             unknown_plans: make.counter(named::UNKNOWN_PLANS, &[]),
+            connections: by(|port: Port| {
+                make.gauge(named::CONNECTIONS, &[("port", port.as_str())])
+            }),
+            reloads: by(|file: ReloadedFile| {
+                make.counters(named::RELOADS, two("file", file, "outcome"))
+            }),
             handle: recorder.handle(),
         })
     }
@@ -232,6 +242,27 @@ impl Metrics {
     /// Counts a request that named a plan which the policy doesn't have.
     pub fn unknown_plan(&self) {
         self.unknown_plans.increment(1);
+    }
+
+    /// Counts a connection that was accepted.
+    pub fn connection_opened(&self, port: Port) {
+        if let Some(connections) = self.connections.get(port.index()) {
+            connections.increment(1.0);
+        }
+    }
+
+    /// Counts it no more.
+    pub fn connection_closed(&self, port: Port) {
+        if let Some(connections) = self.connections.get(port.index()) {
+            connections.decrement(1.0);
+        }
+    }
+
+    /// Counts files that have changed.
+    pub fn reload(&self, file: ReloadedFile, outcome: ReloadOutcome) {
+        if let Some(reloads) = self.reloads.get(file.index()) {
+            reloads.increment(outcome);
+        }
     }
 
     /// All metrics in Prometheus's text format.
@@ -341,6 +372,14 @@ mod named {
     pub(super) const UNKNOWN_PLANS: Named = Named(
         "streamgate_unknown_plan_total",
         "Requests that named a plan which limits.plans doesn't have; they got the default",
+    );
+    pub(super) const CONNECTIONS: Named = Named(
+        "streamgate_connections",
+        "Connections that are open now, by port",
+    );
+    pub(super) const RELOADS: Named = Named(
+        "streamgate_reloads_total",
+        "Times that files had changed, by what became of it; failed: what was read before stays in force",
     );
 }
 

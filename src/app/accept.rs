@@ -1,0 +1,249 @@
+//! Accepting connections: each gets its place, is made ready in a task of its own, over TLS where the port has it, and is then served there.
+//! Nobody waits for anybody else's handshake, and no error of the system's ends the accepting.
+
+use std::io::{self, ErrorKind};
+use std::sync::Arc;
+use std::time::Duration;
+
+use rustls::ServerConfig;
+use socket2::{SockRef, TcpKeepalive};
+use tokio::net::TcpStream;
+use tokio::sync::OwnedSemaphorePermit;
+use tokio::task::JoinSet;
+use tokio_rustls::TlsAcceptor;
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, warn};
+
+use super::connection::{Connection, Place, Places};
+use super::listener::{Listener, Socket};
+use crate::clock::Stopwatch;
+use crate::follow::Followed;
+use crate::telemetry::metrics::{LabelValue, Port};
+
+/// How long a peer may be silent before the system asks whether it is still there, how often it asks, and after how many questions without
+/// an answer it is gone: half a minute in all.
+const KEEPALIVE: (Duration, Duration, u32) = (Duration::from_secs(15), Duration::from_secs(5), 3);
+
+/// How long what was sent may stay without an acknowledgement. Keepalive says nothing while something is on its way.
+#[cfg(target_os = "linux")]
+const UNACKNOWLEDGED: Duration = Duration::from_secs(30);
+
+/// How long accepting rests when the system refuses: it is out of file descriptors or memory, and needs others to give some back.
+const REST: Duration = Duration::from_millis(100);
+
+/// How often the same trouble is told of.
+const TELL_EVERY: Duration = Duration::from_secs(10);
+
+/// How long clients may take.
+#[derive(Debug, Clone, Copy)]
+pub struct ConnectionTimes {
+    /// For the TLS handshake; on Envoy's port without TLS, for the first byte.
+    pub handshake: Duration,
+    /// For the head of a request, and for how long a connection to the HTTP port may be without any.
+    pub quiet: Duration,
+}
+
+impl Default for ConnectionTimes {
+    fn default() -> Self {
+        Self {
+            handshake: Duration::from_secs(10),
+            quiet: Duration::from_secs(30),
+        }
+    }
+}
+
+/// Accepts the connections to one port.
+#[derive(Debug)]
+pub(super) struct Acceptor {
+    /// Which port.
+    pub(super) port: Port,
+    /// Where they come from.
+    pub(super) listener: Listener,
+    /// With what TLS is spoken, if it is.
+    pub(super) tls: Option<Arc<Followed<ServerConfig>>>,
+    /// How many at once.
+    pub(super) places: Places,
+    /// How long they may take.
+    pub(super) times: ConnectionTimes,
+}
+
+/// What may keep a port from accepting, for as long as it lasts.
+#[derive(Debug, Default)]
+struct Trouble {
+    /// All places are taken.
+    crowded: Seldom,
+    /// The system refuses.
+    refused: Seldom,
+}
+
+/// Says whether it is time to tell of something again.
+#[derive(Debug, Default)]
+struct Seldom(Option<Stopwatch>);
+
+// === impl Seldom ===
+
+impl Seldom {
+    fn is_due(&mut self) -> bool {
+        let due = self.0.is_none_or(|told| told.elapsed() >= TELL_EVERY);
+        if due {
+            self.0 = Some(Stopwatch::start());
+        }
+        due
+    }
+}
+
+// === impl Acceptor ===
+
+impl Acceptor {
+    /// Serves each connection in a task of its own, until `close`; then waits for those that are still served. Dropped, it ends them.
+    pub(super) async fn each<S>(
+        self,
+        close: CancellationToken,
+        serve: impl Fn(Connection) -> S + Clone + Send + 'static,
+    ) where
+        S: Future<Output = ()> + Send,
+    {
+        let mut connections = JoinSet::new();
+        let mut trouble = Trouble::default();
+        loop {
+            let (socket, permit) = tokio::select! {
+                biased;
+                () = close.cancelled() => break,
+                Some(_) = connections.join_next() => continue,
+                accepted = self.accept(&mut trouble) => accepted,
+            };
+            let place = self.places.filled(permit);
+            let tls = self.tls.as_ref().map(|tls| tls.current().into());
+            let ready = ready(socket, tls, place, self.port, self.times.handshake);
+            let (serve, close) = (serve.clone(), close.clone());
+            connections.spawn(async move {
+                let ready = tokio::select! {
+                    () = close.cancelled() => return,
+                    ready = ready => ready,
+                };
+                match ready {
+                    Ok(connection) => serve(connection).await,
+                    Err(error) => debug!(%error, "a connection came to nothing"),
+                }
+            });
+        }
+        // Nobody is to wait at a port where nobody comes any more.
+        drop(self.listener);
+        while connections.join_next().await.is_some() {}
+    }
+
+    /// The next who comes, and a place for them.
+    async fn accept(&self, trouble: &mut Trouble) -> (Socket, OwnedSemaphorePermit) {
+        let permit = match self.places.try_take() {
+            Some(permit) => permit,
+            None => {
+                if trouble.crowded.is_due() {
+                    let port = self.port.as_str();
+                    warn!(
+                        port,
+                        "all places for connections are taken; who comes now waits"
+                    );
+                }
+                self.places.take().await
+            }
+        };
+        loop {
+            match self.listener.accept().await {
+                Ok(socket) => return (socket, permit),
+                Err(error) if is_of_one_connection(&error) => {}
+                Err(error) => {
+                    if trouble.refused.is_due() {
+                        let port = self.port.as_str();
+                        warn!(port, %error, "failed to accept a connection; trying again");
+                    }
+                    tokio::time::sleep(REST).await;
+                }
+            }
+        }
+    }
+}
+
+/// Whether it says that somebody has left before being let in, and nothing of those who come after.
+fn is_of_one_connection(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        ErrorKind::ConnectionAborted | ErrorKind::ConnectionReset | ErrorKind::ConnectionRefused
+    )
+}
+
+/// The connection, once something can be said over it.
+async fn ready(
+    socket: Socket,
+    tls: Option<TlsAcceptor>,
+    place: Place,
+    port: Port,
+    within: Duration,
+) -> io::Result<Connection> {
+    let greeting = async {
+        match (socket, tls) {
+            (Socket::Tcp(socket), Some(tls)) => {
+                attend(&socket);
+                Ok(Connection::new(tls.accept(socket).await?, place))
+            }
+            (Socket::Tcp(socket), None) => {
+                attend(&socket);
+                // Nothing else ends a connection to Envoy's port that never says anything.
+                if port == Port::Grpc {
+                    socket.readable().await?;
+                }
+                Ok(Connection::new(socket, place))
+            }
+            (Socket::Unix(socket), _) => Ok(Connection::new(socket, place)),
+        }
+    };
+    match tokio::time::timeout(within, greeting).await {
+        Ok(ready) => ready,
+        Err(_) => Err(ErrorKind::TimedOut.into()),
+    }
+}
+
+/// Sends small answers at once, and has the system find out when the peer is gone. If it can't be had, there is nobody to tell.
+fn attend(socket: &TcpStream) {
+    let (idle, interval, retries) = KEEPALIVE;
+    let keepalive = TcpKeepalive::new()
+        .with_time(idle)
+        .with_interval(interval)
+        .with_retries(retries);
+    drop(socket.set_nodelay(true));
+    let socket = SockRef::from(socket);
+    drop(socket.set_tcp_keepalive(&keepalive));
+    #[cfg(target_os = "linux")]
+    drop(socket.set_tcp_user_timeout(Some(UNACKNOWLEDGED)));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn the_system_finds_out_within_half_a_minute_that_a_peer_is_gone() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let client = TcpStream::connect(listener.local_addr().unwrap()).await;
+        let (socket, _) = listener.accept().await.unwrap();
+        attend(&socket);
+        assert!(socket.nodelay().unwrap());
+        let socket = SockRef::from(&socket);
+        assert!(socket.keepalive().unwrap());
+        let idle = socket.tcp_keepalive_time().unwrap();
+        let asking = socket.tcp_keepalive_interval().unwrap();
+        let asking = asking * socket.tcp_keepalive_retries().unwrap();
+        assert_eq!(idle + asking, Duration::from_secs(30));
+        #[cfg(target_os = "linux")]
+        assert_eq!(socket.tcp_user_timeout().unwrap(), Some(idle + asking));
+        drop(client);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_same_trouble_is_told_of_once_in_a_while() {
+        let mut trouble = Seldom::default();
+        assert!(trouble.is_due());
+        assert!(!trouble.is_due());
+        tokio::time::advance(TELL_EVERY).await;
+        assert!(trouble.is_due());
+    }
+}

@@ -1,0 +1,112 @@
+//! What a port listens with: bound before anything is said to be ready.
+
+use std::io::ErrorKind;
+use std::net::SocketAddr;
+use std::os::unix::fs::FileTypeExt;
+use std::path::{Path, PathBuf};
+
+use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
+
+use super::BuildError;
+use crate::config::Listen;
+
+/// A port that is bound.
+#[derive(Debug)]
+pub(super) enum Listener {
+    /// Over TCP.
+    Tcp(TcpListener),
+    /// Over a Unix socket.
+    Unix {
+        listener: UnixListener,
+        /// Goes with the listener.
+        _file: SocketFile,
+    },
+}
+
+/// Who has come to a port.
+#[derive(Debug)]
+pub(super) enum Socket {
+    /// Over TCP.
+    Tcp(TcpStream),
+    /// Over a Unix socket.
+    Unix(UnixStream),
+}
+
+impl Listener {
+    /// The next who comes. Nobody is lost if this is dropped.
+    pub(super) async fn accept(&self) -> std::io::Result<Socket> {
+        match self {
+            Self::Tcp(listener) => {
+                let (socket, _) = listener.accept().await?;
+                Ok(Socket::Tcp(socket))
+            }
+            Self::Unix { listener, .. } => {
+                let (socket, _) = listener.accept().await?;
+                Ok(Socket::Unix(socket))
+            }
+        }
+    }
+}
+
+/// The file of a Unix socket that is listened on; removed when dropped.
+#[derive(Debug)]
+pub(super) struct SocketFile(PathBuf);
+
+impl Drop for SocketFile {
+    fn drop(&mut self) {
+        // Who comes next removes what is left behind.
+        drop(std::fs::remove_file(&self.0));
+    }
+}
+
+/// Binds Envoy's port; where it is, since port 0 takes any.
+pub(super) async fn bind_grpc(listen: &Listen) -> Result<(Listener, Listen), BuildError> {
+    let bind = async || match listen {
+        Listen::Tcp(address) => {
+            let listener = TcpListener::bind(address).await?;
+            let bound = listener.local_addr()?;
+            Ok((Listener::Tcp(listener), Listen::Tcp(bound)))
+        }
+        Listen::Unix(path) => {
+            remove_stale_socket(path).await;
+            let listener = UnixListener::bind(path)?;
+            let bound = Listener::Unix {
+                listener,
+                _file: SocketFile(path.clone()),
+            };
+            Ok((bound, listen.clone()))
+        }
+    };
+    bind().await.map_err(|source| BuildError::Listen {
+        address: listen.to_string(),
+        key: "grpc.listen",
+        source,
+    })
+}
+
+/// Removes a socket file that nobody listens at: a process that was killed leaves one behind.
+async fn remove_stale_socket(path: &Path) {
+    let is_socket = std::fs::metadata(path).is_ok_and(|found| found.file_type().is_socket());
+    if is_socket
+        && UnixStream::connect(path)
+            .await
+            .is_err_and(|error| error.kind() == ErrorKind::ConnectionRefused)
+    {
+        // If it can't be removed, binding says why.
+        drop(std::fs::remove_file(path));
+    }
+}
+
+/// Binds everybody else's port; where it is, since port 0 takes any.
+pub(super) async fn bind_http(address: SocketAddr) -> Result<(Listener, SocketAddr), BuildError> {
+    let bind = async || {
+        let listener = TcpListener::bind(address).await?;
+        let bound = listener.local_addr()?;
+        Ok((Listener::Tcp(listener), bound))
+    };
+    bind().await.map_err(|source| BuildError::Listen {
+        address: address.to_string(),
+        key: "http.listen",
+        source,
+    })
+}

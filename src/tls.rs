@@ -1,0 +1,261 @@
+//! What a port's TLS files say: certificate, private key and client CA, turned into what rustls serves with.
+//!
+//! Cryptography is ring's, chosen here and nowhere else. What is wrong with a file is said in words of our own, since those of a parser may
+//! repeat what it was given, and that may be a key.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use rustls::crypto::{CryptoProvider, ring};
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::server::WebPkiClientVerifier;
+use rustls::server::danger::ClientCertVerifier;
+use rustls::{Error, InconsistentKeys, RootCertStore, ServerConfig};
+
+use crate::config::{Config, Tls, TlsKeys};
+use crate::follow::Files;
+use crate::telemetry::metrics::{Port, ReloadedFile};
+
+/// The TLS of one port.
+#[derive(Debug)]
+pub struct PortTls {
+    /// What its files are called in logs and metrics.
+    pub label: ReloadedFile,
+    /// What they make up.
+    pub files: Files<ServerConfig>,
+}
+
+/// The protocols that a port speaks, in the words of ALPN, best first.
+const fn protocols(port: Port) -> &'static [&'static str] {
+    match port {
+        Port::Grpc => &["h2"],
+        Port::Http => &["h2", "http/1.1"],
+    }
+}
+
+impl PortTls {
+    /// That of a port, if it is to have one.
+    #[must_use]
+    pub fn of(config: &Config, port: Port) -> Option<Self> {
+        let (tls, keys, label) = match port {
+            Port::Grpc => (&config.grpc.tls, TlsKeys::GRPC, ReloadedFile::GrpcTls),
+            Port::Http => (&config.http.tls, TlsKeys::HTTP, ReloadedFile::HttpTls),
+        };
+        let files = files(tls.as_ref()?, keys, protocols(port));
+        Some(Self { label, files })
+    }
+}
+
+/// A file's path, and the configuration key that names it.
+#[derive(Debug, Clone)]
+struct Place {
+    key: &'static str,
+    path: PathBuf,
+}
+
+impl Place {
+    fn of(key: &'static str, path: &Path) -> Self {
+        let path = path.to_owned();
+        Self { key, path }
+    }
+
+    /// Says what is wrong with it.
+    fn wrong(&self, what: impl std::fmt::Display) -> String {
+        format!("{}: {}: {what}", self.key, self.path.display())
+    }
+}
+
+/// The files of one port, and what they make up.
+fn files(tls: &Tls, keys: TlsKeys, protocols: &'static [&'static str]) -> Files<ServerConfig> {
+    let cert = Place::of(keys.cert, &tls.cert);
+    let key = Place::of(keys.key, &tls.key);
+    let client_ca = tls.client_ca.as_ref();
+    let client_ca = client_ca.map(|path| Place::of(keys.client_ca, path));
+    let places = [Some(&cert), Some(&key), client_ca.as_ref()];
+    let named = places
+        .into_iter()
+        .flatten()
+        .map(|place| (place.key, place.path.clone()))
+        .collect();
+    Files::new(named, move |contents| {
+        let [certificate, private_key, authorities @ ..] = contents else {
+            return Err(cert.wrong("was not read"));
+        };
+        let provider = Arc::new(ring::default_provider());
+        let versions = ServerConfig::builder_with_provider(Arc::clone(&provider))
+            .with_safe_default_protocol_versions()
+            .map_err(|error| cert.wrong(error))?;
+        let clients = match (&client_ca, authorities) {
+            (Some(place), [bundle]) => {
+                versions.with_client_cert_verifier(verifier(place, bundle, provider)?)
+            }
+            _ => versions.with_no_client_auth(),
+        };
+        let mut config = clients
+            .with_single_cert(
+                certificates(&cert, certificate)?,
+                self::private_key(&key, private_key)?,
+            )
+            .map_err(|error| unfit(&cert, &key, &error))?;
+        config.alpn_protocols = protocols
+            .iter()
+            .map(|protocol| protocol.as_bytes().to_vec())
+            .collect();
+        Ok(config)
+    })
+}
+
+/// The certificates in a PEM file, at least one.
+fn certificates(place: &Place, pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, String> {
+    let certificates: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem).collect();
+    match certificates {
+        Ok(certificates) if !certificates.is_empty() => Ok(certificates),
+        Ok(_) => {
+            Err(place
+                .wrong("holds no certificate; it must be PEM, with -----BEGIN CERTIFICATE-----"))
+        }
+        Err(_) => Err(place.wrong("is damaged PEM; write the file anew")),
+    }
+}
+
+/// The private key in a PEM file.
+fn private_key(place: &Place, pem: &[u8]) -> Result<PrivateKeyDer<'static>, String> {
+    PrivateKeyDer::from_pem_slice(pem).map_err(|_| {
+        place.wrong("holds no private key; it must be PEM, unencrypted, as PKCS#8, PKCS#1 or SEC1")
+    })
+}
+
+/// Whoever has a certificate from one of these.
+fn verifier(
+    place: &Place,
+    pem: &[u8],
+    provider: Arc<CryptoProvider>,
+) -> Result<Arc<dyn ClientCertVerifier>, String> {
+    let mut roots = RootCertStore::empty();
+    for certificate in certificates(place, pem)? {
+        roots.add(certificate).map_err(|error| {
+            place.wrong(format_args!("holds what is no CA certificate: {error}"))
+        })?;
+    }
+    let verifier = WebPkiClientVerifier::builder_with_provider(roots.into(), provider).build();
+    verifier.map_err(|error| place.wrong(error))
+}
+
+/// Why a certificate and a key can't be used together.
+fn unfit(cert: &Place, key: &Place, error: &Error) -> String {
+    match error {
+        Error::InconsistentKeys(InconsistentKeys::KeyMismatch) => key.wrong(format_args!(
+            "is not the key of the certificate in {} ({}); give the two that were issued together",
+            cert.path.display(),
+            cert.key
+        )),
+        Error::InvalidCertificate(_) => cert.wrong("holds something that is no certificate"),
+        _ => key.wrong("holds a key that can't be used; take RSA of 2048 bits or more, ECDSA P-256 or P-384, or Ed25519"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rcgen::{CertificateParams, KeyPair};
+    use tempfile::TempDir;
+
+    use super::*;
+
+    /// A certificate and its key, in PEM.
+    fn issued() -> (String, String) {
+        let key = KeyPair::generate().unwrap();
+        let params = CertificateParams::new(vec!["streamgate.internal".to_owned()]).unwrap();
+        (params.self_signed(&key).unwrap().pem(), key.serialize_pem())
+    }
+
+    /// What is said of these three files, if anything is wrong with them.
+    fn said(dir: &TempDir, cert: &str, key: &str, client_ca: &str) -> Result<ServerConfig, String> {
+        let place = |name: &str, text: &str| {
+            let path = dir.path().join(name);
+            std::fs::write(&path, text).unwrap();
+            path
+        };
+        let tls = Tls {
+            cert: place("cert", cert),
+            key: place("key", key),
+            client_ca: Some(place("ca", client_ca)),
+        };
+        let read = files(&tls, TlsKeys::HTTP, protocols(Port::Http)).read();
+        let folder = format!("{}/", dir.path().display());
+        read.map_err(|error| error.to_string().replace(&folder, ""))
+    }
+
+    #[test]
+    fn a_pair_that_was_issued_together_can_be_served_with() {
+        let dir = tempfile::tempdir().unwrap();
+        let ((cert, key), (ca, _)) = (issued(), issued());
+        let config = said(&dir, &cert, &key, &ca).unwrap();
+        assert_eq!(
+            config.alpn_protocols,
+            [b"h2".to_vec(), b"http/1.1".to_vec()]
+        );
+        let both = format!("{key}{cert}");
+        assert!(
+            said(&dir, &both, &both, &ca).is_ok(),
+            "one file may hold both"
+        );
+    }
+
+    #[test]
+    fn each_mistake_is_named_with_its_file_and_what_to_do_and_no_key_is_shown() {
+        let dir = tempfile::tempdir().unwrap();
+        let ((cert, key), (other, _)) = (issued(), issued());
+        let damaged = |pem: &str| pem.replace("-----END", "----END").replace('M', "M!");
+        let no_certificate = "-----BEGIN CERTIFICATE-----\naGVsbG8=\n-----END CERTIFICATE-----\n";
+        let no_key = no_certificate.replace("CERTIFICATE", "PRIVATE KEY");
+        for (case, expected) in [
+            (
+                [&*other, &*key, &*cert],
+                "http.tls.key: key: is not the key of the certificate in cert (http.tls.cert); give the two that were issued together",
+            ),
+            (
+                [&cert, &cert, &cert],
+                "http.tls.key: key: holds no private key; it must be PEM, unencrypted, ",
+            ),
+            (
+                [&cert, &damaged(&key), &cert],
+                "http.tls.key: key: holds no private key; it must be PEM",
+            ),
+            (
+                [&cert, &no_key, &cert],
+                "http.tls.key: key: holds a key that can't be used; take RSA",
+            ),
+            (
+                [&key, &key, &cert],
+                "http.tls.cert: cert: holds no certificate; it must be PEM",
+            ),
+            (
+                ["", &key, &cert],
+                "http.tls.cert: cert: holds no certificate; it must be PEM",
+            ),
+            (
+                [&damaged(&cert), &key, &cert],
+                "http.tls.cert: cert: is damaged PEM; write the file anew",
+            ),
+            (
+                [no_certificate, &key, &cert],
+                "http.tls.cert: cert: holds something that is no certificate",
+            ),
+            (
+                [&cert, &key, &key],
+                "http.tls.client_ca: ca: holds no certificate; it must be PEM",
+            ),
+            (
+                [&cert, &key, no_certificate],
+                "http.tls.client_ca: ca: holds what is no CA certificate: ",
+            ),
+        ] {
+            let [cert, key, client_ca] = case;
+            let error = said(&dir, cert, key, client_ca).unwrap_err();
+            assert!(error.starts_with(expected), "{error}\n{expected}");
+            let secret = key.lines().nth(1).unwrap_or("nothing");
+            assert!(!error.contains(secret), "{error}");
+        }
+    }
+}
