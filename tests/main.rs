@@ -23,6 +23,14 @@ mod e2e;
 mod envoy_files;
 // The HTTP doors beside the API on sessions: the release hook, probes, metrics.
 mod http;
+// The HTTP API's callers: each role, each call, one's own user and another.
+mod http_access;
+// The operator's list of everybody's sessions, page by page.
+mod http_list;
+// The small API: videos, by HTTP Basic.
+mod http_small;
+// What all HTTP requests have in common: CORS, ids, limits, how they are counted.
+mod http_wire;
 // The HTTP API on sessions: each call and each of its answers, on both stores, and in an outage.
 mod http_sessions;
 // An instance's life as a process: binding, readiness, the drain, signals, exit codes, the log.

@@ -28,7 +28,7 @@ use crate::clock::Clock;
 use crate::config::Config;
 use crate::envoy::{self, STREAM_AGE};
 use crate::follow::{Followers, Unusable};
-use crate::http::{self, Phase, Readiness};
+use crate::http::{self, HttpDoor, Phase, REQUEST_TIMEOUT, Readiness};
 use crate::lifecycle::{DrainTimes, Stop};
 use crate::releaser::{Delivery, Releaser};
 use crate::store::Store;
@@ -120,6 +120,8 @@ pub struct Substitutes {
     pub clock: Option<Arc<dyn Clock>>,
     /// How long an access log stream is read at most.
     pub stream_age: Option<Duration>,
+    /// How long an HTTP request may take to arrive and be answered.
+    pub request_timeout: Option<Duration>,
     /// How long clients may take.
     pub connection_times: Option<ConnectionTimes>,
 }
@@ -152,7 +154,10 @@ impl App {
         let times = substitutes.connection_times.unwrap_or_default();
         let mut followers = Followers::default();
         let tokens = core.tokens(config, &mut followers)?;
-        let http = core.http_door(config, tokens, Readiness::new(readiness), tasks.clone());
+        let http = HttpDoor {
+            request_timeout: substitutes.request_timeout.unwrap_or(REQUEST_TIMEOUT),
+            ..core.http_door(config, tokens, Readiness::new(readiness), tasks.clone())
+        };
         Ok(Self {
             ports: Ports::open(config, times, &core.metrics, &mut followers).await?,
             followers,

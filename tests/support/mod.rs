@@ -1,5 +1,6 @@
 //! What several test modules need.
 
+pub(crate) mod api;
 pub(crate) mod app;
 #[path = "../../deploy/demo/backend.rs"]
 pub(crate) mod backend;
