@@ -5,9 +5,10 @@
 //! rather than later. A step is one call, `SCAN` and then `MGET`, under the deadline of every call; once a page has taken as
 //! long as one call may, it begins no further step. So a page takes two deadlines at most.
 //!
-//! `SCAN` shows what is there all the while at least once, and may show it again where the server's table grows or shrinks
-//! meanwhile. Its cursors are the server's own: any number is one.
+//! `SCAN` shows what is there all the while at least once, and may show it again where the server's table of keys grows or shrinks
+//! meanwhile; within a page it is left out then. Its cursors are the server's own: any number is one.
 
+use std::collections::HashSet;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
@@ -93,14 +94,14 @@ impl RedisStore {
         let begun = Stopwatch::start();
         let mut time = self.clock.as_ref().map(|clock| clock.now());
         let mut pace = Pace { size, stretch: 1 };
-        let (mut place, mut entries) = (from.place, Vec::new());
+        let (mut place, mut entries, mut shown) = (from.place, Vec::new(), HashSet::new());
         for _ in 0..MOST_STEPS {
             let keys = pace.keys(entries.len());
             let found = self.step(place, keys, time).await?;
             time = time.or(found.time);
             place = found.next;
             pace.note(keys, found.users.len());
-            entries.extend(self.live(found, time.unwrap_or_default())?);
+            entries.extend(self.live(found, time.unwrap_or_default(), &mut shown)?);
             if place == 0 || entries.len() >= size || begun.elapsed() >= self.connection.deadline()
             {
                 break;
@@ -145,14 +146,22 @@ impl RedisStore {
             .await
     }
 
-    /// The sessions that were found and live at that time.
-    fn live(&self, found: Found, time: Timestamp) -> Result<Vec<(UserId, Session)>, StoreError> {
+    /// The sessions that were found and live at that time, of users who have not been shown yet.
+    fn live(
+        &self,
+        found: Found,
+        time: Timestamp,
+        shown: &mut HashSet<UserId>,
+    ) -> Result<Vec<(UserId, Session)>, StoreError> {
         if found.rosters.len() != found.users.len() {
             let text = "it was asked for some keys and answered with another number of values";
             return Err(StoreError::Protocol(text.to_owned()));
         }
         let mut live = Vec::new();
         for (user, roster) in found.users.into_iter().zip(found.rosters) {
+            if !shown.insert(user.clone()) {
+                continue;
+            }
             match decode_roster(&roster.unwrap_or_default()) {
                 Ok(roster) => {
                     let sessions = roster.sessions.into_iter();
