@@ -80,11 +80,19 @@ impl Unread {
     /// It was left out of a page. One such key must not hide everybody else from the operator: the page goes on, and calls about that
     /// user fail and say so.
     fn note(&self, user: &UserId, reason: Malformed) {
-        let mut said = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if said.is_none_or(|said| said.elapsed() >= REMINDER) {
+        if self.is_to_be_said() {
             tracing::warn!(user.id = %user, %reason, "what is at a user's key can't be read; the listing leaves it out");
+        }
+    }
+
+    /// Whether it has not been said for a while. Whoever asks says it.
+    fn is_to_be_said(&self) -> bool {
+        let mut said = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_due = said.is_none_or(|said| said.elapsed() >= REMINDER);
+        if is_due {
             *said = Some(Stopwatch::start());
         }
+        is_due
     }
 }
 
@@ -218,6 +226,18 @@ mod tests {
             (usize::MAX, 0, MOST_KEYS),
         ] {
             assert_eq!(pace(size).keys(sessions), keys, "{size}, {sessions}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_cant_be_read_is_told_of_once_in_a_while() {
+        let unread = Unread::default();
+        for _ in 0..3 {
+            assert!(unread.is_to_be_said());
+            assert!(!unread.is_to_be_said());
+            tokio::time::advance(REMINDER - Duration::from_millis(1)).await;
+            assert!(!unread.is_to_be_said());
+            tokio::time::advance(Duration::from_millis(1)).await;
         }
     }
 
