@@ -25,10 +25,13 @@ use crate::store::{Cursor, Page, StoreError};
 /// How many steps a page takes at most.
 const MOST_STEPS: usize = 10;
 
-/// How many keys a step looks at, about, at most: Redis is through in a fraction of a millisecond.
-const MOST_KEYS: usize = 500;
+/// How many users a step is meant to find at most: Redis hands out so many rosters in a fraction of a millisecond.
+const MOST_USERS: usize = 200;
 
-/// How much further the next step goes where fewer than one in so many keys were ours.
+/// How many keys a step looks at, about, at most, where most are others': Redis passes over so many in a fraction of a millisecond too.
+const MOST_KEYS: usize = 1000;
+
+/// How much further the next step goes where a step has found less than such a part of what it was meant to.
 const STRETCH: usize = 4;
 
 /// How often it is said that there is something else at our keys.
@@ -60,13 +63,13 @@ impl Pace {
     /// so half of what is missing is asked for, and the page ends not far behind its size.
     fn keys(&self, sessions: usize) -> usize {
         let missing = self.size.saturating_sub(sessions) / 2;
-        let users = missing.max(self.size / 8).max(1);
+        let users = missing.max(self.size / 8).clamp(1, MOST_USERS);
         users.saturating_mul(self.stretch).min(MOST_KEYS)
     }
 
     /// Takes note that so many of the keys that were asked for were ours.
     const fn note(&mut self, keys: usize, ours: usize) {
-        if ours < keys.div_ceil(STRETCH) {
+        if ours < (keys / self.stretch).div_ceil(STRETCH) {
             self.stretch = self.stretch.saturating_mul(STRETCH);
         }
     }
@@ -222,8 +225,8 @@ mod tests {
             (100, 60, 20),
             (100, 90, 12),
             (100, 300, 12),
-            (1000, 0, MOST_KEYS),
-            (usize::MAX, 0, MOST_KEYS),
+            (1000, 0, MOST_USERS),
+            (usize::MAX, 0, MOST_USERS),
         ] {
             assert_eq!(pace(size).keys(sessions), keys, "{size}, {sessions}");
         }
@@ -247,12 +250,20 @@ mod tests {
             size: 8,
             stretch: 1,
         };
-        for (ours, expected) in [(1, 4), (0, 16), (4, 16), (0, 64), (3, 256), (0, 500)] {
+        for (ours, expected) in [
+            (1, 4),
+            (0, 16),
+            (1, 16),
+            (0, 64),
+            (3, 64),
+            (0, 256),
+            (0, 1000),
+        ] {
             pace.note(pace.keys(0), ours);
             assert_eq!(pace.keys(0), expected, "{ours}");
         }
         for _ in 0..100 {
-            pace.note(500, 0);
+            pace.note(MOST_KEYS, 0);
         }
         assert_eq!(pace.keys(8), MOST_KEYS);
     }
