@@ -69,7 +69,7 @@ test: prereqs
 bench-redis: prereqs
 	@STREAMGATE_TEST_REDIS_SERVER=$$(deploy/demo/get-redis.sh)
 	export STREAMGATE_TEST_REDIS_SERVER
-	$(CARGO) test --locked --test integration -- --ignored --nocapture store_cost | grep -E '^(\||Redis|$$|.*panicked)'
+	$(CARGO) test --locked --test integration -- --ignored --nocapture --test-threads 1 store_cost | grep -E '^(\||Redis|$$|.*panicked)'
 
 ## Formatting, clippy, the documentation, and the dependencies where cargo-deny is there
 lint: prereqs

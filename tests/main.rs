@@ -45,6 +45,8 @@ mod store_contract;
 mod store_model;
 // What is Redis's own: outages, deadlines, a full server, foreign data.
 mod store_redis;
+// The listing of everybody by pages on Redis: other data beside ours, what it costs, rights.
+mod store_pages;
 // Each fault that a Redis or the way to it can have: what the store says, and how it goes on.
 mod store_faults;
 // Many viewers at once while Redis forgets, stands still, or is just to be left in peace.
