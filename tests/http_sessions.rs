@@ -363,6 +363,20 @@ async fn an_address_that_names_nobody_is_told_what_is_wrong_with_it() {
                 .is_problem(400, "bad_request");
         }
     }
+    for (method, path) in [
+        (Method::GET, "/v1/users/u/sessions?kind=video"),
+        (Method::POST, "/v1/users/u/sessions?kind=video"),
+        (Method::DELETE, "/v1/users/u/sessions?kind=video"),
+        (Method::POST, "/v1/release?kind=video"),
+    ] {
+        let told = api.call(method, path, None).await;
+        told.is_problem(400, "bad_request");
+        let detail = told.body["detail"].as_str().expect("a text");
+        assert!(
+            detail.contains("\"kind\" is not known here; none is"),
+            "{detail}"
+        );
+    }
     let of_video = "/v1/users/u/sessions/s?kind=video";
     api.call(Method::PUT, of_video, None)
         .await
