@@ -85,7 +85,8 @@ pub(super) async fn identified(mut request: Request, next: Next) -> Response {
 
 /// Refuses what is too large to be one of ours, and what takes too long to arrive. What is being done for it is done all the same.
 pub(super) async fn bounded(State(door): State<Door>, request: Request, next: Next) -> Response {
-    if request.uri().to_string().len() > MAX_ADDRESS_BYTES {
+    let address = request.uri().path_and_query();
+    if address.is_some_and(|it| it.as_str().len() > MAX_ADDRESS_BYTES) {
         return ApiError::AddressTooLong(MAX_ADDRESS_BYTES).into_response();
     }
     let sizes = request.headers().iter();

@@ -1,5 +1,5 @@
 //! The HTTP doors: the API on sessions, the small API, the release hook, the operator's list, and what probes and Prometheus ask. The whole
-//! surface is the table in [`routes`].
+//! surface is the table in [`routes()`].
 
 mod body;
 mod caller;

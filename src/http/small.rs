@@ -124,8 +124,7 @@ pub(super) async fn post(
     headers: HeaderMap,
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Response, ApiError> {
-    let told: TimeBody = body::object_or_nothing(&headers, body)?;
-    let claim = video.claim(told.seconds()?);
+    let claim = video.claim(position(&headers, body)?);
     let granted = starts::start(&door, &request, claim).await?;
     Ok(watching(&door, &granted))
 }
@@ -151,8 +150,7 @@ pub(super) async fn patch(
     headers: HeaderMap,
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Response, ApiError> {
-    let told: TimeBody = body::object_or_nothing(&headers, body)?;
-    let claim = video.claim(told.seconds()?);
+    let claim = video.claim(position(&headers, body)?);
     let granted = starts::refresh(&door, &request, claim).await?;
     Ok(watching(&door, &granted))
 }
@@ -177,6 +175,15 @@ pub(super) async fn delete(
         release_one(&releasing, video.user, key).await
     })
     .await
+}
+
+/// Where in the video the viewer is, if the body tells.
+fn position(
+    headers: &HeaderMap,
+    body: Result<Bytes, BytesRejection>,
+) -> Result<Option<u32>, ApiError> {
+    let told: TimeBody = body::object_or_nothing(headers, body)?;
+    told.seconds()
 }
 
 /// What a video that may go on is told.
