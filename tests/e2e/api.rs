@@ -99,80 +99,72 @@ fn show_token(envoy: &mut Value) {
     }));
 }
 
+/// Whose JWT, what it asks for, and the answer.
+type Reach = (
+    &'static str,
+    &'static str,
+    &'static str,
+    &'static str,
+    u16,
+    &'static str,
+);
+
+const OWN: &str = "/v1/users/alice/sessions/p1";
+const REACHES: [Reach; 14] = [
+    ("alice", "GET", OWN, "", 200, ""),
+    ("alice", "GET", "/v1/users/alice/sessions", "", 200, ""),
+    ("bob", "GET", OWN, "", 403, "forbidden"),
+    ("bob", "PUT", OWN, "", 403, "forbidden"),
+    ("bob", "DELETE", OWN, "", 403, "forbidden"),
+    (
+        "alice",
+        "PUT",
+        "/v1/users/bob/sessions/p1",
+        "",
+        403,
+        "forbidden",
+    ),
+    (
+        "alice",
+        "PUT",
+        "/v1/users/alice/../bob/sessions/p1",
+        "",
+        403,
+        "forbidden",
+    ),
+    ("alice", "PUT", "/v1/users/%61lice/sessions/p1", "", 200, ""),
+    ("alice", "PUT", OWN, r#"{"plan": "gold"}"#, 403, "forbidden"),
+    (
+        "alice",
+        "DELETE",
+        "/v1/users/alice/sessions",
+        "",
+        403,
+        "forbidden",
+    ),
+    (
+        "alice",
+        "DELETE",
+        "/v1/users/alice/sessions/r?kind=request",
+        "",
+        409,
+        "not_stoppable",
+    ),
+    ("no_subject", "GET", OWN, "", 401, "unauthorized"),
+    ("expired", "GET", OWN, "", 401, ""),
+    ("", "GET", OWN, "", 401, ""),
+];
+
 #[tokio::test]
 async fn a_viewer_reaches_their_own_sessions_and_nobody_elses() {
     let scene = Scene::start(&[("limits.plans", "gold=100")]).await;
-    let (put, own) = (Method::PUT, "/v1/users/alice/sessions/p1");
     let started = scene
-        .asks("alice", put.clone(), own, Some(json!({"device": "tab"})))
+        .asks("alice", Method::PUT, OWN, Some(json!({"device": "tab"})))
         .await;
     assert_eq!(started.status, 201, "{started:?}");
-    for (jwt, method, path, body, status, reason) in [
-        ("alice", Method::GET, own, None, 200, ""),
-        (
-            "alice",
-            Method::GET,
-            "/v1/users/alice/sessions",
-            None,
-            200,
-            "",
-        ),
-        ("bob", Method::GET, own, None, 403, "forbidden"),
-        ("bob", put.clone(), own, None, 403, "forbidden"),
-        ("bob", Method::DELETE, own, None, 403, "forbidden"),
-        (
-            "alice",
-            put.clone(),
-            "/v1/users/bob/sessions/p1",
-            None,
-            403,
-            "forbidden",
-        ),
-        (
-            "alice",
-            put.clone(),
-            "/v1/users/alice/../bob/sessions/p1",
-            None,
-            403,
-            "forbidden",
-        ),
-        (
-            "alice",
-            put.clone(),
-            "/v1/users/%61lice/sessions/p1",
-            None,
-            200,
-            "",
-        ),
-        (
-            "alice",
-            put.clone(),
-            own,
-            Some(json!({"plan": "gold"})),
-            403,
-            "forbidden",
-        ),
-        (
-            "alice",
-            Method::DELETE,
-            "/v1/users/alice/sessions",
-            None,
-            403,
-            "forbidden",
-        ),
-        (
-            "alice",
-            Method::DELETE,
-            "/v1/users/alice/sessions/r?kind=request",
-            None,
-            409,
-            "not_stoppable",
-        ),
-        ("no_subject", Method::GET, own, None, 401, "unauthorized"),
-        ("expired", Method::GET, own, None, 401, ""),
-        ("", Method::GET, own, None, 401, ""),
-    ] {
-        let told = scene.asks(jwt, method.clone(), path, body).await;
+    for (jwt, method, path, body, status, reason) in REACHES {
+        let body = (!body.is_empty()).then(|| serde_json::from_str(body).unwrap());
+        let told = scene.asks(jwt, method.parse().unwrap(), path, body).await;
         let case = format!("{jwt} {method} {path}: {told:?}");
         assert_eq!(told.status, status, "{case}");
         assert_eq!(
@@ -197,7 +189,7 @@ async fn a_viewer_reaches_their_own_sessions_and_nobody_elses() {
             .await,
         0.0
     );
-    let released = scene.asks("alice", Method::DELETE, own, None).await;
+    let released = scene.asks("alice", Method::DELETE, OWN, None).await;
     assert_eq!(released.status, 204, "{released:?}");
     drop(scene.origin);
 }
