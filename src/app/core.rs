@@ -10,7 +10,7 @@ use tokio_util::task::TaskTracker;
 use super::BuildError;
 use crate::clock::{Clock, SystemClock};
 use crate::config::{self, Backend, Config, RedisUrl};
-use crate::envoy::{AccessLogDoor, CheckDoor};
+use crate::envoy::{AccessLogDoor, CheckDoor, RouteLists};
 use crate::follow::{Followed, Followers};
 use crate::http::{HttpDoor, REQUEST_TIMEOUT, Readiness, Tokens};
 use crate::ledger::{Ledger, ROOM_TO_HOLD, Settings};
@@ -98,6 +98,7 @@ impl Core {
     pub(super) fn check_door(&self, config: &Config, tasks: TaskTracker) -> CheckDoor {
         CheckDoor {
             identity: config.identity.clone(),
+            routes: RouteLists::default(),
             show: config.refusal.show.clone(),
             ledger: Arc::clone(&self.ledger),
             releaser: self.releaser.clone(),

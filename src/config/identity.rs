@@ -5,7 +5,7 @@ use serde::Deserialize;
 use super::error::Report;
 use super::raw::Slot;
 use super::source::{Source, SourceError};
-use super::written::{Written, Wrong};
+use super::written::{Value, Written, Wrong};
 
 /// `identity`, as written.
 #[derive(Default, Deserialize)]
@@ -88,9 +88,16 @@ impl RawIdentity {
 }
 
 fn sources(written: &Written, rule: Rule) -> Result<Vec<Source>, Wrong> {
-    let items = written
-        .items()
-        .ok_or_else(|| written.wrong("a list of sources, such as [header:x-user-id]"))?;
+    let items = match &written.value {
+        // A pattern may have commas of its own.
+        Value::Text(text) if !text.trim().is_empty() => {
+            let items = Source::split_list(text).into_iter();
+            Some(items.map(|item| written.part(item)).collect())
+        }
+        _ => written.items(),
+    };
+    let items =
+        items.ok_or_else(|| written.wrong("a list of sources, such as [header:x-user-id]"))?;
     if items.is_empty() && rule != Rule::Optional {
         return Err(written.wrong("at least one source, such as header:x-user-id"));
     }
@@ -109,7 +116,7 @@ fn source(item: &Written, rule: Rule) -> Result<Source, Wrong> {
         }
     })?;
     if source == Source::Request && rule != Rule::NeededOrRequest {
-        return Err(item.wrong("header:NAME, query:NAME, cmcd:KEY, jwt:CLAIM or context:KEY; request is only for identity.session"));
+        return Err(item.wrong("any other source; request is only for identity.session"));
     }
     Ok(source)
 }

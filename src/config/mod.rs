@@ -40,7 +40,7 @@ pub use listen::{Grpc, Listen, NotAnAddress};
 pub use redis_url::{NotARedisUrl, RedisUrl};
 pub use refusal::{Refusal, Shown};
 pub use shutdown::Shutdown;
-pub use source::{ClaimPath, Source, SourceError};
+pub use source::{ClaimPath, PathPattern, Source, SourceError};
 pub use store::{Backend, Outage, Redis, Store, Topology};
 pub use telemetry::{LogFormat, Telemetry};
 pub use tls::{Tls, TlsKeys};

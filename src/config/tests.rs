@@ -328,8 +328,8 @@ fn a_bad_file_is_named_with_line_key_value_and_what_is_allowed() {
              many_mistakes.yaml:7: limits.plans.premium: got \"four\"; allowed: a whole number from 0 to 1000\n\
              many_mistakes.yaml:9: leases.request: got \"500ms\"; \
              allowed: a duration from 1s to 24h, such as 250ms, 15s or 1m30s\n\
-             many_mistakes.yaml:13: identity.session: \"cookie:sid\" is not available in this version; \
-             allowed: header:NAME, query:NAME, cmcd:KEY, jwt:CLAIM, context:KEY or request",
+             many_mistakes.yaml:13: identity.session: got \"cookies:sid\"; \
+             allowed: header:NAME, cookie:NAME, query:NAME, cmcd:KEY, jwt:CLAIM, context:KEY, path:REGEX, basic, principal or request; several joined by +",
         ),
         (
             "timeout_longer_than_lease.yaml",
@@ -526,7 +526,7 @@ const BAD_VALUES: &[(&str, &str)] = &[
     ),
     (
         "identity: {user: [request]}",
-        "identity.user: got \"request\"; allowed: header:NAME, query:NAME, cmcd:KEY, jwt:CLAIM or context:KEY; request is only for identity.session",
+        "identity.user: got \"request\"; allowed: any other source; request is only for identity.session",
     ),
     (
         "identity: {user: {header: x}}",

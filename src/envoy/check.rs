@@ -18,6 +18,7 @@ use tonic::{Request, Response, Status};
 use tracing::{info, warn};
 
 use super::claim::{self, Ask, Unclaimed};
+use super::routes::RouteLists;
 use super::verdict;
 use crate::clock::{Clock, Stopwatch};
 use crate::config::{Identity, Shown};
@@ -32,6 +33,8 @@ use crate::telemetry::{Metrics, RefusalLog, RefusedStream};
 pub struct CheckDoor {
     /// Where users and sessions are named.
     pub identity: Identity,
+    /// What routes say instead of that.
+    pub routes: RouteLists,
     /// What a refusal tells of the live sessions.
     pub show: BTreeSet<Shown>,
     /// Whom it asks.
@@ -62,7 +65,8 @@ impl Authorization for CheckDoor {
         let asked = Stopwatch::start();
         let deadline = grpc_timeout(request.metadata());
         let request = request.into_inner();
-        let (answer, verdict, waited) = match claim::decode(&request, &self.identity) {
+        let (answer, verdict, waited) = match claim::decode(&request, &self.identity, &self.routes)
+        {
             Ok(Ask::Preflight) => (verdict::pass(), Verdict::Preflight, Duration::ZERO),
             Ok(Ask::Head) => (verdict::pass(), Verdict::Head, Duration::ZERO),
             Ok(Ask::Stream(claim)) if self.ledger.recalls(&claim) => (

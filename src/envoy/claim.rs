@@ -5,7 +5,8 @@ use std::borrow::Cow;
 use envoy_types::pb::envoy::service::auth::v3::CheckRequest;
 
 use super::evidence::{CheckEvidence, Evidence, find};
-use crate::config::{Identity, Source, SourceError};
+use super::routes::RouteLists;
+use crate::config::{Identity, Source};
 use crate::ledger::Claim;
 use crate::session::{Door, Facts, IdError, Kind, SessionKey, UserId, WhenFull};
 
@@ -53,7 +54,11 @@ pub(super) enum Unclaimed {
 }
 
 /// What a check asks for, if it can be told.
-pub(super) fn decode(request: &CheckRequest, identity: &Identity) -> Result<Ask, Unclaimed> {
+pub(super) fn decode(
+    request: &CheckRequest,
+    identity: &Identity,
+    routes: &RouteLists,
+) -> Result<Ask, Unclaimed> {
     let evidence = request
         .attributes
         .as_ref()
@@ -66,8 +71,11 @@ pub(super) fn decode(request: &CheckRequest, identity: &Identity) -> Result<Ask,
     if evidence.http().method == "HEAD" {
         return Ok(Ask::Head);
     }
-    let key = session_key(&session_sources(identity, &evidence)?, &evidence)?
-        .ok_or(Unclaimed::NoSession)?;
+    let of_route = evidence.context(ROUTE_SESSION);
+    let of_route = of_route.map(|list| routes.sources(list)).transpose();
+    let of_route = of_route.map_err(|error| Unclaimed::Misconfigured(error.to_string()))?;
+    let sources = of_route.as_deref().unwrap_or(&identity.session);
+    let key = session_key(sources, &evidence)?.ok_or(Unclaimed::NoSession)?;
     let plan = named("plan", &identity.plan, &evidence)?;
     let facts = facts(identity, &evidence, Door::ExtAuthz)?;
     Ok(Ask::Stream(Claim {
@@ -141,19 +149,6 @@ macro_rules! names {
 }
 
 names!(UserId, SessionId, PlanName, DeviceId, ContentId);
-
-/// The sources of the session's id: the route's own, or else the configured ones.
-fn session_sources<'a>(
-    identity: &'a Identity,
-    evidence: &impl Evidence,
-) -> Result<Cow<'a, [Source]>, Unclaimed> {
-    match evidence.context(ROUTE_SESSION) {
-        None => Ok(Cow::from(&identity.session)),
-        Some(list) => Source::parse_list(list)
-            .map(Cow::from)
-            .map_err(|error: SourceError| Unclaimed::Misconfigured(error.to_string())),
-    }
-}
 
 /// Which stream it is. The source that has its id decides the kind.
 fn session_key(

@@ -6,12 +6,17 @@ use serde_json::json;
 
 use super::claim::{Ask, Unclaimed, decode, request_id};
 use super::fixtures::Check;
+use super::routes::RouteLists;
 use crate::config::Identity;
 use crate::ledger::Claim;
 use crate::session::{Door, Kind};
 
 fn ask(check: Check) -> Result<Ask, Unclaimed> {
-    decode(&check.request(), &Identity::default())
+    decode(
+        &check.request(),
+        &Identity::default(),
+        &RouteLists::default(),
+    )
 }
 
 fn claim(check: Check) -> Claim {
@@ -80,7 +85,7 @@ fn a_route_s_list_of_sources_stands_in_place_of_ours() {
         ask(route("header:x-none")).unwrap_err(),
         Unclaimed::NoSession
     );
-    for list in ["", ",", "query", "basic", "cmcd:s;request"] {
+    for list in ["", ",", "query", "basic:", "cmcd:s;request"] {
         let wrong = ask(route(list)).unwrap_err();
         assert!(
             matches!(wrong, Unclaimed::Misconfigured(_)),
@@ -151,7 +156,7 @@ fn a_check_on_no_http_request_is_told_apart() {
     };
     for attributes in [None, Some(AttributeContext::default()), Some(no_http)] {
         let request = CheckRequest { attributes };
-        let told = decode(&request, &Identity::default()).unwrap_err();
+        let told = decode(&request, &Identity::default(), &RouteLists::default()).unwrap_err();
         assert_eq!(told, Unclaimed::NotHttp);
         assert_eq!(request_id(&request), "");
     }
