@@ -21,6 +21,8 @@ mod e2e;
 mod envoy_files;
 // The HTTP doors beside the API on sessions: the release hook, probes, metrics.
 mod http;
+// Connections to the HTTP port that are slow, silent, or many.
+mod http_connections;
 // The HTTP API on sessions: each call and each of its answers, on both stores, and in an outage.
 mod http_sessions;
 // An instance's life as a process: binding, readiness, the drain, signals, exit codes, the log.
@@ -39,5 +41,7 @@ mod store_redis;
 mod store_faults;
 // Many viewers at once while Redis forgets, stands still, or is just to be left in peace.
 mod redis_load;
+// TLS on both ports, with and without client certificates, and certificates that are replaced while all goes on.
+mod tls;
 // What Redis costs; a measurement, run by hand.
 mod store_cost;
