@@ -12,7 +12,7 @@ use crate::support::envoy_files::{at_mut, fragment};
 use crate::support::gateway::Setup;
 use crate::support::gateway_client::{Check, Gateway, LogStream, end};
 use crate::support::origin::Origin;
-use crate::support::pki::{Authority, Folder, client, connect, grpc_client, seen};
+use crate::support::pki::{Authority, Folder, NAME, client, connect, grpc_client, seen};
 use crate::support::service::{Service, run};
 use crate::support::streamgate::Streamgate;
 use crate::support::talk::{ask, ended};
@@ -143,6 +143,34 @@ async fn with_a_client_ca_nobody_is_served_without_a_certificate_of_its_own() {
             Err(_) => false,
         };
         assert_eq!(allowed, is_served, "gRPC");
+    }
+}
+
+#[tokio::test]
+async fn health_is_asked_over_tls_by_who_has_a_certificate() {
+    let authority = Authority::new("ours");
+    let folder = Folder::with(&authority.issue(), &authority);
+    let service = serve(&folder, WITH_CLIENT_CA).await;
+    let address = service.address("grpc").await;
+    let path = |name: &str| folder.path(name).display().to_string();
+    let (ca, cert, key) = (path("client_ca"), path("cert"), path("key"));
+    let (trust, show) = (["--tls-ca", &ca], ["--tls-cert", &cert, "--tls-key", &key]);
+    let nothing = ["--tls-ca", "/nowhere"];
+    for (flags, code) in [
+        ([&trust[..], &show, &["--tls-name", NAME]].concat(), 0),
+        ([&trust[..], &show].concat(), 0),
+        (
+            [&trust[..], &show, &["--tls-name", "somebody.else"]].concat(),
+            3,
+        ),
+        (trust.to_vec(), 3),
+        (vec![], 3),
+        (nothing.to_vec(), 2),
+        (show.to_vec(), 2),
+    ] {
+        let asked = [&["health", "--grpc", &*address], &flags[..]].concat();
+        let (ended, _, told) = run(&asked, &[]).await;
+        assert_eq!(ended, code, "{asked:?}: {told}");
     }
 }
 

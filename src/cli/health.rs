@@ -2,9 +2,11 @@
 
 use std::io::Write;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use tonic::transport::Endpoint;
+use clap::Args;
+use tonic::transport::{Certificate, ClientTlsConfig, Endpoint, Identity};
 use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_check_response::ServingStatus;
 use tonic_health::pb::health_client::HealthClient;
@@ -14,6 +16,44 @@ use crate::config::Listen;
 
 /// For all of it: connecting, asking, hearing.
 const TIMEOUT: Duration = Duration::from_secs(1);
+
+/// How to speak TLS with it.
+#[derive(Debug, Clone, Default, Args)]
+pub(super) struct Tls {
+    /// Speak TLS with what shows a certificate of this authority's (PEM).
+    #[arg(long, value_name = "FILE")]
+    tls_ca: Option<PathBuf>,
+    /// The name in that certificate, where it isn't the IP that is asked.
+    #[arg(long, value_name = "NAME", requires = "tls_ca")]
+    tls_name: Option<String>,
+    /// Show this certificate (PEM); needed where grpc.tls.client_ca is set.
+    #[arg(long, value_name = "FILE", requires_all = ["tls_ca", "tls_key"])]
+    tls_cert: Option<PathBuf>,
+    /// Its private key (PEM).
+    #[arg(long, value_name = "FILE", requires = "tls_cert")]
+    tls_key: Option<PathBuf>,
+}
+
+impl Tls {
+    /// What tonic makes of it, if TLS is to be spoken; which file can't be read, otherwise.
+    fn config(&self) -> Result<Option<ClientTlsConfig>, String> {
+        let read = |path: &Path| {
+            std::fs::read(path)
+                .map_err(|error| format!("failed to read {}: {error}", path.display()))
+        };
+        let Some(ca) = &self.tls_ca else {
+            return Ok(None);
+        };
+        let mut config = ClientTlsConfig::new().ca_certificate(Certificate::from_pem(read(ca)?));
+        if let Some(name) = &self.tls_name {
+            config = config.domain_name(name);
+        }
+        if let (Some(cert), Some(key)) = (&self.tls_cert, &self.tls_key) {
+            config = config.identity(Identity::from_pem(read(cert)?, read(key)?));
+        }
+        Ok(Some(config))
+    }
+}
 
 /// Why there is no answer.
 #[derive(Debug, thiserror::Error)]
@@ -29,11 +69,20 @@ enum NoAnswer {
 }
 
 /// Asks, and says the answer.
-pub(super) fn run(grpc: &Listen, out: &mut impl Write, errors: &mut impl Write) -> Outcome {
+pub(super) fn run(
+    grpc: &Listen,
+    tls: &Tls,
+    out: &mut impl Write,
+    errors: &mut impl Write,
+) -> Outcome {
+    let tls = match tls.config() {
+        Ok(tls) => tls,
+        Err(problem) => return complain(errors, problem, Outcome::Usage),
+    };
     match tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
-        .map(|runtime| runtime.block_on(ask(grpc)))
+        .map(|runtime| runtime.block_on(ask(grpc, tls)))
     {
         Ok(Ok(ServingStatus::Serving)) => {
             let _ = writeln!(out, "SERVING");
@@ -49,9 +98,14 @@ pub(super) fn run(grpc: &Listen, out: &mut impl Write, errors: &mut impl Write) 
     }
 }
 
-async fn ask(grpc: &Listen) -> Result<ServingStatus, NoAnswer> {
+async fn ask(grpc: &Listen, tls: Option<ClientTlsConfig>) -> Result<ServingStatus, NoAnswer> {
     let asking = async {
-        let channel = Endpoint::from_shared(target(grpc))?.connect().await?;
+        let scheme = if tls.is_some() { "https" } else { "http" };
+        let mut endpoint = Endpoint::from_shared(target(grpc, scheme))?;
+        if let Some(tls) = tls {
+            endpoint = endpoint.tls_config(tls)?;
+        }
+        let channel = endpoint.connect().await?;
         let request = HealthCheckRequest {
             service: String::new(),
         };
@@ -67,11 +121,11 @@ async fn ask(grpc: &Listen) -> Result<ServingStatus, NoAnswer> {
 }
 
 /// Where to reach what listens there: nobody can be reached at the unspecified address.
-fn target(grpc: &Listen) -> String {
+fn target(grpc: &Listen, scheme: &str) -> String {
     match grpc {
         Listen::Unix(_) => grpc.to_string(),
         Listen::Tcp(address) => format!(
-            "http://{}",
+            "{scheme}://{}",
             SocketAddr::new(reachable(address.ip()), address.port())
         ),
     }
@@ -110,7 +164,7 @@ mod tests {
             ("10.1.2.3:50051", "http://10.1.2.3:50051"),
             ("unix:/run/streamgate.sock", "unix:/run/streamgate.sock"),
         ] {
-            assert_eq!(target(&listen.parse().unwrap()), asked);
+            assert_eq!(target(&listen.parse().unwrap(), "http"), asked);
         }
     }
 
@@ -118,7 +172,7 @@ mod tests {
     async fn outcome(listen: Listen) -> (Outcome, String) {
         let asking = move || {
             let (mut out, mut errors) = (Vec::new(), Vec::new());
-            let outcome = run(&listen, &mut out, &mut errors);
+            let outcome = run(&listen, &Tls::default(), &mut out, &mut errors);
             out.extend(errors);
             (outcome, String::from_utf8(out).unwrap())
         };

@@ -50,6 +50,8 @@ enum Command {
             default_value = "127.0.0.1:50051"
         )]
         grpc: Listen,
+        #[command(flatten)]
+        tls: health::Tls,
     },
 }
 
@@ -100,7 +102,7 @@ pub fn run() -> ExitCode {
             &mut errors,
         )
         .into(),
-        Command::Health { grpc } => health::run(&grpc, &mut out, &mut errors).into(),
+        Command::Health { grpc, tls } => health::run(&grpc, &tls, &mut out, &mut errors).into(),
     }
 }
 

@@ -48,7 +48,7 @@ fn arguments_are_understood_or_are_a_matter_of_usage() {
         panic!("serve")
     };
     assert_eq!(config, Some("a.yaml".into()));
-    let Command::Health { grpc } = parse(&["health", "--grpc", "unix:/a.sock"])
+    let Command::Health { grpc, .. } = parse(&["health", "--grpc", "unix:/a.sock"])
         .unwrap()
         .command
     else {
