@@ -26,7 +26,7 @@ pub(super) struct Tls {
     /// The name in that certificate, where it isn't the IP that is asked.
     #[arg(long, value_name = "NAME", requires = "tls_ca")]
     tls_name: Option<String>,
-    /// Show this certificate (PEM); needed where grpc.tls.client_ca is set.
+    /// Show this certificate (PEM); needed where `grpc.tls.client_ca` is set.
     #[arg(long, value_name = "FILE", requires_all = ["tls_ca", "tls_key"])]
     tls_cert: Option<PathBuf>,
     /// Its private key (PEM).

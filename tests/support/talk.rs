@@ -1,6 +1,7 @@
 //! Owns saying HTTP/1.1 by hand over whatever carries it, for what a client library would not do or not show.
 
 use std::io::{self, ErrorKind};
+use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -43,22 +44,25 @@ pub(crate) async fn hear(connection: &mut (impl AsyncRead + Unpin)) -> io::Resul
     })
 }
 
-/// Waits until the other side has ended the connection, whatever it says before.
-pub(crate) async fn ended(connection: &mut (impl AsyncRead + Unpin)) {
-    let mut rest = [0; 1024];
-    while !matches!(connection.read(&mut rest).await, Ok(0) | Err(_)) {}
+/// Waits until the other side has ended the connection; what it said before.
+pub(crate) async fn ended(connection: &mut (impl AsyncRead + Unpin)) -> Vec<u8> {
+    let mut heard = Vec::new();
+    // However it ends.
+    drop(connection.read_to_end(&mut heard).await);
+    heard
 }
 
-/// Sends a byte at a time until the other side has had enough.
-pub(crate) async fn trickle(connection: TcpStream, bytes: &[u8], pace: std::time::Duration) {
+/// Sends the beginning of a head a byte at a time, and a last header that never ends, until the other side has had enough; what that said.
+pub(crate) async fn trickle(connection: TcpStream, beginning: &[u8], pace: Duration) -> Vec<u8> {
     let (mut read, mut write) = connection.into_split();
     let sending = async {
-        for byte in bytes.iter().cycle() {
+        for byte in beginning.iter().chain(std::iter::repeat(&b'a')) {
             if write.write_all(&[*byte]).await.is_err() {
                 break;
             }
             tokio::time::sleep(pace).await;
         }
+        std::future::pending().await
     };
-    tokio::select! { () = sending => {}, () = ended(&mut read) => {} }
+    tokio::select! { never = sending => never, heard = ended(&mut read) => heard }
 }
