@@ -125,6 +125,14 @@ fn route_fragments_hold_what_the_routes_of_envoy_yaml_hold() {
 }
 
 #[test]
+fn the_way_over_tls_is_told_as_its_fragment_has_it() {
+    let text = |name: &str| std::fs::read_to_string(name).expect(name);
+    let fragment = text("envoy/fragments/tls.yaml");
+    let (_, settings) = fragment.split_once('\n').expect("a comment first");
+    assert!(text("envoy/README.md").contains(&format!("```yaml\n{settings}```\n")));
+}
+
+#[test]
 fn pasting_keeps_what_a_gateway_had_and_puts_ours_before_its_router() {
     let mut envoy = read("tests/fixtures/plain-envoy.yaml");
     paste_fragments(&mut envoy);

@@ -31,6 +31,8 @@ mod http_list;
 mod http_small;
 // What all HTTP requests have in common: CORS, ids, limits, how they are counted.
 mod http_wire;
+// Connections to the HTTP port that are slow, silent, or many.
+mod http_connections;
 // The HTTP API on sessions: each call and each of its answers, on both stores, and in an outage.
 mod http_sessions;
 // An instance's life as a process: binding, readiness, the drain, signals, exit codes, the log.
@@ -51,5 +53,7 @@ mod store_pages;
 mod store_faults;
 // Many viewers at once while Redis forgets, stands still, or is just to be left in peace.
 mod redis_load;
+// TLS on both ports, with and without client certificates, and certificates that are replaced while all goes on.
+mod tls;
 // What Redis costs; a measurement, run by hand.
 mod store_cost;

@@ -189,7 +189,7 @@ async fn ready(
                 attend(&socket);
                 // Nothing else ends a connection to Envoy's port that never says anything.
                 if port == Port::Grpc {
-                    socket.readable().await?;
+                    socket.peek(&mut [0]).await?;
                 }
                 Ok(Connection::new(socket, place))
             }

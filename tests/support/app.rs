@@ -13,9 +13,9 @@ use std::sync::{Arc, Mutex, Once, PoisonError};
 use std::thread::ThreadId;
 use std::time::Duration;
 
-use streamgate::app::{App, RunError, Substitutes};
+use streamgate::app::{App, ConnectionTimes, RunError, Substitutes};
 use streamgate::clock::Clock;
-use streamgate::config::{Backend, Config, Leases, Listen, Origins, Outage, Shown};
+use streamgate::config::{Backend, Config, Leases, Listen, Origins, Outage, Shown, Tls};
 use streamgate::lifecycle::Stop;
 use streamgate::session::PlanName;
 use streamgate::store::Store;
@@ -160,6 +160,22 @@ impl Plan {
 
     pub(crate) fn stream_age(mut self, age: Duration) -> Self {
         self.substitutes.stream_age = Some(age);
+        self
+    }
+
+    /// How long clients may take.
+    pub(crate) fn connection_times(mut self, times: ConnectionTimes) -> Self {
+        self.substitutes.connection_times = Some(times);
+        self
+    }
+
+    /// With TLS at Envoy's port, out of these files.
+    pub(crate) fn grpc_tls(mut self, cert: PathBuf, key: PathBuf) -> Self {
+        self.config.grpc.tls = Some(Tls {
+            cert,
+            key,
+            client_ca: None,
+        });
         self
     }
 
