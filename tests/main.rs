@@ -37,6 +37,8 @@ mod http_connections;
 mod http_sessions;
 // An instance's life as a process: binding, readiness, the drain, signals, exit codes, the log.
 mod lifecycle;
+// The OpenAPI document: as it is committed, as the service answers, and as a fuzzer that reads it finds the service.
+mod openapi;
 // The committed descriptors are those of the protocol.
 mod reflection_descriptors;
 // The service on a real Redis in trouble: what everybody gets by each outage rule, and that all is well again without a restart.

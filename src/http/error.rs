@@ -96,7 +96,7 @@ impl ApiError {
     }
 
     /// What is told.
-    fn problem(&self) -> Problem {
+    pub(super) fn problem(&self) -> Problem {
         let (status, reason) = match self {
             Self::Refused(problem, _) => return Problem::clone(problem),
             Self::NotFound => (StatusCode::NOT_FOUND, Reason::NotFound),

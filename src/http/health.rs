@@ -10,8 +10,11 @@ use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 use tokio::sync::watch;
 use utoipa::ToSchema;
+use utoipa::openapi::schema::{Object, ObjectBuilder, Type};
 
 use super::Door;
+use super::responses::TooMuch;
+use crate::config::Outage;
 use crate::telemetry::metrics::LabelValue;
 
 /// Whether this instance wants requests: from when its ports are bound until it is asked to stop.
@@ -61,14 +64,28 @@ pub(super) struct StoreDetail {
     up: bool,
     /// Why it doesn't, or what else is wrong with it.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     trouble: Option<String>,
     /// What decides about new streams in its place, while it doesn't answer or is full.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(schema_with = outage_rules)]
     outage_rule: Option<&'static str>,
 }
 
+/// The rules that there are, described.
+fn outage_rules() -> Object {
+    let rules = [Outage::Allow, Outage::Deny, Outage::Local].map(LabelValue::as_str);
+    ObjectBuilder::new()
+        .description(Some(
+            "What decides about new streams in its place, while it doesn't answer or is full.",
+        ))
+        .schema_type(Type::String)
+        .enum_values(Some(rules))
+        .build()
+}
+
 /// See whether the process is there
-#[utoipa::path(get, path = "/livez", tag = "probes", responses((status = 200, description = "It is.", body = String)))]
+#[utoipa::path(get, path = "/livez", tag = "probes", responses((status = 200, description = "It is.", body = String), TooMuch))]
 pub(super) async fn livez() -> &'static str {
     "alive\n"
 }
@@ -79,6 +96,7 @@ pub(super) async fn livez() -> &'static str {
 #[utoipa::path(get, path = "/readyz", tag = "probes", responses(
     (status = 200, description = "It does.", body = Ready),
     (status = 503, description = "It starts, or is about to stop.", body = Ready),
+    TooMuch,
 ))]
 pub(super) async fn readyz(State(door): State<Door>) -> Response {
     let phase = door.readiness.phase();
@@ -101,7 +119,7 @@ pub(super) async fn readyz(State(door): State<Door>) -> Response {
 }
 
 /// See the metrics, for Prometheus
-#[utoipa::path(get, path = "/metrics", tag = "probes", responses((status = 200, description = "Prometheus text.", body = String)))]
+#[utoipa::path(get, path = "/metrics", tag = "probes", responses((status = 200, description = "Prometheus text.", body = String), TooMuch))]
 pub(super) async fn metrics(State(door): State<Door>) -> Response {
     door.ledger.sweep();
     let text = door.metrics.render();

@@ -25,10 +25,10 @@ const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const MAX_REQUEST_ID: usize = 128;
 
 /// The most that an address may have: two names of 256 bytes, each of them escaped, and room.
-const MAX_ADDRESS_BYTES: usize = 8 * 1024;
+pub(super) const MAX_ADDRESS_BYTES: usize = 8 * 1024;
 
 /// The most that all headers together may have.
-const MAX_HEADER_BYTES: usize = 16 * 1024;
+pub(super) const MAX_HEADER_BYTES: usize = 16 * 1024;
 
 /// For how long a browser may remember what it was told of CORS.
 const PREFLIGHT_AGE: Duration = Duration::from_secs(600);

@@ -4,6 +4,7 @@
 mod body;
 mod caller;
 mod error;
+mod examples;
 mod health;
 mod layers;
 mod listing;
@@ -30,7 +31,6 @@ use axum::extract::{DefaultBodyLimit, Request};
 use axum::http::{Method, StatusCode};
 use axum::middleware::{from_fn, from_fn_with_state, map_response};
 use axum::response::{IntoResponse, Response};
-use axum::routing::get;
 use tokio_util::task::TaskTracker;
 use tower::ServiceExt;
 use utoipa_axum::router::OpenApiRouter;
@@ -110,9 +110,9 @@ fn routes() -> OpenApiRouter<Door> {
     let probes = OpenApiRouter::new()
         .routes(routes!(health::livez))
         .routes(routes!(health::readyz))
-        .routes(routes!(health::metrics));
+        .routes(routes!(health::metrics))
+        .routes(routes!(openapi::serve));
     api.merge(probes)
-        .route("/openapi.json", get(async || openapi::serve(document())))
 }
 
 /// The OpenAPI document of all that.
@@ -156,5 +156,24 @@ async fn other_method(method: Method) -> Response {
         StatusCode::NO_CONTENT.into_response()
     } else {
         ApiError::MethodNotAllowed.into_response()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn every_route_is_in_the_document() {
+        let (router, document) = routes().split_for_parts();
+        // A router tells its paths to nobody but whoever debugs it.
+        let shown = format!("{router:?}");
+        let texts = shown.split('"').filter(|text| text.starts_with('/'));
+        // Where axum keeps what is at no path.
+        let routed: BTreeSet<&str> = texts.filter(|path| !path.contains("__private")).collect();
+        let documented = document.paths.paths.keys().map(String::as_str);
+        assert_eq!(routed, documented.collect());
     }
 }

@@ -10,11 +10,13 @@ use axum::extract::rejection::BytesRejection;
 use axum::http::{HeaderMap, StatusCode, Uri};
 use serde::Deserialize;
 use utoipa::ToSchema;
+use utoipa::openapi::schema::{ObjectBuilder, Schema, Type};
+use utoipa::openapi::{Ref, RefOr};
 
 use super::caller::Caller;
 use super::error::ApiError;
 use super::path::parameters;
-use super::responses::{BadBody, CannotStop, Done, Failures};
+use super::responses::{BadBody, Done, Failures, NotStoppable};
 use super::shapes::KindName;
 use super::{Door, body};
 use crate::releaser::Notice;
@@ -33,10 +35,18 @@ const MEDIA_TYPES: [&str; 2] = ["application/json", "text/plain"];
 #[schema(as = Release)]
 pub(super) struct Written {
     /// Whose session it is.
-    #[schema(min_length = 1, max_length = 256)]
+    #[schema(
+        min_length = 1,
+        max_length = 256,
+        pattern = r"^[^\x00-\x1f\x7f-\x9f]+$"
+    )]
     user: String,
     /// Its id.
-    #[schema(min_length = 1, max_length = 256)]
+    #[schema(
+        min_length = 1,
+        max_length = 256,
+        pattern = r"^[^\x00-\x1f\x7f-\x9f]+$"
+    )]
     session: String,
     /// Its kind, where it isn't a playback.
     #[schema(value_type = Option<KindName>)]
@@ -50,8 +60,28 @@ pub(super) struct Written {
 pub(super) enum Releases {
     /// One.
     One(Written),
-    /// At most a hundred.
-    Several(Vec<Written>),
+    /// A list.
+    Several(Several),
+}
+
+/// At most a hundred.
+#[derive(Deserialize, ToSchema)]
+#[schema(as = ReleaseList, max_items = 100)]
+#[expect(dead_code, reason = "it is there to be described")]
+pub(super) struct Several(Vec<Written>);
+
+/// The same as a text, which is JSON whatever it is called.
+pub(super) struct AsText;
+
+impl ToSchema for AsText {}
+
+impl utoipa::PartialSchema for AsText {
+    fn schema() -> RefOr<Schema> {
+        let releases = Ref::from_schema_name("Releases");
+        let text = ObjectBuilder::new().schema_type(Type::String);
+        let json = text.content_media_type(MEDIA_TYPES[0]);
+        json.content_schema(Some(releases)).build().into()
+    }
 }
 
 /// A release that can be done.
@@ -70,14 +100,14 @@ struct Release {
 /// another origin without asking first.
 #[utoipa::path(
     post,
-    operation_id = "release_sessions",
+    operation_id = "release_hook",
     path = "/v1/release",
     tag = "sessions",
     request_body(description = "A release or a list of them.", content(
-        (Releases = "application/json"),
-        (String = "text/plain", example = json!("{\"user\": \"anna\", \"session\": \"p1\"}")),
+        (Releases = "application/json", example = json!([{"user": "anna", "session": "p1"}, {"user": "anna", "session": "r1", "kind": "request"}])),
+        (inline(AsText) = "text/plain", example = json!("{\"user\": \"anna\", \"session\": \"p1\"}")),
     )),
-    responses(Done, CannotStop, BadBody, Failures),
+    responses(Done, NotStoppable, BadBody, Failures),
     security((), ("token" = [])),
 )]
 pub(super) async fn release(

@@ -16,9 +16,11 @@ use super::error::ApiError;
 use super::layers::RequestId;
 use super::path::{OfSession, OfUser, escaped};
 use super::release::{may_release, release_one};
-use super::responses::{BadBody, CannotStop, Done, Failures, NotStarted};
+use super::responses::{
+    BadBody, Detached, Done, Ended, Failures, Full, NoName, NoSession, NotStoppable,
+};
 use super::shapes::{
-    EndedBody, KindName, NamedBody, SessionBody, StartBody, StartedBody, UserBody,
+    EndedBody, KindName, NamedBody, SessionBody, StartBody, Startable, StartedBody, UserBody,
 };
 use super::starts::{self, Granted, detached, left};
 use super::{Door, body};
@@ -36,21 +38,19 @@ use crate::telemetry::metrics::ReleaseCause;
     path = "/v1/users/{user}/sessions/{session}",
     tag = "sessions",
     params(
-        ("user" = String, Path, description = "Whose playback it is: 1 to 256 bytes of UTF-8 without control characters.", min_length = 1, max_length = 256),
-        ("session" = String, Path, description = "Its id, likewise; unique among the user's playbacks, and not used again once it has ended.", min_length = 1, max_length = 256),
-        ("kind" = inline(Option<KindName>), Query, description = "Only `playback` can be started here."),
+        ("user" = String, Path, example = "anna", description = "Whose playback it is: 1 to 256 bytes of UTF-8 without control characters.", min_length = 1, max_length = 256, pattern = r"^[^\x00-\x1f\x7f-\x9f]+$"),
+        ("session" = String, Path, example = "p1", description = "Its id, likewise; unique among the user's playbacks, and not used again once it has ended.", min_length = 1, max_length = 256, pattern = r"^[^\x00-\x1f\x7f-\x9f]+$"),
+        ("kind" = inline(Option<Startable>), Query, description = "May be said, though nothing else can be started here."),
     ),
-    request_body(content = StartBody, content_type = "application/json"),
+    request_body(content = StartBody, content_type = "application/json", example = json!({"device": "tv", "content": "film-7", "position": 0})),
     responses(
-        (status = 201, description = "It has started.", body = StartedBody, headers(
-            ("ratelimit-policy" = String, description = "How many streams at once: `\"streams\";q=3;qu=\"concurrent-requests\"`."),
-            ("ratelimit" = String, description = "How many are left: `\"streams\";r=2`."),
+        (status = 201, description = "It has started.", body = StartedBody, headers(("ratelimit-policy"), ("ratelimit")), links(
+            ("heartbeat" = (operation_id = "start_session", parameters(("user" = "$request.path.user"), ("session" = "$request.path.session")))),
+            ("see" = (operation_id = "get_session", parameters(("user" = "$request.path.user"), ("session" = "$request.path.session")))),
+            ("release" = (operation_id = "release_session", parameters(("user" = "$request.path.user"), ("session" = "$request.path.session")))),
         )),
-        (status = 200, description = "It was live, and its lease has grown.", body = StartedBody, headers(
-            ("ratelimit-policy" = String, description = "As for 201."),
-            ("ratelimit" = String, description = "As for 201."),
-        )),
-        NotStarted, BadBody, Failures,
+        (status = 200, description = "It was live, and its lease has grown.", body = StartedBody, headers(("ratelimit-policy"), ("ratelimit"))),
+        NotStoppable, Ended, Full, NoName, BadBody, Detached, Failures,
     ),
     security((), ("token" = [])),
 )]
@@ -79,15 +79,15 @@ pub(super) async fn put(
     operation_id = "create_session",
     path = "/v1/users/{user}/sessions",
     tag = "sessions",
-    params(("user" = String, Path, description = "Whose playback it is.", min_length = 1, max_length = 256)),
-    request_body(content = StartBody, content_type = "application/json"),
+    params(("user" = String, Path, example = "anna", description = "Whose playback it is.", min_length = 1, max_length = 256, pattern = r"^[^\x00-\x1f\x7f-\x9f]+$")),
+    request_body(content = StartBody, content_type = "application/json", example = json!({"device": "tv", "content": "film-7", "position": 0})),
     responses(
-        (status = 201, description = "It has started.", body = StartedBody, headers(
-            ("location" = String, description = "Where it is."),
-            ("ratelimit-policy" = String, description = "How many streams at once."),
-            ("ratelimit" = String, description = "How many are left."),
+        (status = 201, description = "It has started.", body = StartedBody, headers(("location"), ("ratelimit-policy"), ("ratelimit")), links(
+            ("heartbeat" = (operation_id = "start_session", parameters(("user" = "$request.path.user"), ("session" = "$response.body#/session")))),
+            ("see" = (operation_id = "get_session", parameters(("user" = "$request.path.user"), ("session" = "$response.body#/session")))),
+            ("release" = (operation_id = "release_session", parameters(("user" = "$request.path.user"), ("session" = "$response.body#/session")))),
         )),
-        NotStarted, BadBody, Failures,
+        NotStoppable, Full, NoName, BadBody, Detached, Failures,
     ),
     security((), ("token" = [])),
 )]
@@ -117,11 +117,11 @@ pub(super) async fn post(
 /// `limit` is that of a user without a plan: plans come with each request.
 #[utoipa::path(
     get,
-    operation_id = "get_user",
+    operation_id = "get_user_sessions",
     path = "/v1/users/{user}/sessions",
     tag = "sessions",
-    params(("user" = String, Path, description = "Whose sessions.", min_length = 1, max_length = 256)),
-    responses((status = 200, description = "The live sessions, in the order in which they came to their slots.", body = UserBody), Failures),
+    params(("user" = String, Path, example = "anna", description = "Whose sessions.", min_length = 1, max_length = 256, pattern = r"^[^\x00-\x1f\x7f-\x9f]+$")),
+    responses((status = 200, description = "The live sessions, in the order in which they came to their slots.", body = UserBody), NoName, Failures),
     security((), ("token" = [])),
 )]
 pub(super) async fn get_all(
@@ -146,11 +146,11 @@ pub(super) async fn get_all(
     path = "/v1/users/{user}/sessions/{session}",
     tag = "sessions",
     params(
-        ("user" = String, Path, description = "Whose session it is.", min_length = 1, max_length = 256),
-        ("session" = String, Path, description = "Its id.", min_length = 1, max_length = 256),
+        ("user" = String, Path, example = "anna", description = "Whose session it is.", min_length = 1, max_length = 256, pattern = r"^[^\x00-\x1f\x7f-\x9f]+$"),
+        ("session" = String, Path, example = "p1", description = "Its id.", min_length = 1, max_length = 256, pattern = r"^[^\x00-\x1f\x7f-\x9f]+$"),
         ("kind" = inline(Option<KindName>), Query, description = "Its kind; `playback` if left out."),
     ),
-    responses((status = 200, description = "It is live.", body = SessionBody), Failures),
+    responses((status = 200, description = "It is live.", body = SessionBody), NoSession, Failures),
     security((), ("token" = [])),
 )]
 pub(super) async fn get_one(
@@ -174,11 +174,11 @@ pub(super) async fn get_one(
     path = "/v1/users/{user}/sessions/{session}",
     tag = "sessions",
     params(
-        ("user" = String, Path, description = "Whose session it is.", min_length = 1, max_length = 256),
-        ("session" = String, Path, description = "Its id.", min_length = 1, max_length = 256),
+        ("user" = String, Path, example = "anna", description = "Whose session it is.", min_length = 1, max_length = 256, pattern = r"^[^\x00-\x1f\x7f-\x9f]+$"),
+        ("session" = String, Path, example = "p1", description = "Its id.", min_length = 1, max_length = 256, pattern = r"^[^\x00-\x1f\x7f-\x9f]+$"),
         ("kind" = inline(Option<KindName>), Query, description = "Its kind; `playback` if left out."),
     ),
-    responses(Done, CannotStop, Failures),
+    responses(Done, NotStoppable, NoName, Detached, Failures),
     security((), ("token" = [])),
 )]
 pub(super) async fn delete_one(
@@ -199,11 +199,11 @@ pub(super) async fn delete_one(
 /// Against their viewers' will, by an operator: each is told so at its next request. After a 503, send it again.
 #[utoipa::path(
     delete,
-    operation_id = "end_user",
+    operation_id = "end_user_sessions",
     path = "/v1/users/{user}/sessions",
     tag = "operator",
-    params(("user" = String, Path, description = "Whose sessions.", min_length = 1, max_length = 256)),
-    responses((status = 200, description = "Those that could be ended have ended.", body = EndedBody), Failures),
+    params(("user" = String, Path, example = "anna", description = "Whose sessions.", min_length = 1, max_length = 256, pattern = r"^[^\x00-\x1f\x7f-\x9f]+$")),
+    responses((status = 200, description = "Those that could be ended have ended.", body = EndedBody), NoName, Detached, Failures),
     security((), ("token" = [])),
 )]
 pub(super) async fn delete_all(

@@ -24,6 +24,15 @@ pub(super) enum KindName {
     Video,
 }
 
+/// What kind of stream can be started here.
+#[derive(Debug, ToSchema)]
+#[schema(rename_all = "lowercase")]
+#[expect(dead_code, reason = "it is there to be described")]
+pub(super) enum Startable {
+    /// A playback.
+    Playback,
+}
+
 /// A live session.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = Session)]
@@ -35,13 +44,15 @@ pub(super) struct SessionBody {
     kind: &'static str,
     /// The device it plays on.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     device: Option<String>,
     /// What it plays.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     content: Option<String>,
     /// Where in the content the viewer is, in seconds.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schema(value_type = Option<u64>, maximum = 4_294_967_295u64)]
+    #[schema(value_type = Option<u64>, maximum = 4_294_967_295u64, nullable = false)]
     position: Option<u32>,
     /// When it started.
     #[schema(format = DateTime)]
@@ -109,19 +120,19 @@ pub(super) struct NamedBody {
 #[schema(as = Start)]
 pub(super) struct StartBody {
     /// The device it plays on.
-    #[schema(max_length = 256)]
+    #[schema(max_length = 256, pattern = r"^[^\x00-\x1f\x7f-\x9f]*$")]
     pub(super) device: Option<String>,
     /// What it plays.
-    #[schema(max_length = 256)]
+    #[schema(max_length = 256, pattern = r"^[^\x00-\x1f\x7f-\x9f]*$")]
     pub(super) content: Option<String>,
     /// The plan its user is on.
-    #[schema(max_length = 256)]
+    #[schema(max_length = 256, pattern = r"^[^\x00-\x1f\x7f-\x9f]*$")]
     pub(super) plan: Option<String>,
     /// Where in the content the viewer is, in seconds.
     #[schema(value_type = Option<u64>, maximum = 4_294_967_295u64)]
     pub(super) position: Option<u32>,
     /// The id of the session whose slot it wants if all are taken, or `oldest`.
-    #[schema(max_length = 256)]
+    #[schema(max_length = 256, pattern = r"^[^\x00-\x1f\x7f-\x9f]*$")]
     pub(super) takeover: Option<String>,
 }
 
@@ -144,6 +155,7 @@ pub(super) struct PageBody {
     pub(super) sessions: Vec<ListedBody>,
     /// The `cursor` of the next page; not there on the last one.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     pub(super) next: Option<String>,
 }
 
@@ -156,6 +168,7 @@ pub(super) struct WatchBody {
     pub(super) can_watch: bool,
     /// Where the video is to be had, where `http.endpoint` says so.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     pub(super) endpoint: Option<String>,
     /// The user's live streams.
     pub(super) count: usize,
@@ -166,11 +179,8 @@ pub(super) struct WatchBody {
 #[serde(deny_unknown_fields)]
 #[schema(as = Time)]
 pub(super) struct TimeBody {
-    /// Where in the video the viewer is: `seconds`, `minutes:seconds` or `hours:minutes:seconds`.
-    #[schema(
-        pattern = r"^([0-9]{1,6}:)?([0-9]{1,6}:)?[0-9]{1,6}$",
-        example = "1:00"
-    )]
+    /// Where in the video the viewer is: `seconds`, `minutes:seconds` or `hours:minutes:seconds`, the first of up to six digits.
+    #[schema(pattern = r"^[0-9]{1,6}(:[0-5]?[0-9]){0,2}$", example = "1:00")]
     pub(super) time: Option<String>,
 }
 
@@ -241,21 +251,21 @@ impl TimeBody {
                 "The body's \"time\" is {text:?}; allowed are seconds, minutes:seconds and hours:minutes:seconds, such as 1:00."
             ))
         };
-        let mut seconds: u32 = 0;
         let parts: Vec<&str> = text.split(':').collect();
         if parts.len() > 3 {
             return Err(wrong());
         }
+        let mut seconds: u32 = 0;
         for (index, part) in parts.iter().enumerate() {
-            let digits = !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_digit());
+            // The first one counts on, those below it as a clock does. So the sum has room.
+            let (digits, most) = if index == 0 { (6, 999_999) } else { (2, 59) };
+            let is_number = (1..=digits).contains(&part.len())
+                && part.bytes().all(|byte| byte.is_ascii_digit());
             let number: u32 = part.parse().map_err(|_| wrong())?;
-            if !digits || (index > 0 && number > 59) {
+            if !is_number || number > most {
                 return Err(wrong());
             }
-            let more = seconds
-                .checked_mul(60)
-                .and_then(|it| it.checked_add(number));
-            seconds = more.ok_or_else(wrong)?;
+            seconds = seconds * 60 + number;
         }
         Ok(Some(seconds))
     }
@@ -293,8 +303,11 @@ mod tests {
             ("+1", None),
             (" 1", None),
             ("1.5", None),
+            ("999999:59:59", Some(3_599_999_999)),
+            ("0000001", None),
+            ("1:000", None),
+            ("1:+1", None),
             ("99999999999", None),
-            ("4294967295:59", None),
         ] {
             let told = TimeBody {
                 time: Some(time.to_owned()),

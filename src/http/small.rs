@@ -18,7 +18,7 @@ use super::error::ApiError;
 use super::layers::RequestId;
 use super::path::{escaped, named, only_parameter};
 use super::release::release_one;
-use super::responses::{BadBody, Done, Failures, NotStarted};
+use super::responses::{BadBody, Detached, Done, Failures, Full, NotLive, VideoEnded};
 use super::sessions::live;
 use super::shapes::{TimeBody, WatchBody};
 use super::starts::{self, Granted, detached, left};
@@ -82,7 +82,7 @@ impl OfVideo {
     operation_id = "get_video",
     path = "/",
     tag = "small",
-    params(("id" = String, Query, description = "The video.", min_length = 1, max_length = 256)),
+    params(("id" = String, Query, example = "film-7", description = "The video.", min_length = 1, max_length = 256, pattern = r"^[^\x00-\x1f\x7f-\x9f]+$")),
     responses((status = 200, description = "Whether it may, and where it is.", body = WatchBody), Failures),
     security(("user" = [])),
 )]
@@ -108,12 +108,16 @@ pub(super) async fn get(
     operation_id = "start_video",
     path = "/",
     tag = "small",
-    params(("id" = String, Query, description = "The video.", min_length = 1, max_length = 256)),
-    request_body(content = TimeBody, content_type = "application/json"),
+    params(("id" = String, Query, example = "film-7", description = "The video.", min_length = 1, max_length = 256, pattern = r"^[^\x00-\x1f\x7f-\x9f]+$")),
+    request_body(content = TimeBody, content_type = "application/json", example = json!({"time": "1:00"})),
     responses(
-        (status = 201, description = "It has started.", body = WatchBody),
-        (status = 200, description = "It was live, and its lease has grown.", body = WatchBody),
-        NotStarted, BadBody, Failures,
+        (status = 201, description = "It has started.", body = WatchBody, headers(("ratelimit-policy"), ("ratelimit")), links(
+            ("renew" = (operation_id = "renew_video", parameters(("id" = "$request.query.id")))),
+            ("see" = (operation_id = "get_video", parameters(("id" = "$request.query.id")))),
+            ("stop" = (operation_id = "release_video", parameters(("id" = "$request.query.id")))),
+        )),
+        (status = 200, description = "It was live, and its lease has grown.", body = WatchBody, headers(("ratelimit-policy"), ("ratelimit"))),
+        VideoEnded, Full, BadBody, Detached, Failures,
     ),
     security(("user" = [])),
 )]
@@ -135,11 +139,11 @@ pub(super) async fn post(
     operation_id = "renew_video",
     path = "/",
     tag = "small",
-    params(("id" = String, Query, description = "The video.", min_length = 1, max_length = 256)),
-    request_body(content = TimeBody, content_type = "application/json"),
+    params(("id" = String, Query, example = "film-7", description = "The video.", min_length = 1, max_length = 256, pattern = r"^[^\x00-\x1f\x7f-\x9f]+$")),
+    request_body(content = TimeBody, content_type = "application/json", example = json!({"time": "1:00"})),
     responses(
-        (status = 200, description = "Its lease has grown.", body = WatchBody),
-        NotStarted, BadBody, Failures,
+        (status = 200, description = "Its lease has grown.", body = WatchBody, headers(("ratelimit-policy"), ("ratelimit"))),
+        NotLive, VideoEnded, BadBody, Detached, Failures,
     ),
     security(("user" = [])),
 )]
@@ -161,8 +165,8 @@ pub(super) async fn patch(
     operation_id = "release_video",
     path = "/",
     tag = "small",
-    params(("id" = String, Query, description = "The video.", min_length = 1, max_length = 256)),
-    responses(Done, Failures),
+    params(("id" = String, Query, example = "film-7", description = "The video.", min_length = 1, max_length = 256, pattern = r"^[^\x00-\x1f\x7f-\x9f]+$")),
+    responses(Done, Detached, Failures),
     security(("user" = [])),
 )]
 pub(super) async fn delete(

@@ -10,6 +10,7 @@ use std::collections::BTreeSet;
 
 use serde::Serialize;
 use utoipa::ToSchema;
+use utoipa::openapi::{Object, ObjectBuilder, Ref, SchemaFormat, Type};
 
 use crate::config::Shown;
 use crate::session::{EndCause, Refusal, Session, Timestamp};
@@ -29,13 +30,14 @@ const BLANK: &str = "about:blank";
 /// What went wrong, for machines (`reason`) and people (`detail`).
 #[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
 pub struct Problem {
-    /// A URI for the kind of problem: `https://iana.org/assignments/http-problem-types#quota-exceeded` for a full limit, else `about:blank`,
-    /// where `reason` says it all.
+    /// A URI for the kind of problem: that which IANA keeps for a quota that is used up, else `about:blank`, where `reason` says it all.
     #[serde(rename = "type")]
+    #[schema(schema_with = kinds)]
     pub kind: &'static str,
     /// The kind of problem in a few words.
     pub title: &'static str,
     /// The HTTP status.
+    #[schema(minimum = 400, maximum = 599)]
     pub status: u16,
     /// What happened, in a sentence fit for a viewer or a developer, whoever is at fault.
     pub detail: String,
@@ -43,18 +45,23 @@ pub struct Problem {
     pub reason: Reason,
     /// The names of the quotas that are used up.
     #[serde(rename = "violated-policies", skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     pub violated_policies: Option<[&'static str; 1]>,
     /// How many streams the user may watch at once.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     pub limit: Option<u32>,
     /// How many are live.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     pub active: Option<usize>,
     /// The live ones.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     pub sessions: Option<Vec<Holder>>,
     /// The session that took this one's slot.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     pub displaced_by: Option<Taker>,
 }
 
@@ -64,6 +71,7 @@ pub struct Taker {
     /// Its id.
     session: String,
     /// What kind of stream it is.
+    #[schema(schema_with = stream_kind)]
     kind: &'static str,
 }
 
@@ -72,15 +80,19 @@ pub struct Taker {
 pub struct Holder {
     /// Its id.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     session: Option<String>,
     /// The device it plays on.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     device: Option<String>,
     /// What it plays.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     content: Option<String>,
     /// When it began, in RFC 3339.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false, format = DateTime)]
     started_at: Option<String>,
 }
 
@@ -225,6 +237,21 @@ fn full_detail(limit: u32, active: usize) -> String {
             "This account can watch {limit} streams at once, and {active} are in use. Stop one of them to watch here."
         ),
     }
+}
+
+/// The types that problems have, described.
+fn kinds() -> Object {
+    ObjectBuilder::new()
+        .description(Some("A URI for the kind of problem: that which IANA keeps for a quota that is used up, else `about:blank`, where `reason` says it all."))
+        .schema_type(Type::String)
+        .format(Some(SchemaFormat::Custom("uri-reference".to_owned())))
+        .enum_values(Some([BLANK, QUOTA_EXCEEDED]))
+        .build()
+}
+
+/// A kind of stream, which the HTTP API describes.
+fn stream_kind() -> Ref {
+    Ref::from_schema_name("Kind")
 }
 
 /// Why a session that has ended can't go on.
