@@ -1,5 +1,11 @@
 //! The README's examples of clients, taken from there and run as they stand.
 
+// The page and its module in a real Chromium.
+mod browser;
+// A Chromium, driven over its DevTools protocol.
+mod chromium;
+// Serves that page.
+mod pages;
 // Takes examples out of the README.
 mod readme;
 // The service that they talk to.
