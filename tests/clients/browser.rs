@@ -1,10 +1,12 @@
 //! The README's page in a real Chromium: on an origin of its own, whose scripts `http.cors_origins` lets in, and once behind a real Envoy.
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::chromium::Chromium;
 use super::pages::Pages;
-use super::scene::Scene;
+use super::scene::{BACK_END, Scene, TOKEN};
+use crate::support::envoy_files::{at_mut, read, route_mut};
+use crate::support::gateway::Setup;
 use crate::support::proxy::Proxy;
 use crate::support::streamgate::Setting;
 
@@ -21,7 +23,7 @@ async fn across_origins(settings: &[Setting<'_>]) -> (Pages, Scene) {
 async fn a_page_holds_its_slot_by_heartbeats_until_its_tab_is_closed() {
     let (pages, scene) = across_origins(&[]).await;
     let chromium = Chromium::start().await;
-    let tab = chromium.open(&pages.watch(&scene.api())).await;
+    let tab = chromium.open(&pages.watch(&scene.api()), TOKEN).await;
     let id = tab.plays().await;
     scene.becomes(&[&id]).await;
     let session = scene.session(&id).await.unwrap();
@@ -38,9 +40,9 @@ async fn a_page_whose_slot_is_taken_over_stops_and_says_by_whom() {
     let (pages, scene) = across_origins(&[("limits.default", "1")]).await;
     let chromium = Chromium::start().await;
     let url = pages.watch(&scene.api());
-    let first = chromium.open(&url).await;
+    let first = chromium.open(&url, TOKEN).await;
     let held = first.plays().await;
-    let second = chromium.open(&url).await;
+    let second = chromium.open(&url, TOKEN).await;
     second.press(&held).await;
     let taken = second.plays().await;
     let stopped = format!("Stopped: displaced by {taken}");
@@ -57,8 +59,9 @@ async fn a_page_whose_slot_is_taken_over_stops_and_says_by_whom() {
     first.close().await;
     second.go(&pages.elsewhere()).await;
     second.back().await;
+    second.was_shown(&[false, true]).await;
     second.says(stopped, says).await;
-    assert_eq!(second.shown().await, json!([false, true]));
+    assert_eq!(second.asked_last().await, Some("PUT".into()));
     second.close().await;
     scene.becomes(&["tv"]).await;
 }
@@ -67,12 +70,12 @@ async fn a_page_whose_slot_is_taken_over_stops_and_says_by_whom() {
 async fn a_reload_releases_the_old_id_and_gets_the_only_slot_with_a_new_one() {
     let (pages, scene) = across_origins(&[("limits.default", "1")]).await;
     let chromium = Chromium::start().await;
-    let tab = chromium.open(&pages.watch(&scene.api())).await;
+    let tab = chromium.open(&pages.watch(&scene.api()), TOKEN).await;
     let mut old = tab.plays().await;
     for _ in 0..3 {
         tab.reload().await;
         let new = tab.plays_anew(&old).await;
-        assert_eq!(tab.shown().await, json!([false]), "a page of its own");
+        tab.was_shown(&[false]).await;
         scene.becomes(&[&new]).await;
         scene.has_ended(&old).await;
         old = new;
@@ -83,7 +86,7 @@ async fn a_reload_releases_the_old_id_and_gets_the_only_slot_with_a_new_one() {
 async fn leaving_releases_at_once_and_coming_back_out_of_the_cache_starts_anew() {
     let (pages, scene) = across_origins(&[("limits.default", "1")]).await;
     let chromium = Chromium::start().await;
-    let tab = chromium.open(&pages.watch(&scene.api())).await;
+    let tab = chromium.open(&pages.watch(&scene.api()), TOKEN).await;
     let other_origin = pages.elsewhere().replace("127.0.0.1", "localhost");
     let mut old = tab.plays().await;
     let mut shown = vec![false];
@@ -93,7 +96,7 @@ async fn leaving_releases_at_once_and_coming_back_out_of_the_cache_starts_anew()
         tab.back().await;
         let new = tab.plays_anew(&old).await;
         shown.push(true);
-        assert_eq!(tab.shown().await, json!(shown), "out of the cache");
+        tab.was_shown(&shown).await;
         scene.becomes(&[&new]).await;
         scene.has_ended(&old).await;
         scene.is_renewed(&new, 1).await;
@@ -107,19 +110,21 @@ async fn leaving_releases_at_once_and_coming_back_out_of_the_cache_starts_anew()
     scene.becomes(&[]).await;
     tab.go(&pages.elsewhere()).await;
     tab.back().await;
-    tab.says("it has stopped", says).await;
     shown.push(true);
-    assert_eq!(tab.shown().await, json!(shown), "out of the cache");
+    tab.was_shown(&shown).await;
+    tab.says("it has stopped", says).await;
+    assert_eq!(tab.asked_last().await, Some("DELETE".into()));
     scene.becomes(&[]).await;
 }
 
 #[tokio::test]
 async fn a_page_plays_on_while_it_cannot_reach_the_service() {
-    let (pages, scene) = across_origins(&[]).await;
+    // A heartbeat fails after a third of the lease, and the next one is five seconds later.
+    let (pages, scene) = across_origins(&[("leases.playback", "21s")]).await;
     let wire = Proxy::before(scene.http().port()).await;
     let chromium = Chromium::start().await;
     let api = format!("http://127.0.0.1:{}", wire.port());
-    let tab = chromium.open(&pages.watch(&api)).await;
+    let tab = chromium.open(&pages.watch(&api), TOKEN).await;
     let id = tab.plays().await;
     wire.cut();
     let before = wire.accepted();
@@ -129,4 +134,55 @@ async fn a_page_plays_on_while_it_cannot_reach_the_service() {
     scene.becomes(&[&id]).await;
     scene.is_renewed(&id, 1).await;
     assert_eq!(tab.plays().await, id);
+}
+
+/// Has the shipped gateway let scripts of that origin in, and show a token of its own, as the comments in the file say.
+fn for_scripts_of(envoy: &mut Value, origin: &str) {
+    let route = route_mut(envoy, "/v1/users");
+    let cors = "/typed_per_filter_config/envoy.filters.http.cors/allow_origin_string_match";
+    *at_mut(route, cors) = json!([{"exact": origin}]);
+    let headers = at_mut(route, "/request_headers_to_add").as_array_mut();
+    headers.unwrap().push(json!({
+        "header": {"key": "authorization", "value": format!("Bearer {BACK_END}")},
+        "append_action": "OVERWRITE_IF_EXISTS_OR_ADD",
+    }));
+}
+
+#[tokio::test]
+async fn behind_the_shipped_gateway_a_page_lives_by_its_viewers_own_token_and_for_them_alone() {
+    let (pages, scene) = (
+        Pages::start().await,
+        Scene::start(&[("limits.default", "1")]).await,
+    );
+    let setup = Setup::file("envoy/envoy.yaml")
+        .streamgates(&[scene.grpc()])
+        .cluster("origin", &[pages.address])
+        .cluster("streamgate_http", &[scene.http()])
+        .edit(|envoy| for_scripts_of(envoy, &pages.origin()));
+    let gateway = setup.start().await;
+    let url = pages.watch(&format!("http://{}", gateway.address));
+    let tokens = read("tests/fixtures/example-tokens.json");
+    let chromium = Chromium::start().await;
+
+    let tab = chromium.open(&url, tokens["alice"].as_str().unwrap()).await;
+    let first = tab.plays().await;
+    scene.is_renewed(&first, 1).await;
+    tab.reload().await;
+    let second = tab.plays_anew(&first).await;
+    scene.becomes(&[&second]).await;
+    tab.go(&pages.elsewhere()).await;
+    scene.becomes(&[]).await;
+    tab.back().await;
+    let third = tab.plays_anew(&second).await;
+    tab.was_shown(&[false, true]).await;
+    scene.becomes(&[&third]).await;
+
+    let bobs = tokens["bob"].as_str().unwrap();
+    let stranger = chromium.open(&url, bobs).await;
+    let stopped = "Stopped: forbidden";
+    let says = |text: &str| text.contains(stopped).then_some(());
+    stranger.says(stopped, says).await;
+    stranger.close().await;
+    tab.close().await;
+    scene.becomes(&[]).await;
 }

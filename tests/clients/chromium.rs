@@ -13,7 +13,7 @@ use tokio::sync::{Mutex, Semaphore, SemaphorePermit};
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async};
 
-use super::scene::{PATIENCE, TOKEN};
+use super::scene::PATIENCE;
 use super::tool;
 use crate::support::process::{Process, command};
 use crate::support::watch::{eventually, within};
@@ -36,12 +36,15 @@ const FLAGS: [&str; 11] = [
     "--remote-debugging-port=0",
 ];
 
-/// What runs first in each page: a token where the page looks for it (about:blank has no storage), and a note of whether the page was
-/// shown out of the cache, each time it is shown.
+/// What runs first in each page: a token where the page looks for it (about:blank has no storage); a note of whether the page was shown out
+/// of the cache, each time it is shown; and one of the methods by which it has asked.
 const BEFOREHAND: &str = r#"
     try { sessionStorage.setItem("token", TOKEN); } catch {}
     window.shown = [];
     addEventListener("pageshow", (event) => window.shown.push(event.persisted));
+    window.asked = [];
+    const real = window.fetch;
+    window.fetch = (url, options) => { window.asked.push(options.method); return real(url, options); };
 "#;
 
 type Socket = WebSocketStream<MaybeTlsStream<TcpStream>>;
@@ -99,8 +102,8 @@ impl Chromium {
         }
     }
 
-    /// Opens a page in a new tab.
-    pub(super) async fn open(&self, url: &str) -> Tab<'_> {
+    /// Opens a page in a new tab, for whoever has that token.
+    pub(super) async fn open(&self, url: &str, token: &str) -> Tab<'_> {
         let target = self
             .done("Target.createTarget", json!({"url": "about:blank"}), None)
             .await;
@@ -113,7 +116,7 @@ impl Chromium {
             session: text(&session, "sessionId"),
         };
         tab.done("Page.enable", json!({})).await;
-        let source = BEFOREHAND.replace("TOKEN", &json!(TOKEN).to_string());
+        let source = BEFOREHAND.replace("TOKEN", &json!(token).to_string());
         let params = json!({"source": source});
         tab.done("Page.addScriptToEvaluateOnNewDocument", params)
             .await;
@@ -243,10 +246,20 @@ impl Tab<'_> {
         self.plays_anew("").await
     }
 
-    /// Each time that this page was shown: whether it came out of the back-forward cache.
-    pub(super) async fn shown(&self) -> Value {
-        let shown = self.evaluate("window.shown").await;
-        shown.unwrap_or_default()
+    /// Waits until this page has been shown so often; each time tells whether it came out of the back-forward cache.
+    pub(super) async fn was_shown(&self, from_cache: &[bool]) {
+        let (what, expected) = (format!("shown as {from_cache:?}"), json!(from_cache));
+        eventually(PATIENCE, &what, async || {
+            let shown = self.evaluate("window.shown").await?;
+            let enough = shown.as_array()?.len() >= from_cache.len();
+            enough.then(|| assert_eq!(shown, expected, "{}", self.session))
+        })
+        .await;
+    }
+
+    /// The method by which this page has asked last.
+    pub(super) async fn asked_last(&self) -> Option<Value> {
+        self.evaluate("window.asked.at(-1)").await
     }
 
     async fn done(&self, method: &str, params: Value) -> Value {

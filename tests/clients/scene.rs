@@ -1,22 +1,22 @@
 //! Owns the service that the examples talk to: alice has a token of her own, and the test sees what comes of it.
 
 use std::collections::BTreeSet;
-use std::io::Write;
 use std::net::SocketAddr;
 use std::time::Duration;
 
 use serde_json::Value;
-use tempfile::NamedTempFile;
 
+use crate::support::app::TokensFile;
 use crate::support::streamgate::{Setting, Streamgate};
 use crate::support::watch::eventually;
 
 /// A token that is good for alice alone.
 pub(super) const TOKEN: &str = "alices-token";
-const BACK_END: &str = "back-ends-token";
+/// A token of a back end, or of a gateway.
+pub(super) const BACK_END: &str = "back-ends-token";
 
 /// Long enough that a busy machine doesn't miss a heartbeat, which is due after a third of it.
-pub(super) const LEASE: Duration = Duration::from_secs(9);
+const LEASE: Duration = Duration::from_secs(9);
 /// How long anything may take before a test gives up on it.
 pub(super) const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -24,17 +24,17 @@ pub(super) const PATIENCE: Duration = Duration::from_secs(60);
 pub(super) struct Scene {
     streamgate: Streamgate,
     client: reqwest::Client,
-    _tokens: NamedTempFile,
+    _tokens: TokensFile,
 }
 
 impl Scene {
     /// Starts it with these settings.
     pub(super) async fn start(settings: &[Setting<'_>]) -> Self {
-        let mut tokens = NamedTempFile::new().unwrap();
-        writeln!(tokens, "{TOKEN} client alice\n{BACK_END} client").unwrap();
+        let tokens = TokensFile::of(&format!("{TOKEN} client alice\n{BACK_END} client\n"));
+        let path = tokens.path();
         let lease = format!("{}s", LEASE.as_secs());
         let mut all = vec![
-            ("http.tokens_file", tokens.path().to_str().unwrap()),
+            ("http.tokens_file", path.to_str().unwrap()),
             ("leases.playback", &lease),
         ];
         all.extend_from_slice(settings);

@@ -8,7 +8,7 @@ use tempfile::TempDir;
 use tokio::process::Command;
 
 use super::readme::example;
-use super::scene::{LEASE, Scene, TOKEN};
+use super::scene::{Scene, TOKEN};
 use super::tool;
 use crate::support::app::{PATIENCE, TestApp, eventually};
 use crate::support::faulty_store::{Fault, FaultyStore};
@@ -190,10 +190,13 @@ async fn in_an_outage_an_example_waits_to_start_and_once_it_plays_it_goes_on() {
     tokio::join!(outage(python), outage(node));
 }
 
+/// Longer than a third of it and the five seconds until an example asks again.
+const LEASE: Duration = Duration::from_secs(18);
+
 async fn outage(language: Language) {
     let store = FaultyStore::new();
     let plan = TestApp::plan().outage(Outage::Deny).store(store.clone());
-    let app = plan.leases(Duration::from_secs(15), LEASE).start().await;
+    let app = plan.leases(LEASE, LEASE).start().await;
     store.fails(&Fault::LosesCalls);
     let api = app.url("");
     let mut client = Client::start(language, &[("API", &api)]);
