@@ -61,7 +61,7 @@ async fn a_page_whose_slot_is_taken_over_stops_and_says_by_whom() {
     second.back().await;
     second.was_shown(&[false, true]).await;
     second.says(stopped, says).await;
-    assert_eq!(second.asked_last().await, Some("PUT".into()));
+    assert_eq!(second.asked_last().await, ("PUT".to_owned(), taken));
     second.close().await;
     scene.becomes(&["tv"]).await;
 }
@@ -113,7 +113,7 @@ async fn leaving_releases_at_once_and_coming_back_out_of_the_cache_starts_anew()
     shown.push(true);
     tab.was_shown(&shown).await;
     tab.says("it has stopped", says).await;
-    assert_eq!(tab.asked_last().await, Some("DELETE".into()));
+    assert_eq!(tab.asked_last().await, ("DELETE".to_owned(), old));
     scene.becomes(&[]).await;
 }
 
@@ -134,6 +134,24 @@ async fn a_page_plays_on_while_it_cannot_reach_the_service() {
     scene.becomes(&[&id]).await;
     scene.is_renewed(&id, 1).await;
     assert_eq!(tab.plays().await, id);
+}
+
+#[tokio::test]
+async fn a_page_that_is_closed_before_anything_was_answered_leaves_nothing_behind() {
+    let (pages, scene) = across_origins(&[]).await;
+    let wire = Proxy::before(scene.http().port()).await;
+    wire.stall();
+    let chromium = Chromium::start().await;
+    let api = format!("http://127.0.0.1:{}", wire.port());
+    let tab = chromium.open(&pages.watch(&api), TOKEN).await;
+    let (method, id) = tab.asked_last().await;
+    assert_eq!(method, "PUT");
+    tab.close().await;
+    // The release has to wait for its preflight, and so outlives the page.
+    wire.restore();
+    scene.has_released(1).await;
+    scene.has_ended(&id).await;
+    scene.becomes(&[]).await;
 }
 
 /// Has the shipped gateway let scripts of that origin in, and show a token of its own, as the comments in the file say.

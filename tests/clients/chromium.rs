@@ -1,4 +1,4 @@
-//! Owns a headless Chromium, driven over its DevTools protocol: tabs that are opened, reloaded, left, gone back in and closed.
+//! Owns a headless Chromium, driven over the Chrome `DevTools` protocol: tabs that are opened, reloaded, left, gone back in and closed.
 //!
 //! That protocol leaves the back-forward cache as users have it, with no flag.
 
@@ -37,14 +37,14 @@ const FLAGS: [&str; 11] = [
 ];
 
 /// What runs first in each page: a token where the page looks for it (about:blank has no storage); a note of whether the page was shown out
-/// of the cache, each time it is shown; and one of the methods by which it has asked.
+/// of the cache, each time it is shown; and one of what it has asked.
 const BEFOREHAND: &str = r#"
     try { sessionStorage.setItem("token", TOKEN); } catch {}
     window.shown = [];
     addEventListener("pageshow", (event) => window.shown.push(event.persisted));
     window.asked = [];
     const real = window.fetch;
-    window.fetch = (url, options) => { window.asked.push(options.method); return real(url, options); };
+    window.fetch = (url, options) => { window.asked.push(`${options.method} ${url}`); return real(url, options); };
 "#;
 
 type Socket = WebSocketStream<MaybeTlsStream<TcpStream>>;
@@ -193,9 +193,18 @@ impl Tab<'_> {
         self.done("Page.navigateToHistoryEntry", params).await;
     }
 
+    /// Closes it, and waits until it is gone.
     pub(super) async fn close(self) {
         let params = json!({"targetId": self.target});
-        self.chromium.done("Target.closeTarget", params, None).await;
+        let close = self.chromium.done("Target.closeTarget", params, None);
+        close.await;
+        eventually(PATIENCE, "the tab is gone", async || {
+            let all = self.chromium.done("Target.getTargets", json!({}), None);
+            let all = all.await["targetInfos"].take();
+            let mut ids = all.as_array()?.iter().map(|target| &target["targetId"]);
+            ids.all(|id| *id != self.target).then_some(())
+        })
+        .await;
     }
 
     /// What an expression comes to; nothing while a page makes way for another.
@@ -257,9 +266,15 @@ impl Tab<'_> {
         .await;
     }
 
-    /// The method by which this page has asked last.
-    pub(super) async fn asked_last(&self) -> Option<Value> {
-        self.evaluate("window.asked.at(-1)").await
+    /// The call that this page has made last, once there is one: its method, and the id in its address.
+    pub(super) async fn asked_last(&self) -> (String, String) {
+        eventually(PATIENCE, "the page has asked", async || {
+            let call = self.evaluate("window.asked.at(-1)").await?;
+            let (method, address) = call.as_str()?.split_once(' ')?;
+            let (_, id) = address.rsplit_once('/')?;
+            Some((method.to_owned(), id.to_owned()))
+        })
+        .await
     }
 
     async fn done(&self, method: &str, params: Value) -> Value {

@@ -2,7 +2,7 @@
 
 // The page and its module in a real Chromium.
 mod browser;
-// A Chromium, driven over its DevTools protocol.
+// A Chromium, driven over the Chrome DevTools protocol.
 mod chromium;
 // Serves that page.
 mod pages;

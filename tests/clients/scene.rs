@@ -122,6 +122,15 @@ impl Scene {
         assert_eq!((status, &told["reason"]), (410, &"ended".into()), "{told}");
     }
 
+    /// Waits until it has been asked for so many releases.
+    pub(super) async fn has_released(&self, times: u32) {
+        let (name, labels) = ("streamgate_http_requests_total", [("call", "release")]);
+        let enough = |count| count >= f64::from(times);
+        self.streamgate
+            .metric_becomes(PATIENCE, name, &labels, enough)
+            .await;
+    }
+
     fn sessions_url(&self) -> String {
         format!("{}/v1/users/alice/sessions", self.api())
     }

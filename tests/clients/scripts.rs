@@ -103,7 +103,7 @@ impl Client {
     }
 
     /// Asks it to end, and waits until it has, as it should.
-    async fn is_terminated(self) {
+    async fn terminate(self) {
         self.process.signal("TERM").await;
         let ended = self.ended().await;
         assert_eq!(ended, (Some(0), Value::Null));
@@ -138,7 +138,7 @@ async fn each_curl_call_brings_what_the_comment_behind_it_says() {
 }
 
 #[tokio::test]
-async fn an_example_is_counted_while_it_runs_and_released_when_it_is_terminated() {
+async fn an_example_is_counted_while_it_runs_and_released_when_it_terminate() {
     let scene = Scene::start(&[]).await;
     for language in Language::ALL {
         let mut client = Client::of(&scene, language, None);
@@ -148,7 +148,7 @@ async fn an_example_is_counted_while_it_runs_and_released_when_it_is_terminated(
         let facts = (&session["device"], &session["content"]);
         assert_eq!(facts, (&language.device().into(), &"film-7".into()));
         scene.is_renewed(&id, 2).await;
-        client.is_terminated().await;
+        client.terminate().await;
         scene.has_ended(&id).await;
         scene.becomes(&[]).await;
     }
@@ -179,7 +179,7 @@ async fn at_a_full_limit_an_example_says_who_watches_and_takes_over_the_one_it_i
         let expected = (Some(1), &"displaced".into(), &json!(taken));
         assert_eq!(told, expected, "{problem}");
         scene.becomes(&[&taken]).await;
-        taker.is_terminated().await;
+        taker.terminate().await;
         scene.becomes(&[]).await;
     }
 }
@@ -214,6 +214,6 @@ async fn outage(language: Language) {
     let since = calls();
     eventually("another one follows", async || calls() > since).await;
     assert_eq!(store.live("alice").await, [id.as_str()]);
-    client.is_terminated().await;
+    client.terminate().await;
     assert!(store.live("alice").await.is_empty());
 }
