@@ -15,6 +15,8 @@ mod access_log;
 mod authz;
 // The commands that ask a running instance: what they print, their exit codes, where a token goes, TLS.
 mod cli;
+// The README's examples of clients as they stand there: curl, Python, Node, and a page in a real Chromium.
+mod clients;
 // Many who come, or leave, at once.
 mod crowds;
 // The main job on a real Envoy: ask, count, refuse, release at the stream's end.
