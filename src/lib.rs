@@ -26,6 +26,8 @@
 //! | *ledger* | the one thing that doors talk to: [`ledger::Ledger`] |
 //! | *claim* | what a door has made out of a request for a stream: [`ledger::Claim`] |
 //! | *door* | a way in: `ext_authz`, access log, HTTP API, command line |
+//! | *takeover* | that a start asks for the slot of another session, should all be taken: [`session::Takeover`] |
+//! | *displace* | to end a session so that another gets its slot |
 //! | *grace* | how long a start at a full limit waits for a slot to come free |
 //! | *outage* | the store could not answer; an error, where a refusal is a value: [`ledger::Outage`] |
 //! | *outage rule* | what decides about new streams meanwhile (`store.outage`): [`config::Outage`] |

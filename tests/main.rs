@@ -19,6 +19,8 @@ mod cli;
 mod clients;
 // Many who come, or leave, at once.
 mod crowds;
+// Whose slot a start gets at a full limit.
+mod displacement;
 // The main job on a real Envoy: ask, count, refuse, release at the stream's end.
 mod e2e;
 // What can be said of the files in `envoy/` without starting Envoy.

@@ -15,7 +15,7 @@ use crate::follow::{Followed, Followers};
 use crate::http::{HttpDoor, REQUEST_TIMEOUT, Readiness, Tokens};
 use crate::ledger::{Ledger, ROOM_TO_HOLD, Settings};
 use crate::releaser::{Delivery, Releaser, releaser};
-use crate::session::Terms;
+use crate::session::{Terms, WhenFull};
 use crate::store::redis::{RedisSettings, RedisStore};
 use crate::store::{MemoryStore, Store};
 use crate::telemetry::metrics::ReloadedFile;
@@ -67,6 +67,11 @@ impl Core {
             policy: config.limits.policy.clone(),
             leases: config.leases,
             terms,
+            when_full: match config.limits.when_full {
+                config::WhenFull::Refuse => WhenFull::Refuse,
+                config::WhenFull::DisplaceOldest => WhenFull::DisplaceOldest,
+                config::WhenFull::DisplaceIdlest => WhenFull::DisplaceIdlest,
+            },
             grace: config.limits.grace,
             outage: config.store.outage,
             // The embedded store is as near as anything that could be held.

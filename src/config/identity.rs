@@ -16,6 +16,7 @@ pub(super) struct RawIdentity {
     plan: Option<Written>,
     device: Option<Written>,
     content: Option<Written>,
+    takeover: Option<Written>,
 }
 
 /// The sources of each fact.
@@ -31,6 +32,8 @@ pub struct Identity {
     pub device: Vec<Source>,
     /// `identity.content`
     pub content: Vec<Source>,
+    /// `identity.takeover`: whose slot a playback asks for, should all be taken.
+    pub takeover: Vec<Source>,
 }
 
 /// What a list may be.
@@ -52,6 +55,7 @@ impl RawIdentity {
             ("identity.plan", &mut self.plan),
             ("identity.device", &mut self.device),
             ("identity.content", &mut self.content),
+            ("identity.takeover", &mut self.takeover),
         ]
     }
 
@@ -81,6 +85,12 @@ impl RawIdentity {
                 "identity.content",
                 &self.content,
                 default.content,
+                Rule::Optional,
+            ),
+            takeover: read(
+                "identity.takeover",
+                &self.takeover,
+                default.takeover,
                 Rule::Optional,
             ),
         }
@@ -131,6 +141,7 @@ impl Default for Identity {
             plan: list("jwt:plan"),
             device: list("header:x-device-id"),
             content: list("cmcd:cid"),
+            takeover: list("header:x-streamgate-takeover,query:x-streamgate-takeover"),
         }
     }
 }

@@ -35,7 +35,7 @@ pub use error::{ConfigError, Origin, Problem};
 pub use http::{Endpoint, Http, Origins};
 pub use identity::Identity;
 pub use leases::Leases;
-pub use limits::Limits;
+pub use limits::{Limits, WhenFull};
 pub use listen::{Grpc, Listen, NotAnAddress};
 pub use redis_url::{NotARedisUrl, RedisUrl};
 pub use refusal::{Refusal, Shown};

@@ -119,8 +119,16 @@ fn each_key_of_a_file_is_understood() {
         (Duration::from_secs(90), Duration::from_secs(7200))
     );
     assert_eq!(
-        (config.limits.grace, config.shutdown.grace),
-        (Duration::ZERO, Duration::from_millis(500))
+        (
+            config.limits.grace,
+            config.limits.when_full,
+            config.shutdown.grace
+        ),
+        (
+            Duration::ZERO,
+            WhenFull::DisplaceIdlest,
+            Duration::from_millis(500)
+        )
     );
     assert_eq!(
         config.identity.user.last().unwrap().to_string(),
@@ -489,8 +497,8 @@ const BAD_VALUES: &[(&str, &str)] = &[
         "limits.enforce: false is not available in this version; allowed: true",
     ),
     (
-        "limits: {when_full: displace_oldest}",
-        "limits.when_full: \"displace_oldest\" is not available in this version; allowed: refuse",
+        "limits: {when_full: displace}",
+        "limits.when_full: got \"displace\"; allowed: refuse, displace_oldest, displace_idlest",
     ),
     (
         "limits: {grace: 6s}",

@@ -8,7 +8,7 @@ use super::evidence::{CheckEvidence, Evidence, find};
 use super::routes::RouteLists;
 use crate::config::{Identity, Source};
 use crate::ledger::Claim;
-use crate::session::{Door, Facts, IdError, Kind, SessionKey, UserId, WhenFull};
+use crate::session::{Door, Facts, IdError, Kind, SessionKey, UserId};
 
 /// The route's own list of session sources (`context_extensions`).
 const ROUTE_SESSION: &str = "streamgate.session";
@@ -78,12 +78,17 @@ pub(super) fn decode(
     let key = session_key(sources, &evidence)?.ok_or(Unclaimed::NoSession)?;
     let plan = named("plan", &identity.plan, &evidence)?;
     let facts = facts(identity, &evidence, Door::ExtAuthz)?;
+    // A request that is a stream of its own may not even be retried with the same words.
+    let takeover = match key.kind {
+        Kind::Playback => named("takeover", &identity.takeover, &evidence)?,
+        Kind::Request | Kind::Video => None,
+    };
     Ok(Ask::Stream(Claim {
         user,
         plan,
         key,
         facts,
-        when_full: WhenFull::Refuse,
+        takeover,
     }))
 }
 
@@ -148,7 +153,7 @@ macro_rules! names {
     };
 }
 
-names!(UserId, SessionId, PlanName, DeviceId, ContentId);
+names!(UserId, SessionId, PlanName, DeviceId, ContentId, Takeover);
 
 /// Which stream it is. The source that has its id decides the kind.
 fn session_key(

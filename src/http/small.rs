@@ -24,9 +24,7 @@ use super::shapes::{TimeBody, WatchBody};
 use super::starts::{self, Granted, detached, left};
 use super::{Door, body};
 use crate::ledger::Claim;
-use crate::session::{
-    self, ContentId, Entry, Facts, Kind, SessionId, SessionKey, UserId, WhenFull,
-};
+use crate::session::{self, ContentId, Entry, Facts, Kind, SessionId, SessionKey, UserId};
 
 /// A user, by HTTP Basic, and a video, by the address.
 #[derive(Debug)]
@@ -70,7 +68,7 @@ impl OfVideo {
                 position_seconds,
                 ..Facts::default()
             },
-            when_full: WhenFull::Refuse,
+            takeover: None,
             user: self.user,
         }
     }

@@ -10,7 +10,7 @@ use super::error::{ApiError, tell_quota};
 use super::layers::RequestId;
 use crate::ledger::{Basis, Claim, Decision, Leaves, Ledger, Outage, Patience};
 use crate::releaser::{Notice, Releaser};
-use crate::session::{Admission, Entry, Refusal, Session, SessionKey, WhenFull};
+use crate::session::{Admission, Entry, Session};
 use crate::telemetry::RefusedStream;
 use crate::telemetry::metrics::{LabelValue, Verdict};
 
@@ -55,7 +55,7 @@ pub(super) async fn start(
     let (ledger, releaser) = (door.ledger.clone(), door.releaser.clone());
     let asked = claim.clone();
     let answer = detached(door, async move {
-        Ok(decide(&ledger, &releaser, asked, &patience).await)
+        Ok(ask(&ledger, &releaser, &asked, &patience).await)
     })
     .await?;
     granted(door, request, &claim, answer)
@@ -123,36 +123,6 @@ fn log_outage(door: &Door, request: &RequestId, claim: &Claim, outage: &Outage) 
             left_out,
             "a stream could not be decided: {outage}"
         );
-    }
-}
-
-/// Asks for a slot. A takeover names a session by its id alone; if that is no playback's, it is looked for among those that hold the slots.
-async fn decide(
-    ledger: &Ledger,
-    releaser: &Releaser,
-    mut claim: Claim,
-    patience: &Patience,
-) -> Result<Decision, Outage> {
-    let mut decision = ask(ledger, releaser, &claim, patience).await?;
-    if let Some(named) = named_among_holders(&claim.when_full, &decision.admission) {
-        if named.kind.is_stoppable() {
-            claim.when_full = WhenFull::TakeOver(named);
-            return ask(ledger, releaser, &claim, patience).await;
-        }
-        decision.admission = Admission::Refused(Refusal::NotStoppable);
-    }
-    Ok(decision)
-}
-
-/// The session of another kind that a takeover may have meant: one that holds a slot and has that id.
-fn named_among_holders(when_full: &WhenFull, admission: &Admission) -> Option<SessionKey> {
-    match (when_full, admission) {
-        (WhenFull::TakeOver(named), Admission::Refused(Refusal::Full { holders, .. })) => {
-            let mut keys = holders.iter().map(|session| &session.key);
-            keys.find(|key| key.id == named.id && key.kind != named.kind)
-                .cloned()
-        }
-        _ => None,
     }
 }
 

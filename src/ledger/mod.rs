@@ -27,7 +27,7 @@ use crate::config::{Leases, Outage as Rule};
 use crate::policy::{PlanMatch, Policy};
 use crate::session::{
     Admission, Admitted, EndCause, Ending, Entry, Facts, Kind, PlanName, Refusal, Released,
-    Renewal, Session, SessionKey, Sighting, Start, Terms, Ticket, UserId, WhenFull,
+    Renewal, Session, SessionKey, Sighting, Start, Takeover, Terms, Ticket, UserId, WhenFull,
 };
 use crate::store::{Cursor, Listing, Page, Seen, Store, StoreError};
 use crate::telemetry::Metrics;
@@ -54,8 +54,17 @@ pub struct Claim {
     pub key: SessionKey,
     /// What else is known of it.
     pub facts: Facts,
+    /// Whose slot it asks for, should all be taken; without, what is configured happens then.
+    pub takeover: Option<Takeover>,
+}
+
+/// What a claim asks of the store.
+#[derive(Debug)]
+struct Asked {
+    /// What wants to start.
+    start: Start,
     /// What happens if all slots are taken.
-    pub when_full: WhenFull,
+    when_full: WhenFull,
 }
 
 /// A start, with all that decides about it.
@@ -160,6 +169,8 @@ pub struct Settings {
     pub leases: Leases,
     /// What leases and tombstones may be.
     pub terms: Terms,
+    /// What happens to a start at a full limit that asks for nobody's slot.
+    pub when_full: WhenFull,
     /// How long a start at a full limit may wait for a slot.
     pub grace: Duration,
     /// What decides while the store is out.
@@ -176,6 +187,7 @@ impl Settings {
             policy,
             leases: Leases::default(),
             terms: Terms::new(Duration::from_secs(30), Duration::from_millis(50)),
+            when_full: WhenFull::Refuse,
             grace: Duration::ZERO,
             outage: Rule::Deny,
             room_to_hold: 1000,
@@ -192,6 +204,8 @@ pub struct Ledger {
     policy: Policy,
     /// How long sessions count.
     leases: Leases,
+    /// What happens to a start at a full limit that asks for nobody's slot.
+    when_full: WhenFull,
     /// Lets starts wait for a slot.
     grace: Grace,
     /// Knows whether the store answers.
@@ -222,6 +236,7 @@ impl Ledger {
             store,
             policy: settings.policy,
             leases,
+            when_full: settings.when_full,
             grace: Grace::new(settings.grace),
             pulse: Pulse::new(settings.outage),
             rule: settings.outage,
@@ -246,8 +261,8 @@ impl Ledger {
     /// The store could not answer, and the outage rule is to say so.
     pub async fn admit(&self, claim: &Claim, patience: &Patience) -> Result<Decision, Outage> {
         let began = (self.grace.frees(), Stopwatch::start());
-        let start = self.start_of(claim);
-        let bid = self.bid(claim, &start);
+        let asked = self.asked(claim);
+        let bid = self.bid(claim, &asked);
         let decided = match self.go_on(bid).await {
             Some(decided) => decided,
             None => self.attempt(bid).await,
@@ -261,8 +276,8 @@ impl Ledger {
     /// The store could not answer, and the outage rule is to say so.
     pub async fn heartbeat(&self, claim: &Claim, patience: &Patience) -> Result<Decision, Outage> {
         let began = (self.grace.frees(), Stopwatch::start());
-        let start = self.start_of(claim);
-        let bid = self.bid(claim, &start);
+        let asked = self.asked(claim);
+        let bid = self.bid(claim, &asked);
         let decision = self.attempt_knowing(bid).await?;
         self.with_grace(bid, decision, patience, began).await
     }
@@ -272,10 +287,10 @@ impl Ledger {
     /// # Errors
     /// The store could not answer, and nothing is known here of that stream.
     pub async fn refresh(&self, claim: &Claim) -> Result<Option<Decision>, Outage> {
-        let start = self.start_of(claim);
+        let asked = self.asked(claim);
         let bid = Bid {
             wish: Wish::GoOn,
-            ..self.bid(claim, &start)
+            ..self.bid(claim, &asked)
         };
         let decision = self.attempt_knowing(bid).await?;
         let unknown = matches!(
@@ -418,8 +433,23 @@ impl Ledger {
         Some(Ok(Decision::of_store(admission, bid)))
     }
 
-    /// Asks for a slot: the store, or the rule where that doesn't answer.
+    /// Asks for a slot: the store, or the rule where that doesn't answer. If there is no playback of the id that is to be taken over, but
+    /// something else of it holds a slot, that was meant.
     async fn attempt(&self, bid: Bid<'_>) -> Result<Decision, Outage> {
+        let mut decision = self.attempt_as_it_is(bid).await?;
+        let Some(meant) = meant_among_holders(bid.when_full, &decision.admission) else {
+            return Ok(decision);
+        };
+        if !meant.kind.is_stoppable() {
+            decision.admission = Admission::Refused(Refusal::NotStoppable);
+            return Ok(decision);
+        }
+        let when_full = &WhenFull::TakeOver(meant);
+        self.attempt_as_it_is(Bid { when_full, ..bid }).await
+    }
+
+    /// Asks for a slot: the store, or the rule where that doesn't answer.
+    async fn attempt_as_it_is(&self, bid: Bid<'_>) -> Result<Decision, Outage> {
         match self.try_start(bid).await {
             Ok(admission) => Ok(Decision::of_store(admission, bid)),
             Err(outage) => self.by_rule(bid, outage),
@@ -471,23 +501,32 @@ impl Ledger {
         Ok(decision)
     }
 
-    /// What a claim asks of the store.
-    fn start_of(&self, claim: &Claim) -> Start {
-        Start {
+    /// What a claim asks of the store. A takeover names a session by its id alone, which is taken for a playback's.
+    fn asked(&self, claim: &Claim) -> Asked {
+        let start = Start {
             key: claim.key.clone(),
             facts: claim.facts.clone(),
             lease: self.leases.of(claim.key.kind),
             ticket: Ticket::new(rand::random()),
-        }
+        };
+        let when_full = match &claim.takeover {
+            None => self.when_full.clone(),
+            Some(Takeover::Oldest) => WhenFull::DisplaceOldest,
+            Some(Takeover::Session(id)) => WhenFull::TakeOver(SessionKey {
+                kind: Kind::Playback,
+                id: id.clone(),
+            }),
+        };
+        Asked { start, when_full }
     }
 
     /// The start of a claim, with what decides about it.
-    fn bid<'a>(&self, claim: &'a Claim, start: &'a Start) -> Bid<'a> {
+    fn bid<'a>(&self, claim: &'a Claim, asked: &'a Asked) -> Bid<'a> {
         Bid {
             user: &claim.user,
-            start,
+            start: &asked.start,
             limit: self.limit(&claim.user, claim.plan.as_ref()),
-            when_full: &claim.when_full,
+            when_full: &asked.when_full,
             wish: Wish::Slot,
         }
     }
@@ -809,6 +848,18 @@ impl Ledger {
             self.pulse.note(answer.as_ref().err(), call, &self.metrics);
         }
         answer.map_err(Outage::from)
+    }
+}
+
+/// The session of another kind that a takeover may have meant: one that holds a slot and has that id.
+fn meant_among_holders(when_full: &WhenFull, admission: &Admission) -> Option<SessionKey> {
+    match (when_full, admission) {
+        (WhenFull::TakeOver(named), Admission::Refused(Refusal::Full { holders, .. })) => {
+            let mut keys = holders.iter().map(|session| &session.key);
+            keys.find(|key| key.id == named.id && key.kind != named.kind)
+                .cloned()
+        }
+        _ => None,
     }
 }
 

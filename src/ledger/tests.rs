@@ -79,7 +79,7 @@ fn claim(user: &str, id: &str) -> Claim {
         plan: None,
         key: key(id),
         facts: Facts::default(),
-        when_full: WhenFull::Refuse,
+        takeover: None,
     }
 }
 

@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use streamgate::app::{App, ConnectionTimes, RunError, Substitutes};
 use streamgate::clock::Clock;
-use streamgate::config::{Backend, Config, Leases, Listen, Origins, Outage, Shown, Tls};
+use streamgate::config::{Backend, Config, Leases, Listen, Origins, Outage, Shown, Tls, WhenFull};
 use streamgate::lifecycle::Stop;
 use streamgate::session::PlanName;
 use streamgate::store::Store;
@@ -73,6 +73,12 @@ impl Plan {
     /// The limit of everybody.
     pub(crate) fn limit(mut self, limit: u32) -> Self {
         self.config.limits.policy.default = limit;
+        self
+    }
+
+    /// What happens to a start at the limit.
+    pub(crate) fn when_full(mut self, when_full: WhenFull) -> Self {
+        self.config.limits.when_full = when_full;
         self
     }
 
