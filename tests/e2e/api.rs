@@ -289,3 +289,47 @@ async fn a_browser_may_ask_from_the_player_s_origin_and_from_no_other() {
         "the gateway's own id"
     );
 }
+
+#[tokio::test]
+async fn a_player_takes_a_slot_over_by_a_header_or_in_its_address() {
+    let scene = Scene::start(&[("limits.default", "1"), ("limits.grace", "0s")]).await;
+    let viewers = &Viewers::of(scene.gateway.address);
+    let asks = |file: &str| {
+        let request = viewers.anonymous(&format!("/vod/demo/{file}"));
+        request.bearer_auth(token("alice"))
+    };
+    viewers.let_in(asks("index.m3u8?session=tv")).await;
+    let refusal = viewers.refused(asks("index.m3u8?session=tab")).await;
+    assert_eq!(refusal.reason(), "full");
+    let taking = asks("index.m3u8?session=tab").header("x-streamgate-takeover", "tv");
+    viewers.let_in(taking).await;
+    let lost = viewers.refused(asks("180p/000.ts?session=tv")).await;
+    assert_eq!((lost.status.as_u16(), lost.reason()), (429, "displaced"));
+    assert_eq!(lost.problem["displaced_by"]["session"], "tab");
+    // A script that can't set headers says it in the address; repeated with each segment it does no harm.
+    for file in ["index.m3u8", "180p/000.ts", "180p/001.ts"] {
+        let taking = format!("{file}?session=phone&x-streamgate-takeover=oldest");
+        viewers.let_in(asks(&taking)).await;
+    }
+    let lost = viewers.refused(asks("180p/000.ts?session=tab")).await;
+    assert_eq!(lost.problem["displaced_by"]["session"], "phone");
+    // What runs inside the gateway does not give way.
+    let released = scene
+        .asks(
+            "alice",
+            Method::DELETE,
+            "/v1/users/alice/sessions/phone",
+            None,
+        )
+        .await;
+    assert_eq!(released.status, 204, "{released:?}");
+    let live = viewers
+        .watch(viewers.anonymous("/live/1").bearer_auth(token("alice")))
+        .await;
+    let taking = asks("index.m3u8?session=pad").header("x-streamgate-takeover", &live.session);
+    let refusal = viewers.refused(taking).await;
+    assert_eq!(
+        (refusal.status.as_u16(), refusal.reason()),
+        (409, "not_stoppable")
+    );
+}
