@@ -143,7 +143,7 @@ async fn each_curl_call_brings_what_the_comment_behind_it_says() {
 }
 
 #[tokio::test]
-async fn an_example_is_counted_while_it_runs_and_released_when_it_terminate() {
+async fn an_example_is_counted_while_it_runs_and_released_when_it_is_told_to_end() {
     let scene = Scene::start(&[]).await;
     for language in Language::ALL {
         let mut client = Client::of(&scene, language, None);
