@@ -119,18 +119,6 @@ fn each_key_of_a_file_is_understood() {
         (Duration::from_secs(90), Duration::from_secs(7200))
     );
     assert_eq!(
-        (
-            config.limits.grace,
-            config.limits.when_full,
-            config.shutdown.grace
-        ),
-        (
-            Duration::ZERO,
-            WhenFull::DisplaceIdlest,
-            Duration::from_millis(500)
-        )
-    );
-    assert_eq!(
         config.identity.user.last().unwrap().to_string(),
         "header:x-user-id"
     );
@@ -165,6 +153,24 @@ fn the_files_of_a_ports_tls_are_understood() {
     ];
     let tls = load_variables(&pair).unwrap().grpc.tls.unwrap();
     assert_eq!((tls.key, tls.client_ca), ("b.pem".into(), None));
+}
+
+#[test]
+fn what_happens_at_the_limit_and_at_the_end_is_understood() {
+    let config = load_fixture("everything_set.yaml").unwrap();
+    assert_eq!(
+        (
+            config.limits.grace,
+            config.limits.when_full,
+            config.shutdown.grace
+        ),
+        (
+            Duration::ZERO,
+            WhenFull::DisplaceIdlest,
+            Duration::from_millis(500)
+        )
+    );
+    assert_eq!(config.identity.takeover.len(), 1);
 }
 
 #[test]
