@@ -21,6 +21,8 @@ mod clients;
 mod crowds;
 // Whose slot a start gets at a full limit.
 mod displacement;
+// The dry run: nobody is refused, and what would have been is counted.
+mod dry_run;
 // The main job on a real Envoy: ask, count, refuse, release at the stream's end.
 mod e2e;
 // What can be said of the files in `envoy/` without starting Envoy.

@@ -54,6 +54,7 @@ impl Core {
         clock: Option<Arc<dyn Clock>>,
     ) -> Result<(Self, Delivery), BuildError> {
         let metrics = Arc::new(Metrics::new()?);
+        metrics.enforces(config.limits.enforce);
         let clock = clock.unwrap_or_else(|| Arc::new(SystemClock::start()));
         let terms = Terms::new(config.leases.longest(), config.store.timeout);
         let opened = match substitute {
@@ -105,6 +106,7 @@ impl Core {
             identity: config.identity.clone(),
             routes: RouteLists::default(),
             show: config.refusal.show.clone(),
+            enforce: config.limits.enforce,
             ledger: Arc::clone(&self.ledger),
             releaser: self.releaser.clone(),
             metrics: Arc::clone(&self.metrics),
@@ -144,6 +146,7 @@ impl Core {
             releaser: self.releaser.clone(),
             metrics: Arc::clone(&self.metrics),
             show: config.refusal.show.clone(),
+            enforce: config.limits.enforce,
             tasks,
             tokens,
             origins: config.http.cors_origins.clone(),

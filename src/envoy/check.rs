@@ -37,6 +37,8 @@ pub struct CheckDoor {
     pub routes: RouteLists,
     /// What a refusal tells of the live sessions.
     pub show: BTreeSet<Shown>,
+    /// Whether who is refused is told so, where the route does not say.
+    pub enforce: bool,
     /// Whom it asks.
     pub ledger: Arc<Ledger>,
     /// What takes back the starts of cancelled calls.
@@ -102,7 +104,11 @@ impl CheckDoor {
                         verdict::allow(&claim.user, &claim.key)
                     }
                     Admission::Refused(refusal) => {
+                        let enforces = self.enforces(request);
                         self.log_refusal(&claim, refusal, &decision, request);
+                        if !enforces {
+                            return Ok((verdict::pass(), Verdict::WouldRefuse, decision.waited));
+                        }
                         verdict::refuse(refusal, &self.show)
                     }
                 };
@@ -114,6 +120,9 @@ impl CheckDoor {
             }
             Err(outage) => {
                 self.log_outage(&claim, &outage, request);
+                if !self.enforces(request) {
+                    return Ok((verdict::pass(), Verdict::WouldRefuse, outage.waited));
+                }
                 Ok((verdict::outage(), Verdict::Outage, outage.waited))
             }
         }
@@ -152,11 +161,20 @@ impl CheckDoor {
         request: &CheckRequest,
     ) -> (CheckResponse, Verdict, Duration) {
         self.log_unclaimed(unclaimed, request);
+        if !self.enforces(request) {
+            return (verdict::pass(), Verdict::WouldRefuse, Duration::ZERO);
+        }
         (
             verdict::reject(unclaimed),
             verdict::unclaimed_verdict(unclaimed),
             Duration::ZERO,
         )
+    }
+
+    /// Whether who is refused is told so. In a dry run they are let in without a slot, as if nobody had been asked: all that is counted is
+    /// as it would be if they had been turned away.
+    fn enforces(&self, request: &CheckRequest) -> bool {
+        claim::enforces(request, self.enforce).unwrap_or(self.enforce)
     }
 
     /// One line that explains a refused viewer, bounded per user.
@@ -177,6 +195,7 @@ impl CheckDoor {
             refusal,
             limit: decision.limit,
             by_this_instance_alone: matches!(decision.basis, Basis::Rule(_)),
+            enforced: self.enforces(request),
         };
         refused.tell(left_out);
     }
@@ -204,7 +223,7 @@ impl CheckDoor {
         let (now, request_id) = (self.clock.now(), claim::request_id(request));
         let reason = verdict::unclaimed_verdict(unclaimed).as_str();
         let user = match unclaimed {
-            Unclaimed::Misconfigured(_) | Unclaimed::NotHttp => {
+            Unclaimed::Misconfigured(..) | Unclaimed::NotHttp => {
                 if let Some(left_out) = self.mistakes.admit(&unclaimed.to_string(), now) {
                     warn!(request.id = request_id, reason, left_out, "{unclaimed}");
                 }

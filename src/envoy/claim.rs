@@ -13,6 +13,9 @@ use crate::session::{Door, Facts, IdError, Kind, SessionKey, UserId};
 /// The route's own list of session sources (`context_extensions`).
 const ROUTE_SESSION: &str = "streamgate.session";
 
+/// Whether the route's streams are refused at all (`context_extensions`).
+const ROUTE_ENFORCE: &str = "streamgate.enforce";
+
 /// What a check asks for.
 #[derive(Debug)]
 pub(super) enum Ask {
@@ -48,9 +51,9 @@ pub(super) enum Unclaimed {
         /// What is wrong with it.
         flaw: String,
     },
-    /// The route's list of sources can't be read.
-    #[error("this route's context extension {ROUTE_SESSION} is wrong: {0}")]
-    Misconfigured(String),
+    /// What the route says to us can't be understood: under which key, and why.
+    #[error("this route's context extension {0} is wrong: {1}")]
+    Misconfigured(&'static str, String),
 }
 
 /// What a check asks for, if it can be told.
@@ -73,7 +76,9 @@ pub(super) fn decode(
     }
     let of_route = evidence.context(ROUTE_SESSION);
     let of_route = of_route.map(|list| routes.sources(list)).transpose();
-    let of_route = of_route.map_err(|error| Unclaimed::Misconfigured(error.to_string()))?;
+    let of_route =
+        of_route.map_err(|error| Unclaimed::Misconfigured(ROUTE_SESSION, error.to_string()))?;
+    enforces(request, true)?;
     let sources = of_route.as_deref().unwrap_or(&identity.session);
     let key = session_key(sources, &evidence)?.ok_or(Unclaimed::NoSession)?;
     let plan = named("plan", &identity.plan, &evidence)?;
@@ -90,6 +95,18 @@ pub(super) fn decode(
         facts,
         takeover,
     }))
+}
+
+/// Whether who is refused is told so, as the route or else the configuration has it.
+pub(super) fn enforces(request: &CheckRequest, configured: bool) -> Result<bool, Unclaimed> {
+    let attributes = request.attributes.as_ref();
+    let said = attributes.and_then(|attributes| attributes.context_extensions.get(ROUTE_ENFORCE));
+    said.map_or(Ok(configured), |said| {
+        said.parse().map_err(|_| {
+            let flaw = format!("got {said:?}; allowed: true, false");
+            Unclaimed::Misconfigured(ROUTE_ENFORCE, flaw)
+        })
+    })
 }
 
 /// Whose request it is, for the log; `None` where that can't be told.

@@ -64,6 +64,8 @@ pub struct HttpDoor {
     pub metrics: Arc<Metrics>,
     /// What a refusal tells of other sessions.
     pub show: BTreeSet<Shown>,
+    /// Whether who is refused is told so; in a dry run they may go on without a slot.
+    pub enforce: bool,
     /// Waits for what is done for the store at shutdown.
     pub tasks: TaskTracker,
     /// Who may ask what; everybody everything if there is no such file.

@@ -27,7 +27,8 @@ use crate::config::{Leases, Outage as Rule};
 use crate::policy::{PlanMatch, Policy};
 use crate::session::{
     Admission, Admitted, EndCause, Ending, Entry, Facts, Kind, PlanName, Refusal, Released,
-    Renewal, Session, SessionKey, Sighting, Start, Takeover, Terms, Ticket, UserId, WhenFull,
+    Renewal, Session, SessionKey, Sighting, Start, Takeover, Terms, Ticket, Timestamp, UserId,
+    WhenFull,
 };
 use crate::store::{Cursor, Listing, Page, Seen, Store, StoreError};
 use crate::telemetry::Metrics;
@@ -363,6 +364,12 @@ impl Ledger {
     #[must_use]
     pub const fn lease_of(&self, kind: Kind) -> Duration {
         self.leases.of(kind)
+    }
+
+    /// The time, by what tells it to what is held.
+    #[must_use]
+    pub fn now(&self) -> Timestamp {
+        self.held.now()
     }
 
     /// The user's live sessions.

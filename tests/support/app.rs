@@ -82,6 +82,12 @@ impl Plan {
         self
     }
 
+    /// Decides all, and refuses nobody.
+    pub(crate) fn dry_run(mut self) -> Self {
+        self.config.limits.enforce = false;
+        self
+    }
+
     /// The limit of whoever is on that plan.
     pub(crate) fn limit_of_plan(mut self, plan: &str, limit: u32) -> Self {
         let plan = PlanName::parse(plan).expect("a name");
