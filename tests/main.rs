@@ -51,6 +51,8 @@ mod reflection_descriptors;
 mod redis_trouble;
 // What a store has to do, whatever it is made of.
 mod store_contract;
+// The configuration followed while the process runs.
+mod reload;
 // Random operations on every store and on the rule itself, compared step by step.
 mod store_model;
 // What is Redis's own: outages, deadlines, a full server, foreign data.

@@ -4,7 +4,6 @@
 //! cancelled before its answer goes out (the client left, Envoy lost patience), nobody will ever say that this stream has ended:
 //! then the [`Grant`] takes back what this very call has started.
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -21,7 +20,7 @@ use super::claim::{self, Ask, Unclaimed};
 use super::routes::RouteLists;
 use super::verdict;
 use crate::clock::{Clock, Stopwatch};
-use crate::config::{Identity, Shown};
+use crate::config::Identity;
 use crate::ledger::{Basis, Claim, Decision, Leaves, Ledger, Outage, Patience};
 use crate::releaser::{Notice, Releaser};
 use crate::session::{Admission, Kind, Refusal, SessionKey, Ticket, UserId};
@@ -35,10 +34,6 @@ pub struct CheckDoor {
     pub identity: Identity,
     /// What routes say instead of that.
     pub routes: RouteLists,
-    /// What a refusal tells of the live sessions.
-    pub show: BTreeSet<Shown>,
-    /// Whether who is refused is told so, where the route does not say.
-    pub enforce: bool,
     /// Whom it asks.
     pub ledger: Arc<Ledger>,
     /// What takes back the starts of cancelled calls.
@@ -109,7 +104,7 @@ impl CheckDoor {
                         if !enforces {
                             return Ok((verdict::pass(), Verdict::WouldRefuse, decision.waited));
                         }
-                        verdict::refuse(refusal, &self.show)
+                        verdict::refuse(refusal, &self.ledger.in_force().refusal.show)
                     }
                 };
                 Ok((
@@ -174,7 +169,8 @@ impl CheckDoor {
     /// Whether who is refused is told so. In a dry run they are let in without a slot, as if nobody had been asked: all that is counted is
     /// as it would be if they had been turned away.
     fn enforces(&self, request: &CheckRequest) -> bool {
-        claim::enforces(request, self.enforce).unwrap_or(self.enforce)
+        let configured = self.ledger.in_force().limits.enforce;
+        claim::enforces(request, configured).unwrap_or(configured)
     }
 
     /// One line that explains a refused viewer, bounded per user.

@@ -92,11 +92,13 @@ fn granted(
     claim: &Claim,
     answer: Result<Decision, Outage>,
 ) -> Result<Granted, ApiError> {
+    let in_force = door.ledger.in_force();
+    let enforces = in_force.limits.enforce;
     let decision = match answer {
         Ok(decision) => decision,
         Err(outage) => {
             log_outage(door, request, claim, &outage);
-            return if door.enforce {
+            return if enforces {
                 Err(ApiError::Outage(outage))
             } else {
                 let limit = door.ledger.limit_of(&claim.user, claim.plan.as_ref());
@@ -121,12 +123,12 @@ fn granted(
                     refusal: &refusal,
                     limit: decision.limit,
                     by_this_instance_alone: matches!(decision.basis, Basis::Rule(_)),
-                    enforced: door.enforce,
+                    enforced: enforces,
                 };
                 refused.tell(left_out);
             }
-            if door.enforce {
-                Err(ApiError::refused(&refusal, &door.show))
+            if enforces {
+                Err(ApiError::refused(&refusal, &in_force.refusal.show))
             } else {
                 let active = match &refusal {
                     Refusal::Full { holders, .. } => holders.len(),

@@ -326,6 +326,8 @@ label! {
         HttpTls => "http_tls",
         /// Who may use the HTTP API.
         Tokens => "tokens",
+        /// The configuration.
+        Config => "config",
     }
 }
 

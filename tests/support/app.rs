@@ -204,7 +204,7 @@ impl Plan {
         let free = SocketAddr::from(([127, 0, 0, 1], 0));
         self.config.grpc.listen = Listen::Tcp(free);
         self.config.http.listen = free;
-        let built = App::build_with(&self.config, self.substitutes).await;
+        let built = App::build_with(&self.config, None, self.substitutes).await;
         let app = built.expect("free ports are there");
         let addresses = app.addresses().clone();
         let Listen::Tcp(grpc) = addresses.grpc else {
