@@ -237,6 +237,11 @@ async fn a_small_client_s_password_is_a_token_that_is_good_for_its_user() {
     let request = viewer.request(Method::GET, path);
     let told = Told::by(request.basic_auth("ben", Some("back-end-token"))).await;
     told.is_problem(403, "forbidden");
+    let nameless = api.with("x-streamgate-user", "");
+    let request = nameless.request(Method::GET, path);
+    let told = Told::by(request.basic_auth("ben", Some("back-end-token"))).await;
+    told.is_problem(401, "unauthorized");
+    assert!(told.header("www-authenticate").starts_with("Basic "));
     app.stop().await;
 }
 

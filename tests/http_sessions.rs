@@ -10,7 +10,7 @@ use reqwest::{Client, Method};
 use serde_json::{Value, json};
 use streamgate::clock::ManualClock;
 use streamgate::config::{Outage, Shown};
-use streamgate::session::{Admission, Kind, SessionKey, WhenFull};
+use streamgate::session::{Admission, Kind, SessionKey, Timestamp, WhenFull};
 use streamgate::store::{Store, StoreError};
 
 use crate::support::api::{Api, Told, on_both};
@@ -741,4 +741,77 @@ async fn who_hangs_up_cuts_nothing_off_and_an_app_that_stops_waits_for_it() {
         ["p1"],
         "it has started, and stays"
     );
+}
+
+#[tokio::test]
+async fn through_a_long_outage_heartbeats_keep_the_slot_that_the_local_rule_counts() {
+    let clock = Arc::new(ManualClock::at(Timestamp::from_millis(1_000_000)));
+    let store = FaultyStore::at(clock.clone());
+    let plan = TestApp::plan().limit(1).outage(Outage::Local);
+    let app = plan.clock(clock.clone()).store(store.clone()).start().await;
+    let api = Api::of(&app);
+    assert_eq!(api.put("anna", "p1", json!({})).await.status, 201);
+    store.fails(&Fault::LosesCalls);
+    for turn in 0..8 {
+        clock.advance(Duration::from_secs(9));
+        let other = api.put("anna", "p2", json!({})).await;
+        other.is_problem(429, "full");
+        let goes_on = api.put("anna", "p1", json!({})).await;
+        assert_eq!(goes_on.status, 200, "in turn {turn}: {goes_on:?}");
+    }
+    store.fails(&Fault::None);
+    app.stop().await;
+}
+
+#[tokio::test]
+async fn a_hook_s_list_is_done_to_its_end_though_its_client_has_hung_up() {
+    let store = FaultyStore::new();
+    let app = TestApp::plan().limit(50).store(store.clone()).start().await;
+    let api = Api::of(&app);
+    let mut list = Vec::new();
+    for number in 0..20 {
+        let id = format!("p{number}");
+        assert_eq!(api.put("anna", &id, json!({})).await.status, 201);
+        list.push(json!({"user": "anna", "session": id}));
+    }
+    store.hold();
+    let hook = api.request(Method::POST, "/v1/release").json(&list).send();
+    let hung_up = tokio::time::timeout(Duration::from_secs(20), async {
+        tokio::select! {
+            answer = hook => panic!("{answer:?} came too early"),
+            () = store.asked("release", 1) => {}
+        }
+    });
+    hung_up.await.expect("the first is asked for");
+    store.let_go();
+    eventually("all are released", async || {
+        store.live("anna").await.is_empty()
+    })
+    .await;
+    app.stop().await;
+}
+
+#[tokio::test]
+async fn what_a_client_has_written_is_repeated_to_it_in_short() {
+    let app = TestApp::plan().start().await;
+    let api = Api::of(&app);
+    let long = "\u{7f}".repeat(100_000);
+    let release = json!({"user": "a", "session": "b", "kind": long});
+    for (method, path, body) in [
+        (Method::POST, "/v1/release", release),
+        (
+            Method::PUT,
+            "/v1/users/a/sessions/b",
+            json!({long.clone(): 1}),
+        ),
+    ] {
+        let told = api.call(method, path, Some(body)).await;
+        told.is_problem(400, "bad_request");
+        let detail = told.body["detail"].as_str().expect("a text");
+        assert!(
+            detail.chars().count() < 500 && detail.ends_with('…'),
+            "{detail}"
+        );
+    }
+    app.stop().await;
 }

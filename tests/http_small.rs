@@ -1,8 +1,13 @@
 //! The small API over real HTTP, on both stores: a user's name, a video's id, four methods.
 
+use std::sync::Arc;
+use std::time::Duration;
+
 use reqwest::Method;
 use serde_json::{Value, json};
+use streamgate::clock::ManualClock;
 use streamgate::config::Outage;
+use streamgate::session::Timestamp;
 
 use crate::support::api::{Api, Told, on_both};
 use crate::support::app::{TestApp, eventually};
@@ -280,4 +285,78 @@ async fn a_video_that_the_store_has_forgotten_is_started_again() {
     renewed.is_problem(404, "not_live");
     assert_eq!(anna.asks(Method::POST, "a").await, (201, watch(true, 1)));
     app.stop().await;
+}
+
+#[tokio::test]
+async fn through_a_long_outage_a_video_goes_on_and_holds_its_slot_where_a_rule_counts() {
+    for rule in [Outage::Allow, Outage::Local] {
+        let clock = Arc::new(ManualClock::at(Timestamp::from_millis(1_000_000)));
+        let store = FaultyStore::at(clock.clone());
+        let plan = TestApp::plan().limit(2).outage(rule).clock(clock.clone());
+        let app = plan.store(store.clone()).start().await;
+        let anna = Viewer {
+            api: Api::of(&app),
+            name: "anna",
+        };
+        assert_eq!(anna.asks(Method::POST, "before").await.0, 201);
+        store.fails(&Fault::LosesCalls);
+        assert_eq!(anna.asks(Method::POST, "during").await.0, 201, "{rule:?}");
+        // Well beyond the lease of 30 s.
+        for turn in 0..8 {
+            clock.advance(Duration::from_secs(10));
+            for video in ["before", "during"] {
+                let told = anna.asks(Method::PATCH, video).await;
+                assert_eq!(told.0, 200, "{rule:?} {video} in turn {turn}: {told:?}");
+            }
+            if rule == Outage::Local {
+                let other = anna.tells(Method::POST, "other", None).await;
+                other.is_problem(429, "full");
+            }
+        }
+        store.fails(&Fault::None);
+        eventually("the store is told", async || {
+            let live = store.live("anna").await;
+            live.len() == 2 && live.contains(&"during".to_owned())
+        })
+        .await;
+        app.stop().await;
+    }
+}
+
+#[tokio::test]
+async fn a_displaced_video_is_told_so_and_starts_anew_as_soon_as_there_is_a_slot() {
+    on_both(async |plan| {
+        let app = plan.limit(1).start().await;
+        let api = Api::of(&app);
+        let anna = Viewer {
+            api: api.clone(),
+            name: "anna",
+        };
+        assert_eq!(anna.asks(Method::POST, "film").await.0, 201);
+        let taken = api.put("anna", "p1", json!({"takeover": "film"})).await;
+        assert_eq!(taken.status, 201, "{taken:?}");
+        for method in [Method::PATCH, Method::POST] {
+            assert_eq!(anna.asks(Method::GET, "film").await, (200, watch(false, 1)));
+            let gone = anna.tells(method, "film", None).await;
+            gone.is_problem(410, "displaced");
+            assert_eq!(gone.body["displaced_by"]["session"], "p1");
+        }
+        api.delete("/v1/users/anna/sessions/p1").await;
+        // It does not go on by itself; that it may be watched is true.
+        assert_eq!(anna.asks(Method::GET, "film").await, (200, watch(true, 0)));
+        let gone = anna.tells(Method::PATCH, "film", None).await;
+        gone.is_problem(410, "displaced");
+        assert_eq!(anna.asks(Method::POST, "film").await, (201, watch(true, 1)));
+        assert_eq!(
+            anna.asks(Method::PATCH, "film").await,
+            (200, watch(true, 1))
+        );
+        // The same after an operator's end.
+        api.delete("/v1/users/anna/sessions").await;
+        let gone = anna.tells(Method::PATCH, "film", None).await;
+        gone.is_problem(410, "operator");
+        assert_eq!(anna.asks(Method::POST, "film").await, (201, watch(true, 1)));
+        app.stop().await;
+    })
+    .await;
 }

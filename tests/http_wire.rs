@@ -55,6 +55,7 @@ async fn scripts_of_the_origins_that_are_named_may_ask_and_read() {
             assert_eq!(headers["access-control-max-age"], "600");
         }
         let (_, headers) = preflight(&app, path, "https://evil.example").await;
+        assert_eq!(headers["x-request-id"].len(), 32, "all answers have one");
         assert!(!headers.contains_key("access-control-allow-origin"));
     }
     // What an address knows can still be asked.
@@ -228,6 +229,42 @@ async fn a_body_that_does_not_come_is_waited_for_so_long_and_no_longer() {
     );
     // Nothing was started for it, and others are served.
     assert!(Api::of(&app).live("anna").await.is_empty());
+    app.stop().await;
+}
+
+/// What is answered to bytes, up to where the other side stops.
+async fn raw(app: &TestApp, request: &str) -> String {
+    let address = app.url("").trim_start_matches("http://").to_owned();
+    let mut socket = TcpStream::connect(&address).await.expect("it listens");
+    socket
+        .write_all(request.as_bytes())
+        .await
+        .expect("it is sent");
+    let mut told = String::new();
+    let reading = tokio::time::timeout(PATIENCE, socket.read_to_string(&mut told));
+    reading.await.expect("it ends").expect("a text");
+    told
+}
+
+#[tokio::test]
+async fn a_request_has_one_host_and_says_how_long_it_is_before_it_is_read() {
+    let app = TestApp::plan().start().await;
+    for hosts in ["", "host: a\r\nhost: b\r\n"] {
+        let told = raw(
+            &app,
+            &format!("GET {ONE} HTTP/1.1\r\n{hosts}connection: close\r\n\r\n"),
+        )
+        .await;
+        assert!(told.starts_with("HTTP/1.1 400 "), "{told}");
+        assert!(told.contains("one Host header"), "{told}");
+    }
+    let told = raw(&app, &format!("GET {ONE} HTTP/1.0\r\n\r\n")).await;
+    assert!(told.starts_with("HTTP/1.0 404 "), "{told}");
+    let large = format!(
+        "PUT {ONE} HTTP/1.1\r\nhost: a\r\ncontent-type: application/json\r\ncontent-length: 600000\r\nexpect: 100-continue\r\n\r\n"
+    );
+    let told = raw(&app, &large).await;
+    assert!(told.starts_with("HTTP/1.1 413 "), "{told}");
     app.stop().await;
 }
 

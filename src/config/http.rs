@@ -3,6 +3,7 @@
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 
+use ::http::Uri;
 use serde::Deserialize;
 
 use super::error::Report;
@@ -105,7 +106,6 @@ fn tcp(written: &Written) -> Result<SocketAddr, Wrong> {
 }
 
 fn tokens_file(written: &Written) -> Result<Option<PathBuf>, Wrong> {
-    // Whoever takes this for the place of a token must not read it in a log.
     tls::path(written)
         .map_err(|_| written.wrong_secret("the path of a file with a token on each line"))
 }
@@ -131,20 +131,21 @@ fn origins(written: &Written) -> Result<Origins, Wrong> {
     }
 }
 
-/// Whether a browser would call a page's origin that.
+/// Whether a browser would call a page's origin that: scheme and host in lower case, a port unless it is the scheme's own, and nothing else.
 fn is_origin(text: &str) -> bool {
-    let Some((scheme, host)) = text.split_once("://") else {
+    let Ok(uri) = text.parse::<Uri>() else {
         return false;
     };
-    let (scheme, host) = (scheme.as_bytes(), host.as_bytes());
-    let of_host =
-        |byte: &u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b".-_:[]".contains(byte);
-    let of_scheme =
-        |byte: &u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"+-.".contains(byte);
-    !scheme.is_empty()
-        && scheme.iter().all(of_scheme)
-        && !host.is_empty()
-        && host.iter().all(of_host)
+    let (Some(scheme), Some(authority)) = (uri.scheme_str(), uri.authority()) else {
+        return false;
+    };
+    let is_own_port = matches!(
+        (scheme, authority.port_u16()),
+        ("http", Some(80)) | ("https", Some(443))
+    );
+    let port = authority.as_str().strip_prefix(authority.host());
+    let is_port_good = port == Some("") || (authority.port_u16().is_some() && !is_own_port);
+    is_port_good && !text.contains('@') && text == format!("{scheme}://{authority}").to_lowercase()
 }
 
 fn endpoint(written: &Written) -> Result<Option<Endpoint>, Wrong> {
@@ -159,8 +160,15 @@ fn endpoint(written: &Written) -> Result<Option<Endpoint>, Wrong> {
     let wrong = || {
         written.wrong("an http:// or https:// address with {id} in it once, such as https://cdn.example.com/{id}")
     };
-    let parsed: http::Uri = text.replace(PLACE, "id").parse().map_err(|_| wrong())?;
-    let is_web = matches!(parsed.scheme_str(), Some("http" | "https"));
+    let parsed: Uri = text.replace(PLACE, "id").parse().map_err(|_| wrong())?;
+    let host = parsed
+        .authority()
+        .map_or("@", |authority| authority.as_str());
+    // The id is a client's word: it is for the path, and not for whose server that is.
+    let start = text.strip_prefix(parsed.scheme_str().unwrap_or_default());
+    let names_host = start.is_some_and(|start| start.starts_with(&format!("://{host}/")));
+    let is_web =
+        matches!(parsed.scheme_str(), Some("http" | "https")) && names_host && !host.contains('@');
     match text.split_once(PLACE) {
         Some((before, behind)) if is_web && !behind.contains(PLACE) => Ok(Some(Endpoint {
             before: before.to_owned(),

@@ -432,6 +432,26 @@ const BAD_VALUES: &[(&str, &str)] = &[
         "http.cors_origins: got a value that is not shown here; allowed: * alone, or a list of origins such as https://app.example.com: scheme, host in lower case and port, without a path",
     ),
     (
+        "http: {cors_origins: ['https://app.example:443']}",
+        "http.cors_origins: got a value that is not shown here; allowed: * alone, or a list of origins such as https://app.example.com: scheme, host in lower case and port, without a path",
+    ),
+    (
+        "http: {cors_origins: ['https://app.example:99999']}",
+        "http.cors_origins: got a value that is not shown here; allowed: * alone, or a list of origins such as https://app.example.com: scheme, host in lower case and port, without a path",
+    ),
+    (
+        "http: {cors_origins: ['https://a:b:c']}",
+        "http.cors_origins: got a value that is not shown here; allowed: * alone, or a list of origins such as https://app.example.com: scheme, host in lower case and port, without a path",
+    ),
+    (
+        "http: {endpoint: 'https://{id}'}",
+        "http.endpoint: got a value that is not shown here; allowed: an http:// or https:// address with {id} in it once, such as https://cdn.example.com/{id}",
+    ),
+    (
+        "http: {endpoint: 'https://u:pw@cdn.example/{id}'}",
+        "http.endpoint: got a value that is not shown here; allowed: an http:// or https:// address with {id} in it once, such as https://cdn.example.com/{id}",
+    ),
+    (
         "http: {endpoint: '/{id}'}",
         "http.endpoint: got \"/{id}\"; allowed: an http:// or https:// address with {id} in it once, such as https://cdn.example.com/{id}",
     ),

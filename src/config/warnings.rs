@@ -1,7 +1,7 @@
 //! What is allowed and yet worth a word: doors that are open to more than this machine.
 
 use super::listen::is_beyond_loopback;
-use super::{Backend, Config};
+use super::{Backend, Config, Origins};
 
 impl Config {
     /// What whoever runs this should know, each a sentence that can stand alone in a log.
@@ -30,6 +30,12 @@ impl Config {
             warnings.push(
                 "store.backend: memory counts in this process alone: a second instance would allow as many streams again, \
                  and a restart forgets them all"
+                    .to_owned(),
+            );
+        }
+        if self.http.cors_origins == Origins::Any && self.http.tokens_file.is_none() {
+            warnings.push(
+                "http.cors_origins: * without http.tokens_file lets any page that a browser here opens start, see and end anybody's sessions"
                     .to_owned(),
             );
         }

@@ -75,7 +75,7 @@ impl FromRequestParts<Door> for Caller {
                 granted.ok_or_else(|| unauthorized(&parts.headers, Scheme::Bearer))?
             }
         };
-        match viewer(&parts.headers)? {
+        match viewer(&parts.headers, Scheme::Bearer)? {
             None => Ok(Self(granted)),
             Some(viewer) => {
                 Self(granted).may_act_for(&viewer)?;
@@ -107,7 +107,7 @@ pub(super) fn basic_user(headers: &HeaderMap, door: &Door) -> Result<UserId, Api
             return Err(refused());
         }
     }
-    if let Some(viewer) = viewer(headers)? {
+    if let Some(viewer) = viewer(headers, Scheme::Basic)? {
         let user_alone = Grant {
             role: Role::Client,
             user: Some(viewer),
@@ -134,7 +134,7 @@ fn unauthorized(headers: &HeaderMap, scheme: Scheme) -> ApiError {
 }
 
 /// Whom a gateway says that it has let through. An empty name is what a gateway sends that does not know: then nobody was.
-fn viewer(headers: &HeaderMap) -> Result<Option<UserId>, ApiError> {
+fn viewer(headers: &HeaderMap, scheme: Scheme) -> Result<Option<UserId>, ApiError> {
     let mut values = headers.get_all(VIEWER).iter();
     let Some(value) = values.next() else {
         return Ok(None);
@@ -146,7 +146,7 @@ fn viewer(headers: &HeaderMap) -> Result<Option<UserId>, ApiError> {
     let name = std::str::from_utf8(value.as_bytes()).map_err(|_| malformed("is not UTF-8"))?;
     if name.is_empty() {
         return Err(ApiError::Unauthorized {
-            scheme: Scheme::Bearer,
+            scheme,
             shown: false,
         });
     }

@@ -47,6 +47,9 @@ pub(super) enum ApiError {
     /// The body could not be read.
     #[error("The body can't be read: {0}")]
     Body(BytesRejection),
+    /// The body is larger than any that is read.
+    #[error("The body has more than {0} bytes.")]
+    TooLarge(usize),
     /// The body did not arrive in time.
     #[error("The request did not arrive within {} s.", .0.as_secs_f32())]
     TooSlow(Duration),
@@ -107,6 +110,7 @@ impl ApiError {
                 StatusCode::UNSUPPORTED_MEDIA_TYPE,
                 Reason::UnsupportedMediaType,
             ),
+            Self::TooLarge(_) => (StatusCode::PAYLOAD_TOO_LARGE, Reason::TooLarge),
             Self::Body(rejection) if rejection.status() == StatusCode::PAYLOAD_TOO_LARGE => {
                 (StatusCode::PAYLOAD_TOO_LARGE, Reason::TooLarge)
             }
@@ -122,7 +126,7 @@ impl ApiError {
             Self::Outage(_) => (StatusCode::SERVICE_UNAVAILABLE, Reason::Outage),
             Self::Internal => (StatusCode::INTERNAL_SERVER_ERROR, Reason::Internal),
         };
-        Problem::plain(status.as_u16(), reason, self.to_string())
+        Problem::plain(status.as_u16(), reason, brief(self.to_string()))
     }
 
     /// Adds the headers that go with it.
@@ -154,6 +158,7 @@ impl ApiError {
             | Self::Forbidden(_)
             | Self::UnsupportedMediaType { .. }
             | Self::Body(_)
+            | Self::TooLarge(_)
             | Self::AddressTooLong(_)
             | Self::HeadersTooLarge(_)
             | Self::NotLive
@@ -205,6 +210,18 @@ impl IntoResponse for ApiError {
         self.tell(response.headers_mut());
         response
     }
+}
+
+/// The most of a sentence that is told: a client's own text may be repeated in it, and may be long.
+const MAX_DETAIL: usize = 400;
+
+/// The sentence, or its beginning.
+fn brief(mut text: String) -> String {
+    if let Some((end, _)) = text.char_indices().nth(MAX_DETAIL) {
+        text.truncate(end);
+        text.push('…');
+    }
+    text
 }
 
 /// Tells of the limit, and of what is left below it.

@@ -6,14 +6,14 @@ use std::time::Duration;
 
 use axum::extract::{FromRequestParts, MatchedPath, Request, State};
 use axum::http::request::Parts;
-use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, header};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, Version, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use tower_http::cors::{AllowOrigin, CorsLayer};
 
-use super::Door;
 use super::error::ApiError;
 use super::starts::WouldRefuse;
+use super::{Door, MAX_BODY_BYTES};
 use crate::clock::Stopwatch;
 use crate::config::Origins;
 use crate::session::SessionId;
@@ -90,7 +90,18 @@ pub(super) async fn bounded(State(door): State<Door>, request: Request, next: Ne
     if address.is_some_and(|it| it.as_str().len() > MAX_ADDRESS_BYTES) {
         return ApiError::AddressTooLong(MAX_ADDRESS_BYTES).into_response();
     }
-    let sizes = request.headers().iter();
+    let headers = request.headers();
+    if request.version() == Version::HTTP_11 && headers.get_all(header::HOST).iter().count() != 1 {
+        // Which one is meant, the next on the way may see otherwise (RFC 9112, 3.2).
+        let told = "A request has one Host header.".to_owned();
+        return ApiError::BadRequest(told).into_response();
+    }
+    let length = headers.get(header::CONTENT_LENGTH);
+    let length = length.and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
+    if length.is_some_and(|length| length > MAX_BODY_BYTES as u64) {
+        return ApiError::TooLarge(MAX_BODY_BYTES).into_response();
+    }
+    let sizes = headers.iter();
     let size: usize = sizes
         .map(|(name, value)| name.as_str().len() + value.len())
         .sum();

@@ -124,27 +124,30 @@ pub fn router(door: HttpDoor) -> Router {
     let door = Arc::new(door);
     let cors = layers::cors(&door.origins);
     let (routes, _) = routes().split_for_parts();
-    let all = routes
+    let plain = routes
         .fallback(async || ApiError::NotFound)
         .method_not_allowed_fallback(other_method)
-        .layer(DefaultBodyLimit::max(MAX_BODY_BYTES))
-        .layer(from_fn_with_state(Arc::clone(&door), layers::bounded))
-        .layer(from_fn_with_state(Arc::clone(&door), layers::counted))
-        .layer(from_fn(layers::identified))
-        .with_state(door);
+        .layer(DefaultBodyLimit::max(MAX_BODY_BYTES));
     let for_scripts = match cors {
-        Some(cors) => all.clone().layer(cors),
-        None => all.clone(),
+        Some(cors) => plain.clone().layer(cors),
+        None => plain.clone(),
     };
+    let [plain, for_scripts] = [plain, for_scripts].map(|routes| {
+        routes
+            .layer(from_fn_with_state(Arc::clone(&door), layers::bounded))
+            .layer(from_fn_with_state(Arc::clone(&door), layers::counted))
+            .with_state(Arc::clone(&door))
+    });
     // A browser's question what it may send is answered before a handler is chosen; what an address knows, it alone can say.
     let chosen = tower::service_fn(move |request: Request| {
-        let plain = request.method() == Method::OPTIONS && !layers::is_preflight(&request);
-        let chosen = if plain { &all } else { &for_scripts };
+        let is_plain = request.method() == Method::OPTIONS && !layers::is_preflight(&request);
+        let chosen = if is_plain { &plain } else { &for_scripts };
         chosen.clone().oneshot(request)
     });
     Router::new()
         .fallback_service(chosen)
         .layer(map_response(layers::options_allowed))
+        .layer(from_fn(layers::identified))
 }
 
 /// A method that an address does not know, but for the question which ones it does.

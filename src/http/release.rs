@@ -4,6 +4,8 @@
 //! The body is one release or a list, as JSON; as `text/plain` too, which is all that a browser's `sendBeacon` can send to another
 //! origin without asking first. All of it is checked before any of it is done. Releases are idempotent: after a 503, send it again.
 
+use std::sync::Arc;
+
 use axum::body::Bytes;
 use axum::extract::State;
 use axum::extract::rejection::BytesRejection;
@@ -18,6 +20,7 @@ use super::error::ApiError;
 use super::path::parameters;
 use super::responses::{BadBody, Done, Failures, NotStoppable};
 use super::shapes::KindName;
+use super::starts::detached;
 use super::{Door, body};
 use crate::releaser::Notice;
 use crate::session::{Ending, IdError, Kind, SessionId, SessionKey, UserId};
@@ -124,9 +127,19 @@ pub(super) async fn release(
         caller.may_act_for(&release.user)?;
         may_release(&caller, release.key.kind)?;
     }
+    let releasing = Arc::clone(&door);
+    detached(
+        &door,
+        async move { release_all(&releasing, releases).await },
+    )
+    .await
+}
+
+/// Releases them all: 204; or 202 if any of them has to wait for the store.
+async fn release_all(door: &Door, releases: Vec<Release>) -> Result<StatusCode, ApiError> {
     let (mut status, mut failed) = (StatusCode::NO_CONTENT, None);
     for Release { user, key } in releases {
-        match release_one(&door, user, key).await {
+        match release_one(door, user, key).await {
             Ok(StatusCode::ACCEPTED) => status = StatusCode::ACCEPTED,
             Ok(_) => {}
             // The others can be done all the same.

@@ -129,6 +129,9 @@ impl Token {
         };
         let user = match user {
             "" => None,
+            name if name.contains(" #") => {
+                return Err("words behind a # need a line of their own".to_owned());
+            }
             name => Some(UserId::parse(name).map_err(|flaw| format!("the user {flaw}"))?),
         };
         Ok(Self {
@@ -202,6 +205,7 @@ mod tests {
             ("hunter:2 client", "line 1: a token has"),
             ("=== client", "line 1: a token has"),
             (&long, "line 1: a token has"),
+            ("hunter2 client anna # tv", "line 1: words behind a #"),
             (
                 "hunter2 client an\u{7}na",
                 "line 1: the user has a control character",

@@ -573,12 +573,12 @@ impl Ledger {
         };
         if let Some(mut admitted) = self.held.admitted(user, &start.key) {
             // It was seen running, and the store doesn't know.
-            self.held.not_renewed(user, &start.key);
+            self.held.seen(user, &start.key, start.lease);
             admitted.session.facts.update(&start.facts);
             let admission = Admission::Admitted(admitted);
             return Ok(decision(admission, Basis::HeldLease, Leaves::Nothing));
         }
-        if bid.wish == Wish::GoOn {
+        if bid.wish == Wish::GoOn && !self.held.counts(user, &start.key) {
             return Err(outage);
         }
         let applied = match self.rule {

@@ -61,7 +61,8 @@ impl Kind {
         }
     }
 
-    /// Whether the end of such a session is remembered. A video's is not: its id is the film's, and may be watched again at once.
+    /// Whether the end of such a session is remembered, and keeps its id from being used again. Not a video's: its id is the film's, and may be
+    /// watched again at once. Who was displaced or ended by an operator is told so all the same, but may start anew where there is a slot.
     #[must_use]
     pub const fn leaves_tombstone(self) -> bool {
         match self {

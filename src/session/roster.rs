@@ -51,7 +51,12 @@ impl Roster {
         now: Timestamp,
     ) -> Admission {
         self.settle(terms, now);
-        if let Some(tombstone) = self.tombstone_mut(&start.key) {
+        // A video has no other id to start with, so its end keeps it out only while all slots are taken: nobody comes back by displacing.
+        let has_room = self.sessions.len() < to_count(limit);
+        let may_start_anew = has_room && !start.key.kind.leaves_tombstone();
+        if let Some(tombstone) = self.tombstone_mut(&start.key)
+            && !may_start_anew
+        {
             if tombstone.cause != EndCause::Released {
                 tombstone.until = terms.memory_ends(now);
             }
@@ -68,6 +73,8 @@ impl Roster {
             Err(refusal) => return Admission::Refused(refusal),
         };
         let started = Session::starting(start, terms.lease_ends(start.lease, now), now);
+        self.tombstones
+            .retain(|tombstone| tombstone.key != start.key);
         self.sessions.push(started.clone());
         self.admitted(Entry::Started, started, displaced, now)
     }

@@ -333,3 +333,33 @@ async fn a_player_takes_a_slot_over_by_a_header_or_in_its_address() {
         (409, "not_stoppable")
     );
 }
+
+#[tokio::test]
+async fn a_name_with_spaces_around_it_is_another_user_s_on_the_way_too() {
+    for verified in ["alice ", " alice"] {
+        let streamgate = Streamgate::start(&[]).await;
+        let origin = Origin::start().await;
+        // As if the login service had such a user, and had let them in.
+        let rename = |envoy: &mut Value| {
+            let routes = format!("{CONNECTION_MANAGER}/route_config/virtual_hosts/0/routes");
+            let routes = at_mut(envoy, &routes).as_array_mut().unwrap();
+            let api = routes
+                .iter_mut()
+                .find(|route| route["match"]["path_separated_prefix"] == "/v1/users");
+            let header = at_mut(api.unwrap(), "/request_headers_to_add/0/header/value");
+            *header = verified.into();
+        };
+        let setup = Setup::file("envoy/envoy.yaml")
+            .streamgates(&[streamgate.grpc])
+            .cluster("origin", &[origin.address])
+            .cluster("streamgate_http", &[streamgate.http])
+            .edit(rename);
+        let gateway = setup.start().await;
+        let asks = async |path: &str| {
+            let url = format!("http://{}{path}", gateway.address);
+            let request = Client::new().get(url).bearer_auth(token("alice"));
+            request.send().await.unwrap().status().as_u16()
+        };
+        assert_eq!(asks("/v1/users/alice/sessions").await, 403, "{verified:?}");
+    }
+}

@@ -340,7 +340,7 @@ pub(in crate::ledger) const GATHERING: u32 = 30;
 
 impl Mark {
     /// Notes a sign of life.
-    fn see(&mut self, now: Timestamp, lease: Duration) {
+    pub(super) fn see(&mut self, now: Timestamp, lease: Duration) {
         self.seen_at = now;
         self.until = self.until.max(now.after(lease));
     }

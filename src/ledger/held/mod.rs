@@ -269,6 +269,27 @@ impl Held {
         self.owe(user);
     }
 
+    /// The session showed a sign of life, and the store could not be told: it counts here for that much longer.
+    pub(super) fn seen(&self, user: &UserId, key: &SessionKey, lease: Duration) {
+        let now = self.now();
+        let mut shard = self.shard(user);
+        if let Some(mark) = shard.mark_mut(user, key) {
+            mark.see(now, lease);
+        }
+        drop(shard);
+        self.not_renewed(user, key);
+    }
+
+    /// Whether the session counts here, whoever knows of it.
+    pub(super) fn counts(&self, user: &UserId, key: &SessionKey) -> bool {
+        let now = self.now();
+        let shard = self.shard(user);
+        let known = shard.users.get(user);
+        known
+            .and_then(|known| known.mark(key))
+            .is_some_and(|mark| mark.until > now)
+    }
+
     /// The session could not be renewed in the background: its next request is to ask. It stays good meanwhile.
     pub(super) fn not_renewed(&self, user: &UserId, key: &SessionKey) {
         let mut shard = self.shard(user);

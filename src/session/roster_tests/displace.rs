@@ -139,3 +139,19 @@ fn a_takeover_that_is_repeated_displaces_nobody_else() {
     assert_eq!(viewer.live(), keys("playback:b playback:c"));
     assert_eq!(answer(&viewer.admit("playback:a")), "displaced");
 }
+
+#[test]
+fn a_displaced_video_starts_anew_where_there_is_a_slot_and_displaces_nobody_for_that() {
+    let mut viewer = Viewer::watching("video:film", 1);
+    viewer.when_full = WhenFull::DisplaceOldest;
+    assert_eq!(answer(&viewer.admit("playback:a")), "started");
+    assert_eq!(answer(&viewer.admit("video:film")), "displaced");
+    viewer.limit = 2;
+    assert_eq!(answer(&viewer.admit("video:film")), "started");
+    assert_eq!(viewer.live(), keys("playback:a video:film"));
+    // A playback has other ids to start with.
+    viewer.limit = 1;
+    assert_eq!(answer(&viewer.admit("playback:b")), "started");
+    viewer.limit = 9;
+    assert_eq!(answer(&viewer.admit("playback:a")), "displaced");
+}

@@ -14,7 +14,8 @@
 
 local limit, when_full, named, rest = unpack('>I2BI2c0I2c0', ARGV[2], 13)
 
-if grave then
+-- A video has no other id to start with, so its end keeps it out only while all slots are taken: nobody comes back by displacing.
+if grave and (string.byte(key) % 16 ~= 3 or seats >= limit) then
   if string.byte(cause) ~= 1 then
     -- Who has been displaced and keeps asking stays displaced.
     front, middle = sub(roster, 17, grave + 1) .. pack('>I6', now + MEMORY), sub(roster, grave + 8)
@@ -109,7 +110,12 @@ else
   if not answer then
     expires = now + lease
     front = sub(roster, 17, tombs - 1)
-    middle = pack('>I2I6I6', 20 + #key + #rest, expires, 0) .. key .. pack('>I6', now) .. rest .. sub(roster, tombs)
+    local ends = sub(roster, tombs)
+    if grave then
+      ends = sub(roster, tombs, grave - 1) .. sub(roster, grave + unpack('>I2', roster, grave))
+      graves = graves - 1
+    end
+    middle = pack('>I2I6I6', 20 + #key + #rest, expires, 0) .. key .. pack('>I6', now) .. rest .. ends
     seats, grows = seats + 1, true
     answer = pack('>c1I6I6I2', 'S', now, expires, seats) .. displaced
   end
