@@ -14,7 +14,7 @@ TOOLS  := $(abspath $(TARGET)/tools)
 .ONESHELL:
 .SHELLFLAGS := -euc
 .DEFAULT_GOAL := help
-.PHONY: help prereqs prereqs-demo build demo demo-check validate test fuzz-api bench-redis lint
+.PHONY: help prereqs prereqs-demo prereqs-test build demo demo-check validate test fuzz-api bench-redis lint
 
 ## Lists the targets
 help:
@@ -22,7 +22,7 @@ help:
 	awk '/^## /{text = substr($$0, 4)} /^[a-z-]+:/{if (text) printf "  %-12s %s\n", substr($$1, 1, index($$1, ":") - 1), text; text = ""}' $(MAKEFILE_LIST)
 	echo
 	echo 'Variables: STORE=memory|redis, and for demo GATEWAY_PORT=$(GATEWAY_PORT) HTTP_PORT=$(HTTP_PORT) GRPC_PORT=$(GRPC_PORT).'
-	echo 'ENVOY and REDIS_SERVER name binaries to use instead of the ones found or fetched.'
+	echo 'ENVOY, REDIS_SERVER and CHROMIUM name binaries to use instead of the ones found or fetched.'
 
 ## Says what is missing on this machine, as the line that installs it
 prereqs:
@@ -30,6 +30,10 @@ prereqs:
 
 prereqs-demo:
 	@deploy/prereqs.sh curl
+
+# The clients in the README are run by what they are written for.
+prereqs-test:
+	@deploy/prereqs.sh curl python3 node:nodejs $(if $(CHROMIUM),,chromium)
 
 # The dev profile everywhere: a release build takes minutes and the demo does not need it.
 build: prereqs
@@ -57,12 +61,13 @@ validate: prereqs
 	done
 
 # Without `--all-targets`: cargo's own choice also builds the demo's program, which a test runs.
-## Every test, with a real Envoy and a real Redis
-test: prereqs
+## Every test, with a real Envoy, a real Redis and a real Chromium
+test: prereqs-test
 	@STREAMGATE_TEST_ENVOY=$$(deploy/demo/get-envoy.sh)
 	STREAMGATE_TEST_REDIS_SERVER=$$(deploy/demo/get-redis.sh)
 	STREAMGATE_TEST_SCHEMATHESIS=$$(tests/tools/get-schemathesis.sh)
-	export STREAMGATE_TEST_ENVOY STREAMGATE_TEST_REDIS_SERVER STREAMGATE_TEST_SCHEMATHESIS
+	STREAMGATE_TEST_CHROMIUM=$(or $(CHROMIUM),chromium)
+	export STREAMGATE_TEST_ENVOY STREAMGATE_TEST_REDIS_SERVER STREAMGATE_TEST_SCHEMATHESIS STREAMGATE_TEST_CHROMIUM
 	$(CARGO) test --locked
 
 # A test like the others, but that it takes minutes, and that nobody knows what the requests will be.
@@ -81,7 +86,7 @@ fuzz-api: prereqs
 bench-redis: prereqs
 	@STREAMGATE_TEST_REDIS_SERVER=$$(deploy/demo/get-redis.sh)
 	export STREAMGATE_TEST_REDIS_SERVER
-	$(CARGO) test --locked --test integration -- --ignored --nocapture store_cost | grep -E '^(\||Redis|$$|.*panicked)'
+	$(CARGO) test --locked --test integration -- --ignored --nocapture --test-threads 1 store_cost | grep -E '^(\||Redis|$$|.*panicked)'
 
 ## Formatting, clippy, the documentation, and the dependencies where cargo-deny is there
 lint: prereqs

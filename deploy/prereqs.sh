@@ -1,6 +1,6 @@
 #!/bin/sh
 # Says what is missing to build, test and run the demo, as the one line that installs it. Installs nothing.
-# Arguments name further commands that the caller is about to use and that are packages of the same name.
+# Arguments name further commands that the caller is about to use; `node:nodejs` is one whose package has another name.
 set -eu
 
 root="$(cd "$(dirname "$0")/.." && pwd)"
@@ -35,8 +35,8 @@ fi
 if [ -z "${REDIS_SERVER:-}" ] && ! has redis-server; then
     has redis-check-rdb || need redis-tools
 fi
-for command in "$@"; do
-    has "$command" || need "$command"
+for wanted in "$@"; do
+    has "${wanted%%:*}" || need "${wanted##*:}"
 done
 
 if [ -n "$packages" ]; then

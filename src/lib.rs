@@ -18,12 +18,17 @@
 //! | *tombstone* | the memory that a session has ended and why, so that a late message can't bring it back: [`session::Tombstone`] |
 //! | *roster* | one user's live sessions and tombstones; the rule is a pure function over it: [`session::Roster`] |
 //! | *admit*, *renew*, *release*, *list* | what can be done to a roster, each in one atomic step |
+//! | *page* | a part of everybody's live sessions; no atomic step: [`store::Page`] |
+//! | *cursor* | where a page begins: [`store::Cursor`] |
 //! | *sighting* | the news that a stream was seen running: [`session::Sighting`] |
 //! | *ticket* | the mark of the call that started a session, so that it can take back its own start: [`session::Ticket`] |
 //! | *store* | where rosters are kept: [`store::Store`] |
 //! | *ledger* | the one thing that doors talk to: [`ledger::Ledger`] |
 //! | *claim* | what a door has made out of a request for a stream: [`ledger::Claim`] |
 //! | *door* | a way in: `ext_authz`, access log, HTTP API, command line |
+//! | *takeover* | that a start asks for the slot of another session, should all be taken: [`session::Takeover`] |
+//! | *displace* | to end a session so that another gets its slot |
+//! | *in force* | the settings that apply now, of those that may change while the process runs: [`config::InForce`] |
 //! | *grace* | how long a start at a full limit waits for a slot to come free |
 //! | *outage* | the store could not answer; an error, where a refusal is a value: [`ledger::Outage`] |
 //! | *outage rule* | what decides about new streams meanwhile (`store.outage`): [`config::Outage`] |
@@ -39,7 +44,7 @@
 //! Envoy ──▶ envoy::check ──▶ ledger.recalls (a held lease) ────────────▶ envoy::verdict ──▶ Envoy
 //!                       └──▶ ledger.admit ──▶ policy ──▶ store.admit ──▶ envoy::verdict ──▶ Envoy
 //! Envoy ──▶ envoy::access_log ──▶ releaser (queue) ──▶ ledger.{renew, release} ──▶ store
-//! HTTP  ──▶ http::{sessions, release} ──▶ ledger.{heartbeat, release, list} ──▶ store
+//! HTTP  ──▶ http::{sessions, release} ──▶ ledger.{heartbeat, release, list, page} ──▶ store
 //!           ledger.tend (renews what is held, tells what is owed, probes) ──▶ store
 //! cli::{sessions, release} ──▶ HTTP, of an instance that runs
 //! ```

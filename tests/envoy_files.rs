@@ -22,7 +22,7 @@ const OWN_MANAGER_KEYS: [&str; 7] = [
     "http_filters",
 ];
 const OWN_FILTERS: [&str; 2] = ["envoy.filters.http.cors", "envoy.filters.http.router"];
-const OWN_CLUSTERS: [&str; 1] = ["origin"];
+const OWN_CLUSTERS: [&str; 2] = ["origin", "streamgate_http"];
 
 fn without_keys(map: &Value, keys: &[&str]) -> Value {
     let map = map.as_object().expect("a map").iter();
@@ -98,12 +98,23 @@ fn fragments_hold_what_envoy_yaml_holds() {
 }
 
 #[test]
+fn the_fragment_of_the_api_s_cluster_holds_what_envoy_yaml_holds() {
+    let envoy = read("envoy/envoy.yaml");
+    let others = ["origin", "streamgate", "streamgate_access_log"];
+    assert_eq!(
+        fragment("cluster-api"),
+        without_names(at(&envoy, CLUSTERS), &others)
+    );
+}
+
+#[test]
 fn route_fragments_hold_what_the_routes_of_envoy_yaml_hold() {
     let mut envoy = read("envoy/envoy.yaml");
     for (path, name) in [
         ("/live", "route-endless"),
         ("/vod", "route-playback"),
         ("/healthz", "route-unchecked"),
+        ("/v1/users", "route-api"),
     ] {
         assert_eq!(
             fragment(name),
@@ -111,6 +122,14 @@ fn route_fragments_hold_what_the_routes_of_envoy_yaml_hold() {
             "{name} and the route {path}"
         );
     }
+}
+
+#[test]
+fn the_way_over_tls_is_told_as_its_fragment_has_it() {
+    let text = |name: &str| std::fs::read_to_string(name).expect(name);
+    let fragment = text("envoy/fragments/tls.yaml");
+    let (_, settings) = fragment.split_once('\n').expect("a comment first");
+    assert!(text("envoy/README.md").contains(&format!("```yaml\n{settings}```\n")));
 }
 
 #[test]
@@ -156,13 +175,14 @@ fn every_port_can_be_chosen() {
         ("streamgate", 3),
         ("streamgate_access_log", 4),
         ("origin", 5),
+        ("streamgate_http", 6),
     ] {
         send_to(&mut envoy, cluster, port);
     }
     let mut ports = Vec::new();
     find_all(&envoy, "port_value", &mut ports);
     ports.sort_by_key(|port| port.as_u64());
-    assert_eq!(ports, [1, 2, 3, 4, 5]);
+    assert_eq!(ports, [1, 2, 3, 4, 5, 6]);
 }
 
 #[test]

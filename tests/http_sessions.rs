@@ -6,8 +6,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::join_all;
-use http::StatusCode;
-use reqwest::header::HeaderMap;
 use reqwest::{Client, Method};
 use serde_json::{Value, json};
 use streamgate::clock::ManualClock;
@@ -15,105 +13,11 @@ use streamgate::config::{Outage, Shown};
 use streamgate::session::{Admission, Kind, SessionKey, WhenFull};
 use streamgate::store::{Store, StoreError};
 
-use crate::support::app::{Plan, TestApp, eventually};
+use crate::support::api::{Api, Told, on_both};
+use crate::support::app::{TestApp, eventually};
 use crate::support::faulty_store::{Fault, FaultyStore};
 use crate::support::gateway_client::{Check, periodic};
-use crate::support::redis::RedisServer;
 use crate::support::streams;
-
-/// A client of an app's.
-struct Api<'a> {
-    app: &'a TestApp,
-    client: Client,
-}
-
-/// What it was told.
-#[derive(Debug)]
-struct Told {
-    status: StatusCode,
-    headers: HeaderMap,
-    body: Value,
-}
-
-// === impl Api ===
-
-impl<'a> Api<'a> {
-    fn of(app: &'a TestApp) -> Self {
-        let client = Client::new();
-        Self { app, client }
-    }
-
-    async fn call(&self, method: Method, path: &str, body: Option<Value>) -> Told {
-        let request = self.client.request(method, self.app.url(path));
-        let request = match body {
-            Some(body) => request.json(&body),
-            None => request,
-        };
-        Told::by(request).await
-    }
-
-    /// Starts a playback, or says that it goes on.
-    async fn put(&self, user: &str, session: &str, body: Value) -> Told {
-        let path = format!("/v1/users/{user}/sessions/{session}");
-        self.call(Method::PUT, &path, Some(body)).await
-    }
-
-    async fn get(&self, path: &str) -> Told {
-        self.call(Method::GET, path, None).await
-    }
-
-    async fn delete(&self, path: &str) -> Told {
-        self.call(Method::DELETE, path, None).await
-    }
-
-    /// The ids of the user's live sessions.
-    async fn live(&self, user: &str) -> Vec<String> {
-        let told = self.get(&format!("/v1/users/{user}/sessions")).await;
-        assert_eq!(told.status, 200, "{told:?}");
-        let sessions = told.body["sessions"].as_array().expect("a list");
-        assert_eq!(told.body["active"], sessions.len());
-        let ids = sessions.iter().map(|session| session["session"].as_str());
-        ids.map(|id| id.expect("an id").to_owned()).collect()
-    }
-}
-
-// === impl Told ===
-
-impl Told {
-    async fn by(request: reqwest::RequestBuilder) -> Self {
-        let answer = request.send().await.expect("an answer");
-        let (status, headers) = (answer.status(), answer.headers().clone());
-        assert_eq!(headers["cache-control"], "no-store");
-        let body = answer.bytes().await.expect("a body");
-        Self {
-            status,
-            headers,
-            body: serde_json::from_slice(&body).unwrap_or_default(),
-        }
-    }
-
-    fn header(&self, name: &str) -> &str {
-        let value = self.headers.get(name);
-        value.map_or("", |value| value.to_str().expect("a text"))
-    }
-
-    /// It is a problem of that status and reason.
-    fn is_problem(&self, status: u16, reason: &str) {
-        assert_eq!(self.status, status, "{self:?}");
-        assert_eq!(self.header("content-type"), "application/problem+json");
-        assert_eq!(self.body["status"], status, "{self:?}");
-        assert_eq!(self.body["reason"], reason, "{self:?}");
-        assert!(self.body["detail"].as_str().is_some_and(|it| it.len() > 10));
-    }
-}
-
-/// Plays something on the embedded store, and on a Redis.
-async fn on_both(play: impl AsyncFn(Plan)) {
-    play(TestApp::plan()).await;
-    let redis = RedisServer::start();
-    // What is shown is not the deadline.
-    play(TestApp::plan().redis(&redis.url(), Duration::from_secs(10))).await;
-}
 
 /// The store was asked nothing.
 fn was_not_asked(store: &FaultyStore) {
@@ -458,6 +362,20 @@ async fn an_address_that_names_nobody_is_told_what_is_wrong_with_it() {
                 .await
                 .is_problem(400, "bad_request");
         }
+    }
+    for (method, path) in [
+        (Method::GET, "/v1/users/u/sessions?kind=video"),
+        (Method::POST, "/v1/users/u/sessions?kind=video"),
+        (Method::DELETE, "/v1/users/u/sessions?kind=video"),
+        (Method::POST, "/v1/release?kind=video"),
+    ] {
+        let told = api.call(method, path, None).await;
+        told.is_problem(400, "bad_request");
+        let detail = told.body["detail"].as_str().expect("a text");
+        assert!(
+            detail.contains("\"kind\" is not known here; none is"),
+            "{detail}"
+        );
     }
     let of_video = "/v1/users/u/sessions/s?kind=video";
     api.call(Method::PUT, of_video, None)

@@ -15,14 +15,30 @@ mod access_log;
 mod authz;
 // The commands that ask a running instance: what they print, their exit codes, where a token goes, TLS.
 mod cli;
+// The README's examples of clients as they stand there: curl, Python, Node, and a page in a real Chromium.
+mod clients;
 // Many who come, or leave, at once.
 mod crowds;
+// Whose slot a start gets at a full limit.
+mod displacement;
+// The dry run: nobody is refused, and what would have been is counted.
+mod dry_run;
 // The main job on a real Envoy: ask, count, refuse, release at the stream's end.
 mod e2e;
 // What can be said of the files in `envoy/` without starting Envoy.
 mod envoy_files;
 // The HTTP doors beside the API on sessions: the release hook, probes, metrics.
 mod http;
+// The HTTP API's callers: each role, each call, one's own user and another.
+mod http_access;
+// The operator's list of everybody's sessions, page by page.
+mod http_list;
+// The small API: videos, by HTTP Basic.
+mod http_small;
+// What all HTTP requests have in common: CORS, ids, limits, how they are counted.
+mod http_wire;
+// Connections to the HTTP port that are slow, silent, or many.
+mod http_connections;
 // The HTTP API on sessions: each call and each of its answers, on both stores, and in an outage.
 mod http_sessions;
 // An instance's life as a process: binding, readiness, the drain, signals, exit codes, the log.
@@ -35,13 +51,19 @@ mod reflection_descriptors;
 mod redis_trouble;
 // What a store has to do, whatever it is made of.
 mod store_contract;
+// The configuration followed while the process runs.
+mod reload;
 // Random operations on every store and on the rule itself, compared step by step.
 mod store_model;
 // What is Redis's own: outages, deadlines, a full server, foreign data.
 mod store_redis;
+// The listing of everybody by pages on Redis: other data beside ours, what it costs, rights.
+mod store_pages;
 // Each fault that a Redis or the way to it can have: what the store says, and how it goes on.
 mod store_faults;
 // Many viewers at once while Redis forgets, stands still, or is just to be left in peace.
 mod redis_load;
+// TLS on both ports, with and without client certificates, and certificates that are replaced while all goes on.
+mod tls;
 // What Redis costs; a measurement, run by hand.
 mod store_cost;

@@ -1,17 +1,18 @@
 //! What Redis pays for an operation, beside a textbook semaphore and a script that does nothing: microseconds per call by its own
-//! count, and bytes per session. A measurement, not a test, since a shared machine says something else every time; `make bench-redis`
+//! count, and bytes per session; and whether the listing of everybody holds it up. A measurement, not a test, since a shared machine says something else every time; `make bench-redis`
 //! runs it, optimised, and shows its table.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use futures_util::{StreamExt, stream};
 use redis::aio::MultiplexedConnection;
 use streamgate::session::{
-    ContentId, DeviceId, Door, Ending, Facts, Kind, Renewal, SessionKey, Sighting, Start, UserId,
-    WhenFull,
+    ContentId, DeviceId, Door, Ending, Facts, Kind, Renewal, SessionKey, Sighting, Start, Terms,
+    UserId, WhenFull,
 };
-use streamgate::store::redis::RedisStore;
-use streamgate::store::{Seen, Store};
+use streamgate::store::redis::{RedisSettings, RedisStore};
+use streamgate::store::{Cursor, Seen, Store};
 
 use crate::support::redis::RedisServer;
 use crate::support::streams::{LEASE, key, sighting, start, user};
@@ -22,8 +23,20 @@ const USERS: usize = 6_000;
 /// How many take part in the measurement of memory, half of them with two sessions, half of them with three.
 const USERS_KEPT: usize = 100_000;
 
+/// How many take part in the measurement of pages, half of them with two sessions, half of them with three.
+const USERS_LISTED: usize = 200_000;
+
+/// How often everybody's pages are followed.
+const PASSES: usize = 3;
+
+/// How many keys of others are beside theirs at last.
+const OTHERS: usize = 1_000_000;
+
 /// How many calls are made between two readings. Small, so that what else runs on the machine spoils few of them.
 const BATCH: usize = 100;
+
+/// A lease that outlasts all this.
+const LONG: Duration = Duration::from_secs(3600);
 
 /// How many calls are under way at a time.
 const CALLS_AT_ONCE: usize = 50;
@@ -305,23 +318,87 @@ async fn measure_bytes(is_uuid: bool) -> f64 {
     store.ping().await.unwrap();
     let used = || -> f64 { told(&server, "memory", "used_memory:").parse().unwrap() };
     let before = used();
-    let sessions: Vec<(usize, usize)> = (0..USERS_KEPT)
+    let count = fill(&store, USERS_KEPT, is_uuid).await;
+    (used() - before) / count as f64
+}
+
+/// Lets so many users have two or three sessions; how many sessions there are.
+async fn fill(store: &RedisStore, users: usize, is_uuid: bool) -> usize {
+    let sessions: Vec<(usize, usize)> = (0..users)
         .flat_map(|number| (0..2 + number % 2).map(move |session| (number, session)))
         .collect();
     let count = sessions.len();
     stream::iter(sessions)
-        .for_each_concurrent(CALLS_AT_ONCE, |(number, index)| {
-            let store = &store;
-            async move {
-                let start = starting(&session(number, index, is_uuid));
-                store
-                    .admit(&viewer(number), &start, 3, &WhenFull::Refuse)
-                    .await
-                    .unwrap();
-            }
+        .for_each_concurrent(CALLS_AT_ONCE, |(number, index)| async move {
+            let start = Start {
+                lease: LONG,
+                ..starting(&session(number, index, is_uuid))
+            };
+            store
+                .admit(&viewer(number), &start, 3, &WhenFull::Refuse)
+                .await
+                .unwrap();
         })
         .await;
-    (used() - before) / count as f64
+    count
+}
+
+/// Everybody's pages of one size, by what Redis wrote down of each command.
+struct Pages {
+    /// How many there were.
+    count: u64,
+    /// Microseconds of each command, in ascending order.
+    commands: Vec<u64>,
+}
+
+/// Has the server write down what each command took from now on.
+fn write_down(server: &RedisServer) {
+    server.run::<()>(&["CONFIG", "SET", "slowlog-max-len", "1000000"]);
+    server.run::<()>(&["CONFIG", "SET", "slowlog-log-slower-than", "0"]);
+    server.run::<()>(&["SLOWLOG", "RESET"]);
+}
+
+/// What each of those commands took since then, in turn.
+fn written_down(server: &RedisServer, commands: &[&str]) -> Vec<u64> {
+    type Line = (u64, u64, u64, Vec<Vec<u8>>);
+    server.run::<()>(&["CONFIG", "SET", "slowlog-log-slower-than", "-1"]);
+    let log: Vec<redis::Value> = server.run(&["SLOWLOG", "GET", "-1"]);
+    let line = |line| {
+        let redis::Value::Array(mut fields) = line else {
+            panic!("{line:?}")
+        };
+        fields.truncate(4);
+        let line = redis::from_redis_value(redis::Value::Array(fields));
+        let (_, _, time, words): Line = line.unwrap();
+        let name = String::from_utf8_lossy(&words[0]).to_lowercase();
+        commands.contains(&&*name).then_some(time)
+    };
+    log.into_iter().filter_map(line).collect()
+}
+
+/// Follows pages of that size to the end, while nobody else asks for anything. Each time the commands are the same, and of each the
+/// shortest time is taken: what is longer is an interruption of the process, not its work.
+async fn measure_pages(server: &RedisServer, store: &RedisStore, size: usize) -> Pages {
+    let (mut count, mut commands) = (0, Vec::new());
+    // The server's table of keys grows little by little, and has grown when it has been passed over once.
+    for pass in 0..=PASSES {
+        write_down(server);
+        let mut next = Some(Cursor::default());
+        while let Some(from) = next {
+            next = store.page(&from, size).await.unwrap().next;
+            count += u64::from(pass == 1);
+        }
+        let times = written_down(server, &["scan", "mget", "time"]);
+        if pass <= 1 {
+            commands.clone_from(&times);
+        }
+        assert_eq!(times.len(), commands.len());
+        for (shortest, time) in commands.iter_mut().zip(times) {
+            *shortest = time.min(*shortest);
+        }
+    }
+    commands.sort_unstable();
+    Pages { count, commands }
 }
 
 #[tokio::test]
@@ -346,4 +423,44 @@ async fn microseconds_per_call_and_bytes_per_session() {
         "Redis's own count of microseconds per call, medians of batches of {BATCH}, in one run in turn: {USERS} users with 3 sessions each; \
          memory: {USERS_KEPT} users with 2.5 each. User 20 bytes, session 36, device and content 16 each."
     );
+}
+
+#[tokio::test]
+#[ignore = "a measurement, run by hand"]
+async fn microseconds_per_page_of_everybody() {
+    let server = RedisServer::start();
+    let settings = RedisSettings {
+        terms: Terms::new(LONG, LEASE),
+        ..server.settings()
+    };
+    let store = RedisStore::open(settings).unwrap();
+    store.ping().await.unwrap();
+    fill(&store, USERS_LISTED, true).await;
+    write_down(&server);
+    for number in 0..5000 {
+        store.list(&viewer(number)).await.unwrap();
+    }
+    let mut lists = written_down(&server, &["evalsha"]);
+    lists.sort_unstable();
+    let list = lists[lists.len() / 2];
+    println!(
+        "\n| everybody's sessions, {USERS_LISTED} users, by pages of | pages | commands a page | time a page | commands: median | 999 of 1000 within | the longest |"
+    );
+    println!("|---|--:|--:|--:|--:|--:|--:|");
+    for (size, others) in [(100, 0), (1000, 0), (100, OTHERS)] {
+        let script = "for n = 1, ARGV[1] do redis.call('SET', 'other:' .. n, 'x') end";
+        server.run::<redis::Value>(&["EVAL", script, "0", &others.to_string()]);
+        let Pages { count, commands } = measure_pages(&server, &store, size).await;
+        let of = |permille: usize| commands[(commands.len() - 1) * permille / 1000];
+        println!(
+            "| {size}{} | {count} | {:.1} | {} us | {} us | {} us | {} us |",
+            ["", " among a million keys of others"][usize::from(others > 0)],
+            commands.len() as f64 / count as f64,
+            commands.iter().sum::<u64>() / count,
+            of(500),
+            of(999),
+            of(1000),
+        );
+    }
+    println!("| (a user's list, for comparison) | | 1 | {list} us | | | |\n");
 }

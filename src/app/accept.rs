@@ -114,7 +114,8 @@ impl Acceptor {
             };
             let place = self.places.filled(permit);
             let tls = self.tls.as_ref().map(|tls| tls.current().into());
-            let ready = ready(socket, tls, place, self.port, self.times.handshake);
+            // Each in a box of its own, so that what a handshake takes isn't kept for as long as its connection.
+            let ready = Box::pin(ready(socket, tls, place, self.port, self.times.handshake));
             let (serve, close) = (serve.clone(), close.clone());
             connections.spawn(async move {
                 let ready = tokio::select! {
@@ -122,7 +123,7 @@ impl Acceptor {
                     ready = ready => ready,
                 };
                 match ready {
-                    Ok(connection) => serve(connection).await,
+                    Ok(connection) => Box::pin(serve(connection)).await,
                     Err(error) => debug!(%error, "a connection came to nothing"),
                 }
             });
@@ -189,7 +190,7 @@ async fn ready(
                 attend(&socket);
                 // Nothing else ends a connection to Envoy's port that never says anything.
                 if port == Port::Grpc {
-                    socket.readable().await?;
+                    socket.peek(&mut [0]).await?;
                 }
                 Ok(Connection::new(socket, place))
             }

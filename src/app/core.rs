@@ -9,8 +9,8 @@ use tokio_util::task::TaskTracker;
 
 use super::BuildError;
 use crate::clock::{Clock, SystemClock};
-use crate::config::{self, Backend, Config, RedisUrl};
-use crate::envoy::{AccessLogDoor, CheckDoor};
+use crate::config::{self, Backend, Changeable, Config, InForce, RedisUrl};
+use crate::envoy::{AccessLogDoor, CheckDoor, RouteLists};
 use crate::follow::{Followed, Followers};
 use crate::http::{HttpDoor, REQUEST_TIMEOUT, Readiness, Tokens};
 use crate::ledger::{Ledger, ROOM_TO_HOLD, Settings};
@@ -24,6 +24,8 @@ use crate::telemetry::{Metrics, RefusalLog};
 /// What the doors have in common.
 #[derive(Debug)]
 pub(super) struct Core {
+    /// What may change while it runs.
+    pub(super) in_force: Arc<InForce>,
     /// Counts.
     pub(super) metrics: Arc<Metrics>,
     /// Tells the time.
@@ -54,6 +56,7 @@ impl Core {
         clock: Option<Arc<dyn Clock>>,
     ) -> Result<(Self, Delivery), BuildError> {
         let metrics = Arc::new(Metrics::new()?);
+        metrics.enforces(config.limits.enforce);
         let clock = clock.unwrap_or_else(|| Arc::new(SystemClock::start()));
         let terms = Terms::new(config.leases.longest(), config.store.timeout);
         let opened = match substitute {
@@ -63,11 +66,11 @@ impl Core {
             },
             None => open_store(config, terms, &clock)?,
         };
+        let in_force = Arc::new(InForce::new(Changeable::of(config)));
         let settings = Settings {
-            policy: config.limits.policy.clone(),
+            in_force: Arc::clone(&in_force),
             leases: config.leases,
             terms,
-            grace: config.limits.grace,
             outage: config.store.outage,
             // The embedded store is as near as anything that could be held.
             room_to_hold: if opened.memory.is_some() {
@@ -85,6 +88,7 @@ impl Core {
         let ledger = Arc::new(ledger);
         let (releaser, delivery) = releaser(Arc::clone(&ledger), terms, Arc::clone(&metrics));
         let core = Self {
+            in_force,
             metrics,
             clock,
             ledger,
@@ -98,7 +102,7 @@ impl Core {
     pub(super) fn check_door(&self, config: &Config, tasks: TaskTracker) -> CheckDoor {
         CheckDoor {
             identity: config.identity.clone(),
-            show: config.refusal.show.clone(),
+            routes: RouteLists::default(),
             ledger: Arc::clone(&self.ledger),
             releaser: self.releaser.clone(),
             metrics: Arc::clone(&self.metrics),
@@ -137,7 +141,6 @@ impl Core {
             readiness,
             releaser: self.releaser.clone(),
             metrics: Arc::clone(&self.metrics),
-            show: config.refusal.show.clone(),
             tasks,
             tokens,
             origins: config.http.cors_origins.clone(),

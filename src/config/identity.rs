@@ -5,7 +5,7 @@ use serde::Deserialize;
 use super::error::Report;
 use super::raw::Slot;
 use super::source::{Source, SourceError};
-use super::written::{Written, Wrong};
+use super::written::{Value, Written, Wrong};
 
 /// `identity`, as written.
 #[derive(Default, Deserialize)]
@@ -16,6 +16,7 @@ pub(super) struct RawIdentity {
     plan: Option<Written>,
     device: Option<Written>,
     content: Option<Written>,
+    takeover: Option<Written>,
 }
 
 /// The sources of each fact.
@@ -31,6 +32,8 @@ pub struct Identity {
     pub device: Vec<Source>,
     /// `identity.content`
     pub content: Vec<Source>,
+    /// `identity.takeover`: whose slot a playback asks for, should all be taken.
+    pub takeover: Vec<Source>,
 }
 
 /// What a list may be.
@@ -52,6 +55,7 @@ impl RawIdentity {
             ("identity.plan", &mut self.plan),
             ("identity.device", &mut self.device),
             ("identity.content", &mut self.content),
+            ("identity.takeover", &mut self.takeover),
         ]
     }
 
@@ -83,14 +87,27 @@ impl RawIdentity {
                 default.content,
                 Rule::Optional,
             ),
+            takeover: read(
+                "identity.takeover",
+                &self.takeover,
+                default.takeover,
+                Rule::Optional,
+            ),
         }
     }
 }
 
 fn sources(written: &Written, rule: Rule) -> Result<Vec<Source>, Wrong> {
-    let items = written
-        .items()
-        .ok_or_else(|| written.wrong("a list of sources, such as [header:x-user-id]"))?;
+    let items = match &written.value {
+        // A pattern may have commas of its own.
+        Value::Text(text) if !text.trim().is_empty() => {
+            let items = Source::split_list(text).into_iter();
+            Some(items.map(|item| written.part(item)).collect())
+        }
+        _ => written.items(),
+    };
+    let items =
+        items.ok_or_else(|| written.wrong("a list of sources, such as [header:x-user-id]"))?;
     if items.is_empty() && rule != Rule::Optional {
         return Err(written.wrong("at least one source, such as header:x-user-id"));
     }
@@ -109,7 +126,7 @@ fn source(item: &Written, rule: Rule) -> Result<Source, Wrong> {
         }
     })?;
     if source == Source::Request && rule != Rule::NeededOrRequest {
-        return Err(item.wrong("header:NAME, query:NAME, cmcd:KEY, jwt:CLAIM or context:KEY; request is only for identity.session"));
+        return Err(item.wrong("any other source; request is only for identity.session"));
     }
     Ok(source)
 }
@@ -124,6 +141,7 @@ impl Default for Identity {
             plan: list("jwt:plan"),
             device: list("header:x-device-id"),
             content: list("cmcd:cid"),
+            takeover: list("header:x-streamgate-takeover,query:x-streamgate-takeover"),
         }
     }
 }

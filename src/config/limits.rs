@@ -8,6 +8,7 @@ use serde::Deserialize;
 
 use super::error::Report;
 use super::raw::Slot;
+use super::words::Words;
 use super::written::{Written, Wrong};
 use crate::policy::Policy;
 use crate::session::{IdError, PlanName, UserId};
@@ -29,9 +30,40 @@ pub(super) struct RawLimits {
 pub struct Limits {
     /// `limits.default`, `limits.plans` and `limits.users`
     pub policy: Policy,
+    /// `limits.enforce`: false is a dry run, in which all is decided and nothing refused. A route can say otherwise.
+    pub enforce: bool,
+    /// `limits.when_full`: what happens to a start at the limit that asks for nobody's slot.
+    pub when_full: WhenFull,
     /// `limits.grace`: how long a start at the limit waits before its second try; zero refuses at once.
     pub grace: Duration,
 }
+
+/// What happens to a start at the limit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum WhenFull {
+    /// It is refused.
+    Refuse,
+    /// The session that started first gives way.
+    DisplaceOldest,
+    /// The session that has shown no sign of life for longest gives way.
+    DisplaceIdlest,
+}
+
+/// The words of `limits.when_full`.
+pub(super) const WHEN_FULL: Words<WhenFull> = Words {
+    known: &[
+        ("refuse", WhenFull::Refuse),
+        ("displace_oldest", WhenFull::DisplaceOldest),
+        ("displace_idlest", WhenFull::DisplaceIdlest),
+    ],
+    later: &[],
+};
+
+/// The words of `limits.enforce`.
+pub(super) const TRUTHS: Words<bool> = Words {
+    known: &[("true", true), ("false", false)],
+    later: &[],
+};
 
 /// Nobody watches a thousand streams, and every admission looks at all of a user's.
 const LIMIT: std::ops::RangeInclusive<u32> = 0..=1000;
@@ -52,9 +84,12 @@ impl RawLimits {
     }
 
     pub(super) fn check(&self, report: &mut Report) -> Limits {
-        let Limits { policy, grace } = Limits::default();
-        report.only("limits.enforce", self.enforce.as_ref(), "true");
-        report.only("limits.when_full", self.when_full.as_ref(), "refuse");
+        let Limits {
+            policy,
+            enforce,
+            when_full,
+            grace,
+        } = Limits::default();
         let plans = |written: &Written| numbers(written, PlanName::parse).map(BTreeMap::from_iter);
         let users = |written: &Written| numbers(written, UserId::parse).map(HashMap::from_iter);
         Limits {
@@ -68,6 +103,15 @@ impl RawLimits {
                 plans: report.read("limits.plans", self.plans.as_ref(), policy.plans, plans),
                 users: report.read("limits.users", self.users.as_ref(), policy.users, users),
             },
+            enforce: report.read("limits.enforce", self.enforce.as_ref(), enforce, |w| {
+                TRUTHS.read(w)
+            }),
+            when_full: report.read(
+                "limits.when_full",
+                self.when_full.as_ref(),
+                when_full,
+                |w| WHEN_FULL.read(w),
+            ),
             grace: report.read("limits.grace", self.grace.as_ref(), grace, |w| {
                 w.duration(GRACE)
             }),
@@ -108,6 +152,8 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             policy: Policy::new(3),
+            enforce: true,
+            when_full: WhenFull::Refuse,
             grace: Duration::from_millis(250),
         }
     }

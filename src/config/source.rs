@@ -3,18 +3,23 @@
 //! This is the written form only; looking into a request is the door's.
 
 use std::fmt;
+use std::hash::{Hash, Hasher};
 use std::str::FromStr;
 
 use http::HeaderName;
+use regex::{Regex, RegexBuilder};
 
 /// The longest name of a parameter, key or claim.
 const MAX_NAME: usize = 256;
 
-/// What can be written now.
-const ALLOWED: &str = "header:NAME, query:NAME, cmcd:KEY, jwt:CLAIM, context:KEY or request";
+/// What can be written.
+const ALLOWED: &str = "header:NAME, cookie:NAME, query:NAME, cmcd:KEY, jwt:CLAIM, context:KEY, path:REGEX, basic, principal or request; several joined by +";
 
-/// Kinds of a later version: named, so that the error isn't mistaken for a typing error.
-const LATER: [&str; 4] = ["cookie", "path", "basic", "principal"];
+/// The longest pattern.
+const MAX_PATTERN: usize = 1024;
+
+/// How much memory a pattern may take once it is ready; patterns that repeat repetitions take more.
+const MAX_PATTERN_BYTES: usize = 1 << 20;
 
 /// Where to look.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -29,9 +34,23 @@ pub enum Source {
     Jwt(ClaimPath),
     /// `context:KEY`, an entry of the route's `context_extensions`.
     Context(String),
+    /// `cookie:NAME`, a cookie.
+    Cookie(String),
+    /// `path:REGEX`, what the pattern's first group has found in the path without its query, or the whole pattern if it has no group.
+    Path(PathPattern),
+    /// `basic`, the name in an `Authorization: Basic` header. To be believed where something before has checked the password.
+    Basic,
+    /// `principal`, the name in the client's certificate, as Envoy has verified it.
+    Principal,
+    /// Several of these joined by `+`: a fact that they have together, and that is absent if any is.
+    Joined(Vec<Self>),
     /// `request`, Envoy's id of the request: the request is the stream. For session ids only.
     Request,
 }
+
+/// A pattern that is looked for in paths. Two are equal if they are written alike.
+#[derive(Debug, Clone)]
+pub struct PathPattern(Regex);
 
 /// The path to a claim, its parts joined by dots: `realm.tier`. No part is empty.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -43,9 +62,11 @@ pub enum SourceError {
     /// It is none.
     #[error("got {0:?}; allowed: {1}")]
     NotASource(String, &'static str),
-    /// It is one of a later version.
-    #[error("{0:?} is not available in this version; allowed: {ALLOWED}")]
-    NotAvailable(String),
+    /// It is a pattern that can't be used.
+    #[error(
+        "got {0:?}; allowed: path:REGEX with a regular expression of at most {MAX_PATTERN} bytes ({1})"
+    )]
+    NotAPattern(String, String),
 }
 
 // === impl Source ===
@@ -56,24 +77,25 @@ impl Source {
     /// # Errors
     /// An item is no source, or there is none: a route that names a list wants one.
     pub fn parse_list(text: &str) -> Result<Vec<Self>, SourceError> {
-        text.split(',').map(|item| item.trim().parse()).collect()
+        let items = Self::split_list(text);
+        items.into_iter().map(str::parse).collect()
     }
-}
 
-impl FromStr for Source {
-    type Err = SourceError;
+    /// The items of a list with commas. A comma in a pattern is a part of it, unless a source follows.
+    pub(super) fn split_list(text: &str) -> Vec<&str> {
+        split(text, ',').into_iter().map(str::trim).collect()
+    }
 
-    fn from_str(text: &str) -> Result<Self, SourceError> {
+    /// One source that is not joined.
+    fn parse_one(text: &str) -> Result<Self, SourceError> {
         let (kind, name) = text.split_once(':').unwrap_or((text, ""));
-        // Joined sources come later. `+` is a good character of a header's name: it has to be looked for first.
-        if LATER.contains(&kind) || text.contains('+') {
-            return Err(SourceError::NotAvailable(text.to_owned()));
-        }
         let wrong = |allowed| SourceError::NotASource(text.to_owned(), allowed);
         match kind {
             "header" => HeaderName::from_bytes(name.as_bytes())
                 .map(Self::Header)
                 .map_err(|_| wrong("header:NAME with the name of an HTTP header")),
+            "cookie" if is_cookie_name(name) => Ok(Self::Cookie(name.to_owned())),
+            "cookie" => Err(wrong("cookie:NAME with the name of a cookie")),
             "query" if is_name(name) => Ok(Self::Query(name.to_owned())),
             "query" => Err(wrong(
                 "query:NAME with a name of 1 to 256 bytes without spaces or commas",
@@ -92,10 +114,76 @@ impl FromStr for Source {
             "context" => Err(wrong(
                 "context:KEY with a key of 1 to 256 bytes without spaces or commas",
             )),
+            "path" => PathPattern::parse(name)
+                .map(Self::Path)
+                .map_err(|flaw| SourceError::NotAPattern(text.to_owned(), flaw)),
+            "basic" if text == kind => Ok(Self::Basic),
+            "principal" if text == kind => Ok(Self::Principal),
             "request" if text == kind => Ok(Self::Request),
             _ => Err(wrong(ALLOWED)),
         }
     }
+}
+
+impl FromStr for Source {
+    type Err = SourceError;
+
+    fn from_str(text: &str) -> Result<Self, SourceError> {
+        // `+` is a good character of a header's name: it has to be looked for first.
+        match *split(text, '+') {
+            [one] => Self::parse_one(one),
+            ref several => {
+                let parts: Vec<Self> = several
+                    .iter()
+                    .map(|part| Self::parse_one(part))
+                    .collect::<Result<_, _>>()?;
+                if parts.contains(&Self::Request) {
+                    let allowed = "sources joined by +, of which none is request: each request would be a stream of its own";
+                    return Err(SourceError::NotASource(text.to_owned(), allowed));
+                }
+                Ok(Self::Joined(parts))
+            }
+        }
+    }
+}
+
+/// The parts of a text between these signs. One within a pattern is the pattern's, unless what follows it begins a source.
+fn split(text: &str, sign: char) -> Vec<&str> {
+    let (mut parts, mut rest) = (Vec::new(), text);
+    let mut from = 0;
+    while let Some(found) = rest.get(from..).and_then(|rest| rest.find(sign)) {
+        let at = from + found;
+        let (part, behind) = (
+            rest.get(..at).unwrap_or_default(),
+            rest.get(at + 1..).unwrap_or_default(),
+        );
+        if is_within_pattern(part) && !begins_source(behind.trim_start()) {
+            from = at + 1;
+            continue;
+        }
+        parts.push(part);
+        (rest, from) = (behind, 0);
+    }
+    parts.push(rest);
+    parts
+}
+
+/// Whether a part of a list ends within a pattern.
+fn is_within_pattern(part: &str) -> bool {
+    part.trim_start().starts_with("path:") || part.contains("+path:")
+}
+
+/// Whether a text begins as a source does.
+fn begins_source(text: &str) -> bool {
+    const NAMED: [&str; 7] = [
+        "header:", "cookie:", "query:", "cmcd:", "jwt:", "context:", "path:",
+    ];
+    const PLAIN: [&str; 3] = ["basic", "principal", "request"];
+    let is_plain = |word: &str| {
+        let rest = text.strip_prefix(word);
+        rest.is_some_and(|rest| rest.is_empty() || rest.starts_with([',', '+', ' ']))
+    };
+    NAMED.iter().any(|kind| text.starts_with(kind)) || PLAIN.iter().any(|word| is_plain(word))
 }
 
 /// A comma would end the item in a route's list.
@@ -103,6 +191,14 @@ fn is_name(name: &str) -> bool {
     let is_bad =
         |character: char| character == ',' || character.is_whitespace() || character.is_control();
     !name.is_empty() && name.len() <= MAX_NAME && !name.contains(is_bad)
+}
+
+/// A token, as RFC 6265 has it.
+fn is_cookie_name(name: &str) -> bool {
+    is_name(name)
+        && name
+            .bytes()
+            .all(|byte| byte.is_ascii_graphic() && !b"()<>@;:\\\"/[]?={}".contains(&byte))
 }
 
 fn is_cmcd_key(name: &str) -> bool {
@@ -120,8 +216,74 @@ impl fmt::Display for Source {
             Self::Cmcd(key) => write!(f, "cmcd:{key}"),
             Self::Jwt(claim) => write!(f, "jwt:{}", claim.as_str()),
             Self::Context(key) => write!(f, "context:{key}"),
+            Self::Cookie(name) => write!(f, "cookie:{name}"),
+            Self::Path(pattern) => write!(f, "path:{}", pattern.as_str()),
+            Self::Basic => f.write_str("basic"),
+            Self::Principal => f.write_str("principal"),
+            Self::Joined(parts) => {
+                for (index, part) in parts.iter().enumerate() {
+                    if index > 0 {
+                        f.write_str("+")?;
+                    }
+                    write!(f, "{part}")?;
+                }
+                Ok(())
+            }
             Self::Request => f.write_str("request"),
         }
+    }
+}
+
+// === impl PathPattern ===
+
+impl PathPattern {
+    /// The pattern, if it is a regular expression.
+    fn parse(text: &str) -> Result<Self, String> {
+        if text.is_empty() || text.len() > MAX_PATTERN {
+            return Err(format!("it has {} bytes", text.len()));
+        }
+        RegexBuilder::new(text)
+            .size_limit(MAX_PATTERN_BYTES)
+            .build()
+            .map(Self)
+            .map_err(|error| match error {
+                regex::Error::CompiledTooBig(_) => "it would take too much memory".to_owned(),
+                // The last line of the library's text says what is wrong; those before it draw where.
+                error => error
+                    .to_string()
+                    .lines()
+                    .last()
+                    .unwrap_or_default()
+                    .replace("error: ", ""),
+            })
+    }
+
+    /// How it is written.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        self.0.as_str()
+    }
+
+    /// What it finds in a path: its first group, or all of it if it has none. It takes time in proportion to the path, whatever the pattern.
+    #[must_use]
+    pub fn find<'p>(&self, path: &'p str) -> Option<&'p str> {
+        let found = self.0.captures(path)?;
+        let group = usize::from(self.0.captures_len() > 1);
+        found.get(group).map(|found| found.as_str())
+    }
+}
+
+impl PartialEq for PathPattern {
+    fn eq(&self, other: &Self) -> bool {
+        self.as_str() == other.as_str()
+    }
+}
+
+impl Eq for PathPattern {}
+
+impl Hash for PathPattern {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.as_str().hash(state);
     }
 }
 
@@ -156,6 +318,13 @@ mod tests {
             "jwt:realm_access.tier",
             "jwt:https://example.com/plan",
             "context:streamgate.user",
+            "cookie:sid",
+            "path:^/vod/([^/]+)/",
+            "path:a{1,3}+b",
+            "basic",
+            "principal",
+            "header:x-device-id+path:^/vod/([^/+]+)",
+            "path:(a+)+query:b+principal",
             "request",
         ] {
             assert_eq!(text.parse::<Source>().unwrap().to_string(), text);
@@ -186,6 +355,14 @@ mod tests {
             ("jwt:", "jwt:realm.tier"),
             ("jwt:a..b", "jwt:realm.tier"),
             ("context:", "context:KEY"),
+            ("cookie:", "cookie:NAME"),
+            ("cookie:a b", "cookie:NAME"),
+            ("cookie:a=b", "cookie:NAME"),
+            ("path:", "it has 0 bytes"),
+            ("path:(", "unclosed group"),
+            ("path:((a{100}){100}){100}", "too much memory"),
+            ("basic:x", ALLOWED),
+            ("principal ", ALLOWED),
         ] {
             let error = text.parse::<Source>().unwrap_err().to_string();
             assert!(
@@ -196,17 +373,40 @@ mod tests {
     }
 
     #[test]
-    fn sources_of_a_later_version_are_named_as_such() {
-        for text in [
-            "cookie:sid",
-            "path:^/vod/([^/]+)",
-            "basic",
-            "principal",
-            "header:x-device-id+path:^/vod",
-            "query:a+query:b",
+    fn what_is_joined_has_parts_that_are_sources() {
+        let joined = |text: &str| match text.parse() {
+            Ok(Source::Joined(parts)) => parts.iter().map(ToString::to_string).collect(),
+            _ => Vec::new(),
+        };
+        for (text, parts) in [
+            ("query:a+query:b", vec!["query:a", "query:b"]),
+            ("basic+cookie:sid", vec!["basic", "cookie:sid"]),
+            ("path:a+b", vec![]),
+            ("path:(a+)+basic", vec!["path:(a+)", "basic"]),
+            ("path:a+path:b", vec!["path:a", "path:b"]),
+            ("header:a+b", vec![]),
+            ("header:a+", vec![]),
+            ("+header:a", vec![]),
+            ("header:a+request", vec![]),
         ] {
-            let expected = format!("{text:?} is not available in this version; allowed: {ALLOWED}");
-            assert_eq!(text.parse::<Source>().unwrap_err().to_string(), expected);
+            assert_eq!(joined(text), parts, "{text}");
+        }
+        let error = "header:a+request".parse::<Source>().unwrap_err();
+        assert!(error.to_string().contains("none is request"), "{error}");
+    }
+
+    #[test]
+    fn a_pattern_finds_its_group_or_all_of_itself() {
+        let find =
+            |pattern: &str, path: &'static str| PathPattern::parse(pattern).unwrap().find(path);
+        for (pattern, path, found) in [
+            ("^/vod/([^/]+)/", "/vod/film/1.ts", Some("film")),
+            ("^/vod/[^/]+/", "/vod/film/1.ts", Some("/vod/film/")),
+            ("^/vod/([^/]+)/(.*)", "/vod/film/1.ts", Some("film")),
+            ("^/vod/(?:a|b)/(.)?", "/vod/a/", None),
+            ("^/vod/", "/live/vod/", None),
+        ] {
+            assert_eq!(find(pattern, path), found, "{pattern} in {path}");
         }
     }
 
@@ -218,7 +418,19 @@ mod tests {
             shown,
             ["header:x-playback-session-id", "cmcd:sid", "request"]
         );
-        for text in ["", ",", "cmcd:sid,", "cmcd:sid;request"] {
+        let patterns = Source::parse_list("path:a{1,3}, header:x,path:b,c+basic, request").unwrap();
+        let shown: Vec<_> = patterns.iter().map(ToString::to_string).collect();
+        assert_eq!(
+            shown,
+            ["path:a{1,3}", "header:x", "path:b,c+basic", "request"]
+        );
+        for text in [
+            "",
+            ",",
+            "cmcd:sid,",
+            "cmcd:sid;request",
+            "header:x,hedaer:y",
+        ] {
             assert!(Source::parse_list(text).is_err(), "{text}");
         }
     }

@@ -4,6 +4,7 @@
 
 use std::fmt::{self, Display};
 
+use super::limits::WHEN_FULL;
 use super::refusal::SHOWN;
 use super::store::{BACKENDS, OUTAGES, TOPOLOGIES};
 use super::telemetry::{LOG_FORMATS, LOG_LEVELS};
@@ -87,11 +88,13 @@ fn store(store: &Store, f: &mut fmt::Formatter<'_>) -> fmt::Result {
 }
 
 fn limits(limits: &Limits, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-    writeln!(f, "limits:\n  default: {}", limits.policy.default)?;
+    writeln!(f, "limits:\n  enforce: {}", limits.enforce)?;
+    writeln!(f, "  default: {}", limits.policy.default)?;
     map("plans", limits.policy.plans.iter(), f)?;
     let mut users: Vec<_> = limits.policy.users.iter().collect();
     users.sort();
     map("users", users.into_iter(), f)?;
+    writeln!(f, "  when_full: {}", WHEN_FULL.word(limits.when_full))?;
     writeln!(f, "  grace: {}", shown_duration(limits.grace))
 }
 
@@ -101,7 +104,8 @@ fn identity(identity: &Identity, f: &mut fmt::Formatter<'_>) -> fmt::Result {
     writeln!(f, "  session: {}", sources(&identity.session))?;
     writeln!(f, "  plan: {}", sources(&identity.plan))?;
     writeln!(f, "  device: {}", sources(&identity.device))?;
-    writeln!(f, "  content: {}", sources(&identity.content))
+    writeln!(f, "  content: {}", sources(&identity.content))?;
+    writeln!(f, "  takeover: {}", sources(&identity.takeover))
 }
 
 fn map<'a, Name: Display + 'a>(

@@ -97,18 +97,6 @@ fn each_key_of_a_file_is_understood() {
         config.grpc.listen,
         Listen::Unix("/run/streamgate/grpc.sock".into())
     );
-    assert_eq!(config.http.listen.to_string(), "[::]:8081");
-    assert_eq!(
-        config.http.tokens_file,
-        Some("/etc/streamgate/tokens".into())
-    );
-    let origins = ["https://app.example", "http://[::1]:3000"].map(str::to_owned);
-    assert_eq!(config.http.cors_origins, Origins::These(origins.into()));
-    let endpoint = config.http.endpoint.as_ref().unwrap();
-    assert_eq!(
-        endpoint.of("a%20b"),
-        "https://cdn.example/a%20b/index.m3u8?x=1"
-    );
     assert_eq!(config.store.backend, Backend::Redis);
     assert_eq!(
         config.store.redis.urls.first().unwrap().expose(),
@@ -129,10 +117,6 @@ fn each_key_of_a_file_is_understood() {
     assert_eq!(
         (config.leases.request, config.leases.longest()),
         (Duration::from_secs(90), Duration::from_secs(7200))
-    );
-    assert_eq!(
-        (config.limits.grace, config.shutdown.grace),
-        (Duration::ZERO, Duration::from_millis(500))
     );
     assert_eq!(
         config.identity.user.last().unwrap().to_string(),
@@ -169,6 +153,42 @@ fn the_files_of_a_ports_tls_are_understood() {
     ];
     let tls = load_variables(&pair).unwrap().grpc.tls.unwrap();
     assert_eq!((tls.key, tls.client_ca), ("b.pem".into(), None));
+}
+
+#[test]
+fn what_happens_at_the_limit_and_at_the_end_is_understood() {
+    let config = load_fixture("everything_set.yaml").unwrap();
+    assert_eq!(
+        (
+            config.limits.grace,
+            config.limits.when_full,
+            config.shutdown.grace
+        ),
+        (
+            Duration::ZERO,
+            WhenFull::DisplaceIdlest,
+            Duration::from_millis(500)
+        )
+    );
+    assert_eq!(config.identity.takeover.len(), 1);
+    assert!(!config.limits.enforce);
+}
+
+#[test]
+fn each_key_of_the_http_door_is_understood() {
+    let config = load_fixture("everything_set.yaml").unwrap();
+    assert_eq!(config.http.listen.to_string(), "[::]:8081");
+    assert_eq!(
+        config.http.tokens_file,
+        Some("/etc/streamgate/tokens".into())
+    );
+    let origins = ["https://app.example", "http://[::1]:3000"].map(str::to_owned);
+    assert_eq!(config.http.cors_origins, Origins::These(origins.into()));
+    let endpoint = config.http.endpoint.as_ref().unwrap();
+    assert_eq!(
+        endpoint.of("a%20b"),
+        "https://cdn.example/a%20b/index.m3u8?x=1"
+    );
 }
 
 #[test]
@@ -233,8 +253,7 @@ fn every_key_has_a_variable() {
     for (key, _) in Raw::default().slots() {
         let name = format!("STREAMGATE_{}", key.replace('.', "__").to_uppercase());
         let shown = match key {
-            "store.redis.urls" => "got a value that is not shown here",
-            "http.tokens_file" => "got a value that is not shown here",
+            "store.redis.urls" | "http.tokens_file" => "got a value that is not shown here",
             key if key.contains(".tls.") => "got a value that is not shown here",
             _ => "\"\u{1f600}\\u{7}\"",
         };
@@ -324,8 +343,8 @@ fn a_bad_file_is_named_with_line_key_value_and_what_is_allowed() {
              many_mistakes.yaml:7: limits.plans.premium: got \"four\"; allowed: a whole number from 0 to 1000\n\
              many_mistakes.yaml:9: leases.request: got \"500ms\"; \
              allowed: a duration from 1s to 24h, such as 250ms, 15s or 1m30s\n\
-             many_mistakes.yaml:13: identity.session: \"cookie:sid\" is not available in this version; \
-             allowed: header:NAME, query:NAME, cmcd:KEY, jwt:CLAIM, context:KEY or request",
+             many_mistakes.yaml:13: identity.session: got \"cookies:sid\"; \
+             allowed: header:NAME, cookie:NAME, query:NAME, cmcd:KEY, jwt:CLAIM, context:KEY, path:REGEX, basic, principal or request; several joined by +",
         ),
         (
             "timeout_longer_than_lease.yaml",
@@ -481,12 +500,12 @@ const BAD_VALUES: &[(&str, &str)] = &[
         "limits.default: got 2.5; allowed: a whole number from 0 to 1000",
     ),
     (
-        "limits: {enforce: false}",
-        "limits.enforce: false is not available in this version; allowed: true",
+        "limits: {enforce: no}",
+        "limits.enforce: got \"no\"; allowed: true, false",
     ),
     (
-        "limits: {when_full: displace_oldest}",
-        "limits.when_full: \"displace_oldest\" is not available in this version; allowed: refuse",
+        "limits: {when_full: displace}",
+        "limits.when_full: got \"displace\"; allowed: refuse, displace_oldest, displace_idlest",
     ),
     (
         "limits: {grace: 6s}",
@@ -522,7 +541,7 @@ const BAD_VALUES: &[(&str, &str)] = &[
     ),
     (
         "identity: {user: [request]}",
-        "identity.user: got \"request\"; allowed: header:NAME, query:NAME, cmcd:KEY, jwt:CLAIM or context:KEY; request is only for identity.session",
+        "identity.user: got \"request\"; allowed: any other source; request is only for identity.session",
     ),
     (
         "identity: {user: {header: x}}",

@@ -4,7 +4,6 @@
 //! cancelled before its answer goes out (the client left, Envoy lost patience), nobody will ever say that this stream has ended:
 //! then the [`Grant`] takes back what this very call has started.
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -18,9 +17,10 @@ use tonic::{Request, Response, Status};
 use tracing::{info, warn};
 
 use super::claim::{self, Ask, Unclaimed};
+use super::routes::RouteLists;
 use super::verdict;
 use crate::clock::{Clock, Stopwatch};
-use crate::config::{Identity, Shown};
+use crate::config::Identity;
 use crate::ledger::{Basis, Claim, Decision, Leaves, Ledger, Outage, Patience};
 use crate::releaser::{Notice, Releaser};
 use crate::session::{Admission, Kind, Refusal, SessionKey, Ticket, UserId};
@@ -32,8 +32,8 @@ use crate::telemetry::{Metrics, RefusalLog, RefusedStream};
 pub struct CheckDoor {
     /// Where users and sessions are named.
     pub identity: Identity,
-    /// What a refusal tells of the live sessions.
-    pub show: BTreeSet<Shown>,
+    /// What routes say instead of that.
+    pub routes: RouteLists,
     /// Whom it asks.
     pub ledger: Arc<Ledger>,
     /// What takes back the starts of cancelled calls.
@@ -62,7 +62,8 @@ impl Authorization for CheckDoor {
         let asked = Stopwatch::start();
         let deadline = grpc_timeout(request.metadata());
         let request = request.into_inner();
-        let (answer, verdict, waited) = match claim::decode(&request, &self.identity) {
+        let (answer, verdict, waited) = match claim::decode(&request, &self.identity, &self.routes)
+        {
             Ok(Ask::Preflight) => (verdict::pass(), Verdict::Preflight, Duration::ZERO),
             Ok(Ask::Head) => (verdict::pass(), Verdict::Head, Duration::ZERO),
             Ok(Ask::Stream(claim)) if self.ledger.recalls(&claim) => (
@@ -98,8 +99,12 @@ impl CheckDoor {
                         verdict::allow(&claim.user, &claim.key)
                     }
                     Admission::Refused(refusal) => {
+                        let enforces = self.enforces(request);
                         self.log_refusal(&claim, refusal, &decision, request);
-                        verdict::refuse(refusal, &self.show)
+                        if !enforces {
+                            return Ok((verdict::pass(), Verdict::WouldRefuse, decision.waited));
+                        }
+                        verdict::refuse(refusal, &self.ledger.in_force().refusal.show)
                     }
                 };
                 Ok((
@@ -110,6 +115,9 @@ impl CheckDoor {
             }
             Err(outage) => {
                 self.log_outage(&claim, &outage, request);
+                if !self.enforces(request) {
+                    return Ok((verdict::pass(), Verdict::WouldRefuse, outage.waited));
+                }
                 Ok((verdict::outage(), Verdict::Outage, outage.waited))
             }
         }
@@ -148,11 +156,21 @@ impl CheckDoor {
         request: &CheckRequest,
     ) -> (CheckResponse, Verdict, Duration) {
         self.log_unclaimed(unclaimed, request);
+        if !self.enforces(request) {
+            return (verdict::pass(), Verdict::WouldRefuse, Duration::ZERO);
+        }
         (
             verdict::reject(unclaimed),
             verdict::unclaimed_verdict(unclaimed),
             Duration::ZERO,
         )
+    }
+
+    /// Whether who is refused is told so. In a dry run they are let in without a slot, as if nobody had been asked: all that is counted is
+    /// as it would be if they had been turned away.
+    fn enforces(&self, request: &CheckRequest) -> bool {
+        let configured = self.ledger.in_force().limits.enforce;
+        claim::enforces(request, configured).unwrap_or(configured)
     }
 
     /// One line that explains a refused viewer, bounded per user.
@@ -173,6 +191,7 @@ impl CheckDoor {
             refusal,
             limit: decision.limit,
             by_this_instance_alone: matches!(decision.basis, Basis::Rule(_)),
+            enforced: self.enforces(request),
         };
         refused.tell(left_out);
     }
@@ -200,7 +219,7 @@ impl CheckDoor {
         let (now, request_id) = (self.clock.now(), claim::request_id(request));
         let reason = verdict::unclaimed_verdict(unclaimed).as_str();
         let user = match unclaimed {
-            Unclaimed::Misconfigured(_) | Unclaimed::NotHttp => {
+            Unclaimed::Misconfigured(..) | Unclaimed::NotHttp => {
                 if let Some(left_out) = self.mistakes.admit(&unclaimed.to_string(), now) {
                     warn!(request.id = request_id, reason, left_out, "{unclaimed}");
                 }

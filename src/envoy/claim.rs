@@ -5,12 +5,16 @@ use std::borrow::Cow;
 use envoy_types::pb::envoy::service::auth::v3::CheckRequest;
 
 use super::evidence::{CheckEvidence, Evidence, find};
-use crate::config::{Identity, Source, SourceError};
+use super::routes::RouteLists;
+use crate::config::{Identity, Source};
 use crate::ledger::Claim;
-use crate::session::{Door, Facts, IdError, Kind, SessionKey, UserId, WhenFull};
+use crate::session::{Door, Facts, IdError, Kind, SessionKey, UserId};
 
 /// The route's own list of session sources (`context_extensions`).
 const ROUTE_SESSION: &str = "streamgate.session";
+
+/// Whether the route's streams are refused at all (`context_extensions`).
+const ROUTE_ENFORCE: &str = "streamgate.enforce";
 
 /// What a check asks for.
 #[derive(Debug)]
@@ -47,13 +51,17 @@ pub(super) enum Unclaimed {
         /// What is wrong with it.
         flaw: String,
     },
-    /// The route's list of sources can't be read.
-    #[error("this route's context extension {ROUTE_SESSION} is wrong: {0}")]
-    Misconfigured(String),
+    /// What the route says to us can't be understood: under which key, and why.
+    #[error("this route's context extension {0} is wrong: {1}")]
+    Misconfigured(&'static str, String),
 }
 
 /// What a check asks for, if it can be told.
-pub(super) fn decode(request: &CheckRequest, identity: &Identity) -> Result<Ask, Unclaimed> {
+pub(super) fn decode(
+    request: &CheckRequest,
+    identity: &Identity,
+    routes: &RouteLists,
+) -> Result<Ask, Unclaimed> {
     let evidence = request
         .attributes
         .as_ref()
@@ -66,17 +74,39 @@ pub(super) fn decode(request: &CheckRequest, identity: &Identity) -> Result<Ask,
     if evidence.http().method == "HEAD" {
         return Ok(Ask::Head);
     }
-    let key = session_key(&session_sources(identity, &evidence)?, &evidence)?
-        .ok_or(Unclaimed::NoSession)?;
+    let of_route = evidence.context(ROUTE_SESSION);
+    let of_route = of_route.map(|list| routes.sources(list)).transpose();
+    let of_route =
+        of_route.map_err(|error| Unclaimed::Misconfigured(ROUTE_SESSION, error.to_string()))?;
+    enforces(request, true)?;
+    let sources = of_route.as_deref().unwrap_or(&identity.session);
+    let key = session_key(sources, &evidence)?.ok_or(Unclaimed::NoSession)?;
     let plan = named("plan", &identity.plan, &evidence)?;
     let facts = facts(identity, &evidence, Door::ExtAuthz)?;
+    // A request that is a stream of its own may not even be retried with the same words.
+    let takeover = match key.kind {
+        Kind::Playback => named("takeover", &identity.takeover, &evidence)?,
+        Kind::Request | Kind::Video => None,
+    };
     Ok(Ask::Stream(Claim {
         user,
         plan,
         key,
         facts,
-        when_full: WhenFull::Refuse,
+        takeover,
     }))
+}
+
+/// Whether who is refused is told so, as the route or else the configuration has it.
+pub(super) fn enforces(request: &CheckRequest, configured: bool) -> Result<bool, Unclaimed> {
+    let attributes = request.attributes.as_ref();
+    let said = attributes.and_then(|attributes| attributes.context_extensions.get(ROUTE_ENFORCE));
+    said.map_or(Ok(configured), |said| {
+        said.parse().map_err(|_| {
+            let flaw = format!("got {said:?}; allowed: true, false");
+            Unclaimed::Misconfigured(ROUTE_ENFORCE, flaw)
+        })
+    })
 }
 
 /// Whose request it is, for the log; `None` where that can't be told.
@@ -140,20 +170,7 @@ macro_rules! names {
     };
 }
 
-names!(UserId, SessionId, PlanName, DeviceId, ContentId);
-
-/// The sources of the session's id: the route's own, or else the configured ones.
-fn session_sources<'a>(
-    identity: &'a Identity,
-    evidence: &impl Evidence,
-) -> Result<Cow<'a, [Source]>, Unclaimed> {
-    match evidence.context(ROUTE_SESSION) {
-        None => Ok(Cow::from(&identity.session)),
-        Some(list) => Source::parse_list(list)
-            .map(Cow::from)
-            .map_err(|error: SourceError| Unclaimed::Misconfigured(error.to_string())),
-    }
-}
+names!(UserId, SessionId, PlanName, DeviceId, ContentId, Takeover);
 
 /// Which stream it is. The source that has its id decides the kind.
 fn session_key(

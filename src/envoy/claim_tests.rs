@@ -6,12 +6,17 @@ use serde_json::json;
 
 use super::claim::{Ask, Unclaimed, decode, request_id};
 use super::fixtures::Check;
+use super::routes::RouteLists;
 use crate::config::Identity;
 use crate::ledger::Claim;
-use crate::session::{Door, Kind};
+use crate::session::{Door, Kind, Takeover};
 
 fn ask(check: Check) -> Result<Ask, Unclaimed> {
-    decode(&check.request(), &Identity::default())
+    decode(
+        &check.request(),
+        &Identity::default(),
+        &RouteLists::default(),
+    )
 }
 
 fn claim(check: Check) -> Claim {
@@ -80,10 +85,10 @@ fn a_route_s_list_of_sources_stands_in_place_of_ours() {
         ask(route("header:x-none")).unwrap_err(),
         Unclaimed::NoSession
     );
-    for list in ["", ",", "query", "basic", "cmcd:s;request"] {
+    for list in ["", ",", "query", "basic:", "cmcd:s;request"] {
         let wrong = ask(route(list)).unwrap_err();
         assert!(
-            matches!(wrong, Unclaimed::Misconfigured(_)),
+            matches!(wrong, Unclaimed::Misconfigured(..)),
             "{list}: {wrong}"
         );
     }
@@ -151,7 +156,7 @@ fn a_check_on_no_http_request_is_told_apart() {
     };
     for attributes in [None, Some(AttributeContext::default()), Some(no_http)] {
         let request = CheckRequest { attributes };
-        let told = decode(&request, &Identity::default()).unwrap_err();
+        let told = decode(&request, &Identity::default(), &RouteLists::default()).unwrap_err();
         assert_eq!(told, Unclaimed::NotHttp);
         assert_eq!(request_id(&request), "");
     }
@@ -175,6 +180,29 @@ fn a_path_of_40_kb_is_read_through() {
     let endless = format!("/a?session={}", "x".repeat(40_000));
     assert!(matches!(
         ask(anna("GET", &endless)),
+        Err(Unclaimed::Malformed { .. })
+    ));
+}
+
+#[test]
+fn a_playback_may_name_whose_slot_it_wants_and_a_request_may_not() {
+    let playback = |name: &str, text: &str| anna("GET", "/a?session=p1").headers(&[(name, text)]);
+    let takeover = |check: Check| claim(check).takeover;
+    let of = |id: &str| Takeover::parse(id).ok();
+    assert_eq!(takeover(playback("x-streamgate-takeover", "p0")), of("p0"));
+    assert_eq!(
+        takeover(playback("x-streamgate-takeover", "oldest")),
+        Some(Takeover::Oldest)
+    );
+    assert_eq!(takeover(playback("x-streamgate-takeover", "")), None);
+    assert_eq!(takeover(anna("GET", "/a?session=p1")), None);
+    let query = anna("GET", "/a?session=p1&x-streamgate-takeover=p0");
+    assert_eq!(takeover(query), of("p0"));
+    let request = anna("GET", "/a").headers(&[("x-streamgate-takeover", "oldest")]);
+    assert_eq!(takeover(request), None);
+    let long = "x".repeat(257);
+    assert!(matches!(
+        ask(playback("x-streamgate-takeover", &long)),
         Err(Unclaimed::Malformed { .. })
     ));
 }

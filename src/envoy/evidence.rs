@@ -6,8 +6,11 @@
 use std::borrow::Cow;
 use std::collections::HashMap;
 
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD;
 use envoy_types::pb::envoy::config::core::v3::{HeaderMap, HeaderValue, Metadata};
 use envoy_types::pb::envoy::data::accesslog::v3::HttpAccessLogEntry;
+use envoy_types::pb::envoy::data::accesslog::v3::tls_properties::certificate_properties::subject_alt_name::San;
 use envoy_types::pb::envoy::service::auth::v3::AttributeContext;
 use envoy_types::pb::envoy::service::auth::v3::attribute_context::HttpRequest;
 use envoy_types::pb::google::protobuf::value::Kind as ValueKind;
@@ -15,7 +18,7 @@ use envoy_types::pb::google::protobuf::{Struct, Value};
 use percent_encoding::percent_decode_str;
 
 use super::cmcd;
-use crate::config::{ClaimPath, Source};
+use crate::config::{ClaimPath, PathPattern, Source};
 
 /// Where Envoy's JWT filter leaves the claims of a verified token.
 pub(super) const JWT_NAMESPACE: &str = "envoy.filters.http.jwt_authn";
@@ -38,6 +41,9 @@ pub(super) enum Flaw {
     /// It is a list, an object, or a number with a fraction.
     #[error("is neither a text nor a whole number")]
     NotAName,
+    /// It is no name and password.
+    #[error("is not a name and a password as HTTP Basic has them")]
+    NotBasic,
     /// It stands in a CMCD payload that can't be read.
     #[error("stands in a CMCD payload that {0}")]
     Cmcd(#[from] cmcd::CmcdError),
@@ -52,6 +58,12 @@ pub(super) trait Evidence {
     fn name_header(&self, name: &str) -> Found<'_> {
         self.header(name)
     }
+    /// Each line of a request header, where they can be told apart.
+    fn lines(&self, name: &str) -> Result<Vec<Cow<'_, str>>, Flaw> {
+        Ok(self.header(name)?.into_iter().collect())
+    }
+    /// The name in the client's certificate: the first of its addresses, or else of its hosts, or else its subject.
+    fn principal(&self) -> Option<&str>;
     /// The path with its query.
     fn path(&self) -> &str;
     /// The metadata that Envoy's filters have left.
@@ -93,8 +105,81 @@ fn look<'e>(source: &Source, evidence: &'e impl Evidence) -> Found<'e> {
             .metadata(JWT_NAMESPACE)
             .map_or(Ok(None), |payloads| claim(payloads, path)),
         Source::Context(key) => Ok(evidence.context(key).map(Cow::from)),
+        Source::Cookie(name) => cookie(evidence, name),
+        Source::Path(pattern) => in_path(evidence.path(), pattern),
+        Source::Basic => basic_name(evidence),
+        Source::Principal => Ok(evidence.principal().map(Cow::from)),
+        Source::Joined(parts) => joined(parts, evidence),
         Source::Request => evidence.request_id(),
     }
+}
+
+/// What several sources have together. A plus within a part is escaped, so that no two lists of parts are joined alike.
+fn joined<'e>(parts: &[Source], evidence: &'e impl Evidence) -> Found<'e> {
+    let mut whole = String::new();
+    for (index, part) in parts.iter().enumerate() {
+        let Some(text) = look(part, evidence)?.filter(|text| !text.is_empty()) else {
+            return Ok(None);
+        };
+        if index > 0 {
+            whole.push('+');
+        }
+        for character in text.chars() {
+            match character {
+                '%' => whole.push_str("%25"),
+                '+' => whole.push_str("%2B"),
+                other => whole.push(other),
+            }
+        }
+    }
+    Ok(Some(whole.into()))
+}
+
+/// A cookie, without the quotes that may stand around it.
+fn cookie<'e>(evidence: &'e impl Evidence, name: &str) -> Found<'e> {
+    let mut found = None;
+    for line in evidence.lines("cookie")? {
+        for pair in line.split(';') {
+            let Some((key, value)) = pair.split_once('=') else {
+                continue;
+            };
+            if key.trim() != name {
+                continue;
+            }
+            let value = value.trim();
+            let bare = value.strip_prefix('"').and_then(|it| it.strip_suffix('"'));
+            keep_one(&mut found, bare.unwrap_or(value).to_owned().into())?;
+        }
+    }
+    Ok(found)
+}
+
+/// What a pattern finds in the path, decoded.
+fn in_path<'e>(path: &'e str, pattern: &PathPattern) -> Found<'e> {
+    let path = path.split('?').next().unwrap_or_default();
+    let Some(found) = pattern.find(path) else {
+        return Ok(None);
+    };
+    let decoded = percent_decode_str(found).decode_utf8();
+    decoded.map(Some).map_err(|_| Flaw::NotText)
+}
+
+/// The name in an `Authorization` header of the scheme `Basic` (RFC 7617). Another scheme's header names nobody here.
+fn basic_name<'e>(evidence: &'e impl Evidence) -> Found<'e> {
+    let Some(header) = evidence.name_header("authorization")? else {
+        return Ok(None);
+    };
+    let Some((scheme, credentials)) = header.split_once(' ') else {
+        return Ok(None);
+    };
+    if !scheme.eq_ignore_ascii_case("basic") {
+        return Ok(None);
+    }
+    let decoded = BASE64_STANDARD.decode(credentials.trim()).ok();
+    let decoded = decoded.and_then(|bytes| String::from_utf8(bytes).ok());
+    let name = decoded.as_deref().and_then(|text| text.split_once(':'));
+    let (name, _password) = name.ok_or(Flaw::NotBasic)?;
+    Ok(Some(name.to_owned().into()))
 }
 
 /// A parameter of the query, decoded.
@@ -247,6 +332,20 @@ impl Evidence for CheckEvidence<'_> {
         Ok(found)
     }
 
+    fn lines(&self, name: &str) -> Result<Vec<Cow<'_, str>>, Flaw> {
+        match &self.http.header_map {
+            Some(raw) => raw_values(raw, name)
+                .map(|value| Ok(value?.into()))
+                .collect(),
+            None => Ok(self.header(name)?.into_iter().collect()),
+        }
+    }
+
+    fn principal(&self) -> Option<&str> {
+        let source = self.attributes.source.as_ref()?;
+        Some(&source.principal)
+    }
+
     fn path(&self) -> &str {
         &self.http.path
     }
@@ -302,6 +401,27 @@ impl Evidence for EntryEvidence<'_> {
             .headers()
             .and_then(|headers| headers.get(name))
             .map(Cow::from))
+    }
+
+    fn principal(&self) -> Option<&str> {
+        let tls = self.0.common_properties.as_ref()?.tls_properties.as_ref()?;
+        let peer = tls.peer_certificate_properties.as_ref()?;
+        let names = || {
+            peer.subject_alt_name
+                .iter()
+                .filter_map(|name| name.san.as_ref())
+        };
+        let address = names().find_map(|name| match name {
+            San::Uri(uri) => Some(uri.as_str()),
+            San::Dns(_) => None,
+        });
+        let host = || {
+            names().find_map(|name| match name {
+                San::Dns(host) => Some(host.as_str()),
+                San::Uri(_) => None,
+            })
+        };
+        address.or_else(host).or(Some(&peer.subject))
     }
 
     fn path(&self) -> &str {

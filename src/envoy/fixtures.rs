@@ -114,6 +114,12 @@ impl Check {
         self
     }
 
+    /// The name in the client's certificate, as Envoy makes it out.
+    pub(super) fn principal(mut self, name: &str) -> Self {
+        self.0.source.get_or_insert_default().principal = name.to_owned();
+        self
+    }
+
     pub(super) fn request(self) -> CheckRequest {
         CheckRequest {
             attributes: Some(self.0),

@@ -16,12 +16,16 @@ mod evidence;
 mod evidence_tests;
 #[cfg(test)]
 mod fixtures;
+mod routes;
+#[cfg(test)]
+mod sources_tests;
 mod verdict;
 #[cfg(test)]
 mod verdict_tests;
 
 pub use access_log::AccessLogDoor;
 pub use check::CheckDoor;
+pub use routes::RouteLists;
 
 use std::time::Duration;
 

@@ -13,6 +13,7 @@ use tower_http::cors::{AllowOrigin, CorsLayer};
 
 use super::Door;
 use super::error::ApiError;
+use super::starts::WouldRefuse;
 use crate::clock::Stopwatch;
 use crate::config::Origins;
 use crate::session::SessionId;
@@ -85,7 +86,8 @@ pub(super) async fn identified(mut request: Request, next: Next) -> Response {
 
 /// Refuses what is too large to be one of ours, and what takes too long to arrive. What is being done for it is done all the same.
 pub(super) async fn bounded(State(door): State<Door>, request: Request, next: Next) -> Response {
-    if request.uri().to_string().len() > MAX_ADDRESS_BYTES {
+    let address = request.uri().path_and_query();
+    if address.is_some_and(|it| it.as_str().len() > MAX_ADDRESS_BYTES) {
         return ApiError::AddressTooLong(MAX_ADDRESS_BYTES).into_response();
     }
     let sizes = request.headers().iter();
@@ -105,7 +107,10 @@ pub(super) async fn counted(State(door): State<Door>, request: Request, next: Ne
     let path = request.extensions().get::<MatchedPath>();
     let call = call(request.method(), path.map_or("", MatchedPath::as_str));
     let response = next.run(request).await;
-    let outcome = CallOutcome::of(response.status().as_u16());
+    let outcome = match response.extensions().get::<WouldRefuse>() {
+        Some(WouldRefuse) => CallOutcome::WouldRefuse,
+        None => CallOutcome::of(response.status().as_u16()),
+    };
     door.metrics.call(call, outcome, asked.elapsed());
     response
 }

@@ -47,6 +47,7 @@ impl FromRequestParts<Door> for OfUser {
         let user: String = segments(parts, door).await?;
         let user = named("user", UserId::parse(&user))?;
         caller.may_act_for(&user)?;
+        parameters(parts.uri.query().unwrap_or_default(), &[])?;
         Ok(Self { caller, user })
     }
 }
@@ -106,9 +107,12 @@ pub(super) fn parameters(
         let (name, value) = part.split_once('=').unwrap_or((part, ""));
         let name = decoded(name)?;
         let Some(name) = known.iter().copied().find(|known| *known == name) else {
+            let known = match known {
+                [] => "none".to_owned(),
+                known => format!("only {}", known.join(" or ")),
+            };
             return Err(ApiError::BadRequest(format!(
-                "The parameter {name:?} is not known here; only {} is.",
-                known.join(" or ")
+                "The parameter {name:?} is not known here; {known} is."
             )));
         };
         if found.iter().any(|(other, _)| *other == name) {

@@ -7,7 +7,7 @@
 use axum::body::Bytes;
 use axum::extract::State;
 use axum::extract::rejection::BytesRejection;
-use axum::http::{HeaderMap, StatusCode};
+use axum::http::{HeaderMap, StatusCode, Uri};
 use serde::Deserialize;
 use utoipa::ToSchema;
 use utoipa::openapi::schema::{ObjectBuilder, Schema, Type};
@@ -15,6 +15,7 @@ use utoipa::openapi::{Ref, RefOr};
 
 use super::caller::Caller;
 use super::error::ApiError;
+use super::path::parameters;
 use super::responses::{BadBody, Done, Failures, NotStoppable};
 use super::shapes::KindName;
 use super::{Door, body};
@@ -112,9 +113,11 @@ struct Release {
 pub(super) async fn release(
     State(door): State<Door>,
     caller: Caller,
+    uri: Uri,
     headers: HeaderMap,
     body: Result<Bytes, BytesRejection>,
 ) -> Result<StatusCode, ApiError> {
+    parameters(uri.query().unwrap_or_default(), &[])?;
     body::check_media_type(&headers, &MEDIA_TYPES)?;
     let releases = decode(&body.map_err(ApiError::Body)?)?;
     for release in &releases {

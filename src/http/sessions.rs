@@ -229,7 +229,7 @@ fn claim(
         plan,
         key,
         facts: told.facts()?,
-        when_full: told.when_full()?,
+        takeover: told.takeover()?,
     })
 }
 

@@ -8,8 +8,7 @@ use super::error::ApiError;
 use super::path::named;
 use crate::problem::rfc3339;
 use crate::session::{
-    ContentId, DeviceId, Door, Facts, IdError, Kind, PlanName, Session, SessionId, SessionKey,
-    WhenFull,
+    ContentId, DeviceId, Door, Facts, IdError, PlanName, Session, SessionKey, Takeover,
 };
 
 /// What kind of stream a session is.
@@ -228,17 +227,9 @@ impl StartBody {
         optional("plan", self.plan.as_deref(), PlanName::parse)
     }
 
-    /// What happens if all slots are taken. An id is taken for a playback's, which is most likely.
-    pub(super) fn when_full(&self) -> Result<WhenFull, ApiError> {
-        let takeover = self.takeover.as_deref();
-        if takeover == Some("oldest") {
-            return Ok(WhenFull::DisplaceOldest);
-        }
-        let named = optional("takeover", takeover, SessionId::parse)?;
-        Ok(named.map_or(WhenFull::Refuse, |id| {
-            let kind = Kind::Playback;
-            WhenFull::TakeOver(SessionKey { kind, id })
-        }))
+    /// Whose slot is wanted, should all be taken.
+    pub(super) fn takeover(&self) -> Result<Option<Takeover>, ApiError> {
+        optional("takeover", self.takeover.as_deref(), Takeover::parse)
     }
 }
 

@@ -24,9 +24,7 @@ use super::shapes::{TimeBody, WatchBody};
 use super::starts::{self, Granted, detached, left};
 use super::{Door, body};
 use crate::ledger::Claim;
-use crate::session::{
-    self, ContentId, Entry, Facts, Kind, SessionId, SessionKey, UserId, WhenFull,
-};
+use crate::session::{self, ContentId, Entry, Facts, Kind, SessionId, SessionKey, UserId};
 
 /// A user, by HTTP Basic, and a video, by the address.
 #[derive(Debug)]
@@ -70,7 +68,7 @@ impl OfVideo {
                 position_seconds,
                 ..Facts::default()
             },
-            when_full: WhenFull::Refuse,
+            takeover: None,
             user: self.user,
         }
     }
@@ -124,8 +122,7 @@ pub(super) async fn post(
     headers: HeaderMap,
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Response, ApiError> {
-    let told: TimeBody = body::object_or_nothing(&headers, body)?;
-    let claim = video.claim(told.seconds()?);
+    let claim = video.claim(position(&headers, body)?);
     let granted = starts::start(&door, &request, claim).await?;
     Ok(watching(&door, &granted))
 }
@@ -151,8 +148,7 @@ pub(super) async fn patch(
     headers: HeaderMap,
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Response, ApiError> {
-    let told: TimeBody = body::object_or_nothing(&headers, body)?;
-    let claim = video.claim(told.seconds()?);
+    let claim = video.claim(position(&headers, body)?);
     let granted = starts::refresh(&door, &request, claim).await?;
     Ok(watching(&door, &granted))
 }
@@ -177,6 +173,15 @@ pub(super) async fn delete(
         release_one(&releasing, video.user, key).await
     })
     .await
+}
+
+/// Where in the video the viewer is, if the body tells.
+fn position(
+    headers: &HeaderMap,
+    body: Result<Bytes, BytesRejection>,
+) -> Result<Option<u32>, ApiError> {
+    let told: TimeBody = body::object_or_nothing(headers, body)?;
+    told.seconds()
 }
 
 /// What a video that may go on is told.

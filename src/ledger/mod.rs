@@ -23,11 +23,14 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
 use crate::clock::{Clock, Stopwatch};
-use crate::config::{Leases, Outage as Rule};
-use crate::policy::{PlanMatch, Policy};
+use crate::config::{self, Changeable, InForce, Leases, Outage as Rule};
+use crate::policy::PlanMatch;
+#[cfg(test)]
+use crate::policy::Policy;
 use crate::session::{
     Admission, Admitted, EndCause, Ending, Entry, Facts, Kind, PlanName, Refusal, Released,
-    Renewal, Session, SessionKey, Sighting, Start, Terms, Ticket, UserId, WhenFull,
+    Renewal, Session, SessionKey, Sighting, Start, Takeover, Terms, Ticket, Timestamp, UserId,
+    WhenFull,
 };
 use crate::store::{Cursor, Listing, Page, Seen, Store, StoreError};
 use crate::telemetry::Metrics;
@@ -54,8 +57,17 @@ pub struct Claim {
     pub key: SessionKey,
     /// What else is known of it.
     pub facts: Facts,
+    /// Whose slot it asks for, should all be taken; without, what is configured happens then.
+    pub takeover: Option<Takeover>,
+}
+
+/// What a claim asks of the store.
+#[derive(Debug)]
+struct Asked {
+    /// What wants to start.
+    start: Start,
     /// What happens if all slots are taken.
-    pub when_full: WhenFull,
+    when_full: WhenFull,
 }
 
 /// A start, with all that decides about it.
@@ -154,14 +166,12 @@ pub struct Outage {
 /// How a ledger is to count.
 #[derive(Debug, Clone)]
 pub struct Settings {
-    /// Says who may watch how much.
-    pub policy: Policy,
+    /// Who may watch how much, and what happens at a full limit; it may change.
+    pub in_force: Arc<InForce>,
     /// How long sessions count.
     pub leases: Leases,
     /// What leases and tombstones may be.
     pub terms: Terms,
-    /// How long a start at a full limit may wait for a slot.
-    pub grace: Duration,
     /// What decides while the store is out.
     pub outage: Rule,
     /// How many sessions are held; none where the store is this process itself.
@@ -172,11 +182,24 @@ pub struct Settings {
 impl Settings {
     /// Deny in an outage, no grace, and as little room as tests need.
     pub(crate) fn of(policy: Policy) -> Self {
-        Self {
+        Self::with_grace(policy, Duration::ZERO)
+    }
+
+    /// The same with that grace.
+    pub(crate) fn with_grace(policy: Policy, grace: Duration) -> Self {
+        let limits = config::Limits {
             policy,
+            grace,
+            ..Default::default()
+        };
+        let settings = Changeable {
+            limits,
+            ..Default::default()
+        };
+        Self {
+            in_force: Arc::new(InForce::new(settings)),
             leases: Leases::default(),
             terms: Terms::new(Duration::from_secs(30), Duration::from_millis(50)),
-            grace: Duration::ZERO,
             outage: Rule::Deny,
             room_to_hold: 1000,
         }
@@ -188,8 +211,8 @@ impl Settings {
 pub struct Ledger {
     /// Where rosters are kept.
     store: Arc<dyn Store>,
-    /// Says who may watch how much.
-    policy: Policy,
+    /// Says who may watch how much, and what happens at a full limit.
+    in_force: Arc<InForce>,
     /// How long sessions count.
     leases: Leases,
     /// Lets starts wait for a slot.
@@ -220,9 +243,9 @@ impl Ledger {
         let (leases, room) = (settings.leases, settings.room_to_hold);
         Self {
             store,
-            policy: settings.policy,
+            in_force: settings.in_force,
             leases,
-            grace: Grace::new(settings.grace),
+            grace: Grace::default(),
             pulse: Pulse::new(settings.outage),
             rule: settings.outage,
             held: Held::new(room, leases, settings.terms, clock),
@@ -246,8 +269,8 @@ impl Ledger {
     /// The store could not answer, and the outage rule is to say so.
     pub async fn admit(&self, claim: &Claim, patience: &Patience) -> Result<Decision, Outage> {
         let began = (self.grace.frees(), Stopwatch::start());
-        let start = self.start_of(claim);
-        let bid = self.bid(claim, &start);
+        let asked = self.asked(claim);
+        let bid = self.bid(claim, &asked);
         let decided = match self.go_on(bid).await {
             Some(decided) => decided,
             None => self.attempt(bid).await,
@@ -261,8 +284,8 @@ impl Ledger {
     /// The store could not answer, and the outage rule is to say so.
     pub async fn heartbeat(&self, claim: &Claim, patience: &Patience) -> Result<Decision, Outage> {
         let began = (self.grace.frees(), Stopwatch::start());
-        let start = self.start_of(claim);
-        let bid = self.bid(claim, &start);
+        let asked = self.asked(claim);
+        let bid = self.bid(claim, &asked);
         let decision = self.attempt_knowing(bid).await?;
         self.with_grace(bid, decision, patience, began).await
     }
@@ -272,10 +295,10 @@ impl Ledger {
     /// # Errors
     /// The store could not answer, and nothing is known here of that stream.
     pub async fn refresh(&self, claim: &Claim) -> Result<Option<Decision>, Outage> {
-        let start = self.start_of(claim);
+        let asked = self.asked(claim);
         let bid = Bid {
             wish: Wish::GoOn,
-            ..self.bid(claim, &start)
+            ..self.bid(claim, &asked)
         };
         let decision = self.attempt_knowing(bid).await?;
         let unknown = matches!(
@@ -341,13 +364,26 @@ impl Ledger {
     /// How many streams the user may watch who is said to be on that plan.
     #[must_use]
     pub fn limit_of(&self, user: &UserId, plan: Option<&PlanName>) -> u32 {
-        self.policy.allowance(user, plan).allowance.limit
+        let in_force = self.in_force.now();
+        in_force.limits.policy.allowance(user, plan).allowance.limit
+    }
+
+    /// What applies now of what may change.
+    #[must_use]
+    pub fn in_force(&self) -> Arc<Changeable> {
+        self.in_force.now()
     }
 
     /// How long a session of that kind counts without a sign of life.
     #[must_use]
     pub const fn lease_of(&self, kind: Kind) -> Duration {
         self.leases.of(kind)
+    }
+
+    /// The time, by what tells it to what is held.
+    #[must_use]
+    pub fn now(&self) -> Timestamp {
+        self.held.now()
     }
 
     /// The user's live sessions.
@@ -418,8 +454,23 @@ impl Ledger {
         Some(Ok(Decision::of_store(admission, bid)))
     }
 
-    /// Asks for a slot: the store, or the rule where that doesn't answer.
+    /// Asks for a slot: the store, or the rule where that doesn't answer. If there is no playback of the id that is to be taken over, but
+    /// something else of it holds a slot, that was meant.
     async fn attempt(&self, bid: Bid<'_>) -> Result<Decision, Outage> {
+        let mut decision = self.attempt_as_it_is(bid).await?;
+        let Some(meant) = meant_among_holders(bid.when_full, &decision.admission) else {
+            return Ok(decision);
+        };
+        if !meant.kind.is_stoppable() {
+            decision.admission = Admission::Refused(Refusal::NotStoppable);
+            return Ok(decision);
+        }
+        let when_full = &WhenFull::TakeOver(meant);
+        self.attempt_as_it_is(Bid { when_full, ..bid }).await
+    }
+
+    /// Asks for a slot: the store, or the rule where that doesn't answer.
+    async fn attempt_as_it_is(&self, bid: Bid<'_>) -> Result<Decision, Outage> {
         match self.try_start(bid).await {
             Ok(admission) => Ok(Decision::of_store(admission, bid)),
             Err(outage) => self.by_rule(bid, outage),
@@ -462,7 +513,8 @@ impl Ledger {
         let mut decision = decision;
         if let Admission::Refused(Refusal::Full { .. }) = decision.admission {
             let since = (frees, asked.elapsed());
-            match self.grace.enter(user, limit, patience, since) {
+            let longest = self.in_force.now().limits.grace;
+            match self.grace.enter(user, (limit, longest), patience, since) {
                 Some(turn) => decision = self.wait_for_slot(turn, bid, decision, patience).await?,
                 None => self.metrics.grace(GraceOutcome::Skipped),
             }
@@ -471,23 +523,36 @@ impl Ledger {
         Ok(decision)
     }
 
-    /// What a claim asks of the store.
-    fn start_of(&self, claim: &Claim) -> Start {
-        Start {
+    /// What a claim asks of the store. A takeover names a session by its id alone, which is taken for a playback's.
+    fn asked(&self, claim: &Claim) -> Asked {
+        let start = Start {
             key: claim.key.clone(),
             facts: claim.facts.clone(),
             lease: self.leases.of(claim.key.kind),
             ticket: Ticket::new(rand::random()),
-        }
+        };
+        let when_full = match &claim.takeover {
+            None => match self.in_force.now().limits.when_full {
+                config::WhenFull::Refuse => WhenFull::Refuse,
+                config::WhenFull::DisplaceOldest => WhenFull::DisplaceOldest,
+                config::WhenFull::DisplaceIdlest => WhenFull::DisplaceIdlest,
+            },
+            Some(Takeover::Oldest) => WhenFull::DisplaceOldest,
+            Some(Takeover::Session(id)) => WhenFull::TakeOver(SessionKey {
+                kind: Kind::Playback,
+                id: id.clone(),
+            }),
+        };
+        Asked { start, when_full }
     }
 
     /// The start of a claim, with what decides about it.
-    fn bid<'a>(&self, claim: &'a Claim, start: &'a Start) -> Bid<'a> {
+    fn bid<'a>(&self, claim: &'a Claim, asked: &'a Asked) -> Bid<'a> {
         Bid {
             user: &claim.user,
-            start,
+            start: &asked.start,
             limit: self.limit(&claim.user, claim.plan.as_ref()),
-            when_full: &claim.when_full,
+            when_full: &asked.when_full,
             wish: Wish::Slot,
         }
     }
@@ -773,7 +838,9 @@ impl Ledger {
 
     /// How many streams the user may watch. An unknown plan is counted, and logged once.
     fn limit(&self, user: &UserId, plan: Option<&PlanName>) -> u32 {
-        let resolved = self.policy.allowance(user, plan);
+        let in_force = self.in_force.now();
+        let policy = &in_force.limits.policy;
+        let resolved = policy.allowance(user, plan);
         if let (PlanMatch::Unknown, Some(plan)) = (resolved.plan, plan) {
             self.metrics.unknown_plan();
             let mut known = self
@@ -781,7 +848,7 @@ impl Ledger {
                 .lock()
                 .unwrap_or_else(PoisonError::into_inner);
             if known.len() < MAX_UNKNOWN_PLANS && known.insert(plan.clone()) {
-                warn!(plan.name = %plan, limit = self.policy.default, "a plan that limits.plans doesn't have: the default applies");
+                warn!(plan.name = %plan, limit = policy.default, "a plan that limits.plans doesn't have: the default applies");
             }
         }
         resolved.allowance.limit
@@ -809,6 +876,18 @@ impl Ledger {
             self.pulse.note(answer.as_ref().err(), call, &self.metrics);
         }
         answer.map_err(Outage::from)
+    }
+}
+
+/// The session of another kind that a takeover may have meant: one that holds a slot and has that id.
+fn meant_among_holders(when_full: &WhenFull, admission: &Admission) -> Option<SessionKey> {
+    match (when_full, admission) {
+        (WhenFull::TakeOver(named), Admission::Refused(Refusal::Full { holders, .. })) => {
+            let mut keys = holders.iter().map(|session| &session.key);
+            keys.find(|key| key.id == named.id && key.kind != named.kind)
+                .cloned()
+        }
+        _ => None,
     }
 }
 

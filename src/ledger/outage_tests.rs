@@ -189,7 +189,7 @@ fn playback(name: &str, id: &str) -> Claim {
         plan: None,
         key: key(Kind::Playback, id),
         facts: Facts::default(),
-        when_full: WhenFull::Refuse,
+        takeover: None,
     }
 }
 

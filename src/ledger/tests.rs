@@ -26,10 +26,7 @@ impl Bench {
         let clock = Arc::new(ManualClock::default());
         let store = FaultyStore::at(Arc::<ManualClock>::clone(&clock));
         let metrics = Arc::new(Metrics::new().unwrap());
-        let settings = Settings {
-            grace: GRACE,
-            ..Settings::of(policy)
-        };
+        let settings = Settings::with_grace(policy, GRACE);
         let ledger = Ledger::new(
             Arc::<FaultyStore>::clone(&store),
             settings,
@@ -79,7 +76,7 @@ fn claim(user: &str, id: &str) -> Claim {
         plan: None,
         key: key(id),
         facts: Facts::default(),
-        when_full: WhenFull::Refuse,
+        takeover: None,
     }
 }
 
@@ -411,4 +408,30 @@ async fn running_streams_are_put_back_above_the_limit_of_their_user_s_plan() {
         .await
         .unwrap();
     assert_eq!(bench.metric("streamgate_unknown_plan_total"), "0");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_listing_that_is_not_allowed_stops_nothing_else_and_one_that_gets_no_answer_does() {
+    let bench = Bench::new();
+    bench.admit(&claim("anna", "a"), &Patience::endless()).await;
+    let page = bench.ledger.page(&Cursor::default(), 100).await.unwrap();
+    assert_eq!(page.entries.len(), 1);
+    let refused = StoreError::Rejected("NOPERM".to_owned());
+    for (error, outcome, is_up) in [
+        (refused, "rejected", true),
+        (
+            StoreError::Timeout(Duration::from_millis(50)),
+            "timeout",
+            false,
+        ),
+    ] {
+        bench.store.fails_at("page", Fault::Errs(error.clone()));
+        for _ in 0..10 {
+            assert!(bench.ledger.page(&Cursor::default(), 100).await.is_err());
+        }
+        assert_eq!(bench.ledger.store_health().up, is_up, "{error}");
+        let series =
+            format!("streamgate_store_requests_total{{operation=\"page\",outcome=\"{outcome}\"}} ");
+        assert_ne!(bench.metric(&series), "0", "{error}");
+    }
 }

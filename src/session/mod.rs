@@ -277,6 +277,31 @@ pub enum WhenFull {
     TakeOver(SessionKey),
 }
 
+/// Whose slot a start asks for, should all be taken.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Takeover {
+    /// That of the session that started first, of those that can be stopped from here.
+    Oldest,
+    /// That of the session of this id.
+    Session(SessionId),
+}
+
+impl Takeover {
+    /// What every door takes for [`Self::Oldest`]; so no session of that id can be named.
+    const OLDEST: &str = "oldest";
+
+    /// A session by its id, or `oldest`.
+    ///
+    /// # Errors
+    /// It is neither.
+    pub fn parse(text: &str) -> Result<Self, IdError> {
+        if text == Self::OLDEST {
+            return Ok(Self::Oldest);
+        }
+        SessionId::parse(text).map(Self::Session)
+    }
+}
+
 /// Who says that a session is over, and so what that leaves behind.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Ending {

@@ -309,6 +309,33 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn pages_show_everybody_once_and_are_no_longer_than_the_last_user_makes_them() {
+        let (store, _) = store(10_000);
+        for number in 0..1000 {
+            let user = UserId::parse(&format!("user-{number}")).unwrap();
+            for id in ["a", "b", "c"].into_iter().take(1 + number % 3) {
+                let admission = store.admit(&user, &start(id), 3, &WhenFull::Refuse).await;
+                assert!(admission.is_ok());
+            }
+        }
+        for size in [1, 2, 100, 5000] {
+            let (mut shown, mut next) = (HashMap::new(), Some(Cursor::default()));
+            while let Some(from) = next {
+                let page = store.page(&from, size).await.unwrap();
+                let is_last = page.next.is_none();
+                assert!(page.entries.len() >= size || is_last, "{size} from {from}");
+                assert!(page.entries.len() < size + 3, "{size} from {from}");
+                for (user, session) in page.entries {
+                    *shown.entry((user, session.key)).or_insert(0) += 1;
+                }
+                next = page.next;
+            }
+            assert_eq!(shown.len(), 334 + 2 * 333 + 3 * 333);
+            assert!(shown.values().all(|times| *times == 1), "pages of {size}");
+        }
+    }
+
+    #[tokio::test]
     async fn the_sweep_forgets_what_has_ended_and_nothing_else() {
         let (store, clock) = store(1000);
         for n in 0..10 {

@@ -64,11 +64,11 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
     /// Everybody's live sessions, a part at a time, from the cursor on: the default one for the first part, then each page's own `next`. No
     /// atomic step.
     ///
-    /// A page has whole users only. `size` is about how many sessions it holds: once it is reached no further user is looked at. A page
+    /// A page has whole users only, each once. `size` is about how many sessions it holds: once it is reached no further user is looked at. A page
     /// may be longer by some users' sessions, or shorter, or even empty though others follow: that its cost is bounded matters more.
     ///
     /// Who follows `next` to the end has seen every session that was live all the while at least once; what came or went meanwhile may be
-    /// missing. Redis may show a session twice, if its table of keys has grown or shrunk meanwhile. A cursor of another store, or of this one
+    /// missing. Redis may show a user on a later page again, if its table of keys has grown or shrunk meanwhile. A cursor of another store, or of this one
     /// before it was restarted, leads to some page all the same.
     async fn page(&self, from: &Cursor, size: usize) -> Result<Page, StoreError>;
 

@@ -2,6 +2,8 @@
 //!
 //! Times are measured from the event to its effect at the client and printed; what is demanded is ten times what is published.
 
+// The HTTP API through the gateway: viewers reach their own sessions, and nobody else's.
+mod api;
 // What makes no sense is refused, counted, and takes no slot.
 mod bad_input;
 // The check that a newcomer runs.

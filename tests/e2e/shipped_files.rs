@@ -10,7 +10,7 @@ use crate::support::streamgate::{Setting, Streamgate};
 use crate::support::viewers::{Playing, Viewers};
 
 /// An example token by its name in the fixtures.
-fn token(name: &str) -> String {
+pub(super) fn token(name: &str) -> String {
     let tokens = read("tests/fixtures/example-tokens.json");
     tokens[name].as_str().unwrap().to_owned()
 }
@@ -35,7 +35,8 @@ async fn shipped(settings: &[Setting<'_>]) -> (Gateway, Streamgate, Origin) {
     let streamgate = Streamgate::start(settings).await;
     let setup = Setup::file("envoy/envoy.yaml")
         .streamgates(&[streamgate.grpc])
-        .cluster("origin", &[origin.address]);
+        .cluster("origin", &[origin.address])
+        .cluster("streamgate_http", &[streamgate.http]);
     (setup.start().await, streamgate, origin)
 }
 

@@ -8,16 +8,18 @@
 
 use std::collections::HashSet;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, Once, PoisonError};
 use std::thread::ThreadId;
 use std::time::Duration;
 
-use streamgate::app::{App, RunError, Substitutes};
+use streamgate::app::{App, ConnectionTimes, RunError, Substitutes};
 use streamgate::clock::Clock;
-use streamgate::config::{Backend, Config, Leases, Listen, Outage, Shown};
+use streamgate::config::{Backend, Config, Leases, Listen, Origins, Outage, Shown, Tls, WhenFull};
 use streamgate::lifecycle::Stop;
 use streamgate::session::PlanName;
 use streamgate::store::Store;
+use tempfile::TempDir;
 use tokio::task::JoinSet;
 
 use super::gateway_client::Gateway;
@@ -30,6 +32,29 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 pub(crate) struct Plan {
     config: Config,
     substitutes: Substitutes,
+}
+
+/// The text of a tokens file, which lies in a folder of its own until it is dropped.
+#[derive(Debug)]
+pub(crate) struct TokensFile(TempDir);
+
+impl TokensFile {
+    pub(crate) fn of(text: &str) -> Self {
+        let file = Self(tempfile::tempdir().expect("a folder"));
+        file.write(text);
+        file
+    }
+
+    pub(crate) fn path(&self) -> PathBuf {
+        self.0.path().join("tokens")
+    }
+
+    /// Puts another text in its place, at one stroke.
+    pub(crate) fn write(&self, text: &str) {
+        let new = self.0.path().join("tokens.new");
+        std::fs::write(&new, text).expect("it is written");
+        std::fs::rename(new, self.path()).expect("it is put into place");
+    }
 }
 
 /// A running app. Ends when dropped; [`TestApp::stop`] ends it in good order.
@@ -51,10 +76,55 @@ impl Plan {
         self
     }
 
+    /// What happens to a start at the limit.
+    pub(crate) fn when_full(mut self, when_full: WhenFull) -> Self {
+        self.config.limits.when_full = when_full;
+        self
+    }
+
+    /// Decides all, and refuses nobody.
+    pub(crate) fn dry_run(mut self) -> Self {
+        self.config.limits.enforce = false;
+        self
+    }
+
     /// The limit of whoever is on that plan.
     pub(crate) fn limit_of_plan(mut self, plan: &str, limit: u32) -> Self {
         let plan = PlanName::parse(plan).expect("a name");
         self.config.limits.policy.plans.insert(plan, limit);
+        self
+    }
+
+    /// Who may ask what over HTTP.
+    pub(crate) fn tokens(mut self, file: &TokensFile) -> Self {
+        self.config.http.tokens_file = Some(file.path());
+        self
+    }
+
+    /// Whose scripts may read what the HTTP API answers.
+    pub(crate) fn origins(mut self, origins: &[&str]) -> Self {
+        let these = origins.iter().map(|&origin| origin.to_owned());
+        self.config.http.cors_origins = Origins::These(these.collect());
+        self
+    }
+
+    /// The same for everybody's.
+    pub(crate) fn any_origin(mut self) -> Self {
+        self.config.http.cors_origins = Origins::Any;
+        self
+    }
+
+    /// Where the small API says that a video is.
+    pub(crate) fn endpoint(mut self, template: &str) -> Self {
+        let variable = ("STREAMGATE_HTTP__ENDPOINT".to_owned(), template.to_owned());
+        let config = Config::load(None, [variable]).expect("a template");
+        self.config.http.endpoint = config.http.endpoint;
+        self
+    }
+
+    /// How long an HTTP request may take to arrive.
+    pub(crate) fn request_timeout(mut self, timeout: Duration) -> Self {
+        self.substitutes.request_timeout = Some(timeout);
         self
     }
 
@@ -105,6 +175,22 @@ impl Plan {
         self
     }
 
+    /// How long clients may take.
+    pub(crate) fn connection_times(mut self, times: ConnectionTimes) -> Self {
+        self.substitutes.connection_times = Some(times);
+        self
+    }
+
+    /// With TLS at Envoy's port, out of these files.
+    pub(crate) fn grpc_tls(mut self, cert: PathBuf, key: PathBuf) -> Self {
+        self.config.grpc.tls = Some(Tls {
+            cert,
+            key,
+            client_ca: None,
+        });
+        self
+    }
+
     /// How long everything goes on after the app was asked to stop, and when it ends in any case.
     pub(crate) fn drain(mut self, grace: Duration, deadline: Duration) -> Self {
         self.config.shutdown.grace = grace;
@@ -118,7 +204,7 @@ impl Plan {
         let free = SocketAddr::from(([127, 0, 0, 1], 0));
         self.config.grpc.listen = Listen::Tcp(free);
         self.config.http.listen = free;
-        let built = App::build_with(&self.config, self.substitutes).await;
+        let built = App::build_with(&self.config, None, self.substitutes).await;
         let app = built.expect("free ports are there");
         let addresses = app.addresses().clone();
         let Listen::Tcp(grpc) = addresses.grpc else {

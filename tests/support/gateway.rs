@@ -96,6 +96,13 @@ impl Setup {
         })
     }
 
+    /// Sets what `addition` says in both ways to streamgate.
+    pub(crate) fn ways(self, addition: &Value) -> Self {
+        OUR_CLUSTERS.iter().fold(self, |setup, cluster| {
+            setup.edit(|config| set(cluster_mut(config, cluster), addition.clone()))
+        })
+    }
+
     /// How often running streams are reported.
     pub(crate) fn flush_interval(self, interval: &str) -> Self {
         self.manager(json!({"access_log_options": {"access_log_flush_interval": interval}}))

@@ -21,10 +21,11 @@ use envoy_types::pb::envoy::service::auth::v3::{AttributeContext, CheckRequest, 
 use envoy_types::pb::google::protobuf::value::Kind as ValueKind;
 use envoy_types::pb::google::protobuf::{Struct, Value};
 use prost::Message;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 use tonic::Status;
-use tonic::transport::{Channel, Endpoint};
+use tonic::transport::{Channel, ClientTlsConfig, Endpoint};
 
 use super::app::PATIENCE;
 
@@ -77,6 +78,16 @@ impl Gateway {
         let endpoint = Endpoint::from_shared(format!("http://{address}")).expect("an address");
         let channel = endpoint.connect().await.expect("it listens");
         Self { channel, address }
+    }
+
+    /// The same over TLS, if it is let in.
+    pub(crate) async fn connect_over_tls(
+        address: SocketAddr,
+        tls: ClientTlsConfig,
+    ) -> Result<Self, tonic::transport::Error> {
+        let endpoint = Endpoint::from_shared(format!("https://{address}"))?;
+        let channel = endpoint.tls_config(tls)?.connect().await?;
+        Ok(Self { channel, address })
     }
 
     /// The connection, for clients of other services.
@@ -312,13 +323,16 @@ pub(crate) fn message(entries: Vec<HttpAccessLogEntry>) -> StreamAccessLogsMessa
 impl LogStream {
     pub(crate) async fn open(address: SocketAddr) -> Self {
         let socket = TcpStream::connect(address).await.expect("it listens");
+        Self::over(socket).await
+    }
+
+    /// The same over a connection that is open already.
+    pub(crate) async fn over(socket: impl AsyncRead + AsyncWrite + Send + Unpin + 'static) -> Self {
         let (mut client, mut connection) = h2::client::handshake(socket).await.expect("HTTP/2");
         let ping = connection.ping_pong().expect("the first to ask");
         let mut driver = JoinSet::new();
         driver.spawn(async move { drop(connection.await) });
-        let uri = format!(
-            "http://{address}/envoy.service.accesslog.v3.AccessLogService/StreamAccessLogs"
-        );
+        let uri = "http://streamgate/envoy.service.accesslog.v3.AccessLogService/StreamAccessLogs";
         let request = http::Request::post(uri)
             .header("content-type", "application/grpc")
             .header("te", "trailers")

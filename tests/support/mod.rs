@@ -1,5 +1,6 @@
 //! What several test modules need.
 
+pub(crate) mod api;
 pub(crate) mod app;
 #[path = "../../deploy/demo/backend.rs"]
 pub(crate) mod backend;
@@ -8,6 +9,7 @@ pub(crate) mod faulty_store;
 pub(crate) mod gateway;
 pub(crate) mod gateway_client;
 pub(crate) mod origin;
+pub(crate) mod pki;
 pub(crate) mod process;
 pub(crate) mod proxy;
 pub(crate) mod redis;
@@ -15,6 +17,7 @@ pub(crate) mod service;
 pub(crate) mod stack;
 pub(crate) mod streamgate;
 pub(crate) mod streams;
+pub(crate) mod talk;
 pub(crate) mod viewers;
 pub(crate) mod watch;
 pub(crate) mod wire;

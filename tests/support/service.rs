@@ -113,6 +113,12 @@ impl Service {
         serving[door].as_str().expect("an address").to_owned()
     }
 
+    /// The same for TCP.
+    pub(crate) async fn socket_address(&self, door: &str) -> SocketAddr {
+        let address = self.address(door).await;
+        address.parse().expect("an address of TCP")
+    }
+
     pub(crate) async fn gateway(&self) -> Gateway {
         let address: SocketAddr = self.address("grpc").await.parse().expect("an address");
         Gateway::connect(address).await

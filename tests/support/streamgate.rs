@@ -5,10 +5,15 @@ use std::process::ExitStatus;
 use std::time::Duration;
 
 use serde_json::Value;
+use tokio::process::Command;
 
 use crate::support::origin::free_address;
 use crate::support::process::{Process, command};
 use crate::support::watch::until;
+
+const BINARY: &str = env!("CARGO_BIN_EXE_streamgate");
+/// How long it may take to log what it has to.
+const SAYS_WITHIN: Duration = Duration::from_secs(30);
 
 /// A setting: the key as the configuration file has it, and its value.
 pub(crate) type Setting<'a> = (&'a str, &'a str);
@@ -45,10 +50,28 @@ impl Streamgate {
         Self::start_on(self.settings.clone(), &grpc, &http).await
     }
 
+    /// The same where it may have no more than so many files open.
+    pub(crate) async fn start_with_open_files(limit: u32, settings: &[Setting<'_>]) -> Self {
+        let mut serve = command("sh");
+        let script = "ulimit -n \"$1\" && exec \"$2\" serve";
+        serve.args(["-c", script, "sh", &limit.to_string(), BINARY]);
+        let anywhere = "127.0.0.1:0";
+        Self::start_as(serve, owned(settings), anywhere, anywhere).await
+    }
+
     async fn start_on(settings: Vec<(String, String)>, grpc: &str, http: &str) -> Self {
-        let mut serve = command(env!("CARGO_BIN_EXE_streamgate"));
+        let mut serve = command(BINARY);
+        serve.arg("serve");
+        Self::start_as(serve, settings, grpc, http).await
+    }
+
+    async fn start_as(
+        mut serve: Command,
+        settings: Vec<(String, String)>,
+        grpc: &str,
+        http: &str,
+    ) -> Self {
         serve
-            .arg("serve")
             .env("STREAMGATE_GRPC__LISTEN", grpc)
             .env("STREAMGATE_HTTP__LISTEN", http)
             .env("STREAMGATE_TELEMETRY__LOG_FORMAT", "json");
@@ -129,6 +152,26 @@ impl Streamgate {
         (field("VmRSS:"), field("VmHWM:"))
     }
 
+    /// What the system calls it.
+    pub(crate) fn id(&self) -> u32 {
+        self.process.id()
+    }
+
+    /// How many files it may have open, softly and at most, from now on if that is given; what it was before.
+    pub(crate) fn open_files(&self, limits: Option<(u64, u64)>) -> (u64, u64) {
+        let id = self.id().try_into().unwrap();
+        let (mut soft, mut hard) = (0, 0);
+        let files = rlimit::Resource::NOFILE;
+        rlimit::prlimit(id, files, limits, Some((&mut soft, &mut hard))).unwrap();
+        (soft, hard)
+    }
+
+    /// Waits until it has logged that.
+    pub(crate) async fn says(&self, text: &str) {
+        let what = format!("it says {text:?}");
+        until(SAYS_WITHIN, &what, async || self.log().contains(text)).await;
+    }
+
     /// All that it has logged.
     pub(crate) fn log(&self) -> String {
         self.process.output()
@@ -137,6 +180,11 @@ impl Streamgate {
     /// Asks it to stop, and doesn't wait.
     pub(crate) async fn sigterm(&self) {
         self.process.signal("TERM").await;
+    }
+
+    /// Sends it a signal by its name.
+    pub(crate) async fn signal(&self, name: &str) {
+        self.process.signal(name).await;
     }
 
     /// Waits until it has stopped by itself.

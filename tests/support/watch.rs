@@ -44,6 +44,12 @@ pub(crate) fn measured(what: &str, took: Duration) {
     println!("measured: {what} {:.1} ms", took.as_secs_f64() * 1000.0);
 }
 
+/// Prints a measured amount of memory.
+pub(crate) fn measured_memory(what: &str, bytes: u64) {
+    let (whole, tenths) = (bytes / 1024, bytes % 1024 * 10 / 1024);
+    println!("measured: {what} {whole}.{tenths} KiB");
+}
+
 /// Prints the middle and the longest of many measured times.
 pub(crate) fn measured_many(what: &str, mut times: Vec<Duration>) {
     times.sort_unstable();

@@ -53,7 +53,7 @@ const ANSWERS: [(&str, Meaning, &str); 25] = [
     (
         "ERR unknown command",
         Foreign,
-        "streamgate needs EVALSHA, EVAL, TIME, GET, SET, SETRANGE, PEXPIRE and DEL; a proxy or rename-command may have taken one away",
+        "streamgate needs EVALSHA, EVAL, TIME, GET, SET, SETRANGE, PEXPIRE and DEL, and SCAN and MGET for the operator's listing; a proxy or rename-command may have taken one away",
     ),
     (
         "EXECABORT",
@@ -120,7 +120,7 @@ const FULL: &str =
     "raise its maxmemory; streams that run go on, and what they free can be used again";
 
 /// What can be done about a right that is missing. A script that lacks one says so in its own way, which differs from version to version.
-const RIGHTS: &str = "the ACL must allow EVALSHA, EVAL, TIME, GET, SET, SETRANGE, PEXPIRE and DEL on all keys that begin with store.redis.key_prefix";
+const RIGHTS: &str = "the ACL must allow EVALSHA, EVAL, TIME, GET, SET, SETRANGE, PEXPIRE and DEL on all keys that begin with store.redis.key_prefix, and SCAN and MGET for the operator's listing";
 
 /// What can be done where a cluster is.
 const CLUSTER: &str = "this is a cluster, and store.redis.topology says that it is a single server";

@@ -5,9 +5,10 @@
 //! rather than later. A step is one call, `SCAN` and then `MGET`, under the deadline of every call; once a page has taken as
 //! long as one call may, it begins no further step. So a page takes two deadlines at most.
 //!
-//! `SCAN` shows what is there all the while at least once, and may show it again where the server's table grows or shrinks
-//! meanwhile. Its cursors are the server's own: any number is one.
+//! `SCAN` shows what is there all the while at least once, and may show it again where the server's table of keys grows or shrinks
+//! meanwhile; within a page it is left out then. Its cursors are the server's own: any number is one.
 
+use std::collections::HashSet;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
@@ -24,10 +25,13 @@ use crate::store::{Cursor, Page, StoreError};
 /// How many steps a page takes at most.
 const MOST_STEPS: usize = 10;
 
-/// How many keys a step looks at, about, at most: Redis is through in a fraction of a millisecond.
-const MOST_KEYS: usize = 500;
+/// How many users a step is meant to find at most: Redis hands out so many rosters in a fraction of a millisecond.
+const MOST_USERS: usize = 200;
 
-/// How much further the next step goes where fewer than one in so many keys were ours.
+/// How many keys a step looks at, about, at most, where most are others': Redis passes over so many in a fraction of a millisecond too.
+const MOST_KEYS: usize = 1000;
+
+/// How much further the next step goes where a step has found less than such a part of what it was meant to.
 const STRETCH: usize = 4;
 
 /// How often it is said that there is something else at our keys.
@@ -59,13 +63,13 @@ impl Pace {
     /// so half of what is missing is asked for, and the page ends not far behind its size.
     fn keys(&self, sessions: usize) -> usize {
         let missing = self.size.saturating_sub(sessions) / 2;
-        let users = missing.max(self.size / 8).max(1);
+        let users = missing.max(self.size / 8).clamp(1, MOST_USERS);
         users.saturating_mul(self.stretch).min(MOST_KEYS)
     }
 
     /// Takes note that so many of the keys that were asked for were ours.
     const fn note(&mut self, keys: usize, ours: usize) {
-        if ours < keys.div_ceil(STRETCH) {
+        if ours < (keys / self.stretch).div_ceil(STRETCH) {
             self.stretch = self.stretch.saturating_mul(STRETCH);
         }
     }
@@ -79,11 +83,19 @@ impl Unread {
     /// It was left out of a page. One such key must not hide everybody else from the operator: the page goes on, and calls about that
     /// user fail and say so.
     fn note(&self, user: &UserId, reason: Malformed) {
-        let mut said = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if said.is_none_or(|said| said.elapsed() >= REMINDER) {
+        if self.is_to_be_said() {
             tracing::warn!(user.id = %user, %reason, "what is at a user's key can't be read; the listing leaves it out");
+        }
+    }
+
+    /// Whether it has not been said for a while. Whoever asks says it.
+    fn is_to_be_said(&self) -> bool {
+        let mut said = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_due = said.is_none_or(|said| said.elapsed() >= REMINDER);
+        if is_due {
             *said = Some(Stopwatch::start());
         }
+        is_due
     }
 }
 
@@ -93,14 +105,14 @@ impl RedisStore {
         let begun = Stopwatch::start();
         let mut time = self.clock.as_ref().map(|clock| clock.now());
         let mut pace = Pace { size, stretch: 1 };
-        let (mut place, mut entries) = (from.place, Vec::new());
+        let (mut place, mut entries, mut shown) = (from.place, Vec::new(), HashSet::new());
         for _ in 0..MOST_STEPS {
             let keys = pace.keys(entries.len());
             let found = self.step(place, keys, time).await?;
             time = time.or(found.time);
             place = found.next;
             pace.note(keys, found.users.len());
-            entries.extend(self.live(found, time.unwrap_or_default())?);
+            entries.extend(self.live(found, time.unwrap_or_default(), &mut shown)?);
             if place == 0 || entries.len() >= size || begun.elapsed() >= self.connection.deadline()
             {
                 break;
@@ -145,14 +157,22 @@ impl RedisStore {
             .await
     }
 
-    /// The sessions that were found and live at that time.
-    fn live(&self, found: Found, time: Timestamp) -> Result<Vec<(UserId, Session)>, StoreError> {
+    /// The sessions that were found and live at that time, of users who have not been shown yet.
+    fn live(
+        &self,
+        found: Found,
+        time: Timestamp,
+        shown: &mut HashSet<UserId>,
+    ) -> Result<Vec<(UserId, Session)>, StoreError> {
         if found.rosters.len() != found.users.len() {
             let text = "it was asked for some keys and answered with another number of values";
             return Err(StoreError::Protocol(text.to_owned()));
         }
         let mut live = Vec::new();
         for (user, roster) in found.users.into_iter().zip(found.rosters) {
+            if !shown.insert(user.clone()) {
+                continue;
+            }
             match decode_roster(&roster.unwrap_or_default()) {
                 Ok(roster) => {
                     let sessions = roster.sessions.into_iter();
@@ -205,10 +225,22 @@ mod tests {
             (100, 60, 20),
             (100, 90, 12),
             (100, 300, 12),
-            (1000, 0, MOST_KEYS),
-            (usize::MAX, 0, MOST_KEYS),
+            (1000, 0, MOST_USERS),
+            (usize::MAX, 0, MOST_USERS),
         ] {
             assert_eq!(pace(size).keys(sessions), keys, "{size}, {sessions}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_cant_be_read_is_told_of_once_in_a_while() {
+        let unread = Unread::default();
+        for _ in 0..3 {
+            assert!(unread.is_to_be_said());
+            assert!(!unread.is_to_be_said());
+            tokio::time::advance(REMINDER - Duration::from_millis(1)).await;
+            assert!(!unread.is_to_be_said());
+            tokio::time::advance(Duration::from_millis(1)).await;
         }
     }
 
@@ -218,12 +250,20 @@ mod tests {
             size: 8,
             stretch: 1,
         };
-        for (ours, expected) in [(1, 4), (0, 16), (4, 16), (0, 64), (3, 256), (0, 500)] {
+        for (ours, expected) in [
+            (1, 4),
+            (0, 16),
+            (1, 16),
+            (0, 64),
+            (3, 64),
+            (0, 256),
+            (0, 1000),
+        ] {
             pace.note(pace.keys(0), ours);
             assert_eq!(pace.keys(0), expected, "{ours}");
         }
         for _ in 0..100 {
-            pace.note(500, 0);
+            pace.note(MOST_KEYS, 0);
         }
         assert_eq!(pace.keys(8), MOST_KEYS);
     }

@@ -1,0 +1,48 @@
+//! What routes say of where their sessions are named: the same few texts with every check, so each is understood once.
+
+use std::collections::HashMap;
+use std::sync::{Arc, PoisonError, RwLock};
+
+use crate::config::{Source, SourceError};
+
+/// How many lists are remembered. More there are only where something that isn't a route writes them; those are understood each time.
+const MAX_LISTS: usize = 1000;
+
+/// The lists that were understood, by their texts.
+#[derive(Debug, Default)]
+pub struct RouteLists(RwLock<HashMap<String, Arc<[Source]>>>);
+
+impl RouteLists {
+    /// The sources of a route's list.
+    pub(super) fn sources(&self, text: &str) -> Result<Arc<[Source]>, SourceError> {
+        let known = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        if let Some(sources) = known.get(text) {
+            return Ok(Arc::clone(sources));
+        }
+        drop(known);
+        let sources: Arc<[Source]> = Source::parse_list(text)?.into();
+        let mut known = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        if known.len() < MAX_LISTS {
+            known.insert(text.to_owned(), Arc::clone(&sources));
+        }
+        Ok(sources)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_list_is_understood_once_and_a_wrong_one_each_time() {
+        let lists = RouteLists::default();
+        let first = lists.sources("cmcd:sid,path:^/(a)").unwrap();
+        let second = lists.sources("cmcd:sid,path:^/(a)").unwrap();
+        assert!(Arc::ptr_eq(&first, &second));
+        assert!(lists.sources("sid").is_err() && lists.sources("sid").is_err());
+        for n in 0..2 * MAX_LISTS {
+            assert_eq!(lists.sources(&format!("query:q{n}")).unwrap().len(), 1);
+        }
+        assert_eq!(lists.0.read().unwrap().len(), MAX_LISTS);
+    }
+}
