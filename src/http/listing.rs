@@ -29,14 +29,14 @@ const MAX_SIZE: usize = 1000;
     path = "/v1/sessions",
     tag = "operator",
     params(
-        ("limit" = inline(Option<u16>), Query, description = "About how many sessions; 100 if left out.", minimum = 1, maximum = 1000),
-        ("cursor" = inline(Option<String>), Query, description = "`next` of the page before, as it came; the first page if left out."),
+        ("limit" = inline(Option<u16>), Query, example = 100, description = "About how many sessions; 100 if left out.", minimum = 1, maximum = 1000),
+        ("cursor" = inline(Option<String>), Query, example = "0", description = "`next` of the page before, as it came; the first page if left out."),
     ),
     responses(
         (status = 200, description = "A page.", body = PageBody, headers(("link"))),
         Failures,
     ),
-    security((), ("token" = [])),
+    security(("token" = []), ()),
 )]
 pub(super) async fn get(
     State(door): State<Door>,

@@ -111,7 +111,7 @@ struct Release {
         (inline(AsText) = "text/plain", example = json!("{\"user\": \"anna\", \"session\": \"p1\"}")),
     )),
     responses(Done, NotStoppable, BadBody, Failures),
-    security((), ("token" = [])),
+    security(("token" = []), ()),
 )]
 pub(super) async fn release(
     State(door): State<Door>,

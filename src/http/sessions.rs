@@ -40,19 +40,15 @@ use crate::telemetry::metrics::ReleaseCause;
     params(
         ("user" = String, Path, example = "anna", description = "Whose playback it is: 1 to 256 bytes of UTF-8 without control characters.", min_length = 1, max_length = 256, pattern = r"^[^\x00-\x1f\x7f-\x9f]+$"),
         ("session" = String, Path, example = "p1", description = "Its id, likewise; unique among the user's playbacks, and not used again once it has ended.", min_length = 1, max_length = 256, pattern = r"^[^\x00-\x1f\x7f-\x9f]+$"),
-        ("kind" = inline(Option<Startable>), Query, description = "May be said, though nothing else can be started here."),
+        ("kind" = inline(Option<Startable>), Query, example = "playback", description = "May be said, though nothing else can be started here."),
     ),
     request_body(content = StartBody, content_type = "application/json", example = json!({"device": "tv", "content": "film-7", "position": 0})),
     responses(
-        (status = 201, description = "It has started.", body = StartedBody, headers(("ratelimit-policy"), ("ratelimit")), links(
-            ("heartbeat" = (operation_id = "start_session", parameters(("user" = "$request.path.user"), ("session" = "$request.path.session")))),
-            ("see" = (operation_id = "get_session", parameters(("user" = "$request.path.user"), ("session" = "$request.path.session")))),
-            ("release" = (operation_id = "release_session", parameters(("user" = "$request.path.user"), ("session" = "$request.path.session")))),
-        )),
+        (status = 201, description = "It has started.", body = StartedBody, headers(("ratelimit-policy"), ("ratelimit"))),
         (status = 200, description = "It was live, and its lease has grown.", body = StartedBody, headers(("ratelimit-policy"), ("ratelimit"))),
         NotStoppable, Ended, Full, NoName, BadBody, Detached, Failures,
     ),
-    security((), ("token" = [])),
+    security(("token" = []), ()),
 )]
 pub(super) async fn put(
     State(door): State<Door>,
@@ -82,14 +78,10 @@ pub(super) async fn put(
     params(("user" = String, Path, example = "anna", description = "Whose playback it is.", min_length = 1, max_length = 256, pattern = r"^[^\x00-\x1f\x7f-\x9f]+$")),
     request_body(content = StartBody, content_type = "application/json", example = json!({"device": "tv", "content": "film-7", "position": 0})),
     responses(
-        (status = 201, description = "It has started.", body = StartedBody, headers(("location"), ("ratelimit-policy"), ("ratelimit")), links(
-            ("heartbeat" = (operation_id = "start_session", parameters(("user" = "$request.path.user"), ("session" = "$response.body#/session")))),
-            ("see" = (operation_id = "get_session", parameters(("user" = "$request.path.user"), ("session" = "$response.body#/session")))),
-            ("release" = (operation_id = "release_session", parameters(("user" = "$request.path.user"), ("session" = "$response.body#/session")))),
-        )),
+        (status = 201, description = "It has started.", body = StartedBody, headers(("location"), ("ratelimit-policy"), ("ratelimit"))),
         NotStoppable, Full, NoName, BadBody, Detached, Failures,
     ),
-    security((), ("token" = [])),
+    security(("token" = []), ()),
 )]
 pub(super) async fn post(
     State(door): State<Door>,
@@ -122,7 +114,7 @@ pub(super) async fn post(
     tag = "sessions",
     params(("user" = String, Path, example = "anna", description = "Whose sessions.", min_length = 1, max_length = 256, pattern = r"^[^\x00-\x1f\x7f-\x9f]+$")),
     responses((status = 200, description = "The live sessions, in the order in which they came to their slots.", body = UserBody), NoName, Failures),
-    security((), ("token" = [])),
+    security(("token" = []), ()),
 )]
 pub(super) async fn get_all(
     State(door): State<Door>,
@@ -148,10 +140,10 @@ pub(super) async fn get_all(
     params(
         ("user" = String, Path, example = "anna", description = "Whose session it is.", min_length = 1, max_length = 256, pattern = r"^[^\x00-\x1f\x7f-\x9f]+$"),
         ("session" = String, Path, example = "p1", description = "Its id.", min_length = 1, max_length = 256, pattern = r"^[^\x00-\x1f\x7f-\x9f]+$"),
-        ("kind" = inline(Option<KindName>), Query, description = "Its kind; `playback` if left out."),
+        ("kind" = inline(Option<KindName>), Query, example = "playback", description = "Its kind; `playback` if left out."),
     ),
     responses((status = 200, description = "It is live.", body = SessionBody), NoSession, Failures),
-    security((), ("token" = [])),
+    security(("token" = []), ()),
 )]
 pub(super) async fn get_one(
     State(door): State<Door>,
@@ -176,10 +168,10 @@ pub(super) async fn get_one(
     params(
         ("user" = String, Path, example = "anna", description = "Whose session it is.", min_length = 1, max_length = 256, pattern = r"^[^\x00-\x1f\x7f-\x9f]+$"),
         ("session" = String, Path, example = "p1", description = "Its id.", min_length = 1, max_length = 256, pattern = r"^[^\x00-\x1f\x7f-\x9f]+$"),
-        ("kind" = inline(Option<KindName>), Query, description = "Its kind; `playback` if left out."),
+        ("kind" = inline(Option<KindName>), Query, example = "playback", description = "Its kind; `playback` if left out."),
     ),
     responses(Done, NotStoppable, NoName, Detached, Failures),
-    security((), ("token" = [])),
+    security(("token" = []), ()),
 )]
 pub(super) async fn delete_one(
     State(door): State<Door>,
@@ -204,7 +196,7 @@ pub(super) async fn delete_one(
     tag = "operator",
     params(("user" = String, Path, example = "anna", description = "Whose sessions.", min_length = 1, max_length = 256, pattern = r"^[^\x00-\x1f\x7f-\x9f]+$")),
     responses((status = 200, description = "Those that could be ended have ended.", body = EndedBody), NoName, Detached, Failures),
-    security((), ("token" = [])),
+    security(("token" = []), ()),
 )]
 pub(super) async fn delete_all(
     State(door): State<Door>,

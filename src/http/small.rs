@@ -109,11 +109,7 @@ pub(super) async fn get(
     params(("id" = String, Query, example = "film-7", description = "The video.", min_length = 1, max_length = 256, pattern = r"^[^\x00-\x1f\x7f-\x9f]+$")),
     request_body(content = TimeBody, content_type = "application/json", example = json!({"time": "1:00"})),
     responses(
-        (status = 201, description = "It has started.", body = WatchBody, headers(("ratelimit-policy"), ("ratelimit")), links(
-            ("renew" = (operation_id = "renew_video", parameters(("id" = "$request.query.id")))),
-            ("see" = (operation_id = "get_video", parameters(("id" = "$request.query.id")))),
-            ("stop" = (operation_id = "release_video", parameters(("id" = "$request.query.id")))),
-        )),
+        (status = 201, description = "It has started.", body = WatchBody, headers(("ratelimit-policy"), ("ratelimit"))),
         (status = 200, description = "It was live, and its lease has grown.", body = WatchBody, headers(("ratelimit-policy"), ("ratelimit"))),
         VideoEnded, Full, BadBody, Detached, Failures,
     ),

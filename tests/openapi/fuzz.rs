@@ -27,6 +27,9 @@ const EXAMPLES: &str = "40";
 /// So that each run makes the same requests.
 const SEED: &str = "1";
 
+/// The variable by which `make fuzz-api` asks for others.
+const SEED_WANTED: &str = "STREAMGATE_TEST_FUZZ_SEED";
+
 /// An operator's token, good for whomever.
 const TOKEN: &str = "an-operator-of-the-tests";
 
@@ -68,8 +71,13 @@ fn wanted(variable: &str, otherwise: &str) -> OsString {
 async fn fuzz(mode: &str, configuration: &str, service: &Streamgate) {
     let directory = TempDir::new().unwrap();
     let common = include_str!("schemathesis/common.toml");
+    let repeatable = match std::env::var_os(SEED_WANTED) {
+        None => include_str!("schemathesis/repeatable.toml"),
+        Some(_) => "",
+    };
+    let all = format!("{common}{configuration}{repeatable}");
     let files = [
-        ("schemathesis.toml", format!("{common}{configuration}")),
+        ("schemathesis.toml", all),
         ("hooks.py", include_str!("schemathesis/hooks.py").to_owned()),
     ];
     for (name, text) in files {
@@ -81,7 +89,7 @@ async fn fuzz(mode: &str, configuration: &str, service: &Streamgate) {
         .args(["--generation-database", "none", "--max-examples"])
         .arg(wanted("STREAMGATE_TEST_FUZZ_EXAMPLES", EXAMPLES))
         .arg("--seed")
-        .arg(wanted("STREAMGATE_TEST_FUZZ_SEED", SEED))
+        .arg(wanted(SEED_WANTED, SEED))
         .arg(format!("http://{}/openapi.json", service.http))
         .env("FUZZ_MODE", mode)
         .env("FUZZ_TOKEN", TOKEN)
