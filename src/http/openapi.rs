@@ -28,7 +28,7 @@ use crate::problem::Problem;
             percent-encoded in addresses. (A schema counts characters, so `maxLength` allows more than that for a name that is not ASCII. Many clients can't send \
             `.` and `..` as a part of a path.) A field of an answer that has no value is left out, and never `null`; in a request both say the same. Ignore fields that you \
             do not know; more may come.\n\n\
-            Every answer bears `x-request-id`, the client's own (up to 128 visible ASCII characters) or one made here. A gateway that lets viewers through \
+            On every address a request without exactly one `Host` is 400, and one that announces a body of more than 512 KiB is 413. Every answer bears `x-request-id`, the client's own (up to 128 visible ASCII characters) or one made here. A gateway that lets viewers through \
             says in `x-streamgate-user` who they are: then they may act for themselves alone.",
         license(name = "Apache-2.0", identifier = "Apache-2.0"),
     ),

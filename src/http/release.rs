@@ -18,7 +18,7 @@ use utoipa::openapi::{Ref, RefOr};
 use super::caller::Caller;
 use super::error::ApiError;
 use super::path::parameters;
-use super::responses::{BadBody, Done, Failures, NotStoppable};
+use super::responses::{BadBody, Detached, Done, Failures, NotStoppable};
 use super::shapes::KindName;
 use super::starts::detached;
 use super::{Door, body};
@@ -110,7 +110,7 @@ struct Release {
         (Releases = "application/json", example = json!([{"user": "anna", "session": "p1"}, {"user": "anna", "session": "r1", "kind": "request"}])),
         (inline(AsText) = "text/plain", example = json!("{\"user\": \"anna\", \"session\": \"p1\"}")),
     )),
-    responses(Done, NotStoppable, BadBody, Failures),
+    responses(Done, NotStoppable, BadBody, Detached, Failures),
     security(("token" = []), ()),
 )]
 pub(super) async fn release(
