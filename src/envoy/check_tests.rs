@@ -74,6 +74,7 @@ impl Bench {
         let grant = Grant {
             user,
             key: start.key,
+            is_alone: kind == Kind::Request,
             hold: Hold::Nothing,
             releaser,
             metrics: Arc::clone(&metrics),

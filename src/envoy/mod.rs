@@ -8,6 +8,9 @@ mod claim;
 #[cfg(test)]
 mod claim_tests;
 mod cmcd;
+mod cookie;
+#[cfg(test)]
+mod cookie_tests;
 mod entry;
 #[cfg(test)]
 mod entry_tests;
