@@ -14,7 +14,7 @@ TOOLS  := $(abspath $(TARGET)/tools)
 .ONESHELL:
 .SHELLFLAGS := -euc
 .DEFAULT_GOAL := help
-.PHONY: help prereqs prereqs-demo prereqs-test build demo demo-check validate test bench-redis lint
+.PHONY: help prereqs prereqs-demo prereqs-test build demo demo-check validate test fuzz-api bench-redis lint
 
 ## Lists the targets
 help:
@@ -65,9 +65,21 @@ validate: prereqs
 test: prereqs-test
 	@STREAMGATE_TEST_ENVOY=$$(deploy/demo/get-envoy.sh)
 	STREAMGATE_TEST_REDIS_SERVER=$$(deploy/demo/get-redis.sh)
+	STREAMGATE_TEST_SCHEMATHESIS=$$(tests/tools/get-schemathesis.sh)
 	STREAMGATE_TEST_CHROMIUM=$(or $(CHROMIUM),chromium)
-	export STREAMGATE_TEST_ENVOY STREAMGATE_TEST_REDIS_SERVER STREAMGATE_TEST_CHROMIUM
+	export STREAMGATE_TEST_ENVOY STREAMGATE_TEST_REDIS_SERVER STREAMGATE_TEST_SCHEMATHESIS STREAMGATE_TEST_CHROMIUM
 	$(CARGO) test --locked
+
+# A test like the others, but that it takes minutes, and that nobody knows what the requests will be.
+## Tries the HTTP API with EXAMPLES=300 made-up requests for each call; SEED=N repeats a run
+fuzz-api: prereqs
+	@STREAMGATE_TEST_REDIS_SERVER=$$(deploy/demo/get-redis.sh)
+	STREAMGATE_TEST_SCHEMATHESIS=$$(tests/tools/get-schemathesis.sh)
+	STREAMGATE_TEST_FUZZ_EXAMPLES=$(or $(EXAMPLES),300)
+	STREAMGATE_TEST_FUZZ_SEED=$(or $(SEED),$$(date +%s))
+	export STREAMGATE_TEST_REDIS_SERVER STREAMGATE_TEST_SCHEMATHESIS STREAMGATE_TEST_FUZZ_EXAMPLES STREAMGATE_TEST_FUZZ_SEED
+	echo "SEED=$$STREAMGATE_TEST_FUZZ_SEED"
+	$(CARGO) test --locked --test integration -- --nocapture openapi::fuzz
 
 # Not a test: what a machine takes is no promise, and the ratios are what counts. Redis measures itself, so the profile of the build means nothing.
 ## Measures what a check costs Redis, beside a textbook semaphore

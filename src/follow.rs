@@ -15,6 +15,7 @@ use std::time::Duration;
 use futures_util::FutureExt;
 use futures_util::future::{BoxFuture, select_all};
 use sha2::{Digest, Sha256};
+use tokio::sync::Notify;
 use tracing::{info, warn};
 
 use crate::telemetry::Metrics;
@@ -55,11 +56,18 @@ pub struct Followed<T> {
     seen: Mutex<Seen>,
     /// Counts reloads.
     metrics: Arc<Metrics>,
+    /// What is to be done with a value that has come into force.
+    then: Box<dyn Fn(&T) + Send + Sync>,
 }
 
 /// Everything that is followed, whatever it is a value of.
 #[derive(Default)]
-pub struct Followers(Vec<BoxFuture<'static, ()>>);
+pub struct Followers {
+    /// Follow, each its own.
+    each: Vec<BoxFuture<'static, ()>>,
+    /// Has them all look at once.
+    nudge: Arc<Notify>,
+}
 
 /// What files held at one look, or why that can't be known. Digests, so that no second copy of a key lies about in memory.
 type Version = Result<Vec<[u8; 32]>, String>;
@@ -159,7 +167,15 @@ impl<T: Send + Sync + 'static> Followed<T> {
                 in_force: version,
             }),
             metrics,
+            then: Box::new(|_| {}),
         })
+    }
+
+    /// The same, with something to be done each time that another value has come into force.
+    #[must_use]
+    pub fn then(self, act: impl Fn(&T) + Send + Sync + 'static) -> Self {
+        let then = Box::new(act);
+        Self { then, ..self }
     }
 
     /// What is in force.
@@ -167,16 +183,20 @@ impl<T: Send + Sync + 'static> Followed<T> {
         Arc::clone(&self.current.read().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Follows the files until it is dropped. It returns only if it has died.
-    pub async fn follow(self: Arc<Self>) {
+    /// Follows the files until it is dropped, and looks at them at once when it is nudged. It returns only if it has died.
+    pub async fn follow(self: Arc<Self>, nudge: Arc<Notify>) {
         loop {
-            tokio::time::sleep(EVERY).await;
+            let is_nudged = tokio::time::timeout(EVERY, nudge.notified()).await.is_ok();
             let followed = Arc::clone(&self);
+            let look = move || {
+                if is_nudged {
+                    // Whoever nudges is done with writing.
+                    followed.look();
+                }
+                followed.look();
+            };
             // A file may lie on a disk that takes its time.
-            if tokio::task::spawn_blocking(move || followed.look())
-                .await
-                .is_err()
-            {
+            if tokio::task::spawn_blocking(look).await.is_err() {
                 return;
             }
         }
@@ -205,7 +225,9 @@ impl<T: Send + Sync + 'static> Followed<T> {
         }
         match contents.and_then(|contents| (self.files.understand)(&contents).map_err(Unusable)) {
             Ok(value) => {
-                *self.current.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(value);
+                let value = Arc::new(value);
+                *self.current.write().unwrap_or_else(PoisonError::into_inner) = Arc::clone(&value);
+                (self.then)(&value);
                 seen.in_force = version;
                 self.metrics.reload(self.label, ReloadOutcome::Ok);
                 info!(file, "the changed files have been read and are in force");
@@ -232,22 +254,29 @@ impl<T> fmt::Debug for Followed<T> {
 impl Followers {
     /// Follows this one too.
     pub fn add<T: Send + Sync + 'static>(&mut self, followed: &Arc<Followed<T>>) {
-        self.0.push(Arc::clone(followed).follow().boxed());
+        let following = Arc::clone(followed).follow(Arc::clone(&self.nudge));
+        self.each.push(following.boxed());
+    }
+
+    /// Has all of them look at their files at once, whenever it is notified.
+    #[must_use]
+    pub fn nudge(&self) -> Arc<Notify> {
+        Arc::clone(&self.nudge)
     }
 
     /// Follows them all until this is dropped. It returns only if one has died.
     pub async fn run(self) {
-        if self.0.is_empty() {
+        if self.each.is_empty() {
             std::future::pending::<()>().await;
         } else {
-            select_all(self.0).await;
+            select_all(self.each).await;
         }
     }
 }
 
 impl fmt::Debug for Followers {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("Followers").field(&self.0.len()).finish()
+        f.debug_tuple("Followers").field(&self.each.len()).finish()
     }
 }
 

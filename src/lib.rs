@@ -28,6 +28,7 @@
 //! | *door* | a way in: `ext_authz`, access log, HTTP API, command line |
 //! | *takeover* | that a start asks for the slot of another session, should all be taken: [`session::Takeover`] |
 //! | *displace* | to end a session so that another gets its slot |
+//! | *in force* | the settings that apply now, of those that may change while the process runs: [`config::InForce`] |
 //! | *grace* | how long a start at a full limit waits for a slot to come free |
 //! | *outage* | the store could not answer; an error, where a refusal is a value: [`ledger::Outage`] |
 //! | *outage rule* | what decides about new streams meanwhile (`store.outage`): [`config::Outage`] |

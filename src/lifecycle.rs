@@ -5,9 +5,11 @@
 //! the store is delivered → exit. A second signal or the deadline cuts it short. Leases are left to run: a restart forgets nobody.
 
 use std::convert::Infallible;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
@@ -36,6 +38,8 @@ pub struct Signals {
     terminate: Signal,
     /// What Ctrl-C sends.
     interrupt: Signal,
+    /// What asks to look at files that may have changed.
+    hangup: Signal,
 }
 
 impl Signals {
@@ -47,23 +51,33 @@ impl Signals {
         Ok(Self {
             terminate: signal(SignalKind::terminate())?,
             interrupt: signal(SignalKind::interrupt())?,
+            hangup: signal(SignalKind::hangup())?,
         })
     }
 
-    /// Turns the first signal into a soft stop and the second into a hard one, and swallows the rest.
-    pub async fn forward(mut self, stop: Stop) -> Infallible {
-        info!(signal = self.next().await, "asked to stop: draining");
+    /// Turns the first signal into a soft stop and the second into a hard one, and swallows the rest. A SIGHUP is passed on as a nudge.
+    pub async fn forward(mut self, stop: Stop, nudge: Arc<Notify>) -> Infallible {
+        info!(signal = self.next(&nudge).await, "asked to stop: draining");
         stop.soft.cancel();
-        warn!(signal = self.next().await, "asked again: stopping at once");
+        warn!(
+            signal = self.next(&nudge).await,
+            "asked again: stopping at once"
+        );
         stop.hard.cancel();
         std::future::pending().await
     }
 
-    /// The name of the next signal.
-    async fn next(&mut self) -> &'static str {
-        tokio::select! {
-            _ = self.terminate.recv() => "SIGTERM",
-            _ = self.interrupt.recv() => "SIGINT",
+    /// The name of the next signal to stop.
+    async fn next(&mut self, nudge: &Notify) -> &'static str {
+        loop {
+            tokio::select! {
+                _ = self.terminate.recv() => return "SIGTERM",
+                _ = self.interrupt.recv() => return "SIGINT",
+                _ = self.hangup.recv() => {
+                    info!(signal = "SIGHUP", "asked to look at files that may have changed");
+                    nudge.notify_waiters();
+                }
+            }
         }
     }
 }

@@ -121,7 +121,7 @@ async fn bad_input_is_answered_and_takes_no_slot() {
         ),
         (check().header("x-device-id", &long), 400, "malformed"),
         (
-            check().route("streamgate.session", "cookie:a"),
+            check().route("streamgate.session", "cookies:a"),
             500,
             "misconfigured",
         ),

@@ -330,7 +330,7 @@ async fn a_refusal_is_explained_in_one_line_a_user() {
 async fn a_misconfigured_route_is_told_once_in_a_while_and_not_with_each_request() {
     let service = Service::start(&[]).await;
     let gateway = service.gateway().await;
-    for list in ["basic", "principal"] {
+    for list in ["basics", "principals"] {
         for n in 0..20 {
             let check = Check::of("anna", &format!("r{n}")).route("streamgate.session", list);
             assert_eq!(gateway.check(check).await.http, 500);
@@ -338,15 +338,15 @@ async fn a_misconfigured_route_is_told_once_in_a_while_and_not_with_each_request
     }
     let told = |list: &str| {
         format!(
-            "this route's context extension streamgate.session is wrong: \"{list}\" is not available in this version; allowed: header:NAME, query:NAME, cmcd:KEY, jwt:CLAIM, context:KEY or request"
+            "this route's context extension streamgate.session is wrong: got \"{list}\"; allowed: header:NAME, cookie:NAME, query:NAME, cmcd:KEY, jwt:CLAIM, context:KEY, path:REGEX, basic, principal or request; several joined by +"
         )
     };
-    let line = service.line(&told("principal")).await;
+    let line = service.line(&told("principals")).await;
     assert_eq!(
         (&line["level"], &line["request.id"]),
         (&"WARN".into(), &"r0".into())
     );
-    for list in ["basic", "principal"] {
+    for list in ["basics", "principals"] {
         assert_eq!(service.lines(&told(list)).len(), 1, "{list}");
     }
 }

@@ -23,6 +23,8 @@ mod cookie;
 mod crowds;
 // Whose slot a start gets at a full limit.
 mod displacement;
+// The dry run: nobody is refused, and what would have been is counted.
+mod dry_run;
 // The main job on a real Envoy: ask, count, refuse, release at the stream's end.
 mod e2e;
 // What can be said of the files in `envoy/` without starting Envoy.
@@ -51,6 +53,8 @@ mod reflection_descriptors;
 mod redis_trouble;
 // What a store has to do, whatever it is made of.
 mod store_contract;
+// The configuration followed while the process runs.
+mod reload;
 // Random operations on every store and on the rule itself, compared step by step.
 mod store_model;
 // What is Redis's own: outages, deadlines, a full server, foreign data.

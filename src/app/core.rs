@@ -9,13 +9,13 @@ use tokio_util::task::TaskTracker;
 
 use super::BuildError;
 use crate::clock::{Clock, SystemClock};
-use crate::config::{self, Backend, Config, RedisUrl};
+use crate::config::{self, Backend, Changeable, Config, InForce, RedisUrl};
 use crate::envoy::{AccessLogDoor, CheckDoor, RouteLists};
 use crate::follow::{Followed, Followers};
 use crate::http::{HttpDoor, REQUEST_TIMEOUT, Readiness, Tokens};
 use crate::ledger::{Ledger, ROOM_TO_HOLD, Settings};
 use crate::releaser::{Delivery, Releaser, releaser};
-use crate::session::{Terms, WhenFull};
+use crate::session::Terms;
 use crate::store::redis::{RedisSettings, RedisStore};
 use crate::store::{MemoryStore, Store};
 use crate::telemetry::metrics::ReloadedFile;
@@ -24,6 +24,8 @@ use crate::telemetry::{Metrics, RefusalLog};
 /// What the doors have in common.
 #[derive(Debug)]
 pub(super) struct Core {
+    /// What may change while it runs.
+    pub(super) in_force: Arc<InForce>,
     /// Counts.
     pub(super) metrics: Arc<Metrics>,
     /// Tells the time.
@@ -54,6 +56,7 @@ impl Core {
         clock: Option<Arc<dyn Clock>>,
     ) -> Result<(Self, Delivery), BuildError> {
         let metrics = Arc::new(Metrics::new()?);
+        metrics.enforces(config.limits.enforce);
         let clock = clock.unwrap_or_else(|| Arc::new(SystemClock::start()));
         let terms = Terms::new(config.leases.longest(), config.store.timeout);
         let opened = match substitute {
@@ -63,16 +66,11 @@ impl Core {
             },
             None => open_store(config, terms, &clock)?,
         };
+        let in_force = Arc::new(InForce::new(Changeable::of(config)));
         let settings = Settings {
-            policy: config.limits.policy.clone(),
+            in_force: Arc::clone(&in_force),
             leases: config.leases,
             terms,
-            when_full: match config.limits.when_full {
-                config::WhenFull::Refuse => WhenFull::Refuse,
-                config::WhenFull::DisplaceOldest => WhenFull::DisplaceOldest,
-                config::WhenFull::DisplaceIdlest => WhenFull::DisplaceIdlest,
-            },
-            grace: config.limits.grace,
             outage: config.store.outage,
             // The embedded store is as near as anything that could be held.
             room_to_hold: if opened.memory.is_some() {
@@ -90,6 +88,7 @@ impl Core {
         let ledger = Arc::new(ledger);
         let (releaser, delivery) = releaser(Arc::clone(&ledger), terms, Arc::clone(&metrics));
         let core = Self {
+            in_force,
             metrics,
             clock,
             ledger,
@@ -104,7 +103,6 @@ impl Core {
         CheckDoor {
             identity: config.identity.clone(),
             routes: RouteLists::default(),
-            show: config.refusal.show.clone(),
             ledger: Arc::clone(&self.ledger),
             releaser: self.releaser.clone(),
             metrics: Arc::clone(&self.metrics),
@@ -143,7 +141,6 @@ impl Core {
             readiness,
             releaser: self.releaser.clone(),
             metrics: Arc::clone(&self.metrics),
-            show: config.refusal.show.clone(),
             tasks,
             tokens,
             origins: config.http.cors_origins.clone(),

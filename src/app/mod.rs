@@ -6,15 +6,17 @@ mod core;
 mod course;
 mod listener;
 mod ports;
+mod reload;
 mod serve;
 
 pub use accept::ConnectionTimes;
 pub use ports::Addresses;
+pub use reload::Reload;
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -133,15 +135,19 @@ impl App {
     ///
     /// # Errors
     /// An address can't be listened on, or a file or the store's settings can't be used.
-    pub async fn build(config: &Config) -> Result<Self, BuildError> {
-        Self::build_with(config, Substitutes::default()).await
+    pub async fn build(config: &Config, reload: Option<Reload>) -> Result<Self, BuildError> {
+        Self::build_with(config, reload, Substitutes::default()).await
     }
 
     /// The same, with some parts put in place of those that the configuration leads to.
     ///
     /// # Errors
     /// As for [`Self::build`].
-    pub async fn build_with(config: &Config, substitutes: Substitutes) -> Result<Self, BuildError> {
+    pub async fn build_with(
+        config: &Config,
+        reload: Option<Reload>,
+        substitutes: Substitutes,
+    ) -> Result<Self, BuildError> {
         let stream_age = substitutes.stream_age.unwrap_or(STREAM_AGE);
         let (core, delivery) = Core::of(config, substitutes.store, substitutes.clock)?;
         let (tasks, closing_logs) = (TaskTracker::new(), CancellationToken::new());
@@ -154,6 +160,10 @@ impl App {
         let times = substitutes.connection_times.unwrap_or_default();
         let mut followers = Followers::default();
         let tokens = core.tokens(config, &mut followers)?;
+        if let Some(reload) = reload {
+            let in_force = Arc::clone(&core.in_force);
+            followers.add(&reload.follow(config, in_force, &core.metrics)?);
+        }
         let http = HttpDoor {
             request_timeout: substitutes.request_timeout.unwrap_or(REQUEST_TIMEOUT),
             ..core.http_door(config, tokens, Readiness::new(readiness), tasks.clone())
@@ -185,6 +195,12 @@ impl App {
     #[must_use]
     pub const fn addresses(&self) -> &Addresses {
         &self.ports.addresses
+    }
+
+    /// Has it look at once at the files that it follows, whenever that is notified.
+    #[must_use]
+    pub fn nudge(&self) -> Arc<Notify> {
+        self.followers.nudge()
     }
 
     /// Serves until it is told to stop, then drains.

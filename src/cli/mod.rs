@@ -18,7 +18,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-use crate::config::{Config, ConfigError, PREFIX};
+use crate::config::{Config, ConfigError, ConfigFile, PREFIX};
 use crate::http;
 
 /// Limits how many streams one user watches at once, in the path of an Envoy gateway.
@@ -93,10 +93,16 @@ pub fn run() -> ExitCode {
     };
     let (mut out, mut errors) = (std::io::stdout(), std::io::stderr());
     match cli.command {
-        Command::Serve { config } => match settings(config.as_deref(), std::env::vars_os()) {
-            Ok(config) => serve::run(&config),
-            Err(error) => complain(&mut errors, error, Outcome::Usage).into(),
-        },
+        Command::Serve { config: file } => {
+            let ours = match ours(std::env::vars_os()) {
+                Ok(ours) => ours,
+                Err(error) => return complain(&mut errors, error, Outcome::Usage).into(),
+            };
+            match Config::load(file.as_deref(), ours.clone()) {
+                Ok(config) => serve::run(&config, file.map(|file| ConfigFile::new(file, ours))),
+                Err(error) => complain(&mut errors, error, Outcome::Usage).into(),
+            }
+        }
         Command::CheckConfig { file } => check_config::run(
             settings(Some(&file), std::env::vars_os()),
             &mut out,
@@ -128,6 +134,13 @@ fn settings(
     file: Option<&Path>,
     variables: impl Iterator<Item = (OsString, OsString)>,
 ) -> Result<Config, SettingsError> {
+    Ok(Config::load(file, ours(variables)?)?)
+}
+
+/// The variables that are ours.
+fn ours(
+    variables: impl Iterator<Item = (OsString, OsString)>,
+) -> Result<Vec<(String, String)>, SettingsError> {
     let mut ours = Vec::new();
     for (name, value) in variables {
         let name = name.to_string_lossy().into_owned();
@@ -139,7 +152,7 @@ fn settings(
             Err(_) => return Err(SettingsError::NotText(name)),
         }
     }
-    Ok(Config::load(file, ours)?)
+    Ok(ours)
 }
 
 /// Prints what was asked for.

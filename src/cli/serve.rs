@@ -5,17 +5,22 @@ use std::process::ExitCode;
 use tracing::{error, warn};
 
 use super::Outcome;
-use crate::app::App;
-use crate::config::Config;
+use crate::app::{App, Reload};
+use crate::config::{Config, ConfigFile};
 use crate::lifecycle::{Signals, Stop};
 use crate::telemetry::log;
 
 /// Runs the service until it is told to end.
-pub fn run(config: &Config) -> ExitCode {
-    if let Err(problem) = log::init(config.telemetry.log_format, config.telemetry.log_level) {
-        eprintln!("streamgate: failed to set up the log: {problem}");
-        return Outcome::Usage.into();
-    }
+pub fn run(config: &Config, file: Option<ConfigFile>) -> ExitCode {
+    let log = match log::init(config.telemetry.log_format, config.telemetry.log_level) {
+        Ok(log) => log,
+        Err(problem) => {
+            eprintln!("streamgate: failed to set up the log: {problem}");
+            return Outcome::Usage.into();
+        }
+    };
+    let log = Some(log);
+    let reload = file.map(|file| Reload { file, log });
     for warning in config.warnings() {
         warn!("{warning}");
     }
@@ -30,7 +35,7 @@ pub fn run(config: &Config) -> ExitCode {
             return Outcome::Outage.into();
         }
     };
-    let outcome = runtime.block_on(serve(config));
+    let outcome = runtime.block_on(serve(config, reload));
     // Whatever still runs after the drain has been given its time.
     runtime.shutdown_background();
     outcome.into()
@@ -44,7 +49,7 @@ fn raise_open_files() {
 }
 
 /// Builds the instance and runs it until a signal stops it.
-async fn serve(config: &Config) -> Outcome {
+async fn serve(config: &Config, reload: Option<Reload>) -> Outcome {
     let signals = match Signals::catch() {
         Ok(signals) => signals,
         Err(problem) => {
@@ -52,7 +57,7 @@ async fn serve(config: &Config) -> Outcome {
             return Outcome::Outage;
         }
     };
-    let app = match App::build(config).await {
+    let app = match App::build(config, reload).await {
         Ok(app) => app,
         Err(problem) => {
             error!("{problem}");
@@ -60,10 +65,11 @@ async fn serve(config: &Config) -> Outcome {
         }
     };
     let stop = Stop::default();
+    let nudge = app.nudge();
     let running = app.run(stop.clone());
     let ended = tokio::select! {
         ended = running => ended,
-        never = signals.forward(stop) => match never {},
+        never = signals.forward(stop, nudge) => match never {},
     };
     match ended {
         Ok(()) => Outcome::Ok,

@@ -30,6 +30,8 @@ pub(super) struct RawLimits {
 pub struct Limits {
     /// `limits.default`, `limits.plans` and `limits.users`
     pub policy: Policy,
+    /// `limits.enforce`: false is a dry run, in which all is decided and nothing refused. A route can say otherwise.
+    pub enforce: bool,
     /// `limits.when_full`: what happens to a start at the limit that asks for nobody's slot.
     pub when_full: WhenFull,
     /// `limits.grace`: how long a start at the limit waits before its second try; zero refuses at once.
@@ -57,6 +59,12 @@ pub(super) const WHEN_FULL: Words<WhenFull> = Words {
     later: &[],
 };
 
+/// The words of `limits.enforce`.
+pub(super) const TRUTHS: Words<bool> = Words {
+    known: &[("true", true), ("false", false)],
+    later: &[],
+};
+
 /// Nobody watches a thousand streams, and every admission looks at all of a user's.
 const LIMIT: std::ops::RangeInclusive<u32> = 0..=1000;
 
@@ -78,10 +86,10 @@ impl RawLimits {
     pub(super) fn check(&self, report: &mut Report) -> Limits {
         let Limits {
             policy,
+            enforce,
             when_full,
             grace,
         } = Limits::default();
-        report.only("limits.enforce", self.enforce.as_ref(), "true");
         let plans = |written: &Written| numbers(written, PlanName::parse).map(BTreeMap::from_iter);
         let users = |written: &Written| numbers(written, UserId::parse).map(HashMap::from_iter);
         Limits {
@@ -95,6 +103,9 @@ impl RawLimits {
                 plans: report.read("limits.plans", self.plans.as_ref(), policy.plans, plans),
                 users: report.read("limits.users", self.users.as_ref(), policy.users, users),
             },
+            enforce: report.read("limits.enforce", self.enforce.as_ref(), enforce, |w| {
+                TRUTHS.read(w)
+            }),
             when_full: report.read(
                 "limits.when_full",
                 self.when_full.as_ref(),
@@ -141,6 +152,7 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             policy: Policy::new(3),
+            enforce: true,
             when_full: WhenFull::Refuse,
             grace: Duration::from_millis(250),
         }

@@ -6,8 +6,10 @@
 
 mod environment;
 mod error;
+mod file;
 mod http;
 mod identity;
+mod in_force;
 mod leases;
 mod limits;
 mod listen;
@@ -32,8 +34,10 @@ use std::path::Path;
 
 pub(crate) use environment::PREFIX;
 pub use error::{ConfigError, Origin, Problem};
+pub use file::ConfigFile;
 pub use http::{Endpoint, Http, Origins};
 pub use identity::Identity;
+pub use in_force::{Changeable, InForce};
 pub use leases::Leases;
 pub use limits::{Limits, WhenFull};
 pub use listen::{Grpc, Listen, NotAnAddress};
@@ -81,12 +85,49 @@ impl Config {
         environment: impl IntoIterator<Item = (String, String)>,
     ) -> Result<Self, ConfigError> {
         let mut report = Report::default();
-        let mut raw = file
-            .map(|file| Raw::read(file, &mut report))
-            .unwrap_or_default();
+        let raw = file.map(|file| Raw::read(file, &mut report));
+        Self::overlaid(raw.unwrap_or_default(), file, environment, report)
+    }
+
+    /// The same for a file whose text is known.
+    fn understand(
+        file: Option<(&Path, &str)>,
+        environment: impl IntoIterator<Item = (String, String)>,
+    ) -> Result<Self, ConfigError> {
+        let mut report = Report::default();
+        let raw = file.map(|(_, text)| Raw::understand(text, &mut report));
+        let file = file.map(|(file, _)| file);
+        Self::overlaid(raw.unwrap_or_default(), file, environment, report)
+    }
+
+    /// What was written in a file, overlaid by the environment.
+    fn overlaid(
+        mut raw: Raw,
+        file: Option<&Path>,
+        environment: impl IntoIterator<Item = (String, String)>,
+        mut report: Report,
+    ) -> Result<Self, ConfigError> {
         environment::overlay(&mut raw, environment, &mut report);
         let config = Self::check(&raw, &mut report);
         report.into_result(file, config)
+    }
+
+    /// The sections that are not alike in another one, but for those that may change while the process runs.
+    #[must_use]
+    pub fn sections_unlike(&self, other: &Self) -> Vec<&'static str> {
+        let log_format = (self.telemetry.log_format, other.telemetry.log_format);
+        [
+            ("grpc", self.grpc != other.grpc),
+            ("http", self.http != other.http),
+            ("store", self.store != other.store),
+            ("leases", self.leases != other.leases),
+            ("identity", self.identity != other.identity),
+            ("telemetry.log_format", log_format.0 != log_format.1),
+            ("shutdown", self.shutdown != other.shutdown),
+        ]
+        .into_iter()
+        .filter_map(|(section, is_unlike)| is_unlike.then_some(section))
+        .collect()
     }
 
     fn check(raw: &Raw, report: &mut Report) -> Self {

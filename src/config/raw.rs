@@ -64,7 +64,12 @@ impl Raw {
                 return Self::default();
             }
         };
-        Self::parse(&text).unwrap_or_else(|problem| {
+        Self::understand(&text, report)
+    }
+
+    /// Understands the text of a file; what is wrong with it goes into the report.
+    pub(super) fn understand(text: &str, report: &mut Report) -> Self {
+        Self::parse(text).unwrap_or_else(|problem| {
             report.add(problem);
             Self::default()
         })

@@ -88,7 +88,8 @@ fn store(store: &Store, f: &mut fmt::Formatter<'_>) -> fmt::Result {
 }
 
 fn limits(limits: &Limits, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-    writeln!(f, "limits:\n  default: {}", limits.policy.default)?;
+    writeln!(f, "limits:\n  enforce: {}", limits.enforce)?;
+    writeln!(f, "  default: {}", limits.policy.default)?;
     map("plans", limits.policy.plans.iter(), f)?;
     let mut users: Vec<_> = limits.policy.users.iter().collect();
     users.sort();

@@ -171,6 +171,7 @@ fn what_happens_at_the_limit_and_at_the_end_is_understood() {
         )
     );
     assert_eq!(config.identity.takeover.len(), 1);
+    assert!(!config.limits.enforce);
 }
 
 #[test]
@@ -499,8 +500,8 @@ const BAD_VALUES: &[(&str, &str)] = &[
         "limits.default: got 2.5; allowed: a whole number from 0 to 1000",
     ),
     (
-        "limits: {enforce: false}",
-        "limits.enforce: false is not available in this version; allowed: true",
+        "limits: {enforce: no}",
+        "limits.enforce: got \"no\"; allowed: true, false",
     ),
     (
         "limits: {when_full: displace}",

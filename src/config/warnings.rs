@@ -33,6 +33,12 @@ impl Config {
                     .to_owned(),
             );
         }
+        if !self.limits.enforce {
+            warnings.push(
+                "limits.enforce: false is a dry run: nobody is refused but on routes with streamgate.enforce: true; what would have been refused is counted and logged"
+                    .to_owned(),
+            );
+        }
         warnings
     }
 }

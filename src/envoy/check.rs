@@ -4,7 +4,6 @@
 //! cancelled before its answer goes out (the client left, Envoy lost patience), nobody will ever say that this stream has ended:
 //! then the [`Grant`] takes back what this very call has started.
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -19,13 +18,14 @@ use tracing::{info, warn};
 
 use super::claim::{self, Ask, Unclaimed};
 use super::cookie::{Cookie, Origin};
+use super::grant::{Grant, Hold};
 use super::routes::RouteLists;
 use super::verdict;
 use crate::clock::{Clock, Stopwatch};
-use crate::config::{Identity, Shown};
-use crate::ledger::{Basis, Claim, Decision, Leaves, Ledger, Outage, Patience};
-use crate::releaser::{Notice, Releaser};
-use crate::session::{Admission, EndCause, Kind, Refusal, SessionKey, Ticket, UserId};
+use crate::config::Identity;
+use crate::ledger::{Basis, Claim, Decision, Ledger, Outage, Patience};
+use crate::releaser::Releaser;
+use crate::session::{Admission, EndCause, Kind, Refusal, UserId};
 use crate::telemetry::metrics::{LabelValue, Verdict};
 use crate::telemetry::{Metrics, RefusalLog, RefusedStream};
 
@@ -36,8 +36,6 @@ pub struct CheckDoor {
     pub identity: Identity,
     /// What routes say instead of that.
     pub routes: RouteLists,
-    /// What a refusal tells of the live sessions.
-    pub show: BTreeSet<Shown>,
     /// Whom it asks.
     pub ledger: Arc<Ledger>,
     /// What takes back the starts of cancelled calls.
@@ -140,7 +138,10 @@ impl CheckDoor {
                     }
                     Admission::Refused(refusal) => {
                         self.log_refusal(claim, refusal, &decision, request);
-                        verdict::refuse(refusal, &self.show)
+                        if !self.enforces(request) {
+                            return (verdict::pass(), Verdict::WouldRefuse, decision.waited);
+                        }
+                        verdict::refuse(refusal, &self.ledger.in_force().refusal.show)
                     }
                 };
                 let verdict = verdict::verdict(&decision.admission, decision.basis);
@@ -148,6 +149,9 @@ impl CheckDoor {
             }
             Err(outage) => {
                 self.log_outage(claim, &outage, request);
+                if !self.enforces(request) {
+                    return (verdict::pass(), Verdict::WouldRefuse, outage.waited);
+                }
                 (verdict::outage(), Verdict::Outage, outage.waited)
             }
         }
@@ -161,7 +165,14 @@ impl CheckDoor {
         deadline: Option<Duration>,
     ) -> Result<Answer, Status> {
         let (ledger, asked) = (Arc::clone(&self.ledger), claim.clone());
-        let mut grant = Grant::new(self, claim, is_alone);
+        let mut grant = Grant {
+            user: claim.user.clone(),
+            key: claim.key.clone(),
+            is_alone,
+            hold: Hold::Nothing,
+            releaser: self.releaser.clone(),
+            metrics: Arc::clone(&self.metrics),
+        };
         let gone = CancellationToken::new();
         let patience = Patience {
             deadline,
@@ -188,11 +199,21 @@ impl CheckDoor {
         request: &CheckRequest,
     ) -> (CheckResponse, Verdict, Duration) {
         self.log_unclaimed(unclaimed, request);
+        if !self.enforces(request) {
+            return (verdict::pass(), Verdict::WouldRefuse, Duration::ZERO);
+        }
         (
             verdict::reject(unclaimed),
             verdict::unclaimed_verdict(unclaimed),
             Duration::ZERO,
         )
+    }
+
+    /// Whether who is refused is told so. In a dry run they are let in without a slot, as if nobody had been asked: all that is counted is
+    /// as it would be if they had been turned away.
+    fn enforces(&self, request: &CheckRequest) -> bool {
+        let configured = self.ledger.in_force().limits.enforce;
+        claim::enforces(request, configured).unwrap_or(configured)
     }
 
     /// One line that explains a refused viewer, bounded per user.
@@ -213,6 +234,7 @@ impl CheckDoor {
             refusal,
             limit: decision.limit,
             by_this_instance_alone: matches!(decision.basis, Basis::Rule(_)),
+            enforced: self.enforces(request),
         };
         refused.tell(left_out);
     }
@@ -240,7 +262,7 @@ impl CheckDoor {
         let (now, request_id) = (self.clock.now(), claim::request_id(request));
         let reason = verdict::unclaimed_verdict(unclaimed).as_str();
         let user = match unclaimed {
-            Unclaimed::Misconfigured(_) | Unclaimed::NotHttp => {
+            Unclaimed::Misconfigured(..) | Unclaimed::NotHttp => {
                 if let Some(left_out) = self.mistakes.admit(&unclaimed.to_string(), now) {
                     warn!(request.id = request_id, reason, left_out, "{unclaimed}");
                 }
@@ -294,90 +316,6 @@ const fn ended(answer: &Answer) -> Option<&EndCause> {
             ..
         }) => Some(cause),
         Ok(_) | Err(_) => None,
-    }
-}
-
-/// What a call may have left in the store, until its answer goes out.
-#[derive(Debug)]
-#[must_use]
-pub(super) struct Grant {
-    /// Whose start it is.
-    pub(super) user: UserId,
-    /// The session that may have started.
-    pub(super) key: SessionKey,
-    /// Whether nothing but this call's request plays under it.
-    pub(super) is_alone: bool,
-    /// What may have to be taken back.
-    pub(super) hold: Hold,
-    /// Takes it back.
-    pub(super) releaser: Releaser,
-    /// Counts the calls that nobody waited for.
-    pub(super) metrics: Arc<Metrics>,
-}
-
-/// What a call may leave behind.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Hold {
-    /// Nothing that is to be taken back.
-    Nothing,
-    /// A session that it started.
-    Started(Ticket),
-    /// Perhaps a session: the store's answer did not come, and so the start is not allowed.
-    Doubtful(Ticket),
-    /// Nothing any more: the answer went out.
-    Answered,
-}
-
-impl Grant {
-    /// The grant of a call that has not been answered.
-    fn new(door: &CheckDoor, claim: &Claim, is_alone: bool) -> Self {
-        let (releaser, metrics) = (door.releaser.clone(), Arc::clone(&door.metrics));
-        Self {
-            user: claim.user.clone(),
-            key: claim.key.clone(),
-            is_alone,
-            hold: Hold::Nothing,
-            releaser,
-            metrics,
-        }
-    }
-
-    /// Notes what the answer leaves behind. The start of a playback that others may know is never taken back: its other requests count
-    /// on it.
-    pub(super) fn hold(&mut self, answer: &Answer) {
-        self.hold = match answer {
-            Ok(decision) => match decision.leaves {
-                Leaves::Started(ticket) if self.is_alone => Hold::Started(ticket),
-                Leaves::Started(_) | Leaves::Nothing => Hold::Nothing,
-                Leaves::Doubtful(ticket) => Hold::Doubtful(ticket),
-            },
-            Err(outage) => outage.doubtful.map_or(Hold::Nothing, Hold::Doubtful),
-        };
-    }
-
-    /// The answer goes out: from now on Envoy's access log tells of the stream's end. A doubtful start was not allowed, and has none.
-    pub(super) fn answered(mut self) {
-        if let Hold::Doubtful(ticket) = self.hold {
-            self.take_back(ticket);
-        }
-        self.hold = Hold::Answered;
-    }
-
-    /// Has this call's start undone, should it have taken place and nobody have renewed it since.
-    fn take_back(&self, ticket: Ticket) {
-        self.releaser
-            .submit(self.user.clone(), Notice::Undo(self.key.clone(), ticket));
-    }
-}
-
-impl Drop for Grant {
-    fn drop(&mut self) {
-        match self.hold {
-            Hold::Answered => return,
-            Hold::Nothing => {}
-            Hold::Started(ticket) | Hold::Doubtful(ticket) => self.take_back(ticket),
-        }
-        self.metrics.check(Verdict::Cancelled);
     }
 }
 

@@ -18,6 +18,9 @@ use crate::session::{Door, Facts, IdError, Kind, SessionKey, UserId};
 /// The route's own list of session sources (`context_extensions`).
 const ROUTE_SESSION: &str = "streamgate.session";
 
+/// Whether the route's streams are refused at all (`context_extensions`).
+const ROUTE_ENFORCE: &str = "streamgate.enforce";
+
 /// What a check asks for.
 #[derive(Debug)]
 pub(super) enum Ask {
@@ -53,9 +56,9 @@ pub(super) enum Unclaimed {
         /// What is wrong with it.
         flaw: String,
     },
-    /// What the route says to us can't be followed.
-    #[error("this route's context extension {0}")]
-    Misconfigured(String),
+    /// What the route says to us can't be understood: under which key, and why.
+    #[error("this route's context extension {0} is wrong: {1}")]
+    Misconfigured(&'static str, String),
 }
 
 /// What a check asks for, if it can be told. `random` is for a cookie, should one have to be made.
@@ -77,8 +80,9 @@ pub(super) fn decode(
     if evidence.http().method == "HEAD" {
         return Ok(Ask::Head);
     }
-    let issues = cookie::is_issued(&evidence).map_err(Unclaimed::Misconfigured)?;
+    let issues = cookie::is_issued(&evidence)?;
     let of_route = of_route(routes, issues, &evidence)?;
+    enforces(request, true)?;
     let sources = of_route.as_deref().unwrap_or(&identity.session);
     // Each request has an id of its own: on a route with a cookie that would be in the cookie's way.
     let sources = sources
@@ -87,8 +91,7 @@ pub(super) fn decode(
     let (key, cookie) = match session_key(find(sources, &evidence))? {
         Some(key) => (key, None),
         None if issues => {
-            let cookie = cookie::cookie(&evidence, routes, random);
-            let cookie = cookie.map_err(Unclaimed::Misconfigured)?;
+            let cookie = cookie::cookie(&evidence, routes, random)?;
             let cookie = cookie.ok_or(Unclaimed::NoSession)?;
             (cookie.session(&user), Some(cookie))
         }
@@ -120,8 +123,7 @@ fn of_route(
     let Some(list) = evidence.context(ROUTE_SESSION) else {
         return Ok(None);
     };
-    let wrong =
-        |flaw: &dyn Display| Unclaimed::Misconfigured(format!("{ROUTE_SESSION} is wrong: {flaw}"));
+    let wrong = |flaw: &dyn Display| Unclaimed::Misconfigured(ROUTE_SESSION, flaw.to_string());
     let sources = routes.sources(list).map_err(|error| wrong(&error))?;
     if issues && sources.contains(&Source::Request) {
         return Err(wrong(
@@ -129,6 +131,18 @@ fn of_route(
         ));
     }
     Ok(Some(sources))
+}
+
+/// Whether who is refused is told so, as the route or else the configuration has it.
+pub(super) fn enforces(request: &CheckRequest, configured: bool) -> Result<bool, Unclaimed> {
+    let attributes = request.attributes.as_ref();
+    let said = attributes.and_then(|attributes| attributes.context_extensions.get(ROUTE_ENFORCE));
+    said.map_or(Ok(configured), |said| {
+        said.parse().map_err(|_| {
+            let flaw = format!("got {said:?}; allowed: true, false");
+            Unclaimed::Misconfigured(ROUTE_ENFORCE, flaw)
+        })
+    })
 }
 
 /// Whose request it is, for the log; `None` where that can't be told.

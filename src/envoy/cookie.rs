@@ -11,6 +11,7 @@ use std::fmt;
 
 use sha2::{Digest, Sha256};
 
+use super::claim::Unclaimed;
 use super::evidence::{CheckEvidence, Evidence};
 use super::routes::RouteLists;
 use crate::config::Source;
@@ -64,17 +65,15 @@ pub(super) enum Origin {
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) struct Secret(u128);
 
-/// What is wrong with a route's words on cookies: which of them, and how.
-pub(super) type Mistake = String;
-
 /// Whether the route asks for the cookie.
-pub(super) fn is_issued(evidence: &CheckEvidence<'_>) -> Result<bool, Mistake> {
+pub(super) fn is_issued(evidence: &CheckEvidence<'_>) -> Result<bool, Unclaimed> {
     match evidence.context(ROUTE_ISSUE) {
         None => Ok(false),
         Some("cookie") => Ok(true),
-        Some(other) => Err(format!(
-            "{ROUTE_ISSUE} is wrong: got {other:?}; allowed: cookie"
-        )),
+        Some(other) => {
+            let flaw = format!("got {other:?}; allowed: cookie");
+            Err(Unclaimed::Misconfigured(ROUTE_ISSUE, flaw))
+        }
     }
 }
 
@@ -83,7 +82,7 @@ pub(super) fn cookie(
     evidence: &CheckEvidence<'_>,
     routes: &RouteLists,
     new: impl FnOnce() -> u128,
-) -> Result<Option<Cookie>, Mistake> {
+) -> Result<Option<Cookie>, Unclaimed> {
     let Some(path) = path(evidence, routes)? else {
         return Ok(None);
     };
@@ -210,7 +209,7 @@ fn is_over_tls(evidence: &CheckEvidence<'_>) -> bool {
 fn path<'e>(
     evidence: &'e CheckEvidence<'_>,
     routes: &RouteLists,
-) -> Result<Option<&'e str>, Mistake> {
+) -> Result<Option<&'e str>, Unclaimed> {
     let asked = evidence.path().split('?').next().unwrap_or_default();
     let Some(said) = evidence.context(ROUTE_PATH) else {
         let folder = asked.strip_prefix('/').and_then(|rest| rest.find('/'));
@@ -220,7 +219,7 @@ fn path<'e>(
     if said.starts_with('/') && sendable(said) == said {
         return Ok(Some(said));
     }
-    let wrong = |flaw: &dyn fmt::Display| format!("{ROUTE_PATH} is wrong: {flaw}");
+    let wrong = |flaw: &dyn fmt::Display| Unclaimed::Misconfigured(ROUTE_PATH, flaw.to_string());
     let sources = routes.sources(said).map_err(|error| wrong(&error))?;
     let [Source::Path(pattern)] = &*sources else {
         let allowed = "a path that begins with / and has only visible ASCII characters and no semicolon, or path:REGEX";

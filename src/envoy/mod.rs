@@ -19,6 +19,7 @@ mod evidence;
 mod evidence_tests;
 #[cfg(test)]
 mod fixtures;
+mod grant;
 mod routes;
 #[cfg(test)]
 mod sources_tests;

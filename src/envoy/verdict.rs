@@ -116,7 +116,7 @@ pub(super) fn reject(unclaimed: &Unclaimed) -> CheckResponse {
             Problem::plain(400, Reason::Malformed, detail),
         ),
         // The viewer can't mend it and needn't know; the log has the reason.
-        Unclaimed::NotHttp | Unclaimed::Misconfigured(_) => {
+        Unclaimed::NotHttp | Unclaimed::Misconfigured(..) => {
             let detail = "The gateway's configuration for this address is wrong. Its operator finds the reason in streamgate's log.";
             (
                 Code::FailedPrecondition,
@@ -162,8 +162,8 @@ pub(super) const fn verdict(admission: &Admission, basis: Basis) -> Verdict {
 const fn refused(refusal: &Refusal, basis: Basis) -> Verdict {
     match refusal {
         Refusal::Full { .. } if matches!(basis, Basis::Rule(_)) => Verdict::FullLocal,
-        // No check asks for a takeover yet; if one did, the slots would still be what it lacks.
-        Refusal::Full { .. } | Refusal::NotStoppable => Verdict::Full,
+        Refusal::Full { .. } => Verdict::Full,
+        Refusal::NotStoppable => Verdict::NotStoppable,
         Refusal::Ended(EndCause::Released) => Verdict::Ended,
         Refusal::Ended(EndCause::Displaced { .. }) => Verdict::Displaced,
         Refusal::Ended(EndCause::Operator) => Verdict::Operator,
@@ -176,7 +176,7 @@ pub(super) const fn unclaimed_verdict(unclaimed: &Unclaimed) -> Verdict {
         Unclaimed::NoUser => Verdict::NoUser,
         Unclaimed::NoSession => Verdict::NoSession,
         Unclaimed::Malformed { .. } => Verdict::Malformed,
-        Unclaimed::NotHttp | Unclaimed::Misconfigured(_) => Verdict::Misconfigured,
+        Unclaimed::NotHttp | Unclaimed::Misconfigured(..) => Verdict::Misconfigured,
     }
 }
 

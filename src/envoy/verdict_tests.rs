@@ -256,7 +256,7 @@ fn what_can_t_be_told_whose_it_is_is_refused_and_an_operator_s_mistake_is_not_sh
             Verdict::Misconfigured,
         ),
         (
-            Unclaimed::Misconfigured("secret".to_owned()),
+            Unclaimed::Misconfigured("streamgate.session", "secret".to_owned()),
             500,
             "misconfigured",
             Verdict::Misconfigured,
@@ -330,7 +330,11 @@ fn each_answer_of_the_ledger_has_its_name_in_the_metrics_and_the_log() {
     );
     for (refusal, counted, reason) in [
         (full(1, 1), Verdict::Full, "full"),
-        (Refusal::NotStoppable, Verdict::Full, "not_stoppable"),
+        (
+            Refusal::NotStoppable,
+            Verdict::NotStoppable,
+            "not_stoppable",
+        ),
         (Refusal::Ended(EndCause::Released), Verdict::Ended, "ended"),
         (
             Refusal::Ended(EndCause::Displaced { by: key("p") }),

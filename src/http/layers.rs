@@ -13,6 +13,7 @@ use tower_http::cors::{AllowOrigin, CorsLayer};
 
 use super::Door;
 use super::error::ApiError;
+use super::starts::WouldRefuse;
 use crate::clock::Stopwatch;
 use crate::config::Origins;
 use crate::session::SessionId;
@@ -106,7 +107,10 @@ pub(super) async fn counted(State(door): State<Door>, request: Request, next: Ne
     let path = request.extensions().get::<MatchedPath>();
     let call = call(request.method(), path.map_or("", MatchedPath::as_str));
     let response = next.run(request).await;
-    let outcome = CallOutcome::of(response.status().as_u16());
+    let outcome = match response.extensions().get::<WouldRefuse>() {
+        Some(WouldRefuse) => CallOutcome::WouldRefuse,
+        None => CallOutcome::of(response.status().as_u16()),
+    };
     door.metrics.call(call, outcome, asked.elapsed());
     response
 }

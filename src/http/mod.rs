@@ -22,7 +22,6 @@ pub use health::{Phase, Readiness};
 pub(crate) use path::escaped;
 pub use tokens::Tokens;
 
-use std::collections::BTreeSet;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -37,7 +36,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use crate::clock::Clock;
-use crate::config::{Endpoint, Origins, Shown};
+use crate::config::{Endpoint, Origins};
 use crate::follow::Followed;
 use crate::ledger::Ledger;
 use crate::releaser::Releaser;
@@ -62,8 +61,6 @@ pub struct HttpDoor {
     pub releaser: Releaser,
     /// What `/metrics` shows.
     pub metrics: Arc<Metrics>,
-    /// What a refusal tells of other sessions.
-    pub show: BTreeSet<Shown>,
     /// Waits for what is done for the store at shutdown.
     pub tasks: TaskTracker,
     /// Who may ask what; everybody everything if there is no such file.

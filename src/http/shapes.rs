@@ -1,6 +1,7 @@
 //! What the API says and hears, as JSON.
 
-use serde::{Deserialize, Serialize};
+use serde::de::{Error as _, Unexpected};
+use serde::{Deserialize, Deserializer, Serialize};
 use utoipa::ToSchema;
 
 use super::error::ApiError;
@@ -115,7 +116,7 @@ pub(super) struct NamedBody {
 
 /// What a start or heartbeat may tell.
 #[derive(Debug, Default, PartialEq, Eq, Deserialize, ToSchema)]
-#[serde(deny_unknown_fields)]
+#[serde(default, deny_unknown_fields)]
 #[schema(as = Start)]
 pub(super) struct StartBody {
     /// The device it plays on.
@@ -129,6 +130,7 @@ pub(super) struct StartBody {
     pub(super) plan: Option<String>,
     /// Where in the content the viewer is, in seconds.
     #[schema(value_type = Option<u64>, maximum = 4_294_967_295u64)]
+    #[serde(deserialize_with = "whole_number")]
     pub(super) position: Option<u32>,
     /// The id of the session whose slot it wants if all are taken, or `oldest`.
     #[schema(max_length = 256, pattern = r"^[^\x00-\x1f\x7f-\x9f]*$")]
@@ -260,6 +262,17 @@ impl TimeBody {
         }
         Ok(Some(seconds))
     }
+}
+
+/// A whole number that may be null. JSON knows one kind of number: 60.0 is 60, and there are languages that can't write it otherwise.
+fn whole_number<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u32>, D::Error> {
+    let Some(number) = Option::<f64>::deserialize(deserializer)? else {
+        return Ok(None);
+    };
+    let shown = Unexpected::Float(number);
+    let wrong = || D::Error::invalid_value(shown, &"a whole number below 2^32");
+    // Displayed, a whole number has no point; and where it has too many digits, no u32 is read from them.
+    number.to_string().parse().map(Some).map_err(|_| wrong())
 }
 
 /// A name that may be left out, or empty.

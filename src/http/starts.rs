@@ -5,12 +5,12 @@ use axum::response::Response;
 use tokio_util::sync::CancellationToken;
 use tracing::info;
 
-use super::Door;
 use super::error::{ApiError, tell_quota};
 use super::layers::RequestId;
+use super::{Door, HttpDoor};
 use crate::ledger::{Basis, Claim, Decision, Leaves, Ledger, Outage, Patience};
 use crate::releaser::{Notice, Releaser};
-use crate::session::{Admission, Entry, Session};
+use crate::session::{Admission, Entry, Refusal, Session, Start};
 use crate::telemetry::RefusedStream;
 use crate::telemetry::metrics::{LabelValue, Verdict};
 
@@ -25,13 +25,22 @@ pub(super) struct Granted {
     pub(super) active: usize,
     /// How many the user may watch at once.
     pub(super) limit: u32,
+    /// Whether it is a dry run alone that lets it go on.
+    pub(super) would_refuse: bool,
 }
+
+/// Marks the answer to a stream that a dry run alone lets go on, for whoever counts.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct WouldRefuse;
 
 impl Granted {
     /// Tells of the limit, and of what is left below it.
     pub(super) fn tell_quota(&self, response: &mut Response) {
         let remaining = left(self.limit, self.active);
         tell_quota(response.headers_mut(), self.limit, remaining);
+        if self.would_refuse {
+            response.extensions_mut().insert(WouldRefuse);
+        }
     }
 }
 
@@ -83,16 +92,27 @@ fn granted(
     claim: &Claim,
     answer: Result<Decision, Outage>,
 ) -> Result<Granted, ApiError> {
-    let decision = answer.map_err(|outage| {
-        log_outage(door, request, claim, &outage);
-        ApiError::Outage(outage)
-    })?;
+    let in_force = door.ledger.in_force();
+    let enforces = in_force.limits.enforce;
+    let decision = match answer {
+        Ok(decision) => decision,
+        Err(outage) => {
+            log_outage(door, request, claim, &outage);
+            return if enforces {
+                Err(ApiError::Outage(outage))
+            } else {
+                let limit = door.ledger.limit_of(&claim.user, claim.plan.as_ref());
+                Ok(without_slot(door, claim, 0, limit))
+            };
+        }
+    };
     match decision.admission {
         Admission::Admitted(admitted) => Ok(Granted {
             entry: admitted.entry,
             session: admitted.session,
             active: admitted.active,
             limit: decision.limit,
+            would_refuse: false,
         }),
         Admission::Refused(refusal) => {
             if let Some(left_out) = door.refusals.admit(&claim.user, door.clock.now()) {
@@ -103,11 +123,39 @@ fn granted(
                     refusal: &refusal,
                     limit: decision.limit,
                     by_this_instance_alone: matches!(decision.basis, Basis::Rule(_)),
+                    enforced: enforces,
                 };
                 refused.tell(left_out);
             }
-            Err(ApiError::refused(&refusal, &door.show))
+            if enforces {
+                Err(ApiError::refused(&refusal, &in_force.refusal.show))
+            } else {
+                let active = match &refusal {
+                    Refusal::Full { holders, .. } => holders.len(),
+                    Refusal::Ended(_) | Refusal::NotStoppable => 0,
+                };
+                Ok(without_slot(door, claim, active, decision.limit))
+            }
         }
+    }
+}
+
+/// What a stream is told that a dry run lets in: it holds no slot, and is asked about anew each time.
+fn without_slot(door: &HttpDoor, claim: &Claim, active: usize, limit: u32) -> Granted {
+    let now = door.ledger.now();
+    let lease = door.ledger.lease_of(claim.key.kind);
+    let start = Start {
+        key: claim.key.clone(),
+        facts: claim.facts.clone(),
+        lease,
+        ticket: None,
+    };
+    Granted {
+        entry: Entry::Started,
+        session: Session::starting(&start, now.after(lease), now),
+        active,
+        limit,
+        would_refuse: true,
     }
 }
 

@@ -29,10 +29,8 @@ const LOOKS: [Duration; 3] = [
 ];
 
 /// The starts that wait.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Grace {
-    /// How long a start may wait at most.
-    longest: Duration,
     /// Who waits, and how to wake them.
     waiting: Mutex<HashMap<UserId, Arc<Notify>>>,
     /// How many slots came free through this instance, whoever had them.
@@ -73,36 +71,27 @@ pub(super) enum Woken {
 }
 
 impl Grace {
-    /// Lets starts wait that long.
-    pub(super) fn new(longest: Duration) -> Self {
-        Self {
-            longest,
-            waiting: Mutex::default(),
-            frees: AtomicU64::default(),
-        }
-    }
-
     /// To be asked before the store is, and handed to [`Self::enter`]: a slot may come free while the store's refusal is on its way, and
     /// then there is nobody yet to be woken.
     pub(super) fn frees(&self) -> Frees {
         Frees(self.frees.load(Ordering::SeqCst))
     }
 
-    /// A turn to wait, if there is room for one: at most half of what the caller's deadline leaves, and less where the store is slow, since
+    /// A turn to wait, if there is room for one: at most `longest` and half of what the caller's deadline leaves, and less where the store is slow, since
     /// the last call to it has to fit in behind the wait. `asked` says how long the first one took.
     /// If any slot has come free since `asked`, its first wait is over at once.
     pub(super) fn enter(
         &self,
         user: &UserId,
-        limit: u32,
+        (limit, longest): (u32, Duration),
         patience: &Patience,
         asked: (Frees, Duration),
     ) -> Option<Turn<'_>> {
         let (frees, spent) = asked;
-        let room = patience.deadline.map_or(self.longest, |deadline| {
+        let room = patience.deadline.map_or(longest, |deadline| {
             let left = deadline.saturating_sub(spent);
             let for_the_last_call = (left / 2).max(spent * 2);
-            left.saturating_sub(for_the_last_call).min(self.longest)
+            left.saturating_sub(for_the_last_call).min(longest)
         });
         if limit == 0 || room < SHORTEST_WAIT || patience.gone.is_cancelled() {
             return None;
@@ -180,14 +169,14 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_slot_that_comes_free_while_the_refusal_is_on_its_way_is_tried_at_once() {
-        let grace = Grace::new(Duration::from_millis(250));
+        let (grace, longest) = (Grace::default(), Duration::from_millis(250));
         let (user, patience) = (UserId::parse("alice").unwrap(), Patience::endless());
         for (freed_meanwhile, expected) in [(false, Woken::LookAgain), (true, Woken::SlotFreed)] {
             let frees = grace.frees();
             if freed_meanwhile {
                 grace.slot_freed(&user);
             }
-            let turn = grace.enter(&user, 3, &patience, (frees, Duration::ZERO));
+            let turn = grace.enter(&user, (3, longest), &patience, (frees, Duration::ZERO));
             let waiting = turn.unwrap();
             let woken = waiting.wait(&patience.gone).await;
             assert_eq!(woken, expected);

@@ -23,11 +23,14 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
 use crate::clock::{Clock, Stopwatch};
-use crate::config::{Leases, Outage as Rule};
-use crate::policy::{PlanMatch, Policy};
+use crate::config::{self, Changeable, InForce, Leases, Outage as Rule};
+use crate::policy::PlanMatch;
+#[cfg(test)]
+use crate::policy::Policy;
 use crate::session::{
     Admission, Admitted, EndCause, Ending, Entry, Facts, Kind, PlanName, Refusal, Released,
-    Renewal, Session, SessionKey, Sighting, Start, Takeover, Terms, Ticket, UserId, WhenFull,
+    Renewal, Session, SessionKey, Sighting, Start, Takeover, Terms, Ticket, Timestamp, UserId,
+    WhenFull,
 };
 use crate::store::{Cursor, Listing, Page, Seen, Store, StoreError};
 use crate::telemetry::Metrics;
@@ -163,16 +166,12 @@ pub struct Outage {
 /// How a ledger is to count.
 #[derive(Debug, Clone)]
 pub struct Settings {
-    /// Says who may watch how much.
-    pub policy: Policy,
+    /// Who may watch how much, and what happens at a full limit; it may change.
+    pub in_force: Arc<InForce>,
     /// How long sessions count.
     pub leases: Leases,
     /// What leases and tombstones may be.
     pub terms: Terms,
-    /// What happens to a start at a full limit that asks for nobody's slot.
-    pub when_full: WhenFull,
-    /// How long a start at a full limit may wait for a slot.
-    pub grace: Duration,
     /// What decides while the store is out.
     pub outage: Rule,
     /// How many sessions are held; none where the store is this process itself.
@@ -183,12 +182,24 @@ pub struct Settings {
 impl Settings {
     /// Deny in an outage, no grace, and as little room as tests need.
     pub(crate) fn of(policy: Policy) -> Self {
-        Self {
+        Self::with_grace(policy, Duration::ZERO)
+    }
+
+    /// The same with that grace.
+    pub(crate) fn with_grace(policy: Policy, grace: Duration) -> Self {
+        let limits = config::Limits {
             policy,
+            grace,
+            ..Default::default()
+        };
+        let settings = Changeable {
+            limits,
+            ..Default::default()
+        };
+        Self {
+            in_force: Arc::new(InForce::new(settings)),
             leases: Leases::default(),
             terms: Terms::new(Duration::from_secs(30), Duration::from_millis(50)),
-            when_full: WhenFull::Refuse,
-            grace: Duration::ZERO,
             outage: Rule::Deny,
             room_to_hold: 1000,
         }
@@ -200,12 +211,10 @@ impl Settings {
 pub struct Ledger {
     /// Where rosters are kept.
     store: Arc<dyn Store>,
-    /// Says who may watch how much.
-    policy: Policy,
+    /// Says who may watch how much, and what happens at a full limit.
+    in_force: Arc<InForce>,
     /// How long sessions count.
     leases: Leases,
-    /// What happens to a start at a full limit that asks for nobody's slot.
-    when_full: WhenFull,
     /// Lets starts wait for a slot.
     grace: Grace,
     /// Knows whether the store answers.
@@ -234,10 +243,9 @@ impl Ledger {
         let (leases, room) = (settings.leases, settings.room_to_hold);
         Self {
             store,
-            policy: settings.policy,
+            in_force: settings.in_force,
             leases,
-            when_full: settings.when_full,
-            grace: Grace::new(settings.grace),
+            grace: Grace::default(),
             pulse: Pulse::new(settings.outage),
             rule: settings.outage,
             held: Held::new(room, leases, settings.terms, clock),
@@ -356,13 +364,26 @@ impl Ledger {
     /// How many streams the user may watch who is said to be on that plan.
     #[must_use]
     pub fn limit_of(&self, user: &UserId, plan: Option<&PlanName>) -> u32 {
-        self.policy.allowance(user, plan).allowance.limit
+        let in_force = self.in_force.now();
+        in_force.limits.policy.allowance(user, plan).allowance.limit
+    }
+
+    /// What applies now of what may change.
+    #[must_use]
+    pub fn in_force(&self) -> Arc<Changeable> {
+        self.in_force.now()
     }
 
     /// How long a session of that kind counts without a sign of life.
     #[must_use]
     pub const fn lease_of(&self, kind: Kind) -> Duration {
         self.leases.of(kind)
+    }
+
+    /// The time, by what tells it to what is held.
+    #[must_use]
+    pub fn now(&self) -> Timestamp {
+        self.held.now()
     }
 
     /// The user's live sessions.
@@ -492,7 +513,8 @@ impl Ledger {
         let mut decision = decision;
         if let Admission::Refused(Refusal::Full { .. }) = decision.admission {
             let since = (frees, asked.elapsed());
-            match self.grace.enter(user, limit, patience, since) {
+            let longest = self.in_force.now().limits.grace;
+            match self.grace.enter(user, (limit, longest), patience, since) {
                 Some(turn) => decision = self.wait_for_slot(turn, bid, decision, patience).await?,
                 None => self.metrics.grace(GraceOutcome::Skipped),
             }
@@ -510,7 +532,11 @@ impl Ledger {
             ticket: Ticket::new(rand::random()),
         };
         let when_full = match &claim.takeover {
-            None => self.when_full.clone(),
+            None => match self.in_force.now().limits.when_full {
+                config::WhenFull::Refuse => WhenFull::Refuse,
+                config::WhenFull::DisplaceOldest => WhenFull::DisplaceOldest,
+                config::WhenFull::DisplaceIdlest => WhenFull::DisplaceIdlest,
+            },
             Some(Takeover::Oldest) => WhenFull::DisplaceOldest,
             Some(Takeover::Session(id)) => WhenFull::TakeOver(SessionKey {
                 kind: Kind::Playback,
@@ -812,7 +838,9 @@ impl Ledger {
 
     /// How many streams the user may watch. An unknown plan is counted, and logged once.
     fn limit(&self, user: &UserId, plan: Option<&PlanName>) -> u32 {
-        let resolved = self.policy.allowance(user, plan);
+        let in_force = self.in_force.now();
+        let policy = &in_force.limits.policy;
+        let resolved = policy.allowance(user, plan);
         if let (PlanMatch::Unknown, Some(plan)) = (resolved.plan, plan) {
             self.metrics.unknown_plan();
             let mut known = self
@@ -820,7 +848,7 @@ impl Ledger {
                 .lock()
                 .unwrap_or_else(PoisonError::into_inner);
             if known.len() < MAX_UNKNOWN_PLANS && known.insert(plan.clone()) {
-                warn!(plan.name = %plan, limit = self.policy.default, "a plan that limits.plans doesn't have: the default applies");
+                warn!(plan.name = %plan, limit = policy.default, "a plan that limits.plans doesn't have: the default applies");
             }
         }
         resolved.allowance.limit

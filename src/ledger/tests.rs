@@ -26,10 +26,7 @@ impl Bench {
         let clock = Arc::new(ManualClock::default());
         let store = FaultyStore::at(Arc::<ManualClock>::clone(&clock));
         let metrics = Arc::new(Metrics::new().unwrap());
-        let settings = Settings {
-            grace: GRACE,
-            ..Settings::of(policy)
-        };
+        let settings = Settings::with_grace(policy, GRACE);
         let ledger = Ledger::new(
             Arc::<FaultyStore>::clone(&store),
             settings,

@@ -72,6 +72,8 @@ label! {
         Head => "head",
         /// Let in without being looked at: an `OPTIONS`.
         Preflight => "preflight",
+        /// Let in without a slot by a dry run: it would have been refused.
+        WouldRefuse => "would_refuse",
         /// All of the user's slots are taken.
         Full => "full",
         /// All of the user's slots are taken as far as this instance knows: the outage rule `local`.
@@ -82,6 +84,8 @@ label! {
         Displaced => "displaced",
         /// An operator ended it.
         Operator => "operator",
+        /// What it was to take over runs inside Envoy.
+        NotStoppable => "not_stoppable",
         /// Nothing in the request says whose it is.
         NoUser => "no_user",
         /// Nothing in the request says which stream it is.
@@ -108,12 +112,14 @@ impl Verdict {
             | Self::OutageAllowed
             | Self::OutageLocal
             | Self::Head
-            | Self::Preflight => "allow",
+            | Self::Preflight
+            | Self::WouldRefuse => "allow",
             Self::Full
             | Self::FullLocal
             | Self::Ended
             | Self::Displaced
             | Self::Operator
+            | Self::NotStoppable
             | Self::NoUser
             | Self::NoSession
             | Self::Malformed => "deny",
@@ -283,6 +289,8 @@ label! {
         Ok => "ok",
         /// The stream may not start or go on: 409, 410, 429.
         Refused => "refused",
+        /// It may by a dry run alone.
+        WouldRefuse => "would_refuse",
         /// Whoever asked may not: 401, 403.
         Denied => "denied",
         /// The request was not what it should be: any other 4xx.
@@ -318,6 +326,8 @@ label! {
         HttpTls => "http_tls",
         /// Who may use the HTTP API.
         Tokens => "tokens",
+        /// The configuration.
+        Config => "config",
     }
 }
 

@@ -51,6 +51,8 @@ pub struct Metrics {
     store_duration: Vec<Histogram>,
     /// `streamgate_store_up`
     store_up: Gauge,
+    /// `streamgate_enforces`
+    enforces: Gauge,
     /// `streamgate_store_forgot_total`
     store_forgot: Counter,
     /// `streamgate_outage_rule`, by rule
@@ -120,6 +122,7 @@ impl Metrics {
                 make.histogram(named::STORE_DURATION, &labels)
             }),
             store_up: make.gauge(named::STORE_UP, &[]),
+            enforces: make.gauge(named::ENFORCES, &[]),
             store_forgot: make.counter(named::STORE_FORGOT, &[]),
             outage_rule: by(|rule: Outage| {
                 make.gauge(named::OUTAGE_RULE, &[("rule", rule.as_str())])
@@ -189,6 +192,11 @@ impl Metrics {
     /// Notes whether the store answers.
     pub fn store_up(&self, up: bool) {
         self.store_up.set(if up { 1.0 } else { 0.0 });
+    }
+
+    /// Notes whether who is refused is told so.
+    pub fn enforces(&self, enforces: bool) {
+        self.enforces.set(if enforces { 1.0 } else { 0.0 });
     }
 
     /// Counts that the store turned out to have forgotten sessions.
@@ -332,6 +340,10 @@ mod named {
     pub(super) const STORE_UP: Named = Named(
         "streamgate_store_up",
         "1 while the store answers, 0 while it doesn't",
+    );
+    pub(super) const ENFORCES: Named = Named(
+        "streamgate_enforces",
+        "1 while limits are enforced (limits.enforce), 0 in a dry run",
     );
     pub(super) const STORE_FORGOT: Named = Named(
         "streamgate_store_forgot_total",

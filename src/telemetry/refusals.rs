@@ -70,6 +70,8 @@ pub struct RefusedStream<'a> {
     pub limit: u32,
     /// Whether this instance alone has decided that, in the store's place.
     pub by_this_instance_alone: bool,
+    /// Whether it really was; in a dry run it was let in.
+    pub enforced: bool,
 }
 
 impl RefusedStream<'_> {
@@ -93,7 +95,12 @@ impl RefusedStream<'_> {
             by_this_instance_alone = self.by_this_instance_alone.then_some(true),
             holders = holders.as_ref().map(tracing::field::debug),
             left_out,
-            "a stream was refused"
+            "{}",
+            if self.enforced {
+                "a stream was refused"
+            } else {
+                "a stream would have been refused"
+            }
         );
     }
 }

@@ -2,3 +2,5 @@
 
 // What it says, against the code and against the service.
 mod document;
+// What schemathesis finds in a running service, and whether the document is one.
+mod fuzz;

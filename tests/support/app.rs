@@ -82,6 +82,12 @@ impl Plan {
         self
     }
 
+    /// Decides all, and refuses nobody.
+    pub(crate) fn dry_run(mut self) -> Self {
+        self.config.limits.enforce = false;
+        self
+    }
+
     /// The limit of whoever is on that plan.
     pub(crate) fn limit_of_plan(mut self, plan: &str, limit: u32) -> Self {
         let plan = PlanName::parse(plan).expect("a name");
@@ -198,7 +204,7 @@ impl Plan {
         let free = SocketAddr::from(([127, 0, 0, 1], 0));
         self.config.grpc.listen = Listen::Tcp(free);
         self.config.http.listen = free;
-        let built = App::build_with(&self.config, self.substitutes).await;
+        let built = App::build_with(&self.config, None, self.substitutes).await;
         let app = built.expect("free ports are there");
         let addresses = app.addresses().clone();
         let Listen::Tcp(grpc) = addresses.grpc else {

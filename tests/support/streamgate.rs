@@ -182,6 +182,11 @@ impl Streamgate {
         self.process.signal("TERM").await;
     }
 
+    /// Sends it a signal by its name.
+    pub(crate) async fn signal(&self, name: &str) {
+        self.process.signal(name).await;
+    }
+
     /// Waits until it has stopped by itself.
     pub(crate) async fn stopped(&mut self) -> ExitStatus {
         self.process.ended().await

@@ -1,0 +1,221 @@
+//! The configuration is followed while the process runs: limits, dry run, what refusals tell and the log's level; a file with a mistake
+//! changes nothing; what needs a restart says so.
+
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+use crate::support::gateway_client::{Answer, Check, Gateway};
+use crate::support::streamgate::Streamgate;
+use crate::support::watch::until;
+
+/// Longer than a file takes to be followed, many times.
+const BOUND: Duration = Duration::from_secs(20);
+
+/// A running streamgate, and the file that it follows.
+struct Followed {
+    streamgate: Streamgate,
+    gateway: Gateway,
+    folder: TempDir,
+}
+
+impl Followed {
+    async fn start(text: &str, settings: &[(&str, &str)]) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("streamgate.yaml");
+        std::fs::write(&file, text).unwrap();
+        let mut all = vec![("config", file.to_str().unwrap())];
+        all.extend(settings);
+        let streamgate = Streamgate::start(&all).await;
+        let gateway = Gateway::connect(streamgate.grpc).await;
+        Self {
+            streamgate,
+            gateway,
+            folder,
+        }
+    }
+
+    fn file(&self) -> PathBuf {
+        self.folder.path().join("streamgate.yaml")
+    }
+
+    fn write(&self, text: &str) {
+        std::fs::write(self.file(), text).unwrap();
+    }
+
+    /// Waits until the configuration has been read anew so often, with that outcome.
+    async fn was_read(&self, outcome: &str, times: f64) -> Duration {
+        let labels = [("file", "config"), ("outcome", outcome)];
+        let name = "streamgate_reloads_total";
+        self.streamgate
+            .metric_becomes(BOUND, name, &labels, |count| count == times)
+            .await
+    }
+
+    async fn plays(&self, user: &str, id: &str) -> Answer {
+        self.gateway.check(Check::of_playback(user, id)).await
+    }
+
+    /// The lines of the log with that message.
+    fn lines(&self, message: &str) -> Vec<Value> {
+        let log = self.streamgate.log();
+        let lines = log
+            .lines()
+            .filter_map(|line| serde_json::from_str(line).ok());
+        lines
+            .filter(|line: &Value| line["message"] == message)
+            .collect()
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_limit_that_changes_under_load_takes_effect_and_no_check_fails() {
+    let followed = Followed::start("limits: {default: 3, grace: 0s}", &[]).await;
+    let (going, asked) = (AtomicBool::new(true), AtomicUsize::new(0));
+    let load = async |worker: usize| {
+        let mut number = 0;
+        while going.load(Ordering::SeqCst) {
+            number += 1;
+            let user = format!("w{worker}-{}", number / 2);
+            let answer = followed.plays(&user, &format!("p{number}")).await;
+            assert!(
+                answer.is_allowed() || answer.reason() == "full",
+                "{answer:?}"
+            );
+            asked.fetch_add(1, Ordering::SeqCst);
+        }
+    };
+    let change = async {
+        until(BOUND, "there is load", async || {
+            asked.load(Ordering::SeqCst) > 200
+        })
+        .await;
+        followed.write("limits: {default: 1, grace: 0s}");
+        let tries = AtomicUsize::new(0);
+        let applies = async || {
+            let user = format!("probe-{}", tries.fetch_add(1, Ordering::SeqCst));
+            Box::pin(followed.plays(&user, "p1")).await;
+            Box::pin(followed.plays(&user, "p2")).await.reason() == "full"
+        };
+        let took = until(BOUND, "the new limit applies", applies).await;
+        going.store(false, Ordering::SeqCst);
+        took
+    };
+    let (took, ..) = tokio::join!(change, load(0), load(1), load(2), load(3));
+    println!(
+        "measured: a changed limit applies after {} ms, under {} checks of which none failed",
+        took.as_millis(),
+        asked.into_inner()
+    );
+    assert_eq!(followed.streamgate.checks("outage").await, 0.0);
+}
+
+#[tokio::test]
+async fn a_broken_file_changes_nothing_is_told_of_once_and_heals_by_itself() {
+    let followed = Followed::start("limits: {default: 1, grace: 0s}", &[]).await;
+    assert!(followed.plays("anna", "p1").await.is_allowed());
+    for (times, broken) in [
+        (1.0, "limits: {default: 2, grace: 0s, plans: {gold: many}}"),
+        (2.0, "limits: {default: 2"),
+        (3.0, "limits: {defalt: 2}"),
+    ] {
+        followed.write(broken);
+        followed.was_read("failed", times).await;
+        assert_eq!(
+            followed.plays("anna", "p2").await.reason(),
+            "full",
+            "{broken}"
+        );
+    }
+    std::fs::remove_file(followed.file()).unwrap();
+    followed.was_read("failed", 4.0).await;
+    assert_eq!(followed.plays("anna", "p2").await.reason(), "full");
+    let told =
+        followed.lines("the changed files can't be used; what was read before stays in force");
+    assert_eq!(told.len(), 4, "{told:?}");
+    let problem = told[0]["problem"].as_str().unwrap();
+    assert!(
+        problem.contains("limits.plans.gold: got \"many\""),
+        "{problem}"
+    );
+    followed.write("limits: {default: 2, grace: 0s}");
+    followed.was_read("ok", 1.0).await;
+    assert!(followed.plays("anna", "p2").await.is_allowed());
+}
+
+#[tokio::test]
+async fn all_that_may_change_changes_and_what_may_not_says_so() {
+    let followed = Followed::start("limits: {default: 1, grace: 0s}", &[]).await;
+    assert!(followed.plays("anna", "p1").await.is_allowed());
+    let refused = followed.plays("anna", "p2").await;
+    assert!(refused.body["sessions"][0].get("session").is_some());
+    followed.write(
+        "limits: {default: 1, grace: 0s, users: {ben: 2}, plans: {gold: 3}, when_full: displace_oldest}\n\
+         refusal: {show: []}\n\
+         telemetry: {log_level: debug}\n\
+         leases: {playback: 60s}\n\
+         identity: {device: []}\n",
+    );
+    followed.was_read("ok", 1.0).await;
+    // Who is displaced hears of it, without by whom.
+    assert!(followed.plays("anna", "p2").await.is_allowed());
+    let displaced = followed.plays("anna", "p1").await;
+    assert_eq!(
+        (displaced.reason(), displaced.body.get("displaced_by")),
+        ("displaced", None)
+    );
+    for id in ["p1", "p2"] {
+        assert!(followed.plays("ben", id).await.is_allowed());
+    }
+    let restart = followed.lines("some of what has changed in the configuration takes effect when the process is started again");
+    assert_eq!(restart.len(), 1);
+    assert_eq!(restart[0]["sections"], json!("leases, identity"));
+    until(BOUND, "it tells more", async || {
+        !followed.lines("a start was decided").is_empty()
+    })
+    .await;
+    followed.write("limits: {default: 1, grace: 0s, enforce: false}");
+    followed.was_read("ok", 2.0).await;
+    assert_eq!(
+        followed.streamgate.metric("streamgate_enforces", &[]).await,
+        0.0
+    );
+    for id in ["p3", "p4"] {
+        assert!(followed.plays("carl", id).await.is_allowed());
+    }
+    assert_eq!(followed.streamgate.checks("would_refuse").await, 1.0);
+}
+
+#[tokio::test]
+async fn a_variable_beats_the_changed_file_too() {
+    let followed = Followed::start("limits: {grace: 0s}", &[("limits.default", "1")]).await;
+    followed.write("limits: {default: 9, grace: 0s, users: {ben: 2}}");
+    followed.was_read("ok", 1.0).await;
+    assert!(followed.plays("anna", "p1").await.is_allowed());
+    assert_eq!(followed.plays("anna", "p2").await.reason(), "full");
+    for id in ["p1", "p2"] {
+        assert!(followed.plays("ben", id).await.is_allowed());
+    }
+}
+
+#[tokio::test]
+async fn sighup_has_the_file_looked_at_at_once_and_ends_nothing() {
+    let followed = Followed::start("limits: {default: 1, grace: 0s}", &[]).await;
+    assert!(followed.plays("anna", "p1").await.is_allowed());
+    followed.write("limits: {default: 2, grace: 0s}");
+    followed.streamgate.signal("HUP").await;
+    followed.was_read("ok", 1.0).await;
+    assert!(followed.plays("anna", "p2").await.is_allowed());
+    // Without a change it does nothing.
+    followed.streamgate.signal("HUP").await;
+    let message = "asked to look at files that may have changed";
+    until(BOUND, "it is heard", async || {
+        followed.lines(message).len() == 2
+    })
+    .await;
+    assert!(followed.plays("anna", "p1").await.is_allowed());
+    followed.was_read("ok", 1.0).await;
+}
