@@ -300,3 +300,17 @@ async fn a_route_that_asks_for_something_else_is_misconfigured() {
     }
     app.stop().await;
 }
+
+#[tokio::test]
+async fn in_a_dry_run_who_would_be_refused_plays_on_without_a_cookie() {
+    let app = TestApp::plan().limit(1).start().await;
+    let gateway = app.gateway().await;
+    session(&Player::default().plays(&gateway, "anna").await);
+    let dry = Player::default().check("anna");
+    let answer = gateway
+        .check(dry.route("streamgate.enforce", "false"))
+        .await;
+    assert!(answer.is_allowed() && answer.cookies.is_empty());
+    assert_eq!(Api::of(&app).live("anna").await.len(), 1);
+    app.stop().await;
+}

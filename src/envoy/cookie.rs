@@ -202,7 +202,9 @@ fn brought(evidence: &CheckEvidence<'_>, name: &str) -> Option<Secret> {
 fn is_over_tls(evidence: &CheckEvidence<'_>) -> bool {
     let forwarded = evidence.header("x-forwarded-proto").ok().flatten();
     let scheme = forwarded.as_deref().unwrap_or(&evidence.http().scheme);
-    scheme.eq_ignore_ascii_case("https")
+    // Proxies that add their own put it behind that of the one before.
+    let first = scheme.split(',').next().unwrap_or_default();
+    first.trim().eq_ignore_ascii_case("https")
 }
 
 /// The addresses that share the cookie: what the route says, or else the first folder of the one that is asked for.

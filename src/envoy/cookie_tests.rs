@@ -164,6 +164,7 @@ fn over_tls_the_cookie_stays_there_and_goes_along_from_other_sites() {
     let secure = "Path=/vod; HttpOnly; Secure; SameSite=None; Partitioned";
     let forwarded = |proto| anna("/vod/1").headers(&[("x-forwarded-proto", proto)]);
     assert_eq!(attributes(forwarded("https")), secure);
+    assert_eq!(attributes(forwarded("HTTPS, http")), secure);
     assert!(attributes(forwarded("http")).ends_with("HttpOnly; SameSite=Lax"));
     let mut direct = anna("/vod/1");
     let http = direct.0.request.as_mut().unwrap().http.as_mut().unwrap();
