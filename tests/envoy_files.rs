@@ -6,7 +6,7 @@
 use serde_json::{Value, json};
 
 use crate::support::envoy_files::{
-    CLUSTERS, CONNECTION_MANAGER, LISTENER, at, fragment, listen_on, paste_fragments, read,
+    CLUSTERS, CONNECTION_MANAGER, LISTENER, at, at_mut, fragment, listen_on, paste_fragments, read,
     route_mut, send_to, set,
 };
 
@@ -122,6 +122,20 @@ fn route_fragments_hold_what_the_routes_of_envoy_yaml_hold() {
             "{name} and the route {path}"
         );
     }
+}
+
+#[test]
+fn the_route_with_a_cookie_is_the_playbacks_route_with_the_cookie() {
+    let mut issued = fragment("route-issued");
+    let filter = "/typed_per_filter_config/envoy.filters.http.ext_authz";
+    let said = format!("{filter}/check_settings/context_extensions");
+    let said = at_mut(&mut issued, &said).as_object_mut().expect("a map");
+    assert_eq!(said.remove("streamgate.issue"), Some(json!("cookie")));
+    let path = said.remove("streamgate.cookie_path").expect("a path");
+    assert_eq!(issued, fragment("route-playback"));
+    let readme = std::fs::read_to_string("envoy/README.md").expect("it is there");
+    let path = path.as_str().expect("a text");
+    assert!(readme.contains(path), "{path} is explained");
 }
 
 #[test]

@@ -17,6 +17,8 @@ mod authz;
 mod cli;
 // The README's examples of clients as they stand there: curl, Python, Node, and a page in a real Chromium.
 mod clients;
+// The cookie of ours for players that say nothing: issued, brought back, ended, somebody else's.
+mod cookie;
 // Many who come, or leave, at once.
 mod crowds;
 // Whose slot a start gets at a full limit.

@@ -17,13 +17,15 @@ use tonic::{Request, Response, Status};
 use tracing::{info, warn};
 
 use super::claim::{self, Ask, Unclaimed};
+use super::cookie::{Cookie, Origin};
+use super::grant::{Grant, Hold};
 use super::routes::RouteLists;
 use super::verdict;
 use crate::clock::{Clock, Stopwatch};
 use crate::config::Identity;
-use crate::ledger::{Basis, Claim, Decision, Leaves, Ledger, Outage, Patience};
-use crate::releaser::{Notice, Releaser};
-use crate::session::{Admission, Kind, Refusal, SessionKey, Ticket, UserId};
+use crate::ledger::{Basis, Claim, Decision, Ledger, Outage, Patience};
+use crate::releaser::Releaser;
+use crate::session::{Admission, EndCause, Kind, Refusal, UserId};
 use crate::telemetry::metrics::{LabelValue, Verdict};
 use crate::telemetry::{Metrics, RefusalLog, RefusedStream};
 
@@ -62,16 +64,23 @@ impl Authorization for CheckDoor {
         let asked = Stopwatch::start();
         let deadline = grpc_timeout(request.metadata());
         let request = request.into_inner();
-        let (answer, verdict, waited) = match claim::decode(&request, &self.identity, &self.routes)
-        {
+        let ask = claim::decode(&request, &self.identity, &self.routes, rand::random);
+        let (answer, verdict, waited) = match ask {
             Ok(Ask::Preflight) => (verdict::pass(), Verdict::Preflight, Duration::ZERO),
             Ok(Ask::Head) => (verdict::pass(), Verdict::Head, Duration::ZERO),
-            Ok(Ask::Stream(claim)) if self.ledger.recalls(&claim) => (
+            Ok(Ask::Stream(claim, _)) if self.ledger.recalls(&claim) => (
                 verdict::allow(&claim.user, &claim.key),
                 Verdict::Held,
                 Duration::ZERO,
             ),
-            Ok(Ask::Stream(claim)) => self.stream(claim, &request, deadline).await?,
+            Ok(Ask::Stream(claim, None)) => {
+                let is_alone = claim.key.kind == Kind::Request;
+                let answer = self.ask(&claim, is_alone, deadline).await?;
+                self.encode(&claim, answer, &request)
+            }
+            Ok(Ask::Stream(claim, Some(cookie))) => {
+                self.by_cookie(claim, cookie, &request, deadline).await?
+            }
             Err(unclaimed) => self.reject(&unclaimed, &request),
         };
         self.metrics.check(verdict);
@@ -82,55 +91,88 @@ impl Authorization for CheckDoor {
 }
 
 impl CheckDoor {
-    /// Asks for a stream; the answer, what the metrics call it, and how long it waited for a slot.
-    async fn stream(
+    /// Asks for a stream that a cookie names. Where that one has ended and its player may go on, it is asked for the next.
+    async fn by_cookie(
         &self,
-        claim: Claim,
+        mut claim: Claim,
+        mut cookie: Cookie,
         request: &CheckRequest,
         deadline: Option<Duration>,
     ) -> Result<(CheckResponse, Verdict, Duration), Status> {
-        let (answer, grant) = self.ask(&claim, deadline).await?;
-        grant.answered();
+        let asked = Stopwatch::start();
+        let is_new = |cookie: &Cookie| cookie.origin == Origin::New;
+        let mut answer = self.ask(&claim, is_new(&cookie), deadline).await?;
+        if let Some(ended) = ended(&answer)
+            && let Some(next) = cookie.after(ended, claim.takeover.is_some())
+        {
+            claim.key = next.session(&claim.user);
+            cookie = next;
+            let left = deadline.map(|deadline| deadline.saturating_sub(asked.elapsed()));
+            answer = self.ask(&claim, is_new(&cookie), left).await?;
+        }
+        let forgotten = ended(&answer).map(|_| cookie.to_forget());
+        let is_let_in =
+            matches!(&answer, Ok(decision) if matches!(decision.admission, Admission::Admitted(_)));
+        let set = forgotten.or_else(|| cookie.to_set().filter(|_| is_let_in));
+        let (response, verdict, waited) = self.encode(&claim, answer, request);
+        let response = match set {
+            Some(set) => verdict::with_cookie(response, &set),
+            None => response,
+        };
+        Ok((response, verdict, waited))
+    }
+
+    /// What the ledger's answer comes to, what the metrics call it, and how long it waited for a slot.
+    fn encode(
+        &self,
+        claim: &Claim,
+        answer: Answer,
+        request: &CheckRequest,
+    ) -> (CheckResponse, Verdict, Duration) {
         match answer {
             Ok(decision) => {
                 let response = match &decision.admission {
                     Admission::Admitted(_) => {
-                        self.log_rule(&claim, decision.basis, request);
+                        self.log_rule(claim, decision.basis, request);
                         verdict::allow(&claim.user, &claim.key)
                     }
                     Admission::Refused(refusal) => {
-                        let enforces = self.enforces(request);
-                        self.log_refusal(&claim, refusal, &decision, request);
-                        if !enforces {
-                            return Ok((verdict::pass(), Verdict::WouldRefuse, decision.waited));
+                        self.log_refusal(claim, refusal, &decision, request);
+                        if !self.enforces(request) {
+                            return (verdict::pass(), Verdict::WouldRefuse, decision.waited);
                         }
                         verdict::refuse(refusal, &self.ledger.in_force().refusal.show)
                     }
                 };
-                Ok((
-                    response,
-                    verdict::verdict(&decision.admission, decision.basis),
-                    decision.waited,
-                ))
+                let verdict = verdict::verdict(&decision.admission, decision.basis);
+                (response, verdict, decision.waited)
             }
             Err(outage) => {
-                self.log_outage(&claim, &outage, request);
+                self.log_outage(claim, &outage, request);
                 if !self.enforces(request) {
-                    return Ok((verdict::pass(), Verdict::WouldRefuse, outage.waited));
+                    return (verdict::pass(), Verdict::WouldRefuse, outage.waited);
                 }
-                Ok((verdict::outage(), Verdict::Outage, outage.waited))
+                (verdict::outage(), Verdict::Outage, outage.waited)
             }
         }
     }
 
-    /// Asks the ledger, in a task of its own.
+    /// Asks the ledger, in a task of its own. `is_alone` says that nothing but this call's request plays under its session.
     async fn ask(
         &self,
         claim: &Claim,
+        is_alone: bool,
         deadline: Option<Duration>,
-    ) -> Result<(Answer, Grant), Status> {
+    ) -> Result<Answer, Status> {
         let (ledger, asked) = (Arc::clone(&self.ledger), claim.clone());
-        let mut grant = Grant::new(self, claim);
+        let mut grant = Grant {
+            user: claim.user.clone(),
+            key: claim.key.clone(),
+            is_alone,
+            hold: Hold::Nothing,
+            releaser: self.releaser.clone(),
+            metrics: Arc::clone(&self.metrics),
+        };
         let gone = CancellationToken::new();
         let patience = Patience {
             deadline,
@@ -144,9 +186,10 @@ impl CheckDoor {
             // If nobody takes it, it is dropped here, and the grant with it.
             drop(send.send((answer, grant)));
         });
-        receive
-            .await
-            .map_err(|_| Status::internal("the task that asks the store has died"))
+        let died = |_| Status::internal("the task that asks the store has died");
+        let (answer, grant) = receive.await.map_err(died)?;
+        grant.answered();
+        Ok(answer)
     }
 
     /// The answer to a request that can't be told whose, or which stream's, it is.
@@ -265,83 +308,14 @@ impl CheckDoor {
     }
 }
 
-/// What a call may have left in the store, until its answer goes out.
-#[derive(Debug)]
-#[must_use]
-pub(super) struct Grant {
-    /// Whose start it is.
-    pub(super) user: UserId,
-    /// The session that may have started.
-    pub(super) key: SessionKey,
-    /// What may have to be taken back.
-    pub(super) hold: Hold,
-    /// Takes it back.
-    pub(super) releaser: Releaser,
-    /// Counts the calls that nobody waited for.
-    pub(super) metrics: Arc<Metrics>,
-}
-
-/// What a call may leave behind.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Hold {
-    /// Nothing that is to be taken back.
-    Nothing,
-    /// A session that it started.
-    Started(Ticket),
-    /// Perhaps a session: the store's answer did not come, and so the start is not allowed.
-    Doubtful(Ticket),
-    /// Nothing any more: the answer went out.
-    Answered,
-}
-
-impl Grant {
-    /// The grant of a call that has not been answered.
-    fn new(door: &CheckDoor, claim: &Claim) -> Self {
-        let (releaser, metrics) = (door.releaser.clone(), Arc::clone(&door.metrics));
-        Self {
-            user: claim.user.clone(),
-            key: claim.key.clone(),
-            hold: Hold::Nothing,
-            releaser,
-            metrics,
-        }
-    }
-
-    /// Notes what the answer leaves behind. A playback's start is never taken back: its other requests count on it.
-    pub(super) fn hold(&mut self, answer: &Answer) {
-        self.hold = match answer {
-            Ok(decision) => match decision.leaves {
-                Leaves::Started(ticket) if self.key.kind == Kind::Request => Hold::Started(ticket),
-                Leaves::Started(_) | Leaves::Nothing => Hold::Nothing,
-                Leaves::Doubtful(ticket) => Hold::Doubtful(ticket),
-            },
-            Err(outage) => outage.doubtful.map_or(Hold::Nothing, Hold::Doubtful),
-        };
-    }
-
-    /// The answer goes out: from now on Envoy's access log tells of the stream's end. A doubtful start was not allowed, and has none.
-    pub(super) fn answered(mut self) {
-        if let Hold::Doubtful(ticket) = self.hold {
-            self.take_back(ticket);
-        }
-        self.hold = Hold::Answered;
-    }
-
-    /// Has this call's start undone, should it have taken place and nobody have renewed it since.
-    fn take_back(&self, ticket: Ticket) {
-        self.releaser
-            .submit(self.user.clone(), Notice::Undo(self.key.clone(), ticket));
-    }
-}
-
-impl Drop for Grant {
-    fn drop(&mut self) {
-        match self.hold {
-            Hold::Answered => return,
-            Hold::Nothing => {}
-            Hold::Started(ticket) | Hold::Doubtful(ticket) => self.take_back(ticket),
-        }
-        self.metrics.check(Verdict::Cancelled);
+/// Why the session has ended, where that is the answer.
+const fn ended(answer: &Answer) -> Option<&EndCause> {
+    match answer {
+        Ok(Decision {
+            admission: Admission::Refused(Refusal::Ended(cause)),
+            ..
+        }) => Some(cause),
+        Ok(_) | Err(_) => None,
     }
 }
 

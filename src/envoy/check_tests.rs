@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use tonic::metadata::MetadataMap;
 
-use super::check::{Answer, Grant, Hold, grpc_timeout};
+use super::check::{Answer, grpc_timeout};
+use super::grant::{Grant, Hold};
 use crate::clock::SystemClock;
 use crate::faulty_store::FaultyStore;
 use crate::ledger::{Basis, Decision, Leaves, Ledger, Outage, Settings};
@@ -74,6 +75,7 @@ impl Bench {
         let grant = Grant {
             user,
             key: start.key,
+            is_alone: kind == Kind::Request,
             hold: Hold::Nothing,
             releaser,
             metrics: Arc::clone(&metrics),

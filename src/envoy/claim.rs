@@ -1,10 +1,15 @@
 //! Decodes a check: what is asked for, by whom, for which stream. Pure.
+//!
+//! Where a player says nothing, a cookie of ours may name its playback: [`super::cookie`].
 
 use std::borrow::Cow;
+use std::fmt::Display;
+use std::sync::Arc;
 
 use envoy_types::pb::envoy::service::auth::v3::CheckRequest;
 
-use super::evidence::{CheckEvidence, Evidence, find};
+use super::cookie::{self, Cookie};
+use super::evidence::{CheckEvidence, Evidence, Finding, find};
 use super::routes::RouteLists;
 use crate::config::{Identity, Source};
 use crate::ledger::Claim;
@@ -23,8 +28,8 @@ pub(super) enum Ask {
     Preflight,
     /// A look at a stream, by a known user; no stream.
     Head,
-    /// A stream.
-    Stream(Claim),
+    /// A stream, and the cookie that names it where nothing else does.
+    Stream(Claim, Option<Cookie>),
 }
 
 /// Why a check can't be asked of the ledger.
@@ -56,11 +61,12 @@ pub(super) enum Unclaimed {
     Misconfigured(&'static str, String),
 }
 
-/// What a check asks for, if it can be told.
+/// What a check asks for, if it can be told. `random` is for a cookie, should one have to be made.
 pub(super) fn decode(
     request: &CheckRequest,
     identity: &Identity,
     routes: &RouteLists,
+    random: impl FnOnce() -> u128,
 ) -> Result<Ask, Unclaimed> {
     let evidence = request
         .attributes
@@ -74,13 +80,23 @@ pub(super) fn decode(
     if evidence.http().method == "HEAD" {
         return Ok(Ask::Head);
     }
-    let of_route = evidence.context(ROUTE_SESSION);
-    let of_route = of_route.map(|list| routes.sources(list)).transpose();
-    let of_route =
-        of_route.map_err(|error| Unclaimed::Misconfigured(ROUTE_SESSION, error.to_string()))?;
+    let issues = cookie::is_issued(&evidence)?;
+    let of_route = of_route(routes, issues, &evidence)?;
     enforces(request, true)?;
     let sources = of_route.as_deref().unwrap_or(&identity.session);
-    let key = session_key(sources, &evidence)?.ok_or(Unclaimed::NoSession)?;
+    // Each request has an id of its own: on a route with a cookie that would be in the cookie's way.
+    let sources = sources
+        .iter()
+        .filter(|source| !issues || **source != Source::Request);
+    let (key, cookie) = match session_key(find(sources, &evidence))? {
+        Some(key) => (key, None),
+        None if issues => {
+            let cookie = cookie::cookie(&evidence, routes, random)?;
+            let cookie = cookie.ok_or(Unclaimed::NoSession)?;
+            (cookie.session(&user), Some(cookie))
+        }
+        None => return Err(Unclaimed::NoSession),
+    };
     let plan = named("plan", &identity.plan, &evidence)?;
     let facts = facts(identity, &evidence, Door::ExtAuthz)?;
     // A request that is a stream of its own may not even be retried with the same words.
@@ -88,13 +104,33 @@ pub(super) fn decode(
         Kind::Playback => named("takeover", &identity.takeover, &evidence)?,
         Kind::Request | Kind::Video => None,
     };
-    Ok(Ask::Stream(Claim {
+    let claim = Claim {
         user,
         plan,
         key,
         facts,
         takeover,
-    }))
+    };
+    Ok(Ask::Stream(claim, cookie))
+}
+
+/// The route's own list of session sources.
+fn of_route(
+    routes: &RouteLists,
+    issues: bool,
+    evidence: &CheckEvidence<'_>,
+) -> Result<Option<Arc<[Source]>>, Unclaimed> {
+    let Some(list) = evidence.context(ROUTE_SESSION) else {
+        return Ok(None);
+    };
+    let wrong = |flaw: &dyn Display| Unclaimed::Misconfigured(ROUTE_SESSION, flaw.to_string());
+    let sources = routes.sources(list).map_err(|error| wrong(&error))?;
+    if issues && sources.contains(&Source::Request) {
+        return Err(wrong(
+            &"request can't be in it where the route has a cookie issued",
+        ));
+    }
+    Ok(Some(sources))
 }
 
 /// Whether who is refused is told so, as the route or else the configuration has it.
@@ -173,13 +209,9 @@ macro_rules! names {
 names!(UserId, SessionId, PlanName, DeviceId, ContentId, Takeover);
 
 /// Which stream it is. The source that has its id decides the kind.
-fn session_key(
-    sources: &[Source],
-    evidence: &impl Evidence,
-) -> Result<Option<SessionKey>, Unclaimed> {
+fn session_key(found: Finding<'_, '_>) -> Result<Option<SessionKey>, Unclaimed> {
     let what = "session id";
-    let Some((source, text)) =
-        find(sources, evidence).map_err(|(source, flaw)| malformed(what, source, &flaw))?
+    let Some((source, text)) = found.map_err(|(source, flaw)| malformed(what, source, &flaw))?
     else {
         return Ok(None);
     };
@@ -193,7 +225,7 @@ fn session_key(
 }
 
 /// Something that is there but is no name.
-fn malformed(what: &'static str, source: &Source, flaw: &dyn std::fmt::Display) -> Unclaimed {
+fn malformed(what: &'static str, source: &Source, flaw: &dyn Display) -> Unclaimed {
     Unclaimed::Malformed {
         what,
         source_name: source.to_string(),

@@ -16,12 +16,13 @@ fn ask(check: Check) -> Result<Ask, Unclaimed> {
         &check.request(),
         &Identity::default(),
         &RouteLists::default(),
+        || 7,
     )
 }
 
 fn claim(check: Check) -> Claim {
     match ask(check) {
-        Ok(Ask::Stream(claim)) => claim,
+        Ok(Ask::Stream(claim, None)) => claim,
         other => panic!("{other:?}"),
     }
 }
@@ -156,7 +157,8 @@ fn a_check_on_no_http_request_is_told_apart() {
     };
     for attributes in [None, Some(AttributeContext::default()), Some(no_http)] {
         let request = CheckRequest { attributes };
-        let told = decode(&request, &Identity::default(), &RouteLists::default()).unwrap_err();
+        let told =
+            decode(&request, &Identity::default(), &RouteLists::default(), || 7).unwrap_err();
         assert_eq!(told, Unclaimed::NotHttp);
         assert_eq!(request_id(&request), "");
     }

@@ -80,11 +80,14 @@ pub(super) type Found<'e> = Result<Option<Cow<'e, str>>, Flaw>;
 /// Something, and the source that has it.
 pub(super) type With<'s, T> = (&'s Source, T);
 
+/// What a list of sources has.
+pub(super) type Finding<'s, 'e> = Result<Option<With<'s, Cow<'e, str>>>, With<'s, Flaw>>;
+
 /// The first source that has something, and what it has. An empty value is absent.
 pub(super) fn find<'s, 'e>(
-    sources: &'s [Source],
+    sources: impl IntoIterator<Item = &'s Source>,
     evidence: &'e impl Evidence,
-) -> Result<Option<With<'s, Cow<'e, str>>>, With<'s, Flaw>> {
+) -> Finding<'s, 'e> {
     for source in sources {
         match look(source, evidence) {
             Ok(Some(text)) if !text.is_empty() => return Ok(Some((source, text))),
@@ -302,6 +305,15 @@ impl<'a> CheckEvidence<'a> {
     pub(super) const fn http(&self) -> &'a HttpRequest {
         self.http
     }
+
+    /// Each line of a request header, byte for byte.
+    pub(super) fn raw_lines(&self, name: &str) -> Vec<&'a [u8]> {
+        let Some(raw) = &self.http.header_map else {
+            let lines = self.http.headers.get(name).into_iter();
+            return lines.map(String::as_bytes).collect();
+        };
+        headers_named(raw, name).map(raw_value).collect()
+    }
 }
 
 impl Evidence for CheckEvidence<'_> {
@@ -371,14 +383,23 @@ fn raw_values<'a>(
     headers: &'a HeaderMap,
     name: &str,
 ) -> impl Iterator<Item = Result<&'a str, Flaw>> {
+    headers_named(headers, name)
+        .map(|header| std::str::from_utf8(raw_value(header)).map_err(|_| Flaw::NotText))
+}
+
+/// The headers of that name.
+fn headers_named<'a>(headers: &'a HeaderMap, name: &str) -> impl Iterator<Item = &'a HeaderValue> {
     let named = move |header: &&HeaderValue| header.key.eq_ignore_ascii_case(name);
-    headers.headers.iter().filter(named).map(|header| {
-        if header.raw_value.is_empty() {
-            Ok(header.value.as_str())
-        } else {
-            std::str::from_utf8(&header.raw_value).map_err(|_| Flaw::NotText)
-        }
-    })
+    headers.headers.iter().filter(named)
+}
+
+/// What stands in a header, byte for byte.
+fn raw_value(header: &HeaderValue) -> &[u8] {
+    if header.raw_value.is_empty() {
+        header.value.as_bytes()
+    } else {
+        &header.raw_value
+    }
 }
 
 /// What an access log entry has to show. The route's words to us are not among it.

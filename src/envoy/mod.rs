@@ -8,6 +8,9 @@ mod claim;
 #[cfg(test)]
 mod claim_tests;
 mod cmcd;
+mod cookie;
+#[cfg(test)]
+mod cookie_tests;
 mod entry;
 #[cfg(test)]
 mod entry_tests;
@@ -16,6 +19,7 @@ mod evidence;
 mod evidence_tests;
 #[cfg(test)]
 mod fixtures;
+mod grant;
 mod routes;
 #[cfg(test)]
 mod sources_tests;

@@ -63,6 +63,22 @@ pub(super) fn allow(user: &UserId, key: &SessionKey) -> CheckResponse {
     }
 }
 
+/// The same answer, setting a cookie beside those that the origin sets.
+pub(super) fn with_cookie(mut answer: CheckResponse, cookie: &str) -> CheckResponse {
+    let set = HeaderValueOption {
+        append_action: HeaderAppendAction::AppendIfExistsOrAdd.into(),
+        ..header("set-cookie", cookie)
+    };
+    match &mut answer.http_response {
+        Some(HttpResponse::OkResponse(ok)) => ok.response_headers_to_add.push(set),
+        Some(HttpResponse::DeniedResponse(told) | HttpResponse::ErrorResponse(told)) => {
+            told.headers.push(set);
+        }
+        None => {}
+    }
+    answer
+}
+
 /// Refuses a stream. `show` says what may be told of the live ones.
 pub(super) fn refuse(refusal: &Refusal, show: &BTreeSet<Shown>) -> CheckResponse {
     let mut headers = Vec::new();

@@ -277,6 +277,13 @@ impl Tab<'_> {
         .await
     }
 
+    /// All cookies that the browser keeps.
+    pub(super) async fn cookies(&self) -> Vec<Value> {
+        let all = self.chromium.done("Storage.getCookies", json!({}), None);
+        let all = all.await["cookies"].take();
+        serde_json::from_value(all).unwrap()
+    }
+
     async fn done(&self, method: &str, params: Value) -> Value {
         self.chromium
             .done(method, params, Some(&self.session))

@@ -4,6 +4,8 @@
 mod browser;
 // A Chromium, driven over the Chrome DevTools protocol.
 mod chromium;
+// The cookie of ours in that Chromium.
+mod cookie;
 // Serves that page.
 mod pages;
 // Takes examples out of the README.

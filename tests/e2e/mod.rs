@@ -6,6 +6,8 @@
 mod api;
 // What makes no sense is refused, counted, and takes no slot.
 mod bad_input;
+// Players that say nothing, and the cookie that names them.
+mod cookies;
 // The check that a newcomer runs.
 mod demo;
 // Clients that leave while streamgate is being asked.

@@ -6,7 +6,8 @@ use std::collections::HashMap;
 use std::net::SocketAddr;
 
 use bytes::{BufMut, Bytes, BytesMut};
-use envoy_types::pb::envoy::config::core::v3::{Address, Metadata};
+use envoy_types::pb::envoy::config::core::v3::header_value_option::HeaderAppendAction;
+use envoy_types::pb::envoy::config::core::v3::{Address, HeaderValueOption, Metadata};
 use envoy_types::pb::envoy::data::accesslog::v3::{
     AccessLogCommon, AccessLogType, HttpAccessLogEntry, HttpRequestProperties,
 };
@@ -47,6 +48,8 @@ pub(crate) struct Answer {
     pub(crate) http: i32,
     /// The headers that it brings.
     pub(crate) headers: HashMap<String, String>,
+    /// The cookies that it sets at the client.
+    pub(crate) cookies: Vec<String>,
     /// What the access log will show.
     pub(crate) metadata: HashMap<String, String>,
     /// The body of a denial or an error.
@@ -197,8 +200,12 @@ impl Check {
 
 impl Answer {
     fn of(response: CheckResponse) -> Self {
+        let mut to_client = Vec::new();
         let (kind, http, headers, body) = match response.http_response {
-            Some(HttpResponse::OkResponse(ok)) => ("ok", 200, ok.headers, String::new()),
+            Some(HttpResponse::OkResponse(ok)) => {
+                to_client = ok.response_headers_to_add;
+                ("ok", 200, ok.headers, String::new())
+            }
             Some(HttpResponse::DeniedResponse(denied)) => {
                 let status = denied.status.map_or(0, |status| status.code);
                 ("denied", status, denied.headers, denied.body)
@@ -209,6 +216,8 @@ impl Answer {
             }
             None => ("nothing", 0, Vec::new(), String::new()),
         };
+        let cookies = to_client.iter().chain(&headers).filter_map(cookie_set);
+        let cookies = cookies.collect();
         let headers = headers.into_iter().filter_map(|option| option.header);
         let fields = response.dynamic_metadata.unwrap_or_default().fields;
         Self {
@@ -216,6 +225,7 @@ impl Answer {
             kind,
             http,
             headers: headers.map(|header| (header.key, header.value)).collect(),
+            cookies,
             metadata: fields
                 .into_iter()
                 .map(|(name, value)| (name, text(value)))
@@ -253,6 +263,16 @@ impl Answer {
             ..Metadata::default()
         }
     }
+}
+
+/// The cookie that a header sets. It must leave those alone that others set.
+fn cookie_set(option: &HeaderValueOption) -> Option<String> {
+    let header = option.header.as_ref()?;
+    (header.key == "set-cookie").then(|| {
+        let append = HeaderAppendAction::AppendIfExistsOrAdd;
+        assert_eq!(option.append_action(), append, "{header:?}");
+        header.value.clone()
+    })
 }
 
 fn text(value: Value) -> String {
