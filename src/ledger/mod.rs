@@ -826,7 +826,7 @@ impl Ledger {
             };
             let full = matches!(last.admission, Admission::Refused(Refusal::Full { .. }));
             if !full || woken == Woken::TurnOver || turn.is_over() {
-                self.metrics.grace(if full {
+                self.metrics.grace(if last.is_refused() {
                     GraceOutcome::Refused
                 } else {
                     GraceOutcome::Admitted
