@@ -29,6 +29,9 @@
 //! | *takeover* | that a start asks for the slot of another session, should all be taken: [`session::Takeover`] |
 //! | *displace* | to end a session so that another gets its slot |
 //! | *in force* | the settings that apply now, of those that may change while the process runs: [`config::InForce`] |
+//! | *caller* | who asks over HTTP, and so what they may do: by a token's *role* (`client`, `operator`), and by the one user to whom it is bound, if it is |
+//! | *viewer* | a user whom a gateway has verified and lets through to the HTTP API, to act for themselves alone |
+//! | *dry run* | that all is decided and nobody refused (`limits.enforce: false`) |
 //! | *grace* | how long a start at a full limit waits for a slot to come free |
 //! | *outage* | the store could not answer; an error, where a refusal is a value: [`ledger::Outage`] |
 //! | *outage rule* | what decides about new streams meanwhile (`store.outage`): [`config::Outage`] |
