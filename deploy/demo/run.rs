@@ -98,6 +98,11 @@ Ready. A user may watch three streams at once; they are counted {store}. In anot
   A player that stops says so, and its slot is free at once:
     curl -i -H 'content-type: application/json' -d '{{"user": "bob", "session": "tv-1"}}' {api}/v1/release
 
+  Whoever is not behind Envoy uses the same count over HTTP. A browser's app starts; who watches; and one of them is ended:
+    curl -s -X PUT {api}/v1/users/bob/sessions/app-1
+    curl -s {api}/v1/users/bob/sessions
+    curl -s -X DELETE {api}/v1/users/bob/sessions/app-1
+
   A WebSocket is one stream for as long as it is open (ten seconds of ticks):
     curl -sN -m 10 --http1.1 -H 'connection: upgrade' -H 'upgrade: websocket' -H 'sec-websocket-version: 13' -H 'sec-websocket-key: c3RyZWFtZ2F0ZSBkZW1vIQ==' -H 'x-user-id: carol' {gateway}/ws --output -
 
