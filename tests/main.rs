@@ -11,6 +11,8 @@ mod support;
 
 // The access log door over real gRPC: ends, sightings, and what arrives broken, late or twice.
 mod access_log;
+// The attacker's list: what a viewer may try for a stream more, or for another's slot, and what it gets.
+mod attackers;
 // The `ext_authz` door over real gRPC, with a store that fails as told.
 mod authz;
 // The commands that ask a running instance: what they print, their exit codes, where a token goes, TLS.

@@ -2,7 +2,8 @@
 //!
 //! [`Releaser`] is the handle, [`Delivery`] the worker. Between them lies a bounded map with the *last state* of each session, a
 //! release winning over a renewal: a hundred entries of one stream cost one call. What fails is tried again until its lease would
-//! have run out anyway, and holds nothing else up; what had to be given up is counted. Leases are the safety net for all of it.
+//! have run out anyway, and holds nothing else up; what had to be given up is counted. One user's flood
+//! leaves everybody else their room. Leases are the safety net for all of it.
 
 mod queue;
 #[cfg(test)]
@@ -281,14 +282,10 @@ impl Delivery {
 
     /// Drops what has waited for so long that it says nothing any more, so that it keeps nothing newer out.
     fn expire(&self) {
-        let expired = {
-            let mut queue = self.shared.queue();
-            let before = queue.failed.len();
-            queue
-                .failed
-                .retain(|_, pending| self.still_true(pending).is_some());
-            before - queue.failed.len()
-        };
+        let expired = self
+            .shared
+            .queue()
+            .drop_failed(|pending| self.still_true(pending).is_some());
         for _ in 0..expired {
             self.shared.metrics.releaser_dropped(DropReason::Expired);
         }

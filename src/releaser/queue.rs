@@ -10,6 +10,10 @@ use crate::session::{SessionKey, Ticket, UserId};
 /// How many are delivered at a time. The connection pipelines them.
 const BATCH: usize = 256;
 
+/// How many of one user's may wait once half the room is taken: many times what one user can have running, and so little that a flood
+/// of one user's ends leaves everybody else the other half.
+pub(super) const SHARE: usize = 256;
+
 /// A notice that waits.
 #[derive(Debug)]
 pub(super) struct Pending {
@@ -31,6 +35,8 @@ pub(super) struct Queue {
     pub(super) failed: HashMap<Place, Pending>,
     /// How many are being told.
     under_way: usize,
+    /// How many of each user's are in both maps together.
+    of_user: HashMap<UserId, usize>,
 }
 
 impl Notice {
@@ -63,12 +69,14 @@ impl Queue {
             if !pending.notice.supersedes(&earlier.get().notice) {
                 return true;
             }
-            // It takes over the place, however full the rest is.
+            // It takes over the place, however full the rest is, and stands for one still.
             earlier.remove();
             self.fresh.insert(place, pending);
             return true;
         }
-        let full = self.len() >= room;
+        let full = self.len() >= room
+            || (self.len() >= room / 2
+                && self.of_user.get(&place.0).is_some_and(|&it| it >= SHARE));
         match self.fresh.entry(place) {
             Entry::Occupied(mut earlier) => {
                 if pending.notice.supersedes(&earlier.get().notice) {
@@ -77,10 +85,21 @@ impl Queue {
             }
             Entry::Vacant(_) if full => return false,
             Entry::Vacant(place) => {
+                *self.of_user.entry(place.key().0.clone()).or_default() += 1;
                 place.insert(pending);
             }
         }
         true
+    }
+
+    /// Notes that one of that user's is in neither map any more.
+    fn one_less(of_user: &mut HashMap<UserId, usize>, user: &UserId) {
+        if let Some(count) = of_user.get_mut(user) {
+            *count = count.saturating_sub(1);
+            if *count == 0 {
+                of_user.remove(user);
+            }
+        }
     }
 
     /// Takes out as many as are delivered at a time.
@@ -90,6 +109,7 @@ impl Queue {
             .into_iter()
             .filter_map(|place| {
                 let pending = self.fresh.remove(&place)?;
+                Self::one_less(&mut self.of_user, &place.0);
                 Some((place.0, pending))
             })
             .collect();
@@ -104,11 +124,25 @@ impl Queue {
             let place = pending.notice.place(user);
             match self.fresh.get(&place) {
                 Some(newer) if newer.notice.supersedes(&pending.notice) => continue,
+                // What failed stands in its place, and for it.
                 Some(_) => drop(self.fresh.remove(&place)),
-                None => {}
+                None => *self.of_user.entry(place.0.clone()).or_default() += 1,
             }
             self.failed.insert(place, pending);
         }
+    }
+
+    /// Drops what failed and is not worth another try; how many that were.
+    pub(super) fn drop_failed(&mut self, is_worth_it: impl Fn(&Pending) -> bool) -> usize {
+        let before = self.failed.len();
+        self.failed.retain(|place, pending| {
+            let stays = is_worth_it(pending);
+            if !stays {
+                Self::one_less(&mut self.of_user, &place.0);
+            }
+            stays
+        });
+        before - self.failed.len()
     }
 
     /// Has what failed told again.
@@ -131,6 +165,45 @@ mod tests {
         Pending {
             notice,
             since: Stopwatch::start(),
+        }
+    }
+
+    #[test]
+    fn a_users_share_is_counted_right_whatever_becomes_of_what_waits() {
+        let user = |name: &str| UserId::parse(name).unwrap();
+        let release = |id: usize| {
+            let id = SessionId::parse(&id.to_string()).unwrap();
+            let key = SessionKey {
+                kind: Kind::Request,
+                id,
+            };
+            pending(Notice::Release(
+                key,
+                Ending::Stream,
+                ReleaseCause::AccessLog,
+            ))
+        };
+        let mut queue = Queue::default();
+        for round in 0..10 {
+            for id in 0..600 {
+                queue.put(user("anna"), release(id), 1000);
+                queue.put(user("ben"), release(id + 100 * round), 1000);
+            }
+            let batch = queue.take_batch();
+            let failed = batch.into_iter().step_by(round + 1).collect();
+            queue.put(user("anna"), release(3), 1000);
+            queue.settle(failed);
+            if round % 3 == 0 {
+                queue.try_again();
+            }
+            if round % 4 == 0 {
+                queue.drop_failed(|pending| pending.notice.key().id.as_str().len() < 3);
+            }
+            let mut expected: HashMap<UserId, usize> = HashMap::new();
+            for (user, ..) in queue.fresh.keys().chain(queue.failed.keys()) {
+                *expected.entry(user.clone()).or_default() += 1;
+            }
+            assert_eq!(queue.of_user, expected, "round {round}");
         }
     }
 

@@ -243,6 +243,24 @@ async fn releases_find_room_where_renewals_no_longer_do() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_flood_of_one_users_ends_takes_nobody_elses_room() {
+    let bench = Bench::with_room(2000);
+    bench.store.fails(&Fault::LosesCalls);
+    let ben = UserId::parse("ben").unwrap();
+    for n in 0..10_000 {
+        bench.submit(release(&format!("r{n}")));
+        if n % 40 == 0 {
+            let end = release(&format!("b{n}"));
+            bench.releaser.submit(ben.clone(), end);
+        }
+    }
+    let queue = bench.delivery.shared.queue();
+    let of_ben = queue.fresh.keys().filter(|(user, ..)| *user == ben);
+    assert_eq!(of_ben.count(), 250, "all of them");
+    assert!(queue.len() <= 1000 + 250, "{}", queue.len());
+}
+
+#[tokio::test(start_paused = true)]
 async fn what_fails_is_tried_again_until_it_is_told() {
     let bench = Bench::new();
     bench.start("a", 1).await;

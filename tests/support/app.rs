@@ -15,7 +15,9 @@ use std::time::Duration;
 
 use streamgate::app::{App, ConnectionTimes, RunError, Substitutes};
 use streamgate::clock::Clock;
-use streamgate::config::{Backend, Config, Leases, Listen, Origins, Outage, Shown, Tls, WhenFull};
+use streamgate::config::{
+    Backend, Config, Leases, Listen, Origins, Outage, Shown, Source, Tls, WhenFull,
+};
 use streamgate::lifecycle::Stop;
 use streamgate::session::PlanName;
 use streamgate::store::Store;
@@ -98,6 +100,14 @@ impl Plan {
     /// Who may ask what over HTTP.
     pub(crate) fn tokens(mut self, file: &TokensFile) -> Self {
         self.config.http.tokens_file = Some(file.path());
+        self
+    }
+
+    /// Where users and sessions are named.
+    pub(crate) fn named_by(mut self, user: &str, session: &str) -> Self {
+        let list = |text| Source::parse_list(text).expect("a list of sources");
+        self.config.identity.user = list(user);
+        self.config.identity.session = list(session);
         self
     }
 
