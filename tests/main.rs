@@ -25,6 +25,8 @@ mod crowds;
 mod displacement;
 // The main job on a real Envoy: ask, count, refuse, release at the stream's end.
 mod e2e;
+// Floods: what one user, or very many, can take of memory and of others' room.
+mod floods;
 // What can be said of the files in `envoy/` without starting Envoy.
 mod envoy_files;
 // The HTTP doors beside the API on sessions: the release hook, probes, metrics.

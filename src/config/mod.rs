@@ -6,6 +6,8 @@
 
 mod environment;
 mod error;
+#[cfg(any(fuzzing, test))]
+pub(crate) mod fuzzing;
 mod http;
 mod identity;
 mod leases;

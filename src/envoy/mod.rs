@@ -16,6 +16,8 @@ mod evidence;
 mod evidence_tests;
 #[cfg(test)]
 mod fixtures;
+#[cfg(any(fuzzing, test))]
+pub(crate) mod fuzzing;
 mod routes;
 #[cfg(test)]
 mod sources_tests;
