@@ -92,6 +92,11 @@ pub mod app;
 
 pub mod cli;
 
+// What has to hold of all that strangers write; no part of the library.
+#[cfg(any(fuzzing, test))]
+#[doc(hidden)]
+pub mod fuzzing;
+
 // The store that fails as told is shared with the integration tests, which know this crate by its name.
 #[cfg(test)]
 extern crate self as streamgate;

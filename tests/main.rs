@@ -29,6 +29,8 @@ mod displacement;
 mod dry_run;
 // The main job on a real Envoy: ask, count, refuse, release at the stream's end.
 mod e2e;
+// Floods: what one user, or very many, can take of memory and of others' room.
+mod floods;
 // What can be said of the files in `envoy/` without starting Envoy.
 mod envoy_files;
 // The HTTP doors beside the API on sessions: the release hook, probes, metrics.

@@ -7,6 +7,8 @@
 mod environment;
 mod error;
 mod file;
+#[cfg(any(fuzzing, test))]
+pub(crate) mod fuzzing;
 mod http;
 mod identity;
 mod in_force;

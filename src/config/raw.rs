@@ -76,7 +76,7 @@ impl Raw {
     }
 
     /// Understands the text of a file; an empty one is one that sets nothing.
-    fn parse(text: &str) -> Result<Self, Problem> {
+    pub(super) fn parse(text: &str) -> Result<Self, Problem> {
         let options = serde_saphyr::options! {
             // A snippet would repeat the lines around an error, and a password may stand in one of them.
             with_snippet: false,

@@ -19,6 +19,8 @@ mod evidence;
 mod evidence_tests;
 #[cfg(test)]
 mod fixtures;
+#[cfg(any(fuzzing, test))]
+pub(crate) mod fuzzing;
 mod grant;
 mod routes;
 #[cfg(test)]

@@ -92,17 +92,12 @@ impl FromRequestParts<Door> for Caller {
 /// The user whom a client says it is by HTTP Basic. With tokens the password has to be one that is good for that user.
 pub(super) fn basic_user(headers: &HeaderMap, door: &Door) -> Result<UserId, ApiError> {
     let refused = || unauthorized(headers, Scheme::Basic);
-    let encoded = credentials(headers, "basic").ok_or_else(refused)?;
-    let decoded = BASE64_STANDARD.decode(encoded).map_err(|_| refused())?;
-    let decoded = String::from_utf8(decoded).map_err(|_| refused())?;
-    let (name, password) = decoded.split_once(':').ok_or_else(refused)?;
-    if name.is_empty() {
-        return Err(refused());
-    }
-    let user = named("user", UserId::parse(name))?;
+    let pair = basic_pair(headers).filter(|(name, _)| !name.is_empty());
+    let (name, password) = pair.ok_or_else(refused)?;
+    let user = named("user", UserId::parse(&name))?;
     if let Some(tokens) = &door.tokens {
         let tokens = tokens.current();
-        let grant = tokens.find(password).ok_or_else(refused)?;
+        let grant = tokens.find(&password).ok_or_else(refused)?;
         if grant.user.as_ref().is_some_and(|own| *own != user) {
             return Err(refused());
         }
@@ -115,6 +110,15 @@ pub(super) fn basic_user(headers: &HeaderMap, door: &Door) -> Result<UserId, Api
         Caller(user_alone).may_act_for(&user)?;
     }
     Ok(user)
+}
+
+/// The name and the password of HTTP Basic (RFC 7617), if the headers have them.
+pub(super) fn basic_pair(headers: &HeaderMap) -> Option<(String, String)> {
+    let encoded = credentials(headers, "basic")?;
+    let decoded = BASE64_STANDARD.decode(encoded).ok()?;
+    let decoded = String::from_utf8(decoded).ok()?;
+    let (name, password) = decoded.split_once(':')?;
+    Some((name.to_owned(), password.to_owned()))
 }
 
 /// What stands behind a scheme's name in the `Authorization` header. Of several such headers none is believed.

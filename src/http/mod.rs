@@ -5,6 +5,8 @@ mod body;
 mod caller;
 mod error;
 mod examples;
+#[cfg(any(fuzzing, test))]
+pub(crate) mod fuzzing;
 mod health;
 mod layers;
 mod listing;

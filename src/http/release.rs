@@ -205,6 +205,14 @@ fn decode(body: &[u8]) -> Result<Vec<Release>, ApiError> {
         .collect()
 }
 
+/// The same as users and ids, for who can't know a [`Release`].
+#[cfg(any(fuzzing, test))]
+pub(super) fn decode_names(body: &[u8]) -> Result<Vec<(String, String)>, ApiError> {
+    let releases = decode(body)?.into_iter();
+    let names = releases.map(|Release { user, key }| (user.to_string(), key.id.to_string()));
+    Ok(names.collect())
+}
+
 impl Written {
     /// The release that is meant; `index` says which of the list it is.
     fn check(self, index: usize) -> Result<Release, ApiError> {

@@ -6,6 +6,8 @@
 
 mod connection;
 mod failure;
+#[cfg(any(fuzzing, test))]
+pub(crate) mod fuzzing;
 mod keys;
 mod page;
 mod policy;

@@ -316,8 +316,8 @@ impl<'a> Reader<'a> {
         Ok((tag, self.take(length)?))
     }
 
-    /// The next key.
-    fn key(&mut self) -> Result<SessionKey, Malformed> {
+    /// The next key. In another form than the one that we write, the scripts would take it for another key, and nobody could end it.
+    pub(super) fn key(&mut self) -> Result<SessionKey, Malformed> {
         let (tag, bytes) = self.entry()?;
         let kind = match tag & TAG_MASK {
             1 => Kind::Request,
@@ -326,6 +326,9 @@ impl<'a> Reader<'a> {
             _ => return Err(Malformed("kind")),
         };
         let id = parse_name(tag, bytes, SessionId::parse)?;
+        if compact(id.as_str()).map_or(0, |(form, _)| form) != tag & !TAG_MASK {
+            return Err(Malformed("form"));
+        }
         Ok(SessionKey { kind, id })
     }
 

@@ -1,0 +1,553 @@
+//! What has to hold of whatever clients send through Envoy. See [`crate::fuzzing`].
+//!
+//! Messages come as protobuf, or as a text that mutates well: an `HTTP`-like head, with what isn't HTTP in lines that begin with `!`.
+
+use std::borrow::Cow;
+use std::collections::{HashMap, HashSet};
+use std::sync::LazyLock;
+
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD;
+use envoy_types::pb::envoy::config::core::v3::{Address, HeaderMap, HeaderValue, Metadata};
+use envoy_types::pb::envoy::data::accesslog::v3::{
+    AccessLogCommon, AccessLogType, HttpAccessLogEntry, HttpRequestProperties,
+    HttpResponseProperties,
+};
+use envoy_types::pb::envoy::service::accesslog::v3::StreamAccessLogsMessage;
+use envoy_types::pb::envoy::service::accesslog::v3::stream_access_logs_message::LogEntries;
+use envoy_types::pb::envoy::service::auth::v3::attribute_context::{HttpRequest, Peer, Request};
+use envoy_types::pb::envoy::service::auth::v3::{AttributeContext, CheckRequest};
+use envoy_types::pb::google::protobuf::value::Kind as ValueKind;
+use envoy_types::pb::google::protobuf::{Struct, Timestamp, Value};
+use prost::Message;
+
+use super::claim::{self, Ask, Unclaimed};
+use super::cmcd::{self, CmcdError};
+use super::entry;
+use super::evidence::{CheckEvidence, Flaw, JWT_NAMESPACE, OUR_NAMESPACE, find};
+use super::routes::RouteLists;
+use crate::config::{Identity, Leases, Source};
+use crate::fuzzing::{assert_are_names, assert_is_name, cut, text};
+use crate::http::fuzzing::basic_credentials;
+use crate::releaser::Notice;
+use crate::session::{ContentId, DeviceId, Ending, Facts, Kind, PlanName, Takeover};
+use crate::telemetry::metrics::{EntryOutcome, EntryType};
+
+/// The lists of sources that messages are read by: for users, and for sessions.
+const LISTS: [(&str, &str); 6] = [
+    (
+        "header:x-user-id",
+        "header:x-playback-session-id,cmcd:sid,query:session,request",
+    ),
+    ("cookie:uid", "cookie:sid,request"),
+    ("basic", "path:^/vod/([^/]+),request"),
+    (
+        "jwt:realm.sub,principal",
+        "header:x-device-id+path:^/vod/([^/]+),cmcd:sid",
+    ),
+    (
+        "context:user,query:user",
+        "cookie:sid+query:session+header:x-device-id,request",
+    ),
+    ("basic+cookie:uid", "query:session+cmcd:sid,request"),
+];
+
+/// The same, understood; the other facts as they are by default.
+static IDENTITIES: LazyLock<Vec<Identity>> = LazyLock::new(|| {
+    let list = |text| Source::parse_list(text).unwrap_or_default();
+    let identity = |(user, session)| Identity {
+        user: list(user),
+        session: list(session),
+        ..Identity::default()
+    };
+    LISTS.map(identity).into()
+});
+
+/// How long the words about something that can't be read may be: what they repeat is the operator's, not the client's.
+const MAX_WORDS: usize = 400;
+
+// === messages out of bytes ===
+
+/// A message out of a text in lines.
+#[derive(Debug, Default)]
+struct Written<'a> {
+    /// What stands behind the names of `!`-lines, in their order.
+    special: Vec<(&'a str, &'a [u8])>,
+    /// What stands in the other lines before and behind their first colon.
+    headers: Vec<(String, &'a [u8])>,
+    /// The first line's words.
+    words: [String; 2],
+}
+
+impl<'a> Written<'a> {
+    /// Reads such a text.
+    fn read(data: &'a [u8]) -> Self {
+        let mut written = Self::default();
+        for (number, line) in data.split(|byte| *byte == b'\n').enumerate() {
+            let (name, value) = match line.strip_prefix(b"!") {
+                _ if number == 0 => {
+                    let (first, second) = cut(line, b' ');
+                    written.words = [text(first), text(second)];
+                    continue;
+                }
+                Some(line) => {
+                    let (name, value) = cut(line, b' ');
+                    written
+                        .special
+                        .extend(std::str::from_utf8(name).map(|name| (name, value)));
+                    continue;
+                }
+                None => cut(line, b':'),
+            };
+            let value = value.strip_prefix(b" ").unwrap_or(value);
+            let is_header = !name.is_empty() && name.is_ascii();
+            written
+                .headers
+                .extend(is_header.then(|| (text(name).to_ascii_lowercase(), value)));
+        }
+        written
+    }
+
+    /// What stands behind that name.
+    fn said(&self, name: &str) -> Option<&'a [u8]> {
+        let mut lines = self.special.iter();
+        lines
+            .find(|(other, _)| *other == name)
+            .map(|(_, value)| *value)
+    }
+
+    /// Names and values in lines of that name, as `name: value`.
+    fn pairs(&self, name: &str) -> Vec<(String, String)> {
+        let lines = self.special.iter().filter(|(other, _)| *other == name);
+        let pair = |value| {
+            let (key, value) = cut(value, b':');
+            (text(key), text(value.strip_prefix(b" ").unwrap_or(value)))
+        };
+        lines.map(|(_, value)| pair(value)).collect()
+    }
+
+    /// The headers as Envoy joins them.
+    fn joined_headers(&self) -> HashMap<String, String> {
+        let mut joined: HashMap<String, String> = HashMap::new();
+        for (name, value) in &self.headers {
+            let value = text(value);
+            joined
+                .entry(name.clone())
+                .and_modify(|earlier| *earlier = format!("{earlier},{value}"))
+                .or_insert(value);
+        }
+        joined
+    }
+
+    /// A check.
+    fn check(&self) -> CheckRequest {
+        let header = |(name, value): &(String, &[u8])| HeaderValue {
+            key: name.clone(),
+            raw_value: (*value).into(),
+            ..HeaderValue::default()
+        };
+        let is_raw = self.said("raw").is_some();
+        let [method, path] = self.words.clone();
+        let http = HttpRequest {
+            method,
+            path,
+            header_map: is_raw.then(|| HeaderMap {
+                headers: self.headers.iter().map(header).collect(),
+            }),
+            headers: if is_raw {
+                HashMap::new()
+            } else {
+                self.joined_headers()
+            },
+            ..HttpRequest::default()
+        };
+        let request = Request {
+            http: Some(http),
+            ..Request::default()
+        };
+        let jwt = text_fields(&self.pairs("jwt"));
+        let principal = self.said("principal").map(|principal| Peer {
+            principal: text(principal),
+            ..Peer::default()
+        });
+        let attributes = AttributeContext {
+            source: principal,
+            request: Some(request),
+            context_extensions: self.pairs("context").into_iter().collect(),
+            metadata_context: Some(metadata(JWT_NAMESPACE, fields(&[("realm", object(jwt))]))),
+            ..AttributeContext::default()
+        };
+        CheckRequest {
+            attributes: Some(attributes),
+        }
+    }
+
+    /// An entry of the access log.
+    fn entry(&self) -> HttpAccessLogEntry {
+        let kind = match self.words[0].as_str() {
+            "periodic" => AccessLogType::DownstreamPeriodic,
+            "end" => AccessLogType::DownstreamEnd,
+            _ => AccessLogType::NotSet,
+        };
+        let ours = text_fields(&self.pairs("ours"));
+        let time = self
+            .said("time")
+            .and_then(|time| text(time).parse::<i64>().ok());
+        let common = AccessLogCommon {
+            access_log_type: kind.into(),
+            metadata: (!ours.fields.is_empty()).then(|| metadata(OUR_NAMESPACE, ours)),
+            upstream_remote_address: self.said("upstream").map(|_| Address::default()),
+            start_time: time.map(|seconds| Timestamp {
+                seconds,
+                nanos: i32::MIN,
+            }),
+            ..AccessLogCommon::default()
+        };
+        let request = HttpRequestProperties {
+            request_id: self.said("id").map(text).unwrap_or_default(),
+            path: self.words[1].clone(),
+            request_headers: self.joined_headers(),
+            ..HttpRequestProperties::default()
+        };
+        let details = self.said("details").map(|details| HttpResponseProperties {
+            response_code_details: text(details),
+            ..HttpResponseProperties::default()
+        });
+        HttpAccessLogEntry {
+            common_properties: Some(common),
+            request: Some(request),
+            response: details,
+            ..HttpAccessLogEntry::default()
+        }
+    }
+}
+
+/// A structure of texts.
+fn text_fields(pairs: &[(String, String)]) -> Struct {
+    let value = |text: &String| Value {
+        kind: Some(ValueKind::StringValue(text.clone())),
+    };
+    Struct {
+        fields: pairs
+            .iter()
+            .map(|(name, text)| (name.clone(), value(text)))
+            .collect(),
+    }
+}
+
+/// A structure of structures.
+fn fields(pairs: &[(&str, Value)]) -> Struct {
+    let pairs = pairs.iter();
+    Struct {
+        fields: pairs
+            .map(|(name, value)| ((*name).to_owned(), value.clone()))
+            .collect(),
+    }
+}
+
+/// A structure as a value, in one of the name that operators give to payloads.
+fn object(inner: Struct) -> Value {
+    Value {
+        kind: Some(ValueKind::StructValue(inner)),
+    }
+}
+
+/// What one of Envoy's filters has left.
+fn metadata(namespace: &str, left: Struct) -> Metadata {
+    Metadata {
+        filter_metadata: HashMap::from([(namespace.to_owned(), left)]),
+        ..Metadata::default()
+    }
+}
+
+// === checks ===
+
+/// A check, be it protobuf or text: what gets through is a name, twice the same, and the words about what doesn't repeat nothing of it.
+pub(crate) fn claim(data: &[u8]) {
+    let Some((&first, rest)) = data.split_first() else {
+        return;
+    };
+    let request = if first == b'p' {
+        CheckRequest::decode(rest).unwrap_or_default()
+    } else {
+        Written::read(rest).check()
+    };
+    let routes = RouteLists::default();
+    for identity in IDENTITIES.iter() {
+        let decoded = claim::decode(&request, identity, &routes, || 7);
+        let again = claim::decode(&request, identity, &routes, || 7);
+        assert_eq!(format!("{decoded:?}"), format!("{again:?}"));
+        match decoded {
+            Ok(Ask::Stream(claim, cookie)) => {
+                if let Some(set) = cookie.and_then(|cookie| cookie.to_set()) {
+                    // Whatever the address, it is one cookie, with our attributes alone.
+                    let attributes = set.split("; ").skip(1);
+                    let known = ["Path=/", "HttpOnly", "Secure", "SameSite=", "Partitioned"];
+                    let is_known = |it: &str| known.iter().any(|known| it.starts_with(known));
+                    assert!(
+                        attributes.clone().all(is_known) && attributes.count() <= 5,
+                        "{set}"
+                    );
+                    assert!(
+                        set.bytes()
+                            .all(|byte| byte == b' ' || byte.is_ascii_graphic())
+                    );
+                }
+                assert_is_name(claim.user.as_str());
+                assert_is_name(claim.key.id.as_str());
+                assert_facts_are_names(&claim.facts);
+                assert_are_names(claim.plan.as_ref().map(PlanName::as_str));
+                if let Some(Takeover::Session(id)) = &claim.takeover {
+                    assert_is_name(id.as_str());
+                }
+                assert_eq!(claim::user_of(&request, identity), Some(claim.user));
+                assert!(matches!(claim.key.kind, Kind::Request | Kind::Playback));
+                assert!(claim.takeover.is_none() || claim.key.kind == Kind::Playback);
+                if claim.key.kind == Kind::Request {
+                    assert_eq!(claim::request_id(&request), claim.key.id.as_str());
+                }
+            }
+            Ok(Ask::Head) => assert!(claim::user_of(&request, identity).is_some()),
+            Err(Unclaimed::NoUser) => assert_eq!(claim::user_of(&request, identity), None),
+            // A route's words are the operator's.
+            Ok(Ask::Preflight) | Err(Unclaimed::Misconfigured(..)) => {}
+            Err(unclaimed) => assert!(unclaimed.to_string().len() <= MAX_WORDS),
+        }
+    }
+}
+
+/// What is told of a session beside its key is made of names too.
+fn assert_facts_are_names(facts: &Facts) {
+    assert_are_names(facts.device.as_ref().map(DeviceId::as_str));
+    assert_are_names(facts.content.as_ref().map(ContentId::as_str));
+}
+
+// === CMCD ===
+
+/// A CMCD payload: a text comes back as it was quoted; a second id that differs is never passed over, wherever it stands.
+pub(crate) fn cmcd(data: &[u8]) {
+    let payload = text(data);
+    let quoted = |text: &str| text.replace('\\', "\\\\").replace('"', "\\\"");
+    let round = format!("bl=21300,sid=\"{}\",su", quoted(&payload));
+    assert_eq!(
+        cmcd::value(&round, "sid"),
+        Ok(Some(payload.as_str().into()))
+    );
+    for key in ["sid", "cid"] {
+        let found = cmcd::value(&payload, key);
+        let other = |value: &str| format!("{payload},{key}=\"{}\"", quoted(value));
+        match found {
+            Ok(Some(value)) => {
+                assert!(value.len() <= payload.len());
+                assert_eq!(
+                    cmcd::value(&other(&value), key),
+                    Ok(Some(value.clone())),
+                    "the same twice"
+                );
+                let differs = format!("{value}x");
+                assert_eq!(cmcd::value(&other(&differs), key), Err(CmcdError::Repeated));
+            }
+            Ok(None) => assert_eq!(cmcd::value(&other("x"), key), Ok(Some("x".into()))),
+            Err(flaw) => {
+                let earlier = format!("{key}=x,{payload}");
+                assert!(cmcd::value(&earlier, key).is_err(), "{flaw}");
+            }
+        }
+    }
+}
+
+// === entries ===
+
+/// A message of the access log, be it protobuf or text: each entry says one thing, names are names, only a `request` ends by its entry, and
+/// nothing that has ended within the message is seen running.
+pub(crate) fn entry(data: &[u8]) {
+    let Some((&first, rest)) = data.split_first() else {
+        return;
+    };
+    let entries = if first == b'p' {
+        let message = StreamAccessLogsMessage::decode(rest).unwrap_or_default();
+        match message.log_entries {
+            Some(LogEntries::HttpLogs(http)) => http.log_entry,
+            Some(LogEntries::TcpLogs(_)) | None => return,
+        }
+    } else {
+        let blocks = rest.split(|byte| *byte == b'~');
+        blocks
+            .map(|block| Written::read(block.trim_ascii_start()).entry())
+            .collect()
+    };
+    let leases = Leases::default();
+    for identity in IDENTITIES.iter() {
+        let readings = entry::read_all(&entries, identity, &leases);
+        let again = entry::read_all(&entries, identity, &leases);
+        assert_eq!(format!("{readings:?}"), format!("{again:?}"));
+        assert_eq!(readings.len(), entries.len());
+        let mut ended = HashSet::new();
+        for (reading, entry) in readings.iter().zip(&entries).rev() {
+            let id = entry.request.as_ref().map_or("", |it| &it.request_id);
+            let redirected = entry
+                .response
+                .as_ref()
+                .is_some_and(|it| it.response_code_details == "internal_redirect");
+            if let Ok(news) = &reading.news {
+                assert_is_name(news.user.as_str());
+                assert_notice(&news.notice, reading.entry, &leases);
+                assert!(!redirected || reading.entry == EntryType::Periodic || !is_let_in(entry));
+                assert!(reading.entry != EntryType::Periodic || !ended.contains(id));
+            } else if let Err(EntryOutcome::Superseded) = reading.news {
+                assert!(ended.contains(id));
+            }
+            if reading.entry == EntryType::End && !redirected && !id.is_empty() {
+                ended.insert(id.to_owned());
+            }
+        }
+    }
+}
+
+/// Whether an entry says that its request was let in by us.
+fn is_let_in(entry: &HttpAccessLogEntry) -> bool {
+    let common = entry.common_properties.as_ref();
+    let metadata = common.and_then(|common| common.metadata.as_ref());
+    let ours = metadata.and_then(|it| it.filter_metadata.get(OUR_NAMESPACE));
+    let decision = ours.and_then(|ours| ours.fields.get("decision")?.kind.clone());
+    decision == Some(ValueKind::StringValue("allow".to_owned()))
+}
+
+/// What follows from an entry of that kind may follow from it.
+fn assert_notice(notice: &Notice, entry: EntryType, leases: &Leases) {
+    match notice {
+        Notice::Renew(sighting, _) => {
+            assert_eq!(entry, EntryType::Periodic);
+            assert_is_name(sighting.key.id.as_str());
+            assert_facts_are_names(&sighting.facts);
+            assert_eq!(sighting.lease, leases.of(sighting.key.kind));
+        }
+        Notice::Release(key, ending, _) => {
+            assert_eq!(entry, EntryType::End);
+            assert_is_name(key.id.as_str());
+            assert_eq!((key.kind, *ending), (Kind::Request, Ending::Stream));
+        }
+        Notice::Undo(..) => assert!(entry == EntryType::Other, "no entry undoes"),
+    }
+}
+
+// === cookies, Basic, what is joined ===
+
+/// Sources in which several things stand in one text.
+pub(crate) fn identity(data: &[u8]) {
+    let (first, rest) = cut(data, b'\n');
+    let (second, third) = cut(rest, b'\n');
+    cookies(first);
+    basic(first, second);
+    joined([&text(first), &text(second)], [&text(third), &text(first)]);
+    let halves = third.split_at_checked(third.len() / 2).unwrap_or_default();
+    joined(
+        [&text(first), &text(second)],
+        [&text(halves.0), &text(halves.1)],
+    );
+    let moved = format!("{}+{}", text(first), text(second));
+    joined([&text(first), &text(second)], [&moved, &text(third)]);
+}
+
+/// What a source finds in a request with those header lines.
+fn in_request(source: &str, path: &str, lines: &[(&str, &[u8])]) -> Result<Option<String>, Flaw> {
+    let sources = Source::parse_list(source).unwrap_or_default();
+    assert!(!sources.is_empty(), "{source} is a source");
+    let headers = lines.iter().map(|(name, value)| HeaderValue {
+        key: (*name).to_owned(),
+        raw_value: (*value).into(),
+        ..HeaderValue::default()
+    });
+    let http = HttpRequest {
+        path: path.to_owned(),
+        header_map: Some(HeaderMap {
+            headers: headers.collect(),
+        }),
+        ..HttpRequest::default()
+    };
+    let request = Request {
+        http: Some(http),
+        ..Request::default()
+    };
+    let attributes = AttributeContext {
+        request: Some(request),
+        ..AttributeContext::default()
+    };
+    let Some(evidence) = CheckEvidence::of(&attributes) else {
+        return Ok(None);
+    };
+    match find(&sources, &evidence) {
+        Ok(found) => Ok(found.map(|(_, text)| Cow::into_owned(text))),
+        Err((_, flaw)) => Err(flaw),
+    }
+}
+
+/// A cookie is a part of its line; a second one that differs is never passed over, in whichever line it stands.
+fn cookies(line: &[u8]) {
+    let cookie = |lines: &[&[u8]]| {
+        let lines: Vec<_> = lines.iter().map(|line| ("cookie", *line)).collect();
+        in_request("cookie:sid", "/", &lines)
+    };
+    let found = cookie(&[line]);
+    match &found {
+        Ok(Some(value)) => {
+            assert!(text(line).contains(value.as_str()) && !value.contains(';'));
+            let other = format!("sid={}x", value.trim());
+            for lines in [[line, other.as_bytes()], [other.as_bytes(), line]] {
+                assert_eq!(cookie(&lines), Err(Flaw::Repeated), "{value:?}");
+            }
+            let one = [line, b"; ", other.as_bytes()].concat();
+            assert_eq!(cookie(&[&one]), Err(Flaw::Repeated));
+        }
+        Ok(None) => assert_eq!(cookie(&[line, b"sid=x"]), Ok(Some("x".to_owned()))),
+        Err(Flaw::NotText) => assert!(std::str::from_utf8(line).is_err()),
+        Err(flaw) => assert_eq!(flaw, &Flaw::Repeated),
+    }
+    assert_eq!(cookie(&[line, line]), found, "the same twice");
+}
+
+/// The name in `Authorization: Basic` is what it was, whatever the password; and both doors that read it see the same.
+fn basic(name: &[u8], password: &[u8]) {
+    let header = |password: &[u8]| {
+        let encoded = BASE64_STANDARD.encode([name, b":", password].concat());
+        format!("Basic {encoded}")
+    };
+    let found = |header: &str| in_request("basic", "/", &[("authorization", header.as_bytes())]);
+    if let (Ok(name), Ok(_)) = (std::str::from_utf8(name), std::str::from_utf8(password)) {
+        let expected = name.split(':').next().filter(|name| !name.is_empty());
+        for header in [header(password), header(b"")] {
+            assert_eq!(found(&header), Ok(expected.map(ToOwned::to_owned)));
+        }
+    } else {
+        assert_eq!(found(&header(password)), Err(Flaw::NotBasic));
+    }
+    // As it came, too.
+    for written in [
+        text(name),
+        format!("Basic {}", text(name)),
+        header(password),
+    ] {
+        if !written.is_ascii() || written.contains(|it: char| it.is_ascii_control()) {
+            continue;
+        }
+        let there = basic_credentials(&written).filter(|(name, _)| !name.is_empty());
+        let here = found(&written).ok().flatten();
+        assert_eq!(here, there.map(|(name, _)| name), "{written:?}");
+    }
+}
+
+/// Two lists of parts are joined alike only if they are alike.
+fn joined(one: [&str; 2], two: [&str; 2]) {
+    let join = |[first, second]: [&str; 2]| {
+        let lines = [("x-a", first.as_bytes()), ("x-b", second.as_bytes())];
+        in_request("header:x-a+header:x-b", "/", &lines)
+    };
+    let (first, second) = (join(one), join(two));
+    for (parts, whole) in [(one, &first), (two, &second)] {
+        let is_whole = parts.iter().all(|part| !part.is_empty());
+        assert_eq!(whole.as_ref().is_ok_and(Option::is_some), is_whole);
+    }
+    if let (Ok(Some(first)), Ok(Some(second))) = (first, second) {
+        assert_eq!(first == second, one == two, "{one:?} {two:?}");
+    }
+}

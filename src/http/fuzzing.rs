@@ -1,0 +1,103 @@
+//! What has to hold of whatever HTTP clients send, and of a tokens file. See [`crate::fuzzing`].
+
+use axum::body::Bytes;
+use axum::http::{HeaderMap, HeaderValue, header};
+
+use super::body::object_or_nothing;
+use super::caller::basic_pair;
+use super::error::ApiError;
+use super::path::{escaped, parameters};
+use super::release;
+use super::shapes::{StartBody, TimeBody};
+use super::tokens::Tokens;
+use crate::fuzzing::{assert_are_names, assert_is_name, text};
+use crate::session::UserId;
+
+/// The name and the password that the small API finds in such an `Authorization` header.
+pub(crate) fn basic_credentials(written: &str) -> Option<(String, String)> {
+    let value = HeaderValue::from_str(written).ok()?;
+    let headers = HeaderMap::from_iter([(header::AUTHORIZATION, value)]);
+    basic_pair(&headers)
+}
+
+/// The words about what can't be read are no longer than what they are about has made them.
+fn assert_is_short(error: &ApiError, data: &[u8]) {
+    let words = error.to_string();
+    assert!(
+        words.len() <= data.len().saturating_mul(4) + 1000,
+        "{words}"
+    );
+}
+
+/// Bodies and queries of the API: what is read is what JSON says that it is, and names are names.
+pub(crate) fn bodies(data: &[u8]) {
+    let bytes = || Ok(Bytes::copy_from_slice(data));
+    let json: Option<serde_json::Value> = serde_json::from_slice(data).ok();
+    let is_blank = data.trim_ascii().is_empty();
+    match object_or_nothing::<StartBody>(&HeaderMap::new(), bytes()) {
+        Ok(body) => {
+            let told = |name: &str| json.as_ref()?.get(name)?.as_str().map(ToOwned::to_owned);
+            assert!(is_blank || json.as_ref().is_some_and(serde_json::Value::is_object));
+            assert_eq!(body.device, told("device"));
+            assert_eq!(body.takeover, told("takeover"));
+        }
+        Err(error) => assert_is_short(&error, data),
+    }
+    match object_or_nothing::<TimeBody>(&HeaderMap::new(), bytes()).and_then(|it| it.seconds()) {
+        Ok(Some(seconds)) => assert!(seconds <= 999_999 * 3600 + 59 * 60 + 59),
+        Ok(None) => {}
+        Err(error) => assert_is_short(&error, data),
+    }
+    match release::decode_names(data) {
+        Ok(releases) => {
+            assert!(releases.len() <= 100 && json.is_some());
+            for (user, session) in releases {
+                assert_is_name(&user);
+                assert_is_name(&session);
+            }
+        }
+        Err(error) => assert_is_short(&error, data),
+    }
+    queries(&text(data));
+}
+
+/// A query has each parameter at most once, and what is escaped comes back.
+fn queries(written: &str) {
+    match parameters(written, &["kind", "cursor"]) {
+        Ok(found) => assert!(found.len() <= 2),
+        Err(error) => assert_is_short(&error, written.as_bytes()),
+    }
+    let query = format!("kind={}&", escaped(written));
+    let found = parameters(&query, &["kind", "cursor"]);
+    assert_eq!(found.ok(), Some(vec![("kind", written.to_owned())]));
+}
+
+/// A tokens file: no word about it repeats a token, and each line of one that is good is found by its token alone.
+pub(crate) fn tokens(data: &[u8]) {
+    const SECRET: &str = "hunter2";
+    match Tokens::parse(data) {
+        Err(flaw) => assert!(!flaw.contains(SECRET) && flaw.len() < 300, "{flaw}"),
+        Ok(tokens) => {
+            let written = text(data);
+            let lines = written.lines().map(str::trim);
+            let lines: Vec<_> = lines
+                .filter(|line| !line.is_empty() && !line.starts_with('#'))
+                .collect();
+            assert_eq!(format!("{tokens:?}"), format!("Tokens({})", lines.len()));
+            for line in lines {
+                let token = line.split_ascii_whitespace().next().unwrap_or_default();
+                let granted = tokens.find(token);
+                assert!(granted.is_some(), "its own token is good");
+                let user = granted.and_then(|grant| grant.user.as_ref());
+                assert_are_names(user.map(UserId::as_str));
+                assert!(tokens.find(line).is_none() || line == token);
+            }
+            assert!(tokens.find("").is_none() && tokens.find("#").is_none());
+        }
+    }
+    // Whatever else is wrong with a line, what stands where the token does isn't told.
+    let line = [SECRET.as_bytes(), data].concat();
+    if let Err(flaw) = Tokens::parse(&line) {
+        assert!(!flaw.contains(SECRET), "{flaw}");
+    }
+}

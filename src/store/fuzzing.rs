@@ -1,0 +1,20 @@
+//! What has to hold of cursors, which come back from clients. See [`crate::fuzzing`].
+
+use super::Cursor;
+use crate::fuzzing::{assert_are_names, text};
+use crate::session::UserId;
+
+/// A cursor that is read is written so that it is read as the same, and needs no escape in an address.
+pub(crate) fn cursor(data: &[u8]) {
+    let Ok(cursor) = text(data).parse::<Cursor>() else {
+        return;
+    };
+    let written = cursor.to_string();
+    assert!(
+        written
+            .bytes()
+            .all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte))
+    );
+    assert_eq!(written.parse(), Ok(cursor.clone()));
+    assert_are_names(cursor.last.as_ref().map(UserId::as_str));
+}
