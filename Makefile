@@ -4,17 +4,19 @@ STORE        ?= memory
 GATEWAY_PORT ?= 10000
 HTTP_PORT    ?= 8080
 GRPC_PORT    ?= 50051
+RUNS         ?= 1000000
+MOST_SECONDS ?= 120
 
 CARGO  ?= cargo
-TARGET := $(or $(CARGO_TARGET_DIR),target)
-DEMO   := $(TARGET)/debug/examples/demo
-TOOLS  := $(abspath $(TARGET)/tools)
+BUILD  := $(or $(CARGO_TARGET_DIR),target)
+DEMO   := $(BUILD)/debug/examples/demo
+TOOLS  := $(abspath $(BUILD)/tools)
 
 # One shell a recipe, so that a recipe can hand its paths on; it stops at the first failure.
 .ONESHELL:
 .SHELLFLAGS := -euc
 .DEFAULT_GOAL := help
-.PHONY: help prereqs prereqs-demo prereqs-test build demo demo-check validate test fuzz-api bench-redis lint
+.PHONY: help prereqs prereqs-demo prereqs-test build demo demo-check validate test fuzz fuzz-api bench-redis bench-memory lint
 
 ## Lists the targets
 help:
@@ -22,6 +24,7 @@ help:
 	awk '/^## /{text = substr($$0, 4)} /^[a-z-]+:/{if (text) printf "  %-12s %s\n", substr($$1, 1, index($$1, ":") - 1), text; text = ""}' $(MAKEFILE_LIST)
 	echo
 	echo 'Variables: STORE=memory|redis, and for demo GATEWAY_PORT=$(GATEWAY_PORT) HTTP_PORT=$(HTTP_PORT) GRPC_PORT=$(GRPC_PORT).'
+	echo 'For fuzz TARGET=NAME RUNS=$(RUNS) MOST_SECONDS=$(MOST_SECONDS), whichever comes first.'
 	echo 'ENVOY, REDIS_SERVER and CHROMIUM name binaries to use instead of the ones found or fetched.'
 
 ## Says what is missing on this machine, as the line that installs it
@@ -43,15 +46,15 @@ build: prereqs
 demo: prereqs-demo build
 	@envoy=$$(deploy/demo/get-envoy.sh)
 	redis=$$($(if $(filter redis,$(STORE)),deploy/demo/get-redis.sh,echo redis-server))
-	exec $(DEMO) run --store $(STORE) --envoy "$$envoy" --redis-server "$$redis" --streamgate $(TARGET)/debug/streamgate \
-		--logs $(TARGET)/demo --gateway-port $(GATEWAY_PORT) --http-port $(HTTP_PORT) --grpc-port $(GRPC_PORT)
+	exec $(DEMO) run --store $(STORE) --envoy "$$envoy" --redis-server "$$redis" --streamgate $(BUILD)/debug/streamgate \
+		--logs $(BUILD)/demo --gateway-port $(GATEWAY_PORT) --http-port $(HTTP_PORT) --grpc-port $(GRPC_PORT)
 
 ## The same on free ports, walking through the scenario by itself
 demo-check: build
 	@envoy=$$(deploy/demo/get-envoy.sh)
 	redis=$$($(if $(filter redis,$(STORE)),deploy/demo/get-redis.sh,echo redis-server))
-	exec $(DEMO) check --store $(STORE) --envoy "$$envoy" --redis-server "$$redis" --streamgate $(TARGET)/debug/streamgate \
-		--logs $(TARGET)/demo
+	exec $(DEMO) check --store $(STORE) --envoy "$$envoy" --redis-server "$$redis" --streamgate $(BUILD)/debug/streamgate \
+		--logs $(BUILD)/demo
 
 ## Has Envoy itself check the files in envoy/, the newest we know and the oldest
 validate: prereqs
@@ -87,6 +90,24 @@ bench-redis: prereqs
 	@STREAMGATE_TEST_REDIS_SERVER=$$(deploy/demo/get-redis.sh)
 	export STREAMGATE_TEST_REDIS_SERVER
 	$(CARGO) test --locked --test integration -- --ignored --nocapture --test-threads 1 store_cost | grep -E '^(\||Redis|$$|.*panicked)'
+
+# An optimised build, since memory is what is published.
+## Measures the memory of a million users, and of one user with a million ids
+bench-memory: prereqs
+	@STREAMGATE_TEST_REDIS_SERVER=$$(deploy/demo/get-redis.sh)
+	export STREAMGATE_TEST_REDIS_SERVER
+	$(CARGO) test --locked --release --test integration -- --ignored --nocapture --test-threads 1 floods:: | grep -E '^(measured|test result|$$|.*panicked)'
+
+# The corpus stays as it is; what is found new lies in fuzz/work, what fails in fuzz/artifacts. Without sanitizers (the crate forbids unsafe
+# code), so that the stable toolchain will do: RUSTC_BOOTSTRAP lets it count coverage.
+## Runs one fuzz target: make fuzz TARGET=claim
+fuzz: prereqs
+	@[ -n "$(TARGET)" ] || { echo 'which one? TARGET= one of:'; ls fuzz/corpus; exit 2; }
+	PATH="$(TOOLS)/bin:$$PATH"
+	cargo fuzz --version >/dev/null 2>&1 || $(CARGO) install --quiet --locked --root $(TOOLS) --version 0.13.2 cargo-fuzz
+	mkdir -p fuzz/work/$(TARGET)
+	RUSTC_BOOTSTRAP=1 cargo fuzz run --sanitizer none $(TARGET) fuzz/work/$(TARGET) fuzz/corpus/$(TARGET) -- \
+		-runs=$(RUNS) -max_total_time=$(MOST_SECONDS) -max_len=1024 -timeout=5 -dict=fuzz/words.dict
 
 ## Formatting, clippy, the documentation, and the dependencies where cargo-deny is there
 lint: prereqs

@@ -18,7 +18,7 @@ use crate::support::streamgate::Streamgate;
 use crate::support::watch::measured_memory;
 
 /// How many a flood has that is run with all other tests.
-const FLOOD: usize = 20_000;
+const FLOOD: usize = 5_000;
 
 /// How many it has by hand.
 const MILLION: usize = 1_000_000;
