@@ -309,7 +309,7 @@ pub(crate) fn claim(data: &[u8]) {
             }
             Ok(Ask::Head) => assert!(claim::user_of(&request, identity).is_some()),
             Err(Unclaimed::NoUser) => assert_eq!(claim::user_of(&request, identity), None),
-            // A route's words are the operator's.
+            // A route's words are the operator's, and as long as they like.
             Ok(Ask::Preflight) | Err(Unclaimed::Misconfigured(..)) => {}
             Err(unclaimed) => assert!(unclaimed.to_string().len() <= MAX_WORDS),
         }
