@@ -439,14 +439,20 @@ pub(crate) fn identity(data: &[u8]) {
     let (second, third) = cut(rest, b'\n');
     cookies(first);
     basic(first, second);
-    joined([&text(first), &text(second)], [&text(third), &text(first)]);
-    let halves = third.split_at_checked(third.len() / 2).unwrap_or_default();
-    joined(
-        [&text(first), &text(second)],
-        [&text(halves.0), &text(halves.1)],
-    );
-    let moved = format!("{}+{}", text(first), text(second));
-    joined([&text(first), &text(second)], [&moved, &text(third)]);
+    all_joined([&text(first), &text(second), &text(third)]);
+}
+
+/// Lists of parts that are easily taken for each other.
+fn all_joined([first, second, third]: [&str; 3]) {
+    let plus = |one: &str, other: &str| format!("{one}+{other}");
+    joined([first, second], [third, first]);
+    joined([&plus(first, second), third], [first, &plus(second, third)]);
+    for sign in ["+", "%2B", "%25", "%"] {
+        let with = |sign: &str| format!("{first}{sign}{second}");
+        joined([&with(sign), third], [&with("+"), third]);
+        joined([third, &with(sign)], [third, &with("%")]);
+        joined([&with(sign), third], [first, &plus(second, third)]);
+    }
 }
 
 /// What a source finds in a request with those header lines.
