@@ -26,6 +26,21 @@ use super::{Door, body};
 use crate::ledger::Claim;
 use crate::session::{self, ContentId, Entry, Facts, Kind, SessionId, SessionKey, UserId};
 
+/// What names the video in the address. [`OfVideo`] reads it.
+#[derive(utoipa::IntoParams)]
+#[into_params(parameter_in = Query)]
+#[expect(dead_code, reason = "it is there to be described")]
+pub(super) struct VideoQuery {
+    /// The video.
+    #[param(
+        example = "film-7",
+        min_length = 1,
+        max_length = 256,
+        pattern = r"^[^\x00-\x1f\x7f-\x9f]+$"
+    )]
+    id: String,
+}
+
 /// A user, by HTTP Basic, and a video, by the address.
 #[derive(Debug)]
 pub(super) struct OfVideo {
@@ -80,7 +95,7 @@ impl OfVideo {
     operation_id = "get_video",
     path = "/",
     tag = "small",
-    params(("id" = String, Query, example = "film-7", description = "The video.", min_length = 1, max_length = 256, pattern = r"^[^\x00-\x1f\x7f-\x9f]+$")),
+    params(VideoQuery),
     responses((status = 200, description = "Whether it may, and where it is.", body = WatchBody), Failures),
     security(("user" = [])),
 )]
@@ -106,7 +121,7 @@ pub(super) async fn get(
     operation_id = "start_video",
     path = "/",
     tag = "small",
-    params(("id" = String, Query, example = "film-7", description = "The video.", min_length = 1, max_length = 256, pattern = r"^[^\x00-\x1f\x7f-\x9f]+$")),
+    params(VideoQuery),
     request_body(content = TimeBody, content_type = "application/json", example = json!({"time": "1:00"})),
     responses(
         (status = 201, description = "It has started.", body = WatchBody, headers(("ratelimit-policy"), ("ratelimit"))),
@@ -133,7 +148,7 @@ pub(super) async fn post(
     operation_id = "renew_video",
     path = "/",
     tag = "small",
-    params(("id" = String, Query, example = "film-7", description = "The video.", min_length = 1, max_length = 256, pattern = r"^[^\x00-\x1f\x7f-\x9f]+$")),
+    params(VideoQuery),
     request_body(content = TimeBody, content_type = "application/json", example = json!({"time": "1:00"})),
     responses(
         (status = 200, description = "Its lease has grown.", body = WatchBody, headers(("ratelimit-policy"), ("ratelimit"))),
@@ -159,7 +174,7 @@ pub(super) async fn patch(
     operation_id = "release_video",
     path = "/",
     tag = "small",
-    params(("id" = String, Query, example = "film-7", description = "The video.", min_length = 1, max_length = 256, pattern = r"^[^\x00-\x1f\x7f-\x9f]+$")),
+    params(VideoQuery),
     responses(Done, Detached, Failures),
     security(("user" = [])),
 )]
