@@ -209,12 +209,7 @@ async fn a_check_that_is_cancelled_leaves_no_slot_for_its_request() {
     }
     gateway.catch_up().await;
     store.let_go();
-    eventually("the start is undone", async || {
-        app.metric("streamgate_releases_total{cause=\"undone\"}")
-            .await
-            == 1
-    })
-    .await;
+    app.start_is_undone().await;
     assert_eq!(store.live("anna").await, [""; 0]);
     assert_eq!(app.checks("error", "cancelled").await, 1);
     let again = gateway.check(Check::of("anna", "r1")).await;

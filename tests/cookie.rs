@@ -8,7 +8,7 @@ use streamgate::config::{Outage, WhenFull};
 use streamgate::session::Timestamp;
 
 use crate::support::api::{Api, on_both};
-use crate::support::app::{TestApp, eventually};
+use crate::support::app::TestApp;
 use crate::support::faulty_store::{Fault, FaultyStore};
 use crate::support::gateway_client::{Answer, Check, Gateway, periodic};
 use crate::support::redis::RedisServer;
@@ -243,12 +243,7 @@ async fn a_request_without_its_answer_leaves_no_slot_and_a_running_one_keeps_it(
     gateway.catch_up().await;
     store.let_go();
     // Its cookie never went out: nobody will ever come with it.
-    eventually("the start is undone", async || {
-        app.metric("streamgate_releases_total{cause=\"undone\"}")
-            .await
-            == 1
-    })
-    .await;
+    app.start_is_undone().await;
     assert_eq!(store.live("anna").await, [""; 0]);
 
     let first = tv.plays(&gateway, "anna").await;

@@ -291,6 +291,16 @@ impl TestApp {
             .await
     }
 
+    /// Waits until one start has been taken back.
+    pub(crate) async fn start_is_undone(&self) {
+        eventually("the start is undone", async || {
+            self.metric("streamgate_releases_total{cause=\"undone\"}")
+                .await
+                == 1
+        })
+        .await;
+    }
+
     /// Asks it to stop; how it ended is to be had from [`Self::stop`].
     pub(crate) fn ask_to_stop(&self) {
         self.stop.soft.cancel();
