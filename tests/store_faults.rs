@@ -18,6 +18,7 @@ use tokio_util::task::AbortOnDropHandle;
 use tracing::subscriber::DefaultGuard;
 
 use crate::support::eventually;
+use crate::support::port::ReservedPort;
 use crate::support::proxy::Proxy;
 use crate::support::redis::{RedisServer, run_as, settings};
 use crate::support::streams::{playback, sighting, start, user};
@@ -89,12 +90,6 @@ fn says(failure: &StoreError, words: &[&str]) {
     }
 }
 
-/// A port where nobody listens. Somebody else may take it, but hardly a Redis.
-async fn closed_port() -> u16 {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    listener.local_addr().unwrap().port()
-}
-
 /// What is logged, while the guard lives, by the thread that made it and by whatever it runs.
 #[derive(Clone, Default)]
 struct Log(Arc<Mutex<Vec<u8>>>);
@@ -135,7 +130,8 @@ fn listen_with(log: impl io::Write + Clone + Send + Sync + 'static) -> DefaultGu
 
 #[tokio::test]
 async fn a_closed_port_is_not_asked_and_says_why() {
-    let store = store_at(&format!("redis://127.0.0.1:{}", closed_port().await));
+    let nobody = ReservedPort::new();
+    let store = store_at(&format!("redis://{}", nobody.address()));
     // The first attempt is waited for.
     for failure in [
         admit(&store, "a").await.unwrap_err(),

@@ -5,11 +5,11 @@ use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use futures_util::stream;
-use tokio::net::TcpListener;
 
 use super::assert_ended;
 use super::stub::Stub;
 use crate::support::app::PATIENCE;
+use crate::support::port::ReservedPort;
 use crate::support::service::{program, run};
 
 /// A problem document, written unlike we write it.
@@ -119,9 +119,8 @@ async fn an_answer_without_an_end_is_not_heard_to_it() {
 
 #[tokio::test]
 async fn nobody_there_is_an_outage_of_each_of_several() {
-    let gone = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let url = format!("http://{}", gone.local_addr().unwrap());
-    drop(gone);
+    let nobody = ReservedPort::new();
+    let url = format!("http://{}", nobody.address());
     let told = format!("no answer from {url}: Connection refused (os error 111)\n");
     let ended = run(&["sessions", "anna", "--json", "--url", &url], &[]).await;
     assert_ended(&ended, 3, "", &format!("streamgate: {told}"));

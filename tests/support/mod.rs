@@ -10,6 +10,7 @@ pub(crate) mod gateway;
 pub(crate) mod gateway_client;
 pub(crate) mod origin;
 pub(crate) mod pki;
+pub(crate) mod port;
 pub(crate) mod process;
 pub(crate) mod proxy;
 pub(crate) mod redis;

@@ -9,6 +9,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::support::backend;
+use crate::support::port::ReservedPort;
 use crate::support::process::{Process, command};
 use crate::support::watch::until;
 
@@ -43,11 +44,13 @@ impl Origin {
 pub(crate) struct OriginProcess {
     pub(crate) address: SocketAddr,
     process: Process,
+    _port: ReservedPort,
 }
 
 impl OriginProcess {
     pub(crate) async fn start() -> Self {
-        let address = free_address().await;
+        let port = ReservedPort::new();
+        let address = port.address();
         let mut serve = command(demo_binary());
         serve.args(["backend", "--listen", &address.to_string(), "--media"]);
         serve.arg(media());
@@ -56,7 +59,11 @@ impl OriginProcess {
             TcpStream::connect(address).await.is_ok()
         })
         .await;
-        Self { address, process }
+        Self {
+            address,
+            process,
+            _port: port,
+        }
     }
 
     /// Kills it where it stands.
@@ -78,15 +85,4 @@ pub(crate) fn demo_binary() -> PathBuf {
 
 pub(crate) fn media() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy/demo/media")
-}
-
-/// An address that nobody listens at, for a program that can't say which port it got. It is below the ports that systems hand out
-/// for outgoing connections, so that none of those takes it in between.
-pub(crate) async fn free_address() -> SocketAddr {
-    loop {
-        let port = rand::random_range(15_000..30_000);
-        if let Ok(listener) = TcpListener::bind(("127.0.0.1", port)).await {
-            return listener.local_addr().unwrap();
-        }
-    }
 }

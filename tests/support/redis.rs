@@ -1,6 +1,6 @@
 //! A real Redis of the tests' own: on a free port, without persistence, ended when it is dropped.
 
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpStream;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::{Mutex, OnceLock};
@@ -11,6 +11,7 @@ use streamgate::clock::Stopwatch;
 use streamgate::store::redis::{RedisSettings, RedisStore};
 use tempfile::TempDir;
 
+use super::port::ReservedPort;
 use super::streams::terms;
 
 /// How long a server may take to answer its first PING.
@@ -42,8 +43,8 @@ pub(crate) fn run_as(url: &str, words: &[&str]) {
 
 /// A running (or stopped, or paused) `redis-server`.
 pub(crate) struct RedisServer {
-    /// Where it listens.
-    port: u16,
+    /// Where it listens, and nobody else while it is down.
+    port: ReservedPort,
     /// What it was started with beside the port.
     options: Vec<String>,
     /// Its process, if it runs.
@@ -67,9 +68,8 @@ impl RedisServer {
 
     /// A server that is yet to be started, on a port that nobody else has.
     pub(crate) fn stopped(options: &[&str]) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         Self {
-            port: listener.local_addr().unwrap().port(),
+            port: ReservedPort::new(),
             options: options.iter().map(ToString::to_string).collect(),
             process: Mutex::new(None),
             directory: TempDir::new().unwrap(),
@@ -98,18 +98,18 @@ impl RedisServer {
                 }
                 std::thread::sleep(Duration::from_millis(5));
             }
-            // It has ended by itself: somebody else has the port, or has it still.
+            // It has ended by itself: the one before it has the port still.
             end(&mut process);
             std::thread::sleep(Duration::from_millis(50));
         }
-        panic!("redis-server did not start on port {}", self.port);
+        panic!("redis-server did not start on port {}", self.port());
     }
 
     /// Starts the process.
     fn spawn(&self, more: &[&str]) -> Child {
         let binary = redis_binary();
         Command::new(&binary)
-            .args(["--port", &self.port.to_string(), "--bind", "127.0.0.1"])
+            .args(["--port", &self.port().to_string(), "--bind", "127.0.0.1"])
             .args(["--save", "", "--appendonly", "no", "--dir"])
             .arg(self.directory.path())
             .args(&self.options)
@@ -122,7 +122,7 @@ impl RedisServer {
 
     /// Whether somebody listens on its port.
     fn listens(&self) -> bool {
-        TcpStream::connect(("127.0.0.1", self.port)).is_ok()
+        TcpStream::connect(self.port.address()).is_ok()
     }
 
     /// Whether it says anything at all, be it that it wants a password.
@@ -168,17 +168,17 @@ impl RedisServer {
 
     /// The port that it listens on.
     pub(crate) fn port(&self) -> u16 {
-        self.port
+        self.port.number()
     }
 
     /// Where it is.
     pub(crate) fn url(&self) -> String {
-        format!("redis://127.0.0.1:{}", self.port)
+        format!("redis://127.0.0.1:{}", self.port())
     }
 
     /// Where it is, for somebody with that name and password.
     pub(crate) fn url_as(&self, user: &str, password: &str) -> String {
-        format!("redis://{user}:{password}@127.0.0.1:{}", self.port)
+        format!("redis://{user}:{password}@127.0.0.1:{}", self.port())
     }
 
     /// Runs a command of words on a connection of its own.

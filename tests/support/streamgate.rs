@@ -7,7 +7,7 @@ use std::time::Duration;
 use serde_json::Value;
 use tokio::process::Command;
 
-use crate::support::origin::free_address;
+use crate::support::port::ReservedPort;
 use crate::support::process::{Process, command};
 use crate::support::watch::until;
 
@@ -25,6 +25,8 @@ pub(crate) struct Streamgate {
     settings: Vec<(String, String)>,
     pub(crate) grpc: SocketAddr,
     pub(crate) http: SocketAddr,
+    /// Those of gRPC and HTTP, if it is to come back to them.
+    ports: Option<[ReservedPort; 2]>,
 }
 
 impl Streamgate {
@@ -33,21 +35,23 @@ impl Streamgate {
         Self::start_on(owned(settings), "127.0.0.1:0", "127.0.0.1:0").await
     }
 
-    /// The same on addresses that stay free while it is down, for a test that starts it again.
+    /// The same on addresses that nobody else gets while it is down, for a test that starts it again.
     pub(crate) async fn start_to_restart(settings: &[Setting<'_>]) -> Self {
-        let grpc = free_address().await;
-        let mut http = free_address().await;
-        while http == grpc {
-            http = free_address().await;
-        }
-        Self::start_on(owned(settings), &grpc.to_string(), &http.to_string()).await
+        let ports = [ReservedPort::new(), ReservedPort::new()];
+        Self::start_at(owned(settings), ports).await
     }
 
-    /// Starts it anew with the same settings on the same addresses, which [`Self::start_to_restart`] chose so that they are
-    /// free still.
-    pub(crate) async fn start_again(self) -> Self {
-        let (grpc, http) = (self.grpc.to_string(), self.http.to_string());
-        Self::start_on(self.settings.clone(), &grpc, &http).await
+    /// Starts it anew with the same settings on the same addresses, which [`Self::start_to_restart`] has reserved.
+    pub(crate) async fn start_again(mut self) -> Self {
+        let ports = self.ports.take().expect("it was started to be restarted");
+        Self::start_at(self.settings.clone(), ports).await
+    }
+
+    async fn start_at(settings: Vec<(String, String)>, ports: [ReservedPort; 2]) -> Self {
+        let [grpc, http] = ports.each_ref().map(|port| port.address().to_string());
+        let mut started = Self::start_on(settings, &grpc, &http).await;
+        started.ports = Some(ports);
+        started
     }
 
     /// The same where it may have no more than so many files open.
@@ -86,6 +90,7 @@ impl Streamgate {
             settings,
             grpc,
             http,
+            ports: None,
         }
     }
 
