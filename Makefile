@@ -16,7 +16,7 @@ TOOLS  := $(abspath $(BUILD)/tools)
 .ONESHELL:
 .SHELLFLAGS := -euc
 .DEFAULT_GOAL := help
-.PHONY: help prereqs prereqs-demo prereqs-test build demo demo-check validate test fuzz fuzz-api bench-redis bench-memory lint
+.PHONY: help prereqs prereqs-demo prereqs-test build demo demo-check validate test fuzz fuzz-api bench-redis bench-memory bench-checks lint
 
 ## Lists the targets
 help:
@@ -90,6 +90,13 @@ bench-redis: prereqs
 	@STREAMGATE_TEST_REDIS_SERVER=$$(deploy/demo/get-redis.sh)
 	export STREAMGATE_TEST_REDIS_SERVER
 	$(CARGO) test --locked --test integration -- --ignored --nocapture --test-threads 1 store_cost | grep -E '^(\||Redis|$$|.*panicked)'
+
+# An optimised build; the processor time of the processes themselves, so that what else runs here counts for little.
+## Measures what a check costs streamgate, beside a server that does nothing
+bench-checks: prereqs
+	@STREAMGATE_TEST_REDIS_SERVER=$$(deploy/demo/get-redis.sh)
+	export STREAMGATE_TEST_REDIS_SERVER
+	$(CARGO) test --locked --release --test integration -- --ignored --nocapture --test-threads 1 check_cost | grep -E '^(\||$$|.*panicked)'
 
 # An optimised build, since memory is what is published.
 ## Measures the memory of a million users, and of one user with a million ids

@@ -127,25 +127,6 @@ async fn in_an_outage_no_more_of_one_user_is_held_than_could_be_put_back() {
 
 // === Memory, of the real program ===
 
-/// A program to be flooded; sessions of it outlast the flood.
-async fn program(redis: Option<&RedisServer>) -> Streamgate {
-    let url = redis.map(RedisServer::url);
-    let mut settings = vec![
-        ("limits.grace", "0s"),
-        ("leases.playback", "1h"),
-        ("leases.request", "1h"),
-    ];
-    if let Some(url) = &url {
-        // What is shown is not the deadline.
-        settings.extend([
-            ("store.backend", "redis"),
-            ("store.redis.urls", url),
-            ("store.timeout", "5s"),
-        ]);
-    }
-    Streamgate::start(&settings).await
-}
-
 /// Asks for so many, each made out of its number; how many were let in.
 async fn flood(streamgate: &Streamgate, count: usize, check: impl Fn(usize) -> Check) -> usize {
     let mut gateways = Vec::new();
@@ -168,7 +149,7 @@ fn grown(streamgate: &Streamgate, before: (u64, u64)) -> u64 {
 
 /// So many users, each with a session, and what each takes.
 async fn many_users(what: &str, count: usize, redis: Option<&RedisServer>) {
-    let streamgate = program(redis).await;
+    let streamgate = Streamgate::start_for_crowds(redis).await;
     flood(&streamgate, 2 * AT_ONE_TIME, |n| {
         Check::of_playback(&format!("warm-{n}"), "p")
     })
@@ -188,7 +169,7 @@ async fn many_users(what: &str, count: usize, redis: Option<&RedisServer>) {
 
 /// One user with so many ids at every door, and what that takes.
 async fn one_user(what: &str, count: usize, redis: Option<&RedisServer>) {
-    let streamgate = program(redis).await;
+    let streamgate = Streamgate::start_for_crowds(redis).await;
     let gateway = Gateway::connect(streamgate.grpc).await;
     let first = gateway.check(Check::of("mallory", "r0")).await;
     flood(&streamgate, 2 * AT_ONE_TIME, |n| {

@@ -15,6 +15,8 @@ mod access_log;
 mod attackers;
 // The `ext_authz` door over real gRPC, with a store that fails as told.
 mod authz;
+// What a check costs streamgate, and how long it takes: a measurement.
+mod check_cost;
 // The commands that ask a running instance: what they print, their exit codes, where a token goes, TLS.
 mod cli;
 // The README's examples of clients as they stand there: curl, Python, Node, and a page in a real Chromium.

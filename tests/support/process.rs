@@ -126,3 +126,18 @@ pub(crate) fn command(program: impl AsRef<std::ffi::OsStr>) -> Command {
     }
     command
 }
+
+/// How much processor time a process has used so far, as Linux counts it: all of its threads that are there now and whose names begin so.
+pub(crate) fn processor_time(process: u32, name: &str) -> Duration {
+    let threads = std::fs::read_dir(format!("/proc/{process}/task")).unwrap();
+    let threads = threads.map(|thread| thread.unwrap().path());
+    let named = threads.filter(|thread| {
+        let comm = std::fs::read_to_string(thread.join("comm"));
+        comm.is_ok_and(|comm| comm.starts_with(name))
+    });
+    let times = named.filter_map(|thread| {
+        let text = std::fs::read_to_string(thread.join("schedstat")).ok()?;
+        text.split(' ').next()?.parse().ok()
+    });
+    times.map(Duration::from_nanos).sum()
+}

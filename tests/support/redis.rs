@@ -155,8 +155,7 @@ impl RedisServer {
 
     /// Sends it a signal.
     fn signal(&self, signal: &str) {
-        let process = self.process.lock().unwrap();
-        let pid = process.as_ref().unwrap().id().to_string();
+        let pid = self.id().to_string();
         assert!(
             Command::new("kill")
                 .args([signal, &pid])
@@ -164,6 +163,11 @@ impl RedisServer {
                 .unwrap()
                 .success()
         );
+    }
+
+    /// What the system calls its process, while it runs.
+    pub(crate) fn id(&self) -> u32 {
+        self.process.lock().unwrap().as_ref().unwrap().id()
     }
 
     /// The port that it listens on.

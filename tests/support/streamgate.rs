@@ -9,6 +9,7 @@ use tokio::process::Command;
 
 use crate::support::port::ReservedPort;
 use crate::support::process::{Process, command};
+use crate::support::redis::RedisServer;
 use crate::support::watch::until;
 
 const BINARY: &str = env!("CARGO_BIN_EXE_streamgate");
@@ -33,6 +34,24 @@ impl Streamgate {
     /// Starts it with these settings, and returns when it serves.
     pub(crate) async fn start(settings: &[Setting<'_>]) -> Self {
         Self::start_on(owned(settings), "127.0.0.1:0", "127.0.0.1:0").await
+    }
+
+    /// Starts it to be asked by very many at once, on that store: nothing waits for a slot, sessions last, and the store's deadline is long.
+    pub(crate) async fn start_for_crowds(redis: Option<&RedisServer>) -> Self {
+        let url = redis.map(RedisServer::url);
+        let mut settings = vec![
+            ("limits.grace", "0s"),
+            ("leases.playback", "1h"),
+            ("leases.request", "1h"),
+        ];
+        if let Some(url) = &url {
+            settings.extend([
+                ("store.backend", "redis"),
+                ("store.redis.urls", url),
+                ("store.timeout", "5s"),
+            ]);
+        }
+        Self::start(&settings).await
     }
 
     /// The same on addresses that nobody else gets while it is down, for a test that starts it again.
