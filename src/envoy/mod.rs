@@ -22,6 +22,7 @@ mod fixtures;
 #[cfg(any(fuzzing, test))]
 pub(crate) mod fuzzing;
 mod grant;
+mod grpc;
 mod routes;
 #[cfg(test)]
 mod sources_tests;
