@@ -23,7 +23,7 @@ pub(super) struct RawRefusal {
 pub struct Refusal {
     /// `refusal.show`; empty tells only the numbers.
     pub show: BTreeSet<Shown>,
-    /// `refusal.problems`: where clients find the page about problems; on this instance if it isn't set.
+    /// `refusal.problems`: where clients find the guide to problems; on this instance if it isn't set.
     pub problems: Option<String>,
 }
 

@@ -235,8 +235,8 @@ fn deny(told: Told, telling: Telling<'_>) -> CheckResponse {
 
 /// What the client is told.
 fn response(told: Told, telling: Telling<'_>) -> DeniedHttpResponse {
-    let page = telling.refusal.problems.as_deref();
-    let problem = told.problem.explained_at(page);
+    let guide = telling.refusal.problems.as_deref();
+    let problem = told.problem.explained_at(guide);
     let mut headers = told.headers;
     if let Some(after) = told.retry_after {
         headers.push(header("retry-after", &after.as_secs().to_string()));

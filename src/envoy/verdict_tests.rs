@@ -16,7 +16,7 @@ use super::verdict::{self, Telling, allow, outage, pass, refuse, reject};
 use crate::config::{self, Outage, Shown};
 use crate::ledger::Basis;
 use crate::problem::Problem;
-use crate::problem::page::tests::{Section, assert_explained};
+use crate::problem::guide::tests::{Section, assert_explained};
 use crate::session::{
     Admission, Admitted, ContentId, DeviceId, EndCause, Entry, Facts, Kind, Refusal, Session,
     SessionId, SessionKey, Timestamp, UserId,
@@ -356,13 +356,13 @@ fn to_client(response: &CheckResponse) -> &DeniedHttpResponse {
 }
 
 #[test]
-fn each_refusal_is_what_the_page_about_problems_says_of_it() {
+fn each_refusal_is_what_the_guide_to_problems_says_of_it() {
     let all = show_all();
     let mut reasons = HashSet::new();
     for response in all_that_is_told(over_http(&all)) {
         let told = to_client(&response);
         let mut problem = body(told);
-        // The page's example has as many as may be.
+        // The guide's example has as many as may be.
         if problem["limit"] == 3 {
             let detail = problem["detail"].as_str().unwrap();
             problem["detail"] = detail.replace("and 1 are", "and 3 are").into();
@@ -402,13 +402,13 @@ fn a_grpc_client_is_told_by_a_status_a_sentence_and_details() {
 }
 
 #[test]
-fn problems_lead_to_the_page_that_is_configured_and_a_used_up_quota_to_the_common_one() {
+fn problems_lead_to_the_guide_that_is_configured_and_a_used_up_quota_to_the_common_one() {
     let elsewhere = config::Refusal {
         problems: Some("https://watch.example/help".to_owned()),
         ..config::Refusal::default()
     };
     let here = config::Refusal::default();
-    for (refusal, page) in [
+    for (refusal, guide) in [
         (&here, "/v1/problems"),
         (&elsewhere, "https://watch.example/help"),
     ] {
@@ -417,7 +417,7 @@ fn problems_lead_to_the_page_that_is_configured_and_a_used_up_quota_to_the_commo
             let kind = problem["type"].as_str().unwrap();
             match problem["reason"].as_str().unwrap() {
                 "full" => assert!(kind.starts_with("https://iana.org/"), "{kind}"),
-                reason => assert_eq!(kind, format!("{page}#{reason}")),
+                reason => assert_eq!(kind, format!("{guide}#{reason}")),
             }
         }
     }

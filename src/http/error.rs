@@ -207,7 +207,7 @@ impl IntoResponse for ApiError {
         ];
         let mut response = (status, headers, problem.to_json()).into_response();
         self.tell(response.headers_mut());
-        // For whoever knows where the page about problems is.
+        // For whoever knows where the guide to problems is.
         response.extensions_mut().insert(problem);
         response
     }

@@ -157,13 +157,13 @@ pub(super) async fn not_stored(mut response: Response) -> Response {
     response
 }
 
-/// Has a problem lead to the page about problems where that is not this instance's own.
+/// Has a problem lead to the guide to problems where that is not this instance's own.
 pub(super) async fn explained(State(door): State<Door>, mut response: Response) -> Response {
     let Some(problem) = response.extensions_mut().remove::<Problem>() else {
         return response;
     };
-    if let Some(page) = &door.ledger.in_force().refusal.problems {
-        let told = problem.explained_at(Some(page)).to_json();
+    if let Some(guide) = &door.ledger.in_force().refusal.problems {
+        let told = problem.explained_at(Some(guide)).to_json();
         // The old one's.
         response.headers_mut().remove(header::CONTENT_LENGTH);
         *response.body_mut() = Body::from(told);

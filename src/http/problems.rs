@@ -1,4 +1,4 @@
-//! The page about problems, for people who follow the type of one.
+//! The guide to problems, for people who follow the type of one.
 
 use std::sync::OnceLock;
 
@@ -7,7 +7,7 @@ use axum::response::IntoResponse;
 use pulldown_cmark::{Event, Parser, Tag, html};
 
 use super::responses::TooMuch;
-use crate::problem::page;
+use crate::problem::guide;
 
 /// What stands around the page. No script, and nothing from elsewhere.
 const HEAD: &str = "<!doctype html>\n<html lang=\"en\">\n<meta charset=\"utf-8\">\n<meta name=\"viewport\" content=\"width=device-width\">\n\
@@ -20,7 +20,7 @@ const POLICY: &str = "default-src 'none'; style-src 'unsafe-inline'";
 fn as_html() -> &'static str {
     static HTML: OnceLock<String> = OnceLock::new();
     HTML.get_or_init(|| {
-        let mut events: Vec<Event<'_>> = Parser::new(page::TEXT).collect();
+        let mut events: Vec<Event<'_>> = Parser::new(guide::TEXT).collect();
         let names: Vec<_> = events.windows(2).map(section).collect();
         for (event, name) in events.iter_mut().zip(names) {
             if let (Event::Start(Tag::Heading { id, .. }), Some(name)) = (event, name) {
@@ -62,13 +62,13 @@ pub(super) async fn serve() -> impl IntoResponse {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::problem::{PAGE, Reason};
+    use crate::problem::{GUIDE, Reason};
 
     #[test]
     fn each_reason_s_type_leads_to_its_section() {
         for reason in Reason::ALL {
-            let (page, fragment) = reason.kind().split_once('#').unwrap();
-            assert_eq!(page, PAGE);
+            let (path, fragment) = reason.kind().split_once('#').unwrap();
+            assert_eq!(path, GUIDE);
             let anchor = format!("<h3 id=\"{fragment}\">{fragment}</h3>");
             assert_eq!(as_html().matches(&anchor).count(), 1, "{anchor}");
         }

@@ -297,7 +297,7 @@ mod tests {
 
     use super::*;
     use crate::problem::Reason;
-    use crate::problem::page::tests::assert_explained;
+    use crate::problem::guide::tests::assert_explained;
 
     /// Told at the gateway alone, or of what the document does not describe call by call.
     const ELSEWHERE: [Reason; 5] = [
@@ -309,7 +309,7 @@ mod tests {
     ];
 
     #[test]
-    fn each_answer_is_what_the_page_about_problems_says_of_it() {
+    fn each_answer_is_what_the_guide_to_problems_says_of_it() {
         for answer in Answer::ALL {
             for (problem, _) in answer.told() {
                 let told = serde_json::to_value(&problem).unwrap();

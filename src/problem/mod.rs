@@ -2,7 +2,7 @@
 //!
 //! Pure. The doors add what is theirs: status lines, headers, framing.
 
-pub mod page;
+pub mod guide;
 mod reason;
 
 pub use reason::Reason;
@@ -26,13 +26,13 @@ const POLICY: &str = "streams";
 /// The problem type of that draft for a quota that is used up.
 const QUOTA_EXCEEDED: &str = "https://iana.org/assignments/http-problem-types#quota-exceeded";
 
-/// Where an instance shows the page about problems.
-pub const PAGE: &str = "/v1/problems";
+/// Where an instance shows the guide to problems.
+pub const GUIDE: &str = "/v1/problems";
 
 /// What went wrong, for machines (`reason`) and people (`detail`).
 #[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
 pub struct Problem {
-    /// A URI for the kind of problem: that which IANA keeps for a quota that is used up, else the section about `reason` of the page about
+    /// A URI for the kind of problem: that which IANA keeps for a quota that is used up, else the section about `reason` of the guide to
     /// problems, `/v1/problems` unless `refusal.problems` says that it is elsewhere.
     #[serde(rename = "type")]
     #[schema(schema_with = kinds)]
@@ -150,13 +150,13 @@ impl Problem {
         }
     }
 
-    /// The same, with its type on the page about problems that is there, if it is not this instance's own.
+    /// The same, with its type on the guide to problems that is there, if it is not this instance's own.
     #[must_use]
-    pub fn explained_at(mut self, page: Option<&str>) -> Self {
-        if let Some(page) = page
+    pub fn explained_at(mut self, guide: Option<&str>) -> Self {
+        if let Some(guide) = guide
             && self.kind == self.reason.kind()
         {
-            self.kind = format!("{page}#{}", self.reason.as_str()).into();
+            self.kind = format!("{guide}#{}", self.reason.as_str()).into();
         }
         self
     }
@@ -265,7 +265,7 @@ fn full_detail(limit: u32, active: usize) -> String {
 /// The types that problems have, described.
 fn kinds() -> Object {
     ObjectBuilder::new()
-        .description(Some("A URI for the kind of problem: that which IANA keeps for a quota that is used up, else the section about `reason` of the page about problems, `/v1/problems` unless `refusal.problems` says that it is elsewhere. Decide by `reason`."))
+        .description(Some("A URI for the kind of problem: that which IANA keeps for a quota that is used up, else the section about `reason` of the guide to problems, `/v1/problems` unless `refusal.problems` says that it is elsewhere. Decide by `reason`."))
         .schema_type(Type::String)
         .format(Some(SchemaFormat::Custom("uri-reference".to_owned())))
         .pattern(Some("#[a-z_-]+$"))

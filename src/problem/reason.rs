@@ -24,7 +24,7 @@ macro_rules! reasons {
                 }
             }
 
-            /// The problem type of it: its section of the page about problems, where an instance shows that itself.
+            /// The problem type of it: its section of the guide to problems, where an instance shows that itself.
             #[must_use]
             pub const fn kind(self) -> &'static str {
                 match self {
@@ -103,9 +103,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_type_of_a_reason_is_its_section_of_the_page() {
+    fn the_type_of_a_reason_is_its_section_of_the_guide() {
         for reason in Reason::ALL {
-            let section = format!("{}#{}", super::super::PAGE, reason.as_str());
+            let section = format!("{}#{}", super::super::GUIDE, reason.as_str());
             assert_eq!(reason.kind(), section);
         }
     }

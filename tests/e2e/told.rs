@@ -129,7 +129,7 @@ async fn a_grpc_call_in_an_outage_or_without_a_name_is_told_by_its_own_status() 
         ("store.redis.urls", "redis://127.0.0.1:1"),
         ("store.outage", "deny"),
     ];
-    let (gateway, _streamgate, _origin) = shipped_with(&settings, with_a_grpc_stream).await;
+    let (gateway, streamgate, _origin) = shipped_with(&settings, with_a_grpc_stream).await;
     let mut client = grpc(&gateway).await;
     let outage = watch(&mut client, &token("alice")).await.unwrap_err();
     assert_eq!(outage.code(), Code::Unavailable);
@@ -147,6 +147,17 @@ async fn a_grpc_call_in_an_outage_or_without_a_name_is_told_by_its_own_status() 
         )
     );
     assert_eq!(problem(&nameless).0, "NO_USER");
+
+    // What Envoy refuses by itself.
+    let stranger = watch(&mut client, "no token").await.unwrap_err();
+    assert_eq!(stranger.code(), Code::Unauthenticated);
+    drop(streamgate);
+    gateway.sees(0).await;
+    let unasked = watch(&mut client, &token("alice")).await.unwrap_err();
+    assert_eq!(unasked.code(), Code::Unavailable);
+    for status in [stranger, unasked] {
+        assert!(status.details().is_empty(), "{status:?}");
+    }
 }
 
 #[tokio::test]

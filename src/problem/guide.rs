@@ -1,7 +1,7 @@
-//! The page about problems: what each reason means, what a viewer sees, what a client should do. The types of problems lead there.
+//! The guide to problems: what each reason means, what a viewer sees, what a client should do. The types of problems lead there.
 
-/// The page, as Markdown. Each reason has a section of its name.
-pub const TEXT: &str = include_str!("page.md");
+/// The guide, as Markdown. Each reason has a section of its name.
+pub const TEXT: &str = include_str!("guide.md");
 
 #[cfg(test)]
 pub(crate) mod tests {
@@ -86,7 +86,7 @@ pub(crate) mod tests {
         sections
     }
 
-    /// A problem that is really told is what the page says of it, and is told in words for whom it is for.
+    /// A problem that is really told is what the guide says of it, and is told in words for whom it is for.
     pub(crate) fn assert_explained(problem: &Value, headers: &[&str]) {
         let text = |field: &str| problem[field].as_str().expect("a text");
         let (section, detail) = (Section::of(text("reason")), text("detail"));
@@ -110,7 +110,7 @@ pub(crate) mod tests {
             assert_eq!(internal, None, "{detail}");
             // What happened, and what to do about it.
             assert!(detail.matches('.').count() > 1, "{detail}");
-            // The page's numbers are examples.
+            // The guide's numbers are examples.
             let shown = section.line("A viewer sees").trim_matches('"');
             let is_other = problem["limit"].as_u64().is_some_and(|limit| limit != 3);
             assert!(is_other || detail == shown, "{detail}\n{shown}");
