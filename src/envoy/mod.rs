@@ -8,6 +8,8 @@ mod claim;
 #[cfg(test)]
 mod claim_tests;
 mod cmcd;
+#[cfg(test)]
+mod cmcd_tests;
 mod cookie;
 #[cfg(test)]
 mod cookie_tests;
