@@ -31,6 +31,7 @@
 //! | *in force* | the settings that apply now, of those that may change while the process runs: [`config::InForce`] |
 //! | *caller* | who asks over HTTP, and so what they may do: by a token's *role* (`client`, `operator`), and by the one user to whom it is bound, if it is |
 //! | *viewer* | a user whom a gateway has verified and lets through to the HTTP API, to act for themselves alone |
+//! | *guide* | what each problem means, a page to which the types of problems lead: [`problem::guide`] |
 //! | *dry run* | that all is decided and nobody refused (`limits.enforce: false`) |
 //! | *grace* | how long a start at a full limit waits for a slot to come free |
 //! | *outage* | the store could not answer; an error, where a refusal is a value: [`ledger::Outage`] |

@@ -31,7 +31,8 @@ async fn problem(answer: Response, status: u16) -> Value {
     assert_eq!(answer.headers()["cache-control"], "no-store");
     let told: Value = answer.json().await.unwrap();
     assert_eq!(told["status"], status, "{told}");
-    assert_eq!(told["type"], "about:blank");
+    let reason = told["reason"].as_str().unwrap();
+    assert_eq!(told["type"], format!("/v1/problems#{reason}"));
     told
 }
 

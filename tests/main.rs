@@ -71,6 +71,8 @@ mod store_pages;
 mod store_faults;
 // Many viewers at once while Redis forgets, stands still, or is just to be left in peace.
 mod redis_load;
+// What refusals tell at both doors: of others, and where problems are explained.
+mod told;
 // TLS on both ports, with and without client certificates, and certificates that are replaced while all goes on.
 mod tls;
 // What Redis costs; a measurement, run by hand.

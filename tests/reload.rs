@@ -190,6 +190,56 @@ async fn all_that_may_change_changes_and_what_may_not_says_so() {
 }
 
 #[tokio::test]
+async fn what_refusals_tell_follows_the_file_at_both_doors_and_a_word_that_is_none_changes_nothing()
+{
+    let limits = "limits: {default: 1, grace: 0s}\n";
+    let followed = Followed::start(limits, &[]).await;
+    assert!(followed.plays("anna", "p1").await.is_allowed());
+    let url = format!(
+        "http://{}/v1/users/anna/sessions/p2",
+        followed.streamgate.http
+    );
+    let client = reqwest::Client::new();
+    let told = async || {
+        let over_http = client.put(&url).send().await.unwrap();
+        let over_http: Value = over_http.json().await.unwrap();
+        let full = [followed.plays("anna", "p2").await.body, over_http];
+        let missing = followed.gateway.check(Check::of("", "r1")).await.body;
+        let missing_path = format!("http://{}/nowhere", followed.streamgate.http);
+        let not_found = client.get(missing_path).send().await.unwrap();
+        let not_found: Value = not_found.json().await.unwrap();
+        (full, [missing["type"].clone(), not_found["type"].clone()])
+    };
+    let here = ["/v1/problems#no_user", "/v1/problems#not_found"];
+    let there = [
+        "https://a.example/p#no_user",
+        "https://a.example/p#not_found",
+    ];
+    for (times, refusal, fields, kinds) in [
+        (
+            1.0,
+            "refusal: {show: [device, started_at], problems: 'https://a.example/p'}",
+            vec!["started_at"],
+            there,
+        ),
+        (2.0, "refusal: {show: []}", vec![], here),
+        (3.0, "refusal: {show: session}", vec!["session"], here),
+    ] {
+        followed.write(&format!("{limits}{refusal}"));
+        followed.was_read("ok", times).await;
+        let (full, found) = told().await;
+        for problem in full {
+            let holder = problem["sessions"][0].as_object().unwrap();
+            assert_eq!(holder.keys().collect::<Vec<_>>(), fields, "{refusal}");
+        }
+        assert_eq!(found, kinds, "{refusal}");
+    }
+    followed.write(&format!("{limits}refusal: {{show: [session, user]}}"));
+    followed.was_read("failed", 1.0).await;
+    assert_eq!(told().await.0[0]["sessions"], json!([{"session": "p1"}]));
+}
+
+#[tokio::test]
 async fn a_variable_beats_the_changed_file_too() {
     let followed = Followed::start("limits: {grace: 0s}", &[("limits.default", "1")]).await;
     followed.write("limits: {default: 9, grace: 0s, users: {ben: 2}}");

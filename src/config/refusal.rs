@@ -1,19 +1,21 @@
-//! What a refusal tells of the sessions that hold the slots.
+//! What a refusal tells: of the sessions that hold the slots, and where problems are explained.
 
 use std::collections::BTreeSet;
 
+use ::http::Uri;
 use serde::Deserialize;
 
 use super::error::Report;
 use super::raw::Slot;
 use super::words::Words;
-use super::written::{Written, Wrong};
+use super::written::{Value, Written, Wrong};
 
 /// `refusal`, as written.
 #[derive(Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub(super) struct RawRefusal {
     show: Option<Written>,
+    problems: Option<Written>,
 }
 
 /// What a refusal tells.
@@ -21,6 +23,8 @@ pub(super) struct RawRefusal {
 pub struct Refusal {
     /// `refusal.show`; empty tells only the numbers.
     pub show: BTreeSet<Shown>,
+    /// `refusal.problems`: where clients find the guide to problems; on this instance if it isn't set.
+    pub problems: Option<String>,
 }
 
 /// A fact about a live session.
@@ -49,16 +53,21 @@ pub(super) const SHOWN: Words<Shown> = Words {
 
 impl RawRefusal {
     pub(super) fn slots(&mut self) -> Vec<Slot<'_>> {
-        vec![("refusal.show", &mut self.show)]
+        vec![
+            ("refusal.show", &mut self.show),
+            ("refusal.problems", &mut self.problems),
+        ]
     }
 
     pub(super) fn check(&self, report: &mut Report) -> Refusal {
+        let default = Refusal::default();
         Refusal {
-            show: report.read(
-                "refusal.show",
-                self.show.as_ref(),
-                Refusal::default().show,
-                show,
+            show: report.read("refusal.show", self.show.as_ref(), default.show, show),
+            problems: report.read(
+                "refusal.problems",
+                self.problems.as_ref(),
+                default.problems,
+                problems,
             ),
         }
     }
@@ -71,10 +80,34 @@ fn show(written: &Written) -> Result<BTreeSet<Shown>, Wrong> {
     items.iter().map(|item| SHOWN.read(item)).collect()
 }
 
+fn problems(written: &Written) -> Result<Option<String>, Wrong> {
+    let text = match &written.value {
+        Value::Null => return Ok(None),
+        Value::Plain(text) | Value::Text(text) => text.trim(),
+        Value::List(_) | Value::Map(_) => "?",
+    };
+    if text.is_empty() {
+        return Ok(None);
+    }
+    let uri = text.parse::<Uri>().ok();
+    let is_web = uri.is_some_and(|uri| {
+        let host = uri.authority().map_or("@", |authority| authority.as_str());
+        matches!(uri.scheme_str(), Some("http" | "https")) && !host.contains('@')
+    });
+    if is_web && !text.contains('#') {
+        Ok(Some(text.to_owned()))
+    } else {
+        Err(written.wrong(
+            "an http:// or https:// address without #, such as https://api.example.com/v1/problems",
+        ))
+    }
+}
+
 impl Default for Refusal {
     fn default() -> Self {
         Self {
             show: SHOWN.known.iter().map(|(_, shown)| *shown).collect(),
+            problems: None,
         }
     }
 }

@@ -28,6 +28,8 @@ impl Display for Config {
         identity(&self.identity, f)?;
         let shown = self.refusal.show.iter().map(|shown| SHOWN.word(*shown));
         writeln!(f, "refusal:\n  show: {}", list(shown))?;
+        let problems = or_null(self.refusal.problems.as_deref());
+        writeln!(f, "  problems: {problems}")?;
         writeln!(
             f,
             "telemetry:\n  log_format: {}",
@@ -48,18 +50,22 @@ impl Display for Config {
 }
 
 fn http(http: &Http, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-    let or_null = |text: Option<String>| text.map_or_else(|| "null".to_owned(), quoted);
     tls(http.tls.as_ref(), f)?;
     let tokens_file = http.tokens_file.as_ref();
     let tokens_file = tokens_file.map(|file| file.display().to_string());
-    writeln!(f, "  tokens_file: {}", or_null(tokens_file))?;
+    writeln!(f, "  tokens_file: {}", or_null(tokens_file.as_deref()))?;
     let origins = match &http.cors_origins {
         Origins::Any => list([quoted("*")].into_iter()),
         Origins::These(these) => list(these.iter().map(quoted)),
     };
     writeln!(f, "  cors_origins: {origins}")?;
     let endpoint = http.endpoint.as_ref().map(Endpoint::template);
-    writeln!(f, "  endpoint: {}", or_null(endpoint))
+    writeln!(f, "  endpoint: {}", or_null(endpoint.as_deref()))
+}
+
+/// The text, or that there is none.
+fn or_null(text: Option<&str>) -> String {
+    text.map_or_else(|| "null".to_owned(), quoted)
 }
 
 fn tls(tls: Option<&Tls>, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -127,6 +127,8 @@ fn each_key_of_a_file_is_understood() {
         (0, 1)
     );
     assert!(config.refusal.show.is_empty());
+    let page = "https://watch.example/help/problems?lang=en";
+    assert_eq!(config.refusal.problems.as_deref(), Some(page));
     assert_eq!(
         config.telemetry,
         Telemetry {
@@ -578,6 +580,14 @@ const BAD_VALUES: &[(&str, &str)] = &[
     (
         "refusal: {show: [session, user]}",
         "refusal.show: got \"user\"; allowed: session, device, content, started_at",
+    ),
+    (
+        "refusal: {problems: /v1/problems}",
+        "refusal.problems: got \"/v1/problems\"; allowed: an http:// or https:// address without #, such as https://api.example.com/v1/problems",
+    ),
+    (
+        "refusal: {problems: 'https://a.example/problems#'}",
+        "refusal.problems: got a value that is not shown here; allowed: an http:// or https:// address without #, such as https://api.example.com/v1/problems",
     ),
     (
         "telemetry: {log_format: xml}",

@@ -20,9 +20,9 @@ use super::claim::{self, Ask, Unclaimed};
 use super::cookie::{Cookie, Origin};
 use super::grant::{Grant, Hold};
 use super::routes::RouteLists;
-use super::verdict;
+use super::verdict::{self, Telling};
 use crate::clock::{Clock, Stopwatch};
-use crate::config::Identity;
+use crate::config::{Changeable, Identity};
 use crate::ledger::{Basis, Claim, Decision, Ledger, Outage, Patience};
 use crate::releaser::Releaser;
 use crate::session::{Admission, EndCause, Kind, Refusal, UserId};
@@ -141,7 +141,8 @@ impl CheckDoor {
                         if !self.enforces(request) {
                             return (verdict::pass(), Verdict::WouldRefuse, decision.waited);
                         }
-                        verdict::refuse(refusal, &self.ledger.in_force().refusal.show)
+                        let in_force = self.ledger.in_force();
+                        verdict::refuse(refusal, telling(&in_force, request))
                     }
                 };
                 let verdict = verdict::verdict(&decision.admission, decision.basis);
@@ -152,7 +153,9 @@ impl CheckDoor {
                 if !self.enforces(request) {
                     return (verdict::pass(), Verdict::WouldRefuse, outage.waited);
                 }
-                (verdict::outage(), Verdict::Outage, outage.waited)
+                let in_force = self.ledger.in_force();
+                let response = verdict::outage(telling(&in_force, request));
+                (response, Verdict::Outage, outage.waited)
             }
         }
     }
@@ -202,8 +205,9 @@ impl CheckDoor {
         if !self.enforces(request) {
             return (verdict::pass(), Verdict::WouldRefuse, Duration::ZERO);
         }
+        let in_force = self.ledger.in_force();
         (
-            verdict::reject(unclaimed),
+            verdict::reject(unclaimed, telling(&in_force, request)),
             verdict::unclaimed_verdict(unclaimed),
             Duration::ZERO,
         )
@@ -305,6 +309,14 @@ impl CheckDoor {
                 "a stream could not be decided: {outage}"
             );
         }
+    }
+}
+
+/// How that request's client is told.
+fn telling<'a>(in_force: &'a Changeable, request: &CheckRequest) -> Telling<'a> {
+    Telling {
+        refusal: &in_force.refusal,
+        is_grpc: claim::is_grpc(request),
     }
 }
 

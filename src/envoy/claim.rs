@@ -10,6 +10,7 @@ use envoy_types::pb::envoy::service::auth::v3::CheckRequest;
 
 use super::cookie::{self, Cookie};
 use super::evidence::{CheckEvidence, Evidence, Finding, find};
+use super::grpc;
 use super::routes::RouteLists;
 use crate::config::{Identity, Source};
 use crate::ledger::Claim;
@@ -158,6 +159,12 @@ pub(super) fn request_id(request: &CheckRequest) -> String {
         .as_ref()
         .and_then(|evidence| evidence.request_id().ok().flatten());
     id.map(Cow::into_owned).unwrap_or_default()
+}
+
+/// Whether the request is a gRPC call.
+pub(super) fn is_grpc(request: &CheckRequest) -> bool {
+    let evidence = request.attributes.as_ref().and_then(CheckEvidence::of);
+    evidence.is_some_and(|evidence| grpc::is_call(&evidence))
 }
 
 /// What is known of the session beside its key.

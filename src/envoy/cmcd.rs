@@ -1,7 +1,8 @@
 //! Common Media Client Data (CTA-5004), as far as a key's value is wanted: what a player says of itself in headers or query.
 //!
-//! A payload is a comma-separated list of `key` or `key=value`; a string stands in double quotes, with `\"` and `\\` inside. The
-//! rest (tokens, numbers, a vendor's own keys) is passed over as it comes, since players are freer than the specification.
+//! A payload is a comma-separated list of `key` or `key=value` (a dictionary of structured fields, RFC 8941); a string stands in double
+//! quotes, with `\"` and `\\` inside. Version 2 has lists of values in brackets, and parameters behind a semicolon. The rest (tokens, numbers, a
+//! vendor's own keys) is passed over as it comes, since players are freer than the specification.
 
 use std::borrow::Cow;
 
@@ -18,8 +19,11 @@ pub(super) enum CmcdError {
     /// A string has no end.
     #[error("has a string without a closing quote")]
     Unterminated,
-    /// Something other than a comma follows a string.
-    #[error("has something between a closing quote and the next comma")]
+    /// A list has no end.
+    #[error("has a list without a closing bracket")]
+    Unclosed,
+    /// Something other than parameters or a comma follows a string or a list.
+    #[error("has something between a closing quote or bracket and the next comma")]
     Trailing,
     /// The key is there without a value.
     #[error("has the key without a value")]
@@ -90,44 +94,63 @@ impl<'a> Value<'a> {
 
 /// The first item, and what follows its comma.
 fn next_item(text: &str) -> Result<(Item<'_>, &str), CmcdError> {
-    let end_of_key = text.find(['=', ',']).unwrap_or(text.len());
+    let end_of_key = text.find(['=', ',', ';']).unwrap_or(text.len());
     let (key, rest) = text.split_at(end_of_key);
     let key = key.trim();
     let Some(written) = rest.strip_prefix('=') else {
-        return Ok((
-            Item { key, value: None },
-            rest.strip_prefix(',').unwrap_or(rest),
-        ));
+        let rest = after_parameters(rest)?;
+        return Ok((Item { key, value: None }, rest));
     };
-    let Some(quoted) = written.trim_start().strip_prefix('"') else {
-        let (value, rest) = written.split_once(',').unwrap_or((written, ""));
-        return Ok((
-            Item {
-                key,
-                value: Some(Value::Bare(value.trim())),
-            },
-            rest,
-        ));
+    let written = written.trim_start();
+    let (value, rest) = if let Some(quoted) = written.strip_prefix('"') {
+        let (value, rest) = split_at_closing_quote(quoted).ok_or(CmcdError::Unterminated)?;
+        (Value::Quoted(value), rest)
+    } else if written.starts_with('(') {
+        let (list, rest) = split_behind_list(written)?;
+        (Value::Bare(list), rest)
+    } else {
+        let end = written.find([',', ';']).unwrap_or(written.len());
+        let (value, rest) = written.split_at(end);
+        (Value::Bare(value.trim()), rest)
     };
-    let (value, rest) = split_at_closing_quote(quoted).ok_or(CmcdError::Unterminated)?;
-    let rest = rest.trim_start();
-    match rest.strip_prefix(',') {
-        Some(rest) => Ok((
-            Item {
-                key,
-                value: Some(Value::Quoted(value)),
-            },
-            rest,
-        )),
-        None if rest.is_empty() => Ok((
-            Item {
-                key,
-                value: Some(Value::Quoted(value)),
-            },
-            rest,
-        )),
-        None => Err(CmcdError::Trailing),
+    let item = Item {
+        key,
+        value: Some(value),
+    };
+    Ok((item, after_parameters(rest)?))
+}
+
+/// What follows the comma behind an item's parameters, if it has any.
+fn after_parameters(text: &str) -> Result<&str, CmcdError> {
+    let mut rest = text.trim_start();
+    if !rest.is_empty() && !rest.starts_with([',', ';']) {
+        return Err(CmcdError::Trailing);
     }
+    // A comma in a string is none between items.
+    while let Some(at) = rest.find([',', '"']) {
+        let (_, behind) = rest.split_at(at);
+        if let Some(behind) = behind.strip_prefix(',') {
+            return Ok(behind);
+        }
+        let quoted = behind.strip_prefix('"').unwrap_or_default();
+        let (_, behind) = split_at_closing_quote(quoted).ok_or(CmcdError::Unterminated)?;
+        rest = behind;
+    }
+    Ok("")
+}
+
+/// A list in its brackets, and what stands behind it.
+fn split_behind_list(text: &str) -> Result<(&str, &str), CmcdError> {
+    let mut rest = text;
+    while let Some(at) = rest.find([')', '"']) {
+        let (_, behind) = rest.split_at(at);
+        if let Some(behind) = behind.strip_prefix(')') {
+            return Ok(text.split_at(text.len() - behind.len()));
+        }
+        let quoted = behind.strip_prefix('"').unwrap_or_default();
+        (_, rest) = split_at_closing_quote(quoted).ok_or(CmcdError::Unterminated)?;
+    }
+    Err(CmcdError::Unclosed)
 }
 
 /// What stands before and after the first quote that isn't escaped.
@@ -180,6 +203,27 @@ mod tests {
             (r#"sid="a\""#, "sid", Err(CmcdError::Unterminated)),
             (r#"sid="a"b"#, "sid", Err(CmcdError::Trailing)),
             (r#"cid="broken,sid="a""#, "sid", Err(CmcdError::Trailing)),
+            // Version 2: what a list or a parameter quotes is no item.
+            (r#"nor=("a,sid=\"b\"" "c"),sid="d""#, "sid", Ok(Some("d"))),
+            (r#"nor=("a?x=1,sid=b"),sid="d""#, "sid", Ok(Some("d"))),
+            (r#"nor=("a,sid=b")"#, "sid", Ok(None)),
+            (r#"nor=("a)" "b"),sid="d""#, "sid", Ok(Some("d"))),
+            (
+                r#"br=(3000;v 164;a);x="1,sid=e",sid="d""#,
+                "sid",
+                Ok(Some("d")),
+            ),
+            (r#"br=(3000;v 164;a)"#, "br", Ok(Some("(3000;v 164;a)"))),
+            (r#"sid="d";x=1;y="a,b",v=2"#, "sid", Ok(Some("d"))),
+            (r#"sid="d";x=1;y="a,b",v=2"#, "v", Ok(Some("2"))),
+            (r#"v=2;x,sid="d""#, "v", Ok(Some("2"))),
+            (r#"su;x="1,sid=e",bs=?0,sid="d""#, "sid", Ok(Some("d"))),
+            (r#"cs="a",sid="d" ,v=2"#, "sid", Ok(Some("d"))),
+            ("sid;x=1", "sid", Err(CmcdError::NoValue)),
+            (r#"nor=("a",sid="d""#, "sid", Err(CmcdError::Unclosed)),
+            (r#"nor=("a,sid="d""#, "sid", Err(CmcdError::Unterminated)),
+            (r#"nor=("a")b,sid="d""#, "sid", Err(CmcdError::Trailing)),
+            (r#"br=1;x="a,sid="d""#, "sid", Err(CmcdError::Unterminated)),
         ] {
             let found = value(payload, key);
             assert_eq!(

@@ -8,6 +8,8 @@ mod claim;
 #[cfg(test)]
 mod claim_tests;
 mod cmcd;
+#[cfg(test)]
+mod cmcd_tests;
 mod cookie;
 #[cfg(test)]
 mod cookie_tests;
@@ -22,6 +24,7 @@ mod fixtures;
 #[cfg(any(fuzzing, test))]
 pub(crate) mod fuzzing;
 mod grant;
+mod grpc;
 mod routes;
 #[cfg(test)]
 mod sources_tests;

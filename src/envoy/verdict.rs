@@ -3,7 +3,8 @@
 //! Allowed and denied are answers; an outage is an *error response* with a status code that isn't zero, since Envoy lets an error
 //! with code zero through.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::HashMap;
+use std::time::Duration;
 
 use envoy_types::pb::envoy::config::core::v3::header_value_option::HeaderAppendAction;
 use envoy_types::pb::envoy::config::core::v3::{HeaderValue, HeaderValueOption};
@@ -18,7 +19,8 @@ use envoy_types::pb::google::rpc::Status;
 use tonic::Code;
 
 use super::claim::Unclaimed;
-use crate::config::{Outage, Shown};
+use super::grpc;
+use crate::config::{self, Outage};
 use crate::ledger::Basis;
 use crate::problem::{self, Problem, Reason};
 use crate::session::{Admission, EndCause, Entry, Refusal, SessionKey, UserId};
@@ -28,7 +30,28 @@ use crate::telemetry::metrics::Verdict;
 pub(super) const SESSION_HEADER: &str = "x-streamgate-session";
 
 /// When to try again after an outage.
-const RETRY_AFTER_OUTAGE_SECONDS: u64 = 1;
+const RETRY_AFTER_OUTAGE: Duration = Duration::from_secs(1);
+
+/// How a client is told.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Telling<'a> {
+    /// What, and where the rest stands.
+    pub(super) refusal: &'a config::Refusal,
+    /// Whether it is a gRPC call: there Envoy puts the body into a header, and the status is another one.
+    pub(super) is_grpc: bool,
+}
+
+/// What is told.
+struct Told {
+    /// Its status for gRPC: Envoy's check, and a client's call.
+    code: Code,
+    /// What it is.
+    problem: Problem,
+    /// When it is worth trying again.
+    retry_after: Option<Duration>,
+    /// The headers that only this one has.
+    headers: Vec<HeaderValueOption>,
+}
 
 /// Lets a request through that takes no slot. What the client says of its session is not passed on.
 pub(super) fn pass() -> CheckResponse {
@@ -79,66 +102,86 @@ pub(super) fn with_cookie(mut answer: CheckResponse, cookie: &str) -> CheckRespo
     answer
 }
 
-/// Refuses a stream. `show` says what may be told of the live ones.
-pub(super) fn refuse(refusal: &Refusal, show: &BTreeSet<Shown>) -> CheckResponse {
-    let mut headers = Vec::new();
-    if let Some(after) = refusal.retry_after() {
-        headers.push(header("retry-after", &after.as_secs().to_string()));
-    }
-    if let Refusal::Full { limit, .. } = refusal {
-        headers.push(header(
-            "ratelimit-policy",
-            &problem::rate_limit_policy(*limit),
-        ));
-        headers.push(header("ratelimit", &problem::rate_limit(0)));
-    }
-    deny(
-        Code::ResourceExhausted,
-        &Problem::refusal(refusal, show),
+/// Refuses a stream.
+pub(super) fn refuse(refusal: &Refusal, telling: Telling<'_>) -> CheckResponse {
+    let code = match refusal {
+        Refusal::Full { .. } => Code::ResourceExhausted,
+        // Trying the same again won't help, starting anew may.
+        Refusal::Ended(_) => Code::Aborted,
+        Refusal::NotStoppable => Code::FailedPrecondition,
+    };
+    let headers = match refusal {
+        Refusal::Full { limit, .. } => vec![
+            header("ratelimit-policy", &problem::rate_limit_policy(*limit)),
+            header("ratelimit", &problem::rate_limit(0)),
+        ],
+        Refusal::Ended(_) | Refusal::NotStoppable => Vec::new(),
+    };
+    let told = Told {
+        code,
+        problem: Problem::refusal(refusal, &telling.refusal.show),
+        retry_after: refusal.retry_after(),
         headers,
-    )
+    };
+    deny(told, telling)
 }
 
-/// Refuses a request that can't be told whose, or which stream's, it is.
-pub(super) fn reject(unclaimed: &Unclaimed) -> CheckResponse {
-    let detail = unclaimed.to_string();
+/// Refuses a request that can't be told whose, or which stream's, it is. The viewer can't mend it; whoever makes the player finds in `flaw` what
+/// is wrong, and whoever runs the gateway in the log.
+pub(super) fn reject(unclaimed: &Unclaimed, telling: Telling<'_>) -> CheckResponse {
     let (code, problem) = match unclaimed {
         Unclaimed::NoUser => (
             Code::Unauthenticated,
-            Problem::plain(401, Reason::NoUser, detail),
+            Problem::plain(
+                401,
+                Reason::NoUser,
+                "You are not signed in. Sign in to watch.",
+            ),
         ),
-        Unclaimed::NoSession => (
-            Code::InvalidArgument,
-            Problem::plain(400, Reason::NoSession, detail),
-        ),
-        Unclaimed::Malformed { .. } => (
-            Code::InvalidArgument,
-            Problem::plain(400, Reason::Malformed, detail),
-        ),
-        // The viewer can't mend it and needn't know; the log has the reason.
-        Unclaimed::NotHttp | Unclaimed::Misconfigured(..) => {
-            let detail = "The gateway's configuration for this address is wrong. Its operator finds the reason in streamgate's log.";
+        Unclaimed::NoSession => {
+            let detail = "This player doesn't say which stream it plays. Watch with the app or the page of the service.";
             (
-                Code::FailedPrecondition,
+                Code::InvalidArgument,
+                Problem::plain(400, Reason::NoSession, detail),
+            )
+        }
+        Unclaimed::Malformed { .. } => {
+            let detail = "This player has sent something that can't be understood. Reload the page or restart the app; tell the service if that doesn't help.";
+            let problem = Problem {
+                flaw: Some(unclaimed.to_string()),
+                ..Problem::plain(400, Reason::Malformed, detail)
+            };
+            (Code::InvalidArgument, problem)
+        }
+        Unclaimed::NotHttp | Unclaimed::Misconfigured(..) => {
+            let detail = "The service has a fault at this address. Tell it, or try again later.";
+            (
+                Code::Internal,
                 Problem::plain(500, Reason::Misconfigured, detail),
             )
         }
     };
-    deny(code, &problem, Vec::new())
+    let told = Told {
+        code,
+        problem,
+        retry_after: None,
+        headers: Vec::new(),
+    };
+    deny(told, telling)
 }
 
 /// Says that it can't be told now.
-pub(super) fn outage() -> CheckResponse {
-    let detail = "It can't be told now whether this account may watch one more stream. Try again in a moment.";
-    let problem = Problem::plain(503, Reason::Outage, detail);
-    let retry = header("retry-after", &RETRY_AFTER_OUTAGE_SECONDS.to_string());
+pub(super) fn outage(telling: Telling<'_>) -> CheckResponse {
+    let told = Told {
+        code: Code::Unavailable,
+        problem: Problem::plain(503, Reason::Outage, problem::OUTAGE),
+        retry_after: Some(RETRY_AFTER_OUTAGE),
+        headers: Vec::new(),
+    };
     CheckResponse {
-        status: Some(status(
-            Code::Unavailable,
-            "the store of sessions does not answer",
-        )),
+        status: Some(status(told.code, "the store of sessions does not answer")),
         dynamic_metadata: None,
-        http_response: Some(HttpResponse::ErrorResponse(told(&problem, vec![retry]))),
+        http_response: Some(HttpResponse::ErrorResponse(response(told, telling))),
     }
 }
 
@@ -181,28 +224,38 @@ pub(super) const fn unclaimed_verdict(unclaimed: &Unclaimed) -> Verdict {
 }
 
 /// A denial.
-fn deny(code: Code, problem: &Problem, headers: Vec<HeaderValueOption>) -> CheckResponse {
+fn deny(told: Told, telling: Telling<'_>) -> CheckResponse {
+    let reason = told.problem.reason.as_str();
     CheckResponse {
-        status: Some(status(code, problem.reason.as_str())),
-        dynamic_metadata: Some(metadata(&[
-            ("decision", "deny"),
-            ("reason", problem.reason.as_str()),
-        ])),
-        http_response: Some(HttpResponse::DeniedResponse(told(problem, headers))),
+        status: Some(status(told.code, reason)),
+        dynamic_metadata: Some(metadata(&[("decision", "deny"), ("reason", reason)])),
+        http_response: Some(HttpResponse::DeniedResponse(response(told, telling))),
     }
 }
 
 /// What the client is told.
-fn told(problem: &Problem, mut headers: Vec<HeaderValueOption>) -> DeniedHttpResponse {
-    headers.push(header("content-type", problem::CONTENT_TYPE));
+fn response(told: Told, telling: Telling<'_>) -> DeniedHttpResponse {
+    let guide = telling.refusal.problems.as_deref();
+    let problem = told.problem.explained_at(guide);
+    let mut headers = told.headers;
+    if let Some(after) = told.retry_after {
+        headers.push(header("retry-after", &after.as_secs().to_string()));
+    }
     headers.push(header("cache-control", "no-store"));
-    let status = HttpStatus {
-        code: i32::from(problem.status),
+    let code = i32::from(problem.status);
+    let body = if telling.is_grpc {
+        let (code, details) = grpc::status(told.code, &problem, told.retry_after);
+        headers.push(header("grpc-status", &code));
+        headers.push(header("grpc-status-details-bin", &details));
+        problem.detail
+    } else {
+        headers.push(header("content-type", problem::CONTENT_TYPE));
+        problem.to_json()
     };
     DeniedHttpResponse {
-        status: Some(status),
+        status: Some(HttpStatus { code }),
         headers,
-        body: problem.to_json(),
+        body,
     }
 }
 

@@ -1,6 +1,6 @@
 //! The contract of the answers, to the letter.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use envoy_types::pb::envoy::config::core::v3::HeaderValueOption;
 use envoy_types::pb::envoy::config::core::v3::header_value_option::HeaderAppendAction;
@@ -12,12 +12,14 @@ use envoy_types::pb::google::protobuf::value::Kind as ValueKind;
 use serde_json::{Value, json};
 
 use super::claim::Unclaimed;
-use super::verdict::{self, allow, outage, pass, refuse, reject};
-use crate::config::{Outage, Shown};
+use super::verdict::{self, Telling, allow, outage, pass, refuse, reject};
+use crate::config::{self, Outage, Shown};
 use crate::ledger::Basis;
+use crate::problem::Problem;
+use crate::problem::guide::tests::{Section, assert_explained};
 use crate::session::{
-    Admission, Admitted, EndCause, Entry, Facts, Kind, Refusal, Session, SessionId, SessionKey,
-    Timestamp, UserId,
+    Admission, Admitted, ContentId, DeviceId, EndCause, Entry, Facts, Kind, Refusal, Session,
+    SessionId, SessionKey, Timestamp, UserId,
 };
 use crate::telemetry::metrics::Verdict;
 
@@ -51,14 +53,31 @@ fn full(limit: u32, left: u64) -> Refusal {
     }
 }
 
-fn show_all() -> BTreeSet<Shown> {
-    [
-        Shown::Session,
-        Shown::Device,
-        Shown::Content,
-        Shown::StartedAt,
-    ]
-    .into()
+fn show_all() -> config::Refusal {
+    config::Refusal::default()
+}
+
+fn show_nothing() -> config::Refusal {
+    config::Refusal {
+        show: BTreeSet::new(),
+        ..config::Refusal::default()
+    }
+}
+
+/// To a client of HTTP.
+fn over_http(refusal: &config::Refusal) -> Telling<'_> {
+    Telling {
+        refusal,
+        is_grpc: false,
+    }
+}
+
+/// To a client of gRPC.
+fn over_grpc(refusal: &config::Refusal) -> Telling<'_> {
+    Telling {
+        refusal,
+        is_grpc: true,
+    }
 }
 
 /// Headers by name; each replaces what is there, and stands there once.
@@ -144,7 +163,7 @@ fn what_takes_no_slot_passes_without_a_session_and_without_the_client_s_word_for
 
 #[test]
 fn a_full_refusal_is_429_with_what_to_do_about_it() {
-    let response = refuse(&full(3, 15_000), &show_all());
+    let response = refuse(&full(3, 15_000), over_http(&show_all()));
     assert_eq!(code(&response), 8);
     assert_eq!(denied(&response).status.unwrap().code, 429);
     let expected = texts(&[
@@ -192,7 +211,7 @@ fn retry_after_is_a_third_of_the_shortest_lease_in_whole_seconds_and_at_least_on
         (1, "1"),
         (0, "1"),
     ] {
-        let response = refuse(&full(1, left), &BTreeSet::new());
+        let response = refuse(&full(1, left), over_http(&show_nothing()));
         assert_eq!(
             headers(&denied(&response).headers)["retry-after"],
             expected,
@@ -204,7 +223,7 @@ fn retry_after_is_a_third_of_the_shortest_lease_in_whole_seconds_and_at_least_on
         holders: Vec::new(),
         decided_at: Timestamp::default(),
     };
-    let response = refuse(&nobody, &BTreeSet::new());
+    let response = refuse(&nobody, over_http(&show_nothing()));
     assert!(
         !headers(&denied(&response).headers).contains_key("retry-after"),
         "waiting won't help"
@@ -219,7 +238,7 @@ fn an_ended_session_is_429_with_its_reason_and_nothing_to_wait_for() {
         (EndCause::Displaced { by }, "displaced"),
         (EndCause::Operator, "operator"),
     ] {
-        let response = refuse(&Refusal::Ended(cause), &show_all());
+        let response = refuse(&Refusal::Ended(cause), over_http(&show_all()));
         assert_ne!(code(&response), 0);
         assert_eq!(denied(&response).status.unwrap().code, 429);
         let expected = [
@@ -233,7 +252,7 @@ fn an_ended_session_is_429_with_its_reason_and_nothing_to_wait_for() {
         );
         assert_eq!(body(denied(&response))["reason"], reason);
     }
-    let response = refuse(&Refusal::NotStoppable, &show_all());
+    let response = refuse(&Refusal::NotStoppable, over_http(&show_all()));
     assert_eq!(denied(&response).status.unwrap().code, 409);
     assert_ne!(code(&response), 0);
 }
@@ -262,7 +281,7 @@ fn what_can_t_be_told_whose_it_is_is_refused_and_an_operator_s_mistake_is_not_sh
             Verdict::Misconfigured,
         ),
     ] {
-        let response = reject(&unclaimed);
+        let response = reject(&unclaimed, over_http(&show_all()));
         assert_ne!(code(&response), 0, "Envoy would let it through");
         assert_eq!(denied(&response).status.unwrap().code, status);
         assert_eq!(
@@ -281,7 +300,7 @@ fn what_can_t_be_told_whose_it_is_is_refused_and_an_operator_s_mistake_is_not_sh
 
 #[test]
 fn an_outage_is_an_error_response_that_is_never_code_zero() {
-    let response = outage();
+    let response = outage(over_http(&show_all()));
     assert_eq!(code(&response), 14);
     assert_eq!(metadata(&response), BTreeMap::new());
     let Some(HttpResponse::ErrorResponse(error)) = &response.http_response else {
@@ -294,6 +313,176 @@ fn an_outage_is_an_error_response_that_is_never_code_zero() {
         ("1", "application/problem+json")
     );
     assert_eq!(body(error)["reason"], "outage");
+}
+
+/// All that a client at the gateway may be told.
+fn all_that_is_told(telling: Telling<'_>) -> Vec<CheckResponse> {
+    let malformed = Unclaimed::Malformed {
+        what: "user",
+        source_name: "header:x".to_owned(),
+        flaw: "is not UTF-8".to_owned(),
+    };
+    let misconfigured = Unclaimed::Misconfigured("streamgate.session", "x".to_owned());
+    let refusals = [
+        full(0, 1),
+        full(1, 1),
+        full(3, 1),
+        Refusal::Ended(EndCause::Released),
+        Refusal::Ended(EndCause::Displaced { by: key("p2") }),
+        Refusal::Ended(EndCause::Operator),
+        Refusal::NotStoppable,
+    ];
+    let unclaimed = [
+        Unclaimed::NoUser,
+        Unclaimed::NoSession,
+        malformed,
+        Unclaimed::NotHttp,
+        misconfigured,
+    ];
+    let refusals = refusals.iter().map(|refusal| refuse(refusal, telling));
+    let rejections = unclaimed.iter().map(|unclaimed| reject(unclaimed, telling));
+    refusals
+        .chain(rejections)
+        .chain([outage(telling)])
+        .collect()
+}
+
+/// What goes to the client, in a denial or an error.
+fn to_client(response: &CheckResponse) -> &DeniedHttpResponse {
+    match &response.http_response {
+        Some(HttpResponse::DeniedResponse(told) | HttpResponse::ErrorResponse(told)) => told,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn each_refusal_is_what_the_guide_to_problems_says_of_it() {
+    let all = show_all();
+    let mut reasons = HashSet::new();
+    for response in all_that_is_told(over_http(&all)) {
+        let told = to_client(&response);
+        let mut problem = body(told);
+        // The guide's example has as many as may be.
+        if problem["limit"] == 3 {
+            let detail = problem["detail"].as_str().unwrap();
+            problem["detail"] = detail.replace("and 1 are", "and 3 are").into();
+        }
+        let headers = headers(&told.headers);
+        let own = headers.keys().map(String::as_str);
+        let own = own.filter(|name| !["cache-control", "content-type"].contains(name));
+        assert_explained(&problem, &own.collect::<Vec<_>>());
+        reasons.insert(problem["reason"].to_string());
+    }
+    assert_eq!(reasons.len(), 10);
+}
+
+#[test]
+fn a_grpc_client_is_told_by_a_status_a_sentence_and_details() {
+    let all = show_all();
+    let (http, grpc) = (over_http(&all), over_grpc(&all));
+    for (response, call) in all_that_is_told(http).iter().zip(all_that_is_told(grpc)) {
+        let (plain, told) = (to_client(response), to_client(&call));
+        let problem = body(plain);
+        assert_eq!(told.body, problem["detail"].as_str().unwrap());
+        let (mut expected, mut found) = (headers(&plain.headers), headers(&told.headers));
+        assert_eq!(
+            found.remove("grpc-status").unwrap(),
+            code(&call).to_string()
+        );
+        assert!(found.remove("grpc-status-details-bin").is_some());
+        expected.remove("content-type");
+        assert_eq!(found, expected);
+        assert_eq!((plain.status, code(response)), (told.status, code(&call)));
+        let name = Section::of(problem["reason"].as_str().unwrap())
+            .words("Status")
+            .concat();
+        let told = format!("{:?}", tonic::Code::from_i32(code(&call)));
+        assert_eq!(told.to_uppercase(), name.replace('_', ""));
+    }
+}
+
+#[test]
+fn problems_lead_to_the_guide_that_is_configured_and_a_used_up_quota_to_the_common_one() {
+    let elsewhere = config::Refusal {
+        problems: Some("https://watch.example/help".to_owned()),
+        ..config::Refusal::default()
+    };
+    let here = config::Refusal::default();
+    for (refusal, guide) in [
+        (&here, "/v1/problems"),
+        (&elsewhere, "https://watch.example/help"),
+    ] {
+        for response in all_that_is_told(over_http(refusal)) {
+            let problem = body(to_client(&response));
+            let kind = problem["type"].as_str().unwrap();
+            match problem["reason"].as_str().unwrap() {
+                "full" => assert!(kind.starts_with("https://iana.org/"), "{kind}"),
+                reason => assert_eq!(kind, format!("{guide}#{reason}")),
+            }
+        }
+    }
+}
+
+#[test]
+fn what_is_not_to_be_shown_is_not_told_in_any_form() {
+    let holder = Session {
+        facts: Facts {
+            device: DeviceId::parse("the-tv").ok(),
+            content: ContentId::parse("the-film").ok(),
+            ..Facts::default()
+        },
+        ..session(1)
+    };
+    let refusal = Refusal::Full {
+        limit: 1,
+        decided_at: holder.started_at,
+        holders: vec![holder],
+    };
+    let displaced = Refusal::Ended(EndCause::Displaced { by: key("p9") });
+    let facts = [
+        (Shown::Session, "session", "\"p1\""),
+        (Shown::Device, "device", "the-tv"),
+        (Shown::Content, "content", "the-film"),
+        (Shown::StartedAt, "started_at", "2027-01-15T"),
+    ];
+    let sets = (0..16_u8).map(|bits| {
+        let chosen = facts
+            .iter()
+            .enumerate()
+            .filter(move |(place, _)| bits >> place & 1 == 1);
+        chosen
+            .map(|(_, (shown, _, _))| *shown)
+            .collect::<BTreeSet<_>>()
+    });
+    for show in sets {
+        let refusal_of = config::Refusal {
+            show,
+            problems: None,
+        };
+        let told = &denied(&refuse(&refusal, over_http(&refusal_of)))
+            .body
+            .clone();
+        let by_grpc = Problem::refusal(&refusal, &refusal_of.show).to_json();
+        assert_eq!(*told, by_grpc);
+        let told_json: Value = serde_json::from_str(told).unwrap();
+        for (shown, field, text) in facts {
+            let may = refusal_of.show.contains(&shown);
+            assert_eq!(told_json["sessions"][0].get(field).is_some(), may, "{told}");
+            assert_eq!(told.contains(text), may, "{told}");
+        }
+        assert_eq!(
+            (&told_json["limit"], &told_json["active"]),
+            (&json!(1), &json!(1))
+        );
+        let told = &denied(&refuse(&displaced, over_http(&refusal_of)))
+            .body
+            .clone();
+        assert_eq!(
+            told.contains("p9"),
+            refusal_of.show.contains(&Shown::Session),
+            "{told}"
+        );
+    }
 }
 
 #[test]

@@ -14,7 +14,7 @@ use crate::session::MAX_ID_BYTES;
 pub type Property = fn(&[u8]);
 
 /// The targets by their names, which are those in `fuzz/Cargo.toml` and of the folders in `fuzz/corpus/`.
-pub const TARGETS: [(&str, Property); 10] = [
+pub const TARGETS: [(&str, Property); 11] = [
     ("bodies", crate::http::fuzzing::bodies),
     ("claim", crate::envoy::fuzzing::claim),
     ("cmcd", crate::envoy::fuzzing::cmcd),
@@ -23,6 +23,7 @@ pub const TARGETS: [(&str, Property); 10] = [
     ("entry", crate::envoy::fuzzing::entry),
     ("identity", crate::envoy::fuzzing::identity),
     ("record", crate::store::redis::fuzzing::record),
+    ("reply", crate::store::redis::fuzzing::reply),
     ("source", crate::config::fuzzing::source),
     ("tokens", crate::http::fuzzing::tokens),
 ];

@@ -8,19 +8,20 @@ use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use tracing::debug;
 
+use super::MAX_BODY_BYTES;
 use crate::config::Shown;
 use crate::ledger::Outage;
-use crate::problem::{self, Problem, Reason};
+use crate::problem::{self, NOT_STOPPABLE, OUTAGE, Problem, Reason};
 use crate::session::Refusal;
 
 /// Why a request is not answered as its client hoped.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum ApiError {
     /// There is no such address.
-    #[error("There is nothing at this address.")]
+    #[error("There is nothing at this address. What there is stands in /openapi.json.")]
     NotFound,
     /// The address is there, but not for this method. The `Allow` header says for which.
-    #[error("This address does not know that method.")]
+    #[error("This address does not know that method. The header Allow names those that it knows.")]
     MethodNotAllowed,
     /// The address or the body is not what it should be.
     #[error("{0}")]
@@ -45,7 +46,7 @@ pub(super) enum ApiError {
         read_here: &'static [&'static str],
     },
     /// The body could not be read.
-    #[error("The body can't be read: {0}")]
+    #[error("The body can't be read: {0}.")]
     Body(BytesRejection),
     /// The body is larger than any that is read.
     #[error("The body has more than {0} bytes.")]
@@ -60,21 +61,19 @@ pub(super) enum ApiError {
     #[error("The headers have more than {0} bytes.")]
     HeadersTooLarge(usize),
     /// No such session is live.
-    #[error("No such session is live.")]
+    #[error("This stream isn't being watched. Start it to watch.")]
     NotLive,
     /// The session runs inside Envoy, and whoever asks can't vouch for its end.
-    #[error(
-        "This stream runs inside the gateway and can't be stopped from here. Close it on its device."
-    )]
+    #[error("{NOT_STOPPABLE}")]
     NotStoppable,
     /// The session may not start or go on: what is told of that, and when it is worth asking again.
     #[error("{}", .0.detail)]
     Refused(Box<Problem>, Option<Duration>),
     /// The store could not answer.
-    #[error("The store of sessions does not answer now. Try again in a moment.")]
+    #[error("{OUTAGE}")]
     Outage(Outage),
     /// The task that was to see to it has died.
-    #[error("Something went wrong here.")]
+    #[error("Something went wrong. Try again, and tell the service if it happens again.")]
     Internal,
 }
 
@@ -112,7 +111,7 @@ impl ApiError {
             ),
             Self::TooLarge(_) => (StatusCode::PAYLOAD_TOO_LARGE, Reason::TooLarge),
             Self::Body(rejection) if rejection.status() == StatusCode::PAYLOAD_TOO_LARGE => {
-                (StatusCode::PAYLOAD_TOO_LARGE, Reason::TooLarge)
+                return Self::TooLarge(MAX_BODY_BYTES).problem();
             }
             Self::BadRequest(_) | Self::Body(_) => (StatusCode::BAD_REQUEST, Reason::BadRequest),
             Self::TooSlow(_) => (StatusCode::REQUEST_TIMEOUT, Reason::TooSlow),
@@ -208,6 +207,8 @@ impl IntoResponse for ApiError {
         ];
         let mut response = (status, headers, problem.to_json()).into_response();
         self.tell(response.headers_mut());
+        // For whoever knows where the guide to problems is.
+        response.extensions_mut().insert(problem);
         response
     }
 }

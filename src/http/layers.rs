@@ -4,6 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use axum::body::Body;
 use axum::extract::{FromRequestParts, MatchedPath, Request, State};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, Version, header};
@@ -16,6 +17,7 @@ use super::starts::WouldRefuse;
 use super::{Door, MAX_BODY_BYTES};
 use crate::clock::Stopwatch;
 use crate::config::Origins;
+use crate::problem::Problem;
 use crate::session::SessionId;
 use crate::telemetry::metrics::{Call, CallOutcome};
 
@@ -152,6 +154,20 @@ fn call(method: &Method, path: &str) -> Call {
 pub(super) async fn not_stored(mut response: Response) -> Response {
     let headers = response.headers_mut();
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    response
+}
+
+/// Has a problem lead to the guide to problems where that is not this instance's own.
+pub(super) async fn explained(State(door): State<Door>, mut response: Response) -> Response {
+    let Some(problem) = response.extensions_mut().remove::<Problem>() else {
+        return response;
+    };
+    if let Some(guide) = &door.ledger.in_force().refusal.problems {
+        let told = problem.explained_at(Some(guide)).to_json();
+        // The old one's.
+        response.headers_mut().remove(header::CONTENT_LENGTH);
+        *response.body_mut() = Body::from(told);
+    }
     response
 }
 

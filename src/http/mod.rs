@@ -12,6 +12,7 @@ mod layers;
 mod listing;
 mod openapi;
 mod path;
+mod problems;
 mod release;
 mod responses;
 mod sessions;
@@ -30,7 +31,7 @@ use std::time::Duration;
 use axum::Router;
 use axum::extract::{DefaultBodyLimit, Request};
 use axum::http::{Method, StatusCode};
-use axum::middleware::{from_fn, from_fn_with_state, map_response};
+use axum::middleware::{from_fn, from_fn_with_state, map_response, map_response_with_state};
 use axum::response::{IntoResponse, Response};
 use tokio_util::task::TaskTracker;
 use tower::ServiceExt;
@@ -110,7 +111,8 @@ fn routes() -> OpenApiRouter<Door> {
         .routes(routes!(health::livez))
         .routes(routes!(health::readyz))
         .routes(routes!(health::metrics))
-        .routes(routes!(openapi::serve));
+        .routes(routes!(openapi::serve))
+        .routes(routes!(problems::serve));
     api.merge(probes)
 }
 
@@ -124,6 +126,7 @@ pub fn document() -> &'static str {
 /// The doors, with what all requests have in common around them.
 pub fn router(door: HttpDoor) -> Router {
     let door = Arc::new(door);
+    let explaining = Arc::clone(&door);
     let cors = layers::cors(&door.origins);
     let (routes, _) = routes().split_for_parts();
     let plain = routes
@@ -149,6 +152,7 @@ pub fn router(door: HttpDoor) -> Router {
     Router::new()
         .fallback_service(chosen)
         .layer(map_response(layers::options_allowed))
+        .layer(map_response_with_state(explaining, layers::explained))
         .layer(from_fn(layers::identified))
 }
 

@@ -9,9 +9,9 @@ use utoipa::openapi::{ContentBuilder, Ref, RefOr, Response, ResponseBuilder};
 
 use super::error::{ApiError, Scheme};
 use super::layers::{MAX_ADDRESS_BYTES, MAX_HEADER_BYTES};
-use super::{REQUEST_TIMEOUT, examples};
+use super::{MAX_BODY_BYTES, REQUEST_TIMEOUT, examples};
 use crate::config::Shown;
-use crate::problem::{self, Problem, Reason};
+use crate::problem::{self, Problem};
 use crate::session::{EndCause, Refusal};
 
 /// By their statuses, or by their names.
@@ -235,6 +235,10 @@ impl Answer {
                 ApiError::HeadersTooLarge(MAX_HEADER_BYTES),
                 "all headers together have more than 16 KiB",
             ),
+            Self::TooLarge => (
+                ApiError::TooLarge(MAX_BODY_BYTES),
+                "the body has more than 512 KiB",
+            ),
             Self::Internal => (ApiError::Internal, "a bug"),
             Self::Outage => (
                 examples::outage(),
@@ -244,14 +248,9 @@ impl Answer {
         })
     }
 
-    /// The same where it is about a session, or where nothing but a request that arrives can make the error.
+    /// The same where it is about a session.
     fn of_session(self) -> Vec<(Problem, &'static str)> {
         match self {
-            Self::TooLarge => {
-                let told = "The body can't be read: length limit exceeded";
-                let problem = Problem::plain(413, Reason::TooLarge, told);
-                vec![(problem, "the body has more than 512 KiB")]
-            }
             Self::NotLive => vec![(ApiError::NotLive.problem(), "no such session is live")],
             Self::NoSession => [Self::NotLive, Self::NoName].map(Self::told).concat(),
             Self::NotStoppable => vec![(
@@ -297,6 +296,8 @@ mod tests {
     use std::collections::HashSet;
 
     use super::*;
+    use crate::problem::Reason;
+    use crate::problem::guide::tests::assert_explained;
 
     /// Told at the gateway alone, or of what the document does not describe call by call.
     const ELSEWHERE: [Reason; 5] = [
@@ -306,6 +307,18 @@ mod tests {
         Reason::Misconfigured,
         Reason::MethodNotAllowed,
     ];
+
+    #[test]
+    fn each_answer_is_what_the_guide_to_problems_says_of_it() {
+        for answer in Answer::ALL {
+            for (problem, _) in answer.told() {
+                let told = serde_json::to_value(&problem).unwrap();
+                assert_explained(&told, answer.headers());
+            }
+        }
+        let problem = ApiError::MethodNotAllowed.problem();
+        assert_explained(&serde_json::to_value(&problem).unwrap(), &["allow"]);
+    }
 
     #[test]
     fn each_reason_that_a_call_can_tell_is_in_an_answer_with_its_status() {

@@ -2,10 +2,12 @@
 //!
 //! Pure. The doors add what is theirs: status lines, headers, framing.
 
+pub mod guide;
 mod reason;
 
 pub use reason::Reason;
 
+use std::borrow::Cow;
 use std::collections::BTreeSet;
 
 use serde::Serialize;
@@ -24,22 +26,23 @@ const POLICY: &str = "streams";
 /// The problem type of that draft for a quota that is used up.
 const QUOTA_EXCEEDED: &str = "https://iana.org/assignments/http-problem-types#quota-exceeded";
 
-/// The problem type of everything that its status and `reason` say all about.
-const BLANK: &str = "about:blank";
+/// Where an instance shows the guide to problems.
+pub const GUIDE: &str = "/v1/problems";
 
 /// What went wrong, for machines (`reason`) and people (`detail`).
 #[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
 pub struct Problem {
-    /// A URI for the kind of problem: that which IANA keeps for a quota that is used up, else `about:blank`, where `reason` says it all.
+    /// A URI for the kind of problem: that which IANA keeps for a quota that is used up, else the section about `reason` of the guide to
+    /// problems, `/v1/problems` unless `refusal.problems` says that it is elsewhere.
     #[serde(rename = "type")]
     #[schema(schema_with = kinds)]
-    pub kind: &'static str,
+    pub kind: Cow<'static, str>,
     /// The kind of problem in a few words.
     pub title: &'static str,
     /// The HTTP status.
     #[schema(minimum = 400, maximum = 599)]
     pub status: u16,
-    /// What happened, in a sentence fit for a viewer or a developer, whoever is at fault.
+    /// What happened and what to do about it, in sentences fit for a viewer; or for a developer, where no viewer can have caused it.
     pub detail: String,
     /// The same as a word that never changes.
     pub reason: Reason,
@@ -63,6 +66,10 @@ pub struct Problem {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     pub displaced_by: Option<Taker>,
+    /// What is wrong with what names the user or the session, for whoever makes the client.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub flaw: Option<String>,
 }
 
 /// A session that took another one's slot.
@@ -101,7 +108,7 @@ impl Problem {
     #[must_use]
     pub fn plain(status: u16, reason: Reason, detail: impl Into<String>) -> Self {
         Self {
-            kind: BLANK,
+            kind: reason.kind().into(),
             title: reason.title(),
             status,
             detail: detail.into(),
@@ -111,6 +118,7 @@ impl Problem {
             active: None,
             sessions: None,
             displaced_by: None,
+            flaw: None,
         }
     }
 
@@ -119,7 +127,7 @@ impl Problem {
     pub fn refusal(refusal: &Refusal, show: &BTreeSet<Shown>) -> Self {
         match refusal {
             Refusal::Full { limit, holders, .. } => Self {
-                kind: QUOTA_EXCEEDED,
+                kind: QUOTA_EXCEEDED.into(),
                 violated_policies: Some([POLICY]),
                 limit: Some(*limit),
                 active: Some(holders.len()),
@@ -138,12 +146,19 @@ impl Problem {
                     ..Self::plain(429, reason, detail)
                 }
             }
-            Refusal::NotStoppable => Self::plain(
-                409,
-                Reason::NotStoppable,
-                "The stream to be taken over runs inside the gateway and can't be stopped from here. Close it on its device.",
-            ),
+            Refusal::NotStoppable => Self::plain(409, Reason::NotStoppable, NOT_STOPPABLE),
         }
+    }
+
+    /// The same, with its type on the guide to problems that is there, if it is not this instance's own.
+    #[must_use]
+    pub fn explained_at(mut self, guide: Option<&str>) -> Self {
+        if let Some(guide) = guide
+            && self.kind == self.reason.kind()
+        {
+            self.kind = format!("{guide}#{}", self.reason.as_str()).into();
+        }
+        self
     }
 
     /// The document as it is sent.
@@ -227,10 +242,18 @@ pub fn rfc3339(at: Timestamp) -> String {
     format!("{:.3}", instant.unwrap_or(jiff::Timestamp::MAX))
 }
 
+/// What is told of a stream that runs inside the gateway.
+pub const NOT_STOPPABLE: &str =
+    "That stream can't be stopped from here. Close it on the device that plays it.";
+
+/// What is told while the store is out.
+pub const OUTAGE: &str =
+    "It can't be told now how many streams this account watches. Try again in a moment.";
+
 /// Why a start at a full limit was refused, and the way out.
 fn full_detail(limit: u32, active: usize) -> String {
     match limit {
-        0 => "This account has no streams.".to_owned(),
+        0 => "This account may not watch anything now. Ask the service why.".to_owned(),
         1 => "This account can watch 1 stream at once, and it is in use. Stop it to watch here."
             .to_owned(),
         _ => format!(
@@ -242,10 +265,10 @@ fn full_detail(limit: u32, active: usize) -> String {
 /// The types that problems have, described.
 fn kinds() -> Object {
     ObjectBuilder::new()
-        .description(Some("A URI for the kind of problem: that which IANA keeps for a quota that is used up, else `about:blank`, where `reason` says it all."))
+        .description(Some("A URI for the kind of problem: that which IANA keeps for a quota that is used up, else the section about `reason` of the guide to problems, `/v1/problems` unless `refusal.problems` says that it is elsewhere. Decide by `reason`."))
         .schema_type(Type::String)
         .format(Some(SchemaFormat::Custom("uri-reference".to_owned())))
-        .enum_values(Some([BLANK, QUOTA_EXCEEDED]))
+        .pattern(Some("#[a-z_-]+$"))
         .build()
 }
 
@@ -259,9 +282,11 @@ fn ended(cause: &EndCause) -> (Reason, &'static str) {
     let detail = match cause {
         EndCause::Released => "This stream has ended. Start it anew to go on watching.",
         EndCause::Displaced { .. } => {
-            "This stream was stopped because another one of the same account was started."
+            "This stream was stopped because another one of the same account was started. Start it anew to watch here again."
         }
-        EndCause::Operator => "This stream was stopped by the service.",
+        EndCause::Operator => {
+            "This stream was stopped by the service. Ask it why, or start the stream anew."
+        }
     };
     (ended_reason(cause), detail)
 }
@@ -307,7 +332,7 @@ mod tests {
         assert_eq!(
             told,
             serde_json::json!({
-                "type": QUOTA_EXCEEDED,
+                "type": "https://iana.org/assignments/http-problem-types#quota-exceeded",
                 "title": "Too many streams at once",
                 "status": 429,
                 "detail": "This account can watch 1 stream at once, and it is in use. Stop it to watch here.",

@@ -24,6 +24,14 @@ macro_rules! reasons {
                 }
             }
 
+            /// The problem type of it: its section of the guide to problems, where an instance shows that itself.
+            #[must_use]
+            pub const fn kind(self) -> &'static str {
+                match self {
+                    $(Self::$variant => concat!("/v1/problems#", $word),)+
+                }
+            }
+
             /// What it means, in a few words.
             #[must_use]
             pub const fn title(self) -> &'static str {
@@ -93,6 +101,14 @@ mod tests {
     use std::collections::HashSet;
 
     use super::*;
+
+    #[test]
+    fn the_type_of_a_reason_is_its_section_of_the_guide() {
+        for reason in Reason::ALL {
+            let section = format!("{}#{}", super::super::GUIDE, reason.as_str());
+            assert_eq!(reason.kind(), section);
+        }
+    }
 
     #[test]
     fn each_reason_has_a_word_of_its_own() {

@@ -14,6 +14,10 @@ mod readme;
 mod scene;
 // curl, Python and Node.
 mod scripts;
+// What a page's WebSocket tells of a refusal.
+mod websocket;
+// What is told of problems, in other words.
+mod words;
 
 use std::path::PathBuf;
 

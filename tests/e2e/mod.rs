@@ -26,5 +26,7 @@ mod redis_outage;
 mod shipped_files;
 // How soon a slot is free after each way in which a stream can end.
 mod slot_free;
+// What clients that aren't plain HTTP are told: gRPC, WebSockets; and where problems lead.
+mod told;
 // Changing channel at the limit.
 mod zapping;

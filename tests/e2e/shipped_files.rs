@@ -30,14 +30,22 @@ async fn watch(viewers: &Viewers, token: &str, count: usize) -> Vec<Playing> {
     playing
 }
 
-async fn shipped(settings: &[Setting<'_>]) -> (Gateway, Streamgate, Origin) {
+pub(super) async fn shipped(settings: &[Setting<'_>]) -> (Gateway, Streamgate, Origin) {
+    shipped_with(settings, |setup| setup).await
+}
+
+/// The same with changes to Envoy's configuration.
+pub(super) async fn shipped_with(
+    settings: &[Setting<'_>],
+    change: impl FnOnce(Setup) -> Setup,
+) -> (Gateway, Streamgate, Origin) {
     let origin = Origin::start().await;
     let streamgate = Streamgate::start(settings).await;
     let setup = Setup::file("envoy/envoy.yaml")
         .streamgates(&[streamgate.grpc])
         .cluster("origin", &[origin.address])
         .cluster("streamgate_http", &[streamgate.http]);
-    (setup.start().await, streamgate, origin)
+    (change(setup).start().await, streamgate, origin)
 }
 
 #[tokio::test]

@@ -144,6 +144,12 @@ impl Plan {
         self
     }
 
+    /// Where problems lead.
+    pub(crate) fn problems(mut self, page: &str) -> Self {
+        self.config.refusal.problems = Some(page.to_owned());
+        self
+    }
+
     pub(crate) fn grace(mut self, grace: Duration) -> Self {
         self.config.limits.grace = grace;
         self

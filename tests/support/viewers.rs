@@ -180,12 +180,19 @@ impl Viewers {
 
     /// Opens a WebSocket and waits for its first tick.
     pub(crate) async fn websocket(&self, user: &str) -> Result<Socket, Refusal> {
+        self.websocket_with("x-user-id", user).await
+    }
+
+    /// The same for whom that header names.
+    pub(crate) async fn websocket_with(
+        &self,
+        header: &'static str,
+        value: &str,
+    ) -> Result<Socket, Refusal> {
         let mut request = format!("ws://{}/ws", self.gateway)
             .into_client_request()
             .unwrap();
-        request
-            .headers_mut()
-            .insert("x-user-id", user.parse().unwrap());
+        request.headers_mut().insert(header, value.parse().unwrap());
         match within(PATIENCE, "a WebSocket opens", connect_async(request)).await {
             Ok((socket, _)) => {
                 let mut socket = Socket(socket);

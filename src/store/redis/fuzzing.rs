@@ -1,11 +1,21 @@
-//! What has to hold of whatever lies in Redis, where others can write too, and of the names of our keys. See [`crate::fuzzing`].
+//! What has to hold of whatever lies in Redis, where others can write too, of what our scripts answer, and of the names of our keys. See
+//! [`crate::fuzzing`].
+
+use std::time::Duration;
+
+use redis::Value;
 
 use super::keys::Keys;
 use super::record::{
     Reader, decode_cause, decode_roster, decode_sessions, encode_key, encode_rest,
 };
-use crate::fuzzing::{assert_is_name, cut, text};
-use crate::session::{EndCause, Kind, SessionId, SessionKey, UserId};
+use super::reply;
+use crate::fuzzing::{assert_are_names, assert_is_name, cut, text};
+use crate::session::{
+    Admission, ContentId, DeviceId, EndCause, Entry, Facts, Kind, Refusal, Released, Renewal,
+    Session, SessionId, SessionKey, Start, UserId,
+};
+use crate::store::StoreError;
 
 /// A roster: what is read is made of names, each key in the one form that the scripts know it by; keys that differ are written differently.
 pub(crate) fn record(data: &[u8]) {
@@ -34,6 +44,141 @@ pub(crate) fn record(data: &[u8]) {
     }
     let (first, second) = cut(data, b'\n');
     keys(&text(first), &text(second));
+}
+
+/// An answer of a script, and of many at once: what is understood is what the letter says and made of names; all else is one error. The first
+/// byte tells which kind of Redis value the rest is.
+pub(crate) fn reply(data: &[u8]) {
+    let Some((shape, rest)) = data.split_first() else {
+        return;
+    };
+    let answer = match shape % 4 {
+        0 => Value::BulkString(rest.to_vec()),
+        1 => Value::Int(number(rest)),
+        2 => Value::SimpleString(text(rest)),
+        _ => return many(rest),
+    };
+    one(&answer);
+}
+
+/// Many answers, a line each: there are as many as were asked for, and each is what it is alone.
+fn many(data: &[u8]) {
+    let each = |line: &[u8]| match line.split_first() {
+        Some((b'#', rest)) => Value::Int(number(rest)),
+        _ => Value::BulkString(line.to_vec()),
+    };
+    let answers: Vec<Value> = data.split(|byte| *byte == b'\n').map(each).collect();
+    let alone: Vec<_> = answers
+        .iter()
+        .map(|answer| match answer {
+            Value::Int(0) => Ok(None),
+            answer => reply::renewal(answer).map(Some),
+        })
+        .collect();
+    let count = answers.len();
+    let together = reply::renewals(&Value::Array(answers.clone()), count);
+    assert_eq!(together, alone.into_iter().collect());
+    for other in [count - 1, count + 1] {
+        assert_is_protocol(&reply::renewals(&Value::Array(answers.clone()), other));
+    }
+}
+
+/// One answer, to each question that it might be the answer to.
+fn one(answer: &Value) {
+    let letter = match answer {
+        Value::BulkString(bytes) => bytes.first().copied().unwrap_or_default(),
+        _ => 0,
+    };
+    match reply::admission(answer, &asked(), 3) {
+        Ok(admission) => assert_admission(&admission, letter),
+        failure => assert_is_protocol(&failure),
+    }
+    match (reply::renewal(answer), letter) {
+        (Ok(Renewal::Renewed { .. }), 0) | (Ok(Renewal::PutBack { .. }), b'P') => {}
+        (Ok(Renewal::Ended(cause)), b'E') => assert_cause(&cause),
+        (Ok(Renewal::Crowded), b'C') => assert_eq!(*answer, Value::BulkString(b"C".to_vec())),
+        (failure, _) => assert_is_protocol(&failure),
+    }
+    match (reply::released(answer), letter) {
+        (Ok(Released::Freed(session)), b'G') => assert_session(&session),
+        (Ok(Released::AlreadyEnded(cause)), b'E') => assert_cause(&cause),
+        (Ok(Released::NotLive), b'A')
+        | (Ok(Released::NotStoppable), b'N')
+        | (Ok(Released::Kept), b'K') => assert_eq!(*answer, Value::BulkString(vec![letter])),
+        (failure, _) => assert_is_protocol(&failure),
+    }
+    match reply::listing(answer) {
+        Ok(listing) => {
+            let taken_at = listing.taken_at;
+            let mut sessions = listing.sessions.iter();
+            assert!(sessions.all(|session| session.expires_at > taken_at));
+            listing.sessions.iter().for_each(assert_session);
+        }
+        failure => assert_is_protocol(&failure),
+    }
+}
+
+/// The start that was asked for.
+fn asked() -> Start {
+    Start {
+        key: SessionKey {
+            kind: Kind::Playback,
+            id: SessionId::from_number(7),
+        },
+        facts: Facts::default(),
+        lease: Duration::from_secs(30),
+        ticket: None,
+    }
+}
+
+/// What was admitted is what was asked for; who is named beside it has a name.
+fn assert_admission(admission: &Admission, letter: u8) {
+    let is_by_letter = match (admission, letter) {
+        (Admission::Admitted(admitted), b'S' | b'R') => {
+            let is_start = admitted.entry == Entry::Started;
+            assert_eq!(is_start, letter == b'S');
+            assert_eq!(admitted.session.key, asked().key);
+            assert!(admitted.session.started_at <= admitted.decided_at);
+            assert_session(&admitted.session);
+            admitted.displaced.iter().for_each(assert_session);
+            is_start || admitted.displaced.is_empty()
+        }
+        (Admission::Refused(Refusal::Full { limit, holders, .. }), b'F') => {
+            holders.iter().for_each(assert_session);
+            *limit == 3
+        }
+        (Admission::Refused(Refusal::Ended(cause)), b'E') => {
+            assert_cause(cause);
+            true
+        }
+        (Admission::Refused(Refusal::NotStoppable), b'N') => true,
+        _ => false,
+    };
+    assert!(is_by_letter, "{admission:?}");
+}
+
+/// A session is made of names.
+fn assert_session(session: &Session) {
+    assert_key(&session.key);
+    assert_are_names(session.facts.device.as_ref().map(DeviceId::as_str));
+    assert_are_names(session.facts.content.as_ref().map(ContentId::as_str));
+}
+
+/// What is not understood is told as such, and as nothing else.
+fn assert_is_protocol<T: std::fmt::Debug>(outcome: &Result<T, StoreError>) {
+    assert!(
+        matches!(outcome, Err(StoreError::Protocol(_))),
+        "{outcome:?}"
+    );
+}
+
+/// The number that the first bytes are.
+fn number(bytes: &[u8]) -> i64 {
+    let mut number = [0; 8];
+    for (to, from) in number.iter_mut().zip(bytes) {
+        *to = *from;
+    }
+    i64::from_le_bytes(number)
 }
 
 /// Why a session has ended, told with a name at most.

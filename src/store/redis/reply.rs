@@ -24,7 +24,7 @@ pub(super) fn admission(
     let (letter, mut body) = letter(answer)?;
     Ok(match letter {
         b'S' => started(start, &mut body)?,
-        b'R' => renewed(answer, &mut body)?,
+        b'R' => renewed(start, answer, &mut body)?,
         b'F' => {
             let decided_at = body.timestamp()?;
             let holders = decode_sessions(body.take_all())?;
@@ -56,10 +56,11 @@ fn started(start: &Start, body: &mut Reader<'_>) -> Result<Admission, StoreError
 }
 
 /// A start of what was live already. Its record is as the renewal found it, but for what is newly known.
-fn renewed(answer: &Value, body: &mut Reader<'_>) -> Result<Admission, StoreError> {
+fn renewed(start: &Start, answer: &Value, body: &mut Reader<'_>) -> Result<Admission, StoreError> {
     let (decided_at, expires_at, active) = times_and_count(body)?;
-    let Ok([session]) = <[_; 1]>::try_from(decode_sessions(body.take_all())?) else {
-        return Err(unexpected(answer));
+    let session = match <[_; 1]>::try_from(decode_sessions(body.take_all())?) {
+        Ok([session]) if session.key == start.key => session,
+        _ => return Err(unexpected(answer)),
     };
     Ok(Admission::Admitted(Admitted {
         entry: Entry::Renewed,
@@ -232,6 +233,18 @@ mod tests {
                 );
             }
         }
+    }
+
+    #[test]
+    fn another_session_s_record_is_no_renewal_of_this_one() {
+        // Times, a count of one, and a record of 24 bytes with its length: its times, a playback of one letter, when it began, and its flags.
+        let answer = |id| {
+            let record = [&[0, 24][..], &[0; 12], &[2, 0, id], &[0; 7]].concat();
+            bytes(&[&b"R"[..], &[0; 12], &[0, 1], &record].concat())
+        };
+        assert!(admission(&answer(b'a'), &start(), 3).is_ok());
+        let failure = admission(&answer(b'b'), &start(), 3);
+        assert!(matches!(failure, Err(StoreError::Protocol(_))));
     }
 
     #[test]
