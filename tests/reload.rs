@@ -155,7 +155,7 @@ async fn all_that_may_change_changes_and_what_may_not_says_so() {
     followed.write(
         "limits: {default: 1, grace: 0s, users: {ben: 2}, plans: {gold: 3}, when_full: displace_oldest}\n\
          refusal: {show: []}\n\
-         telemetry: {log_level: debug}\n\
+         telemetry: {log_level: debug, log_starts: 1}\n\
          leases: {playback: 60s}\n\
          identity: {device: []}\n",
     );
@@ -170,6 +170,10 @@ async fn all_that_may_change_changes_and_what_may_not_says_so() {
     for id in ["p1", "p2"] {
         assert!(followed.plays("ben", id).await.is_allowed());
     }
+    // What started before was told of nowhere.
+    let starts = followed.lines("a stream has started");
+    let users: Vec<_> = starts.iter().map(|line| line["user.id"].as_str()).collect();
+    assert_eq!(users, [Some("anna"), Some("ben"), Some("ben")]);
     let restart = followed.lines("some of what has changed in the configuration takes effect when the process is started again");
     assert_eq!(restart.len(), 1);
     assert_eq!(restart[0]["sections"], json!("leases, identity"));

@@ -1,16 +1,18 @@
-//! The settings that may change while the process runs: limits, and what a refusal tells.
+//! The settings that may change while the process runs: limits, and what a refusal tells, and whose starts are logged.
 
 use std::sync::{Arc, PoisonError, RwLock};
 
-use super::{Config, Limits, Refusal};
+use super::{Config, Limits, Refusal, Share, Telemetry};
 
 /// What may change.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Changeable {
     /// `limits`
     pub limits: Limits,
     /// `refusal`
     pub refusal: Refusal,
+    /// `telemetry.log_starts`
+    pub log_starts: Share,
 }
 
 /// What applies now. Whoever decides something reads it once, so that all of one decision is by the same settings.
@@ -24,6 +26,17 @@ impl Changeable {
         Self {
             limits: config.limits.clone(),
             refusal: config.refusal.clone(),
+            log_starts: config.telemetry.log_starts,
+        }
+    }
+}
+
+impl Default for Changeable {
+    fn default() -> Self {
+        Self {
+            limits: Limits::default(),
+            refusal: Refusal::default(),
+            log_starts: Telemetry::default().log_starts,
         }
     }
 }

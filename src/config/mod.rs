@@ -48,7 +48,7 @@ pub use refusal::{Refusal, Shown};
 pub use shutdown::Shutdown;
 pub use source::{ClaimPath, PathPattern, Source, SourceError};
 pub use store::{Backend, Outage, Redis, Store, Topology};
-pub use telemetry::{LogFormat, Telemetry};
+pub use telemetry::{LogFormat, Share, Telemetry};
 pub use tls::{Tls, TlsKeys};
 
 use error::Report;

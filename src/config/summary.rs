@@ -40,6 +40,7 @@ impl Display for Config {
             "  log_level: {}",
             LOG_LEVELS.word(self.telemetry.log_level)
         )?;
+        writeln!(f, "  log_starts: {}", self.telemetry.log_starts)?;
         writeln!(
             f,
             "shutdown:\n  grace: {}",

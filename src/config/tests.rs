@@ -133,7 +133,8 @@ fn each_key_of_a_file_is_understood() {
         config.telemetry,
         Telemetry {
             log_format: LogFormat::Json,
-            log_level: tracing::Level::DEBUG
+            log_level: tracing::Level::DEBUG,
+            log_starts: Share::of_a_million(2_500)
         }
     );
 }
@@ -592,6 +593,18 @@ const BAD_VALUES: &[(&str, &str)] = &[
     (
         "telemetry: {log_format: xml}",
         "telemetry.log_format: got \"xml\"; allowed: text, json",
+    ),
+    (
+        "telemetry: {log_starts: 1.5}",
+        "telemetry.log_starts: got 1.5; allowed: a number from 0 to 1 with at most six decimals, such as 0.01",
+    ),
+    (
+        "telemetry: {log_starts: 0.00000001}",
+        "telemetry.log_starts: got 0.00000001; allowed: a number from 0 to 1 with at most six decimals, such as 0.01",
+    ),
+    (
+        "telemetry: {log_starts: all}",
+        "telemetry.log_starts: got \"all\"; allowed: a number from 0 to 1 with at most six decimals, such as 0.01",
     ),
     (
         "telemetry: {log_level: loud}",

@@ -25,9 +25,9 @@ use crate::clock::{Clock, Stopwatch};
 use crate::config::{Changeable, Identity};
 use crate::ledger::{Basis, Claim, Decision, Ledger, Outage, Patience};
 use crate::releaser::Releaser;
-use crate::session::{Admission, EndCause, Kind, Refusal, UserId};
+use crate::session::{Admission, EndCause, Entry, Kind, Refusal, UserId};
 use crate::telemetry::metrics::{LabelValue, Verdict};
-use crate::telemetry::{Metrics, RefusalLog, RefusedStream};
+use crate::telemetry::{Metrics, RefusalLog, RefusedStream, StartedStream, are_told};
 
 /// Answers Envoy's checks.
 #[derive(Debug)]
@@ -132,8 +132,11 @@ impl CheckDoor {
         match answer {
             Ok(decision) => {
                 let response = match &decision.admission {
-                    Admission::Admitted(_) => {
+                    Admission::Admitted(admitted) => {
                         self.log_rule(claim, decision.basis, request);
+                        if admitted.entry == Entry::Started {
+                            self.log_start(claim, admitted.active, decision.limit, request);
+                        }
                         verdict::allow(&claim.user, &claim.key)
                     }
                     Admission::Refused(refusal) => {
@@ -241,6 +244,24 @@ impl CheckDoor {
             enforced: self.enforces(request),
         };
         refused.tell(left_out);
+    }
+
+    /// One line that says where and when a slot was taken, of those whose starts are told.
+    fn log_start(&self, claim: &Claim, count: usize, limit: u32, request: &CheckRequest) {
+        if !are_told(self.ledger.in_force().log_starts, &claim.user) {
+            return;
+        }
+        let (gateway, client) = claim::ends(request);
+        let started = StartedStream {
+            request_id: claim::request_id(request),
+            user: &claim.user,
+            key: &claim.key,
+            count,
+            limit,
+            gateway,
+            client,
+        };
+        started.tell();
     }
 
     /// One line that explains a viewer who was let in without the store's word; by rule, since an outage concerns everybody.

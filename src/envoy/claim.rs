@@ -4,9 +4,13 @@
 
 use std::borrow::Cow;
 use std::fmt::Display;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
+use envoy_types::pb::envoy::config::core::v3::address::Address;
+use envoy_types::pb::envoy::config::core::v3::socket_address::PortSpecifier;
 use envoy_types::pb::envoy::service::auth::v3::CheckRequest;
+use envoy_types::pb::envoy::service::auth::v3::attribute_context::Peer;
 
 use super::cookie::{self, Cookie};
 use super::evidence::{CheckEvidence, Evidence, Finding, find};
@@ -159,6 +163,30 @@ pub(super) fn request_id(request: &CheckRequest) -> String {
         .as_ref()
         .and_then(|evidence| evidence.request_id().ok().flatten());
     id.map(Cow::into_owned).unwrap_or_default()
+}
+
+/// Both ends of the viewer's connection to the gateway: where it came to, with the port, and from whom, as the gateway sees it.
+pub(super) fn ends(request: &CheckRequest) -> (Option<String>, Option<IpAddr>) {
+    let attributes = request.attributes.as_ref();
+    let gateway = attributes.and_then(|found| socket(found.destination.as_ref()));
+    let client = attributes.and_then(|found| socket(found.source.as_ref()));
+    let gateway = gateway.map(|(address, port)| match port {
+        Some(port) => SocketAddr::new(address, port).to_string(),
+        None => address.to_string(),
+    });
+    (gateway, client.map(|(address, _)| address))
+}
+
+/// The address of one end, if it is one of the Internet's.
+fn socket(peer: Option<&Peer>) -> Option<(IpAddr, Option<u16>)> {
+    let Some(Address::SocketAddress(socket)) = peer?.address.as_ref()?.address.as_ref() else {
+        return None;
+    };
+    let port = match socket.port_specifier {
+        Some(PortSpecifier::PortValue(port)) => u16::try_from(port).ok(),
+        Some(PortSpecifier::NamedPort(_)) | None => None,
+    };
+    Some((socket.address.parse().ok()?, port))
 }
 
 /// Whether the request is a gRPC call.

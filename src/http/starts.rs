@@ -11,8 +11,8 @@ use super::{Door, HttpDoor};
 use crate::ledger::{Basis, Claim, Decision, Leaves, Ledger, Outage, Patience};
 use crate::releaser::{Notice, Releaser};
 use crate::session::{Admission, Entry, Refusal, Session, Start};
-use crate::telemetry::RefusedStream;
 use crate::telemetry::metrics::{LabelValue, Verdict};
+use crate::telemetry::{RefusedStream, StartedStream, are_told};
 
 /// What a stream that may go on is told.
 #[derive(Debug)]
@@ -107,13 +107,27 @@ fn granted(
         }
     };
     match decision.admission {
-        Admission::Admitted(admitted) => Ok(Granted {
-            entry: admitted.entry,
-            session: admitted.session,
-            active: admitted.active,
-            limit: decision.limit,
-            would_refuse: false,
-        }),
+        Admission::Admitted(admitted) => {
+            if admitted.entry == Entry::Started && are_told(in_force.log_starts, &claim.user) {
+                let started = StartedStream {
+                    request_id: request.to_string(),
+                    user: &claim.user,
+                    key: &claim.key,
+                    count: admitted.active,
+                    limit: decision.limit,
+                    gateway: None,
+                    client: None,
+                };
+                started.tell();
+            }
+            Ok(Granted {
+                entry: admitted.entry,
+                session: admitted.session,
+                active: admitted.active,
+                limit: decision.limit,
+                would_refuse: false,
+            })
+        }
         Admission::Refused(refusal) => {
             if let Some(left_out) = door.refusals.admit(&claim.user, door.clock.now()) {
                 let refused = RefusedStream {

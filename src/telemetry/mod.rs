@@ -4,6 +4,8 @@ mod labels;
 pub mod log;
 pub mod metrics;
 mod refusals;
+mod starts;
 
 pub use metrics::Metrics;
 pub use refusals::{RefusalLog, RefusedStream};
+pub use starts::{StartedStream, are_told};

@@ -10,6 +10,8 @@ mod bad_input;
 mod cookies;
 // The check that a newcomer runs.
 mod demo;
+// From a refusal's request id to its holders, and where they began.
+mod explained;
 // Clients that leave while streamgate is being asked.
 mod leavers;
 // How many streams a user may watch, and who is told what beyond that.
