@@ -13,10 +13,11 @@ use metrics_exporter_prometheus::{
 };
 
 use crate::config::Outage;
+use crate::session::Kind;
 
 pub use super::labels::{
-    Call, CallOutcome, DropReason, EntryOutcome, EntryType, GraceOutcome, LabelValue, Operation,
-    Outcome, Port, ReleaseCause, ReloadOutcome, ReloadedFile, RenewalOutcome, Verdict,
+    Call, CallOutcome, DropReason, EntryOutcome, EntryType, GraceOutcome, LabelValue, Lapse,
+    Operation, Outcome, Port, ReleaseCause, ReloadOutcome, ReloadedFile, RenewalOutcome, Verdict,
 };
 
 /// Counters for each value of a label.
@@ -41,8 +42,12 @@ pub struct Metrics {
     check_duration: Histogram,
     /// `streamgate_grace_total`
     grace: Counters<GraceOutcome>,
+    /// `streamgate_starts_total`
+    starts: Counters<Kind>,
     /// `streamgate_renewals_total`
     renewals: Counters<RenewalOutcome>,
+    /// `streamgate_leases_lapsed_total`
+    lapses: Counters<Lapse>,
     /// `streamgate_releases_total`
     releases: Counters<ReleaseCause>,
     /// `streamgate_store_requests_total`, by operation and outcome
@@ -77,6 +82,8 @@ pub struct Metrics {
     connections: Vec<Gauge>,
     /// `streamgate_reloads_total`, by file and outcome
     reloads: Vec<Counters<ReloadOutcome>>,
+    /// `streamgate_files_unusable`, by file
+    files_unusable: Vec<Gauge>,
 }
 
 /// Upper bounds of the buckets of durations, in seconds: from what memory takes to what Envoy waits for.
@@ -109,7 +116,9 @@ impl Metrics {
             }),
             check_duration: make.histogram(named::CHECK_DURATION, &[]),
             grace: make.counters(named::GRACE, one("outcome")),
+            starts: make.counters(named::STARTS, one("kind")),
             renewals: make.counters(named::RENEWALS, one("outcome")),
+            lapses: make.counters(named::LAPSES, one("noticed_by")),
             releases: make.counters(named::RELEASES, one("cause")),
             store_requests: by(|operation: Operation| {
                 make.counters(
@@ -147,6 +156,9 @@ impl Metrics {
             reloads: by(|file: ReloadedFile| {
                 make.counters(named::RELOADS, two("file", file, "outcome"))
             }),
+            files_unusable: by(|file: ReloadedFile| {
+                make.gauge(named::FILES_UNUSABLE, &[("file", file.as_str())])
+            }),
             handle: recorder.handle(),
         })
     }
@@ -166,9 +178,19 @@ impl Metrics {
         self.grace.increment(outcome);
     }
 
+    /// Counts a session that has started.
+    pub fn start(&self, kind: Kind) {
+        self.starts.increment(kind);
+    }
+
     /// Counts a stream that was seen running.
     pub fn renewal(&self, outcome: RenewalOutcome) {
         self.renewals.increment(outcome);
+    }
+
+    /// Counts a stream that has outlived its lease.
+    pub fn lapse(&self, noticed_by: Lapse) {
+        self.lapses.increment(noticed_by);
     }
 
     /// Counts a slot that was freed before its lease ran out.
@@ -271,6 +293,14 @@ impl Metrics {
         if let Some(reloads) = self.reloads.get(file.index()) {
             reloads.increment(outcome);
         }
+        self.file_unusable(file, outcome == ReloadOutcome::Failed);
+    }
+
+    /// Notes whether files are in a state in which they can't be used.
+    pub fn file_unusable(&self, file: ReloadedFile, unusable: bool) {
+        if let Some(gauge) = self.files_unusable.get(file.index()) {
+            gauge.set(if unusable { 1.0 } else { 0.0 });
+        }
     }
 
     /// All metrics in Prometheus's text format.
@@ -320,6 +350,12 @@ mod named {
     pub(super) const GRACE: Named = Named(
         "streamgate_grace_total",
         "Starts at a full limit that waited for a slot (limits.grace), by what became of them",
+    );
+    pub(super) const STARTS: Named =
+        Named("streamgate_starts_total", "Sessions that started, by kind");
+    pub(super) const LAPSES: Named = Named(
+        "streamgate_leases_lapsed_total",
+        "Streams of the kind request that the store counted no longer when a sign of life or the end of them came",
     );
     pub(super) const RENEWALS: Named = Named(
         "streamgate_renewals_total",
@@ -388,6 +424,10 @@ mod named {
     pub(super) const CONNECTIONS: Named = Named(
         "streamgate_connections",
         "Connections that are open now, by port",
+    );
+    pub(super) const FILES_UNUSABLE: Named = Named(
+        "streamgate_files_unusable",
+        "1 while files that are followed can't be used and what was read before stays in force",
     );
     pub(super) const RELOADS: Named = Named(
         "streamgate_reloads_total",
