@@ -120,45 +120,24 @@ impl Metrics {
             renewals: make.counters(named::RENEWALS, one("outcome")),
             lapses: make.counters(named::LAPSES, one("noticed_by")),
             releases: make.counters(named::RELEASES, one("cause")),
-            store_requests: by(|operation: Operation| {
-                make.counters(
-                    named::STORE_REQUESTS,
-                    two("operation", operation, "outcome"),
-                )
-            }),
-            store_duration: by(|operation: Operation| {
-                let labels = [("operation", operation.as_str())];
-                make.histogram(named::STORE_DURATION, &labels)
-            }),
+            store_requests: make
+                .tables::<Operation, _>(named::STORE_REQUESTS, ["operation", "outcome"]),
+            store_duration: make.histograms::<Operation>(named::STORE_DURATION, "operation"),
             store_up: make.gauge(named::STORE_UP, &[]),
             enforces: make.gauge(named::ENFORCES, &[]),
             store_forgot: make.counter(named::STORE_FORGOT, &[]),
-            outage_rule: by(|rule: Outage| {
-                make.gauge(named::OUTAGE_RULE, &[("rule", rule.as_str())])
-            }),
+            outage_rule: make.gauges::<Outage>(named::OUTAGE_RULE, "rule"),
             sessions_held: make.gauge(named::SESSIONS_HELD, &[]),
             sessions_owed: make.gauge(named::SESSIONS_OWED, &[]),
-            entries: by(|entry: EntryType| {
-                make.counters(named::ENTRIES, two("type", entry, "outcome"))
-            }),
-            http_requests: by(|call: Call| {
-                make.counters(named::HTTP_REQUESTS, two("call", call, "outcome"))
-            }),
-            http_duration: by(|call: Call| {
-                make.histogram(named::HTTP_DURATION, &[("call", call.as_str())])
-            }),
+            entries: make.tables::<EntryType, _>(named::ENTRIES, ["type", "outcome"]),
+            http_requests: make.tables::<Call, _>(named::HTTP_REQUESTS, ["call", "outcome"]),
+            http_duration: make.histograms::<Call>(named::HTTP_DURATION, "call"),
             releaser_pending: make.gauge(named::RELEASER_PENDING, &[]),
             releaser_dropped: make.counters(named::RELEASER_DROPPED, one("reason")),
             unknown_plans: make.counter(named::UNKNOWN_PLANS, &[]),
-            connections: by(|port: Port| {
-                make.gauge(named::CONNECTIONS, &[("port", port.as_str())])
-            }),
-            reloads: by(|file: ReloadedFile| {
-                make.counters(named::RELOADS, two("file", file, "outcome"))
-            }),
-            files_unusable: by(|file: ReloadedFile| {
-                make.gauge(named::FILES_UNUSABLE, &[("file", file.as_str())])
-            }),
+            connections: make.gauges::<Port>(named::CONNECTIONS, "port"),
+            reloads: make.tables::<ReloadedFile, _>(named::RELOADS, ["file", "outcome"]),
+            files_unusable: make.gauges::<ReloadedFile>(named::FILES_UNUSABLE, "file"),
             handle: recorder.handle(),
         })
     }
@@ -446,6 +425,25 @@ impl Make<'_> {
         of: impl Fn(L) -> Vec<LabelPair>,
     ) -> Counters<L> {
         Counters(by(|label| self.counter(named, &of(label))), PhantomData)
+    }
+
+    /// The same for each value of another label.
+    fn tables<K: LabelValue, L: LabelValue>(
+        &self,
+        named: Named,
+        [first, second]: [&'static str; 2],
+    ) -> Vec<Counters<L>> {
+        by(|value: K| self.counters(named, two(first, value, second)))
+    }
+
+    /// A histogram for each value of a label.
+    fn histograms<L: LabelValue>(&self, named: Named, label: &'static str) -> Vec<Histogram> {
+        by(|value: L| self.histogram(named, &[(label, value.as_str())]))
+    }
+
+    /// A gauge for each value of a label.
+    fn gauges<L: LabelValue>(&self, named: Named, label: &'static str) -> Vec<Gauge> {
+        by(|value: L| self.gauge(named, &[(label, value.as_str())]))
     }
 
     /// A counter.
