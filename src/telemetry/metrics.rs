@@ -84,6 +84,10 @@ pub struct Metrics {
     reloads: Vec<Counters<ReloadOutcome>>,
     /// `streamgate_files_unusable`, by file
     files_unusable: Vec<Gauge>,
+    /// `streamgate_certificate_expires_timestamp_seconds`, by port
+    certificates_expire: Vec<Gauge>,
+    /// `streamgate_certificate_valid_from_timestamp_seconds`, by port
+    certificates_begin: Vec<Gauge>,
 }
 
 /// Upper bounds of the buckets of durations, in seconds: from what memory takes to what Envoy waits for.
@@ -138,6 +142,8 @@ impl Metrics {
             connections: make.gauges::<Port>(named::CONNECTIONS, "port"),
             reloads: make.tables::<ReloadedFile, _>(named::RELOADS, ["file", "outcome"]),
             files_unusable: make.gauges::<ReloadedFile>(named::FILES_UNUSABLE, "file"),
+            certificates_expire: make.gauges::<Port>(named::CERTIFICATES_EXPIRE, "port"),
+            certificates_begin: make.gauges::<Port>(named::CERTIFICATES_BEGIN, "port"),
             handle: recorder.handle(),
         })
     }
@@ -282,6 +288,18 @@ impl Metrics {
         }
     }
 
+    /// Notes from when until when the certificate is good that a port shows, since 1970.
+    pub fn certificate(&self, port: Port, from: Duration, until: Duration) {
+        for (gauges, time) in [
+            (&self.certificates_begin, from),
+            (&self.certificates_expire, until),
+        ] {
+            if let Some(gauge) = gauges.get(port.index()) {
+                gauge.set(time.as_secs_f64());
+            }
+        }
+    }
+
     /// All metrics in Prometheus's text format.
     #[must_use]
     pub fn render(&self) -> String {
@@ -407,6 +425,14 @@ mod named {
     pub(super) const FILES_UNUSABLE: Named = Named(
         "streamgate_files_unusable",
         "1 while files that are followed can't be used and what was read before stays in force",
+    );
+    pub(super) const CERTIFICATES_EXPIRE: Named = Named(
+        "streamgate_certificate_expires_timestamp_seconds",
+        "When the first of the certificates that a port shows runs out, 0 where it shows none",
+    );
+    pub(super) const CERTIFICATES_BEGIN: Named = Named(
+        "streamgate_certificate_valid_from_timestamp_seconds",
+        "Since when that certificate is good, 0 where a port shows none",
     );
     pub(super) const RELOADS: Named = Named(
         "streamgate_reloads_total",

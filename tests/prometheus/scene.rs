@@ -10,8 +10,9 @@ use tempfile::TempDir;
 use super::tools::Prometheus;
 use crate::support::gateway::{Gateway, Setup, context};
 use crate::support::origin::Origin;
+use crate::support::pki::{Authority, Folder};
 use crate::support::redis::RedisServer;
-use crate::support::streamgate::Streamgate;
+use crate::support::streamgate::{Setting, Streamgate};
 use crate::support::viewers::{Answer, Playing, Viewers};
 
 /// Longer than anything here takes.
@@ -24,24 +25,36 @@ const CONFIG: &str = "limits: {default: 3, plans: {basic: 1}}\n";
 pub(super) struct Scene {
     pub(super) prometheus: Prometheus,
     pub(super) streamgates: [Streamgate; 2],
+    /// One that no gateway asks, with TLS.
+    encrypted: Streamgate,
     pub(super) gateway: Gateway,
     viewers: Viewers,
     redis: RedisServer,
     client: Client,
     config: TempDir,
+    _certificate: Folder,
     _origin: Origin,
 }
 
 impl Scene {
-    /// Two streamgates on one Redis, a gateway before them, and Prometheus, which has asked all of them once before anybody watches.
+    /// Two streamgates on one Redis, a gateway before them, a third with TLS for itself, and Prometheus, which has asked all of them once before
+    /// anybody watches.
     pub(super) async fn start() -> Self {
         let (origin, redis) = (Origin::start().await, RedisServer::start());
         let config = tempfile::tempdir().unwrap();
         std::fs::write(config.path().join("streamgate.yaml"), CONFIG).unwrap();
         let streamgates = [
-            streamgate(&redis, &config).await,
-            streamgate(&redis, &config).await,
+            streamgate(&redis, &config, &[]).await,
+            streamgate(&redis, &config, &[]).await,
         ];
+        let authority = Authority::new("ours");
+        let certificate = Folder::with(&authority.issue(), &authority);
+        let (cert, key) = (certificate.path("cert"), certificate.path("key"));
+        let tls = [
+            ("grpc.tls.cert", cert.to_str().unwrap()),
+            ("grpc.tls.key", key.to_str().unwrap()),
+        ];
+        let encrypted = streamgate(&redis, &config, &tls).await;
         let addresses = [streamgates[0].grpc, streamgates[1].grpc];
         let tried_out = json!({
             "match": {"path_separated_prefix": "/tried-out"},
@@ -52,16 +65,18 @@ impl Scene {
             .flush_interval("0.5s")
             .route(tried_out);
         let gateway = setup.start().await;
-        let ours = [streamgates[0].http, streamgates[1].http];
+        let ours = [streamgates[0].http, streamgates[1].http, encrypted.http];
         let prometheus = Prometheus::start(&ours, gateway.admin).await;
         Self {
             prometheus,
             streamgates,
+            encrypted,
             viewers: Viewers::of(gateway.address),
             gateway,
             redis,
             client: Client::builder().no_proxy().build().unwrap(),
             config,
+            _certificate: certificate,
             _origin: origin,
         }
     }
@@ -175,9 +190,10 @@ impl Scene {
             .await;
     }
 
-    /// Both streamgates are killed, and whoever watches leaves.
+    /// All streamgates are killed, and whoever watches leaves.
     pub(super) async fn ends(&mut self, streams: Vec<Playing>) {
-        for streamgate in &mut self.streamgates {
+        let all = self.streamgates.iter_mut().chain([&mut self.encrypted]);
+        for streamgate in all {
             streamgate.kill().await;
         }
         let viewers = &self.viewers;
@@ -188,7 +204,7 @@ impl Scene {
         drop(streams);
         self.becomes_so("sum(envoy_access_logs_grpc_access_log_logs_dropped) > 0")
             .await;
-        self.becomes_so("count(up == 0) == 2").await;
+        self.becomes_so("count(up == 0) == 3").await;
     }
 
     /// Waits until Prometheus has seen that.
@@ -214,14 +230,16 @@ impl Scene {
     }
 }
 
-async fn streamgate(redis: &RedisServer, config: &TempDir) -> Streamgate {
+async fn streamgate(redis: &RedisServer, config: &TempDir, more: &[Setting<'_>]) -> Streamgate {
     let file = config.path().join("streamgate.yaml");
-    Streamgate::start(&[
+    let url = redis.url();
+    let mut settings = vec![
         ("config", file.to_str().unwrap()),
         ("store.backend", "redis"),
-        ("store.redis.urls", &redis.url()),
+        ("store.redis.urls", &url),
         ("identity.plan", "header:x-plan"),
         ("leases.playback", "9s"),
-    ])
-    .await
+    ];
+    settings.extend(more);
+    Streamgate::start(&settings).await
 }
