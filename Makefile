@@ -64,13 +64,14 @@ validate: prereqs
 	done
 
 # Without `--all-targets`: cargo's own choice also builds the demo's program, which a test runs.
-## Every test, with a real Envoy, a real Redis and a real Chromium
+## Every test, with a real Envoy, Redis, Prometheus and Chromium
 test: prereqs-test
 	@STREAMGATE_TEST_ENVOY=$$(deploy/demo/get-envoy.sh)
 	STREAMGATE_TEST_REDIS_SERVER=$$(deploy/demo/get-redis.sh)
 	STREAMGATE_TEST_SCHEMATHESIS=$$(tests/tools/get-schemathesis.sh)
+	STREAMGATE_TEST_PROMETHEUS=$$(tests/tools/get-prometheus.sh)
 	STREAMGATE_TEST_CHROMIUM=$(or $(CHROMIUM),chromium)
-	export STREAMGATE_TEST_ENVOY STREAMGATE_TEST_REDIS_SERVER STREAMGATE_TEST_SCHEMATHESIS STREAMGATE_TEST_CHROMIUM
+	export STREAMGATE_TEST_ENVOY STREAMGATE_TEST_REDIS_SERVER STREAMGATE_TEST_SCHEMATHESIS STREAMGATE_TEST_PROMETHEUS STREAMGATE_TEST_CHROMIUM
 	$(CARGO) test --locked
 
 # A test like the others, but that it takes minutes, and that nobody knows what the requests will be.

@@ -217,6 +217,7 @@ impl<T: Send + Sync + 'static> Followed<T> {
         seen.judged.clone_from(&version);
         let file = self.label.as_str();
         if version == seen.in_force {
+            self.metrics.file_unusable(self.label, false);
             info!(
                 file,
                 "the changed files are again as they were when they were last read"
@@ -381,6 +382,27 @@ mod tests {
         );
         std::fs::remove_file(pair.dir.path().join("key")).unwrap();
         assert_eq!(pair.looks(9), ("three".to_owned(), 1, 4), "a new failure");
+    }
+
+    #[test]
+    fn a_gauge_tells_for_as_long_as_files_can_not_be_used() {
+        let pair = Pair::new();
+        let is_unusable = || {
+            pair.looks(2);
+            let text = pair.metrics.render();
+            text.contains("streamgate_files_unusable{file=\"tokens\"} 1\n")
+        };
+        assert!(!is_unusable());
+        pair.write("key", "two");
+        assert!(is_unusable());
+        pair.write("key", "three");
+        assert!(is_unusable(), "another mistake");
+        pair.write("key", "one");
+        assert!(!is_unusable(), "as it was");
+        pair.write("key", "two");
+        assert!(is_unusable());
+        pair.write("lock", "two");
+        assert!(!is_unusable(), "mended");
     }
 
     #[test]

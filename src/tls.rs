@@ -5,6 +5,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use rustls::crypto::{CryptoProvider, ring};
 use rustls::pki_types::pem::PemObject;
@@ -12,6 +13,8 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::WebPkiClientVerifier;
 use rustls::server::danger::ClientCertVerifier;
 use rustls::{Error, InconsistentKeys, RootCertStore, ServerConfig};
+use x509_cert::Certificate;
+use x509_cert::der::Decode;
 
 use crate::config::{Config, Tls, TlsKeys};
 use crate::follow::Files;
@@ -23,7 +26,25 @@ pub struct PortTls {
     /// What its files are called in logs and metrics.
     pub label: ReloadedFile,
     /// What they make up.
-    pub files: Files<ServerConfig>,
+    pub files: Files<Served>,
+}
+
+/// What a port serves with.
+#[derive(Debug)]
+pub struct Served {
+    /// All of it, as rustls wants it.
+    pub config: Arc<ServerConfig>,
+    /// How long that certificate is good which runs out first of those that are shown; `None` where they don't say so in a way that can be read.
+    pub validity: Option<Validity>,
+}
+
+/// How long a certificate is good, since 1970.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Validity {
+    /// From when on.
+    pub from: Duration,
+    /// Until when.
+    pub until: Duration,
 }
 
 /// The protocols that a port speaks, in the words of ALPN, best first.
@@ -67,7 +88,7 @@ impl Place {
 }
 
 /// The files of one port, and what they make up.
-fn files(tls: &Tls, keys: TlsKeys, protocols: &'static [&'static str]) -> Files<ServerConfig> {
+fn files(tls: &Tls, keys: TlsKeys, protocols: &'static [&'static str]) -> Files<Served> {
     let cert = Place::of(keys.cert, &tls.cert);
     let key = Place::of(keys.key, &tls.key);
     let client_ca = tls.client_ca.as_ref();
@@ -92,17 +113,30 @@ fn files(tls: &Tls, keys: TlsKeys, protocols: &'static [&'static str]) -> Files<
             }
             _ => versions.with_no_client_auth(),
         };
+        let shown = certificates(&cert, certificate)?;
+        let validity = shown.iter().filter_map(validity);
+        let validity = validity.min_by_key(|validity| validity.until);
         let mut config = clients
-            .with_single_cert(
-                certificates(&cert, certificate)?,
-                self::private_key(&key, private_key)?,
-            )
+            .with_single_cert(shown, self::private_key(&key, private_key)?)
             .map_err(|error| unfit(&cert, &key, &error))?;
         config.alpn_protocols = protocols
             .iter()
             .map(|protocol| protocol.as_bytes().to_vec())
             .collect();
-        Ok(config)
+        Ok(Served {
+            config: Arc::new(config),
+            validity,
+        })
+    })
+}
+
+/// How long a certificate is good.
+fn validity(certificate: &CertificateDer<'_>) -> Option<Validity> {
+    let read = Certificate::from_der(certificate).ok()?;
+    let said = read.tbs_certificate().validity();
+    Some(Validity {
+        from: said.not_before.to_unix_duration(),
+        until: said.not_after.to_unix_duration(),
     })
 }
 
@@ -170,7 +204,7 @@ mod tests {
     }
 
     /// What is said of these three files, if anything is wrong with them.
-    fn said(dir: &TempDir, cert: &str, key: &str, client_ca: &str) -> Result<ServerConfig, String> {
+    fn said(dir: &TempDir, cert: &str, key: &str, client_ca: &str) -> Result<Served, String> {
         let place = |name: &str, text: &str| {
             let path = dir.path().join(name);
             std::fs::write(&path, text).unwrap();
@@ -190,9 +224,9 @@ mod tests {
     fn a_pair_that_was_issued_together_can_be_served_with() {
         let dir = tempfile::tempdir().unwrap();
         let ((cert, key), (ca, _)) = (issued(), issued());
-        let config = said(&dir, &cert, &key, &ca).unwrap();
+        let served = said(&dir, &cert, &key, &ca).unwrap();
         assert_eq!(
-            config.alpn_protocols,
+            served.config.alpn_protocols,
             [b"h2".to_vec(), b"http/1.1".to_vec()]
         );
         let both = format!("{key}{cert}");
@@ -200,6 +234,32 @@ mod tests {
             said(&dir, &both, &both, &ca).is_ok(),
             "one file may hold both"
         );
+    }
+
+    #[test]
+    fn the_first_certificate_of_the_chain_to_run_out_is_what_counts() {
+        let dir = tempfile::tempdir().unwrap();
+        let issued_until = |year| {
+            let key = KeyPair::generate().unwrap();
+            let mut params =
+                CertificateParams::new(vec!["streamgate.internal".to_owned()]).unwrap();
+            params.not_before = rcgen::date_time_ymd(2020, 3, 1);
+            params.not_after = rcgen::date_time_ymd(year, 3, 1);
+            (params.self_signed(&key).unwrap().pem(), key.serialize_pem())
+        };
+        // The second date is one that only the longer form of the two can tell.
+        let ((leaf, key), (above, _)) = (issued_until(2038), issued_until(2051));
+        let validity = |chain: &str| said(&dir, chain, &key, &above).unwrap().validity;
+        let until = |until| {
+            Some(Validity {
+                from: Duration::from_secs(1_583_020_800),
+                until: Duration::from_secs(until),
+            })
+        };
+        assert_eq!(validity(&format!("{leaf}{above}")), until(2_151_014_400));
+        let (short, _) = issued_until(2030);
+        let all = format!("{leaf}{above}{short}");
+        assert_eq!(validity(&all), until(1_898_553_600));
     }
 
     #[test]

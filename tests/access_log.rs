@@ -56,6 +56,53 @@ async fn an_end_that_overtakes_its_own_start_keeps_it_from_taking_a_slot() {
 }
 
 #[tokio::test]
+async fn a_stream_that_outlives_its_lease_is_counted_once_by_whatever_shows_it() {
+    let clock = Arc::new(ManualClock::default());
+    let store = FaultyStore::at(clock.clone());
+    let plan = TestApp::plan().limit(9).store(store.clone());
+    let app = plan.clock(clock.clone()).start().await;
+    let gateway = app.gateway().await;
+    let lapses = async |noticed_by: &str| {
+        let series = format!("streamgate_leases_lapsed_total{{noticed_by=\"{noticed_by}\"}}");
+        app.metric(&series).await
+    };
+    let [seen, ended, in_time] = ["seen", "ended", "in-time"];
+    let mut answers = Vec::new();
+    for id in [seen, ended, in_time] {
+        answers.push(gateway.check(Check::of("anna", id)).await);
+    }
+    let playback = gateway.check(Check::of_playback("ben", "p1")).await;
+    let log = async |entries| {
+        let mut log = gateway.access_log().await;
+        log.send(entries);
+        assert_eq!(log.finish().await, 0);
+    };
+    // Each end comes twice, from the fast logger and from the durable one.
+    log(vec![end(in_time, &answers[2])]).await;
+    store.asked("release", 1).await;
+    log(vec![end(in_time, &answers[2])]).await;
+    log(vec![abandoned("anna", "never-let-in")]).await;
+    store.asked("release", 3).await;
+    clock.advance(Duration::from_secs(40));
+    log(vec![
+        periodic(seen, &answers[0]),
+        periodic("any", &playback),
+    ])
+    .await;
+    store.asked("renew", 2).await;
+    log(vec![end(ended, &answers[1])]).await;
+    store.asked("release", 4).await;
+    log(vec![end(ended, &answers[1])]).await;
+    log(vec![end(seen, &answers[0])]).await;
+    store.asked("release", 6).await;
+    eventually("both are counted", async || {
+        (lapses("periodic").await, lapses("end").await) == (1, 1)
+    })
+    .await;
+    app.stop().await;
+}
+
+#[tokio::test]
 async fn a_periodic_entry_renews_and_puts_back_what_the_store_forgot() {
     let clock = Arc::new(ManualClock::default());
     let store = FaultyStore::at(clock.clone());

@@ -55,6 +55,8 @@ mod lifecycle;
 mod openapi;
 // The committed descriptors are those of the protocol.
 mod reflection_descriptors;
+// The files for Prometheus and Grafana: alerts that fire and clear, and a dashboard whose every query returns data.
+mod prometheus;
 // The service on a real Redis in trouble: what everybody gets by each outage rule, and that all is well again without a restart.
 mod redis_trouble;
 // What a store has to do, whatever it is made of.

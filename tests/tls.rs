@@ -219,7 +219,7 @@ async fn envoy_plays_and_releases_over_mutual_tls_with_the_shipped_fragment() {
 #[tokio::test]
 async fn a_replaced_certificate_is_shown_to_who_comes_and_who_is_there_goes_on() {
     let authority = Authority::new("ours");
-    let (old, new) = (authority.issue(), authority.issue());
+    let (old, new) = (authority.issue_until(2100), authority.issue_until(2101));
     let folder = Folder::with(&old, &authority);
     let service = serve(&folder, WITHOUT_CLIENT_CA).await;
     let (grpc, http) = (
@@ -230,6 +230,18 @@ async fn a_replaced_certificate_is_shown_to_who_comes_and_who_is_there_goes_on()
     let shown = async |address| -> CertificateDer<'static> {
         seen(&connect(address, &client).await.unwrap())
     };
+    let runs_out = async |port: &str, at: &str| {
+        let name = "streamgate_certificate_expires_timestamp_seconds";
+        let line = format!("{name}{{port=\"{port}\"}} {at}\n");
+        eventually(&line, async || {
+            let text = get(http, &client, "/metrics").await.unwrap();
+            text.contains(&line)
+        })
+        .await;
+    };
+    for port in ["grpc", "http"] {
+        runs_out(port, "4102444800").await;
+    }
     let mut kept = connect(http, &client).await.unwrap();
     assert_eq!(ask(&mut kept, "/livez").await.unwrap().status, 200);
     let gateway = Gateway::connect_over_tls(grpc, grpc_client(&authority, None)).await;
@@ -249,6 +261,9 @@ async fn a_replaced_certificate_is_shown_to_who_comes_and_who_is_there_goes_on()
     }
     let message = "the changed files have been read and are in force";
     service.line(message).await;
+    for port in ["grpc", "http"] {
+        runs_out(port, "4133980800").await;
+    }
 
     assert_eq!(ask(&mut kept, "/livez").await.unwrap().status, 200);
     assert_eq!(seen(&kept), old.der());

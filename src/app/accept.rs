@@ -5,7 +5,6 @@ use std::io::{self, ErrorKind};
 use std::sync::Arc;
 use std::time::Duration;
 
-use rustls::ServerConfig;
 use socket2::{SockRef, TcpKeepalive};
 use tokio::net::TcpStream;
 use tokio::sync::OwnedSemaphorePermit;
@@ -19,6 +18,7 @@ use super::listener::{Listener, Socket};
 use crate::clock::Stopwatch;
 use crate::follow::Followed;
 use crate::telemetry::metrics::{LabelValue, Port};
+use crate::tls::Served;
 
 /// How long a peer may be silent before the system asks whether it is still there, how often it asks, and after how many questions without
 /// an answer it is gone: half a minute in all.
@@ -60,7 +60,7 @@ pub(super) struct Acceptor {
     /// Where they come from.
     pub(super) listener: Listener,
     /// With what TLS is spoken, if it is.
-    pub(super) tls: Option<Arc<Followed<ServerConfig>>>,
+    pub(super) tls: Option<Arc<Followed<Served>>>,
     /// How many at once.
     pub(super) places: Places,
     /// How long they may take.
@@ -113,7 +113,8 @@ impl Acceptor {
                 accepted = self.accept(&mut trouble) => accepted,
             };
             let place = self.places.filled(permit);
-            let tls = self.tls.as_ref().map(|tls| tls.current().into());
+            let served = self.tls.as_ref().map(|tls| tls.current());
+            let tls = served.map(|served| Arc::clone(&served.config).into());
             // Each in a box of its own, so that what a handshake takes isn't kept for as long as its connection.
             let ready = Box::pin(ready(socket, tls, place, self.port, self.times.handshake));
             let (serve, close) = (serve.clone(), close.clone());

@@ -13,7 +13,7 @@ use crate::config::{Config, Listen};
 use crate::follow::{Followed, Followers};
 use crate::telemetry::Metrics;
 use crate::telemetry::metrics::Port;
-use crate::tls::PortTls;
+use crate::tls::{PortTls, Served, Validity};
 
 /// Where an instance listens.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -47,7 +47,14 @@ impl Ports {
             let Some(PortTls { label, files }) = PortTls::of(config, port) else {
                 return Ok(None);
             };
-            let followed = Arc::new(Followed::load(label, files, Arc::clone(metrics))?);
+            let followed = Followed::load(label, files, Arc::clone(metrics))?;
+            let metrics = Arc::clone(metrics);
+            let tell = move |served: &Served| {
+                let Validity { from, until } = served.validity.unwrap_or_default();
+                metrics.certificate(port, from, until);
+            };
+            tell(&followed.current());
+            let followed = Arc::new(followed.then(tell));
             followers.add(&followed);
             Ok::<_, BuildError>(Some(followed))
         };

@@ -137,7 +137,7 @@ fn ended(ours: Ours) -> Result<News, EntryOutcome> {
     match ours.key.kind {
         Kind::Request => Ok(News {
             user: ours.user,
-            notice: end(ours.key),
+            notice: end(ours.key, ReleaseCause::AccessLog),
         }),
         Kind::Playback | Kind::Video => Err(EntryOutcome::Ignored),
     }
@@ -165,16 +165,19 @@ fn unanswered(entry: &HttpAccessLogEntry, identity: &Identity) -> Result<News, E
     let id = SessionId::parse(request_id).map_err(|_| EntryOutcome::Malformed)?;
     Ok(News {
         user,
-        notice: end(SessionKey {
-            kind: Kind::Request,
-            id,
-        }),
+        notice: end(
+            SessionKey {
+                kind: Kind::Request,
+                id,
+            },
+            ReleaseCause::Abandoned,
+        ),
     })
 }
 
 /// The news that a stream has ended by itself.
-const fn end(key: SessionKey) -> Notice {
-    Notice::Release(key, Ending::Stream, ReleaseCause::AccessLog)
+const fn end(key: SessionKey, cause: ReleaseCause) -> Notice {
+    Notice::Release(key, Ending::Stream, cause)
 }
 
 /// What kind of entry it is.

@@ -34,7 +34,9 @@ use crate::session::{
 };
 use crate::store::{Cursor, Listing, Page, Seen, Store, StoreError};
 use crate::telemetry::Metrics;
-use crate::telemetry::metrics::{GraceOutcome, Operation, Outcome, ReleaseCause, RenewalOutcome};
+use crate::telemetry::metrics::{
+    GraceOutcome, Lapse, Operation, Outcome, ReleaseCause, RenewalOutcome,
+};
 use grace::{Frees, Grace, Turn, Woken};
 use held::{Counted, Evidence, Held, Limits, Look, Stamp};
 pub use pulse::StoreHealth;
@@ -351,6 +353,10 @@ impl Ledger {
                 self.metrics.release(cause);
                 self.grace.slot_freed(user);
             }
+            // It was let in, and nobody has said before that it is over.
+            Ok(Released::NotLive) if cause == ReleaseCause::AccessLog => {
+                self.metrics.lapse(Lapse::End);
+            }
             Ok(_) => {}
             Err(_) => {
                 self.held.ended_untold(user, key, ending, cause);
@@ -518,6 +524,9 @@ impl Ledger {
                 Some(turn) => decision = self.wait_for_slot(turn, bid, decision, patience).await?,
                 None => self.metrics.grace(GraceOutcome::Skipped),
             }
+        }
+        if decision.is_start() {
+            self.metrics.start(start.key.kind);
         }
         debug!(user.id = %user, session.key = %start.key, ?decision, "a start was decided");
         Ok(decision)
@@ -743,6 +752,9 @@ impl Ledger {
         match renewal {
             Renewal::Renewed { .. } => self.held.counted(user, stamp, &counted, &[]),
             Renewal::PutBack { .. } => {
+                if sighting.key.kind == Kind::Request {
+                    self.metrics.lapse(Lapse::Periodic);
+                }
                 let evidence = self.held.evidence(user, &sighting.key);
                 self.held.counted(user, stamp, &counted, &[]);
                 match evidence {
@@ -911,6 +923,17 @@ impl Decision {
             leaves,
             waited: Duration::ZERO,
         }
+    }
+
+    /// Whether a session has started by it.
+    const fn is_start(&self) -> bool {
+        matches!(
+            self.admission,
+            Admission::Admitted(Admitted {
+                entry: Entry::Started,
+                ..
+            })
+        )
     }
 
     /// Whether it is a refusal.

@@ -102,6 +102,21 @@ fn is_full(decision: &Decision) -> bool {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_starts_is_counted_by_its_kind_and_what_goes_on_or_is_refused_is_not() {
+    let bench = Bench::with_policy(Policy::new(2));
+    let mut playback = claim("anna", "p");
+    playback.key.kind = Kind::Playback;
+    for claim in [&claim("anna", "a"), &playback, &claim("anna", "b")] {
+        bench.admit(claim, &Patience::endless()).await;
+        bench.admit(claim, &Patience::endless()).await;
+    }
+    for (kind, starts) in [("request", "1"), ("playback", "1"), ("video", "0")] {
+        let series = format!("streamgate_starts_total{{kind=\"{kind}\"}}");
+        assert_eq!(bench.metric(&series), starts, "{kind}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_start_at_the_limit_looks_again_during_its_grace_and_once_more_at_its_end() {
     let bench = Bench::new();
     let first = bench.admit(&claim("anna", "a"), &Patience::endless()).await;

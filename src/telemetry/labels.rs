@@ -1,6 +1,7 @@
 //! The values that labels of metrics have: enums, so that no metric ever has more series than can be counted here.
 
 use crate::config::Outage;
+use crate::session::Kind;
 
 /// Makes an enum whose variants are the values of a label.
 macro_rules! label {
@@ -48,6 +49,18 @@ impl LabelValue for Outage {
             Self::Deny => "deny",
             Self::Local => "local",
         }
+    }
+
+    fn index(self) -> usize {
+        self as usize
+    }
+}
+
+impl LabelValue for Kind {
+    const ALL: &'static [Self] = &Self::ALL;
+
+    fn as_str(self) -> &'static str {
+        self.as_str()
     }
 
     fn index(self) -> usize {
@@ -147,12 +160,24 @@ label! {
     ReleaseCause {
         /// Envoy's access log.
         AccessLog => "access_log",
+        /// Envoy's access log, of a request that had ended before our answer reached it.
+        Abandoned => "abandoned",
         /// A client, through the release hook or the HTTP API.
         Hook => "hook",
         /// An operator, against its viewer's will.
         Operator => "operator",
         /// Its own check, which was cancelled or whose outcome stayed unknown.
         Undone => "undone",
+    }
+}
+
+label! {
+    /// What showed that a stream had outlived its lease.
+    Lapse {
+        /// A sign of life, after too long a silence.
+        Periodic => "periodic",
+        /// Its end.
+        End => "end",
     }
 }
 

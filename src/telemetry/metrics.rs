@@ -13,10 +13,11 @@ use metrics_exporter_prometheus::{
 };
 
 use crate::config::Outage;
+use crate::session::Kind;
 
 pub use super::labels::{
-    Call, CallOutcome, DropReason, EntryOutcome, EntryType, GraceOutcome, LabelValue, Operation,
-    Outcome, Port, ReleaseCause, ReloadOutcome, ReloadedFile, RenewalOutcome, Verdict,
+    Call, CallOutcome, DropReason, EntryOutcome, EntryType, GraceOutcome, LabelValue, Lapse,
+    Operation, Outcome, Port, ReleaseCause, ReloadOutcome, ReloadedFile, RenewalOutcome, Verdict,
 };
 
 /// Counters for each value of a label.
@@ -41,8 +42,12 @@ pub struct Metrics {
     check_duration: Histogram,
     /// `streamgate_grace_total`
     grace: Counters<GraceOutcome>,
+    /// `streamgate_starts_total`
+    starts: Counters<Kind>,
     /// `streamgate_renewals_total`
     renewals: Counters<RenewalOutcome>,
+    /// `streamgate_leases_lapsed_total`
+    lapses: Counters<Lapse>,
     /// `streamgate_releases_total`
     releases: Counters<ReleaseCause>,
     /// `streamgate_store_requests_total`, by operation and outcome
@@ -77,6 +82,12 @@ pub struct Metrics {
     connections: Vec<Gauge>,
     /// `streamgate_reloads_total`, by file and outcome
     reloads: Vec<Counters<ReloadOutcome>>,
+    /// `streamgate_files_unusable`, by file
+    files_unusable: Vec<Gauge>,
+    /// `streamgate_certificate_expires_timestamp_seconds`, by port
+    certificates_expire: Vec<Gauge>,
+    /// `streamgate_certificate_valid_from_timestamp_seconds`, by port
+    certificates_begin: Vec<Gauge>,
 }
 
 /// Upper bounds of the buckets of durations, in seconds: from what memory takes to what Envoy waits for.
@@ -109,44 +120,30 @@ impl Metrics {
             }),
             check_duration: make.histogram(named::CHECK_DURATION, &[]),
             grace: make.counters(named::GRACE, one("outcome")),
+            starts: make.counters(named::STARTS, one("kind")),
             renewals: make.counters(named::RENEWALS, one("outcome")),
+            lapses: make.counters(named::LAPSES, one("noticed_by")),
             releases: make.counters(named::RELEASES, one("cause")),
-            store_requests: by(|operation: Operation| {
-                make.counters(
-                    named::STORE_REQUESTS,
-                    two("operation", operation, "outcome"),
-                )
-            }),
-            store_duration: by(|operation: Operation| {
-                let labels = [("operation", operation.as_str())];
-                make.histogram(named::STORE_DURATION, &labels)
-            }),
+            store_requests: make
+                .tables::<Operation, _>(named::STORE_REQUESTS, ["operation", "outcome"]),
+            store_duration: make.histograms::<Operation>(named::STORE_DURATION, "operation"),
             store_up: make.gauge(named::STORE_UP, &[]),
             enforces: make.gauge(named::ENFORCES, &[]),
             store_forgot: make.counter(named::STORE_FORGOT, &[]),
-            outage_rule: by(|rule: Outage| {
-                make.gauge(named::OUTAGE_RULE, &[("rule", rule.as_str())])
-            }),
+            outage_rule: make.gauges::<Outage>(named::OUTAGE_RULE, "rule"),
             sessions_held: make.gauge(named::SESSIONS_HELD, &[]),
             sessions_owed: make.gauge(named::SESSIONS_OWED, &[]),
-            entries: by(|entry: EntryType| {
-                make.counters(named::ENTRIES, two("type", entry, "outcome"))
-            }),
-            http_requests: by(|call: Call| {
-                make.counters(named::HTTP_REQUESTS, two("call", call, "outcome"))
-            }),
-            http_duration: by(|call: Call| {
-                make.histogram(named::HTTP_DURATION, &[("call", call.as_str())])
-            }),
+            entries: make.tables::<EntryType, _>(named::ENTRIES, ["type", "outcome"]),
+            http_requests: make.tables::<Call, _>(named::HTTP_REQUESTS, ["call", "outcome"]),
+            http_duration: make.histograms::<Call>(named::HTTP_DURATION, "call"),
             releaser_pending: make.gauge(named::RELEASER_PENDING, &[]),
             releaser_dropped: make.counters(named::RELEASER_DROPPED, one("reason")),
             unknown_plans: make.counter(named::UNKNOWN_PLANS, &[]),
-            connections: by(|port: Port| {
-                make.gauge(named::CONNECTIONS, &[("port", port.as_str())])
-            }),
-            reloads: by(|file: ReloadedFile| {
-                make.counters(named::RELOADS, two("file", file, "outcome"))
-            }),
+            connections: make.gauges::<Port>(named::CONNECTIONS, "port"),
+            reloads: make.tables::<ReloadedFile, _>(named::RELOADS, ["file", "outcome"]),
+            files_unusable: make.gauges::<ReloadedFile>(named::FILES_UNUSABLE, "file"),
+            certificates_expire: make.gauges::<Port>(named::CERTIFICATES_EXPIRE, "port"),
+            certificates_begin: make.gauges::<Port>(named::CERTIFICATES_BEGIN, "port"),
             handle: recorder.handle(),
         })
     }
@@ -166,9 +163,19 @@ impl Metrics {
         self.grace.increment(outcome);
     }
 
+    /// Counts a session that has started.
+    pub fn start(&self, kind: Kind) {
+        self.starts.increment(kind);
+    }
+
     /// Counts a stream that was seen running.
     pub fn renewal(&self, outcome: RenewalOutcome) {
         self.renewals.increment(outcome);
+    }
+
+    /// Counts a stream that has outlived its lease.
+    pub fn lapse(&self, noticed_by: Lapse) {
+        self.lapses.increment(noticed_by);
     }
 
     /// Counts a slot that was freed before its lease ran out.
@@ -271,6 +278,26 @@ impl Metrics {
         if let Some(reloads) = self.reloads.get(file.index()) {
             reloads.increment(outcome);
         }
+        self.file_unusable(file, outcome == ReloadOutcome::Failed);
+    }
+
+    /// Notes whether files are in a state in which they can't be used.
+    pub fn file_unusable(&self, file: ReloadedFile, unusable: bool) {
+        if let Some(gauge) = self.files_unusable.get(file.index()) {
+            gauge.set(if unusable { 1.0 } else { 0.0 });
+        }
+    }
+
+    /// Notes from when until when the certificate is good that a port shows, since 1970.
+    pub fn certificate(&self, port: Port, from: Duration, until: Duration) {
+        for (gauges, time) in [
+            (&self.certificates_begin, from),
+            (&self.certificates_expire, until),
+        ] {
+            if let Some(gauge) = gauges.get(port.index()) {
+                gauge.set(time.as_secs_f64());
+            }
+        }
     }
 
     /// All metrics in Prometheus's text format.
@@ -320,6 +347,12 @@ mod named {
     pub(super) const GRACE: Named = Named(
         "streamgate_grace_total",
         "Starts at a full limit that waited for a slot (limits.grace), by what became of them",
+    );
+    pub(super) const STARTS: Named =
+        Named("streamgate_starts_total", "Sessions that started, by kind");
+    pub(super) const LAPSES: Named = Named(
+        "streamgate_leases_lapsed_total",
+        "Streams of the kind request that the store counted no longer when a sign of life or the end of them came",
     );
     pub(super) const RENEWALS: Named = Named(
         "streamgate_renewals_total",
@@ -389,6 +422,18 @@ mod named {
         "streamgate_connections",
         "Connections that are open now, by port",
     );
+    pub(super) const FILES_UNUSABLE: Named = Named(
+        "streamgate_files_unusable",
+        "1 while files that are followed can't be used and what was read before stays in force",
+    );
+    pub(super) const CERTIFICATES_EXPIRE: Named = Named(
+        "streamgate_certificate_expires_timestamp_seconds",
+        "When the first of the certificates that a port shows runs out, 0 where it shows none",
+    );
+    pub(super) const CERTIFICATES_BEGIN: Named = Named(
+        "streamgate_certificate_valid_from_timestamp_seconds",
+        "Since when that certificate is good, 0 where a port shows none",
+    );
     pub(super) const RELOADS: Named = Named(
         "streamgate_reloads_total",
         "Times that files had changed, by what became of it; failed: what was read before stays in force",
@@ -406,6 +451,25 @@ impl Make<'_> {
         of: impl Fn(L) -> Vec<LabelPair>,
     ) -> Counters<L> {
         Counters(by(|label| self.counter(named, &of(label))), PhantomData)
+    }
+
+    /// The same for each value of another label.
+    fn tables<K: LabelValue, L: LabelValue>(
+        &self,
+        named: Named,
+        [first, second]: [&'static str; 2],
+    ) -> Vec<Counters<L>> {
+        by(|value: K| self.counters(named, two(first, value, second)))
+    }
+
+    /// A histogram for each value of a label.
+    fn histograms<L: LabelValue>(&self, named: Named, label: &'static str) -> Vec<Histogram> {
+        by(|value: L| self.histogram(named, &[(label, value.as_str())]))
+    }
+
+    /// A gauge for each value of a label.
+    fn gauges<L: LabelValue>(&self, named: Named, label: &'static str) -> Vec<Gauge> {
+        by(|value: L| self.gauge(named, &[(label, value.as_str())]))
     }
 
     /// A counter.

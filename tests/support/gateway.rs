@@ -198,7 +198,8 @@ impl Setup {
 pub(crate) struct Gateway {
     process: Process,
     pub(crate) address: SocketAddr,
-    admin: SocketAddr,
+    /// Where its administrator, and its metrics, are.
+    pub(crate) admin: SocketAddr,
     turn: Option<SemaphorePermit<'static>>,
     _folder: TempDir,
 }

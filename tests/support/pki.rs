@@ -47,8 +47,14 @@ impl Authority {
 
     /// A certificate for streamgate, which does for a client as well.
     pub(crate) fn issue(&self) -> Issued {
+        self.issue_until(4000)
+    }
+
+    /// The same, until that year begins.
+    pub(crate) fn issue_until(&self, year: i32) -> Issued {
         let names = [NAME.to_owned(), "127.0.0.1".to_owned()];
-        let params = CertificateParams::new(names).unwrap();
+        let mut params = CertificateParams::new(names).unwrap();
+        params.not_after = rcgen::date_time_ymd(year, 1, 1);
         let key = KeyPair::generate().unwrap();
         Issued {
             cert: params.signed_by(&key, &self.issuer).unwrap().pem(),
