@@ -8,7 +8,7 @@ use super::fixtures::Check;
 use super::routes::RouteLists;
 use crate::config::Identity;
 use crate::ledger::Claim;
-use crate::session::Kind;
+use crate::session::{ContentId, Kind};
 
 /// The examples.
 const EXAMPLES: &str = include_str!("cmcd_examples.txt");
@@ -94,7 +94,7 @@ fn each_example_of_the_specifications_names_its_session_and_its_content_in_both_
                 .as_ref()
                 .and_then(|claim| claim.facts.content.as_ref());
             let expected = example.sid.and(example.cid);
-            assert_eq!(content.map(|it| it.as_str()), expected, "{}", example.name);
+            assert_eq!(content.map(ContentId::as_str), expected, "{}", example.name);
         }
     }
 }
