@@ -117,10 +117,13 @@ fuzz: prereqs
 	RUSTC_BOOTSTRAP=1 cargo fuzz run --sanitizer none $(TARGET) fuzz/work/$(TARGET) fuzz/corpus/$(TARGET) -- \
 		-runs=$(RUNS) -max_total_time=$(MOST_SECONDS) -max_len=1024 -timeout=5 -dict=fuzz/words.dict
 
+# The fuzz package is linted without libFuzzer, which takes a C++ compiler; `fuzzing` is what cargo-fuzz sets.
 ## Formatting, clippy, the documentation, and the dependencies where cargo-deny is there
 lint: prereqs
 	@$(CARGO) fmt --check
+	$(CARGO) fmt --check --manifest-path fuzz/Cargo.toml
 	$(CARGO) clippy --locked --all-targets -- -D warnings
+	RUSTFLAGS="$${RUSTFLAGS:-} --cfg fuzzing" $(CARGO) clippy --locked --manifest-path fuzz/Cargo.toml --target-dir $(BUILD)/fuzz --no-default-features -- -D warnings
 	RUSTDOCFLAGS='-D warnings' $(CARGO) doc --locked --no-deps --document-private-items
 	if [ -x $(TOOLS)/bin/cargo-deny ]; then
 		PATH="$(TOOLS)/bin:$$PATH" $(CARGO) deny check bans licenses sources

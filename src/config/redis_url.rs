@@ -13,7 +13,9 @@ pub struct RedisUrl(String);
 
 /// Why a text isn't the address of a Redis. Deliberately without the text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("redis://[user:password@]host[:port][/database], or rediss:// for TLS")]
+#[error(
+    "redis://[user:password@]host[:port][/database], or rediss:// for TLS; # in a password is %23"
+)]
 pub struct NotARedisUrl;
 
 impl RedisUrl {
@@ -29,8 +31,9 @@ impl FromStr for RedisUrl {
 
     fn from_str(text: &str) -> Result<Self, NotARedisUrl> {
         let has_scheme = text.starts_with("redis://") || text.starts_with("rediss://");
+        // What follows a `#` leads nowhere. It is most likely what is left of a password, and would be shown.
         match text.into_connection_info() {
-            Ok(_) if has_scheme => Ok(Self(text.to_owned())),
+            Ok(_) if has_scheme && !text.contains('#') => Ok(Self(text.to_owned())),
             _ => Err(NotARedisUrl),
         }
     }
@@ -70,6 +73,9 @@ mod tests {
             "redis://cache:99999",
             "redis://cache/one",
             "unix:///run/redis.sock",
+            "redis://cache#secret",
+            "redis://default:#secret@cache",
+            "rediss://cache/#insecure",
         ] {
             assert_eq!(text.parse::<RedisUrl>(), Err(NotARedisUrl), "{text}");
         }

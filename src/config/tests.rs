@@ -759,6 +759,8 @@ fn a_password_never_shows() {
         "http://:hunter2@cache",
         ":hunter2@cache",
         "redis://:hunter2@a,redis://:hunter2@b",
+        "redis://cache#hunter2",
+        "redis://app:#hunter2@cache",
         "redis+unix:///run/redis.sock?pass=hunter2",
     ] {
         let error = load_variables(&[("STREAMGATE_STORE__REDIS__URLS", url)]).unwrap_err();

@@ -4,7 +4,7 @@ use std::sync::OnceLock;
 
 use axum::http::header;
 use axum::response::IntoResponse;
-use pulldown_cmark::{Event, Parser, Tag, html};
+use pulldown_cmark::{Event, HeadingLevel, Parser, Tag, html};
 
 use super::responses::TooMuch;
 use crate::problem::guide;
@@ -36,7 +36,13 @@ fn as_html() -> &'static str {
 /// The name of the section that begins with those two events, if one does.
 fn section(events: &[Event<'_>]) -> Option<String> {
     match events {
-        [Event::Start(Tag::Heading { .. }), Event::Text(name)] => Some(name.to_string()),
+        [
+            Event::Start(Tag::Heading {
+                level: HeadingLevel::H3,
+                ..
+            }),
+            Event::Text(name),
+        ] => Some(name.to_string()),
         _ => None,
     }
 }
