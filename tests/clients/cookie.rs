@@ -8,8 +8,8 @@ use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 
-use super::chromium::{Chromium, Tab};
 use super::scene::PATIENCE;
+use crate::support::chromium::{Chromium, Tab};
 use crate::support::envoy_files::{CONNECTION_MANAGER, at_mut, fragment, route_mut, set};
 use crate::support::gateway::{Gateway, Setup};
 use crate::support::origin::Origin;

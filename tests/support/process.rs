@@ -1,5 +1,6 @@
 //! Owns child processes: what they write is kept and shown if the test fails, and none outlives its test.
 
+use std::path::PathBuf;
 use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
@@ -125,4 +126,13 @@ pub(crate) fn command(program: impl AsRef<std::ffi::OsStr>) -> Command {
         }
     }
     command
+}
+
+/// A program that the system has to bring along. Says which package has it if it is not there.
+pub(crate) fn tool(name: &str, package: &str) -> PathBuf {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let mut places = std::env::split_paths(&path).map(|place| place.join(name));
+    places
+        .find(|file| file.is_file())
+        .unwrap_or_else(|| panic!("{name} is missing; on Debian: apt-get install {package}"))
 }
