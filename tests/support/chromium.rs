@@ -103,10 +103,14 @@ impl Chromium {
         }
     }
 
-    /// Opens a page in a new tab, for whoever has that token.
+    /// Opens a page in a new tab, for whoever has that token. It has a window to itself: what lies behind others doesn't play.
     pub(crate) async fn open(&self, url: &str, token: &str) -> Tab<'_> {
         let target = self
-            .done("Target.createTarget", json!({"url": "about:blank"}), None)
+            .done(
+                "Target.createTarget",
+                json!({"url": "about:blank", "newWindow": true}),
+                None,
+            )
             .await;
         let target = text(&target, "targetId");
         let params = json!({"targetId": target, "flatten": true});
