@@ -8,7 +8,7 @@ use crate::support::process::{Process, command, tool};
 const NAMED: &str = "X-Playback-Session-Id: tv-1\r\n";
 
 /// ffmpeg as who plays a film at the speed at which it was made, and shows it to nobody.
-fn ffmpeg(stage: &Stage, headers: &str) -> Process {
+pub(super) fn ffmpeg(stage: &Stage, headers: &str) -> Process {
     ffmpeg_from(stage, headers, "0")
 }
 
@@ -33,7 +33,7 @@ fn ffplay(stage: &Stage, headers: &str) -> Process {
 }
 
 /// The headers of a user's requests, as `-headers` wants them.
-fn headers(user: &str, more: &str) -> String {
+pub(super) fn headers(user: &str, more: &str) -> String {
     format!("Authorization: Bearer {}\r\n{more}", token(user))
 }
 
@@ -52,7 +52,9 @@ async fn ffmpeg_is_one_playback_by_a_header_through_a_pause_another_network_and_
     let stage = &Stage::set(Named::AsShipped).await;
     let said = headers("alice", NAMED);
     let player = ffmpeg(stage, &said);
-    assert_eq!(stage.plays("alice").await, "tv-1");
+    let plays = stage.plays("alice");
+    let (id, ..) = tokio::join!(plays, ffplay_lives(stage), is_refused(stage));
+    assert_eq!(id, "tv-1");
     pauses(stage, "alice", &player, "tv-1").await;
     stage.moves();
     assert_eq!(stage.goes_on_elsewhere("alice").await, "tv-1");
@@ -61,12 +63,14 @@ async fn ffmpeg_is_one_playback_by_a_header_through_a_pause_another_network_and_
     let _again = ffmpeg_from(stage, &said, "300");
     assert_eq!(stage.begins_anew_since("alice", before).await, "tv-1");
     stage.becomes("alice", &["tv-1"]).await;
+}
+
+async fn ffplay_lives(stage: &Stage) {
     let _ffplay = ffplay(stage, &headers("carol_premium", NAMED));
     assert_eq!(stage.plays("carol").await, "tv-1");
+}
 
-    let mut unnamed = ffmpeg(stage, &headers("dave_basic", ""));
-    assert!(!unnamed.ended().await.success());
-    stage.refuses("dave", 400).await;
+async fn is_refused(stage: &Stage) {
     let _watching = stage.bob_watches().await;
     let mut refused = ffmpeg(stage, &headers("bob", NAMED));
     assert!(!refused.ended().await.success());

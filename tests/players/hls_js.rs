@@ -82,17 +82,29 @@ async fn hls_js_is_one_playback_by_its_cmcd_and_another_after_a_reload() {
     stage.moves();
     assert_eq!(stage.goes_on_elsewhere("alice").await, by_query);
     assert_eq!(stage.goes_on_elsewhere("carol").await, by_headers);
-    for (user, tab, old) in [("alice", query, by_query), ("carol", headers, by_headers)] {
+    let reload = async |user, tab: Tab<'_>, old: String| {
         let new = reloads(stage, user, &tab).await;
         assert_ne!(new, old);
         stage.becomes(user, &[&new]).await;
-        tab.close().await;
-    }
-    let unnamed = chromium
-        .open(&stage.site.page("dave_basic", NOTHING), "")
-        .await;
+    };
+    tokio::join!(
+        reload("alice", query, by_query),
+        reload("carol", headers, by_headers),
+        names_nothing(stage, &chromium),
+        is_refused(stage, &chromium),
+    );
+}
+
+/// A player that names nothing doesn't play.
+async fn names_nothing(stage: &Stage, chromium: &Chromium) {
+    let page = stage.site.page("dave_basic", NOTHING);
+    let unnamed = chromium.open(&page, "").await;
     has_trouble(&unnamed, "manifestLoadError 400").await;
     stage.refuses("dave", 400).await;
+}
+
+/// Nor does one at a full limit.
+async fn is_refused(stage: &Stage, chromium: &Chromium) {
     let _watching = stage.bob_watches().await;
     let refused = chromium.open(&stage.site.page("bob", CMCD_QUERY), "").await;
     has_trouble(&refused, "manifestLoadError 429").await;

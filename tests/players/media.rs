@@ -1,8 +1,8 @@
 //! Owns a film that is long enough: the demo's clip over and over, so that no player has all of it before a test is through.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use tempfile::TempDir;
+use tokio::sync::OnceCell;
 
 use crate::support::origin::media;
 use crate::support::process::{command, tool};
@@ -16,27 +16,38 @@ const FILE: &str = "clip.mp4";
 const MASTER: &str = "index.m3u8";
 const VARIANTS: [&str; 2] = ["180p", "270p"];
 
-/// The film, as the demo's backend wants it.
-pub(super) async fn film() -> TempDir {
-    let (from, to) = (media(), tempfile::tempdir().unwrap());
-    std::fs::copy(from.join(MASTER), to.path().join(MASTER)).unwrap();
-    copy(&from.join(FILE), &to.path().join(FILE), HOUR, &[]).await;
+/// The film, as the demo's backend wants it. It is made once and stays.
+pub(super) async fn film() -> PathBuf {
+    static FILM: OnceCell<PathBuf> = OnceCell::const_new();
+    let film = FILM.get_or_init(|| async {
+        let folder = Path::new(env!("CARGO_TARGET_TMPDIR"));
+        let place = folder.join(format!("film-{HOUR}-{TEN_MINUTES}"));
+        if !place.is_dir() {
+            let made = tempfile::tempdir_in(folder).unwrap();
+            make(made.path()).await;
+            // Another run of the tests may have been quicker.
+            let _ = std::fs::rename(made.path(), &place);
+        }
+        place
+    });
+    film.await.clone()
+}
+
+/// Makes the film there.
+async fn make(to: &Path) {
+    let from = media();
+    std::fs::copy(from.join(MASTER), to.join(MASTER)).unwrap();
+    copy(&from.join(FILE), &to.join(FILE), HOUR, &[]).await;
     for variant in VARIANTS {
-        let folder = to.path().join(variant);
+        let folder = to.join(variant);
         std::fs::create_dir(&folder).unwrap();
         let names = folder.join("%03d.ts");
         let hls = ["-f", "hls", "-hls_time", "2", "-hls_playlist_type", "vod"];
         let segments = ["-hls_segment_filename", names.to_str().unwrap()];
         let options = [&hls[..], &segments].concat();
-        copy(
-            &from.join(variant).join(MASTER),
-            &folder.join(MASTER),
-            TEN_MINUTES,
-            &options,
-        )
-        .await;
+        let (from, to) = (from.join(variant).join(MASTER), folder.join(MASTER));
+        copy(&from, &to, TEN_MINUTES, &options).await;
     }
-    to
 }
 
 /// Repeats a clip, and encodes nothing.

@@ -19,12 +19,17 @@ const RANGES: [&str; 3] = ["0-20000000", "5000000-25000000", "9000000-30000000"]
 
 /// curl of alice's that takes its time over a range of the film, at this address.
 fn curl(stage: &Stage, address: &str, range: &str) -> Process {
+    curl_saying(stage, address, range, "X-Device-Id: tv")
+}
+
+/// The same with that header.
+fn curl_saying(stage: &Stage, address: &str, range: &str, header: &str) -> Process {
     let mut curl = command(tool("curl", "curl"));
     curl.env("NO_PROXY", "*");
     curl.args(["-sS", "--fail", "--limit-rate", "30k", "-o", "/dev/null"]);
     curl.args(["-H", &format!("Authorization: Bearer {}", token("alice"))]);
     curl.args(["--interface", address]);
-    curl.args(["-H", "X-Device-Id: tv", "-r", range]);
+    curl.args(["-H", header, "-r", range]);
     curl.arg(stage.url_without_wire("clip.mp4"));
     Process::start("curl", curl)
 }
@@ -52,6 +57,10 @@ async fn overlapping_ranges_by_curl_are_one_playback_by_device_and_title() {
     assert_eq!(stage.streamgate.checks("started").await, 1.0);
 
     drop(curls);
+    let mut unnamed = curl_saying(stage, HOME, RANGES[0], "X-Other: tv");
+    assert!(!unnamed.ended().await.success());
+    let told = unnamed.output();
+    assert!(told.contains("error: 400"), "{told}");
     let requests = ranges(stage, "alice", RANGES.len()).await;
     assert_eq!(stage.one("alice", &requests).await, "tv+demo");
     let _again = curl(stage, ELSEWHERE, RANGES[1]);

@@ -5,7 +5,7 @@ use std::net::Ipv4Addr;
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use tempfile::{NamedTempFile, TempDir};
+use tempfile::NamedTempFile;
 
 use super::media::film;
 use super::requests::{Part, Request, format};
@@ -21,7 +21,7 @@ use crate::support::watch::eventually;
 /// How long anything may take before a test gives up on it.
 pub(super) const PATIENCE: Duration = Duration::from_secs(60);
 /// Longer than the two seconds between a player's segments, and short enough to await its end.
-const LEASE: &str = "5s";
+const LEASE: &str = "4s";
 /// Where viewers come from after they have changed networks.
 const ELSEWHERE: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 2);
 /// So many segments show that a player plays.
@@ -38,7 +38,6 @@ pub(super) struct Stage {
     log: NamedTempFile,
     gateway: Gateway,
     _origin: Origin,
-    _film: TempDir,
 }
 
 /// Where the route of the film finds what a playback is called.
@@ -67,7 +66,7 @@ impl Stage {
             ("leases.playback", LEASE),
         ];
         let (film, site) = (film().await, Site::start().await);
-        let origin = Origin::of(film.path().to_owned()).await;
+        let origin = Origin::of(film).await;
         let streamgate = Streamgate::start(&settings).await;
         let log = NamedTempFile::with_prefix("access-").unwrap();
         let setup = Setup::file("envoy/envoy.yaml")
@@ -96,7 +95,6 @@ impl Stage {
             log,
             gateway,
             _origin: origin,
-            _film: film,
         }
     }
 

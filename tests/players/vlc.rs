@@ -12,14 +12,14 @@ use crate::support::process::{Process, command, tool};
 use crate::support::watch::eventually;
 
 /// A VLC without a screen. Gone when this is dropped.
-struct Vlc {
+pub(super) struct Vlc {
     remote: SocketAddr,
     _process: Process,
 }
 
 impl Vlc {
     /// Starts it. It won't run as root, so root starts it as nobody.
-    async fn start(url: &str) -> Self {
+    pub(super) async fn start(url: &str) -> Self {
         let remote = free_address().await;
         let program = tool("vlc", "vlc-bin");
         let root = std::fs::metadata("/proc/self").unwrap().uid() == 0;
@@ -65,8 +65,7 @@ async fn vlc_keeps_our_cookie_until_it_ends() {
     let stage = &Stage::set(Named::OrIssued).await;
     let url = stage.site.list("alice", "index.m3u8");
     let player = Vlc::start(&url).await;
-    let id = stage.plays("alice").await;
-
+    let (id, ()) = tokio::join!(stage.plays("alice"), is_refused(stage));
     let before = stage.asked("alice").len();
     player.told("seek 300").await;
     assert_eq!(stage.goes_on_since("alice", before).await, id);
@@ -85,7 +84,9 @@ async fn vlc_keeps_our_cookie_until_it_ends() {
     let new = stage.begins_anew_since("alice", before).await;
     assert_ne!(new, id);
     stage.becomes("alice", &[&new]).await;
+}
 
+async fn is_refused(stage: &Stage) {
     let _watching = stage.bob_watches().await;
     let _refused = Vlc::start(&stage.site.list("bob", "index.m3u8")).await;
     stage.refuses("bob", 429).await;
