@@ -112,6 +112,18 @@ async fn is_refused(stage: &Stage, chromium: &Chromium) {
 }
 
 #[tokio::test]
+async fn hls_js_under_a_new_name_after_a_reload_has_to_wait_for_its_old_slot_at_a_full_limit() {
+    let stage = &Stage::set_with_shipped_lease(Named::AsShipped).await;
+    let chromium = Chromium::start().await;
+    let tab = chromium.open(&stage.site.page("bob", CMCD_QUERY), "").await;
+    let old = stage.plays("bob").await;
+    tab.reload().await;
+    has_trouble(&tab, "manifestLoadError 429").await;
+    stage.refuses("bob", 429).await;
+    assert_eq!(stage.live("bob").await, [old].into());
+}
+
+#[tokio::test]
 async fn hls_js_is_one_playback_across_reloads_under_a_name_that_its_page_keeps() {
     let stage = &Stage::set(Named::AsShipped).await;
     let chromium = Chromium::start().await;

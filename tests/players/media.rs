@@ -21,7 +21,8 @@ pub(super) async fn film() -> PathBuf {
     static FILM: OnceCell<PathBuf> = OnceCell::const_new();
     let film = FILM.get_or_init(|| async {
         let folder = Path::new(env!("CARGO_TARGET_TMPDIR"));
-        let place = folder.join(format!("film-{HOUR}-{TEN_MINUTES}"));
+        let clip = std::fs::metadata(media().join(FILE)).unwrap().len();
+        let place = folder.join(format!("film-{clip}-{HOUR}-{TEN_MINUTES}"));
         if !place.is_dir() {
             let made = tempfile::tempdir_in(folder).unwrap();
             make(made.path()).await;

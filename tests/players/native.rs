@@ -28,6 +28,7 @@ async fn chromium_s_own_hls_is_one_playback_by_our_cookie_across_reloads() {
     stage.becomes("alice", &[]).await;
     stage.moves();
     does(&tab, "video.play()").await;
+    does(&tab, "video.currentTime = 500").await;
     assert_eq!(stage.goes_on_elsewhere("alice").await, id);
     assert_eq!(reloads(stage, "alice", &tab).await, id);
     stage.becomes("alice", &[&id]).await;
