@@ -71,6 +71,8 @@ impl Stage {
         ];
         let (origin, streamgate) = (Origin::start().await, Streamgate::start(&settings).await);
         let setup = Setup::demo(&[streamgate.grpc], origin.address);
+        // Where browsers run, a check may take longer than the shipped half a second, which is not what is shown here.
+        let setup = setup.check(json!({"grpc_service": {"timeout": "10s"}}));
         let setup = setup.edit(|envoy| issuing_to_scripts(envoy, page));
         Self {
             page,
