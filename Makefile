@@ -34,9 +34,11 @@ prereqs:
 prereqs-demo:
 	@deploy/prereqs.sh curl
 
-# The clients in the README are run by what they are written for.
+# The clients in the README are run by what they are written for, and players are those that viewers have.
 prereqs-test:
-	@deploy/prereqs.sh curl python3 node:nodejs $(if $(CHROMIUM),,chromium)
+	@deploy/prereqs.sh curl python3 node:nodejs $(if $(CHROMIUM),,chromium) ffmpeg gst-launch-1.0:gstreamer1.0-tools \
+		gst/playbin:gstreamer1.0-plugins-base gst/souphttpsrc:gstreamer1.0-plugins-good gst/hlsdemux:gstreamer1.0-plugins-bad \
+		gst/avdec_h264:gstreamer1.0-libav 'vlc:vlc-bin vlc-plugin-base'
 
 # The dev profile everywhere: a release build takes minutes and the demo does not need it.
 build: prereqs
@@ -64,14 +66,16 @@ validate: prereqs
 	done
 
 # Without `--all-targets`: cargo's own choice also builds the demo's program, which a test runs.
-## Every test, with a real Envoy, Redis, Prometheus and Chromium
+## Every test, with a real Envoy, Redis, Prometheus, Chromium and players
 test: prereqs-test
 	@STREAMGATE_TEST_ENVOY=$$(deploy/demo/get-envoy.sh)
 	STREAMGATE_TEST_REDIS_SERVER=$$(deploy/demo/get-redis.sh)
 	STREAMGATE_TEST_SCHEMATHESIS=$$(tests/tools/get-schemathesis.sh)
 	STREAMGATE_TEST_PROMETHEUS=$$(tests/tools/get-prometheus.sh)
+	STREAMGATE_TEST_HLS_JS=$$(tests/tools/get-hls-js.sh)
 	STREAMGATE_TEST_CHROMIUM=$(or $(CHROMIUM),chromium)
-	export STREAMGATE_TEST_ENVOY STREAMGATE_TEST_REDIS_SERVER STREAMGATE_TEST_SCHEMATHESIS STREAMGATE_TEST_PROMETHEUS STREAMGATE_TEST_CHROMIUM
+	export STREAMGATE_TEST_ENVOY STREAMGATE_TEST_REDIS_SERVER STREAMGATE_TEST_SCHEMATHESIS
+	export STREAMGATE_TEST_PROMETHEUS STREAMGATE_TEST_HLS_JS STREAMGATE_TEST_CHROMIUM
 	$(CARGO) test --locked
 
 # A test like the others, but that it takes minutes, and that nobody knows what the requests will be.

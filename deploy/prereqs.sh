@@ -1,13 +1,19 @@
 #!/bin/sh
 # Says what is missing to build, test and run the demo, as the one line that installs it. Installs nothing.
-# Arguments name further commands that the caller is about to use; `node:nodejs` is one whose package has another name.
+# Arguments name further commands that the caller is about to use; `node:nodejs` is one whose package has another name, and `gst/playbin:PACKAGE` is
+# an element of GStreamer's.
 set -eu
 
 root="$(cd "$(dirname "$0")/.." && pwd)"
 packages=
 status=0
 
-has() { command -v "$1" >/dev/null 2>&1; }
+has() {
+    case "$1" in
+    gst/*) gst-inspect-1.0 --exists "${1#gst/}" 2>/dev/null ;;
+    *) command -v "$1" >/dev/null 2>&1 ;;
+    esac
+}
 need() { packages="$packages $1"; }
 
 rust=$(sed -n 's/^rust-version = "\(.*\)"/\1/p' "$root/Cargo.toml")

@@ -53,6 +53,8 @@ mod http_sessions;
 mod lifecycle;
 // The OpenAPI document: as it is committed, as the service answers, and as a fuzzer that reads it finds the service.
 mod openapi;
+// Real players: what tells each of them as one playback, and what it does at a reload, a seek, a pause and another network.
+mod players;
 // The committed descriptors are those of the protocol.
 mod reflection_descriptors;
 // The files for Prometheus and Grafana: alerts that fire and clear, and a dashboard whose every query returns data.

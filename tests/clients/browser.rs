@@ -2,9 +2,9 @@
 
 use serde_json::{Value, json};
 
-use super::chromium::Chromium;
 use super::pages::Pages;
 use super::scene::{BACK_END, Scene, TOKEN};
+use crate::support::chromium::Chromium;
 use crate::support::envoy_files::{at_mut, read, route_mut};
 use crate::support::gateway::Setup;
 use crate::support::proxy::Proxy;

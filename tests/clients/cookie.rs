@@ -8,8 +8,8 @@ use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 
-use super::chromium::{Chromium, Tab};
 use super::scene::PATIENCE;
+use crate::support::chromium::{Chromium, Tab};
 use crate::support::envoy_files::{CONNECTION_MANAGER, at_mut, fragment, route_mut, set};
 use crate::support::gateway::{Gateway, Setup};
 use crate::support::origin::Origin;
@@ -71,6 +71,8 @@ impl Stage {
         ];
         let (origin, streamgate) = (Origin::start().await, Streamgate::start(&settings).await);
         let setup = Setup::demo(&[streamgate.grpc], origin.address);
+        // Where browsers run, a check may take longer than the shipped half a second, which is not what is shown here.
+        let setup = setup.check(json!({"grpc_service": {"timeout": "10s"}}));
         let setup = setup.edit(|envoy| issuing_to_scripts(envoy, page));
         Self {
             page,

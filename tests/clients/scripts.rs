@@ -9,10 +9,9 @@ use tokio::process::Command;
 
 use super::readme::example;
 use super::scene::{Scene, TOKEN};
-use super::tool;
 use crate::support::app::{PATIENCE, TestApp, eventually};
 use crate::support::faulty_store::{Fault, FaultyStore};
-use crate::support::process::{Process, command};
+use crate::support::process::{Process, command, tool};
 use crate::support::watch::within;
 
 /// An example that is a program.

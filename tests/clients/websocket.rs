@@ -5,7 +5,7 @@ use axum::response::Html;
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 
-use super::chromium::Chromium;
+use crate::support::chromium::Chromium;
 use crate::support::gateway::Setup;
 use crate::support::origin::Origin;
 use crate::support::streamgate::Streamgate;

@@ -4,9 +4,8 @@ use serde_json::{Value, json};
 use streamgate::problem::{Reason, guide};
 
 use super::readme::example;
-use super::tool;
 use crate::support::app::PATIENCE;
-use crate::support::process::command;
+use crate::support::process::{command, tool};
 use crate::support::watch::within;
 
 /// The reasons that viewers may meet, by the guide to problems.

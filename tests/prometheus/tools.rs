@@ -11,7 +11,7 @@ use tempfile::TempDir;
 use tokio::io::AsyncWriteExt;
 
 use crate::support::envoy_files::read;
-use crate::support::origin::free_address;
+use crate::support::port::ReservedPort;
 use crate::support::process::{Process, command};
 use crate::support::watch::{eventually, within};
 
@@ -73,6 +73,7 @@ pub(super) struct Prometheus {
     address: SocketAddr,
     client: reqwest::Client,
     _process: Process,
+    _port: ReservedPort,
     _folder: TempDir,
 }
 
@@ -83,7 +84,8 @@ impl Prometheus {
         let file = folder.path().join("prometheus.json");
         let config = configuration(streamgates, envoy);
         std::fs::write(&file, config.to_string()).unwrap();
-        let address = free_address().await;
+        let port = ReservedPort::new();
+        let address = port.address();
         let mut prometheus = command(super::tools::folder().join("prometheus"));
         prometheus
             .arg(format!("--config.file={}", file.display()))
@@ -103,6 +105,7 @@ impl Prometheus {
             address,
             client,
             _process: process,
+            _port: port,
             _folder: folder,
         };
         let all = streamgates.len() + 1;

@@ -165,6 +165,8 @@ impl Setup {
         // Without hot restart two Envoys on one machine know nothing of each other.
         envoy.args(["--disable-hot-restart", "--log-level", "warning"]);
         envoy.args(["--concurrency", WORKERS]);
+        // What a test has it write to a file is soon there.
+        envoy.args(["--file-flush-interval-msec", "20"]);
         let mut process = Process::start("envoy", envoy);
         let admin = process
             .says("Envoy's administrator listens", |_| {

@@ -23,13 +23,18 @@ pub(crate) struct Origin {
 
 impl Origin {
     pub(crate) async fn start() -> Self {
+        Self::of(media()).await
+    }
+
+    /// The same with the files of another folder.
+    pub(crate) async fn of(media: PathBuf) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let stop = CancellationToken::new();
         let stopped = stop.clone().cancelled_owned();
         let mut serving = JoinSet::new();
         serving.spawn(async move {
-            backend::serve(listener, &media(), stopped).await.unwrap();
+            backend::serve(listener, &media, stopped).await.unwrap();
         });
         Self {
             address,

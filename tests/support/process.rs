@@ -1,5 +1,6 @@
 //! Owns child processes: what they write is kept and shown if the test fails, and none outlives its test.
 
+use std::path::PathBuf;
 use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
@@ -140,4 +141,13 @@ pub(crate) fn processor_time(process: u32, name: &str) -> Duration {
         text.split(' ').next()?.parse().ok()
     });
     times.map(Duration::from_nanos).sum()
+}
+
+/// A program that the system has to bring along. Says which package has it if it is not there.
+pub(crate) fn tool(name: &str, package: &str) -> PathBuf {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let mut places = std::env::split_paths(&path).map(|place| place.join(name));
+    places
+        .find(|file| file.is_file())
+        .unwrap_or_else(|| panic!("{name} is missing; on Debian: apt-get install {package}"))
 }

@@ -1,11 +1,13 @@
 //! A wire between streamgate and a server that can be slow, stand still, and be cut, while the server itself is well.
 
 use std::future::pending;
+use std::io;
+use std::net::Ipv4Addr;
 use std::pin::pin;
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::{Sleep, sleep};
@@ -30,6 +32,8 @@ pub(crate) struct Proxy {
     port: u16,
     /// How it is.
     mode: watch::Sender<Mode>,
+    /// Which address it reaches the server from, if it has been given one.
+    source: watch::Sender<Option<Ipv4Addr>>,
     /// How many connections it has accepted, those included that it reset at once.
     accepted: watch::Receiver<usize>,
     /// The task that accepts; it owns the connections.
@@ -46,12 +50,13 @@ impl Proxy {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
         let (mode, state) = watch::channel(Mode::Open);
+        let (source, from) = watch::channel(None);
         let (count, accepted) = watch::channel(0);
         let task = tokio::spawn(async move {
             let mut connections = JoinSet::new();
             loop {
                 let (client, _) = listener.accept().await.unwrap();
-                connections.spawn(serve(client, server, state.clone()));
+                connections.spawn(serve(client, server, state.clone(), from.clone()));
                 while connections.try_join_next().is_some() {}
                 count.send_modify(|count| *count += 1);
             }
@@ -59,6 +64,7 @@ impl Proxy {
         Self {
             port,
             mode,
+            source,
             accepted,
             _task: AbortOnDropHandle::new(task),
         }
@@ -82,6 +88,11 @@ impl Proxy {
     /// Resets all connections, and each new one at once.
     pub(crate) fn cut(&self) {
         self.mode.send_replace(Mode::Cut);
+    }
+
+    /// Resets all connections; new ones reach the server from that address.
+    pub(crate) fn moves_to(&self, address: Ipv4Addr) {
+        self.source.send_replace(Some(address));
     }
 
     /// Has what the server says come so much later, in the same order.
@@ -109,14 +120,23 @@ impl Proxy {
     }
 }
 
-/// One connection, until either side ends it or the wire is cut.
-async fn serve(mut client: TcpStream, server: u16, mode: watch::Receiver<Mode>) {
+/// One connection, until either side ends it, the wire is cut, or its client has moved.
+async fn serve(
+    mut client: TcpStream,
+    server: u16,
+    mode: watch::Receiver<Mode>,
+    mut source: watch::Receiver<Option<Ipv4Addr>>,
+) {
+    let from = *source.borrow_and_update();
     let mut seen = mode.clone();
     let cut = async {
         let _ = seen.wait_for(|mode| *mode == Mode::Cut).await;
     };
+    let moved = async {
+        let _ = source.changed().await;
+    };
     let joined = async {
-        let Ok(mut server) = TcpStream::connect(("127.0.0.1", server)).await else {
+        let Ok(mut server) = connect(server, from).await else {
             return;
         };
         let (from_client, to_client) = client.split();
@@ -129,9 +149,19 @@ async fn serve(mut client: TcpStream, server: u16, mode: watch::Receiver<Mode>) 
     tokio::select! {
         biased;
         () = cut => {}
+        () = moved => {}
         () = joined => return,
     }
     let _ = client.set_zero_linger();
+}
+
+/// Reaches the server, from that address if there is one.
+async fn connect(server: u16, from: Option<Ipv4Addr>) -> io::Result<TcpStream> {
+    let socket = TcpSocket::new_v4()?;
+    if let Some(from) = from {
+        socket.bind((from, 0).into())?;
+    }
+    socket.connect((Ipv4Addr::LOCALHOST, server).into()).await
 }
 
 /// Passes on what comes, until one end is closed and all that came before has been passed on.
@@ -270,5 +300,24 @@ mod tests {
 
         drop(proxy);
         assert!(again.read_u8().await.is_err());
+    }
+
+    #[tokio::test]
+    async fn who_moves_is_cut_off_and_comes_back_from_another_address() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let proxy = Proxy::before(listener.local_addr().unwrap().port()).await;
+        let mut client = TcpStream::connect(("127.0.0.1", proxy.port()))
+            .await
+            .unwrap();
+        let (_server, peer) = listener.accept().await.unwrap();
+        assert_eq!(peer.ip(), Ipv4Addr::LOCALHOST);
+        let elsewhere = Ipv4Addr::new(127, 0, 0, 2);
+        proxy.moves_to(elsewhere);
+        assert!(client.read_u8().await.is_err());
+        let _client = TcpStream::connect(("127.0.0.1", proxy.port()))
+            .await
+            .unwrap();
+        let (_server, peer) = listener.accept().await.unwrap();
+        assert_eq!(peer.ip(), elsewhere);
     }
 }

@@ -4,6 +4,7 @@
 
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use futures_util::{SinkExt, StreamExt};
 use serde_json::{Value, json};
@@ -13,11 +14,11 @@ use tokio::sync::{Mutex, Semaphore, SemaphorePermit};
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async};
 
-use super::scene::PATIENCE;
-use super::tool;
-use crate::support::process::{Process, command};
+use crate::support::process::{Process, command, tool};
 use crate::support::watch::{eventually, within};
 
+/// How long anything may take before a test gives up on it.
+const PATIENCE: Duration = Duration::from_secs(60);
 /// A Chromium takes a core while it starts: more at once than this only makes all of them late.
 static CHROMIUMS: Semaphore = Semaphore::const_new(2);
 
@@ -50,7 +51,7 @@ const BEFOREHAND: &str = r#"
 type Socket = WebSocketStream<MaybeTlsStream<TcpStream>>;
 
 /// A running Chromium.
-pub(super) struct Chromium {
+pub(crate) struct Chromium {
     socket: Mutex<Socket>,
     calls: AtomicU64,
     _process: Process,
@@ -59,7 +60,7 @@ pub(super) struct Chromium {
 }
 
 /// One of its tabs.
-pub(super) struct Tab<'c> {
+pub(crate) struct Tab<'c> {
     chromium: &'c Chromium,
     target: String,
     session: String,
@@ -78,7 +79,7 @@ fn binary() -> PathBuf {
 // === impl Chromium ===
 
 impl Chromium {
-    pub(super) async fn start() -> Self {
+    pub(crate) async fn start() -> Self {
         let turn = CHROMIUMS.acquire().await.unwrap();
         let profile = tempfile::tempdir().unwrap();
         let mut chromium = command(binary());
@@ -102,10 +103,14 @@ impl Chromium {
         }
     }
 
-    /// Opens a page in a new tab, for whoever has that token.
-    pub(super) async fn open(&self, url: &str, token: &str) -> Tab<'_> {
+    /// Opens a page in a new tab, for whoever has that token. It has a window to itself: what lies behind others doesn't play.
+    pub(crate) async fn open(&self, url: &str, token: &str) -> Tab<'_> {
         let target = self
-            .done("Target.createTarget", json!({"url": "about:blank"}), None)
+            .done(
+                "Target.createTarget",
+                json!({"url": "about:blank", "newWindow": true}),
+                None,
+            )
             .await;
         let target = text(&target, "targetId");
         let params = json!({"targetId": target, "flatten": true});
@@ -170,7 +175,7 @@ impl Chromium {
 
 impl Tab<'_> {
     /// Opens another page in it, and waits until that is there.
-    pub(super) async fn go(&self, url: &str) {
+    pub(crate) async fn go(&self, url: &str) {
         self.done("Page.navigate", json!({"url": url})).await;
         let what = format!("{url} is shown");
         let there = "document.readyState === 'complete' && location.href";
@@ -180,12 +185,12 @@ impl Tab<'_> {
         .await;
     }
 
-    pub(super) async fn reload(&self) {
+    pub(crate) async fn reload(&self) {
         self.done("Page.reload", json!({})).await;
     }
 
     /// Goes back to the page before this one.
-    pub(super) async fn back(&self) {
+    pub(crate) async fn back(&self) {
         let history = self.done("Page.getNavigationHistory", json!({})).await;
         let before = history["currentIndex"].as_u64().unwrap() - 1;
         let before = &history["entries"][usize::try_from(before).unwrap()];
@@ -194,7 +199,7 @@ impl Tab<'_> {
     }
 
     /// Closes it, and waits until it is gone.
-    pub(super) async fn close(self) {
+    pub(crate) async fn close(self) {
         let params = json!({"targetId": self.target});
         let close = self.chromium.done("Target.closeTarget", params, None);
         close.await;
@@ -208,7 +213,7 @@ impl Tab<'_> {
     }
 
     /// What an expression comes to; nothing while a page makes way for another.
-    async fn evaluate(&self, expression: &str) -> Option<Value> {
+    pub(crate) async fn evaluate(&self, expression: &str) -> Option<Value> {
         let params = json!({"expression": expression, "returnByValue": true, "userGesture": true});
         let evaluated = self
             .chromium
@@ -219,7 +224,7 @@ impl Tab<'_> {
     }
 
     /// Presses a button that has this in its text, when there is one.
-    pub(super) async fn press(&self, label: &str) {
+    pub(crate) async fn press(&self, label: &str) {
         let label = json!(label);
         let press = format!(
             "{{ const it = [...document.querySelectorAll('button')].find((it) => it.textContent.includes({label})); it?.click(); !!it }}"
@@ -232,7 +237,7 @@ impl Tab<'_> {
     }
 
     /// Waits until the page says something in which that is found.
-    pub(super) async fn says<T>(&self, what: &str, find: impl Fn(&str) -> Option<T>) -> T {
+    pub(crate) async fn says<T>(&self, what: &str, find: impl Fn(&str) -> Option<T>) -> T {
         eventually(PATIENCE, what, async || {
             let text = self.evaluate("document.body.innerText").await?;
             find(text.as_str()?)
@@ -241,7 +246,7 @@ impl Tab<'_> {
     }
 
     /// Waits until the page says that it plays, and not as that; the id.
-    pub(super) async fn plays_anew(&self, other_than: &str) -> String {
+    pub(crate) async fn plays_anew(&self, other_than: &str) -> String {
         let find = |text: &str| {
             let (_, rest) = text.split_once("Playing as ")?;
             let id = rest.split_whitespace().next()?;
@@ -251,12 +256,12 @@ impl Tab<'_> {
     }
 
     /// The same where it hasn't played before.
-    pub(super) async fn plays(&self) -> String {
+    pub(crate) async fn plays(&self) -> String {
         self.plays_anew("").await
     }
 
     /// Waits until this page has been shown so often; each time tells whether it came out of the back-forward cache.
-    pub(super) async fn was_shown(&self, from_cache: &[bool]) {
+    pub(crate) async fn was_shown(&self, from_cache: &[bool]) {
         let (what, expected) = (format!("shown as {from_cache:?}"), json!(from_cache));
         eventually(PATIENCE, &what, async || {
             let shown = self.evaluate("window.shown").await?;
@@ -267,7 +272,7 @@ impl Tab<'_> {
     }
 
     /// The call that this page has made last, once there is one: its method, and the id in its address.
-    pub(super) async fn asked_last(&self) -> (String, String) {
+    pub(crate) async fn asked_last(&self) -> (String, String) {
         eventually(PATIENCE, "the page has asked", async || {
             let call = self.evaluate("window.asked.at(-1)").await?;
             let (method, address) = call.as_str()?.split_once(' ')?;
@@ -278,7 +283,7 @@ impl Tab<'_> {
     }
 
     /// All cookies that the browser keeps.
-    pub(super) async fn cookies(&self) -> Vec<Value> {
+    pub(crate) async fn cookies(&self) -> Vec<Value> {
         let all = self.chromium.done("Storage.getCookies", json!({}), None);
         let all = all.await["cookies"].take();
         serde_json::from_value(all).unwrap()
