@@ -16,7 +16,7 @@ TOOLS  := $(abspath $(BUILD)/tools)
 .ONESHELL:
 .SHELLFLAGS := -euc
 .DEFAULT_GOAL := help
-.PHONY: help prereqs prereqs-demo prereqs-test build demo demo-check validate test fuzz fuzz-api bench-redis bench-memory lint
+.PHONY: help prereqs prereqs-demo prereqs-test build demo demo-check image image-check validate test fuzz fuzz-api bench-redis bench-memory lint
 
 ## Lists the targets
 help:
@@ -62,6 +62,16 @@ validate: prereqs
 		"$$envoy" --version
 		"$$envoy" --mode validate --log-level warning -c envoy/envoy.yaml
 	done
+
+## The container image, called streamgate
+image:
+	@docker build --tag streamgate \
+		--build-arg VERSION=$$(sed -n 's/^version = "\(.*\)"$$/\1/p' Cargo.toml) \
+		--build-arg REVISION=$$(git rev-parse HEAD 2>/dev/null || echo unknown) .
+
+## Builds it, runs it as the README says, and as a stranger
+image-check:
+	@deploy/image-check.sh
 
 # Without `--all-targets`: cargo's own choice also builds the demo's program, which a test runs.
 ## Every test, with a real Envoy, a real Redis and a real Chromium
