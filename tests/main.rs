@@ -19,6 +19,8 @@ mod authz;
 mod cli;
 // The README's examples of clients as they stand there: curl, Python, Node, and a page in a real Chromium.
 mod clients;
+// The collection of requests, sent from top to bottom.
+mod collection;
 // The cookie of ours for players that say nothing: issued, brought back, ended, somebody else's.
 mod cookie;
 // Many who come, or leave, at once.
