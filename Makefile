@@ -16,12 +16,12 @@ TOOLS  := $(abspath $(BUILD)/tools)
 .ONESHELL:
 .SHELLFLAGS := -euc
 .DEFAULT_GOAL := help
-.PHONY: help prereqs prereqs-demo prereqs-test build demo demo-check image image-check validate test fuzz fuzz-api bench-redis bench-memory lint
+.PHONY: help prereqs prereqs-demo prereqs-test build demo demo-check image image-check compose-check validate test fuzz fuzz-api bench-redis bench-memory lint
 
 ## Lists the targets
 help:
 	@echo 'make TARGET [VARIABLE=VALUE ...]'
-	awk '/^## /{text = substr($$0, 4)} /^[a-z-]+:/{if (text) printf "  %-12s %s\n", substr($$1, 1, index($$1, ":") - 1), text; text = ""}' $(MAKEFILE_LIST)
+	awk '/^## /{text = substr($$0, 4)} /^[a-z-]+:/{if (text) printf "  %-13s %s\n", substr($$1, 1, index($$1, ":") - 1), text; text = ""}' $(MAKEFILE_LIST)
 	echo
 	echo 'Variables: STORE=memory|redis, and for demo GATEWAY_PORT=$(GATEWAY_PORT) HTTP_PORT=$(HTTP_PORT) GRPC_PORT=$(GRPC_PORT).'
 	echo 'For fuzz TARGET=NAME RUNS=$(RUNS) MOST_SECONDS=$(MOST_SECONDS), whichever comes first.'
@@ -72,6 +72,10 @@ image:
 ## Builds it, runs it as the README says, and as a stranger
 image-check:
 	@deploy/image-check.sh
+
+## What compose.yaml describes, built and started: the scenario, a streamgate killed, Redis restarted
+compose-check: build
+	@exec $(DEMO) compose --logs $(BUILD)/demo
 
 # Without `--all-targets`: cargo's own choice also builds the demo's program, which a test runs.
 ## Every test, with a real Envoy, a real Redis and a real Chromium
