@@ -27,6 +27,8 @@ mod cookie;
 mod crowds;
 // Whose slot a start gets at a full limit.
 mod displacement;
+// The image, compose.yaml and its Envoy, as far as that can be seen without a Docker engine.
+mod deploy_files;
 // The dry run: nobody is refused, and what would have been is counted.
 mod dry_run;
 // The main job on a real Envoy: ask, count, refuse, release at the stream's end.

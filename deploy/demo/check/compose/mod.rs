@@ -123,6 +123,10 @@ async fn sessions(walk: &Walk, user: &str) -> Result<Value, Failure> {
     let url = format!("{}/v1/users/{user}/sessions", walk.api);
     let asking = || format!("ask {url}");
     let answer = walk.back_end.get(&url).send().await.doing(asking)?;
-    let answer = answer.error_for_status().doing(asking)?;
-    answer.json().await.doing(asking)
+    let status = answer.status();
+    let told = answer.text().await.doing(asking)?;
+    serde_json::from_str(&told)
+        .ok()
+        .filter(|_| status.is_success())
+        .ok_or_else(|| Failure::new(format!("asked {url}, got {status} {told}")))
 }
