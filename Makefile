@@ -56,11 +56,13 @@ demo-check: build
 	exec $(DEMO) check --store $(STORE) --envoy "$$envoy" --redis-server "$$redis" --streamgate $(BUILD)/debug/streamgate \
 		--logs $(BUILD)/demo
 
-## Has Envoy itself check the files in envoy/, the newest we know and the oldest
+## Has Envoy itself check the shipped files, the newest we know and the oldest
 validate: prereqs
 	@for envoy in "$$(deploy/demo/get-envoy.sh)" "$$(deploy/demo/get-envoy.sh 1.36.2)"; do
 		"$$envoy" --version
-		"$$envoy" --mode validate --log-level warning -c envoy/envoy.yaml
+		for file in envoy/envoy.yaml deploy/compose/envoy.yaml; do
+			"$$envoy" --mode validate --log-level warning -c "$$file"
+		done
 	done
 
 ## The container image, called streamgate
@@ -75,7 +77,8 @@ image-check:
 
 ## What compose.yaml describes, built and started: the scenario, a streamgate killed, Redis restarted
 compose-check: build
-	@exec $(DEMO) compose --logs $(BUILD)/demo
+	@deploy/compose-check.sh
+	exec $(DEMO) compose --logs $(BUILD)/demo
 
 # Without `--all-targets`: cargo's own choice also builds the demo's program, which a test runs.
 ## Every test, with a real Envoy, a real Redis and a real Chromium

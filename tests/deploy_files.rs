@@ -50,11 +50,15 @@ fn as_compose_needs_it(compose: &Value) -> Value {
     let listen = format!("{LISTENER}/address/socket_address/address");
     *at_mut(&mut envoy, &listen) = json!("0.0.0.0");
     for (cluster, address, port) in ADDRESSES {
+        let ours = cluster != "origin";
         let cluster = named_mut(at_mut(&mut envoy, CLUSTERS), cluster);
         set(
             cluster,
             json!({"type": "STRICT_DNS", "dns_lookup_family": "V4_ONLY"}),
         );
+        if ours {
+            cluster["connect_timeout"] = json!("0.1s");
+        }
         let endpoint = "/load_assignment/endpoints/0/lb_endpoints/0/endpoint/address";
         *at_mut(cluster, endpoint) =
             json!({"socket_address": {"address": address, "port_value": port}});

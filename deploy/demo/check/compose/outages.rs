@@ -35,13 +35,13 @@ pub(super) async fn streamgate_is_killed(walk: &Walk, project: &Project) -> Resu
                 tokio::time::sleep(AFTERWARDS).await;
                 refuses(walk, &streams).await
             };
-            beside_all(walk, killed).await
+            Box::pin(beside_all(walk, killed)).await
         },
     )
     .await?;
     println!(
-        "      served meanwhile: {} segments of carol, {} channels of dave, {} questions to the API",
-        served.segments, served.channels, served.questions
+        "      served meanwhile: {} segments of carol, {} channels of dave, {} refusals of alice, {} questions to the API",
+        served.segments, served.channels, served.refusals, served.questions
     );
     step(
         "alice's streams play on, one ends, and its slot is free",
@@ -50,7 +50,10 @@ pub(super) async fn streamgate_is_killed(walk: &Walk, project: &Project) -> Resu
                 stream.plays().await?;
             }
             drop(streams.pop());
-            walk.let_in_soon(|| channel(walk, 4)).await?.plays().await
+            let mut next = walk.let_in_soon(|| channel(walk, 4)).await?;
+            next.plays().await?;
+            streams.push(next);
+            Ok(())
         },
     )
     .await?;
@@ -98,7 +101,7 @@ pub(super) async fn redis_is_restarted(walk: &Walk, project: &Project) -> Result
             let back = async {
                 project.start("redis").await?;
                 soon("alice has four streams", async || {
-                    let sessions = sessions(walk, "alice").await?;
+                    let (_, sessions) = sessions(walk, "alice").await?;
                     Ok(sessions.get("active").and_then(Value::as_u64) == Some(4))
                 })
                 .await?;

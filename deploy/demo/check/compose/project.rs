@@ -23,6 +23,8 @@ const SERVICES: [&str; 6] = [
 ];
 /// How long anything but a build may take.
 const PATIENCE: Duration = Duration::from_secs(60);
+/// More than is shipped: where the processors are busy with other things Redis may have to wait for one, and a slow Redis is no part of this.
+const STORE_TIMEOUT: &str = "400ms";
 const ASK_AGAIN_AFTER: Duration = Duration::from_millis(100);
 
 /// A project of compose.
@@ -122,7 +124,8 @@ impl Project {
         compose
             .env("GATEWAY_PORT", self.gateway_port.to_string())
             .env("HTTP_PORT", self.http_port.to_string())
-            .env("PROMETHEUS_PORT", self.prometheus_port.to_string());
+            .env("PROMETHEUS_PORT", self.prometheus_port.to_string())
+            .env("STORE_TIMEOUT", STORE_TIMEOUT);
         compose
     }
 
