@@ -72,8 +72,10 @@ fn as_compose_needs_it(compose: &Value) -> Value {
         named_mut(at_mut(&mut envoy, CLUSTERS), "streamgate_http")[key] = http[key].clone();
     }
     let mut theirs = compose.clone();
-    let retry = check_filter(&mut theirs)["grpc_service"]["retry_policy"].clone();
-    check_filter(&mut envoy)["grpc_service"]["retry_policy"] = retry;
+    for key in ["retry_policy", "timeout"] {
+        let value = check_filter(&mut theirs)["grpc_service"][key].clone();
+        check_filter(&mut envoy)["grpc_service"][key] = value;
+    }
     let retry = route_mut(&mut theirs, "/v1/users")["route"]["retry_policy"].clone();
     route_mut(&mut envoy, "/v1/users")["route"]["retry_policy"] = retry;
     envoy

@@ -63,6 +63,7 @@ pub(crate) async fn compose(args: ComposeArgs) -> Result<(), Failure> {
 }
 
 async fn compose_in(args: &ComposeArgs, project: &Project) -> Result<(), Failure> {
+    println!("Building the images and starting everything; the first time that takes minutes");
     step(
         "images are built, and everything is up and healthy",
         project.up(),
