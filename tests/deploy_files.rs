@@ -120,7 +120,14 @@ fn compose_s_other_listeners_show_the_api_and_of_the_administrator_s_port_the_st
             json!([{"path": "/ready"}, "administrator"])
         ]
     );
-    assert_eq!(routes("api"), [json!([{"prefix": "/"}, "streamgate_http"])]);
+    let post = json!([{"name": ":method", "string_match": {"exact": "POST"}}]);
+    assert_eq!(
+        routes("api"),
+        [
+            json!([{"prefix": "/", "headers": post}, "streamgate_http"]),
+            json!([{"prefix": "/"}, "streamgate_http"])
+        ]
+    );
     let admin = at(&compose, "/admin/address/socket_address/address");
     assert_eq!(admin, "127.0.0.1");
 }
