@@ -68,9 +68,8 @@ fn as_compose_needs_it(compose: &Value) -> Value {
     }
     // What is new in compose is taken from there; the other tests here say what it has to be.
     let http = named(at(compose, CLUSTERS), "streamgate_http");
-    for key in ["health_checks", "common_lb_config"] {
-        named_mut(at_mut(&mut envoy, CLUSTERS), "streamgate_http")[key] = http[key].clone();
-    }
+    let ours = named_mut(at_mut(&mut envoy, CLUSTERS), "streamgate_http");
+    ours["health_checks"] = http["health_checks"].clone();
     let mut theirs = compose.clone();
     for key in ["retry_policy", "timeout"] {
         let value = check_filter(&mut theirs)["grpc_service"][key].clone();
