@@ -16,12 +16,13 @@ TOOLS  := $(abspath $(BUILD)/tools)
 .ONESHELL:
 .SHELLFLAGS := -euc
 .DEFAULT_GOAL := help
-.PHONY: help prereqs prereqs-demo prereqs-test build demo demo-check validate test fuzz fuzz-api bench-redis bench-memory bench-checks lint
+.PHONY: help prereqs prereqs-demo prereqs-test build demo demo-check image image-check compose-check validate test fuzz fuzz-api
+.PHONY: bench-redis bench-memory bench-checks lint
 
 ## Lists the targets
 help:
 	@echo 'make TARGET [VARIABLE=VALUE ...]'
-	awk '/^## /{text = substr($$0, 4)} /^[a-z-]+:/{if (text) printf "  %-12s %s\n", substr($$1, 1, index($$1, ":") - 1), text; text = ""}' $(MAKEFILE_LIST)
+	awk '/^## /{text = substr($$0, 4)} /^[a-z-]+:/{if (text) printf "  %-13s %s\n", substr($$1, 1, index($$1, ":") - 1), text; text = ""}' $(MAKEFILE_LIST)
 	echo
 	echo 'Variables: STORE=memory|redis, and for demo GATEWAY_PORT=$(GATEWAY_PORT) HTTP_PORT=$(HTTP_PORT) GRPC_PORT=$(GRPC_PORT).'
 	echo 'For fuzz TARGET=NAME RUNS=$(RUNS) MOST_SECONDS=$(MOST_SECONDS), whichever comes first.'
@@ -58,12 +59,29 @@ demo-check: build
 	exec $(DEMO) check --store $(STORE) --envoy "$$envoy" --redis-server "$$redis" --streamgate $(BUILD)/debug/streamgate \
 		--logs $(BUILD)/demo
 
-## Has Envoy itself check the files in envoy/, the newest we know and the oldest
+## Has Envoy itself check the shipped files, the newest we know and the oldest
 validate: prereqs
 	@for envoy in "$$(deploy/demo/get-envoy.sh)" "$$(deploy/demo/get-envoy.sh 1.36.2)"; do
 		"$$envoy" --version
-		"$$envoy" --mode validate --log-level warning -c envoy/envoy.yaml
+		for file in envoy/envoy.yaml deploy/compose/envoy.yaml; do
+			"$$envoy" --mode validate --log-level warning -c "$$file"
+		done
 	done
+
+## The container image, called streamgate
+image:
+	@docker build --tag streamgate \
+		--build-arg VERSION=$$(sed -n 's/^version = "\(.*\)"$$/\1/p' Cargo.toml) \
+		--build-arg REVISION=$$(git rev-parse HEAD 2>/dev/null || echo unknown) .
+
+## Builds it, runs it as the README says, and as a stranger
+image-check:
+	@deploy/image-check.sh
+
+## What compose.yaml describes, built and started: the scenario, a streamgate killed, Redis restarted
+compose-check: build
+	@deploy/compose-check.sh
+	exec $(DEMO) compose --logs $(BUILD)/demo
 
 # Without `--all-targets`: cargo's own choice also builds the demo's program, which a test runs.
 ## Every test, with a real Envoy, Redis, Prometheus, Chromium and players

@@ -21,12 +21,16 @@ mod check_cost;
 mod cli;
 // The README's examples of clients as they stand there: curl, Python, Node, and a page in a real Chromium.
 mod clients;
+// The collection of requests, sent from top to bottom.
+mod collection;
 // The cookie of ours for players that say nothing: issued, brought back, ended, somebody else's.
 mod cookie;
 // Many who come, or leave, at once.
 mod crowds;
 // Whose slot a start gets at a full limit.
 mod displacement;
+// The image, compose.yaml and its Envoy, as far as that can be seen without a Docker engine.
+mod deploy_files;
 // The dry run: nobody is refused, and what would have been is counted.
 mod dry_run;
 // The main job on a real Envoy: ask, count, refuse, release at the stream's end.

@@ -2,8 +2,8 @@
 //!
 //! | path | answer |
 //! |---|---|
-//! | `/live/{channel}` | MPEG-TS without end: the clip, over and over |
-//! | `/finite?seconds=N` | the same, and ends as it should after N seconds (a fraction will do) |
+//! | `/live/{channel}` | MPEG-TS without end: the clip, over and over; with `?seconds=N` it ends as it should after N seconds (a fraction will do) |
+//! | `/finite?seconds=N` | the same, a second long where N is left out |
 //! | `/vod/demo/index.m3u8` | HLS: two variants of the clip, and `clip.mp4` beside them; ranges are understood |
 //! | `/ws` | a WebSocket that ticks twice a second |
 //! | `/redirect-to?path=P` | 302 to P on the same host |
@@ -134,12 +134,19 @@ fn live_clip(files: &HashMap<String, Bytes>) -> Option<(Bytes, u64)> {
 
 // === Streams ===
 
-async fn live(State(backend): State<Backend>) -> Response {
-    stream_response(backend, None)
+async fn live(State(backend): State<Backend>, RawQuery(query): RawQuery) -> Response {
+    match query_value(query.as_deref(), "seconds") {
+        None => stream_response(backend, None),
+        Some(seconds) => lasting(backend, &seconds),
+    }
 }
 
 async fn finite(State(backend): State<Backend>, RawQuery(query): RawQuery) -> Response {
     let seconds = query_value(query.as_deref(), "seconds").unwrap_or_else(|| "1".to_owned());
+    lasting(backend, &seconds)
+}
+
+fn lasting(backend: Backend, seconds: &str) -> Response {
     match seconds.parse().map(Duration::try_from_secs_f64) {
         Ok(Ok(length)) => stream_response(backend, Some(length)),
         _ => (

@@ -20,6 +20,8 @@ pub(crate) enum Command {
     Run(RunArgs),
     /// Start everything on free ports, walk through the scenario, end with an exit code
     Check(CheckArgs),
+    /// Build and start what compose.yaml describes, walk through the scenario, break what can break, end it
+    Compose(ComposeArgs),
     /// Serve the dummy video backend alone
     Backend(BackendArgs),
 }
@@ -89,6 +91,27 @@ pub(crate) struct CheckArgs {
     pub(crate) parts: Parts,
 }
 
+/// `demo compose`
+#[derive(Debug, Args)]
+pub(crate) struct ComposeArgs {
+    /// What starts it [default: `docker compose` if that is there, else `docker-compose`]
+    #[arg(long, value_name = "COMMAND", env = "COMPOSE")]
+    pub(crate) tool: Option<String>,
+    /// What it starts
+    #[arg(long, value_name = "FILE", default_value = "deploy/compose.yaml")]
+    pub(crate) file: PathBuf,
+    /// The tokens of alice, bob, carol and dave
+    #[arg(
+        long,
+        value_name = "FILE",
+        default_value = "tests/fixtures/example-tokens.json"
+    )]
+    pub(crate) tokens: PathBuf,
+    /// Where the logs go
+    #[arg(long, value_name = "FOLDER", default_value = "target/demo")]
+    pub(crate) logs: PathBuf,
+}
+
 /// `demo backend`
 #[derive(Debug, Args)]
 pub(crate) struct BackendArgs {
@@ -98,4 +121,7 @@ pub(crate) struct BackendArgs {
     /// The folder with the clip
     #[arg(long, value_name = "FOLDER", default_value = "deploy/demo/media")]
     pub(crate) media: PathBuf,
+    /// Serve nothing: ask the one that runs there whether it serves, for a container's health check
+    #[arg(long)]
+    pub(crate) ask: bool,
 }

@@ -70,7 +70,8 @@ fn claim(port: u16, for_what: &str, variable: &str) -> Result<TcpListener, Failu
     })
 }
 
-fn free<const N: usize>() -> Result<[u16; N], Failure> {
+/// As many free ports as are asked for.
+pub(crate) fn free<const N: usize>() -> Result<[u16; N], Failure> {
     let mut held = Vec::with_capacity(N);
     let mut ports = [0; N];
     for place in &mut ports {

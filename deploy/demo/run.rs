@@ -6,7 +6,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use crate::backend;
 use crate::cli::{BackendArgs, Parts, RunArgs, StoreChoice};
 use crate::failure::{Doing, Failure};
-use crate::ports::Ports;
+use crate::ports::{Ports, loopback};
 use crate::stack::Stack;
 
 /// Starts the stack, says what to try, and stays until a signal comes or something dies.
@@ -46,6 +46,14 @@ pub(crate) async fn backend(args: BackendArgs) -> Result<(), Failure> {
     )
     .await
     .doing(|| "serve the clip".to_owned())
+}
+
+/// Asks the backend that runs there whether it serves.
+pub(crate) async fn ask_backend(args: BackendArgs) -> Result<(), Failure> {
+    let url = format!("http://{}/healthz", loopback(args.listen.port()));
+    let answer = reqwest::get(&url).await.doing(|| format!("ask {url}"))?;
+    let good = answer.error_for_status();
+    good.map(|_| ()).doing(|| format!("be content with {url}"))
 }
 
 /// Ctrl-C and SIGTERM, listened for from before anything is started.

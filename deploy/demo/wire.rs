@@ -1,6 +1,6 @@
 //! The viewers that `check` plays: real clients that say what they got, and hold what they opened until dropped.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -32,21 +32,45 @@ pub(crate) enum Protocol {
     Http2,
 }
 
+/// How a viewer says who it is.
+#[derive(Debug)]
+pub(crate) enum Identity {
+    /// By name: the demo's gateway believes it.
+    Name,
+    /// By a token that the gateway verifies, of each user.
+    Token(HashMap<String, String>),
+}
+
 /// The way in, and a tally of what came back through it.
 #[derive(Debug)]
 pub(crate) struct Gateway {
     authority: String,
+    identity: Identity,
     http1: Client,
     http2: Client,
     allowed: AtomicU64,
     full: AtomicU64,
 }
 
+impl Identity {
+    /// The header that says it. Who has no token shows an empty one, and is nobody.
+    fn of(&self, user: &str) -> (&'static str, String) {
+        match self {
+            Self::Name => ("x-user-id", user.to_owned()),
+            Self::Token(tokens) => {
+                let token = tokens.get(user).map_or("", String::as_str);
+                ("authorization", format!("Bearer {token}"))
+            }
+        }
+    }
+}
+
 impl Gateway {
-    pub(crate) fn new(port: u16) -> Result<Self, Failure> {
+    pub(crate) fn new(port: u16, identity: Identity) -> Result<Self, Failure> {
         let client = || Client::builder().no_proxy();
         Ok(Self {
             authority: loopback(port).to_string(),
+            identity,
             http1: client()
                 .http1_only()
                 .build()
@@ -74,9 +98,10 @@ impl Gateway {
             Protocol::Http1 => &self.http1,
             Protocol::Http2 => &self.http2,
         };
+        let (name, value) = self.identity.of(user);
         client
             .get(format!("http://{}{path}", self.authority))
-            .header("x-user-id", user)
+            .header(name, value)
     }
 
     pub(crate) async fn send(&self, request: RequestBuilder) -> Result<Answer, Failure> {
@@ -98,10 +123,9 @@ impl Gateway {
         let mut request = format!("ws://{}/ws", self.authority)
             .into_client_request()
             .doing(|| "make a WebSocket request".to_owned())?;
-        request.headers_mut().insert(
-            "x-user-id",
-            user.parse().doing(|| format!("send the user {user}"))?,
-        );
+        let (name, value) = self.identity.of(user);
+        let value = value.parse().doing(|| format!("send the user {user}"))?;
+        request.headers_mut().insert(name, value);
         match timeout(PATIENCE, connect_async(request))
             .await
             .doing(|| "open a WebSocket in time".to_owned())?
@@ -127,8 +151,9 @@ impl Gateway {
             TcpStream::connect(&self.authority),
         )
         .await?;
+        let (name, value) = self.identity.of(user);
         let request = format!(
-            "GET {path} HTTP/1.1\r\nhost: {}\r\nx-user-id: {user}\r\n\r\n",
+            "GET {path} HTTP/1.1\r\nhost: {}\r\n{name}: {value}\r\n\r\n",
             self.authority
         );
         patiently("send a request", socket.write_all(request.as_bytes())).await?;

@@ -7,7 +7,7 @@ mod cookie;
 // Serves that page.
 mod pages;
 // Takes examples out of the README.
-mod readme;
+pub(crate) mod readme;
 // The service that they talk to.
 mod scene;
 // curl, Python and Node.

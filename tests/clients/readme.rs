@@ -3,7 +3,7 @@
 const README: &str = include_str!("../../README.md");
 
 /// The first fenced block of that language behind that line.
-pub(super) fn example(behind: &str, language: &str) -> &'static str {
+pub(crate) fn example(behind: &str, language: &str) -> &'static str {
     let fence = format!("\n```{language}\n");
     let found = README.split_once(behind).and_then(|(_, rest)| {
         let (_, block) = rest.split_once(&fence)?;

@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use serde_json::json;
 use streamgate::clock::Stopwatch;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -163,25 +164,57 @@ async fn watch_a_lot(
     (asked, wrong)
 }
 
+/// Many who do that.
+struct Crowd {
+    stop: CancellationToken,
+    watching: JoinSet<(usize, Vec<String>)>,
+}
+
+impl Crowd {
+    /// Begins, and returns when that streamgate has been asked a lot.
+    async fn begin(gateway: SocketAddr, asked: &Streamgate) -> Self {
+        const AT_ONCE: usize = 6;
+        let (stop, mut watching) = (CancellationToken::new(), JoinSet::new());
+        for number in 0..AT_ONCE {
+            watching.spawn(watch_a_lot(gateway, number, stop.clone()));
+        }
+        asks_on(asked).await;
+        Self { stop, watching }
+    }
+
+    /// Ends. Nothing must have gone wrong.
+    async fn end(self) {
+        self.stop.cancel();
+        let (mut asked, mut wrong) = (0, Vec::new());
+        for (times, failures) in self.watching.join_all().await {
+            asked += times;
+            wrong.extend(failures);
+        }
+        println!("{asked} requests");
+        let failed = wrong.len();
+        assert!(wrong.is_empty(), "{failed} of {asked} failed: {wrong:?}");
+    }
+}
+
+/// Waits until a streamgate has been asked 50 times more.
+async fn asks_on(streamgate: &Streamgate) {
+    let checks = "streamgate_checks_total";
+    let before = streamgate.metric(checks, &[]).await;
+    let goes_on = |checks: f64| checks > before + 50.0;
+    streamgate
+        .metric_becomes(Duration::from_secs(20), checks, &[], goes_on)
+        .await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn no_request_fails_while_one_of_two_streamgates_is_asked_to_stop() {
-    const AT_ONCE: usize = 6;
     let (origin, redis) = (Origin::start().await, RedisServer::start());
     let url = redis.url();
     let mut stopping = Streamgate::start(&on_redis(&url, &[])).await;
     let staying = Streamgate::start(&on_redis(&url, &[])).await;
     let setup = Setup::demo(&[stopping.grpc, staying.grpc], origin.address);
     let gateway = setup.start().await;
-    let stop = CancellationToken::new();
-    let mut watching = JoinSet::new();
-    for number in 0..AT_ONCE {
-        watching.spawn(watch_a_lot(gateway.address, number, stop.clone()));
-    }
-    let checks = "streamgate_checks_total";
-    let busy = |checks: f64| checks > 50.0;
-    stopping
-        .metric_becomes(Duration::from_secs(20), checks, &[], busy)
-        .await;
+    let crowd = Crowd::begin(gateway.address, &stopping).await;
 
     stopping.sigterm().await;
     let asked = Stopwatch::start();
@@ -192,21 +225,33 @@ async fn no_request_fails_while_one_of_two_streamgates_is_asked_to_stop() {
     );
     assert_eq!(status.code(), Some(0));
     assert!(stopping.log().contains("stopped: all is delivered"));
-    let before = staying.metric(checks, &[]).await;
-    let goes_on = |checks: f64| checks > before + 50.0;
-    staying
-        .metric_becomes(Duration::from_secs(20), checks, &[], goes_on)
-        .await;
-    stop.cancel();
-    let (mut asked, mut wrong) = (0, Vec::new());
-    for (times, failures) in watching.join_all().await {
-        asked += times;
-        wrong.extend(failures);
-    }
-    println!("{asked} requests");
+    asks_on(&staying).await;
+    crowd.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_request_fails_when_one_of_two_streamgates_is_killed_where_the_other_is_asked_again() {
+    let (origin, redis) = (Origin::start().await, RedisServer::start());
+    let url = redis.url();
+    // Ends that are lost with the killed one aren't the point here.
+    let settings = on_redis(&url, &[("limits.default", "1000")]);
+    let mut killed = Streamgate::start(&settings).await;
+    let staying = Streamgate::start(&settings).await;
+    let compose = Setup::file("deploy/compose/envoy.yaml");
+    let (check, cluster) = (compose.the_check(), compose.the_cluster("streamgate"));
+    let again = json!({"grpc_service": {"retry_policy": check["grpc_service"]["retry_policy"]}});
+    let setup = Setup::demo(&[killed.grpc, staying.grpc], origin.address)
+        .check(again)
+        .ways(&json!({"circuit_breakers": cluster["circuit_breakers"]}));
+    let gateway = setup.start().await;
+    let crowd = Crowd::begin(gateway.address, &killed).await;
+
+    killed.kill().await;
+    gateway.sees(1).await;
+    asks_on(&staying).await;
+    crowd.end().await;
     assert!(
-        wrong.is_empty(),
-        "{} of {asked} failed: {wrong:?}",
-        wrong.len()
+        gateway.stat("cluster.streamgate.upstream_rq_retry").await > Some(0.0),
+        "the other one was asked again"
     );
 }

@@ -126,6 +126,16 @@ impl Setup {
         })
     }
 
+    /// What it says of the check.
+    pub(crate) fn the_check(&self) -> Value {
+        check_mut(&mut self.0.clone()).clone()
+    }
+
+    /// What it says of a cluster.
+    pub(crate) fn the_cluster(&self, name: &str) -> Value {
+        cluster_mut(&mut self.0.clone(), name).clone()
+    }
+
     /// A route before all others.
     pub(crate) fn route(self, route: Value) -> Self {
         self.edit(|config| {

@@ -57,7 +57,8 @@ pub(super) async fn walk(walk: &Walk) -> Result<(), Failure> {
     step(
         "the first playback's late request does not bring it back",
         async {
-            let refusal = walk.refused(by_header(walk, "tv-1", MASTER)).await?;
+            let late = || by_header(walk, "tv-1", MASTER);
+            let refusal = walk.refused_soon(walk.heeds_ends_within, late).await?;
             same("status", 429, refusal.status.as_u16())?;
             same(
                 "it is refused because it has ended",

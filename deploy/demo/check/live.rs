@@ -17,7 +17,7 @@ pub(super) async fn walk(walk: &Walk) -> Result<(), Failure> {
         },
     )
     .await?;
-    let _bob = step(
+    let bobs = step(
         "a stream of bob plays beside them",
         play(walk, Http1, "bob", 1),
     )
@@ -50,17 +50,16 @@ pub(super) async fn walk(walk: &Walk) -> Result<(), Failure> {
         says_full(&refusal, [&third.session, &fourth.session, &fifth.session])
     })
     .await?;
-    ends_by_itself(walk).await
+    ends_by_itself(walk, bobs).await
 }
 
-async fn ends_by_itself(walk: &Walk) -> Result<(), Failure> {
-    let _first = play(walk, Http1, "erin", 1).await?;
-    let _second = play(walk, Http1, "erin", 2).await?;
-    let film = walk.gateway.get(Http1, "erin", "/finite?seconds=1");
+async fn ends_by_itself(walk: &Walk, _first: Playing) -> Result<(), Failure> {
+    let _second = play(walk, Http1, "bob", 2).await?;
+    let film = walk.gateway.get(Http1, "bob", "/live/film?seconds=1");
     let film = walk.let_in(film).await?;
-    let third = || channel(walk, Http1, "erin", 3);
+    let third = || channel(walk, Http1, "bob", 3);
     step(
-        "beside two streams and a film of erin nothing more plays",
+        "beside two streams and a film of bob nothing more plays",
         walk.refused(third()),
     )
     .await?;

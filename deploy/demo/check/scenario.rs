@@ -2,15 +2,17 @@
 
 use std::path::Path;
 
+use super::metrics::Counts;
 use super::step::{say_ok, step};
 use super::walk::Walk;
 use super::{hls, live, metrics, websocket};
 use crate::cli::CheckArgs;
 use crate::clock::Moment;
 use crate::failure::{Doing, Failure};
-use crate::ports::Ports;
+use crate::ports::{Ports, loopback};
 use crate::run::AskedToEnd;
 use crate::stack::Stack;
+use crate::wire::{Gateway, Identity};
 
 /// Starts the stack on free ports, walks, ends the stack. The logs are kept if anything went wrong.
 pub(crate) async fn check(args: CheckArgs) -> Result<(), Failure> {
@@ -29,7 +31,7 @@ pub(crate) async fn check(args: CheckArgs) -> Result<(), Failure> {
     })
 }
 
-fn fresh_folder(parent: &Path) -> Result<tempfile::TempDir, Failure> {
+pub(super) fn fresh_folder(parent: &Path) -> Result<tempfile::TempDir, Failure> {
     std::fs::create_dir_all(parent).doing(|| format!("create {}", parent.display()))?;
     tempfile::Builder::new()
         .prefix("check-")
@@ -41,7 +43,10 @@ async fn check_in(args: &CheckArgs, logs: &Path) -> Result<(), Failure> {
     let began = Moment::now();
     let mut stack = Stack::start(&args.parts, Ports::free()?, logs).await?;
     say_ok("backend, streamgate and Envoy are up", began.elapsed());
-    let walk = Walk::new(stack.ports)?;
+    let api = format!("http://{}", loopback(stack.ports.http));
+    let gateway = Gateway::new(stack.ports.gateway, Identity::Name)?;
+    let counts = Counts::of_one_instance(&api);
+    let walk = Walk::new(gateway, api, counts)?;
     let outcome = tokio::select! {
         outcome = all(&walk) => outcome,
         failure = stack.died() => Err(failure),
@@ -55,7 +60,8 @@ async fn check_in(args: &CheckArgs, logs: &Path) -> Result<(), Failure> {
     Ok(())
 }
 
-async fn all(walk: &Walk) -> Result<(), Failure> {
+/// Every part of the scenario, and that what was counted is what the viewers saw.
+pub(super) async fn all(walk: &Walk) -> Result<(), Failure> {
     live::walk(walk).await?;
     websocket::walk(walk).await?;
     hls::walk(walk).await?;

@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use reqwest::{Client, RequestBuilder};
 
+use super::metrics::Counts;
 use crate::clock::Moment;
 use crate::failure::{Doing, Failure};
-use crate::ports::{Ports, loopback};
 use crate::wire::{Answer, Gateway, Playing, Refusal};
 
 /// How long a freed slot may take to be usable, before the check calls it a surprise. Far more than it should take.
@@ -20,18 +20,23 @@ pub(super) struct Walk {
     /// streamgate's HTTP API.
     pub(super) api: String,
     pub(super) back_end: Client,
+    pub(super) counts: Counts,
+    /// How long a playback may go on that has ended through another instance: a third of its lease, and a request.
+    pub(super) heeds_ends_within: Duration,
 }
 
 impl Walk {
-    pub(super) fn new(ports: Ports) -> Result<Self, Failure> {
+    pub(super) fn new(gateway: Gateway, api: String, counts: Counts) -> Result<Self, Failure> {
         let back_end = Client::builder()
             .no_proxy()
             .build()
             .doing(|| "make an HTTP client".to_owned())?;
         Ok(Self {
-            gateway: Gateway::new(ports.gateway)?,
-            api: format!("http://{}", loopback(ports.http)),
+            gateway,
+            api,
             back_end,
+            counts,
+            heeds_ends_within: Duration::ZERO,
         })
     }
 
@@ -49,10 +54,25 @@ impl Walk {
     pub(super) async fn refused(&self, request: RequestBuilder) -> Result<Refusal, Failure> {
         match self.gateway.send(request).await? {
             Answer::Refused(refusal) => Ok(refusal),
-            Answer::LetIn(playing) => Err(Failure::new(format!(
-                "expected a refusal, was let in as session {:?}",
-                playing.session
-            ))),
+            Answer::LetIn(playing) => Err(unwanted(&playing)),
+        }
+    }
+
+    /// Asks again and again until refused, which must be so after that time; at once, where it is none.
+    pub(super) async fn refused_soon(
+        &self,
+        within: Duration,
+        request: impl Fn() -> RequestBuilder,
+    ) -> Result<Refusal, Failure> {
+        let began = Moment::now();
+        loop {
+            match self.gateway.send(request()).await? {
+                Answer::Refused(refusal) => return Ok(refusal),
+                Answer::LetIn(playing) if began.elapsed() >= within => {
+                    return Err(unwanted(&playing));
+                }
+                Answer::LetIn(_) => tokio::time::sleep(ASK_AGAIN_AFTER).await,
+            }
         }
     }
 
@@ -77,4 +97,11 @@ impl Walk {
             }
         }
     }
+}
+
+fn unwanted(playing: &Playing) -> Failure {
+    let session = &playing.session;
+    Failure::new(format!(
+        "expected a refusal, was let in as session {session:?}"
+    ))
 }

@@ -1,0 +1,52 @@
+#!/bin/sh
+# Builds the image, runs it and asks it by the README's own lines, then as a stranger would who trusts nobody: no right to write, no
+# capability, a user that the image has never heard of. Needs a Docker engine that can get the images named in Dockerfile, and port 8080.
+set -eu
+cd "$(dirname "$0")/.."
+
+fail() { echo "image-check: $*" >&2; exit 1; }
+say() { echo "ok    $*"; }
+
+docker info >/dev/null 2>&1 || fail "no Docker engine answers: 'docker info' says why"
+
+# The first shell block below its heading.
+lines=$(awk '/^### In a container$/ {below = 1} below && /^```$/ {exit} inside {print} below && /^```sh$/ {inside = 1}' README.md)
+[ "$(printf '%s\n' "$lines" | grep -c .)" = 3 ] || fail "README.md has no three lines below 'In a container'"
+
+stranger=
+end() {
+    status=$?
+    [ "$status" = 0 ] || [ -z "$stranger" ] || docker logs "$stranger" >&2 || true
+    docker rm --force streamgate ${stranger:+"$stranger"} >/dev/null 2>&1 || true
+}
+if docker inspect streamgate --type container >/dev/null 2>&1; then
+    fail "there is a container called streamgate; end it first: docker rm --force streamgate"
+fi
+trap end EXIT
+trap 'exit 1' INT TERM
+
+answer=$(printf '%s\n' "$lines" | sh -eu)
+printf '%s\n' "$answer" | grep -q '"session":"tv".*"active":1,"limit":3' || fail "the README's lines end with: $answer"
+docker stop streamgate >/dev/null
+say "the README's lines build it, run it, and get an answer"
+
+stranger=$(docker run --detach --read-only --user 12345:12345 --cap-drop ALL --security-opt no-new-privileges \
+    --publish 127.0.0.1::8080 streamgate)
+tries=0
+until [ "$(docker inspect --format '{{.State.Health.Status}}' "$stranger")" = healthy ]; do
+    tries=$((tries + 1))
+    [ "$tries" -lt 60 ] || fail "it does not become healthy"
+    sleep 0.5
+done
+curl -fsS -o /dev/null -X PUT "http://$(docker port "$stranger" 8080/tcp | head -n 1)/v1/users/alice/sessions/tv"
+say 'with --read-only as user 12345 it becomes healthy, and serves'
+
+docker stop --time 20 "$stranger" >/dev/null
+code=$(docker inspect --format '{{.State.ExitCode}}' "$stranger")
+[ "$code" = 0 ] || fail "asked to end, it exits with $code"
+say 'asked to end, it drains and exits with 0'
+
+# Newest first; what stands below our one COPY is the base.
+docker history --human=false --format '{{.Size}} {{.CreatedBy}}' streamgate |
+    awk '{bytes += $1} / COPY /{found = 1; exit} END {if (!found) exit 1; printf "ok    our own layers have %.1f MB\n", bytes / 1e6}' ||
+    fail 'docker history shows no layer of ours'
