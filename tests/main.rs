@@ -59,6 +59,8 @@ mod lifecycle;
 mod openapi;
 // Real players: what tells each of them as one playback, and what it does at a reload, a seek, a pause and another network.
 mod players;
+// What the READMEs have to paste into a shell.
+mod readme_commands;
 // The committed descriptors are those of the protocol.
 mod reflection_descriptors;
 // The files for Prometheus and Grafana: alerts that fire and clear, and a dashboard whose every query returns data.

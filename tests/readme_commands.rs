@@ -1,0 +1,181 @@
+//! Each shell block of each README is run: here, by another test, by a script that takes it out of there, or by CI as it is.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+use std::time::Duration;
+
+use crate::support::app::PATIENCE;
+use crate::support::gateway::Setup;
+use crate::support::origin::Origin;
+use crate::support::port::ReservedPort;
+use crate::support::process::command;
+use crate::support::streamgate::Streamgate;
+use crate::support::watch::within;
+
+/// All there are.
+const READMES: [(&str, &str); 4] = [
+    ("README.md", include_str!("../README.md")),
+    ("envoy/README.md", include_str!("../envoy/README.md")),
+    ("deploy/README.md", include_str!("../deploy/README.md")),
+    ("CONTRIBUTING.md", include_str!("../CONTRIBUTING.md")),
+];
+
+/// Where each block stands, and what runs it.
+const RUN_BY: [(&str, &str, &str); 9] = [
+    ("README.md", "Quick start", ".ci/run: its first step"),
+    (
+        "README.md",
+        "Quick start",
+        ".ci/run: make test, make demo-check",
+    ),
+    ("README.md", "In a container", "deploy/image-check.sh"),
+    ("README.md", "Commands", "here"),
+    ("README.md", "The HTTP API", "clients::scripts"),
+    ("README.md", "The small API", "clients::scripts"),
+    ("envoy/README.md", "Putting it into your Envoy", "here"),
+    (
+        "envoy/README.md",
+        "Viewers' scripts and the HTTP API",
+        "here",
+    ),
+    (
+        "deploy/README.md",
+        "With compose",
+        "deploy/compose-check.sh",
+    ),
+];
+
+/// A shell block, and the heading above it.
+fn blocks(text: &'static str) -> Vec<(&'static str, &'static str)> {
+    let mut heading = "";
+    let mut found = Vec::new();
+    let mut rest = text;
+    while let Some((line, after)) = rest.split_once('\n') {
+        rest = after;
+        if let Some((_, title)) = line.split_once("# ")
+            && line.starts_with('#')
+        {
+            heading = title;
+        } else if line.starts_with("```sh") {
+            let (block, after) = rest.split_once("\n```\n").unwrap();
+            found.push((heading, block));
+            rest = after;
+        } else if line.starts_with("```") && line.len() > 3 {
+            rest = rest.split_once("\n```\n").unwrap().1;
+        }
+    }
+    found
+}
+
+/// The block below that heading.
+fn block(readme: &str, heading: &str) -> &'static str {
+    let (_, text) = READMES.iter().find(|(name, _)| *name == readme).unwrap();
+    let blocks = blocks(text);
+    let mut its = blocks.iter().filter(|(title, _)| *title == heading);
+    its.next().unwrap().1
+}
+
+#[test]
+fn each_shell_block_of_each_readme_is_run_by_something() {
+    let there: Vec<_> = READMES
+        .iter()
+        .flat_map(|(name, text)| {
+            blocks(text)
+                .into_iter()
+                .map(|(heading, _)| (*name, heading))
+        })
+        .collect();
+    let known: Vec<_> = RUN_BY
+        .iter()
+        .map(|(readme, heading, _)| (*readme, *heading))
+        .collect();
+    assert_eq!(there, known);
+    let by: BTreeSet<_> = RUN_BY.iter().map(|(_, _, by)| *by).collect();
+    for script in by.iter().filter(|by| by.ends_with(".sh")) {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(script);
+        let text = std::fs::read_to_string(path).unwrap();
+        let its = RUN_BY.iter().filter(|(_, _, by)| by == script);
+        for (_, heading, _) in its {
+            assert!(
+                text.contains(&format!("{heading}$/")),
+                "{script} takes {heading:?} out"
+            );
+        }
+    }
+}
+
+#[tokio::test]
+async fn the_commands_to_paste_do_what_is_said_of_them() {
+    let (grpc, http) = (ReservedPort::new(), ReservedPort::new());
+    let script =
+        block("README.md", "Commands").replace("127.0.0.1:8080", &http.address().to_string());
+    let folder = tempfile::tempdir().unwrap();
+    let programs = Path::new(env!("CARGO_BIN_EXE_streamgate"))
+        .parent()
+        .unwrap();
+    let mut shell = command("bash");
+    // What fails ends it, but for the wait.
+    shell
+        .args([
+            "-e",
+            "-c",
+            &format!("PATH=$PROGRAMS:$PATH\n{script}\nwait $!\n"),
+        ])
+        .current_dir(folder.path())
+        .env("PROGRAMS", programs)
+        .env("STREAMGATE_GRPC__LISTEN", grpc.address().to_string())
+        .env("STREAMGATE_HTTP__LISTEN", http.address().to_string())
+        .env("STREAMGATE_URL", format!("http://{}", http.address()))
+        .kill_on_drop(true);
+    let ran = within(PATIENCE, "the shell ends", shell.output())
+        .await
+        .unwrap();
+    let told = String::from_utf8(ran.stdout).unwrap();
+    assert!(
+        ran.status.success(),
+        "{told} {}",
+        String::from_utf8_lossy(&ran.stderr)
+    );
+    for said in [
+        "SERVING\n",
+        "alice: 1 of 3 streams in use\n",
+        "\"session\":\"p1\"",
+        "playback p1: released\n",
+    ] {
+        assert!(told.contains(said), "{said:?} is not in: {told}");
+    }
+}
+
+#[tokio::test]
+async fn the_published_tokens_open_the_shipped_gateway_as_it_is_said_of_them() {
+    let origin = Origin::start().await;
+    let streamgate = Streamgate::start(&[]).await;
+    let setup = Setup::file("envoy/envoy.yaml")
+        .streamgates(&[streamgate.grpc])
+        .cluster("origin", &[origin.address])
+        .cluster("streamgate_http", &[streamgate.http]);
+    let gateway = setup.start().await;
+    let run = async |heading, patience: Duration| {
+        let script = block("envoy/README.md", heading)
+            .replace("127.0.0.1:10000", &gateway.address.to_string());
+        let seconds = patience.as_secs_f64().to_string();
+        let script = script.replace("curl ", &format!("curl -sS -i -m {seconds} "));
+        let mut shell = command("bash");
+        shell
+            .args(["-c", &script])
+            .current_dir(env!("CARGO_MANIFEST_DIR"))
+            .env("NO_PROXY", "*")
+            .kill_on_drop(true);
+        let ran = within(PATIENCE * 2, "the shell ends", shell.output())
+            .await
+            .unwrap();
+        String::from_utf8(ran.stdout).unwrap()
+    };
+    // It has no end, so curl is the one to end it.
+    let told = run("Putting it into your Envoy", Duration::from_secs(1)).await;
+    assert!(told.starts_with("HTTP/1.1 200 OK\r\n"), "{told}");
+    assert!(told.contains("x-streamgate-session: "), "{told}");
+    let told = run("Viewers' scripts and the HTTP API", PATIENCE).await;
+    assert!(told.starts_with("HTTP/1.1 201 Created\r\n"), "{told}");
+    assert!(told.contains("\"session\":\"tab-1\""), "{told}");
+}
