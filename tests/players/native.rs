@@ -42,5 +42,6 @@ async fn chromium_s_own_hls_names_nothing_and_a_name_in_its_address_is_lost_behi
     let tab = chromium.open(&stage.site.page("alice", named), "").await;
     has_trouble(&tab, "video 4").await;
     stage.refuses("alice", 400).await;
-    stage.becomes("alice", &["tv-1"]).await;
+    let master = &stage.asked("alice")[0];
+    assert_eq!(master.session.as_deref(), Some("tv-1"), "{master:?}");
 }

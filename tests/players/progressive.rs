@@ -57,15 +57,15 @@ async fn overlapping_ranges_by_curl_are_one_playback_by_device_and_title() {
     assert_eq!(stage.streamgate.checks("started").await, 1.0);
 
     drop(curls);
-    let mut unnamed = curl_saying(stage, HOME, RANGES[0], "X-Other: tv");
-    assert!(!unnamed.ended().await.success());
-    let told = unnamed.output();
-    assert!(told.contains("error: 400"), "{told}");
     let requests = ranges(stage, "alice", RANGES.len()).await;
     assert_eq!(stage.one("alice", &requests).await, "tv+demo");
     let _again = curl(stage, ELSEWHERE, RANGES[1]);
     stage.under_way(1.0).await;
     stage.becomes("alice", &["tv+demo"]).await;
+    let mut unnamed = curl_saying(stage, HOME, RANGES[0], "X-Other: tv");
+    assert!(!unnamed.ended().await.success());
+    let told = unnamed.output();
+    assert!(told.contains("error: 400"), "{told}");
 }
 
 #[tokio::test]

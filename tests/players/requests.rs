@@ -53,11 +53,7 @@ impl Request {
 
     /// What was asked for, if it is of the film.
     pub(super) fn part(&self) -> Option<Part> {
-        let (path, _) = self
-            .path
-            .as_ref()?
-            .split_once('?')
-            .unwrap_or((self.path.as_ref()?, ""));
+        let path = self.path.as_deref()?.split('?').next()?;
         let file = path.strip_prefix("/vod/demo/")?;
         Some(match file {
             "index.m3u8" => Part::Master,

@@ -84,7 +84,7 @@ async fn sends(stage: &Stage, file: &str, headers: Headers) -> u16 {
 
 #[tokio::test]
 async fn avplayer_as_recorded_names_its_playback_in_each_request() {
-    let stage = &Stage::set(Named::AsShipped).await;
+    let stage = &Stage::set_with_shipped_lease(Named::AsShipped).await;
     let mut statuses = BTreeSet::new();
     for headers in AVPLAYER {
         statuses.insert(sends(stage, "clip.mp4", headers).await);
@@ -97,7 +97,7 @@ async fn avplayer_as_recorded_names_its_playback_in_each_request() {
 
 #[tokio::test]
 async fn media3_as_recorded_names_its_playback_in_segments_and_older_ones_not_in_playlists() {
-    let stage = &Stage::set(Named::AsShipped).await;
+    let stage = &Stage::set_with_shipped_lease(Named::AsShipped).await;
     // 1.4.1 says nothing in requests for playlists: https://github.com/androidx/media/issues/1951.
     let silent = &[("user-agent", "AndroidXMedia3/1.4.1")];
     assert_eq!(sends(stage, "index.m3u8", silent).await, 400);
