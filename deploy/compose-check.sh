@@ -20,7 +20,7 @@ fi
 script=$(awk '/^## With compose$/ {below = 1} below && /^```$/ {exit} inside {print} below && /^```sh$/ {inside = 1}' deploy/README.md)
 [ -n "$script" ] || fail "deploy/README.md has no shell block below 'With compose'"
 # Where the processors are busy with other things, Redis may have to wait for one, and a slow Redis is no part of this.
-export STORE_TIMEOUT=400ms
+export STORE_TIMEOUT=200ms
 told=$(mktemp)
 end() {
     status=$?

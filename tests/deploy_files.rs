@@ -67,9 +67,10 @@ fn as_compose_needs_it(compose: &Value) -> Value {
         }
     }
     // What is new in compose is taken from there; the other tests here say what it has to be.
-    let http = named(at(compose, CLUSTERS), "streamgate_http");
-    let ours = named_mut(at_mut(&mut envoy, CLUSTERS), "streamgate_http");
-    ours["health_checks"] = http["health_checks"].clone();
+    for cluster in ["streamgate", "streamgate_access_log", "streamgate_http"] {
+        let checks = named(at(compose, CLUSTERS), cluster)["health_checks"].clone();
+        named_mut(at_mut(&mut envoy, CLUSTERS), cluster)["health_checks"] = checks;
+    }
     let mut theirs = compose.clone();
     for key in ["retry_policy", "timeout"] {
         let value = check_filter(&mut theirs)["grpc_service"][key].clone();

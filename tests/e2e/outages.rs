@@ -239,10 +239,18 @@ async fn no_request_fails_when_one_of_two_streamgates_is_killed_where_the_other_
     let staying = Streamgate::start(&settings).await;
     let compose = Setup::file("deploy/compose/envoy.yaml");
     let (check, cluster) = (compose.the_check(), compose.the_cluster("streamgate"));
-    let again = json!({"grpc_service": {"retry_policy": check["grpc_service"]["retry_policy"]}});
+    // More time than is shipped, since a processor that is busy with other tests is no part of this.
+    let again = json!({"grpc_service": {
+        "retry_policy": check["grpc_service"]["retry_policy"],
+        "timeout": "5s",
+    }});
+    let ways = json!({
+        "circuit_breakers": cluster["circuit_breakers"],
+        "health_checks": cluster["health_checks"],
+    });
     let setup = Setup::demo(&[killed.grpc, staying.grpc], origin.address)
         .check(again)
-        .ways(&json!({"circuit_breakers": cluster["circuit_breakers"]}));
+        .ways(&ways);
     let gateway = setup.start().await;
     let crowd = Crowd::begin(gateway.address, &killed).await;
 

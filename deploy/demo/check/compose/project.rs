@@ -24,7 +24,8 @@ const SERVICES: [&str; 6] = [
 /// How long anything but a build may take.
 const PATIENCE: Duration = Duration::from_secs(60);
 /// More than is shipped: where the processors are busy with other things Redis may have to wait for one, and a slow Redis is no part of this.
-const STORE_TIMEOUT: &str = "400ms";
+/// Twice this and `limits.grace` are less than what the gateway gives a check.
+const STORE_TIMEOUT: &str = "200ms";
 const ASK_AGAIN_AFTER: Duration = Duration::from_millis(100);
 
 /// A project of compose.
@@ -86,11 +87,16 @@ impl Project {
         self.run(&["down", "--volumes", "--timeout", "5"]).await
     }
 
-    /// Writes down what all services have logged.
+    /// Writes down what all services have logged, and what the gateway has counted of its checks.
     pub(super) async fn keep_logs(&self) {
         // It is done because something went wrong, and that is what is told.
         let _ = self.run(&["ps", "--all"]).await;
         let _ = self.run(&["logs", "--no-color"]).await;
+        let ask = "exec 3<>/dev/tcp/127.0.0.1/9902; \
+                   printf 'GET /stats?filter=streamgate HTTP/1.1\\r\\nhost: envoy\\r\\nconnection: close\\r\\n\\r\\n' >&3; cat <&3";
+        let _ = self
+            .run(&["exec", "-T", "gateway", "bash", "-c", ask])
+            .await;
     }
 
     async fn healthy(&self, service: &str) -> Result<(), Failure> {
