@@ -311,21 +311,26 @@ async fn measure_time(is_uuid: bool) -> BTreeMap<&'static str, (f64, f64)> {
     ROWS.map(|(what, _)| (what, bench.cost(what))).into()
 }
 
-/// Bytes per session, everything included.
-async fn measure_bytes(is_uuid: bool) -> f64 {
+/// Bytes per session, everything included, of users that have so many each.
+async fn measure_bytes(is_uuid: bool, each: fn(usize) -> usize) -> f64 {
     let server = RedisServer::start();
     let store = server.store();
     store.ping().await.unwrap();
     let used = || -> f64 { told(&server, "memory", "used_memory:").parse().unwrap() };
     let before = used();
-    let count = fill(&store, USERS_KEPT, is_uuid).await;
+    let count = fill(&store, USERS_KEPT, is_uuid, each).await;
     (used() - before) / count as f64
 }
 
-/// Lets so many users have two or three sessions; how many sessions there are.
-async fn fill(store: &RedisStore, users: usize, is_uuid: bool) -> usize {
+/// Two or three sessions.
+const fn two_or_three(user: usize) -> usize {
+    2 + user % 2
+}
+
+/// Lets so many users have so many sessions each; how many sessions there are.
+async fn fill(store: &RedisStore, users: usize, is_uuid: bool, each: fn(usize) -> usize) -> usize {
     let sessions: Vec<(usize, usize)> = (0..users)
-        .flat_map(|number| (0..2 + number % 2).map(move |session| (number, session)))
+        .flat_map(|number| (0..each(number)).map(move |session| (number, session)))
         .collect();
     let count = sessions.len();
     stream::iter(sessions)
@@ -405,7 +410,13 @@ async fn measure_pages(server: &RedisServer, store: &RedisStore, size: usize) ->
 #[ignore = "a measurement, run by hand"]
 async fn microseconds_per_call_and_bytes_per_session() {
     let (uuids, others) = (measure_time(true).await, measure_time(false).await);
-    let bytes = [measure_bytes(true).await, measure_bytes(false).await];
+    let mut bytes = Vec::new();
+    for each in [two_or_three, |_| 1] {
+        bytes.push([
+            measure_bytes(true, each).await,
+            measure_bytes(false, each).await,
+        ]);
+    }
     let version = told(&RedisServer::start(), "server", "redis_version:");
     println!(
         "\n| Redis {version} | ids are UUIDs | of the textbook | other ids | of the textbook |"
@@ -415,10 +426,13 @@ async fn microseconds_per_call_and_bytes_per_session() {
         let [(time, ratio), (other_time, other_ratio)] = [uuids[what], others[what]];
         println!("| {name} | {time:.1} us | {ratio:.2} | {other_time:.1} us | {other_ratio:.2} |");
     }
-    println!(
-        "| memory per live session | {:.0} bytes | | {:.0} bytes | |\n",
-        bytes[0], bytes[1]
-    );
+    for (what, [uuids, others]) in ["memory per live session", "memory of a user with one"]
+        .iter()
+        .zip(bytes)
+    {
+        println!("| {what} | {uuids:.0} bytes | | {others:.0} bytes | |");
+    }
+    println!();
     println!(
         "Redis's own count of microseconds per call, medians of batches of {BATCH}, in one run in turn: {USERS} users with 3 sessions each; \
          memory: {USERS_KEPT} users with 2.5 each. User 20 bytes, session 36, device and content 16 each."
@@ -435,7 +449,7 @@ async fn microseconds_per_page_of_everybody() {
     };
     let store = RedisStore::open(settings).unwrap();
     store.ping().await.unwrap();
-    fill(&store, USERS_LISTED, true).await;
+    fill(&store, USERS_LISTED, true, two_or_three).await;
     write_down(&server);
     for number in 0..5000 {
         store.list(&viewer(number)).await.unwrap();
