@@ -19,9 +19,6 @@ pub(super) enum CmcdError {
     /// A string has no end.
     #[error("has a string without a closing quote")]
     Unterminated,
-    /// A list has no end.
-    #[error("has a list without a closing bracket")]
-    Unclosed,
     /// Something other than parameters or a comma follows a string or a list.
     #[error("has something between a closing quote or bracket and the next comma")]
     Trailing,
@@ -104,20 +101,24 @@ fn next_item(text: &str) -> Result<(Item<'_>, &str), CmcdError> {
     let written = written.trim_start();
     let (value, rest) = if let Some(quoted) = written.strip_prefix('"') {
         let (value, rest) = split_at_closing_quote(quoted).ok_or(CmcdError::Unterminated)?;
-        (Value::Quoted(value), rest)
-    } else if written.starts_with('(') {
-        let (list, rest) = split_behind_list(written)?;
-        (Value::Bare(list), rest)
+        (Value::Quoted(value), after_parameters(rest)?)
+    } else if let Some((list, rest)) = split_behind_list(written) {
+        (Value::Bare(list), after_parameters(rest)?)
     } else {
+        // Players of version 1 write names without quotes, and with what would begin a parameter: it is a part of the name.
         let end = written.find([',', ';']).unwrap_or(written.len());
-        let (value, rest) = written.split_at(end);
+        let (_, behind) = written.split_at(end);
+        let plain = || behind.split_once(',').map_or("", |(_, rest)| rest);
+        let rest = after_parameters(behind).unwrap_or_else(|_| plain());
+        let (value, _) = written.split_at(written.len() - rest.len());
+        let value = value.strip_suffix(',').unwrap_or(value);
         (Value::Bare(value.trim()), rest)
     };
     let item = Item {
         key,
         value: Some(value),
     };
-    Ok((item, after_parameters(rest)?))
+    Ok((item, rest))
 }
 
 /// What follows the comma behind an item's parameters, if it has any.
@@ -139,18 +140,20 @@ fn after_parameters(text: &str) -> Result<&str, CmcdError> {
     Ok("")
 }
 
-/// A list in its brackets, and what stands behind it.
-fn split_behind_list(text: &str) -> Result<(&str, &str), CmcdError> {
-    let mut rest = text;
+/// A list in its brackets, and what stands behind it; `None` if that is no end of an item, or there is no list.
+fn split_behind_list(text: &str) -> Option<(&str, &str)> {
+    let mut rest = text.strip_prefix('(')?;
     while let Some(at) = rest.find([')', '"']) {
         let (_, behind) = rest.split_at(at);
         if let Some(behind) = behind.strip_prefix(')') {
-            return Ok(text.split_at(text.len() - behind.len()));
+            let next = behind.trim_start();
+            let is_whole = next.is_empty() || next.starts_with([',', ';']);
+            return is_whole.then(|| text.split_at(text.len() - behind.len()));
         }
         let quoted = behind.strip_prefix('"').unwrap_or_default();
-        (_, rest) = split_at_closing_quote(quoted).ok_or(CmcdError::Unterminated)?;
+        (_, rest) = split_at_closing_quote(quoted)?;
     }
-    Err(CmcdError::Unclosed)
+    None
 }
 
 /// What stands before and after the first quote that isn't escaped.
@@ -216,14 +219,19 @@ mod tests {
             (r#"br=(3000;v 164;a)"#, "br", Ok(Some("(3000;v 164;a)"))),
             (r#"sid="d";x=1;y="a,b",v=2"#, "sid", Ok(Some("d"))),
             (r#"sid="d";x=1;y="a,b",v=2"#, "v", Ok(Some("2"))),
-            (r#"v=2;x,sid="d""#, "v", Ok(Some("2"))),
+            (r#"v=2;x,sid="d""#, "sid", Ok(Some("d"))),
             (r#"su;x="1,sid=e",bs=?0,sid="d""#, "sid", Ok(Some("d"))),
             (r#"cs="a",sid="d" ,v=2"#, "sid", Ok(Some("d"))),
             ("sid;x=1", "sid", Err(CmcdError::NoValue)),
-            (r#"nor=("a",sid="d""#, "sid", Err(CmcdError::Unclosed)),
-            (r#"nor=("a,sid="d""#, "sid", Err(CmcdError::Unterminated)),
-            (r#"nor=("a")b,sid="d""#, "sid", Err(CmcdError::Trailing)),
-            (r#"br=1;x="a,sid="d""#, "sid", Err(CmcdError::Unterminated)),
+            // What players of version 1 write freely is no list, and has no parameters.
+            ("sid=abc;1,st=v", "sid", Ok(Some("abc;1"))),
+            ("st=v,sid=abc;1", "sid", Ok(Some("abc;1"))),
+            (r#"cid=(2024)x,sid="d""#, "sid", Ok(Some("d"))),
+            (r#"cid=(2024)x,sid="d""#, "cid", Ok(Some("(2024)x"))),
+            (r#"nor=("a",sid="d""#, "sid", Ok(Some("d"))),
+            (r#"nor=("a,sid="d""#, "sid", Ok(Some("d"))),
+            (r#"nor=("a")b,sid="d""#, "sid", Ok(Some("d"))),
+            (r#"br=1;x="a,sid="d""#, "sid", Ok(Some("d"))),
         ] {
             let found = value(payload, key);
             assert_eq!(

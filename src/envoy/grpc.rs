@@ -25,8 +25,14 @@ const DOMAIN: &str = "streamgate";
 /// The most that the problem may take up: some 4 KiB when it has been encoded.
 const MAX_PROBLEM_BYTES: usize = 3 * 1024;
 
-/// Whether a request is a gRPC call, as Envoy sees it.
+/// What a session takes up at least: its braces and a comma.
+const MIN_SESSION_BYTES: usize = 3;
+
+/// Whether a request is a gRPC call, as Envoy sees it. One of gRPC-Web isn't, though the filter that translates it calls it so before asking us.
 pub(super) fn is_call(evidence: &CheckEvidence<'_>) -> bool {
+    if !matches!(evidence.header("x-grpc-web"), Ok(None)) {
+        return false;
+    }
     let Ok(Some(found)) = evidence.header("content-type") else {
         return false;
     };
@@ -64,14 +70,25 @@ pub(super) fn status(
 /// The problem as it is sent elsewhere, without the last of its sessions where they are too many.
 fn bounded(problem: &Problem) -> String {
     let mut problem = problem.clone();
-    let mut told = problem.to_json();
-    while told.len() > MAX_PROBLEM_BYTES
-        && let Some(sessions) = &mut problem.sessions
-        && sessions.pop().is_some()
-    {
-        told = problem.to_json();
+    let Some(mut sessions) = problem.sessions.take() else {
+        return problem.to_json();
+    };
+    sessions.truncate(MAX_PROBLEM_BYTES / MIN_SESSION_BYTES);
+    let mut with = |count: usize| {
+        problem.sessions = sessions.get(..count).map(Vec::from);
+        problem.to_json()
+    };
+    // Each more makes it longer, so that a few tries find how many fit.
+    let (mut fit, mut too_many) = (0, sessions.len() + 1);
+    while too_many - fit > 1 {
+        let half = fit.midpoint(too_many);
+        if with(half).len() > MAX_PROBLEM_BYTES {
+            too_many = half;
+        } else {
+            fit = half;
+        }
     }
-    told
+    with(fit)
 }
 
 #[cfg(test)]
@@ -181,5 +198,9 @@ mod tests {
             assert_eq!(claim::is_grpc(&raw.request()), expected, "{found}");
         }
         assert!(!claim::is_grpc(&Check::on("POST", "/").request()));
+        // As it comes out of Envoy's grpc_web filter.
+        let translated = [("content-type", "application/grpc"), ("x-grpc-web", "1")];
+        let translated = Check::on("POST", "/a.B/C").headers(&translated);
+        assert!(!claim::is_grpc(&translated.request()));
     }
 }

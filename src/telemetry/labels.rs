@@ -312,8 +312,10 @@ label! {
     CallOutcome {
         /// It was done, or is going to be.
         Ok => "ok",
-        /// The stream may not start or go on: 409, 410, 429.
+        /// The stream may not start: 409, 429.
         Refused => "refused",
+        /// The stream has ended and may not go on: 410.
+        Ended => "ended",
         /// It may by a dry run alone.
         WouldRefuse => "would_refuse",
         /// Whoever asked may not: 401, 403.
@@ -333,7 +335,8 @@ impl CallOutcome {
     pub const fn of(status: u16) -> Self {
         match status {
             401 | 403 => Self::Denied,
-            409 | 410 | 429 => Self::Refused,
+            409 | 429 => Self::Refused,
+            410 => Self::Ended,
             400..=499 => Self::Invalid,
             503 => Self::Outage,
             500..=599 => Self::Error,
