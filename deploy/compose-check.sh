@@ -9,12 +9,8 @@ fail() { echo "compose-check: $*" >&2; exit 1; }
 docker info >/dev/null 2>&1 || fail "no Docker engine answers: 'docker info' says why"
 if ! docker compose version >/dev/null 2>&1; then
     # docker-compose 1.29, to which the README's lines are as good.
-    docker() {
-        case "$1" in
-            compose) shift; docker-compose "$@" ;;
-            *) command docker "$@" ;;
-        esac
-    }
+    stand_in='docker() { case "$1" in compose) shift; docker-compose "$@" ;; *) command docker "$@" ;; esac; }'
+    eval "$stand_in"
 fi
 
 script=$(awk '/^## With compose$/ {below = 1} below && /^```$/ {exit} inside {print} below && /^```sh$/ {inside = 1}' deploy/README.md)
@@ -22,14 +18,17 @@ script=$(awk '/^## With compose$/ {below = 1} below && /^```$/ {exit} inside {pr
 # Where the processors are busy with other things, Redis may have to wait for one, and a slow Redis is no part of this.
 export STORE_TIMEOUT=200ms
 told=$(mktemp)
+lines=$(mktemp)
 end() {
     status=$?
     [ "$status" = 0 ] || { cat "$told"; docker compose -f deploy/compose.yaml down >/dev/null 2>&1 || true; }
-    rm -f "$told"
+    rm -f "$told" "$lines"
 }
 trap end EXIT
 trap 'exit 1' INT TERM
-eval "$script" >"$told" 2>&1 || fail 'a line of the README failed'
+# In a shell of its own, which ends at the first line that fails.
+printf '%s\n%s\n' "${stand_in:-}" "$script" >"$lines"
+sh -eu "$lines" >"$told" 2>&1 || fail 'a line of the README failed'
 refused=$(grep -c '^HTTP/1.1 429' "$told") || true
 [ "$refused" = 2 ] || fail "the README promises two 429, there were $refused"
 echo "ok    the README's lines start it, and two 4th streams are refused, before and after a streamgate is killed"

@@ -174,6 +174,12 @@ mod tests {
 
     use super::*;
 
+    fn assert_value(payload: &str, key: &str, expected: Result<Option<&str>, CmcdError>) {
+        let found = value(payload, key);
+        let found = found.as_ref().map(|found| found.as_deref());
+        assert_eq!(found, expected.as_ref().map(|text| *text), "{payload}");
+    }
+
     #[test]
     fn a_key_is_found_wherever_it_stands() {
         for (payload, key, expected) in [
@@ -206,7 +212,14 @@ mod tests {
             (r#"sid="a\""#, "sid", Err(CmcdError::Unterminated)),
             (r#"sid="a"b"#, "sid", Err(CmcdError::Trailing)),
             (r#"cid="broken,sid="a""#, "sid", Err(CmcdError::Trailing)),
-            // Version 2: what a list or a parameter quotes is no item.
+        ] {
+            assert_value(payload, key, expected);
+        }
+    }
+
+    #[test]
+    fn what_a_list_or_a_parameter_quotes_is_no_item_and_what_is_written_freely_is_neither() {
+        for (payload, key, expected) in [
             (r#"nor=("a,sid=\"b\"" "c"),sid="d""#, "sid", Ok(Some("d"))),
             (r#"nor=("a?x=1,sid=b"),sid="d""#, "sid", Ok(Some("d"))),
             (r#"nor=("a,sid=b")"#, "sid", Ok(None)),
@@ -233,12 +246,7 @@ mod tests {
             (r#"nor=("a")b,sid="d""#, "sid", Ok(Some("d"))),
             (r#"br=1;x="a,sid="d""#, "sid", Ok(Some("d"))),
         ] {
-            let found = value(payload, key);
-            assert_eq!(
-                found.as_ref().map(|found| found.as_deref()),
-                expected.as_ref().map(|text| *text),
-                "{payload}"
-            );
+            assert_value(payload, key, expected);
         }
     }
 
