@@ -298,6 +298,7 @@ async fn requests_are_counted_by_what_was_asked_and_what_came_of_it() {
         ),
         (video.delete("/?id=x").await, "release_video", "ok"),
         (api.delete(ONE).await, "release", "ok"),
+        (api.put("anna", "p1", json!({})).await, "start", "ended"),
         (api.delete("/v1/users/anna/sessions").await, "end_all", "ok"),
     ] {
         let series =
