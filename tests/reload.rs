@@ -58,17 +58,6 @@ impl Followed {
     async fn plays(&self, user: &str, id: &str) -> Answer {
         self.gateway.check(Check::of_playback(user, id)).await
     }
-
-    /// The lines of the log with that message.
-    fn lines(&self, message: &str) -> Vec<Value> {
-        let log = self.streamgate.log();
-        let lines = log
-            .lines()
-            .filter_map(|line| serde_json::from_str(line).ok());
-        lines
-            .filter(|line: &Value| line["message"] == message)
-            .collect()
-    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -133,8 +122,9 @@ async fn a_broken_file_changes_nothing_is_told_of_once_and_heals_by_itself() {
     std::fs::remove_file(followed.file()).unwrap();
     followed.was_read("failed", 4.0).await;
     assert_eq!(followed.plays("anna", "p2").await.reason(), "full");
-    let told =
-        followed.lines("the changed files can't be used; what was read before stays in force");
+    let told = followed
+        .streamgate
+        .lines("the changed files can't be used; what was read before stays in force");
     assert_eq!(told.len(), 4, "{told:?}");
     let problem = told[0]["problem"].as_str().unwrap();
     assert!(
@@ -171,14 +161,14 @@ async fn all_that_may_change_changes_and_what_may_not_says_so() {
         assert!(followed.plays("ben", id).await.is_allowed());
     }
     // What started before was told of nowhere.
-    let starts = followed.lines("a stream has started");
+    let starts = followed.streamgate.lines("a stream has started");
     let users: Vec<_> = starts.iter().map(|line| line["user.id"].as_str()).collect();
     assert_eq!(users, [Some("anna"), Some("ben"), Some("ben")]);
-    let restart = followed.lines("some of what has changed in the configuration takes effect when the process is started again");
+    let restart = followed.streamgate.lines("some of what has changed in the configuration takes effect when the process is started again");
     assert_eq!(restart.len(), 1);
     assert_eq!(restart[0]["sections"], json!("leases, identity"));
     until(BOUND, "it tells more", async || {
-        !followed.lines("a start was decided").is_empty()
+        !followed.streamgate.lines("a start was decided").is_empty()
     })
     .await;
     followed.write("limits: {default: 1, grace: 0s, enforce: false}");
@@ -267,7 +257,7 @@ async fn sighup_has_the_file_looked_at_at_once_and_ends_nothing() {
     followed.streamgate.signal("HUP").await;
     let message = "asked to look at files that may have changed";
     until(BOUND, "it is heard", async || {
-        followed.lines(message).len() == 2
+        followed.streamgate.lines(message).len() == 2
     })
     .await;
     assert!(followed.plays("anna", "p1").await.is_allowed());

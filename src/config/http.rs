@@ -9,7 +9,7 @@ use serde::Deserialize;
 use super::error::Report;
 use super::raw::{Slot, section};
 use super::tls::{self, RawTls, Tls, TlsKeys};
-use super::written::{Value, Written, Wrong};
+use super::written::{Written, Wrong};
 
 /// `http`, as written.
 #[derive(Default, Deserialize)]
@@ -149,14 +149,9 @@ fn is_origin(text: &str) -> bool {
 }
 
 fn endpoint(written: &Written) -> Result<Option<Endpoint>, Wrong> {
-    let text = match &written.value {
-        Value::Null => return Ok(None),
-        Value::Plain(text) | Value::Text(text) => text.trim(),
-        Value::List(_) | Value::Map(_) => "?",
-    };
-    if text.is_empty() {
+    let Some(text) = written.optional() else {
         return Ok(None);
-    }
+    };
     let wrong = || {
         written.wrong("an http:// or https:// address with {id} in it once, such as https://cdn.example.com/{id}")
     };

@@ -8,7 +8,7 @@ use serde::Deserialize;
 use super::error::Report;
 use super::raw::Slot;
 use super::words::Words;
-use super::written::{Value, Written, Wrong};
+use super::written::{Written, Wrong};
 
 /// `refusal`, as written.
 #[derive(Default, Deserialize)]
@@ -81,14 +81,9 @@ fn show(written: &Written) -> Result<BTreeSet<Shown>, Wrong> {
 }
 
 fn problems(written: &Written) -> Result<Option<String>, Wrong> {
-    let text = match &written.value {
-        Value::Null => return Ok(None),
-        Value::Plain(text) | Value::Text(text) => text.trim(),
-        Value::List(_) | Value::Map(_) => "?",
-    };
-    if text.is_empty() {
+    let Some(text) = written.optional() else {
         return Ok(None);
-    }
+    };
     let uri = text.parse::<Uri>().ok();
     let is_web = uri.is_some_and(|uri| {
         let host = uri.authority().map_or("@", |authority| authority.as_str());

@@ -57,6 +57,16 @@ impl Written {
         }
     }
 
+    /// The text of a value that may be left out by `null` or by nothing; what is no text is one that nobody accepts.
+    pub(super) fn optional(&self) -> Option<&str> {
+        let text = match &self.value {
+            Value::Null => return None,
+            Value::Plain(text) | Value::Text(text) => text.trim(),
+            Value::List(_) | Value::Map(_) => "?",
+        };
+        (!text.is_empty()).then_some(text)
+    }
+
     /// The items of a list; a text is a list with commas, as in the environment.
     pub(super) fn items(&self) -> Option<Vec<Self>> {
         match &self.value {

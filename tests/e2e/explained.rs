@@ -1,22 +1,11 @@
 //! One refused viewer, explained: from the request id of the refusal to its holders, and to the gateways that they came through.
 
-use serde_json::{Value, json};
+use serde_json::json;
 
 use crate::support::gateway::Setup;
 use crate::support::origin::Origin;
 use crate::support::streamgate::Streamgate;
 use crate::support::viewers::Viewers;
-
-/// The lines with that message.
-fn lines(streamgate: &Streamgate, message: &str) -> Vec<Value> {
-    let log = streamgate.log();
-    let lines = log
-        .lines()
-        .filter_map(|line| serde_json::from_str(line).ok());
-    lines
-        .filter(|line: &Value| line["message"] == message)
-        .collect()
-}
 
 #[tokio::test]
 async fn a_refusal_leads_to_its_holders_and_to_the_gateways_and_addresses_that_they_came_by() {
@@ -37,8 +26,9 @@ async fn a_refusal_leads_to_its_holders_and_to_the_gateways_and_addresses_that_t
     western.let_in(film).await;
     let refusal = western.refused(western.http2("alice", "/live/2")).await;
 
-    let refused = lines(&streamgate, "a stream was refused");
-    let its = |line: &&Value| line["request.id"] == json!(refusal.header("x-request-id"));
+    let refused = streamgate.lines("a stream was refused");
+    let its =
+        |line: &&serde_json::Value| line["request.id"] == json!(refusal.header("x-request-id"));
     let refused: Vec<_> = refused.iter().filter(its).collect();
     assert_eq!(refused.len(), 1, "by the request's id");
     let holders = [
@@ -46,7 +36,7 @@ async fn a_refusal_leads_to_its_holders_and_to_the_gateways_and_addresses_that_t
         "playback:film".to_owned(),
     ];
     let told = refused[0]["holders"].as_str().unwrap();
-    let starts = lines(&streamgate, "a stream has started");
+    let starts = streamgate.lines("a stream has started");
     assert_eq!(starts.len(), 2, "one for each start, and no more");
     for (holder, gateway) in holders.iter().zip([east.address, west.address]) {
         assert!(told.contains(holder), "{told}");

@@ -201,6 +201,17 @@ impl Streamgate {
         self.process.output()
     }
 
+    /// The lines of it with that message.
+    pub(crate) fn lines(&self, message: &str) -> Vec<Value> {
+        let log = self.log();
+        let lines = log
+            .lines()
+            .filter_map(|line| serde_json::from_str(line).ok());
+        lines
+            .filter(|line: &Value| line["message"] == message)
+            .collect()
+    }
+
     /// Asks it to stop, and doesn't wait.
     pub(crate) async fn sigterm(&self) {
         self.process.signal("TERM").await;
