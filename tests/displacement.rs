@@ -84,6 +84,32 @@ async fn at_envoy_a_running_request_is_not_taken_over_and_a_video_is() {
 }
 
 #[tokio::test]
+async fn whose_slot_it_wants_is_read_where_the_configuration_says_and_nowhere_else() {
+    let plan = TestApp::plan().limit(1);
+    let plan = plan.takeover_named_by("header:x-instead-of,query:instead");
+    let app = plan.start().await;
+    let gateway = app.gateway().await;
+    let says = async |id: &str, query: &str| {
+        let path = format!("/vod/film/1.ts?{query}");
+        gateway
+            .check(Check::of_playback("anna", id).path(&path))
+            .await
+    };
+    assert!(plays(&gateway, "p1").await.is_allowed());
+    assert_eq!(takes(&gateway, "p2", "p1").await.reason(), "full");
+    for query in ["x-streamgate-takeover=p1", "x-instead-of=p1"] {
+        assert_eq!(says("p2", query).await.reason(), "full", "{query}");
+    }
+    let header = Check::of_playback("anna", "p2").header("x-instead-of", "p1");
+    assert!(gateway.check(header).await.is_allowed());
+    assert_eq!(plays(&gateway, "p1").await.reason(), "displaced");
+    assert!(says("p3", "instead=oldest").await.is_allowed());
+    assert_eq!(plays(&gateway, "p2").await.reason(), "displaced");
+    assert_eq!(Api::of(&app).live("anna").await, ["p3"]);
+    app.stop().await;
+}
+
+#[tokio::test]
 async fn by_configuration_the_oldest_or_the_idlest_gives_way() {
     for (when_full, gives_way) in [
         (WhenFull::DisplaceOldest, "p1"),
