@@ -84,6 +84,32 @@ async fn at_envoy_a_running_request_is_not_taken_over_and_a_video_is() {
 }
 
 #[tokio::test]
+async fn whose_slot_it_wants_is_read_where_the_configuration_says_and_nowhere_else() {
+    let plan = TestApp::plan().limit(1);
+    let plan = plan.takeover_named_by("header:x-instead-of,query:instead");
+    let app = plan.start().await;
+    let gateway = app.gateway().await;
+    let says = async |id: &str, query: &str| {
+        let path = format!("/vod/film/1.ts?{query}");
+        gateway
+            .check(Check::of_playback("anna", id).path(&path))
+            .await
+    };
+    assert!(plays(&gateway, "p1").await.is_allowed());
+    assert_eq!(takes(&gateway, "p2", "p1").await.reason(), "full");
+    for query in ["x-streamgate-takeover=p1", "x-instead-of=p1"] {
+        assert_eq!(says("p2", query).await.reason(), "full", "{query}");
+    }
+    let header = Check::of_playback("anna", "p2").header("x-instead-of", "p1");
+    assert!(gateway.check(header).await.is_allowed());
+    assert_eq!(plays(&gateway, "p1").await.reason(), "displaced");
+    assert!(says("p3", "instead=oldest").await.is_allowed());
+    assert_eq!(plays(&gateway, "p2").await.reason(), "displaced");
+    assert_eq!(Api::of(&app).live("anna").await, ["p3"]);
+    app.stop().await;
+}
+
+#[tokio::test]
 async fn by_configuration_the_oldest_or_the_idlest_gives_way() {
     for (when_full, gives_way) in [
         (WhenFull::DisplaceOldest, "p1"),
@@ -132,45 +158,92 @@ async fn where_only_running_requests_hold_the_slots_nobody_gives_way() {
     app.stop().await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn takeovers_and_displacements_from_two_instances_never_leave_more_live_than_the_limit() {
-    let redis = RedisServer::start();
-    let plan = || {
-        let plan = TestApp::plan().limit(3).when_full(WhenFull::DisplaceOldest);
-        let leases = (Duration::from_secs(3), Duration::from_secs(3));
-        plan.redis(&redis.url(), Duration::from_secs(10))
-            .leases(leases.0, leases.1)
-    };
-    let (one, other) = (plan().start().await, plan().start().await);
-    let gateways = [one.gateway().await, other.gateway().await];
-    let (gateways, one_api) = (&gateways, &Api::of(&one));
+/// One of the two instances of a race.
+struct Instance<'a> {
+    gateway: Gateway,
+    api: Api<'a>,
+}
+
+/// Sixty starts of that user's at once, every other one through the other instance: some name whose slot they want, some show another sign of life.
+/// Those that were let in.
+async fn race(user: &str, instances: &[Instance<'_>; 2]) -> Vec<String> {
     let starts = (0..60).map(async |number| {
-        let gateway = &gateways[number % 2];
+        let Instance { gateway, api } = &instances[number % 2];
         let id = format!("p{number}");
-        let takeover = ["oldest", "p1", "", "p7"][number % 4];
-        let answer = takes(gateway, &id, takeover).await;
+        let takeover = ["oldest", "p1", "", "p7", "", ""][number % 6];
+        let check = Check::of_playback(user, &id).header("x-streamgate-takeover", takeover);
+        let answer = gateway.check(check).await;
         assert!(
             answer.is_allowed() || answer.reason() == "full",
             "{answer:?}"
         );
-        assert!(one_api.live("anna").await.len() <= 3);
+        if answer.is_allowed() && number % 5 == 0 {
+            let told = api.put(user, &id, json!({})).await;
+            assert!([200, 410].contains(&told.status.as_u16()), "{told:?}");
+        }
+        assert!(api.live(user).await.len() <= 3);
         answer.is_allowed().then_some(id)
     });
-    let let_in: Vec<String> = join_all(starts).await.into_iter().flatten().collect();
-    let live = one_api.live("anna").await;
-    assert_eq!(live.len(), 3);
-    // Who has been displaced is refused through either instance: at once through the one that did it, through the other as soon as it
-    // asks, a third of a lease later.
-    for id in let_in.iter().filter(|id| !live.contains(id)) {
-        for gateway in gateways {
+    join_all(starts).await.into_iter().flatten().collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn takeovers_and_displacements_from_two_instances_never_leave_more_live_than_the_limit() {
+    let redis = RedisServer::start();
+    let lease = Duration::from_secs(6);
+    let start = async |when_full| {
+        let plan = TestApp::plan().limit(3).when_full(when_full);
+        let plan = plan.redis(&redis.url(), Duration::from_secs(10));
+        plan.leases(lease, lease).start().await
+    };
+    let apps = [
+        start(WhenFull::DisplaceOldest).await,
+        start(WhenFull::DisplaceIdlest).await,
+    ];
+    let [one, other] = &apps;
+    let instances = [
+        Instance {
+            gateway: one.gateway().await,
+            api: Api::of(one),
+        },
+        Instance {
+            gateway: other.gateway().await,
+            api: Api::of(other),
+        },
+    ];
+    let plays = async |user: &str, id: &str, at: usize| {
+        let check = Check::of_playback(user, id);
+        instances[at].gateway.check(check).await
+    };
+    let mut displaced = Vec::new();
+    for round in 0..8 {
+        let user = format!("user-{round}");
+        let let_in = race(&user, &instances).await;
+        let live = instances[0].api.live(&user).await;
+        assert_eq!(live.len(), 3);
+        for id in let_in.into_iter().filter(|id| !live.contains(id)) {
+            // The instance through which it was displaced refuses it at once. Which one that is, says who displaced it.
+            let answers = [plays(&user, &id, 0).await, plays(&user, &id, 1).await];
+            let refused = answers.iter().find(|it| it.reason() == "displaced");
+            let by = &refused.expect("one knows").body["displaced_by"]["session"];
+            let number = by.as_str().and_then(|by| by.strip_prefix('p')).unwrap();
+            let by: usize = number.parse().unwrap();
+            assert_eq!(answers[by % 2].reason(), "displaced", "{id} {answers:?}");
+            displaced.push((user.clone(), id));
+        }
+        assert_eq!(instances[0].api.live(&user).await, live);
+    }
+    assert!(displaced.len() > 8, "{displaced:?}");
+    // The other one does as soon as it asks, a third of a lease later.
+    for (user, id) in &displaced {
+        for at in [0, 1] {
             eventually("it is refused", async || {
-                let answer = plays(gateway, id).await;
-                answer.reason() == "displaced"
+                plays(user, id, at).await.reason() == "displaced"
             })
             .await;
         }
     }
-    assert_eq!(one_api.live("anna").await, live);
-    one.stop().await;
-    other.stop().await;
+    for app in apps {
+        app.stop().await;
+    }
 }

@@ -1,6 +1,6 @@
 //! The dry run (`limits.enforce: false`, or a route's `streamgate.enforce`): nobody is refused, and what is counted is what would have been.
 
-use serde_json::json;
+use serde_json::{Value, json};
 use streamgate::config::Outage;
 
 use crate::support::api::{Api, on_both};
@@ -190,4 +190,72 @@ async fn it_is_said_at_the_start_and_of_each_who_would_have_been_refused() {
     let warning = "limits.enforce: false is a dry run: nobody is refused but on routes with streamgate.enforce: true; what would have been refused is counted and logged";
     assert_eq!(service.lines(warning).len(), 1);
     assert!(service.lines("a stream was refused").is_empty());
+}
+
+/// What the lines say of who would have been refused.
+const STREAM: &str = "a stream would have been refused";
+const NO_USER: &str =
+    "a request would have been refused: nothing in the request says which user it is from";
+const NO_SESSION: &str =
+    "a request would have been refused: nothing in the request says which playback it belongs to";
+const MALFORMED: &str = "a request would have been refused: the session id (header:x-playback-session-id) has 300 bytes; at most 256 are allowed";
+
+#[tokio::test]
+async fn whatever_it_would_have_been_refused_for_it_is_a_line_and_counted() {
+    let settings = [("STREAMGATE_LIMITS__ENFORCE", "false")];
+    let service = Service::start(&settings).await;
+    let gateway = service.gateway().await;
+    let plays = |user: &str, request: &str| {
+        let check = Check::of(user, request);
+        check.header("x-playback-session-id", "p1")
+    };
+    for user in ["anna", "bob"] {
+        assert!(gateway.check(plays(user, "first")).await.is_allowed());
+    }
+    let http = service.address("http").await;
+    let ended = reqwest::Client::new().delete(format!("http://{http}/v1/users/bob/sessions/p1"));
+    assert_eq!(ended.send().await.unwrap().status(), 204);
+    let (set, instead) = (
+        format!("http://{http}/v1/users/anna/sessions"),
+        json!({"takeover": "p1"}),
+    );
+    for id in ["p2", "p3", "p4"] {
+        let start = reqwest::Client::new().put(format!("{set}/{id}"));
+        assert_eq!(start.json(&instead).send().await.unwrap().status(), 201);
+    }
+    let nobody = Check::of("anna", "nobody").without("x-user-id");
+    let which = Check::of("carol", "which").route("streamgate.session", "query:session");
+    let long = "x".repeat(300);
+    let malformed = Check::of("dave", "malformed").header("x-playback-session-id", &long);
+    let refused = [
+        (plays("anna", "displaced"), "anna", "displaced", STREAM),
+        (plays("bob", "ended"), "bob", "ended", STREAM),
+        (nobody, "", "no_user", NO_USER),
+        (which, "carol", "no_session", NO_SESSION),
+        (malformed, "dave", "malformed", MALFORMED),
+    ];
+    for (check, user, reason, message) in refused {
+        // A second time it is only counted.
+        for _ in 0..2 {
+            let answer = gateway.check(check.clone()).await;
+            assert!(answer.is_allowed(), "{reason}: {answer:?}");
+        }
+        let is_it = |line: &Value| line["reason"] == reason;
+        let line = service.line_with(message, is_it).await;
+        let about = (
+            line["user.id"].as_str().unwrap_or_default(),
+            line["request.id"].as_str().unwrap(),
+        );
+        let request = check.request().attributes.unwrap().request.unwrap();
+        let id = &request.http.unwrap().headers["x-request-id"];
+        assert_eq!(about, (user, &**id), "{reason}");
+        let lines = service.lines(message);
+        assert_eq!(lines.iter().filter(|line| is_it(line)).count(), 1);
+    }
+    let metrics = service.get("/metrics").await.text().await.unwrap();
+    let counted = "streamgate_checks_total{decision=\"allow\",reason=\"would_refuse\"} 10\n";
+    assert!(metrics.contains(counted), "{metrics}");
+    let denied = "streamgate_checks_total{decision=\"deny\"";
+    let mut denials = metrics.lines().filter(|line| line.starts_with(denied));
+    assert!(denials.all(|line| line.ends_with(" 0")), "{metrics}");
 }

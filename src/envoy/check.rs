@@ -307,12 +307,17 @@ impl CheckDoor {
         };
         if let Some(left_out) = left_out {
             let user = user.as_ref().map(UserId::as_str);
+            let was = if self.enforces(request) {
+                "was"
+            } else {
+                "would have been"
+            };
             info!(
                 request.id = request_id,
                 user.id = user,
                 reason,
                 left_out,
-                "a request was refused: {unclaimed}"
+                "a request {was} refused: {unclaimed}"
             );
         }
     }

@@ -12,6 +12,8 @@ mod cookies;
 mod demo;
 // From a refusal's request id to its holders, and where they began.
 mod explained;
+// Users who are named by Basic, and by their certificates.
+mod identities;
 // Clients that leave while streamgate is being asked.
 mod leavers;
 // How many streams a user may watch, and who is told what beyond that.

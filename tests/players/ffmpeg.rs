@@ -53,7 +53,7 @@ async fn ffmpeg_is_one_playback_by_a_header_through_a_pause_another_network_and_
     let said = headers("alice", NAMED);
     let player = ffmpeg(stage, &said);
     let plays = stage.plays("alice");
-    let (id, ..) = tokio::join!(plays, ffplay_lives(stage), is_refused(stage));
+    let (id, ..) = tokio::join!(plays, ffplay_lives(stage), are_refused(stage, NAMED));
     assert_eq!(id, "tv-1");
     pauses(stage, "alice", &player, "tv-1").await;
     stage.moves();
@@ -70,12 +70,17 @@ async fn ffplay_lives(stage: &Stage) {
     assert_eq!(stage.plays("carol").await, "tv-1");
 }
 
-async fn is_refused(stage: &Stage) {
+/// At a full limit both end, and say why.
+async fn are_refused(stage: &Stage, named: &str) {
     let _watching = stage.bob_watches().await;
-    let mut refused = ffmpeg(stage, &headers("bob", NAMED));
-    assert!(!refused.ended().await.success());
-    let told = refused.output();
-    assert!(told.contains("HTTP error 429 Too Many Requests"), "{told}");
+    let said = headers("bob", named);
+    let (mut ffmpeg, mut ffplay) = (ffmpeg(stage, &said), ffplay(stage, &said));
+    assert!(!ffmpeg.ended().await.success());
+    // It ends as if all were well.
+    assert!(ffplay.ended().await.success());
+    for told in [ffmpeg.output(), ffplay.output()] {
+        assert!(told.contains("HTTP error 429 Too Many Requests"), "{told}");
+    }
     stage.refuses("bob", 429).await;
 }
 
@@ -84,7 +89,7 @@ async fn ffmpeg_keeps_our_cookie_until_it_ends() {
     let stage = &Stage::set(Named::OrIssued).await;
     let said = headers("alice", "");
     let player = ffmpeg(stage, &said);
-    let id = stage.plays("alice").await;
+    let (id, ()) = tokio::join!(stage.plays("alice"), are_refused(stage, ""));
     pauses(stage, "alice", &player, &id).await;
     stage.moves();
     assert_eq!(stage.goes_on_elsewhere("alice").await, id);

@@ -5,6 +5,9 @@ use std::collections::BTreeSet;
 use super::stage::{Named, Stage};
 use crate::support::process::{Process, command, tool};
 
+/// What names a playback where the route wants it so.
+const COOKIE: &str = "playback=tv-1; Path=/";
+
 /// A player of that kind, without a screen.
 pub(super) fn gstreamer(playbin: &str, url: &str) -> Process {
     let mut gstreamer = command(tool("gst-launch-1.0", "gstreamer1.0-tools"));
@@ -29,7 +32,7 @@ async fn gstreamer_s_playbin_keeps_our_cookie_until_it_ends() {
     let stage = &Stage::set(Named::OrIssued).await;
     let url = stage.site.go("alice", "index.m3u8");
     let player = gstreamer("playbin", &url);
-    let (id, ()) = tokio::join!(stage.plays("alice"), is_refused(stage));
+    let (id, ()) = tokio::join!(stage.plays("alice"), is_refused(stage, "playbin"));
     pauses(stage, &player, &id).await;
     stage.moves();
     assert_eq!(stage.goes_on_elsewhere("alice").await, id);
@@ -41,10 +44,10 @@ async fn gstreamer_s_playbin_keeps_our_cookie_until_it_ends() {
     stage.becomes("alice", &[&new]).await;
 }
 
-async fn is_refused(stage: &Stage) {
+async fn is_refused(stage: &Stage, playbin: &str) {
     let _watching = stage.bob_watches().await;
-    let url = stage.site.go("bob", "index.m3u8");
-    let mut refused = gstreamer("playbin", &url);
+    let url = stage.site.go_with("bob", "index.m3u8", COOKIE);
+    let mut refused = gstreamer(playbin, &url);
     assert!(!refused.ended().await.success());
     let told = refused.output();
     assert!(told.contains("Too Many Requests (429)"), "{told}");
@@ -54,10 +57,10 @@ async fn is_refused(stage: &Stage) {
 #[tokio::test]
 async fn gstreamer_s_playbin3_brings_the_site_s_cookies_and_not_ours() {
     let stage = &Stage::set(Named::By("cookie:playback")).await;
-    let cookie = "playback=tv-1; Path=/";
-    let url = stage.site.go_with("alice", "index.m3u8", cookie);
+    let url = stage.site.go_with("alice", "index.m3u8", COOKIE);
     let player = gstreamer("playbin3", &url);
-    assert_eq!(stage.plays("alice").await, "tv-1");
+    let (id, ()) = tokio::join!(stage.plays("alice"), is_refused(stage, "playbin3"));
+    assert_eq!(id, "tv-1");
     pauses(stage, &player, "tv-1").await;
     stage.moves();
     assert_eq!(stage.goes_on_elsewhere("alice").await, "tv-1");

@@ -91,7 +91,7 @@ async fn hls_js_is_one_playback_by_its_cmcd_and_another_after_a_reload() {
         reload("alice", query, by_query),
         reload("carol", headers, by_headers),
         names_nothing(stage, &chromium),
-        is_refused(stage, &chromium),
+        are_refused(stage, &chromium, &[CMCD_QUERY]),
     );
 }
 
@@ -103,12 +103,15 @@ async fn names_nothing(stage: &Stage, chromium: &Chromium) {
     stage.refuses("dave", 400).await;
 }
 
-/// Nor does one at a full limit.
-async fn is_refused(stage: &Stage, chromium: &Chromium) {
+/// Nor do any of these at a full limit; they stop.
+async fn are_refused(stage: &Stage, chromium: &Chromium, scripts: &[&str]) {
     let _watching = stage.bob_watches().await;
-    let refused = chromium.open(&stage.site.page("bob", CMCD_QUERY), "").await;
-    has_trouble(&refused, "manifestLoadError 429").await;
-    stage.refuses("bob", 429).await;
+    for script in scripts {
+        let refused = chromium.open(&stage.site.page("bob", script), "").await;
+        has_trouble(&refused, "manifestLoadError 429, stops").await;
+        stage.refuses("bob", 429).await;
+        refused.close().await;
+    }
 }
 
 #[tokio::test]
@@ -143,6 +146,7 @@ async fn hls_js_is_one_playback_across_reloads_under_a_name_that_its_page_keeps(
     for (user, (_, id)) in [("alice", &named.0), ("carol", &named.1), ("dave", &named.2)] {
         assert_eq!(stage.goes_on_elsewhere(user).await, *id);
     }
+    are_refused(stage, &chromium, &[CMCD_KEPT, HEADER, QUERY]).await;
 }
 
 #[tokio::test]
@@ -156,6 +160,7 @@ async fn hls_js_is_one_playback_by_our_cookie_across_reloads() {
     stage.moves();
     assert_eq!(stage.goes_on_elsewhere("alice").await, id);
     tab.close().await;
+    are_refused(stage, &chromium, &[COOKIE]).await;
     // Without leave to keep cookies each request is another playback.
     let forgetful = chromium
         .open(&stage.site.page("carol_premium", NOTHING), "")

@@ -19,15 +19,15 @@ const RANGES: [&str; 3] = ["0-20000000", "5000000-25000000", "9000000-30000000"]
 
 /// curl of alice's that takes its time over a range of the film, at this address.
 fn curl(stage: &Stage, address: &str, range: &str) -> Process {
-    curl_saying(stage, address, range, "X-Device-Id: tv")
+    curl_of("alice", stage, address, range, "X-Device-Id: tv")
 }
 
-/// The same with that header.
-fn curl_saying(stage: &Stage, address: &str, range: &str, header: &str) -> Process {
+/// The same of that user's with that header.
+fn curl_of(user: &str, stage: &Stage, address: &str, range: &str, header: &str) -> Process {
     let mut curl = command(tool("curl", "curl"));
     curl.env("NO_PROXY", "*");
     curl.args(["-sS", "--fail", "--limit-rate", "30k", "-o", "/dev/null"]);
-    curl.args(["-H", &format!("Authorization: Bearer {}", token("alice"))]);
+    curl.args(["-H", &format!("Authorization: Bearer {}", token(user))]);
     curl.args(["--interface", address]);
     curl.args(["-H", header, "-r", range]);
     curl.arg(stage.url_without_wire("clip.mp4"));
@@ -59,13 +59,22 @@ async fn overlapping_ranges_by_curl_are_one_playback_by_device_and_title() {
     drop(curls);
     let requests = ranges(stage, "alice", RANGES.len()).await;
     assert_eq!(stage.one("alice", &requests).await, "tv+demo");
-    let _again = curl(stage, ELSEWHERE, RANGES[1]);
+    let again = curl(stage, ELSEWHERE, RANGES[1]);
     stage.under_way(1.0).await;
     stage.becomes("alice", &["tv+demo"]).await;
-    let mut unnamed = curl_saying(stage, HOME, RANGES[0], "X-Other: tv");
-    assert!(!unnamed.ended().await.success());
-    let told = unnamed.output();
-    assert!(told.contains("error: 400"), "{told}");
+    drop(again);
+    assert_eq!(stage.goes_on_elsewhere("alice").await, "tv+demo");
+
+    let _watching = stage.bob_watches().await;
+    for (user, header, error) in [
+        ("alice", "X-Other: tv", "error: 400"),
+        ("bob", "X-Device-Id: tv", "error: 429"),
+    ] {
+        let mut refused = curl_of(user, stage, HOME, RANGES[0], header);
+        assert!(!refused.ended().await.success());
+        let told = refused.output();
+        assert!(told.contains(error), "{told}");
+    }
 }
 
 #[tokio::test]
@@ -123,8 +132,14 @@ async fn a_file_in_chromium_is_one_playback_by_our_cookie_across_reloads() {
     let tab = chromium.open(&stage.site.page("alice", PLAYS), "").await;
     lives(stage, "alice", &tab).await;
     tab.close().await;
+    is_refused(stage, &chromium, "").await;
+}
+
+/// At a full limit it doesn't play.
+async fn is_refused(stage: &Stage, chromium: &Chromium, cookie: &str) {
     let _watching = stage.bob_watches().await;
-    let refused = chromium.open(&stage.site.page("bob", PLAYS), "").await;
+    let page = stage.site.page_with("bob", PLAYS, cookie);
+    let refused = chromium.open(&page, "").await;
     has_trouble(&refused, "video 4").await;
     stage.refuses("bob", 429).await;
 }
@@ -139,7 +154,10 @@ async fn a_file_in_chromium_is_one_playback_by_a_cookie_of_the_site_s_and_its_ti
     has_trouble(&unnamed, "video 4").await;
     stage.refuses("carol", 400).await;
     unnamed.close().await;
-    let page = stage.site.page_with("alice", PLAYS, "visitor=v1; Path=/");
+    let cookie = "visitor=v1; Path=/";
+    let page = stage.site.page_with("alice", PLAYS, cookie);
     let tab = chromium.open(&page, "").await;
     assert_eq!(lives(stage, "alice", &tab).await, "v1+demo");
+    tab.close().await;
+    is_refused(stage, &chromium, cookie).await;
 }

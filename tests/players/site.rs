@@ -28,7 +28,7 @@ const PAGE: &str = r#"<!doctype html><title>Film</title><body><video muted></vid
     const FEW = { maxMaxBufferLength: 20 };
     const plays = (options) => {
         const hls = new Hls({ ...FEW, ...options });
-        hls.on(Hls.Events.ERROR, (_, it) => troubles.push(`${it.details} ${it.response?.code}`));
+        hls.on(Hls.Events.ERROR, (_, it) => troubles.push(`${it.details} ${it.response?.code}${it.fatal ? ", stops" : ""}`));
         hls.loadSource(`${FOLDER}index.m3u8`);
         hls.attachMedia(video);
         hls.on(Hls.Events.MANIFEST_PARSED, () => video.play());

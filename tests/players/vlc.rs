@@ -14,13 +14,18 @@ use crate::support::watch::eventually;
 /// A VLC without a screen. Gone when this is dropped.
 pub(super) struct Vlc {
     remote: SocketAddr,
-    _process: Process,
+    process: Process,
     _port: ReservedPort,
 }
 
 impl Vlc {
-    /// Starts it. It won't run as root, so root starts it as nobody.
+    /// Starts it, to play that.
     pub(super) async fn start(url: &str) -> Self {
+        Self::start_with(&[], url).await
+    }
+
+    /// The same with these options. It won't run as root, so root starts it as nobody.
+    async fn start_with(options: &[&str], url: &str) -> Self {
         let port = ReservedPort::new();
         let remote = port.address();
         let program = tool("vlc", "vlc-bin");
@@ -37,17 +42,11 @@ impl Vlc {
         // It takes no commands from anywhere unless it believes in a terminal.
         vlc.args(["-I", "oldrc", "--rc-fake-tty"]);
         vlc.args(["--rc-host", &remote.to_string()]);
-        vlc.args([
-            "--vout",
-            "dummy",
-            "--aout",
-            "dummy",
-            "--no-media-library",
-            url,
-        ]);
+        vlc.args(["--vout", "dummy", "--aout", "dummy", "--no-media-library"]);
+        vlc.args(options).arg(url);
         Self {
             remote,
-            _process: Process::start("vlc", vlc),
+            process: Process::start("vlc", vlc),
             _port: port,
         }
     }
@@ -91,6 +90,9 @@ async fn vlc_keeps_our_cookie_until_it_ends() {
 
 async fn is_refused(stage: &Stage) {
     let _watching = stage.bob_watches().await;
-    let _refused = Vlc::start(&stage.site.list("bob", "index.m3u8")).await;
+    // It shows the list when it has stopped, unless it is to leave then.
+    let list = stage.site.list("bob", "index.m3u8");
+    let mut refused = Vlc::start_with(&["--play-and-exit"], &list).await;
     stage.refuses("bob", 429).await;
+    refused.process.ended().await;
 }

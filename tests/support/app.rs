@@ -111,6 +111,12 @@ impl Plan {
         self
     }
 
+    /// Where a playback says whose slot it wants.
+    pub(crate) fn takeover_named_by(mut self, sources: &str) -> Self {
+        self.config.identity.takeover = Source::parse_list(sources).expect("a list of sources");
+        self
+    }
+
     /// Whose scripts may read what the HTTP API answers.
     pub(crate) fn origins(mut self, origins: &[&str]) -> Self {
         let these = origins.iter().map(|&origin| origin.to_owned());

@@ -90,8 +90,13 @@ impl Service {
 
     /// Waits for the log line with that message.
     pub(crate) async fn line(&self, message: &str) -> Value {
+        self.line_with(message, |_| true).await
+    }
+
+    /// The same for the first such line that will do.
+    pub(crate) async fn line_with(&self, message: &str, will_do: impl Fn(&Value) -> bool) -> Value {
         let mut lines = self.lines.clone();
-        let has_it = |line: &&Value| line["message"] == message;
+        let has_it = |line: &&Value| line["message"] == message && will_do(line);
         let waiting = lines.wait_for(|lines| lines.iter().any(|line| has_it(&line)));
         let waited = tokio::time::timeout(PATIENCE, waiting).await;
         let Ok(Ok(lines)) = waited else {
