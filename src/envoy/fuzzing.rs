@@ -23,6 +23,7 @@ use prost::Message;
 
 use super::claim::{self, Ask, Unclaimed};
 use super::cmcd::{self, CmcdError};
+use super::cookie_fuzzing::{NEW, WithCookie};
 use super::entry;
 use super::evidence::{CheckEvidence, Flaw, JWT_NAMESPACE, OUR_NAMESPACE, find};
 use super::routes::RouteLists;
@@ -53,7 +54,7 @@ const LISTS: [(&str, &str); 6] = [
 ];
 
 /// The same, understood; the other facts as they are by default.
-static IDENTITIES: LazyLock<Vec<Identity>> = LazyLock::new(|| {
+pub(super) static IDENTITIES: LazyLock<Vec<Identity>> = LazyLock::new(|| {
     let list = |text| Source::parse_list(text).unwrap_or_default();
     let identity = |(user, session)| Identity {
         user: list(user),
@@ -262,36 +263,37 @@ fn metadata(namespace: &str, left: Struct) -> Metadata {
 
 // === checks ===
 
-/// A check, be it protobuf or text: what gets through is a name, twice the same, and the words about what doesn't repeat nothing of it.
-pub(crate) fn claim(data: &[u8]) {
-    let Some((&first, rest)) = data.split_first() else {
-        return;
-    };
-    let request = if first == b'p' {
+/// A check, be it protobuf or text.
+pub(super) fn check(data: &[u8]) -> Option<CheckRequest> {
+    let (&first, rest) = data.split_first()?;
+    Some(if first == b'p' {
         CheckRequest::decode(rest).unwrap_or_default()
     } else {
         Written::read(rest).check()
+    })
+}
+
+/// A check: what gets through is a name, twice the same, and the words about what doesn't repeat nothing of it.
+pub(crate) fn claim(data: &[u8]) {
+    let Some(request) = check(data) else {
+        return;
     };
     let routes = RouteLists::default();
     for identity in IDENTITIES.iter() {
-        let decoded = claim::decode(&request, identity, &routes, || 7);
-        let again = claim::decode(&request, identity, &routes, || 7);
+        let decoded = claim::decode(&request, identity, &routes, || NEW);
+        let again = claim::decode(&request, identity, &routes, || NEW);
         assert_eq!(format!("{decoded:?}"), format!("{again:?}"));
         match decoded {
             Ok(Ask::Stream(claim, cookie)) => {
-                if let Some(set) = cookie.and_then(|cookie| cookie.to_set()) {
-                    // Whatever the address, it is one cookie, with our attributes alone.
-                    let attributes = set.split("; ").skip(1);
-                    let known = ["Path=/", "HttpOnly", "Secure", "SameSite=", "Partitioned"];
-                    let is_known = |it: &str| known.iter().any(|known| it.starts_with(known));
-                    assert!(
-                        attributes.clone().all(is_known) && attributes.count() <= 5,
-                        "{set}"
-                    );
-                    assert!(
-                        set.bytes()
-                            .all(|byte| byte == b' ' || byte.is_ascii_graphic())
-                    );
+                if let Some(cookie) = &cookie {
+                    let with_cookie = WithCookie {
+                        request: &request,
+                        identity,
+                        routes: &routes,
+                        claim: &claim,
+                        cookie,
+                    };
+                    with_cookie.assert();
                 }
                 assert_is_name(claim.user.as_str());
                 assert_is_name(claim.key.id.as_str());

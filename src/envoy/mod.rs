@@ -11,6 +11,8 @@ mod cmcd;
 #[cfg(test)]
 mod cmcd_tests;
 mod cookie;
+#[cfg(any(fuzzing, test))]
+mod cookie_fuzzing;
 #[cfg(test)]
 mod cookie_tests;
 mod entry;
