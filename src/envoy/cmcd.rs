@@ -19,6 +19,9 @@ pub(super) enum CmcdError {
     /// A string has no end.
     #[error("has a string without a closing quote")]
     Unterminated,
+    /// A list has no end.
+    #[error("has a list without a closing bracket")]
+    Unclosed,
     /// Something other than parameters or a comma follows a string or a list.
     #[error("has something between a closing quote or bracket and the next comma")]
     Trailing,
@@ -102,17 +105,17 @@ fn next_item(text: &str) -> Result<(Item<'_>, &str), CmcdError> {
     let (value, rest) = if let Some(quoted) = written.strip_prefix('"') {
         let (value, rest) = split_at_closing_quote(quoted).ok_or(CmcdError::Unterminated)?;
         (Value::Quoted(value), after_parameters(rest)?)
-    } else if let Some((list, rest)) = split_behind_list(written) {
-        (Value::Bare(list), after_parameters(rest)?)
     } else {
-        // Players of version 1 write names without quotes, and with what would begin a parameter: it is a part of the name.
-        let end = written.find([',', ';']).unwrap_or(written.len());
-        let (_, behind) = written.split_at(end);
-        let plain = || behind.split_once(',').map_or("", |(_, rest)| rest);
-        let rest = after_parameters(behind).unwrap_or_else(|_| plain());
-        let (value, _) = written.split_at(written.len() - rest.len());
-        let value = value.strip_suffix(',').unwrap_or(value);
-        (Value::Bare(value.trim()), rest)
+        let end = written.find(',').unwrap_or(written.len());
+        let (bare, _) = written.split_at(end);
+        if bare.starts_with('(') && bare.contains('"') {
+            let (list, rest) = split_behind_list(written)?;
+            (Value::Bare(list), after_parameters(rest)?)
+        } else {
+            // Players of version 1 write names without quotes, and what would be a list or a parameter in version 2 is a part of them.
+            let rest = written.get(end + 1..).unwrap_or_default();
+            (Value::Bare(bare.trim()), rest)
+        }
     };
     let item = Item {
         key,
@@ -140,20 +143,18 @@ fn after_parameters(text: &str) -> Result<&str, CmcdError> {
     Ok("")
 }
 
-/// A list in its brackets, and what stands behind it; `None` if that is no end of an item, or there is no list.
-fn split_behind_list(text: &str) -> Option<(&str, &str)> {
-    let mut rest = text.strip_prefix('(')?;
+/// A list in its brackets, and what stands behind it.
+fn split_behind_list(text: &str) -> Result<(&str, &str), CmcdError> {
+    let mut rest = text;
     while let Some(at) = rest.find([')', '"']) {
         let (_, behind) = rest.split_at(at);
         if let Some(behind) = behind.strip_prefix(')') {
-            let next = behind.trim_start();
-            let is_whole = next.is_empty() || next.starts_with([',', ';']);
-            return is_whole.then(|| text.split_at(text.len() - behind.len()));
+            return Ok(text.split_at(text.len() - behind.len()));
         }
         let quoted = behind.strip_prefix('"').unwrap_or_default();
-        (_, rest) = split_at_closing_quote(quoted)?;
+        (_, rest) = split_at_closing_quote(quoted).ok_or(CmcdError::Unterminated)?;
     }
-    None
+    Err(CmcdError::Unclosed)
 }
 
 /// What stands before and after the first quote that isn't escaped.
@@ -241,9 +242,9 @@ mod tests {
             ("st=v,sid=abc;1", "sid", Ok(Some("abc;1"))),
             (r#"cid=(2024)x,sid="d""#, "sid", Ok(Some("d"))),
             (r#"cid=(2024)x,sid="d""#, "cid", Ok(Some("(2024)x"))),
-            (r#"nor=("a",sid="d""#, "sid", Ok(Some("d"))),
-            (r#"nor=("a,sid="d""#, "sid", Ok(Some("d"))),
-            (r#"nor=("a")b,sid="d""#, "sid", Ok(Some("d"))),
+            (r#"nor=("a",sid="d""#, "sid", Err(CmcdError::Unclosed)),
+            (r#"nor=("a,sid="d""#, "sid", Err(CmcdError::Unterminated)),
+            (r#"nor=("a")b,sid="d""#, "sid", Err(CmcdError::Trailing)),
             (r#"br=1;x="a,sid="d""#, "sid", Ok(Some("d"))),
         ] {
             assert_value(payload, key, expected);
