@@ -113,6 +113,33 @@ fn each_shell_block_of_each_readme_is_run_by_something() {
     }
 }
 
+/// What follows that word where it begins a command in a sentence.
+fn in_sentences(program: &str) -> Vec<&'static str> {
+    let lines = READMES.iter().flat_map(|(_, text)| text.lines());
+    let lines = lines.filter(|line| !line.starts_with("```"));
+    let spans = lines.flat_map(|line| line.split('`').skip(1).step_by(2));
+    let words = spans.filter_map(|span| span.strip_prefix(program)?.strip_prefix(' '));
+    words.collect()
+}
+
+#[test]
+fn each_command_of_ours_in_a_sentence_is_one_that_there_is() {
+    let makefile = include_str!("../Makefile");
+    let targets: BTreeSet<_> = makefile
+        .lines()
+        .filter_map(|line| line.split_once(':'))
+        .map(|(target, _)| target)
+        .collect();
+    let mut seen = 0;
+    for words in in_sentences("make") {
+        for target in words.split(' ').filter(|word| !word.contains('=')) {
+            assert!(targets.contains(target), "make {words}");
+            seen += 1;
+        }
+    }
+    assert!(seen > 15, "{seen}");
+}
+
 #[tokio::test]
 async fn the_commands_to_paste_do_what_is_said_of_them() {
     let (grpc, http) = (ReservedPort::new(), ReservedPort::new());
