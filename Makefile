@@ -26,6 +26,7 @@ help:
 	echo
 	echo 'Variables: STORE=memory|redis, and for demo GATEWAY_PORT=$(GATEWAY_PORT) HTTP_PORT=$(HTTP_PORT) GRPC_PORT=$(GRPC_PORT).'
 	echo 'For fuzz TARGET=NAME RUNS=$(RUNS) MOST_SECONDS=$(MOST_SECONDS), whichever comes first.'
+	echo 'QUICK=1 makes what bench-redis, bench-memory and bench-checks do a fiftieth as long, and their figures worthless.'
 	echo 'ENVOY, REDIS_SERVER and CHROMIUM name binaries to use instead of the ones found or fetched.'
 
 ## Says what is missing on this machine, as the line that installs it
@@ -126,13 +127,14 @@ bench-checks: prereqs
 bench-memory: prereqs
 	@STREAMGATE_TEST_REDIS_SERVER=$$(deploy/demo/get-redis.sh)
 	export STREAMGATE_TEST_REDIS_SERVER
-	$(CARGO) test --locked --release --test integration -- --ignored --nocapture --test-threads 1 floods:: | grep -E '^(measured|test result|$$|.*panicked)'
+	$(CARGO) test --locked --release --test integration -- --ignored --nocapture --test-threads 1 floods:: | grep -E '(^|\.\.\. )(measured|test result)|^$$|panicked'
 
 # The corpus stays as it is; what is found new lies in fuzz/work, what fails in fuzz/artifacts. Without sanitizers (the crate forbids unsafe
 # code), so that the stable toolchain will do: RUSTC_BOOTSTRAP lets it count coverage.
 ## Runs one fuzz target: make fuzz TARGET=claim
-fuzz: prereqs
-	@[ -n "$(TARGET)" ] || { echo 'which one? TARGET= one of:'; ls fuzz/corpus; exit 2; }
+fuzz:
+	@deploy/prereqs.sh c++:g++
+	[ -n "$(TARGET)" ] || { echo 'which one? TARGET= one of:'; ls fuzz/corpus; exit 2; }
 	PATH="$(TOOLS)/bin:$$PATH"
 	cargo fuzz --version >/dev/null 2>&1 || $(CARGO) install --quiet --locked --root $(TOOLS) --version 0.13.2 cargo-fuzz
 	mkdir -p fuzz/work/$(TARGET)

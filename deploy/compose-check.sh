@@ -1,22 +1,23 @@
 #!/bin/sh
 # Runs the shell block below 'With compose' in README.md beside this file, as it stands there, and sees that the 4th stream is refused, before
-# and after a streamgate is killed. Needs a Docker engine that can get the images, docker compose or docker-compose, and the ports named there.
+# and after a streamgate is killed. Needs a Docker engine that can get the images, docker compose or docker-compose (COMPOSE says which), and the ports named there.
 set -eu
 cd "$(dirname "$0")/.."
 
 fail() { echo "compose-check: $*" >&2; exit 1; }
 
 docker info >/dev/null 2>&1 || fail "no Docker engine answers: 'docker info' says why"
-if ! docker compose version >/dev/null 2>&1; then
+[ -n "${COMPOSE:-}" ] || { docker compose version >/dev/null 2>&1 && COMPOSE='docker compose'; } || COMPOSE=docker-compose
+if [ "$COMPOSE" != 'docker compose' ]; then
     # docker-compose 1.29, to which the README's lines are as good.
-    stand_in='docker() { case "$1" in compose) shift; docker-compose "$@" ;; *) command docker "$@" ;; esac; }'
+    stand_in='docker() { case "$1" in compose) shift; $COMPOSE "$@" ;; *) command docker "$@" ;; esac; }'
     eval "$stand_in"
 fi
 
 script=$(awk '/^## With compose$/ {below = 1} below && /^```$/ {exit} inside {print} below && /^```sh$/ {inside = 1}' deploy/README.md)
 [ -n "$script" ] || fail "deploy/README.md has no shell block below 'With compose'"
 # Where the processors are busy with other things, Redis may have to wait for one, and a slow Redis is no part of this.
-export STORE_TIMEOUT=200ms
+export STORE_TIMEOUT=200ms COMPOSE
 told=$(mktemp)
 lines=$(mktemp)
 end() {
@@ -31,4 +32,4 @@ printf '%s\n%s\n' "${stand_in:-}" "$script" >"$lines"
 sh -eu "$lines" >"$told" 2>&1 || fail 'a line of the README failed'
 refused=$(grep -c '^HTTP/1.1 429' "$told") || true
 [ "$refused" = 2 ] || fail "the README promises two 429, there were $refused"
-echo "ok    the README's lines start it, and two 4th streams are refused, before and after a streamgate is killed"
+echo "ok    the README's lines, by $COMPOSE, start it, and two 4th streams are refused, before and after a streamgate is killed"

@@ -13,11 +13,11 @@ docker info >/dev/null 2>&1 || fail "no Docker engine answers: 'docker info' say
 lines=$(awk '/^### In a container$/ {below = 1} below && /^```$/ {exit} inside {print} below && /^```sh$/ {inside = 1}' README.md)
 [ "$(printf '%s\n' "$lines" | grep -c .)" = 3 ] || fail "README.md has no three lines below 'In a container'"
 
-stranger=
+stranger= configured=
 end() {
     status=$?
-    [ "$status" = 0 ] || [ -z "$stranger" ] || docker logs "$stranger" >&2 || true
-    docker rm --force streamgate ${stranger:+"$stranger"} >/dev/null 2>&1 || true
+    [ "$status" = 0 ] || [ -z "$configured$stranger" ] || docker logs "${stranger:-$configured}" >&2 || true
+    docker rm --force streamgate $configured $stranger >/dev/null 2>&1 || true
 }
 if docker inspect streamgate --type container >/dev/null 2>&1; then
     fail "there is a container called streamgate; end it first: docker rm --force streamgate"
@@ -29,6 +29,19 @@ answer=$(printf '%s\n' "$lines" | sh -eu)
 printf '%s\n' "$answer" | grep -q '"session":"tv".*"active":1,"limit":3' || fail "the README's lines end with: $answer"
 docker stop streamgate >/dev/null
 say "the README's lines build it, run it, and get an answer"
+
+# A folder that anybody may read, unlike one of mktemp's.
+mkdir -p target/image-check/etc
+echo 'limits: {default: 7}' >target/image-check/etc/streamgate.yaml
+configured=$(cd target/image-check && docker run --detach --volume "$PWD/etc:/etc/streamgate:ro" streamgate serve --config /etc/streamgate/streamgate.yaml)
+tries=0
+until told=$(docker exec "$configured" streamgate sessions alice 2>&1); do
+    tries=$((tries + 1))
+    [ "$tries" -lt 60 ] || fail "it doesn't say who watches: $told"
+    sleep 0.5
+done
+[ "$told" = 'alice: 0 of 7 streams in use' ] || fail "with a file that says 7 it says: $told"
+say 'a file in a mounted folder is in force, as it says itself'
 
 stranger=$(docker run --detach --read-only --user 12345:12345 --cap-drop ALL --security-opt no-new-privileges \
     --publish 127.0.0.1::8080 streamgate)

@@ -23,6 +23,7 @@ use crate::support::gateway_client::{Check, Gateway};
 use crate::support::process::processor_time;
 use crate::support::redis::RedisServer;
 use crate::support::streamgate::Streamgate;
+use crate::support::watch::as_many;
 
 /// How many checks are made between two readings.
 const BATCH: usize = 5_000;
@@ -125,7 +126,7 @@ impl Asked {
     async fn pace(&self, check: &impl Fn(usize) -> Check) -> Vec<f64> {
         let mut ticks = tokio::time::interval(Duration::from_secs(1) / PACE);
         let mut asking = JoinSet::new();
-        for n in 0..PACED {
+        for n in 0..as_many(PACED) {
             ticks.tick().await;
             let (gateway, check) = (self.0[n % CONNECTIONS].clone(), check(n));
             asking.spawn(async move {
@@ -315,7 +316,7 @@ impl Bench {
     /// What a check of each kind costs, and costs Redis: medians, in microseconds.
     async fn costs(&self) -> Vec<[f64; 2]> {
         let mut taken = vec![[vec![], vec![]]; ROWS.len()];
-        for batch in 1..=BATCHES {
+        for batch in 1..=as_many(BATCHES) {
             for (row, taken) in ROWS.iter().zip(&mut taken) {
                 let asked = self.at(row.who).await;
                 let from = if row.is_new { batch * BATCH } else { 0 };
@@ -349,7 +350,7 @@ async fn microseconds_of_processor_per_check_and_how_long_it_takes() {
     let costs = bench.costs().await;
     let nothing = costs[0][0];
     println!(
-        "| {AT_ONE_TIME} checks at a time | processor a check | in all | checks a second and core | of Redis's processor |"
+        "\n| {AT_ONE_TIME} checks at a time | processor a check | in all | checks a second and core | of Redis's processor |"
     );
     println!("|---|--:|--:|--:|--:|");
     for (row, [ours, redis]) in ROWS.iter().zip(costs) {

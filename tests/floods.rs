@@ -15,7 +15,7 @@ use crate::support::faulty_store::{Fault, FaultyStore};
 use crate::support::gateway_client::{Answer, Check, Gateway, abandoned, periodic};
 use crate::support::redis::RedisServer;
 use crate::support::streamgate::Streamgate;
-use crate::support::watch::measured_memory;
+use crate::support::watch::{as_many, measured_memory};
 
 /// How many a flood has that is run with all other tests.
 const FLOOD: usize = 5_000;
@@ -227,13 +227,15 @@ async fn one_user_with_very_many_ids_takes_bounded_memory() {
 #[ignore = "takes minutes: make bench-memory"]
 async fn a_million_users_take_memory_in_proportion() {
     // A shard is full before the whole store is; so the last few of a million would be an outage to it.
-    many_users("embedded store", MILLION / 100 * 97, None).await;
-    many_users("Redis", MILLION, Some(&RedisServer::start())).await;
+    let million = as_many(MILLION);
+    many_users("embedded store", million / 100 * 97, None).await;
+    many_users("Redis", million, Some(&RedisServer::start())).await;
 }
 
 #[tokio::test]
 #[ignore = "takes minutes: make bench-memory"]
 async fn one_user_with_a_million_ids_takes_bounded_memory() {
-    one_user("embedded store", MILLION, None).await;
-    one_user("Redis", MILLION, Some(&RedisServer::start())).await;
+    let million = as_many(MILLION);
+    one_user("embedded store", million, None).await;
+    one_user("Redis", million, Some(&RedisServer::start())).await;
 }

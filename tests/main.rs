@@ -61,6 +61,7 @@ mod openapi;
 mod players;
 // What the READMEs have to paste into a shell.
 mod readme_commands;
+mod readme_sentences;
 // The committed descriptors are those of the protocol.
 mod reflection_descriptors;
 // The files for Prometheus and Grafana: alerts that fire and clear, and a dashboard whose every query returns data.

@@ -13,7 +13,7 @@ use crate::support::streamgate::Streamgate;
 use crate::support::watch::within;
 
 /// All there are.
-const READMES: [(&str, &str); 4] = [
+pub(crate) const READMES: [(&str, &str); 4] = [
     ("README.md", include_str!("../README.md")),
     ("envoy/README.md", include_str!("../envoy/README.md")),
     ("deploy/README.md", include_str!("../deploy/README.md")),

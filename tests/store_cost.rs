@@ -16,6 +16,7 @@ use streamgate::store::{Cursor, Seen, Store};
 
 use crate::support::redis::RedisServer;
 use crate::support::streams::{LEASE, key, sighting, start, user};
+use crate::support::watch::as_many;
 
 /// How many users take part in the measurement of time, with three sessions each.
 const USERS: usize = 6_000;
@@ -294,7 +295,7 @@ async fn measure_time(is_uuid: bool) -> BTreeMap<&'static str, (f64, f64)> {
         link,
         times: BTreeMap::new(),
     };
-    let numbers: Vec<usize> = (0..USERS).collect();
+    let numbers: Vec<usize> = (0..as_many(USERS)).collect();
     for users in numbers.chunks(BATCH) {
         for third in 0..3 {
             bench.call("empty", &empty, users, third).await;
@@ -318,7 +319,7 @@ async fn measure_bytes(is_uuid: bool, each: fn(usize) -> usize) -> f64 {
     store.ping().await.unwrap();
     let used = || -> f64 { told(&server, "memory", "used_memory:").parse().unwrap() };
     let before = used();
-    let count = fill(&store, USERS_KEPT, is_uuid, each).await;
+    let count = fill(&store, as_many(USERS_KEPT), is_uuid, each).await;
     (used() - before) / count as f64
 }
 
@@ -434,8 +435,10 @@ async fn microseconds_per_call_and_bytes_per_session() {
     }
     println!();
     println!(
-        "Redis's own count of microseconds per call, medians of batches of {BATCH}, in one run in turn: {USERS} users with 3 sessions each; \
-         memory: {USERS_KEPT} users with 2.5 each. User 20 bytes, session 36, device and content 16 each."
+        "Redis's own count of microseconds per call, medians of batches of {BATCH}, in one run in turn: {} users with 3 sessions each; \
+         memory: {} users with 2.5 each. User 20 bytes, session 36, device and content 16 each.",
+        as_many(USERS),
+        as_many(USERS_KEPT)
     );
 }
 
@@ -449,7 +452,7 @@ async fn microseconds_per_page_of_everybody() {
     };
     let store = RedisStore::open(settings).unwrap();
     store.ping().await.unwrap();
-    fill(&store, USERS_LISTED, true, two_or_three).await;
+    fill(&store, as_many(USERS_LISTED), true, two_or_three).await;
     write_down(&server);
     for number in 0..5000 {
         store.list(&viewer(number)).await.unwrap();
@@ -458,17 +461,21 @@ async fn microseconds_per_page_of_everybody() {
     lists.sort_unstable();
     let list = lists[lists.len() / 2];
     println!(
-        "\n| everybody's sessions, {USERS_LISTED} users, by pages of | pages | commands a page | time a page | commands: median | 999 of 1000 within | the longest |"
+        "\n| everybody's sessions, {} users, by pages of | pages | commands a page | time a page | commands: median | 999 of 1000 within | the longest |",
+        as_many(USERS_LISTED)
     );
     println!("|---|--:|--:|--:|--:|--:|--:|");
-    for (size, others) in [(100, 0), (1000, 0), (100, OTHERS)] {
+    for (size, others) in [(100, 0), (1000, 0), (100, as_many(OTHERS))] {
         let script = "for n = 1, ARGV[1] do redis.call('SET', 'other:' .. n, 'x') end";
         server.run::<redis::Value>(&["EVAL", script, "0", &others.to_string()]);
         let Pages { count, commands } = measure_pages(&server, &store, size).await;
+        let beside = match others {
+            0 => String::new(),
+            others => format!(", among {others} keys of others"),
+        };
         let of = |permille: usize| commands[(commands.len() - 1) * permille / 1000];
         println!(
-            "| {size}{} | {count} | {:.1} | {} us | {} us | {} us | {} us |",
-            ["", " among a million keys of others"][usize::from(others > 0)],
+            "| {size}{beside} | {count} | {:.1} | {} us | {} us | {} us | {} us |",
             commands.len() as f64 / count as f64,
             commands.iter().sum::<u64>() / count,
             of(500),

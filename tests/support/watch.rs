@@ -58,3 +58,13 @@ pub(crate) fn measured_many(what: &str, mut times: Vec<Duration>) {
         measured(&format!("{what}, longest of {}", times.len()), *longest);
     }
 }
+
+/// How many a measurement takes part in: a fiftieth where `QUICK` is set, to see that it can be made.
+pub(crate) fn as_many(all: usize) -> usize {
+    let part = if std::env::var_os("QUICK").is_some() {
+        50
+    } else {
+        1
+    };
+    (all / part).max(1)
+}

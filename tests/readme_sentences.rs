@@ -1,0 +1,212 @@
+//! Each command that stands in a sentence of a README is run too: here, by another test, by a script, or by CI.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+
+use crate::readme_commands::READMES;
+use crate::support::app::PATIENCE;
+use crate::support::pki::{Authority, Folder};
+use crate::support::process::{command, tool};
+use crate::support::redis::RedisServer;
+use crate::support::service::Service;
+use crate::support::watch::within;
+
+/// What a command begins with, behind the variables that it is given.
+const PROGRAMS: [&str; 17] = [
+    "apt-get",
+    "cargo",
+    "curl",
+    "docker",
+    "docker-compose",
+    "envoy",
+    "git",
+    "kill",
+    "kubectl",
+    "make",
+    "npx",
+    "openssl",
+    "promtool",
+    "python3",
+    "redis-cli",
+    "rustup",
+    "streamgate",
+];
+
+/// A command, the file that runs it, and what does so there: without that, the command itself.
+const RUN_BY: &str = r#"
+STREAMGATE_LIMITS__DEFAULT=1 make demo => .ci/commands
+cargo doc --open --no-deps --document-private-items => .ci/commands
+cargo mutants -f 'src/session/*.rs' -- --lib session => .ci/commands
+cargo run --example demo -- backend --listen 127.0.0.1:9000 => .ci/commands
+cargo run -- openapi > tests/fixtures/openapi.json => .ci/commands
+cargo test --release --test integration http_connections -- --nocapture | grep measured => .ci/commands
+cargo test --release --test integration redis_load -- --nocapture | grep measured => .ci/commands
+cargo test --test integration e2e:: -- --nocapture | grep measured => .ci/commands
+cargo test --test integration prometheus:: -- --nocapture | grep measured => .ci/commands
+curl -H => tests/players/progressive.rs => by_curl_are_one_playback
+docker build --tag streamgate . => README.md => docker build --tag streamgate .
+docker compose -f deploy/compose.yaml up --build => deploy/README.md => docker compose -f deploy/compose.yaml up --build --detach
+docker exec => deploy/image-check.sh
+docker exec NAME streamgate sessions alice => deploy/image-check.sh => docker exec "$configured" streamgate sessions alice
+docker run => deploy/image-check.sh
+docker run --volume "$PWD/etc:/etc/streamgate:ro" streamgate serve --config /etc/streamgate/streamgate.yaml => deploy/image-check.sh => --volume "$PWD/etc:/etc/streamgate:ro" streamgate serve --config /etc/streamgate/streamgate.yaml
+docker stop streamgate => deploy/image-check.sh
+envoy --mode validate -c FILE => Makefile => --mode validate --log-level warning -c "$$file"
+make bench-checks => .ci/commands
+make bench-memory => .ci/commands
+make bench-redis => .ci/commands
+make compose-check => .ci/docker
+make demo => .ci/commands
+make demo STORE=redis => .ci/commands
+make demo-check => .ci/run
+make fuzz TARGET=claim RUNS=1000000 => .ci/commands
+make fuzz-api => .ci/commands
+make help => .ci/commands
+make image => .ci/docker
+make image-check => .ci/docker
+make lint => .ci/run
+make test => .ci/run
+make validate => .ci/run
+npx @usebruno/cli import openapi --source openapi.json --output streamgate --collection-name streamgate => .ci/commands => run "npx @usebruno/cli $options"
+npx httpyac send deploy/streamgate.http --all => .ci/commands
+npx newman run collection.json --env-var baseUrl=… => .ci/commands
+npx openapi-to-postmanv2 -s openapi.json -o collection.json -O parametersResolution=Example,folderStrategy=Tags => .ci/commands => run "npx openapi-to-postmanv2 $options"
+openssl rand -base64 24 => tests/readme_sentences.rs => fn a_token_made_as_it_is_said_opens_the_api
+openssl s_client => tests/readme_sentences.rs => fn openssl_shows_until_when_a_certificate_is_good
+promtool test rules => tests/prometheus/rules.rs => "test", "rules"
+redis-cli --bigkeys => tests/readme_sentences.rs => fn redis_cli_tells_what_the_runbooks_look_for
+redis-cli --latency => tests/readme_sentences.rs => fn redis_cli_tells_what_the_runbooks_look_for
+streamgate --version => tests/lifecycle.rs => "--version"
+streamgate check-config FILE => README.md => streamgate check-config streamgate.yaml
+streamgate health => README.md => until streamgate health; do
+streamgate health --ca … --cert … --key … => tests/tls.rs => "--ca", &ca], ["--cert", &cert, "--key", &key]
+streamgate openapi => tests/openapi/document.rs => run(&["openapi"]
+streamgate release USER SESSION... => README.md => streamgate release alice p1
+streamgate serve --config FILE => README.md => streamgate serve --config streamgate.yaml &
+streamgate serve [--config FILE] => README.md => streamgate serve --config streamgate.yaml &
+streamgate sessions USER => README.md => streamgate sessions alice
+"#;
+
+/// The text of a file of the repository.
+fn text(file: &str) -> String {
+    std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(file)).unwrap()
+}
+
+/// Whether this is a command, with something behind it that it is to do.
+fn is_command(span: &str) -> bool {
+    let mut words = span.split(' ');
+    let program = words.find(|word| !word.contains('='));
+    program.is_some_and(|program| PROGRAMS.contains(&program)) && words.next().is_some()
+}
+
+/// Each command between backquotes outside of blocks.
+fn commands() -> BTreeSet<&'static str> {
+    let lines = READMES.iter().flat_map(|(_, text)| {
+        let mut inside = false;
+        text.lines().filter(move |line| {
+            inside ^= line.starts_with("```");
+            !inside
+        })
+    });
+    let spans = lines.flat_map(|line| line.split('`').skip(1).step_by(2));
+    spans.filter(|span| is_command(span)).collect()
+}
+
+#[test]
+fn each_command_in_a_sentence_of_a_readme_is_run_by_something() {
+    let table = RUN_BY.lines().filter(|line| !line.is_empty());
+    let rows: Vec<Vec<&str>> = table.map(|line| line.split(" => ").collect()).collect();
+    let known: BTreeSet<_> = rows.iter().map(|row| row[0]).collect();
+    assert_eq!(known.len(), rows.len());
+    assert_eq!(commands(), known);
+    for row in rows {
+        let (file, found) = (row[1], row.get(2).unwrap_or(&row[0]));
+        assert!(text(file).contains(found), "{file} has no {found:?}");
+        if file.starts_with(".ci/") && file != ".ci/run" {
+            assert!(text(".ci/run").contains(file), ".ci/run leaves {file} out");
+        }
+    }
+}
+
+/// What a shell prints of that, if all goes well.
+async fn printed(script: &str, variables: &[(&str, &str)]) -> String {
+    let mut shell = command("bash");
+    shell
+        .args(["-euo", "pipefail", "-c", script])
+        .envs(variables.iter().copied())
+        .kill_on_drop(true);
+    let ran = within(PATIENCE, "the shell ends", shell.output())
+        .await
+        .unwrap();
+    let told = String::from_utf8(ran.stdout).unwrap();
+    let errors = String::from_utf8_lossy(&ran.stderr);
+    assert!(ran.status.success(), "{script}: {told}{errors}");
+    told
+}
+
+#[tokio::test]
+async fn a_token_made_as_it_is_said_opens_the_api() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("tokens");
+    let file = file.to_str().unwrap();
+    let script =
+        r#"token=$(openssl rand -base64 24); echo "$token operator" >"$FILE"; echo "$token""#;
+    let token = printed(script, &[("FILE", file)]).await;
+    assert_eq!(token.trim().len(), 32);
+    let service = Service::start(&[("STREAMGATE_HTTP__TOKENS_FILE", file)]).await;
+    let url = format!(
+        "http://{}/v1/sessions",
+        service.socket_address("http").await
+    );
+    let asked =
+        r#"curl -sS -o /dev/null -w '%{http_code}' -H "authorization: Bearer $TOKEN" "$URL""#;
+    let with = async |token| {
+        let variables = [("TOKEN", token), ("URL", &*url), ("NO_PROXY", "*")];
+        printed(asked, &variables).await
+    };
+    assert_eq!(with(token.trim()).await, "200");
+    assert_eq!(with("another").await, "401");
+}
+
+#[tokio::test]
+async fn openssl_shows_until_when_a_certificate_is_good() {
+    let authority = Authority::new("authority");
+    let folder = Folder::with(&authority.issue_until(2040), &authority);
+    let settings = folder.settings("grpc", &["cert", "key"]);
+    let settings: Vec<_> = settings
+        .iter()
+        .map(|(key, value)| {
+            let name = key.replace('.', "__").to_uppercase();
+            (format!("STREAMGATE_{name}"), &**value)
+        })
+        .collect();
+    let settings: Vec<_> = settings
+        .iter()
+        .map(|(name, value)| (&**name, *value))
+        .collect();
+    let service = Service::start(&settings).await;
+    let address = service.socket_address("grpc").await.to_string();
+    let script =
+        r#"openssl s_client -connect "$AT" </dev/null 2>&1 | openssl x509 -noout -enddate"#;
+    let told = printed(script, &[("AT", &address)]).await;
+    assert!(told.contains("2040"), "{told}");
+}
+
+#[tokio::test]
+async fn redis_cli_tells_what_the_runbooks_look_for() {
+    let cli = tool("redis-cli", "redis-tools");
+    let redis = RedisServer::start_with(&["--slowlog-log-slower-than", "0"]);
+    redis.run::<()>(&["SET", "film", &"x".repeat(9_000)]);
+    let port = redis.port().to_string();
+    let variables = [("CLI", cli.to_str().unwrap()), ("PORT", &*port)];
+    let told =
+        async |words: &str| printed(&format!(r#""$CLI" -p "$PORT" {words}"#), &variables).await;
+    // Where nobody looks on, it measures for a second and prints least, most, average and count.
+    let latency = told("--latency").await;
+    assert!(latency.split_whitespace().count() >= 4, "{latency}");
+    let big = told("--bigkeys").await;
+    assert!(big.contains(r#""film"' with 9000 bytes"#), "{big}");
+    assert!(told("SLOWLOG GET").await.contains("film"));
+    assert!(told("INFO memory").await.contains("used_memory:"));
+    assert_eq!(told("CONFIG SET maxmemory 64mb").await, "OK\n");
+}
