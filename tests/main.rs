@@ -66,6 +66,8 @@ mod readme_sentences;
 mod reflection_descriptors;
 // The files for Prometheus and Grafana: alerts that fire and clear, and a dashboard whose every query returns data.
 mod prometheus;
+// A Redis that sentinels watch: which server is used, and what a failover costs.
+mod redis_sentinel;
 // The service on a real Redis in trouble: what everybody gets by each outage rule, and that all is well again without a restart.
 mod redis_trouble;
 // What a store has to do, whatever it is made of.

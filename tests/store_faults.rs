@@ -2,8 +2,8 @@
 
 use std::io;
 use std::pin::pin;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use futures_util::future::{join_all, poll_immediate};
@@ -15,9 +15,9 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 use tokio::task::unconstrained;
 use tokio_util::task::AbortOnDropHandle;
-use tracing::subscriber::DefaultGuard;
 
 use crate::support::eventually;
+use crate::support::log::{Log, listen_with};
 use crate::support::port::ReservedPort;
 use crate::support::proxy::Proxy;
 use crate::support::redis::{RedisServer, run_as, settings};
@@ -88,44 +88,6 @@ fn says(failure: &StoreError, words: &[&str]) {
     for word in words {
         assert!(text.contains(word), "no {word:?} in: {text}");
     }
-}
-
-/// What is logged, while the guard lives, by the thread that made it and by whatever it runs.
-#[derive(Clone, Default)]
-struct Log(Arc<Mutex<Vec<u8>>>);
-
-impl Log {
-    /// Begins to listen.
-    fn listen() -> (Self, DefaultGuard) {
-        let log = Self::default();
-        let guard = listen_with(log.clone());
-        (log, guard)
-    }
-
-    /// How many lines hold that.
-    fn counts(&self, text: &str) -> usize {
-        let log = String::from_utf8(self.0.lock().unwrap().clone()).unwrap();
-        log.lines().filter(|line| line.contains(text)).count()
-    }
-}
-
-impl io::Write for Log {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.lock().unwrap().extend(bytes);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
-/// Has this thread log into that.
-fn listen_with(log: impl io::Write + Clone + Send + Sync + 'static) -> DefaultGuard {
-    let subscriber = tracing_subscriber::fmt()
-        .with_ansi(false)
-        .with_writer(move || log.clone());
-    tracing::subscriber::set_default(subscriber.finish())
 }
 
 #[tokio::test]

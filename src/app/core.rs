@@ -3,20 +3,20 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use redis::IntoConnectionInfo;
+use redis::{IntoConnectionInfo, RedisResult};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::BuildError;
 use crate::clock::{Clock, SystemClock};
-use crate::config::{self, Backend, Changeable, Config, InForce, RedisUrl};
+use crate::config::{self, Backend, Changeable, Config, InForce, RedisUrl, Topology};
 use crate::envoy::{AccessLogDoor, CheckDoor, RouteLists};
 use crate::follow::{Followed, Followers};
 use crate::http::{HttpDoor, REQUEST_TIMEOUT, Readiness, Tokens};
 use crate::ledger::{Ledger, ROOM_TO_HOLD, Settings};
 use crate::releaser::{Delivery, Releaser, releaser};
 use crate::session::Terms;
-use crate::store::redis::{RedisSettings, RedisStore};
+use crate::store::redis::{RedisSettings, RedisStore, Sentinels, Source};
 use crate::store::{MemoryStore, Store};
 use crate::telemetry::metrics::ReloadedFile;
 use crate::telemetry::{Metrics, RefusalLog};
@@ -191,16 +191,32 @@ fn open_store(config: &Config, terms: Terms, clock: &Arc<dyn Clock>) -> Result<O
 
 /// The Redis that the configuration names, which need not be there yet.
 fn open_redis(config: &config::Store, terms: Terms) -> Result<RedisStore, BuildError> {
-    // The configuration has seen to it that there is exactly one, and that it can be read.
-    let url = config.redis.urls.first().map_or("", RedisUrl::expose);
-    let server = url
-        .into_connection_info()
-        .map_err(|error| BuildError::Store(error.to_string()))?;
+    let source = redis_source(&config.redis);
     let settings = RedisSettings {
-        server,
+        source: source.map_err(|error| BuildError::Store(error.to_string()))?,
         key_prefix: config.redis.key_prefix.clone(),
         timeout: config.timeout,
         terms,
     };
     RedisStore::open(settings).map_err(|error| BuildError::Store(error.to_string()))
+}
+
+/// Where connections to it come from.
+fn redis_source(redis: &config::Redis) -> RedisResult<Source> {
+    match redis.topology {
+        Topology::Standalone => {
+            // The configuration has seen to it that there is exactly one.
+            let url = redis.urls.first().map_or("", RedisUrl::expose);
+            url.into_connection_info().map(Source::Standalone)
+        }
+        Topology::Sentinel => Ok(Source::Sentinel(Sentinels {
+            sentinels: redis
+                .urls
+                .iter()
+                .map(RedisUrl::sentinel)
+                .collect::<Result<_, _>>()?,
+            service: redis.sentinel_service.clone(),
+            master: redis.master().server()?,
+        })),
+    }
 }

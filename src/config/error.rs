@@ -105,14 +105,6 @@ impl Report {
         }
     }
 
-    /// Accepts nothing but the one value that this version can give a key whose feature comes later.
-    pub(super) fn only(&mut self, key: &str, written: Option<&Written>, allowed: &str) {
-        self.read(key, written, (), |written| match written.scalar() {
-            Some(text) if text == allowed => Ok(()),
-            _ => Err(written.unavailable(allowed)),
-        });
-    }
-
     /// Accepts nothing at all for a key whose feature comes later.
     pub(super) fn nothing(&mut self, key: &str, written: Option<&Written>) {
         self.read(key, written, (), |written| match written.scalar() {

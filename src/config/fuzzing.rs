@@ -12,8 +12,9 @@ use crate::fuzzing::{cut, text};
 const SECRET: &str = "hunter2";
 
 /// Where a password may have been written, be it the right place or not.
-const PLACES: [&str; 6] = [
+const PLACES: [&str; 7] = [
     "store.redis.urls",
+    "store.redis.master_url",
     "store.backend",
     "http.listen",
     "limits.users",

@@ -3,9 +3,12 @@
 use std::fmt;
 use std::str::FromStr;
 
-use redis::IntoConnectionInfo;
+use redis::{ConnectionAddr, ConnectionInfo, IntoConnectionInfo, RedisResult};
 
 use super::redact::redact;
+
+/// Where a sentinel listens, unless it is told otherwise.
+const SENTINELS_PORT: u16 = 26379;
 
 /// The address of one Redis, checked by the library that will connect to it.
 #[derive(Clone, PartialEq, Eq)]
@@ -23,6 +26,59 @@ impl RedisUrl {
     #[must_use]
     pub fn expose(&self) -> &str {
         &self.0
+    }
+
+    /// For connecting.
+    ///
+    /// # Errors
+    /// None: it was checked when it was read.
+    pub fn server(&self) -> RedisResult<ConnectionInfo> {
+        self.0.as_str().into_connection_info()
+    }
+
+    /// For connecting to a sentinel, whose usual port is another.
+    ///
+    /// # Errors
+    /// None: it was checked when it was read.
+    pub fn sentinel(&self) -> RedisResult<ConnectionInfo> {
+        let server = self.server()?;
+        if self.port().is_some() {
+            return Ok(server);
+        }
+        let mut address = server.addr().clone();
+        if let ConnectionAddr::Tcp(_, port) | ConnectionAddr::TcpTls { port, .. } = &mut address {
+            *port = SENTINELS_PORT;
+        }
+        Ok(server.set_addr(address))
+    }
+
+    /// The address of a host, without a password.
+    pub(super) fn of_host(with_tls: bool, host: &str) -> Self {
+        let scheme = if with_tls { "rediss" } else { "redis" };
+        Self(format!("{scheme}://{host}"))
+    }
+
+    /// Whether it asks for TLS.
+    pub(super) fn is_with_tls(&self) -> bool {
+        self.0.starts_with("rediss://")
+    }
+
+    /// The host.
+    pub(super) fn host(&self) -> String {
+        let url = redis::parse_redis_url(&self.0);
+        let host = url.as_ref().and_then(|url| url.host_str());
+        host.unwrap_or_default().to_owned()
+    }
+
+    /// The port, if it names one.
+    pub(super) fn port(&self) -> Option<u16> {
+        redis::parse_redis_url(&self.0)?.port()
+    }
+
+    /// Whether it names a database.
+    pub(super) fn has_database(&self) -> bool {
+        let url = redis::parse_redis_url(&self.0);
+        url.is_some_and(|url| !matches!(url.path(), "" | "/"))
     }
 }
 
@@ -79,6 +135,31 @@ mod tests {
         ] {
             assert_eq!(text.parse::<RedisUrl>(), Err(NotARedisUrl), "{text}");
         }
+    }
+
+    #[test]
+    fn a_sentinel_without_a_port_listens_on_its_usual_one() {
+        for (text, address) in [
+            ("redis://s1", "s1:26379"),
+            ("redis://s1:6379", "s1:6379"),
+            ("rediss://a:b@s1", "s1:26379"),
+            ("redis://[::1]", "::1:26379"),
+        ] {
+            let url: RedisUrl = text.parse().unwrap();
+            assert_eq!(url.sentinel().unwrap().addr().to_string(), address);
+        }
+        let server = "redis://s1".parse::<RedisUrl>().unwrap().server();
+        assert_eq!(server.unwrap().addr().to_string(), "s1:6379");
+    }
+
+    #[test]
+    fn what_an_address_names_is_told() {
+        let url: RedisUrl = "rediss://app:secret@My_Master-1.a/2".parse().unwrap();
+        assert_eq!((&*url.host(), url.port()), ("My_Master-1.a", None));
+        assert!(url.has_database() && url.is_with_tls());
+        let url: RedisUrl = "redis://s1:7000/".parse().unwrap();
+        assert_eq!((&*url.host(), url.port()), ("s1", Some(7000)));
+        assert!(!url.has_database() && !url.is_with_tls());
     }
 
     #[test]

@@ -28,6 +28,7 @@ struct RawRedis {
     topology: Option<Written>,
     urls: Option<Written>,
     sentinel_service: Option<Written>,
+    master_url: Option<Written>,
     key_prefix: Option<Written>,
 }
 
@@ -69,6 +70,8 @@ pub enum Outage {
 pub enum Topology {
     /// One server.
     Standalone,
+    /// A master and its replicas, watched by sentinels, which say who is the master.
+    Sentinel,
 }
 
 /// The Redis to use.
@@ -76,8 +79,13 @@ pub enum Topology {
 pub struct Redis {
     /// `store.redis.topology`
     pub topology: Topology,
-    /// `store.redis.urls`: exactly one with [`Topology::Standalone`].
+    /// `store.redis.urls`: exactly one with [`Topology::Standalone`]; the sentinels with [`Topology::Sentinel`].
     pub urls: Vec<RedisUrl>,
+    /// `store.redis.sentinel_service`: what the sentinels call what they watch; of no effect with [`Topology::Standalone`].
+    pub sentinel_service: String,
+    /// `store.redis.master_url`: how the master is spoken to, with the service in the place of its host; never there with
+    /// [`Topology::Standalone`].
+    pub master_url: Option<RedisUrl>,
     /// `store.redis.key_prefix`: what all our keys start with.
     pub key_prefix: String,
 }
@@ -100,8 +108,11 @@ pub(super) const OUTAGES: Words<Outage> = Words {
 
 /// The words of `store.redis.topology`.
 pub(super) const TOPOLOGIES: Words<Topology> = Words {
-    known: &[("standalone", Topology::Standalone)],
-    later: &["sentinel", "cluster"],
+    known: &[
+        ("standalone", Topology::Standalone),
+        ("sentinel", Topology::Sentinel),
+    ],
+    later: &["cluster"],
 };
 
 /// Below, no network keeps up; above, Envoy has given up long before.
@@ -110,6 +121,12 @@ const TIMEOUT: std::ops::RangeInclusive<Duration> =
 
 /// The longest `store.redis.key_prefix`.
 const MAX_KEY_PREFIX: usize = 64;
+
+/// The longest `store.redis.sentinel_service`.
+const MAX_SERVICE: usize = 128;
+
+/// The default of `store.redis.sentinel_service`, which is Redis's own.
+const SERVICE: &str = "mymaster";
 
 // === impl RawStore ===
 
@@ -125,6 +142,7 @@ impl RawStore {
                 "store.redis.sentinel_service",
                 &mut self.redis.sentinel_service,
             ),
+            ("store.redis.master_url", &mut self.redis.master_url),
             ("store.redis.key_prefix", &mut self.redis.key_prefix),
         ]
     }
@@ -155,17 +173,20 @@ impl RawStore {
 impl RawRedis {
     fn check(&self, report: &mut Report) -> Redis {
         let default = Redis::default();
-        report.only(
-            "store.redis.sentinel_service",
-            self.sentinel_service.as_ref(),
-            "mymaster",
-        );
         let topology = self.topology.as_ref();
+        let topology = report.read("store.redis.topology", topology, default.topology, |w| {
+            TOPOLOGIES.read(w)
+        });
+        let read_urls = |w: &Written| match topology {
+            Topology::Standalone => one_url(w),
+            Topology::Sentinel => sentinels(w),
+        };
+        let urls = self.urls.as_ref();
         Redis {
-            topology: report.read("store.redis.topology", topology, default.topology, |w| {
-                TOPOLOGIES.read(w)
-            }),
-            urls: report.read("store.redis.urls", self.urls.as_ref(), default.urls, urls),
+            topology,
+            urls: report.read("store.redis.urls", urls, default.urls, read_urls),
+            sentinel_service: self.service(topology, report),
+            master_url: self.master_url(topology, report),
             key_prefix: report.read(
                 "store.redis.key_prefix",
                 self.key_prefix.as_ref(),
@@ -174,20 +195,122 @@ impl RawRedis {
             ),
         }
     }
+
+    /// What the sentinels call what they watch. With another topology only what has no effect may stand there.
+    fn service(&self, topology: Topology, report: &mut Report) -> String {
+        let (key, written) = (
+            "store.redis.sentinel_service",
+            self.sentinel_service.as_ref(),
+        );
+        report.read(key, written, SERVICE.to_owned(), |written| {
+            match service(written)? {
+                service if topology == Topology::Standalone && service != SERVICE => Err(written
+                    .wrong(format_args!(
+                        "{SERVICE}, unless store.redis.topology is sentinel"
+                    ))),
+                service => Ok(service),
+            }
+        })
+    }
+
+    /// How the master is spoken to, if that is written.
+    fn master_url(&self, topology: Topology, report: &mut Report) -> Option<RedisUrl> {
+        let service = self.sentinel_service.as_ref();
+        let service = service.and_then(Written::scalar).unwrap_or(SERVICE);
+        let (key, written) = ("store.redis.master_url", self.master_url.as_ref());
+        report.read(key, written, None, |written| match written.optional() {
+            None => Ok(None),
+            Some(_) if topology == Topology::Standalone => Err(written.wrong_secret(
+                "nothing, unless store.redis.topology is sentinel; a single server's URL goes into store.redis.urls",
+            )),
+            Some(text) => {
+                let url = text.parse().ok();
+                let url = url.filter(|url: &RedisUrl| url.host() == service && url.port().is_none());
+                url.map(Some).ok_or_else(|| wrong_master(written, service))
+            }
+        })
+    }
 }
 
-fn urls(written: &Written) -> Result<Vec<RedisUrl>, Wrong> {
-    // A comma without a scheme behind it belongs to a password.
-    let items = match written.scalar() {
-        Some(text) if text.matches("://").count() < 2 => vec![written.part(text)],
-        _ => written.items().unwrap_or_default(),
-    };
+/// What is said where the master's URL is none, or names another host than the service.
+fn wrong_master(written: &Written, service: &str) -> Wrong {
+    let wanted = Some(service).filter(|service| service_is_good(service));
+    let wanted = wanted.unwrap_or(SERVICE);
+    written.wrong_secret(format_args!(
+        "redis://[user:password@]{wanted}[/database], or rediss:// for TLS; in the place of host and port, which the sentinels tell, stands store.redis.sentinel_service"
+    ))
+}
+
+/// The URLs that are written.
+fn urls(written: &Written) -> Vec<Written> {
+    match written.scalar() {
+        Some(text) => split_urls(text)
+            .into_iter()
+            .map(|url| written.part(&url))
+            .collect(),
+        None => written.items().unwrap_or_default(),
+    }
+}
+
+/// The URLs in a text with commas. A comma without a scheme behind it belongs to a password.
+fn split_urls(text: &str) -> Vec<String> {
+    let mut urls: Vec<String> = Vec::new();
+    for part in text.split(',') {
+        match urls.last_mut() {
+            Some(last) if !part.contains("://") => {
+                last.push(',');
+                last.push_str(part);
+            }
+            _ => urls.push(part.to_owned()),
+        }
+    }
+    urls
+}
+
+fn one_url(written: &Written) -> Result<Vec<RedisUrl>, Wrong> {
+    let items = urls(written);
     let [item] = items.as_slice() else {
-        return Err(written.wrong_secret(format_args!("one URL, as {NotARedisUrl}")));
+        return Err(written.wrong_secret(format_args!(
+            "one URL, as {NotARedisUrl}; several are sentinels, with store.redis.topology: sentinel"
+        )));
     };
     let url = item.scalar().unwrap_or_default().parse();
     url.map(|url| vec![url])
         .map_err(|error: NotARedisUrl| item.wrong_secret(format_args!("one URL, as {error}")))
+}
+
+fn sentinels(written: &Written) -> Result<Vec<RedisUrl>, Wrong> {
+    let wrong = |item: &Written| {
+        item.wrong_secret(
+            "the URLs of the sentinels, each as redis://[user:password@]host[:26379], or rediss:// for TLS; a database belongs into store.redis.master_url",
+        )
+    };
+    let items = urls(written);
+    if items.is_empty() {
+        return Err(wrong(written));
+    }
+    let read = |item: &Written| {
+        let url: Option<RedisUrl> = item.scalar().unwrap_or_default().parse().ok();
+        url.filter(|url| !url.has_database())
+            .ok_or_else(|| wrong(item))
+    };
+    items.iter().map(read).collect()
+}
+
+fn service(written: &Written) -> Result<String, Wrong> {
+    let text = written.scalar().unwrap_or_default();
+    if !service_is_good(text) {
+        return Err(written.wrong(format_args!(
+            "1 to {MAX_SERVICE} letters, digits, `.`, `_` or `-`, as Sentinel has it"
+        )));
+    }
+    Ok(text.to_owned())
+}
+
+/// Whether Sentinel takes that for a name.
+fn service_is_good(text: &str) -> bool {
+    let is_good = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
+    (1..=MAX_SERVICE).contains(&text.len()) && text.bytes().all(is_good)
 }
 
 fn key_prefix(written: &Written) -> Result<String, Wrong> {
@@ -202,6 +325,17 @@ fn key_prefix(written: &Written) -> Result<String, Wrong> {
 }
 
 // === impl Store, Redis ===
+
+impl Redis {
+    /// How the master is spoken to: as it is written, or else without a password, and with TLS if a sentinel is.
+    #[must_use]
+    pub fn master(&self) -> RedisUrl {
+        self.master_url.clone().unwrap_or_else(|| {
+            let with_tls = self.urls.iter().any(RedisUrl::is_with_tls);
+            RedisUrl::of_host(with_tls, &self.sentinel_service)
+        })
+    }
+}
 
 impl Default for Store {
     fn default() -> Self {
@@ -219,6 +353,8 @@ impl Default for Redis {
         Self {
             topology: Topology::Standalone,
             urls: "redis://127.0.0.1:6379".parse().into_iter().collect(),
+            sentinel_service: SERVICE.to_owned(),
+            master_url: None,
             key_prefix: "streamgate".to_owned(),
         }
     }

@@ -1,6 +1,6 @@
 //! The effective configuration as YAML, without secrets: what `check-config` prints.
 //!
-//! It can be read back, passwords aside. Keys that can have only one value by now are left out.
+//! It can be read back, passwords aside. Keys that can have only one value by now, or have no effect, are left out.
 
 use std::fmt::{self, Display};
 
@@ -9,7 +9,7 @@ use super::refusal::SHOWN;
 use super::store::{BACKENDS, OUTAGES, TOPOLOGIES};
 use super::telemetry::{LOG_FORMATS, LOG_LEVELS};
 use super::written::shown_duration;
-use super::{Config, Endpoint, Http, Identity, Limits, Origins, Source, Store, Tls};
+use super::{Config, Endpoint, Http, Identity, Limits, Origins, Source, Store, Tls, Topology};
 
 impl Display for Config {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -91,6 +91,11 @@ fn store(store: &Store, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         TOPOLOGIES.word(store.redis.topology)
     )?;
     writeln!(f, "    urls: {}", list(store.redis.urls.iter().map(quoted)))?;
+    if store.redis.topology == Topology::Sentinel {
+        let service = quoted(&store.redis.sentinel_service);
+        writeln!(f, "    sentinel_service: {service}")?;
+        writeln!(f, "    master_url: {}", quoted(store.redis.master()))?;
+    }
     writeln!(f, "    key_prefix: {}", quoted(&store.redis.key_prefix))
 }
 

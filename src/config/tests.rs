@@ -204,6 +204,10 @@ fn the_summary_can_be_read_back() {
             "{config}"
         );
     }
+    let sentinel = ("STREAMGATE_STORE__REDIS__TOPOLOGY", "sentinel");
+    let master = ("STREAMGATE_STORE__REDIS__MASTER_URL", "rediss://mymaster/2");
+    let config = load_variables(&[sentinel, master]).unwrap();
+    assert_eq!(load_text(&config.to_string()), Ok(config));
 }
 
 #[test]
@@ -252,11 +256,64 @@ fn a_variable_beats_the_file() {
 }
 
 #[test]
+fn sentinels_are_named_in_a_file_or_by_variables() {
+    let file = "store: {backend: redis, redis: {topology: sentinel, sentinel_service: tv.eu, urls: ['redis://s1', 'redis://app:a,b@s2:7000'], \
+                master_url: 'redis://gate:c@tv.eu/2'}}";
+    let variables = [
+        ("STREAMGATE_STORE__BACKEND", "redis"),
+        ("STREAMGATE_STORE__REDIS__TOPOLOGY", "sentinel"),
+        ("STREAMGATE_STORE__REDIS__SENTINEL_SERVICE", "tv.eu"),
+        (
+            "STREAMGATE_STORE__REDIS__URLS",
+            "redis://s1, redis://app:a,b@s2:7000",
+        ),
+        (
+            "STREAMGATE_STORE__REDIS__MASTER_URL",
+            "redis://gate:c@tv.eu/2",
+        ),
+    ];
+    for config in [load_text(file), load_variables(&variables)] {
+        let redis = config.unwrap().store.redis;
+        let urls: Vec<_> = redis.urls.iter().map(RedisUrl::expose).collect();
+        assert_eq!(redis.topology, Topology::Sentinel);
+        assert_eq!(urls, ["redis://s1", "redis://app:a,b@s2:7000"]);
+        assert_eq!(redis.sentinel_service, "tv.eu");
+        assert_eq!(redis.master().expose(), "redis://gate:c@tv.eu/2");
+    }
+}
+
+#[test]
+fn a_master_is_spoken_to_without_a_password_and_as_the_sentinels_are_unless_it_is_said() {
+    for (urls, master) in [
+        ("redis://:secret@s1,redis://:secret@s2", "redis://mymaster"),
+        ("redis://s1,rediss://s2", "rediss://mymaster"),
+    ] {
+        let variables = [
+            ("STREAMGATE_STORE__REDIS__TOPOLOGY", "sentinel"),
+            ("STREAMGATE_STORE__REDIS__URLS", urls),
+        ];
+        let config = load_variables(&variables).unwrap();
+        assert_eq!(config.store.redis.master().expose(), master);
+        let shown = config.to_string();
+        assert!(shown.contains("    topology: sentinel\n"), "{shown}");
+        assert!(
+            shown.contains("    sentinel_service: mymaster\n"),
+            "{shown}"
+        );
+        let master = format!("    master_url: \"{master}\"\n");
+        assert!(shown.contains(&master), "{shown}");
+        assert!(!shown.contains("secret"), "{shown}");
+    }
+}
+
+#[test]
 fn every_key_has_a_variable() {
     for (key, _) in Raw::default().slots() {
         let name = format!("STREAMGATE_{}", key.replace('.', "__").to_uppercase());
         let shown = match key {
-            "store.redis.urls" | "http.tokens_file" => "got a value that is not shown here",
+            "store.redis.urls" | "store.redis.master_url" | "http.tokens_file" => {
+                "got a value that is not shown here"
+            }
             key if key.contains(".tls.") => "got a value that is not shown here",
             _ => "\"\u{1f600}\\u{7}\"",
         };
@@ -312,7 +369,7 @@ fn a_bad_file_is_named_with_line_key_value_and_what_is_allowed() {
         ),
         (
             "unknown_nested_key.yaml",
-            "unknown_nested_key.yaml:3: store.redis.url: unknown key; allowed here: topology, urls, sentinel_service, key_prefix",
+            "unknown_nested_key.yaml:3: store.redis.url: unknown key; allowed here: topology, urls, sentinel_service, master_url, key_prefix",
         ),
         (
             "duplicate_key.yaml",
@@ -488,11 +545,47 @@ const BAD_VALUES: &[(&str, &str)] = &[
     ),
     (
         "store: {redis: {topology: cluster}}",
-        "store.redis.topology: \"cluster\" is not available in this version; allowed: standalone",
+        "store.redis.topology: \"cluster\" is not available in this version; allowed: standalone, sentinel",
+    ),
+    (
+        "store: {redis: {topology: sentinels}}",
+        "store.redis.topology: got \"sentinels\"; allowed: standalone, sentinel",
     ),
     (
         "store: {redis: {sentinel_service: tv}}",
-        "store.redis.sentinel_service: \"tv\" is not available in this version; allowed: mymaster",
+        "store.redis.sentinel_service: got \"tv\"; allowed: mymaster, unless store.redis.topology is sentinel",
+    ),
+    (
+        "store: {redis: {topology: sentinel, sentinel_service: 'my master'}}",
+        "store.redis.sentinel_service: got \"my master\"; allowed: 1 to 128 letters, digits, `.`, `_` or `-`, as Sentinel has it",
+    ),
+    (
+        "store: {redis: {topology: sentinel, urls: []}}",
+        "store.redis.urls: got a value that is not shown here; allowed: the URLs of the sentinels, each as redis://[user:password@]host[:26379], or rediss:// for TLS; a database belongs into store.redis.master_url",
+    ),
+    (
+        "store: {redis: {topology: sentinel, urls: [redis://s1, redis://s2/1]}}",
+        "store.redis.urls: got a value that is not shown here; allowed: the URLs of the sentinels",
+    ),
+    (
+        "store: {redis: {topology: sentinel, urls: [s1:26379]}}",
+        "store.redis.urls: got a value that is not shown here; allowed: the URLs of the sentinels",
+    ),
+    (
+        "store: {redis: {master_url: 'redis://mymaster'}}",
+        "store.redis.master_url: got a value that is not shown here; allowed: nothing, unless store.redis.topology is sentinel; a single server's URL goes into store.redis.urls",
+    ),
+    (
+        "store: {redis: {topology: sentinel, sentinel_service: tv, master_url: 'redis://:secret@mymaster'}}",
+        "store.redis.master_url: got a value that is not shown here; allowed: redis://[user:password@]tv[/database], or rediss:// for TLS; in the place of host and port, which the sentinels tell, stands store.redis.sentinel_service",
+    ),
+    (
+        "store: {redis: {topology: sentinel, master_url: 'redis://mymaster:6379'}}",
+        "store.redis.master_url: got a value that is not shown here; allowed: redis://[user:password@]mymaster[/database]",
+    ),
+    (
+        "store: {redis: {topology: sentinel, master_url: ':secret@mymaster'}}",
+        "store.redis.master_url: got a value that is not shown here; allowed: redis://[user:password@]mymaster[/database]",
     ),
     (
         "store: {redis: {urls: []}}",
@@ -500,7 +593,7 @@ const BAD_VALUES: &[(&str, &str)] = &[
     ),
     (
         "store: {redis: {urls: [redis://a, redis://b]}}",
-        "store.redis.urls: got a value that is not shown here; allowed: one URL",
+        "store.redis.urls: got a value that is not shown here; allowed: one URL, as redis://[user:password@]host[:port][/database], or rediss:// for TLS; # in a password is %23; several are sentinels, with store.redis.topology: sentinel",
     ),
     (
         "store: {redis: {urls: 'cache:6379'}}",

@@ -62,6 +62,10 @@ pub(super) struct Ready {
 pub(super) struct StoreDetail {
     /// Whether it answers.
     up: bool,
+    /// The Redis that it counts in at the moment, such as the master that the sentinels have named; absent without one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    server: Option<String>,
     /// Why it doesn't, or what else is wrong with it.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
@@ -106,6 +110,7 @@ pub(super) async fn readyz(State(door): State<Door>) -> Response {
         phase,
         store: StoreDetail {
             up: store.up,
+            server: door.ledger.store_server(),
             trouble: store.trouble,
             outage_rule: store.rule.map(LabelValue::as_str),
         },

@@ -421,6 +421,12 @@ impl Ledger {
         self.pulse.health()
     }
 
+    /// The server that the store counts in at the moment, for people; without secrets.
+    #[must_use]
+    pub fn store_server(&self) -> Option<String> {
+        self.store.server()
+    }
+
     /// Tells whether the store answers, from now on.
     #[must_use]
     pub fn watch_store(&self) -> watch::Receiver<bool> {

@@ -76,6 +76,11 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
 
     /// Asks for a sign of life, so that whoever starts or stands idle learns of trouble before a viewer does.
     async fn ping(&self) -> Result<(), StoreError>;
+
+    /// The server that it counts in at the moment, for people and without secrets; none where it has no connection, or no server at all.
+    fn server(&self) -> Option<String> {
+        None
+    }
 }
 
 /// A stream that was seen running.

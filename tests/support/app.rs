@@ -16,7 +16,7 @@ use std::time::Duration;
 use streamgate::app::{App, ConnectionTimes, RunError, Substitutes};
 use streamgate::clock::Clock;
 use streamgate::config::{
-    Backend, Config, Leases, Listen, Origins, Outage, Shown, Source, Tls, WhenFull,
+    Backend, Config, Leases, Listen, Origins, Outage, Shown, Source, Tls, Topology, WhenFull,
 };
 use streamgate::lifecycle::Stop;
 use streamgate::session::PlanName;
@@ -176,6 +176,16 @@ impl Plan {
     pub(crate) fn redis(mut self, url: &str, timeout: Duration) -> Self {
         self.config.store.backend = Backend::Redis;
         self.config.store.redis.urls = url.parse().into_iter().collect();
+        self.config.store.timeout = timeout;
+        self
+    }
+
+    /// Counts in the master that those sentinels name, with that deadline for each call.
+    pub(crate) fn sentinels(mut self, urls: &[String], timeout: Duration) -> Self {
+        self.config.store.backend = Backend::Redis;
+        self.config.store.redis.topology = Topology::Sentinel;
+        let urls = urls.iter().map(|url| url.parse().expect("a URL"));
+        self.config.store.redis.urls = urls.collect();
         self.config.store.timeout = timeout;
         self
     }

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use redis::FromRedisValue;
 use streamgate::clock::Stopwatch;
-use streamgate::store::redis::{RedisSettings, RedisStore};
+use streamgate::store::redis::{RedisSettings, RedisStore, Source};
 use tempfile::TempDir;
 
 use super::port::ReservedPort;
@@ -47,6 +47,8 @@ pub(crate) struct RedisServer {
     port: ReservedPort,
     /// What it was started with beside the port.
     options: Vec<String>,
+    /// What a sentinel reads from a file of its own, in which it keeps what it learns.
+    sentinel: Option<String>,
     /// Its process, if it runs.
     process: Mutex<Option<Child>>,
     /// Where it would write if it did.
@@ -66,11 +68,26 @@ impl RedisServer {
         server
     }
 
+    /// Starts a sentinel that is configured so.
+    pub(crate) fn sentinel(configuration: &str) -> Self {
+        let server = Self::stopped_sentinel(configuration);
+        server.restart();
+        server
+    }
+
+    /// A sentinel that is configured so and is yet to be started.
+    pub(crate) fn stopped_sentinel(configuration: &str) -> Self {
+        let mut server = Self::stopped(&[]);
+        server.sentinel = Some(configuration.to_owned());
+        server
+    }
+
     /// A server that is yet to be started, on a port that nobody else has.
     pub(crate) fn stopped(options: &[&str]) -> Self {
         Self {
             port: ReservedPort::new(),
             options: options.iter().map(ToString::to_string).collect(),
+            sentinel: None,
             process: Mutex::new(None),
             directory: TempDir::new().unwrap(),
         }
@@ -108,9 +125,14 @@ impl RedisServer {
     /// Starts the process.
     fn spawn(&self, more: &[&str]) -> Child {
         let binary = redis_binary();
-        Command::new(&binary)
+        let mut command = Command::new(&binary);
+        match &self.sentinel {
+            Some(configuration) => command.arg(self.file(configuration)).arg("--sentinel"),
+            None => command.args(["--save", "", "--appendonly", "no"]),
+        };
+        command
             .args(["--port", &self.port().to_string(), "--bind", "127.0.0.1"])
-            .args(["--save", "", "--appendonly", "no", "--dir"])
+            .arg("--dir")
             .arg(self.directory.path())
             .args(&self.options)
             .args(more)
@@ -118,6 +140,15 @@ impl RedisServer {
             .stdout(Stdio::null())
             .spawn()
             .unwrap_or_else(|error| panic!("failed to start {}: {error}", binary.display()))
+    }
+
+    /// The file of a sentinel, as it has left it.
+    fn file(&self, configuration: &str) -> PathBuf {
+        let file = self.directory.path().join("sentinel.conf");
+        if !file.exists() {
+            std::fs::write(&file, configuration).unwrap();
+        }
+        file
     }
 
     /// Whether somebody listens on its port.
@@ -191,6 +222,12 @@ impl RedisServer {
         self.query(redis::cmd(name).arg(arguments))
     }
 
+    /// Runs a command of words that it may refuse.
+    pub(crate) fn try_run(&self, words: &[&str]) -> redis::RedisResult<()> {
+        let mut connection = redis::Client::open(self.url())?.get_connection()?;
+        redis::cmd(words[0]).arg(&words[1..]).exec(&mut connection)
+    }
+
     /// Runs a command on a connection of its own.
     pub(crate) fn query<T: FromRedisValue>(&self, command: &redis::Cmd) -> T {
         let client = redis::Client::open(self.url()).unwrap();
@@ -218,7 +255,7 @@ impl Drop for RedisServer {
 /// The settings of a store on the server at that URL, with patience enough for a busy machine.
 pub(crate) fn settings(url: &str) -> RedisSettings {
     RedisSettings {
-        server: redis::IntoConnectionInfo::into_connection_info(url).unwrap(),
+        source: Source::Standalone(url.parse().unwrap()),
         key_prefix: "streamgate".to_owned(),
         timeout: Duration::from_secs(5),
         terms: terms(),

@@ -9,7 +9,7 @@
 //! Whoever is told that a call was [not made](StoreError::NotAsked) has nothing to undo. So that is said only where it is certain: before a
 //! call is handed to the client library.
 //!
-//! Sentinel and Cluster are to become further cases of [`Source`] and, where their connections have another type, of what is handed out.
+//! Where it leads, a [`Source`] decides: to one server, or to the master that sentinels name, at each attempt anew.
 
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
@@ -17,16 +17,17 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use futures_util::FutureExt;
+use redis::RedisError;
 use redis::aio::MultiplexedConnection;
-use redis::{AsyncConnectionConfig, ConnectionAddr, RedisError};
 use tokio::sync::{Notify, watch};
 use tokio::time::{sleep, timeout};
 use tokio_util::task::AbortOnDropHandle;
 
-use super::failure;
+use super::failure::{self, Peer};
 use super::policy;
 use super::queue::{self, Queue};
 use super::script::Scripts;
+use super::source::{Found, Server, Source, ping};
 use crate::clock::Stopwatch;
 use crate::store::StoreError;
 
@@ -54,23 +55,9 @@ const SILENCE: Duration = Duration::from_secs(3);
 /// How often it is said that Redis still can't be reached.
 const REMINDER: Duration = Duration::from_secs(30);
 
-/// How many calls the client library may hold that it has not written out yet. More than there can be, since a call may ask twice and the keeper
-/// asks too: handing one over must not be what a call waits for.
-const UNWRITTEN: usize = 2 * queue::MOST;
-
 /// How long a connection must have lasted for the next to be tried without the waits that led to it: one that is lost at once, again and again, is as
 /// much trouble as none.
 const LASTING: Duration = Duration::from_secs(5);
-
-/// How old a connection must be to be replaced because its server has become a replica: a name may lead to the new master by now, but need not.
-const REPLACEABLE_AFTER: Duration = Duration::from_secs(5);
-
-/// Where connections come from.
-#[derive(Debug)]
-pub(super) enum Source {
-    /// One server.
-    Standalone(redis::Client),
-}
 
 /// How things stand between us and Redis.
 #[derive(Debug, Clone)]
@@ -94,16 +81,20 @@ impl State {
     }
 }
 
-/// One connection, and who waits for answers on it.
+/// One connection, who waits for answers on it, and what they say of it.
 #[derive(Debug, Clone)]
 struct Line {
     /// The connection.
     link: MultiplexedConnection,
+    /// Where it leads.
+    server: Arc<Server>,
     /// The calls that it has been handed.
     queue: Arc<Queue>,
+    /// What callers have to say about it.
+    doubts: Arc<Doubts>,
 }
 
-/// What callers and the keeper share beside the state.
+/// What callers have to say about one connection.
 #[derive(Debug, Default)]
 struct Doubts {
     /// Wakes the keeper: somebody got no answer, or a strange one.
@@ -112,15 +103,32 @@ struct Doubts {
     replica: AtomicBool,
 }
 
+impl Doubts {
+    /// Takes note of how a call has failed, so that the keeper looks after the connection if it is to blame.
+    fn note(&self, failure: &StoreError) {
+        match failure {
+            StoreError::Timeout(_) | StoreError::Disconnected(_) => self.raised.notify_one(),
+            StoreError::Rejected(_) if failure::tells_of_a_replica(failure) => {
+                self.replica.store(true, Ordering::Relaxed);
+                self.raised.notify_one();
+            }
+            StoreError::NotAsked(_)
+            | StoreError::Full(_)
+            | StoreError::Rejected(_)
+            | StoreError::Protocol(_) => {}
+        }
+    }
+}
+
 /// A connection that keeps itself. Dropping it ends it.
 #[derive(Debug)]
 pub(super) struct Connection {
     /// How things stand.
     state: watch::Receiver<State>,
-    /// What callers have to say about it.
-    doubts: Arc<Doubts>,
     /// How long a call may take.
     deadline: Duration,
+    /// Whom calls are made to.
+    peer: Peer,
     /// The task that keeps it.
     _keeper: AbortOnDropHandle<()>,
 }
@@ -133,22 +141,29 @@ impl Connection {
     )]
     pub(super) fn open(source: Source, scripts: Arc<Scripts>, deadline: Duration) -> Self {
         let (sender, state) = watch::channel(State::Opening);
-        let doubts = Arc::new(Doubts::default());
+        let peer = source.peer();
         let keeper = Keeper {
-            address: source.address(),
+            address: source.place(),
             source,
             scripts,
             state: sender,
-            doubts: Arc::clone(&doubts),
             patience: (deadline * 2).min(LONGEST_PATIENCE),
             eviction: policy::Watch::default(),
             wait: SHORTEST_WAIT,
         };
         Self {
             state,
-            doubts,
             deadline,
+            peer,
             _keeper: AbortOnDropHandle::new(tokio::spawn(keeper.run())),
+        }
+    }
+
+    /// The server that calls are made to now, for people; none while there is no connection.
+    pub(super) fn server(&self) -> Option<String> {
+        match &*self.state.borrow() {
+            State::Up(line) => Some(line.server.place.clone()),
+            State::Opening | State::Down(_) => None,
         }
     }
 
@@ -168,21 +183,6 @@ impl Connection {
     where
         A: Future<Output = Result<T, RedisError>>,
     {
-        let outcome = self.try_call(act).await;
-        if let Err(failure) = &outcome {
-            self.report(failure);
-        }
-        outcome
-    }
-
-    /// Makes a call, within the deadline.
-    async fn try_call<T, A>(
-        &self,
-        act: impl FnOnce(MultiplexedConnection) -> A,
-    ) -> Result<T, StoreError>
-    where
-        A: Future<Output = Result<T, RedisError>>,
-    {
         let waited = Stopwatch::start();
         let unopened = |_| StoreError::NotAsked("it is still being connected to".to_owned());
         let line = timeout(self.deadline, self.line())
@@ -193,14 +193,18 @@ impl Connection {
             return Err(StoreError::NotAsked(reason));
         };
         let left = self.deadline.saturating_sub(waited.elapsed());
-        match timeout(left, act(line.link)).await {
+        let outcome = match timeout(left, act(line.link)).await {
             Ok(answer) => {
                 line.queue.answered(place);
-                answer.map_err(|error| failure::of_call(&error))
+                answer.map_err(|error| failure::of_call(&error, self.peer))
             }
             // The answer may still come, and until then the place is taken.
             Err(_) => Err(StoreError::Timeout(self.deadline)),
+        };
+        if let Err(failure) = &outcome {
+            line.doubts.note(failure);
         }
+        outcome
     }
 
     /// The connection. Waits only for the first attempt.
@@ -215,21 +219,6 @@ impl Connection {
         let settled = settled.ok().and_then(|state| state.settled());
         settled.unwrap_or_else(|| Err(StoreError::NotAsked("it is closed".to_owned())))
     }
-
-    /// Tells how a call has failed, so that the keeper looks after the connection if it is to blame.
-    fn report(&self, failure: &StoreError) {
-        match failure {
-            StoreError::Timeout(_) | StoreError::Disconnected(_) => self.doubts.raised.notify_one(),
-            StoreError::Rejected(_) if failure::tells_of_a_replica(failure) => {
-                self.doubts.replica.store(true, Ordering::Relaxed);
-                self.doubts.raised.notify_one();
-            }
-            StoreError::NotAsked(_)
-            | StoreError::Full(_)
-            | StoreError::Rejected(_)
-            | StoreError::Protocol(_) => {}
-        }
-    }
 }
 
 /// The task that makes the connection and watches it.
@@ -237,14 +226,12 @@ impl Connection {
 struct Keeper {
     /// Where connections come from.
     source: Source,
-    /// Where that is, for people; without secrets.
+    /// Where the connection leads, or is to lead, for people; without secrets.
     address: String,
     /// What a server has to know.
     scripts: Arc<Scripts>,
     /// Where it is told how things stand.
     state: watch::Sender<State>,
-    /// What callers have to say.
-    doubts: Arc<Doubts>,
     /// How long a sign of life may take before calls are no longer made.
     patience: Duration,
     /// What was said of the server's eviction policy.
@@ -264,6 +251,7 @@ impl Keeper {
                 StoreError::Disconnected(bug)
             });
             tracing::warn!(address = %self.address, reason = %lost, "lost the connection to Redis");
+            self.address = self.source.place();
             self.stop(lost);
             self.pause().await;
         }
@@ -274,7 +262,10 @@ impl Keeper {
         let line = self.connect().await;
         self.state.send_replace(State::Up(line.clone()));
         let age = Stopwatch::start();
-        let lost = self.watch(&line, &age).await;
+        let lost = tokio::select! {
+            lost = self.watch(&line, &age) => lost,
+            other = self.source.other_than(&line.server) => other,
+        };
         if age.elapsed() >= LASTING {
             self.wait = SHORTEST_WAIT;
         }
@@ -298,16 +289,18 @@ impl Keeper {
         let mut said: Option<Stopwatch> = None;
         loop {
             let failure = match timeout(ATTEMPT, self.attempt()).await {
-                Ok(Ok(link)) => {
-                    tracing::info!(address = %self.address, "connected to Redis");
-                    let queue = Arc::default();
-                    return Line { link, queue };
+                Ok(Ok(line)) => {
+                    let sentinels = self.source.sentinels();
+                    tracing::info!(address = %line.server.place, sentinels, "connected to Redis");
+                    self.address.clone_from(&line.server.place);
+                    return line;
                 }
-                Ok(Err(error)) => failure::of_connecting(&error),
+                Ok(Err(failure)) => failure,
                 Err(_) => StoreError::Disconnected(format!("no answer within {ATTEMPT:?}")),
             };
             if said.is_none_or(|said| said.elapsed() >= REMINDER) {
-                tracing::warn!(address = %self.address, reason = %failure, "can't connect to Redis; trying on");
+                let sentinels = self.source.sentinels();
+                tracing::warn!(address = %self.address, sentinels, reason = %failure, "can't connect to Redis; trying on");
                 said = Some(Stopwatch::start());
             }
             self.stop(failure);
@@ -316,29 +309,36 @@ impl Keeper {
     }
 
     /// Tries once, and prepares what it gets. What the server does not let us prepare is no reason not to use it: the calls will tell.
-    async fn attempt(&mut self) -> Result<MultiplexedConnection, RedisError> {
-        let mut link = self.source.connect().await?;
+    async fn attempt(&mut self) -> Result<Line, StoreError> {
+        let Found { mut link, server } = self.source.connect().await?;
         match self.scripts.load(&mut link).await {
-            Err(error) if error.is_unrecoverable_error() => return Err(error),
+            Err(error) if error.is_unrecoverable_error() => {
+                return Err(failure::of_connecting(&error, self.source.peer()));
+            }
             Err(error) => {
-                tracing::debug!(address = %self.address, %error, "could not load the scripts beforehand");
+                tracing::debug!(address = %server.place, %error, "could not load the scripts beforehand");
             }
             Ok(()) => {}
         }
-        self.eviction.look(&mut link, &self.address).await;
-        Ok(link)
+        self.eviction.look(&mut link, &server.place).await;
+        Ok(Line {
+            link,
+            server: Arc::new(server),
+            queue: Arc::default(),
+            doubts: Arc::default(),
+        })
     }
 
     /// Watches a connection until it is lost; why it is.
     async fn watch(&self, line: &Line, age: &Stopwatch) -> StoreError {
         loop {
-            let doubted = timeout(HEARTBEAT, self.doubts.raised.notified())
+            let doubted = timeout(HEARTBEAT, line.doubts.raised.notified())
                 .await
                 .is_ok();
-            if self.doubts.replica.swap(false, Ordering::Relaxed)
-                && age.elapsed() >= REPLACEABLE_AFTER
+            if line.doubts.replica.swap(false, Ordering::Relaxed)
+                && age.elapsed() >= self.source.replaceable_after()
             {
-                return failure::of_a_replica();
+                return failure::of_a_replica(self.source.peer());
             }
             if let Err(error) = self.ask_for_life(line).await {
                 return error;
@@ -356,7 +356,7 @@ impl Keeper {
             let before = line.queue.end();
             let answer = ping(&mut link).await;
             line.queue.answered(before);
-            answer.map_err(|error| failure::of_connecting(&error))
+            answer.map_err(|error| failure::of_connecting(&error, self.source.peer()))
         };
         tokio::pin!(alive);
         if let Ok(answer) = timeout(self.patience, &mut alive).await {
@@ -370,58 +370,5 @@ impl Keeper {
         tracing::info!(address = %self.address, "Redis answers again");
         self.state.send_replace(State::Up(line.clone()));
         Ok(())
-    }
-}
-
-impl Source {
-    /// That one server.
-    ///
-    /// # Errors
-    /// Its address can't be used at all.
-    pub(super) fn standalone(server: redis::ConnectionInfo) -> Result<Self, StoreError> {
-        if matches!(server.addr(), ConnectionAddr::TcpTls { .. }) {
-            // The client library leaves this choice to the process, and panics where none was made. That somebody has made it is as good.
-            let _ = rustls::crypto::ring::default_provider().install_default();
-        }
-        let client = redis::Client::open(server);
-        let client = client.map_err(|error| failure::of_connecting(&error))?;
-        Ok(Self::Standalone(client))
-    }
-
-    /// Where this leads, without secrets.
-    fn address(&self) -> String {
-        match self {
-            Self::Standalone(client) => client.get_connection_info().addr().to_string(),
-        }
-    }
-
-    /// Makes a connection to a server that is ready to serve us.
-    async fn connect(&self) -> Result<MultiplexedConnection, RedisError> {
-        // Deadlines are the callers' and the keeper's own.
-        let config = AsyncConnectionConfig::new()
-            .set_connection_timeout(None)
-            .set_response_timeout(None)
-            .set_pipeline_buffer_size(UNWRITTEN);
-        match self {
-            Self::Standalone(client) => {
-                let mut link = client
-                    .get_multiplexed_async_connection_with_config(&config)
-                    .await?;
-                ping(&mut link).await?;
-                Ok(link)
-            }
-        }
-    }
-}
-
-/// Asks for a sign of life. That we may not ask is one too: what we need may be allowed all the same. So is that the server takes no writes: to
-/// connect anew would not change that, and what it is asked meanwhile tells so itself.
-///
-/// # Errors
-/// None came, or the server is not ready: it is loading, or wants a password.
-async fn ping(link: &mut MultiplexedConnection) -> Result<(), RedisError> {
-    match redis::cmd("PING").query_async(link).await {
-        Err(error) if matches!(error.code(), Some("NOPERM" | "MISCONF")) => Ok(()),
-        answer => answer,
     }
 }

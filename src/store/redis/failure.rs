@@ -18,8 +18,19 @@ enum Meaning {
     Foreign,
 }
 
-/// How an error that the server answers begins, what it means, and what can be done about it.
-const ANSWERS: [(&str, Meaning, &str); 25] = [
+/// Whom an error comes from. What can be done about it differs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Peer {
+    /// The one server that is configured.
+    Standalone,
+    /// A server that sentinels have named as the master.
+    Master,
+    /// A sentinel.
+    Sentinel,
+}
+
+/// How an error that the server answers begins, what it means, and what can be done about it where the server is the one that is configured.
+const ANSWERS: [(&str, Meaning, &str); 26] = [
     ("OOM", Full, FULL),
     ("ASK", Refused, CLUSTER),
     (
@@ -44,6 +55,11 @@ const ANSWERS: [(&str, Meaning, &str); 25] = [
         "ERR DB index is out of range",
         Refused,
         "it has no database of that number; check the end of the URL in store.redis.urls",
+    ),
+    (
+        "ERR No such master with that name",
+        Refused,
+        "check store.redis.sentinel_service",
     ),
     (
         "ERR SELECT is not allowed in cluster mode",
@@ -112,8 +128,72 @@ const ANSWERS: [(&str, Meaning, &str); 25] = [
         Refused,
         "somebody's script has hung; the server has to be restarted",
     ),
-    ("WRONGPASS", Refused, AUTHENTICATION),
+    (WRONGPASS, Refused, AUTHENTICATION),
 ];
+
+/// What is to be done instead where somebody else has answered so.
+const ELSEWHERE: [(Peer, &str, &str); 11] = [
+    (
+        Peer::Master,
+        "ERR DB index is out of range",
+        "it has no database of that number; check the end of store.redis.master_url",
+    ),
+    (
+        Peer::Master,
+        "MASTERDOWN",
+        "this is a replica without its master; the sentinels are asked for the master anew",
+    ),
+    (
+        Peer::Master,
+        "NOAUTH",
+        "it wants a password; put user:password@ into store.redis.master_url",
+    ),
+    (Peer::Master, "NOPERM", MASTERS_RIGHTS),
+    (
+        Peer::Master,
+        "READONLY",
+        "this is a replica; the sentinels are asked for the master anew",
+    ),
+    (
+        Peer::Master,
+        WRONGPASS,
+        "check user:password@ in store.redis.master_url",
+    ),
+    (
+        Peer::Master,
+        NO_REDIS,
+        "no Redis listens there, or one that wants rediss:// in store.redis.master_url",
+    ),
+    (
+        Peer::Sentinel,
+        "ERR unknown command",
+        "this is no sentinel; check the port in store.redis.urls",
+    ),
+    (
+        Peer::Sentinel,
+        "NOAUTH",
+        "it wants a password; put user:password@ before its host in store.redis.urls",
+    ),
+    (
+        Peer::Sentinel,
+        "NOPERM",
+        "its ACL must allow SENTINEL MASTER and SENTINEL GET-MASTER-ADDR-BY-NAME",
+    ),
+    (
+        Peer::Sentinel,
+        NO_REDIS,
+        "no sentinel listens there, or one that wants rediss://; check store.redis.urls",
+    ),
+];
+
+/// How the answer to a wrong password begins.
+const WRONGPASS: &str = "WRONGPASS";
+
+/// What stands for an answer that no Redis gives.
+const NO_REDIS: &str = "";
+
+/// What can be done about a right that is missing at a master. Whether it is one is asked too.
+const MASTERS_RIGHTS: &str = "the ACL must allow EVALSHA, EVAL, TIME, GET, SET, SETRANGE, PEXPIRE and DEL on all keys that begin with store.redis.key_prefix, SCAN and MGET for the operator's listing, and ROLE";
 
 /// What can be done about a full server.
 const FULL: &str =
@@ -132,26 +212,41 @@ const AUTHENTICATION: &str = "check user:password@ in store.redis.urls";
 const STRANGER: &str =
     "no Redis listens there, or one that wants rediss://; check store.redis.urls";
 
+impl Peer {
+    /// What can be done about an answer that begins so; that, unless it is another matter here.
+    fn hint(self, beginning: &str, usual: &'static str) -> &'static str {
+        let other = ELSEWHERE
+            .iter()
+            .find(|(peer, begins, _)| *peer == self && *begins == beginning);
+        other.map_or(usual, |(.., hint)| hint)
+    }
+}
+
 /// The failure of a call that was made.
-pub(super) fn of_call(error: &RedisError) -> StoreError {
+pub(super) fn of_call(error: &RedisError, peer: Peer) -> StoreError {
     match error.kind() {
         ErrorKind::Io => StoreError::Disconnected(error.to_string()),
         ErrorKind::AuthenticationFailed => {
             // The library keeps the server's own words to itself.
-            StoreError::Rejected(with("authentication failed", AUTHENTICATION))
+            let hint = peer.hint(WRONGPASS, AUTHENTICATION);
+            StoreError::Rejected(with("authentication failed", hint))
         }
         ErrorKind::Server(_) | ErrorKind::Extension => {
             let code = error.code().unwrap_or_default();
-            of_answer(&format!("{code} {}", error.detail().unwrap_or_default()))
+            let text = format!("{code} {}", error.detail().unwrap_or_default());
+            of_answer(&text, peer)
         }
-        ErrorKind::Parse => StoreError::Protocol(with(&error.to_string(), STRANGER)),
+        ErrorKind::Parse => {
+            let hint = peer.hint(NO_REDIS, STRANGER);
+            StoreError::Protocol(with(&error.to_string(), hint))
+        }
         _ => StoreError::Protocol(error.to_string()),
     }
 }
 
 /// The failure to connect. Whatever else the server answers then, it does not want us.
-pub(super) fn of_connecting(error: &RedisError) -> StoreError {
-    match of_call(error) {
+pub(super) fn of_connecting(error: &RedisError, peer: Peer) -> StoreError {
+    match of_call(error, peer) {
         StoreError::Protocol(text) => StoreError::Rejected(text),
         other => other,
     }
@@ -171,8 +266,17 @@ pub(super) fn of_no_call(failure: StoreError) -> StoreError {
 }
 
 /// The failure of a connection whose server has become a replica.
-pub(super) fn of_a_replica() -> StoreError {
-    of_answer("READONLY it has become a replica")
+pub(super) fn of_a_replica(peer: Peer) -> StoreError {
+    of_answer("READONLY it has become a replica", peer)
+}
+
+/// The failure to connect to one server of several, with its name.
+pub(super) fn at(server: &str, failure: StoreError) -> StoreError {
+    match failure {
+        StoreError::Rejected(text) => StoreError::Rejected(format!("{server}: {text}")),
+        StoreError::Disconnected(text) => StoreError::Disconnected(format!("{server}: {text}")),
+        other => StoreError::Disconnected(format!("{server}: {other}")),
+    }
 }
 
 /// Whether the server said that it has become a replica.
@@ -181,16 +285,19 @@ pub(super) fn tells_of_a_replica(error: &StoreError) -> bool {
 }
 
 /// What an error that the server has answered means.
-fn of_answer(text: &str) -> StoreError {
+fn of_answer(text: &str, peer: Peer) -> StoreError {
     if text.contains("OOM command not allowed") {
         return StoreError::Full(with(text, FULL));
     }
     let known = ANSWERS.iter().find(|(beginning, ..)| says(text, beginning));
-    match known {
-        Some((_, Full, hint)) => StoreError::Full(with(text, hint)),
-        Some((_, Refused, hint)) => StoreError::Rejected(with(text, hint)),
-        Some((_, Foreign, hint)) => StoreError::Protocol(with(text, hint)),
-        None => StoreError::Protocol(text.to_owned()),
+    let Some((beginning, meaning, usual)) = known else {
+        return StoreError::Protocol(text.to_owned());
+    };
+    let told = with(text, peer.hint(beginning, usual));
+    match meaning {
+        Full => StoreError::Full(told),
+        Refused => StoreError::Rejected(told),
+        Foreign => StoreError::Protocol(told),
     }
 }
 
@@ -225,7 +332,10 @@ mod tests {
             "ERR Error running script (call to f_f00): @user_script:5: @user_script: 5: -OOM command not allowed when used memory > 'maxmemory'.",
         ] {
             assert!(
-                matches!(of_call(&answer(line)), StoreError::Full(_)),
+                matches!(
+                    of_call(&answer(line), Peer::Standalone),
+                    StoreError::Full(_)
+                ),
                 "{line}"
             );
         }
@@ -247,7 +357,10 @@ mod tests {
             "MOVED 3999 127.0.0.1:6381",
         ] {
             assert!(
-                matches!(of_call(&answer(line)), StoreError::Rejected(_)),
+                matches!(
+                    of_call(&answer(line), Peer::Standalone),
+                    StoreError::Rejected(_)
+                ),
                 "{line}"
             );
         }
@@ -258,9 +371,15 @@ mod tests {
             "ERR user_script:5: bad argument #2 to 'unpack' (data string too short)",
         ] {
             let error = answer(line);
-            assert!(matches!(of_call(&error), StoreError::Protocol(_)), "{line}");
             assert!(
-                matches!(of_connecting(&error), StoreError::Rejected(_)),
+                matches!(of_call(&error, Peer::Standalone), StoreError::Protocol(_)),
+                "{line}"
+            );
+            assert!(
+                matches!(
+                    of_connecting(&error, Peer::Standalone),
+                    StoreError::Rejected(_)
+                ),
                 "{line}"
             );
         }
@@ -286,7 +405,7 @@ mod tests {
                 "it answered what can't be understood: BUSYKEY Target key name already exists.",
             ),
         ] {
-            assert_eq!(of_call(&answer(line)).to_string(), said);
+            assert_eq!(of_call(&answer(line), Peer::Standalone).to_string(), said);
         }
         let twice: Vec<_> = ANSWERS
             .iter()
@@ -309,7 +428,7 @@ mod tests {
             StoreError::NotAsked("no connection: reset".to_owned())
         );
         assert!(matches!(
-            of_no_call(of_a_replica()),
+            of_no_call(of_a_replica(Peer::Standalone)),
             StoreError::Rejected(_)
         ));
     }
@@ -317,16 +436,93 @@ mod tests {
     #[test]
     fn a_broken_connection_is_none() {
         let error = RedisError::from(std::io::Error::from(std::io::ErrorKind::BrokenPipe));
-        assert!(matches!(of_call(&error), StoreError::Disconnected(_)));
-        assert!(matches!(of_connecting(&error), StoreError::Disconnected(_)));
+        assert!(matches!(
+            of_call(&error, Peer::Standalone),
+            StoreError::Disconnected(_)
+        ));
+        assert!(matches!(
+            of_connecting(&error, Peer::Standalone),
+            StoreError::Disconnected(_)
+        ));
     }
 
     #[test]
     fn a_replica_is_told_from_other_refusals() {
-        let replica = of_call(&answer(
-            "READONLY You can't write against a read only replica.",
-        ));
+        let replica = of_call(
+            &answer("READONLY You can't write against a read only replica."),
+            Peer::Standalone,
+        );
         assert!(tells_of_a_replica(&replica));
-        assert!(!tells_of_a_replica(&of_call(&answer("LOADING data"))));
+        assert!(!tells_of_a_replica(&of_call(
+            &answer("LOADING data"),
+            Peer::Standalone
+        )));
+    }
+
+    #[test]
+    fn what_can_be_done_depends_on_whom_it_comes_from() {
+        for (peer, line, hint) in [
+            (
+                Peer::Standalone,
+                "NOAUTH Authentication required.",
+                "into store.redis.urls",
+            ),
+            (
+                Peer::Master,
+                "NOAUTH Authentication required.",
+                "into store.redis.master_url",
+            ),
+            (
+                Peer::Sentinel,
+                "NOAUTH Authentication required.",
+                "before its host in store.redis.urls",
+            ),
+            (
+                Peer::Master,
+                "READONLY You can't write against a read only replica.",
+                "asked for the master anew",
+            ),
+            (
+                Peer::Sentinel,
+                "ERR unknown command 'SENTINEL'",
+                "this is no sentinel",
+            ),
+            (
+                Peer::Sentinel,
+                "ERR No such master with that name",
+                "check store.redis.sentinel_service",
+            ),
+            (
+                Peer::Sentinel,
+                "NOPERM this user has no permissions to run the 'sentinel|master' command",
+                "SENTINEL GET-MASTER-ADDR-BY-NAME",
+            ),
+            (
+                Peer::Master,
+                "LOADING Redis is loading the dataset in memory",
+                "when it has loaded",
+            ),
+        ] {
+            let said = of_call(&answer(line), peer).to_string();
+            assert!(said.contains(hint), "{peer:?}: {said}");
+        }
+        for (peer, beginning, _) in ELSEWHERE {
+            let is_known = ANSWERS.iter().any(|(known, ..)| *known == beginning);
+            assert!(is_known || beginning == NO_REDIS, "{peer:?}: {beginning}");
+        }
+    }
+
+    #[test]
+    fn a_failure_tells_of_which_server_it_is() {
+        let refused = StoreError::Disconnected("refused".to_owned());
+        assert_eq!(
+            at("a:1", refused).to_string(),
+            "no connection: a:1: refused"
+        );
+        let late = StoreError::Timeout(std::time::Duration::from_secs(1));
+        assert_eq!(
+            at("a:1", late).to_string(),
+            "no connection: a:1: no answer within 1s"
+        );
     }
 }

@@ -16,6 +16,8 @@ mod queue;
 mod record;
 mod reply;
 mod script;
+mod sentinel;
+mod source;
 
 use std::fmt;
 use std::iter;
@@ -26,11 +28,13 @@ use async_trait::async_trait;
 use futures_util::future::join_all;
 use redis::Value;
 
-use self::connection::{Connection, Source};
+use self::connection::Connection;
 use self::keys::Keys;
 use self::page::Unread;
 use self::probe::Probe;
 use self::script::{Script, Scripts};
+pub use self::sentinel::Sentinels;
+pub use self::source::Source;
 use super::{Cursor, Listing, Page, Seen, Store, StoreError};
 use crate::clock::Clock;
 use crate::session::{
@@ -48,8 +52,8 @@ const BATCH: usize = 32;
 /// Where Redis is, and how it is to be used.
 #[derive(Clone)]
 pub struct RedisSettings {
-    /// The server, as a `redis://` or `rediss://` URL says it.
-    pub server: redis::ConnectionInfo,
+    /// Where it is.
+    pub source: Source,
     /// What every key begins with.
     pub key_prefix: String,
     /// How long any call may take.
@@ -59,10 +63,10 @@ pub struct RedisSettings {
 }
 
 impl fmt::Debug for RedisSettings {
-    /// Shows the address, and neither user nor password.
+    /// Shows the addresses, and neither users nor passwords.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("RedisSettings")
-            .field("server", &self.server.addr().to_string())
+            .field("source", &self.source.place())
             .field("key_prefix", &self.key_prefix)
             .field("timeout", &self.timeout)
             .field("terms", &self.terms)
@@ -94,9 +98,10 @@ impl RedisStore {
     /// Tokio runtime.
     ///
     /// # Errors
-    /// The server's address can't be used at all.
+    /// An address can't be used at all.
     pub fn open(settings: RedisSettings) -> Result<Self, StoreError> {
-        let source = Source::standalone(settings.server)?;
+        let source = settings.source;
+        source.prepare()?;
         let scripts = Arc::new(Scripts::new(&settings.terms));
         let connection = Connection::open(source, Arc::clone(&scripts), settings.timeout);
         let keys = Keys::new(&settings.key_prefix);
@@ -281,6 +286,10 @@ impl Store for RedisStore {
         self.connection
             .call(async |mut link| self.probe.call(&mut link).await)
             .await
+    }
+
+    fn server(&self) -> Option<String> {
+        self.connection.server()
     }
 }
 

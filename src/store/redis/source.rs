@@ -1,0 +1,172 @@
+//! Where connections come from: the one server that is configured, or the master that sentinels name.
+//!
+//! Cluster is to become a further case of [`Source`] and, since its connections have another type, of what is handed out.
+
+use std::future;
+use std::time::Duration;
+
+use redis::aio::MultiplexedConnection;
+use redis::{AsyncConnectionConfig, ConnectionAddr, ConnectionInfo, RedisError};
+
+use super::failure::{self, Peer};
+use super::queue;
+use super::sentinel::Sentinels;
+use crate::store::StoreError;
+
+/// How many calls the client library may hold that it has not written out yet. More than there can be, since a call may ask twice and the keeper
+/// asks too: handing one over must not be what a call waits for.
+const UNWRITTEN: usize = 2 * queue::MOST;
+
+/// How old a connection must be to be replaced because its server has become a replica: a name may lead to the new master by now, but need not.
+const REPLACEABLE_AFTER: Duration = Duration::from_secs(5);
+
+/// Where connections come from.
+#[derive(Debug, Clone)]
+pub enum Source {
+    /// One server, as its URL says it.
+    Standalone(ConnectionInfo),
+    /// The master that these name.
+    Sentinel(Sentinels),
+}
+
+/// A server, and by which word it is used.
+#[derive(Debug, Clone)]
+pub(super) struct Server {
+    /// Where it is, for people; without secrets.
+    pub(super) place: String,
+    /// Where it is.
+    pub(super) address: ConnectionAddr,
+    /// The number of the sentinels' configuration by which it is the master; 0 without sentinels.
+    pub(super) epoch: u64,
+}
+
+/// A connection that was made.
+#[derive(Debug)]
+pub(super) struct Found {
+    /// The connection, to a server that is ready to serve us.
+    pub(super) link: MultiplexedConnection,
+    /// Where it leads.
+    pub(super) server: Server,
+}
+
+impl Source {
+    /// Sees to it that connections can be made.
+    ///
+    /// # Errors
+    /// An address can't be used at all.
+    pub(super) fn prepare(&self) -> Result<(), StoreError> {
+        match self {
+            Self::Standalone(server) => prepare(server),
+            Self::Sentinel(sentinels) => sentinels.peers().try_for_each(prepare),
+        }
+    }
+
+    /// Where this leads, for people; without secrets.
+    pub(super) fn place(&self) -> String {
+        match self {
+            Self::Standalone(server) => server.addr().to_string(),
+            Self::Sentinel(sentinels) => format!("the master of {}", sentinels.service),
+        }
+    }
+
+    /// Who says where that is, for people.
+    pub(super) fn sentinels(&self) -> Option<String> {
+        match self {
+            Self::Standalone(_) => None,
+            Self::Sentinel(sentinels) => Some(sentinels.names()),
+        }
+    }
+
+    /// Whom calls are made to.
+    pub(super) const fn peer(&self) -> Peer {
+        match self {
+            Self::Standalone(_) => Peer::Standalone,
+            Self::Sentinel(_) => Peer::Master,
+        }
+    }
+
+    /// How old a connection has to be to be given up because its server has become a replica. A new one that sentinels have a say in leads to a master.
+    pub(super) const fn replaceable_after(&self) -> Duration {
+        match self {
+            Self::Standalone(_) => REPLACEABLE_AFTER,
+            Self::Sentinel(_) => Duration::ZERO,
+        }
+    }
+
+    /// Makes a connection to a server that is ready to serve us.
+    ///
+    /// # Errors
+    /// There is none, it can't be reached, or it is not ready.
+    pub(super) async fn connect(&self) -> Result<Found, StoreError> {
+        let server = match self {
+            Self::Standalone(server) => server,
+            Self::Sentinel(sentinels) => return sentinels.connect().await,
+        };
+        let link = ready_link(server.clone()).await;
+        let link = link.map_err(|error| failure::of_connecting(&error, self.peer()))?;
+        let server = Server {
+            place: self.place(),
+            address: server.addr().clone(),
+            epoch: 0,
+        };
+        Ok(Found { link, server })
+    }
+
+    /// Waits until another server is to be used than that one; what to end the connection with.
+    pub(super) async fn other_than(&self, used: &Server) -> StoreError {
+        match self {
+            Self::Standalone(_) => future::pending().await,
+            Self::Sentinel(sentinels) => sentinels.other_than(used).await,
+        }
+    }
+}
+
+/// Sees to it that connections to that server can be made.
+fn prepare(server: &ConnectionInfo) -> Result<(), StoreError> {
+    if matches!(server.addr(), ConnectionAddr::TcpTls { .. }) {
+        // The client library leaves this choice to the process, and panics where none was made. That somebody has made it is as good.
+        let _ = rustls::crypto::ring::default_provider().install_default();
+    }
+    let client = redis::Client::open(server.clone());
+    let unusable = |error| failure::of_connecting(&error, Peer::Standalone);
+    client.map(drop).map_err(unusable)
+}
+
+/// A connection to that server. Deadlines are the callers' own.
+///
+/// # Errors
+/// It can't be reached, or refuses us.
+pub(super) async fn link(server: ConnectionInfo) -> Result<MultiplexedConnection, RedisError> {
+    let config = AsyncConnectionConfig::new()
+        .set_connection_timeout(None)
+        .set_response_timeout(None)
+        .set_pipeline_buffer_size(UNWRITTEN);
+    let client = redis::Client::open(server)?;
+    client
+        .get_multiplexed_async_connection_with_config(&config)
+        .await
+}
+
+/// A connection to that server, which is ready to serve us.
+///
+/// # Errors
+/// It can't be reached, refuses us, or is not ready.
+pub(super) async fn ready_link(
+    server: ConnectionInfo,
+) -> Result<MultiplexedConnection, RedisError> {
+    let mut link = link(server).await?;
+    ping(&mut link).await?;
+    Ok(link)
+}
+
+/// Asks for a sign of life. That we may not ask is one too: what we need may be allowed all the same. So is that the server takes no writes: to
+/// connect anew would not change that, and what it is asked meanwhile tells so itself.
+///
+/// # Errors
+/// None came, or the server is not ready: it is loading, or wants a password.
+pub(super) async fn ping(link: &mut MultiplexedConnection) -> Result<(), RedisError> {
+    match redis::cmd("PING").query_async(link).await {
+        Err(error) if matches!(error.code(), Some("NOPERM" | "MISCONF")) => Ok(()),
+        answer => answer,
+    }
+}

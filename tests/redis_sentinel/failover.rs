@@ -1,0 +1,254 @@
+//! The master dies, or is exchanged, in the midst of viewers: who is watching goes on, newcomers get what the rule has, and afterwards the limit holds
+//! in the new master, which may have lacked the latest starts.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::future::join_all;
+use serde_json::Value;
+use streamgate::clock::Stopwatch;
+use streamgate::config::Outage;
+use streamgate::store::Store;
+use streamgate::store::redis::RedisStore;
+use tokio_util::sync::CancellationToken;
+
+use crate::support::app::{PATIENCE, TestApp, without_a_trace};
+use crate::support::gateway_client::{Answer, Check, Gateway};
+use crate::support::redis::RedisServer;
+use crate::support::sentinel::{Watched, role, wait_until};
+use crate::support::streams::user;
+use crate::support::watch::{measured, until};
+
+/// How long a call to the store may take: far more than is shipped, since many tests share the machine.
+const TIMEOUT: Duration = Duration::from_millis(500);
+
+/// How often a playback asks.
+const INTERVAL: Duration = Duration::from_millis(100);
+
+/// A streamgate that lets everybody watch two streams, and who asks it.
+struct Gate {
+    /// What decides while there is no master.
+    rule: Outage,
+    /// The streamgate.
+    app: TestApp,
+    /// Who asks it.
+    gateway: Gateway,
+}
+
+/// What came of those who asked all the while.
+#[derive(Debug, Default)]
+struct Asked {
+    /// What the playback was told when it was not let in.
+    refused: Vec<Answer>,
+    /// What newcomers were told when they were not.
+    turned_away: Vec<Answer>,
+    /// How long, in all, Redis decided about no start, from one start to the next.
+    undecided: Duration,
+}
+
+// === impl Gate ===
+
+impl Gate {
+    /// A streamgate that the sentinels there tell where to count, once it counts there.
+    async fn open(watched: &Watched, rule: Outage) -> Self {
+        let plan = TestApp::plan().limit(2);
+        let plan = plan.sentinels(&watched.urls(), TIMEOUT).outage(rule);
+        let app = plan.start().await;
+        let gateway = app.gateway().await;
+        let gate = Self { rule, app, gateway };
+        gate.counts_in(watched.first()).await;
+        gate
+    }
+
+    /// What `/readyz` tells of the store.
+    async fn store(&self) -> Value {
+        let answer = self.app.get("/readyz").await;
+        assert_eq!(answer.status(), 200);
+        answer.json::<Value>().await.unwrap()["store"].take()
+    }
+
+    /// Waits until it counts there, and is told all that it holds.
+    async fn counts_in(&self, server: &RedisServer) {
+        let there = format!("127.0.0.1:{}", server.port());
+        until(PATIENCE, "it counts there", async || {
+            let store = self.store().await;
+            store["up"] == true && store["server"] == *there
+        })
+        .await;
+        until(PATIENCE, "it has told all it holds", async || {
+            self.app.metric("streamgate_sessions_owed ").await == 0
+        })
+        .await;
+    }
+
+    /// The user who watches here; Redis is shared with the other rules.
+    fn anna(&self) -> String {
+        format!("anna-{:?}", self.rule).to_lowercase()
+    }
+
+    /// Starts a playback of anna's, which Redis counts.
+    async fn start(&self, id: &str) {
+        assert!(self.is_decided(&self.anna(), id).await.0);
+    }
+
+    /// Starts a playback; whether Redis has decided about it, and how.
+    async fn is_decided(&self, name: &str, id: &str) -> (bool, Answer) {
+        let before = self.app.checks("allow", "started").await;
+        let answer = self.gateway.check(Check::of_playback(name, id)).await;
+        (self.app.checks("allow", "started").await > before, answer)
+    }
+
+    /// Anna plays on, and others come, until that is over.
+    async fn play(&self, over: &CancellationToken) -> Asked {
+        let (mut asked, mut last, mut others) = (Asked::default(), Stopwatch::start(), 0..);
+        while !over.is_cancelled() {
+            let anna = Check::of_playback(&self.anna(), "film");
+            let answer = self.gateway.check(anna).await;
+            if !answer.is_allowed() {
+                asked.refused.push(answer);
+            }
+            let other = format!("{}-{:?}", self.anna(), others.next());
+            let (decided, answer) = self.is_decided(&other, "new").await;
+            if !answer.is_allowed() {
+                asked.turned_away.push(answer);
+            }
+            if !decided {
+                asked.undecided += last.elapsed();
+            }
+            last = Stopwatch::start();
+            tokio::time::sleep(INTERVAL).await;
+        }
+        asked
+    }
+
+    /// Nobody who watched was refused, and who came was told what the rule has.
+    fn has_kept_its_rule(&self, what: &str, asked: &Asked) {
+        assert!(asked.refused.is_empty(), "{:?}: {asked:?}", self.rule);
+        let mut away = asked.turned_away.iter();
+        match self.rule {
+            Outage::Deny => assert!(away.all(|answer| answer.http == 503), "{asked:?}"),
+            Outage::Allow | Outage::Local => assert!(away.next().is_none(), "{asked:?}"),
+        }
+        measured(
+            &format!("{what}: {:?} decided about starts for", self.rule),
+            asked.undecided,
+        );
+    }
+
+    /// Anna, who watches two streams, gets no third; and Redis counts those two.
+    async fn limit_holds(&self, server: &RedisServer) {
+        let third = Check::of_playback(&self.anna(), "third");
+        let answer = self.gateway.check(third).await;
+        let told = (answer.http, answer.reason());
+        assert_eq!(told, (429, "full"), "{:?}: {answer:?}", self.rule);
+        let counted = counted(&server.store(), &self.anna()).await;
+        assert_eq!(counted, ["film", "series"], "{:?}", self.rule);
+    }
+
+    /// Ends it in good order.
+    async fn close(self) {
+        drop(self.gateway);
+        self.app.stop().await;
+    }
+}
+
+/// The names of a user's sessions in Redis.
+async fn counted(store: &RedisStore, name: &str) -> Vec<String> {
+    let listing = store.list(&user(name)).await.unwrap();
+    let ids = listing.sessions.iter();
+    let mut ids: Vec<String> = ids.map(|session| session.key.id.to_string()).collect();
+    ids.sort();
+    ids
+}
+
+/// Does that beside everything that goes on here.
+async fn beside<T: Send + 'static>(act: impl FnOnce() -> T + Send + 'static) -> T {
+    tokio::task::spawn_blocking(act).await.unwrap()
+}
+
+#[tokio::test]
+async fn a_master_that_dies_is_replaced_and_what_its_replica_lacked_is_put_back() {
+    without_a_trace(Box::pin(async {
+        let watched = Arc::new(beside(Watched::start).await);
+        let opened = [Outage::Allow, Outage::Deny, Outage::Local];
+        let gates = join_all(opened.map(|rule| Gate::open(&watched, rule))).await;
+        for gate in &gates {
+            gate.start("film").await;
+        }
+        assert_eq!(watched.first().run::<u32>(&["WAIT", "1", "5000"]), 1);
+        watched.second().pause();
+        for gate in &gates {
+            gate.start("series").await;
+        }
+        // The first whom streamgate asks is no help, and the others are enough to agree.
+        watched.sentinels[0].pause();
+        let (over, dying) = (CancellationToken::new(), Stopwatch::start());
+        let replaced = async {
+            watched.first().stop();
+            watched.second().resume();
+            let there = gates.iter().map(|gate| gate.counts_in(watched.second()));
+            join_all(there).await;
+            measured("a master dies: another one is used after", dying.elapsed());
+            over.cancel();
+        };
+        let playing = join_all(gates.iter().map(|gate| gate.play(&over)));
+        let (asked, ()) = Box::pin(async { tokio::join!(playing, replaced) }).await;
+        for (gate, asked) in gates.iter().zip(&asked) {
+            gate.has_kept_its_rule("a master dies", asked);
+            gate.limit_holds(watched.second()).await;
+        }
+        is_not_used_when_it_is_back(&watched, &gates).await;
+        watched.sentinels[0].resume();
+        for gate in gates {
+            gate.close().await;
+        }
+    }))
+    .await;
+}
+
+/// The old master comes back, as a master at first, and is made a replica; and nobody counts there all the while.
+async fn is_not_used_when_it_is_back(watched: &Arc<Watched>, gates: &[Gate]) {
+    let restarted = Arc::clone(watched);
+    beside(move || {
+        restarted.first().restart();
+        wait_until("it is a replica", || role(restarted.first())[0] == "slave");
+    })
+    .await;
+    for gate in gates {
+        let store = gate.store().await;
+        let there = format!("127.0.0.1:{}", watched.second().port());
+        assert_eq!(
+            (&store["up"], &store["server"]),
+            (&true.into(), &there.into())
+        );
+        gate.limit_holds(watched.second()).await;
+    }
+}
+
+#[tokio::test]
+async fn a_planned_failover_moves_all_to_the_new_master_without_a_word_to_who_is_watching() {
+    without_a_trace(Box::pin(async {
+        let watched = Arc::new(beside(Watched::start).await);
+        let gate = Gate::open(&watched, Outage::Deny).await;
+        gate.start("film").await;
+        gate.start("series").await;
+        let (over, failing) = (CancellationToken::new(), Arc::clone(&watched));
+        let moved = async {
+            beside(move || failing.fail_over()).await;
+            gate.counts_in(watched.second()).await;
+            over.cancel();
+        };
+        let (asked, ()) = Box::pin(async { tokio::join!(gate.play(&over), moved) }).await;
+        gate.has_kept_its_rule("a planned failover", &asked);
+        gate.limit_holds(watched.second()).await;
+        let exchanged = Arc::clone(&watched);
+        beside(move || {
+            wait_until("the old master is a replica", || {
+                role(exchanged.first())[0] == "slave"
+            });
+        })
+        .await;
+        gate.close().await;
+    }))
+    .await;
+}

@@ -1,0 +1,363 @@
+//! Which server is used: who is asked, who is believed, what for, and what is said where there is none.
+
+use streamgate::session::{Admission, Ending, Released, WhenFull};
+use streamgate::store::redis::{RedisSettings, RedisStore, Sentinels, Source};
+use streamgate::store::{Store, StoreError};
+
+use crate::support::eventually;
+use crate::support::log::Log;
+use crate::support::port::ReservedPort;
+use crate::support::redis::{RedisServer, settings};
+use crate::support::sentinel::{SERVICE, watching};
+use crate::support::streams::{playback, start, user};
+
+/// A store in the master that the sentinels there name, which is spoken to as that URL says.
+fn store_by(sentinels: &[&str], master: &str) -> RedisStore {
+    let sentinels = Sentinels {
+        sentinels: sentinels.iter().map(|url| url.parse().unwrap()).collect(),
+        service: SERVICE.to_owned(),
+        master: master.parse().unwrap(),
+    };
+    let settings = RedisSettings {
+        source: Source::Sentinel(sentinels),
+        ..settings("redis://unused")
+    };
+    RedisStore::open(settings).unwrap()
+}
+
+/// The same of a master without a password.
+fn store_at(sentinels: &[&str]) -> RedisStore {
+    store_by(sentinels, "redis://mymaster")
+}
+
+/// A sentinel on its own that watches that server; it can't decide anything, since it can't find a second one.
+fn alone(server: &RedisServer) -> RedisServer {
+    RedisServer::sentinel(&watching(SERVICE, server, 2))
+}
+
+/// How a sentinel watches that server by a configuration of that number.
+fn watching_by(server: &RedisServer, epoch: u64) -> String {
+    let watching = watching(SERVICE, server, 2);
+    format!("{watching}sentinel current-epoch {epoch}\nsentinel config-epoch {SERVICE} {epoch}\n")
+}
+
+/// Where a server is, as it is told.
+fn place(server: &RedisServer) -> String {
+    format!("127.0.0.1:{}", server.port())
+}
+
+async fn admit(store: &RedisStore, id: &str) -> Result<Admission, StoreError> {
+    let (alice, start) = (user("alice"), start(&playback(id)));
+    store.admit(&alice, &start, 1, &WhenFull::Refuse).await
+}
+
+/// Waits until the store counts there.
+async fn counts_in(store: &RedisStore, server: &RedisServer) {
+    eventually("it counts there", || async {
+        store.ping().await.is_ok() && store.server() == Some(place(server))
+    })
+    .await;
+}
+
+/// What the store says once it has tried, which has to hold all those words.
+async fn says(store: &RedisStore, words: &[&str]) {
+    let failure = store.ping().await.unwrap_err();
+    assert!(!failure.outcome_is_unknown(), "{failure:?}");
+    let text = failure.to_string();
+    for word in words {
+        assert!(text.contains(word), "no {word:?} in: {text}");
+    }
+    for secret in ["hunter2", "swordfish"] {
+        assert!(!text.contains(secret), "{text}");
+    }
+    assert_eq!(store.server(), None);
+}
+
+#[tokio::test]
+async fn streams_start_and_end_in_the_master_that_a_sentinel_names() {
+    let server = RedisServer::start();
+    let sentinel = alone(&server);
+    let store = store_at(&[&sentinel.url()]);
+    assert!(matches!(
+        admit(&store, "a").await,
+        Ok(Admission::Admitted(_))
+    ));
+    assert!(matches!(
+        admit(&store, "b").await,
+        Ok(Admission::Refused(_))
+    ));
+    assert_eq!(store.server(), Some(place(&server)));
+    let listing = server.store().list(&user("alice")).await.unwrap();
+    assert_eq!(listing.sessions.len(), 1);
+    let (alice, session) = (user("alice"), playback("a"));
+    let released = store.release(&alice, &session, Ending::Stream).await;
+    assert!(matches!(released, Ok(Released::Freed(_))), "{released:?}");
+}
+
+#[tokio::test]
+async fn sentinels_that_name_nobody_are_no_hindrance_and_are_told_of_once() {
+    let (log, _guard) = Log::listen();
+    let server = RedisServer::start();
+    let closed = ReservedPort::new();
+    let hanging = alone(&server);
+    let elsewhere = RedisServer::sentinel(&watching("other", &server, 2));
+    let locked = format!("requirepass hunter2\n{}", watching(SERVICE, &server, 2));
+    let locked = RedisServer::sentinel(&locked);
+    let good = alone(&server);
+    hanging.pause();
+    let sentinels = [
+        format!("redis://{}", closed.address()),
+        hanging.url(),
+        elsewhere.url(),
+        server.url(),
+        locked.url_as("", "swordfish"),
+        good.url(),
+    ];
+    let sentinels = sentinels.each_ref().map(String::as_str);
+    let store = store_at(&sentinels);
+    counts_in(&store, &server).await;
+    eventually("the five are told of", || async {
+        log.counts("a sentinel names no master") == 5
+    })
+    .await;
+    for told in [
+        "Connection refused",
+        "no answer within 300ms",
+        "check store.redis.sentinel_service",
+        "this is no sentinel",
+        "authentication failed",
+    ] {
+        assert_eq!(log.counts(told), 1, "{told}");
+    }
+    hanging.resume();
+    eventually("it is told that one is back", || async {
+        log.counts("a sentinel names a master again") == 1
+    })
+    .await;
+    assert_eq!(log.counts("a sentinel names no master"), 5);
+    assert_eq!(log.counts("hunter2") + log.counts("swordfish"), 0);
+    assert_eq!(log.counts("connected to Redis"), 1);
+    assert_eq!(
+        log.counts(&place(&good)),
+        1,
+        "the sentinels are named with it"
+    );
+    hanging.resume();
+}
+
+#[tokio::test]
+async fn the_newest_configuration_is_believed_whoever_is_asked_first() {
+    let (old, new) = (RedisServer::start(), RedisServer::start());
+    let [stale, current] = [watching_by(&old, 4), watching_by(&new, 7)]
+        .map(|configuration| RedisServer::sentinel(&configuration));
+    let (stale_url, current_url) = (stale.url(), current.url());
+    for urls in [[&*stale_url, &*current_url], [&*current_url, &*stale_url]] {
+        counts_in(&store_at(&urls), &new).await;
+    }
+    // Where the one that knows better isn't heard for a while, what is used is not given up for what is older.
+    let (log, _guard) = Log::listen();
+    let store = store_at(&[&stale_url, &current_url]);
+    counts_in(&store, &new).await;
+    current.pause();
+    eventually("it isn't heard", || async {
+        log.counts("a sentinel names no master") == 1
+    })
+    .await;
+    assert_eq!(store.ping().await, Ok(()));
+    assert_eq!(store.server(), Some(place(&new)));
+    assert_eq!(log.counts("lost the connection"), 0);
+    current.resume();
+}
+
+#[tokio::test]
+async fn an_old_master_that_goes_on_taking_writes_is_left_when_a_sentinel_knows_better() {
+    let (log, _guard) = Log::listen();
+    let (old, new) = (RedisServer::start(), RedisServer::start());
+    let cut_off = RedisServer::sentinel(&watching_by(&old, 4));
+    let knows_better = RedisServer::stopped_sentinel(&watching_by(&new, 5));
+    let store = store_at(&[&cut_off.url(), &knows_better.url()]);
+    counts_in(&store, &old).await;
+    knows_better.restart();
+    counts_in(&store, &new).await;
+    assert_eq!(
+        log.counts(&format!(
+            "the sentinels name another master of {SERVICE}: {}",
+            place(&new)
+        )),
+        1
+    );
+}
+
+/// A master that wants `hunter2`, and a sentinel of its that wants `swordfish`.
+fn locked() -> (RedisServer, RedisServer) {
+    let server = RedisServer::start_with(&["--requirepass", "hunter2"]);
+    let sentinel = RedisServer::sentinel(&format!(
+        "requirepass swordfish\n{}sentinel auth-pass {SERVICE} hunter2\n",
+        watching(SERVICE, &server, 2)
+    ));
+    (server, sentinel)
+}
+
+#[tokio::test]
+async fn each_has_its_own_password_and_the_master_its_database() {
+    let (server, sentinel) = locked();
+    let store = store_by(
+        &[&sentinel.url_as("", "swordfish")],
+        "redis://:hunter2@mymaster/3",
+    );
+    counts_in(&store, &server).await;
+    let admission = admit(&store, "a").await;
+    assert!(matches!(admission, Ok(Admission::Admitted(_))));
+    let keys = |database| {
+        let url = format!("{}/{database}", server.url_as("", "hunter2"));
+        let mut connection = redis::Client::open(url).unwrap().get_connection().unwrap();
+        redis::cmd("DBSIZE").query::<u64>(&mut connection).unwrap()
+    };
+    assert_eq!((keys(0), keys(3)), (0, 1));
+}
+
+#[tokio::test]
+async fn what_of_a_login_is_wrong_is_told_with_the_key_to_look_at() {
+    let (server, sentinel) = locked();
+    let (with, without) = (sentinel.url_as("", "swordfish"), sentinel.url());
+    let (other, wanted) = (sentinel.url_as("", "hunter2"), "redis://:hunter2@mymaster");
+    let place_of_sentinel = place(&sentinel);
+    for (url, words) in [
+        (&without, ["NOAUTH", "before its host in store.redis.urls"]),
+        (&other, ["authentication failed", "in store.redis.urls"]),
+    ] {
+        let store = store_by(&[url], wanted);
+        says(&store, &[&place_of_sentinel, words[0], words[1]]).await;
+    }
+    let named = "which the sentinels name as the master of mymaster";
+    let master = format!("{}, {named}", place(&server));
+    for (url, words) in [
+        (
+            "redis://mymaster",
+            ["NOAUTH", "into store.redis.master_url"],
+        ),
+        (
+            "redis://:swordfish@mymaster",
+            ["authentication failed", "in store.redis.master_url"],
+        ),
+        (
+            "redis://:hunter2@mymaster/99",
+            ["DB index is out", "the end of store.redis.master_url"],
+        ),
+    ] {
+        says(&store_by(&[&with], url), &[&master, words[0], words[1]]).await;
+    }
+}
+
+#[tokio::test]
+async fn a_sentinel_and_a_master_tell_which_rights_are_missing() {
+    let server = RedisServer::start();
+    let sentinel = alone(&server);
+    let own = [
+        "ACL",
+        "SETUSER",
+        "gate",
+        "on",
+        ">hunter2",
+        "+sentinel|master",
+    ];
+    sentinel.run::<()>(&own);
+    let named = sentinel.url_as("gate", "hunter2");
+    let words = [
+        "NOPERM",
+        "SENTINEL MASTER and SENTINEL GET-MASTER-ADDR-BY-NAME",
+    ];
+    says(&store_at(&[&named]), &words).await;
+    sentinel.run::<()>(&[
+        "ACL",
+        "SETUSER",
+        "gate",
+        "+sentinel|get-master-addr-by-name",
+    ]);
+    counts_in(&store_at(&[&named]), &server).await;
+    let mut own = vec!["ACL", "SETUSER", "gate", "on", ">hunter2", "~streamgate*"];
+    own.extend("+evalsha +eval +time +get +set +setrange +pexpire +del".split(' '));
+    server.run::<()>(&own);
+    let master = "redis://gate:hunter2@mymaster";
+    says(
+        &store_by(&[&sentinel.url()], master),
+        &["NOPERM", "and ROLE"],
+    )
+    .await;
+    server.run::<()>(&["ACL", "SETUSER", "gate", "+role"]);
+    counts_in(&store_by(&[&sentinel.url()], master), &server).await;
+}
+
+#[tokio::test]
+async fn where_no_sentinel_names_a_master_each_is_told_with_its_reason() {
+    let server = RedisServer::start();
+    let (first, second) = (ReservedPort::new(), ReservedPort::new());
+    let elsewhere = RedisServer::sentinel(&watching("other", &server, 2));
+    let nobody = |port: &ReservedPort| format!("redis://{}", port.address());
+    let (one, two) = (
+        format!("{}: ", first.address()),
+        format!("{}: ", second.address()),
+    );
+    says(
+        &store_at(&[&nobody(&first), &nobody(&second)]),
+        &[
+            "no sentinel names a master of mymaster",
+            &one,
+            &two,
+            "refused",
+        ],
+    )
+    .await;
+    says(
+        &store_at(&[&elsewhere.url()]),
+        &[
+            "No such master with that name",
+            "check store.redis.sentinel_service",
+        ],
+    )
+    .await;
+    says(
+        &store_at(&[&server.url()]),
+        &[
+            "unknown command",
+            "this is no sentinel; check the port in store.redis.urls",
+        ],
+    )
+    .await;
+}
+
+#[tokio::test]
+async fn a_master_that_is_gone_hangs_or_is_none_is_told_by_its_name_and_used_when_it_is_well() {
+    let server = RedisServer::start();
+    let sentinel = alone(&server);
+    let master = format!(
+        "{}, which the sentinels name as the master of mymaster",
+        place(&server)
+    );
+    server.stop();
+    let store = store_at(&[&sentinel.url()]);
+    says(&store, &[&master, "refused"]).await;
+    server.restart();
+    counts_in(&store, &server).await;
+
+    server.run::<()>(&["REPLICAOF", "127.0.0.1", "1"]);
+    says(
+        &store_at(&[&sentinel.url()]),
+        &[&master, "it says that it is no master but a slave"],
+    )
+    .await;
+    // Who is connected learns it from its first call, and leaves at once.
+    eventually("it is left", || async {
+        let failure = admit(&store, "a").await.unwrap_err();
+        failure.to_string().contains("no master but a slave")
+    })
+    .await;
+    server.run::<()>(&["REPLICAOF", "NO", "ONE"]);
+    counts_in(&store, &server).await;
+
+    server.pause();
+    let hasty = store_at(&[&sentinel.url()]);
+    says(&hasty, &[&master, "no answer within 1s"]).await;
+    server.resume();
+    counts_in(&hasty, &server).await;
+}

@@ -1,0 +1,117 @@
+//! A master with its replica, and three sentinels that watch them: real processes, quick to find out that the master is gone.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use streamgate::clock::Stopwatch;
+
+use super::redis::RedisServer;
+
+/// What the sentinels call what they watch.
+pub(crate) const SERVICE: &str = "mymaster";
+
+/// How long all of them may take to know each other, or to agree on another master.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// How a sentinel watches that server, under that name: it is gone after half a second, says that sentinel, if so many agree.
+pub(crate) fn watching(service: &str, server: &RedisServer, quorum: u32) -> String {
+    format!(
+        "sentinel monitor {service} 127.0.0.1 {} {quorum}\n\
+         sentinel down-after-milliseconds {service} 500\n\
+         sentinel failover-timeout {service} 2000\n",
+        server.port()
+    )
+}
+
+/// A master, a replica, and who watches them.
+pub(crate) struct Watched {
+    /// The master at first, and its replica.
+    pub(crate) servers: [RedisServer; 2],
+    /// Who watches them.
+    pub(crate) sentinels: [RedisServer; 3],
+}
+
+impl Watched {
+    /// Starts all of them, and waits until they know each other.
+    pub(crate) fn start() -> Self {
+        let at_once = [
+            "--repl-diskless-sync",
+            "yes",
+            "--repl-diskless-sync-delay",
+            "0",
+        ];
+        let master = RedisServer::start_with(&at_once);
+        let port = master.port().to_string();
+        let replica = RedisServer::start_with(&["--replicaof", "127.0.0.1", &port]);
+        let connected = || role(&replica)[3] == "connected";
+        wait_until("the replica has what the master has", connected);
+        let configuration = watching(SERVICE, &master, 2);
+        let sentinels = [(); 3].map(|()| RedisServer::sentinel(&configuration));
+        for sentinel in &sentinels {
+            // Redis 7 can be told to talk more often; before it, all this takes some seconds more.
+            let often = "SENTINEL DEBUG info-period 500 publish-period 200 ask-period 200";
+            let words: Vec<_> = often.split(' ').collect();
+            let _ = sentinel.try_run(&words);
+        }
+        let watched = Self {
+            servers: [master, replica],
+            sentinels,
+        };
+        wait_until("the sentinels know each other", || {
+            let knows_all = |sentinel: &RedisServer| {
+                let known = known(sentinel);
+                known["num-other-sentinels"] == "2" && known["num-slaves"] == "1"
+            };
+            watched.sentinels.iter().all(knows_all)
+        });
+        watched
+    }
+
+    /// Where the sentinels are.
+    pub(crate) fn urls(&self) -> Vec<String> {
+        self.sentinels.iter().map(RedisServer::url).collect()
+    }
+
+    /// The first server, which is the master at first.
+    pub(crate) fn first(&self) -> &RedisServer {
+        &self.servers[0]
+    }
+
+    /// The other one.
+    pub(crate) fn second(&self) -> &RedisServer {
+        &self.servers[1]
+    }
+
+    /// Has the sentinels make the replica the master, as before maintenance. They refuse while they are not sure of it.
+    pub(crate) fn fail_over(&self) {
+        let agreed = || {
+            let asked = self.sentinels[0].try_run(&["SENTINEL", "FAILOVER", SERVICE]);
+            asked.is_ok()
+        };
+        wait_until("the sentinel agrees to fail over", agreed);
+    }
+}
+
+/// What a sentinel knows of the service.
+fn known(sentinel: &RedisServer) -> HashMap<String, String> {
+    sentinel.run(&["SENTINEL", "MASTER", SERVICE])
+}
+
+/// What a server says of its part: `slave`, its master's address, and how it stands with that.
+pub(crate) fn role(server: &RedisServer) -> Vec<String> {
+    let role: Vec<redis::Value> = server.run(&["ROLE"]);
+    let texts = role.into_iter().map(redis::from_redis_value);
+    texts.map(Result::unwrap_or_default).collect()
+}
+
+/// Waits until that is so. For what goes on in other processes alone: nothing else runs meanwhile in this thread.
+pub(crate) fn wait_until(what: &str, is_so: impl Fn() -> bool) {
+    let waiting = Stopwatch::start();
+    while !is_so() {
+        assert!(
+            waiting.elapsed() < PATIENCE,
+            "not within {PATIENCE:?}: {what}"
+        );
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
