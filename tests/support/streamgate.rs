@@ -1,6 +1,7 @@
 //! Owns running the real binary as a process of its own, on free ports, and asking it how it is.
 
 use std::net::SocketAddr;
+use std::path::Path;
 use std::process::ExitStatus;
 use std::time::Duration;
 
@@ -78,6 +79,14 @@ impl Streamgate {
         let mut serve = command("sh");
         let script = "ulimit -n \"$1\" && exec \"$2\" serve";
         serve.args(["-c", script, "sh", &limit.to_string(), BINARY]);
+        let anywhere = "127.0.0.1:0";
+        Self::start_as(serve, owned(settings), anywhere, anywhere).await
+    }
+
+    /// The same where it trusts the authorities in that file, as it does those of the system elsewhere.
+    pub(crate) async fn start_trusting(authorities: &Path, settings: &[Setting<'_>]) -> Self {
+        let mut serve = command(BINARY);
+        serve.arg("serve").env("SSL_CERT_FILE", authorities);
         let anywhere = "127.0.0.1:0";
         Self::start_as(serve, owned(settings), anywhere, anywhere).await
     }
