@@ -283,6 +283,16 @@ fn sentinels_are_named_in_a_file_or_by_variables() {
 }
 
 #[test]
+fn the_example_of_the_readme_is_taken() {
+    let readme = include_str!("../../README.md");
+    let section = readme.split("### Sentinel").nth(1).unwrap();
+    let yaml = section.split("```yaml\n").nth(1).unwrap();
+    let yaml = yaml.split("```").next().unwrap();
+    let redis = load_text(yaml).unwrap().store.redis;
+    assert_eq!((redis.topology, redis.urls.len()), (Topology::Sentinel, 3));
+}
+
+#[test]
 fn a_master_is_spoken_to_without_a_password_and_as_the_sentinels_are_unless_it_is_said() {
     for (urls, master) in [
         ("redis://:secret@s1,redis://:secret@s2", "redis://mymaster"),

@@ -186,9 +186,18 @@ async fn a_master_that_dies_is_replaced_and_what_its_replica_lacked_is_put_back(
         let replaced = async {
             watched.first().stop();
             watched.second().resume();
+            let asked = Arc::clone(&watched);
+            let named = beside(move || {
+                wait_until("another one is named", || asked.name(asked.second()));
+                dying.elapsed()
+            });
             let there = gates.iter().map(|gate| gate.counts_in(watched.second()));
-            join_all(there).await;
-            measured("a master dies: another one is used after", dying.elapsed());
+            let (named, _) = tokio::join!(named, join_all(there));
+            measured("a master dies: the sentinels name another after", named);
+            measured(
+                "a master dies: the other one is used after",
+                dying.elapsed(),
+            );
             over.cancel();
         };
         let playing = join_all(gates.iter().map(|gate| gate.play(&over)));

@@ -82,6 +82,13 @@ impl Watched {
         &self.servers[1]
     }
 
+    /// Whether a sentinel, any but the first, names that server as the master.
+    pub(crate) fn name(&self, server: &RedisServer) -> bool {
+        let ask = ["SENTINEL", "GET-MASTER-ADDR-BY-NAME", SERVICE];
+        let mut asked = self.sentinels[1..].iter();
+        asked.any(|sentinel| sentinel.run::<(String, u16)>(&ask).1 == server.port())
+    }
+
     /// Has the sentinels make the replica the master, as before maintenance. They refuse while they are not sure of it.
     pub(crate) fn fail_over(&self) {
         let agreed = || {
