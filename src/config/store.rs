@@ -173,10 +173,30 @@ impl RawStore {
 impl RawRedis {
     fn check(&self, report: &mut Report) -> Redis {
         let default = Redis::default();
-        let topology = self.topology.as_ref();
-        let topology = report.read("store.redis.topology", topology, default.topology, |w| {
-            TOPOLOGIES.read(w)
-        });
+        let key_prefix = report.read(
+            "store.redis.key_prefix",
+            self.key_prefix.as_ref(),
+            default.key_prefix.clone(),
+            key_prefix,
+        );
+        let topology = match self.topology.as_ref() {
+            None => Some(default.topology),
+            written => report.read("store.redis.topology", written, None, |w| {
+                TOPOLOGIES.read(w).map(Some)
+            }),
+        };
+        match topology {
+            Some(topology) => Redis {
+                key_prefix,
+                ..self.check_as(topology, default, report)
+            },
+            // What else is written can't be told right from wrong.
+            None => default,
+        }
+    }
+
+    /// What depends on the topology.
+    fn check_as(&self, topology: Topology, default: Redis, report: &mut Report) -> Redis {
         let read_urls = |w: &Written| match topology {
             Topology::Standalone => one_url(w),
             Topology::Sentinel => sentinels(w),
@@ -187,12 +207,7 @@ impl RawRedis {
             urls: report.read("store.redis.urls", urls, default.urls, read_urls),
             sentinel_service: self.service(topology, report),
             master_url: self.master_url(topology, report),
-            key_prefix: report.read(
-                "store.redis.key_prefix",
-                self.key_prefix.as_ref(),
-                default.key_prefix,
-                key_prefix,
-            ),
+            key_prefix: default.key_prefix,
         }
     }
 

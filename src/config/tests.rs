@@ -558,6 +558,10 @@ const BAD_VALUES: &[(&str, &str)] = &[
         "store.redis.topology: \"cluster\" is not available in this version; allowed: standalone, sentinel",
     ),
     (
+        "store: {redis: {topology: cluster, urls: [redis://a, redis://b], sentinel_service: tv}}",
+        "store.redis.topology: \"cluster\" is not available in this version; allowed: standalone, sentinel",
+    ),
+    (
         "store: {redis: {topology: sentinels}}",
         "store.redis.topology: got \"sentinels\"; allowed: standalone, sentinel",
     ),
