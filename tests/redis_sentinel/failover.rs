@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 use crate::support::app::{PATIENCE, TestApp, without_a_trace};
 use crate::support::gateway_client::{Answer, Check, Gateway};
 use crate::support::redis::RedisServer;
-use crate::support::sentinel::{Watched, role, wait_until};
+use crate::support::sentinel::{Watched, is_replica, wait_until};
 use crate::support::streams::user;
 use crate::support::watch::{measured, until};
 
@@ -220,7 +220,7 @@ async fn is_not_used_when_it_is_back(watched: &Arc<Watched>, gates: &[Gate]) {
     let restarted = Arc::clone(watched);
     beside(move || {
         restarted.first().restart();
-        wait_until("it is a replica", || role(restarted.first())[0] == "slave");
+        wait_until("it is a replica", || is_replica(restarted.first()));
     })
     .await;
     for gate in gates {
@@ -253,7 +253,7 @@ async fn a_planned_failover_moves_all_to_the_new_master_without_a_word_to_who_is
         let exchanged = Arc::clone(&watched);
         beside(move || {
             wait_until("the old master is a replica", || {
-                role(exchanged.first())[0] == "slave"
+                is_replica(exchanged.first())
             });
         })
         .await;

@@ -222,10 +222,10 @@ impl RedisServer {
         self.query(redis::cmd(name).arg(arguments))
     }
 
-    /// Runs a command of words that it may refuse.
-    pub(crate) fn try_run(&self, words: &[&str]) -> redis::RedisResult<()> {
+    /// Runs a command of words that it may refuse, or be too busy for.
+    pub(crate) fn try_run<T: FromRedisValue>(&self, words: &[&str]) -> redis::RedisResult<T> {
         let mut connection = redis::Client::open(self.url())?.get_connection()?;
-        redis::cmd(words[0]).arg(&words[1..]).exec(&mut connection)
+        redis::cmd(words[0]).arg(&words[1..]).query(&mut connection)
     }
 
     /// Runs a command on a connection of its own.

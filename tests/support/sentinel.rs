@@ -43,15 +43,18 @@ impl Watched {
         let master = RedisServer::start_with(&at_once);
         let port = master.port().to_string();
         let replica = RedisServer::start_with(&["--replicaof", "127.0.0.1", &port]);
-        let connected = || role(&replica)[3] == "connected";
-        wait_until("the replica has what the master has", connected);
+        wait_until("the replica has what the master has", || {
+            role(&replica)
+                .get(3)
+                .is_some_and(|link| link == "connected")
+        });
         let configuration = watching(SERVICE, &master, 2);
         let sentinels = [(); 3].map(|()| RedisServer::sentinel(&configuration));
         for sentinel in &sentinels {
             // Redis 7 can be told to talk more often; before it, all this takes some seconds more.
             let often = "SENTINEL DEBUG info-period 500 publish-period 200 ask-period 200";
             let words: Vec<_> = often.split(' ').collect();
-            let _ = sentinel.try_run(&words);
+            let _ = sentinel.try_run::<()>(&words);
         }
         let watched = Self {
             servers: [master, replica],
@@ -92,8 +95,8 @@ impl Watched {
     /// Has the sentinels make the replica the master, as before maintenance. They refuse while they are not sure of it.
     pub(crate) fn fail_over(&self) {
         let agreed = || {
-            let asked = self.sentinels[0].try_run(&["SENTINEL", "FAILOVER", SERVICE]);
-            asked.is_ok()
+            let ask = ["SENTINEL", "FAILOVER", SERVICE];
+            self.sentinels[0].try_run::<()>(&ask).is_ok()
         };
         wait_until("the sentinel agrees to fail over", agreed);
     }
@@ -104,9 +107,15 @@ fn known(sentinel: &RedisServer) -> HashMap<String, String> {
     sentinel.run(&["SENTINEL", "MASTER", SERVICE])
 }
 
-/// What a server says of its part: `slave`, its master's address, and how it stands with that.
-pub(crate) fn role(server: &RedisServer) -> Vec<String> {
-    let role: Vec<redis::Value> = server.run(&["ROLE"]);
+/// Whether that server is a replica.
+pub(crate) fn is_replica(server: &RedisServer) -> bool {
+    role(server).first().is_some_and(|role| role == "slave")
+}
+
+/// What a server says of its part, for a replica its master's address and how it stands with that; nothing while it is given another part, which
+/// ends its connections.
+fn role(server: &RedisServer) -> Vec<String> {
+    let role: Vec<redis::Value> = server.try_run(&["ROLE"]).unwrap_or_default();
     let texts = role.into_iter().map(redis::from_redis_value);
     texts.map(Result::unwrap_or_default).collect()
 }
