@@ -202,6 +202,10 @@ impl RawRedis {
             Topology::Sentinel => sentinels(w),
         };
         let urls = self.urls.as_ref();
+        if let (Topology::Sentinel, Some(written), None) = (topology, &self.topology, urls) {
+            let missing = written.refuse("sentinel needs the sentinels' URLs in store.redis.urls");
+            report.add(missing.into_problem("store.redis.topology"));
+        }
         Redis {
             topology,
             urls: report.read("store.redis.urls", urls, default.urls, read_urls),

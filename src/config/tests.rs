@@ -206,7 +206,11 @@ fn the_summary_can_be_read_back() {
     }
     let sentinel = ("STREAMGATE_STORE__REDIS__TOPOLOGY", "sentinel");
     let master = ("STREAMGATE_STORE__REDIS__MASTER_URL", "rediss://mymaster/2");
-    let config = load_variables(&[sentinel, master]).unwrap();
+    let urls = (
+        "STREAMGATE_STORE__REDIS__URLS",
+        "redis://s1,rediss://s2:7000",
+    );
+    let config = load_variables(&[sentinel, master, urls]).unwrap();
     assert_eq!(load_text(&config.to_string()), Ok(config));
 }
 
@@ -562,6 +566,10 @@ const BAD_VALUES: &[(&str, &str)] = &[
         "store.redis.topology: \"cluster\" is not available in this version; allowed: standalone, sentinel",
     ),
     (
+        "store: {redis: {topology: sentinel}}",
+        "store.redis.topology: sentinel needs the sentinels' URLs in store.redis.urls",
+    ),
+    (
         "store: {redis: {topology: sentinels}}",
         "store.redis.topology: got \"sentinels\"; allowed: standalone, sentinel",
     ),
@@ -570,7 +578,7 @@ const BAD_VALUES: &[(&str, &str)] = &[
         "store.redis.sentinel_service: got \"tv\"; allowed: mymaster, unless store.redis.topology is sentinel",
     ),
     (
-        "store: {redis: {topology: sentinel, sentinel_service: 'my master'}}",
+        "store: {redis: {topology: sentinel, urls: 'redis://s1', sentinel_service: 'my master'}}",
         "store.redis.sentinel_service: got \"my master\"; allowed: 1 to 128 letters, digits, `.`, `_` or `-`, as Sentinel has it",
     ),
     (
@@ -590,15 +598,15 @@ const BAD_VALUES: &[(&str, &str)] = &[
         "store.redis.master_url: got a value that is not shown here; allowed: nothing, unless store.redis.topology is sentinel; a single server's URL goes into store.redis.urls",
     ),
     (
-        "store: {redis: {topology: sentinel, sentinel_service: tv, master_url: 'redis://:secret@mymaster'}}",
+        "store: {redis: {topology: sentinel, urls: 'redis://s1', sentinel_service: tv, master_url: 'redis://:secret@mymaster'}}",
         "store.redis.master_url: got a value that is not shown here; allowed: redis://[user:password@]tv[/database], or rediss:// for TLS; in the place of host and port, which the sentinels tell, stands store.redis.sentinel_service",
     ),
     (
-        "store: {redis: {topology: sentinel, master_url: 'redis://mymaster:6379'}}",
+        "store: {redis: {topology: sentinel, urls: 'redis://s1', master_url: 'redis://mymaster:6379'}}",
         "store.redis.master_url: got a value that is not shown here; allowed: redis://[user:password@]mymaster[/database]",
     ),
     (
-        "store: {redis: {topology: sentinel, master_url: ':secret@mymaster'}}",
+        "store: {redis: {topology: sentinel, urls: 'redis://s1', master_url: ':secret@mymaster'}}",
         "store.redis.master_url: got a value that is not shown here; allowed: redis://[user:password@]mymaster[/database]",
     ),
     (

@@ -166,8 +166,35 @@ async fn beside<T: Send + 'static>(act: impl FnOnce() -> T + Send + 'static) -> 
     tokio::task::spawn_blocking(act).await.unwrap()
 }
 
-#[tokio::test]
-async fn a_master_that_dies_is_replaced_and_what_its_replica_lacked_is_put_back() {
+/// How a master can be gone.
+#[derive(Debug, Clone, Copy)]
+enum Gone {
+    /// It is killed, and comes back empty.
+    Dead,
+    /// It stands still, and keeps its connections.
+    Still,
+}
+
+impl Gone {
+    /// It is gone.
+    fn strike(self, server: &RedisServer) {
+        match self {
+            Self::Dead => server.stop(),
+            Self::Still => server.pause(),
+        }
+    }
+
+    /// It is back.
+    fn mend(self, server: &RedisServer) {
+        match self {
+            Self::Dead => server.restart(),
+            Self::Still => server.resume(),
+        }
+    }
+}
+
+/// The master is gone in the midst of viewers, by each rule.
+async fn is_replaced(gone: Gone) {
     without_a_trace(Box::pin(async {
         let watched = Arc::new(beside(Watched::start).await);
         let opened = [Outage::Allow, Outage::Deny, Outage::Local];
@@ -182,31 +209,18 @@ async fn a_master_that_dies_is_replaced_and_what_its_replica_lacked_is_put_back(
         }
         // The first whom streamgate asks is no help, and the others are enough to agree.
         watched.sentinels[0].pause();
-        let (over, dying) = (CancellationToken::new(), Stopwatch::start());
+        let over = CancellationToken::new();
         let replaced = async {
-            watched.first().stop();
-            watched.second().resume();
-            let asked = Arc::clone(&watched);
-            let named = beside(move || {
-                wait_until("another one is named", || asked.name(asked.second()));
-                dying.elapsed()
-            });
-            let there = gates.iter().map(|gate| gate.counts_in(watched.second()));
-            let (named, _) = tokio::join!(named, join_all(there));
-            measured("a master dies: the sentinels name another after", named);
-            measured(
-                "a master dies: the other one is used after",
-                dying.elapsed(),
-            );
+            other_is_used(gone, &watched, &gates).await;
             over.cancel();
         };
         let playing = join_all(gates.iter().map(|gate| gate.play(&over)));
         let (asked, ()) = Box::pin(async { tokio::join!(playing, replaced) }).await;
         for (gate, asked) in gates.iter().zip(&asked) {
-            gate.has_kept_its_rule("a master dies", asked);
+            gate.has_kept_its_rule(&format!("the master is {gone:?}"), asked);
             gate.limit_holds(watched.second()).await;
         }
-        is_not_used_when_it_is_back(&watched, &gates).await;
+        is_not_used_when_it_is_back(gone, &watched, &gates).await;
         watched.sentinels[0].resume();
         for gate in gates {
             gate.close().await;
@@ -215,12 +229,41 @@ async fn a_master_that_dies_is_replaced_and_what_its_replica_lacked_is_put_back(
     .await;
 }
 
+/// The master is gone, until all count in the other one.
+async fn other_is_used(gone: Gone, watched: &Arc<Watched>, gates: &[Gate]) {
+    let (waiting, asked) = (Stopwatch::start(), Arc::clone(watched));
+    gone.strike(watched.first());
+    watched.second().resume();
+    let named = beside(move || {
+        wait_until("another one is named", || asked.name(asked.second()));
+        waiting.elapsed()
+    });
+    let there = gates.iter().map(|gate| gate.counts_in(watched.second()));
+    let (named, _) = tokio::join!(named, join_all(there));
+    measured(
+        &format!("the master is {gone:?}: another is named after"),
+        named,
+    );
+    let used = waiting.elapsed();
+    measured(&format!("the master is {gone:?}: it is used after"), used);
+}
+
+#[tokio::test]
+async fn a_master_that_dies_is_replaced_and_what_its_replica_lacked_is_put_back() {
+    is_replaced(Gone::Dead).await;
+}
+
+#[tokio::test]
+async fn a_master_that_stands_still_is_replaced_and_what_its_replica_lacked_is_put_back() {
+    is_replaced(Gone::Still).await;
+}
+
 /// The old master comes back, as a master at first, and is made a replica; and nobody counts there all the while.
-async fn is_not_used_when_it_is_back(watched: &Arc<Watched>, gates: &[Gate]) {
-    let restarted = Arc::clone(watched);
+async fn is_not_used_when_it_is_back(gone: Gone, watched: &Arc<Watched>, gates: &[Gate]) {
+    let back = Arc::clone(watched);
     beside(move || {
-        restarted.first().restart();
-        wait_until("it is a replica", || is_replica(restarted.first()));
+        gone.mend(back.first());
+        wait_until("it is a replica", || is_replica(back.first()));
     })
     .await;
     for gate in gates {
