@@ -8,8 +8,8 @@
 //! split network goes on taking writes, and says nothing. A subscription to `+switch-master` would tell the same a moment earlier, would have to be
 //! kept on each sentinel, and could be lost without a sign; whoever fails over as usual ends its connections anyway, and that is noticed at once.
 //!
-//! The client library's own sentinel client is not used: it waits for each sentinel in turn for as long as the system lets it, asks for more than it
-//! needs, and knows nothing of configurations' numbers.
+//! The client library's own sentinel client is not used: it takes the first of the list that names a server which says that it is a master, be it by
+//! an old configuration, waits longer for one that hangs, and tells of one sentinel's error alone.
 
 use std::collections::{BTreeSet, HashMap};
 use std::time::Duration;

@@ -170,3 +170,29 @@ pub(super) async fn ping(link: &mut MultiplexedConnection) -> Result<(), RedisEr
         answer => answer,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_source_shows_where_it_leads_and_no_password() {
+        let server = |url: &str| url.parse::<ConnectionInfo>().unwrap();
+        let sentinels = Sentinels {
+            sentinels: vec![
+                server("redis://:hunter2@s1:26379"),
+                server("redis://s2:7000"),
+            ],
+            service: "tv".to_owned(),
+            master: server("rediss://gate:hunter2@tv/2"),
+        };
+        let source = Source::Sentinel(sentinels);
+        assert_eq!(source.place(), "the master of tv");
+        assert_eq!(source.sentinels().unwrap(), "s1:26379, s2:7000");
+        assert!(!format!("{source:?}").contains("hunter2"), "{source:?}");
+        let source = Source::Standalone(server("redis://:hunter2@cache"));
+        assert_eq!(source.place(), "cache:6379");
+        assert_eq!(source.sentinels(), None);
+        assert!(!format!("{source:?}").contains("hunter2"), "{source:?}");
+    }
+}
