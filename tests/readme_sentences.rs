@@ -43,6 +43,7 @@ cargo test --release --test integration http_connections -- --nocapture | grep m
 cargo test --release --test integration redis_load -- --nocapture | grep measured => .ci/commands
 cargo test --test integration e2e:: -- --nocapture | grep measured => .ci/commands
 cargo test --test integration prometheus:: -- --nocapture | grep measured => .ci/commands
+cargo test --test integration redis_sentinel -- --nocapture | grep measured => .ci/commands
 curl -H => tests/players/progressive.rs => by_curl_are_one_playback
 docker build --tag streamgate . => README.md => docker build --tag streamgate .
 docker compose -f deploy/compose.yaml up --build => deploy/README.md => docker compose -f deploy/compose.yaml up --build --detach
