@@ -14,7 +14,8 @@ TOOLS  := $(abspath $(BUILD)/tools)
 
 # One shell a recipe, so that a recipe can hand its paths on; it stops at the first failure.
 .ONESHELL:
-.SHELLFLAGS := -euc
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
 .PHONY: help prereqs prereqs-demo prereqs-test build demo demo-check image image-check compose-check validate test fuzz fuzz-api
 .PHONY: bench-redis bench-memory bench-checks lint

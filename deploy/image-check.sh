@@ -33,6 +33,7 @@ say "the README's lines build it, run it, and get an answer"
 # A folder that anybody may read, unlike one of mktemp's.
 mkdir -p target/image-check/etc
 echo 'limits: {default: 7}' >target/image-check/etc/streamgate.yaml
+chmod -R a+rX target/image-check
 configured=$(cd target/image-check && docker run --detach --volume "$PWD/etc:/etc/streamgate:ro" streamgate serve --config /etc/streamgate/streamgate.yaml)
 tries=0
 until told=$(docker exec "$configured" streamgate sessions alice 2>&1); do

@@ -35,6 +35,7 @@ const PROGRAMS: [&str; 17] = [
 /// A command, the file that runs it, and what does so there: without that, the command itself.
 const RUN_BY: &str = r#"
 STREAMGATE_LIMITS__DEFAULT=1 make demo => .ci/commands
+apt-get install -y g++ => .ci/commands
 cargo doc --open --no-deps --document-private-items => .ci/commands
 cargo mutants -f 'src/session/*.rs' -- --lib session => .ci/commands
 cargo run --example demo -- backend --listen 127.0.0.1:9000 => .ci/commands
