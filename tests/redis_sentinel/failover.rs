@@ -5,13 +5,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::join_all;
-use serde_json::Value;
+use serde_json::{Value, json};
 use streamgate::clock::Stopwatch;
 use streamgate::config::Outage;
 use streamgate::store::Store;
 use streamgate::store::redis::RedisStore;
 use tokio_util::sync::CancellationToken;
 
+use crate::support::api::Api;
 use crate::support::app::{PATIENCE, TestApp, without_a_trace};
 use crate::support::gateway_client::{Answer, Check, Gateway};
 use crate::support::redis::RedisServer;
@@ -53,6 +54,8 @@ impl Gate {
     async fn open(watched: &Watched, rule: Outage) -> Self {
         let plan = TestApp::plan().limit(2);
         let plan = plan.sentinels(&watched.urls(), TIMEOUT).outage(rule);
+        // What is counted for nobody is to be seen on a slow machine too.
+        let plan = plan.leases(Duration::from_secs(15), Duration::from_secs(90));
         let app = plan.start().await;
         let gateway = app.gateway().await;
         let gate = Self { rule, app, gateway };
@@ -84,6 +87,24 @@ impl Gate {
     /// The user who watches here; Redis is shared with the other rules.
     fn anna(&self) -> String {
         format!("anna-{:?}", self.rule).to_lowercase()
+    }
+
+    /// The user who listens over HTTP.
+    fn bert(&self) -> String {
+        format!("bert-{:?}", self.rule).to_lowercase()
+    }
+
+    /// Starts a session of bert's, which Redis counts.
+    async fn heartbeat(&self, id: &str) {
+        let told = Api::of(&self.app).put(&self.bert(), id, json!({})).await;
+        assert_eq!(told.status, 201, "{told:?}");
+    }
+
+    /// Ends a session of bert's, which Redis is told.
+    async fn end(&self, id: &str) {
+        let path = format!("/v1/users/{}/sessions/{id}", self.bert());
+        let told = Api::of(&self.app).delete(&path).await;
+        assert_eq!(told.status, 204, "{told:?}");
     }
 
     /// Starts a playback of anna's, which Redis counts.
@@ -145,6 +166,12 @@ impl Gate {
         assert_eq!(counted, ["film", "series"], "{:?}", self.rule);
     }
 
+    /// What bert has ended goes on being counted where nobody has heard of it.
+    async fn has_ended_for_nobody_but_the_old_master(&self, server: &RedisServer) {
+        let counted = counted(&server.store(), &self.bert()).await;
+        assert_eq!(counted, ["heard"], "{:?}", self.rule);
+    }
+
     /// Ends it in good order.
     async fn close(self) {
         drop(self.gateway);
@@ -201,11 +228,12 @@ async fn is_replaced(gone: Gone) {
         let gates = join_all(opened.map(|rule| Gate::open(&watched, rule))).await;
         for gate in &gates {
             gate.start("film").await;
+            gate.heartbeat("heard").await;
         }
-        assert_eq!(watched.first().run::<u32>(&["WAIT", "1", "5000"]), 1);
-        watched.second().pause();
+        cut_off(&watched, &gates).await;
         for gate in &gates {
             gate.start("series").await;
+            gate.end("heard").await;
         }
         // The first whom streamgate asks is no help, and the others are enough to agree.
         watched.sentinels[0].pause();
@@ -219,6 +247,8 @@ async fn is_replaced(gone: Gone) {
         for (gate, asked) in gates.iter().zip(&asked) {
             gate.has_kept_its_rule(&format!("the master is {gone:?}"), asked);
             gate.limit_holds(watched.second()).await;
+            gate.has_ended_for_nobody_but_the_old_master(watched.second())
+                .await;
         }
         is_not_used_when_it_is_back(gone, &watched, &gates).await;
         watched.sentinels[0].resume();
@@ -234,6 +264,7 @@ async fn other_is_used(gone: Gone, watched: &Arc<Watched>, gates: &[Gate]) {
     let (waiting, asked) = (Stopwatch::start(), Arc::clone(watched));
     gone.strike(watched.first());
     watched.second().resume();
+    is_behind(watched, gates).await;
     let named = beside(move || {
         wait_until("another one is named", || asked.name(asked.second()));
         waiting.elapsed()
@@ -246,6 +277,43 @@ async fn other_is_used(gone: Gone, watched: &Arc<Watched>, gates: &[Gate]) {
     );
     let used = waiting.elapsed();
     measured(&format!("the master is {gone:?}: it is used after"), used);
+}
+
+/// Has the replica get nothing from its master any more, once it has what there is. What lies in its connection already would reach it all the same
+/// when it goes on, and so the connection has to go too.
+async fn cut_off(watched: &Arc<Watched>, gates: &[Gate]) {
+    let replica = watched.second().store();
+    until(PATIENCE, "the replica has what there is", async || {
+        have_begun(&replica, gates).await
+    })
+    .await;
+    watched.second().pause();
+    let master = Arc::clone(watched);
+    let killed = beside(move || {
+        let kill = ["CLIENT", "KILL", "TYPE", "replica"];
+        master.first().run::<u32>(&kill)
+    });
+    assert_eq!(killed.await, 1);
+}
+
+/// Whether of each gate's streams the first are there, and no others.
+async fn have_begun(store: &RedisStore, gates: &[Gate]) -> bool {
+    for gate in gates {
+        let streams = [(gate.anna(), "film"), (gate.bert(), "heard")];
+        for (name, stream) in streams {
+            if counted(store, &name).await != [stream] {
+                return false;
+            }
+        }
+    }
+    true
+}
+
+/// The replica has what was there when it was cut off, and nothing of what came later; it is a replica still.
+async fn is_behind(watched: &Arc<Watched>, gates: &[Gate]) {
+    assert!(have_begun(&watched.second().store(), gates).await);
+    let looked_at = Arc::clone(watched);
+    assert!(beside(move || is_replica(looked_at.second())).await);
 }
 
 #[tokio::test]
