@@ -203,7 +203,7 @@ async fn without_the_rights_it_needs_the_listing_is_refused_with_a_hint_and_all_
             Ok(page) => assert!(is_enough && page.entries.len() == 1, "{rights:?}"),
             Err(StoreError::Rejected(text)) => {
                 assert!(
-                    !is_enough && text.contains("and SCAN and MGET for the operator's listing"),
+                    !is_enough && text.contains("SCAN and MGET for the operator's listing"),
                     "{text}"
                 );
             }

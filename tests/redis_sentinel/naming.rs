@@ -168,18 +168,23 @@ async fn sentinels_that_name_nobody_are_no_hindrance_and_are_told_of_once() {
     for place in useless.places() {
         tells(&log, &told(place)).await;
     }
+    // Another connection is no reason to tell it again.
+    server.run::<()>(&["CLIENT", "KILL", "TYPE", "normal"]);
+    until(PATIENCE, "it is connected again", async || {
+        log.counts("connected to Redis") == 2
+    })
+    .await;
     useless.hanging.resume();
     let place = place(&useless.hanging);
     tells(
         &log,
-        &format!("a sentinel names a master again sentinel=\"{place}\""),
+        &format!("a sentinel names the master in use again sentinel=\"{place}\""),
     )
     .await;
     for place in useless.places() {
-        assert_eq!(log.counts(&told(place)), 1, "they were asked twice");
+        assert_eq!(log.counts(&told(place)), 1, "they were asked several times");
     }
     assert_eq!(log.counts("hunter2") + log.counts("swordfish"), 0);
-    assert_eq!(log.counts("connected to Redis"), 1);
 }
 
 #[tokio::test]
@@ -220,6 +225,50 @@ async fn an_old_master_that_goes_on_taking_writes_is_left_when_a_sentinel_knows_
         )),
         1
     );
+}
+
+#[tokio::test]
+async fn a_master_that_no_sentinel_names_any_more_is_left_though_their_numbers_begin_anew() {
+    let (old, new) = (RedisServer::start(), RedisServer::start());
+    let sentinels = [(); 3].map(|()| RedisServer::sentinel(&watching_by(&old, 2)));
+    let urls = sentinels.each_ref().map(RedisServer::url);
+    let store = store_at(&urls.each_ref().map(String::as_str));
+    counts_in(&store, &old).await;
+    // From all of them before it is given to any: they tell each other, and the higher number wins there too.
+    for sentinel in &sentinels {
+        sentinel.run::<()>(&["SENTINEL", "REMOVE", SERVICE]);
+    }
+    let port = new.port().to_string();
+    for sentinel in &sentinels {
+        sentinel.run::<()>(&["SENTINEL", "MONITOR", SERVICE, "127.0.0.1", &port, "2"]);
+    }
+    counts_in(&store, &new).await;
+    counts_in(&store_at(&[&urls[2]]), &new).await;
+}
+
+#[tokio::test]
+async fn sentinels_that_differ_at_one_number_lead_all_to_one_server_and_are_told_of() {
+    let mut servers = [RedisServer::start(), RedisServer::start()];
+    servers.sort_by_key(place);
+    let [first, second] = &servers;
+    let sentinels = [first, second].map(|server| RedisServer::sentinel(&watching_by(server, 3)));
+    let [right, wrong] = sentinels.each_ref().map(RedisServer::url);
+    let (log, _guard) = Log::listen();
+    let stores = [[&*right, &*wrong], [&*wrong, &*right]].map(|urls| store_at(&urls));
+    for store in &stores {
+        counts_in(store, first).await;
+    }
+    tells(
+        &log,
+        &format!(
+            "a sentinel names another master than the one in use sentinel=\"{}\"",
+            place(&sentinels[1])
+        ),
+    )
+    .await;
+    for store in &stores {
+        counts_in(store, first).await;
+    }
 }
 
 /// A master that wants `hunter2`, and a sentinel of its that wants `swordfish`.
@@ -313,13 +362,32 @@ async fn a_sentinel_and_a_master_tell_which_rights_are_missing() {
     own.extend("+evalsha +eval +time +get +set +setrange +pexpire +del".split(' '));
     server.run::<()>(&own);
     let master = "redis://gate:hunter2@mymaster";
-    says(
-        &store_by(&[&sentinel.url()], master),
-        &["NOPERM", "and ROLE"],
-    )
-    .await;
+    says(&store_by(&[&sentinel.url()], master), &["NOPERM", "ROLE"]).await;
     server.run::<()>(&["ACL", "SETUSER", "gate", "+role"]);
     counts_in(&store_by(&[&sentinel.url()], master), &server).await;
+    let in_database = format!("{master}/3");
+    says(
+        &store_by(&[&sentinel.url()], &in_database),
+        &["'select' command", "SELECT where a database is named"],
+    )
+    .await;
+    server.run::<()>(&["ACL", "SETUSER", "gate", "+select"]);
+    counts_in(&store_by(&[&sentinel.url()], &in_database), &server).await;
+}
+
+#[tokio::test]
+async fn who_speaks_tls_to_one_that_does_not_is_told_that_this_may_be_it() {
+    let server = RedisServer::start();
+    let sentinel = alone(&server);
+    let with_tls = |server: &RedisServer| format!("rediss://{}", place(server));
+    for (store, server) in [
+        (store_at(&[&with_tls(&sentinel)]), &sentinel),
+        (store_by(&[&sentinel.url()], "rediss://mymaster"), &server),
+    ] {
+        says(&store, &[&place(server), "or it speaks no TLS there"]).await;
+    }
+    let alone = RedisStore::open(settings(&with_tls(&server))).unwrap();
+    says(&alone, &["or it speaks no TLS there"]).await;
 }
 
 #[tokio::test]

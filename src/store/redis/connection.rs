@@ -27,6 +27,7 @@ use super::failure::{self, Peer};
 use super::policy;
 use super::queue::{self, Queue};
 use super::script::Scripts;
+use super::sentinel::Told;
 use super::source::{Found, Server, Source, ping};
 use crate::clock::Stopwatch;
 use crate::store::StoreError;
@@ -149,6 +150,7 @@ impl Connection {
             state: sender,
             patience: (deadline * 2).min(LONGEST_PATIENCE),
             eviction: policy::Watch::default(),
+            told: Told::default(),
             wait: SHORTEST_WAIT,
         };
         Self {
@@ -236,6 +238,8 @@ struct Keeper {
     patience: Duration,
     /// What was said of the server's eviction policy.
     eviction: policy::Watch,
+    /// What was said of sentinels.
+    told: Told,
     /// How long the next wait before an attempt is at most.
     wait: Duration,
 }
@@ -262,10 +266,12 @@ impl Keeper {
         let line = self.connect().await;
         self.state.send_replace(State::Up(line.clone()));
         let age = Stopwatch::start();
+        let mut told = std::mem::take(&mut self.told);
         let lost = tokio::select! {
             lost = self.watch(&line, &age) => lost,
-            other = self.source.other_than(&line.server) => other,
+            other = self.source.other_than(&line.server, &mut told) => other,
         };
+        self.told = told;
         if age.elapsed() >= LASTING {
             self.wait = SHORTEST_WAIT;
         }
@@ -296,7 +302,7 @@ impl Keeper {
                     return line;
                 }
                 Ok(Err(failure)) => failure,
-                Err(_) => StoreError::Disconnected(format!("no answer within {ATTEMPT:?}")),
+                Err(_) => self.source.silence(ATTEMPT),
             };
             if said.is_none_or(|said| said.elapsed() >= REMINDER) {
                 let sentinels = self.source.sentinels();

@@ -1,7 +1,9 @@
 //! What the client library and the server call an error, in the store's own words: the server's reason, and what can be done about it.
 //! None of it holds a secret: the library puts neither password nor URL into its errors, and we add none.
 
-use redis::{ErrorKind, RedisError};
+use std::time::Duration;
+
+use redis::{ConnectionAddr, ConnectionInfo, ErrorKind, RedisError};
 
 use crate::store::StoreError;
 
@@ -30,7 +32,7 @@ pub(super) enum Peer {
 }
 
 /// How an error that the server answers begins, what it means, and what can be done about it where the server is the one that is configured.
-const ANSWERS: [(&str, Meaning, &str); 26] = [
+const ANSWERS: [(&str, Meaning, &str); 27] = [
     ("OOM", Full, FULL),
     ("ASK", Refused, CLUSTER),
     (
@@ -66,6 +68,8 @@ const ANSWERS: [(&str, Meaning, &str); 26] = [
         Refused,
         "a cluster has database 0 alone; check the end of the URL in store.redis.urls",
     ),
+    // What the client library makes of a NOPERM that answers its SELECT.
+    ("ERR this user has no permissions", Refused, RIGHTS),
     (
         "ERR unknown command",
         Foreign,
@@ -132,7 +136,9 @@ const ANSWERS: [(&str, Meaning, &str); 26] = [
 ];
 
 /// What is to be done instead where somebody else has answered so.
-const ELSEWHERE: [(Peer, &str, &str); 11] = [
+const ELSEWHERE: [(Peer, &str, &str); 16] = [
+    (Peer::Master, "ASK", MASTER_IN_CLUSTER),
+    (Peer::Master, "CROSSSLOT", MASTER_IN_CLUSTER),
     (
         Peer::Master,
         "ERR DB index is out of range",
@@ -140,9 +146,20 @@ const ELSEWHERE: [(Peer, &str, &str); 11] = [
     ),
     (
         Peer::Master,
+        "ERR SELECT is not allowed in cluster mode",
+        "a cluster has database 0 alone, and sentinels watch none; check the servers that they name",
+    ),
+    (
+        Peer::Master,
+        "ERR this user has no permissions",
+        MASTERS_RIGHTS,
+    ),
+    (
+        Peer::Master,
         "MASTERDOWN",
         "this is a replica without its master; the sentinels are asked for the master anew",
     ),
+    (Peer::Master, "MOVED", MASTER_IN_CLUSTER),
     (
         Peer::Master,
         "NOAUTH",
@@ -193,17 +210,21 @@ const WRONGPASS: &str = "WRONGPASS";
 const NO_REDIS: &str = "";
 
 /// What can be done about a right that is missing at a master. Whether it is one is asked too.
-const MASTERS_RIGHTS: &str = "the ACL must allow EVALSHA, EVAL, TIME, GET, SET, SETRANGE, PEXPIRE and DEL on all keys that begin with store.redis.key_prefix, SCAN and MGET for the operator's listing, and ROLE";
+const MASTERS_RIGHTS: &str = "the ACL must allow EVALSHA, EVAL, TIME, GET, SET, SETRANGE, PEXPIRE and DEL on all keys that begin with store.redis.key_prefix, SCAN and MGET for the operator's listing, ROLE, and SELECT where a database is named";
 
 /// What can be done about a full server.
 const FULL: &str =
     "raise its maxmemory; streams that run go on, and what they free can be used again";
 
 /// What can be done about a right that is missing. A script that lacks one says so in its own way, which differs from version to version.
-const RIGHTS: &str = "the ACL must allow EVALSHA, EVAL, TIME, GET, SET, SETRANGE, PEXPIRE and DEL on all keys that begin with store.redis.key_prefix, and SCAN and MGET for the operator's listing";
+const RIGHTS: &str = "the ACL must allow EVALSHA, EVAL, TIME, GET, SET, SETRANGE, PEXPIRE and DEL on all keys that begin with store.redis.key_prefix, SCAN and MGET for the operator's listing, and SELECT where a database is named";
 
 /// What can be done where a cluster is.
 const CLUSTER: &str = "this is a cluster, and store.redis.topology says that it is a single server";
+
+/// What can be done where sentinels name a server of a cluster.
+const MASTER_IN_CLUSTER: &str =
+    "this is a cluster, which sentinels don't watch; check the servers that they name";
 
 /// What can be done about a password that is not accepted.
 const AUTHENTICATION: &str = "check user:password@ in store.redis.urls";
@@ -268,6 +289,17 @@ pub(super) fn of_no_call(failure: StoreError) -> StoreError {
 /// The failure of a connection whose server has become a replica.
 pub(super) fn of_a_replica(peer: Peer) -> StoreError {
     of_answer("READONLY it has become a replica", peer)
+}
+
+/// The failure to connect to a server from which nothing has come within that time. One that waits for another's first word says nothing either.
+pub(super) fn of_silence(limit: Duration, server: &ConnectionInfo) -> StoreError {
+    let silent = StoreError::Timeout(limit);
+    match server.addr() {
+        ConnectionAddr::TcpTls { .. } => {
+            StoreError::Disconnected(format!("{silent}, or it speaks no TLS there"))
+        }
+        _ => silent,
+    }
 }
 
 /// The failure to connect to one server of several, with its name.
@@ -513,13 +545,46 @@ mod tests {
     }
 
     #[test]
+    fn a_cluster_and_a_right_that_is_missing_are_told_in_the_words_of_the_topology() {
+        let (single, master) = (Peer::Standalone, Peer::Master);
+        let no_select = "ERR this user has no permissions to run the 'select' command";
+        let no_database = "ERR SELECT is not allowed in cluster mode";
+        for (peer, line, hint) in [
+            (single, "MOVED 3999 127.0.0.1:6381", "it is a single server"),
+            (master, "MOVED 3999 127.0.0.1:6381", "sentinels don't watch"),
+            (master, "ASK 3999 127.0.0.1:6381", "sentinels don't watch"),
+            (master, "CROSSSLOT Keys don't", "sentinels don't watch"),
+            (single, no_database, "the end of the URL"),
+            (master, no_database, "sentinels watch none"),
+            (single, no_select, "SELECT where a database is named"),
+            (master, no_select, "ROLE, and SELECT where"),
+        ] {
+            let said = of_call(&answer(line), peer).to_string();
+            assert!(said.contains(hint), "{peer:?}: {said}");
+        }
+    }
+
+    #[test]
+    fn a_server_that_says_nothing_to_tls_may_not_speak_it() {
+        let silence = |url: &str| {
+            let server = url.parse().unwrap();
+            of_silence(Duration::from_secs(1), &server).to_string()
+        };
+        assert_eq!(silence("redis://a"), "no answer within 1s");
+        assert_eq!(
+            silence("rediss://a"),
+            "no connection: no answer within 1s, or it speaks no TLS there"
+        );
+    }
+
+    #[test]
     fn a_failure_tells_of_which_server_it_is() {
         let refused = StoreError::Disconnected("refused".to_owned());
         assert_eq!(
             at("a:1", refused).to_string(),
             "no connection: a:1: refused"
         );
-        let late = StoreError::Timeout(std::time::Duration::from_secs(1));
+        let late = StoreError::Timeout(Duration::from_secs(1));
         assert_eq!(
             at("a:1", late).to_string(),
             "no connection: a:1: no answer within 1s"

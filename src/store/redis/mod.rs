@@ -4,6 +4,7 @@
 //! also has to get its connection; the connection looks after itself. The rule itself is written twice, in [`crate::session::Roster`] and
 //! in Lua, and both are compared operation by operation in the tests.
 
+mod belief;
 mod connection;
 mod failure;
 #[cfg(any(fuzzing, test))]

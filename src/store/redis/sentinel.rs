@@ -1,17 +1,22 @@
 //! Sentinels, and the master that they name.
 //!
-//! All of them are asked at once, each for a moment only, so that one which hangs costs the others nothing, and the one with the newest
-//! configuration is believed: Sentinel numbers its configurations, and a master that was replaced has a lower number than its successor,
-//! whatever a sentinel that was cut off still says. The server that is named has to say that it is a master before it is used.
+//! **The rule**, which [`believed`] is: the server that the newest configuration names is believed (Sentinel numbers its configurations; of equal
+//! numbers, the server that most name, then the first by its place), and the one in use is left as soon as another is believed, but by half of the
+//! sentinels or fewer only for a higher number than it was last named by.
 //!
-//! They are asked at each attempt to connect, and every few seconds while the connection stands: an old master which is alone on its side of a
-//! split network goes on taking writes, and says nothing. A subscription to `+switch-master` would tell the same a moment earlier, would have to be
-//! kept on each sentinel, and could be lost without a sign; whoever fails over as usual ends its connections anyway, and that is noticed at once.
+//! So a master that was replaced is not used, whatever a sentinel that was cut off still says, and all who hear more than half of the sentinels count in
+//! one server, whatever each has used before: also where the numbers begin anew, because the service was removed and is watched again.
+//! The server that is named has to say that it is a master before it is used.
+//!
+//! All of them are asked at once, each for a moment only, so that one which hangs costs the others nothing. They are asked at each attempt to connect, and
+//! every few seconds while the connection stands: an old master which is alone on its side of a split network goes on taking writes, and says
+//! nothing. A subscription to `+switch-master` would tell the same a moment earlier, would have to be kept on each sentinel, and could be lost
+//! without a sign; whoever fails over as usual ends its connections anyway, and that is noticed at once.
 //!
 //! The client library's own sentinel client is not used: it takes the first of the list that names a server which says that it is a master, be it by
 //! an old configuration, waits longer for one that hangs, and tells of one sentinel's error alone.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
 use futures_util::future::join_all;
@@ -19,6 +24,7 @@ use redis::aio::MultiplexedConnection;
 use redis::{ConnectionAddr, ConnectionInfo, RedisError};
 use tokio::time::{sleep, timeout};
 
+use super::belief::believed;
 use super::failure::{self, Peer};
 use super::source::{self, Found, Server};
 use crate::store::StoreError;
@@ -43,18 +49,26 @@ pub struct Sentinels {
     pub master: ConnectionInfo,
 }
 
-/// What all sentinels have said.
-struct Said {
-    /// The master by the newest configuration.
-    newest: Option<Server>,
-    /// The sentinels that have named none, each with its reason.
-    without: Vec<(String, StoreError)>,
+/// What one sentinel has said.
+struct Answer {
+    /// The sentinel, for people.
+    sentinel: String,
+    /// The master that it names, or why it names none.
+    named: Result<Server, StoreError>,
 }
+
+/// What the log was told of sentinels, so that it isn't told again at each look: of each that is no help, the master that it names, if any.
+#[derive(Debug, Default)]
+pub(super) struct Told(BTreeMap<String, Option<String>>);
 
 impl Sentinels {
     /// Who they are, for people; without secrets.
     pub(super) fn names(&self) -> String {
-        let sentinels: Vec<_> = self.sentinels.iter().map(place).collect();
+        let sentinels: Vec<_> = self
+            .sentinels
+            .iter()
+            .map(|one| source::place(one.addr()))
+            .collect();
         sentinels.join(", ")
     }
 
@@ -68,11 +82,12 @@ impl Sentinels {
     /// # Errors
     /// No sentinel names one; or the one that they name can't be reached, refuses us, or is none.
     pub(super) async fn connect(&self) -> Result<Found, StoreError> {
-        let said = self.ask().await;
-        let Some(server) = said.newest else {
-            return Err(self.unnamed(&said.without));
+        let answers = self.ask().await;
+        let named = named(&answers);
+        let Some(server) = believed(&named, self.sentinels.len(), None).cloned() else {
+            return Err(self.unnamed(answers));
         };
-        let named = |failure| {
+        let at_it = |failure| {
             let service = &self.service;
             let named = format!(
                 "{}, which the sentinels name as the master of {service}",
@@ -81,59 +96,48 @@ impl Sentinels {
             failure::at(&named, failure)
         };
         let link = timeout(GREETING, self.greet(&server.address)).await;
-        let link = link.unwrap_or(Err(StoreError::Timeout(GREETING)));
-        let link = link.map_err(named)?;
+        let silent = |_| Err(failure::of_silence(GREETING, &self.master));
+        let link = link.unwrap_or_else(silent);
+        let link = link.map_err(at_it)?;
         Ok(Found { link, server })
     }
 
-    /// Waits until the sentinels name another master than that one; what to end the connection with.
-    pub(super) async fn other_than(&self, used: &Server) -> StoreError {
-        let mut without = BTreeSet::new();
+    /// Waits until another master is believed than that one; what to end the connection with.
+    pub(super) async fn other_than(&self, mut used: Server, told: &mut Told) -> StoreError {
+        let mut is_settled = false;
         loop {
-            let said = self.ask().await;
-            without = self.tell(&without, &said);
-            match said.newest {
-                Some(named) if named.epoch >= used.epoch && named.address != used.address => {
+            let answers = self.ask().await;
+            let named = named(&answers);
+            let believed = believed(&named, self.sentinels.len(), Some(&used)).cloned();
+            match believed {
+                Some(other) if other.place != used.place => {
                     let reason = format!(
                         "the sentinels name another master of {}: {}",
-                        self.service, named.place
+                        self.service, other.place
                     );
                     return StoreError::Disconnected(reason);
                 }
-                _ => sleep(LOOK.mul_f64(0.5 + rand::random::<f64>() / 2.0)).await,
+                confirmed => used = confirmed.unwrap_or(used),
             }
+            // Right after a failover not all of them know of it, and that is worth no word.
+            if is_settled {
+                told.hear(&self.service, &used, &answers);
+            }
+            is_settled = true;
+            sleep(LOOK.mul_f64(0.5 + rand::random::<f64>() / 2.0)).await;
         }
-    }
-
-    /// Tells the log of the sentinels that name none and weren't among those before, and of those that do again; the ones that name none.
-    fn tell(&self, before: &BTreeSet<String>, said: &Said) -> BTreeSet<String> {
-        let service = &self.service;
-        let new = said.without.iter();
-        for (sentinel, reason) in new.filter(|(sentinel, _)| !before.contains(sentinel)) {
-            tracing::warn!(sentinel, service, %reason, "a sentinel names no master");
-        }
-        let now: BTreeSet<_> = said.without.iter().map(|(name, _)| name.clone()).collect();
-        for sentinel in before.difference(&now) {
-            tracing::info!(sentinel, service, "a sentinel names a master again");
-        }
-        now
     }
 
     /// Asks all of them.
-    async fn ask(&self) -> Said {
+    async fn ask(&self) -> Vec<Answer> {
         let asked = self.sentinels.iter().map(async |sentinel| {
-            let answer = timeout(ANSWER, self.ask_one(sentinel)).await;
-            (sentinel, answer.unwrap_or(Err(StoreError::Timeout(ANSWER))))
-        });
-        let (mut newest, mut without) = (None::<Server>, Vec::new());
-        for (sentinel, answer) in join_all(asked).await {
-            match answer {
-                Ok(server) if newest.as_ref().is_some_and(|n| n.epoch >= server.epoch) => {}
-                Ok(server) => newest = Some(server),
-                Err(reason) => without.push((place(sentinel), reason)),
+            let named = timeout(ANSWER, self.ask_one(sentinel)).await;
+            Answer {
+                sentinel: source::place(sentinel.addr()),
+                named: named.unwrap_or_else(|_| Err(failure::of_silence(ANSWER, sentinel))),
             }
-        }
-        Said { newest, without }
+        });
+        join_all(asked).await
     }
 
     /// Asks one of them. First by which configuration: if that changes in between, the number is too low and not too high.
@@ -151,12 +155,11 @@ impl Sentinels {
         let epoch = epoch.and_then(|epoch| epoch.parse().ok()).unwrap_or(0);
         let named = ask("GET-MASTER-ADDR-BY-NAME").query_async(&mut link).await;
         let (host, port): (String, u16) = named.map_err(failed)?;
-        let address = self.address(host, port);
-        Ok(Server {
-            place: address.to_string(),
-            address,
-            epoch,
-        })
+        let host = host_of(&host).ok_or_else(|| {
+            let strange = "it names a master without a host (see SENTINEL GET-MASTER-ADDR-BY-NAME)";
+            StoreError::Rejected(strange.to_owned())
+        })?;
+        Ok(Server::new(self.address(host.to_owned(), port), epoch))
     }
 
     /// The address of a server that is spoken to as the master is.
@@ -195,10 +198,13 @@ impl Sentinels {
     }
 
     /// The failure where none of them names a master.
-    fn unnamed(&self, without: &[(String, StoreError)]) -> StoreError {
-        let each = without
-            .iter()
-            .map(|(sentinel, reason)| format!("{sentinel}: {reason}"));
+    fn unnamed(&self, answers: Vec<Answer>) -> StoreError {
+        let each = answers
+            .into_iter()
+            .filter_map(|Answer { sentinel, named }| {
+                let reason = named.err()?;
+                Some(format!("{sentinel}: {reason}"))
+            });
         let each: Vec<_> = each.collect();
         StoreError::Disconnected(format!(
             "no sentinel names a master of {}: {}",
@@ -208,7 +214,77 @@ impl Sentinels {
     }
 }
 
-/// Where a server is, without secrets.
-fn place(server: &ConnectionInfo) -> String {
-    server.addr().to_string()
+// === impl Told ===
+
+impl Told {
+    /// Tells the log of sentinels that have begun to name none, or another than the one in use; and of those that name that one again.
+    fn hear(&mut self, service: &str, used: &Server, answers: &[Answer]) {
+        for Answer { sentinel, named } in answers {
+            let other = match named {
+                Ok(server) if server.place == used.place => {
+                    if self.0.remove(sentinel).is_some() {
+                        tracing::info!(
+                            sentinel,
+                            service,
+                            "a sentinel names the master in use again"
+                        );
+                    }
+                    continue;
+                }
+                named => named.as_ref().ok(),
+            };
+            let place = other.map(|server| server.place.clone());
+            if self.0.insert(sentinel.clone(), place.clone()) == Some(place) {
+                continue;
+            }
+            match named {
+                Err(reason) => {
+                    tracing::warn!(sentinel, service, %reason, "a sentinel names no master");
+                }
+                Ok(other) => {
+                    tracing::warn!(
+                        sentinel,
+                        service,
+                        named = other.place,
+                        config_epoch = other.epoch,
+                        used = used.place,
+                        used_config_epoch = used.epoch,
+                        "a sentinel names another master than the one in use"
+                    );
+                }
+            }
+        }
+    }
+}
+
+/// The masters that are named.
+fn named(answers: &[Answer]) -> Vec<Server> {
+    let named = answers.iter().map(|answer| answer.named.as_ref());
+    named.filter_map(Result::ok).cloned().collect()
+}
+
+/// The host that a sentinel names, without the brackets that one of IPv6 may have been given; none if it is empty.
+fn host_of(named: &str) -> Option<&str> {
+    let inside = named
+        .strip_prefix('[')
+        .and_then(|rest| rest.strip_suffix(']'));
+    Some(inside.unwrap_or(named)).filter(|host| !host.is_empty())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_host_is_named_with_or_without_brackets_and_never_empty() {
+        for (named, host) in [
+            ("10.0.0.7", Some("10.0.0.7")),
+            ("[::1]", Some("::1")),
+            ("::1", Some("::1")),
+            ("", None),
+            ("[]", None),
+        ] {
+            assert_eq!(host_of(named), host, "{named}");
+        }
+    }
 }

@@ -10,7 +10,7 @@ use redis::{AsyncConnectionConfig, ConnectionAddr, ConnectionInfo, RedisError};
 
 use super::failure::{self, Peer};
 use super::queue;
-use super::sentinel::Sentinels;
+use super::sentinel::{Sentinels, Told};
 use crate::store::StoreError;
 
 /// How many calls the client library may hold that it has not written out yet. More than there can be, since a call may ask twice and the keeper
@@ -30,7 +30,7 @@ pub enum Source {
 }
 
 /// A server, and by which word it is used.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub(super) struct Server {
     /// Where it is, for people; without secrets.
     pub(super) place: String,
@@ -38,6 +38,17 @@ pub(super) struct Server {
     pub(super) address: ConnectionAddr,
     /// The number of the sentinels' configuration by which it is the master; 0 without sentinels.
     pub(super) epoch: u64,
+}
+
+impl Server {
+    /// The server there, by a configuration of that number.
+    pub(super) fn new(address: ConnectionAddr, epoch: u64) -> Self {
+        Self {
+            place: place(&address),
+            address,
+            epoch,
+        }
+    }
 }
 
 /// A connection that was made.
@@ -64,7 +75,7 @@ impl Source {
     /// Where this leads, for people; without secrets.
     pub(super) fn place(&self) -> String {
         match self {
-            Self::Standalone(server) => server.addr().to_string(),
+            Self::Standalone(server) => place(server.addr()),
             Self::Sentinel(sentinels) => format!("the master of {}", sentinels.service),
         }
     }
@@ -104,20 +115,36 @@ impl Source {
         };
         let link = ready_link(server.clone()).await;
         let link = link.map_err(|error| failure::of_connecting(&error, self.peer()))?;
-        let server = Server {
-            place: self.place(),
-            address: server.addr().clone(),
-            epoch: 0,
-        };
+        let server = Server::new(server.addr().clone(), 0);
         Ok(Found { link, server })
     }
 
     /// Waits until another server is to be used than that one; what to end the connection with.
-    pub(super) async fn other_than(&self, used: &Server) -> StoreError {
+    pub(super) async fn other_than(&self, used: &Server, told: &mut Told) -> StoreError {
         match self {
             Self::Standalone(_) => future::pending().await,
-            Self::Sentinel(sentinels) => sentinels.other_than(used).await,
+            Self::Sentinel(sentinels) => sentinels.other_than(used.clone(), told).await,
         }
+    }
+
+    /// The failure to connect, where nothing has come of it within that time.
+    pub(super) fn silence(&self, limit: Duration) -> StoreError {
+        match self {
+            Self::Standalone(server) => failure::of_silence(limit, server),
+            Self::Sentinel(sentinels) => failure::of_silence(limit, &sentinels.master),
+        }
+    }
+}
+
+/// Where a server is, for people; without secrets. The library leaves out the brackets that part an address of IPv6 from the port.
+pub(super) fn place(address: &ConnectionAddr) -> String {
+    match address {
+        ConnectionAddr::Tcp(host, port) | ConnectionAddr::TcpTls { host, port, .. }
+            if host.contains(':') =>
+        {
+            format!("[{host}]:{port}")
+        }
+        _ => address.to_string(),
     }
 }
 
@@ -190,6 +217,8 @@ mod tests {
         assert_eq!(source.place(), "the master of tv");
         assert_eq!(source.sentinels().unwrap(), "s1:26379, s2:7000");
         assert!(!format!("{source:?}").contains("hunter2"), "{source:?}");
+        let source = Source::Standalone(server("redis://[::1]:7000"));
+        assert_eq!(source.place(), "[::1]:7000");
         let source = Source::Standalone(server("redis://:hunter2@cache"));
         assert_eq!(source.place(), "cache:6379");
         assert_eq!(source.sentinels(), None);

@@ -1,0 +1,119 @@
+//! Which server is believed to be the master, by what the sentinels name: a pure function. [`super::sentinel`] says the rule in a sentence.
+
+use std::cmp::Reverse;
+
+use super::source::Server;
+
+/// The server to use: by what those of so many sentinels name that have answered, where that one is in use. None if nothing is known.
+pub(super) fn believed<'a>(
+    named: &'a [Server],
+    sentinels: usize,
+    used: Option<&'a Server>,
+) -> Option<&'a Server> {
+    let agree = |server: &Server| named.iter().filter(|other| *other == server).count();
+    let newest = named
+        .iter()
+        .max_by_key(|server| (server.epoch, agree(server), Reverse(&server.place)));
+    match (newest, used) {
+        // The few that are heard may be those that were cut off.
+        (Some(newest), Some(used))
+            if named.len() * 2 <= sentinels && newest.epoch <= used.epoch =>
+        {
+            Some(used)
+        }
+        (newest, used) => newest.or(used),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use redis::ConnectionAddr;
+
+    use super::*;
+
+    /// A server of that name, by a configuration of that number.
+    fn server((name, epoch): (&str, u64)) -> Server {
+        Server::new(ConnectionAddr::Tcp(name.to_owned(), 1), epoch)
+    }
+
+    /// What is believed where these are named by some of three sentinels and that one is in use.
+    fn of_three(named: &[(&str, u64)], used: Option<(&str, u64)>) -> Option<(String, u64)> {
+        let named: Vec<_> = named.iter().copied().map(server).collect();
+        let used = used.map(server);
+        let believed = believed(&named, 3, used.as_ref());
+        believed.map(|server| (server.place.replace(":1", ""), server.epoch))
+    }
+
+    #[test]
+    fn the_newest_is_believed_of_equal_ones_what_most_name_and_then_the_first_by_its_name() {
+        for (named, expected) in [
+            (&[("a", 4)][..], ("a", 4)),
+            (&[("a", 4), ("b", 7), ("a", 4)], ("b", 7)),
+            (&[("b", 7), ("a", 4)], ("b", 7)),
+            (&[("a", 0), ("b", 0), ("b", 0)], ("b", 0)),
+            (&[("b", 3), ("a", 3)], ("a", 3)),
+            (
+                &[("::1", 3), ("localhost", 3), ("127.0.0.1", 3)],
+                ("127.0.0.1", 3),
+            ),
+            // Who names it by an older number doesn't count.
+            (&[("b", 2), ("b", 3), ("a", 3)], ("a", 3)),
+        ] {
+            let expected = Some((expected.0.to_owned(), expected.1));
+            let found = of_three(named, None)
+                .map(|(name, epoch)| (name.trim_matches(['[', ']']).to_owned(), epoch));
+            assert_eq!(found, expected, "{named:?}");
+        }
+        assert_eq!(of_three(&[], None), None);
+    }
+
+    #[test]
+    fn the_one_in_use_is_left_for_another_by_a_higher_number_or_by_the_word_of_more_than_half() {
+        for (named, used, expected) in [
+            // A failover, of which one knows as yet.
+            (&[("b", 3)][..], ("a", 2), ("b", 3)),
+            (&[("a", 2), ("b", 3), ("a", 2)], ("a", 2), ("b", 3)),
+            (&[("a", 2), ("b", 3), ("a", 2)], ("b", 3), ("b", 3)),
+            // One that was cut off is heard alone.
+            (&[("a", 2)], ("b", 3), ("b", 3)),
+            (&[("a", 3)], ("b", 3), ("b", 3)),
+            (&[], ("b", 3), ("b", 3)),
+            // The numbers begin anew, with one sentinel after the other.
+            (&[("b", 0), ("a", 2), ("a", 2)], ("a", 2), ("a", 2)),
+            (&[("b", 0), ("b", 0), ("a", 2)], ("a", 2), ("a", 2)),
+            (&[("b", 0), ("b", 0), ("b", 0)], ("a", 2), ("b", 0)),
+            (&[("b", 0), ("b", 0)], ("a", 2), ("b", 0)),
+            // A number was heard that was too low, or is too high by now.
+            (&[("a", 5)], ("a", 3), ("a", 5)),
+            (&[("a", 0), ("a", 0)], ("a", 3), ("a", 0)),
+        ] {
+            let expected = Some((expected.0.to_owned(), expected.1));
+            assert_eq!(of_three(named, Some(used)), expected, "{named:?} {used:?}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn all_who_hear_the_same_from_more_than_half_use_one_server(
+            named in proptest::collection::vec(("[abc]", 0..3_u64), 2..=3),
+            used in proptest::option::of(("[abcd]", 0..4_u64)),
+        ) {
+            let mut named: Vec<_> = named.iter().map(|(name, epoch)| (&**name, *epoch)).collect();
+            let fresh = of_three(&named, None);
+            let used = used.as_ref().map(|(name, epoch)| (&**name, *epoch));
+            prop_assert_eq!(of_three(&named, used), fresh.clone());
+            named.reverse();
+            prop_assert_eq!(of_three(&named, None), fresh);
+        }
+
+        #[test]
+        fn what_is_believed_stays_so_while_nothing_else_is_heard(
+            named in proptest::collection::vec(("[abc]", 0..3_u64), 1..=3),
+        ) {
+            let named: Vec<_> = named.iter().map(|(name, epoch)| (&**name, *epoch)).collect();
+            let (name, epoch) = of_three(&named, None).unwrap();
+            prop_assert_eq!(of_three(&named, Some((&name, epoch))), Some((name, epoch)));
+        }
+    }
+}
