@@ -17,7 +17,7 @@ pub struct RedisUrl(String);
 /// Why a text isn't the address of a Redis. Deliberately without the text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "redis://[user:password@]host[:port][/database], or rediss:// for TLS; # in a password is %23"
+    "redis://[user:password@]host[:port][/database], or rediss:// for TLS, with one host, by its name or address; # in a password is %23"
 )]
 pub struct NotARedisUrl;
 
@@ -88,11 +88,19 @@ impl FromStr for RedisUrl {
     fn from_str(text: &str) -> Result<Self, NotARedisUrl> {
         let has_scheme = text.starts_with("redis://") || text.starts_with("rediss://");
         // What follows a `#` leads nowhere. It is most likely what is left of a password, and would be shown.
+        let url = Self(text.to_owned());
         match text.into_connection_info() {
-            Ok(_) if has_scheme && !text.contains('#') => Ok(Self(text.to_owned())),
+            Ok(_) if has_scheme && !text.contains('#') && host_is_good(&url.host()) => Ok(url),
             _ => Err(NotARedisUrl),
         }
     }
+}
+
+/// Whether that can be one host's name or address. The client library would take several with commas for one, and never find it.
+fn host_is_good(host: &str) -> bool {
+    let is_good = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
+    // What is in brackets was read as an address already.
+    host.starts_with('[') || (!host.is_empty() && host.bytes().all(is_good))
 }
 
 impl fmt::Display for RedisUrl {
@@ -118,6 +126,7 @@ mod tests {
             "redis://cache",
             "rediss://app:secret@cache:6380/1",
             "redis://[::1]:6379",
+            "redis://:a,b@My_Cache-1.internal.",
         ] {
             assert_eq!(text.parse::<RedisUrl>().unwrap().expose(), text);
         }
@@ -131,6 +140,13 @@ mod tests {
             "unix:///run/redis.sock",
             "redis://cache#secret",
             "redis://default:#secret@cache",
+            "redis://s1,s2,s3",
+            "redis://s1:26379,s2",
+            "redis://:a@s1,s2:26379",
+            "redis://caf\u{e9}",
+            "redis://*.cache",
+            "redis://s1;s2",
+            "redis://:6379",
             "rediss://cache/#insecure",
         ] {
             assert_eq!(text.parse::<RedisUrl>(), Err(NotARedisUrl), "{text}");

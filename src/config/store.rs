@@ -6,6 +6,7 @@ use serde::Deserialize;
 
 use super::error::Report;
 use super::raw::{Slot, section};
+use super::redact::NOT_SHOWN;
 use super::redis_url::{NotARedisUrl, RedisUrl};
 use super::words::Words;
 use super::written::{Written, Wrong};
@@ -256,7 +257,7 @@ fn wrong_master(written: &Written, service: &str) -> Wrong {
     let wanted = Some(service).filter(|service| service_is_good(service));
     let wanted = wanted.unwrap_or(SERVICE);
     written.wrong_secret(format_args!(
-        "redis://[user:password@]{wanted}[/database], or rediss:// for TLS; in the place of host and port, which the sentinels tell, stands store.redis.sentinel_service"
+        "redis://[user:password@]{wanted}[/database], or rediss:// for TLS; # in a password is %23; in the place of host and port, which the sentinels tell, stands store.redis.sentinel_service"
     ))
 }
 
@@ -299,21 +300,25 @@ fn one_url(written: &Written) -> Result<Vec<RedisUrl>, Wrong> {
 }
 
 fn sentinels(written: &Written) -> Result<Vec<RedisUrl>, Wrong> {
-    let wrong = |item: &Written| {
-        item.wrong_secret(
-            "the URLs of the sentinels, each as redis://[user:password@]host[:26379], or rediss:// for TLS; a database belongs into store.redis.master_url",
-        )
-    };
     let items = urls(written);
+    let wrong = |item: &Written, which: &str| {
+        item.refuse(format_args!(
+            "got {NOT_SHOWN}{which}; allowed: the URLs of the sentinels, each as redis://[user:password@]host[:26379], or rediss:// for TLS, \
+             with one host, by its name or address; # in a password is %23; a database belongs into store.redis.master_url"
+        ))
+    };
     if items.is_empty() {
-        return Err(wrong(written));
+        return Err(wrong(written, ""));
     }
-    let read = |item: &Written| {
+    let read = |(place, item): (usize, &Written)| {
         let url: Option<RedisUrl> = item.scalar().unwrap_or_default().parse().ok();
         url.filter(|url| !url.has_database())
-            .ok_or_else(|| wrong(item))
+            .ok_or_else(|| match items.len() {
+                1 => wrong(item, ""),
+                all => wrong(item, &format!(" as URL {} of {all}", place + 1)),
+            })
     };
-    items.iter().map(read).collect()
+    items.iter().enumerate().map(read).collect()
 }
 
 fn service(written: &Written) -> Result<String, Wrong> {

@@ -583,11 +583,27 @@ const BAD_VALUES: &[(&str, &str)] = &[
     ),
     (
         "store: {redis: {topology: sentinel, urls: []}}",
-        "store.redis.urls: got a value that is not shown here; allowed: the URLs of the sentinels, each as redis://[user:password@]host[:26379], or rediss:// for TLS; a database belongs into store.redis.master_url",
+        "store.redis.urls: got a value that is not shown here; allowed: the URLs of the sentinels, each as redis://[user:password@]host[:26379], or rediss:// for TLS, with one host, by its name or address; # in a password is %23; a database belongs into store.redis.master_url",
     ),
     (
         "store: {redis: {topology: sentinel, urls: [redis://s1, redis://s2/1]}}",
+        "store.redis.urls: got a value that is not shown here as URL 2 of 2; allowed: the URLs of the sentinels",
+    ),
+    (
+        "store: {redis: {topology: sentinel, urls: 'redis://s1,redis://:a#b@s2,redis://s3'}}",
+        "store.redis.urls: got a value that is not shown here as URL 2 of 3; allowed: the URLs of the sentinels",
+    ),
+    (
+        "store: {redis: {topology: sentinel, urls: 'redis://s1,s2,s3'}}",
+        "store.redis.urls: got a value that is not shown here; allowed: the URLs of the sentinels, each as redis://[user:password@]host[:26379], or rediss:// for TLS, with one host",
+    ),
+    (
+        "store: {redis: {topology: sentinel, urls: ['redis://s1:26379,s2']}}",
         "store.redis.urls: got a value that is not shown here; allowed: the URLs of the sentinels",
+    ),
+    (
+        "store: {redis: {urls: 'redis://s1,s2,s3'}}",
+        "store.redis.urls: got a value that is not shown here; allowed: one URL, as redis://[user:password@]host[:port][/database], or rediss:// for TLS, with one host, by its name or address",
     ),
     (
         "store: {redis: {topology: sentinel, urls: [s1:26379]}}",
@@ -599,7 +615,7 @@ const BAD_VALUES: &[(&str, &str)] = &[
     ),
     (
         "store: {redis: {topology: sentinel, urls: 'redis://s1', sentinel_service: tv, master_url: 'redis://:secret@mymaster'}}",
-        "store.redis.master_url: got a value that is not shown here; allowed: redis://[user:password@]tv[/database], or rediss:// for TLS; in the place of host and port, which the sentinels tell, stands store.redis.sentinel_service",
+        "store.redis.master_url: got a value that is not shown here; allowed: redis://[user:password@]tv[/database], or rediss:// for TLS; # in a password is %23; in the place of host and port, which the sentinels tell, stands store.redis.sentinel_service",
     ),
     (
         "store: {redis: {topology: sentinel, urls: 'redis://s1', master_url: 'redis://mymaster:6379'}}",
@@ -611,11 +627,11 @@ const BAD_VALUES: &[(&str, &str)] = &[
     ),
     (
         "store: {redis: {urls: []}}",
-        "store.redis.urls: got a value that is not shown here; allowed: one URL, as redis://[user:password@]host[:port][/database], or rediss:// for TLS",
+        "store.redis.urls: got a value that is not shown here; allowed: one URL, as redis://[user:password@]host[:port][/database], or rediss:// for TLS, with one host, by its name or address",
     ),
     (
         "store: {redis: {urls: [redis://a, redis://b]}}",
-        "store.redis.urls: got a value that is not shown here; allowed: one URL, as redis://[user:password@]host[:port][/database], or rediss:// for TLS; # in a password is %23; several are sentinels, with store.redis.topology: sentinel",
+        "store.redis.urls: got a value that is not shown here; allowed: one URL, as redis://[user:password@]host[:port][/database], or rediss:// for TLS, with one host, by its name or address; # in a password is %23; several are sentinels, with store.redis.topology: sentinel",
     ),
     (
         "store: {redis: {urls: 'cache:6379'}}",
@@ -1091,6 +1107,39 @@ fn doors_open_beyond_this_machine_are_warned_about() {
             .all(|(warning, start)| warning.starts_with(start));
         assert!(
             matches && warnings.len() == expected.len(),
+            "{variables:?}: {warnings:?}"
+        );
+    }
+}
+
+#[test]
+fn settings_for_redis_without_its_backend_are_warned_about() {
+    let (redis, memory) = (("BACKEND", "redis"), ("BACKEND", "memory"));
+    let (urls, prefix) = (
+        ("REDIS__URLS", "redis://cache"),
+        ("REDIS__KEY_PREFIX", "tv"),
+    );
+    let sentinel = ("REDIS__TOPOLOGY", "sentinel");
+    let warning = "store.redis: what is set there has no effect, since store.backend is memory";
+    for (variables, is_warned) in [
+        (&[urls][..], true),
+        (&[urls, memory], true),
+        (&[prefix], true),
+        (&[urls, sentinel], true),
+        (&[urls, sentinel, redis], false),
+        (&[memory], false),
+    ] {
+        let variables = variables.iter();
+        let variables: Vec<_> = variables
+            .map(|(name, value)| (format!("STREAMGATE_STORE__{name}"), *value))
+            .collect();
+        let variables = variables.iter().map(|(name, value)| (&**name, *value));
+        let variables: Vec<_> = variables.collect();
+        let warnings = load_variables(&variables).unwrap().warnings();
+        let warned = warnings.iter().filter(|text| text.starts_with(warning));
+        assert_eq!(
+            warned.count(),
+            usize::from(is_warned),
             "{variables:?}: {warnings:?}"
         );
     }

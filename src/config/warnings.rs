@@ -1,7 +1,7 @@
-//! What is allowed and yet worth a word: doors that are open to more than this machine.
+//! What is allowed and yet worth a word, such as doors that are open to more than this machine.
 
 use super::listen::is_beyond_loopback;
-use super::{Backend, Config, Origins};
+use super::{Backend, Config, Origins, Redis};
 
 impl Config {
     /// What whoever runs this should know, each a sentence that can stand alone in a log.
@@ -30,6 +30,13 @@ impl Config {
             warnings.push(
                 "store.backend: memory counts in this process alone: a second instance would allow as many streams again, \
                  and a restart forgets them all"
+                    .to_owned(),
+            );
+        }
+        if self.store.backend == Backend::Memory && self.store.redis != Redis::default() {
+            warnings.push(
+                "store.redis: what is set there has no effect, since store.backend is memory: \
+                 this process counts for itself; to count in Redis, set store.backend to redis"
                     .to_owned(),
             );
         }
