@@ -130,6 +130,8 @@ impl AsyncRead for Connection {
     }
 }
 
+/// Says of no wire that it takes several buffers at once: HTTP/2 would then write each answer of 256 bytes and more by a call to the system of
+/// its own, instead of many checks' answers by one.
 impl AsyncWrite for Connection {
     fn poll_write(
         mut self: Pin<&mut Self>,
@@ -145,18 +147,6 @@ impl AsyncWrite for Connection {
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.wire).poll_shutdown(cx)
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bufs: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.wire).poll_write_vectored(cx, bufs)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.wire.is_write_vectored()
     }
 }
 
@@ -178,6 +168,16 @@ mod tests {
             let room = room(open_files);
             assert_eq!(room, (grpc, http), "{open_files}");
         }
+    }
+
+    #[tokio::test]
+    async fn answers_are_gathered_whatever_the_wire_can_do() {
+        let metrics = Arc::new(Metrics::new().unwrap());
+        let places = Places::new(Port::Grpc, 1, metrics);
+        let (wire, _other_end) = tokio::net::UnixStream::pair().unwrap();
+        assert!(wire.is_write_vectored());
+        let place = places.filled(places.try_take().unwrap());
+        assert!(!Connection::new(wire, place).is_write_vectored());
     }
 
     #[tokio::test]
