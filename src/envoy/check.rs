@@ -7,8 +7,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use envoy_types::pb::envoy::service::auth::v3::authorization_server::Authorization;
-use envoy_types::pb::envoy::service::auth::v3::{CheckRequest, CheckResponse};
+use envoy_types::pb::envoy::service::auth::v3::CheckResponse;
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -19,8 +18,10 @@ use tracing::{info, warn};
 use super::claim::{self, Ask, Unclaimed};
 use super::cookie::{Cookie, Origin};
 use super::grant::{Grant, Hold};
+use super::request::CheckRequest;
 use super::routes::RouteLists;
 use super::verdict::{self, Telling};
+use super::written::Written;
 use crate::clock::{Clock, Stopwatch};
 use crate::config::{Changeable, Identity};
 use crate::ledger::{Basis, Claim, Decision, Ledger, Outage, Patience};
@@ -55,24 +56,23 @@ pub struct CheckDoor {
 /// What the ledger said.
 pub(super) type Answer = Result<Decision, Outage>;
 
-#[tonic::async_trait]
-impl Authorization for CheckDoor {
-    async fn check(
+impl CheckDoor {
+    /// Answers a check.
+    pub(super) async fn check(
         &self,
         request: Request<CheckRequest>,
-    ) -> Result<Response<CheckResponse>, Status> {
+    ) -> Result<Response<Written>, Status> {
         let asked = Stopwatch::start();
         let deadline = grpc_timeout(request.metadata());
         let request = request.into_inner();
         let ask = claim::decode(&request, &self.identity, &self.routes, rand::random);
         let (answer, verdict, waited) = match ask {
+            Ok(Ask::Stream(claim, _)) if self.ledger.recalls(&claim) => {
+                let allowed = Written::allow(&claim.user, &claim.key);
+                return Ok(self.answered(allowed, Verdict::Held, asked.elapsed()));
+            }
             Ok(Ask::Preflight) => (verdict::pass(), Verdict::Preflight, Duration::ZERO),
             Ok(Ask::Head) => (verdict::pass(), Verdict::Head, Duration::ZERO),
-            Ok(Ask::Stream(claim, _)) if self.ledger.recalls(&claim) => (
-                verdict::allow(&claim.user, &claim.key),
-                Verdict::Held,
-                Duration::ZERO,
-            ),
             Ok(Ask::Stream(claim, None)) => {
                 let is_alone = claim.key.kind == Kind::Request;
                 let answer = self.ask(&claim, is_alone, deadline).await?;
@@ -83,14 +83,17 @@ impl Authorization for CheckDoor {
             }
             Err(unclaimed) => self.reject(&unclaimed, &request),
         };
-        self.metrics.check(verdict);
-        self.metrics
-            .check_took(asked.elapsed().saturating_sub(waited));
-        Ok(Response::new(answer))
+        let took = asked.elapsed().saturating_sub(waited);
+        Ok(self.answered(answer.into(), verdict, took))
     }
-}
 
-impl CheckDoor {
+    /// Counts a check that is answered so, and took so long.
+    fn answered(&self, answer: Written, verdict: Verdict, took: Duration) -> Response<Written> {
+        self.metrics.check(verdict);
+        self.metrics.check_took(took);
+        Response::new(answer)
+    }
+
     /// Asks for a stream that a cookie names. Where that one has ended and its player may go on, it is asked for the next.
     async fn by_cookie(
         &self,

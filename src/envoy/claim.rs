@@ -9,12 +9,11 @@ use std::sync::Arc;
 
 use envoy_types::pb::envoy::config::core::v3::address::Address;
 use envoy_types::pb::envoy::config::core::v3::socket_address::PortSpecifier;
-use envoy_types::pb::envoy::service::auth::v3::CheckRequest;
-use envoy_types::pb::envoy::service::auth::v3::attribute_context::Peer;
 
 use super::cookie::{self, Cookie};
 use super::evidence::{CheckEvidence, Evidence, Finding, find};
 use super::grpc;
+use super::request::{self, CheckRequest, Peer};
 use super::routes::RouteLists;
 use crate::config::{Identity, Source};
 use crate::ledger::Claim;
@@ -73,11 +72,7 @@ pub(super) fn decode(
     routes: &RouteLists,
     random: impl FnOnce() -> u128,
 ) -> Result<Ask, Unclaimed> {
-    let evidence = request
-        .attributes
-        .as_ref()
-        .and_then(CheckEvidence::of)
-        .ok_or(Unclaimed::NotHttp)?;
+    let evidence = CheckEvidence::of(request).ok_or(Unclaimed::NotHttp)?;
     if evidence.http().method == "OPTIONS" {
         return Ok(Ask::Preflight);
     }
@@ -141,7 +136,7 @@ fn of_route(
 /// Whether who is refused is told so, as the route or else the configuration has it.
 pub(super) fn enforces(request: &CheckRequest, configured: bool) -> Result<bool, Unclaimed> {
     let attributes = request.attributes.as_ref();
-    let said = attributes.and_then(|attributes| attributes.context_extensions.get(ROUTE_ENFORCE));
+    let said = attributes.and_then(|found| request::text(&found.context_extensions, ROUTE_ENFORCE));
     said.map_or(Ok(configured), |said| {
         said.parse().map_err(|_| {
             let flaw = format!("got {said:?}; allowed: true, false");
@@ -152,13 +147,13 @@ pub(super) fn enforces(request: &CheckRequest, configured: bool) -> Result<bool,
 
 /// Whose request it is, for the log; `None` where that can't be told.
 pub(super) fn user_of(request: &CheckRequest, identity: &Identity) -> Option<UserId> {
-    let evidence = request.attributes.as_ref().and_then(CheckEvidence::of)?;
+    let evidence = CheckEvidence::of(request)?;
     named("user", &identity.user, &evidence).ok().flatten()
 }
 
 /// Envoy's id of the request, for the log.
 pub(super) fn request_id(request: &CheckRequest) -> String {
-    let evidence = request.attributes.as_ref().and_then(CheckEvidence::of);
+    let evidence = CheckEvidence::of(request);
     let id = evidence
         .as_ref()
         .and_then(|evidence| evidence.request_id().ok().flatten());
@@ -191,7 +186,7 @@ fn socket(peer: Option<&Peer>) -> Option<(IpAddr, Option<u16>)> {
 
 /// Whether the request is a gRPC call.
 pub(super) fn is_grpc(request: &CheckRequest) -> bool {
-    let evidence = request.attributes.as_ref().and_then(CheckEvidence::of);
+    let evidence = CheckEvidence::of(request);
     evidence.is_some_and(|evidence| grpc::is_call(&evidence))
 }
 

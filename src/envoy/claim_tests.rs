@@ -1,11 +1,11 @@
 //! What a check asks for: whose stream, which, and what is no stream.
 
+use envoy_types::pb::envoy::service::auth::v3::AttributeContext;
 use envoy_types::pb::envoy::service::auth::v3::attribute_context::Request;
-use envoy_types::pb::envoy::service::auth::v3::{AttributeContext, CheckRequest};
 use serde_json::json;
 
 use super::claim::{Ask, Unclaimed, decode, request_id};
-use super::fixtures::Check;
+use super::fixtures::{Check, sent};
 use super::routes::RouteLists;
 use crate::config::Identity;
 use crate::ledger::Claim;
@@ -156,7 +156,7 @@ fn a_check_on_no_http_request_is_told_apart() {
         ..AttributeContext::default()
     };
     for attributes in [None, Some(AttributeContext::default()), Some(no_http)] {
-        let request = CheckRequest { attributes };
+        let request = sent(attributes);
         let told =
             decode(&request, &Identity::default(), &RouteLists::default(), || 7).unwrap_err();
         assert_eq!(told, Unclaimed::NotHttp);

@@ -1,11 +1,9 @@
 //! What has to hold of the cookie of ours, whatever requests bring. See [`crate::fuzzing`].
 
-use envoy_types::pb::envoy::config::core::v3::HeaderValue;
-use envoy_types::pb::envoy::service::auth::v3::CheckRequest;
-
 use super::claim::{self, Ask};
 use super::cookie::{Cookie, Origin};
 use super::evidence::{CheckEvidence, Evidence};
+use super::request::{self, CheckRequest, Pair, RawHeader};
 use super::routes::RouteLists;
 use crate::config::Identity;
 use crate::ledger::Claim;
@@ -38,8 +36,7 @@ impl WithCookie<'_> {
     /// A cookie is issued only where the route asks for it; brought back it names the same playback, and only with its user; it is one cookie,
     /// for a path that comes with the request, with our attributes alone; what isn't as we write it is passed over.
     pub(super) fn assert(&self) {
-        let attributes = self.request.attributes.as_ref();
-        let evidence = attributes.and_then(CheckEvidence::of);
+        let evidence = CheckEvidence::of(self.request);
         assert!(evidence.is_some(), "a check on an HTTP request");
         let Some(evidence) = evidence else { return };
         assert_eq!(evidence.context("streamgate.issue"), Some("cookie"));
@@ -124,15 +121,19 @@ impl WithCookie<'_> {
         let attributes = request.attributes.as_mut()?;
         let http = attributes.request.as_mut()?.http.as_mut()?;
         if let Some(raw) = &mut http.header_map {
-            let line = HeaderValue {
-                key: "cookie".to_owned(),
-                raw_value: pair.into(),
-                ..HeaderValue::default()
+            let line = RawHeader {
+                key: "cookie".into(),
+                raw_value: pair.to_owned().into(),
+                ..RawHeader::default()
             };
             raw.headers.insert(0, line);
         } else {
-            let line = http.headers.entry("cookie".to_owned()).or_default();
-            *line = format!("{pair}; {line}");
+            let line = request::text(&http.headers, "cookie").unwrap_or_default();
+            let line = Pair {
+                name: "cookie".into(),
+                text: format!("{pair}; {line}").into(),
+            };
+            http.headers.push(line);
         }
         match claim::decode(&request, self.identity, self.routes, || NEW) {
             Ok(Ask::Stream(claim, Some(cookie))) => Some((claim.key, cookie.origin)),
@@ -181,8 +182,7 @@ mod tests {
 
     /// Which of the cookie's cases a check comes to, by that identity.
     fn cases(request: &CheckRequest, identity: &Identity) -> Vec<&'static str> {
-        let attributes = request.attributes.as_ref();
-        let Some(evidence) = attributes.and_then(CheckEvidence::of) else {
+        let Some(evidence) = CheckEvidence::of(request) else {
             return Vec::new();
         };
         if evidence.context("streamgate.issue").is_none() {

@@ -8,16 +8,15 @@ use std::collections::HashMap;
 
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
-use envoy_types::pb::envoy::config::core::v3::{HeaderMap, HeaderValue, Metadata};
+use envoy_types::pb::envoy::config::core::v3::Metadata;
 use envoy_types::pb::envoy::data::accesslog::v3::HttpAccessLogEntry;
 use envoy_types::pb::envoy::data::accesslog::v3::tls_properties::certificate_properties::subject_alt_name::San;
-use envoy_types::pb::envoy::service::auth::v3::AttributeContext;
-use envoy_types::pb::envoy::service::auth::v3::attribute_context::HttpRequest;
 use envoy_types::pb::google::protobuf::value::Kind as ValueKind;
 use envoy_types::pb::google::protobuf::{Struct, Value};
 use percent_encoding::percent_decode_str;
 
 use super::cmcd;
+use super::request::{self, Attributes, CheckRequest, HeaderMap, HttpRequest, RawHeader};
 use crate::config::{ClaimPath, PathPattern, Source};
 
 /// Where Envoy's JWT filter leaves the claims of a verified token.
@@ -289,15 +288,15 @@ fn keep_one<'a>(found: &mut Option<Cow<'a, str>>, value: Cow<'a, str>) -> Result
 #[derive(Debug)]
 pub(super) struct CheckEvidence<'a> {
     /// The whole of it.
-    attributes: &'a AttributeContext,
+    attributes: &'a Attributes,
     /// The request in it.
     http: &'a HttpRequest,
 }
 
 impl<'a> CheckEvidence<'a> {
     /// The evidence of a check on an HTTP request; `None` if it is on something else.
-    pub(super) fn of(attributes: &'a AttributeContext) -> Option<Self> {
-        let http = attributes.request.as_ref()?.http.as_ref()?;
+    pub(super) fn of(request: &'a CheckRequest) -> Option<Self> {
+        let (attributes, http) = (request.attributes.as_ref()?, request.http()?);
         Some(Self { attributes, http })
     }
 
@@ -309,10 +308,10 @@ impl<'a> CheckEvidence<'a> {
     /// Each line of a request header, byte for byte.
     pub(super) fn raw_lines(&self, name: &str) -> Vec<&'a [u8]> {
         let Some(raw) = &self.http.header_map else {
-            let lines = self.http.headers.get(name).into_iter();
-            return lines.map(String::as_bytes).collect();
+            let line = request::text(&self.http.headers, name);
+            return line.into_iter().map(str::as_bytes).collect();
         };
-        headers_named(raw, name).map(raw_value).collect()
+        headers_named(raw, name).map(RawHeader::bytes).collect()
     }
 }
 
@@ -329,7 +328,7 @@ impl Evidence for CheckEvidence<'_> {
                 }
                 Ok(joined)
             }
-            None => Ok(self.http.headers.get(name).map(Cow::from)),
+            None => Ok(request::text(&self.http.headers, name).map(Cow::from)),
         }
     }
 
@@ -367,10 +366,7 @@ impl Evidence for CheckEvidence<'_> {
     }
 
     fn context(&self, key: &str) -> Option<&str> {
-        self.attributes
-            .context_extensions
-            .get(key)
-            .map(String::as_str)
+        request::text(&self.attributes.context_extensions, key)
     }
 
     fn request_id(&self) -> Found<'_> {
@@ -384,22 +380,13 @@ fn raw_values<'a>(
     name: &str,
 ) -> impl Iterator<Item = Result<&'a str, Flaw>> {
     headers_named(headers, name)
-        .map(|header| std::str::from_utf8(raw_value(header)).map_err(|_| Flaw::NotText))
+        .map(|header| std::str::from_utf8(header.bytes()).map_err(|_| Flaw::NotText))
 }
 
 /// The headers of that name.
-fn headers_named<'a>(headers: &'a HeaderMap, name: &str) -> impl Iterator<Item = &'a HeaderValue> {
-    let named = move |header: &&HeaderValue| header.key.eq_ignore_ascii_case(name);
+fn headers_named<'a>(headers: &'a HeaderMap, name: &str) -> impl Iterator<Item = &'a RawHeader> {
+    let named = move |header: &&RawHeader| header.key.eq_ignore_ascii_case(name.as_bytes());
     headers.headers.iter().filter(named)
-}
-
-/// What stands in a header, byte for byte.
-fn raw_value(header: &HeaderValue) -> &[u8] {
-    if header.raw_value.is_empty() {
-        header.value.as_bytes()
-    } else {
-        &header.raw_value
-    }
 }
 
 /// What an access log entry has to show. The route's words to us are not among it.

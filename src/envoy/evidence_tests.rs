@@ -17,7 +17,10 @@ fn found(sources: &str, evidence: &impl Evidence) -> Result<Option<(String, Stri
 }
 
 fn in_check(sources: &str, check: &Check) -> Result<Option<(String, String)>, Flaw> {
-    found(sources, &CheckEvidence::of(&check.0).unwrap())
+    found(
+        sources,
+        &CheckEvidence::of(&check.clone().request()).unwrap(),
+    )
 }
 
 /// The text alone.

@@ -10,9 +10,12 @@ use envoy_types::pb::envoy::data::accesslog::v3::{
     HttpResponseProperties,
 };
 use envoy_types::pb::envoy::service::auth::v3::attribute_context::{HttpRequest, Request};
-use envoy_types::pb::envoy::service::auth::v3::{AttributeContext, CheckRequest};
+use envoy_types::pb::envoy::service::auth::v3::{self, AttributeContext};
 use envoy_types::pb::google::protobuf::value::Kind as ValueKind;
 use envoy_types::pb::google::protobuf::{ListValue, Struct, Value};
+use prost::Message;
+
+use super::request::CheckRequest;
 
 /// JSON as protobuf has it.
 pub(super) fn value(json: &serde_json::Value) -> Value {
@@ -57,6 +60,12 @@ fn map(pairs: &[(&str, &str)]) -> HashMap<String, String> {
         .iter()
         .map(|(name, text)| ((*name).to_owned(), (*text).to_owned()))
         .collect()
+}
+
+/// The check on that, once it has come over the wire.
+pub(super) fn sent(attributes: Option<AttributeContext>) -> CheckRequest {
+    let sent = v3::CheckRequest { attributes };
+    CheckRequest::read(sent.encode_to_vec().into()).unwrap()
 }
 
 /// A check in the making.
@@ -121,9 +130,7 @@ impl Check {
     }
 
     pub(super) fn request(self) -> CheckRequest {
-        CheckRequest {
-            attributes: Some(self.0),
-        }
+        sent(Some(self.0))
     }
 }
 

@@ -16,7 +16,7 @@ use envoy_types::pb::envoy::data::accesslog::v3::{
 use envoy_types::pb::envoy::service::accesslog::v3::StreamAccessLogsMessage;
 use envoy_types::pb::envoy::service::accesslog::v3::stream_access_logs_message::LogEntries;
 use envoy_types::pb::envoy::service::auth::v3::attribute_context::{HttpRequest, Peer, Request};
-use envoy_types::pb::envoy::service::auth::v3::{AttributeContext, CheckRequest};
+use envoy_types::pb::envoy::service::auth::v3::{self, AttributeContext};
 use envoy_types::pb::google::protobuf::value::Kind as ValueKind;
 use envoy_types::pb::google::protobuf::{Struct, Timestamp, Value};
 use prost::Message;
@@ -26,6 +26,8 @@ use super::cmcd::{self, CmcdError};
 use super::cookie_fuzzing::{NEW, WithCookie};
 use super::entry;
 use super::evidence::{CheckEvidence, Flaw, JWT_NAMESPACE, OUR_NAMESPACE, find};
+use super::request::CheckRequest;
+use super::request_fuzzing::read;
 use super::routes::RouteLists;
 use crate::config::{Identity, Leases, Source};
 use crate::fuzzing::{assert_are_names, assert_is_name, cut, text};
@@ -141,7 +143,7 @@ impl<'a> Written<'a> {
     }
 
     /// A check.
-    fn check(&self) -> CheckRequest {
+    fn check(&self) -> v3::CheckRequest {
         let header = |(name, value): &(String, &[u8])| HeaderValue {
             key: name.clone(),
             raw_value: (*value).into(),
@@ -178,7 +180,7 @@ impl<'a> Written<'a> {
             metadata_context: Some(metadata(JWT_NAMESPACE, fields(&[("realm", object(jwt))]))),
             ..AttributeContext::default()
         };
-        CheckRequest {
+        v3::CheckRequest {
             attributes: Some(attributes),
         }
     }
@@ -266,11 +268,12 @@ fn metadata(namespace: &str, left: Struct) -> Metadata {
 /// A check, be it protobuf or text.
 pub(super) fn check(data: &[u8]) -> Option<CheckRequest> {
     let (&first, rest) = data.split_first()?;
-    Some(if first == b'p' {
-        CheckRequest::decode(rest).unwrap_or_default()
+    let message = if first == b'p' {
+        rest.to_vec()
     } else {
-        Written::read(rest).check()
-    })
+        Written::read(rest).check().encode_to_vec()
+    };
+    Some(read(&message))
 }
 
 /// A check: what gets through is a name, twice the same, and the words about what doesn't repeat nothing of it.
@@ -487,7 +490,11 @@ fn in_request(source: &str, path: &str, lines: &[(&str, &[u8])]) -> Result<Optio
         request: Some(request),
         ..AttributeContext::default()
     };
-    let Some(evidence) = CheckEvidence::of(&attributes) else {
+    let check = v3::CheckRequest {
+        attributes: Some(attributes),
+    };
+    let check = read(&check.encode_to_vec());
+    let Some(evidence) = CheckEvidence::of(&check) else {
         return Ok(None);
     };
     match find(&sources, &evidence) {

@@ -27,12 +27,17 @@ mod fixtures;
 pub(crate) mod fuzzing;
 mod grant;
 mod grpc;
+mod request;
+#[cfg(any(fuzzing, test))]
+mod request_fuzzing;
 mod routes;
+mod service;
 #[cfg(test)]
 mod sources_tests;
 mod verdict;
 #[cfg(test)]
 mod verdict_tests;
+mod written;
 
 pub use access_log::AccessLogDoor;
 pub use check::CheckDoor;
@@ -41,12 +46,12 @@ pub use routes::RouteLists;
 use std::time::Duration;
 
 use envoy_types::pb::envoy::service::accesslog::v3::access_log_service_server::AccessLogServiceServer;
-use envoy_types::pb::envoy::service::auth::v3::authorization_server::AuthorizationServer;
 use tonic::service::Routes;
 use tonic::transport::Server;
 use tonic_health::pb::health_server::{Health, HealthServer};
 
 pub use access_log::STREAM_AGE;
+use service::CheckService;
 
 /// The services that Envoy's protocols define, for reflection; made from the protos of `envoy-types`.
 const DESCRIPTORS: &[u8] = include_bytes!("descriptors.bin");
@@ -79,7 +84,7 @@ pub fn server(
         .max_decoding_message_size(access_log::MAX_MESSAGE_BYTES);
     let mut routes = Routes::builder();
     routes
-        .add_service(AuthorizationServer::new(check))
+        .add_service(CheckService::new(check))
         .add_service(access_log)
         .add_service(health)
         .add_service(reflection().build_v1()?)

@@ -19,7 +19,10 @@ fn found(source: &str, evidence: &impl Evidence) -> Result<Option<String>, Flaw>
 }
 
 fn in_check(source: &str, check: &Check) -> Result<Option<String>, Flaw> {
-    found(source, &CheckEvidence::of(&check.0).unwrap())
+    found(
+        source,
+        &CheckEvidence::of(&check.clone().request()).unwrap(),
+    )
 }
 
 #[expect(clippy::unnecessary_wraps, reason = "findings are compared with it")]
