@@ -8,16 +8,14 @@ use futures_util::future::join_all;
 use serde_json::{Value, json};
 use streamgate::clock::Stopwatch;
 use streamgate::config::Outage;
-use streamgate::store::Store;
 use streamgate::store::redis::RedisStore;
 use tokio_util::sync::CancellationToken;
 
 use crate::support::api::Api;
 use crate::support::app::{PATIENCE, TestApp, without_a_trace};
 use crate::support::gateway_client::{Answer, Check, Gateway};
-use crate::support::redis::RedisServer;
+use crate::support::redis::{RedisServer, counted};
 use crate::support::sentinel::{Watched, is_replica, wait_until};
-use crate::support::streams::user;
 use crate::support::watch::{measured, until};
 
 /// How long a call to the store may take: far more than is shipped, since many tests share the machine.
@@ -177,15 +175,6 @@ impl Gate {
         drop(self.gateway);
         self.app.stop().await;
     }
-}
-
-/// The names of a user's sessions in Redis.
-async fn counted(store: &RedisStore, name: &str) -> Vec<String> {
-    let listing = store.list(&user(name)).await.unwrap();
-    let ids = listing.sessions.iter();
-    let mut ids: Vec<String> = ids.map(|session| session.key.id.to_string()).collect();
-    ids.sort();
-    ids
 }
 
 /// Does that beside everything that goes on here.

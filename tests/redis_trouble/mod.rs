@@ -17,14 +17,11 @@ use futures_util::future::join_all;
 use serde_json::Value;
 use streamgate::clock::Stopwatch;
 use streamgate::config::Outage;
-use streamgate::store::Store;
-use streamgate::store::redis::RedisStore;
 
 use crate::support::app::{PATIENCE, TestApp, without_a_trace};
 use crate::support::gateway_client::{Answer, Check, Gateway};
 use crate::support::proxy::Proxy;
-use crate::support::redis::{RedisServer, run_as};
-use crate::support::streams::user;
+use crate::support::redis::{RedisServer, counted, run_as};
 use crate::support::watch::{eventually, until};
 
 /// How long a call to the store may take: far more than is shipped, since many tests share the machine, and a sound Redis is to answer in time.
@@ -241,15 +238,6 @@ impl Scene {
 /// Plays that by each rule at once.
 async fn by_each_rule(play: impl AsyncFn(Outage)) {
     without_a_trace(async { drop(join_all(RULES.map(|rule| play(rule))).await) }).await;
-}
-
-/// The names of a user's sessions in Redis.
-async fn counted(store: &RedisStore, name: &str) -> Vec<String> {
-    let listing = store.list(&user(name)).await.unwrap();
-    let ids = listing.sessions.iter();
-    let mut ids: Vec<String> = ids.map(|session| session.key.id.to_string()).collect();
-    ids.sort();
-    ids
 }
 
 /// It is an outage, told so that Envoy makes a 503 of it.

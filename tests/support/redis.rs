@@ -8,11 +8,12 @@ use std::time::Duration;
 
 use redis::FromRedisValue;
 use streamgate::clock::Stopwatch;
+use streamgate::store::Store;
 use streamgate::store::redis::{RedisSettings, RedisStore, Source};
 use tempfile::TempDir;
 
 use super::port::ReservedPort;
-use super::streams::terms;
+use super::streams::{terms, user};
 
 /// How long a server may take to answer its first PING.
 const START: Duration = Duration::from_secs(10);
@@ -39,6 +40,15 @@ pub(crate) fn run_as(url: &str, words: &[&str]) {
         .arg(&words[1..])
         .exec(&mut connection)
         .unwrap();
+}
+
+/// The names of a user's sessions in Redis.
+pub(crate) async fn counted(store: &RedisStore, name: &str) -> Vec<String> {
+    let listing = store.list(&user(name)).await.unwrap();
+    let ids = listing.sessions.iter();
+    let mut ids: Vec<String> = ids.map(|session| session.key.id.to_string()).collect();
+    ids.sort();
+    ids
 }
 
 /// A running (or stopped, or paused) `redis-server`.
