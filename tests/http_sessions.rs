@@ -10,7 +10,7 @@ use reqwest::{Client, Method};
 use serde_json::{Value, json};
 use streamgate::clock::ManualClock;
 use streamgate::config::{Outage, Shown};
-use streamgate::session::{Admission, Kind, SessionKey, Timestamp, WhenFull};
+use streamgate::session::{Admission, Kind, SessionKey, StartRules, Timestamp, WhenFull};
 use streamgate::store::{Store, StoreError};
 
 use crate::support::api::{Api, Told, on_both};
@@ -29,7 +29,10 @@ fn was_not_asked(store: &FaultyStore) {
 /// Anna starts that at another instance, as the only one she may.
 async fn elsewhere(store: &FaultyStore, key: &SessionKey) {
     let (user, start) = (streams::user("anna"), streams::start(key));
-    let started = store.sound.admit(&user, &start, 1, &WhenFull::Refuse).await;
+    let started = store
+        .sound
+        .admit(&user, &start, &StartRules::new(1, WhenFull::Refuse))
+        .await;
     assert!(matches!(started, Ok(Admission::Admitted(_))), "{started:?}");
 }
 

@@ -7,9 +7,9 @@ use std::time::Duration;
 use futures_util::future::join_all;
 use streamgate::clock::{Clock, ManualClock};
 use streamgate::session::{
-    Admission, ContentId, DeviceId, Door, EndCause, Ending, Entry, Facts, Kind, MAX_ID_BYTES,
-    MAX_PUT_BACK, MAX_TOMBSTONES, Refusal, Released, Renewal, Session, SessionKey, Sighting, Start,
-    Ticket, Timestamp, UserId, WhenFull,
+    Admission, ContentId, DeviceId, Door, EndCause, EndList, Ending, Entry, Facts, Flags, Kind,
+    MAX_ID_BYTES, MAX_PUT_BACK, Refusal, Released, Renewal, Session, SessionKey, Sighting, Start,
+    StartRules, Ticket, Timestamp, UserId, WhenFull,
 };
 use streamgate::store::{Cursor, MemoryStore, Page, Seen, Store};
 
@@ -107,7 +107,7 @@ impl Subject<'_> {
 
     async fn ask(&self, start: &Start, limit: u32, when_full: &WhenFull) -> Admission {
         self.store
-            .admit(&alice(), start, limit, when_full)
+            .admit(&alice(), start, &StartRules::new(limit, when_full.clone()))
             .await
             .unwrap()
     }
@@ -121,7 +121,10 @@ impl Subject<'_> {
     }
 
     async fn release(&self, key: &SessionKey, ending: Ending) -> Released {
-        self.store.release(&alice(), key, ending).await.unwrap()
+        self.store
+            .release(&alice(), key, ending, Duration::ZERO)
+            .await
+            .unwrap()
     }
 
     async fn sessions(&self) -> Vec<Session> {
@@ -165,7 +168,7 @@ fn displaced(admission: Admission) -> Vec<SessionKey> {
 }
 
 fn ended(cause: EndCause) -> Admission {
-    Admission::Refused(Refusal::Ended(cause))
+    Admission::Refused(Refusal::Ended(cause, None))
 }
 
 fn is_full(admission: &Admission) -> bool {
@@ -343,7 +346,10 @@ async fn names_of_different_kinds_and_users_are_different(on: &Subject<'_>) {
     for other in ["alic", "alice ", "{alice}", "bob"].map(user) {
         assert_eq!(on.store.list(&other).await.unwrap().sessions, []);
         let start = start(&playback("one"));
-        let admission = on.store.admit(&other, &start, 1, &WhenFull::Refuse).await;
+        let admission = on
+            .store
+            .admit(&other, &start, &StartRules::new(1, WhenFull::Refuse))
+            .await;
         assert!(is_started(&admission.unwrap()));
     }
     assert_eq!(on.live().await.len(), 3);
@@ -380,6 +386,7 @@ async fn every_fact_and_every_name_comes_back_as_it_went_in(on: &Subject<'_>) {
                     Some(Door::Http),
                 ][usize::try_from(number % 4).unwrap()],
                 position_seconds: Some(u32::MAX - number).filter(|_| number % 5 == 0),
+                joined: None,
             };
             let ticket = Ticket::new(number.wrapping_sub(1));
             let start = Start {
@@ -395,6 +402,7 @@ async fn every_fact_and_every_name_comes_back_as_it_went_in(on: &Subject<'_>) {
                 renewed_at: on.clock.now(),
                 expires_at: on.at(LEASE),
                 ticket,
+                flags: Flags::default(),
             });
             on.clock.advance(Duration::from_millis(1));
         }
@@ -792,11 +800,11 @@ async fn the_start_of_what_is_put_back_is_believed_only_if_it_is_past(on: &Subje
 }
 
 async fn of_many_ends_the_earliest_to_be_forgotten_goes_first(on: &Subject<'_>) {
-    let keys: Vec<_> = (0..=MAX_TOMBSTONES)
+    let keys: Vec<_> = (0..=EndList::Stranger.room())
         .map(|number| playback(&number.to_string()))
         .collect();
     on.release(&keys[0], Ending::Operator).await;
-    for key in &keys[1..MAX_TOMBSTONES] {
+    for key in &keys[1..EndList::Stranger.room()] {
         on.clock.advance(Duration::from_millis(10));
         on.release(key, Ending::Stream).await;
     }
@@ -805,7 +813,8 @@ async fn of_many_ends_the_earliest_to_be_forgotten_goes_first(on: &Subject<'_>) 
         ended(EndCause::Operator),
         "which extends it"
     );
-    on.release(&keys[MAX_TOMBSTONES], Ending::Stream).await;
+    on.release(&keys[EndList::Stranger.room()], Ending::Stream)
+        .await;
     assert!(
         is_started(&on.admit(&keys[1], 3).await),
         "the earliest made room"
@@ -913,7 +922,10 @@ async fn sightings_at_once_are_each_a_renewal(on: &Subject<'_>) {
             on.store.renew(user, &seen, 3).await.unwrap();
         }
         if number % 4 == 2 {
-            let ended = on.store.release(user, &a, Ending::Operator).await;
+            let ended = on
+                .store
+                .release(user, &a, Ending::Operator, Duration::ZERO)
+                .await;
             assert!(matches!(ended, Ok(Released::Freed(_))));
         }
     }
@@ -1009,7 +1021,10 @@ impl Subject<'_> {
                 lease: LEASE / (1 + u32::try_from(number % 2).unwrap()),
                 ..start(&key(Kind::ALL[number % 3], &number.to_string()))
             };
-            let admission = self.store.admit(user, &start, 9, &WhenFull::Refuse).await;
+            let admission = self
+                .store
+                .admit(user, &start, &StartRules::new(9, WhenFull::Refuse))
+                .await;
             assert!(is_started(&admission.unwrap()));
         }
     }
@@ -1049,7 +1064,10 @@ async fn who_follows_pages_of_any_size_sees_all_that_is_live_and_nothing_else(on
         if number % 7 < 2 {
             // For some that was all they had.
             let gone = key(Kind::Request, "0");
-            on.store.release(user, &gone, Ending::Stream).await.unwrap();
+            on.store
+                .release(user, &gone, Ending::Stream, Duration::ZERO)
+                .await
+                .unwrap();
         }
     }
     for (passed, sessions) in [(Duration::ZERO, 500), (LEASE / 2, 300), (LEASE / 2, 0)] {
@@ -1081,11 +1099,17 @@ async fn what_comes_and_goes_between_pages_hides_nothing_that_stays(on: &Subject
     for size in [1, 30] {
         let meanwhile = async |page| {
             for user in guests(page).filter(|_| page <= 20) {
-                let admission = on.store.admit(&user, &guest, 1, &WhenFull::Refuse).await;
+                let admission = on
+                    .store
+                    .admit(&user, &guest, &StartRules::new(1, WhenFull::Refuse))
+                    .await;
                 assert!(is_started(&admission.unwrap()));
             }
             for user in guests(page.saturating_sub(3)).filter(|_| (4..=23).contains(&page)) {
-                let released = on.store.release(&user, &guest.key, Ending::Stream).await;
+                let released = on
+                    .store
+                    .release(&user, &guest.key, Ending::Stream, Duration::ZERO)
+                    .await;
                 assert!(matches!(released, Ok(Released::Freed(_))));
             }
         };

@@ -8,8 +8,8 @@ use std::time::Duration;
 use futures_util::{StreamExt, stream};
 use redis::aio::MultiplexedConnection;
 use streamgate::session::{
-    ContentId, DeviceId, Door, Ending, Facts, Kind, Renewal, SessionKey, Sighting, Start, Terms,
-    UserId, WhenFull,
+    ContentId, DeviceId, Door, Ending, Facts, Kind, Renewal, SessionKey, Sighting, Start,
+    StartRules, Terms, UserId, WhenFull,
 };
 use streamgate::store::redis::{RedisSettings, RedisStore};
 use streamgate::store::{Cursor, Seen, Store};
@@ -188,7 +188,8 @@ impl Bench {
         self.act(what, users, async |store, user| {
             let start = starting(&session(user, session_of(user), is_uuid));
             let viewer = viewer(user);
-            let admission = store.admit(&viewer, &start, 3, &WhenFull::Refuse);
+            let rules = StartRules::new(3, WhenFull::Refuse);
+            let admission = store.admit(&viewer, &start, &rules);
             admission.await.unwrap();
         })
         .await;
@@ -229,7 +230,7 @@ impl Bench {
     async fn release(&mut self, users: &[usize], is_uuid: bool) {
         self.act("release", users, async |store, user| {
             let (viewer, key) = (viewer(user), session(user, user % 3, is_uuid));
-            let released = store.release(&viewer, &key, Ending::Stream);
+            let released = store.release(&viewer, &key, Ending::Stream, Duration::ZERO);
             released.await.unwrap();
         })
         .await;
@@ -341,7 +342,11 @@ async fn fill(store: &RedisStore, users: usize, is_uuid: bool, each: fn(usize) -
                 ..starting(&session(number, index, is_uuid))
             };
             store
-                .admit(&viewer(number), &start, 3, &WhenFull::Refuse)
+                .admit(
+                    &viewer(number),
+                    &start,
+                    &StartRules::new(3, WhenFull::Refuse),
+                )
                 .await
                 .unwrap();
         })

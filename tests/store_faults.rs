@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use futures_util::future::{join_all, poll_immediate};
 use streamgate::clock::Stopwatch;
-use streamgate::session::{Admission, Ending, Released, Renewal, WhenFull};
+use streamgate::session::{Admission, Ending, Released, Renewal, StartRules, WhenFull};
 use streamgate::store::redis::{RedisSettings, RedisStore};
 use streamgate::store::{Store, StoreError};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -45,7 +45,9 @@ fn store_within(timeout: Duration, url: &str) -> RedisStore {
 
 async fn admit(store: &RedisStore, id: &str) -> Result<Admission, StoreError> {
     let (alice, start) = (user("alice"), start(&playback(id)));
-    store.admit(&alice, &start, 3, &WhenFull::Refuse).await
+    store
+        .admit(&alice, &start, &StartRules::new(3, WhenFull::Refuse))
+        .await
 }
 
 async fn renew(store: &RedisStore, id: &str) -> Result<Renewal, StoreError> {
@@ -56,7 +58,7 @@ async fn renew(store: &RedisStore, id: &str) -> Result<Renewal, StoreError> {
 async fn release(store: &RedisStore, id: &str) -> Result<Released, StoreError> {
     let session = playback(id);
     store
-        .release(&user("alice"), &session, Ending::Stream)
+        .release(&user("alice"), &session, Ending::Stream, Duration::ZERO)
         .await
 }
 

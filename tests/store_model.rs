@@ -10,8 +10,8 @@ use proptest::sample::select;
 use proptest::test_runner::{Config, TestError, TestRunner};
 use streamgate::clock::{Clock, ManualClock, Stopwatch};
 use streamgate::session::{
-    ContentId, DeviceId, Door, Ending, Facts, Kind, Roster, SessionKey, Sighting, Start, Ticket,
-    Timestamp, UserId, WhenFull,
+    ContentId, DeviceId, Door, Ending, Facts, JoinedOrigin, Kind, Provenance, Roster, SessionKey,
+    Sighting, Start, StartRules, Ticket, Timestamp, UserId, WhenFull,
 };
 use streamgate::store::redis::RedisStore;
 use streamgate::store::{Listing, MemoryStore, Seen, Store};
@@ -31,11 +31,14 @@ const START: Timestamp = Timestamp::from_millis(1_700_000_000_000);
 /// One step of a sequence.
 #[derive(Debug, Clone)]
 enum Step {
-    Admit(Start, u32, WhenFull),
+    Admit(Start, StartRules),
     Renew(Sighting, u32),
     /// Tells of many at once.
     RenewAll(Vec<(Sighting, u32)>),
-    Release(SessionKey, Ending),
+    /// Says that a session is over, which somebody said that long ago.
+    Release(SessionKey, Ending, Duration),
+    /// Reports that a request of a session got through.
+    Played(SessionKey),
     /// Ends that many playbacks of which nobody has heard, to fill up the tombstones.
     Bury(u32),
     /// Sets the clock on.
@@ -80,6 +83,7 @@ fn spans() -> impl Strategy<Value = Duration> {
 fn facts() -> impl Strategy<Value = Facts> {
     let devices = select(&[None, None, Some("tv"), Some("phone"), Some("a phone")][..]);
     let contents = select(&[None, Some("film"), Some("a longer film")][..]);
+    let joined = select(&[None, None, Some(1), Some(2)][..]);
     let doors = select(
         &[
             None,
@@ -89,14 +93,15 @@ fn facts() -> impl Strategy<Value = Facts> {
         ][..],
     );
     let positions = select(&[None, None, Some(0), Some(3600)][..]);
-    (devices, contents, doors, positions).prop_map(|(device, content, door, position_seconds)| {
-        Facts {
+    (devices, contents, doors, positions, joined).prop_map(
+        |(device, content, door, position_seconds, joined)| Facts {
+            joined: joined.map(JoinedOrigin),
             device: device.and_then(|device| DeviceId::parse(device).ok()),
             content: content.and_then(|content| ContentId::parse(content).ok()),
             door,
             position_seconds,
-        }
-    })
+        },
+    )
 }
 
 fn tickets() -> impl Strategy<Value = Option<Ticket>> {
@@ -110,29 +115,65 @@ fn steps() -> impl Strategy<Value = Step> {
         2 => Just(WhenFull::DisplaceIdlest),
         1 => keys().prop_map(WhenFull::TakeOver),
     ];
-    let admit = (keys(), facts(), leases(), tickets(), 0..5_u32, when_full).prop_map(
-        |(key, facts, lease, ticket, limit, when_full)| {
+    let rules = (
+        0..5_u32,
+        when_full,
+        any::<bool>(),
+        0..3_u32,
+        any::<bool>(),
+        select(&[1_000, 5_000, 10_000, 30_000][..]).prop_map(Duration::from_millis),
+    )
+        .prop_map(
+            |(limit, when_full, takeover, displacements, free, quiet)| StartRules {
+                limit,
+                when_full,
+                takeover,
+                displacements,
+                free,
+                quiet,
+            },
+        );
+    let admit = (keys(), facts(), leases(), tickets(), any::<bool>(), rules).prop_map(
+        |(key, facts, lease, ticket, derived, rules)| {
             let start = Start {
                 key,
                 facts,
                 lease,
                 ticket,
+                derived,
             };
-            Step::Admit(start, limit, when_full)
+            Step::Admit(start, rules)
         },
     );
     let started = prop_oneof![
         3 => Just(None),
         1 => (0..240_000_u64).prop_map(|late| Some(START.as_millis() - 120_000 + late)),
     ];
-    let seen = (keys(), facts(), leases(), started, 0..5_u32)
-        .prop_map(|(key, facts, lease, started, limit)| {
+    let provenance = select(
+        &[
+            Provenance::Counted,
+            Provenance::ByRule,
+            Provenance::Unplayed,
+        ][..],
+    );
+    let seen = (
+        keys(),
+        facts(),
+        leases(),
+        started,
+        0..5_u32,
+        provenance,
+        any::<bool>(),
+    )
+        .prop_map(|(key, facts, lease, started, limit, provenance, derived)| {
             let started_at = started.map(Timestamp::from_millis);
             let sighting = Sighting {
                 key,
                 facts,
                 lease,
                 started_at,
+                provenance,
+                derived,
             };
             (sighting, limit)
         })
@@ -143,14 +184,18 @@ fn steps() -> impl Strategy<Value = Step> {
         3 => Just(Ending::Stream),
         1 => Just(Ending::Vouched),
         1 => Just(Ending::Operator),
+        2 => Just(Ending::Failed),
         2 => tickets().prop_filter_map("a ticket", |ticket| ticket.map(Ending::Undone)),
     ];
-    let release = (keys(), ending).prop_map(|(key, ending)| Step::Release(key, ending));
+    let age = prop_oneof![3 => Just(Duration::ZERO), 1 => spans()];
+    let release =
+        (keys(), ending, age).prop_map(|(key, ending, age)| Step::Release(key, ending, age));
     prop_oneof![
         8 => admit,
         6 => renew,
         2 => all,
         4 => release,
+        2 => keys().prop_map(Step::Played),
         1 => (1..70_u32).prop_map(Step::Bury),
         4 => spans().prop_map(Step::Wait),
         1 => spans().prop_map(Step::GoBack),
@@ -171,14 +216,18 @@ struct Trial<'a> {
 impl Trial<'_> {
     async fn take(&mut self, step: &Step) {
         match step {
-            Step::Admit(start, limit, when_full) => self.admit(start, *limit, when_full).await,
+            Step::Admit(start, rules) => self.admit(start, rules).await,
             Step::Renew(sighting, limit) => self.renew(sighting, *limit).await,
             Step::RenewAll(seen) => self.renew_all(seen).await,
-            Step::Release(key, ending) => self.release(key, *ending).await,
+            Step::Release(key, ending, age) => {
+                self.release_all(vec![key.clone()], *ending, *age).await;
+            }
+            Step::Played(key) => self.played(key).await,
             Step::Bury(number) => {
                 let strangers = (self.buried..self.buried + number).map(stranger).collect();
                 self.buried += number;
-                self.release_all(strangers, Ending::Stream).await;
+                self.release_all(strangers, Ending::Stream, Duration::ZERO)
+                    .await;
             }
             Step::Wait(span) => self.clock.advance(*span),
             Step::GoBack(span) => {
@@ -192,12 +241,19 @@ impl Trial<'_> {
         self.list().await;
     }
 
-    async fn admit(&mut self, start: &Start, limit: u32, when_full: &WhenFull) {
+    async fn admit(&mut self, start: &Start, rules: &StartRules) {
         let now = self.clock.now();
-        let expected = Ok(self.roster.admit(start, limit, when_full, &terms(), now));
+        let expected = Ok(self.roster.admit(start, rules, &terms(), now));
         for store in [&self.memory as &dyn Store, self.redis] {
-            let admission = store.admit(&self.user, start, limit, when_full).await;
+            let admission = store.admit(&self.user, start, rules).await;
             assert_eq!(admission, expected);
+        }
+    }
+
+    async fn played(&mut self, key: &SessionKey) {
+        let expected = Ok(self.roster.played(key, &terms(), self.clock.now()));
+        for store in [&self.memory as &dyn Store, self.redis] {
+            assert_eq!(store.played(&self.user, key).await, expected);
         }
     }
 
@@ -237,15 +293,20 @@ impl Trial<'_> {
     }
 
     async fn release(&mut self, key: &SessionKey, ending: Ending) {
-        self.release_all(vec![key.clone()], ending).await;
+        self.release_all(vec![key.clone()], ending, Duration::ZERO)
+            .await;
     }
 
     /// Releases them in that order, without waiting for one answer before the next question: Redis answers in order.
-    async fn release_all(&mut self, keys: Vec<SessionKey>, ending: Ending) {
+    async fn release_all(&mut self, keys: Vec<SessionKey>, ending: Ending, age: Duration) {
         let now = self.clock.now();
         let expected: Vec<_> = keys
             .iter()
-            .map(|key| Ok(self.roster.release(key, ending, &terms(), now)))
+            .map(|key| {
+                Ok(self
+                    .roster
+                    .release(key, ending, age, &terms(), now))
+            })
             .collect();
         for store in [&self.memory as &dyn Store, self.redis] {
             let mut released = Vec::new();
@@ -253,7 +314,7 @@ impl Trial<'_> {
             for keys in keys.chunks(30) {
                 let asked = keys
                     .iter()
-                    .map(|key| store.release(&self.user, key, ending));
+                    .map(|key| store.release(&self.user, key, ending, age));
                 released.extend(join_all(asked).await);
             }
             for ((key, released), expected) in keys.iter().zip(released).zip(&expected) {
@@ -276,7 +337,8 @@ impl Trial<'_> {
         let tombstones = self.roster.tombstones(self.clock.now());
         let mut keys: Vec<_> = tombstones.map(|tombstone| tombstone.key.clone()).collect();
         keys.extend((0..self.buried).map(stranger));
-        self.release_all(keys, Ending::Vouched).await;
+        self.release_all(keys, Ending::Vouched, Duration::ZERO)
+            .await;
         self.list().await;
     }
 }

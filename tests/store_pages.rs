@@ -6,7 +6,7 @@ use std::time::Duration;
 use futures_util::{StreamExt, stream};
 use redis::Value;
 use streamgate::clock::Stopwatch;
-use streamgate::session::WhenFull;
+use streamgate::session::{StartRules, WhenFull};
 use streamgate::store::redis::{RedisSettings, RedisStore};
 use streamgate::store::{Cursor, Page, Store, StoreError};
 
@@ -33,7 +33,8 @@ async fn let_in(store: &RedisStore, users: impl IntoIterator<Item = String>, ses
             let user = user(&name);
             for number in 0..sessions {
                 let start = start(&playback(&number.to_string()));
-                let admission = store.admit(&user, &start, 9, &WhenFull::Refuse);
+                let rules = StartRules::new(9, WhenFull::Refuse);
+                let admission = store.admit(&user, &start, &rules);
                 admission.await.unwrap();
             }
         })

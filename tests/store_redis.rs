@@ -13,7 +13,7 @@ use rand::{Rng, SeedableRng};
 use streamgate::clock::{Clock, ManualClock, Stopwatch};
 use streamgate::session::{
     Admission, Admitted, ContentId, DeviceId, Ending, Entry, Facts, Kind, Refusal, Released,
-    Renewal, Sighting, Start, Terms, Timestamp, WhenFull,
+    Renewal, Sighting, Start, StartRules, Terms, Timestamp, WhenFull,
 };
 use streamgate::store::redis::{RedisSettings, RedisStore};
 use streamgate::store::{Seen, Store, StoreError};
@@ -36,7 +36,9 @@ fn hasty(server: &RedisServer) -> RedisStore {
 
 async fn admit(store: &RedisStore, name: &str, id: &str) -> Result<Admission, StoreError> {
     let start = start(&playback(id));
-    store.admit(&user(name), &start, 3, &WhenFull::Refuse).await
+    store
+        .admit(&user(name), &start, &StartRules::new(3, WhenFull::Refuse))
+        .await
 }
 
 fn is_started(admission: &Result<Admission, StoreError>) -> bool {
@@ -81,14 +83,18 @@ async fn a_lease_ends_by_the_servers_clock_and_the_next_gets_in() {
         ..start(&playback("a"))
     };
     let admission = store
-        .admit(&user("alice"), &short, 1, &WhenFull::Refuse)
+        .admit(
+            &user("alice"),
+            &short,
+            &StartRules::new(1, WhenFull::Refuse),
+        )
         .await;
     assert!(is_started(&admission));
     eventually("the lease has ended", || async {
         let next = start(&playback("b"));
         is_started(
             &store
-                .admit(&user("alice"), &next, 1, &WhenFull::Refuse)
+                .admit(&user("alice"), &next, &StartRules::new(1, WhenFull::Refuse))
                 .await,
         )
     })
@@ -110,7 +116,7 @@ async fn every_key_expires_and_an_empty_roster_leaves_none() {
         }
         if n % 3 == 0 {
             store
-                .release(&user(&name), &playback("a"), Ending::Stream)
+                .release(&user(&name), &playback("a"), Ending::Stream, Duration::ZERO)
                 .await
                 .unwrap();
         }
@@ -131,12 +137,16 @@ async fn every_key_expires_and_an_empty_roster_leaves_none() {
     let video = key(Kind::Video, "film");
     let visit = start(&video);
     store
-        .admit(&user("guest"), &visit, 3, &WhenFull::Refuse)
+        .admit(
+            &user("guest"),
+            &visit,
+            &StartRules::new(3, WhenFull::Refuse),
+        )
         .await
         .unwrap();
     assert_eq!(server.run::<i64>(&["EXISTS", "streamgate:{guest}"]), 1);
     store
-        .release(&user("guest"), &video, Ending::Stream)
+        .release(&user("guest"), &video, Ending::Stream, Duration::ZERO)
         .await
         .unwrap();
     assert_eq!(server.run::<i64>(&["EXISTS", "streamgate:{guest}"]), 0);
@@ -190,15 +200,25 @@ async fn what_was_granted_under_longer_terms_is_cut_to_the_shorter() {
         clock.advance(LEASE / 2);
         long.renew(&alice, &seen, 3).await.unwrap();
     }
-    short.release(&alice, &b, Ending::Vouched).await.unwrap();
+    short
+        .release(&alice, &b, Ending::Vouched, Duration::ZERO)
+        .await
+        .unwrap();
     let sessions = short.list(&alice).await.unwrap().sessions;
     assert_eq!(sessions[0].expires_at, clock.now().after(LEASE));
 
     let c = playback("c");
-    long.release(&alice, &c, Ending::Stream).await.unwrap();
-    short.release(&alice, &b, Ending::Stream).await.unwrap();
+    long.release(&alice, &c, Ending::Stream, Duration::ZERO)
+        .await
+        .unwrap();
+    short
+        .release(&alice, &b, Ending::Stream, Duration::ZERO)
+        .await
+        .unwrap();
     clock.advance(LEASE + LEASE / 2);
-    let admission = short.admit(&alice, &start(&c), 3, &WhenFull::Refuse).await;
+    let admission = short
+        .admit(&alice, &start(&c), &StartRules::new(3, WhenFull::Refuse))
+        .await;
     assert!(is_started(&admission), "its end is remembered for too long");
 }
 
@@ -241,7 +261,12 @@ async fn scripts_that_the_server_has_forgotten_are_loaded_again() {
         server.run::<String>(&["SCRIPT", "FLUSH"]);
     }
     let released = store
-        .release(&user("alice"), &playback("0"), Ending::Stream)
+        .release(
+            &user("alice"),
+            &playback("0"),
+            Ending::Stream,
+            Duration::ZERO,
+        )
         .await;
     assert!(matches!(released, Ok(Released::Freed(_))));
 }
@@ -464,7 +489,12 @@ async fn what_may_not_be_asked_at_connecting_is_done_without() {
         .await;
     assert!(matches!(renewal, Ok(Renewal::Renewed { .. })));
     let released = store
-        .release(&user("alice"), &playback("a"), Ending::Stream)
+        .release(
+            &user("alice"),
+            &playback("a"),
+            Ending::Stream,
+            Duration::ZERO,
+        )
         .await;
     assert!(matches!(released, Ok(Released::Freed(_))));
     let elsewhere = RedisSettings {
@@ -524,7 +554,12 @@ async fn what_others_wrote_at_our_key_is_not_understood_and_not_touched() {
                 .await
                 .err(),
             store
-                .release(&user("alice"), &playback("a"), Ending::Stream)
+                .release(
+                    &user("alice"),
+                    &playback("a"),
+                    Ending::Stream,
+                    Duration::ZERO,
+                )
                 .await
                 .err(),
             store.list(&user("alice")).await.err().or_else(|| {
@@ -561,9 +596,14 @@ async fn whatever_is_at_our_key_no_script_hangs_and_nothing_panics() {
     for id in ["a", "b", "c"] {
         assert!(is_started(&admit(&own, "alice", id).await));
     }
-    own.release(&user("alice"), &playback("a"), Ending::Operator)
-        .await
-        .unwrap();
+    own.release(
+        &user("alice"),
+        &playback("a"),
+        Ending::Operator,
+        Duration::ZERO,
+    )
+    .await
+    .unwrap();
     let roster: Vec<u8> = server.run(&["GET", "own:{alice}"]);
     let mut random = StdRng::seed_from_u64(1);
     for round in 0..1500 {
@@ -589,11 +629,15 @@ async fn whatever_is_at_our_key_no_script_hangs_and_nothing_panics() {
             store.list(&alice).await.err(),
             store.renew(&alice, &sighting(&a), 3).await.err(),
             store
-                .admit(&alice, &start, 2, &WhenFull::DisplaceIdlest)
+                .admit(
+                    &alice,
+                    &start,
+                    &StartRules::new(2, WhenFull::DisplaceIdlest),
+                )
                 .await
                 .err(),
             store
-                .release(&alice, &playback("b"), Ending::Stream)
+                .release(&alice, &playback("b"), Ending::Stream, Duration::ZERO)
                 .await
                 .err(),
             store.list(&alice).await.err(),
@@ -626,7 +670,11 @@ async fn fill(server: &RedisServer, store: &RedisStore) -> Vec<String> {
     let refusal = loop {
         let name = format!("user {}", names.len());
         let admission = store
-            .admit(&user(&name), &heavy("a"), 3, &WhenFull::Refuse)
+            .admit(
+                &user(&name),
+                &heavy("a"),
+                &StartRules::new(3, WhenFull::Refuse),
+            )
             .await;
         match admission {
             Ok(_) => names.push(name),
@@ -661,12 +709,20 @@ async fn a_full_server_refuses_starts_and_still_lets_renew_and_release() {
             store.renew(&user, &known, 3).await,
             Ok(Renewal::Renewed { .. })
         ));
-        let again = store.admit(&user, &heavy("a"), 3, &WhenFull::Refuse).await;
+        let again = store
+            .admit(&user, &heavy("a"), &StartRules::new(3, WhenFull::Refuse))
+            .await;
         assert!(matches!(again, Ok(Admission::Admitted(_))), "{again:?}");
-        let next = store.admit(&user, &heavy("b"), 3, &WhenFull::Refuse).await;
+        let next = store
+            .admit(&user, &heavy("b"), &StartRules::new(3, WhenFull::Refuse))
+            .await;
         assert!(matches!(next, Err(StoreError::Full(_))), "{next:?}");
         let taken = store
-            .admit(&user, &heavy("b"), 1, &WhenFull::DisplaceOldest)
+            .admit(
+                &user,
+                &heavy("b"),
+                &StartRules::new(1, WhenFull::DisplaceOldest),
+            )
             .await;
         assert!(matches!(taken, Err(StoreError::Full(_))), "{taken:?}");
         let after = store.list(&user).await.unwrap().sessions;
@@ -676,15 +732,29 @@ async fn a_full_server_refuses_starts_and_still_lets_renew_and_release() {
             "a start that is refused changes nothing"
         );
         let released = match number % 3 {
-            0 => store.release(&user, &playback("a"), Ending::Stream).await,
-            1 => store.release(&user, &playback("a"), Ending::Operator).await,
-            _ => store.release(&user, &playback("a"), Ending::Vouched).await,
+            0 => {
+                store
+                    .release(&user, &playback("a"), Ending::Stream, Duration::ZERO)
+                    .await
+            }
+            1 => {
+                store
+                    .release(&user, &playback("a"), Ending::Operator, Duration::ZERO)
+                    .await
+            }
+            _ => {
+                store
+                    .release(&user, &playback("a"), Ending::Vouched, Duration::ZERO)
+                    .await
+            }
         };
         assert!(matches!(released, Ok(Released::Freed(_))), "{released:?}");
         assert_eq!(active(&store, name).await, 0);
-        let ended = store.admit(&user, &heavy("a"), 3, &WhenFull::Refuse).await;
+        let ended = store
+            .admit(&user, &heavy("a"), &StartRules::new(3, WhenFull::Refuse))
+            .await;
         assert!(
-            matches!(ended, Ok(Admission::Refused(Refusal::Ended(_)))),
+            matches!(ended, Ok(Admission::Refused(Refusal::Ended(..)))),
             "{ended:?}"
         );
         let seen = store.renew(&user, &sighting(&playback("seen")), 3).await;
@@ -706,7 +776,9 @@ async fn a_full_server_grows_by_nothing_that_it_is_told() {
         let strange = playback(&format!("a stranger, number {number}"));
         // Some are strangers to a user who is there, the others' users are strangers too.
         for name in [&names[number % names.len()], &format!("nobody {number}")] {
-            let released = store.release(&user(name), &strange, ending).await;
+            let released = store
+                .release(&user(name), &strange, ending, Duration::ZERO)
+                .await;
             assert_eq!(released, Ok(Released::NotLive));
             let seen = store.renew(&user(name), &sighting(&strange), 3).await;
             assert!(matches!(seen, Err(StoreError::Full(_))), "{seen:?}");
@@ -720,7 +792,7 @@ async fn a_full_server_grows_by_nothing_that_it_is_told() {
         let renewal = store.renew(&user(name), &sighting(&playback("a")), 3).await;
         assert!(matches!(renewal, Ok(Renewal::Renewed { .. })));
         let released = store
-            .release(&user(name), &playback("a"), Ending::Stream)
+            .release(&user(name), &playback("a"), Ending::Stream, Duration::ZERO)
             .await;
         assert!(matches!(released, Ok(Released::Freed(_))), "{released:?}");
         assert_eq!(active(&store, name).await, 0);
@@ -747,7 +819,9 @@ async fn a_full_server_takes_over_what_is_newly_known_as_far_as_it_takes_no_more
     for (asked, kept) in [(&longer, &old), (&shorter, &shorter), (&old, &shorter)] {
         let before = store.list(&alice).await.unwrap().sessions[0].expires_at;
         tokio::time::sleep(Duration::from_millis(2)).await;
-        let again = store.admit(&alice, asked, 3, &WhenFull::Refuse).await;
+        let again = store
+            .admit(&alice, asked, &StartRules::new(3, WhenFull::Refuse))
+            .await;
         let Ok(Admission::Admitted(again)) = again else {
             panic!("{again:?}");
         };
@@ -939,10 +1013,14 @@ async fn a_name_that_is_kept_as_a_session_would_be_is_none() {
                 facts,
                 ..start(&id)
             };
-            let admission = store.admit(&alice, &start, 3, &WhenFull::Refuse).await;
+            let admission = store
+                .admit(&alice, &start, &StartRules::new(3, WhenFull::Refuse))
+                .await;
             assert!(is_started(&admission));
             if trap > 0 {
-                let released = store.release(&alice, &id, Ending::Stream).await;
+                let released = store
+                    .release(&alice, &id, Ending::Stream, Duration::ZERO)
+                    .await;
                 assert!(matches!(released, Ok(Released::Freed(_))));
             }
             clock.advance(LEASE / 6);

@@ -58,7 +58,8 @@ impl Core {
         let metrics = Arc::new(Metrics::new()?);
         metrics.enforces(config.limits.enforce);
         let clock = clock.unwrap_or_else(|| Arc::new(SystemClock::start()));
-        let terms = Terms::new(config.leases.longest(), config.store.timeout);
+        let terms = Terms::new(config.leases.longest(), config.store.timeout)
+            .refilling_every(config.leases.playback);
         let opened = match substitute {
             Some(store) => Opened {
                 store,
@@ -163,6 +164,7 @@ impl Core {
         AccessLogDoor {
             identity: config.identity.clone(),
             leases: config.leases,
+            ledger: Arc::clone(&self.ledger),
             releaser: self.releaser.clone(),
             metrics: Arc::clone(&self.metrics),
             tasks,

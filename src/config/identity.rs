@@ -17,6 +17,7 @@ pub(super) struct RawIdentity {
     device: Option<Written>,
     content: Option<Written>,
     takeover: Option<Written>,
+    fresh: Option<Written>,
 }
 
 /// The sources of each fact.
@@ -34,6 +35,21 @@ pub struct Identity {
     pub content: Vec<Source>,
     /// `identity.takeover`: whose slot a playback asks for, should all be taken.
     pub takeover: Vec<Source>,
+    /// `identity.fresh`: the sources whose ids a player makes for each playback. A joined id is fresh if one of its parts is; all others are
+    /// derived.
+    pub fresh: Vec<Source>,
+}
+
+impl Identity {
+    /// Whether a player does not make the ids of that source for each playback, so that the same id comes again.
+    #[must_use]
+    pub fn is_derived(&self, source: &Source) -> bool {
+        let is_fresh = |source: &Source| *source == Source::Request || self.fresh.contains(source);
+        match source {
+            Source::Joined(parts) => !is_fresh(source) && !parts.iter().any(is_fresh),
+            _ => !is_fresh(source),
+        }
+    }
 }
 
 /// What a list may be.
@@ -56,6 +72,7 @@ impl RawIdentity {
             ("identity.device", &mut self.device),
             ("identity.content", &mut self.content),
             ("identity.takeover", &mut self.takeover),
+            ("identity.fresh", &mut self.fresh),
         ]
     }
 
@@ -93,6 +110,7 @@ impl RawIdentity {
                 default.takeover,
                 Rule::Optional,
             ),
+            fresh: read("identity.fresh", &self.fresh, default.fresh, Rule::Optional),
         }
     }
 }
@@ -142,6 +160,7 @@ impl Default for Identity {
             device: list("header:x-device-id"),
             content: list("cmcd:cid"),
             takeover: list("header:x-streamgate-takeover,query:x-streamgate-takeover"),
+            fresh: list("header:x-playback-session-id,cmcd:sid,query:session"),
         }
     }
 }

@@ -11,7 +11,7 @@ use super::raw::Slot;
 use super::words::Words;
 use super::written::{Written, Wrong};
 use crate::policy::Policy;
-use crate::session::{IdError, PlanName, UserId};
+use crate::session::{IdError, PlanName, StartRules, UserId};
 
 /// `limits`, as written.
 #[derive(Default, Deserialize)]
@@ -22,7 +22,9 @@ pub(super) struct RawLimits {
     plans: Option<Written>,
     users: Option<Written>,
     when_full: Option<Written>,
+    displacements: Option<Written>,
     grace: Option<Written>,
+    quiet: Option<Written>,
 }
 
 /// The limits.
@@ -34,8 +36,13 @@ pub struct Limits {
     pub enforce: bool,
     /// `limits.when_full`: what happens to a start at the limit that asks for nobody's slot.
     pub when_full: WhenFull,
+    /// `limits.displacements`: how many starts of a user may displace in one burst, beyond as many as the limit; then one for each lease of
+    /// a playback.
+    pub displacements: u32,
     /// `limits.grace`: how long a start at the limit waits before its second try; zero refuses at once.
     pub grace: Duration,
+    /// `limits.quiet`: how long a derived id that was ended against its viewer's will must not have asked before it may begin anew.
+    pub quiet: Duration,
 }
 
 /// What happens to a start at the limit.
@@ -71,6 +78,10 @@ const LIMIT: std::ops::RangeInclusive<u32> = 0..=1000;
 /// Above, Envoy has given up long before.
 const GRACE: std::ops::RangeInclusive<Duration> = Duration::ZERO..=Duration::from_secs(5);
 
+/// At least a second, or a player that keeps asking would never be kept out; after an hour an end is forgotten.
+const QUIET: std::ops::RangeInclusive<Duration> =
+    Duration::from_secs(1)..=Duration::from_secs(3600);
+
 impl RawLimits {
     pub(super) fn slots(&mut self) -> Vec<Slot<'_>> {
         vec![
@@ -79,7 +90,9 @@ impl RawLimits {
             ("limits.plans", &mut self.plans),
             ("limits.users", &mut self.users),
             ("limits.when_full", &mut self.when_full),
+            ("limits.displacements", &mut self.displacements),
             ("limits.grace", &mut self.grace),
+            ("limits.quiet", &mut self.quiet),
         ]
     }
 
@@ -88,7 +101,9 @@ impl RawLimits {
             policy,
             enforce,
             when_full,
+            displacements,
             grace,
+            quiet,
         } = Limits::default();
         let plans = |written: &Written| numbers(written, PlanName::parse).map(BTreeMap::from_iter);
         let users = |written: &Written| numbers(written, UserId::parse).map(HashMap::from_iter);
@@ -112,8 +127,17 @@ impl RawLimits {
                 when_full,
                 |w| WHEN_FULL.read(w),
             ),
+            displacements: report.read(
+                "limits.displacements",
+                self.displacements.as_ref(),
+                displacements,
+                |w| w.number(LIMIT),
+            ),
             grace: report.read("limits.grace", self.grace.as_ref(), grace, |w| {
                 w.duration(GRACE)
+            }),
+            quiet: report.read("limits.quiet", self.quiet.as_ref(), quiet, |w| {
+                w.duration(QUIET)
             }),
         }
     }
@@ -154,7 +178,9 @@ impl Default for Limits {
             policy: Policy::new(3),
             enforce: true,
             when_full: WhenFull::Refuse,
+            displacements: StartRules::DISPLACEMENTS,
             grace: Duration::from_millis(250),
+            quiet: StartRules::QUIET,
         }
     }
 }

@@ -20,6 +20,7 @@ use tracing::{debug, warn};
 
 use super::entry::{self, News, Reading};
 use crate::config::{Identity, Leases};
+use crate::ledger::Ledger;
 use crate::releaser::Releaser;
 use crate::telemetry::Metrics;
 use crate::telemetry::metrics::{EntryOutcome, EntryType};
@@ -40,6 +41,8 @@ pub struct AccessLogDoor {
     pub identity: Identity,
     /// How long a sign of life counts.
     pub leases: Leases,
+    /// Knows which playbacks play already.
+    pub ledger: Arc<Ledger>,
     /// Takes what follows from the entries.
     pub releaser: Releaser,
     /// Counts.
@@ -61,6 +64,7 @@ impl AccessLogService for AccessLogDoor {
         let reader = Reader {
             identity: self.identity.clone(),
             leases: self.leases,
+            ledger: Arc::clone(&self.ledger),
             releaser: self.releaser.clone(),
             metrics: Arc::clone(&self.metrics),
         };
@@ -87,6 +91,8 @@ struct Reader {
     identity: Identity,
     /// How long a sign of life counts.
     leases: Leases,
+    /// Knows which playbacks play already.
+    ledger: Arc<Ledger>,
     /// Takes what follows.
     releaser: Releaser,
     /// Counts.
@@ -159,12 +165,20 @@ impl Reader {
 
     /// Does what follows from an entry.
     fn heed(&self, reading: Reading) {
-        let outcome = match &reading.news {
+        let news = reading.news.and_then(|news| {
+            if news.is_of_first_request()
+                && self.ledger.knows_playing(&news.user, news.notice.key())
+            {
+                return Err(EntryOutcome::Ignored);
+            }
+            Ok(news)
+        });
+        let outcome = match &news {
             Ok(News { notice, .. }) => notice.entry_outcome(),
             Err(outcome) => *outcome,
         };
         self.metrics.entry(reading.entry, outcome);
-        if let Ok(News { user, notice }) = reading.news {
+        for News { user, notice } in news.into_iter().chain(reading.response_end) {
             self.releaser.submit(user, notice);
         }
     }

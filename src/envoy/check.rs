@@ -65,7 +65,14 @@ impl CheckDoor {
         let asked = Stopwatch::start();
         let deadline = grpc_timeout(request.metadata());
         let request = request.into_inner();
-        let ask = claim::decode(&request, &self.identity, &self.routes, rand::random);
+        let enforce = self.ledger.in_force().limits.enforce;
+        let ask = claim::decode(
+            &request,
+            &self.identity,
+            &self.routes,
+            enforce,
+            rand::random,
+        );
         let (answer, verdict, waited) = match ask {
             Ok(Ask::Stream(claim, _)) if self.ledger.recalls(&claim) => {
                 let allowed = Written::allow(&claim.user, &claim.key);
@@ -353,7 +360,7 @@ fn telling<'a>(in_force: &'a Changeable, request: &CheckRequest) -> Telling<'a> 
 const fn ended(answer: &Answer) -> Option<&EndCause> {
     match answer {
         Ok(Decision {
-            admission: Admission::Refused(Refusal::Ended(cause)),
+            admission: Admission::Refused(Refusal::Ended(cause, _)),
             ..
         }) => Some(cause),
         Ok(_) | Err(_) => None,

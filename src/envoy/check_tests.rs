@@ -14,7 +14,7 @@ use crate::policy::Policy;
 use crate::releaser::{Delivery, releaser};
 use crate::session::{
     Admission, Admitted, EndCause, Entry, Facts, Kind, Refusal, Session, SessionId, SessionKey,
-    Start, Terms, Ticket, Timestamp, UserId, WhenFull,
+    Start, StartRules, Terms, Ticket, Timestamp, UserId, WhenFull,
 };
 use crate::store::{Store, StoreError};
 use crate::telemetry::Metrics;
@@ -62,7 +62,10 @@ impl Bench {
         let store = FaultyStore::new();
         let metrics = Arc::new(Metrics::new().unwrap());
         let (user, start) = (UserId::parse("anna").unwrap(), start(kind));
-        let started = store.sound.admit(&user, &start, 3, &WhenFull::Refuse).await;
+        let started = store
+            .sound
+            .admit(&user, &start, &StartRules::new(3, WhenFull::Refuse))
+            .await;
         started.unwrap();
         let ledger = Ledger::new(
             Arc::<FaultyStore>::clone(&store),
@@ -112,6 +115,7 @@ fn start(kind: Kind) -> Start {
         facts: Facts::default(),
         lease: Duration::from_secs(15),
         ticket: Ticket::new(7),
+        derived: false,
     }
 }
 
@@ -152,7 +156,7 @@ fn outage(doubtful: Option<Ticket>) -> Answer {
 #[tokio::test]
 async fn a_call_takes_back_what_it_started_itself_and_no_playback() {
     let refused_leaving = |leaves| {
-        let ended = Refusal::Ended(EndCause::Released);
+        let ended = Refusal::Ended(EndCause::Released, None);
         Ok(decided(Admission::Refused(ended), leaves))
     };
     let refused = || refused_leaving(Leaves::Nothing);

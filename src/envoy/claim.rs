@@ -11,7 +11,7 @@ use envoy_types::pb::envoy::config::core::v3::address::Address;
 use envoy_types::pb::envoy::config::core::v3::socket_address::PortSpecifier;
 
 use super::cookie::{self, Cookie};
-use super::evidence::{CheckEvidence, Evidence, Finding, find};
+use super::evidence::{CheckEvidence, Evidence, Finding, find, joined_origin};
 use super::grpc;
 use super::request::{self, CheckRequest, Peer};
 use super::routes::RouteLists;
@@ -65,11 +65,12 @@ pub(super) enum Unclaimed {
     Misconfigured(&'static str, String),
 }
 
-/// What a check asks for, if it can be told. `random` is for a cookie, should one have to be made.
+/// What a check asks for, if it can be told. `enforce` is what is configured, and `random` is for a cookie, should one have to be made.
 pub(super) fn decode(
     request: &CheckRequest,
     identity: &Identity,
     routes: &RouteLists,
+    enforce: bool,
     random: impl FnOnce() -> u128,
 ) -> Result<Ask, Unclaimed> {
     let evidence = CheckEvidence::of(request).ok_or(Unclaimed::NotHttp)?;
@@ -82,14 +83,19 @@ pub(super) fn decode(
     }
     let issues = cookie::is_issued(&evidence)?;
     let of_route = of_route(routes, issues, &evidence)?;
-    enforces(request, true)?;
     let sources = of_route.as_deref().unwrap_or(&identity.session);
     // Each request has an id of its own: on a route with a cookie that would be in the cookie's way.
     let sources = sources
         .iter()
         .filter(|source| !issues || **source != Source::Request);
+    let enforce = enforces(request, enforce)?;
+    let (mut derived, mut joined) = (false, None);
     let (key, cookie) = match session_key(find(sources, &evidence))? {
-        Some(key) => (key, None),
+        Some((source, key)) => {
+            derived = identity.is_derived(source);
+            joined = derived.then(|| joined_origin(source, &evidence)).flatten();
+            (key, None)
+        }
         None if issues => {
             let cookie = cookie::cookie(&evidence, routes, random)?;
             let cookie = cookie.ok_or(Unclaimed::NoSession)?;
@@ -98,7 +104,10 @@ pub(super) fn decode(
         None => return Err(Unclaimed::NoSession),
     };
     let plan = named("plan", &identity.plan, &evidence)?;
-    let facts = facts(identity, &evidence, Door::ExtAuthz)?;
+    let facts = Facts {
+        joined,
+        ..facts(identity, &evidence, Door::ExtAuthz)?
+    };
     // A request that is a stream of its own may not even be retried with the same words.
     let takeover = match key.kind {
         Kind::Playback => named("takeover", &identity.takeover, &evidence)?,
@@ -110,6 +119,8 @@ pub(super) fn decode(
         key,
         facts,
         takeover,
+        derived,
+        free: !enforce,
     };
     Ok(Ask::Stream(claim, cookie))
 }
@@ -200,7 +211,7 @@ pub(super) fn facts(
         device: named("device", &identity.device, evidence)?,
         content: named("content", &identity.content, evidence)?,
         door: Some(door),
-        position_seconds: None,
+        ..Facts::default()
     })
 }
 
@@ -238,8 +249,8 @@ macro_rules! names {
 
 names!(UserId, SessionId, PlanName, DeviceId, ContentId, Takeover);
 
-/// Which stream it is. The source that has its id decides the kind.
-fn session_key(found: Finding<'_, '_>) -> Result<Option<SessionKey>, Unclaimed> {
+/// Which stream it is, and the source that has its id, which decides the kind.
+fn session_key<'s>(found: Finding<'s, '_>) -> Result<Option<(&'s Source, SessionKey)>, Unclaimed> {
     let what = "session id";
     let Some((source, text)) = found.map_err(|(source, flaw)| malformed(what, source, &flaw))?
     else {
@@ -251,7 +262,7 @@ fn session_key(found: Finding<'_, '_>) -> Result<Option<SessionKey>, Unclaimed> 
         Kind::Playback
     };
     let id = Name::parse(&text).map_err(|flaw| malformed(what, source, &flaw))?;
-    Ok(Some(SessionKey { kind, id }))
+    Ok(Some((source, SessionKey { kind, id })))
 }
 
 /// Something that is there but is no name.

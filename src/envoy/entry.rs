@@ -1,6 +1,7 @@
 //! Decodes an access log entry: has a session ended, is it running, or is it none of ours? Pure.
 
 use std::collections::HashSet;
+use std::time::Duration;
 
 use envoy_types::pb::envoy::data::accesslog::v3::{
     AccessLogCommon, AccessLogType, HttpAccessLogEntry,
@@ -12,11 +13,16 @@ use super::claim::{facts, named};
 use super::evidence::{EntryEvidence, Evidence, OUR_NAMESPACE};
 use crate::config::{Identity, Leases};
 use crate::releaser::Notice;
-use crate::session::{Door, Ending, Kind, SessionId, SessionKey, Sighting, Timestamp, UserId};
+use crate::session::{
+    Door, Ending, Kind, Provenance, SessionId, SessionKey, Sighting, Timestamp, UserId,
+};
 use crate::telemetry::metrics::{EntryOutcome, EntryType, ReleaseCause};
 
 /// How Envoy ends the first part of a request that it redirects by itself: the stream goes on, under the same id.
 const INTERNAL_REDIRECT: &str = "internal_redirect";
+
+/// At least so many reports of a running stream fall into the lease of a `request`; by its definition three, and one for luck.
+const REPORTS_IN_A_LEASE: u32 = 4;
 
 /// What an entry says.
 #[derive(Debug)]
@@ -25,6 +31,8 @@ pub(super) struct Reading {
     pub(super) entry: EntryType,
     /// What follows from it.
     pub(super) news: Result<News, EntryOutcome>,
+    /// The end of a long response of a playback, which may have run on after the playback's own end and been counted by itself.
+    pub(super) response_end: Option<News>,
 }
 
 /// Something to be told.
@@ -34,6 +42,16 @@ pub(super) struct News {
     pub(super) user: UserId,
     /// What has become of it.
     pub(super) notice: Notice,
+}
+
+impl News {
+    /// Whether it only matters while nothing of the playback has played yet.
+    pub(super) const fn is_of_first_request(&self) -> bool {
+        matches!(
+            self.notice,
+            Notice::Played(_) | Notice::Release(_, Ending::Failed, _)
+        )
+    }
 }
 
 /// Reads all entries of one message. An end cancels the same stream's earlier periodic entries: they have waited in Envoy's
@@ -77,11 +95,19 @@ fn read(entry: &HttpAccessLogEntry, identity: &Identity, leases: &Leases) -> Rea
             ours_in(ours).map(|ours| seen(ours, entry, identity, leases))
         }
         (EntryType::End, Some("allow")) if is_redirect(entry) => Err(EntryOutcome::Ignored),
-        (EntryType::End, Some("allow")) => ours_in(ours).and_then(ended),
+        (EntryType::End, Some("allow")) => ours_in(ours).and_then(|ours| ended(ours, entry)),
         (EntryType::End, None) => unanswered(entry, identity),
         (EntryType::Periodic | EntryType::End | EntryType::Other, _) => Err(EntryOutcome::Ignored),
     };
-    Reading { entry: kind, news }
+    let response_end = news
+        .as_ref()
+        .ok()
+        .and_then(|news| response_end(news, entry, leases));
+    Reading {
+        entry: kind,
+        news,
+        response_end,
+    }
 }
 
 /// The session that our own answer named.
@@ -125,22 +151,60 @@ fn seen(ours: Ours, entry: &HttpAccessLogEntry, identity: &Identity, leases: &Le
         facts,
         lease,
         started_at,
+        provenance: Provenance::Counted,
+        derived: false,
     };
     News {
         user: ours.user,
-        notice: Notice::Renew(sighting, plan),
+        notice: Notice::Renew(sighting, plan, response_id(entry)),
     }
 }
 
-/// The end of a request: the end of the stream where the request is the stream.
-fn ended(ours: Ours) -> Result<News, EntryOutcome> {
-    match ours.key.kind {
-        Kind::Request => Ok(News {
-            user: ours.user,
-            notice: end(ours.key, ReleaseCause::AccessLog),
-        }),
-        Kind::Playback | Kind::Video => Err(EntryOutcome::Ignored),
+/// The end of a request: the end of the stream where the request is the stream, else whether the playback has played.
+fn ended(ours: Ours, entry: &HttpAccessLogEntry) -> Result<News, EntryOutcome> {
+    let notice = match ours.key.kind {
+        Kind::Request => end(ours.key, ReleaseCause::AccessLog),
+        Kind::Playback if succeeded(entry) => Notice::Played(ours.key),
+        Kind::Playback => Notice::Release(ours.key, Ending::Failed, ReleaseCause::Failed),
+        Kind::Video => return Err(EntryOutcome::Ignored),
+    };
+    Ok(News {
+        user: ours.user,
+        notice,
+    })
+}
+
+/// Whether the headers of a success went out to the viewer, whatever became of the rest: a switch of protocols, 2xx, or 3xx.
+fn succeeded(entry: &HttpAccessLogEntry) -> bool {
+    let response = entry.response.as_ref();
+    let code = response.and_then(|response| response.response_code);
+    code.is_some_and(|code| matches!(code.value, 101 | 200..=399))
+}
+
+/// The end of a playback's response that took so long that Envoy may have reported it while it ran.
+fn response_end(news: &News, entry: &HttpAccessLogEntry, leases: &Leases) -> Option<News> {
+    if !news.is_of_first_request() {
+        return None;
     }
+    let duration = entry.common_properties.as_ref()?.duration.as_ref()?;
+    let seconds = u64::try_from(duration.seconds).ok()?;
+    if Duration::from_secs(seconds) < leases.request / REPORTS_IN_A_LEASE {
+        return None;
+    }
+    let key = SessionKey {
+        kind: Kind::Request,
+        id: response_id(entry)?,
+    };
+    Some(News {
+        user: news.user.clone(),
+        notice: end(key, ReleaseCause::AccessLog),
+    })
+}
+
+/// What names the one response that an entry is about.
+fn response_id(entry: &HttpAccessLogEntry) -> Option<SessionId> {
+    let request = entry.request.as_ref()?;
+    SessionId::parse(&request.request_id).ok()
 }
 
 /// The end of a request that never saw our answer: its client left during the check, which may have taken a slot all the same. With an

@@ -23,8 +23,9 @@ fn shown(reading: &Reading) -> String {
     match &reading.news {
         Err(outcome) => format!("{outcome:?}").to_lowercase(),
         Ok(News { user, notice }) => match notice {
-            Notice::Renew(sighting, _) => format!("renew {user} {}", sighting.key),
+            Notice::Renew(sighting, _, _) => format!("renew {user} {}", sighting.key),
             Notice::Release(key, ..) => format!("release {user} {key}"),
+            Notice::Played(key) => format!("played {user} {key}"),
             Notice::Undo(..) => "undo".to_owned(),
         },
     }
@@ -38,7 +39,7 @@ fn one(entry: Entry) -> String {
 fn sighting(entry: Entry) -> (Sighting, Option<PlanName>) {
     match read(vec![entry]).remove(0).news {
         Ok(News {
-            notice: Notice::Renew(sighting, plan),
+            notice: Notice::Renew(sighting, plan, _),
             ..
         }) => (sighting, plan),
         other => panic!("{other:?}"),

@@ -14,10 +14,12 @@ use envoy_types::pb::envoy::data::accesslog::v3::tls_properties::certificate_pro
 use envoy_types::pb::google::protobuf::value::Kind as ValueKind;
 use envoy_types::pb::google::protobuf::{Struct, Value};
 use percent_encoding::percent_decode_str;
+use sha2::{Digest, Sha256};
 
 use super::cmcd;
 use super::request::{self, Attributes, CheckRequest, HeaderMap, HttpRequest, RawHeader};
 use crate::config::{ClaimPath, PathPattern, Source};
+use crate::session::JoinedOrigin;
 
 /// Where Envoy's JWT filter leaves the claims of a verified token.
 pub(super) const JWT_NAMESPACE: &str = "envoy.filters.http.jwt_authn";
@@ -114,6 +116,29 @@ fn look<'e>(source: &Source, evidence: &'e impl Evidence) -> Found<'e> {
         Source::Joined(parts) => joined(parts, evidence),
         Source::Request => evidence.request_id(),
     }
+}
+
+/// A digest of what the parts of a joined source have, but for the path: what one device's playbacks of different content have in common.
+/// `None` where there is no other part, or one has nothing.
+pub(super) fn joined_origin(source: &Source, evidence: &impl Evidence) -> Option<JoinedOrigin> {
+    let Source::Joined(parts) = source else {
+        return None;
+    };
+    let mut hash = Sha256::new();
+    let mut is_empty = true;
+    for part in parts {
+        if !matches!(part, Source::Path(_)) {
+            let text = look(part, evidence).ok().flatten()?;
+            hash.update(text.as_bytes());
+            // No name has a control character, so where a part ends is plain.
+            hash.update([0]);
+            is_empty = false;
+        }
+    }
+    let digest = hash.finalize();
+    let number = digest.iter().take(8);
+    let number = number.fold(0, |number, byte| number << 8 | u64::from(*byte));
+    (!is_empty).then_some(JoinedOrigin(number))
 }
 
 /// What several sources have together. A plus within a part is escaped, so that no two lists of parts are joined alike.

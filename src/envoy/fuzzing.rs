@@ -283,8 +283,8 @@ pub(crate) fn claim(data: &[u8]) {
     };
     let routes = RouteLists::default();
     for identity in IDENTITIES.iter() {
-        let decoded = claim::decode(&request, identity, &routes, || NEW);
-        let again = claim::decode(&request, identity, &routes, || NEW);
+        let decoded = claim::decode(&request, identity, &routes, true, || NEW);
+        let again = claim::decode(&request, identity, &routes, true, || NEW);
         assert_eq!(format!("{decoded:?}"), format!("{again:?}"));
         match decoded {
             Ok(Ask::Stream(claim, cookie)) => {
@@ -427,7 +427,7 @@ fn is_let_in(entry: &HttpAccessLogEntry) -> bool {
 /// What follows from an entry of that kind may follow from it.
 fn assert_notice(notice: &Notice, entry: EntryType, leases: &Leases) {
     match notice {
-        Notice::Renew(sighting, _) => {
+        Notice::Renew(sighting, _, _) => {
             assert_eq!(entry, EntryType::Periodic);
             assert_is_name(sighting.key.id.as_str());
             assert_facts_are_names(&sighting.facts);
@@ -437,6 +437,9 @@ fn assert_notice(notice: &Notice, entry: EntryType, leases: &Leases) {
             assert_eq!(entry, EntryType::End);
             assert_is_name(key.id.as_str());
             assert_eq!((key.kind, *ending), (Kind::Request, Ending::Stream));
+        }
+        Notice::Played(key) => {
+            assert_eq!((entry, key.kind), (EntryType::End, Kind::Playback));
         }
         Notice::Undo(..) => assert!(entry == EntryType::Other, "no entry undoes"),
     }

@@ -122,6 +122,7 @@ mod tests {
             renewed_at: at,
             expires_at: at,
             ticket: None,
+            flags: crate::session::Flags::default(),
         });
         let refusal = Refusal::Full {
             limit: count,

@@ -107,7 +107,7 @@ pub(super) fn refuse(refusal: &Refusal, telling: Telling<'_>) -> CheckResponse {
     let code = match refusal {
         Refusal::Full { .. } => Code::ResourceExhausted,
         // Trying the same again won't help, starting anew may.
-        Refusal::Ended(_) => Code::Aborted,
+        Refusal::Ended(..) => Code::Aborted,
         Refusal::NotStoppable => Code::FailedPrecondition,
     };
     let headers = match refusal {
@@ -115,7 +115,7 @@ pub(super) fn refuse(refusal: &Refusal, telling: Telling<'_>) -> CheckResponse {
             header("ratelimit-policy", &problem::rate_limit_policy(*limit)),
             header("ratelimit", &problem::rate_limit(0)),
         ],
-        Refusal::Ended(_) | Refusal::NotStoppable => Vec::new(),
+        Refusal::Ended(..) | Refusal::NotStoppable => Vec::new(),
     };
     let told = Told {
         code,
@@ -207,9 +207,9 @@ const fn refused(refusal: &Refusal, basis: Basis) -> Verdict {
         Refusal::Full { .. } if matches!(basis, Basis::Rule(_)) => Verdict::FullLocal,
         Refusal::Full { .. } => Verdict::Full,
         Refusal::NotStoppable => Verdict::NotStoppable,
-        Refusal::Ended(EndCause::Released) => Verdict::Ended,
-        Refusal::Ended(EndCause::Displaced { .. }) => Verdict::Displaced,
-        Refusal::Ended(EndCause::Operator) => Verdict::Operator,
+        Refusal::Ended(EndCause::Released, _) => Verdict::Ended,
+        Refusal::Ended(EndCause::Displaced { .. }, _) => Verdict::Displaced,
+        Refusal::Ended(EndCause::Operator, _) => Verdict::Operator,
     }
 }
 

@@ -40,6 +40,7 @@ fn session(left: u64) -> Session {
         renewed_at: at,
         expires_at: Timestamp::from_millis(at.as_millis() + left),
         ticket: None,
+        flags: crate::session::Flags::default(),
     }
 }
 
@@ -238,7 +239,7 @@ fn an_ended_session_is_429_with_its_reason_and_nothing_to_wait_for() {
         (EndCause::Displaced { by }, "displaced"),
         (EndCause::Operator, "operator"),
     ] {
-        let response = refuse(&Refusal::Ended(cause), over_http(&show_all()));
+        let response = refuse(&Refusal::Ended(cause, None), over_http(&show_all()));
         assert_ne!(code(&response), 0);
         assert_eq!(denied(&response).status.unwrap().code, 429);
         let expected = [
@@ -327,9 +328,9 @@ fn all_that_is_told(telling: Telling<'_>) -> Vec<CheckResponse> {
         full(0, 1),
         full(1, 1),
         full(3, 1),
-        Refusal::Ended(EndCause::Released),
-        Refusal::Ended(EndCause::Displaced { by: key("p2") }),
-        Refusal::Ended(EndCause::Operator),
+        Refusal::Ended(EndCause::Released, None),
+        Refusal::Ended(EndCause::Displaced { by: key("p2") }, None),
+        Refusal::Ended(EndCause::Operator, None),
         Refusal::NotStoppable,
     ];
     let unclaimed = [
@@ -438,7 +439,7 @@ fn what_is_not_to_be_shown_is_not_told_in_any_form() {
         decided_at: holder.started_at,
         holders: vec![holder],
     };
-    let displaced = Refusal::Ended(EndCause::Displaced { by: key("p9") });
+    let displaced = Refusal::Ended(EndCause::Displaced { by: key("p9") }, None);
     let facts = [
         (Shown::Session, "session", "\"p1\""),
         (Shown::Device, "device", "the-tv"),
@@ -524,14 +525,18 @@ fn each_answer_of_the_ledger_has_its_name_in_the_metrics_and_the_log() {
             Verdict::NotStoppable,
             "not_stoppable",
         ),
-        (Refusal::Ended(EndCause::Released), Verdict::Ended, "ended"),
         (
-            Refusal::Ended(EndCause::Displaced { by: key("p") }),
+            Refusal::Ended(EndCause::Released, None),
+            Verdict::Ended,
+            "ended",
+        ),
+        (
+            Refusal::Ended(EndCause::Displaced { by: key("p") }, None),
             Verdict::Displaced,
             "displaced",
         ),
         (
-            Refusal::Ended(EndCause::Operator),
+            Refusal::Ended(EndCause::Operator, None),
             Verdict::Operator,
             "operator",
         ),

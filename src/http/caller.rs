@@ -42,6 +42,11 @@ impl Caller {
         }
     }
 
+    /// Whether they have shown that they are an operator. Without a tokens file anybody may do an operator's calls, and has shown nothing.
+    pub(super) fn is_operator_by_token(&self, door: &Door) -> bool {
+        door.tokens.is_some() && self.may_operate().is_ok()
+    }
+
     /// Whether they may see all users' sessions.
     pub(super) fn may_see_all(&self) -> Result<(), ApiError> {
         self.may_operate()?;

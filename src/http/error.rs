@@ -90,7 +90,7 @@ impl ApiError {
     /// The answer to who was refused; `show` says what it may tell of other sessions.
     pub(super) fn refused(refusal: &Refusal, show: &BTreeSet<Shown>) -> Self {
         let mut problem = Problem::refusal(refusal, show);
-        if let Refusal::Ended(_) = refusal {
+        if let Refusal::Ended(..) = refusal {
             // Envoy's clients are told 429 whatever the reason. Here the address itself is gone.
             problem.status = StatusCode::GONE.as_u16();
         }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::error::ApiError;
 use crate::ledger::Outage;
 use crate::session::{
-    ContentId, DeviceId, Facts, Kind, Refusal, Session, SessionId, SessionKey, Timestamp,
+    ContentId, DeviceId, Facts, Flags, Kind, Refusal, Session, SessionId, SessionKey, Timestamp,
 };
 use crate::store::StoreError;
 
@@ -26,6 +26,7 @@ pub(super) fn session() -> Session {
         renewed_at: at,
         expires_at: at,
         ticket: None,
+        flags: Flags::default(),
     }
 }
 

@@ -5,6 +5,7 @@
 //! origin without asking first. All of it is checked before any of it is done. Releases are idempotent: after a 503, send it again.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::body::Bytes;
 use axum::extract::State;
@@ -156,7 +157,10 @@ pub(super) async fn release_one(
     key: SessionKey,
 ) -> Result<StatusCode, ApiError> {
     let (ending, cause) = (ending(key.kind), ReleaseCause::Hook);
-    match door.ledger.release(&user, &key, ending, cause).await {
+    let said = door
+        .ledger
+        .release(&user, &key, ending, cause, Duration::ZERO);
+    match said.await {
         Ok(_) => Ok(StatusCode::NO_CONTENT),
         Err(outage) if outage.error.is_transient() => {
             let notice = Notice::Release(key, ending, cause);

@@ -258,14 +258,14 @@ impl Answer {
                 "the session to be stopped or taken over runs inside the gateway, and whoever asks can't vouch for its end",
             )],
             Self::Ended => {
-                let ended = refused(&Refusal::Ended(EndCause::Released));
+                let ended = refused(&Refusal::Ended(EndCause::Released, None));
                 let meaning = "this session has ended (start one with a new id)";
                 [vec![(ended, meaning)], Self::VideoEnded.told()].concat()
             }
             Self::VideoEnded => {
                 let by = examples::session().key;
-                let displaced = refused(&Refusal::Ended(EndCause::Displaced { by }));
-                let ended = refused(&Refusal::Ended(EndCause::Operator));
+                let displaced = refused(&Refusal::Ended(EndCause::Displaced { by }, None));
+                let ended = refused(&Refusal::Ended(EndCause::Operator, None));
                 vec![
                     (displaced, "another session has taken its slot"),
                     (ended, "an operator has ended it"),

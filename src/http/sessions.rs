@@ -3,6 +3,7 @@
 //! One idempotent `PUT` is start and heartbeat: whoever can't tell whether the last one arrived sends it again.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Json;
 use axum::body::Bytes;
@@ -61,7 +62,7 @@ pub(super) async fn put(
         let told = "Only a playback can be started here.";
         return Err(ApiError::BadRequest(told.to_owned()));
     }
-    let claim = claim(&caller, user, key, &headers, body)?;
+    let claim = claim(&door, &caller, user, key, &headers, body)?;
     let granted = starts::start(&door, &request, claim).await?;
     Ok(started(&door, &granted))
 }
@@ -95,7 +96,7 @@ pub(super) async fn post(
         id: SessionId::from_number(rand::random()),
     };
     let location = format!("/v1/users/{}/sessions/{}", escaped(user.as_str()), key.id);
-    let claim = claim(&caller, user, key, &headers, body)?;
+    let claim = claim(&door, &caller, user, key, &headers, body)?;
     let granted = starts::start(&door, &request, claim).await?;
     let mut response = started(&door, &granted);
     if let Ok(location) = HeaderValue::from_str(&location) {
@@ -211,6 +212,7 @@ pub(super) async fn delete_all(
 
 /// What a client asks for.
 fn claim(
+    door: &Door,
     caller: &Caller,
     user: UserId,
     key: SessionKey,
@@ -230,6 +232,8 @@ fn claim(
         key,
         facts: told.facts()?,
         takeover: told.takeover()?,
+        derived: false,
+        free: !door.ledger.in_force().limits.enforce || caller.is_operator_by_token(door),
     })
 }
 
@@ -256,7 +260,9 @@ async fn end_all(ledger: &Ledger, user: &UserId) -> Result<EndedBody, ApiError> 
     let (mut ended, mut not_stoppable) = (Vec::new(), Vec::new());
     for session in live(ledger, user).await? {
         let (ending, cause) = (Ending::Operator, ReleaseCause::Operator);
-        let released = ledger.release(user, &session.key, ending, cause).await;
+        let released = ledger
+            .release(user, &session.key, ending, cause, Duration::ZERO)
+            .await;
         let told = NamedBody::of(&session.key);
         match released.map_err(ApiError::Outage)? {
             Released::NotStoppable => not_stoppable.push(told),

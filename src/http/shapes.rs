@@ -219,6 +219,7 @@ impl StartBody {
             content: optional("content", self.content.as_deref(), ContentId::parse)?,
             door: Some(Door::Http),
             position_seconds: self.position,
+            ..Facts::default()
         })
     }
 

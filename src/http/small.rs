@@ -72,7 +72,7 @@ impl OfVideo {
     }
 
     /// What is asked for.
-    fn claim(self, position_seconds: Option<u32>) -> Claim {
+    fn claim(self, position_seconds: Option<u32>, enforce: bool) -> Claim {
         Claim {
             plan: None,
             key: self.key(),
@@ -84,6 +84,8 @@ impl OfVideo {
                 ..Facts::default()
             },
             takeover: None,
+            derived: false,
+            free: !enforce,
             user: self.user,
         }
     }
@@ -137,7 +139,8 @@ pub(super) async fn post(
     headers: HeaderMap,
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Response, ApiError> {
-    let claim = video.claim(position(&headers, body)?);
+    let enforce = door.ledger.in_force().limits.enforce;
+    let claim = video.claim(position(&headers, body)?, enforce);
     let granted = starts::start(&door, &request, claim).await?;
     Ok(watching(&door, &granted))
 }
@@ -163,7 +166,8 @@ pub(super) async fn patch(
     headers: HeaderMap,
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Response, ApiError> {
-    let claim = video.claim(position(&headers, body)?);
+    let enforce = door.ledger.in_force().limits.enforce;
+    let claim = video.claim(position(&headers, body)?, enforce);
     let granted = starts::refresh(&door, &request, claim).await?;
     Ok(watching(&door, &granted))
 }

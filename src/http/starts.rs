@@ -146,7 +146,7 @@ fn granted(
             } else {
                 let active = match &refusal {
                     Refusal::Full { holders, .. } => holders.len(),
-                    Refusal::Ended(_) | Refusal::NotStoppable => 0,
+                    Refusal::Ended(..) | Refusal::NotStoppable => 0,
                 };
                 Ok(without_slot(door, claim, active, decision.limit))
             }
@@ -163,6 +163,7 @@ fn without_slot(door: &HttpDoor, claim: &Claim, active: usize, limit: u32) -> Gr
         facts: claim.facts.clone(),
         lease,
         ticket: None,
+        derived: false,
     };
     Granted {
         entry: Entry::Started,

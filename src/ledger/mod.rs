@@ -9,10 +9,12 @@ mod held;
 #[cfg(test)]
 mod outage_tests;
 mod pulse;
+mod suspicion;
 mod tend;
 #[cfg(test)]
 mod tests;
 
+use std::borrow::Cow;
 use std::collections::HashSet;
 use std::future::Future;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -28,9 +30,9 @@ use crate::policy::PlanMatch;
 #[cfg(test)]
 use crate::policy::Policy;
 use crate::session::{
-    Admission, Admitted, EndCause, Ending, Entry, Facts, Kind, PlanName, Refusal, Released,
-    Renewal, Session, SessionKey, Sighting, Start, Takeover, Terms, Ticket, Timestamp, UserId,
-    WhenFull,
+    Admission, Admitted, EndCause, Ending, Entry, Facts, Kind, PlanName, Provenance, Refusal,
+    Released, Renewal, Session, SessionId, SessionKey, Sighting, Start, StartRules, Takeover,
+    Terms, Ticket, Timestamp, UserId, WhenFull,
 };
 use crate::store::{Cursor, Listing, Page, Seen, Store, StoreError};
 use crate::telemetry::Metrics;
@@ -38,9 +40,10 @@ use crate::telemetry::metrics::{
     GraceOutcome, Lapse, Operation, Outcome, ReleaseCause, RenewalOutcome,
 };
 use grace::{Frees, Grace, Turn, Woken};
-use held::{Counted, Evidence, Held, Limits, Look, Stamp};
+use held::{Counted, Evidence, Held, Look, Stamp};
 pub use pulse::StoreHealth;
 use pulse::{Call, Pulse};
+use suspicion::Suspicion;
 
 /// How many names of unknown plans are remembered as already logged.
 const MAX_UNKNOWN_PLANS: usize = 1000;
@@ -61,6 +64,10 @@ pub struct Claim {
     pub facts: Facts,
     /// Whose slot it asks for, should all be taken; without, what is configured happens then.
     pub takeover: Option<Takeover>,
+    /// Whether its player did not make its id for this playback.
+    pub derived: bool,
+    /// Whether it may displace whatever its user has displaced before: an operator asks, or nobody is refused anyway.
+    pub free: bool,
 }
 
 /// What a claim asks of the store.
@@ -68,8 +75,8 @@ pub struct Claim {
 struct Asked {
     /// What wants to start.
     start: Start,
-    /// What happens if all slots are taken.
-    when_full: WhenFull,
+    /// What applies to it.
+    rules: StartRules,
 }
 
 /// A start, with all that decides about it.
@@ -79,10 +86,8 @@ struct Bid<'a> {
     user: &'a UserId,
     /// What wants to start.
     start: &'a Start,
-    /// How many streams the user may watch.
-    limit: u32,
-    /// What happens if all slots are taken.
-    when_full: &'a WhenFull,
+    /// What applies to it.
+    rules: &'a StartRules,
     /// Whether it may take a slot.
     wish: Wish,
 }
@@ -96,12 +101,15 @@ enum Wish {
     GoOn,
 }
 
-impl Bid<'_> {
-    /// At how many live sessions a start is refused. Where none is allowed, what is live is renewed and nothing is started.
-    const fn stops_at(&self) -> u32 {
+impl<'a> Bid<'a> {
+    /// What the store decides by. Where no stream is allowed, what is live is renewed and nothing is started.
+    fn store_rules(&self) -> Cow<'a, StartRules> {
         match self.wish {
-            Wish::Slot => self.limit,
-            Wish::GoOn => 0,
+            Wish::Slot => Cow::Borrowed(self.rules),
+            Wish::GoOn => Cow::Owned(StartRules {
+                limit: 0,
+                ..self.rules.clone()
+            }),
         }
     }
 }
@@ -227,6 +235,8 @@ pub struct Ledger {
     held: Held,
     /// When the store was last found to have forgotten.
     forgot: Mutex<Option<Stopwatch>>,
+    /// Whose sessions the store did not know of late.
+    suspicion: Suspicion,
     /// Counts it all.
     metrics: Arc<Metrics>,
     /// Plans that nobody knows and that have been logged.
@@ -252,6 +262,7 @@ impl Ledger {
             rule: settings.outage,
             held: Held::new(room, leases, settings.terms, clock),
             forgot: Mutex::default(),
+            suspicion: Suspicion::new(leases.playback / 3),
             metrics,
             unknown_plans: Mutex::default(),
         }
@@ -272,7 +283,7 @@ impl Ledger {
     pub async fn admit(&self, claim: &Claim, patience: &Patience) -> Result<Decision, Outage> {
         let began = (self.grace.frees(), Stopwatch::start());
         let asked = self.asked(claim);
-        let bid = self.bid(claim, &asked);
+        let bid = Self::bid(claim, &asked);
         let decided = match self.go_on(bid).await {
             Some(decided) => decided,
             None => self.attempt(bid).await,
@@ -287,7 +298,7 @@ impl Ledger {
     pub async fn heartbeat(&self, claim: &Claim, patience: &Patience) -> Result<Decision, Outage> {
         let began = (self.grace.frees(), Stopwatch::start());
         let asked = self.asked(claim);
-        let bid = self.bid(claim, &asked);
+        let bid = Self::bid(claim, &asked);
         let decision = self.attempt_knowing(bid).await?;
         self.with_grace(bid, decision, patience, began).await
     }
@@ -300,7 +311,7 @@ impl Ledger {
         let asked = self.asked(claim);
         let bid = Bid {
             wish: Wish::GoOn,
-            ..self.bid(claim, &asked)
+            ..Self::bid(claim, &asked)
         };
         let decision = self.attempt_knowing(bid).await?;
         let unknown = matches!(
@@ -310,7 +321,9 @@ impl Ledger {
         Ok((!unknown).then_some(decision))
     }
 
-    /// This stream was seen running; `plan` is what its user is said to be on. An unknown one was counted when it asked to start.
+    /// This stream was seen running; `plan` is what its user is said to be on, and `response` what names the one response that was seen,
+    /// where the gateway told. A response that runs on after its playback's end is counted as the `request` that it is: nothing here can
+    /// stop it.
     ///
     /// # Errors
     /// The store could not answer. That the stream runs is remembered.
@@ -319,6 +332,7 @@ impl Ledger {
         user: &UserId,
         plan: Option<&PlanName>,
         sighting: &Sighting,
+        response: Option<&SessionId>,
     ) -> Result<Renewal, Outage> {
         let seen = Seen {
             user: user.clone(),
@@ -329,13 +343,58 @@ impl Ledger {
             Ok(()) => self.tell_running(&seen).await,
             Err(outage) => Err(outage),
         };
-        if renewed.is_err() {
-            self.held.sighted(user, sighting, seen.limit);
+        match (&renewed, response) {
+            (Ok(Renewal::Ended(_)), Some(response)) if sighting.key.kind == Kind::Playback => {
+                let key = SessionKey {
+                    kind: Kind::Request,
+                    id: response.clone(),
+                };
+                let lease = self.leases.of(key.kind);
+                let sighting = Sighting {
+                    key,
+                    lease,
+                    ..seen.sighting
+                };
+                self.tell_running(&Seen { sighting, ..seen }).await
+            }
+            (Err(_), _) => {
+                self.held.sighted(user, sighting, seen.limit);
+                renewed
+            }
+            (Ok(_), _) => renewed,
         }
-        renewed
     }
 
-    /// This session is over.
+    /// Envoy reports that a request of this session got through to its viewer.
+    ///
+    /// # Errors
+    /// The store could not answer.
+    pub async fn played(&self, user: &UserId, key: &SessionKey) -> Result<(), Outage> {
+        let stamp = self.held.stamp(user);
+        let told = self
+            .timed(Operation::Played, || self.store.played(user, key))
+            .await;
+        match told {
+            Ok(Some(playing)) => {
+                let limit = self.limit_of(user, None);
+                self.held.playing(user, stamp, key, playing, limit);
+                Ok(())
+            }
+            Ok(None) => Ok(()),
+            Err(outage) => {
+                self.held.played_untold(user, key);
+                Err(outage)
+            }
+        }
+    }
+
+    /// Whether it is known here that some of this session has reached its viewer, so that there is nothing to report.
+    #[must_use]
+    pub fn knows_playing(&self, user: &UserId, key: &SessionKey) -> bool {
+        self.held.is_proven(user, key)
+    }
+
+    /// This session is over, as somebody said `age` ago.
     ///
     /// # Errors
     /// The store could not answer. The end is remembered and told before the user's other sessions are, but whoever has to be sure that it is
@@ -346,8 +405,9 @@ impl Ledger {
         key: &SessionKey,
         ending: Ending,
         cause: ReleaseCause,
+        age: Duration,
     ) -> Result<Released, Outage> {
-        let told = self.tell_ended(user, key, ending).await;
+        let told = self.tell_ended(user, key, ending, age).await;
         match &told {
             Ok(Released::Freed(_)) => {
                 self.metrics.release(cause);
@@ -359,7 +419,7 @@ impl Ledger {
             }
             Ok(_) => {}
             Err(_) => {
-                self.held.ended_untold(user, key, ending, cause);
+                self.held.ended_untold(user, key, ending, cause, age);
                 self.grace.slot_freed(user);
             }
         }
@@ -442,13 +502,13 @@ impl Ledger {
     /// What a session is told that this instance knows and that is to ask: the store is told that it runs. `None` if it isn't such a one.
     async fn go_on(&self, bid: Bid<'_>) -> Option<Result<Decision, Outage>> {
         let Bid {
-            user, start, limit, ..
+            user, start, rules, ..
         } = bid;
         let Look::Ask = self.held.look(user, &start.key, &start.facts) else {
             return None;
         };
         let seen = Seen {
-            limit,
+            limit: rules.limit,
             ..self.held.sighting(user, &start.key)?
         };
         let renewed = match self.settle_ends(user).await {
@@ -456,11 +516,11 @@ impl Ledger {
             Err(outage) => Err(outage),
         };
         let admission = match renewed {
-            Ok(Renewal::Renewed { .. } | Renewal::PutBack { .. }) => {
+            Ok(Renewal::Renewed { .. } | Renewal::PutBack { .. } | Renewal::Provisional { .. }) => {
                 Admission::Admitted(self.held.admitted(user, &start.key)?)
             }
-            Ok(Renewal::Ended(cause)) => Admission::Refused(Refusal::Ended(cause)),
-            Ok(Renewal::Crowded) => return None,
+            // Whether it may begin anew is for the store to say.
+            Ok(Renewal::Ended(_) | Renewal::Crowded) => return None,
             Err(outage) => return Some(self.by_rule(bid, outage)),
         };
         Some(Ok(Decision::of_store(admission, bid)))
@@ -470,15 +530,18 @@ impl Ledger {
     /// something else of it holds a slot, that was meant.
     async fn attempt(&self, bid: Bid<'_>) -> Result<Decision, Outage> {
         let mut decision = self.attempt_as_it_is(bid).await?;
-        let Some(meant) = meant_among_holders(bid.when_full, &decision.admission) else {
+        let Some(meant) = meant_among_holders(&bid.rules.when_full, &decision.admission) else {
             return Ok(decision);
         };
         if !meant.kind.is_stoppable() {
             decision.admission = Admission::Refused(Refusal::NotStoppable);
             return Ok(decision);
         }
-        let when_full = &WhenFull::TakeOver(meant);
-        self.attempt_as_it_is(Bid { when_full, ..bid }).await
+        let rules = &StartRules {
+            when_full: WhenFull::TakeOver(meant),
+            ..bid.rules.clone()
+        };
+        self.attempt_as_it_is(Bid { rules, ..bid }).await
     }
 
     /// Asks for a slot: the store, or the rule where that doesn't answer.
@@ -495,7 +558,7 @@ impl Ledger {
         let decision = self.attempt(bid).await?;
         match &decision.admission {
             Admission::Admitted(admitted) if was_sure && admitted.entry == Entry::Started => {
-                self.note_forgetting();
+                self.suspect_loss(bid.user, &bid.start.key);
                 Ok(decision)
             }
             Admission::Refused(Refusal::Full { .. }) if was_sure => {
@@ -520,13 +583,16 @@ impl Ledger {
         (frees, asked): (Frees, Stopwatch),
     ) -> Result<Decision, Outage> {
         let Bid {
-            user, start, limit, ..
+            user, start, rules, ..
         } = bid;
         let mut decision = decision;
         if let Admission::Refused(Refusal::Full { .. }) = decision.admission {
             let since = (frees, asked.elapsed());
             let longest = self.in_force.now().limits.grace;
-            match self.grace.enter(user, (limit, longest), patience, since) {
+            match self
+                .grace
+                .enter(user, (rules.limit, longest), patience, since)
+            {
                 Some(turn) => decision = self.wait_for_slot(turn, bid, decision, patience).await?,
                 None => self.metrics.grace(GraceOutcome::Skipped),
             }
@@ -540,14 +606,16 @@ impl Ledger {
 
     /// What a claim asks of the store. A takeover names a session by its id alone, which is taken for a playback's.
     fn asked(&self, claim: &Claim) -> Asked {
+        let in_force = self.in_force.now();
         let start = Start {
             key: claim.key.clone(),
             facts: claim.facts.clone(),
             lease: self.leases.of(claim.key.kind),
             ticket: Ticket::new(rand::random()),
+            derived: claim.derived,
         };
         let when_full = match &claim.takeover {
-            None => match self.in_force.now().limits.when_full {
+            None => match in_force.limits.when_full {
                 config::WhenFull::Refuse => WhenFull::Refuse,
                 config::WhenFull::DisplaceOldest => WhenFull::DisplaceOldest,
                 config::WhenFull::DisplaceIdlest => WhenFull::DisplaceIdlest,
@@ -558,16 +626,23 @@ impl Ledger {
                 id: id.clone(),
             }),
         };
-        Asked { start, when_full }
+        let rules = StartRules {
+            limit: self.limit(&claim.user, claim.plan.as_ref()),
+            when_full,
+            takeover: claim.takeover.is_some(),
+            displacements: in_force.limits.displacements,
+            free: claim.free,
+            quiet: in_force.limits.quiet,
+        };
+        Asked { start, rules }
     }
 
     /// The start of a claim, with what decides about it.
-    fn bid<'a>(&self, claim: &'a Claim, asked: &'a Asked) -> Bid<'a> {
+    const fn bid<'a>(claim: &'a Claim, asked: &'a Asked) -> Bid<'a> {
         Bid {
             user: &claim.user,
             start: &asked.start,
-            limit: self.limit(&claim.user, claim.plan.as_ref()),
-            when_full: &asked.when_full,
+            rules: &asked.rules,
             wish: Wish::Slot,
         }
     }
@@ -577,8 +652,9 @@ impl Ledger {
     /// Who holds a lease goes on to its end, whatever the rule.
     fn by_rule(&self, bid: Bid<'_>, outage: Outage) -> Result<Decision, Outage> {
         let Bid {
-            user, start, limit, ..
+            user, start, rules, ..
         } = bid;
+        let limit = rules.limit;
         let decision = |admission, basis, leaves| Decision {
             admission,
             basis,
@@ -605,11 +681,11 @@ impl Ledger {
             Rule::Allow if limit > 0 => u32::MAX,
             Rule::Allow | Rule::Local => limit,
         };
-        let limits = Limits {
-            allowed: limit,
-            applied,
+        let applied_rules = StartRules {
+            limit: applied,
+            ..rules.clone()
         };
-        let admission = match self.held.admit(user, start, limits, bid.when_full) {
+        let admission = match self.held.admit(user, start, limit, &applied_rules) {
             Some(admission) => admission,
             // It can't be remembered; that is no reason to keep it out.
             None if applied == u32::MAX => Admission::Admitted(self.unheld(start)),
@@ -650,7 +726,8 @@ impl Ledger {
             && self.has_forgotten_others(user, &start.key).await
         {
             // Beside those that it had forgotten there may be no room for this one, which nobody has been told of yet.
-            let undone = self.tell_ended(user, &start.key, Ending::Undone(ticket));
+            let undoing = Ending::Undone(ticket);
+            let undone = self.tell_ended(user, &start.key, undoing, Duration::ZERO);
             undone.await.map_err(|outage| Outage {
                 doubtful: Some(ticket),
                 ..outage
@@ -666,16 +743,10 @@ impl Ledger {
 
     /// Asks the store for a slot.
     async fn ask_for_slot(&self, bid: Bid<'_>) -> Result<Admission, Outage> {
-        let Bid {
-            user,
-            start,
-            when_full,
-            ..
-        } = bid;
+        let Bid { user, start, .. } = bid;
+        let rules = bid.store_rules();
         let asked = self
-            .timed(Operation::Admit, || {
-                self.store.admit(user, start, bid.stops_at(), when_full)
-            })
+            .timed(Operation::Admit, || self.store.admit(user, start, &rules))
             .await;
         asked.map_err(|outage| Outage {
             doubtful: start.ticket.filter(|_| outage.error.outcome_is_unknown()),
@@ -686,22 +757,28 @@ impl Ledger {
     /// Holds what the store has answered to a start.
     fn hold(&self, bid: Bid<'_>, stamp: Stamp, admission: &Admission) {
         let Bid {
-            user, start, limit, ..
+            user, start, rules, ..
         } = bid;
         match admission {
             Admission::Admitted(admitted) => {
                 let is_start = admitted.entry == Entry::Started;
+                let Session {
+                    expires_at, flags, ..
+                } = admitted.session;
                 let counted = Counted {
                     key: &start.key,
                     facts: &start.facts,
                     started_at: is_start.then_some(admitted.decided_at),
-                    lease: start.lease,
-                    limit,
+                    lease: start.lease.min(expires_at.since(admitted.decided_at)),
+                    limit: rules.limit,
+                    derived: flags.derived,
+                    played: flags.played,
+                    provisional: flags.provisional,
                 };
                 let displaced = &admitted.displaced;
                 self.held.counted(user, stamp, &counted, displaced);
             }
-            Admission::Refused(Refusal::Ended(cause)) => {
+            Admission::Refused(Refusal::Ended(cause, _)) => {
                 self.held.ended(user, &start.key, Some(cause.clone()));
             }
             Admission::Refused(Refusal::Full { .. } | Refusal::NotStoppable) => {}
@@ -744,6 +821,7 @@ impl Ledger {
         self.metrics.renewal(match renewal {
             Renewal::Renewed { .. } => RenewalOutcome::Renewed,
             Renewal::PutBack { .. } => RenewalOutcome::PutBack,
+            Renewal::Provisional { .. } => RenewalOutcome::Provisional,
             Renewal::Ended(_) => RenewalOutcome::Ended,
             Renewal::Crowded => RenewalOutcome::Crowded,
         });
@@ -754,9 +832,14 @@ impl Ledger {
             started_at: sighting.started_at,
             lease: sighting.lease,
             limit: *limit,
+            derived: sighting.derived,
+            played: sighting.provenance != Provenance::Unplayed,
+            provisional: matches!(renewal, Renewal::Provisional { .. }),
         };
         match renewal {
-            Renewal::Renewed { .. } => self.held.counted(user, stamp, &counted, &[]),
+            Renewal::Renewed { .. } | Renewal::Provisional { .. } => {
+                self.held.counted(user, stamp, &counted, &[])
+            }
             Renewal::PutBack { .. } => {
                 if sighting.key.kind == Kind::Request {
                     self.metrics.lapse(Lapse::Periodic);
@@ -764,8 +847,7 @@ impl Ledger {
                 let evidence = self.held.evidence(user, &sighting.key);
                 self.held.counted(user, stamp, &counted, &[]);
                 match evidence {
-                    Evidence::Proof => self.note_forgetting(),
-                    Evidence::Doubt => self.held.doubted.notify_one(),
+                    Evidence::Proof | Evidence::Doubt => self.suspect_loss(user, &sighting.key),
                     Evidence::None => {}
                 }
             }
@@ -780,17 +862,24 @@ impl Ledger {
         user: &UserId,
         key: &SessionKey,
         ending: Ending,
+        age: Duration,
     ) -> Result<Released, Outage> {
-        self.held.ending(user, key);
+        // What has not played is never answered from memory, and a failure means nothing to what has.
+        if ending != Ending::Failed {
+            self.held.ending(user, key);
+        }
         let released = self
-            .timed(Operation::Release, || self.store.release(user, key, ending))
+            .timed(Operation::Release, || {
+                self.store.release(user, key, ending, age)
+            })
             .await?;
         match (&released, ending) {
             (_, Ending::Undone(ticket)) => {
                 let was_there = matches!(released, Released::Freed(_));
                 self.held.undone(user, key, ticket, was_there);
             }
-            (Released::Kept | Released::NotStoppable, _) => {}
+            (Released::Kept | Released::NotStoppable, _) | (Released::NotLive, Ending::Failed) => {}
+            (Released::Freed(_), Ending::Failed) => self.held.ended(user, key, None),
             (Released::AlreadyEnded(cause), _) => self.held.ended(user, key, Some(cause.clone())),
             (Released::Freed(_) | Released::NotLive, Ending::Operator) => {
                 self.held.ended(user, key, Some(EndCause::Operator));
@@ -925,7 +1014,7 @@ impl Decision {
         Self {
             admission,
             basis: Basis::Store,
-            limit: bid.limit,
+            limit: bid.rules.limit,
             leaves,
             waited: Duration::ZERO,
         }

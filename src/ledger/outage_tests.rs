@@ -120,14 +120,24 @@ impl Bench {
     async fn release(&self, id: &str) -> Result<Released, Outage> {
         let (anna, ending) = (user("anna"), Ending::Stream);
         self.ledger
-            .release(&anna, &key(Kind::Playback, id), ending, ReleaseCause::Hook)
+            .release(
+                &anna,
+                &key(Kind::Playback, id),
+                ending,
+                ReleaseCause::Hook,
+                Duration::ZERO,
+            )
             .await
     }
 
     /// A playback of anna's is ended through another instance.
     async fn ends_elsewhere(&self, id: &str, ending: Ending) {
         let (anna, key) = (user("anna"), key(Kind::Playback, id));
-        self.store.sound.release(&anna, &key, ending).await.unwrap();
+        self.store
+            .sound
+            .release(&anna, &key, ending, Duration::ZERO)
+            .await
+            .unwrap();
     }
 
     /// Envoy reports that a request runs.
@@ -137,8 +147,10 @@ impl Bench {
             facts: Facts::default(),
             lease: Duration::from_secs(15),
             started_at: None,
+            derived: false,
+            provenance: Provenance::Counted,
         };
-        self.ledger.renew(&user(name), None, &sighting).await
+        self.ledger.renew(&user(name), None, &sighting, None).await
     }
 
     /// From now on the store doesn't answer, and that is known.
@@ -190,6 +202,8 @@ fn playback(name: &str, id: &str) -> Claim {
         key: key(Kind::Playback, id),
         facts: Facts::default(),
         takeover: None,
+        derived: false,
+        free: false,
     }
 }
 
@@ -259,7 +273,7 @@ async fn an_end_that_comes_from_elsewhere_is_noticed_within_a_third_of_a_lease_a
         bench.ends_elsewhere("a", Ending::Operator).await;
         let noticed = bench.play_for("a", LEASE).await.expect("it is noticed");
         assert!(noticed <= LEASE / 3 + INTERVAL, "after {noticed:?}");
-        let Refusal::Ended(EndCause::Operator) = bench.refused("a").await else {
+        let Refusal::Ended(EndCause::Operator, _) = bench.refused("a").await else {
             panic!("it is told why");
         };
     }
@@ -278,7 +292,7 @@ async fn a_release_through_this_instance_is_heeded_at_once() {
     bench.release("a").await.unwrap();
     assert!(matches!(
         bench.refused("a").await,
-        Refusal::Ended(EndCause::Released)
+        Refusal::Ended(EndCause::Released, _)
     ));
     assert_eq!(bench.plays("b").await, Basis::Store);
 }
@@ -308,7 +322,7 @@ async fn an_answer_that_comes_late_never_brings_a_released_session_back() {
         bench.store.fails(&Fault::None);
         tokio::time::sleep(late).await;
         assert!(
-            matches!(bench.refused("a").await, Refusal::Ended(_)),
+            matches!(bench.refused("a").await, Refusal::Ended(..)),
             "{operation} at {age} s"
         );
     }
@@ -468,7 +482,7 @@ async fn local_counts_from_what_is_held_requests_too() {
     );
     // An end frees a slot, and is remembered.
     bench.release("a").await.unwrap_err();
-    assert!(matches!(bench.refused("a").await, Refusal::Ended(_)));
+    assert!(matches!(bench.refused("a").await, Refusal::Ended(..)));
     bench.plays("c").await;
     assert!(bench.is_full("d").await);
     // A stream that another instance has let in is counted when it is seen running.
@@ -480,7 +494,7 @@ async fn local_counts_from_what_is_held_requests_too() {
     let mut live = bench.live().await;
     live.sort();
     assert_eq!(live, ["c", "q", "r"]);
-    assert!(matches!(bench.refused("b").await, Refusal::Ended(_)));
+    assert!(matches!(bench.refused("b").await, Refusal::Ended(..)));
 }
 
 #[tokio::test(start_paused = true)]
@@ -747,7 +761,10 @@ async fn a_start_that_could_not_be_taken_back_at_once_is_taken_back_later() {
     bench.store.fails(&Fault::None);
     let (anna, c) = (user("anna"), key(Kind::Playback, "c"));
     let (undone, cause) = (Ending::Undone(ticket), ReleaseCause::Undone);
-    let released = bench.ledger.release(&anna, &c, undone, cause).await;
+    let released = bench
+        .ledger
+        .release(&anna, &c, undone, cause, Duration::ZERO)
+        .await;
     assert!(matches!(released.unwrap(), Released::Freed(_)));
 }
 
@@ -774,7 +791,7 @@ async fn who_vouches_wrongly_for_an_end_makes_nobody_tell_everything_again_and_a
         let (request, cause) = (key(Kind::Request, "r"), ReleaseCause::Hook);
         let vouched = bench
             .ledger
-            .release(&anna, &request, Ending::Vouched, cause);
+            .release(&anna, &request, Ending::Vouched, cause, Duration::ZERO);
         vouched.await.unwrap();
         let renewed = bench.sees_running("anna", "r").await;
         assert!(matches!(renewed.unwrap(), Renewal::PutBack { .. }));
@@ -828,7 +845,10 @@ async fn an_end_that_somebody_vouched_for_elsewhere_is_believed() {
     bench.lets_in(&request("anna", "r")).await;
     let (anna, r) = (user("anna"), key(Kind::Request, "r"));
     let elsewhere = &bench.store.sound;
-    elsewhere.release(&anna, &r, Ending::Vouched).await.unwrap();
+    elsewhere
+        .release(&anna, &r, Ending::Vouched, Duration::ZERO)
+        .await
+        .unwrap();
     bench.plays("b").await;
     assert_eq!(bench.live().await, ["b"]);
     assert_eq!(bench.metric("streamgate_store_forgot_total "), "0");
@@ -844,9 +864,13 @@ async fn a_wrong_vouching_makes_nobody_else_told_again() {
     bench.lets_in(&request("anna", "r")).await;
     let before = bench.store.calls("renew");
     let (anna, r) = (user("anna"), key(Kind::Request, "r"));
-    let vouched = bench
-        .ledger
-        .release(&anna, &r, Ending::Vouched, ReleaseCause::Hook);
+    let vouched = bench.ledger.release(
+        &anna,
+        &r,
+        Ending::Vouched,
+        ReleaseCause::Hook,
+        Duration::ZERO,
+    );
     vouched.await.unwrap();
     bench.sees_running("anna", "r").await.unwrap();
     tokio::time::sleep(Duration::from_secs(2)).await;
@@ -902,7 +926,7 @@ async fn what_one_call_takes_back_is_no_other_calls_session() {
     let undone = Ending::Undone(Ticket::new(7).unwrap());
     let told = bench
         .ledger
-        .release(&anna, &c, undone, ReleaseCause::Undone);
+        .release(&anna, &c, undone, ReleaseCause::Undone, Duration::ZERO);
     assert!(matches!(told.await.unwrap(), Released::NotLive));
     bench.plays("c").await;
     let mut live = bench.live().await;
@@ -919,7 +943,9 @@ async fn a_real_end_is_told_beside_one_that_a_call_takes_back() {
     let (anna, r) = (user("anna"), key(Kind::Request, "r"));
     let undone = Ending::Undone(Ticket::new(7).unwrap());
     for ending in [undone, Ending::Stream] {
-        let told = bench.ledger.release(&anna, &r, ending, ReleaseCause::Hook);
+        let told = bench
+            .ledger
+            .release(&anna, &r, ending, ReleaseCause::Hook, Duration::ZERO);
         told.await.unwrap_err();
     }
     bench.comes_back().await;
@@ -942,7 +968,7 @@ async fn what_ended_before_an_outage_stays_ended_in_it() {
         bench.plays("a").await;
         bench.release("a").await.unwrap();
         bench.goes_down().await;
-        assert!(matches!(bench.refused("a").await, Refusal::Ended(_)));
+        assert!(matches!(bench.refused("a").await, Refusal::Ended(..)));
         bench.plays("b").await;
     }
 }

@@ -8,6 +8,7 @@ use futures_util::future::join_all;
 use tracing::warn;
 
 use super::held::{Debts, End};
+use super::suspicion::PROOF;
 use super::{Ledger, Outage};
 use crate::clock::Stopwatch;
 use crate::session::{Released, Renewal, SessionKey, UserId};
@@ -31,6 +32,12 @@ const PROBE_PAUSE: Duration = Duration::from_millis(150);
 
 /// How many sessions a store that is back is asked about, to see whether it has forgotten.
 const SAMPLE: usize = 16;
+
+/// What the store knew of many streams that run.
+struct Told {
+    /// How many of them it had to put back.
+    put_back: usize,
+}
 
 /// The streams of which the store could not be told.
 struct Untold<'a> {
@@ -80,9 +87,10 @@ impl Ledger {
     ///
     /// # Errors
     /// Of some it could not be told.
-    async fn tell_all_running<'a>(&self, seen: &'a [Seen]) -> Result<(), Untold<'a>> {
+    async fn tell_all_running<'a>(&self, seen: &'a [Seen]) -> Result<Told, Untold<'a>> {
+        let mut told = Told { put_back: 0 };
         if seen.is_empty() {
-            return Ok(());
+            return Ok(told);
         }
         let stamps: Vec<_> = seen
             .iter()
@@ -95,7 +103,11 @@ impl Ledger {
                 let mut failed = None;
                 for ((seen, stamp), answer) in seen.iter().zip(stamps).zip(answers) {
                     match answer {
-                        Ok(renewal) => self.note_renewal(seen, stamp, &renewal),
+                        Ok(renewal) => {
+                            told.put_back +=
+                                usize::from(matches!(renewal, Renewal::PutBack { .. }));
+                            self.note_renewal(seen, stamp, &renewal);
+                        }
                         Err(error) => {
                             failed = Some(error);
                             untold.push(seen);
@@ -111,7 +123,7 @@ impl Ledger {
             })
             .await;
         match asked {
-            Ok(None) => Ok(()),
+            Ok(None) => Ok(told),
             Ok(Some(error)) => Err(Untold {
                 seen: untold,
                 outage: error.into(),
@@ -159,7 +171,7 @@ impl Ledger {
         };
         self.tell_ends(user, &ends).await?;
         let told = self.tell_all_running(&seen).await;
-        told.map_err(|untold| untold.outage)
+        told.map(drop).map_err(|untold| untold.outage)
     }
 
     /// Tells the store what it is yet to be told of a user's ends.
@@ -180,7 +192,7 @@ impl Ledger {
     async fn tell_ends(&self, user: &UserId, ends: &[End]) -> Result<(), Outage> {
         let told = ends
             .iter()
-            .map(|end| self.tell_ended(user, &end.key, end.ending));
+            .map(|end| self.tell_ended(user, &end.key, end.ending, self.now().since(end.said_at)));
         let mut failed = None;
         for (end, told) in ends.iter().zip(join_all(told).await) {
             match (told, end.cause) {
@@ -219,9 +231,27 @@ impl Ledger {
                     tokio::time::sleep(pause).await;
                 }
             }
-            let sample = self.held.sample(SAMPLE);
-            // Whoever isn't told of now will ask.
-            drop(self.tell_all_running(&sample).await);
+            self.look_for_loss().await;
+        }
+    }
+
+    /// Asks the store about a few users. If two of them are unknown to it, it has forgotten everybody.
+    async fn look_for_loss(&self) {
+        let sample = self.held.sample(SAMPLE, &self.suspicion.users());
+        // Whoever can't be told of now will ask.
+        if let Ok(told) = self.tell_all_running(&sample).await
+            && told.put_back >= PROOF
+        {
+            self.note_forgetting();
+        }
+    }
+
+    /// Notes that the store did not know a session that it should have counted: its user's others are told, and some of other users are
+    /// asked about.
+    pub(super) fn suspect_loss(&self, user: &UserId, key: &SessionKey) {
+        self.held.owe_others(user, key);
+        if self.suspicion.note(user) {
+            self.held.doubted.notify_one();
         }
     }
 
@@ -235,30 +265,20 @@ impl Ledger {
             .any(|answer| matches!(answer, Ok(Renewal::PutBack { .. })))
     }
 
-    /// Looks whether the store has forgotten, whenever it did not know a session that may also have been taken out on purpose.
+    /// Looks whether the store has forgotten, whenever it did not know a session that it should have counted.
     async fn clear_doubts(&self) {
         loop {
             self.held.doubted.notified().await;
-            let sample = self.held.sample(SAMPLE);
-            if sample.is_empty() {
-                // There is nothing but requests to be told of.
-                self.note_forgetting();
-            } else {
-                // If one of these is forgotten, that is proof.
-                drop(self.tell_all_running(&sample).await);
-            }
-            tokio::time::sleep(self.leases.playback / 3).await;
+            self.look_for_loss().await;
         }
     }
 
-    /// The store did not know a session that it should have counted: it is told of all that are held.
+    /// The store has forgotten everybody: it is told of all that are held.
     pub(super) fn note_forgetting(&self) {
         {
             let mut last = self.forgot.lock().unwrap_or_else(PoisonError::into_inner);
             if last.is_none_or(|last| last.elapsed() >= TOLD_IN_VAIN_PAUSE) {
-                warn!(
-                    "the store has forgotten sessions that run; it is told of all that are known here"
-                );
+                warn!("the store lost live sessions; re-announcing all cached sessions");
             }
             *last = Some(Stopwatch::start());
         }

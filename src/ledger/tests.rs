@@ -46,9 +46,13 @@ impl Bench {
 
     async fn release(&self, user: &str, id: &str) {
         let (user, key) = (UserId::parse(user).unwrap(), key(id));
-        let released = self
-            .ledger
-            .release(&user, &key, Ending::Stream, ReleaseCause::Hook);
+        let released = self.ledger.release(
+            &user,
+            &key,
+            Ending::Stream,
+            ReleaseCause::Hook,
+            Duration::ZERO,
+        );
         released.await.unwrap();
     }
 
@@ -77,6 +81,8 @@ fn claim(user: &str, id: &str) -> Claim {
         key: key(id),
         facts: Facts::default(),
         takeover: None,
+        derived: false,
+        free: false,
     }
 }
 
@@ -268,7 +274,7 @@ async fn a_caller_that_has_gone_stops_waiting_and_starts_nothing() {
         let anna = UserId::parse("anna").unwrap();
         let sound = &bench.store.sound;
         sound
-            .release(&anna, &key("a"), Ending::Stream)
+            .release(&anna, &key("a"), Ending::Stream, Duration::ZERO)
             .await
             .unwrap();
         patience.gone.cancel();
@@ -303,9 +309,13 @@ async fn an_outage_says_whether_the_start_may_have_taken_place() {
         assert_eq!(asked.unwrap_err().doubtful.is_some(), doubtful, "{error}");
         let bench = Bench::new();
         bench.store.fails(&Fault::Errs(error.clone()));
-        let released = bench
-            .ledger
-            .release(&anna, &session, Ending::Stream, ReleaseCause::Hook);
+        let released = bench.ledger.release(
+            &anna,
+            &session,
+            Ending::Stream,
+            ReleaseCause::Hook,
+            Duration::ZERO,
+        );
         let outage = released.await.unwrap_err();
         assert_eq!(
             (outage.doubtful, outage.error),
@@ -328,6 +338,7 @@ async fn an_outage_says_whether_the_start_may_have_taken_place() {
         &session,
         Ending::Undone(ticket),
         ReleaseCause::Undone,
+        Duration::ZERO,
     );
     assert!(matches!(undone.await.unwrap(), Released::Freed(_)));
 }
@@ -405,8 +416,14 @@ async fn running_streams_are_put_back_above_the_limit_of_their_user_s_plan() {
                 facts: Facts::default(),
                 lease: Duration::from_secs(15),
                 started_at: None,
+                derived: false,
+                provenance: Provenance::Counted,
             };
-            bench.ledger.renew(&anna, plan, &sighting).await.unwrap();
+            bench
+                .ledger
+                .renew(&anna, plan, &sighting, None)
+                .await
+                .unwrap();
         }
         assert_eq!(bench.store.live("anna").await.len(), room, "{plan:?}");
     }
@@ -416,10 +433,12 @@ async fn running_streams_are_put_back_above_the_limit_of_their_user_s_plan() {
         facts: Facts::default(),
         lease: Duration::from_secs(15),
         started_at: None,
+        derived: false,
+        provenance: Provenance::Counted,
     };
     bench
         .ledger
-        .renew(&anna, Some(&unknown), &seen)
+        .renew(&anna, Some(&unknown), &seen, None)
         .await
         .unwrap();
     assert_eq!(bench.metric("streamgate_unknown_plan_total"), "0");

@@ -139,7 +139,7 @@ impl Problem {
                 ),
                 ..Self::plain(429, Reason::Full, full_detail(*limit, holders.len()))
             },
-            Refusal::Ended(cause) => {
+            Refusal::Ended(cause, _) => {
                 let (reason, detail) = ended(cause);
                 Self {
                     displaced_by: Taker::of(cause, show),
@@ -228,7 +228,7 @@ pub const fn ended_reason(cause: &EndCause) -> Reason {
 pub const fn refusal_reason(refusal: &Refusal) -> Reason {
     match refusal {
         Refusal::Full { .. } => Reason::Full,
-        Refusal::Ended(cause) => ended_reason(cause),
+        Refusal::Ended(cause, _) => ended_reason(cause),
         Refusal::NotStoppable => Reason::NotStoppable,
     }
 }
@@ -311,6 +311,7 @@ mod tests {
             renewed_at: at,
             expires_at: at,
             ticket: None,
+            flags: crate::session::Flags::default(),
         }
     }
 
@@ -355,14 +356,14 @@ mod tests {
             (EndCause::Displaced { by }, "displaced"),
             (EndCause::Operator, "operator"),
         ] {
-            let problem = Problem::refusal(&Refusal::Ended(cause), &BTreeSet::new());
+            let problem = Problem::refusal(&Refusal::Ended(cause, None), &BTreeSet::new());
             assert_eq!(
                 (problem.status, problem.reason.as_str(), problem.limit),
                 (429, reason, None)
             );
         }
         let by = holder().key;
-        let displaced = Refusal::Ended(EndCause::Displaced { by });
+        let displaced = Refusal::Ended(EndCause::Displaced { by }, None);
         let told = Problem::refusal(&displaced, &[Shown::Session].into()).to_json();
         let taker = r#""displaced_by":{"session":"p \"1\"","kind":"playback"}"#;
         assert!(told.contains(taker), "{told}");

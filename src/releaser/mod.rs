@@ -19,8 +19,8 @@ use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
 use crate::clock::Stopwatch;
-use crate::ledger::{Ledger, Outage};
-use crate::session::{Ending, PlanName, SessionKey, Sighting, Terms, Ticket, UserId};
+use crate::ledger::Ledger;
+use crate::session::{Ending, PlanName, SessionId, SessionKey, Sighting, Terms, Ticket, UserId};
 use crate::telemetry::Metrics;
 use crate::telemetry::metrics::{DropReason, EntryOutcome, ReleaseCause};
 use queue::{Pending, Queue};
@@ -35,8 +35,10 @@ const BACKOFF: std::ops::RangeInclusive<Duration> =
 /// What is to be told to the store.
 #[derive(Debug, Clone)]
 pub enum Notice {
-    /// This stream was seen running; its user is said to be on that plan.
-    Renew(Sighting, Option<PlanName>),
+    /// This stream was seen running; its user is said to be on that plan, and the response that was seen has that id.
+    Renew(Sighting, Option<PlanName>, Option<SessionId>),
+    /// Some of this playback has reached its viewer.
+    Played(SessionKey),
     /// The call of that ticket takes back its start.
     Undo(SessionKey, Ticket),
     /// This session is over, as somebody says.
@@ -45,10 +47,10 @@ pub enum Notice {
 
 impl Notice {
     /// The session that it is about.
-    const fn key(&self) -> &SessionKey {
+    pub(crate) const fn key(&self) -> &SessionKey {
         match self {
-            Self::Renew(sighting, _) => &sighting.key,
-            Self::Undo(key, _) | Self::Release(key, ..) => key,
+            Self::Renew(sighting, ..) => &sighting.key,
+            Self::Played(key) | Self::Undo(key, _) | Self::Release(key, ..) => key,
         }
     }
 
@@ -57,6 +59,8 @@ impl Notice {
     pub const fn entry_outcome(&self) -> EntryOutcome {
         match self {
             Self::Renew(..) => EntryOutcome::Renewal,
+            Self::Played(_) => EntryOutcome::Played,
+            Self::Release(_, Ending::Failed, _) => EntryOutcome::Failed,
             Self::Undo(..) | Self::Release(..) => EntryOutcome::Release,
         }
     }
@@ -129,7 +133,7 @@ impl Releaser {
     pub fn submit(&self, user: UserId, notice: Notice) {
         let shared = &self.0;
         let room = match notice {
-            Notice::Renew(..) | Notice::Undo(..) => shared.capacity / 4 * 3,
+            Notice::Renew(..) | Notice::Played(_) | Notice::Undo(..) => shared.capacity / 4 * 3,
             Notice::Release(..) => shared.capacity,
         };
         let pending = Pending {
@@ -245,15 +249,24 @@ impl Delivery {
             return None;
         };
         let told = match &notice {
-            Notice::Renew(sighting, plan) => {
-                let renewed = self.ledger.renew(&user, plan.as_ref(), sighting);
+            Notice::Renew(sighting, plan, response) => {
+                let renewed = self
+                    .ledger
+                    .renew(&user, plan.as_ref(), sighting, response.as_ref());
                 renewed.await.map(drop)
             }
+            Notice::Played(key) => self.ledger.played(&user, key).await,
             Notice::Undo(key, ticket) => {
-                self.release(&user, key, Ending::Undone(*ticket), ReleaseCause::Undone)
-                    .await
+                let (ending, cause) = (Ending::Undone(*ticket), ReleaseCause::Undone);
+                let age = pending.since.elapsed();
+                let undone = self.ledger.release(&user, key, ending, cause, age);
+                undone.await.map(drop)
             }
-            Notice::Release(key, ending, cause) => self.release(&user, key, *ending, *cause).await,
+            Notice::Release(key, ending, cause) => {
+                let age = pending.since.elapsed();
+                let released = self.ledger.release(&user, key, *ending, *cause, age);
+                released.await.map(drop)
+            }
         };
         match told {
             Ok(()) => None,
@@ -264,20 +277,6 @@ impl Delivery {
                 None
             }
         }
-    }
-
-    /// Tells the store the end of a session.
-    async fn release(
-        &self,
-        user: &UserId,
-        key: &SessionKey,
-        ending: Ending,
-        cause: ReleaseCause,
-    ) -> Result<(), Outage> {
-        self.ledger
-            .release(user, key, ending, cause)
-            .await
-            .map(drop)
     }
 
     /// Drops what has waited for so long that it says nothing any more, so that it keeps nothing newer out.
@@ -296,7 +295,7 @@ impl Delivery {
     fn still_true(&self, pending: &Pending) -> Option<Notice> {
         let age = pending.since.elapsed();
         match &pending.notice {
-            Notice::Renew(sighting, plan) => {
+            Notice::Renew(sighting, plan, response) => {
                 let lease = sighting
                     .lease
                     .checked_sub(age)
@@ -305,9 +304,9 @@ impl Delivery {
                     lease,
                     ..sighting.clone()
                 };
-                Some(Notice::Renew(sighting, plan.clone()))
+                Some(Notice::Renew(sighting, plan.clone(), response.clone()))
             }
-            Notice::Undo(..) | Notice::Release(..) => {
+            Notice::Played(_) | Notice::Undo(..) | Notice::Release(..) => {
                 (age < self.terms.memory).then(|| pending.notice.clone())
             }
         }

@@ -5,7 +5,7 @@ use std::collections::hash_map::Entry;
 
 use super::Notice;
 use crate::clock::Stopwatch;
-use crate::session::{SessionKey, Ticket, UserId};
+use crate::session::{Ending, SessionKey, Ticket, UserId};
 
 /// How many are delivered at a time. The connection pipelines them.
 const BATCH: usize = 256;
@@ -23,8 +23,19 @@ pub(super) struct Pending {
     pub(super) since: Stopwatch,
 }
 
-/// Whom a notice is about: of each, the last one counts.
-pub(super) type Place = (UserId, SessionKey, Option<Ticket>);
+/// What a notice is about: of each, the last one counts.
+pub(super) type Place = (UserId, SessionKey, Aspect);
+
+/// What of a session a notice is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) enum Aspect {
+    /// Whether it runs.
+    State,
+    /// Whether it has begun to play.
+    Beginning,
+    /// The start that a call takes back.
+    StartOf(Ticket),
+}
 
 /// The notices that are not delivered yet, the last of each place. None is in both maps.
 #[derive(Debug, Default)]
@@ -43,16 +54,20 @@ impl Notice {
     /// What it supersedes and is superseded by. A call's undo concerns nobody else's start: it stands beside all other notices, and the
     /// store sorts out what comes of them in whatever order.
     fn place(&self, user: UserId) -> Place {
-        let ticket = match self {
-            Self::Undo(_, ticket) => Some(*ticket),
-            Self::Renew(..) | Self::Release(..) => None,
+        let aspect = match self {
+            Self::Undo(_, ticket) => Aspect::StartOf(*ticket),
+            Self::Played(_) | Self::Release(_, Ending::Failed, _) => Aspect::Beginning,
+            Self::Renew(..) | Self::Release(..) => Aspect::State,
         };
-        (user, self.key().clone(), ticket)
+        (user, self.key().clone(), aspect)
     }
 
-    /// Whether it stands where an earlier one waits: all but a sign of life after the end.
+    /// Whether it stands where an earlier one waits: all but a sign of life after the end, and a failure after a success.
     const fn supersedes(&self, earlier: &Self) -> bool {
-        !matches!((self, earlier), (Self::Renew(..), Self::Release(..)))
+        !matches!(
+            (self, earlier),
+            (Self::Renew(..), Self::Release(..)) | (Self::Release(..), Self::Played(_))
+        )
     }
 }
 
@@ -219,10 +234,12 @@ mod tests {
             facts: Facts::default(),
             lease: std::time::Duration::from_secs(15),
             started_at: None,
+            derived: false,
+            provenance: crate::session::Provenance::Counted,
         };
         let release = |id| Notice::Release(key(id), Ending::Stream, ReleaseCause::AccessLog);
         let mut queue = Queue::default();
-        let renewal = pending(Notice::Renew(sighting, None));
+        let renewal = pending(Notice::Renew(sighting, None, None));
         assert!(queue.put(anna.clone(), renewal, 2));
         assert!(queue.put(anna.clone(), pending(release("b")), 2));
         let failed = queue.take_batch();

@@ -12,7 +12,7 @@ use crate::clock::ManualClock;
 use crate::faulty_store::{Fault, FaultyStore};
 use crate::ledger::Settings;
 use crate::policy::Policy;
-use crate::session::{Facts, Kind, SessionId, Start, WhenFull};
+use crate::session::{Facts, Kind, SessionId, Start, StartRules, WhenFull};
 use crate::store::{Store, StoreError};
 
 /// A releaser before a store in which leases never run out.
@@ -58,9 +58,12 @@ impl Bench {
             facts: Facts::default(),
             lease: Duration::from_secs(15),
             ticket: Ticket::new(ticket),
+            derived: false,
         };
         let store = &self.store.sound;
-        let started = store.admit(&anna(), &start, 3, &WhenFull::Refuse).await;
+        let started = store
+            .admit(&anna(), &start, &StartRules::new(3, WhenFull::Refuse))
+            .await;
         started.unwrap();
     }
 
@@ -109,8 +112,10 @@ fn renew(id: &str) -> Notice {
         facts: Facts::default(),
         lease: Duration::from_secs(15),
         started_at: None,
+        derived: false,
+        provenance: crate::session::Provenance::Counted,
     };
-    Notice::Renew(sighting, None)
+    Notice::Renew(sighting, None, None)
 }
 
 fn release(id: &str) -> Notice {
@@ -126,8 +131,9 @@ fn waiting(pending: &HashMap<Place, Pending>) -> Vec<String> {
     let mut shown: Vec<_> = pending
         .values()
         .map(|pending| match &pending.notice {
-            Notice::Renew(sighting, _) => format!("renew {}", sighting.key.id),
+            Notice::Renew(sighting, _, _) => format!("renew {}", sighting.key.id),
             Notice::Release(key, ..) => format!("release {}", key.id),
+            Notice::Played(key) => format!("played {}", key.id),
             Notice::Undo(key, ticket) => format!("undo {} {}", key.id, ticket.number()),
         })
         .collect();

@@ -49,19 +49,20 @@ pub enum Refusal {
         /// The store's time at this decision.
         decided_at: Timestamp,
     },
-    /// This session has ended, for that cause, and its name can't be used again yet.
-    Ended(EndCause),
+    /// This session has ended, for that cause, and its name can't be used again yet. If waiting helps, for how long it must not ask.
+    Ended(EndCause, Option<Duration>),
     /// The session that was to be taken over runs inside Envoy, and can't be stopped from here.
     NotStoppable,
 }
 
 impl Refusal {
-    /// When a refused start is worth trying again: a third of the shortest lease left among the holders, at least a second. `None` where waiting
-    /// won't help, as where no stream is allowed at all.
+    /// When a refused start is worth trying again: a third of the shortest lease left among the holders, at least a second; or when a derived
+    /// id may begin anew. `None` where waiting won't help, as where no stream is allowed at all.
     #[must_use]
     pub fn retry_after(&self) -> Option<Duration> {
         match self {
-            Self::Full { limit: 0, .. } | Self::Ended(_) | Self::NotStoppable => None,
+            Self::Full { limit: 0, .. } | Self::NotStoppable => None,
+            Self::Ended(_, quiet) => *quiet,
             Self::Full {
                 holders,
                 decided_at,
@@ -85,15 +86,29 @@ pub enum Renewal {
         /// Until when it counts now.
         expires_at: Timestamp,
     },
-    /// It was unknown, and counts again, be it above the limit.
+    /// It was unknown, and counts again, be it above the limit. The store has lost it.
     PutBack {
+        /// Until when it counts now.
+        expires_at: Timestamp,
+    },
+    /// It counts, but has yet to play or may not stay: its next request asks the store.
+    Provisional {
         /// Until when it counts now.
         expires_at: Timestamp,
     },
     /// It has ended, for that cause; nothing was changed.
     Ended(EndCause),
-    /// It was unknown, and so many streams count above the limit already that it was not put back.
+    /// It was unknown, and does not count: too many streams count above the limit already, or it may not be put back above the limit.
     Crowded,
+}
+
+/// The answer to the report that a request of a session got through to its viewer, where the session is live.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Playing {
+    /// How long it counts from now on without a sign of life.
+    pub left: Duration,
+    /// Whether it is [proven](Session::is_proven) now.
+    pub proven: bool,
 }
 
 /// The answer to the end of a session.
@@ -107,7 +122,8 @@ pub enum Released {
     AlreadyEnded(EndCause),
     /// It runs inside Envoy and can't be stopped from here.
     NotStoppable,
-    /// The start to be undone is not that call's, or somebody has renewed it since: it goes on.
+    /// It goes on: the start to be undone is not that call's, or somebody has renewed it since; it has played; or it started after its end was
+    /// reported.
     Kept,
 }
 
@@ -115,7 +131,7 @@ pub enum Released {
 mod tests {
     use super::super::roster_tests::key;
     use super::*;
-    use crate::session::Facts;
+    use crate::session::{Facts, Flags};
 
     /// A refusal to a user with that limit, whose sessions' leases end in so many milliseconds.
     fn full(limit: u32, leases_left: &[u64]) -> Refusal {
@@ -127,6 +143,7 @@ mod tests {
             renewed_at: decided_at,
             expires_at: decided_at.after(Duration::from_millis(*left)),
             ticket: None,
+            flags: Flags::default(),
         };
         Refusal::Full {
             limit,
@@ -155,7 +172,7 @@ mod tests {
         for refusal in [
             full(0, &[]),
             full(0, &[30_000]),
-            Refusal::Ended(EndCause::Released),
+            Refusal::Ended(EndCause::Released, None),
             Refusal::NotStoppable,
         ] {
             assert_eq!(refusal.retry_after(), None, "{refusal:?}");

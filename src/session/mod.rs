@@ -12,9 +12,9 @@ mod roster_invariants;
 mod roster_tests;
 mod time;
 
-pub use admission::{Admission, Admitted, Entry, Refusal, Released, Renewal};
+pub use admission::{Admission, Admitted, Entry, Playing, Refusal, Released, Renewal};
 pub use id::{ContentId, DeviceId, IdError, MAX_ID_BYTES, PlanName, SessionId, UserId};
-pub use roster::{MAX_PUT_BACK, MAX_TOMBSTONES, Roster};
+pub use roster::{Budget, EndList, Forgotten, MAX_PUT_BACK, Roster};
 pub use time::Timestamp;
 
 use std::fmt;
@@ -115,9 +115,50 @@ pub struct Facts {
     pub door: Option<Door>,
     /// Where in the content the viewer is, in whole seconds from its start.
     pub position_seconds: Option<u32>,
+    /// What a joined id says of where it comes from.
+    pub joined: Option<JoinedOrigin>,
+}
+
+/// A digest of all parts of a joined session id except its path: equal for one device's playbacks of different content.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct JoinedOrigin(pub u64);
+
+/// How two sessions' origins compare. The origin of a session is its device, and what a joined id says beside its path.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SameOrigin {
+    /// One of the two is known of both sessions, and equal.
+    Yes,
+    /// What is known of both sessions differs.
+    No,
+    /// Nothing is known of both sessions.
+    Unknown,
 }
 
 impl Facts {
+    /// Whether another session comes from the same device as this one.
+    #[must_use]
+    pub fn same_origin(&self, other: &Self) -> SameOrigin {
+        let device = self.device.as_ref().zip(other.device.as_ref());
+        let joined = self.joined.zip(other.joined);
+        let equal = device.is_some_and(|(one, another)| one == another)
+            || joined.is_some_and(|(one, another)| one == another);
+        match (equal, device.is_some() || joined.is_some()) {
+            (true, _) => SameOrigin::Yes,
+            (false, true) => SameOrigin::No,
+            (false, false) => SameOrigin::Unknown,
+        }
+    }
+
+    /// The part of the facts that says where a session comes from.
+    #[must_use]
+    pub fn origin(&self) -> Self {
+        Self {
+            device: self.device.clone(),
+            joined: self.joined,
+            ..Self::default()
+        }
+    }
+
     /// Takes over what `newer` knows, and keeps the rest. The door stays the one it came through.
     pub fn update(&mut self, newer: &Self) {
         if newer.device.is_some() {
@@ -128,6 +169,7 @@ impl Facts {
         }
         self.door = self.door.or(newer.door);
         self.position_seconds = newer.position_seconds.or(self.position_seconds);
+        self.joined = newer.joined.or(self.joined);
     }
 }
 
@@ -164,7 +206,36 @@ pub struct Session {
     pub expires_at: Timestamp,
     /// Whose start it is, until somebody renews it.
     pub ticket: Option<Ticket>,
+    /// What the rule notes about it.
+    pub flags: Flags,
 }
+
+/// What the rule notes about a session.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Flags {
+    /// The player did not make its id for this playback, so the id may begin anew after its end.
+    pub derived: bool,
+    /// Some of it has reached its viewer: Envoy reported a success, or it showed a sign of life [`PROVEN_AFTER`] its start.
+    pub played: bool,
+    /// Its lease does not grow until it shows a sign of life [`PROVEN_AFTER`] its start while its user is within the limit.
+    pub provisional: bool,
+    /// Its start drew on the user's budget of displacements.
+    pub paid: bool,
+}
+
+impl Session {
+    /// Whether the store will go on counting it for as long as it shows signs of life, so that no instance needs to ask each time.
+    #[must_use]
+    pub const fn is_proven(&self) -> bool {
+        self.flags.played && !self.flags.provisional
+    }
+}
+
+/// How long after its start a sign of life proves that a session plays, where no gateway has reported it.
+pub const PROVEN_AFTER: Duration = Duration::from_secs(2);
+
+/// The lease of a derived id that begins anew right after its release: a straggling request of the old playback costs this much.
+pub const PROVISIONAL_LEASE: Duration = Duration::from_secs(4);
 
 /// Why a session has ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -199,17 +270,27 @@ pub struct Tombstone {
     pub key: SessionKey,
     /// Why.
     pub cause: EndCause,
+    /// When it ended, or was last refused because of this.
+    pub asked_at: Timestamp,
     /// Until when this is remembered.
     pub until: Timestamp,
+    /// Whether the session was live when it ended.
+    pub was_live: bool,
+    /// Whether its id may begin anew. Known only of what was live.
+    pub derived: bool,
+    /// Where the session came from that took its slot: a device and a joined origin.
+    pub rival: Facts,
 }
 
-/// How far ahead anything in a roster may end. Whatever ends later was written by a clock that has since stepped back, and is cut.
+/// What one instance grants, by its configuration.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Terms {
     /// The longest lease that is granted.
     pub longest_lease: Duration,
     /// How long an end is remembered: longer than the longest lease and the store's deadline together.
     pub memory: Duration,
+    /// How long it takes until a user may displace once more: the lease of a playback.
+    pub refill: Duration,
 }
 
 impl Terms {
@@ -221,7 +302,14 @@ impl Terms {
             memory: longest_lease
                 .saturating_add(store_timeout)
                 .saturating_add(Self::MARGIN),
+            refill: longest_lease,
         }
+    }
+
+    /// The same where a playback's lease is not the longest.
+    #[must_use]
+    pub const fn refilling_every(self, refill: Duration) -> Self {
+        Self { refill, ..self }
     }
 
     /// Until when a lease counts that is granted now: as long as was asked for, and no longer than the longest.
@@ -229,9 +317,10 @@ impl Terms {
         now.after(lease.min(self.longest_lease))
     }
 
-    /// Until when an end is remembered that is written down now.
-    fn memory_ends(&self, now: Timestamp) -> Timestamp {
-        now.after(self.memory)
+    /// What an end is remembered for beyond the longest lease.
+    #[must_use]
+    pub const fn margin(&self) -> Duration {
+        self.memory.saturating_sub(self.longest_lease)
     }
 
     /// What is added for the store's own rounding and for a message that was sent just before its deadline.
@@ -249,6 +338,8 @@ pub struct Start {
     pub lease: Duration,
     /// The mark of the call that asks.
     pub ticket: Option<Ticket>,
+    /// The player did not make this id for this playback.
+    pub derived: bool,
 }
 
 /// The news that a stream was seen running.
@@ -262,6 +353,21 @@ pub struct Sighting {
     pub lease: Duration,
     /// When it started, where the one who saw it knows; believed only if it is past.
     pub started_at: Option<Timestamp>,
+    /// What is known of it, should the store not know it.
+    pub provenance: Provenance,
+    /// The player did not make this id for this playback.
+    pub derived: bool,
+}
+
+/// What is known of a running stream, should the store not know it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Provenance {
+    /// The store counted it, or it runs inside Envoy: it counts again, above the limit if need be.
+    Counted,
+    /// The rule that decides in an outage let it in: above the limit it counts for one more lease.
+    ByRule,
+    /// Nothing of it has played yet: it counts where a start would.
+    Unplayed,
 }
 
 /// What happens to a start when all of the user's slots are taken.
@@ -276,6 +382,50 @@ pub enum WhenFull {
     DisplaceIdlest,
     /// That session gives way, and no other.
     TakeOver(SessionKey),
+}
+
+/// What applies to a start.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StartRules {
+    /// How many streams the user may watch at once.
+    pub limit: u32,
+    /// What happens where that many are live.
+    pub when_full: WhenFull,
+    /// Whether the start itself asked for another session's slot; else `when_full` is what is configured.
+    pub takeover: bool,
+    /// How many starts may displace in one burst, beyond as many as the limit.
+    pub displacements: u32,
+    /// Displacing costs nothing: an operator asks, or nobody is refused anyway.
+    pub free: bool,
+    /// How long a derived id that was ended against its viewer's will must not have asked before it may begin anew.
+    pub quiet: Duration,
+}
+
+impl StartRules {
+    /// How many starts may displace in one burst, beyond as many as the limit, unless configured otherwise.
+    pub const DISPLACEMENTS: u32 = 5;
+
+    /// How long a derived id must be quiet, unless configured otherwise.
+    pub const QUIET: Duration = Duration::from_secs(20);
+
+    /// A limit, and what happens at it; the rest as it is unless configured otherwise.
+    #[must_use]
+    pub fn new(limit: u32, when_full: WhenFull) -> Self {
+        Self {
+            takeover: matches!(when_full, WhenFull::TakeOver(_)),
+            limit,
+            when_full,
+            displacements: Self::DISPLACEMENTS,
+            free: false,
+            quiet: Self::QUIET,
+        }
+    }
+
+    /// How many starts may displace in one burst.
+    #[must_use]
+    pub const fn burst(&self) -> u32 {
+        self.limit.saturating_add(self.displacements)
+    }
 }
 
 /// Whose slot a start asks for, should all be taken.
@@ -313,6 +463,8 @@ pub enum Ending {
     Vouched,
     /// An operator ends it, and it is told so if it asks again.
     Operator,
+    /// Envoy reports that a request of it failed. If nothing of it has played, its start is taken back; else that means nothing.
+    Failed,
     /// The call of that ticket takes back its own start, if nobody has renewed it since. No tombstone: it may be tried again.
     Undone(Ticket),
 }

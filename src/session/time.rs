@@ -28,6 +28,15 @@ impl Timestamp {
         )
     }
 
+    /// The point in time that lies `span` earlier; the beginning of time if there is none.
+    #[must_use]
+    pub fn before(self, span: Duration) -> Self {
+        Self(
+            self.0
+                .saturating_sub(u64::try_from(span.as_millis()).unwrap_or(u64::MAX)),
+        )
+    }
+
     /// How long it is from `earlier` until this; zero if that is later.
     #[must_use]
     pub const fn since(self, earlier: Self) -> Duration {

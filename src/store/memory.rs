@@ -7,14 +7,15 @@ use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::hash::{BuildHasher, RandomState};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use async_trait::async_trait;
 
 use super::{Cursor, Listing, Page, Store, StoreError};
 use crate::clock::Clock;
 use crate::session::{
-    Admission, Ending, Released, Renewal, Roster, Session, SessionKey, Sighting, Start, Terms,
-    Timestamp, UserId, WhenFull,
+    Admission, Ending, Playing, Released, Renewal, Roster, Session, SessionKey, Sighting, Start,
+    StartRules, Terms, Timestamp, UserId,
 };
 
 /// How many shards there are; far more than cores, so that two users rarely share one at the same moment.
@@ -68,7 +69,7 @@ impl MemoryStore {
         let now = self.clock.now();
         self.shards
             .iter()
-            .map(|shard| sweep(&mut lock(shard), now))
+            .map(|shard| sweep(&mut lock(shard), &self.terms, now))
             .sum()
     }
 
@@ -90,7 +91,7 @@ impl MemoryStore {
         let mut shard = lock(self.shard(user));
         if shard.len() >= self.room
             && !shard.contains_key(user)
-            && sweep(&mut shard, now) >= self.room
+            && sweep(&mut shard, &self.terms, now) >= self.room
         {
             return Err(StoreError::Full(format!(
                 "it has room for {} users",
@@ -102,7 +103,8 @@ impl MemoryStore {
             Entry::Vacant(slot) => slot.insert_entry(Roster::default()),
         };
         let outcome = act(slot.get_mut(), now);
-        if slot.get().forgettable_at().is_none_or(|at| at <= now) {
+        let forgettable_at = slot.get().forgettable_at(&self.terms);
+        if forgettable_at.is_none_or(|at| at <= now) {
             slot.remove();
         }
         Ok(outcome)
@@ -125,8 +127,8 @@ fn lock(shard: &Shard) -> MutexGuard<'_, HashMap<UserId, Roster>> {
 }
 
 /// Forgets what has ended in a shard; how many users are left.
-fn sweep(shard: &mut HashMap<UserId, Roster>, now: Timestamp) -> usize {
-    shard.retain(|_, roster| roster.forgettable_at().is_some_and(|at| at > now));
+fn sweep(shard: &mut HashMap<UserId, Roster>, terms: &Terms, now: Timestamp) -> usize {
+    shard.retain(|_, roster| roster.forgettable_at(terms).is_some_and(|at| at > now));
     shard.len()
 }
 
@@ -165,11 +167,10 @@ impl Store for MemoryStore {
         &self,
         user: &UserId,
         start: &Start,
-        limit: u32,
-        when_full: &WhenFull,
+        rules: &StartRules,
     ) -> Result<Admission, StoreError> {
         self.with_roster(user, |roster, now| {
-            roster.admit(start, limit, when_full, &self.terms, now)
+            roster.admit(start, rules, &self.terms, now)
         })
     }
 
@@ -184,14 +185,19 @@ impl Store for MemoryStore {
         })
     }
 
+    async fn played(&self, user: &UserId, key: &SessionKey) -> Result<Option<Playing>, StoreError> {
+        self.with_roster(user, |roster, now| roster.played(key, &self.terms, now))
+    }
+
     async fn release(
         &self,
         user: &UserId,
         key: &SessionKey,
         ending: Ending,
+        age: Duration,
     ) -> Result<Released, StoreError> {
         self.with_roster(user, |roster, now| {
-            roster.release(key, ending, &self.terms, now)
+            roster.release(key, ending, age, &self.terms, now)
         })
     }
 
@@ -243,7 +249,7 @@ mod tests {
 
     use super::*;
     use crate::clock::ManualClock;
-    use crate::session::{Facts, Kind, SessionId};
+    use crate::session::{Facts, Kind, SessionId, WhenFull};
 
     fn store(max_users: usize) -> (MemoryStore, Arc<ManualClock>) {
         let clock = Arc::new(ManualClock::at(Timestamp::from_millis(1_000_000)));
@@ -264,6 +270,7 @@ mod tests {
             facts: Facts::default(),
             lease: Duration::from_secs(30),
             ticket: None,
+            derived: false,
         }
     }
 
@@ -275,7 +282,10 @@ mod tests {
             .collect();
         let mut inside = Vec::new();
         for user in &users {
-            match store.admit(user, &start("a"), 3, &WhenFull::Refuse).await {
+            match store
+                .admit(user, &start("a"), &StartRules::new(3, WhenFull::Refuse))
+                .await
+            {
                 Ok(_) => inside.push(user),
                 Err(error) => assert!(matches!(error, StoreError::Full(_)), "{error}"),
             }
@@ -289,7 +299,7 @@ mod tests {
         for user in inside {
             assert!(
                 store
-                    .admit(user, &start("b"), 3, &WhenFull::Refuse)
+                    .admit(user, &start("b"), &StartRules::new(3, WhenFull::Refuse))
                     .await
                     .is_ok()
             );
@@ -298,7 +308,9 @@ mod tests {
         clock.advance(Duration::from_secs(30));
         for user in &users {
             let (released, listed) = (
-                store.admit(user, &start("a"), 0, &WhenFull::Refuse).await,
+                store
+                    .admit(user, &start("a"), &StartRules::new(0, WhenFull::Refuse))
+                    .await,
                 store.list(user).await,
             );
             assert!(
@@ -314,7 +326,9 @@ mod tests {
         for number in 0..1000 {
             let user = UserId::parse(&format!("user-{number}")).unwrap();
             for id in ["a", "b", "c"].into_iter().take(1 + number % 3) {
-                let admission = store.admit(&user, &start(id), 3, &WhenFull::Refuse).await;
+                let admission = store
+                    .admit(&user, &start(id), &StartRules::new(3, WhenFull::Refuse))
+                    .await;
                 assert!(admission.is_ok());
             }
         }
@@ -341,7 +355,7 @@ mod tests {
         for n in 0..10 {
             let user = UserId::parse(&format!("user-{n}")).unwrap();
             store
-                .admit(&user, &start("a"), 3, &WhenFull::Refuse)
+                .admit(&user, &start("a"), &StartRules::new(3, WhenFull::Refuse))
                 .await
                 .unwrap();
             clock.advance(Duration::from_secs(1));

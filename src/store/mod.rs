@@ -19,8 +19,8 @@ use async_trait::async_trait;
 use futures_util::future::join_all;
 
 use crate::session::{
-    Admission, Ending, Released, Renewal, Session, SessionKey, Sighting, Start, Timestamp, UserId,
-    WhenFull,
+    Admission, Ending, Playing, Released, Renewal, Session, SessionKey, Sighting, Start,
+    StartRules, Timestamp, UserId,
 };
 
 /// Keeps rosters, one for each user.
@@ -31,8 +31,7 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
         &self,
         user: &UserId,
         start: &Start,
-        limit: u32,
-        when_full: &WhenFull,
+        rules: &StartRules,
     ) -> Result<Admission, StoreError>;
 
     /// Tells that a stream was seen running: [`crate::session::Roster::renew`].
@@ -52,12 +51,16 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
         join_all(each).await
     }
 
-    /// Tells that a session is over: [`crate::session::Roster::release`].
+    /// Tells that a request of a session got through to its viewer: [`crate::session::Roster::played`].
+    async fn played(&self, user: &UserId, key: &SessionKey) -> Result<Option<Playing>, StoreError>;
+
+    /// Tells that a session is over, as somebody said that long ago: [`crate::session::Roster::release`].
     async fn release(
         &self,
         user: &UserId,
         key: &SessionKey,
         ending: Ending,
+        age: Duration,
     ) -> Result<Released, StoreError>;
 
     /// The user's live sessions.

@@ -148,9 +148,11 @@ label! {
         Renewed => "renewed",
         /// It was unknown, and counts again: the store had forgotten it.
         PutBack => "put_back",
+        /// It counts, but has yet to play or may not stay.
+        Provisional => "provisional",
         /// It has ended, and stays so.
         Ended => "ended",
-        /// It was unknown, and too many streams of its user count above the limit already.
+        /// It was unknown, and does not count: it has not played, or too many streams of its user count above the limit already.
         Crowded => "crowded",
     }
 }
@@ -168,6 +170,8 @@ label! {
         Operator => "operator",
         /// Its own check, which was cancelled or whose outcome stayed unknown.
         Undone => "undone",
+        /// Envoy's access log, of a playback of which nothing has played.
+        Failed => "failed",
     }
 }
 
@@ -188,6 +192,8 @@ label! {
         Admit => "admit",
         /// This stream was seen running.
         Renew => "renew",
+        /// Some of this session has played.
+        Played => "played",
         /// This session is over.
         Release => "release",
         /// These streams were seen running.
@@ -240,6 +246,10 @@ label! {
         Renewal => "renewal",
         /// A session is released.
         Release => "release",
+        /// A playback has begun to play.
+        Played => "played",
+        /// A request of a playback has failed: nothing has played, its start is taken back.
+        Failed => "failed",
         /// Nothing, as it should: the entry is of no session, or of one that its end doesn't end.
         Ignored => "ignored",
         /// Nothing: an end of the same stream stands in the same message.

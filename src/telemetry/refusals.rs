@@ -82,7 +82,7 @@ impl RefusedStream<'_> {
                 let keys = holders.iter().map(|session| session.key.to_string());
                 Some(keys.collect())
             }
-            Refusal::Ended(_) | Refusal::NotStoppable => None,
+            Refusal::Ended(..) | Refusal::NotStoppable => None,
         };
         // Names are clients' own texts: as strings they are quoted, and can't pass for other fields.
         info!(

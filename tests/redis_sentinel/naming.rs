@@ -1,6 +1,6 @@
 //! Which server is used: who is asked, who is believed, what for, and what is said where there is none.
 
-use streamgate::session::{Admission, Ending, Released, WhenFull};
+use streamgate::session::{Admission, Ending, Released, StartRules, WhenFull};
 use streamgate::store::redis::{RedisSettings, RedisStore, Sentinels, Source};
 use streamgate::store::{Store, StoreError};
 
@@ -49,7 +49,9 @@ fn place(server: &RedisServer) -> String {
 
 async fn admit(store: &RedisStore, id: &str) -> Result<Admission, StoreError> {
     let (alice, start) = (user("alice"), start(&playback(id)));
-    store.admit(&alice, &start, 1, &WhenFull::Refuse).await
+    store
+        .admit(&alice, &start, &StartRules::new(1, WhenFull::Refuse))
+        .await
 }
 
 /// Waits until the store counts there.
@@ -149,7 +151,9 @@ async fn streams_start_and_end_in_the_master_that_a_sentinel_names() {
     let listing = server.store().list(&user("alice")).await.unwrap();
     assert_eq!(listing.sessions.len(), 1);
     let (alice, session) = (user("alice"), playback("a"));
-    let released = store.release(&alice, &session, Ending::Stream).await;
+    let released = store
+        .release(&alice, &session, Ending::Stream, std::time::Duration::ZERO)
+        .await;
     assert!(matches!(released, Ok(Released::Freed(_))), "{released:?}");
 }
 

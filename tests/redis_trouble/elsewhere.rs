@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde_json::json;
 use streamgate::clock::Stopwatch;
-use streamgate::session::{Admission, WhenFull};
+use streamgate::session::{Admission, StartRules, WhenFull};
 use streamgate::store::Store;
 
 use super::TIMEOUT;
@@ -63,7 +63,9 @@ async fn what_is_killed_or_displaced_elsewhere_is_noticed_within_a_third_of_its_
         let hook = reqwest::Client::new().post(other.url("/v1/release"));
         assert_eq!(hook.json(&body).send().await.unwrap().status(), 204);
         let (store, ben, next) = (server.store(), user("ben"), start(&playback("next")));
-        let admission = store.admit(&ben, &next, 1, &WhenFull::DisplaceOldest).await;
+        let admission = store
+            .admit(&ben, &next, &StartRules::new(1, WhenFull::DisplaceOldest))
+            .await;
         match admission.unwrap() {
             Admission::Admitted(admitted) => assert_eq!(admitted.displaced.len(), 1),
             Admission::Refused(refusal) => panic!("{refusal:?}"),

@@ -9,7 +9,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 use streamgate::clock::{Clock, SystemClock};
 use streamgate::session::{
-    Admission, Ending, Released, Renewal, SessionKey, Sighting, Start, Terms, UserId, WhenFull,
+    Admission, Ending, Playing, Released, Renewal, SessionKey, Sighting, Start, StartRules, Terms,
+    UserId,
 };
 use streamgate::store::{Cursor, Listing, MemoryStore, Page, Store, StoreError};
 use tokio::sync::watch;
@@ -156,10 +157,9 @@ impl Store for FaultyStore {
         &self,
         user: &UserId,
         start: &Start,
-        limit: u32,
-        when_full: &WhenFull,
+        rules: &StartRules,
     ) -> Result<Admission, StoreError> {
-        let doing = self.sound.admit(user, start, limit, when_full);
+        let doing = self.sound.admit(user, start, rules);
         self.through("admit", doing).await
     }
 
@@ -178,9 +178,14 @@ impl Store for FaultyStore {
         user: &UserId,
         key: &SessionKey,
         ending: Ending,
+        age: Duration,
     ) -> Result<Released, StoreError> {
-        self.through("release", self.sound.release(user, key, ending))
+        self.through("release", self.sound.release(user, key, ending, age))
             .await
+    }
+
+    async fn played(&self, user: &UserId, key: &SessionKey) -> Result<Option<Playing>, StoreError> {
+        self.through("played", self.sound.played(user, key)).await
     }
 
     async fn list(&self, user: &UserId) -> Result<Listing, StoreError> {

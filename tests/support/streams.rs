@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use streamgate::session::{
-    Facts, Kind, SessionId, SessionKey, Sighting, Start, Terms, Ticket, UserId,
+    Facts, Kind, Provenance, SessionId, SessionKey, Sighting, Start, Terms, Ticket, UserId,
 };
 
 /// The lease of everything that does not say otherwise.
@@ -39,6 +39,7 @@ pub(crate) fn start(key: &SessionKey) -> Start {
         facts: Facts::default(),
         lease: LEASE,
         ticket: None,
+        derived: false,
     }
 }
 
@@ -57,5 +58,7 @@ pub(crate) fn sighting(key: &SessionKey) -> Sighting {
         facts: Facts::default(),
         lease: LEASE,
         started_at: None,
+        derived: false,
+        provenance: Provenance::Counted,
     }
 }

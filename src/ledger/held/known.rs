@@ -4,8 +4,8 @@
 use std::time::Duration;
 
 use crate::session::{
-    Admission, Admitted, EndCause, Ending, Entry, Facts, Kind, MAX_TOMBSTONES, Roster, Session,
-    SessionKey, Sighting, Start, Terms, Ticket, Timestamp, Tombstone, WhenFull,
+    Admission, Admitted, Ending, Entry, Facts, Flags, Kind, PROVEN_AFTER, Playing, Provenance,
+    Roster, Session, SessionKey, Sighting, Start, StartRules, Terms, Ticket, Timestamp, Tombstone,
 };
 use crate::telemetry::metrics::ReleaseCause;
 
@@ -30,6 +30,14 @@ pub(super) struct Mark {
     pub(super) in_renewal: bool,
     /// Whose start it is, as in a roster.
     pub(super) ticket: Option<Ticket>,
+    /// Whether its id may begin anew, as in a roster.
+    pub(super) derived: bool,
+    /// Whether some of it has reached its viewer, as the store says or as was seen here during an outage.
+    pub(super) played: bool,
+    /// Whether the store has yet to say that it may stay.
+    pub(super) provisional: bool,
+    /// Whether the store has ever said that it counts it.
+    pub(super) confirmed: bool,
 }
 
 /// Whether the store knows what is known here of a session.
@@ -50,10 +58,16 @@ pub(in crate::ledger) struct Counted<'a> {
     pub(in crate::ledger) facts: &'a Facts,
     /// When it started, where that was told.
     pub(in crate::ledger) started_at: Option<Timestamp>,
-    /// The lease that was asked for.
+    /// How long it counts from the question on.
     pub(in crate::ledger) lease: Duration,
     /// How many streams its user may watch.
     pub(in crate::ledger) limit: u32,
+    /// Whether its id may begin anew.
+    pub(in crate::ledger) derived: bool,
+    /// Whether some of it has reached its viewer.
+    pub(in crate::ledger) played: bool,
+    /// Whether its next request has to ask again.
+    pub(in crate::ledger) provisional: bool,
 }
 
 /// What is known of a session that asks to go on.
@@ -79,17 +93,22 @@ pub(in crate::ledger) struct End {
     pub(in crate::ledger) ending: Ending,
     /// What it is counted as once the store has been told; `None` for one that gave way.
     pub(in crate::ledger) cause: Option<ReleaseCause>,
+    /// When that was said.
+    pub(in crate::ledger) said_at: Timestamp,
     /// Until when that is worth telling.
     pub(super) until: Timestamp,
 }
+
+/// As many ends of one user are kept for the store as a roster remembers of what was live.
+const MAX_ENDS: usize = 64;
 
 /// What is known of one user.
 #[derive(Debug, Default)]
 pub(super) struct Known {
     /// The sessions, in the order in which they were heard of.
     pub(super) marks: Vec<Mark>,
-    /// The ends that came while the store could not be told.
-    pub(super) tombstones: Vec<Tombstone>,
+    /// What decides about starts while the store can't: the ends that are known here, and this instance's own budget. No sessions.
+    pub(super) memory: Roster,
     /// What the store is to be told of ends.
     pub(super) ends: Vec<End>,
     /// How many streams the user may watch, as last resolved.
@@ -116,8 +135,9 @@ impl Known {
         if mark.standing == Standing::Owed {
             return Look::Ask;
         }
-        // A `request` asks once, and so must be doubted if it asks again; and what is news is for the store to know.
-        if !key.kind.is_stoppable() || mark.is_news(facts) {
+        // A `request` asks once, and so must be doubted if it asks again; what has not played may be taken back; and what is news is for the
+        // store to know.
+        if !key.kind.is_stoppable() || !mark.is_proven() || mark.is_news(facts) {
             return Look::Unknown;
         }
         if left <= lease / 3 {
@@ -149,8 +169,7 @@ impl Known {
         let until = asked_at.after(counted.lease);
         self.limit = counted.limit;
         if self.ends.iter().all(|end| end.key != *counted.key) {
-            self.tombstones
-                .retain(|tombstone| tombstone.key != *counted.key);
+            self.memory.forget_end(counted.key);
         }
         let Some(mark) = self.mark_mut(counted.key) else {
             self.marks.push(Mark {
@@ -163,6 +182,10 @@ impl Known {
                 standing: Standing::Counted,
                 in_renewal: false,
                 ticket: None,
+                derived: counted.derived,
+                played: counted.played,
+                provisional: counted.provisional,
+                confirmed: true,
             });
             return;
         };
@@ -170,7 +193,36 @@ impl Known {
         mark.started_at = mark.started_at.or(counted.started_at);
         mark.until = mark.until.max(until);
         mark.sure_until = mark.sure_until.max(until);
+        mark.derived |= counted.derived;
+        mark.played |= counted.played;
+        (mark.provisional, mark.confirmed) = (counted.provisional, true);
         (mark.standing, mark.in_renewal, mark.ticket) = (Standing::Counted, false, None);
+    }
+
+    /// The store says that some of this session has reached its viewer, as of a question asked at that time.
+    pub(super) fn playing(&mut self, key: &SessionKey, playing: Playing, asked_at: Timestamp) {
+        let sure_until = asked_at.after(playing.left);
+        if let Some(mark) = self.mark_mut(key) {
+            (mark.played, mark.provisional) = (true, !playing.proven);
+            mark.sure_until = mark.sure_until.max(sure_until);
+            mark.until = mark.until.max(sure_until);
+        } else {
+            self.marks.push(Mark {
+                key: key.clone(),
+                facts: Facts::default(),
+                started_at: None,
+                seen_at: asked_at,
+                until: sure_until,
+                sure_until,
+                standing: Standing::Counted,
+                in_renewal: false,
+                ticket: None,
+                derived: false,
+                played: true,
+                provisional: !playing.proven,
+                confirmed: true,
+            });
+        }
     }
 
     /// The session was seen running, and the store could not be told.
@@ -190,6 +242,10 @@ impl Known {
                 standing: Standing::Owed,
                 in_renewal: false,
                 ticket: None,
+                derived: sighting.derived,
+                played: sighting.provenance != Provenance::Unplayed,
+                provisional: false,
+                confirmed: sighting.provenance == Provenance::Counted,
             });
         }
     }
@@ -198,28 +254,29 @@ impl Known {
     pub(super) fn admit(
         &mut self,
         start: &Start,
-        limit: u32,
-        when_full: &WhenFull,
+        rules: &StartRules,
         terms: &Terms,
         now: Timestamp,
     ) -> Admission {
         let mut roster = self.roster(now);
-        let admission = roster.admit(start, limit, when_full, terms, now);
+        let admission = roster.admit(start, rules, terms, now);
+        roster.take_sessions();
+        self.memory = roster;
         if let Admission::Admitted(admitted) = &admission {
             self.adopt(start, admitted, terms, now);
         }
-        self.tombstones = roster.into_parts().1;
         admission
     }
 
     /// The session is over, and the store could not be told.
     pub(super) fn release(&mut self, end: End, terms: &Terms, now: Timestamp) {
         let mut roster = self.roster(now);
-        roster.release(&end.key, end.ending, terms, now);
-        let (live, tombstones) = roster.into_parts();
+        let age = now.since(end.said_at);
+        roster.release(&end.key, end.ending, age, terms, now);
+        let live = roster.take_sessions();
         self.marks
             .retain(|mark| live.iter().any(|session| session.key == mark.key));
-        self.tombstones = tombstones;
+        self.memory = roster;
         self.owe_end(end);
     }
 
@@ -231,16 +288,13 @@ impl Known {
     /// The store has been told how that session ended.
     pub(super) fn end_told(&mut self, key: &SessionKey) {
         self.ends.retain(|end| end.key != *key);
-        self.tombstones.retain(|tombstone| tombstone.key != *key);
+        self.memory.forget_end(key);
     }
 
-    /// Remembers an end that the store knows of, for when it can't be asked. As many are kept as a roster remembers.
-    pub(super) fn bury(&mut self, key: &SessionKey, cause: EndCause, until: Timestamp) {
-        if self.tombstones.len() >= MAX_TOMBSTONES {
-            self.tombstones.remove(0);
-        }
-        let key = key.clone();
-        self.tombstones.push(Tombstone { key, cause, until });
+    /// Remembers an end that the store knows of, for when it can't be asked.
+    pub(super) fn bury(&mut self, tombstone: Tombstone) {
+        self.memory.forget_end(&tombstone.key);
+        self.memory.bury(tombstone);
     }
 
     /// Whether the store is to be told anything.
@@ -254,13 +308,13 @@ impl Known {
 
     /// Whether nothing is known any more.
     pub(super) fn is_empty(&self) -> bool {
-        self.marks.is_empty() && self.tombstones.is_empty() && self.ends.is_empty()
+        self.marks.is_empty() && self.memory == Roster::default() && self.ends.is_empty()
     }
 
     /// Drops what no longer counts.
-    pub(super) fn settle(&mut self, now: Timestamp) {
+    pub(super) fn settle(&mut self, terms: &Terms, now: Timestamp) {
         self.marks.retain(|mark| mark.until > now);
-        self.tombstones.retain(|tombstone| tombstone.until > now);
+        self.memory.settle(terms, now);
         self.ends.retain(|end| end.until > now);
     }
 
@@ -276,16 +330,16 @@ impl Known {
 
     /// Whether the session has ended here without the store's having been told.
     fn has_ended(&self, key: &SessionKey, now: Timestamp) -> bool {
-        self.tombstones
-            .iter()
-            .any(|tombstone| tombstone.key == *key && tombstone.until > now)
+        self.memory
+            .tombstones(now)
+            .any(|tombstone| tombstone.key == *key)
     }
 
     /// All of it as a roster.
     fn roster(&self, now: Timestamp) -> Roster {
         let live = self.marks.iter().filter(|mark| mark.until > now);
         let sessions = live.map(|mark| mark.session(now)).collect();
-        Roster::of(sessions, self.tombstones.clone())
+        self.memory.clone().with_sessions(sessions)
     }
 
     /// Takes over what the rule has decided.
@@ -296,6 +350,7 @@ impl Known {
                 key: displaced.key.clone(),
                 ending: Ending::Stream,
                 cause: None,
+                said_at: now,
                 until: now.after(terms.memory),
             });
         }
@@ -314,6 +369,10 @@ impl Known {
                 standing: Standing::Owed,
                 in_renewal: false,
                 ticket: start.ticket,
+                derived: start.derived,
+                played: start.key.kind == Kind::Request,
+                provisional: false,
+                confirmed: false,
             });
         }
     }
@@ -328,7 +387,7 @@ impl Known {
         if self.ends.iter().any(is_the_same) {
             return;
         }
-        if self.ends.len() >= MAX_TOMBSTONES {
+        if self.ends.len() >= MAX_ENDS {
             self.ends.remove(0);
         }
         self.ends.push(end);
@@ -339,8 +398,10 @@ impl Known {
 pub(in crate::ledger) const GATHERING: u32 = 30;
 
 impl Mark {
-    /// Notes a sign of life.
+    /// Notes a sign of life. What the store can't be told proves here that it plays, as it would there.
     pub(super) fn see(&mut self, now: Timestamp, lease: Duration) {
+        let lives_long = |started: Timestamp| now.since(started) >= PROVEN_AFTER;
+        self.played |= self.standing == Standing::Owed && self.started_at.is_some_and(lives_long);
         self.seen_at = now;
         self.until = self.until.max(now.after(lease));
     }
@@ -348,8 +409,14 @@ impl Mark {
     /// Whether a store that doesn't know it has forgotten: it has said that it counts it, must still do so, and would remember its end.
     pub(super) fn is_proof(&self, now: Timestamp) -> bool {
         self.key.kind == Kind::Playback
+            && self.is_proven()
             && self.standing == Standing::Counted
             && self.sure_until > now
+    }
+
+    /// Whether the store will go on counting it for as long as it shows signs of life.
+    pub(super) const fn is_proven(&self) -> bool {
+        self.played && !self.provisional
     }
 
     /// Whether the store knows less of the session than that.
@@ -366,6 +433,14 @@ impl Mark {
             facts: self.facts.clone(),
             lease: self.until.since(now),
             started_at: self.started_at,
+            provenance: if !self.played {
+                Provenance::Unplayed
+            } else if self.confirmed && !self.provisional {
+                Provenance::Counted
+            } else {
+                Provenance::ByRule
+            },
+            derived: self.derived,
         }
     }
 
@@ -378,6 +453,11 @@ impl Mark {
             renewed_at: self.seen_at,
             expires_at: self.until,
             ticket: self.ticket,
+            flags: Flags {
+                derived: self.derived,
+                played: self.played,
+                ..Flags::default()
+            },
         }
     }
 }

@@ -21,8 +21,8 @@ use tokio::sync::Notify;
 use crate::clock::Clock;
 use crate::config::Leases;
 use crate::session::{
-    Admission, Admitted, EndCause, Ending, Facts, Kind, MAX_PUT_BACK, Session, SessionKey,
-    Sighting, Start, Terms, Ticket, Timestamp, UserId, WhenFull,
+    Admission, Admitted, EndCause, Ending, Facts, Kind, MAX_PUT_BACK, Playing, Session, SessionKey,
+    Sighting, Start, StartRules, Terms, Ticket, Timestamp, Tombstone, UserId,
 };
 use crate::store::Seen;
 use crate::telemetry::metrics::ReleaseCause;
@@ -229,11 +229,17 @@ impl Held {
     ) {
         let mut shard = self.shard(user);
         let is_answer_good = shard.endings == stamp.endings;
-        let until = self.now().after(self.terms.memory);
         for session in displaced {
-            let by = counted.key.clone();
-            let cause = EndCause::Displaced { by };
-            shard.end(user, &session.key, Some(cause), until, self.room);
+            let cause = EndCause::Displaced {
+                by: counted.key.clone(),
+            };
+            let tombstone = Tombstone {
+                rival: counted.facts.origin(),
+                was_live: true,
+                derived: session.flags.derived,
+                ..self.tombstone(&session.key, cause)
+            };
+            shard.end(user, &session.key, Some(tombstone), self.room);
         }
         if !is_answer_good {
             if let Some(mark) = shard.mark_mut(user, counted.key) {
@@ -242,7 +248,7 @@ impl Held {
             return;
         }
         let is_new = !shard.knows(user, counted.key);
-        if is_new && !shard.make_room(user, counted.limit, self.room, self.now()) {
+        if is_new && !shard.make_room(user, counted.limit, self.room, &self.terms, self.now()) {
             return;
         }
         let known = shard.users.entry(user.clone()).or_default();
@@ -257,11 +263,54 @@ impl Held {
         shard.sessions += usize::from(is_new);
     }
 
+    /// The store says that some of that session has reached its viewer, as it answered to the question of that stamp. `limit` is what its
+    /// user may watch, as far as is known where nothing else is.
+    pub(super) fn playing(
+        &self,
+        user: &UserId,
+        stamp: Stamp,
+        key: &SessionKey,
+        playing: Playing,
+        limit: u32,
+    ) {
+        let mut shard = self.shard(user);
+        let is_new = !shard.knows(user, key);
+        if shard.endings != stamp.endings
+            || (is_new && !shard.make_room(user, limit, self.room, &self.terms, self.now()))
+        {
+            return;
+        }
+        let is_stranger = !shard.users.contains_key(user);
+        shard.change(user, |known| {
+            if is_stranger {
+                known.limit = limit;
+            }
+            known.playing(key, playing, stamp.asked_at);
+        });
+    }
+
+    /// Some of that session has reached its viewer, and the store could not be told.
+    pub(super) fn played_untold(&self, user: &UserId, key: &SessionKey) {
+        if let Some(mark) = self.shard(user).mark_mut(user, key) {
+            mark.played = true;
+        }
+    }
+
+    /// Whether it is known that some of that session has reached its viewer.
+    pub(super) fn is_proven(&self, user: &UserId, key: &SessionKey) -> bool {
+        let now = self.now();
+        let shard = self.shard(user);
+        let mark = shard.users.get(user).and_then(|known| known.mark(key));
+        mark.is_some_and(|mark| mark.is_proven() && mark.until > now)
+    }
+
     /// The session was seen running, and the store could not be told.
     pub(super) fn sighted(&self, user: &UserId, sighting: &Sighting, limit: u32) {
         let now = self.now();
         let mut shard = self.shard(user);
-        if !shard.knows(user, &sighting.key) && !shard.make_room(user, limit, self.room, now) {
+        if !shard.knows(user, &sighting.key)
+            && !shard.make_room(user, limit, self.room, &self.terms, now)
+        {
             return;
         }
         shard.change(user, |known| known.sighted(sighting, limit, now));
@@ -301,23 +350,25 @@ impl Held {
         self.owe(user);
     }
 
-    /// Decides a start by what is known here alone; `None` if it can't be counted for want of room.
+    /// Decides a start by what is known here alone; `None` if it can't be counted for want of room. `allowed` is what the user may watch by
+    /// the policy.
     pub(super) fn admit(
         &self,
         user: &UserId,
         start: &Start,
-        limits: Limits,
-        when_full: &WhenFull,
+        allowed: u32,
+        rules: &StartRules,
     ) -> Option<Admission> {
         let now = self.now();
         let mut shard = self.shard(user);
-        let (allowed, room) = (limits.allowed, self.room);
-        if !shard.knows(user, &start.key) && !shard.make_room(user, allowed, room, now) {
+        if !shard.knows(user, &start.key)
+            && !shard.make_room(user, allowed, self.room, &self.terms, now)
+        {
             return None;
         }
         let admission = shard.change(user, |known| {
-            known.limit = limits.allowed;
-            known.admit(start, limits.applied, when_full, &self.terms, now)
+            known.limit = allowed;
+            known.admit(start, rules, &self.terms, now)
         });
         drop(shard);
         self.owe(user);
@@ -341,8 +392,22 @@ impl Held {
 
     /// The store says, or was told, that a session is over, for that cause where one is remembered.
     pub(super) fn ended(&self, user: &UserId, key: &SessionKey, cause: Option<EndCause>) {
-        let until = self.now().after(self.terms.memory);
-        self.shard(user).end(user, key, cause, until, self.room);
+        let tombstone = cause.map(|cause| self.tombstone(key, cause));
+        self.shard(user).end(user, key, tombstone, self.room);
+    }
+
+    /// What is remembered here of an end that the store knows of, where no more is known of the session.
+    fn tombstone(&self, key: &SessionKey, cause: EndCause) -> Tombstone {
+        let now = self.now();
+        Tombstone {
+            key: key.clone(),
+            cause,
+            asked_at: now,
+            until: now.after(self.terms.memory),
+            was_live: false,
+            derived: false,
+            rival: Facts::default(),
+        }
     }
 
     /// The store was told that a call takes back its start, and has done so if there was one: whatever else is known of the session is
@@ -375,13 +440,16 @@ impl Held {
         key: &SessionKey,
         ending: Ending,
         cause: ReleaseCause,
+        age: Duration,
     ) {
         let now = self.now();
+        let said_at = now.before(age);
         let end = End {
             key: key.clone(),
             ending,
             cause: Some(cause),
-            until: now.after(self.terms.memory),
+            said_at,
+            until: said_at.after(self.terms.memory),
         };
         let mut shard = self.shard(user);
         shard.endings += 1;
@@ -428,6 +496,18 @@ impl Held {
         beside.map(|mark| seen(user, known, mark, now)).collect()
     }
 
+    /// The store did not know one of a user's sessions, and may not know the others either: it is to be told of all but that one.
+    pub(super) fn owe_others(&self, user: &UserId, key: &SessionKey) {
+        let mut shard = self.shard(user);
+        if let Some(known) = shard.users.get_mut(user) {
+            for mark in known.marks.iter_mut().filter(|mark| mark.key != *key) {
+                mark.standing = Standing::Owed;
+            }
+        }
+        drop(shard);
+        self.owe(user);
+    }
+
     /// The store has forgotten: it is to be told of every session, those included of which it is being asked now.
     pub(super) fn owe_all(&self) {
         self.losses.fetch_add(1, Ordering::SeqCst);
@@ -443,22 +523,36 @@ impl Held {
         self.debts_arrived.notify_one();
     }
 
-    /// Some playbacks that the store must still count, any of them. A `request` proves nothing: somebody may have vouched for its end.
-    pub(super) fn sample(&self, count: usize) -> Vec<Seen> {
+    /// Sessions of so many other users, any of them, one of each, that the store must still count: playbacks, and `request`s where those are
+    /// too few. Nobody can choose who is asked about.
+    pub(super) fn sample(&self, count: usize, except: &[UserId]) -> Vec<Seen> {
         let now = self.now();
-        let mut sample = Vec::new();
-        for shard in &self.shards {
+        let from: usize = rand::random_range(0..SHARDS);
+        let (mut playbacks, mut requests) = (Vec::new(), Vec::new());
+        for shard in self.shards.iter().cycle().skip(from).take(SHARDS) {
             let shard = lock(shard);
-            let sure = shard.users.iter().find_map(|(user, known)| {
-                let mark = known.marks.iter().find(|mark| mark.is_proof(now))?;
-                Some(seen(user, known, mark, now))
-            });
-            sample.extend(sure);
-            if sample.len() >= count {
-                break;
+            for (user, known) in &shard.users {
+                if playbacks.len() >= count {
+                    break;
+                }
+                if except.contains(user) {
+                    continue;
+                }
+                let is_sure =
+                    |mark: &&Mark| mark.standing == Standing::Counted && mark.sure_until > now;
+                let mut marks = known.marks.iter().filter(is_sure);
+                if let Some(mark) = marks.clone().find(|mark| mark.is_proof(now)) {
+                    playbacks.push(seen(user, known, mark, now));
+                } else if let Some(mark) = marks.find(|mark| mark.key.kind == Kind::Request)
+                    && requests.len() < count
+                {
+                    requests.push(seen(user, known, mark, now));
+                }
             }
         }
-        sample
+        playbacks.extend(requests);
+        playbacks.truncate(count);
+        playbacks
     }
 
     /// Up to so many users of whom the store is to be told something.
@@ -513,7 +607,7 @@ impl Held {
         let mut tally = Tally::default();
         for shard in &self.shards {
             let mut shard = lock(shard);
-            shard.sweep(now);
+            shard.sweep(&self.terms, now);
             let marks = shard.users.values().flat_map(|known| &known.marks);
             tally.owed += marks.filter(|mark| mark.standing == Standing::Owed).count();
             tally.sessions += shard.sessions;
@@ -560,15 +654,6 @@ impl Debtors {
     }
 }
 
-/// How many streams the user may watch.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Limits {
-    /// By the policy.
-    pub(super) allowed: u32,
-    /// For this decision.
-    pub(super) applied: u32,
-}
-
 impl Shard {
     /// What is known of the session, to be changed.
     fn mark_mut(&mut self, user: &UserId, key: &SessionKey) -> Option<&mut Mark> {
@@ -586,25 +671,22 @@ impl Shard {
         known.is_some_and(|known| known.mark(key).is_some())
     }
 
-    /// The store counts that session no longer, for that cause where one is remembered, and will remember it until then.
-    fn end(
-        &mut self,
-        user: &UserId,
-        key: &SessionKey,
-        cause: Option<EndCause>,
-        until: Timestamp,
-        room: usize,
-    ) {
+    /// The store counts that session no longer, and remembers its end so if it does.
+    fn end(&mut self, user: &UserId, key: &SessionKey, tombstone: Option<Tombstone>, room: usize) {
         self.endings += 1;
+        let mut derived = None;
         self.change_known(user, |known| {
+            derived = known.mark(key).map(|mark| mark.derived);
             known.forget(key);
             known.end_told(key);
         });
         // Should the store be out when the playback asks again, its end is to be known here.
-        if let (true, Some(cause)) = (key.kind == Kind::Playback, cause)
+        if let (true, Some(mut tombstone)) = (key.kind == Kind::Playback, tombstone)
             && self.has_room_for_ends(user, room)
         {
-            self.change(user, |known| known.bury(key, cause, until));
+            tombstone.was_live |= derived.is_some();
+            tombstone.derived |= derived.unwrap_or_default();
+            self.change(user, |known| known.bury(tombstone));
         }
     }
 
@@ -631,12 +713,19 @@ impl Shard {
     /// Sees to it that there is room for one more session of that user; `false` if there is none. Of one user as many are held as would be put
     /// back, so that nobody takes the room of others. Those whose leases end first make room, since they have to ask soonest. What the
     /// store is to be told of is kept.
-    fn make_room(&mut self, user: &UserId, limit: u32, room: usize, now: Timestamp) -> bool {
+    fn make_room(
+        &mut self,
+        user: &UserId,
+        limit: u32,
+        room: usize,
+        terms: &Terms,
+        now: Timestamp,
+    ) -> bool {
         let limit = usize::try_from(limit).unwrap_or(usize::MAX);
         let most = limit.saturating_add(MAX_PUT_BACK);
         let held = |known: &Known| known.marks.len();
         if self.users.get(user).map_or(0, held) >= most {
-            self.change_known(user, |known| known.settle(now));
+            self.change_known(user, |known| known.settle(terms, now));
             if self.users.get(user).map_or(0, held) >= most {
                 return false;
             }
@@ -666,9 +755,9 @@ impl Shard {
     }
 
     /// Drops what no longer counts.
-    fn sweep(&mut self, now: Timestamp) {
+    fn sweep(&mut self, terms: &Terms, now: Timestamp) {
         self.users.retain(|_, known| {
-            known.settle(now);
+            known.settle(terms, now);
             !known.is_empty()
         });
         self.recount();

@@ -46,6 +46,7 @@ fn a_session_is_written_down_as_it_was_asked_for() {
         renewed_at: viewer.now,
         expires_at: viewer.now.after(seconds(15)),
         ticket: Some(ticket(9)),
+        flags: Flags::default(),
     };
     assert_eq!(viewer.session("playback:a"), expected);
 }
@@ -190,7 +191,7 @@ fn an_ended_session_is_refused_with_its_cause_though_there_is_room() {
         ("playback:displaced", displaced),
         ("playback:operator", EndCause::Operator),
     ] {
-        let refused = Admission::Refused(Refusal::Ended(cause));
+        let refused = Admission::Refused(Refusal::Ended(cause, None));
         assert_eq!(viewer.admit(session), refused);
     }
     assert_eq!(viewer.live(), []);

@@ -86,6 +86,10 @@ fn displaces(row: &Displacement) {
                 by: key("playback:new"),
             },
             until: viewer.memory(),
+            asked_at: viewer.now,
+            was_live: true,
+            derived: false,
+            rival: Facts::default(),
         })
         .collect();
     assert_eq!(told, gone, "{}", row.story);

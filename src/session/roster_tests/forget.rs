@@ -36,16 +36,19 @@ fn what_is_over_is_listed_no_more_though_nothing_has_swept_it_out() {
 #[test]
 fn a_roster_may_be_forgotten_when_the_last_thing_in_it_ends() {
     let mut viewer = Viewer::limited_to(2);
-    assert_eq!(viewer.roster.forgettable_at(), None);
+    assert_eq!(viewer.roster.forgettable_at(&terms()), None);
     viewer.admit("playback:a");
     let lease = viewer.now.after(seconds(30));
-    assert_eq!(viewer.roster.forgettable_at(), Some(lease));
+    assert_eq!(viewer.roster.forgettable_at(&terms()), Some(lease));
     viewer.release("playback:b", Ending::Stream);
-    assert_eq!(viewer.roster.forgettable_at(), Some(viewer.memory()));
+    assert_eq!(
+        viewer.roster.forgettable_at(&terms()),
+        Some(viewer.memory())
+    );
     viewer.wait(seconds(20));
     viewer.admit("playback:a");
     let lease = viewer.now.after(seconds(30));
-    assert_eq!(viewer.roster.forgettable_at(), Some(lease));
+    assert_eq!(viewer.roster.forgettable_at(&terms()), Some(lease));
 }
 
 #[test]
@@ -59,7 +62,10 @@ fn after_the_clock_has_stepped_back_nothing_ends_further_ahead_than_is_allowed()
     assert_eq!(viewer.session("playback:a").expires_at, lease);
     let tombstone = viewer.tombstone("playback:b").unwrap();
     assert_eq!(tombstone.until, viewer.memory());
-    assert_eq!(viewer.roster.forgettable_at(), Some(viewer.memory()));
+    assert_eq!(
+        viewer.roster.forgettable_at(&terms()),
+        Some(viewer.memory())
+    );
 }
 
 #[test]

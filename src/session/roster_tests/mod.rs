@@ -40,6 +40,7 @@ pub(super) fn start(session: &str) -> Start {
         facts: Facts::default(),
         lease: seconds(30),
         ticket: None,
+        derived: false,
     }
 }
 
@@ -50,6 +51,8 @@ pub(super) fn sighting(session: &str) -> Sighting {
         facts: Facts::default(),
         lease: seconds(30),
         started_at: None,
+        derived: false,
+        provenance: Provenance::Counted,
     }
 }
 
@@ -100,8 +103,8 @@ impl Viewer {
     }
 
     fn ask(&mut self, start: &Start) -> Admission {
-        self.roster
-            .admit(start, self.limit, &self.when_full, &terms(), self.now)
+        let rules = StartRules::new(self.limit, self.when_full.clone());
+        self.roster.admit(start, &rules, &terms(), self.now)
     }
 
     fn renew(&mut self, session: &str) -> Renewal {
@@ -114,7 +117,7 @@ impl Viewer {
 
     fn release(&mut self, session: &str, ending: Ending) -> Released {
         self.roster
-            .release(&key(session), ending, &terms(), self.now)
+            .release(&key(session), ending, Duration::ZERO, &terms(), self.now)
     }
 
     /// Ends a session of every cause there is: `playback:released`, `playback:operator`, and `playback:displaced` by `playback:taker`, which is released.
@@ -162,7 +165,7 @@ fn answer(admission: &Admission) -> &'static str {
             Entry::Renewed => "renewed",
         },
         Admission::Refused(Refusal::Full { .. }) => "full",
-        Admission::Refused(Refusal::Ended(cause)) => cause.as_str(),
+        Admission::Refused(Refusal::Ended(cause, _)) => cause.as_str(),
         Admission::Refused(Refusal::NotStoppable) => "not stoppable",
     }
 }
@@ -174,5 +177,6 @@ pub(super) fn facts(device: &str, content: &str, door: Door, position_seconds: u
         content: Some(ContentId::parse(content).unwrap()),
         door: Some(door),
         position_seconds: Some(position_seconds),
+        joined: None,
     }
 }

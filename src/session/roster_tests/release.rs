@@ -32,6 +32,10 @@ fn what_the_end_of_a_session_leaves_behind() {
                 key: key(session),
                 cause,
                 until: viewer.memory(),
+                asked_at: viewer.now,
+                was_live: is_live,
+                derived: false,
+                rival: Facts::default(),
             });
             assert_eq!(viewer.release(session, ending), expected, "{story}");
             assert_eq!(viewer.live(), keys("playback:other"), "{story}");

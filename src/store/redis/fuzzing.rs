@@ -6,9 +6,7 @@ use std::time::Duration;
 use redis::Value;
 
 use super::keys::Keys;
-use super::record::{
-    Reader, decode_cause, decode_roster, decode_sessions, encode_key, encode_rest,
-};
+use super::record::{Reader, decode_roster, decode_sessions, encode_key, encode_rest};
 use super::reply;
 use crate::fuzzing::{assert_are_names, assert_is_name, cut, text};
 use crate::session::{
@@ -23,7 +21,7 @@ pub(crate) fn record(data: &[u8]) {
         for session in &roster.sessions {
             assert_key(&session.key);
             // A later version's facts are passed over, so that it may be less.
-            let rest = encode_rest(&session.facts, session.ticket);
+            let rest = encode_rest(&session.facts, session.flags, session.ticket);
             assert!(rest.len() <= data.len());
         }
         for tombstone in &roster.tombstones {
@@ -35,7 +33,9 @@ pub(crate) fn record(data: &[u8]) {
     if let Ok(sessions) = decode_sessions(data) {
         sessions.iter().for_each(|session| assert_key(&session.key));
     }
-    if let Ok(cause) = decode_cause(data) {
+    if let Some((flags, rest)) = data.split_first()
+        && let Ok(cause) = Reader(rest).cause(*flags)
+    {
         assert_cause(&cause);
     }
     if let Ok(key) = Reader(data).key() {
@@ -94,7 +94,9 @@ fn one(answer: &Value) {
         failure => assert_is_protocol(&failure),
     }
     match (reply::renewal(answer), letter) {
-        (Ok(Renewal::Renewed { .. }), 0) | (Ok(Renewal::PutBack { .. }), b'P') => {}
+        (Ok(Renewal::Renewed { .. }), 0)
+        | (Ok(Renewal::PutBack { .. }), b'P')
+        | (Ok(Renewal::Provisional { .. }), b'V') => {}
         (Ok(Renewal::Ended(cause)), b'E') => assert_cause(&cause),
         (Ok(Renewal::Crowded), b'C') => assert_eq!(*answer, Value::BulkString(b"C".to_vec())),
         (failure, _) => assert_is_protocol(&failure),
@@ -105,6 +107,10 @@ fn one(answer: &Value) {
         (Ok(Released::NotLive), b'A')
         | (Ok(Released::NotStoppable), b'N')
         | (Ok(Released::Kept), b'K') => assert_eq!(*answer, Value::BulkString(vec![letter])),
+        (failure, _) => assert_is_protocol(&failure),
+    }
+    match (reply::playing(answer), letter) {
+        (Ok(Some(_)), b'L') | (Ok(None), b'A') => {}
         (failure, _) => assert_is_protocol(&failure),
     }
     match reply::listing(answer) {
@@ -128,6 +134,7 @@ fn asked() -> Start {
         facts: Facts::default(),
         lease: Duration::from_secs(30),
         ticket: None,
+        derived: false,
     }
 }
 
@@ -147,7 +154,7 @@ fn assert_admission(admission: &Admission, letter: u8) {
             holders.iter().for_each(assert_session);
             *limit == 3
         }
-        (Admission::Refused(Refusal::Ended(cause)), b'E') => {
+        (Admission::Refused(Refusal::Ended(cause, _)), b'E') => {
             assert_cause(cause);
             true
         }

@@ -39,8 +39,8 @@ pub use self::source::Source;
 use super::{Cursor, Listing, Page, Seen, Store, StoreError};
 use crate::clock::Clock;
 use crate::session::{
-    Admission, Ending, MAX_PUT_BACK, Released, Renewal, SessionKey, Sighting, Start, Terms,
-    Timestamp, UserId, WhenFull,
+    Admission, Ending, Flags, Kind, Playing, Provenance, Released, Renewal, SessionKey, Sighting,
+    Start, StartRules, Terms, Timestamp, UserId, WhenFull,
 };
 
 /// The most streams one user can have: what a roster's head has room to count. A higher limit is as good as this one.
@@ -212,23 +212,30 @@ impl Store for RedisStore {
         &self,
         user: &UserId,
         start: &Start,
-        limit: u32,
-        when_full: &WhenFull,
+        rules: &StartRules,
     ) -> Result<Admission, StoreError> {
-        let (policy, named) = match when_full {
+        let (policy, named) = match &rules.when_full {
             WhenFull::Refuse => (0, None),
             WhenFull::DisplaceOldest => (1, None),
             WhenFull::DisplaceIdlest => (2, None),
             WhenFull::TakeOver(key) => (3, Some(key)),
         };
+        let flags = Flags {
+            derived: start.derived,
+            played: start.key.kind == Kind::Request,
+            ..Flags::default()
+        };
         let question = self
             .question_about(&start.key, start.lease)
-            .count(limit)
+            .count(rules.limit)
             .byte(policy)
+            .byte(u8::from(rules.free) | u8::from(rules.takeover) << 1)
+            .count(rules.burst())
+            .short_span(rules.quiet)
             .bytes(&named.map(record::encode_key).unwrap_or_default())
-            .bytes(&record::encode_rest(&start.facts, start.ticket));
+            .bytes(&record::encode_rest(&start.facts, flags, start.ticket));
         let answer = self.ask(&self.scripts.admit, user, question).await?;
-        reply::admission(&answer, start, limit)
+        reply::admission(&answer, start, rules.limit)
     }
 
     async fn renew(
@@ -237,13 +244,24 @@ impl Store for RedisStore {
         sighting: &Sighting,
         limit: u32,
     ) -> Result<Renewal, StoreError> {
-        let room = limit.saturating_add(u32::try_from(MAX_PUT_BACK).unwrap_or(u32::MAX));
         let started = sighting.started_at.map_or(u64::MAX, Timestamp::as_millis);
+        let flags = Flags {
+            derived: sighting.derived,
+            played: sighting.key.kind == Kind::Request
+                || sighting.provenance != Provenance::Unplayed,
+            ..Flags::default()
+        };
+        let provenance = match sighting.provenance {
+            Provenance::Counted => 0,
+            Provenance::ByRule => 1,
+            Provenance::Unplayed => 2,
+        };
         let question = self
             .question_about(&sighting.key, sighting.lease)
-            .count(room)
+            .count(limit)
+            .byte(provenance)
             .millis(started)
-            .bytes(&record::encode_rest(&sighting.facts, None));
+            .bytes(&record::encode_rest(&sighting.facts, flags, None));
         let answer = self.ask(&self.scripts.renew, user, question).await?;
         reply::renewal(&answer)
     }
@@ -255,20 +273,29 @@ impl Store for RedisStore {
         join_all(batches).await.into_iter().flatten().collect()
     }
 
+    async fn played(&self, user: &UserId, key: &SessionKey) -> Result<Option<Playing>, StoreError> {
+        let question = self.question_about(key, Duration::ZERO);
+        let answer = self.ask(&self.scripts.played, user, question).await?;
+        reply::playing(&answer)
+    }
+
     async fn release(
         &self,
         user: &UserId,
         key: &SessionKey,
         ending: Ending,
+        age: Duration,
     ) -> Result<Released, StoreError> {
         let (who, ticket) = match ending {
             Ending::Stream => (1, 0),
             Ending::Vouched => (2, 0),
             Ending::Operator => (3, 0),
             Ending::Undone(ticket) => (4, ticket.number()),
+            Ending::Failed => (5, 0),
         };
         let mut question = self.question_about(key, Duration::ZERO).byte(who);
         question.rest.extend(ticket.to_be_bytes());
+        let question = question.lease(age);
         let answer = self.ask(&self.scripts.release, user, question).await?;
         reply::released(&answer)
     }
@@ -314,6 +341,13 @@ impl Question {
     /// Adds for how long a session is to count.
     fn lease(self, lease: Duration) -> Self {
         self.millis(script::millis(lease))
+    }
+
+    /// Adds a span that is shorter than a month, in four bytes.
+    fn short_span(mut self, span: Duration) -> Self {
+        let millis = u32::try_from(span.as_millis()).unwrap_or(u32::MAX);
+        self.rest.extend(millis.to_be_bytes());
+        self
     }
 
     /// Adds a number of sessions.

@@ -1,15 +1,22 @@
 //! The binary form of what Redis keeps: a user's roster as one string. `lua/open.lua` says how it is laid out; this is its other half.
 //!
 //! The scripts compare keys byte by byte, so one key must have one form only. Everything that is read is checked: what is not ours, or
-//! another version's, is [`Malformed`] and never half understood.
+//! another version's, is [`Malformed`] and never half understood. Tags and flags that are not known here are skipped, and the scripts keep
+//! them: a later version may write more.
+//!
+//! A new version of the format takes two releases, or an upgrade would be an outage of the whole fleet: the first reads the new one and
+//! still writes this one, the second writes the new one. Both read both.
 
 use crate::session::{
-    ContentId, DeviceId, Door, EndCause, Facts, Kind, Session, SessionId, SessionKey, Ticket,
-    Timestamp, Tombstone,
+    Budget, ContentId, DeviceId, Door, EndCause, Facts, Flags, Forgotten, JoinedOrigin, Kind,
+    Session, SessionId, SessionKey, Ticket, Timestamp, Tombstone,
 };
 
 /// The first byte of every roster: no text begins with it.
-const VERSION: u8 = 130;
+pub(super) const VERSION: u8 = 131;
+
+/// How many bytes a roster's head has.
+pub(super) const HEAD: usize = 22;
 
 /// The part of a text's tag that says what the text is; the rest is the form it is kept in, which is that of [`compact`].
 const TAG_MASK: u8 = 15;
@@ -29,11 +36,35 @@ const LEAST_PACKED: usize = 4;
 /// The characters that take six bits, by what those are.
 const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
 
-/// Set in the flags if a ticket follows.
+/// The part of a session's flags that tells the door.
+const DOOR_MASK: u8 = 3;
+
+/// Set in a session's flags if a ticket follows.
 const HAS_TICKET: u8 = 4;
 
-/// The part of the flags that tells the door.
-const DOOR_MASK: u8 = 3;
+/// Set in the flags of a session, and of a tombstone, whose id may begin anew.
+const DERIVED: u8 = 8;
+
+/// Set in a session's flags if some of it has played.
+const PLAYED: u8 = 16;
+
+/// Set in a session's flags if its lease does not grow yet.
+const PROVISIONAL: u8 = 32;
+
+/// Set in a session's flags if its start drew on the budget.
+const PAID: u8 = 64;
+
+/// The part of a tombstone's flags that tells the cause.
+const CAUSE_MASK: u8 = 3;
+
+/// Set in a tombstone's flags if the session was live.
+const WAS_LIVE: u8 = 4;
+
+/// The tag of the note that holds the budget.
+const BUDGET: u8 = 1;
+
+/// The tag of the note that tells of forgotten ends.
+const FORGOTTEN: u8 = 2;
 
 /// The tags of facts, at most [`TAG_MASK`]. A tag that is not known is skipped: a later version may write more.
 const DEVICE: u8 = 1;
@@ -41,6 +72,8 @@ const DEVICE: u8 = 1;
 const CONTENT: u8 = 2;
 /// See [`DEVICE`].
 const POSITION: u8 = 3;
+/// See [`DEVICE`].
+const JOINED: u8 = 4;
 
 /// The bytes are not what this version of streamgate writes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -60,20 +93,17 @@ pub(super) fn encode_key(key: &SessionKey) -> Vec<u8> {
 }
 
 /// What a session's record holds behind its times: flags, ticket and facts.
-pub(super) fn encode_rest(facts: &Facts, ticket: Option<Ticket>) -> Vec<u8> {
+pub(super) fn encode_rest(facts: &Facts, flags: Flags, ticket: Option<Ticket>) -> Vec<u8> {
     let door = match facts.door {
         None => 0,
         Some(Door::ExtAuthz) => 1,
         Some(Door::AccessLog) => 2,
         Some(Door::Http) => 3,
     };
-    let mut rest = Vec::new();
-    match ticket {
-        None => rest.push(door),
-        Some(ticket) => {
-            rest.push(door | HAS_TICKET);
-            rest.extend(ticket.number().to_be_bytes());
-        }
+    let mut rest = vec![door | encode_flags(flags)];
+    if let (Some(ticket), Some(first)) = (ticket, rest.first_mut()) {
+        *first |= HAS_TICKET;
+        rest.extend(ticket.number().to_be_bytes());
     }
     if let Some(device) = &facts.device {
         rest.extend(encode_text(DEVICE, device.as_str()));
@@ -84,7 +114,19 @@ pub(super) fn encode_rest(facts: &Facts, ticket: Option<Ticket>) -> Vec<u8> {
     if let Some(position) = facts.position_seconds {
         rest.extend(encode_entry(POSITION, &position.to_be_bytes()));
     }
+    if let Some(JoinedOrigin(digest)) = facts.joined {
+        rest.extend(encode_entry(JOINED, &digest.to_be_bytes()));
+    }
     rest
+}
+
+/// What the rule notes about a session, as flags.
+fn encode_flags(flags: Flags) -> u8 {
+    let bit = |is_set: bool, bit: u8| if is_set { bit } else { 0 };
+    bit(flags.derived, DERIVED)
+        | bit(flags.played, PLAYED)
+        | bit(flags.provisional, PROVISIONAL)
+        | bit(flags.paid, PAID)
 }
 
 /// A tag with the form, and the text in that form.
@@ -211,6 +253,10 @@ pub(super) struct Contents {
     pub(super) sessions: Vec<Session>,
     /// The ends that are remembered.
     pub(super) tombstones: Vec<Tombstone>,
+    /// The displacements that are not refilled.
+    pub(super) budget: Option<Budget>,
+    /// Until when a forgotten end might matter.
+    pub(super) forgotten: Option<Forgotten>,
 }
 
 /// Reads a whole roster. No bytes at all are an empty one.
@@ -224,7 +270,28 @@ pub(super) fn decode_roster(bytes: &[u8]) -> Result<Contents, Malformed> {
         return Err(Malformed("version"));
     }
     let (sessions, tombstones) = (reader.integer(2)?, reader.integer(1)?);
-    reader.take(12)?;
+    reader.take(16)?;
+    let notes = usize::try_from(reader.integer(2)?).unwrap_or(usize::MAX);
+    let mut notes = Reader(reader.take(notes)?);
+    while !notes.0.is_empty() {
+        let (tag, value) = notes.entry()?;
+        let mut value = Reader(value);
+        match tag {
+            BUDGET => {
+                contents.budget = Some(Budget {
+                    spent: u32::try_from(value.integer(2)?).unwrap_or(u32::MAX),
+                    since: value.timestamp()?,
+                });
+            }
+            FORGOTTEN => {
+                contents.forgotten = Some(Forgotten {
+                    at: value.timestamp()?,
+                    until: value.timestamp()?,
+                });
+            }
+            _ => {}
+        }
+    }
     for _ in 0..sessions {
         contents.sessions.push(reader.session()?);
     }
@@ -243,19 +310,6 @@ pub(super) fn decode_sessions(bytes: &[u8]) -> Result<Vec<Session>, Malformed> {
         sessions.push(reader.session()?);
     }
     Ok(sessions)
-}
-
-/// Reads why a session has ended.
-pub(super) fn decode_cause(bytes: &[u8]) -> Result<EndCause, Malformed> {
-    let mut reader = Reader(bytes);
-    let cause = match reader.byte()? {
-        1 => EndCause::Released,
-        2 => EndCause::Displaced { by: reader.key()? },
-        3 => EndCause::Operator,
-        _ => return Err(Malformed("cause")),
-    };
-    reader.end()?;
-    Ok(cause)
 }
 
 /// Bytes that are read from the front.
@@ -332,6 +386,16 @@ impl<'a> Reader<'a> {
         Ok(SessionKey { kind, id })
     }
 
+    /// Why a session has ended, by the flags of its tombstone; the key of who took its slot is the next.
+    pub(super) fn cause(&mut self, flags: u8) -> Result<EndCause, Malformed> {
+        match flags & CAUSE_MASK {
+            1 => Ok(EndCause::Released),
+            2 => Ok(EndCause::Displaced { by: self.key()? }),
+            3 => Ok(EndCause::Operator),
+            _ => Err(Malformed("cause")),
+        }
+    }
+
     /// The next session's record.
     fn session(&mut self) -> Result<Session, Malformed> {
         let mut record = self.record()?;
@@ -353,6 +417,7 @@ impl<'a> Reader<'a> {
             renewed_at: if untouched { started_at } else { renewed_at },
             expires_at,
             ticket: ticket.filter(|_| untouched),
+            flags: decode_flags(flags),
         })
     }
 
@@ -376,6 +441,10 @@ impl<'a> Reader<'a> {
                     let bytes = value.try_into().map_err(|_| Malformed("position"))?;
                     facts.position_seconds = Some(u32::from_be_bytes(bytes));
                 }
+                JOINED => {
+                    let bytes = value.try_into().map_err(|_| Malformed("joined origin"))?;
+                    facts.joined = Some(JoinedOrigin(u64::from_be_bytes(bytes)));
+                }
                 _ => {}
             }
         }
@@ -385,10 +454,28 @@ impl<'a> Reader<'a> {
     /// The next tombstone's record.
     fn tombstone(&mut self) -> Result<Tombstone, Malformed> {
         let mut record = self.record()?;
-        let until = record.timestamp()?;
+        let (until, asked_at) = (record.timestamp()?, record.timestamp()?);
         let key = record.key()?;
-        let cause = decode_cause(record.take_all())?;
-        Ok(Tombstone { key, cause, until })
+        let flags = record.byte()?;
+        Ok(Tombstone {
+            key,
+            cause: record.cause(flags)?,
+            asked_at,
+            until,
+            was_live: flags & WAS_LIVE != 0,
+            derived: flags & DERIVED != 0,
+            rival: record.facts(0)?,
+        })
+    }
+}
+
+/// What the rule notes about a session, by its flags.
+pub(super) const fn decode_flags(flags: u8) -> Flags {
+    Flags {
+        derived: flags & DERIVED != 0,
+        played: flags & PLAYED != 0,
+        provisional: flags & PROVISIONAL != 0,
+        paid: flags & PAID != 0,
     }
 }
 
@@ -494,6 +581,7 @@ mod tests {
             content: ContentId::parse("film").ok(),
             door: Some(Door::AccessLog),
             position_seconds: Some(7),
+            joined: Some(JoinedOrigin(u64::MAX)),
         };
         for (facts, ticket) in [
             (Facts::default(), None),
@@ -501,7 +589,7 @@ mod tests {
             (facts.clone(), None),
             (facts, Ticket::new(1)),
         ] {
-            let rest = encode_rest(&facts, ticket);
+            let rest = encode_rest(&facts, Flags::default(), ticket);
             let millis = Timestamp::from_millis;
             for (renewed, renewed_at, ticket) in [(0, 5, ticket), (6, 6, None)] {
                 let bytes = record(9, renewed, 5, &encode_key(&key), &rest);
@@ -512,6 +600,7 @@ mod tests {
                     renewed_at: millis(renewed_at),
                     expires_at: millis(9),
                     ticket,
+                    flags: Flags::default(),
                 };
                 assert_eq!(decode_sessions(&bytes), Ok(vec![session]));
             }
@@ -520,7 +609,7 @@ mod tests {
 
     #[test]
     fn what_a_later_version_knows_is_skipped() {
-        let mut rest = encode_rest(&Facts::default(), None);
+        let mut rest = encode_rest(&Facts::default(), Flags::default(), None);
         rest.extend(encode_entry(9, b"news"));
         rest.extend(encode_entry(CONTENT, b"film"));
         let bytes = record(9, 0, 5, &encode_key(&key(Kind::Video, "a")), &rest);
@@ -537,11 +626,13 @@ mod tests {
             (&displaced, Ok(EndCause::Displaced { by })),
             (&[3], Ok(EndCause::Operator)),
             (&[0], Err(Malformed("cause"))),
-            (&[1, 1], Err(Malformed("length"))),
             (&[2], Err(Malformed("length"))),
             (&[], Err(Malformed("length"))),
         ] {
-            assert_eq!(decode_cause(bytes), cause, "{bytes:?}");
+            let mut reader = Reader(bytes);
+            let flags = reader.byte();
+            let read = flags.and_then(|flags| reader.cause(flags));
+            assert_eq!(read, cause, "{bytes:?}");
         }
     }
 
@@ -552,9 +643,9 @@ mod tests {
             position_seconds: Some(7),
             ..Facts::default()
         };
-        let rest = encode_rest(&facts, None);
+        let rest = encode_rest(&facts, Flags::default(), None);
         let session = record(9, 0, 5, &encode_key(&key(Kind::Video, "a")), &rest);
-        let head = [&[VERSION, 0, 1, 0][..], &[0; 12]].concat();
+        let head = [&[VERSION, 0, 1, 0][..], &[0; HEAD - 4]].concat();
         let roster = [head, session].concat();
         assert_eq!(decode_roster(&roster).unwrap().sessions.len(), 1);
         for length in 1..roster.len() {
@@ -564,11 +655,11 @@ mod tests {
         for (at, byte) in [
             (0, 128),
             (3, 1),
-            (30, 9),
-            (30, 17),
-            (32, 0),
-            (32, 255),
-            (41, 9),
+            (36, 9),
+            (36, 17),
+            (38, 0),
+            (38, 255),
+            (47, 9),
         ] {
             let mut changed = roster.clone();
             changed[at] = byte;

@@ -1,11 +1,14 @@
 //! What the scripts answer, as values of the domain. Each script's head says what it returns; anything else is
 //! [`StoreError::Protocol`], never a guess.
 
+use std::time::Duration;
+
 use redis::Value;
 
-use super::record::{Malformed, Reader, decode_cause, decode_roster, decode_sessions};
+use super::record::{Malformed, Reader, decode_flags, decode_roster, decode_sessions};
 use crate::session::{
-    Admission, Admitted, Entry, Refusal, Released, Renewal, Session, Start, Timestamp,
+    Admission, Admitted, EndCause, Entry, Playing, Refusal, Released, Renewal, Session, Start,
+    Timestamp,
 };
 use crate::store::{Listing, StoreError};
 
@@ -34,7 +37,10 @@ pub(super) fn admission(
                 decided_at,
             })
         }
-        b'E' => Admission::Refused(Refusal::Ended(decode_cause(body.take_all())?)),
+        b'E' => {
+            let (cause, quiet) = ended(&mut body)?;
+            Admission::Refused(Refusal::Ended(cause, quiet))
+        }
         b'N' => {
             body.end()?;
             Admission::Refused(Refusal::NotStoppable)
@@ -46,9 +52,13 @@ pub(super) fn admission(
 /// A start that was let in.
 fn started(start: &Start, body: &mut Reader<'_>) -> Result<Admission, StoreError> {
     let (decided_at, expires_at, active) = times_and_count(body)?;
+    let flags = decode_flags(body.byte()?);
     Ok(Admission::Admitted(Admitted {
         entry: Entry::Started,
-        session: Session::starting(start, expires_at, decided_at),
+        session: Session {
+            flags,
+            ..Session::starting(start, expires_at, decided_at)
+        },
         active,
         displaced: decode_sessions(body.take_all())?,
         decided_at,
@@ -97,7 +107,10 @@ pub(super) fn renewal(answer: &Value) -> Result<Renewal, StoreError> {
         b'P' => Renewal::PutBack {
             expires_at: body.timestamp()?,
         },
-        b'E' => Renewal::Ended(decode_cause(body.take_all())?),
+        b'V' => Renewal::Provisional {
+            expires_at: body.timestamp()?,
+        },
+        b'E' => Renewal::Ended(ended(&mut body)?.0),
         b'C' => Renewal::Crowded,
         _ => return Err(unexpected(answer)),
     };
@@ -128,13 +141,36 @@ pub(super) fn released(answer: &Value) -> Result<Released, StoreError> {
             Err(_) => return Err(unexpected(answer)),
         },
         b'A' => Released::NotLive,
-        b'E' => Released::AlreadyEnded(decode_cause(body.take_all())?),
+        b'E' => Released::AlreadyEnded(ended(&mut body)?.0),
         b'N' => Released::NotStoppable,
         b'K' => Released::Kept,
         _ => return Err(unexpected(answer)),
     };
     body.end()?;
     Ok(released)
+}
+
+/// What `lua/played.lua` has answered.
+pub(super) fn playing(answer: &Value) -> Result<Option<Playing>, StoreError> {
+    let (letter, mut body) = letter(answer)?;
+    let playing = match letter {
+        b'L' => Some(Playing {
+            left: Duration::from_millis(body.integer(6)?),
+            proven: body.byte()? != 0,
+        }),
+        b'A' => None,
+        _ => return Err(unexpected(answer)),
+    };
+    body.end()?;
+    Ok(playing)
+}
+
+/// Why a session has ended, and for how long it must not ask if it may begin anew after that.
+fn ended(body: &mut Reader<'_>) -> Result<(EndCause, Option<Duration>), Malformed> {
+    let (flags, quiet) = (body.byte()?, body.integer(4)?);
+    let cause = body.cause(flags)?;
+    body.end()?;
+    Ok((cause, (quiet > 0).then(|| Duration::from_millis(quiet))))
 }
 
 /// What `lua/list.lua` has answered, without what has expired.
@@ -175,8 +211,6 @@ fn unexpected(answer: &Value) -> StoreError {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
     use crate::session::{Facts, Kind, SessionId, SessionKey};
 
@@ -193,6 +227,7 @@ mod tests {
             facts: Facts::default(),
             lease: Duration::from_secs(30),
             ticket: None,
+            derived: false,
         }
     }
 
@@ -212,6 +247,11 @@ mod tests {
             bytes(b"F123456x"),
             bytes(b"E"),
             bytes(b"E\x09"),
+            bytes(b"E\x01\0\0\0\0x"),
+            bytes(b"V12345"),
+            bytes(b"V1234567"),
+            bytes(b"L123456"),
+            bytes(b"L1234567x"),
             bytes(b"Nx"),
             bytes(b"P12345"),
             bytes(b"P1234567"),
@@ -225,6 +265,7 @@ mod tests {
                 admission(&answer, &start(), 3).err(),
                 renewal(&answer).err(),
                 released(&answer).err(),
+                playing(&answer).err(),
             ];
             for failure in failures {
                 assert!(

@@ -6,7 +6,8 @@ use std::time::Duration;
 use redis::aio::MultiplexedConnection;
 use redis::{ErrorKind, RedisError, ServerErrorKind, Value};
 
-use crate::session::Terms;
+use super::record::{HEAD, VERSION};
+use crate::session::{EndList, MAX_PUT_BACK, PROVEN_AFTER, PROVISIONAL_LEASE, Terms};
 
 /// One operation as a script.
 pub(super) struct Script {
@@ -25,6 +26,8 @@ pub(super) struct Scripts {
     pub(super) renew: Script,
     /// These streams were seen running.
     pub(super) renew_all: Script,
+    /// A request of this session got through to its viewer.
+    pub(super) played: Script,
     /// This session is over.
     pub(super) release: Script,
     /// The roster as it stands.
@@ -36,7 +39,11 @@ impl Scripts {
     /// that is done with it.
     pub(super) fn new(terms: &Terms) -> Self {
         let terms = preamble(terms);
-        let make = |parts: &[&str]| Script::new(parts.concat());
+        let see = include_str!("lua/see.lua");
+        let make = |parts: &[&str]| {
+            let text = parts.concat();
+            Script::new(text.replace("--@include see.lua\n", see))
+        };
         let (open, close) = (include_str!("lua/open.lua"), include_str!("lua/close.lua"));
         let (touch, live) = (include_str!("lua/touch.lua"), include_str!("lua/live.lua"));
         let renew = include_str!("lua/renew.lua");
@@ -59,6 +66,7 @@ impl Scripts {
                 "return till\nend\n",
                 include_str!("lua/renew_all.lua"),
             ]),
+            played: make(&[&terms, open, include_str!("lua/played.lua"), close]),
             release: make(&[&terms, open, include_str!("lua/release.lua"), close]),
             list: make(&[include_str!("lua/list.lua")]),
         }
@@ -74,6 +82,7 @@ impl Scripts {
             &self.admit,
             &self.renew,
             &self.renew_all,
+            &self.played,
             &self.release,
             &self.list,
         ] {
@@ -130,12 +139,22 @@ impl fmt::Debug for Script {
     }
 }
 
-/// The line of Lua that tells the terms, as `lua/open.lua` wants them. A key is kept for twice as long as anything in it can last, so that most
-/// renewals need not prolong it.
+/// The constants of the scripts: those of the format and the rule, and what this instance grants. A key is kept for twice as long as anything
+/// that this instance writes in it can last, so that most renewals need not prolong it.
 fn preamble(terms: &Terms) -> String {
     let (longest, memory) = (millis(terms.longest_lease), millis(terms.memory));
+    let (margin, refill) = (millis(terms.margin()), millis(terms.refill).max(1));
     let keep = 2 * longest.max(memory).max(1);
-    format!("local LONGEST, MEMORY, KEEP, KEEP_TEXT = {longest}, {memory}, {keep}, '{keep}'\n")
+    let (proven, provisional) = (millis(PROVEN_AFTER), millis(PROVISIONAL_LEASE));
+    let (live_ends, other_ends) = (EndList::Live.room(), EndList::Stranger.room());
+    // Nothing, no tombstone that ends, and no notes.
+    let empty = [&[VERSION][..], &[0; HEAD - 9], &[u8::MAX; 6], &[0; 2]].concat();
+    let empty: String = empty.iter().map(|byte| format!("\\{byte:03}")).collect();
+    format!(
+        "local VERSION, EMPTY = {VERSION}, '{empty}'\n\
+         local MEMORY, MARGIN, REFILL, KEEP, KEEP_TEXT = {memory}, {margin}, {refill}, {keep}, '{keep}'\n\
+         local PROVEN, PROVISIONAL, PUT_BACK, LIVE_ENDS, OTHER_ENDS = {proven}, {provisional}, {MAX_PUT_BACK}, {live_ends}, {other_ends}\n"
+    )
 }
 
 /// A span in milliseconds, and no longer than what a record has room for: some two thousand years.

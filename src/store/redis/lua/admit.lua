@@ -3,97 +3,177 @@
 -- KEYS[1]  the user's roster
 -- ARGV[1]  the session's key
 -- ARGV[2]  the question: as in open.lua, then u16 limit, u8 what to do when all slots are taken (0 refuse, 1 the oldest gives way,
---          2 the idlest, 3 the one that is named), u16 bytes of the named key, that key, u16 bytes of what follows, and flags,
---          ticket and facts as in a record
+--          2 the idlest, 3 the one that is named), u8 1 if displacing is free plus 2 if the start itself asked for a slot, u16 how many
+--          starts may displace in a burst, u32 how long a derived id must be quiet, u16 bytes of the named key, that key, u16 bytes of
+--          what follows, and flags, ticket and facts as in a record
 --
--- Returns  'S' u48 now, u48 expires, u16 active, displaced records: it has started
+-- Returns  'S' u48 now, u48 expires, u16 active, u8 flags, displaced records: it has started
 --          'R' u48 now, u48 expires, u16 active, its record but for the times of this renewal: it was live already, and is renewed
 --          'F' u48 now, records: all slots are taken, by these
---          'E' cause: it has ended
+--          'E' u8 cause, u32 for how long it must not ask (0: it never may begin anew), key of who took its slot: it has ended
 --          'N' the session named can't be stopped from here
 
-local limit, when_full, named, rest = unpack('>I2BI2c0I2c0', ARGV[2], 13)
+local limit, when_full, manner, burst, quiet, named, rest = unpack('>I2BBI2I4I2c0I2c0', ARGV[2], 13)
+local kind, news = byte(key) % 16, byte(rest)
+local facts = sub(rest, news % 8 >= 4 and 6 or 2)
 
--- A video has no other id to start with, so its end keeps it out only while all slots are taken: nobody comes back by displacing.
-if grave and (string.byte(key) % 16 ~= 3 or seats >= limit) then
-  if string.byte(cause) ~= 1 then
-    -- Who has been displaced and keeps asking stays displaced.
-    front, middle = sub(roster, 17, grave + 1) .. pack('>I6', now + MEMORY), sub(roster, grave + 8)
+-- The device and the joined origin in a list of facts, each as it stands there.
+local function origin(list)
+  local device, joined, at = nil, nil, 1
+  while at < #list do
+    local tag, last = byte(list, at) % 16, at + 2 + byte(list, at + 1)
+    if tag == 1 then
+      device = sub(list, at, last)
+    elseif tag == 4 then
+      joined = sub(list, at, last)
+    end
+    at = last + 1
   end
-  answer = 'E' .. cause
-elseif seat then
-  -- What is newly known of it is taken over, the rest is kept, and so is the door it came through.
-  local tail = seat + 14 + #key
-  local flags, news = string.byte(roster, tail + 6), string.byte(rest)
-  local known = sub(roster, tail + 7 + (flags >= 4 and 4 or 0), seat + bytes - 1)
-  local facts = sub(rest, news >= 4 and 6 or 2)
-  if (flags % 4 == 0 and news % 4 ~= 0) or (facts ~= known and facts ~= '') then
-    local values, tags = {}, {}
-    for _, list in ipairs({ known, facts }) do
-      local at = 1
-      while at < #list do
-        local tag, last_byte = string.byte(list, at) % 16, at + 2 + string.byte(list, at + 1)
-        if not values[tag] then
-          tags[#tags + 1] = tag
-        end
-        values[tag] = sub(list, at, last_byte)
-        at = last_byte + 1
+  return device, joined
+end
+
+-- Whether another session's facts show the same origin as the start's: true, false, or nil where nothing is known of both.
+local function same_origin(list)
+  local device, joined = origin(facts)
+  local other_device, other_joined = origin(list)
+  if (device and device == other_device) or (joined and joined == other_joined) then
+    return true
+  elseif (device and other_device) or (joined and other_joined) then
+    return false
+  end
+end
+
+local begins, provisional = not grave, false
+if grave then
+  -- A video's id is the film's: its end keeps it out only while all slots are taken. Of other ids a derived one may begin anew.
+  local derived = news % 16 >= 8
+  if grave_flags % 8 >= 4 then
+    derived = grave_flags % 16 >= 8
+  end
+  local _, asked = unpack('>I6I6', roster, grave + 2)
+  if kind == 3 then
+    begins = seats < limit
+  elseif derived then
+    begins = why == 1 or now - asked >= quiet
+    if not begins and why == 2 then
+      begins = seats < limit or manner >= 2
+      if not begins then
+        local same = same_origin(sub(roster, grave + 15 + #key + #by, grave + grave_bytes - 1))
+        begins = same or (same == nil and when_full ~= 0)
       end
     end
-    for index, tag in ipairs(tags) do
-      tags[index] = values[tag]
-    end
-    local merged, door = table.concat(tags), flags % 4 == 0 and news % 4 or flags % 4
-    local length = 21 + #key + #merged
-    plain = roster
-    roster = sub(roster, 1, seat - 1) .. pack('>I2I6I6', length, expires, 0) .. key
-      .. sub(roster, tail, tail + 5) .. string.char(door) .. merged .. sub(roster, seat + bytes)
-    changed, bytes = true, length
   end
-  expires = math.max(expires, now + lease)
-  patch = pack('>I6I6', expires, now)
+  provisional = why == 1
+  if not begins then
+    if why ~= 1 then
+      -- Who was ended against the viewer's will and keeps asking stays out.
+      local till = math.max(unpack('>I6', roster, grave + 2), now + term)
+      kept = math.max(kept, till)
+      front = sub(roster, begin, grave + 1) .. pack('>I6I6', till, now)
+      middle = sub(roster, grave + 14)
+    end
+    answer = pack('>c1BI4', 'E', why, (derived and why ~= 1 and kind ~= 3) and quiet or 0) .. by
+  end
+end
+
+if answer then
+  -- It stays out.
+elseif seat then
+  -- What is newly known of it is taken over, the rest is kept, and so is the door it came through.
+  local flags
+  do
+    local tail = seat + 14 + #key
+    flags = byte(roster, tail + 6)
+    local has_ticket = flags % 8 >= 4
+    local known = sub(roster, tail + 7 + (has_ticket and 4 or 0), seat + bytes - 1)
+    if (flags % 4 == 0 and news % 4 ~= 0) or (facts ~= known and facts ~= '') then
+      local values, tags = {}, {}
+      for _, list in ipairs({ known, facts }) do
+        local at = 1
+        while at < #list do
+          local tag, last_byte = byte(list, at) % 16, at + 2 + byte(list, at + 1)
+          if not values[tag] then
+            tags[#tags + 1] = tag
+          end
+          values[tag] = sub(list, at, last_byte)
+          at = last_byte + 1
+        end
+      end
+      for index, tag in ipairs(tags) do
+        tags[index] = values[tag]
+      end
+      local merged = table.concat(tags)
+      if flags % 4 == 0 then
+        flags = flags + news % 4
+      end
+      if has_ticket then
+        flags = flags - 4
+      end
+      local length = 21 + #key + #merged
+      plain = roster
+      roster = sub(roster, 1, seat - 1) .. pack('>I2I6I6', length, expires, 0) .. key
+        .. sub(roster, tail, tail + 5) .. string.char(flags) .. merged .. sub(roster, seat + bytes)
+      changed, bytes = true, length
+    end
+  end
+  --@include see.lua
   answer = pack('>c1I6I6I2', 'R', now, expires, seats) .. sub(roster, seat, seat + bytes - 1)
 else
-  local displaced = ''
+  local displaced, paid = '', false
   local excess = seats + 1 - limit
   if excess > 0 then
     -- Who may be made to give way, the first to go first. The order in which they came decides between equals.
-    local candidates, at = {}, 17
+    local candidates, at = {}, begin
     for order = 1, when_full == 0 and 0 or seats do
-      local length, _, renewed, kind, id_bytes = unpack('>I2I6I6BB', roster, at)
+      local length, _, renewed, tag, id_bytes = unpack('>I2I6I6BB', roster, at)
       local tail = at + 17 + id_bytes
       local name, started = sub(roster, at + 14, tail - 1), unpack('>I6', roster, tail)
       if renewed == 0 then
         renewed = started
       end
       if when_full ~= 3 or name == named then
-        if kind % 16 ~= 1 then
-          local since = when_full == 1 and started or renewed
-          candidates[#candidates + 1] = { since = since, order = order, key = name, at = at, bytes = length }
+        if tag % 16 ~= 1 then
+          local rank = when_full == 1 and started or renewed
+          candidates[#candidates + 1] = { rank = rank, order = order, key = name, at = at, bytes = length, tail = tail }
         elseif when_full == 3 then
           answer = 'N'
         end
       end
       at = at + length
     end
+    table.sort(candidates, function(a, b)
+      return a.rank < b.rank or (a.rank == b.rank and a.order < b.order)
+    end)
 
-    if not answer and #candidates < excess then
-      answer = pack('>c1I6', 'F', now) .. sub(roster, 17, tombs - 1)
+    if not answer and #candidates >= excess then
+      -- Displacing others is budgeted; a start that displaces only sessions of its own origin is free.
+      paid = manner % 2 == 0
+      if paid then
+        paid = false
+        for index = 1, excess do
+          local session = candidates[index]
+          local skipped = byte(roster, session.tail + 6) % 8 >= 4 and 11 or 7
+          paid = paid or not same_origin(sub(roster, session.tail + skipped, session.at + session.bytes - 1))
+        end
+      end
+    end
+    if not answer and (#candidates < excess or (paid and spent >= burst)) then
+      answer = pack('>c1I6', 'F', now) .. sub(roster, begin, tombs - 1)
     end
 
     if not answer then
-      table.sort(candidates, function(a, b)
-        return a.since < b.since or (a.since == b.since and a.order < b.order)
-      end)
       local leaving, records, staying = {}, {}, {}
+      local device, joined = origin(facts)
+      local rival = key .. (device or '') .. (joined or '')
       burials = {}
       for index = 1, excess do
         local session = candidates[index]
         leaving[session.at] = true
         records[index] = sub(roster, session.at, session.at + session.bytes - 1)
-        burials[2 * index - 1], burials[2 * index] = session.key, '\2' .. key
+        local derived = byte(roster, session.tail + 6) % 16 >= 8
+        burials[index] = { key = session.key, flags = derived and 14 or 6, rest = rival, till = now + term }
       end
-      at = 17
+      at = begin
       for _ = 1, seats do
         local length = unpack('>I2', roster, at)
         if not leaving[at] then
@@ -102,21 +182,31 @@ else
         at = at + length
       end
       displaced = table.concat(records)
-      roster = sub(roster, 1, 16) .. table.concat(staying) .. sub(roster, tombs)
+      roster = sub(roster, 1, begin - 1) .. table.concat(staying) .. sub(roster, tombs)
       seats, tombs = seats - excess, tombs - #displaced
+      if grave then
+        grave = grave - #displaced
+      end
+      if paid then
+        if spent == 0 then
+          since = now
+        end
+        spent = spent + 1
+      end
     end
   end
 
   if not answer then
-    expires = now + lease
-    front = sub(roster, 17, tombs - 1)
+    expires = now + (provisional and math.min(lease, PROVISIONAL) or lease)
+    front = sub(roster, begin, tombs - 1)
     local ends = sub(roster, tombs)
     if grave then
-      ends = sub(roster, tombs, grave - 1) .. sub(roster, grave + unpack('>I2', roster, grave))
+      ends = sub(roster, tombs, grave - 1) .. sub(roster, grave + grave_bytes)
       graves = graves - 1
     end
-    middle = pack('>I2I6I6', 20 + #key + #rest, expires, 0) .. key .. pack('>I6', now) .. rest .. ends
+    local flags = news + (provisional and 32 or 0) + (paid and 64 or 0)
+    middle = pack('>I2I6I6', 20 + #key + #rest, expires, 0) .. key .. pack('>I6', now) .. string.char(flags) .. sub(rest, 2) .. ends
     seats, grows = seats + 1, true
-    answer = pack('>c1I6I6I2', 'S', now, expires, seats) .. displaced
+    answer = pack('>c1I6I6I2B', 'S', now, expires, seats, flags) .. displaced
   end
 end

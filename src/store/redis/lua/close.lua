@@ -10,17 +10,17 @@
 
 if patch then
   if not changed and expires <= kept then
-    local written = redis.pcall('SETRANGE', KEYS[1], seat + 1, patch)
-    if written ~= #roster then
-      if not string.find(written.err, 'OOM command not allowed', 1, true) then
-        return written
+    local done = redis.pcall('SETRANGE', KEYS[1], seat + 1, patch)
+    if done ~= #roster then
+      if not string.find(done.err, 'OOM command not allowed', 1, true) then
+        return done
       end
-      call('PEXPIRE', KEYS[1], KEEP_TEXT)
+      call('PEXPIRE', KEYS[1], string.format('%d', math.ceil(kept - now)))
       call('SETRANGE', KEYS[1], seat + 1, patch)
     end
     return answer
   end
-  front, middle = sub(roster, 17, seat + 1) .. patch, sub(roster, seat + 14)
+  front, middle = sub(roster, begin, seat + 1) .. patch, sub(roster, seat + 14)
 end
 
 if front or burials then
@@ -29,52 +29,89 @@ end
 if not changed then
   return answer
 end
-front = front or sub(roster, 17)
+front = front or sub(roster, begin)
 
 local back = ''
 if burials then
-  -- At most 64 ends are remembered; the earliest to be forgotten makes room.
-  local till = now + MEMORY
-  for index = 1, #burials, 2 do
-    if graves >= 64 then
-      local records, at, earliest, from, to = front .. middle .. back, 1, 2 ^ 48, nil, nil
+  -- Three lists are bounded apart, so that none pushes another's ends out: an operator's ends (3), those of what was live (2), and those
+  -- of ids that were never live and of requests (1). In a full one the earliest to be forgotten makes room.
+  local function list_of(flags, kind)
+    if flags % 4 == 3 then
+      return 3
+    end
+    return (flags % 8 >= 4 and kind ~= 1) and 2 or 1
+  end
+  for _, burial in ipairs(burials) do
+    local list = list_of(burial.flags, byte(burial.key) % 16)
+    local room = list == 2 and LIVE_ENDS or OTHER_ENDS
+    if graves >= room then
+      local records, at, count, earliest, from, to = front .. middle .. back, 1, 0, 2 ^ 48, nil, nil
       for number = 1, seats + graves do
         local length, ends = unpack('>I2I6', records, at)
-        if number > seats and ends < earliest then
-          earliest, from, to = ends, at, at + length
+        if number > seats then
+          local kind, flags = byte(records, at + 14) % 16, byte(records, at + 17 + byte(records, at + 15))
+          if list_of(flags, kind) == list then
+            count = count + 1
+            if ends < earliest then
+              earliest, from, to = ends, at, at + length
+            end
+          end
         end
         at = at + length
       end
-      front, middle, back, graves = sub(records, 1, from - 1), sub(records, to), '', graves - 1
+      if count >= room then
+        if byte(records, from + 14) % 16 ~= 1 then
+          -- Till that would have been forgotten anyway, a playback that is unknown here may be one that has ended.
+          forgot_at, forgot_until = now, math.max(forgot_until, earliest)
+        end
+        front, middle, back, graves = sub(records, 1, from - 1), sub(records, to), '', graves - 1
+      end
     end
-    local name, reason = burials[index], burials[index + 1]
-    back = back .. pack('>I2I6', 8 + #name + #reason, till) .. name .. reason
-    graves = graves + 1
+    local till = math.floor(burial.till)
+    back = back .. pack('>I2I6I6', 15 + #burial.key + #burial.rest, till, now) .. burial.key .. string.char(burial.flags) .. burial.rest
+    graves, first, kept = graves + 1, math.min(first, till), math.max(kept, burial.till)
   end
-  first = math.min(first, till)
 end
 
-if seats + graves == 0 then
+local notes = unknown_notes
+if spent > 0 then
+  notes = notes .. pack('>BBI2I6', 1, 7, spent, since)
+  kept = math.max(kept, since + spent * REFILL)
+end
+if forgot_until > 0 then
+  notes = notes .. pack('>BBI6I6', 2, 11, forgot_at, forgot_until)
+  kept = math.max(kept, forgot_until)
+end
+if seats + graves + #notes == 0 then
   call('DEL', KEYS[1])
   return answer
 end
-local value = pack('>BI2BI6I6', 130, seats, graves, now + KEEP, first) .. front .. middle .. back
-local written = redis.pcall('SET', KEYS[1], value, 'PX', KEEP_TEXT)
-if written.err then
-  if grows or not string.find(written.err, 'OOM command not allowed', 1, true) then
-    return written
+-- The key is kept for as long as was promised before, and for twice as long as this instance needs, so that most renewals need not prolong
+-- it.
+local keep_text = KEEP_TEXT
+keep = KEEP
+if kept - now > KEEP then
+  keep = math.min(math.ceil(kept - now), 2 ^ 32 - 1)
+  keep_text = string.format('%d', keep)
+end
+local head = pack('>BI2BI6I4I6I2', VERSION, seats, graves, now, keep, first, #notes) .. notes
+local value = head .. front .. middle .. back
+local done = redis.pcall('SET', KEYS[1], value, 'PX', keep_text)
+if done.err then
+  if grows or not string.find(done.err, 'OOM command not allowed', 1, true) then
+    return done
   end
   local old = call('GET', KEYS[1])
   if not old or #value > #old then
     if burials then
       return answer
     elseif not plain then
-      return written
+      return done
     end
-    value = sub(value, 1, 16) .. sub(plain, 17, seat + 1) .. patch .. sub(plain, seat + 14)
+    value = head .. sub(plain, begin, seat + 1) .. patch .. sub(plain, seat + 14)
     answer = sub(answer, 1, 15) .. sub(plain, seat, seat + unpack('>I2', plain, seat) - 1)
   end
   call('DEL', KEYS[1])
-  call('SET', KEYS[1], value, 'PX', KEEP_TEXT)
+  call('SET', KEYS[1], value, 'PX', keep_text)
 end
 return answer

@@ -4,22 +4,26 @@
 -- ARGV[1]  the session's key
 -- ARGV[2]  the question, packed: u48 now, u48 lease, and what the operation wants to know beside that. Times are in milliseconds, all
 --          integers big-endian. A `now` of 0 asks Redis's own clock; tests alone give another.
--- Put before this when the script is loaded: LONGEST, the longest lease; MEMORY, how long an end is remembered; KEEP, for how long
--- a key is kept after it was written, longer than either; and KEEP_TEXT, the same as commands want it.
+-- Put before this when the script is loaded: the constants that script.rs makes.
 --
 -- A roster is one string:
---   head        u8 version, u16 number of sessions, u8 number of tombstones, u48 when the key expires at the earliest,
---               u48 no tombstone ends before this
+--   head        u8 version, u16 number of sessions, u8 number of tombstones, u48 when it was last written as a whole, u32 how long
+--               the key is kept from then on, u48 no tombstone ends before this, u16 bytes of the notes
+--   notes       what belongs to the user and to no session, each u8 tag, u8 bytes of the value less one, the value
+--               1 the budget: u16 displacements not refilled, u48 since when the next refills
+--               2 forgotten ends: u48 when one last was, u48 until when one might matter
 --   sessions    in the order in which they came to their slots, each
 --               u16 bytes, u48 expires, u48 renewed (0: not since its start), key, u48 started, u8 flags, [u32 ticket], facts
---   tombstones  each u16 bytes, u48 until, key, u8 cause, [key of the session that took the slot]
+--   tombstones  each u16 bytes, u48 until, u48 asked, key, u8 flags, [key of the session that took the slot], facts of that session
 --   key         u8 kind (bits 0 to 3) and form, u8 bytes of what follows less one, the id in that form
---   flags       bits 0 and 1 the door, bit 2 whether there is a ticket
+--   flags       of a session: bits 0 and 1 the door, 4 whether there is a ticket, 8 derived, 16 played, 32 provisional, 64 paid
+--               of a tombstone: bits 0 and 1 the cause (1 released, 2 displaced, 3 operator), 4 whether it was live, 8 derived
 --   facts       each u8 tag (bits 0 to 3) and form, u8 bytes of the value less one, the value in that form
--- record.rs makes and reads all this; here records are compared, cut and moved. Numbers are kept few and calls fewer: they are what
--- a script costs. `now` may have a fraction; what is packed has none.
+-- record.rs makes and reads all this; here records are compared, cut and moved. Tags and flags that are not known here are kept: a
+-- session's as long as the session, a roster's as long as the roster. Numbers are kept few and calls fewer: they are what a script
+-- costs. `now` may have a fraction; what is packed has none.
 
-local call, pack, sub, unpack = redis.call, struct.pack, string.sub, struct.unpack
+local byte, call, pack, sub, unpack = string.byte, redis.call, struct.pack, string.sub, struct.unpack
 local key = ARGV[1]
 local now, lease = unpack('>I6I6', ARGV[2])
 if now == 0 then
@@ -27,27 +31,60 @@ if now == 0 then
   now = time[1] * 1000 + time[2] / 1000
 end
 
-local roster = call('GET', KEYS[1]) or '\130\0\0\0\0\0\0\0\0\0\255\255\255\255\255\255'
-local version, seats, graves, kept, first = unpack('>BI2BI6I6', roster)
-if version ~= 130 then
+local roster = call('GET', KEYS[1]) or EMPTY
+local version, seats, graves, written, keep, first, noted = unpack('>BI2BI6I4I6I2', roster)
+if version ~= VERSION then
   return redis.error_reply('FOREIGN what is at this key was not written by this version of streamgate')
 end
+local kept, changed = written + keep, false
+local begin = 23 + noted -- where the sessions begin
 
--- `seat` is where the session's record begins, `expires` and `bytes` are that record's; `tombs` is where the tombstones begin.
--- A key that expires later than one that is written now was written by a clock that has since stepped back: so was every tombstone that
--- ends too far ahead. Sessions may also have been renewed since, where they are.
-local changed = false
-local mentioned = string.find(roster, key, 25, true) -- else neither it nor its tombstone is there
-local seat, expires, bytes, tombs
+-- What the notes say, as of now.
+local spent, since, forgot_at, forgot_until, unknown_notes = 0, 0, 0, 0, ''
+if noted > 0 then
+  local at = 23
+  while at < begin do
+    local tag, last = byte(roster, at), at + 2 + byte(roster, at + 1)
+    if tag == 1 then
+      spent, since = unpack('>I2I6', roster, at + 2)
+    elseif tag == 2 then
+      forgot_at, forgot_until = unpack('>I6I6', roster, at + 2)
+    else
+      unknown_notes = unknown_notes .. sub(roster, at, last)
+    end
+    at = last + 1
+  end
+  if since > now then
+    since, changed = now, true
+  end
+  local refilled = math.min(math.floor((now - since) / REFILL), spent)
+  if refilled > 0 then
+    spent, since, changed = spent - refilled, since + refilled * REFILL, true
+  end
+  if forgot_at > now then
+    forgot_at, forgot_until, changed = now, now + forgot_until - forgot_at, true
+  end
+  if forgot_until ~= 0 and forgot_until <= now then
+    forgot_at, forgot_until, changed = 0, 0, true
+  end
+end
+
+-- `seat` is where the session's record begins, `expires` and `bytes` are that record's; `tombs` is where the tombstones begin; `latest`
+-- is when the last lease ends. What was written later than now was written by a clock that has since stepped back.
+local mentioned = string.find(roster, key, begin + 14, true) -- else neither it nor its tombstone is there
+local seat, expires, bytes, tombs, latest
 local passes = 0
 repeat
-  seat, tombs = nil, 17
-  local stale = kept > now + KEEP or first <= now
-  local farthest, key_end = now + LONGEST, 13 + #key
+  seat, tombs, latest = nil, begin, now
+  local stale = written > now or first <= now
+  local key_end = 13 + #key
   for _ = 1, seats do
     local length, ends, renewed = unpack('>I2I6I6', roster, tombs)
-    if ends <= now or ends > farthest or renewed > now then
+    if ends <= now or renewed > now then
       stale = true
+    end
+    if ends > latest then
+      latest = ends
     end
     if mentioned and not seat and sub(roster, tombs + 14, tombs + key_end) == key then
       seat, expires, bytes = tombs, ends, length
@@ -61,52 +98,65 @@ repeat
       -- It has been put right and is not: these are no records of ours.
       return redis.error_reply('FOREIGN what is at this key is no roster')
     end
-    -- Drops what has expired, and cuts what ends further ahead than anything may, or lies ahead and should be past.
-    local records, at, sitting, buried = {}, 17, 0, 0
-    first = 2 ^ 48 - 1
+    -- Drops what has expired, and moves back what was written later than now: it ends no further ahead than was granted.
+    local records, at, sitting, buried = {}, begin, 0, 0
+    first, kept = 2 ^ 48 - 1, now
     for index = 1, seats + graves do
-      local length, ends = unpack('>I2I6', roster, at)
+      local length, ends, seen = unpack('>I2I6I6', roster, at)
       if ends > now then
-        local record
+        local record = sub(roster, at, at + length - 1)
         if index <= seats then
-          local renewed, _, id_bytes = unpack('>I6BB', roster, at + 8)
-          local tail = at + 17 + id_bytes
-          ends = math.min(ends, farthest)
-          record = pack('>I2I6I6', length, ends, math.min(renewed, now)) .. sub(roster, at + 14, tail - 1)
-            .. pack('>I6', math.min(unpack('>I6', roster, tail), now)) .. sub(roster, tail + 6, at + length - 1)
+          local tail = 18 + byte(record, 16)
+          local started = unpack('>I6', record, tail)
+          local last = seen == 0 and started or seen
+          if last > now then
+            ends = now + ends - last
+            record = pack('>I2I6I6', length, ends, seen == 0 and 0 or now) .. sub(record, 15, tail - 1)
+              .. pack('>I6', math.min(started, now)) .. sub(record, tail + 6)
+          end
           sitting = sitting + 1
         else
-          ends = math.min(ends, now + MEMORY)
-          record = pack('>I2I6', length, ends) .. sub(roster, at + 8, at + length - 1)
-          buried, first = buried + 1, math.min(first, ends)
+          if seen > now then
+            ends = now + ends - seen
+            record = pack('>I2I6I6', length, ends, now) .. sub(record, 15)
+          end
+          buried, first = buried + 1, math.min(first, math.floor(ends))
         end
+        kept = math.max(kept, ends)
         records[#records + 1] = record
       end
       at = at + length
     end
-    roster, seats, graves = sub(roster, 1, 16) .. table.concat(records), sitting, buried
-    kept, changed = 0, true
+    roster, seats, graves = sub(roster, 1, begin - 1) .. table.concat(records), sitting, buried
+    written, changed = 0, true
   end
 until not stale
 
--- `grave` is where the session's tombstone begins, `cause` is what that says. No session has both.
-local grave, cause
+-- `grave` is where the session's tombstone begins, `why` is its cause, `by` the key of who took the slot. No session has both.
+local grave, grave_bytes, grave_flags, why, by
 if mentioned and graves > 0 then
   local at = tombs
   for _ = 1, graves do
     local length = unpack('>I2', roster, at)
-    if sub(roster, at + 8, at + 7 + #key) == key then
-      grave, cause = at, sub(roster, at + 8 + #key, at + length - 1)
+    if sub(roster, at + 14, at + 13 + #key) == key then
+      grave, grave_bytes, grave_flags = at, length, byte(roster, at + 14 + #key)
+      why, by = grave_flags % 4, ''
+      if why == 2 then
+        by = sub(roster, at + 15 + #key, at + 17 + #key + byte(roster, at + 16 + #key))
+      end
       break
     end
     at = at + length
   end
 end
 
+-- How long an end is remembered that is written down now: until after the longest lease that this roster knows, whoever granted it.
+local term = math.max(MEMORY, latest - now + MARGIN)
+
 -- What the operation leaves for close.lua.
 local answer -- what the script returns
 local patch -- if only the session at `seat` is renewed: its times, packed
 local plain -- if news of that session is taken over too: the roster without
 local front, middle = nil, '' -- what the roster is to hold instead of what it holds, in two parts; nil if it is to stay as it is
-local burials -- keys and causes in turn: the ends that are to be remembered, of which there are no tombstones yet
+local burials -- ends to be remembered, of which there are no tombstones yet: key, flags, what follows, and until when, in turn
 local grows = false -- whether this is a start, which a full Redis may refuse even where it takes no more room

@@ -3,36 +3,64 @@
 -- KEYS[1]  the user's roster
 -- ARGV[1]  the session's key
 -- ARGV[2]  the question: as in open.lua (the lease means nothing), then u8 who says so (1 the stream, 2 somebody who vouches for it,
---          3 an operator, 4 the call that started it), u32 that call's ticket
+--          3 an operator, 4 the call that started it, 5 Envoy, of a failed request), u32 that call's ticket, u48 how long ago it was said
 --
 -- Returns  'G' record: it held a slot, which is free now
 --          'A' it held none; that it has ended is now remembered where its kind wants it, if there is room
---          'E' cause: that it has ended was known
+--          'E' u8 cause, u32 0, key of who took its slot: that it has ended was known
 --          'N' it can't be stopped from here
---          'K' it is not that call's untouched start, and goes on
+--          'K' it goes on
 
-local who, ticket = unpack('>BI4', ARGV[2], 13)
-local kind = string.byte(key) % 16
+local who, ticket, age = unpack('>BI4I6', ARGV[2], 13)
+local kind = byte(key) % 16
+local renewed, started, flags, goes_on
+if seat then
+  local tail = seat + 14 + #key
+  renewed, started, flags = unpack('>I6', roster, seat + 8), unpack('>I6', roster, tail), byte(roster, tail + 6)
+  if who == 4 then
+    goes_on = renewed ~= 0 or flags % 8 < 4 or unpack('>I4', roster, tail + 7) ~= ticket
+  else
+    goes_on = started > now - age or (who == 5 and flags % 32 >= 16)
+  end
+end
 
 if grave then
-  answer = 'E' .. cause
+  answer = pack('>c1BI4', 'E', why, 0) .. by
+elseif goes_on then
+  answer = 'K'
 elseif who == 3 and kind == 1 then
   answer = seat and 'N' or 'A'
 else
   answer = 'A'
-  if seat then
-    local record = sub(roster, seat, seat + bytes - 1)
-    local renewed, flags = unpack('>I6', record, 9), string.byte(record, 21 + #key)
-    if who == 4 and (renewed ~= 0 or flags < 4 or unpack('>I4', record, 22 + #key) ~= ticket) then
-      answer = 'K'
-    else
-      answer = 'G' .. record
-      front, middle, seats = sub(roster, 17, seat - 1), sub(roster, seat + bytes), seats - 1
+  local ends = sub(roster, tombs)
+  if seat and who >= 4 then
+    -- What its start did is undone: those it displaced may go on, and its displacement is given back.
+    local staying, at = {}, tombs
+    for _ = 1, graves do
+      local length = unpack('>I2', roster, at)
+      local after = at + 17 + byte(roster, at + 15)
+      if byte(roster, after) % 4 ~= 2 or sub(roster, after + 1, after + #key) ~= key then
+        staying[#staying + 1] = sub(roster, at, at + length - 1)
+      end
+      at = at + length
+    end
+    ends, graves = table.concat(staying), #staying
+    if flags % 128 >= 64 and spent > 0 then
+      spent = spent - 1
     end
   end
+  if seat then
+    answer = 'G' .. sub(roster, seat, seat + bytes - 1)
+    front, middle, seats = sub(roster, begin, seat - 1), sub(roster, seat + bytes, tombs - 1) .. ends, seats - 1
+  end
+  local cause
   if (who == 1 and kind ~= 3) or (who == 2 and kind == 2) then
-    burials = { key, '\1' }
+    cause = 1
   elseif who == 3 then
-    burials = { key, '\3' }
+    cause = 3
+  end
+  if cause and term > age then
+    local derived = seat and flags % 16 >= 8
+    burials = { { key = key, flags = cause + (seat and 4 or 0) + (derived and 8 or 0), rest = '', till = now + term - age } }
   end
 end

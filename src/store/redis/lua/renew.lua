@@ -1,32 +1,40 @@
--- This stream was seen running. It counts, be it above the limit.
+-- This stream was seen running. It counts, above the limit if need be; what has not played counts where a start would.
 --
 -- KEYS[1]  the user's roster
 -- ARGV[1]  the session's key
--- ARGV[2]  the question: as in open.lua, then u16 how many may count for it to be put back, u48 when it started (all ones: nobody
---          knows), u16 bytes of what follows, and flags and facts as in a record, for when it has to be put back
+-- ARGV[2]  the question: as in open.lua, then u16 limit, u8 what is known of it (0 the store counted it, 1 the outage rule let it in,
+--          2 nothing has played), u48 when it started (all ones: nobody knows), u16 bytes of what follows, and flags and facts as in a
+--          record, for when it has to be put back
 --
 -- Returns  an integer, until when it counts: it was known, and is renewed
+--          'V' u48 expires: it counts, but has yet to play or may not stay
 --          'P' u48 expires: it was unknown, and is put back (a full Redis refuses this with an error, unless it takes no more room)
---          'E' cause: it has ended
---          'C' it was unknown, and too many count already
+--          'E' u8 cause, u32 0, key of who took its slot: it has ended
+--          'C' it was unknown, and does not count
+
+local limit, standing, started, rest = unpack('>I2BI6I2c0', ARGV[2], 13)
+local is_request = byte(key) % 16 == 1
 
 if grave then
-  answer = 'E' .. cause
+  answer = pack('>c1BI4', 'E', why, 0) .. by
 elseif seat then
-  if expires < now + lease then
-    expires = now + lease
+  local flags = byte(roster, seat + 20 + #key)
+  if standing ~= 2 and flags % 32 < 16 then
+    flags = flags + 16
   end
-  patch = pack('>I6I6', expires, now)
-  answer = expires
+  --@include see.lua
+  flags = flags % 64
+  answer = (flags >= 16 and flags < 32) and expires or pack('>c1I6', 'V', expires)
 else
-  local room, started, rest = unpack('>I2I6I2c0', ARGV[2], 13)
-  if seats >= room then
+  local as_start = not is_request and (standing == 2 or forgot_until > 0)
+  if seats >= limit + PUT_BACK or (as_start and seats >= limit) then
     answer = 'C'
   else
+    local is_guest = not is_request and seats >= limit and standing == 1
     expires = now + lease
-    front = sub(roster, 17, tombs - 1) .. pack('>I2I6I6', 20 + #key + #rest, expires, now) .. key
-      .. pack('>I6', math.min(started, now)) .. rest
+    front = sub(roster, begin, tombs - 1) .. pack('>I2I6I6', 20 + #key + #rest, expires, now) .. key
+      .. pack('>I6', math.min(started, now)) .. string.char(byte(rest) + (is_guest and 32 or 0)) .. sub(rest, 2)
     middle, seats = sub(roster, tombs), seats + 1
-    answer = pack('>c1I6', 'P', expires)
+    answer = pack('>c1I6', (as_start or is_guest) and 'V' or 'P', expires)
   end
 end

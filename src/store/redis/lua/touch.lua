@@ -2,24 +2,25 @@
 --
 -- Here are `name`, the roster's key in Redis; `key`, the session's; `now`, and `lease`. This leaves in `till` until when the session counts.
 -- If it leaves nothing there, it has done nothing, and what is to be done is for open.lua and what follows that to say; they agree
--- on everything that is decided here. Other sessions are not looked at: what of theirs has expired, or lies ahead since the clock has
--- stepped back, stays for whatever next decides or changes something. A full Redis refuses the write.
--- Put before this when the script is loaded: the terms, as before open.lua, which also says how a roster is laid out.
+-- on everything that is decided here. Only a session that has played and may stay is renewed here. Other sessions are not looked at: what
+-- of theirs has expired, or lies ahead since the clock has stepped back, stays for whatever next decides or changes something. A full
+-- Redis refuses the write.
+-- Put before this when the script is loaded: the constants, as before open.lua, which also says how a roster is laid out.
 
 local till
 repeat
   local unpack = struct.unpack
   local roster = redis.call('GET', name)
-  local found = roster and string.find(roster, key, 31, true)
+  local found = roster and string.find(roster, key, 37, true)
   if not found then
     break
   end
-  local version, seats, kept, first = unpack('>BI2xI6I6', roster)
-  if version ~= 130 or seats == 0 or kept > now + KEEP or first <= now then
+  local version, seats, written, keep, first, noted = unpack('>BI2xI6I4I6I2', roster)
+  if version ~= VERSION or seats == 0 or written > now or first <= now then
     break
   end
   -- These bytes are the session's key where one of the sessions' records has it, and may be anything anywhere else.
-  local seat, at, left = found - 14, 17, seats
+  local seat, at, left = found - 14, 23 + noted, seats
   while at < seat and left > 1 do
     at, left = at + unpack('>I2', roster, at), left - 1
   end
@@ -27,13 +28,14 @@ repeat
     break
   end
   local expires, renewed = unpack('>I6I6', roster, seat + 2)
-  if expires <= now or expires > now + LONGEST or renewed > now then
+  local flags = string.byte(roster, found + #key + 6) % 64
+  if expires <= now or renewed > now or flags < 16 or flags >= 32 then
     break
   end
   if expires < now + lease then
     expires = now + lease
   end
-  if expires > kept then
+  if expires > written + keep then
     break
   end
   -- The offset is given as a text, since Redis takes twice as long to make one of a number.

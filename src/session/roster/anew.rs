@@ -1,0 +1,79 @@
+//! When an id that has ended may be used again.
+
+use super::{EndCause, Kind, Refusal, Roster, Start, StartRules, Terms, Timestamp, Tombstone};
+use crate::session::{SameOrigin, WhenFull};
+
+impl Roster {
+    /// Why the start of an ended session is refused; `None` if it has not ended, or may begin anew. Being refused against its viewer's will
+    /// makes the end last longer: who keeps asking stays out.
+    pub(super) fn still_ended(
+        &mut self,
+        start: &Start,
+        rules: &StartRules,
+        terms: &Terms,
+        now: Timestamp,
+    ) -> Option<Refusal> {
+        let (has_room, term) = (self.has_room(rules.limit), self.term(terms, now));
+        let tombstone = self.tombstone_mut(&start.key)?;
+        if tombstone.lets_begin(start, rules, has_room, now) {
+            return None;
+        }
+        let mut quiet = None;
+        if tombstone.cause != EndCause::Released {
+            tombstone.asked_at = now;
+            tombstone.until = tombstone.until.max(now.after(term));
+            quiet = tombstone.is_derived(start).then_some(rules.quiet);
+        }
+        Some(Refusal::Ended(tombstone.cause.clone(), quiet))
+    }
+}
+
+impl Tombstone {
+    /// Whether the session may begin anew.
+    ///
+    /// A *fresh* id was made for one playback and never may. A video's id is the film's: its end keeps it out only while all slots are
+    /// taken, so that nobody comes back by displacing. Any other id is *derived*.
+    fn lets_begin(
+        &self,
+        start: &Start,
+        rules: &StartRules,
+        has_room: bool,
+        now: Timestamp,
+    ) -> bool {
+        if self.key.kind == Kind::Video {
+            return has_room;
+        }
+        if !self.is_derived(start) {
+            return false;
+        }
+        let was_quiet = now.since(self.asked_at) >= rules.quiet;
+        match self.cause {
+            EndCause::Released => true,
+            EndCause::Operator => was_quiet,
+            EndCause::Displaced { .. } => {
+                was_quiet || has_room || rules.takeover || self.gives_way_again(start, rules)
+            }
+        }
+    }
+
+    /// Whether a displaced session may displace in turn, unasked: its viewer went to other content on the same device and is back. Where
+    /// nothing tells devices apart, the budget bounds what that costs.
+    fn gives_way_again(&self, start: &Start, rules: &StartRules) -> bool {
+        match self.rival.same_origin(&start.facts) {
+            SameOrigin::Yes => true,
+            SameOrigin::No => false,
+            SameOrigin::Unknown => rules.when_full != WhenFull::Refuse,
+        }
+    }
+
+    /// Whether the id is derived. What the store knows of the session beats what this instance is configured to think.
+    fn is_derived(&self, start: &Start) -> bool {
+        if self.key.kind == Kind::Video {
+            false
+        } else if self.was_live {
+            self.derived
+        } else {
+            start.derived
+        }
+    }
+}

@@ -1,0 +1,373 @@
+//! The rule: one user's live sessions, the ends that are remembered, and what can be done to them.
+//!
+//! [`Roster`] is what the memory store keeps, and what the Redis scripts are compared with, operation by operation. A key is
+//! never both live and buried, and nothing in a roster lasts for ever. `mod.rs` has the operations, [`anew`] says when an ended id may
+//! be used again, [`budget`] how often a user may displace, [`ends`] what is remembered of ends, [`room`] who gives way.
+
+mod anew;
+mod budget;
+mod ends;
+mod room;
+
+pub use budget::Budget;
+pub use ends::{EndList, Forgotten};
+
+use std::time::Duration;
+
+use super::{
+    Admission, Admitted, EndCause, Ending, Entry, Flags, Kind, PROVEN_AFTER, PROVISIONAL_LEASE,
+    Playing, Provenance, Refusal, Released, Renewal, Session, SessionKey, Sighting, Start,
+    StartRules, Terms, Timestamp, Tombstone,
+};
+
+/// How many streams above the limit are put back when they are seen running.
+pub const MAX_PUT_BACK: usize = 32;
+
+/// One user's live sessions, and what is remembered of those that have ended.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Roster {
+    /// The live sessions, in the order in which they came to their slots.
+    sessions: Vec<Session>,
+    /// The ends that are remembered, in the order in which they were written down.
+    tombstones: Vec<Tombstone>,
+    /// The displacements that are not refilled yet.
+    budget: Option<Budget>,
+    /// Until when an end might matter that is not remembered.
+    forgotten: Option<Forgotten>,
+}
+
+impl Roster {
+    /// The same roster with these live sessions, in the order in which they came. None of them may have a tombstone in it.
+    #[must_use]
+    pub fn with_sessions(self, sessions: Vec<Session>) -> Self {
+        Self { sessions, ..self }
+    }
+
+    /// Takes the sessions out, and leaves the rest.
+    pub fn take_sessions(&mut self) -> Vec<Session> {
+        std::mem::take(&mut self.sessions)
+    }
+
+    /// May this session start? Repeated starts are renewals, so that a caller can try again without harm.
+    pub fn admit(
+        &mut self,
+        start: &Start,
+        rules: &StartRules,
+        terms: &Terms,
+        now: Timestamp,
+    ) -> Admission {
+        self.settle(terms, now);
+        if let Some(refusal) = self.still_ended(start, rules, terms, now) {
+            return Admission::Refused(refusal);
+        }
+        let within_limit = self.is_within(rules.limit);
+        if let Some(session) = self.session_mut(&start.key) {
+            session.facts.update(&start.facts);
+            session.see(terms.lease_ends(start.lease, now), within_limit, now);
+            let renewed = session.clone();
+            return self.admitted(Entry::Renewed, renewed, Vec::new(), now);
+        }
+        let room = match self.find_room(start, rules, now) {
+            Ok(room) => room,
+            Err(refusal) => return Admission::Refused(refusal),
+        };
+        let term = self.term(terms, now);
+        // Of those that may begin anew, only a released one may be a straggler's doing.
+        let is_provisional = self
+            .forget_end(&start.key)
+            .is_some_and(|tombstone| tombstone.cause == EndCause::Released);
+        let displaced = self.displace(room.giving_way, start, term, now);
+        if room.is_paid {
+            self.spend(now);
+        }
+        let lease = if is_provisional {
+            start.lease.min(PROVISIONAL_LEASE)
+        } else {
+            start.lease
+        };
+        let mut started = Session::starting(start, terms.lease_ends(lease, now), now);
+        (started.flags.provisional, started.flags.paid) = (is_provisional, room.is_paid);
+        self.sessions.push(started.clone());
+        self.admitted(Entry::Started, started, displaced, now)
+    }
+
+    /// This stream was seen running. Admissions are limited; observed streams are counted, above the limit if need be.
+    ///
+    /// An unknown playback of which nothing has played is decided as a start would be, and so is any unknown playback while an end that
+    /// might be its own is [forgotten](Forgotten). It never displaces.
+    pub fn renew(
+        &mut self,
+        sighting: &Sighting,
+        limit: u32,
+        terms: &Terms,
+        now: Timestamp,
+    ) -> Renewal {
+        self.settle(terms, now);
+        if let Some(tombstone) = self.tombstone(&sighting.key) {
+            return Renewal::Ended(tombstone.cause.clone());
+        }
+        let (within_limit, has_room) = (self.is_within(limit), self.has_room(limit));
+        let lease_ends = terms.lease_ends(sighting.lease, now);
+        if let Some(session) = self.session_mut(&sighting.key) {
+            session.flags.played |= sighting.provenance != Provenance::Unplayed;
+            session.see(lease_ends, within_limit, now);
+            let expires_at = session.expires_at;
+            return if session.is_proven() {
+                Renewal::Renewed { expires_at }
+            } else {
+                Renewal::Provisional { expires_at }
+            };
+        }
+        let is_request = sighting.key.kind == Kind::Request;
+        let as_start = !is_request
+            && (sighting.provenance == Provenance::Unplayed || self.forgotten.is_some());
+        let most = to_count(limit).saturating_add(MAX_PUT_BACK);
+        if self.sessions.len() >= most || (as_start && !has_room) {
+            return Renewal::Crowded;
+        }
+        let is_guest = !is_request && !has_room && sighting.provenance == Provenance::ByRule;
+        let mut session = Session::put_back(sighting, lease_ends, now);
+        session.flags.provisional = is_guest;
+        self.sessions.push(session);
+        if as_start || is_guest {
+            Renewal::Provisional {
+                expires_at: lease_ends,
+            }
+        } else {
+            Renewal::PutBack {
+                expires_at: lease_ends,
+            }
+        }
+    }
+
+    /// Envoy reports that a request of this session got through to its viewer, so it has played. Nothing else is known of when that was: the
+    /// lease stays as it is, and an unknown session stays unknown.
+    pub fn played(&mut self, key: &SessionKey, terms: &Terms, now: Timestamp) -> Option<Playing> {
+        self.settle(terms, now);
+        let session = self.session_mut(key)?;
+        session.flags.played = true;
+        Some(Playing {
+            left: session.expires_at.since(now),
+            proven: session.is_proven(),
+        })
+    }
+
+    /// This session is over, says `ending`; somebody said so `age` ago.
+    pub fn release(
+        &mut self,
+        key: &SessionKey,
+        ending: Ending,
+        age: Duration,
+        terms: &Terms,
+        now: Timestamp,
+    ) -> Released {
+        self.settle(terms, now);
+        if let Some(tombstone) = self.tombstone(key) {
+            return Released::AlreadyEnded(tombstone.cause.clone());
+        }
+        if self.goes_on(key, ending, now.before(age)) {
+            return Released::Kept;
+        }
+        let is_live = self.session(key).is_some();
+        let released = key.kind.leaves_tombstone().then_some(EndCause::Released);
+        let cause = match ending {
+            Ending::Operator if key.kind.is_stoppable() => Some(EndCause::Operator),
+            Ending::Operator if is_live => return Released::NotStoppable,
+            Ending::Stream => released,
+            Ending::Vouched if key.kind.is_stoppable() => released,
+            Ending::Failed | Ending::Undone(_) => {
+                return self
+                    .take_back(key)
+                    .map_or(Released::NotLive, Released::Freed);
+            }
+            Ending::Operator | Ending::Vouched => None,
+        };
+        let term = self.term(terms, now);
+        let freed = self.remove(key);
+        if let (Some(cause), Some(left)) = (cause, term.checked_sub(age))
+            && !left.is_zero()
+        {
+            self.bury(Tombstone {
+                key: key.clone(),
+                cause,
+                asked_at: now,
+                until: now.after(left),
+                was_live: freed.is_some(),
+                derived: freed.as_ref().is_some_and(|session| session.flags.derived),
+                rival: Default::default(),
+            });
+        }
+        freed.map_or(Released::NotLive, Released::Freed)
+    }
+
+    /// The sessions that count now.
+    pub fn live(&self, now: Timestamp) -> impl Iterator<Item = &Session> {
+        self.sessions
+            .iter()
+            .filter(move |session| session.expires_at > now)
+    }
+
+    /// The ends that are remembered now.
+    pub fn tombstones(&self, now: Timestamp) -> impl Iterator<Item = &Tombstone> {
+        self.tombstones
+            .iter()
+            .filter(move |tombstone| tombstone.until > now)
+    }
+
+    /// When the last thing in this roster ends, and it may be forgotten; `None` if it is empty.
+    #[must_use]
+    pub fn forgettable_at(&self, terms: &Terms) -> Option<Timestamp> {
+        let leases = self.sessions.iter().map(|session| session.expires_at);
+        leases
+            .chain(self.tombstones.iter().map(|tombstone| tombstone.until))
+            .chain(self.budget.map(|budget| budget.full_at(terms)))
+            .chain(self.forgotten.map(|forgotten| forgotten.until))
+            .max()
+    }
+
+    /// Drops what has expired. What was written down later than now was written by a clock that has since stepped back: it is moved back
+    /// with it, and so ends no further ahead than was granted.
+    pub(crate) fn settle(&mut self, terms: &Terms, now: Timestamp) {
+        for session in &mut self.sessions {
+            if session.renewed_at > now {
+                session.expires_at = now.after(session.expires_at.since(session.renewed_at));
+                session.renewed_at = now;
+                session.started_at = session.started_at.min(now);
+            }
+        }
+        self.sessions.retain(|session| session.expires_at > now);
+        self.settle_ends(now);
+        self.settle_budget(terms, now);
+    }
+
+    /// Whether what says that the session is over is known to be wrong, or to be no concern of this session.
+    fn goes_on(&self, key: &SessionKey, ending: Ending, said_at: Timestamp) -> bool {
+        let Some(session) = self.session(key) else {
+            return false;
+        };
+        match ending {
+            Ending::Undone(ticket) => session.ticket != Some(ticket),
+            Ending::Failed if session.flags.played => true,
+            Ending::Failed | Ending::Stream | Ending::Vouched | Ending::Operator => {
+                session.started_at > said_at
+            }
+        }
+    }
+
+    /// Takes out a session that has not played, and undoes what its start did: those it displaced may go on, and its displacement is given
+    /// back.
+    fn take_back(&mut self, key: &SessionKey) -> Option<Session> {
+        let session = self.remove(key)?;
+        self.tombstones.retain(
+            |tombstone| !matches!(&tombstone.cause, EndCause::Displaced { by } if by == key),
+        );
+        if session.flags.paid {
+            self.refund();
+        }
+        Some(session)
+    }
+
+    /// Whether the user is within the limit.
+    fn is_within(&self, limit: u32) -> bool {
+        self.sessions.len() <= to_count(limit)
+    }
+
+    /// Whether one more session fits under the limit.
+    fn has_room(&self, limit: u32) -> bool {
+        self.sessions.len() < to_count(limit)
+    }
+
+    /// Takes a session out, if it is there.
+    fn remove(&mut self, key: &SessionKey) -> Option<Session> {
+        let index = self
+            .sessions
+            .iter()
+            .position(|session| session.key == *key)?;
+        Some(self.sessions.remove(index))
+    }
+
+    /// The live session of that key.
+    fn session(&self, key: &SessionKey) -> Option<&Session> {
+        self.sessions.iter().find(|session| session.key == *key)
+    }
+
+    /// The live session of that key, to be changed.
+    fn session_mut(&mut self, key: &SessionKey) -> Option<&mut Session> {
+        self.sessions.iter_mut().find(|session| session.key == *key)
+    }
+
+    /// The answer to a start that was let in.
+    fn admitted(
+        &self,
+        entry: Entry,
+        session: Session,
+        displaced: Vec<Session>,
+        now: Timestamp,
+    ) -> Admission {
+        Admission::Admitted(Admitted {
+            entry,
+            session,
+            active: self.sessions.len(),
+            displaced,
+            decided_at: now,
+        })
+    }
+}
+
+impl Session {
+    /// A session that has just been let in. A `request` plays by definition: it is the stream.
+    #[must_use]
+    pub fn starting(start: &Start, expires_at: Timestamp, now: Timestamp) -> Self {
+        Self {
+            key: start.key.clone(),
+            facts: start.facts.clone(),
+            started_at: now,
+            renewed_at: now,
+            expires_at,
+            ticket: start.ticket,
+            flags: Flags {
+                derived: start.derived,
+                played: start.key.kind == Kind::Request,
+                ..Flags::default()
+            },
+        }
+    }
+
+    /// A session that was seen running though nobody remembers its start.
+    fn put_back(sighting: &Sighting, expires_at: Timestamp, now: Timestamp) -> Self {
+        let is_request = sighting.key.kind == Kind::Request;
+        Self {
+            key: sighting.key.clone(),
+            facts: sighting.facts.clone(),
+            started_at: sighting
+                .started_at
+                .map_or(now, |started_at| started_at.min(now)),
+            renewed_at: now,
+            expires_at,
+            ticket: None,
+            flags: Flags {
+                derived: sighting.derived,
+                played: is_request || sighting.provenance != Provenance::Unplayed,
+                ..Flags::default()
+            },
+        }
+    }
+
+    /// A sign of life: the lease grows, never shrinks, and the start is no longer anybody's to take back.
+    fn see(&mut self, lease_ends: Timestamp, within_limit: bool, now: Timestamp) {
+        if now.since(self.started_at) >= PROVEN_AFTER {
+            self.flags.played = true;
+            self.flags.provisional &= !within_limit;
+        }
+        self.renewed_at = now;
+        self.ticket = None;
+        if !self.flags.provisional {
+            self.expires_at = self.expires_at.max(lease_ends);
+        }
+    }
+}
+
+/// A limit as a number of sessions.
+fn to_count(limit: u32) -> usize {
+    usize::try_from(limit).unwrap_or(usize::MAX)
+}

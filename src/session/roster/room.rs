@@ -1,0 +1,101 @@
+//! Who gives way to a start where all slots are taken.
+
+use std::time::Duration;
+
+use super::{
+    EndCause, Refusal, Roster, Session, SessionKey, Start, StartRules, Timestamp, Tombstone,
+    to_count,
+};
+use crate::session::{SameOrigin, WhenFull};
+
+/// How a start gets its slot.
+#[derive(Debug)]
+pub(super) struct Room {
+    /// The sessions that have to give way, the first to go first.
+    pub(super) giving_way: Vec<SessionKey>,
+    /// Whether that draws on the user's budget.
+    pub(super) is_paid: bool,
+}
+
+impl Roster {
+    /// How one more session fits under the limit, or why it doesn't. Changes nothing.
+    pub(super) fn find_room(
+        &self,
+        start: &Start,
+        rules: &StartRules,
+        now: Timestamp,
+    ) -> Result<Room, Refusal> {
+        let excess = (self.sessions.len() + 1).saturating_sub(to_count(rules.limit));
+        if excess == 0 {
+            return Ok(Room {
+                giving_way: Vec::new(),
+                is_paid: false,
+            });
+        }
+        let candidates = self.candidates(&rules.when_full)?;
+        let giving_way = candidates.get(..excess).filter(|_| rules.limit > 0);
+        let own = |session: &&Session| session.facts.same_origin(&start.facts) == SameOrigin::Yes;
+        let is_paid = !rules.free && !giving_way.is_some_and(|all| all.iter().all(own));
+        match giving_way {
+            Some(giving_way) if !is_paid || self.spent() < rules.burst() => Ok(Room {
+                giving_way: giving_way
+                    .iter()
+                    .map(|session| session.key.clone())
+                    .collect(),
+                is_paid,
+            }),
+            _ => Err(Refusal::Full {
+                limit: rules.limit,
+                holders: self.sessions.clone(),
+                decided_at: now,
+            }),
+        }
+    }
+
+    /// The sessions that may be made to give way, the first to go first. The order in which they came decides between equals.
+    fn candidates(&self, when_full: &WhenFull) -> Result<Vec<&Session>, Refusal> {
+        let mut stoppable: Vec<&Session> = self
+            .sessions
+            .iter()
+            .filter(|session| session.key.kind.is_stoppable())
+            .collect();
+        match when_full {
+            WhenFull::Refuse => stoppable.clear(),
+            WhenFull::DisplaceOldest => stoppable.sort_by_key(|session| session.started_at),
+            WhenFull::DisplaceIdlest => stoppable.sort_by_key(|session| session.renewed_at),
+            WhenFull::TakeOver(named) => {
+                if !named.kind.is_stoppable() && self.session(named).is_some() {
+                    return Err(Refusal::NotStoppable);
+                }
+                stoppable.retain(|session| session.key == *named);
+            }
+        }
+        Ok(stoppable)
+    }
+
+    /// Takes these sessions out in favour of a start, and remembers that for so long.
+    pub(super) fn displace(
+        &mut self,
+        giving_way: Vec<SessionKey>,
+        start: &Start,
+        term: Duration,
+        now: Timestamp,
+    ) -> Vec<Session> {
+        let leaving = giving_way.into_iter();
+        let displaced: Vec<Session> = leaving.filter_map(|key| self.remove(&key)).collect();
+        for session in &displaced {
+            self.bury(Tombstone {
+                key: session.key.clone(),
+                cause: EndCause::Displaced {
+                    by: start.key.clone(),
+                },
+                asked_at: now,
+                until: now.after(term),
+                was_live: true,
+                derived: session.flags.derived,
+                rival: start.facts.origin(),
+            });
+        }
+        displaced
+    }
+}
