@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use envoy_types::pb::envoy::data::accesslog::v3::{AccessLogType, HttpAccessLogEntry};
+use envoy_types::pb::envoy::data::accesslog::v3::{
+    AccessLogType, HttpAccessLogEntry, ResponseFlags,
+};
 use envoy_types::pb::google::protobuf::Timestamp as WireTimestamp;
 use serde_json::json;
 
@@ -10,7 +12,7 @@ use super::entry::{News, Reading, read_all};
 use super::fixtures::Entry;
 use crate::config::{Identity, Leases};
 use crate::releaser::Notice;
-use crate::session::{PlanName, Sighting, Timestamp};
+use crate::session::{Ending, PlanName, Sighting, Timestamp};
 use crate::telemetry::metrics::{EntryOutcome, EntryType};
 
 fn read(entries: Vec<Entry>) -> Vec<Reading> {
@@ -24,6 +26,7 @@ fn shown(reading: &Reading) -> String {
         Err(outcome) => format!("{outcome:?}").to_lowercase(),
         Ok(News { user, notice }) => match notice {
             Notice::Renew(sighting, _, _) => format!("renew {user} {}", sighting.key),
+            Notice::Release(key, Ending::Failed, _) => format!("failed {user} {key}"),
             Notice::Release(key, ..) => format!("release {user} {key}"),
             Notice::Played(key) => format!("played {user} {key}"),
             Notice::Undo(..) => "undo".to_owned(),
@@ -81,8 +84,16 @@ fn an_entry_renews_releases_or_means_nothing() {
             "release anna request:r1",
         ),
         (
-            "a request of a playback ended",
+            "a request of a playback ended without a response",
             end().allowed("anna", "playback", "p1"),
+            "failed anna playback:p1",
+        ),
+        (
+            "a request of a playback was redirected inside Envoy",
+            end()
+                .allowed("anna", "playback", "p1")
+                .details("internal_redirect")
+                .answered(302),
             "ignored",
         ),
         ("a video's", end().allowed("anna", "video", "v1"), "ignored"),
@@ -212,6 +223,58 @@ fn an_entry_renews_releases_or_means_nothing() {
 }
 
 #[test]
+fn a_playback_has_played_once_a_success_went_out() {
+    let played = "played anna playback:p1";
+    let failed = "failed anna playback:p1";
+    for code in 0..600 {
+        let expected = match code {
+            101 | 200..=399 => played,
+            _ => failed,
+        };
+        let entry = Entry::end("r1").allowed("anna", "playback", "p1");
+        assert_eq!(one(entry.answered(code)), expected, "{code}");
+        // A stream of its own ends, whatever it came to.
+        let entry = Entry::end("r1").allowed("anna", "request", "r1");
+        assert_eq!(one(entry.answered(code)), "release anna request:r1");
+    }
+    // What comes after the headers changes nothing: a reset, or a gRPC error.
+    let mut reset = Entry::end("r1")
+        .allowed("anna", "playback", "p1")
+        .answered(206);
+    reset.common().response_flags = Some(ResponseFlags {
+        upstream_connection_termination: true,
+        ..ResponseFlags::default()
+    });
+    assert_eq!(one(reset), played);
+}
+
+#[test]
+fn the_end_of_a_long_response_of_a_playback_ends_what_was_counted_of_it() {
+    let lease = Leases::default().request;
+    for (kind, entry, seconds, expected) in [
+        ("playback", Entry::end("r1"), 2, None),
+        ("playback", Entry::end("r1"), 4, Some("request:r1")),
+        (
+            "playback",
+            Entry::end("r1"),
+            lease.as_secs(),
+            Some("request:r1"),
+        ),
+        ("playback", Entry::end(""), 60, None),
+        ("playback", Entry::periodic("r1"), 60, None),
+        ("request", Entry::end("r1"), 60, None),
+    ] {
+        for code in [0, 200, 404] {
+            let entry = entry.clone().allowed("anna", kind, "p1");
+            let entry = entry.answered(code).lasting(seconds);
+            let end = read(vec![entry]).remove(0).response_end;
+            let ended = end.map(|news| news.notice.key().to_string());
+            assert_eq!(ended.as_deref(), expected, "{kind} {seconds} s, {code}");
+        }
+    }
+}
+
+#[test]
 fn the_type_of_an_entry_is_told_whatever_comes_of_it() {
     for (kind, expected) in [
         (AccessLogType::DownstreamPeriodic, EntryType::Periodic),
@@ -271,7 +334,7 @@ fn an_end_cancels_the_same_stream_s_earlier_signs_of_life_in_its_message() {
     let seen = Entry::periodic("r1").allowed("anna", "playback", "p1");
     let over = Entry::end("r1").allowed("anna", "playback", "p1");
     let outcomes: Vec<_> = read(vec![seen, over]).iter().map(shown).collect();
-    assert_eq!(outcomes, ["superseded", "ignored"]);
+    assert_eq!(outcomes, ["superseded", "failed anna playback:p1"]);
     assert!(read(Vec::new()).is_empty());
 }
 
@@ -322,6 +385,18 @@ fn what_an_entry_led_to_has_a_name() {
         (
             Entry::end("r1").allowed("anna", "request", "r1"),
             EntryOutcome::Release,
+        ),
+        (
+            Entry::end("r1")
+                .allowed("anna", "playback", "p1")
+                .answered(200),
+            EntryOutcome::Played,
+        ),
+        (
+            Entry::end("r1")
+                .allowed("anna", "playback", "p1")
+                .answered(404),
+            EntryOutcome::Failed,
         ),
     ] {
         let news = read(vec![entry]).remove(0).news.unwrap();

@@ -12,7 +12,7 @@ use envoy_types::pb::envoy::data::accesslog::v3::{
 use envoy_types::pb::envoy::service::auth::v3::attribute_context::{HttpRequest, Request};
 use envoy_types::pb::envoy::service::auth::v3::{self, AttributeContext};
 use envoy_types::pb::google::protobuf::value::Kind as ValueKind;
-use envoy_types::pb::google::protobuf::{ListValue, Struct, Value};
+use envoy_types::pb::google::protobuf::{Duration, ListValue, Struct, UInt32Value, Value};
 use prost::Message;
 
 use super::request::CheckRequest;
@@ -201,11 +201,25 @@ impl Entry {
         }))
     }
 
+    fn response(&mut self) -> &mut HttpResponseProperties {
+        self.0.response.get_or_insert_default()
+    }
+
     pub(super) fn details(mut self, details: &str) -> Self {
-        self.0.response = Some(HttpResponseProperties {
-            response_code_details: details.to_owned(),
-            ..HttpResponseProperties::default()
-        });
+        details.clone_into(&mut self.response().response_code_details);
+        self
+    }
+
+    /// A response with that code went out.
+    pub(super) fn answered(mut self, code: u32) -> Self {
+        self.response().response_code = Some(UInt32Value { value: code });
+        self
+    }
+
+    /// It took that many seconds.
+    pub(super) fn lasting(mut self, seconds: u64) -> Self {
+        let seconds = i64::try_from(seconds).unwrap();
+        self.common().duration = Some(Duration { seconds, nanos: 0 });
         self
     }
 
