@@ -11,7 +11,9 @@ use tokio::task::JoinSet;
 
 use crate::support::app::{TestApp, eventually};
 use crate::support::faulty_store::{Fault, FaultyStore};
-use crate::support::gateway_client::{Check, LogStream, abandoned, end, entry, message, periodic};
+use crate::support::gateway_client::{
+    Check, LogStream, abandoned, answered, end, entry, message, periodic,
+};
 
 /// A store whose clock stands still, so that no lease runs out.
 fn timeless() -> Arc<FaultyStore> {
@@ -139,8 +141,11 @@ async fn the_end_of_a_request_is_not_the_end_of_its_playback() {
     let app = TestApp::plan().store(store.clone()).start().await;
     let gateway = app.gateway().await;
     let answer = gateway.check(Check::of_playback("anna", "p1")).await;
+    app.plays(&gateway, &answer).await;
+    assert_eq!(app.entries("end", "played").await, 1);
+    // It plays, so that a request of it has failed means nothing.
     let mut log = gateway.access_log().await;
-    log.send(vec![end("any", &answer)]);
+    log.send(vec![answered("any", &answer, 404)]);
     log.finish().await;
     assert_eq!(app.entries("end", "ignored").await, 1);
     app.stop().await;

@@ -96,6 +96,7 @@ async fn a_cookie_is_good_with_every_instance_and_after_a_restart_and_is_answere
     let mut tv = Player::default();
     let (one, other) = (plan().start().await, plan().start().await);
     let first = tv.plays(&one.gateway().await, "anna").await;
+    one.plays(&one.gateway().await, &first).await;
     let second = tv.plays(&other.gateway().await, "anna").await;
     assert_eq!(session(&second), session(&first));
     for _ in 0..3 {

@@ -302,11 +302,7 @@ impl Trial<'_> {
         let now = self.clock.now();
         let expected: Vec<_> = keys
             .iter()
-            .map(|key| {
-                Ok(self
-                    .roster
-                    .release(key, ending, age, &terms(), now))
-            })
+            .map(|key| Ok(self.roster.release(key, ending, age, &terms(), now)))
             .collect();
         for store in [&self.memory as &dyn Store, self.redis] {
             let mut released = Vec::new();

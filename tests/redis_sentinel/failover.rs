@@ -105,9 +105,11 @@ impl Gate {
         assert_eq!(told.status, 204, "{told:?}");
     }
 
-    /// Starts a playback of anna's, which Redis counts.
+    /// Starts a playback of anna's, which Redis counts, and which plays.
     async fn start(&self, id: &str) {
-        assert!(self.is_decided(&self.anna(), id).await.0);
+        let (decided, answer) = self.is_decided(&self.anna(), id).await;
+        assert!(decided);
+        self.app.plays(&self.gateway, &answer).await;
     }
 
     /// Starts a playback; whether Redis has decided about it, and how.

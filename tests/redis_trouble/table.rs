@@ -199,6 +199,9 @@ impl Running {
             to.is(&answer, check.1),
             "{fault:?} {rule:?} {ask:?}: {to:?} is not {answer:?}"
         );
+        if let (Ask::Playback | Ask::OneTooMany, To::LetIn(_)) = (ask, to) {
+            scene.app.plays(&scene.gateway, &answer).await;
+        }
     }
 }
 
@@ -210,7 +213,11 @@ async fn counts(scene: &Scene, name: &str, check: Check, id: &str) -> Answer {
         let counted = counted(&store, name).await;
         (answer.is_allowed() && counted.iter().any(|counted| counted == id)).then_some(answer)
     };
-    Box::pin(eventually(PATIENCE, "it is counted", asking)).await
+    let answer = Box::pin(eventually(PATIENCE, "it is counted", asking)).await;
+    if answer.metadata.get("kind").map(String::as_str) == Some("playback") {
+        scene.app.plays(&scene.gateway, &answer).await;
+    }
+    answer
 }
 
 /// How often something was answered so.

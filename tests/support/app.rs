@@ -24,7 +24,7 @@ use streamgate::store::Store;
 use tempfile::TempDir;
 use tokio::task::JoinSet;
 
-use super::gateway_client::Gateway;
+use super::gateway_client::{Answer, Gateway};
 
 /// How long anything may take before a test gives up on it.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
@@ -311,6 +311,30 @@ impl TestApp {
         let labels = format!("{{decision=\"{decision}\",reason=\"{reason}\"}}");
         self.metric(&format!("streamgate_checks_total{labels}"))
             .await
+    }
+
+    /// Reports, as Envoy does, that a request of a playback got through to its viewer, and waits until the store has been asked to note
+    /// that.
+    pub(crate) async fn plays(&self, gateway: &Gateway, answer: &Answer) {
+        let before = self.played_reports().await;
+        gateway.report_success(answer).await;
+        eventually("the store is told that it plays", async || {
+            self.played_reports().await > before
+        })
+        .await;
+    }
+
+    /// How often the store was to be told that a playback plays, whatever came of it.
+    async fn played_reports(&self) -> u64 {
+        let text = self.get("/metrics").await.text().await.expect("a text");
+        let series = "streamgate_store_requests_total{operation=\"played\"";
+        let lines = text.lines().filter(|line| line.starts_with(series));
+        let counts = lines.map(|line| {
+            line.rsplit(' ')
+                .next()
+                .and_then(|count| count.parse::<u64>().ok())
+        });
+        counts.map(|count| count.expect("a whole number")).sum()
     }
 
     /// Waits until one start has been taken back.

@@ -10,6 +10,7 @@ use envoy_types::pb::envoy::config::core::v3::header_value_option::HeaderAppendA
 use envoy_types::pb::envoy::config::core::v3::{Address, HeaderValueOption, Metadata};
 use envoy_types::pb::envoy::data::accesslog::v3::{
     AccessLogCommon, AccessLogType, HttpAccessLogEntry, HttpRequestProperties,
+    HttpResponseProperties,
 };
 use envoy_types::pb::envoy::service::accesslog::v3::StreamAccessLogsMessage;
 use envoy_types::pb::envoy::service::accesslog::v3::stream_access_logs_message::{
@@ -20,7 +21,7 @@ use envoy_types::pb::envoy::service::auth::v3::authorization_client::Authorizati
 use envoy_types::pb::envoy::service::auth::v3::check_response::HttpResponse;
 use envoy_types::pb::envoy::service::auth::v3::{AttributeContext, CheckRequest, CheckResponse};
 use envoy_types::pb::google::protobuf::value::Kind as ValueKind;
-use envoy_types::pb::google::protobuf::{Struct, Value};
+use envoy_types::pb::google::protobuf::{Struct, UInt32Value, Value};
 use prost::Message;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
@@ -122,6 +123,13 @@ impl Gateway {
     pub(crate) async fn catch_up(&self) {
         let preflight = self.check(Check::default().method("OPTIONS")).await;
         assert!(preflight.is_allowed(), "{preflight:?}");
+    }
+
+    /// Reports that a request that was let in got through to its viewer.
+    pub(crate) async fn report_success(&self, answer: &Answer) {
+        let mut log = self.access_log().await;
+        log.send(vec![answered("any", answer, 200)]);
+        assert_eq!(log.finish().await, 0);
     }
 
     /// Opens an access log stream, over a connection of its own.
@@ -311,6 +319,18 @@ pub(crate) fn entry(
 /// The end of a stream that was let in.
 pub(crate) fn end(request_id: &str, answer: &Answer) -> HttpAccessLogEntry {
     entry(AccessLogType::DownstreamEnd, request_id, Some(answer))
+}
+
+/// The end of a request that was let in and answered with that status.
+pub(crate) fn answered(request_id: &str, answer: &Answer, status: u32) -> HttpAccessLogEntry {
+    let response = HttpResponseProperties {
+        response_code: Some(UInt32Value { value: status }),
+        ..HttpResponseProperties::default()
+    };
+    HttpAccessLogEntry {
+        response: Some(response),
+        ..end(request_id, answer)
+    }
 }
 
 /// The sign of life of a stream that was let in.
