@@ -55,12 +55,13 @@ end
 return 0";
 
 /// The rows of the table: what was called, and what to call it.
-const ROWS: [(&str, &str); 9] = [
+const ROWS: [(&str, &str); 10] = [
     ("empty", "a script that does nothing"),
     ("textbook", "a textbook semaphore's start"),
     ("start", "start"),
     ("again", "start, repeated"),
     ("refused", "start, refused"),
+    ("played", "that it plays, once a playback"),
     ("renew", "renewal"),
     ("renew all", "renewal among many, each"),
     ("release", "release"),
@@ -195,6 +196,15 @@ impl Bench {
         .await;
     }
 
+    /// Reports of one session of each user that it plays.
+    async fn played(&mut self, users: &[usize], is_uuid: bool) {
+        self.act("played", users, async |store, user| {
+            let (viewer, key) = (viewer(user), session(user, user % 3, is_uuid));
+            assert!(store.played(&viewer, &key).await.unwrap().is_some());
+        })
+        .await;
+    }
+
     /// Renews one session of each user.
     async fn renew(&mut self, users: &[usize], is_uuid: bool) {
         self.act("renew", users, async |store, user| {
@@ -303,6 +313,7 @@ async fn measure_time(is_uuid: bool) -> BTreeMap<&'static str, (f64, f64)> {
             bench.call("textbook", &textbook, users, third).await;
             bench.start("start", users, is_uuid, |_| third).await;
         }
+        bench.played(users, is_uuid).await;
         bench.renew(users, is_uuid).await;
         bench.renew_all(users, is_uuid).await;
         bench.start("again", users, is_uuid, |user| user % 3).await;

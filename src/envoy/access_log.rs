@@ -178,7 +178,10 @@ impl Reader {
             Err(outcome) => *outcome,
         };
         self.metrics.entry(reading.entry, outcome);
-        for News { user, notice } in news.into_iter().chain(reading.response_end) {
+        let counted = reading
+            .response_end
+            .filter(|News { user, notice }| self.ledger.may_count(user, notice.key()));
+        for News { user, notice } in news.into_iter().chain(counted) {
             self.releaser.submit(user, notice);
         }
     }

@@ -197,7 +197,7 @@ fn response_end(news: &News, entry: &HttpAccessLogEntry, leases: &Leases) -> Opt
     };
     Some(News {
         user: news.user.clone(),
-        notice: end(key, ReleaseCause::AccessLog),
+        notice: end(key, ReleaseCause::Outlived),
     })
 }
 

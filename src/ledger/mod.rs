@@ -394,6 +394,12 @@ impl Ledger {
         self.held.is_proven(user, key)
     }
 
+    /// Whether that session may be counted because of what this instance has told the store. Where nothing is held, any may be.
+    #[must_use]
+    pub fn may_count(&self, user: &UserId, key: &SessionKey) -> bool {
+        self.held.holds_nothing() || self.held.counts(user, key)
+    }
+
     /// This session is over, as somebody said `age` ago.
     ///
     /// # Errors

@@ -172,6 +172,8 @@ label! {
         Undone => "undone",
         /// Envoy's access log, of a playback of which nothing has played.
         Failed => "failed",
+        /// Envoy's access log, of a response that ran on after its playback's end.
+        Outlived => "outlived",
     }
 }
 

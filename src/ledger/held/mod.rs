@@ -145,6 +145,11 @@ impl Held {
         }
     }
 
+    /// Whether there is no room for any session.
+    pub(super) const fn holds_nothing(&self) -> bool {
+        self.room == 0
+    }
+
     /// The time here.
     pub(super) fn now(&self) -> Timestamp {
         self.clock.now()
