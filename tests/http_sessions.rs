@@ -10,9 +10,7 @@ use reqwest::{Client, Method};
 use serde_json::{Value, json};
 use streamgate::clock::ManualClock;
 use streamgate::config::{Outage, Shown};
-use streamgate::session::{
-    Admission, Kind, PROVEN_AFTER, SessionKey, StartRules, Timestamp, WhenFull,
-};
+use streamgate::session::{Admission, Kind, PROVEN_AFTER, SessionKey, Timestamp};
 use streamgate::store::{Store, StoreError};
 
 use crate::support::api::{Api, Told, on_both};
@@ -20,6 +18,7 @@ use crate::support::app::{TestApp, eventually};
 use crate::support::faulty_store::{Fault, FaultyStore};
 use crate::support::gateway_client::{Check, periodic};
 use crate::support::streams;
+use crate::support::streams::refusing;
 
 /// The store was asked nothing.
 fn was_not_asked(store: &FaultyStore) {
@@ -31,10 +30,7 @@ fn was_not_asked(store: &FaultyStore) {
 /// Anna starts that at another instance, as the only one she may.
 async fn elsewhere(store: &FaultyStore, key: &SessionKey) {
     let (user, start) = (streams::user("anna"), streams::start(key));
-    let started = store
-        .sound
-        .admit(&user, &start, &StartRules::new(1, WhenFull::Refuse))
-        .await;
+    let started = store.sound.admit(&user, &start, &refusing(1)).await;
     assert!(matches!(started, Ok(Admission::Admitted(_))), "{started:?}");
 }
 

@@ -14,7 +14,9 @@ use streamgate::session::{
 use streamgate::store::{Cursor, MemoryStore, Page, Seen, Store};
 
 use crate::support::redis::RedisServer;
-use crate::support::streams::{LEASE, key, playback, sighting, start, start_with, terms, user};
+use crate::support::streams::{
+    LEASE, key, playback, refusing, sighting, start, start_with, terms, user,
+};
 
 /// Makes a test of each case on each store.
 macro_rules! contract {
@@ -346,10 +348,7 @@ async fn names_of_different_kinds_and_users_are_different(on: &Subject<'_>) {
     for other in ["alic", "alice ", "{alice}", "bob"].map(user) {
         assert_eq!(on.store.list(&other).await.unwrap().sessions, []);
         let start = start(&playback("one"));
-        let admission = on
-            .store
-            .admit(&other, &start, &StartRules::new(1, WhenFull::Refuse))
-            .await;
+        let admission = on.store.admit(&other, &start, &refusing(1)).await;
         assert!(is_started(&admission.unwrap()));
     }
     assert_eq!(on.live().await.len(), 3);
@@ -395,18 +394,7 @@ async fn every_fact_and_every_name_comes_back_as_it_went_in(on: &Subject<'_>) {
                 ..start(&key(kind, name))
             };
             assert!(is_started(&on.ask(&start, 100, &WhenFull::Refuse).await));
-            expected.push(Session {
-                key: start.key,
-                facts,
-                started_at: on.clock.now(),
-                renewed_at: on.clock.now(),
-                expires_at: on.at(LEASE),
-                ticket,
-                flags: Flags {
-                    played: kind == Kind::Request,
-                    ..Flags::default()
-                },
-            });
+            expected.push(Session::starting(&start, on.at(LEASE), on.clock.now()));
             on.clock.advance(Duration::from_millis(1));
         }
     }
@@ -1023,10 +1011,7 @@ impl Subject<'_> {
                 lease: LEASE / (1 + u32::try_from(number % 2).unwrap()),
                 ..start(&key(Kind::ALL[number % 3], &number.to_string()))
             };
-            let admission = self
-                .store
-                .admit(user, &start, &StartRules::new(9, WhenFull::Refuse))
-                .await;
+            let admission = self.store.admit(user, &start, &refusing(9)).await;
             assert!(is_started(&admission.unwrap()));
         }
     }
@@ -1101,10 +1086,7 @@ async fn what_comes_and_goes_between_pages_hides_nothing_that_stays(on: &Subject
     for size in [1, 30] {
         let meanwhile = async |page| {
             for user in guests(page).filter(|_| page <= 20) {
-                let admission = on
-                    .store
-                    .admit(&user, &guest, &StartRules::new(1, WhenFull::Refuse))
-                    .await;
+                let admission = on.store.admit(&user, &guest, &refusing(1)).await;
                 assert!(is_started(&admission.unwrap()));
             }
             for user in guests(page.saturating_sub(3)).filter(|_| (4..=23).contains(&page)) {

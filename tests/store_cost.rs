@@ -8,14 +8,14 @@ use std::time::Duration;
 use futures_util::{StreamExt, stream};
 use redis::aio::MultiplexedConnection;
 use streamgate::session::{
-    ContentId, DeviceId, Door, Ending, Facts, Kind, Renewal, SessionKey, Sighting, Start,
-    StartRules, Terms, UserId, WhenFull,
+    ContentId, DeviceId, Door, Ending, Facts, Kind, Renewal, SessionKey, Sighting, Start, Terms,
+    UserId,
 };
 use streamgate::store::redis::{RedisSettings, RedisStore};
 use streamgate::store::{Cursor, Seen, Store};
 
 use crate::support::redis::RedisServer;
-use crate::support::streams::{LEASE, key, sighting, start, user};
+use crate::support::streams::{LEASE, key, refusing, sighting, start, user};
 use crate::support::watch::as_many;
 
 /// How many users take part in the measurement of time, with three sessions each.
@@ -189,7 +189,7 @@ impl Bench {
         self.act(what, users, async |store, user| {
             let start = starting(&session(user, session_of(user), is_uuid));
             let viewer = viewer(user);
-            let rules = StartRules::new(3, WhenFull::Refuse);
+            let rules = refusing(3);
             let admission = store.admit(&viewer, &start, &rules);
             admission.await.unwrap();
         })
@@ -353,11 +353,7 @@ async fn fill(store: &RedisStore, users: usize, is_uuid: bool, each: fn(usize) -
                 ..starting(&session(number, index, is_uuid))
             };
             store
-                .admit(
-                    &viewer(number),
-                    &start,
-                    &StartRules::new(3, WhenFull::Refuse),
-                )
+                .admit(&viewer(number), &start, &refusing(3))
                 .await
                 .unwrap();
         })

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use futures_util::future::{join_all, poll_immediate};
 use streamgate::clock::Stopwatch;
-use streamgate::session::{Admission, Ending, Released, Renewal, StartRules, WhenFull};
+use streamgate::session::{Admission, Ending, Released, Renewal};
 use streamgate::store::redis::{RedisSettings, RedisStore};
 use streamgate::store::{Store, StoreError};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -21,7 +21,7 @@ use crate::support::log::{Log, listen_with};
 use crate::support::port::ReservedPort;
 use crate::support::proxy::Proxy;
 use crate::support::redis::{RedisServer, run_as, settings};
-use crate::support::streams::{playback, sighting, start, user};
+use crate::support::streams::{playback, refusing, sighting, start, user};
 
 /// A deadline that is short for a person and long for a busy machine.
 const DEADLINE: Duration = Duration::from_millis(300);
@@ -45,9 +45,7 @@ fn store_within(timeout: Duration, url: &str) -> RedisStore {
 
 async fn admit(store: &RedisStore, id: &str) -> Result<Admission, StoreError> {
     let (alice, start) = (user("alice"), start(&playback(id)));
-    store
-        .admit(&alice, &start, &StartRules::new(3, WhenFull::Refuse))
-        .await
+    store.admit(&alice, &start, &refusing(3)).await
 }
 
 async fn renew(store: &RedisStore, id: &str) -> Result<Renewal, StoreError> {

@@ -108,20 +108,22 @@ fn tickets() -> impl Strategy<Value = Option<Ticket>> {
     (0..3_u32).prop_map(Ticket::new)
 }
 
-fn steps() -> impl Strategy<Value = Step> {
+/// What applies to a start.
+fn rules() -> impl Strategy<Value = StartRules> {
     let when_full = prop_oneof![
         2 => Just(WhenFull::Refuse),
         2 => Just(WhenFull::DisplaceOldest),
         2 => Just(WhenFull::DisplaceIdlest),
         1 => keys().prop_map(WhenFull::TakeOver),
     ];
-    let rules = (
+    let quiet = select(&[1_000, 5_000, 10_000, 30_000][..]).prop_map(Duration::from_millis);
+    (
         0..5_u32,
         when_full,
         any::<bool>(),
         0..3_u32,
         any::<bool>(),
-        select(&[1_000, 5_000, 10_000, 30_000][..]).prop_map(Duration::from_millis),
+        quiet,
     )
         .prop_map(
             |(limit, when_full, takeover, displacements, free, quiet)| StartRules {
@@ -132,19 +134,25 @@ fn steps() -> impl Strategy<Value = Step> {
                 free,
                 quiet,
             },
-        );
-    let admit = (keys(), facts(), leases(), tickets(), any::<bool>(), rules).prop_map(
-        |(key, facts, lease, ticket, derived, rules)| {
-            let start = Start {
-                key,
-                facts,
-                lease,
-                ticket,
-                derived,
-            };
-            Step::Admit(start, rules)
-        },
-    );
+        )
+}
+
+fn admissions() -> impl Strategy<Value = Step> {
+    let of = (keys(), facts(), leases(), tickets(), any::<bool>(), rules());
+    of.prop_map(|(key, facts, lease, ticket, derived, rules)| {
+        let start = Start {
+            key,
+            facts,
+            lease,
+            ticket,
+            derived,
+        };
+        Step::Admit(start, rules)
+    })
+}
+
+/// A stream that was seen running, and its user's limit.
+fn sightings() -> impl Strategy<Value = (Sighting, u32)> {
     let started = prop_oneof![
         3 => Just(None),
         1 => (0..240_000_u64).prop_map(|late| Some(START.as_millis() - 120_000 + late)),
@@ -156,7 +164,7 @@ fn steps() -> impl Strategy<Value = Step> {
             Provenance::Unplayed,
         ][..],
     );
-    let seen = (
+    (
         keys(),
         facts(),
         leases(),
@@ -177,7 +185,10 @@ fn steps() -> impl Strategy<Value = Step> {
             };
             (sighting, limit)
         })
-        .boxed();
+}
+
+fn steps() -> impl Strategy<Value = Step> {
+    let seen = sightings().boxed();
     let all = proptest::collection::vec(seen.clone(), 0..8).prop_map(Step::RenewAll);
     let renew = seen.prop_map(|(sighting, limit)| Step::Renew(sighting, limit));
     let ending = prop_oneof![
@@ -191,7 +202,7 @@ fn steps() -> impl Strategy<Value = Step> {
     let release =
         (keys(), ending, age).prop_map(|(key, ending, age)| Step::Release(key, ending, age));
     prop_oneof![
-        8 => admit,
+        8 => admissions(),
         6 => renew,
         2 => all,
         4 => release,

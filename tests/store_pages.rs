@@ -6,13 +6,12 @@ use std::time::Duration;
 use futures_util::{StreamExt, stream};
 use redis::Value;
 use streamgate::clock::Stopwatch;
-use streamgate::session::{StartRules, WhenFull};
 use streamgate::store::redis::{RedisSettings, RedisStore};
 use streamgate::store::{Cursor, Page, Store, StoreError};
 
 use crate::support::proxy::Proxy;
 use crate::support::redis::{RedisServer, settings};
-use crate::support::streams::{playback, start, user};
+use crate::support::streams::{playback, refusing, start, user};
 
 /// The most steps of a page.
 const MOST_STEPS: usize = 10;
@@ -33,7 +32,7 @@ async fn let_in(store: &RedisStore, users: impl IntoIterator<Item = String>, ses
             let user = user(&name);
             for number in 0..sessions {
                 let start = start(&playback(&number.to_string()));
-                let rules = StartRules::new(9, WhenFull::Refuse);
+                let rules = refusing(9);
                 let admission = store.admit(&user, &start, &rules);
                 admission.await.unwrap();
             }

@@ -13,14 +13,14 @@ use rand::{Rng, SeedableRng};
 use streamgate::clock::{Clock, ManualClock, Stopwatch};
 use streamgate::session::{
     Admission, Admitted, ContentId, DeviceId, Ending, Entry, Facts, Kind, Refusal, Released,
-    Renewal, Sighting, Start, StartRules, Terms, Timestamp, WhenFull,
+    Renewal, SessionKey, Sighting, Start, StartRules, Terms, Timestamp, UserId, WhenFull,
 };
 use streamgate::store::redis::{RedisSettings, RedisStore};
 use streamgate::store::{Seen, Store, StoreError};
 
 use crate::support::eventually;
 use crate::support::redis::{RedisServer, settings};
-use crate::support::streams::{LEASE, key, playback, sighting, start, user};
+use crate::support::streams::{LEASE, key, playback, refusing, sighting, start, user};
 
 /// A deadline that is short for a person and long for a busy machine.
 const DEADLINE: Duration = Duration::from_millis(300);
@@ -36,9 +36,7 @@ fn hasty(server: &RedisServer) -> RedisStore {
 
 async fn admit(store: &RedisStore, name: &str, id: &str) -> Result<Admission, StoreError> {
     let start = start(&playback(id));
-    store
-        .admit(&user(name), &start, &StartRules::new(3, WhenFull::Refuse))
-        .await
+    store.admit(&user(name), &start, &refusing(3)).await
 }
 
 fn is_started(admission: &Result<Admission, StoreError>) -> bool {
@@ -82,21 +80,11 @@ async fn a_lease_ends_by_the_servers_clock_and_the_next_gets_in() {
         lease,
         ..start(&playback("a"))
     };
-    let admission = store
-        .admit(
-            &user("alice"),
-            &short,
-            &StartRules::new(1, WhenFull::Refuse),
-        )
-        .await;
+    let admission = store.admit(&user("alice"), &short, &refusing(1)).await;
     assert!(is_started(&admission));
     eventually("the lease has ended", || async {
         let next = start(&playback("b"));
-        is_started(
-            &store
-                .admit(&user("alice"), &next, &StartRules::new(1, WhenFull::Refuse))
-                .await,
-        )
+        is_started(&store.admit(&user("alice"), &next, &refusing(1)).await)
     })
     .await;
 }
@@ -137,11 +125,7 @@ async fn every_key_expires_and_an_empty_roster_leaves_none() {
     let video = key(Kind::Video, "film");
     let visit = start(&video);
     store
-        .admit(
-            &user("guest"),
-            &visit,
-            &StartRules::new(3, WhenFull::Refuse),
-        )
+        .admit(&user("guest"), &visit, &refusing(3))
         .await
         .unwrap();
     assert_eq!(server.run::<i64>(&["EXISTS", "streamgate:{guest}"]), 1);
@@ -216,9 +200,7 @@ async fn what_was_granted_under_longer_terms_is_cut_to_the_shorter() {
         .await
         .unwrap();
     clock.advance(LEASE + LEASE / 2);
-    let admission = short
-        .admit(&alice, &start(&c), &StartRules::new(3, WhenFull::Refuse))
-        .await;
+    let admission = short.admit(&alice, &start(&c), &refusing(3)).await;
     assert!(is_started(&admission), "its end is remembered for too long");
 }
 
@@ -605,6 +587,7 @@ async fn whatever_is_at_our_key_no_script_hangs_and_nothing_panics() {
     .await
     .unwrap();
     let roster: Vec<u8> = server.run(&["GET", "own:{alice}"]);
+    let rules = StartRules::new(2, WhenFull::DisplaceIdlest);
     let mut random = StdRng::seed_from_u64(1);
     for round in 0..1500 {
         let mut bytes = roster.clone();
@@ -628,18 +611,8 @@ async fn whatever_is_at_our_key_no_script_hangs_and_nothing_panics() {
         let failures = [
             store.list(&alice).await.err(),
             store.renew(&alice, &sighting(&a), 3).await.err(),
-            store
-                .admit(
-                    &alice,
-                    &start,
-                    &StartRules::new(2, WhenFull::DisplaceIdlest),
-                )
-                .await
-                .err(),
-            store
-                .release(&alice, &playback("b"), Ending::Stream, Duration::ZERO)
-                .await
-                .err(),
+            store.admit(&alice, &start, &rules).await.err(),
+            end(&store, &alice, &playback("b")).await.err(),
             store.list(&alice).await.err(),
         ];
         for failure in failures.into_iter().flatten() {
@@ -649,6 +622,13 @@ async fn whatever_is_at_our_key_no_script_hangs_and_nothing_panics() {
             );
         }
     }
+}
+
+/// A stream says that it is over.
+async fn end(store: &RedisStore, user: &UserId, key: &SessionKey) -> Result<Released, StoreError> {
+    store
+        .release(user, key, Ending::Stream, Duration::ZERO)
+        .await
 }
 
 /// A start about which much is known, so that it takes memory.
@@ -669,13 +649,7 @@ async fn fill(server: &RedisServer, store: &RedisStore) -> Vec<String> {
     let mut names = Vec::new();
     let refusal = loop {
         let name = format!("user {}", names.len());
-        let admission = store
-            .admit(
-                &user(&name),
-                &heavy("a"),
-                &StartRules::new(3, WhenFull::Refuse),
-            )
-            .await;
+        let admission = store.admit(&user(&name), &heavy("a"), &refusing(3)).await;
         match admission {
             Ok(_) => names.push(name),
             Err(error) => break error,
@@ -709,13 +683,9 @@ async fn a_full_server_refuses_starts_and_still_lets_renew_and_release() {
             store.renew(&user, &known, 3).await,
             Ok(Renewal::Renewed { .. })
         ));
-        let again = store
-            .admit(&user, &heavy("a"), &StartRules::new(3, WhenFull::Refuse))
-            .await;
+        let again = store.admit(&user, &heavy("a"), &refusing(3)).await;
         assert!(matches!(again, Ok(Admission::Admitted(_))), "{again:?}");
-        let next = store
-            .admit(&user, &heavy("b"), &StartRules::new(3, WhenFull::Refuse))
-            .await;
+        let next = store.admit(&user, &heavy("b"), &refusing(3)).await;
         assert!(matches!(next, Err(StoreError::Full(_))), "{next:?}");
         let taken = store
             .admit(
@@ -750,9 +720,7 @@ async fn a_full_server_refuses_starts_and_still_lets_renew_and_release() {
         };
         assert!(matches!(released, Ok(Released::Freed(_))), "{released:?}");
         assert_eq!(active(&store, name).await, 0);
-        let ended = store
-            .admit(&user, &heavy("a"), &StartRules::new(3, WhenFull::Refuse))
-            .await;
+        let ended = store.admit(&user, &heavy("a"), &refusing(3)).await;
         assert!(
             matches!(ended, Ok(Admission::Refused(Refusal::Ended(..)))),
             "{ended:?}"
@@ -819,9 +787,7 @@ async fn a_full_server_takes_over_what_is_newly_known_as_far_as_it_takes_no_more
     for (asked, kept) in [(&longer, &old), (&shorter, &shorter), (&old, &shorter)] {
         let before = store.list(&alice).await.unwrap().sessions[0].expires_at;
         tokio::time::sleep(Duration::from_millis(2)).await;
-        let again = store
-            .admit(&alice, asked, &StartRules::new(3, WhenFull::Refuse))
-            .await;
+        let again = store.admit(&alice, asked, &refusing(3)).await;
         let Ok(Admission::Admitted(again)) = again else {
             panic!("{again:?}");
         };
@@ -1013,14 +979,10 @@ async fn a_name_that_is_kept_as_a_session_would_be_is_none() {
                 facts,
                 ..start(&id)
             };
-            let admission = store
-                .admit(&alice, &start, &StartRules::new(3, WhenFull::Refuse))
-                .await;
+            let admission = store.admit(&alice, &start, &refusing(3)).await;
             assert!(is_started(&admission));
             if trap > 0 {
-                let released = store
-                    .release(&alice, &id, Ending::Stream, Duration::ZERO)
-                    .await;
+                let released = end(&store, &alice, &id).await;
                 assert!(matches!(released, Ok(Released::Freed(_))));
             }
             clock.advance(LEASE / 6);

@@ -844,7 +844,7 @@ impl Ledger {
         };
         match renewal {
             Renewal::Renewed { .. } | Renewal::Provisional { .. } => {
-                self.held.counted(user, stamp, &counted, &[])
+                self.held.counted(user, stamp, &counted, &[]);
             }
             Renewal::PutBack { .. } => {
                 if sighting.key.kind == Kind::Request {

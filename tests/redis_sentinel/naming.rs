@@ -1,6 +1,6 @@
 //! Which server is used: who is asked, who is believed, what for, and what is said where there is none.
 
-use streamgate::session::{Admission, Ending, Released, StartRules, WhenFull};
+use streamgate::session::{Admission, Ending, Released};
 use streamgate::store::redis::{RedisSettings, RedisStore, Sentinels, Source};
 use streamgate::store::{Store, StoreError};
 
@@ -9,7 +9,7 @@ use crate::support::log::Log;
 use crate::support::port::ReservedPort;
 use crate::support::redis::{RedisServer, settings};
 use crate::support::sentinel::{SERVICE, watching};
-use crate::support::streams::{playback, start, user};
+use crate::support::streams::{playback, refusing, start, user};
 use crate::support::watch::{eventually, until};
 
 /// A store in the master that the sentinels there name, which is spoken to as that URL says.
@@ -49,9 +49,7 @@ fn place(server: &RedisServer) -> String {
 
 async fn admit(store: &RedisStore, id: &str) -> Result<Admission, StoreError> {
     let (alice, start) = (user("alice"), start(&playback(id)));
-    store
-        .admit(&alice, &start, &StartRules::new(1, WhenFull::Refuse))
-        .await
+    store.admit(&alice, &start, &refusing(1)).await
 }
 
 /// Waits until the store counts there.

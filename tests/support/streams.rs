@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use streamgate::session::{
-    Facts, Kind, Provenance, SessionId, SessionKey, Sighting, Start, Terms, Ticket, UserId,
+    Facts, Kind, Provenance, SessionId, SessionKey, Sighting, Start, StartRules, Terms, Ticket,
+    UserId, WhenFull,
 };
 
 /// The lease of everything that does not say otherwise.
@@ -49,6 +50,11 @@ pub(crate) fn start_with(key: &SessionKey, ticket: Ticket) -> Start {
         ticket: Some(ticket),
         ..start(key)
     }
+}
+
+/// That limit, where a start that finds all slots taken is refused.
+pub(crate) fn refusing(limit: u32) -> StartRules {
+    StartRules::new(limit, WhenFull::Refuse)
 }
 
 /// A sighting about which nothing more is known.
