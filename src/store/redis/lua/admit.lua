@@ -15,35 +15,40 @@
 
 local limit, when_full, manner, burst, quiet, named, rest = unpack('>I2BBI2I4I2c0I2c0', ARGV[2], 13)
 local kind, news = byte(key) % 16, byte(rest)
-local facts = sub(rest, news % 8 >= 4 and 6 or 2)
-
--- The device and the joined origin in a list of facts, each as it stands there.
-local function origin(list)
-  local device, joined, at = nil, nil, 1
-  while at < #list do
-    local tag, last = byte(list, at) % 16, at + 2 + byte(list, at + 1)
-    if tag == 1 then
-      device = sub(list, at, last)
-    elseif tag == 4 then
-      joined = sub(list, at, last)
-    end
-    at = last + 1
-  end
-  return device, joined
-end
-
--- Whether another session's facts show the same origin as the start's: true, false, or nil where nothing is known of both.
-local function same_origin(list)
-  local device, joined = origin(facts)
-  local other_device, other_joined = origin(list)
-  if (device and device == other_device) or (joined and joined == other_joined) then
-    return true
-  elseif (device and other_device) or (joined and other_joined) then
-    return false
-  end
-end
-
 local begins, provisional = not grave, false
+
+-- What most starts need not be compared for.
+local facts, origin, same_origin
+if grave or seat or seats >= limit then
+  facts = sub(rest, news % 8 >= 4 and 6 or 2)
+
+  -- The device and the joined origin in a list of facts, each as it stands there.
+  function origin(list)
+    local device, joined, at = nil, nil, 1
+    while at < #list do
+      local tag, last = byte(list, at) % 16, at + 2 + byte(list, at + 1)
+      if tag == 1 then
+        device = sub(list, at, last)
+      elseif tag == 4 then
+        joined = sub(list, at, last)
+      end
+      at = last + 1
+    end
+    return device, joined
+  end
+
+  -- Whether another session's facts show the same origin as the start's: true, false, or nil where nothing is known of both.
+  function same_origin(list)
+    local device, joined = origin(facts)
+    local other_device, other_joined = origin(list)
+    if (device and device == other_device) or (joined and joined == other_joined) then
+      return true
+    elseif (device and other_device) or (joined and other_joined) then
+      return false
+    end
+  end
+end
+
 if grave then
   -- A video's id is the film's: its end keeps it out only while all slots are taken. Of other ids a derived one may begin anew.
   local derived = news % 16 >= 8
@@ -67,7 +72,7 @@ if grave then
   if not begins then
     if why ~= 1 then
       -- Who was ended against the viewer's will and keeps asking stays out.
-      local till = math.max(unpack('>I6', roster, grave + 2), now + term)
+      local till = math.max(unpack('>I6', roster, grave + 2), now + MEMORY, latest + MARGIN)
       kept = math.max(kept, till)
       front = sub(roster, begin, grave + 1) .. pack('>I6I6', till, now)
       middle = sub(roster, grave + 14)
@@ -164,14 +169,14 @@ else
     if not answer then
       local leaving, records, staying = {}, {}, {}
       local device, joined = origin(facts)
-      local rival = key .. (device or '') .. (joined or '')
+      local rival, till = key .. (device or '') .. (joined or ''), math.max(now + MEMORY, latest + MARGIN)
       burials = {}
       for index = 1, excess do
         local session = candidates[index]
         leaving[session.at] = true
         records[index] = sub(roster, session.at, session.at + session.bytes - 1)
         local derived = byte(roster, session.tail + 6) % 16 >= 8
-        burials[index] = { key = session.key, flags = derived and 14 or 6, rest = rival, till = now + term }
+        burials[index] = { key = session.key, flags = derived and 14 or 6, rest = rival, till = till }
       end
       at = begin
       for _ = 1, seats do
@@ -205,7 +210,10 @@ else
       graves = graves - 1
     end
     local flags = news + (provisional and 32 or 0) + (paid and 64 or 0)
-    middle = pack('>I2I6I6', 20 + #key + #rest, expires, 0) .. key .. pack('>I6', now) .. string.char(flags) .. sub(rest, 2) .. ends
+    if flags ~= news then
+      rest = string.char(flags) .. sub(rest, 2)
+    end
+    middle = pack('>I2I6I6', 20 + #key + #rest, expires, 0) .. key .. pack('>I6', now) .. rest .. ends
     seats, grows = seats + 1, true
     answer = pack('>c1I6I6I2B', 'S', now, expires, seats, flags) .. displaced
   end

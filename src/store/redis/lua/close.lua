@@ -33,18 +33,19 @@ front = front or sub(roster, begin)
 
 local back = ''
 if burials then
-  -- Three lists are bounded apart, so that none pushes another's ends out: an operator's ends (3), those of what was live (2), and those
-  -- of ids that were never live and of requests (1). In a full one the earliest to be forgotten makes room.
-  local function list_of(flags, kind)
-    if flags % 4 == 3 then
-      return 3
-    end
-    return (flags % 8 >= 4 and kind ~= 1) and 2 or 1
-  end
-  for _, burial in ipairs(burials) do
-    local list = list_of(burial.flags, byte(burial.key) % 16)
-    local room = list == 2 and LIVE_ENDS or OTHER_ENDS
-    if graves >= room then
+  for index = 1, #burials do
+    local burial = burials[index]
+    if graves >= OTHER_ENDS then
+      -- Three lists are bounded apart, so that none pushes another's ends out: an operator's ends (3), those of what was live (2), and
+      -- those of ids that were never live and of requests (1). In a full one the earliest to be forgotten makes room.
+      local function list_of(flags, kind)
+        if flags % 4 == 3 then
+          return 3
+        end
+        return (flags % 8 >= 4 and kind ~= 1) and 2 or 1
+      end
+      local list = list_of(burial.flags, byte(burial.key) % 16)
+      local room = list == 2 and LIVE_ENDS or OTHER_ENDS
       local records, at, count, earliest, from, to = front .. middle .. back, 1, 0, 2 ^ 48, nil, nil
       for number = 1, seats + graves do
         local length, ends = unpack('>I2I6', records, at)

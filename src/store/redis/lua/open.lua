@@ -70,7 +70,8 @@ if noted > 0 then
 end
 
 -- `seat` is where the session's record begins, `expires` and `bytes` are that record's; `tombs` is where the tombstones begin; `latest`
--- is when the last lease ends. What was written later than now was written by a clock that has since stepped back.
+-- is when the last lease ends: an end that is written down now is remembered until after that, whoever granted it. What was written
+-- later than now was written by a clock that has since stepped back.
 local mentioned = string.find(roster, key, begin + 14, true) -- else neither it nor its tombstone is there
 local seat, expires, bytes, tombs, latest
 local passes = 0
@@ -149,9 +150,6 @@ if mentioned and graves > 0 then
     at = at + length
   end
 end
-
--- How long an end is remembered that is written down now: until after the longest lease that this roster knows, whoever granted it.
-local term = math.max(MEMORY, latest - now + MARGIN)
 
 -- What the operation leaves for close.lua.
 local answer -- what the script returns

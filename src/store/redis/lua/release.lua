@@ -13,14 +13,14 @@
 
 local who, ticket, age = unpack('>BI4I6', ARGV[2], 13)
 local kind = byte(key) % 16
-local renewed, started, flags, goes_on
+local flags, goes_on
 if seat then
   local tail = seat + 14 + #key
-  renewed, started, flags = unpack('>I6', roster, seat + 8), unpack('>I6', roster, tail), byte(roster, tail + 6)
+  flags = byte(roster, tail + 6)
   if who == 4 then
-    goes_on = renewed ~= 0 or flags % 8 < 4 or unpack('>I4', roster, tail + 7) ~= ticket
+    goes_on = flags % 8 < 4 or unpack('>I6', roster, seat + 8) ~= 0 or unpack('>I4', roster, tail + 7) ~= ticket
   else
-    goes_on = started > now - age or (who == 5 and flags % 32 >= 16)
+    goes_on = (who == 5 and flags % 32 >= 16) or (age > 0 and unpack('>I6', roster, tail) > now - age)
   end
 end
 
@@ -32,7 +32,10 @@ elseif who == 3 and kind == 1 then
   answer = seat and 'N' or 'A'
 else
   answer = 'A'
-  local ends = sub(roster, tombs)
+  if seat then
+    answer = 'G' .. sub(roster, seat, seat + bytes - 1)
+    front, middle, seats = sub(roster, begin, seat - 1), sub(roster, seat + bytes), seats - 1
+  end
   if seat and who >= 4 then
     -- What its start did is undone: those it displaced may go on, and its displacement is given back.
     local staying, at = {}, tombs
@@ -44,14 +47,10 @@ else
       end
       at = at + length
     end
-    ends, graves = table.concat(staying), #staying
+    middle, graves = sub(roster, seat + bytes, tombs - 1) .. table.concat(staying), #staying
     if flags % 128 >= 64 and spent > 0 then
       spent = spent - 1
     end
-  end
-  if seat then
-    answer = 'G' .. sub(roster, seat, seat + bytes - 1)
-    front, middle, seats = sub(roster, begin, seat - 1), sub(roster, seat + bytes, tombs - 1) .. ends, seats - 1
   end
   local cause
   if (who == 1 and kind ~= 3) or (who == 2 and kind == 2) then
@@ -59,8 +58,11 @@ else
   elseif who == 3 then
     cause = 3
   end
-  if cause and term > age then
-    local derived = seat and flags % 16 >= 8
-    burials = { { key = key, flags = cause + (seat and 4 or 0) + (derived and 8 or 0), rest = '', till = now + term - age } }
+  if cause then
+    local till = math.max(now + MEMORY, latest + MARGIN) - age
+    if till > now then
+      local derived = seat and flags % 16 >= 8
+      burials = { { key = key, flags = cause + (seat and 4 or 0) + (derived and 8 or 0), rest = '', till = till } }
+    end
   end
 end
