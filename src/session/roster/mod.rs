@@ -67,15 +67,16 @@ impl Roster {
             let renewed = session.clone();
             return self.admitted(Entry::Renewed, renewed, Vec::new(), now);
         }
-        let room = match self.find_room(start, rules, now) {
+        // Of those that may begin anew, only a released one may be a straggler's doing.
+        let is_provisional = self
+            .tombstone(&start.key)
+            .is_some_and(|tombstone| tombstone.cause == EndCause::Released);
+        let room = match self.find_room(start, rules, is_provisional, now) {
             Ok(room) => room,
             Err(refusal) => return Admission::Refused(refusal),
         };
         let term = self.term(terms, now);
-        // Of those that may begin anew, only a released one may be a straggler's doing.
-        let is_provisional = self
-            .forget_end(&start.key)
-            .is_some_and(|tombstone| tombstone.cause == EndCause::Released);
+        self.forget_end(&start.key);
         let displaced = self.displace(room.giving_way, start, term, now);
         if room.is_paid {
             self.spend(now);

@@ -18,11 +18,13 @@ pub(super) struct Room {
 }
 
 impl Roster {
-    /// How one more session fits under the limit, or why it doesn't. Changes nothing.
+    /// How one more session fits under the limit, or why it doesn't. Changes nothing. What may be a straggler takes no slot from another
+    /// device unasked.
     pub(super) fn find_room(
         &self,
         start: &Start,
         rules: &StartRules,
+        may_be_straggler: bool,
         now: Timestamp,
     ) -> Result<Room, Refusal> {
         let excess = (self.sessions.len() + 1).saturating_sub(to_count(rules.limit));
@@ -33,8 +35,13 @@ impl Roster {
             });
         }
         let candidates = self.candidates(&rules.when_full)?;
-        let giving_way = candidates.get(..excess).filter(|_| rules.limit > 0);
-        let own = |session: &&Session| session.facts.same_origin(&start.facts) == SameOrigin::Yes;
+        let origin = |session: &&Session| session.facts.same_origin(&start.facts);
+        let own = |session: &&Session| origin(session) == SameOrigin::Yes;
+        let foreign = |session: &&Session| origin(session) == SameOrigin::No;
+        let is_careful = may_be_straggler && !rules.takeover;
+        let giving_way = candidates
+            .get(..excess)
+            .filter(|all| rules.limit > 0 && !(is_careful && all.iter().any(foreign)));
         let is_paid = !rules.free && !giving_way.is_some_and(|all| all.iter().all(own));
         match giving_way {
             Some(giving_way) if !is_paid || self.spent() < rules.burst() => Ok(Room {

@@ -150,19 +150,21 @@ else
       return a.rank < b.rank or (a.rank == b.rank and a.order < b.order)
     end)
 
-    if not answer and #candidates >= excess then
-      -- Displacing others is budgeted; a start that displaces only sessions of its own origin is free.
-      paid = manner % 2 == 0
-      if paid then
-        paid = false
-        for index = 1, excess do
-          local session = candidates[index]
-          local skipped = byte(roster, session.tail + 6) % 8 >= 4 and 11 or 7
-          paid = paid or not same_origin(sub(roster, session.tail + skipped, session.at + session.bytes - 1))
-        end
+    local barred = #candidates < excess
+    if not answer and not barred then
+      -- Displacing others is budgeted; a start that displaces only sessions of its own origin is free. What may be a straggler takes no
+      -- slot from another device unasked.
+      local all_own = true
+      for index = 1, excess do
+        local session = candidates[index]
+        local skipped = byte(roster, session.tail + 6) % 8 >= 4 and 11 or 7
+        local same = same_origin(sub(roster, session.tail + skipped, session.at + session.bytes - 1))
+        all_own = all_own and same
+        barred = barred or (provisional and manner < 2 and same == false)
       end
+      paid = manner % 2 == 0 and not all_own
     end
-    if not answer and (#candidates < excess or (paid and spent >= burst)) then
+    if not answer and (barred or (paid and spent >= burst)) then
       answer = pack('>c1I6', 'F', now) .. sub(roster, begin, tombs - 1)
     end
 
