@@ -55,6 +55,8 @@ mod http_connections;
 mod http_sessions;
 // An instance's life as a process: binding, readiness, the drain, signals, exit codes, the log.
 mod lifecycle;
+// Logging macros have no effects in their arguments.
+mod log_macros;
 // The OpenAPI document: as it is committed, as the service answers, and as a fuzzer that reads it finds the service.
 mod openapi;
 // Real players: what tells each of them as one playback, and what it does at a reload, a seek, a pause and another network.
