@@ -57,6 +57,8 @@ mod http_sessions;
 mod lifecycle;
 // Logging macros have no effects in their arguments.
 mod log_macros;
+// A log that can't be written, or that nobody reads.
+mod log_unwritable;
 // The OpenAPI document: as it is committed, as the service answers, and as a fuzzer that reads it finds the service.
 mod openapi;
 // Real players: what tells each of them as one playback, and what it does at a reload, a seek, a pause and another network.
