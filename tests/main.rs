@@ -21,6 +21,8 @@ mod check_cost;
 mod cli;
 // The README's examples of clients as they stand there: curl, Python, Node, and a page in a real Chromium.
 mod clients;
+// Every key of the configuration at every documented value, on the real program.
+mod config_matrix;
 // The collection of requests, sent from top to bottom.
 mod collection;
 // The cookie of ours for players that say nothing: issued, brought back, ended, somebody else's.
