@@ -55,7 +55,7 @@ async fn run_rows(factors: Vec<Factor>, rows: Vec<Row>, is_patient: bool) {
             let (scene, places) = (Rc::clone(&scene), Rc::clone(&places));
             running.spawn_local(async move {
                 let _place = places.acquire().await.unwrap();
-                scene.play(number, &row).await;
+                Box::pin(scene.play(number, &row)).await;
             });
         }
         let mut failed = 0;
@@ -94,7 +94,7 @@ fn has_word(value: &Value, word: &str) -> bool {
             let rest = part.trim().strip_prefix(word);
             rest.is_some_and(|rest| rest.is_empty() || word.ends_with(':'))
         }),
-        other => other.to_string() == word,
+        other => word == other.to_string().as_str(),
     }
 }
 

@@ -231,7 +231,7 @@ impl Drop for Shown {
 impl Settings<'_> {
     /// The first source of a fact.
     fn source(&self, key: &str, default: &'static str) -> String {
-        let text = match self.get(key).flatten() {
+        let text = match self.get(key) {
             Some(Value::Array(items)) => items.first().and_then(Value::as_str),
             Some(Value::String(text)) => Some(&**text),
             _ => None,
@@ -274,7 +274,7 @@ impl Settings<'_> {
         };
         let has_time = self.duration("store.timeout", "50ms") >= Some(Duration::from_secs(1));
         let is_memory = self.text("store.backend", "memory").unwrap() == "memory";
-        let urls = self.get("store.redis.urls").flatten().unwrap();
+        let urls = self.get("store.redis.urls").unwrap();
         let is_there = !urls.to_string().contains("<rediss>");
         let (user, session) = (self.user_source(), self.session_source());
         let takeover = self.source("identity.takeover", "header:x-streamgate-takeover");
@@ -287,7 +287,7 @@ impl Settings<'_> {
 
     /// The limit of the user who plays.
     fn limit(&self) -> usize {
-        let users = self.get("limits.users").flatten();
+        let users = self.get("limits.users");
         let own = users
             .and_then(|users| users.get("<user>"))
             .and_then(Value::as_u64);
@@ -492,7 +492,7 @@ async fn say(
 }
 
 async fn answered(gateway: &Gateway, viewer: Viewer) -> Answer {
-    let asking = gateway.send(viewer.check());
+    let asking = Box::pin(gateway.send(viewer.check()));
     let answer = within(PATIENCE, "an answer", asking).await;
     answer.expect("every check is answered")
 }

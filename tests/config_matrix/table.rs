@@ -245,23 +245,29 @@ pub(super) fn factors() -> Vec<Factor> {
     all
 }
 
-/// What each key is set to, as far as it is known yet: `None` for one that isn't chosen, and
-/// `Some(None)` for one that is left out.
+/// What each key is set to, as far as it is known yet.
 pub(super) struct Settings<'a>(pub(super) Vec<(&'a Factor, &'a Choice)>);
 
 impl Settings<'_> {
-    /// What a key is set to.
-    pub(super) fn get(&self, key: &str) -> Option<Option<&Value>> {
+    /// Whether it is known yet what a key is set to.
+    fn knows(&self, key: &str) -> bool {
+        self.0.iter().any(|(factor, _)| factor.keys.contains(&key))
+    }
+
+    /// What a key is set to, if it is.
+    pub(super) fn get(&self, key: &str) -> Option<&Value> {
         self.0.iter().find_map(|(factor, choice)| {
             let at = factor.keys.iter().position(|name| *name == key)?;
-            Some(choice[at].as_ref())
+            choice[at].as_ref()
         })
     }
 
-    /// The text of a key that is chosen, or its default.
+    /// The text of a key that is known, or its default.
     pub(super) fn text(&self, key: &str, default: &'static str) -> Option<String> {
-        let value = self.get(key)?;
-        Some(match value {
+        if !self.knows(key) {
+            return None;
+        }
+        Some(match self.get(key) {
             None => default.to_owned(),
             Some(Value::String(text)) => text.clone(),
             Some(other) => other.to_string(),
@@ -279,7 +285,7 @@ impl Settings<'_> {
         let is_unix = self
             .text("grpc.listen", "")
             .is_some_and(|at| at.starts_with("unix:"));
-        let cert = self.get("grpc.tls.cert").flatten();
+        let cert = self.get("grpc.tls.cert");
         let has_tls = cert.is_some_and(|cert| !cert.is_null());
         let is_less = |less: Option<Duration>, more: Option<Duration>| match (less, more) {
             (Some(less), Some(more)) => less < more,
