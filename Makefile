@@ -17,7 +17,7 @@ TOOLS  := $(abspath $(BUILD)/tools)
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help prereqs prereqs-demo prereqs-test build demo demo-check image image-check compose-check validate test fuzz fuzz-api
+.PHONY: help prereqs prereqs-demo prereqs-test build demo demo-check image image-check compose-check validate test matrix fuzz fuzz-api
 .PHONY: bench-redis bench-memory bench-checks lint
 
 ## Lists the targets
@@ -97,6 +97,12 @@ test: prereqs-test
 	export STREAMGATE_TEST_ENVOY STREAMGATE_TEST_REDIS_SERVER STREAMGATE_TEST_SCHEMATHESIS
 	export STREAMGATE_TEST_PROMETHEUS STREAMGATE_TEST_HLS_JS STREAMGATE_TEST_CHROMIUM
 	$(CARGO) test --locked
+
+## Starts the program with every two values of the configuration together
+matrix: prereqs
+	@STREAMGATE_TEST_REDIS_SERVER=$$(deploy/demo/get-redis.sh)
+	export STREAMGATE_TEST_REDIS_SERVER
+	$(CARGO) test --locked --test integration -- --ignored --nocapture config_matrix::
 
 # A test like the others, but that it takes minutes, and that nobody knows what the requests will be.
 ## Tries the HTTP API with EXAMPLES=300 made-up requests for each call; SEED=N repeats a run

@@ -57,12 +57,12 @@ impl Signals {
 
     /// Turns the first signal into a soft stop and the second into a hard one, and swallows the rest. A SIGHUP is passed on as a nudge.
     pub async fn forward(mut self, stop: Stop, nudge: Arc<Notify>) -> Infallible {
-        info!(signal = self.next(&nudge).await, "asked to stop: draining");
+        // The fields of a log line are evaluated only where its level is enabled: the waiting stays outside.
+        let signal = self.next(&nudge).await;
+        info!(signal, "asked to stop: draining");
         stop.soft.cancel();
-        warn!(
-            signal = self.next(&nudge).await,
-            "asked again: stopping at once"
-        );
+        let signal = self.next(&nudge).await;
+        warn!(signal, "asked again: stopping at once");
         stop.hard.cancel();
         std::future::pending().await
     }

@@ -21,6 +21,8 @@ mod check_cost;
 mod cli;
 // The README's examples of clients as they stand there: curl, Python, Node, and a page in a real Chromium.
 mod clients;
+// Every key of the configuration at every documented value, on the real program.
+mod config_matrix;
 // The collection of requests, sent from top to bottom.
 mod collection;
 // The cookie of ours for players that say nothing: issued, brought back, ended, somebody else's.
@@ -55,6 +57,10 @@ mod http_connections;
 mod http_sessions;
 // An instance's life as a process: binding, readiness, the drain, signals, exit codes, the log.
 mod lifecycle;
+// Logging macros have no effects in their arguments.
+mod log_macros;
+// A log that can't be written, or that nobody reads.
+mod log_unwritable;
 // The OpenAPI document: as it is committed, as the service answers, and as a fuzzer that reads it finds the service.
 mod openapi;
 // Real players: what tells each of them as one playback, and what it does at a reload, a seek, a pause and another network.

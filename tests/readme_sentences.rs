@@ -67,6 +67,7 @@ make help => .ci/commands
 make image => .ci/docker
 make image-check => .ci/docker
 make lint => .ci/run
+make matrix => .ci/commands
 make test => .ci/run
 make validate => .ci/run
 npx @usebruno/cli import openapi --source openapi.json --output streamgate --collection-name streamgate => .ci/commands => run "npx @usebruno/cli $options"

@@ -186,7 +186,7 @@ impl App {
             },
             drain: DrainTimes {
                 grace: config.shutdown.grace,
-                deadline: config.shutdown.deadline,
+                deadline: config.shutdown.for_drain(),
             },
         })
     }

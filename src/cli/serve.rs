@@ -4,23 +4,30 @@ use std::process::ExitCode;
 
 use tracing::{error, warn};
 
-use super::Outcome;
+use super::{Outcome, complain};
 use crate::app::{App, Reload};
 use crate::config::{Config, ConfigFile};
 use crate::lifecycle::{Signals, Stop};
-use crate::telemetry::log;
+use crate::telemetry::log::{self, Log};
 
 /// Runs the service until it is told to end.
 pub fn run(config: &Config, file: Option<ConfigFile>) -> ExitCode {
-    let log = match log::init(config.telemetry.log_format, config.telemetry.log_level) {
-        Ok(log) => log,
-        Err(problem) => {
-            eprintln!("streamgate: failed to set up the log: {problem}");
-            return Outcome::Usage.into();
-        }
-    };
-    let log = Some(log);
-    let reload = file.map(|file| Reload { file, log });
+    let Log { level, unwritten } =
+        match log::init(config.telemetry.log_format, config.telemetry.log_level) {
+            Ok(log) => log,
+            Err(problem) => {
+                let problem = format_args!("failed to set up the log: {problem}");
+                return complain(&mut std::io::stderr(), problem, Outcome::Usage).into();
+            }
+        };
+    let log = Some(level);
+    let outcome = run_logged(config, file.map(|file| Reload { file, log }));
+    unwritten.flush(config.shutdown.for_log());
+    outcome.into()
+}
+
+/// The same, once there is a log.
+fn run_logged(config: &Config, reload: Option<Reload>) -> Outcome {
     for warning in config.warnings() {
         warn!("{warning}");
     }
@@ -32,13 +39,13 @@ pub fn run(config: &Config, file: Option<ConfigFile>) -> ExitCode {
         Ok(runtime) => runtime,
         Err(problem) => {
             error!(%problem, "failed to start the runtime");
-            return Outcome::Outage.into();
+            return Outcome::Outage;
         }
     };
     let outcome = runtime.block_on(serve(config, reload));
     // Whatever still runs after the drain has been given its time.
     runtime.shutdown_background();
-    outcome.into()
+    outcome
 }
 
 /// Takes as many open files as the system grants: each connection is one, and the soft limit is often made for programs of another kind.

@@ -12,6 +12,7 @@ pub(crate) mod fuzzing;
 mod http;
 mod identity;
 mod in_force;
+mod keys;
 mod leases;
 mod limits;
 mod listen;
@@ -40,6 +41,8 @@ pub use file::ConfigFile;
 pub use http::{Endpoint, Http, Origins};
 pub use identity::Identity;
 pub use in_force::{Changeable, InForce};
+#[doc(hidden)]
+pub use keys::keys;
 pub use leases::Leases;
 pub use limits::{Limits, WhenFull};
 pub use listen::{Grpc, Listen, NotAnAddress};

@@ -30,6 +30,9 @@ const GRACE: std::ops::RangeInclusive<Duration> = Duration::ZERO..=Duration::fro
 const DEADLINE: std::ops::RangeInclusive<Duration> =
     Duration::from_secs(1)..=Duration::from_secs(10 * 60);
 
+/// The most that is kept for the log.
+const FOR_LOG: Duration = Duration::from_secs(1);
+
 impl RawShutdown {
     pub(super) fn slots(&mut self) -> Vec<Slot<'_>> {
         vec![
@@ -65,6 +68,21 @@ impl RawShutdown {
             });
         }
         Shutdown { grace, deadline }
+    }
+}
+
+impl Shutdown {
+    /// The part of the deadline that is kept for writing the last log lines: standard error may be
+    /// blocked.
+    #[must_use]
+    pub fn for_log(&self) -> Duration {
+        (self.deadline / 4).min(FOR_LOG)
+    }
+
+    /// The part of the deadline in which everything else has to be done.
+    #[must_use]
+    pub fn for_drain(&self) -> Duration {
+        self.deadline.saturating_sub(self.for_log())
     }
 }
 

@@ -21,6 +21,17 @@ const MAX_PATTERN: usize = 1024;
 /// How much memory a pattern may take once it is ready; patterns that repeat repetitions take more.
 const MAX_PATTERN_BYTES: usize = 1 << 20;
 
+/// What a source begins with that has a name.
+pub(super) const NAMED_KINDS: [&str; 7] = [
+    "header:", "cookie:", "query:", "cmcd:", "jwt:", "context:", "path:",
+];
+
+/// The sources without a name that any list may have.
+pub(super) const PLAIN_KINDS: [&str; 2] = ["basic", "principal"];
+
+/// The source that only sessions may have.
+pub(super) const REQUEST_KIND: &str = "request";
+
 /// Where to look.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Source {
@@ -175,15 +186,12 @@ fn is_within_pattern(part: &str) -> bool {
 
 /// Whether a text begins as a source does.
 fn begins_source(text: &str) -> bool {
-    const NAMED: [&str; 7] = [
-        "header:", "cookie:", "query:", "cmcd:", "jwt:", "context:", "path:",
-    ];
-    const PLAIN: [&str; 3] = ["basic", "principal", "request"];
     let is_plain = |word: &str| {
         let rest = text.strip_prefix(word);
         rest.is_some_and(|rest| rest.is_empty() || rest.starts_with([',', '+', ' ']))
     };
-    NAMED.iter().any(|kind| text.starts_with(kind)) || PLAIN.iter().any(|word| is_plain(word))
+    let is_named = NAMED_KINDS.iter().any(|kind| text.starts_with(kind));
+    is_named || PLAIN_KINDS.iter().any(|word| is_plain(word)) || is_plain(REQUEST_KIND)
 }
 
 /// A comma would end the item in a route's list.

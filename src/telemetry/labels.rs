@@ -290,6 +290,16 @@ label! {
 }
 
 label! {
+    /// Why a log line was dropped.
+    LogDrop {
+        /// Standard error takes lines more slowly than they come, or not at all.
+        QueueFull => "queue_full",
+        /// Standard error is closed, or its disk is full.
+        WriteFailed => "write_failed",
+    }
+}
+
+label! {
     /// What was asked over HTTP.
     Call {
         /// A start or heartbeat of a playback.

@@ -12,12 +12,14 @@ use metrics_exporter_prometheus::{
     BuildError, Matcher, PrometheusBuilder, PrometheusHandle, PrometheusRecorder,
 };
 
+use super::log;
 use crate::config::Outage;
 use crate::session::Kind;
 
 pub use super::labels::{
     Call, CallOutcome, DropReason, EntryOutcome, EntryType, GraceOutcome, LabelValue, Lapse,
-    Operation, Outcome, Port, ReleaseCause, ReloadOutcome, ReloadedFile, RenewalOutcome, Verdict,
+    LogDrop, Operation, Outcome, Port, ReleaseCause, ReloadOutcome, ReloadedFile, RenewalOutcome,
+    Verdict,
 };
 
 /// Counters for each value of a label.
@@ -28,6 +30,13 @@ impl<L: LabelValue> Counters<L> {
     fn increment(&self, label: L) {
         if let Some(counter) = self.0.get(label.index()) {
             counter.increment(1);
+        }
+    }
+
+    /// Takes over totals that are counted elsewhere.
+    fn catch_up(&self, total: impl Fn(L) -> u64) {
+        for (label, counter) in L::ALL.iter().zip(&self.0) {
+            counter.absolute(total(*label));
         }
     }
 }
@@ -78,6 +87,8 @@ pub struct Metrics {
     releaser_dropped: Counters<DropReason>,
     /// `streamgate_unknown_plan_total`
     unknown_plans: Counter,
+    /// `streamgate_log_lines_dropped_total`
+    log_lines_dropped: Counters<LogDrop>,
     /// `streamgate_connections`, by port
     connections: Vec<Gauge>,
     /// `streamgate_reloads_total`, by file and outcome
@@ -139,6 +150,7 @@ impl Metrics {
             releaser_pending: make.gauge(named::RELEASER_PENDING, &[]),
             releaser_dropped: make.counters(named::RELEASER_DROPPED, one("reason")),
             unknown_plans: make.counter(named::UNKNOWN_PLANS, &[]),
+            log_lines_dropped: make.counters(named::LOG_LINES_DROPPED, one("cause")),
             connections: make.gauges::<Port>(named::CONNECTIONS, "port"),
             reloads: make.tables::<ReloadedFile, _>(named::RELOADS, ["file", "outcome"]),
             files_unusable: make.gauges::<ReloadedFile>(named::FILES_UNUSABLE, "file"),
@@ -303,6 +315,7 @@ impl Metrics {
     /// All metrics in Prometheus's text format.
     #[must_use]
     pub fn render(&self) -> String {
+        self.log_lines_dropped.catch_up(log::dropped);
         self.handle.render()
     }
 
@@ -417,6 +430,10 @@ mod named {
     pub(super) const UNKNOWN_PLANS: Named = Named(
         "streamgate_unknown_plan_total",
         "Requests that named a plan which limits.plans doesn't have; they got the default",
+    );
+    pub(super) const LOG_LINES_DROPPED: Named = Named(
+        "streamgate_log_lines_dropped_total",
+        "Log lines of this process that were dropped, by cause",
     );
     pub(super) const CONNECTIONS: Named = Named(
         "streamgate_connections",

@@ -4,6 +4,7 @@
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 
 use bytes::{BufMut, Bytes, BytesMut};
 use envoy_types::pb::envoy::config::core::v3::header_value_option::HeaderAppendAction;
@@ -22,9 +23,10 @@ use envoy_types::pb::envoy::service::auth::v3::check_response::HttpResponse;
 use envoy_types::pb::envoy::service::auth::v3::{AttributeContext, CheckRequest, CheckResponse};
 use envoy_types::pb::google::protobuf::value::Kind as ValueKind;
 use envoy_types::pb::google::protobuf::{Struct, UInt32Value, Value};
+use hyper_util::rt::TokioIo;
 use prost::Message;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::TcpStream;
+use tokio::net::{TcpStream, UnixStream};
 use tokio::task::JoinSet;
 use tonic::Status;
 use tonic::transport::{Channel, ClientTlsConfig, Endpoint};
@@ -91,6 +93,18 @@ impl Gateway {
     ) -> Result<Self, tonic::transport::Error> {
         let endpoint = Endpoint::from_shared(format!("https://{address}"))?;
         let channel = endpoint.tls_config(tls)?.connect().await?;
+        Ok(Self { channel, address })
+    }
+
+    /// The same at a Unix socket, over which there are no access logs here.
+    pub(crate) async fn connect_to_socket(path: PathBuf) -> Result<Self, tonic::transport::Error> {
+        let connector = tower::service_fn(move |_| {
+            let connecting = UnixStream::connect(path.clone());
+            async move { connecting.await.map(TokioIo::new) }
+        });
+        let endpoint = Endpoint::from_static("http://streamgate");
+        let channel = endpoint.connect_with_connector(connector).await?;
+        let address = SocketAddr::from(([127, 0, 0, 1], 0));
         Ok(Self { channel, address })
     }
 

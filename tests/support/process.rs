@@ -85,7 +85,12 @@ impl Process {
 
     /// Waits until it has ended by itself.
     pub(crate) async fn ended(&mut self) -> ExitStatus {
-        let ended = within(PATIENCE, "a process ends", self.child.wait()).await;
+        self.ended_within(PATIENCE).await
+    }
+
+    /// The same for one that may take longer.
+    pub(crate) async fn ended_within(&mut self, bound: Duration) -> ExitStatus {
+        let ended = within(bound, "a process ends", self.child.wait()).await;
         ended.unwrap()
     }
 }

@@ -1,0 +1,258 @@
+//! The way of log lines to standard error: a bounded queue and one thread that writes.
+//!
+//! Logging is best effort. Code that logs never waits for standard error and never sees it fail:
+//! a line that finds no room or can't be written is dropped and counted by its cause.
+//!
+//! `tracing-appender` does nearly the same, but it reports its own problems with `eprintln!`, which
+//! blocks on a full pipe and panics on a closed one, and it does not count failed writes.
+
+use std::collections::VecDeque;
+use std::io::{self, Write};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use super::labels::{LabelValue, LogDrop};
+
+/// How many lines wait at most: some seconds of a busy log, and a few megabytes of memory.
+const ROOM: usize = 4096;
+
+/// How many lines were dropped, by cause.
+#[derive(Debug)]
+pub(super) struct Dropped([AtomicU64; LogDrop::ALL.len()]);
+
+/// Lines on their way to one writer.
+#[derive(Debug)]
+pub(super) struct LineQueue {
+    state: Mutex<State>,
+    /// A line has come.
+    filled: Condvar,
+    /// All lines are written or dropped.
+    emptied: Condvar,
+    dropped: &'static Dropped,
+}
+
+/// The lines that wait, and whether one more is being written.
+#[derive(Debug, Default)]
+struct State {
+    waiting: VecDeque<Vec<u8>>,
+    is_writing: bool,
+}
+
+/// Takes the lines of one event; each `write` is one line.
+#[derive(Debug)]
+pub(super) struct QueuedLine<'a>(&'a LineQueue);
+
+// === impl Dropped ===
+
+impl Dropped {
+    /// None yet.
+    pub(super) const fn none() -> Self {
+        Self([const { AtomicU64::new(0) }; LogDrop::ALL.len()])
+    }
+
+    /// How many there were.
+    pub(super) fn count(&self, cause: LogDrop) -> u64 {
+        let counter = self.0.get(cause.index());
+        counter.map_or(0, |counter| counter.load(Ordering::Relaxed))
+    }
+
+    fn add(&self, cause: LogDrop) {
+        if let Some(counter) = self.0.get(cause.index()) {
+            counter.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+}
+
+// === impl LineQueue ===
+
+impl LineQueue {
+    /// A queue, and the thread that writes what comes to it.
+    pub(super) fn start(
+        writer: impl Write + Send + 'static,
+        dropped: &'static Dropped,
+    ) -> io::Result<Arc<Self>> {
+        let queue = Arc::new(Self {
+            state: Mutex::default(),
+            filled: Condvar::new(),
+            emptied: Condvar::new(),
+            dropped,
+        });
+        let written = Arc::clone(&queue);
+        let thread = std::thread::Builder::new().name("log".to_owned());
+        thread.spawn(move || written.write_all_to(writer))?;
+        Ok(queue)
+    }
+
+    /// Where to write a line.
+    pub(super) fn line(&self) -> QueuedLine<'_> {
+        QueuedLine(self)
+    }
+
+    /// Waits until all lines are written or dropped, at most that long; whether they are.
+    pub(super) fn flush(&self, bound: Duration) -> bool {
+        let waiting = self
+            .emptied
+            .wait_timeout_while(self.state(), bound, |state| {
+                state.is_writing || !state.waiting.is_empty()
+            });
+        let (state, timeout) = waiting.unwrap_or_else(PoisonError::into_inner);
+        drop(state);
+        !timeout.timed_out()
+    }
+
+    fn push(&self, line: &[u8]) {
+        let mut state = self.state();
+        if state.waiting.len() < ROOM {
+            state.waiting.push_back(line.to_vec());
+            drop(state);
+            self.filled.notify_one();
+        } else {
+            self.dropped.add(LogDrop::QueueFull);
+        }
+    }
+
+    fn write_all_to(&self, mut writer: impl Write) {
+        loop {
+            let line = self.next();
+            if writer.write_all(&line).is_err() {
+                self.dropped.add(LogDrop::WriteFailed);
+            }
+        }
+    }
+
+    /// The next line, once there is one; the one before it is done with.
+    fn next(&self) -> Vec<u8> {
+        let mut state = self.state();
+        state.is_writing = false;
+        loop {
+            if let Some(line) = state.waiting.pop_front() {
+                state.is_writing = true;
+                return line;
+            }
+            self.emptied.notify_all();
+            let waiting = self.filled.wait(state);
+            state = waiting.unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Write for QueuedLine<'_> {
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        self.0.push(line);
+        Ok(line.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc::{Receiver, Sender, channel};
+
+    use super::*;
+
+    /// Longer than anything here takes.
+    const PATIENCE: Duration = Duration::from_secs(20);
+
+    /// Writes a line each time that it is let, or fails as it is told.
+    struct Gate {
+        let_through: Receiver<io::Result<()>>,
+        written: Sender<String>,
+    }
+
+    impl Write for Gate {
+        fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+            match self.let_through.recv() {
+                Ok(outcome) => outcome?,
+                // Nobody stands at the gate any more: it stays shut.
+                Err(_) => std::thread::park(),
+            }
+            let text = String::from_utf8(line.to_vec()).unwrap();
+            self.written.send(text).unwrap();
+            Ok(line.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    type Opened = (
+        Arc<LineQueue>,
+        &'static Dropped,
+        Sender<io::Result<()>>,
+        Receiver<String>,
+    );
+
+    fn gated() -> Opened {
+        let (open, let_through) = channel();
+        let (written, lines) = channel();
+        let dropped = Box::leak(Box::new(Dropped::none()));
+        let gate = Gate {
+            let_through,
+            written,
+        };
+        let queue = LineQueue::start(gate, dropped).unwrap();
+        (queue, dropped, open, lines)
+    }
+
+    fn log(queue: &LineQueue, line: &str) {
+        queue.line().write_all(line.as_bytes()).unwrap();
+    }
+
+    #[test]
+    fn a_blocked_writer_costs_lines_and_nobody_waits_for_it() {
+        let (queue, dropped, open, lines) = gated();
+        // The writer holds one line at the most.
+        for n in 0..ROOM + 10 {
+            log(&queue, &n.to_string());
+        }
+        let lost = dropped.count(LogDrop::QueueFull);
+        assert!((9..=10).contains(&lost), "{lost}");
+        assert!(!queue.flush(Duration::from_millis(1)));
+        for _ in 0..ROOM + 10 {
+            open.send(Ok(())).unwrap();
+        }
+        assert!(queue.flush(PATIENCE));
+        let written: Vec<_> = lines.try_iter().collect();
+        let expected: Vec<_> = (0..written.len()).map(|n| n.to_string()).collect();
+        assert_eq!(written, expected, "in order, from the first on");
+        assert_eq!(written.len() as u64 + lost, ROOM as u64 + 10);
+        assert_eq!(dropped.count(LogDrop::WriteFailed), 0);
+    }
+
+    #[test]
+    fn a_line_that_cannot_be_written_is_counted_and_the_next_one_is_tried() {
+        let (queue, dropped, open, lines) = gated();
+        for line in ["one", "two", "three"] {
+            log(&queue, line);
+        }
+        // EIO, as a lost terminal has it.
+        open.send(Err(io::Error::from_raw_os_error(5))).unwrap();
+        open.send(Err(io::ErrorKind::StorageFull.into())).unwrap();
+        open.send(Ok(())).unwrap();
+        assert!(queue.flush(PATIENCE));
+        assert_eq!(lines.try_iter().collect::<Vec<_>>(), ["three"]);
+        assert_eq!(dropped.count(LogDrop::WriteFailed), 2);
+        assert_eq!(dropped.count(LogDrop::QueueFull), 0);
+    }
+
+    #[test]
+    fn a_flush_returns_when_the_last_line_is_written() {
+        let (queue, _, open, lines) = gated();
+        assert!(queue.flush(Duration::ZERO), "nothing waits");
+        log(&queue, "last");
+        let flushed = Arc::clone(&queue);
+        let flushing = std::thread::spawn(move || flushed.flush(PATIENCE));
+        open.send(Ok(())).unwrap();
+        assert!(flushing.join().unwrap());
+        assert_eq!(lines.try_recv().unwrap(), "last");
+    }
+}
