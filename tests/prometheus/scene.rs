@@ -164,6 +164,13 @@ impl Scene {
 
     /// Redis has lost all, and is told what runs.
     async fn redis_forgets(&self) {
+        // So many that each instance has some of them to ask about.
+        for fan in 0..6 {
+            for _ in 0..4 {
+                let user = format!("fan-{fan}");
+                self.viewers.let_in(self.segment(&user)).await;
+            }
+        }
         self.viewers.let_in(self.segment("bob")).await;
         self.redis.run::<()>(&["FLUSHALL"]);
         self.becomes_so("sum(streamgate_leases_lapsed_total) > 0")
