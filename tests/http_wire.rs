@@ -157,6 +157,7 @@ async fn a_refused_start_is_explained_in_the_log_by_its_request_s_id() {
             .header("x-request-id", format!("complaint-{id}"));
         request.send().await.expect("an answer");
     }
+    streamgate.says("a stream was refused").await;
     let log = streamgate.log();
     let lines: Vec<&str> = log
         .lines()

@@ -323,6 +323,7 @@ async fn a_refusal_is_explained_in_one_line_a_user() {
         (&2.into(), &2.into()),
         "{anna}"
     );
+    service.line("the store answers").await;
     assert_eq!(service.lines("the store answers").len(), 1);
 }
 

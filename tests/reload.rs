@@ -122,9 +122,8 @@ async fn a_broken_file_changes_nothing_is_told_of_once_and_heals_by_itself() {
     std::fs::remove_file(followed.file()).unwrap();
     followed.was_read("failed", 4.0).await;
     assert_eq!(followed.plays("anna", "p2").await.reason(), "full");
-    let told = followed
-        .streamgate
-        .lines("the changed files can't be used; what was read before stays in force");
+    let unusable = "the changed files can't be used; what was read before stays in force";
+    let told = followed.streamgate.told(unusable, 4).await;
     assert_eq!(told.len(), 4, "{told:?}");
     let problem = told[0]["problem"].as_str().unwrap();
     assert!(
@@ -161,10 +160,11 @@ async fn all_that_may_change_changes_and_what_may_not_says_so() {
         assert!(followed.plays("ben", id).await.is_allowed());
     }
     // What started before was told of nowhere.
-    let starts = followed.streamgate.lines("a stream has started");
+    let starts = followed.streamgate.told("a stream has started", 3).await;
     let users: Vec<_> = starts.iter().map(|line| line["user.id"].as_str()).collect();
     assert_eq!(users, [Some("anna"), Some("ben"), Some("ben")]);
-    let restart = followed.streamgate.lines("some of what has changed in the configuration takes effect when the process is started again");
+    let later = "some of what has changed in the configuration takes effect when the process is started again";
+    let restart = followed.streamgate.told(later, 1).await;
     assert_eq!(restart.len(), 1);
     assert_eq!(restart[0]["sections"], json!("leases, identity"));
     until(BOUND, "it tells more", async || {

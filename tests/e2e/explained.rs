@@ -26,7 +26,7 @@ async fn a_refusal_leads_to_its_holders_and_to_the_gateways_and_addresses_that_t
     western.let_in(film).await;
     let refusal = western.refused(western.http2("alice", "/live/2")).await;
 
-    let refused = streamgate.lines("a stream was refused");
+    let refused = streamgate.told("a stream was refused", 1).await;
     let its =
         |line: &&serde_json::Value| line["request.id"] == json!(refusal.header("x-request-id"));
     let refused: Vec<_> = refused.iter().filter(its).collect();
@@ -36,7 +36,7 @@ async fn a_refusal_leads_to_its_holders_and_to_the_gateways_and_addresses_that_t
         "playback:film".to_owned(),
     ];
     let told = refused[0]["holders"].as_str().unwrap();
-    let starts = streamgate.lines("a stream has started");
+    let starts = streamgate.told("a stream has started", 2).await;
     assert_eq!(starts.len(), 2, "one for each start, and no more");
     for (holder, gateway) in holders.iter().zip([east.address, west.address]) {
         assert!(told.contains(holder), "{told}");

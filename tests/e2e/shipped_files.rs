@@ -140,6 +140,7 @@ async fn a_plan_that_nobody_knows_gets_the_default_and_is_counted() {
             .await,
         2.0
     );
+    streamgate.says("premium").await;
     assert_eq!(
         streamgate.log().matches("premium").count(),
         1,

@@ -67,7 +67,7 @@ async fn where_sentinels_are_spoken_to_over_tls_the_master_is_too() {
     let authorities: &Path = &folder.path("client_ca");
     let streamgate = Streamgate::start_trusting(authorities, &settings(&url)).await;
     counts_in(&streamgate, &server).await;
-    let connected = streamgate.lines("connected to Redis");
+    let connected = streamgate.told("connected to Redis", 1).await;
     assert_eq!(connected[0]["address"], of_master.address().to_string());
 }
 
@@ -93,7 +93,7 @@ async fn its_log_names_the_sentinels_and_the_master_and_holds_no_password() {
     counts_in(&streamgate, &server).await;
     let address = format!("127.0.0.1:{}", server.port());
     let sentinels = format!("{}, 127.0.0.1:{}", nobody.address(), sentinel.port());
-    let connected = streamgate.lines("connected to Redis");
+    let connected = streamgate.told("connected to Redis", 1).await;
     assert_eq!(connected[0]["address"], address);
     assert_eq!(connected[0]["sentinels"], sentinels);
     streamgate.says("a sentinel names no master").await;

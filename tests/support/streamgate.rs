@@ -210,7 +210,17 @@ impl Streamgate {
         self.process.output()
     }
 
-    /// The lines of it with that message.
+    /// Waits until it has logged so many lines with that message at least; all of them.
+    pub(crate) async fn told(&self, message: &str, count: usize) -> Vec<Value> {
+        let what = format!("{count} lines say {message:?}");
+        until(SAYS_WITHIN, &what, async || {
+            self.lines(message).len() >= count
+        })
+        .await;
+        self.lines(message)
+    }
+
+    /// The lines of it with that message so far. The log is written a moment later than what it is about.
     pub(crate) fn lines(&self, message: &str) -> Vec<Value> {
         let log = self.log();
         let lines = log
