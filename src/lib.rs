@@ -15,9 +15,14 @@
 //! | *slot* | what a session holds; a user has as many as the limit says |
 //! | *kind* | `request` (one HTTP request is the stream), `playback` (many requests are), `video` (the small API): [`session::Kind`] |
 //! | *lease* | until when a session counts without a sign of life; every release only shortens it |
+//! | *played* | that some of a playback has reached its viewer; until then a failure takes its start back: [`session::Flags::played`] |
+//! | *provisional* | that a session counts, but its lease does not grow yet: [`session::Flags::provisional`] |
+//! | *fresh*, *derived* | an id that a player made for one playback, and any other, which may start again after its end: [`config::Identity::is_derived`] |
+//! | *origin* | the device that a session comes from, as far as it is known: [`session::Facts::same_origin`] |
+//! | *budget* | how many of a user's starts may still displace: [`session::Budget`] |
 //! | *tombstone* | the memory that a session has ended and why, so that a late message can't bring it back: [`session::Tombstone`] |
-//! | *roster* | one user's live sessions and tombstones; the rule is a pure function over it: [`session::Roster`] |
-//! | *admit*, *renew*, *release*, *list* | what can be done to a roster, each in one atomic step |
+//! | *roster* | one user's live sessions, tombstones and budget; the rule is a pure function over it: [`session::Roster`] |
+//! | *admit*, *renew*, *played*, *release*, *list* | what can be done to a roster, each in one atomic step |
 //! | *page* | a part of everybody's live sessions; no atomic step: [`store::Page`] |
 //! | *cursor* | where a page begins: [`store::Cursor`] |
 //! | *sighting* | the news that a stream was seen running: [`session::Sighting`] |
@@ -27,7 +32,7 @@
 //! | *claim* | what a door has made out of a request for a stream: [`ledger::Claim`] |
 //! | *door* | a way in: `ext_authz`, access log, HTTP API, command line |
 //! | *takeover* | that a start asks for the slot of another session, should all be taken: [`session::Takeover`] |
-//! | *displace* | to end a session so that another gets its slot |
+//! | *displace* | to end a session so that another gets its slot; that draws on the user's budget |
 //! | *in force* | the settings that apply now, of those that may change while the process runs: [`config::InForce`] |
 //! | *caller* | who asks over HTTP, and so what they may do: by a token's *role* (`client`, `operator`), and by the one user to whom it is bound, if it is |
 //! | *viewer* | a user whom a gateway has verified and lets through to the HTTP API, to act for themselves alone |
@@ -47,7 +52,7 @@
 //!           decode            resolve                one atomic step        encode
 //! Envoy ──▶ envoy::check ──▶ ledger.recalls (a held lease) ────────────▶ envoy::verdict ──▶ Envoy
 //!                       └──▶ ledger.admit ──▶ policy ──▶ store.admit ──▶ envoy::verdict ──▶ Envoy
-//! Envoy ──▶ envoy::access_log ──▶ releaser (queue) ──▶ ledger.{renew, release} ──▶ store
+//! Envoy ──▶ envoy::access_log ──▶ releaser (queue) ──▶ ledger.{renew, played, release} ──▶ store
 //! HTTP  ──▶ http::{sessions, release} ──▶ ledger.{heartbeat, release, list, page} ──▶ store
 //!           ledger.tend (renews what is held, tells what is owed, probes) ──▶ store
 //! cli::{sessions, release} ──▶ HTTP, of an instance that runs

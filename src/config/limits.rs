@@ -78,7 +78,7 @@ const LIMIT: std::ops::RangeInclusive<u32> = 0..=1000;
 /// Above, Envoy has given up long before.
 const GRACE: std::ops::RangeInclusive<Duration> = Duration::ZERO..=Duration::from_secs(5);
 
-/// At least a second, or a player that keeps asking would never be kept out; after an hour an end is forgotten.
+/// At least a second, or a player that keeps asking would never be kept out.
 const QUIET: std::ops::RangeInclusive<Duration> =
     Duration::from_secs(1)..=Duration::from_secs(3600);
 

@@ -107,7 +107,9 @@ fn limits(limits: &Limits, f: &mut fmt::Formatter<'_>) -> fmt::Result {
     users.sort();
     map("users", users.into_iter(), f)?;
     writeln!(f, "  when_full: {}", WHEN_FULL.word(limits.when_full))?;
-    writeln!(f, "  grace: {}", shown_duration(limits.grace))
+    writeln!(f, "  displacements: {}", limits.displacements)?;
+    writeln!(f, "  grace: {}", shown_duration(limits.grace))?;
+    writeln!(f, "  quiet: {}", shown_duration(limits.quiet))
 }
 
 fn identity(identity: &Identity, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -117,7 +119,8 @@ fn identity(identity: &Identity, f: &mut fmt::Formatter<'_>) -> fmt::Result {
     writeln!(f, "  plan: {}", sources(&identity.plan))?;
     writeln!(f, "  device: {}", sources(&identity.device))?;
     writeln!(f, "  content: {}", sources(&identity.content))?;
-    writeln!(f, "  takeover: {}", sources(&identity.takeover))
+    writeln!(f, "  takeover: {}", sources(&identity.takeover))?;
+    writeln!(f, "  fresh: {}", sources(&identity.fresh))
 }
 
 fn map<'a, Name: Display + 'a>(

@@ -73,6 +73,10 @@ fn the_defaults_are_those_that_are_documented() {
         "header:x-playback-session-id cmcd:sid query:session request"
     );
     assert_eq!(
+        shown(&default.identity.fresh),
+        "header:x-playback-session-id cmcd:sid query:session"
+    );
+    assert_eq!(
         default.store.redis.urls.first().map(RedisUrl::expose),
         Some("redis://127.0.0.1:6379")
     );
@@ -175,6 +179,43 @@ fn what_happens_at_the_limit_and_at_the_end_is_understood() {
     );
     assert_eq!(config.identity.takeover.len(), 1);
     assert!(!config.limits.enforce);
+    assert_eq!(
+        (config.limits.displacements, config.limits.quiet),
+        (0, Duration::from_secs(60))
+    );
+}
+
+#[test]
+fn an_id_is_derived_unless_its_source_is_fresh() {
+    let derived = |identity: &Identity, source: &str| identity.is_derived(&source.parse().unwrap());
+    let default = Identity::default();
+    for (source, expected) in [
+        ("header:x-playback-session-id", false),
+        ("cmcd:sid", false),
+        ("query:session", false),
+        ("request", false),
+        ("header:x-device-id", true),
+        ("cookie:playback", true),
+        ("jwt:sid", true),
+        ("header:x-device-id+path:^/vod/([^/]+)", true),
+        // One fresh part makes a join fresh.
+        ("cmcd:sid+path:^/vod/([^/]+)", false),
+    ] {
+        assert_eq!(derived(&default, source), expected, "{source}");
+    }
+    let none = load_text("identity: {fresh: []}").unwrap().identity;
+    for (source, expected) in [("cmcd:sid", true), ("request", false)] {
+        assert_eq!(derived(&none, source), expected, "{source}");
+    }
+    // A join can be named as a whole.
+    let listed = load_fixture("everything_set.yaml").unwrap().identity;
+    for (source, expected) in [
+        ("header:x-device-id+path:^/vod/([^/]+)", false),
+        ("header:x-device-id+path:^/live/([^/]+)", true),
+        ("header:x-device-id", true),
+    ] {
+        assert_eq!(derived(&listed, source), expected, "{source}");
+    }
 }
 
 #[test]
@@ -660,6 +701,22 @@ const BAD_VALUES: &[(&str, &str)] = &[
     (
         "limits: {when_full: displace}",
         "limits.when_full: got \"displace\"; allowed: refuse, displace_oldest, displace_idlest",
+    ),
+    (
+        "limits: {displacements: 1001}",
+        "limits.displacements: got 1001; allowed: a whole number from 0 to 1000",
+    ),
+    (
+        "limits: {quiet: 999ms}",
+        "limits.quiet: got \"999ms\"; allowed: a duration from 1s to 1h, such as 250ms, 15s or 1m30s",
+    ),
+    (
+        "limits: {quiet: 61m}",
+        "limits.quiet: got \"61m\"; allowed: a duration from 1s to 1h",
+    ),
+    (
+        "identity: {fresh: [request]}",
+        "identity.fresh: got \"request\"; allowed: any other source; request is only for identity.session",
     ),
     (
         "limits: {grace: 6s}",

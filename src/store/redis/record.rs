@@ -497,7 +497,7 @@ mod tests {
     use proptest::sample::select;
 
     use super::*;
-    use crate::session::MAX_ID_BYTES;
+    use crate::session::{EndList, MAX_ID_BYTES, MAX_PUT_BACK};
 
     fn key(kind: Kind, id: &str) -> SessionKey {
         let id = SessionId::parse(id).unwrap();
@@ -633,6 +633,69 @@ mod tests {
             let flags = reader.byte();
             let read = flags.and_then(|flags| reader.cause(flags));
             assert_eq!(read, cause, "{bytes:?}");
+        }
+    }
+
+    /// The largest roster of a user with that limit: every list is full, every name as long as it may be, and all that is optional is there.
+    fn largest_roster(limit: usize) -> Vec<u8> {
+        // No shorter form keeps these, so each of their bytes counts.
+        let longest = "é".repeat(MAX_ID_BYTES / 2);
+        let key = encode_key(&key(Kind::Playback, &longest));
+        let facts = Facts {
+            device: DeviceId::parse(&longest).ok(),
+            content: ContentId::parse(&longest).ok(),
+            door: Some(Door::ExtAuthz),
+            position_seconds: Some(0),
+            joined: Some(JoinedOrigin(0)),
+        };
+        let rest = encode_rest(&facts, Flags::default(), Ticket::new(1));
+        let session = record(9, 0, 5, &key, &rest);
+        let tombstone = |flags: u8, rest: &[u8]| {
+            let body = [&[0; 12], &key[..], &[flags], rest].concat();
+            let length = u16::try_from(body.len() + 2).unwrap();
+            [&length.to_be_bytes()[..], &body].concat()
+        };
+        // Flags come first in what a session's record holds, and a tombstone has its own.
+        let rival = &encode_rest(&facts.origin(), Flags::default(), None)[1..];
+        let displaced = tombstone(WAS_LIVE | 2, &[&key, rival].concat());
+        let lists = [
+            (EndList::Live, displaced),
+            (EndList::Operator, tombstone(3, &[])),
+            (EndList::Stranger, tombstone(1, &[])),
+        ];
+        let budget = encode_entry(BUDGET, &[0; 8]);
+        let forgotten = encode_entry(FORGOTTEN, &[0; 12]);
+        let notes = [budget, forgotten].concat();
+        let sessions = limit + MAX_PUT_BACK;
+        let tombstones: usize = lists.iter().map(|(list, _)| list.room()).sum();
+        let mut roster = vec![VERSION];
+        roster.extend(u16::try_from(sessions).unwrap().to_be_bytes());
+        roster.extend(u8::try_from(tombstones).unwrap().to_be_bytes());
+        roster.extend([0; 16]);
+        roster.extend(u16::try_from(notes.len()).unwrap().to_be_bytes());
+        assert_eq!(roster.len(), HEAD);
+        roster.extend(notes);
+        roster.extend(session.repeat(sessions));
+        for (list, tombstone) in lists {
+            roster.extend(tombstone.repeat(list.room()));
+        }
+        let contents = decode_roster(&roster).unwrap();
+        assert_eq!(contents.sessions.len(), sessions);
+        assert_eq!(contents.tombstones.len(), tombstones);
+        assert!(contents.budget.is_some() && contents.forgotten.is_some());
+        roster
+    }
+
+    #[test]
+    fn the_largest_roster_is_as_large_as_the_readme_says() {
+        let readme = include_str!("../../../README.md");
+        // The shipped limit, and the highest that the configuration takes.
+        for (limit, bytes, written) in [
+            (3, 97_179, "97,179 bytes"),
+            (1000, 909_734, "909,734 bytes"),
+        ] {
+            assert_eq!(largest_roster(limit).len(), bytes, "limit {limit}");
+            assert!(readme.contains(written), "README.md lacks {written}");
         }
     }
 
