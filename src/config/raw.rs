@@ -22,6 +22,9 @@ use super::store::RawStore;
 use super::telemetry::RawTelemetry;
 use super::written::{Value, Written};
 
+/// The nodes that even an empty file may have.
+const LEAST_NODES: usize = 64;
+
 /// A key by its full name, and the place for its value.
 pub(super) type Slot<'a> = (&'static str, &'a mut Option<Written>);
 
@@ -77,7 +80,11 @@ impl Raw {
 
     /// Understands the text of a file; an empty one is one that sets nothing.
     pub(super) fn parse(text: &str) -> Result<Self, Problem> {
+        // A node takes a byte at least and makes two events at most, so this bounds only what aliases repeat. The library's
+        // own bounds end at 125,000 users.
+        let nodes = text.len() + LEAST_NODES;
         let options = serde_saphyr::options! {
+            budget: serde_saphyr::budget! { max_nodes: nodes, max_events: 2 * nodes },
             // A snippet would repeat the lines around an error, and a password may stand in one of them.
             with_snippet: false,
             strict_booleans: true,
