@@ -25,6 +25,7 @@ mod store;
 mod summary;
 mod telemetry;
 mod tls;
+mod users_file;
 mod warnings;
 mod words;
 mod written;
@@ -50,6 +51,7 @@ pub use source::{ClaimPath, PathPattern, Source, SourceError};
 pub use store::{Backend, Outage, Redis, Store, Topology};
 pub use telemetry::{LogFormat, Share, Telemetry};
 pub use tls::{Tls, TlsKeys};
+pub use users_file::user_limits;
 
 use error::Report;
 use raw::Raw;
