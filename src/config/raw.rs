@@ -3,7 +3,6 @@
 
 use std::fmt;
 use std::marker::PhantomData;
-use std::path::Path;
 
 use serde::Deserialize;
 use serde::de::value::MapAccessDeserializer;
@@ -53,25 +52,29 @@ pub(super) struct Raw {
 }
 
 impl Raw {
-    /// Reads the file; what is wrong with it goes into the report.
-    pub(super) fn read(file: &Path, report: &mut Report) -> Self {
-        let text = match std::fs::read_to_string(file) {
-            Ok(text) => text,
-            Err(error) => {
-                let message = format!("can't read the configuration file: {error}");
+    /// Understands the text of a file; what is wrong with it goes into the report.
+    pub(super) fn understand(text: &[u8], report: &mut Report) -> Self {
+        let text = match std::str::from_utf8(text) {
+            Ok("") => {
                 report.add(Problem {
                     origin: Origin::Line(0),
                     key: String::new(),
-                    message,
+                    message: "the configuration file is empty (0 bytes), as after an interrupted write; if no key is to be set, write a comment into it, such as `# end`".to_owned(),
+                });
+                return Self::default();
+            }
+            Ok(text) => text,
+            Err(error) => {
+                let good = text.get(..error.valid_up_to()).unwrap_or_default();
+                let lines = good.iter().filter(|byte| **byte == b'\n').count();
+                report.add(Problem {
+                    origin: Origin::Line(1 + lines as u64),
+                    key: String::new(),
+                    message: "not UTF-8; save the file as UTF-8".to_owned(),
                 });
                 return Self::default();
             }
         };
-        Self::understand(&text, report)
-    }
-
-    /// Understands the text of a file; what is wrong with it goes into the report.
-    pub(super) fn understand(text: &str, report: &mut Report) -> Self {
         Self::parse(text).unwrap_or_else(|problem| {
             report.add(problem);
             Self::default()

@@ -60,7 +60,7 @@ fn the_defaults_are_those_that_are_documented() {
     ] {
         assert_eq!(load_fixture(name), Ok(default.clone()), "{name}");
     }
-    assert_eq!(load_text(""), Ok(default.clone()));
+    assert_eq!(load_text("\n"), Ok(default.clone()));
     let shown = |sources: &[Source]| {
         sources
             .iter()
@@ -175,6 +175,8 @@ fn what_happens_at_the_limit_and_at_the_end_is_understood() {
     );
     assert_eq!(config.identity.takeover.len(), 1);
     assert!(!config.limits.enforce);
+    let users_file = config.limits.users_file.as_deref();
+    assert_eq!(users_file, Some(Path::new("/etc/streamgate/users")));
 }
 
 #[test]
@@ -430,6 +432,14 @@ fn a_bad_file_is_named_with_line_key_value_and_what_is_allowed() {
 }
 
 #[test]
+fn a_file_without_a_byte_is_an_error_and_how_to_mean_it_is_said() {
+    let said = "streamgate.yaml: the configuration file is empty (0 bytes), as after an interrupted write; \
+                if no key is to be set, write a comment into it, such as `# end`";
+    assert_eq!(complaint(load_text("")), said);
+    assert_eq!(load_text("# end"), Ok(Config::default()));
+}
+
+#[test]
 fn a_file_that_is_no_yaml_is_named_with_its_line() {
     for (name, said) in [
         (
@@ -676,6 +686,10 @@ const BAD_VALUES: &[(&str, &str)] = &[
     (
         "limits: {plans: {basic: null}}",
         "limits.plans.basic: got null; allowed: a whole number from 0 to 1000",
+    ),
+    (
+        "limits: {users_file: 7}",
+        "limits.users_file: got 7; allowed: the path of a file with `name limit` on each line",
     ),
     (
         "limits: {users: {'': 1}}",

@@ -6,6 +6,7 @@
 use std::fmt;
 use std::path::Path;
 
+use bytes::Bytes;
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 
@@ -82,9 +83,10 @@ impl Tokens {
         const KEY: &str = "http.tokens_file";
         let shown = path.display().to_string();
         Files::new(vec![(KEY, path.to_owned())], move |contents| {
-            let text = contents.first().map_or(&[][..], Vec::as_slice);
+            let text = contents.first().map_or(&[][..], |text| text);
             Self::parse(text).map_err(|flaw| format!("{KEY}: {shown}: {flaw}"))
         })
+        .guarded(without_tokens)
     }
 
     /// What a token is good for, if it is one of these.
@@ -149,6 +151,31 @@ fn split(line: &str) -> (&str, &str) {
     (word, rest.trim())
 }
 
+/// The text of a file with digests in the place of its tokens. Cut off behind a token, it is the beginning of what it was; cut off within
+/// one, it is no good file.
+fn without_tokens(text: &Bytes) -> Bytes {
+    let mut kept = Vec::with_capacity(text.len());
+    for line in text.split_inclusive(|byte| *byte == b'\n') {
+        let rest = line.trim_ascii_start();
+        let (indent, _) = line.split_at(line.len() - rest.len());
+        let gap = rest.iter().position(u8::is_ascii_whitespace);
+        let (token, rest) = rest.split_at(gap.unwrap_or(rest.len()));
+        kept.extend(indent);
+        if token.is_empty() || token.starts_with(b"#") {
+            kept.extend(token);
+        } else {
+            let digest = Sha256::digest(token);
+            kept.extend(
+                digest
+                    .iter()
+                    .flat_map(|byte| format!("{byte:02x}").into_bytes()),
+            );
+        }
+        kept.extend(rest);
+    }
+    kept.into()
+}
+
 /// Whether a text can be sent as a bearer token (RFC 6750, `b64token`).
 fn is_token(text: &str) -> bool {
     let body = text.trim_end_matches('=');
@@ -191,6 +218,35 @@ mod tests {
             assert_eq!(tokens.find(token), expected.as_ref(), "{token}");
         }
         assert_eq!(format!("{tokens:?}"), "Tokens(4)");
+    }
+
+    #[test]
+    fn what_is_kept_of_a_file_has_no_token_and_shows_where_it_was_cut() {
+        let file = "# hunter\n  hunter2 client anna\r\n\nhunter3\toperator\n";
+        let kept = |text: &str| without_tokens(&Bytes::copy_from_slice(text.as_bytes()));
+        let whole = kept(file);
+        let shown = std::str::from_utf8(&whole).unwrap();
+        assert!(
+            !shown.contains("hunter2") && !shown.contains("hunter3"),
+            "{shown}"
+        );
+        assert!(
+            shown.starts_with("# hunter\n  ") && shown.ends_with("\toperator\n"),
+            "{shown}"
+        );
+        for cut in 0..file.len() {
+            let text = &file[..cut];
+            // Within a token it is another one, and no good line: it has no role.
+            let is_within_token = text.rsplit('\n').next().is_some_and(|line| {
+                let line = line.trim_start();
+                line.starts_with('h') && line.len() < "hunter2".len()
+            });
+            assert_eq!(whole.starts_with(&kept(text)), !is_within_token, "{text:?}");
+            assert!(
+                !is_within_token || Tokens::parse(text.as_bytes()).is_err(),
+                "{text:?}"
+            );
+        }
     }
 
     #[test]
