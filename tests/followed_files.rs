@@ -376,15 +376,6 @@ async fn a_bad_list_of_users_is_named_at_the_start_as_by_check_config() {
     }
 }
 
-#[tokio::test]
-async fn twenty_thousand_users_in_the_configuration_do_not_delay_the_start() {
-    let mut config = "limits:\n  users:\n".to_owned();
-    (0..20_000).for_each(|n| config.push_str(&format!("    user-{n}: {}\n", n % 7)));
-    // Minutes, when each of them cost a look at all others.
-    let files = Files::start(&config, &[]).await;
-    assert_eq!(files.limit("user-19999").await, 0);
-}
-
 /// A measurement: how long a start takes with that many users, and the memory, also after the list has changed. Run it with `--release`.
 #[tokio::test]
 #[ignore = "a measurement"]
