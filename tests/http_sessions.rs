@@ -12,6 +12,8 @@ use streamgate::clock::ManualClock;
 use streamgate::config::{Outage, Shown};
 use streamgate::session::{Admission, Kind, PROVEN_AFTER, SessionKey, Timestamp};
 use streamgate::store::{Store, StoreError};
+use tokio::io::AsyncWriteExt;
+use tokio::net::TcpStream;
 
 use crate::support::api::{Api, Told, on_both};
 use crate::support::app::{TestApp, eventually};
@@ -19,6 +21,7 @@ use crate::support::faulty_store::{Fault, FaultyStore};
 use crate::support::gateway_client::{Check, periodic};
 use crate::support::streams;
 use crate::support::streams::refusing;
+use crate::support::talk;
 
 /// The store was asked nothing.
 fn was_not_asked(store: &FaultyStore) {
@@ -324,6 +327,57 @@ async fn names_are_any_text_that_can_be_escaped() {
         app.stop().await;
     })
     .await;
+}
+
+/// Sends a request whose path is left as it is, and returns the answer.
+async fn unparsed(app: &TestApp, method: &str, path: &str) -> talk::Told {
+    let url = app.url("");
+    let address = url.strip_prefix("http://").expect("an address");
+    let mut connection = TcpStream::connect(address).await.expect("it is open");
+    let request = format!("{method} {path} HTTP/1.1\r\nhost: streamgate\r\n\r\n");
+    let sent = connection.write_all(request.as_bytes()).await;
+    sent.expect("it is sent");
+    talk::hear(&mut connection).await.expect("an answer")
+}
+
+#[tokio::test]
+async fn a_name_that_url_parsers_remove_is_refused_in_an_address_alone() {
+    let app = TestApp::plan().start().await;
+    for name in [".", "..", "%2E%2e", ".%2E", "%2e"] {
+        for (methods, path) in [
+            (
+                &["GET", "POST", "DELETE"][..],
+                format!("/v1/users/{name}/sessions"),
+            ),
+            (
+                &["GET", "PUT", "DELETE"],
+                format!("/v1/users/{name}/sessions/s"),
+            ),
+            (
+                &["GET", "PUT", "DELETE"],
+                format!("/v1/users/u/sessions/{name}"),
+            ),
+        ] {
+            for method in methods {
+                let told = unparsed(&app, method, &path).await;
+                assert_eq!(told.status, 400, "{method} {path}: {}", told.body);
+                assert!(told.body.contains("/v1/release"), "{}", told.body);
+            }
+        }
+    }
+    let told = unparsed(&app, "PUT", "/v1/users/.../sessions/.a").await;
+    assert_eq!(told.status, 201, "{}", told.body);
+    // The gateway may name a user so; the hook reaches what is theirs.
+    let gateway = app.gateway().await;
+    let played = gateway.check(Check::of_playback("..", ".")).await;
+    assert!(played.is_allowed(), "{played:?}");
+    let ended = json!({"user": "..", "session": "."});
+    let told = Api::of(&app)
+        .call(Method::POST, "/v1/release", Some(ended))
+        .await;
+    assert_eq!(told.status, 204);
+    let again = gateway.check(Check::of_playback("..", ".")).await;
+    assert_eq!(again.reason(), "ended");
 }
 
 #[tokio::test]

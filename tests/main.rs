@@ -80,6 +80,8 @@ mod redis_trouble;
 mod store_contract;
 // The configuration followed while the process runs.
 mod reload;
+// Followed files that were emptied or cut off, and the list of users' limits.
+mod followed_files;
 // Random operations on every store and on the rule itself, compared step by step.
 mod store_model;
 // What is Redis's own: outages, deadlines, a full server, foreign data.

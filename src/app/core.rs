@@ -7,7 +7,8 @@ use redis::{IntoConnectionInfo, RedisResult};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::BuildError;
+use super::reload::Reload;
+use super::{BuildError, users};
 use crate::clock::{Clock, SystemClock};
 use crate::config::{self, Backend, Changeable, Config, InForce, RedisUrl, Topology};
 use crate::envoy::{AccessLogDoor, CheckDoor, RouteLists};
@@ -127,6 +128,31 @@ impl Core {
         let followed = Arc::new(Followed::load(label, Tokens::file(path), metrics)?);
         followers.add(&followed);
         Ok(Some(followed))
+    }
+
+    /// What is in force, followed from now on: the configuration, and the list of users beside it.
+    pub(super) fn follow_limits(
+        &self,
+        config: &Config,
+        reload: Option<Reload>,
+        followers: &mut Followers,
+    ) -> Result<(), BuildError> {
+        let (in_force, metrics) = (&self.in_force, &self.metrics);
+        let of_config = reload.map(|reload| reload.follow(config, Arc::clone(in_force), metrics));
+        let of_users = match &config.limits.users_file {
+            Some(path) => Some(users::follow(path, in_force, metrics)?),
+            None => None,
+        };
+        // One that was refused for the sake of the other is tried again once the other has changed.
+        let config_again = of_config.as_ref().map(Followed::again);
+        let users_again = of_users.as_ref().map(Followed::again);
+        if let Some(of_config) = of_config {
+            followers.add(&Arc::new(of_config.then_ask(users_again)));
+        }
+        if let Some(of_users) = of_users {
+            followers.add(&Arc::new(of_users.then_ask(config_again)));
+        }
+        Ok(())
     }
 
     /// The doors for everybody else.

@@ -8,10 +8,12 @@ mod listener;
 mod ports;
 mod reload;
 mod serve;
+mod users;
 
 pub use accept::ConnectionTimes;
 pub use ports::Addresses;
 pub use reload::Reload;
+pub(crate) use users::unusable as unusable_users_file;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -160,10 +162,7 @@ impl App {
         let times = substitutes.connection_times.unwrap_or_default();
         let mut followers = Followers::default();
         let tokens = core.tokens(config, &mut followers)?;
-        if let Some(reload) = reload {
-            let in_force = Arc::clone(&core.in_force);
-            followers.add(&reload.follow(config, in_force, &core.metrics)?);
-        }
+        core.follow_limits(config, reload, &mut followers)?;
         let http = HttpDoor {
             request_timeout: substitutes.request_timeout.unwrap_or(REQUEST_TIMEOUT),
             ..core.http_door(config, tokens, Readiness::new(readiness), tasks.clone())

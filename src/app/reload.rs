@@ -2,13 +2,18 @@
 
 use std::sync::Arc;
 
-use tracing::warn;
+use bytes::Bytes;
+use tracing::{info, warn};
 
-use crate::config::{Changeable, Config, ConfigFile, InForce};
-use crate::follow::{Files, Followed, Unusable};
+use super::users::clash;
+use crate::config::{Change, Changeable, Config, ConfigFile, Effect, InForce};
+use crate::follow::{Files, Followed};
 use crate::telemetry::Metrics;
 use crate::telemetry::log::LogLevel;
 use crate::telemetry::metrics::ReloadedFile;
+
+/// How many changed keys are logged at once; `limits.users` may have very many.
+const MAX_LOGGED: usize = 100;
 
 /// What is needed to follow the configuration.
 #[derive(Debug)]
@@ -21,36 +26,63 @@ pub struct Reload {
 
 impl Reload {
     /// Follows the file: limits, refusals and the log's level as it says them from now on. A file with a mistake changes nothing.
-    ///
-    /// # Errors
-    /// It can't be used any more.
     pub(super) fn follow(
         self,
         running: &Config,
         in_force: Arc<InForce>,
         metrics: &Arc<Metrics>,
-    ) -> Result<Arc<Followed<Config>>, Unusable> {
+    ) -> Followed<Config> {
         let Self { file, log } = self;
         let named = vec![("--config", file.path().to_owned())];
+        let contents = vec![file.text().clone()];
         let files = Files::new(named, move |contents| {
-            let text = contents.first().map_or(&[][..], Vec::as_slice);
-            let text = std::str::from_utf8(text);
-            let text = text.map_err(|_| format!("{}: is not UTF-8", file.path().display()))?;
+            let text = contents.first().map_or(&[][..], |text| text);
             file.understand(text).map_err(|error| error.to_string())
         });
+        let files = files.guarded(Bytes::clone);
         let (running, counting) = (running.clone(), Arc::clone(metrics));
-        let followed = Followed::load(ReloadedFile::Config, files, Arc::clone(metrics))?;
-        Ok(Arc::new(followed.then(move |config| {
-            in_force.change(Changeable::of(config));
+        let (label, metrics) = (ReloadedFile::Config, Arc::clone(metrics));
+        let followed = Followed::of(label, files, contents, running.clone(), metrics);
+        followed.accepted_by(move |config, before| {
+            let changed = in_force.change(Changeable::of(config));
+            changed.map_err(|both| match &running.limits.users_file {
+                Some(path) => clash(path, &both),
+                // There is no list that anybody could be in.
+                None => String::new(),
+            })?;
             counting.enforces(config.limits.enforce);
             if let Some(log) = &log {
                 log.set(config.telemetry.log_level);
             }
+            log_changes(&before.changes(config));
             let sections = running.sections_unlike(config);
             if !sections.is_empty() {
                 let sections = sections.join(", ");
                 warn!(%sections, "some of what has changed in the configuration takes effect when the process is started again");
             }
-        })))
+            Ok(())
+        })
+    }
+}
+
+/// Logs each key that has changed.
+fn log_changes(changes: &[Change]) {
+    let (logged, rest) = changes.split_at(changes.len().min(MAX_LOGGED));
+    for Change {
+        key,
+        from,
+        to,
+        effect,
+    } in logged
+    {
+        match effect {
+            Effect::InForce => info!(%key, %from, %to, "a setting has changed"),
+            Effect::AfterRestart => {
+                warn!(%key, %from, %to, "a setting has changed in the file and applies after a restart");
+            }
+        }
+    }
+    if !rest.is_empty() {
+        info!(keys = rest.len(), "more settings have changed");
     }
 }

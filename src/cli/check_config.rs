@@ -3,6 +3,7 @@
 use std::io::Write;
 
 use super::{Outcome, SettingsError, complain, print};
+use crate::app::unusable_users_file;
 use crate::config::Config;
 use crate::http::Tokens;
 use crate::telemetry::metrics::{LabelValue, Port};
@@ -36,6 +37,6 @@ fn unusable_files(config: &Config) -> Vec<String> {
     let tls = tls.filter_map(|tls| tls.files.read().err());
     let tokens = config.http.tokens_file.as_ref();
     let tokens = tokens.and_then(|path| Tokens::file(path).read().err());
-    let unusable = tls.chain(tokens);
+    let unusable = tls.chain(tokens).chain(unusable_users_file(config));
     unusable.map(|unusable| unusable.to_string()).collect()
 }

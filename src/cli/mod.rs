@@ -98,8 +98,14 @@ pub fn run() -> ExitCode {
                 Ok(ours) => ours,
                 Err(error) => return complain(&mut errors, error, Outcome::Usage).into(),
             };
-            match Config::load(file.as_deref(), ours.clone()) {
-                Ok(config) => serve::run(&config, file.map(|file| ConfigFile::new(file, ours))),
+            let loaded = match file {
+                Some(file) => {
+                    ConfigFile::load(file, ours).map(|(file, config)| (config, Some(file)))
+                }
+                None => Config::load(None, ours).map(|config| (config, None)),
+            };
+            match loaded {
+                Ok((config, file)) => serve::run(&config, file),
                 Err(error) => complain(&mut errors, error, Outcome::Usage).into(),
             }
         }

@@ -157,7 +157,7 @@ fn check_config_prints_the_settings_in_effect() {
     assert_eq!((outcome, errors.as_str()), (Outcome::Ok, ""));
     assert!(
         out.contains(
-            "limits:\n  enforce: true\n  default: 5\n  plans: {}\n  users: {}\n  when_full: refuse\n  displacements: 5\n  grace: 1s\n  quiet: 20s\n"
+            "limits:\n  enforce: true\n  default: 5\n  plans: {}\n  users: {}\n  users_file: null\n  when_full: refuse\n  displacements: 5\n  grace: 1s\n  quiet: 20s\n"
         ),
         "{out}"
     );

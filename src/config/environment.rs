@@ -7,11 +7,14 @@
 //! A variable that looks like one of ours and isn't is an error. One that doesn't is left alone: Kubernetes sets
 //! `STREAMGATE_PORT`, `STREAMGATE_GRPC_SERVICE_HOST` and the like for services of these names.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 
 use super::error::{Origin, Problem, Report};
 use super::raw::Raw;
 use super::written::{Value, Written};
+
+/// An entry of a map, by its name.
+type Entry = (String, Written);
 
 /// What all our variables start with.
 pub(crate) const PREFIX: &str = "STREAMGATE_";
@@ -38,29 +41,29 @@ pub(super) fn overlay(
         .into_iter()
         .filter(|(name, _)| name.starts_with(PREFIX) && !is_for_others(name))
         .collect();
+    let mut entries = MAPS.map(|map| (map, Vec::new()));
     for (name, text) in ours {
         let written = Written {
             value: Value::Text(text),
             origin: Origin::Variable(shown(&name)),
             is_part_of_secret: false,
         };
-        set(raw, &name, written, report);
+        if let Some((_, place)) = raw.slots().find(|(key, _)| variable(key) == name) {
+            *place = Some(written);
+        } else if let Some((of_map, entry)) = map_entry(&name, &mut entries) {
+            of_map.push((entry, written));
+        } else if let Some(problem) = unknown(raw, &name) {
+            report.add(problem);
+        }
+    }
+    for (map, entries) in entries {
+        set_entries(raw, map, entries);
     }
 }
 
 /// Whether a variable that begins as ours do is no setting: the command line has some of its own, `STREAMGATE_TEST_…` are the tests'.
 fn is_for_others(name: &str) -> bool {
     OF_COMMAND_LINE.contains(&name) || name.starts_with("STREAMGATE_TEST_")
-}
-
-fn set(raw: &mut Raw, name: &str, written: Written, report: &mut Report) {
-    if let Some((_, place)) = raw.slots().find(|(key, _)| variable(key) == name) {
-        *place = Some(written);
-    } else if let Some((map, entry)) = map_entry(name) {
-        set_entry(raw, map, entry, written);
-    } else if let Some(problem) = unknown(raw, name) {
-        report.add(problem);
-    }
 }
 
 /// The variable as an error names it. A user's name may be a mail address; an address with a scheme or a password in it is
@@ -85,20 +88,27 @@ fn variable(key: &str) -> String {
     format!("{PREFIX}{}", key.replace('.', "__").to_ascii_uppercase())
 }
 
-/// The map and the entry that a variable is for.
-fn map_entry(name: &str) -> Option<(&'static str, &str)> {
-    MAPS.into_iter().find_map(|map| {
+/// The entries collected for a map, and the name of the entry that a variable is for.
+fn map_entry<'a>(
+    name: &str,
+    maps: &'a mut [(&'static str, Vec<Entry>)],
+) -> Option<(&'a mut Vec<Entry>, String)> {
+    maps.iter_mut().find_map(|(map, entries)| {
         let entry = name.strip_prefix(&variable(map))?.strip_prefix("__")?;
-        Some((map, entry)).filter(|_| !entry.is_empty())
+        (!entry.is_empty()).then(|| (entries, entry.to_owned()))
     })
 }
 
-fn set_entry(raw: &mut Raw, map: &str, entry: &str, written: Written) {
+/// Sets entries of a map, all in one pass: a file may have very many, and so may the environment.
+fn set_entries(raw: &mut Raw, map: &str, new: Vec<Entry>) {
+    let Some(origin) = new.first().map(|(_, written)| written.origin.clone()) else {
+        return;
+    };
     let Some((_, place)) = raw.slots().find(|(key, _)| *key == map) else {
         return;
     };
     let (origin, mut entries) = match place.take() {
-        None => (written.origin.clone(), Vec::new()),
+        None => (origin, Vec::new()),
         Some(whole) => match whole.entries() {
             Some(entries) => (whole.origin, entries),
             // The whole is no map. Its section says so, once it is back in its place.
@@ -108,8 +118,9 @@ fn set_entry(raw: &mut Raw, map: &str, entry: &str, written: Written) {
             }
         },
     };
-    entries.retain(|(name, _)| name != entry);
-    entries.push((entry.to_owned(), written));
+    let names: HashSet<_> = new.iter().map(|(name, _)| name.as_str()).collect();
+    entries.retain(|(name, _)| !names.contains(name.as_str()));
+    entries.extend(new);
     *place = Some(Written {
         value: Value::Map(entries),
         origin,

@@ -1,24 +1,46 @@
-//! Where a configuration was read, so that it can be read anew.
+//! The configuration file: read once at the start, and read again when it has changed.
 
 use std::fmt;
+use std::fs::File;
+use std::io::Read;
 use std::path::{Path, PathBuf};
 
+use bytes::Bytes;
+
+use super::error::{Origin, Problem};
 use super::{Config, ConfigError};
 
-/// A configuration file, and the environment that lies over it.
+/// The largest file that is read. Limits of more users belong in `limits.users_file`.
+const MAX_BYTES: u64 = 16 * 1024 * 1024;
+
+/// A configuration file, and the environment that overrides it.
 #[derive(Clone)]
 pub struct ConfigFile {
     /// Where it is.
     path: PathBuf,
     /// The variables as they were when the process started.
     environment: Vec<(String, String)>,
+    /// The text as it was when the process started.
+    text: Bytes,
 }
 
 impl ConfigFile {
-    /// The file at that path, under those variables.
-    #[must_use]
-    pub const fn new(path: PathBuf, environment: Vec<(String, String)>) -> Self {
-        Self { path, environment }
+    /// Reads the file at that path, under those variables, and what it says.
+    ///
+    /// # Errors
+    /// The file can't be read, or something in it or in the environment is wrong. All that is wrong is named at once.
+    pub fn load(
+        path: PathBuf,
+        environment: Vec<(String, String)>,
+    ) -> Result<(Self, Config), ConfigError> {
+        let text = text(&path).map_err(|problem| ConfigError::of(&path, problem))?;
+        let file = Self {
+            path,
+            environment,
+            text,
+        };
+        let config = file.understand(&file.text)?;
+        Ok((file, config))
     }
 
     /// Where it is.
@@ -27,12 +49,18 @@ impl ConfigFile {
         &self.path
     }
 
+    /// The text as it was when the process started.
+    #[must_use]
+    pub fn text(&self) -> &Bytes {
+        &self.text
+    }
+
     /// What it says, if its text is that.
     ///
     /// # Errors
     /// Something in it is wrong. All that is wrong is named at once.
-    pub fn understand(&self, text: &str) -> Result<Config, ConfigError> {
-        Config::understand(Some((&self.path, text)), self.environment.iter().cloned())
+    pub fn understand(&self, text: &[u8]) -> Result<Config, ConfigError> {
+        Config::understand((&self.path, text), self.environment.iter().cloned())
     }
 }
 
@@ -41,4 +69,23 @@ impl fmt::Debug for ConfigFile {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "ConfigFile({})", self.path.display())
     }
+}
+
+/// The text of a configuration file.
+pub(super) fn text(path: &Path) -> Result<Bytes, Problem> {
+    let mut text = Vec::new();
+    let read = File::open(path).and_then(|file| file.take(MAX_BYTES + 1).read_to_end(&mut text));
+    let message = match read {
+        Ok(bytes) if bytes as u64 <= MAX_BYTES => return Ok(text.into()),
+        Ok(_) => {
+            "the configuration file is larger than 16 MiB; put users' limits into limits.users_file"
+                .to_owned()
+        }
+        Err(error) => format!("can't read the configuration file: {error}"),
+    };
+    Err(Problem {
+        origin: Origin::Line(0),
+        key: String::new(),
+        message,
+    })
 }

@@ -119,8 +119,7 @@ fn sources(written: &Written, rule: Rule) -> Result<Vec<Source>, Wrong> {
     let items = match &written.value {
         // A pattern may have commas of its own.
         Value::Text(text) if !text.trim().is_empty() => {
-            let items = Source::split_list(text).into_iter();
-            Some(items.map(|item| written.part(item)).collect())
+            Some(written.parts(Source::split_list(text).into_iter()))
         }
         _ => written.items(),
     };

@@ -2,12 +2,14 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::hash::Hash;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use serde::Deserialize;
 
 use super::error::Report;
 use super::raw::Slot;
+use super::tls;
 use super::words::Words;
 use super::written::{Written, Wrong};
 use crate::policy::Policy;
@@ -21,6 +23,7 @@ pub(super) struct RawLimits {
     default: Option<Written>,
     plans: Option<Written>,
     users: Option<Written>,
+    users_file: Option<Written>,
     when_full: Option<Written>,
     displacements: Option<Written>,
     grace: Option<Written>,
@@ -32,6 +35,8 @@ pub(super) struct RawLimits {
 pub struct Limits {
     /// `limits.default`, `limits.plans` and `limits.users`
     pub policy: Policy,
+    /// `limits.users_file`: a file with the limits of very many single users.
+    pub users_file: Option<PathBuf>,
     /// `limits.enforce`: false is a dry run, in which all is decided and nothing refused. A route can say otherwise.
     pub enforce: bool,
     /// `limits.when_full`: what happens to a start at the limit that asks for nobody's slot.
@@ -73,7 +78,7 @@ pub(super) const TRUTHS: Words<bool> = Words {
 };
 
 /// Nobody watches a thousand streams, and every admission looks at all of a user's.
-const LIMIT: std::ops::RangeInclusive<u32> = 0..=1000;
+pub(super) const LIMIT: std::ops::RangeInclusive<u32> = 0..=1000;
 
 /// Above, Envoy has given up long before.
 const GRACE: std::ops::RangeInclusive<Duration> = Duration::ZERO..=Duration::from_secs(5);
@@ -89,6 +94,7 @@ impl RawLimits {
             ("limits.default", &mut self.default),
             ("limits.plans", &mut self.plans),
             ("limits.users", &mut self.users),
+            ("limits.users_file", &mut self.users_file),
             ("limits.when_full", &mut self.when_full),
             ("limits.displacements", &mut self.displacements),
             ("limits.grace", &mut self.grace),
@@ -99,6 +105,7 @@ impl RawLimits {
     pub(super) fn check(&self, report: &mut Report) -> Limits {
         let Limits {
             policy,
+            users_file,
             enforce,
             when_full,
             displacements,
@@ -117,7 +124,17 @@ impl RawLimits {
                 ),
                 plans: report.read("limits.plans", self.plans.as_ref(), policy.plans, plans),
                 users: report.read("limits.users", self.users.as_ref(), policy.users, users),
+                listed: policy.listed,
             },
+            users_file: report.read(
+                "limits.users_file",
+                self.users_file.as_ref(),
+                users_file,
+                |w| {
+                    tls::path(w)
+                        .map_err(|_| w.wrong("the path of a file with `name limit` on each line"))
+                },
+            ),
             enforce: report.read("limits.enforce", self.enforce.as_ref(), enforce, |w| {
                 TRUTHS.read(w)
             }),
@@ -176,6 +193,7 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             policy: Policy::new(3),
+            users_file: None,
             enforce: true,
             when_full: WhenFull::Refuse,
             displacements: StartRules::DISPLACEMENTS,

@@ -4,6 +4,7 @@
 //! one to the other is the only place where values are checked, section by section, each in its own file with its keys,
 //! defaults and ranges. Nothing reads the process's environment here: the command line hands it in.
 
+mod changes;
 mod environment;
 mod error;
 mod file;
@@ -26,6 +27,7 @@ mod store;
 mod summary;
 mod telemetry;
 mod tls;
+mod users_file;
 mod warnings;
 mod words;
 mod written;
@@ -35,12 +37,13 @@ mod tests;
 
 use std::path::Path;
 
+pub use changes::{Change, Effect};
 pub(crate) use environment::PREFIX;
 pub use error::{ConfigError, Origin, Problem};
 pub use file::ConfigFile;
 pub use http::{Endpoint, Http, Origins};
 pub use identity::Identity;
-pub use in_force::{Changeable, InForce};
+pub use in_force::{Changeable, Clash, InForce};
 #[doc(hidden)]
 pub use keys::keys;
 pub use leases::Leases;
@@ -53,6 +56,7 @@ pub use source::{ClaimPath, PathPattern, Source, SourceError};
 pub use store::{Backend, Outage, Redis, Store, Topology};
 pub use telemetry::{LogFormat, Share, Telemetry};
 pub use tls::{Tls, TlsKeys};
+pub use users_file::user_limits;
 
 use error::Report;
 use raw::Raw;
@@ -90,19 +94,25 @@ impl Config {
         environment: impl IntoIterator<Item = (String, String)>,
     ) -> Result<Self, ConfigError> {
         let mut report = Report::default();
-        let raw = file.map(|file| Raw::read(file, &mut report));
-        Self::overlaid(raw.unwrap_or_default(), file, environment, report)
+        let raw = match file.map(file::text) {
+            None => Raw::default(),
+            Some(Ok(text)) => Raw::understand(&text, &mut report),
+            Some(Err(problem)) => {
+                report.add(problem);
+                Raw::default()
+            }
+        };
+        Self::overlaid(raw, file, environment, report)
     }
 
     /// The same for a file whose text is known.
     fn understand(
-        file: Option<(&Path, &str)>,
+        (file, text): (&Path, &[u8]),
         environment: impl IntoIterator<Item = (String, String)>,
     ) -> Result<Self, ConfigError> {
         let mut report = Report::default();
-        let raw = file.map(|(_, text)| Raw::understand(text, &mut report));
-        let file = file.map(|(file, _)| file);
-        Self::overlaid(raw.unwrap_or_default(), file, environment, report)
+        let raw = Raw::understand(text, &mut report);
+        Self::overlaid(raw, Some(file), environment, report)
     }
 
     /// What was written in a file, overlaid by the environment.
@@ -127,6 +137,10 @@ impl Config {
             ("store", self.store != other.store),
             ("leases", self.leases != other.leases),
             ("identity", self.identity != other.identity),
+            (
+                "limits.users_file",
+                self.limits.users_file != other.limits.users_file,
+            ),
             ("telemetry.log_format", log_format.0 != log_format.1),
             ("shutdown", self.shutdown != other.shutdown),
         ]

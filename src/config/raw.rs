@@ -3,7 +3,6 @@
 
 use std::fmt;
 use std::marker::PhantomData;
-use std::path::Path;
 
 use serde::Deserialize;
 use serde::de::value::MapAccessDeserializer;
@@ -21,6 +20,9 @@ use super::shutdown::RawShutdown;
 use super::store::RawStore;
 use super::telemetry::RawTelemetry;
 use super::written::{Value, Written};
+
+/// The nodes that even an empty file may have.
+const LEAST_NODES: usize = 64;
 
 /// A key by its full name, and the place for its value.
 pub(super) type Slot<'a> = (&'static str, &'a mut Option<Written>);
@@ -50,25 +52,29 @@ pub(super) struct Raw {
 }
 
 impl Raw {
-    /// Reads the file; what is wrong with it goes into the report.
-    pub(super) fn read(file: &Path, report: &mut Report) -> Self {
-        let text = match std::fs::read_to_string(file) {
-            Ok(text) => text,
-            Err(error) => {
-                let message = format!("can't read the configuration file: {error}");
+    /// Understands the text of a file; what is wrong with it goes into the report.
+    pub(super) fn understand(text: &[u8], report: &mut Report) -> Self {
+        let text = match std::str::from_utf8(text) {
+            Ok("") => {
                 report.add(Problem {
                     origin: Origin::Line(0),
                     key: String::new(),
-                    message,
+                    message: "the configuration file is empty (0 bytes), as after an interrupted write; if no key is to be set, write a comment into it, such as `# end`".to_owned(),
+                });
+                return Self::default();
+            }
+            Ok(text) => text,
+            Err(error) => {
+                let good = text.get(..error.valid_up_to()).unwrap_or_default();
+                let lines = good.iter().filter(|byte| **byte == b'\n').count();
+                report.add(Problem {
+                    origin: Origin::Line(1 + lines as u64),
+                    key: String::new(),
+                    message: "not UTF-8; save the file as UTF-8".to_owned(),
                 });
                 return Self::default();
             }
         };
-        Self::understand(&text, report)
-    }
-
-    /// Understands the text of a file; what is wrong with it goes into the report.
-    pub(super) fn understand(text: &str, report: &mut Report) -> Self {
         Self::parse(text).unwrap_or_else(|problem| {
             report.add(problem);
             Self::default()
@@ -77,7 +83,11 @@ impl Raw {
 
     /// Understands the text of a file; an empty one is one that sets nothing.
     pub(super) fn parse(text: &str) -> Result<Self, Problem> {
+        // A node takes a byte at least and makes two events at most, so this bounds only what aliases repeat. The library's
+        // own bounds end at 125,000 users.
+        let nodes = text.len() + LEAST_NODES;
         let options = serde_saphyr::options! {
+            budget: serde_saphyr::budget! { max_nodes: nodes, max_events: 2 * nodes },
             // A snippet would repeat the lines around an error, and a password may stand in one of them.
             with_snippet: false,
             strict_booleans: true,

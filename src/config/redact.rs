@@ -9,6 +9,8 @@ pub(super) const NOT_SHOWN: &str = "a value that is not shown here";
 /// Whether a text that was understood as nothing may hold a secret. Then no part of it can be trusted: not even which
 /// of its characters end the password.
 pub(super) fn may_hold_a_secret(text: &str) -> bool {
+    #[cfg(test)]
+    tests::SEARCHES.set(tests::SEARCHES.get() + 1);
     ["://", "@", "redis:", "rediss:"]
         .iter()
         .any(|sign| text.contains(sign))
@@ -37,8 +39,15 @@ pub(super) fn redact(text: &str) -> String {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
+    use std::cell::Cell;
+
     use super::{may_hold_a_secret, redact};
+
+    thread_local! {
+        /// How often a text was searched on this thread, for tests about how much work that is.
+        pub(in crate::config) static SEARCHES: Cell<usize> = const { Cell::new(0) };
+    }
 
     #[test]
     fn what_is_like_an_address_is_taken_for_a_secret() {

@@ -264,10 +264,7 @@ fn wrong_master(written: &Written, service: &str) -> Wrong {
 /// The URLs that are written.
 fn urls(written: &Written) -> Vec<Written> {
     match written.scalar() {
-        Some(text) => split_urls(text)
-            .into_iter()
-            .map(|url| written.part(&url))
-            .collect(),
+        Some(text) => written.parts(split_urls(text).into_iter()),
         None => written.items().unwrap_or_default(),
     }
 }

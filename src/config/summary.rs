@@ -106,6 +106,9 @@ fn limits(limits: &Limits, f: &mut fmt::Formatter<'_>) -> fmt::Result {
     let mut users: Vec<_> = limits.policy.users.iter().collect();
     users.sort();
     map("users", users.into_iter(), f)?;
+    let users_file = limits.users_file.as_ref();
+    let users_file = users_file.map(|file| file.display().to_string());
+    writeln!(f, "  users_file: {}", or_null(users_file.as_deref()))?;
     writeln!(f, "  when_full: {}", WHEN_FULL.word(limits.when_full))?;
     writeln!(f, "  displacements: {}", limits.displacements)?;
     writeln!(f, "  grace: {}", shown_duration(limits.grace))?;

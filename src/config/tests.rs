@@ -60,7 +60,7 @@ fn the_defaults_are_those_that_are_documented() {
     ] {
         assert_eq!(load_fixture(name), Ok(default.clone()), "{name}");
     }
-    assert_eq!(load_text(""), Ok(default.clone()));
+    assert_eq!(load_text("\n"), Ok(default.clone()));
     let shown = |sources: &[Source]| {
         sources
             .iter()
@@ -179,6 +179,8 @@ fn what_happens_at_the_limit_and_at_the_end_is_understood() {
     );
     assert_eq!(config.identity.takeover.len(), 1);
     assert!(!config.limits.enforce);
+    let users_file = config.limits.users_file.as_deref();
+    assert_eq!(users_file, Some(Path::new("/etc/streamgate/users")));
     assert_eq!(
         (config.limits.displacements, config.limits.quiet),
         (0, Duration::from_secs(60))
@@ -471,6 +473,14 @@ fn a_bad_file_is_named_with_line_key_value_and_what_is_allowed() {
 }
 
 #[test]
+fn a_file_without_a_byte_is_an_error_and_how_to_mean_it_is_said() {
+    let said = "streamgate.yaml: the configuration file is empty (0 bytes), as after an interrupted write; \
+                if no key is to be set, write a comment into it, such as `# end`";
+    assert_eq!(complaint(load_text("")), said);
+    assert_eq!(load_text("# end"), Ok(Config::default()));
+}
+
+#[test]
 fn a_file_that_is_no_yaml_is_named_with_its_line() {
     for (name, said) in [
         (
@@ -733,6 +743,10 @@ const BAD_VALUES: &[(&str, &str)] = &[
     (
         "limits: {plans: {basic: null}}",
         "limits.plans.basic: got null; allowed: a whole number from 0 to 1000",
+    ),
+    (
+        "limits: {users_file: 7}",
+        "limits.users_file: got 7; allowed: the path of a file with `name limit` on each line",
     ),
     (
         "limits: {users: {'': 1}}",
@@ -1200,6 +1214,51 @@ fn settings_for_redis_without_its_backend_are_warned_about() {
             "{variables:?}: {warnings:?}"
         );
     }
+}
+
+// === Very many users ===
+
+/// A file with that many users, in a form for each key that has a map.
+fn many(key: &str, users: usize) -> String {
+    let mut text = format!("limits:\n  {key}:\n");
+    (0..users).for_each(|n| text.push_str(&format!("    user-{n}: {}\n", n % 7)));
+    text
+}
+
+#[test]
+fn a_map_is_searched_for_secrets_as_often_as_it_is_long() {
+    for key in ["users", "plans"] {
+        let searched = |users| {
+            let text = many(key, users);
+            redact::tests::SEARCHES.set(0);
+            assert!(load_text(&text).is_ok());
+            redact::tests::SEARCHES.get()
+        };
+        // It was in proportion to the square of that: 300 times as many here.
+        let (few, many) = (searched(10), searched(1000));
+        assert!(many < 200 * few, "{key}: {few} and {many}");
+    }
+}
+
+#[test]
+fn entries_from_the_environment_are_searched_for_as_often_as_there_are_entries() {
+    let searched = |entries: usize| {
+        let variables: Vec<_> = (0..entries)
+            .map(|n| (format!("STREAMGATE_LIMITS__USERS__u{n}"), "1".to_owned()))
+            .collect();
+        redact::tests::SEARCHES.set(0);
+        let config = Config::load(None, variables).unwrap();
+        assert_eq!(config.limits.policy.users.len(), entries);
+        redact::tests::SEARCHES.get()
+    };
+    let (few, many) = (searched(10), searched(1000));
+    assert!(many < 200 * few, "{few} and {many}");
+}
+
+#[test]
+fn a_file_may_have_more_nodes_than_the_yaml_library_allows_by_default() {
+    let text = format!("limits: {{users: [{}]}}", "1,".repeat(250_001));
+    assert!(Raw::parse(&text).is_ok());
 }
 
 // === Nothing panics ===

@@ -70,50 +70,64 @@ impl Written {
     /// The items of a list; a text is a list with commas, as in the environment.
     pub(super) fn items(&self) -> Option<Vec<Self>> {
         match &self.value {
-            Value::List(items) => Some(items.iter().map(|item| self.inside(item)).collect()),
-            Value::Text(text) if text.trim().is_empty() => Some(Vec::new()),
-            Value::Plain(text) | Value::Text(text) => {
-                Some(text.split(',').map(|item| self.part(item)).collect())
+            Value::List(items) => {
+                let is_secret = self.may_hold_a_secret();
+                let items = items.iter().map(|item| item.inside(is_secret));
+                Some(items.collect())
             }
+            Value::Text(text) if text.trim().is_empty() => Some(Vec::new()),
+            Value::Plain(text) | Value::Text(text) => Some(self.parts(text.split(','))),
             Value::Null | Value::Map(_) => None,
         }
     }
 
     /// The entries of a map; a text is `key=value` with commas, as in the environment.
     pub(super) fn entries(&self) -> Option<Vec<(String, Self)>> {
+        // Looks at the whole map, so it must not be asked again for each entry.
+        let is_secret = self.may_hold_a_secret();
         match &self.value {
             Value::Map(entries) => Some(
                 entries
                     .iter()
-                    .map(|(name, written)| (name.clone(), self.inside(written)))
+                    .map(|(name, written)| (name.clone(), written.inside(is_secret)))
                     .collect(),
             ),
             Value::Text(text) if text.trim().is_empty() => Some(Vec::new()),
-            Value::Text(text) => text.split(',').map(|entry| self.entry(entry)).collect(),
+            Value::Text(text) => {
+                let entries = text.split(',').map(|entry| self.entry(entry, is_secret));
+                entries.collect()
+            }
             Value::Null | Value::Plain(_) | Value::List(_) => None,
         }
     }
 
-    fn entry(&self, text: &str) -> Option<(String, Self)> {
+    fn entry(&self, text: &str, is_secret: bool) -> Option<(String, Self)> {
         // The last `=`: a value never holds one, a name may.
         let (name, value) = text.rsplit_once('=')?;
-        Some((name.trim().to_owned(), self.part(value)))
+        Some((name.trim().to_owned(), self.part(value, is_secret)))
     }
 
-    /// A part of this value's text, with this value's origin.
-    pub(super) fn part(&self, text: &str) -> Self {
+    /// Parts of this value's text, with this value's origin.
+    pub(super) fn parts(&self, texts: impl Iterator<Item = impl AsRef<str>>) -> Vec<Self> {
+        let is_secret = self.may_hold_a_secret();
+        texts
+            .map(|text| self.part(text.as_ref(), is_secret))
+            .collect()
+    }
+
+    fn part(&self, text: &str, is_part_of_secret: bool) -> Self {
         Self {
             value: Value::Text(text.trim().to_owned()),
             origin: self.origin.clone(),
-            is_part_of_secret: self.may_hold_a_secret(),
+            is_part_of_secret,
         }
     }
 
-    /// A value inside this one.
-    fn inside(&self, written: &Self) -> Self {
+    /// This value as a part of one that may hold a secret or not.
+    fn inside(&self, is_part_of_secret: bool) -> Self {
         Self {
-            is_part_of_secret: self.may_hold_a_secret(),
-            ..written.clone()
+            is_part_of_secret,
+            ..self.clone()
         }
     }
 

@@ -45,7 +45,7 @@ impl FromRequestParts<Door> for OfUser {
     async fn from_request_parts(parts: &mut Parts, door: &Door) -> Result<Self, ApiError> {
         let caller = Caller::from_request_parts(parts, door).await?;
         let user: String = segments(parts, door).await?;
-        let user = named("user", UserId::parse(&user))?;
+        let user = addressed("user", &user, UserId::parse)?;
         caller.may_act_for(&user)?;
         parameters(parts.uri.query().unwrap_or_default(), &[])?;
         Ok(Self { caller, user })
@@ -58,11 +58,11 @@ impl FromRequestParts<Door> for OfSession {
     async fn from_request_parts(parts: &mut Parts, door: &Door) -> Result<Self, ApiError> {
         let caller = Caller::from_request_parts(parts, door).await?;
         let (user, session): (String, String) = segments(parts, door).await?;
-        let user = named("user", UserId::parse(&user))?;
+        let user = addressed("user", &user, UserId::parse)?;
         caller.may_act_for(&user)?;
         let key = SessionKey {
             kind: kind_asked(parts.uri.query().unwrap_or_default())?,
-            id: named("session", SessionId::parse(&session))?,
+            id: addressed("session", &session, SessionId::parse)?,
         };
         Ok(Self { caller, user, key })
     }
@@ -82,6 +82,21 @@ async fn segments<T: DeserializeOwned + Send>(
 /// A name, or the answer to a client that has written none there.
 pub(super) fn named<T>(what: &str, name: Result<T, IdError>) -> Result<T, ApiError> {
     name.map_err(|flaw| ApiError::BadRequest(format!("The {what} {flaw}.")))
+}
+
+/// A name in an address. Browsers and other URL parsers remove `.` and `..` as steps between folders, escaped or not, so that a call which
+/// names one of them reaches another resource from one client than from another.
+fn addressed<T>(
+    what: &str,
+    text: &str,
+    parse: impl FnOnce(&str) -> Result<T, IdError>,
+) -> Result<T, ApiError> {
+    if matches!(text, "." | "..") {
+        return Err(ApiError::BadRequest(format!(
+            "The {what} is {text:?}, which URL parsers remove from an address. Send POST /v1/release to end its session."
+        )));
+    }
+    named(what, parse(text))
 }
 
 /// The kind behind the question mark. Whatever else stands there may be a kind misspelt, and would have another session meant.

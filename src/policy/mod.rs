@@ -3,7 +3,12 @@
 //! Pure: it is asked and answers. It reads no configuration, and leaves it to its caller to count and to log what it
 //! reports. Where two numbers could apply, the nearer to the user wins: their own, then their plan's, then the default.
 
+mod listed;
+
+pub use listed::{Entry, NamedTwice, UserLimits};
+
 use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
 
 use crate::session::{PlanName, UserId};
 
@@ -23,6 +28,8 @@ pub struct Policy {
     pub plans: BTreeMap<PlanName, u32>,
     /// Single users' own limits; they beat the plan, whichever of the two is higher.
     pub users: HashMap<UserId, u32>,
+    /// The same for very many users, from a file of its own. A user is in one of the two only.
+    pub listed: Arc<UserLimits>,
 }
 
 /// The answer to who may watch how much, and what was odd about the question.
@@ -55,7 +62,18 @@ impl Policy {
             default,
             plans: BTreeMap::new(),
             users: HashMap::new(),
+            listed: Arc::default(),
         }
+    }
+
+    /// The first line of a list that names a user who also has a limit in `users`.
+    #[must_use]
+    pub fn clash(&self, listed: &UserLimits) -> Option<(UserId, usize)> {
+        let both = self.users.keys().filter_map(|user| {
+            let line = listed.line(user.as_str())?;
+            Some((line, user))
+        });
+        both.min().map(|(line, user)| (user.clone(), line))
     }
 
     /// What applies to this user, who is on this plan.
@@ -73,6 +91,7 @@ impl Policy {
             .users
             .get(user)
             .copied()
+            .or_else(|| self.listed.get(user.as_str()))
             .or(of_plan)
             .unwrap_or(self.default);
         Resolved {
@@ -104,6 +123,7 @@ mod tests {
                 (plan("paused"), 0),
             ]),
             users: HashMap::from([(user("vip"), 9), (user("banned"), 0)]),
+            ..Policy::new(3)
         };
         use PlanMatch::{Known, NotNamed, Unknown};
         for (who, on, limit, matched) in [

@@ -378,6 +378,8 @@ label! {
         Tokens => "tokens",
         /// The configuration.
         Config => "config",
+        /// Single users' limits.
+        Users => "users",
     }
 }
 

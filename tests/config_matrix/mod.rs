@@ -181,7 +181,7 @@ fn the_rows_cover_all_choices_and_ci_has_each_once() {
 async fn what_serve_refuses_check_config_refuses_too() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("streamgate.yaml");
-    std::fs::write(&file, "").unwrap();
+    std::fs::write(&file, "# nothing\n").unwrap();
     let file = file.to_str().unwrap();
     for (key, value) in refused() {
         let (name, free) = (variable(key), "127.0.0.1:0".to_owned());

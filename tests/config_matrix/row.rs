@@ -100,6 +100,7 @@ impl Scene {
         let shown = authority.issue();
         let folder = Folder::with(&shown, &authority);
         folder.write("tokens", &format!("{TOKEN} operator\n"));
+        folder.write("users", "nobody asks 7\n# end\n");
         Self {
             factors,
             is_patient,

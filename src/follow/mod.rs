@@ -4,14 +4,23 @@
 //! renamed into place, or reached through a link that Kubernetes swaps. What has changed counts once it has stood still from one look to the next:
 //! files that belong together are rarely replaced at one instant, and a half-written one may be readable. What can't be used is told of once,
 //! and what was read before stays in force until something better comes.
+//!
+//! A text that was emptied or cut off is often still a valid one, which says less. [`Files::guarded`] refuses it (see [`cut`]).
+//!
+//! A large file is read again only when its metadata have changed.
+
+mod cut;
 
 use std::fmt;
 use std::fs::File;
 use std::io::Read;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
+use bytes::Bytes;
 use futures_util::FutureExt;
 use futures_util::future::{BoxFuture, select_all};
 use sha2::{Digest, Sha256};
@@ -24,12 +33,26 @@ use crate::telemetry::metrics::{LabelValue, ReloadOutcome, ReloadedFile};
 /// How often files are looked at.
 const EVERY: Duration = Duration::from_millis(500);
 
-/// The largest file that is read. Nobody has as many tokens or certificates; a path may lead to a device that never ends.
+/// The largest file that is read, where nothing else is said. Nobody has as many tokens or certificates; a path may lead to a device that
+/// never ends.
 const MAX_BYTES: u64 = 16 * 1024 * 1024;
+
+/// From this size on, files are not read at each look, but when their metadata have changed.
+const LARGE: u64 = 1024 * 1024;
+
+/// How many looks in a row must find the same metadata before they are relied on. The clock that files are stamped with ticks slowly:
+/// of two writes within one tick, the second doesn't show.
+const STILL: u8 = 4;
 
 /// Makes a value out of the contents of files, in the order of their names; what is wrong with them otherwise, in words that name the
 /// file and repeat no secret.
-type Understand<T> = dyn Fn(&[Vec<u8>]) -> Result<T, String> + Send + Sync;
+type Understand<T> = dyn Fn(&[Bytes]) -> Result<T, String> + Send + Sync;
+
+/// Takes a new value into use, given the one before; or says why it can't be, and the one before stays.
+type Accept<T> = dyn Fn(&Arc<T>, &T) -> Result<(), String> + Send + Sync;
+
+/// What is kept of a text to compare later ones with: the text, but for its secrets.
+pub type Keep = fn(&Bytes) -> Bytes;
 
 /// Files that make up one value.
 pub struct Files<T> {
@@ -37,6 +60,10 @@ pub struct Files<T> {
     named: Vec<(&'static str, PathBuf)>,
     /// What they say.
     understand: Box<Understand<T>>,
+    /// How large each may be.
+    max_bytes: u64,
+    /// What is kept of each, if texts that were cut off are refused.
+    keep: Option<Keep>,
 }
 
 /// Why files can't be used: a sentence that names the file and its key, and holds no secret.
@@ -56,9 +83,17 @@ pub struct Followed<T> {
     seen: Mutex<Seen>,
     /// Counts reloads.
     metrics: Arc<Metrics>,
-    /// What is to be done with a value that has come into force.
-    then: Box<dyn Fn(&T) + Send + Sync>,
+    /// What a new value is taken into use by.
+    accept: Box<Accept<T>>,
+    /// Whether a value that was refused is to be tried again.
+    again: Arc<AtomicBool>,
+    /// What else is tried again when this has changed.
+    others: Vec<Again>,
 }
+
+/// Has files that were refused tried again, since what they were refused for has changed.
+#[derive(Debug, Clone)]
+pub struct Again(Arc<AtomicBool>);
 
 /// Everything that is followed, whatever it is a value of.
 #[derive(Default)]
@@ -80,6 +115,23 @@ struct Seen {
     judged: Version,
     /// What [`Followed::current`] was made of.
     in_force: Version,
+    /// What is kept of the texts of that.
+    kept: Vec<Bytes>,
+    /// The metadata of files of which one is large.
+    stamps: Option<Vec<Stamp>>,
+    /// How many looks in a row have found these.
+    still: u8,
+}
+
+/// What shows, without reading a file, that it has changed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Stamp {
+    /// Which file it is.
+    file: (u64, u64),
+    /// How long it is.
+    bytes: u64,
+    /// When it was changed, in seconds and nanoseconds; nobody can set this time.
+    changed: (i64, i64),
 }
 
 // === impl Files ===
@@ -88,12 +140,27 @@ impl<T> Files<T> {
     /// These files, each by the configuration key that names it, and what they say.
     pub fn new(
         named: Vec<(&'static str, PathBuf)>,
-        understand: impl Fn(&[Vec<u8>]) -> Result<T, String> + Send + Sync + 'static,
+        understand: impl Fn(&[Bytes]) -> Result<T, String> + Send + Sync + 'static,
     ) -> Self {
         Self {
             named,
             understand: Box::new(understand),
+            max_bytes: MAX_BYTES,
+            keep: None,
         }
+    }
+
+    /// The same, where a text without a byte is refused, and a changed one that was cut off too.
+    #[must_use]
+    pub fn guarded(self, keep: Keep) -> Self {
+        let keep = Some(keep);
+        Self { keep, ..self }
+    }
+
+    /// The same, where each file may be that large.
+    #[must_use]
+    pub fn up_to(self, max_bytes: u64) -> Self {
+        Self { max_bytes, ..self }
     }
 
     /// What they say now.
@@ -101,12 +168,45 @@ impl<T> Files<T> {
     /// # Errors
     /// One can't be read, or together they make no sense.
     pub fn read(&self) -> Result<T, Unusable> {
-        (self.understand)(&self.contents()?).map_err(Unusable)
+        self.understood(&self.contents()?)
     }
 
-    fn contents(&self) -> Result<Vec<Vec<u8>>, Unusable> {
+    fn understood(&self, contents: &[Bytes]) -> Result<T, Unusable> {
+        let empty = self
+            .named
+            .iter()
+            .zip(contents)
+            .find(|(_, text)| text.is_empty());
+        match empty {
+            Some((named, _)) if self.keep.is_some() => Err(Unusable::about(named, cut::EMPTY)),
+            _ => (self.understand)(contents).map_err(Unusable),
+        }
+    }
+
+    /// What they say, unless one was cut off since what is kept was read.
+    fn understood_after(&self, kept: &[Bytes], contents: &[Bytes]) -> Result<T, Unusable> {
+        if let Some(keep) = self.keep {
+            for ((named, kept), text) in self.named.iter().zip(kept).zip(contents) {
+                cut::check(kept, &keep(text)).map_err(|flaw| Unusable::about(named, flaw))?;
+            }
+        }
+        self.understood(contents)
+    }
+
+    fn kept(&self, contents: &[Bytes]) -> Vec<Bytes> {
+        let keep = self.keep.iter();
+        keep.flat_map(|keep| contents.iter().map(keep)).collect()
+    }
+
+    /// Their metadata, if one is large and all can be looked at.
+    fn stamps(&self) -> Option<Vec<Stamp>> {
+        let stamps: Option<Vec<_>> = self.named.iter().map(|(_, path)| Stamp::of(path)).collect();
+        stamps.filter(|stamps| stamps.iter().any(|stamp| stamp.bytes >= LARGE))
+    }
+
+    fn contents(&self) -> Result<Vec<Bytes>, Unusable> {
         let each = self.named.iter().map(|(key, path)| {
-            contents(path).map_err(|error| {
+            contents(path, self.max_bytes).map_err(|error| {
                 let path = path.display();
                 Unusable(format!("{key}: failed to read {path}: {error}; it must be there, and readable by this process"))
             })
@@ -121,18 +221,43 @@ impl<T> fmt::Debug for Files<T> {
     }
 }
 
-fn contents(path: &Path) -> std::io::Result<Vec<u8>> {
-    let mut contents = Vec::new();
-    File::open(path)?
-        .take(MAX_BYTES + 1)
-        .read_to_end(&mut contents)?;
-    if contents.len() as u64 > MAX_BYTES {
-        return Err(std::io::Error::other("larger than 16 MiB"));
+impl Unusable {
+    /// Something else that is wrong with files.
+    pub fn new(problem: impl fmt::Display) -> Self {
+        Self(problem.to_string())
     }
-    Ok(contents)
+
+    fn about((key, path): &(&'static str, PathBuf), flaw: impl fmt::Display) -> Self {
+        Self(format!("{key}: {}: {flaw}", path.display()))
+    }
 }
 
-fn version(contents: &Result<Vec<Vec<u8>>, Unusable>) -> Version {
+impl Stamp {
+    fn of(path: &Path) -> Option<Self> {
+        let metadata = std::fs::metadata(path).ok()?;
+        Some(Self {
+            file: (metadata.dev(), metadata.ino()),
+            bytes: metadata.len(),
+            changed: (metadata.ctime(), metadata.ctime_nsec()),
+        })
+    }
+}
+
+fn contents(path: &Path, max_bytes: u64) -> std::io::Result<Bytes> {
+    let file = File::open(path)?;
+    let expected = file.metadata()?.len().min(max_bytes) + 1;
+    let mut contents = Vec::with_capacity(usize::try_from(expected).unwrap_or_default());
+    file.take(max_bytes + 1).read_to_end(&mut contents)?;
+    if contents.len() as u64 > max_bytes {
+        let mebibytes = max_bytes / (1024 * 1024);
+        return Err(std::io::Error::other(format!(
+            "larger than {mebibytes} MiB"
+        )));
+    }
+    Ok(contents.into())
+}
+
+fn version(contents: &Result<Vec<Bytes>, Unusable>) -> Version {
     match contents {
         Ok(contents) => Ok(contents
             .iter()
@@ -155,9 +280,21 @@ impl<T: Send + Sync + 'static> Followed<T> {
         metrics: Arc<Metrics>,
     ) -> Result<Self, Unusable> {
         let contents = files.contents()?;
-        let current = (files.understand)(&contents).map_err(Unusable)?;
+        let current = files.understood(&contents)?;
+        Ok(Self::of(label, files, contents, current, metrics))
+    }
+
+    /// The value that files with these contents say, which has been made already.
+    pub fn of(
+        label: ReloadedFile,
+        files: Files<T>,
+        contents: Vec<Bytes>,
+        current: T,
+        metrics: Arc<Metrics>,
+    ) -> Self {
+        let kept = files.kept(&contents);
         let version = version(&Ok(contents));
-        Ok(Self {
+        Self {
             label,
             files,
             current: RwLock::new(Arc::new(current)),
@@ -165,17 +302,48 @@ impl<T: Send + Sync + 'static> Followed<T> {
                 last: version.clone(),
                 judged: version.clone(),
                 in_force: version,
+                kept,
+                stamps: None,
+                still: 0,
             }),
             metrics,
-            then: Box::new(|_| {}),
-        })
+            accept: Box::new(|_, _| Ok(())),
+            again: Arc::default(),
+            others: Vec::new(),
+        }
+    }
+
+    /// The same, where another value comes into force only if this takes it. It is given the value before, too.
+    #[must_use]
+    pub fn accepted_by(
+        self,
+        accept: impl Fn(&Arc<T>, &T) -> Result<(), String> + Send + Sync + 'static,
+    ) -> Self {
+        let accept = Box::new(accept);
+        Self { accept, ..self }
+    }
+
+    /// The same, where others that were refused are tried again each time that another value has come into force.
+    #[must_use]
+    pub fn then_ask(self, others: Option<Again>) -> Self {
+        Self {
+            others: self.others.into_iter().chain(others).collect(),
+            ..self
+        }
+    }
+
+    /// Has a value that was refused tried again.
+    pub fn again(&self) -> Again {
+        Again(Arc::clone(&self.again))
     }
 
     /// The same, with something to be done each time that another value has come into force.
     #[must_use]
     pub fn then(self, act: impl Fn(&T) + Send + Sync + 'static) -> Self {
-        let then = Box::new(act);
-        Self { then, ..self }
+        self.accepted_by(move |value, _| {
+            act(value);
+            Ok(())
+        })
     }
 
     /// What is in force.
@@ -204,9 +372,16 @@ impl<T: Send + Sync + 'static> Followed<T> {
 
     /// Looks at the files once.
     fn look(&self) {
+        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        let seen = &mut *seen;
+        if self.again.swap(false, Ordering::SeqCst) {
+            seen.judged.clone_from(&seen.in_force);
+        }
+        if seen.is_unchanged(self.files.stamps()) {
+            return;
+        }
         let contents = self.files.contents();
         let version = version(&contents);
-        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
         if version != seen.last {
             seen.last = version;
             return;
@@ -224,12 +399,10 @@ impl<T: Send + Sync + 'static> Followed<T> {
             );
             return;
         }
-        match contents.and_then(|contents| (self.files.understand)(&contents).map_err(Unusable)) {
-            Ok(value) => {
-                let value = Arc::new(value);
-                *self.current.write().unwrap_or_else(PoisonError::into_inner) = Arc::clone(&value);
-                (self.then)(&value);
+        match contents.and_then(|contents| self.take_over(&contents, &seen.kept)) {
+            Ok(kept) => {
                 seen.in_force = version;
+                seen.kept = kept;
                 self.metrics.reload(self.label, ReloadOutcome::Ok);
                 info!(file, "the changed files have been read and are in force");
             }
@@ -238,6 +411,30 @@ impl<T: Send + Sync + 'static> Followed<T> {
                 warn!(file, %problem, "the changed files can't be used; what was read before stays in force");
             }
         }
+    }
+
+    /// Puts what the contents say into force, if it can be; what is kept of them.
+    fn take_over(&self, contents: &[Bytes], kept: &[Bytes]) -> Result<Vec<Bytes>, Unusable> {
+        let value = Arc::new(self.files.understood_after(kept, contents)?);
+        (self.accept)(&value, &self.current()).map_err(Unusable)?;
+        *self.current.write().unwrap_or_else(PoisonError::into_inner) = value;
+        for Again(other) in &self.others {
+            other.store(true, Ordering::SeqCst);
+        }
+        Ok(self.files.kept(contents))
+    }
+}
+
+impl Seen {
+    /// Whether large files need not be read, since nothing about them has changed for long, and nothing is left to be done.
+    fn is_unchanged(&mut self, stamps: Option<Vec<Stamp>>) -> bool {
+        if stamps.is_none() || stamps != self.stamps {
+            self.stamps = stamps;
+            self.still = 0;
+            return false;
+        }
+        self.still = self.still.saturating_add(1);
+        self.still > STILL && self.last == self.judged
     }
 }
 
@@ -298,7 +495,7 @@ mod tests {
         let named = vec![("a.lock", dir.join("lock")), ("a.key", dir.join("key"))];
         Files::new(named, |contents| match contents {
             [lock, key] if lock == key => {
-                String::from_utf8(key.clone()).map_err(|_| "a.key: is no text".to_owned())
+                String::from_utf8(key.to_vec()).map_err(|_| "a.key: is no text".to_owned())
             }
             _ => Err("a.key: doesn't fit".to_owned()),
         })
@@ -438,6 +635,87 @@ mod tests {
         let endless = Files::new(vec![("a", "/dev/zero".into())], |_| Ok(()));
         let error = endless.read().unwrap_err().to_string();
         assert!(error.contains("larger than 16 MiB"), "{error}");
+    }
+
+    /// One file that is guarded, whose text is the value.
+    struct Guarded {
+        dir: TempDir,
+        followed: Followed<String>,
+    }
+
+    impl Guarded {
+        fn new(text: &str) -> Self {
+            let dir = tempfile::tempdir().unwrap();
+            let path = dir.path().join("file");
+            std::fs::write(&path, text).unwrap();
+            let files = Files::new(vec![("a", path)], |contents| match contents {
+                [text] => Ok(String::from_utf8_lossy(text).into_owned()),
+                _ => Err("not one file".to_owned()),
+            });
+            let metrics = Arc::new(Metrics::new().unwrap());
+            let files = files.guarded(Bytes::clone);
+            let followed = Followed::load(ReloadedFile::Tokens, files, metrics).unwrap();
+            Self { dir, followed }
+        }
+
+        /// Writes that text and looks; what is in force then.
+        fn after(&self, text: &str) -> String {
+            std::fs::write(self.dir.path().join("file"), text).unwrap();
+            self.followed.look();
+            self.followed.look();
+            String::clone(&self.followed.current())
+        }
+    }
+
+    #[test]
+    fn a_text_is_compared_with_the_one_in_force() {
+        let file = Guarded::new("one\ntwo\n");
+        assert_eq!(file.after(""), "one\ntwo\n");
+        assert_eq!(file.after("one\n"), "one\ntwo\n");
+        assert_eq!(file.after("three\nfour\n"), "three\nfour\n");
+        assert_eq!(file.after("one\n"), "one\n", "no longer a beginning");
+        assert_eq!(file.after("on"), "one\n");
+        assert_eq!(file.after("on\n# end"), "on\n# end");
+        assert_eq!(file.after("five"), "on\n# end");
+    }
+
+    #[test]
+    fn a_value_that_is_not_accepted_is_tried_again_when_another_file_has_changed() {
+        let mut of = Guarded::new("one");
+        let is_open = Arc::new(AtomicBool::new(false));
+        let door = Arc::clone(&is_open);
+        of.followed = of
+            .followed
+            .accepted_by(move |_, _| match door.load(Ordering::SeqCst) {
+                true => Ok(()),
+                false => Err("not now".to_owned()),
+            });
+        let mut other = Guarded::new("1");
+        other.followed = other.followed.then_ask(Some(of.followed.again()));
+        assert_eq!(of.after("two"), "one");
+        is_open.store(true, Ordering::SeqCst);
+        assert_eq!(of.after("two"), "one", "nobody has asked");
+        assert_eq!(other.after("2"), "2");
+        assert_eq!(of.after("two"), "two");
+    }
+
+    #[test]
+    fn a_large_file_is_followed_and_not_read_when_nothing_shows_a_change() {
+        let large = |letter: &str| letter.repeat(usize::try_from(LARGE).unwrap());
+        let file = Guarded::new(&large("a"));
+        let stamps = || file.followed.files.stamps();
+        let is_unchanged = || file.followed.seen.lock().unwrap().is_unchanged(stamps());
+        let looks: Vec<_> = (0..7).map(|_| is_unchanged()).collect();
+        assert_eq!(looks, [false, false, false, false, false, true, true]);
+        assert_eq!(file.after("b"), "b");
+        assert!(
+            (0..9).all(|_| !is_unchanged()),
+            "a small one is always read"
+        );
+        assert_eq!(file.after(&large("c")), large("c"));
+        let longer = format!("{}d", large("c"));
+        (0..9).for_each(|_| file.followed.look());
+        assert_eq!(file.after(&longer), longer);
     }
 
     #[tokio::test(start_paused = true)]

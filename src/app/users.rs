@@ -1,0 +1,75 @@
+//! `limits.users_file`: read at the start, followed from then on, and never at odds with `limits.users`.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use tracing::info;
+
+use crate::config::{Clash, Config, InForce, user_limits};
+use crate::follow::{Files, Followed, Unusable};
+use crate::policy::UserLimits;
+use crate::telemetry::Metrics;
+use crate::telemetry::metrics::ReloadedFile;
+
+/// The key that names the file.
+const KEY: &str = "limits.users_file";
+
+/// The largest file: room for a million names of 60 bytes. Larger ones would take more memory than an instance should.
+const MAX_BYTES: u64 = 64 * 1024 * 1024;
+
+/// The file of that path, as `limits.users_file` names it.
+fn file(path: &Path) -> Files<UserLimits> {
+    let shown = path.display().to_string();
+    let files = Files::new(vec![(KEY, path.to_owned())], move |contents| {
+        let text = contents.first().cloned().unwrap_or_default();
+        user_limits(&text).map_err(|flaw| format!("{KEY}: {shown}: {flaw}"))
+    });
+    files.guarded(Bytes::clone).up_to(MAX_BYTES)
+}
+
+/// What is wrong with the file that the configuration names, if it names one.
+pub(crate) fn unusable(config: &Config) -> Option<Unusable> {
+    let path = config.limits.users_file.as_ref()?;
+    match file(path).read() {
+        Err(unusable) => Some(unusable),
+        Ok(listed) => {
+            let (user, line) = config.limits.policy.clash(&listed)?;
+            Some(Unusable::new(clash(path, &Clash { user, line })))
+        }
+    }
+}
+
+/// Reads the file and puts it into force, now and whenever it has changed.
+pub(super) fn follow(
+    path: &Path,
+    in_force: &Arc<InForce>,
+    metrics: &Arc<Metrics>,
+) -> Result<Followed<UserLimits>, Unusable> {
+    let followed = Followed::load(ReloadedFile::Users, file(path), Arc::clone(metrics))?;
+    in_force
+        .list(followed.current())
+        .map_err(|both| Unusable::new(clash(path, &both)))?;
+    let (path, in_force) = (path.to_owned(), Arc::clone(in_force));
+    Ok(followed.accepted_by(move |listed, before| {
+        in_force
+            .list(Arc::clone(listed))
+            .map_err(|both| clash(&path, &both))?;
+        let (added, changed) = listed.unlike(before);
+        let removed = before.unlike(listed).0;
+        info!(
+            users = listed.len(),
+            added, changed, removed, "the limits in limits.users_file have changed"
+        );
+        Ok(())
+    }))
+}
+
+/// Says that a user has two limits.
+pub(super) fn clash(path: &Path, Clash { user, line }: &Clash) -> String {
+    let path = path.display();
+    let user = user.as_str().escape_debug();
+    format!(
+        "{KEY}: {path}: line {line}: the user \"{user}\" has a limit in limits.users too; delete one of the two"
+    )
+}

@@ -1,0 +1,114 @@
+//! Tells a text that was cut off from one that was changed.
+//!
+//! A disk that is full, `: > file` or a copy that was interrupted leave a beginning of the text. Many formats take that for a text of its
+//! own, which says less: limits and tokens are gone, a dry run ends. So it has to be said that this is meant.
+
+/// The line that ends a text on purpose: a comment in all files that are guarded.
+const END: &[u8] = b"# end";
+
+/// What is wrong with a text without a byte.
+pub(super) const EMPTY: &str = "the file is empty (0 bytes), as after an interrupted write; if that is meant, write the line `# end` into it";
+
+/// Checks a changed text against the one in force.
+pub(super) fn check(in_force: &[u8], changed: &[u8]) -> Result<(), String> {
+    if changed.is_empty() {
+        return Err(EMPTY.to_owned());
+    }
+    if has_end(changed) {
+        return Ok(());
+    }
+    let lines = changed.split_inclusive(|byte| *byte == b'\n').count();
+    if changed.len() < in_force.len() && in_force.starts_with(changed) {
+        return Err(format!(
+            "the file stops at line {lines}, and what is left is the beginning of the text in force, as after an interrupted write; \
+             if that is meant, end the file with the line `# end`, or restart"
+        ));
+    }
+    if has_end(in_force) {
+        return Err(format!(
+            "the file stops at line {lines} without the line `# end`, which the text in force ends with, as after an interrupted write; \
+             end the file with the line `# end`, or restart"
+        ));
+    }
+    Ok(())
+}
+
+/// Whether the last line that is not empty is the one that ends a text on purpose.
+fn has_end(text: &[u8]) -> bool {
+    let text = text.trim_ascii_end();
+    let rest = text.strip_suffix(END);
+    rest.is_some_and(|rest| rest.is_empty() || rest.ends_with(b"\n"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TEXT: &str = "limits:\n  users:\n    anna: 1\n    ben: 2\n";
+
+    #[test]
+    fn a_text_cut_at_any_byte_is_refused_with_its_line() {
+        for cut in 0..TEXT.len() {
+            let told = check(TEXT.as_bytes(), &TEXT.as_bytes()[..cut]).unwrap_err();
+            let line = TEXT[..cut].lines().count();
+            let expected = match cut {
+                0 => EMPTY.to_owned(),
+                _ => format!("the file stops at line {line}, and what is left"),
+            };
+            assert!(told.starts_with(&expected), "{cut}: {told}");
+            // With the line that ends it, it is meant.
+            let meant = format!("{}\n# end\n", &TEXT[..cut]);
+            assert_eq!(check(TEXT.as_bytes(), meant.as_bytes()), Ok(()), "{cut}");
+        }
+    }
+
+    #[test]
+    fn a_text_that_is_changed_or_longer_is_taken() {
+        for changed in [
+            TEXT.to_owned(),
+            format!("{TEXT}    carl: 3\n"),
+            TEXT.replace("anna: 1", "anna: 2"),
+            TEXT.replace("    anna: 1\n", ""),
+            "limits: {}\n".to_owned(),
+            "#".to_owned(),
+            "\n".to_owned(),
+        ] {
+            assert_eq!(
+                check(TEXT.as_bytes(), changed.as_bytes()),
+                Ok(()),
+                "{changed:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_text_that_ended_on_purpose_must_go_on_doing_so() {
+        for in_force in [
+            "a 1\n# end\n",
+            "# end",
+            "a 1\r\n# end\r\n",
+            "a 1\n# end \n\n",
+        ] {
+            for changed in [
+                "b 1\n",
+                "a 1\nb 1\n # end\n",
+                "b 1 # end\n",
+                "b 1\n# ends",
+                "b 1\n# end\nc 1\n",
+            ] {
+                let told = check(in_force.as_bytes(), changed.as_bytes()).unwrap_err();
+                assert!(
+                    told.contains("without the line `# end`"),
+                    "{in_force:?}, {changed:?}: {told}"
+                );
+            }
+            for changed in ["# end", "b 1\n# end\n", "b 1\n# end\n\n"] {
+                assert_eq!(
+                    check(in_force.as_bytes(), changed.as_bytes()),
+                    Ok(()),
+                    "{in_force:?}, {changed:?}"
+                );
+            }
+        }
+    }
+}
