@@ -7,7 +7,13 @@ mod admission;
 mod id;
 mod roster;
 #[cfg(test)]
+mod roster_attacks;
+#[cfg(test)]
+mod roster_histories;
+#[cfg(test)]
 mod roster_invariants;
+#[cfg(test)]
+mod roster_remembered;
 #[cfg(test)]
 mod roster_tests;
 mod time;

@@ -74,6 +74,10 @@ fn a_repeated_start_is_a_renewal_whatever_the_limit() {
                 renewed_at: viewer.now,
                 expires_at: viewer.now.after(seconds(30)),
                 ticket: None,
+                flags: Flags {
+                    played: true, // two seconds after its start
+                    ..Flags::default()
+                },
                 ..viewer.session("playback:a")
             },
             active: 2,

@@ -3,27 +3,6 @@
 use super::*;
 
 #[test]
-fn of_65_ends_the_earliest_to_be_forgotten_is_forgotten() {
-    let mut viewer = Viewer::limited_to(1);
-    viewer.release("playback:0", Ending::Operator);
-    viewer.wait(seconds(1));
-    for count in 1..64 {
-        viewer.release(&format!("playback:{count}"), Ending::Stream);
-    }
-    assert_eq!(viewer.roster.tombstones(viewer.now).count(), 64);
-    viewer.wait(seconds(1));
-    assert_eq!(answer(&viewer.admit("playback:0")), "operator");
-    for (another, forgotten) in [("playback:64", "playback:1"), ("playback:65", "playback:2")] {
-        assert!(viewer.tombstone(forgotten).is_some(), "{forgotten}");
-        viewer.release(another, Ending::Stream);
-        assert_eq!(viewer.roster.tombstones(viewer.now).count(), 64);
-        assert_eq!(viewer.tombstone(forgotten), None, "{forgotten}");
-        assert!(viewer.tombstone(another).is_some(), "{another}");
-        assert!(viewer.tombstone("playback:0").is_some());
-    }
-}
-
-#[test]
 fn what_is_over_is_listed_no_more_though_nothing_has_swept_it_out() {
     let mut viewer = Viewer::watching("playback:a", 1);
     viewer.release("playback:b", Ending::Stream);
@@ -69,16 +48,33 @@ fn after_the_clock_has_stepped_back_nothing_ends_further_ahead_than_is_allowed()
 }
 
 #[test]
-fn a_short_step_back_leaves_what_is_not_too_far_ahead() {
+fn a_step_back_moves_what_was_written_ahead_of_it_and_no_more() {
     let mut viewer = Viewer::limited_to(3);
-    viewer.ask(&Start {
-        lease: seconds(15),
-        ..start("request:a")
-    });
-    let before = viewer.session("request:a").expires_at;
-    viewer.step_back(seconds(5));
-    viewer.admit("playback:b");
-    assert_eq!(viewer.session("request:a").expires_at, before);
+    for session in ["request:before", "request:ahead"] {
+        viewer.ask(&Start {
+            lease: seconds(15),
+            ..start(session)
+        });
+        viewer.release(&session.replace("request", "playback"), Ending::Stream);
+        viewer.wait(seconds(5));
+    }
+    let before = viewer.clone();
+    viewer.step_back(seconds(7));
+    viewer.admit("playback:new");
+    for (session, lease_ends, memory_ends) in [
+        (
+            "before",
+            before.session("request:before").expires_at,
+            before.tombstone("playback:before").unwrap().until,
+        ),
+        ("ahead", viewer.now.after(seconds(15)), viewer.memory()),
+    ] {
+        let live = viewer.session(&format!("request:{session}"));
+        let end = viewer.tombstone(&format!("playback:{session}")).unwrap();
+        assert_eq!(live.expires_at, lease_ends, "{session}");
+        assert_eq!(end.until, memory_ends, "{session}");
+        assert!(live.renewed_at <= viewer.now && end.asked_at <= viewer.now);
+    }
 }
 
 #[test]

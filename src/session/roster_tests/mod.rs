@@ -1,10 +1,15 @@
 //! The rule, clause by clause. Sessions are written as on the wire, `playback:tv`, so that a table reads like the story it tells.
 
 mod admit;
+mod anew;
+mod budget;
 mod displace;
 mod forget;
+mod lists;
+mod played;
 mod release;
 mod renew;
+mod terms;
 
 use std::time::Duration;
 
@@ -44,6 +49,23 @@ pub(super) fn start(session: &str) -> Start {
     }
 }
 
+/// The same start of an id that the player did not make for this playback, from that device if it has a name.
+fn derived(session: &str, device: &str) -> Start {
+    Start {
+        facts: from(device),
+        derived: true,
+        ..start(session)
+    }
+}
+
+/// Facts that name a device only, or nothing if it has no name.
+fn from(device: &str) -> Facts {
+    Facts {
+        device: DeviceId::parse(device).ok(),
+        ..Facts::default()
+    }
+}
+
 /// The news that this session was seen running.
 pub(super) fn sighting(session: &str) -> Sighting {
     Sighting {
@@ -66,6 +88,8 @@ struct Viewer {
     roster: Roster,
     limit: u32,
     when_full: WhenFull,
+    free: bool,
+    terms: Terms,
     now: Timestamp,
 }
 
@@ -75,6 +99,8 @@ impl Viewer {
             roster: Roster::default(),
             limit,
             when_full: WhenFull::Refuse,
+            free: false,
+            terms: terms(),
             now: Timestamp::from_millis(1_000_000),
         }
     }
@@ -103,8 +129,11 @@ impl Viewer {
     }
 
     fn ask(&mut self, start: &Start) -> Admission {
-        let rules = StartRules::new(self.limit, self.when_full.clone());
-        self.roster.admit(start, &rules, &terms(), self.now)
+        let rules = StartRules {
+            free: self.free,
+            ..StartRules::new(self.limit, self.when_full.clone())
+        };
+        self.roster.admit(start, &rules, &self.terms, self.now)
     }
 
     fn renew(&mut self, session: &str) -> Renewal {
@@ -112,12 +141,30 @@ impl Viewer {
     }
 
     fn see(&mut self, sighting: &Sighting) -> Renewal {
-        self.roster.renew(sighting, self.limit, &terms(), self.now)
+        let terms = &self.terms;
+        self.roster.renew(sighting, self.limit, terms, self.now)
+    }
+
+    /// A renewal by a gateway that has seen nothing of the session play.
+    fn renew_unplayed(&mut self, session: &str) -> Renewal {
+        self.see(&Sighting {
+            provenance: Provenance::Unplayed,
+            ..sighting(session)
+        })
+    }
+
+    fn played(&mut self, session: &str) -> Option<Playing> {
+        self.roster.played(&key(session), &self.terms, self.now)
     }
 
     fn release(&mut self, session: &str, ending: Ending) -> Released {
+        self.release_said(Duration::ZERO, session, ending)
+    }
+
+    /// An end that somebody reported `age` ago.
+    fn release_said(&mut self, age: Duration, session: &str, ending: Ending) -> Released {
         self.roster
-            .release(&key(session), ending, Duration::ZERO, &terms(), self.now)
+            .release(&key(session), ending, age, &self.terms, self.now)
     }
 
     /// Ends a session of every cause there is: `playback:released`, `playback:operator`, and `playback:displaced` by `playback:taker`, which is released.

@@ -184,3 +184,49 @@ fn an_undo_touches_no_session_but_its_own() {
     viewer.release("request:b", Ending::Undone(ticket(1)));
     assert_eq!(viewer.live(), keys("request:a"));
 }
+
+#[test]
+fn an_end_that_was_said_before_the_start_ends_nothing() {
+    for ending in [Ending::Stream, Ending::Vouched, Ending::Operator] {
+        for (age, is_kept) in [(0, false), (999, false), (1_000, false), (1_001, true)] {
+            let mut viewer = Viewer::watching("playback:a", 1);
+            let before = viewer.clone();
+            let age = Duration::from_millis(age);
+            let released = viewer.release_said(age, "playback:a", ending);
+            assert_eq!(released == Released::Kept, is_kept, "{ending:?} {age:?}");
+            if is_kept {
+                assert_eq!(viewer.roster, before.roster, "{ending:?}");
+            } else {
+                let end = viewer.tombstone("playback:a").unwrap();
+                let until = viewer.now.after(terms().memory - age);
+                assert_eq!((end.until, end.asked_at), (until, viewer.now));
+            }
+        }
+    }
+}
+
+#[test]
+fn an_end_older_than_its_memory_buries_nothing() {
+    for ending in [Ending::Stream, Ending::Operator] {
+        for (left, buried) in [(-1, false), (0, false), (1, true)] {
+            let mut viewer = Viewer::limited_to(1);
+            let age = terms().memory.as_millis() as i64 - left;
+            let age = Duration::from_millis(age.unsigned_abs());
+            viewer.release_said(age, "playback:a", ending);
+            let end = viewer.tombstone("playback:a");
+            assert_eq!(end.is_some(), buried, "{ending:?} {left}");
+        }
+    }
+}
+
+#[test]
+fn an_old_end_still_frees_what_is_older() {
+    let mut viewer = Viewer::limited_to(1);
+    viewer.admit("playback:a");
+    viewer.wait(seconds(20));
+    viewer.renew("playback:a");
+    viewer.wait(seconds(15));
+    let released = viewer.release_said(seconds(32), "playback:a", Ending::Stream);
+    assert!(matches!(released, Released::Freed(_)), "{released:?}");
+    assert_eq!(viewer.tombstone("playback:a"), None);
+}

@@ -86,7 +86,10 @@ fn a_stream_is_put_back_with_what_is_known_of_it_and_its_start_is_believed_if_pa
             renewed_at: now,
             expires_at: now.after(seconds(15)),
             ticket: None,
-            flags: Flags::default(),
+            flags: Flags {
+                played: true,
+                ..Flags::default()
+            },
         };
         assert_eq!(viewer.session("request:a"), expected, "{told:?}");
     }
