@@ -12,6 +12,10 @@ mod junk;
 mod leases;
 // A response that runs on in Envoy after its playback has ended.
 mod long_response;
+// What proves that Redis has lost everybody's sessions.
+mod loss;
+// What an outage let in above the limit.
+mod outage;
 // Rosters that another version of streamgate wrote.
 mod records;
 // Ids that a player does not make for each playback.
