@@ -94,6 +94,8 @@ mod store_faults;
 mod redis_load;
 // What refusals tell at both doors: of others, and where problems are explained.
 mod told;
+// The rule under attack, for unlucky viewers, and between instances that differ.
+mod rule;
 // TLS on both ports, with and without client certificates, and certificates that are replaced while all goes on.
 mod tls;
 // What Redis costs; a measurement, run by hand.

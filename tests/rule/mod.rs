@@ -1,0 +1,128 @@
+//! The rule under attack, for unlucky viewers, and between instances that differ: one test for each fault that was found at 5b0f713.
+//!
+//! Time is real where Redis tells it, and moved by hand where a test needs minutes.
+
+// How often a user may displace others, at each door.
+mod budget;
+// A title that can't be played costs nobody a slot.
+mod failed_titles;
+// Ends of ids that never were push out nothing that matters.
+mod junk;
+// Instances with different leases on one Redis.
+mod leases;
+// A response that runs on in Envoy after its playback has ended.
+mod long_response;
+// What proves that Redis has lost everybody's sessions.
+mod loss;
+// What an outage let in above the limit.
+mod outage;
+// Rosters that another version of streamgate wrote.
+mod records;
+// Ids that a player does not make for each playback.
+mod zapping;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use envoy_types::pb::envoy::data::accesslog::v3::{HttpAccessLogEntry, HttpResponseProperties};
+use envoy_types::pb::google::protobuf::UInt32Value;
+use streamgate::clock::ManualClock;
+use streamgate::session::{SessionKey, Start, Terms, Timestamp};
+use streamgate::store::redis::{RedisSettings, RedisStore};
+
+use crate::support::app::{Plan, TestApp, eventually};
+use crate::support::gateway_client::{Answer, LogStream, end};
+use crate::support::redis::RedisServer;
+use crate::support::streams::start;
+
+/// A deadline that no sound Redis reaches.
+const PATIENT: Duration = Duration::from_secs(10);
+
+/// A lease that no test outlasts.
+const LONG: Duration = Duration::from_secs(3600);
+
+/// A tokens file with each role.
+const TOKENS: &str =
+    "back-end-token client\nmallorys-token client mallory\noperators-token operator\n";
+
+/// A start that counts for as long.
+fn lasting(key: &SessionKey) -> Start {
+    Start {
+        lease: LONG,
+        ..start(key)
+    }
+}
+
+/// The terms of a store that grants such leases.
+fn lasting_terms() -> Terms {
+    Terms::new(LONG, PATIENT)
+}
+
+/// A store with these terms on a Redis.
+fn lasting_store(redis: &RedisServer) -> RedisStore {
+    let settings = RedisSettings {
+        terms: lasting_terms(),
+        timeout: PATIENT,
+        ..redis.settings()
+    };
+    RedisStore::open(settings).unwrap()
+}
+
+/// Two instances that count in one Redis.
+struct Pair {
+    redis: RedisServer,
+    apps: [TestApp; 2],
+}
+
+impl Pair {
+    /// Starts both of them with the same settings.
+    async fn start(change: impl Fn(Plan) -> Plan) -> Self {
+        let redis = RedisServer::start();
+        let plan = || change(TestApp::plan().redis(&redis.url(), PATIENT));
+        let apps = [plan().start().await, plan().start().await];
+        Self { redis, apps }
+    }
+
+    /// Stops both.
+    async fn stop(self) {
+        for app in self.apps {
+            app.stop().await;
+        }
+    }
+}
+
+/// A clock that stands at some time.
+fn clock() -> Arc<ManualClock> {
+    Arc::new(ManualClock::at(Timestamp::from_millis(1_000_000)))
+}
+
+/// Runs a scene by a clock of its own, on the embedded store and on a Redis.
+async fn by_the_clock(play: impl AsyncFn(Plan, &ManualClock)) {
+    let time = clock();
+    play(TestApp::plan().clock(time.clone()), &time).await;
+    let (redis, time) = (RedisServer::start(), clock());
+    let store = redis.store().with_clock(time.clone());
+    let plan = TestApp::plan().store(Arc::new(store)).clock(time.clone());
+    play(plan, &time).await;
+}
+
+/// The end of one request of a playback, which was answered with that status.
+fn answered(status: u32, answer: &Answer) -> HttpAccessLogEntry {
+    let mut entry = end("any", answer);
+    entry.response = Some(HttpResponseProperties {
+        response_code: Some(UInt32Value { value: status }),
+        ..HttpResponseProperties::default()
+    });
+    entry
+}
+
+/// Tells an app what Envoy has logged, and waits until the store knows.
+async fn logged(app: &TestApp, entries: Vec<HttpAccessLogEntry>) {
+    let mut log = LogStream::open(app.grpc()).await;
+    log.send(entries);
+    assert_eq!(log.finish().await, 0);
+    eventually("all is told", async || {
+        app.metric("streamgate_releaser_pending").await == 0
+    })
+    .await;
+}
