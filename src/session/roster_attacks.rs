@@ -19,6 +19,7 @@
 //! 16. `mimicry`: a stranger claims the device of the session that it wants to displace.
 
 use std::collections::{BTreeSet, HashMap};
+use std::fmt::Display;
 use std::time::Duration;
 
 use proptest::collection::vec;
@@ -37,7 +38,7 @@ use super::*;
 /// A message, and how many milliseconds after the one before it arrives.
 type Move = (u64, Message);
 
-fn playback(id: impl std::fmt::Display) -> SessionKey {
+fn playback(id: impl Display) -> SessionKey {
     key(&format!("playback:{id}"))
 }
 

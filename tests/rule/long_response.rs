@@ -91,7 +91,7 @@ async fn a_response_that_outlasts_its_playback_holds_a_slot_of_its_own() {
     assert_eq!(live(streamgate, "alice").await, [response]);
     drop(stream);
     let what = "its slot is free by its own end";
-    let ended = [("cause", "access_log")];
+    let ended = [("cause", "outlived")];
     let releases = "streamgate_releases_total";
     until(PATIENCE, what, async || {
         streamgate.metric(releases, &ended).await == 1.0
