@@ -70,7 +70,7 @@ fn lasting_store(redis: &RedisServer) -> RedisStore {
 
 /// Two instances that count in one Redis.
 struct Pair {
-    redis: RedisServer,
+    _redis: RedisServer,
     apps: [TestApp; 2],
 }
 
@@ -80,7 +80,10 @@ impl Pair {
         let redis = RedisServer::start();
         let plan = || change(TestApp::plan().redis(&redis.url(), PATIENT));
         let apps = [plan().start().await, plan().start().await];
-        Self { redis, apps }
+        Self {
+            _redis: redis,
+            apps,
+        }
     }
 
     /// Stops both.
