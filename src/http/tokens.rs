@@ -240,9 +240,9 @@ mod tests {
             });
             rounds.min().unwrap()
         };
-        // When each was compared with all, this was 400 times.
+        // When each was compared with all, this was 75 times in a debug build.
         let (few, many) = (shortest(10), shortest(MAX_TOKENS));
-        assert!(many < few * 40, "{few:?} and {many:?}");
+        assert!(many < few * 20, "{few:?} and {many:?}");
     }
 
     #[test]
