@@ -14,7 +14,7 @@ use super::roster_histories::{
     any_ticket, buried, keeps_to_the_limit, live, play, settled,
 };
 use super::roster_remembered::{Memory, remembered};
-use super::roster_tests::{key, seconds, sighting, start, terms};
+use super::roster_tests::{key, sighting, start, terms};
 use super::*;
 
 /// What can be seen of a roster and is no matter of time or of tickets.
