@@ -187,8 +187,8 @@ fn response_end(news: &News, entry: &HttpAccessLogEntry, leases: &Leases) -> Opt
         return None;
     }
     let duration = entry.common_properties.as_ref()?.duration.as_ref()?;
-    let seconds = u64::try_from(duration.seconds).ok()?;
-    if Duration::from_secs(seconds) < leases.request / REPORTS_IN_A_LEASE {
+    let took = Duration::try_from(*duration).ok()?;
+    if took < leases.request / REPORTS_IN_A_LEASE {
         return None;
     }
     let key = SessionKey {

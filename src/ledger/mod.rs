@@ -858,7 +858,7 @@ impl Ledger {
                 }
             }
             Renewal::Ended(cause) => self.held.ended(user, &sighting.key, Some(cause.clone())),
-            Renewal::Crowded => self.held.forget(user, &sighting.key),
+            Renewal::Crowded => self.held.crowded(user, sighting),
         }
     }
 

@@ -62,7 +62,11 @@ impl Refusal {
     pub fn retry_after(&self) -> Option<Duration> {
         match self {
             Self::Full { limit: 0, .. } | Self::NotStoppable => None,
-            Self::Ended(_, quiet) => *quiet,
+            // Rounded up: asking too early would restart the wait.
+            Self::Ended(_, quiet) => quiet.map(|quiet| {
+                let whole = quiet.as_secs() + u64::from(quiet.subsec_nanos() > 0);
+                Duration::from_secs(whole)
+            }),
             Self::Full {
                 holders,
                 decided_at,
@@ -164,6 +168,15 @@ mod tests {
             let expected = Some(Duration::from_secs(seconds));
             let refusal = full(3, leases_left);
             assert_eq!(refusal.retry_after(), expected, "{leases_left:?}");
+        }
+    }
+
+    #[test]
+    fn a_derived_id_is_told_to_be_quiet_for_as_long_as_it_takes() {
+        for (quiet, seconds) in [(20_000, 20), (1_000, 1), (1_001, 2), (1_999, 2)] {
+            let refusal = Refusal::Ended(EndCause::Operator, Some(Duration::from_millis(quiet)));
+            let expected = Some(Duration::from_secs(seconds));
+            assert_eq!(refusal.retry_after(), expected, "{quiet}");
         }
     }
 

@@ -13,6 +13,8 @@ mod roster_histories;
 #[cfg(test)]
 mod roster_invariants;
 #[cfg(test)]
+mod roster_model;
+#[cfg(test)]
 mod roster_remembered;
 #[cfg(test)]
 mod roster_tests;
@@ -111,7 +113,7 @@ pub enum Door {
 }
 
 /// What is known of a session beside its key; all of it optional.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
 pub struct Facts {
     /// The device it plays on.
     pub device: Option<DeviceId>,
@@ -198,7 +200,7 @@ impl Ticket {
 }
 
 /// One live stream of a user, as the roster holds it.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Session {
     /// What names it.
     pub key: SessionKey,
@@ -217,7 +219,7 @@ pub struct Session {
 }
 
 /// What the rule notes about a session.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
 pub struct Flags {
     /// The player did not make its id for this playback, so the id may begin anew after its end.
     pub derived: bool,
@@ -244,7 +246,7 @@ pub const PROVEN_AFTER: Duration = Duration::from_secs(2);
 pub const PROVISIONAL_LEASE: Duration = Duration::from_secs(4);
 
 /// Why a session has ended.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum EndCause {
     /// It ended by itself, or its client said so.
     Released,
@@ -270,7 +272,7 @@ impl EndCause {
 }
 
 /// The memory that a session has ended, so that a late or repeated message can't bring it back.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Tombstone {
     /// The session that has ended.
     pub key: SessionKey,

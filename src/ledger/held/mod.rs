@@ -21,8 +21,8 @@ use tokio::sync::Notify;
 use crate::clock::Clock;
 use crate::config::Leases;
 use crate::session::{
-    Admission, Admitted, EndCause, Ending, Facts, Kind, MAX_PUT_BACK, Playing, Session, SessionKey,
-    Sighting, Start, StartRules, Terms, Ticket, Timestamp, Tombstone, UserId,
+    Admission, Admitted, EndCause, Ending, Facts, Kind, MAX_PUT_BACK, Playing, Provenance, Session,
+    SessionKey, Sighting, Start, StartRules, Terms, Ticket, Timestamp, Tombstone, UserId,
 };
 use crate::store::Seen;
 use crate::telemetry::metrics::ReleaseCause;
@@ -461,6 +461,18 @@ impl Held {
         // The releaser remembers it too.
         if shard.has_room_for_ends(user, self.room) {
             shard.change(user, |known| known.release(end, &self.terms, now));
+        }
+        drop(shard);
+        self.owe(user);
+    }
+
+    /// The store does not count a session that was told of so. If it has begun to play since, there is more to tell.
+    pub(super) fn crowded(&self, user: &UserId, told: &Sighting) {
+        let has_played = |mark: &Mark| told.provenance == Provenance::Unplayed && mark.played;
+        let mut shard = self.shard(user);
+        match shard.mark_mut(user, &told.key) {
+            Some(mark) if has_played(mark) => mark.standing = Standing::Owed,
+            _ => return shard.change_known(user, |known| known.forget(&told.key)),
         }
         drop(shard);
         self.owe(user);

@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::{Roster, Terms, Timestamp};
 
 /// The displacements of a user that are not refilled yet. At least one.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Budget {
     /// How many they are.
     pub spent: u32,

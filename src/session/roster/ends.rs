@@ -27,7 +27,7 @@ impl EndList {
 }
 
 /// A roster that had to forget an end of a playback before its time.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Forgotten {
     /// When it last had to.
     pub at: Timestamp,

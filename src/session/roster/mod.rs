@@ -24,7 +24,7 @@ use super::{
 pub const MAX_PUT_BACK: usize = 32;
 
 /// One user's live sessions, and what is remembered of those that have ended.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
 pub struct Roster {
     /// The live sessions, in the order in which they came to their slots.
     sessions: Vec<Session>,

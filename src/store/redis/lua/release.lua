@@ -60,6 +60,10 @@ else
   end
   if cause then
     local till = math.max(now + MEMORY, latest + MARGIN) - age
+    if seat then
+      -- However old the news is, whoever granted the lease may answer by it until it is over.
+      till = math.max(till, expires + MARGIN)
+    end
     if till > now then
       local derived = seat and flags % 16 >= 8
       burials = { { key = key, flags = cause + (seat and 4 or 0) + (derived and 8 or 0), rest = '', till = till } }
