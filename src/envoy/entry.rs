@@ -187,7 +187,9 @@ fn response_end(news: &News, entry: &HttpAccessLogEntry, leases: &Leases) -> Opt
         return None;
     }
     let duration = entry.common_properties.as_ref()?.duration.as_ref()?;
-    let took = Duration::try_from(*duration).ok()?;
+    let seconds = u64::try_from(duration.seconds).ok()?;
+    let took = Duration::from_secs(seconds)
+        .saturating_add(Duration::from_nanos(u64::try_from(duration.nanos).ok()?));
     if took < leases.request / REPORTS_IN_A_LEASE {
         return None;
     }
