@@ -97,6 +97,28 @@ fn fragments_hold_what_envoy_yaml_holds() {
     );
 }
 
+/// Without it Envoy sends the name of its cluster, which in many meshes is no host name: then every check fails.
+#[test]
+fn every_shipped_file_sets_the_authority_of_calls_to_streamgate() {
+    for name in [
+        "envoy/envoy.yaml",
+        "envoy/fragments/access_log.yaml",
+        "envoy/fragments/clusters.yaml",
+        "envoy/fragments/http_filters.yaml",
+        "deploy/compose/envoy.yaml",
+        "deploy/demo/envoy.yaml.in",
+    ] {
+        let file = read(name);
+        let mut calls = Vec::new();
+        find_all(&file, "envoy_grpc", &mut calls);
+        find_all(&file, "grpc_health_check", &mut calls);
+        assert!(!calls.is_empty(), "{name}");
+        for call in calls {
+            assert_eq!(call["authority"], "streamgate", "{name}: {call}");
+        }
+    }
+}
+
 #[test]
 fn the_fragment_of_the_api_s_cluster_holds_what_envoy_yaml_holds() {
     let envoy = read("envoy/envoy.yaml");

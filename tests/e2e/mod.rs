@@ -22,6 +22,8 @@ mod limit;
 mod long_streams;
 // streamgate stopped, killed, or one of several.
 mod outages;
+// Names of clusters that are no host names.
+mod authority;
 // HLS: many requests are one stream.
 mod playbacks;
 // Redis gone and come back, with each outage rule.
