@@ -331,7 +331,7 @@ fn ping_pong() -> impl Strategy<Value = Vec<Arrival>> {
 }
 
 fn forged_outage() -> impl Strategy<Value = Vec<Arrival>> {
-    let step = (0..600_u64, 0..40, 0..4);
+    let step = (0..300_u64, 0..40, 0..4);
     usual(vec(step, 50..150).prop_map(|steps| {
         let moves = steps.into_iter().map(|(gap, id, what)| {
             let message = match what {

@@ -73,7 +73,10 @@ pub(super) fn remembered(
             ended.retain(|_, end| end.cause != by_it);
         }
         (Message::End(_, ending, age), "freed" | "not live") => {
+            let lease = step.was_live().map(|live| live.expires_at);
+            let answered = lease.map_or(step.now, |ends| ends.after(step.terms.margin()));
             let until = step.now.after(step.term().saturating_sub(*age));
+            let until = until.max(answered);
             if let Some(cause) = cause_of(own.kind, *ending)
                 && until > step.now
             {

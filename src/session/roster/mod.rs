@@ -182,9 +182,14 @@ impl Roster {
             }
             Ending::Operator | Ending::Vouched => None,
         };
-        let term = self.term(terms, now);
+        let said_for = self.term(terms, now).saturating_sub(age);
         let freed = self.remove(key);
-        if let (Some(cause), Some(left)) = (cause, term.checked_sub(age))
+        // However old the end is, whoever granted the lease may answer by it until it is over.
+        let left = freed.as_ref().map_or(said_for, |session| {
+            let lease = session.expires_at.since(now);
+            said_for.max(lease.saturating_add(terms.margin()))
+        });
+        if let Some(cause) = cause
             && !left.is_zero()
         {
             self.bury(Tombstone {

@@ -220,7 +220,7 @@ fn an_end_older_than_its_memory_buries_nothing() {
 }
 
 #[test]
-fn an_old_end_still_frees_what_is_older() {
+fn an_old_end_is_remembered_for_as_long_as_the_lease_that_it_ended() {
     let mut viewer = Viewer::limited_to(1);
     viewer.admit("playback:a");
     viewer.wait(seconds(20));
@@ -228,5 +228,23 @@ fn an_old_end_still_frees_what_is_older() {
     viewer.wait(seconds(15));
     let released = viewer.release_said(seconds(32), "playback:a", Ending::Stream);
     assert!(matches!(released, Released::Freed(_)), "{released:?}");
-    assert_eq!(viewer.tombstone("playback:a"), None);
+    let until = viewer.now.after(Duration::from_millis(15_000 + 1_050));
+    assert_eq!(viewer.tombstone("playback:a").unwrap().until, until);
+}
+
+#[test]
+fn an_old_end_by_an_instance_with_short_leases_outlasts_a_long_lease() {
+    let mut viewer = Viewer::limited_to(1);
+    viewer.terms = Terms::new(seconds(60), Duration::from_millis(50));
+    viewer.ask(&Start {
+        lease: seconds(60),
+        ..start("playback:a")
+    });
+    viewer.wait(seconds(32));
+    viewer.terms = Terms::new(seconds(3), Duration::from_millis(50));
+    viewer.release_said(seconds(32), "playback:a", Ending::Operator);
+    viewer.wait(seconds(28));
+    // The instance that granted a minute answers by its lease until now.
+    let renewal = viewer.renew("playback:a");
+    assert_eq!(renewal, Renewal::Ended(EndCause::Operator));
 }

@@ -59,8 +59,13 @@ else
   elseif who == 3 then
     cause = 3
   end
-  if cause and term > age then
+  local left = term - age
+  if seat then
+    -- However old the end is, whoever granted the lease may answer by it until it is over.
+    left = math.max(left, unpack('>I6', roster, seat + 2) - now + MARGIN)
+  end
+  if cause and left > 0 then
     local derived = seat and flags % 16 >= 8
-    burials = { { key = key, flags = cause + (seat and 4 or 0) + (derived and 8 or 0), rest = '', till = now + term - age } }
+    burials = { { key = key, flags = cause + (seat and 4 or 0) + (derived and 8 or 0), rest = '', till = now + left } }
   end
 end
