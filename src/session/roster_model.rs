@@ -674,7 +674,7 @@ const FAILURES: Scenario = Scenario {
 const ZAPPING: Scenario = Scenario {
     name: "budget",
     settings: [(10, 1), (10, 1)],
-    displacements: 1,
+    displacements: 0,
     letters: &[
         Displace(One, "playback:a"),
         Displace(Other, "playback:b"),
@@ -682,7 +682,6 @@ const ZAPPING: Scenario = Scenario {
         Displace(Other, "playback:e"),
         Failed(One, "playback:c"),
     ],
-    sent: 5,
     waits: &[1, 9],
     ..ENDS
 };
