@@ -423,7 +423,7 @@ pub(super) fn keeps_to_the_limit(step: &Step) {
     let is_kept = match step.told() {
         "started" => after == before + 1 && after <= limit,
         "started instead of another" => before >= limit && after == limit,
-        "full" | "takeover of a request" => after == before && before >= limit,
+        "full" | "takeover of a request" | "crowded" => after == before && before >= limit,
         "put back" => after == before + 1 && after <= limit + MAX_PUT_BACK,
         "put back, yet unproven" => {
             let is_guest = matches!(
@@ -437,7 +437,6 @@ pub(super) fn keeps_to_the_limit(step: &Step) {
             };
             after == before + 1 && after <= most
         }
-        "crowded" => after == before && before >= limit,
         "freed" => after + 1 == before,
         _ => after == before,
     };

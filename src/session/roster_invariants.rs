@@ -144,7 +144,8 @@ proptest! {
             ended = remembered(ended, &step);
             let mut expected: Vec<_> = ended.keys().cloned().collect();
             let mut buried = buried(&step.after, step.now);
-            (expected.sort(), buried.sort());
+            expected.sort();
+            buried.sort();
             prop_assert_eq!(buried, expected, "{:?}", step);
             for end in step.after.tombstones(step.now) {
                 prop_assert_eq!(end.until, ended[&end.key].until, "{:?}", step);

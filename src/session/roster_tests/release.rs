@@ -210,8 +210,8 @@ fn an_end_older_than_its_memory_buries_nothing() {
     for ending in [Ending::Stream, Ending::Operator] {
         for (left, buried) in [(-1, false), (0, false), (1, true)] {
             let mut viewer = Viewer::limited_to(1);
-            let age = terms().memory.as_millis() as i64 - left;
-            let age = Duration::from_millis(age.unsigned_abs());
+            let memory = as_millis(terms().memory);
+            let age = Duration::from_millis(memory.saturating_add_signed(-left));
             viewer.release_said(age, "playback:a", ending);
             let end = viewer.tombstone("playback:a");
             assert_eq!(end.is_some(), buried, "{ending:?} {left}");
