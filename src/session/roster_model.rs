@@ -305,7 +305,7 @@ impl Scenario {
         match letter {
             Begin(..) => self.start(state, letter, WhenFull::Refuse, now, &mut displaced),
             Displace(..) => {
-                self.start(state, letter, WhenFull::DisplaceOldest, now, &mut displaced)
+                self.start(state, letter, WhenFull::DisplaceOldest, now, &mut displaced);
             }
             Renew(..) => {
                 self.renew(state, letter, own.clone(), now);
@@ -574,7 +574,10 @@ impl Scenario {
                 let may_come =
                     since > said_at || is_derived(&session.key) || (!was_live && is_flooded);
                 let is_start = matches!(letter, Begin(..) | Displace(..));
-                if !(is_start && may_come) {
+                // What Envoy reports running so long after the end that this may be forgotten does run.
+                let memory = self.terms(One).memory.min(self.terms(Other).memory);
+                let runs = matches!(letter, Periodic(..)) && said_at + memory.as_secs() <= since;
+                if !(is_start && may_come || runs) {
                     state.broken.insert(BACK);
                 }
             }
@@ -643,7 +646,6 @@ const AGAIN: Scenario = Scenario {
     letters: &[
         Begin(One, "playback:d"),
         Displace(Other, "playback:d"),
-        Played(One, "playback:d"),
         Renew(One, "playback:d"),
         Release(One, "playback:d"),
         Operator(Other, "playback:d"),
@@ -679,7 +681,6 @@ const ZAPPING: Scenario = Scenario {
         Displace(One, "playback:a"),
         Displace(Other, "playback:b"),
         Displace(One, "playback:c"),
-        Displace(Other, "playback:e"),
         Failed(One, "playback:c"),
     ],
     waits: &[1, 9],
@@ -741,9 +742,9 @@ fn the_rule_keeps_its_promises_in_every_order_of_messages() {
         let checker = deeper.checker().threads(2).spawn_bfs().join();
         let (states, depth) = (checker.unique_state_count(), checker.max_depth());
         println!("{name}: {states} states, {depth} steps deep");
-        for (promise, path) in checker.discoveries() {
-            panic!("{name}: {promise}: {:#?}", path.into_actions());
-        }
+        let found = checker.discoveries().into_iter().next();
+        let found = found.map(|(promise, path)| (promise, path.into_actions()));
+        assert!(found.is_none(), "{name}: {found:#?}");
     }
 }
 
