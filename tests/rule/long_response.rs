@@ -20,7 +20,10 @@ async fn live(streamgate: &Streamgate, user: &str) -> Vec<(String, String)> {
     ids.collect()
 }
 
-#[expect(clippy::too_many_lines, reason = "one story, told from its beginning to its end")]
+#[expect(
+    clippy::too_many_lines,
+    reason = "one story, told from its beginning to its end"
+)]
 #[tokio::test]
 async fn a_response_that_outlasts_its_playback_holds_a_slot_of_its_own() {
     let settings = [

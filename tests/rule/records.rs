@@ -191,7 +191,10 @@ async fn ends(store: &RedisStore, key: &SessionKey, ending: Ending) -> Released 
     store.release(&anna, key, ending, age).await.unwrap()
 }
 
-#[expect(clippy::too_many_lines, reason = "one story, told from its beginning to its end")]
+#[expect(
+    clippy::too_many_lines,
+    reason = "one story, told from its beginning to its end"
+)]
 #[tokio::test]
 async fn what_another_version_wrote_is_kept_through_each_operation() {
     let redis = RedisServer::start();
