@@ -18,6 +18,8 @@ mod loss;
 mod outage;
 // Rosters that another version of streamgate wrote.
 mod records;
+// Instances whose settings differ, each with each.
+mod settings;
 // Ids that a player does not make for each playback.
 mod zapping;
 

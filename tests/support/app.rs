@@ -117,6 +117,18 @@ impl Plan {
         self
     }
 
+    /// No source has ids that are made for each playback.
+    pub(crate) fn all_derived(mut self) -> Self {
+        self.config.identity.fresh.clear();
+        self
+    }
+
+    /// What each key in Redis begins with.
+    pub(crate) fn key_prefix(mut self, prefix: &str) -> Self {
+        prefix.clone_into(&mut self.config.store.redis.key_prefix);
+        self
+    }
+
     /// Whose scripts may read what the HTTP API answers.
     pub(crate) fn origins(mut self, origins: &[&str]) -> Self {
         let these = origins.iter().map(|&origin| origin.to_owned());
