@@ -109,3 +109,15 @@ fn what_has_expired_is_as_if_it_had_never_been_to_a_sighting_and_to_an_end() {
         assert_eq!(ended.tombstone(session).unwrap().until, ended.memory());
     }
 }
+
+#[test]
+fn sessions_are_taken_out_and_put_in_and_the_rest_stays() {
+    let mut viewer = Viewer::watching("playback:a video:b", 2);
+    viewer.release("playback:ended", Ending::Stream);
+    let mut roster = viewer.roster.clone();
+    let taken = roster.take_sessions();
+    assert_eq!(taken.len(), 2);
+    assert_eq!(roster.live(viewer.now).count(), 0);
+    assert_eq!(roster.tombstones(viewer.now).count(), 1);
+    assert_eq!(roster.with_sessions(taken), viewer.roster);
+}
