@@ -18,7 +18,7 @@ use envoy_types::pb::envoy::service::accesslog::v3::stream_access_logs_message::
 use envoy_types::pb::envoy::service::auth::v3::attribute_context::{HttpRequest, Peer, Request};
 use envoy_types::pb::envoy::service::auth::v3::{self, AttributeContext};
 use envoy_types::pb::google::protobuf::value::Kind as ValueKind;
-use envoy_types::pb::google::protobuf::{Struct, Timestamp, Value};
+use envoy_types::pb::google::protobuf::{Duration, Struct, Timestamp, UInt32Value, Value};
 use prost::Message;
 
 use super::claim::{self, Ask, Unclaimed};
@@ -119,6 +119,11 @@ impl<'a> Written<'a> {
             .map(|(_, value)| *value)
     }
 
+    /// The number behind that name.
+    fn number(&self, name: &str) -> Option<i64> {
+        text(self.said(name)?).parse().ok()
+    }
+
     /// Names and values in lines of that name, as `name: value`.
     fn pairs(&self, name: &str) -> Vec<(String, String)> {
         let lines = self.special.iter().filter(|(other, _)| *other == name);
@@ -193,17 +198,17 @@ impl<'a> Written<'a> {
             _ => AccessLogType::NotSet,
         };
         let ours = text_fields(&self.pairs("ours"));
-        let time = self
-            .said("time")
-            .and_then(|time| text(time).parse::<i64>().ok());
         let common = AccessLogCommon {
             access_log_type: kind.into(),
             metadata: (!ours.fields.is_empty()).then(|| metadata(OUR_NAMESPACE, ours)),
             upstream_remote_address: self.said("upstream").map(|_| Address::default()),
-            start_time: time.map(|seconds| Timestamp {
+            start_time: self.number("time").map(|seconds| Timestamp {
                 seconds,
                 nanos: i32::MIN,
             }),
+            duration: self
+                .number("seconds")
+                .map(|seconds| Duration { seconds, nanos: 0 }),
             ..AccessLogCommon::default()
         };
         let request = HttpRequestProperties {
@@ -212,14 +217,18 @@ impl<'a> Written<'a> {
             request_headers: self.joined_headers(),
             ..HttpRequestProperties::default()
         };
-        let details = self.said("details").map(|details| HttpResponseProperties {
-            response_code_details: text(details),
+        let code = self
+            .number("code")
+            .and_then(|code| u32::try_from(code).ok());
+        let response = HttpResponseProperties {
+            response_code: code.map(|value| UInt32Value { value }),
+            response_code_details: self.said("details").map(text).unwrap_or_default(),
             ..HttpResponseProperties::default()
-        });
+        };
         HttpAccessLogEntry {
             common_properties: Some(common),
             request: Some(request),
-            response: details,
+            response: Some(response),
             ..HttpAccessLogEntry::default()
         }
     }
@@ -283,8 +292,8 @@ pub(crate) fn claim(data: &[u8]) {
     };
     let routes = RouteLists::default();
     for identity in IDENTITIES.iter() {
-        let decoded = claim::decode(&request, identity, &routes, true, || NEW);
-        let again = claim::decode(&request, identity, &routes, true, || NEW);
+        let decoded = claim::decode(&request, identity, &routes, || NEW);
+        let again = claim::decode(&request, identity, &routes, || NEW);
         assert_eq!(format!("{decoded:?}"), format!("{again:?}"));
         match decoded {
             Ok(Ask::Stream(claim, cookie)) => {
@@ -369,8 +378,8 @@ pub(crate) fn cmcd(data: &[u8]) {
 
 // === entries ===
 
-/// A message of the access log, be it protobuf or text: each entry says one thing, names are names, only a `request` ends by its entry, and
-/// nothing that has ended within the message is seen running.
+/// A message of the access log, be it protobuf or text: each entry says one thing, names are names, an entry ends a `request` or reports that a
+/// playback failed, and nothing that has ended within the message is seen running.
 pub(crate) fn entry(data: &[u8]) {
     let Some((&first, rest)) = data.split_first() else {
         return;
@@ -403,6 +412,13 @@ pub(crate) fn entry(data: &[u8]) {
             if let Ok(news) = &reading.news {
                 assert_is_name(news.user.as_str());
                 assert_notice(&news.notice, reading.entry, &leases);
+                if let Some(end) = &reading.response_end {
+                    assert_eq!(
+                        (&end.user, end.notice.key().kind),
+                        (&news.user, Kind::Request)
+                    );
+                    assert_notice(&end.notice, reading.entry, &leases);
+                }
                 assert!(!redirected || reading.entry == EntryType::Periodic || !is_let_in(entry));
                 assert!(reading.entry != EntryType::Periodic || !ended.contains(id));
             } else if let Err(EntryOutcome::Superseded) = reading.news {
@@ -436,7 +452,11 @@ fn assert_notice(notice: &Notice, entry: EntryType, leases: &Leases) {
         Notice::Release(key, ending, _) => {
             assert_eq!(entry, EntryType::End);
             assert_is_name(key.id.as_str());
-            assert_eq!((key.kind, *ending), (Kind::Request, Ending::Stream));
+            let allowed = [
+                (Kind::Request, Ending::Stream),
+                (Kind::Playback, Ending::Failed),
+            ];
+            assert!(allowed.contains(&(key.kind, *ending)), "{notice:?}");
         }
         Notice::Played(key) => {
             assert_eq!((entry, key.kind), (EntryType::End, Kind::Playback));
