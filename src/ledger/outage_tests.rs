@@ -1085,6 +1085,35 @@ async fn a_real_end_is_told_beside_one_that_a_call_takes_back() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_failed_request_in_an_outage_hides_no_release() {
+    let bench = Bench::new(2, Rule::Deny);
+    bench.plays("a").await;
+    bench.goes_down().await;
+    let (anna, a) = (user("anna"), key(Kind::Playback, "a"));
+    for ending in [Ending::Failed, Ending::Stream] {
+        let told = bench
+            .ledger
+            .release(&anna, &a, ending, ReleaseCause::Hook, Duration::ZERO);
+        told.await.unwrap_err();
+    }
+    bench.comes_back().await;
+    assert_eq!(bench.live().await, [""; 0]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_users_trouble_hides_no_loss() {
+    let bench = Bench::new(1, Rule::Deny);
+    for name in ["anna", "ben", "cem"] {
+        bench.lets_in(&playback(name, "a")).await;
+    }
+    bench.goes_down().await;
+    bench.store.sound.forget_all();
+    bench.store.breaks_for(user("cem"));
+    bench.comes_back().await;
+    assert_eq!(bench.metric("streamgate_store_forgot_total "), "1");
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_limit_of_none_holds_in_an_outage() {
     for rule in [Rule::Allow, Rule::Local] {
         let bench = Bench::new(0, rule);

@@ -33,12 +33,6 @@ const PROBE_PAUSE: Duration = Duration::from_millis(150);
 /// How many sessions a store that is back is asked about, to see whether it has forgotten.
 const SAMPLE: usize = 16;
 
-/// What the store knew of many streams that run.
-struct Told {
-    /// How many of them it had to put back.
-    put_back: usize,
-}
-
 /// The streams of which the store could not be told.
 struct Untold<'a> {
     /// Which they are.
@@ -76,21 +70,19 @@ impl Ledger {
             .iter()
             .filter_map(|(user, key)| self.held.sighting(user, key))
             .collect();
-        if let Err(untold) = self.tell_all_running(&seen).await {
+        if let (_, Err(untold)) = self.tell_all_running(&seen).await {
             for seen in untold.seen {
                 self.held.not_renewed(&seen.user, &seen.sighting.key);
             }
         }
     }
 
-    /// Tells the store of many streams that run, and holds what it answers.
-    ///
-    /// # Errors
-    /// Of some it could not be told.
-    async fn tell_all_running<'a>(&self, seen: &'a [Seen]) -> Result<Told, Untold<'a>> {
-        let mut told = Told { put_back: 0 };
+    /// Tells the store of many streams that run, and holds what it answers. Returns how many of them it didn't know, and those that it
+    /// could not be told of.
+    async fn tell_all_running<'a>(&self, seen: &'a [Seen]) -> (usize, Result<(), Untold<'a>>) {
+        let mut unknown = 0;
         if seen.is_empty() {
-            return Ok(told);
+            return (unknown, Ok(()));
         }
         let stamps: Vec<_> = seen
             .iter()
@@ -104,8 +96,7 @@ impl Ledger {
                 for ((seen, stamp), answer) in seen.iter().zip(stamps).zip(answers) {
                     match answer {
                         Ok(renewal) => {
-                            told.put_back +=
-                                usize::from(matches!(renewal, Renewal::PutBack { .. }));
+                            unknown += usize::from(matches!(renewal, Renewal::PutBack { .. }));
                             self.note_renewal(seen, stamp, &renewal);
                         }
                         Err(error) => {
@@ -122,8 +113,8 @@ impl Ledger {
                 }
             })
             .await;
-        match asked {
-            Ok(None) => Ok(told),
+        let told = match asked {
+            Ok(None) => Ok(()),
             Ok(Some(error)) => Err(Untold {
                 seen: untold,
                 outage: error.into(),
@@ -133,7 +124,8 @@ impl Ledger {
                 seen: seen.iter().collect(),
                 outage,
             }),
-        }
+        };
+        (unknown, told)
     }
 
     /// Tells the store, whenever it answers, what it is yet to be told, at a bounded rate.
@@ -170,8 +162,8 @@ impl Ledger {
             return Ok(());
         };
         self.tell_ends(user, &ends).await?;
-        let told = self.tell_all_running(&seen).await;
-        told.map(drop).map_err(|untold| untold.outage)
+        let (_, told) = self.tell_all_running(&seen).await;
+        told.map_err(|untold| untold.outage)
     }
 
     /// Tells the store what it is yet to be told of a user's ends.
@@ -238,10 +230,9 @@ impl Ledger {
     /// Asks the store about a few users. If two of them are unknown to it, it has forgotten everybody.
     async fn look_for_loss(&self) {
         let sample = self.held.sample(SAMPLE, &self.suspicion.users());
-        // Whoever can't be told of now will ask.
-        if let Ok(told) = self.tell_all_running(&sample).await
-            && told.put_back >= PROOF
-        {
+        // Sessions that the store can't be told of now ask at their next request.
+        let (unknown, _) = self.tell_all_running(&sample).await;
+        if unknown >= PROOF {
             self.note_forgetting();
         }
     }

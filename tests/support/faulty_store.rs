@@ -40,6 +40,8 @@ pub(crate) struct FaultyStore {
     pub(crate) sound: MemoryStore,
     /// What is wrong with each operation.
     faults: Mutex<HashMap<&'static str, Fault>>,
+    /// The user whose sessions can't be renewed, as if the key held something else.
+    broken: Mutex<Option<UserId>>,
     /// Whether callers have to wait, before anything is done.
     held: watch::Sender<bool>,
     /// How often each operation was asked for.
@@ -58,6 +60,7 @@ impl FaultyStore {
         Arc::new(Self {
             sound: MemoryStore::new(terms, clock),
             faults: Mutex::default(),
+            broken: Mutex::default(),
             held: watch::Sender::new(false),
             calls: watch::Sender::default(),
         })
@@ -65,7 +68,9 @@ impl FaultyStore {
 
     /// What is wrong from now on, with everything.
     pub(crate) fn fails(&self, fault: &Fault) {
-        let operations = ["admit", "renew", "release", "list", "page", "ping"];
+        let operations = [
+            "admit", "renew", "played", "release", "list", "page", "ping",
+        ];
         *self.faults() = operations
             .map(|operation| (operation, fault.clone()))
             .into();
@@ -74,6 +79,12 @@ impl FaultyStore {
     /// What is wrong from now on, with that operation.
     pub(crate) fn fails_at(&self, operation: &'static str, fault: Fault) {
         self.faults().insert(operation, fault);
+    }
+
+    /// From now on that user's sessions can't be renewed.
+    #[allow(dead_code, reason = "not every user of this file breaks one")]
+    pub(crate) fn breaks_for(&self, user: UserId) {
+        *self.broken.lock().unwrap_or_else(PoisonError::into_inner) = Some(user);
     }
 
     /// From now on callers wait.
@@ -169,6 +180,13 @@ impl Store for FaultyStore {
         sighting: &Sighting,
         limit: u32,
     ) -> Result<Renewal, StoreError> {
+        let is_broken = {
+            let broken = self.broken.lock().unwrap_or_else(PoisonError::into_inner);
+            broken.as_ref() == Some(user)
+        };
+        if is_broken {
+            return Err(StoreError::Protocol("FOREIGN".to_owned()));
+        }
         self.through("renew", self.sound.renew(user, sighting, limit))
             .await
     }

@@ -173,19 +173,12 @@ impl Known {
         }
         let Some(mark) = self.mark_mut(counted.key) else {
             self.marks.push(Mark {
-                key: counted.key.clone(),
                 facts: counted.facts.clone(),
                 started_at: counted.started_at,
-                seen_at: asked_at,
-                until,
-                sure_until: until,
-                standing: Standing::Counted,
-                in_renewal: false,
-                ticket: None,
                 derived: counted.derived,
                 played: counted.played,
                 provisional: counted.provisional,
-                confirmed: true,
+                ..Mark::counted(counted.key, asked_at, until)
             });
             return;
         };
@@ -208,19 +201,9 @@ impl Known {
             mark.until = mark.until.max(sure_until);
         } else {
             self.marks.push(Mark {
-                key: key.clone(),
-                facts: Facts::default(),
-                started_at: None,
-                seen_at: asked_at,
-                until: sure_until,
-                sure_until,
-                standing: Standing::Counted,
-                in_renewal: false,
-                ticket: None,
-                derived: false,
                 played: true,
                 provisional: !playing.proven,
-                confirmed: true,
+                ..Mark::counted(key, asked_at, sure_until)
             });
         }
     }
@@ -233,19 +216,12 @@ impl Known {
             mark.standing = Standing::Owed;
         } else if !self.has_ended(&sighting.key, now) {
             self.marks.push(Mark {
-                key: sighting.key.clone(),
                 facts: sighting.facts.clone(),
                 started_at: sighting.started_at,
-                seen_at: now,
-                until: now.after(sighting.lease),
-                sure_until: now,
-                standing: Standing::Owed,
-                in_renewal: false,
-                ticket: None,
                 derived: sighting.derived,
                 played: sighting.provenance != Provenance::Unplayed,
-                provisional: false,
                 confirmed: sighting.provenance == Provenance::Counted,
+                ..Mark::owed(&sighting.key, now, now.after(sighting.lease))
             });
         }
     }
@@ -360,31 +336,21 @@ impl Known {
             (mark.standing, mark.ticket) = (Standing::Owed, None);
         } else {
             self.marks.push(Mark {
-                key: start.key.clone(),
                 facts: start.facts.clone(),
                 started_at: Some(now),
-                seen_at: now,
-                until: admitted.session.expires_at,
-                sure_until: now,
-                standing: Standing::Owed,
-                in_renewal: false,
                 ticket: start.ticket,
                 derived: start.derived,
                 played: start.key.kind == Kind::Request,
-                provisional: false,
-                confirmed: false,
+                ..Mark::owed(&start.key, now, admitted.session.expires_at)
             });
         }
     }
 
-    /// Notes that the store is to be told of an end. As many are kept as a roster remembers. What a call takes back is its own start alone, and
-    /// stands beside what others say.
+    /// Queues an end for the store. One session may have several of different kinds, since not each of them ends it: a failed request doesn't
+    /// end what has played, and an undo takes back no start but its own.
     fn owe_end(&mut self, end: End) {
-        let is_undo = |end: &End| matches!(end.ending, Ending::Undone(_));
-        let is_the_same = |owed: &End| {
-            owed.key == end.key && (owed.ending == end.ending || (!is_undo(owed) && !is_undo(&end)))
-        };
-        if self.ends.iter().any(is_the_same) {
+        let is_queued = |owed: &End| owed.key == end.key && owed.ending == end.ending;
+        if self.ends.iter().any(is_queued) {
             return;
         }
         if self.ends.len() >= MAX_ENDS {
@@ -398,6 +364,35 @@ impl Known {
 pub(in crate::ledger) const GATHERING: u32 = 30;
 
 impl Mark {
+    /// A session that the store counts until then, as it answered to a question asked at `seen_at`.
+    fn counted(key: &SessionKey, seen_at: Timestamp, until: Timestamp) -> Self {
+        Self {
+            sure_until: until,
+            standing: Standing::Counted,
+            confirmed: true,
+            ..Self::owed(key, seen_at, until)
+        }
+    }
+
+    /// A session that counts here until then and that the store doesn't know.
+    fn owed(key: &SessionKey, seen_at: Timestamp, until: Timestamp) -> Self {
+        Self {
+            key: key.clone(),
+            facts: Facts::default(),
+            started_at: None,
+            seen_at,
+            until,
+            sure_until: seen_at,
+            standing: Standing::Owed,
+            in_renewal: false,
+            ticket: None,
+            derived: false,
+            played: false,
+            provisional: false,
+            confirmed: false,
+        }
+    }
+
     /// Notes a sign of life. What the store can't be told proves here that it plays, as it would there.
     pub(super) fn see(&mut self, now: Timestamp, lease: Duration) {
         let lives_long = |started: Timestamp| now.since(started) >= PROVEN_AFTER;
