@@ -65,14 +65,7 @@ impl CheckDoor {
         let asked = Stopwatch::start();
         let deadline = grpc_timeout(request.metadata());
         let request = request.into_inner();
-        let enforce = self.ledger.in_force().limits.enforce;
-        let ask = claim::decode(
-            &request,
-            &self.identity,
-            &self.routes,
-            enforce,
-            rand::random,
-        );
+        let ask = claim::decode(&request, &self.identity, &self.routes, rand::random);
         let (answer, verdict, waited) = match ask {
             Ok(Ask::Stream(claim, _)) if self.ledger.recalls(&claim) => {
                 let allowed = Written::allow(&claim.user, &claim.key);
@@ -82,7 +75,7 @@ impl CheckDoor {
             Ok(Ask::Head) => (verdict::pass(), Verdict::Head, Duration::ZERO),
             Ok(Ask::Stream(claim, None)) => {
                 let is_alone = claim.key.kind == Kind::Request;
-                let answer = self.ask(&claim, is_alone, deadline).await?;
+                let answer = self.ask(&claim, &request, is_alone, deadline).await?;
                 self.encode(&claim, answer, &request)
             }
             Ok(Ask::Stream(claim, Some(cookie))) => {
@@ -111,14 +104,14 @@ impl CheckDoor {
     ) -> Result<(CheckResponse, Verdict, Duration), Status> {
         let asked = Stopwatch::start();
         let is_new = |cookie: &Cookie| cookie.origin == Origin::New;
-        let mut answer = self.ask(&claim, is_new(&cookie), deadline).await?;
+        let mut answer = self.ask(&claim, request, is_new(&cookie), deadline).await?;
         if let Some(ended) = ended(&answer)
             && let Some(next) = cookie.after(ended, claim.takeover.is_some())
         {
             claim.key = next.session(&claim.user);
             cookie = next;
             let left = deadline.map(|deadline| deadline.saturating_sub(asked.elapsed()));
-            answer = self.ask(&claim, is_new(&cookie), left).await?;
+            answer = self.ask(&claim, request, is_new(&cookie), left).await?;
         }
         let forgotten = ended(&answer).map(|_| cookie.to_forget());
         let is_let_in =
@@ -177,10 +170,15 @@ impl CheckDoor {
     async fn ask(
         &self,
         claim: &Claim,
+        request: &CheckRequest,
         is_alone: bool,
         deadline: Option<Duration>,
     ) -> Result<Answer, Status> {
-        let (ledger, asked) = (Arc::clone(&self.ledger), claim.clone());
+        let ledger = Arc::clone(&self.ledger);
+        let asked = Claim {
+            free: !self.enforces(request),
+            ..claim.clone()
+        };
         let mut grant = Grant {
             user: claim.user.clone(),
             key: claim.key.clone(),

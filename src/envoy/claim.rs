@@ -65,12 +65,11 @@ pub(super) enum Unclaimed {
     Misconfigured(&'static str, String),
 }
 
-/// What a check asks for, if it can be told. `enforce` is what is configured, and `random` is for a cookie, should one have to be made.
+/// What a check asks for, if it can be told. `random` is for a cookie, should one have to be made.
 pub(super) fn decode(
     request: &CheckRequest,
     identity: &Identity,
     routes: &RouteLists,
-    enforce: bool,
     random: impl FnOnce() -> u128,
 ) -> Result<Ask, Unclaimed> {
     let evidence = CheckEvidence::of(request).ok_or(Unclaimed::NotHttp)?;
@@ -83,12 +82,12 @@ pub(super) fn decode(
     }
     let issues = cookie::is_issued(&evidence)?;
     let of_route = of_route(routes, issues, &evidence)?;
+    enforces(request, true)?;
     let sources = of_route.as_deref().unwrap_or(&identity.session);
     // Each request has an id of its own: on a route with a cookie that would be in the cookie's way.
     let sources = sources
         .iter()
         .filter(|source| !issues || **source != Source::Request);
-    let enforce = enforces(request, enforce)?;
     let (mut derived, mut joined) = (false, None);
     let (key, cookie) = match session_key(find(sources, &evidence))? {
         Some((source, key)) => {
@@ -120,7 +119,7 @@ pub(super) fn decode(
         facts,
         takeover,
         derived,
-        free: !enforce,
+        free: false,
     };
     Ok(Ask::Stream(claim, cookie))
 }

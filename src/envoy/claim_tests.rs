@@ -16,7 +16,6 @@ fn ask(check: Check) -> Result<Ask, Unclaimed> {
         &check.request(),
         &Identity::default(),
         &RouteLists::default(),
-        true,
         || 7,
     )
 }
@@ -158,14 +157,8 @@ fn a_check_on_no_http_request_is_told_apart() {
     };
     for attributes in [None, Some(AttributeContext::default()), Some(no_http)] {
         let request = sent(attributes);
-        let told = decode(
-            &request,
-            &Identity::default(),
-            &RouteLists::default(),
-            true,
-            || 7,
-        )
-        .unwrap_err();
+        let told =
+            decode(&request, &Identity::default(), &RouteLists::default(), || 7).unwrap_err();
         assert_eq!(told, Unclaimed::NotHttp);
         assert_eq!(request_id(&request), "");
     }

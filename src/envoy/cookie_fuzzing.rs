@@ -135,7 +135,7 @@ impl WithCookie<'_> {
             };
             http.headers.push(line);
         }
-        match claim::decode(&request, self.identity, self.routes, true, || NEW) {
+        match claim::decode(&request, self.identity, self.routes, || NEW) {
             Ok(Ask::Stream(claim, Some(cookie))) => Some((claim.key, cookie.origin)),
             _ => None,
         }
@@ -188,7 +188,7 @@ mod tests {
         if evidence.context("streamgate.issue").is_none() {
             return Vec::new();
         }
-        let decoded = claim::decode(request, identity, &RouteLists::default(), true, || NEW);
+        let decoded = claim::decode(request, identity, &RouteLists::default(), || NEW);
         let cookie = match decoded {
             Ok(Ask::Stream(_, Some(cookie))) => cookie,
             Ok(Ask::Stream(_, None)) => return vec!["another name goes before it"],
@@ -236,8 +236,7 @@ mod tests {
                 for case in cases(&request, identity) {
                     *reached.entry(case).or_default() += 1;
                 }
-                let decoded =
-                    claim::decode(&request, identity, &RouteLists::default(), true, || NEW);
+                let decoded = claim::decode(&request, identity, &RouteLists::default(), || NEW);
                 if let Ok(Ask::Stream(claim, Some(cookie))) = decoded
                     && cookie.origin == Origin::Brought
                 {

@@ -21,7 +21,8 @@ use crate::telemetry::metrics::{EntryOutcome, EntryType, ReleaseCause};
 /// How Envoy ends the first part of a request that it redirects by itself: the stream goes on, under the same id.
 const INTERNAL_REDIRECT: &str = "internal_redirect";
 
-/// At least so many reports of a running stream fall into the lease of a `request`; by its definition three, and one for luck.
+/// How many reports of a running stream are taken to fall into the lease of a `request`: three, as documented, and one as a margin. A response
+/// that is shorter than the time between two of them was not reported while it ran.
 const REPORTS_IN_A_LEASE: u32 = 4;
 
 /// What an entry says.
