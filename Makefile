@@ -98,7 +98,7 @@ test: prereqs-test
 	export STREAMGATE_TEST_PROMETHEUS STREAMGATE_TEST_HLS_JS STREAMGATE_TEST_CHROMIUM
 	$(CARGO) test --locked
 
-## Starts the program with every two values of the configuration together
+## Starts the program with every pair of configuration values
 matrix: prereqs
 	@STREAMGATE_TEST_REDIS_SERVER=$$(deploy/demo/get-redis.sh)
 	export STREAMGATE_TEST_REDIS_SERVER
