@@ -1108,7 +1108,7 @@ async fn one_users_trouble_hides_no_loss() {
     }
     bench.goes_down().await;
     bench.store.sound.forget_all();
-    bench.store.breaks_for(user("cem"));
+    *bench.store.broken.lock().unwrap() = Some(user("cem"));
     bench.comes_back().await;
     assert_eq!(bench.metric("streamgate_store_forgot_total "), "1");
 }

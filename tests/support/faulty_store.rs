@@ -41,7 +41,7 @@ pub(crate) struct FaultyStore {
     /// What is wrong with each operation.
     faults: Mutex<HashMap<&'static str, Fault>>,
     /// The user whose sessions can't be renewed, as if the key held something else.
-    broken: Mutex<Option<UserId>>,
+    pub(crate) broken: Mutex<Option<UserId>>,
     /// Whether callers have to wait, before anything is done.
     held: watch::Sender<bool>,
     /// How often each operation was asked for.
@@ -79,12 +79,6 @@ impl FaultyStore {
     /// What is wrong from now on, with that operation.
     pub(crate) fn fails_at(&self, operation: &'static str, fault: Fault) {
         self.faults().insert(operation, fault);
-    }
-
-    /// From now on that user's sessions can't be renewed.
-    #[allow(dead_code, reason = "not every user of this file breaks one")]
-    pub(crate) fn breaks_for(&self, user: UserId) {
-        *self.broken.lock().unwrap_or_else(PoisonError::into_inner) = Some(user);
     }
 
     /// From now on callers wait.
