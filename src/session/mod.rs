@@ -350,6 +350,18 @@ pub struct Start {
     pub derived: bool,
 }
 
+impl Start {
+    /// The flags of the session that it starts. A `request` has played by definition: it is the stream.
+    #[must_use]
+    pub fn flags(&self) -> Flags {
+        Flags {
+            derived: self.derived,
+            played: self.key.kind == Kind::Request,
+            ..Flags::default()
+        }
+    }
+}
+
 /// The news that a stream was seen running.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Sighting {
@@ -365,6 +377,18 @@ pub struct Sighting {
     pub provenance: Provenance,
     /// The player did not make this id for this playback.
     pub derived: bool,
+}
+
+impl Sighting {
+    /// The flags of the session that it puts back.
+    #[must_use]
+    pub fn flags(&self) -> Flags {
+        Flags {
+            derived: self.derived,
+            played: self.key.kind == Kind::Request || self.provenance != Provenance::Unplayed,
+            ..Flags::default()
+        }
+    }
 }
 
 /// What is known of a running stream, should the store not know it.

@@ -569,7 +569,10 @@ fn no_list_pushes_out_anothers(step: &Step) {
     };
     for end in step.before.tombstones(step.now) {
         let begins = end.key == *step.message.key();
-        let is_taken_back = matches!(step.message, Message::End(..)) && end.cause == by_it;
+        let started = step.was_live().map(|live| live.started_at);
+        let is_taken_back = matches!(step.message, Message::End(..))
+            && end.cause == by_it
+            && Some(end.asked_at) >= started;
         if !after.contains(&end.key) && !begins && !is_taken_back {
             let list = end.list();
             let of_list = step.after.tombstones(step.now);

@@ -234,7 +234,8 @@ proptest! {
             // Who takes a start back lifts the ends that it made.
             let lifted = EndCause::Displaced { by: step.message.key().clone() };
             let is_lifting = matches!(step.message, Message::End(_, Ending::Failed | Ending::Undone(_), _)) && step.told() == "freed";
-            let lifts = |end: &Tombstone| is_lifting && end.cause == lifted;
+            let started = step.was_live().map(|live| live.started_at);
+            let lifts = |end: &Tombstone| is_lifting && end.cause == lifted && Some(end.asked_at) >= started;
             let others = |roster: &Roster| {
                 let sessions = roster.live(step.now).filter(|live| !touched.contains(&&live.key)).cloned();
                 let ends = roster.tombstones(step.now).filter(|end| !touched.contains(&&end.key) && !lifts(end)).cloned();
@@ -295,6 +296,9 @@ proptest! {
                     untouched.insert(key.clone(), start.ticket);
                 }
                 (_, "renewed by a start" | "renewed by a sighting" | "seen, yet unproven" | "put back" | "put back, yet unproven") => {
+                    untouched.insert(key.clone(), None);
+                }
+                (Message::Played(_), "plays") if key.kind != Kind::Request => {
                     untouched.insert(key.clone(), None);
                 }
                 (Message::End(_, Ending::Undone(ticket), _), "freed") => {

@@ -1,4 +1,4 @@
-//! What somebody remembers of ends who has read all messages and answers, and no roster: what the rule is compared with.
+//! Ends as reconstructed from messages and answers alone, to compare the rule with.
 
 use std::collections::HashMap;
 
@@ -70,7 +70,8 @@ pub(super) fn remembered(
         }
         (Message::End(_, Ending::Failed | Ending::Undone(_), _), "freed") => {
             let by_it = EndCause::Displaced { by: own.clone() };
-            ended.retain(|_, end| end.cause != by_it);
+            let started = step.was_live().map(|live| live.started_at);
+            ended.retain(|_, end| end.cause != by_it || Some(end.asked_at) < started);
         }
         (Message::End(_, ending, age), "freed" | "not live") => {
             let lease = step.was_live().map(|live| live.expires_at);

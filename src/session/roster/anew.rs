@@ -5,7 +5,7 @@ use crate::session::{SameOrigin, WhenFull};
 
 impl Roster {
     /// Why the start of an ended session is refused; `None` if it has not ended, or may begin anew. Being refused against its viewer's will
-    /// makes the end last longer: who keeps asking stays out.
+    /// makes the end last longer: a client that keeps asking stays out.
     pub(super) fn still_ended(
         &mut self,
         start: &Start,
@@ -13,18 +13,21 @@ impl Roster {
         terms: &Terms,
         now: Timestamp,
     ) -> Option<Refusal> {
-        let (has_room, term) = (self.has_room(rules.limit), self.term(terms, now));
-        let tombstone = self.tombstone_mut(&start.key)?;
-        if tombstone.lets_begin(start, rules, has_room, now) {
+        let ended = self.tombstone(&start.key)?;
+        if ended.lets_begin(start, rules, self.has_room(rules.limit), now) {
             return None;
         }
-        let mut quiet = None;
-        if tombstone.cause != EndCause::Released {
-            tombstone.asked_at = now;
-            tombstone.until = tombstone.until.max(now.after(term));
-            quiet = tombstone.is_derived(start).then_some(rules.quiet);
+        if ended.cause == EndCause::Released {
+            return Some(Refusal::Ended(EndCause::Released, None));
         }
-        Some(Refusal::Ended(tombstone.cause.clone(), quiet))
+        let until = now.after(self.term(terms, now));
+        let ended = self.tombstone_mut(&start.key)?;
+        ended.asked_at = now;
+        ended.until = ended.until.max(until);
+        // Once the end is forgotten, nothing keeps the id out.
+        let quiet = rules.quiet.min(ended.until.since(now));
+        let quiet = ended.is_derived(start).then_some(quiet);
+        Some(Refusal::Ended(ended.cause.clone(), quiet))
     }
 }
 

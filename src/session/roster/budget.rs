@@ -22,12 +22,12 @@ impl Budget {
     /// What is left of it: none if all are refilled. A clock that has stepped back begins to refill now.
     fn settled(self, terms: &Terms, now: Timestamp) -> Option<Self> {
         let since = self.since.min(now);
-        let refill = terms.refill.max(Duration::from_millis(1)).as_millis();
-        let refilled = now.since(since).as_millis() / refill;
+        let refill = terms.refill.max(Duration::from_millis(1));
+        let refilled = now.since(since).as_millis() / refill.as_millis();
         let refilled = u32::try_from(refilled).unwrap_or(u32::MAX).min(self.spent);
         let left = Self {
             spent: self.spent - refilled,
-            since: since.after(terms.refill.saturating_mul(refilled)),
+            since: since.after(refill.saturating_mul(refilled)),
         };
         (left.spent > 0).then_some(left)
     }

@@ -108,14 +108,12 @@ impl Tombstone {
     /// The list that it is remembered in.
     #[must_use]
     pub fn list(&self) -> EndList {
-        match self.cause {
-            EndCause::Operator => EndList::Operator,
-            EndCause::Released | EndCause::Displaced { .. }
-                if self.was_live && self.key.kind != Kind::Request =>
-            {
-                EndList::Live
-            }
-            EndCause::Released | EndCause::Displaced { .. } => EndList::Stranger,
+        if self.cause == EndCause::Operator {
+            EndList::Operator
+        } else if self.was_live && self.key.kind != Kind::Request {
+            EndList::Live
+        } else {
+            EndList::Stranger
         }
     }
 }

@@ -15,9 +15,9 @@ pub use ends::{EndList, Forgotten};
 use std::time::Duration;
 
 use super::{
-    Admission, Admitted, EndCause, Ending, Entry, Flags, Kind, PROVEN_AFTER, PROVISIONAL_LEASE,
-    Playing, Provenance, Refusal, Released, Renewal, Session, SessionKey, Sighting, Start,
-    StartRules, Terms, Timestamp, Tombstone,
+    Admission, Admitted, EndCause, Ending, Entry, Kind, PROVEN_AFTER, PROVISIONAL_LEASE, Playing,
+    Provenance, Refusal, Released, Renewal, Session, SessionKey, Sighting, Start, StartRules,
+    Terms, Timestamp, Tombstone,
 };
 
 /// How many streams above the limit are put back when they are seen running.
@@ -75,9 +75,8 @@ impl Roster {
             Ok(room) => room,
             Err(refusal) => return Admission::Refused(refusal),
         };
-        let term = self.term(terms, now);
         self.forget_end(&start.key);
-        let displaced = self.displace(room.giving_way, start, term, now);
+        let displaced = self.displace(room.giving_way, start, terms, now);
         if room.is_paid {
             self.spend(now);
         }
@@ -185,7 +184,7 @@ impl Roster {
         };
         let said_for = self.term(terms, now).saturating_sub(age);
         let freed = self.remove(key);
-        // However old the end is, whoever granted the lease may answer by it until it is over.
+        // However old the report is, the instance that granted the lease may answer from it until it expires.
         let left = freed.as_ref().map_or(said_for, |session| {
             let lease = session.expires_at.since(now);
             said_for.max(lease.saturating_add(terms.margin()))
@@ -252,7 +251,9 @@ impl Roster {
             return false;
         };
         match ending {
-            Ending::Undone(ticket) => session.ticket != Some(ticket),
+            Ending::Undone(ticket) => {
+                session.ticket != Some(ticket) || (key.kind.is_stoppable() && session.flags.played)
+            }
             Ending::Failed if session.flags.played => true,
             Ending::Failed | Ending::Stream | Ending::Vouched | Ending::Operator => {
                 session.started_at > said_at
@@ -264,9 +265,11 @@ impl Roster {
     /// back.
     fn take_back(&mut self, key: &SessionKey) -> Option<Session> {
         let session = self.remove(key)?;
-        self.tombstones.retain(
-            |tombstone| !matches!(&tombstone.cause, EndCause::Displaced { by } if by == key),
-        );
+        // An older end was made by an earlier session of this key.
+        self.tombstones.retain(|tombstone| {
+            tombstone.asked_at < session.started_at
+                || !matches!(&tombstone.cause, EndCause::Displaced { by } if by == key)
+        });
         if session.flags.paid {
             self.refund();
         }
@@ -321,7 +324,7 @@ impl Roster {
 }
 
 impl Session {
-    /// A session that has just been let in. A `request` plays by definition: it is the stream.
+    /// A session that has just been let in.
     #[must_use]
     pub fn starting(start: &Start, expires_at: Timestamp, now: Timestamp) -> Self {
         Self {
@@ -331,17 +334,12 @@ impl Session {
             renewed_at: now,
             expires_at,
             ticket: start.ticket,
-            flags: Flags {
-                derived: start.derived,
-                played: start.key.kind == Kind::Request,
-                ..Flags::default()
-            },
+            flags: start.flags(),
         }
     }
 
     /// A session that was seen running though nobody remembers its start.
     fn put_back(sighting: &Sighting, expires_at: Timestamp, now: Timestamp) -> Self {
-        let is_request = sighting.key.kind == Kind::Request;
         Self {
             key: sighting.key.clone(),
             facts: sighting.facts.clone(),
@@ -351,11 +349,7 @@ impl Session {
             renewed_at: now,
             expires_at,
             ticket: None,
-            flags: Flags {
-                derived: sighting.derived,
-                played: is_request || sighting.provenance != Provenance::Unplayed,
-                ..Flags::default()
-            },
+            flags: sighting.flags(),
         }
     }
 

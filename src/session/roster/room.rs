@@ -1,9 +1,7 @@
 //! Who gives way to a start where all slots are taken.
 
-use std::time::Duration;
-
 use super::{
-    EndCause, Refusal, Roster, Session, SessionKey, Start, StartRules, Timestamp, Tombstone,
+    EndCause, Refusal, Roster, Session, SessionKey, Start, StartRules, Terms, Timestamp, Tombstone,
     to_count,
 };
 use crate::session::{SameOrigin, WhenFull};
@@ -39,24 +37,24 @@ impl Roster {
         let own = |session: &&Session| origin(session) == SameOrigin::Yes;
         let foreign = |session: &&Session| origin(session) == SameOrigin::No;
         let is_careful = may_be_straggler && !rules.takeover;
+        let full = || Refusal::Full {
+            limit: rules.limit,
+            holders: self.sessions.clone(),
+            decided_at: now,
+        };
         let giving_way = candidates
             .get(..excess)
-            .filter(|all| rules.limit > 0 && !(is_careful && all.iter().any(foreign)));
-        let is_paid = !rules.free && !giving_way.is_some_and(|all| all.iter().all(own));
-        match giving_way {
-            Some(giving_way) if !is_paid || self.spent() < rules.burst() => Ok(Room {
-                giving_way: giving_way
-                    .iter()
-                    .map(|session| session.key.clone())
-                    .collect(),
-                is_paid,
-            }),
-            _ => Err(Refusal::Full {
-                limit: rules.limit,
-                holders: self.sessions.clone(),
-                decided_at: now,
-            }),
+            .filter(|all| !(is_careful && all.iter().any(foreign)))
+            .ok_or_else(full)?;
+        let is_paid = !rules.free && !giving_way.iter().all(own);
+        if is_paid && self.spent() >= rules.burst() {
+            return Err(full());
         }
+        let keys = giving_way.iter().map(|session| session.key.clone());
+        Ok(Room {
+            giving_way: keys.collect(),
+            is_paid,
+        })
     }
 
     /// The sessions that may be made to give way, the first to go first. The order in which they came decides between equals.
@@ -80,14 +78,15 @@ impl Roster {
         Ok(stoppable)
     }
 
-    /// Takes these sessions out in favour of a start, and remembers that for so long.
+    /// Takes these sessions out in favour of a start, and remembers that.
     pub(super) fn displace(
         &mut self,
         giving_way: Vec<SessionKey>,
         start: &Start,
-        term: Duration,
+        terms: &Terms,
         now: Timestamp,
     ) -> Vec<Session> {
+        let until = now.after(self.term(terms, now));
         let leaving = giving_way.into_iter();
         let displaced: Vec<Session> = leaving.filter_map(|key| self.remove(&key)).collect();
         for session in &displaced {
@@ -97,7 +96,7 @@ impl Roster {
                     by: start.key.clone(),
                 },
                 asked_at: now,
-                until: now.after(term),
+                until,
                 was_live: true,
                 derived: session.flags.derived,
                 rival: start.facts.origin(),

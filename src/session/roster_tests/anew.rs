@@ -151,6 +151,24 @@ fn a_configured_quiet_is_what_is_waited_for() {
 }
 
 #[test]
+fn nobody_has_to_be_quiet_for_longer_than_an_end_is_remembered() {
+    let mut viewer = Viewer::limited_to(1);
+    let asked = derived("playback:a", "");
+    viewer.ask(&asked);
+    viewer.release("playback:a", Ending::Operator);
+    let rules = StartRules {
+        quiet: seconds(3600),
+        ..StartRules::new(1, WhenFull::Refuse)
+    };
+    let refused = viewer.roster.admit(&asked, &rules, &terms(), viewer.now);
+    let expected = Refusal::Ended(EndCause::Operator, Some(terms().memory));
+    assert_eq!(refused, Admission::Refused(expected));
+    viewer.wait(terms().memory);
+    let admission = viewer.roster.admit(&asked, &rules, &terms(), viewer.now);
+    assert_eq!(answer(&admission), "started");
+}
+
+#[test]
 fn a_fresh_id_is_told_to_wait_for_nothing() {
     let mut viewer = Viewer::with_an_end_of_each_cause();
     for session in [

@@ -280,3 +280,28 @@ fn within_the_limit_an_outage_is_not_noticed() {
     assert_eq!(viewer.see(&by_rule("playback:b")), whole);
     assert!(viewer.session("playback:b").is_proven());
 }
+
+#[test]
+fn a_failure_lifts_no_end_that_an_earlier_start_made() {
+    let mut viewer = Viewer::watching("playback:x", 1);
+    viewer.when_full = WhenFull::DisplaceOldest;
+    viewer.admit("video:film");
+    viewer.played("video:film");
+    viewer.release("video:film", Ending::Stream);
+    viewer.wait(seconds(1));
+    viewer.admit("video:film");
+    viewer.release("video:film", Ending::Failed);
+    assert!(viewer.tombstone("playback:x").is_some());
+}
+
+#[test]
+fn an_undo_that_comes_after_a_success_takes_nothing_back() {
+    let mut viewer = Viewer::limited_to(1);
+    viewer.ask(&Start {
+        ticket: Some(ticket(1)),
+        ..start("playback:a")
+    });
+    viewer.played("playback:a");
+    let undone = viewer.release("playback:a", Ending::Undone(ticket(1)));
+    assert_eq!(undone, Released::Kept);
+}

@@ -39,8 +39,8 @@ pub use self::source::Source;
 use super::{Cursor, Listing, Page, Seen, Store, StoreError};
 use crate::clock::Clock;
 use crate::session::{
-    Admission, Ending, Flags, Kind, Playing, Provenance, Released, Renewal, SessionKey, Sighting,
-    Start, StartRules, Terms, Timestamp, UserId, WhenFull,
+    Admission, Ending, Playing, Provenance, Released, Renewal, SessionKey, Sighting, Start,
+    StartRules, Terms, Timestamp, UserId, WhenFull,
 };
 
 /// The most streams one user can have: what a roster's head has room to count. A higher limit is as good as this one.
@@ -220,11 +220,6 @@ impl Store for RedisStore {
             WhenFull::DisplaceIdlest => (2, None),
             WhenFull::TakeOver(key) => (3, Some(key)),
         };
-        let flags = Flags {
-            derived: start.derived,
-            played: start.key.kind == Kind::Request,
-            ..Flags::default()
-        };
         let question = self
             .question_about(&start.key, start.lease)
             .count(rules.limit)
@@ -233,7 +228,11 @@ impl Store for RedisStore {
             .count(rules.burst())
             .short_span(rules.quiet)
             .bytes(&named.map(record::encode_key).unwrap_or_default())
-            .bytes(&record::encode_rest(&start.facts, flags, start.ticket));
+            .bytes(&record::encode_rest(
+                &start.facts,
+                start.flags(),
+                start.ticket,
+            ));
         let answer = self.ask(&self.scripts.admit, user, question).await?;
         reply::admission(&answer, start, rules.limit)
     }
@@ -245,12 +244,6 @@ impl Store for RedisStore {
         limit: u32,
     ) -> Result<Renewal, StoreError> {
         let started = sighting.started_at.map_or(u64::MAX, Timestamp::as_millis);
-        let flags = Flags {
-            derived: sighting.derived,
-            played: sighting.key.kind == Kind::Request
-                || sighting.provenance != Provenance::Unplayed,
-            ..Flags::default()
-        };
         let provenance = match sighting.provenance {
             Provenance::Counted => 0,
             Provenance::ByRule => 1,
@@ -261,7 +254,11 @@ impl Store for RedisStore {
             .count(limit)
             .byte(provenance)
             .millis(started)
-            .bytes(&record::encode_rest(&sighting.facts, flags, None));
+            .bytes(&record::encode_rest(
+                &sighting.facts,
+                sighting.flags(),
+                None,
+            ));
         let answer = self.ask(&self.scripts.renew, user, question).await?;
         reply::renewal(&answer)
     }

@@ -8,8 +8,8 @@
 //! still writes this one, the second writes the new one. Both read both.
 
 use crate::session::{
-    Budget, ContentId, DeviceId, Door, EndCause, Facts, Flags, Forgotten, JoinedOrigin, Kind,
-    Session, SessionId, SessionKey, Ticket, Timestamp, Tombstone,
+    ContentId, DeviceId, Door, EndCause, Facts, Flags, JoinedOrigin, Kind, Session, SessionId,
+    SessionKey, Ticket, Timestamp, Tombstone,
 };
 
 /// The first byte of every roster: no text begins with it.
@@ -59,12 +59,6 @@ const CAUSE_MASK: u8 = 3;
 
 /// Set in a tombstone's flags if the session was live.
 const WAS_LIVE: u8 = 4;
-
-/// The tag of the note that holds the budget.
-const BUDGET: u8 = 1;
-
-/// The tag of the note that tells of forgotten ends.
-const FORGOTTEN: u8 = 2;
 
 /// The tags of facts, at most [`TAG_MASK`]. A tag that is not known is skipped: a later version may write more.
 const DEVICE: u8 = 1;
@@ -253,10 +247,6 @@ pub(super) struct Contents {
     pub(super) sessions: Vec<Session>,
     /// The ends that are remembered.
     pub(super) tombstones: Vec<Tombstone>,
-    /// The displacements that are not refilled.
-    pub(super) budget: Option<Budget>,
-    /// Until when a forgotten end might matter.
-    pub(super) forgotten: Option<Forgotten>,
 }
 
 /// Reads a whole roster. No bytes at all are an empty one.
@@ -272,26 +262,8 @@ pub(super) fn decode_roster(bytes: &[u8]) -> Result<Contents, Malformed> {
     let (sessions, tombstones) = (reader.integer(2)?, reader.integer(1)?);
     reader.take(16)?;
     let notes = usize::try_from(reader.integer(2)?).unwrap_or(usize::MAX);
-    let mut notes = Reader(reader.take(notes)?);
-    while !notes.0.is_empty() {
-        let (tag, value) = notes.entry()?;
-        let mut value = Reader(value);
-        match tag {
-            BUDGET => {
-                contents.budget = Some(Budget {
-                    spent: u32::try_from(value.integer(2)?).unwrap_or(u32::MAX),
-                    since: value.timestamp()?,
-                });
-            }
-            FORGOTTEN => {
-                contents.forgotten = Some(Forgotten {
-                    at: value.timestamp()?,
-                    until: value.timestamp()?,
-                });
-            }
-            _ => {}
-        }
-    }
+    // Only the scripts need what belongs to the user and to no session.
+    reader.take(notes)?;
     for _ in 0..sessions {
         contents.sessions.push(reader.session()?);
     }
@@ -392,6 +364,14 @@ impl<'a> Reader<'a> {
             1 => Ok(EndCause::Released),
             2 => Ok(EndCause::Displaced { by: self.key()? }),
             3 => Ok(EndCause::Operator),
+            _ => Err(Malformed("cause")),
+        }
+    }
+
+    /// The same in an answer, of which nothing but the number of the cause may be set.
+    pub(super) fn plain_cause(&mut self, number: u8) -> Result<EndCause, Malformed> {
+        match number & !CAUSE_MASK {
+            0 => self.cause(number),
             _ => Err(Malformed("cause")),
         }
     }
@@ -663,8 +643,9 @@ mod tests {
             (EndList::Operator, tombstone(3, &[])),
             (EndList::Stranger, tombstone(1, &[])),
         ];
-        let budget = encode_entry(BUDGET, &[0; 8]);
-        let forgotten = encode_entry(FORGOTTEN, &[0; 12]);
+        // The tags of the budget and of forgotten ends, as open.lua has them.
+        let budget = encode_entry(1, &[0; 8]);
+        let forgotten = encode_entry(2, &[0; 12]);
         let notes = [budget, forgotten].concat();
         let sessions = limit + MAX_PUT_BACK;
         let tombstones: usize = lists.iter().map(|(list, _)| list.room()).sum();
@@ -682,7 +663,6 @@ mod tests {
         let contents = decode_roster(&roster).unwrap();
         assert_eq!(contents.sessions.len(), sessions);
         assert_eq!(contents.tombstones.len(), tombstones);
-        assert!(contents.budget.is_some() && contents.forgotten.is_some());
         roster
     }
 

@@ -167,8 +167,8 @@ pub(super) fn playing(answer: &Value) -> Result<Option<Playing>, StoreError> {
 
 /// Why a session has ended, and for how long it must not ask if it may begin anew after that.
 fn ended(body: &mut Reader<'_>) -> Result<(EndCause, Option<Duration>), Malformed> {
-    let (flags, quiet) = (body.byte()?, body.integer(4)?);
-    let cause = body.cause(flags)?;
+    let (number, quiet) = (body.byte()?, body.integer(4)?);
+    let cause = body.plain_cause(number)?;
     body.end()?;
     Ok((cause, (quiet > 0).then(|| Duration::from_millis(quiet))))
 }
@@ -247,6 +247,7 @@ mod tests {
             bytes(b"F123456x"),
             bytes(b"E"),
             bytes(b"E\x09"),
+            bytes(b"E\x09\0\0\0\0"),
             bytes(b"E\x01\0\0\0\0x"),
             bytes(b"V12345"),
             bytes(b"V1234567"),

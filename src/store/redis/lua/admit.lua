@@ -71,9 +71,9 @@ if grave then
   provisional = why == 1
   if not begins then
     if why ~= 1 then
-      -- Who was ended against the viewer's will and keeps asking stays out.
+      -- A client that was stopped and keeps asking stays out. Once the end is forgotten, nothing keeps the id out.
       local till = math.max(unpack('>I6', roster, grave + 2), now + MEMORY, latest + MARGIN)
-      kept = math.max(kept, till)
+      kept, quiet = math.max(kept, till), math.min(quiet, till - now)
       front = sub(roster, begin, grave + 1) .. pack('>I6I6', till, now)
       middle = sub(roster, grave + 14)
     end

@@ -19,6 +19,7 @@ if seat then
   flags = byte(roster, tail + 6)
   if who == 4 then
     goes_on = flags % 8 < 4 or unpack('>I6', roster, seat + 8) ~= 0 or unpack('>I4', roster, tail + 7) ~= ticket
+      or (kind ~= 1 and flags % 32 >= 16)
   else
     goes_on = (who == 5 and flags % 32 >= 16) or (age > 0 and unpack('>I6', roster, tail) > now - age)
   end
@@ -37,12 +38,13 @@ else
     front, middle, seats = sub(roster, begin, seat - 1), sub(roster, seat + bytes), seats - 1
   end
   if seat and who >= 4 then
-    -- What its start did is undone: those it displaced may go on, and its displacement is given back.
-    local staying, at = {}, tombs
+    -- What its start did is undone: those it displaced may go on, and its displacement is given back. An older end was made by an earlier
+    -- session of this key.
+    local staying, at, started = {}, tombs, unpack('>I6', roster, seat + 14 + #key)
     for _ = 1, graves do
-      local length = unpack('>I2', roster, at)
+      local length, _, asked = unpack('>I2I6I6', roster, at)
       local after = at + 17 + byte(roster, at + 15)
-      if byte(roster, after) % 4 ~= 2 or sub(roster, after + 1, after + #key) ~= key then
+      if asked < started or byte(roster, after) % 4 ~= 2 or sub(roster, after + 1, after + #key) ~= key then
         staying[#staying + 1] = sub(roster, at, at + length - 1)
       end
       at = at + length
@@ -61,7 +63,7 @@ else
   if cause then
     local till = math.max(now + MEMORY, latest + MARGIN) - age
     if seat then
-      -- However old the news is, whoever granted the lease may answer by it until it is over.
+      -- However old the report is, the instance that granted the lease may answer from it until it expires.
       till = math.max(till, expires + MARGIN)
     end
     if till > now then
