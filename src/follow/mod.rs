@@ -85,7 +85,7 @@ pub struct Followed<T> {
     metrics: Arc<Metrics>,
     /// What a new value is taken into use by.
     accept: Box<Accept<T>>,
-    /// Whether a value that was refused is to be tried again.
+    /// Set to retry a value that was refused.
     again: Arc<AtomicBool>,
     /// What else is tried again when this has changed.
     others: Vec<Again>,
@@ -111,8 +111,8 @@ type Version = Result<Vec<[u8; 32]>, String>;
 struct Seen {
     /// At the last look.
     last: Version,
-    /// What was last found to have changed, be it for the better or not.
-    judged: Version,
+    /// What was last found to have changed, be it for the better or not; `None` if that has to be judged again.
+    judged: Option<Version>,
     /// What [`Followed::current`] was made of.
     in_force: Version,
     /// What is kept of the texts of that.
@@ -300,7 +300,7 @@ impl<T: Send + Sync + 'static> Followed<T> {
             current: RwLock::new(Arc::new(current)),
             seen: Mutex::new(Seen {
                 last: version.clone(),
-                judged: version.clone(),
+                judged: Some(version.clone()),
                 in_force: version,
                 kept,
                 stamps: None,
@@ -374,8 +374,9 @@ impl<T: Send + Sync + 'static> Followed<T> {
     fn look(&self) {
         let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
         let seen = &mut *seen;
-        if self.again.swap(false, Ordering::SeqCst) {
-            seen.judged.clone_from(&seen.in_force);
+        let is_refused = seen.judged.as_ref() != Some(&seen.in_force);
+        if self.again.swap(false, Ordering::SeqCst) && is_refused {
+            seen.judged = None;
         }
         if seen.is_unchanged(self.files.stamps()) {
             return;
@@ -386,10 +387,10 @@ impl<T: Send + Sync + 'static> Followed<T> {
             seen.last = version;
             return;
         }
-        if version == seen.judged {
+        if seen.judged.as_ref() == Some(&version) {
             return;
         }
-        seen.judged.clone_from(&version);
+        seen.judged = Some(version.clone());
         let file = self.label.as_str();
         if version == seen.in_force {
             self.metrics.file_unusable(self.label, false);
@@ -434,7 +435,7 @@ impl Seen {
             return false;
         }
         self.still = self.still.saturating_add(1);
-        self.still > STILL && self.last == self.judged
+        self.still > STILL && self.judged.as_ref() == Some(&self.last)
     }
 }
 
@@ -640,6 +641,7 @@ mod tests {
     /// One file that is guarded, whose text is the value.
     struct Guarded {
         dir: TempDir,
+        metrics: Arc<Metrics>,
         followed: Followed<String>,
     }
 
@@ -654,8 +656,18 @@ mod tests {
             });
             let metrics = Arc::new(Metrics::new().unwrap());
             let files = files.guarded(Bytes::clone);
-            let followed = Followed::load(ReloadedFile::Tokens, files, metrics).unwrap();
-            Self { dir, followed }
+            let followed =
+                Followed::load(ReloadedFile::Tokens, files, Arc::clone(&metrics)).unwrap();
+            Self {
+                dir,
+                metrics,
+                followed,
+            }
+        }
+
+        fn is_unusable(&self) -> bool {
+            let text = self.metrics.render();
+            text.contains("streamgate_files_unusable{file=\"tokens\"} 1\n")
         }
 
         /// Writes that text and looks; what is in force then.
@@ -697,6 +709,20 @@ mod tests {
         assert_eq!(of.after("two"), "one", "nobody has asked");
         assert_eq!(other.after("2"), "2");
         assert_eq!(of.after("two"), "two");
+    }
+
+    #[test]
+    fn a_refused_file_is_usable_again_once_it_is_reverted() {
+        let mut of = Guarded::new("one");
+        of.followed = of.followed.accepted_by(|_, _| Err("never".to_owned()));
+        let mut other = Guarded::new("1");
+        other.followed = other.followed.then_ask(Some(of.followed.again()));
+        assert_eq!(of.after("two"), "one");
+        assert!(of.is_unusable());
+        // The other changes first, and this one is reverted before it is retried.
+        assert_eq!(other.after("2"), "2");
+        assert_eq!(of.after("one"), "one");
+        assert!(!of.is_unusable());
     }
 
     #[test]
