@@ -13,7 +13,7 @@ mod cut;
 
 use std::fmt;
 use std::fs::File;
-use std::io::Read;
+use std::io::{ErrorKind, Read};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -208,7 +208,11 @@ impl<T> Files<T> {
         let each = self.named.iter().map(|(key, path)| {
             contents(path, self.max_bytes).map_err(|error| {
                 let path = path.display();
-                Unusable(format!("{key}: failed to read {path}: {error}; it must be there, and readable by this process"))
+                let advice = match error.kind() {
+                    ErrorKind::FileTooLarge => "make it smaller",
+                    _ => "it must be there, and readable by this process",
+                };
+                Unusable(format!("{key}: failed to read {path}: {error}; {advice}"))
             })
         });
         each.collect()
@@ -250,9 +254,8 @@ fn contents(path: &Path, max_bytes: u64) -> std::io::Result<Bytes> {
     file.take(max_bytes + 1).read_to_end(&mut contents)?;
     if contents.len() as u64 > max_bytes {
         let mebibytes = max_bytes / (1024 * 1024);
-        return Err(std::io::Error::other(format!(
-            "larger than {mebibytes} MiB"
-        )));
+        let flaw = format!("larger than {mebibytes} MiB");
+        return Err(std::io::Error::new(ErrorKind::FileTooLarge, flaw));
     }
     Ok(contents.into())
 }
@@ -633,9 +636,16 @@ mod tests {
         let path = dir.path().join("lock");
         let expected = format!("a.lock: failed to read {}: No such file", path.display());
         assert!(error.starts_with(&expected), "{error}");
+        assert!(
+            error.ends_with("; it must be there, and readable by this process"),
+            "{error}"
+        );
         let endless = Files::new(vec![("a", "/dev/zero".into())], |_| Ok(()));
         let error = endless.read().unwrap_err().to_string();
-        assert!(error.contains("larger than 16 MiB"), "{error}");
+        assert!(
+            error.ends_with("larger than 16 MiB; make it smaller"),
+            "{error}"
+        );
     }
 
     /// One file that is guarded, whose text is the value.
