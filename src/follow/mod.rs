@@ -87,8 +87,8 @@ pub struct Followed<T> {
     accept: Box<Accept<T>>,
     /// Set to retry a value that was refused.
     again: Arc<AtomicBool>,
-    /// What else is tried again when this has changed.
-    others: Vec<Again>,
+    /// What else is retried when this has changed.
+    other: Option<Again>,
 }
 
 /// Has files that were refused tried again, since what they were refused for has changed.
@@ -183,16 +183,15 @@ impl<T> Files<T> {
         }
     }
 
-    /// What they say, unless one was cut off since what is kept was read.
-    fn understood_after(&self, kept: &[Bytes], contents: &[Bytes]) -> Result<T, Unusable> {
-        if let Some(keep) = self.keep {
-            for ((named, kept), text) in self.named.iter().zip(kept).zip(contents) {
-                cut::check(kept, &keep(text)).map_err(|flaw| Unusable::about(named, flaw))?;
-            }
+    /// Checks what is kept of changed texts against what was kept of those in force.
+    fn check_not_cut(&self, in_force: &[Bytes], changed: &[Bytes]) -> Result<(), Unusable> {
+        for ((named, in_force), changed) in self.named.iter().zip(in_force).zip(changed) {
+            cut::check(in_force, changed).map_err(|flaw| Unusable::about(named, flaw))?;
         }
-        self.understood(contents)
+        Ok(())
     }
 
+    /// What is kept of these texts; nothing unless they are guarded.
     fn kept(&self, contents: &[Bytes]) -> Vec<Bytes> {
         let keep = self.keep.iter();
         keep.flat_map(|keep| contents.iter().map(keep)).collect()
@@ -312,7 +311,7 @@ impl<T: Send + Sync + 'static> Followed<T> {
             metrics,
             accept: Box::new(|_, _| Ok(())),
             again: Arc::default(),
-            others: Vec::new(),
+            other: None,
         }
     }
 
@@ -326,13 +325,10 @@ impl<T: Send + Sync + 'static> Followed<T> {
         Self { accept, ..self }
     }
 
-    /// The same, where others that were refused are tried again each time that another value has come into force.
+    /// The same, where the other, if it was refused, is retried each time that a new value has come into force.
     #[must_use]
-    pub fn then_ask(self, others: Option<Again>) -> Self {
-        Self {
-            others: self.others.into_iter().chain(others).collect(),
-            ..self
-        }
+    pub fn then_ask(self, other: Option<Again>) -> Self {
+        Self { other, ..self }
     }
 
     /// Has a value that was refused tried again.
@@ -418,14 +414,16 @@ impl<T: Send + Sync + 'static> Followed<T> {
     }
 
     /// Puts what the contents say into force, if it can be; what is kept of them.
-    fn take_over(&self, contents: &[Bytes], kept: &[Bytes]) -> Result<Vec<Bytes>, Unusable> {
-        let value = Arc::new(self.files.understood_after(kept, contents)?);
+    fn take_over(&self, contents: &[Bytes], before: &[Bytes]) -> Result<Vec<Bytes>, Unusable> {
+        let kept = self.files.kept(contents);
+        self.files.check_not_cut(before, &kept)?;
+        let value = Arc::new(self.files.understood(contents)?);
         (self.accept)(&value, &self.current()).map_err(Unusable)?;
         *self.current.write().unwrap_or_else(PoisonError::into_inner) = value;
-        for Again(other) in &self.others {
+        if let Some(Again(other)) = &self.other {
             other.store(true, Ordering::SeqCst);
         }
-        Ok(self.files.kept(contents))
+        Ok(kept)
     }
 }
 
