@@ -1,6 +1,6 @@
 //! The settings that may change while the process runs: limits, and what a refusal tells, and whose starts are logged.
 
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use super::{Config, Limits, Refusal, Share, Telemetry};
 use crate::policy::UserLimits;
@@ -28,7 +28,12 @@ pub struct Clash {
 
 /// What applies now. Whoever decides something reads it once, so that all of one decision is by the same settings.
 #[derive(Debug, Default)]
-pub struct InForce(RwLock<Arc<Changeable>>);
+pub struct InForce {
+    /// What applies. Every decision reads it, so the lock is held only to swap the pointer.
+    now: RwLock<Arc<Changeable>>,
+    /// Held while a change is prepared, so that changes happen one after the other.
+    changing: Mutex<()>,
+}
 
 impl Changeable {
     /// That part of a configuration.
@@ -65,13 +70,16 @@ impl InForce {
     /// Those settings, until others are put in their place.
     #[must_use]
     pub fn new(settings: Changeable) -> Self {
-        Self(RwLock::new(Arc::new(settings)))
+        Self {
+            now: RwLock::new(Arc::new(settings)),
+            changing: Mutex::default(),
+        }
     }
 
     /// What applies now.
     #[must_use]
     pub fn now(&self) -> Arc<Changeable> {
-        Arc::clone(&self.0.read().unwrap_or_else(PoisonError::into_inner))
+        Arc::clone(&self.now.read().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// Replaces the settings for everything that is decided from now on. The list of `limits.users_file` stays.
@@ -79,12 +87,12 @@ impl InForce {
     /// # Errors
     /// A user is both in `limits.users` and in that list. Nothing has changed then.
     pub fn change(&self, mut settings: Changeable) -> Result<(), Clash> {
-        let mut now = self.0.write().unwrap_or_else(PoisonError::into_inner);
-        let listed = Arc::clone(&now.limits.policy.listed);
-        Clash::check(&settings, &listed)?;
-        settings.limits.policy.listed = listed;
-        *now = Arc::new(settings);
-        Ok(())
+        self.replace(|now| {
+            let listed = &now.limits.policy.listed;
+            Clash::check(&settings, listed)?;
+            settings.limits.policy.listed = Arc::clone(listed);
+            Ok(settings)
+        })
     }
 
     /// Replaces the list of `limits.users_file`, and nothing else.
@@ -92,11 +100,42 @@ impl InForce {
     /// # Errors
     /// A user is both in `limits.users` and in that list. Nothing has changed then.
     pub fn list(&self, listed: Arc<UserLimits>) -> Result<(), Clash> {
-        let mut now = self.0.write().unwrap_or_else(PoisonError::into_inner);
-        Clash::check(&now, &listed)?;
-        let mut settings = Changeable::clone(&now);
-        settings.limits.policy.listed = listed;
-        *now = Arc::new(settings);
+        self.replace(|now| {
+            Clash::check(now, &listed)?;
+            let mut settings = Changeable::clone(now);
+            settings.limits.policy.listed = listed;
+            Ok(settings)
+        })
+    }
+
+    /// Puts what `prepare` makes of the settings in force into their place.
+    fn replace(
+        &self,
+        prepare: impl FnOnce(&Changeable) -> Result<Changeable, Clash>,
+    ) -> Result<(), Clash> {
+        let _one_at_a_time = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
+        // Kept to the end, so that the old settings, which may be large, are not freed under the lock.
+        let before = self.now();
+        let after = Arc::new(prepare(&before)?);
+        *self.now.write().unwrap_or_else(PoisonError::into_inner) = after;
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn settings_can_be_read_while_a_change_is_prepared() {
+        let in_force = InForce::default();
+        let replaced = in_force.replace(|before| {
+            assert_eq!(*in_force.now(), *before);
+            let mut settings = before.clone();
+            settings.limits.policy.default = 9;
+            Ok(settings)
+        });
+        assert_eq!(replaced, Ok(()));
+        assert_eq!(in_force.now().limits.policy.default, 9);
     }
 }

@@ -13,7 +13,7 @@ mod cut;
 
 use std::fmt;
 use std::fs::File;
-use std::io::Read;
+use std::io::{ErrorKind, Read};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -85,10 +85,10 @@ pub struct Followed<T> {
     metrics: Arc<Metrics>,
     /// What a new value is taken into use by.
     accept: Box<Accept<T>>,
-    /// Whether a value that was refused is to be tried again.
+    /// Set to retry a value that was refused.
     again: Arc<AtomicBool>,
-    /// What else is tried again when this has changed.
-    others: Vec<Again>,
+    /// What else is retried when this has changed.
+    other: Option<Again>,
 }
 
 /// Has files that were refused tried again, since what they were refused for has changed.
@@ -111,8 +111,8 @@ type Version = Result<Vec<[u8; 32]>, String>;
 struct Seen {
     /// At the last look.
     last: Version,
-    /// What was last found to have changed, be it for the better or not.
-    judged: Version,
+    /// What was last found to have changed, be it for the better or not; `None` if that has to be judged again.
+    judged: Option<Version>,
     /// What [`Followed::current`] was made of.
     in_force: Version,
     /// What is kept of the texts of that.
@@ -183,16 +183,15 @@ impl<T> Files<T> {
         }
     }
 
-    /// What they say, unless one was cut off since what is kept was read.
-    fn understood_after(&self, kept: &[Bytes], contents: &[Bytes]) -> Result<T, Unusable> {
-        if let Some(keep) = self.keep {
-            for ((named, kept), text) in self.named.iter().zip(kept).zip(contents) {
-                cut::check(kept, &keep(text)).map_err(|flaw| Unusable::about(named, flaw))?;
-            }
+    /// Checks what is kept of changed texts against what was kept of those in force.
+    fn check_not_cut(&self, in_force: &[Bytes], changed: &[Bytes]) -> Result<(), Unusable> {
+        for ((named, in_force), changed) in self.named.iter().zip(in_force).zip(changed) {
+            cut::check(in_force, changed).map_err(|flaw| Unusable::about(named, flaw))?;
         }
-        self.understood(contents)
+        Ok(())
     }
 
+    /// What is kept of these texts; nothing unless they are guarded.
     fn kept(&self, contents: &[Bytes]) -> Vec<Bytes> {
         let keep = self.keep.iter();
         keep.flat_map(|keep| contents.iter().map(keep)).collect()
@@ -208,7 +207,11 @@ impl<T> Files<T> {
         let each = self.named.iter().map(|(key, path)| {
             contents(path, self.max_bytes).map_err(|error| {
                 let path = path.display();
-                Unusable(format!("{key}: failed to read {path}: {error}; it must be there, and readable by this process"))
+                let advice = match error.kind() {
+                    ErrorKind::FileTooLarge => "make it smaller",
+                    _ => "it must be there, and readable by this process",
+                };
+                Unusable(format!("{key}: failed to read {path}: {error}; {advice}"))
             })
         });
         each.collect()
@@ -250,9 +253,8 @@ fn contents(path: &Path, max_bytes: u64) -> std::io::Result<Bytes> {
     file.take(max_bytes + 1).read_to_end(&mut contents)?;
     if contents.len() as u64 > max_bytes {
         let mebibytes = max_bytes / (1024 * 1024);
-        return Err(std::io::Error::other(format!(
-            "larger than {mebibytes} MiB"
-        )));
+        let flaw = format!("larger than {mebibytes} MiB");
+        return Err(std::io::Error::new(ErrorKind::FileTooLarge, flaw));
     }
     Ok(contents.into())
 }
@@ -300,7 +302,7 @@ impl<T: Send + Sync + 'static> Followed<T> {
             current: RwLock::new(Arc::new(current)),
             seen: Mutex::new(Seen {
                 last: version.clone(),
-                judged: version.clone(),
+                judged: Some(version.clone()),
                 in_force: version,
                 kept,
                 stamps: None,
@@ -309,7 +311,7 @@ impl<T: Send + Sync + 'static> Followed<T> {
             metrics,
             accept: Box::new(|_, _| Ok(())),
             again: Arc::default(),
-            others: Vec::new(),
+            other: None,
         }
     }
 
@@ -323,13 +325,10 @@ impl<T: Send + Sync + 'static> Followed<T> {
         Self { accept, ..self }
     }
 
-    /// The same, where others that were refused are tried again each time that another value has come into force.
+    /// The same, where the other, if it was refused, is retried each time that a new value has come into force.
     #[must_use]
-    pub fn then_ask(self, others: Option<Again>) -> Self {
-        Self {
-            others: self.others.into_iter().chain(others).collect(),
-            ..self
-        }
+    pub fn then_ask(self, other: Option<Again>) -> Self {
+        Self { other, ..self }
     }
 
     /// Has a value that was refused tried again.
@@ -374,8 +373,9 @@ impl<T: Send + Sync + 'static> Followed<T> {
     fn look(&self) {
         let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
         let seen = &mut *seen;
-        if self.again.swap(false, Ordering::SeqCst) {
-            seen.judged.clone_from(&seen.in_force);
+        let is_refused = seen.judged.as_ref() != Some(&seen.in_force);
+        if self.again.swap(false, Ordering::SeqCst) && is_refused {
+            seen.judged = None;
         }
         if seen.is_unchanged(self.files.stamps()) {
             return;
@@ -386,10 +386,10 @@ impl<T: Send + Sync + 'static> Followed<T> {
             seen.last = version;
             return;
         }
-        if version == seen.judged {
+        if seen.judged.as_ref() == Some(&version) {
             return;
         }
-        seen.judged.clone_from(&version);
+        seen.judged = Some(version.clone());
         let file = self.label.as_str();
         if version == seen.in_force {
             self.metrics.file_unusable(self.label, false);
@@ -414,14 +414,16 @@ impl<T: Send + Sync + 'static> Followed<T> {
     }
 
     /// Puts what the contents say into force, if it can be; what is kept of them.
-    fn take_over(&self, contents: &[Bytes], kept: &[Bytes]) -> Result<Vec<Bytes>, Unusable> {
-        let value = Arc::new(self.files.understood_after(kept, contents)?);
+    fn take_over(&self, contents: &[Bytes], before: &[Bytes]) -> Result<Vec<Bytes>, Unusable> {
+        let kept = self.files.kept(contents);
+        self.files.check_not_cut(before, &kept)?;
+        let value = Arc::new(self.files.understood(contents)?);
         (self.accept)(&value, &self.current()).map_err(Unusable)?;
         *self.current.write().unwrap_or_else(PoisonError::into_inner) = value;
-        for Again(other) in &self.others {
+        if let Some(Again(other)) = &self.other {
             other.store(true, Ordering::SeqCst);
         }
-        Ok(self.files.kept(contents))
+        Ok(kept)
     }
 }
 
@@ -434,7 +436,7 @@ impl Seen {
             return false;
         }
         self.still = self.still.saturating_add(1);
-        self.still > STILL && self.last == self.judged
+        self.still > STILL && self.judged.as_ref() == Some(&self.last)
     }
 }
 
@@ -632,14 +634,22 @@ mod tests {
         let path = dir.path().join("lock");
         let expected = format!("a.lock: failed to read {}: No such file", path.display());
         assert!(error.starts_with(&expected), "{error}");
+        assert!(
+            error.ends_with("; it must be there, and readable by this process"),
+            "{error}"
+        );
         let endless = Files::new(vec![("a", "/dev/zero".into())], |_| Ok(()));
         let error = endless.read().unwrap_err().to_string();
-        assert!(error.contains("larger than 16 MiB"), "{error}");
+        assert!(
+            error.ends_with("larger than 16 MiB; make it smaller"),
+            "{error}"
+        );
     }
 
     /// One file that is guarded, whose text is the value.
     struct Guarded {
         dir: TempDir,
+        metrics: Arc<Metrics>,
         followed: Followed<String>,
     }
 
@@ -654,8 +664,18 @@ mod tests {
             });
             let metrics = Arc::new(Metrics::new().unwrap());
             let files = files.guarded(Bytes::clone);
-            let followed = Followed::load(ReloadedFile::Tokens, files, metrics).unwrap();
-            Self { dir, followed }
+            let followed =
+                Followed::load(ReloadedFile::Tokens, files, Arc::clone(&metrics)).unwrap();
+            Self {
+                dir,
+                metrics,
+                followed,
+            }
+        }
+
+        fn is_unusable(&self) -> bool {
+            let text = self.metrics.render();
+            text.contains("streamgate_files_unusable{file=\"tokens\"} 1\n")
         }
 
         /// Writes that text and looks; what is in force then.
@@ -697,6 +717,20 @@ mod tests {
         assert_eq!(of.after("two"), "one", "nobody has asked");
         assert_eq!(other.after("2"), "2");
         assert_eq!(of.after("two"), "two");
+    }
+
+    #[test]
+    fn a_refused_file_is_usable_again_once_it_is_reverted() {
+        let mut of = Guarded::new("one");
+        of.followed = of.followed.accepted_by(|_, _| Err("never".to_owned()));
+        let mut other = Guarded::new("1");
+        other.followed = other.followed.then_ask(Some(of.followed.again()));
+        assert_eq!(of.after("two"), "one");
+        assert!(of.is_unusable());
+        // The other changes first, and this one is reverted before it is retried.
+        assert_eq!(other.after("2"), "2");
+        assert_eq!(of.after("one"), "one");
+        assert!(!of.is_unusable());
     }
 
     #[test]

@@ -6,6 +6,8 @@ use std::ops::Range;
 
 use bytes::Bytes;
 
+use crate::session::UserId;
+
 /// Limits of users by their names.
 ///
 /// A map with a string for each user would take four times the memory. Here the names stay where they are in the text.
@@ -111,6 +113,20 @@ impl UserLimits {
     pub fn line(&self, user: &str) -> Option<usize> {
         let entry = self.find(user.as_bytes())?;
         Some(self.line_of(entry))
+    }
+
+    /// Of these users, the one whom the list names first, and the number of that line.
+    #[must_use]
+    pub fn first_of<'a>(
+        &self,
+        users: impl IntoIterator<Item = &'a UserId>,
+    ) -> Option<(&'a UserId, usize)> {
+        let named = users
+            .into_iter()
+            .filter_map(|user| Some((self.find(user.as_str().as_bytes())?, user)));
+        // Only for the first: to number a line, all of the text before it is scanned.
+        let (entry, user) = named.min_by_key(|(entry, _)| entry.start)?;
+        Some((user, self.line_of(entry)))
     }
 
     /// How many users there are.

@@ -69,11 +69,8 @@ impl Policy {
     /// The first line of a list that names a user who also has a limit in `users`.
     #[must_use]
     pub fn clash(&self, listed: &UserLimits) -> Option<(UserId, usize)> {
-        let both = self.users.keys().filter_map(|user| {
-            let line = listed.line(user.as_str())?;
-            Some((line, user))
-        });
-        both.min().map(|(line, user)| (user.clone(), line))
+        let (user, line) = listed.first_of(self.users.keys())?;
+        Some((user.clone(), line))
     }
 
     /// What applies to this user, who is on this plan.
@@ -103,7 +100,10 @@ impl Policy {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
+    use crate::clock::Stopwatch;
 
     fn user(name: &str) -> UserId {
         UserId::parse(name).unwrap()
@@ -168,5 +168,26 @@ mod tests {
         };
         assert_eq!(policy.allowance(&user("anna"), None).allowance.limit, 1);
         assert_eq!(policy.allowance(&user("bert"), None).allowance.limit, 0);
+    }
+
+    #[test]
+    fn the_first_line_of_very_many_clashes_is_found_soon() {
+        let names: Vec<_> = (0..100_000).map(|n| format!("user {n:06}")).collect();
+        let (mut text, mut entries) = (String::new(), Vec::new());
+        for name in &names {
+            let place = text.len()..text.len() + name.len();
+            entries.push(Entry::new(&place, 1).unwrap());
+            text.push_str(name);
+            text.push_str(" 1\n");
+        }
+        let listed = UserLimits::new(text.into(), entries).unwrap();
+        let policy = Policy {
+            users: names.iter().skip(6).map(|name| (user(name), 2)).collect(),
+            ..Policy::new(1)
+        };
+        let asked = Stopwatch::start();
+        assert_eq!(policy.clash(&listed), Some((user("user 000006"), 7)));
+        let took = asked.elapsed();
+        assert!(took < Duration::from_secs(5), "{took:?}");
     }
 }
