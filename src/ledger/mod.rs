@@ -525,7 +525,7 @@ impl Ledger {
             Ok(Renewal::Renewed { .. } | Renewal::PutBack { .. } | Renewal::Provisional { .. }) => {
                 Admission::Admitted(self.held.admitted(user, &start.key)?)
             }
-            // Whether it may begin anew is for the store to say.
+            // Whether it may start again is for the store to say.
             Ok(Renewal::Ended(_) | Renewal::Crowded) => return None,
             Err(outage) => return Some(self.by_rule(bid, outage)),
         };

@@ -280,12 +280,12 @@ fn stream_kind() -> Ref {
 /// Why a session that has ended can't go on.
 fn ended(cause: &EndCause) -> (Reason, &'static str) {
     let detail = match cause {
-        EndCause::Released => "This stream has ended. Start it anew to go on watching.",
+        EndCause::Released => "This stream has ended. Start it again to go on watching.",
         EndCause::Displaced { .. } => {
-            "This stream was stopped because another one of the same account was started. Start it anew to watch here again."
+            "This stream was stopped because another one of the same account was started. Start it again to watch here again."
         }
         EndCause::Operator => {
-            "This stream was stopped by the service. Ask it why, or start the stream anew."
+            "This stream was stopped by the service. Ask it why, or start the stream again."
         }
     };
     (ended_reason(cause), detail)

@@ -57,7 +57,7 @@ pub enum Refusal {
 
 impl Refusal {
     /// When a refused start is worth trying again: a third of the shortest lease left among the holders, at least a second; or when a derived
-    /// id may begin anew. `None` where waiting won't help, as where no stream is allowed at all.
+    /// id may start again. `None` where waiting won't help, as where no stream is allowed at all.
     #[must_use]
     pub fn retry_after(&self) -> Option<Duration> {
         match self {

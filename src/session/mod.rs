@@ -70,7 +70,7 @@ impl Kind {
     }
 
     /// Whether the end of such a session is remembered, and keeps its id from being used again. Not a video's: its id is the film's, and may be
-    /// watched again at once. Who was displaced or ended by an operator is told so all the same, but may start anew where there is a slot.
+    /// watched again at once. Who was displaced or ended by an operator is told so all the same, but may start again where there is a slot.
     #[must_use]
     pub const fn leaves_tombstone(self) -> bool {
         match self {
@@ -221,7 +221,7 @@ pub struct Session {
 /// What the rule notes about a session.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
 pub struct Flags {
-    /// The player did not make its id for this playback, so the id may begin anew after its end.
+    /// The player did not make its id for this playback, so the id may start again after its end.
     pub derived: bool,
     /// Some of it has reached its viewer: Envoy reported a success, or it showed a sign of life [`PROVEN_AFTER`] its start.
     pub played: bool,
@@ -242,7 +242,7 @@ impl Session {
 /// How long after its start a sign of life proves that a session plays, where no gateway has reported it.
 pub const PROVEN_AFTER: Duration = Duration::from_secs(2);
 
-/// The lease of a derived id that begins anew right after its release: a straggling request of the old playback costs this much.
+/// The lease of a derived id that starts again right after its release: a straggling request of the old playback costs this much.
 pub const PROVISIONAL_LEASE: Duration = Duration::from_secs(4);
 
 /// Why a session has ended.
@@ -284,7 +284,7 @@ pub struct Tombstone {
     pub until: Timestamp,
     /// Whether the session was live when it ended.
     pub was_live: bool,
-    /// Whether its id may begin anew. Known only of what was live.
+    /// Whether its id may start again. Known only of what was live.
     pub derived: bool,
     /// Where the session came from that took its slot: a device and a joined origin.
     pub rival: Facts,
@@ -429,7 +429,7 @@ pub struct StartRules {
     pub displacements: u32,
     /// Displacing costs nothing: an operator asks, or nobody is refused anyway.
     pub free: bool,
-    /// How long a derived id that was ended against its viewer's will must not have asked before it may begin anew.
+    /// How long a derived id that was ended against its viewer's will must not have asked before it may start again.
     pub quiet: Duration,
 }
 

@@ -30,7 +30,7 @@ pub(super) struct Mark {
     pub(super) in_renewal: bool,
     /// Whose start it is, as in a roster.
     pub(super) ticket: Option<Ticket>,
-    /// Whether its id may begin anew, as in a roster.
+    /// Whether its id may start again, as in a roster.
     pub(super) derived: bool,
     /// Whether some of it has reached its viewer, as the store says or as was seen here during an outage.
     pub(super) played: bool,
@@ -62,7 +62,7 @@ pub(in crate::ledger) struct Counted<'a> {
     pub(in crate::ledger) lease: Duration,
     /// How many streams its user may watch.
     pub(in crate::ledger) limit: u32,
-    /// Whether its id may begin anew.
+    /// Whether its id may start again.
     pub(in crate::ledger) derived: bool,
     /// Whether some of it has reached its viewer.
     pub(in crate::ledger) played: bool,

@@ -1,12 +1,12 @@
 //! The rule: one user's live sessions, the ends that are remembered, and what can be done to them.
 //!
 //! [`Roster`] is what the memory store keeps, and what the Redis scripts are compared with, operation by operation. A key is
-//! never both live and buried, and nothing in a roster lasts for ever. `mod.rs` has the operations, [`anew`] says when an ended id may
+//! never both live and buried, and nothing in a roster lasts for ever. `mod.rs` has the operations, [`reuse`] says when an ended id may
 //! be used again, [`budget`] how often a user may displace, [`ends`] what is remembered of ends, [`room`] who gives way.
 
-mod anew;
 mod budget;
 mod ends;
+mod reuse;
 mod room;
 
 pub use budget::Budget;
@@ -67,7 +67,7 @@ impl Roster {
             let renewed = session.clone();
             return self.admitted(Entry::Renewed, renewed, Vec::new(), now);
         }
-        // Of those that may begin anew, only a released one may be a straggler's doing.
+        // Of those that may start again, only a released one may be a straggler's doing.
         let is_provisional = self
             .tombstone(&start.key)
             .is_some_and(|tombstone| tombstone.cause == EndCause::Released);

@@ -1,7 +1,6 @@
 //! The rule, clause by clause. Sessions are written as on the wire, `playback:tv`, so that a table reads like the story it tells.
 
 mod admit;
-mod anew;
 mod budget;
 mod displace;
 mod forget;
@@ -9,6 +8,7 @@ mod lists;
 mod played;
 mod release;
 mod renew;
+mod reuse;
 mod terms;
 
 use std::time::Duration;

@@ -42,7 +42,7 @@ const DOOR_MASK: u8 = 3;
 /// Set in a session's flags if a ticket follows.
 const HAS_TICKET: u8 = 4;
 
-/// Set in the flags of a session, and of a tombstone, whose id may begin anew.
+/// Set in the flags of a session, and of a tombstone, whose id may start again.
 const DERIVED: u8 = 8;
 
 /// Set in a session's flags if some of it has played.

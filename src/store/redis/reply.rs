@@ -165,7 +165,7 @@ pub(super) fn playing(answer: &Value) -> Result<Option<Playing>, StoreError> {
     Ok(playing)
 }
 
-/// Why a session has ended, and for how long it must not ask if it may begin anew after that.
+/// Why a session has ended, and for how long it must not ask if it may start again after that.
 fn ended(body: &mut Reader<'_>) -> Result<(EndCause, Option<Duration>), Malformed> {
     let (number, quiet) = (body.byte()?, body.integer(4)?);
     let cause = body.plain_cause(number)?;

@@ -10,7 +10,7 @@
 -- Returns  'S' u48 now, u48 expires, u16 active, u8 flags, displaced records: it has started
 --          'R' u48 now, u48 expires, u16 active, its record but for the times of this renewal: it was live already, and is renewed
 --          'F' u48 now, records: all slots are taken, by these
---          'E' u8 cause, u32 for how long it must not ask (0: it never may begin anew), key of who took its slot: it has ended
+--          'E' u8 cause, u32 for how long it must not ask (0: it never may start again), key of who took its slot: it has ended
 --          'N' the session named can't be stopped from here
 
 local limit, when_full, manner, burst, quiet, named, rest = unpack('>I2BBI2I4I2c0I2c0', ARGV[2], 13)
@@ -50,7 +50,7 @@ if grave or seat or seats >= limit then
 end
 
 if grave then
-  -- A video's id is the film's: its end keeps it out only while all slots are taken. Of other ids a derived one may begin anew.
+  -- A video's id is the film's: its end keeps it out only while all slots are taken. Of other ids a derived one may start again.
   local derived = news % 16 >= 8
   if grave_flags % 8 >= 4 then
     derived = grave_flags % 16 >= 8

@@ -4,7 +4,7 @@ use super::{EndCause, Kind, Refusal, Roster, Start, StartRules, Terms, Timestamp
 use crate::session::{SameOrigin, WhenFull};
 
 impl Roster {
-    /// Why the start of an ended session is refused; `None` if it has not ended, or may begin anew. Being refused against its viewer's will
+    /// Why the start of an ended session is refused; `None` if it has not ended, or may start again. Being refused against its viewer's will
     /// makes the end last longer: a client that keeps asking stays out.
     pub(super) fn still_ended(
         &mut self,
@@ -32,7 +32,7 @@ impl Roster {
 }
 
 impl Tombstone {
-    /// Whether the session may begin anew.
+    /// Whether the session may start again.
     ///
     /// A *fresh* id was made for one playback and never may. A video's id is the film's: its end keeps it out only while all slots are
     /// taken, so that nobody comes back by displacing. Any other id is *derived*.
