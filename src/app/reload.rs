@@ -5,7 +5,6 @@ use std::sync::Arc;
 use bytes::Bytes;
 use tracing::{info, warn};
 
-use super::users::clash;
 use crate::config::{Change, Changeable, Config, ConfigFile, Effect, InForce};
 use crate::follow::{Files, Followed};
 use crate::telemetry::Metrics;
@@ -44,12 +43,9 @@ impl Reload {
         let (label, metrics) = (ReloadedFile::Config, Arc::clone(metrics));
         let followed = Followed::of(label, files, contents, running.clone(), metrics);
         followed.accepted_by(move |config, before| {
-            let changed = in_force.change(Changeable::of(config));
-            changed.map_err(|both| match &running.limits.users_file {
-                Some(path) => clash(path, &both),
-                // There is no list that anybody could be in.
-                None => String::new(),
-            })?;
+            in_force
+                .change(Changeable::of(config))
+                .map_err(|flaw| flaw.to_string())?;
             counting.enforces(config.limits.enforce);
             if let Some(log) = &log {
                 log.set(config.telemetry.log_level);

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use tracing::info;
 
-use crate::config::{Clash, Config, InForce, user_limits};
+use crate::config::{Config, InForce, user_limits};
 use crate::follow::{Files, Followed, Unusable};
 use crate::policy::UserLimits;
 use crate::telemetry::Metrics;
@@ -34,8 +34,8 @@ pub(crate) fn unusable(config: &Config) -> Option<Unusable> {
     match file(path).read() {
         Err(unusable) => Some(unusable),
         Ok(listed) => {
-            let (user, line) = config.limits.policy.clash(&listed)?;
-            Some(Unusable::new(clash(path, &Clash { user, line })))
+            let checked = config.limits.policy.check_against(&listed);
+            checked.err().map(|flaw| Unusable::new(flaw.to_string()))
         }
     }
 }
@@ -49,27 +49,18 @@ pub(super) fn follow(
     let followed = Followed::load(ReloadedFile::Users, file(path), Arc::clone(metrics))?;
     in_force
         .list(followed.current())
-        .map_err(|both| Unusable::new(clash(path, &both)))?;
-    let (path, in_force) = (path.to_owned(), Arc::clone(in_force));
+        .map_err(|flaw| Unusable::new(flaw.to_string()))?;
+    let in_force = Arc::clone(in_force);
     Ok(followed.accepted_by(move |listed, before| {
         in_force
             .list(Arc::clone(listed))
-            .map_err(|both| clash(&path, &both))?;
+            .map_err(|flaw| flaw.to_string())?;
         let (added, changed) = listed.unlike(before);
-        let removed = before.unlike(listed).0;
+        let removed = before.len() + added - listed.len();
         info!(
             users = listed.len(),
             added, changed, removed, "the limits in limits.users_file have changed"
         );
         Ok(())
     }))
-}
-
-/// Says that a user has two limits.
-pub(super) fn clash(path: &Path, Clash { user, line }: &Clash) -> String {
-    let path = path.display();
-    let user = user.as_str().escape_debug();
-    format!(
-        "{KEY}: {path}: line {line}: the user \"{user}\" has a limit in limits.users too; delete one of the two"
-    )
 }

@@ -43,14 +43,6 @@ pub(super) struct Report {
 // === impl ConfigError ===
 
 impl ConfigError {
-    /// One thing that is wrong with a file.
-    pub(super) fn of(file: &Path, problem: Problem) -> Self {
-        Self {
-            file: Some(file.to_owned()),
-            problems: vec![problem],
-        }
-    }
-
     /// All that is wrong, each in a line of its own.
     pub fn lines(&self) -> impl Iterator<Item = String> {
         self.problems.iter().map(|problem| self.line(problem))

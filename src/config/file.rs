@@ -33,13 +33,14 @@ impl ConfigFile {
         path: PathBuf,
         environment: Vec<(String, String)>,
     ) -> Result<(Self, Config), ConfigError> {
-        let text = text(&path).map_err(|problem| ConfigError::of(&path, problem))?;
+        let read = text(&path);
+        let config = Config::understand(&path, read.as_deref(), environment.iter().cloned())?;
         let file = Self {
             path,
             environment,
-            text,
+            // A file that couldn't be read was refused above.
+            text: read.unwrap_or_default(),
         };
-        let config = file.understand(&file.text)?;
         Ok((file, config))
     }
 
@@ -60,7 +61,7 @@ impl ConfigFile {
     /// # Errors
     /// Something in it is wrong. All that is wrong is named at once.
     pub fn understand(&self, text: &[u8]) -> Result<Config, ConfigError> {
-        Config::understand((&self.path, text), self.environment.iter().cloned())
+        Config::understand(&self.path, Ok(text), self.environment.iter().cloned())
     }
 }
 

@@ -3,8 +3,7 @@
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use super::{Config, Limits, Refusal, Share, Telemetry};
-use crate::policy::UserLimits;
-use crate::session::UserId;
+use crate::policy::{TwoLimits, UserLimits};
 
 /// What may change.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -15,15 +14,6 @@ pub struct Changeable {
     pub refusal: Refusal,
     /// `telemetry.log_starts`
     pub log_starts: Share,
-}
-
-/// A user who is both in `limits.users` and in `limits.users_file`: which of the two limits was meant can't be known.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Clash {
-    /// Who that is.
-    pub user: UserId,
-    /// The line of the file.
-    pub line: usize,
 }
 
 /// What applies now. Whoever decides something reads it once, so that all of one decision is by the same settings.
@@ -43,15 +33,6 @@ impl Changeable {
             limits: config.limits.clone(),
             refusal: config.refusal.clone(),
             log_starts: config.telemetry.log_starts,
-        }
-    }
-}
-
-impl Clash {
-    fn check(settings: &Changeable, listed: &UserLimits) -> Result<(), Self> {
-        match settings.limits.policy.clash(listed) {
-            Some((user, line)) => Err(Self { user, line }),
-            None => Ok(()),
         }
     }
 }
@@ -86,10 +67,10 @@ impl InForce {
     ///
     /// # Errors
     /// A user is both in `limits.users` and in that list. Nothing has changed then.
-    pub fn change(&self, mut settings: Changeable) -> Result<(), Clash> {
+    pub fn change(&self, mut settings: Changeable) -> Result<(), TwoLimits> {
         self.replace(|now| {
             let listed = &now.limits.policy.listed;
-            Clash::check(&settings, listed)?;
+            settings.limits.policy.check_against(listed)?;
             settings.limits.policy.listed = Arc::clone(listed);
             Ok(settings)
         })
@@ -99,9 +80,9 @@ impl InForce {
     ///
     /// # Errors
     /// A user is both in `limits.users` and in that list. Nothing has changed then.
-    pub fn list(&self, listed: Arc<UserLimits>) -> Result<(), Clash> {
+    pub fn list(&self, listed: Arc<UserLimits>) -> Result<(), TwoLimits> {
         self.replace(|now| {
-            Clash::check(now, &listed)?;
+            now.limits.policy.check_against(&listed)?;
             let mut settings = Changeable::clone(now);
             settings.limits.policy.listed = listed;
             Ok(settings)
@@ -111,8 +92,8 @@ impl InForce {
     /// Puts what `prepare` makes of the settings in force into their place.
     fn replace(
         &self,
-        prepare: impl FnOnce(&Changeable) -> Result<Changeable, Clash>,
-    ) -> Result<(), Clash> {
+        prepare: impl FnOnce(&Changeable) -> Result<Changeable, TwoLimits>,
+    ) -> Result<(), TwoLimits> {
         let _one_at_a_time = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
         // Kept to the end, so that the old settings, which may be large, are not freed under the lock.
         let before = self.now();

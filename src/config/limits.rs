@@ -46,7 +46,7 @@ pub struct Limits {
     pub displacements: u32,
     /// `limits.grace`: how long a start at the limit waits before its second try; zero refuses at once.
     pub grace: Duration,
-    /// `limits.quiet`: how long a derived id that was ended against its viewer's will must not have asked before it may begin anew.
+    /// `limits.quiet`: how long a derived id that was ended against its viewer's will must stay silent before it may start again.
     pub quiet: Duration,
 }
 

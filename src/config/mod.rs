@@ -43,7 +43,7 @@ pub use error::{ConfigError, Origin, Problem};
 pub use file::ConfigFile;
 pub use http::{Endpoint, Http, Origins};
 pub use identity::Identity;
-pub use in_force::{Changeable, Clash, InForce};
+pub use in_force::{Changeable, InForce};
 #[doc(hidden)]
 pub use keys::keys;
 pub use leases::Leases;
@@ -93,25 +93,26 @@ impl Config {
         file: Option<&Path>,
         environment: impl IntoIterator<Item = (String, String)>,
     ) -> Result<Self, ConfigError> {
-        let mut report = Report::default();
-        let raw = match file.map(file::text) {
-            None => Raw::default(),
-            Some(Ok(text)) => Raw::understand(&text, &mut report),
-            Some(Err(problem)) => {
-                report.add(problem);
-                Raw::default()
-            }
-        };
-        Self::overlaid(raw, file, environment, report)
+        match file {
+            None => Self::overlaid(Raw::default(), None, environment, Report::default()),
+            Some(path) => Self::understand(path, file::text(path).as_deref(), environment),
+        }
     }
 
-    /// The same for a file whose text is known.
+    /// The same for a file that was read before, or couldn't be.
     fn understand(
-        (file, text): (&Path, &[u8]),
+        file: &Path,
+        text: Result<&[u8], &Problem>,
         environment: impl IntoIterator<Item = (String, String)>,
     ) -> Result<Self, ConfigError> {
         let mut report = Report::default();
-        let raw = Raw::understand(text, &mut report);
+        let raw = match text {
+            Ok(text) => Raw::understand(text, &mut report),
+            Err(problem) => {
+                report.add(problem.clone());
+                Raw::default()
+            }
+        };
         Self::overlaid(raw, Some(file), environment, report)
     }
 

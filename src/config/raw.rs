@@ -59,7 +59,7 @@ impl Raw {
                 report.add(Problem {
                     origin: Origin::Line(0),
                     key: String::new(),
-                    message: "the configuration file is empty (0 bytes), as after an interrupted write; if no key is to be set, write a comment into it, such as `# end`".to_owned(),
+                    message: "the configuration file is empty (0 bytes), as after an interrupted write; to use only the defaults, write a comment into it, such as `# end`".to_owned(),
                 });
                 return Self::default();
             }

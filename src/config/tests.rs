@@ -475,9 +475,30 @@ fn a_bad_file_is_named_with_line_key_value_and_what_is_allowed() {
 #[test]
 fn a_file_without_a_byte_is_an_error_and_how_to_mean_it_is_said() {
     let said = "streamgate.yaml: the configuration file is empty (0 bytes), as after an interrupted write; \
-                if no key is to be set, write a comment into it, such as `# end`";
+                to use only the defaults, write a comment into it, such as `# end`";
     assert_eq!(complaint(load_text("")), said);
     assert_eq!(load_text("# end"), Ok(Config::default()));
+}
+
+#[test]
+fn an_unreadable_file_hides_no_mistake_in_the_environment() {
+    let variable = ("STREAMGATE_LIMITS__DEFAULT".to_owned(), "many".to_owned());
+    let file = fixture("missing.yaml");
+    for loaded in [
+        Config::load(Some(&file), [variable.clone()]),
+        ConfigFile::load(file.clone(), vec![variable]).map(|(_, config)| config),
+    ] {
+        let lines: Vec<_> = loaded.unwrap_err().lines().collect();
+        assert_eq!(lines.len(), 2, "{lines:?}");
+        assert!(
+            lines[0].contains("can't read the configuration file"),
+            "{lines:?}"
+        );
+        assert!(
+            lines[1].starts_with("STREAMGATE_LIMITS__DEFAULT: "),
+            "{lines:?}"
+        );
+    }
 }
 
 #[test]

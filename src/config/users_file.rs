@@ -54,7 +54,7 @@ fn user_and_limit(line: &str) -> Result<(&str, u32), String> {
         .ok_or_else(|| format!("only one word; write a name, a space and the limit, {allowed}"))?;
     let name = name.trim_end();
     if name.contains(" #") {
-        return Err("a comment behind a limit; write it on a line of its own".to_owned());
+        return Err("a comment after a limit; put it on its own line".to_owned());
     }
     let limit = limit
         .parse()
@@ -112,9 +112,9 @@ mod tests {
             ("hunter2 2.5", "line 1: the last word is not a limit"),
             (
                 "hunter2 2 # tv",
-                "line 1: a comment behind a limit; write it on a line of its own",
+                "line 1: a comment after a limit; put it on its own line",
             ),
-            ("hunter2 2 # 3", "line 1: a comment behind a limit"),
+            ("hunter2 2 # 3", "line 1: a comment after a limit"),
             (
                 "hunt\u{7}er2 1",
                 "line 1: the name has a control character at byte 4; none is allowed",

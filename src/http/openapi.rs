@@ -83,7 +83,7 @@ fn headers() -> BTreeMap<String, RefOr<Header>> {
         (REQUEST_ID, "The client's own id of the request, or one made here.", true, text().min_length(Some(1)).max_length(Some(128)).build(), json!("000000000000000000000000000c0ffe")),
         ("location", "Where the session is; send its heartbeats there.", true, text().build(), json!("/v1/users/anna/sessions/00000000000000000000000000005eed")),
         ("link", "The next page; not there on the last one.", false, text().build(), json!("</v1/sessions?limit=100&cursor=7>; rel=\"next\"")),
-        ("retry-after", "In how many seconds it is worth asking again; not there where no stream is allowed at all. With 410 only where the same id may start again if it has not been asked for meanwhile.", false, seconds().build(), json!(10)),
+        ("retry-after", "In how many seconds it is worth asking again; not there where no stream is allowed at all. With 410 only where the same id may start again after that long without a request.", false, seconds().build(), json!(10)),
         ("ratelimit-policy", "How many streams at once (draft-ietf-httpapi-ratelimit-headers).", true, text().build(), json!("\"streams\";q=3;qu=\"concurrent-requests\"")),
         ("ratelimit", "How many more may start now.", true, text().build(), json!("\"streams\";r=2")),
         ("www-authenticate", "How to say who asks: `Bearer`, or `Basic` for the small API.", true, text().build(), json!("Bearer realm=\"streamgate\"")),

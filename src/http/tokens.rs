@@ -75,7 +75,7 @@ impl Tokens {
             match tokens.grants.entry(digest(&tokens.key, token.text)) {
                 Entry::Vacant(place) => place.insert(token.grant),
                 Entry::Occupied(_) => {
-                    return Err(at_line("this token stands there twice".to_owned()));
+                    return Err(at_line("duplicate token; delete this line".to_owned()));
                 }
             };
             if tokens.grants.len() > MAX_TOKENS {
@@ -282,7 +282,7 @@ mod tests {
             ),
             (
                 "hunter2 client\nhunter2 operator",
-                "line 2: this token stands there twice",
+                "line 2: duplicate token; delete this line",
             ),
         ] {
             let told = Tokens::parse(text.as_bytes()).unwrap_err();

@@ -86,7 +86,7 @@ impl UserLimits {
         let mask = self.slots.len().wrapping_sub(1);
         let mut at = self.hash(name(&self.text, entry)) & mask;
         while let Some(slot) = self.slots.get_mut(at) {
-            let Some(other) = before(all, *slot) else {
+            let Some(other) = entry_at(all, *slot) else {
                 *slot = number;
                 break;
             };
@@ -159,7 +159,7 @@ impl UserLimits {
         let mask = self.slots.len().wrapping_sub(1);
         let mut at = self.hash(user) & mask;
         loop {
-            let entry = before(&self.entries, *self.slots.get(at)?)?;
+            let entry = entry_at(&self.entries, *self.slots.get(at)?)?;
             if name(&self.text, entry) == user {
                 return Some(entry);
             }
@@ -182,7 +182,7 @@ impl UserLimits {
 }
 
 /// The entry that a slot names; none if the slot is free.
-fn before(entries: &[Entry], slot: u32) -> Option<Entry> {
+fn entry_at(entries: &[Entry], slot: u32) -> Option<Entry> {
     let index = (slot as usize).checked_sub(1)?;
     entries.get(index).copied()
 }

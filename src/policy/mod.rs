@@ -32,6 +32,19 @@ pub struct Policy {
     pub listed: Arc<UserLimits>,
 }
 
+/// A user with two limits of their own: nobody can know which was meant.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "limits.users_file: line {line}: the user \"{}\" has a limit in limits.users too; delete one of the two",
+    user.as_str().escape_debug()
+)]
+pub struct TwoLimits {
+    /// Who that is.
+    pub user: UserId,
+    /// The line of `limits.users_file`.
+    pub line: usize,
+}
+
 /// The answer to who may watch how much, and what was odd about the question.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Resolved {
@@ -66,11 +79,18 @@ impl Policy {
         }
     }
 
-    /// The first line of a list that names a user who also has a limit in `users`.
-    #[must_use]
-    pub fn clash(&self, listed: &UserLimits) -> Option<(UserId, usize)> {
-        let (user, line) = listed.first_of(self.users.keys())?;
-        Some((user.clone(), line))
+    /// Makes sure that a list names nobody who also has a limit in `users`.
+    ///
+    /// # Errors
+    /// It does; the first line that does.
+    pub fn check_against(&self, listed: &UserLimits) -> Result<(), TwoLimits> {
+        match listed.first_of(self.users.keys()) {
+            None => Ok(()),
+            Some((user, line)) => Err(TwoLimits {
+                user: user.clone(),
+                line,
+            }),
+        }
     }
 
     /// What applies to this user, who is on this plan.
@@ -186,7 +206,11 @@ mod tests {
             ..Policy::new(1)
         };
         let asked = Stopwatch::start();
-        assert_eq!(policy.clash(&listed), Some((user("user 000006"), 7)));
+        let two_limits = TwoLimits {
+            user: user("user 000006"),
+            line: 7,
+        };
+        assert_eq!(policy.check_against(&listed), Err(two_limits));
         let took = asked.elapsed();
         assert!(took < Duration::from_secs(5), "{took:?}");
     }
