@@ -302,7 +302,7 @@ async fn a_list_of_users_is_followed_and_a_broken_one_changes_nothing() {
 async fn a_user_with_two_limits_is_refused_until_one_of_them_is_gone() {
     let config = "limits: {users_file: '{users}', users: {anna: 7}}\n";
     let files = Files::start(config, &[("users", "ben 6\n")]).await;
-    let said = "limits.users_file: line 3: the user \"anna\" has a limit in limits.users too; delete one of the two";
+    let said = "line 3: the user \"anna\" has a limit in limits.users too; delete one of the two";
     files.write("users", "# both\nben 5\nanna 1\n");
     files.was_read("users", "failed", 1.0).await;
     assert!(files.problem().ends_with(said), "{}", files.problem());

@@ -21,7 +21,7 @@ fn on_redis<'a>(url: &'a str, others: &[Setting<'a>]) -> Vec<Setting<'a>> {
     let redis = [
         ("store.backend", "redis"),
         ("store.redis.urls", url),
-        ("store.timeout", "400ms"),
+        ("store.timeout", "5s"),
     ];
     redis.iter().chain(others).copied().collect()
 }
@@ -239,10 +239,8 @@ async fn no_request_fails_when_one_of_two_streamgates_is_killed_where_the_other_
     let staying = Streamgate::start(&settings).await;
     let compose = Setup::file("deploy/compose/envoy.yaml");
     let (check, cluster) = (compose.the_check(), compose.the_cluster("streamgate"));
-    // More time than is shipped, since a processor that is busy with other tests is no part of this.
     let again = json!({"grpc_service": {
         "retry_policy": check["grpc_service"]["retry_policy"],
-        "timeout": "5s",
     }});
     let ways = json!({
         "circuit_breakers": cluster["circuit_breakers"],

@@ -67,9 +67,33 @@ impl Setup {
             .cluster("backend", &[backend])
     }
 
-    /// One of the files that can be read as they are.
+    /// One of the files that can be read as they are, with long deadlines.
     pub(crate) fn file(name: &str) -> Self {
-        Self(read(name))
+        Self(read(name)).with_long_deadlines()
+    }
+
+    /// Envoy's deadlines for streamgate at ten times and more of what ships: a processor that is busy with other tests is not
+    /// a failure. A test about a deadline sets its own.
+    fn with_long_deadlines(self) -> Self {
+        let keepalive =
+            json!({"http2_protocol_options": {"connection_keepalive": {"timeout": "20s"}}});
+        let protocol = json!({"explicit_http_config": keepalive});
+        let way = json!({
+            "connect_timeout": "10s",
+            "typed_extension_protocol_options": {
+                "envoy.extensions.upstreams.http.v3.HttpProtocolOptions": protocol,
+            },
+        });
+        self.check(json!({"grpc_service": {"timeout": "10s"}}))
+            .ways(&way)
+            .edit(|config| {
+                for cluster in OUR_CLUSTERS {
+                    let cluster = cluster_mut(config, cluster);
+                    if let Some(timeout) = cluster.pointer_mut("/health_checks/0/timeout") {
+                        *timeout = json!("3s");
+                    }
+                }
+            })
     }
 
     /// Where both ways to streamgate lead.
