@@ -45,7 +45,7 @@ impl Reload {
         followed.accepted_by(move |config, before| {
             in_force
                 .change(Changeable::of(config))
-                .map_err(|flaw| flaw.to_string())?;
+                .map_err(|flaw| format!("limits.users_file: {flaw}"))?;
             counting.enforces(config.limits.enforce);
             if let Some(log) = &log {
                 log.set(config.telemetry.log_level);

@@ -8,7 +8,7 @@ use tracing::info;
 
 use crate::config::{Config, InForce, user_limits};
 use crate::follow::{Files, Followed, Unusable};
-use crate::policy::UserLimits;
+use crate::policy::{TwoLimits, UserLimits};
 use crate::telemetry::Metrics;
 use crate::telemetry::metrics::ReloadedFile;
 
@@ -35,7 +35,9 @@ pub(crate) fn unusable(config: &Config) -> Option<Unusable> {
         Err(unusable) => Some(unusable),
         Ok(listed) => {
             let checked = config.limits.policy.check_against(&listed);
-            checked.err().map(|flaw| Unusable::new(flaw.to_string()))
+            checked
+                .err()
+                .map(|flaw| Unusable::new(in_file(path, &flaw)))
         }
     }
 }
@@ -49,12 +51,12 @@ pub(super) fn follow(
     let followed = Followed::load(ReloadedFile::Users, file(path), Arc::clone(metrics))?;
     in_force
         .list(followed.current())
-        .map_err(|flaw| Unusable::new(flaw.to_string()))?;
-    let in_force = Arc::clone(in_force);
+        .map_err(|flaw| Unusable::new(in_file(path, &flaw)))?;
+    let (path, in_force) = (path.to_owned(), Arc::clone(in_force));
     Ok(followed.accepted_by(move |listed, before| {
         in_force
             .list(Arc::clone(listed))
-            .map_err(|flaw| flaw.to_string())?;
+            .map_err(|flaw| in_file(&path, &flaw))?;
         let (added, changed) = listed.unlike(before);
         let removed = before.len() + added - listed.len();
         info!(
@@ -63,4 +65,9 @@ pub(super) fn follow(
         );
         Ok(())
     }))
+}
+
+/// Says where a user has a second limit.
+fn in_file(path: &Path, flaw: &TwoLimits) -> String {
+    format!("{KEY}: {}: {flaw}", path.display())
 }

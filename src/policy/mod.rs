@@ -35,7 +35,7 @@ pub struct Policy {
 /// A user with two limits of their own: nobody can know which was meant.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "limits.users_file: line {line}: the user \"{}\" has a limit in limits.users too; delete one of the two",
+    "line {line}: the user \"{}\" has a limit in limits.users too; delete one of the two",
     user.as_str().escape_debug()
 )]
 pub struct TwoLimits {
