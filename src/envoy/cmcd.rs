@@ -14,7 +14,7 @@ pub(super) const HEADERS: [&str; 4] =
 /// The query parameter that carries it, percent-encoded.
 pub(super) const QUERY: &str = "CMCD";
 
-/// How many values of a payload may be unreadable. Each may take a look at all that follows it.
+/// How many values of a payload may be unreadable. To find out that one is may take all that follows it, so this bounds the time.
 const MAX_UNREADABLE: usize = 16;
 
 /// Why a key's value can't be read.
@@ -141,7 +141,7 @@ fn next_item(text: &str) -> (Item<'_>, &str) {
 /// The value behind a `=`, and what follows its comma.
 fn next_value(written: &str) -> Result<(Value<'_>, &str), CmcdError> {
     let written = written.trim_start();
-    let value_and_rest = if let Some(quoted) = written.strip_prefix('"') {
+    Ok(if let Some(quoted) = written.strip_prefix('"') {
         let (value, rest) = split_at_closing_quote(quoted).ok_or(CmcdError::Unterminated)?;
         (Value::Quoted(value), after_parameters(rest)?)
     } else {
@@ -155,8 +155,7 @@ fn next_value(written: &str) -> Result<(Value<'_>, &str), CmcdError> {
             let rest = written.get(end + 1..).unwrap_or_default();
             (Value::Bare(bare.trim()), rest)
         }
-    };
-    Ok(value_and_rest)
+    })
 }
 
 /// What follows the comma behind an item's parameters, if it has any.
@@ -292,7 +291,7 @@ mod tests {
             (r#"cid=""a,b"""#, CmcdError::Trailing),
             (r#"cid="The "Movie"""#, CmcdError::Trailing),
             (r#"cid="The "A, B" story""#, CmcdError::Trailing),
-            // What follows has quotes, so the last one of these may be found to be closed there.
+            // Cut off: the next quote is that of another value.
             (r#"cid="cut"#, CmcdError::Unterminated),
             (r#"cid="cut\"#, CmcdError::Unterminated),
             (r#"cid=""#, CmcdError::Unterminated),
