@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use envoy_types::pb::envoy::data::accesslog::v3::AccessLogType;
 use envoy_types::pb::envoy::service::auth::v3::CheckRequest;
 use streamgate::clock::ManualClock;
 use streamgate::config::Outage;
@@ -11,7 +12,7 @@ use streamgate::store::StoreError;
 
 use crate::support::app::{TestApp, eventually};
 use crate::support::faulty_store::{Fault, FaultyStore};
-use crate::support::gateway_client::{Answer, Check, Gateway};
+use crate::support::gateway_client::{Answer, Check, Gateway, entry};
 
 /// Lets in as many requests, `r1` and so on.
 async fn fill(gateway: &Gateway, user: &str, streams: usize) -> Vec<Answer> {
@@ -98,6 +99,65 @@ async fn a_check_that_is_repeated_holds_one_slot() {
 }
 
 #[tokio::test]
+async fn facts_that_are_only_shown_stop_no_stream_and_are_counted() {
+    let app = TestApp::plan().limit(3).start().await;
+    let gateway = app.gateway().await;
+    let long = "x".repeat(310);
+    let twice = "/a?CMCD=cid%3D%22film%22%2Csid%3D%22p3%22&CMCD=bl%3D1%2Csid%3D%22p3%22";
+    for (check, session) in [
+        (
+            Check::of_playback("anna", "p1").header("x-device-id", &long),
+            "p1",
+        ),
+        (
+            Check::of("anna", "r1").path("/a?CMCD=cid%3D%22%22-977%22%22%2Csid%3D%22p2%22"),
+            "p2",
+        ),
+        (Check::of("anna", "r2").path(twice), "p3"),
+    ] {
+        let answer = gateway.check(check).await;
+        assert!(answer.is_allowed(), "{answer:?}");
+        assert_eq!(answer.metadata["session"], session);
+    }
+    let refused = gateway.check(Check::of_playback("anna", "p4")).await;
+    assert_eq!(refused.reason(), "full");
+    let holders = refused.body["sessions"].as_array().unwrap().iter();
+    let shown: Vec<_> = holders
+        .map(|holder| (holder["device"].as_str(), holder["content"].as_str()))
+        .collect();
+    let cut = format!("{}…", "x".repeat(253));
+    assert_eq!(
+        shown,
+        [(Some(&*cut), None), (None, None), (None, Some("film"))]
+    );
+    assert_eq!(lost(&app, "device", "shortened").await, 1);
+    assert_eq!(lost(&app, "content", "left_out").await, 1);
+    assert_eq!(lost(&app, "device", "left_out").await, 0);
+    assert_eq!(app.checks("deny", "malformed").await, 0);
+
+    // What a running stream tells of itself is counted too.
+    let mut log = gateway.access_log().await;
+    let ben = gateway.check(Check::of("ben", "r1")).await;
+    let mut entry = entry(AccessLogType::DownstreamPeriodic, "r1", Some(&ben));
+    let request = entry.request.get_or_insert_default();
+    request
+        .request_headers
+        .insert("x-device-id".to_owned(), "a\tb".to_owned());
+    log.send(vec![entry]);
+    assert_eq!(log.finish().await, 0);
+    assert_eq!(app.entries("periodic", "renewal").await, 1);
+    assert_eq!(lost(&app, "device", "left_out").await, 1);
+    app.stop().await;
+}
+
+/// How often that fact could not be kept as it came.
+async fn lost(app: &TestApp, fact: &str, loss: &str) -> u64 {
+    let labels = format!("{{fact=\"{fact}\",loss=\"{loss}\"}}");
+    app.metric(&format!("streamgate_facts_lost_total{labels}"))
+        .await
+}
+
+#[tokio::test]
 async fn bad_input_is_answered_and_takes_no_slot() {
     let store = FaultyStore::new();
     let app = TestApp::plan().store(store.clone()).start().await;
@@ -119,7 +179,6 @@ async fn bad_input_is_answered_and_takes_no_slot() {
             400,
             "malformed",
         ),
-        (check().header("x-device-id", &long), 400, "malformed"),
         (
             check().route("streamgate.session", "cookies:a"),
             500,

@@ -450,8 +450,7 @@ async fn a_body_that_is_wrong_is_told_where() {
     for (body, named) in [
         (json!({"devise": "tv"}), "devise"),
         (json!({"device": 7}), "device"),
-        (json!({"device": long}), "device"),
-        (json!({"content": "a\nb"}), "content"),
+        (json!({"content": ["film"]}), "content"),
         (json!({"plan": {}}), "plan"),
         (json!({"position": "1:00"}), "position"),
         (json!({"position": -1}), "position"),
@@ -473,6 +472,55 @@ async fn a_body_that_is_wrong_is_told_where() {
 }
 
 #[tokio::test]
+async fn a_fact_that_is_only_shown_stops_no_stream_and_is_counted() {
+    let app = TestApp::plan().limit(1000).start().await;
+    let api = Api::of(&app);
+    let (long, path) = ("ä".repeat(200), "/v1/users/u/sessions");
+    let cut = format!("{}…", "ä".repeat(126));
+    // Half of a character, as a script leaves it that cuts a text at a number of UTF-16 units.
+    let half = br#"{"device": "tv \ud83d", "content": "film"}"#.to_vec();
+    let body = |json: Value| json.to_string().into_bytes();
+    for (n, (body, device, content)) in [
+        (
+            body(json!({"device": long, "content": "film"})),
+            Some(&*cut),
+            Some("film"),
+        ),
+        (
+            body(json!({"device": "tv", "content": "a\nb"})),
+            Some("tv"),
+            None,
+        ),
+        (half, None, Some("film")),
+        (b"{\"device\": \"\xff\"}".to_vec(), None, None),
+        (body(json!({"device": "", "content": null})), None, None),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let own = format!("{path}/s{n}");
+        for (method, path) in [(Method::PUT, &*own), (Method::POST, path)] {
+            let request = api.client.request(method, app.url(path));
+            let request = request.header("content-type", "application/json");
+            let told = Told::by(request.body(body.clone())).await;
+            assert_eq!(told.status, 201, "{:?}", told.body);
+            assert_eq!(told.body["device"].as_str(), device);
+            assert_eq!(told.body["content"].as_str(), content);
+        }
+    }
+    for (fact, loss, times) in [
+        ("device", "shortened", 2),
+        ("device", "left_out", 4),
+        ("content", "shortened", 0),
+        ("content", "left_out", 2),
+    ] {
+        let series = format!("streamgate_facts_lost_total{{fact=\"{fact}\",loss=\"{loss}\"}}");
+        assert_eq!(app.metric(&series).await, times, "{series}");
+    }
+    app.stop().await;
+}
+
+#[tokio::test]
 async fn a_body_is_json_and_called_so_and_not_too_large() {
     let store = FaultyStore::new();
     let app = TestApp::plan().store(store.clone()).start().await;
@@ -482,7 +530,7 @@ async fn a_body_is_json_and_called_so_and_not_too_large() {
         let request = api.client.put(app.url(path)).body(body);
         Told::by(request.header("content-type", media_type))
     };
-    put("application/json", b"{\"device\": \"\xff\"}".to_vec())
+    put("application/json", b"{\"takeover\": \"\xff\"}".to_vec())
         .await
         .is_problem(400, "bad_request");
     put("application/json", b"{".to_vec())

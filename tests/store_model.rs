@@ -10,8 +10,8 @@ use proptest::sample::select;
 use proptest::test_runner::{Config, TestError, TestRunner};
 use streamgate::clock::{Clock, ManualClock, Stopwatch};
 use streamgate::session::{
-    ContentId, DeviceId, Door, Ending, Facts, JoinedOrigin, Kind, Provenance, Roster, SessionKey,
-    Sighting, Start, StartRules, Ticket, Timestamp, UserId, WhenFull,
+    ContentId, DeviceId, Door, Ending, FactName, Facts, JoinedOrigin, Kind, Provenance, Roster,
+    SessionKey, Sighting, Start, StartRules, Ticket, Timestamp, UserId, WhenFull,
 };
 use streamgate::store::redis::RedisStore;
 use streamgate::store::{Listing, MemoryStore, Seen, Store};
@@ -80,8 +80,25 @@ fn spans() -> impl Strategy<Value = Duration> {
     .prop_map(Duration::from_millis)
 }
 
+/// A device that is no origin, since it has to be shortened, and one that just need not be.
+const TOO_LONG: &str = match std::str::from_utf8(&[b'x'; 257]) {
+    Ok(text) => text,
+    Err(_) => "",
+};
+const LONGEST: &str = TOO_LONG.split_at(256).0;
+
 fn facts() -> impl Strategy<Value = Facts> {
-    let devices = select(&[None, None, Some("tv"), Some("phone"), Some("a phone")][..]);
+    let devices = select(
+        &[
+            None,
+            None,
+            Some("tv"),
+            Some("phone"),
+            Some("a phone"),
+            Some(TOO_LONG),
+            Some(LONGEST),
+        ][..],
+    );
     let contents = select(&[None, Some("film"), Some("a longer film")][..]);
     let joined = select(&[None, None, Some(1), Some(2)][..]);
     let doors = select(
@@ -96,7 +113,7 @@ fn facts() -> impl Strategy<Value = Facts> {
     (devices, contents, doors, positions, joined).prop_map(
         |(device, content, door, position_seconds, joined)| Facts {
             joined: joined.map(JoinedOrigin),
-            device: device.and_then(|device| DeviceId::parse(device).ok()),
+            device: DeviceId::keep(device, &|_, _| {}),
             content: content.and_then(|content| ContentId::parse(content).ok()),
             door,
             position_seconds,

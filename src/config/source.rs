@@ -63,7 +63,7 @@ pub enum Source {
 #[derive(Debug, Clone)]
 pub struct PathPattern(Regex);
 
-/// The path to a claim, its parts joined by dots: `realm.tier`. No part is empty.
+/// The path to a claim, the names on it joined by dots: `realm.tier`. No part between dots is empty.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct ClaimPath(String);
 
@@ -298,15 +298,10 @@ impl Hash for PathPattern {
 // === impl ClaimPath ===
 
 impl ClaimPath {
-    /// The whole text. Some claims have dots in their own names (`https://example.com/plan`).
+    /// The whole text. Names may have dots themselves (`https://example.com/claims.plan`), so where one ends only a payload tells.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
-    }
-
-    /// The names to go down by; at least one.
-    pub fn parts(&self) -> impl Iterator<Item = &str> {
-        self.0.split('.')
     }
 }
 
@@ -441,13 +436,5 @@ mod tests {
         ] {
             assert!(Source::parse_list(text).is_err(), "{text}");
         }
-    }
-
-    #[test]
-    fn a_claim_has_the_parts_of_its_path() {
-        let Ok(Source::Jwt(claim)) = "jwt:realm_access.tier".parse() else {
-            panic!("a claim")
-        };
-        assert_eq!(claim.parts().collect::<Vec<_>>(), ["realm_access", "tier"]);
     }
 }

@@ -150,7 +150,9 @@ impl Reader {
         }
         match &message.log_entries {
             Some(LogEntries::HttpLogs(entries)) => {
-                for reading in entry::read_all(&entries.log_entry, &self.identity, &self.leases) {
+                let lost = |fact, loss| self.metrics.fact_lost(fact, loss);
+                let entries = &entries.log_entry;
+                for reading in entry::read_all(entries, &self.identity, &self.leases, &lost) {
                     self.heed(reading);
                 }
             }

@@ -65,7 +65,8 @@ impl CheckDoor {
         let asked = Stopwatch::start();
         let deadline = grpc_timeout(request.metadata());
         let request = request.into_inner();
-        let ask = claim::decode(&request, &self.identity, &self.routes, rand::random);
+        let lost = |fact, loss| self.metrics.fact_lost(fact, loss);
+        let ask = claim::decode(&request, &self.identity, &self.routes, rand::random, lost);
         let (answer, verdict, waited) = match ask {
             Ok(Ask::Stream(claim, _)) if self.ledger.recalls(&claim) => {
                 let allowed = Written::allow(&claim.user, &claim.key);

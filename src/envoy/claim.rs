@@ -17,7 +17,7 @@ use super::request::{self, CheckRequest, Peer};
 use super::routes::RouteLists;
 use crate::config::{Identity, Source};
 use crate::ledger::Claim;
-use crate::session::{Door, Facts, IdError, Kind, SessionKey, UserId};
+use crate::session::{Door, Fact, FactLoss, FactName, Facts, IdError, Kind, SessionKey, UserId};
 
 /// The route's own list of session sources (`context_extensions`).
 const ROUTE_SESSION: &str = "streamgate.session";
@@ -65,12 +65,14 @@ pub(super) enum Unclaimed {
     Misconfigured(&'static str, String),
 }
 
-/// What a check asks for, if it can be told. `random` is for a cookie, should one have to be made.
+/// What a check asks for, if it can be told. `random` is for a cookie, should one have to be made. `lost` hears of facts that can't be kept as
+/// they came.
 pub(super) fn decode(
     request: &CheckRequest,
     identity: &Identity,
     routes: &RouteLists,
     random: impl FnOnce() -> u128,
+    lost: impl Fn(Fact, FactLoss),
 ) -> Result<Ask, Unclaimed> {
     let evidence = CheckEvidence::of(request).ok_or(Unclaimed::NotHttp)?;
     if evidence.http().method == "OPTIONS" {
@@ -105,7 +107,7 @@ pub(super) fn decode(
     let plan = named("plan", &identity.plan, &evidence)?;
     let facts = Facts {
         joined,
-        ..facts(identity, &evidence, Door::ExtAuthz)?
+        ..facts(identity, &evidence, Door::ExtAuthz, &lost)
     };
     // A request that is a stream of its own may not even be retried with the same words.
     let takeover = match key.kind {
@@ -200,18 +202,32 @@ pub(super) fn is_grpc(request: &CheckRequest) -> bool {
     evidence.is_some_and(|evidence| grpc::is_call(&evidence))
 }
 
-/// What is known of the session beside its key.
+/// What is known of the session beside its key. It is only shown, so none of it is a reason to refuse a stream.
 pub(super) fn facts(
     identity: &Identity,
     evidence: &impl Evidence,
     door: Door,
-) -> Result<Facts, Unclaimed> {
-    Ok(Facts {
-        device: named("device", &identity.device, evidence)?,
-        content: named("content", &identity.content, evidence)?,
+    lost: &impl Fn(Fact, FactLoss),
+) -> Facts {
+    Facts {
+        device: fact(&identity.device, evidence, lost),
+        content: fact(&identity.content, evidence, lost),
         door: Some(door),
         ..Facts::default()
-    })
+    }
+}
+
+/// As much as can be kept of the first fact that the sources have. Where that is malformed, the next source isn't asked: a client that spoils
+/// one source must not choose its device by the next.
+fn fact<T: FactName>(
+    sources: &[Source],
+    evidence: &impl Evidence,
+    lost: &impl Fn(Fact, FactLoss),
+) -> Option<T> {
+    match find(sources, evidence) {
+        Ok(found) => T::keep(Some(&found?.1), lost),
+        Err(_) => T::keep(None, lost),
+    }
 }
 
 /// The first name that the sources have.
@@ -246,7 +262,7 @@ macro_rules! names {
     };
 }
 
-names!(UserId, SessionId, PlanName, DeviceId, ContentId, Takeover);
+names!(UserId, SessionId, PlanName, Takeover);
 
 /// Which stream it is, and the source that has its id, which decides the kind.
 fn session_key<'s>(found: Finding<'s, '_>) -> Result<Option<(&'s Source, SessionKey)>, Unclaimed> {

@@ -1,15 +1,18 @@
 //! What a check asks for: whose stream, which, and what is no stream.
 
+use std::cell::RefCell;
+
 use envoy_types::pb::envoy::service::auth::v3::AttributeContext;
 use envoy_types::pb::envoy::service::auth::v3::attribute_context::Request;
+use percent_encoding::percent_decode_str;
 use serde_json::json;
 
 use super::claim::{Ask, Unclaimed, decode, request_id};
 use super::fixtures::{Check, sent};
 use super::routes::RouteLists;
-use crate::config::Identity;
+use crate::config::{Identity, Source};
 use crate::ledger::Claim;
-use crate::session::{Door, Kind, Takeover};
+use crate::session::{Door, Fact, FactLoss, Kind, Takeover};
 
 fn ask(check: Check) -> Result<Ask, Unclaimed> {
     decode(
@@ -17,6 +20,7 @@ fn ask(check: Check) -> Result<Ask, Unclaimed> {
         &Identity::default(),
         &RouteLists::default(),
         || 7,
+        |_, _| {},
     )
 }
 
@@ -131,12 +135,12 @@ fn what_is_malformed_is_named_with_its_source() {
             "the session id (request) has 257 bytes",
         ),
         (
-            header("x-device-id", "\n"),
-            "the device (header:x-device-id) has a control character",
+            header("cmcd-session", "sid=\"a"),
+            "a string without a closing quote",
         ),
         (
-            header("cmcd-object", "cid=\"a"),
-            "a string without a closing quote",
+            anna("GET", "/a?CMCD=sid%3D%22a%22&CMCD=sid%3D%22b%22"),
+            "the session id (cmcd:sid) is given more than once, with different values",
         ),
         (
             anna("GET", "/a").jwt(&json!({"p": {"plan": ["a"]}})),
@@ -149,6 +153,147 @@ fn what_is_malformed_is_named_with_its_source() {
     }
 }
 
+/// What is known of a session by those sources of device and content, and what of that could not be kept as it came.
+fn facts_of(
+    device: &str,
+    content: &str,
+    check: Check,
+) -> (Option<String>, Option<String>, Vec<String>) {
+    let identity = Identity {
+        device: Source::parse_list(device).unwrap(),
+        content: Source::parse_list(content).unwrap(),
+        ..Identity::default()
+    };
+    let losses = RefCell::new(Vec::new());
+    let lost = |fact: Fact, loss: FactLoss| {
+        let told = format!("{} {}", fact.as_str(), loss.as_str());
+        losses.borrow_mut().push(told);
+    };
+    let routes = RouteLists::default();
+    let asked = decode(&check.request(), &identity, &routes, || 7, lost);
+    let Ok(Ask::Stream(claim, None)) = asked else {
+        panic!("{asked:?}");
+    };
+    let (device, content) = (claim.facts.device, claim.facts.content);
+    (
+        device.map(|device| device.to_string()),
+        content.map(|content| content.to_string()),
+        losses.into_inner(),
+    )
+}
+
+#[test]
+fn a_fact_that_is_only_shown_never_stops_the_stream() {
+    let agent = format!("Mozilla/5.0 {}", "x".repeat(298));
+    let cut = format!("{}…", agent.get(..253).unwrap());
+    let on = |path: &str| anna("GET", path);
+    let agent_of = |value: &str| on("/a").headers(&[("user-agent", value)]);
+    let raw = on("/a").raw_headers(&[
+        ("x-user-id", b"anna"),
+        ("x-request-id", b"r1"),
+        ("user-agent", b"tv"),
+        ("user-agent", b"phone"),
+        ("cmcd-object", b"cid=\"caf\xe9\""),
+    ]);
+    let claims = |device| on("/a").jwt(&json!({"p": {"device": device}}));
+    let (header, cmcd, path) = ("header:user-agent", "cmcd:cid", "path:^/vod/([^/]+)/");
+    for (sources, check, device, content, losses) in [
+        ([header, cmcd], agent_of("tv"), Some("tv"), None, &[][..]),
+        (
+            [header, cmcd],
+            agent_of(&agent),
+            Some(&*cut),
+            None,
+            &["device shortened"],
+        ),
+        (
+            [header, cmcd],
+            agent_of("a\tb"),
+            None,
+            None,
+            &["device left_out"],
+        ),
+        ([header, cmcd], agent_of(""), None, None, &[]),
+        (
+            [header, cmcd],
+            raw,
+            None,
+            None,
+            &["device left_out", "content left_out"],
+        ),
+        // A malformed value is none: the client must not choose its device by the next source.
+        (
+            ["jwt:device,header:user-agent", cmcd],
+            claims(json!(["tv"])).headers(&[("user-agent", "mine")]),
+            None,
+            None,
+            &["device left_out"],
+        ),
+        (
+            [header, path],
+            on("/vod/caf%E9/1.ts"),
+            None,
+            None,
+            &["content left_out"],
+        ),
+        (
+            [header, path],
+            on("/vod/caf%C3%A9/1.ts"),
+            None,
+            Some("café"),
+            &[],
+        ),
+        (
+            [header, cmcd],
+            on("/a?CMCD=cid%3D%22a%22&CMCD=cid%3D%22b%22"),
+            None,
+            None,
+            &["content left_out"],
+        ),
+        (
+            [header, cmcd],
+            on("/a?CMCD=bl%3D1%2Ccid%3D%22cut"),
+            None,
+            None,
+            &["content left_out"],
+        ),
+    ] {
+        let [of_device, of_content] = sources;
+        let shown = format!("{sources:?} {check:?}");
+        let expected = (
+            device.map(str::to_owned),
+            content.map(str::to_owned),
+            losses.iter().map(ToString::to_string).collect(),
+        );
+        assert_eq!(facts_of(of_device, of_content, check), expected, "{shown}");
+    }
+}
+
+#[test]
+fn a_content_that_can_t_be_read_spoils_no_session_of_the_same_payload() {
+    for payload in [
+        // cid=""-977"",sid="s1"
+        "cid%3D%22%22-977%22%22%2Csid%3D%22s1%22",
+        // cid="café",sid="s1" in Latin-1
+        "cid%3D%22caf%E9%22%2Csid%3D%22s1%22",
+        "cid%3D%22open%2Csid%3D%22s1%22",
+    ] {
+        let query = anna("GET", &format!("/a?CMCD={payload}"));
+        let bytes: Vec<u8> = percent_decode_str(payload).collect();
+        let header = anna("GET", "/a").raw_headers(&[
+            ("x-user-id", b"anna"),
+            ("x-request-id", b"r1"),
+            ("cmcd-session", &bytes),
+        ]);
+        for check in [query, header] {
+            let claim = claim(check);
+            let found = (claim.key.kind, claim.key.id.as_str());
+            assert_eq!(found, (Kind::Playback, "s1"), "{payload}");
+            assert_eq!(claim.facts.content, None, "{payload}");
+        }
+    }
+}
+
 #[test]
 fn a_check_on_no_http_request_is_told_apart() {
     let no_http = AttributeContext {
@@ -157,8 +302,14 @@ fn a_check_on_no_http_request_is_told_apart() {
     };
     for attributes in [None, Some(AttributeContext::default()), Some(no_http)] {
         let request = sent(attributes);
-        let told =
-            decode(&request, &Identity::default(), &RouteLists::default(), || 7).unwrap_err();
+        let told = decode(
+            &request,
+            &Identity::default(),
+            &RouteLists::default(),
+            || 7,
+            |_, _| {},
+        )
+        .unwrap_err();
         assert_eq!(told, Unclaimed::NotHttp);
         assert_eq!(request_id(&request), "");
     }

@@ -2,7 +2,8 @@
 //!
 //! A payload is a comma-separated list of `key` or `key=value` (a dictionary of structured fields, RFC 8941); a string stands in double
 //! quotes, with `\"` and `\\` inside. Version 2 has lists of values in brackets, and parameters behind a semicolon. The rest (tokens, numbers, a
-//! vendor's own keys) is passed over as it comes, since players are freer than the specification.
+//! vendor's own keys) is passed over as it comes, since players are freer than the specification. A value that can't be read spoils no other
+//! one: the next item begins behind its first comma.
 
 use std::borrow::Cow;
 
@@ -13,7 +14,10 @@ pub(super) const HEADERS: [&str; 4] =
 /// The query parameter that carries it, percent-encoded.
 pub(super) const QUERY: &str = "CMCD";
 
-/// Why a payload can't be read.
+/// How many values of a payload may be unreadable. To find out that one is may take all that follows it, so this bounds the time.
+const MAX_UNREADABLE: usize = 16;
+
+/// Why a key's value can't be read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub(super) enum CmcdError {
     /// A string has no end.
@@ -29,21 +33,28 @@ pub(super) enum CmcdError {
     #[error("has the key without a value")]
     NoValue,
     /// The key is there twice, with different values.
-    #[error("has the key more than once")]
+    #[error("has the key more than once, with different values")]
     Repeated,
+    /// So much of the payload is unreadable that the rest isn't looked at.
+    #[error("has more than {MAX_UNREADABLE} values that can't be read")]
+    Unreadable,
 }
 
 /// The value of a key; `None` if the key isn't there.
 pub(super) fn value<'a>(payload: &'a str, key: &str) -> Result<Option<Cow<'a, str>>, CmcdError> {
     let mut found: Option<Cow<'a, str>> = None;
-    let mut rest = payload;
-    while !rest.is_empty() {
-        let (item, after) = next_item(rest)?;
-        rest = after;
+    let mut unreadable = 0;
+    for item in items(payload) {
+        if item.value.is_err() {
+            unreadable += 1;
+        }
+        if unreadable > MAX_UNREADABLE {
+            return Err(CmcdError::Unreadable);
+        }
         if item.key != key {
             continue;
         }
-        let value = item.value.ok_or(CmcdError::NoValue)?.text();
+        let value = item.value?.ok_or(CmcdError::NoValue)?.text();
         if found
             .replace(value.clone())
             .is_some_and(|earlier| earlier != value)
@@ -54,12 +65,30 @@ pub(super) fn value<'a>(payload: &'a str, key: &str) -> Result<Option<Cow<'a, st
     Ok(found)
 }
 
+/// Whether all of a payload can be read.
+#[cfg(any(fuzzing, test))]
+pub(super) fn is_readable(payload: &str) -> bool {
+    items(payload).all(|item| item.value.is_ok())
+}
+
+/// The items of a payload.
+fn items(payload: &str) -> impl Iterator<Item = Item<'_>> {
+    let mut rest = payload;
+    std::iter::from_fn(move || {
+        let item = (!rest.is_empty()).then(|| next_item(rest));
+        item.map(|(item, after)| {
+            rest = after;
+            item
+        })
+    })
+}
+
 /// One `key` or `key=value`.
 struct Item<'a> {
     /// The name before the `=`.
     key: &'a str,
-    /// What stands behind it.
-    value: Option<Value<'a>>,
+    /// The value after it, or why that can't be read.
+    value: Result<Option<Value<'a>>, CmcdError>,
 }
 
 /// A value as it is written.
@@ -93,16 +122,26 @@ impl<'a> Value<'a> {
 }
 
 /// The first item, and what follows its comma.
-fn next_item(text: &str) -> Result<(Item<'_>, &str), CmcdError> {
+fn next_item(text: &str) -> (Item<'_>, &str) {
     let end_of_key = text.find(['=', ',', ';']).unwrap_or(text.len());
     let (key, rest) = text.split_at(end_of_key);
-    let key = key.trim();
-    let Some(written) = rest.strip_prefix('=') else {
-        let rest = after_parameters(rest)?;
-        return Ok((Item { key, value: None }, rest));
+    let read = match rest.strip_prefix('=') {
+        Some(written) => next_value(written).map(|(value, rest)| (Some(value), rest)),
+        None => after_parameters(rest).map(|rest| (None, rest)),
     };
+    let (value, rest) = match read {
+        Ok((value, rest)) => (Ok(value), rest),
+        // Where a quote or a bracket is missing, most likely all of the value is before the first comma.
+        Err(flaw) => (Err(flaw), rest.split_once(',').unwrap_or_default().1),
+    };
+    let key = key.trim();
+    (Item { key, value }, rest)
+}
+
+/// The value behind a `=`, and what follows its comma.
+fn next_value(written: &str) -> Result<(Value<'_>, &str), CmcdError> {
     let written = written.trim_start();
-    let (value, rest) = if let Some(quoted) = written.strip_prefix('"') {
+    Ok(if let Some(quoted) = written.strip_prefix('"') {
         let (value, rest) = split_at_closing_quote(quoted).ok_or(CmcdError::Unterminated)?;
         (Value::Quoted(value), after_parameters(rest)?)
     } else {
@@ -116,12 +155,7 @@ fn next_item(text: &str) -> Result<(Item<'_>, &str), CmcdError> {
             let rest = written.get(end + 1..).unwrap_or_default();
             (Value::Bare(bare.trim()), rest)
         }
-    };
-    let item = Item {
-        key,
-        value: Some(value),
-    };
-    Ok((item, rest))
+    })
 }
 
 /// What follows the comma behind an item's parameters, if it has any.
@@ -212,7 +246,7 @@ mod tests {
             (r#"sid="a"#, "sid", Err(CmcdError::Unterminated)),
             (r#"sid="a\""#, "sid", Err(CmcdError::Unterminated)),
             (r#"sid="a"b"#, "sid", Err(CmcdError::Trailing)),
-            (r#"cid="broken,sid="a""#, "sid", Err(CmcdError::Trailing)),
+            (r#"cid="broken,sid="a""#, "sid", Ok(Some("a"))),
         ] {
             assert_value(payload, key, expected);
         }
@@ -242,12 +276,48 @@ mod tests {
             ("st=v,sid=abc;1", "sid", Ok(Some("abc;1"))),
             (r#"cid=(2024)x,sid="d""#, "sid", Ok(Some("d"))),
             (r#"cid=(2024)x,sid="d""#, "cid", Ok(Some("(2024)x"))),
-            (r#"nor=("a",sid="d""#, "sid", Err(CmcdError::Unclosed)),
-            (r#"nor=("a,sid="d""#, "sid", Err(CmcdError::Unterminated)),
-            (r#"nor=("a")b,sid="d""#, "sid", Err(CmcdError::Trailing)),
             (r#"br=1;x="a,sid="d""#, "sid", Ok(Some("d"))),
         ] {
             assert_value(payload, key, expected);
+        }
+    }
+
+    #[test]
+    fn a_value_that_can_t_be_read_spoils_itself_alone() {
+        let sid = r#"bl=1,sid="d",st=v"#;
+        for (broken, flaw) in [
+            // A player that quotes what is quoted already.
+            (r#"cid=""-977"""#, CmcdError::Trailing),
+            (r#"cid=""a,b"""#, CmcdError::Trailing),
+            (r#"cid="The "Movie"""#, CmcdError::Trailing),
+            (r#"cid="The "A, B" story""#, CmcdError::Trailing),
+            // Cut off: the next quote is that of another value.
+            (r#"cid="cut"#, CmcdError::Unterminated),
+            (r#"cid="cut\"#, CmcdError::Unterminated),
+            (r#"cid=""#, CmcdError::Unterminated),
+            (r#"cid=("a""#, CmcdError::Unclosed),
+            (r#"cid=("a"#, CmcdError::Unterminated),
+            (r#"cid=("a")b"#, CmcdError::Trailing),
+            (r#"cid;x="a"#, CmcdError::Unterminated),
+            (r#"cid="a";x="b"#, CmcdError::Unterminated),
+        ] {
+            assert_value(&format!("{broken},{sid}"), "sid", Ok(Some("d")));
+            assert_value(&format!("{sid},{broken}"), "sid", Ok(Some("d")));
+            assert_value(&format!("{sid},{broken}"), "st", Ok(Some("v")));
+            assert_value(broken, "cid", Err(flaw));
+            assert!(
+                value(&format!("{broken},{sid}"), "cid").is_err(),
+                "{broken}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_payload_of_broken_values_takes_no_longer_than_a_few_looks_at_it() {
+        let broken = |count| format!("{}sid=\"d\"", "a=(\"x\",".repeat(count));
+        assert_value(&broken(MAX_UNREADABLE), "sid", Ok(Some("d")));
+        for count in [MAX_UNREADABLE + 1, 100_000] {
+            assert_value(&broken(count), "sid", Err(CmcdError::Unreadable));
         }
     }
 

@@ -51,7 +51,7 @@ fn example(text: &'static str) -> Example {
 fn claimed(check: Check) -> Option<Claim> {
     let identity = Identity::default();
     let check = check.headers(&[("x-user-id", "anna")]).request();
-    match decode(&check, &identity, &RouteLists::default(), || 0).unwrap() {
+    match decode(&check, &identity, &RouteLists::default(), || 0, |_, _| {}).unwrap() {
         Ask::Stream(claim, None) if claim.key.kind == Kind::Playback => Some(claim),
         _ => None,
     }

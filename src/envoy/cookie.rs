@@ -189,9 +189,7 @@ const fn name(over_tls: bool) -> &'static str {
 /// and behind commas too, since Envoy joins lines by them where it doesn't send raw headers.
 fn brought(evidence: &CheckEvidence<'_>, name: &str) -> Option<Secret> {
     let lines = evidence.raw_lines("cookie");
-    let mut pairs = lines
-        .into_iter()
-        .flat_map(|line| line.split(|byte| matches!(byte, b';' | b',')));
+    let mut pairs = lines.flat_map(|line| line.split(|byte| matches!(byte, b';' | b',')));
     pairs.find_map(|pair| {
         let value = pair.trim_ascii().strip_prefix(name.as_bytes())?;
         Secret::read(value.strip_prefix(b"=")?)

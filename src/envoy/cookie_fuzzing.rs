@@ -60,9 +60,7 @@ impl WithCookie<'_> {
     fn assert_origin(&self, pair: &str, evidence: &CheckEvidence<'_>) {
         let (name, _) = pair.split_once('=').unwrap_or_default();
         let lines = evidence.raw_lines("cookie");
-        let mut pairs = lines
-            .iter()
-            .flat_map(|line| line.split(|byte| b";,".contains(byte)));
+        let mut pairs = lines.flat_map(|line| line.split(|byte| b";,".contains(byte)));
         let brought = pairs.find_map(|pair| {
             let text = std::str::from_utf8(pair.trim_ascii()).ok()?;
             let (_, value) = text.split_once('=')?;
@@ -135,7 +133,7 @@ impl WithCookie<'_> {
             };
             http.headers.push(line);
         }
-        match claim::decode(&request, self.identity, self.routes, || NEW) {
+        match claim::decode(&request, self.identity, self.routes, || NEW, |_, _| {}) {
             Ok(Ask::Stream(claim, Some(cookie))) => Some((claim.key, cookie.origin)),
             _ => None,
         }
@@ -188,7 +186,7 @@ mod tests {
         if evidence.context("streamgate.issue").is_none() {
             return Vec::new();
         }
-        let decoded = claim::decode(request, identity, &RouteLists::default(), || NEW);
+        let decoded = claim::decode(request, identity, &RouteLists::default(), || NEW, |_, _| {});
         let cookie = match decoded {
             Ok(Ask::Stream(_, Some(cookie))) => cookie,
             Ok(Ask::Stream(_, None)) => return vec!["another name goes before it"],
@@ -198,7 +196,8 @@ mod tests {
             }
             _ => return Vec::new(),
         };
-        let lines = evidence.raw_lines("cookie").concat();
+        let lines: Vec<_> = evidence.raw_lines("cookie").collect();
+        let lines = lines.concat();
         let all = String::from_utf8_lossy(&lines);
         let is_named = all.contains("streamgate=");
         let is_secure = cookie.to_forget().starts_with("__Secure-");
@@ -236,7 +235,13 @@ mod tests {
                 for case in cases(&request, identity) {
                     *reached.entry(case).or_default() += 1;
                 }
-                let decoded = claim::decode(&request, identity, &RouteLists::default(), || NEW);
+                let decoded = claim::decode(
+                    &request,
+                    identity,
+                    &RouteLists::default(),
+                    || NEW,
+                    |_, _| {},
+                );
                 if let Ok(Ask::Stream(claim, Some(cookie))) = decoded
                     && cookie.origin == Origin::Brought
                 {

@@ -13,7 +13,7 @@ const SEVEN: &str = "00000000000000000000000000000007";
 
 fn ask(check: Check) -> Result<Ask, Unclaimed> {
     let (identity, routes) = (Identity::default(), RouteLists::default());
-    decode(&check.request(), &identity, &routes, || 7)
+    decode(&check.request(), &identity, &routes, || 7, |_, _| {})
 }
 
 fn claim(check: Check) -> (Claim, Option<Cookie>) {

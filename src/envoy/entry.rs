@@ -14,7 +14,8 @@ use super::evidence::{EntryEvidence, Evidence, OUR_NAMESPACE};
 use crate::config::{Identity, Leases};
 use crate::releaser::Notice;
 use crate::session::{
-    Door, Ending, Kind, Provenance, SessionId, SessionKey, Sighting, Timestamp, UserId,
+    Door, Ending, Fact, FactLoss, Kind, Provenance, SessionId, SessionKey, Sighting, Timestamp,
+    UserId,
 };
 use crate::telemetry::metrics::{EntryOutcome, EntryType, ReleaseCause};
 
@@ -56,16 +57,17 @@ impl News {
 }
 
 /// Reads all entries of one message. An end cancels the same stream's earlier periodic entries: they have waited in Envoy's
-/// buffer, and the stream that they saw running runs no more.
+/// buffer, and the stream that they saw running runs no more. `lost` hears of facts that can't be kept as they came.
 pub(super) fn read_all(
     entries: &[HttpAccessLogEntry],
     identity: &Identity,
     leases: &Leases,
+    lost: &impl Fn(Fact, FactLoss),
 ) -> Vec<Reading> {
     let mut ended = HashSet::new();
     let mut readings: Vec<Reading> = Vec::with_capacity(entries.len());
     for entry in entries.iter().rev() {
-        let mut reading = read(entry, identity, leases);
+        let mut reading = read(entry, identity, leases, lost);
         let stream = entry
             .request
             .as_ref()
@@ -86,14 +88,20 @@ pub(super) fn read_all(
 }
 
 /// Reads one entry.
-fn read(entry: &HttpAccessLogEntry, identity: &Identity, leases: &Leases) -> Reading {
+fn read(
+    entry: &HttpAccessLogEntry,
+    identity: &Identity,
+    leases: &Leases,
+    lost: &impl Fn(Fact, FactLoss),
+) -> Reading {
     let evidence = EntryEvidence(entry);
     let kind = entry_type(entry.common_properties.as_ref());
     let ours = evidence.metadata(OUR_NAMESPACE);
     let decision = ours.and_then(|ours| text(ours, "decision"));
     let news = match (kind, decision) {
         (EntryType::Periodic, Some("allow")) => {
-            ours_in(ours).map(|ours| seen(ours, entry, identity, leases))
+            let ours = ours_in(ours);
+            ours.map(|ours| seen(ours, entry, identity, leases, lost))
         }
         (EntryType::End, Some("allow")) if is_redirect(entry) => Err(EntryOutcome::Ignored),
         (EntryType::End, Some("allow")) => ours_in(ours).and_then(|ours| ended(ours, entry)),
@@ -141,9 +149,15 @@ fn ours_in(ours: Option<&Struct>) -> Result<Ours, EntryOutcome> {
 }
 
 /// A stream that was seen running, a playback's too: an endless response may carry a playback id.
-fn seen(ours: Ours, entry: &HttpAccessLogEntry, identity: &Identity, leases: &Leases) -> News {
-    // What is told of the session matters only should it have to be put back; it is not worth losing the stream over.
-    let facts = facts(identity, &EntryEvidence(entry), Door::AccessLog).unwrap_or_default();
+fn seen(
+    ours: Ours,
+    entry: &HttpAccessLogEntry,
+    identity: &Identity,
+    leases: &Leases,
+    lost: &impl Fn(Fact, FactLoss),
+) -> News {
+    let facts = facts(identity, &EntryEvidence(entry), Door::AccessLog, lost);
+    // It matters only should the session have to be put back; a malformed one is not worth losing the stream over.
     let plan = named("plan", &identity.plan, &EntryEvidence(entry)).unwrap_or_default();
     let lease = leases.of(ours.key.kind);
     let started_at = entry.common_properties.as_ref().and_then(started_at);

@@ -1,5 +1,6 @@
 //! Every rule about access log entries.
 
+use std::cell::RefCell;
 use std::time::Duration;
 
 use envoy_types::pb::envoy::data::accesslog::v3::{
@@ -12,12 +13,17 @@ use super::entry::{News, Reading, read_all};
 use super::fixtures::Entry;
 use crate::config::{Identity, Leases};
 use crate::releaser::Notice;
-use crate::session::{Ending, PlanName, Sighting, Timestamp};
+use crate::session::{Ending, Fact, FactLoss, PlanName, Sighting, Timestamp};
 use crate::telemetry::metrics::{EntryOutcome, EntryType};
 
 fn read(entries: Vec<Entry>) -> Vec<Reading> {
     let entries: Vec<HttpAccessLogEntry> = entries.into_iter().map(|entry| entry.0).collect();
-    read_all(&entries, &Identity::default(), &Leases::default())
+    read_all(
+        &entries,
+        &Identity::default(),
+        &Leases::default(),
+        &|_, _| {},
+    )
 }
 
 /// What an entry comes to, as `release anna request:r1` or as the outcome's name.
@@ -362,17 +368,43 @@ fn a_sign_of_life_brings_what_is_needed_to_put_the_session_back() {
         assert_eq!(plan.unwrap().as_str(), "gold");
         assert_eq!(seen.lease, Duration::from_secs(30), "a playback's");
     }
-    // What can't be read of it is not worth losing the stream over.
-    let broken = Entry::periodic("r1")
-        .path("/live?CMCD=cid%3D%22open")
-        .headers(&[("x-device-id", "\u{0}")])
-        .allowed("anna", "request", "r1");
-    let (seen, plan) = sighting(broken);
-    assert_eq!(
-        (seen.facts.device, seen.facts.content, plan),
-        (None, None, None)
-    );
-    assert_eq!(seen.lease, Duration::from_secs(15), "a request's");
+    // What can't be read of it is not worth losing the stream, or the rest, over.
+    let long = "x".repeat(310);
+    for (device, cid, facts, lost) in [
+        (
+            "\u{0}",
+            "film",
+            (None, Some("film".to_owned())),
+            &["device left_out"][..],
+        ),
+        (
+            &*long,
+            "open%22",
+            (Some(format!("{}…", "x".repeat(253))), None),
+            &["device shortened", "content left_out"],
+        ),
+    ] {
+        let broken = Entry::periodic("r1")
+            .path(&format!("/live?CMCD=cid%3D%22{cid}%22"))
+            .headers(&[("x-device-id", device)])
+            .allowed("anna", "request", "r1");
+        let losses = RefCell::new(Vec::new());
+        let hear = |fact: Fact, loss: FactLoss| {
+            let told = format!("{} {}", fact.as_str(), loss.as_str());
+            losses.borrow_mut().push(told);
+        };
+        let (identity, leases) = (Identity::default(), Leases::default());
+        read_all(std::slice::from_ref(&broken.0), &identity, &leases, &hear);
+        assert_eq!(losses.into_inner(), lost);
+        let (seen, plan) = sighting(broken);
+        let (device, content) = (seen.facts.device, seen.facts.content);
+        let told = (
+            device.map(|device| device.to_string()),
+            content.map(|content| content.to_string()),
+        );
+        assert_eq!((told, plan), (facts, None));
+        assert_eq!(seen.lease, Duration::from_secs(15), "a request's");
+    }
 }
 
 #[test]

@@ -11,14 +11,13 @@ use base64::prelude::BASE64_STANDARD;
 use envoy_types::pb::envoy::config::core::v3::Metadata;
 use envoy_types::pb::envoy::data::accesslog::v3::HttpAccessLogEntry;
 use envoy_types::pb::envoy::data::accesslog::v3::tls_properties::certificate_properties::subject_alt_name::San;
-use envoy_types::pb::google::protobuf::value::Kind as ValueKind;
-use envoy_types::pb::google::protobuf::{Struct, Value};
+use envoy_types::pb::google::protobuf::Struct;
 use percent_encoding::percent_decode_str;
 use sha2::{Digest, Sha256};
 
-use super::cmcd;
 use super::request::{self, Attributes, CheckRequest, HeaderMap, HttpRequest, RawHeader};
-use crate::config::{ClaimPath, PathPattern, Source};
+use super::{cmcd, jwt};
+use crate::config::{PathPattern, Source};
 use crate::session::JoinedOrigin;
 
 /// Where Envoy's JWT filter leaves the claims of a verified token.
@@ -59,10 +58,8 @@ pub(super) trait Evidence {
     fn name_header(&self, name: &str) -> Found<'_> {
         self.header(name)
     }
-    /// Each line of a request header, where they can be told apart.
-    fn lines(&self, name: &str) -> Result<Vec<Cow<'_, str>>, Flaw> {
-        Ok(self.header(name)?.into_iter().collect())
-    }
+    /// Each line of a request header, byte for byte. Where they can't be told apart, they are joined by commas.
+    fn raw_lines(&self, name: &str) -> impl Iterator<Item = &[u8]>;
     /// The name in the client's certificate: the first of its addresses, or else of its hosts, or else its subject.
     fn principal(&self) -> Option<&str>;
     /// The path with its query.
@@ -107,7 +104,7 @@ fn look<'e>(source: &Source, evidence: &'e impl Evidence) -> Found<'e> {
         Source::Cmcd(key) => cmcd_value(evidence, key),
         Source::Jwt(path) => evidence
             .metadata(JWT_NAMESPACE)
-            .map_or(Ok(None), |payloads| claim(payloads, path)),
+            .map_or(Ok(None), |payloads| jwt::claim(payloads, path)),
         Source::Context(key) => Ok(evidence.context(key).map(Cow::from)),
         Source::Cookie(name) => cookie(evidence, name),
         Source::Path(pattern) => in_path(evidence.path(), pattern),
@@ -165,20 +162,25 @@ fn joined<'e>(parts: &[Source], evidence: &'e impl Evidence) -> Found<'e> {
 /// A cookie, without the quotes that may stand around it.
 fn cookie<'e>(evidence: &'e impl Evidence, name: &str) -> Found<'e> {
     let mut found = None;
-    for line in evidence.lines("cookie")? {
-        for pair in line.split(';') {
-            let Some((key, value)) = pair.split_once('=') else {
+    for line in evidence.raw_lines("cookie") {
+        for pair in line.split(|byte| *byte == b';') {
+            let Some(value) = value_in(pair, name) else {
                 continue;
             };
-            if key.trim() != name {
-                continue;
-            }
+            // Other sites' cookies may be no text.
+            let value = std::str::from_utf8(value).map_err(|_| Flaw::NotText)?;
             let value = value.trim();
             let bare = value.strip_prefix('"').and_then(|it| it.strip_suffix('"'));
             keep_one(&mut found, bare.unwrap_or(value).to_owned().into())?;
         }
     }
     Ok(found)
+}
+
+/// What follows the `=` in a cookie of that name.
+fn value_in<'c>(cookie: &'c [u8], name: &str) -> Option<&'c [u8]> {
+    let named = cookie.trim_ascii_start().strip_prefix(name.as_bytes())?;
+    named.trim_ascii_start().strip_prefix(b"=")
 }
 
 /// What a pattern finds in the path, decoded.
@@ -211,93 +213,77 @@ fn basic_name<'e>(evidence: &'e impl Evidence) -> Found<'e> {
 
 /// A parameter of the query, decoded.
 fn query<'a>(path: &'a str, name: &str) -> Found<'a> {
-    let Some((_, query)) = path.split_once('?') else {
-        return Ok(None);
-    };
     let mut found = None;
-    for pair in query.split('&') {
-        let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
-        // A name that isn't text is nobody's.
-        if decode(key).is_ok_and(|key| key == name) {
-            keep_one(&mut found, decode(value)?)?;
-        }
+    for value in parameters(path, name) {
+        keep_one(&mut found, decode(value)?)?;
     }
     Ok(found)
+}
+
+/// All parameters of the query that have that name, not decoded.
+fn parameters<'a>(path: &'a str, name: &str) -> impl Iterator<Item = &'a str> {
+    let (_, query) = path.split_once('?').unwrap_or_default();
+    query.split('&').filter_map(move |pair| {
+        let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
+        // A name that isn't text is nobody's.
+        decode(key).is_ok_and(|key| key == name).then_some(value)
+    })
 }
 
 /// Undoes percent-encoding, and the plus that forms write for a space.
 fn decode(text: &str) -> Result<Cow<'_, str>, Flaw> {
+    match decode_bytes(text) {
+        Cow::Borrowed(_) => Ok(text.into()),
+        Cow::Owned(bytes) => {
+            let text = String::from_utf8(bytes).map_err(|_| Flaw::NotText)?;
+            Ok(text.into())
+        }
+    }
+}
+
+/// The same of what may be no text.
+fn decode_bytes(text: &str) -> Cow<'_, [u8]> {
     if !text.contains(['%', '+']) {
-        return Ok(text.into());
+        return text.as_bytes().into();
     }
     let spaced = text.replace('+', " ");
-    let decoded = percent_decode_str(&spaced)
-        .decode_utf8()
-        .map_err(|_| Flaw::NotText)?;
-    Ok(decoded.into_owned().into())
+    Cow::<[u8]>::from(percent_decode_str(&spaced))
+        .into_owned()
+        .into()
 }
 
-/// A key of the CMCD payloads: four headers, or one query parameter.
+/// A key of the CMCD payloads in headers and query. There may be several: a manifest's addresses have one, and the player adds its own.
 fn cmcd_value<'e>(evidence: &'e impl Evidence, key: &str) -> Found<'e> {
     let mut found = None;
-    let headers = cmcd::HEADERS.iter().map(|name| evidence.header(name));
-    for payload in headers.chain([query(evidence.path(), cmcd::QUERY)]) {
-        let Some(payload) = payload? else { continue };
-        if let Some(value) = cmcd::value(&payload, key)? {
-            keep_one(&mut found, value.into_owned().into())?;
+    for name in cmcd::HEADERS {
+        for line in evidence.raw_lines(name) {
+            keep_cmcd(&mut found, line, key)?;
         }
+    }
+    for payload in parameters(evidence.path(), cmcd::QUERY) {
+        keep_cmcd(&mut found, &decode_bytes(payload), key)?;
     }
     Ok(found)
 }
 
-/// A claim of a verified token, by its path. Payloads lie under names that the operator chose, so each is looked into.
-fn claim<'a>(payloads: &'a Struct, path: &ClaimPath) -> Found<'a> {
-    let mut found = None;
-    for payload in payloads.fields.values() {
-        if let Some(value) = claim_in(payload, path)
-            && let Some(text) = name(value)?
-        {
-            keep_one(&mut found, text)?;
-        }
+/// Keeps a key's value of one payload. Another key's value may be no text.
+fn keep_cmcd(found: &mut Option<Cow<'_, str>>, payload: &[u8], key: &str) -> Result<(), Flaw> {
+    let text = String::from_utf8_lossy(payload);
+    let is_lossy = matches!(text, Cow::Owned(_));
+    let Some(value) = cmcd::value(&text, key)? else {
+        return Ok(());
+    };
+    if is_lossy && value.contains(char::REPLACEMENT_CHARACTER) {
+        return Err(Flaw::NotText);
     }
-    Ok(found)
-}
-
-/// The claim that has the whole path for its name (`https://example.com/plan`), or else what lies at the end of the path.
-fn claim_in<'a>(payload: &'a Value, path: &ClaimPath) -> Option<&'a Value> {
-    field(payload, path.as_str()).or_else(|| path.parts().try_fold(payload, field))
-}
-
-/// A field of an object.
-fn field<'a>(value: &'a Value, name: &str) -> Option<&'a Value> {
-    match &value.kind {
-        Some(ValueKind::StructValue(object)) => object.fields.get(name),
-        _ => None,
-    }
-}
-
-/// A value that can be a name: a text, or a whole number (protobuf knows only doubles).
-#[expect(clippy::float_cmp, reason = "whole numbers below 2^53 are exact")]
-fn name(value: &Value) -> Found<'_> {
-    match &value.kind {
-        None | Some(ValueKind::NullValue(_)) => Ok(None),
-        Some(ValueKind::StringValue(text)) => Ok(Some(text.into())),
-        Some(ValueKind::NumberValue(number))
-            if number.trunc() == *number && number.abs() < 9_007_199_254_740_992.0 =>
-        {
-            Ok(Some(format!("{number:.0}").into()))
-        }
-        Some(
-            ValueKind::NumberValue(_)
-            | ValueKind::BoolValue(_)
-            | ValueKind::StructValue(_)
-            | ValueKind::ListValue(_),
-        ) => Err(Flaw::NotAName),
-    }
+    keep_one(found, value.into_owned().into())
 }
 
 /// Keeps the first value, and objects to a second that differs. An empty one is none.
-fn keep_one<'a>(found: &mut Option<Cow<'a, str>>, value: Cow<'a, str>) -> Result<(), Flaw> {
+pub(super) fn keep_one<'a>(
+    found: &mut Option<Cow<'a, str>>,
+    value: Cow<'a, str>,
+) -> Result<(), Flaw> {
     match found {
         _ if value.is_empty() => Ok(()),
         Some(earlier) if *earlier != value => Err(Flaw::Repeated),
@@ -329,15 +315,6 @@ impl<'a> CheckEvidence<'a> {
     pub(super) const fn http(&self) -> &'a HttpRequest {
         self.http
     }
-
-    /// Each line of a request header, byte for byte.
-    pub(super) fn raw_lines(&self, name: &str) -> Vec<&'a [u8]> {
-        let Some(raw) = &self.http.header_map else {
-            let line = request::text(&self.http.headers, name);
-            return line.into_iter().map(str::as_bytes).collect();
-        };
-        headers_named(raw, name).map(RawHeader::bytes).collect()
-    }
 }
 
 impl Evidence for CheckEvidence<'_> {
@@ -368,13 +345,17 @@ impl Evidence for CheckEvidence<'_> {
         Ok(found)
     }
 
-    fn lines(&self, name: &str) -> Result<Vec<Cow<'_, str>>, Flaw> {
-        match &self.http.header_map {
-            Some(raw) => raw_values(raw, name)
-                .map(|value| Ok(value?.into()))
-                .collect(),
-            None => Ok(self.header(name)?.into_iter().collect()),
-        }
+    fn raw_lines(&self, name: &str) -> impl Iterator<Item = &[u8]> {
+        let raw = self.http.header_map.as_ref();
+        let joined = match raw {
+            Some(_) => None,
+            None => request::text(&self.http.headers, name),
+        };
+        let lines = raw
+            .into_iter()
+            .flat_map(move |raw| headers_named(raw, name));
+        let joined = joined.into_iter().map(str::as_bytes);
+        lines.map(RawHeader::bytes).chain(joined)
     }
 
     fn principal(&self) -> Option<&str> {
@@ -434,6 +415,11 @@ impl Evidence for EntryEvidence<'_> {
             .headers()
             .and_then(|headers| headers.get(name))
             .map(Cow::from))
+    }
+
+    fn raw_lines(&self, name: &str) -> impl Iterator<Item = &[u8]> {
+        let line = self.headers().and_then(|headers| headers.get(name));
+        line.into_iter().map(String::as_bytes)
     }
 
     fn principal(&self) -> Option<&str> {

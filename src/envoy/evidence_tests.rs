@@ -2,6 +2,7 @@
 
 use serde_json::json;
 
+use super::cmcd::CmcdError;
 use super::evidence::{CheckEvidence, EntryEvidence, Evidence, Flaw, find};
 use super::fixtures::{Check, Entry};
 use crate::config::Source;
@@ -157,7 +158,11 @@ fn what_is_malformed_is_never_passed_over() {
             "between a closing quote",
         ),
         ("cmcd:sid,request", on("/?CMCD=bs%2Csid"), "without a value"),
-        ("cmcd:sid,request", on("/?CMCD=%ff"), "is not UTF-8"),
+        (
+            "cmcd:sid,request",
+            on("/?CMCD=sid%3D%22%ff%22"),
+            "is not UTF-8",
+        ),
         (
             "jwt:id,request",
             claim(json!(1.5)),
@@ -234,6 +239,53 @@ fn cmcd_may_stand_in_four_headers_and_in_the_query_but_must_agree() {
 }
 
 #[test]
+fn each_cmcd_payload_of_a_request_is_read_and_they_must_agree_on_the_key_alone() {
+    let in_query = |path| text("cmcd:sid", &Check::on("GET", path));
+    let a = || Ok(Some("a".to_owned()));
+    for (path, expected) in [
+        ("/?CMCD=sid%3D%22a%22&x=1&CMCD=bl%3D1%2Csid%3D%22a%22", a()),
+        ("/?CMCD=sid%3D%22a%22&CMCD=bl%3D1", a()),
+        ("/?CMCD=bl%3D1&CMCD=sid%3D%22a%22", a()),
+        ("/?CMCD=&CMCD=sid%3D%22a%22", a()),
+        ("/?CMCD=sid%3D%22%22&CMCD=sid%3D%22a%22", a()),
+        (
+            "/?CMCD=cid%3D%22x%22%2Csid%3Da&CMCD=cid%3D%22y%22%2Csid%3Da",
+            a(),
+        ),
+        ("/?CMCD=cid%3D%22x&CMCD=sid%3D%22a%22", a()),
+        ("/?CMCD=%ff&CMCD=sid%3D%22a%22", a()),
+        ("/?CMCD=bl%3D1&CMCD=bl%3D2", Ok(None)),
+        (
+            "/?CMCD=sid%3D%22a%22&CMCD=sid%3D%22b%22",
+            Err(Flaw::Repeated),
+        ),
+        // What can't be read agrees with nothing.
+        (
+            "/?CMCD=sid%3D%22a%22&CMCD=sid%3D%22a",
+            Err(Flaw::Cmcd(CmcdError::Unterminated)),
+        ),
+        ("/?CMCD=sid%3D%22a%22&CMCD=sid%3D%ff", Err(Flaw::NotText)),
+    ] {
+        assert_eq!(in_query(path), expected, "{path}");
+    }
+    let in_lines =
+        |lines: &[(&str, &[u8])]| text("cmcd:sid", &Check::on("GET", "/").raw_headers(lines));
+    let name = "cmcd-session";
+    for (other, expected) in [
+        (&b"sid=\"a\""[..], a()),
+        (b"bl=1,sid=\"a\"", a()),
+        (b"cid=\"open", a()),
+        (b"cid=\"\xe9\"", a()),
+        (b"sid=\"b\"", Err(Flaw::Repeated)),
+    ] {
+        let first = (name, &b"sid=\"a\""[..]);
+        assert_eq!(in_lines(&[first, (name, other)]), expected);
+        assert_eq!(in_lines(&[(name, other), first]), expected);
+        assert_eq!(in_lines(&[first, ("CMCD-Object", other)]), expected);
+    }
+}
+
+#[test]
 fn raw_headers_are_read_whatever_their_case_and_name_nobody_where_they_disagree() {
     let check = Check::on("GET", "/").raw_headers(&[
         ("X-User-Id", "anné".as_bytes()),
@@ -268,7 +320,7 @@ fn raw_headers_are_read_whatever_their_case_and_name_nobody_where_they_disagree(
 }
 
 #[test]
-fn a_claim_is_found_by_its_whole_name_before_its_path() {
+fn a_claim_is_found_by_the_longest_names_that_lead_to_it() {
     let payload = json!({
         "sub": "anna",
         "number": 42,
@@ -279,6 +331,9 @@ fn a_claim_is_found_by_its_whole_name_before_its_path() {
         "realm.tier": "whole",
         "https://x.y/plan": "dotted",
         "deep": {"er": {"est": "found"}},
+        "https://hasura.io/jwt/claims": {"x-hasura-user-id": "h1", "roles": {"a.b": {"c": "h2"}}},
+        "two.ways": {"only": {"here": "longer"}},
+        "two": {"ways": {"only": {"here": "shorter", "there": "shorter"}}, "ways.only": {"here": "middle"}},
     });
     for (claim, expected) in [
         ("jwt:sub", Some("anna")),
@@ -291,7 +346,17 @@ fn a_claim_is_found_by_its_whole_name_before_its_path() {
         ("jwt:deep.er.est", Some("found")),
         ("jwt:deep.er.none", None),
         ("jwt:sub.name", None),
-        ("jwt:realm.a.b", None),
+        ("jwt:realm.a.b", Some("inner")),
+        (
+            "jwt:https://hasura.io/jwt/claims.x-hasura-user-id",
+            Some("h1"),
+        ),
+        ("jwt:https://hasura.io/jwt/claims.roles.a.b.c", Some("h2")),
+        ("jwt:https://hasura.io/jwt/claims.roles.a.b.d", None),
+        ("jwt:https://hasura.io/jwt.claims", None),
+        ("jwt:two.ways.only.here", Some("longer")),
+        ("jwt:two.ways.only.there", Some("shorter")),
+        ("jwt:two.ways.none", None),
     ] {
         let check = Check::on("GET", "/").jwt(&json!({"payload": payload}));
         assert_eq!(

@@ -3,6 +3,7 @@
 //! Messages come as protobuf, or as a text that mutates well: an `HTTP`-like head, with what isn't HTTP in lines that begin with `!`.
 
 use std::borrow::Cow;
+use std::cell::RefCell;
 use std::collections::{HashMap, HashSet};
 use std::sync::LazyLock;
 
@@ -33,7 +34,9 @@ use crate::config::{Identity, Leases, Source};
 use crate::fuzzing::{assert_are_names, assert_is_name, cut, text};
 use crate::http::fuzzing::basic_credentials;
 use crate::releaser::Notice;
-use crate::session::{ContentId, DeviceId, Ending, Facts, Kind, PlanName, Takeover};
+use crate::session::{
+    ContentId, DeviceId, Ending, Fact, FactLoss, FactName, Facts, Kind, PlanName, Takeover,
+};
 use crate::telemetry::metrics::{EntryOutcome, EntryType};
 
 /// The lists of sources that messages are read by: for users, and for sessions.
@@ -292,8 +295,10 @@ pub(crate) fn claim(data: &[u8]) {
     };
     let routes = RouteLists::default();
     for identity in IDENTITIES.iter() {
-        let decoded = claim::decode(&request, identity, &routes, || NEW);
-        let again = claim::decode(&request, identity, &routes, || NEW);
+        let losses = RefCell::default();
+        let lost = |fact, loss| Vec::push(&mut losses.borrow_mut(), (fact, loss));
+        let decoded = claim::decode(&request, identity, &routes, || NEW, lost);
+        let again = claim::decode(&request, identity, &routes, || NEW, |_, _| {});
         assert_eq!(format!("{decoded:?}"), format!("{again:?}"));
         match decoded {
             Ok(Ask::Stream(claim, cookie)) => {
@@ -310,6 +315,7 @@ pub(crate) fn claim(data: &[u8]) {
                 assert_is_name(claim.user.as_str());
                 assert_is_name(claim.key.id.as_str());
                 assert_facts_are_names(&claim.facts);
+                assert_losses(&claim.facts, &losses.into_inner());
                 assert_are_names(claim.plan.as_ref().map(PlanName::as_str));
                 if let Some(Takeover::Session(id)) = &claim.takeover {
                     assert_is_name(id.as_str());
@@ -342,9 +348,25 @@ fn assert_facts_are_names(facts: &Facts) {
     assert_are_names(facts.content.as_ref().map(ContentId::as_str));
 }
 
+/// Of a fact that was kept in part its beginning is there, of one that was left out nothing; and each is told once.
+fn assert_losses(facts: &Facts, losses: &[(Fact, FactLoss)]) {
+    let device = facts.device.as_ref().map(FactName::is_shortened);
+    let content = facts.content.as_ref().map(FactName::is_shortened);
+    for (fact, is_shortened) in [(Fact::Device, device), (Fact::Content, content)] {
+        let mut told = losses.iter().filter(|(lost, _)| *lost == fact);
+        match told.next() {
+            None => assert_ne!(is_shortened, Some(true), "{fact:?}"),
+            Some((_, FactLoss::Shortened)) => assert_eq!(is_shortened, Some(true), "{fact:?}"),
+            Some((_, FactLoss::LeftOut)) => assert_eq!(is_shortened, None, "{fact:?}"),
+        }
+        assert_eq!(told.next(), None);
+    }
+}
+
 // === CMCD ===
 
-/// A CMCD payload: a text comes back as it was quoted; a second id that differs is never passed over, wherever it stands.
+/// A CMCD payload: a text comes back as it was quoted; a second id that differs is never passed over, wherever it stands; and a value that can't
+/// be read spoils no other one.
 pub(crate) fn cmcd(data: &[u8]) {
     let payload = text(data);
     let quoted = |text: &str| text.replace('\\', "\\\\").replace('"', "\\\"");
@@ -359,18 +381,35 @@ pub(crate) fn cmcd(data: &[u8]) {
         match found {
             Ok(Some(value)) => {
                 assert!(value.len() <= payload.len());
-                assert_eq!(
-                    cmcd::value(&other(&value), key),
-                    Ok(Some(value.clone())),
-                    "the same twice"
-                );
-                let differs = format!("{value}x");
-                assert_eq!(cmcd::value(&other(&differs), key), Err(CmcdError::Repeated));
+                // What is open at the end of a payload may be closed by a value that says so, but not by a plain one.
+                let differs = if cmcd::is_readable(&payload) {
+                    assert_eq!(
+                        cmcd::value(&other(&value), key),
+                        Ok(Some(value.clone())),
+                        "the same twice"
+                    );
+                    format!("{value}x")
+                } else {
+                    format!("x{}", value.len())
+                };
+                let expected = if differs == value {
+                    Ok(Some(value))
+                } else {
+                    Err(CmcdError::Repeated)
+                };
+                assert_eq!(cmcd::value(&other(&differs), key), expected);
             }
             Ok(None) => assert_eq!(cmcd::value(&other("x"), key), Ok(Some("x".into()))),
             Err(flaw) => {
                 let earlier = format!("{key}=x,{payload}");
                 assert!(cmcd::value(&earlier, key).is_err(), "{flaw}");
+            }
+        }
+        if !payload.contains(key) {
+            let neighbour = format!("xx={payload},{key}=\"x\"");
+            match cmcd::value(&neighbour, key) {
+                Err(CmcdError::Unreadable) => assert!(payload.matches(',').count() >= 16),
+                found => assert_eq!(found, Ok(Some("x".into()))),
             }
         }
     }
@@ -398,8 +437,8 @@ pub(crate) fn entry(data: &[u8]) {
     };
     let leases = Leases::default();
     for identity in IDENTITIES.iter() {
-        let readings = entry::read_all(&entries, identity, &leases);
-        let again = entry::read_all(&entries, identity, &leases);
+        let readings = entry::read_all(&entries, identity, &leases, &|_, _| {});
+        let again = entry::read_all(&entries, identity, &leases, &|_, _| {});
         assert_eq!(format!("{readings:?}"), format!("{again:?}"));
         assert_eq!(readings.len(), entries.len());
         let mut ended = HashSet::new();

@@ -27,6 +27,7 @@ mod fixtures;
 pub(crate) mod fuzzing;
 mod grant;
 mod grpc;
+mod jwt;
 mod request;
 #[cfg(any(fuzzing, test))]
 mod request_fuzzing;

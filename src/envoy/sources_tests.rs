@@ -55,6 +55,14 @@ fn a_cookie_is_found_among_others_and_two_of_a_name_must_agree() {
     assert_eq!(in_check("cookie:sid", &check), text("s1"));
     let raw = Check::on("GET", "/").raw_headers(&[("cookie", b"sid=\xff")]);
     assert_eq!(in_check("cookie:sid", &raw), Err(Flaw::NotText));
+    // Another site's cookie is nobody's business here.
+    for lines in [
+        &[("cookie", &b"a=caf\xe9; sid=s1; b=\xff"[..])][..],
+        &[("cookie", b"a=\xff"), ("cookie", b"sid=s1")],
+    ] {
+        let check = Check::on("GET", "/").raw_headers(lines);
+        assert_eq!(in_check("cookie:sid", &check), text("s1"));
+    }
 }
 
 #[test]

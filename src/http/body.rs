@@ -63,7 +63,7 @@ pub(super) fn check_media_type(
 
 #[cfg(test)]
 mod tests {
-    use super::super::shapes::StartBody;
+    use super::super::shapes::{FactText, StartBody};
     use super::*;
 
     fn read(body: &str) -> Result<StartBody, ApiError> {
@@ -78,9 +78,34 @@ mod tests {
         }
         let told = read(r#"{"device": "tv", "position": 7}"#).unwrap();
         assert_eq!(
-            (told.device.as_deref(), told.position),
+            (
+                told.device.as_ref().and_then(FactText::as_str),
+                told.position
+            ),
             (Some("tv"), Some(7))
         );
+    }
+
+    #[test]
+    fn a_text_that_is_only_shown_may_be_any_json_string() {
+        for (body, expected) in [
+            (
+                r#"{"device": "tv \u00e4\ud83d\ude00\""}"#,
+                Some("tv ä\u{1f600}\""),
+            ),
+            (r#"{"device": ""}"#, Some("")),
+            (r#"{"device": "a\nb"}"#, Some("a\nb")),
+            // Half of a character, as JavaScript's `slice` leaves it.
+            (r#"{"device": "tv \ud83d"}"#, None),
+            (r#"{"device": "\ude00 tv"}"#, None),
+        ] {
+            let told = read(body).unwrap().device.unwrap();
+            assert_eq!(told.as_str(), expected, "{body}");
+        }
+        let told = read(r#"{"device": null, "content": "film"}"#).unwrap();
+        assert_eq!((told.device, told.content.is_some()), (None, true));
+        // What decides something is text.
+        assert!(read(r#"{"takeover": "p\ud83d"}"#).is_err());
     }
 
     #[test]

@@ -230,7 +230,7 @@ fn claim(
         user,
         plan,
         key,
-        facts: told.facts()?,
+        facts: told.facts(&|fact, loss| door.metrics.fact_lost(fact, loss)),
         takeover: told.takeover()?,
         derived: false,
         free: caller.is_operator_by_token(door),

@@ -1,6 +1,8 @@
 //! What the API says and hears, as JSON.
 
-use serde::de::{Error as _, Unexpected};
+use std::fmt;
+
+use serde::de::{Error as _, Unexpected, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
 use utoipa::ToSchema;
 
@@ -8,7 +10,7 @@ use super::error::ApiError;
 use super::path::named;
 use crate::problem::rfc3339;
 use crate::session::{
-    ContentId, DeviceId, Door, Facts, IdError, PlanName, Session, SessionKey, Takeover,
+    Door, Fact, FactLoss, FactName, Facts, IdError, PlanName, Session, SessionKey, Takeover,
 };
 
 /// What kind of stream a session is.
@@ -119,12 +121,12 @@ pub(super) struct NamedBody {
 #[serde(default, deny_unknown_fields)]
 #[schema(as = Start)]
 pub(super) struct StartBody {
-    /// The device it plays on.
-    #[schema(max_length = 256, pattern = r"^[^\x00-\x1f\x7f-\x9f]*$")]
-    pub(super) device: Option<String>,
-    /// What it plays.
-    #[schema(max_length = 256, pattern = r"^[^\x00-\x1f\x7f-\x9f]*$")]
-    pub(super) content: Option<String>,
+    /// The device it plays on. It is only shown: what is longer than 256 bytes is shortened, and left out if it has control characters.
+    #[schema(value_type = Option<String>, default = json!(null))]
+    pub(super) device: Option<FactText>,
+    /// What it plays; likewise.
+    #[schema(value_type = Option<String>, default = json!(null))]
+    pub(super) content: Option<FactText>,
     /// The plan its user is on.
     #[schema(max_length = 256, pattern = r"^[^\x00-\x1f\x7f-\x9f]*$")]
     pub(super) plan: Option<String>,
@@ -136,6 +138,10 @@ pub(super) struct StartBody {
     #[schema(max_length = 256, pattern = r"^[^\x00-\x1f\x7f-\x9f]*$")]
     pub(super) takeover: Option<String>,
 }
+
+/// A JSON string that is only shown, and so may be anything: scripts that cut a text by length cut characters in half, and JSON can write them.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct FactText(Vec<u8>);
 
 /// A session of somebody's, in a list of everybody's.
 #[derive(Debug, Serialize, ToSchema)]
@@ -211,16 +217,44 @@ impl NamedBody {
     }
 }
 
+impl FactText {
+    /// The text, if it is one.
+    pub(super) fn as_str(&self) -> Option<&str> {
+        std::str::from_utf8(&self.0).ok()
+    }
+}
+
+impl<'de> Deserialize<'de> for FactText {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct AnyString;
+
+        impl Visitor<'_> for AnyString {
+            type Value = FactText;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a string")
+            }
+
+            fn visit_bytes<E>(self, bytes: &[u8]) -> Result<FactText, E> {
+                Ok(FactText(bytes.to_vec()))
+            }
+        }
+
+        // As bytes, since for a text the whole body would be refused.
+        deserializer.deserialize_bytes(AnyString)
+    }
+}
+
 impl StartBody {
-    /// What is known of the session.
-    pub(super) fn facts(&self) -> Result<Facts, ApiError> {
-        Ok(Facts {
-            device: optional("device", self.device.as_deref(), DeviceId::parse)?,
-            content: optional("content", self.content.as_deref(), ContentId::parse)?,
+    /// What is known of the session. `lost` hears of what can't be kept as it came.
+    pub(super) fn facts(&self, lost: &impl Fn(Fact, FactLoss)) -> Facts {
+        Facts {
+            device: fact(self.device.as_ref(), lost),
+            content: fact(self.content.as_ref(), lost),
             door: Some(Door::Http),
             position_seconds: self.position,
             ..Facts::default()
-        })
+        }
     }
 
     /// The plan that its user is on.
@@ -274,6 +308,11 @@ fn whole_number<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u32
     let wrong = || D::Error::invalid_value(shown, &"a whole number below 2^32");
     // Displayed, a whole number has no point; and where it has too many digits, no u32 is read from them.
     number.to_string().parse().map(Some).map_err(|_| wrong())
+}
+
+/// A fact that may be left out.
+fn fact<T: FactName>(text: Option<&FactText>, lost: &impl Fn(Fact, FactLoss)) -> Option<T> {
+    T::keep(text?.as_str(), lost)
 }
 
 /// A name that may be left out, or empty.

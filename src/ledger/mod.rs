@@ -949,11 +949,14 @@ impl Ledger {
         }
     }
 
-    /// How many streams the user may watch. An unknown plan is counted, and logged once.
+    /// How many streams the user may watch. An unknown plan is counted, and logged once; a missing one is counted.
     fn limit(&self, user: &UserId, plan: Option<&PlanName>) -> u32 {
         let in_force = self.in_force.now();
         let policy = &in_force.limits.policy;
         let resolved = policy.allowance(user, plan);
+        if resolved.plan == PlanMatch::Missing {
+            self.metrics.missing_plan();
+        }
         if let (PlanMatch::Unknown, Some(plan)) = (resolved.plan, plan) {
             self.metrics.unknown_plan();
             let mut known = self

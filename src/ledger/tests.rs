@@ -385,6 +385,7 @@ async fn an_unknown_plan_gets_the_default_and_is_counted_each_time() {
         );
     }
     assert_eq!(bench.metric("streamgate_unknown_plan_total"), "3");
+    assert_eq!(bench.metric("streamgate_missing_plan_total"), "0");
     assert_eq!(
         bench.ledger.unknown_plans.lock().unwrap().len(),
         2,
@@ -399,6 +400,32 @@ async fn an_unknown_plan_gets_the_default_and_is_counted_each_time() {
         bench.ledger.unknown_plans.lock().unwrap().len(),
         MAX_UNKNOWN_PLANS
     );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_missing_plan_is_counted_where_the_default_applies_for_want_of_it() {
+    let plans = || [(PlanName::parse("gold").unwrap(), 5)].into();
+    let users = || [(UserId::parse("anna").unwrap(), 4)].into();
+    for (plans, users, counted) in [
+        (plans(), Default::default(), "2"),
+        (Default::default(), Default::default(), "0"),
+        (plans(), users(), "0"),
+    ] {
+        let bench = Bench::with_policy(Policy {
+            plans,
+            users,
+            ..Policy::new(3)
+        });
+        for id in ["a", "b"] {
+            let claim = claim("anna", id);
+            bench.admit(&claim, &patience(Duration::ZERO)).await;
+        }
+        assert_eq!(bench.metric("streamgate_missing_plan_total"), counted);
+        // Who only asks how things stand has named no plan, and need not.
+        let anna = UserId::parse("anna").unwrap();
+        let _: u32 = bench.ledger.limit_of(&anna, None);
+        assert_eq!(bench.metric("streamgate_missing_plan_total"), counted);
+    }
 }
 
 #[tokio::test(start_paused = true)]

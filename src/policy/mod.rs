@@ -57,8 +57,11 @@ pub struct Resolved {
 /// What became of the name of a plan.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PlanMatch {
-    /// No plan was named.
+    /// No plan was named, and none was needed: the policy has none, or the user has a limit of their own.
     NotNamed,
+    /// No plan was named though the policy has some: the default applies, as is meant for users without a plan, and as happens to all
+    /// where the plan is looked for in the wrong place. For the caller to count.
+    Missing,
     /// The plan is one of the policy's.
     Known,
     /// The policy has no such plan: a typing error, or a plan newer than the configuration.
@@ -99,18 +102,15 @@ impl Policy {
     /// worse than a wrong number. It is reported even where the user's own limit hides its effect.
     #[must_use]
     pub fn allowance(&self, user: &UserId, plan: Option<&PlanName>) -> Resolved {
+        let own = self.users.get(user).copied();
+        let own = own.or_else(|| self.listed.get(user.as_str()));
         let (of_plan, plan) = match plan.map(|name| self.plans.get(name)) {
-            None => (None, PlanMatch::NotNamed),
+            None if own.is_some() || self.plans.is_empty() => (None, PlanMatch::NotNamed),
+            None => (None, PlanMatch::Missing),
             Some(Some(limit)) => (Some(*limit), PlanMatch::Known),
             Some(None) => (None, PlanMatch::Unknown),
         };
-        let limit = self
-            .users
-            .get(user)
-            .copied()
-            .or_else(|| self.listed.get(user.as_str()))
-            .or(of_plan)
-            .unwrap_or(self.default);
+        let limit = own.or(of_plan).unwrap_or(self.default);
         Resolved {
             allowance: Allowance { limit },
             plan,
@@ -145,9 +145,9 @@ mod tests {
             users: HashMap::from([(user("vip"), 9), (user("banned"), 0)]),
             ..Policy::new(3)
         };
-        use PlanMatch::{Known, NotNamed, Unknown};
+        use PlanMatch::{Known, Missing, NotNamed, Unknown};
         for (who, on, limit, matched) in [
-            ("anna", None, 3, NotNamed),
+            ("anna", None, 3, Missing),
             ("anna", Some("basic"), 1, Known),
             ("anna", Some("premium"), 5, Known),
             ("anna", Some("paused"), 0, Known),
@@ -186,8 +186,14 @@ mod tests {
             users: HashMap::from([(user("anna"), 1)]),
             ..Policy::new(0)
         };
-        assert_eq!(policy.allowance(&user("anna"), None).allowance.limit, 1);
-        assert_eq!(policy.allowance(&user("bert"), None).allowance.limit, 0);
+        let anna = policy.allowance(&user("anna"), None);
+        assert_eq!((anna.allowance.limit, anna.plan), (1, PlanMatch::NotNamed));
+        let bert = policy.allowance(&user("bert"), None);
+        assert_eq!(
+            (bert.allowance.limit, bert.plan),
+            (0, PlanMatch::NotNamed),
+            "there are no plans"
+        );
     }
 
     #[test]

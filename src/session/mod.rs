@@ -4,6 +4,7 @@
 //! brings the time along. [`Roster`] is the rule itself, and the reference that every store is tested against.
 
 mod admission;
+mod fact;
 mod id;
 mod roster;
 #[cfg(test)]
@@ -21,6 +22,7 @@ mod roster_tests;
 mod time;
 
 pub use admission::{Admission, Admitted, Entry, Playing, Refusal, Released, Renewal};
+pub use fact::{Fact, FactLoss, FactName};
 pub use id::{ContentId, DeviceId, IdError, MAX_ID_BYTES, PlanName, SessionId, UserId};
 pub use roster::{Budget, EndList, Forgotten, MAX_PUT_BACK, Roster};
 pub use time::Timestamp;
@@ -131,7 +133,8 @@ pub struct Facts {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct JoinedOrigin(pub u64);
 
-/// How two sessions' origins compare. The origin of a session is its device, and what a joined id says beside its path.
+/// How two sessions' origins compare. The origin of a session is its device, unless its text had to be shortened: two long texts may begin
+/// alike. And it is what a joined id says beside its path.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SameOrigin {
     /// One of the two is known of both sessions, and equal.
@@ -146,7 +149,7 @@ impl Facts {
     /// Whether another session comes from the same device as this one.
     #[must_use]
     pub fn same_origin(&self, other: &Self) -> SameOrigin {
-        let device = self.device.as_ref().zip(other.device.as_ref());
+        let device = self.origin_device().zip(other.origin_device());
         let joined = self.joined.zip(other.joined);
         let equal = device.is_some_and(|(one, another)| one == another)
             || joined.is_some_and(|(one, another)| one == another);
@@ -161,10 +164,15 @@ impl Facts {
     #[must_use]
     pub fn origin(&self) -> Self {
         Self {
-            device: self.device.clone(),
+            device: self.origin_device().cloned(),
             joined: self.joined,
             ..Self::default()
         }
+    }
+
+    /// The device, where it tells devices apart.
+    fn origin_device(&self) -> Option<&DeviceId> {
+        self.device.as_ref().filter(|device| !device.is_shortened())
     }
 
     /// Takes over what `newer` knows, and keeps the rest. The door stays the one it came through.
@@ -545,6 +553,30 @@ mod tests {
             facts.update(told);
             assert_eq!(&facts, expected);
         }
+    }
+
+    #[test]
+    fn a_device_that_was_shortened_is_nobody_s_origin() {
+        let long = format!("{}ä", "x".repeat(300));
+        let of = |device: &str, joined: Option<u64>| Facts {
+            device: DeviceId::keep(Some(device), &|_, _| {}),
+            joined: joined.map(JoinedOrigin),
+            ..Facts::default()
+        };
+        let longest = "x".repeat(MAX_ID_BYTES);
+        for (one, other, expected) in [
+            (of("tv", None), of("tv", None), SameOrigin::Yes),
+            (of("tv", None), of("phone", None), SameOrigin::No),
+            (of(&longest, None), of(&longest, None), SameOrigin::Yes),
+            (of(&long, None), of(&long, None), SameOrigin::Unknown),
+            (of(&long, None), of("tv", None), SameOrigin::Unknown),
+            (of(&long, Some(1)), of(&long, Some(1)), SameOrigin::Yes),
+            (of(&long, Some(1)), of(&long, Some(2)), SameOrigin::No),
+        ] {
+            assert_eq!(one.same_origin(&other), expected, "{one:?} {other:?}");
+            assert_eq!(one.origin().same_origin(&other), expected, "{one:?}");
+        }
+        assert_eq!(of(&long, None).origin(), Facts::default());
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! The values that labels of metrics have: enums, so that no metric ever has more series than can be counted here.
 
 use crate::config::Outage;
-use crate::session::Kind;
+use crate::session::{Fact, FactLoss, Kind};
 
 /// Makes an enum whose variants are the values of a label.
 macro_rules! label {
@@ -56,17 +56,24 @@ impl LabelValue for Outage {
     }
 }
 
-impl LabelValue for Kind {
-    const ALL: &'static [Self] = &Self::ALL;
+/// Makes labels of enums that the rule has, by their own `ALL` and `as_str`.
+macro_rules! labels {
+    ($($name:ident),+) => {
+        $(impl LabelValue for $name {
+            const ALL: &'static [Self] = &Self::ALL;
 
-    fn as_str(self) -> &'static str {
-        self.as_str()
-    }
+            fn as_str(self) -> &'static str {
+                self.as_str()
+            }
 
-    fn index(self) -> usize {
-        self as usize
-    }
+            fn index(self) -> usize {
+                self as usize
+            }
+        })+
+    };
 }
+
+labels!(Fact, FactLoss, Kind);
 
 label! {
     /// What a check came to, and why; `decision` and `reason` in one, since only some pairs exist.

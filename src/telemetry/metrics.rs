@@ -14,7 +14,7 @@ use metrics_exporter_prometheus::{
 
 use super::log;
 use crate::config::Outage;
-use crate::session::Kind;
+use crate::session::{Fact, FactLoss, Kind};
 
 pub use super::labels::{
     Call, CallOutcome, DropReason, EntryOutcome, EntryType, GraceOutcome, LabelValue, Lapse,
@@ -87,6 +87,10 @@ pub struct Metrics {
     releaser_dropped: Counters<DropReason>,
     /// `streamgate_unknown_plan_total`
     unknown_plans: Counter,
+    /// `streamgate_missing_plan_total`
+    missing_plans: Counter,
+    /// `streamgate_facts_lost_total`, by fact and loss
+    facts_lost: Vec<Counters<FactLoss>>,
     /// `streamgate_log_lines_dropped_total`
     log_lines_dropped: Counters<LogDrop>,
     /// `streamgate_connections`, by port
@@ -150,6 +154,8 @@ impl Metrics {
             releaser_pending: make.gauge(named::RELEASER_PENDING, &[]),
             releaser_dropped: make.counters(named::RELEASER_DROPPED, one("reason")),
             unknown_plans: make.counter(named::UNKNOWN_PLANS, &[]),
+            missing_plans: make.counter(named::MISSING_PLANS, &[]),
+            facts_lost: make.tables::<Fact, _>(named::FACTS_LOST, ["fact", "loss"]),
             log_lines_dropped: make.counters(named::LOG_LINES_DROPPED, one("cause")),
             connections: make.gauges::<Port>(named::CONNECTIONS, "port"),
             reloads: make.tables::<ReloadedFile, _>(named::RELOADS, ["file", "outcome"]),
@@ -269,6 +275,18 @@ impl Metrics {
     /// Counts a request that named a plan which the policy doesn't have.
     pub fn unknown_plan(&self) {
         self.unknown_plans.increment(1);
+    }
+
+    /// Counts a request that named no plan though the policy has some, and whose user got the default.
+    pub fn missing_plan(&self) {
+        self.missing_plans.increment(1);
+    }
+
+    /// Counts a fact that could not be kept as it came.
+    pub fn fact_lost(&self, fact: Fact, loss: FactLoss) {
+        if let Some(facts) = self.facts_lost.get(fact.index()) {
+            facts.increment(loss);
+        }
     }
 
     /// Counts a connection that was accepted.
@@ -430,6 +448,14 @@ mod named {
     pub(super) const UNKNOWN_PLANS: Named = Named(
         "streamgate_unknown_plan_total",
         "Requests that named a plan which limits.plans doesn't have; they got the default",
+    );
+    pub(super) const MISSING_PLANS: Named = Named(
+        "streamgate_missing_plan_total",
+        "Requests that named no plan though limits.plans has some; they got the default",
+    );
+    pub(super) const FACTS_LOST: Named = Named(
+        "streamgate_facts_lost_total",
+        "Devices and contents that were too long and shortened, or malformed and left out; no stream is refused for them",
     );
     pub(super) const LOG_LINES_DROPPED: Named = Named(
         "streamgate_log_lines_dropped_total",

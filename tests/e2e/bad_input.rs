@@ -169,6 +169,58 @@ async fn a_session_that_is_no_name_is_rejected_and_counted() {
     assert_eq!(streamgate.checks("started").await, 1.0);
 }
 
+#[tokio::test]
+async fn a_fact_that_is_only_shown_is_cut_or_left_out_and_stops_nobody() {
+    let settings = [
+        ("identity.device", "header:user-agent"),
+        ("identity.content", "cmcd:cid,path:^/vod/([^/]+)/"),
+        ("limits.default", "100"),
+    ];
+    let Stack {
+        viewers,
+        streamgate,
+        ..
+    } = &Stack::start(&settings).await;
+    let agent = format!("user-agent: {}", "x".repeat(310));
+    let by = |what, agent: &[u8]| Case {
+        line: agent.to_vec(),
+        ..query(what, "by-agent", 200)
+    };
+    let cases = vec![
+        by("a user agent of 310 bytes", agent.as_bytes()),
+        by("a user agent in Latin-1", b"user-agent: caf\xe9"),
+        cmcd(
+            "a cid that is quoted twice",
+            "cid=\"\"-977\"\",sid=\"s1\"",
+            200,
+        ),
+        cmcd("a cid that is cut off", "sid=\"s2\",cid=\"fil", 200),
+        query(
+            "a manifest's CMCD and a player's",
+            "s3&CMCD=bl%3D1&CMCD=bl%3D2%2Cbs",
+            200,
+        ),
+        // It is let in, and the origin has no such title.
+        Case {
+            what: "a title in Latin-1",
+            target: b"/vod/caf%E9/index.m3u8?session=s4".to_vec(),
+            line: NOTHING.to_vec(),
+            expected: 404,
+        },
+    ];
+    assert_eq!(send_all(viewers, cases).await, 1.0);
+    assert_eq!(streamgate.checks("malformed").await, 0.0);
+    for (fact, loss, times) in [
+        ("device", "shortened", 1.0),
+        ("device", "left_out", 1.0),
+        ("content", "left_out", 3.0),
+    ] {
+        let labels = [("fact", fact), ("loss", loss)];
+        let counted = streamgate.metric("streamgate_facts_lost_total", &labels);
+        assert_eq!(counted.await, times, "{fact} {loss}");
+    }
+}
+
 /// What is sent (a target and header lines) that Envoy may well refuse by itself.
 type Rubbish = (&'static str, &'static [u8], &'static [&'static [u8]]);
 const RUBBISH: [Rubbish; 8] = [

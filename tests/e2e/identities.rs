@@ -7,6 +7,7 @@ use reqwest::RequestBuilder;
 use rustls::ClientConfig;
 use serde_json::{Value, json};
 
+use super::shipped_files::shipped_with;
 use crate::support::envoy_files::{CONNECTION_MANAGER, LISTENER, at_mut, set};
 use crate::support::gateway::Setup;
 use crate::support::origin::Origin;
@@ -14,6 +15,7 @@ use crate::support::pki::{Authority, Folder, client, connect};
 use crate::support::stack::Stack;
 use crate::support::streamgate::Streamgate;
 use crate::support::talk::ask;
+use crate::support::viewers::Viewers;
 
 /// The ids of a user's live sessions.
 async fn live(streamgate: &Streamgate, user: &str) -> Vec<String> {
@@ -55,6 +57,51 @@ async fn a_user_named_by_basic_is_counted_and_a_malformed_or_missing_name_is_ref
     let malformed = malformed.header("authorization", "Basic bm8gY29sb24");
     refused(malformed, 400, "malformed").await;
     refused(viewers.http1("mallory", "/live/news"), 401, "no_user").await;
+}
+
+/// A key and a token that is signed with it, whose claims are `{"iss": "https://login.example", "aud": "streams", "exp": 4102444800,
+/// "https://hasura.io/jwt/claims": {"x-hasura-user-id": "anna", "x-hasura-plan": "duo"}}`.
+const HASURA_KEY: &str = "c3RyZWFtZ2F0ZS10ZXN0LWtleS1vZi0zMi1ieXRlcyE";
+const HASURA_TOKEN: &str = "eyJhbGciOiJIUzI1NiIsImtpZCI6InRlc3QiLCJ0eXAiOiJKV1QifQ.eyJpc3MiOiJodHRwczovL2xvZ2luLmV4YW1wbGUiLCJhdWQiOiJzdHJlYW1zIiwiZXhwIjo0MTAyNDQ0ODAwLCJodHRwczovL2hhc3VyYS5pby9qd3QvY2xhaW1zIjp7IngtaGFzdXJhLXVzZXItaWQiOiJhbm5hIiwieC1oYXN1cmEtcGxhbiI6ImR1byJ9fQ.q6FkkPQUS691z9OR1thL1QdOM6Za9a9GxMeayCl6ofg";
+
+#[tokio::test]
+async fn a_user_and_a_plan_are_found_within_a_claim_whose_name_has_dots() {
+    let keys = json!({"keys": [{"kty": "oct", "alg": "HS256", "kid": "test", "k": HASURA_KEY}]});
+    let claims = "jwt:https://hasura.io/jwt/claims";
+    let user = format!("{claims}.x-hasura-user-id");
+    for (plan, limit, missing) in [("x-hasura-plan", 2, 0.0), ("plan", 1, 2.0)] {
+        let plan = format!("{claims}.{plan}");
+        let settings = [
+            ("identity.user", &*user),
+            ("identity.plan", &plan),
+            ("limits.plans", "duo=2"),
+            ("limits.default", "1"),
+        ];
+        let signed = |setup: Setup| {
+            setup.edit(|envoy| {
+                let filters = at_mut(envoy, &format!("{CONNECTION_MANAGER}/http_filters"));
+                let mut filters = filters.as_array_mut().unwrap().iter_mut();
+                let jwt = filters.find(|filter| filter["name"] == "envoy.filters.http.jwt_authn");
+                let login = at_mut(jwt.unwrap(), "/typed_config/providers/login");
+                set(
+                    login,
+                    json!({"local_jwks": {"inline_string": keys.to_string()}}),
+                );
+            })
+        };
+        let (gateway, streamgate, _origin) = shipped_with(&settings, signed).await;
+        let viewers = &Viewers::of(gateway.address);
+        let of = |path: &str| viewers.anonymous(path).bearer_auth(HASURA_TOKEN);
+        let mut playing = Vec::new();
+        for channel in 0..limit {
+            playing.push(viewers.watch(of(&format!("/live/{channel}"))).await);
+        }
+        let refused = viewers.refused(of("/live/more")).await;
+        refused.assert_full(&playing.iter().collect::<Vec<_>>());
+        assert_eq!(live(&streamgate, "anna").await.len(), limit);
+        let counted = streamgate.metric("streamgate_missing_plan_total", &[]);
+        assert_eq!(counted.await, missing, "{plan}");
+    }
 }
 
 /// The shipped gateway where it knows its clients by their certificates, and needs no token.

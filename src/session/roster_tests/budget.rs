@@ -142,10 +142,20 @@ fn only_the_starts_own_origin_gives_way_for_nothing() {
         joined: Some(JoinedOrigin(number)),
         ..Facts::default()
     };
+    let shortened = || Facts {
+        device: DeviceId::keep(Some(&"x".repeat(257)), &|_, _| {}),
+        ..Facts::default()
+    };
     let nothing = Facts::default();
     for (story, holders, newcomer, left) in [
         ("the same device", [from("tv"), from("tv")], from("tv"), 6),
         ("the same joined id", [joined(1), joined(1)], joined(1), 6),
+        (
+            "the same beginning of a device",
+            [shortened(), shortened()],
+            shortened(),
+            5,
+        ),
         ("another device", [from("tv"), from("tv")], from("pc"), 5),
         ("another joined id", [joined(1), joined(1)], joined(2), 5),
         (

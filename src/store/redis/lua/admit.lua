@@ -27,7 +27,8 @@ if grave or seat or seats >= limit then
     local device, joined, at = nil, nil, 1
     while at < #list do
       local tag, last = byte(list, at) % 16, at + 2 + byte(list, at + 1)
-      if tag == 1 then
+      -- A device that was shortened (it has at least 253 bytes and ends in an ellipsis) is no origin.
+      if tag == 1 and (last - at < 254 or sub(list, last - 2, last) ~= '\226\128\166') then
         device = sub(list, at, last)
       elseif tag == 4 then
         joined = sub(list, at, last)
