@@ -232,7 +232,7 @@ impl Ledger {
     async fn outage(&self, up: &mut watch::Receiver<bool>) {
         loop {
             tokio::select! {
-                _ = up.wait_for(|up| !*up) => return,
+                () = async { drop(up.wait_for(|up| !*up).await) } => return,
                 lost = self.store.outage() => self.pulse.note_loss(&lost, &self.metrics),
                 () = self.pulse.doubted() => {
                     rest_between_probes().await;

@@ -8,7 +8,7 @@ use std::time::Duration;
 use futures_util::future::join_all;
 use streamgate::config::Outage;
 
-use super::{Fault, LONG, Scene, TIMEOUT, by_each_rule, is_full};
+use super::{Fault, LONG, Scene, by_each_rule, is_full};
 use crate::support::app::{PATIENCE, TestApp};
 use crate::support::gateway_client::{Check, Gateway};
 use crate::support::log::Log;

@@ -102,11 +102,7 @@ const ANSWERS: [(&str, Meaning, &str); 27] = [
         "it wants a password; put user:password@ into store.redis.urls",
     ),
     ("NOPERM", Refused, RIGHTS),
-    (
-        "NOPROTO",
-        Refused,
-        HELLO,
-    ),
+    ("NOPROTO", Refused, HELLO),
     (
         "NOREPLICAS",
         Refused,
@@ -227,8 +223,7 @@ const MASTER_IN_CLUSTER: &str =
     "this is a cluster, which sentinels don't watch; check the servers that they name";
 
 /// What can be done about a server that speaks no RESP3.
-const HELLO: &str =
-    "streamgate speaks RESP3; Redis 6.2 or newer is needed, and a proxy before it must let HELLO 3 pass";
+const HELLO: &str = "streamgate speaks RESP3; Redis 6.2 or newer is needed, and a proxy before it must let HELLO 3 pass";
 
 /// What can be done about a password that is not accepted.
 const AUTHENTICATION: &str = "check user:password@ in store.redis.urls";

@@ -294,14 +294,18 @@ mod tests {
             let value = redis::parse_redis_value(line.as_bytes()).unwrap();
             value.extract_error().unwrap_err()
         };
-        let echo = "-ERR unknown command 'HELLO', with args beginning with: '3' 'AUTH' 'hunter2'\r\n";
+        let echo =
+            "-ERR unknown command 'HELLO', with args beginning with: '3' 'AUTH' 'hunter2'\r\n";
         let said = |password| {
             let error = without(password, says(echo));
             failure::of_connecting(&error, Peer::Standalone).to_string()
         };
         assert!(said(None).contains("unknown command 'HELLO'"));
         let without = said(Some("hunter2"));
-        assert!(!without.contains("hunter2") && without.contains("Redis 6.2 or newer"), "{without}");
+        assert!(
+            !without.contains("hunter2") && without.contains("Redis 6.2 or newer"),
+            "{without}"
+        );
     }
 
     #[test]
