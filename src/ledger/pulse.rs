@@ -1,14 +1,15 @@
 //! Whether the store answers: kept from what its calls say, and the breaker that follows from it.
 //!
-//! When so many calls have failed in a row, no more are made: each would cost a check its deadline, and a store in trouble more load. From
-//! then on only probes are, one at a time, and when they succeed all is as before. A store that keeps failing right after a probe has
+//! When so many calls have failed in a row, or the store says that it has no connection and can't make one, no more calls are made: each
+//! would cost a check its deadline, and a store in trouble more load. From then on only probes are, one at a time, and when they succeed
+//! all is as before. A store that keeps failing right after a probe has
 //! to prove itself for longer each time, so that nothing above flaps faster than that. Each change is told in one log line.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tracing::{info, warn};
 
 use crate::clock::Stopwatch;
@@ -39,6 +40,8 @@ pub(super) struct Pulse {
     open: AtomicBool,
     /// The same for those who wait for it to change.
     up: watch::Sender<bool>,
+    /// Told when a probe has failed.
+    doubted: Notify,
 }
 
 /// The store as its last calls showed it.
@@ -50,6 +53,8 @@ struct Known {
     probes: u32,
     /// When it last said that it is full, and what it said.
     full: Option<(Stopwatch, String)>,
+    /// When a call was last cut off, but for those that were cut off with it.
+    cut: Option<Stopwatch>,
 }
 
 /// Whether the store answers.
@@ -102,6 +107,7 @@ impl Pulse {
             rule,
             open: AtomicBool::new(true),
             up: watch::Sender::new(false),
+            doubted: Notify::new(),
         }
     }
 
@@ -124,6 +130,11 @@ impl Pulse {
         self.up.subscribe()
     }
 
+    /// Waits until a probe has failed, or returns at once if one has since the last wait.
+    pub(super) async fn doubted(&self) {
+        self.doubted.notified().await;
+    }
+
     /// Takes note of a call's end. Where calls are no longer made, only a probe's counts; and where they are made again, a call that began
     /// before says nothing new.
     pub(super) fn note(&self, error: Option<&StoreError>, call: Call, metrics: &Metrics) {
@@ -138,9 +149,26 @@ impl Pulse {
             None | Some(StoreError::Full(_)) => known.note_answer(call.is_probe),
             // What can't be understood may be at one user's key alone. Where it is all that the store says, the probes tell.
             Some(StoreError::Protocol(_)) if !call.is_probe => {}
-            Some(error) if known.is_news(call.asked) => known.note_failure(error, self.rule),
+            Some(error) if known.is_news(error, call.asked) => {
+                known.note_failure(error, self.rule);
+                if call.is_probe {
+                    self.doubted.notify_one();
+                }
+            }
             Some(_) => {}
         }
+        self.tell(&known, metrics);
+    }
+
+    /// Takes note that the store itself knows that it can't be asked.
+    pub(super) fn note_loss(&self, error: &StoreError, metrics: &Metrics) {
+        let mut known = self.known();
+        known.note_outage(error, self.rule);
+        self.tell(&known, metrics);
+    }
+
+    /// Tells everybody what is known.
+    fn tell(&self, known: &Known, metrics: &Metrics) {
         let up = matches!(known.state, State::Up { .. });
         let open = !matches!(known.state, State::Down { .. });
         self.open.store(open, Ordering::Release);
@@ -174,12 +202,19 @@ impl Pulse {
 }
 
 impl Known {
-    /// Whether a call that began then has something to say about the store as it is now.
-    fn is_news(&self, asked: Stopwatch) -> bool {
-        match self.state {
-            State::Up { since, .. } => asked.elapsed() <= since.elapsed(),
-            State::Unknown | State::Down { .. } => true,
-        }
+    /// Whether the failure of a call that began then says something about the store as it is now. All calls that were under way on a
+    /// connection end with it, and are one failure: servers close connections in good health.
+    fn is_news(&self, error: &StoreError, asked: Stopwatch) -> bool {
+        let began_before = |moment: Stopwatch| asked.elapsed() > moment.elapsed();
+        let is_told = match error {
+            StoreError::Disconnected(_) => self.cut.is_some_and(began_before),
+            _ => false,
+        };
+        let is_old = match self.state {
+            State::Up { since, .. } => began_before(since),
+            State::Unknown | State::Down { .. } => false,
+        };
+        !is_told && !is_old
     }
 
     /// It has said that it is full.
@@ -220,15 +255,22 @@ impl Known {
 
     /// It has not answered.
     fn note_failure(&mut self, error: &StoreError, rule: Rule) {
+        if let StoreError::Disconnected(_) = error {
+            self.cut = Some(Stopwatch::start());
+        }
+        match &mut self.state {
+            State::Up { failures, .. } if *failures + 1 < FAILURES => *failures += 1,
+            _ => self.note_outage(error, rule),
+        }
+    }
+
+    /// It doesn't answer.
+    fn note_outage(&mut self, error: &StoreError, rule: Rule) {
         let text = match error {
             StoreError::NotAsked(reason) => reason.clone(),
             _ => error.to_string(),
         };
         self.probes = match &mut self.state {
-            State::Up { failures, .. } if *failures + 1 < FAILURES => {
-                *failures += 1;
-                return;
-            }
             State::Down { reason, probes } => {
                 // It has to answer all of them in a row.
                 (*reason, *probes) = (text, self.probes);
@@ -384,6 +426,41 @@ mod tests {
         assert!(pulse.health().up);
         fail(&pulse, FAILURES, &metrics);
         assert!(!pulse.health().up);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn calls_that_are_cut_off_together_are_one_failure() {
+        let metrics = Metrics::new().unwrap();
+        let pulse = beating(&metrics);
+        let cut = StoreError::Disconnected("closed".to_owned());
+        let times = |times: u32| (0..times).map(|_| call()).collect::<Vec<_>>();
+        for call in times(FAILURES * 2) {
+            tokio::time::advance(Duration::from_millis(1)).await;
+            pulse.note(Some(&cut), call, &metrics);
+        }
+        assert!(pulse.health().up);
+        // Each of these began after the last was cut off.
+        for _ in 1..FAILURES {
+            assert!(pulse.health().up);
+            tokio::time::advance(Duration::from_millis(1)).await;
+            pulse.note(Some(&cut), call(), &metrics);
+        }
+        assert!(!pulse.health().up);
+    }
+
+    #[test]
+    fn a_store_without_a_connection_is_down_at_once() {
+        let metrics = Metrics::new().unwrap();
+        let pulse = beating(&metrics);
+        let refused = StoreError::NotAsked("no connection: refused".to_owned());
+        pulse.note_loss(&refused, &metrics);
+        let health = pulse.health();
+        assert_eq!((health.up, health.rule), (false, Some(Rule::Deny)));
+        assert_eq!(health.trouble.unwrap(), "no connection: refused");
+        assert!(metrics.render().contains("streamgate_store_up 0"));
+        assert!(!*pulse.watch().borrow() && pulse.may_ask().is_err());
+        pulse.note(None, probe(), &metrics);
+        assert!(pulse.health().up);
     }
 
     #[tokio::test(start_paused = true)]

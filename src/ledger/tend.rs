@@ -5,6 +5,7 @@ use std::sync::PoisonError;
 use std::time::Duration;
 
 use futures_util::future::join_all;
+use tokio::sync::watch;
 use tracing::warn;
 
 use super::held::{Debts, End};
@@ -215,15 +216,29 @@ impl Ledger {
     async fn mind_store(&self) {
         let mut up = self.pulse.watch();
         loop {
-            drop(up.wait_for(|up| !*up).await);
+            self.outage(&mut up).await;
             while !*up.borrow_and_update() {
                 self.probe().await;
                 if !*up.borrow() {
-                    let pause = PROBE_PAUSE.mul_f64(rand::random_range(0.5..1.0));
-                    tokio::time::sleep(pause).await;
+                    rest_between_probes().await;
                 }
             }
             self.look_for_loss().await;
+        }
+    }
+
+    /// Waits until the store is out: its calls show it, or it knows itself. After a probe that failed there are more at once: where nobody
+    /// asks for anything, the next would come too late.
+    async fn outage(&self, up: &mut watch::Receiver<bool>) {
+        loop {
+            tokio::select! {
+                () = async { drop(up.wait_for(|up| !*up).await) } => return,
+                lost = self.store.outage() => self.pulse.note_loss(&lost, &self.metrics),
+                () = self.pulse.doubted() => {
+                    rest_between_probes().await;
+                    self.probe().await;
+                }
+            }
         }
     }
 
@@ -276,4 +291,10 @@ impl Ledger {
         self.metrics.store_forgot();
         self.held.owe_all();
     }
+}
+
+/// Lets some time pass between two probes.
+async fn rest_between_probes() {
+    let pause = PROBE_PAUSE.mul_f64(rand::random_range(0.5..1.0));
+    tokio::time::sleep(pause).await;
 }

@@ -13,6 +13,7 @@ pub use memory::MemoryStore;
 pub use page::{Cursor, CursorError, Page};
 
 use std::fmt;
+use std::future;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -79,6 +80,12 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
 
     /// Asks for a sign of life, so that whoever starts or stands idle learns of trouble before a viewer does.
     async fn ping(&self) -> Result<(), StoreError>;
+
+    /// Waits until the store knows, without being asked, that it can't be asked: it has no connection, and can't make one; why. At once,
+    /// while that is so. One that needs no connection waits for ever.
+    async fn outage(&self) -> StoreError {
+        future::pending().await
+    }
 
     /// The server that it counts in at the moment, for people and without secrets; none where it has no connection, or no server at all.
     fn server(&self) -> Option<String> {

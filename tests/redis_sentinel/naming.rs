@@ -309,7 +309,7 @@ async fn what_of_a_login_is_wrong_is_told_with_the_key_to_look_at() {
     let place_of_sentinel = place(&sentinel);
     for (url, words) in [
         (&without, ["NOAUTH", "before its host in store.redis.urls"]),
-        (&other, ["authentication failed", "in store.redis.urls"]),
+        (&other, ["WRONGPASS", "in store.redis.urls"]),
     ] {
         let store = store_by(&[url], wanted);
         says(&store, &[&place_of_sentinel, words[0], words[1]]).await;
@@ -323,7 +323,7 @@ async fn what_of_a_login_is_wrong_is_told_with_the_key_to_look_at() {
         ),
         (
             "redis://:swordfish@mymaster",
-            ["authentication failed", "in store.redis.master_url"],
+            ["WRONGPASS", "in store.redis.master_url"],
         ),
         (
             "redis://:hunter2@mymaster/99",
@@ -401,7 +401,7 @@ async fn where_no_sentinel_names_a_master_each_is_told_with_its_reason() {
         "no connection: Connection refused",
         "no answer within 300ms",
         "it refused: ERR No such master with that name (check store.redis.sentinel_service)",
-        "it refused: authentication failed (check user:password@ in store.redis.urls)",
+        "it refused: WRONGPASS invalid username-password pair or user is disabled (check user:password@ in store.redis.urls)",
         "it refused: ERR unknown command",
     ];
     let places = useless.places();

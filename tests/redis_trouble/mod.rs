@@ -5,6 +5,8 @@
 
 // An end that comes from elsewhere: a kill through another instance, a displacement.
 mod elsewhere;
+// The end of a connection: closed, cut, silent, or gone with Redis itself.
+mod ends;
 // An outage in the midst of viewers, and what becomes of them after it.
 mod outage;
 // A request of each kind under each fault.

@@ -1,10 +1,15 @@
 //! The connection: made in the background, watched, and made again by itself.
 //!
 //! One keeper task owns it. It makes one attempt at a time, with backoff and jitter, so that neither a restart of Redis nor a thousand
-//! waiting calls become a storm. A call is made on the connection that is there, or not at all, with the reason why; only the very first
-//! attempt is waited for, within the call's deadline. A Redis that accepts connections but does not answer is noticed too: after a
-//! call that got no answer the keeper asks for a sign of life, and until one comes calls aren't made, instead of costing a
-//! deadline each. Nor is a call made when too many wait for their answers already.
+//! waiting calls become a storm. A call is made on the connection that is there, or not at all, with the reason why.
+//!
+//! Servers close connections in good health, so the end of one is no outage. The keeper sees it when it comes, and makes the next at
+//! once; calls wait for that within their deadlines, as they do for the very first. Once an attempt has failed, calls fail at once, and
+//! [`Connection::outage`] tells whoever watches the store, without any call.
+//!
+//! A Redis that keeps its connections and does not answer is noticed too: after a call that got no answer, and every second without
+//! one, the keeper asks for a sign of life, and until one comes calls aren't made, instead of costing a deadline each. After some seconds
+//! of silence it gives the connection up, which is an outage. Nor is a call made when too many wait for their answers already.
 //!
 //! Whoever is told that a call was [not made](StoreError::NotAsked) has nothing to undo. So that is said only where it is certain: before a
 //! call is handed to the client library.
@@ -28,14 +33,14 @@ use super::policy;
 use super::queue::{self, Queue};
 use super::script::Scripts;
 use super::sentinel::Told;
-use super::source::{Found, Server, Source, ping};
+use super::source::{Found, Link, Server, Source, ping};
 use crate::clock::Stopwatch;
 use crate::store::StoreError;
 
 /// How long one attempt to connect may take, everything included.
 const ATTEMPT: Duration = Duration::from_secs(2);
 
-/// The longest wait before the first attempt after a loss, and what later waits are doubled from.
+/// The longest wait after the first attempt that failed, or before the second connection in a row that is lost at once; later waits are doubled.
 const SHORTEST_WAIT: Duration = Duration::from_millis(50);
 
 /// The longest wait between two attempts: what a restarted Redis costs beyond its own start.
@@ -56,18 +61,20 @@ const SILENCE: Duration = Duration::from_secs(3);
 /// How often it is said that Redis still can't be reached.
 const REMINDER: Duration = Duration::from_secs(30);
 
-/// How long a connection must have lasted for the next to be tried without the waits that led to it: one that is lost at once, again and again, is as
-/// much trouble as none.
-const LASTING: Duration = Duration::from_secs(5);
+/// How long a connection must have lasted for the next to be tried without a wait: one that is lost at once, again and again, is as much
+/// trouble as none.
+const LASTING: Duration = LONGEST_WAIT;
 
 /// How things stand between us and Redis.
 #[derive(Debug, Clone)]
 enum State {
-    /// The first attempt is under way.
+    /// A connection is being made, and no attempt has failed: calls wait for it.
     Opening,
-    /// Calls can be made.
+    /// Calls can be made, until the line ends.
     Up(Line),
-    /// They can't, and end with that.
+    /// The server keeps the connection and doesn't answer: calls end with that.
+    Silent(StoreError),
+    /// There is no connection, and none can be made: calls end with that.
     Down(StoreError),
 }
 
@@ -76,8 +83,10 @@ impl State {
     fn settled(&self) -> Option<Result<Line, StoreError>> {
         match self {
             Self::Opening => None,
+            // The keeper is about to make the next.
+            Self::Up(line) if line.link.ended.is_cancelled() => None,
             Self::Up(line) => Some(Ok(line.clone())),
-            Self::Down(failure) => Some(Err(failure.clone())),
+            Self::Silent(failure) | Self::Down(failure) => Some(Err(failure.clone())),
         }
     }
 }
@@ -86,7 +95,7 @@ impl State {
 #[derive(Debug, Clone)]
 struct Line {
     /// The connection.
-    link: MultiplexedConnection,
+    link: Link,
     /// Where it leads.
     server: Arc<Server>,
     /// The calls that it has been handed.
@@ -151,7 +160,7 @@ impl Connection {
             patience: (deadline * 2).min(LONGEST_PATIENCE),
             eviction: policy::Watch::default(),
             told: Told::default(),
-            wait: SHORTEST_WAIT,
+            wait: Duration::ZERO,
         };
         Self {
             state,
@@ -165,13 +174,23 @@ impl Connection {
     pub(super) fn server(&self) -> Option<String> {
         match &*self.state.borrow() {
             State::Up(line) => Some(line.server.place.clone()),
-            State::Opening | State::Down(_) => None,
+            State::Opening | State::Silent(_) | State::Down(_) => None,
         }
     }
 
     /// How long a call may take.
     pub(super) const fn deadline(&self) -> Duration {
         self.deadline
+    }
+
+    /// Waits until there is no connection and none can be made; why. At once, while that is so.
+    pub(super) async fn outage(&self) -> StoreError {
+        let mut state = self.state.clone();
+        let is_down = |state: &State| matches!(state, State::Down(_));
+        match state.wait_for(is_down).await.as_deref() {
+            Ok(State::Down(failure)) => failure.clone(),
+            _ => closed(),
+        }
     }
 
     /// Makes a call, within the deadline, and has the keeper look after the connection if it is to blame for a failure.
@@ -195,7 +214,7 @@ impl Connection {
             return Err(StoreError::NotAsked(reason));
         };
         let left = self.deadline.saturating_sub(waited.elapsed());
-        let outcome = match timeout(left, act(line.link)).await {
+        let outcome = match timeout(left, act(line.link.calls)).await {
             Ok(answer) => {
                 line.queue.answered(place);
                 answer.map_err(|error| failure::of_call(&error, self.peer))
@@ -209,18 +228,26 @@ impl Connection {
         outcome
     }
 
-    /// The connection. Waits only for the first attempt.
+    /// The connection. Waits for one that is being made, unless an attempt has failed.
     async fn line(&self) -> Result<Line, StoreError> {
         if let Some(settled) = self.state.borrow().settled() {
             return settled;
         }
         let mut state = self.state.clone();
-        let settled = state
-            .wait_for(|state| !matches!(state, State::Opening))
-            .await;
-        let settled = settled.ok().and_then(|state| state.settled());
-        settled.unwrap_or_else(|| Err(StoreError::NotAsked("it is closed".to_owned())))
+        loop {
+            if state.changed().await.is_err() {
+                return Err(closed());
+            }
+            if let Some(settled) = state.borrow_and_update().settled() {
+                return settled;
+            }
+        }
     }
+}
+
+/// What ends a wait for the connection when nobody makes one any more.
+fn closed() -> StoreError {
+    StoreError::NotAsked("it is closed".to_owned())
 }
 
 /// The task that makes the connection and watches it.
@@ -252,11 +279,13 @@ impl Keeper {
             let round = AssertUnwindSafe(self.round()).catch_unwind().await;
             let lost = round.unwrap_or_else(|_| {
                 let bug = "a bug in what looks after the connection".to_owned();
-                StoreError::Disconnected(bug)
+                let bug = StoreError::Disconnected(bug);
+                self.stop(bug.clone());
+                bug
             });
             tracing::warn!(address = %self.address, reason = %lost, "lost the connection to Redis");
             self.address = self.source.place();
-            self.stop(lost);
+            self.reopen(lost);
             self.pause().await;
         }
     }
@@ -268,12 +297,14 @@ impl Keeper {
         let age = Stopwatch::start();
         let mut told = std::mem::take(&mut self.told);
         let lost = tokio::select! {
+            biased;
+            () = line.link.ended.cancelled() => failure::of_an_end(),
             lost = self.watch(&line, &age) => lost,
             other = self.source.other_than(&line.server, &mut told) => other,
         };
         self.told = told;
         if age.elapsed() >= LASTING {
-            self.wait = SHORTEST_WAIT;
+            self.wait = Duration::ZERO;
         }
         lost
     }
@@ -284,10 +315,22 @@ impl Keeper {
         self.state.send_replace(State::Down(answer));
     }
 
-    /// Waits before the next attempt, each time longer.
+    /// The connection is lost, for that reason. Calls wait for the next, unless there was trouble already.
+    fn reopen(&self, lost: StoreError) {
+        self.state.send_modify(|state| {
+            *state = match state {
+                State::Up(_) => State::Opening,
+                _ => State::Down(failure::of_no_call(lost)),
+            }
+        });
+    }
+
+    /// Waits before the next attempt, each time longer; not at all before the first.
     async fn pause(&mut self) {
-        sleep(self.wait.mul_f64(0.5 + rand::random::<f64>() / 2.0)).await;
-        self.wait = (self.wait * 2).min(LONGEST_WAIT);
+        if !self.wait.is_zero() {
+            sleep(self.wait.mul_f64(0.5 + rand::random::<f64>() / 2.0)).await;
+        }
+        self.wait = (self.wait * 2).clamp(SHORTEST_WAIT, LONGEST_WAIT);
     }
 
     /// Tries until there is a connection.
@@ -310,6 +353,7 @@ impl Keeper {
                 said = Some(Stopwatch::start());
             }
             self.stop(failure);
+            self.wait = self.wait.max(SHORTEST_WAIT);
             self.pause().await;
         }
     }
@@ -317,7 +361,7 @@ impl Keeper {
     /// Tries once, and prepares what it gets. What the server does not let us prepare is no reason not to use it: the calls will tell.
     async fn attempt(&mut self) -> Result<Line, StoreError> {
         let Found { mut link, server } = self.source.connect().await?;
-        match self.scripts.load(&mut link).await {
+        match self.scripts.load(&mut link.calls).await {
             Err(error) if error.is_unrecoverable_error() => {
                 return Err(failure::of_connecting(&error, self.source.peer()));
             }
@@ -326,7 +370,7 @@ impl Keeper {
             }
             Ok(()) => {}
         }
-        self.eviction.look(&mut link, &server.place).await;
+        self.eviction.look(&mut link.calls, &server.place).await;
         Ok(Line {
             link,
             server: Arc::new(server),
@@ -357,10 +401,10 @@ impl Keeper {
 
     /// Asks for a sign of life, and has no calls made while none comes.
     async fn ask_for_life(&self, line: &Line) -> Result<(), StoreError> {
-        let mut link = line.link.clone();
+        let mut calls = line.link.calls.clone();
         let alive = async {
             let before = line.queue.end();
-            let answer = ping(&mut link).await;
+            let answer = ping(&mut calls).await;
             line.queue.answered(before);
             answer.map_err(|error| failure::of_connecting(&error, self.source.peer()))
         };
@@ -370,7 +414,8 @@ impl Keeper {
         }
         let silent = StoreError::Disconnected("it does not answer".to_owned());
         tracing::warn!(address = %self.address, "Redis does not answer");
-        self.stop(silent.clone());
+        let unmade = failure::of_no_call(silent.clone());
+        self.state.send_replace(State::Silent(unmade));
         let answer = timeout(SILENCE, &mut alive).await;
         answer.unwrap_or(Err(silent))?;
         tracing::info!(address = %self.address, "Redis answers again");

@@ -73,7 +73,7 @@ const ANSWERS: [(&str, Meaning, &str); 27] = [
     (
         "ERR unknown command",
         Foreign,
-        "streamgate needs EVALSHA, EVAL, TIME, GET, SET, SETRANGE, PEXPIRE and DEL, and SCAN and MGET for the operator's listing; a proxy or rename-command may have taken one away",
+        "streamgate needs HELLO, EVALSHA, EVAL, TIME, GET, SET, SETRANGE, PEXPIRE and DEL, and SCAN and MGET for the operator's listing; a proxy or rename-command may have taken one away",
     ),
     (
         "EXECABORT",
@@ -102,11 +102,7 @@ const ANSWERS: [(&str, Meaning, &str); 27] = [
         "it wants a password; put user:password@ into store.redis.urls",
     ),
     ("NOPERM", Refused, RIGHTS),
-    (
-        "NOPROTO",
-        Refused,
-        "it speaks an older protocol; Redis 6.2 or newer is needed",
-    ),
+    ("NOPROTO", Refused, HELLO),
     (
         "NOREPLICAS",
         Refused,
@@ -226,6 +222,9 @@ const CLUSTER: &str = "this is a cluster, and store.redis.topology says that it 
 const MASTER_IN_CLUSTER: &str =
     "this is a cluster, which sentinels don't watch; check the servers that they name";
 
+/// What can be done about a server that speaks no RESP3.
+const HELLO: &str = "streamgate speaks RESP3; Redis 6.2 or newer is needed, and a proxy before it must let HELLO 3 pass";
+
 /// What can be done about a password that is not accepted.
 const AUTHENTICATION: &str = "check user:password@ in store.redis.urls";
 
@@ -247,16 +246,12 @@ impl Peer {
 pub(super) fn of_call(error: &RedisError, peer: Peer) -> StoreError {
     match error.kind() {
         ErrorKind::Io => StoreError::Disconnected(error.to_string()),
-        ErrorKind::AuthenticationFailed => {
-            // The library keeps the server's own words to itself.
-            let hint = peer.hint(WRONGPASS, AUTHENTICATION);
-            StoreError::Rejected(with("authentication failed", hint))
-        }
         ErrorKind::Server(_) | ErrorKind::Extension => {
             let code = error.code().unwrap_or_default();
             let text = format!("{code} {}", error.detail().unwrap_or_default());
             of_answer(&text, peer)
         }
+        ErrorKind::RESP3NotSupported => StoreError::Rejected(with("it does not know HELLO", HELLO)),
         ErrorKind::Parse => {
             let hint = peer.hint(NO_REDIS, STRANGER);
             StoreError::Protocol(with(&error.to_string(), hint))
@@ -284,6 +279,11 @@ pub(super) fn of_no_call(failure: StoreError) -> StoreError {
         | StoreError::Rejected(_)
         | StoreError::Protocol(_) => failure,
     }
+}
+
+/// The failure of a connection that has ended by itself.
+pub(super) fn of_an_end() -> StoreError {
+    StoreError::Disconnected("the server, or something on the way to it, closed it".to_owned())
 }
 
 /// The failure of a connection whose server has become a replica.

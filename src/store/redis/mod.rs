@@ -313,6 +313,10 @@ impl Store for RedisStore {
             .await
     }
 
+    async fn outage(&self) -> StoreError {
+        self.connection.outage().await
+    }
+
     fn server(&self) -> Option<String> {
         self.connection.server()
     }

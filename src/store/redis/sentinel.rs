@@ -20,13 +20,12 @@ use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
 use futures_util::future::join_all;
-use redis::aio::MultiplexedConnection;
 use redis::{ConnectionAddr, ConnectionInfo, RedisError};
 use tokio::time::{sleep, timeout};
 
 use super::belief::believed;
 use super::failure::{self, Peer};
-use super::source::{self, Found, Server};
+use super::source::{self, Found, Link, Server};
 use crate::store::StoreError;
 
 /// How long a sentinel may take to answer, its connection included.
@@ -143,7 +142,7 @@ impl Sentinels {
     /// Asks one of them. First by which configuration: if that changes in between, the number is too low and not too high.
     async fn ask_one(&self, sentinel: &ConnectionInfo) -> Result<Server, StoreError> {
         let failed = |error: RedisError| failure::of_connecting(&error, Peer::Sentinel);
-        let mut link = source::link(sentinel.clone()).await.map_err(failed)?;
+        let mut link = source::link(sentinel.clone()).await.map_err(failed)?.calls;
         let ask = |what: &str| {
             let mut ask = redis::cmd("SENTINEL");
             ask.arg(what).arg(&self.service);
@@ -180,12 +179,12 @@ impl Sentinels {
     }
 
     /// Connects to the server there, which has to say that it is a master.
-    async fn greet(&self, address: &ConnectionAddr) -> Result<MultiplexedConnection, StoreError> {
+    async fn greet(&self, address: &ConnectionAddr) -> Result<Link, StoreError> {
         let failed = |error: RedisError| failure::of_connecting(&error, Peer::Master);
         let server = self.master.clone().set_addr(address.clone());
         let mut link = source::ready_link(server).await.map_err(failed)?;
         let role: Vec<redis::Value> = redis::cmd("ROLE")
-            .query_async(&mut link)
+            .query_async(&mut link.calls)
             .await
             .map_err(failed)?;
         let role = role.into_iter().next().unwrap_or(redis::Value::Nil);

@@ -5,8 +5,14 @@
 use std::future;
 use std::time::Duration;
 
-use redis::aio::MultiplexedConnection;
-use redis::{AsyncConnectionConfig, ConnectionAddr, ConnectionInfo, RedisError};
+use redis::aio::{AsyncPushSender, MultiplexedConnection, SendError};
+use redis::io::tcp::TcpSettings;
+use redis::{
+    AsyncConnectionConfig, ConnectionAddr, ConnectionInfo, ErrorKind, ProtocolVersion, PushInfo,
+    RedisError,
+};
+use socket2::TcpKeepalive;
+use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::failure::{self, Peer};
 use super::queue;
@@ -19,6 +25,14 @@ const UNWRITTEN: usize = 2 * queue::MOST;
 
 /// How old a connection must be to be replaced because its server has become a replica: a name may lead to the new master by now, but need not.
 const REPLACEABLE_AFTER: Duration = Duration::from_secs(5);
+
+/// How long a peer may be silent before the system asks whether it is still there, how often it asks, and after how many questions without
+/// an answer it is gone. The keeper asks more often; this is for what it doesn't watch: sentinels' connections, and those it has given up.
+const KEEPALIVE: (Duration, Duration, u32) = (Duration::from_secs(5), Duration::from_secs(1), 3);
+
+/// How long what was sent may stay without an acknowledgement: as long. Without it, the system tries for a quarter of an hour.
+#[cfg(target_os = "linux")]
+const UNACKNOWLEDGED: Duration = Duration::from_secs(8);
 
 /// Where connections come from.
 #[derive(Debug, Clone)]
@@ -55,9 +69,31 @@ impl Server {
 #[derive(Debug)]
 pub(super) struct Found {
     /// The connection, to a server that is ready to serve us.
-    pub(super) link: MultiplexedConnection,
+    pub(super) link: Link,
     /// Where it leads.
     pub(super) server: Server,
+}
+
+/// A connection that tells when it has ended.
+#[derive(Debug, Clone)]
+pub(super) struct Link {
+    /// Where calls are made.
+    pub(super) calls: MultiplexedConnection,
+    /// Cancelled once it has ended, whoever ended it and whether anything was asked meanwhile.
+    pub(super) ended: CancellationToken,
+}
+
+/// Tells that a connection has ended. The client library drops it then; it has no other way to tell without a call.
+struct Ending {
+    /// Cancels [`Link::ended`] when it is dropped.
+    _guard: DropGuard,
+}
+
+impl AsyncPushSender for Ending {
+    /// Nothing that a server pushes has been asked for.
+    fn send(&self, _: PushInfo) -> Result<(), SendError> {
+        Ok(())
+    }
 }
 
 impl Source {
@@ -163,26 +199,60 @@ fn prepare(server: &ConnectionInfo) -> Result<(), StoreError> {
 ///
 /// # Errors
 /// It can't be reached, or refuses us.
-pub(super) async fn link(server: ConnectionInfo) -> Result<MultiplexedConnection, RedisError> {
+pub(super) async fn link(server: ConnectionInfo) -> Result<Link, RedisError> {
+    let ended = CancellationToken::new();
+    let ending = Ending {
+        _guard: ended.clone().drop_guard(),
+    };
     let config = AsyncConnectionConfig::new()
         .set_connection_timeout(None)
         .set_response_timeout(None)
-        .set_pipeline_buffer_size(UNWRITTEN);
-    let client = redis::Client::open(server)?;
-    client
-        .get_multiplexed_async_connection_with_config(&config)
-        .await
+        .set_pipeline_buffer_size(UNWRITTEN)
+        .set_push_sender(ending);
+    let client = redis::Client::open(tuned(server))?;
+    let made = client.get_multiplexed_async_connection_with_config(&config);
+    let password = client.get_connection_info().redis_settings().password();
+    let calls = made.await.map_err(|error| without(password, error))?;
+    Ok(Link { calls, ended })
+}
+
+/// That server, spoken to as we do.
+///
+/// RESP3, which the client library demands of whoever wants to hear that a connection has ended. No small call waits until what was sent
+/// before it has been acknowledged, and the system finds out when the peer is gone; Unix sockets have nothing of that.
+fn tuned(server: ConnectionInfo) -> ConnectionInfo {
+    let (idle, interval, retries) = KEEPALIVE;
+    let keepalive = TcpKeepalive::new()
+        .with_time(idle)
+        .with_interval(interval)
+        .with_retries(retries);
+    let tcp = TcpSettings::default()
+        .set_nodelay(true)
+        .set_keepalive(keepalive);
+    #[cfg(target_os = "linux")]
+    let tcp = tcp.set_user_timeout(UNACKNOWLEDGED);
+    let redis = server.redis_settings().clone();
+    server
+        .set_tcp_settings(tcp)
+        .set_redis_settings(redis.set_protocol(ProtocolVersion::RESP3))
+}
+
+/// That failure to connect, unless it shows the password: a server that doesn't know HELLO may repeat with which arguments it came.
+fn without(password: Option<&str>, error: RedisError) -> RedisError {
+    let shows = |password: &str| !password.is_empty() && error.to_string().contains(password);
+    if password.is_some_and(shows) {
+        return (ErrorKind::RESP3NotSupported, "it does not know HELLO").into();
+    }
+    error
 }
 
 /// A connection to that server, which is ready to serve us.
 ///
 /// # Errors
 /// It can't be reached, refuses us, or is not ready.
-pub(super) async fn ready_link(
-    server: ConnectionInfo,
-) -> Result<MultiplexedConnection, RedisError> {
+pub(super) async fn ready_link(server: ConnectionInfo) -> Result<Link, RedisError> {
     let mut link = link(server).await?;
-    ping(&mut link).await?;
+    ping(&mut link.calls).await?;
     Ok(link)
 }
 
@@ -201,6 +271,42 @@ pub(super) async fn ping(link: &mut MultiplexedConnection) -> Result<(), RedisEr
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn small_calls_go_at_once_and_the_system_finds_out_that_a_peer_is_gone() {
+        for url in ["redis://cache", "rediss://gate:secret@cache/2"] {
+            let given: ConnectionInfo = url.parse().unwrap();
+            let server = tuned(given.clone());
+            let tcp = server.tcp_settings();
+            assert!(tcp.nodelay() && tcp.keepalive().is_some(), "{tcp:?}");
+            let (idle, interval, retries) = KEEPALIVE;
+            #[cfg(target_os = "linux")]
+            assert_eq!(tcp.user_timeout(), Some(idle + interval * retries));
+            let (now, before) = (server.redis_settings(), given.redis_settings());
+            assert_eq!(now.password(), before.password());
+            assert_eq!((now.username(), now.db()), (before.username(), before.db()));
+        }
+    }
+
+    #[test]
+    fn a_failure_to_connect_never_repeats_the_password() {
+        let says = |line: &str| {
+            let value = redis::parse_redis_value(line.as_bytes()).unwrap();
+            value.extract_error().unwrap_err()
+        };
+        let echo =
+            "-ERR unknown command 'HELLO', with args beginning with: '3' 'AUTH' 'hunter2'\r\n";
+        let said = |password| {
+            let error = without(password, says(echo));
+            failure::of_connecting(&error, Peer::Standalone).to_string()
+        };
+        assert!(said(None).contains("unknown command 'HELLO'"));
+        let without = said(Some("hunter2"));
+        assert!(
+            !without.contains("hunter2") && without.contains("Redis 6.2 or newer"),
+            "{without}"
+        );
+    }
 
     #[test]
     fn a_source_shows_where_it_leads_and_no_password() {
