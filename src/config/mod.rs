@@ -94,15 +94,20 @@ impl Config {
         environment: impl IntoIterator<Item = (String, String)>,
     ) -> Result<Self, ConfigError> {
         let mut report = Report::default();
-        let raw = match file.map(file::text) {
-            None => Raw::default(),
-            Some(Ok(text)) => Raw::understand(&text, &mut report),
-            Some(Err(problem)) => {
-                report.add(problem);
-                Raw::default()
-            }
-        };
-        Self::overlaid(raw, file, environment, report)
+        let raw = Raw::read(file, &mut report);
+        let (config, error) = Self::overlaid(raw, file, environment, report);
+        error.map_or(Ok(config), Err)
+    }
+
+    /// The same, and what can be understood in spite of what is wrong: the default stands in for that.
+    #[must_use]
+    pub fn examine(
+        file: &Path,
+        environment: impl IntoIterator<Item = (String, String)>,
+    ) -> (Self, Option<ConfigError>) {
+        let mut report = Report::default();
+        let raw = Raw::read(Some(file), &mut report);
+        Self::overlaid(raw, Some(file), environment, report)
     }
 
     /// The same for a file whose text is known.
@@ -112,7 +117,8 @@ impl Config {
     ) -> Result<Self, ConfigError> {
         let mut report = Report::default();
         let raw = Raw::understand(text, &mut report);
-        Self::overlaid(raw, Some(file), environment, report)
+        let (config, error) = Self::overlaid(raw, Some(file), environment, report);
+        error.map_or(Ok(config), Err)
     }
 
     /// What was written in a file, overlaid by the environment.
@@ -121,10 +127,10 @@ impl Config {
         file: Option<&Path>,
         environment: impl IntoIterator<Item = (String, String)>,
         mut report: Report,
-    ) -> Result<Self, ConfigError> {
+    ) -> (Self, Option<ConfigError>) {
         environment::overlay(&mut raw, environment, &mut report);
         let config = Self::check(&raw, &mut report);
-        report.into_result(file, config)
+        (config, report.into_error(file))
     }
 
     /// The sections that are not alike in another one, but for those that may change while the process runs.
@@ -163,6 +169,8 @@ impl Config {
         };
         let timeout = (raw.store.timeout.as_ref(), config.store.timeout);
         raw.leases.check_against(config.leases, timeout, report);
+        let grpc = (raw.grpc.listen.as_ref(), &config.grpc.listen);
+        raw.http.check_against(config.http.listen, grpc, report);
         config
     }
 }

@@ -3,12 +3,14 @@
 
 use std::fmt;
 use std::marker::PhantomData;
+use std::path::Path;
 
 use serde::Deserialize;
 use serde::de::value::MapAccessDeserializer;
 use serde::de::{Deserializer, MapAccess, SeqAccess, Visitor};
 
 use super::error::{Origin, Problem, Report};
+use super::file;
 use super::http::RawHttp;
 use super::identity::RawIdentity;
 use super::leases::RawLeases;
@@ -52,6 +54,18 @@ pub(super) struct Raw {
 }
 
 impl Raw {
+    /// Reads a file, if there is to be one; what is wrong with it goes into the report.
+    pub(super) fn read(file: Option<&Path>, report: &mut Report) -> Self {
+        match file.map(file::text) {
+            None => Self::default(),
+            Some(Ok(text)) => Self::understand(&text, report),
+            Some(Err(problem)) => {
+                report.add(problem);
+                Self::default()
+            }
+        }
+    }
+
     /// Understands the text of a file; what is wrong with it goes into the report.
     pub(super) fn understand(text: &[u8], report: &mut Report) -> Self {
         let text = match std::str::from_utf8(text) {
@@ -157,7 +171,8 @@ fn shown_key(names: &[String], line: u64, text: &str) -> (String, bool) {
 /// Whether a name that we don't know was meant as a key. In `{urls: redis://:hunter2,a@cache}` the comma makes a key of the
 /// half of a password. That needs braces: where a name begins its line, it is no such half.
 fn is_surely_a_key(name: &str, line: u64, text: &str) -> bool {
-    if may_hold_a_secret(name) {
+    // Behind the comma in a password stands what looks like somebody's mail address.
+    if name.contains('@') || may_hold_a_secret(name) {
         return false;
     }
     if !may_hold_a_secret(text) {
