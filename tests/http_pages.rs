@@ -35,8 +35,11 @@ const EXEMPT: [&str; 5] = [
     "/v1/problems",
 ];
 
+/// Headers by their names.
+type Headers = &'static [(&'static str, &'static str)];
+
 /// The headers of requests that no page of ours sends, and what is said of them.
-const FOREIGN: [(&[(&str, &str)], &str); 5] = [
+const FOREIGN: [(Headers, &str); 5] = [
     (
         &[
             ("origin", "https://evil.test"),

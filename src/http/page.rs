@@ -138,80 +138,93 @@ mod tests {
         request.body(()).unwrap().into_parts().0
     }
 
+    /// The name of [`super::SITE`].
+    const SITE: &str = "sec-fetch-site";
+
+    /// By what name a request asks, its other headers, and why it is refused, if it is.
+    type Row = (
+        &'static str,
+        &'static [(&'static str, &'static str)],
+        &'static str,
+    );
+
+    /// What the user agents of browsers look like.
+    const MOZILLA: (&str, &str) = ("user-agent", "Mozilla/5.0 (X11; Linux x86_64)");
+
+    #[rustfmt::skip]
+    const ROWS: &[Row] = &[
+        // No browser speaks.
+        ("streamgate:8080",        &[], ""),
+        ("evil.test:8080",         &[("user-agent", "curl/8.5")], ""),
+        ("evil.test",              &[("accept-language", "*"), ("sec-fetch-mode", "cors")], ""),
+        ("",                       &[], ""),
+        ("h2 evil.test",           &[], ""),
+        // A browser at an address or name that is nobody else's.
+        ("127.0.0.1:8080",         &[(SITE, "none")], ""),
+        ("10.1.2.3",               &[(SITE, "same-origin"), MOZILLA], ""),
+        ("[::1]:8080",             &[("origin", "http://[::1]:8080"), (SITE, "same-origin")], ""),
+        ("[2001:db8::7]",          &[MOZILLA], ""),
+        ("h2 [::1]:8080",          &[("origin", "http://[::1]:8080")], ""),
+        ("localhost:8080",         &[("origin", "http://localhost:8080")], ""),
+        ("LocalHost.",             &[MOZILLA], ""),
+        ("tv.localhost",           &[(SITE, "none")], ""),
+        ("streams.example",        &[("origin", "https://streams.example")], ""),
+        ("Streams.Example.:8080",  &[MOZILLA], ""),
+        ("h2 streams.example",     &[("origin", "https://streams.example"), (SITE, "same-origin")], ""),
+        // The port that goes with the scheme may stand there or not.
+        ("streams.example:443",    &[("origin", "https://streams.example")], ""),
+        ("streams.example",        &[("origin", "http://streams.example:80")], ""),
+        ("STREAMS.example",        &[("origin", "http://streams.EXAMPLE")], ""),
+        // By a name that may be anybody's.
+        ("evil.test:8080",         &[MOZILLA], "Host"),
+        ("evil.test:8080",         &[("origin", "http://evil.test:8080")], "Host"),
+        ("evil.test:8080",         &[("origin", "http://evil.test:8080"), (SITE, "same-origin")], "Host"),
+        ("evil.test",              &[(SITE, "none")], "Host"),
+        ("h2 evil.test",           &[(SITE, "same-origin")], "Host"),
+        ("localhost.evil.test",    &[MOZILLA], "Host"),
+        ("notlocalhost",           &[MOZILLA], "Host"),
+        ("127.0.0.1.evil.test",    &[MOZILLA], "Host"),
+        ("my.streams.example",     &[MOZILLA], "Host"),
+        ("streams.example.evil.test", &[MOZILLA], "Host"),
+        ("",                       &[MOZILLA], "Host"),
+        ("a b",                    &[MOZILLA], "Host"),
+        ("evil.test",              &[("origin", "https://app.example"), (SITE, "cross-site")], "Host"),
+        // Of another origin.
+        ("127.0.0.1:8080",         &[("origin", "https://evil.test"), (SITE, "cross-site")], "Origin"),
+        ("127.0.0.1:8080",         &[("origin", "http://127.0.0.1:3000"), (SITE, "same-site")], "Origin"),
+        ("localhost:8080",         &[("origin", "http://localhost"), (SITE, "same-site")], "Origin"),
+        ("localhost:8080",         &[("origin", "http://127.0.0.1:8080")], "Origin"),
+        ("127.0.0.1:8080",         &[("origin", "null")], "Origin"),
+        ("127.0.0.1:8080",         &[("origin", "")], "Origin"),
+        ("127.0.0.1:8080",         &[("origin", "file://")], "Origin"),
+        ("",                       &[("origin", "http://evil.test")], "Origin"),
+        ("streams.example:443",    &[("origin", "http://streams.example")], "Origin"),
+        ("127.0.0.1",              &[("origin", "http://127.0.0.1"), ("origin", "https://evil.test")], "Origin"),
+        // Of another site, without an origin: an image, a link.
+        ("127.0.0.1:8080",         &[(SITE, "cross-site")], "Site"),
+        ("localhost",              &[("origin", "http://localhost"), (SITE, "cross-site")], "Site"),
+        ("127.0.0.1:8080",         &[(SITE, "same-site")], ""),
+        // Of an origin that is listed, with its port or without.
+        ("127.0.0.1:8080",         &[("origin", "https://app.example"), (SITE, "cross-site")], ""),
+        ("streams.example",        &[("origin", "http://app.example:3000"), (SITE, "cross-site")], ""),
+        ("h2 127.0.0.1",           &[("origin", "https://app.example"), (SITE, "cross-site")], ""),
+        ("127.0.0.1:8080",         &[("origin", "http://app.example")], "Origin"),
+        ("127.0.0.1:8080",         &[("origin", "https://app.example:3000")], "Origin"),
+        ("127.0.0.1:8080",         &[("origin", "https://app.example.evil.test")], "Origin"),
+        ("127.0.0.1:8080",         &[("origin", "https://app.example"), ("origin", "https://evil.test")], "Origin"),
+        // A gateway has let a viewer through.
+        ("tv.example",             &[("x-streamgate-user", "anna"), ("origin", "https://www.example"), (SITE, "cross-site"), MOZILLA], ""),
+    ];
+
     #[test]
     fn a_page_may_ask_only_where_its_origin_and_our_name_are_known() {
-        const SITE: &str = "sec-fetch-site";
         let listed = Origins::These(vec![
             "https://app.example".to_owned(),
             "http://app.example:3000".to_owned(),
         ]);
         let hosts = ["streams.example".to_owned()];
         let mozilla = ("user-agent", "Mozilla/5.0 (X11; Linux x86_64)");
-        #[rustfmt::skip]
-        let rows: &[(&str, &[(&str, &str)], &str)] = &[
-            // No browser speaks.
-            ("streamgate:8080",        &[], ""),
-            ("evil.test:8080",         &[("user-agent", "curl/8.5")], ""),
-            ("evil.test",              &[("accept-language", "*"), ("sec-fetch-mode", "cors")], ""),
-            ("",                       &[], ""),
-            ("h2 evil.test",           &[], ""),
-            // A browser at an address or name that is nobody else's.
-            ("127.0.0.1:8080",         &[(SITE, "none")], ""),
-            ("10.1.2.3",               &[(SITE, "same-origin"), mozilla], ""),
-            ("[::1]:8080",             &[("origin", "http://[::1]:8080"), (SITE, "same-origin")], ""),
-            ("[2001:db8::7]",          &[mozilla], ""),
-            ("h2 [::1]:8080",          &[("origin", "http://[::1]:8080")], ""),
-            ("localhost:8080",         &[("origin", "http://localhost:8080")], ""),
-            ("LocalHost.",             &[mozilla], ""),
-            ("tv.localhost",           &[(SITE, "none")], ""),
-            ("streams.example",        &[("origin", "https://streams.example")], ""),
-            ("Streams.Example.:8080",  &[mozilla], ""),
-            ("h2 streams.example",     &[("origin", "https://streams.example"), (SITE, "same-origin")], ""),
-            // The port that goes with the scheme may stand there or not.
-            ("streams.example:443",    &[("origin", "https://streams.example")], ""),
-            ("streams.example",        &[("origin", "http://streams.example:80")], ""),
-            ("STREAMS.example",        &[("origin", "http://streams.EXAMPLE")], ""),
-            // By a name that may be anybody's.
-            ("evil.test:8080",         &[mozilla], "Host"),
-            ("evil.test:8080",         &[("origin", "http://evil.test:8080")], "Host"),
-            ("evil.test:8080",         &[("origin", "http://evil.test:8080"), (SITE, "same-origin")], "Host"),
-            ("evil.test",              &[(SITE, "none")], "Host"),
-            ("h2 evil.test",           &[(SITE, "same-origin")], "Host"),
-            ("localhost.evil.test",    &[mozilla], "Host"),
-            ("notlocalhost",           &[mozilla], "Host"),
-            ("127.0.0.1.evil.test",    &[mozilla], "Host"),
-            ("my.streams.example",     &[mozilla], "Host"),
-            ("streams.example.evil.test", &[mozilla], "Host"),
-            ("",                       &[mozilla], "Host"),
-            ("a b",                    &[mozilla], "Host"),
-            ("evil.test",              &[("origin", "https://app.example"), (SITE, "cross-site")], "Host"),
-            // Of another origin.
-            ("127.0.0.1:8080",         &[("origin", "https://evil.test"), (SITE, "cross-site")], "Origin"),
-            ("127.0.0.1:8080",         &[("origin", "http://127.0.0.1:3000"), (SITE, "same-site")], "Origin"),
-            ("localhost:8080",         &[("origin", "http://localhost"), (SITE, "same-site")], "Origin"),
-            ("localhost:8080",         &[("origin", "http://127.0.0.1:8080")], "Origin"),
-            ("127.0.0.1:8080",         &[("origin", "null")], "Origin"),
-            ("127.0.0.1:8080",         &[("origin", "")], "Origin"),
-            ("127.0.0.1:8080",         &[("origin", "file://")], "Origin"),
-            ("",                       &[("origin", "http://evil.test")], "Origin"),
-            ("streams.example:443",    &[("origin", "http://streams.example")], "Origin"),
-            ("127.0.0.1",              &[("origin", "http://127.0.0.1"), ("origin", "https://evil.test")], "Origin"),
-            // Of another site, without an origin: an image, a link.
-            ("127.0.0.1:8080",         &[(SITE, "cross-site")], "Site"),
-            ("localhost",              &[("origin", "http://localhost"), (SITE, "cross-site")], "Site"),
-            ("127.0.0.1:8080",         &[(SITE, "same-site")], ""),
-            // Of an origin that is listed, with its port or without.
-            ("127.0.0.1:8080",         &[("origin", "https://app.example"), (SITE, "cross-site")], ""),
-            ("streams.example",        &[("origin", "http://app.example:3000"), (SITE, "cross-site")], ""),
-            ("h2 127.0.0.1",           &[("origin", "https://app.example"), (SITE, "cross-site")], ""),
-            ("127.0.0.1:8080",         &[("origin", "http://app.example")], "Origin"),
-            ("127.0.0.1:8080",         &[("origin", "https://app.example:3000")], "Origin"),
-            ("127.0.0.1:8080",         &[("origin", "https://app.example.evil.test")], "Origin"),
-            ("127.0.0.1:8080",         &[("origin", "https://app.example"), ("origin", "https://evil.test")], "Origin"),
-            // A gateway has let a viewer through.
-            ("tv.example",             &[("x-streamgate-user", "anna"), ("origin", "https://www.example"), (SITE, "cross-site"), mozilla], ""),
-        ];
-        for (host, headers, refused) in rows {
+        for (host, headers, refused) in ROWS {
             let told = check(&request(host, headers), &listed, &hosts);
             let told = told.err().map(|why| format!("{why:?}"));
             let told = told
