@@ -151,6 +151,7 @@ mod tests {
     /// What the user agents of browsers look like.
     const MOZILLA: (&str, &str) = ("user-agent", "Mozilla/5.0 (X11; Linux x86_64)");
 
+    /// Each sign with its edges.
     #[rustfmt::skip]
     const ROWS: &[Row] = &[
         // No browser speaks.
