@@ -39,7 +39,7 @@ impl Viewer<'_> {
 
 /// What a viewer is answered.
 fn watch(can_watch: bool, count: u32) -> Value {
-    json!({"canWatch": can_watch, "count": count})
+    json!({"canWatch": can_watch, "endpoint": null, "count": count})
 }
 
 #[tokio::test]
@@ -163,6 +163,21 @@ async fn an_endpoint_is_made_of_the_template_with_the_id_escaped() {
             );
         }
         anna.asks(Method::DELETE, asked).await;
+    }
+    app.stop().await;
+}
+
+#[tokio::test]
+async fn an_endpoint_is_null_where_there_is_no_template() {
+    let app = TestApp::plan().start().await;
+    let anna = Viewer {
+        api: Api::of(&app),
+        name: "anna",
+    };
+    for method in [Method::GET, Method::POST, Method::PATCH] {
+        let told = anna.tells(method, "film7", None).await;
+        let told = told.body.as_object().expect("an object");
+        assert_eq!(told.get("endpoint"), Some(&Value::Null), "{told:?}");
     }
     app.stop().await;
 }

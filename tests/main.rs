@@ -47,6 +47,8 @@ mod http;
 mod http_access;
 // The operator's list of everybody's sessions, page by page.
 mod http_list;
+
+mod http_pages;
 // The small API: videos, by HTTP Basic.
 mod http_small;
 // What all HTTP requests have in common: CORS, ids, limits, how they are counted.

@@ -37,15 +37,15 @@ const WEBSOCKET_TICK: Duration = Duration::from_millis(500);
 /// The variant that the live channels show.
 const LIVE_VARIANT: &str = "180p";
 
-/// Serves on `listener` until `shutdown`. What is still streaming then is cut off in mid-body, as a backend that dies
+/// Serves the clip on `listener` until `shutdown`. What is still streaming then is cut off in mid-body, as a backend that dies
 /// would do it.
 pub(crate) async fn serve(
     listener: TcpListener,
-    media: &Path,
+    media: Media,
     shutdown: impl Future<Output = ()> + Send + 'static,
 ) -> io::Result<()> {
     let backend = Backend {
-        media: Arc::new(Media::load(media)?),
+        media: Arc::new(media),
         stop: CancellationToken::new(),
     };
     let stop = backend.stop.clone();
@@ -75,14 +75,15 @@ struct Backend {
 
 /// Every file of the clip, in memory.
 #[derive(Debug)]
-struct Media {
+pub(crate) struct Media {
     files: HashMap<String, Bytes>,
     live: Bytes,
     live_bytes_per_second: u64,
 }
 
 impl Media {
-    fn load(folder: &Path) -> io::Result<Self> {
+    /// Reads the clip that lies in that folder.
+    pub(crate) fn load(folder: &Path) -> io::Result<Self> {
         let mut files = HashMap::new();
         read_folder(folder, "", &mut files)?;
         let (live, milliseconds) = live_clip(&files).ok_or_else(|| {

@@ -3,7 +3,7 @@
 use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-use crate::backend;
+use crate::backend::{self, Media};
 use crate::cli::{BackendArgs, Parts, RunArgs, StoreChoice};
 use crate::failure::{Doing, Failure};
 use crate::ports::{Ports, loopback};
@@ -35,17 +35,17 @@ pub(crate) async fn run(args: RunArgs) -> Result<(), Failure> {
 /// Serves the backend alone.
 pub(crate) async fn backend(args: BackendArgs) -> Result<(), Failure> {
     let mut asked_to_end = AskedToEnd::listen()?;
+    let media = Media::load(&args.media).doing(|| "read the clip".to_owned())?;
     let listener = TcpListener::bind(args.listen)
         .await
         .doing(|| format!("listen on {}", args.listen))?;
-    println!("The video backend listens on {}", args.listen);
-    backend::serve(
-        listener,
-        &args.media,
-        async move { asked_to_end.wait().await },
-    )
-    .await
-    .doing(|| "serve the clip".to_owned())
+    let address = listener
+        .local_addr()
+        .doing(|| "ask for the backend's port".to_owned())?;
+    println!("The video backend listens on {address}");
+    backend::serve(listener, media, async move { asked_to_end.wait().await })
+        .await
+        .doing(|| "serve the clip".to_owned())
 }
 
 /// Asks the backend that runs there whether it serves.

@@ -10,7 +10,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-use crate::backend;
+use crate::backend::{self, Media};
 use crate::child::{Child, command};
 use crate::cli::{Parts, StoreChoice};
 use crate::envoy;
@@ -68,10 +68,10 @@ impl Stack {
             .doing(|| "ask for the backend's port".to_owned())?
             .port();
         let stop = CancellationToken::new();
-        let media = parts.media.clone();
+        let media = Media::load(&parts.media).doing(|| "read the clip".to_owned())?;
         let stopped = stop.clone().cancelled_owned();
         let mut backend = JoinSet::new();
-        backend.spawn(async move { backend::serve(listener, &media, stopped).await });
+        backend.spawn(async move { backend::serve(listener, media, stopped).await });
         let stack = Self {
             ports,
             logs: logs.to_owned(),
@@ -124,6 +124,11 @@ impl Stack {
             .env(
                 "STREAMGATE_HTTP__LISTEN",
                 loopback(self.ports.http).to_string(),
+            )
+            // The gateway has no route to the guide to problems.
+            .env(
+                "STREAMGATE_REFUSAL__PROBLEMS",
+                format!("http://{}/v1/problems", loopback(self.ports.http)),
             );
         match parts.store {
             StoreChoice::Memory => streamgate.env("STREAMGATE_STORE__BACKEND", "memory"),

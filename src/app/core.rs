@@ -171,6 +171,7 @@ impl Core {
             tasks,
             tokens,
             origins: config.http.cors_origins.clone(),
+            hosts: config.http.hosts.clone(),
             endpoint: config.http.endpoint.clone(),
             refusals: RefusalLog::default(),
             mistakes: RefusalLog::default(),

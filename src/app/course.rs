@@ -14,12 +14,14 @@ use tracing::info;
 use super::RunError;
 use crate::http::Phase;
 use crate::ledger::Ledger;
+use crate::lifecycle::DrainTimes;
 use crate::releaser::Releaser;
 use crate::store::MemoryStore;
 use crate::telemetry::Metrics;
 
 /// How long connections may stay open once the ports are closed. Envoy's checks need less; a watch of the health service, or half a
 /// request, would otherwise keep the drain waiting to its deadline. What was begun for the store is waited for all the same.
+/// At most half of what the deadline leaves, so that the rest is there for the store.
 const LAST_CALLS: Duration = Duration::from_secs(2);
 
 /// How often the embedded store is swept, the store's health looked at, and durations folded into their buckets.
@@ -39,8 +41,8 @@ pub(super) struct Drain {
     pub(super) tasks: TaskTracker,
     /// Ends once these are done.
     pub(super) releaser: Releaser,
-    /// How long everything goes on as before.
-    pub(super) grace: Duration,
+    /// How long it may take.
+    pub(super) times: DrainTimes,
 }
 
 impl Drain {
@@ -54,11 +56,13 @@ impl Drain {
     pub(super) async fn close(&self, mut servers: JoinSet<Result<(), RunError>>) {
         self.phase.send_replace(Phase::Draining);
         report(&self.health, ServingStatus::NotServing).await;
-        tokio::time::sleep(self.grace).await;
+        tokio::time::sleep(self.times.grace).await;
         self.closing_logs.cancel();
         self.close_listeners.cancel();
         let last_calls = async { while servers.join_next().await.is_some() {} };
-        if tokio::time::timeout(LAST_CALLS, last_calls).await.is_err() {
+        let left = self.times.deadline.saturating_sub(self.times.grace);
+        let bound = LAST_CALLS.min(left / 2);
+        if tokio::time::timeout(bound, last_calls).await.is_err() {
             info!("some connections are still open; nobody waits for them");
         }
         self.tasks.close();

@@ -68,6 +68,9 @@ pub(super) async fn bind_grpc(listen: &Listen) -> Result<(Listener, Listen), Bui
             Ok((Listener::Tcp(listener), Listen::Tcp(bound)))
         }
         Listen::Unix(path) => {
+            if let Some(flaw) = unusable_socket(path) {
+                return Err(std::io::Error::other(flaw));
+            }
             remove_stale_socket(path).await;
             let listener = UnixListener::bind(path)?;
             let bound = Listener::Unix {
@@ -81,6 +84,19 @@ pub(super) async fn bind_grpc(listen: &Listen) -> Result<(Listener, Listen), Bui
         address: listen.to_string(),
         key: "grpc.listen",
         source,
+    })
+}
+
+/// Why no socket can be made at that path, as far as it can be seen beforehand.
+pub(crate) fn unusable_socket(path: &Path) -> Option<String> {
+    let folder = path.parent().filter(|folder| !folder.is_dir());
+    if let Some(folder) = folder {
+        let folder = folder.display();
+        return Some(format!("the folder {folder} does not exist; create it"));
+    }
+    let is_in_place = std::fs::metadata(path).is_ok_and(|found| !found.file_type().is_socket());
+    is_in_place.then(|| {
+        "a file that is no socket is in its place; delete it, or choose another path".to_owned()
     })
 }
 

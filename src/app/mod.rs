@@ -11,6 +11,7 @@ mod serve;
 mod users;
 
 pub use accept::ConnectionTimes;
+pub(crate) use listener::unusable_socket;
 pub use ports::Addresses;
 pub use reload::Reload;
 pub(crate) use users::unusable as unusable_users_file;
@@ -226,7 +227,7 @@ impl App {
             close_listeners,
             tasks: self.tasks,
             releaser: self.releaser,
-            grace: self.drain.grace,
+            times: self.drain,
         };
         let ledger = Arc::clone(&self.chores.ledger);
         let last = Arc::clone(&ledger);

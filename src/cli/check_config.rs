@@ -2,26 +2,23 @@
 
 use std::io::Write;
 
-use super::{Outcome, SettingsError, complain, print};
-use crate::app::unusable_users_file;
-use crate::config::Config;
+use super::{Outcome, complain, print};
+use crate::app::{unusable_socket, unusable_users_file};
+use crate::config::{Config, ConfigError, Listen};
 use crate::http::Tokens;
 use crate::telemetry::metrics::{LabelValue, Port};
 use crate::tls::PortTls;
 
-/// Prints the settings in effect, and the warnings apart from them, so that the settings can be piped.
+/// Prints the settings in effect, and the warnings apart from them, so that the settings can be piped; or all that is wrong.
 pub(super) fn run(
-    settings: Result<Config, SettingsError>,
+    (config, error): (Config, Option<ConfigError>),
     out: &mut impl Write,
     errors: &mut impl Write,
 ) -> Outcome {
-    let config = match settings {
-        Ok(config) => config,
-        Err(error) => return complain(errors, error, Outcome::Usage),
-    };
-    let unusable = unusable_files(&config);
-    if !unusable.is_empty() {
-        return complain(errors, unusable.join("\n"), Outcome::Usage);
+    let wrong = error.iter().flat_map(ConfigError::lines);
+    let wrong: Vec<_> = wrong.chain(unusable_files(&config)).collect();
+    if !wrong.is_empty() {
+        return complain(errors, wrong.join("\n"), Outcome::Usage);
     }
     for warning in config.warnings() {
         let _ = writeln!(errors, "streamgate: warning: {warning}");
@@ -37,6 +34,12 @@ fn unusable_files(config: &Config) -> Vec<String> {
     let tls = tls.filter_map(|tls| tls.files.read().err());
     let tokens = config.http.tokens_file.as_ref();
     let tokens = tokens.and_then(|path| Tokens::file(path).read().err());
+    let socket = match &config.grpc.listen {
+        Listen::Unix(path) => unusable_socket(path),
+        Listen::Tcp(_) => None,
+    };
+    let socket = socket.map(|flaw| format!("grpc.listen: {}: {flaw}", config.grpc.listen));
     let unusable = tls.chain(tokens).chain(unusable_users_file(config));
-    unusable.map(|unusable| unusable.to_string()).collect()
+    let unusable = unusable.map(|unusable| unusable.to_string());
+    unusable.chain(socket).collect()
 }

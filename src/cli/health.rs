@@ -1,14 +1,18 @@
 //! `health`: one question to a running instance, for a container's health check; over TLS if `--ca` says whom to trust.
 
+use std::error::Error;
 use std::io::Write;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
 use rustls::pki_types::ServerName;
+use tonic::Status;
+use tonic::body::Body;
 use tonic::transport::{ClientTlsConfig, Endpoint};
 use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_check_response::ServingStatus;
 use tonic_health::pb::health_client::HealthClient;
+use tower::ServiceExt;
 
 use super::tls::{TlsArgs, TlsError};
 use super::{Outcome, complain};
@@ -61,8 +65,8 @@ enum NoAnswer {
     #[error("failed to connect: {}", innermost(.0))]
     Connect(#[from] tonic::transport::Error),
     /// It is there and doesn't answer.
-    #[error("failed to ask: {}", innermost(&**.0))]
-    Call(Box<tonic::Status>),
+    #[error("failed to ask: {}", told(.0))]
+    Call(Box<Status>),
     /// It takes too long.
     #[error("no answer within {} s", TIMEOUT.as_secs())]
     Timeout,
@@ -120,7 +124,7 @@ async fn ask(grpc: &Listen, tls: Option<ClientTlsConfig>) -> Result<ServingStatu
         let request = HealthCheckRequest {
             service: String::new(),
         };
-        let answer = HealthClient::new(channel)
+        let answer = HealthClient::new(channel.map_response(only_grpc))
             .check(request)
             .await
             .map_err(|status| NoAnswer::Call(status.into()))?;
@@ -129,6 +133,19 @@ async fn ask(grpc: &Listen, tls: Option<ClientTlsConfig>) -> Result<ServingStatu
     tokio::time::timeout(TIMEOUT, asking)
         .await
         .unwrap_or(Err(NoAnswer::Timeout))
+}
+
+/// An answer, if it is one of gRPC. The bytes of any other would be taken for messages.
+fn only_grpc(answer: http::Response<Body>) -> http::Response<Body> {
+    let called = answer.headers().get(http::header::CONTENT_TYPE);
+    if called.is_some_and(|called| called.as_bytes().starts_with(b"application/grpc")) {
+        return answer;
+    }
+    let status = answer.status().as_u16();
+    Status::unavailable(format!(
+        "HTTP {status} and no gRPC came back; --grpc takes the address of grpc.listen, and this may be that of http.listen"
+    ))
+    .into_http()
 }
 
 /// What listens there, to be asked over TLS or not.
@@ -169,8 +186,17 @@ fn reachable(ip: IpAddr) -> IpAddr {
     }
 }
 
+/// What is told of a call that failed: why it could not be made, or what the other side says.
+fn told(status: &Status) -> String {
+    match (status.source(), status.message()) {
+        (Some(cause), _) => innermost(cause),
+        (None, "") => status.code().description().to_owned(),
+        (None, message) => message.to_owned(),
+    }
+}
+
 /// The cause that says something: the outer ones only say that there was an error.
-fn innermost(error: &dyn std::error::Error) -> String {
+fn innermost(error: &dyn Error) -> String {
     let mut cause = error;
     while let Some(deeper) = cause.source() {
         cause = deeper;
@@ -341,6 +367,42 @@ mod tests {
         tokio::select! {
             ended = serving => panic!("{ended:?}"),
             answer = outcome(Listen::Unix(path)) => assert_eq!(answer, (Outcome::Ok, "SERVING\n".to_owned())),
+        }
+    }
+
+    #[tokio::test]
+    async fn what_is_no_grpc_port_is_named_as_such() {
+        let refuses = || async { (http::StatusCode::NOT_FOUND, "{\"status\": 404}") };
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let listen = Listen::Tcp(listener.local_addr().unwrap());
+        let app = axum::Router::new().fallback(refuses);
+        let serving = axum::serve(listener, app).into_future();
+        let expected = format!(
+            "streamgate: {listen}: failed to ask: HTTP 404 and no gRPC came back; \
+             --grpc takes the address of grpc.listen, and this may be that of http.listen\n"
+        );
+        tokio::select! {
+            ended = serving => panic!("{ended:?}"),
+            answer = outcome(listen) => assert_eq!(answer, (Outcome::Outage, expected)),
+        }
+    }
+
+    #[tokio::test]
+    async fn a_server_that_does_not_know_the_service_is_quoted() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let listen = Listen::Tcp(listener.local_addr().unwrap());
+        let other = tonic_reflection::server::Builder::configure();
+        let other = other.build_v1().unwrap();
+        let serving = Server::builder()
+            .add_service(other)
+            .serve_with_incoming(TcpListenerStream::new(listener));
+        tokio::select! {
+            ended = serving => panic!("{ended:?}"),
+            (outcome, told) = outcome(listen.clone()) => {
+                assert_eq!(outcome, Outcome::Outage);
+                let expected = format!("streamgate: {listen}: failed to ask: Operation is not implemented");
+                assert!(told.starts_with(&expected) && !told.contains("code:"), "{told}");
+            }
         }
     }
 

@@ -13,12 +13,12 @@ mod tls;
 
 use std::ffi::OsString;
 use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-use crate::config::{Config, ConfigError, ConfigFile, PREFIX};
+use crate::config::{Config, ConfigFile, PREFIX};
 use crate::http;
 
 /// Limits how many streams one user watches at once, in the path of an Envoy gateway.
@@ -69,16 +69,10 @@ pub enum Outcome {
     Outage,
 }
 
-/// Why there are no settings to work with.
+/// A variable of ours isn't text. Its value isn't repeated: it can't be shown faithfully, and may be a secret.
 #[derive(Debug, thiserror::Error)]
-enum SettingsError {
-    /// They are wrong.
-    #[error(transparent)]
-    Wrong(#[from] ConfigError),
-    /// A variable of ours isn't text. Its value isn't repeated: it can't be shown faithfully, and may be a secret.
-    #[error("{0}: got bytes that are not UTF-8; allowed: text")]
-    NotText(String),
-}
+#[error("{0}: got bytes that are not UTF-8; allowed: text")]
+struct NotText(String);
 
 /// Does what the process's arguments ask for.
 #[must_use]
@@ -109,11 +103,10 @@ pub fn run() -> ExitCode {
                 Err(error) => complain(&mut errors, error, Outcome::Usage).into(),
             }
         }
-        Command::CheckConfig { file } => check_config::run(
-            settings(Some(&file), std::env::vars_os()),
-            &mut out,
-            &mut errors,
-        )
+        Command::CheckConfig { file } => match ours(std::env::vars_os()) {
+            Ok(ours) => check_config::run(Config::examine(&file, ours), &mut out, &mut errors),
+            Err(error) => complain(&mut errors, error, Outcome::Usage),
+        }
         .into(),
         Command::Openapi => print(http::document(), &mut out, &mut errors).into(),
         Command::Health(args) => health::run(&args, &mut out, &mut errors).into(),
@@ -135,18 +128,10 @@ fn usage(error: &clap::Error) -> Outcome {
     }
 }
 
-/// The settings of the file and of the variables that are ours.
-fn settings(
-    file: Option<&Path>,
-    variables: impl Iterator<Item = (OsString, OsString)>,
-) -> Result<Config, SettingsError> {
-    Ok(Config::load(file, ours(variables)?)?)
-}
-
 /// The variables that are ours.
 fn ours(
     variables: impl Iterator<Item = (OsString, OsString)>,
-) -> Result<Vec<(String, String)>, SettingsError> {
+) -> Result<Vec<(String, String)>, NotText> {
     let mut ours = Vec::new();
     for (name, value) in variables {
         let name = name.to_string_lossy().into_owned();
@@ -155,7 +140,7 @@ fn ours(
         }
         match value.into_string() {
             Ok(value) => ours.push((name, value)),
-            Err(_) => return Err(SettingsError::NotText(name)),
+            Err(_) => return Err(NotText(name)),
         }
     }
     Ok(ours)

@@ -19,11 +19,10 @@ fn check(text: &str, environment: &[(&str, &[u8])]) -> (Outcome, String, String)
     let file = dir.path().join("streamgate.yaml");
     std::fs::write(&file, text).unwrap();
     let (mut out, mut errors) = (Vec::new(), Vec::new());
-    let outcome = check_config::run(
-        settings(Some(&file), variables(environment)),
-        &mut out,
-        &mut errors,
-    );
+    let outcome = match ours(variables(environment)) {
+        Ok(ours) => check_config::run(Config::examine(&file, ours), &mut out, &mut errors),
+        Err(error) => complain(&mut errors, error, Outcome::Usage),
+    };
     let text = |bytes| {
         String::from_utf8(bytes)
             .unwrap()
@@ -189,6 +188,49 @@ fn check_config_names_all_that_is_wrong() {
         "streamgate: STREAMGATE_STORE__BACKEND: store.backend: got \"disk\"; allowed: memory, redis\n\
          streamgate: streamgate.yaml:2: limits.default: got \"many\"; allowed: a whole number from 0 to 1000\n"
     );
+}
+
+#[test]
+fn check_config_names_wrong_settings_and_unusable_files_at_once() {
+    let (outcome, _, errors) = check(
+        "grpc:\n  listen: unix:/nowhere/grpc.sock\n\
+         http:\n  tls: {cert: /nowhere/cert, key: /nowhere/key}\n  tokens_file: /nowhere/tokens\n  hosts: ['a:1']\n\
+         limits: {default: many, users_file: /nowhere/users}\n",
+        &[],
+    );
+    assert_eq!(outcome, Outcome::Usage);
+    for expected in [
+        "streamgate.yaml:6: http.hosts: got \"a:1\"; allowed: a list of host names",
+        "streamgate.yaml:7: limits.default: got \"many\"; allowed: ",
+        "http.tls.cert: failed to read /nowhere/cert: ",
+        "http.tls.key: failed to read /nowhere/key: ",
+        "http.tokens_file: failed to read /nowhere/tokens: ",
+        "limits.users_file: failed to read /nowhere/users: ",
+        "grpc.listen: unix:/nowhere/grpc.sock: the folder /nowhere does not exist; create it",
+    ] {
+        let line = format!("streamgate: {expected}");
+        let told = errors.lines().filter(|told| told.starts_with(&line));
+        assert_eq!(told.count(), 1, "{expected} in:\n{errors}");
+    }
+    assert_eq!(errors.lines().count(), 7, "{errors}");
+}
+
+#[test]
+fn check_config_names_one_port_for_both_doors_and_a_file_in_the_place_of_a_socket() {
+    let (outcome, _, errors) = check("grpc: {listen: 'localhost:8080'}", &[]);
+    assert_eq!(outcome, Outcome::Usage);
+    assert_eq!(
+        errors,
+        "streamgate: streamgate.yaml:1: grpc.listen: got one port for both doors, since http.listen is 127.0.0.1:8080 \
+         and grpc.listen is 127.0.0.1:8080; allowed: two ports\n"
+    );
+    let taken = tempfile::NamedTempFile::new().unwrap();
+    let taken = taken.path().display();
+    let text = format!("grpc: {{listen: 'unix:{taken}'}}");
+    let expected = format!(
+        "streamgate: grpc.listen: unix:{taken}: a file that is no socket is in its place; delete it, or choose another path\n"
+    );
+    assert_eq!(check(&text, &[]), (Outcome::Usage, String::new(), expected));
 }
 
 #[test]

@@ -118,12 +118,9 @@ impl Report {
         self.problems.push(problem);
     }
 
-    /// The value, if nothing was wrong on the way to it.
-    pub(super) fn into_result<T>(self, file: Option<&Path>, value: T) -> Result<T, ConfigError> {
-        if self.problems.is_empty() {
-            return Ok(value);
-        }
-        Err(ConfigError {
+    /// What was wrong, if anything was.
+    pub(super) fn into_error(self, file: Option<&Path>) -> Option<ConfigError> {
+        (!self.problems.is_empty()).then(|| ConfigError {
             file: file.map(Path::to_path_buf),
             problems: self.problems,
         })

@@ -34,7 +34,7 @@ fn load(
     });
     environment::overlay(&mut raw, environment, &mut report);
     let config = Config::check(&raw, &mut report);
-    report.into_result(None, config)
+    report.into_error(None).map_or(Ok(config), Err)
 }
 
 /// A file and an environment behind a line `#env`: it is taken or refused, always alike; all sources in it are written as they are read; and no

@@ -7,6 +7,7 @@ use ::http::Uri;
 use serde::Deserialize;
 
 use super::error::Report;
+use super::listen::{self, Listen};
 use super::raw::{Slot, section};
 use super::tls::{self, RawTls, Tls, TlsKeys};
 use super::written::{Written, Wrong};
@@ -20,6 +21,7 @@ pub(super) struct RawHttp {
     tls: RawTls,
     tokens_file: Option<Written>,
     cors_origins: Option<Written>,
+    hosts: Option<Written>,
     endpoint: Option<Written>,
 }
 
@@ -34,6 +36,8 @@ pub struct Http {
     pub tokens_file: Option<PathBuf>,
     /// `http.cors_origins`: whose scripts may read answers.
     pub cors_origins: Origins,
+    /// `http.hosts`: by which names browsers may ask where there are no tokens, in lower case.
+    pub hosts: Vec<String>,
     /// `http.endpoint`: where the small API says that a video is.
     pub endpoint: Option<Endpoint>,
 }
@@ -56,6 +60,9 @@ pub struct Endpoint {
     behind: String,
 }
 
+/// The longest name that a host can have.
+const MAX_NAME: usize = 253;
+
 /// The place for a video's id.
 const PLACE: &str = "{id}";
 
@@ -67,10 +74,35 @@ impl RawHttp {
             ("http.listen", &mut self.listen),
             ("http.tokens_file", &mut self.tokens_file),
             ("http.cors_origins", &mut self.cors_origins),
+            ("http.hosts", &mut self.hosts),
             ("http.endpoint", &mut self.endpoint),
         ];
         slots.extend(self.tls.slots(TlsKeys::HTTP));
         slots
+    }
+
+    /// Sees to it that the other door listens elsewhere; `grpc` is its address as it was written, and as it is.
+    pub(super) fn check_against(
+        &self,
+        listen: SocketAddr,
+        (written, grpc): (Option<&Written>, &Listen),
+        report: &mut Report,
+    ) {
+        let keys = [
+            ("http.listen", self.listen.as_ref()),
+            ("grpc.listen", written),
+        ];
+        let place = keys
+            .into_iter()
+            .find_map(|(key, written)| Some((key, written?)));
+        if let (Listen::Tcp(grpc), Some((key, written))) = (grpc, place)
+            && listen::is_taken_twice(listen, *grpc)
+        {
+            let taken = written.refuse(format_args!(
+                "got one port for both doors, since http.listen is {listen} and grpc.listen is {grpc}; allowed: two ports"
+            ));
+            report.add(taken.into_problem(key));
+        }
     }
 
     pub(super) fn check(&self, report: &mut Report) -> Http {
@@ -90,6 +122,7 @@ impl RawHttp {
                 default.cors_origins,
                 origins,
             ),
+            hosts: report.read("http.hosts", self.hosts.as_ref(), default.hosts, hosts),
             endpoint: report.read(
                 "http.endpoint",
                 self.endpoint.as_ref(),
@@ -101,34 +134,41 @@ impl RawHttp {
 }
 
 fn tcp(written: &Written) -> Result<SocketAddr, Wrong> {
-    let address = written.scalar().and_then(|text| text.parse().ok());
-    address.ok_or_else(|| written.wrong("an IP address with a port, such as 127.0.0.1:8080"))
+    let address = written.scalar().and_then(listen::tcp);
+    address.ok_or_else(|| {
+        written.wrong("an IP address with a port such as 127.0.0.1:8080, localhost:8080, or :8080 for 0.0.0.0:8080")
+    })
 }
 
 fn tokens_file(written: &Written) -> Result<Option<PathBuf>, Wrong> {
-    tls::path(written)
-        .map_err(|_| written.wrong_secret("the path of a file with a token on each line"))
+    let allowed = "the path of a file with a token on each line";
+    tls::path(written).map_err(|_| written.wrong_secret(allowed))
 }
 
 fn origins(written: &Written) -> Result<Origins, Wrong> {
     let allowed = "* alone, or a list of origins such as https://app.example.com: scheme, host in lower case and port, without a path";
     let items = written.items().ok_or_else(|| written.wrong(allowed))?;
-    let these: Vec<&str> = items
-        .iter()
-        .map(|item| item.scalar().unwrap_or_default())
-        .collect();
+    let these: Vec<&str> = items.iter().map(text).collect();
     if these == ["*"] {
         return Ok(Origins::Any);
     }
-    match items
-        .iter()
-        .find(|item| !is_origin(item.scalar().unwrap_or_default()))
-    {
+    let has_wildcard = |item: &&Written| text(item).contains('*') && text(item) != "*";
+    if let Some(wildcard) = items.iter().find(has_wildcard) {
+        return Err(wildcard.refuse(format_args!(
+            "got {wildcard}; a * within an origin is not understood: list each origin in full, such as https://app.example.com; or allow all by * alone"
+        )));
+    }
+    match items.iter().find(|item| !is_origin(text(item))) {
         Some(wrong) => Err(wrong.wrong(allowed)),
         None => Ok(Origins::These(
             these.into_iter().map(str::to_owned).collect(),
         )),
     }
+}
+
+/// The text of an item of a list, if it is one.
+fn text(item: &Written) -> &str {
+    item.scalar().unwrap_or_default()
 }
 
 /// Whether a browser would call a page's origin that: scheme and host in lower case, a port unless it is the scheme's own, and nothing else.
@@ -143,9 +183,31 @@ fn is_origin(text: &str) -> bool {
         (scheme, authority.port_u16()),
         ("http", Some(80)) | ("https", Some(443))
     );
-    let port = authority.as_str().strip_prefix(authority.host());
+    let host = authority.host();
+    let is_host_good = host.starts_with('[') || is_name(host);
+    let port = authority.as_str().strip_prefix(host);
     let is_port_good = port == Some("") || (authority.port_u16().is_some() && !is_own_port);
-    is_port_good && !text.contains('@') && text == format!("{scheme}://{authority}").to_lowercase()
+    is_host_good && is_port_good && text == format!("{scheme}://{authority}").to_lowercase()
+}
+
+fn hosts(written: &Written) -> Result<Vec<String>, Wrong> {
+    let allowed = "a list of host names without a port, such as streamgate.example.com; no IP address, and not localhost, by which browsers may always ask";
+    let items = written.items().ok_or_else(|| written.wrong(allowed))?;
+    let read = |item: &Written| {
+        let name = text(item).to_ascii_lowercase();
+        // A last part of digits makes an address of it.
+        let last = name.rsplit('.').next().unwrap_or_default();
+        let is_ip = !last.is_empty() && last.bytes().all(|byte| byte.is_ascii_digit());
+        let is_good = is_name(&name) && !name.ends_with('.') && !is_ip && name != "localhost";
+        is_good.then_some(name).ok_or_else(|| item.wrong(allowed))
+    };
+    items.iter().map(read).collect()
+}
+
+/// Whether a text can be the name of a host, or an IPv4 address.
+fn is_name(text: &str) -> bool {
+    let is_good = |byte: u8| byte.is_ascii_alphanumeric() || b".-_".contains(&byte);
+    (1..=MAX_NAME).contains(&text.len()) && text.bytes().all(is_good)
 }
 
 fn endpoint(written: &Written) -> Result<Option<Endpoint>, Wrong> {
@@ -182,6 +244,7 @@ impl Default for Http {
             tls: None,
             tokens_file: None,
             cors_origins: Origins::These(Vec::new()),
+            hosts: Vec::new(),
             endpoint: None,
         }
     }

@@ -1,7 +1,7 @@
 //! Where Envoy's door listens, and what an address to listen on is.
 
 use std::fmt;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::str::FromStr;
 
@@ -19,7 +19,7 @@ const MAX_SOCKET_PATH: usize = 107;
 #[derive(Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub(super) struct RawGrpc {
-    listen: Option<Written>,
+    pub(super) listen: Option<Written>,
     #[serde(deserialize_with = "section")]
     tls: RawTls,
 }
@@ -45,7 +45,7 @@ pub enum Listen {
 /// Why a text isn't an address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "an IP address with a port such as 127.0.0.1:50051, or unix:/path.sock (absolute, at most {MAX_SOCKET_PATH} bytes)"
+    "an IP address with a port such as 127.0.0.1:50051, localhost:50051, :50051 for 0.0.0.0:50051, or unix:/path.sock (absolute, at most {MAX_SOCKET_PATH} bytes)"
 )]
 pub struct NotAnAddress;
 
@@ -115,12 +115,39 @@ pub(super) fn is_beyond_loopback(address: &SocketAddr) -> bool {
     !address.ip().to_canonical().is_loopback()
 }
 
+/// An IP address and a port. `localhost` is 127.0.0.1, and without a host before the colon it is 0.0.0.0.
+pub(super) fn tcp(text: &str) -> Option<SocketAddr> {
+    if let Ok(address) = text.parse() {
+        return Some(address);
+    }
+    let (host, port) = text.split_once(':')?;
+    let ip = match host {
+        "localhost" => Ipv4Addr::LOCALHOST,
+        "" => Ipv4Addr::UNSPECIFIED,
+        _ => return None,
+    };
+    // A number may have a sign, a port has none.
+    let is_port = port.bytes().all(|byte| byte.is_ascii_digit());
+    let port = port.parse().ok().filter(|_| is_port)?;
+    Some(SocketAddr::from((ip, port)))
+}
+
+/// Whether two ports can't be bound at once: they have the same number, and an address in common. An unspecified IPv6 address takes all IPv4
+/// addresses too, as Linux has it by default.
+pub(super) fn is_taken_twice(one: SocketAddr, other: SocketAddr) -> bool {
+    let takes_all = |of: IpAddr, ip: IpAddr| of.is_unspecified() && (of.is_ipv6() || ip.is_ipv4());
+    let (ip, other_ip) = (one.ip().to_canonical(), other.ip().to_canonical());
+    let is_shared = ip == other_ip || takes_all(ip, other_ip) || takes_all(other_ip, ip);
+    // Port 0 takes any that is free.
+    one.port() == other.port() && one.port() != 0 && is_shared
+}
+
 impl FromStr for Listen {
     type Err = NotAnAddress;
 
     fn from_str(text: &str) -> Result<Self, NotAnAddress> {
         let Some(path) = text.strip_prefix("unix:") else {
-            return text.parse().map(Self::Tcp).map_err(|_| NotAnAddress);
+            return tcp(text).map(Self::Tcp).ok_or(NotAnAddress);
         };
         // gRPC also writes `unix:///path`; between the second slash and the third would be a host.
         let path = path.strip_prefix("//").unwrap_or(path);
@@ -152,6 +179,8 @@ mod tests {
             ("0.0.0.0:50051", "0.0.0.0:50051", true),
             ("[::]:50051", "[::]:50051", true),
             ("10.1.2.3:1", "10.1.2.3:1", true),
+            ("localhost:50051", "127.0.0.1:50051", false),
+            (":50051", "0.0.0.0:50051", true),
             (
                 "unix:/run/streamgate.sock",
                 "unix:/run/streamgate.sock",
@@ -175,8 +204,13 @@ mod tests {
         for text in [
             "",
             "50051",
-            ":50051",
-            "localhost:50051",
+            ":",
+            ":99999",
+            ":+1",
+            "localhost",
+            "localhost:",
+            "localhost:http",
+            "example.com:50051",
             "127.0.0.1",
             "127.0.0.1:99999",
             "unix:",
@@ -185,6 +219,27 @@ mod tests {
             &long,
         ] {
             assert_eq!(text.parse::<Listen>(), Err(NotAnAddress), "{text}");
+        }
+    }
+
+    #[test]
+    fn two_ports_are_one_where_they_share_a_number_and_an_address() {
+        for (one, other, expected) in [
+            ("127.0.0.1:1", "127.0.0.1:1", true),
+            ("127.0.0.1:1", "127.0.0.1:2", false),
+            ("127.0.0.1:0", "127.0.0.1:0", false),
+            ("127.0.0.1:1", "127.0.0.2:1", false),
+            ("127.0.0.1:1", ":1", true),
+            ("127.0.0.1:1", "[::]:1", true),
+            (":1", "[::]:1", true),
+            ("[::1]:1", "[::]:1", true),
+            ("[::1]:1", ":1", false),
+            ("[::1]:1", "127.0.0.1:1", false),
+            ("[::ffff:127.0.0.1]:1", "localhost:1", true),
+        ] {
+            let (one, other) = (tcp(one).unwrap(), tcp(other).unwrap());
+            assert_eq!(is_taken_twice(one, other), expected, "{one} {other}");
+            assert_eq!(is_taken_twice(other, one), expected, "{other} {one}");
         }
     }
 }

@@ -93,10 +93,24 @@ impl Config {
         file: Option<&Path>,
         environment: impl IntoIterator<Item = (String, String)>,
     ) -> Result<Self, ConfigError> {
-        match file {
-            None => Self::overlaid(Raw::default(), None, environment, Report::default()),
-            Some(path) => Self::understand(path, file::text(path).as_deref(), environment),
-        }
+        let mut report = Report::default();
+        let raw = match file {
+            None => Raw::default(),
+            Some(path) => Raw::read(file::text(path).as_deref(), &mut report),
+        };
+        let (config, error) = Self::overlaid(raw, file, environment, report);
+        error.map_or(Ok(config), Err)
+    }
+
+    /// The same, and what can be understood in spite of what is wrong: the default stands in for that.
+    #[must_use]
+    pub fn examine(
+        file: &Path,
+        environment: impl IntoIterator<Item = (String, String)>,
+    ) -> (Self, Option<ConfigError>) {
+        let mut report = Report::default();
+        let raw = Raw::read(file::text(file).as_deref(), &mut report);
+        Self::overlaid(raw, Some(file), environment, report)
     }
 
     /// The same for a file that was read before, or couldn't be.
@@ -106,14 +120,9 @@ impl Config {
         environment: impl IntoIterator<Item = (String, String)>,
     ) -> Result<Self, ConfigError> {
         let mut report = Report::default();
-        let raw = match text {
-            Ok(text) => Raw::understand(text, &mut report),
-            Err(problem) => {
-                report.add(problem.clone());
-                Raw::default()
-            }
-        };
-        Self::overlaid(raw, Some(file), environment, report)
+        let raw = Raw::read(text, &mut report);
+        let (config, error) = Self::overlaid(raw, Some(file), environment, report);
+        error.map_or(Ok(config), Err)
     }
 
     /// What was written in a file, overlaid by the environment.
@@ -122,10 +131,10 @@ impl Config {
         file: Option<&Path>,
         environment: impl IntoIterator<Item = (String, String)>,
         mut report: Report,
-    ) -> Result<Self, ConfigError> {
+    ) -> (Self, Option<ConfigError>) {
         environment::overlay(&mut raw, environment, &mut report);
         let config = Self::check(&raw, &mut report);
-        report.into_result(file, config)
+        (config, report.into_error(file))
     }
 
     /// The sections that are not alike in another one, but for those that may change while the process runs.
@@ -164,6 +173,8 @@ impl Config {
         };
         let timeout = (raw.store.timeout.as_ref(), config.store.timeout);
         raw.leases.check_against(config.leases, timeout, report);
+        let grpc = (raw.grpc.listen.as_ref(), &config.grpc.listen);
+        raw.http.check_against(config.http.listen, grpc, report);
         config
     }
 }

@@ -52,6 +52,17 @@ pub(super) struct Raw {
 }
 
 impl Raw {
+    /// Understands the text of a file, or notes why there is none.
+    pub(super) fn read(text: Result<&[u8], &Problem>, report: &mut Report) -> Self {
+        match text {
+            Ok(text) => Self::understand(text, report),
+            Err(problem) => {
+                report.add(problem.clone());
+                Self::default()
+            }
+        }
+    }
+
     /// Understands the text of a file; what is wrong with it goes into the report.
     pub(super) fn understand(text: &[u8], report: &mut Report) -> Self {
         let text = match std::str::from_utf8(text) {
@@ -157,7 +168,8 @@ fn shown_key(names: &[String], line: u64, text: &str) -> (String, bool) {
 /// Whether a name that we don't know was meant as a key. In `{urls: redis://:hunter2,a@cache}` the comma makes a key of the
 /// half of a password. That needs braces: where a name begins its line, it is no such half.
 fn is_surely_a_key(name: &str, line: u64, text: &str) -> bool {
-    if may_hold_a_secret(name) {
+    // Behind the comma in a password stands what looks like somebody's mail address.
+    if name.contains('@') || may_hold_a_secret(name) {
         return false;
     }
     if !may_hold_a_secret(text) {

@@ -11,9 +11,31 @@ pub(super) const NOT_SHOWN: &str = "a value that is not shown here";
 pub(super) fn may_hold_a_secret(text: &str) -> bool {
     #[cfg(test)]
     tests::SEARCHES.set(tests::SEARCHES.get() + 1);
-    ["://", "@", "redis:", "rediss:"]
+    if !text.contains("://") {
+        return text.contains("redis:") || text.contains("rediss:") || has_userinfo(text);
+    }
+    // The address of a page has nothing to hide unless it names a user, or asks something.
+    let rest = text.replace("https://", "").replace("http://", "");
+    ["://", "@", "?", "redis:", "rediss:"]
         .iter()
-        .any(|sign| text.contains(sign))
+        .any(|sign| rest.contains(sign))
+        || !rest.split(':').skip(1).all(is_port)
+}
+
+/// Whether the text behind a colon begins with a port; else it may be a password whose `@` got lost.
+fn is_port(text: &str) -> bool {
+    let port = text.split(['/', ',', ']']).next().unwrap_or_default();
+    port.bytes().all(|byte| byte.is_ascii_digit())
+}
+
+/// Whether something that is no mail address stands before an `@`. A mail address has no colon, and a dot in the name of its host.
+fn has_userinfo(text: &str) -> bool {
+    let mut hosts = text.split('@').skip(1).peekable();
+    let is_name_of_mail = |host: &str| {
+        let name = host.split([',', '=', ' ']).next();
+        name.is_some_and(|name| name.contains('.'))
+    };
+    hosts.peek().is_some() && (text.contains(':') || !hosts.all(is_name_of_mail))
 }
 
 /// The address, known to be well formed, without what may be a secret in it.
@@ -51,10 +73,39 @@ pub(super) mod tests {
 
     #[test]
     fn what_is_like_an_address_is_taken_for_a_secret() {
-        for text in ["redis://a", "x://", "a@b", "redis:app:hunter2", "rediss:a"] {
+        for text in [
+            "redis://a",
+            "x://",
+            "a@b",
+            "a:b@c",
+            "hunter2@cache=1",
+            "anna@example.com=1,hunter2@cache=1",
+            "app:hunter2@cache.example.com",
+            "hunter2@cache:6379",
+            "redis:app:hunter2",
+            "rediss:a",
+            "https://anna:hunter2@app.example",
+            "https://hunter2@app.example",
+            "https://app.example/?token=hunter2",
+            "http://redis://:hunter2",
+            "http://app:hunter2",
+            "http://app:1hunter2/",
+            "https://app.example,redis://:hunter2",
+        ] {
             assert!(may_hold_a_secret(text), "{text}");
         }
-        for text in ["", "memory", "127.0.0.1:50051", "header:x-user-id", "50"] {
+        for text in [
+            "",
+            "memory",
+            "127.0.0.1:50051",
+            "header:x-user-id",
+            "50",
+            "anna@example.com",
+            "anna@example.com=1,ben@example.com=2",
+            "https://app.example.com:8443/",
+            "http://a,https://b",
+            "http://[::1]:3000/",
+        ] {
             assert!(!may_hold_a_secret(text), "{text}");
         }
     }

@@ -30,6 +30,10 @@ const GRACE: std::ops::RangeInclusive<Duration> = Duration::ZERO..=Duration::fro
 const DEADLINE: std::ops::RangeInclusive<Duration> =
     Duration::from_secs(1)..=Duration::from_secs(10 * 60);
 
+/// The least that is left once the grace is over. Finishing calls, delivering what is queued and writing the last log lines share it: with
+/// nothing of it, every stop would be cut short and lose releases.
+const AFTER_GRACE: Duration = Duration::from_secs(1);
+
 /// The most that is kept for the log.
 const FOR_LOG: Duration = Duration::from_secs(1);
 
@@ -53,13 +57,15 @@ impl RawShutdown {
             |w| w.duration(DEADLINE),
         );
         if let (true, Some(place)) = (
-            deadline <= grace,
+            deadline < grace + AFTER_GRACE,
             self.deadline.as_ref().or(self.grace.as_ref()),
         ) {
             let message = format!(
-                "got {}; allowed: more than shutdown.grace, which is {}",
+                "got {}; allowed: at least {}, which is shutdown.grace ({}) and {} to finish calls and deliver what is queued",
                 shown_duration(deadline),
-                shown_duration(grace)
+                shown_duration(grace + AFTER_GRACE),
+                shown_duration(grace),
+                shown_duration(AFTER_GRACE),
             );
             report.add(Problem {
                 origin: place.origin.clone(),
@@ -76,7 +82,7 @@ impl Shutdown {
     /// blocked.
     #[must_use]
     pub fn for_log(&self) -> Duration {
-        (self.deadline / 4).min(FOR_LOG)
+        (self.deadline.saturating_sub(self.grace) / 4).min(FOR_LOG)
     }
 
     /// The part of the deadline in which everything else has to be done.

@@ -298,14 +298,13 @@ fn one_url(written: &Written) -> Result<Vec<RedisUrl>, Wrong> {
 
 fn sentinels(written: &Written) -> Result<Vec<RedisUrl>, Wrong> {
     let items = urls(written);
+    let allowed = "the URLs of the sentinels, each as redis://[user:password@]host[:26379], or rediss:// for TLS, \
+                   with one host, by its name or address; # in a password is %23; a database belongs into store.redis.master_url";
     let wrong = |item: &Written, which: &str| {
-        item.refuse(format_args!(
-            "got {NOT_SHOWN}{which}; allowed: the URLs of the sentinels, each as redis://[user:password@]host[:26379], or rediss:// for TLS, \
-             with one host, by its name or address; # in a password is %23; a database belongs into store.redis.master_url"
-        ))
+        item.refuse(format_args!("got {NOT_SHOWN}{which}; allowed: {allowed}"))
     };
     if items.is_empty() {
-        return Err(wrong(written, ""));
+        return Err(written.wrong_secret(allowed));
     }
     let read = |(place, item): (usize, &Written)| {
         let url: Option<RedisUrl> = item.scalar().unwrap_or_default().parse().ok();

@@ -60,6 +60,7 @@ fn http(http: &Http, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         Origins::These(these) => list(these.iter().map(quoted)),
     };
     writeln!(f, "  cors_origins: {origins}")?;
+    writeln!(f, "  hosts: {}", list(http.hosts.iter().map(quoted)))?;
     let endpoint = http.endpoint.as_ref().map(Endpoint::template);
     writeln!(f, "  endpoint: {}", or_null(endpoint.as_deref()))
 }

@@ -230,6 +230,7 @@ fn each_key_of_the_http_door_is_understood() {
     );
     let origins = ["https://app.example", "http://[::1]:3000"].map(str::to_owned);
     assert_eq!(config.http.cors_origins, Origins::These(origins.into()));
+    assert_eq!(config.http.hosts, ["streams.example", "tv_1"]);
     let endpoint = config.http.endpoint.as_ref().unwrap();
     assert_eq!(
         endpoint.of("a%20b"),
@@ -527,11 +528,19 @@ fn a_file_that_is_no_yaml_is_named_with_its_line() {
 const BAD_VALUES: &[(&str, &str)] = &[
     (
         "grpc: {listen: 50051}",
-        "grpc.listen: got 50051; allowed: an IP address with a port such as 127.0.0.1:50051, or unix:/path.sock",
+        "grpc.listen: got 50051; allowed: an IP address with a port such as 127.0.0.1:50051, localhost:50051, :50051 for 0.0.0.0:50051, or unix:/path.sock",
     ),
     (
-        "grpc: {listen: 'localhost:50051'}",
-        "grpc.listen: got \"localhost:50051\"; allowed: an IP address",
+        "grpc: {listen: 'example.com:50051'}",
+        "grpc.listen: got \"example.com:50051\"; allowed: an IP address",
+    ),
+    (
+        "grpc: {listen: ':8080'}",
+        "grpc.listen: got one port for both doors, since http.listen is 127.0.0.1:8080 and grpc.listen is 0.0.0.0:8080; allowed: two ports",
+    ),
+    (
+        "{grpc: {listen: '127.0.0.1:1'}, http: {listen: 'localhost:1'}}",
+        "http.listen: got one port for both doors, since http.listen is 127.0.0.1:1 and grpc.listen is 127.0.0.1:1; allowed: two ports",
     ),
     (
         "grpc: {tls: a.pem}",
@@ -551,7 +560,7 @@ const BAD_VALUES: &[(&str, &str)] = &[
     ),
     (
         "http: {tls: {cert: 1, key: a.pem}}",
-        "http.tls.cert: got a value that is not shown here; allowed: the path of a PEM file",
+        "http.tls.cert: got 1; allowed: the path of a PEM file",
     ),
     (
         "grpc: {listen: 'unix:/a.sock', tls: {cert: a.pem}}",
@@ -559,11 +568,11 @@ const BAD_VALUES: &[(&str, &str)] = &[
     ),
     (
         "http: {listen: 'unix:/a.sock'}",
-        "http.listen: got \"unix:/a.sock\"; allowed: an IP address with a port, such as 127.0.0.1:8080",
+        "http.listen: got \"unix:/a.sock\"; allowed: an IP address with a port such as 127.0.0.1:8080, localhost:8080, or :8080 for 0.0.0.0:8080",
     ),
     (
         "http: {tokens_file: 7}",
-        "http.tokens_file: got a value that is not shown here; allowed: the path of a file with a token on each line",
+        "http.tokens_file: got 7; allowed: the path of a file with a token on each line",
     ),
     (
         "http: {cors_origins: app.example}",
@@ -571,27 +580,67 @@ const BAD_VALUES: &[(&str, &str)] = &[
     ),
     (
         "http: {cors_origins: ['*', 'https://app.example']}",
-        "http.cors_origins: got a value that is not shown here; allowed: * alone, or a list of origins such as https://app.example.com: scheme, host in lower case and port, without a path",
+        "http.cors_origins: got \"*\"; allowed: * alone, or a list of origins such as https://app.example.com: scheme, host in lower case and port, without a path",
     ),
     (
         "http: {cors_origins: ['https://app.example/']}",
-        "http.cors_origins: got a value that is not shown here; allowed: * alone, or a list of origins such as https://app.example.com: scheme, host in lower case and port, without a path",
+        "http.cors_origins: got \"https://app.example/\"; allowed: * alone, or a list of origins such as https://app.example.com: scheme, host in lower case and port, without a path",
     ),
     (
         "http: {cors_origins: ['https://app.example:443']}",
-        "http.cors_origins: got a value that is not shown here; allowed: * alone, or a list of origins such as https://app.example.com: scheme, host in lower case and port, without a path",
+        "http.cors_origins: got \"https://app.example:443\"; allowed: * alone, or a list of origins such as https://app.example.com: scheme, host in lower case and port, without a path",
     ),
     (
         "http: {cors_origins: ['https://app.example:99999']}",
-        "http.cors_origins: got a value that is not shown here; allowed: * alone, or a list of origins such as https://app.example.com: scheme, host in lower case and port, without a path",
+        "http.cors_origins: got \"https://app.example:99999\"; allowed: * alone, or a list of origins such as https://app.example.com: scheme, host in lower case and port, without a path",
     ),
     (
         "http: {cors_origins: ['https://a:b:c']}",
         "http.cors_origins: got a value that is not shown here; allowed: * alone, or a list of origins such as https://app.example.com: scheme, host in lower case and port, without a path",
     ),
     (
+        "http: {cors_origins: ['https://app.example', 'https://*.example.com']}",
+        "http.cors_origins: got \"https://*.example.com\"; a * within an origin is not understood: list each origin in full, such as https://app.example.com; or allow all by * alone",
+    ),
+    (
+        "http: {cors_origins: ['https://app:hunter2@app.example']}",
+        "http.cors_origins: got a value that is not shown here; allowed: * alone",
+    ),
+    (
+        "http: {hosts: ['streams.example:8080']}",
+        "http.hosts: got \"streams.example:8080\"; allowed: a list of host names without a port, such as streamgate.example.com; no IP address, and not localhost, by which browsers may always ask",
+    ),
+    (
+        "http: {hosts: ['*.example.com']}",
+        "http.hosts: got \"*.example.com\"; allowed: a list of host names without a port, such as streamgate.example.com; no IP address, and not localhost, by which browsers may always ask",
+    ),
+    (
+        "http: {hosts: 'streams.example,127.0.0.1'}",
+        "http.hosts: got \"127.0.0.1\"; allowed: a list of host names without a port, such as streamgate.example.com; no IP address, and not localhost, by which browsers may always ask",
+    ),
+    (
+        "http: {hosts: [localhost]}",
+        "http.hosts: got \"localhost\"; allowed: a list of host names without a port, such as streamgate.example.com; no IP address, and not localhost, by which browsers may always ask",
+    ),
+    (
+        "http: {hosts: ['https://streams.example']}",
+        "http.hosts: got \"https://streams.example\"; allowed: a list of host names without a port, such as streamgate.example.com; no IP address, and not localhost, by which browsers may always ask",
+    ),
+    (
+        "http: {hosts: ['']}",
+        "http.hosts: got \"\"; allowed: a list of host names without a port, such as streamgate.example.com; no IP address, and not localhost, by which browsers may always ask",
+    ),
+    (
+        "http: {hosts: {}}",
+        "http.hosts: got {}; allowed: a list of host names without a port, such as streamgate.example.com; no IP address, and not localhost, by which browsers may always ask",
+    ),
+    (
+        "limits: {users: {anna@example.com: 5000}}",
+        "limits.users.anna@example.com: got 5000; allowed: a whole number from 0 to 1000",
+    ),
+    (
         "http: {endpoint: 'https://{id}'}",
-        "http.endpoint: got a value that is not shown here; allowed: an http:// or https:// address with {id} in it once, such as https://cdn.example.com/{id}",
+        "http.endpoint: got \"https://{id}\"; allowed: an http:// or https:// address with {id} in it once, such as https://cdn.example.com/{id}",
     ),
     (
         "http: {endpoint: 'https://u:pw@cdn.example/{id}'}",
@@ -603,7 +652,7 @@ const BAD_VALUES: &[(&str, &str)] = &[
     ),
     (
         "http: {endpoint: 'https://cdn.example/{id}/{id}'}",
-        "http.endpoint: got a value that is not shown here; allowed: an http:// or https:// address with {id} in it once, such as https://cdn.example.com/{id}",
+        "http.endpoint: got \"https://cdn.example/{id}/{id}\"; allowed: an http:// or https:// address with {id} in it once, such as https://cdn.example.com/{id}",
     ),
     (
         "http: {endpoint: 'ftp://cdn.example/{id}'}",
@@ -655,7 +704,7 @@ const BAD_VALUES: &[(&str, &str)] = &[
     ),
     (
         "store: {redis: {topology: sentinel, urls: []}}",
-        "store.redis.urls: got a value that is not shown here; allowed: the URLs of the sentinels, each as redis://[user:password@]host[:26379], or rediss:// for TLS, with one host, by its name or address; # in a password is %23; a database belongs into store.redis.master_url",
+        "store.redis.urls: got []; allowed: the URLs of the sentinels, each as redis://[user:password@]host[:26379], or rediss:// for TLS, with one host, by its name or address; # in a password is %23; a database belongs into store.redis.master_url",
     ),
     (
         "store: {redis: {topology: sentinel, urls: [redis://s1, redis://s2/1]}}",
@@ -699,7 +748,7 @@ const BAD_VALUES: &[(&str, &str)] = &[
     ),
     (
         "store: {redis: {urls: []}}",
-        "store.redis.urls: got a value that is not shown here; allowed: one URL, as redis://[user:password@]host[:port][/database], or rediss:// for TLS, with one host, by its name or address",
+        "store.redis.urls: got []; allowed: one URL, as redis://[user:password@]host[:port][/database], or rediss:// for TLS, with one host, by its name or address",
     ),
     (
         "store: {redis: {urls: [redis://a, redis://b]}}",
@@ -811,7 +860,7 @@ const BAD_VALUES: &[(&str, &str)] = &[
     ),
     (
         "refusal: {problems: 'https://a.example/problems#'}",
-        "refusal.problems: got a value that is not shown here; allowed: an http:// or https:// address without #, such as https://api.example.com/v1/problems",
+        "refusal.problems: got \"https://a.example/problems#\"; allowed: an http:// or https:// address without #, such as https://api.example.com/v1/problems",
     ),
     (
         "telemetry: {log_format: xml}",
@@ -835,11 +884,15 @@ const BAD_VALUES: &[(&str, &str)] = &[
     ),
     (
         "telemetry: {otlp_endpoint: 'http://a:4317'}",
-        "telemetry.otlp_endpoint: a value that is not shown here is not available in this version; allowed: null",
+        "telemetry.otlp_endpoint: \"http://a:4317\" is not available in this version; allowed: null",
     ),
     (
         "shutdown: {deadline: 2s}",
-        "shutdown.deadline: got 2s; allowed: more than shutdown.grace, which is 2s",
+        "shutdown.deadline: got 2s; allowed: at least 3s, which is shutdown.grace (2s) and 1s to finish calls and deliver what is queued",
+    ),
+    (
+        "shutdown: {grace: 60s, deadline: 60999ms}",
+        "shutdown.deadline: got 1m999ms; allowed: at least 1m1s, which is shutdown.grace (1m) and 1s to finish calls and deliver what is queued",
     ),
 ];
 
@@ -946,7 +999,7 @@ fn of_two_settings_that_clash_the_one_that_was_written_is_named() {
     let grace = complaint_of(&[("STREAMGATE_SHUTDOWN__GRACE", "20s")]);
     assert_eq!(
         grace,
-        "STREAMGATE_SHUTDOWN__GRACE: shutdown.deadline: got 15s; allowed: more than shutdown.grace, which is 20s"
+        "STREAMGATE_SHUTDOWN__GRACE: shutdown.deadline: got 15s; allowed: at least 21s, which is shutdown.grace (20s) and 1s to finish calls and deliver what is queued"
     );
 }
 

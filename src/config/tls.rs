@@ -96,6 +96,14 @@ impl RawTls {
                 });
             }
         }
+        let is_wrong = |path: &PathBuf| path.as_os_str().is_empty();
+        if [&cert, &key, &client_ca]
+            .into_iter()
+            .flatten()
+            .any(is_wrong)
+        {
+            return None;
+        }
         Some(Tls {
             cert: cert?,
             key: key?,

@@ -141,8 +141,17 @@ impl Written {
         self.refuse(format_args!("got {self}; allowed: {allowed}"))
     }
 
-    /// The same about a value that is never shown, whatever it looks like.
+    /// The same about a value that is never shown, whatever it looks like; unless nothing is in it that could be a secret.
     pub(super) fn wrong_secret(&self, allowed: impl fmt::Display) -> Wrong {
+        let has_nothing = match &self.value {
+            Value::Null | Value::Plain(_) => true,
+            Value::Text(text) => text.trim().is_empty(),
+            Value::List(items) => items.is_empty(),
+            Value::Map(entries) => entries.is_empty(),
+        };
+        if has_nothing && !self.is_part_of_secret {
+            return self.wrong(allowed);
+        }
         self.refuse(format_args!("got {NOT_SHOWN}; allowed: {allowed}"))
     }
 

@@ -204,17 +204,24 @@ impl<T> Files<T> {
     }
 
     fn contents(&self) -> Result<Vec<Bytes>, Unusable> {
-        let each = self.named.iter().map(|(key, path)| {
-            contents(path, self.max_bytes).map_err(|error| {
-                let path = path.display();
-                let advice = match error.kind() {
-                    ErrorKind::FileTooLarge => "make it smaller",
-                    _ => "it must be there, and readable by this process",
-                };
-                Unusable(format!("{key}: failed to read {path}: {error}; {advice}"))
-            })
-        });
-        each.collect()
+        let (mut texts, mut flaws) = (Vec::new(), Vec::new());
+        for (key, path) in &self.named {
+            match contents(path, self.max_bytes) {
+                Ok(text) => texts.push(text),
+                Err(error) => {
+                    let path = path.display();
+                    let advice = match error.kind() {
+                        ErrorKind::FileTooLarge => "make it smaller",
+                        _ => "it must be there, and readable by this process",
+                    };
+                    flaws.push(format!("{key}: failed to read {path}: {error}; {advice}"));
+                }
+            }
+        }
+        if flaws.is_empty() {
+            return Ok(texts);
+        }
+        Err(Unusable(flaws.join("\n")))
     }
 }
 

@@ -4,6 +4,8 @@ use axum::body::Bytes;
 use axum::extract::rejection::BytesRejection;
 use axum::http::{HeaderMap, header};
 use serde::de::DeserializeOwned;
+use serde_json::error::Category;
+use serde_path_to_error::Segment;
 
 use super::error::ApiError;
 
@@ -25,12 +27,18 @@ pub(super) fn object_or_nothing<T: DeserializeOwned + Default>(
     }
     let mut json = serde_json::Deserializer::from_slice(&body);
     let told = serde_path_to_error::deserialize(&mut json).map_err(|error| {
-        // A field that is wrong is named; one that is unknown is named by the error itself.
-        let (field, flaw) = (error.path().to_string(), error.into_inner());
-        ApiError::BadRequest(if field == "." {
-            format!("The body is not what it should be: {flaw}.")
-        } else {
-            format!("The body's {field:?} is not what it should be: {flaw}.")
+        let field = match error.path().iter().next_back() {
+            Some(Segment::Map { key }) => Some(key.clone()),
+            _ => None,
+        };
+        let flaw = error.into_inner();
+        ApiError::BadRequest(match field {
+            _ if flaw.classify() != Category::Data => {
+                format!("The body is not valid JSON: {flaw}.")
+            }
+            // One that is unknown is named by the error itself.
+            None => format!("The body is wrong: {flaw}."),
+            Some(field) => format!("The body's {field:?} is wrong: {flaw}."),
         })
     })?;
     json.end()
@@ -38,7 +46,7 @@ pub(super) fn object_or_nothing<T: DeserializeOwned + Default>(
     Ok(told)
 }
 
-/// Sees to it that the body is called one of those media types, or nothing.
+/// Sees to it that the body is called one of those media types, or nothing, and that its text is UTF-8 if that is said.
 pub(super) fn check_media_type(
     headers: &HeaderMap,
     read_here: &'static [&'static str],
@@ -47,18 +55,29 @@ pub(super) fn check_media_type(
         return Ok(());
     };
     let written = String::from_utf8_lossy(written.as_bytes());
-    let found = written.split(';').next().unwrap_or_default().trim();
-    if read_here
+    let mut parts = written.split(';');
+    let found = parts.next().unwrap_or_default().trim();
+    let is_known = read_here
         .iter()
-        .any(|name| found.eq_ignore_ascii_case(name))
-    {
-        Ok(())
-    } else {
-        Err(ApiError::UnsupportedMediaType {
-            found: found.to_owned(),
-            read_here,
-        })
+        .any(|name| found.eq_ignore_ascii_case(name));
+    if is_known && parts.all(is_read) {
+        return Ok(());
     }
+    Err(ApiError::UnsupportedMediaType {
+        found: written.trim().to_owned(),
+        read_here,
+    })
+}
+
+/// Whether a parameter of a media type leaves a text as we read it. The only one that could not is another encoding.
+fn is_read(parameter: &str) -> bool {
+    let (name, value) = parameter.split_once('=').unwrap_or((parameter, ""));
+    let value = value.trim().trim_matches('"');
+    // What is ASCII is UTF-8 too.
+    let is_utf8 = ["utf-8", "utf8", "us-ascii"]
+        .iter()
+        .any(|charset| value.eq_ignore_ascii_case(charset));
+    is_utf8 || !name.trim().eq_ignore_ascii_case("charset")
 }
 
 #[cfg(test)]
@@ -130,7 +149,12 @@ mod tests {
             ("[]", "no JSON object"),
             ("[null,null,null,null,null]", "no JSON object"),
             ("\"tv\"", "no JSON object"),
-            ("{", "EOF"),
+            ("{", "not valid JSON: EOF"),
+            (r#"{"device" 1}"#, "not valid JSON: expected `:`"),
+            (r#"{"device": tv}"#, "not valid JSON: expected ident"),
+            (r#"{device: "tv"}"#, "not valid JSON: key must be a string"),
+            (r#"{1: 2}"#, "not valid JSON: key must be a string"),
+            (r#"{"": 2}"#, "unknown field ``"),
             ("{} {}", "goes on after its end"),
             (r#"{"devise": "tv"}"#, "unknown field `devise`"),
             (r#"{"device": 1}"#, "\"device\""),
@@ -147,6 +171,42 @@ mod tests {
         ] {
             let told = read(body).unwrap_err().to_string();
             assert!(told.contains(expected), "{body} gave {told}");
+            for leak in ["\"?\"", "f64", "struct"] {
+                assert!(!told.contains(leak), "{body} gave {told}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_body_is_called_a_media_type_that_is_read_and_its_text_is_utf_8() {
+        let check = |called: &str| {
+            let headers = HeaderMap::from_iter([(header::CONTENT_TYPE, called.parse().unwrap())]);
+            check_media_type(&headers, &["application/json", "text/plain"])
+        };
+        for called in [
+            "application/json",
+            "Application/JSON",
+            "application/json;charset=utf-8",
+            "application/json; Charset=\"UTF-8\"",
+            "text/plain ; charset = utf8",
+            "text/plain;charset=US-ASCII",
+            "application/json; version=1",
+            "application/json;",
+        ] {
+            assert!(check(called).is_ok(), "{called}");
+        }
+        for called in [
+            "",
+            "text/html",
+            "application/json; charset=utf-16",
+            "application/json; version=1; charset=\"UTF-16LE\"",
+            "text/plain;charset=iso-8859-1",
+            "text/plain; charset=",
+            "text/plain; charset",
+        ] {
+            let told = check(called).unwrap_err().problem();
+            assert_eq!(told.status, 415, "{called}");
+            assert!(told.detail.contains("in UTF-8"), "{}", told.detail);
         }
     }
 }

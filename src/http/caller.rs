@@ -1,6 +1,6 @@
 //! Who asks, and so what they may do: by the token that they show, and by the user whom the gateway says that they are.
 //!
-//! Without a tokens file everybody may do everything, and the port is to be kept private. A gateway that lets viewers through says in
+//! Without a tokens file everybody may do everything, and the port is to be kept private; only pages of other sites are kept out. A gateway that lets viewers through says in
 //! `x-streamgate-user` who they are. That header only takes rights away, so it need not be believed: who could send it without a gateway
 //! could as well leave it out.
 
@@ -12,6 +12,7 @@ use base64::prelude::BASE64_STANDARD;
 
 use super::Door;
 use super::error::{ApiError, Scheme};
+use super::page;
 use super::path::named;
 use super::tokens::{Grant, Role};
 use crate::session::UserId;
@@ -70,10 +71,13 @@ impl FromRequestParts<Door> for Caller {
 
     async fn from_request_parts(parts: &mut Parts, door: &Door) -> Result<Self, ApiError> {
         let granted = match &door.tokens {
-            None => Grant {
-                role: Role::Operator,
-                user: None,
-            },
+            None => {
+                page::check(parts, &door.origins, &door.hosts)?;
+                Grant {
+                    role: Role::Operator,
+                    user: None,
+                }
+            }
             Some(tokens) => {
                 let token = credentials(&parts.headers, "bearer");
                 let granted = token.and_then(|token| tokens.current().find(token).cloned());
@@ -95,7 +99,11 @@ impl FromRequestParts<Door> for Caller {
 }
 
 /// The user whom a client says it is by HTTP Basic. With tokens the password has to be one that is good for that user.
-pub(super) fn basic_user(headers: &HeaderMap, door: &Door) -> Result<UserId, ApiError> {
+pub(super) fn basic_user(parts: &Parts, door: &Door) -> Result<UserId, ApiError> {
+    let headers = &parts.headers;
+    if door.tokens.is_none() {
+        page::check(parts, &door.origins, &door.hosts)?;
+    }
     let refused = || unauthorized(headers, Scheme::Basic);
     let pair = basic_pair(headers).filter(|(name, _)| !name.is_empty());
     let (name, password) = pair.ok_or_else(refused)?;

@@ -9,6 +9,7 @@ use axum::response::{IntoResponse, Response};
 use tracing::debug;
 
 use super::MAX_BODY_BYTES;
+use super::page::ForeignPage;
 use crate::config::Shown;
 use crate::ledger::Outage;
 use crate::problem::{self, NOT_STOPPABLE, OUTAGE, Problem, Reason};
@@ -37,8 +38,11 @@ pub(super) enum ApiError {
     /// It is known who asks, and they may not.
     #[error("{0}")]
     Forbidden(&'static str),
+    /// A browser asks for a page that may not.
+    #[error(transparent)]
+    ForeignPage(#[from] ForeignPage),
     /// The body's media type is none that is read there.
-    #[error("The body's content-type is {found:?}; read here: {}.", read_here.join(", "))]
+    #[error("The body's content-type is {found:?}; read here: {}, in UTF-8.", read_here.join(", "))]
     UnsupportedMediaType {
         /// What the body is called.
         found: String,
@@ -104,7 +108,7 @@ impl ApiError {
             Self::NotFound => (StatusCode::NOT_FOUND, Reason::NotFound),
             Self::MethodNotAllowed => (StatusCode::METHOD_NOT_ALLOWED, Reason::MethodNotAllowed),
             Self::Unauthorized { .. } => (StatusCode::UNAUTHORIZED, Reason::Unauthorized),
-            Self::Forbidden(_) => (StatusCode::FORBIDDEN, Reason::Forbidden),
+            Self::Forbidden(_) | Self::ForeignPage(_) => (StatusCode::FORBIDDEN, Reason::Forbidden),
             Self::UnsupportedMediaType { .. } => (
                 StatusCode::UNSUPPORTED_MEDIA_TYPE,
                 Reason::UnsupportedMediaType,
@@ -155,6 +159,7 @@ impl ApiError {
             | Self::MethodNotAllowed
             | Self::BadRequest(_)
             | Self::Forbidden(_)
+            | Self::ForeignPage(_)
             | Self::UnsupportedMediaType { .. }
             | Self::Body(_)
             | Self::TooLarge(_)

@@ -11,6 +11,7 @@ mod health;
 mod layers;
 mod listing;
 mod openapi;
+mod page;
 mod path;
 mod problems;
 mod release;
@@ -70,6 +71,8 @@ pub struct HttpDoor {
     pub tokens: Option<Arc<Followed<Tokens>>>,
     /// Whose scripts may read answers.
     pub origins: Origins,
+    /// By which names browsers may ask without tokens, beside this machine's own.
+    pub hosts: Vec<String>,
     /// Where the small API says that a video is.
     pub endpoint: Option<Endpoint>,
     /// Bounds the lines about refusals.

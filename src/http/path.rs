@@ -153,9 +153,9 @@ pub(super) fn only_parameter(name: &'static str, query: &str) -> Result<String, 
 fn decoded(text: &str) -> Result<String, ApiError> {
     let spaced = text.replace('+', " ");
     let decoded = percent_decode_str(&spaced).decode_utf8();
-    decoded.map(Into::into).map_err(|_| {
-        ApiError::BadRequest("What stands behind the question mark is not UTF-8.".to_owned())
-    })
+    decoded
+        .map(Into::into)
+        .map_err(|_| ApiError::BadRequest("The query string is not valid UTF-8.".to_owned()))
 }
 
 /// A text as a part of an address.

@@ -24,7 +24,7 @@ use super::shapes::KindName;
 use super::starts::detached;
 use super::{Door, body};
 use crate::releaser::Notice;
-use crate::session::{Ending, IdError, Kind, SessionId, SessionKey, UserId};
+use crate::session::{Ending, Kind, SessionId, SessionKey, UserId};
 use crate::telemetry::metrics::ReleaseCause;
 
 /// How many releases fit in one request.
@@ -35,7 +35,7 @@ const MEDIA_TYPES: [&str; 2] = ["application/json", "text/plain"];
 
 /// A release as it is written.
 #[derive(Debug, Deserialize, ToSchema)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, expecting = "a release")]
 #[schema(as = Release)]
 pub(super) struct Written {
     /// Whose session it is.
@@ -202,11 +202,17 @@ fn decode(body: &[u8]) -> Result<Vec<Release>, ApiError> {
             written.len()
         )));
     }
-    written
-        .into_iter()
-        .enumerate()
-        .map(|(index, written)| written.check(index))
-        .collect()
+    let all = written.len();
+    let check = |(index, written): (usize, Written)| {
+        written.check().map_err(|flaw| {
+            ApiError::BadRequest(if starts_list {
+                format!("Release {} of {all}: the {flaw}.", index + 1)
+            } else {
+                format!("The {flaw}.")
+            })
+        })
+    };
+    written.into_iter().enumerate().map(check).collect()
 }
 
 /// The same as users and ids, for who can't know a [`Release`].
@@ -218,25 +224,16 @@ pub(super) fn decode_names(body: &[u8]) -> Result<Vec<(String, String)>, ApiErro
 }
 
 impl Written {
-    /// The release that is meant; `index` says which of the list it is.
-    fn check(self, index: usize) -> Result<Release, ApiError> {
-        let wrong = |field: &str, flaw: &dyn std::fmt::Display| {
-            ApiError::BadRequest(format!("Release {index}: {field} {flaw}."))
-        };
+    /// The release that is meant, or the field that is wrong and how.
+    fn check(self) -> Result<Release, String> {
         let kind = match self.kind.as_deref() {
             None => Kind::Playback,
             Some(name) => Kind::from_name(name).ok_or_else(|| {
-                wrong(
-                    "kind",
-                    &format_args!(
-                        "is {name:?}; allowed are \"playback\", \"request\" and \"video\""
-                    ),
-                )
+                format!("kind is {name:?}; allowed are \"playback\", \"request\" and \"video\"")
             })?,
         };
-        let user = UserId::parse(&self.user).map_err(|flaw: IdError| wrong("user", &flaw))?;
-        let id =
-            SessionId::parse(&self.session).map_err(|flaw: IdError| wrong("session", &flaw))?;
+        let user = UserId::parse(&self.user).map_err(|flaw| format!("user {flaw}"))?;
+        let id = SessionId::parse(&self.session).map_err(|flaw| format!("session {flaw}"))?;
         Ok(Release {
             user,
             key: SessionKey { kind, id },
@@ -302,15 +299,26 @@ mod tests {
             ),
             (
                 r#"{"user":"a","session":"b","kind":"film"}"#,
-                "Release 0: kind is \"film\"",
+                "The kind is \"film\"; allowed are",
             ),
             (
                 r#"[{"user":"a","session":"b"},{"user":"a","session":""}]"#,
-                "Release 1: session is empty",
+                "Release 2 of 2: the session is empty",
+            ),
+            (
+                r#"[{"user":"a","session":"b","kind":"film"}]"#,
+                "Release 1 of 1: the kind is \"film\"",
+            ),
+            ("5", "invalid type: integer `5`, expected a release"),
+            ("[5]", "invalid type: integer `5`, expected a release"),
+            (r#"[["a"]]"#, "expected a release"),
+            (
+                r#"{"user":1,"session":"b"}"#,
+                "invalid type: integer `1`, expected a string",
             ),
             (
                 r#"{"user":"a\u0000","session":"b"}"#,
-                "user has a control character",
+                "The user has a control character",
             ),
             (&too_many, "101 releases in one request; at most 100"),
         ] {

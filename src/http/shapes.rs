@@ -2,8 +2,9 @@
 
 use std::fmt;
 
-use serde::de::{Error as _, Unexpected, Visitor};
+use serde::de::{Error as _, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
+use serde_json::Value;
 use utoipa::ToSchema;
 
 use super::error::ApiError;
@@ -173,9 +174,8 @@ pub(super) struct PageBody {
 pub(super) struct WatchBody {
     /// Whether the user may watch this video now: it is live already, or a slot is free.
     pub(super) can_watch: bool,
-    /// Where the video is to be had, where `http.endpoint` says so.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    #[schema(nullable = false)]
+    /// Where the video is to be had; null where `http.endpoint` doesn't say so.
+    #[schema(required = true)]
     pub(super) endpoint: Option<String>,
     /// The user's live streams.
     pub(super) count: usize,
@@ -301,13 +301,22 @@ impl TimeBody {
 
 /// A whole number that may be null. JSON knows one kind of number: 60.0 is 60, and there are languages that can't write it otherwise.
 fn whole_number<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u32>, D::Error> {
-    let Some(number) = Option::<f64>::deserialize(deserializer)? else {
-        return Ok(None);
+    let value = Value::deserialize(deserializer)?;
+    let number = match &value {
+        Value::Null => return Ok(None),
+        // Displayed, a whole number has no point; and where it has too many digits, no u32 is read from them.
+        Value::Number(number) => number
+            .as_f64()
+            .and_then(|number| number.to_string().parse().ok()),
+        _ => None,
     };
-    let shown = Unexpected::Float(number);
-    let wrong = || D::Error::invalid_value(shown, &"a whole number below 2^32");
-    // Displayed, a whole number has no point; and where it has too many digits, no u32 is read from them.
-    number.to_string().parse().map(Some).map_err(|_| wrong())
+    let wrong = || {
+        D::Error::custom(format_args!(
+            "got {value}, expected a whole number from 0 to {}",
+            u32::MAX
+        ))
+    };
+    number.map(Some).ok_or_else(wrong)
 }
 
 /// A fact that may be left out.

@@ -56,7 +56,7 @@ impl FromRequestParts<Door> for OfVideo {
     async fn from_request_parts(parts: &mut Parts, door: &Door) -> Result<Self, ApiError> {
         // Who only looks what is here is not asked for a password.
         let id = only_parameter("id", parts.uri.query().unwrap_or_default())?;
-        let user = basic_user(&parts.headers, door)?;
+        let user = basic_user(parts, door)?;
         let id = named("id", SessionId::parse(&id))?;
         Ok(Self { user, id })
     }

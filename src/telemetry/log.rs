@@ -4,17 +4,19 @@
 
 use std::backtrace::{Backtrace, BacktraceStatus};
 use std::fmt;
-use std::io::{self, IsTerminal};
+use std::io::{self, IsTerminal, Write};
 use std::panic::PanicHookInfo;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tracing::error;
 use tracing_subscriber::EnvFilter;
+use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::util::{SubscriberInitExt, TryInitError};
 
+use super::hidden::shown;
 use super::labels::LogDrop;
-use super::line_queue::{Dropped, LineQueue};
+use super::line_queue::{Dropped, LineQueue, QueuedLine};
 use crate::config::LogFormat;
 
 /// The lines that this process could not log. The log is the process's, and so are these.
@@ -90,7 +92,7 @@ fn subscribe(
 ) -> Result<LogLevel, TryInitError> {
     let builder = tracing_subscriber::fmt()
         .with_env_filter(filter(level))
-        .with_writer(Queued(queue));
+        .with_writer(Queued { queue, format });
     match format {
         LogFormat::Text => {
             let builder = builder
@@ -131,13 +133,40 @@ fn log_panic(panic: &PanicHookInfo<'_>) {
 }
 
 /// Makes the writer of each event.
-struct Queued(Arc<LineQueue>);
+struct Queued {
+    /// Where lines go.
+    queue: Arc<LineQueue>,
+    /// What they look like.
+    format: LogFormat,
+}
 
-impl<'a> tracing_subscriber::fmt::MakeWriter<'a> for Queued {
-    type Writer = super::line_queue::QueuedLine<'a>;
+/// Takes the line of one event, formatted, and puts it into the queue so that nothing in it is hidden.
+struct ShownLine<'a> {
+    /// Takes it then.
+    line: QueuedLine<'a>,
+    /// What it looks like.
+    format: LogFormat,
+}
+
+impl<'a> MakeWriter<'a> for Queued {
+    type Writer = ShownLine<'a>;
 
     fn make_writer(&'a self) -> Self::Writer {
-        self.0.line()
+        ShownLine {
+            line: self.queue.line(),
+            format: self.format,
+        }
+    }
+}
+
+impl Write for ShownLine<'_> {
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        self.line.write_all(&shown(line, self.format))?;
+        Ok(line.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.line.flush()
     }
 }
 

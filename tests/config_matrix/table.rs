@@ -111,7 +111,7 @@ pub(super) fn has_ipv6() -> bool {
 }
 
 fn addresses(key: &'static str, port: &str, more: &[&str]) -> Factor {
-    let hosts = ["127.0.0.1", "0.0.0.0", "[::1]", "[::]"];
+    let hosts = ["127.0.0.1", "localhost", "", "0.0.0.0", "[::1]", "[::]"];
     let hosts = hosts
         .iter()
         .filter(|host| !host.starts_with('[') || has_ipv6());
@@ -224,6 +224,10 @@ pub(super) fn factors() -> Vec<Factor> {
             ],
         ),
         one(
+            "http.hosts",
+            vec![json!([]), json!("tv"), json!(["streams.example", "tv_1"])],
+        ),
+        one(
             "http.endpoint",
             vec![
                 Value::Null,
@@ -295,21 +299,21 @@ impl Settings<'_> {
             (Some(less), Some(more)) => less < more,
             _ => true,
         };
+        let after_grace = Duration::from_secs(1);
+        let grace = self.duration("shutdown.grace", "2s");
+        let drained = grace.map(|grace| grace + after_grace - Duration::from_nanos(1));
         let timeout = self.duration("store.timeout", "50ms");
         !(is_unix && has_tls)
             && is_less(timeout, self.duration("leases.request", "15s"))
             && is_less(timeout, self.duration("leases.playback", "30s"))
-            && is_less(
-                self.duration("shutdown.grace", "2s"),
-                self.duration("shutdown.deadline", "15s"),
-            )
+            && is_less(drained, self.duration("shutdown.deadline", "15s"))
     }
 }
 
 /// Values just beyond the edges, and of the wrong form: all of them are refused.
 pub(super) fn refused() -> Vec<(&'static str, &'static str)> {
     vec![
-        ("grpc.listen", "localhost:1"),
+        ("grpc.listen", "example.com:1"),
         ("grpc.listen", "unix:relative"),
         ("grpc.tls.cert", "/nowhere/cert"),
         ("grpc.tls.key", "/nowhere/key"),
@@ -320,6 +324,9 @@ pub(super) fn refused() -> Vec<(&'static str, &'static str)> {
         ("http.tls.client_ca", "/nowhere/ca"),
         ("http.tokens_file", "/nowhere/tokens"),
         ("http.cors_origins", "*,https://app.example"),
+        ("http.cors_origins", "https://*.example"),
+        ("http.hosts", "streams.example:8080"),
+        ("http.hosts", "127.0.0.1"),
         ("http.endpoint", "https://cdn.example/"),
         ("store.backend", "etcd"),
         ("store.outage", "Allow"),
@@ -363,6 +370,6 @@ pub(super) fn refused() -> Vec<(&'static str, &'static str)> {
         ("shutdown.grace", "61s"),
         ("shutdown.deadline", "999ms"),
         ("shutdown.deadline", "601s"),
-        ("shutdown.deadline", "2s"),
+        ("shutdown.deadline", "2999ms"),
     ]
 }

@@ -142,6 +142,12 @@ impl Plan {
         self
     }
 
+    /// By which names browsers may ask without tokens.
+    pub(crate) fn hosts(mut self, hosts: &[&str]) -> Self {
+        self.config.http.hosts = hosts.iter().map(|&host| host.to_owned()).collect();
+        self
+    }
+
     /// Where the small API says that a video is.
     pub(crate) fn endpoint(mut self, template: &str) -> Self {
         let variable = ("STREAMGATE_HTTP__ENDPOINT".to_owned(), template.to_owned());

@@ -80,10 +80,15 @@ fn binary() -> PathBuf {
 
 impl Chromium {
     pub(crate) async fn start() -> Self {
+        Self::start_with(&[]).await
+    }
+
+    /// The same with more arguments.
+    pub(crate) async fn start_with(arguments: &[&str]) -> Self {
         let turn = CHROMIUMS.acquire().await.unwrap();
         let profile = tempfile::tempdir().unwrap();
         let mut chromium = command(binary());
-        chromium.args(FLAGS).arg("about:blank");
+        chromium.args(FLAGS).args(arguments).arg("about:blank");
         let folder = profile.path().display();
         chromium.arg(format!("--user-data-dir={folder}"));
         let mut process = Process::start("chromium", chromium);

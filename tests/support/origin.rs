@@ -8,7 +8,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-use crate::support::backend;
+use crate::support::backend::{self, Media};
 use crate::support::port::ReservedPort;
 use crate::support::process::{Process, command};
 use crate::support::watch::until;
@@ -33,8 +33,9 @@ impl Origin {
         let stop = CancellationToken::new();
         let stopped = stop.clone().cancelled_owned();
         let mut serving = JoinSet::new();
+        let media = Media::load(&media).unwrap();
         serving.spawn(async move {
-            backend::serve(listener, &media, stopped).await.unwrap();
+            backend::serve(listener, media, stopped).await.unwrap();
         });
         Self {
             address,
