@@ -13,6 +13,7 @@ use tracing::error;
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::util::{SubscriberInitExt, TryInitError};
 
+use super::json_lines::JsonLines;
 use super::labels::LogDrop;
 use super::line_queue::{Dropped, LineQueue};
 use crate::config::LogFormat;
@@ -104,7 +105,7 @@ fn subscribe(
             })))
         }
         LogFormat::Json => {
-            let builder = builder.json().flatten_event(true).with_filter_reloading();
+            let builder = builder.event_format(JsonLines).with_filter_reloading();
             let handle = builder.reload_handle();
             builder.finish().try_init()?;
             Ok(LogLevel(Box::new(move |level| {

@@ -1,5 +1,6 @@
 //! What operators see: [`metrics`] for the many, [`log`] lines for the one.
 
+mod json_lines;
 mod labels;
 mod line_queue;
 pub mod log;
