@@ -171,6 +171,11 @@ impl Core {
             tasks,
             tokens,
             origins: config.http.cors_origins.clone(),
+            id: format!("{:016x}", rand::random::<u64>()),
+            config: Config {
+                limits: config::Limits::default(),
+                ..config.clone()
+            },
             endpoint: config.http.endpoint.clone(),
             refusals: RefusalLog::default(),
             mistakes: RefusalLog::default(),
