@@ -38,6 +38,7 @@
 //! | *viewer* | a user whom a gateway has verified and lets through to the HTTP API, to act for themselves alone |
 //! | *guide* | what each problem means, a page to which the types of problems lead: [`problem::guide`] |
 //! | *dry run* | that all is decided and nobody refused (`limits.enforce: false`) |
+//! | *our mark* | the metadata that our answer to a check leaves on a request, by which entries of Envoy's access log are known as ours |
 //! | *grace* | how long a start at a full limit waits for a slot to come free |
 //! | *outage* | the store could not answer; an error, where a refusal is a value: [`ledger::Outage`] |
 //! | *outage rule* | what decides about new streams meanwhile (`store.outage`): [`config::Outage`] |
@@ -55,7 +56,7 @@
 //! Envoy ──▶ envoy::access_log ──▶ releaser (queue) ──▶ ledger.{renew, played, release} ──▶ store
 //! HTTP  ──▶ http::{sessions, release} ──▶ ledger.{heartbeat, release, list, page} ──▶ store
 //!           ledger.tend (renews what is held, tells what is owed, probes) ──▶ store
-//! cli::{sessions, release} ──▶ HTTP, of an instance that runs
+//! cli::{sessions, release, doctor} ──▶ HTTP, of an instance that runs
 //! ```
 
 // The vocabulary and the rule; then what says how many, and what was configured.

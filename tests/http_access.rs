@@ -54,7 +54,7 @@ const VIEWER_OF_AN_OPERATOR: Who = (
 );
 
 /// What each call is answered to who may make it; in this order they can follow each other.
-const CALLS: [(&str, u16); 14] = [
+const CALLS: [(&str, u16); 15] = [
     ("start", 201),
     ("heartbeat with a plan", 200),
     ("start with an id made here", 201),
@@ -67,6 +67,7 @@ const CALLS: [(&str, u16); 14] = [
     ("release hook, a request", 204),
     ("release hook, a list with another user", 204),
     ("see everybody", 200),
+    ("see the instance", 200),
     ("end all", 200),
     ("end all once more", 200),
 ];
@@ -95,6 +96,7 @@ async fn make(call: &str, api: &Api<'_>, user: &str, id: &str) -> Told {
             (Method::POST, "/v1/release", Some(list))
         }
         "see everybody" => (Method::GET, "/v1/sessions", None),
+        "see the instance" => (Method::GET, "/v1/instance", None),
         _ => (Method::DELETE, &all, None),
     };
     api.call(method, path, body).await
@@ -102,7 +104,8 @@ async fn make(call: &str, api: &Api<'_>, user: &str, id: &str) -> Told {
 
 /// What who asks is answered to a call about their own user (anna), or about another one.
 fn expected(who: Who, call: &str, is_own: bool, ok: u16) -> u16 {
-    let operators = ["see everybody", "end all", "end all once more"];
+    let about_all = ["see everybody", "see the instance"];
+    let operators = ["end all", "end all once more"];
     let back_ends = ["release a request", "release hook, a request"];
     let (is_operator, is_bound) = match who.0 {
         "nobody" | "wrong" | "basic" => return 401,
@@ -112,12 +115,12 @@ fn expected(who: Who, call: &str, is_own: bool, ok: u16) -> u16 {
         // A viewer is no operator, whatever their gateway is.
         _ => (false, true),
     };
-    let is_about_all = call == "see everybody";
+    let is_about_all = about_all.contains(&call);
     let is_about_others = call.ends_with("another user");
     if is_bound && (is_about_all || is_about_others || !is_own) {
         return 403;
     }
-    if operators.contains(&call) && !is_operator {
+    if (is_about_all || operators.contains(&call)) && !is_operator {
         return 403;
     }
     match call {

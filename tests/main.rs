@@ -33,6 +33,8 @@ mod crowds;
 mod displacement;
 // The image, compose.yaml and its Envoy, as far as that can be seen without a Docker engine.
 mod deploy_files;
+// `streamgate doctor` on real installations.
+mod doctor;
 // The dry run: nobody is refused, and what would have been is counted.
 mod dry_run;
 // The main job on a real Envoy: ask, count, refuse, release at the stream's end.

@@ -81,6 +81,7 @@ redis-cli --bigkeys => tests/readme_sentences.rs => fn redis_cli_tells_what_the_
 redis-cli --latency => tests/readme_sentences.rs => fn redis_cli_tells_what_the_runbooks_look_for
 streamgate --version => tests/lifecycle.rs => "--version"
 streamgate check-config FILE => README.md => streamgate check-config streamgate.yaml
+streamgate doctor => tests/doctor.rs => "doctor", "--json"
 streamgate health => README.md => until streamgate health; do
 streamgate health --ca … --cert … --key … => tests/tls.rs => "--ca", &ca], ["--cert", &cert, "--key", &key]
 streamgate openapi => tests/openapi/document.rs => run(&["openapi"]

@@ -167,12 +167,19 @@ async fn all_that_may_change_changes_and_what_may_not_says_so() {
     let restart = followed.streamgate.told(later, 1).await;
     assert_eq!(restart.len(), 1);
     assert_eq!(restart[0]["sections"], json!("leases, identity"));
+    let (read, in_force) = (
+        "the changed files have been read",
+        "the changed files have been read and are in force",
+    );
+    followed.streamgate.told(read, 1).await;
+    assert!(followed.streamgate.lines(in_force).is_empty());
     until(BOUND, "it tells more", async || {
         !followed.streamgate.lines("a start was decided").is_empty()
     })
     .await;
     followed.write("limits: {default: 1, grace: 0s, enforce: false}");
     followed.was_read("ok", 2.0).await;
+    followed.streamgate.told(in_force, 1).await;
     assert_eq!(
         followed.streamgate.metric("streamgate_enforces", &[]).await,
         0.0

@@ -172,6 +172,11 @@ impl Core {
             tokens,
             origins: config.http.cors_origins.clone(),
             hosts: config.http.hosts.clone(),
+            id: format!("{:016x}", rand::random::<u64>()),
+            config: Config {
+                limits: config::Limits::default(),
+                ..config.clone()
+            },
             endpoint: config.http.endpoint.clone(),
             refusals: RefusalLog::default(),
             mistakes: RefusalLog::default(),

@@ -8,6 +8,7 @@ mod listener;
 mod ports;
 mod reload;
 mod serve;
+mod start_line;
 mod users;
 
 pub use accept::ConnectionTimes;
@@ -40,6 +41,7 @@ use crate::store::Store;
 use course::{Chores, Drain, report};
 use ports::Ports;
 use serve::{serve_grpc, serve_http};
+use start_line::StartLine;
 
 /// Why an instance can't start.
 #[derive(Debug, thiserror::Error)]
@@ -90,6 +92,8 @@ pub enum RunError {
 /// An instance with its ports bound, not yet serving.
 #[derive(Debug)]
 pub struct App {
+    /// Says what has started.
+    start_line: StartLine,
     /// Envoy's port, and everybody else's.
     ports: Ports,
     /// What is served on the first.
@@ -162,6 +166,7 @@ impl App {
         let (phase, readiness) = watch::channel(Phase::Starting);
         let times = substitutes.connection_times.unwrap_or_default();
         let mut followers = Followers::default();
+        let start_line = StartLine::of(config, reload.as_ref());
         let tokens = core.tokens(config, &mut followers)?;
         core.follow_limits(config, reload, &mut followers)?;
         let http = HttpDoor {
@@ -169,6 +174,7 @@ impl App {
             ..core.http_door(config, tokens, Readiness::new(readiness), tasks.clone())
         };
         Ok(Self {
+            start_line,
             ports: Ports::open(config, times, &core.metrics, &mut followers).await?,
             followers,
             grpc: envoy::server(check, access_log, health_service)?,
@@ -233,9 +239,8 @@ impl App {
         let last = Arc::clone(&ledger);
         let chores = async { tokio::join!(self.chores.run(), ledger.tend()) };
         tokio::pin!(chores);
-        let Addresses { grpc, http } = self.ports.addresses;
         drain.open().await;
-        info!(%grpc, %http, "serving");
+        self.start_line.tell(&self.ports.addresses);
         let delivering = self.delivery.run();
         tokio::pin!(delivering);
         tokio::select! {

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use tracing::{info, warn};
 
 use crate::config::{Change, Changeable, Config, ConfigFile, Effect, InForce};
-use crate::follow::{Files, Followed};
+use crate::follow::{Applied, Files, Followed};
 use crate::telemetry::Metrics;
 use crate::telemetry::log::LogLevel;
 use crate::telemetry::metrics::ReloadedFile;
@@ -52,11 +52,12 @@ impl Reload {
             }
             log_changes(&before.changes(config));
             let sections = running.sections_unlike(config);
-            if !sections.is_empty() {
-                let sections = sections.join(", ");
-                warn!(%sections, "some of what has changed in the configuration takes effect when the process is started again");
+            if sections.is_empty() {
+                return Ok(Applied::Whole);
             }
-            Ok(())
+            let sections = sections.join(", ");
+            warn!(%sections, "some of what has changed in the configuration takes effect when the process is started again");
+            Ok(Applied::Partly)
         })
     }
 }

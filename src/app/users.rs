@@ -7,7 +7,7 @@ use bytes::Bytes;
 use tracing::info;
 
 use crate::config::{Config, InForce, user_limits};
-use crate::follow::{Files, Followed, Unusable};
+use crate::follow::{Applied, Files, Followed, Unusable};
 use crate::policy::{TwoLimits, UserLimits};
 use crate::telemetry::Metrics;
 use crate::telemetry::metrics::ReloadedFile;
@@ -63,7 +63,7 @@ pub(super) fn follow(
             users = listed.len(),
             added, changed, removed, "the limits in limits.users_file have changed"
         );
-        Ok(())
+        Ok(Applied::Whole)
     }))
 }
 

@@ -4,6 +4,7 @@
 
 mod api;
 mod check_config;
+mod doctor;
 mod health;
 mod release;
 pub mod serve;
@@ -46,6 +47,8 @@ enum Command {
         #[arg(value_name = "FILE")]
         file: PathBuf,
     },
+    /// Look whether running instances are wired right: to Envoy, to its access log, to Redis and to each other. What is wrong exits with 1.
+    Doctor(doctor::DoctorArgs),
     /// Ask a running instance for its health, over TLS if --ca is given; what is not SERVING exits with 1, no answer within a second with 3.
     Health(health::HealthArgs),
     /// Ask a running instance which sessions hold a user's slots. The limit told is the one without a plan.
@@ -99,7 +102,7 @@ pub fn run() -> ExitCode {
                 None => Config::load(None, ours).map(|config| (config, None)),
             };
             match loaded {
-                Ok((config, file)) => serve::run(&config, file),
+                Ok((config, file)) => serve::run(&config, file, std::env::var_os("RUST_LOG")),
                 Err(error) => complain(&mut errors, error, Outcome::Usage).into(),
             }
         }
@@ -112,6 +115,9 @@ pub fn run() -> ExitCode {
         Command::Health(args) => health::run(&args, &mut out, &mut errors).into(),
         Command::Sessions(args) => {
             sessions::run(&args, |name| std::env::var_os(name), &mut out, &mut errors).into()
+        }
+        Command::Doctor(args) => {
+            doctor::run(&args, |name| std::env::var_os(name), &mut out, &mut errors).into()
         }
         Command::Release(args) => {
             release::run(&args, |name| std::env::var_os(name), &mut out, &mut errors).into()

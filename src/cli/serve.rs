@@ -1,5 +1,6 @@
 //! `serve`: from checked settings to a running service.
 
+use std::ffi::OsString;
 use std::process::ExitCode;
 
 use tracing::{error, warn};
@@ -11,7 +12,9 @@ use crate::lifecycle::{Signals, Stop};
 use crate::telemetry::log::{self, Log};
 
 /// Runs the service until it is told to end.
-pub fn run(config: &Config, file: Option<ConfigFile>) -> ExitCode {
+///
+/// Of the environment's variables that aren't ours, `RUST_LOG` says what others' programs log; `ignored` is its value, if it has one.
+pub fn run(config: &Config, file: Option<ConfigFile>, ignored: Option<OsString>) -> ExitCode {
     let Log { level, unwritten } =
         match log::init(config.telemetry.log_format, config.telemetry.log_level) {
             Ok(log) => log,
@@ -20,6 +23,9 @@ pub fn run(config: &Config, file: Option<ConfigFile>) -> ExitCode {
                 return complain(&mut std::io::stderr(), problem, Outcome::Usage).into();
             }
         };
+    if ignored.is_some_and(|value| !value.is_empty()) {
+        warn!("RUST_LOG is ignored; set telemetry.log_level (STREAMGATE_TELEMETRY__LOG_LEVEL)");
+    }
     let log = Some(level);
     let outcome = run_logged(config, file.map(|file| Reload { file, log }));
     unwritten.flush(config.shutdown.for_log());

@@ -74,10 +74,7 @@ impl Config {
 
 impl Change {
     fn of(key: &str, from: String, to: String) -> Self {
-        let is_followed = FOLLOWED.iter().any(|prefix| {
-            let rest = key.strip_prefix(prefix);
-            rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
-        });
+        let is_followed = FOLLOWED.iter().any(|followed| is_within(key, followed));
         let effect = if is_followed && key != "limits.users_file" {
             Effect::InForce
         } else {
@@ -92,8 +89,14 @@ impl Change {
     }
 }
 
+/// Whether a key is that one or below it.
+pub(super) fn is_within(key: &str, all: &str) -> bool {
+    let rest = key.strip_prefix(all);
+    rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
+}
+
 /// The values in a summary by their full keys. A summary has a key on each line, and its sections are indented.
-fn values(summary: &str) -> BTreeMap<String, &str> {
+pub(super) fn values(summary: &str) -> BTreeMap<String, &str> {
     let mut values = BTreeMap::new();
     let mut sections: Vec<&str> = Vec::new();
     for line in summary.lines() {

@@ -1,7 +1,23 @@
 //! What is allowed and yet worth a word, such as doors that are open to more than this machine.
 
 use super::listen::is_beyond_loopback;
-use super::{Backend, Config, Origins, Redis};
+use super::{Backend, Config, Grpc, Origins, Redis};
+
+impl Grpc {
+    /// What is wrong where other machines reach the port without showing a certificate.
+    #[must_use]
+    pub fn exposed(&self) -> Option<String> {
+        let lacks = match &self.tls {
+            None => "without TLS",
+            Some(tls) if tls.client_ca.is_none() => "and grpc.tls.client_ca is not set",
+            Some(_) => return None,
+        };
+        let listen = &self.listen;
+        listen.is_beyond_loopback().then(|| format!(
+            "grpc.listen: {listen} is open beyond this machine, {lacks}: who reaches it can forge the end of any stream"
+        ))
+    }
+}
 
 impl Config {
     /// What whoever runs this should know, each a sentence that can stand alone in a log.
@@ -9,16 +25,7 @@ impl Config {
     pub fn warnings(&self) -> Vec<String> {
         let mut warnings = Vec::new();
         let (grpc, http) = (&self.grpc.listen, &self.http.listen);
-        let lacks = match &self.grpc.tls {
-            None => Some("without TLS"),
-            Some(tls) if tls.client_ca.is_none() => Some("and grpc.tls.client_ca is not set"),
-            Some(_) => None,
-        };
-        if let (true, Some(lacks)) = (grpc.is_beyond_loopback(), lacks) {
-            warnings.push(format!(
-                "grpc.listen: {grpc} is open beyond this machine, {lacks}: who reaches it can forge the end of any stream"
-            ));
-        }
+        warnings.extend(self.grpc.exposed());
         if is_beyond_loopback(http) && self.http.tokens_file.is_none() {
             warnings.push(format!(
                 "http.listen: {http} is open beyond this machine, without tokens: who reaches it can start, see and end anybody's sessions"

@@ -167,6 +167,9 @@ impl Reader {
 
     /// Does what follows from an entry.
     fn heed(&self, reading: Reading) {
+        if reading.is_marked {
+            self.ledger.heard_access_log();
+        }
         let news = reading.news.and_then(|news| {
             if news.is_of_first_request()
                 && self.ledger.knows_playing(&news.user, news.notice.key())

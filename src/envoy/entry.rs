@@ -31,6 +31,8 @@ const REPORTS_IN_A_LEASE: u32 = 4;
 pub(super) struct Reading {
     /// What kind of entry it is.
     pub(super) entry: EntryType,
+    /// Whether it bears our mark: a check of ours was answered about its request.
+    pub(super) is_marked: bool,
     /// What follows from it.
     pub(super) news: Result<News, EntryOutcome>,
     /// The end of a long response of a playback, which may have run on after the playback's own end and been counted by itself.
@@ -114,6 +116,7 @@ fn read(
         .and_then(|news| response_end(news, entry, leases));
     Reading {
         entry: kind,
+        is_marked: decision.is_some(),
         news,
         response_end,
     }

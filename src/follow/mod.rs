@@ -48,8 +48,17 @@ const STILL: u8 = 4;
 /// file and repeat no secret.
 type Understand<T> = dyn Fn(&[Bytes]) -> Result<T, String> + Send + Sync;
 
+/// How much of a new value is in force once it was taken into use.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Applied {
+    /// All of it.
+    Whole,
+    /// Some takes effect when the process is started again; whoever took it has said what.
+    Partly,
+}
+
 /// Takes a new value into use, given the one before; or says why it can't be, and the one before stays.
-type Accept<T> = dyn Fn(&Arc<T>, &T) -> Result<(), String> + Send + Sync;
+type Accept<T> = dyn Fn(&Arc<T>, &T) -> Result<Applied, String> + Send + Sync;
 
 /// What is kept of a text to compare later ones with: the text, but for its secrets.
 pub type Keep = fn(&Bytes) -> Bytes;
@@ -316,7 +325,7 @@ impl<T: Send + Sync + 'static> Followed<T> {
                 still: 0,
             }),
             metrics,
-            accept: Box::new(|_, _| Ok(())),
+            accept: Box::new(|_, _| Ok(Applied::Whole)),
             again: Arc::default(),
             other: None,
         }
@@ -326,7 +335,7 @@ impl<T: Send + Sync + 'static> Followed<T> {
     #[must_use]
     pub fn accepted_by(
         self,
-        accept: impl Fn(&Arc<T>, &T) -> Result<(), String> + Send + Sync + 'static,
+        accept: impl Fn(&Arc<T>, &T) -> Result<Applied, String> + Send + Sync + 'static,
     ) -> Self {
         let accept = Box::new(accept);
         Self { accept, ..self }
@@ -348,7 +357,7 @@ impl<T: Send + Sync + 'static> Followed<T> {
     pub fn then(self, act: impl Fn(&T) + Send + Sync + 'static) -> Self {
         self.accepted_by(move |value, _| {
             act(value);
-            Ok(())
+            Ok(Applied::Whole)
         })
     }
 
@@ -407,11 +416,15 @@ impl<T: Send + Sync + 'static> Followed<T> {
             return;
         }
         match contents.and_then(|contents| self.take_over(&contents, &seen.kept)) {
-            Ok(kept) => {
+            Ok((kept, applied)) => {
                 seen.in_force = version;
                 seen.kept = kept;
                 self.metrics.reload(self.label, ReloadOutcome::Ok);
-                info!(file, "the changed files have been read and are in force");
+                let so_far = match applied {
+                    Applied::Whole => " and are in force",
+                    Applied::Partly => "",
+                };
+                info!(file, "the changed files have been read{so_far}");
             }
             Err(problem) => {
                 self.metrics.reload(self.label, ReloadOutcome::Failed);
@@ -421,16 +434,20 @@ impl<T: Send + Sync + 'static> Followed<T> {
     }
 
     /// Puts what the contents say into force, if it can be; what is kept of them.
-    fn take_over(&self, contents: &[Bytes], before: &[Bytes]) -> Result<Vec<Bytes>, Unusable> {
+    fn take_over(
+        &self,
+        contents: &[Bytes],
+        before: &[Bytes],
+    ) -> Result<(Vec<Bytes>, Applied), Unusable> {
         let kept = self.files.kept(contents);
         self.files.check_not_cut(before, &kept)?;
         let value = Arc::new(self.files.understood(contents)?);
-        (self.accept)(&value, &self.current()).map_err(Unusable)?;
+        let applied = (self.accept)(&value, &self.current()).map_err(Unusable)?;
         *self.current.write().unwrap_or_else(PoisonError::into_inner) = value;
         if let Some(Again(other)) = &self.other {
             other.store(true, Ordering::SeqCst);
         }
-        Ok(kept)
+        Ok((kept, applied))
     }
 }
 
@@ -714,7 +731,7 @@ mod tests {
         of.followed = of
             .followed
             .accepted_by(move |_, _| match door.load(Ordering::SeqCst) {
-                true => Ok(()),
+                true => Ok(Applied::Whole),
                 false => Err("not now".to_owned()),
             });
         let mut other = Guarded::new("1");

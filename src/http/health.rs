@@ -15,6 +15,7 @@ use utoipa::openapi::schema::{Object, ObjectBuilder, Type};
 use super::Door;
 use super::responses::TooMuch;
 use crate::config::Outage;
+use crate::ledger::{AccessLog, Ledger, UNWIRED};
 use crate::telemetry::metrics::LabelValue;
 
 /// Whether this instance wants requests: from when its ports are bound until it is asked to stop.
@@ -41,7 +42,7 @@ impl Readiness {
     }
 
     /// The phase now.
-    fn phase(&self) -> Phase {
+    pub(super) fn phase(&self) -> Phase {
         *self.0.borrow()
     }
 }
@@ -55,6 +56,43 @@ pub(super) struct Ready {
     phase: Phase,
     /// The store beside it.
     store: StoreDetail,
+    /// Envoy's access log.
+    access_log: AccessLogDetail,
+}
+
+/// Whether Envoy's access log arrives, which readiness doesn't depend on.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct AccessLogDetail {
+    /// Whether it does, as far as this instance can tell.
+    pub(super) state: AccessLogState,
+    /// What is wrong, and what to do.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    trouble: Option<&'static str>,
+}
+
+/// Whether Envoy's access log arrives.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum AccessLogState {
+    /// Nothing is known yet.
+    Unknown,
+    /// It does.
+    Arrives,
+    /// Nobody renews or ends what starts here.
+    Missing,
+}
+
+impl AccessLogDetail {
+    /// What that instance knows of it.
+    pub(super) fn of(ledger: &Ledger) -> Self {
+        let (state, trouble) = match ledger.access_log() {
+            AccessLog::Unknown => (AccessLogState::Unknown, None),
+            AccessLog::Arrives => (AccessLogState::Arrives, None),
+            AccessLog::Missing => (AccessLogState::Missing, Some(UNWIRED)),
+        };
+        Self { state, trouble }
+    }
 }
 
 /// The store's state, which readiness doesn't depend on.
@@ -114,6 +152,7 @@ pub(super) async fn readyz(State(door): State<Door>) -> Response {
             trouble: store.trouble,
             outage_rule: store.rule.map(LabelValue::as_str),
         },
+        access_log: AccessLogDetail::of(&door.ledger),
     };
     let status = if ready.ready {
         StatusCode::OK

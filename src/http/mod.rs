@@ -8,6 +8,7 @@ mod examples;
 #[cfg(any(fuzzing, test))]
 pub(crate) mod fuzzing;
 mod health;
+mod instance;
 mod layers;
 mod listing;
 mod openapi;
@@ -40,7 +41,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use crate::clock::Clock;
-use crate::config::{Endpoint, Origins};
+use crate::config::{Config, Endpoint, Origins};
 use crate::follow::Followed;
 use crate::ledger::Ledger;
 use crate::releaser::Releaser;
@@ -73,6 +74,10 @@ pub struct HttpDoor {
     pub origins: Origins,
     /// By which names browsers may ask without tokens, beside this machine's own.
     pub hosts: Vec<String>,
+    /// What the instance calls itself, made anew at each start.
+    pub id: String,
+    /// What it was started with, but for the limits.
+    pub config: Config,
     /// Where the small API says that a video is.
     pub endpoint: Option<Endpoint>,
     /// Bounds the lines about refusals.
@@ -103,6 +108,7 @@ fn routes() -> OpenApiRouter<Door> {
         ))
         .routes(routes!(release::release))
         .routes(routes!(listing::get))
+        .routes(routes!(instance::get))
         .routes(routes!(
             small::get,
             small::post,

@@ -62,6 +62,10 @@ group! {
     Failures: BadRequest, Unauthorized, Forbidden, TooSlow, AddressTooLong, HeadersTooLarge, Outage
 }
 group! {
+    /// What a call may answer that is about the instance itself.
+    Inspected: BadRequest, Unauthorized, Forbidden, TooSlow, AddressTooLong, HeadersTooLarge
+}
+group! {
     /// What a call may answer that is done to its end in a task of its own.
     Detached: Internal
 }

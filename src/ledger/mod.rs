@@ -13,6 +13,7 @@ mod suspicion;
 mod tend;
 #[cfg(test)]
 mod tests;
+mod wiring;
 
 use std::borrow::Cow;
 use std::collections::HashSet;
@@ -34,7 +35,7 @@ use crate::session::{
     Released, Renewal, Session, SessionId, SessionKey, Sighting, Start, StartRules, Takeover,
     Terms, Ticket, Timestamp, UserId, WhenFull,
 };
-use crate::store::{Cursor, Listing, Page, Seen, Store, StoreError};
+use crate::store::{Cursor, Listing, Page, Seen, ServerIdentity, Store, StoreError};
 use crate::telemetry::Metrics;
 use crate::telemetry::metrics::{
     GraceOutcome, Lapse, Operation, Outcome, ReleaseCause, RenewalOutcome,
@@ -44,6 +45,8 @@ use held::{Counted, Evidence, Held, Look, Stamp};
 pub use pulse::StoreHealth;
 use pulse::{Call, Pulse};
 use suspicion::Suspicion;
+use wiring::Wiring;
+pub use wiring::{AccessLog, UNWIRED};
 
 /// How many names of unknown plans are remembered as already logged.
 const MAX_UNKNOWN_PLANS: usize = 1000;
@@ -237,6 +240,8 @@ pub struct Ledger {
     forgot: Mutex<Option<Stopwatch>>,
     /// Whose sessions the store did not know of late.
     suspicion: Suspicion,
+    /// Whether Envoy's access log arrives.
+    wiring: Wiring,
     /// Counts it all.
     metrics: Arc<Metrics>,
     /// Plans that nobody knows and that have been logged.
@@ -263,6 +268,7 @@ impl Ledger {
             held: Held::new(room, leases, settings.terms, clock),
             forgot: Mutex::default(),
             suspicion: Suspicion::new(leases.playback / 3),
+            wiring: Wiring::new(leases.request),
             metrics,
             unknown_plans: Mutex::default(),
         }
@@ -413,6 +419,9 @@ impl Ledger {
         cause: ReleaseCause,
         age: Duration,
     ) -> Result<Released, Outage> {
+        if cause == ReleaseCause::Undone {
+            self.wiring.undone(user, key);
+        }
         let told = self.tell_ended(user, key, ending, age).await;
         match &told {
             Ok(Released::Freed(_)) => {
@@ -491,6 +500,26 @@ impl Ledger {
     #[must_use]
     pub fn store_server(&self) -> Option<String> {
         self.store.server()
+    }
+
+    /// What tells the store's server from others, asked of it now; `None` where there is no server.
+    ///
+    /// # Errors
+    /// The store could not answer. That says nothing about streams, since it takes rights that they don't.
+    pub async fn server_identity(&self) -> Result<Option<ServerIdentity>, StoreError> {
+        self.pulse.may_ask()?;
+        self.store.server_identity().await
+    }
+
+    /// Whether Envoy's access log arrives, as far as this instance can tell.
+    #[must_use]
+    pub fn access_log(&self) -> AccessLog {
+        self.wiring.state()
+    }
+
+    /// An entry of Envoy's access log has come that bears our mark.
+    pub fn heard_access_log(&self) {
+        self.wiring.heard(&self.metrics);
     }
 
     /// Tells whether the store answers, from now on.
@@ -605,9 +634,17 @@ impl Ledger {
         }
         if decision.is_start() {
             self.metrics.start(start.key.kind);
+            self.note_begun(user, start, decision.basis);
         }
         debug!(user.id = %user, session.key = %start.key, ?decision, "a start was decided");
         Ok(decision)
+    }
+
+    /// Notes a session that has started. If it is a `request`, Envoy's access log is to report of it.
+    fn note_begun(&self, user: &UserId, start: &Start, basis: Basis) {
+        if let (Kind::Request, Basis::Store, Some(ticket)) = (start.key.kind, basis, start.ticket) {
+            self.wiring.begun(user, &start.key, ticket);
+        }
     }
 
     /// What a claim asks of the store. A takeover names a session by its id alone, which is taken for a playback's.

@@ -9,7 +9,7 @@ use tokio::sync::watch;
 use tracing::warn;
 
 use super::held::{Debts, End};
-use super::suspicion::PROOF;
+use super::suspicion::{PROOF, SAMPLE};
 use super::{Ledger, Outage};
 use crate::clock::Stopwatch;
 use crate::session::{Released, Renewal, SessionKey, UserId};
@@ -31,9 +31,6 @@ const TOLD_IN_VAIN_PAUSE: Duration = Duration::from_millis(500);
 /// The pause between two probes, but for up to half of it, taken off at random.
 const PROBE_PAUSE: Duration = Duration::from_millis(150);
 
-/// How many sessions a store that is back is asked about, to see whether it has forgotten.
-const SAMPLE: usize = 16;
-
 /// The streams of which the store could not be told.
 struct Untold<'a> {
     /// Which they are.
@@ -49,7 +46,8 @@ impl Ledger {
             self.keep_renewed(),
             self.pay_debts(),
             self.mind_store(),
-            self.clear_doubts()
+            self.clear_doubts(),
+            self.mind_access_log()
         );
     }
 
@@ -276,6 +274,17 @@ impl Ledger {
         loop {
             self.held.doubted.notified().await;
             self.look_for_loss().await;
+        }
+    }
+
+    /// Asks the store about `request` sessions that started here, to see whether Envoy's access log arrives.
+    async fn mind_access_log(&self) {
+        loop {
+            let begun = self.wiring.next().await;
+            // A store that can't answer says nothing about the log.
+            if let Ok(listing) = self.list(&begun.user).await {
+                self.wiring.judge(&begun, &listing.sessions, &self.metrics);
+            }
         }
     }
 

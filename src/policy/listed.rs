@@ -129,6 +129,12 @@ impl UserLimits {
         Some((user, self.line_of(entry)))
     }
 
+    /// The users by their names, in the order of the text, and their limits.
+    pub fn iter(&self) -> impl Iterator<Item = (&[u8], u32)> {
+        let entries = self.entries.iter();
+        entries.map(|entry| (name(&self.text, *entry), u32::from(entry.limit)))
+    }
+
     /// How many users there are.
     #[must_use]
     pub fn len(&self) -> usize {

@@ -91,6 +91,22 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
     fn server(&self) -> Option<String> {
         None
     }
+
+    /// What tells that server from others, and whether it keeps what it is given; `None` where there is no server.
+    async fn server_identity(&self) -> Result<Option<ServerIdentity>, StoreError> {
+        Ok(None)
+    }
+}
+
+/// What tells a store's server from others, and whether it keeps what it is given.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ServerIdentity {
+    /// The id that the server gave itself when it started; none where we may not ask for it.
+    pub run_id: Option<String>,
+    /// The number of the database.
+    pub database: i64,
+    /// Its `maxmemory-policy`; none where we may not ask for it.
+    pub eviction_policy: Option<String>,
 }
 
 /// A stream that was seen running.

@@ -331,7 +331,7 @@ label! {
         ReleaseVideo => "release_video",
         /// What an address knows, or what a browser may send.
         Options => "options",
-        /// Anything else: probes, the document, what isn't there.
+        /// Anything else: probes, the document, what an instance tells of itself, what isn't there.
         Other => "other",
     }
 }

@@ -15,6 +15,7 @@ use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::util::{SubscriberInitExt, TryInitError};
 
 use super::hidden::shown;
+use super::json_lines::JsonLines;
 use super::labels::LogDrop;
 use super::line_queue::{Dropped, LineQueue, QueuedLine};
 use crate::config::LogFormat;
@@ -106,7 +107,7 @@ fn subscribe(
             })))
         }
         LogFormat::Json => {
-            let builder = builder.json().flatten_event(true).with_filter_reloading();
+            let builder = builder.event_format(JsonLines).with_filter_reloading();
             let handle = builder.reload_handle();
             builder.finish().try_init()?;
             Ok(LogLevel(Box::new(move |level| {

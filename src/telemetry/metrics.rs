@@ -81,6 +81,8 @@ pub struct Metrics {
     http_requests: Vec<Counters<CallOutcome>>,
     /// `streamgate_http_request_duration_seconds`, by call
     http_duration: Vec<Histogram>,
+    /// `streamgate_access_log_missing`
+    access_log_missing: Gauge,
     /// `streamgate_releaser_pending`
     releaser_pending: Gauge,
     /// `streamgate_releaser_dropped_total`
@@ -149,6 +151,7 @@ impl Metrics {
             sessions_held: make.gauge(named::SESSIONS_HELD, &[]),
             sessions_owed: make.gauge(named::SESSIONS_OWED, &[]),
             entries: make.tables::<EntryType, _>(named::ENTRIES, ["type", "outcome"]),
+            access_log_missing: make.gauge(named::ACCESS_LOG_MISSING, &[]),
             http_requests: make.tables::<Call, _>(named::HTTP_REQUESTS, ["call", "outcome"]),
             http_duration: make.histograms::<Call>(named::HTTP_DURATION, "call"),
             releaser_pending: make.gauge(named::RELEASER_PENDING, &[]),
@@ -241,6 +244,11 @@ impl Metrics {
     pub fn sessions(&self, held: usize, owed: usize) {
         self.sessions_held.set(held as f64);
         self.sessions_owed.set(owed as f64);
+    }
+
+    /// Notes whether Envoy's access log was found not to arrive.
+    pub fn access_log_missing(&self, missing: bool) {
+        self.access_log_missing.set(if missing { 1.0 } else { 0.0 });
     }
 
     /// Counts an access log entry.
@@ -428,6 +436,10 @@ mod named {
     pub(super) const ENTRIES: Named = Named(
         "streamgate_access_log_entries_total",
         "Access log entries by type and what they led to",
+    );
+    pub(super) const ACCESS_LOG_MISSING: Named = Named(
+        "streamgate_access_log_missing",
+        "1 while nobody renews or ends the request streams that started here: Envoy's access log doesn't arrive",
     );
     pub(super) const HTTP_REQUESTS: Named = Named(
         "streamgate_http_requests_total",

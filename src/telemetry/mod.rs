@@ -1,6 +1,7 @@
 //! What operators see: [`metrics`] for the many, [`log`] lines for the one.
 
 mod hidden;
+mod json_lines;
 mod labels;
 mod line_queue;
 pub mod log;

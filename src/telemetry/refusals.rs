@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use tracing::info;
 
+use super::json_lines::Texts;
 use crate::problem::refusal_reason;
 use crate::session::{Refusal, SessionKey, Timestamp, UserId};
 
@@ -93,7 +94,9 @@ impl RefusedStream<'_> {
             count = holders.as_ref().map(Vec::len),
             limit = self.limit,
             by_this_instance_alone = self.by_this_instance_alone.then_some(true),
-            holders = holders.as_ref().map(tracing::field::debug),
+            holders = holders
+                .as_deref()
+                .map(|holders| tracing::field::debug(Texts(holders))),
             left_out,
             "{}",
             if self.enforced {

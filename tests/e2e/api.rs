@@ -177,7 +177,13 @@ async fn a_viewer_reaches_their_own_sessions_and_nobody_elses() {
         );
     }
     // What is no viewer's own is not to be had there.
-    for path in ["/v1/sessions", "/v1/release", "/metrics", "/openapi.json"] {
+    for path in [
+        "/v1/sessions",
+        "/v1/instance",
+        "/v1/release",
+        "/metrics",
+        "/openapi.json",
+    ] {
         let told = scene.asks("alice", Method::GET, path, None).await;
         assert_eq!(told.status, 404, "{path}: {told:?}");
     }

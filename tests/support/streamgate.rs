@@ -74,6 +74,11 @@ impl Streamgate {
         started
     }
 
+    /// The same where other machines may reach its gRPC port, if nothing is between.
+    pub(crate) async fn start_open(settings: &[Setting<'_>]) -> Self {
+        Self::start_on(owned(settings), "0.0.0.0:0", "127.0.0.1:0").await
+    }
+
     /// The same where it may have no more than so many files open.
     pub(crate) async fn start_with_open_files(limit: u32, settings: &[Setting<'_>]) -> Self {
         let mut serve = command("sh");

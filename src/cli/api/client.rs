@@ -30,6 +30,13 @@ pub(in crate::cli) struct ApiArgs {
         default_value = "http://127.0.0.1:8080"
     )]
     url: String,
+    #[command(flatten)]
+    access: AccessArgs,
+}
+
+/// Who asks, and whom they trust.
+#[derive(Debug, clap::Args)]
+pub(in crate::cli) struct AccessArgs {
     /// The file whose first line is the token. Else the token is in the variable `STREAMGATE_TOKEN`, or in the file that `STREAMGATE_TOKEN_FILE` names.
     #[arg(long, value_name = "FILE")]
     token_file: Option<PathBuf>,
@@ -90,7 +97,22 @@ impl ApiArgs {
         variable: impl Fn(&str) -> Option<OsString>,
         errors: &mut impl Write,
     ) -> Result<Api, WrongUse> {
-        let base = Base::parse(&self.url)?;
+        self.access.open(&self.url, variable, errors)
+    }
+}
+
+impl AccessArgs {
+    /// The API there. Warns where the token would be given away.
+    ///
+    /// # Errors
+    /// The address or the arguments are of no use.
+    pub(in crate::cli) fn open(
+        &self,
+        url: &str,
+        variable: impl Fn(&str) -> Option<OsString>,
+        errors: &mut impl Write,
+    ) -> Result<Api, WrongUse> {
+        let base = Base::parse(url)?;
         if !base.is_tls && !self.tls.is_empty() {
             return Err(WrongUse::TlsForNothing);
         }
@@ -130,6 +152,11 @@ impl Api {
         answer
             .and_then(Answer::read)
             .map_err(|error| self.no_answer(error))
+    }
+
+    /// Where it is.
+    pub(in crate::cli) fn place(&self) -> String {
+        self.base.to_string()
     }
 
     /// Whether it is told who asks.
@@ -240,8 +267,10 @@ mod tests {
         ] {
             let args = ApiArgs {
                 url: url.to_owned(),
-                token_file: None,
-                tls: TlsArgs::default(),
+                access: AccessArgs {
+                    token_file: None,
+                    tls: TlsArgs::default(),
+                },
             };
             let mut errors = Vec::new();
             let with_token = |name: &str| (name == "STREAMGATE_TOKEN").then(|| "s3cr3t".into());
@@ -262,10 +291,12 @@ mod tests {
     fn files_for_tls_without_tls_are_a_mistake() {
         let args = ApiArgs {
             url: "http://127.0.0.1:8080".to_owned(),
-            token_file: None,
-            tls: TlsArgs {
-                ca: Some("ca.pem".into()),
-                ..TlsArgs::default()
+            access: AccessArgs {
+                token_file: None,
+                tls: TlsArgs {
+                    ca: Some("ca.pem".into()),
+                    ..TlsArgs::default()
+                },
             },
         };
         let error = args.open(|_| None, &mut Vec::new()).map(|_| ());

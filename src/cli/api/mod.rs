@@ -1,4 +1,4 @@
-//! The HTTP API of a running instance, as `sessions` and `release` ask it.
+//! The HTTP API of a running instance, as `sessions`, `release` and `doctor` ask it.
 //!
 //! One question, one answer, each within bounds of time and size. What an answer means for the exit code, and what is told of one that was
 //! not hoped for, is the same for all commands and decided here.
@@ -9,4 +9,4 @@ mod client;
 mod token;
 
 pub(super) use answer::{Answer, Disappointment};
-pub(super) use client::{Api, ApiArgs};
+pub(super) use client::{AccessArgs, Api, ApiArgs};

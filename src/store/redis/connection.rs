@@ -139,6 +139,8 @@ pub(super) struct Connection {
     deadline: Duration,
     /// Whom calls are made to.
     peer: Peer,
+    /// The number of the database.
+    database: i64,
     /// The task that keeps it.
     _keeper: AbortOnDropHandle<()>,
 }
@@ -151,7 +153,7 @@ impl Connection {
     )]
     pub(super) fn open(source: Source, scripts: Arc<Scripts>, deadline: Duration) -> Self {
         let (sender, state) = watch::channel(State::Opening);
-        let peer = source.peer();
+        let (peer, database) = (source.peer(), source.database());
         let keeper = Keeper {
             address: source.place(),
             source,
@@ -166,6 +168,7 @@ impl Connection {
             state,
             deadline,
             peer,
+            database,
             _keeper: AbortOnDropHandle::new(tokio::spawn(keeper.run())),
         }
     }
@@ -176,6 +179,11 @@ impl Connection {
             State::Up(line) => Some(line.server.place.clone()),
             State::Opening | State::Silent(_) | State::Down(_) => None,
         }
+    }
+
+    /// The number of the database that calls are about.
+    pub(super) const fn database(&self) -> i64 {
+        self.database
     }
 
     /// How long a call may take.

@@ -36,7 +36,7 @@ use self::probe::Probe;
 use self::script::{Script, Scripts};
 pub use self::sentinel::Sentinels;
 pub use self::source::Source;
-use super::{Cursor, Listing, Page, Seen, Store, StoreError};
+use super::{Cursor, Listing, Page, Seen, ServerIdentity, Store, StoreError};
 use crate::clock::Clock;
 use crate::session::{
     Admission, Ending, Playing, Provenance, Released, Renewal, SessionKey, Sighting, Start,
@@ -319,6 +319,19 @@ impl Store for RedisStore {
 
     fn server(&self) -> Option<String> {
         self.connection.server()
+    }
+
+    async fn server_identity(&self) -> Result<Option<ServerIdentity>, StoreError> {
+        let asked = self.connection.call(async |mut link| {
+            let run_id = policy::run_id(&mut link).await;
+            Ok((run_id, policy::read(&mut link).await))
+        });
+        let (run_id, eviction_policy) = asked.await?;
+        Ok(Some(ServerIdentity {
+            run_id,
+            database: self.connection.database(),
+            eviction_policy,
+        }))
     }
 }
 

@@ -1,4 +1,5 @@
-//! The one setting of the server that we depend on and can't set ourselves: an evicting Redis forgets streams silently.
+//! What the server tells of itself: the one setting that we depend on and can't set ourselves (an evicting Redis forgets streams silently), and
+//! which server it is.
 
 use redis::aio::MultiplexedConnection;
 
@@ -34,19 +35,27 @@ impl Watch {
 }
 
 /// The server's policy: as configured, or as it reports where the configuration may not be read.
-async fn read(link: &mut MultiplexedConnection) -> Option<String> {
+pub(super) async fn read(link: &mut MultiplexedConnection) -> Option<String> {
     let mut ask = redis::cmd("CONFIG");
     ask.arg("GET").arg("maxmemory-policy");
     if let Ok((_, policy)) = ask.query_async::<(String, String)>(link).await {
         return Some(policy);
     }
+    reported(link, "memory", "maxmemory_policy:").await
+}
+
+/// The id that the server gave itself when it started.
+pub(super) async fn run_id(link: &mut MultiplexedConnection) -> Option<String> {
+    reported(link, "server", "run_id:").await
+}
+
+/// What the server reports behind that name, in that section of `INFO`; none where we may not ask.
+async fn reported(link: &mut MultiplexedConnection, section: &str, name: &str) -> Option<String> {
     let report: String = redis::cmd("INFO")
-        .arg("memory")
+        .arg(section)
         .query_async(link)
         .await
         .ok()?;
-    let line = report
-        .lines()
-        .find_map(|line| line.strip_prefix("maxmemory_policy:"));
-    line.map(|policy| policy.trim().to_owned())
+    let line = report.lines().find_map(|line| line.strip_prefix(name));
+    line.map(|value| value.trim().to_owned())
 }

@@ -124,6 +124,14 @@ impl Source {
         }
     }
 
+    /// The number of the database.
+    pub(super) fn database(&self) -> i64 {
+        match self {
+            Self::Standalone(server) => server.redis_settings().db(),
+            Self::Sentinel(sentinels) => sentinels.master.redis_settings().db(),
+        }
+    }
+
     /// Whom calls are made to.
     pub(super) const fn peer(&self) -> Peer {
         match self {

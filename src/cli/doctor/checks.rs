@@ -1,0 +1,426 @@
+//! The checks themselves: facts in, findings out. Pure.
+
+use std::collections::BTreeSet;
+
+use super::counts::Counts;
+use super::{Asked, Finding, Instance, Silence, State, Store};
+
+/// So many streams let in are enough for one of them to have ended or been reported.
+const ENOUGH: u64 = 10;
+
+/// The settings that decide who is counted where: where they differ, instances count apart.
+const IDENTIFYING: [&str; 4] = [
+    "store.backend",
+    "store.redis.key_prefix",
+    "identity.user",
+    "identity.session",
+];
+
+/// What a check came to, and what there is to say.
+type Told = (State, String);
+
+/// What is found out about one instance by itself.
+pub(super) fn each(asked: &Asked) -> Vec<Finding> {
+    let finding = |check, (state, told): Told| Finding {
+        state,
+        instance: Some(asked.url.clone()),
+        check,
+        told,
+    };
+    let mut findings = vec![finding("instance", instance(asked))];
+    if matches!(asked.instance, Err(Silence::Absent(_))) && asked.counts.is_none() {
+        return findings;
+    }
+    findings.push(finding("gateway", gateway(asked.counts)));
+    if let Ok(instance) = &asked.instance {
+        findings.push(finding("grpc port", port(instance)));
+        findings.push(finding("store", store(&instance.store)));
+        if instance.store.shared {
+            findings.push(finding("eviction", eviction(&instance.store)));
+        }
+    }
+    findings
+}
+
+/// What is found out about all of them.
+pub(super) fn all_together(asked: &[Asked]) -> Vec<Finding> {
+    let finding = |check, (state, told): Told| Finding {
+        state,
+        instance: None,
+        check,
+        told,
+    };
+    let counts = asked.iter().filter_map(|asked| asked.counts);
+    let instances: Vec<_> = asked
+        .iter()
+        .filter_map(|asked| Some((asked.url.as_str(), asked.instance.as_ref().ok()?)))
+        .collect();
+    let mut findings = Vec::new();
+    if let Some(counts) = counts.reduce(Counts::plus) {
+        let log = Log::of(&instances, counts);
+        findings.push(finding("ends", log.ends()));
+        findings.push(finding("periodic entries", log.periodic()));
+        findings.push(finding("mark", log.mark()));
+    }
+    if asked.len() > 1 {
+        let is_whole = instances.len() == asked.len();
+        findings.push(finding("one store", one_store(&instances, is_whole)));
+        let settings = settings(&instances, is_whole);
+        findings.extend(settings.into_iter().map(|told| finding("settings", told)));
+    }
+    findings
+}
+
+/// Whether it is there and serves.
+fn instance(asked: &Asked) -> Told {
+    match &asked.instance {
+        Err(Silence::Absent(why)) => (State::Wrong, format!("{why}; start it, or correct --url")),
+        Err(Silence::Refused(why)) => {
+            let told = format!("it doesn't tell how it is wired: {why}; use an operator's token");
+            (State::Unknown, told)
+        }
+        Ok(told) if told.phase == "serving" => (State::Ok, format!("version {}", told.version)),
+        Ok(told) => {
+            let told = format!("it is {}, and wants no requests", told.phase);
+            (State::Wrong, told)
+        }
+    }
+}
+
+/// Whether an Envoy is connected.
+fn gateway(counts: Option<Counts>) -> Told {
+    match counts {
+        None => (State::Unknown, "it doesn't show its metrics".to_owned()),
+        Some(Counts { connections: 0, .. }) => (
+            State::Wrong,
+            "nobody is connected to the gRPC port; send a request through Envoy, and if that changes nothing look at the endpoints of the \
+             cluster streamgate in Envoy's configuration, and at what is between the two"
+                .to_owned(),
+        ),
+        Some(Counts { checks: 0, .. }) => (
+            State::Unknown,
+            "somebody is connected to the gRPC port and has asked about no request yet; send one through Envoy, and if that changes nothing \
+             add the ext_authz filter of envoy/envoy.yaml"
+                .to_owned(),
+        ),
+        Some(counts) => {
+            let (connections, checks) = (counts.connections, counts.checks);
+            (
+                State::Ok,
+                format!("{connections} connections, {checks} checks"),
+            )
+        }
+    }
+}
+
+/// Whether others than gateways reach the gRPC port.
+fn port(instance: &Instance) -> Told {
+    match &instance.grpc.exposed {
+        None => (
+            State::Ok,
+            format!("{} is not open to strangers", instance.grpc.listen),
+        ),
+        Some(exposed) => {
+            let told = format!("{exposed}; listen on loopback, or set grpc.tls with client_ca");
+            (State::Wrong, told)
+        }
+    }
+}
+
+/// Whether the store answers.
+fn store(store: &Store) -> Told {
+    let server = store.server.as_deref().unwrap_or("its own memory");
+    match &store.trouble {
+        Some(trouble) => (
+            State::Wrong,
+            format!("{trouble}; see \"When Redis is in trouble\" in the README"),
+        ),
+        None if !store.up => (State::Wrong, "it does not answer".to_owned()),
+        None => (State::Ok, format!("{server} answers")),
+    }
+}
+
+/// Whether Redis keeps what it is given.
+fn eviction(store: &Store) -> Told {
+    match store.eviction_policy.as_deref() {
+        None => (
+            State::Unknown,
+            "Redis doesn't tell its maxmemory-policy; allow CONFIG GET or INFO in the ACL, and see that it is noeviction".to_owned(),
+        ),
+        Some("noeviction") => (State::Ok, "maxmemory-policy is noeviction".to_owned()),
+        Some(other) => (
+            State::Wrong,
+            format!("maxmemory-policy is {other}: Redis forgets streams when its memory is full; set it to noeviction"),
+        ),
+    }
+}
+
+/// What is known of the access log. Its entries may all go to one of the instances.
+struct Log {
+    /// Whether an instance has found that it does not arrive.
+    is_missing: bool,
+    /// Whether an instance has found that it does.
+    arrives: bool,
+    /// What all instances have counted.
+    counts: Counts,
+}
+
+/// Where the access log has to be wired.
+const WIRE: &str = "add both access_log entries and access_log_options of envoy/envoy.yaml to the HTTP connection manager that asks streamgate";
+
+impl Log {
+    fn of(instances: &[(&str, &Instance)], counts: Counts) -> Self {
+        let any = |state| instances.iter().any(|(_, it)| it.access_log.state == state);
+        Self {
+            is_missing: any("missing"),
+            arrives: any("arrives"),
+            counts,
+        }
+    }
+
+    /// Whether it is known that streams are played, so that nothing can only mean that they are not.
+    const fn has_seen_enough(&self) -> bool {
+        self.is_missing || self.counts.let_in >= ENOUGH
+    }
+
+    /// Whether ends arrive.
+    fn ends(&self) -> Told {
+        match self.counts.ends {
+            0 if self.is_missing => (
+                State::Wrong,
+                format!(
+                    "none arrives, and nobody ends or renews the streams that start, so the limit does not hold; {WIRE}"
+                ),
+            ),
+            0 if self.arrives => (
+                State::Ok,
+                "they go to another instance, which was not named".to_owned(),
+            ),
+            0 => (State::Unknown, self.none_yet("when a stream ends")),
+            ends => (State::Ok, format!("{ends} entries")),
+        }
+    }
+
+    /// Whether entries of streams that run arrive.
+    fn periodic(&self) -> Told {
+        match self.counts {
+            Counts { periodic: 1.., .. } => {
+                (State::Ok, format!("{} entries", self.counts.periodic))
+            }
+            Counts { ends: 0, .. } if self.is_missing => {
+                (State::Wrong, format!("none arrives; {WIRE}"))
+            }
+            Counts { lapsed: 1.., .. } => (
+                State::Wrong,
+                format!(
+                    "none arrives, and {} streams have outlived their lease; set access_log_flush_interval to a third of leases.request or less \
+                     in Envoy's access_log_options",
+                    self.counts.lapsed
+                ),
+            ),
+            _ => (
+                State::Unknown,
+                self.none_yet("every access_log_flush_interval while a request runs"),
+            ),
+        }
+    }
+
+    /// Whether entries bear our mark.
+    fn mark(&self) -> Told {
+        match self.counts {
+            Counts { marked: 1.., .. } => (State::Ok, format!("on {} entries", self.counts.marked)),
+            Counts {
+                ends: 0,
+                periodic: 0,
+                ..
+            } => (State::Unknown, "no entry has come yet".to_owned()),
+            _ if self.has_seen_enough() => (
+                State::Wrong,
+                "entries come without it, so nobody knows whose streams they are about; put the access logger into the same HTTP connection \
+                 manager as the ext_authz filter, which leaves the mark as dynamic metadata"
+                    .to_owned(),
+            ),
+            _ => (
+                State::Unknown,
+                "no entry has it yet; play a stream through Envoy to its end and look again"
+                    .to_owned(),
+            ),
+        }
+    }
+
+    /// What there is to say where nothing has come.
+    fn none_yet(&self, when: &str) -> String {
+        let let_in = self.counts.let_in;
+        format!(
+            "none has come to these instances, for {let_in} checks that let a stream in or go on; one comes {when}: play one and look again, \
+             and name every instance by --url, since all entries may go to one of them; if that changes nothing, {WIRE}"
+        )
+    }
+}
+
+/// Whether the instances count in one place.
+fn one_store(instances: &[(&str, &Instance)], is_whole: bool) -> Told {
+    let ids: BTreeSet<_> = instances.iter().map(|(_, it)| &it.instance).collect();
+    if ids.len() < instances.len() {
+        let told = "two addresses lead to one instance; name each instance by its own address";
+        return (State::Unknown, told.to_owned());
+    }
+    if let Some((url, _)) = instances.iter().find(|(_, it)| !it.store.shared) {
+        let told = format!(
+            "{url} counts in its own memory, so each instance allows the whole limit; set store.backend to redis"
+        );
+        return (State::Wrong, told);
+    }
+    let stores: Option<BTreeSet<_>> = instances
+        .iter()
+        .map(|(_, it)| Some((it.store.run_id.as_ref()?, it.store.database?)))
+        .collect();
+    let shown = |store: &Store| {
+        let server = store.server.as_deref().unwrap_or("no Redis");
+        format!("{server} database {}", store.database.unwrap_or_default())
+    };
+    match stores {
+        Some(stores) if stores.len() > 1 => {
+            let each: Vec<_> = instances
+                .iter()
+                .map(|(url, it)| format!("{url} in {}", shown(&it.store)))
+                .collect();
+            let told = format!(
+                "the instances count apart, and each allows the whole limit: {}; give all the same store.redis.urls",
+                each.join(", ")
+            );
+            (State::Wrong, told)
+        }
+        Some(_) if is_whole => {
+            let store = instances.first().map(|(_, it)| shown(&it.store));
+            (State::Ok, store.unwrap_or_default())
+        }
+        _ => (
+            State::Unknown,
+            "not every instance tells which Redis it counts in (the ACL must allow INFO)"
+                .to_owned(),
+        ),
+    }
+}
+
+/// Whether the instances have the settings alike that they should: a finding for each that differs.
+fn settings(instances: &[(&str, &Instance)], is_whole: bool) -> Vec<Told> {
+    let keys: BTreeSet<&String> = instances
+        .iter()
+        .flat_map(|(_, it)| it.settings.keys())
+        .collect();
+    let mut told: Vec<Told> = keys
+        .into_iter()
+        .filter_map(|key| difference(instances, key))
+        .collect();
+    if !is_whole {
+        let some = "not every instance tells its settings".to_owned();
+        told.push((State::Unknown, some));
+    } else if told.is_empty() {
+        told.push((State::Ok, "all that should be equal is".to_owned()));
+    }
+    told
+}
+
+/// How the instances differ in a setting, if they do.
+fn difference(instances: &[(&str, &Instance)], key: &str) -> Option<Told> {
+    let value = |instance: &Instance| {
+        let value = instance.settings.get(key);
+        value.map_or("nothing", String::as_str).to_owned()
+    };
+    let values: BTreeSet<_> = instances.iter().map(|(_, it)| value(it)).collect();
+    if values.len() < 2 {
+        return None;
+    }
+    let each: Vec<_> = instances
+        .iter()
+        .map(|(url, it)| format!("{} at {url}", value(it)))
+        .collect();
+    let follows = if IDENTIFYING.contains(&key) {
+        "they count apart, and a user may have the limit on each"
+    } else {
+        "the instance that is asked decides"
+    };
+    let told = format!("{key} is {}: {follows}; make it equal", each.join(", "));
+    Some((State::Wrong, told))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A finding about the access log by what was counted, and what the instance says of it.
+    fn states(state: &str, counts: Counts) -> [State; 3] {
+        let log = Log {
+            is_missing: state == "missing",
+            arrives: state == "arrives",
+            counts,
+        };
+        [log.ends().0, log.periodic().0, log.mark().0]
+    }
+
+    #[test]
+    fn what_can_not_be_known_of_the_access_log_is_told_as_such() {
+        use State::{Ok, Unknown, Wrong};
+        let none = Counts::default();
+        let let_in = Counts {
+            let_in: ENOUGH,
+            ..none
+        };
+        let unmarked = Counts { ends: 5, ..let_in };
+        let marked = Counts {
+            marked: 5,
+            ..unmarked
+        };
+        for (state, counts, expected) in [
+            ("unknown", none, [Unknown; 3]),
+            ("unknown", let_in, [Unknown; 3]),
+            ("arrives", let_in, [Ok, Unknown, Unknown]),
+            ("missing", let_in, [Wrong, Wrong, Unknown]),
+            ("unknown", unmarked, [Ok, Unknown, Wrong]),
+            (
+                "unknown",
+                Counts { ends: 5, ..none },
+                [Ok, Unknown, Unknown],
+            ),
+            ("missing", Counts { ends: 5, ..none }, [Ok, Unknown, Wrong]),
+            ("arrives", marked, [Ok, Unknown, Ok]),
+            (
+                "arrives",
+                Counts {
+                    lapsed: 1,
+                    ..marked
+                },
+                [Ok, Wrong, Ok],
+            ),
+            (
+                "arrives",
+                Counts {
+                    periodic: 1,
+                    ..marked
+                },
+                [Ok; 3],
+            ),
+        ] {
+            assert_eq!(states(state, counts), expected, "{state} {counts:?}");
+        }
+    }
+
+    #[test]
+    fn a_gateway_is_there_when_it_asks() {
+        let counts = |connections, checks| Counts {
+            connections,
+            checks,
+            ..Counts::default()
+        };
+        for (counts, expected) in [
+            (None, State::Unknown),
+            (Some(counts(0, 0)), State::Wrong),
+            (Some(counts(0, 9)), State::Wrong),
+            (Some(counts(1, 0)), State::Unknown),
+            (Some(counts(1, 9)), State::Ok),
+        ] {
+            assert_eq!(gateway(counts).0, expected, "{counts:?}");
+        }
+    }
+}

@@ -1,0 +1,119 @@
+//! What an instance has counted, out of its metrics.
+
+/// What is needed of it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Counts {
+    /// Connections to the gRPC port that are open now.
+    pub(super) connections: u64,
+    /// Checks that were answered.
+    pub(super) checks: u64,
+    /// Those that let a stream in or go on.
+    pub(super) let_in: u64,
+    /// Entries of the access log about requests that ended.
+    pub(super) ends: u64,
+    /// Entries about streams that run.
+    pub(super) periodic: u64,
+    /// Entries of either kind that bear our mark.
+    pub(super) marked: u64,
+    /// Streams that had outlived their lease before they were heard of again.
+    pub(super) lapsed: u64,
+}
+
+/// The reasons with which a check lets a stream in or go on that takes a slot.
+const LET_IN: [&str; 3] = ["started", "renewed", "held"];
+
+/// What entries with our mark lead to.
+const MARKED: [&str; 5] = ["renewal", "release", "played", "failed", "superseded"];
+
+impl Counts {
+    /// What is counted in a text of metrics; `None` if that isn't streamgate's.
+    pub(super) fn read(text: &str) -> Option<Self> {
+        if !text.contains("\nstreamgate_checks_total{") {
+            return None;
+        }
+        let entries = |label: &str| sum(text, "streamgate_access_log_entries_total", label);
+        let checks = |label: &str| sum(text, "streamgate_checks_total", label);
+        let outcome = |outcome| entries(&format!("outcome=\"{outcome}\""));
+        let reason = |reason| checks(&format!("reason=\"{reason}\""));
+        Some(Self {
+            connections: sum(text, "streamgate_connections", "port=\"grpc\""),
+            checks: checks(""),
+            let_in: LET_IN.into_iter().map(reason).sum(),
+            ends: entries("type=\"end\""),
+            periodic: entries("type=\"periodic\""),
+            marked: MARKED.into_iter().map(outcome).sum(),
+            lapsed: sum(text, "streamgate_leases_lapsed_total", ""),
+        })
+    }
+
+    /// Both together.
+    pub(super) const fn plus(self, other: Self) -> Self {
+        Self {
+            connections: self.connections + other.connections,
+            checks: self.checks + other.checks,
+            let_in: self.let_in + other.let_in,
+            ends: self.ends + other.ends,
+            periodic: self.periodic + other.periodic,
+            marked: self.marked + other.marked,
+            lapsed: self.lapsed + other.lapsed,
+        }
+    }
+}
+
+/// The sum of a metric's series that have that label. Values of our labels need no escapes.
+fn sum(text: &str, metric: &str, label: &str) -> u64 {
+    let series = text.lines().filter_map(|line| {
+        let (labels, value) = line.strip_prefix(metric)?.rsplit_once(' ')?;
+        let is_asked = labels.starts_with('{') && labels.contains(label);
+        is_asked.then(|| value.parse::<u64>().ok())?
+    });
+    series.sum()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::session::Kind;
+    use crate::telemetry::Metrics;
+    use crate::telemetry::metrics::{EntryOutcome, EntryType, Lapse, Port, Verdict};
+
+    #[test]
+    fn what_is_counted_is_found_in_the_metrics() {
+        let metrics = Metrics::new().unwrap();
+        assert_eq!(Counts::read(&metrics.render()), Some(Counts::default()));
+        metrics.connection_opened(Port::Grpc);
+        metrics.connection_opened(Port::Http);
+        for verdict in [
+            Verdict::Started,
+            Verdict::Renewed,
+            Verdict::Held,
+            Verdict::Full,
+            Verdict::Preflight,
+        ] {
+            metrics.check(verdict);
+        }
+        for (entry, outcome) in [
+            (EntryType::End, EntryOutcome::Ignored),
+            (EntryType::End, EntryOutcome::Release),
+            (EntryType::End, EntryOutcome::Played),
+            (EntryType::Periodic, EntryOutcome::Renewal),
+            (EntryType::Other, EntryOutcome::Malformed),
+        ] {
+            metrics.entry(entry, outcome);
+        }
+        metrics.lapse(Lapse::End);
+        metrics.start(Kind::Request);
+        let counted = Counts {
+            connections: 1,
+            checks: 5,
+            let_in: 3,
+            ends: 3,
+            periodic: 1,
+            marked: 3,
+            lapsed: 1,
+        };
+        assert_eq!(Counts::read(&metrics.render()), Some(counted));
+        assert_eq!(counted.plus(counted).ends, 6);
+        assert_eq!(Counts::read("<html>"), None);
+    }
+}
