@@ -224,7 +224,6 @@ mod tests {
             "http://app.example:3000".to_owned(),
         ]);
         let hosts = ["streams.example".to_owned()];
-        let mozilla = ("user-agent", "Mozilla/5.0 (X11; Linux x86_64)");
         for (host, headers, refused) in ROWS {
             let told = check(&request(host, headers), &listed, &hosts);
             let told = told.err().map(|why| format!("{why:?}"));
