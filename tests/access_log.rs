@@ -259,6 +259,23 @@ async fn what_cannot_be_read_ends_its_stream_and_costs_nothing_that_came_before(
 }
 
 #[tokio::test]
+async fn a_stream_is_ended_after_a_large_message_and_loses_no_entry() {
+    let app = TestApp::plan().store(timeless()).start().await;
+    let mut log = LogStream::open(app.grpc()).await;
+    log.send(vec![abandoned("anna", "r0")]);
+    let crowd = (1..=1_000).map(|n| abandoned(&format!("user-{n}"), &format!("r{n}")));
+    log.send(crowd.collect());
+    assert_eq!(log.ended().await, 0);
+    log.send(vec![abandoned("anna", "r1001")]);
+    log.flush().await;
+    eventually("every entry is read", async || {
+        app.entries("end", "release").await == 1_002
+    })
+    .await;
+    app.stop().await;
+}
+
+#[tokio::test]
 async fn streams_that_are_ended_by_age_lose_no_entry() {
     let age = Duration::from_millis(30);
     let plan = TestApp::plan().store(timeless()).stream_age(age);

@@ -13,6 +13,7 @@ use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 
 use crate::support::app::{PATIENCE, TestApp};
+use crate::support::frames;
 use crate::support::gateway_client::{Check, Gateway};
 use crate::support::pki::{Authority, Folder, client, connect};
 use crate::support::streamgate::Streamgate;
@@ -175,13 +176,34 @@ async fn a_handshake_that_stands_still_is_cut_off_and_holds_nobody_up() {
 }
 
 #[tokio::test]
-async fn who_says_nothing_at_envoys_port_is_left() {
+async fn who_asks_nothing_at_envoys_port_is_left() {
     let app = TestApp::plan().connection_times(SHORT).start().await;
     let gateway = app.gateway().await;
-    let mut silent = TcpStream::connect(app.grpc()).await.unwrap();
+    assert!(gateway.check(Check::of("anna", "r1")).await.is_allowed());
+    for said in [Vec::new(), b"P".to_vec(), frames::hello()] {
+        let mut silent = TcpStream::connect(app.grpc()).await.unwrap();
+        silent.write_all(&said).await.unwrap();
+        within(PATIENCE, "the silent one is left", ended(&mut silent)).await;
+    }
+    let answer = gateway.check(Check::of("anna", "r2")).await;
+    assert!(answer.is_allowed(), "a gateway that has asked stays");
+    let labels = "{port=\"grpc\",cause=\"silence\"}";
+    let closed = format!("streamgate_connections_closed_total{labels}");
+    assert_eq!(app.metric(&closed).await, 3);
+    app.stop().await;
+}
+
+#[tokio::test]
+async fn who_asks_nothing_after_the_handshake_is_left() {
+    let authority = Authority::new("ours");
+    let folder = Folder::with(&authority.issue(), &authority);
+    let app = TestApp::plan()
+        .connection_times(SHORT)
+        .grpc_tls(folder.path("cert"), folder.path("key"));
+    let app = app.start().await;
+    let tls = client(&authority, None, &["h2"]);
+    let mut silent = connect(app.grpc(), &tls).await.unwrap();
     within(PATIENCE, "the silent one is left", ended(&mut silent)).await;
-    let answer = gateway.check(Check::of("anna", "r1")).await;
-    assert!(answer.is_allowed(), "a gateway that has spoken stays");
     app.stop().await;
 }
 
@@ -307,16 +329,16 @@ async fn a_thousand_idle_connections_over_tls_hold_nobody_up() {
 #[tokio::test]
 async fn http_clients_that_are_too_many_wait_and_leave_gateways_their_file_descriptors() {
     let streamgate = Streamgate::start_with_open_files(256, &[]).await;
-    // Five eighths of 256 are let in; the rest is in the system's queue.
-    let crowd = open_many(200, async |_| {
-        TcpStream::connect(streamgate.http).await.unwrap()
-    })
-    .await;
+    // Five eighths of 256 are let in, and each has made a request.
+    let mut crowd = Vec::new();
+    for _ in 0..160 {
+        crowd.push(idle(TcpStream::connect(streamgate.http).await.unwrap()).await);
+    }
     let mut last = TcpStream::connect(streamgate.http).await.unwrap();
     let request = b"GET /livez HTTP/1.1\r\nhost: a\r\n\r\n";
     last.write_all(request).await.unwrap();
     streamgate
-        .says("all places for connections are taken; who comes now waits")
+        .says("connection limit reached; new clients wait in the accept queue")
         .await;
     for n in 0..20 {
         let gateway = Gateway::connect(streamgate.grpc).await;
@@ -326,6 +348,82 @@ async fn http_clients_that_are_too_many_wait_and_leave_gateways_their_file_descr
     drop(crowd);
     let told = within(PATIENCE, "it is its turn", hear(&mut last)).await;
     assert_eq!(told.unwrap().status, 200);
+}
+
+/// Opens more connections than a port has places for, one after the other, each of which says that and no more.
+async fn crowd_out(address: SocketAddr, said: &[u8]) -> Vec<TcpStream> {
+    let mut crowd = Vec::new();
+    for _ in 0..200 {
+        let mut connection = TcpStream::connect(address).await.unwrap();
+        connection.write_all(said).await.unwrap();
+        crowd.push(connection);
+    }
+    crowd
+}
+
+#[tokio::test]
+async fn silent_connections_do_not_lock_a_new_gateway_out() {
+    // Of 256 files, 64 are for gateways. A preface and settings are all that a client of HTTP/2 sends before it asks anything.
+    let preface = frames::hello();
+    for said in [&b""[..], b"P", &preface] {
+        let streamgate = Streamgate::start_with_open_files(256, &[]).await;
+        let old = Gateway::connect(streamgate.grpc).await;
+        is_let_in(&old, "old").await;
+        let mut crowd = crowd_out(streamgate.grpc, said).await;
+        let new = within(
+            PATIENCE,
+            "a new gateway gets in",
+            Gateway::connect(streamgate.grpc),
+        );
+        is_let_in(&new.await, "new").await;
+        is_let_in(&old, "old again").await;
+        within(
+            PATIENCE,
+            "the first to be silent is closed",
+            ended(&mut crowd[0]),
+        )
+        .await;
+        streamgate
+            .says("connection limit reached; closing connections that have made no request")
+            .await;
+        let labels = [("port", "grpc"), ("cause", "crowded")];
+        let closed = "streamgate_connections_closed_total";
+        assert!(streamgate.metric(closed, &labels).await >= 1.0);
+    }
+}
+
+#[tokio::test]
+async fn handshakes_that_stand_still_do_not_lock_a_new_gateway_out() {
+    let authority = Authority::new("ours");
+    let folder = Folder::with(&authority.issue(), &authority);
+    let settings = folder.settings("grpc", &["cert", "key"]);
+    let settings: Vec<_> = settings
+        .iter()
+        .map(|(key, value)| (&**key, &**value))
+        .collect();
+    let streamgate = Streamgate::start_with_open_files(256, &settings).await;
+    let tls = client(&authority, None, &["h2"]);
+    let mut crowd = crowd_out(streamgate.grpc, &[0x16, 3, 1, 2, 0, 1, 0]).await;
+    let new = within(
+        PATIENCE,
+        "a new one is let in",
+        connect(streamgate.grpc, &tls),
+    )
+    .await;
+    // After its handshake it says nothing, and so is like the others when still more come.
+    let mut new = new.unwrap();
+    within(PATIENCE, "the first is closed", ended(&mut crowd[0])).await;
+    crowd.extend(crowd_out(streamgate.grpc, b"").await);
+    within(PATIENCE, "the silent one is closed", ended(&mut new)).await;
+}
+
+#[tokio::test]
+async fn silent_connections_do_not_lock_a_new_http_client_out() {
+    let streamgate = Streamgate::start_with_open_files(256, &[]).await;
+    let crowd = crowd_out(streamgate.http, b"GET /livez HT").await;
+    let new = TcpStream::connect(streamgate.http).await.unwrap();
+    within(PATIENCE, "a new client is served", idle(new)).await;
+    drop(crowd);
 }
 
 #[tokio::test]

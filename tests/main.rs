@@ -41,6 +41,8 @@ mod dry_run;
 mod e2e;
 // Floods: what one user, or very many, can take of memory and of others' room.
 mod floods;
+// Floods of HTTP/2 frames at the gRPC port: memory, and others' checks meanwhile.
+mod grpc_floods;
 // What can be said of the files in `envoy/` without starting Envoy.
 mod envoy_files;
 // The HTTP doors beside the API on sessions: the release hook, probes, metrics.

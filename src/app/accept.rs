@@ -15,9 +15,9 @@ use tracing::{debug, warn};
 
 use super::connection::{Connection, Place, Places};
 use super::listener::{Listener, Socket};
-use crate::clock::Stopwatch;
 use crate::follow::Followed;
-use crate::telemetry::metrics::{LabelValue, Port};
+use crate::telemetry::Seldom;
+use crate::telemetry::metrics::{ClosedFor, LabelValue, Port};
 use crate::tls::Served;
 
 /// How long a peer may be silent before the system asks whether it is still there, how often it asks, and after how many questions without
@@ -31,15 +31,12 @@ const UNACKNOWLEDGED: Duration = Duration::from_secs(30);
 /// How long accepting rests when the system refuses: it is out of file descriptors or memory, and needs others to give some back.
 const REST: Duration = Duration::from_millis(100);
 
-/// How often the same trouble is told of.
-const TELL_EVERY: Duration = Duration::from_secs(10);
-
 /// How long clients may take.
 #[derive(Debug, Clone, Copy)]
 pub struct ConnectionTimes {
-    /// For the TLS handshake; on Envoy's port without TLS, for the first byte.
+    /// For the TLS handshake.
     pub handshake: Duration,
-    /// For the head of a request, and for how long a connection to the HTTP port may be without any.
+    /// For the first request, for the head of any at the HTTP port, and for how long a connection to that may be without any.
     pub quiet: Duration,
 }
 
@@ -70,26 +67,12 @@ pub(super) struct Acceptor {
 /// What may keep a port from accepting, for as long as it lasts.
 #[derive(Debug, Default)]
 struct Trouble {
-    /// All places are taken.
+    /// All places are taken, and one is made free.
     crowded: Seldom,
+    /// All places are taken by connections that have made requests.
+    full: Seldom,
     /// The system refuses.
     refused: Seldom,
-}
-
-/// Says whether it is time to tell of something again.
-#[derive(Debug, Default)]
-struct Seldom(Option<Stopwatch>);
-
-// === impl Seldom ===
-
-impl Seldom {
-    fn is_due(&mut self) -> bool {
-        let due = self.0.is_none_or(|told| told.elapsed() >= TELL_EVERY);
-        if due {
-            self.0 = Some(Stopwatch::start());
-        }
-        due
-    }
 }
 
 // === impl Acceptor ===
@@ -104,21 +87,25 @@ impl Acceptor {
         S: Future<Output = ()> + Send,
     {
         let mut connections = JoinSet::new();
-        let mut trouble = Trouble::default();
+        let trouble = Trouble::default();
+        // Whoever has been accepted waits in there for a place, so that it is not begun again when a connection ends.
+        let mut accepting = Box::pin(self.accept(&trouble));
         loop {
             let (socket, permit) = tokio::select! {
                 biased;
                 () = close.cancelled() => break,
                 Some(_) = connections.join_next() => continue,
-                accepted = self.accept(&mut trouble) => accepted,
+                accepted = &mut accepting => accepted,
             };
+            accepting.set(self.accept(&trouble));
             let place = self.places.filled(permit);
+            let peer = Arc::clone(place.peer());
             let served = self.tls.as_ref().map(|tls| tls.current());
             let tls = served.map(|served| Arc::clone(&served.config).into());
             // Each in a box of its own, so that what a handshake takes isn't kept for as long as its connection.
-            let ready = Box::pin(ready(socket, tls, place, self.port, self.times.handshake));
+            let ready = Box::pin(ready(socket, tls, place, self.times.handshake));
             let (serve, close) = (serve.clone(), close.clone());
-            connections.spawn(async move {
+            peer.served_by(connections.spawn(async move {
                 let ready = tokio::select! {
                     () = close.cancelled() => return,
                     ready = ready => ready,
@@ -127,31 +114,42 @@ impl Acceptor {
                     Ok(connection) => Box::pin(serve(connection)).await,
                     Err(error) => debug!(%error, "a connection came to nothing"),
                 }
-            });
+            }));
         }
+        drop(accepting);
         // Nobody is to wait at a port where nobody comes any more.
         drop(self.listener);
         while connections.join_next().await.is_some() {}
     }
 
     /// The next who comes, and a place for them.
-    async fn accept(&self, trouble: &mut Trouble) -> (Socket, OwnedSemaphorePermit) {
-        let permit = match self.places.try_take() {
-            Some(permit) => permit,
-            None => {
-                if trouble.crowded.is_due() {
-                    let port = self.port.as_str();
-                    warn!(
-                        port,
-                        "all places for connections are taken; who comes now waits"
-                    );
-                }
-                self.places.take().await
+    async fn accept(&self, trouble: &Trouble) -> (Socket, OwnedSemaphorePermit) {
+        let socket = self.next(trouble).await;
+        if let Some(permit) = self.places.try_take() {
+            return (socket, permit);
+        }
+        let port = self.port.as_str();
+        if self.places.make_free() {
+            if trouble.crowded.is_due() {
+                warn!(
+                    port,
+                    "connection limit reached; closing connections that have made no request"
+                );
             }
-        };
+        } else if trouble.full.is_due() {
+            warn!(
+                port,
+                "connection limit reached; new clients wait in the accept queue"
+            );
+        }
+        (socket, self.places.take().await)
+    }
+
+    /// The next who comes.
+    async fn next(&self, trouble: &Trouble) -> Socket {
         loop {
             match self.listener.accept().await {
-                Ok(socket) => return (socket, permit),
+                Ok(socket) => return socket,
                 Err(error) if is_of_one_connection(&error) => {}
                 Err(error) => {
                     if trouble.refused.is_due() {
@@ -178,30 +176,25 @@ async fn ready(
     socket: Socket,
     tls: Option<TlsAcceptor>,
     place: Place,
-    port: Port,
     within: Duration,
 ) -> io::Result<Connection> {
-    let greeting = async {
-        match (socket, tls) {
-            (Socket::Tcp(socket), Some(tls)) => {
-                attend(&socket);
-                Ok(Connection::new(tls.accept(socket).await?, place))
+    let (socket, tls) = match (socket, tls) {
+        (Socket::Unix(socket), _) => return Ok(Connection::new(socket, place)),
+        (Socket::Tcp(socket), tls) => {
+            attend(&socket);
+            match tls {
+                Some(tls) => (socket, tls),
+                None => return Ok(Connection::new(socket, place)),
             }
-            (Socket::Tcp(socket), None) => {
-                attend(&socket);
-                // Nothing else ends a connection to Envoy's port that never says anything.
-                if port == Port::Grpc {
-                    socket.peek(&mut [0]).await?;
-                }
-                Ok(Connection::new(socket, place))
-            }
-            (Socket::Unix(socket), _) => Ok(Connection::new(socket, place)),
         }
     };
-    match tokio::time::timeout(within, greeting).await {
-        Ok(ready) => ready,
-        Err(_) => Err(ErrorKind::TimedOut.into()),
-    }
+    let Ok(shaken) = tokio::time::timeout(within, tls.accept(socket)).await else {
+        place.peer().close(ClosedFor::Silence);
+        return Err(ErrorKind::TimedOut.into());
+    };
+    let shaken = shaken?;
+    place.peer().heard();
+    Ok(Connection::new(shaken, place))
 }
 
 /// Sends small answers at once, and has the system find out when the peer is gone. If it can't be had, there is nobody to tell.
@@ -238,14 +231,5 @@ mod tests {
         #[cfg(target_os = "linux")]
         assert_eq!(socket.tcp_user_timeout().unwrap(), Some(idle + asking));
         drop(client);
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn the_same_trouble_is_told_of_once_in_a_while() {
-        let mut trouble = Seldom::default();
-        assert!(trouble.is_due());
-        assert!(!trouble.is_due());
-        tokio::time::advance(TELL_EVERY).await;
-        assert!(trouble.is_due());
     }
 }

@@ -5,14 +5,16 @@
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tonic::transport::server::Connected;
+use tracing::warn;
 
-use crate::telemetry::Metrics;
-use crate::telemetry::metrics::Port;
+use super::frames::Frames;
+use super::peer::{Peer, Peers};
+use crate::telemetry::metrics::{Http2Error, LabelValue, Port};
+use crate::telemetry::{Metrics, Seldom};
 
 /// The most HTTP connections at once. What more there were would only wait for the processor.
 const MAX_HTTP: u64 = 16_384;
@@ -24,25 +26,48 @@ impl<W: AsyncRead + AsyncWrite + Send + Unpin> Wire for W {}
 
 /// A connection that was accepted. Its place is free when it is dropped.
 pub(super) struct Connection {
+    /// What carries it.
     wire: Box<dyn Wire>,
-    _place: Place,
+    /// What has been sent of HTTP/2.
+    sent: Frames,
+    /// What it takes up.
+    place: Place,
 }
 
 /// The places for connections that one port has.
 #[derive(Debug)]
 pub(super) struct Places {
+    /// Those that are free.
     free: Arc<Semaphore>,
-    port: Port,
-    metrics: Arc<Metrics>,
+    /// Who has the others.
+    peers: Arc<Peers>,
+    /// What their connections have in common.
+    told: Arc<Told>,
 }
 
 /// A place for a connection. It counts as open from when somebody has come to it.
 #[must_use]
 #[derive(Debug)]
 pub(super) struct Place {
+    /// Gives it back.
     _permit: OwnedSemaphorePermit,
+    /// Who has it.
+    peer: Arc<Peer>,
+    /// What is told of it.
+    told: Arc<Told>,
+}
+
+/// Tells operators of a port's connections.
+#[derive(Debug)]
+struct Told {
+    /// Which port.
     port: Port,
+    /// Counts.
     metrics: Arc<Metrics>,
+    /// Throttles the warning about malformed requests.
+    malformed: Seldom,
+    /// Throttles the warning about floods.
+    floods: Seldom,
 }
 
 /// How many connections each port takes at once: HTTP never more than five eighths of the files that the process may have open, Envoy's port
@@ -62,11 +87,15 @@ pub(super) fn room(open_files: u64) -> (usize, usize) {
 impl Places {
     /// So many for a port.
     pub(super) fn new(port: Port, count: usize, metrics: Arc<Metrics>) -> Self {
-        let free = Arc::new(Semaphore::new(count));
         Self {
-            free,
-            port,
-            metrics,
+            free: Arc::new(Semaphore::new(count)),
+            peers: Peers::new(port, Arc::clone(&metrics)),
+            told: Arc::new(Told {
+                port,
+                metrics,
+                malformed: Seldom::default(),
+                floods: Seldom::default(),
+            }),
         }
     }
 
@@ -84,20 +113,60 @@ impl Places {
         }
     }
 
+    /// Makes the connection give its place back that has been silent for longest of those that never made a request. Whether there is any.
+    pub(super) fn make_free(&self) -> bool {
+        self.peers.close_most_silent()
+    }
+
     /// Somebody has come to one that was taken.
     pub(super) fn filled(&self, permit: OwnedSemaphorePermit) -> Place {
-        self.metrics.connection_opened(self.port);
+        self.told.metrics.connection_opened(self.told.port);
         Place {
             _permit: permit,
-            port: self.port,
-            metrics: Arc::clone(&self.metrics),
+            peer: self.peers.join(),
+            told: Arc::clone(&self.told),
         }
+    }
+}
+
+impl Place {
+    /// Who has it.
+    pub(super) fn peer(&self) -> &Arc<Peer> {
+        &self.peer
     }
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
-        self.metrics.connection_closed(self.port);
+        self.told.metrics.connection_closed(self.told.port);
+    }
+}
+
+// === impl Told ===
+
+impl Told {
+    /// Counts an HTTP/2 error that was sent, and warns about it now and then.
+    fn error(&self, error: Http2Error) {
+        self.metrics.http2_error(self.port, error);
+        let (port, text) = (self.port.as_str(), error.as_str());
+        match error {
+            Http2Error::ResetProtocol | Http2Error::GoAwayProtocol if self.malformed.is_due() => {
+                warn!(
+                    port,
+                    error = text,
+                    "refused a malformed HTTP/2 request; if it is a check of Envoy's, its `:authority` is probably no host name: \
+                     set `authority: streamgate` in `envoy_grpc` and `grpc_health_check`, since Envoy otherwise sends the name of its cluster"
+                );
+            }
+            Http2Error::ResetCalm | Http2Error::GoAwayCalm if self.floods.is_due() => {
+                warn!(
+                    port,
+                    error = text,
+                    "closed a connection that flooded the port"
+                );
+            }
+            _ => {}
+        }
     }
 }
 
@@ -108,16 +177,15 @@ impl Connection {
     pub(super) fn new(wire: impl Wire + 'static, place: Place) -> Self {
         Self {
             wire: Box::new(wire),
-            _place: place,
+            sent: Frames::default(),
+            place,
         }
     }
-}
 
-impl Connected for Connection {
-    /// Nobody asks where a gateway is.
-    type ConnectInfo = ();
-
-    fn connect_info(&self) -> Self::ConnectInfo {}
+    /// Who is at its other end.
+    pub(super) fn peer(&self) -> &Arc<Peer> {
+        self.place.peer()
+    }
 }
 
 impl AsyncRead for Connection {
@@ -126,7 +194,12 @@ impl AsyncRead for Connection {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.wire).poll_read(cx, buf)
+        let before = buf.filled().len();
+        let read = Pin::new(&mut self.wire).poll_read(cx, buf);
+        if buf.filled().len() > before {
+            self.place.peer.heard();
+        }
+        read
     }
 }
 
@@ -138,7 +211,14 @@ impl AsyncWrite for Connection {
         cx: &mut Context<'_>,
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.wire).poll_write(cx, buf)
+        let this = &mut *self;
+        let count = ready!(Pin::new(&mut this.wire).poll_write(cx, buf))?;
+        let told = &this.place.told;
+        this.sent
+            .follow(buf.get(..count).unwrap_or_default(), |error| {
+                told.error(error);
+            });
+        Poll::Ready(Ok(count))
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

@@ -11,7 +11,6 @@ use tonic_health::ServingStatus;
 use tonic_health::server::HealthReporter;
 use tracing::info;
 
-use super::RunError;
 use crate::http::Phase;
 use crate::ledger::Ledger;
 use crate::lifecycle::DrainTimes;
@@ -53,7 +52,7 @@ impl Drain {
     }
 
     /// Ends one thing after the other, so that nothing is lost between them.
-    pub(super) async fn close(&self, mut servers: JoinSet<Result<(), RunError>>) {
+    pub(super) async fn close(&self, mut servers: JoinSet<()>) {
         self.phase.send_replace(Phase::Draining);
         report(&self.health, ServingStatus::NotServing).await;
         tokio::time::sleep(self.times.grace).await;

@@ -1,10 +1,13 @@
 //! All wiring: configuration in, a bound and running instance out. Nothing is decided here.
 
 mod accept;
+mod bounds;
 mod connection;
 mod core;
 mod course;
+mod frames;
 mod listener;
+mod peer;
 mod ports;
 mod reload;
 mod serve;
@@ -24,7 +27,6 @@ use tokio::sync::{Notify, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use tonic::transport::server::Router as GrpcRouter;
 use tonic_health::ServingStatus;
 use tonic_health::server::HealthReporter;
 use tracing::{info, warn};
@@ -40,7 +42,7 @@ use crate::releaser::{Delivery, Releaser};
 use crate::store::Store;
 use course::{Chores, Drain, report};
 use ports::Ports;
-use serve::{serve_grpc, serve_http};
+use serve::serve;
 use start_line::StartLine;
 
 /// Why an instance can't start.
@@ -73,12 +75,6 @@ pub enum BuildError {
 /// Why an instance has ended other than by being asked to.
 #[derive(Debug, thiserror::Error)]
 pub enum RunError {
-    /// The gRPC server has died.
-    #[error("the gRPC server has died: {0}")]
-    Grpc(String),
-    /// The HTTP server has died.
-    #[error("the HTTP server has died: {0}")]
-    Http(String),
     /// A task that never ends has ended.
     #[error("the {0} has died")]
     Task(&'static str),
@@ -97,7 +93,7 @@ pub struct App {
     /// Envoy's port, and everybody else's.
     ports: Ports,
     /// What is served on the first.
-    grpc: GrpcRouter,
+    grpc: axum::Router,
     /// What is served on the second.
     http: axum::Router,
     /// Read files anew when they have changed.
@@ -177,7 +173,7 @@ impl App {
             start_line,
             ports: Ports::open(config, times, &core.metrics, &mut followers).await?,
             followers,
-            grpc: envoy::server(check, access_log, health_service)?,
+            grpc: envoy::services(check, access_log, health_service)?.into_axum_router(),
             http: http::router(http),
             health,
             phase,
@@ -216,16 +212,8 @@ impl App {
     pub async fn run(self, stop: Stop) -> Result<(), RunError> {
         let close_listeners = CancellationToken::new();
         let mut servers = JoinSet::new();
-        servers.spawn(serve_grpc(
-            self.grpc,
-            self.ports.grpc,
-            close_listeners.clone(),
-        ));
-        servers.spawn(serve_http(
-            self.http,
-            self.ports.http,
-            close_listeners.clone(),
-        ));
+        servers.spawn(serve(self.grpc, self.ports.grpc, close_listeners.clone()));
+        servers.spawn(serve(self.http, self.ports.http, close_listeners.clone()));
         let drain = Drain {
             health: self.health,
             phase: self.phase,
@@ -247,10 +235,7 @@ impl App {
             biased;
             () = stop.soft.cancelled() => {}
             () = stop.hard.cancelled() => {}
-            Some(ended) = servers.join_next() => {
-                ended.unwrap_or_else(|error| Err(RunError::Grpc(error.to_string())))?;
-                return Err(RunError::Task("listener"));
-            }
+            Some(_) = servers.join_next() => return Err(RunError::Task("listener")),
             () = &mut delivering => return Err(RunError::Task("releaser")),
             _ = &mut chores => return Err(RunError::Task("housekeeper")),
             () = self.followers.run() => return Err(RunError::Task("reader of changed files")),

@@ -1,27 +1,23 @@
 //! Serving the two ports until they are closed, and then those whose calls are under way.
 
-use std::convert::Infallible;
 use std::pin::pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use axum::Router;
 use hyper::Request;
 use hyper::body::Incoming;
-use hyper::service::service_fn;
+use hyper::service::{Service, service_fn};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
 use hyper_util::service::TowerToHyperService;
-use tokio::sync::mpsc;
-use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
-use tonic::transport::server::Router as GrpcRouter;
 use tracing::debug;
 
-use super::RunError;
 use super::accept::Acceptor;
+use super::bounds::{Answer, counted};
 use super::connection::Connection;
+use crate::telemetry::metrics::{ClosedFor, Port};
 
 /// The largest head of an HTTP/1 request, and of an HTTP/2 one: more than browsers send with all their cookies.
 const MAX_HEAD_BYTES: (usize, u32) = (64 * 1024, 32 * 1024);
@@ -32,47 +28,64 @@ const MAX_STREAMS: u32 = 200;
 /// How long an HTTP/2 connection may be silent before it is asked for a sign of life, and how long that may take.
 const KEEPALIVE: (Duration, Duration) = (Duration::from_secs(20), Duration::from_secs(10));
 
-/// Serves Envoy until `close`, and then those whose calls are under way.
-pub(super) async fn serve_grpc(
-    router: GrpcRouter,
-    acceptor: Acceptor,
-    close: CancellationToken,
-) -> Result<(), RunError> {
-    let (send, accepted) = mpsc::channel(1);
-    let accepting = acceptor.each(close.clone(), move |connection| {
-        let send = send.clone();
-        async move {
-            // Nobody takes it once the port is closed.
-            drop(send.send(Ok::<_, Infallible>(connection)).await);
-        }
-    });
-    let accepted = ReceiverStream::new(accepted);
-    let serving = router.serve_with_incoming_shutdown(accepted, close.cancelled_owned());
-    tokio::select! {
-        served = serving => served.map_err(|error| RunError::Grpc(error.to_string())),
-        never = async { accepting.await; std::future::pending().await } => never,
-    }
+/// What one connection to the gRPC port may have under way. Far more than a gateway needs: a worker of Envoy's has one connection, over which
+/// it sends some ten checks at a time and one stream for each access logger, and it opens another one when the streams run out.
+mod grpc {
+    /// How many requests.
+    pub(super) const MAX_STREAMS: u32 = 1024;
+
+    /// The largest header list of a request, in bytes.
+    pub(super) const MAX_HEADER_LIST: u32 = 16 * 1024;
+
+    /// How many cancelled requests may wait to be noticed before the connection is closed. Viewers who leave during their check come in crowds
+    /// when a match ends, and h2's default of 20 would fail every other check of that gateway.
+    pub(super) const MAX_PENDING_RESETS: usize = 2 * MAX_STREAMS as usize;
+
+    /// How many requests that are malformed, or more than may be under way, are refused before the connection is closed.
+    pub(super) const MAX_REFUSED: usize = 1024;
+
+    /// How many bytes of one stream, and of one connection, may be under way unread.
+    pub(super) const WINDOWS: (u32, u32) = (1024 * 1024, 4 * 1024 * 1024);
+
+    /// How many bytes of an answer may wait to be sent.
+    pub(super) const MAX_UNSENT: usize = 64 * 1024;
 }
 
-/// Serves everybody else until `close`, and then those whose calls are under way.
-pub(super) async fn serve_http(
-    router: Router,
-    acceptor: Acceptor,
-    close: CancellationToken,
-) -> Result<(), RunError> {
+/// Serves a port until `close`, and then those whose calls are under way.
+pub(super) async fn serve(router: Router, acceptor: Acceptor, close: CancellationToken) {
     let quiet = acceptor.times.quiet;
-    let server = Arc::new(server(quiet));
+    let server = Arc::new(match acceptor.port {
+        Port::Grpc => grpc_server(),
+        Port::Http => http_server(quiet),
+    });
     let closing = close.clone();
     let serve = move |connection| {
         let (server, router, closing) = (Arc::clone(&server), router.clone(), closing.clone());
         async move { serve_one(&server, router, connection, quiet, closing).await }
     };
     acceptor.each(close, serve).await;
-    Ok(())
+}
+
+/// How gRPC is spoken: over HTTP/2 alone.
+fn grpc_server() -> Builder<TokioExecutor> {
+    let mut server = Builder::new(TokioExecutor::new()).http2_only();
+    server
+        .http2()
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(grpc::MAX_STREAMS)
+        .max_header_list_size(grpc::MAX_HEADER_LIST)
+        .max_pending_accept_reset_streams(grpc::MAX_PENDING_RESETS)
+        .max_local_error_reset_streams(grpc::MAX_REFUSED)
+        .initial_stream_window_size(grpc::WINDOWS.0)
+        .initial_connection_window_size(grpc::WINDOWS.1)
+        .max_send_buf_size(grpc::MAX_UNSENT)
+        .keep_alive_interval(KEEPALIVE.0)
+        .keep_alive_timeout(KEEPALIVE.1);
+    server
 }
 
 /// How HTTP is spoken, in whichever version a client chooses.
-fn server(quiet: Duration) -> Builder<TokioExecutor> {
+fn http_server(quiet: Duration) -> Builder<TokioExecutor> {
     let mut server = Builder::new(TokioExecutor::new());
     server
         .http1()
@@ -89,8 +102,8 @@ fn server(quiet: Duration) -> Builder<TokioExecutor> {
     server
 }
 
-/// Serves one connection until its client leaves, or has been asked to leave: because the port is closed, or because nothing has been asked
-/// for too long. Who doesn't heed the latter is left.
+/// Serves one connection until its client leaves, or has been asked to leave: because the port is closed, or, at the HTTP port, because nothing
+/// has been asked for too long. Who doesn't heed the latter is left, and so is who never asks anything.
 async fn serve_one(
     server: &Builder<TokioExecutor>,
     router: Router,
@@ -98,18 +111,18 @@ async fn serve_one(
     quiet: Duration,
     close: CancellationToken,
 ) {
-    let calls = Arc::new(Calls::default());
-    let (door, counted) = (TowerToHyperService::new(router), Arc::clone(&calls));
+    let peer = Arc::clone(connection.peer());
+    let (door, asking) = (TowerToHyperService::new(router), Arc::clone(&peer));
     let service = service_fn(move |request: Request<Incoming>| {
-        let call = Calls::begin(&counted);
-        let answer = hyper::service::Service::call(&door, request);
+        let (request, share) = counted(&asking, request);
+        let answer = door.call(request);
         async move {
-            let _call = call;
-            answer.await
+            let answer = answer.await?;
+            Ok::<_, std::convert::Infallible>(answer.map(|body| Answer::new(body, share)))
         }
     });
     let mut serving = pin!(server.serve_connection(TokioIo::new(connection), service));
-    let (mut is_closed, mut is_quiet) = (false, false);
+    let (mut is_closed, mut is_quiet, mut may_be_quiet) = (false, false, false);
     loop {
         tokio::select! {
             ended = serving.as_mut() => {
@@ -119,52 +132,23 @@ async fn serve_one(
                 return;
             }
             () = close.cancelled(), if !is_closed => is_closed = true,
-            () = calls.quiet(quiet) => {
+            () = peer.quiet(quiet), if !may_be_quiet => {
+                if !peer.has_asked() {
+                    return peer.close(ClosedFor::Silence);
+                }
                 if is_quiet {
                     return;
                 }
-                is_quiet = true;
+                match peer.port() {
+                    Port::Grpc => {
+                        // Gateways may have nothing to ask.
+                        may_be_quiet = true;
+                        continue;
+                    }
+                    Port::Http => is_quiet = true,
+                }
             }
         }
         serving.as_mut().graceful_shutdown();
-    }
-}
-
-/// The calls over one connection.
-#[derive(Debug, Default)]
-struct Calls {
-    /// How many there have been.
-    begun: AtomicUsize,
-    /// How many wait for their answer.
-    under_way: AtomicUsize,
-}
-
-/// A call that waits for its answer.
-#[must_use]
-struct Call(Arc<Calls>);
-
-impl Calls {
-    fn begin(calls: &Arc<Self>) -> Call {
-        calls.begun.fetch_add(1, Ordering::Relaxed);
-        calls.under_way.fetch_add(1, Ordering::Relaxed);
-        Call(Arc::clone(calls))
-    }
-
-    /// Returns when none has begun or waited for so long.
-    async fn quiet(&self, span: Duration) {
-        loop {
-            let begun = self.begun.load(Ordering::Relaxed);
-            tokio::time::sleep(span).await;
-            let has_begun = self.begun.load(Ordering::Relaxed) != begun;
-            if !has_begun && self.under_way.load(Ordering::Relaxed) == 0 {
-                return;
-            }
-        }
-    }
-}
-
-impl Drop for Call {
-    fn drop(&mut self) {
-        self.0.under_way.fetch_sub(1, Ordering::Relaxed);
     }
 }

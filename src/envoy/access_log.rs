@@ -26,10 +26,14 @@ use crate::telemetry::Metrics;
 use crate::telemetry::metrics::{EntryOutcome, EntryType};
 
 /// The largest message that is read: a durable logger sends all that it has buffered as one.
-pub(super) const MAX_MESSAGE_BYTES: usize = 16 * 1024 * 1024;
+pub(crate) const MAX_MESSAGE_BYTES: usize = 16 * 1024 * 1024;
 
 /// How long a stream is read before Envoy is made to choose an instance anew; shortened by up to a third at random, so that they don't all end at once.
 pub const STREAM_AGE: Duration = Duration::from_secs(300);
+
+/// How many entries one message of a stream may have before the stream is ended, as it is by age. Its buffer is as large as its largest message
+/// for as long as it goes on, and after an outage each worker of each gateway sends all that it has buffered.
+const LARGE_MESSAGE: usize = 1_000;
 
 /// How long a stream is read on after its end was sent. Envoy closes its side within a round trip.
 const LINGER: Duration = Duration::from_secs(2);
@@ -113,7 +117,12 @@ impl Reader {
         let reading = async {
             loop {
                 match messages.message().await {
-                    Ok(Some(message)) => self.take(&message),
+                    Ok(Some(message)) => {
+                        self.take(&message);
+                        if is_large(&message) {
+                            ending.cancel();
+                        }
+                    }
                     Ok(None) => return,
                     Err(status) => return self.broken_off(&status),
                 }
@@ -189,5 +198,14 @@ impl Reader {
         for News { user, notice } in news.into_iter().chain(counted) {
             self.releaser.submit(user, notice);
         }
+    }
+}
+
+/// Whether a message has so many entries that the buffer for it is not to be kept.
+fn is_large(message: &StreamAccessLogsMessage) -> bool {
+    match &message.log_entries {
+        Some(LogEntries::HttpLogs(entries)) => entries.log_entry.len() >= LARGE_MESSAGE,
+        Some(LogEntries::TcpLogs(entries)) => entries.log_entry.len() >= LARGE_MESSAGE,
+        None => false,
     }
 }

@@ -409,3 +409,29 @@ label! {
         Http => "http",
     }
 }
+
+label! {
+    /// Why streamgate closed a connection that would have gone on.
+    ClosedFor {
+        /// It made no request in time.
+        Silence => "silence",
+        /// All places were taken, it had made no request, and no other such connection had been silent for longer.
+        Crowded => "crowded",
+        /// Its requests took too much memory.
+        Memory => "memory",
+    }
+}
+
+label! {
+    /// An HTTP/2 error that was sent.
+    Http2Error {
+        /// A request was malformed.
+        ResetProtocol => "reset_protocol_error",
+        /// A request came too often.
+        ResetCalm => "reset_enhance_your_calm",
+        /// A connection did not keep to HTTP/2.
+        GoAwayProtocol => "goaway_protocol_error",
+        /// A connection flooded the port.
+        GoAwayCalm => "goaway_enhance_your_calm",
+    }
+}

@@ -17,9 +17,9 @@ use crate::config::Outage;
 use crate::session::{Fact, FactLoss, Kind};
 
 pub use super::labels::{
-    Call, CallOutcome, DropReason, EntryOutcome, EntryType, GraceOutcome, LabelValue, Lapse,
-    LogDrop, Operation, Outcome, Port, ReleaseCause, ReloadOutcome, ReloadedFile, RenewalOutcome,
-    Verdict,
+    Call, CallOutcome, ClosedFor, DropReason, EntryOutcome, EntryType, GraceOutcome, Http2Error,
+    LabelValue, Lapse, LogDrop, Operation, Outcome, Port, ReleaseCause, ReloadOutcome,
+    ReloadedFile, RenewalOutcome, Verdict,
 };
 
 /// Counters for each value of a label.
@@ -97,6 +97,10 @@ pub struct Metrics {
     log_lines_dropped: Counters<LogDrop>,
     /// `streamgate_connections`, by port
     connections: Vec<Gauge>,
+    /// `streamgate_connections_closed_total`, by port and cause
+    connections_closed: Vec<Counters<ClosedFor>>,
+    /// `streamgate_http2_errors_total`, by port and error
+    http2_errors: Vec<Counters<Http2Error>>,
     /// `streamgate_reloads_total`, by file and outcome
     reloads: Vec<Counters<ReloadOutcome>>,
     /// `streamgate_files_unusable`, by file
@@ -161,6 +165,9 @@ impl Metrics {
             facts_lost: make.tables::<Fact, _>(named::FACTS_LOST, ["fact", "loss"]),
             log_lines_dropped: make.counters(named::LOG_LINES_DROPPED, one("cause")),
             connections: make.gauges::<Port>(named::CONNECTIONS, "port"),
+            connections_closed: make
+                .tables::<Port, _>(named::CONNECTIONS_CLOSED, ["port", "cause"]),
+            http2_errors: make.tables::<Port, _>(named::HTTP2_ERRORS, ["port", "error"]),
             reloads: make.tables::<ReloadedFile, _>(named::RELOADS, ["file", "outcome"]),
             files_unusable: make.gauges::<ReloadedFile>(named::FILES_UNUSABLE, "file"),
             certificates_expire: make.gauges::<Port>(named::CERTIFICATES_EXPIRE, "port"),
@@ -308,6 +315,20 @@ impl Metrics {
     pub fn connection_closed(&self, port: Port) {
         if let Some(connections) = self.connections.get(port.index()) {
             connections.decrement(1.0);
+        }
+    }
+
+    /// Counts a connection that streamgate closed to protect others.
+    pub fn connection_closed_for(&self, port: Port, cause: ClosedFor) {
+        if let Some(closed) = self.connections_closed.get(port.index()) {
+            closed.increment(cause);
+        }
+    }
+
+    /// Counts an HTTP/2 error that was sent.
+    pub fn http2_error(&self, port: Port, error: Http2Error) {
+        if let Some(errors) = self.http2_errors.get(port.index()) {
+            errors.increment(error);
         }
     }
 
@@ -476,6 +497,14 @@ mod named {
     pub(super) const CONNECTIONS: Named = Named(
         "streamgate_connections",
         "Connections that are open now, by port",
+    );
+    pub(super) const CONNECTIONS_CLOSED: Named = Named(
+        "streamgate_connections_closed_total",
+        "Connections that streamgate closed to protect others, by port and cause",
+    );
+    pub(super) const HTTP2_ERRORS: Named = Named(
+        "streamgate_http2_errors_total",
+        "HTTP/2 errors that streamgate sent for malformed requests and floods, by port and error",
     );
     pub(super) const FILES_UNUSABLE: Named = Named(
         "streamgate_files_unusable",

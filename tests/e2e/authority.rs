@@ -3,6 +3,7 @@
 
 use serde_json::json;
 
+use crate::support::app::PATIENCE;
 use crate::support::envoy_files::{CLUSTERS, at_mut};
 use crate::support::gateway::Setup;
 use crate::support::stack::Stack;
@@ -28,5 +29,26 @@ async fn checks_pass_through_a_cluster_with_any_name() {
         let stack = Stack::start_with(&[], |setup| through(cluster, setup)).await;
         let viewers = &stack.viewers;
         drop(viewers.watch(viewers.http1("alice", "/live/1")).await);
+    }
+}
+
+#[tokio::test]
+async fn a_cluster_whose_name_is_no_host_name_is_warned_about() {
+    for cluster in STRANGE {
+        let stack = Stack::start_with(&[], |setup| {
+            let unset = json!({"grpc_service": {"envoy_grpc": {"authority": ""}}});
+            through(cluster, setup).check(unset)
+        })
+        .await;
+        let viewers = &stack.viewers;
+        let refusal = viewers.refused(viewers.http1("alice", "/live/1")).await;
+        assert_eq!(refusal.status, 503);
+        let labels = [("port", "grpc"), ("error", "reset_protocol_error")];
+        let errors = "streamgate_http2_errors_total";
+        let streamgate = &stack.streamgate;
+        streamgate
+            .metric_becomes(PATIENCE, errors, &labels, |count| count >= 1.0)
+            .await;
+        streamgate.says("set `authority: streamgate` in").await;
     }
 }

@@ -7,6 +7,7 @@ pub(crate) mod backend;
 pub(crate) mod chromium;
 pub(crate) mod envoy_files;
 pub(crate) mod faulty_store;
+pub(crate) mod frames;
 pub(crate) mod gateway;
 pub(crate) mod gateway_client;
 pub(crate) mod log;

@@ -1,0 +1,204 @@
+//! What each request takes of memory, for [`Peers`](super::peer::Peers) to bound: its headers and tasks until it is answered, and the largest
+//! of its gRPC messages, for which a buffer is kept as long as it goes on.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+
+use bytes::Bytes;
+use hyper::Request;
+use hyper::body::{Body, Frame, Incoming, SizeHint};
+
+use super::peer::{Peer, Share};
+use crate::telemetry::metrics::Port;
+
+/// What a request takes without its headers and messages: its stream, its tasks, their buffers, and a small message.
+const REQUEST_BYTES: usize = 4 * 1024;
+
+/// What a call of the reflection services takes: its answers are large, and are read by people.
+const REFLECTION_BYTES: usize = 1024 * 1024;
+
+/// How the paths of the reflection services begin.
+const REFLECTION: &str = "/grpc.reflection.";
+
+/// How many bytes precede each gRPC message: one of flags, and four that say how long it is.
+const PREFIX: usize = 5;
+
+/// The body of a request.
+#[derive(Debug)]
+pub(super) struct Asked {
+    /// Itself.
+    body: Incoming,
+    /// What its messages take.
+    share: Share,
+    /// The message that comes in, at the gRPC port.
+    message: Option<Message>,
+}
+
+/// The body of an answer, with what its request takes.
+#[derive(Debug)]
+pub(super) struct Answer<B> {
+    /// Itself.
+    body: B,
+    /// Given back when it has been sent.
+    _share: Share,
+}
+
+/// How far the messages of a body have come in.
+#[derive(Debug, Default)]
+struct Message {
+    /// The beginning of the next one.
+    prefix: [u8; PREFIX],
+    /// How much of that is there.
+    filled: usize,
+    /// How many bytes are missing of the one that has begun.
+    missing: usize,
+}
+
+/// A request of that peer with its body counted, and what it takes until it is answered.
+pub(super) fn counted(peer: &Arc<Peer>, request: Request<Incoming>) -> (Request<Asked>, Share) {
+    let path = request.uri().path();
+    let headers = request.headers().iter();
+    let headers: usize = headers
+        .map(|(name, value)| name.as_str().len() + value.len())
+        .sum();
+    let is_reflection = peer.port() == Port::Grpc && path.starts_with(REFLECTION);
+    let base = if is_reflection {
+        REFLECTION_BYTES
+    } else {
+        REQUEST_BYTES
+    };
+    let share = peer.asks(base + path.len() + headers);
+    let request = request.map(|body| Asked {
+        body,
+        share: peer.share(),
+        message: (peer.port() == Port::Grpc).then(Message::default),
+    });
+    (request, share)
+}
+
+// === impl Message ===
+
+impl Message {
+    /// Goes on with these bytes. How long the longest message is that begins in them.
+    fn follow(&mut self, mut bytes: &[u8]) -> usize {
+        let mut longest = 0;
+        loop {
+            let skipped = self.missing.min(bytes.len());
+            self.missing -= skipped;
+            bytes = bytes.get(skipped..).unwrap_or_default();
+            let free = self.prefix.get_mut(self.filled..).unwrap_or_default();
+            for (free, byte) in free.iter_mut().zip(bytes) {
+                *free = *byte;
+            }
+            let taken = free.len().min(bytes.len());
+            bytes = bytes.get(taken..).unwrap_or_default();
+            self.filled += taken;
+            if self.filled < PREFIX || self.missing > 0 {
+                return longest;
+            }
+            let [_, length @ ..] = self.prefix;
+            self.missing = usize::try_from(u32::from_be_bytes(length)).unwrap_or(usize::MAX);
+            self.filled = 0;
+            longest = longest.max(self.missing);
+        }
+    }
+}
+
+// === impl Asked ===
+
+impl Body for Asked {
+    type Data = Bytes;
+    type Error = hyper::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        let this = &mut *self;
+        let frame = ready!(Pin::new(&mut this.body).poll_frame(cx));
+        if let (Some(message), Some(Ok(frame))) = (&mut this.message, &frame)
+            && let Some(bytes) = frame.data_ref()
+        {
+            let longest = message.follow(bytes);
+            // What is refused for its length gets no buffer, and a small one is part of the request.
+            if longest > REQUEST_BYTES && longest <= crate::envoy::MAX_MESSAGE_BYTES {
+                this.share.grow_to(longest);
+            }
+        }
+        Poll::Ready(frame)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+// === impl Answer ===
+
+impl<B> Answer<B> {
+    /// One to a request that takes so much.
+    pub(super) fn new(body: B, share: Share) -> Self {
+        Self {
+            body,
+            _share: share,
+        }
+    }
+}
+
+impl<B: Body + Unpin> Body for Answer<B> {
+    type Data = B::Data;
+    type Error = B::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<B::Data>, B::Error>>> {
+        Pin::new(&mut self.body).poll_frame(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_message_is_known_by_its_prefix_however_the_bytes_are_cut() {
+        let of = |length: u32| [&[0][..], &length.to_be_bytes()].concat();
+        let sent = [
+            of(7),
+            vec![9; 7],
+            of(0),
+            of(300),
+            vec![9; 300],
+            of(2),
+            vec![9; 2],
+        ]
+        .concat();
+        for at_one_time in 1..=sent.len() {
+            let mut message = Message::default();
+            let begun: Vec<usize> = sent
+                .chunks(at_one_time)
+                .map(|bytes| message.follow(bytes))
+                .collect();
+            assert_eq!(begun.iter().max(), Some(&300), "{at_one_time}");
+            assert_eq!((message.missing, message.filled), (0, 0), "{at_one_time}");
+        }
+        let mut message = Message::default();
+        assert_eq!(message.follow(&of(16 << 20)), 16 << 20);
+        assert_eq!(message.follow(&[9; 100]), 0);
+        assert_eq!(message.missing, (16 << 20) - 100);
+    }
+}

@@ -1,0 +1,176 @@
+//! Recognises, among the bytes that a connection sends, the HTTP/2 errors that our library sends without a word: it refuses a malformed
+//! request before any of our code sees it.
+
+use crate::telemetry::metrics::Http2Error;
+
+/// The length of a frame's header, and how much of it says how long the payload is.
+const HEADER: usize = 9;
+
+const RST_STREAM: u8 = 3;
+const SETTINGS: u8 = 4;
+const GOAWAY: u8 = 7;
+
+const PROTOCOL_ERROR: u32 = 1;
+const ENHANCE_YOUR_CALM: u32 = 11;
+
+/// Follows the frames of one direction of a connection. Looks at 9 bytes of each frame, and at 8 more of those that may tell of an error.
+#[derive(Debug, Default)]
+pub(super) struct Frames {
+    /// The beginning of the frame, up to the error code.
+    head: [u8; HEADER + 8],
+    /// How much of it is there.
+    filled: usize,
+    /// How many bytes of the frame are of no interest.
+    skip: usize,
+    /// How the connection began.
+    began: Began,
+}
+
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+enum Began {
+    #[default]
+    NotYet,
+    /// With settings, as HTTP/2 does.
+    Http2,
+    /// In another way.
+    Otherwise,
+}
+
+impl Frames {
+    /// Goes on with these bytes, and tells of each error in them.
+    pub(super) fn follow(&mut self, mut bytes: &[u8], mut tell: impl FnMut(Http2Error)) {
+        while !bytes.is_empty() && self.began != Began::Otherwise {
+            if self.skip > 0 {
+                let skipped = self.skip.min(bytes.len());
+                self.skip -= skipped;
+                bytes = bytes.get(skipped..).unwrap_or_default();
+                continue;
+            }
+            let wanted = self.wanted();
+            let free = self.head.get_mut(self.filled..wanted).unwrap_or_default();
+            let taken = free.len().min(bytes.len());
+            for (free, byte) in free.iter_mut().zip(bytes) {
+                *free = *byte;
+            }
+            bytes = bytes.get(taken..).unwrap_or_default();
+            self.filled += taken;
+            if self.filled == self.wanted() {
+                self.finish(&mut tell);
+            }
+        }
+    }
+
+    /// How much of this frame has to be looked at.
+    fn wanted(&self) -> usize {
+        let payload = match self.head {
+            _ if self.filled < HEADER => 0,
+            [_, _, _, RST_STREAM, ..] => 4,
+            [_, _, _, GOAWAY, ..] => 8,
+            _ => 0,
+        };
+        HEADER + payload.min(self.payload())
+    }
+
+    /// How long the payload is; of use once the header is there.
+    fn payload(&self) -> usize {
+        let [high, middle, low, ..] = self.head;
+        usize::from(high) << 16 | usize::from(middle) << 8 | usize::from(low)
+    }
+
+    /// All of this frame is there that has to be looked at.
+    fn finish(&mut self, tell: &mut impl FnMut(Http2Error)) {
+        let [_, _, _, kind, _, _, _, _, _, first @ .., a, b, c, d] = self.head;
+        if self.began == Began::NotYet {
+            self.began = match kind {
+                SETTINGS => Began::Http2,
+                _ => Began::Otherwise,
+            };
+        }
+        let error = match kind {
+            RST_STREAM => match u32::from_be_bytes(first) {
+                PROTOCOL_ERROR => Some(Http2Error::ResetProtocol),
+                ENHANCE_YOUR_CALM => Some(Http2Error::ResetCalm),
+                _ => None,
+            },
+            GOAWAY => match u32::from_be_bytes([a, b, c, d]) {
+                PROTOCOL_ERROR => Some(Http2Error::GoAwayProtocol),
+                ENHANCE_YOUR_CALM => Some(Http2Error::GoAwayCalm),
+                _ => None,
+            },
+            _ => None,
+        };
+        if let (Some(error), Began::Http2) = (error, self.began) {
+            tell(error);
+        }
+        self.skip = (HEADER + self.payload()).saturating_sub(self.filled);
+        (self.filled, self.head) = (0, Default::default());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn frame(kind: u8, payload: &[u8]) -> Vec<u8> {
+        let length = u8::try_from(payload.len()).unwrap();
+        let header = [0, 0, length, kind, 0, 0, 0, 0, 1];
+        [&header[..], payload].concat()
+    }
+
+    fn told(bytes: &[u8], at_one_time: usize) -> Vec<Http2Error> {
+        let (mut frames, mut told) = (Frames::default(), Vec::new());
+        for bytes in bytes.chunks(at_one_time) {
+            frames.follow(bytes, |error| told.push(error));
+        }
+        told
+    }
+
+    #[test]
+    fn errors_are_recognised_however_the_bytes_are_cut() {
+        let sent = [
+            frame(SETTINGS, &[3; 12]),
+            // The payload of a frame looks like a reset.
+            frame(0, &frame(RST_STREAM, &[0, 0, 0, 1])),
+            frame(RST_STREAM, &[0, 0, 0, 1]),
+            frame(RST_STREAM, &[0, 0, 0, 8]),
+            frame(SETTINGS, &[]),
+            frame(RST_STREAM, &[0, 0, 0, 11]),
+            frame(GOAWAY, &[0, 0, 0, 1, 0, 0, 0, 0]),
+            frame(GOAWAY, &[[0, 0, 0, 9, 0, 0, 0, 11], [1; 8]].concat()),
+            frame(GOAWAY, &[0, 0, 0, 0, 0, 0, 0, 1]),
+        ];
+        let sent = sent.concat();
+        for at_one_time in 1..=sent.len() {
+            let expected = [
+                Http2Error::ResetProtocol,
+                Http2Error::ResetCalm,
+                Http2Error::GoAwayCalm,
+                Http2Error::GoAwayProtocol,
+            ];
+            assert_eq!(told(&sent, at_one_time), expected, "{at_one_time}");
+        }
+    }
+
+    #[test]
+    fn what_does_not_begin_as_http_2_is_not_looked_at() {
+        let reset = frame(RST_STREAM, &[0, 0, 0, 1]);
+        let sent = [b"HTTP/1.1 200 OK\r\n\r\n", &*reset].concat();
+        for at_one_time in 1..=sent.len() {
+            assert_eq!(told(&sent, at_one_time), []);
+        }
+    }
+
+    #[test]
+    fn frames_too_short_for_their_kind_end_nothing() {
+        let sent = [
+            frame(SETTINGS, &[]),
+            frame(RST_STREAM, &[]),
+            frame(GOAWAY, &[0, 0]),
+            frame(RST_STREAM, &[0, 0, 0, 1]),
+        ];
+        assert_eq!(
+            told(&sent.concat(), 7).last(),
+            Some(&Http2Error::ResetProtocol)
+        );
+    }
+}

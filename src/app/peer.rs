@@ -1,0 +1,398 @@
+//! The peers of one port: the other ends of its connections. Who has made a request, who has been silent for longest, and how much memory
+//! their requests take, so that the port can choose which connection it closes to protect the others.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicI64, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::Duration;
+
+use tokio::task::AbortHandle;
+use tracing::warn;
+
+use crate::telemetry::metrics::{ClosedFor, LabelValue, Port};
+use crate::telemetry::{Metrics, Seldom};
+
+/// How many bytes of memory the requests of one peer may take: three of the largest access log messages.
+const MOST_OF_ONE: usize = 48 * 1024 * 1024;
+
+/// How many bytes of memory the requests of all peers may take. Half of what `compose.yaml` gives the container.
+const MOST_OF_ALL: usize = 128 * 1024 * 1024;
+
+/// In steps of how many bytes a peer's memory counts towards that of all, so that a check doesn't touch what all connections share.
+const UNIT: usize = 64 * 1024;
+
+/// The peers of one port.
+#[derive(Debug)]
+pub(super) struct Peers {
+    /// Which port.
+    port: Port,
+    /// Counts connections.
+    metrics: Arc<Metrics>,
+    /// What the requests of all take, in units.
+    units: AtomicI64,
+    /// Throttles the warning about it.
+    heavy: Seldom,
+    /// Who is there.
+    lists: Mutex<Lists>,
+}
+
+/// Who is there.
+#[derive(Debug, Default)]
+struct Lists {
+    /// The last number given away. Peers and turns share them.
+    last: u64,
+    /// All peers, by their number.
+    all: BTreeMap<u64, Weak<Peer>>,
+    /// Those that have made no request, by their turn: the longest silent first.
+    newcomers: BTreeMap<u64, Weak<Peer>>,
+}
+
+/// The other end of one connection.
+#[derive(Debug)]
+pub(super) struct Peer {
+    /// All of them.
+    peers: Arc<Peers>,
+    /// Its key in [`Lists::all`].
+    number: u64,
+    /// Its key in [`Lists::newcomers`]. Changed only under the lock of the lists.
+    turn: AtomicU64,
+    /// How many requests it has made. Only the task of its connection changes it.
+    requests: AtomicUsize,
+    /// How many bytes its requests take.
+    bytes: AtomicUsize,
+    /// How it is closed.
+    exit: Mutex<Exit>,
+}
+
+/// How a connection is closed.
+#[derive(Debug, Default)]
+struct Exit {
+    /// Whether it has been.
+    is_closed: bool,
+    /// What serves it.
+    task: Option<AbortHandle>,
+}
+
+/// Memory that a request of a peer takes, counted until this is dropped.
+#[must_use]
+#[derive(Debug)]
+pub(super) struct Share {
+    /// Whose request it is.
+    peer: Arc<Peer>,
+    /// How many bytes.
+    bytes: usize,
+}
+
+/// A lock that nothing panics under.
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// How many whole units there are in so many bytes.
+fn units(bytes: usize) -> i64 {
+    i64::try_from(bytes / UNIT).unwrap_or(i64::MAX)
+}
+
+impl Lists {
+    /// A number that nobody has.
+    fn number(&mut self) -> u64 {
+        self.last += 1;
+        self.last
+    }
+}
+
+// === impl Peers ===
+
+impl Peers {
+    /// Nobody is there yet.
+    pub(super) fn new(port: Port, metrics: Arc<Metrics>) -> Arc<Self> {
+        Arc::new(Self {
+            port,
+            metrics,
+            units: AtomicI64::new(0),
+            heavy: Seldom::default(),
+            lists: Mutex::default(),
+        })
+    }
+
+    /// One has come.
+    pub(super) fn join(self: &Arc<Self>) -> Arc<Peer> {
+        let mut lists = locked(&self.lists);
+        let (number, turn) = (lists.number(), lists.number());
+        let peer = Arc::new(Peer {
+            peers: Arc::clone(self),
+            number,
+            turn: AtomicU64::new(turn),
+            requests: AtomicUsize::new(0),
+            bytes: AtomicUsize::new(0),
+            exit: Mutex::default(),
+        });
+        lists.all.insert(number, Arc::downgrade(&peer));
+        lists.newcomers.insert(turn, Arc::downgrade(&peer));
+        peer
+    }
+
+    /// Closes the connection that has been silent for longest of those that never made a request. Whether there is any.
+    pub(super) fn close_most_silent(&self) -> bool {
+        loop {
+            let most_silent = locked(&self.lists).newcomers.pop_first();
+            let Some((_, peer)) = most_silent else {
+                return false;
+            };
+            // One that is just leaving gives its place back by itself, but perhaps not for the caller.
+            if let Some(peer) = peer.upgrade() {
+                peer.close(ClosedFor::Crowded);
+                return true;
+            }
+        }
+    }
+
+    /// Closes the connections whose requests take most, until those of the others are within the bound.
+    fn relieve(&self) {
+        // Outside of the lock, since the last handle of a peer that is leaving takes it.
+        let upgraded = |lists: &Lists| lists.all.values().filter_map(Weak::upgrade).collect();
+        let mut peers: Vec<Arc<Peer>> = upgraded(&locked(&self.lists));
+        peers.retain(|peer| !locked(&peer.exit).is_closed);
+        let bytes = |peer: &Arc<Peer>| peer.bytes.load(Ordering::Relaxed);
+        let mut all: usize = peers.iter().map(bytes).sum();
+        peers.sort_by_cached_key(bytes);
+        while let Some(heaviest) = peers.pop()
+            && all > MOST_OF_ALL
+        {
+            all = all.saturating_sub(bytes(&heaviest));
+            heaviest.close(ClosedFor::Memory);
+        }
+    }
+}
+
+// === impl Peer ===
+
+impl Peer {
+    /// To which port it is connected.
+    pub(super) fn port(&self) -> Port {
+        self.peers.port
+    }
+
+    /// That task serves it.
+    pub(super) fn served_by(&self, task: AbortHandle) {
+        let mut exit = locked(&self.exit);
+        if exit.is_closed {
+            task.abort();
+        }
+        exit.task = Some(task);
+    }
+
+    /// Closes its connection.
+    pub(super) fn close(&self, cause: ClosedFor) {
+        let mut exit = locked(&self.exit);
+        if exit.is_closed {
+            return;
+        }
+        exit.is_closed = true;
+        if let Some(task) = exit.task.take() {
+            task.abort();
+        }
+        drop(exit);
+        let Peers {
+            port,
+            metrics,
+            heavy,
+            ..
+        } = &*self.peers;
+        metrics.connection_closed_for(*port, cause);
+        if cause == ClosedFor::Memory && heavy.is_due() {
+            let (port, bytes) = (port.as_str(), self.bytes.load(Ordering::Relaxed));
+            warn!(
+                port,
+                bytes, "closed a connection whose requests took too much memory"
+            );
+        }
+    }
+
+    /// Something was read from it.
+    pub(super) fn heard(self: &Arc<Self>) {
+        if self.has_asked() {
+            return;
+        }
+        let mut lists = locked(&self.peers.lists);
+        // It may have been chosen to leave meanwhile.
+        let turn = self.turn.load(Ordering::Relaxed);
+        if let Some(peer) = lists.newcomers.remove(&turn) {
+            let turn = lists.number();
+            self.turn.store(turn, Ordering::Relaxed);
+            lists.newcomers.insert(turn, peer);
+        }
+    }
+
+    /// Whether it has ever made a request.
+    pub(super) fn has_asked(&self) -> bool {
+        self.requests.load(Ordering::Relaxed) > 0
+    }
+
+    /// It makes a request, which takes so many bytes. Only the task of its connection calls this.
+    pub(super) fn asks(self: &Arc<Self>, bytes: usize) -> Share {
+        let requests = self.requests.load(Ordering::Relaxed);
+        self.requests
+            .store(requests.wrapping_add(1).max(1), Ordering::Relaxed);
+        if requests == 0 {
+            let turn = self.turn.load(Ordering::Relaxed);
+            locked(&self.peers.lists).newcomers.remove(&turn);
+        }
+        let mut share = self.share();
+        share.grow_to(bytes);
+        share
+    }
+
+    /// A share that takes nothing yet.
+    pub(super) fn share(self: &Arc<Self>) -> Share {
+        Share {
+            peer: Arc::clone(self),
+            bytes: 0,
+        }
+    }
+
+    /// Returns when it has made no request for so long, and none is under way.
+    pub(super) async fn quiet(&self, span: Duration) {
+        loop {
+            let before = self.requests.load(Ordering::Relaxed);
+            tokio::time::sleep(span).await;
+            let has_asked = self.requests.load(Ordering::Relaxed) != before;
+            if !has_asked && self.bytes.load(Ordering::Relaxed) == 0 {
+                return;
+            }
+        }
+    }
+
+    /// Its requests take so many bytes more.
+    fn take(&self, bytes: usize) {
+        let before = self.bytes.fetch_add(bytes, Ordering::Relaxed);
+        let more = units(before + bytes) - units(before);
+        if more == 0 {
+            return;
+        }
+        let all = self.peers.units.fetch_add(more, Ordering::Relaxed) + more;
+        if before + bytes > MOST_OF_ONE {
+            self.close(ClosedFor::Memory);
+        } else if all > units(MOST_OF_ALL) {
+            self.peers.relieve();
+        }
+    }
+
+    /// Its requests take so many bytes less.
+    fn give_back(&self, bytes: usize) {
+        let before = self.bytes.fetch_sub(bytes, Ordering::Relaxed);
+        let less = units(before) - units(before - bytes);
+        if less > 0 {
+            self.peers.units.fetch_sub(less, Ordering::Relaxed);
+        }
+    }
+}
+
+impl Drop for Peer {
+    fn drop(&mut self) {
+        let mut lists = locked(&self.peers.lists);
+        lists.all.remove(&self.number);
+        lists.newcomers.remove(self.turn.get_mut());
+    }
+}
+
+// === impl Share ===
+
+impl Share {
+    /// Takes so many bytes from now on, if it took fewer.
+    pub(super) fn grow_to(&mut self, bytes: usize) {
+        if bytes > self.bytes {
+            self.peer.take(bytes - self.bytes);
+            self.bytes = bytes;
+        }
+    }
+}
+
+impl Drop for Share {
+    fn drop(&mut self) {
+        if self.bytes > 0 {
+            self.peer.give_back(self.bytes);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn peers() -> Arc<Peers> {
+        Peers::new(Port::Grpc, Arc::new(Metrics::new().unwrap()))
+    }
+
+    fn is_closed(peer: &Peer) -> bool {
+        locked(&peer.exit).is_closed
+    }
+
+    #[test]
+    fn the_longest_silent_without_a_request_goes_first() {
+        let peers = peers();
+        let [asks, speaks, silent, later] = [(); 4].map(|()| peers.join());
+        drop(asks.asks(1));
+        speaks.heard();
+        drop(peers.join());
+        for expected in [&silent, &later, &speaks] {
+            assert!(!is_closed(expected));
+            assert!(peers.close_most_silent());
+            assert!(is_closed(expected));
+            // What it still says doesn't bring it back.
+            expected.heard();
+        }
+        assert!(!peers.close_most_silent());
+        assert!(!is_closed(&asks));
+        let told = peers.metrics.render();
+        let count = "streamgate_connections_closed_total{port=\"grpc\",cause=\"crowded\"} 3\n";
+        assert!(told.contains(count), "{told}");
+    }
+
+    #[test]
+    fn one_peer_that_takes_too_much_is_closed() {
+        let peers = peers();
+        let [one, other] = [(); 2].map(|()| peers.join());
+        let mut share = one.asks(MOST_OF_ONE);
+        let others = other.asks(MOST_OF_ONE);
+        assert!(!is_closed(&one));
+        share.grow_to(MOST_OF_ONE + UNIT);
+        assert!(is_closed(&one) && !is_closed(&other));
+        drop((share, others));
+        assert_eq!(peers.units.load(Ordering::Relaxed), 0);
+    }
+
+    #[test]
+    fn when_all_take_too_much_the_heaviest_goes() {
+        let peers = peers();
+        let [light, heavy, other] = [(); 3].map(|()| peers.join());
+        let mut shares = [
+            light.asks(MOST_OF_ONE - 9 * UNIT),
+            heavy.asks(MOST_OF_ONE),
+            other.asks(MOST_OF_ALL - 2 * MOST_OF_ONE + 9 * UNIT),
+        ];
+        assert!(
+            ![&light, &heavy, &other]
+                .into_iter()
+                .any(|peer| is_closed(peer))
+        );
+        shares[0].grow_to(MOST_OF_ONE - 8 * UNIT);
+        assert!(is_closed(&heavy));
+        assert!(!is_closed(&light) && !is_closed(&other));
+        // What a closed one still holds closes nobody else.
+        shares[2].grow_to(MOST_OF_ALL - 2 * MOST_OF_ONE + 10 * UNIT);
+        assert!(!is_closed(&light) && !is_closed(&other));
+        drop(shares);
+        assert_eq!(peers.units.load(Ordering::Relaxed), 0);
+    }
+
+    #[tokio::test]
+    async fn a_peer_that_was_closed_before_its_task_was_known_is_left() {
+        let peer = peers().join();
+        peer.close(ClosedFor::Memory);
+        let mut tasks = tokio::task::JoinSet::new();
+        peer.served_by(tasks.spawn(std::future::pending::<()>()));
+        let ended = tasks.join_next().await.unwrap();
+        assert!(ended.unwrap_err().is_cancelled());
+    }
+}
