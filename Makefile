@@ -86,6 +86,7 @@ compose-check: build
 	exec $(DEMO) compose --logs $(BUILD)/demo
 
 # Without `--all-targets`: cargo's own choice also builds the demo's program, which a test runs.
+# Most tests wait for processes and clocks, so twice as many run at once as there are cores.
 ## Every test, with a real Envoy, Redis, Prometheus, Chromium and players
 test: prereqs-test
 	@STREAMGATE_TEST_ENVOY=$$(deploy/demo/get-envoy.sh)
@@ -96,6 +97,7 @@ test: prereqs-test
 	STREAMGATE_TEST_CHROMIUM=$(or $(CHROMIUM),chromium)
 	export STREAMGATE_TEST_ENVOY STREAMGATE_TEST_REDIS_SERVER STREAMGATE_TEST_SCHEMATHESIS
 	export STREAMGATE_TEST_PROMETHEUS STREAMGATE_TEST_HLS_JS STREAMGATE_TEST_CHROMIUM
+	export RUST_TEST_THREADS=$${RUST_TEST_THREADS:-$$((2 * $$(nproc)))}
 	$(CARGO) test --locked
 
 ## Starts the program with every pair of configuration values

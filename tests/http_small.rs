@@ -226,7 +226,7 @@ async fn what_is_no_video_and_no_time_is_400_and_says_why() {
         ("/?id=a&id=b", "stands there twice"),
         ("/?id=a&plan=gold", "\"plan\" is not known"),
         ("/?id=%00", "control character"),
-        ("/?id=%ff", "not UTF-8"),
+        ("/?id=%ff", "not valid UTF-8"),
         (&long, "has 257 bytes"),
     ] {
         for method in [Method::GET, Method::POST, Method::PATCH, Method::DELETE] {
