@@ -22,7 +22,10 @@ use crate::support::streams::{key, terms, user};
 /// How many sequences are tried, if there is time.
 const SEQUENCES: u32 = 3_000;
 
-/// How long they may take together.
+/// How many are tried in any case.
+const LEAST: u32 = 100;
+
+/// After how long no more than those are tried.
 const TIME: Duration = Duration::from_secs(20);
 
 /// When every sequence begins.
@@ -382,7 +385,7 @@ fn every_store_agrees_with_the_rule_step_by_step() {
     let clock = Arc::new(ManualClock::default());
     let redis = runtime.block_on(async { server.store().with_clock(clock.clone()) });
     let time = Stopwatch::start();
-    let tried = std::cell::Cell::new(0);
+    let tried = std::cell::Cell::new(0_u32);
     let config = Config {
         cases: SEQUENCES,
         failure_persistence: None,
@@ -390,7 +393,7 @@ fn every_store_agrees_with_the_rule_step_by_step() {
     };
     let outcome =
         TestRunner::new(config).run(&proptest::collection::vec(steps(), 1..40), |sequence| {
-            if time.elapsed() > TIME {
+            if time.elapsed() > TIME && tried.get() >= LEAST {
                 return Ok(());
             }
             tried.set(tried.get() + 1);
@@ -414,10 +417,5 @@ fn every_store_agrees_with_the_rule_step_by_step() {
     if let Err(TestError::Fail(reason, sequence)) = outcome {
         panic!("{reason}\n{sequence:#?}");
     }
-    assert!(
-        tried.get() >= 100,
-        "only {} sequences in {TIME:?}",
-        tried.get()
-    );
     eprintln!("{} sequences in {:?}", tried.get(), time.elapsed());
 }

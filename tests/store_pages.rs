@@ -10,8 +10,8 @@ use streamgate::store::redis::{RedisSettings, RedisStore};
 use streamgate::store::{Cursor, Page, Store, StoreError};
 
 use crate::support::proxy::Proxy;
-use crate::support::redis::{RedisServer, settings};
-use crate::support::streams::{playback, refusing, start, user};
+use crate::support::redis::{RedisServer, lasting_store, settings};
+use crate::support::streams::{lasting, playback, refusing, user};
 
 /// The most steps of a page.
 const MOST_STEPS: usize = 10;
@@ -31,7 +31,7 @@ async fn let_in(store: &RedisStore, users: impl IntoIterator<Item = String>, ses
         .for_each_concurrent(50, |name| async move {
             let user = user(&name);
             for number in 0..sessions {
-                let start = start(&playback(&number.to_string()));
+                let start = lasting(&playback(&number.to_string()));
                 let rules = refusing(9);
                 let admission = store.admit(&user, &start, &rules);
                 admission.await.unwrap();
@@ -130,7 +130,7 @@ async fn a_prefix_is_never_taken_for_a_pattern() {
 async fn among_fifty_thousand_keys_of_others_a_page_takes_ten_steps_at_most() {
     let server = RedisServer::start();
     put_others(&server, 50_000);
-    let store = server.store();
+    let store = lasting_store(&server);
     let users: Vec<_> = (0..20).map(|number| format!("user {number}")).collect();
     let_in(&store, users.clone(), 2).await;
     for size in [1, 100, 1000] {
@@ -164,7 +164,7 @@ fn is_unexpected(command: &str) -> bool {
 async fn where_all_keys_are_ours_a_page_is_little_longer_than_it_is_meant_to_be_and_takes_few_steps()
  {
     let server = RedisServer::start();
-    let store = server.store();
+    let store = lasting_store(&server);
     for sessions in 1..=3 {
         let users = (0..500).map(|number| format!("user {sessions} {number}"));
         let_in(&store, users, sessions).await;

@@ -24,51 +24,20 @@ mod settings;
 mod zapping;
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use envoy_types::pb::envoy::data::accesslog::v3::{HttpAccessLogEntry, HttpResponseProperties};
 use envoy_types::pb::google::protobuf::UInt32Value;
 use streamgate::clock::ManualClock;
-use streamgate::session::{SessionKey, Start, Terms, Timestamp};
-use streamgate::store::redis::{RedisSettings, RedisStore};
+use streamgate::session::Timestamp;
 
 use crate::support::app::{Plan, TestApp, eventually};
 use crate::support::gateway_client::{Answer, LogStream, end};
-use crate::support::redis::RedisServer;
-use crate::support::streams::start;
-
-/// A deadline that no sound Redis reaches.
-const PATIENT: Duration = Duration::from_secs(10);
-
-/// A lease that no test outlasts.
-const LONG: Duration = Duration::from_secs(3600);
+use crate::support::redis::{RedisServer, lasting_store};
+use crate::support::streams::{LONG, PATIENT, lasting, lasting_terms};
 
 /// A tokens file with each role.
 const TOKENS: &str =
     "back-end-token client\nmallorys-token client mallory\noperators-token operator\n";
-
-/// A start that counts for as long.
-fn lasting(key: &SessionKey) -> Start {
-    Start {
-        lease: LONG,
-        ..start(key)
-    }
-}
-
-/// The terms of a store that grants such leases.
-fn lasting_terms() -> Terms {
-    Terms::new(LONG, PATIENT)
-}
-
-/// A store with these terms on a Redis.
-fn lasting_store(redis: &RedisServer) -> RedisStore {
-    let settings = RedisSettings {
-        terms: lasting_terms(),
-        timeout: PATIENT,
-        ..redis.settings()
-    };
-    RedisStore::open(settings).unwrap()
-}
 
 /// Two instances that count in one Redis.
 struct Pair {

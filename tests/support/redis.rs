@@ -13,10 +13,20 @@ use streamgate::store::redis::{RedisSettings, RedisStore, Source};
 use tempfile::TempDir;
 
 use super::port::ReservedPort;
-use super::streams::{terms, user};
+use super::streams::{PATIENT, lasting_terms, terms, user};
 
 /// How long a server may take to answer its first PING.
 const START: Duration = Duration::from_secs(10);
+
+/// A store on it whose sessions and deadlines no test outlasts.
+pub(crate) fn lasting_store(redis: &RedisServer) -> RedisStore {
+    let settings = RedisSettings {
+        terms: lasting_terms(),
+        timeout: PATIENT,
+        ..redis.settings()
+    };
+    RedisStore::open(settings).unwrap()
+}
 
 /// The `redis-server` that tests run on: `STREAMGATE_TEST_REDIS_SERVER`, else the demo's.
 fn redis_binary() -> PathBuf {

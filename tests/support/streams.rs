@@ -15,6 +15,25 @@ pub(crate) fn terms() -> Terms {
     Terms::new(LEASE, Duration::from_millis(50))
 }
 
+/// A lease that no test outlasts.
+pub(crate) const LONG: Duration = Duration::from_secs(3600);
+
+/// A deadline that no sound Redis reaches.
+pub(crate) const PATIENT: Duration = Duration::from_secs(10);
+
+/// The terms of a store that grants such leases.
+pub(crate) fn lasting_terms() -> Terms {
+    Terms::new(LONG, PATIENT)
+}
+
+/// A start with such a lease.
+pub(crate) fn lasting(key: &SessionKey) -> Start {
+    Start {
+        lease: LONG,
+        ..start(key)
+    }
+}
+
 /// A user of that name.
 pub(crate) fn user(name: &str) -> UserId {
     UserId::parse(name).unwrap()
