@@ -36,7 +36,7 @@ const REST: Duration = Duration::from_millis(100);
 pub struct ConnectionTimes {
     /// For the TLS handshake.
     pub handshake: Duration,
-    /// For the first request, for the head of any at the HTTP port, and for how long a connection to that may be without any.
+    /// For the first request. At the HTTP port, also for each request head and for an idle connection.
     pub quiet: Duration,
 }
 
@@ -88,7 +88,7 @@ impl Acceptor {
     {
         let mut connections = JoinSet::new();
         let trouble = Trouble::default();
-        // Whoever has been accepted waits in there for a place, so that it is not begun again when a connection ends.
+        // An accepted client waits for its place inside this future, so the future must survive the end of other connections.
         let mut accepting = Box::pin(self.accept(&trouble));
         loop {
             let (socket, permit) = tokio::select! {
@@ -117,7 +117,7 @@ impl Acceptor {
             }));
         }
         drop(accepting);
-        // Nobody is to wait at a port where nobody comes any more.
+        // Close the port, so that no new client queues there.
         drop(self.listener);
         while connections.join_next().await.is_some() {}
     }

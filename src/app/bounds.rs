@@ -1,11 +1,12 @@
-//! What each request takes of memory, for [`Peers`](super::peer::Peers) to bound: its headers and tasks until it is answered, and the largest
-//! of its gRPC messages, for which a buffer is kept as long as it goes on.
+//! How much memory each request takes; [`Peers`](super::peer::Peers) bounds the sum. Its headers and tasks count until it is answered. So does
+//! the largest of its gRPC messages, for which a buffer is kept as long as it goes on, and at the HTTP port all of its body. What is large of
+//! an answer counts until it has been written.
 
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
-use bytes::Bytes;
+use bytes::{Buf, Bytes};
 use hyper::Request;
 use hyper::body::{Body, Frame, Incoming, SizeHint};
 
@@ -14,6 +15,12 @@ use crate::telemetry::metrics::Port;
 
 /// What a request takes without its headers and messages: its stream, its tasks, their buffers, and a small message.
 const REQUEST_BYTES: usize = 4 * 1024;
+
+/// What a header takes beside its text: its entry in the table of headers.
+const HEADER_BYTES: usize = 128;
+
+/// How much of an answer's data is not counted: it is part of the request.
+const SMALL_DATA: usize = 1024;
 
 /// What a call of the reflection services takes: its answers are large, and are read by people.
 const REFLECTION_BYTES: usize = 1024 * 1024;
@@ -29,7 +36,7 @@ const PREFIX: usize = 5;
 pub(super) struct Asked {
     /// Itself.
     body: Incoming,
-    /// What its messages take.
+    /// What it takes.
     share: Share,
     /// The message that comes in, at the gRPC port.
     message: Option<Message>,
@@ -40,8 +47,17 @@ pub(super) struct Asked {
 pub(super) struct Answer<B> {
     /// Itself.
     body: B,
-    /// Given back when it has been sent.
-    _share: Share,
+    /// Given back when all of the body has been handed to the connection.
+    share: Share,
+}
+
+/// Data of an answer, counted until it is dropped: the connection keeps it for as long as the client doesn't read.
+#[derive(Debug)]
+pub(super) struct Counted<D> {
+    /// Itself.
+    data: D,
+    /// What it takes, unless it is small.
+    _share: Option<Share>,
 }
 
 /// How far the messages of a body have come in.
@@ -60,7 +76,7 @@ pub(super) fn counted(peer: &Arc<Peer>, request: Request<Incoming>) -> (Request<
     let path = request.uri().path();
     let headers = request.headers().iter();
     let headers: usize = headers
-        .map(|(name, value)| name.as_str().len() + value.len())
+        .map(|(name, value)| HEADER_BYTES + name.as_str().len() + value.len())
         .sum();
     let is_reflection = peer.port() == Port::Grpc && path.starts_with(REFLECTION);
     let base = if is_reflection {
@@ -107,6 +123,20 @@ impl Message {
 
 // === impl Asked ===
 
+impl Asked {
+    /// Counts these bytes, which have come in.
+    fn count(&mut self, bytes: &[u8]) {
+        let Some(message) = &mut self.message else {
+            return self.share.grow_by(bytes.len());
+        };
+        let longest = message.follow(bytes);
+        // A message that is too long is refused before it is buffered; a small one is part of REQUEST_BYTES.
+        if longest > REQUEST_BYTES && longest <= crate::envoy::MAX_MESSAGE_BYTES {
+            self.share.grow_to(longest);
+        }
+    }
+}
+
 impl Body for Asked {
     type Data = Bytes;
     type Error = hyper::Error;
@@ -117,14 +147,10 @@ impl Body for Asked {
     ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
         let this = &mut *self;
         let frame = ready!(Pin::new(&mut this.body).poll_frame(cx));
-        if let (Some(message), Some(Ok(frame))) = (&mut this.message, &frame)
+        if let Some(Ok(frame)) = &frame
             && let Some(bytes) = frame.data_ref()
         {
-            let longest = message.follow(bytes);
-            // What is refused for its length gets no buffer, and a small one is part of the request.
-            if longest > REQUEST_BYTES && longest <= crate::envoy::MAX_MESSAGE_BYTES {
-                this.share.grow_to(longest);
-            }
+            this.count(bytes);
         }
         Poll::Ready(frame)
     }
@@ -143,22 +169,29 @@ impl Body for Asked {
 impl<B> Answer<B> {
     /// One to a request that takes so much.
     pub(super) fn new(body: B, share: Share) -> Self {
-        Self {
-            body,
-            _share: share,
-        }
+        Self { body, share }
     }
 }
 
 impl<B: Body + Unpin> Body for Answer<B> {
-    type Data = B::Data;
+    type Data = Counted<B::Data>;
     type Error = B::Error;
 
     fn poll_frame(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<B::Data>, B::Error>>> {
-        Pin::new(&mut self.body).poll_frame(cx)
+    ) -> Poll<Option<Result<Frame<Counted<B::Data>>, B::Error>>> {
+        let this = &mut *self;
+        let frame = ready!(Pin::new(&mut this.body).poll_frame(cx));
+        let counted = |data: B::Data| {
+            let bytes = data.remaining();
+            let share = (bytes > SMALL_DATA).then(|| this.share.of_unread(bytes));
+            Counted {
+                data,
+                _share: share,
+            }
+        };
+        Poll::Ready(frame.map(|frame| frame.map(|frame| frame.map_data(counted))))
     }
 
     fn is_end_stream(&self) -> bool {
@@ -170,9 +203,51 @@ impl<B: Body + Unpin> Body for Answer<B> {
     }
 }
 
+// === impl Counted ===
+
+impl<D: Buf> Buf for Counted<D> {
+    fn remaining(&self) -> usize {
+        self.data.remaining()
+    }
+
+    fn chunk(&self) -> &[u8] {
+        self.data.chunk()
+    }
+
+    fn advance(&mut self, count: usize) {
+        self.data.advance(count);
+    }
+
+    fn copy_to_bytes(&mut self, count: usize) -> Bytes {
+        self.data.copy_to_bytes(count)
+    }
+}
+
 #[cfg(test)]
 mod tests {
+    use super::super::peer::Peers;
     use super::*;
+    use crate::telemetry::Metrics;
+
+    #[test]
+    fn large_data_of_an_answer_counts_until_it_is_dropped() {
+        let peers = Peers::new(Port::Grpc, Arc::new(Metrics::new().unwrap()));
+        let peer = peers.join();
+        for (bytes, counted) in [(SMALL_DATA, 0), (SMALL_DATA + 1, SMALL_DATA + 1)] {
+            let whole = axum::body::Body::from(vec![7; bytes]);
+            let mut answer = Answer::new(whole, peer.share());
+            let mut cx = Context::from_waker(std::task::Waker::noop());
+            let Poll::Ready(Some(Ok(frame))) = Pin::new(&mut answer).poll_frame(&mut cx) else {
+                panic!("a frame")
+            };
+            drop(answer);
+            let mut data = frame.into_data().unwrap();
+            assert_eq!(peer.taken(), counted, "handed over, and not written yet");
+            assert_eq!((data.remaining(), data.get_u8()), (bytes, 7));
+            drop(data);
+            assert_eq!(peer.taken(), 0);
+        }
+    }
 
     #[test]
     fn a_message_is_known_by_its_prefix_however_the_bytes_are_cut() {

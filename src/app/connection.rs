@@ -39,7 +39,7 @@ pub(super) struct Connection {
 pub(super) struct Places {
     /// Those that are free.
     free: Arc<Semaphore>,
-    /// Who has the others.
+    /// The peers that hold the others.
     peers: Arc<Peers>,
     /// What their connections have in common.
     told: Arc<Told>,
@@ -51,9 +51,9 @@ pub(super) struct Places {
 pub(super) struct Place {
     /// Gives it back.
     _permit: OwnedSemaphorePermit,
-    /// Who has it.
+    /// The peer that holds it.
     peer: Arc<Peer>,
-    /// What is told of it.
+    /// How operators are told of it.
     told: Arc<Told>,
 }
 
@@ -113,7 +113,7 @@ impl Places {
         }
     }
 
-    /// Makes the connection give its place back that has been silent for longest of those that never made a request. Whether there is any.
+    /// Closes the longest-silent connection that never made a request. Returns false if there is none.
     pub(super) fn make_free(&self) -> bool {
         self.peers.close_most_silent()
     }
@@ -130,7 +130,7 @@ impl Places {
 }
 
 impl Place {
-    /// Who has it.
+    /// The peer that holds it.
     pub(super) fn peer(&self) -> &Arc<Peer> {
         &self.peer
     }
@@ -150,12 +150,15 @@ impl Told {
         self.metrics.http2_error(self.port, error);
         let (port, text) = (self.port.as_str(), error.as_str());
         match error {
-            Http2Error::ResetProtocol | Http2Error::GoAwayProtocol if self.malformed.is_due() => {
+            Http2Error::ResetProtocol | Http2Error::GoAwayProtocol
+                if self.port == Port::Grpc && self.malformed.is_due() =>
+            {
                 warn!(
                     port,
                     error = text,
                     "refused a malformed HTTP/2 request; if it is a check of Envoy's, its `:authority` is probably no host name: \
-                     set `authority: streamgate` in `envoy_grpc` and `grpc_health_check`, since Envoy otherwise sends the name of its cluster"
+                     set `authority: streamgate` in `envoy_grpc` and `grpc_health_check`, since Envoy otherwise sends the name of its cluster; \
+                     else its headers may be larger than 16 KiB"
                 );
             }
             Http2Error::ResetCalm | Http2Error::GoAwayCalm if self.floods.is_due() => {

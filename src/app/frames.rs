@@ -1,4 +1,4 @@
-//! Recognises, among the bytes that a connection sends, the HTTP/2 errors that our library sends without a word: it refuses a malformed
+//! Recognises, among the bytes that a connection sends, the HTTP/2 errors that h2 sends without reporting them to us: it refuses a malformed
 //! request before any of our code sees it.
 
 use crate::telemetry::metrics::Http2Error;
@@ -77,7 +77,7 @@ impl Frames {
         usize::from(high) << 16 | usize::from(middle) << 8 | usize::from(low)
     }
 
-    /// All of this frame is there that has to be looked at.
+    /// Called when enough of the frame has arrived to classify it.
     fn finish(&mut self, tell: &mut impl FnMut(Http2Error)) {
         let [_, _, _, kind, _, _, _, _, _, first @ .., a, b, c, d] = self.head;
         if self.began == Began::NotYet {

@@ -1,5 +1,5 @@
-//! The peers of one port: the other ends of its connections. Who has made a request, who has been silent for longest, and how much memory
-//! their requests take, so that the port can choose which connection it closes to protect the others.
+//! The peers of one port: the other ends of its connections. Which have made a request, which has been silent for longest, and how much
+//! memory their requests take, so that the port can choose which connection it closes to protect the others.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicI64, AtomicU64, AtomicUsize, Ordering};
@@ -15,11 +15,9 @@ use crate::telemetry::{Metrics, Seldom};
 /// How many bytes of memory the requests of one peer may take: three of the largest access log messages.
 const MOST_OF_ONE: usize = 48 * 1024 * 1024;
 
-/// How many bytes of memory the requests of all peers may take. Half of what `compose.yaml` gives the container.
-const MOST_OF_ALL: usize = 128 * 1024 * 1024;
-
-/// In steps of how many bytes a peer's memory counts towards that of all, so that a check doesn't touch what all connections share.
-const UNIT: usize = 64 * 1024;
+/// The granularity of the total, so that most checks don't touch the counter that all connections share. A peer whose requests take less
+/// than this adds nothing to it, as a connection itself takes as much.
+const UNIT: usize = 16 * 1024;
 
 /// The peers of one port.
 #[derive(Debug)]
@@ -60,6 +58,8 @@ pub(super) struct Peer {
     requests: AtomicUsize,
     /// How many bytes its requests take.
     bytes: AtomicUsize,
+    /// How many of these are of answers that it hasn't read yet.
+    unread: AtomicUsize,
     /// How it is closed.
     exit: Mutex<Exit>,
 }
@@ -81,11 +81,21 @@ pub(super) struct Share {
     peer: Arc<Peer>,
     /// How many bytes.
     bytes: usize,
+    /// Whether they are of an answer.
+    is_unread: bool,
 }
 
 /// A lock that nothing panics under.
 fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// How many bytes of memory the requests of all peers of a port may take: half, and a quarter, of what `compose.yaml` gives the container.
+const fn most_of_all(port: Port) -> usize {
+    match port {
+        Port::Grpc => 128 * 1024 * 1024,
+        Port::Http => 64 * 1024 * 1024,
+    }
 }
 
 /// How many whole units there are in so many bytes.
@@ -125,6 +135,7 @@ impl Peers {
             turn: AtomicU64::new(turn),
             requests: AtomicUsize::new(0),
             bytes: AtomicUsize::new(0),
+            unread: AtomicUsize::new(0),
             exit: Mutex::default(),
         });
         lists.all.insert(number, Arc::downgrade(&peer));
@@ -139,7 +150,7 @@ impl Peers {
             let Some((_, peer)) = most_silent else {
                 return false;
             };
-            // One that is just leaving gives its place back by itself, but perhaps not for the caller.
+            // A peer that is already leaving may have freed its place for somebody else, so try the next.
             if let Some(peer) = peer.upgrade() {
                 peer.close(ClosedFor::Crowded);
                 return true;
@@ -157,7 +168,7 @@ impl Peers {
         let mut all: usize = peers.iter().map(bytes).sum();
         peers.sort_by_cached_key(bytes);
         while let Some(heaviest) = peers.pop()
-            && all > MOST_OF_ALL
+            && all > most_of_all(self.port)
         {
             all = all.saturating_sub(bytes(&heaviest));
             heaviest.close(ClosedFor::Memory);
@@ -182,17 +193,19 @@ impl Peer {
         exit.task = Some(task);
     }
 
-    /// Closes its connection.
+    /// Closes its connection at once.
     pub(super) fn close(&self, cause: ClosedFor) {
-        let mut exit = locked(&self.exit);
-        if exit.is_closed {
-            return;
-        }
-        exit.is_closed = true;
-        if let Some(task) = exit.task.take() {
+        self.leaves(cause);
+        if let Some(task) = locked(&self.exit).task.take() {
             task.abort();
         }
-        drop(exit);
+    }
+
+    /// Counts that its connection is being closed, the first time that this is said.
+    pub(super) fn leaves(&self, cause: ClosedFor) {
+        if std::mem::replace(&mut locked(&self.exit).is_closed, true) {
+            return;
+        }
         let Peers {
             port,
             metrics,
@@ -243,21 +256,29 @@ impl Peer {
         share
     }
 
+    /// How many bytes its requests take.
+    #[cfg(test)]
+    pub(super) fn taken(&self) -> usize {
+        self.bytes.load(Ordering::Relaxed)
+    }
+
     /// A share that takes nothing yet.
     pub(super) fn share(self: &Arc<Self>) -> Share {
         Share {
             peer: Arc::clone(self),
             bytes: 0,
+            is_unread: false,
         }
     }
 
-    /// Returns when it has made no request for so long, and none is under way.
+    /// Returns when it has made no request for so long, and none is under way. A client that doesn't read an answer has none under way.
     pub(super) async fn quiet(&self, span: Duration) {
         loop {
             let before = self.requests.load(Ordering::Relaxed);
             tokio::time::sleep(span).await;
             let has_asked = self.requests.load(Ordering::Relaxed) != before;
-            if !has_asked && self.bytes.load(Ordering::Relaxed) == 0 {
+            let unread = self.unread.load(Ordering::Relaxed);
+            if !has_asked && self.bytes.load(Ordering::Relaxed) <= unread {
                 return;
             }
         }
@@ -273,7 +294,7 @@ impl Peer {
         let all = self.peers.units.fetch_add(more, Ordering::Relaxed) + more;
         if before + bytes > MOST_OF_ONE {
             self.close(ClosedFor::Memory);
-        } else if all > units(MOST_OF_ALL) {
+        } else if all > units(most_of_all(self.peers.port)) {
             self.peers.relieve();
         }
     }
@@ -299,6 +320,20 @@ impl Drop for Peer {
 // === impl Share ===
 
 impl Share {
+    /// Another share of the same peer, of so many bytes of an answer that it hasn't read yet.
+    pub(super) fn of_unread(&self, bytes: usize) -> Self {
+        self.peer.unread.fetch_add(bytes, Ordering::Relaxed);
+        let mut share = self.peer.share();
+        share.is_unread = true;
+        share.grow_to(bytes);
+        share
+    }
+
+    /// Takes so many bytes more from now on.
+    pub(super) fn grow_by(&mut self, bytes: usize) {
+        self.grow_to(self.bytes + bytes);
+    }
+
     /// Takes so many bytes from now on, if it took fewer.
     pub(super) fn grow_to(&mut self, bytes: usize) {
         if bytes > self.bytes {
@@ -312,6 +347,9 @@ impl Drop for Share {
     fn drop(&mut self) {
         if self.bytes > 0 {
             self.peer.give_back(self.bytes);
+        }
+        if self.is_unread {
+            self.peer.unread.fetch_sub(self.bytes, Ordering::Relaxed);
         }
     }
 }
@@ -369,7 +407,7 @@ mod tests {
         let mut shares = [
             light.asks(MOST_OF_ONE - 9 * UNIT),
             heavy.asks(MOST_OF_ONE),
-            other.asks(MOST_OF_ALL - 2 * MOST_OF_ONE + 9 * UNIT),
+            other.asks(most_of_all(Port::Grpc) - 2 * MOST_OF_ONE + 9 * UNIT),
         ];
         assert!(
             ![&light, &heavy, &other]
@@ -380,7 +418,7 @@ mod tests {
         assert!(is_closed(&heavy));
         assert!(!is_closed(&light) && !is_closed(&other));
         // What a closed one still holds closes nobody else.
-        shares[2].grow_to(MOST_OF_ALL - 2 * MOST_OF_ONE + 10 * UNIT);
+        shares[2].grow_to(most_of_all(Port::Grpc) - 2 * MOST_OF_ONE + 10 * UNIT);
         assert!(!is_closed(&light) && !is_closed(&other));
         drop(shares);
         assert_eq!(peers.units.load(Ordering::Relaxed), 0);

@@ -17,6 +17,7 @@ use tracing::debug;
 use super::accept::Acceptor;
 use super::bounds::{Answer, counted};
 use super::connection::Connection;
+use super::peer::Peer;
 use crate::telemetry::metrics::{ClosedFor, Port};
 
 /// The largest head of an HTTP/1 request, and of an HTTP/2 one: more than browsers send with all their cookies.
@@ -24,6 +25,9 @@ const MAX_HEAD_BYTES: (usize, u32) = (64 * 1024, 32 * 1024);
 
 /// How many requests one HTTP/2 connection may have under way.
 const MAX_STREAMS: u32 = 200;
+
+/// How many bytes of one HTTP/2 stream, and of one connection, may be under way unread.
+const WINDOWS: (u32, u32) = (64 * 1024, 256 * 1024);
 
 /// How long an HTTP/2 connection may be silent before it is asked for a sign of life, and how long that may take.
 const KEEPALIVE: (Duration, Duration) = (Duration::from_secs(20), Duration::from_secs(10));
@@ -97,13 +101,15 @@ fn http_server(quiet: Duration) -> Builder<TokioExecutor> {
         .timer(TokioTimer::new())
         .max_header_list_size(MAX_HEAD_BYTES.1)
         .max_concurrent_streams(MAX_STREAMS)
+        .initial_stream_window_size(WINDOWS.0)
+        .initial_connection_window_size(WINDOWS.1)
         .keep_alive_interval(KEEPALIVE.0)
         .keep_alive_timeout(KEEPALIVE.1);
     server
 }
 
-/// Serves one connection until its client leaves, or has been asked to leave: because the port is closed, or, at the HTTP port, because nothing
-/// has been asked for too long. Who doesn't heed the latter is left, and so is who never asks anything.
+/// Serves one connection until its client leaves or is asked to leave. It is asked to when the port is closed, when it has made no request in
+/// time, and at the HTTP port when it has been idle for too long. A client that ignores the latter two for as long again is disconnected.
 async fn serve_one(
     server: &Builder<TokioExecutor>,
     router: Router,
@@ -122,7 +128,8 @@ async fn serve_one(
         }
     });
     let mut serving = pin!(server.serve_connection(TokioIo::new(connection), service));
-    let (mut is_closed, mut is_quiet, mut may_be_quiet) = (false, false, false);
+    let may_be_idle = |peer: &Peer| peer.port() == Port::Grpc && peer.has_asked();
+    let (mut is_closed, mut is_quiet) = (false, false);
     loop {
         tokio::select! {
             ended = serving.as_mut() => {
@@ -132,20 +139,16 @@ async fn serve_one(
                 return;
             }
             () = close.cancelled(), if !is_closed => is_closed = true,
-            () = peer.quiet(quiet), if !may_be_quiet => {
-                if !peer.has_asked() {
-                    return peer.close(ClosedFor::Silence);
+            () = peer.quiet(quiet), if !may_be_idle(&peer) => {
+                if may_be_idle(&peer) {
+                    continue;
                 }
                 if is_quiet {
                     return;
                 }
-                match peer.port() {
-                    Port::Grpc => {
-                        // Gateways may have nothing to ask.
-                        may_be_quiet = true;
-                        continue;
-                    }
-                    Port::Http => is_quiet = true,
+                is_quiet = true;
+                if !peer.has_asked() {
+                    peer.leaves(ClosedFor::Silence);
                 }
             }
         }

@@ -16,7 +16,7 @@ pub(super) struct StartLine {
     file: Option<String>,
     /// Where it counts, without passwords.
     store: String,
-    /// The limit of whoever has no other.
+    /// The default limit.
     limit: u32,
     /// What decides while the store can't answer.
     outage_rule: &'static str,
