@@ -67,22 +67,22 @@ impl CheckDoor {
         let request = request.into_inner();
         let lost = |fact, loss| self.metrics.fact_lost(fact, loss);
         let ask = claim::decode(&request, &self.identity, &self.routes, rand::random, lost);
+        if let Ok(Ask::Stream(claim, _)) = &ask
+            && self.ledger.recalls(claim)
+        {
+            let allowed = Written::allow(&claim.user, &claim.key);
+            return Ok(self.answered(allowed, Verdict::Held, asked.elapsed()));
+        }
+        let enforces = self.enforces(&request);
         let (answer, verdict, waited) = match ask {
-            Ok(Ask::Stream(claim, _)) if self.ledger.recalls(&claim) => {
-                let allowed = Written::allow(&claim.user, &claim.key);
-                return Ok(self.answered(allowed, Verdict::Held, asked.elapsed()));
-            }
             Ok(Ask::Preflight) => (verdict::pass(), Verdict::Preflight, Duration::ZERO),
             Ok(Ask::Head) => (verdict::pass(), Verdict::Head, Duration::ZERO),
-            Ok(Ask::Stream(claim, None)) => {
-                let is_alone = claim.key.kind == Kind::Request;
-                let answer = self.ask(&claim, &request, is_alone, deadline).await?;
-                self.encode(&claim, answer, &request)
+            Ok(Ask::Stream(mut claim, cookie)) => {
+                // Nothing else makes a start at this door free, so it also tells whether a refusal is passed on.
+                claim.free = !enforces;
+                self.start(claim, cookie, &request, deadline).await?
             }
-            Ok(Ask::Stream(claim, Some(cookie))) => {
-                self.by_cookie(claim, cookie, &request, deadline).await?
-            }
-            Err(unclaimed) => self.reject(&unclaimed, &request),
+            Err(unclaimed) => self.reject(&unclaimed, &request, enforces),
         };
         let took = asked.elapsed().saturating_sub(waited);
         Ok(self.answered(answer.into(), verdict, took))
@@ -95,6 +95,22 @@ impl CheckDoor {
         Response::new(answer)
     }
 
+    /// Decides a stream that isn't known to be held.
+    async fn start(
+        &self,
+        claim: Claim,
+        cookie: Option<Cookie>,
+        request: &CheckRequest,
+        deadline: Option<Duration>,
+    ) -> Result<(CheckResponse, Verdict, Duration), Status> {
+        let Some(cookie) = cookie else {
+            let is_alone = claim.key.kind == Kind::Request;
+            let answer = self.ask(&claim, is_alone, deadline).await?;
+            return Ok(self.encode(&claim, answer, request));
+        };
+        self.by_cookie(claim, cookie, request, deadline).await
+    }
+
     /// Asks for a stream that a cookie names. Where that one has ended and its player may go on, it is asked for the next.
     async fn by_cookie(
         &self,
@@ -105,14 +121,14 @@ impl CheckDoor {
     ) -> Result<(CheckResponse, Verdict, Duration), Status> {
         let asked = Stopwatch::start();
         let is_new = |cookie: &Cookie| cookie.origin == Origin::New;
-        let mut answer = self.ask(&claim, request, is_new(&cookie), deadline).await?;
+        let mut answer = self.ask(&claim, is_new(&cookie), deadline).await?;
         if let Some(ended) = ended(&answer)
             && let Some(next) = cookie.after(ended, claim.takeover.is_some())
         {
             claim.key = next.session(&claim.user);
             cookie = next;
             let left = deadline.map(|deadline| deadline.saturating_sub(asked.elapsed()));
-            answer = self.ask(&claim, request, is_new(&cookie), left).await?;
+            answer = self.ask(&claim, is_new(&cookie), left).await?;
         }
         let forgotten = ended(&answer).map(|_| cookie.to_forget());
         let is_let_in =
@@ -145,7 +161,7 @@ impl CheckDoor {
                     }
                     Admission::Refused(refusal) => {
                         self.log_refusal(claim, refusal, &decision, request);
-                        if !self.enforces(request) {
+                        if claim.free {
                             return (verdict::pass(), Verdict::WouldRefuse, decision.waited);
                         }
                         let in_force = self.ledger.in_force();
@@ -157,7 +173,7 @@ impl CheckDoor {
             }
             Err(outage) => {
                 self.log_outage(claim, &outage, request);
-                if !self.enforces(request) {
+                if claim.free {
                     return (verdict::pass(), Verdict::WouldRefuse, outage.waited);
                 }
                 let in_force = self.ledger.in_force();
@@ -171,15 +187,10 @@ impl CheckDoor {
     async fn ask(
         &self,
         claim: &Claim,
-        request: &CheckRequest,
         is_alone: bool,
         deadline: Option<Duration>,
     ) -> Result<Answer, Status> {
-        let ledger = Arc::clone(&self.ledger);
-        let asked = Claim {
-            free: !self.enforces(request),
-            ..claim.clone()
-        };
+        let (ledger, asked) = (Arc::clone(&self.ledger), claim.clone());
         let mut grant = Grant {
             user: claim.user.clone(),
             key: claim.key.clone(),
@@ -212,9 +223,10 @@ impl CheckDoor {
         &self,
         unclaimed: &Unclaimed,
         request: &CheckRequest,
+        enforces: bool,
     ) -> (CheckResponse, Verdict, Duration) {
-        self.log_unclaimed(unclaimed, request);
-        if !self.enforces(request) {
+        self.log_unclaimed(unclaimed, request, enforces);
+        if !enforces {
             return (verdict::pass(), Verdict::WouldRefuse, Duration::ZERO);
         }
         let in_force = self.ledger.in_force();
@@ -250,7 +262,7 @@ impl CheckDoor {
             refusal,
             limit: decision.limit,
             by_this_instance_alone: matches!(decision.basis, Basis::Rule(_)),
-            enforced: self.enforces(request),
+            enforced: !claim.free,
         };
         refused.tell(left_out);
     }
@@ -292,7 +304,7 @@ impl CheckDoor {
     }
 
     /// The same for a request that was not even asked of the store; by what is wrong with it where nobody knows whose it is.
-    fn log_unclaimed(&self, unclaimed: &Unclaimed, request: &CheckRequest) {
+    fn log_unclaimed(&self, unclaimed: &Unclaimed, request: &CheckRequest, enforces: bool) {
         let (now, request_id) = (self.clock.now(), claim::request_id(request));
         let reason = verdict::unclaimed_verdict(unclaimed).as_str();
         let user = match unclaimed {
@@ -316,11 +328,7 @@ impl CheckDoor {
         };
         if let Some(left_out) = left_out {
             let user = user.as_ref().map(UserId::as_str);
-            let was = if self.enforces(request) {
-                "was"
-            } else {
-                "would have been"
-            };
+            let was = if enforces { "was" } else { "would have been" };
             info!(
                 request.id = request_id,
                 user.id = user,

@@ -202,7 +202,7 @@ pub(super) fn is_grpc(request: &CheckRequest) -> bool {
     evidence.is_some_and(|evidence| grpc::is_call(&evidence))
 }
 
-/// What is known of the session beside its key. It is only shown, so none of it is a reason to refuse a stream.
+/// What is known of the session apart from its key. It is only shown, so none of it is a reason to refuse a stream.
 pub(super) fn facts(
     identity: &Identity,
     evidence: &impl Evidence,
