@@ -84,10 +84,12 @@ pub trait FactName: Sized {
             Some(text) => Self::whole(&shorten(text)).ok(),
             None => None,
         };
-        match &kept {
-            None => lost(Self::FACT, FactLoss::LeftOut),
-            Some(name) if name.is_shortened() => lost(Self::FACT, FactLoss::Shortened),
-            Some(_) => {}
+        match (&kept, text) {
+            (None, _) => lost(Self::FACT, FactLoss::LeftOut),
+            (Some(_), Some(text)) if text.len() > MAX_ID_BYTES => {
+                lost(Self::FACT, FactLoss::Shortened);
+            }
+            (Some(_), _) => {}
         }
         kept
     }
@@ -129,7 +131,7 @@ mod tests {
 
     use super::*;
 
-    /// What is kept of a device's text, and what is told of the rest.
+    /// What is kept of a device's text, and which losses are reported.
     fn kept(text: Option<&str>) -> (Option<String>, Vec<FactLoss>) {
         let losses = RefCell::new(Vec::new());
         let device = DeviceId::keep(text, &|fact, loss| {

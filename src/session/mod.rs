@@ -72,7 +72,7 @@ impl Kind {
     }
 
     /// Whether the end of such a session is remembered, and keeps its id from being used again. Not a video's: its id is the film's, and may be
-    /// watched again at once. Who was displaced or ended by an operator is told so all the same, but may start again where there is a slot.
+    /// watched again at once. A session that was displaced or ended by an operator is refused with that reason, but may start again where there is a slot.
     #[must_use]
     pub const fn leaves_tombstone(self) -> bool {
         match self {
@@ -134,7 +134,7 @@ pub struct Facts {
 pub struct JoinedOrigin(pub u64);
 
 /// How two sessions' origins compare. The origin of a session is its device, unless its text had to be shortened: two long texts may begin
-/// alike. And it is what a joined id says beside its path.
+/// alike. It also includes the parts of a joined id other than its path.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SameOrigin {
     /// One of the two is known of both sessions, and equal.

@@ -252,7 +252,8 @@ impl Roster {
         };
         match ending {
             Ending::Undone(ticket) => {
-                session.ticket != Some(ticket) || (key.kind.is_stoppable() && session.flags.played)
+                session.ticket != Some(ticket)
+                    || (key.kind != Kind::Request && session.flags.played)
             }
             Ending::Failed if session.flags.played => true,
             Ending::Failed | Ending::Stream | Ending::Vouched | Ending::Operator => {
@@ -265,7 +266,8 @@ impl Roster {
     /// back.
     fn take_back(&mut self, key: &SessionKey) -> Option<Session> {
         let session = self.remove(key)?;
-        // An older end was made by an earlier session of this key.
+        // An older end was made by an earlier session of this key. (If its player has asked since this one started, the end counts as made by
+        // this one, because its own time isn't recorded; its player may then start again where there is room.)
         self.tombstones.retain(|tombstone| {
             tombstone.asked_at < session.started_at
                 || !matches!(&tombstone.cause, EndCause::Displaced { by } if by == key)
