@@ -16,7 +16,7 @@ lines=$(awk '/^### In a container$/ {below = 1} below && /^```$/ {exit} inside {
 stranger= configured=
 end() {
     status=$?
-    [ "$status" = 0 ] || [ -z "$configured$stranger" ] || docker logs "${stranger:-$configured}" >&2 || true
+    [ "$status" = 0 ] || { docker ps --all && docker logs "${stranger:-${configured:-streamgate}}"; } >&2 || true
     docker rm --force streamgate $configured $stranger >/dev/null 2>&1 || true
 }
 if docker inspect streamgate --type container >/dev/null 2>&1; then
