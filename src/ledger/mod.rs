@@ -40,6 +40,7 @@ use crate::telemetry::Metrics;
 use crate::telemetry::metrics::{
     GraceOutcome, Lapse, Operation, Outcome, ReleaseCause, RenewalOutcome,
 };
+use crate::throttle::Throttle;
 use grace::{Frees, Grace, Turn, Woken};
 use held::{Counted, Evidence, Held, Look, Stamp};
 pub use pulse::StoreHealth;
@@ -236,8 +237,8 @@ pub struct Ledger {
     rule: Rule,
     /// What this instance knows by itself.
     held: Held,
-    /// When the store was last found to have forgotten.
-    forgot: Mutex<Option<Stopwatch>>,
+    /// Bounds how often it is logged that the store has forgotten.
+    forgot: Throttle,
     /// Whose sessions the store did not know of late.
     suspicion: Suspicion,
     /// Whether Envoy's access log arrives.
@@ -266,7 +267,7 @@ impl Ledger {
             pulse: Pulse::new(settings.outage),
             rule: settings.outage,
             held: Held::new(room, leases, settings.terms, clock),
-            forgot: Mutex::default(),
+            forgot: Throttle::every(tend::TOLD_IN_VAIN_PAUSE),
             suspicion: Suspicion::new(leases.playback / 3),
             wiring: Wiring::new(leases.request),
             metrics,

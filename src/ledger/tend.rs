@@ -1,7 +1,6 @@
 //! What the ledger does beside its calls: renews held leases in the background, tells the store what it is yet to be told, probes a store
 //! that doesn't answer, and finds out whether it has forgotten.
 
-use std::sync::PoisonError;
 use std::time::Duration;
 
 use futures_util::future::join_all;
@@ -11,7 +10,6 @@ use tracing::warn;
 use super::held::{Debts, End};
 use super::suspicion::{PROOF, SAMPLE};
 use super::{Ledger, Outage};
-use crate::clock::Stopwatch;
 use crate::session::{Released, Renewal, SessionKey, UserId};
 use crate::store::Seen;
 use crate::telemetry::metrics::Operation;
@@ -26,7 +24,7 @@ const TOLD_AT_A_TIME: usize = 64;
 const TOLD_PAUSE: Duration = Duration::from_millis(10);
 
 /// The pause after the store could not be told.
-const TOLD_IN_VAIN_PAUSE: Duration = Duration::from_millis(500);
+pub(super) const TOLD_IN_VAIN_PAUSE: Duration = Duration::from_millis(500);
 
 /// The pause between two probes, but for up to half of it, taken off at random.
 const PROBE_PAUSE: Duration = Duration::from_millis(150);
@@ -290,12 +288,8 @@ impl Ledger {
 
     /// The store has forgotten everybody: it is told of all that are held.
     pub(super) fn note_forgetting(&self) {
-        {
-            let mut last = self.forgot.lock().unwrap_or_else(PoisonError::into_inner);
-            if last.is_none_or(|last| last.elapsed() >= TOLD_IN_VAIN_PAUSE) {
-                warn!("the store lost live sessions; re-announcing all cached sessions");
-            }
-            *last = Some(Stopwatch::start());
+        if self.forgot.is_due() {
+            warn!("the store lost live sessions; re-announcing all cached sessions");
         }
         self.metrics.store_forgot();
         self.held.owe_all();
