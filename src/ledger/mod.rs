@@ -421,7 +421,7 @@ impl Ledger {
         age: Duration,
     ) -> Result<Released, Outage> {
         if cause == ReleaseCause::Undone {
-            self.wiring.undone(user, key);
+            self.wiring.exclude(user, key);
         }
         let told = self.tell_ended(user, key, ending, age).await;
         match &told {
@@ -547,6 +547,7 @@ impl Ledger {
             limit: rules.limit,
             ..self.held.sighting(user, &start.key)?
         };
+        self.renews_itself(&seen);
         let renewed = match self.settle_ends(user).await {
             Ok(()) => self.tell_running(&seen).await,
             Err(outage) => Err(outage),
@@ -635,16 +636,20 @@ impl Ledger {
         }
         if decision.is_start() {
             self.metrics.start(start.key.kind);
-            self.note_begun(user, start, decision.basis);
+        }
+        if start.key.kind == Kind::Request {
+            self.note_request(user, start, &decision);
         }
         debug!(user.id = %user, session.key = %start.key, ?decision, "a start was decided");
         Ok(decision)
     }
 
-    /// Notes a session that has started. If it is a `request`, Envoy's access log is to report of it.
-    fn note_begun(&self, user: &UserId, start: &Start, basis: Basis) {
-        if let (Kind::Request, Basis::Store, Some(ticket)) = (start.key.kind, basis, start.ticket) {
-            self.wiring.begun(user, &start.key, ticket);
+    /// Notes what was decided about a `request`, which Envoy's access log should report. A second check of a running one has renewed it.
+    fn note_request(&self, user: &UserId, start: &Start, decision: &Decision) {
+        match (decision.is_start(), decision.basis, start.ticket) {
+            (true, Basis::Store, Some(ticket)) => self.wiring.begun(user, &start.key, ticket),
+            (false, ..) if !decision.is_refused() => self.wiring.exclude(user, &start.key),
+            _ => {}
         }
     }
 
@@ -853,6 +858,13 @@ impl Ledger {
             .await?;
         self.note_renewal(seen, stamp, &renewal);
         Ok(renewal)
+    }
+
+    /// This instance is about to renew that session, without a report of Envoy's access log.
+    fn renews_itself(&self, seen: &Seen) {
+        if seen.sighting.key.kind == Kind::Request {
+            self.wiring.exclude(&seen.user, &seen.sighting.key);
+        }
     }
 
     /// Holds what the store has answered to a renewal.

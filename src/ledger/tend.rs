@@ -85,6 +85,7 @@ impl Ledger {
             .iter()
             .map(|seen| self.held.stamp(&seen.user))
             .collect();
+        seen.iter().for_each(|seen| self.renews_itself(seen));
         let mut untold = Vec::new();
         let asked = self
             .timed(Operation::RenewAll, || async {
@@ -219,6 +220,8 @@ impl Ledger {
                     rest_between_probes().await;
                 }
             }
+            // It may have come back empty.
+            self.wiring.forget();
             self.look_for_loss().await;
         }
     }
@@ -279,9 +282,10 @@ impl Ledger {
     async fn mind_access_log(&self) {
         loop {
             let begun = self.wiring.next().await;
-            // A store that can't answer says nothing about the log.
-            if let Ok(listing) = self.list(&begun.user).await {
-                self.wiring.judge(&begun, &listing.sessions, &self.metrics);
+            match self.list(&begun.user).await {
+                Ok(listing) => self.wiring.judge(&begun, &listing.sessions, &self.metrics),
+                // A store that can't answer says nothing about the log.
+                Err(_) => self.wiring.exclude(&begun.user, &begun.key),
             }
         }
     }
@@ -292,6 +296,7 @@ impl Ledger {
             warn!("the store lost live sessions; re-announcing all cached sessions");
         }
         self.metrics.store_forgot();
+        self.wiring.forget();
         self.held.owe_all();
     }
 }
