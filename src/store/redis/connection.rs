@@ -28,8 +28,8 @@ use tokio::sync::{Notify, watch};
 use tokio::time::{sleep, timeout};
 use tokio_util::task::AbortOnDropHandle;
 
+use super::eviction;
 use super::failure::{self, Peer};
-use super::policy;
 use super::queue::{self, Queue};
 use super::script::Scripts;
 use super::sentinel::Told;
@@ -160,7 +160,7 @@ impl Connection {
             scripts,
             state: sender,
             patience: (deadline * 2).min(LONGEST_PATIENCE),
-            eviction: policy::Watch::default(),
+            eviction: eviction::Watch::default(),
             told: Told::default(),
             wait: Duration::ZERO,
         };
@@ -272,7 +272,7 @@ struct Keeper {
     /// How long a sign of life may take before calls are no longer made.
     patience: Duration,
     /// What was said of the server's eviction policy.
-    eviction: policy::Watch,
+    eviction: eviction::Watch,
     /// What was said of sentinels.
     told: Told,
     /// How long the next wait before an attempt is at most.
@@ -369,16 +369,16 @@ impl Keeper {
     /// Tries once, and prepares what it gets. What the server does not let us prepare is no reason not to use it: the calls will tell.
     async fn attempt(&mut self) -> Result<Line, StoreError> {
         let Found { mut link, server } = self.source.connect().await?;
+        let lost = |error: RedisError| failure::of_connecting(&error, self.source.peer());
         match self.scripts.load(&mut link.calls).await {
-            Err(error) if error.is_unrecoverable_error() => {
-                return Err(failure::of_connecting(&error, self.source.peer()));
-            }
+            Err(error) if error.is_unrecoverable_error() => return Err(lost(error)),
             Err(error) => {
                 tracing::debug!(address = %server.place, %error, "could not load the scripts beforehand");
             }
             Ok(()) => {}
         }
-        self.eviction.look(&mut link.calls, &server.place).await;
+        let looked = self.eviction.look(&mut link.calls, &server.place).await;
+        looked.map_err(lost)?;
         Ok(Line {
             link,
             server: Arc::new(server),

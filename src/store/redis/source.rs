@@ -279,8 +279,35 @@ pub(super) async fn ping(link: &mut MultiplexedConnection) -> Result<(), RedisEr
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
+    use redis::RedisConnectionInfo;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
     use super::*;
+
+    /// A connection to a server that gives each command that answer; without one, a connection that the server has ended.
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "the task ends with the connection"
+    )]
+    pub(in crate::store::redis) async fn connection(
+        answer: Option<&'static [u8]>,
+    ) -> MultiplexedConnection {
+        let (ours, mut theirs) = tokio::io::duplex(4096);
+        // So nothing is sent to begin with.
+        let settings = RedisConnectionInfo::default().set_skip_set_lib_name();
+        let config = AsyncConnectionConfig::new();
+        let made = MultiplexedConnection::new_with_config(&settings, ours, config);
+        let (calls, client) = made.await.unwrap();
+        let server = async move {
+            let mut asked = [0; 4096];
+            while let (Some(answer), Ok(1..)) = (answer, theirs.read(&mut asked).await) {
+                theirs.write_all(answer).await.unwrap();
+            }
+        };
+        tokio::spawn(async { tokio::join!(client, server) });
+        calls
+    }
 
     #[test]
     fn small_calls_go_at_once_and_the_system_finds_out_that_a_peer_is_gone() {
