@@ -4,8 +4,8 @@
 //! waiting calls become a storm. A call is made on the connection that is there, or not at all, with the reason why.
 //!
 //! Servers close connections in good health, so the end of one is no outage. The keeper sees it when it comes, and makes the next at
-//! once; calls wait for that within their deadlines, as they do for the very first. Once an attempt has failed, calls fail at once, and
-//! [`Connection::outage`] tells whoever watches the store, without any call.
+//! once; calls wait for that within their deadlines, as they do for the very first. Once an attempt has failed, or connections are lost so
+//! quickly that the keeper waits long before the next, calls fail at once, and [`Connection::outage`] tells the ledger, without any call.
 //!
 //! A Redis that keeps its connections and does not answer is noticed too: after a call that got no answer, and every second without
 //! one, the keeper asks for a sign of life, and until one comes calls aren't made, instead of costing a deadline each. After some seconds
@@ -16,6 +16,7 @@
 //!
 //! Where it leads, a [`Source`] decides: to one server, or to the master that sentinels name, at each attempt anew.
 
+use std::future;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -36,6 +37,7 @@ use super::sentinel::Told;
 use super::source::{Found, Link, Server, Source, ping};
 use crate::clock::Stopwatch;
 use crate::store::StoreError;
+use crate::throttle::Throttle;
 
 /// How long one attempt to connect may take, everything included.
 const ATTEMPT: Duration = Duration::from_secs(2);
@@ -58,7 +60,7 @@ const REST: Duration = Duration::from_millis(100);
 /// How long a connection may be silent before it is given up for a new one.
 const SILENCE: Duration = Duration::from_secs(3);
 
-/// How often it is said that Redis still can't be reached.
+/// How often it is said that Redis still can't be reached, or keeps no connection.
 const REMINDER: Duration = Duration::from_secs(30);
 
 /// How long a connection must have lasted for the next to be tried without a wait: one that is lost at once, again and again, is as much
@@ -163,6 +165,8 @@ impl Connection {
             eviction: eviction::Watch::default(),
             told: Told::default(),
             wait: Duration::ZERO,
+            flaps: false,
+            trouble: Throttle::every(REMINDER),
         };
         Self {
             state,
@@ -191,7 +195,7 @@ impl Connection {
         self.deadline
     }
 
-    /// Waits until there is no connection and none can be made; why. At once, while that is so.
+    /// Resolves with the reason once a connection attempt has failed; immediately while that lasts.
     pub(super) async fn outage(&self) -> StoreError {
         let mut state = self.state.clone();
         let is_down = |state: &State| matches!(state, State::Down(_));
@@ -269,7 +273,7 @@ struct Keeper {
     scripts: Arc<Scripts>,
     /// Where it is told how things stand.
     state: watch::Sender<State>,
-    /// How long a sign of life may take before calls are no longer made.
+    /// How long a sign of life may take before calls are no longer made: two of their deadlines, and at most [`LONGEST_PATIENCE`].
     patience: Duration,
     /// What was said of the server's eviction policy.
     eviction: eviction::Watch,
@@ -277,6 +281,10 @@ struct Keeper {
     told: Told,
     /// How long the next wait before an attempt is at most.
     wait: Duration,
+    /// Whether the last connection was lost at once.
+    flaps: bool,
+    /// Bounds how often trouble is logged, until a connection has lasted.
+    trouble: Throttle,
 }
 
 impl Keeper {
@@ -288,10 +296,9 @@ impl Keeper {
             let lost = round.unwrap_or_else(|_| {
                 let bug = "a bug in what looks after the connection".to_owned();
                 let bug = StoreError::Disconnected(bug);
-                self.stop(bug.clone());
+                self.tell_lost(&bug);
                 bug
             });
-            tracing::warn!(address = %self.address, reason = %lost, "lost the connection to Redis");
             self.address = self.source.place();
             self.reopen(lost);
             self.pause().await;
@@ -301,6 +308,9 @@ impl Keeper {
     /// Connects, and watches the connection until it is lost; why it is.
     async fn round(&mut self) -> StoreError {
         let line = self.connect().await;
+        if !self.flaps {
+            self.tell_connected(&line);
+        }
         self.state.send_replace(State::Up(line.clone()));
         let age = Stopwatch::start();
         let mut told = std::mem::take(&mut self.told);
@@ -309,12 +319,39 @@ impl Keeper {
             () = line.link.ended.cancelled() => failure::of_an_end(),
             lost = self.watch(&line, &age) => lost,
             other = self.source.other_than(&line.server, &mut told) => other,
+            never = self.tell_if_it_lasts(&line) => never,
         };
         self.told = told;
-        if age.elapsed() >= LASTING {
-            self.wait = Duration::ZERO;
+        let has_lasted = age.elapsed() >= LASTING;
+        if has_lasted {
+            (self.wait, self.trouble) = (Duration::ZERO, Throttle::every(REMINDER));
         }
+        // One that was told of is told to be lost.
+        if has_lasted || !self.flaps || self.trouble.is_due() {
+            self.tell_lost(&lost);
+        }
+        self.flaps = !has_lasted;
         lost
+    }
+
+    /// Logs that there is a connection.
+    fn tell_connected(&self, line: &Line) {
+        let sentinels = self.source.sentinels();
+        tracing::info!(address = %line.server.place, sentinels, "connected to Redis");
+    }
+
+    /// Logs that the connection is lost, and why.
+    fn tell_lost(&self, lost: &StoreError) {
+        tracing::warn!(address = %self.address, reason = %lost, "lost the connection to Redis");
+    }
+
+    /// Logs that there is a connection once it has lasted, where the one before did not. Never resolves.
+    async fn tell_if_it_lasts(&self, line: &Line) -> StoreError {
+        if self.flaps {
+            sleep(LASTING).await;
+            self.tell_connected(line);
+        }
+        future::pending().await
     }
 
     /// Has no more calls made, for that reason.
@@ -323,11 +360,13 @@ impl Keeper {
         self.state.send_replace(State::Down(answer));
     }
 
-    /// The connection is lost, for that reason. Calls wait for the next, unless there was trouble already.
+    /// The connection is lost, for that reason. Calls wait for the next unless there was trouble before, or the wait before the next attempt may
+    /// take more than half of their deadlines.
     fn reopen(&self, lost: StoreError) {
+        let is_soon = self.wait * 4 <= self.patience;
         self.state.send_modify(|state| {
             *state = match state {
-                State::Up(_) => State::Opening,
+                State::Up(_) if is_soon => State::Opening,
                 _ => State::Down(failure::of_no_call(lost)),
             }
         });
@@ -343,22 +382,18 @@ impl Keeper {
 
     /// Tries until there is a connection.
     async fn connect(&mut self) -> Line {
-        let mut said: Option<Stopwatch> = None;
         loop {
             let failure = match timeout(ATTEMPT, self.attempt()).await {
                 Ok(Ok(line)) => {
-                    let sentinels = self.source.sentinels();
-                    tracing::info!(address = %line.server.place, sentinels, "connected to Redis");
                     self.address.clone_from(&line.server.place);
                     return line;
                 }
                 Ok(Err(failure)) => failure,
                 Err(_) => self.source.silence(ATTEMPT),
             };
-            if said.is_none_or(|said| said.elapsed() >= REMINDER) {
+            if self.trouble.is_due() {
                 let sentinels = self.source.sentinels();
                 tracing::warn!(address = %self.address, sentinels, reason = %failure, "can't connect to Redis; trying on");
-                said = Some(Stopwatch::start());
             }
             self.stop(failure);
             self.wait = self.wait.max(SHORTEST_WAIT);
@@ -429,5 +464,69 @@ impl Keeper {
         tracing::info!(address = %self.address, "Redis answers again");
         self.state.send_replace(State::Up(line.clone()));
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use redis::ConnectionAddr;
+    use tokio_util::sync::CancellationToken;
+
+    use super::*;
+    use crate::session::Terms;
+    use crate::store::redis::source::tests::connection;
+
+    const DEADLINE: Duration = Duration::from_millis(200);
+
+    /// A connection that leads to nobody who says more than `OK`.
+    async fn line() -> Line {
+        Line {
+            link: Link {
+                calls: connection(Some(b"+OK\r\n")).await,
+                ended: CancellationToken::new(),
+            },
+            server: Arc::new(Server::new(ConnectionAddr::Tcp("a".to_owned(), 1), 0)),
+            queue: Arc::default(),
+            doubts: Arc::default(),
+        }
+    }
+
+    /// A keeper that has done nothing yet.
+    fn keeper() -> Keeper {
+        let source = Source::Standalone("redis://a".parse().unwrap());
+        let terms = Terms::new(Duration::from_secs(30), DEADLINE);
+        Keeper {
+            address: source.place(),
+            source,
+            scripts: Arc::new(Scripts::new(&terms)),
+            state: watch::channel(State::Opening).0,
+            patience: DEADLINE * 2,
+            eviction: eviction::Watch::default(),
+            told: Told::default(),
+            wait: Duration::ZERO,
+            flaps: false,
+            trouble: Throttle::every(REMINDER),
+        }
+    }
+
+    #[tokio::test]
+    async fn calls_wait_for_the_next_connection_only_if_that_is_made_soon() {
+        let lost = || StoreError::Disconnected("closed".to_owned());
+        for (wait, is_down) in [
+            (Duration::ZERO, false),
+            (DEADLINE / 2, false),
+            (DEADLINE, true),
+        ] {
+            let mut keeper = keeper();
+            keeper.wait = wait;
+            keeper.state.send_replace(State::Up(line().await));
+            keeper.reopen(lost());
+            let state = keeper.state.borrow().clone();
+            assert_eq!(matches!(state, State::Down(_)), is_down, "{state:?}");
+            // What is lost before it was up is trouble.
+            keeper.state.send_replace(State::Opening);
+            keeper.reopen(lost());
+            assert!(matches!(*keeper.state.borrow(), State::Down(_)));
+        }
     }
 }
