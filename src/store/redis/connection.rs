@@ -205,7 +205,9 @@ impl Connection {
         }
     }
 
-    /// Makes a call, within the deadline, and has the keeper look after the connection if it is to blame for a failure.
+    /// Makes a call, within the deadline, and has the keeper look after the connection if it is to blame for a failure. Where a connection is being
+    /// made, the call waits for it for three quarters of the deadline: what is left has to be enough for an answer, since whether a call that got
+    /// none took place is unknown.
     ///
     /// # Errors
     /// It was not made, for that reason; or it was, and has failed.
@@ -218,7 +220,7 @@ impl Connection {
     {
         let waited = Stopwatch::start();
         let unopened = |_| StoreError::NotAsked("it is still being connected to".to_owned());
-        let line = timeout(self.deadline, self.line())
+        let line = timeout(self.deadline * 3 / 4, self.line())
             .await
             .map_err(unopened)??;
         let Some(place) = line.queue.join() else {
@@ -469,6 +471,8 @@ impl Keeper {
 
 #[cfg(test)]
 mod tests {
+    use std::cell::Cell;
+
     use redis::ConnectionAddr;
     use tokio_util::sync::CancellationToken;
 
@@ -527,6 +531,39 @@ mod tests {
             keeper.state.send_replace(State::Opening);
             keeper.reopen(lost());
             assert!(matches!(*keeper.state.borrow(), State::Down(_)));
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "the task is aborted with the connection"
+    )]
+    async fn a_call_is_not_made_that_has_no_time_left_for_an_answer() {
+        let line = line().await;
+        for (opens_after, is_made) in [(DEADLINE / 2, true), (DEADLINE * 4 / 5, false)] {
+            let (sender, state) = watch::channel(State::Opening);
+            let connection = Connection {
+                state,
+                deadline: DEADLINE,
+                peer: Peer::Standalone,
+                database: 0,
+                _keeper: AbortOnDropHandle::new(tokio::task::spawn(future::pending())),
+            };
+            let made = Cell::new(false);
+            let call = connection.call(async |_| {
+                made.set(true);
+                Ok(())
+            });
+            let opening = async {
+                sleep(opens_after).await;
+                sender.send_replace(State::Up(line.clone()));
+            };
+            let (answer, ()) = tokio::join!(call, opening);
+            assert_eq!((answer.is_ok(), made.get()), (is_made, is_made));
+            if let Err(failure) = answer {
+                assert!(matches!(failure, StoreError::NotAsked(_)), "{failure}");
+            }
         }
     }
 }
