@@ -233,7 +233,7 @@ impl Ledger {
             tokio::select! {
                 () = async { drop(up.wait_for(|up| !*up).await) } => return,
                 lost = self.store.outage() => self.pulse.note_loss(&lost, &self.metrics),
-                () = self.pulse.doubted() => {
+                () = self.pulse.probe_failed() => {
                     rest_between_probes().await;
                     self.probe().await;
                 }
