@@ -1101,6 +1101,40 @@ async fn a_failed_request_in_an_outage_hides_no_release() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn no_other_end_hides_an_operators_that_was_not_told() {
+    let (anna, session) = (user("anna"), key(Kind::Playback, "a"));
+    for other in [Ending::Failed, Ending::Stream] {
+        let bench = Bench::new(1, Rule::Deny);
+        drop(bench.check_unplayed(&playback("anna", "a")).await.unwrap());
+        let ends = async |ending, cause| {
+            let ended = bench
+                .ledger
+                .release(&anna, &session, ending, cause, Duration::ZERO);
+            ended.await
+        };
+        bench.store.fails_at("release", Fault::LosesCalls);
+        let lost = ends(Ending::Operator, ReleaseCause::Operator).await;
+        assert!(lost.is_err(), "{lost:?}");
+        bench.store.fails_at("release", Fault::None);
+        let freed = ends(other, ReleaseCause::AccessLog).await;
+        assert!(matches!(freed, Ok(Released::Freed(_))), "{freed:?}");
+        let before = bench.store.calls("release");
+        bench.store.asked("release", before + 1).await;
+        tokio::time::sleep(Duration::from_millis(1)).await;
+        assert_eq!(bench.metric("streamgate_sessions_owed"), "0");
+        assert!(!bench.ledger.held.still_owes(&user("anna")), "{other:?}");
+        if other == Ending::Failed {
+            // A start that failed may be tried again, and an operator's end says that this one may not.
+            let refusal = bench.refused("a").await;
+            assert!(
+                matches!(refusal, Refusal::Ended(EndCause::Operator, _)),
+                "{refusal:?}"
+            );
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn one_users_trouble_hides_no_loss() {
     let bench = Bench::new(1, Rule::Deny);
     for name in ["anna", "ben", "cem"] {
