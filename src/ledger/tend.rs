@@ -29,12 +29,15 @@ pub(super) const TOLD_IN_VAIN_PAUSE: Duration = Duration::from_millis(500);
 /// The pause between two probes, but for up to half of it, taken off at random.
 const PROBE_PAUSE: Duration = Duration::from_millis(150);
 
-/// The streams of which the store could not be told.
-struct Untold<'a> {
-    /// Which they are.
-    seen: Vec<&'a Seen>,
-    /// Why, for one of them.
-    outage: Outage,
+/// What came of telling the store about many running streams.
+#[derive(Default)]
+struct Told<'a> {
+    /// How many of them it did not know.
+    unknown: usize,
+    /// Those that it could not be told about.
+    untold: Vec<&'a Seen>,
+    /// Why, for one of those.
+    outage: Option<Outage>,
 }
 
 impl Ledger {
@@ -67,26 +70,22 @@ impl Ledger {
             .iter()
             .filter_map(|(user, key)| self.held.sighting(user, key))
             .collect();
-        if let (_, Err(untold)) = self.tell_all_running(&seen).await {
-            for seen in untold.seen {
-                self.held.not_renewed(&seen.user, &seen.sighting.key);
-            }
+        for seen in self.tell_all_running(&seen).await.untold {
+            self.held.not_renewed(&seen.user, &seen.sighting.key);
         }
     }
 
-    /// Tells the store of many streams that run, and holds what it answers. Returns how many of them it didn't know, and those that it
-    /// could not be told of.
-    async fn tell_all_running<'a>(&self, seen: &'a [Seen]) -> (usize, Result<(), Untold<'a>>) {
-        let mut unknown = 0;
+    /// Tells the store about many running streams, and holds what it answers.
+    async fn tell_all_running<'a>(&self, seen: &'a [Seen]) -> Told<'a> {
+        let mut told = Told::default();
         if seen.is_empty() {
-            return (unknown, Ok(()));
+            return told;
         }
         let stamps: Vec<_> = seen
             .iter()
             .map(|seen| self.held.stamp(&seen.user))
             .collect();
         seen.iter().for_each(|seen| self.renews_itself(seen));
-        let mut untold = Vec::new();
         let asked = self
             .timed(Operation::RenewAll, || async {
                 let answers = self.store.renew_all(seen).await;
@@ -94,36 +93,31 @@ impl Ledger {
                 for ((seen, stamp), answer) in seen.iter().zip(stamps).zip(answers) {
                     match answer {
                         Ok(renewal) => {
-                            unknown += usize::from(matches!(renewal, Renewal::PutBack { .. }));
+                            told.unknown += usize::from(matches!(renewal, Renewal::PutBack { .. }));
                             self.note_renewal(seen, stamp, &renewal);
                         }
                         Err(error) => {
                             failed = Some(error);
-                            untold.push(seen);
+                            told.untold.push(seen);
                         }
                     }
                 }
                 match failed {
                     // One user's trouble is not the store's.
-                    Some(error) if untold.len() < seen.len() => Ok(Some(error)),
+                    Some(error) if told.untold.len() < seen.len() => Ok(Some(error)),
                     Some(error) => Err(error),
                     None => Ok(None),
                 }
             })
             .await;
-        let told = match asked {
-            Ok(None) => Ok(()),
-            Ok(Some(error)) => Err(Untold {
-                seen: untold,
-                outage: error.into(),
-            }),
+        match asked {
+            Ok(failed) => told.outage = failed.map(Outage::from),
             // It was not asked at all, or has failed with each.
-            Err(outage) => Err(Untold {
-                seen: seen.iter().collect(),
-                outage,
-            }),
-        };
-        (unknown, told)
+            Err(outage) => {
+                (told.untold, told.outage) = (seen.iter().collect(), Some(outage));
+            }
+        }
+        told
     }
 
     /// Tells the store, whenever it answers, what it is yet to be told, at a bounded rate.
@@ -160,8 +154,8 @@ impl Ledger {
             return Ok(());
         };
         self.tell_ends(user, &ends).await?;
-        let (_, told) = self.tell_all_running(&seen).await;
-        told.map_err(|untold| untold.outage)
+        let told = self.tell_all_running(&seen).await;
+        told.outage.map_or(Ok(()), Err)
     }
 
     /// Tells the store what it is yet to be told of a user's ends.
@@ -245,8 +239,7 @@ impl Ledger {
     async fn look_for_loss(&self) {
         let sample = self.held.sample(SAMPLE, &self.suspicion.users());
         // Sessions that the store can't be told of now ask at their next request.
-        let (unknown, _) = self.tell_all_running(&sample).await;
-        if unknown >= PROOF {
+        if self.tell_all_running(&sample).await.unknown >= PROOF {
             self.note_forgetting();
         }
     }
