@@ -503,10 +503,10 @@ impl Ledger {
         self.store.server()
     }
 
-    /// What tells the store's server from others, asked of it now; `None` where there is no server.
+    /// Identifies the store's server, which is asked now; `None` where there is no server.
     ///
     /// # Errors
-    /// The store could not answer. That says nothing about streams, since it takes rights that they don't.
+    /// The store could not answer. Not counted as a store failure: it needs rights that streams don't.
     pub async fn server_identity(&self) -> Result<Option<ServerIdentity>, StoreError> {
         self.pulse.may_ask()?;
         self.store.server_identity().await

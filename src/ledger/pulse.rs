@@ -1,9 +1,9 @@
 //! Whether the store answers: kept from what its calls say, and the breaker that follows from it.
 //!
-//! When so many calls have failed in a row, or the store says that it has no connection and can't make one, no more calls are made: each
-//! would cost a check its deadline, and a store in trouble more load. From then on only probes are, one at a time, and when they succeed
-//! all is as before. A store that keeps failing right after a probe has
-//! to prove itself for longer each time, so that nothing above flaps faster than that. Each change is told in one log line.
+//! The breaker opens after [`FAILURES`] failed calls in a row, or when the store reports that it cannot connect: each call would cost a check
+//! its deadline, and a store in trouble more load. From then on only probes are made, one at a time, and when they succeed the breaker
+//! closes. A store that keeps failing right after a probe has to prove itself for longer each time, so that nothing above flaps faster than
+//! that. Each change is told in one log line.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -160,7 +160,7 @@ impl Pulse {
         self.tell(&known, metrics);
     }
 
-    /// Takes note that the store itself knows that it can't be asked.
+    /// Records that the store has reported its own outage.
     pub(super) fn note_loss(&self, error: &StoreError, metrics: &Metrics) {
         let mut known = self.known();
         known.note_outage(error, self.rule);

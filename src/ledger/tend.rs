@@ -220,8 +220,8 @@ impl Ledger {
         }
     }
 
-    /// Waits until the store is out: its calls show it, or it knows itself. After a probe that failed there are more at once: where nobody
-    /// asks for anything, the next would come too late.
+    /// Waits until the store is out: its calls show it, or it reports so. A failed probe is repeated soon, because an idle instance would
+    /// otherwise notice too late.
     async fn outage(&self, up: &mut watch::Receiver<bool>) {
         loop {
             tokio::select! {

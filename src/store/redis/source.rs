@@ -79,18 +79,18 @@ pub(super) struct Found {
 pub(super) struct Link {
     /// Where calls are made.
     pub(super) calls: MultiplexedConnection,
-    /// Cancelled once it has ended, whoever ended it and whether anything was asked meanwhile.
+    /// Cancelled once the connection has ended, on either side, idle or not.
     pub(super) ended: CancellationToken,
 }
 
-/// Tells that a connection has ended. The client library drops it then; it has no other way to tell without a call.
+/// Signals the end of a connection: the client library drops its push sender then.
 struct Ending {
     /// Cancels [`Link::ended`] when it is dropped.
     _guard: DropGuard,
 }
 
 impl AsyncPushSender for Ending {
-    /// Nothing that a server pushes has been asked for.
+    /// Nothing that a server pushes has been asked for. The end is pushed too, and then this is dropped.
     fn send(&self, _: PushInfo) -> Result<(), SendError> {
         Ok(())
     }
@@ -223,10 +223,10 @@ pub(super) async fn link(server: ConnectionInfo) -> Result<Link, RedisError> {
     Ok(Link { calls, ended })
 }
 
-/// That server, spoken to as we do.
+/// The server with our protocol and TCP settings.
 ///
-/// RESP3, which the client library demands of whoever wants to hear that a connection has ended. No small call waits until what was sent
-/// before it has been acknowledged, and the system finds out when the peer is gone; Unix sockets have nothing of that.
+/// RESP3 because the client library requires it for push senders. `TCP_NODELAY` so that a small call doesn't wait until what was sent before it
+/// has been acknowledged, and keepalives so that the system finds out when the peer is gone; Unix sockets have neither.
 fn tuned(server: ConnectionInfo) -> ConnectionInfo {
     let (idle, interval, retries) = KEEPALIVE;
     let keepalive = TcpKeepalive::new()
