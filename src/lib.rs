@@ -72,6 +72,8 @@ pub mod problem;
 // Time, and where rosters are kept.
 pub mod clock;
 
+mod throttle;
+
 pub mod store;
 
 // What operators see.

@@ -1,6 +1,7 @@
 //! Each fault that a Redis, or the way to it, can have: what the store says of it, what it does meanwhile, and that it goes on by itself.
 
 use std::io;
+use std::net::Ipv4Addr;
 use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -25,6 +26,9 @@ use crate::support::streams::{playback, refusing, sighting, start, user};
 
 /// A deadline that is short for a person and long for a busy machine.
 const DEADLINE: Duration = Duration::from_millis(300);
+
+/// How long something may take that must come.
+const PATIENCE: Duration = Duration::from_secs(20);
 
 /// How many calls the store lets wait for answers at once.
 const MOST_WAITING: usize = 4096;
@@ -371,6 +375,36 @@ async fn a_server_that_evicts_is_warned_of_once_for_each_policy() {
         recovers(&store).await;
         assert_eq!(log.counts(WARNING), warnings, "{policy}");
     }
+}
+
+#[tokio::test]
+async fn connections_that_are_lost_at_once_are_an_outage_and_logged_rarely() {
+    const LOST: usize = 5;
+    let (log, _guard) = Log::listen();
+    let server = RedisServer::start();
+    let proxy = Proxy::before(server.port()).await;
+    let store = store_within(DEADLINE, &proxy.url());
+    let losses = async {
+        for connection in 1..=LOST {
+            proxy.has_accepted(connection).await;
+            eventually("it is connected", async || store.server().is_some()).await;
+            proxy.moves_to(Ipv4Addr::LOCALHOST);
+        }
+    };
+    let outage = tokio::time::timeout(PATIENCE, store.outage());
+    let (outage, ()) = tokio::join!(outage, losses);
+    says(&outage.unwrap(), &["no connection"]);
+    // Each of them is told where connections last for a second.
+    for line in ["connected to Redis", "lost the connection to Redis"] {
+        let times = log.counts(line);
+        assert!((1..LOST).contains(&times), "{line}: {times} times");
+    }
+    let before = log.counts("connected to Redis");
+    recovers(&store).await;
+    eventually("the connection that lasts is logged", async || {
+        log.counts("connected to Redis") > before
+    })
+    .await;
 }
 
 /// A log that panics when the first connection is told of.

@@ -16,8 +16,8 @@ use tracing::{debug, warn};
 use super::connection::{Connection, Place, Places};
 use super::listener::{Listener, Socket};
 use crate::follow::Followed;
-use crate::telemetry::Seldom;
 use crate::telemetry::metrics::{ClosedFor, LabelValue, Port};
+use crate::throttle::Throttle;
 use crate::tls::Served;
 
 /// How long a peer may be silent before the system asks whether it is still there, how often it asks, and after how many questions without
@@ -68,11 +68,11 @@ pub(super) struct Acceptor {
 #[derive(Debug, Default)]
 struct Trouble {
     /// All places are taken, and one is made free.
-    crowded: Seldom,
+    crowded: Throttle,
     /// All places are taken by connections that have made requests.
-    full: Seldom,
+    full: Throttle,
     /// The system refuses.
-    refused: Seldom,
+    refused: Throttle,
 }
 
 // === impl Acceptor ===

@@ -13,8 +13,9 @@ use tracing::warn;
 
 use super::frames::Frames;
 use super::peer::{Peer, Peers};
+use crate::telemetry::Metrics;
 use crate::telemetry::metrics::{Http2Error, LabelValue, Port};
-use crate::telemetry::{Metrics, Seldom};
+use crate::throttle::Throttle;
 
 /// The most HTTP connections at once. What more there were would only wait for the processor.
 const MAX_HTTP: u64 = 16_384;
@@ -65,9 +66,9 @@ struct Told {
     /// Counts.
     metrics: Arc<Metrics>,
     /// Throttles the warning about malformed requests.
-    malformed: Seldom,
+    malformed: Throttle,
     /// Throttles the warning about floods.
-    floods: Seldom,
+    floods: Throttle,
 }
 
 /// How many connections each port takes at once: HTTP never more than five eighths of the files that the process may have open, Envoy's port
@@ -93,8 +94,8 @@ impl Places {
             told: Arc::new(Told {
                 port,
                 metrics,
-                malformed: Seldom::default(),
-                floods: Seldom::default(),
+                malformed: Throttle::default(),
+                floods: Throttle::default(),
             }),
         }
     }

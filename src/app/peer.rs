@@ -9,8 +9,9 @@ use std::time::Duration;
 use tokio::task::AbortHandle;
 use tracing::warn;
 
+use crate::telemetry::Metrics;
 use crate::telemetry::metrics::{ClosedFor, LabelValue, Port};
-use crate::telemetry::{Metrics, Seldom};
+use crate::throttle::Throttle;
 
 /// How many bytes of memory the requests of one peer may take: three of the largest access log messages.
 const MOST_OF_ONE: usize = 48 * 1024 * 1024;
@@ -29,7 +30,7 @@ pub(super) struct Peers {
     /// What the requests of all take, in units.
     units: AtomicI64,
     /// Throttles the warning about it.
-    heavy: Seldom,
+    heavy: Throttle,
     /// Who is there.
     lists: Mutex<Lists>,
 }
@@ -120,7 +121,7 @@ impl Peers {
             port,
             metrics,
             units: AtomicI64::new(0),
-            heavy: Seldom::default(),
+            heavy: Throttle::default(),
             lists: Mutex::default(),
         })
     }

@@ -161,8 +161,13 @@ impl Reader {
             Some(LogEntries::HttpLogs(entries)) => {
                 let lost = |fact, loss| self.metrics.fact_lost(fact, loss);
                 let entries = &entries.log_entry;
+                let mut is_marked = false;
                 for reading in entry::read_all(entries, &self.identity, &self.leases, &lost) {
+                    is_marked |= reading.is_marked;
                     self.heed(reading);
+                }
+                if is_marked {
+                    self.ledger.heard_access_log();
                 }
             }
             Some(LogEntries::TcpLogs(entries)) => {
@@ -176,9 +181,6 @@ impl Reader {
 
     /// Does what follows from an entry.
     fn heed(&self, reading: Reading) {
-        if reading.is_marked {
-            self.ledger.heard_access_log();
-        }
         let news = reading.news.and_then(|news| {
             if news.is_of_first_request()
                 && self.ledger.knows_playing(&news.user, news.notice.key())

@@ -40,6 +40,7 @@ use crate::telemetry::Metrics;
 use crate::telemetry::metrics::{
     GraceOutcome, Lapse, Operation, Outcome, ReleaseCause, RenewalOutcome,
 };
+use crate::throttle::Throttle;
 use grace::{Frees, Grace, Turn, Woken};
 use held::{Counted, Evidence, Held, Look, Stamp};
 pub use pulse::StoreHealth;
@@ -236,8 +237,8 @@ pub struct Ledger {
     rule: Rule,
     /// What this instance knows by itself.
     held: Held,
-    /// When the store was last found to have forgotten.
-    forgot: Mutex<Option<Stopwatch>>,
+    /// Bounds how often it is logged that the store has forgotten.
+    forgot: Throttle,
     /// Whose sessions the store did not know of late.
     suspicion: Suspicion,
     /// Whether Envoy's access log arrives.
@@ -266,7 +267,7 @@ impl Ledger {
             pulse: Pulse::new(settings.outage),
             rule: settings.outage,
             held: Held::new(room, leases, settings.terms, clock),
-            forgot: Mutex::default(),
+            forgot: Throttle::every(tend::TOLD_IN_VAIN_PAUSE),
             suspicion: Suspicion::new(leases.playback / 3),
             wiring: Wiring::new(leases.request),
             metrics,
@@ -420,7 +421,7 @@ impl Ledger {
         age: Duration,
     ) -> Result<Released, Outage> {
         if cause == ReleaseCause::Undone {
-            self.wiring.undone(user, key);
+            self.wiring.exclude(user, key);
         }
         let told = self.tell_ended(user, key, ending, age).await;
         match &told {
@@ -502,10 +503,10 @@ impl Ledger {
         self.store.server()
     }
 
-    /// What tells the store's server from others, asked of it now; `None` where there is no server.
+    /// Identifies the store's server, which is asked now; `None` where there is no server.
     ///
     /// # Errors
-    /// The store could not answer. That says nothing about streams, since it takes rights that they don't.
+    /// The store could not answer. Not counted as a store failure: it needs rights that streams don't.
     pub async fn server_identity(&self) -> Result<Option<ServerIdentity>, StoreError> {
         self.pulse.may_ask()?;
         self.store.server_identity().await
@@ -546,6 +547,7 @@ impl Ledger {
             limit: rules.limit,
             ..self.held.sighting(user, &start.key)?
         };
+        self.renews_itself(&seen);
         let renewed = match self.settle_ends(user).await {
             Ok(()) => self.tell_running(&seen).await,
             Err(outage) => Err(outage),
@@ -634,16 +636,20 @@ impl Ledger {
         }
         if decision.is_start() {
             self.metrics.start(start.key.kind);
-            self.note_begun(user, start, decision.basis);
+        }
+        if start.key.kind == Kind::Request {
+            self.note_request(user, start, &decision);
         }
         debug!(user.id = %user, session.key = %start.key, ?decision, "a start was decided");
         Ok(decision)
     }
 
-    /// Notes a session that has started. If it is a `request`, Envoy's access log is to report of it.
-    fn note_begun(&self, user: &UserId, start: &Start, basis: Basis) {
-        if let (Kind::Request, Basis::Store, Some(ticket)) = (start.key.kind, basis, start.ticket) {
-            self.wiring.begun(user, &start.key, ticket);
+    /// Notes what was decided about a `request`, which Envoy's access log should report. A second check of a running one has renewed it.
+    fn note_request(&self, user: &UserId, start: &Start, decision: &Decision) {
+        match (decision.is_start(), decision.basis, start.ticket) {
+            (true, Basis::Store, Some(ticket)) => self.wiring.begun(user, &start.key, ticket),
+            (false, ..) if !decision.is_refused() => self.wiring.exclude(user, &start.key),
+            _ => {}
         }
     }
 
@@ -852,6 +858,13 @@ impl Ledger {
             .await?;
         self.note_renewal(seen, stamp, &renewal);
         Ok(renewal)
+    }
+
+    /// This instance is about to renew that session, without a report of Envoy's access log.
+    fn renews_itself(&self, seen: &Seen) {
+        if seen.sighting.key.kind == Kind::Request {
+            self.wiring.exclude(&seen.user, &seen.sighting.key);
+        }
     }
 
     /// Holds what the store has answered to a renewal.

@@ -1101,6 +1101,40 @@ async fn a_failed_request_in_an_outage_hides_no_release() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn no_other_end_hides_an_operators_that_was_not_told() {
+    let (anna, session) = (user("anna"), key(Kind::Playback, "a"));
+    for other in [Ending::Failed, Ending::Stream] {
+        let bench = Bench::new(1, Rule::Deny);
+        drop(bench.check_unplayed(&playback("anna", "a")).await.unwrap());
+        let ends = async |ending, cause| {
+            let ended = bench
+                .ledger
+                .release(&anna, &session, ending, cause, Duration::ZERO);
+            ended.await
+        };
+        bench.store.fails_at("release", Fault::LosesCalls);
+        let lost = ends(Ending::Operator, ReleaseCause::Operator).await;
+        assert!(lost.is_err(), "{lost:?}");
+        bench.store.fails_at("release", Fault::None);
+        let freed = ends(other, ReleaseCause::AccessLog).await;
+        assert!(matches!(freed, Ok(Released::Freed(_))), "{freed:?}");
+        let before = bench.store.calls("release");
+        bench.store.asked("release", before + 1).await;
+        tokio::time::sleep(Duration::from_millis(1)).await;
+        assert_eq!(bench.metric("streamgate_sessions_owed"), "0");
+        assert!(!bench.ledger.held.still_owes(&user("anna")), "{other:?}");
+        if other == Ending::Failed {
+            // A start that failed may be tried again, and an operator's end says that this one may not.
+            let refusal = bench.refused("a").await;
+            assert!(
+                matches!(refusal, Refusal::Ended(EndCause::Operator, _)),
+                "{refusal:?}"
+            );
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn one_users_trouble_hides_no_loss() {
     let bench = Bench::new(1, Rule::Deny);
     for name in ["anna", "ben", "cem"] {
@@ -1172,4 +1206,80 @@ async fn who_ends_tells_the_store_what_it_is_yet_to_be_told() {
     up.wait_for(|up| *up).await.unwrap();
     bench.ledger.settle_all().await;
     assert_eq!(bench.live().await, ["a"]);
+}
+
+// === Whether Envoy's access log arrives ===
+
+/// How long a `request` runs before the store is asked about it, and a little.
+const JUDGED: Duration = Duration::from_secs(11);
+
+impl Bench {
+    /// A bench that has found out that no access log arrives.
+    async fn unwired(room_to_hold: usize) -> Self {
+        let bench = Self::with_room(2, Rule::Allow, room_to_hold);
+        for name in ["x", "y"] {
+            bench.lets_in(&request(name, name)).await;
+        }
+        tokio::time::sleep(JUDGED).await;
+        assert_eq!(bench.ledger.access_log(), AccessLog::Missing);
+        bench
+    }
+
+    /// Starts some `request`s; nobody reports of them.
+    async fn starts_some(&self) {
+        for name in ["anna", "ben", "cleo"] {
+            self.lets_in(&request(name, name)).await;
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_this_instance_renews_itself_is_no_sign_of_an_access_log() {
+    let bench = Bench::unwired(10_000).await;
+    bench.starts_some().await;
+    let before = bench.store.calls("renew");
+    bench
+        .ledger
+        .suspect_loss(&user("nobody"), &key(Kind::Playback, "a"));
+    bench.store.asked("renew", before + 3).await;
+    tokio::time::sleep(JUDGED).await;
+    assert_eq!(bench.ledger.access_log(), AccessLog::Missing);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_second_check_of_a_request_is_no_sign_of_an_access_log() {
+    let bench = Bench::unwired(10_000).await;
+    bench.starts_some().await;
+    bench.starts_some().await;
+    tokio::time::sleep(JUDGED).await;
+    assert_eq!(bench.ledger.access_log(), AccessLog::Missing);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_store_has_forgotten_in_an_outage_is_no_sign_of_an_access_log() {
+    // Nothing is held, so nothing is told again.
+    let bench = Bench::unwired(0).await;
+    bench.starts_some().await;
+    bench.goes_down().await;
+    bench.store.sound.forget_all();
+    bench.comes_back().await;
+    tokio::time::sleep(JUDGED).await;
+    assert_eq!(bench.ledger.access_log(), AccessLog::Missing);
+    // What starts from now on is asked about, and tells.
+    bench.starts_some().await;
+    for name in ["anna", "ben", "cleo"] {
+        let claim = request(name, name);
+        let sighting = Sighting {
+            key: claim.key,
+            facts: Facts::default(),
+            lease: Duration::from_secs(15),
+            started_at: None,
+            provenance: Provenance::Counted,
+            derived: false,
+        };
+        let told = bench.store.sound.renew(&claim.user, &sighting, 2).await;
+        told.unwrap();
+    }
+    tokio::time::sleep(JUDGED).await;
+    assert_eq!(bench.ledger.access_log(), AccessLog::Arrives);
 }

@@ -1,9 +1,9 @@
 //! Whether the store answers: kept from what its calls say, and the breaker that follows from it.
 //!
-//! When so many calls have failed in a row, or the store says that it has no connection and can't make one, no more calls are made: each
-//! would cost a check its deadline, and a store in trouble more load. From then on only probes are, one at a time, and when they succeed
-//! all is as before. A store that keeps failing right after a probe has
-//! to prove itself for longer each time, so that nothing above flaps faster than that. Each change is told in one log line.
+//! The breaker opens after [`FAILURES`] failed calls in a row, or when the store reports that it cannot connect: each call would cost a check
+//! its deadline, and a store in trouble more load. From then on only probes are made, one at a time, and when they succeed the breaker
+//! closes. A store that keeps failing right after a probe has to prove itself for longer each time, so that nothing above flaps faster than
+//! that. Each change is told in one log line.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -40,8 +40,8 @@ pub(super) struct Pulse {
     open: AtomicBool,
     /// The same for those who wait for it to change.
     up: watch::Sender<bool>,
-    /// Told when a probe has failed.
-    doubted: Notify,
+    /// Told when a probe has failed and the store still counts as up.
+    probe_failed: Notify,
 }
 
 /// The store as its last calls showed it.
@@ -53,7 +53,7 @@ struct Known {
     probes: u32,
     /// When it last said that it is full, and what it said.
     full: Option<(Stopwatch, String)>,
-    /// When a call was last cut off, but for those that were cut off with it.
+    /// When a lost connection last counted as a failure.
     cut: Option<Stopwatch>,
 }
 
@@ -107,7 +107,7 @@ impl Pulse {
             rule,
             open: AtomicBool::new(true),
             up: watch::Sender::new(false),
-            doubted: Notify::new(),
+            probe_failed: Notify::new(),
         }
     }
 
@@ -131,8 +131,8 @@ impl Pulse {
     }
 
     /// Waits until a probe has failed, or returns at once if one has since the last wait.
-    pub(super) async fn doubted(&self) {
-        self.doubted.notified().await;
+    pub(super) async fn probe_failed(&self) {
+        self.probe_failed.notified().await;
     }
 
     /// Takes note of a call's end. Where calls are no longer made, only a probe's counts; and where they are made again, a call that began
@@ -149,10 +149,10 @@ impl Pulse {
             None | Some(StoreError::Full(_)) => known.note_answer(call.is_probe),
             // What can't be understood may be at one user's key alone. Where it is all that the store says, the probes tell.
             Some(StoreError::Protocol(_)) if !call.is_probe => {}
-            Some(error) if known.is_news(error, call.asked) => {
+            Some(error) if known.is_news(error, call) => {
                 known.note_failure(error, self.rule);
-                if call.is_probe {
-                    self.doubted.notify_one();
+                if call.is_probe && matches!(known.state, State::Up { .. }) {
+                    self.probe_failed.notify_one();
                 }
             }
             Some(_) => {}
@@ -160,7 +160,7 @@ impl Pulse {
         self.tell(&known, metrics);
     }
 
-    /// Takes note that the store itself knows that it can't be asked.
+    /// Records that the store has reported its own outage.
     pub(super) fn note_loss(&self, error: &StoreError, metrics: &Metrics) {
         let mut known = self.known();
         known.note_outage(error, self.rule);
@@ -202,17 +202,15 @@ impl Pulse {
 }
 
 impl Known {
-    /// Whether the failure of a call that began then says something about the store as it is now. All calls that were under way on a
-    /// connection end with it, and are one failure: servers close connections in good health.
-    fn is_news(&self, error: &StoreError, asked: Stopwatch) -> bool {
-        let began_before = |moment: Stopwatch| asked.elapsed() > moment.elapsed();
-        let is_told = match error {
-            StoreError::Disconnected(_) => self.cut.is_some_and(began_before),
-            _ => false,
-        };
+    /// Whether the failure of that call says something about the store as it is now. All calls that were under way on a connection, or waited
+    /// for the next, end with it, and are one failure: servers close connections in good health.
+    fn is_news(&self, error: &StoreError, call: Call) -> bool {
+        let began_before = |moment: Stopwatch| call.asked.elapsed() > moment.elapsed();
+        let is_told = wants_connection(error) && self.cut.is_some_and(began_before);
         let is_old = match self.state {
             State::Up { since, .. } => began_before(since),
-            State::Unknown | State::Down { .. } => false,
+            State::Down { .. } => !call.is_probe,
+            State::Unknown => false,
         };
         !is_told && !is_old
     }
@@ -255,7 +253,7 @@ impl Known {
 
     /// It has not answered.
     fn note_failure(&mut self, error: &StoreError, rule: Rule) {
-        if let StoreError::Disconnected(_) = error {
+        if wants_connection(error) {
             self.cut = Some(Stopwatch::start());
         }
         match &mut self.state {
@@ -291,6 +289,11 @@ impl Known {
             probes: self.probes,
         };
     }
+}
+
+/// Whether a call failed because its connection was lost, or was not there yet.
+const fn wants_connection(error: &StoreError) -> bool {
+    matches!(error, StoreError::Disconnected(_) | StoreError::NotAsked(_))
 }
 
 /// What a rule does to new streams, for people.
@@ -429,23 +432,61 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn calls_that_are_cut_off_together_are_one_failure() {
+    async fn calls_that_want_the_same_connection_are_one_failure() {
+        let metrics = Metrics::new().unwrap();
+        let cut = StoreError::Disconnected("closed".to_owned());
+        let unopened = StoreError::NotAsked("it is still being connected to".to_owned());
+        for (first, others) in [(&cut, &cut), (&unopened, &unopened), (&cut, &unopened)] {
+            let pulse = beating(&metrics);
+            let times = |times: u32| (0..times).map(|_| call()).collect::<Vec<_>>();
+            let calls = times(FAILURES * 2);
+            tokio::time::advance(Duration::from_millis(1)).await;
+            pulse.note(Some(first), calls[0], &metrics);
+            for call in &calls[1..] {
+                tokio::time::advance(Duration::from_millis(1)).await;
+                pulse.note(Some(others), *call, &metrics);
+            }
+            assert!(pulse.health().up, "{first}, {others}");
+            // Each of these began after the last was cut off.
+            for _ in 1..FAILURES {
+                assert!(pulse.health().up, "{first}, {others}");
+                tokio::time::advance(Duration::from_millis(1)).await;
+                pulse.note(Some(others), call(), &metrics);
+            }
+            assert!(!pulse.health().up, "{first}, {others}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn in_an_outage_the_late_failure_of_a_call_hides_neither_probes_nor_the_reason() {
         let metrics = Metrics::new().unwrap();
         let pulse = beating(&metrics);
-        let cut = StoreError::Disconnected("closed".to_owned());
-        let times = |times: u32| (0..times).map(|_| call()).collect::<Vec<_>>();
-        for call in times(FAILURES * 2) {
-            tokio::time::advance(Duration::from_millis(1)).await;
-            pulse.note(Some(&cut), call, &metrics);
-        }
+        // The second outage in a row takes two probes.
+        fail(&pulse, FAILURES, &metrics);
+        pulse.note(None, probe(), &metrics);
+        fail(&pulse, FAILURES, &metrics);
+        pulse.note(None, probe(), &metrics);
+        let late = StoreError::Rejected("LOADING".to_owned());
+        pulse.note(Some(&late), call(), &metrics);
+        assert_eq!(pulse.health().trouble, Some(timeout().to_string()));
+        pulse.note(None, probe(), &metrics);
         assert!(pulse.health().up);
-        // Each of these began after the last was cut off.
-        for _ in 1..FAILURES {
-            assert!(pulse.health().up);
-            tokio::time::advance(Duration::from_millis(1)).await;
-            pulse.note(Some(&cut), call(), &metrics);
-        }
-        assert!(!pulse.health().up);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn only_a_store_that_counts_as_up_is_probed_again_at_once() {
+        let metrics = Metrics::new().unwrap();
+        let pulse = beating(&metrics);
+        let is_told = async || {
+            tokio::time::timeout(Duration::from_secs(1), pulse.probe_failed())
+                .await
+                .is_ok()
+        };
+        pulse.note(Some(&timeout()), probe(), &metrics);
+        assert!(is_told().await);
+        fail(&pulse, FAILURES, &metrics);
+        pulse.note(Some(&timeout()), probe(), &metrics);
+        assert!(!is_told().await);
     }
 
     #[test]

@@ -11,11 +11,10 @@ use crate::session::UserId;
 /// How many distinct users cause a sample each within one period.
 const MAX_SUSPECTS: usize = 4;
 
-/// How many sessions of one kind the store is asked about at a time.
+/// How many users the store is asked about at a time.
 pub(super) const SAMPLE: usize = 16;
 
-/// How many of a sample prove something: unknown users that the store has forgotten everybody, silent sessions that no access log arrives. One
-/// may be chance.
+/// How many users of a sample must be unknown to the store to prove that it has forgotten everybody. One may be chance.
 pub(super) const PROOF: usize = 2;
 
 /// Whose sessions the store did not know of late.

@@ -1,7 +1,6 @@
 //! What the ledger does beside its calls: renews held leases in the background, tells the store what it is yet to be told, probes a store
 //! that doesn't answer, and finds out whether it has forgotten.
 
-use std::sync::PoisonError;
 use std::time::Duration;
 
 use futures_util::future::join_all;
@@ -11,7 +10,6 @@ use tracing::warn;
 use super::held::{Debts, End};
 use super::suspicion::{PROOF, SAMPLE};
 use super::{Ledger, Outage};
-use crate::clock::Stopwatch;
 use crate::session::{Released, Renewal, SessionKey, UserId};
 use crate::store::Seen;
 use crate::telemetry::metrics::Operation;
@@ -26,17 +24,20 @@ const TOLD_AT_A_TIME: usize = 64;
 const TOLD_PAUSE: Duration = Duration::from_millis(10);
 
 /// The pause after the store could not be told.
-const TOLD_IN_VAIN_PAUSE: Duration = Duration::from_millis(500);
+pub(super) const TOLD_IN_VAIN_PAUSE: Duration = Duration::from_millis(500);
 
 /// The pause between two probes, but for up to half of it, taken off at random.
 const PROBE_PAUSE: Duration = Duration::from_millis(150);
 
-/// The streams of which the store could not be told.
-struct Untold<'a> {
-    /// Which they are.
-    seen: Vec<&'a Seen>,
-    /// Why, for one of them.
-    outage: Outage,
+/// What came of telling the store about many running streams.
+#[derive(Default)]
+struct Told<'a> {
+    /// How many of them it did not know.
+    unknown: usize,
+    /// Those that it could not be told about.
+    untold: Vec<&'a Seen>,
+    /// Why, for one of those.
+    outage: Option<Outage>,
 }
 
 impl Ledger {
@@ -69,25 +70,22 @@ impl Ledger {
             .iter()
             .filter_map(|(user, key)| self.held.sighting(user, key))
             .collect();
-        if let (_, Err(untold)) = self.tell_all_running(&seen).await {
-            for seen in untold.seen {
-                self.held.not_renewed(&seen.user, &seen.sighting.key);
-            }
+        for seen in self.tell_all_running(&seen).await.untold {
+            self.held.not_renewed(&seen.user, &seen.sighting.key);
         }
     }
 
-    /// Tells the store of many streams that run, and holds what it answers. Returns how many of them it didn't know, and those that it
-    /// could not be told of.
-    async fn tell_all_running<'a>(&self, seen: &'a [Seen]) -> (usize, Result<(), Untold<'a>>) {
-        let mut unknown = 0;
+    /// Tells the store about many running streams, and holds what it answers.
+    async fn tell_all_running<'a>(&self, seen: &'a [Seen]) -> Told<'a> {
+        let mut told = Told::default();
         if seen.is_empty() {
-            return (unknown, Ok(()));
+            return told;
         }
         let stamps: Vec<_> = seen
             .iter()
             .map(|seen| self.held.stamp(&seen.user))
             .collect();
-        let mut untold = Vec::new();
+        seen.iter().for_each(|seen| self.renews_itself(seen));
         let asked = self
             .timed(Operation::RenewAll, || async {
                 let answers = self.store.renew_all(seen).await;
@@ -95,36 +93,31 @@ impl Ledger {
                 for ((seen, stamp), answer) in seen.iter().zip(stamps).zip(answers) {
                     match answer {
                         Ok(renewal) => {
-                            unknown += usize::from(matches!(renewal, Renewal::PutBack { .. }));
+                            told.unknown += usize::from(matches!(renewal, Renewal::PutBack { .. }));
                             self.note_renewal(seen, stamp, &renewal);
                         }
                         Err(error) => {
                             failed = Some(error);
-                            untold.push(seen);
+                            told.untold.push(seen);
                         }
                     }
                 }
                 match failed {
                     // One user's trouble is not the store's.
-                    Some(error) if untold.len() < seen.len() => Ok(Some(error)),
+                    Some(error) if told.untold.len() < seen.len() => Ok(Some(error)),
                     Some(error) => Err(error),
                     None => Ok(None),
                 }
             })
             .await;
-        let told = match asked {
-            Ok(None) => Ok(()),
-            Ok(Some(error)) => Err(Untold {
-                seen: untold,
-                outage: error.into(),
-            }),
+        match asked {
+            Ok(failed) => told.outage = failed.map(Outage::from),
             // It was not asked at all, or has failed with each.
-            Err(outage) => Err(Untold {
-                seen: seen.iter().collect(),
-                outage,
-            }),
-        };
-        (unknown, told)
+            Err(outage) => {
+                (told.untold, told.outage) = (seen.iter().collect(), Some(outage));
+            }
+        }
+        told
     }
 
     /// Tells the store, whenever it answers, what it is yet to be told, at a bounded rate.
@@ -161,8 +154,8 @@ impl Ledger {
             return Ok(());
         };
         self.tell_ends(user, &ends).await?;
-        let (_, told) = self.tell_all_running(&seen).await;
-        told.map_err(|untold| untold.outage)
+        let told = self.tell_all_running(&seen).await;
+        told.outage.map_or(Ok(()), Err)
     }
 
     /// Tells the store what it is yet to be told of a user's ends.
@@ -221,18 +214,20 @@ impl Ledger {
                     rest_between_probes().await;
                 }
             }
+            // It may have come back empty.
+            self.wiring.forget();
             self.look_for_loss().await;
         }
     }
 
-    /// Waits until the store is out: its calls show it, or it knows itself. After a probe that failed there are more at once: where nobody
-    /// asks for anything, the next would come too late.
+    /// Waits until the store is out: its calls show it, or it reports so. A failed probe is repeated soon, because an idle instance would
+    /// otherwise notice too late.
     async fn outage(&self, up: &mut watch::Receiver<bool>) {
         loop {
             tokio::select! {
                 () = async { drop(up.wait_for(|up| !*up).await) } => return,
                 lost = self.store.outage() => self.pulse.note_loss(&lost, &self.metrics),
-                () = self.pulse.doubted() => {
+                () = self.pulse.probe_failed() => {
                     rest_between_probes().await;
                     self.probe().await;
                 }
@@ -244,8 +239,7 @@ impl Ledger {
     async fn look_for_loss(&self) {
         let sample = self.held.sample(SAMPLE, &self.suspicion.users());
         // Sessions that the store can't be told of now ask at their next request.
-        let (unknown, _) = self.tell_all_running(&sample).await;
-        if unknown >= PROOF {
+        if self.tell_all_running(&sample).await.unknown >= PROOF {
             self.note_forgetting();
         }
     }
@@ -281,23 +275,21 @@ impl Ledger {
     async fn mind_access_log(&self) {
         loop {
             let begun = self.wiring.next().await;
-            // A store that can't answer says nothing about the log.
-            if let Ok(listing) = self.list(&begun.user).await {
-                self.wiring.judge(&begun, &listing.sessions, &self.metrics);
+            match self.list(&begun.user).await {
+                Ok(listing) => self.wiring.judge(&begun, &listing.sessions, &self.metrics),
+                // A store that can't answer says nothing about the log.
+                Err(_) => self.wiring.exclude(&begun.user, &begun.key),
             }
         }
     }
 
     /// The store has forgotten everybody: it is told of all that are held.
     pub(super) fn note_forgetting(&self) {
-        {
-            let mut last = self.forgot.lock().unwrap_or_else(PoisonError::into_inner);
-            if last.is_none_or(|last| last.elapsed() >= TOLD_IN_VAIN_PAUSE) {
-                warn!("the store lost live sessions; re-announcing all cached sessions");
-            }
-            *last = Some(Stopwatch::start());
+        if self.forgot.is_due() {
+            warn!("the store lost live sessions; re-announcing all cached sessions");
         }
         self.metrics.store_forgot();
+        self.wiring.forget();
         self.held.owe_all();
     }
 }

@@ -3,24 +3,30 @@
 //!
 //! Entries that come to this instance settle it. Where none come, they may go to another instance, so the store is asked about a sample of the
 //! `request` sessions that started here: by the time that two reports of each should have come, somebody has renewed or ended it. If nobody has,
-//! of several in a row, no access log arrives.
+//! of [`PROOF`] in a row, no access log arrives. What this instance renews itself proves nothing, and neither does what the store has forgotten.
 
 use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::Notify;
 use tracing::{info, warn};
 
-use super::suspicion::{PROOF, SAMPLE};
 use crate::clock::Stopwatch;
 use crate::session::{Session, SessionKey, Ticket, UserId};
 use crate::telemetry::Metrics;
 
+/// How many sessions wait for the store to be asked about them.
+const SAMPLE: usize = 16;
+
+/// How many sessions in a row prove that the access log arrives, or that it doesn't. One may be chance.
+const PROOF: usize = 2;
+
 /// What to do where no access log arrives: a sentence that can stand alone.
 pub const UNWIRED: &str = "Envoy's access log does not arrive: nobody renewed or ended the request streams that started here, so each stops \
     counting after leases.request and the limit does not hold; give every HTTP connection manager that asks streamgate the two access_log entries \
-    and the access_log_flush_interval of envoy/envoy.yaml";
+    of envoy/envoy.yaml and an access_log_flush_interval of at most a third of leases.request";
 
 /// Whether Envoy's access log reaches the installation, as far as this instance can tell.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -41,6 +47,8 @@ pub(super) struct Wiring {
     lease: Duration,
     /// What was seen.
     seen: Mutex<Seen>,
+    /// Whether the sample has no room, so that most starts need no lock.
+    full: AtomicBool,
     /// Tells that a session is in the sample.
     sampled: Notify,
 }
@@ -54,7 +62,9 @@ struct Seen {
     heard: Option<Stopwatch>,
     /// How many sessions in a row nobody has renewed or ended.
     silent: usize,
-    /// The sessions that the store is yet to be asked about, oldest first.
+    /// How many sessions in a row somebody has.
+    reported: usize,
+    /// The sessions that are yet to be judged, oldest first.
     sample: VecDeque<Begun>,
 }
 
@@ -77,6 +87,7 @@ impl Wiring {
         Self {
             lease,
             seen: Mutex::default(),
+            full: AtomicBool::default(),
             sampled: Notify::new(),
         }
     }
@@ -88,6 +99,9 @@ impl Wiring {
 
     /// A `request` session has started here. Where the sample is full it is left out.
     pub(super) fn begun(&self, user: &UserId, key: &SessionKey, ticket: Ticket) {
+        if self.full.load(Ordering::Relaxed) {
+            return;
+        }
         let mut seen = self.seen();
         if seen.sample.len() >= SAMPLE {
             return;
@@ -98,15 +112,33 @@ impl Wiring {
             ticket,
             since: Stopwatch::start(),
         });
+        self.full
+            .store(seen.sample.len() >= SAMPLE, Ordering::Relaxed);
         drop(seen);
         self.sampled.notify_one();
     }
 
-    /// That session's own call has taken it back: it says nothing about the access log.
-    pub(super) fn undone(&self, user: &UserId, key: &SessionKey) {
+    /// The call that started the session undid it, or this instance renews it itself, so it proves nothing about the access log.
+    pub(super) fn exclude(&self, user: &UserId, key: &SessionKey) {
+        self.keep(&mut self.seen(), |begun| {
+            begun.key != *key || begun.user != *user
+        });
+    }
+
+    /// The store may have forgotten the sessions so far: that it doesn't count one proves nothing.
+    pub(super) fn forget(&self) {
         let mut seen = self.seen();
-        seen.sample
-            .retain(|begun| begun.key != *key || begun.user != *user);
+        seen.reported = 0;
+        self.keep(&mut seen, |_| false);
+    }
+
+    /// Keeps those of the sample; whether others were in it.
+    fn keep(&self, seen: &mut Seen, keep: impl Fn(&Begun) -> bool) -> bool {
+        let before = seen.sample.len();
+        seen.sample.retain(keep);
+        self.full
+            .store(seen.sample.len() >= SAMPLE, Ordering::Relaxed);
+        seen.sample.len() != before
     }
 
     /// An entry with our mark has come to this instance.
@@ -116,47 +148,48 @@ impl Wiring {
         seen.arrives(metrics);
     }
 
-    /// The next session that the store has to be asked about, once it is time.
+    /// The next session that the store has to be asked about, once it is time. It stays in the sample until it is judged.
     pub(super) async fn next(&self) -> Begun {
         loop {
-            let first = self
-                .seen()
-                .sample
-                .front()
-                .map(|begun| begun.since.elapsed());
-            let Some(age) = first else {
+            let Some(begun) = self.oldest() else {
                 self.sampled.notified().await;
                 continue;
             };
-            let wait = self.due().saturating_sub(age);
-            if !wait.is_zero() {
-                tokio::time::sleep(wait).await;
-                continue;
-            }
-            let mut seen = self.seen();
-            let heard = seen.heard;
-            let begun = seen.sample.pop_front();
-            // An entry that has come since has answered the question.
-            if let Some(begun) = begun.filter(|begun| !begun.is_before(heard)) {
+            let wait = self.due().saturating_sub(begun.since.elapsed());
+            if wait.is_zero() {
                 return begun;
             }
+            tokio::time::sleep(wait).await;
         }
+    }
+
+    /// The oldest session that the store can still be asked about. An entry that has come since a session began has answered the question, and
+    /// one that is too old may have expired.
+    fn oldest(&self) -> Option<Begun> {
+        let mut seen = self.seen();
+        let heard = seen.heard;
+        self.keep(&mut seen, |begun| {
+            !begun.is_before(heard) && begun.since.elapsed() < self.too_late()
+        });
+        seen.sample.front().cloned()
     }
 
     /// Takes note of the user's sessions that the store counts, one of which may be that one.
     pub(super) fn judge(&self, begun: &Begun, live: &[Session], metrics: &Metrics) {
-        // So late, it may have expired.
-        if begun.since.elapsed() >= self.too_late() {
+        let mut seen = self.seen();
+        let is_of_use = self.keep(&mut seen, |other| other.ticket != begun.ticket)
+            && begun.since.elapsed() < self.too_late()
+            && !begun.is_before(seen.heard);
+        if !is_of_use {
             return;
         }
         let is_silent = live
             .iter()
             .any(|session| session.key == begun.key && session.ticket == Some(begun.ticket));
-        let mut seen = self.seen();
-        if !is_silent {
-            seen.arrives(metrics);
-        } else if !begun.is_before(seen.heard) {
+        if is_silent {
             seen.is_silent(metrics);
+        } else {
+            seen.is_reported(metrics);
         }
     }
 
@@ -184,6 +217,14 @@ impl Begun {
 }
 
 impl Seen {
+    /// Somebody has reported of one more stream.
+    fn is_reported(&mut self, metrics: &Metrics) {
+        (self.silent, self.reported) = (0, self.reported + 1);
+        if self.reported >= PROOF {
+            self.arrives(metrics);
+        }
+    }
+
     /// Somebody reports of streams.
     fn arrives(&mut self, metrics: &Metrics) {
         self.silent = 0;
@@ -195,7 +236,7 @@ impl Seen {
 
     /// Nobody has reported of one more stream.
     fn is_silent(&mut self, metrics: &Metrics) {
-        self.silent += 1;
+        (self.silent, self.reported) = (self.silent + 1, 0);
         if self.silent >= PROOF && self.state != AccessLog::Missing {
             self.state = AccessLog::Missing;
             warn!("{UNWIRED}");
@@ -249,19 +290,22 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn two_silent_sessions_in_a_row_show_that_no_log_arrives() {
+    async fn two_sessions_in_a_row_show_whether_the_log_arrives() {
         let (wiring, metrics) = (Wiring::new(LEASE), Metrics::new().unwrap());
         let silent = |id| [session(id, false)];
         for (id, live, expected) in [
             (1, &silent(1)[..], AccessLog::Unknown),
             // It has ended.
-            (2, &[], AccessLog::Arrives),
-            (3, &silent(3), AccessLog::Arrives),
-            (4, &[session(4, true)], AccessLog::Arrives),
-            (5, &silent(5), AccessLog::Arrives),
-            (6, &silent(6), AccessLog::Missing),
+            (2, &[], AccessLog::Unknown),
+            (3, &silent(3), AccessLog::Unknown),
+            (4, &[session(4, true)], AccessLog::Unknown),
+            (5, &[], AccessLog::Arrives),
+            (6, &silent(6), AccessLog::Arrives),
             (7, &silent(7), AccessLog::Missing),
-            (8, &[session(8, true)], AccessLog::Arrives),
+            (8, &[session(8, true)], AccessLog::Missing),
+            (9, &silent(9), AccessLog::Missing),
+            (10, &[session(10, true)], AccessLog::Missing),
+            (11, &[], AccessLog::Arrives),
         ] {
             assert_eq!(start(&wiring, id, live, &metrics).await, expected, "{id}");
             let missing = i32::from(expected == AccessLog::Missing);
@@ -294,24 +338,58 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_late_answer_and_a_start_taken_back_say_nothing() {
+    async fn a_late_answer_and_what_was_excluded_meanwhile_say_nothing() {
         let (wiring, metrics) = (Wiring::new(LEASE), Metrics::new().unwrap());
+        for round in 0..=PROOF {
+            wiring.begun(&user(), &key(1), ticket(1));
+            wiring.begun(&user(), &key(2), ticket(2));
+            wiring.exclude(&user(), &key(1));
+            let begun = wiring.next().await;
+            assert_eq!(begun.key, key(2));
+            match round {
+                0 => tokio::time::advance(LEASE / 6).await,
+                1 => wiring.exclude(&user(), &key(2)),
+                _ => wiring.forget(),
+            }
+            wiring.judge(&begun, &[], &metrics);
+            assert_eq!(wiring.seen().reported, 0, "{round}");
+            assert!(wiring.seen().sample.is_empty(), "{round}");
+        }
+        assert_eq!(wiring.state(), AccessLog::Unknown);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_too_old_is_not_asked_about() {
+        let wiring = Wiring::new(LEASE);
         wiring.begun(&user(), &key(1), ticket(1));
+        tokio::time::advance(LEASE * 5 / 6).await;
         wiring.begun(&user(), &key(2), ticket(2));
-        wiring.undone(&user(), &key(1));
-        let begun = wiring.next().await;
-        assert_eq!(begun.key, key(2));
-        tokio::time::advance(LEASE / 6).await;
-        wiring.judge(&begun, &[], &metrics);
+        assert_eq!(wiring.next().await.key, key(2));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_absence_before_a_loss_was_found_is_no_proof_after_it() {
+        let (wiring, metrics) = (Wiring::new(LEASE), Metrics::new().unwrap());
+        for id in 1..=3 {
+            start(&wiring, id, &[], &metrics).await;
+            wiring.forget();
+        }
         assert_eq!(wiring.state(), AccessLog::Unknown);
     }
 
     #[tokio::test(start_paused = true)]
     async fn the_sample_is_bounded() {
         let wiring = Wiring::new(LEASE);
-        for id in 1..=1000 {
-            wiring.begun(&user(), &key(id), ticket(id));
+        for round in 0..3 {
+            for id in 1..=1000 {
+                wiring.begun(&user(), &key(id), ticket(id));
+            }
+            assert_eq!(wiring.seen().sample.len(), SAMPLE, "{round}");
+            // There is room again for one, and then for all.
+            wiring.exclude(&user(), &key(1));
+            wiring.begun(&user(), &key(1001), ticket(1001));
+            assert_eq!(wiring.seen().sample.len(), SAMPLE, "{round}");
+            wiring.forget();
         }
-        assert_eq!(wiring.seen().sample.len(), SAMPLE);
     }
 }

@@ -81,8 +81,7 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
     /// Asks for a sign of life, so that whoever starts or stands idle learns of trouble before a viewer does.
     async fn ping(&self) -> Result<(), StoreError>;
 
-    /// Waits until the store knows, without being asked, that it can't be asked: it has no connection, and can't make one; why. At once,
-    /// while that is so. One that needs no connection waits for ever.
+    /// Resolves with the reason while the store cannot connect, without a call. Never resolves for a store that needs no connection.
     async fn outage(&self) -> StoreError {
         future::pending().await
     }
@@ -92,13 +91,13 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
         None
     }
 
-    /// What tells that server from others, and whether it keeps what it is given; `None` where there is no server.
+    /// Identifies that server, and says whether it evicts keys; `None` where there is no server.
     async fn server_identity(&self) -> Result<Option<ServerIdentity>, StoreError> {
         Ok(None)
     }
 }
 
-/// What tells a store's server from others, and whether it keeps what it is given.
+/// Identifies the store's server, and says whether it evicts keys.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ServerIdentity {
     /// The id that the server gave itself when it started; none where we may not ask for it.

@@ -35,7 +35,7 @@ pub(super) fn shown(line: &[u8], format: LogFormat) -> Cow<'_, [u8]> {
     Cow::Owned(shown.into_bytes())
 }
 
-/// Whether Unicode calls it a control or format character, a separator, or one to be ignored by default; and the blank of Braille.
+/// True for Unicode controls, format characters, separators, default-ignorables, and the blank Braille pattern.
 const fn is_hidden(character: char) -> bool {
     matches!(
         character,

@@ -1,4 +1,4 @@
-//! The log as JSON: one object a line, with an event's fields beside its time, level, message and target. A list is an array.
+//! The log as JSON: one object a line, with an event's fields next to its time, level, message and target. A list is an array.
 
 use std::fmt;
 

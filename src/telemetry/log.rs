@@ -141,7 +141,7 @@ struct Queued {
     format: LogFormat,
 }
 
-/// Takes the line of one event, formatted, and puts it into the queue so that nothing in it is hidden.
+/// Escapes hidden characters in one formatted line, then queues it.
 struct ShownLine<'a> {
     /// Takes it then.
     line: QueuedLine<'a>,

@@ -488,7 +488,7 @@ mod named {
     );
     pub(super) const FACTS_LOST: Named = Named(
         "streamgate_facts_lost_total",
-        "Devices and contents that were too long and shortened, or malformed and left out; no stream is refused for them",
+        "Devices and contents in checks, entries and calls, those about running streams included, that were too long and shortened, or malformed and left out; no stream is refused for them",
     );
     pub(super) const LOG_LINES_DROPPED: Named = Named(
         "streamgate_log_lines_dropped_total",

@@ -7,10 +7,8 @@ mod line_queue;
 pub mod log;
 pub mod metrics;
 mod refusals;
-mod seldom;
 mod starts;
 
 pub use metrics::Metrics;
 pub use refusals::{RefusalLog, RefusedStream};
-pub use seldom::Seldom;
 pub use starts::{StartedStream, are_told};

@@ -4,8 +4,9 @@
 use std::time::Duration;
 
 use crate::session::{
-    Admission, Admitted, Ending, Entry, Facts, Flags, Kind, PROVEN_AFTER, Playing, Provenance,
-    Roster, Session, SessionKey, Sighting, Start, StartRules, Terms, Ticket, Timestamp, Tombstone,
+    Admission, Admitted, EndCause, Ending, Entry, Facts, Flags, Kind, PROVEN_AFTER, Playing,
+    Provenance, Roster, Session, SessionKey, Sighting, Start, StartRules, Terms, Ticket, Timestamp,
+    Tombstone,
 };
 use crate::telemetry::metrics::ReleaseCause;
 
@@ -168,7 +169,7 @@ impl Known {
     pub(super) fn counted(&mut self, counted: &Counted<'_>, asked_at: Timestamp) {
         let until = asked_at.after(counted.lease);
         self.limit = counted.limit;
-        if self.ends.iter().all(|end| end.key != *counted.key) {
+        if !self.owes_end(counted.key) {
             self.memory.forget_end(counted.key);
         }
         let Some(mark) = self.mark_mut(counted.key) else {
@@ -261,16 +262,28 @@ impl Known {
         self.marks.retain(|mark| mark.key != *key);
     }
 
-    /// The store has been told how that session ended.
-    pub(super) fn end_told(&mut self, key: &SessionKey) {
-        self.ends.retain(|end| end.key != *key);
-        self.memory.forget_end(key);
+    /// The store knows that the session has ended, for that cause where it remembers one. An operator's end is still to be told unless it was that
+    /// one: what else ends a session need not keep it from starting again.
+    pub(super) fn end_told(&mut self, key: &SessionKey, cause: Option<&EndCause>) {
+        let is_owed =
+            |end: &End| end.ending == Ending::Operator && cause != Some(&EndCause::Operator);
+        self.ends.retain(|end| end.key != *key || is_owed(end));
+        if !self.owes_end(key) {
+            self.memory.forget_end(key);
+        }
     }
 
     /// Remembers an end that the store knows of, for when it can't be asked.
     pub(super) fn bury(&mut self, tombstone: Tombstone) {
-        self.memory.forget_end(&tombstone.key);
-        self.memory.bury(tombstone);
+        if !self.owes_end(&tombstone.key) {
+            self.memory.forget_end(&tombstone.key);
+            self.memory.bury(tombstone);
+        }
+    }
+
+    /// Whether the store is to be told of an end of that session.
+    fn owes_end(&self, key: &SessionKey) -> bool {
+        self.ends.iter().any(|end| end.key == *key)
     }
 
     /// Whether the store is to be told anything.

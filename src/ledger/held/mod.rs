@@ -695,7 +695,7 @@ impl Shard {
         self.change_known(user, |known| {
             derived = known.mark(key).map(|mark| mark.derived);
             known.forget(key);
-            known.end_told(key);
+            known.end_told(key, tombstone.as_ref().map(|tombstone| &tombstone.cause));
         });
         // Should the store be out when the playback asks again, its end is to be known here.
         if let (true, Some(mut tombstone)) = (key.kind == Kind::Playback, tombstone)

@@ -4,8 +4,8 @@
 //! waiting calls become a storm. A call is made on the connection that is there, or not at all, with the reason why.
 //!
 //! Servers close connections in good health, so the end of one is no outage. The keeper sees it when it comes, and makes the next at
-//! once; calls wait for that within their deadlines, as they do for the very first. Once an attempt has failed, calls fail at once, and
-//! [`Connection::outage`] tells whoever watches the store, without any call.
+//! once; calls wait for that within their deadlines, as they do for the very first. Once an attempt has failed, or connections are lost so
+//! quickly that the keeper waits long before the next, calls fail at once, and [`Connection::outage`] tells the ledger, without any call.
 //!
 //! A Redis that keeps its connections and does not answer is noticed too: after a call that got no answer, and every second without
 //! one, the keeper asks for a sign of life, and until one comes calls aren't made, instead of costing a deadline each. After some seconds
@@ -16,6 +16,7 @@
 //!
 //! Where it leads, a [`Source`] decides: to one server, or to the master that sentinels name, at each attempt anew.
 
+use std::future;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -28,14 +29,15 @@ use tokio::sync::{Notify, watch};
 use tokio::time::{sleep, timeout};
 use tokio_util::task::AbortOnDropHandle;
 
+use super::eviction;
 use super::failure::{self, Peer};
-use super::policy;
 use super::queue::{self, Queue};
 use super::script::Scripts;
 use super::sentinel::Told;
 use super::source::{Found, Link, Server, Source, ping};
 use crate::clock::Stopwatch;
 use crate::store::StoreError;
+use crate::throttle::Throttle;
 
 /// How long one attempt to connect may take, everything included.
 const ATTEMPT: Duration = Duration::from_secs(2);
@@ -58,7 +60,7 @@ const REST: Duration = Duration::from_millis(100);
 /// How long a connection may be silent before it is given up for a new one.
 const SILENCE: Duration = Duration::from_secs(3);
 
-/// How often it is said that Redis still can't be reached.
+/// How often it is said that Redis still can't be reached, or keeps no connection.
 const REMINDER: Duration = Duration::from_secs(30);
 
 /// How long a connection must have lasted for the next to be tried without a wait: one that is lost at once, again and again, is as much
@@ -160,9 +162,11 @@ impl Connection {
             scripts,
             state: sender,
             patience: (deadline * 2).min(LONGEST_PATIENCE),
-            eviction: policy::Watch::default(),
+            eviction: eviction::Watch::default(),
             told: Told::default(),
             wait: Duration::ZERO,
+            flaps: false,
+            trouble: Throttle::every(REMINDER),
         };
         Self {
             state,
@@ -191,7 +195,7 @@ impl Connection {
         self.deadline
     }
 
-    /// Waits until there is no connection and none can be made; why. At once, while that is so.
+    /// Resolves with the reason once a connection attempt has failed; immediately while that lasts.
     pub(super) async fn outage(&self) -> StoreError {
         let mut state = self.state.clone();
         let is_down = |state: &State| matches!(state, State::Down(_));
@@ -201,7 +205,9 @@ impl Connection {
         }
     }
 
-    /// Makes a call, within the deadline, and has the keeper look after the connection if it is to blame for a failure.
+    /// Makes a call, within the deadline, and has the keeper look after the connection if it is to blame for a failure. Where a connection is being
+    /// made, the call waits for it for three quarters of the deadline: what is left has to be enough for an answer, since whether a call that got
+    /// none took place is unknown.
     ///
     /// # Errors
     /// It was not made, for that reason; or it was, and has failed.
@@ -214,7 +220,7 @@ impl Connection {
     {
         let waited = Stopwatch::start();
         let unopened = |_| StoreError::NotAsked("it is still being connected to".to_owned());
-        let line = timeout(self.deadline, self.line())
+        let line = timeout(self.deadline * 3 / 4, self.line())
             .await
             .map_err(unopened)??;
         let Some(place) = line.queue.join() else {
@@ -269,14 +275,18 @@ struct Keeper {
     scripts: Arc<Scripts>,
     /// Where it is told how things stand.
     state: watch::Sender<State>,
-    /// How long a sign of life may take before calls are no longer made.
+    /// How long a sign of life may take before calls are no longer made: two of their deadlines, and at most [`LONGEST_PATIENCE`].
     patience: Duration,
     /// What was said of the server's eviction policy.
-    eviction: policy::Watch,
+    eviction: eviction::Watch,
     /// What was said of sentinels.
     told: Told,
     /// How long the next wait before an attempt is at most.
     wait: Duration,
+    /// Whether the last connection was lost at once.
+    flaps: bool,
+    /// Bounds how often trouble is logged, until a connection has lasted.
+    trouble: Throttle,
 }
 
 impl Keeper {
@@ -288,10 +298,9 @@ impl Keeper {
             let lost = round.unwrap_or_else(|_| {
                 let bug = "a bug in what looks after the connection".to_owned();
                 let bug = StoreError::Disconnected(bug);
-                self.stop(bug.clone());
+                self.tell_lost(&bug);
                 bug
             });
-            tracing::warn!(address = %self.address, reason = %lost, "lost the connection to Redis");
             self.address = self.source.place();
             self.reopen(lost);
             self.pause().await;
@@ -301,6 +310,9 @@ impl Keeper {
     /// Connects, and watches the connection until it is lost; why it is.
     async fn round(&mut self) -> StoreError {
         let line = self.connect().await;
+        if !self.flaps {
+            self.tell_connected(&line);
+        }
         self.state.send_replace(State::Up(line.clone()));
         let age = Stopwatch::start();
         let mut told = std::mem::take(&mut self.told);
@@ -309,12 +321,39 @@ impl Keeper {
             () = line.link.ended.cancelled() => failure::of_an_end(),
             lost = self.watch(&line, &age) => lost,
             other = self.source.other_than(&line.server, &mut told) => other,
+            never = self.tell_if_it_lasts(&line) => never,
         };
         self.told = told;
-        if age.elapsed() >= LASTING {
-            self.wait = Duration::ZERO;
+        let has_lasted = age.elapsed() >= LASTING;
+        if has_lasted {
+            (self.wait, self.trouble) = (Duration::ZERO, Throttle::every(REMINDER));
         }
+        // One that was told of is told to be lost.
+        if has_lasted || !self.flaps || self.trouble.is_due() {
+            self.tell_lost(&lost);
+        }
+        self.flaps = !has_lasted;
         lost
+    }
+
+    /// Logs that there is a connection.
+    fn tell_connected(&self, line: &Line) {
+        let sentinels = self.source.sentinels();
+        tracing::info!(address = %line.server.place, sentinels, "connected to Redis");
+    }
+
+    /// Logs that the connection is lost, and why.
+    fn tell_lost(&self, lost: &StoreError) {
+        tracing::warn!(address = %self.address, reason = %lost, "lost the connection to Redis");
+    }
+
+    /// Logs that there is a connection once it has lasted, where the one before did not. Never resolves.
+    async fn tell_if_it_lasts(&self, line: &Line) -> StoreError {
+        if self.flaps {
+            sleep(LASTING).await;
+            self.tell_connected(line);
+        }
+        future::pending().await
     }
 
     /// Has no more calls made, for that reason.
@@ -323,11 +362,13 @@ impl Keeper {
         self.state.send_replace(State::Down(answer));
     }
 
-    /// The connection is lost, for that reason. Calls wait for the next, unless there was trouble already.
+    /// The connection is lost, for that reason. Calls wait for the next unless there was trouble before, or the wait before the next attempt may
+    /// take more than half of their deadlines.
     fn reopen(&self, lost: StoreError) {
+        let is_soon = self.wait * 4 <= self.patience;
         self.state.send_modify(|state| {
             *state = match state {
-                State::Up(_) => State::Opening,
+                State::Up(_) if is_soon => State::Opening,
                 _ => State::Down(failure::of_no_call(lost)),
             }
         });
@@ -343,22 +384,18 @@ impl Keeper {
 
     /// Tries until there is a connection.
     async fn connect(&mut self) -> Line {
-        let mut said: Option<Stopwatch> = None;
         loop {
             let failure = match timeout(ATTEMPT, self.attempt()).await {
                 Ok(Ok(line)) => {
-                    let sentinels = self.source.sentinels();
-                    tracing::info!(address = %line.server.place, sentinels, "connected to Redis");
                     self.address.clone_from(&line.server.place);
                     return line;
                 }
                 Ok(Err(failure)) => failure,
                 Err(_) => self.source.silence(ATTEMPT),
             };
-            if said.is_none_or(|said| said.elapsed() >= REMINDER) {
+            if self.trouble.is_due() {
                 let sentinels = self.source.sentinels();
                 tracing::warn!(address = %self.address, sentinels, reason = %failure, "can't connect to Redis; trying on");
-                said = Some(Stopwatch::start());
             }
             self.stop(failure);
             self.wait = self.wait.max(SHORTEST_WAIT);
@@ -369,16 +406,16 @@ impl Keeper {
     /// Tries once, and prepares what it gets. What the server does not let us prepare is no reason not to use it: the calls will tell.
     async fn attempt(&mut self) -> Result<Line, StoreError> {
         let Found { mut link, server } = self.source.connect().await?;
+        let lost = |error: RedisError| failure::of_connecting(&error, self.source.peer());
         match self.scripts.load(&mut link.calls).await {
-            Err(error) if error.is_unrecoverable_error() => {
-                return Err(failure::of_connecting(&error, self.source.peer()));
-            }
+            Err(error) if error.is_unrecoverable_error() => return Err(lost(error)),
             Err(error) => {
                 tracing::debug!(address = %server.place, %error, "could not load the scripts beforehand");
             }
             Ok(()) => {}
         }
-        self.eviction.look(&mut link.calls, &server.place).await;
+        let looked = self.eviction.look(&mut link.calls, &server.place).await;
+        looked.map_err(lost)?;
         Ok(Line {
             link,
             server: Arc::new(server),
@@ -429,5 +466,104 @@ impl Keeper {
         tracing::info!(address = %self.address, "Redis answers again");
         self.state.send_replace(State::Up(line.clone()));
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+
+    use redis::ConnectionAddr;
+    use tokio_util::sync::CancellationToken;
+
+    use super::*;
+    use crate::session::Terms;
+    use crate::store::redis::source::tests::connection;
+
+    const DEADLINE: Duration = Duration::from_millis(200);
+
+    /// A connection that leads to nobody who says more than `OK`.
+    async fn line() -> Line {
+        Line {
+            link: Link {
+                calls: connection(Some(b"+OK\r\n")).await,
+                ended: CancellationToken::new(),
+            },
+            server: Arc::new(Server::new(ConnectionAddr::Tcp("a".to_owned(), 1), 0)),
+            queue: Arc::default(),
+            doubts: Arc::default(),
+        }
+    }
+
+    /// A keeper that has done nothing yet.
+    fn keeper() -> Keeper {
+        let source = Source::Standalone("redis://a".parse().unwrap());
+        let terms = Terms::new(Duration::from_secs(30), DEADLINE);
+        Keeper {
+            address: source.place(),
+            source,
+            scripts: Arc::new(Scripts::new(&terms)),
+            state: watch::channel(State::Opening).0,
+            patience: DEADLINE * 2,
+            eviction: eviction::Watch::default(),
+            told: Told::default(),
+            wait: Duration::ZERO,
+            flaps: false,
+            trouble: Throttle::every(REMINDER),
+        }
+    }
+
+    #[tokio::test]
+    async fn calls_wait_for_the_next_connection_only_if_that_is_made_soon() {
+        let lost = || StoreError::Disconnected("closed".to_owned());
+        for (wait, is_down) in [
+            (Duration::ZERO, false),
+            (DEADLINE / 2, false),
+            (DEADLINE, true),
+        ] {
+            let mut keeper = keeper();
+            keeper.wait = wait;
+            keeper.state.send_replace(State::Up(line().await));
+            keeper.reopen(lost());
+            let state = keeper.state.borrow().clone();
+            assert_eq!(matches!(state, State::Down(_)), is_down, "{state:?}");
+            // What is lost before it was up is trouble.
+            keeper.state.send_replace(State::Opening);
+            keeper.reopen(lost());
+            assert!(matches!(*keeper.state.borrow(), State::Down(_)));
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "the task is aborted with the connection"
+    )]
+    async fn a_call_is_not_made_that_has_no_time_left_for_an_answer() {
+        let line = line().await;
+        for (opens_after, is_made) in [(DEADLINE / 2, true), (DEADLINE * 4 / 5, false)] {
+            let (sender, state) = watch::channel(State::Opening);
+            let connection = Connection {
+                state,
+                deadline: DEADLINE,
+                peer: Peer::Standalone,
+                database: 0,
+                _keeper: AbortOnDropHandle::new(tokio::task::spawn(future::pending())),
+            };
+            let made = Cell::new(false);
+            let call = connection.call(async |_| {
+                made.set(true);
+                Ok(())
+            });
+            let opening = async {
+                sleep(opens_after).await;
+                sender.send_replace(State::Up(line.clone()));
+            };
+            let (answer, ()) = tokio::join!(call, opening);
+            assert_eq!((answer.is_ok(), made.get()), (is_made, is_made));
+            if let Err(failure) = answer {
+                assert!(matches!(failure, StoreError::NotAsked(_)), "{failure}");
+            }
+        }
     }
 }

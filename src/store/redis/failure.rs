@@ -1,5 +1,6 @@
 //! What the client library and the server call an error, in the store's own words: the server's reason, and what can be done about it.
-//! None of it holds a secret: the library puts neither password nor URL into its errors, and we add none.
+//! None of it holds a secret: the library puts neither password nor URL into its errors, and we add none. What a server repeats of a HELLO that it
+//! doesn't know is left out where connections are made, in `source::without_credentials`.
 
 use std::time::Duration;
 

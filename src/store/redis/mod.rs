@@ -6,18 +6,19 @@
 
 mod belief;
 mod connection;
+mod eviction;
 mod failure;
 #[cfg(any(fuzzing, test))]
 pub(crate) mod fuzzing;
 mod keys;
 mod page;
-mod policy;
 mod probe;
 mod queue;
 mod record;
 mod reply;
 mod script;
 mod sentinel;
+mod server_info;
 mod source;
 
 use std::fmt;
@@ -323,8 +324,8 @@ impl Store for RedisStore {
 
     async fn server_identity(&self) -> Result<Option<ServerIdentity>, StoreError> {
         let asked = self.connection.call(async |mut link| {
-            let run_id = policy::run_id(&mut link).await;
-            Ok((run_id, policy::read(&mut link).await))
+            let run_id = server_info::run_id(&mut link).await?;
+            Ok((run_id, server_info::eviction_policy(&mut link).await?))
         });
         let (run_id, eviction_policy) = asked.await?;
         Ok(Some(ServerIdentity {

@@ -9,7 +9,6 @@
 //! meanwhile; within a page it is left out then. Its cursors are the server's own: any number is one.
 
 use std::collections::HashSet;
-use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use futures_util::try_join;
@@ -21,6 +20,7 @@ use super::record::{Malformed, decode_roster};
 use crate::clock::Stopwatch;
 use crate::session::{Session, Timestamp, UserId};
 use crate::store::{Cursor, Page, StoreError};
+use crate::throttle::Throttle;
 
 /// How many steps a page takes at most.
 const MOST_STEPS: usize = 10;
@@ -76,26 +76,22 @@ impl Pace {
 }
 
 /// Says once in a while that there is something at our keys that can't be read.
-#[derive(Debug, Default)]
-pub(super) struct Unread(Mutex<Option<Stopwatch>>);
+#[derive(Debug)]
+pub(super) struct Unread(Throttle);
+
+impl Default for Unread {
+    fn default() -> Self {
+        Self(Throttle::every(REMINDER))
+    }
+}
 
 impl Unread {
     /// It was left out of a page. One such key must not hide everybody else from the operator: the page goes on, and calls about that
     /// user fail and say so.
     fn note(&self, user: &UserId, reason: Malformed) {
-        if self.is_to_be_said() {
+        if self.0.is_due() {
             tracing::warn!(user.id = %user, %reason, "what is at a user's key can't be read; the listing leaves it out");
         }
-    }
-
-    /// Whether it has not been said for a while. Whoever asks says it.
-    fn is_to_be_said(&self) -> bool {
-        let mut said = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let is_due = said.is_none_or(|said| said.elapsed() >= REMINDER);
-        if is_due {
-            *said = Some(Stopwatch::start());
-        }
-        is_due
     }
 }
 
@@ -229,18 +225,6 @@ mod tests {
             (usize::MAX, 0, MOST_USERS),
         ] {
             assert_eq!(pace(size).keys(sessions), keys, "{size}, {sessions}");
-        }
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn what_cant_be_read_is_told_of_once_in_a_while() {
-        let unread = Unread::default();
-        for _ in 0..3 {
-            assert!(unread.is_to_be_said());
-            assert!(!unread.is_to_be_said());
-            tokio::time::advance(REMINDER - Duration::from_millis(1)).await;
-            assert!(!unread.is_to_be_said());
-            tokio::time::advance(Duration::from_millis(1)).await;
         }
     }
 

@@ -1,0 +1,68 @@
+//! What the server tells of itself.
+
+use redis::RedisError;
+use redis::aio::MultiplexedConnection;
+
+/// The server's `maxmemory-policy`: as configured, or as it reports where the configuration may not be read; `None` where we may not ask.
+///
+/// # Errors
+/// The connection was lost.
+pub(super) async fn eviction_policy(
+    link: &mut MultiplexedConnection,
+) -> Result<Option<String>, RedisError> {
+    let mut ask = redis::cmd("CONFIG");
+    ask.arg("GET").arg("maxmemory-policy");
+    match permitted(ask.query_async::<(String, String)>(link).await)? {
+        Some((_, policy)) => Ok(Some(policy)),
+        None => reported(link, "memory", "maxmemory_policy:").await,
+    }
+}
+
+/// The id that the server gave itself when it started; `None` where we may not ask.
+///
+/// # Errors
+/// The connection was lost.
+pub(super) async fn run_id(link: &mut MultiplexedConnection) -> Result<Option<String>, RedisError> {
+    reported(link, "server", "run_id:").await
+}
+
+/// What the server reports behind that name, in that section of `INFO`.
+async fn reported(
+    link: &mut MultiplexedConnection,
+    section: &str,
+    name: &str,
+) -> Result<Option<String>, RedisError> {
+    let mut ask = redis::cmd("INFO");
+    ask.arg(section);
+    let report = permitted(ask.query_async::<String>(link).await)?.unwrap_or_default();
+    let line = report.lines().find_map(|line| line.strip_prefix(name));
+    Ok(line.map(|value| value.trim().to_owned()))
+}
+
+/// The answer; `None` if the server refused, or its answer has another type.
+fn permitted<T>(answer: Result<T, RedisError>) -> Result<Option<T>, RedisError> {
+    match answer {
+        Ok(told) => Ok(Some(told)),
+        // Not `is_unrecoverable_error`: that holds for an answer of another type too.
+        Err(error) if error.is_io_error() => Err(error),
+        Err(_) => Ok(None),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::redis::source::tests::connection;
+
+    #[tokio::test]
+    async fn a_lost_connection_is_no_server_that_does_not_tell() {
+        for answers in [&b"-NOPERM no\r\n"[..], b"$-1\r\n", b"+what?\r\n"] {
+            let mut link = connection(Some(answers)).await;
+            assert_eq!(run_id(&mut link).await, Ok(None));
+            assert_eq!(eviction_policy(&mut link).await, Ok(None));
+        }
+        let mut link = connection(None).await;
+        assert!(run_id(&mut link).await.is_err());
+        assert!(eviction_policy(&mut link).await.is_err());
+    }
+}
