@@ -9,6 +9,7 @@ use serde::Deserialize;
 use super::error::Report;
 use super::listen::{self, Listen};
 use super::raw::{Slot, section};
+use super::redact::is_more_than_a_page;
 use super::tls::{self, RawTls, Tls, TlsKeys};
 use super::written::{Written, Wrong};
 
@@ -147,6 +148,7 @@ fn tokens_file(written: &Written) -> Result<Option<PathBuf>, Wrong> {
 
 fn origins(written: &Written) -> Result<Origins, Wrong> {
     let allowed = "* alone, or a list of origins such as https://app.example.com: scheme, host in lower case and port, without a path";
+    let written = written.hiding(is_more_than_a_page);
     let items = written.items().ok_or_else(|| written.wrong(allowed))?;
     let these: Vec<&str> = items.iter().map(text).collect();
     if these == ["*"] {
@@ -192,6 +194,7 @@ fn is_origin(text: &str) -> bool {
 
 fn hosts(written: &Written) -> Result<Vec<String>, Wrong> {
     let allowed = "a list of host names without a port, such as streamgate.example.com; no IP address, and not localhost, by which browsers may always ask";
+    let written = written.hiding(is_more_than_a_page);
     let items = written.items().ok_or_else(|| written.wrong(allowed))?;
     let read = |item: &Written| {
         let name = text(item).to_ascii_lowercase();
@@ -215,6 +218,7 @@ fn endpoint(written: &Written) -> Result<Option<Endpoint>, Wrong> {
         return Ok(None);
     };
     let wrong = || {
+        let written = written.hiding(is_more_than_a_page);
         written.wrong("an http:// or https:// address with {id} in it once, such as https://cdn.example.com/{id}")
     };
     let parsed: Uri = text.replace(PLACE, "id").parse().map_err(|_| wrong())?;

@@ -560,7 +560,7 @@ const BAD_VALUES: &[(&str, &str)] = &[
     ),
     (
         "http: {tls: {cert: 1, key: a.pem}}",
-        "http.tls.cert: got 1; allowed: the path of a PEM file",
+        "http.tls.cert: got a value that is not shown here; allowed: the path of a PEM file",
     ),
     (
         "grpc: {listen: 'unix:/a.sock', tls: {cert: a.pem}}",
@@ -572,7 +572,35 @@ const BAD_VALUES: &[(&str, &str)] = &[
     ),
     (
         "http: {tokens_file: 7}",
-        "http.tokens_file: got 7; allowed: the path of a file with a token on each line",
+        "http.tokens_file: got a value that is not shown here; allowed: the path of a file with a token on each line",
+    ),
+    (
+        "http: {tokens_file: 4711471147114711}",
+        "http.tokens_file: got a value that is not shown here; allowed: the path of a file with a token on each line",
+    ),
+    (
+        "store: {redis: {topology: sentinel, urls: [redis://s1], master_url: 12345678}}",
+        "store.redis.master_url: got a value that is not shown here; allowed: redis://[user:password@]mymaster",
+    ),
+    (
+        "store: {redis: {urls: [12345678]}}",
+        "store.redis.urls: got a value that is not shown here; allowed: one URL",
+    ),
+    (
+        "store: {redis: {urls: 12345678}}",
+        "store.redis.urls: got a value that is not shown here; allowed: one URL",
+    ),
+    (
+        "store: {backend: hunter2@cache.example.com}",
+        "store.backend: got a value that is not shown here; allowed: ",
+    ),
+    (
+        "store: {backend: 'http://app:1234'}",
+        "store.backend: got a value that is not shown here; allowed: ",
+    ),
+    (
+        "limits: {plans: {hunter2@cache.example.com: 5000}}",
+        "limits.plans.hunter2@cache.example.com: got a value that is not shown here; allowed: a whole number from 0 to 1000",
     ),
     (
         "http: {cors_origins: app.example}",
@@ -884,7 +912,7 @@ const BAD_VALUES: &[(&str, &str)] = &[
     ),
     (
         "telemetry: {otlp_endpoint: 'http://a:4317'}",
-        "telemetry.otlp_endpoint: \"http://a:4317\" is not available in this version; allowed: null",
+        "telemetry.otlp_endpoint: a value that is not shown here is not available in this version; allowed: null",
     ),
     (
         "shutdown: {deadline: 2s}",
