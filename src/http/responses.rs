@@ -66,7 +66,7 @@ group! {
     Inspected: BadRequest, Unauthorized, Forbidden, TooSlow, AddressTooLong, HeadersTooLarge
 }
 group! {
-    /// What a call may answer that is done to its end in a task of its own.
+    /// What a call may answer that is done in a task of its own.
     Detached: Internal
 }
 group! {
