@@ -536,11 +536,11 @@ const BAD_VALUES: &[(&str, &str)] = &[
     ),
     (
         "grpc: {listen: ':8080'}",
-        "grpc.listen: got one port for both doors, since http.listen is 127.0.0.1:8080 and grpc.listen is 0.0.0.0:8080; allowed: two ports",
+        "grpc.listen: http.listen (127.0.0.1:8080) and grpc.listen (0.0.0.0:8080) use the same port; allowed: two different ports",
     ),
     (
         "{grpc: {listen: '127.0.0.1:1'}, http: {listen: 'localhost:1'}}",
-        "http.listen: got one port for both doors, since http.listen is 127.0.0.1:1 and grpc.listen is 127.0.0.1:1; allowed: two ports",
+        "http.listen: http.listen (127.0.0.1:1) and grpc.listen (127.0.0.1:1) use the same port; allowed: two different ports",
     ),
     (
         "grpc: {tls: a.pem}",
@@ -628,7 +628,7 @@ const BAD_VALUES: &[(&str, &str)] = &[
     ),
     (
         "http: {cors_origins: ['https://app.example', 'https://*.example.com']}",
-        "http.cors_origins: got \"https://*.example.com\"; a * within an origin is not understood: list each origin in full, such as https://app.example.com; or allow all by * alone",
+        "http.cors_origins: got \"https://*.example.com\"; wildcards within an origin are not supported; list each origin in full, such as https://app.example.com, or use * alone",
     ),
     (
         "http: {cors_origins: ['https://app:hunter2@app.example']}",
@@ -636,31 +636,31 @@ const BAD_VALUES: &[(&str, &str)] = &[
     ),
     (
         "http: {hosts: ['streams.example:8080']}",
-        "http.hosts: got \"streams.example:8080\"; allowed: a list of host names without a port, such as streamgate.example.com; no IP address, and not localhost, by which browsers may always ask",
+        "http.hosts: got \"streams.example:8080\"; allowed: a list of host names without a port, such as streamgate.example.com; no IP address, and not localhost, which browsers may always use",
     ),
     (
         "http: {hosts: ['*.example.com']}",
-        "http.hosts: got \"*.example.com\"; allowed: a list of host names without a port, such as streamgate.example.com; no IP address, and not localhost, by which browsers may always ask",
+        "http.hosts: got \"*.example.com\"; allowed: a list of host names without a port, such as streamgate.example.com; no IP address, and not localhost, which browsers may always use",
     ),
     (
         "http: {hosts: 'streams.example,127.0.0.1'}",
-        "http.hosts: got \"127.0.0.1\"; allowed: a list of host names without a port, such as streamgate.example.com; no IP address, and not localhost, by which browsers may always ask",
+        "http.hosts: got \"127.0.0.1\"; allowed: a list of host names without a port, such as streamgate.example.com; no IP address, and not localhost, which browsers may always use",
     ),
     (
         "http: {hosts: [localhost]}",
-        "http.hosts: got \"localhost\"; allowed: a list of host names without a port, such as streamgate.example.com; no IP address, and not localhost, by which browsers may always ask",
+        "http.hosts: got \"localhost\"; allowed: a list of host names without a port, such as streamgate.example.com; no IP address, and not localhost, which browsers may always use",
     ),
     (
         "http: {hosts: ['https://streams.example']}",
-        "http.hosts: got \"https://streams.example\"; allowed: a list of host names without a port, such as streamgate.example.com; no IP address, and not localhost, by which browsers may always ask",
+        "http.hosts: got \"https://streams.example\"; allowed: a list of host names without a port, such as streamgate.example.com; no IP address, and not localhost, which browsers may always use",
     ),
     (
         "http: {hosts: ['']}",
-        "http.hosts: got \"\"; allowed: a list of host names without a port, such as streamgate.example.com; no IP address, and not localhost, by which browsers may always ask",
+        "http.hosts: got \"\"; allowed: a list of host names without a port, such as streamgate.example.com; no IP address, and not localhost, which browsers may always use",
     ),
     (
         "http: {hosts: {}}",
-        "http.hosts: got {}; allowed: a list of host names without a port, such as streamgate.example.com; no IP address, and not localhost, by which browsers may always ask",
+        "http.hosts: got {}; allowed: a list of host names without a port, such as streamgate.example.com; no IP address, and not localhost, which browsers may always use",
     ),
     (
         "limits: {users: {anna@example.com: 5000}}",
