@@ -147,7 +147,7 @@ async fn instances_that_count_apart_or_differ_are_wrong() {
     );
     assert_eq!(*limit, expected);
     // No gateway has ever come: it may be that none is meant to.
-    found.assert("gateway", "unknown: no client has connected");
+    found.assert("gateway", "unknown: no client is connected");
     // Another database of the same server is another store.
     let elsewhere = format!("{}/1", redis.url().trim_end_matches('/'));
     let settings = [
@@ -260,7 +260,7 @@ async fn who_may_not_ask_is_told_what_to_use_and_no_secret_is_told() {
         let found = Found::at(std::slice::from_ref(&url), &environment).await;
         found.assert("instance", state);
         // Metrics are open to all.
-        found.assert("gateway", "unknown: no client has connected");
+        found.assert("gateway", "unknown: no client is connected");
     }
     let asked = reqwest::Client::new().get(app.url("/v1/instance"));
     assert_eq!(asked.send().await.unwrap().status(), 401);

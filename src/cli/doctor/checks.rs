@@ -105,23 +105,16 @@ fn gateway(counts: Option<Counts>) -> Told {
             State::Unknown,
             "/metrics can't be read; check --url and any proxy in between".to_owned(),
         ),
-        // Where only the HTTP API is used, none will ever come.
-        Some(Counts {
-            connections: 0,
-            checks: 0,
-            ..
-        }) => (
-            State::Unknown,
-            format!("no client has connected to the gRPC port; {LOOK}"),
-        ),
         Some(Counts {
             connections: 0,
             checks,
             ..
-        }) => (
-            State::Wrong,
-            format!("no client is connected to the gRPC port any more, after {checks} checks; {LOOK}"),
-        ),
+        }) => {
+            // Where only the HTTP API is used, none ever is.
+            let state = if checks == 0 { State::Unknown } else { State::Wrong };
+            let told = format!("no client is connected to the gRPC port, after {checks} checks; {LOOK}");
+            (state, told)
+        }
         Some(Counts { checks: 0, .. }) => (
             State::Unknown,
             "a client is connected to the gRPC port, but no check has come; send a request through Envoy, and if that doesn't help, add the \
