@@ -39,7 +39,7 @@ const EXEMPT: [&str; 5] = [
 type Headers = &'static [(&'static str, &'static str)];
 
 /// The headers of requests that no page of ours sends, and what is said of them.
-const FOREIGN: [(Headers, &str); 5] = [
+const FOREIGN: [(Headers, &str); 6] = [
     (
         &[
             ("origin", "https://evil.test"),
@@ -57,6 +57,15 @@ const FOREIGN: [(Headers, &str); 5] = [
         &[
             ("host", "evil.test"),
             ("user-agent", "Mozilla/5.0 (X11; Linux x86_64)"),
+        ],
+        "http.hosts",
+    ),
+    // As Firefox sends it where a script has replaced the user agent.
+    (
+        &[
+            ("host", "evil.test"),
+            ("user-agent", "x"),
+            ("accept-language", "de"),
         ],
         "http.hosts",
     ),

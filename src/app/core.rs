@@ -10,7 +10,9 @@ use tokio_util::task::TaskTracker;
 use super::reload::Reload;
 use super::{BuildError, users};
 use crate::clock::{Clock, SystemClock};
-use crate::config::{self, Backend, Changeable, Config, InForce, RedisUrl, Topology};
+use crate::config::{
+    self, Backend, Changeable, Config, InForce, RedisUrl, SharedSettings, Topology,
+};
 use crate::envoy::{AccessLogDoor, CheckDoor, RouteLists};
 use crate::follow::{Followed, Followers};
 use crate::http::{HttpDoor, REQUEST_TIMEOUT, Readiness, Tokens};
@@ -170,14 +172,11 @@ impl Core {
             metrics: Arc::clone(&self.metrics),
             tasks,
             tokens,
-            origins: config.http.cors_origins.clone(),
-            hosts: config.http.hosts.clone(),
+            http: config.http.clone(),
+            grpc: config.grpc.clone(),
+            backend: config.store.backend,
+            settings: SharedSettings::of(config),
             id: format!("{:016x}", rand::random::<u64>()),
-            config: Config {
-                limits: config::Limits::default(),
-                ..config.clone()
-            },
-            endpoint: config.http.endpoint.clone(),
             refusals: RefusalLog::default(),
             mistakes: RefusalLog::default(),
             clock: Arc::clone(&self.clock),

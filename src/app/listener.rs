@@ -89,15 +89,32 @@ pub(super) async fn bind_grpc(listen: &Listen) -> Result<(Listener, Listen), Bui
 
 /// Why no socket can be made at that path, as far as it can be seen beforehand.
 pub(crate) fn unusable_socket(path: &Path) -> Option<String> {
-    let folder = path.parent().filter(|folder| !folder.is_dir());
+    // Of a name alone the folder is the one that the process is in.
+    let folder = path
+        .parent()
+        .filter(|folder| !folder.as_os_str().is_empty());
     if let Some(folder) = folder {
-        let folder = folder.display();
-        return Some(format!("the folder {folder} does not exist; create it"));
+        let shown = folder.display();
+        match std::fs::metadata(folder) {
+            Err(error) => {
+                let flaw = format!("the folder {shown} can't be used: {error}");
+                return Some(match error.kind() {
+                    ErrorKind::NotFound => format!("{flaw}; create it, or choose another path"),
+                    ErrorKind::PermissionDenied => {
+                        format!("{flaw}; let this process enter it, or choose another path")
+                    }
+                    _ => format!("{flaw}; choose another path"),
+                });
+            }
+            Ok(found) if !found.is_dir() => {
+                return Some(format!("{shown} is not a folder; choose another path"));
+            }
+            Ok(_) => {}
+        }
     }
     let is_in_place = std::fs::metadata(path).is_ok_and(|found| !found.file_type().is_socket());
-    is_in_place.then(|| {
-        "a file that is no socket is in its place; delete it, or choose another path".to_owned()
-    })
+    is_in_place
+        .then(|| "the path exists and is not a socket; delete it or choose another path".to_owned())
 }
 
 /// Removes a socket file that nobody listens at: a process that was killed leaves one behind.

@@ -36,7 +36,9 @@ impl Reload {
         let contents = vec![file.text().clone()];
         let files = Files::new(named, move |contents| {
             let text = contents.first().map_or(&[][..], |text| text);
-            file.understand(text).map_err(|error| error.to_string())
+            let understood = file.understand(text);
+            // In a log, all of it is one event.
+            understood.map_err(|error| error.lines().collect::<Vec<_>>().join("; "))
         });
         let files = files.guarded(Bytes::clone);
         let (running, counting) = (running.clone(), Arc::clone(metrics));

@@ -40,6 +40,6 @@ fn unusable_files(config: &Config) -> Vec<String> {
     };
     let socket = socket.map(|flaw| format!("grpc.listen: {}: {flaw}", config.grpc.listen));
     let unusable = tls.chain(tokens).chain(unusable_users_file(config));
-    let unusable = unusable.map(|unusable| unusable.to_string());
+    let unusable = unusable.flat_map(|unusable| unusable.flaws().to_vec());
     unusable.chain(socket).collect()
 }

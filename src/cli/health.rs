@@ -143,7 +143,7 @@ fn only_grpc(answer: http::Response<Body>) -> http::Response<Body> {
     }
     let status = answer.status().as_u16();
     Status::unavailable(format!(
-        "HTTP {status} and no gRPC came back; --grpc takes the address of grpc.listen, and this may be that of http.listen"
+        "got HTTP {status} instead of gRPC; --grpc takes the address of grpc.listen, and this may be that of http.listen"
     ))
     .into_http()
 }
@@ -186,7 +186,7 @@ fn reachable(ip: IpAddr) -> IpAddr {
     }
 }
 
-/// What is told of a call that failed: why it could not be made, or what the other side says.
+/// Describes a failed call: why it could not be made, or what the other side said.
 fn told(status: &Status) -> String {
     match (status.source(), status.message()) {
         (Some(cause), _) => innermost(cause),
@@ -378,7 +378,7 @@ mod tests {
         let app = axum::Router::new().fallback(refuses);
         let serving = axum::serve(listener, app).into_future();
         let expected = format!(
-            "streamgate: {listen}: failed to ask: HTTP 404 and no gRPC came back; \
+            "streamgate: {listen}: failed to ask: got HTTP 404 instead of gRPC; \
              --grpc takes the address of grpc.listen, and this may be that of http.listen\n"
         );
         tokio::select! {

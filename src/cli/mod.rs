@@ -102,7 +102,11 @@ pub fn run() -> ExitCode {
                 None => Config::load(None, ours).map(|config| (config, None)),
             };
             match loaded {
-                Ok((config, file)) => serve::run(&config, file, std::env::var_os("RUST_LOG")),
+                Ok((config, file)) => {
+                    let log = std::env::var_os("RUST_LOG");
+                    let has_rust_log = log.is_some_and(|value| !value.is_empty());
+                    serve::run(&config, file, has_rust_log)
+                }
                 Err(error) => complain(&mut errors, error, Outcome::Usage).into(),
             }
         }

@@ -1,6 +1,5 @@
 //! `serve`: from checked settings to a running service.
 
-use std::ffi::OsString;
 use std::process::ExitCode;
 
 use tracing::{error, warn};
@@ -13,8 +12,8 @@ use crate::telemetry::log::{self, Log};
 
 /// Runs the service until it is told to end.
 ///
-/// Of the environment's variables that aren't ours, `RUST_LOG` says what others' programs log; `ignored` is its value, if it has one.
-pub fn run(config: &Config, file: Option<ConfigFile>, ignored: Option<OsString>) -> ExitCode {
+/// `has_rust_log` says whether the environment sets `RUST_LOG`, by which other programs are told what to log.
+pub fn run(config: &Config, file: Option<ConfigFile>, has_rust_log: bool) -> ExitCode {
     let Log { level, unwritten } =
         match log::init(config.telemetry.log_format, config.telemetry.log_level) {
             Ok(log) => log,
@@ -23,7 +22,7 @@ pub fn run(config: &Config, file: Option<ConfigFile>, ignored: Option<OsString>)
                 return complain(&mut std::io::stderr(), problem, Outcome::Usage).into();
             }
         };
-    if ignored.is_some_and(|value| !value.is_empty()) {
+    if has_rust_log {
         warn!("RUST_LOG is ignored; set telemetry.log_level (STREAMGATE_TELEMETRY__LOG_LEVEL)");
     }
     let log = Some(level);

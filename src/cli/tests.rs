@@ -206,7 +206,7 @@ fn check_config_names_wrong_settings_and_unusable_files_at_once() {
         "http.tls.key: failed to read /nowhere/key: ",
         "http.tokens_file: failed to read /nowhere/tokens: ",
         "limits.users_file: failed to read /nowhere/users: ",
-        "grpc.listen: unix:/nowhere/grpc.sock: the folder /nowhere does not exist; create it",
+        "grpc.listen: unix:/nowhere/grpc.sock: the folder /nowhere can't be used: No such file or directory (os error 2); create it, or choose another path",
     ] {
         let line = format!("streamgate: {expected}");
         let told = errors.lines().filter(|told| told.starts_with(&line));
@@ -221,16 +221,26 @@ fn check_config_names_one_port_for_both_doors_and_a_file_in_the_place_of_a_socke
     assert_eq!(outcome, Outcome::Usage);
     assert_eq!(
         errors,
-        "streamgate: streamgate.yaml:1: grpc.listen: got one port for both doors, since http.listen is 127.0.0.1:8080 \
-         and grpc.listen is 127.0.0.1:8080; allowed: two ports\n"
+        "streamgate: streamgate.yaml:1: grpc.listen: http.listen (127.0.0.1:8080) and grpc.listen (127.0.0.1:8080) \
+         use the same port; allowed: two different ports\n"
     );
     let taken = tempfile::NamedTempFile::new().unwrap();
     let taken = taken.path().display();
     let text = format!("grpc: {{listen: 'unix:{taken}'}}");
     let expected = format!(
-        "streamgate: grpc.listen: unix:{taken}: a file that is no socket is in its place; delete it, or choose another path\n"
+        "streamgate: grpc.listen: unix:{taken}: the path exists and is not a socket; delete it or choose another path\n"
     );
     assert_eq!(check(&text, &[]), (Outcome::Usage, String::new(), expected));
+    // A folder that is none, or can't be entered, is not said to be away.
+    let text = format!("grpc: {{listen: 'unix:{taken}/grpc.sock'}}");
+    let expected = format!(
+        "streamgate: grpc.listen: unix:{taken}/grpc.sock: {taken} is not a folder; choose another path\n"
+    );
+    assert_eq!(check(&text, &[]), (Outcome::Usage, String::new(), expected));
+    let text = format!("grpc: {{listen: 'unix:{taken}/below/grpc.sock'}}");
+    let (_, _, errors) = check(&text, &[]);
+    let expected = format!("the folder {taken}/below can't be used: Not a directory");
+    assert!(errors.contains(&expected), "{errors}");
 }
 
 #[test]

@@ -43,11 +43,7 @@ pub(super) fn overlay(
         .collect();
     let mut entries = MAPS.map(|map| (map, Vec::new()));
     for (name, text) in ours {
-        let written = Written {
-            value: Value::Text(text),
-            origin: Origin::Variable(shown(&name)),
-            is_part_of_secret: false,
-        };
+        let written = Written::new(Value::Text(text), Origin::Variable(shown(&name)));
         if let Some((_, place)) = raw.slots().find(|(key, _)| variable(key) == name) {
             *place = Some(written);
         } else if let Some((of_map, entry)) = map_entry(&name, &mut entries) {
@@ -109,7 +105,7 @@ fn set_entries(raw: &mut Raw, map: &str, new: Vec<Entry>) {
     };
     let (origin, mut entries) = match place.take() {
         None => (origin, Vec::new()),
-        Some(whole) => match whole.entries() {
+        Some(whole) => match whole.entries(map) {
             Some(entries) => (whole.origin, entries),
             // The whole is no map. Its section says so, once it is back in its place.
             None => {
@@ -121,11 +117,7 @@ fn set_entries(raw: &mut Raw, map: &str, new: Vec<Entry>) {
     let names: HashSet<_> = new.iter().map(|(name, _)| name.as_str()).collect();
     entries.retain(|(name, _)| !names.contains(name.as_str()));
     entries.extend(new);
-    *place = Some(Written {
-        value: Value::Map(entries),
-        origin,
-        is_part_of_secret: false,
-    });
+    *place = Some(Written::new(Value::Map(entries), origin));
 }
 
 /// The problem with a variable that no key has, if it is meant for us.

@@ -9,6 +9,7 @@ use serde::Deserialize;
 use super::error::Report;
 use super::listen::{self, Listen};
 use super::raw::{Slot, section};
+use super::redact::is_more_than_a_page;
 use super::tls::{self, RawTls, Tls, TlsKeys};
 use super::written::{Written, Wrong};
 
@@ -88,21 +89,20 @@ impl RawHttp {
         (written, grpc): (Option<&Written>, &Listen),
         report: &mut Report,
     ) {
-        let keys = [
-            ("http.listen", self.listen.as_ref()),
-            ("grpc.listen", written),
-        ];
-        let place = keys
-            .into_iter()
-            .find_map(|(key, written)| Some((key, written?)));
-        if let (Listen::Tcp(grpc), Some((key, written))) = (grpc, place)
-            && listen::is_taken_twice(listen, *grpc)
-        {
-            let taken = written.refuse(format_args!(
-                "got one port for both doors, since http.listen is {listen} and grpc.listen is {grpc}; allowed: two ports"
-            ));
-            report.add(taken.into_problem(key));
+        let Listen::Tcp(grpc) = grpc else { return };
+        if !listen::is_taken_twice(listen, *grpc) {
+            return;
         }
+        let (key, written) = match (&self.listen, written) {
+            (Some(written), _) => ("http.listen", written),
+            (None, Some(written)) => ("grpc.listen", written),
+            // The defaults don't clash.
+            (None, None) => return,
+        };
+        let taken = written.refuse(format_args!(
+            "http.listen ({listen}) and grpc.listen ({grpc}) use the same port; allowed: two different ports"
+        ));
+        report.add(taken.into_problem(key));
     }
 
     pub(super) fn check(&self, report: &mut Report) -> Http {
@@ -147,6 +147,7 @@ fn tokens_file(written: &Written) -> Result<Option<PathBuf>, Wrong> {
 
 fn origins(written: &Written) -> Result<Origins, Wrong> {
     let allowed = "* alone, or a list of origins such as https://app.example.com: scheme, host in lower case and port, without a path";
+    let written = written.hiding(is_more_than_a_page);
     let items = written.items().ok_or_else(|| written.wrong(allowed))?;
     let these: Vec<&str> = items.iter().map(text).collect();
     if these == ["*"] {
@@ -155,7 +156,7 @@ fn origins(written: &Written) -> Result<Origins, Wrong> {
     let has_wildcard = |item: &&Written| text(item).contains('*') && text(item) != "*";
     if let Some(wildcard) = items.iter().find(has_wildcard) {
         return Err(wildcard.refuse(format_args!(
-            "got {wildcard}; a * within an origin is not understood: list each origin in full, such as https://app.example.com; or allow all by * alone"
+            "got {wildcard}; wildcards within an origin are not supported; list each origin in full, such as https://app.example.com, or use * alone"
         )));
     }
     match items.iter().find(|item| !is_origin(text(item))) {
@@ -191,7 +192,8 @@ fn is_origin(text: &str) -> bool {
 }
 
 fn hosts(written: &Written) -> Result<Vec<String>, Wrong> {
-    let allowed = "a list of host names without a port, such as streamgate.example.com; no IP address, and not localhost, by which browsers may always ask";
+    let allowed = "a list of host names without a port, such as streamgate.example.com; no IP address, and not localhost, which browsers may always use";
+    let written = written.hiding(is_more_than_a_page);
     let items = written.items().ok_or_else(|| written.wrong(allowed))?;
     let read = |item: &Written| {
         let name = text(item).to_ascii_lowercase();
@@ -215,6 +217,7 @@ fn endpoint(written: &Written) -> Result<Option<Endpoint>, Wrong> {
         return Ok(None);
     };
     let wrong = || {
+        let written = written.hiding(is_more_than_a_page);
         written.wrong("an http:// or https:// address with {id} in it once, such as https://cdn.example.com/{id}")
     };
     let parsed: Uri = text.replace(PLACE, "id").parse().map_err(|_| wrong())?;

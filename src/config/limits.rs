@@ -112,8 +112,14 @@ impl RawLimits {
             grace,
             quiet,
         } = Limits::default();
-        let plans = |written: &Written| numbers(written, PlanName::parse).map(BTreeMap::from_iter);
-        let users = |written: &Written| numbers(written, UserId::parse).map(HashMap::from_iter);
+        let plans = |written: &Written| {
+            let plans = numbers("limits.plans", written, PlanName::parse);
+            plans.map(BTreeMap::from_iter)
+        };
+        let users = |written: &Written| {
+            let users = numbers("limits.users", written, UserId::parse);
+            users.map(HashMap::from_iter)
+        };
         Limits {
             policy: Policy {
                 default: report.read(
@@ -160,12 +166,13 @@ impl RawLimits {
     }
 }
 
-/// A map from names to limits.
+/// The map of that key from names to limits.
 fn numbers<Name: Eq + Hash>(
+    key: &str,
     written: &Written,
     parse: impl Fn(&str) -> Result<Name, IdError>,
 ) -> Result<HashMap<Name, u32>, Wrong> {
-    let entries = written.entries().ok_or_else(|| {
+    let entries = written.entries(key).ok_or_else(|| {
         written.wrong("a map of names to whole numbers, such as {basic: 1} in the file or basic=1 in the environment")
     })?;
     let mut numbers = HashMap::with_capacity(entries.len());

@@ -52,7 +52,7 @@ pub use limits::{Limits, WhenFull};
 pub use listen::{Grpc, Listen, NotAnAddress};
 pub use redis_url::{NotARedisUrl, RedisUrl};
 pub use refusal::{Refusal, Shown};
-pub use shared::digest;
+pub use shared::{Shared, SharedSettings};
 pub use shutdown::Shutdown;
 pub use source::{ClaimPath, PathPattern, Source, SourceError};
 pub use store::{Backend, Outage, Redis, Store, Topology};

@@ -169,7 +169,7 @@ fn shown_key(names: &[String], line: u64, text: &str) -> (String, bool) {
 /// half of a password. That needs braces: where a name begins its line, it is no such half.
 fn is_surely_a_key(name: &str, line: u64, text: &str) -> bool {
     // Behind the comma in a password stands what looks like somebody's mail address.
-    if name.contains('@') || may_hold_a_secret(name) {
+    if may_hold_a_secret(name) {
         return false;
     }
     if !may_hold_a_secret(text) {
@@ -276,11 +276,8 @@ where
 impl<'de> Deserialize<'de> for Written {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let spanned = serde_saphyr::Spanned::<Value>::deserialize(deserializer)?;
-        Ok(Self {
-            value: spanned.value,
-            origin: Origin::Line(spanned.referenced.line()),
-            is_part_of_secret: false,
-        })
+        let origin = Origin::Line(spanned.referenced.line());
+        Ok(Self::new(spanned.value, origin))
     }
 }
 

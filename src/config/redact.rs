@@ -6,20 +6,23 @@
 /// What an error says in the place of a value that may hold a secret.
 pub(super) const NOT_SHOWN: &str = "a value that is not shown here";
 
+/// Says of a text whether it may hold a secret.
+pub(super) type Hides = fn(&str) -> bool;
+
 /// Whether a text that was understood as nothing may hold a secret. Then no part of it can be trusted: not even which
 /// of its characters end the password.
 pub(super) fn may_hold_a_secret(text: &str) -> bool {
     #[cfg(test)]
     tests::SEARCHES.set(tests::SEARCHES.get() + 1);
-    if !text.contains("://") {
-        return text.contains("redis:") || text.contains("rediss:") || has_userinfo(text);
-    }
-    // The address of a page has nothing to hide unless it names a user, or asks something.
-    let rest = text.replace("https://", "").replace("http://", "");
-    ["://", "@", "?", "redis:", "rediss:"]
+    ["://", "@", "redis:", "rediss:"]
         .iter()
-        .any(|sign| rest.contains(sign))
-        || !rest.split(':').skip(1).all(is_port)
+        .any(|sign| text.contains(sign))
+}
+
+/// The same for a key that takes the address of a page, which has nothing to hide unless it names a user or asks something.
+pub(super) fn is_more_than_a_page(text: &str) -> bool {
+    let rest = text.replace("https://", "").replace("http://", "");
+    may_hold_a_secret(&rest) || rest.contains('?') || !rest.split(':').skip(1).all(is_port)
 }
 
 /// Whether the text behind a colon begins with a port; else it may be a password whose `@` got lost.
@@ -28,14 +31,21 @@ fn is_port(text: &str) -> bool {
     port.bytes().all(|byte| byte.is_ascii_digit())
 }
 
-/// Whether something that is no mail address stands before an `@`. A mail address has no colon, and a dot in the name of its host.
-fn has_userinfo(text: &str) -> bool {
-    let mut hosts = text.split('@').skip(1).peekable();
-    let is_name_of_mail = |host: &str| {
+/// The same for a map of limits, or a part of it: a user's name may be a mail address, and nothing else may.
+pub(super) fn in_limits(key: &str) -> Hides {
+    match key {
+        "limits.users" => |text| may_hold_a_secret(text) && !has_only_mail(text),
+        _ => may_hold_a_secret,
+    }
+}
+
+/// Whether before each `@` stands the name of a mail address, which has no colon, and a dot in the name of its host.
+fn has_only_mail(text: &str) -> bool {
+    let is_host_of_mail = |host: &str| {
         let name = host.split([',', '=', ' ']).next();
         name.is_some_and(|name| name.contains('.'))
     };
-    hosts.peek().is_some() && (text.contains(':') || !hosts.all(is_name_of_mail))
+    !text.contains(':') && text.split('@').skip(1).all(is_host_of_mail)
 }
 
 /// The address, known to be well formed, without what may be a secret in it.
@@ -64,7 +74,7 @@ pub(super) fn redact(text: &str) -> String {
 pub(super) mod tests {
     use std::cell::Cell;
 
-    use super::{may_hold_a_secret, redact};
+    use super::{in_limits, is_more_than_a_page, may_hold_a_secret, redact};
 
     thread_local! {
         /// How often a text was searched on this thread, for tests about how much work that is.
@@ -78,36 +88,73 @@ pub(super) mod tests {
             "x://",
             "a@b",
             "a:b@c",
-            "hunter2@cache=1",
-            "anna@example.com=1,hunter2@cache=1",
             "app:hunter2@cache.example.com",
+            "hunter2@cache.example.com",
+            "anna@example.com",
             "hunter2@cache:6379",
             "redis:app:hunter2",
             "rediss:a",
+            "http://app:1234",
+            "https://app.example.com",
+        ] {
+            assert!(may_hold_a_secret(text), "{text}");
+        }
+        for text in ["", "memory", "127.0.0.1:50051", "header:x-user-id", "50"] {
+            assert!(!may_hold_a_secret(text), "{text}");
+        }
+    }
+
+    #[test]
+    fn the_address_of_a_page_is_shown_where_one_belongs() {
+        for text in [
+            "redis://a",
+            "a@b",
+            "hunter2@cache.example.com",
             "https://anna:hunter2@app.example",
             "https://hunter2@app.example",
             "https://app.example/?token=hunter2",
+            "app.example/?token=hunter2",
             "http://redis://:hunter2",
             "http://app:hunter2",
             "http://app:1hunter2/",
             "https://app.example,redis://:hunter2",
         ] {
-            assert!(may_hold_a_secret(text), "{text}");
+            assert!(is_more_than_a_page(text), "{text}");
         }
         for text in [
             "",
-            "memory",
+            "*",
             "127.0.0.1:50051",
-            "header:x-user-id",
-            "50",
-            "anna@example.com",
-            "anna@example.com=1,ben@example.com=2",
             "https://app.example.com:8443/",
             "http://a,https://b",
             "http://[::1]:3000/",
         ] {
-            assert!(!may_hold_a_secret(text), "{text}");
+            assert!(!is_more_than_a_page(text), "{text}");
         }
+    }
+
+    #[test]
+    fn a_mail_address_is_shown_only_as_the_name_of_a_user() {
+        let of_users = in_limits("limits.users");
+        for text in [
+            "hunter2@cache",
+            "hunter2@cache=1",
+            "anna@example.com=1,hunter2@cache=1",
+            "app:hunter2@cache.example.com",
+            "redis://hunter2@cache.example.com",
+            "redis:app:hunter2",
+        ] {
+            assert!(of_users(text), "{text}");
+        }
+        for text in [
+            "",
+            "anna@example.com",
+            "anna@example.com=1,ben@example.com=2",
+            "anna=1,ben@example.com=2",
+        ] {
+            assert!(!of_users(text), "{text}");
+        }
+        assert!(in_limits("limits.plans")("anna@example.com"));
     }
 
     #[test]

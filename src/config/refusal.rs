@@ -7,6 +7,7 @@ use serde::Deserialize;
 
 use super::error::Report;
 use super::raw::Slot;
+use super::redact::is_more_than_a_page;
 use super::words::Words;
 use super::written::{Written, Wrong};
 
@@ -92,7 +93,7 @@ fn problems(written: &Written) -> Result<Option<String>, Wrong> {
     if is_web && !text.contains('#') {
         Ok(Some(text.to_owned()))
     } else {
-        Err(written.wrong(
+        Err(written.hiding(is_more_than_a_page).wrong(
             "an http:// or https:// address without #, such as https://api.example.com/v1/problems",
         ))
     }

@@ -1,18 +1,24 @@
-//! The settings that instances which count together should have alike, for whoever compares them.
+//! The settings that instances which count together should have alike, for comparison.
 
 use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use sha2::{Digest, Sha256};
 
 use super::changes::{is_within, values};
-use super::{Config, Limits};
+use super::{Changeable, Config, Limits};
 use crate::policy::Policy;
 
-/// Those settings: each with all that is below it. Single users' limits are compared by a digest.
-const SHARED: [&str; 10] = [
+/// Those settings: each with all that is below it. The README says what follows where they differ ("Instances with different settings").
+const SHARED: [&str; 15] = [
     "store.backend",
     "store.redis.key_prefix",
-    "identity",
+    "identity.user",
+    "identity.session",
+    "identity.plan",
+    "identity.device",
+    "identity.takeover",
+    "identity.fresh",
     "leases",
     "limits.enforce",
     "limits.default",
@@ -22,19 +28,62 @@ const SHARED: [&str; 10] = [
     "limits.quiet",
 ];
 
-/// The key by which single users' limits are told, whether they are written in `limits.users` or in a file.
+/// The key of users' own limits, whether they are written in `limits.users` or in a file. They are compared by a digest.
 const USERS: &str = "limits.users";
 
-impl Config {
-    /// The settings that instances which count together should have alike, by their keys, as `check-config` shows them. Limits may have changed
-    /// since the start: `limits` are those in force.
+/// What may change while the process runs, of all these.
+const CHANGEABLE: &str = "limits";
+
+/// Settings by their keys, as `check-config` shows them, without secrets.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Shared {
+    /// Each with its value.
+    pub settings: BTreeMap<String, String>,
+    /// A digest of them, for a quick comparison.
+    pub digest: String,
+}
+
+/// The settings of one instance that others should have too.
+#[derive(Debug)]
+pub struct SharedSettings {
+    /// Those that stay the same until a restart.
+    fixed: BTreeMap<String, String>,
+    /// What was found last, and by which settings in force.
+    last: Mutex<Option<(Weak<Changeable>, Arc<Shared>)>>,
+}
+
+impl SharedSettings {
+    /// Those of that configuration. Its limits are left out, since they may change.
     #[must_use]
-    pub fn shared(&self, limits: &Limits) -> BTreeMap<String, String> {
+    pub fn of(config: &Config) -> Self {
+        let mut fixed = shared_in(&config.to_string());
+        fixed.retain(|key, _| !is_within(key, CHANGEABLE));
+        Self {
+            fixed,
+            last: Mutex::default(),
+        }
+    }
+
+    /// All of them, by the settings in force. To digest a million users' limits takes a while, so it is done once for each change.
+    pub fn now(&self, in_force: &Arc<Changeable>) -> Arc<Shared> {
+        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        let of = Arc::downgrade(in_force);
+        if let Some((_, shared)) = last.as_ref().filter(|(before, _)| before.ptr_eq(&of)) {
+            return Arc::clone(shared);
+        }
+        let shared = Arc::new(self.with(&in_force.limits));
+        *last = Some((of, Arc::clone(&shared)));
+        shared
+    }
+
+    /// All of them, with those limits.
+    fn with(&self, limits: &Limits) -> Shared {
+        // As many users as there may be are not rendered: they are compared by a digest.
         let policy = Policy {
             plans: limits.policy.plans.clone(),
             ..Policy::new(limits.policy.default)
         };
-        let summary = Self {
+        let summary = Config {
             limits: Limits {
                 policy,
                 users_file: None,
@@ -44,18 +93,25 @@ impl Config {
                 grace: limits.grace,
                 quiet: limits.quiet,
             },
-            ..self.clone()
+            ..Config::default()
         }
         .to_string();
-        let is_shared = |key: &str| SHARED.iter().any(|all| is_within(key, all));
-        let shown = values(&summary).into_iter();
-        let mut shared: BTreeMap<_, _> = shown
-            .filter(|(key, _)| is_shared(key))
-            .map(|(key, value)| (key, value.to_owned()))
-            .collect();
-        shared.insert(USERS.to_owned(), users(&limits.policy));
-        shared
+        let mut settings = shared_in(&summary);
+        settings.extend(self.fixed.clone());
+        settings.insert(USERS.to_owned(), users(&limits.policy));
+        let digest = digest(&settings);
+        Shared { settings, digest }
     }
+}
+
+/// Those of a summary.
+fn shared_in(summary: &str) -> BTreeMap<String, String> {
+    let shown = values(summary).into_iter();
+    let is_shared = |key: &str| SHARED.iter().any(|all| is_within(key, all));
+    shown
+        .filter(|(key, _)| is_shared(key))
+        .map(|(key, value)| (key, value.to_owned()))
+        .collect()
 }
 
 /// How many users have limits of their own, and a digest of these that doesn't depend on their order or on where they are written.
@@ -78,9 +134,8 @@ fn users(policy: &Policy) -> String {
     }
 }
 
-/// A digest of settings, for whoever compares nothing else.
-#[must_use]
-pub fn digest(settings: &BTreeMap<String, String>) -> String {
+/// A digest of settings.
+fn digest(settings: &BTreeMap<String, String>) -> String {
     let mut digest = Sha256::new();
     for (key, value) in settings {
         digest.update(format!("{key}\0{value}\0"));
@@ -101,7 +156,7 @@ mod tests {
     use bytes::Bytes;
 
     use super::*;
-    use crate::config::user_limits;
+    use crate::config::{InForce, keys, user_limits};
 
     fn load(variables: &[(&str, &str)]) -> Config {
         let variables = variables.iter();
@@ -110,8 +165,8 @@ mod tests {
         Config::load(None::<&Path>, variables).unwrap()
     }
 
-    fn shared(config: &Config) -> BTreeMap<String, String> {
-        config.shared(&config.limits)
+    fn shared(config: &Config) -> Shared {
+        SharedSettings::of(config).with(&config.limits)
     }
 
     #[test]
@@ -123,7 +178,7 @@ mod tests {
             ("LIMITS__USERS", "anna=7"),
             ("LIMITS__GRACE", "1s"),
         ]);
-        let shared = shared(&config);
+        let shared = shared(&config).settings;
         let told = format!("{shared:?}");
         assert!(
             !told.contains("hunter2") && !told.contains("anna"),
@@ -147,6 +202,7 @@ mod tests {
             "store.timeout",
             "store.outage",
             "refusal.show",
+            "identity.content",
         ] {
             assert!(!shared.contains_key(key), "{key}");
         }
@@ -154,12 +210,14 @@ mod tests {
 
     #[test]
     fn each_setting_that_matters_changes_the_digest() {
-        let usual = digest(&shared(&load(&[])));
+        let usual = shared(&load(&[])).digest;
         for (variable, value, differs) in [
             ("STORE__REDIS__KEY_PREFIX", "tv", true),
             ("STORE__BACKEND", "redis", true),
             ("IDENTITY__USER", "header:x-account", true),
             ("IDENTITY__FRESH", "", true),
+            ("IDENTITY__PLAN", "header:x-plan", true),
+            ("IDENTITY__CONTENT", "header:x-content", false),
             ("LEASES__PLAYBACK", "31s", true),
             ("LIMITS__DEFAULT", "4", true),
             ("LIMITS__USERS", "anna=7", true),
@@ -168,8 +226,8 @@ mod tests {
             ("STORE__TIMEOUT", "60ms", false),
             ("TELEMETRY__LOG_LEVEL", "debug", false),
         ] {
-            let other = digest(&shared(&load(&[(variable, value)])));
-            assert_eq!(other != usual, differs, "{variable}");
+            let other = shared(&load(&[(variable, value)]));
+            assert_eq!(other.digest != usual, differs, "{variable}");
         }
     }
 
@@ -182,5 +240,34 @@ mod tests {
         assert_eq!(shared(&written), shared(&listed));
         let other = load(&[("LIMITS__USERS", "anna=1,ben=7")]);
         assert_ne!(shared(&written), shared(&other));
+    }
+
+    #[test]
+    fn each_key_is_one_that_there_is_and_the_readme_has_it() {
+        let readme = include_str!("../../README.md");
+        let (_, section) = readme
+            .split_once("### Instances with different settings")
+            .unwrap();
+        let (table, _) = section.split_once("\n## ").unwrap();
+        for shared in SHARED.into_iter().chain([USERS]) {
+            let is_known = keys().iter().any(|(key, _)| is_within(key, shared));
+            assert!(is_known, "{shared}");
+            assert!(table.contains(&format!("`{shared}`")), "{shared}");
+        }
+    }
+
+    #[test]
+    fn they_are_found_once_for_each_change() {
+        let config = load(&[("LIMITS__USERS", "anna=7")]);
+        let settings = SharedSettings::of(&config);
+        let in_force = InForce::new(Changeable::of(&config));
+        let first = settings.now(&in_force.now());
+        assert_eq!(*first, shared(&config));
+        assert!(Arc::ptr_eq(&first, &settings.now(&in_force.now())));
+        let changed = load(&[("LIMITS__USERS", "anna=8")]);
+        in_force.change(Changeable::of(&changed)).unwrap();
+        let second = settings.now(&in_force.now());
+        assert_eq!(*second, shared(&changed));
+        assert_ne!(first, second);
     }
 }

@@ -536,11 +536,11 @@ const BAD_VALUES: &[(&str, &str)] = &[
     ),
     (
         "grpc: {listen: ':8080'}",
-        "grpc.listen: got one port for both doors, since http.listen is 127.0.0.1:8080 and grpc.listen is 0.0.0.0:8080; allowed: two ports",
+        "grpc.listen: http.listen (127.0.0.1:8080) and grpc.listen (0.0.0.0:8080) use the same port; allowed: two different ports",
     ),
     (
         "{grpc: {listen: '127.0.0.1:1'}, http: {listen: 'localhost:1'}}",
-        "http.listen: got one port for both doors, since http.listen is 127.0.0.1:1 and grpc.listen is 127.0.0.1:1; allowed: two ports",
+        "http.listen: http.listen (127.0.0.1:1) and grpc.listen (127.0.0.1:1) use the same port; allowed: two different ports",
     ),
     (
         "grpc: {tls: a.pem}",
@@ -560,7 +560,7 @@ const BAD_VALUES: &[(&str, &str)] = &[
     ),
     (
         "http: {tls: {cert: 1, key: a.pem}}",
-        "http.tls.cert: got 1; allowed: the path of a PEM file",
+        "http.tls.cert: got a value that is not shown here; allowed: the path of a PEM file",
     ),
     (
         "grpc: {listen: 'unix:/a.sock', tls: {cert: a.pem}}",
@@ -572,7 +572,35 @@ const BAD_VALUES: &[(&str, &str)] = &[
     ),
     (
         "http: {tokens_file: 7}",
-        "http.tokens_file: got 7; allowed: the path of a file with a token on each line",
+        "http.tokens_file: got a value that is not shown here; allowed: the path of a file with a token on each line",
+    ),
+    (
+        "http: {tokens_file: 4711471147114711}",
+        "http.tokens_file: got a value that is not shown here; allowed: the path of a file with a token on each line",
+    ),
+    (
+        "store: {redis: {topology: sentinel, urls: [redis://s1], master_url: 12345678}}",
+        "store.redis.master_url: got a value that is not shown here; allowed: redis://[user:password@]mymaster",
+    ),
+    (
+        "store: {redis: {urls: [12345678]}}",
+        "store.redis.urls: got a value that is not shown here; allowed: one URL",
+    ),
+    (
+        "store: {redis: {urls: 12345678}}",
+        "store.redis.urls: got a value that is not shown here; allowed: one URL",
+    ),
+    (
+        "store: {backend: hunter2@cache.example.com}",
+        "store.backend: got a value that is not shown here; allowed: ",
+    ),
+    (
+        "store: {backend: 'http://app:1234'}",
+        "store.backend: got a value that is not shown here; allowed: ",
+    ),
+    (
+        "limits: {plans: {hunter2@cache.example.com: 5000}}",
+        "limits.plans.hunter2@cache.example.com: got a value that is not shown here; allowed: a whole number from 0 to 1000",
     ),
     (
         "http: {cors_origins: app.example}",
@@ -600,7 +628,7 @@ const BAD_VALUES: &[(&str, &str)] = &[
     ),
     (
         "http: {cors_origins: ['https://app.example', 'https://*.example.com']}",
-        "http.cors_origins: got \"https://*.example.com\"; a * within an origin is not understood: list each origin in full, such as https://app.example.com; or allow all by * alone",
+        "http.cors_origins: got \"https://*.example.com\"; wildcards within an origin are not supported; list each origin in full, such as https://app.example.com, or use * alone",
     ),
     (
         "http: {cors_origins: ['https://app:hunter2@app.example']}",
@@ -608,31 +636,31 @@ const BAD_VALUES: &[(&str, &str)] = &[
     ),
     (
         "http: {hosts: ['streams.example:8080']}",
-        "http.hosts: got \"streams.example:8080\"; allowed: a list of host names without a port, such as streamgate.example.com; no IP address, and not localhost, by which browsers may always ask",
+        "http.hosts: got \"streams.example:8080\"; allowed: a list of host names without a port, such as streamgate.example.com; no IP address, and not localhost, which browsers may always use",
     ),
     (
         "http: {hosts: ['*.example.com']}",
-        "http.hosts: got \"*.example.com\"; allowed: a list of host names without a port, such as streamgate.example.com; no IP address, and not localhost, by which browsers may always ask",
+        "http.hosts: got \"*.example.com\"; allowed: a list of host names without a port, such as streamgate.example.com; no IP address, and not localhost, which browsers may always use",
     ),
     (
         "http: {hosts: 'streams.example,127.0.0.1'}",
-        "http.hosts: got \"127.0.0.1\"; allowed: a list of host names without a port, such as streamgate.example.com; no IP address, and not localhost, by which browsers may always ask",
+        "http.hosts: got \"127.0.0.1\"; allowed: a list of host names without a port, such as streamgate.example.com; no IP address, and not localhost, which browsers may always use",
     ),
     (
         "http: {hosts: [localhost]}",
-        "http.hosts: got \"localhost\"; allowed: a list of host names without a port, such as streamgate.example.com; no IP address, and not localhost, by which browsers may always ask",
+        "http.hosts: got \"localhost\"; allowed: a list of host names without a port, such as streamgate.example.com; no IP address, and not localhost, which browsers may always use",
     ),
     (
         "http: {hosts: ['https://streams.example']}",
-        "http.hosts: got \"https://streams.example\"; allowed: a list of host names without a port, such as streamgate.example.com; no IP address, and not localhost, by which browsers may always ask",
+        "http.hosts: got \"https://streams.example\"; allowed: a list of host names without a port, such as streamgate.example.com; no IP address, and not localhost, which browsers may always use",
     ),
     (
         "http: {hosts: ['']}",
-        "http.hosts: got \"\"; allowed: a list of host names without a port, such as streamgate.example.com; no IP address, and not localhost, by which browsers may always ask",
+        "http.hosts: got \"\"; allowed: a list of host names without a port, such as streamgate.example.com; no IP address, and not localhost, which browsers may always use",
     ),
     (
         "http: {hosts: {}}",
-        "http.hosts: got {}; allowed: a list of host names without a port, such as streamgate.example.com; no IP address, and not localhost, by which browsers may always ask",
+        "http.hosts: got {}; allowed: a list of host names without a port, such as streamgate.example.com; no IP address, and not localhost, which browsers may always use",
     ),
     (
         "limits: {users: {anna@example.com: 5000}}",
@@ -884,7 +912,7 @@ const BAD_VALUES: &[(&str, &str)] = &[
     ),
     (
         "telemetry: {otlp_endpoint: 'http://a:4317'}",
-        "telemetry.otlp_endpoint: \"http://a:4317\" is not available in this version; allowed: null",
+        "telemetry.otlp_endpoint: a value that is not shown here is not available in this version; allowed: null",
     ),
     (
         "shutdown: {deadline: 2s}",

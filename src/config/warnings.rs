@@ -14,7 +14,7 @@ impl Grpc {
         };
         let listen = &self.listen;
         listen.is_beyond_loopback().then(|| format!(
-            "grpc.listen: {listen} is open beyond this machine, {lacks}: who reaches it can forge the end of any stream"
+            "grpc.listen: {listen} is open beyond this machine, {lacks}: anyone who can reach it can forge the end of any stream"
         ))
     }
 }
@@ -28,7 +28,7 @@ impl Config {
         warnings.extend(self.grpc.exposed());
         if is_beyond_loopback(http) && self.http.tokens_file.is_none() {
             warnings.push(format!(
-                "http.listen: {http} is open beyond this machine, without tokens: who reaches it can start, see and end anybody's sessions"
+                "http.listen: {http} is open beyond this machine, without tokens: anyone who can reach it can start, see and end anybody's sessions"
             ));
         }
         if self.store.backend == Backend::Memory

@@ -7,7 +7,7 @@ use std::fmt;
 use std::time::Duration;
 
 use super::error::{Origin, Problem};
-use super::redact::{NOT_SHOWN, may_hold_a_secret};
+use super::redact::{Hides, NOT_SHOWN, in_limits, may_hold_a_secret};
 
 /// The most of a value that an error repeats.
 const SHOWN_CHARS: usize = 120;
@@ -20,7 +20,9 @@ pub(super) struct Written {
     /// Where it was written.
     pub(super) origin: Origin,
     /// Whether it is a part of something that may hold a secret: it may be the half of a password then.
-    pub(super) is_part_of_secret: bool,
+    is_part_of_secret: bool,
+    /// Says of its text whether that may hold a secret.
+    hides: Hides,
 }
 
 /// A value of any shape.
@@ -49,6 +51,24 @@ pub(super) struct Wrong {
 // === impl Written ===
 
 impl Written {
+    /// That value, written there.
+    pub(super) fn new(value: Value, origin: Origin) -> Self {
+        Self {
+            value,
+            origin,
+            is_part_of_secret: false,
+            hides: may_hold_a_secret,
+        }
+    }
+
+    /// The same, where something else says what may hold a secret.
+    pub(super) fn hiding(&self, hides: Hides) -> Self {
+        Self {
+            hides,
+            ..self.clone()
+        }
+    }
+
     /// The text of a value that is neither a list nor a map.
     pub(super) fn scalar(&self) -> Option<&str> {
         match &self.value {
@@ -72,7 +92,8 @@ impl Written {
         match &self.value {
             Value::List(items) => {
                 let is_secret = self.may_hold_a_secret();
-                let items = items.iter().map(|item| item.inside(is_secret));
+                let items = items.iter().map(|item| item.hiding(self.hides));
+                let items = items.map(|item| item.inside(is_secret));
                 Some(items.collect())
             }
             Value::Text(text) if text.trim().is_empty() => Some(Vec::new()),
@@ -81,15 +102,15 @@ impl Written {
         }
     }
 
-    /// The entries of a map; a text is `key=value` with commas, as in the environment.
-    pub(super) fn entries(&self) -> Option<Vec<(String, Self)>> {
+    /// The entries of the map of that key; a text is `key=value` with commas, as in the environment.
+    pub(super) fn entries(&self, key: &str) -> Option<Vec<(String, Self)>> {
         // Looks at the whole map, so it must not be asked again for each entry.
-        let is_secret = self.may_hold_a_secret();
+        let is_secret = self.is_part_of_secret || self.value.may_hold_a_secret(in_limits(key));
         match &self.value {
             Value::Map(entries) => Some(
                 entries
                     .iter()
-                    .map(|(name, written)| (name.clone(), written.inside(is_secret)))
+                    .map(|(name, written)| (name.clone(), written.clone().inside(is_secret)))
                     .collect(),
             ),
             Value::Text(text) if text.trim().is_empty() => Some(Vec::new()),
@@ -120,20 +141,21 @@ impl Written {
             value: Value::Text(text.trim().to_owned()),
             origin: self.origin.clone(),
             is_part_of_secret,
+            hides: self.hides,
         }
     }
 
     /// This value as a part of one that may hold a secret or not.
-    fn inside(&self, is_part_of_secret: bool) -> Self {
+    fn inside(self, is_part_of_secret: bool) -> Self {
         Self {
             is_part_of_secret,
-            ..self.clone()
+            ..self
         }
     }
 
     /// Whether an error must not repeat it.
     pub(super) fn may_hold_a_secret(&self) -> bool {
-        self.is_part_of_secret || self.value.may_hold_a_secret()
+        self.is_part_of_secret || self.value.may_hold_a_secret(self.hides)
     }
 
     /// What an error says when something else is allowed.
@@ -144,7 +166,8 @@ impl Written {
     /// The same about a value that is never shown, whatever it looks like; unless nothing is in it that could be a secret.
     pub(super) fn wrong_secret(&self, allowed: impl fmt::Display) -> Wrong {
         let has_nothing = match &self.value {
-            Value::Null | Value::Plain(_) => true,
+            Value::Null => true,
+            Value::Plain(_) => false,
             Value::Text(text) => text.trim().is_empty(),
             Value::List(items) => items.is_empty(),
             Value::Map(entries) => entries.is_empty(),
@@ -225,14 +248,16 @@ impl fmt::Display for Written {
 // === impl Value ===
 
 impl Value {
-    fn may_hold_a_secret(&self) -> bool {
+    fn may_hold_a_secret(&self, hides: Hides) -> bool {
+        let may_item =
+            |item: &Written| item.is_part_of_secret || item.value.may_hold_a_secret(hides);
         match self {
             Self::Null => false,
-            Self::Plain(text) | Self::Text(text) => may_hold_a_secret(text),
-            Self::List(items) => items.iter().any(Written::may_hold_a_secret),
+            Self::Plain(text) | Self::Text(text) => hides(text),
+            Self::List(items) => items.iter().any(may_item),
             Self::Map(entries) => entries
                 .iter()
-                .any(|(name, written)| may_hold_a_secret(name) || written.may_hold_a_secret()),
+                .any(|(name, written)| hides(name) || may_item(written)),
         }
     }
 

@@ -53,7 +53,7 @@ type Understand<T> = dyn Fn(&[Bytes]) -> Result<T, String> + Send + Sync;
 pub enum Applied {
     /// All of it.
     Whole,
-    /// Some takes effect when the process is started again; whoever took it has said what.
+    /// Some takes effect when the process is started again; the log names it.
     Partly,
 }
 
@@ -75,10 +75,10 @@ pub struct Files<T> {
     keep: Option<Keep>,
 }
 
-/// Why files can't be used: a sentence that names the file and its key, and holds no secret.
+/// Why files can't be used: for each flaw a sentence that names the file and its key, and holds no secret.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{0}")]
-pub struct Unusable(String);
+#[error("{}", .0.join("; "))]
+pub struct Unusable(Vec<String>);
 
 /// A value that files say, and follows them.
 pub struct Followed<T> {
@@ -120,7 +120,7 @@ type Version = Result<Vec<[u8; 32]>, String>;
 struct Seen {
     /// At the last look.
     last: Version,
-    /// What was last found to have changed, be it for the better or not; `None` if that has to be judged again.
+    /// What was last found to have changed, whether or not it was accepted; `None` if that has to be judged again.
     judged: Option<Version>,
     /// What [`Followed::current`] was made of.
     in_force: Version,
@@ -188,7 +188,7 @@ impl<T> Files<T> {
             .find(|(_, text)| text.is_empty());
         match empty {
             Some((named, _)) if self.keep.is_some() => Err(Unusable::about(named, cut::EMPTY)),
-            _ => (self.understand)(contents).map_err(Unusable),
+            _ => (self.understand)(contents).map_err(Unusable::new),
         }
     }
 
@@ -230,7 +230,7 @@ impl<T> Files<T> {
         if flaws.is_empty() {
             return Ok(texts);
         }
-        Err(Unusable(flaws.join("\n")))
+        Err(Unusable(flaws))
     }
 }
 
@@ -243,11 +243,16 @@ impl<T> fmt::Debug for Files<T> {
 impl Unusable {
     /// Something else that is wrong with files.
     pub fn new(problem: impl fmt::Display) -> Self {
-        Self(problem.to_string())
+        Self(vec![problem.to_string()])
+    }
+
+    /// Each flaw, for a line of its own.
+    pub fn flaws(&self) -> &[String] {
+        &self.0
     }
 
     fn about((key, path): &(&'static str, PathBuf), flaw: impl fmt::Display) -> Self {
-        Self(format!("{key}: {}: {flaw}", path.display()))
+        Self::new(format_args!("{key}: {}: {flaw}", path.display()))
     }
 }
 
@@ -442,7 +447,7 @@ impl<T: Send + Sync + 'static> Followed<T> {
         let kept = self.files.kept(contents);
         self.files.check_not_cut(before, &kept)?;
         let value = Arc::new(self.files.understood(contents)?);
-        let applied = (self.accept)(&value, &self.current()).map_err(Unusable)?;
+        let applied = (self.accept)(&value, &self.current()).map_err(Unusable::new)?;
         *self.current.write().unwrap_or_else(PoisonError::into_inner) = value;
         if let Some(Again(other)) = &self.other {
             other.store(true, Ordering::SeqCst);
@@ -654,7 +659,14 @@ mod tests {
     #[test]
     fn what_can_not_be_read_is_named() {
         let dir = tempfile::tempdir().unwrap();
-        let error = files(dir.path()).read().unwrap_err().to_string();
+        let unusable = files(dir.path()).read().unwrap_err();
+        assert_eq!(unusable.flaws().len(), 2);
+        let error = unusable.to_string();
+        // In a log it is one event, and so one line.
+        assert!(
+            !error.contains('\n') && error.contains("; a.key: failed to read "),
+            "{error}"
+        );
         let path = dir.path().join("lock");
         let expected = format!("a.lock: failed to read {}: No such file", path.display());
         assert!(error.starts_with(&expected), "{error}");

@@ -37,8 +37,8 @@ pub(super) fn object_or_nothing<T: DeserializeOwned + Default>(
                 format!("The body is not valid JSON: {flaw}.")
             }
             // One that is unknown is named by the error itself.
-            None => format!("The body is wrong: {flaw}."),
-            Some(field) => format!("The body's {field:?} is wrong: {flaw}."),
+            None => format!("The body is invalid: {flaw}."),
+            Some(field) => format!("The field {field:?} is invalid: {flaw}."),
         })
     })?;
     json.end()
@@ -131,6 +131,8 @@ mod tests {
     fn a_whole_number_is_one_however_it_is_written() {
         for (written, expected) in [
             ("0", 0),
+            ("-0", 0),
+            ("-0.0", 0),
             ("60.0", 60),
             ("6e1", 60),
             ("4294967295", u32::MAX),
@@ -159,8 +161,14 @@ mod tests {
             (r#"{"devise": "tv"}"#, "unknown field `devise`"),
             (r#"{"device": 1}"#, "\"device\""),
             (r#"{"device": ["tv"]}"#, "\"device\""),
-            (r#"{"position": "1:00"}"#, "\"position\""),
-            (r#"{"position": -1}"#, "\"position\""),
+            (
+                r#"{"position": "1:00"}"#,
+                "The field \"position\" is invalid: got a string, expected a whole number from 0 to 4294967295",
+            ),
+            (r#"{"position": [1]}"#, "got a list, expected"),
+            (r#"{"position": {"a": 1}}"#, "got an object, expected"),
+            (r#"{"position": true}"#, "got true, expected"),
+            (r#"{"position": -1}"#, "got -1, expected"),
             (r#"{"position": 1.5}"#, "\"position\""),
             (r#"{"position": 1e300}"#, "\"position\""),
             (r#"{"position": 4294967296}"#, "\"position\""),
@@ -206,7 +214,7 @@ mod tests {
         ] {
             let told = check(called).unwrap_err().problem();
             assert_eq!(told.status, 415, "{called}");
-            assert!(told.detail.contains("in UTF-8"), "{}", told.detail);
+            assert!(told.detail.contains("encoded as UTF-8"), "{}", told.detail);
         }
     }
 }

@@ -4,6 +4,8 @@
 //! `x-streamgate-user` who they are. That header only takes rights away, so it need not be believed: who could send it without a gateway
 //! could as well leave it out.
 
+use std::sync::Arc;
+
 use axum::extract::FromRequestParts;
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, header};
@@ -14,7 +16,7 @@ use super::Door;
 use super::error::{ApiError, Scheme};
 use super::page;
 use super::path::named;
-use super::tokens::{Grant, Role};
+use super::tokens::{Grant, Role, Tokens};
 use crate::session::UserId;
 
 /// The header in which a gateway says whom it has let through.
@@ -70,17 +72,14 @@ impl FromRequestParts<Door> for Caller {
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, door: &Door) -> Result<Self, ApiError> {
-        let granted = match &door.tokens {
-            None => {
-                page::check(parts, &door.origins, &door.hosts)?;
-                Grant {
-                    role: Role::Operator,
-                    user: None,
-                }
-            }
+        let granted = match tokens(parts, door)? {
+            None => Grant {
+                role: Role::Operator,
+                user: None,
+            },
             Some(tokens) => {
                 let token = credentials(&parts.headers, "bearer");
-                let granted = token.and_then(|token| tokens.current().find(token).cloned());
+                let granted = token.and_then(|token| tokens.find(token).cloned());
                 granted.ok_or_else(|| unauthorized(&parts.headers, Scheme::Bearer))?
             }
         };
@@ -98,18 +97,26 @@ impl FromRequestParts<Door> for Caller {
     }
 }
 
+/// The tokens that callers need. Where none are needed, a page of another site is refused.
+fn tokens(parts: &Parts, door: &Door) -> Result<Option<Arc<Tokens>>, ApiError> {
+    match &door.tokens {
+        Some(tokens) => Ok(Some(tokens.current())),
+        None => {
+            page::check(parts, &door.http.cors_origins, &door.http.hosts)?;
+            Ok(None)
+        }
+    }
+}
+
 /// The user whom a client says it is by HTTP Basic. With tokens the password has to be one that is good for that user.
 pub(super) fn basic_user(parts: &Parts, door: &Door) -> Result<UserId, ApiError> {
     let headers = &parts.headers;
-    if door.tokens.is_none() {
-        page::check(parts, &door.origins, &door.hosts)?;
-    }
+    let tokens = tokens(parts, door)?;
     let refused = || unauthorized(headers, Scheme::Basic);
     let pair = basic_pair(headers).filter(|(name, _)| !name.is_empty());
     let (name, password) = pair.ok_or_else(refused)?;
     let user = named("user", UserId::parse(&name))?;
-    if let Some(tokens) = &door.tokens {
-        let tokens = tokens.current();
+    if let Some(tokens) = tokens {
         let grant = tokens.find(&password).ok_or_else(refused)?;
         if grant.user.as_ref().is_some_and(|own| *own != user) {
             return Err(refused());

@@ -38,11 +38,11 @@ pub(super) enum ApiError {
     /// It is known who asks, and they may not.
     #[error("{0}")]
     Forbidden(&'static str),
-    /// A browser asks for a page that may not.
+    /// The request comes from a web page that may not make it.
     #[error(transparent)]
     ForeignPage(#[from] ForeignPage),
     /// The body's media type is none that is read there.
-    #[error("The body's content-type is {found:?}; read here: {}, in UTF-8.", read_here.join(", "))]
+    #[error("The body's content-type is {found:?}; accepted: {}, encoded as UTF-8.", read_here.join(", "))]
     UnsupportedMediaType {
         /// What the body is called.
         found: String,

@@ -114,6 +114,19 @@ pub(super) struct StoreDetail {
     outage_rule: Option<&'static str>,
 }
 
+impl StoreDetail {
+    /// That of an instance.
+    pub(super) fn of(ledger: &Ledger) -> Self {
+        let health = ledger.store_health();
+        Self {
+            up: health.up,
+            server: ledger.store_server(),
+            trouble: health.trouble,
+            outage_rule: health.rule.map(LabelValue::as_str),
+        }
+    }
+}
+
 /// The rules that there are, described.
 fn outage_rules() -> Object {
     let rules = [Outage::Allow, Outage::Deny, Outage::Local].map(LabelValue::as_str);
@@ -142,16 +155,10 @@ pub(super) async fn livez() -> &'static str {
 ))]
 pub(super) async fn readyz(State(door): State<Door>) -> Response {
     let phase = door.readiness.phase();
-    let store = door.ledger.store_health();
     let ready = Ready {
         ready: phase == Phase::Serving,
         phase,
-        store: StoreDetail {
-            up: store.up,
-            server: door.ledger.store_server(),
-            trouble: store.trouble,
-            outage_rule: store.rule.map(LabelValue::as_str),
-        },
+        store: StoreDetail::of(&door.ledger),
         access_log: AccessLogDetail::of(&door.ledger),
     };
     let status = if ready.ready {

@@ -1,6 +1,6 @@
 //! `GET /v1/instance`: what an operator has to know of one instance to see whether an installation is wired right. `streamgate doctor` asks it.
 //!
-//! No secret is told, and of single users' limits a digest alone.
+//! Contains no secret; users' own limits appear as a digest.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -14,16 +14,16 @@ use utoipa::ToSchema;
 use super::Door;
 use super::caller::Caller;
 use super::error::ApiError;
-use super::health::{AccessLogDetail, Phase};
+use super::health::{AccessLogDetail, Phase, StoreDetail};
 use super::path::parameters;
-use super::responses::Inspected;
-use crate::config::{self, Backend};
+use super::responses::{Detached, Inspected};
+use crate::config::{Backend, Shared};
 
 /// One instance.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = Instance)]
 pub(super) struct InstanceBody {
-    /// What it calls itself, made anew at each start: two addresses that tell the same one lead to one instance.
+    /// A random id, new at each start: two addresses that return the same one lead to one instance.
     instance: String,
     /// The version that runs.
     version: &'static str,
@@ -56,21 +56,14 @@ pub(super) struct GrpcBody {
 }
 
 /// Where an instance counts.
-#[derive(Debug, Default, Serialize, ToSchema)]
+#[derive(Debug, Serialize, ToSchema)]
 #[schema(as = InstanceStore)]
 pub(super) struct StoreBody {
     /// Whether it counts in a Redis; else it counts in its own memory.
     shared: bool,
-    /// Whether that answers.
-    up: bool,
-    /// Why it doesn't, or what else is wrong with it.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    #[schema(nullable = false)]
-    trouble: Option<String>,
-    /// The Redis that it counts in at the moment; absent without a connection.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    #[schema(nullable = false)]
-    server: Option<String>,
+    /// The same as `/readyz` reports.
+    #[serde(flatten)]
+    detail: StoreDetail,
     /// The `run_id` of that Redis; absent where Redis doesn't let us ask (`INFO`).
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
@@ -87,14 +80,13 @@ pub(super) struct StoreBody {
 
 /// See how this instance is wired
 ///
-/// For whoever looks for the reason why an installation doesn't limit as it should; `streamgate doctor` tells what follows from it. What is counted
-/// is at `/metrics`.
+/// Facts for finding out why an installation doesn't limit as it should; `streamgate doctor` interprets them. Counts are at `/metrics`.
 #[utoipa::path(
     get,
     operation_id = "instance",
     path = "/v1/instance",
     tag = "operator",
-    responses((status = 200, description = "The instance.", body = InstanceBody), Inspected),
+    responses((status = 200, description = "The instance.", body = InstanceBody), Inspected, Detached),
     security(("token" = []), ()),
 )]
 pub(super) async fn get(
@@ -104,28 +96,27 @@ pub(super) async fn get(
 ) -> Result<Json<InstanceBody>, ApiError> {
     caller.may_see_all()?;
     parameters(uri.query().unwrap_or_default(), &[])?;
-    let settings = settings(&door).await;
+    let shared = shared(&door).await?;
     Ok(Json(InstanceBody {
         instance: door.id.clone(),
         version: env!("CARGO_PKG_VERSION"),
         phase: door.readiness.phase(),
         grpc: GrpcBody {
-            listen: door.config.grpc.listen.to_string(),
-            exposed: door.config.grpc.exposed(),
+            listen: door.grpc.listen.to_string(),
+            exposed: door.grpc.exposed(),
         },
         store: StoreBody::of(&door).await,
         access_log: AccessLogDetail::of(&door.ledger),
-        settings_digest: config::digest(&settings),
-        settings,
+        settings: shared.settings.clone(),
+        settings_digest: shared.digest.clone(),
     }))
 }
 
-/// The settings that other instances should have too. To digest a million users' limits takes a while.
-async fn settings(door: &Door) -> BTreeMap<String, String> {
+/// The settings that other instances should have too. After a change it may take a while to find them.
+async fn shared(door: &Door) -> Result<Arc<Shared>, ApiError> {
     let (door, in_force) = (Arc::clone(door), door.ledger.in_force());
-    let read = tokio::task::spawn_blocking(move || door.config.shared(&in_force.limits));
-    // It doesn't panic, and nobody cancels it.
-    read.await.unwrap_or_default()
+    let found = tokio::task::spawn_blocking(move || door.settings.now(&in_force));
+    found.await.map_err(|_| ApiError::Internal)
 }
 
 impl StoreBody {
@@ -133,22 +124,16 @@ impl StoreBody {
     async fn of(door: &Door) -> Self {
         // Why it can't tell, its health says, or it lacks the rights.
         let identity = door.ledger.server_identity().await.ok().flatten();
-        let health = door.ledger.store_health();
-        let told = Self {
-            shared: door.config.store.backend == Backend::Redis,
-            up: health.up,
-            trouble: health.trouble,
-            server: door.ledger.store_server(),
-            ..Self::default()
+        let (database, run_id, eviction_policy) = match identity {
+            None => (None, None, None),
+            Some(it) => (Some(it.database), it.run_id, it.eviction_policy),
         };
-        match identity {
-            None => told,
-            Some(identity) => Self {
-                run_id: identity.run_id,
-                database: Some(identity.database),
-                eviction_policy: identity.eviction_policy,
-                ..told
-            },
+        Self {
+            shared: door.backend == Backend::Redis,
+            detail: StoreDetail::of(&door.ledger),
+            run_id,
+            database,
+            eviction_policy,
         }
     }
 }

@@ -41,7 +41,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use crate::clock::Clock;
-use crate::config::{Config, Endpoint, Origins};
+use crate::config::{Backend, Grpc, Http, SharedSettings};
 use crate::follow::Followed;
 use crate::ledger::Ledger;
 use crate::releaser::Releaser;
@@ -70,16 +70,16 @@ pub struct HttpDoor {
     pub tasks: TaskTracker,
     /// Who may ask what; everybody everything if there is no such file.
     pub tokens: Option<Arc<Followed<Tokens>>>,
-    /// Whose scripts may read answers.
-    pub origins: Origins,
-    /// By which names browsers may ask without tokens, beside this machine's own.
-    pub hosts: Vec<String>,
-    /// What the instance calls itself, made anew at each start.
+    /// `http`: which browsers may ask, and where the small API says that a video is.
+    pub http: Http,
+    /// `grpc`: where Envoy asks.
+    pub grpc: Grpc,
+    /// `store.backend`
+    pub backend: Backend,
+    /// What other instances should have too.
+    pub settings: SharedSettings,
+    /// A random id, new at each start.
     pub id: String,
-    /// What it was started with, but for the limits.
-    pub config: Config,
-    /// Where the small API says that a video is.
-    pub endpoint: Option<Endpoint>,
     /// Bounds the lines about refusals.
     pub refusals: RefusalLog<UserId>,
     /// Bounds the lines that are no single user's, by what is wrong.
@@ -136,7 +136,7 @@ pub fn document() -> &'static str {
 pub fn router(door: HttpDoor) -> Router {
     let door = Arc::new(door);
     let explaining = Arc::clone(&door);
-    let cors = layers::cors(&door.origins);
+    let cors = layers::cors(&door.http.cors_origins);
     let (routes, _) = routes().split_for_parts();
     let plain = routes
         .fallback(async || ApiError::NotFound)

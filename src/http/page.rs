@@ -16,7 +16,10 @@ use crate::config::Origins;
 /// The header in which a browser says how the page that asks is related to whom it asks.
 const SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 
-/// How the user agents of all browsers begin. A page on plain HTTP that only reads from its own name sends no other sign of a browser.
+/// The header in which a browser says how a page asks. Scripts can't set it, and plain HTTP goes without it.
+const MODE: HeaderName = HeaderName::from_static("sec-fetch-mode");
+
+/// How the user agents of all browsers begin. In Firefox and Safari a script can send another one.
 const BROWSER: &[u8] = b"Mozilla/";
 
 /// Why a page may not ask.
@@ -24,25 +27,25 @@ const BROWSER: &[u8] = b"Mozilla/";
 pub(super) enum ForeignPage {
     /// It is of another origin.
     #[error(
-        "A page of the origin {0:?} asks. Without http.tokens_file this takes an origin that http.cors_origins names."
+        "Pages of the origin {0:?} may not call this API; add the origin to http.cors_origins, or set http.tokens_file."
     )]
     Origin(String),
     /// It is of another site, and doesn't say of which.
     #[error(
-        "A page of another site asks. Without http.tokens_file this takes a script of an origin that http.cors_origins names."
+        "A page of another site made this request; add its origin to http.cors_origins, or set http.tokens_file."
     )]
     Site,
     /// It knows us by a name that may be anybody's.
     #[error(
-        "A browser asks by the name {0:?}. Without http.tokens_file this takes a name that http.hosts lists, localhost or an IP address."
+        "Browsers may not use the host name {0:?}; add it to http.hosts, use localhost or an IP address, or set http.tokens_file."
     )]
     Host(String),
 }
 
-/// Whether a request may be one of a page that has no business here. `origins` and `hosts` are `http.cors_origins` and `http.hosts`.
+/// Refuses a page that has no business here. `origins` and `hosts` are `http.cors_origins` and `http.hosts`.
 ///
-/// A request with [`VIEWER`] comes from a gateway: a page of another origin can't send that header unasked. (One that rebinds its own name
-/// can. It acts for the one user whom it names, and sees nobody else.)
+/// A request with [`VIEWER`] comes from a gateway: a page of another origin can't send that header unasked. A page that rebinds its own
+/// name can, and then act for any user it can name. Only tokens prevent that.
 pub(super) fn check(parts: &Parts, origins: &Origins, hosts: &[String]) -> Result<(), ForeignPage> {
     let headers = &parts.headers;
     if headers.contains_key(VIEWER) {
@@ -99,12 +102,16 @@ fn is_own(origin: &[u8], asked: Option<&Authority>) -> bool {
     })
 }
 
-/// Whether a browser speaks.
+/// Whether the request looks like a browser's.
+///
+/// A page on plain HTTP that reads from its own name sends neither `Origin` nor `Sec-Fetch-Site`. Its script may replace the user agent,
+/// but `Accept-Language` it can only change, not remove. Node sends that header too, and always `Sec-Fetch-Mode` with it.
 fn is_browser(headers: &HeaderMap) -> bool {
     let agent = headers.get(header::USER_AGENT);
     headers.contains_key(header::ORIGIN)
         || headers.contains_key(SITE)
         || agent.is_some_and(|agent| agent.as_bytes().starts_with(BROWSER))
+        || (headers.contains_key(header::ACCEPT_LANGUAGE) && !headers.contains_key(MODE))
 }
 
 /// Whether no stranger can make that name lead here: it is an IP address, this machine's own name, or one that is listed.
@@ -181,6 +188,12 @@ mod tests {
         ("evil.test:8080",         &[("origin", "http://evil.test:8080")], "Host"),
         ("evil.test:8080",         &[("origin", "http://evil.test:8080"), (SITE, "same-origin")], "Host"),
         ("evil.test",              &[(SITE, "none")], "Host"),
+        // A script has replaced the user agent, and the languages.
+        ("evil.test",              &[("user-agent", "x"), ("accept-language", "de")], "Host"),
+        ("evil.test",              &[("user-agent", ""), ("accept-language", "")], "Host"),
+        ("evil.test",              &[("accept-language", "*")], "Host"),
+        ("h2 evil.test",           &[("user-agent", "x"), ("accept-language", "de")], "Host"),
+        ("127.0.0.1:8080",         &[("user-agent", "x"), ("accept-language", "de")], ""),
         ("h2 evil.test",           &[(SITE, "same-origin")], "Host"),
         ("localhost.evil.test",    &[MOZILLA], "Host"),
         ("notlocalhost",           &[MOZILLA], "Host"),

@@ -66,7 +66,7 @@ group! {
     Inspected: BadRequest, Unauthorized, Forbidden, TooSlow, AddressTooLong, HeadersTooLarge
 }
 group! {
-    /// What a call may answer that is done to its end in a task of its own.
+    /// What a call may answer that is done in a task of its own.
     Detached: Internal
 }
 group! {
@@ -215,7 +215,7 @@ impl Answer {
             }
             Self::Forbidden => (
                 ApiError::Forbidden("You may act for one user alone, and this is another one."),
-                "whoever asks may not (the user is another one, the token has another role, or, where no tokens are set, a browser asks for a page of another site)",
+                "the caller may not (the user is another one, the token has another role, or, where no tokens are set, the request comes from a web page of another site)",
             ),
             Self::NoName => (
                 ApiError::NotFound,

@@ -174,7 +174,7 @@ pub(super) struct PageBody {
 pub(super) struct WatchBody {
     /// Whether the user may watch this video now: it is live already, or a slot is free.
     pub(super) can_watch: bool,
-    /// Where the video is to be had; null where `http.endpoint` doesn't say so.
+    /// Where the video is; null unless `http.endpoint` is set.
     #[schema(required = true)]
     pub(super) endpoint: Option<String>,
     /// The user's live streams.
@@ -276,7 +276,7 @@ impl TimeBody {
         };
         let wrong = || {
             ApiError::BadRequest(format!(
-                "The body's \"time\" is {text:?}; allowed are seconds, minutes:seconds and hours:minutes:seconds, such as 1:00."
+                "The field \"time\" is {text:?}; allowed are seconds, minutes:seconds and hours:minutes:seconds, such as 1:00."
             ))
         };
         let parts: Vec<&str> = text.split(':').collect();
@@ -304,15 +304,24 @@ fn whole_number<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u32
     let value = Value::deserialize(deserializer)?;
     let number = match &value {
         Value::Null => return Ok(None),
-        // Displayed, a whole number has no point; and where it has too many digits, no u32 is read from them.
+        // Displayed, a whole number has no point, and -0 a sign that the sum with 0 has not; and where it has too many digits, no u32 is
+        // read from them.
         Value::Number(number) => number
             .as_f64()
-            .and_then(|number| number.to_string().parse().ok()),
+            .and_then(|number| (number + 0.0).to_string().parse().ok()),
         _ => None,
+    };
+    // Anything else may be as long as the body.
+    let got = || match &value {
+        Value::String(_) => "a string".to_owned(),
+        Value::Array(_) => "a list".to_owned(),
+        Value::Object(_) => "an object".to_owned(),
+        Value::Null | Value::Bool(_) | Value::Number(_) => value.to_string(),
     };
     let wrong = || {
         D::Error::custom(format_args!(
-            "got {value}, expected a whole number from 0 to {}",
+            "got {}, expected a whole number from 0 to {}",
+            got(),
             u32::MAX
         ))
     };

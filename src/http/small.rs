@@ -219,6 +219,6 @@ fn watching(door: &Door, granted: &Granted) -> Response {
 
 /// Where a video is to be had, by the configuration's template.
 fn endpoint(door: &Door, id: &SessionId) -> Option<String> {
-    let template = door.endpoint.as_ref()?;
+    let template = door.http.endpoint.as_ref()?;
     Some(template.of(&escaped(id.as_str()).to_string()))
 }

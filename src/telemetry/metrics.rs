@@ -641,6 +641,20 @@ mod tests {
     }
 
     #[test]
+    fn the_documents_say_how_many_series_there_are() {
+        let text = Metrics::new().unwrap().render();
+        let series = text.lines();
+        let series = series.filter(|line| !line.is_empty() && !line.starts_with('#'));
+        let said = format!("{} series", series.count());
+        for (document, times) in [
+            (include_str!("../../README.md"), 2),
+            (include_str!("../../deploy/README.md"), 1),
+        ] {
+            assert_eq!(document.matches(&said).count(), times, "{said}");
+        }
+    }
+
+    #[test]
     fn two_instances_count_apart() {
         let (one, other) = (Metrics::new().unwrap(), Metrics::new().unwrap());
         one.check(Verdict::Started);

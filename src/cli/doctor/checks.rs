@@ -8,13 +8,8 @@ use super::{Asked, Finding, Instance, Silence, State, Store};
 /// So many streams let in are enough for one of them to have ended or been reported.
 const ENOUGH: u64 = 10;
 
-/// The settings that decide who is counted where: where they differ, instances count apart.
-const IDENTIFYING: [&str; 4] = [
-    "store.backend",
-    "store.redis.key_prefix",
-    "identity.user",
-    "identity.session",
-];
+/// What is said where the instances can't be compared, since one gave no answer.
+const INCOMPLETE: &str = "not every instance answered; see its line `instance`";
 
 /// What a check came to, and what there is to say.
 type Told = (State, String);
@@ -28,7 +23,11 @@ pub(super) fn each(asked: &Asked) -> Vec<Finding> {
         told,
     };
     let mut findings = vec![finding("instance", instance(asked))];
-    if matches!(asked.instance, Err(Silence::Absent(_))) && asked.counts.is_none() {
+    let is_elsewhere = matches!(
+        asked.instance,
+        Err(Silence::Absent(_) | Silence::Strange(_))
+    );
+    if is_elsewhere && asked.counts.is_none() {
         return findings;
     }
     findings.push(finding("gateway", gateway(asked.counts)));
@@ -76,12 +75,22 @@ fn instance(asked: &Asked) -> Told {
     match &asked.instance {
         Err(Silence::Absent(why)) => (State::Wrong, format!("{why}; start it, or correct --url")),
         Err(Silence::Refused(why)) => {
-            let told = format!("it doesn't tell how it is wired: {why}; use an operator's token");
+            let told = format!(
+                "it refuses to describe itself: {why}; pass an operator's token with --token-file"
+            );
             (State::Unknown, told)
         }
+        Err(Silence::Old) => {
+            let told = "this version has no /v1/instance; upgrade it";
+            (State::Unknown, told.to_owned())
+        }
+        Err(Silence::Strange(told)) => (State::Wrong, told.clone()),
         Ok(told) if told.phase == "serving" => (State::Ok, format!("version {}", told.version)),
         Ok(told) => {
-            let told = format!("it is {}, and wants no requests", told.phase);
+            let told = format!(
+                "it is {} and accepts no requests; wait for it, or restart it",
+                told.phase
+            );
             (State::Wrong, told)
         }
     }
@@ -89,27 +98,37 @@ fn instance(asked: &Asked) -> Told {
 
 /// Whether an Envoy is connected.
 fn gateway(counts: Option<Counts>) -> Told {
+    const LOOK: &str = "send a request through Envoy, and if that doesn't help, check the endpoints of the cluster `streamgate` in Envoy's \
+                        configuration and the network in between";
     match counts {
-        None => (State::Unknown, "it doesn't show its metrics".to_owned()),
-        Some(Counts { connections: 0, .. }) => (
-            State::Wrong,
-            "nobody is connected to the gRPC port; send a request through Envoy, and if that changes nothing look at the endpoints of the \
-             cluster streamgate in Envoy's configuration, and at what is between the two"
-                .to_owned(),
+        None => (
+            State::Unknown,
+            "/metrics can't be read; check --url and any proxy in between".to_owned(),
         ),
+        Some(Counts {
+            connections: 0,
+            checks,
+            ..
+        }) => {
+            // Where only the HTTP API is used, none ever is.
+            let state = if checks == 0 { State::Unknown } else { State::Wrong };
+            let told = format!("no client is connected to the gRPC port, after {checks} checks; {LOOK}");
+            (state, told)
+        }
         Some(Counts { checks: 0, .. }) => (
             State::Unknown,
-            "somebody is connected to the gRPC port and has asked about no request yet; send one through Envoy, and if that changes nothing \
-             add the ext_authz filter of envoy/envoy.yaml"
+            "a client is connected to the gRPC port, but no check has come; send a request through Envoy, and if that doesn't help, add the \
+             ext_authz filter of envoy/envoy.yaml"
                 .to_owned(),
         ),
-        Some(counts) => {
-            let (connections, checks) = (counts.connections, counts.checks);
-            (
-                State::Ok,
-                format!("{connections} connections, {checks} checks"),
-            )
-        }
+        Some(Counts {
+            connections,
+            checks,
+            ..
+        }) => (
+            State::Ok,
+            format!("{connections} connections, {checks} checks"),
+        ),
     }
 }
 
@@ -118,7 +137,10 @@ fn port(instance: &Instance) -> Told {
     match &instance.grpc.exposed {
         None => (
             State::Ok,
-            format!("{} is not open to strangers", instance.grpc.listen),
+            format!(
+                "{} is not reachable from other machines without a certificate",
+                instance.grpc.listen
+            ),
         ),
         Some(exposed) => {
             let told = format!("{exposed}; listen on loopback, or set grpc.tls with client_ca");
@@ -135,7 +157,10 @@ fn store(store: &Store) -> Told {
             State::Wrong,
             format!("{trouble}; see \"When Redis is in trouble\" in the README"),
         ),
-        None if !store.up => (State::Wrong, "it does not answer".to_owned()),
+        None if !store.up => (
+            State::Wrong,
+            "it does not answer; check store.redis.urls and the network".to_owned(),
+        ),
         None => (State::Ok, format!("{server} answers")),
     }
 }
@@ -145,7 +170,7 @@ fn eviction(store: &Store) -> Told {
     match store.eviction_policy.as_deref() {
         None => (
             State::Unknown,
-            "Redis doesn't tell its maxmemory-policy; allow CONFIG GET or INFO in the ACL, and see that it is noeviction".to_owned(),
+            "Redis doesn't reveal its maxmemory-policy; allow CONFIG GET or INFO in the ACL, and set the policy to noeviction".to_owned(),
         ),
         Some("noeviction") => (State::Ok, "maxmemory-policy is noeviction".to_owned()),
         Some(other) => (
@@ -192,7 +217,8 @@ impl Log {
                     "none arrives, and nobody ends or renews the streams that start, so the limit does not hold; {WIRE}"
                 ),
             ),
-            0 if self.arrives => (
+            // An instance that has seen only entries of running streams knows nothing of ends.
+            0 if self.arrives && self.counts.periodic == 0 => (
                 State::Ok,
                 "they go to another instance, which was not named".to_owned(),
             ),
@@ -234,6 +260,8 @@ impl Log {
                 periodic: 0,
                 ..
             } => (State::Unknown, "no entry has come yet".to_owned()),
+            // Of a playback that is known to be playing an entry changes nothing, and is counted as ignored.
+            _ if self.arrives => (State::Ok, "entries are recognised by it".to_owned()),
             _ if self.has_seen_enough() => (
                 State::Wrong,
                 "entries come without it, so nobody knows whose streams they are about; put the access logger into the same HTTP connection \
@@ -267,7 +295,7 @@ fn one_store(instances: &[(&str, &Instance)], is_whole: bool) -> Told {
     }
     if let Some((url, _)) = instances.iter().find(|(_, it)| !it.store.shared) {
         let told = format!(
-            "{url} counts in its own memory, so each instance allows the whole limit; set store.backend to redis"
+            "{url} counts in its own memory, so each instance allows the full limit; set store.backend to redis"
         );
         return (State::Wrong, told);
     }
@@ -286,7 +314,7 @@ fn one_store(instances: &[(&str, &Instance)], is_whole: bool) -> Told {
                 .map(|(url, it)| format!("{url} in {}", shown(&it.store)))
                 .collect();
             let told = format!(
-                "the instances count apart, and each allows the whole limit: {}; give all the same store.redis.urls",
+                "the instances count separately, so each allows the full limit: {}; give all the same store.redis.urls",
                 each.join(", ")
             );
             (State::Wrong, told)
@@ -295,10 +323,10 @@ fn one_store(instances: &[(&str, &Instance)], is_whole: bool) -> Told {
             let store = instances.first().map(|(_, it)| shown(&it.store));
             (State::Ok, store.unwrap_or_default())
         }
+        _ if !is_whole => (State::Unknown, INCOMPLETE.to_owned()),
         _ => (
             State::Unknown,
-            "not every instance tells which Redis it counts in (the ACL must allow INFO)"
-                .to_owned(),
+            "an instance can't tell which Redis it counts in; allow INFO in the ACL".to_owned(),
         ),
     }
 }
@@ -314,10 +342,9 @@ fn settings(instances: &[(&str, &Instance)], is_whole: bool) -> Vec<Told> {
         .filter_map(|key| difference(instances, key))
         .collect();
     if !is_whole {
-        let some = "not every instance tells its settings".to_owned();
-        told.push((State::Unknown, some));
+        told.push((State::Unknown, INCOMPLETE.to_owned()));
     } else if told.is_empty() {
-        told.push((State::Ok, "all that should be equal is".to_owned()));
+        told.push((State::Ok, "equal on all instances".to_owned()));
     }
     told
 }
@@ -336,17 +363,18 @@ fn difference(instances: &[(&str, &Instance)], key: &str) -> Option<Told> {
         .iter()
         .map(|(url, it)| format!("{} at {url}", value(it)))
         .collect();
-    let follows = if IDENTIFYING.contains(&key) {
-        "they count apart, and a user may have the limit on each"
-    } else {
-        "the instance that is asked decides"
-    };
-    let told = format!("{key} is {}: {follows}; make it equal", each.join(", "));
+    let told = format!(
+        "{key} differs: {}; see \"Instances with different settings\" in the README, and make it equal",
+        each.join(", ")
+    );
     Some((State::Wrong, told))
 }
 
 #[cfg(test)]
 mod tests {
+    use http::StatusCode;
+    use serde_json::json;
+
     use super::*;
 
     /// A finding about the access log by what was counted, and what the instance says of it.
@@ -401,6 +429,18 @@ mod tests {
                 },
                 [Ok; 3],
             ),
+            // Running streams alone say nothing of ends.
+            (
+                "arrives",
+                Counts {
+                    periodic: 3,
+                    marked: 3,
+                    ..let_in
+                },
+                [Unknown, Ok, Ok],
+            ),
+            // Entries of playbacks that are known to be playing are counted as ignored.
+            ("arrives", unmarked, [Ok, Unknown, Ok]),
         ] {
             assert_eq!(states(state, counts), expected, "{state} {counts:?}");
         }
@@ -415,12 +455,93 @@ mod tests {
         };
         for (counts, expected) in [
             (None, State::Unknown),
-            (Some(counts(0, 0)), State::Wrong),
+            (Some(counts(0, 0)), State::Unknown),
             (Some(counts(0, 9)), State::Wrong),
             (Some(counts(1, 0)), State::Unknown),
             (Some(counts(1, 9)), State::Ok),
         ] {
             assert_eq!(gateway(counts).0, expected, "{counts:?}");
         }
+    }
+
+    /// An instance that could be asked, and counts in that Redis.
+    fn instance_of(name: &str, run_id: Option<&str>) -> Instance {
+        let store = json!({"shared": true, "up": true, "run_id": run_id, "database": 0});
+        serde_json::from_value(json!({
+            "instance": name,
+            "version": "1",
+            "phase": "serving",
+            "grpc": {"listen": "127.0.0.1:50051"},
+            "store": store,
+            "access_log": {"state": "unknown"},
+            "settings": {},
+        }))
+        .unwrap()
+    }
+
+    #[test]
+    fn an_answer_is_judged_by_its_status() {
+        for (status, has_metrics, state, told) in [
+            (
+                401,
+                true,
+                State::Unknown,
+                "it refuses to describe itself: X; pass",
+            ),
+            (
+                403,
+                false,
+                State::Unknown,
+                "it refuses to describe itself: X; pass",
+            ),
+            (
+                404,
+                true,
+                State::Unknown,
+                "this version has no /v1/instance",
+            ),
+            (404, false, State::Wrong, "X"),
+            (302, true, State::Wrong, "X"),
+            (500, true, State::Wrong, "X"),
+            (503, true, State::Wrong, "X"),
+            (200, true, State::Wrong, "X"),
+        ] {
+            let status = StatusCode::from_u16(status).unwrap();
+            let asked = Asked {
+                url: String::new(),
+                instance: Err(Silence::of(status, "X".to_owned(), has_metrics)),
+                counts: has_metrics.then(Counts::default),
+            };
+            let found = instance(&asked);
+            assert_eq!(found.0, state, "{status} {has_metrics}");
+            assert!(found.1.starts_with(told), "{status}: {}", found.1);
+            assert!(!found.1.contains("start it"), "{status}: {}", found.1);
+        }
+    }
+
+    #[test]
+    fn who_gave_no_answer_is_not_blamed_on_redis() {
+        let (known, other) = (instance_of("a", Some("r")), instance_of("b", Some("r")));
+        let mute = instance_of("c", None);
+        for (instances, is_whole, expected) in [
+            (
+                vec![("a", &known), ("b", &other)],
+                true,
+                (State::Ok, "no Redis"),
+            ),
+            (vec![("a", &known)], false, (State::Unknown, INCOMPLETE)),
+            (vec![("c", &mute)], false, (State::Unknown, INCOMPLETE)),
+            (vec![], false, (State::Unknown, INCOMPLETE)),
+            (
+                vec![("a", &known), ("c", &mute)],
+                true,
+                (State::Unknown, "an instance can't tell"),
+            ),
+        ] {
+            let (state, told) = one_store(&instances, is_whole);
+            assert_eq!(state, expected.0, "{told}");
+            assert!(told.starts_with(expected.1), "{told}");
+        }
+        assert_eq!(settings(&[("a", &known)], false)[0].1, INCOMPLETE);
     }
 }

@@ -38,10 +38,10 @@ impl Counts {
         Some(Self {
             connections: sum(text, "streamgate_connections", "port=\"grpc\""),
             checks: checks(""),
-            let_in: LET_IN.into_iter().map(reason).sum(),
+            let_in: total(LET_IN.into_iter().map(reason)),
             ends: entries("type=\"end\""),
             periodic: entries("type=\"periodic\""),
-            marked: MARKED.into_iter().map(outcome).sum(),
+            marked: total(MARKED.into_iter().map(outcome)),
             lapsed: sum(text, "streamgate_leases_lapsed_total", ""),
         })
     }
@@ -49,13 +49,13 @@ impl Counts {
     /// Both together.
     pub(super) const fn plus(self, other: Self) -> Self {
         Self {
-            connections: self.connections + other.connections,
-            checks: self.checks + other.checks,
-            let_in: self.let_in + other.let_in,
-            ends: self.ends + other.ends,
-            periodic: self.periodic + other.periodic,
-            marked: self.marked + other.marked,
-            lapsed: self.lapsed + other.lapsed,
+            connections: self.connections.saturating_add(other.connections),
+            checks: self.checks.saturating_add(other.checks),
+            let_in: self.let_in.saturating_add(other.let_in),
+            ends: self.ends.saturating_add(other.ends),
+            periodic: self.periodic.saturating_add(other.periodic),
+            marked: self.marked.saturating_add(other.marked),
+            lapsed: self.lapsed.saturating_add(other.lapsed),
         }
     }
 }
@@ -67,7 +67,12 @@ fn sum(text: &str, metric: &str, label: &str) -> u64 {
         let is_asked = labels.starts_with('{') && labels.contains(label);
         is_asked.then(|| value.parse::<u64>().ok())?
     });
-    series.sum()
+    total(series)
+}
+
+/// The sum of numbers that may come from anywhere, or the largest number.
+fn total(numbers: impl Iterator<Item = u64>) -> u64 {
+    numbers.fold(0, u64::saturating_add)
 }
 
 #[cfg(test)]
@@ -115,5 +120,12 @@ mod tests {
         assert_eq!(Counts::read(&metrics.render()), Some(counted));
         assert_eq!(counted.plus(counted).ends, 6);
         assert_eq!(Counts::read("<html>"), None);
+        // Whatever answers there, its numbers are no reason to end.
+        let most = u64::MAX;
+        let series = |reason| format!("streamgate_checks_total{{reason=\"{reason}\"}} {most}\n");
+        let text = format!("\n{}{}", series("started"), series("renewed"));
+        let counts = Counts::read(&text).unwrap();
+        assert_eq!((counts.checks, counts.let_in), (most, most));
+        assert_eq!(counts.plus(counts).checks, most);
     }
 }

@@ -103,10 +103,14 @@ struct Asked {
 /// Why an instance doesn't tell of itself.
 #[derive(Debug)]
 enum Silence {
-    /// It isn't there, or something else is.
+    /// It gives no answer.
     Absent(String),
-    /// It is there and won't, to who asks.
+    /// It is there, but refuses the caller.
     Refused(String),
+    /// It is there, and its version doesn't know the question.
+    Old,
+    /// It answers something else, which says what to do.
+    Strange(String),
 }
 
 /// What a check came to.
@@ -117,7 +121,7 @@ enum State {
     Ok,
     /// It can't be known.
     Unknown,
-    /// Something is to be done.
+    /// Something must be done.
     Wrong,
 }
 
@@ -209,16 +213,17 @@ impl Asked {
     fn of(api: &Api) -> Self {
         let counts = api.ask(Method::GET, "/metrics").ok();
         let counts = counts.filter(|answer| answer.status == StatusCode::OK);
+        let counts = counts.and_then(|answer| Counts::read(&answer.body));
         Self {
             url: api.place(),
-            instance: instance(api),
-            counts: counts.and_then(|answer| Counts::read(&answer.body)),
+            instance: instance(api, counts.is_some()),
+            counts,
         }
     }
 }
 
-/// What an instance tells of itself.
-fn instance(api: &Api) -> Result<Instance, Silence> {
+/// What an instance tells of itself. `has_metrics` says whether its metrics could be read.
+fn instance(api: &Api, has_metrics: bool) -> Result<Instance, Silence> {
     let answer = api.ask(Method::GET, "/v1/instance");
     let answer = answer.map_err(|error| Silence::Absent(error.to_string()))?;
     if answer.status == StatusCode::OK
@@ -228,8 +233,16 @@ fn instance(api: &Api) -> Result<Instance, Silence> {
     }
     let status = answer.status;
     let told = answer.disappoints(api.has_token()).told;
-    Err(match status {
-        StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => Silence::Refused(told),
-        _ => Silence::Absent(told),
-    })
+    Err(Silence::of(status, told, has_metrics))
+}
+
+impl Silence {
+    /// What an answer with that status means, of which that is told.
+    fn of(status: StatusCode, told: String, has_metrics: bool) -> Self {
+        match status {
+            StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => Self::Refused(told),
+            StatusCode::NOT_FOUND if has_metrics => Self::Old,
+            _ => Self::Strange(told),
+        }
+    }
 }
