@@ -9,7 +9,7 @@
 //!
 //! | word | meaning |
 //! |---|---|
-//! | *user* | the account whose streams are counted: [`session::UserId`] |
+//! | *user* | the account whose streams are counted: [`identity::UserId`] |
 //! | *plan* | a named tier that sets a limit: [`session::PlanName`] |
 //! | *session* | one stream being watched; its key is user, kind and id: [`session::Session`] |
 //! | *slot* | what a session holds; a user has as many as the limit says |
@@ -17,7 +17,7 @@
 //! | *lease* | until when a session counts without a sign of life; every release only shortens it |
 //! | *played* | that some of a playback has reached its viewer; until then a failure takes its start back: [`session::Flags::played`] |
 //! | *provisional* | that a session counts, but its lease does not grow yet: [`session::Flags::provisional`] |
-//! | *fresh*, *derived* | an id that a player made for one playback, and any other, which may start again after its end: [`config::Identity::is_derived`] |
+//! | *fresh*, *derived* | an id that a player made for one playback, and any other, which may start again after its end: [`identity::Identity::is_derived`] |
 //! | *origin* | the device that a session comes from, as far as it is known: [`session::Facts::same_origin`] |
 //! | *budget* | how many of a user's starts may still displace: [`session::Budget`] |
 //! | *tombstone* | the memory that a session has ended and why, so that a late message can't bring it back: [`session::Tombstone`] |
@@ -29,7 +29,7 @@
 //! | *ticket* | the mark of the call that started a session, so that it can take back its own start: [`session::Ticket`] |
 //! | *store* | where rosters are kept: [`store::Store`] |
 //! | *ledger* | the one thing that doors talk to: [`ledger::Ledger`] |
-//! | *claim* | what a door has made out of a request for a stream: [`ledger::Claim`] |
+//! | *claim* | what a door has made out of a request for a stream: [`identity::Claim`] |
 //! | *door* | a way in: `ext_authz`, access log, HTTP API, command line |
 //! | *takeover* | that a start asks for the slot of another session, should all be taken: [`session::Takeover`] |
 //! | *displace* | to end a session so that another gets its slot; that draws on the user's budget |
@@ -59,7 +59,9 @@
 //! cli::{sessions, release, doctor} ──▶ HTTP, of an instance that runs
 //! ```
 
-// The vocabulary and the rule; then what says how many, and what was configured.
+// Who asks for which stream; the rule; then what says how many, and what was configured.
+pub mod identity;
+
 pub mod session;
 
 pub mod policy;

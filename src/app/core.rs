@@ -13,9 +13,10 @@ use crate::clock::{Clock, SystemClock};
 use crate::config::{
     self, Backend, Changeable, Config, InForce, RedisUrl, SharedSettings, Topology,
 };
-use crate::envoy::{AccessLogDoor, CheckDoor, RouteLists};
+use crate::envoy::{AccessLogDoor, CheckDoor};
 use crate::follow::{Followed, Followers};
 use crate::http::{HttpDoor, REQUEST_TIMEOUT, Readiness, Tokens};
+use crate::identity::RouteLists;
 use crate::ledger::{Ledger, ROOM_TO_HOLD, Settings};
 use crate::releaser::{Delivery, Releaser, releaser};
 use crate::session::Terms;

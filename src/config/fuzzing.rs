@@ -5,8 +5,9 @@ use std::fmt;
 use super::environment;
 use super::error::Report;
 use super::raw::Raw;
-use super::{Config, ConfigError, Source};
+use super::{Config, ConfigError};
 use crate::fuzzing::{cut, text};
+use crate::identity::Source;
 
 /// A password, which no error may repeat.
 const SECRET: &str = "hunter2";

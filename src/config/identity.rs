@@ -4,8 +4,8 @@ use serde::Deserialize;
 
 use super::error::Report;
 use super::raw::Slot;
-use super::source::{Source, SourceError};
 use super::written::{Value, Written, Wrong};
+use crate::identity::{Identity, Source, SourceError};
 
 /// `identity`, as written.
 #[derive(Default, Deserialize)]
@@ -18,38 +18,6 @@ pub(super) struct RawIdentity {
     content: Option<Written>,
     takeover: Option<Written>,
     fresh: Option<Written>,
-}
-
-/// The sources of each fact.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Identity {
-    /// `identity.user`; at least one.
-    pub user: Vec<Source>,
-    /// `identity.session`, which a route can replace; at least one. The only list that [`Source::Request`] can be in.
-    pub session: Vec<Source>,
-    /// `identity.plan`
-    pub plan: Vec<Source>,
-    /// `identity.device`
-    pub device: Vec<Source>,
-    /// `identity.content`
-    pub content: Vec<Source>,
-    /// `identity.takeover`: whose slot a playback asks for, should all be taken.
-    pub takeover: Vec<Source>,
-    /// `identity.fresh`: the sources whose ids a player makes for each playback. A joined id is fresh if one of its parts is; all others are
-    /// derived.
-    pub fresh: Vec<Source>,
-}
-
-impl Identity {
-    /// Whether a player does not make the ids of that source for each playback, so that the same id comes again.
-    #[must_use]
-    pub fn is_derived(&self, source: &Source) -> bool {
-        let is_fresh = |source: &Source| *source == Source::Request || self.fresh.contains(source);
-        match source {
-            Source::Joined(parts) => !is_fresh(source) && !parts.iter().any(is_fresh),
-            _ => !is_fresh(source),
-        }
-    }
 }
 
 /// What a list may be.
@@ -146,20 +114,4 @@ fn source(item: &Written, rule: Rule) -> Result<Source, Wrong> {
         return Err(item.wrong("any other source; request is only for identity.session"));
     }
     Ok(source)
-}
-
-impl Default for Identity {
-    fn default() -> Self {
-        // Each of these is a source, which a test holds; a list with a mistake would be empty.
-        let list = |text| Source::parse_list(text).unwrap_or_default();
-        Self {
-            user: list("header:x-user-id"),
-            session: list("header:x-playback-session-id,cmcd:sid,query:session,request"),
-            plan: list("jwt:plan"),
-            device: list("header:x-device-id"),
-            content: list("cmcd:cid"),
-            takeover: list("header:x-streamgate-takeover,query:x-streamgate-takeover"),
-            fresh: list("header:x-playback-session-id,cmcd:sid,query:session"),
-        }
-    }
 }

@@ -3,10 +3,10 @@
 use super::limits::{TRUTHS, WHEN_FULL};
 use super::raw::Raw;
 use super::refusal::SHOWN;
-use super::source::{NAMED_KINDS, PLAIN_KINDS, REQUEST_KIND};
 use super::store::{BACKENDS, OUTAGES, TOPOLOGIES};
 use super::telemetry::{LOG_FORMATS, LOG_LEVELS};
 use super::words::Words;
+use crate::identity::source::{NAMED_KINDS, PLAIN_KINDS, REQUEST_KIND};
 
 /// Every key by its full name, and the words that its value consists of or begins with; none where
 /// it takes any text, number or duration.

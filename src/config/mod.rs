@@ -23,7 +23,6 @@ mod redis_url;
 mod refusal;
 mod shared;
 mod shutdown;
-mod source;
 mod store;
 mod summary;
 mod telemetry;
@@ -43,7 +42,6 @@ pub(crate) use environment::PREFIX;
 pub use error::{ConfigError, Origin, Problem};
 pub use file::ConfigFile;
 pub use http::{Endpoint, Http, Origins};
-pub use identity::Identity;
 pub use in_force::{Changeable, InForce};
 #[doc(hidden)]
 pub use keys::keys;
@@ -54,7 +52,6 @@ pub use redis_url::{NotARedisUrl, RedisUrl};
 pub use refusal::{Refusal, Shown};
 pub use shared::{Shared, SharedSettings};
 pub use shutdown::Shutdown;
-pub use source::{ClaimPath, PathPattern, Source, SourceError};
 pub use store::{Backend, Outage, Redis, Store, Topology};
 pub use telemetry::{LogFormat, Share, Telemetry};
 pub use tls::{Tls, TlsKeys};
@@ -62,6 +59,8 @@ pub use users_file::user_limits;
 
 use error::Report;
 use raw::Raw;
+
+use crate::identity::Identity;
 
 /// All settings, checked. The default is what applies where nothing is written.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

@@ -9,7 +9,8 @@ use super::refusal::SHOWN;
 use super::store::{BACKENDS, OUTAGES, TOPOLOGIES};
 use super::telemetry::{LOG_FORMATS, LOG_LEVELS};
 use super::written::shown_duration;
-use super::{Config, Endpoint, Http, Identity, Limits, Origins, Source, Store, Tls, Topology};
+use super::{Config, Endpoint, Http, Limits, Origins, Store, Tls, Topology};
+use crate::identity::{Identity, Source};
 
 impl Display for Config {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -19,7 +19,8 @@ use tonic::{Request, Response, Status, Streaming};
 use tracing::{debug, warn};
 
 use super::entry::{self, News, Reading};
-use crate::config::{Identity, Leases};
+use crate::config::Leases;
+use crate::identity::Identity;
 use crate::ledger::Ledger;
 use crate::releaser::Releaser;
 use crate::telemetry::Metrics;

@@ -15,16 +15,19 @@ use tonic::metadata::MetadataMap;
 use tonic::{Request, Response, Status};
 use tracing::{info, warn};
 
-use super::claim::{self, Ask, Unclaimed};
-use super::cookie::{Cookie, Origin};
+use super::claim;
 use super::grant::{Grant, Hold};
 use super::request::CheckRequest;
-use super::routes::RouteLists;
 use super::verdict::{self, Telling};
 use super::written::Written;
 use crate::clock::{Clock, Stopwatch};
-use crate::config::{Changeable, Identity};
-use crate::ledger::{Basis, Claim, Decision, Ledger, Outage, Patience};
+use crate::config::Changeable;
+use crate::identity::Claim;
+use crate::identity::Identity;
+use crate::identity::RouteLists;
+use crate::identity::claim::{Ask, Unclaimed};
+use crate::identity::cookie::{Cookie, Origin};
+use crate::ledger::{Basis, Decision, Ledger, Outage, Patience};
 use crate::releaser::Releaser;
 use crate::session::{Admission, EndCause, Entry, Kind, Refusal, UserId};
 use crate::telemetry::metrics::{LabelValue, Verdict};
@@ -123,7 +126,7 @@ impl CheckDoor {
         let is_new = |cookie: &Cookie| cookie.origin == Origin::New;
         let mut answer = self.ask(&claim, is_new(&cookie), deadline).await?;
         if let Some(ended) = ended(&answer)
-            && let Some(next) = cookie.after(ended, claim.takeover.is_some())
+            && let Some(next) = cookie.after(starts_anew(ended, claim.takeover.is_some()))
         {
             claim.key = next.session(&claim.user);
             cookie = next;
@@ -361,6 +364,11 @@ fn telling<'a>(in_force: &'a Changeable, request: &CheckRequest) -> Telling<'a> 
         refusal: &in_force.refusal,
         is_grpc: claim::is_grpc(request),
     }
+}
+
+/// Whether a player whose playback has ended so starts the next one: what ended by itself, or asks for another's slot.
+pub(super) fn starts_anew(ended: &EndCause, is_takeover: bool) -> bool {
+    is_takeover || *ended == EndCause::Released
 }
 
 /// Why the session has ended, where that is the answer.

@@ -7,11 +7,12 @@ use envoy_types::pb::envoy::service::auth::v3::attribute_context::Request;
 use percent_encoding::percent_decode_str;
 use serde_json::json;
 
-use super::claim::{Ask, Unclaimed, decode, request_id};
+use super::claim::{decode, request_id};
 use super::fixtures::{Check, sent};
-use super::routes::RouteLists;
-use crate::config::{Identity, Source};
-use crate::ledger::Claim;
+use crate::identity::Claim;
+use crate::identity::RouteLists;
+use crate::identity::claim::{Ask, Unclaimed};
+use crate::identity::{Identity, Source};
 use crate::session::{Door, Fact, FactLoss, Kind, Takeover};
 
 fn ask(check: Check) -> Result<Ask, Unclaimed> {

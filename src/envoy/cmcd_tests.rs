@@ -2,12 +2,13 @@
 
 use percent_encoding::percent_decode_str;
 
-use super::claim::{Ask, decode};
-use super::cmcd;
+use super::claim::decode;
 use super::fixtures::Check;
-use super::routes::RouteLists;
-use crate::config::Identity;
-use crate::ledger::Claim;
+use crate::identity::Claim;
+use crate::identity::Identity;
+use crate::identity::RouteLists;
+use crate::identity::claim::Ask;
+use crate::identity::cmcd;
 use crate::session::{ContentId, Kind};
 
 /// The examples.

@@ -1,13 +1,15 @@
 //! What has to hold of the cookie of ours, whatever requests bring. See [`crate::fuzzing`].
 
-use super::claim::{self, Ask};
-use super::cookie::{Cookie, Origin};
-use super::evidence::{CheckEvidence, Evidence};
+use super::attributes::CheckAttributes;
+use super::claim;
 use super::request::{self, CheckRequest, Pair, RawHeader};
-use super::routes::RouteLists;
-use crate::config::Identity;
-use crate::ledger::Claim;
-use crate::session::{EndCause, Kind, SessionKey, UserId};
+use crate::identity::Claim;
+use crate::identity::Identity;
+use crate::identity::RouteLists;
+use crate::identity::attributes::RequestAttributes;
+use crate::identity::claim::Ask;
+use crate::identity::cookie::{Cookie, Origin};
+use crate::session::{Kind, SessionKey, UserId};
 
 /// The number of a new cookie, where the properties need one.
 pub(super) const NEW: u128 = 7;
@@ -36,7 +38,7 @@ impl WithCookie<'_> {
     /// A cookie is issued only where the route asks for it; brought back it names the same playback, and only with its user; it is one cookie,
     /// for a path that comes with the request, with our attributes alone; what isn't as we write it is passed over.
     pub(super) fn assert(&self) {
-        let evidence = CheckEvidence::of(self.request);
+        let evidence = CheckAttributes::of(self.request);
         assert!(evidence.is_some(), "a check on an HTTP request");
         let Some(evidence) = evidence else { return };
         assert_eq!(evidence.context("streamgate.issue"), Some("cookie"));
@@ -57,7 +59,7 @@ impl WithCookie<'_> {
     }
 
     /// It is the first that the request brings in our writing, or else a new one.
-    fn assert_origin(&self, pair: &str, evidence: &CheckEvidence<'_>) {
+    fn assert_origin(&self, pair: &str, evidence: &CheckAttributes<'_>) {
         let (name, _) = pair.split_once('=').unwrap_or_default();
         let lines = evidence.raw_lines("cookie");
         let mut pairs = lines.flat_map(|line| line.split(|byte| b";,".contains(byte)));
@@ -102,15 +104,15 @@ impl WithCookie<'_> {
     /// It has a successor if it was brought, once, and only for who means to go on.
     fn assert_successor(&self, written: &str) {
         let user = &self.claim.user;
-        assert!(self.cookie.after(&EndCause::Operator, false).is_none());
-        let after = self.cookie.after(&EndCause::Released, false);
+        assert!(self.cookie.after(false).is_none());
+        let after = self.cookie.after(true);
         assert_eq!(after.is_some(), self.cookie.origin == Origin::Brought);
         let Some(next) = after else { return };
         assert_ne!(next.session(user), self.claim.key);
         let set = next.to_set().unwrap_or_default();
         let cut = |text: &str| text.split_once(';').map(|(_, rest)| rest.to_owned());
         assert_eq!(cut(&set), cut(written));
-        assert!(next.after(&EndCause::Released, true).is_none());
+        assert!(next.after(true).is_none());
     }
 
     /// What the same check names if it brings that before all other cookies, and where its cookie then is from.
@@ -141,7 +143,7 @@ impl WithCookie<'_> {
 }
 
 /// What is written is one cookie, as browsers read it: its name and value, which are returned, a path, and our attributes alone.
-fn assert_written<'w>(written: &'w str, evidence: &CheckEvidence<'_>) -> &'w str {
+fn assert_written<'w>(written: &'w str, evidence: &CheckAttributes<'_>) -> &'w str {
     let is_plain = |byte: u8| byte == b' ' || byte.is_ascii_graphic();
     assert!(written.bytes().all(is_plain), "{written:?}");
     let (pair, attributes) = written.split_once(';').unwrap_or_default();
@@ -175,12 +177,12 @@ mod tests {
     use std::path::Path;
 
     use super::*;
-    use crate::envoy::claim::Unclaimed;
     use crate::envoy::fuzzing::{IDENTITIES, check};
+    use crate::identity::claim::Unclaimed;
 
     /// Which of the cookie's cases a check comes to, by that identity.
     fn cases(request: &CheckRequest, identity: &Identity) -> Vec<&'static str> {
-        let Some(evidence) = CheckEvidence::of(request) else {
+        let Some(evidence) = CheckAttributes::of(request) else {
             return Vec::new();
         };
         if evidence.context("streamgate.issue").is_none() {

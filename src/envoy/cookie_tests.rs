@@ -1,11 +1,13 @@
 //! The cookie of ours: who gets one, what names whom, where it goes, and what is none.
 
-use super::claim::{Ask, Unclaimed, decode};
-use super::cookie::{Cookie, Origin};
+use super::check::starts_anew;
+use super::claim::decode;
 use super::fixtures::Check;
-use super::routes::RouteLists;
-use crate::config::Identity;
-use crate::ledger::Claim;
+use crate::identity::Claim;
+use crate::identity::Identity;
+use crate::identity::RouteLists;
+use crate::identity::claim::{Ask, Unclaimed};
+use crate::identity::cookie::{Cookie, Origin};
 use crate::session::{EndCause, Kind, SessionKey, UserId};
 
 /// Seven, as a cookie has it.
@@ -267,9 +269,9 @@ fn a_cookie_has_one_successor_for_who_means_to_watch() {
     let displaced = EndCause::Displaced { by };
     let line = format!("streamgate={SEVEN}");
     let brought = || cookie(on_route("anna", "/vod/1").headers(&[("cookie", &line)]));
-    let next = brought().after(&EndCause::Released, false).unwrap();
+    let next = brought().after(true).unwrap();
     let (set, same) = (next.to_set().unwrap(), brought());
-    let same = same.after(&EndCause::Released, false).unwrap();
+    let same = same.after(true).unwrap();
     assert_eq!(
         same.to_set(),
         Some(set.clone()),
@@ -287,10 +289,10 @@ fn a_cookie_has_one_successor_for_who_means_to_watch() {
         (&EndCause::Operator, false, false),
         (&EndCause::Operator, true, true),
     ] {
-        let after = brought().after(ended, is_takeover);
+        let after = brought().after(starts_anew(ended, is_takeover));
         assert_eq!(after.is_some(), goes_on, "{ended:?} {is_takeover}");
     }
-    assert!(next.after(&EndCause::Released, false).is_none(), "only one");
+    assert!(next.after(true).is_none(), "only one");
     let forget = format!("{line}; Path=/vod; HttpOnly; SameSite=Lax; Max-Age=5");
     assert_eq!(brought().to_forget(), forget);
 }

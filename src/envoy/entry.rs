@@ -9,9 +9,10 @@ use envoy_types::pb::envoy::data::accesslog::v3::{
 use envoy_types::pb::google::protobuf::Struct;
 use envoy_types::pb::google::protobuf::value::Kind as ValueKind;
 
-use super::claim::{facts, named};
-use super::evidence::{EntryEvidence, Evidence, OUR_NAMESPACE};
-use crate::config::{Identity, Leases};
+use super::attributes::{EntryAttributes, OUR_NAMESPACE};
+use crate::config::Leases;
+use crate::identity::Identity;
+use crate::identity::claim::{facts, named};
 use crate::releaser::Notice;
 use crate::session::{
     Door, Ending, Fact, FactLoss, Kind, Provenance, SessionId, SessionKey, Sighting, Timestamp,
@@ -96,9 +97,9 @@ fn read(
     leases: &Leases,
     lost: &impl Fn(Fact, FactLoss),
 ) -> Reading {
-    let evidence = EntryEvidence(entry);
+    let attributes = EntryAttributes(entry);
     let kind = entry_type(entry.common_properties.as_ref());
-    let ours = evidence.metadata(OUR_NAMESPACE);
+    let ours = attributes.namespace(OUR_NAMESPACE);
     let decision = ours.and_then(|ours| text(ours, "decision"));
     let news = match (kind, decision) {
         (EntryType::Periodic, Some("allow")) => {
@@ -159,9 +160,9 @@ fn seen(
     leases: &Leases,
     lost: &impl Fn(Fact, FactLoss),
 ) -> News {
-    let facts = facts(identity, &EntryEvidence(entry), Door::AccessLog, lost);
+    let facts = facts(identity, &EntryAttributes(entry), Door::AccessLog, lost);
     // It matters only should the session have to be put back; a malformed one is not worth losing the stream over.
-    let plan = named("plan", &identity.plan, &EntryEvidence(entry)).unwrap_or_default();
+    let plan = named("plan", &identity.plan, &EntryAttributes(entry)).unwrap_or_default();
     let lease = leases.of(ours.key.kind);
     let started_at = entry.common_properties.as_ref().and_then(started_at);
     let sighting = Sighting {
@@ -230,7 +231,7 @@ fn response_id(entry: &HttpAccessLogEntry) -> Option<SessionId> {
 /// The end of a request that never saw our answer: its client left during the check, which may have taken a slot all the same. With an
 /// upstream it was let through without us (`failure_mode_allow`), and there is nothing to release.
 fn unanswered(entry: &HttpAccessLogEntry, identity: &Identity) -> Result<News, EntryOutcome> {
-    let evidence = EntryEvidence(entry);
+    let attributes = EntryAttributes(entry);
     let common = entry
         .common_properties
         .as_ref()
@@ -242,7 +243,7 @@ fn unanswered(entry: &HttpAccessLogEntry, identity: &Identity) -> Result<News, E
         .request
         .as_ref()
         .map_or("", |request| &request.request_id);
-    let user = named("user", &identity.user, &evidence).map_err(|_| EntryOutcome::Malformed)?;
+    let user = named("user", &identity.user, &attributes).map_err(|_| EntryOutcome::Malformed)?;
     let (Some(user), false) = (user, request_id.is_empty()) else {
         return Err(EntryOutcome::Unattributed);
     };

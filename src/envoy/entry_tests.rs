@@ -11,7 +11,8 @@ use serde_json::json;
 
 use super::entry::{News, Reading, read_all};
 use super::fixtures::Entry;
-use crate::config::{Identity, Leases};
+use crate::config::Leases;
+use crate::identity::Identity;
 use crate::releaser::Notice;
 use crate::session::{Ending, Fact, FactLoss, PlanName, Sighting, Timestamp};
 use crate::telemetry::metrics::{EntryOutcome, EntryType};

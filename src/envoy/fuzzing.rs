@@ -22,17 +22,20 @@ use envoy_types::pb::google::protobuf::value::Kind as ValueKind;
 use envoy_types::pb::google::protobuf::{Duration, Struct, Timestamp, UInt32Value, Value};
 use prost::Message;
 
-use super::claim::{self, Ask, Unclaimed};
-use super::cmcd::{self, CmcdError};
+use super::attributes::{CheckAttributes, OUR_NAMESPACE};
+use super::claim;
 use super::cookie_fuzzing::{NEW, WithCookie};
 use super::entry;
-use super::evidence::{CheckEvidence, Flaw, JWT_NAMESPACE, OUR_NAMESPACE, find};
 use super::request::CheckRequest;
 use super::request_fuzzing::read;
-use super::routes::RouteLists;
-use crate::config::{Identity, Leases, Source};
+use crate::config::Leases;
 use crate::fuzzing::{assert_are_names, assert_is_name, cut, text};
 use crate::http::fuzzing::basic_credentials;
+use crate::identity::RouteLists;
+use crate::identity::claim::{Ask, Unclaimed};
+use crate::identity::cmcd::{self, CmcdError};
+use crate::identity::find::{Flaw, JWT_NAMESPACE, find};
+use crate::identity::{Identity, Source};
 use crate::releaser::Notice;
 use crate::session::{
     ContentId, DeviceId, Ending, Fact, FactLoss, FactName, Facts, Kind, PlanName, Takeover,
@@ -556,7 +559,7 @@ fn in_request(source: &str, path: &str, lines: &[(&str, &[u8])]) -> Result<Optio
         attributes: Some(attributes),
     };
     let check = read(&check.encode_to_vec());
-    let Some(evidence) = CheckEvidence::of(&check) else {
+    let Some(evidence) = CheckAttributes::of(&check) else {
         return Ok(None);
     };
     match find(&sources, &evidence) {

@@ -13,7 +13,8 @@ use base64::prelude::BASE64_STANDARD_NO_PAD;
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt};
 
-use super::evidence::{CheckEvidence, Evidence};
+use super::attributes::CheckAttributes;
+use crate::identity::attributes::RequestAttributes;
 use crate::problem::Problem;
 
 /// The media type of gRPC calls, and how those of it begin that name their encoding.
@@ -29,7 +30,7 @@ const MAX_PROBLEM_BYTES: usize = 3 * 1024;
 const MIN_SESSION_BYTES: usize = 3;
 
 /// Whether a request is a gRPC call, as Envoy sees it. One of gRPC-Web isn't, though the filter that translates it calls it so before asking us.
-pub(super) fn is_call(evidence: &CheckEvidence<'_>) -> bool {
+pub(super) fn is_call(evidence: &CheckAttributes<'_>) -> bool {
     if !matches!(evidence.header("x-grpc-web"), Ok(None)) {
         return false;
     }

@@ -1,16 +1,17 @@
 //! The gRPC doors, all on one port: Envoy's checks, its access logs, health, and reflection for whoever explores with a tool.
 
 mod access_log;
+mod attributes;
+#[cfg(test)]
+mod attributes_tests;
 mod check;
 #[cfg(test)]
 mod check_tests;
 mod claim;
 #[cfg(test)]
 mod claim_tests;
-mod cmcd;
 #[cfg(test)]
 mod cmcd_tests;
-mod cookie;
 #[cfg(any(fuzzing, test))]
 mod cookie_fuzzing;
 #[cfg(test)]
@@ -18,20 +19,16 @@ mod cookie_tests;
 mod entry;
 #[cfg(test)]
 mod entry_tests;
-mod evidence;
-#[cfg(test)]
-mod evidence_tests;
 #[cfg(test)]
 mod fixtures;
 #[cfg(any(fuzzing, test))]
 pub(crate) mod fuzzing;
 mod grant;
 mod grpc;
-mod jwt;
+mod metadata;
 mod request;
 #[cfg(any(fuzzing, test))]
 mod request_fuzzing;
-mod routes;
 mod service;
 #[cfg(test)]
 mod sources_tests;
@@ -42,7 +39,6 @@ mod written;
 
 pub use access_log::AccessLogDoor;
 pub use check::CheckDoor;
-pub use routes::RouteLists;
 
 use envoy_types::pb::envoy::service::accesslog::v3::access_log_service_server::AccessLogServiceServer;
 use tonic::service::Routes;

@@ -13,12 +13,12 @@ use prost::{DecodeError, Message};
 pub(super) struct CheckRequest {
     /// What it is about.
     #[prost(message, optional, boxed, tag = "1")]
-    pub(super) attributes: Option<Box<Attributes>>,
+    pub(super) attributes: Option<Box<AttributeContext>>,
 }
 
 /// What a check is about.
 #[derive(Clone, PartialEq, Message)]
-pub(super) struct Attributes {
+pub(super) struct AttributeContext {
     /// The viewer's end of the connection.
     #[prost(message, optional, tag = "1")]
     pub(super) source: Option<Peer>,

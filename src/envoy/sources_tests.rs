@@ -5,12 +5,14 @@ use envoy_types::pb::envoy::data::accesslog::v3::tls_properties::CertificateProp
 use envoy_types::pb::envoy::data::accesslog::v3::tls_properties::certificate_properties::SubjectAltName;
 use envoy_types::pb::envoy::data::accesslog::v3::tls_properties::certificate_properties::subject_alt_name::San;
 
-use super::evidence::{CheckEvidence, EntryEvidence, Evidence, Flaw, find};
+use super::attributes::{CheckAttributes, EntryAttributes};
 use super::fixtures::{Check, Entry};
-use crate::config::Source;
+use crate::identity::Source;
+use crate::identity::attributes::RequestAttributes;
+use crate::identity::find::{Flaw, find};
 
 /// What a source has.
-fn found(source: &str, evidence: &impl Evidence) -> Result<Option<String>, Flaw> {
+fn found(source: &str, evidence: &impl RequestAttributes) -> Result<Option<String>, Flaw> {
     let sources = [source.parse::<Source>().unwrap()];
     match find(&sources, evidence) {
         Ok(found) => Ok(found.map(|(_, text)| text.into_owned())),
@@ -21,7 +23,7 @@ fn found(source: &str, evidence: &impl Evidence) -> Result<Option<String>, Flaw>
 fn in_check(source: &str, check: &Check) -> Result<Option<String>, Flaw> {
     found(
         source,
-        &CheckEvidence::of(&check.clone().request()).unwrap(),
+        &CheckAttributes::of(&check.clone().request()).unwrap(),
     )
 }
 
@@ -78,7 +80,7 @@ fn a_pattern_is_looked_for_in_the_path_and_not_in_its_query() {
         let check = Check::on("GET", path);
         assert_eq!(in_check("path:^/vod/([^/]+)/", &check), expected, "{path}");
         let entry = Entry::end("r1").path(path);
-        let evidence = EntryEvidence(&entry.0);
+        let evidence = EntryAttributes(&entry.0);
         assert_eq!(found("path:^/vod/([^/]+)/", &evidence), expected, "{path}");
     }
 }
@@ -128,7 +130,7 @@ fn a_principal_is_the_name_that_envoy_has_verified_in_check_and_entry_alike() {
             peer_certificate_properties: Some(peer),
             ..TlsProperties::default()
         });
-        found("principal", &EntryEvidence(&entry.0))
+        found("principal", &EntryAttributes(&entry.0))
     };
     let uri = || San::Uri("spiffe://tv/box/42".to_owned());
     let dns = || San::Dns("box.tv".to_owned());
@@ -140,7 +142,7 @@ fn a_principal_is_the_name_that_envoy_has_verified_in_check_and_entry_alike() {
     assert_eq!(entry(vec![], "CN=box"), text("CN=box"));
     assert_eq!(entry(vec![], ""), Ok(None));
     let bare = Entry::end("r1");
-    assert_eq!(found("principal", &EntryEvidence(&bare.0)), Ok(None));
+    assert_eq!(found("principal", &EntryAttributes(&bare.0)), Ok(None));
 }
 
 #[test]

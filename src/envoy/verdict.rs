@@ -18,9 +18,9 @@ use envoy_types::pb::google::protobuf::{Struct, Value};
 use envoy_types::pb::google::rpc::Status;
 use tonic::Code;
 
-use super::claim::Unclaimed;
 use super::grpc;
 use crate::config::{self, Outage};
+use crate::identity::claim::Unclaimed;
 use crate::ledger::Basis;
 use crate::problem::{self, Problem, Reason};
 use crate::session::{Admission, EndCause, Entry, Refusal, SessionKey, UserId};

@@ -11,9 +11,9 @@ use envoy_types::pb::envoy::service::auth::v3::{
 use envoy_types::pb::google::protobuf::value::Kind as ValueKind;
 use serde_json::{Value, json};
 
-use super::claim::Unclaimed;
 use super::verdict::{self, Telling, allow, outage, pass, refuse, reject};
 use crate::config::{self, Outage, Shown};
+use crate::identity::claim::Unclaimed;
 use crate::ledger::Basis;
 use crate::problem::Problem;
 use crate::problem::guide::tests::{Section, assert_explained};

@@ -25,7 +25,8 @@ use super::shapes::{
 };
 use super::starts::{self, Granted, detached, left};
 use super::{Door, body};
-use crate::ledger::{Claim, Ledger};
+use crate::identity::Claim;
+use crate::ledger::Ledger;
 use crate::session::{Ending, Entry, Kind, Released, Session, SessionId, SessionKey, UserId};
 use crate::telemetry::metrics::ReleaseCause;
 

@@ -23,7 +23,7 @@ use super::sessions::live;
 use super::shapes::{TimeBody, WatchBody};
 use super::starts::{self, Granted, detached, left};
 use super::{Door, body};
-use crate::ledger::Claim;
+use crate::identity::Claim;
 use crate::session::{self, ContentId, Entry, Facts, Kind, SessionId, SessionKey, UserId};
 
 /// What names the video in the address. [`OfVideo`] reads it.

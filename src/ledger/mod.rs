@@ -27,13 +27,14 @@ use tracing::{debug, warn};
 
 use crate::clock::{Clock, Stopwatch};
 use crate::config::{self, Changeable, InForce, Leases, Outage as Rule};
+use crate::identity::Claim;
 use crate::policy::PlanMatch;
 #[cfg(test)]
 use crate::policy::Policy;
 use crate::session::{
-    Admission, Admitted, EndCause, Ending, Entry, Facts, Kind, PlanName, Provenance, Refusal,
-    Released, Renewal, Session, SessionId, SessionKey, Sighting, Start, StartRules, Takeover,
-    Terms, Ticket, Timestamp, UserId, WhenFull,
+    Admission, Admitted, EndCause, Ending, Entry, Kind, PlanName, Provenance, Refusal, Released,
+    Renewal, Session, SessionId, SessionKey, Sighting, Start, StartRules, Takeover, Terms, Ticket,
+    Timestamp, UserId, WhenFull,
 };
 use crate::store::{Cursor, Listing, Page, Seen, ServerIdentity, Store, StoreError};
 use crate::telemetry::Metrics;
@@ -54,25 +55,6 @@ const MAX_UNKNOWN_PLANS: usize = 1000;
 
 /// How many sessions are held where the store is shared: some hundred megabytes. More are asked about each time.
 pub const ROOM_TO_HOLD: usize = 250_000;
-
-/// What a door has made out of a request for a stream.
-#[derive(Debug, Clone)]
-pub struct Claim {
-    /// Whose stream it is.
-    pub user: UserId,
-    /// The plan they are said to be on.
-    pub plan: Option<PlanName>,
-    /// Which stream it is.
-    pub key: SessionKey,
-    /// What else is known of it.
-    pub facts: Facts,
-    /// Whose slot it asks for, should all be taken; without, what is configured happens then.
-    pub takeover: Option<Takeover>,
-    /// Whether its player did not make its id for this playback.
-    pub derived: bool,
-    /// Whether it may displace whatever its user has displaced before: an operator asks, or nobody is refused anyway.
-    pub free: bool,
-}
 
 /// What a claim asks of the store.
 #[derive(Debug)]

@@ -8,7 +8,7 @@ use tokio_util::task::AbortOnDropHandle;
 use super::*;
 use crate::clock::SystemClock;
 use crate::faulty_store::{Fault, FaultyStore};
-use crate::session::{EndCause, Kind, SessionId};
+use crate::session::{EndCause, Facts, Kind, SessionId};
 
 /// The lease of a playback.
 const LEASE: Duration = Duration::from_secs(30);

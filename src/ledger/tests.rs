@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::*;
 use crate::clock::ManualClock;
 use crate::faulty_store::{Fault, FaultyStore};
-use crate::session::{Admitted, Entry, Kind, SessionId};
+use crate::session::{Admitted, Entry, Facts, Kind, SessionId};
 
 /// A ledger before a store in which leases never run out.
 struct Bench {

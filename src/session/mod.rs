@@ -4,8 +4,6 @@
 //! brings the time along. [`Roster`] is the rule itself, and the reference that every store is tested against.
 
 mod admission;
-mod fact;
-mod id;
 mod roster;
 #[cfg(test)]
 mod roster_attacks;
@@ -18,176 +16,19 @@ mod roster_model;
 #[cfg(test)]
 mod roster_remembered;
 #[cfg(test)]
-mod roster_tests;
+pub(crate) mod roster_tests;
 mod time;
 
 pub use admission::{Admission, Admitted, Entry, Playing, Refusal, Released, Renewal};
-pub use fact::{Fact, FactLoss, FactName};
-pub use id::{ContentId, DeviceId, IdError, MAX_ID_BYTES, PlanName, SessionId, UserId};
 pub use roster::{Budget, EndList, Forgotten, MAX_PUT_BACK, Roster};
 pub use time::Timestamp;
 
-use std::fmt;
+pub use crate::identity::{
+    ContentId, DeviceId, Door, Fact, FactLoss, FactName, Facts, IdError, JoinedOrigin, Kind,
+    MAX_ID_BYTES, PlanName, SameOrigin, SessionId, SessionKey, Takeover, UserId,
+};
+
 use std::time::Duration;
-
-/// What a stream is to us; part of a session's key, so that a name in one kind is never a name in another.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Kind {
-    /// One HTTP request through Envoy *is* the stream. It runs inside Envoy and can't be stopped from here.
-    Request,
-    /// Many requests, or an API client's heartbeats, make one playback.
-    Playback,
-    /// A video of the small API; the id is the video's.
-    Video,
-}
-
-impl Kind {
-    /// Every kind there is.
-    pub const ALL: [Self; 3] = [Self::Request, Self::Playback, Self::Video];
-
-    /// The kind's name on every wire.
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Request => "request",
-            Self::Playback => "playback",
-            Self::Video => "video",
-        }
-    }
-
-    /// The kind of that name, if there is one.
-    #[must_use]
-    pub fn from_name(name: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|kind| kind.as_str() == name)
-    }
-
-    /// Whether a session of this kind can be ended against its viewer's will: a displaced playback is refused at its next
-    /// request, while a `request` runs on inside Envoy whatever we say.
-    #[must_use]
-    pub const fn is_stoppable(self) -> bool {
-        match self {
-            Self::Request => false,
-            Self::Playback | Self::Video => true,
-        }
-    }
-
-    /// Whether the end of such a session is remembered, and keeps its id from being used again. Not a video's: its id is the film's, and may be
-    /// watched again at once. A session that was displaced or ended by an operator is refused with that reason, but may start again where there is a slot.
-    #[must_use]
-    pub const fn leaves_tombstone(self) -> bool {
-        match self {
-            Self::Request | Self::Playback => true,
-            Self::Video => false,
-        }
-    }
-}
-
-impl fmt::Display for Kind {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
-    }
-}
-
-/// What names a session among its user's.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct SessionKey {
-    /// What kind of stream it is.
-    pub kind: Kind,
-    /// Its id within that kind.
-    pub id: SessionId,
-}
-
-impl fmt::Display for SessionKey {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}:{}", self.kind, self.id)
-    }
-}
-
-/// A way in. Kept with the session, so that "who holds my slots" can be answered with how they came.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Door {
-    /// Envoy's `ext_authz` check.
-    ExtAuthz,
-    /// Envoy's access log.
-    AccessLog,
-    /// The HTTP API.
-    Http,
-}
-
-/// What is known of a session beside its key; all of it optional.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
-pub struct Facts {
-    /// The device it plays on.
-    pub device: Option<DeviceId>,
-    /// What is being watched.
-    pub content: Option<ContentId>,
-    /// The door it came through.
-    pub door: Option<Door>,
-    /// Where in the content the viewer is, in whole seconds from its start.
-    pub position_seconds: Option<u32>,
-    /// What a joined id says of where it comes from.
-    pub joined: Option<JoinedOrigin>,
-}
-
-/// A digest of all parts of a joined session id except its path: equal for one device's playbacks of different content.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct JoinedOrigin(pub u64);
-
-/// How two sessions' origins compare. The origin of a session is its device, unless its text had to be shortened: two long texts may begin
-/// alike. It also includes the parts of a joined id other than its path.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum SameOrigin {
-    /// One of the two is known of both sessions, and equal.
-    Yes,
-    /// What is known of both sessions differs.
-    No,
-    /// Nothing is known of both sessions.
-    Unknown,
-}
-
-impl Facts {
-    /// Whether another session comes from the same device as this one.
-    #[must_use]
-    pub fn same_origin(&self, other: &Self) -> SameOrigin {
-        let device = self.origin_device().zip(other.origin_device());
-        let joined = self.joined.zip(other.joined);
-        let equal = device.is_some_and(|(one, another)| one == another)
-            || joined.is_some_and(|(one, another)| one == another);
-        match (equal, device.is_some() || joined.is_some()) {
-            (true, _) => SameOrigin::Yes,
-            (false, true) => SameOrigin::No,
-            (false, false) => SameOrigin::Unknown,
-        }
-    }
-
-    /// The part of the facts that says where a session comes from.
-    #[must_use]
-    pub fn origin(&self) -> Self {
-        Self {
-            device: self.origin_device().cloned(),
-            joined: self.joined,
-            ..Self::default()
-        }
-    }
-
-    /// The device, where it tells devices apart.
-    fn origin_device(&self) -> Option<&DeviceId> {
-        self.device.as_ref().filter(|device| !device.is_shortened())
-    }
-
-    /// Takes over what `newer` knows, and keeps the rest. The door stays the one it came through.
-    pub fn update(&mut self, newer: &Self) {
-        if newer.device.is_some() {
-            self.device.clone_from(&newer.device);
-        }
-        if newer.content.is_some() {
-            self.content.clone_from(&newer.content);
-        }
-        self.door = self.door.or(newer.door);
-        self.position_seconds = newer.position_seconds.or(self.position_seconds);
-        self.joined = newer.joined.or(self.joined);
-    }
-}
 
 /// The mark a call leaves on the session it started, so that it can take back its own start and nobody else's. The first renewal wipes it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -468,31 +309,6 @@ impl StartRules {
     }
 }
 
-/// Whose slot a start asks for, should all be taken.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Takeover {
-    /// That of the session that started first, of those that can be stopped from here.
-    Oldest,
-    /// That of the session of this id.
-    Session(SessionId),
-}
-
-impl Takeover {
-    /// What every door takes for [`Self::Oldest`]; so no session of that id can be named.
-    const OLDEST: &str = "oldest";
-
-    /// A session by its id, or `oldest`.
-    ///
-    /// # Errors
-    /// It is neither.
-    pub fn parse(text: &str) -> Result<Self, IdError> {
-        if text == Self::OLDEST {
-            return Ok(Self::Oldest);
-        }
-        SessionId::parse(text).map(Self::Session)
-    }
-}
-
 /// Who says that a session is over, and so what that leaves behind.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Ending {
@@ -511,73 +327,8 @@ pub enum Ending {
 
 #[cfg(test)]
 mod tests {
-    use super::roster_tests::{facts, key};
+    use super::roster_tests::key;
     use super::*;
-
-    #[test]
-    fn a_kind_says_what_it_is_and_what_can_be_done_to_it() {
-        for (kind, name, is_stoppable, leaves_tombstone) in [
-            (Kind::Request, "request", false, true),
-            (Kind::Playback, "playback", true, true),
-            (Kind::Video, "video", true, false),
-        ] {
-            assert!(Kind::ALL.contains(&kind));
-            assert_eq!((kind.as_str(), kind.to_string().as_str()), (name, name));
-            assert_eq!(Kind::from_name(name), Some(kind));
-            assert_eq!(kind.is_stoppable(), is_stoppable, "{name}");
-            assert_eq!(kind.leaves_tombstone(), leaves_tombstone, "{name}");
-        }
-        for name in ["", "Request", "requests", "video "] {
-            assert_eq!(Kind::from_name(name), None, "{name:?}");
-        }
-    }
-
-    #[test]
-    fn a_key_shows_its_kind_before_its_id() {
-        assert_eq!(key("video:tv:1").to_string(), "video:tv:1");
-    }
-
-    #[test]
-    fn newer_facts_replace_what_they_know_and_keep_the_rest_and_the_door() {
-        let none = Facts::default();
-        let older = facts("tv", "news", Door::ExtAuthz, 7);
-        let newer = facts("phone", "film", Door::Http, 0);
-        let newer_by_the_old_door = facts("phone", "film", Door::ExtAuthz, 0);
-        for (known, told, expected) in [
-            (&none, &none, &none),
-            (&none, &newer, &newer),
-            (&older, &none, &older),
-            (&older, &newer, &newer_by_the_old_door),
-        ] {
-            let mut facts = known.clone();
-            facts.update(told);
-            assert_eq!(&facts, expected);
-        }
-    }
-
-    #[test]
-    fn a_device_that_was_shortened_is_nobody_s_origin() {
-        let long = format!("{}ä", "x".repeat(300));
-        let of = |device: &str, joined: Option<u64>| Facts {
-            device: DeviceId::keep(Some(device), &|_, _| {}),
-            joined: joined.map(JoinedOrigin),
-            ..Facts::default()
-        };
-        let longest = "x".repeat(MAX_ID_BYTES);
-        for (one, other, expected) in [
-            (of("tv", None), of("tv", None), SameOrigin::Yes),
-            (of("tv", None), of("phone", None), SameOrigin::No),
-            (of(&longest, None), of(&longest, None), SameOrigin::Yes),
-            (of(&long, None), of(&long, None), SameOrigin::Unknown),
-            (of(&long, None), of("tv", None), SameOrigin::Unknown),
-            (of(&long, Some(1)), of(&long, Some(1)), SameOrigin::Yes),
-            (of(&long, Some(1)), of(&long, Some(2)), SameOrigin::No),
-        ] {
-            assert_eq!(one.same_origin(&other), expected, "{one:?} {other:?}");
-            assert_eq!(one.origin().same_origin(&other), expected, "{one:?}");
-        }
-        assert_eq!(of(&long, None).origin(), Facts::default());
-    }
 
     #[test]
     fn a_ticket_has_a_number_other_than_zero() {

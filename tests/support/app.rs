@@ -16,8 +16,9 @@ use std::time::Duration;
 use streamgate::app::{App, ConnectionTimes, RunError, Substitutes};
 use streamgate::clock::Clock;
 use streamgate::config::{
-    Backend, Config, Leases, Listen, Origins, Outage, Shown, Source, Tls, Topology, WhenFull,
+    Backend, Config, Leases, Listen, Origins, Outage, Shown, Tls, Topology, WhenFull,
 };
+use streamgate::identity::Source;
 use streamgate::lifecycle::Stop;
 use streamgate::session::PlanName;
 use streamgate::store::Store;

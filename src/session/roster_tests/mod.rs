@@ -25,7 +25,7 @@ pub(super) fn seconds(count: u64) -> Duration {
 }
 
 /// The key that is written so.
-pub(super) fn key(text: &str) -> SessionKey {
+pub(crate) fn key(text: &str) -> SessionKey {
     let (kind, id) = text.split_once(':').unwrap();
     SessionKey {
         kind: Kind::from_name(kind).unwrap(),
@@ -218,7 +218,7 @@ fn answer(admission: &Admission) -> &'static str {
 }
 
 /// All that can be known of a session.
-pub(super) fn facts(device: &str, content: &str, door: Door, position_seconds: u32) -> Facts {
+pub(crate) fn facts(device: &str, content: &str, door: Door, position_seconds: u32) -> Facts {
     Facts {
         device: Some(DeviceId::parse(device).unwrap()),
         content: Some(ContentId::parse(content).unwrap()),

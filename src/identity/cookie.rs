@@ -11,11 +11,12 @@ use std::fmt;
 
 use sha2::{Digest, Sha256};
 
+use super::attributes::CheckedRequest;
 use super::claim::Unclaimed;
-use super::evidence::{CheckEvidence, Evidence};
+use super::id::{SessionId, UserId};
+use super::key::{Kind, SessionKey};
 use super::routes::RouteLists;
-use crate::config::Source;
-use crate::session::{EndCause, Kind, SessionId, SessionKey, UserId};
+use super::source::Source;
 
 /// How a route asks for the cookie.
 const ROUTE_ISSUE: &str = "streamgate.issue";
@@ -39,11 +40,11 @@ const SUCCESSOR_OF: &[u8] = b"streamgate: the successor of a cookie\0";
 
 /// A cookie, and how it is written for the one who asked.
 #[derive(Debug)]
-pub(super) struct Cookie {
+pub(crate) struct Cookie {
     /// What it holds.
     secret: Secret,
     /// Whether its bearer brought it along.
-    pub(super) origin: Origin,
+    pub(crate) origin: Origin,
     /// For which addresses it is.
     path: String,
     /// Whether it came, and so is to be sent, over TLS alone.
@@ -52,7 +53,7 @@ pub(super) struct Cookie {
 
 /// Where a cookie comes from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Origin {
+pub(crate) enum Origin {
     /// The request brought it.
     Brought,
     /// It is new and random: nobody has it yet.
@@ -63,11 +64,11 @@ pub(super) enum Origin {
 
 /// What a cookie holds: whoever knows it can play under its session, as long as he is its user.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) struct Secret(u128);
+pub(crate) struct Secret(u128);
 
 /// Whether the route asks for the cookie.
-pub(super) fn is_issued(evidence: &CheckEvidence<'_>) -> Result<bool, Unclaimed> {
-    match evidence.context(ROUTE_ISSUE) {
+pub(crate) fn is_issued(request: &impl CheckedRequest) -> Result<bool, Unclaimed> {
+    match request.context(ROUTE_ISSUE) {
         None => Ok(false),
         Some("cookie") => Ok(true),
         Some(other) => {
@@ -78,16 +79,16 @@ pub(super) fn is_issued(evidence: &CheckEvidence<'_>) -> Result<bool, Unclaimed>
 }
 
 /// The cookie that the request brings, or else a new one of that number; `None` where the route's pattern finds no path.
-pub(super) fn cookie(
-    evidence: &CheckEvidence<'_>,
+pub(crate) fn cookie(
+    request: &impl CheckedRequest,
     routes: &RouteLists,
     new: impl FnOnce() -> u128,
 ) -> Result<Option<Cookie>, Unclaimed> {
-    let Some(path) = path(evidence, routes)? else {
+    let Some(path) = path(request, routes)? else {
         return Ok(None);
     };
-    let over_tls = is_over_tls(evidence);
-    let brought = brought(evidence, name(over_tls));
+    let over_tls = is_over_tls(request);
+    let brought = brought(request, name(over_tls));
     let origin = brought.map_or(Origin::New, |_| Origin::Brought);
     Ok(Some(Cookie {
         secret: brought.unwrap_or_else(|| Secret(new())),
@@ -101,7 +102,7 @@ pub(super) fn cookie(
 
 impl Cookie {
     /// The playback that it names.
-    pub(super) fn session(&self, user: &UserId) -> SessionKey {
+    pub(crate) fn session(&self, user: &UserId) -> SessionKey {
         // No name has a control character, so the name's end is plain.
         let parts = [SESSION_OF, user.as_str().as_bytes(), b"\0"];
         SessionKey {
@@ -110,11 +111,10 @@ impl Cookie {
         }
     }
 
-    /// The cookie after this one, for a player whose playback has ended by itself or who asks for another one's slot: he means to watch.
-    /// Whoever was stopped is told so first. That a successor has ended already is told too: it would go on for ever.
-    pub(super) fn after(&self, ended: &EndCause, is_takeover: bool) -> Option<Self> {
-        let begins = is_takeover || *ended == EndCause::Released;
-        (begins && self.origin == Origin::Brought).then(|| Self {
+    /// The cookie that follows this one once its playback has ended, if the player starts anew: because it ended by itself, or to take over
+    /// another's slot. A viewer who was stopped is refused first. So is a successor that has ended already: successors would go on for ever.
+    pub(crate) fn after(&self, starts_anew: bool) -> Option<Self> {
+        (starts_anew && self.origin == Origin::Brought).then(|| Self {
             secret: Secret(self.secret.hashed(&[SUCCESSOR_OF])),
             origin: Origin::Successor,
             path: self.path.clone(),
@@ -123,12 +123,12 @@ impl Cookie {
     }
 
     /// What sets it, where its bearer hasn't got it.
-    pub(super) fn to_set(&self) -> Option<String> {
+    pub(crate) fn to_set(&self) -> Option<String> {
         (self.origin != Origin::Brought).then(|| self.written())
     }
 
     /// What has it forgotten, soon.
-    pub(super) fn to_forget(&self) -> String {
+    pub(crate) fn to_forget(&self) -> String {
         format!("{}; Max-Age={TOLD_FOR_SECONDS}", self.written())
     }
 
@@ -187,8 +187,8 @@ const fn name(over_tls: bool) -> &'static str {
 
 /// The first cookie of ours: that for the longest path, as browsers send them. Looked for byte by byte, since other cookies may be no text,
 /// and behind commas too, since Envoy joins lines by them where it doesn't send raw headers.
-fn brought(evidence: &CheckEvidence<'_>, name: &str) -> Option<Secret> {
-    let lines = evidence.raw_lines("cookie");
+fn brought(request: &impl CheckedRequest, name: &str) -> Option<Secret> {
+    let lines = request.raw_lines("cookie");
     let mut pairs = lines.flat_map(|line| line.split(|byte| matches!(byte, b';' | b',')));
     pairs.find_map(|pair| {
         let value = pair.trim_ascii().strip_prefix(name.as_bytes())?;
@@ -197,9 +197,9 @@ fn brought(evidence: &CheckEvidence<'_>, name: &str) -> Option<Secret> {
 }
 
 /// Whether the client speaks TLS, with Envoy or with what stands before it.
-fn is_over_tls(evidence: &CheckEvidence<'_>) -> bool {
-    let forwarded = evidence.header("x-forwarded-proto").ok().flatten();
-    let scheme = forwarded.as_deref().unwrap_or(&evidence.http().scheme);
+fn is_over_tls(request: &impl CheckedRequest) -> bool {
+    let forwarded = request.header("x-forwarded-proto").ok().flatten();
+    let scheme = forwarded.as_deref().unwrap_or(request.scheme());
     // Proxies that add their own put it behind that of the one before.
     let first = scheme.split(',').next().unwrap_or_default();
     first.trim().eq_ignore_ascii_case("https")
@@ -207,11 +207,11 @@ fn is_over_tls(evidence: &CheckEvidence<'_>) -> bool {
 
 /// The addresses that share the cookie: what the route says, or else the first folder of the one that is asked for.
 fn path<'e>(
-    evidence: &'e CheckEvidence<'_>,
+    request: &'e impl CheckedRequest,
     routes: &RouteLists,
 ) -> Result<Option<&'e str>, Unclaimed> {
-    let asked = evidence.path().split('?').next().unwrap_or_default();
-    let Some(said) = evidence.context(ROUTE_PATH) else {
+    let asked = request.path().split('?').next().unwrap_or_default();
+    let Some(said) = request.context(ROUTE_PATH) else {
         let folder = asked.strip_prefix('/').and_then(|rest| rest.find('/'));
         let folder = folder.and_then(|end| asked.get(..=end));
         return Ok(Some(sendable(folder.unwrap_or("/"))));

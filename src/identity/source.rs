@@ -22,15 +22,15 @@ const MAX_PATTERN: usize = 1024;
 const MAX_PATTERN_BYTES: usize = 1 << 20;
 
 /// What a source begins with that has a name.
-pub(super) const NAMED_KINDS: [&str; 7] = [
+pub(crate) const NAMED_KINDS: [&str; 7] = [
     "header:", "cookie:", "query:", "cmcd:", "jwt:", "context:", "path:",
 ];
 
 /// The sources without a name that any list may have.
-pub(super) const PLAIN_KINDS: [&str; 2] = ["basic", "principal"];
+pub(crate) const PLAIN_KINDS: [&str; 2] = ["basic", "principal"];
 
 /// The source that only sessions may have.
-pub(super) const REQUEST_KIND: &str = "request";
+pub(crate) const REQUEST_KIND: &str = "request";
 
 /// Where to look.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -93,7 +93,7 @@ impl Source {
     }
 
     /// The items of a list with commas. A comma in a pattern is a part of it, unless a source follows.
-    pub(super) fn split_list(text: &str) -> Vec<&str> {
+    pub(crate) fn split_list(text: &str) -> Vec<&str> {
         split(text, ',').into_iter().map(str::trim).collect()
     }
 

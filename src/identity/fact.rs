@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use super::{ContentId, DeviceId, IdError, MAX_ID_BYTES};
+use super::id::{ContentId, DeviceId, IdError, MAX_ID_BYTES};
 
 /// What the end of a shortened text looks like.
 const ELLIPSIS: char = '…';

@@ -2,13 +2,18 @@
 
 use serde_json::json;
 
-use super::cmcd::CmcdError;
-use super::evidence::{CheckEvidence, EntryEvidence, Evidence, Flaw, find};
+use super::attributes::{CheckAttributes, EntryAttributes};
 use super::fixtures::{Check, Entry};
-use crate::config::Source;
+use crate::identity::Source;
+use crate::identity::attributes::RequestAttributes;
+use crate::identity::cmcd::CmcdError;
+use crate::identity::find::{Flaw, find};
 
 /// What the sources of a list have: which one it was and its text, or its flaw.
-fn found(sources: &str, evidence: &impl Evidence) -> Result<Option<(String, String)>, Flaw> {
+fn found(
+    sources: &str,
+    evidence: &impl RequestAttributes,
+) -> Result<Option<(String, String)>, Flaw> {
     let sources = Source::parse_list(sources).unwrap();
     match find(&sources, evidence) {
         Ok(None) => Ok(None),
@@ -20,7 +25,7 @@ fn found(sources: &str, evidence: &impl Evidence) -> Result<Option<(String, Stri
 fn in_check(sources: &str, check: &Check) -> Result<Option<(String, String)>, Flaw> {
     found(
         sources,
-        &CheckEvidence::of(&check.clone().request()).unwrap(),
+        &CheckAttributes::of(&check.clone().request()).unwrap(),
     )
 }
 
@@ -94,7 +99,7 @@ fn every_source_but_the_route_s_words_is_read_from_an_entry() {
         .path(QUERY)
         .headers(&[("x-user-id", "anna"), ("cmcd-object", r#"cid="film""#)])
         .metadata(&json!({"envoy.filters.http.jwt_authn": {"p": {"sub": "j1"}}}));
-    let evidence = EntryEvidence(&entry.0);
+    let evidence = EntryAttributes(&entry.0);
     for (source, expected) in [
         ("header:x-user-id", "anna"),
         ("query:session", "q1"),
@@ -115,7 +120,7 @@ fn every_source_but_the_route_s_words_is_read_from_an_entry() {
         "context:a",
         "request",
     ] {
-        assert_eq!(found(source, &EntryEvidence(&bare)), Ok(None), "{source}");
+        assert_eq!(found(source, &EntryAttributes(&bare)), Ok(None), "{source}");
     }
 }
 

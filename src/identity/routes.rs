@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::{Arc, PoisonError, RwLock};
 
-use crate::config::{Source, SourceError};
+use super::source::{Source, SourceError};
 
 /// How many lists are remembered. More there are only where something that isn't a route writes them; those are understood each time.
 const MAX_LISTS: usize = 1000;
@@ -14,7 +14,7 @@ pub struct RouteLists(RwLock<HashMap<String, Arc<[Source]>>>);
 
 impl RouteLists {
     /// The sources of a route's list.
-    pub(super) fn sources(&self, text: &str) -> Result<Arc<[Source]>, SourceError> {
+    pub(crate) fn sources(&self, text: &str) -> Result<Arc<[Source]>, SourceError> {
         let known = self.0.read().unwrap_or_else(PoisonError::into_inner);
         if let Some(sources) = known.get(text) {
             return Ok(Arc::clone(sources));

@@ -8,18 +8,18 @@
 use std::borrow::Cow;
 
 /// The request headers that carry it. Which key stands in which is the specification's business; ours is to find it.
-pub(super) const HEADERS: [&str; 4] =
+pub(crate) const HEADERS: [&str; 4] =
     ["cmcd-session", "cmcd-object", "cmcd-request", "cmcd-status"];
 
 /// The query parameter that carries it, percent-encoded.
-pub(super) const QUERY: &str = "CMCD";
+pub(crate) const QUERY: &str = "CMCD";
 
 /// How many values of a payload may be unreadable. To find out that one is may take all that follows it, so this bounds the time.
 const MAX_UNREADABLE: usize = 16;
 
 /// Why a key's value can't be read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub(super) enum CmcdError {
+pub(crate) enum CmcdError {
     /// A string has no end.
     #[error("has a string without a closing quote")]
     Unterminated,
@@ -41,7 +41,7 @@ pub(super) enum CmcdError {
 }
 
 /// The value of a key; `None` if the key isn't there.
-pub(super) fn value<'a>(payload: &'a str, key: &str) -> Result<Option<Cow<'a, str>>, CmcdError> {
+pub(crate) fn value<'a>(payload: &'a str, key: &str) -> Result<Option<Cow<'a, str>>, CmcdError> {
     let mut found: Option<Cow<'a, str>> = None;
     let mut unreadable = 0;
     for item in items(payload) {
@@ -67,7 +67,7 @@ pub(super) fn value<'a>(payload: &'a str, key: &str) -> Result<Option<Cow<'a, st
 
 /// Whether all of a payload can be read.
 #[cfg(any(fuzzing, test))]
-pub(super) fn is_readable(payload: &str) -> bool {
+pub(crate) fn is_readable(payload: &str) -> bool {
     items(payload).all(|item| item.value.is_ok())
 }
 

@@ -1,23 +1,22 @@
-//! Finds a claim in the payloads of verified tokens. Pure.
+//! Looks up values in the metadata that Envoy's filters attach to a request.
 
 use envoy_types::pb::google::protobuf::value::Kind as ValueKind;
 use envoy_types::pb::google::protobuf::{Struct, Value};
 
-use super::evidence::{Flaw, Found, keep_one};
-use crate::config::ClaimPath;
+use crate::identity::ClaimPath;
+use crate::identity::attributes::MetadataValue;
 
-/// A claim by its path. Payloads are stored under names that the operator chose, so each is searched; where several have the claim, they
-/// must agree.
-pub(super) fn claim<'a>(payloads: &'a Struct, path: &ClaimPath) -> Found<'a> {
-    let mut found = None;
-    for payload in payloads.fields.values() {
-        if let Some(value) = at(payload, path.as_str())
-            && let Some(text) = name(value)?
-        {
-            keep_one(&mut found, text)?;
-        }
-    }
-    Ok(found)
+/// The values at that path. The JWT filter stores payloads under names that the operator chose, so each is searched.
+pub(super) fn at_path<'a>(
+    payloads: Option<&'a Struct>,
+    path: &ClaimPath,
+) -> impl Iterator<Item = MetadataValue<'a>> {
+    let payloads = payloads
+        .into_iter()
+        .flat_map(|payloads| payloads.fields.values());
+    payloads
+        .filter_map(|payload| at(payload, path.as_str()))
+        .map(value)
 }
 
 /// What is at the end of a path. Names may have dots themselves (`https://example.com/claims`), so at each level the longest beginning of
@@ -39,23 +38,15 @@ fn field<'a>(value: &'a Value, name: &str) -> Option<&'a Value> {
     }
 }
 
-/// A value that can be a name: a text, or a whole number (protobuf knows only doubles).
-#[expect(clippy::float_cmp, reason = "whole numbers below 2^53 are exact")]
-fn name(value: &Value) -> Found<'_> {
+/// The value without its wire format.
+fn value(value: &Value) -> MetadataValue<'_> {
     match &value.kind {
-        None | Some(ValueKind::NullValue(_)) => Ok(None),
-        Some(ValueKind::StringValue(text)) => Ok(Some(text.into())),
-        Some(ValueKind::NumberValue(number))
-            if number.trunc() == *number && number.abs() < 9_007_199_254_740_992.0 =>
-        {
-            Ok(Some(format!("{number:.0}").into()))
+        None | Some(ValueKind::NullValue(_)) => MetadataValue::Null,
+        Some(ValueKind::StringValue(text)) => MetadataValue::Text(text),
+        Some(ValueKind::NumberValue(number)) => MetadataValue::Number(*number),
+        Some(ValueKind::BoolValue(_) | ValueKind::StructValue(_) | ValueKind::ListValue(_)) => {
+            MetadataValue::Other
         }
-        Some(
-            ValueKind::NumberValue(_)
-            | ValueKind::BoolValue(_)
-            | ValueKind::StructValue(_)
-            | ValueKind::ListValue(_),
-        ) => Err(Flaw::NotAName),
     }
 }
 

@@ -1,0 +1,258 @@
+//! Decodes a check: what is asked for, by whom, for which stream. Pure.
+//!
+//! Where a player says nothing, a cookie of ours may name its playback: [`super::cookie`].
+
+use std::fmt::Display;
+use std::sync::Arc;
+
+use super::attributes::{CheckedRequest, RequestAttributes};
+use super::cookie::{self, Cookie};
+use super::fact::{Fact, FactLoss, FactName};
+use super::facts::{Door, Facts};
+use super::find::{Finding, find, joined_origin};
+use super::id::{IdError, PlanName, UserId};
+use super::key::{Kind, SessionKey, Takeover};
+use super::routes::RouteLists;
+use super::source::Source;
+use super::sources::Identity;
+
+/// The route's own list of session sources (`context_extensions`).
+const ROUTE_SESSION: &str = "streamgate.session";
+
+/// Whether the route's streams are refused at all (`context_extensions`).
+pub(crate) const ROUTE_ENFORCE: &str = "streamgate.enforce";
+
+/// What a door has made out of a request for a stream.
+#[derive(Debug, Clone)]
+pub struct Claim {
+    /// Whose stream it is.
+    pub user: UserId,
+    /// The plan they are said to be on.
+    pub plan: Option<PlanName>,
+    /// Which stream it is.
+    pub key: SessionKey,
+    /// What else is known of it.
+    pub facts: Facts,
+    /// Whose slot it asks for, should all be taken; without, what is configured happens then.
+    pub takeover: Option<Takeover>,
+    /// Whether its player did not make its id for this playback.
+    pub derived: bool,
+    /// Whether it may displace whatever its user has displaced before: an operator asks, or nobody is refused anyway.
+    pub free: bool,
+}
+
+/// What a check asks for.
+#[derive(Debug)]
+pub(crate) enum Ask {
+    /// A preflight: no stream, and no user to be seen.
+    Preflight,
+    /// A look at a stream, by a known user; no stream.
+    Head,
+    /// A stream, and the cookie that names it where nothing else does.
+    Stream(Claim, Option<Cookie>),
+}
+
+/// Why a check can't be asked of the ledger.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum Unclaimed {
+    /// It is not about an HTTP request.
+    #[error(
+        "the check is not about an HTTP request: streamgate stands behind Envoy's HTTP filter only"
+    )]
+    NotHttp,
+    /// Nothing says whose stream it is.
+    #[error("nothing in the request says which user it is from")]
+    NoUser,
+    /// Nothing says which stream it is.
+    #[error("nothing in the request says which playback it belongs to")]
+    NoSession,
+    /// Something that names the user or the session is no name.
+    #[error("the {what} ({source_name}) {flaw}")]
+    Malformed {
+        /// What it was to name.
+        what: &'static str,
+        /// Where it was found.
+        source_name: String,
+        /// What is wrong with it.
+        flaw: String,
+    },
+    /// What the route says to us can't be understood: under which key, and why.
+    #[error("this route's context extension {0} is wrong: {1}")]
+    Misconfigured(&'static str, String),
+}
+
+/// What a check asks for, if it can be told. `random` is for a cookie, should one have to be made. `lost` hears of facts that can't be kept as
+/// they came.
+pub(crate) fn decode(
+    request: &impl CheckedRequest,
+    identity: &Identity,
+    routes: &RouteLists,
+    random: impl FnOnce() -> u128,
+    lost: impl Fn(Fact, FactLoss),
+) -> Result<Ask, Unclaimed> {
+    if request.method() == "OPTIONS" {
+        return Ok(Ask::Preflight);
+    }
+    let user = named("user", &identity.user, request)?.ok_or(Unclaimed::NoUser)?;
+    if request.method() == "HEAD" {
+        return Ok(Ask::Head);
+    }
+    let issues = cookie::is_issued(request)?;
+    let of_route = of_route(routes, issues, request)?;
+    enforces(request.context(ROUTE_ENFORCE), true)?;
+    let sources = of_route.as_deref().unwrap_or(&identity.session);
+    // Each request has an id of its own: on a route with a cookie that would be in the cookie's way.
+    let sources = sources
+        .iter()
+        .filter(|source| !issues || **source != Source::Request);
+    let (mut derived, mut joined) = (false, None);
+    let (key, cookie) = match session_key(find(sources, request))? {
+        Some((source, key)) => {
+            derived = identity.is_derived(source);
+            joined = derived.then(|| joined_origin(source, request)).flatten();
+            (key, None)
+        }
+        None if issues => {
+            let cookie = cookie::cookie(request, routes, random)?;
+            let cookie = cookie.ok_or(Unclaimed::NoSession)?;
+            (cookie.session(&user), Some(cookie))
+        }
+        None => return Err(Unclaimed::NoSession),
+    };
+    let plan = named("plan", &identity.plan, request)?;
+    let facts = Facts {
+        joined,
+        ..facts(identity, request, Door::ExtAuthz, &lost)
+    };
+    // A request that is a stream of its own may not even be retried with the same words.
+    let takeover = match key.kind {
+        Kind::Playback => named("takeover", &identity.takeover, request)?,
+        Kind::Request | Kind::Video => None,
+    };
+    let claim = Claim {
+        user,
+        plan,
+        key,
+        facts,
+        takeover,
+        derived,
+        free: false,
+    };
+    Ok(Ask::Stream(claim, cookie))
+}
+
+/// The route's own list of session sources.
+fn of_route(
+    routes: &RouteLists,
+    issues: bool,
+    request: &impl CheckedRequest,
+) -> Result<Option<Arc<[Source]>>, Unclaimed> {
+    let Some(list) = request.context(ROUTE_SESSION) else {
+        return Ok(None);
+    };
+    let wrong = |flaw: &dyn Display| Unclaimed::Misconfigured(ROUTE_SESSION, flaw.to_string());
+    let sources = routes.sources(list).map_err(|error| wrong(&error))?;
+    if issues && sources.contains(&Source::Request) {
+        return Err(wrong(
+            &"request can't be in it where the route has a cookie issued",
+        ));
+    }
+    Ok(Some(sources))
+}
+
+/// Whether a refusal is passed on: as the route's [`ROUTE_ENFORCE`] says, or else as it is configured.
+pub(crate) fn enforces(said: Option<&str>, configured: bool) -> Result<bool, Unclaimed> {
+    said.map_or(Ok(configured), |said| {
+        said.parse().map_err(|_| {
+            let flaw = format!("got {said:?}; allowed: true, false");
+            Unclaimed::Misconfigured(ROUTE_ENFORCE, flaw)
+        })
+    })
+}
+
+/// What is known of the session apart from its key. It is only shown, so none of it is a reason to refuse a stream.
+pub(crate) fn facts(
+    identity: &Identity,
+    request: &impl RequestAttributes,
+    door: Door,
+    lost: &impl Fn(Fact, FactLoss),
+) -> Facts {
+    Facts {
+        device: fact(&identity.device, request, lost),
+        content: fact(&identity.content, request, lost),
+        door: Some(door),
+        ..Facts::default()
+    }
+}
+
+/// As much as can be kept of the first fact that the sources have. Where that is malformed, the next source isn't asked: a client that spoils
+/// one source must not choose its device by the next.
+fn fact<T: FactName>(
+    sources: &[Source],
+    request: &impl RequestAttributes,
+    lost: &impl Fn(Fact, FactLoss),
+) -> Option<T> {
+    match find(sources, request) {
+        Ok(found) => T::keep(Some(&found?.1), lost),
+        Err(_) => T::keep(None, lost),
+    }
+}
+
+/// The first name that the sources have.
+pub(crate) fn named<T: Name>(
+    what: &'static str,
+    sources: &[Source],
+    request: &impl RequestAttributes,
+) -> Result<Option<T>, Unclaimed> {
+    match find(sources, request) {
+        Ok(None) => Ok(None),
+        Ok(Some((source, text))) => T::parse(&text)
+            .map(Some)
+            .map_err(|flaw| malformed(what, source, &flaw)),
+        Err((source, flaw)) => Err(malformed(what, source, &flaw)),
+    }
+}
+
+/// A newtype around a checked name.
+pub(crate) trait Name: Sized {
+    /// The name, if the text can be one.
+    fn parse(text: &str) -> Result<Self, IdError>;
+}
+
+/// Lets [`named`] make these.
+macro_rules! names {
+    ($($module:ident::$name:ident),+) => {
+        $(impl Name for super::$module::$name {
+            fn parse(text: &str) -> Result<Self, IdError> {
+                Self::parse(text)
+            }
+        })+
+    };
+}
+
+names!(id::UserId, id::SessionId, id::PlanName, key::Takeover);
+
+/// Which stream it is, and the source that has its id, which decides the kind.
+fn session_key<'s>(found: Finding<'s, '_>) -> Result<Option<(&'s Source, SessionKey)>, Unclaimed> {
+    let what = "session id";
+    let Some((source, text)) = found.map_err(|(source, flaw)| malformed(what, source, &flaw))?
+    else {
+        return Ok(None);
+    };
+    let kind = if *source == Source::Request {
+        Kind::Request
+    } else {
+        Kind::Playback
+    };
+    let id = Name::parse(&text).map_err(|flaw| malformed(what, source, &flaw))?;
+    Ok(Some((source, SessionKey { kind, id })))
+}
+
+/// Something that is there but is no name.
+fn malformed(what: &'static str, source: &Source, flaw: &dyn Display) -> Unclaimed {
+    Unclaimed::Malformed {
+        what,
+        source_name: source.to_string(),
+        flaw: flaw.to_string(),
+    }
+}

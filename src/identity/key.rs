@@ -1,0 +1,132 @@
+//! What names a session among its user's: its kind and its id.
+
+use std::fmt;
+
+use super::id::{IdError, SessionId};
+
+/// What a stream is to us; part of a session's key, so that a name in one kind is never a name in another.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Kind {
+    /// One HTTP request through Envoy *is* the stream. It runs inside Envoy and can't be stopped from here.
+    Request,
+    /// Many requests, or an API client's heartbeats, make one playback.
+    Playback,
+    /// A video of the small API; the id is the video's.
+    Video,
+}
+
+impl Kind {
+    /// Every kind there is.
+    pub const ALL: [Self; 3] = [Self::Request, Self::Playback, Self::Video];
+
+    /// The kind's name on every wire.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Request => "request",
+            Self::Playback => "playback",
+            Self::Video => "video",
+        }
+    }
+
+    /// The kind of that name, if there is one.
+    #[must_use]
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|kind| kind.as_str() == name)
+    }
+
+    /// Whether a session of this kind can be ended against its viewer's will: a displaced playback is refused at its next
+    /// request, while a `request` runs on inside Envoy whatever we say.
+    #[must_use]
+    pub const fn is_stoppable(self) -> bool {
+        match self {
+            Self::Request => false,
+            Self::Playback | Self::Video => true,
+        }
+    }
+
+    /// Whether the end of such a session is remembered, and keeps its id from being used again. Not a video's: its id is the film's, and may be
+    /// watched again at once. A session that was displaced or ended by an operator is refused with that reason, but may start again where there is a slot.
+    #[must_use]
+    pub const fn leaves_tombstone(self) -> bool {
+        match self {
+            Self::Request | Self::Playback => true,
+            Self::Video => false,
+        }
+    }
+}
+
+impl fmt::Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// What names a session among its user's.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct SessionKey {
+    /// What kind of stream it is.
+    pub kind: Kind,
+    /// Its id within that kind.
+    pub id: SessionId,
+}
+
+impl fmt::Display for SessionKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}", self.kind, self.id)
+    }
+}
+
+/// Whose slot a start asks for, should all be taken.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Takeover {
+    /// That of the session that started first, of those that can be stopped from here.
+    Oldest,
+    /// That of the session of this id.
+    Session(SessionId),
+}
+
+impl Takeover {
+    /// What every door takes for [`Self::Oldest`]; so no session of that id can be named.
+    const OLDEST: &str = "oldest";
+
+    /// A session by its id, or `oldest`.
+    ///
+    /// # Errors
+    /// It is neither.
+    pub fn parse(text: &str) -> Result<Self, IdError> {
+        if text == Self::OLDEST {
+            return Ok(Self::Oldest);
+        }
+        SessionId::parse(text).map(Self::Session)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::session::roster_tests::key;
+
+    #[test]
+    fn a_kind_says_what_it_is_and_what_can_be_done_to_it() {
+        for (kind, name, is_stoppable, leaves_tombstone) in [
+            (Kind::Request, "request", false, true),
+            (Kind::Playback, "playback", true, true),
+            (Kind::Video, "video", true, false),
+        ] {
+            assert!(Kind::ALL.contains(&kind));
+            assert_eq!((kind.as_str(), kind.to_string().as_str()), (name, name));
+            assert_eq!(Kind::from_name(name), Some(kind));
+            assert_eq!(kind.is_stoppable(), is_stoppable, "{name}");
+            assert_eq!(kind.leaves_tombstone(), leaves_tombstone, "{name}");
+        }
+        for name in ["", "Request", "requests", "video "] {
+            assert_eq!(Kind::from_name(name), None, "{name:?}");
+        }
+    }
+
+    #[test]
+    fn a_key_shows_its_kind_before_its_id() {
+        assert_eq!(key("video:tv:1").to_string(), "video:tv:1");
+    }
+}

@@ -1,0 +1,26 @@
+//! Who a request is from, and which stream it is: the names, where they are looked for, and what follows from them.
+//!
+//! Everything here is pure, reads a request through [`RequestAttributes`](attributes::RequestAttributes), and imports nothing else of the
+//! crate: no wire format, no runtime. So a filter inside a gateway can decide by the same code.
+
+pub(crate) mod attributes;
+pub(crate) mod claim;
+pub(crate) mod cmcd;
+pub(crate) mod cookie;
+mod fact;
+mod facts;
+pub(crate) mod find;
+mod id;
+mod key;
+mod routes;
+pub(crate) mod source;
+mod sources;
+
+pub use claim::Claim;
+pub use fact::{Fact, FactLoss, FactName};
+pub use facts::{Door, Facts, JoinedOrigin, SameOrigin};
+pub use id::{ContentId, DeviceId, IdError, MAX_ID_BYTES, PlanName, SessionId, UserId};
+pub use key::{Kind, SessionKey, Takeover};
+pub use routes::RouteLists;
+pub use source::{ClaimPath, PathPattern, Source, SourceError};
+pub use sources::Identity;
