@@ -16,7 +16,7 @@ use crate::support::process::{Process, command};
 use crate::support::watch::{eventually, within};
 
 /// Longer than a busy machine takes.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_secs(300);
 /// Often, so that a scene of some seconds leaves enough to compute rates from.
 const SCRAPE_INTERVAL: &str = "500ms";
 
