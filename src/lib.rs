@@ -41,7 +41,7 @@
 //! | *our mark* | the metadata that our answer to a check leaves on a request, by which entries of Envoy's access log are known as ours |
 //! | *grace* | how long a start at a full limit waits for a slot to come free |
 //! | *outage* | the store could not answer; an error, where a refusal is a value: [`ledger::Outage`] |
-//! | *outage rule* | what decides about new streams meanwhile (`store.outage`): [`config::Outage`] |
+//! | *outage rule* | what decides about new streams meanwhile (`store.outage`): [`config::OutageRule`] |
 //! | *held lease* | a session that this instance knows the store to count, and until when: [`ledger::Ledger::recalls`] |
 //! | *owed* | what the store is yet to be told: sessions that it does not know to run, and ends |
 //!

@@ -6,7 +6,7 @@ use std::time::Duration;
 use envoy_types::pb::envoy::data::accesslog::v3::AccessLogType;
 use envoy_types::pb::envoy::service::auth::v3::CheckRequest;
 use streamgate::clock::ManualClock;
-use streamgate::config::Outage;
+use streamgate::config::OutageRule;
 use streamgate::session::Timestamp;
 use streamgate::store::StoreError;
 
@@ -331,7 +331,7 @@ async fn the_session_of_a_retried_check_survives_the_undoing_of_the_first() {
 async fn a_start_whose_outcome_is_unknown_leaves_no_ghost() {
     // The clock stands still: no lease runs out.
     let store = FaultyStore::at(Arc::new(ManualClock::default()));
-    let plan = TestApp::plan().outage(Outage::Deny);
+    let plan = TestApp::plan().outage(OutageRule::Deny);
     let app = plan.store(store.clone()).start().await;
     let gateway = app.gateway().await;
     for check in [Check::of("anna", "r1"), Check::of_playback("anna", "p1")] {
@@ -352,7 +352,7 @@ async fn a_start_whose_outcome_is_unknown_leaves_no_ghost() {
 async fn two_starts_of_one_session_with_unknown_outcomes_leave_no_ghost() {
     // The clock stands still: no lease runs out.
     let store = FaultyStore::at(Arc::new(ManualClock::default()));
-    let plan = TestApp::plan().outage(Outage::Deny);
+    let plan = TestApp::plan().outage(OutageRule::Deny);
     let app = plan.store(store.clone()).start().await;
     let gateway = app.gateway().await;
     // The first takes place and its answer is lost; the second, its retry, is lost altogether, before the first could be undone.
@@ -393,7 +393,7 @@ async fn a_start_that_is_answered_after_its_release_is_not_remembered_as_running
 #[tokio::test]
 async fn an_outage_is_an_error_that_envoy_does_not_let_through() {
     let store = FaultyStore::new();
-    let plan = TestApp::plan().outage(Outage::Deny);
+    let plan = TestApp::plan().outage(OutageRule::Deny);
     let app = plan.store(store.clone()).start().await;
     let gateway = app.gateway().await;
     for error in [

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use streamgate::clock::ManualClock;
-use streamgate::config::{Outage, WhenFull};
+use streamgate::config::{OutageRule, WhenFull};
 use streamgate::session::Timestamp;
 
 use crate::support::api::{Api, on_both};
@@ -259,7 +259,7 @@ async fn a_request_without_its_answer_leaves_no_slot_and_a_running_one_keeps_it(
 #[tokio::test]
 async fn head_and_options_and_an_outage_issue_nothing() {
     let store = FaultyStore::new();
-    let plan = TestApp::plan().outage(Outage::Deny);
+    let plan = TestApp::plan().outage(OutageRule::Deny);
     let app = plan.store(store.clone()).start().await;
     let gateway = app.gateway().await;
     for method in ["HEAD", "OPTIONS"] {

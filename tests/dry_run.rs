@@ -1,7 +1,7 @@
 //! The dry run (`limits.enforce: false`, or a route's `streamgate.enforce`): nobody is refused, and what is counted is what would have been.
 
 use serde_json::{Value, json};
-use streamgate::config::Outage;
+use streamgate::config::OutageRule;
 
 use crate::support::api::{Api, on_both};
 use crate::support::app::{Plan, TestApp};
@@ -130,7 +130,7 @@ async fn an_outage_refuses_nobody_either() {
     let store = FaultyStore::new();
     let plan = TestApp::plan()
         .dry_run()
-        .outage(Outage::Deny)
+        .outage(OutageRule::Deny)
         .store(store.clone());
     let app = plan.start().await;
     store.fails(&Fault::LosesCalls);

@@ -7,7 +7,7 @@
 use futures_util::{StreamExt, stream};
 use reqwest::Method;
 use serde_json::{Value, json};
-use streamgate::config::Outage;
+use streamgate::config::OutageRule;
 
 use crate::support::api::{Api, on_both};
 use crate::support::app::{PATIENCE, TestApp, eventually};
@@ -92,7 +92,9 @@ async fn of_one_user_32_ends_of_strangers_are_remembered_whoever_tells_them() {
 #[tokio::test]
 async fn in_an_outage_no_more_of_one_user_is_held_than_could_be_put_back() {
     let store = FaultyStore::new();
-    let plan = TestApp::plan().outage(Outage::Allow).store(store.clone());
+    let plan = TestApp::plan()
+        .outage(OutageRule::Allow)
+        .store(store.clone());
     let app = plan.start().await;
     let gateway = app.gateway().await;
     let first = gateway.check(Check::of("mallory", "r0")).await;

@@ -12,7 +12,7 @@ use std::time::Duration;
 use reqwest::{Client, Method, RequestBuilder, Response};
 use serde_json::{Value, json};
 use streamgate::clock::ManualClock;
-use streamgate::config::Outage;
+use streamgate::config::OutageRule;
 use streamgate::store::StoreError;
 
 use crate::support::app::{TestApp, eventually};
@@ -203,9 +203,9 @@ async fn an_unknown_address_is_404_and_an_unknown_method_405_with_those_that_are
 #[tokio::test]
 async fn a_release_in_an_outage_is_accepted_and_done_once_the_store_is_back() {
     for (rule, word) in [
-        (Outage::Allow, "allow"),
-        (Outage::Deny, "deny"),
-        (Outage::Local, "local"),
+        (OutageRule::Allow, "allow"),
+        (OutageRule::Deny, "deny"),
+        (OutageRule::Local, "local"),
     ] {
         let store = FaultyStore::new();
         let plan = TestApp::plan().outage(rule).store(store.clone());

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use reqwest::Method;
 use serde_json::{Value, json};
-use streamgate::config::Outage;
+use streamgate::config::OutageRule;
 
 use crate::support::api::{Api, Told};
 use crate::support::app::{TestApp, TokensFile, eventually};
@@ -370,7 +370,7 @@ async fn no_token_is_ever_told() {
 async fn who_asks_is_asked_before_anything_else_is_looked_at() {
     let file = TokensFile::of(TOKENS);
     let store = FaultyStore::new();
-    let plan = TestApp::plan().tokens(&file).outage(Outage::Deny);
+    let plan = TestApp::plan().tokens(&file).outage(OutageRule::Deny);
     let app = plan.store(store.clone()).start().await;
     store.fails(&Fault::LosesCalls);
     let api = Api::of(&app);

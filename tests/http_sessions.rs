@@ -9,7 +9,7 @@ use futures_util::future::join_all;
 use reqwest::{Client, Method};
 use serde_json::{Value, json};
 use streamgate::clock::ManualClock;
-use streamgate::config::{Outage, Shown};
+use streamgate::config::{OutageRule, Shown};
 use streamgate::session::{Admission, Kind, PROVEN_AFTER, SessionKey, Timestamp};
 use streamgate::store::{Store, StoreError};
 use tokio::io::AsyncWriteExt;
@@ -692,9 +692,9 @@ async fn takeovers_that_race_are_bounded_and_leave_as_many_live_as_the_limit() {
 #[tokio::test]
 async fn in_an_outage_the_rule_says_what_a_start_is_told() {
     for (rule, second) in [
-        (Outage::Deny, 503),
-        (Outage::Allow, 201),
-        (Outage::Local, 429),
+        (OutageRule::Deny, 503),
+        (OutageRule::Allow, 201),
+        (OutageRule::Local, 429),
     ] {
         let store = FaultyStore::new();
         let plan = TestApp::plan().limit(1).outage(rule).store(store.clone());
@@ -715,7 +715,7 @@ async fn in_an_outage_the_rule_says_what_a_start_is_told() {
             unseen.is_problem(503, "outage");
             assert_eq!(unseen.header("retry-after"), "1");
         }
-        if rule == Outage::Deny {
+        if rule == OutageRule::Deny {
             told.is_problem(503, "outage");
             assert_eq!(told.header("retry-after"), "1");
         }
@@ -728,7 +728,11 @@ async fn in_an_outage_the_rule_says_what_a_start_is_told() {
             (202, Value::Null)
         );
         store.fails(&Fault::None);
-        let left: &[&str] = if rule == Outage::Allow { &["p2"] } else { &[] };
+        let left: &[&str] = if rule == OutageRule::Allow {
+            &["p2"]
+        } else {
+            &[]
+        };
         eventually("it is told when the store is back", async || {
             store.live("anna").await == left
         })
@@ -745,7 +749,7 @@ async fn a_takeover_by_the_local_rule_reaches_the_store_when_it_is_back() {
     let store = FaultyStore::new();
     let plan = TestApp::plan()
         .limit(1)
-        .outage(Outage::Local)
+        .outage(OutageRule::Local)
         .store(store.clone());
     let app = plan.start().await;
     let api = Api::of(&app);
@@ -765,7 +769,9 @@ async fn a_takeover_by_the_local_rule_reaches_the_store_when_it_is_back() {
 #[tokio::test]
 async fn a_start_that_was_not_allowed_and_took_place_unheard_is_taken_back() {
     let store = FaultyStore::new();
-    let plan = TestApp::plan().outage(Outage::Deny).store(store.clone());
+    let plan = TestApp::plan()
+        .outage(OutageRule::Deny)
+        .store(store.clone());
     let app = plan.start().await;
     let api = Api::of(&app);
     store.fails_at("admit", Fault::LosesAnswers);
@@ -788,7 +794,7 @@ async fn a_start_that_was_not_allowed_and_took_place_unheard_is_taken_back() {
 async fn a_store_that_will_never_understand_is_503() {
     let store = FaultyStore::new();
     let app = TestApp::plan()
-        .outage(Outage::Deny)
+        .outage(OutageRule::Deny)
         .store(store.clone())
         .start()
         .await;
@@ -862,7 +868,7 @@ async fn who_hangs_up_cuts_nothing_off_and_an_app_that_stops_waits_for_it() {
 async fn through_a_long_outage_heartbeats_keep_the_slot_that_the_local_rule_counts() {
     let clock = Arc::new(ManualClock::at(Timestamp::from_millis(1_000_000)));
     let store = FaultyStore::at(clock.clone());
-    let plan = TestApp::plan().limit(1).outage(Outage::Local);
+    let plan = TestApp::plan().limit(1).outage(OutageRule::Local);
     let app = plan.clock(clock.clone()).store(store.clone()).start().await;
     let api = Api::of(&app);
     assert_eq!(api.put("anna", "p1", json!({})).await.status, 201);

@@ -6,7 +6,7 @@ use std::time::Duration;
 use reqwest::Method;
 use serde_json::{Value, json};
 use streamgate::clock::ManualClock;
-use streamgate::config::Outage;
+use streamgate::config::OutageRule;
 use streamgate::session::Timestamp;
 
 use crate::support::api::{Api, Told, on_both};
@@ -255,7 +255,7 @@ async fn what_is_no_video_and_no_time_is_400_and_says_why() {
 
 #[tokio::test]
 async fn in_an_outage_a_video_that_is_held_goes_on_and_an_unknown_one_is_503() {
-    for rule in [Outage::Deny, Outage::Allow, Outage::Local] {
+    for rule in [OutageRule::Deny, OutageRule::Allow, OutageRule::Local] {
         let store = FaultyStore::new();
         let app = TestApp::plan()
             .outage(rule)
@@ -304,7 +304,7 @@ async fn a_video_that_the_store_has_forgotten_is_started_again() {
 
 #[tokio::test]
 async fn through_a_long_outage_a_video_goes_on_and_holds_its_slot_where_a_rule_counts() {
-    for rule in [Outage::Allow, Outage::Local] {
+    for rule in [OutageRule::Allow, OutageRule::Local] {
         let clock = Arc::new(ManualClock::at(Timestamp::from_millis(1_000_000)));
         let store = FaultyStore::at(clock.clone());
         let plan = TestApp::plan().limit(2).outage(rule).clock(clock.clone());
@@ -323,7 +323,7 @@ async fn through_a_long_outage_a_video_goes_on_and_holds_its_slot_where_a_rule_c
                 let told = anna.asks(Method::PATCH, video).await;
                 assert_eq!(told.0, 200, "{rule:?} {video} in turn {turn}: {told:?}");
             }
-            if rule == Outage::Local {
+            if rule == OutageRule::Local {
                 let other = anna.tells(Method::POST, "other", None).await;
                 other.is_problem(429, "full");
             }

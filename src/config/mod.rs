@@ -52,7 +52,7 @@ pub use redis_url::{NotARedisUrl, RedisUrl};
 pub use refusal::{Refusal, Shown};
 pub use shared::{Shared, SharedSettings};
 pub use shutdown::Shutdown;
-pub use store::{Backend, Outage, Redis, Store, Topology};
+pub use store::{Backend, OutageRule, Redis, Store, Topology};
 pub use telemetry::{LogFormat, Share, Telemetry};
 pub use tls::{Tls, TlsKeys};
 pub use users_file::user_limits;

@@ -39,7 +39,7 @@ pub struct Store {
     /// `store.backend`
     pub backend: Backend,
     /// `store.outage`: what decides while the store does not answer.
-    pub outage: Outage,
+    pub outage: OutageRule,
     /// `store.timeout`: the deadline of every call.
     pub timeout: Duration,
     /// `store.redis`; of no effect with another backend.
@@ -57,7 +57,7 @@ pub enum Backend {
 
 /// What decides about new streams while the store is out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Outage {
+pub enum OutageRule {
     /// They are let in.
     Allow,
     /// They are denied with 503.
@@ -98,11 +98,11 @@ pub(super) const BACKENDS: Words<Backend> = Words {
 };
 
 /// The words of `store.outage`.
-pub(super) const OUTAGES: Words<Outage> = Words {
+pub(super) const OUTAGES: Words<OutageRule> = Words {
     known: &[
-        ("allow", Outage::Allow),
-        ("deny", Outage::Deny),
-        ("local", Outage::Local),
+        ("allow", OutageRule::Allow),
+        ("deny", OutageRule::Deny),
+        ("local", OutageRule::Local),
     ],
     later: &[],
 };
@@ -361,7 +361,7 @@ impl Default for Store {
     fn default() -> Self {
         Self {
             backend: Backend::Memory,
-            outage: Outage::Allow,
+            outage: OutageRule::Allow,
             timeout: Duration::from_millis(50),
             redis: Redis::default(),
         }

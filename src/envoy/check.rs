@@ -27,7 +27,7 @@ use crate::identity::Identity;
 use crate::identity::RouteLists;
 use crate::identity::claim::{Ask, Unclaimed};
 use crate::identity::cookie::{Cookie, Origin};
-use crate::ledger::{Basis, Decision, Ledger, Outage, Patience};
+use crate::ledger::{Basis, CallerDeadline, Decision, Ledger, Outage};
 use crate::releaser::Releaser;
 use crate::session::{Admission, EndCause, Entry, Kind, Refusal, UserId};
 use crate::telemetry::metrics::{LabelValue, Verdict};
@@ -203,14 +203,14 @@ impl CheckDoor {
             metrics: Arc::clone(&self.metrics),
         };
         let gone = CancellationToken::new();
-        let patience = Patience {
+        let caller = CallerDeadline {
             deadline,
             gone: gone.clone(),
         };
         let _gone_with_this_call = gone.drop_guard();
         let (send, receive) = oneshot::channel();
         self.tasks.spawn(async move {
-            let answer = ledger.admit(&asked, &patience).await;
+            let answer = ledger.admit(&asked, &caller).await;
             grant.hold(&answer);
             // If nobody takes it, it is dropped here, and the grant with it.
             drop(send.send((answer, grant)));
@@ -382,7 +382,7 @@ const fn ended(answer: &Answer) -> Option<&EndCause> {
     }
 }
 
-/// What Envoy says is left of its patience: digits and a unit, by the gRPC protocol.
+/// How long Envoy waits for the answer (`grpc-timeout`): digits and a unit, by the gRPC protocol.
 pub(super) fn grpc_timeout(metadata: &MetadataMap) -> Option<Duration> {
     let text = metadata.get("grpc-timeout")?.to_str().ok()?;
     let (digits, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;

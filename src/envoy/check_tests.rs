@@ -1,4 +1,4 @@
-//! What a check reads of its caller's patience, and what it takes back when nobody waits for it.
+//! What a check reads of its caller's deadline, and what it takes back when nobody waits for it.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,7 +9,7 @@ use super::check::{Answer, grpc_timeout};
 use super::grant::{Grant, Hold};
 use crate::clock::SystemClock;
 use crate::faulty_store::FaultyStore;
-use crate::ledger::{Basis, Decision, Leaves, Ledger, Outage, Settings};
+use crate::ledger::{Basis, Decision, Ledger, Outage, Settings, UndoHint};
 use crate::policy::Policy;
 use crate::releaser::{Delivery, releaser};
 use crate::session::{
@@ -119,20 +119,20 @@ fn start(kind: Kind) -> Start {
     }
 }
 
-fn decided(admission: Admission, leaves: Leaves) -> Decision {
+fn decided(admission: Admission, undo: UndoHint) -> Decision {
     Decision {
         admission,
         basis: Basis::Store,
         limit: 3,
-        leaves,
+        undo,
         waited: Duration::ZERO,
     }
 }
 
 fn admitted(entry: Entry) -> Decision {
-    let leaves = match entry {
-        Entry::Started => Leaves::Started(Ticket::new(7).unwrap()),
-        Entry::Renewed => Leaves::Nothing,
+    let undo = match entry {
+        Entry::Started => UndoHint::Started(Ticket::new(7).unwrap()),
+        Entry::Renewed => UndoHint::Nothing,
     };
     let (start, at) = (start(Kind::Request), Timestamp::default());
     let admitted = Admitted {
@@ -142,7 +142,7 @@ fn admitted(entry: Entry) -> Decision {
         displaced: Vec::new(),
         decided_at: Timestamp::default(),
     };
-    decided(Admission::Admitted(admitted), leaves)
+    decided(Admission::Admitted(admitted), undo)
 }
 
 fn outage(doubtful: Option<Ticket>) -> Answer {
@@ -155,12 +155,12 @@ fn outage(doubtful: Option<Ticket>) -> Answer {
 
 #[tokio::test]
 async fn a_call_takes_back_what_it_started_itself_and_no_playback() {
-    let refused_leaving = |leaves| {
+    let refused_leaving = |undo| {
         let ended = Refusal::Ended(EndCause::Released, None);
-        Ok(decided(Admission::Refused(ended), leaves))
+        Ok(decided(Admission::Refused(ended), undo))
     };
-    let refused = || refused_leaving(Leaves::Nothing);
-    let doubted = |ticket| refused_leaving(Leaves::Doubtful(Ticket::new(ticket).unwrap()));
+    let refused = || refused_leaving(UndoHint::Nothing);
+    let doubted = |ticket| refused_leaving(UndoHint::Doubtful(Ticket::new(ticket).unwrap()));
     let (request, playback) = (Kind::Request, Kind::Playback);
     for (kind, answer, live_if_cancelled, live_if_answered) in [
         (request, Ok(admitted(Entry::Started)), false, true),

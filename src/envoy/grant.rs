@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::check::Answer;
-use crate::ledger::Leaves;
+use crate::ledger::UndoHint;
 use crate::releaser::{Notice, Releaser};
 use crate::session::{SessionKey, Ticket, UserId};
 use crate::telemetry::Metrics;
@@ -45,10 +45,10 @@ impl Grant {
     /// on it.
     pub(super) fn hold(&mut self, answer: &Answer) {
         self.hold = match answer {
-            Ok(decision) => match decision.leaves {
-                Leaves::Started(ticket) if self.is_alone => Hold::Started(ticket),
-                Leaves::Started(_) | Leaves::Nothing => Hold::Nothing,
-                Leaves::Doubtful(ticket) => Hold::Doubtful(ticket),
+            Ok(decision) => match decision.undo {
+                UndoHint::Started(ticket) if self.is_alone => Hold::Started(ticket),
+                UndoHint::Started(_) | UndoHint::Nothing => Hold::Nothing,
+                UndoHint::Doubtful(ticket) => Hold::Doubtful(ticket),
             },
             Err(outage) => outage.doubtful.map_or(Hold::Nothing, Hold::Doubtful),
         };

@@ -19,7 +19,7 @@ use envoy_types::pb::google::rpc::Status;
 use tonic::Code;
 
 use super::grpc;
-use crate::config::{self, Outage};
+use crate::config::{self, OutageRule};
 use crate::identity::claim::Unclaimed;
 use crate::ledger::Basis;
 use crate::problem::{self, Problem, Reason};
@@ -189,8 +189,8 @@ pub(super) fn outage(telling: Telling<'_>) -> CheckResponse {
 pub(super) const fn verdict(admission: &Admission, basis: Basis) -> Verdict {
     match (admission, basis) {
         (Admission::Admitted(_), Basis::HeldLease) => Verdict::Held,
-        (Admission::Admitted(_), Basis::Rule(Outage::Local)) => Verdict::OutageLocal,
-        (Admission::Admitted(_), Basis::Rule(Outage::Allow | Outage::Deny)) => {
+        (Admission::Admitted(_), Basis::Rule(OutageRule::Local)) => Verdict::OutageLocal,
+        (Admission::Admitted(_), Basis::Rule(OutageRule::Allow | OutageRule::Deny)) => {
             Verdict::OutageAllowed
         }
         (Admission::Admitted(admitted), Basis::Store) => match admitted.entry {

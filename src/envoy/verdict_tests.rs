@@ -12,7 +12,7 @@ use envoy_types::pb::google::protobuf::value::Kind as ValueKind;
 use serde_json::{Value, json};
 
 use super::verdict::{self, Telling, allow, outage, pass, refuse, reject};
-use crate::config::{self, Outage, Shown};
+use crate::config::{self, OutageRule, Shown};
 use crate::identity::claim::Unclaimed;
 use crate::ledger::Basis;
 use crate::problem::Problem;
@@ -507,15 +507,15 @@ fn each_answer_of_the_ledger_has_its_name_in_the_metrics_and_the_log() {
     );
     for (basis, counted) in [
         (Basis::HeldLease, Verdict::Held),
-        (Basis::Rule(Outage::Allow), Verdict::OutageAllowed),
-        (Basis::Rule(Outage::Local), Verdict::OutageLocal),
+        (Basis::Rule(OutageRule::Allow), Verdict::OutageAllowed),
+        (Basis::Rule(OutageRule::Local), Verdict::OutageLocal),
     ] {
         assert_eq!(verdict::verdict(&admitted(Entry::Started), basis), counted);
         assert_eq!(verdict::verdict(&admitted(Entry::Renewed), basis), counted);
     }
     let full_here = Admission::Refused(full(1, 1));
     assert_eq!(
-        verdict::verdict(&full_here, Basis::Rule(Outage::Local)),
+        verdict::verdict(&full_here, Basis::Rule(OutageRule::Local)),
         Verdict::FullLocal
     );
     for (refusal, counted, reason) in [

@@ -14,7 +14,7 @@ use utoipa::openapi::schema::{Object, ObjectBuilder, Type};
 
 use super::Door;
 use super::responses::TooMuch;
-use crate::config::Outage;
+use crate::config::OutageRule;
 use crate::ledger::{AccessLog, Ledger, UNWIRED};
 use crate::telemetry::metrics::LabelValue;
 
@@ -129,7 +129,7 @@ impl StoreDetail {
 
 /// The rules that there are, described.
 fn outage_rules() -> Object {
-    let rules = [Outage::Allow, Outage::Deny, Outage::Local].map(LabelValue::as_str);
+    let rules = [OutageRule::Allow, OutageRule::Deny, OutageRule::Local].map(LabelValue::as_str);
     ObjectBuilder::new()
         .description(Some(
             "What decides about new streams in its place, while it doesn't answer or is full.",

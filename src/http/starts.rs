@@ -9,7 +9,7 @@ use super::error::{ApiError, tell_quota};
 use super::layers::RequestId;
 use super::{Door, HttpDoor};
 use crate::identity::Claim;
-use crate::ledger::{Basis, Decision, Leaves, Ledger, Outage, Patience};
+use crate::ledger::{Basis, CallerDeadline, Decision, Ledger, Outage, UndoHint};
 use crate::releaser::{Notice, Releaser};
 use crate::session::{Admission, Entry, Refusal, Session, Start};
 use crate::telemetry::metrics::{LabelValue, Verdict};
@@ -58,7 +58,7 @@ pub(super) async fn start(
 ) -> Result<Granted, ApiError> {
     claim.free |= !door.ledger.in_force().limits.enforce;
     let gone = CancellationToken::new();
-    let patience = Patience {
+    let caller = CallerDeadline {
         deadline: None,
         gone: gone.clone(),
     };
@@ -66,7 +66,7 @@ pub(super) async fn start(
     let (ledger, releaser) = (door.ledger.clone(), door.releaser.clone());
     let asked = claim.clone();
     let answer = detached(door, async move {
-        Ok(ask(&ledger, &releaser, &asked, &patience).await)
+        Ok(ask(&ledger, &releaser, &asked, &caller).await)
     })
     .await?;
     granted(door, request, &claim, answer)
@@ -196,13 +196,13 @@ async fn ask(
     ledger: &Ledger,
     releaser: &Releaser,
     claim: &Claim,
-    patience: &Patience,
+    caller: &CallerDeadline,
 ) -> Result<Decision, Outage> {
-    let answer = ledger.heartbeat(claim, patience).await;
+    let answer = ledger.heartbeat(claim, caller).await;
     let doubtful = match &answer {
-        Ok(decision) => match decision.leaves {
-            Leaves::Doubtful(ticket) => Some(ticket),
-            Leaves::Started(_) | Leaves::Nothing => None,
+        Ok(decision) => match decision.undo {
+            UndoHint::Doubtful(ticket) => Some(ticket),
+            UndoHint::Started(_) | UndoHint::Nothing => None,
         },
         Err(outage) => outage.doubtful,
     };

@@ -13,7 +13,7 @@ use std::time::Duration;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
-use super::Patience;
+use super::CallerDeadline;
 use crate::clock::Stopwatch;
 use crate::session::UserId;
 
@@ -34,17 +34,17 @@ pub(super) struct Grace {
     /// Who waits, and how to wake them.
     waiting: Mutex<HashMap<UserId, Arc<Notify>>>,
     /// How many slots came free through this instance, whoever had them.
-    frees: AtomicU64,
+    freed: AtomicU64,
 }
 
 /// How many slots had come free at some moment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Frees(u64);
+pub(super) struct FreedCount(u64);
 
 /// A start's turn to wait; given back when dropped.
 #[derive(Debug)]
 #[must_use]
-pub(super) struct Turn<'a> {
+pub(super) struct GraceWait<'a> {
     /// Where it is given back to.
     grace: &'a Grace,
     /// Whose it is.
@@ -59,7 +59,7 @@ pub(super) struct Turn<'a> {
 
 /// Why a wait is over.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Woken {
+pub(super) enum WakeReason {
     /// A slot came free.
     SlotFreed,
     /// One may have come free elsewhere.
@@ -73,8 +73,8 @@ pub(super) enum Woken {
 impl Grace {
     /// To be asked before the store is, and handed to [`Self::enter`]: a slot may come free while the store's refusal is on its way, and
     /// then there is nobody yet to be woken.
-    pub(super) fn frees(&self) -> Frees {
-        Frees(self.frees.load(Ordering::SeqCst))
+    pub(super) fn freed_count(&self) -> FreedCount {
+        FreedCount(self.freed.load(Ordering::SeqCst))
     }
 
     /// A turn to wait, if there is room for one: at most `longest` and half of what the caller's deadline leaves, and less where the store is slow, since
@@ -84,26 +84,26 @@ impl Grace {
         &self,
         user: &UserId,
         (limit, longest): (u32, Duration),
-        patience: &Patience,
-        asked: (Frees, Duration),
-    ) -> Option<Turn<'_>> {
-        let (frees, spent) = asked;
-        let room = patience.deadline.map_or(longest, |deadline| {
+        caller: &CallerDeadline,
+        asked: (FreedCount, Duration),
+    ) -> Option<GraceWait<'_>> {
+        let (freed_before, spent) = asked;
+        let room = caller.deadline.map_or(longest, |deadline| {
             let left = deadline.saturating_sub(spent);
             let for_the_last_call = (left / 2).max(spent * 2);
             left.saturating_sub(for_the_last_call).min(longest)
         });
-        if limit == 0 || room < SHORTEST_WAIT || patience.gone.is_cancelled() {
+        if limit == 0 || room < SHORTEST_WAIT || caller.gone.is_cancelled() {
             return None;
         }
         let freed = match self.waiting().entry(user.clone()) {
             Entry::Occupied(_) => return None,
             Entry::Vacant(place) => Arc::clone(place.insert(Arc::default())),
         };
-        if self.frees() != frees {
+        if self.freed_count() != freed_before {
             freed.notify_one();
         }
-        Some(Turn {
+        Some(GraceWait {
             grace: self,
             user: user.clone(),
             began: Stopwatch::start(),
@@ -115,7 +115,7 @@ impl Grace {
     /// Wakes the user's waiting start, if there is one.
     pub(super) fn slot_freed(&self, user: &UserId) {
         // First counted, then looked who waits: whoever comes in between sees the count.
-        self.frees.fetch_add(1, Ordering::SeqCst);
+        self.freed.fetch_add(1, Ordering::SeqCst);
         if let Some(freed) = self.waiting().get(user) {
             freed.notify_one();
         }
@@ -127,22 +127,22 @@ impl Grace {
     }
 }
 
-impl Turn<'_> {
+impl GraceWait<'_> {
     /// Waits until a slot came free or may have, the caller has gone, or the turn is over.
-    pub(super) async fn wait(&self, gone: &CancellationToken) -> Woken {
+    pub(super) async fn wait(&self, gone: &CancellationToken) -> WakeReason {
         let waited = self.elapsed();
         let look = LOOKS
             .into_iter()
             .find(|look| *look > waited && *look < self.room);
-        let (until, then) = look.map_or((self.room, Woken::TurnOver), |look| {
-            (look, Woken::LookAgain)
+        let (until, then) = look.map_or((self.room, WakeReason::TurnOver), |look| {
+            (look, WakeReason::LookAgain)
         });
         let left = until.saturating_sub(waited);
         tokio::select! {
             biased;
-            () = gone.cancelled() => Woken::CallerGone,
+            () = gone.cancelled() => WakeReason::CallerGone,
             () = tokio::time::sleep(left) => then,
-            () = self.freed.notified() => Woken::SlotFreed,
+            () = self.freed.notified() => WakeReason::SlotFreed,
         }
     }
 
@@ -157,7 +157,7 @@ impl Turn<'_> {
     }
 }
 
-impl Drop for Turn<'_> {
+impl Drop for GraceWait<'_> {
     fn drop(&mut self) {
         self.grace.waiting().remove(&self.user);
     }
@@ -170,15 +170,18 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_slot_that_comes_free_while_the_refusal_is_on_its_way_is_tried_at_once() {
         let (grace, longest) = (Grace::default(), Duration::from_millis(250));
-        let (user, patience) = (UserId::parse("alice").unwrap(), Patience::endless());
-        for (freed_meanwhile, expected) in [(false, Woken::LookAgain), (true, Woken::SlotFreed)] {
-            let frees = grace.frees();
+        let (user, caller) = (UserId::parse("alice").unwrap(), CallerDeadline::endless());
+        for (freed_meanwhile, expected) in [
+            (false, WakeReason::LookAgain),
+            (true, WakeReason::SlotFreed),
+        ] {
+            let freed = grace.freed_count();
             if freed_meanwhile {
                 grace.slot_freed(&user);
             }
-            let turn = grace.enter(&user, (3, longest), &patience, (frees, Duration::ZERO));
+            let turn = grace.enter(&user, (3, longest), &caller, (freed, Duration::ZERO));
             let waiting = turn.unwrap();
-            let woken = waiting.wait(&patience.gone).await;
+            let woken = waiting.wait(&caller.gone).await;
             assert_eq!(woken, expected);
         }
     }

@@ -6,9 +6,16 @@ use std::time::Duration;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::*;
+use crate::clock::Stopwatch;
 use crate::clock::SystemClock;
 use crate::faulty_store::{Fault, FaultyStore};
-use crate::session::{EndCause, Facts, Kind, SessionId};
+use crate::policy::Policy;
+use crate::session::{
+    Admission, EndCause, Ending, Facts, Provenance, Refusal, Released, Renewal, SessionId,
+    Sighting, Start, StartRules, Ticket, WhenFull,
+};
+use crate::store::StoreError;
+use crate::telemetry::metrics::ReleaseCause;
 
 /// The lease of a playback.
 const LEASE: Duration = Duration::from_secs(30);
@@ -16,7 +23,7 @@ const LEASE: Duration = Duration::from_secs(30);
 /// How often a playback asks.
 const INTERVAL: Duration = Duration::from_secs(2);
 
-const ALL_RULES: [Rule; 3] = [Rule::Allow, Rule::Deny, Rule::Local];
+const ALL_RULES: [OutageRule; 3] = [OutageRule::Allow, OutageRule::Deny, OutageRule::Local];
 
 /// A ledger that is tended, before a store; both go by the runtime's clock, which is paused.
 struct Bench {
@@ -28,7 +35,7 @@ struct Bench {
 
 impl Bench {
     /// With that limit for everybody.
-    fn new(limit: u32, rule: Rule) -> Self {
+    fn new(limit: u32, rule: OutageRule) -> Self {
         Self::with_room(limit, rule, 10_000)
     }
 
@@ -36,7 +43,7 @@ impl Bench {
         clippy::disallowed_methods,
         reason = "the task is owned by the bench, and ends with it"
     )]
-    fn with_room(limit: u32, rule: Rule, room_to_hold: usize) -> Self {
+    fn with_room(limit: u32, rule: OutageRule, room_to_hold: usize) -> Self {
         let clock = Arc::new(SystemClock::start());
         let store = FaultyStore::at(Arc::<SystemClock>::clone(&clock));
         let metrics = Arc::new(Metrics::new().unwrap());
@@ -68,14 +75,14 @@ impl Bench {
     /// The same, and nothing is reported.
     async fn check_unplayed(&self, claim: &Claim) -> Result<Decision, Outage> {
         if !self.ledger.recalls(claim) {
-            return self.ledger.admit(claim, &Patience::endless()).await;
+            return self.ledger.admit(claim, &CallerDeadline::endless()).await;
         }
-        let held = self.ledger.held.admitted(&claim.user, &claim.key);
+        let held = self.ledger.cache.admitted(&claim.user, &claim.key);
         Ok(Decision {
             admission: Admission::Admitted(held.expect("it is held")),
             basis: Basis::HeldLease,
             limit: self.ledger.limit_of(&claim.user, None),
-            leaves: Leaves::Nothing,
+            undo: UndoHint::Nothing,
             waited: Duration::ZERO,
         })
     }
@@ -227,7 +234,7 @@ fn request(name: &str, id: &str) -> Claim {
 
 #[tokio::test(start_paused = true)]
 async fn a_playback_is_answered_from_memory_then_renewed_in_the_background_and_only_then_asks() {
-    let bench = Bench::new(1, Rule::Deny);
+    let bench = Bench::new(1, OutageRule::Deny);
     let asked = |store: &FaultyStore| (store.calls("admit"), store.calls("renew"));
     assert_eq!(bench.plays("a").await, Basis::Store);
     // The first third, less the time in which renewals gather.
@@ -253,7 +260,7 @@ async fn a_playback_is_answered_from_memory_then_renewed_in_the_background_and_o
 
 #[tokio::test(start_paused = true)]
 async fn what_is_news_is_told_to_the_store_at_once() {
-    let bench = Bench::new(1, Rule::Deny);
+    let bench = Bench::new(1, OutageRule::Deny);
     let mut claim = playback("anna", "a");
     bench.lets_in(&claim).await;
     claim.facts.content = crate::session::ContentId::parse("film").ok();
@@ -265,7 +272,7 @@ async fn what_is_news_is_told_to_the_store_at_once() {
 
 #[tokio::test(start_paused = true)]
 async fn a_request_is_held_but_never_answered_from_memory() {
-    let bench = Bench::new(1, Rule::Deny);
+    let bench = Bench::new(1, OutageRule::Deny);
     for _ in 0..2 {
         let basis = bench.lets_in(&request("anna", "r")).await;
         assert_eq!(basis, Basis::Store);
@@ -276,7 +283,7 @@ async fn a_request_is_held_but_never_answered_from_memory() {
 #[tokio::test(start_paused = true)]
 async fn an_end_that_comes_from_elsewhere_is_noticed_within_a_third_of_a_lease_and_a_request() {
     for after in [0, 3, 9] {
-        let bench = Bench::new(1, Rule::Allow);
+        let bench = Bench::new(1, OutageRule::Allow);
         let none = bench.play_for("a", Duration::from_secs(after)).await;
         assert_eq!(none, None);
         bench.ends_elsewhere("a", Ending::Operator).await;
@@ -287,7 +294,7 @@ async fn an_end_that_comes_from_elsewhere_is_noticed_within_a_third_of_a_lease_a
         };
     }
     // Where requests are sparse: two thirds.
-    let bench = Bench::new(1, Rule::Allow);
+    let bench = Bench::new(1, OutageRule::Allow);
     bench.plays("a").await;
     bench.ends_elsewhere("a", Ending::Operator).await;
     tokio::time::sleep(LEASE / 3 * 2).await;
@@ -296,7 +303,7 @@ async fn an_end_that_comes_from_elsewhere_is_noticed_within_a_third_of_a_lease_a
 
 #[tokio::test(start_paused = true)]
 async fn a_release_through_this_instance_is_heeded_at_once() {
-    let bench = Bench::new(1, Rule::Allow);
+    let bench = Bench::new(1, OutageRule::Allow);
     bench.plays("a").await;
     bench.release("a").await.unwrap();
     assert!(matches!(
@@ -310,7 +317,7 @@ async fn a_release_through_this_instance_is_heeded_at_once() {
 async fn an_answer_that_comes_late_never_brings_a_released_session_back() {
     // The answer to a start, to a renewal that a request waits for, and to one in the background.
     for (age, operation) in [(0, "admit"), (21, "renew"), (11, "renew")] {
-        let bench = Bench::new(1, Rule::Allow);
+        let bench = Bench::new(1, OutageRule::Allow);
         if age > 0 {
             bench.plays("a").await;
             tokio::time::sleep(Duration::from_secs(age)).await;
@@ -339,7 +346,7 @@ async fn an_answer_that_comes_late_never_brings_a_released_session_back() {
 
 #[tokio::test(start_paused = true)]
 async fn what_is_asked_while_a_release_is_under_way_is_not_held() {
-    let bench = Bench::new(1, Rule::Allow);
+    let bench = Bench::new(1, OutageRule::Allow);
     bench.plays("a").await;
     // The start takes place before the release, and is answered before it too.
     let slow = Duration::from_secs(1);
@@ -355,7 +362,7 @@ async fn what_is_asked_while_a_release_is_under_way_is_not_held() {
 
 #[tokio::test(start_paused = true)]
 async fn a_full_memory_forgets_what_has_to_ask_soonest_and_nothing_is_wrong() {
-    let bench = Bench::with_room(1, Rule::Deny, 512);
+    let bench = Bench::with_room(1, OutageRule::Deny, 512);
     let claims: Vec<Claim> = (0..4_000)
         .map(|number| playback(&format!("user-{number}"), "a"))
         .collect();
@@ -416,9 +423,9 @@ async fn who_asks_seldom_keeps_the_slot_through_an_outage_too() {
 #[tokio::test(start_paused = true)]
 async fn a_longer_outage_is_decided_by_the_rule() {
     for (rule, ends) in [
-        (Rule::Allow, false),
-        (Rule::Deny, true),
-        (Rule::Local, false),
+        (OutageRule::Allow, false),
+        (OutageRule::Deny, true),
+        (OutageRule::Local, false),
     ] {
         let bench = Bench::new(1, rule);
         bench.plays("a").await;
@@ -434,11 +441,11 @@ async fn a_longer_outage_is_decided_by_the_rule() {
 
 #[tokio::test(start_paused = true)]
 async fn allow_lets_in_and_what_it_let_in_plays_on() {
-    let bench = Bench::new(1, Rule::Allow);
+    let bench = Bench::new(1, OutageRule::Allow);
     bench.plays("a").await;
     bench.goes_down().await;
     for id in ["b", "c"] {
-        assert_eq!(bench.plays(id).await, Basis::Rule(Rule::Allow));
+        assert_eq!(bench.plays(id).await, Basis::Rule(OutageRule::Allow));
     }
     assert_eq!(bench.metric("streamgate_sessions_owed "), "2");
     bench.comes_back().await;
@@ -452,7 +459,7 @@ async fn allow_lets_in_and_what_it_let_in_plays_on() {
 
 #[tokio::test(start_paused = true)]
 async fn deny_denies_and_leaves_nothing() {
-    let bench = Bench::new(2, Rule::Deny);
+    let bench = Bench::new(2, OutageRule::Deny);
     bench.plays("a").await;
     bench.store.fails(&Fault::LosesAnswers);
     let outage = bench.check(&playback("anna", "b")).await.unwrap_err();
@@ -465,11 +472,11 @@ async fn deny_denies_and_leaves_nothing() {
 
 #[tokio::test(start_paused = true)]
 async fn local_counts_from_what_is_held_requests_too() {
-    let bench = Bench::new(3, Rule::Local);
+    let bench = Bench::new(3, OutageRule::Local);
     bench.plays("a").await;
     bench.lets_in(&request("anna", "r")).await;
     bench.goes_down().await;
-    assert_eq!(bench.plays("b").await, Basis::Rule(Rule::Local));
+    assert_eq!(bench.plays("b").await, Basis::Rule(OutageRule::Local));
     assert_eq!(bench.plays("a").await, Basis::HeldLease);
     let Refusal::Full { limit, holders, .. } = bench.refused("c").await else {
         panic!("it is full");
@@ -489,7 +496,7 @@ async fn local_counts_from_what_is_held_requests_too() {
             ]
         )
     );
-    // An end frees a slot, and is remembered.
+    // An end freed a slot, and is remembered.
     bench.release("a").await.unwrap_err();
     assert!(matches!(bench.refused("a").await, Refusal::Ended(..)));
     bench.plays("c").await;
@@ -508,11 +515,11 @@ async fn local_counts_from_what_is_held_requests_too() {
 
 #[tokio::test(start_paused = true)]
 async fn one_user_with_many_ids_takes_nobody_elses_room() {
-    let bench = Bench::new(3, Rule::Allow);
+    let bench = Bench::new(3, OutageRule::Allow);
     bench.goes_down().await;
     for number in 0..5_000 {
         let basis = bench.plays(&format!("p{number}")).await;
-        assert_eq!(basis, Basis::Rule(Rule::Allow));
+        assert_eq!(basis, Basis::Rule(OutageRule::Allow));
         bench
             .sees_running("anna", &format!("r{number}"))
             .await
@@ -528,11 +535,11 @@ async fn one_user_with_many_ids_takes_nobody_elses_room() {
 
 #[tokio::test(start_paused = true)]
 async fn without_room_to_remember_local_denies_and_allow_lets_in() {
-    for rule in [Rule::Local, Rule::Allow] {
+    for rule in [OutageRule::Local, OutageRule::Allow] {
         let bench = Bench::with_room(1, rule, 0);
         bench.store.fails(&Fault::LosesCalls);
         let checked = bench.check(&playback("anna", "a")).await;
-        assert_eq!(checked.is_ok(), rule == Rule::Allow);
+        assert_eq!(checked.is_ok(), rule == OutageRule::Allow);
         bench.release("a").await.unwrap_err();
         assert_eq!(bench.metric("streamgate_sessions_held "), "0");
     }
@@ -540,7 +547,7 @@ async fn without_room_to_remember_local_denies_and_allow_lets_in() {
 
 #[tokio::test(start_paused = true)]
 async fn a_start_whose_answer_was_lost_and_that_was_let_in_is_counted_once() {
-    for rule in [Rule::Allow, Rule::Local] {
+    for rule in [OutageRule::Allow, OutageRule::Local] {
         let bench = Bench::new(1, rule);
         bench.plays("z").await;
         bench.release("z").await.unwrap();
@@ -558,7 +565,7 @@ async fn a_start_whose_answer_was_lost_and_that_was_let_in_is_counted_once() {
 
 #[tokio::test(start_paused = true)]
 async fn ends_are_told_before_sessions_and_both_before_a_new_start() {
-    let bench = Bench::new(2, Rule::Local);
+    let bench = Bench::new(2, OutageRule::Local);
     bench.plays("a").await;
     bench.plays("b").await;
     bench.goes_down().await;
@@ -576,7 +583,7 @@ async fn ends_are_told_before_sessions_and_both_before_a_new_start() {
 
 #[tokio::test(start_paused = true)]
 async fn what_is_answered_while_another_session_is_released_is_asked_again() {
-    let bench = Bench::new(2, Rule::Allow);
+    let bench = Bench::new(2, OutageRule::Allow);
     bench.plays("a").await;
     bench.goes_down().await;
     bench.plays("b").await;
@@ -598,7 +605,7 @@ async fn what_is_answered_while_another_session_is_released_is_asked_again() {
 
 #[tokio::test(start_paused = true)]
 async fn a_release_in_an_outage_is_counted_when_it_is_done() {
-    let bench = Bench::new(1, Rule::Deny);
+    let bench = Bench::new(1, OutageRule::Deny);
     bench.plays("a").await;
     bench.goes_down().await;
     bench.release("a").await.unwrap_err();
@@ -627,7 +634,7 @@ async fn a_start_runs_into_no_more_than_one_deadline() {
 
 #[tokio::test(start_paused = true)]
 async fn a_store_that_keeps_failing_is_left_alone_and_asked_again_once_it_answers_a_probe() {
-    let bench = Bench::new(1, Rule::Deny);
+    let bench = Bench::new(1, OutageRule::Deny);
     bench.plays("a").await;
     bench.goes_down().await;
     let before = bench.store.calls("admit");
@@ -655,7 +662,7 @@ async fn a_full_store_renews_and_releases_and_its_starts_follow_the_rule() {
         bench.store.fails_at("admit", full);
         for _ in 0..20 {
             let started = bench.check(&playback("anna", "b")).await;
-            assert_eq!(started.is_err(), rule == Rule::Deny, "{rule:?}");
+            assert_eq!(started.is_err(), rule == OutageRule::Deny, "{rule:?}");
         }
         let health = bench.ledger.store_health();
         assert_eq!((health.up, health.rule), (true, Some(rule)));
@@ -670,7 +677,7 @@ async fn a_full_store_renews_and_releases_and_its_starts_follow_the_rule() {
 
 #[tokio::test(start_paused = true)]
 async fn a_store_that_has_forgotten_is_told_of_all_that_run_as_soon_as_that_shows() {
-    let bench = Bench::new(2, Rule::Deny);
+    let bench = Bench::new(2, OutageRule::Deny);
     let users = 500;
     for number in 0..users {
         let name = format!("user-{number}");
@@ -697,7 +704,7 @@ async fn a_store_that_has_forgotten_is_told_of_all_that_run_as_soon_as_that_show
 
 #[tokio::test(start_paused = true)]
 async fn a_start_that_a_forgetful_store_lets_in_above_the_true_count_is_taken_back() {
-    let bench = Bench::new(2, Rule::Deny);
+    let bench = Bench::new(2, OutageRule::Deny);
     bench.plays("a").await;
     bench.plays("b").await;
     bench.store.sound.forget_all();
@@ -715,7 +722,7 @@ async fn a_start_that_a_forgetful_store_lets_in_above_the_true_count_is_taken_ba
 
 #[tokio::test(start_paused = true)]
 async fn a_forgetful_store_that_could_not_be_told_what_runs_decides_no_start() {
-    let bench = Bench::new(1, Rule::Deny);
+    let bench = Bench::new(1, OutageRule::Deny);
     bench.lets_in(&request("anna", "a")).await;
     bench.store.sound.forget_all();
     bench.store.fails_at("renew", Fault::LosesCalls);
@@ -729,7 +736,7 @@ async fn a_forgetful_store_that_could_not_be_told_what_runs_decides_no_start() {
 
 #[tokio::test(start_paused = true)]
 async fn a_start_that_still_fits_shows_that_the_store_has_forgotten_too() {
-    let bench = Bench::new(3, Rule::Deny);
+    let bench = Bench::new(3, OutageRule::Deny);
     bench.plays("a").await;
     bench.plays("b").await;
     bench.store.sound.forget_all();
@@ -742,7 +749,7 @@ async fn a_start_that_still_fits_shows_that_the_store_has_forgotten_too() {
 
 #[tokio::test(start_paused = true)]
 async fn what_the_store_said_just_before_it_forgot_is_told_to_it_again() {
-    let bench = Bench::new(2, Rule::Deny);
+    let bench = Bench::new(2, OutageRule::Deny);
     bench.lets_in(&request("anna", "r")).await;
     for name in ["ben", "cem", "dora"] {
         bench.lets_in(&playback(name, "a")).await;
@@ -763,7 +770,7 @@ async fn what_the_store_said_just_before_it_forgot_is_told_to_it_again() {
 
 #[tokio::test(start_paused = true)]
 async fn a_start_that_could_not_be_taken_back_at_once_is_taken_back_later() {
-    let bench = Bench::new(2, Rule::Deny);
+    let bench = Bench::new(2, OutageRule::Deny);
     bench.plays("a").await;
     bench.plays("b").await;
     bench.store.sound.forget_all();
@@ -782,7 +789,7 @@ async fn a_start_that_could_not_be_taken_back_at_once_is_taken_back_later() {
 
 #[tokio::test(start_paused = true)]
 async fn a_store_that_comes_back_empty_is_found_out_at_once() {
-    let bench = Bench::new(2, Rule::Deny);
+    let bench = Bench::new(2, OutageRule::Deny);
     bench.plays("a").await;
     bench.plays("b").await;
     bench.goes_down().await;
@@ -796,7 +803,7 @@ async fn a_store_that_comes_back_empty_is_found_out_at_once() {
 
 #[tokio::test(start_paused = true)]
 async fn who_vouches_wrongly_for_an_end_makes_nobody_tell_everything_again_and_again() {
-    let bench = Bench::new(2, Rule::Deny);
+    let bench = Bench::new(2, OutageRule::Deny);
     bench.lets_in(&request("anna", "r")).await;
     for _ in 0..5 {
         let anna = user("anna");
@@ -814,7 +821,7 @@ async fn who_vouches_wrongly_for_an_end_makes_nobody_tell_everything_again_and_a
 
 #[tokio::test(start_paused = true)]
 async fn a_start_that_is_to_be_taken_back_is_not_announced_meanwhile() {
-    let bench = Bench::new(2, Rule::Deny);
+    let bench = Bench::new(2, OutageRule::Deny);
     bench.plays("a").await;
     bench.plays("b").await;
     bench.store.sound.forget_all();
@@ -826,7 +833,7 @@ async fn a_start_that_is_to_be_taken_back_is_not_announced_meanwhile() {
 
 #[tokio::test(start_paused = true)]
 async fn a_start_beside_forgotten_ones_that_can_be_neither_checked_nor_taken_back_is_not_let_in() {
-    for rule in [Rule::Deny, Rule::Local] {
+    for rule in [OutageRule::Deny, OutageRule::Local] {
         let bench = Bench::new(2, rule);
         bench.plays("a").await;
         bench.plays("b").await;
@@ -840,20 +847,22 @@ async fn a_start_beside_forgotten_ones_that_can_be_neither_checked_nor_taken_bac
             bench.release("other").await.unwrap();
             bench.store.fails_at("release", Fault::LosesCalls);
         });
-        let leaves = match decided {
-            Err(outage) => outage.doubtful.map_or(Leaves::Nothing, Leaves::Doubtful),
+        let undo = match decided {
+            Err(outage) => outage
+                .doubtful
+                .map_or(UndoHint::Nothing, UndoHint::Doubtful),
             Ok(decision) => {
                 assert!(decision.is_refused(), "{decision:?}");
-                decision.leaves
+                decision.undo
             }
         };
-        assert!(matches!(leaves, Leaves::Doubtful(_)), "{rule:?} {leaves:?}");
+        assert!(matches!(undo, UndoHint::Doubtful(_)), "{rule:?} {undo:?}");
     }
 }
 
 #[tokio::test(start_paused = true)]
 async fn an_end_that_somebody_vouched_for_elsewhere_is_believed() {
-    let bench = Bench::new(1, Rule::Deny);
+    let bench = Bench::new(1, OutageRule::Deny);
     bench.lets_in(&request("anna", "r")).await;
     let (anna, r) = (user("anna"), key(Kind::Request, "r"));
     let elsewhere = &bench.store.sound;
@@ -868,7 +877,7 @@ async fn an_end_that_somebody_vouched_for_elsewhere_is_believed() {
 
 #[tokio::test(start_paused = true)]
 async fn a_wrong_vouching_makes_nobody_else_told_again() {
-    let bench = Bench::new(2, Rule::Deny);
+    let bench = Bench::new(2, OutageRule::Deny);
     for number in 0..1000 {
         let claim = playback(&format!("user-{number}"), "a");
         bench.lets_in(&claim).await;
@@ -897,7 +906,7 @@ async fn a_wrong_vouching_makes_nobody_else_told_again() {
 
 #[tokio::test(start_paused = true)]
 async fn what_has_not_played_is_not_answered_from_memory() {
-    let bench = Bench::new(1, Rule::Deny);
+    let bench = Bench::new(1, OutageRule::Deny);
     let claim = playback("anna", "a");
     for _ in 0..3 {
         let decision = bench.check_unplayed(&claim).await.unwrap();
@@ -913,7 +922,7 @@ async fn what_has_not_played_is_not_answered_from_memory() {
 
 #[tokio::test(start_paused = true)]
 async fn a_failure_takes_back_a_start_that_has_not_played_and_no_other() {
-    let bench = Bench::new(1, Rule::Deny);
+    let bench = Bench::new(1, OutageRule::Deny);
     let (anna, cause) = (user("anna"), ReleaseCause::Failed);
     let fail = async |id: &str| {
         let key = key(Kind::Playback, id);
@@ -938,7 +947,7 @@ async fn a_failure_takes_back_a_start_that_has_not_played_and_no_other() {
 
 #[tokio::test(start_paused = true)]
 async fn a_report_to_an_instance_that_holds_nothing_is_remembered_there() {
-    let bench = Bench::new(1, Rule::Deny);
+    let bench = Bench::new(1, OutageRule::Deny);
     let (anna, a) = (user("anna"), key(Kind::Playback, "a"));
     assert!(!bench.ledger.knows_playing(&anna, &a));
     bench.ledger.played(&anna, &a).await.unwrap();
@@ -962,7 +971,7 @@ async fn a_report_to_an_instance_that_holds_nothing_is_remembered_there() {
 
 #[tokio::test(start_paused = true)]
 async fn a_response_that_outlives_its_playback_is_counted_as_a_request() {
-    let bench = Bench::new(1, Rule::Deny);
+    let bench = Bench::new(1, OutageRule::Deny);
     bench.plays("a").await;
     bench.release("a").await.unwrap();
     let sighting = Sighting {
@@ -991,10 +1000,10 @@ async fn a_response_that_outlives_its_playback_is_counted_as_a_request() {
 
 #[tokio::test(start_paused = true)]
 async fn what_an_outage_let_in_above_the_limit_goes_on_for_one_lease() {
-    let bench = Bench::new(1, Rule::Allow);
+    let bench = Bench::new(1, OutageRule::Allow);
     bench.plays("a").await;
     bench.goes_down().await;
-    assert_eq!(bench.plays("b").await, Basis::Rule(Rule::Allow));
+    assert_eq!(bench.plays("b").await, Basis::Rule(OutageRule::Allow));
     bench.comes_back().await;
     let mut live = bench.live().await;
     live.sort();
@@ -1014,7 +1023,7 @@ async fn what_an_outage_let_in_above_the_limit_goes_on_for_one_lease() {
 
 #[tokio::test(start_paused = true)]
 async fn who_has_gone_in_an_outage_holds_nobody_up_after_it() {
-    let bench = Bench::new(1, Rule::Allow);
+    let bench = Bench::new(1, OutageRule::Allow);
     bench.goes_down().await;
     for round in 0..20 {
         for number in 0..500 {
@@ -1025,12 +1034,12 @@ async fn who_has_gone_in_an_outage_holds_nobody_up_after_it() {
         bench.ledger.sweep();
     }
     assert_eq!(bench.metric("streamgate_sessions_held "), "0");
-    assert_eq!(bench.ledger.held.waiting_debtors(), 0);
+    assert_eq!(bench.ledger.cache.waiting_debtors(), 0);
 }
 
 #[tokio::test(start_paused = true)]
 async fn who_is_denied_is_not_told_of_as_running() {
-    let bench = Bench::new(1, Rule::Deny);
+    let bench = Bench::new(1, OutageRule::Deny);
     bench.plays("a").await;
     bench.goes_down().await;
     assert!(bench.play_for("a", LEASE * 2).await.is_some());
@@ -1045,13 +1054,13 @@ async fn who_is_denied_is_not_told_of_as_running() {
 
 #[tokio::test(start_paused = true)]
 async fn what_one_call_takes_back_is_no_other_calls_session() {
-    let bench = Bench::new(2, Rule::Local);
+    let bench = Bench::new(2, OutageRule::Local);
     bench.plays("a").await;
     bench.goes_down().await;
-    assert_eq!(bench.plays("c").await, Basis::Rule(Rule::Local));
+    assert_eq!(bench.plays("c").await, Basis::Rule(OutageRule::Local));
     let mut up = bench.ledger.watch_store();
     // Nothing is told until the undo of an earlier call has been.
-    bench.ledger.held.take_debtors(10);
+    bench.ledger.cache.take_debtors(10);
     bench.store.fails(&Fault::None);
     up.wait_for(|up| *up).await.unwrap();
     let (anna, c) = (user("anna"), key(Kind::Playback, "c"));
@@ -1069,7 +1078,7 @@ async fn what_one_call_takes_back_is_no_other_calls_session() {
 
 #[tokio::test(start_paused = true)]
 async fn a_real_end_is_told_beside_one_that_a_call_takes_back() {
-    let bench = Bench::new(2, Rule::Deny);
+    let bench = Bench::new(2, OutageRule::Deny);
     bench.lets_in(&request("anna", "r")).await;
     bench.goes_down().await;
     let (anna, r) = (user("anna"), key(Kind::Request, "r"));
@@ -1086,7 +1095,7 @@ async fn a_real_end_is_told_beside_one_that_a_call_takes_back() {
 
 #[tokio::test(start_paused = true)]
 async fn a_failed_request_in_an_outage_hides_no_release() {
-    let bench = Bench::new(2, Rule::Deny);
+    let bench = Bench::new(2, OutageRule::Deny);
     bench.plays("a").await;
     bench.goes_down().await;
     let (anna, a) = (user("anna"), key(Kind::Playback, "a"));
@@ -1104,7 +1113,7 @@ async fn a_failed_request_in_an_outage_hides_no_release() {
 async fn no_other_end_hides_an_operators_that_was_not_told() {
     let (anna, session) = (user("anna"), key(Kind::Playback, "a"));
     for other in [Ending::Failed, Ending::Stream] {
-        let bench = Bench::new(1, Rule::Deny);
+        let bench = Bench::new(1, OutageRule::Deny);
         drop(bench.check_unplayed(&playback("anna", "a")).await.unwrap());
         let ends = async |ending, cause| {
             let ended = bench
@@ -1122,7 +1131,7 @@ async fn no_other_end_hides_an_operators_that_was_not_told() {
         bench.store.asked("release", before + 1).await;
         tokio::time::sleep(Duration::from_millis(1)).await;
         assert_eq!(bench.metric("streamgate_sessions_owed"), "0");
-        assert!(!bench.ledger.held.still_owes(&user("anna")), "{other:?}");
+        assert!(!bench.ledger.cache.still_owes(&user("anna")), "{other:?}");
         if other == Ending::Failed {
             // A start that failed may be tried again, and an operator's end says that this one may not.
             let refusal = bench.refused("a").await;
@@ -1136,7 +1145,7 @@ async fn no_other_end_hides_an_operators_that_was_not_told() {
 
 #[tokio::test(start_paused = true)]
 async fn one_users_trouble_hides_no_loss() {
-    let bench = Bench::new(1, Rule::Deny);
+    let bench = Bench::new(1, OutageRule::Deny);
     for name in ["anna", "ben", "cem"] {
         bench.lets_in(&playback(name, "a")).await;
     }
@@ -1149,7 +1158,7 @@ async fn one_users_trouble_hides_no_loss() {
 
 #[tokio::test(start_paused = true)]
 async fn a_limit_of_none_holds_in_an_outage() {
-    for rule in [Rule::Allow, Rule::Local] {
+    for rule in [OutageRule::Allow, OutageRule::Local] {
         let bench = Bench::new(0, rule);
         bench.goes_down().await;
         assert!(bench.is_full("a").await, "{rule:?}");
@@ -1158,7 +1167,7 @@ async fn a_limit_of_none_holds_in_an_outage() {
 
 #[tokio::test(start_paused = true)]
 async fn what_ended_before_an_outage_stays_ended_in_it() {
-    for rule in [Rule::Allow, Rule::Local] {
+    for rule in [OutageRule::Allow, OutageRule::Local] {
         let bench = Bench::new(1, rule);
         bench.plays("a").await;
         bench.release("a").await.unwrap();
@@ -1170,7 +1179,7 @@ async fn what_ended_before_an_outage_stays_ended_in_it() {
 
 #[tokio::test(start_paused = true)]
 async fn a_renewal_that_was_void_is_made_again() {
-    let bench = Bench::new(2, Rule::Deny);
+    let bench = Bench::new(2, OutageRule::Deny);
     bench.plays("a").await;
     tokio::time::sleep(Duration::from_secs(10)).await;
     bench.plays("a").await;
@@ -1185,20 +1194,20 @@ async fn a_renewal_that_was_void_is_made_again() {
 
 #[tokio::test(start_paused = true)]
 async fn what_is_wrong_at_one_users_key_is_no_outage() {
-    let bench = Bench::new(1, Rule::Allow);
+    let bench = Bench::new(1, OutageRule::Allow);
     bench.plays("a").await;
     let broken = Fault::Errs(StoreError::Protocol("FOREIGN".to_owned()));
     bench.store.fails_at("admit", broken);
     for number in 0..20 {
         let basis = bench.plays(&format!("b{number}")).await;
-        assert_eq!(basis, Basis::Rule(Rule::Allow));
+        assert_eq!(basis, Basis::Rule(OutageRule::Allow));
     }
     assert!(bench.ledger.store_health().up);
 }
 
 #[tokio::test(start_paused = true)]
 async fn who_ends_tells_the_store_what_it_is_yet_to_be_told() {
-    let bench = Bench::new(3, Rule::Allow);
+    let bench = Bench::new(3, OutageRule::Allow);
     bench.goes_down().await;
     bench.plays("a").await;
     let mut up = bench.ledger.watch_store();
@@ -1216,7 +1225,7 @@ const JUDGED: Duration = Duration::from_secs(11);
 impl Bench {
     /// A bench that has found out that no access log arrives.
     async fn unwired(room_to_hold: usize) -> Self {
-        let bench = Self::with_room(2, Rule::Allow, room_to_hold);
+        let bench = Self::with_room(2, OutageRule::Allow, room_to_hold);
         for name in ["x", "y"] {
             bench.lets_in(&request(name, name)).await;
         }

@@ -3,10 +3,17 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::start::MAX_UNKNOWN_PLANS;
 use super::*;
 use crate::clock::ManualClock;
+use crate::clock::Stopwatch;
 use crate::faulty_store::{Fault, FaultyStore};
-use crate::session::{Admitted, Entry, Facts, Kind, SessionId};
+use crate::policy::Policy;
+use crate::session::{
+    Admission, Admitted, Ending, Entry, Facts, Provenance, Refusal, Released, SessionId, Sighting,
+};
+use crate::store::{Cursor, StoreError};
+use crate::telemetry::metrics::ReleaseCause;
 
 /// A ledger before a store in which leases never run out.
 struct Bench {
@@ -40,8 +47,8 @@ impl Bench {
         }
     }
 
-    async fn admit(&self, claim: &Claim, patience: &Patience) -> Decision {
-        self.ledger.admit(claim, patience).await.unwrap()
+    async fn admit(&self, claim: &Claim, caller: &CallerDeadline) -> Decision {
+        self.ledger.admit(claim, caller).await.unwrap()
     }
 
     async fn release(&self, user: &str, id: &str) {
@@ -86,10 +93,10 @@ fn claim(user: &str, id: &str) -> Claim {
     }
 }
 
-fn patience(deadline: Duration) -> Patience {
-    Patience {
+fn caller(deadline: Duration) -> CallerDeadline {
+    CallerDeadline {
         deadline: Some(deadline),
-        ..Patience::endless()
+        ..CallerDeadline::endless()
     }
 }
 
@@ -113,8 +120,8 @@ async fn what_starts_is_counted_by_its_kind_and_what_goes_on_or_is_refused_is_no
     let mut playback = claim("anna", "p");
     playback.key.kind = Kind::Playback;
     for claim in [&claim("anna", "a"), &playback, &claim("anna", "b")] {
-        bench.admit(claim, &Patience::endless()).await;
-        bench.admit(claim, &Patience::endless()).await;
+        bench.admit(claim, &CallerDeadline::endless()).await;
+        bench.admit(claim, &CallerDeadline::endless()).await;
     }
     for (kind, starts) in [("request", "1"), ("playback", "1"), ("video", "0")] {
         let series = format!("streamgate_starts_total{{kind=\"{kind}\"}}");
@@ -125,10 +132,14 @@ async fn what_starts_is_counted_by_its_kind_and_what_goes_on_or_is_refused_is_no
 #[tokio::test(start_paused = true)]
 async fn a_start_at_the_limit_looks_again_during_its_grace_and_once_more_at_its_end() {
     let bench = Bench::new();
-    let first = bench.admit(&claim("anna", "a"), &Patience::endless()).await;
+    let first = bench
+        .admit(&claim("anna", "a"), &CallerDeadline::endless())
+        .await;
     assert!(is_started(&first) && first.waited.is_zero() && first.limit == 1);
     let watch = Stopwatch::start();
-    let second = bench.admit(&claim("anna", "b"), &Patience::endless()).await;
+    let second = bench
+        .admit(&claim("anna", "b"), &CallerDeadline::endless())
+        .await;
     assert!(is_full(&second));
     assert_eq!((second.waited, watch.elapsed()), (GRACE, GRACE));
     assert_eq!(bench.store.calls("admit"), 2 + 3 + 1);
@@ -138,10 +149,12 @@ async fn a_start_at_the_limit_looks_again_during_its_grace_and_once_more_at_its_
 #[tokio::test(start_paused = true)]
 async fn a_slot_that_comes_free_wakes_the_waiting_start_at_once() {
     let bench = Bench::new();
-    bench.admit(&claim("anna", "a"), &Patience::endless()).await;
+    bench
+        .admit(&claim("anna", "a"), &CallerDeadline::endless())
+        .await;
     let watch = Stopwatch::start();
-    let (start, patience) = (claim("anna", "b"), Patience::endless());
-    let (second, ()) = tokio::join!(bench.admit(&start, &patience), async {
+    let (start, caller) = (claim("anna", "b"), CallerDeadline::endless());
+    let (second, ()) = tokio::join!(bench.admit(&start, &caller), async {
         bench.store.asked("admit", 2).await;
         tokio::time::sleep(Duration::from_millis(40)).await;
         bench.release("ben", "a").await;
@@ -167,11 +180,13 @@ async fn the_wait_takes_half_of_what_the_deadline_leaves_and_is_skipped_where_th
         (None, 250),
     ] {
         let bench = Bench::new();
-        bench.admit(&claim("anna", "a"), &Patience::endless()).await;
-        let patience = deadline.map_or_else(Patience::endless, |deadline| {
-            patience(Duration::from_millis(deadline))
+        bench
+            .admit(&claim("anna", "a"), &CallerDeadline::endless())
+            .await;
+        let caller = deadline.map_or_else(CallerDeadline::endless, |deadline| {
+            caller(Duration::from_millis(deadline))
         });
-        let decision = bench.admit(&claim("anna", "b"), &patience).await;
+        let decision = bench.admit(&claim("anna", "b"), &caller).await;
         assert!(is_full(&decision));
         assert_eq!(
             decision.waited,
@@ -196,11 +211,13 @@ async fn a_slow_store_takes_from_the_wait_and_never_from_the_deadline() {
         (120, 120),
     ] {
         let bench = Bench::new();
-        bench.admit(&claim("anna", "a"), &Patience::endless()).await;
+        bench
+            .admit(&claim("anna", "a"), &CallerDeadline::endless())
+            .await;
         let call = Duration::from_millis(call);
         bench.store.fails(&Fault::Takes(call));
         let watch = Stopwatch::start();
-        let decision = bench.admit(&claim("anna", "b"), &patience(deadline)).await;
+        let decision = bench.admit(&claim("anna", "b"), &caller(deadline)).await;
         assert!(is_full(&decision));
         assert_eq!(
             watch.elapsed(),
@@ -216,10 +233,12 @@ async fn a_slow_store_takes_from_the_wait_and_never_from_the_deadline() {
 #[tokio::test(start_paused = true)]
 async fn what_the_store_took_is_no_longer_left_to_wait() {
     let bench = Bench::new();
-    bench.admit(&claim("anna", "a"), &Patience::endless()).await;
+    bench
+        .admit(&claim("anna", "a"), &CallerDeadline::endless())
+        .await;
     bench.store.hold();
-    let (start, patience) = (claim("anna", "b"), patience(Duration::from_millis(200)));
-    let (decision, ()) = tokio::join!(bench.admit(&start, &patience), async {
+    let (start, caller) = (claim("anna", "b"), caller(Duration::from_millis(200)));
+    let (decision, ()) = tokio::join!(bench.admit(&start, &caller), async {
         tokio::time::sleep(Duration::from_millis(40)).await;
         bench.store.let_go();
     });
@@ -230,13 +249,15 @@ async fn what_the_store_took_is_no_longer_left_to_wait() {
 async fn one_start_a_user_waits_at_a_time() {
     let bench = Bench::new();
     for user in ["anna", "ben"] {
-        bench.admit(&claim(user, "a"), &Patience::endless()).await;
+        bench
+            .admit(&claim(user, "a"), &CallerDeadline::endless())
+            .await;
     }
     let (b, c, other, endless) = (
         claim("anna", "b"),
         claim("anna", "c"),
         claim("ben", "b"),
-        Patience::endless(),
+        CallerDeadline::endless(),
     );
     let (waiting, refused, elsewhere) = tokio::join!(
         bench.admit(&b, &endless),
@@ -258,17 +279,21 @@ async fn one_start_a_user_waits_at_a_time() {
 #[tokio::test(start_paused = true)]
 async fn nobody_waits_where_nothing_is_allowed() {
     let bench = Bench::with_policy(Policy::new(0));
-    let decision = bench.admit(&claim("anna", "a"), &Patience::endless()).await;
+    let decision = bench
+        .admit(&claim("anna", "a"), &CallerDeadline::endless())
+        .await;
     assert!(is_full(&decision) && decision.waited.is_zero());
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_caller_that_has_gone_stops_waiting_and_starts_nothing() {
     let bench = Bench::new();
-    bench.admit(&claim("anna", "a"), &Patience::endless()).await;
-    let (start, patience) = (claim("anna", "b"), Patience::endless());
+    bench
+        .admit(&claim("anna", "a"), &CallerDeadline::endless())
+        .await;
+    let (start, caller) = (claim("anna", "b"), CallerDeadline::endless());
     let watch = Stopwatch::start();
-    let (decision, ()) = tokio::join!(bench.admit(&start, &patience), async {
+    let (decision, ()) = tokio::join!(bench.admit(&start, &caller), async {
         bench.store.asked("admit", 2).await;
         // The slot is free, but not through this instance: nobody is woken by it.
         let anna = UserId::parse("anna").unwrap();
@@ -277,15 +302,17 @@ async fn a_caller_that_has_gone_stops_waiting_and_starts_nothing() {
             .release(&anna, &key("a"), Ending::Stream, Duration::ZERO)
             .await
             .unwrap();
-        patience.gone.cancel();
+        caller.gone.cancel();
     });
     assert!(is_full(&decision));
     assert!(watch.elapsed().is_zero());
     assert_eq!(bench.store.calls("admit"), 2);
     assert_eq!(bench.store.live("anna").await, [""; 0]);
     // One that had gone before is not made to wait, and keeps nobody from it.
-    bench.admit(&claim("anna", "c"), &Patience::endless()).await;
-    let decision = bench.admit(&start, &patience).await;
+    bench
+        .admit(&claim("anna", "c"), &CallerDeadline::endless())
+        .await;
+    let decision = bench.admit(&start, &caller).await;
     assert!(is_full(&decision) && decision.waited.is_zero());
 }
 
@@ -304,7 +331,7 @@ async fn an_outage_says_whether_the_start_may_have_taken_place() {
         bench.store.fails(&Fault::Errs(error.clone()));
         let asked = bench
             .ledger
-            .admit(&claim("anna", "a"), &Patience::endless())
+            .admit(&claim("anna", "a"), &CallerDeadline::endless())
             .await;
         assert_eq!(asked.unwrap_err().doubtful.is_some(), doubtful, "{error}");
         let bench = Bench::new();
@@ -328,7 +355,7 @@ async fn an_outage_says_whether_the_start_may_have_taken_place() {
     bench.store.fails(&Fault::LosesAnswers);
     let asked = bench
         .ledger
-        .admit(&claim("anna", "a"), &Patience::endless())
+        .admit(&claim("anna", "a"), &CallerDeadline::endless())
         .await;
     let ticket = asked.unwrap_err().doubtful.unwrap();
     bench.store.fails(&Fault::None);
@@ -345,21 +372,23 @@ async fn an_outage_says_whether_the_start_may_have_taken_place() {
 
 #[tokio::test(start_paused = true)]
 async fn what_the_store_has_refused_stays_refused_should_it_fail_meanwhile() {
-    for (fault, leaves) in [
+    for (fault, undo) in [
         (Fault::LosesCalls, true),
         (Fault::Errs(StoreError::Full("no room".to_owned())), false),
     ] {
         let bench = Bench::new();
-        bench.admit(&claim("anna", "a"), &Patience::endless()).await;
-        let (start, patience) = (claim("anna", "b"), Patience::endless());
-        let (decision, ()) = tokio::join!(bench.admit(&start, &patience), async {
+        bench
+            .admit(&claim("anna", "a"), &CallerDeadline::endless())
+            .await;
+        let (start, caller) = (claim("anna", "b"), CallerDeadline::endless());
+        let (decision, ()) = tokio::join!(bench.admit(&start, &caller), async {
             bench.store.asked("admit", 2).await;
             bench.store.fails(&fault);
         });
         assert!(is_full(&decision), "{decision:?}");
         assert_eq!(decision.waited, GRACE);
-        let doubtful = matches!(decision.leaves, Leaves::Doubtful(_));
-        assert_eq!(doubtful, leaves, "{:?}", decision.leaves);
+        let doubtful = matches!(decision.undo, UndoHint::Doubtful(_));
+        assert_eq!(doubtful, undo, "{:?}", decision.undo);
     }
 }
 
@@ -379,7 +408,7 @@ async fn an_unknown_plan_gets_the_default_and_is_counted_each_time() {
             ..claim("anna", &format!("s{n}"))
         };
         assert_eq!(
-            bench.admit(&claim, &patience(Duration::ZERO)).await.limit,
+            bench.admit(&claim, &caller(Duration::ZERO)).await.limit,
             limit,
             "{name}"
         );
@@ -391,10 +420,11 @@ async fn an_unknown_plan_gets_the_default_and_is_counted_each_time() {
         2,
         "each is logged once"
     );
+    let (policy, anna) = (Policy::new(1), UserId::parse("anna").unwrap());
     for n in 0..2 * MAX_UNKNOWN_PLANS {
         bench
             .ledger
-            .limit(&UserId::parse("anna").unwrap(), Some(&plan(&n.to_string())));
+            .limit(&policy, &anna, Some(&plan(&n.to_string())));
     }
     assert_eq!(
         bench.ledger.unknown_plans.lock().unwrap().len(),
@@ -418,7 +448,7 @@ async fn a_missing_plan_is_counted_where_the_default_applies_for_want_of_it() {
         });
         for id in ["a", "b"] {
             let claim = claim("anna", id);
-            bench.admit(&claim, &patience(Duration::ZERO)).await;
+            bench.admit(&claim, &caller(Duration::ZERO)).await;
         }
         assert_eq!(bench.metric("streamgate_missing_plan_total"), counted);
         // Who only asks how things stand has named no plan, and need not.
@@ -474,7 +504,9 @@ async fn running_streams_are_put_back_above_the_limit_of_their_user_s_plan() {
 #[tokio::test(start_paused = true)]
 async fn a_listing_that_is_not_allowed_stops_nothing_else_and_one_that_gets_no_answer_does() {
     let bench = Bench::new();
-    bench.admit(&claim("anna", "a"), &Patience::endless()).await;
+    bench
+        .admit(&claim("anna", "a"), &CallerDeadline::endless())
+        .await;
     let page = bench.ledger.page(&Cursor::default(), 100).await.unwrap();
     assert_eq!(page.entries.len(), 1);
     let refused = StoreError::Rejected("NOPERM".to_owned());

@@ -1,6 +1,6 @@
 //! The values that labels of metrics have: enums, so that no metric ever has more series than can be counted here.
 
-use crate::config::Outage;
+use crate::config::OutageRule;
 use crate::session::{Fact, FactLoss, Kind};
 
 /// Makes an enum whose variants are the values of a label.
@@ -40,7 +40,7 @@ pub trait LabelValue: Copy + 'static {
     fn index(self) -> usize;
 }
 
-impl LabelValue for Outage {
+impl LabelValue for OutageRule {
     const ALL: &'static [Self] = &[Self::Allow, Self::Deny, Self::Local];
 
     fn as_str(self) -> &'static str {

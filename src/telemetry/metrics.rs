@@ -13,7 +13,7 @@ use metrics_exporter_prometheus::{
 };
 
 use super::log;
-use crate::config::Outage;
+use crate::config::OutageRule;
 use crate::session::{Fact, FactLoss, Kind};
 
 pub use super::labels::{
@@ -151,7 +151,7 @@ impl Metrics {
             store_up: make.gauge(named::STORE_UP, &[]),
             enforces: make.gauge(named::ENFORCES, &[]),
             store_forgot: make.counter(named::STORE_FORGOT, &[]),
-            outage_rule: make.gauges::<Outage>(named::OUTAGE_RULE, "rule"),
+            outage_rule: make.gauges::<OutageRule>(named::OUTAGE_RULE, "rule"),
             sessions_held: make.gauge(named::SESSIONS_HELD, &[]),
             sessions_owed: make.gauge(named::SESSIONS_OWED, &[]),
             entries: make.tables::<EntryType, _>(named::ENTRIES, ["type", "outcome"]),
@@ -240,8 +240,8 @@ impl Metrics {
     }
 
     /// Notes which rule decides in the store's place, if one does.
-    pub fn outage_rule(&self, in_force: Option<Outage>) {
-        for (rule, gauge) in Outage::ALL.iter().zip(&self.outage_rule) {
+    pub fn outage_rule(&self, in_force: Option<OutageRule>) {
+        for (rule, gauge) in OutageRule::ALL.iter().zip(&self.outage_rule) {
             gauge.set(if Some(*rule) == in_force { 1.0 } else { 0.0 });
         }
     }

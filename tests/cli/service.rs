@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use serde_json::{Value, json};
-use streamgate::config::Outage;
+use streamgate::config::OutageRule;
 
 use super::assert_ended;
 use crate::support::app::{TestApp, eventually};
@@ -21,7 +21,9 @@ async fn put(app: &TestApp, user: &str, session: &str, body: Value) {
 /// A store that can fail, and an app that doesn't let in what it can't count.
 async fn app_on_a_faulty_store() -> (Arc<FaultyStore>, TestApp) {
     let store = FaultyStore::new();
-    let plan = TestApp::plan().outage(Outage::Deny).store(store.clone());
+    let plan = TestApp::plan()
+        .outage(OutageRule::Deny)
+        .store(store.clone());
     (store, plan.start().await)
 }
 

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use streamgate::config::Outage;
+use streamgate::config::OutageRule;
 use tempfile::TempDir;
 use tokio::process::Command;
 
@@ -199,7 +199,9 @@ const LEASE: Duration = Duration::from_secs(18);
 
 async fn outage(language: Language) {
     let store = FaultyStore::new();
-    let plan = TestApp::plan().outage(Outage::Deny).store(store.clone());
+    let plan = TestApp::plan()
+        .outage(OutageRule::Deny)
+        .store(store.clone());
     let app = plan.leases(LEASE, LEASE).start().await;
     store.fails(&Fault::LosesCalls);
     let api = app.url("");

@@ -7,7 +7,7 @@ use std::time::Duration;
 use futures_util::future::join_all;
 use serde_json::{Value, json};
 use streamgate::clock::Stopwatch;
-use streamgate::config::Outage;
+use streamgate::config::OutageRule;
 use streamgate::store::redis::RedisStore;
 use tokio_util::sync::CancellationToken;
 
@@ -27,7 +27,7 @@ const INTERVAL: Duration = Duration::from_millis(100);
 /// A streamgate that lets everybody watch two streams, and who asks it.
 struct Gate {
     /// What decides while there is no master.
-    rule: Outage,
+    rule: OutageRule,
     /// The streamgate.
     app: TestApp,
     /// Who asks it.
@@ -49,7 +49,7 @@ struct Asked {
 
 impl Gate {
     /// A streamgate that the sentinels there tell where to count, once it counts there.
-    async fn open(watched: &Watched, rule: Outage) -> Self {
+    async fn open(watched: &Watched, rule: OutageRule) -> Self {
         let plan = TestApp::plan().limit(2);
         let plan = plan.sentinels(&watched.urls(), TIMEOUT).outage(rule);
         // What is counted for nobody is to be seen on a slow machine too.
@@ -147,8 +147,8 @@ impl Gate {
         assert!(asked.refused.is_empty(), "{:?}: {asked:?}", self.rule);
         let mut away = asked.turned_away.iter();
         match self.rule {
-            Outage::Deny => assert!(away.all(|answer| answer.http == 503), "{asked:?}"),
-            Outage::Allow | Outage::Local => assert!(away.next().is_none(), "{asked:?}"),
+            OutageRule::Deny => assert!(away.all(|answer| answer.http == 503), "{asked:?}"),
+            OutageRule::Allow | OutageRule::Local => assert!(away.next().is_none(), "{asked:?}"),
         }
         measured(
             &format!("{what}: {:?} decided about starts for", self.rule),
@@ -215,7 +215,7 @@ impl Gone {
 async fn is_replaced(gone: Gone) {
     without_a_trace(Box::pin(async {
         let watched = Arc::new(beside(Watched::start).await);
-        let opened = [Outage::Allow, Outage::Deny, Outage::Local];
+        let opened = [OutageRule::Allow, OutageRule::Deny, OutageRule::Local];
         let gates = join_all(opened.map(|rule| Gate::open(&watched, rule))).await;
         for gate in &gates {
             gate.start("film").await;
@@ -340,7 +340,7 @@ async fn is_not_used_when_it_is_back(gone: Gone, watched: &Arc<Watched>, gates: 
 async fn a_planned_failover_moves_all_to_the_new_master_without_a_word_to_who_is_watching() {
     without_a_trace(Box::pin(async {
         let watched = Arc::new(beside(Watched::start).await);
-        let gate = Gate::open(&watched, Outage::Deny).await;
+        let gate = Gate::open(&watched, OutageRule::Deny).await;
         gate.start("film").await;
         gate.start("series").await;
         let (over, failing) = (CancellationToken::new(), Arc::clone(&watched));

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::join_all;
-use streamgate::config::Outage;
+use streamgate::config::OutageRule;
 
 use super::{Fault, LONG, Scene, by_each_rule, is_full};
 use crate::support::app::{PATIENCE, TestApp};
@@ -28,7 +28,7 @@ const AT_ONCE: u32 = 16;
 const OUTAGE: &str = "the store doesn't answer";
 
 /// An app on a sound Redis, with one stream for everybody, and a gateway before it.
-async fn app_on(server: &RedisServer, rule: Outage) -> (TestApp, Gateway) {
+async fn app_on(server: &RedisServer, rule: OutageRule) -> (TestApp, Gateway) {
     let plan = TestApp::plan().limit(1).redis(&server.url(), PATIENT);
     let app = plan.outage(rule).start().await;
     let gateway = app.gateway().await;

@@ -18,7 +18,7 @@ use std::time::Duration;
 use futures_util::future::join_all;
 use serde_json::Value;
 use streamgate::clock::Stopwatch;
-use streamgate::config::Outage;
+use streamgate::config::OutageRule;
 
 use crate::support::app::{PATIENCE, TestApp, without_a_trace};
 use crate::support::gateway_client::{Answer, Check, Gateway};
@@ -33,7 +33,7 @@ const TIMEOUT: Duration = Duration::from_millis(500);
 const LONG: Duration = Duration::from_secs(60);
 
 /// All outage rules.
-const RULES: [Outage; 3] = [Outage::Allow, Outage::Deny, Outage::Local];
+const RULES: [OutageRule; 3] = [OutageRule::Allow, OutageRule::Deny, OutageRule::Local];
 
 /// What can be wrong with a Redis, or with the way to it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -63,7 +63,7 @@ struct Scene {
     /// What the trouble is.
     fault: Fault,
     /// What decides meanwhile.
-    rule: Outage,
+    rule: OutageRule,
     /// The Redis.
     server: Arc<RedisServer>,
     /// The way to it.
@@ -134,7 +134,7 @@ impl Fault {
 
 impl Scene {
     /// Two streams for everybody, and such leases.
-    async fn open(fault: Fault, rule: Outage, leases: (Duration, Duration)) -> Self {
+    async fn open(fault: Fault, rule: OutageRule, leases: (Duration, Duration)) -> Self {
         let started = tokio::task::spawn_blocking(move || fault.prepared());
         let server = Arc::new(started.await.unwrap());
         let proxy = Proxy::before(server.port()).await;
@@ -238,7 +238,7 @@ impl Scene {
 }
 
 /// Plays that by each rule at once.
-async fn by_each_rule(play: impl AsyncFn(Outage)) {
+async fn by_each_rule(play: impl AsyncFn(OutageRule)) {
     without_a_trace(async { drop(join_all(RULES.map(|rule| play(rule))).await) }).await;
 }
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 use reqwest::StatusCode;
 use serde_json::json;
 use streamgate::clock::Stopwatch;
-use streamgate::config::Outage;
+use streamgate::config::OutageRule;
 use tokio::sync::Barrier;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -112,9 +112,11 @@ async fn come(scene: &Scene) -> Asked {
             .await;
         let holders: Vec<&str> = taken.iter().map(String::as_str).collect();
         let as_it_should = match scene.rule {
-            Outage::Deny => is_unavailable(&new) && is_unavailable(&crowded),
-            Outage::Local if holders.len() == 2 => new.is_allowed() && is_full(&crowded, &holders),
-            Outage::Allow | Outage::Local => new.is_allowed() && crowded.is_allowed(),
+            OutageRule::Deny => is_unavailable(&new) && is_unavailable(&crowded),
+            OutageRule::Local if holders.len() == 2 => {
+                new.is_allowed() && is_full(&crowded, &holders)
+            }
+            OutageRule::Allow | OutageRule::Local => new.is_allowed() && crowded.is_allowed(),
         };
         assert!(
             as_it_should,
@@ -144,7 +146,7 @@ async fn is_counted(scene: &Scene, came: u32) {
         let counted = counted(&store, &id).await.len();
         assert_eq!(
             counted,
-            usize::from(scene.rule != Outage::Deny),
+            usize::from(scene.rule != OutageRule::Deny),
             "{case} {id}"
         );
     }
@@ -253,7 +255,7 @@ async fn is_known_elsewhere(scene: &Scene) {
     let before = elsewhere.check(Check::of_playback("lee", "before")).await;
     assert_eq!(before.reason(), "ended", "{case}");
     let left = elsewhere.check(Check::of_playback("nina", "left")).await;
-    if scene.rule == Outage::Deny {
+    if scene.rule == OutageRule::Deny {
         // It was not let in, and so it has not ended either.
         assert!(left.is_allowed(), "{case}: {left:?}");
     } else {
@@ -272,7 +274,7 @@ async fn is_known_elsewhere(scene: &Scene) {
 async fn nothing_is_forgotten_after(fault: Fault) {
     by_each_rule(async |rule| {
         let scene = Scene::open(fault, rule, (LONG, LONG)).await;
-        let (gateway, let_in) = (&scene.gateway, rule != Outage::Deny);
+        let (gateway, let_in) = (&scene.gateway, rule != OutageRule::Deny);
         let playback = |id: &str| gateway.check(Check::of_playback("nina", id));
         gateway.check(Check::of_playback("lee", "before")).await;
         let before = gateway.check(Check::of("lee", "request")).await;

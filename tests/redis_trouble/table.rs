@@ -2,7 +2,7 @@
 
 use futures_util::future::join_all;
 use serde_json::json;
-use streamgate::config::Outage;
+use streamgate::config::OutageRule;
 
 use super::{Fault, LONG, RULES, Scene, by_each_rule, counted, is_full, is_unavailable};
 use crate::support::app::PATIENCE;
@@ -98,7 +98,7 @@ const FULL: [(Ask, To); 3] = [
 const FIRST: usize = 5;
 
 /// What that comes to.
-fn expected(fault: Fault, rule: Outage, (ask, by_rule): (Ask, [To; 3])) -> To {
+fn expected(fault: Fault, rule: OutageRule, (ask, by_rule): (Ask, [To; 3])) -> To {
     let differs = FULL.iter().find(|(full, _)| *full == ask);
     match differs {
         Some((_, to)) if fault == Fault::Full => *to,
@@ -254,7 +254,7 @@ async fn strike(scene: &Scene) {
 }
 
 /// The metrics show the store so, and that rule in force.
-async fn shows(scene: &Scene, up: u64, in_force: Option<Outage>) {
+async fn shows(scene: &Scene, up: u64, in_force: Option<OutageRule>) {
     assert_eq!(scene.app.metric("streamgate_store_up ").await, up);
     for rule in RULES {
         let label = format!("{rule:?}").to_lowercase();
@@ -268,7 +268,7 @@ async fn shows(scene: &Scene, up: u64, in_force: Option<Outage>) {
 async fn is_well(scene: &Scene) {
     scene.is_normal().await;
     scene.owes_nothing().await;
-    let let_in = scene.rule != Outage::Deny;
+    let let_in = scene.rule != OutageRule::Deny;
     let store = scene.server.store();
     let anna: &[&str] = match expected(scene.fault, scene.rule, TABLE[2]) {
         To::LetIn(_) => &["film", "live", "third"],

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use streamgate::clock::ManualClock;
-use streamgate::config::Outage;
+use streamgate::config::OutageRule;
 use streamgate::store::redis::RedisStore;
 
 use super::{answered, clock, logged};
@@ -35,7 +35,7 @@ impl Scene {
         let wire = Proxy::before(redis.port()).await;
         let store = RedisStore::open(settings(&wire.url())).unwrap();
         let store = Arc::new(store.with_clock(clock.clone()));
-        let plan = TestApp::plan().limit(1).outage(Outage::Allow);
+        let plan = TestApp::plan().limit(1).outage(OutageRule::Allow);
         let app = plan.store(store).clock(clock.clone()).start().await;
         let gateway = app.gateway().await;
         Self {

@@ -16,7 +16,7 @@ use std::time::Duration;
 use streamgate::app::{App, ConnectionTimes, RunError, Substitutes};
 use streamgate::clock::Clock;
 use streamgate::config::{
-    Backend, Config, Leases, Listen, Origins, Outage, Shown, Tls, Topology, WhenFull,
+    Backend, Config, Leases, Listen, Origins, OutageRule, Shown, Tls, Topology, WhenFull,
 };
 use streamgate::identity::Source;
 use streamgate::lifecycle::Stop;
@@ -210,7 +210,7 @@ impl Plan {
     }
 
     /// What decides while the store is out.
-    pub(crate) fn outage(mut self, rule: Outage) -> Self {
+    pub(crate) fn outage(mut self, rule: OutageRule) -> Self {
         self.config.store.outage = rule;
         self
     }

@@ -45,14 +45,14 @@ pub(super) struct Mark {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Standing {
     /// It has said so.
-    Counted,
+    Confirmed,
     /// It is to be told: it could not be asked, or has forgotten.
     Owed,
 }
 
 /// A session that the store has said it counts.
 #[derive(Debug)]
-pub(in crate::ledger) struct Counted<'a> {
+pub(in crate::ledger) struct Confirmed<'a> {
     /// Which it is.
     pub(in crate::ledger) key: &'a SessionKey,
     /// What is known of it.
@@ -73,7 +73,7 @@ pub(in crate::ledger) struct Counted<'a> {
 
 /// What is known of a session that asks to go on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::ledger) enum Look {
+pub(in crate::ledger) enum CacheLookup {
     /// Nothing that counts.
     Unknown,
     /// The store surely counts it.
@@ -105,7 +105,7 @@ const MAX_ENDS: usize = 64;
 
 /// What is known of one user.
 #[derive(Debug, Default)]
-pub(super) struct Known {
+pub(super) struct CachedUser {
     /// The sessions, in the order in which they were heard of.
     pub(super) marks: Vec<Mark>,
     /// What decides about starts while the store can't: the ends that are known here, and this instance's own budget. No sessions.
@@ -116,38 +116,38 @@ pub(super) struct Known {
     pub(super) limit: u32,
 }
 
-impl Known {
+impl CachedUser {
     /// What is known of a session that asks to go on, and would for that long. It is a sign of life.
-    pub(super) fn look(
+    pub(super) fn lookup(
         &mut self,
         key: &SessionKey,
         facts: &Facts,
         lease: Duration,
         now: Timestamp,
-    ) -> Look {
+    ) -> CacheLookup {
         let Some(mark) = self.mark_mut(key) else {
-            return Look::Unknown;
+            return CacheLookup::Unknown;
         };
         let left = mark.sure_until.since(now);
-        if mark.until <= now || (mark.standing == Standing::Counted && left.is_zero()) {
-            return Look::Unknown;
+        if mark.until <= now || (mark.standing == Standing::Confirmed && left.is_zero()) {
+            return CacheLookup::Unknown;
         }
         mark.see(now, lease);
         if mark.standing == Standing::Owed {
-            return Look::Ask;
+            return CacheLookup::Ask;
         }
         // A `request` asks once, and so must be doubted if it asks again; what has not played may be taken back; and what is news is for the
         // store to know.
         if !key.kind.is_stoppable() || !mark.is_proven() || mark.is_news(facts) {
-            return Look::Unknown;
+            return CacheLookup::Unknown;
         }
         if left <= lease / 3 {
-            return Look::Ask;
+            return CacheLookup::Ask;
         }
         // A renewal gathers others for a while, and begins so much earlier that its answer is here by the end of the third.
         let is_first_third = left > lease / 3 * 2 + lease / GATHERING;
         let due = !is_first_third && !std::mem::replace(&mut mark.in_renewal, true);
-        Look::Good { due }
+        CacheLookup::Good { due }
     }
 
     /// What a session that the store surely counts is told, as if that had been asked.
@@ -166,7 +166,7 @@ impl Known {
     }
 
     /// The store counts this session, as of a question asked at that time.
-    pub(super) fn counted(&mut self, counted: &Counted<'_>, asked_at: Timestamp) {
+    pub(super) fn confirmed(&mut self, counted: &Confirmed<'_>, asked_at: Timestamp) {
         let until = asked_at.after(counted.lease);
         self.limit = counted.limit;
         if !self.owes_end(counted.key) {
@@ -179,7 +179,7 @@ impl Known {
                 derived: counted.derived,
                 played: counted.played,
                 provisional: counted.provisional,
-                ..Mark::counted(counted.key, asked_at, until)
+                ..Mark::confirmed(counted.key, asked_at, until)
             });
             return;
         };
@@ -190,7 +190,7 @@ impl Known {
         mark.derived |= counted.derived;
         mark.played |= counted.played;
         (mark.provisional, mark.confirmed) = (counted.provisional, true);
-        (mark.standing, mark.in_renewal, mark.ticket) = (Standing::Counted, false, None);
+        (mark.standing, mark.in_renewal, mark.ticket) = (Standing::Confirmed, false, None);
     }
 
     /// The store says that some of this session has reached its viewer, as of a question asked at that time.
@@ -204,7 +204,7 @@ impl Known {
             self.marks.push(Mark {
                 played: true,
                 provisional: !playing.proven,
-                ..Mark::counted(key, asked_at, sure_until)
+                ..Mark::confirmed(key, asked_at, sure_until)
             });
         }
     }
@@ -378,10 +378,10 @@ pub(in crate::ledger) const GATHERING: u32 = 30;
 
 impl Mark {
     /// A session that the store counts until then, as it answered to a question asked at `seen_at`.
-    fn counted(key: &SessionKey, seen_at: Timestamp, until: Timestamp) -> Self {
+    fn confirmed(key: &SessionKey, seen_at: Timestamp, until: Timestamp) -> Self {
         Self {
             sure_until: until,
-            standing: Standing::Counted,
+            standing: Standing::Confirmed,
             confirmed: true,
             ..Self::owed(key, seen_at, until)
         }
@@ -418,7 +418,7 @@ impl Mark {
     pub(super) fn is_proof(&self, now: Timestamp) -> bool {
         self.key.kind == Kind::Playback
             && self.is_proven()
-            && self.standing == Standing::Counted
+            && self.standing == Standing::Confirmed
             && self.sure_until > now
     }
 

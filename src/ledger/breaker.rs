@@ -13,7 +13,7 @@ use tokio::sync::{Notify, watch};
 use tracing::{info, warn};
 
 use crate::clock::Stopwatch;
-use crate::config::Outage as Rule;
+use crate::config::OutageRule;
 use crate::store::StoreError;
 use crate::telemetry::Metrics;
 
@@ -31,11 +31,11 @@ const ROOM_AGAIN: Duration = Duration::from_secs(10);
 
 /// What is known of the store's health.
 #[derive(Debug)]
-pub(super) struct Pulse {
+pub(super) struct Breaker {
     /// What its calls have shown.
     known: Mutex<Known>,
     /// What decides while it is out.
-    rule: Rule,
+    rule: OutageRule,
     /// Whether calls are made: the state in brief, for those who ask each time.
     open: AtomicBool,
     /// The same for those who wait for it to change.
@@ -96,12 +96,12 @@ pub struct StoreHealth {
     /// What is wrong with it: why it doesn't answer, or that it is full.
     pub trouble: Option<String>,
     /// What decides in its place, while it doesn't answer or is full.
-    pub rule: Option<Rule>,
+    pub rule: Option<OutageRule>,
 }
 
-impl Pulse {
+impl Breaker {
     /// Nothing is known yet. `rule` is what decides while the store is out.
-    pub(super) fn new(rule: Rule) -> Self {
+    pub(super) fn new(rule: OutageRule) -> Self {
         Self {
             known: Mutex::default(),
             rule,
@@ -216,7 +216,7 @@ impl Known {
     }
 
     /// It has said that it is full.
-    fn note_full(&mut self, error: &StoreError, rule: Rule) {
+    fn note_full(&mut self, error: &StoreError, rule: OutageRule) {
         if self.full.is_none() {
             warn!(%error, "the store has no room: new streams are {}, running ones are renewed and released", said(rule));
         }
@@ -252,7 +252,7 @@ impl Known {
     }
 
     /// It has not answered.
-    fn note_failure(&mut self, error: &StoreError, rule: Rule) {
+    fn note_failure(&mut self, error: &StoreError, rule: OutageRule) {
         if wants_connection(error) {
             self.cut = Some(Stopwatch::start());
         }
@@ -263,7 +263,7 @@ impl Known {
     }
 
     /// It doesn't answer.
-    fn note_outage(&mut self, error: &StoreError, rule: Rule) {
+    fn note_outage(&mut self, error: &StoreError, rule: OutageRule) {
         let text = match error {
             StoreError::NotAsked(reason) => reason.clone(),
             _ => error.to_string(),
@@ -297,11 +297,11 @@ const fn wants_connection(error: &StoreError) -> bool {
 }
 
 /// What a rule does to new streams, for people.
-const fn said(rule: Rule) -> &'static str {
+const fn said(rule: OutageRule) -> &'static str {
     match rule {
-        Rule::Allow => "let in (store.outage: allow)",
-        Rule::Deny => "denied with 503 (store.outage: deny)",
-        Rule::Local => "counted by this instance alone (store.outage: local)",
+        OutageRule::Allow => "let in (store.outage: allow)",
+        OutageRule::Deny => "denied with 503 (store.outage: deny)",
+        OutageRule::Local => "counted by this instance alone (store.outage: local)",
     }
 }
 
@@ -329,85 +329,85 @@ mod tests {
         StoreError::Timeout(Duration::from_millis(50))
     }
 
-    /// A pulse that has felt the store answer once.
-    fn beating(metrics: &Metrics) -> Pulse {
-        let pulse = Pulse::new(Rule::Deny);
-        pulse.note(None, call(), metrics);
-        pulse
+    /// A breaker that has felt the store answer once.
+    fn beating(metrics: &Metrics) -> Breaker {
+        let breaker = Breaker::new(OutageRule::Deny);
+        breaker.note(None, call(), metrics);
+        breaker
     }
 
     /// Has so many calls fail.
-    fn fail(pulse: &Pulse, times: u32, metrics: &Metrics) {
+    fn fail(breaker: &Breaker, times: u32, metrics: &Metrics) {
         for _ in 0..times {
-            pulse.note(Some(&timeout()), call(), metrics);
+            breaker.note(Some(&timeout()), call(), metrics);
         }
     }
 
     #[test]
     fn some_lost_calls_are_no_outage_and_a_probe_ends_one() {
         let metrics = Metrics::new().unwrap();
-        let pulse = beating(&metrics);
+        let breaker = beating(&metrics);
         let full = StoreError::Full("no room".to_owned());
         for _ in 0..3 {
-            fail(&pulse, FAILURES - 1, &metrics);
-            assert!(pulse.health().up && pulse.may_ask().is_ok());
+            fail(&breaker, FAILURES - 1, &metrics);
+            assert!(breaker.health().up && breaker.may_ask().is_ok());
             // Who says that it is full has answered.
-            pulse.note(Some(&full), call(), &metrics);
+            breaker.note(Some(&full), call(), &metrics);
         }
-        fail(&pulse, FAILURES, &metrics);
+        fail(&breaker, FAILURES, &metrics);
         assert!(metrics.render().contains("streamgate_store_up 0"));
         let refused = StoreError::NotAsked(timeout().to_string());
-        assert_eq!(pulse.may_ask(), Err(refused));
+        assert_eq!(breaker.may_ask(), Err(refused));
         // A call that was under way is no probe.
-        pulse.note(None, call(), &metrics);
-        assert!(pulse.may_ask().is_err());
-        pulse.note(None, probe(), &metrics);
-        assert!(pulse.may_ask().is_ok() && *pulse.watch().borrow());
+        breaker.note(None, call(), &metrics);
+        assert!(breaker.may_ask().is_err());
+        breaker.note(None, probe(), &metrics);
+        assert!(breaker.may_ask().is_ok() && *breaker.watch().borrow());
         assert!(metrics.render().contains("streamgate_store_up 1"));
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_store_that_keeps_failing_has_to_prove_itself_for_longer_each_time() {
         let metrics = Metrics::new().unwrap();
-        let pulse = beating(&metrics);
+        let breaker = beating(&metrics);
         tokio::time::advance(PROVEN).await;
         for probes in [1, 2, 4, 8, 16, 16] {
-            fail(&pulse, FAILURES, &metrics);
+            fail(&breaker, FAILURES, &metrics);
             for _ in 0..probes - 1 {
-                pulse.note(None, probe(), &metrics);
-                assert!(pulse.may_ask().is_err(), "{probes} probes are needed");
+                breaker.note(None, probe(), &metrics);
+                assert!(breaker.may_ask().is_err(), "{probes} probes are needed");
             }
             // They have to be in a row.
-            pulse.note(Some(&timeout()), probe(), &metrics);
+            breaker.note(Some(&timeout()), probe(), &metrics);
             for _ in 0..probes {
-                assert!(pulse.may_ask().is_err(), "{probes} probes are needed");
-                pulse.note(None, probe(), &metrics);
+                assert!(breaker.may_ask().is_err(), "{probes} probes are needed");
+                breaker.note(None, probe(), &metrics);
             }
-            assert!(pulse.may_ask().is_ok());
+            assert!(breaker.may_ask().is_ok());
         }
         tokio::time::advance(PROVEN).await;
-        fail(&pulse, FAILURES, &metrics);
-        pulse.note(None, probe(), &metrics);
-        assert!(pulse.may_ask().is_ok());
+        fail(&breaker, FAILURES, &metrics);
+        breaker.note(None, probe(), &metrics);
+        assert!(breaker.may_ask().is_ok());
     }
 
     #[test]
     fn a_store_that_never_answered_is_not_up_and_is_asked() {
         let metrics = Metrics::new().unwrap();
-        for rule in [Rule::Allow, Rule::Deny, Rule::Local] {
-            let pulse = Pulse::new(rule);
-            let unasked = pulse.health();
+        for rule in [OutageRule::Allow, OutageRule::Deny, OutageRule::Local] {
+            let breaker = Breaker::new(rule);
+            let unasked = breaker.health();
             assert_eq!((unasked.up, unasked.trouble.is_some()), (false, true));
-            assert_eq!((unasked.rule, pulse.may_ask()), (None, Ok(())));
+            assert_eq!((unasked.rule, breaker.may_ask()), (None, Ok(())));
             let error = StoreError::Disconnected("refused".to_owned());
-            pulse.note(Some(&error), call(), &metrics);
+            breaker.note(Some(&error), call(), &metrics);
             let refused = StoreHealth {
                 up: false,
                 trouble: Some("no connection: refused".to_owned()),
                 rule: Some(rule),
             };
-            assert_eq!(pulse.health(), refused);
-            for other in Rule::ALL {
+            assert_eq!(breaker.health(), refused);
+            for other in OutageRule::ALL {
                 let series = format!("streamgate_outage_rule{{rule=\"{}\"}}", other.as_str());
                 let line = format!("{series} {}\n", i32::from(*other == rule));
                 assert!(metrics.render().contains(&line), "no {line}");
@@ -418,17 +418,17 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_call_that_began_before_the_store_was_back_says_nothing_new() {
         let metrics = Metrics::new().unwrap();
-        let pulse = beating(&metrics);
+        let breaker = beating(&metrics);
         let late = call();
         tokio::time::advance(Duration::from_millis(10)).await;
-        fail(&pulse, FAILURES, &metrics);
-        pulse.note(None, probe(), &metrics);
+        fail(&breaker, FAILURES, &metrics);
+        breaker.note(None, probe(), &metrics);
         for _ in 0..FAILURES {
-            pulse.note(Some(&timeout()), late, &metrics);
+            breaker.note(Some(&timeout()), late, &metrics);
         }
-        assert!(pulse.health().up);
-        fail(&pulse, FAILURES, &metrics);
-        assert!(!pulse.health().up);
+        assert!(breaker.health().up);
+        fail(&breaker, FAILURES, &metrics);
+        assert!(!breaker.health().up);
     }
 
     #[tokio::test(start_paused = true)]
@@ -437,100 +437,100 @@ mod tests {
         let cut = StoreError::Disconnected("closed".to_owned());
         let unopened = StoreError::NotAsked("it is still being connected to".to_owned());
         for (first, others) in [(&cut, &cut), (&unopened, &unopened), (&cut, &unopened)] {
-            let pulse = beating(&metrics);
+            let breaker = beating(&metrics);
             let times = |times: u32| (0..times).map(|_| call()).collect::<Vec<_>>();
             let calls = times(FAILURES * 2);
             tokio::time::advance(Duration::from_millis(1)).await;
-            pulse.note(Some(first), calls[0], &metrics);
+            breaker.note(Some(first), calls[0], &metrics);
             for call in &calls[1..] {
                 tokio::time::advance(Duration::from_millis(1)).await;
-                pulse.note(Some(others), *call, &metrics);
+                breaker.note(Some(others), *call, &metrics);
             }
-            assert!(pulse.health().up, "{first}, {others}");
+            assert!(breaker.health().up, "{first}, {others}");
             // Each of these began after the last was cut off.
             for _ in 1..FAILURES {
-                assert!(pulse.health().up, "{first}, {others}");
+                assert!(breaker.health().up, "{first}, {others}");
                 tokio::time::advance(Duration::from_millis(1)).await;
-                pulse.note(Some(others), call(), &metrics);
+                breaker.note(Some(others), call(), &metrics);
             }
-            assert!(!pulse.health().up, "{first}, {others}");
+            assert!(!breaker.health().up, "{first}, {others}");
         }
     }
 
     #[tokio::test(start_paused = true)]
     async fn in_an_outage_the_late_failure_of_a_call_hides_neither_probes_nor_the_reason() {
         let metrics = Metrics::new().unwrap();
-        let pulse = beating(&metrics);
+        let breaker = beating(&metrics);
         // The second outage in a row takes two probes.
-        fail(&pulse, FAILURES, &metrics);
-        pulse.note(None, probe(), &metrics);
-        fail(&pulse, FAILURES, &metrics);
-        pulse.note(None, probe(), &metrics);
+        fail(&breaker, FAILURES, &metrics);
+        breaker.note(None, probe(), &metrics);
+        fail(&breaker, FAILURES, &metrics);
+        breaker.note(None, probe(), &metrics);
         let late = StoreError::Rejected("LOADING".to_owned());
-        pulse.note(Some(&late), call(), &metrics);
-        assert_eq!(pulse.health().trouble, Some(timeout().to_string()));
-        pulse.note(None, probe(), &metrics);
-        assert!(pulse.health().up);
+        breaker.note(Some(&late), call(), &metrics);
+        assert_eq!(breaker.health().trouble, Some(timeout().to_string()));
+        breaker.note(None, probe(), &metrics);
+        assert!(breaker.health().up);
     }
 
     #[tokio::test(start_paused = true)]
     async fn only_a_store_that_counts_as_up_is_probed_again_at_once() {
         let metrics = Metrics::new().unwrap();
-        let pulse = beating(&metrics);
+        let breaker = beating(&metrics);
         let is_told = async || {
-            tokio::time::timeout(Duration::from_secs(1), pulse.probe_failed())
+            tokio::time::timeout(Duration::from_secs(1), breaker.probe_failed())
                 .await
                 .is_ok()
         };
-        pulse.note(Some(&timeout()), probe(), &metrics);
+        breaker.note(Some(&timeout()), probe(), &metrics);
         assert!(is_told().await);
-        fail(&pulse, FAILURES, &metrics);
-        pulse.note(Some(&timeout()), probe(), &metrics);
+        fail(&breaker, FAILURES, &metrics);
+        breaker.note(Some(&timeout()), probe(), &metrics);
         assert!(!is_told().await);
     }
 
     #[test]
     fn a_store_without_a_connection_is_down_at_once() {
         let metrics = Metrics::new().unwrap();
-        let pulse = beating(&metrics);
+        let breaker = beating(&metrics);
         let refused = StoreError::NotAsked("no connection: refused".to_owned());
-        pulse.note_loss(&refused, &metrics);
-        let health = pulse.health();
-        assert_eq!((health.up, health.rule), (false, Some(Rule::Deny)));
+        breaker.note_loss(&refused, &metrics);
+        let health = breaker.health();
+        assert_eq!((health.up, health.rule), (false, Some(OutageRule::Deny)));
         assert_eq!(health.trouble.unwrap(), "no connection: refused");
         assert!(metrics.render().contains("streamgate_store_up 0"));
-        assert!(!*pulse.watch().borrow() && pulse.may_ask().is_err());
-        pulse.note(None, probe(), &metrics);
-        assert!(pulse.health().up);
+        assert!(!*breaker.watch().borrow() && breaker.may_ask().is_err());
+        breaker.note(None, probe(), &metrics);
+        assert!(breaker.health().up);
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_timeout_is_no_room() {
         let metrics = Metrics::new().unwrap();
-        let pulse = beating(&metrics);
+        let breaker = beating(&metrics);
         let full = StoreError::Full("no room".to_owned());
-        pulse.note(Some(&full), call(), &metrics);
+        breaker.note(Some(&full), call(), &metrics);
         tokio::time::advance(ROOM_AGAIN).await;
-        pulse.note(Some(&timeout()), call(), &metrics);
-        assert_eq!(pulse.health().trouble, Some(full.to_string()));
+        breaker.note(Some(&timeout()), call(), &metrics);
+        assert_eq!(breaker.health().trouble, Some(full.to_string()));
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_full_store_says_so_until_it_has_had_room_for_a_while() {
         let metrics = Metrics::new().unwrap();
-        let pulse = beating(&metrics);
+        let breaker = beating(&metrics);
         let full = StoreError::Full("no room".to_owned());
         for _ in 0..2 {
-            pulse.note(Some(&full), call(), &metrics);
+            breaker.note(Some(&full), call(), &metrics);
             tokio::time::advance(ROOM_AGAIN / 2).await;
-            pulse.note(None, call(), &metrics);
-            let health = pulse.health();
+            breaker.note(None, call(), &metrics);
+            let health = breaker.health();
             assert_eq!((health.up, health.trouble), (true, Some(full.to_string())));
-            assert_eq!(health.rule, Some(Rule::Deny));
+            assert_eq!(health.rule, Some(OutageRule::Deny));
         }
         tokio::time::advance(ROOM_AGAIN / 2).await;
-        pulse.note(None, call(), &metrics);
-        let health = pulse.health();
+        breaker.note(None, call(), &metrics);
+        let health = breaker.health();
         assert_eq!((health.up, health.trouble, health.rule), (true, None, None));
     }
 }

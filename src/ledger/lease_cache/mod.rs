@@ -5,9 +5,9 @@
 //! what the outage rule let in, what was seen running meanwhile, and ends. Nothing here is ever wrong to lose, but for what is owed.
 //!
 //! An answer of the store may arrive late, when its session has been released or displaced meanwhile. So a question is marked with a
-//! [`Stamp`], and its answer counts only if no session of the same shard was taken out since: losing one is a loss of speed.
+//! [`ReadVersion`], and its answer counts only if no session of the same shard was taken out since: losing one is a loss of speed.
 
-mod known;
+mod user;
 
 use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet, VecDeque};
@@ -26,8 +26,8 @@ use crate::session::{
 };
 use crate::store::Seen;
 use crate::telemetry::metrics::ReleaseCause;
-pub(super) use known::{Counted, End, GATHERING, Look};
-use known::{Known, Mark, Standing};
+pub(super) use user::{CacheLookup, Confirmed, End, GATHERING};
+use user::{CachedUser, Mark, Standing};
 
 /// How many shards there are: far more than cores, and so many that a release seldom voids another user's answer.
 const SHARDS: usize = 256;
@@ -37,7 +37,7 @@ const EVICTED_PART: usize = 8;
 
 /// What this instance knows.
 #[derive(Debug)]
-pub(super) struct Held {
+pub(super) struct LeaseCache {
     /// The users, each in the shard that its name hashes to.
     shards: Vec<Mutex<Shard>>,
     /// Says which shard a user is in.
@@ -68,7 +68,7 @@ pub(super) struct Held {
 #[derive(Debug, Default)]
 struct Shard {
     /// What is known of each.
-    users: HashMap<UserId, Known>,
+    users: HashMap<UserId, CachedUser>,
     /// How many sessions that makes.
     sessions: usize,
     /// How often a session was taken out because it has ended.
@@ -86,7 +86,7 @@ struct Debtors {
 
 /// What it says about the store that it doesn't know a session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Evidence {
+pub(super) enum ForgetSignal {
     /// That it has forgotten.
     Proof,
     /// That it may have.
@@ -97,7 +97,7 @@ pub(super) enum Evidence {
 
 /// When, and before which endings, the store was asked.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Stamp {
+pub(super) struct ReadVersion {
     /// As of when its answer surely holds.
     asked_at: Timestamp,
     /// What the shard had seen then.
@@ -124,7 +124,7 @@ pub(super) struct Tally {
     pub(super) owed: usize,
 }
 
-impl Held {
+impl LeaseCache {
     /// Nothing yet, with room for so many sessions.
     pub(super) fn new(room: usize, leases: Leases, terms: Terms, clock: Arc<dyn Clock>) -> Self {
         Self {
@@ -161,9 +161,9 @@ impl Held {
     }
 
     /// To be had before the store is asked about a user, and given back with what it answered.
-    pub(super) fn stamp(&self, user: &UserId) -> Stamp {
+    pub(super) fn version(&self, user: &UserId) -> ReadVersion {
         let endings = self.shard(user).endings;
-        Stamp {
+        ReadVersion {
             asked_at: self.now(),
             endings,
             losses: self.losses.load(Ordering::SeqCst),
@@ -171,15 +171,15 @@ impl Held {
     }
 
     /// What is known of a session that asks to go on. It is a sign of life.
-    pub(super) fn look(&self, user: &UserId, key: &SessionKey, facts: &Facts) -> Look {
+    pub(super) fn lookup(&self, user: &UserId, key: &SessionKey, facts: &Facts) -> CacheLookup {
         let (now, lease) = (self.now(), self.leases.of(key.kind));
         let mut shard = self.shard(user);
         let Some(known) = shard.users.get_mut(user) else {
-            return Look::Unknown;
+            return CacheLookup::Unknown;
         };
-        let look = known.look(key, facts, lease, now);
+        let look = known.lookup(key, facts, lease, now);
         drop(shard);
-        if look == (Look::Good { due: true }) {
+        if look == (CacheLookup::Good { due: true }) {
             lock(&self.due).push((user.clone(), key.clone()));
             self.due_arrived.notify_one();
         }
@@ -203,15 +203,15 @@ impl Held {
     }
 
     /// What it says about the store that it doesn't know that session.
-    pub(super) fn evidence(&self, user: &UserId, key: &SessionKey) -> Evidence {
+    pub(super) fn signal(&self, user: &UserId, key: &SessionKey) -> ForgetSignal {
         let now = self.now();
         let shard = self.shard(user);
         match shard.users.get(user).and_then(|known| known.mark(key)) {
-            Some(mark) if mark.is_proof(now) => Evidence::Proof,
+            Some(mark) if mark.is_proof(now) => ForgetSignal::Proof,
             Some(mark) if mark.standing == Standing::Owed || mark.sure_until <= now => {
-                Evidence::None
+                ForgetSignal::None
             }
-            Some(_) | None => Evidence::Doubt,
+            Some(_) | None => ForgetSignal::Doubt,
         }
     }
 
@@ -224,16 +224,16 @@ impl Held {
         beside.filter(|mark| mark.is_proof(now)).count()
     }
 
-    /// The store counts that session, as it answered to the question of that stamp, and those that gave way to it no longer.
-    pub(super) fn counted(
+    /// The store counts that session, as it answered to a question of that version, and those that gave way to it no longer.
+    pub(super) fn confirmed(
         &self,
         user: &UserId,
-        stamp: Stamp,
-        counted: &Counted<'_>,
+        version: ReadVersion,
+        counted: &Confirmed<'_>,
         displaced: &[Session],
     ) {
         let mut shard = self.shard(user);
-        let is_answer_good = shard.endings == stamp.endings;
+        let is_answer_good = shard.endings == version.endings;
         for session in displaced {
             let cause = EndCause::Displaced {
                 by: counted.key.clone(),
@@ -257,9 +257,9 @@ impl Held {
             return;
         }
         let known = shard.users.entry(user.clone()).or_default();
-        known.counted(counted, stamp.asked_at);
+        known.confirmed(counted, version.asked_at);
         // The store may have said so before it forgot.
-        let before_a_loss = stamp.losses != self.losses.load(Ordering::SeqCst);
+        let before_a_loss = version.losses != self.losses.load(Ordering::SeqCst);
         if let (true, Some(mark)) = (before_a_loss, known.mark_mut(counted.key)) {
             mark.standing = Standing::Owed;
             self.queue(user, known);
@@ -268,19 +268,19 @@ impl Held {
         shard.sessions += usize::from(is_new);
     }
 
-    /// The store says that some of that session has reached its viewer, as it answered to the question of that stamp. `limit` is what its
+    /// The store says that some of that session has reached its viewer, as it answered to a question of that version. `limit` is what its
     /// user may watch, as far as is known where nothing else is.
     pub(super) fn playing(
         &self,
         user: &UserId,
-        stamp: Stamp,
+        version: ReadVersion,
         key: &SessionKey,
         playing: Playing,
         limit: u32,
     ) {
         let mut shard = self.shard(user);
         let is_new = !shard.knows(user, key);
-        if shard.endings != stamp.endings
+        if shard.endings != version.endings
             || (is_new && !shard.make_room(user, limit, self.room, &self.terms, self.now()))
         {
             return;
@@ -290,7 +290,7 @@ impl Held {
             if is_stranger {
                 known.limit = limit;
             }
-            known.playing(key, playing, stamp.asked_at);
+            known.playing(key, playing, version.asked_at);
         });
     }
 
@@ -388,7 +388,7 @@ impl Held {
         shard.change_known(user, |known| {
             if known
                 .mark(key)
-                .is_some_and(|mark| mark.standing == Standing::Counted)
+                .is_some_and(|mark| mark.standing == Standing::Confirmed)
             {
                 known.forget(key);
             }
@@ -425,7 +425,7 @@ impl Held {
                 .ends
                 .retain(|end| end.key != *key || end.ending != Ending::Undone(ticket));
             if known.mark(key).is_some_and(|mark| {
-                mark.ticket == Some(ticket) || (was_there && mark.standing == Standing::Counted)
+                mark.ticket == Some(ticket) || (was_there && mark.standing == Standing::Confirmed)
             }) {
                 known.forget(key);
             }
@@ -556,7 +556,7 @@ impl Held {
                     continue;
                 }
                 let is_sure =
-                    |mark: &&Mark| mark.standing == Standing::Counted && mark.sure_until > now;
+                    |mark: &&Mark| mark.standing == Standing::Confirmed && mark.sure_until > now;
                 let mut marks = known.marks.iter().filter(is_sure);
                 if let Some(mark) = marks.clone().find(|mark| mark.is_proof(now)) {
                     playbacks.push(seen(user, known, mark, now));
@@ -607,7 +607,7 @@ impl Held {
     }
 
     /// Puts a user of whom the store is to be told something among the others, once.
-    fn queue(&self, user: &UserId, known: &Known) {
+    fn queue(&self, user: &UserId, known: &CachedUser) {
         if known.is_in_debt() {
             lock(&self.debtors).put(user);
         }
@@ -708,7 +708,7 @@ impl Shard {
     }
 
     /// Changes what is known of a user, be it nothing yet.
-    fn change<T>(&mut self, user: &UserId, change: impl FnOnce(&mut Known) -> T) -> T {
+    fn change<T>(&mut self, user: &UserId, change: impl FnOnce(&mut CachedUser) -> T) -> T {
         let known = self.users.entry(user.clone()).or_default();
         let before = known.marks.len();
         let outcome = change(known);
@@ -721,7 +721,7 @@ impl Shard {
     }
 
     /// Changes what is known of a user, if anything is.
-    fn change_known(&mut self, user: &UserId, change: impl FnOnce(&mut Known)) {
+    fn change_known(&mut self, user: &UserId, change: impl FnOnce(&mut CachedUser)) {
         if let Entry::Occupied(_) = self.users.entry(user.clone()) {
             self.change(user, change);
         }
@@ -740,7 +740,7 @@ impl Shard {
     ) -> bool {
         let limit = usize::try_from(limit).unwrap_or(usize::MAX);
         let most = limit.saturating_add(MAX_PUT_BACK);
-        let held = |known: &Known| known.marks.len();
+        let held = |known: &CachedUser| known.marks.len();
         if self.users.get(user).map_or(0, held) >= most {
             self.change_known(user, |known| known.settle(terms, now));
             if self.users.get(user).map_or(0, held) >= most {
@@ -752,7 +752,7 @@ impl Shard {
         }
         let marks = self.users.values().flat_map(|known| &known.marks);
         let mut ends: Vec<Timestamp> = marks
-            .filter(|mark| mark.standing == Standing::Counted)
+            .filter(|mark| mark.standing == Standing::Confirmed)
             .map(|mark| mark.sure_until)
             .collect();
         let leaving = ends.len() / EVICTED_PART;
@@ -787,7 +787,7 @@ impl Shard {
 }
 
 /// What the store is to be told of a session.
-fn seen(user: &UserId, known: &Known, mark: &Mark, now: Timestamp) -> Seen {
+fn seen(user: &UserId, known: &CachedUser, mark: &Mark, now: Timestamp) -> Seen {
     Seen {
         user: user.clone(),
         sighting: mark.sighting(now),

@@ -7,7 +7,7 @@ use futures_util::future::join_all;
 use tokio::sync::watch;
 use tracing::warn;
 
-use super::held::{Debts, End};
+use super::lease_cache::{Debts, End};
 use super::suspicion::{PROOF, SAMPLE};
 use super::{Ledger, Outage};
 use crate::session::{Released, Renewal, SessionKey, UserId};
@@ -55,9 +55,9 @@ impl Ledger {
     /// Renews what is due, many at a time.
     async fn keep_renewed(&self) {
         loop {
-            self.held.due_arrived.notified().await;
-            tokio::time::sleep(self.held.gathering()).await;
-            let due = self.held.take_due();
+            self.cache.due_arrived.notified().await;
+            tokio::time::sleep(self.cache.gathering()).await;
+            let due = self.cache.take_due();
             for some in due.chunks(RENEWED_AT_A_TIME) {
                 self.renew_held(some).await;
             }
@@ -68,10 +68,10 @@ impl Ledger {
     async fn renew_held(&self, due: &[(UserId, SessionKey)]) {
         let seen: Vec<Seen> = due
             .iter()
-            .filter_map(|(user, key)| self.held.sighting(user, key))
+            .filter_map(|(user, key)| self.cache.sighting(user, key))
             .collect();
         for seen in self.tell_all_running(&seen).await.untold {
-            self.held.not_renewed(&seen.user, &seen.sighting.key);
+            self.cache.not_renewed(&seen.user, &seen.sighting.key);
         }
     }
 
@@ -83,18 +83,18 @@ impl Ledger {
         }
         let stamps: Vec<_> = seen
             .iter()
-            .map(|seen| self.held.stamp(&seen.user))
+            .map(|seen| self.cache.version(&seen.user))
             .collect();
         seen.iter().for_each(|seen| self.renews_itself(seen));
         let asked = self
             .timed(Operation::RenewAll, || async {
                 let answers = self.store.renew_all(seen).await;
                 let mut failed = None;
-                for ((seen, stamp), answer) in seen.iter().zip(stamps).zip(answers) {
+                for ((seen, version), answer) in seen.iter().zip(stamps).zip(answers) {
                     match answer {
                         Ok(renewal) => {
                             told.unknown += usize::from(matches!(renewal, Renewal::PutBack { .. }));
-                            self.note_renewal(seen, stamp, &renewal);
+                            self.note_renewal(seen, version, &renewal);
                         }
                         Err(error) => {
                             failed = Some(error);
@@ -122,19 +122,19 @@ impl Ledger {
 
     /// Tells the store, whenever it answers, what it is yet to be told, at a bounded rate.
     async fn pay_debts(&self) {
-        let mut up = self.pulse.watch();
+        let mut up = self.breaker.watch();
         loop {
             // It lives as long as the ledger does.
             drop(up.wait_for(|up| *up).await);
-            let debtors = self.held.take_debtors(TOLD_AT_A_TIME);
+            let debtors = self.cache.take_debtors(TOLD_AT_A_TIME);
             if debtors.is_empty() {
-                self.held.debts_arrived.notified().await;
+                self.cache.debts_arrived.notified().await;
                 continue;
             }
             let paid = join_all(debtors.iter().map(|user| self.settle(user))).await;
             // What was answered while another session was released was not heeded, and is asked again.
-            for user in debtors.iter().filter(|user| self.held.still_owes(user)) {
-                self.held.owe(user);
+            for user in debtors.iter().filter(|user| self.cache.still_owes(user)) {
+                self.cache.owe(user);
             }
             let pause = if paid.iter().any(Result::is_err) {
                 TOLD_IN_VAIN_PAUSE
@@ -150,7 +150,7 @@ impl Ledger {
     /// # Errors
     /// The store could not answer.
     pub(super) async fn settle(&self, user: &UserId) -> Result<(), Outage> {
-        let Some(Debts { ends, seen }) = self.held.debts(user) else {
+        let Some(Debts { ends, seen }) = self.cache.debts(user) else {
             return Ok(());
         };
         self.tell_ends(user, &ends).await?;
@@ -163,7 +163,7 @@ impl Ledger {
     /// # Errors
     /// The store could not answer.
     pub(super) async fn settle_ends(&self, user: &UserId) -> Result<(), Outage> {
-        match self.held.debts(user) {
+        match self.cache.debts(user) {
             Some(debts) => self.tell_ends(user, &debts.ends).await,
             None => Ok(()),
         }
@@ -187,7 +187,7 @@ impl Ledger {
                     continue;
                 }
             }
-            self.held.end_told(user, end);
+            self.cache.end_told(user, end);
         }
         failed.map_or(Ok(()), Err)
     }
@@ -195,7 +195,7 @@ impl Ledger {
     /// Tells the store all that it is yet to be told, as far as it can be: for who is about to end.
     pub async fn settle_all(&self) {
         loop {
-            let debtors = self.held.take_debtors(TOLD_AT_A_TIME);
+            let debtors = self.cache.take_debtors(TOLD_AT_A_TIME);
             let told = join_all(debtors.iter().map(|user| self.settle(user))).await;
             if debtors.is_empty() || told.iter().any(Result::is_err) {
                 return;
@@ -205,7 +205,7 @@ impl Ledger {
 
     /// Probes a store that doesn't answer until it does, and then looks whether it has forgotten.
     async fn mind_store(&self) {
-        let mut up = self.pulse.watch();
+        let mut up = self.breaker.watch();
         loop {
             self.outage(&mut up).await;
             while !*up.borrow_and_update() {
@@ -226,8 +226,8 @@ impl Ledger {
         loop {
             tokio::select! {
                 () = async { drop(up.wait_for(|up| !*up).await) } => return,
-                lost = self.store.outage() => self.pulse.note_loss(&lost, &self.metrics),
-                () = self.pulse.probe_failed() => {
+                lost = self.store.outage() => self.breaker.note_loss(&lost, &self.metrics),
+                () = self.breaker.probe_failed() => {
                     rest_between_probes().await;
                     self.probe().await;
                 }
@@ -237,7 +237,7 @@ impl Ledger {
 
     /// Asks the store about a few users. If two of them are unknown to it, it has forgotten everybody.
     async fn look_for_loss(&self) {
-        let sample = self.held.sample(SAMPLE, &self.suspicion.users());
+        let sample = self.cache.sample(SAMPLE, &self.suspicion.users());
         // Sessions that the store can't be told of now ask at their next request.
         if self.tell_all_running(&sample).await.unknown >= PROOF {
             self.note_forgetting();
@@ -247,15 +247,15 @@ impl Ledger {
     /// Notes that the store did not know a session that it should have counted: its user's others are told, and some of other users are
     /// asked about.
     pub(super) fn suspect_loss(&self, user: &UserId, key: &SessionKey) {
-        self.held.owe_others(user, key);
+        self.cache.owe_others(user, key);
         if self.suspicion.note(user) {
-            self.held.doubted.notify_one();
+            self.cache.doubted.notify_one();
         }
     }
 
     /// Asks the store about all sessions of a user but that one; whether it has forgotten any.
     pub(super) async fn has_forgotten_others(&self, user: &UserId, key: &SessionKey) -> bool {
-        let seen = self.held.beside(user, key);
+        let seen = self.cache.beside(user, key);
         let told = seen.iter().map(|seen| self.tell_running(seen));
         let answers = join_all(told).await;
         answers
@@ -266,7 +266,7 @@ impl Ledger {
     /// Looks whether the store has forgotten, whenever it did not know a session that it should have counted.
     async fn clear_doubts(&self) {
         loop {
-            self.held.doubted.notified().await;
+            self.cache.doubted.notified().await;
             self.look_for_loss().await;
         }
     }
@@ -290,7 +290,7 @@ impl Ledger {
         }
         self.metrics.store_forgot();
         self.wiring.forget();
-        self.held.owe_all();
+        self.cache.owe_all();
     }
 }
 

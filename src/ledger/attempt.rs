@@ -1,0 +1,237 @@
+//! One attempt to start a session: what the claim asks for, and what the store or the outage rule answers.
+
+use std::borrow::Cow;
+use std::time::Duration;
+
+use super::Ledger;
+use super::decision::{Decision, Outage};
+use super::lease_cache::{CacheLookup, Confirmed, ForgetSignal, ReadVersion};
+use crate::session::{
+    Admission, Ending, Entry, Refusal, Renewal, Session, SessionKey, Start, StartRules, UserId,
+    WhenFull,
+};
+use crate::store::Seen;
+use crate::telemetry::metrics::Operation;
+
+/// A start, with everything that decides about it: one snapshot of the settings, taken when the claim came.
+#[derive(Debug, Clone)]
+pub(super) struct StartAttempt<'a> {
+    /// Whose stream it is.
+    pub(super) user: &'a UserId,
+    /// The session that wants to start.
+    pub(super) start: Start,
+    /// What applies to it.
+    pub(super) rules: StartRules,
+    /// Whether it may take a slot.
+    pub(super) mode: Mode,
+    /// How long it may wait for a slot: `limits.grace`.
+    pub(super) grace: Duration,
+}
+
+/// What a stream asks for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Mode {
+    /// A slot, if it has none.
+    Slot,
+    /// To keep the slot that it has.
+    GoOn,
+}
+
+impl StartAttempt<'_> {
+    /// What the store decides by. Where no stream is allowed, what is live is renewed and nothing is started.
+    fn store_rules(&self) -> Cow<'_, StartRules> {
+        match self.mode {
+            Mode::Slot => Cow::Borrowed(&self.rules),
+            Mode::GoOn => Cow::Owned(StartRules {
+                limit: 0,
+                ..self.rules.clone()
+            }),
+        }
+    }
+}
+
+impl Ledger {
+    /// What a session is told that this instance knows and that is to ask: the store is told that it runs. `None` if it isn't such a one.
+    pub(super) async fn go_on(
+        &self,
+        attempt: &StartAttempt<'_>,
+    ) -> Option<Result<Decision, Outage>> {
+        let StartAttempt {
+            user, start, rules, ..
+        } = attempt;
+        let CacheLookup::Ask = self.cache.lookup(user, &start.key, &start.facts) else {
+            return None;
+        };
+        let seen = Seen {
+            limit: rules.limit,
+            ..self.cache.sighting(user, &start.key)?
+        };
+        self.renews_itself(&seen);
+        let renewed = match self.settle_ends(user).await {
+            Ok(()) => self.tell_running(&seen).await,
+            Err(outage) => Err(outage),
+        };
+        let admission = match renewed {
+            Ok(Renewal::Renewed { .. } | Renewal::PutBack { .. } | Renewal::Provisional { .. }) => {
+                Admission::Admitted(self.cache.admitted(user, &start.key)?)
+            }
+            // Whether it may start again is for the store to say.
+            Ok(Renewal::Ended(_) | Renewal::Crowded) => return None,
+            Err(outage) => return Some(self.by_rule(attempt, outage)),
+        };
+        Some(Ok(Decision::of_store(admission, attempt)))
+    }
+
+    /// Asks for a slot: the store, or the rule where that doesn't answer. If there is no playback of the id that is to be taken over, but
+    /// something else of it holds a slot, that was meant.
+    pub(super) async fn attempt(&self, attempt: &StartAttempt<'_>) -> Result<Decision, Outage> {
+        let mut decision = self.attempt_as_it_is(attempt).await?;
+        let Some(meant) = meant_among_holders(&attempt.rules.when_full, &decision.admission) else {
+            return Ok(decision);
+        };
+        if !meant.kind.is_stoppable() {
+            decision.admission = Admission::Refused(Refusal::NotStoppable);
+            return Ok(decision);
+        }
+        let mut attempt = attempt.clone();
+        attempt.rules.when_full = WhenFull::TakeOver(meant);
+        self.attempt_as_it_is(&attempt).await
+    }
+
+    /// Asks for a slot: the store, or the rule where that doesn't answer.
+    async fn attempt_as_it_is(&self, attempt: &StartAttempt<'_>) -> Result<Decision, Outage> {
+        match self.try_start(attempt).await {
+            Ok(admission) => Ok(Decision::of_store(admission, attempt)),
+            Err(outage) => self.by_rule(attempt, outage),
+        }
+    }
+
+    /// The same for a session that may be held: if the store has forgotten it, and now finds no slot for it, it is told that it runs.
+    pub(super) async fn attempt_knowing(
+        &self,
+        attempt: &StartAttempt<'_>,
+    ) -> Result<Decision, Outage> {
+        let was_sure = self.cache.signal(attempt.user, &attempt.start.key) == ForgetSignal::Proof;
+        let decision = self.attempt(attempt).await?;
+        match &decision.admission {
+            Admission::Admitted(admitted) if was_sure && admitted.entry == Entry::Started => {
+                self.suspect_loss(attempt.user, &attempt.start.key);
+                Ok(decision)
+            }
+            Admission::Refused(Refusal::Full { .. }) if was_sure => {
+                let Some(seen) = self.cache.sighting(attempt.user, &attempt.start.key) else {
+                    return Ok(decision);
+                };
+                match self.tell_running(&seen).await {
+                    Ok(_) => self.attempt(attempt).await,
+                    Err(outage) => self.by_rule(attempt, outage),
+                }
+            }
+            Admission::Admitted(_) | Admission::Refused(_) => Ok(decision),
+        }
+    }
+
+    /// Asks the store for a slot, once it has been told what it is yet to be told of this user. If it can't be told, it isn't asked: that
+    /// would cost the caller another deadline.
+    pub(super) async fn try_start(&self, attempt: &StartAttempt<'_>) -> Result<Admission, Outage> {
+        let StartAttempt { user, start, .. } = attempt;
+        self.settle(user).await?;
+        let (version, held) = (
+            self.cache.version(user),
+            self.cache.sure_beside(user, &start.key),
+        );
+        let admission = self.ask_for_slot(attempt).await?;
+        if let Some(ticket) = start.ticket
+            && self.is_contradicted(attempt, &admission, held)
+            && self.has_forgotten_others(user, &start.key).await
+        {
+            // Beside those that it had forgotten there may be no room for this one, which nobody has been told of yet.
+            let undoing = Ending::Undone(ticket);
+            let undone = self.tell_ended(user, &start.key, undoing, Duration::ZERO);
+            undone.await.map_err(|outage| Outage {
+                doubtful: Some(ticket),
+                ..outage
+            })?;
+            let version = self.cache.version(user);
+            let admission = self.ask_for_slot(attempt).await?;
+            self.hold(attempt, version, &admission);
+            return Ok(admission);
+        }
+        self.hold(attempt, version, &admission);
+        Ok(admission)
+    }
+
+    /// Asks the store for a slot.
+    async fn ask_for_slot(&self, attempt: &StartAttempt<'_>) -> Result<Admission, Outage> {
+        let StartAttempt { user, start, .. } = attempt;
+        let rules = attempt.store_rules();
+        let asked = self
+            .timed(Operation::Admit, || self.store.admit(user, start, &rules))
+            .await;
+        asked.map_err(|outage| Outage {
+            doubtful: start.ticket.filter(|_| outage.error.outcome_is_unknown()),
+            ..outage
+        })
+    }
+
+    /// Holds what the store has answered to a start.
+    fn hold(&self, attempt: &StartAttempt<'_>, version: ReadVersion, admission: &Admission) {
+        let StartAttempt {
+            user, start, rules, ..
+        } = attempt;
+        match admission {
+            Admission::Admitted(admitted) => {
+                let is_start = admitted.entry == Entry::Started;
+                let Session {
+                    expires_at, flags, ..
+                } = admitted.session;
+                let confirmed = Confirmed {
+                    key: &start.key,
+                    facts: &start.facts,
+                    started_at: is_start.then_some(admitted.decided_at),
+                    lease: start.lease.min(expires_at.since(admitted.decided_at)),
+                    limit: rules.limit,
+                    derived: flags.derived,
+                    played: flags.played,
+                    provisional: flags.provisional,
+                };
+                let displaced = &admitted.displaced;
+                self.cache.confirmed(user, version, &confirmed, displaced);
+            }
+            Admission::Refused(Refusal::Ended(cause, _)) => {
+                self.cache.ended(user, &start.key, Some(cause.clone()));
+            }
+            Admission::Refused(Refusal::Full { .. } | Refusal::NotStoppable) => {}
+        }
+    }
+
+    /// Whether the store has let a session in and counts fewer than it must still do: some have ended elsewhere, or it has forgotten. Those
+    /// that must still count are fewer than were held when it was asked, if some have ended here meanwhile. Where others gave way, it
+    /// has counted up to the limit itself.
+    fn is_contradicted(
+        &self,
+        attempt: &StartAttempt<'_>,
+        admission: &Admission,
+        held_before: usize,
+    ) -> bool {
+        let Admission::Admitted(admitted) = admission else {
+            return false;
+        };
+        let held = self.cache.sure_beside(attempt.user, &attempt.start.key);
+        admitted.entry == Entry::Started
+            && admitted.displaced.is_empty()
+            && admitted.active <= held.min(held_before)
+    }
+}
+
+/// The session of another kind that a takeover may have meant: one that holds a slot and has that id.
+fn meant_among_holders(when_full: &WhenFull, admission: &Admission) -> Option<SessionKey> {
+    match (when_full, admission) {
+        (WhenFull::TakeOver(named), Admission::Refused(Refusal::Full { holders, .. })) => {
+            let mut keys = holders.iter().map(|session| &session.key);
+            keys.find(|key| key.id == named.id && key.kind != named.kind)
+                .cloned()
+        }
+        _ => None,
+    }
+}

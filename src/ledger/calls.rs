@@ -1,0 +1,94 @@
+//! Calls of the store: made if the breaker lets them, timed, counted.
+
+use std::future::Future;
+use std::time::Duration;
+
+use super::Ledger;
+use super::breaker::Call;
+use super::decision::Outage;
+use crate::clock::Stopwatch;
+use crate::session::UserId;
+use crate::store::{Cursor, Listing, Page, ServerIdentity, StoreError};
+use crate::telemetry::metrics::{Operation, Outcome};
+
+impl Ledger {
+    /// The user's live sessions.
+    ///
+    /// # Errors
+    /// The store could not answer.
+    pub async fn list(&self, user: &UserId) -> Result<Listing, Outage> {
+        self.timed(Operation::List, || self.store.list(user)).await
+    }
+
+    /// Everybody's live sessions, a part at a time: [`Store::page`].
+    ///
+    /// # Errors
+    /// The store could not answer.
+    pub async fn page(&self, from: &Cursor, size: usize) -> Result<Page, Outage> {
+        self.timed(Operation::Page, || self.store.page(from, size))
+            .await
+    }
+
+    /// Looks whether the store is there, so that its state is known where nobody asks for anything.
+    pub async fn probe(&self) {
+        // The outcome is noted on the way, and there is nobody else to tell.
+        drop(self.timed(Operation::Ping, || self.store.ping()).await);
+    }
+
+    /// The server that the store counts in at the moment, for people; without secrets.
+    #[must_use]
+    pub fn store_server(&self) -> Option<String> {
+        self.store.server()
+    }
+
+    /// Identifies the store's server, which is asked now; `None` where there is no server.
+    ///
+    /// # Errors
+    /// The store could not answer. Not counted as a store failure: it needs rights that streams don't.
+    pub async fn server_identity(&self) -> Result<Option<ServerIdentity>, StoreError> {
+        self.breaker.may_ask()?;
+        self.store.server_identity().await
+    }
+
+    /// Has the store asked if it may be, waits for it, counts the call and notes what it says about the store's health.
+    pub(super) async fn timed<T, F>(
+        &self,
+        operation: Operation,
+        call: impl FnOnce() -> F,
+    ) -> Result<T, Outage>
+    where
+        F: Future<Output = Result<T, StoreError>>,
+    {
+        let is_probe = operation == Operation::Ping;
+        if let (false, Err(error)) = (is_probe, self.breaker.may_ask()) {
+            self.metrics
+                .store(operation, Outcome::NotAsked, Duration::ZERO);
+            return Err(error.into());
+        }
+        let asked = Stopwatch::start();
+        let answer = call().await;
+        self.metrics
+            .store(operation, outcome(answer.as_ref().err()), asked.elapsed());
+        // The listing of everybody needs rights of its own: that they are missing is no reason to stop asking about streams.
+        let lacks_rights = matches!(answer, Err(StoreError::Rejected(_)));
+        if operation != Operation::Page || !lacks_rights {
+            let call = Call { asked, is_probe };
+            self.breaker
+                .note(answer.as_ref().err(), call, &self.metrics);
+        }
+        answer.map_err(Outage::from)
+    }
+}
+
+/// What a metric calls the store's answer.
+pub(super) fn outcome(error: Option<&StoreError>) -> Outcome {
+    match error {
+        None => Outcome::Ok,
+        Some(StoreError::Timeout(_)) => Outcome::Timeout,
+        Some(StoreError::Disconnected(_)) => Outcome::Disconnected,
+        Some(StoreError::NotAsked(_)) => Outcome::NotAsked,
+        Some(StoreError::Full(_)) => Outcome::Full,
+        Some(StoreError::Rejected(_)) => Outcome::Rejected,
+        Some(StoreError::Protocol(_)) => Outcome::Protocol,
+    }
+}

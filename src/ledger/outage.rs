@@ -1,0 +1,77 @@
+//! What is decided while the store can't answer: the one place where `store.outage` applies to starts.
+
+use super::Ledger;
+use super::attempt::{Mode, StartAttempt};
+use super::decision::{Basis, Decision, Outage, UndoHint};
+use crate::config::OutageRule;
+use crate::session::{Admission, Admitted, Entry, Session, Start, StartRules};
+
+impl Ledger {
+    /// What becomes of a start that the store can't decide, for the reason of that `outage`: the one place where `store.outage` is heeded.
+    ///
+    /// Who holds a lease goes on to its end, whatever the rule.
+    pub(super) fn by_rule(
+        &self,
+        attempt: &StartAttempt<'_>,
+        outage: Outage,
+    ) -> Result<Decision, Outage> {
+        let StartAttempt {
+            user, start, rules, ..
+        } = attempt;
+        let limit = rules.limit;
+        let decision = |admission, basis, undo| Decision {
+            admission,
+            basis,
+            limit,
+            undo,
+            waited: outage.waited,
+        };
+        if let Some(mut admitted) = self.cache.admitted(user, &start.key) {
+            // It was seen running, and the store doesn't know.
+            self.cache.seen(user, &start.key, start.lease);
+            admitted.session.facts.update(&start.facts);
+            let admission = Admission::Admitted(admitted);
+            return Ok(decision(admission, Basis::HeldLease, UndoHint::Nothing));
+        }
+        if attempt.mode == Mode::GoOn && !self.cache.counts(user, &start.key) {
+            return Err(outage);
+        }
+        let applied = match self.rule {
+            OutageRule::Deny => {
+                // It is no longer watching, and not to be told of as if it were.
+                self.cache.forget(user, &start.key);
+                return Err(outage);
+            }
+            OutageRule::Allow if limit > 0 => u32::MAX,
+            OutageRule::Allow | OutageRule::Local => limit,
+        };
+        let applied_rules = StartRules {
+            limit: applied,
+            ..rules.clone()
+        };
+        let admission = match self.cache.admit(user, start, limit, &applied_rules) {
+            Some(admission) => admission,
+            // It can't be remembered; that is no reason to keep it out.
+            None if applied == u32::MAX => Admission::Admitted(self.unheld(start)),
+            None => return Err(outage),
+        };
+        let undo = match (&admission, start.ticket, outage.doubtful) {
+            (Admission::Admitted(_), Some(ticket), _) => UndoHint::Started(ticket),
+            (Admission::Refused(_), _, Some(ticket)) => UndoHint::Doubtful(ticket),
+            _ => UndoHint::Nothing,
+        };
+        Ok(decision(admission, Basis::Rule(self.rule), undo))
+    }
+
+    /// What a session is told that is let in and of which nothing is known.
+    fn unheld(&self, start: &Start) -> Admitted {
+        let decided_at = self.cache.now();
+        Admitted {
+            entry: Entry::Started,
+            session: Session::starting(start, decided_at.after(start.lease), decided_at),
+            active: 1,
+            displaced: Vec::new(),
+            decided_at,
+        }
+    }
+}
