@@ -63,6 +63,8 @@ mod http_connections;
 mod http_sessions;
 // An instance's life as a process: binding, readiness, the drain, signals, exit codes, the log.
 mod lifecycle;
+// Files import only what stands above them.
+mod imports;
 // Logging macros have no effects in their arguments.
 mod log_macros;
 // A log that can't be written, or that nobody reads.
