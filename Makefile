@@ -18,7 +18,7 @@ SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
 .PHONY: help prereqs prereqs-demo prereqs-test build demo demo-check image image-check compose-check validate test matrix fuzz fuzz-api
-.PHONY: bench-redis bench-memory bench-checks lint
+.PHONY: bench-redis bench-memory bench-checks lint nightly
 
 ## Lists the targets
 help:
@@ -149,6 +149,10 @@ fuzz:
 	mkdir -p fuzz/work/$(TARGET)
 	RUSTC_BOOTSTRAP=1 cargo fuzz run --sanitizer none $(TARGET) fuzz/work/$(TARGET) fuzz/corpus/$(TARGET) -- \
 		-runs=$(RUNS) -max_total_time=$(MOST_SECONDS) -max_len=1024 -timeout=5 -dict=fuzz/words.dict
+
+## Runs what takes minutes (the image, fuzzing, figures), or one PART of it; CI runs one for each commit
+nightly:
+	@.ci/nightly $(PART)
 
 # The fuzz package is linted without libFuzzer, which takes a C++ compiler; `fuzzing` is what cargo-fuzz sets.
 ## Formatting, clippy, the documentation, and the dependencies where cargo-deny is there

@@ -35,16 +35,16 @@ const PROGRAMS: [&str; 17] = [
 /// A command, the file that runs it, and what does so there: without that, the command itself.
 const RUN_BY: &str = r#"
 STREAMGATE_LIMITS__DEFAULT=1 make demo => .ci/commands
-apt-get install -y g++ => .ci/commands
+apt-get install -y g++ => .ci/nightly
 cargo doc --open --no-deps --document-private-items => .ci/commands
-cargo mutants -f 'src/session/**/*.rs' -- --lib session -- --skip roster_model => .ci/commands
+cargo mutants -f 'src/session/**/*.rs' -- --lib session -- --skip roster_model => .ci/nightly
 cargo run --example demo -- backend --listen 127.0.0.1:9000 => .ci/commands
 cargo run -- openapi > tests/fixtures/openapi.json => .ci/commands
-cargo test --release --test integration http_connections -- --nocapture | grep measured => .ci/commands
-cargo test --release --test integration redis_load -- --nocapture | grep measured => .ci/commands
-cargo test --test integration e2e:: -- --nocapture | grep measured => .ci/commands
-cargo test --test integration prometheus:: -- --nocapture | grep measured => .ci/commands
-cargo test --test integration redis_sentinel -- --nocapture | grep measured => .ci/commands
+cargo test --release --test integration http_connections -- --nocapture | grep measured => .ci/nightly
+cargo test --release --test integration redis_load -- --nocapture | grep measured => .ci/nightly
+cargo test --test integration e2e:: -- --nocapture | grep measured => .ci/nightly
+cargo test --test integration prometheus:: -- --nocapture | grep measured => .ci/nightly
+cargo test --test integration redis_sentinel -- --nocapture | grep measured => .ci/nightly
 curl -H => tests/players/progressive.rs => by_curl_are_one_playback
 docker build --tag streamgate . => README.md => docker build --tag streamgate .
 docker compose -f deploy/compose.yaml up --build => deploy/README.md => docker compose -f deploy/compose.yaml up --build --detach
@@ -54,22 +54,24 @@ docker run => deploy/image-check.sh
 docker run --volume "$PWD/etc:/etc/streamgate:ro" streamgate serve --config /etc/streamgate/streamgate.yaml => deploy/image-check.sh => --volume "$PWD/etc:/etc/streamgate:ro" streamgate serve --config /etc/streamgate/streamgate.yaml
 docker stop streamgate => deploy/image-check.sh
 envoy --mode validate -c FILE => Makefile => --mode validate --log-level warning -c "$$file"
-make bench-checks => .ci/commands
-make bench-memory => .ci/commands
-make bench-redis => .ci/commands
+make bench-checks => .ci/nightly
+make bench-memory => .ci/nightly
+make bench-redis => .ci/nightly
 make compose-check => .ci/docker
 make demo => .ci/commands
 make demo STORE=redis => .ci/commands
 make demo-check => .ci/run
-make fuzz TARGET=claim RUNS=1000000 => .ci/commands
-make fuzz-api => .ci/commands
+make fuzz TARGET=claim RUNS=1000000 => .ci/nightly
+make fuzz-api => .ci/nightly
 make help => .ci/commands
 make image => .ci/docker
 make image-check => .ci/docker
 make lint => .ci/run
-make matrix => .ci/commands
+make matrix => .ci/nightly
 make test => .ci/run
 make validate => .ci/run
+make nightly => .ci/run => .ci/nightly of-this-commit
+make nightly PART=image => Makefile => @.ci/nightly $(PART)
 npx @usebruno/cli import openapi --source openapi.json --output streamgate --collection-name streamgate => .ci/commands => run "npx @usebruno/cli $options"
 npx httpyac send deploy/streamgate.http --all => .ci/commands
 npx newman run collection.json --env-var baseUrl=… => .ci/commands
