@@ -7,13 +7,13 @@
 //! An answer of the store may arrive late, when its session has been released or displaced meanwhile. So a question is marked with a
 //! [`ReadVersion`], and its answer counts only if no session of the same shard was taken out since: losing one is a loss of speed.
 
+mod shard;
+mod sync_queue;
 mod user;
 
-use std::collections::hash_map::Entry;
-use std::collections::{HashMap, HashSet, VecDeque};
 use std::hash::{BuildHasher, RandomState};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use tokio::sync::Notify;
@@ -21,13 +21,16 @@ use tokio::sync::Notify;
 use crate::clock::Clock;
 use crate::config::Leases;
 use crate::session::{
-    Admission, Admitted, EndCause, Ending, Facts, Kind, MAX_PUT_BACK, Playing, Provenance, Session,
-    SessionKey, Sighting, Start, StartRules, Terms, Ticket, Timestamp, Tombstone, UserId,
+    Admission, Admitted, EndCause, Ending, Facts, Playing, Provenance, Session, SessionKey,
+    Sighting, Start, StartRules, Terms, Ticket, Timestamp, Tombstone, UserId,
 };
 use crate::store::Seen;
 use crate::telemetry::metrics::ReleaseCause;
+use shard::{Shard, lock, seen};
+pub(super) use sync_queue::Debts;
+use sync_queue::SyncQueue;
 pub(super) use user::{CacheLookup, Confirmed, End, GATHERING};
-use user::{CachedUser, Mark, Standing};
+use user::{Mark, Standing};
 
 /// How many shards there are: far more than cores, and so many that a release seldom voids another user's answer.
 const SHARDS: usize = 256;
@@ -55,33 +58,13 @@ pub(super) struct LeaseCache {
     /// Tells that there are some.
     pub(super) due_arrived: Notify,
     /// The users of whom the store is to be told something.
-    debtors: Mutex<Debtors>,
+    sync_queue: Mutex<SyncQueue>,
     /// Tells that there are some.
     pub(super) debts_arrived: Notify,
     /// Tells that the store may have forgotten.
     pub(super) doubted: Notify,
     /// How often the store was found to have forgotten.
     losses: AtomicU64,
-}
-
-/// Some of the users.
-#[derive(Debug, Default)]
-struct Shard {
-    /// What is known of each.
-    users: HashMap<UserId, CachedUser>,
-    /// How many sessions that makes.
-    sessions: usize,
-    /// How often a session was taken out because it has ended.
-    endings: u64,
-}
-
-/// The users of whom the store is to be told something, each once. Some may have been seen to since.
-#[derive(Debug, Default)]
-struct Debtors {
-    /// In the order in which that came up.
-    queue: VecDeque<UserId>,
-    /// The same, to be looked up.
-    known: HashSet<UserId>,
 }
 
 /// What it says about the store that it doesn't know a session.
@@ -104,15 +87,6 @@ pub(super) struct ReadVersion {
     endings: u64,
     /// How often the store had been found to have forgotten by then.
     losses: u64,
-}
-
-/// What the store is to be told of one user before anything else: first the ends, then the sessions.
-#[derive(Debug, Default)]
-pub(super) struct Debts {
-    /// What has ended.
-    pub(super) ends: Vec<End>,
-    /// What runs.
-    pub(super) seen: Vec<Seen>,
 }
 
 /// How many sessions are held.
@@ -138,7 +112,7 @@ impl LeaseCache {
             clock,
             due: Mutex::default(),
             due_arrived: Notify::new(),
-            debtors: Mutex::default(),
+            sync_queue: Mutex::default(),
             debts_arrived: Notify::new(),
             doubted: Notify::new(),
             losses: AtomicU64::default(),
@@ -484,135 +458,6 @@ impl LeaseCache {
             .change_known(user, |known| known.forget(key));
     }
 
-    /// What the store is to be told of a user.
-    pub(super) fn debts(&self, user: &UserId) -> Option<Debts> {
-        let now = self.now();
-        let shard = self.shard(user);
-        let known = shard.users.get(user).filter(|known| known.is_in_debt())?;
-        let owed = known
-            .marks
-            .iter()
-            .filter(|mark| mark.standing == Standing::Owed && mark.until > now);
-        Some(Debts {
-            ends: known.ends.clone(),
-            seen: owed.map(|mark| seen(user, known, mark, now)).collect(),
-        })
-    }
-
-    /// The playbacks of a user that the store must still count, but that one.
-    pub(super) fn beside(&self, user: &UserId, key: &SessionKey) -> Vec<Seen> {
-        let now = self.now();
-        let shard = self.shard(user);
-        let Some(known) = shard.users.get(user) else {
-            return Vec::new();
-        };
-        let beside = known
-            .marks
-            .iter()
-            .filter(|mark| mark.key != *key && mark.is_proof(now));
-        beside.map(|mark| seen(user, known, mark, now)).collect()
-    }
-
-    /// The store did not know one of a user's sessions, and may not know the others either: it is to be told of all but that one.
-    pub(super) fn owe_others(&self, user: &UserId, key: &SessionKey) {
-        let mut shard = self.shard(user);
-        if let Some(known) = shard.users.get_mut(user) {
-            for mark in known.marks.iter_mut().filter(|mark| mark.key != *key) {
-                mark.standing = Standing::Owed;
-            }
-        }
-        drop(shard);
-        self.owe(user);
-    }
-
-    /// The store has forgotten: it is to be told of every session, those included of which it is being asked now.
-    pub(super) fn owe_all(&self) {
-        self.losses.fetch_add(1, Ordering::SeqCst);
-        for shard in &self.shards {
-            let mut shard = lock(shard);
-            for (user, known) in &mut shard.users {
-                for mark in &mut known.marks {
-                    mark.standing = Standing::Owed;
-                }
-                self.queue(user, known);
-            }
-        }
-        self.debts_arrived.notify_one();
-    }
-
-    /// Sessions of so many other users, any of them, one of each, that the store must still count: playbacks, and `request`s where those are
-    /// too few. Nobody can choose who is asked about.
-    pub(super) fn sample(&self, count: usize, except: &[UserId]) -> Vec<Seen> {
-        let now = self.now();
-        let from: usize = rand::random_range(0..SHARDS);
-        let (mut playbacks, mut requests) = (Vec::new(), Vec::new());
-        for shard in self.shards.iter().cycle().skip(from).take(SHARDS) {
-            let shard = lock(shard);
-            for (user, known) in &shard.users {
-                if playbacks.len() >= count {
-                    break;
-                }
-                if except.contains(user) {
-                    continue;
-                }
-                let is_sure =
-                    |mark: &&Mark| mark.standing == Standing::Confirmed && mark.sure_until > now;
-                let mut marks = known.marks.iter().filter(is_sure);
-                if let Some(mark) = marks.clone().find(|mark| mark.is_proof(now)) {
-                    playbacks.push(seen(user, known, mark, now));
-                } else if let Some(mark) = marks.find(|mark| mark.key.kind == Kind::Request)
-                    && requests.len() < count
-                {
-                    requests.push(seen(user, known, mark, now));
-                }
-            }
-        }
-        playbacks.extend(requests);
-        playbacks.truncate(count);
-        playbacks
-    }
-
-    /// Up to so many users of whom the store is to be told something.
-    pub(super) fn take_debtors(&self, count: usize) -> Vec<UserId> {
-        let mut taken = Vec::new();
-        while taken.len() < count {
-            let next = lock(&self.debtors).take();
-            match next {
-                Some(user) if self.still_owes(&user) => taken.push(user),
-                Some(_) => {}
-                None => break,
-            }
-        }
-        taken
-    }
-
-    /// How many users wait for the store to be told.
-    #[cfg(test)]
-    pub(super) fn waiting_debtors(&self) -> usize {
-        lock(&self.debtors).queue.len()
-    }
-
-    /// Whether the store is still to be told something of that user that counts.
-    pub(super) fn still_owes(&self, user: &UserId) -> bool {
-        let debts = self.debts(user);
-        debts.is_some_and(|debts| !debts.ends.is_empty() || !debts.seen.is_empty())
-    }
-
-    /// Notes that the store is to be told of that user, if it is.
-    pub(super) fn owe(&self, user: &UserId) {
-        if let Some(known) = self.shard(user).users.get(user) {
-            self.queue(user, known);
-        }
-        self.debts_arrived.notify_one();
-    }
-
-    /// Puts a user of whom the store is to be told something among the others, once.
-    fn queue(&self, user: &UserId, known: &CachedUser) {
-        if known.is_in_debt() {
-            lock(&self.debtors).put(user);
-        }
-    }
-
     /// The sessions that are to be renewed in the background.
     pub(super) fn take_due(&self) -> Vec<(UserId, SessionKey)> {
         std::mem::take(&mut *lock(&self.due))
@@ -630,11 +475,11 @@ impl LeaseCache {
             tally.sessions += shard.sessions;
         }
         // Whoever is gone owes nothing; in a long outage that would be nearly everybody.
-        let debtors = lock(&self.debtors).queue.clone();
+        let debtors = lock(&self.sync_queue).queue.clone();
         for user in debtors.iter().filter(|user| !self.still_owes(user)) {
-            lock(&self.debtors).known.remove(user);
+            lock(&self.sync_queue).known.remove(user);
         }
-        lock(&self.debtors).prune();
+        lock(&self.sync_queue).prune();
         tally
     }
 
@@ -647,155 +492,4 @@ impl LeaseCache {
         let hash = usize::try_from(self.hasher.hash_one(user) % SHARDS as u64).unwrap_or_default();
         lock(&self.shards[hash])
     }
-}
-
-impl Debtors {
-    /// Puts a user in, once.
-    fn put(&mut self, user: &UserId) {
-        if self.known.insert(user.clone()) {
-            self.queue.push_back(user.clone());
-        }
-    }
-
-    /// Takes the next one out.
-    fn take(&mut self) -> Option<UserId> {
-        let user = self.queue.pop_front()?;
-        self.known.remove(&user);
-        Some(user)
-    }
-
-    /// Drops whoever is no longer known.
-    fn prune(&mut self) {
-        let known = &self.known;
-        self.queue.retain(|user| known.contains(user));
-    }
-}
-
-impl Shard {
-    /// What is known of the session, to be changed.
-    fn mark_mut(&mut self, user: &UserId, key: &SessionKey) -> Option<&mut Mark> {
-        self.users.get_mut(user)?.mark_mut(key)
-    }
-
-    /// Whether one more end of that user can be remembered.
-    fn has_room_for_ends(&self, user: &UserId, room: usize) -> bool {
-        room > 0 && (self.users.len() < room.saturating_mul(2) || self.users.contains_key(user))
-    }
-
-    /// Whether anything is known of the session.
-    fn knows(&self, user: &UserId, key: &SessionKey) -> bool {
-        let known = self.users.get(user);
-        known.is_some_and(|known| known.mark(key).is_some())
-    }
-
-    /// The store counts that session no longer, and remembers its end so if it does.
-    fn end(&mut self, user: &UserId, key: &SessionKey, tombstone: Option<Tombstone>, room: usize) {
-        self.endings += 1;
-        let mut derived = None;
-        self.change_known(user, |known| {
-            derived = known.mark(key).map(|mark| mark.derived);
-            known.forget(key);
-            known.end_told(key, tombstone.as_ref().map(|tombstone| &tombstone.cause));
-        });
-        // Should the store be out when the playback asks again, its end is to be known here.
-        if let (true, Some(mut tombstone)) = (key.kind == Kind::Playback, tombstone)
-            && self.has_room_for_ends(user, room)
-        {
-            tombstone.was_live |= derived.is_some();
-            tombstone.derived |= derived.unwrap_or_default();
-            self.change(user, |known| known.bury(tombstone));
-        }
-    }
-
-    /// Changes what is known of a user, be it nothing yet.
-    fn change<T>(&mut self, user: &UserId, change: impl FnOnce(&mut CachedUser) -> T) -> T {
-        let known = self.users.entry(user.clone()).or_default();
-        let before = known.marks.len();
-        let outcome = change(known);
-        let (after, is_empty) = (known.marks.len(), known.is_empty());
-        self.sessions = (self.sessions + after).saturating_sub(before);
-        if is_empty {
-            self.users.remove(user);
-        }
-        outcome
-    }
-
-    /// Changes what is known of a user, if anything is.
-    fn change_known(&mut self, user: &UserId, change: impl FnOnce(&mut CachedUser)) {
-        if let Entry::Occupied(_) = self.users.entry(user.clone()) {
-            self.change(user, change);
-        }
-    }
-
-    /// Sees to it that there is room for one more session of that user; `false` if there is none. Of one user as many are held as would be put
-    /// back, so that nobody takes the room of others. Those whose leases end first make room, since they have to ask soonest. What the
-    /// store is to be told of is kept.
-    fn make_room(
-        &mut self,
-        user: &UserId,
-        limit: u32,
-        room: usize,
-        terms: &Terms,
-        now: Timestamp,
-    ) -> bool {
-        let limit = usize::try_from(limit).unwrap_or(usize::MAX);
-        let most = limit.saturating_add(MAX_PUT_BACK);
-        let held = |known: &CachedUser| known.marks.len();
-        if self.users.get(user).map_or(0, held) >= most {
-            self.change_known(user, |known| known.settle(terms, now));
-            if self.users.get(user).map_or(0, held) >= most {
-                return false;
-            }
-        }
-        if self.sessions < room {
-            return true;
-        }
-        let marks = self.users.values().flat_map(|known| &known.marks);
-        let mut ends: Vec<Timestamp> = marks
-            .filter(|mark| mark.standing == Standing::Confirmed)
-            .map(|mark| mark.sure_until)
-            .collect();
-        let leaving = ends.len() / EVICTED_PART;
-        if ends.is_empty() {
-            return false;
-        }
-        let (_, last, _) = ends.select_nth_unstable(leaving);
-        let last = *last;
-        self.users.retain(|_, known| {
-            known
-                .marks
-                .retain(|mark| mark.standing == Standing::Owed || mark.sure_until > last);
-            !known.is_empty()
-        });
-        self.recount();
-        self.sessions < room
-    }
-
-    /// Drops what no longer counts.
-    fn sweep(&mut self, terms: &Terms, now: Timestamp) {
-        self.users.retain(|_, known| {
-            known.settle(terms, now);
-            !known.is_empty()
-        });
-        self.recount();
-    }
-
-    /// Counts the sessions anew.
-    fn recount(&mut self) {
-        self.sessions = self.users.values().map(|known| known.marks.len()).sum();
-    }
-}
-
-/// What the store is to be told of a session.
-fn seen(user: &UserId, known: &CachedUser, mark: &Mark, now: Timestamp) -> Seen {
-    Seen {
-        user: user.clone(),
-        sighting: mark.sighting(now),
-        limit: known.limit,
-    }
-}
-
-/// Takes a lock. Whoever panicked while holding it can't have left anything half changed that a lease doesn't heal.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -1,0 +1,160 @@
+//! One of the parts that the lease cache is divided into, so that users rarely wait for each other.
+
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use super::EVICTED_PART;
+use super::user::{CachedUser, Mark, Standing};
+use crate::session::{Kind, MAX_PUT_BACK, SessionKey, Terms, Timestamp, Tombstone, UserId};
+use crate::store::Seen;
+
+/// Some of the users.
+#[derive(Debug, Default)]
+pub(super) struct Shard {
+    /// What is known of each.
+    pub(super) users: HashMap<UserId, CachedUser>,
+    /// How many sessions that makes.
+    pub(super) sessions: usize,
+    /// How often a session was taken out because it has ended.
+    pub(super) endings: u64,
+}
+
+impl Shard {
+    /// What is known of the session, to be changed.
+    pub(super) fn mark_mut(&mut self, user: &UserId, key: &SessionKey) -> Option<&mut Mark> {
+        self.users.get_mut(user)?.mark_mut(key)
+    }
+
+    /// Whether one more end of that user can be remembered.
+    pub(super) fn has_room_for_ends(&self, user: &UserId, room: usize) -> bool {
+        room > 0 && (self.users.len() < room.saturating_mul(2) || self.users.contains_key(user))
+    }
+
+    /// Whether anything is known of the session.
+    pub(super) fn knows(&self, user: &UserId, key: &SessionKey) -> bool {
+        let known = self.users.get(user);
+        known.is_some_and(|known| known.mark(key).is_some())
+    }
+
+    /// The store counts that session no longer, and remembers its end so if it does.
+    pub(super) fn end(
+        &mut self,
+        user: &UserId,
+        key: &SessionKey,
+        tombstone: Option<Tombstone>,
+        room: usize,
+    ) {
+        self.endings += 1;
+        let mut derived = None;
+        self.change_known(user, |known| {
+            derived = known.mark(key).map(|mark| mark.derived);
+            known.forget(key);
+            known.end_told(key, tombstone.as_ref().map(|tombstone| &tombstone.cause));
+        });
+        // Should the store be out when the playback asks again, its end is to be known here.
+        if let (true, Some(mut tombstone)) = (key.kind == Kind::Playback, tombstone)
+            && self.has_room_for_ends(user, room)
+        {
+            tombstone.was_live |= derived.is_some();
+            tombstone.derived |= derived.unwrap_or_default();
+            self.change(user, |known| known.bury(tombstone));
+        }
+    }
+
+    /// Changes what is known of a user, be it nothing yet.
+    pub(super) fn change<T>(
+        &mut self,
+        user: &UserId,
+        change: impl FnOnce(&mut CachedUser) -> T,
+    ) -> T {
+        let known = self.users.entry(user.clone()).or_default();
+        let before = known.marks.len();
+        let outcome = change(known);
+        let (after, is_empty) = (known.marks.len(), known.is_empty());
+        self.sessions = (self.sessions + after).saturating_sub(before);
+        if is_empty {
+            self.users.remove(user);
+        }
+        outcome
+    }
+
+    /// Changes what is known of a user, if anything is.
+    pub(super) fn change_known(&mut self, user: &UserId, change: impl FnOnce(&mut CachedUser)) {
+        if let Entry::Occupied(_) = self.users.entry(user.clone()) {
+            self.change(user, change);
+        }
+    }
+
+    /// Sees to it that there is room for one more session of that user; `false` if there is none. Of one user as many are held as would be put
+    /// back, so that nobody takes the room of others. Those whose leases end first make room, since they have to ask soonest. What the
+    /// store is to be told of is kept.
+    pub(super) fn make_room(
+        &mut self,
+        user: &UserId,
+        limit: u32,
+        room: usize,
+        terms: &Terms,
+        now: Timestamp,
+    ) -> bool {
+        let limit = usize::try_from(limit).unwrap_or(usize::MAX);
+        let most = limit.saturating_add(MAX_PUT_BACK);
+        let held = |known: &CachedUser| known.marks.len();
+        if self.users.get(user).map_or(0, held) >= most {
+            self.change_known(user, |known| known.settle(terms, now));
+            if self.users.get(user).map_or(0, held) >= most {
+                return false;
+            }
+        }
+        if self.sessions < room {
+            return true;
+        }
+        let marks = self.users.values().flat_map(|known| &known.marks);
+        let mut ends: Vec<Timestamp> = marks
+            .filter(|mark| mark.standing == Standing::Confirmed)
+            .map(|mark| mark.sure_until)
+            .collect();
+        let leaving = ends.len() / EVICTED_PART;
+        if ends.is_empty() {
+            return false;
+        }
+        let (_, last, _) = ends.select_nth_unstable(leaving);
+        let last = *last;
+        self.users.retain(|_, known| {
+            known
+                .marks
+                .retain(|mark| mark.standing == Standing::Owed || mark.sure_until > last);
+            !known.is_empty()
+        });
+        self.recount();
+        self.sessions < room
+    }
+
+    /// Drops what no longer counts.
+    pub(super) fn sweep(&mut self, terms: &Terms, now: Timestamp) {
+        self.users.retain(|_, known| {
+            known.settle(terms, now);
+            !known.is_empty()
+        });
+        self.recount();
+    }
+
+    /// Counts the sessions anew.
+    pub(super) fn recount(&mut self) {
+        self.sessions = self.users.values().map(|known| known.marks.len()).sum();
+    }
+}
+
+/// What the store is to be told of a session.
+pub(super) fn seen(user: &UserId, known: &CachedUser, mark: &Mark, now: Timestamp) -> Seen {
+    Seen {
+        user: user.clone(),
+        sighting: mark.sighting(now),
+        limit: known.limit,
+    }
+}
+
+/// Takes a lock. Whoever panicked while holding it can't have left anything half changed that a lease doesn't heal.
+pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
