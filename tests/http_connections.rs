@@ -26,8 +26,13 @@ const SHORT: ConnectionTimes = ConnectionTimes {
     quiet: Duration::from_secs(2),
 };
 
-/// What is published was measured with so many; a system that lets a process open fewer files gets fewer.
-const CROWD: u64 = 10_000;
+/// How many connections a crowd has: all of them have to be open before the first is closed because it has been silent for too long. The
+/// figures are those of an optimised build. A system that lets a process open fewer files gets fewer.
+const CROWD: u64 = if cfg!(debug_assertions) {
+    1_000
+} else {
+    10_000
+};
 
 /// How many connections are opened at one time, so that none is dropped from a queue of the system's.
 const AT_ONE_TIME: usize = 64;
@@ -265,7 +270,7 @@ fn memory_each(what: &str, before: u64, after: u64, count: usize) {
 }
 
 #[tokio::test]
-async fn ten_thousand_idle_connections_hold_nobody_up() {
+async fn a_crowd_of_idle_connections_holds_nobody_up() {
     let count = crowd();
     let streamgate = Streamgate::start(&[("limits.grace", "0s")]).await;
     let gateway = Gateway::connect(streamgate.grpc).await;
@@ -295,7 +300,7 @@ async fn ten_thousand_idle_connections_hold_nobody_up() {
 }
 
 #[tokio::test]
-async fn a_thousand_idle_connections_over_tls_hold_nobody_up() {
+async fn a_crowd_of_idle_connections_over_tls_holds_nobody_up() {
     let count = crowd() / 10;
     let authority = Authority::new("ours");
     let folder = Folder::with(&authority.issue(), &authority);
