@@ -20,7 +20,7 @@ impl Ledger {
         self.timed(Operation::List, || self.store.list(user)).await
     }
 
-    /// Everybody's live sessions, a part at a time: [`Store::page`].
+    /// Everybody's live sessions, a part at a time: [`Store::page`](crate::store::Store::page).
     ///
     /// # Errors
     /// The store could not answer.
