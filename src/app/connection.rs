@@ -54,7 +54,7 @@ pub(super) struct Place {
     _permit: OwnedSemaphorePermit,
     /// The peer that holds it.
     peer: Arc<Peer>,
-    /// How operators are told of it.
+    /// Counts and logs what happens to it.
     told: Arc<Told>,
 }
 

@@ -12,7 +12,7 @@ use crate::telemetry::log::{self, Log};
 
 /// Runs the service until it is told to end.
 ///
-/// `has_rust_log` says whether the environment sets `RUST_LOG`, by which other programs are told what to log.
+/// `has_rust_log`: the environment sets `RUST_LOG`, which streamgate ignores and warns about.
 pub fn run(config: &Config, file: Option<ConfigFile>, has_rust_log: bool) -> ExitCode {
     let Log { level, unwritten } =
         match log::init(config.telemetry.log_format, config.telemetry.log_level) {

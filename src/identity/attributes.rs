@@ -25,8 +25,8 @@ pub(crate) enum MetadataValue<'a> {
 pub(crate) trait RequestAttributes {
     /// A request header, by its lower-case name. Repeated ones are joined by commas, as HTTP has it.
     fn header(&self, name: &str) -> Found<'_>;
-    /// A request header that names somebody or something. Where repetitions can be told apart, they must agree: of two names in one
-    /// request neither is to be believed.
+    /// A request header that names somebody or something. Where repetitions can be told apart, they must agree: a
+    /// request with two different names is malformed.
     fn name_header(&self, name: &str) -> Found<'_> {
         self.header(name)
     }

@@ -111,8 +111,8 @@ impl Cookie {
         }
     }
 
-    /// The cookie that follows this one once its playback has ended, if the player starts anew: because it ended by itself, or to take over
-    /// another's slot. A viewer who was stopped is refused first. So is a successor that has ended already: successors would go on for ever.
+    /// The successor of this cookie, for a player that starts anew after its playback has ended. `None` unless it does, and for a cookie that
+    /// is itself a successor or new: otherwise each end would lead to another.
     pub(crate) fn after(&self, starts_anew: bool) -> Option<Self> {
         (starts_anew && self.origin == Origin::Brought).then(|| Self {
             secret: Secret(self.secret.hashed(&[SUCCESSOR_OF])),

@@ -51,7 +51,7 @@ impl StartAttempt<'_> {
 }
 
 impl Ledger {
-    /// What a session is told that this instance knows and that is to ask: the store is told that it runs. `None` if it isn't such a one.
+    /// Renews a session that this instance holds but must ask the store about. `None` if there is no such session, or it can't go on.
     pub(super) async fn go_on(
         &self,
         attempt: &StartAttempt<'_>,
@@ -82,8 +82,8 @@ impl Ledger {
         Some(Ok(Decision::of_store(admission, attempt)))
     }
 
-    /// Asks for a slot: the store, or the rule where that doesn't answer. If there is no playback of the id that is to be taken over, but
-    /// something else of it holds a slot, that was meant.
+    /// Asks the store for a slot, or the outage rule if the store can't answer. A takeover names an id, which is taken for a playback's; if
+    /// no playback has it, but another session with a slot does, the takeover means that session.
     pub(super) async fn attempt(&self, attempt: &StartAttempt<'_>) -> Result<Decision, Outage> {
         let mut decision = self.attempt_as_it_is(attempt).await?;
         let Some(meant) = meant_among_holders(&attempt.rules.when_full, &decision.admission) else {
@@ -98,7 +98,7 @@ impl Ledger {
         self.attempt_as_it_is(&attempt).await
     }
 
-    /// Asks for a slot: the store, or the rule where that doesn't answer.
+    /// Asks the store for a slot, or the outage rule if the store can't answer.
     async fn attempt_as_it_is(&self, attempt: &StartAttempt<'_>) -> Result<Decision, Outage> {
         match self.try_start(attempt).await {
             Ok(admission) => Ok(Decision::of_store(admission, attempt)),

@@ -237,7 +237,7 @@ fn instance(api: &Api, has_metrics: bool) -> Result<Instance, Silence> {
 }
 
 impl Silence {
-    /// What an answer with that status means, of which that is told.
+    /// What an answer with that status means; `told` is its description.
     fn of(status: StatusCode, told: String, has_metrics: bool) -> Self {
         match status {
             StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => Self::Refused(told),
