@@ -22,11 +22,9 @@ use super::verdict::{self, Telling};
 use super::written::Written;
 use crate::clock::{Clock, Stopwatch};
 use crate::config::Changeable;
-use crate::identity::Claim;
-use crate::identity::Identity;
-use crate::identity::RouteLists;
 use crate::identity::claim::{Ask, Unclaimed};
 use crate::identity::cookie::{Cookie, Origin};
+use crate::identity::{Claim, Identity, RouteLists};
 use crate::ledger::{Basis, CallerDeadline, Decision, Ledger, Outage};
 use crate::releaser::Releaser;
 use crate::session::{Admission, EndCause, Entry, Kind, Refusal, UserId};
@@ -76,16 +74,15 @@ impl CheckDoor {
             let allowed = Written::allow(&claim.user, &claim.key);
             return Ok(self.answered(allowed, Verdict::Held, asked.elapsed()));
         }
-        let enforces = self.enforces(&request);
         let (answer, verdict, waited) = match ask {
             Ok(Ask::Preflight) => (verdict::pass(), Verdict::Preflight, Duration::ZERO),
             Ok(Ask::Head) => (verdict::pass(), Verdict::Head, Duration::ZERO),
             Ok(Ask::Stream(mut claim, cookie)) => {
                 // Nothing else makes a start at this door free, so it also tells whether a refusal is passed on.
-                claim.free = !enforces;
+                claim.free = !self.enforces(&request);
                 self.start(claim, cookie, &request, deadline).await?
             }
-            Err(unclaimed) => self.reject(&unclaimed, &request, enforces),
+            Err(unclaimed) => self.reject(&unclaimed, &request),
         };
         let took = asked.elapsed().saturating_sub(waited);
         Ok(self.answered(answer.into(), verdict, took))
@@ -226,8 +223,8 @@ impl CheckDoor {
         &self,
         unclaimed: &Unclaimed,
         request: &CheckRequest,
-        enforces: bool,
     ) -> (CheckResponse, Verdict, Duration) {
+        let enforces = self.enforces(request);
         self.log_unclaimed(unclaimed, request, enforces);
         if !enforces {
             return (verdict::pass(), Verdict::WouldRefuse, Duration::ZERO);
