@@ -1,22 +1,14 @@
 //! All wiring: configuration in, a bound and running instance out. Nothing is decided here.
 
-mod accept;
-mod bounds;
-mod connection;
-mod core;
-mod course;
-mod frames;
-mod listener;
-mod peer;
-mod ports;
+mod build;
+mod drain;
+mod housekeeping;
+mod lifecycle;
 mod reload;
-mod serve;
 mod start_line;
 mod users;
 
-pub use accept::ConnectionTimes;
-pub(crate) use listener::unusable_socket;
-pub use ports::Addresses;
+pub use lifecycle::{DrainTimes, Signals, Stop};
 pub use reload::Reload;
 pub(crate) use users::unusable as unusable_users_file;
 
@@ -24,40 +16,31 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::{Notify, watch};
-use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tonic_health::ServingStatus;
 use tonic_health::server::HealthReporter;
 use tracing::{info, warn};
 
-use self::core::Core;
 use crate::clock::Clock;
 use crate::config::Config;
-use crate::envoy::{self, STREAM_AGE};
-use crate::follow::{Followers, Unusable};
+use crate::envoy::{self, MAX_MESSAGE_BYTES, STREAM_AGE};
 use crate::http::{self, HttpDoor, Phase, REQUEST_TIMEOUT, Readiness};
-use crate::lifecycle::{DrainTimes, Stop};
-use crate::releaser::{Delivery, Releaser};
+use crate::outbox::{Delivery, Releaser};
+use crate::reload::{Followers, Unusable};
+use crate::server::{Addresses, ConnectionTimes, PortError, Ports};
 use crate::store::Store;
-use course::{Chores, Drain, report};
-use ports::Ports;
-use serve::serve;
+use build::Core;
+use drain::{Drain, report};
+use housekeeping::Chores;
 use start_line::StartLine;
 
 /// Why an instance can't start.
 #[derive(Debug, thiserror::Error)]
 pub enum BuildError {
-    /// An address can't be listened on.
-    #[error("failed to listen on {address} ({key}): {source}")]
-    Listen {
-        /// The address.
-        address: String,
-        /// The configuration key that names it.
-        key: &'static str,
-        /// Why.
-        source: std::io::Error,
-    },
+    /// A port can't be opened.
+    #[error(transparent)]
+    Port(#[from] PortError),
     /// A file that the configuration names can't be used.
     #[error(transparent)]
     File(#[from] Unusable),
@@ -211,9 +194,10 @@ impl App {
     /// Something that never ends has ended, or the drain was cut short.
     pub async fn run(self, stop: Stop) -> Result<(), RunError> {
         let close_listeners = CancellationToken::new();
-        let mut servers = JoinSet::new();
-        servers.spawn(serve(self.grpc, self.ports.grpc, close_listeners.clone()));
-        servers.spawn(serve(self.http, self.ports.http, close_listeners.clone()));
+        let addresses = self.ports.addresses.clone();
+        let mut servers =
+            self.ports
+                .serve(self.grpc, self.http, MAX_MESSAGE_BYTES, &close_listeners);
         let drain = Drain {
             health: self.health,
             phase: self.phase,
@@ -228,7 +212,7 @@ impl App {
         let chores = async { tokio::join!(self.chores.run(), ledger.tend()) };
         tokio::pin!(chores);
         drain.open().await;
-        self.start_line.tell(&self.ports.addresses);
+        self.start_line.tell(&addresses);
         let delivering = self.delivery.run();
         tokio::pin!(delivering);
         tokio::select! {

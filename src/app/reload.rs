@@ -6,7 +6,7 @@ use bytes::Bytes;
 use tracing::{info, warn};
 
 use crate::config::{Change, Changeable, Config, ConfigFile, Effect, InForce};
-use crate::follow::{Applied, Files, Followed};
+use crate::reload::{Applied, Files, Followed};
 use crate::telemetry::Metrics;
 use crate::telemetry::log::LogLevel;
 use crate::telemetry::metrics::ReloadedFile;

@@ -7,8 +7,8 @@ use bytes::Bytes;
 use tracing::info;
 
 use crate::config::{Config, InForce, user_limits};
-use crate::follow::{Applied, Files, Followed, Unusable};
 use crate::policy::{TwoLimits, UserLimits};
+use crate::reload::{Applied, Files, Followed, Unusable};
 use crate::telemetry::Metrics;
 use crate::telemetry::metrics::ReloadedFile;
 

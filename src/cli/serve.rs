@@ -5,9 +5,8 @@ use std::process::ExitCode;
 use tracing::{error, warn};
 
 use super::{Outcome, complain};
-use crate::app::{App, Reload};
+use crate::app::{App, Reload, Signals, Stop};
 use crate::config::{Config, ConfigFile};
-use crate::lifecycle::{Signals, Stop};
 use crate::telemetry::log::{self, Log};
 
 /// Runs the service until it is told to end.

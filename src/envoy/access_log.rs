@@ -22,7 +22,7 @@ use super::entry::{self, News, Reading};
 use crate::config::Leases;
 use crate::identity::Identity;
 use crate::ledger::Ledger;
-use crate::releaser::Releaser;
+use crate::outbox::Releaser;
 use crate::telemetry::Metrics;
 use crate::telemetry::metrics::{EntryOutcome, EntryType};
 

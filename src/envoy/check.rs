@@ -26,7 +26,7 @@ use crate::identity::claim::{Ask, Unclaimed};
 use crate::identity::cookie::{Cookie, Origin};
 use crate::identity::{Claim, Identity, RouteLists};
 use crate::ledger::{Basis, CallerDeadline, Decision, Ledger, Outage};
-use crate::releaser::Releaser;
+use crate::outbox::Releaser;
 use crate::session::{Admission, EndCause, Entry, Kind, Refusal, UserId};
 use crate::telemetry::metrics::{LabelValue, Verdict};
 use crate::telemetry::{Metrics, RefusalLog, RefusedStream, StartedStream, are_told};

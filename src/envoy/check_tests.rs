@@ -10,8 +10,8 @@ use super::grant::{Grant, Hold};
 use crate::clock::SystemClock;
 use crate::faulty_store::FaultyStore;
 use crate::ledger::{Basis, Decision, Ledger, Outage, Settings, UndoHint};
+use crate::outbox::{Delivery, releaser};
 use crate::policy::Policy;
-use crate::releaser::{Delivery, releaser};
 use crate::session::{
     Admission, Admitted, EndCause, Entry, Facts, Kind, Refusal, Session, SessionId, SessionKey,
     Start, StartRules, Terms, Ticket, Timestamp, UserId, WhenFull,

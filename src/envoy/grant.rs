@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::check::Answer;
 use crate::ledger::UndoHint;
-use crate::releaser::{Notice, Releaser};
+use crate::outbox::{Notice, Releaser};
 use crate::session::{SessionKey, Ticket, UserId};
 use crate::telemetry::Metrics;
 use crate::telemetry::metrics::Verdict;

@@ -42,9 +42,9 @@ use utoipa_axum::routes;
 
 use crate::clock::Clock;
 use crate::config::{Backend, Grpc, Http, SharedSettings};
-use crate::follow::Followed;
 use crate::ledger::Ledger;
-use crate::releaser::Releaser;
+use crate::outbox::Releaser;
+use crate::reload::Followed;
 use crate::session::UserId;
 use crate::telemetry::{Metrics, RefusalLog};
 use error::ApiError;

@@ -23,7 +23,7 @@ use super::responses::{BadBody, Detached, Done, Failures, NotStoppable};
 use super::shapes::KindName;
 use super::starts::detached;
 use super::{Door, body};
-use crate::releaser::Notice;
+use crate::outbox::Notice;
 use crate::session::{Ending, Kind, SessionId, SessionKey, UserId};
 use crate::telemetry::metrics::ReleaseCause;
 

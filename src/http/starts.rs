@@ -10,7 +10,7 @@ use super::layers::RequestId;
 use super::{Door, HttpDoor};
 use crate::identity::Claim;
 use crate::ledger::{Basis, CallerDeadline, Decision, Ledger, Outage, UndoHint};
-use crate::releaser::{Notice, Releaser};
+use crate::outbox::{Notice, Releaser};
 use crate::session::{Admission, Entry, Refusal, Session, Start};
 use crate::telemetry::metrics::{LabelValue, Verdict};
 use crate::telemetry::{RefusedStream, StartedStream, are_told};

@@ -40,7 +40,7 @@ use crate::identity::Claim;
 use crate::session::{Kind, PlanName, SessionKey, Timestamp, UserId};
 use crate::store::Store;
 use crate::telemetry::Metrics;
-use crate::throttle::Throttle;
+use crate::util::Throttle;
 use breaker::Breaker;
 pub use breaker::StoreHealth;
 pub use decision::{Basis, CallerDeadline, Decision, Outage, UndoHint};

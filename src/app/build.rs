@@ -14,11 +14,11 @@ use crate::config::{
     self, Backend, Changeable, Config, InForce, RedisUrl, SharedSettings, Topology,
 };
 use crate::envoy::{AccessLogDoor, CheckDoor};
-use crate::follow::{Followed, Followers};
 use crate::http::{HttpDoor, REQUEST_TIMEOUT, Readiness, Tokens};
 use crate::identity::RouteLists;
 use crate::ledger::{Ledger, ROOM_TO_HOLD, Settings};
-use crate::releaser::{Delivery, Releaser, releaser};
+use crate::outbox::{Delivery, Releaser, releaser};
+use crate::reload::{Followed, Followers};
 use crate::session::Terms;
 use crate::store::redis::{RedisSettings, RedisStore, Sentinels, Source};
 use crate::store::{MemoryStore, Store};

@@ -10,6 +10,9 @@
 //! A large file is read again only when its metadata have changed.
 
 mod cut;
+mod tls;
+
+pub use tls::{PortTls, Served, Validity};
 
 use std::fmt;
 use std::fs::File;

@@ -16,8 +16,8 @@ use rustls::{Error, InconsistentKeys, RootCertStore, ServerConfig};
 use x509_cert::Certificate;
 use x509_cert::der::Decode;
 
+use super::Files;
 use crate::config::{Config, Tls, TlsKeys};
-use crate::follow::Files;
 use crate::telemetry::metrics::{Port, ReloadedFile};
 
 /// The TLS of one port.
