@@ -1,4 +1,4 @@
-//! What the doors have in common: the store, the ledger before it, the releaser beside it.
+//! What the doors have in common: the store, the ledger before it, the outbox beside it.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,7 +17,7 @@ use crate::envoy::{AccessLogDoor, CheckDoor};
 use crate::http::{HttpDoor, REQUEST_TIMEOUT, Readiness, Tokens};
 use crate::identity::RouteLists;
 use crate::ledger::{Ledger, ROOM_TO_HOLD, Settings};
-use crate::outbox::{Delivery, Releaser, releaser};
+use crate::outbox::{Delivery, Outbox, outbox};
 use crate::reload::{Followed, Followers};
 use crate::session::Terms;
 use crate::store::redis::{RedisSettings, RedisStore, Sentinels, Source};
@@ -39,7 +39,7 @@ pub(super) struct Core {
     /// Is swept, where it is the embedded one.
     pub(super) memory: Option<Arc<MemoryStore>>,
     /// Takes what nobody waits for.
-    pub(super) releaser: Releaser,
+    pub(super) outbox: Outbox,
 }
 
 /// A store, and the same once more if it is the embedded one.
@@ -53,7 +53,7 @@ struct Opened {
 // === impl Core ===
 
 impl Core {
-    /// All of it, and the releaser's worker.
+    /// All of it, and the outbox's worker.
     pub(super) fn of(
         config: &Config,
         substitute: Option<Arc<dyn Store>>,
@@ -91,14 +91,14 @@ impl Core {
             Arc::clone(&metrics),
         );
         let ledger = Arc::new(ledger);
-        let (releaser, delivery) = releaser(Arc::clone(&ledger), terms, Arc::clone(&metrics));
+        let (outbox, delivery) = outbox(Arc::clone(&ledger), terms, Arc::clone(&metrics));
         let core = Self {
             in_force,
             metrics,
             clock,
             ledger,
             memory: opened.memory,
-            releaser,
+            outbox,
         };
         Ok((core, delivery))
     }
@@ -109,7 +109,7 @@ impl Core {
             identity: config.identity.clone(),
             routes: RouteLists::default(),
             ledger: Arc::clone(&self.ledger),
-            releaser: self.releaser.clone(),
+            outbox: self.outbox.clone(),
             metrics: Arc::clone(&self.metrics),
             refusals: RefusalLog::default(),
             mistakes: RefusalLog::default(),
@@ -169,7 +169,7 @@ impl Core {
         HttpDoor {
             ledger: Arc::clone(&self.ledger),
             readiness,
-            releaser: self.releaser.clone(),
+            outbox: self.outbox.clone(),
             metrics: Arc::clone(&self.metrics),
             tasks,
             tokens,
@@ -197,7 +197,7 @@ impl Core {
             identity: config.identity.clone(),
             leases: config.leases,
             ledger: Arc::clone(&self.ledger),
-            releaser: self.releaser.clone(),
+            outbox: self.outbox.clone(),
             metrics: Arc::clone(&self.metrics),
             tasks,
             closing,

@@ -12,7 +12,7 @@ use tracing::info;
 
 use super::DrainTimes;
 use crate::http::Phase;
-use crate::outbox::Releaser;
+use crate::outbox::Outbox;
 
 /// How long connections may stay open once the ports are closed. Envoy's checks need less; a watch of the health service, or half a
 /// request, would otherwise keep the drain waiting to its deadline. What was begun for the store is waited for all the same.
@@ -32,7 +32,7 @@ pub(super) struct Drain {
     /// The tasks of calls.
     pub(super) tasks: TaskTracker,
     /// Ends once these are done.
-    pub(super) releaser: Releaser,
+    pub(super) outbox: Outbox,
     /// How long it may take.
     pub(super) times: DrainTimes,
 }
@@ -59,7 +59,7 @@ impl Drain {
         }
         self.tasks.close();
         self.tasks.wait().await;
-        self.releaser.close();
+        self.outbox.close();
     }
 }
 

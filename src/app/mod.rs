@@ -26,7 +26,7 @@ use crate::clock::Clock;
 use crate::config::Config;
 use crate::envoy::{self, MAX_MESSAGE_BYTES, STREAM_AGE};
 use crate::http::{self, HttpDoor, Phase, REQUEST_TIMEOUT, Readiness};
-use crate::outbox::{Delivery, Releaser};
+use crate::outbox::{Delivery, Outbox};
 use crate::reload::{Followers, Unusable};
 use crate::server::{Addresses, ConnectionTimes, PortError, Ports};
 use crate::store::Store;
@@ -90,7 +90,7 @@ pub struct App {
     /// The tasks of calls: acquisitions and readers of access logs.
     tasks: TaskTracker,
     /// Is closed when they are done.
-    releaser: Releaser,
+    outbox: Outbox,
     /// Delivers what it took.
     delivery: Delivery,
     /// Does what has to be done now and then.
@@ -162,7 +162,7 @@ impl App {
             phase,
             closing_logs,
             tasks,
-            releaser: core.releaser,
+            outbox: core.outbox,
             delivery,
             chores: Chores {
                 ledger: core.ledger,
@@ -204,7 +204,7 @@ impl App {
             closing_logs: self.closing_logs,
             close_listeners,
             tasks: self.tasks,
-            releaser: self.releaser,
+            outbox: self.outbox,
             times: self.drain,
         };
         let ledger = Arc::clone(&self.chores.ledger);
@@ -220,7 +220,7 @@ impl App {
             () = stop.soft.cancelled() => {}
             () = stop.hard.cancelled() => {}
             Some(_) = servers.join_next() => return Err(RunError::Task("listener")),
-            () = &mut delivering => return Err(RunError::Task("releaser")),
+            () = &mut delivering => return Err(RunError::Task("outbox")),
             _ = &mut chores => return Err(RunError::Task("housekeeper")),
             () = self.followers.run() => return Err(RunError::Task("reader of changed files")),
         }

@@ -10,7 +10,7 @@ use super::grant::{Grant, Hold};
 use crate::clock::SystemClock;
 use crate::faulty_store::FaultyStore;
 use crate::ledger::{Basis, Decision, Ledger, Outage, Settings, UndoHint};
-use crate::outbox::{Delivery, releaser};
+use crate::outbox::{Delivery, outbox};
 use crate::policy::Policy;
 use crate::session::{
     Admission, Admitted, EndCause, Entry, Facts, Kind, Refusal, Session, SessionId, SessionKey,
@@ -74,13 +74,13 @@ impl Bench {
             Arc::clone(&metrics),
         );
         let terms = Terms::new(Duration::from_secs(30), Duration::from_millis(50));
-        let (releaser, delivery) = releaser(Arc::new(ledger), terms, Arc::clone(&metrics));
+        let (outbox, delivery) = outbox(Arc::new(ledger), terms, Arc::clone(&metrics));
         let grant = Grant {
             user,
             key: start.key,
             is_alone: kind == Kind::Request,
             hold: Hold::Nothing,
-            releaser,
+            outbox,
             metrics: Arc::clone(&metrics),
         };
         Self {
@@ -93,7 +93,7 @@ impl Bench {
 
     /// The grant comes to its end; whether the session is still live, and whether the check counts as cancelled.
     async fn after(self, end: impl FnOnce(Grant)) -> (bool, bool) {
-        let handle = self.grant.releaser.clone();
+        let handle = self.grant.outbox.clone();
         end(self.grant);
         handle.close();
         self.delivery.run().await;

@@ -43,7 +43,7 @@ use utoipa_axum::routes;
 use crate::clock::Clock;
 use crate::config::{Backend, Grpc, Http, SharedSettings};
 use crate::ledger::Ledger;
-use crate::outbox::Releaser;
+use crate::outbox::Outbox;
 use crate::reload::Followed;
 use crate::session::UserId;
 use crate::telemetry::{Metrics, RefusalLog};
@@ -63,7 +63,7 @@ pub struct HttpDoor {
     /// Whether this instance wants requests.
     pub readiness: Readiness,
     /// Takes the releases that can't be done now, and what is to be taken back.
-    pub releaser: Releaser,
+    pub outbox: Outbox,
     /// What `/metrics` shows.
     pub metrics: Arc<Metrics>,
     /// Waits for what is done for the store at shutdown.

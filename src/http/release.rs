@@ -164,7 +164,7 @@ pub(super) async fn release_one(
         Ok(_) => Ok(StatusCode::NO_CONTENT),
         Err(outage) if outage.error.is_transient() => {
             let notice = Notice::Release(key, ending, cause);
-            door.releaser.submit(user, notice);
+            door.outbox.submit(user, notice);
             Ok(StatusCode::ACCEPTED)
         }
         Err(outage) => Err(ApiError::Outage(outage)),

@@ -10,7 +10,7 @@ use super::layers::RequestId;
 use super::{Door, HttpDoor};
 use crate::identity::Claim;
 use crate::ledger::{Basis, CallerDeadline, Decision, Ledger, Outage, UndoHint};
-use crate::outbox::{Notice, Releaser};
+use crate::outbox::{Notice, Outbox};
 use crate::session::{Admission, Entry, Refusal, Session, Start};
 use crate::telemetry::metrics::{LabelValue, Verdict};
 use crate::telemetry::{RefusedStream, StartedStream, are_told};
@@ -63,10 +63,10 @@ pub(super) async fn start(
         gone: gone.clone(),
     };
     let _gone_with_this_request = gone.drop_guard();
-    let (ledger, releaser) = (door.ledger.clone(), door.releaser.clone());
+    let (ledger, outbox) = (door.ledger.clone(), door.outbox.clone());
     let asked = claim.clone();
     let answer = detached(door, async move {
-        Ok(ask(&ledger, &releaser, &asked, &caller).await)
+        Ok(ask(&ledger, &outbox, &asked, &caller).await)
     })
     .await?;
     granted(door, request, &claim, answer)
@@ -194,7 +194,7 @@ fn log_outage(door: &Door, request: &RequestId, claim: &Claim, outage: &Outage) 
 /// Asks for a slot, and has taken back what that may have left behind if it was not allowed. What was let in stays, whoever has hung up.
 async fn ask(
     ledger: &Ledger,
-    releaser: &Releaser,
+    outbox: &Outbox,
     claim: &Claim,
     caller: &CallerDeadline,
 ) -> Result<Decision, Outage> {
@@ -208,7 +208,7 @@ async fn ask(
     };
     if let Some(ticket) = doubtful {
         let notice = Notice::Undo(claim.key.clone(), ticket);
-        releaser.submit(claim.user.clone(), notice);
+        outbox.submit(claim.user.clone(), notice);
     }
     answer
 }

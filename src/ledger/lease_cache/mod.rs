@@ -432,7 +432,7 @@ impl LeaseCache {
         };
         let mut shard = self.shard(user);
         shard.endings += 1;
-        // The releaser remembers it too.
+        // The outbox remembers it too.
         if shard.has_room_for_ends(user, self.room) {
             shard.change(user, |known| known.release(end, &self.terms, now));
         }
