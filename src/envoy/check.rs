@@ -27,7 +27,7 @@ use crate::identity::cookie::{Cookie, Origin};
 use crate::identity::{Claim, Identity, RouteLists};
 use crate::ledger::{Basis, CallerDeadline, Decision, Ledger, Outage};
 use crate::outbox::Outbox;
-use crate::session::{Admission, EndCause, Entry, Kind, Refusal, UserId};
+use crate::session::{Admission, AdmissionKind, EndCause, Kind, Refusal, UserId};
 use crate::telemetry::metrics::{LabelValue, Verdict};
 use crate::telemetry::{Metrics, RefusalLog, RefusedStream, StartedStream, are_told};
 
@@ -154,7 +154,7 @@ impl CheckDoor {
                 let response = match &decision.admission {
                     Admission::Admitted(admitted) => {
                         self.log_rule(claim, decision.basis, request);
-                        if admitted.entry == Entry::Started {
+                        if admitted.entry == AdmissionKind::Started {
                             self.log_start(claim, admitted.active, decision.limit, request);
                         }
                         verdict::allow(&claim.user, &claim.key)

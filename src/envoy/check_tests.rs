@@ -13,8 +13,8 @@ use crate::ledger::{Basis, Decision, Ledger, Outage, Settings, UndoHint};
 use crate::outbox::{Delivery, outbox};
 use crate::policy::Policy;
 use crate::session::{
-    Admission, Admitted, EndCause, Entry, Facts, Kind, Refusal, Session, SessionId, SessionKey,
-    Start, StartRules, Terms, Ticket, Timestamp, UserId, WhenFull,
+    Admission, AdmissionKind, Admitted, EndCause, Facts, Kind, Refusal, Session, SessionId,
+    SessionKey, Start, StartRules, Terms, Ticket, Timestamp, UserId, WhenFull,
 };
 use crate::store::{Store, StoreError};
 use crate::telemetry::Metrics;
@@ -129,10 +129,10 @@ fn decided(admission: Admission, undo: UndoHint) -> Decision {
     }
 }
 
-fn admitted(entry: Entry) -> Decision {
+fn admitted(entry: AdmissionKind) -> Decision {
     let undo = match entry {
-        Entry::Started => UndoHint::Started(Ticket::new(7).unwrap()),
-        Entry::Renewed => UndoHint::Nothing,
+        AdmissionKind::Started => UndoHint::Started(Ticket::new(7).unwrap()),
+        AdmissionKind::Renewed => UndoHint::Nothing,
     };
     let (start, at) = (start(Kind::Request), Timestamp::default());
     let admitted = Admitted {
@@ -163,16 +163,16 @@ async fn a_call_takes_back_what_it_started_itself_and_no_playback() {
     let doubted = |ticket| refused_leaving(UndoHint::Doubtful(Ticket::new(ticket).unwrap()));
     let (request, playback) = (Kind::Request, Kind::Playback);
     for (kind, answer, live_if_cancelled, live_if_answered) in [
-        (request, Ok(admitted(Entry::Started)), false, true),
-        (request, Ok(admitted(Entry::Renewed)), true, true),
+        (request, Ok(admitted(AdmissionKind::Started)), false, true),
+        (request, Ok(admitted(AdmissionKind::Renewed)), true, true),
         (request, refused(), true, true),
         (request, outage(Ticket::new(7)), false, false),
         (request, outage(Ticket::new(8)), true, true),
         (request, outage(None), true, true),
         (request, doubted(7), false, false),
         (request, doubted(8), true, true),
-        (playback, Ok(admitted(Entry::Started)), true, true),
-        (playback, Ok(admitted(Entry::Renewed)), true, true),
+        (playback, Ok(admitted(AdmissionKind::Started)), true, true),
+        (playback, Ok(admitted(AdmissionKind::Renewed)), true, true),
         (playback, outage(Ticket::new(7)), false, false),
     ] {
         let mut bench = Bench::new(kind).await;

@@ -11,7 +11,7 @@ use super::{Door, HttpDoor};
 use crate::identity::Claim;
 use crate::ledger::{Basis, CallerDeadline, Decision, Ledger, Outage, UndoHint};
 use crate::outbox::{Notice, Outbox};
-use crate::session::{Admission, Entry, Refusal, Session, Start};
+use crate::session::{Admission, AdmissionKind, Refusal, Session, Start};
 use crate::telemetry::metrics::{LabelValue, Verdict};
 use crate::telemetry::{RefusedStream, StartedStream, are_told};
 
@@ -19,7 +19,7 @@ use crate::telemetry::{RefusedStream, StartedStream, are_told};
 #[derive(Debug)]
 pub(super) struct Granted {
     /// Whether it takes a slot from now on, or had it already.
-    pub(super) entry: Entry,
+    pub(super) entry: AdmissionKind,
     /// The session as it stands.
     pub(super) session: Session,
     /// The user's live sessions, this one included.
@@ -110,7 +110,9 @@ fn granted(
     };
     match decision.admission {
         Admission::Admitted(admitted) => {
-            if admitted.entry == Entry::Started && are_told(in_force.log_starts, &claim.user) {
+            if admitted.entry == AdmissionKind::Started
+                && are_told(in_force.log_starts, &claim.user)
+            {
                 let started = StartedStream {
                     request_id: request.to_string(),
                     user: &claim.user,
@@ -168,7 +170,7 @@ fn without_slot(door: &HttpDoor, claim: &Claim, active: usize, limit: u32) -> Gr
         derived: false,
     };
     Granted {
-        entry: Entry::Started,
+        entry: AdmissionKind::Started,
         session: Session::starting(&start, now.after(lease), now),
         active,
         limit,

@@ -18,7 +18,7 @@ mod roster_remembered;
 #[cfg(test)]
 pub(crate) mod roster_tests;
 
-pub use admission::{Admission, Admitted, Entry, Playing, Refusal, Released, Renewal};
+pub use admission::{Admission, AdmissionKind, Admitted, Playing, Refusal, Released, Renewal};
 pub use roster::{Budget, EndList, Forgotten, MAX_PUT_BACK, Roster};
 
 pub use crate::clock::Timestamp;

@@ -4,9 +4,9 @@
 use std::time::Duration;
 
 use crate::session::{
-    Admission, Admitted, EndCause, Ending, Entry, Facts, Flags, Kind, PROVEN_AFTER, Playing,
-    Provenance, Roster, Session, SessionKey, Sighting, Start, StartRules, Terms, Ticket, Timestamp,
-    Tombstone,
+    Admission, AdmissionKind, Admitted, EndCause, Ending, Facts, Flags, Kind, PROVEN_AFTER,
+    Playing, Provenance, Roster, Session, SessionKey, Sighting, Start, StartRules, Terms, Ticket,
+    Timestamp, Tombstone,
 };
 use crate::telemetry::metrics::ReleaseCause;
 
@@ -154,7 +154,7 @@ impl CachedUser {
     pub(super) fn admitted(&self, key: &SessionKey, now: Timestamp) -> Option<Admitted> {
         let mark = self.mark(key).filter(|mark| mark.sure_until > now)?;
         Some(Admitted {
-            entry: Entry::Renewed,
+            entry: AdmissionKind::Renewed,
             session: Session {
                 expires_at: mark.sure_until,
                 ..mark.session(now)
