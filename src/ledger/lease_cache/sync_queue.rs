@@ -4,7 +4,7 @@ use std::collections::{HashSet, VecDeque};
 use std::sync::atomic::Ordering;
 
 use super::shard::{lock, seen};
-use super::user::{CachedUser, End, Mark, Standing};
+use super::user::{CachedSession, CachedUser, End, SyncState};
 use super::{LeaseCache, SHARDS};
 use crate::session::{Kind, SessionKey, UserId};
 use crate::store::Seen;
@@ -56,12 +56,12 @@ impl LeaseCache {
         let shard = self.shard(user);
         let known = shard.users.get(user).filter(|known| known.is_in_debt())?;
         let owed = known
-            .marks
+            .sessions
             .iter()
-            .filter(|mark| mark.standing == Standing::Owed && mark.until > now);
+            .filter(|cached| cached.sync == SyncState::Unsynced && cached.until > now);
         Some(Debts {
             ends: known.ends.clone(),
-            seen: owed.map(|mark| seen(user, known, mark, now)).collect(),
+            seen: owed.map(|cached| seen(user, known, cached, now)).collect(),
         })
     }
 
@@ -73,18 +73,24 @@ impl LeaseCache {
             return Vec::new();
         };
         let beside = known
-            .marks
+            .sessions
             .iter()
-            .filter(|mark| mark.key != *key && mark.is_proof(now));
-        beside.map(|mark| seen(user, known, mark, now)).collect()
+            .filter(|cached| cached.key != *key && cached.is_proof(now));
+        beside
+            .map(|cached| seen(user, known, cached, now))
+            .collect()
     }
 
     /// The store did not know one of a user's sessions, and may not know the others either: it is to be told of all but that one.
     pub(in crate::ledger) fn owe_others(&self, user: &UserId, key: &SessionKey) {
         let mut shard = self.shard(user);
         if let Some(known) = shard.users.get_mut(user) {
-            for mark in known.marks.iter_mut().filter(|mark| mark.key != *key) {
-                mark.standing = Standing::Owed;
+            for cached in known
+                .sessions
+                .iter_mut()
+                .filter(|cached| cached.key != *key)
+            {
+                cached.sync = SyncState::Unsynced;
             }
         }
         drop(shard);
@@ -97,8 +103,8 @@ impl LeaseCache {
         for shard in &self.shards {
             let mut shard = lock(shard);
             for (user, known) in &mut shard.users {
-                for mark in &mut known.marks {
-                    mark.standing = Standing::Owed;
+                for cached in &mut known.sessions {
+                    cached.sync = SyncState::Unsynced;
                 }
                 self.queue(user, known);
             }
@@ -121,15 +127,17 @@ impl LeaseCache {
                 if except.contains(user) {
                     continue;
                 }
-                let is_sure =
-                    |mark: &&Mark| mark.standing == Standing::Confirmed && mark.sure_until > now;
-                let mut marks = known.marks.iter().filter(is_sure);
-                if let Some(mark) = marks.clone().find(|mark| mark.is_proof(now)) {
-                    playbacks.push(seen(user, known, mark, now));
-                } else if let Some(mark) = marks.find(|mark| mark.key.kind == Kind::Request)
+                let is_sure = |cached: &&CachedSession| {
+                    cached.sync == SyncState::Confirmed && cached.sure_until > now
+                };
+                let mut sessions = known.sessions.iter().filter(is_sure);
+                if let Some(cached) = sessions.clone().find(|cached| cached.is_proof(now)) {
+                    playbacks.push(seen(user, known, cached, now));
+                } else if let Some(cached) =
+                    sessions.find(|cached| cached.key.kind == Kind::Request)
                     && requests.len() < count
                 {
-                    requests.push(seen(user, known, mark, now));
+                    requests.push(seen(user, known, cached, now));
                 }
             }
         }
