@@ -43,7 +43,7 @@
 //! | *outage* | the store could not answer; an error, where a refusal is a value: [`ledger::Outage`] |
 //! | *outage rule* | what decides about new streams meanwhile (`store.outage`): [`config::OutageRule`] |
 //! | *held lease* | a session that this instance knows the store to count, and until when: [`ledger::Ledger::recalls`] |
-//! | *owed* | what the store is yet to be told: sessions that it does not know to run, and ends |
+//! | *unsynced* | what the store is yet to be told: sessions that it does not know to run, and ends |
 //!
 //! # Flow
 //!
@@ -55,7 +55,7 @@
 //!                       └──▶ ledger.admit ──▶ policy ──▶ store.admit ──▶ envoy::verdict ──▶ Envoy
 //! Envoy ──▶ envoy::access_log ──▶ outbox (queue) ────▶ ledger.{renew, played, release} ──▶ store
 //! HTTP  ──▶ http::{sessions, release} ──▶ ledger.{heartbeat, release, list, page} ──▶ store
-//!           ledger.tend (renews what is held, tells what is owed, probes) ──▶ store
+//!           ledger.tend (renews what is held, syncs, probes) ──▶ store
 //! cli::{sessions, release, doctor} ──▶ HTTP, of an instance that runs
 //! ```
 

@@ -180,6 +180,6 @@ impl Ledger {
     /// Drops what is held in vain, and tells how much is held. To be called every few seconds, and before anybody reads the metrics.
     pub fn sweep(&self) {
         let tally = self.cache.sweep();
-        self.metrics.sessions(tally.sessions, tally.owed);
+        self.metrics.sessions(tally.sessions, tally.unsynced);
     }
 }

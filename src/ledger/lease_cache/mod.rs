@@ -2,7 +2,7 @@
 //! who is watching, and a store that has forgotten can be told again.
 //!
 //! Per user it keeps the sessions that the store has said it counts, until when that surely holds, and what the store is yet to be told:
-//! what the outage rule let in, what was seen running meanwhile, and ends. Nothing here is ever wrong to lose, but for what is owed.
+//! what the outage rule let in, what was seen running meanwhile, and ends. Nothing here is ever wrong to lose, but for what is unsynced.
 //!
 //! An answer of the store may arrive late, when its session has been released or displaced meanwhile. So a question is marked with a
 //! [`ReadVersion`], and its answer counts only if no session of the same shard was taken out since: losing one is a loss of speed.
@@ -27,8 +27,8 @@ use crate::session::{
 use crate::store::Seen;
 use crate::telemetry::metrics::ReleaseCause;
 use shard::{Shard, lock, seen};
-pub(super) use sync_queue::Debts;
 use sync_queue::SyncQueue;
+pub(super) use sync_queue::Unsynced;
 pub(super) use user::{CacheLookup, Confirmed, End, GATHERING};
 use user::{CachedSession, SyncState};
 
@@ -60,7 +60,7 @@ pub(super) struct LeaseCache {
     /// The users of whom the store is to be told something.
     sync_queue: Mutex<SyncQueue>,
     /// Tells that there are some.
-    pub(super) debts_arrived: Notify,
+    pub(super) unsynced_arrived: Notify,
     /// Tells that the store may have forgotten.
     pub(super) doubted: Notify,
     /// How often the store was found to have forgotten.
@@ -95,7 +95,7 @@ pub(super) struct Tally {
     /// All of them.
     pub(super) sessions: usize,
     /// Those that the store is to be told of.
-    pub(super) owed: usize,
+    pub(super) unsynced: usize,
 }
 
 impl LeaseCache {
@@ -113,7 +113,7 @@ impl LeaseCache {
             due: Mutex::default(),
             due_arrived: Notify::new(),
             sync_queue: Mutex::default(),
-            debts_arrived: Notify::new(),
+            unsynced_arrived: Notify::new(),
             doubted: Notify::new(),
             losses: AtomicU64::default(),
         }
@@ -240,7 +240,7 @@ impl LeaseCache {
         if let (true, Some(cached)) = (before_a_loss, known.session_mut(confirmed.key)) {
             cached.sync = SyncState::Unsynced;
             self.queue(user, known);
-            self.debts_arrived.notify_one();
+            self.unsynced_arrived.notify_one();
         }
         shard.sessions += usize::from(is_new);
     }
@@ -297,7 +297,7 @@ impl LeaseCache {
         }
         shard.change(user, |known| known.sighted(sighting, limit, now));
         drop(shard);
-        self.owe(user);
+        self.enqueue(user);
     }
 
     /// The session showed a sign of life, and the store could not be told: it counts here for that much longer.
@@ -329,7 +329,7 @@ impl LeaseCache {
         };
         (cached.sync, cached.in_renewal) = (SyncState::Unsynced, false);
         drop(shard);
-        self.owe(user);
+        self.enqueue(user);
     }
 
     /// Decides a start by what is known here alone; `None` if it can't be counted for want of room. `allowed` is what the user may watch by
@@ -353,7 +353,7 @@ impl LeaseCache {
             known.admit(start, rules, &self.terms, now)
         });
         drop(shard);
-        self.owe(user);
+        self.enqueue(user);
         Some(admission)
     }
 
@@ -412,7 +412,7 @@ impl LeaseCache {
     /// The store was told of that end.
     pub(super) fn end_told(&self, user: &UserId, end: &End) {
         self.shard(user)
-            .change_known(user, |known| known.ends.retain(|owed| owed != end));
+            .change_known(user, |known| known.ends.retain(|unsynced| unsynced != end));
     }
 
     /// The session is over, and the store could not be told.
@@ -440,7 +440,7 @@ impl LeaseCache {
             shard.change(user, |known| known.release(end, &self.terms, now));
         }
         drop(shard);
-        self.owe(user);
+        self.enqueue(user);
     }
 
     /// The store does not count a session that was told of so. If it has begun to play since, there is more to tell.
@@ -453,7 +453,7 @@ impl LeaseCache {
             _ => return shard.change_known(user, |known| known.forget(&told.key)),
         }
         drop(shard);
-        self.owe(user);
+        self.enqueue(user);
     }
 
     /// Nothing is known of the session any more; it may run on.
@@ -475,14 +475,14 @@ impl LeaseCache {
             let mut shard = lock(shard);
             shard.sweep(&self.terms, now);
             let sessions = shard.users.values().flat_map(|known| &known.sessions);
-            tally.owed += sessions
+            tally.unsynced += sessions
                 .filter(|cached| cached.sync == SyncState::Unsynced)
                 .count();
             tally.sessions += shard.sessions;
         }
         // Whoever is gone owes nothing; in a long outage that would be nearly everybody.
-        let debtors = lock(&self.sync_queue).queue.clone();
-        for user in debtors.iter().filter(|user| !self.still_owes(user)) {
+        let users = lock(&self.sync_queue).queue.clone();
+        for user in users.iter().filter(|user| !self.is_still_unsynced(user)) {
             lock(&self.sync_queue).known.remove(user);
         }
         lock(&self.sync_queue).prune();

@@ -42,7 +42,7 @@ impl SyncQueue {
 
 /// What the store is to be told of one user before anything else: first the ends, then the sessions.
 #[derive(Debug, Default)]
-pub(in crate::ledger) struct Debts {
+pub(in crate::ledger) struct Unsynced {
     /// What has ended.
     pub(in crate::ledger) ends: Vec<End>,
     /// What runs.
@@ -51,17 +51,19 @@ pub(in crate::ledger) struct Debts {
 
 impl LeaseCache {
     /// What the store is to be told of a user.
-    pub(in crate::ledger) fn debts(&self, user: &UserId) -> Option<Debts> {
+    pub(in crate::ledger) fn unsynced(&self, user: &UserId) -> Option<Unsynced> {
         let now = self.now();
         let shard = self.shard(user);
-        let known = shard.users.get(user).filter(|known| known.is_in_debt())?;
-        let owed = known
+        let known = shard.users.get(user).filter(|known| known.is_unsynced())?;
+        let unsynced = known
             .sessions
             .iter()
             .filter(|cached| cached.sync == SyncState::Unsynced && cached.until > now);
-        Some(Debts {
+        Some(Unsynced {
             ends: known.ends.clone(),
-            seen: owed.map(|cached| seen(user, known, cached, now)).collect(),
+            seen: unsynced
+                .map(|cached| seen(user, known, cached, now))
+                .collect(),
         })
     }
 
@@ -82,7 +84,7 @@ impl LeaseCache {
     }
 
     /// The store did not know one of a user's sessions, and may not know the others either: it is to be told of all but that one.
-    pub(in crate::ledger) fn owe_others(&self, user: &UserId, key: &SessionKey) {
+    pub(in crate::ledger) fn unsync_others(&self, user: &UserId, key: &SessionKey) {
         let mut shard = self.shard(user);
         if let Some(known) = shard.users.get_mut(user) {
             for cached in known
@@ -94,11 +96,11 @@ impl LeaseCache {
             }
         }
         drop(shard);
-        self.owe(user);
+        self.enqueue(user);
     }
 
     /// The store has forgotten: it is to be told of every session, those included of which it is being asked now.
-    pub(in crate::ledger) fn owe_all(&self) {
+    pub(in crate::ledger) fn unsync_all(&self) {
         self.losses.fetch_add(1, Ordering::SeqCst);
         for shard in &self.shards {
             let mut shard = lock(shard);
@@ -109,7 +111,7 @@ impl LeaseCache {
                 self.queue(user, known);
             }
         }
-        self.debts_arrived.notify_one();
+        self.unsynced_arrived.notify_one();
     }
 
     /// Sessions of so many other users, any of them, one of each, that the store must still count: playbacks, and `request`s where those are
@@ -147,12 +149,12 @@ impl LeaseCache {
     }
 
     /// Up to so many users of whom the store is to be told something.
-    pub(in crate::ledger) fn take_debtors(&self, count: usize) -> Vec<UserId> {
+    pub(in crate::ledger) fn take_queued(&self, count: usize) -> Vec<UserId> {
         let mut taken = Vec::new();
         while taken.len() < count {
             let next = lock(&self.sync_queue).take();
             match next {
-                Some(user) if self.still_owes(&user) => taken.push(user),
+                Some(user) if self.is_still_unsynced(&user) => taken.push(user),
                 Some(_) => {}
                 None => break,
             }
@@ -162,27 +164,27 @@ impl LeaseCache {
 
     /// How many users wait for the store to be told.
     #[cfg(test)]
-    pub(in crate::ledger) fn waiting_debtors(&self) -> usize {
+    pub(in crate::ledger) fn queued_users(&self) -> usize {
         lock(&self.sync_queue).queue.len()
     }
 
     /// Whether the store is still to be told something of that user that counts.
-    pub(in crate::ledger) fn still_owes(&self, user: &UserId) -> bool {
-        let debts = self.debts(user);
-        debts.is_some_and(|debts| !debts.ends.is_empty() || !debts.seen.is_empty())
+    pub(in crate::ledger) fn is_still_unsynced(&self, user: &UserId) -> bool {
+        let unsynced = self.unsynced(user);
+        unsynced.is_some_and(|unsynced| !unsynced.ends.is_empty() || !unsynced.seen.is_empty())
     }
 
     /// Notes that the store is to be told of that user, if it is.
-    pub(in crate::ledger) fn owe(&self, user: &UserId) {
+    pub(in crate::ledger) fn enqueue(&self, user: &UserId) {
         if let Some(known) = self.shard(user).users.get(user) {
             self.queue(user, known);
         }
-        self.debts_arrived.notify_one();
+        self.unsynced_arrived.notify_one();
     }
 
     /// Puts a user of whom the store is to be told something among the others, once.
     pub(super) fn queue(&self, user: &UserId, known: &CachedUser) {
-        if known.is_in_debt() {
+        if known.is_unsynced() {
             lock(&self.sync_queue).put(user);
         }
     }

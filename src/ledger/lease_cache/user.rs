@@ -173,7 +173,7 @@ impl CachedUser {
     pub(super) fn confirmed(&mut self, confirmed: &Confirmed<'_>, asked_at: Timestamp) {
         let until = asked_at.after(confirmed.lease);
         self.limit = confirmed.limit;
-        if !self.owes_end(confirmed.key) {
+        if !self.has_unsynced_end(confirmed.key) {
             self.memory.forget_end(confirmed.key);
         }
         let Some(cached) = self.session_mut(confirmed.key) else {
@@ -226,7 +226,7 @@ impl CachedUser {
                 derived: sighting.derived,
                 played: sighting.provenance != Provenance::Unplayed,
                 confirmed: sighting.provenance == Provenance::Counted,
-                ..CachedSession::owed(&sighting.key, now, now.after(sighting.lease))
+                ..CachedSession::unsynced(&sighting.key, now, now.after(sighting.lease))
             });
         }
     }
@@ -258,7 +258,7 @@ impl CachedUser {
         self.sessions
             .retain(|cached| live.iter().any(|session| session.key == cached.key));
         self.memory = roster;
-        self.owe_end(end);
+        self.queue_end(end);
     }
 
     /// Forgets the session, and that its end is to be told.
@@ -269,29 +269,29 @@ impl CachedUser {
     /// The store knows that the session has ended, for that cause where it remembers one. An operator's end is still to be told unless it was that
     /// one: what else ends a session need not keep it from starting again.
     pub(super) fn end_told(&mut self, key: &SessionKey, cause: Option<&EndCause>) {
-        let is_owed =
+        let is_unsynced =
             |end: &End| end.ending == Ending::Operator && cause != Some(&EndCause::Operator);
-        self.ends.retain(|end| end.key != *key || is_owed(end));
-        if !self.owes_end(key) {
+        self.ends.retain(|end| end.key != *key || is_unsynced(end));
+        if !self.has_unsynced_end(key) {
             self.memory.forget_end(key);
         }
     }
 
     /// Remembers an end that the store knows of, for when it can't be asked.
     pub(super) fn bury(&mut self, tombstone: Tombstone) {
-        if !self.owes_end(&tombstone.key) {
+        if !self.has_unsynced_end(&tombstone.key) {
             self.memory.forget_end(&tombstone.key);
             self.memory.bury(tombstone);
         }
     }
 
     /// Whether the store is to be told of an end of that session.
-    fn owes_end(&self, key: &SessionKey) -> bool {
+    fn has_unsynced_end(&self, key: &SessionKey) -> bool {
         self.ends.iter().any(|end| end.key == *key)
     }
 
     /// Whether the store is to be told anything.
-    pub(super) fn is_in_debt(&self) -> bool {
+    pub(super) fn is_unsynced(&self) -> bool {
         !self.ends.is_empty()
             || self
                 .sessions
@@ -339,7 +339,7 @@ impl CachedUser {
     fn adopt(&mut self, start: &Start, admitted: &Admitted, terms: &Terms, now: Timestamp) {
         for displaced in &admitted.displaced {
             self.forget(&displaced.key);
-            self.owe_end(End {
+            self.queue_end(End {
                 key: displaced.key.clone(),
                 ending: Ending::Stream,
                 cause: None,
@@ -358,15 +358,15 @@ impl CachedUser {
                 ticket: start.ticket,
                 derived: start.derived,
                 played: start.key.kind == Kind::Request,
-                ..CachedSession::owed(&start.key, now, admitted.session.expires_at)
+                ..CachedSession::unsynced(&start.key, now, admitted.session.expires_at)
             });
         }
     }
 
     /// Queues an end for the store. One session may have several of different kinds, since not each of them ends it: a failed request doesn't
     /// end what has played, and an undo takes back no start but its own.
-    fn owe_end(&mut self, end: End) {
-        let is_queued = |owed: &End| owed.key == end.key && owed.ending == end.ending;
+    fn queue_end(&mut self, end: End) {
+        let is_queued = |unsynced: &End| unsynced.key == end.key && unsynced.ending == end.ending;
         if self.ends.iter().any(is_queued) {
             return;
         }
@@ -387,12 +387,12 @@ impl CachedSession {
             sure_until: until,
             sync: SyncState::Confirmed,
             confirmed: true,
-            ..Self::owed(key, seen_at, until)
+            ..Self::unsynced(key, seen_at, until)
         }
     }
 
     /// A session that counts here until then and that the store doesn't know.
-    fn owed(key: &SessionKey, seen_at: Timestamp, until: Timestamp) -> Self {
+    fn unsynced(key: &SessionKey, seen_at: Timestamp, until: Timestamp) -> Self {
         Self {
             key: key.clone(),
             facts: Facts::default(),
