@@ -55,7 +55,7 @@
 //!                       └──▶ ledger.admit ──▶ policy ──▶ store.admit ──▶ envoy::verdict ──▶ Envoy
 //! Envoy ──▶ envoy::access_log ──▶ outbox (queue) ────▶ ledger.{renew, played, release} ──▶ store
 //! HTTP  ──▶ http::{sessions, release} ──▶ ledger.{heartbeat, release, list, page} ──▶ store
-//!           ledger.tend (renews what is held, syncs, probes) ──▶ store
+//!           ledger.run_background (renews what is held, syncs, probes) ──▶ store
 //! cli::{sessions, release, doctor} ──▶ HTTP, of an instance that runs
 //! ```
 

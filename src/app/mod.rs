@@ -209,7 +209,7 @@ impl App {
         };
         let ledger = Arc::clone(&self.chores.ledger);
         let last = Arc::clone(&ledger);
-        let chores = async { tokio::join!(self.chores.run(), ledger.tend()) };
+        let chores = async { tokio::join!(self.chores.run(), ledger.run_background()) };
         tokio::pin!(chores);
         drain.open().await;
         self.start_line.tell(&addresses);

@@ -42,7 +42,7 @@ struct Told<'a> {
 
 impl Ledger {
     /// Does what is to be done beside the calls, until it is dropped.
-    pub async fn tend(&self) {
+    pub async fn run_background(&self) {
         tokio::join!(
             self.keep_renewed(),
             self.keep_synced(),

@@ -84,7 +84,7 @@ pub struct Ledger {
 }
 
 impl Ledger {
-    /// A ledger over that store. What it does beside its calls is done by [`Self::tend`].
+    /// A ledger over that store. What it does beside its calls is done by [`Self::run_background`].
     #[must_use]
     pub fn new(
         store: Arc<dyn Store>,

@@ -59,7 +59,9 @@ impl Bench {
             store,
             metrics,
             ledger,
-            _tended: AbortOnDropHandle::new(tokio::spawn(async move { tended.tend().await })),
+            _tended: AbortOnDropHandle::new(tokio::spawn(
+                async move { tended.run_background().await },
+            )),
         }
     }
 

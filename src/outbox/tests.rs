@@ -78,7 +78,7 @@ impl Bench {
         tokio::select! {
             biased;
             finished = timeout(Duration::from_secs(3600), self.delivery.run()) => finished.expect("all is delivered"),
-            () = self.ledger.tend() => panic!("it ends without being told to"),
+            () = self.ledger.run_background() => panic!("it ends without being told to"),
         }
     }
 
@@ -420,7 +420,7 @@ async fn what_waits_for_a_store_that_is_not_even_asked_expires_too() {
     };
     tokio::select! {
         () = bench.delivery.run() => panic!("it ends without being told to"),
-        () = bench.ledger.tend() => panic!("it ends without being told to"),
+        () = bench.ledger.run_background() => panic!("it ends without being told to"),
         () = outlasting => {}
     }
 }
