@@ -8,11 +8,11 @@ use crate::store::MemoryStore;
 use crate::telemetry::Metrics;
 
 /// How often the embedded store is swept, the store's health looked at, and durations folded into their buckets.
-const CHORES: Duration = Duration::from_secs(5);
+const EVERY: Duration = Duration::from_secs(5);
 
 /// What has to be done now and then.
 #[derive(Debug)]
-pub(super) struct Chores {
+pub(super) struct Housekeeping {
     /// Looks at the store.
     pub(super) ledger: Arc<Ledger>,
     /// Is swept, where it is the embedded one.
@@ -23,7 +23,7 @@ pub(super) struct Chores {
 
 // === impl Chores ===
 
-impl Chores {
+impl Housekeeping {
     /// Does them, until it is dropped.
     pub(super) async fn run(self) {
         loop {
@@ -33,7 +33,7 @@ impl Chores {
             }
             self.ledger.sweep();
             self.metrics.upkeep();
-            tokio::time::sleep(CHORES).await;
+            tokio::time::sleep(EVERY).await;
         }
     }
 }

@@ -32,7 +32,7 @@ use crate::server::{Addresses, ConnectionTimes, PortError, Ports};
 use crate::store::Store;
 use build::Core;
 use drain::{Drain, report};
-use housekeeping::Chores;
+use housekeeping::Housekeeping;
 use start_line::StartLine;
 
 /// Why an instance can't start.
@@ -94,7 +94,7 @@ pub struct App {
     /// Delivers what it took.
     delivery: Delivery,
     /// Does what has to be done now and then.
-    chores: Chores,
+    housekeeping: Housekeeping,
     /// How long the drain may take.
     drain: DrainTimes,
 }
@@ -164,7 +164,7 @@ impl App {
             tasks,
             outbox: core.outbox,
             delivery,
-            chores: Chores {
+            housekeeping: Housekeeping {
                 ledger: core.ledger,
                 memory: core.memory,
                 metrics: core.metrics,
@@ -207,10 +207,10 @@ impl App {
             outbox: self.outbox,
             times: self.drain,
         };
-        let ledger = Arc::clone(&self.chores.ledger);
+        let ledger = Arc::clone(&self.housekeeping.ledger);
         let last = Arc::clone(&ledger);
-        let chores = async { tokio::join!(self.chores.run(), ledger.run_background()) };
-        tokio::pin!(chores);
+        let housekeeping = async { tokio::join!(self.housekeeping.run(), ledger.run_background()) };
+        tokio::pin!(housekeeping);
         drain.open().await;
         self.start_line.tell(&addresses);
         let delivering = self.delivery.run();
@@ -221,7 +221,7 @@ impl App {
             () = stop.hard.cancelled() => {}
             Some(_) = servers.join_next() => return Err(RunError::Task("listener")),
             () = &mut delivering => return Err(RunError::Task("outbox")),
-            _ = &mut chores => return Err(RunError::Task("housekeeper")),
+            _ = &mut housekeeping => return Err(RunError::Task("housekeeper")),
             () = self.followers.run() => return Err(RunError::Task("reader of changed files")),
         }
         tokio::select! {
@@ -229,7 +229,7 @@ impl App {
                 info!("stopped: all is delivered");
                 return Ok(());
             }
-            _ = chores => {}
+            _ = housekeeping => {}
             () = tokio::time::sleep(self.drain.deadline) => warn!("the drain has reached its deadline"),
             () = stop.hard.cancelled() => {}
         }
