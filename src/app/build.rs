@@ -18,7 +18,7 @@ use crate::http::{HttpDoor, REQUEST_TIMEOUT, Readiness, Tokens};
 use crate::identity::RouteLists;
 use crate::ledger::{Ledger, ROOM_TO_HOLD, Settings};
 use crate::outbox::{Delivery, Outbox, outbox};
-use crate::reload::{Followed, Followers};
+use crate::reload::{Reloaded, ReloadedFiles};
 use crate::session::Terms;
 use crate::store::redis::{RedisSettings, RedisStore, Sentinels, Source};
 use crate::store::{MemoryStore, Store};
@@ -122,15 +122,15 @@ impl Core {
     pub(super) fn tokens(
         &self,
         config: &Config,
-        followers: &mut Followers,
-    ) -> Result<Option<Arc<Followed<Tokens>>>, BuildError> {
+        reloaded_files: &mut ReloadedFiles,
+    ) -> Result<Option<Arc<Reloaded<Tokens>>>, BuildError> {
         let Some(path) = &config.http.tokens_file else {
             return Ok(None);
         };
         let (label, metrics) = (ReloadedFile::Tokens, Arc::clone(&self.metrics));
-        let followed = Arc::new(Followed::load(label, Tokens::file(path), metrics)?);
-        followers.add(&followed);
-        Ok(Some(followed))
+        let reloaded = Arc::new(Reloaded::load(label, Tokens::file(path), metrics)?);
+        reloaded_files.add(&reloaded);
+        Ok(Some(reloaded))
     }
 
     /// What is in force, followed from now on: the configuration, and the list of users beside it.
@@ -138,7 +138,7 @@ impl Core {
         &self,
         config: &Config,
         reload: Option<Reload>,
-        followers: &mut Followers,
+        reloaded_files: &mut ReloadedFiles,
     ) -> Result<(), BuildError> {
         let (in_force, metrics) = (&self.in_force, &self.metrics);
         let of_config = reload.map(|reload| reload.follow(config, Arc::clone(in_force), metrics));
@@ -147,13 +147,13 @@ impl Core {
             None => None,
         };
         // One that was refused for the sake of the other is tried again once the other has changed.
-        let config_again = of_config.as_ref().map(Followed::again);
-        let users_again = of_users.as_ref().map(Followed::again);
+        let config_again = of_config.as_ref().map(Reloaded::retry);
+        let users_again = of_users.as_ref().map(Reloaded::retry);
         if let Some(of_config) = of_config {
-            followers.add(&Arc::new(of_config.then_ask(users_again)));
+            reloaded_files.add(&Arc::new(of_config.then_ask(users_again)));
         }
         if let Some(of_users) = of_users {
-            followers.add(&Arc::new(of_users.then_ask(config_again)));
+            reloaded_files.add(&Arc::new(of_users.then_ask(config_again)));
         }
         Ok(())
     }
@@ -162,7 +162,7 @@ impl Core {
     pub(super) fn http_door(
         &self,
         config: &Config,
-        tokens: Option<Arc<Followed<Tokens>>>,
+        tokens: Option<Arc<Reloaded<Tokens>>>,
         readiness: Readiness,
         tasks: TaskTracker,
     ) -> HttpDoor {

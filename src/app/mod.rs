@@ -27,7 +27,7 @@ use crate::config::Config;
 use crate::envoy::{self, MAX_MESSAGE_BYTES, STREAM_AGE};
 use crate::http::{self, HttpDoor, Phase, REQUEST_TIMEOUT, Readiness};
 use crate::outbox::{Delivery, Outbox};
-use crate::reload::{Followers, Unusable};
+use crate::reload::{ReloadedFiles, Unusable};
 use crate::server::{Addresses, ConnectionTimes, PortError, Ports};
 use crate::store::Store;
 use build::Core;
@@ -80,7 +80,7 @@ pub struct App {
     /// What is served on the second.
     http: axum::Router,
     /// Read files anew when they have changed.
-    followers: Followers,
+    reloaded_files: ReloadedFiles,
     /// Tells gateways whether to come.
     health: HealthReporter,
     /// Tells probes.
@@ -144,18 +144,18 @@ impl App {
             core.access_log_door(config, tasks.clone(), closing_logs.clone(), stream_age);
         let (phase, readiness) = watch::channel(Phase::Starting);
         let times = substitutes.connection_times.unwrap_or_default();
-        let mut followers = Followers::default();
+        let mut reloaded_files = ReloadedFiles::default();
         let start_line = StartLine::of(config, reload.as_ref());
-        let tokens = core.tokens(config, &mut followers)?;
-        core.follow_limits(config, reload, &mut followers)?;
+        let tokens = core.tokens(config, &mut reloaded_files)?;
+        core.follow_limits(config, reload, &mut reloaded_files)?;
         let http = HttpDoor {
             request_timeout: substitutes.request_timeout.unwrap_or(REQUEST_TIMEOUT),
             ..core.http_door(config, tokens, Readiness::new(readiness), tasks.clone())
         };
         Ok(Self {
             start_line,
-            ports: Ports::open(config, times, &core.metrics, &mut followers).await?,
-            followers,
+            ports: Ports::open(config, times, &core.metrics, &mut reloaded_files).await?,
+            reloaded_files,
             grpc: envoy::services(check, access_log, health_service)?.into_axum_router(),
             http: http::router(http),
             health,
@@ -184,8 +184,8 @@ impl App {
 
     /// Has it look at once at the files that it follows, whenever that is notified.
     #[must_use]
-    pub fn nudge(&self) -> Arc<Notify> {
-        self.followers.nudge()
+    pub fn reload_now(&self) -> Arc<Notify> {
+        self.reloaded_files.reload_now()
     }
 
     /// Serves until it is told to stop, then drains.
@@ -222,7 +222,7 @@ impl App {
             Some(_) = servers.join_next() => return Err(RunError::Task("listener")),
             () = &mut delivering => return Err(RunError::Task("outbox")),
             _ = &mut housekeeping => return Err(RunError::Task("housekeeper")),
-            () = self.followers.run() => return Err(RunError::Task("reader of changed files")),
+            () = self.reloaded_files.run() => return Err(RunError::Task("reader of changed files")),
         }
         tokio::select! {
             () = async { tokio::join!(drain.close(servers), delivering); last.settle_all().await } => {

@@ -44,7 +44,7 @@ use crate::clock::Clock;
 use crate::config::{Backend, Grpc, Http, SharedSettings};
 use crate::ledger::Ledger;
 use crate::outbox::Outbox;
-use crate::reload::Followed;
+use crate::reload::Reloaded;
 use crate::session::UserId;
 use crate::telemetry::{Metrics, RefusalLog};
 use error::ApiError;
@@ -69,7 +69,7 @@ pub struct HttpDoor {
     /// Waits for what is done for the store at shutdown.
     pub tasks: TaskTracker,
     /// Who may ask what; everybody everything if there is no such file.
-    pub tokens: Option<Arc<Followed<Tokens>>>,
+    pub tokens: Option<Arc<Reloaded<Tokens>>>,
     /// `http`: which browsers may ask, and where the small API says that a video is.
     pub http: Http,
     /// `grpc`: where Envoy asks.

@@ -15,7 +15,7 @@ use tracing::{debug, warn};
 
 use super::connection::{Connection, Place, Places};
 use super::listener::{Listener, Socket};
-use crate::reload::Followed;
+use crate::reload::Reloaded;
 use crate::reload::Served;
 use crate::telemetry::metrics::{ClosedFor, LabelValue, Port};
 use crate::util::Throttle;
@@ -57,7 +57,7 @@ pub(super) struct Acceptor {
     /// Where they come from.
     pub(super) listener: Listener,
     /// With what TLS is spoken, if it is.
-    pub(super) tls: Option<Arc<Followed<Served>>>,
+    pub(super) tls: Option<Arc<Reloaded<Served>>>,
     /// How many at once.
     pub(super) places: Places,
     /// How long they may take.

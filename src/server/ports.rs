@@ -13,8 +13,8 @@ use super::connection::{Places, room};
 use super::listener::{bind_grpc, bind_http};
 use super::serve::serve;
 use crate::config::{Config, Listen};
-use crate::reload::{Followed, Followers, Unusable};
 use crate::reload::{PortTls, Served, Validity};
+use crate::reload::{Reloaded, ReloadedFiles, Unusable};
 use crate::telemetry::Metrics;
 use crate::telemetry::metrics::Port;
 
@@ -62,13 +62,13 @@ impl Ports {
         config: &Config,
         times: ConnectionTimes,
         metrics: &Arc<Metrics>,
-        followers: &mut Followers,
+        reloaded_files: &mut ReloadedFiles,
     ) -> Result<Self, PortError> {
         let mut tls = |port| {
             let Some(PortTls { label, files }) = PortTls::of(config, port) else {
                 return Ok(None);
             };
-            let followed = Followed::load(label, files, Arc::clone(metrics))?;
+            let followed = Reloaded::load(label, files, Arc::clone(metrics))?;
             let metrics = Arc::clone(metrics);
             let tell = move |served: &Served| {
                 let Validity { from, until } = served.validity.unwrap_or_default();
@@ -76,7 +76,7 @@ impl Ports {
             };
             tell(&followed.current());
             let followed = Arc::new(followed.then(tell));
-            followers.add(&followed);
+            reloaded_files.add(&followed);
             Ok::<_, PortError>(Some(followed))
         };
         let (grpc_tls, http_tls) = (tls(Port::Grpc)?, tls(Port::Http)?);
