@@ -43,7 +43,7 @@
 //! | *outage* | the store could not answer; an error, where a refusal is a value: [`ledger::Outage`] |
 //! | *outage rule* | what decides about new streams meanwhile (`store.outage`): [`config::OutageRule`] |
 //! | *held lease* | a session that this instance knows the store to count, and until when: [`ledger::Ledger::recalls`] |
-//! | *owed* | what the store is yet to be told: sessions that it does not know to run, and ends |
+//! | *unsynced* | what the store is yet to be told: sessions that it does not know to run, and ends |
 //!
 //! # Flow
 //!
@@ -53,11 +53,16 @@
 //!           decode            resolve                one atomic step        encode
 //! Envoy ──▶ envoy::check ──▶ ledger.recalls (a held lease) ────────────▶ envoy::verdict ──▶ Envoy
 //!                       └──▶ ledger.admit ──▶ policy ──▶ store.admit ──▶ envoy::verdict ──▶ Envoy
-//! Envoy ──▶ envoy::access_log ──▶ releaser (queue) ──▶ ledger.{renew, played, release} ──▶ store
+//! Envoy ──▶ envoy::access_log ──▶ outbox (queue) ────▶ ledger.{renew, played, release} ──▶ store
 //! HTTP  ──▶ http::{sessions, release} ──▶ ledger.{heartbeat, release, list, page} ──▶ store
-//!           ledger.tend (renews what is held, tells what is owed, probes) ──▶ store
+//!           ledger.run_background (renews what is held, syncs, probes) ──▶ store
 //! cli::{sessions, release, doctor} ──▶ HTTP, of an instance that runs
 //! ```
+
+// Time, and small tools.
+pub mod clock;
+
+mod util;
 
 // Who asks for which stream; the rule; then what says how many, and what was configured.
 pub mod identity;
@@ -71,34 +76,29 @@ pub mod config;
 // What is told of a problem, whatever the door.
 pub mod problem;
 
-// Time, and where rosters are kept.
-pub mod clock;
-
-mod throttle;
-
+// Where rosters are kept.
 pub mod store;
 
 // What operators see.
 pub mod telemetry;
 
-// Files that are read anew while it runs, and the certificates among them.
-pub mod follow;
-
-pub mod tls;
+// Files that are read again while it runs, and the certificates among them.
+pub mod reload;
 
 // What doors talk to.
 pub mod ledger;
 
-pub mod releaser;
+pub mod outbox;
 
 // The doors.
 pub mod envoy;
 
 pub mod http;
 
-// All of it together.
-pub mod lifecycle;
+// What the doors are served by.
+pub mod server;
 
+// All of it together.
 pub mod app;
 
 pub mod cli;

@@ -1,7 +1,7 @@
 //! Floods: what one user, or very many, can take of the memory here and of others' room; on the embedded store and on a Redis.
 //!
 //! Of one user at most 64 ends are remembered, at most 32 streams above the limit are put back, and so at most that many are held, whatever is
-//! thrown at the doors. (That a flood of one user's ends leaves others their room in the releaser is shown in `src/releaser/tests.rs`.)
+//! thrown at the doors. (That a flood of one user's ends leaves others their room in the outbox is shown in `src/outbox/tests.rs`.)
 //! The tests with a million take a while and are run by hand: `make bench-memory`.
 
 use futures_util::{StreamExt, stream};

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use futures_util::{StreamExt, stream};
 use rustls::ClientConfig;
-use streamgate::app::ConnectionTimes;
 use streamgate::clock::Stopwatch;
+use streamgate::server::ConnectionTimes;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;

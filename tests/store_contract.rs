@@ -7,9 +7,9 @@ use std::time::Duration;
 use futures_util::future::join_all;
 use streamgate::clock::{Clock, ManualClock};
 use streamgate::session::{
-    Admission, ContentId, DeviceId, Door, EndCause, EndList, Ending, Entry, Facts, Flags, Kind,
-    MAX_ID_BYTES, MAX_PUT_BACK, Refusal, Released, Renewal, Session, SessionKey, Sighting, Start,
-    StartRules, Ticket, Timestamp, UserId, WhenFull,
+    Admission, AdmissionKind, ContentId, DeviceId, Door, EndCause, EndList, Ending, Facts, Flags,
+    Kind, MAX_ID_BYTES, MAX_PUT_BACK, Refusal, Released, Renewal, Session, SessionKey, Sighting,
+    Start, StartRules, Ticket, Timestamp, UserId, WhenFull,
 };
 use streamgate::store::{Cursor, MemoryStore, Page, Seen, Store};
 
@@ -154,7 +154,7 @@ impl Subject<'_> {
 }
 
 fn is_started(admission: &Admission) -> bool {
-    matches!(admission, Admission::Admitted(admitted) if admitted.entry == Entry::Started)
+    matches!(admission, Admission::Admitted(admitted) if admitted.entry == AdmissionKind::Started)
 }
 
 /// The sessions that gave way to one that was let in.
@@ -187,7 +187,7 @@ async fn starts_are_let_in_up_to_the_limit_and_the_next_is_told_who_is_there(on:
         let Admission::Admitted(admitted) = on.admit(key, 3).await else {
             panic!("{key} is refused");
         };
-        assert_eq!(admitted.entry, Entry::Started);
+        assert_eq!(admitted.entry, AdmissionKind::Started);
         assert_eq!(admitted.active, before + 1);
         assert_eq!(admitted.session.expires_at, on.at(LEASE));
         assert_eq!(admitted.decided_at, on.clock.now());
@@ -236,7 +236,7 @@ async fn a_repeated_start_is_a_renewal_and_its_lease_never_shrinks(on: &Subject<
         let Admission::Admitted(admitted) = again else {
             panic!("refused");
         };
-        assert_eq!(admitted.entry, Entry::Renewed);
+        assert_eq!(admitted.entry, AdmissionKind::Renewed);
         assert_eq!(
             (admitted.active, admitted.session.expires_at),
             (1, expires_at)

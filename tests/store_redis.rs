@@ -12,8 +12,8 @@ use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use streamgate::clock::{Clock, ManualClock, Stopwatch};
 use streamgate::session::{
-    Admission, Admitted, ContentId, DeviceId, Ending, Entry, Facts, Kind, Refusal, Released,
-    Renewal, SessionKey, Sighting, Start, StartRules, Terms, Timestamp, UserId, WhenFull,
+    Admission, AdmissionKind, Admitted, ContentId, DeviceId, Ending, Facts, Kind, Refusal,
+    Released, Renewal, SessionKey, Sighting, Start, StartRules, Terms, Timestamp, UserId, WhenFull,
 };
 use streamgate::store::redis::{RedisSettings, RedisStore};
 use streamgate::store::{Seen, Store, StoreError};
@@ -43,7 +43,7 @@ fn is_started(admission: &Result<Admission, StoreError>) -> bool {
     matches!(
         admission,
         Ok(Admission::Admitted(Admitted {
-            entry: Entry::Started,
+            entry: AdmissionKind::Started,
             ..
         }))
     )
@@ -789,7 +789,7 @@ async fn a_full_server_takes_over_what_is_newly_known_as_far_as_it_takes_no_more
         let Ok(Admission::Admitted(again)) = again else {
             panic!("{again:?}");
         };
-        assert_eq!(again.entry, Entry::Renewed);
+        assert_eq!(again.entry, AdmissionKind::Renewed);
         let session = &store.list(&alice).await.unwrap().sessions[0];
         assert_eq!(session.facts, kept.facts);
         assert_eq!(again.session, *session);

@@ -1,22 +1,14 @@
 //! All wiring: configuration in, a bound and running instance out. Nothing is decided here.
 
-mod accept;
-mod bounds;
-mod connection;
-mod core;
-mod course;
-mod frames;
-mod listener;
-mod peer;
-mod ports;
+mod build;
+mod drain;
+mod housekeeping;
+mod lifecycle;
 mod reload;
-mod serve;
 mod start_line;
 mod users;
 
-pub use accept::ConnectionTimes;
-pub(crate) use listener::unusable_socket;
-pub use ports::Addresses;
+pub use lifecycle::{DrainTimes, Signals, Stop};
 pub use reload::Reload;
 pub(crate) use users::unusable as unusable_users_file;
 
@@ -24,40 +16,31 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::{Notify, watch};
-use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tonic_health::ServingStatus;
 use tonic_health::server::HealthReporter;
 use tracing::{info, warn};
 
-use self::core::Core;
 use crate::clock::Clock;
 use crate::config::Config;
-use crate::envoy::{self, STREAM_AGE};
-use crate::follow::{Followers, Unusable};
+use crate::envoy::{self, MAX_MESSAGE_BYTES, STREAM_AGE};
 use crate::http::{self, HttpDoor, Phase, REQUEST_TIMEOUT, Readiness};
-use crate::lifecycle::{DrainTimes, Stop};
-use crate::releaser::{Delivery, Releaser};
+use crate::outbox::{Delivery, Outbox};
+use crate::reload::{ReloadedFiles, Unusable};
+use crate::server::{Addresses, ConnectionTimes, PortError, Ports};
 use crate::store::Store;
-use course::{Chores, Drain, report};
-use ports::Ports;
-use serve::serve;
+use build::Core;
+use drain::{Drain, report};
+use housekeeping::Housekeeping;
 use start_line::StartLine;
 
 /// Why an instance can't start.
 #[derive(Debug, thiserror::Error)]
 pub enum BuildError {
-    /// An address can't be listened on.
-    #[error("failed to listen on {address} ({key}): {source}")]
-    Listen {
-        /// The address.
-        address: String,
-        /// The configuration key that names it.
-        key: &'static str,
-        /// Why.
-        source: std::io::Error,
-    },
+    /// A port can't be opened.
+    #[error(transparent)]
+    Port(#[from] PortError),
     /// A file that the configuration names can't be used.
     #[error(transparent)]
     File(#[from] Unusable),
@@ -97,7 +80,7 @@ pub struct App {
     /// What is served on the second.
     http: axum::Router,
     /// Read files anew when they have changed.
-    followers: Followers,
+    reloaded_files: ReloadedFiles,
     /// Tells gateways whether to come.
     health: HealthReporter,
     /// Tells probes.
@@ -107,11 +90,11 @@ pub struct App {
     /// The tasks of calls: acquisitions and readers of access logs.
     tasks: TaskTracker,
     /// Is closed when they are done.
-    releaser: Releaser,
+    outbox: Outbox,
     /// Delivers what it took.
     delivery: Delivery,
     /// Does what has to be done now and then.
-    chores: Chores,
+    housekeeping: Housekeeping,
     /// How long the drain may take.
     drain: DrainTimes,
 }
@@ -161,27 +144,27 @@ impl App {
             core.access_log_door(config, tasks.clone(), closing_logs.clone(), stream_age);
         let (phase, readiness) = watch::channel(Phase::Starting);
         let times = substitutes.connection_times.unwrap_or_default();
-        let mut followers = Followers::default();
+        let mut reloaded_files = ReloadedFiles::default();
         let start_line = StartLine::of(config, reload.as_ref());
-        let tokens = core.tokens(config, &mut followers)?;
-        core.follow_limits(config, reload, &mut followers)?;
+        let tokens = core.tokens(config, &mut reloaded_files)?;
+        core.follow_limits(config, reload, &mut reloaded_files)?;
         let http = HttpDoor {
             request_timeout: substitutes.request_timeout.unwrap_or(REQUEST_TIMEOUT),
             ..core.http_door(config, tokens, Readiness::new(readiness), tasks.clone())
         };
         Ok(Self {
             start_line,
-            ports: Ports::open(config, times, &core.metrics, &mut followers).await?,
-            followers,
+            ports: Ports::open(config, times, &core.metrics, &mut reloaded_files).await?,
+            reloaded_files,
             grpc: envoy::services(check, access_log, health_service)?.into_axum_router(),
             http: http::router(http),
             health,
             phase,
             closing_logs,
             tasks,
-            releaser: core.releaser,
+            outbox: core.outbox,
             delivery,
-            chores: Chores {
+            housekeeping: Housekeeping {
                 ledger: core.ledger,
                 memory: core.memory,
                 metrics: core.metrics,
@@ -201,8 +184,8 @@ impl App {
 
     /// Has it look at once at the files that it follows, whenever that is notified.
     #[must_use]
-    pub fn nudge(&self) -> Arc<Notify> {
-        self.followers.nudge()
+    pub fn reload_now(&self) -> Arc<Notify> {
+        self.reloaded_files.reload_now()
     }
 
     /// Serves until it is told to stop, then drains.
@@ -211,24 +194,25 @@ impl App {
     /// Something that never ends has ended, or the drain was cut short.
     pub async fn run(self, stop: Stop) -> Result<(), RunError> {
         let close_listeners = CancellationToken::new();
-        let mut servers = JoinSet::new();
-        servers.spawn(serve(self.grpc, self.ports.grpc, close_listeners.clone()));
-        servers.spawn(serve(self.http, self.ports.http, close_listeners.clone()));
+        let addresses = self.ports.addresses.clone();
+        let mut servers =
+            self.ports
+                .serve(self.grpc, self.http, MAX_MESSAGE_BYTES, &close_listeners);
         let drain = Drain {
             health: self.health,
             phase: self.phase,
             closing_logs: self.closing_logs,
             close_listeners,
             tasks: self.tasks,
-            releaser: self.releaser,
+            outbox: self.outbox,
             times: self.drain,
         };
-        let ledger = Arc::clone(&self.chores.ledger);
+        let ledger = Arc::clone(&self.housekeeping.ledger);
         let last = Arc::clone(&ledger);
-        let chores = async { tokio::join!(self.chores.run(), ledger.tend()) };
-        tokio::pin!(chores);
+        let housekeeping = async { tokio::join!(self.housekeeping.run(), ledger.run_background()) };
+        tokio::pin!(housekeeping);
         drain.open().await;
-        self.start_line.tell(&self.ports.addresses);
+        self.start_line.tell(&addresses);
         let delivering = self.delivery.run();
         tokio::pin!(delivering);
         tokio::select! {
@@ -236,16 +220,16 @@ impl App {
             () = stop.soft.cancelled() => {}
             () = stop.hard.cancelled() => {}
             Some(_) = servers.join_next() => return Err(RunError::Task("listener")),
-            () = &mut delivering => return Err(RunError::Task("releaser")),
-            _ = &mut chores => return Err(RunError::Task("housekeeper")),
-            () = self.followers.run() => return Err(RunError::Task("reader of changed files")),
+            () = &mut delivering => return Err(RunError::Task("outbox")),
+            _ = &mut housekeeping => return Err(RunError::Task("housekeeper")),
+            () = self.reloaded_files.run() => return Err(RunError::Task("reader of changed files")),
         }
         tokio::select! {
             () = async { tokio::join!(drain.close(servers), delivering); last.settle_all().await } => {
                 info!("stopped: all is delivered");
                 return Ok(());
             }
-            _ = chores => {}
+            _ = housekeeping => {}
             () = tokio::time::sleep(self.drain.deadline) => warn!("the drain has reached its deadline"),
             () = stop.hard.cancelled() => {}
         }

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use tracing::{info, warn};
 
 use crate::config::{Change, Changeable, Config, ConfigFile, Effect, InForce};
-use crate::follow::{Applied, Files, Followed};
+use crate::reload::{Applied, Files, Reloaded};
 use crate::telemetry::Metrics;
 use crate::telemetry::log::LogLevel;
 use crate::telemetry::metrics::ReloadedFile;
@@ -30,7 +30,7 @@ impl Reload {
         running: &Config,
         in_force: Arc<InForce>,
         metrics: &Arc<Metrics>,
-    ) -> Followed<Config> {
+    ) -> Reloaded<Config> {
         let Self { file, log } = self;
         let named = vec![("--config", file.path().to_owned())];
         let contents = vec![file.text().clone()];
@@ -43,8 +43,8 @@ impl Reload {
         let files = files.guarded(Bytes::clone);
         let (running, counting) = (running.clone(), Arc::clone(metrics));
         let (label, metrics) = (ReloadedFile::Config, Arc::clone(metrics));
-        let followed = Followed::of(label, files, contents, running.clone(), metrics);
-        followed.accepted_by(move |config, before| {
+        let reloaded = Reloaded::of(label, files, contents, running.clone(), metrics);
+        reloaded.accepted_by(move |config, before| {
             in_force
                 .change(Changeable::of(config))
                 .map_err(|flaw| format!("limits.users_file: {flaw}"))?;

@@ -4,9 +4,9 @@ use std::path::Path;
 
 use tracing::info;
 
-use super::Addresses;
 use super::reload::Reload;
 use crate::config::{Backend, Config, Topology};
+use crate::server::Addresses;
 use crate::telemetry::metrics::LabelValue;
 
 /// What has started.

@@ -7,8 +7,8 @@ use bytes::Bytes;
 use tracing::info;
 
 use crate::config::{Config, InForce, user_limits};
-use crate::follow::{Applied, Files, Followed, Unusable};
 use crate::policy::{TwoLimits, UserLimits};
+use crate::reload::{Applied, Files, Reloaded, Unusable};
 use crate::telemetry::Metrics;
 use crate::telemetry::metrics::ReloadedFile;
 
@@ -47,13 +47,13 @@ pub(super) fn follow(
     path: &Path,
     in_force: &Arc<InForce>,
     metrics: &Arc<Metrics>,
-) -> Result<Followed<UserLimits>, Unusable> {
-    let followed = Followed::load(ReloadedFile::Users, file(path), Arc::clone(metrics))?;
+) -> Result<Reloaded<UserLimits>, Unusable> {
+    let reloaded = Reloaded::load(ReloadedFile::Users, file(path), Arc::clone(metrics))?;
     in_force
-        .list(followed.current())
+        .list(reloaded.current())
         .map_err(|flaw| Unusable::new(in_file(path, &flaw)))?;
     let (path, in_force) = (path.to_owned(), Arc::clone(in_force));
-    Ok(followed.accepted_by(move |listed, before| {
+    Ok(reloaded.accepted_by(move |listed, before| {
         in_force
             .list(Arc::clone(listed))
             .map_err(|flaw| in_file(&path, &flaw))?;

@@ -3,11 +3,12 @@
 use std::io::Write;
 
 use super::{Outcome, complain, print};
-use crate::app::{unusable_socket, unusable_users_file};
+use crate::app::unusable_users_file;
 use crate::config::{Config, ConfigError, Listen};
 use crate::http::Tokens;
+use crate::reload::PortTls;
+use crate::server::unusable_socket;
 use crate::telemetry::metrics::{LabelValue, Port};
-use crate::tls::PortTls;
 
 /// Prints the settings in effect, and the warnings apart from them, so that the settings can be piped; or all that is wrong.
 pub(super) fn run(

@@ -2,8 +2,8 @@
 //!
 //! The process's arguments and environment are read here and nowhere else.
 
-mod api;
 mod check_config;
+mod client;
 mod doctor;
 mod health;
 mod release;

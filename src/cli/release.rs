@@ -8,7 +8,7 @@ use clap::builder::{PossibleValuesParser, TypedValueParser};
 use http::{Method, StatusCode};
 use serde::Serialize;
 
-use super::api::{Answer, Api, ApiArgs, Disappointment};
+use super::client::{Answer, Api, ApiArgs, Disappointment};
 use super::show::plain;
 use super::{Outcome, complain, print};
 use crate::http::escaped;

@@ -5,9 +5,8 @@ use std::process::ExitCode;
 use tracing::{error, warn};
 
 use super::{Outcome, complain};
-use crate::app::{App, Reload};
+use crate::app::{App, Reload, Signals, Stop};
 use crate::config::{Config, ConfigFile};
-use crate::lifecycle::{Signals, Stop};
 use crate::telemetry::log::{self, Log};
 
 /// Runs the service until it is told to end.
@@ -77,11 +76,11 @@ async fn serve(config: &Config, reload: Option<Reload>) -> Outcome {
         }
     };
     let stop = Stop::default();
-    let nudge = app.nudge();
+    let reload_now = app.reload_now();
     let running = app.run(stop.clone());
     let ended = tokio::select! {
         ended = running => ended,
-        never = signals.forward(stop, nudge) => match never {},
+        never = signals.forward(stop, reload_now) => match never {},
     };
     match ended {
         Ok(()) => Outcome::Ok,

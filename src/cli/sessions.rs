@@ -8,7 +8,7 @@ use http::{Method, StatusCode};
 use jiff::Timestamp;
 use serde::Deserialize;
 
-use super::api::{Answer, Api, ApiArgs};
+use super::client::{Answer, Api, ApiArgs};
 use super::show::{ago, ahead, plain, position, table};
 use super::{Outcome, complain, print};
 use crate::http::escaped;

@@ -1,4 +1,4 @@
-//! Where a port's certificate is. Only the places are known here; what stands in the files is read by [`crate::tls`].
+//! Where a port's certificate is. Only the places are known here; what stands in the files is read by [`crate::reload`].
 
 use std::path::PathBuf;
 

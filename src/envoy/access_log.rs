@@ -22,7 +22,7 @@ use super::entry::{self, News, Reading};
 use crate::config::Leases;
 use crate::identity::Identity;
 use crate::ledger::Ledger;
-use crate::releaser::Releaser;
+use crate::outbox::Outbox;
 use crate::telemetry::Metrics;
 use crate::telemetry::metrics::{EntryOutcome, EntryType};
 
@@ -49,7 +49,7 @@ pub struct AccessLogDoor {
     /// Knows which playbacks play already.
     pub ledger: Arc<Ledger>,
     /// Takes what follows from the entries.
-    pub releaser: Releaser,
+    pub outbox: Outbox,
     /// Counts.
     pub metrics: Arc<Metrics>,
     /// Waits for the readers at shutdown.
@@ -70,7 +70,7 @@ impl AccessLogService for AccessLogDoor {
             identity: self.identity.clone(),
             leases: self.leases,
             ledger: Arc::clone(&self.ledger),
-            releaser: self.releaser.clone(),
+            outbox: self.outbox.clone(),
             metrics: Arc::clone(&self.metrics),
         };
         let age = self.stream_age.mul_f64(rand::random_range(0.67..1.0));
@@ -99,7 +99,7 @@ struct Reader {
     /// Knows which playbacks play already.
     ledger: Arc<Ledger>,
     /// Takes what follows.
-    releaser: Releaser,
+    outbox: Outbox,
     /// Counts.
     metrics: Arc<Metrics>,
 }
@@ -199,7 +199,7 @@ impl Reader {
             .response_end
             .filter(|News { user, notice }| self.ledger.may_count(user, notice.key()));
         for News { user, notice } in news.into_iter().chain(counted) {
-            self.releaser.submit(user, notice);
+            self.outbox.submit(user, notice);
         }
     }
 }

@@ -26,8 +26,8 @@ use crate::identity::claim::{Ask, Unclaimed};
 use crate::identity::cookie::{Cookie, Origin};
 use crate::identity::{Claim, Identity, RouteLists};
 use crate::ledger::{Basis, CallerDeadline, Decision, Ledger, Outage};
-use crate::releaser::Releaser;
-use crate::session::{Admission, EndCause, Entry, Kind, Refusal, UserId};
+use crate::outbox::Outbox;
+use crate::session::{Admission, AdmissionKind, EndCause, Kind, Refusal, UserId};
 use crate::telemetry::metrics::{LabelValue, Verdict};
 use crate::telemetry::{Metrics, RefusalLog, RefusedStream, StartedStream, are_told};
 
@@ -41,7 +41,7 @@ pub struct CheckDoor {
     /// Whom it asks.
     pub ledger: Arc<Ledger>,
     /// What takes back the starts of cancelled calls.
-    pub releaser: Releaser,
+    pub outbox: Outbox,
     /// Counts.
     pub metrics: Arc<Metrics>,
     /// Bounds the lines about refusals.
@@ -154,7 +154,7 @@ impl CheckDoor {
                 let response = match &decision.admission {
                     Admission::Admitted(admitted) => {
                         self.log_rule(claim, decision.basis, request);
-                        if admitted.entry == Entry::Started {
+                        if admitted.entry == AdmissionKind::Started {
                             self.log_start(claim, admitted.active, decision.limit, request);
                         }
                         verdict::allow(&claim.user, &claim.key)
@@ -196,7 +196,7 @@ impl CheckDoor {
             key: claim.key.clone(),
             is_alone,
             hold: Hold::Nothing,
-            releaser: self.releaser.clone(),
+            outbox: self.outbox.clone(),
             metrics: Arc::clone(&self.metrics),
         };
         let gone = CancellationToken::new();

@@ -10,11 +10,11 @@ use super::grant::{Grant, Hold};
 use crate::clock::SystemClock;
 use crate::faulty_store::FaultyStore;
 use crate::ledger::{Basis, Decision, Ledger, Outage, Settings, UndoHint};
+use crate::outbox::{Delivery, outbox};
 use crate::policy::Policy;
-use crate::releaser::{Delivery, releaser};
 use crate::session::{
-    Admission, Admitted, EndCause, Entry, Facts, Kind, Refusal, Session, SessionId, SessionKey,
-    Start, StartRules, Terms, Ticket, Timestamp, UserId, WhenFull,
+    Admission, AdmissionKind, Admitted, EndCause, Facts, Kind, Refusal, Session, SessionId,
+    SessionKey, Start, StartRules, Terms, Ticket, Timestamp, UserId, WhenFull,
 };
 use crate::store::{Store, StoreError};
 use crate::telemetry::Metrics;
@@ -74,13 +74,13 @@ impl Bench {
             Arc::clone(&metrics),
         );
         let terms = Terms::new(Duration::from_secs(30), Duration::from_millis(50));
-        let (releaser, delivery) = releaser(Arc::new(ledger), terms, Arc::clone(&metrics));
+        let (outbox, delivery) = outbox(Arc::new(ledger), terms, Arc::clone(&metrics));
         let grant = Grant {
             user,
             key: start.key,
             is_alone: kind == Kind::Request,
             hold: Hold::Nothing,
-            releaser,
+            outbox,
             metrics: Arc::clone(&metrics),
         };
         Self {
@@ -93,7 +93,7 @@ impl Bench {
 
     /// The grant comes to its end; whether the session is still live, and whether the check counts as cancelled.
     async fn after(self, end: impl FnOnce(Grant)) -> (bool, bool) {
-        let handle = self.grant.releaser.clone();
+        let handle = self.grant.outbox.clone();
         end(self.grant);
         handle.close();
         self.delivery.run().await;
@@ -129,10 +129,10 @@ fn decided(admission: Admission, undo: UndoHint) -> Decision {
     }
 }
 
-fn admitted(entry: Entry) -> Decision {
+fn admitted(entry: AdmissionKind) -> Decision {
     let undo = match entry {
-        Entry::Started => UndoHint::Started(Ticket::new(7).unwrap()),
-        Entry::Renewed => UndoHint::Nothing,
+        AdmissionKind::Started => UndoHint::Started(Ticket::new(7).unwrap()),
+        AdmissionKind::Renewed => UndoHint::Nothing,
     };
     let (start, at) = (start(Kind::Request), Timestamp::default());
     let admitted = Admitted {
@@ -163,16 +163,16 @@ async fn a_call_takes_back_what_it_started_itself_and_no_playback() {
     let doubted = |ticket| refused_leaving(UndoHint::Doubtful(Ticket::new(ticket).unwrap()));
     let (request, playback) = (Kind::Request, Kind::Playback);
     for (kind, answer, live_if_cancelled, live_if_answered) in [
-        (request, Ok(admitted(Entry::Started)), false, true),
-        (request, Ok(admitted(Entry::Renewed)), true, true),
+        (request, Ok(admitted(AdmissionKind::Started)), false, true),
+        (request, Ok(admitted(AdmissionKind::Renewed)), true, true),
         (request, refused(), true, true),
         (request, outage(Ticket::new(7)), false, false),
         (request, outage(Ticket::new(8)), true, true),
         (request, outage(None), true, true),
         (request, doubted(7), false, false),
         (request, doubted(8), true, true),
-        (playback, Ok(admitted(Entry::Started)), true, true),
-        (playback, Ok(admitted(Entry::Renewed)), true, true),
+        (playback, Ok(admitted(AdmissionKind::Started)), true, true),
+        (playback, Ok(admitted(AdmissionKind::Renewed)), true, true),
         (playback, outage(Ticket::new(7)), false, false),
     ] {
         let mut bench = Bench::new(kind).await;

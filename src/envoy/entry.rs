@@ -13,7 +13,7 @@ use super::attributes::{EntryAttributes, OUR_NAMESPACE};
 use crate::config::Leases;
 use crate::identity::Identity;
 use crate::identity::claim::{facts, named};
-use crate::releaser::Notice;
+use crate::outbox::Notice;
 use crate::session::{
     Door, Ending, Fact, FactLoss, Kind, Provenance, SessionId, SessionKey, Sighting, Timestamp,
     UserId,

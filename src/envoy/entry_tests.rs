@@ -13,7 +13,7 @@ use super::entry::{News, Reading, read_all};
 use super::fixtures::Entry;
 use crate::config::Leases;
 use crate::identity::Identity;
-use crate::releaser::Notice;
+use crate::outbox::Notice;
 use crate::session::{Ending, Fact, FactLoss, PlanName, Sighting, Timestamp};
 use crate::telemetry::metrics::{EntryOutcome, EntryType};
 

@@ -36,7 +36,7 @@ use crate::identity::claim::{Ask, Unclaimed};
 use crate::identity::cmcd::{self, CmcdError};
 use crate::identity::find::{Flaw, JWT_NAMESPACE, find};
 use crate::identity::{Identity, Source};
-use crate::releaser::Notice;
+use crate::outbox::Notice;
 use crate::session::{
     ContentId, DeviceId, Ending, Fact, FactLoss, FactName, Facts, Kind, PlanName, Takeover,
 };

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::check::Answer;
 use crate::ledger::UndoHint;
-use crate::releaser::{Notice, Releaser};
+use crate::outbox::{Notice, Outbox};
 use crate::session::{SessionKey, Ticket, UserId};
 use crate::telemetry::Metrics;
 use crate::telemetry::metrics::Verdict;
@@ -22,7 +22,7 @@ pub(super) struct Grant {
     /// What may have to be taken back.
     pub(super) hold: Hold,
     /// Takes it back.
-    pub(super) releaser: Releaser,
+    pub(super) outbox: Outbox,
     /// Counts the calls that nobody waited for.
     pub(super) metrics: Arc<Metrics>,
 }
@@ -64,7 +64,7 @@ impl Grant {
 
     /// Has this call's start undone, should it have taken place and nobody have renewed it since.
     fn take_back(&self, ticket: Ticket) {
-        self.releaser
+        self.outbox
             .submit(self.user.clone(), Notice::Undo(self.key.clone(), ticket));
     }
 }

@@ -23,7 +23,7 @@ use crate::config::{self, OutageRule};
 use crate::identity::claim::Unclaimed;
 use crate::ledger::Basis;
 use crate::problem::{self, Problem, Reason};
-use crate::session::{Admission, EndCause, Entry, Refusal, SessionKey, UserId};
+use crate::session::{Admission, AdmissionKind, EndCause, Refusal, SessionKey, UserId};
 use crate::telemetry::metrics::Verdict;
 
 /// The header that tells upstream and client which session this is.
@@ -194,8 +194,8 @@ pub(super) const fn verdict(admission: &Admission, basis: Basis) -> Verdict {
             Verdict::OutageAllowed
         }
         (Admission::Admitted(admitted), Basis::Store) => match admitted.entry {
-            Entry::Started => Verdict::Started,
-            Entry::Renewed => Verdict::Renewed,
+            AdmissionKind::Started => Verdict::Started,
+            AdmissionKind::Renewed => Verdict::Renewed,
         },
         (Admission::Refused(refusal), basis) => refused(refusal, basis),
     }

@@ -18,8 +18,8 @@ use crate::ledger::Basis;
 use crate::problem::Problem;
 use crate::problem::guide::tests::{Section, assert_explained};
 use crate::session::{
-    Admission, Admitted, ContentId, DeviceId, EndCause, Entry, Facts, Kind, Refusal, Session,
-    SessionId, SessionKey, Timestamp, UserId,
+    Admission, AdmissionKind, Admitted, ContentId, DeviceId, EndCause, Facts, Kind, Refusal,
+    Session, SessionId, SessionKey, Timestamp, UserId,
 };
 use crate::telemetry::metrics::Verdict;
 
@@ -498,11 +498,11 @@ fn each_answer_of_the_ledger_has_its_name_in_the_metrics_and_the_log() {
         })
     };
     assert_eq!(
-        verdict::verdict(&admitted(Entry::Started), Basis::Store),
+        verdict::verdict(&admitted(AdmissionKind::Started), Basis::Store),
         Verdict::Started
     );
     assert_eq!(
-        verdict::verdict(&admitted(Entry::Renewed), Basis::Store),
+        verdict::verdict(&admitted(AdmissionKind::Renewed), Basis::Store),
         Verdict::Renewed
     );
     for (basis, counted) in [
@@ -510,8 +510,14 @@ fn each_answer_of_the_ledger_has_its_name_in_the_metrics_and_the_log() {
         (Basis::Rule(OutageRule::Allow), Verdict::OutageAllowed),
         (Basis::Rule(OutageRule::Local), Verdict::OutageLocal),
     ] {
-        assert_eq!(verdict::verdict(&admitted(Entry::Started), basis), counted);
-        assert_eq!(verdict::verdict(&admitted(Entry::Renewed), basis), counted);
+        assert_eq!(
+            verdict::verdict(&admitted(AdmissionKind::Started), basis),
+            counted
+        );
+        assert_eq!(
+            verdict::verdict(&admitted(AdmissionKind::Renewed), basis),
+            counted
+        );
     }
     let full_here = Admission::Refused(full(1, 1));
     assert_eq!(

@@ -42,9 +42,9 @@ use utoipa_axum::routes;
 
 use crate::clock::Clock;
 use crate::config::{Backend, Grpc, Http, SharedSettings};
-use crate::follow::Followed;
 use crate::ledger::Ledger;
-use crate::releaser::Releaser;
+use crate::outbox::Outbox;
+use crate::reload::Reloaded;
 use crate::session::UserId;
 use crate::telemetry::{Metrics, RefusalLog};
 use error::ApiError;
@@ -63,13 +63,13 @@ pub struct HttpDoor {
     /// Whether this instance wants requests.
     pub readiness: Readiness,
     /// Takes the releases that can't be done now, and what is to be taken back.
-    pub releaser: Releaser,
+    pub outbox: Outbox,
     /// What `/metrics` shows.
     pub metrics: Arc<Metrics>,
     /// Waits for what is done for the store at shutdown.
     pub tasks: TaskTracker,
     /// Who may ask what; everybody everything if there is no such file.
-    pub tokens: Option<Arc<Followed<Tokens>>>,
+    pub tokens: Option<Arc<Reloaded<Tokens>>>,
     /// `http`: which browsers may ask, and where the small API says that a video is.
     pub http: Http,
     /// `grpc`: where Envoy asks.

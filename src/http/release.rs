@@ -23,7 +23,7 @@ use super::responses::{BadBody, Detached, Done, Failures, NotStoppable};
 use super::shapes::KindName;
 use super::starts::detached;
 use super::{Door, body};
-use crate::releaser::Notice;
+use crate::outbox::Notice;
 use crate::session::{Ending, Kind, SessionId, SessionKey, UserId};
 use crate::telemetry::metrics::ReleaseCause;
 
@@ -164,7 +164,7 @@ pub(super) async fn release_one(
         Ok(_) => Ok(StatusCode::NO_CONTENT),
         Err(outage) if outage.error.is_transient() => {
             let notice = Notice::Release(key, ending, cause);
-            door.releaser.submit(user, notice);
+            door.outbox.submit(user, notice);
             Ok(StatusCode::ACCEPTED)
         }
         Err(outage) => Err(ApiError::Outage(outage)),

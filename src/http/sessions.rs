@@ -27,7 +27,9 @@ use super::starts::{self, Granted, detached, left};
 use super::{Door, body};
 use crate::identity::Claim;
 use crate::ledger::Ledger;
-use crate::session::{Ending, Entry, Kind, Released, Session, SessionId, SessionKey, UserId};
+use crate::session::{
+    AdmissionKind, Ending, Kind, Released, Session, SessionId, SessionKey, UserId,
+};
 use crate::telemetry::metrics::ReleaseCause;
 
 /// Start a playback, or say that it goes on
@@ -241,8 +243,8 @@ fn claim(
 /// What a playback that may go on is told.
 fn started(door: &Door, granted: &Granted) -> Response {
     let status = match granted.entry {
-        Entry::Started => StatusCode::CREATED,
-        Entry::Renewed => StatusCode::OK,
+        AdmissionKind::Started => StatusCode::CREATED,
+        AdmissionKind::Renewed => StatusCode::OK,
     };
     let renew_after = door.ledger.lease_of(granted.session.key.kind) / 3;
     let body = StartedBody {

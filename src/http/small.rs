@@ -24,7 +24,7 @@ use super::shapes::{TimeBody, WatchBody};
 use super::starts::{self, Granted, detached, left};
 use super::{Door, body};
 use crate::identity::Claim;
-use crate::session::{self, ContentId, Entry, Facts, Kind, SessionId, SessionKey, UserId};
+use crate::session::{self, AdmissionKind, ContentId, Facts, Kind, SessionId, SessionKey, UserId};
 
 /// What names the video in the address. [`OfVideo`] reads it.
 #[derive(utoipa::IntoParams)]
@@ -204,8 +204,8 @@ fn position(
 /// What a video that may go on is told.
 fn watching(door: &Door, granted: &Granted) -> Response {
     let status = match granted.entry {
-        Entry::Started => StatusCode::CREATED,
-        Entry::Renewed => StatusCode::OK,
+        AdmissionKind::Started => StatusCode::CREATED,
+        AdmissionKind::Renewed => StatusCode::OK,
     };
     let body = WatchBody {
         can_watch: true,

@@ -10,8 +10,8 @@ use super::layers::RequestId;
 use super::{Door, HttpDoor};
 use crate::identity::Claim;
 use crate::ledger::{Basis, CallerDeadline, Decision, Ledger, Outage, UndoHint};
-use crate::releaser::{Notice, Releaser};
-use crate::session::{Admission, Entry, Refusal, Session, Start};
+use crate::outbox::{Notice, Outbox};
+use crate::session::{Admission, AdmissionKind, Refusal, Session, Start};
 use crate::telemetry::metrics::{LabelValue, Verdict};
 use crate::telemetry::{RefusedStream, StartedStream, are_told};
 
@@ -19,7 +19,7 @@ use crate::telemetry::{RefusedStream, StartedStream, are_told};
 #[derive(Debug)]
 pub(super) struct Granted {
     /// Whether it takes a slot from now on, or had it already.
-    pub(super) entry: Entry,
+    pub(super) entry: AdmissionKind,
     /// The session as it stands.
     pub(super) session: Session,
     /// The user's live sessions, this one included.
@@ -63,10 +63,10 @@ pub(super) async fn start(
         gone: gone.clone(),
     };
     let _gone_with_this_request = gone.drop_guard();
-    let (ledger, releaser) = (door.ledger.clone(), door.releaser.clone());
+    let (ledger, outbox) = (door.ledger.clone(), door.outbox.clone());
     let asked = claim.clone();
     let answer = detached(door, async move {
-        Ok(ask(&ledger, &releaser, &asked, &caller).await)
+        Ok(ask(&ledger, &outbox, &asked, &caller).await)
     })
     .await?;
     granted(door, request, &claim, answer)
@@ -110,7 +110,9 @@ fn granted(
     };
     match decision.admission {
         Admission::Admitted(admitted) => {
-            if admitted.entry == Entry::Started && are_told(in_force.log_starts, &claim.user) {
+            if admitted.entry == AdmissionKind::Started
+                && are_told(in_force.log_starts, &claim.user)
+            {
                 let started = StartedStream {
                     request_id: request.to_string(),
                     user: &claim.user,
@@ -168,7 +170,7 @@ fn without_slot(door: &HttpDoor, claim: &Claim, active: usize, limit: u32) -> Gr
         derived: false,
     };
     Granted {
-        entry: Entry::Started,
+        entry: AdmissionKind::Started,
         session: Session::starting(&start, now.after(lease), now),
         active,
         limit,
@@ -194,7 +196,7 @@ fn log_outage(door: &Door, request: &RequestId, claim: &Claim, outage: &Outage) 
 /// Asks for a slot, and has taken back what that may have left behind if it was not allowed. What was let in stays, whoever has hung up.
 async fn ask(
     ledger: &Ledger,
-    releaser: &Releaser,
+    outbox: &Outbox,
     claim: &Claim,
     caller: &CallerDeadline,
 ) -> Result<Decision, Outage> {
@@ -208,7 +210,7 @@ async fn ask(
     };
     if let Some(ticket) = doubtful {
         let notice = Notice::Undo(claim.key.clone(), ticket);
-        releaser.submit(claim.user.clone(), notice);
+        outbox.submit(claim.user.clone(), notice);
     }
     answer
 }

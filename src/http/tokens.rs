@@ -11,7 +11,7 @@ use std::path::Path;
 use bytes::Bytes;
 use sha2::{Digest, Sha256};
 
-use crate::follow::Files;
+use crate::reload::Files;
 use crate::session::UserId;
 
 /// How many tokens a file may have.

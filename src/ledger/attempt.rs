@@ -7,8 +7,8 @@ use super::Ledger;
 use super::decision::{Decision, Outage};
 use super::lease_cache::{CacheLookup, Confirmed, ForgetSignal, ReadVersion};
 use crate::session::{
-    Admission, Ending, Entry, Refusal, Renewal, Session, SessionKey, Start, StartRules, UserId,
-    WhenFull,
+    Admission, AdmissionKind, Ending, Refusal, Renewal, Session, SessionKey, Start, StartRules,
+    UserId, WhenFull,
 };
 use crate::store::Seen;
 use crate::telemetry::metrics::Operation;
@@ -114,7 +114,9 @@ impl Ledger {
         let was_sure = self.cache.signal(attempt.user, &attempt.start.key) == ForgetSignal::Proof;
         let decision = self.attempt(attempt).await?;
         match &decision.admission {
-            Admission::Admitted(admitted) if was_sure && admitted.entry == Entry::Started => {
+            Admission::Admitted(admitted)
+                if was_sure && admitted.entry == AdmissionKind::Started =>
+            {
                 self.suspect_loss(attempt.user, &attempt.start.key);
                 Ok(decision)
             }
@@ -181,7 +183,7 @@ impl Ledger {
         } = attempt;
         match admission {
             Admission::Admitted(admitted) => {
-                let is_start = admitted.entry == Entry::Started;
+                let is_start = admitted.entry == AdmissionKind::Started;
                 let Session {
                     expires_at, flags, ..
                 } = admitted.session;
@@ -218,7 +220,7 @@ impl Ledger {
             return false;
         };
         let held = self.cache.sure_beside(attempt.user, &attempt.start.key);
-        admitted.entry == Entry::Started
+        admitted.entry == AdmissionKind::Started
             && admitted.displaced.is_empty()
             && admitted.active <= held.min(held_before)
     }

@@ -7,7 +7,7 @@ use futures_util::future::join_all;
 use tokio::sync::watch;
 use tracing::warn;
 
-use super::lease_cache::{Debts, End};
+use super::lease_cache::{End, Unsynced};
 use super::suspicion::{PROOF, SAMPLE};
 use super::{Ledger, Outage};
 use crate::session::{Released, Renewal, SessionKey, UserId};
@@ -42,10 +42,10 @@ struct Told<'a> {
 
 impl Ledger {
     /// Does what is to be done beside the calls, until it is dropped.
-    pub async fn tend(&self) {
+    pub async fn run_background(&self) {
         tokio::join!(
             self.keep_renewed(),
-            self.pay_debts(),
+            self.keep_synced(),
             self.mind_store(),
             self.clear_doubts(),
             self.mind_access_log()
@@ -121,22 +121,25 @@ impl Ledger {
     }
 
     /// Tells the store, whenever it answers, what it is yet to be told, at a bounded rate.
-    async fn pay_debts(&self) {
+    async fn keep_synced(&self) {
         let mut up = self.breaker.watch();
         loop {
             // It lives as long as the ledger does.
             drop(up.wait_for(|up| *up).await);
-            let debtors = self.cache.take_debtors(TOLD_AT_A_TIME);
-            if debtors.is_empty() {
-                self.cache.debts_arrived.notified().await;
+            let users = self.cache.take_queued(TOLD_AT_A_TIME);
+            if users.is_empty() {
+                self.cache.unsynced_arrived.notified().await;
                 continue;
             }
-            let paid = join_all(debtors.iter().map(|user| self.settle(user))).await;
+            let synced = join_all(users.iter().map(|user| self.settle(user))).await;
             // What was answered while another session was released was not heeded, and is asked again.
-            for user in debtors.iter().filter(|user| self.cache.still_owes(user)) {
-                self.cache.owe(user);
+            for user in users
+                .iter()
+                .filter(|user| self.cache.is_still_unsynced(user))
+            {
+                self.cache.enqueue(user);
             }
-            let pause = if paid.iter().any(Result::is_err) {
+            let pause = if synced.iter().any(Result::is_err) {
                 TOLD_IN_VAIN_PAUSE
             } else {
                 TOLD_PAUSE
@@ -150,7 +153,7 @@ impl Ledger {
     /// # Errors
     /// The store could not answer.
     pub(super) async fn settle(&self, user: &UserId) -> Result<(), Outage> {
-        let Some(Debts { ends, seen }) = self.cache.debts(user) else {
+        let Some(Unsynced { ends, seen }) = self.cache.unsynced(user) else {
             return Ok(());
         };
         self.tell_ends(user, &ends).await?;
@@ -163,8 +166,8 @@ impl Ledger {
     /// # Errors
     /// The store could not answer.
     pub(super) async fn settle_ends(&self, user: &UserId) -> Result<(), Outage> {
-        match self.cache.debts(user) {
-            Some(debts) => self.tell_ends(user, &debts.ends).await,
+        match self.cache.unsynced(user) {
+            Some(unsynced) => self.tell_ends(user, &unsynced.ends).await,
             None => Ok(()),
         }
     }
@@ -195,9 +198,9 @@ impl Ledger {
     /// Tells the store all that it is yet to be told, as far as it can be: for who is about to end.
     pub async fn settle_all(&self) {
         loop {
-            let debtors = self.cache.take_debtors(TOLD_AT_A_TIME);
-            let told = join_all(debtors.iter().map(|user| self.settle(user))).await;
-            if debtors.is_empty() || told.iter().any(Result::is_err) {
+            let users = self.cache.take_queued(TOLD_AT_A_TIME);
+            let told = join_all(users.iter().map(|user| self.settle(user))).await;
+            if users.is_empty() || told.iter().any(Result::is_err) {
                 return;
             }
         }
@@ -247,7 +250,7 @@ impl Ledger {
     /// Notes that the store did not know a session that it should have counted: its user's others are told, and some of other users are
     /// asked about.
     pub(super) fn suspect_loss(&self, user: &UserId, key: &SessionKey) {
-        self.cache.owe_others(user, key);
+        self.cache.unsync_others(user, key);
         if self.suspicion.note(user) {
             self.cache.doubted.notify_one();
         }
@@ -290,7 +293,7 @@ impl Ledger {
         }
         self.metrics.store_forgot();
         self.wiring.forget();
-        self.cache.owe_all();
+        self.cache.unsync_all();
     }
 }
 

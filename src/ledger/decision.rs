@@ -7,7 +7,7 @@ use tokio_util::sync::CancellationToken;
 use super::attempt::StartAttempt;
 use super::calls;
 use crate::config::OutageRule;
-use crate::session::{Admission, Admitted, Entry, Ticket};
+use crate::session::{Admission, AdmissionKind, Admitted, Ticket};
 use crate::store::StoreError;
 use crate::telemetry::metrics::Outcome;
 
@@ -52,7 +52,7 @@ impl Decision {
         let undo = match (&admission, attempt.start.ticket) {
             (
                 Admission::Admitted(Admitted {
-                    entry: Entry::Started,
+                    entry: AdmissionKind::Started,
                     ..
                 }),
                 Some(ticket),
@@ -73,7 +73,7 @@ impl Decision {
         matches!(
             self.admission,
             Admission::Admitted(Admitted {
-                entry: Entry::Started,
+                entry: AdmissionKind::Started,
                 ..
             })
         )

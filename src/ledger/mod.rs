@@ -40,7 +40,7 @@ use crate::identity::Claim;
 use crate::session::{Kind, PlanName, SessionKey, Timestamp, UserId};
 use crate::store::Store;
 use crate::telemetry::Metrics;
-use crate::throttle::Throttle;
+use crate::util::Throttle;
 use breaker::Breaker;
 pub use breaker::StoreHealth;
 pub use decision::{Basis, CallerDeadline, Decision, Outage, UndoHint};
@@ -84,7 +84,7 @@ pub struct Ledger {
 }
 
 impl Ledger {
-    /// A ledger over that store. What it does beside its calls is done by [`Self::tend`].
+    /// A ledger over that store. What it does beside its calls is done by [`Self::run_background`].
     #[must_use]
     pub fn new(
         store: Arc<dyn Store>,
@@ -180,6 +180,6 @@ impl Ledger {
     /// Drops what is held in vain, and tells how much is held. To be called every few seconds, and before anybody reads the metrics.
     pub fn sweep(&self) {
         let tally = self.cache.sweep();
-        self.metrics.sessions(tally.sessions, tally.owed);
+        self.metrics.sessions(tally.sessions, tally.unsynced);
     }
 }

@@ -4,7 +4,7 @@ use super::Ledger;
 use super::attempt::{Mode, StartAttempt};
 use super::decision::{Basis, Decision, Outage, UndoHint};
 use crate::config::OutageRule;
-use crate::session::{Admission, Admitted, Entry, Session, Start, StartRules};
+use crate::session::{Admission, AdmissionKind, Admitted, Session, Start, StartRules};
 
 impl Ledger {
     /// What becomes of a start that the store can't decide, for the reason of that `outage`: the one place where `store.outage` is heeded.
@@ -67,7 +67,7 @@ impl Ledger {
     fn unheld(&self, start: &Start) -> Admitted {
         let decided_at = self.cache.now();
         Admitted {
-            entry: Entry::Started,
+            entry: AdmissionKind::Started,
             session: Session::starting(start, decided_at.after(start.lease), decided_at),
             active: 1,
             displaced: Vec::new(),

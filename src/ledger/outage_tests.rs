@@ -59,7 +59,9 @@ impl Bench {
             store,
             metrics,
             ledger,
-            _tended: AbortOnDropHandle::new(tokio::spawn(async move { tended.tend().await })),
+            _tended: AbortOnDropHandle::new(tokio::spawn(
+                async move { tended.run_background().await },
+            )),
         }
     }
 
@@ -1034,7 +1036,7 @@ async fn who_has_gone_in_an_outage_holds_nobody_up_after_it() {
         bench.ledger.sweep();
     }
     assert_eq!(bench.metric("streamgate_sessions_held "), "0");
-    assert_eq!(bench.ledger.cache.waiting_debtors(), 0);
+    assert_eq!(bench.ledger.cache.queued_users(), 0);
 }
 
 #[tokio::test(start_paused = true)]
@@ -1060,7 +1062,7 @@ async fn what_one_call_takes_back_is_no_other_calls_session() {
     assert_eq!(bench.plays("c").await, Basis::Rule(OutageRule::Local));
     let mut up = bench.ledger.watch_store();
     // Nothing is told until the undo of an earlier call has been.
-    bench.ledger.cache.take_debtors(10);
+    bench.ledger.cache.take_queued(10);
     bench.store.fails(&Fault::None);
     up.wait_for(|up| *up).await.unwrap();
     let (anna, c) = (user("anna"), key(Kind::Playback, "c"));
@@ -1131,7 +1133,10 @@ async fn no_other_end_hides_an_operators_that_was_not_told() {
         bench.store.asked("release", before + 1).await;
         tokio::time::sleep(Duration::from_millis(1)).await;
         assert_eq!(bench.metric("streamgate_sessions_owed"), "0");
-        assert!(!bench.ledger.cache.still_owes(&user("anna")), "{other:?}");
+        assert!(
+            !bench.ledger.cache.is_still_unsynced(&user("anna")),
+            "{other:?}"
+        );
         if other == Ending::Failed {
             // A start that failed may be tried again, and an operator's end says that this one may not.
             let refusal = bench.refused("a").await;

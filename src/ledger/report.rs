@@ -86,7 +86,7 @@ impl Ledger {
     ///
     /// # Errors
     /// The store could not answer. The end is remembered and told before the user's other sessions are, but whoever has to be sure that it is
-    /// told hands it to the releaser.
+    /// told hands it to the outbox.
     pub async fn release(
         &self,
         user: &UserId,

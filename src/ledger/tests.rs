@@ -10,7 +10,8 @@ use crate::clock::Stopwatch;
 use crate::faulty_store::{Fault, FaultyStore};
 use crate::policy::Policy;
 use crate::session::{
-    Admission, Admitted, Ending, Entry, Facts, Provenance, Refusal, Released, SessionId, Sighting,
+    Admission, AdmissionKind, Admitted, Ending, Facts, Provenance, Refusal, Released, SessionId,
+    Sighting,
 };
 use crate::store::{Cursor, StoreError};
 use crate::telemetry::metrics::ReleaseCause;
@@ -104,7 +105,7 @@ fn is_started(decision: &Decision) -> bool {
     matches!(
         decision.admission,
         Admission::Admitted(Admitted {
-            entry: Entry::Started,
+            entry: AdmissionKind::Started,
             ..
         })
     )

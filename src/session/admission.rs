@@ -17,7 +17,7 @@ pub enum Admission {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Admitted {
     /// Whether it takes a slot from now on, or had it already.
-    pub entry: Entry,
+    pub entry: AdmissionKind,
     /// The session as it stands now.
     pub session: Session,
     /// The user's live sessions now, this one included.
@@ -30,7 +30,7 @@ pub struct Admitted {
 
 /// How an admitted session came by its slot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Entry {
+pub enum AdmissionKind {
     /// It has just taken it.
     Started,
     /// It held it already: a start can be repeated.

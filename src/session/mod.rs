@@ -17,12 +17,11 @@ mod roster_model;
 mod roster_remembered;
 #[cfg(test)]
 pub(crate) mod roster_tests;
-mod time;
 
-pub use admission::{Admission, Admitted, Entry, Playing, Refusal, Released, Renewal};
+pub use admission::{Admission, AdmissionKind, Admitted, Playing, Refusal, Released, Renewal};
 pub use roster::{Budget, EndList, Forgotten, MAX_PUT_BACK, Roster};
-pub use time::Timestamp;
 
+pub use crate::clock::Timestamp;
 pub use crate::identity::{
     ContentId, DeviceId, Door, Fact, FactLoss, FactName, Facts, IdError, JoinedOrigin, Kind,
     MAX_ID_BYTES, PlanName, SameOrigin, SessionId, SessionKey, Takeover, UserId,

@@ -332,9 +332,9 @@ impl Step {
             Answer::Admission(Admission::Admitted(Admitted {
                 entry, displaced, ..
             })) => match entry {
-                Entry::Started if displaced.is_empty() => "started",
-                Entry::Started => "started instead of another",
-                Entry::Renewed => "renewed by a start",
+                AdmissionKind::Started if displaced.is_empty() => "started",
+                AdmissionKind::Started => "started instead of another",
+                AdmissionKind::Renewed => "renewed by a start",
             },
             Answer::Admission(Admission::Refused(refusal)) => match refusal {
                 Refusal::Full { .. } => "full",

@@ -365,7 +365,7 @@ impl Scenario {
             return;
         };
         self.grant(state, gateway, &own, admitted.session.is_proven());
-        if admitted.entry == Entry::Started {
+        if admitted.entry == AdmissionKind::Started {
             let count = live(&state.roster, state.now).len();
             if count > limit as usize {
                 state.broken.insert(ABOVE);

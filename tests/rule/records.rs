@@ -5,8 +5,8 @@ use std::time::Duration;
 use redis::Cmd;
 use serde_json::json;
 use streamgate::session::{
-    Admission, ContentId, Ending, Entry, Facts, Released, Renewal, Session, SessionKey, StartRules,
-    WhenFull,
+    Admission, AdmissionKind, ContentId, Ending, Facts, Released, Renewal, Session, SessionKey,
+    StartRules, WhenFull,
 };
 use streamgate::store::redis::RedisStore;
 use streamgate::store::{Seen, Store, StoreError};
@@ -227,7 +227,7 @@ async fn what_another_version_wrote_is_kept_through_each_operation() {
     all_is_kept("a renewal among many");
     assert_eq!(
         entry(&admit(&store, &lasting(&p1), 3).await),
-        Entry::Renewed
+        AdmissionKind::Renewed
     );
     all_is_kept("a repeated start");
     let film = streamgate::session::Start {
@@ -237,7 +237,10 @@ async fn what_another_version_wrote_is_kept_through_each_operation() {
         },
         ..lasting(&p1)
     };
-    assert_eq!(entry(&admit(&store, &film, 3).await), Entry::Renewed);
+    assert_eq!(
+        entry(&admit(&store, &film, 3).await),
+        AdmissionKind::Renewed
+    );
     let listing = store.list(&anna).await.unwrap();
     assert_eq!(listing.sessions[0].facts.content, film.facts.content);
     all_is_kept("news");
@@ -250,7 +253,7 @@ async fn what_another_version_wrote_is_kept_through_each_operation() {
     let p3 = playback("p3");
     assert_eq!(
         entry(&admit(&store, &lasting(&p3), 3).await),
-        Entry::Started
+        AdmissionKind::Started
     );
     all_is_kept("another start");
     assert!(store.played(&anna, &p3).await.unwrap().is_some());

@@ -13,13 +13,13 @@ use std::sync::{Arc, Mutex, Once, PoisonError};
 use std::thread::ThreadId;
 use std::time::Duration;
 
-use streamgate::app::{App, ConnectionTimes, RunError, Substitutes};
+use streamgate::app::{App, RunError, Stop, Substitutes};
 use streamgate::clock::Clock;
 use streamgate::config::{
     Backend, Config, Leases, Listen, Origins, OutageRule, Shown, Tls, Topology, WhenFull,
 };
 use streamgate::identity::Source;
-use streamgate::lifecycle::Stop;
+use streamgate::server::ConnectionTimes;
 use streamgate::session::PlanName;
 use streamgate::store::Store;
 use tempfile::TempDir;

@@ -1,6 +1,6 @@
 //! A store that fails as told: it loses answers, refuses, or keeps its callers waiting. Below it is the embedded one.
 //!
-//! The unit tests of the ledger and the releaser use this very file.
+//! The unit tests of the ledger and the outbox use this very file.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

@@ -10,7 +10,7 @@ use std::io::Write;
 use http::{Method, StatusCode};
 use serde::{Deserialize, Serialize};
 
-use super::api::{AccessArgs, Api};
+use super::client::{AccessArgs, Api};
 use super::show::plain;
 use super::{Outcome, complain, print};
 use checks::{all_together, each};

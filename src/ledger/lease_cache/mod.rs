@@ -2,7 +2,7 @@
 //! who is watching, and a store that has forgotten can be told again.
 //!
 //! Per user it keeps the sessions that the store has said it counts, until when that surely holds, and what the store is yet to be told:
-//! what the outage rule let in, what was seen running meanwhile, and ends. Nothing here is ever wrong to lose, but for what is owed.
+//! what the outage rule let in, what was seen running meanwhile, and ends. Nothing here is ever wrong to lose, but for what is unsynced.
 //!
 //! An answer of the store may arrive late, when its session has been released or displaced meanwhile. So a question is marked with a
 //! [`ReadVersion`], and its answer counts only if no session of the same shard was taken out since: losing one is a loss of speed.
@@ -27,10 +27,10 @@ use crate::session::{
 use crate::store::Seen;
 use crate::telemetry::metrics::ReleaseCause;
 use shard::{Shard, lock, seen};
-pub(super) use sync_queue::Debts;
 use sync_queue::SyncQueue;
+pub(super) use sync_queue::Unsynced;
 pub(super) use user::{CacheLookup, Confirmed, End, GATHERING};
-use user::{Mark, Standing};
+use user::{CachedSession, SyncState};
 
 /// How many shards there are: far more than cores, and so many that a release seldom voids another user's answer.
 const SHARDS: usize = 256;
@@ -60,7 +60,7 @@ pub(super) struct LeaseCache {
     /// The users of whom the store is to be told something.
     sync_queue: Mutex<SyncQueue>,
     /// Tells that there are some.
-    pub(super) debts_arrived: Notify,
+    pub(super) unsynced_arrived: Notify,
     /// Tells that the store may have forgotten.
     pub(super) doubted: Notify,
     /// How often the store was found to have forgotten.
@@ -95,7 +95,7 @@ pub(super) struct Tally {
     /// All of them.
     pub(super) sessions: usize,
     /// Those that the store is to be told of.
-    pub(super) owed: usize,
+    pub(super) unsynced: usize,
 }
 
 impl LeaseCache {
@@ -113,7 +113,7 @@ impl LeaseCache {
             due: Mutex::default(),
             due_arrived: Notify::new(),
             sync_queue: Mutex::default(),
-            debts_arrived: Notify::new(),
+            unsynced_arrived: Notify::new(),
             doubted: Notify::new(),
             losses: AtomicU64::default(),
         }
@@ -172,17 +172,17 @@ impl LeaseCache {
         let now = self.now();
         let shard = self.shard(user);
         let known = shard.users.get(user)?;
-        let mark = known.mark(key).filter(|mark| mark.until > now)?;
-        Some(seen(user, known, mark, now))
+        let cached = known.session(key).filter(|cached| cached.until > now)?;
+        Some(seen(user, known, cached, now))
     }
 
     /// What it says about the store that it doesn't know that session.
     pub(super) fn signal(&self, user: &UserId, key: &SessionKey) -> ForgetSignal {
         let now = self.now();
         let shard = self.shard(user);
-        match shard.users.get(user).and_then(|known| known.mark(key)) {
-            Some(mark) if mark.is_proof(now) => ForgetSignal::Proof,
-            Some(mark) if mark.standing == Standing::Owed || mark.sure_until <= now => {
+        match shard.users.get(user).and_then(|known| known.session(key)) {
+            Some(cached) if cached.is_proof(now) => ForgetSignal::Proof,
+            Some(cached) if cached.sync == SyncState::Unsynced || cached.sure_until <= now => {
                 ForgetSignal::None
             }
             Some(_) | None => ForgetSignal::Doubt,
@@ -193,9 +193,12 @@ impl LeaseCache {
     pub(super) fn sure_beside(&self, user: &UserId, key: &SessionKey) -> usize {
         let now = self.now();
         let shard = self.shard(user);
-        let marks = shard.users.get(user).map_or(&[][..], |known| &known.marks);
-        let beside = marks.iter().filter(|mark| mark.key != *key);
-        beside.filter(|mark| mark.is_proof(now)).count()
+        let sessions = shard
+            .users
+            .get(user)
+            .map_or(&[][..], |known| &known.sessions);
+        let beside = sessions.iter().filter(|cached| cached.key != *key);
+        beside.filter(|cached| cached.is_proof(now)).count()
     }
 
     /// The store counts that session, as it answered to a question of that version, and those that gave way to it no longer.
@@ -203,17 +206,17 @@ impl LeaseCache {
         &self,
         user: &UserId,
         version: ReadVersion,
-        counted: &Confirmed<'_>,
+        confirmed: &Confirmed<'_>,
         displaced: &[Session],
     ) {
         let mut shard = self.shard(user);
         let is_answer_good = shard.endings == version.endings;
         for session in displaced {
             let cause = EndCause::Displaced {
-                by: counted.key.clone(),
+                by: confirmed.key.clone(),
             };
             let tombstone = Tombstone {
-                rival: counted.facts.origin(),
+                rival: confirmed.facts.origin(),
                 was_live: true,
                 derived: session.flags.derived,
                 ..self.tombstone(&session.key, cause)
@@ -221,23 +224,23 @@ impl LeaseCache {
             shard.end(user, &session.key, Some(tombstone), self.room);
         }
         if !is_answer_good {
-            if let Some(mark) = shard.mark_mut(user, counted.key) {
-                mark.in_renewal = false;
+            if let Some(cached) = shard.session_mut(user, confirmed.key) {
+                cached.in_renewal = false;
             }
             return;
         }
-        let is_new = !shard.knows(user, counted.key);
-        if is_new && !shard.make_room(user, counted.limit, self.room, &self.terms, self.now()) {
+        let is_new = !shard.knows(user, confirmed.key);
+        if is_new && !shard.make_room(user, confirmed.limit, self.room, &self.terms, self.now()) {
             return;
         }
         let known = shard.users.entry(user.clone()).or_default();
-        known.confirmed(counted, version.asked_at);
+        known.confirmed(confirmed, version.asked_at);
         // The store may have said so before it forgot.
         let before_a_loss = version.losses != self.losses.load(Ordering::SeqCst);
-        if let (true, Some(mark)) = (before_a_loss, known.mark_mut(counted.key)) {
-            mark.standing = Standing::Owed;
+        if let (true, Some(cached)) = (before_a_loss, known.session_mut(confirmed.key)) {
+            cached.sync = SyncState::Unsynced;
             self.queue(user, known);
-            self.debts_arrived.notify_one();
+            self.unsynced_arrived.notify_one();
         }
         shard.sessions += usize::from(is_new);
     }
@@ -270,8 +273,8 @@ impl LeaseCache {
 
     /// Some of that session has reached its viewer, and the store could not be told.
     pub(super) fn played_untold(&self, user: &UserId, key: &SessionKey) {
-        if let Some(mark) = self.shard(user).mark_mut(user, key) {
-            mark.played = true;
+        if let Some(cached) = self.shard(user).session_mut(user, key) {
+            cached.played = true;
         }
     }
 
@@ -279,8 +282,8 @@ impl LeaseCache {
     pub(super) fn is_proven(&self, user: &UserId, key: &SessionKey) -> bool {
         let now = self.now();
         let shard = self.shard(user);
-        let mark = shard.users.get(user).and_then(|known| known.mark(key));
-        mark.is_some_and(|mark| mark.is_proven() && mark.until > now)
+        let cached = shard.users.get(user).and_then(|known| known.session(key));
+        cached.is_some_and(|cached| cached.is_proven() && cached.until > now)
     }
 
     /// The session was seen running, and the store could not be told.
@@ -294,15 +297,15 @@ impl LeaseCache {
         }
         shard.change(user, |known| known.sighted(sighting, limit, now));
         drop(shard);
-        self.owe(user);
+        self.enqueue(user);
     }
 
     /// The session showed a sign of life, and the store could not be told: it counts here for that much longer.
     pub(super) fn seen(&self, user: &UserId, key: &SessionKey, lease: Duration) {
         let now = self.now();
         let mut shard = self.shard(user);
-        if let Some(mark) = shard.mark_mut(user, key) {
-            mark.see(now, lease);
+        if let Some(cached) = shard.session_mut(user, key) {
+            cached.see(now, lease);
         }
         drop(shard);
         self.not_renewed(user, key);
@@ -314,19 +317,19 @@ impl LeaseCache {
         let shard = self.shard(user);
         let known = shard.users.get(user);
         known
-            .and_then(|known| known.mark(key))
-            .is_some_and(|mark| mark.until > now)
+            .and_then(|known| known.session(key))
+            .is_some_and(|cached| cached.until > now)
     }
 
     /// The session could not be renewed in the background: its next request is to ask. It stays good meanwhile.
     pub(super) fn not_renewed(&self, user: &UserId, key: &SessionKey) {
         let mut shard = self.shard(user);
-        let Some(mark) = shard.mark_mut(user, key) else {
+        let Some(cached) = shard.session_mut(user, key) else {
             return;
         };
-        (mark.standing, mark.in_renewal) = (Standing::Owed, false);
+        (cached.sync, cached.in_renewal) = (SyncState::Unsynced, false);
         drop(shard);
-        self.owe(user);
+        self.enqueue(user);
     }
 
     /// Decides a start by what is known here alone; `None` if it can't be counted for want of room. `allowed` is what the user may watch by
@@ -350,7 +353,7 @@ impl LeaseCache {
             known.admit(start, rules, &self.terms, now)
         });
         drop(shard);
-        self.owe(user);
+        self.enqueue(user);
         Some(admission)
     }
 
@@ -361,8 +364,8 @@ impl LeaseCache {
         shard.endings += 1;
         shard.change_known(user, |known| {
             if known
-                .mark(key)
-                .is_some_and(|mark| mark.standing == Standing::Confirmed)
+                .session(key)
+                .is_some_and(|cached| cached.sync == SyncState::Confirmed)
             {
                 known.forget(key);
             }
@@ -398,8 +401,8 @@ impl LeaseCache {
             known
                 .ends
                 .retain(|end| end.key != *key || end.ending != Ending::Undone(ticket));
-            if known.mark(key).is_some_and(|mark| {
-                mark.ticket == Some(ticket) || (was_there && mark.standing == Standing::Confirmed)
+            if known.session(key).is_some_and(|cached| {
+                cached.ticket == Some(ticket) || (was_there && cached.sync == SyncState::Confirmed)
             }) {
                 known.forget(key);
             }
@@ -409,7 +412,7 @@ impl LeaseCache {
     /// The store was told of that end.
     pub(super) fn end_told(&self, user: &UserId, end: &End) {
         self.shard(user)
-            .change_known(user, |known| known.ends.retain(|owed| owed != end));
+            .change_known(user, |known| known.ends.retain(|unsynced| unsynced != end));
     }
 
     /// The session is over, and the store could not be told.
@@ -432,24 +435,25 @@ impl LeaseCache {
         };
         let mut shard = self.shard(user);
         shard.endings += 1;
-        // The releaser remembers it too.
+        // The outbox remembers it too.
         if shard.has_room_for_ends(user, self.room) {
             shard.change(user, |known| known.release(end, &self.terms, now));
         }
         drop(shard);
-        self.owe(user);
+        self.enqueue(user);
     }
 
     /// The store does not count a session that was told of so. If it has begun to play since, there is more to tell.
     pub(super) fn crowded(&self, user: &UserId, told: &Sighting) {
-        let has_played = |mark: &Mark| told.provenance == Provenance::Unplayed && mark.played;
+        let has_played =
+            |cached: &CachedSession| told.provenance == Provenance::Unplayed && cached.played;
         let mut shard = self.shard(user);
-        match shard.mark_mut(user, &told.key) {
-            Some(mark) if has_played(mark) => mark.standing = Standing::Owed,
+        match shard.session_mut(user, &told.key) {
+            Some(cached) if has_played(cached) => cached.sync = SyncState::Unsynced,
             _ => return shard.change_known(user, |known| known.forget(&told.key)),
         }
         drop(shard);
-        self.owe(user);
+        self.enqueue(user);
     }
 
     /// Nothing is known of the session any more; it may run on.
@@ -470,13 +474,15 @@ impl LeaseCache {
         for shard in &self.shards {
             let mut shard = lock(shard);
             shard.sweep(&self.terms, now);
-            let marks = shard.users.values().flat_map(|known| &known.marks);
-            tally.owed += marks.filter(|mark| mark.standing == Standing::Owed).count();
+            let sessions = shard.users.values().flat_map(|known| &known.sessions);
+            tally.unsynced += sessions
+                .filter(|cached| cached.sync == SyncState::Unsynced)
+                .count();
             tally.sessions += shard.sessions;
         }
         // Whoever is gone owes nothing; in a long outage that would be nearly everybody.
-        let debtors = lock(&self.sync_queue).queue.clone();
-        for user in debtors.iter().filter(|user| !self.still_owes(user)) {
+        let users = lock(&self.sync_queue).queue.clone();
+        for user in users.iter().filter(|user| !self.is_still_unsynced(user)) {
             lock(&self.sync_queue).known.remove(user);
         }
         lock(&self.sync_queue).prune();

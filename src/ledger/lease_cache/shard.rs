@@ -5,7 +5,7 @@ use std::collections::hash_map::Entry;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use super::EVICTED_PART;
-use super::user::{CachedUser, Mark, Standing};
+use super::user::{CachedSession, CachedUser, SyncState};
 use crate::session::{Kind, MAX_PUT_BACK, SessionKey, Terms, Timestamp, Tombstone, UserId};
 use crate::store::Seen;
 
@@ -22,8 +22,12 @@ pub(super) struct Shard {
 
 impl Shard {
     /// What is known of the session, to be changed.
-    pub(super) fn mark_mut(&mut self, user: &UserId, key: &SessionKey) -> Option<&mut Mark> {
-        self.users.get_mut(user)?.mark_mut(key)
+    pub(super) fn session_mut(
+        &mut self,
+        user: &UserId,
+        key: &SessionKey,
+    ) -> Option<&mut CachedSession> {
+        self.users.get_mut(user)?.session_mut(key)
     }
 
     /// Whether one more end of that user can be remembered.
@@ -34,7 +38,7 @@ impl Shard {
     /// Whether anything is known of the session.
     pub(super) fn knows(&self, user: &UserId, key: &SessionKey) -> bool {
         let known = self.users.get(user);
-        known.is_some_and(|known| known.mark(key).is_some())
+        known.is_some_and(|known| known.session(key).is_some())
     }
 
     /// The store counts that session no longer, and remembers its end so if it does.
@@ -48,7 +52,7 @@ impl Shard {
         self.endings += 1;
         let mut derived = None;
         self.change_known(user, |known| {
-            derived = known.mark(key).map(|mark| mark.derived);
+            derived = known.session(key).map(|cached| cached.derived);
             known.forget(key);
             known.end_told(key, tombstone.as_ref().map(|tombstone| &tombstone.cause));
         });
@@ -69,9 +73,9 @@ impl Shard {
         change: impl FnOnce(&mut CachedUser) -> T,
     ) -> T {
         let known = self.users.entry(user.clone()).or_default();
-        let before = known.marks.len();
+        let before = known.sessions.len();
         let outcome = change(known);
-        let (after, is_empty) = (known.marks.len(), known.is_empty());
+        let (after, is_empty) = (known.sessions.len(), known.is_empty());
         self.sessions = (self.sessions + after).saturating_sub(before);
         if is_empty {
             self.users.remove(user);
@@ -99,7 +103,7 @@ impl Shard {
     ) -> bool {
         let limit = usize::try_from(limit).unwrap_or(usize::MAX);
         let most = limit.saturating_add(MAX_PUT_BACK);
-        let held = |known: &CachedUser| known.marks.len();
+        let held = |known: &CachedUser| known.sessions.len();
         if self.users.get(user).map_or(0, held) >= most {
             self.change_known(user, |known| known.settle(terms, now));
             if self.users.get(user).map_or(0, held) >= most {
@@ -109,10 +113,10 @@ impl Shard {
         if self.sessions < room {
             return true;
         }
-        let marks = self.users.values().flat_map(|known| &known.marks);
-        let mut ends: Vec<Timestamp> = marks
-            .filter(|mark| mark.standing == Standing::Confirmed)
-            .map(|mark| mark.sure_until)
+        let sessions = self.users.values().flat_map(|known| &known.sessions);
+        let mut ends: Vec<Timestamp> = sessions
+            .filter(|cached| cached.sync == SyncState::Confirmed)
+            .map(|cached| cached.sure_until)
             .collect();
         let leaving = ends.len() / EVICTED_PART;
         if ends.is_empty() {
@@ -122,8 +126,8 @@ impl Shard {
         let last = *last;
         self.users.retain(|_, known| {
             known
-                .marks
-                .retain(|mark| mark.standing == Standing::Owed || mark.sure_until > last);
+                .sessions
+                .retain(|cached| cached.sync == SyncState::Unsynced || cached.sure_until > last);
             !known.is_empty()
         });
         self.recount();
@@ -141,15 +145,20 @@ impl Shard {
 
     /// Counts the sessions anew.
     pub(super) fn recount(&mut self) {
-        self.sessions = self.users.values().map(|known| known.marks.len()).sum();
+        self.sessions = self.users.values().map(|known| known.sessions.len()).sum();
     }
 }
 
 /// What the store is to be told of a session.
-pub(super) fn seen(user: &UserId, known: &CachedUser, mark: &Mark, now: Timestamp) -> Seen {
+pub(super) fn seen(
+    user: &UserId,
+    known: &CachedUser,
+    cached: &CachedSession,
+    now: Timestamp,
+) -> Seen {
     Seen {
         user: user.clone(),
-        sighting: mark.sighting(now),
+        sighting: cached.sighting(now),
         limit: known.limit,
     }
 }

@@ -4,7 +4,7 @@ use std::collections::{HashSet, VecDeque};
 use std::sync::atomic::Ordering;
 
 use super::shard::{lock, seen};
-use super::user::{CachedUser, End, Mark, Standing};
+use super::user::{CachedSession, CachedUser, End, SyncState};
 use super::{LeaseCache, SHARDS};
 use crate::session::{Kind, SessionKey, UserId};
 use crate::store::Seen;
@@ -42,7 +42,7 @@ impl SyncQueue {
 
 /// What the store is to be told of one user before anything else: first the ends, then the sessions.
 #[derive(Debug, Default)]
-pub(in crate::ledger) struct Debts {
+pub(in crate::ledger) struct Unsynced {
     /// What has ended.
     pub(in crate::ledger) ends: Vec<End>,
     /// What runs.
@@ -51,17 +51,19 @@ pub(in crate::ledger) struct Debts {
 
 impl LeaseCache {
     /// What the store is to be told of a user.
-    pub(in crate::ledger) fn debts(&self, user: &UserId) -> Option<Debts> {
+    pub(in crate::ledger) fn unsynced(&self, user: &UserId) -> Option<Unsynced> {
         let now = self.now();
         let shard = self.shard(user);
-        let known = shard.users.get(user).filter(|known| known.is_in_debt())?;
-        let owed = known
-            .marks
+        let known = shard.users.get(user).filter(|known| known.is_unsynced())?;
+        let unsynced = known
+            .sessions
             .iter()
-            .filter(|mark| mark.standing == Standing::Owed && mark.until > now);
-        Some(Debts {
+            .filter(|cached| cached.sync == SyncState::Unsynced && cached.until > now);
+        Some(Unsynced {
             ends: known.ends.clone(),
-            seen: owed.map(|mark| seen(user, known, mark, now)).collect(),
+            seen: unsynced
+                .map(|cached| seen(user, known, cached, now))
+                .collect(),
         })
     }
 
@@ -73,37 +75,43 @@ impl LeaseCache {
             return Vec::new();
         };
         let beside = known
-            .marks
+            .sessions
             .iter()
-            .filter(|mark| mark.key != *key && mark.is_proof(now));
-        beside.map(|mark| seen(user, known, mark, now)).collect()
+            .filter(|cached| cached.key != *key && cached.is_proof(now));
+        beside
+            .map(|cached| seen(user, known, cached, now))
+            .collect()
     }
 
     /// The store did not know one of a user's sessions, and may not know the others either: it is to be told of all but that one.
-    pub(in crate::ledger) fn owe_others(&self, user: &UserId, key: &SessionKey) {
+    pub(in crate::ledger) fn unsync_others(&self, user: &UserId, key: &SessionKey) {
         let mut shard = self.shard(user);
         if let Some(known) = shard.users.get_mut(user) {
-            for mark in known.marks.iter_mut().filter(|mark| mark.key != *key) {
-                mark.standing = Standing::Owed;
+            for cached in known
+                .sessions
+                .iter_mut()
+                .filter(|cached| cached.key != *key)
+            {
+                cached.sync = SyncState::Unsynced;
             }
         }
         drop(shard);
-        self.owe(user);
+        self.enqueue(user);
     }
 
     /// The store has forgotten: it is to be told of every session, those included of which it is being asked now.
-    pub(in crate::ledger) fn owe_all(&self) {
+    pub(in crate::ledger) fn unsync_all(&self) {
         self.losses.fetch_add(1, Ordering::SeqCst);
         for shard in &self.shards {
             let mut shard = lock(shard);
             for (user, known) in &mut shard.users {
-                for mark in &mut known.marks {
-                    mark.standing = Standing::Owed;
+                for cached in &mut known.sessions {
+                    cached.sync = SyncState::Unsynced;
                 }
                 self.queue(user, known);
             }
         }
-        self.debts_arrived.notify_one();
+        self.unsynced_arrived.notify_one();
     }
 
     /// Sessions of so many other users, any of them, one of each, that the store must still count: playbacks, and `request`s where those are
@@ -121,15 +129,17 @@ impl LeaseCache {
                 if except.contains(user) {
                     continue;
                 }
-                let is_sure =
-                    |mark: &&Mark| mark.standing == Standing::Confirmed && mark.sure_until > now;
-                let mut marks = known.marks.iter().filter(is_sure);
-                if let Some(mark) = marks.clone().find(|mark| mark.is_proof(now)) {
-                    playbacks.push(seen(user, known, mark, now));
-                } else if let Some(mark) = marks.find(|mark| mark.key.kind == Kind::Request)
+                let is_sure = |cached: &&CachedSession| {
+                    cached.sync == SyncState::Confirmed && cached.sure_until > now
+                };
+                let mut sessions = known.sessions.iter().filter(is_sure);
+                if let Some(cached) = sessions.clone().find(|cached| cached.is_proof(now)) {
+                    playbacks.push(seen(user, known, cached, now));
+                } else if let Some(cached) =
+                    sessions.find(|cached| cached.key.kind == Kind::Request)
                     && requests.len() < count
                 {
-                    requests.push(seen(user, known, mark, now));
+                    requests.push(seen(user, known, cached, now));
                 }
             }
         }
@@ -139,12 +149,12 @@ impl LeaseCache {
     }
 
     /// Up to so many users of whom the store is to be told something.
-    pub(in crate::ledger) fn take_debtors(&self, count: usize) -> Vec<UserId> {
+    pub(in crate::ledger) fn take_queued(&self, count: usize) -> Vec<UserId> {
         let mut taken = Vec::new();
         while taken.len() < count {
             let next = lock(&self.sync_queue).take();
             match next {
-                Some(user) if self.still_owes(&user) => taken.push(user),
+                Some(user) if self.is_still_unsynced(&user) => taken.push(user),
                 Some(_) => {}
                 None => break,
             }
@@ -154,27 +164,27 @@ impl LeaseCache {
 
     /// How many users wait for the store to be told.
     #[cfg(test)]
-    pub(in crate::ledger) fn waiting_debtors(&self) -> usize {
+    pub(in crate::ledger) fn queued_users(&self) -> usize {
         lock(&self.sync_queue).queue.len()
     }
 
     /// Whether the store is still to be told something of that user that counts.
-    pub(in crate::ledger) fn still_owes(&self, user: &UserId) -> bool {
-        let debts = self.debts(user);
-        debts.is_some_and(|debts| !debts.ends.is_empty() || !debts.seen.is_empty())
+    pub(in crate::ledger) fn is_still_unsynced(&self, user: &UserId) -> bool {
+        let unsynced = self.unsynced(user);
+        unsynced.is_some_and(|unsynced| !unsynced.ends.is_empty() || !unsynced.seen.is_empty())
     }
 
     /// Notes that the store is to be told of that user, if it is.
-    pub(in crate::ledger) fn owe(&self, user: &UserId) {
+    pub(in crate::ledger) fn enqueue(&self, user: &UserId) {
         if let Some(known) = self.shard(user).users.get(user) {
             self.queue(user, known);
         }
-        self.debts_arrived.notify_one();
+        self.unsynced_arrived.notify_one();
     }
 
     /// Puts a user of whom the store is to be told something among the others, once.
     pub(super) fn queue(&self, user: &UserId, known: &CachedUser) {
-        if known.is_in_debt() {
+        if known.is_unsynced() {
             lock(&self.sync_queue).put(user);
         }
     }

@@ -4,15 +4,15 @@
 use std::time::Duration;
 
 use crate::session::{
-    Admission, Admitted, EndCause, Ending, Entry, Facts, Flags, Kind, PROVEN_AFTER, Playing,
-    Provenance, Roster, Session, SessionKey, Sighting, Start, StartRules, Terms, Ticket, Timestamp,
-    Tombstone,
+    Admission, AdmissionKind, Admitted, EndCause, Ending, Facts, Flags, Kind, PROVEN_AFTER,
+    Playing, Provenance, Roster, Session, SessionKey, Sighting, Start, StartRules, Terms, Ticket,
+    Timestamp, Tombstone,
 };
 use crate::telemetry::metrics::ReleaseCause;
 
 /// What is known of one session.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Mark {
+pub(super) struct CachedSession {
     /// What names it.
     pub(super) key: SessionKey,
     /// What else is known of it.
@@ -26,7 +26,7 @@ pub(super) struct Mark {
     /// Until when the store surely counts it.
     pub(super) sure_until: Timestamp,
     /// Whether the store knows what is known here.
-    pub(super) standing: Standing,
+    pub(super) sync: SyncState,
     /// Whether it is about to be renewed in the background.
     pub(super) in_renewal: bool,
     /// Whose start it is, as in a roster.
@@ -43,11 +43,11 @@ pub(super) struct Mark {
 
 /// Whether the store knows what is known here of a session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Standing {
+pub(super) enum SyncState {
     /// It has said so.
     Confirmed,
     /// It is to be told: it could not be asked, or has forgotten.
-    Owed,
+    Unsynced,
 }
 
 /// A session that the store has said it counts.
@@ -107,7 +107,7 @@ const MAX_ENDS: usize = 64;
 #[derive(Debug, Default)]
 pub(super) struct CachedUser {
     /// The sessions, in the order in which they were heard of.
-    pub(super) marks: Vec<Mark>,
+    pub(super) sessions: Vec<CachedSession>,
     /// What decides about starts while the store can't: the ends that are known here, and this instance's own budget. No sessions.
     pub(super) memory: Roster,
     /// What the store is to be told of ends.
@@ -125,20 +125,20 @@ impl CachedUser {
         lease: Duration,
         now: Timestamp,
     ) -> CacheLookup {
-        let Some(mark) = self.mark_mut(key) else {
+        let Some(cached) = self.session_mut(key) else {
             return CacheLookup::Unknown;
         };
-        let left = mark.sure_until.since(now);
-        if mark.until <= now || (mark.standing == Standing::Confirmed && left.is_zero()) {
+        let left = cached.sure_until.since(now);
+        if cached.until <= now || (cached.sync == SyncState::Confirmed && left.is_zero()) {
             return CacheLookup::Unknown;
         }
-        mark.see(now, lease);
-        if mark.standing == Standing::Owed {
+        cached.see(now, lease);
+        if cached.sync == SyncState::Unsynced {
             return CacheLookup::Ask;
         }
         // A `request` asks once, and so must be doubted if it asks again; what has not played may be taken back; and what is news is for the
         // store to know.
-        if !key.kind.is_stoppable() || !mark.is_proven() || mark.is_news(facts) {
+        if !key.kind.is_stoppable() || !cached.is_proven() || cached.is_news(facts) {
             return CacheLookup::Unknown;
         }
         if left <= lease / 3 {
@@ -146,65 +146,69 @@ impl CachedUser {
         }
         // A renewal gathers others for a while, and begins so much earlier that its answer is here by the end of the third.
         let is_first_third = left > lease / 3 * 2 + lease / GATHERING;
-        let due = !is_first_third && !std::mem::replace(&mut mark.in_renewal, true);
+        let due = !is_first_third && !std::mem::replace(&mut cached.in_renewal, true);
         CacheLookup::Good { due }
     }
 
     /// What a session that the store surely counts is told, as if that had been asked.
     pub(super) fn admitted(&self, key: &SessionKey, now: Timestamp) -> Option<Admitted> {
-        let mark = self.mark(key).filter(|mark| mark.sure_until > now)?;
+        let cached = self.session(key).filter(|cached| cached.sure_until > now)?;
         Some(Admitted {
-            entry: Entry::Renewed,
+            entry: AdmissionKind::Renewed,
             session: Session {
-                expires_at: mark.sure_until,
-                ..mark.session(now)
+                expires_at: cached.sure_until,
+                ..cached.as_live(now)
             },
-            active: self.marks.iter().filter(|mark| mark.until > now).count(),
+            active: self
+                .sessions
+                .iter()
+                .filter(|cached| cached.until > now)
+                .count(),
             displaced: Vec::new(),
             decided_at: now,
         })
     }
 
     /// The store counts this session, as of a question asked at that time.
-    pub(super) fn confirmed(&mut self, counted: &Confirmed<'_>, asked_at: Timestamp) {
-        let until = asked_at.after(counted.lease);
-        self.limit = counted.limit;
-        if !self.owes_end(counted.key) {
-            self.memory.forget_end(counted.key);
+    pub(super) fn confirmed(&mut self, confirmed: &Confirmed<'_>, asked_at: Timestamp) {
+        let until = asked_at.after(confirmed.lease);
+        self.limit = confirmed.limit;
+        if !self.has_unsynced_end(confirmed.key) {
+            self.memory.forget_end(confirmed.key);
         }
-        let Some(mark) = self.mark_mut(counted.key) else {
-            self.marks.push(Mark {
-                facts: counted.facts.clone(),
-                started_at: counted.started_at,
-                derived: counted.derived,
-                played: counted.played,
-                provisional: counted.provisional,
-                ..Mark::confirmed(counted.key, asked_at, until)
+        let Some(cached) = self.session_mut(confirmed.key) else {
+            self.sessions.push(CachedSession {
+                facts: confirmed.facts.clone(),
+                started_at: confirmed.started_at,
+                derived: confirmed.derived,
+                played: confirmed.played,
+                provisional: confirmed.provisional,
+                ..CachedSession::confirmed(confirmed.key, asked_at, until)
             });
             return;
         };
-        mark.facts.update(counted.facts);
-        mark.started_at = mark.started_at.or(counted.started_at);
-        mark.until = mark.until.max(until);
-        mark.sure_until = mark.sure_until.max(until);
-        mark.derived |= counted.derived;
-        mark.played |= counted.played;
-        (mark.provisional, mark.confirmed) = (counted.provisional, true);
-        (mark.standing, mark.in_renewal, mark.ticket) = (Standing::Confirmed, false, None);
+        cached.facts.update(confirmed.facts);
+        cached.started_at = cached.started_at.or(confirmed.started_at);
+        cached.until = cached.until.max(until);
+        cached.sure_until = cached.sure_until.max(until);
+        cached.derived |= confirmed.derived;
+        cached.played |= confirmed.played;
+        (cached.provisional, cached.confirmed) = (confirmed.provisional, true);
+        (cached.sync, cached.in_renewal, cached.ticket) = (SyncState::Confirmed, false, None);
     }
 
     /// The store says that some of this session has reached its viewer, as of a question asked at that time.
     pub(super) fn playing(&mut self, key: &SessionKey, playing: Playing, asked_at: Timestamp) {
         let sure_until = asked_at.after(playing.left);
-        if let Some(mark) = self.mark_mut(key) {
-            (mark.played, mark.provisional) = (true, !playing.proven);
-            mark.sure_until = mark.sure_until.max(sure_until);
-            mark.until = mark.until.max(sure_until);
+        if let Some(cached) = self.session_mut(key) {
+            (cached.played, cached.provisional) = (true, !playing.proven);
+            cached.sure_until = cached.sure_until.max(sure_until);
+            cached.until = cached.until.max(sure_until);
         } else {
-            self.marks.push(Mark {
+            self.sessions.push(CachedSession {
                 played: true,
                 provisional: !playing.proven,
-                ..Mark::confirmed(key, asked_at, sure_until)
+                ..CachedSession::confirmed(key, asked_at, sure_until)
             });
         }
     }
@@ -212,17 +216,17 @@ impl CachedUser {
     /// The session was seen running, and the store could not be told.
     pub(super) fn sighted(&mut self, sighting: &Sighting, limit: u32, now: Timestamp) {
         self.limit = limit;
-        if let Some(mark) = self.mark_mut(&sighting.key) {
-            mark.see(now, sighting.lease);
-            mark.standing = Standing::Owed;
+        if let Some(cached) = self.session_mut(&sighting.key) {
+            cached.see(now, sighting.lease);
+            cached.sync = SyncState::Unsynced;
         } else if !self.has_ended(&sighting.key, now) {
-            self.marks.push(Mark {
+            self.sessions.push(CachedSession {
                 facts: sighting.facts.clone(),
                 started_at: sighting.started_at,
                 derived: sighting.derived,
                 played: sighting.provenance != Provenance::Unplayed,
                 confirmed: sighting.provenance == Provenance::Counted,
-                ..Mark::owed(&sighting.key, now, now.after(sighting.lease))
+                ..CachedSession::unsynced(&sighting.key, now, now.after(sighting.lease))
             });
         }
     }
@@ -251,70 +255,70 @@ impl CachedUser {
         let age = now.since(end.said_at);
         roster.release(&end.key, end.ending, age, terms, now);
         let live = roster.take_sessions();
-        self.marks
-            .retain(|mark| live.iter().any(|session| session.key == mark.key));
+        self.sessions
+            .retain(|cached| live.iter().any(|session| session.key == cached.key));
         self.memory = roster;
-        self.owe_end(end);
+        self.queue_end(end);
     }
 
     /// Forgets the session, and that its end is to be told.
     pub(super) fn forget(&mut self, key: &SessionKey) {
-        self.marks.retain(|mark| mark.key != *key);
+        self.sessions.retain(|cached| cached.key != *key);
     }
 
     /// The store knows that the session has ended, for that cause where it remembers one. An operator's end is still to be told unless it was that
     /// one: what else ends a session need not keep it from starting again.
     pub(super) fn end_told(&mut self, key: &SessionKey, cause: Option<&EndCause>) {
-        let is_owed =
+        let is_unsynced =
             |end: &End| end.ending == Ending::Operator && cause != Some(&EndCause::Operator);
-        self.ends.retain(|end| end.key != *key || is_owed(end));
-        if !self.owes_end(key) {
+        self.ends.retain(|end| end.key != *key || is_unsynced(end));
+        if !self.has_unsynced_end(key) {
             self.memory.forget_end(key);
         }
     }
 
     /// Remembers an end that the store knows of, for when it can't be asked.
     pub(super) fn bury(&mut self, tombstone: Tombstone) {
-        if !self.owes_end(&tombstone.key) {
+        if !self.has_unsynced_end(&tombstone.key) {
             self.memory.forget_end(&tombstone.key);
             self.memory.bury(tombstone);
         }
     }
 
     /// Whether the store is to be told of an end of that session.
-    fn owes_end(&self, key: &SessionKey) -> bool {
+    fn has_unsynced_end(&self, key: &SessionKey) -> bool {
         self.ends.iter().any(|end| end.key == *key)
     }
 
     /// Whether the store is to be told anything.
-    pub(super) fn is_in_debt(&self) -> bool {
+    pub(super) fn is_unsynced(&self) -> bool {
         !self.ends.is_empty()
             || self
-                .marks
+                .sessions
                 .iter()
-                .any(|mark| mark.standing == Standing::Owed)
+                .any(|cached| cached.sync == SyncState::Unsynced)
     }
 
     /// Whether nothing is known any more.
     pub(super) fn is_empty(&self) -> bool {
-        self.marks.is_empty() && self.memory == Roster::default() && self.ends.is_empty()
+        self.sessions.is_empty() && self.memory == Roster::default() && self.ends.is_empty()
     }
 
     /// Drops what no longer counts.
     pub(super) fn settle(&mut self, terms: &Terms, now: Timestamp) {
-        self.marks.retain(|mark| mark.until > now);
+        self.sessions.retain(|cached| cached.until > now);
         self.memory.settle(terms, now);
         self.ends.retain(|end| end.until > now);
     }
 
     /// The session of that key.
-    pub(super) fn mark(&self, key: &SessionKey) -> Option<&Mark> {
-        self.marks.iter().find(|mark| mark.key == *key)
+    pub(super) fn session(&self, key: &SessionKey) -> Option<&CachedSession> {
+        self.sessions.iter().find(|cached| cached.key == *key)
     }
 
     /// The session of that key, to be changed.
-    pub(super) fn mark_mut(&mut self, key: &SessionKey) -> Option<&mut Mark> {
-        self.marks.iter_mut().find(|mark| mark.key == *key)
+    pub(super) fn session_mut(&mut self, key: &SessionKey) -> Option<&mut CachedSession> {
+        self.sessions.iter_mut().find(|cached| cached.key == *key)
     }
 
     /// Whether the session has ended here without the store's having been told.
@@ -326,8 +330,8 @@ impl CachedUser {
 
     /// All of it as a roster.
     fn roster(&self, now: Timestamp) -> Roster {
-        let live = self.marks.iter().filter(|mark| mark.until > now);
-        let sessions = live.map(|mark| mark.session(now)).collect();
+        let live = self.sessions.iter().filter(|cached| cached.until > now);
+        let sessions = live.map(|cached| cached.as_live(now)).collect();
         self.memory.clone().with_sessions(sessions)
     }
 
@@ -335,7 +339,7 @@ impl CachedUser {
     fn adopt(&mut self, start: &Start, admitted: &Admitted, terms: &Terms, now: Timestamp) {
         for displaced in &admitted.displaced {
             self.forget(&displaced.key);
-            self.owe_end(End {
+            self.queue_end(End {
                 key: displaced.key.clone(),
                 ending: Ending::Stream,
                 cause: None,
@@ -343,26 +347,26 @@ impl CachedUser {
                 until: now.after(terms.memory),
             });
         }
-        if let Some(mark) = self.mark_mut(&start.key) {
-            mark.facts.update(&start.facts);
-            mark.see(now, start.lease);
-            (mark.standing, mark.ticket) = (Standing::Owed, None);
+        if let Some(cached) = self.session_mut(&start.key) {
+            cached.facts.update(&start.facts);
+            cached.see(now, start.lease);
+            (cached.sync, cached.ticket) = (SyncState::Unsynced, None);
         } else {
-            self.marks.push(Mark {
+            self.sessions.push(CachedSession {
                 facts: start.facts.clone(),
                 started_at: Some(now),
                 ticket: start.ticket,
                 derived: start.derived,
                 played: start.key.kind == Kind::Request,
-                ..Mark::owed(&start.key, now, admitted.session.expires_at)
+                ..CachedSession::unsynced(&start.key, now, admitted.session.expires_at)
             });
         }
     }
 
     /// Queues an end for the store. One session may have several of different kinds, since not each of them ends it: a failed request doesn't
     /// end what has played, and an undo takes back no start but its own.
-    fn owe_end(&mut self, end: End) {
-        let is_queued = |owed: &End| owed.key == end.key && owed.ending == end.ending;
+    fn queue_end(&mut self, end: End) {
+        let is_queued = |unsynced: &End| unsynced.key == end.key && unsynced.ending == end.ending;
         if self.ends.iter().any(is_queued) {
             return;
         }
@@ -376,19 +380,19 @@ impl CachedUser {
 /// What part of a lease a renewal may wait for others.
 pub(in crate::ledger) const GATHERING: u32 = 30;
 
-impl Mark {
+impl CachedSession {
     /// A session that the store counts until then, as it answered to a question asked at `seen_at`.
     fn confirmed(key: &SessionKey, seen_at: Timestamp, until: Timestamp) -> Self {
         Self {
             sure_until: until,
-            standing: Standing::Confirmed,
+            sync: SyncState::Confirmed,
             confirmed: true,
-            ..Self::owed(key, seen_at, until)
+            ..Self::unsynced(key, seen_at, until)
         }
     }
 
     /// A session that counts here until then and that the store doesn't know.
-    fn owed(key: &SessionKey, seen_at: Timestamp, until: Timestamp) -> Self {
+    fn unsynced(key: &SessionKey, seen_at: Timestamp, until: Timestamp) -> Self {
         Self {
             key: key.clone(),
             facts: Facts::default(),
@@ -396,7 +400,7 @@ impl Mark {
             seen_at,
             until,
             sure_until: seen_at,
-            standing: Standing::Owed,
+            sync: SyncState::Unsynced,
             in_renewal: false,
             ticket: None,
             derived: false,
@@ -409,7 +413,7 @@ impl Mark {
     /// Notes a sign of life. What the store can't be told proves here that it plays, as it would there.
     pub(super) fn see(&mut self, now: Timestamp, lease: Duration) {
         let lives_long = |started: Timestamp| now.since(started) >= PROVEN_AFTER;
-        self.played |= self.standing == Standing::Owed && self.started_at.is_some_and(lives_long);
+        self.played |= self.sync == SyncState::Unsynced && self.started_at.is_some_and(lives_long);
         self.seen_at = now;
         self.until = self.until.max(now.after(lease));
     }
@@ -418,7 +422,7 @@ impl Mark {
     pub(super) fn is_proof(&self, now: Timestamp) -> bool {
         self.key.kind == Kind::Playback
             && self.is_proven()
-            && self.standing == Standing::Confirmed
+            && self.sync == SyncState::Confirmed
             && self.sure_until > now
     }
 
@@ -453,7 +457,7 @@ impl Mark {
     }
 
     /// The session as a roster has it.
-    fn session(&self, now: Timestamp) -> Session {
+    fn as_live(&self, now: Timestamp) -> Session {
         Session {
             key: self.key.clone(),
             facts: self.facts.clone(),

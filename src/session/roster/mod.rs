@@ -65,7 +65,7 @@ impl Roster {
             session.facts.update(&start.facts);
             session.see(terms.lease_ends(start.lease, now), within_limit, now);
             let renewed = session.clone();
-            return self.admitted(Entry::Renewed, renewed, Vec::new(), now);
+            return self.admitted(AdmissionKind::Renewed, renewed, Vec::new(), now);
         }
         // Of those that may start again, only a released one may be a straggler's doing.
         let is_provisional = self
@@ -88,7 +88,7 @@ impl Roster {
         let mut started = Session::starting(start, terms.lease_ends(lease, now), now);
         (started.flags.provisional, started.flags.paid) = (is_provisional, room.is_paid);
         self.sessions.push(started.clone());
-        self.admitted(Entry::Started, started, displaced, now)
+        self.admitted(AdmissionKind::Started, started, displaced, now)
     }
 
     /// This stream was seen running. Admissions are limited; observed streams are counted, above the limit if need be.
@@ -310,7 +310,7 @@ impl Roster {
     /// The answer to a start that was let in.
     fn admitted(
         &self,
-        entry: Entry,
+        entry: AdmissionKind,
         session: Session,
         displaced: Vec<Session>,
         now: Timestamp,

@@ -7,7 +7,7 @@ fn as_many_as_the_limit_are_let_in_and_the_next_is_refused_naming_them() {
     let mut viewer = Viewer::limited_to(2);
     for (session, active) in [("playback:tv", 1), ("request:phone", 2)] {
         let expected = Admitted {
-            entry: Entry::Started,
+            entry: AdmissionKind::Started,
             session: Session::starting(&start(session), viewer.now.after(seconds(30)), viewer.now),
             active,
             displaced: Vec::new(),
@@ -69,7 +69,7 @@ fn a_repeated_start_is_a_renewal_whatever_the_limit() {
     for limit in [0, 1, 2, 3] {
         let mut viewer = Viewer::watching("playback:a playback:b", limit);
         let expected = Admitted {
-            entry: Entry::Renewed,
+            entry: AdmissionKind::Renewed,
             session: Session {
                 renewed_at: viewer.now,
                 expires_at: viewer.now.after(seconds(30)),

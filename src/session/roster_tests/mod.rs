@@ -208,8 +208,8 @@ fn as_millis(span: Duration) -> u64 {
 fn answer(admission: &Admission) -> &'static str {
     match admission {
         Admission::Admitted(admitted) => match admitted.entry {
-            Entry::Started => "started",
-            Entry::Renewed => "renewed",
+            AdmissionKind::Started => "started",
+            AdmissionKind::Renewed => "renewed",
         },
         Admission::Refused(Refusal::Full { .. }) => "full",
         Admission::Refused(Refusal::Ended(cause, _)) => cause.as_str(),

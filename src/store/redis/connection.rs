@@ -37,7 +37,7 @@ use super::sentinel::Told;
 use super::source::{Found, Link, Server, Source, ping};
 use crate::clock::Stopwatch;
 use crate::store::StoreError;
-use crate::throttle::Throttle;
+use crate::util::Throttle;
 
 /// How long one attempt to connect may take, everything included.
 const ATTEMPT: Duration = Duration::from_secs(2);

@@ -10,8 +10,8 @@ use super::record::{Reader, decode_roster, decode_sessions, encode_key, encode_r
 use super::reply;
 use crate::fuzzing::{assert_are_names, assert_is_name, cut, text};
 use crate::session::{
-    Admission, ContentId, DeviceId, EndCause, Entry, Facts, Kind, Refusal, Released, Renewal,
-    Session, SessionId, SessionKey, Start, UserId,
+    Admission, AdmissionKind, ContentId, DeviceId, EndCause, Facts, Kind, Refusal, Released,
+    Renewal, Session, SessionId, SessionKey, Start, UserId,
 };
 use crate::store::StoreError;
 
@@ -142,7 +142,7 @@ fn asked() -> Start {
 fn assert_admission(admission: &Admission, letter: u8) {
     let is_by_letter = match (admission, letter) {
         (Admission::Admitted(admitted), b'S' | b'R') => {
-            let is_start = admitted.entry == Entry::Started;
+            let is_start = admitted.entry == AdmissionKind::Started;
             assert_eq!(is_start, letter == b'S');
             assert_eq!(admitted.session.key, asked().key);
             assert!(admitted.session.started_at <= admitted.decided_at);

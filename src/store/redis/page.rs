@@ -20,7 +20,7 @@ use super::record::{Malformed, decode_roster};
 use crate::clock::Stopwatch;
 use crate::session::{Session, Timestamp, UserId};
 use crate::store::{Cursor, Page, StoreError};
-use crate::throttle::Throttle;
+use crate::util::Throttle;
 
 /// How many steps a page takes at most.
 const MOST_STEPS: usize = 10;

@@ -7,8 +7,8 @@ use redis::Value;
 
 use super::record::{Malformed, Reader, decode_flags, decode_roster, decode_sessions};
 use crate::session::{
-    Admission, Admitted, EndCause, Entry, Playing, Refusal, Released, Renewal, Session, Start,
-    Timestamp,
+    Admission, AdmissionKind, Admitted, EndCause, Playing, Refusal, Released, Renewal, Session,
+    Start, Timestamp,
 };
 use crate::store::{Listing, StoreError};
 
@@ -54,7 +54,7 @@ fn started(start: &Start, body: &mut Reader<'_>) -> Result<Admission, StoreError
     let (decided_at, expires_at, active) = times_and_count(body)?;
     let flags = decode_flags(body.byte()?);
     Ok(Admission::Admitted(Admitted {
-        entry: Entry::Started,
+        entry: AdmissionKind::Started,
         session: Session {
             flags,
             ..Session::starting(start, expires_at, decided_at)
@@ -73,7 +73,7 @@ fn renewed(start: &Start, answer: &Value, body: &mut Reader<'_>) -> Result<Admis
         _ => return Err(unexpected(answer)),
     };
     Ok(Admission::Admitted(Admitted {
-        entry: Entry::Renewed,
+        entry: AdmissionKind::Renewed,
         session: Session {
             // A clock that has stepped back is behind what it wrote before.
             started_at: session.started_at.min(decided_at),

@@ -252,9 +252,9 @@ impl Metrics {
 
     /// Notes how many sessions are held, and of how many of them the store is to be told.
     #[expect(clippy::cast_precision_loss, reason = "nobody holds 2^52 sessions")]
-    pub fn sessions(&self, held: usize, owed: usize) {
+    pub fn sessions(&self, held: usize, unsynced: usize) {
         self.sessions_held.set(held as f64);
-        self.sessions_owed.set(owed as f64);
+        self.sessions_owed.set(unsynced as f64);
     }
 
     /// Notes whether Envoy's access log was found not to arrive.

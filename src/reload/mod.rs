@@ -10,6 +10,9 @@
 //! A large file is read again only when its metadata have changed.
 
 mod cut;
+mod tls;
+
+pub use tls::{PortTls, Served, Validity};
 
 use std::fmt;
 use std::fs::File;
@@ -81,7 +84,7 @@ pub struct Files<T> {
 pub struct Unusable(Vec<String>);
 
 /// A value that files say, and follows them.
-pub struct Followed<T> {
+pub struct Reloaded<T> {
     /// What it is called.
     label: ReloadedFile,
     /// Where it comes from.
@@ -89,7 +92,7 @@ pub struct Followed<T> {
     /// What was read last.
     current: RwLock<Arc<T>>,
     /// What the files held when they were looked at.
-    seen: Mutex<Seen>,
+    seen: Mutex<History>,
     /// Counts reloads.
     metrics: Arc<Metrics>,
     /// What a new value is taken into use by.
@@ -97,32 +100,32 @@ pub struct Followed<T> {
     /// Set to retry a value that was refused.
     again: Arc<AtomicBool>,
     /// What else is retried when this has changed.
-    other: Option<Again>,
+    other: Option<Retry>,
 }
 
 /// Has files that were refused tried again, since what they were refused for has changed.
 #[derive(Debug, Clone)]
-pub struct Again(Arc<AtomicBool>);
+pub struct Retry(Arc<AtomicBool>);
 
 /// Everything that is followed, whatever it is a value of.
 #[derive(Default)]
-pub struct Followers {
+pub struct ReloadedFiles {
     /// Follow, each its own.
     each: Vec<BoxFuture<'static, ()>>,
     /// Has them all look at once.
-    nudge: Arc<Notify>,
+    reload_now: Arc<Notify>,
 }
 
 /// What files held at one look, or why that can't be known. Digests, so that no second copy of a key lies about in memory.
 type Version = Result<Vec<[u8; 32]>, String>;
 
 /// What has been seen so far.
-struct Seen {
+struct History {
     /// At the last look.
     last: Version,
     /// What was last found to have changed, whether or not it was accepted; `None` if that has to be judged again.
     judged: Option<Version>,
-    /// What [`Followed::current`] was made of.
+    /// What [`Reloaded::current`] was made of.
     in_force: Version,
     /// What is kept of the texts of that.
     kept: Vec<Bytes>,
@@ -290,10 +293,10 @@ fn version(contents: &Result<Vec<Bytes>, Unusable>) -> Version {
     }
 }
 
-// === impl Followed ===
+// === impl Reloaded ===
 
-impl<T: Send + Sync + 'static> Followed<T> {
-    /// What the files say now; [`Self::follow`] keeps it up to date.
+impl<T: Send + Sync + 'static> Reloaded<T> {
+    /// What the files say now; [`Self::keep_current`] keeps it up to date.
     ///
     /// # Errors
     /// They can't be used.
@@ -321,7 +324,7 @@ impl<T: Send + Sync + 'static> Followed<T> {
             label,
             files,
             current: RwLock::new(Arc::new(current)),
-            seen: Mutex::new(Seen {
+            seen: Mutex::new(History {
                 last: version.clone(),
                 judged: Some(version.clone()),
                 in_force: version,
@@ -348,13 +351,13 @@ impl<T: Send + Sync + 'static> Followed<T> {
 
     /// The same, where the other, if it was refused, is retried each time that a new value has come into force.
     #[must_use]
-    pub fn then_ask(self, other: Option<Again>) -> Self {
+    pub fn then_ask(self, other: Option<Retry>) -> Self {
         Self { other, ..self }
     }
 
     /// Has a value that was refused tried again.
-    pub fn again(&self) -> Again {
-        Again(Arc::clone(&self.again))
+    pub fn retry(&self) -> Retry {
+        Retry(Arc::clone(&self.again))
     }
 
     /// The same, with something to be done each time that another value has come into force.
@@ -372,16 +375,18 @@ impl<T: Send + Sync + 'static> Followed<T> {
     }
 
     /// Follows the files until it is dropped, and looks at them at once when it is nudged. It returns only if it has died.
-    pub async fn follow(self: Arc<Self>, nudge: Arc<Notify>) {
+    pub async fn keep_current(self: Arc<Self>, reload_now: Arc<Notify>) {
         loop {
-            let is_nudged = tokio::time::timeout(EVERY, nudge.notified()).await.is_ok();
-            let followed = Arc::clone(&self);
+            let is_asked = tokio::time::timeout(EVERY, reload_now.notified())
+                .await
+                .is_ok();
+            let reloaded = Arc::clone(&self);
             let look = move || {
-                if is_nudged {
+                if is_asked {
                     // Whoever nudges is done with writing.
-                    followed.look();
+                    reloaded.check();
                 }
-                followed.look();
+                reloaded.check();
             };
             // A file may lie on a disk that takes its time.
             if tokio::task::spawn_blocking(look).await.is_err() {
@@ -391,7 +396,7 @@ impl<T: Send + Sync + 'static> Followed<T> {
     }
 
     /// Looks at the files once.
-    fn look(&self) {
+    fn check(&self) {
         let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
         let seen = &mut *seen;
         let is_refused = seen.judged.as_ref() != Some(&seen.in_force);
@@ -449,14 +454,14 @@ impl<T: Send + Sync + 'static> Followed<T> {
         let value = Arc::new(self.files.understood(contents)?);
         let applied = (self.accept)(&value, &self.current()).map_err(Unusable::new)?;
         *self.current.write().unwrap_or_else(PoisonError::into_inner) = value;
-        if let Some(Again(other)) = &self.other {
+        if let Some(Retry(other)) = &self.other {
             other.store(true, Ordering::SeqCst);
         }
         Ok((kept, applied))
     }
 }
 
-impl Seen {
+impl History {
     /// Whether large files need not be read, since nothing about them has changed for long, and nothing is left to be done.
     fn is_unchanged(&mut self, stamps: Option<Vec<Stamp>>) -> bool {
         if stamps.is_none() || stamps != self.stamps {
@@ -469,28 +474,28 @@ impl Seen {
     }
 }
 
-impl<T> fmt::Debug for Followed<T> {
+impl<T> fmt::Debug for Reloaded<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Followed")
+        f.debug_struct("Reloaded")
             .field("label", &self.label)
             .field("files", &self.files)
             .finish_non_exhaustive()
     }
 }
 
-// === impl Followers ===
+// === impl ReloadedFiles ===
 
-impl Followers {
+impl ReloadedFiles {
     /// Follows this one too.
-    pub fn add<T: Send + Sync + 'static>(&mut self, followed: &Arc<Followed<T>>) {
-        let following = Arc::clone(followed).follow(Arc::clone(&self.nudge));
-        self.each.push(following.boxed());
+    pub fn add<T: Send + Sync + 'static>(&mut self, reloaded: &Arc<Reloaded<T>>) {
+        let current = Arc::clone(reloaded).keep_current(Arc::clone(&self.reload_now));
+        self.each.push(current.boxed());
     }
 
     /// Has all of them look at their files at once, whenever it is notified.
     #[must_use]
-    pub fn nudge(&self) -> Arc<Notify> {
-        Arc::clone(&self.nudge)
+    pub fn reload_now(&self) -> Arc<Notify> {
+        Arc::clone(&self.reload_now)
     }
 
     /// Follows them all until this is dropped. It returns only if one has died.
@@ -503,9 +508,11 @@ impl Followers {
     }
 }
 
-impl fmt::Debug for Followers {
+impl fmt::Debug for ReloadedFiles {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("Followers").field(&self.each.len()).finish()
+        f.debug_tuple("ReloadedFiles")
+            .field(&self.each.len())
+            .finish()
     }
 }
 
@@ -519,7 +526,7 @@ mod tests {
     struct Pair {
         dir: TempDir,
         metrics: Arc<Metrics>,
-        followed: Arc<Followed<String>>,
+        reloaded: Arc<Reloaded<String>>,
     }
 
     fn files(dir: &Path) -> Files<String> {
@@ -540,12 +547,12 @@ mod tests {
                 std::fs::write(dir.path().join(name), "one").unwrap();
             }
             let files = files(dir.path());
-            let followed =
-                Followed::load(ReloadedFile::Tokens, files, Arc::clone(&metrics)).unwrap();
+            let reloaded =
+                Reloaded::load(ReloadedFile::Tokens, files, Arc::clone(&metrics)).unwrap();
             Self {
                 dir,
                 metrics,
-                followed: Arc::new(followed),
+                reloaded: Arc::new(reloaded),
             }
         }
 
@@ -556,7 +563,7 @@ mod tests {
         /// Looks so often; what is in force then, and how many reloads there have been, good and bad.
         fn looks(&self, times: usize) -> (String, usize, usize) {
             for _ in 0..times {
-                self.followed.look();
+                self.reloaded.check();
             }
             let text = self.metrics.render();
             let count = |outcome| {
@@ -566,7 +573,7 @@ mod tests {
                 line.unwrap().parse::<usize>().unwrap()
             };
             (
-                String::clone(&self.followed.current()),
+                String::clone(&self.reloaded.current()),
                 count("ok"),
                 count("failed"),
             )
@@ -582,7 +589,7 @@ mod tests {
         assert_eq!(pair.looks(1), ("one".to_owned(), 0, 0));
         assert_eq!(pair.looks(5), ("two".to_owned(), 1, 0));
         pair.write("lock", "three");
-        pair.followed.look();
+        pair.reloaded.check();
         pair.write("key", "three");
         assert_eq!(
             pair.looks(2),
@@ -648,12 +655,12 @@ mod tests {
             std::os::unix::fs::symlink(Path::new("..data").join(name), at(name)).unwrap();
         }
         let metrics = Arc::new(Metrics::new().unwrap());
-        let followed = Followed::load(ReloadedFile::Tokens, files(dir.path()), metrics).unwrap();
+        let reloaded = Reloaded::load(ReloadedFile::Tokens, files(dir.path()), metrics).unwrap();
         std::os::unix::fs::symlink("v2", at("..new")).unwrap();
         std::fs::rename(at("..new"), at("..data")).unwrap();
-        followed.look();
-        followed.look();
-        assert_eq!(*followed.current(), "two");
+        reloaded.check();
+        reloaded.check();
+        assert_eq!(*reloaded.current(), "two");
     }
 
     #[test]
@@ -686,7 +693,7 @@ mod tests {
     struct Guarded {
         dir: TempDir,
         metrics: Arc<Metrics>,
-        followed: Followed<String>,
+        reloaded: Reloaded<String>,
     }
 
     impl Guarded {
@@ -700,12 +707,12 @@ mod tests {
             });
             let metrics = Arc::new(Metrics::new().unwrap());
             let files = files.guarded(Bytes::clone);
-            let followed =
-                Followed::load(ReloadedFile::Tokens, files, Arc::clone(&metrics)).unwrap();
+            let reloaded =
+                Reloaded::load(ReloadedFile::Tokens, files, Arc::clone(&metrics)).unwrap();
             Self {
                 dir,
                 metrics,
-                followed,
+                reloaded,
             }
         }
 
@@ -717,9 +724,9 @@ mod tests {
         /// Writes that text and looks; what is in force then.
         fn after(&self, text: &str) -> String {
             std::fs::write(self.dir.path().join("file"), text).unwrap();
-            self.followed.look();
-            self.followed.look();
-            String::clone(&self.followed.current())
+            self.reloaded.check();
+            self.reloaded.check();
+            String::clone(&self.reloaded.current())
         }
     }
 
@@ -740,14 +747,14 @@ mod tests {
         let mut of = Guarded::new("one");
         let is_open = Arc::new(AtomicBool::new(false));
         let door = Arc::clone(&is_open);
-        of.followed = of
-            .followed
+        of.reloaded = of
+            .reloaded
             .accepted_by(move |_, _| match door.load(Ordering::SeqCst) {
                 true => Ok(Applied::Whole),
                 false => Err("not now".to_owned()),
             });
         let mut other = Guarded::new("1");
-        other.followed = other.followed.then_ask(Some(of.followed.again()));
+        other.reloaded = other.reloaded.then_ask(Some(of.reloaded.again()));
         assert_eq!(of.after("two"), "one");
         is_open.store(true, Ordering::SeqCst);
         assert_eq!(of.after("two"), "one", "nobody has asked");
@@ -758,9 +765,9 @@ mod tests {
     #[test]
     fn a_refused_file_is_usable_again_once_it_is_reverted() {
         let mut of = Guarded::new("one");
-        of.followed = of.followed.accepted_by(|_, _| Err("never".to_owned()));
+        of.reloaded = of.reloaded.accepted_by(|_, _| Err("never".to_owned()));
         let mut other = Guarded::new("1");
-        other.followed = other.followed.then_ask(Some(of.followed.again()));
+        other.reloaded = other.reloaded.then_ask(Some(of.reloaded.again()));
         assert_eq!(of.after("two"), "one");
         assert!(of.is_unusable());
         // The other changes first, and this one is reverted before it is retried.
@@ -773,8 +780,8 @@ mod tests {
     fn a_large_file_is_followed_and_not_read_when_nothing_shows_a_change() {
         let large = |letter: &str| letter.repeat(usize::try_from(LARGE).unwrap());
         let file = Guarded::new(&large("a"));
-        let stamps = || file.followed.files.stamps();
-        let is_unchanged = || file.followed.seen.lock().unwrap().is_unchanged(stamps());
+        let stamps = || file.reloaded.files.stamps();
+        let is_unchanged = || file.reloaded.seen.lock().unwrap().is_unchanged(stamps());
         let looks: Vec<_> = (0..7).map(|_| is_unchanged()).collect();
         assert_eq!(looks, [false, false, false, false, false, true, true]);
         assert_eq!(file.after("b"), "b");
@@ -784,20 +791,20 @@ mod tests {
         );
         assert_eq!(file.after(&large("c")), large("c"));
         let longer = format!("{}d", large("c"));
-        (0..9).for_each(|_| file.followed.look());
+        (0..9).for_each(|_| file.reloaded.check());
         assert_eq!(file.after(&longer), longer);
     }
 
     #[tokio::test(start_paused = true)]
     async fn it_follows_by_itself() {
         let pair = Pair::new();
-        let mut following = tokio::task::JoinSet::new();
-        let mut followers = Followers::default();
-        followers.add(&pair.followed);
-        following.spawn(followers.run());
+        let mut current = tokio::task::JoinSet::new();
+        let mut reloaded_files = ReloadedFiles::default();
+        reloaded_files.add(&pair.reloaded);
+        current.spawn(reloaded_files.run());
         pair.write("lock", "two");
         pair.write("key", "two");
-        while *pair.followed.current() != "two" {
+        while *pair.reloaded.current() != "two" {
             tokio::time::sleep(EVERY).await;
         }
     }

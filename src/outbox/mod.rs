@@ -1,6 +1,6 @@
 //! Renewals and releases that nobody waits for: taken at once, delivered when the store can.
 //!
-//! [`Releaser`] is the handle, [`Delivery`] the worker. Between them lies a bounded map with the *last state* of each session, a
+//! [`Outbox`] is the handle, [`Delivery`] the worker. Between them lies a bounded map with the *last state* of each session, a
 //! release winning over a renewal: a hundred entries of one stream cost one call. What fails is tried again until its lease would
 //! have run out anyway, and holds nothing else up; what had to be given up is counted. One user's flood
 //! leaves everybody else their room. Leases are the safety net for all of it.
@@ -83,9 +83,9 @@ struct Shared {
 
 /// Takes renewals and releases. Cheap to clone; never blocks.
 #[derive(Debug, Clone)]
-pub struct Releaser(Arc<Shared>);
+pub struct Outbox(Arc<Shared>);
 
-/// Delivers what a [`Releaser`] has taken.
+/// Delivers what a [`Outbox`] has taken.
 #[derive(Debug)]
 pub struct Delivery {
     /// Shared with the handles.
@@ -98,7 +98,7 @@ pub struct Delivery {
 
 /// A handle and its worker, which delivers to that ledger.
 #[must_use]
-pub fn releaser(ledger: Arc<Ledger>, terms: Terms, metrics: Arc<Metrics>) -> (Releaser, Delivery) {
+pub fn outbox(ledger: Arc<Ledger>, terms: Terms, metrics: Arc<Metrics>) -> (Outbox, Delivery) {
     with_capacity(CAPACITY, ledger, terms, metrics)
 }
 
@@ -108,7 +108,7 @@ fn with_capacity(
     ledger: Arc<Ledger>,
     terms: Terms,
     metrics: Arc<Metrics>,
-) -> (Releaser, Delivery) {
+) -> (Outbox, Delivery) {
     let shared = Arc::new(Shared {
         queue: Mutex::default(),
         arrived: Notify::new(),
@@ -117,7 +117,7 @@ fn with_capacity(
         capacity,
     });
     (
-        Releaser(Arc::clone(&shared)),
+        Outbox(Arc::clone(&shared)),
         Delivery {
             shared,
             ledger,
@@ -126,9 +126,9 @@ fn with_capacity(
     )
 }
 
-// === impl Releaser ===
+// === impl Outbox ===
 
-impl Releaser {
+impl Outbox {
     /// Takes a notice of that user's. Whoever submits it needn't wait: it is delivered, superseded by a later one, or counted as dropped.
     pub fn submit(&self, user: UserId, notice: Notice) {
         let shared = &self.0;

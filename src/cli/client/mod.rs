@@ -4,9 +4,9 @@
 //! not hoped for, is the same for all commands and decided here.
 
 mod answer;
+mod api;
 mod base;
-mod client;
 mod token;
 
 pub(super) use answer::{Answer, Disappointment};
-pub(super) use client::{AccessArgs, Api, ApiArgs};
+pub(super) use api::{AccessArgs, Api, ApiArgs};

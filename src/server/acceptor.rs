@@ -15,10 +15,10 @@ use tracing::{debug, warn};
 
 use super::connection::{Connection, Place, Places};
 use super::listener::{Listener, Socket};
-use crate::follow::Followed;
+use crate::reload::Reloaded;
+use crate::reload::Served;
 use crate::telemetry::metrics::{ClosedFor, LabelValue, Port};
-use crate::throttle::Throttle;
-use crate::tls::Served;
+use crate::util::Throttle;
 
 /// How long a peer may be silent before the system asks whether it is still there, how often it asks, and after how many questions without
 /// an answer it is gone: half a minute in all.
@@ -57,7 +57,7 @@ pub(super) struct Acceptor {
     /// Where they come from.
     pub(super) listener: Listener,
     /// With what TLS is spoken, if it is.
-    pub(super) tls: Option<Arc<Followed<Served>>>,
+    pub(super) tls: Option<Arc<Reloaded<Served>>>,
     /// How many at once.
     pub(super) places: Places,
     /// How long they may take.

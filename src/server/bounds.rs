@@ -40,6 +40,8 @@ pub(super) struct Asked {
     share: Share,
     /// The message that comes in, at the gRPC port.
     message: Option<Message>,
+    /// The longest message that is read.
+    max_message_bytes: usize,
 }
 
 /// The body of an answer, with what its request takes.
@@ -72,7 +74,13 @@ struct Message {
 }
 
 /// A request of that peer with its body counted, and what it takes until it is answered.
-pub(super) fn counted(peer: &Arc<Peer>, request: Request<Incoming>) -> (Request<Asked>, Share) {
+///
+/// `max_message_bytes`: the longest message that is read at the gRPC port.
+pub(super) fn counted(
+    peer: &Arc<Peer>,
+    max_message_bytes: usize,
+    request: Request<Incoming>,
+) -> (Request<Asked>, Share) {
     let path = request.uri().path();
     let headers = request.headers().iter();
     let headers: usize = headers
@@ -89,6 +97,7 @@ pub(super) fn counted(peer: &Arc<Peer>, request: Request<Incoming>) -> (Request<
         body,
         share: peer.share(),
         message: (peer.port() == Port::Grpc).then(Message::default),
+        max_message_bytes,
     });
     (request, share)
 }
@@ -131,7 +140,7 @@ impl Asked {
         };
         let longest = message.follow(bytes);
         // A message that is too long is refused before it is buffered; a small one is part of REQUEST_BYTES.
-        if longest > REQUEST_BYTES && longest <= crate::envoy::MAX_MESSAGE_BYTES {
+        if longest > REQUEST_BYTES && longest <= self.max_message_bytes {
             self.share.grow_to(longest);
         }
     }

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 
-use super::BuildError;
+use super::ports::PortError;
 use crate::config::Listen;
 
 /// A port that is bound.
@@ -60,7 +60,7 @@ impl Drop for SocketFile {
 }
 
 /// Binds Envoy's port; where it is, since port 0 takes any.
-pub(super) async fn bind_grpc(listen: &Listen) -> Result<(Listener, Listen), BuildError> {
+pub(super) async fn bind_grpc(listen: &Listen) -> Result<(Listener, Listen), PortError> {
     let bind = async || match listen {
         Listen::Tcp(address) => {
             let listener = TcpListener::bind(address).await?;
@@ -80,7 +80,7 @@ pub(super) async fn bind_grpc(listen: &Listen) -> Result<(Listener, Listen), Bui
             Ok((bound, listen.clone()))
         }
     };
-    bind().await.map_err(|source| BuildError::Listen {
+    bind().await.map_err(|source| PortError::Listen {
         address: listen.to_string(),
         key: "grpc.listen",
         source,
@@ -131,13 +131,13 @@ async fn remove_stale_socket(path: &Path) {
 }
 
 /// Binds everybody else's port; where it is, since port 0 takes any.
-pub(super) async fn bind_http(address: SocketAddr) -> Result<(Listener, SocketAddr), BuildError> {
+pub(super) async fn bind_http(address: SocketAddr) -> Result<(Listener, SocketAddr), PortError> {
     let bind = async || {
         let listener = TcpListener::bind(address).await?;
         let bound = listener.local_addr()?;
         Ok((Listener::Tcp(listener), bound))
     };
-    bind().await.map_err(|source| BuildError::Listen {
+    bind().await.map_err(|source| PortError::Listen {
         address: address.to_string(),
         key: "http.listen",
         source,

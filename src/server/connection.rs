@@ -15,7 +15,7 @@ use super::frames::Frames;
 use super::peer::{Peer, Peers};
 use crate::telemetry::Metrics;
 use crate::telemetry::metrics::{Http2Error, LabelValue, Port};
-use crate::throttle::Throttle;
+use crate::util::Throttle;
 
 /// The most HTTP connections at once. What more there were would only wait for the processor.
 const MAX_HTTP: u64 = 16_384;

@@ -3,17 +3,38 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use axum::Router;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
-use super::BuildError;
-use super::accept::{Acceptor, ConnectionTimes};
+use super::acceptor::{Acceptor, ConnectionTimes};
 use super::connection::{Places, room};
 use super::listener::{bind_grpc, bind_http};
+use super::serve::serve;
 use crate::config::{Config, Listen};
-use crate::follow::{Followed, Followers};
+use crate::reload::{PortTls, Served, Validity};
+use crate::reload::{Reloaded, ReloadedFiles, Unusable};
 use crate::telemetry::Metrics;
 use crate::telemetry::metrics::Port;
-use crate::tls::{PortTls, Served, Validity};
+
+/// Why a port can't be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum PortError {
+    /// Its address can't be listened on.
+    #[error("failed to listen on {address} ({key}): {source}")]
+    Listen {
+        /// The address.
+        address: String,
+        /// The configuration key that names it.
+        key: &'static str,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// Its certificate or its key can't be used.
+    #[error(transparent)]
+    File(#[from] Unusable),
+}
 
 /// Where an instance listens.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -26,28 +47,28 @@ pub struct Addresses {
 
 /// Both ports, bound.
 #[derive(Debug)]
-pub(super) struct Ports {
+pub(crate) struct Ports {
     /// Where they are; with port 0 in the configuration, the ports that they got.
-    pub(super) addresses: Addresses,
+    pub(crate) addresses: Addresses,
     /// Accepts gateways.
-    pub(super) grpc: Acceptor,
+    grpc: Acceptor,
     /// Accepts everybody else.
-    pub(super) http: Acceptor,
+    http: Acceptor,
 }
 
 impl Ports {
     /// Reads their certificates, which are followed from then on, and binds them.
-    pub(super) async fn open(
+    pub(crate) async fn open(
         config: &Config,
         times: ConnectionTimes,
         metrics: &Arc<Metrics>,
-        followers: &mut Followers,
-    ) -> Result<Self, BuildError> {
+        reloaded_files: &mut ReloadedFiles,
+    ) -> Result<Self, PortError> {
         let mut tls = |port| {
             let Some(PortTls { label, files }) = PortTls::of(config, port) else {
                 return Ok(None);
             };
-            let followed = Followed::load(label, files, Arc::clone(metrics))?;
+            let followed = Reloaded::load(label, files, Arc::clone(metrics))?;
             let metrics = Arc::clone(metrics);
             let tell = move |served: &Served| {
                 let Validity { from, until } = served.validity.unwrap_or_default();
@@ -55,8 +76,8 @@ impl Ports {
             };
             tell(&followed.current());
             let followed = Arc::new(followed.then(tell));
-            followers.add(&followed);
-            Ok::<_, BuildError>(Some(followed))
+            reloaded_files.add(&followed);
+            Ok::<_, PortError>(Some(followed))
         };
         let (grpc_tls, http_tls) = (tls(Port::Grpc)?, tls(Port::Http)?);
         let (grpc_room, http_room) = room(open_files());
@@ -83,6 +104,23 @@ impl Ports {
                 times,
             },
         })
+    }
+
+    /// Serves both until `close`, and then those whose calls are under way, in a task for each port.
+    ///
+    /// `max_message_bytes`: the largest gRPC message that the first router reads.
+    pub(crate) fn serve(
+        self,
+        grpc: Router,
+        http: Router,
+        max_message_bytes: usize,
+        close: &CancellationToken,
+    ) -> JoinSet<()> {
+        let mut servers = JoinSet::new();
+        for (router, acceptor) in [(grpc, self.grpc), (http, self.http)] {
+            servers.spawn(serve(router, acceptor, max_message_bytes, close.clone()));
+        }
+        servers
     }
 }
 

@@ -56,26 +56,26 @@ impl Signals {
     }
 
     /// Turns the first signal into a soft stop and the second into a hard one, and swallows the rest. A SIGHUP is passed on as a nudge.
-    pub async fn forward(mut self, stop: Stop, nudge: Arc<Notify>) -> Infallible {
+    pub async fn forward(mut self, stop: Stop, reload_now: Arc<Notify>) -> Infallible {
         // The fields of a log line are evaluated only where its level is enabled: the waiting stays outside.
-        let signal = self.next(&nudge).await;
+        let signal = self.next(&reload_now).await;
         info!(signal, "asked to stop: draining");
         stop.soft.cancel();
-        let signal = self.next(&nudge).await;
+        let signal = self.next(&reload_now).await;
         warn!(signal, "asked again: stopping at once");
         stop.hard.cancel();
         std::future::pending().await
     }
 
     /// The name of the next signal to stop.
-    async fn next(&mut self, nudge: &Notify) -> &'static str {
+    async fn next(&mut self, reload_now: &Notify) -> &'static str {
         loop {
             tokio::select! {
                 _ = self.terminate.recv() => return "SIGTERM",
                 _ = self.interrupt.recv() => return "SIGINT",
                 _ = self.hangup.recv() => {
                     info!(signal = "SIGHUP", "asked to look at files that may have changed");
-                    nudge.notify_waiters();
+                    reload_now.notify_waiters();
                 }
             }
         }

@@ -1,4 +1,4 @@
-//! The releaser with a store that fails as told, by a paused clock.
+//! The outbox with a store that fails as told, by a paused clock.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -15,12 +15,12 @@ use crate::policy::Policy;
 use crate::session::{Facts, Kind, SessionId, Start, StartRules, WhenFull};
 use crate::store::{Store, StoreError};
 
-/// A releaser before a store in which leases never run out.
+/// A outbox before a store in which leases never run out.
 struct Bench {
     store: Arc<FaultyStore>,
     metrics: Arc<Metrics>,
     ledger: Arc<Ledger>,
-    releaser: Releaser,
+    outbox: Outbox,
     delivery: Delivery,
 }
 
@@ -40,13 +40,13 @@ impl Bench {
             Arc::clone(&metrics),
         ));
         let terms = Terms::new(Duration::from_secs(30), Duration::from_millis(50));
-        let (releaser, delivery) =
+        let (outbox, delivery) =
             with_capacity(capacity, Arc::clone(&ledger), terms, Arc::clone(&metrics));
         Self {
             store,
             metrics,
             ledger,
-            releaser,
+            outbox,
             delivery,
         }
     }
@@ -68,17 +68,17 @@ impl Bench {
     }
 
     fn submit(&self, notice: Notice) {
-        self.releaser.submit(anna(), notice);
+        self.outbox.submit(anna(), notice);
     }
 
     /// Closes the handle and lets the worker come to its end.
     async fn finish(&self) {
-        self.releaser.close();
+        self.outbox.close();
         // The worker first: whoever looks after the store would find out that it fails before anything is told.
         tokio::select! {
             biased;
             finished = timeout(Duration::from_secs(3600), self.delivery.run()) => finished.expect("all is delivered"),
-            () = self.ledger.tend() => panic!("it ends without being told to"),
+            () = self.ledger.run_background() => panic!("it ends without being told to"),
         }
     }
 
@@ -257,7 +257,7 @@ async fn a_flood_of_one_users_ends_takes_nobody_elses_room() {
         bench.submit(release(&format!("r{n}")));
         if n % 40 == 0 {
             let end = release(&format!("b{n}"));
-            bench.releaser.submit(ben.clone(), end);
+            bench.outbox.submit(ben.clone(), end);
         }
     }
     let queue = bench.delivery.shared.queue();
@@ -420,7 +420,7 @@ async fn what_waits_for_a_store_that_is_not_even_asked_expires_too() {
     };
     tokio::select! {
         () = bench.delivery.run() => panic!("it ends without being told to"),
-        () = bench.ledger.tend() => panic!("it ends without being told to"),
+        () = bench.ledger.run_background() => panic!("it ends without being told to"),
         () = outlasting => {}
     }
 }

@@ -1,6 +1,5 @@
-//! What goes on beside the doors: opening and closing them in order, and the chores.
+//! Opens the doors at the start, and closes them in order at the end.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::watch;
@@ -11,20 +10,14 @@ use tonic_health::ServingStatus;
 use tonic_health::server::HealthReporter;
 use tracing::info;
 
+use super::DrainTimes;
 use crate::http::Phase;
-use crate::ledger::Ledger;
-use crate::lifecycle::DrainTimes;
-use crate::releaser::Releaser;
-use crate::store::MemoryStore;
-use crate::telemetry::Metrics;
+use crate::outbox::Outbox;
 
 /// How long connections may stay open once the ports are closed. Envoy's checks need less; a watch of the health service, or half a
 /// request, would otherwise keep the drain waiting to its deadline. What was begun for the store is waited for all the same.
 /// At most half of what the deadline leaves, so that the rest is there for the store.
 const LAST_CALLS: Duration = Duration::from_secs(2);
-
-/// How often the embedded store is swept, the store's health looked at, and durations folded into their buckets.
-const CHORES: Duration = Duration::from_secs(5);
 
 /// What is opened at the start, and closed in order at the end.
 pub(super) struct Drain {
@@ -39,7 +32,7 @@ pub(super) struct Drain {
     /// The tasks of calls.
     pub(super) tasks: TaskTracker,
     /// Ends once these are done.
-    pub(super) releaser: Releaser,
+    pub(super) outbox: Outbox,
     /// How long it may take.
     pub(super) times: DrainTimes,
 }
@@ -66,7 +59,7 @@ impl Drain {
         }
         self.tasks.close();
         self.tasks.wait().await;
-        self.releaser.close();
+        self.outbox.close();
     }
 }
 
@@ -81,33 +74,5 @@ const SERVICES: [&str; 3] = [
 pub(super) async fn report(health: &HealthReporter, status: ServingStatus) {
     for service in SERVICES {
         health.set_service_status(service, status).await;
-    }
-}
-
-/// What has to be done now and then.
-#[derive(Debug)]
-pub(super) struct Chores {
-    /// Looks at the store.
-    pub(super) ledger: Arc<Ledger>,
-    /// Is swept, where it is the embedded one.
-    pub(super) memory: Option<Arc<MemoryStore>>,
-    /// Fold recorded durations.
-    pub(super) metrics: Arc<Metrics>,
-}
-
-// === impl Chores ===
-
-impl Chores {
-    /// Does them, until it is dropped.
-    pub(super) async fn run(self) {
-        loop {
-            self.ledger.probe().await;
-            if let Some(memory) = &self.memory {
-                memory.sweep();
-            }
-            self.ledger.sweep();
-            self.metrics.upkeep();
-            tokio::time::sleep(CHORES).await;
-        }
     }
 }

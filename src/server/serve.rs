@@ -14,7 +14,7 @@ use hyper_util::service::TowerToHyperService;
 use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
-use super::accept::Acceptor;
+use super::acceptor::Acceptor;
 use super::bounds::{Answer, counted};
 use super::connection::Connection;
 use super::peer::Peer;
@@ -55,17 +55,43 @@ mod grpc {
     pub(super) const MAX_UNSENT: usize = 64 * 1024;
 }
 
+/// How the connections to one port are served.
+struct Server {
+    /// Speaks HTTP.
+    protocol: Builder<TokioExecutor>,
+    /// Answers requests.
+    router: Router,
+    /// The largest message that is read at the gRPC port.
+    max_message_bytes: usize,
+    /// How long a client may make no request.
+    quiet: Duration,
+    /// Asks all clients to leave.
+    close: CancellationToken,
+}
+
 /// Serves a port until `close`, and then those whose calls are under way.
-pub(super) async fn serve(router: Router, acceptor: Acceptor, close: CancellationToken) {
+///
+/// `max_message_bytes`: the largest message that is read at the gRPC port.
+pub(super) async fn serve(
+    router: Router,
+    acceptor: Acceptor,
+    max_message_bytes: usize,
+    close: CancellationToken,
+) {
     let quiet = acceptor.times.quiet;
-    let server = Arc::new(match acceptor.port {
-        Port::Grpc => grpc_server(),
-        Port::Http => http_server(quiet),
+    let server = Arc::new(Server {
+        protocol: match acceptor.port {
+            Port::Grpc => grpc_server(),
+            Port::Http => http_server(quiet),
+        },
+        router,
+        max_message_bytes,
+        quiet,
+        close: close.clone(),
     });
-    let closing = close.clone();
     let serve = move |connection| {
-        let (server, router, closing) = (Arc::clone(&server), router.clone(), closing.clone());
-        async move { serve_one(&server, router, connection, quiet, closing).await }
+        let server = Arc::clone(&server);
+        async move { server.serve(connection).await }
     };
     acceptor.each(close, serve).await;
 }
@@ -108,50 +134,53 @@ fn http_server(quiet: Duration) -> Builder<TokioExecutor> {
     server
 }
 
-/// Serves one connection until its client leaves or is asked to leave. It is asked to when the port is closed, when it has made no request in
-/// time, and at the HTTP port when it has been idle for too long. A client that ignores the latter two for as long again is disconnected.
-async fn serve_one(
-    server: &Builder<TokioExecutor>,
-    router: Router,
-    connection: Connection,
-    quiet: Duration,
-    close: CancellationToken,
-) {
-    let peer = Arc::clone(connection.peer());
-    let (door, asking) = (TowerToHyperService::new(router), Arc::clone(&peer));
-    let service = service_fn(move |request: Request<Incoming>| {
-        let (request, share) = counted(&asking, request);
-        let answer = door.call(request);
-        async move {
-            let answer = answer.await?;
-            Ok::<_, std::convert::Infallible>(answer.map(|body| Answer::new(body, share)))
-        }
-    });
-    let mut serving = pin!(server.serve_connection(TokioIo::new(connection), service));
-    let may_be_idle = |peer: &Peer| peer.port() == Port::Grpc && peer.has_asked();
-    let (mut is_closed, mut is_quiet) = (false, false);
-    loop {
-        tokio::select! {
-            ended = serving.as_mut() => {
-                if let Err(error) = ended {
-                    debug!(%error, "a connection ended badly");
-                }
-                return;
+impl Server {
+    /// Serves one connection until its client leaves or is asked to leave. It is asked to when the port is closed, when it has made no request in
+    /// time, and at the HTTP port when it has been idle for too long. A client that ignores the latter two for as long again is disconnected.
+    async fn serve(&self, connection: Connection) {
+        let peer = Arc::clone(connection.peer());
+        let (door, asking) = (
+            TowerToHyperService::new(self.router.clone()),
+            Arc::clone(&peer),
+        );
+        let max_message_bytes = self.max_message_bytes;
+        let service = service_fn(move |request: Request<Incoming>| {
+            let (request, share) = counted(&asking, max_message_bytes, request);
+            let answer = door.call(request);
+            async move {
+                let answer = answer.await?;
+                Ok::<_, std::convert::Infallible>(answer.map(|body| Answer::new(body, share)))
             }
-            () = close.cancelled(), if !is_closed => is_closed = true,
-            () = peer.quiet(quiet), if !may_be_idle(&peer) => {
-                if may_be_idle(&peer) {
-                    continue;
-                }
-                if is_quiet {
+        });
+        let mut serving = pin!(
+            self.protocol
+                .serve_connection(TokioIo::new(connection), service)
+        );
+        let may_be_idle = |peer: &Peer| peer.port() == Port::Grpc && peer.has_asked();
+        let (mut is_closed, mut is_quiet) = (false, false);
+        loop {
+            tokio::select! {
+                ended = serving.as_mut() => {
+                    if let Err(error) = ended {
+                        debug!(%error, "a connection ended badly");
+                    }
                     return;
                 }
-                is_quiet = true;
-                if !peer.has_asked() {
-                    peer.leaves(ClosedFor::Silence);
+                () = self.close.cancelled(), if !is_closed => is_closed = true,
+                () = peer.quiet(self.quiet), if !may_be_idle(&peer) => {
+                    if may_be_idle(&peer) {
+                        continue;
+                    }
+                    if is_quiet {
+                        return;
+                    }
+                    is_quiet = true;
+                    if !peer.has_asked() {
+                        peer.leaves(ClosedFor::Silence);
+                    }
                 }
             }
+            serving.as_mut().graceful_shutdown();
         }
-        serving.as_mut().graceful_shutdown();
     }
 }

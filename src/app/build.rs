@@ -1,4 +1,4 @@
-//! What the doors have in common: the store, the ledger before it, the releaser beside it.
+//! What the doors have in common: the store, the ledger before it, the outbox beside it.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,11 +14,11 @@ use crate::config::{
     self, Backend, Changeable, Config, InForce, RedisUrl, SharedSettings, Topology,
 };
 use crate::envoy::{AccessLogDoor, CheckDoor};
-use crate::follow::{Followed, Followers};
 use crate::http::{HttpDoor, REQUEST_TIMEOUT, Readiness, Tokens};
 use crate::identity::RouteLists;
 use crate::ledger::{Ledger, ROOM_TO_HOLD, Settings};
-use crate::releaser::{Delivery, Releaser, releaser};
+use crate::outbox::{Delivery, Outbox, outbox};
+use crate::reload::{Reloaded, ReloadedFiles};
 use crate::session::Terms;
 use crate::store::redis::{RedisSettings, RedisStore, Sentinels, Source};
 use crate::store::{MemoryStore, Store};
@@ -39,7 +39,7 @@ pub(super) struct Core {
     /// Is swept, where it is the embedded one.
     pub(super) memory: Option<Arc<MemoryStore>>,
     /// Takes what nobody waits for.
-    pub(super) releaser: Releaser,
+    pub(super) outbox: Outbox,
 }
 
 /// A store, and the same once more if it is the embedded one.
@@ -53,7 +53,7 @@ struct Opened {
 // === impl Core ===
 
 impl Core {
-    /// All of it, and the releaser's worker.
+    /// All of it, and the outbox's worker.
     pub(super) fn of(
         config: &Config,
         substitute: Option<Arc<dyn Store>>,
@@ -91,14 +91,14 @@ impl Core {
             Arc::clone(&metrics),
         );
         let ledger = Arc::new(ledger);
-        let (releaser, delivery) = releaser(Arc::clone(&ledger), terms, Arc::clone(&metrics));
+        let (outbox, delivery) = outbox(Arc::clone(&ledger), terms, Arc::clone(&metrics));
         let core = Self {
             in_force,
             metrics,
             clock,
             ledger,
             memory: opened.memory,
-            releaser,
+            outbox,
         };
         Ok((core, delivery))
     }
@@ -109,7 +109,7 @@ impl Core {
             identity: config.identity.clone(),
             routes: RouteLists::default(),
             ledger: Arc::clone(&self.ledger),
-            releaser: self.releaser.clone(),
+            outbox: self.outbox.clone(),
             metrics: Arc::clone(&self.metrics),
             refusals: RefusalLog::default(),
             mistakes: RefusalLog::default(),
@@ -122,15 +122,15 @@ impl Core {
     pub(super) fn tokens(
         &self,
         config: &Config,
-        followers: &mut Followers,
-    ) -> Result<Option<Arc<Followed<Tokens>>>, BuildError> {
+        reloaded_files: &mut ReloadedFiles,
+    ) -> Result<Option<Arc<Reloaded<Tokens>>>, BuildError> {
         let Some(path) = &config.http.tokens_file else {
             return Ok(None);
         };
         let (label, metrics) = (ReloadedFile::Tokens, Arc::clone(&self.metrics));
-        let followed = Arc::new(Followed::load(label, Tokens::file(path), metrics)?);
-        followers.add(&followed);
-        Ok(Some(followed))
+        let reloaded = Arc::new(Reloaded::load(label, Tokens::file(path), metrics)?);
+        reloaded_files.add(&reloaded);
+        Ok(Some(reloaded))
     }
 
     /// What is in force, followed from now on: the configuration, and the list of users beside it.
@@ -138,7 +138,7 @@ impl Core {
         &self,
         config: &Config,
         reload: Option<Reload>,
-        followers: &mut Followers,
+        reloaded_files: &mut ReloadedFiles,
     ) -> Result<(), BuildError> {
         let (in_force, metrics) = (&self.in_force, &self.metrics);
         let of_config = reload.map(|reload| reload.follow(config, Arc::clone(in_force), metrics));
@@ -147,13 +147,13 @@ impl Core {
             None => None,
         };
         // One that was refused for the sake of the other is tried again once the other has changed.
-        let config_again = of_config.as_ref().map(Followed::again);
-        let users_again = of_users.as_ref().map(Followed::again);
+        let config_again = of_config.as_ref().map(Reloaded::retry);
+        let users_again = of_users.as_ref().map(Reloaded::retry);
         if let Some(of_config) = of_config {
-            followers.add(&Arc::new(of_config.then_ask(users_again)));
+            reloaded_files.add(&Arc::new(of_config.then_ask(users_again)));
         }
         if let Some(of_users) = of_users {
-            followers.add(&Arc::new(of_users.then_ask(config_again)));
+            reloaded_files.add(&Arc::new(of_users.then_ask(config_again)));
         }
         Ok(())
     }
@@ -162,14 +162,14 @@ impl Core {
     pub(super) fn http_door(
         &self,
         config: &Config,
-        tokens: Option<Arc<Followed<Tokens>>>,
+        tokens: Option<Arc<Reloaded<Tokens>>>,
         readiness: Readiness,
         tasks: TaskTracker,
     ) -> HttpDoor {
         HttpDoor {
             ledger: Arc::clone(&self.ledger),
             readiness,
-            releaser: self.releaser.clone(),
+            outbox: self.outbox.clone(),
             metrics: Arc::clone(&self.metrics),
             tasks,
             tokens,
@@ -197,7 +197,7 @@ impl Core {
             identity: config.identity.clone(),
             leases: config.leases,
             ledger: Arc::clone(&self.ledger),
-            releaser: self.releaser.clone(),
+            outbox: self.outbox.clone(),
             metrics: Arc::clone(&self.metrics),
             tasks,
             closing,

@@ -11,7 +11,7 @@ use tracing::warn;
 
 use crate::telemetry::Metrics;
 use crate::telemetry::metrics::{ClosedFor, LabelValue, Port};
-use crate::throttle::Throttle;
+use crate::util::Throttle;
 
 /// How many bytes of memory the requests of one peer may take: three of the largest access log messages.
 const MOST_OF_ONE: usize = 48 * 1024 * 1024;

@@ -16,8 +16,8 @@ use rustls::{Error, InconsistentKeys, RootCertStore, ServerConfig};
 use x509_cert::Certificate;
 use x509_cert::der::Decode;
 
+use super::Files;
 use crate::config::{Config, Tls, TlsKeys};
-use crate::follow::Files;
 use crate::telemetry::metrics::{Port, ReloadedFile};
 
 /// The TLS of one port.
@@ -70,12 +70,12 @@ impl PortTls {
 
 /// A file's path, and the configuration key that names it.
 #[derive(Debug, Clone)]
-struct Place {
+struct NamedFile {
     key: &'static str,
     path: PathBuf,
 }
 
-impl Place {
+impl NamedFile {
     fn of(key: &'static str, path: &Path) -> Self {
         let path = path.to_owned();
         Self { key, path }
@@ -89,10 +89,10 @@ impl Place {
 
 /// The files of one port, and what they make up.
 fn files(tls: &Tls, keys: TlsKeys, protocols: &'static [&'static str]) -> Files<Served> {
-    let cert = Place::of(keys.cert, &tls.cert);
-    let key = Place::of(keys.key, &tls.key);
+    let cert = NamedFile::of(keys.cert, &tls.cert);
+    let key = NamedFile::of(keys.key, &tls.key);
     let client_ca = tls.client_ca.as_ref();
-    let client_ca = client_ca.map(|path| Place::of(keys.client_ca, path));
+    let client_ca = client_ca.map(|path| NamedFile::of(keys.client_ca, path));
     let places = [Some(&cert), Some(&key), client_ca.as_ref()];
     let named = places
         .into_iter()
@@ -141,7 +141,7 @@ fn validity(certificate: &CertificateDer<'_>) -> Option<Validity> {
 }
 
 /// The certificates in a PEM file, at least one.
-fn certificates(place: &Place, pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, String> {
+fn certificates(place: &NamedFile, pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, String> {
     let certificates: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem).collect();
     match certificates {
         Ok(certificates) if !certificates.is_empty() => Ok(certificates),
@@ -154,7 +154,7 @@ fn certificates(place: &Place, pem: &[u8]) -> Result<Vec<CertificateDer<'static>
 }
 
 /// The private key in a PEM file.
-fn private_key(place: &Place, pem: &[u8]) -> Result<PrivateKeyDer<'static>, String> {
+fn private_key(place: &NamedFile, pem: &[u8]) -> Result<PrivateKeyDer<'static>, String> {
     PrivateKeyDer::from_pem_slice(pem).map_err(|_| {
         place.wrong("holds no private key; it must be PEM, unencrypted, as PKCS#8, PKCS#1 or SEC1")
     })
@@ -162,7 +162,7 @@ fn private_key(place: &Place, pem: &[u8]) -> Result<PrivateKeyDer<'static>, Stri
 
 /// Whoever has a certificate from one of these.
 fn verifier(
-    place: &Place,
+    place: &NamedFile,
     pem: &[u8],
     provider: Arc<CryptoProvider>,
 ) -> Result<Arc<dyn ClientCertVerifier>, String> {
@@ -177,7 +177,7 @@ fn verifier(
 }
 
 /// Why a certificate and a key can't be used together.
-fn unfit(cert: &Place, key: &Place, error: &Error) -> String {
+fn unfit(cert: &NamedFile, key: &NamedFile, error: &Error) -> String {
     match error {
         Error::InconsistentKeys(InconsistentKeys::KeyMismatch) => key.wrong(format_args!(
             "is not the key of the certificate in {} ({}); give the two that were issued together",
