@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use redis::Value;
 
-use super::keys::Keys;
-use super::record::{Reader, decode_roster, decode_sessions, encode_key, encode_rest};
-use super::reply;
+use super::codec::keys::Keys;
+use super::codec::record::{Reader, decode_roster, decode_sessions, encode_key, encode_rest};
+use super::codec::reply;
 use crate::fuzzing::{assert_are_names, assert_is_name, cut, text};
 use crate::session::{
     Admission, AdmissionKind, ContentId, DeviceId, EndCause, Facts, Kind, Refusal, Released,

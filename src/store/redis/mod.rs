@@ -4,22 +4,12 @@
 //! also has to get its connection; the connection looks after itself. The rule itself is written twice, in [`crate::session::Roster`] and
 //! in Lua, and both are compared operation by operation in the tests.
 
-mod belief;
+mod codec;
 mod connection;
-mod eviction;
-mod failure;
+mod error;
 #[cfg(any(fuzzing, test))]
 pub(crate) mod fuzzing;
-mod keys;
-mod page;
-mod probe;
-mod queue;
-mod record;
-mod reply;
-mod script;
-mod sentinel;
-mod server_info;
-mod source;
+mod scan;
 
 use std::fmt;
 use std::iter;
@@ -30,22 +20,20 @@ use async_trait::async_trait;
 use futures_util::future::join_all;
 use redis::Value;
 
-use self::connection::Connection;
-use self::keys::Keys;
-use self::page::Unread;
-use self::probe::Probe;
-use self::script::{Script, Scripts};
-pub use self::sentinel::Sentinels;
-pub use self::source::Source;
+use self::codec::keys::Keys;
+use self::codec::question::Question;
+use self::codec::script::{Script, Scripts};
+use self::codec::{record, reply};
+use self::connection::probe::Probe;
+use self::connection::{Connection, server_info};
+pub use self::connection::{Sentinels, Source};
+use self::scan::Unread;
 use super::{Cursor, Listing, Page, Seen, ServerIdentity, Store, StoreError};
 use crate::clock::Clock;
 use crate::session::{
     Admission, Ending, Playing, Provenance, Released, Renewal, SessionKey, Sighting, Start,
     StartRules, Terms, Timestamp, UserId, WhenFull,
 };
-
-/// The most streams one user can have: what a roster's head has room to count. A higher limit is as good as this one.
-const MOST_SESSIONS: u16 = 65_000;
 
 /// How many renewals are asked for in one call: enough that a call costs little beside them, and few enough that Redis, which does nothing
 /// else meanwhile, is through in a tenth of a millisecond.
@@ -333,56 +321,5 @@ impl Store for RedisStore {
             database: self.connection.database(),
             eviction_policy,
         }))
-    }
-}
-
-/// The arguments of a script: the session's key, and everything else it has to be told packed into one string, since arguments are what a
-/// call costs. The key is an argument of its own because scripts use it as it is.
-struct Question {
-    /// The session's key, if one is asked about.
-    key: Vec<u8>,
-    /// All the rest.
-    rest: Vec<u8>,
-}
-
-impl Question {
-    /// Adds a time or a span in milliseconds, in six bytes; what does not fit becomes the most that does.
-    fn millis(mut self, millis: u64) -> Self {
-        let [_, _, bytes @ ..] = millis.min((1 << 48) - 1).to_be_bytes();
-        self.rest.extend(bytes);
-        self
-    }
-
-    /// Adds for how long a session is to count.
-    fn lease(self, lease: Duration) -> Self {
-        self.millis(script::millis(lease))
-    }
-
-    /// Adds a span that is shorter than a month, in four bytes.
-    fn short_span(mut self, span: Duration) -> Self {
-        let millis = u32::try_from(span.as_millis()).unwrap_or(u32::MAX);
-        self.rest.extend(millis.to_be_bytes());
-        self
-    }
-
-    /// Adds a number of sessions.
-    fn count(mut self, count: u32) -> Self {
-        let count = u16::try_from(count).unwrap_or(u16::MAX).min(MOST_SESSIONS);
-        self.rest.extend(count.to_be_bytes());
-        self
-    }
-
-    /// Adds one byte.
-    fn byte(mut self, byte: u8) -> Self {
-        self.rest.push(byte);
-        self
-    }
-
-    /// Adds bytes, behind their number.
-    fn bytes(mut self, bytes: &[u8]) -> Self {
-        let length = u16::try_from(bytes.len()).unwrap_or(u16::MAX);
-        self.rest.extend(length.to_be_bytes());
-        self.rest.extend(bytes);
-        self
     }
 }

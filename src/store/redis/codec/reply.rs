@@ -19,7 +19,7 @@ impl From<Malformed> for StoreError {
 }
 
 /// What `lua/admit.lua` has answered to that start under that limit.
-pub(super) fn admission(
+pub(in crate::store::redis) fn admission(
     answer: &Value,
     start: &Start,
     limit: u32,
@@ -96,7 +96,7 @@ fn times_and_count(body: &mut Reader<'_>) -> Result<(Timestamp, Timestamp, usize
 }
 
 /// What `lua/renew.lua` has answered.
-pub(super) fn renewal(answer: &Value) -> Result<Renewal, StoreError> {
+pub(in crate::store::redis) fn renewal(answer: &Value) -> Result<Renewal, StoreError> {
     if let Value::Int(expires) = answer {
         let millis = u64::try_from(*expires).map_err(|_| unexpected(answer))?;
         let expires_at = Timestamp::from_millis(millis);
@@ -119,7 +119,10 @@ pub(super) fn renewal(answer: &Value) -> Result<Renewal, StoreError> {
 }
 
 /// What `lua/renew_all.lua` has answered about that many sessions: of each what has become of it, or `None` if nothing was done.
-pub(super) fn renewals(answer: &Value, count: usize) -> Result<Vec<Option<Renewal>>, StoreError> {
+pub(in crate::store::redis) fn renewals(
+    answer: &Value,
+    count: usize,
+) -> Result<Vec<Option<Renewal>>, StoreError> {
     match answer {
         Value::Array(answers) if answers.len() == count => {
             let done = |answer: &Value| (*answer != Value::Int(0)).then(|| renewal(answer));
@@ -133,7 +136,7 @@ pub(super) fn renewals(answer: &Value, count: usize) -> Result<Vec<Option<Renewa
 }
 
 /// What `lua/release.lua` has answered.
-pub(super) fn released(answer: &Value) -> Result<Released, StoreError> {
+pub(in crate::store::redis) fn released(answer: &Value) -> Result<Released, StoreError> {
     let (letter, mut body) = letter(answer)?;
     let released = match letter {
         b'G' => match <[_; 1]>::try_from(decode_sessions(body.take_all())?) {
@@ -151,7 +154,7 @@ pub(super) fn released(answer: &Value) -> Result<Released, StoreError> {
 }
 
 /// What `lua/played.lua` has answered.
-pub(super) fn playing(answer: &Value) -> Result<Option<Playing>, StoreError> {
+pub(in crate::store::redis) fn playing(answer: &Value) -> Result<Option<Playing>, StoreError> {
     let (letter, mut body) = letter(answer)?;
     let playing = match letter {
         b'L' => Some(Playing {
@@ -174,7 +177,7 @@ fn ended(body: &mut Reader<'_>) -> Result<(EndCause, Option<Duration>), Malforme
 }
 
 /// What `lua/list.lua` has answered, without what has expired.
-pub(super) fn listing(answer: &Value) -> Result<Listing, StoreError> {
+pub(in crate::store::redis) fn listing(answer: &Value) -> Result<Listing, StoreError> {
     let mut body = bytes(answer)?;
     let taken_at = body.timestamp()?;
     let mut sessions = decode_roster(body.take_all())?.sessions;

@@ -16,7 +16,7 @@ use redis::aio::MultiplexedConnection;
 use redis::{FromRedisValue, RedisError};
 
 use super::RedisStore;
-use super::record::{Malformed, decode_roster};
+use super::codec::record::{Malformed, decode_roster};
 use crate::clock::Stopwatch;
 use crate::session::{Session, Timestamp, UserId};
 use crate::store::{Cursor, Page, StoreError};

@@ -21,7 +21,7 @@ return redis.call('PEXPIRE', KEYS[1], 1)
 ";
 
 /// The question, about one installation's keys.
-pub(super) struct Probe {
+pub(in crate::store::redis) struct Probe {
     /// The script, and with it the digest.
     script: redis::Script,
     /// A key where nothing ever is.
@@ -30,7 +30,7 @@ pub(super) struct Probe {
 
 impl Probe {
     /// A question about that key.
-    pub(super) fn new(key: String) -> Self {
+    pub(in crate::store::redis) fn new(key: String) -> Self {
         Self {
             script: redis::Script::new(SCRIPT),
             key,
@@ -41,7 +41,10 @@ impl Probe {
     ///
     /// # Errors
     /// The operations could not be done, for that reason.
-    pub(super) async fn call(&self, link: &mut MultiplexedConnection) -> Result<(), RedisError> {
+    pub(in crate::store::redis) async fn call(
+        &self,
+        link: &mut MultiplexedConnection,
+    ) -> Result<(), RedisError> {
         let ask = |name, script| {
             redis::cmd(name)
                 .arg(script)

@@ -23,10 +23,10 @@ use futures_util::future::join_all;
 use redis::{ConnectionAddr, ConnectionInfo, RedisError};
 use tokio::time::{sleep, timeout};
 
-use super::belief::believed;
-use super::failure::{self, Peer};
-use super::source::{self, Found, Link, Server};
+use super::master_election::believed;
+use super::target::{self, Found, Link, Server};
 use crate::store::StoreError;
+use crate::store::redis::error::{self, Peer};
 
 /// How long a sentinel may take to answer, its connection included.
 const ANSWER: Duration = Duration::from_millis(300);
@@ -66,7 +66,7 @@ impl Sentinels {
         let sentinels: Vec<_> = self
             .sentinels
             .iter()
-            .map(|one| source::place(one.addr()))
+            .map(|one| target::place(one.addr()))
             .collect();
         sentinels.join(", ")
     }
@@ -92,10 +92,10 @@ impl Sentinels {
                 "{}, which the sentinels name as the master of {service}",
                 server.place
             );
-            failure::at(&named, failure)
+            error::at(&named, failure)
         };
         let link = timeout(GREETING, self.greet(&server.address)).await;
-        let silent = |_| Err(failure::of_silence(GREETING, &self.master));
+        let silent = |_| Err(error::of_silence(GREETING, &self.master));
         let link = link.unwrap_or_else(silent);
         let link = link.map_err(at_it)?;
         Ok(Found { link, server })
@@ -132,8 +132,8 @@ impl Sentinels {
         let asked = self.sentinels.iter().map(async |sentinel| {
             let named = timeout(ANSWER, self.ask_one(sentinel)).await;
             Answer {
-                sentinel: source::place(sentinel.addr()),
-                named: named.unwrap_or_else(|_| Err(failure::of_silence(ANSWER, sentinel))),
+                sentinel: target::place(sentinel.addr()),
+                named: named.unwrap_or_else(|_| Err(error::of_silence(ANSWER, sentinel))),
             }
         });
         join_all(asked).await
@@ -141,8 +141,8 @@ impl Sentinels {
 
     /// Asks one of them. First by which configuration: if that changes in between, the number is too low and not too high.
     async fn ask_one(&self, sentinel: &ConnectionInfo) -> Result<Server, StoreError> {
-        let failed = |error: RedisError| failure::of_connecting(&error, Peer::Sentinel);
-        let mut link = source::link(sentinel.clone()).await.map_err(failed)?.calls;
+        let failed = |error: RedisError| error::of_connecting(&error, Peer::Sentinel);
+        let mut link = target::link(sentinel.clone()).await.map_err(failed)?.calls;
         let ask = |what: &str| {
             let mut ask = redis::cmd("SENTINEL");
             ask.arg(what).arg(&self.service);
@@ -180,9 +180,9 @@ impl Sentinels {
 
     /// Connects to the server there, which has to say that it is a master.
     async fn greet(&self, address: &ConnectionAddr) -> Result<Link, StoreError> {
-        let failed = |error: RedisError| failure::of_connecting(&error, Peer::Master);
+        let failed = |error: RedisError| error::of_connecting(&error, Peer::Master);
         let server = self.master.clone().set_addr(address.clone());
-        let mut link = source::ready_link(server).await.map_err(failed)?;
+        let mut link = target::ready_link(server).await.map_err(failed)?;
         let role: Vec<redis::Value> = redis::cmd("ROLE")
             .query_async(&mut link.calls)
             .await

@@ -2,7 +2,7 @@
 
 use std::cmp::Reverse;
 
-use super::source::Server;
+use super::target::Server;
 
 /// The server to use: by what those of so many sentinels name that have answered, where that one is in use. None if nothing is known.
 pub(super) fn believed<'a>(

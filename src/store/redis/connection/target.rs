@@ -14,14 +14,14 @@ use redis::{
 use socket2::TcpKeepalive;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-use super::failure::{self, Peer};
-use super::queue;
+use super::in_flight;
 use super::sentinel::{Sentinels, Told};
 use crate::store::StoreError;
+use crate::store::redis::error::{self, Peer};
 
 /// How many calls the client library may hold that it has not written out yet. More than there can be, since a call may ask twice and the keeper
 /// asks too: handing one over must not be what a call waits for.
-const UNWRITTEN: usize = 2 * queue::MOST;
+const UNWRITTEN: usize = 2 * in_flight::MOST;
 
 /// How old a connection must be to be replaced because its server has become a replica: a name may lead to the new master by now, but need not.
 const REPLACEABLE_AFTER: Duration = Duration::from_secs(5);
@@ -101,7 +101,7 @@ impl Source {
     ///
     /// # Errors
     /// An address can't be used at all.
-    pub(super) fn prepare(&self) -> Result<(), StoreError> {
+    pub(in crate::store::redis) fn prepare(&self) -> Result<(), StoreError> {
         match self {
             Self::Standalone(server) => prepare(server),
             Self::Sentinel(sentinels) => sentinels.peers().try_for_each(prepare),
@@ -109,7 +109,7 @@ impl Source {
     }
 
     /// Where this leads, for people; without secrets.
-    pub(super) fn place(&self) -> String {
+    pub(in crate::store::redis) fn place(&self) -> String {
         match self {
             Self::Standalone(server) => place(server.addr()),
             Self::Sentinel(sentinels) => format!("the master of {}", sentinels.service),
@@ -158,7 +158,7 @@ impl Source {
             Self::Sentinel(sentinels) => return sentinels.connect().await,
         };
         let link = ready_link(server.clone()).await;
-        let link = link.map_err(|error| failure::of_connecting(&error, self.peer()))?;
+        let link = link.map_err(|error| error::of_connecting(&error, self.peer()))?;
         let server = Server::new(server.addr().clone(), 0);
         Ok(Found { link, server })
     }
@@ -174,8 +174,8 @@ impl Source {
     /// The failure to connect, where nothing has come of it within that time.
     pub(super) fn silence(&self, limit: Duration) -> StoreError {
         match self {
-            Self::Standalone(server) => failure::of_silence(limit, server),
-            Self::Sentinel(sentinels) => failure::of_silence(limit, &sentinels.master),
+            Self::Standalone(server) => error::of_silence(limit, server),
+            Self::Sentinel(sentinels) => error::of_silence(limit, &sentinels.master),
         }
     }
 }
@@ -199,7 +199,7 @@ fn prepare(server: &ConnectionInfo) -> Result<(), StoreError> {
         let _ = rustls::crypto::ring::default_provider().install_default();
     }
     let client = redis::Client::open(server.clone());
-    let unusable = |error| failure::of_connecting(&error, Peer::Standalone);
+    let unusable = |error| error::of_connecting(&error, Peer::Standalone);
     client.map(drop).map_err(unusable)
 }
 
@@ -290,7 +290,7 @@ pub(super) mod tests {
         clippy::disallowed_methods,
         reason = "the task ends with the connection"
     )]
-    pub(in crate::store::redis) async fn connection(
+    pub(in crate::store::redis::connection) async fn connection(
         answer: Option<&'static [u8]>,
     ) -> MultiplexedConnection {
         let (ours, mut theirs) = tokio::io::duplex(4096);
@@ -330,7 +330,7 @@ pub(super) mod tests {
         let said = |line: &str| {
             let value = redis::parse_redis_value(format!("-{line}\r\n").as_bytes()).unwrap();
             let error = without_credentials(value.extract_error().unwrap_err());
-            failure::of_connecting(&error, Peer::Standalone).to_string()
+            error::of_connecting(&error, Peer::Standalone).to_string()
         };
         // A server repeats the first 128 bytes of the arguments, and so a part of a long password.
         let long = "hunter2".repeat(30);

@@ -5,26 +5,26 @@ use crate::session::UserId;
 
 /// Makes the names of keys.
 #[derive(Debug, Clone)]
-pub(super) struct Keys {
+pub(in crate::store::redis) struct Keys {
     /// What every key begins with, escaped.
     prefix: String,
 }
 
 impl Keys {
     /// Keys that begin with that prefix, so that several installations can share one Redis.
-    pub(super) fn new(prefix: &str) -> Self {
+    pub(in crate::store::redis) fn new(prefix: &str) -> Self {
         Self {
             prefix: escape(prefix),
         }
     }
 
     /// Where a user's roster is. No two users' are the same, nor are two prefixes'.
-    pub(super) fn roster(&self, user: &UserId) -> String {
+    pub(in crate::store::redis) fn roster(&self, user: &UserId) -> String {
         format!("{}:{{{}}}", self.prefix, escape(user.as_str()))
     }
 
     /// The user whose roster that key is, if it is one of ours.
-    pub(super) fn user_of(&self, key: &[u8]) -> Option<UserId> {
+    pub(in crate::store::redis) fn user_of(&self, key: &[u8]) -> Option<UserId> {
         let key = str::from_utf8(key).ok()?;
         let tag = key.strip_prefix(&*self.prefix)?.strip_prefix(":{")?;
         let user = UserId::parse(&unescape(tag.strip_suffix('}')?)).ok()?;
@@ -33,7 +33,7 @@ impl Keys {
     }
 
     /// A pattern, as Redis knows them, of the keys that are rosters; of few others.
-    pub(super) fn pattern(&self) -> String {
+    pub(in crate::store::redis) fn pattern(&self) -> String {
         let mut pattern = String::with_capacity(self.prefix.len() + 3);
         for character in self.prefix.chars() {
             if matches!(character, '*' | '?' | '[' | ']' | '\\' | '^') {
@@ -45,7 +45,7 @@ impl Keys {
     }
 
     /// Where nothing ever is; no user's roster, since those end with a brace.
-    pub(super) fn probe(&self) -> String {
+    pub(in crate::store::redis) fn probe(&self) -> String {
         format!("{}:probe", self.prefix)
     }
 }

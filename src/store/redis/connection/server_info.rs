@@ -7,7 +7,7 @@ use redis::aio::MultiplexedConnection;
 ///
 /// # Errors
 /// The connection was lost.
-pub(super) async fn eviction_policy(
+pub(in crate::store::redis) async fn eviction_policy(
     link: &mut MultiplexedConnection,
 ) -> Result<Option<String>, RedisError> {
     let mut ask = redis::cmd("CONFIG");
@@ -22,7 +22,9 @@ pub(super) async fn eviction_policy(
 ///
 /// # Errors
 /// The connection was lost.
-pub(super) async fn run_id(link: &mut MultiplexedConnection) -> Result<Option<String>, RedisError> {
+pub(in crate::store::redis) async fn run_id(
+    link: &mut MultiplexedConnection,
+) -> Result<Option<String>, RedisError> {
     reported(link, "server", "run_id:").await
 }
 
@@ -52,7 +54,7 @@ fn permitted<T>(answer: Result<T, RedisError>) -> Result<Option<T>, RedisError> 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::store::redis::source::tests::connection;
+    use crate::store::redis::connection::target::tests::connection;
 
     #[tokio::test]
     async fn a_lost_connection_is_no_server_that_does_not_tell() {

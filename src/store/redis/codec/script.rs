@@ -10,7 +10,7 @@ use super::record::{HEAD, VERSION};
 use crate::session::{EndList, MAX_PUT_BACK, PROVEN_AFTER, PROVISIONAL_LEASE, Terms};
 
 /// One operation as a script.
-pub(super) struct Script {
+pub(in crate::store::redis) struct Script {
     /// The text, and with it the digest.
     inner: redis::Script,
     /// The text once more, for the server that does not know the digest.
@@ -19,25 +19,25 @@ pub(super) struct Script {
 
 /// All of them.
 #[derive(Debug)]
-pub(super) struct Scripts {
+pub(in crate::store::redis) struct Scripts {
     /// May this session start?
-    pub(super) admit: Script,
+    pub(in crate::store::redis) admit: Script,
     /// This stream was seen running.
-    pub(super) renew: Script,
+    pub(in crate::store::redis) renew: Script,
     /// These streams were seen running.
-    pub(super) renew_all: Script,
+    pub(in crate::store::redis) renew_all: Script,
     /// A request of this session got through to its viewer.
-    pub(super) played: Script,
+    pub(in crate::store::redis) played: Script,
     /// This session is over.
-    pub(super) release: Script,
+    pub(in crate::store::redis) release: Script,
     /// The roster as it stands.
-    pub(super) list: Script,
+    pub(in crate::store::redis) list: Script,
 }
 
 impl Scripts {
     /// The scripts for those terms. The terms are part of the text: they are the same for every call, and an argument costs more than all
     /// that is done with it.
-    pub(super) fn new(terms: &Terms) -> Self {
+    pub(in crate::store::redis) fn new(terms: &Terms) -> Self {
         let terms = preamble(terms);
         let see = include_str!("lua/see.lua");
         let make = |parts: &[&str]| {
@@ -76,7 +76,10 @@ impl Scripts {
     ///
     /// # Errors
     /// The server can't be asked, or forbids it. They can be called all the same.
-    pub(super) async fn load(&self, link: &mut MultiplexedConnection) -> Result<(), RedisError> {
+    pub(in crate::store::redis) async fn load(
+        &self,
+        link: &mut MultiplexedConnection,
+    ) -> Result<(), RedisError> {
         let mut commands = redis::pipe();
         for script in [
             &self.admit,
@@ -109,7 +112,7 @@ impl Script {
     ///
     /// # Errors
     /// The server can't be asked, or answers with an error.
-    pub(super) async fn call(
+    pub(in crate::store::redis) async fn call(
         &self,
         link: &mut MultiplexedConnection,
         keys: &[String],
@@ -158,7 +161,7 @@ fn preamble(terms: &Terms) -> String {
 }
 
 /// A span in milliseconds, and no longer than what a record has room for: some two thousand years.
-pub(super) fn millis(span: Duration) -> u64 {
+pub(in crate::store::redis) fn millis(span: Duration) -> u64 {
     const MOST: u64 = 1 << 46;
     u64::try_from(span.as_millis()).unwrap_or(MOST).min(MOST)
 }

@@ -1,0 +1,136 @@
+//! The short forms in which names are kept: a UUID in sixteen bytes, and six bits for each letter, digit, `-` and `_`.
+
+/// The form of a text that is a UUID: its sixteen bytes, not its thirty-six characters. Session ids mostly are.
+pub(super) const UUID_FORM: u8 = 16;
+
+/// The form of a text of letters, digits, `-` and `_` alone: six bits a character. As many characters as the bytes have room for.
+pub(super) const PACKED_FORM: u8 = 32;
+
+/// Likewise, but one character less than the bytes have room for.
+pub(super) const PACKED_SHORT_FORM: u8 = 48;
+
+/// The shortest text that becomes shorter when it is packed.
+const LEAST_PACKED: usize = 4;
+
+/// The characters that take six bits, by what those are.
+const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
+
+/// The shorter form of a text, if it has one. A text has one form only, and a form's bytes are those of one text only.
+pub(super) fn compact(text: &str) -> Option<(u8, Vec<u8>)> {
+    if let Some(uuid) = parse_uuid(text) {
+        return Some((UUID_FORM, uuid.to_vec()));
+    }
+    let packed = pack(text.as_bytes())?;
+    let form = if room_in(&packed) == text.len() {
+        PACKED_FORM
+    } else {
+        PACKED_SHORT_FORM
+    };
+    (text.len() >= LEAST_PACKED).then_some((form, packed))
+}
+
+/// The text of a form's bytes, if there is one.
+pub(super) fn expand(form: u8, bytes: &[u8]) -> Option<String> {
+    let text = match form {
+        0 => std::str::from_utf8(bytes).ok()?.to_owned(),
+        UUID_FORM => format_uuid(u128::from_be_bytes(bytes.try_into().ok()?)),
+        PACKED_FORM => unpack(bytes, room_in(bytes))?,
+        PACKED_SHORT_FORM => unpack(bytes, room_in(bytes).checked_sub(1)?)?,
+        _ => return None,
+    };
+    Some(text)
+}
+
+/// Six bits a character, the last byte filled up with zeros; `None` if a character has no six bits.
+fn pack(text: &[u8]) -> Option<Vec<u8>> {
+    let mut packed = Vec::with_capacity(text.len());
+    for four in text.chunks(4) {
+        let mut bits = 0_u32;
+        for character in four {
+            bits = bits << 6 | u32::from(six_bits(*character)?);
+        }
+        bits <<= 8 + 6 * (4 - four.len());
+        packed.extend(bits.to_be_bytes().into_iter().take(four.len().min(3)));
+    }
+    Some(packed)
+}
+
+/// The text of that many characters; `None` if something is behind it.
+fn unpack(packed: &[u8], length: usize) -> Option<String> {
+    let mut text = String::with_capacity(room_in(packed));
+    for three in packed.chunks(3) {
+        let bits = three
+            .iter()
+            .fold(0, |bits, &byte| bits << 8 | u32::from(byte));
+        let bits = bits << (8 * (3 - three.len()));
+        for shift in [18, 12, 6, 0] {
+            let index = usize::try_from(bits >> shift & 63).ok()?;
+            text.push(char::from(*ALPHABET.get(index)?));
+        }
+    }
+    let filling = text.split_off(length.min(text.len()));
+    filling
+        .bytes()
+        .all(|character| six_bits(character) == Some(0))
+        .then_some(text)
+}
+
+/// How many packed characters those bytes have room for.
+const fn room_in(packed: &[u8]) -> usize {
+    packed.len() * 8 / 6
+}
+
+/// A character's place in the [`ALPHABET`].
+const fn six_bits(character: u8) -> Option<u8> {
+    match character {
+        b'A'..=b'Z' => Some(character - b'A'),
+        b'a'..=b'z' => Some(character - b'a' + 26),
+        b'0'..=b'9' => Some(character - b'0' + 52),
+        b'-' => Some(62),
+        b'_' => Some(63),
+        _ => None,
+    }
+}
+
+/// The bytes of a UUID as it is usually written: lower case, with hyphens. Any other text is none, so that it can be written back as it was.
+fn parse_uuid(text: &str) -> Option<[u8; 16]> {
+    if text.len() != 36 {
+        return None;
+    }
+    let value = u128::from_str_radix(&text.replace('-', ""), 16).ok()?;
+    (format_uuid(value) == text).then(|| value.to_be_bytes())
+}
+
+/// A UUID as it is usually written.
+fn format_uuid(value: u128) -> String {
+    let hex = format!("{value:032x}");
+    let mut text = String::with_capacity(36);
+    for (index, digit) in hex.chars().enumerate() {
+        if matches!(index, 8 | 12 | 16 | 20) {
+            text.push('-');
+        }
+        text.push(digit);
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use proptest::sample::select;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn bytes_that_can_be_read_are_those_that_are_written(
+            form in select(&[0, UUID_FORM, PACKED_FORM, PACKED_SHORT_FORM][..]),
+            bytes in proptest::collection::vec(any::<u8>(), 1..20),
+        ) {
+            // What is read in a form that is not its own can't be the key of a session that is asked about, and does no harm.
+            if let Some(text) = expand(form, &bytes) && let Some((own, written)) = compact(&text) && own == form {
+                prop_assert_eq!(written, bytes);
+            }
+        }
+    }
+}

@@ -1,0 +1,320 @@
+//! The task that makes the connection, watches it, and makes it again.
+//!
+//! It makes one attempt at a time, with backoff and jitter, so that neither a restart of Redis nor a thousand waiting calls become a storm.
+//!
+//! Servers close connections in good health, so the end of one is no outage: the keeper sees it when it comes and makes the next at once.
+//!
+//! A Redis that keeps its connections and does not answer is noticed too. After a call that got no answer, and every second without a
+//! call, the keeper asks for a sign of life. Until one comes no calls are made, so that they don't cost a deadline each. After some seconds
+//! of silence the keeper gives the connection up, which is an outage.
+
+use std::future;
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use futures_util::FutureExt;
+use redis::RedisError;
+use tokio::sync::watch;
+use tokio::time::{sleep, timeout};
+
+use super::eviction;
+use super::sentinel::Told;
+use super::target::{Found, Source, ping};
+use super::{Line, State};
+use crate::clock::Stopwatch;
+use crate::store::StoreError;
+use crate::store::redis::codec::script::Scripts;
+use crate::store::redis::error;
+use crate::util::Throttle;
+
+/// How long one attempt to connect may take, everything included.
+const ATTEMPT: Duration = Duration::from_secs(2);
+
+/// The longest wait after the first attempt that failed, or before the second connection in a row that is lost at once; later waits are doubled.
+const SHORTEST_WAIT: Duration = Duration::from_millis(50);
+
+/// The longest wait between two attempts: what a restarted Redis costs beyond its own start.
+const LONGEST_WAIT: Duration = Duration::from_secs(1);
+
+/// How often a connection that nobody doubts is asked for a sign of life.
+const HEARTBEAT: Duration = Duration::from_secs(1);
+
+/// How long a sign of life may take at most before calls are no longer made, however long their own deadline is.
+const LONGEST_PATIENCE: Duration = Duration::from_secs(1);
+
+/// How long the keeper rests after a doubt, so that callers that all run into their deadlines don't have it ask without a pause.
+const REST: Duration = Duration::from_millis(100);
+
+/// How long a connection may be silent before it is given up for a new one.
+const SILENCE: Duration = Duration::from_secs(3);
+
+/// How often it is said that Redis still can't be reached, or keeps no connection.
+const REMINDER: Duration = Duration::from_secs(30);
+
+/// How long a connection must have lasted for the next to be tried without a wait: one that is lost at once, again and again, is as much
+/// trouble as none.
+const LASTING: Duration = LONGEST_WAIT;
+
+/// The task that makes the connection and watches it.
+#[derive(Debug)]
+pub(super) struct Keeper {
+    /// Where connections come from.
+    source: Source,
+    /// Where the connection leads, or is to lead, for people; without secrets.
+    address: String,
+    /// What a server has to know.
+    scripts: Arc<Scripts>,
+    /// Where it is told how things stand.
+    state: watch::Sender<State>,
+    /// How long a sign of life may take before calls are no longer made: two of their deadlines, and at most [`LONGEST_PATIENCE`].
+    patience: Duration,
+    /// What was said of the server's eviction policy.
+    eviction: eviction::Watch,
+    /// What was said of sentinels.
+    told: Told,
+    /// How long the next wait before an attempt is at most.
+    wait: Duration,
+    /// Whether the last connection was lost at once.
+    flaps: bool,
+    /// Bounds how often trouble is logged, until a connection has lasted.
+    trouble: Throttle,
+}
+
+impl Keeper {
+    /// A keeper that has done nothing yet. It reports to `state`; `deadline` is that of a call.
+    pub(super) fn new(
+        source: Source,
+        scripts: Arc<Scripts>,
+        deadline: Duration,
+        state: watch::Sender<State>,
+    ) -> Self {
+        Self {
+            address: source.place(),
+            source,
+            scripts,
+            state,
+            patience: (deadline * 2).min(LONGEST_PATIENCE),
+            eviction: eviction::Watch::default(),
+            told: Told::default(),
+            wait: Duration::ZERO,
+            flaps: false,
+            trouble: Throttle::every(REMINDER),
+        }
+    }
+
+    /// Connects and watches, for ever: even if one round ends in a panic, which would otherwise leave the store without a connection until the
+    /// process is restarted.
+    pub(super) async fn run(mut self) {
+        loop {
+            let round = AssertUnwindSafe(self.round()).catch_unwind().await;
+            let lost = round.unwrap_or_else(|_| {
+                let bug = "a bug in what looks after the connection".to_owned();
+                let bug = StoreError::Disconnected(bug);
+                self.tell_lost(&bug);
+                bug
+            });
+            self.address = self.source.place();
+            self.reopen(lost);
+            self.pause().await;
+        }
+    }
+
+    /// Connects, and watches the connection until it is lost; why it is.
+    async fn round(&mut self) -> StoreError {
+        let line = self.connect().await;
+        if !self.flaps {
+            self.tell_connected(&line);
+        }
+        self.state.send_replace(State::Up(line.clone()));
+        let age = Stopwatch::start();
+        let mut told = std::mem::take(&mut self.told);
+        let lost = tokio::select! {
+            biased;
+            () = line.link.ended.cancelled() => error::of_an_end(),
+            lost = self.watch(&line, &age) => lost,
+            other = self.source.other_than(&line.server, &mut told) => other,
+            never = self.tell_if_it_lasts(&line) => never,
+        };
+        self.told = told;
+        let has_lasted = age.elapsed() >= LASTING;
+        if has_lasted {
+            (self.wait, self.trouble) = (Duration::ZERO, Throttle::every(REMINDER));
+        }
+        // One that was told of is told to be lost.
+        if has_lasted || !self.flaps || self.trouble.is_due() {
+            self.tell_lost(&lost);
+        }
+        self.flaps = !has_lasted;
+        lost
+    }
+
+    /// Logs that there is a connection.
+    fn tell_connected(&self, line: &Line) {
+        let sentinels = self.source.sentinels();
+        tracing::info!(address = %line.server.place, sentinels, "connected to Redis");
+    }
+
+    /// Logs that the connection is lost, and why.
+    fn tell_lost(&self, lost: &StoreError) {
+        tracing::warn!(address = %self.address, reason = %lost, "lost the connection to Redis");
+    }
+
+    /// Logs that there is a connection once it has lasted, where the one before did not. Never resolves.
+    async fn tell_if_it_lasts(&self, line: &Line) -> StoreError {
+        if self.flaps {
+            sleep(LASTING).await;
+            self.tell_connected(line);
+        }
+        future::pending().await
+    }
+
+    /// Has no more calls made, for that reason.
+    fn stop(&self, reason: StoreError) {
+        let answer = error::of_no_call(reason);
+        self.state.send_replace(State::Down(answer));
+    }
+
+    /// The connection is lost, for that reason. Calls wait for the next unless there was trouble before, or the wait before the next attempt may
+    /// take more than half of their deadlines.
+    fn reopen(&self, lost: StoreError) {
+        let is_soon = self.wait * 4 <= self.patience;
+        self.state.send_modify(|state| {
+            *state = match state {
+                State::Up(_) if is_soon => State::Opening,
+                _ => State::Down(error::of_no_call(lost)),
+            }
+        });
+    }
+
+    /// Waits before the next attempt, each time longer; not at all before the first.
+    async fn pause(&mut self) {
+        if !self.wait.is_zero() {
+            sleep(self.wait.mul_f64(0.5 + rand::random::<f64>() / 2.0)).await;
+        }
+        self.wait = (self.wait * 2).clamp(SHORTEST_WAIT, LONGEST_WAIT);
+    }
+
+    /// Tries until there is a connection.
+    async fn connect(&mut self) -> Line {
+        loop {
+            let failure = match timeout(ATTEMPT, self.attempt()).await {
+                Ok(Ok(line)) => {
+                    self.address.clone_from(&line.server.place);
+                    return line;
+                }
+                Ok(Err(failure)) => failure,
+                Err(_) => self.source.silence(ATTEMPT),
+            };
+            if self.trouble.is_due() {
+                let sentinels = self.source.sentinels();
+                tracing::warn!(address = %self.address, sentinels, reason = %failure, "can't connect to Redis; trying on");
+            }
+            self.stop(failure);
+            self.wait = self.wait.max(SHORTEST_WAIT);
+            self.pause().await;
+        }
+    }
+
+    /// Tries once, and prepares what it gets. What the server does not let us prepare is no reason not to use it: the calls will tell.
+    async fn attempt(&mut self) -> Result<Line, StoreError> {
+        let Found { mut link, server } = self.source.connect().await?;
+        let lost = |error: RedisError| error::of_connecting(&error, self.source.peer());
+        match self.scripts.load(&mut link.calls).await {
+            Err(error) if error.is_unrecoverable_error() => return Err(lost(error)),
+            Err(error) => {
+                tracing::debug!(address = %server.place, %error, "could not load the scripts beforehand");
+            }
+            Ok(()) => {}
+        }
+        let looked = self.eviction.look(&mut link.calls, &server.place).await;
+        looked.map_err(lost)?;
+        Ok(Line {
+            link,
+            server: Arc::new(server),
+            queue: Arc::default(),
+            doubts: Arc::default(),
+        })
+    }
+
+    /// Watches a connection until it is lost; why it is.
+    async fn watch(&self, line: &Line, age: &Stopwatch) -> StoreError {
+        loop {
+            let doubted = timeout(HEARTBEAT, line.doubts.raised.notified())
+                .await
+                .is_ok();
+            if line.doubts.replica.swap(false, Ordering::Relaxed)
+                && age.elapsed() >= self.source.replaceable_after()
+            {
+                return error::of_a_replica(self.source.peer());
+            }
+            if let Err(error) = self.ask_for_life(line).await {
+                return error;
+            }
+            if doubted {
+                sleep(REST).await;
+            }
+        }
+    }
+
+    /// Asks for a sign of life, and has no calls made while none comes.
+    async fn ask_for_life(&self, line: &Line) -> Result<(), StoreError> {
+        let mut calls = line.link.calls.clone();
+        let alive = async {
+            let before = line.queue.end();
+            let answer = ping(&mut calls).await;
+            line.queue.answered(before);
+            answer.map_err(|error| error::of_connecting(&error, self.source.peer()))
+        };
+        tokio::pin!(alive);
+        if let Ok(answer) = timeout(self.patience, &mut alive).await {
+            return answer;
+        }
+        let silent = StoreError::Disconnected("it does not answer".to_owned());
+        tracing::warn!(address = %self.address, "Redis does not answer");
+        let unmade = error::of_no_call(silent.clone());
+        self.state.send_replace(State::Silent(unmade));
+        let answer = timeout(SILENCE, &mut alive).await;
+        answer.unwrap_or(Err(silent))?;
+        tracing::info!(address = %self.address, "Redis answers again");
+        self.state.send_replace(State::Up(line.clone()));
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::session::Terms;
+    use crate::store::redis::connection::tests::{DEADLINE, line};
+
+    /// A keeper that has done nothing yet.
+    fn keeper() -> Keeper {
+        let source = Source::Standalone("redis://a".parse().unwrap());
+        let terms = Terms::new(Duration::from_secs(30), DEADLINE);
+        let scripts = Arc::new(Scripts::new(&terms));
+        Keeper::new(source, scripts, DEADLINE, watch::channel(State::Opening).0)
+    }
+
+    #[tokio::test]
+    async fn calls_wait_for_the_next_connection_only_if_that_is_made_soon() {
+        let lost = || StoreError::Disconnected("closed".to_owned());
+        for (wait, is_down) in [
+            (Duration::ZERO, false),
+            (DEADLINE / 2, false),
+            (DEADLINE, true),
+        ] {
+            let mut keeper = keeper();
+            keeper.wait = wait;
+            keeper.state.send_replace(State::Up(line().await));
+            keeper.reopen(lost());
+            let state = keeper.state.borrow().clone();
+            assert_eq!(matches!(state, State::Down(_)), is_down, "{state:?}");
+            // What is lost before it was up is trouble.
+            keeper.state.send_replace(State::Opening);
+            keeper.reopen(lost());
+            assert!(matches!(*keeper.state.borrow(), State::Down(_)));
+        }
+    }
+}
