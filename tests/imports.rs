@@ -51,9 +51,8 @@ fn is_test(path: &str) -> bool {
     let is_rule_test = name.starts_with("roster_") || path.contains("/roster_tests/");
     is_rule_test
         || name.ends_with("tests.rs")
-        || name.contains("fuzzing")
-        || name == "fixtures.rs"
-        || path.starts_with("fuzzing/")
+        || path.contains("/tests/")
+        || path.contains("fuzzing")
 }
 
 #[test]

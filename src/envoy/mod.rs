@@ -1,41 +1,12 @@
 //! The gRPC doors, all on one port: Envoy's checks, its access logs, health, and reflection for whoever explores with a tool.
 
 mod access_log;
-mod attributes;
-#[cfg(test)]
-mod attributes_tests;
 mod check;
-#[cfg(test)]
-mod check_tests;
-mod claim;
-#[cfg(test)]
-mod claim_tests;
-#[cfg(test)]
-mod cmcd_tests;
-#[cfg(any(fuzzing, test))]
-mod cookie_fuzzing;
-#[cfg(test)]
-mod cookie_tests;
-mod entry;
-#[cfg(test)]
-mod entry_tests;
-#[cfg(test)]
-mod fixtures;
 #[cfg(any(fuzzing, test))]
 pub(crate) mod fuzzing;
-mod grant;
-mod grpc;
-mod metadata;
-mod request;
-#[cfg(any(fuzzing, test))]
-mod request_fuzzing;
-mod service;
 #[cfg(test)]
-mod sources_tests;
-mod verdict;
-#[cfg(test)]
-mod verdict_tests;
-mod written;
+mod tests;
+mod wire;
 
 pub use access_log::AccessLogDoor;
 pub use check::CheckDoor;
@@ -46,7 +17,7 @@ use tonic_health::pb::health_server::{Health, HealthServer};
 
 pub(crate) use access_log::MAX_MESSAGE_BYTES;
 pub use access_log::STREAM_AGE;
-use service::CheckService;
+use wire::service::CheckService;
 
 /// The services that Envoy's protocols define, for reflection; made from the protos of `envoy-types`.
 const DESCRIPTORS: &[u8] = include_bytes!("descriptors.bin");

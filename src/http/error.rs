@@ -9,8 +9,8 @@ use axum::response::{IntoResponse, Response};
 use tracing::debug;
 
 use super::MAX_BODY_BYTES;
-use super::page::ForeignPage;
 use crate::config::Shown;
+use crate::http::request::foreign_page::ForeignPage;
 use crate::ledger::Outage;
 use crate::problem::{self, NOT_STOPPABLE, OUTAGE, Problem, Reason};
 use crate::session::Refusal;

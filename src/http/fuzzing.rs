@@ -3,14 +3,14 @@
 use axum::body::Bytes;
 use axum::http::{HeaderMap, HeaderValue, header};
 
-use super::body::object_or_nothing;
-use super::caller::basic_pair;
 use super::error::ApiError;
-use super::path::{escaped, parameters};
-use super::release;
-use super::shapes::{FactText, StartBody, TimeBody};
-use super::tokens::Tokens;
+use super::json::{FactText, StartBody, TimeBody};
+use super::release_hook;
 use crate::fuzzing::{assert_are_names, assert_is_name, text};
+use crate::http::request::body::object_or_nothing;
+use crate::http::request::caller::basic_pair;
+use crate::http::request::path::{escaped, parameters};
+use crate::http::request::tokens::Tokens;
 use crate::session::{ContentId, DeviceId, UserId};
 
 /// The name and the password that the small API finds in such an `Authorization` header.
@@ -63,7 +63,7 @@ pub(crate) fn bodies(data: &[u8]) {
         Ok(None) => {}
         Err(error) => assert_is_short(&error, data),
     }
-    match release::decode_names(data) {
+    match release_hook::decode_names(data) {
         Ok(releases) => {
             assert!(releases.len() <= 100 && json.is_some());
             for (user, session) in releases {

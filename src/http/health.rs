@@ -13,8 +13,8 @@ use utoipa::ToSchema;
 use utoipa::openapi::schema::{Object, ObjectBuilder, Type};
 
 use super::Door;
-use super::responses::TooMuch;
 use crate::config::OutageRule;
+use crate::http::openapi::responses::TooMuch;
 use crate::ledger::{AccessLog, Ledger, UNWIRED};
 use crate::telemetry::metrics::LabelValue;
 

@@ -12,12 +12,12 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::Door;
-use super::caller::Caller;
 use super::error::ApiError;
 use super::health::{AccessLogDetail, Phase, StoreDetail};
-use super::path::parameters;
-use super::responses::{Detached, Inspected};
 use crate::config::{Backend, Shared};
+use crate::http::openapi::responses::{Detached, Inspected};
+use crate::http::request::caller::Caller;
+use crate::http::request::path::parameters;
 
 /// One instance.
 #[derive(Debug, Serialize, ToSchema)]

@@ -12,9 +12,10 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use tower_http::cors::{AllowOrigin, CorsLayer};
 
+use super::Door;
+use super::MAX_BODY_BYTES;
 use super::error::ApiError;
-use super::starts::WouldRefuse;
-use super::{Door, MAX_BODY_BYTES};
+use super::start_service::WouldRefuse;
 use crate::clock::Stopwatch;
 use crate::config::Origins;
 use crate::problem::Problem;

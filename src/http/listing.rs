@@ -6,11 +6,11 @@ use axum::http::{HeaderValue, Uri, header};
 use axum::response::{IntoResponse, Response};
 
 use super::Door;
-use super::caller::Caller;
 use super::error::ApiError;
-use super::path::parameters;
-use super::responses::Failures;
-use super::shapes::{ListedBody, PageBody, SessionBody};
+use super::json::{ListedBody, PageBody, SessionBody};
+use crate::http::openapi::responses::Failures;
+use crate::http::request::caller::Caller;
+use crate::http::request::path::parameters;
 use crate::store::{Cursor, CursorError, Page};
 
 /// About how many sessions a page holds unless asked otherwise.

@@ -1,37 +1,31 @@
 //! The HTTP doors: the API on sessions, the small API, the release hook, the operator's list, and what probes and Prometheus ask. The whole
 //! surface is the table in [`routes()`].
 
-mod body;
-mod caller;
 mod error;
-mod examples;
 #[cfg(any(fuzzing, test))]
 pub(crate) mod fuzzing;
 mod health;
 mod instance;
+mod json;
 mod layers;
 mod listing;
 mod openapi;
-mod page;
-mod path;
 mod problems;
-mod release;
-mod responses;
+mod release_hook;
+mod request;
 mod sessions;
-mod shapes;
-mod small;
-mod starts;
-mod tokens;
+mod start_service;
+mod video_api;
 
 pub use health::{Phase, Readiness};
-pub(crate) use path::escaped;
-pub use tokens::Tokens;
+pub use request::Tokens;
+pub(crate) use request::escaped;
 
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use axum::Router;
-use axum::extract::{DefaultBodyLimit, Request};
+use axum::extract::{self, DefaultBodyLimit};
 use axum::http::{Method, StatusCode};
 use axum::middleware::{from_fn, from_fn_with_state, map_response, map_response_with_state};
 use axum::response::{IntoResponse, Response};
@@ -106,14 +100,14 @@ fn routes() -> OpenApiRouter<Door> {
             sessions::put,
             sessions::delete_one
         ))
-        .routes(routes!(release::release))
+        .routes(routes!(release_hook::release))
         .routes(routes!(listing::get))
         .routes(routes!(instance::get))
         .routes(routes!(
-            small::get,
-            small::post,
-            small::patch,
-            small::delete
+            video_api::get,
+            video_api::post,
+            video_api::patch,
+            video_api::delete
         ))
         .layer(map_response(layers::not_stored));
     let probes = OpenApiRouter::new()
@@ -153,7 +147,7 @@ pub fn router(door: HttpDoor) -> Router {
             .with_state(Arc::clone(&door))
     });
     // A browser's question what it may send is answered before a handler is chosen; what an address knows, it alone can say.
-    let chosen = tower::service_fn(move |request: Request| {
+    let chosen = tower::service_fn(move |request: extract::Request| {
         let is_plain = request.method() == Method::OPTIONS && !layers::is_preflight(&request);
         let chosen = if is_plain { &plain } else { &for_scripts };
         chosen.clone().oneshot(request)

@@ -6,7 +6,7 @@ use axum::http::header;
 use axum::response::IntoResponse;
 use pulldown_cmark::{Event, HeadingLevel, Parser, Tag, html};
 
-use super::responses::TooMuch;
+use crate::http::openapi::responses::TooMuch;
 use crate::problem::guide;
 
 /// What stands around the page. No script, and nothing from elsewhere.

@@ -12,19 +12,20 @@ use axum::extract::rejection::BytesRejection;
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 
-use super::caller::Caller;
+use super::Door;
 use super::error::ApiError;
-use super::layers::RequestId;
-use super::path::{OfSession, OfUser, escaped};
-use super::release::{may_release, release_one};
-use super::responses::{
-    BadBody, Detached, Done, Ended, Failures, Full, NoName, NoSession, NotStoppable,
-};
-use super::shapes::{
+use super::json::{
     EndedBody, KindName, NamedBody, SessionBody, StartBody, Startable, StartedBody, UserBody,
 };
-use super::starts::{self, Granted, detached, left};
-use super::{Door, body};
+use super::layers::RequestId;
+use super::release_hook::{may_release, release_one};
+use super::start_service::{self, Granted, detached, left};
+use crate::http::openapi::responses::{
+    BadBody, Detached, Done, Ended, Failures, Full, NoName, NoSession, NotStoppable,
+};
+use crate::http::request::body;
+use crate::http::request::caller::Caller;
+use crate::http::request::path::{OfSession, OfUser, escaped};
 use crate::identity::Claim;
 use crate::ledger::Ledger;
 use crate::session::{
@@ -66,7 +67,7 @@ pub(super) async fn put(
         return Err(ApiError::BadRequest(told.to_owned()));
     }
     let claim = claim(&door, &caller, user, key, &headers, body)?;
-    let granted = starts::start(&door, &request, claim).await?;
+    let granted = start_service::start(&door, &request, claim).await?;
     Ok(started(&door, &granted))
 }
 
@@ -100,7 +101,7 @@ pub(super) async fn post(
     };
     let location = format!("/v1/users/{}/sessions/{}", escaped(user.as_str()), key.id);
     let claim = claim(&door, &caller, user, key, &headers, body)?;
-    let granted = starts::start(&door, &request, claim).await?;
+    let granted = start_service::start(&door, &request, claim).await?;
     let mut response = started(&door, &granted);
     if let Ok(location) = HeaderValue::from_str(&location) {
         response.headers_mut().insert(header::LOCATION, location);

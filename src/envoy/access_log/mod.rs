@@ -1,0 +1,218 @@
+//! The access log door: entries in, renewals and releases queued. Reading never waits for the store.
+//!
+//! Envoy pins each of its streams to one instance, so this side ends them now and then, and Envoy opens the next one wherever it
+//! likes. There is no acknowledgement in the protocol: what Envoy sends before it has noticed the end would be lost if nobody read
+//! it. So a stream is read on, by a task of its own, after its end was sent, until Envoy has closed its side too.
+
+pub(super) mod entry;
+#[cfg(test)]
+mod entry_tests;
+
+use std::error::Error;
+use std::sync::Arc;
+use std::time::Duration;
+
+use envoy_types::pb::envoy::service::accesslog::v3::access_log_service_server::AccessLogService;
+use envoy_types::pb::envoy::service::accesslog::v3::stream_access_logs_message::LogEntries;
+use envoy_types::pb::envoy::service::accesslog::v3::{
+    StreamAccessLogsMessage, StreamAccessLogsResponse,
+};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tonic::{Request, Response, Status, Streaming};
+use tracing::{debug, warn};
+
+use crate::config::Leases;
+use crate::identity::Identity;
+use crate::ledger::Ledger;
+use crate::outbox::Outbox;
+use crate::telemetry::Metrics;
+use crate::telemetry::metrics::{EntryOutcome, EntryType};
+use entry::{News, Reading};
+
+/// The largest message that is read: a durable logger sends all that it has buffered as one.
+pub(crate) const MAX_MESSAGE_BYTES: usize = 16 * 1024 * 1024;
+
+/// How long a stream is read before Envoy is made to choose an instance anew; shortened by up to a third at random, so that they don't all end at once.
+pub const STREAM_AGE: Duration = Duration::from_secs(300);
+
+/// How many entries one message of a stream may have before the stream is ended, as it is by age. Its buffer is as large as its largest message
+/// for as long as it goes on, and after an outage each worker of each gateway sends all that it has buffered.
+const LARGE_MESSAGE: usize = 1_000;
+
+/// How long a stream is read on after its end was sent. Envoy closes its side within a round trip.
+const LINGER: Duration = Duration::from_secs(2);
+
+/// Reads Envoy's access logs.
+#[derive(Debug)]
+pub struct AccessLogDoor {
+    /// Where users are named, for entries that never saw our answer.
+    pub identity: Identity,
+    /// How long a sign of life counts.
+    pub leases: Leases,
+    /// Knows which playbacks play already.
+    pub ledger: Arc<Ledger>,
+    /// Takes what follows from the entries.
+    pub outbox: Outbox,
+    /// Counts.
+    pub metrics: Arc<Metrics>,
+    /// Waits for the readers at shutdown.
+    pub tasks: TaskTracker,
+    /// Cancelled when streams are to end.
+    pub closing: CancellationToken,
+    /// How long a stream is read at most.
+    pub stream_age: Duration,
+}
+
+#[tonic::async_trait]
+impl AccessLogService for AccessLogDoor {
+    async fn stream_access_logs(
+        &self,
+        request: Request<Streaming<StreamAccessLogsMessage>>,
+    ) -> Result<Response<StreamAccessLogsResponse>, Status> {
+        let reader = Reader {
+            identity: self.identity.clone(),
+            leases: self.leases,
+            ledger: Arc::clone(&self.ledger),
+            outbox: self.outbox.clone(),
+            metrics: Arc::clone(&self.metrics),
+        };
+        let age = self.stream_age.mul_f64(rand::random_range(0.67..1.0));
+        let ending = self.closing.child_token();
+        let over = CancellationToken::new();
+        let (end, finished) = (ending.clone(), over.clone().drop_guard());
+        self.tasks.spawn(async move {
+            let _finished = finished;
+            reader.read(request.into_inner(), &end).await;
+        });
+        tokio::select! {
+            () = over.cancelled() => {}
+            () = ending.cancelled() => {}
+            () = tokio::time::sleep(age) => ending.cancel(),
+        }
+        Ok(Response::new(StreamAccessLogsResponse {}))
+    }
+}
+
+/// Reads one stream.
+struct Reader {
+    /// Where users are named.
+    identity: Identity,
+    /// How long a sign of life counts.
+    leases: Leases,
+    /// Knows which playbacks play already.
+    ledger: Arc<Ledger>,
+    /// Takes what follows.
+    outbox: Outbox,
+    /// Counts.
+    metrics: Arc<Metrics>,
+}
+
+impl Reader {
+    /// Reads until Envoy ends the stream, and for a while after `ending` has said that we do.
+    async fn read(
+        &self,
+        mut messages: Streaming<StreamAccessLogsMessage>,
+        ending: &CancellationToken,
+    ) {
+        let lingered = async {
+            ending.cancelled().await;
+            tokio::time::sleep(LINGER).await;
+        };
+        let reading = async {
+            loop {
+                match messages.message().await {
+                    Ok(Some(message)) => {
+                        self.take(&message);
+                        if is_large(&message) {
+                            ending.cancel();
+                        }
+                    }
+                    Ok(None) => return,
+                    Err(status) => return self.broken_off(&status),
+                }
+            }
+        };
+        tokio::select! {
+            () = reading => {}
+            () = lingered => {}
+        }
+    }
+
+    /// Notes why a stream could not be read to its end. The entries so far count.
+    fn broken_off(&self, status: &Status) {
+        // Envoy ends its streams by resetting them. What has no such cause is a message that can't be read: it is lost whole, and
+        // Envoy opens another stream for the next. Envoy itself replaces what clients may have sent that is no UTF-8.
+        if status.source().is_some() {
+            debug!(%status, "an access log stream broke off");
+        } else {
+            self.metrics
+                .entry(EntryType::Other, EntryOutcome::Malformed);
+            warn!(%status, "an access log message can't be read, and its entries are lost");
+        }
+    }
+
+    /// Takes one message.
+    fn take(&self, message: &StreamAccessLogsMessage) {
+        if let Some(identifier) = &message.identifier {
+            let node = identifier.node.as_ref().map_or("", |node| &node.id);
+            debug!(
+                gateway.node = node,
+                gateway.log = identifier.log_name,
+                "a gateway sends its access log"
+            );
+        }
+        match &message.log_entries {
+            Some(LogEntries::HttpLogs(entries)) => {
+                let lost = |fact, loss| self.metrics.fact_lost(fact, loss);
+                let entries = &entries.log_entry;
+                let mut is_marked = false;
+                for reading in entry::read_all(entries, &self.identity, &self.leases, &lost) {
+                    is_marked |= reading.is_marked;
+                    self.heed(reading);
+                }
+                if is_marked {
+                    self.ledger.heard_access_log();
+                }
+            }
+            Some(LogEntries::TcpLogs(entries)) => {
+                for _ in &entries.log_entry {
+                    self.metrics.entry(EntryType::Other, EntryOutcome::Ignored);
+                }
+            }
+            None => {}
+        }
+    }
+
+    /// Does what follows from an entry.
+    fn heed(&self, reading: Reading) {
+        let news = reading.news.and_then(|news| {
+            if news.is_of_first_request()
+                && self.ledger.knows_playing(&news.user, news.notice.key())
+            {
+                return Err(EntryOutcome::Ignored);
+            }
+            Ok(news)
+        });
+        let outcome = match &news {
+            Ok(News { notice, .. }) => notice.entry_outcome(),
+            Err(outcome) => *outcome,
+        };
+        self.metrics.entry(reading.entry, outcome);
+        let counted = reading
+            .response_end
+            .filter(|News { user, notice }| self.ledger.may_count(user, notice.key()));
+        for News { user, notice } in news.into_iter().chain(counted) {
+            self.outbox.submit(user, notice);
+        }
+    }
+}
+
+/// Whether a message has so many entries that the buffer for it is not to be kept.
+fn is_large(message: &StreamAccessLogsMessage) -> bool {
+    match &message.log_entries {
+        Some(LogEntries::HttpLogs(entries)) => entries.log_entry.len() >= LARGE_MESSAGE,
+        Some(LogEntries::TcpLogs(entries)) => entries.log_entry.len() >= LARGE_MESSAGE,
+        None => false,
+    }
+}

@@ -1,0 +1,253 @@
+//! What has to hold of the check that is read out of bytes: it is what `envoy-types` reads. See [`crate::fuzzing`].
+
+use envoy_types::pb::envoy::config::core::v3 as core;
+use envoy_types::pb::envoy::service::auth::v3;
+use envoy_types::pb::envoy::service::auth::v3::attribute_context as theirs;
+use prost::Message;
+
+use crate::envoy::wire::request::{self, CheckRequest, Pair, Peer};
+
+/// The check in those bytes, or an empty one. What `envoy-types` reads can be read here, and shows the same.
+pub(in crate::envoy) fn read(message: &[u8]) -> CheckRequest {
+    let read = CheckRequest::read(message.to_vec().into());
+    if let Ok(whole) = v3::CheckRequest::decode(message) {
+        let read = read.as_ref();
+        assert!(read.is_ok(), "{read:?} {whole:?}");
+        read.into_iter()
+            .for_each(|read| assert_shows(read, whole.clone()));
+    }
+    read.unwrap_or_default()
+}
+
+/// All that the check shows is what that message has.
+fn assert_shows(read: &CheckRequest, whole: v3::CheckRequest) {
+    assert_eq!(read.attributes.is_some(), whole.attributes.is_some());
+    let (Some(read), Some(mut whole)) = (&read.attributes, whole.attributes) else {
+        return;
+    };
+    assert_end(read.source.as_ref(), whole.source.as_ref());
+    assert_end(read.destination.as_ref(), whole.destination.as_ref());
+    assert_pairs(&read.context_extensions, &whole.context_extensions);
+    if let Some(metadata) = &mut whole.metadata_context {
+        // They are read by the same code here and there, and equal themselves but for numbers that are none.
+        let is_number = *metadata == metadata.clone();
+        assert!(!is_number || read.metadata_context.as_ref() == Some(metadata));
+    } else {
+        assert_eq!(read.metadata_context, None);
+    }
+    assert_eq!(read.request.is_some(), whole.request.is_some());
+    let http = read.request.as_ref().and_then(|it| it.http.as_ref());
+    let whole = whole.request.and_then(|request| request.http);
+    assert_eq!(http.is_some(), whole.is_some());
+    let (Some(http), Some(whole)) = (http, whole) else {
+        return;
+    };
+    assert_eq!(http.method, whole.method);
+    assert_eq!(http.path, whole.path);
+    assert_eq!(http.scheme, whole.scheme);
+    assert_pairs(&http.headers, &whole.headers);
+    let lines = |map: &core::HeaderMap| -> Vec<(Vec<u8>, Vec<u8>)> {
+        let lines = map.headers.iter().cloned();
+        let line = |line: core::HeaderValue| {
+            let raw = Some(line.raw_value).filter(|raw| !raw.is_empty());
+            (line.key.into(), raw.unwrap_or(line.value.into()))
+        };
+        lines.map(line).collect()
+    };
+    let read = http.header_map.as_ref().map(|map| {
+        let lines = map.headers.iter();
+        let line = |line: &request::RawHeader| (line.key.to_vec(), line.bytes().to_vec());
+        lines.map(line).collect()
+    });
+    assert_eq!(read, whole.header_map.as_ref().map(lines));
+}
+
+/// An end of the connection is that one.
+fn assert_end(read: Option<&Peer>, whole: Option<&theirs::Peer>) {
+    let read = read.map(|end| (&end.address, &end.principal));
+    assert_eq!(read, whole.map(|end| (&end.address, &end.principal)));
+}
+
+/// Each name of either has the same text in both.
+fn assert_pairs(read: &[Pair], whole: &std::collections::HashMap<String, String>) {
+    for (name, text) in whole {
+        assert_eq!(request::text(read, name), Some(text.as_str()));
+    }
+    for pair in read {
+        let name = std::str::from_utf8(&pair.name).unwrap_or_default();
+        assert!(whole.contains_key(name), "{pair:?}");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashMap;
+
+    use envoy_types::pb::google::protobuf::value::Kind;
+    use envoy_types::pb::google::protobuf::{Struct, Timestamp, Value};
+    use proptest::collection::{hash_map, vec};
+    use proptest::option;
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// A text, seldom an empty one or a long one.
+    fn text() -> impl Strategy<Value = String> {
+        prop_oneof!["[a-c]{0,2}", "\\PC{0,200}"]
+    }
+
+    fn map() -> impl Strategy<Value = HashMap<String, String>> {
+        hash_map(text(), text(), 0..5)
+    }
+
+    fn end() -> impl Strategy<Value = theirs::Peer> {
+        let end = (text(), map(), text(), text(), any::<bool>());
+        end.prop_map(
+            |(service, labels, principal, certificate, is_somewhere)| theirs::Peer {
+                address: is_somewhere.then(core::Address::default),
+                service,
+                labels,
+                principal,
+                certificate,
+            },
+        )
+    }
+
+    fn raw_header() -> impl Strategy<Value = core::HeaderValue> {
+        let header = (text(), text(), vec(any::<u8>(), 0..9));
+        header.prop_map(|(key, value, raw_value)| core::HeaderValue {
+            key,
+            value,
+            raw_value,
+        })
+    }
+
+    fn metadata() -> impl Strategy<Value = core::Metadata> {
+        hash_map(text(), map(), 0..3).prop_map(|namespaces| {
+            let value = |text| Value {
+                kind: Some(Kind::StringValue(text)),
+            };
+            let object = |pairs: HashMap<String, String>| Struct {
+                fields: pairs
+                    .into_iter()
+                    .map(|(name, text)| (name, value(text)))
+                    .collect(),
+            };
+            let namespaces = namespaces.into_iter();
+            core::Metadata {
+                filter_metadata: namespaces
+                    .map(|(name, pairs)| (name, object(pairs)))
+                    .collect(),
+                ..core::Metadata::default()
+            }
+        })
+    }
+
+    fn http() -> impl Strategy<Value = theirs::HttpRequest> {
+        let texts = (text(), text(), text(), text(), text(), text());
+        let raw = option::of(vec(raw_header(), 0..4));
+        let rest = (any::<i64>(), vec(any::<u8>(), 0..9));
+        (texts, map(), raw, rest).prop_map(|(texts, headers, raw, (size, raw_body))| {
+            let (id, method, path, host, scheme, body) = texts;
+            theirs::HttpRequest {
+                id,
+                method,
+                path,
+                host,
+                scheme,
+                body,
+                headers,
+                header_map: raw.map(|headers| core::HeaderMap { headers }),
+                size,
+                raw_body,
+                ..theirs::HttpRequest::default()
+            }
+        })
+    }
+
+    fn check() -> impl Strategy<Value = v3::CheckRequest> {
+        let ends = (option::of(end()), option::of(end()));
+        let request = option::of((option::of(http()), any::<bool>()));
+        let left = (option::of(metadata()), option::of(metadata()));
+        let attributes = (ends, request, map(), left);
+        option::of(attributes).prop_map(|attributes| v3::CheckRequest {
+            attributes: attributes.map(|(ends, request, context_extensions, left)| {
+                v3::AttributeContext {
+                    source: ends.0,
+                    destination: ends.1,
+                    request: request.map(|(http, is_timed)| theirs::Request {
+                        time: is_timed.then(Timestamp::default),
+                        http,
+                    }),
+                    context_extensions,
+                    metadata_context: left.0,
+                    route_metadata_context: left.1,
+                    tls_session: None,
+                }
+            }),
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn a_check_shows_what_envoy_types_reads_in_it(check in check()) {
+            read(&check.encode_to_vec());
+        }
+
+        /// Two messages in one are one, in which what came last goes before: so protobuf has it.
+        #[test]
+        fn two_checks_in_one_are_merged_as_envoy_types_merges_them(first in check(), second in check()) {
+            read(&[first.encode_to_vec(), second.encode_to_vec()].concat());
+        }
+
+        #[test]
+        fn a_check_that_was_damaged_is_read_wherever_envoy_types_reads_it(
+            check in check(),
+            damage in vec((any::<prop::sample::Index>(), any::<u8>()), 1..4),
+        ) {
+            let mut message = check.encode_to_vec();
+            for (at, byte) in damage {
+                if !message.is_empty() {
+                    let at = at.index(message.len());
+                    message[at] = byte;
+                }
+            }
+            read(&message);
+        }
+    }
+
+    #[test]
+    fn what_is_no_check_is_an_error_that_says_where() {
+        let http = |http: &[u8]| {
+            let tagged = |tag: u8, inner: &[u8]| {
+                [&[tag << 3 | 2, u8::try_from(inner.len()).unwrap()], inner].concat()
+            };
+            let message = tagged(1, &tagged(4, &tagged(2, http)));
+            CheckRequest::read(message.into())
+                .map(drop)
+                .map_err(|error| error.to_string())
+        };
+        for (bytes, expected) in [
+            (&b"\x12\x01G"[..], Ok(())),
+            (b"\x12\x02G", Err("buffer underflow")),
+            (b"\x12\x01\xff", Err("HttpRequest.method: ")),
+            (b"\x10\x01", Err("invalid wire type")),
+            (b"\x1a\x03\x0a\x01\xff", Err("HttpRequest.headers: ")),
+            (b"\x1a\x03\x12\x01\xff", Err("HttpRequest.headers: ")),
+            (
+                b"\x6a\x05\x0a\x03\x0a\x01\xff",
+                Err("HttpRequest.header_map: "),
+            ),
+            (b"\x6a\x05\x0a\x03\x1a\x01\xff", Ok(())),
+        ] {
+            let read = http(bytes);
+            match expected {
+                Ok(()) => assert_eq!(read, Ok(()), "{bytes:?}"),
+                Err(part) => assert!(
+                    read.as_ref().unwrap_err().contains(part),
+                    "{bytes:?} {read:?}"
+                ),
+            }
+        }
+    }
+}

@@ -1,0 +1,180 @@
+//! Who asks, and so what they may do: by the token that they show, and by the user whom the gateway says that they are.
+//!
+//! Without a tokens file everybody may do everything, and the port is to be kept private; only pages of other sites are kept out. A gateway that lets viewers through says in
+//! `x-streamgate-user` who they are. That header only takes rights away, so it need not be believed: who could send it without a gateway
+//! could as well leave it out.
+
+use std::sync::Arc;
+
+use axum::extract::FromRequestParts;
+use axum::http::request::Parts;
+use axum::http::{HeaderMap, header};
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD;
+
+use super::foreign_page;
+use super::path::named;
+use super::tokens::{Grant, Role, Tokens};
+use crate::http::Door;
+use crate::http::error::{ApiError, Scheme};
+use crate::session::UserId;
+
+/// The header in which a gateway says whom it has let through.
+pub(in crate::http) const VIEWER: &str = "x-streamgate-user";
+
+/// Who asks.
+#[derive(Debug)]
+pub(in crate::http) struct Caller(Grant);
+
+impl Caller {
+    /// Whether they may act for that user.
+    pub(in crate::http) fn may_act_for(&self, user: &UserId) -> Result<(), ApiError> {
+        match &self.0.user {
+            Some(own) if own != user => Err(ApiError::Forbidden(
+                "You may act for one user alone, and this is another one.",
+            )),
+            _ => Ok(()),
+        }
+    }
+
+    /// Whether they may end a user's sessions against their will.
+    pub(in crate::http) fn may_operate(&self) -> Result<(), ApiError> {
+        match self.0.role {
+            Role::Operator => Ok(()),
+            Role::Client => Err(ApiError::Forbidden("This takes the role operator.")),
+        }
+    }
+
+    /// Whether they have shown that they are an operator. Without a tokens file anybody may do an operator's calls, and has shown nothing.
+    pub(in crate::http) fn is_operator_by_token(&self, door: &Door) -> bool {
+        door.tokens.is_some() && self.may_operate().is_ok()
+    }
+
+    /// Whether they may see all users' sessions.
+    pub(in crate::http) fn may_see_all(&self) -> Result<(), ApiError> {
+        self.may_operate()?;
+        if self.acts_for_others() {
+            return Ok(());
+        }
+        Err(ApiError::Forbidden(
+            "You may act for one user alone, and this is about all of them.",
+        ))
+    }
+
+    /// Whether they act for whom they like, as a back end does: only such a one knows a user's plan, or that a stream has ended which
+    /// can't be stopped from here.
+    pub(in crate::http) const fn acts_for_others(&self) -> bool {
+        self.0.user.is_none()
+    }
+}
+
+impl FromRequestParts<Door> for Caller {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, door: &Door) -> Result<Self, ApiError> {
+        let granted = match tokens(parts, door)? {
+            None => Grant {
+                role: Role::Operator,
+                user: None,
+            },
+            Some(tokens) => {
+                let token = credentials(&parts.headers, "bearer");
+                let granted = token.and_then(|token| tokens.find(token).cloned());
+                granted.ok_or_else(|| unauthorized(&parts.headers, Scheme::Bearer))?
+            }
+        };
+        match viewer(&parts.headers, Scheme::Bearer)? {
+            None => Ok(Self(granted)),
+            Some(viewer) => {
+                Self(granted).may_act_for(&viewer)?;
+                // Whatever their gateway may do, viewers are no operators.
+                Ok(Self(Grant {
+                    role: Role::Client,
+                    user: Some(viewer),
+                }))
+            }
+        }
+    }
+}
+
+/// The tokens that callers need. Where none are needed, a page of another site is refused.
+fn tokens(parts: &Parts, door: &Door) -> Result<Option<Arc<Tokens>>, ApiError> {
+    match &door.tokens {
+        Some(tokens) => Ok(Some(tokens.current())),
+        None => {
+            foreign_page::check(parts, &door.http.cors_origins, &door.http.hosts)?;
+            Ok(None)
+        }
+    }
+}
+
+/// The user whom a client says it is by HTTP Basic. With tokens the password has to be one that is good for that user.
+pub(in crate::http) fn basic_user(parts: &Parts, door: &Door) -> Result<UserId, ApiError> {
+    let headers = &parts.headers;
+    let tokens = tokens(parts, door)?;
+    let refused = || unauthorized(headers, Scheme::Basic);
+    let pair = basic_pair(headers).filter(|(name, _)| !name.is_empty());
+    let (name, password) = pair.ok_or_else(refused)?;
+    let user = named("user", UserId::parse(&name))?;
+    if let Some(tokens) = tokens {
+        let grant = tokens.find(&password).ok_or_else(refused)?;
+        if grant.user.as_ref().is_some_and(|own| *own != user) {
+            return Err(refused());
+        }
+    }
+    if let Some(viewer) = viewer(headers, Scheme::Basic)? {
+        let user_alone = Grant {
+            role: Role::Client,
+            user: Some(viewer),
+        };
+        Caller(user_alone).may_act_for(&user)?;
+    }
+    Ok(user)
+}
+
+/// The name and the password of HTTP Basic (RFC 7617), if the headers have them.
+pub(in crate::http) fn basic_pair(headers: &HeaderMap) -> Option<(String, String)> {
+    let encoded = credentials(headers, "basic")?;
+    let decoded = BASE64_STANDARD.decode(encoded).ok()?;
+    let decoded = String::from_utf8(decoded).ok()?;
+    let (name, password) = decoded.split_once(':')?;
+    Some((name.to_owned(), password.to_owned()))
+}
+
+/// What stands behind a scheme's name in the `Authorization` header. Of several such headers none is believed.
+fn credentials<'h>(headers: &'h HeaderMap, scheme: &str) -> Option<&'h str> {
+    let mut values = headers.get_all(header::AUTHORIZATION).iter();
+    let (value, None) = (values.next()?, values.next()) else {
+        return None;
+    };
+    let (name, rest) = value.to_str().ok()?.split_once(' ')?;
+    name.eq_ignore_ascii_case(scheme).then(|| rest.trim())
+}
+
+/// The answer to who showed no credentials, or not the right ones.
+fn unauthorized(headers: &HeaderMap, scheme: Scheme) -> ApiError {
+    let shown = headers.contains_key(header::AUTHORIZATION);
+    ApiError::Unauthorized { scheme, shown }
+}
+
+/// Whom a gateway says that it has let through. An empty name is what a gateway sends that does not know: then nobody was.
+fn viewer(headers: &HeaderMap, scheme: Scheme) -> Result<Option<UserId>, ApiError> {
+    let mut values = headers.get_all(VIEWER).iter();
+    let Some(value) = values.next() else {
+        return Ok(None);
+    };
+    let malformed = |flaw: &str| ApiError::BadRequest(format!("The header {VIEWER} {flaw}."));
+    if values.next().is_some() {
+        return Err(malformed("stands there twice"));
+    }
+    let name = std::str::from_utf8(value.as_bytes()).map_err(|_| malformed("is not UTF-8"))?;
+    if name.is_empty() {
+        return Err(ApiError::Unauthorized {
+            scheme,
+            shown: false,
+        });
+    }
+    UserId::parse(name)
+        .map(Some)
+        .map_err(|flaw| malformed(&flaw.to_string()))
+}

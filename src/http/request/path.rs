@@ -1,0 +1,231 @@
+//! What an address names: a user, and a session of theirs.
+
+use axum::extract::{FromRequestParts, Path};
+use axum::http::request::Parts;
+use percent_encoding::{
+    AsciiSet, NON_ALPHANUMERIC, PercentEncode, percent_decode_str, utf8_percent_encode,
+};
+use serde::de::DeserializeOwned;
+
+use super::caller::Caller;
+use crate::http::Door;
+use crate::http::error::ApiError;
+use crate::session::{IdError, Kind, SessionId, SessionKey, UserId};
+
+/// `{user}`, and who may act for them.
+#[derive(Debug)]
+pub(in crate::http) struct OfUser {
+    /// Who asks.
+    pub(in crate::http) caller: Caller,
+    /// Whom it is about.
+    pub(in crate::http) user: UserId,
+}
+
+/// `{user}` and `{session}`, and `?kind=` where it is no playback.
+#[derive(Debug)]
+pub(in crate::http) struct OfSession {
+    /// Who asks.
+    pub(in crate::http) caller: Caller,
+    /// Whose it is.
+    pub(in crate::http) user: UserId,
+    /// Which it is.
+    pub(in crate::http) key: SessionKey,
+}
+
+/// What is escaped in an address: all but what RFC 3986 calls unreserved.
+const ESCAPED: &AsciiSet = &NON_ALPHANUMERIC
+    .remove(b'-')
+    .remove(b'.')
+    .remove(b'_')
+    .remove(b'~');
+
+impl FromRequestParts<Door> for OfUser {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, door: &Door) -> Result<Self, ApiError> {
+        let caller = Caller::from_request_parts(parts, door).await?;
+        let user: String = segments(parts, door).await?;
+        let user = addressed("user", &user, UserId::parse)?;
+        caller.may_act_for(&user)?;
+        parameters(parts.uri.query().unwrap_or_default(), &[])?;
+        Ok(Self { caller, user })
+    }
+}
+
+impl FromRequestParts<Door> for OfSession {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, door: &Door) -> Result<Self, ApiError> {
+        let caller = Caller::from_request_parts(parts, door).await?;
+        let (user, session): (String, String) = segments(parts, door).await?;
+        let user = addressed("user", &user, UserId::parse)?;
+        caller.may_act_for(&user)?;
+        let key = SessionKey {
+            kind: kind_asked(parts.uri.query().unwrap_or_default())?,
+            id: addressed("session", &session, SessionId::parse)?,
+        };
+        Ok(Self { caller, user, key })
+    }
+}
+
+/// The parts of the address, with what is escaped in them put right.
+async fn segments<T: DeserializeOwned + Send>(
+    parts: &mut Parts,
+    door: &Door,
+) -> Result<T, ApiError> {
+    let Path(segments) = Path::<T>::from_request_parts(parts, door)
+        .await
+        .map_err(|rejection| ApiError::BadRequest(format!("{}.", rejection.body_text())))?;
+    Ok(segments)
+}
+
+/// A name, or the answer to a client that has written none there.
+pub(in crate::http) fn named<T>(what: &str, name: Result<T, IdError>) -> Result<T, ApiError> {
+    name.map_err(|flaw| ApiError::BadRequest(format!("The {what} {flaw}.")))
+}
+
+/// A name in an address. Browsers and other URL parsers remove `.` and `..` as steps between folders, escaped or not, so that a call which
+/// names one of them reaches another resource from one client than from another.
+fn addressed<T>(
+    what: &str,
+    text: &str,
+    parse: impl FnOnce(&str) -> Result<T, IdError>,
+) -> Result<T, ApiError> {
+    if matches!(text, "." | "..") {
+        return Err(ApiError::BadRequest(format!(
+            "The {what} is {text:?}, which URL parsers remove from an address. Send POST /v1/release to end its session."
+        )));
+    }
+    named(what, parse(text))
+}
+
+/// The kind behind the question mark. Whatever else stands there may be a kind misspelt, and would have another session meant.
+fn kind_asked(query: &str) -> Result<Kind, ApiError> {
+    let asked = parameters(query, &["kind"])?;
+    let Some((_, name)) = asked.first() else {
+        return Ok(Kind::Playback);
+    };
+    Kind::from_name(name).ok_or_else(|| {
+        ApiError::BadRequest(format!(
+            "The kind is {name:?}; allowed are \"playback\", \"request\" and \"video\"."
+        ))
+    })
+}
+
+/// What stands behind the question mark, decoded; each at most once, and none but those.
+pub(in crate::http) fn parameters(
+    query: &str,
+    known: &[&'static str],
+) -> Result<Vec<(&'static str, String)>, ApiError> {
+    let mut found: Vec<(&'static str, String)> = Vec::new();
+    for part in query.split('&').filter(|part| !part.is_empty()) {
+        let (name, value) = part.split_once('=').unwrap_or((part, ""));
+        let name = decoded(name)?;
+        let Some(name) = known.iter().copied().find(|known| *known == name) else {
+            let known = match known {
+                [] => "none".to_owned(),
+                known => format!("only {}", known.join(" or ")),
+            };
+            return Err(ApiError::BadRequest(format!(
+                "The parameter {name:?} is not known here; {known} is."
+            )));
+        };
+        if found.iter().any(|(other, _)| *other == name) {
+            return Err(ApiError::BadRequest(format!(
+                "The parameter {name:?} stands there twice."
+            )));
+        }
+        found.push((name, decoded(value)?));
+    }
+    Ok(found)
+}
+
+/// The one parameter that has to be there.
+pub(in crate::http) fn only_parameter(name: &'static str, query: &str) -> Result<String, ApiError> {
+    let mut found = parameters(query, &[name])?;
+    found
+        .pop()
+        .map(|(_, value)| value)
+        .ok_or_else(|| ApiError::BadRequest(format!("The parameter {name:?} is missing.")))
+}
+
+/// Undoes percent-encoding, and the plus that forms write for a space.
+fn decoded(text: &str) -> Result<String, ApiError> {
+    let spaced = text.replace('+', " ");
+    let decoded = percent_decode_str(&spaced).decode_utf8();
+    decoded
+        .map(Into::into)
+        .map_err(|_| ApiError::BadRequest("The query string is not valid UTF-8.".to_owned()))
+}
+
+/// A text as a part of an address.
+pub(crate) fn escaped(text: &str) -> PercentEncode<'_> {
+    utf8_percent_encode(text, ESCAPED)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_kind_is_a_playback_unless_another_is_named() {
+        for (query, expected) in [
+            ("", Some(Kind::Playback)),
+            ("kind=playback", Some(Kind::Playback)),
+            ("kind=request", Some(Kind::Request)),
+            ("kind=video", Some(Kind::Video)),
+            ("kind=", None),
+            ("kind", None),
+            ("kind=Video", None),
+            ("knd=video", None),
+            ("kind=video&kind=request", None),
+            ("kind=%76ideo", Some(Kind::Video)),
+            ("kind=%ff", None),
+            ("&", Some(Kind::Playback)),
+        ] {
+            assert_eq!(kind_asked(query).ok(), expected, "{query}");
+        }
+    }
+
+    #[test]
+    fn a_parameter_is_decoded_and_stands_there_once() {
+        let known = &["limit", "cursor"];
+        let ok = |query| parameters(query, known).ok();
+        for (query, expected) in [
+            ("", Some(vec![])),
+            ("limit=5", Some(vec![("limit", "5")])),
+            (
+                "cursor=a%2Fb+c&limit=",
+                Some(vec![("cursor", "a/b c"), ("limit", "")]),
+            ),
+            ("limit", Some(vec![("limit", "")])),
+            ("limit=1&limit=1", None),
+            ("Limit=1", None),
+            ("limit=1&x", None),
+            ("limit=%ff", None),
+        ] {
+            let expected: Option<Vec<_>> = expected.map(|found| {
+                let found = found.into_iter();
+                found
+                    .map(|(name, value)| (name, value.to_owned()))
+                    .collect()
+            });
+            assert_eq!(ok(query), expected, "{query}");
+        }
+        assert_eq!(only_parameter("id", "id=film%207").unwrap(), "film 7");
+        for query in ["", "i=1", "id=1&id=2"] {
+            assert!(only_parameter("id", query).is_err(), "{query}");
+        }
+    }
+
+    #[test]
+    fn what_could_be_mistaken_in_an_address_is_escaped() {
+        for (text, expected) in [
+            ("anna-1._~", "anna-1._~"),
+            ("a/b?c#d%e f", "a%2Fb%3Fc%23d%25e%20f"),
+            ("é", "%C3%A9"),
+        ] {
+            assert_eq!(escaped(text).to_string(), expected);
+        }
+    }
+}

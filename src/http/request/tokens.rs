@@ -1,0 +1,300 @@
+//! `http.tokens_file`: who may ask, by the token that they show.
+//!
+//! A line is a token, its role and, for a token that acts for one user alone, that user. Of a token only digests are kept, and it is found
+//! by one with a random key, so that neither memory nor time tells what is in the file, and the time doesn't depend on how many tokens there are.
+
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::fmt;
+use std::path::Path;
+
+use bytes::Bytes;
+use sha2::{Digest, Sha256};
+
+use crate::reload::Files;
+use crate::session::UserId;
+
+/// How many tokens a file may have.
+const MAX_TOKENS: usize = 10_000;
+
+/// How long a token may be.
+const MAX_TOKEN_BYTES: usize = 512;
+
+/// What a token may do, beside whose sessions it may do it to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::http) enum Role {
+    /// Starts, sees and releases.
+    Client,
+    /// Ends against viewers' will too, and sees all users' sessions.
+    Operator,
+}
+
+/// What a token is good for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(in crate::http) struct Grant {
+    /// What it may do.
+    pub(in crate::http) role: Role,
+    /// The one user whom it may act for; anybody where there is none.
+    pub(in crate::http) user: Option<UserId>,
+}
+
+/// All tokens of a file.
+pub struct Tokens {
+    /// A random key. Who doesn't know it can't learn anything from how long a digest takes to be found.
+    key: [u8; 32],
+    /// What each is good for, by its digest with that key.
+    grants: HashMap<[u8; 32], Grant>,
+}
+
+/// A line of the file.
+struct Token<'a> {
+    /// The token.
+    text: &'a str,
+    /// What it is good for.
+    grant: Grant,
+}
+
+impl Tokens {
+    /// Reads the text of a file: a token, a role and perhaps a user on each line; empty lines and those that begin with `#` say nothing.
+    ///
+    /// # Errors
+    /// A line that can't be understood, by its number and without its content.
+    pub fn parse(text: &[u8]) -> Result<Self, String> {
+        let text = std::str::from_utf8(text).map_err(|_| "it is not UTF-8".to_owned())?;
+        let mut tokens = Self {
+            key: rand::random(),
+            grants: HashMap::new(),
+        };
+        for (index, line) in text.lines().enumerate() {
+            let line = line.trim();
+            if line.is_empty() || line.starts_with('#') {
+                continue;
+            }
+            let at_line = |flaw: String| format!("line {}: {flaw}", index + 1);
+            let token = Token::parse(line).map_err(at_line)?;
+            match tokens.grants.entry(digest(&tokens.key, token.text)) {
+                Entry::Vacant(place) => place.insert(token.grant),
+                Entry::Occupied(_) => {
+                    return Err(at_line("duplicate token; delete this line".to_owned()));
+                }
+            };
+            if tokens.grants.len() > MAX_TOKENS {
+                return Err(format!("it has more than {MAX_TOKENS} tokens"));
+            }
+        }
+        if tokens.grants.is_empty() {
+            return Err("it has no token, so that nobody could ask anything".to_owned());
+        }
+        Ok(tokens)
+    }
+
+    /// The file of that path, as `http.tokens_file` names it.
+    #[must_use]
+    pub fn file(path: &Path) -> Files<Self> {
+        const KEY: &str = "http.tokens_file";
+        let shown = path.display().to_string();
+        Files::new(vec![(KEY, path.to_owned())], move |contents| {
+            let text = contents.first().map_or(&[][..], |text| text);
+            Self::parse(text).map_err(|flaw| format!("{KEY}: {shown}: {flaw}"))
+        })
+        .guarded(without_tokens)
+    }
+
+    /// What a token is good for, if it is one of these.
+    pub(in crate::http) fn find(&self, token: &str) -> Option<&Grant> {
+        self.grants.get(&digest(&self.key, token))
+    }
+}
+
+impl fmt::Debug for Tokens {
+    /// Says how many there are.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Tokens({})", self.grants.len())
+    }
+}
+
+impl<'a> Token<'a> {
+    fn parse(line: &'a str) -> Result<Self, String> {
+        let (token, rest) = split(line);
+        let (role, user) = split(rest);
+        if !is_token(token) {
+            return Err(format!(
+                "a token has 1 to {MAX_TOKEN_BYTES} letters, digits and - . _ ~ + / with = at its end alone"
+            ));
+        }
+        let role = match role {
+            "client" => Role::Client,
+            "operator" => Role::Operator,
+            _ => {
+                return Err(
+                    "behind the token stands its role, which is client or operator, and then perhaps a user"
+                        .to_owned(),
+                );
+            }
+        };
+        let user = match user {
+            "" => None,
+            name if name.contains(" #") => {
+                return Err("words behind a # need a line of their own".to_owned());
+            }
+            name => Some(UserId::parse(name).map_err(|flaw| format!("the user {flaw}"))?),
+        };
+        Ok(Self {
+            text: token,
+            grant: Grant { role, user },
+        })
+    }
+}
+
+/// The first word, and what comes behind it.
+fn split(line: &str) -> (&str, &str) {
+    let (word, rest) = line
+        .split_once(|gap: char| gap.is_ascii_whitespace())
+        .unwrap_or((line, ""));
+    (word, rest.trim())
+}
+
+/// The text of a file with digests in the place of its tokens. Cut off behind a token, it is the beginning of what it was; cut off within
+/// one, it is no good file.
+fn without_tokens(text: &Bytes) -> Bytes {
+    let mut kept = Vec::with_capacity(text.len());
+    for line in text.split_inclusive(|byte| *byte == b'\n') {
+        let rest = line.trim_ascii_start();
+        let (indent, _) = line.split_at(line.len() - rest.len());
+        let gap = rest.iter().position(u8::is_ascii_whitespace);
+        let (token, rest) = rest.split_at(gap.unwrap_or(rest.len()));
+        kept.extend(indent);
+        if token.is_empty() || token.starts_with(b"#") {
+            kept.extend(token);
+        } else {
+            let digest = Sha256::digest(token);
+            kept.extend(
+                digest
+                    .iter()
+                    .flat_map(|byte| format!("{byte:02x}").into_bytes()),
+            );
+        }
+        kept.extend(rest);
+    }
+    kept.into()
+}
+
+/// Whether a text can be sent as a bearer token (RFC 6750, `b64token`).
+fn is_token(text: &str) -> bool {
+    let body = text.trim_end_matches('=');
+    !body.is_empty()
+        && text.len() <= MAX_TOKEN_BYTES
+        && body
+            .bytes()
+            .all(|byte| byte.is_ascii_alphanumeric() || b"-._~+/".contains(&byte))
+}
+
+/// What a token is found by.
+fn digest(key: &[u8; 32], token: &str) -> [u8; 32] {
+    let digest = Sha256::new().chain_update(key).chain_update(token);
+    digest.finalize().into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn grant(role: Role, user: Option<&str>) -> Grant {
+        let user = user.map(|user| UserId::parse(user).unwrap());
+        Grant { role, user }
+    }
+
+    #[test]
+    fn a_line_is_a_token_its_role_and_perhaps_a_user() {
+        let file =
+            b"# back ends\n\n  s3cret~1= client\r\nb\toperator \nc client anna\nd  operator  the user\n";
+        let tokens = Tokens::parse(file).unwrap();
+        for (token, expected) in [
+            ("s3cret~1=", Some(grant(Role::Client, None))),
+            ("b", Some(grant(Role::Operator, None))),
+            ("c", Some(grant(Role::Client, Some("anna")))),
+            ("d", Some(grant(Role::Operator, Some("the user")))),
+            ("s3cret~1", None),
+            ("B", None),
+            ("", None),
+            ("#", None),
+        ] {
+            assert_eq!(tokens.find(token), expected.as_ref(), "{token}");
+        }
+        assert_eq!(format!("{tokens:?}"), "Tokens(4)");
+    }
+
+    #[test]
+    fn each_of_as_many_tokens_as_may_be_is_found_and_no_other() {
+        let file: String = (0..MAX_TOKENS).map(|n| format!("t{n} client\n")).collect();
+        let tokens = Tokens::parse(file.as_bytes()).unwrap();
+        assert!((0..MAX_TOKENS).all(|n| tokens.find(&format!("t{n}")).is_some()));
+        for other in ["t", "t-1", "t10000000", ""] {
+            assert!(tokens.find(other).is_none(), "{other:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_kept_of_a_file_has_no_token_and_shows_where_it_was_cut() {
+        let file = "# hunter\n  hunter2 client anna\r\n\nhunter3\toperator\n";
+        let kept = |text: &str| without_tokens(&Bytes::copy_from_slice(text.as_bytes()));
+        let whole = kept(file);
+        let shown = std::str::from_utf8(&whole).unwrap();
+        assert!(
+            !shown.contains("hunter2") && !shown.contains("hunter3"),
+            "{shown}"
+        );
+        assert!(
+            shown.starts_with("# hunter\n  ") && shown.ends_with("\toperator\n"),
+            "{shown}"
+        );
+        for cut in 0..file.len() {
+            let text = &file[..cut];
+            // Within a token it is another one, and no good line: it has no role.
+            let is_within_token = text.rsplit('\n').next().is_some_and(|line| {
+                let line = line.trim_start();
+                line.starts_with('h') && line.len() < "hunter2".len()
+            });
+            assert_eq!(whole.starts_with(&kept(text)), !is_within_token, "{text:?}");
+            assert!(
+                !is_within_token || Tokens::parse(text.as_bytes()).is_err(),
+                "{text:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_file_that_is_wrong_says_where_and_never_what_it_holds() {
+        let long = format!("{} client", "x".repeat(513));
+        for (text, expected) in [
+            ("", "it has no token"),
+            ("# only words\n", "it has no token"),
+            ("a client\n\nhunter2\n", "line 3: behind the token"),
+            ("hunter2 admin", "line 1: behind the token"),
+            ("hunter2 Client", "line 1: behind the token"),
+            ("hunter:2 client", "line 1: a token has"),
+            ("=== client", "line 1: a token has"),
+            (&long, "line 1: a token has"),
+            ("hunter2 client anna # tv", "line 1: words behind a #"),
+            (
+                "hunter2 client an\u{7}na",
+                "line 1: the user has a control character",
+            ),
+            (
+                "hunter2 client\nhunter2 operator",
+                "line 2: duplicate token; delete this line",
+            ),
+        ] {
+            let told = Tokens::parse(text.as_bytes()).unwrap_err();
+            assert!(told.starts_with(expected), "{text:?} gave {told}");
+            assert!(!told.contains("hunter"), "{told}");
+        }
+        assert_eq!(Tokens::parse(b"\xff").unwrap_err(), "it is not UTF-8");
+        let many: String = (0..=MAX_TOKENS).map(|n| format!("t{n} client\n")).collect();
+        assert!(
+            Tokens::parse(many.as_bytes())
+                .unwrap_err()
+                .contains("more than")
+        );
+    }
+}

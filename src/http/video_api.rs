@@ -1,0 +1,227 @@
+//! `/?id={video}`: the small API. Whoever knows a user's name and a video's id needs no more to ask, start, renew and stop.
+//!
+//! A session of it is of the kind `video`, and its id is the video's: one video on two devices counts once, and may be watched again as
+//! soon as it has been stopped.
+
+use std::sync::Arc;
+
+use axum::Json;
+use axum::body::Bytes;
+use axum::extract::rejection::BytesRejection;
+use axum::extract::{FromRequestParts, State};
+use axum::http::request::Parts;
+use axum::http::{HeaderMap, StatusCode};
+use axum::response::{IntoResponse, Response};
+
+use super::Door;
+use super::error::ApiError;
+use super::json::{TimeBody, WatchBody};
+use super::layers::RequestId;
+use super::release_hook::release_one;
+use super::sessions::live;
+use super::start_service::{self, Granted, detached, left};
+use crate::http::openapi::responses::{
+    BadBody, Detached, Done, Failures, Full, NotLive, VideoEnded,
+};
+use crate::http::request::body;
+use crate::http::request::caller::basic_user;
+use crate::http::request::path::{escaped, named, only_parameter};
+use crate::identity::Claim;
+use crate::session::{self, AdmissionKind, ContentId, Facts, Kind, SessionId, SessionKey, UserId};
+
+/// What names the video in the address. [`OfVideo`] reads it.
+#[derive(utoipa::IntoParams)]
+#[into_params(parameter_in = Query)]
+#[expect(dead_code, reason = "it is there to be described")]
+pub(super) struct VideoQuery {
+    /// The video.
+    #[param(
+        example = "film-7",
+        min_length = 1,
+        max_length = 256,
+        pattern = r"^[^\x00-\x1f\x7f-\x9f]+$"
+    )]
+    id: String,
+}
+
+/// A user, by HTTP Basic, and a video, by the address.
+#[derive(Debug)]
+pub(super) struct OfVideo {
+    /// Who watches it.
+    user: UserId,
+    /// Which it is.
+    id: SessionId,
+}
+
+impl FromRequestParts<Door> for OfVideo {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, door: &Door) -> Result<Self, ApiError> {
+        // Who only looks what is here is not asked for a password.
+        let id = only_parameter("id", parts.uri.query().unwrap_or_default())?;
+        let user = basic_user(parts, door)?;
+        let id = named("id", SessionId::parse(&id))?;
+        Ok(Self { user, id })
+    }
+}
+
+impl OfVideo {
+    /// The session that it is.
+    fn key(&self) -> SessionKey {
+        SessionKey {
+            kind: Kind::Video,
+            id: self.id.clone(),
+        }
+    }
+
+    /// What is asked for.
+    fn claim(self, position_seconds: Option<u32>) -> Claim {
+        Claim {
+            plan: None,
+            key: self.key(),
+            facts: Facts {
+                // What it plays is what it is called.
+                content: ContentId::parse(self.id.as_str()).ok(),
+                door: Some(session::Door::Http),
+                position_seconds,
+                ..Facts::default()
+            },
+            takeover: None,
+            derived: false,
+            free: false,
+            user: self.user,
+        }
+    }
+}
+
+/// Ask whether a video may be watched
+#[utoipa::path(
+    get,
+    operation_id = "get_video",
+    path = "/",
+    tag = "small",
+    params(VideoQuery),
+    responses((status = 200, description = "Whether it may, and where it is.", body = WatchBody), Failures),
+    security(("user" = [])),
+)]
+pub(super) async fn get(
+    State(door): State<Door>,
+    video: OfVideo,
+) -> Result<Json<WatchBody>, ApiError> {
+    let sessions = live(&door.ledger, &video.user).await?;
+    let (limit, key) = (door.ledger.limit_of(&video.user, None), video.key());
+    let is_live = sessions.iter().any(|session| session.key == key);
+    Ok(Json(WatchBody {
+        can_watch: is_live || left(limit, sessions.len()) > 0,
+        endpoint: endpoint(&door, &video.id),
+        count: sessions.len(),
+    }))
+}
+
+/// Start a video
+///
+/// Also one that is live already, or has been stopped: it can be repeated without harm.
+#[utoipa::path(
+    post,
+    operation_id = "start_video",
+    path = "/",
+    tag = "small",
+    params(VideoQuery),
+    request_body(content = TimeBody, content_type = "application/json", example = json!({"time": "1:00"})),
+    responses(
+        (status = 201, description = "It has started.", body = WatchBody, headers(("ratelimit-policy"), ("ratelimit"))),
+        (status = 200, description = "It was live, and its lease has grown.", body = WatchBody, headers(("ratelimit-policy"), ("ratelimit"))),
+        VideoEnded, Full, BadBody, Detached, Failures,
+    ),
+    security(("user" = [])),
+)]
+pub(super) async fn post(
+    State(door): State<Door>,
+    request: RequestId,
+    video: OfVideo,
+    headers: HeaderMap,
+    body: Result<Bytes, BytesRejection>,
+) -> Result<Response, ApiError> {
+    let claim = video.claim(position(&headers, body)?);
+    let granted = start_service::start(&door, &request, claim).await?;
+    Ok(watching(&door, &granted))
+}
+
+/// Say that a video goes on
+#[utoipa::path(
+    patch,
+    operation_id = "renew_video",
+    path = "/",
+    tag = "small",
+    params(VideoQuery),
+    request_body(content = TimeBody, content_type = "application/json", example = json!({"time": "1:00"})),
+    responses(
+        (status = 200, description = "Its lease has grown.", body = WatchBody, headers(("ratelimit-policy"), ("ratelimit"))),
+        NotLive, VideoEnded, BadBody, Detached, Failures,
+    ),
+    security(("user" = [])),
+)]
+pub(super) async fn patch(
+    State(door): State<Door>,
+    request: RequestId,
+    video: OfVideo,
+    headers: HeaderMap,
+    body: Result<Bytes, BytesRejection>,
+) -> Result<Response, ApiError> {
+    let claim = video.claim(position(&headers, body)?);
+    let granted = start_service::refresh(&door, &request, claim).await?;
+    Ok(watching(&door, &granted))
+}
+
+/// Stop a video
+#[utoipa::path(
+    delete,
+    operation_id = "release_video",
+    path = "/",
+    tag = "small",
+    params(VideoQuery),
+    responses(Done, Detached, Failures),
+    security(("user" = [])),
+)]
+pub(super) async fn delete(
+    State(door): State<Door>,
+    video: OfVideo,
+) -> Result<StatusCode, ApiError> {
+    let releasing = Arc::clone(&door);
+    let key = video.key();
+    detached(&door, async move {
+        release_one(&releasing, video.user, key).await
+    })
+    .await
+}
+
+/// Where in the video the viewer is, if the body tells.
+fn position(
+    headers: &HeaderMap,
+    body: Result<Bytes, BytesRejection>,
+) -> Result<Option<u32>, ApiError> {
+    let told: TimeBody = body::object_or_nothing(headers, body)?;
+    told.seconds()
+}
+
+/// What a video that may go on is told.
+fn watching(door: &Door, granted: &Granted) -> Response {
+    let status = match granted.entry {
+        AdmissionKind::Started => StatusCode::CREATED,
+        AdmissionKind::Renewed => StatusCode::OK,
+    };
+    let body = WatchBody {
+        can_watch: true,
+        endpoint: endpoint(door, &granted.session.key.id),
+        count: granted.active,
+    };
+    let mut response = (status, Json(body)).into_response();
+    granted.tell_quota(&mut response);
+    response
+}
+
+/// Where a video is to be had, by the configuration's template.
+fn endpoint(door: &Door, id: &SessionId) -> Option<String> {
+    let template = door.http.endpoint.as_ref()?;
+    Some(template.of(&escaped(id.as_str()).to_string()))
+}
