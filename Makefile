@@ -9,7 +9,7 @@ MOST_SECONDS ?= 120
 
 CARGO  ?= cargo
 BUILD  := $(or $(CARGO_TARGET_DIR),target)
-DEMO   := $(BUILD)/debug/examples/demo
+DEMO   := $(BUILD)/demo/demo
 TOOLS  := $(abspath $(BUILD)/tools)
 
 # One shell a recipe, so that a recipe can hand its paths on; it stops at the first failure.
@@ -43,23 +43,23 @@ prereqs-test:
 		gst/playbin:gstreamer1.0-plugins-base gst/souphttpsrc:gstreamer1.0-plugins-good gst/hlsdemux:gstreamer1.0-plugins-bad \
 		gst/avdec_h264:gstreamer1.0-libav 'vlc:vlc-bin vlc-plugin-base'
 
-# The dev profile everywhere: a release build takes minutes and the demo does not need it.
+# A profile of its own, the quickest to build: nobody debugs or measures the demo.
 build: prereqs
-	@$(CARGO) build --locked --bin streamgate --example demo
+	@$(CARGO) build --locked --profile demo --package streamgate --package streamgate-demo --bins
 
 ## Envoy, video backend and streamgate, to try by hand; Ctrl-C ends it
 demo: prereqs-demo build
 	@envoy=$$(deploy/demo/get-envoy.sh)
 	redis=$$($(if $(filter redis,$(STORE)),deploy/demo/get-redis.sh,echo redis-server))
-	exec $(DEMO) run --store $(STORE) --envoy "$$envoy" --redis-server "$$redis" --streamgate $(BUILD)/debug/streamgate \
-		--logs $(BUILD)/demo --gateway-port $(GATEWAY_PORT) --http-port $(HTTP_PORT) --grpc-port $(GRPC_PORT)
+	exec $(DEMO) run --store $(STORE) --envoy "$$envoy" --redis-server "$$redis" --streamgate $(BUILD)/demo/streamgate \
+		--logs $(BUILD)/demo/logs --gateway-port $(GATEWAY_PORT) --http-port $(HTTP_PORT) --grpc-port $(GRPC_PORT)
 
 ## The same on free ports, walking through the scenario by itself
 demo-check: build
 	@envoy=$$(deploy/demo/get-envoy.sh)
 	redis=$$($(if $(filter redis,$(STORE)),deploy/demo/get-redis.sh,echo redis-server))
-	exec $(DEMO) check --store $(STORE) --envoy "$$envoy" --redis-server "$$redis" --streamgate $(BUILD)/debug/streamgate \
-		--logs $(BUILD)/demo
+	exec $(DEMO) check --store $(STORE) --envoy "$$envoy" --redis-server "$$redis" --streamgate $(BUILD)/demo/streamgate \
+		--logs $(BUILD)/demo/logs
 
 ## Has Envoy itself check the shipped files, the newest we know and the oldest
 validate: prereqs
@@ -83,22 +83,22 @@ image-check:
 ## What compose.yaml describes, built and started: the scenario, a streamgate killed, Redis restarted
 compose-check: build
 	@deploy/compose-check.sh
-	exec $(DEMO) compose --logs $(BUILD)/demo
+	exec $(DEMO) compose --logs $(BUILD)/demo/logs
 
-# Without `--all-targets`: cargo's own choice also builds the demo's program, which a test runs.
-# Most tests wait for processes and clocks, so twice as many run at once as there are cores.
+# Tests run the demo's program. Most tests wait for processes and clocks, so twice as many run at once as there are cores.
 ## Every test, with a real Envoy, Redis, Prometheus, Chromium and players
-test: prereqs-test
+test: prereqs-test build
 	@STREAMGATE_TEST_ENVOY=$$(deploy/demo/get-envoy.sh)
 	STREAMGATE_TEST_REDIS_SERVER=$$(deploy/demo/get-redis.sh)
 	STREAMGATE_TEST_SCHEMATHESIS=$$(tests/tools/get-schemathesis.sh)
 	STREAMGATE_TEST_PROMETHEUS=$$(tests/tools/get-prometheus.sh)
 	STREAMGATE_TEST_HLS_JS=$$(tests/tools/get-hls-js.sh)
+	STREAMGATE_TEST_AXE_CORE=$$(tests/tools/get-axe-core.sh)
 	STREAMGATE_TEST_CHROMIUM=$(or $(CHROMIUM),chromium)
 	export STREAMGATE_TEST_ENVOY STREAMGATE_TEST_REDIS_SERVER STREAMGATE_TEST_SCHEMATHESIS
-	export STREAMGATE_TEST_PROMETHEUS STREAMGATE_TEST_HLS_JS STREAMGATE_TEST_CHROMIUM
+	export STREAMGATE_TEST_PROMETHEUS STREAMGATE_TEST_HLS_JS STREAMGATE_TEST_AXE_CORE STREAMGATE_TEST_CHROMIUM
 	export RUST_TEST_THREADS=$${RUST_TEST_THREADS:-$$((2 * $$(nproc)))}
-	$(CARGO) test --locked
+	$(CARGO) test --locked --workspace
 
 ## Starts the program with every pair of configuration values
 matrix: prereqs

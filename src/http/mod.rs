@@ -5,9 +5,11 @@ mod body;
 mod caller;
 mod error;
 mod examples;
+mod front;
 #[cfg(any(fuzzing, test))]
 pub(crate) mod fuzzing;
 mod health;
+mod html;
 mod instance;
 mod layers;
 mod listing;
