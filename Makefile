@@ -17,7 +17,7 @@ TOOLS  := $(abspath $(BUILD)/tools)
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help prereqs prereqs-demo prereqs-test build demo demo-check image image-check compose-check validate test matrix fuzz fuzz-api
+.PHONY: help prereqs prereqs-build prereqs-demo prereqs-test build demo demo-check image image-check compose-check validate test matrix fuzz fuzz-api
 .PHONY: bench-redis bench-memory bench-checks lint nightly
 
 ## Lists the targets
@@ -30,32 +30,43 @@ help:
 	echo 'QUICK=1 makes what bench-redis, bench-memory and bench-checks do a fiftieth as long, and their figures worthless.'
 	echo 'ENVOY, REDIS_SERVER and CHROMIUM name binaries to use instead of the ones found or fetched.'
 
-## Says what is missing on this machine, as the line that installs it
+# What fetching Envoy takes, and Redis without a service.
+ENVOY_NEEDS := $(if $(ENVOY),,python3 authorities:ca-certificates)
+REDIS_NEEDS := redis:redis-tools
+
+## Installs what is missing to build, and to run Envoy and Redis
 prereqs:
+	@deploy/prereqs.sh $(ENVOY_NEEDS) $(REDIS_NEEDS)
+
+prereqs-build:
 	@deploy/prereqs.sh
 
 prereqs-demo:
-	@deploy/prereqs.sh curl
+	@deploy/prereqs.sh $(ENVOY_NEEDS) $(if $(filter redis,$(STORE)),$(REDIS_NEEDS))
 
-# The clients in the README are run by what they are written for, and players are those that viewers have.
+# Tests run the clients in the documents with what they are written for, and the players that viewers have.
 prereqs-test:
-	@deploy/prereqs.sh curl python3 node:nodejs $(if $(CHROMIUM),,chromium) ffmpeg gst-launch-1.0:gstreamer1.0-tools \
-		gst/playbin:gstreamer1.0-plugins-base gst/souphttpsrc:gstreamer1.0-plugins-good gst/hlsdemux:gstreamer1.0-plugins-bad \
-		gst/avdec_h264:gstreamer1.0-libav 'vlc:vlc-bin vlc-plugin-base'
+	@deploy/prereqs.sh $(ENVOY_NEEDS) $(REDIS_NEEDS) venv:python3-venv curl git openssl node:nodejs $(if $(CHROMIUM),,chromium) ffmpeg \
+		gst-launch-1.0:gstreamer1.0-tools gst/playbin:gstreamer1.0-plugins-base gst/souphttpsrc:gstreamer1.0-plugins-good \
+		gst/hlsdemux:gstreamer1.0-plugins-bad gst/avdec_h264:gstreamer1.0-libav 'vlc:vlc-bin vlc-plugin-base' lists:
 
 # A profile of its own, the quickest to build: nobody debugs or measures the demo.
-build: prereqs
+build: prereqs-build
 	@$(CARGO) build --locked --profile demo --package streamgate --package streamgate-demo --bins
 
+# Envoy is fetched while cargo compiles.
 ## Envoy, video backend and streamgate, to try by hand; Ctrl-C ends it
-demo: prereqs-demo build
-	@envoy=$$(deploy/demo/get-envoy.sh)
+demo: prereqs-demo
+	@deploy/demo/get-envoy.sh >/dev/null & getting=$$!
+	$(MAKE) --no-print-directory build
+	wait $$getting
+	envoy=$$(deploy/demo/get-envoy.sh)
 	redis=$$($(if $(filter redis,$(STORE)),deploy/demo/get-redis.sh,echo redis-server))
 	exec $(DEMO) run --store $(STORE) --envoy "$$envoy" --redis-server "$$redis" --streamgate $(BUILD)/demo/streamgate \
 		--logs $(BUILD)/demo/logs --gateway-port $(GATEWAY_PORT) --http-port $(HTTP_PORT) --grpc-port $(GRPC_PORT)
 
 ## The same on free ports, walking through the scenario by itself
-demo-check: build
+demo-check: prereqs-demo build
 	@envoy=$$(deploy/demo/get-envoy.sh)
 	redis=$$($(if $(filter redis,$(STORE)),deploy/demo/get-redis.sh,echo redis-server))
 	exec $(DEMO) check --store $(STORE) --envoy "$$envoy" --redis-server "$$redis" --streamgate $(BUILD)/demo/streamgate \
@@ -156,7 +167,7 @@ nightly:
 
 # The fuzz package is linted without libFuzzer, which takes a C++ compiler; `fuzzing` is what cargo-fuzz sets.
 ## Formatting, clippy, the documentation, and the dependencies where cargo-deny is there
-lint: prereqs
+lint: prereqs-build
 	@$(CARGO) fmt --check
 	$(CARGO) fmt --check --manifest-path fuzz/Cargo.toml
 	$(CARGO) clippy --locked --all-targets -- -D warnings
