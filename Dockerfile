@@ -10,9 +10,11 @@ WORKDIR /build
 ENV CARGO_PROFILE_RELEASE_DEBUG=false
 
 # The dependencies, in a layer of their own that only Cargo.toml and Cargo.lock can make stale: built for a program that does nothing.
+# The workspace's other member isn't built, but has to be there.
 COPY Cargo.toml Cargo.lock ./
+COPY deploy/demo/Cargo.toml deploy/demo/
 RUN mkdir src \
- && echo 'fn main() {}' >src/main.rs \
+ && echo 'fn main() {}' | tee src/main.rs >deploy/demo/main.rs \
  && touch src/lib.rs \
  && cargo build --release --locked --bin streamgate
 

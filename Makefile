@@ -9,7 +9,7 @@ MOST_SECONDS ?= 120
 
 CARGO  ?= cargo
 BUILD  := $(or $(CARGO_TARGET_DIR),target)
-DEMO   := $(BUILD)/debug/examples/demo
+DEMO   := $(BUILD)/demo/demo
 TOOLS  := $(abspath $(BUILD)/tools)
 
 # One shell a recipe, so that a recipe can hand its paths on; it stops at the first failure.
@@ -17,7 +17,7 @@ TOOLS  := $(abspath $(BUILD)/tools)
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help prereqs prereqs-demo prereqs-test build demo demo-check image image-check compose-check validate test matrix fuzz fuzz-api
+.PHONY: help prereqs prereqs-build prereqs-demo prereqs-test build demo demo-check image image-check compose-check validate test matrix fuzz fuzz-api
 .PHONY: bench-redis bench-memory bench-checks lint nightly
 
 ## Lists the targets
@@ -30,36 +30,47 @@ help:
 	echo 'QUICK=1 makes what bench-redis, bench-memory and bench-checks do a fiftieth as long, and their figures worthless.'
 	echo 'ENVOY, REDIS_SERVER and CHROMIUM name binaries to use instead of the ones found or fetched.'
 
-## Says what is missing on this machine, as the line that installs it
+# What fetching Envoy takes, and Redis without a service.
+ENVOY_NEEDS := $(if $(ENVOY),,python3 authorities:ca-certificates)
+REDIS_NEEDS := redis:redis-tools
+
+## Installs what is missing to build, and to run Envoy and Redis
 prereqs:
+	@deploy/prereqs.sh $(ENVOY_NEEDS) $(REDIS_NEEDS)
+
+prereqs-build:
 	@deploy/prereqs.sh
 
 prereqs-demo:
-	@deploy/prereqs.sh curl
+	@deploy/prereqs.sh $(ENVOY_NEEDS) $(if $(filter redis,$(STORE)),$(REDIS_NEEDS))
 
-# The clients in the README are run by what they are written for, and players are those that viewers have.
+# Tests run the clients in the documents with what they are written for, and the players that viewers have.
 prereqs-test:
-	@deploy/prereqs.sh curl python3 node:nodejs $(if $(CHROMIUM),,chromium) ffmpeg gst-launch-1.0:gstreamer1.0-tools \
-		gst/playbin:gstreamer1.0-plugins-base gst/souphttpsrc:gstreamer1.0-plugins-good gst/hlsdemux:gstreamer1.0-plugins-bad \
-		gst/avdec_h264:gstreamer1.0-libav 'vlc:vlc-bin vlc-plugin-base'
+	@deploy/prereqs.sh $(ENVOY_NEEDS) $(REDIS_NEEDS) venv:python3-venv curl git openssl node:nodejs $(if $(CHROMIUM),,chromium) ffmpeg \
+		gst-launch-1.0:gstreamer1.0-tools gst/playbin:gstreamer1.0-plugins-base gst/souphttpsrc:gstreamer1.0-plugins-good \
+		gst/hlsdemux:gstreamer1.0-plugins-bad gst/avdec_h264:gstreamer1.0-libav 'vlc:vlc-bin vlc-plugin-base' lists:
 
-# The dev profile everywhere: a release build takes minutes and the demo does not need it.
-build: prereqs
-	@$(CARGO) build --locked --bin streamgate --example demo
+# A profile of its own, the quickest to build: nobody debugs or measures the demo.
+build: prereqs-build
+	@$(CARGO) build --locked --profile demo --package streamgate --package streamgate-demo --bins
 
+# Envoy is fetched while cargo compiles.
 ## Envoy, video backend and streamgate, to try by hand; Ctrl-C ends it
-demo: prereqs-demo build
-	@envoy=$$(deploy/demo/get-envoy.sh)
+demo: prereqs-demo
+	@deploy/demo/get-envoy.sh >/dev/null & getting=$$!
+	$(MAKE) --no-print-directory build
+	wait $$getting
+	envoy=$$(deploy/demo/get-envoy.sh)
 	redis=$$($(if $(filter redis,$(STORE)),deploy/demo/get-redis.sh,echo redis-server))
-	exec $(DEMO) run --store $(STORE) --envoy "$$envoy" --redis-server "$$redis" --streamgate $(BUILD)/debug/streamgate \
-		--logs $(BUILD)/demo --gateway-port $(GATEWAY_PORT) --http-port $(HTTP_PORT) --grpc-port $(GRPC_PORT)
+	exec $(DEMO) run --store $(STORE) --envoy "$$envoy" --redis-server "$$redis" --streamgate $(BUILD)/demo/streamgate \
+		--logs $(BUILD)/demo/logs --gateway-port $(GATEWAY_PORT) --http-port $(HTTP_PORT) --grpc-port $(GRPC_PORT)
 
 ## The same on free ports, walking through the scenario by itself
-demo-check: build
+demo-check: prereqs-demo build
 	@envoy=$$(deploy/demo/get-envoy.sh)
 	redis=$$($(if $(filter redis,$(STORE)),deploy/demo/get-redis.sh,echo redis-server))
-	exec $(DEMO) check --store $(STORE) --envoy "$$envoy" --redis-server "$$redis" --streamgate $(BUILD)/debug/streamgate \
-		--logs $(BUILD)/demo
+	exec $(DEMO) check --store $(STORE) --envoy "$$envoy" --redis-server "$$redis" --streamgate $(BUILD)/demo/streamgate \
+		--logs $(BUILD)/demo/logs
 
 ## Has Envoy itself check the shipped files, the newest we know and the oldest
 validate: prereqs
@@ -83,22 +94,22 @@ image-check:
 ## What compose.yaml describes, built and started: the scenario, a streamgate killed, Redis restarted
 compose-check: build
 	@deploy/compose-check.sh
-	exec $(DEMO) compose --logs $(BUILD)/demo
+	exec $(DEMO) compose --logs $(BUILD)/demo/logs
 
-# Without `--all-targets`: cargo's own choice also builds the demo's program, which a test runs.
-# Most tests wait for processes and clocks, so twice as many run at once as there are cores.
+# Tests run the demo's program. Most tests wait for processes and clocks, so twice as many run at once as there are cores.
 ## Every test, with a real Envoy, Redis, Prometheus, Chromium and players
-test: prereqs-test
+test: prereqs-test build
 	@STREAMGATE_TEST_ENVOY=$$(deploy/demo/get-envoy.sh)
 	STREAMGATE_TEST_REDIS_SERVER=$$(deploy/demo/get-redis.sh)
 	STREAMGATE_TEST_SCHEMATHESIS=$$(tests/tools/get-schemathesis.sh)
 	STREAMGATE_TEST_PROMETHEUS=$$(tests/tools/get-prometheus.sh)
 	STREAMGATE_TEST_HLS_JS=$$(tests/tools/get-hls-js.sh)
+	STREAMGATE_TEST_AXE_CORE=$$(tests/tools/get-axe-core.sh)
 	STREAMGATE_TEST_CHROMIUM=$(or $(CHROMIUM),chromium)
 	export STREAMGATE_TEST_ENVOY STREAMGATE_TEST_REDIS_SERVER STREAMGATE_TEST_SCHEMATHESIS
-	export STREAMGATE_TEST_PROMETHEUS STREAMGATE_TEST_HLS_JS STREAMGATE_TEST_CHROMIUM
+	export STREAMGATE_TEST_PROMETHEUS STREAMGATE_TEST_HLS_JS STREAMGATE_TEST_AXE_CORE STREAMGATE_TEST_CHROMIUM
 	export RUST_TEST_THREADS=$${RUST_TEST_THREADS:-$$((2 * $$(nproc)))}
-	$(CARGO) test --locked
+	$(CARGO) test --locked --workspace
 
 ## Starts the program with every pair of configuration values
 matrix: prereqs
@@ -156,7 +167,7 @@ nightly:
 
 # The fuzz package is linted without libFuzzer, which takes a C++ compiler; `fuzzing` is what cargo-fuzz sets.
 ## Formatting, clippy, the documentation, and the dependencies where cargo-deny is there
-lint: prereqs
+lint: prereqs-build
 	@$(CARGO) fmt --check
 	$(CARGO) fmt --check --manifest-path fuzz/Cargo.toml
 	$(CARGO) clippy --locked --all-targets -- -D warnings

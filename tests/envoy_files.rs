@@ -241,15 +241,15 @@ fn credentials_are_never_logged() {
 fn the_demo_tells_streamgate_what_envoy_yaml_tells_it() {
     let shipped = read("envoy/envoy.yaml");
     let demo = read("deploy/demo/envoy.yaml.in");
-    for path in ["/access_log", "/access_log_options"] {
-        let manager = |file| {
-            at(file, CONNECTION_MANAGER)
-                .pointer(path)
-                .expect("a setting")
-                .clone()
-        };
-        assert_eq!(manager(&demo), manager(&shipped), "{path}");
-    }
+    let manager = |file, path| at(at(file, CONNECTION_MANAGER), path).clone();
+    // The demo has one more, for what it prints.
+    let loggers = without_names(
+        &manager(&demo, "/access_log"),
+        &["envoy.access_loggers.stdout"],
+    );
+    assert_eq!(loggers, manager(&shipped, "/access_log"));
+    let options = "/access_log_options";
+    assert_eq!(manager(&demo, options), manager(&shipped, options));
     for (name, demo, shipped) in ["streamgate", "streamgate_access_log"].map(|name| {
         let cluster = |file| {
             let mut clusters = at(file, CLUSTERS).as_array().expect("a list").iter();

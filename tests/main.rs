@@ -47,6 +47,8 @@ mod grpc_floods;
 mod envoy_files;
 // The HTTP doors beside the API on sessions: the release hook, probes, metrics.
 mod http;
+// The pages for people at the HTTP port.
+mod http_front;
 // The HTTP API's callers: each role, each call, one's own user and another.
 mod http_access;
 // The operator's list of everybody's sessions, page by page.

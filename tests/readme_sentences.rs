@@ -38,7 +38,7 @@ STREAMGATE_LIMITS__DEFAULT=1 make demo => .ci/commands
 apt-get install -y g++ => .ci/nightly
 cargo doc --open --no-deps --document-private-items => .ci/commands
 cargo mutants -f 'src/session/**/*.rs' -- --lib session -- --skip roster_model => .ci/nightly
-cargo run --example demo -- backend --listen 127.0.0.1:9000 => .ci/commands
+cargo run --profile demo --package streamgate-demo -- backend --listen 127.0.0.1:9000 => .ci/commands
 cargo run -- openapi > tests/fixtures/openapi.json => .ci/commands
 cargo test --release --test integration http_connections -- --nocapture | grep measured => .ci/nightly
 cargo test --release --test integration redis_load -- --nocapture | grep measured => .ci/nightly

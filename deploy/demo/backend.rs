@@ -2,9 +2,10 @@
 //!
 //! | path | answer |
 //! |---|---|
+//! | `/` | the page: four players of one account, for a browser |
 //! | `/live/{channel}` | MPEG-TS without end: the clip, over and over; with `?seconds=N` it ends as it should after N seconds (a fraction will do) |
 //! | `/finite?seconds=N` | the same, a second long where N is left out |
-//! | `/vod/demo/index.m3u8` | HLS: two variants of the clip, and `clip.mp4` beside them; ranges are understood |
+//! | `/vod/demo/index.m3u8` | HLS: two variants of the clip; `clip.mp4` and `fmp4/index.m3u8` are in the same folder; ranges are understood |
 //! | `/ws` | a WebSocket that ticks twice a second |
 //! | `/redirect-to?path=P` | 302 to P on the same host |
 //! | `/healthz` | 200 |
@@ -23,7 +24,7 @@ use axum::body::{Body, Bytes};
 use axum::extract::ws::{Message, WebSocket, WebSocketUpgrade};
 use axum::extract::{Path as UrlPath, RawQuery, State};
 use axum::http::{HeaderMap, StatusCode, header};
-use axum::response::{IntoResponse, Response};
+use axum::response::{Html, IntoResponse, Response};
 use axum::routing::{any, get};
 use futures_util::stream::{self, Stream};
 use tokio::net::TcpListener;
@@ -34,6 +35,8 @@ use tokio_util::sync::CancellationToken;
 const CHUNK: Duration = Duration::from_millis(50);
 const TS_PACKET: usize = 188;
 const WEBSOCKET_TICK: Duration = Duration::from_millis(500);
+/// The page at `/`. It needs nothing from elsewhere.
+const PAGE: &str = include_str!("page.html");
 /// The variant that the live channels show.
 const LIVE_VARIANT: &str = "180p";
 
@@ -50,6 +53,7 @@ pub(crate) async fn serve(
     };
     let stop = backend.stop.clone();
     let app = Router::new()
+        .route("/", get(|| async { Html(PAGE) }))
         .route("/live/{channel}", get(live))
         .route("/finite", get(finite))
         .route("/vod/demo/{*file}", get(vod))
@@ -280,7 +284,7 @@ fn content_type(file: &str) -> &'static str {
     match file.rsplit_once('.').map(|(_, extension)| extension) {
         Some("m3u8") => "application/vnd.apple.mpegurl",
         Some("ts") => "video/mp2t",
-        Some("mp4") => "video/mp4",
+        Some("mp4" | "m4s") => "video/mp4",
         _ => "application/octet-stream",
     }
 }

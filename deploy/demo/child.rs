@@ -30,10 +30,11 @@ impl Child {
         logs: &Path,
     ) -> Result<Self, Failure> {
         let log = logs.join(format!("{name}.log"));
-        let output = File::create(&log).doing(|| format!("write {}", log.display()))?;
-        let errors = output
-            .try_clone()
-            .doing(|| format!("write {}", log.display()))?;
+        let writing = || format!("write {}", log.display());
+        // Each write goes to the end: the process may open the file once more, as `/dev/stdout`.
+        File::create(&log).doing(writing)?;
+        let output = File::options().append(true).open(&log).doing(writing)?;
+        let errors = output.try_clone().doing(writing)?;
         command
             .stdin(Stdio::null())
             .stdout(output)

@@ -50,7 +50,7 @@ pub(crate) struct Parts {
     #[arg(long, value_name = "FOLDER", default_value = "deploy/demo/media")]
     pub(crate) media: PathBuf,
     /// Where the logs of what is started go
-    #[arg(long, value_name = "FOLDER", default_value = "target/demo")]
+    #[arg(long, value_name = "FOLDER", default_value = "target/demo/logs")]
     pub(crate) logs: PathBuf,
 }
 
@@ -108,7 +108,7 @@ pub(crate) struct ComposeArgs {
     )]
     pub(crate) tokens: PathBuf,
     /// Where the logs go
-    #[arg(long, value_name = "FOLDER", default_value = "target/demo")]
+    #[arg(long, value_name = "FOLDER", default_value = "target/demo/logs")]
     pub(crate) logs: PathBuf,
 }
 

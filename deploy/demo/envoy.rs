@@ -16,6 +16,7 @@ pub(crate) fn configuration(ports: Ports, backend: u16) -> Result<String, Failur
     for (name, port) in [
         ("${GATEWAY_PORT}", ports.gateway),
         ("${GRPC_PORT}", ports.grpc),
+        ("${HTTP_PORT}", ports.http),
         ("${BACKEND_PORT}", backend),
         ("${ADMIN_PORT}", ports.envoy_admin),
     ] {

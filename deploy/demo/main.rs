@@ -4,7 +4,7 @@
 //!
 //! Everything runs on loopback and ends with this process. What belongs to whom:
 //! `cli` the arguments, `ports` which port is whose, `child` one process, `envoy` its configuration, `stack` all of
-//! them together, `backend` the video, `run` and `check` what is done with the stack.
+//! them together, `backend` the video and the page, `events` what happens, `run` and `check` what is done with the stack.
 
 mod backend;
 mod check;
@@ -12,6 +12,7 @@ mod child;
 mod cli;
 mod clock;
 mod envoy;
+mod events;
 mod failure;
 mod ports;
 mod run;

@@ -1,7 +1,8 @@
 #!/bin/sh
-# Makes the demo's video clip anew: a test picture with a running clock and a tone, twenty seconds of it, as HLS in
-# two variants and as one progressive file. The result is committed, so only who changes the clip runs this.
-# Needs ffmpeg with libx264. One thread and bit-exact muxing, so that the same ffmpeg makes the same bytes.
+# Makes the demo's video clip: twenty seconds of a test picture with a running clock and a tone. There are two HLS
+# variants, the first of them also as fragmented MP4 for the demo's page, and one progressive file.
+# The result is committed, so you only run this to change the clip. It needs ffmpeg with libx264.
+# One thread and bit-exact muxing: the same ffmpeg makes the same bytes.
 set -eu
 
 media="$(cd "$(dirname "$0")" && pwd)/media"
@@ -36,6 +37,12 @@ mkdir -p "$media"
 variant 180p 320x180 45k
 variant 270p 480x270 85k
 encode 320x180 45k -movflags +faststart "$media/clip.mp4"
+
+# A script in a browser plays fragmented MP4 without converting it. The file names in the playlist are relative to it.
+mkdir -p "$media/fmp4"
+ffmpeg -nostdin -hide_banner -loglevel error -y -i "$media/180p/index.m3u8" -c copy -bsf:a aac_adtstoasc -map_metadata -1 -fflags +bitexact -flags +bitexact \
+    -f hls -hls_time $segment -hls_playlist_type vod -hls_flags independent_segments -hls_segment_type fmp4 \
+    -hls_fmp4_init_filename init.mp4 -hls_segment_filename "$media/fmp4/%03d.m4s" "$media/fmp4/index.m3u8"
 
 cat > "$media/index.m3u8" <<PLAYLIST
 #EXTM3U

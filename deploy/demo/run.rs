@@ -5,11 +5,12 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::backend::{self, Media};
 use crate::cli::{BackendArgs, Parts, RunArgs, StoreChoice};
+use crate::events::Events;
 use crate::failure::{Doing, Failure};
 use crate::ports::{Ports, loopback};
 use crate::stack::Stack;
 
-/// Starts the stack, says what to try, and stays until a signal comes or something dies.
+/// Starts the stack, says what to try, and tells what happens until a signal comes or something dies.
 pub(crate) async fn run(args: RunArgs) -> Result<(), Failure> {
     let mut asked_to_end = AskedToEnd::listen()?;
     let ports = Ports::asked(&args)?;
@@ -23,8 +24,11 @@ pub(crate) async fn run(args: RunArgs) -> Result<(), Failure> {
         () = asked_to_end.wait() => return Ok(()),
     };
     print!("{}", what_to_try(&args.parts, ports));
+    let events = Events::of(ports, &logs)?;
     let outcome = tokio::select! {
+        biased;
         failure = stack.died() => Err(failure),
+        outcome = events.tell() => outcome.map(|never| match never {}),
         () = asked_to_end.wait() => Ok(()),
     };
     println!("\nEnding what was started.");
@@ -88,36 +92,38 @@ fn what_to_try(parts: &Parts, ports: Ports) -> String {
     };
     format!(
         r#"
-Ready. A user may watch three streams at once; they are counted {store}. In another terminal:
+Ready. Open {gateway}/ in a browser: four players of one account, three of which may play.
 
-  Three live streams of alice, in the background:
-    for n in 1 2 3; do curl -sN -o /dev/null -H 'x-user-id: alice' {gateway}/live/$n & done
+A user may watch three streams at once; they are counted {store}. In another terminal:
 
-  A fourth is refused with 429, and told which three hold the slots:
-    curl -i -m 5 -H 'x-user-id: alice' {gateway}/live/4
+  Three live streams of bob, one minute each, in the background:
+    for n in 1 2 3; do curl -sN -m 60 -o /dev/null -H 'x-user-id: bob' {gateway}/live/$n & done; sleep 1
+
+  A fourth is refused with 429, and the answer says which three hold the slots:
+    curl -i -m 5 -H 'x-user-id: bob' {gateway}/live/4
 
   End one of them, and the fourth gets in at once (five seconds of video):
-    kill %1; curl -sN -m 5 -o /dev/null -w '%{{http_code}} %{{size_download}} bytes\n' -H 'x-user-id: alice' {gateway}/live/4
+    kill %1; curl -sN -m 5 -o /dev/null -w '%{{http_code}} %{{size_download}} bytes\n' -H 'x-user-id: bob' {gateway}/live/4
 
-  HLS: many requests with one playback id are one stream; without an id it is 400:
-    curl -i -H 'x-user-id: bob' -H 'x-playback-session-id: tv-1' {gateway}/vod/demo/index.m3u8
-    ffplay -headers $'x-user-id: bob\r\nx-playback-session-id: tv-2\r\n' {gateway}/vod/demo/index.m3u8
+  HLS: all requests with one playback id are one stream. Without an id the answer is 400:
+    curl -i -m 5 -H 'x-user-id: carol' -H 'x-playback-session-id: tv-1' {gateway}/vod/demo/index.m3u8
 
   A player that stops says so, and its slot is free at once:
-    curl -i -H 'content-type: application/json' -d '{{"user": "bob", "session": "tv-1"}}' {api}/v1/release
+    curl -i -m 5 -H 'content-type: application/json' -d '{{"user": "carol", "session": "tv-1"}}' {api}/v1/release
 
-  Whoever is not behind Envoy uses the same count over HTTP. A browser's app starts; who watches; and one of them is ended:
-    curl -s -X PUT {api}/v1/users/bob/sessions/app-1
-    curl -s {api}/v1/users/bob/sessions
-    curl -s -X DELETE {api}/v1/users/bob/sessions/app-1
+  An app that isn't behind Envoy uses the same count over HTTP. It starts; who watches; it ends:
+    curl -s -m 5 -X PUT {api}/v1/users/carol/sessions/app-1
+    curl -s -m 5 {api}/v1/users/carol/sessions
+    curl -s -m 5 -X DELETE {api}/v1/users/carol/sessions/app-1
 
-  A WebSocket is one stream for as long as it is open (ten seconds of ticks):
-    curl -sN -m 10 --http1.1 -H 'connection: upgrade' -H 'upgrade: websocket' -H 'sec-websocket-version: 13' -H 'sec-websocket-key: c3RyZWFtZ2F0ZSBkZW1vIQ==' -H 'x-user-id: carol' {gateway}/ws --output -
+  A WebSocket is one stream for as long as it is open (five seconds of ticks):
+    curl -sN -m 5 --http1.1 -H 'connection: upgrade' -H 'upgrade: websocket' -H 'sec-websocket-version: 13' -H 'sec-websocket-key: c3RyZWFtZ2F0ZSBkZW1vIQ==' -H 'x-user-id: dave' {gateway}/ws --output -
 
   What streamgate has decided so far:
-    curl -s {api}/metrics | grep streamgate_checks_total
+    curl -s -m 5 {api}/metrics | grep streamgate_checks_total
 
-Ctrl-C ends it all.
+Ctrl-C ends it all. What happens from now on:
+
 "#
     )
 }

@@ -156,6 +156,9 @@ impl Stack {
             ENVOY_WORKERS,
             "--log-level",
             "warning",
+            // Its default of 10 s is too long for somebody who waits for a line.
+            "--file-flush-interval-msec",
+            "100",
         ]);
         self.children
             .push(Child::start("envoy", envoy, &self.logs)?);
@@ -212,19 +215,16 @@ impl Stack {
     }
 }
 
-/// What was given, else what cargo has put beside us: `target/debug/examples/demo` finds `target/debug/streamgate`.
+/// The given binary, else the one in the folder of this program, where cargo puts both.
 fn streamgate_binary(parts: &Parts) -> Result<PathBuf, Failure> {
     if let Some(binary) = &parts.streamgate {
         return Ok(binary.clone());
     }
     let myself = std::env::current_exe().doing(|| "find the path of this program".to_owned())?;
-    let binary = myself
-        .parent()
-        .and_then(Path::parent)
-        .map(|profile| profile.join("streamgate"));
+    let binary = myself.parent().map(|profile| profile.join("streamgate"));
     binary.filter(|binary| binary.is_file()).ok_or_else(|| {
         Failure::new(format!(
-            "there is no streamgate binary beside {}: run `cargo build`, or name one with --streamgate",
+            "there is no streamgate binary beside {}: run `make build`, or name one with --streamgate",
             myself.display()
         ))
     })

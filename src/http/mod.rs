@@ -2,9 +2,11 @@
 //! surface is the table in [`routes()`].
 
 mod error;
+mod front;
 #[cfg(any(fuzzing, test))]
 pub(crate) mod fuzzing;
 mod health;
+mod html;
 mod instance;
 mod json;
 mod layers;

@@ -2,49 +2,67 @@
 
 use std::sync::OnceLock;
 
-use axum::http::header;
-use axum::response::IntoResponse;
-use pulldown_cmark::{Event, HeadingLevel, Parser, Tag, html};
+use axum::response::Response;
+use pulldown_cmark::{Event, HeadingLevel, Parser, Tag, html as markdown};
 
+use super::html;
 use crate::http::openapi::responses::TooMuch;
 use crate::problem::guide;
 
-/// What stands around the page. No script, and nothing from elsewhere.
-const HEAD: &str = "<!doctype html>\n<html lang=\"en\">\n<meta charset=\"utf-8\">\n<meta name=\"viewport\" content=\"width=device-width\">\n\
-    <title>Problems</title>\n<style>body { max-width: 50em; margin: 2em auto; padding: 0 1em; font: 1em/1.5 sans-serif } :target { background: #ffeb99 }</style>\n";
+/// What stays in sight while you scroll.
+const NAVIGATION: &str = "<nav aria-label=\"Page\"><a href=\"/\">Start page</a> · <a href=\"#contents\">Contents</a></nav>\n";
 
-/// What the page may load.
-const POLICY: &str = "default-src 'none'; style-src 'unsafe-inline'";
-
-/// The page in HTML, with an anchor at each reason's section.
+/// The page in HTML. Each chapter and each reason's section has an anchor.
 fn as_html() -> &'static str {
     static HTML: OnceLock<String> = OnceLock::new();
     HTML.get_or_init(|| {
-        let mut events: Vec<Event<'_>> = Parser::new(guide::TEXT).collect();
-        let names: Vec<_> = events.windows(2).map(section).collect();
-        for (event, name) in events.iter_mut().zip(names) {
-            if let (Event::Start(Tag::Heading { id, .. }), Some(name)) = (event, name) {
-                *id = Some(name.into());
+        let text = with_contents(guide::TEXT);
+        let mut events: Vec<Event<'_>> = Parser::new(&text).collect();
+        let anchors: Vec<_> = events.windows(2).map(anchor_of).collect();
+        for (event, anchor) in events.iter_mut().zip(anchors) {
+            if let (Event::Start(Tag::Heading { id, .. }), Some(anchor)) = (event, anchor) {
+                *id = Some(anchor.into());
             }
         }
-        let mut page = HEAD.to_owned();
-        html::push_html(&mut page, events.into_iter());
-        page
+        let mut main = String::new();
+        markdown::push_html(&mut main, events.into_iter());
+        html::page("Problems", NAVIGATION, &main)
     })
 }
 
-/// The name of the section that begins with those two events, if one does.
-fn section(events: &[Event<'_>]) -> Option<String> {
+/// Puts a table of contents before the first chapter.
+fn with_contents(guide: &str) -> String {
+    let (intro, chapters) = guide.split_at(guide.find("\n## ").unwrap_or(guide.len()));
+    let entries = chapters.lines().filter_map(|line| {
+        let (marks, name) = line.split_once(' ')?;
+        let indent = match marks {
+            "##" => "",
+            "###" => "  ",
+            _ => return None,
+        };
+        Some(format!("{indent}- [{name}](#{})\n", anchor(name)))
+    });
+    let contents: String = entries.collect();
+    format!("{intro}\n## Contents\n\n{contents}{chapters}")
+}
+
+/// The anchor of the heading that begins with those two events, if one does.
+fn anchor_of(events: &[Event<'_>]) -> Option<String> {
     match events {
         [
             Event::Start(Tag::Heading {
-                level: HeadingLevel::H3,
+                level: HeadingLevel::H2 | HeadingLevel::H3,
                 ..
             }),
             Event::Text(name),
-        ] => Some(name.to_string()),
+        ] => Some(anchor(name)),
         _ => None,
     }
+}
+
+/// The anchor of a heading. A reason is its own anchor.
+fn anchor(name: &str) -> String {
+    name.to_lowercase().replace(' ', "-")
 }
 
 /// See what problems mean
@@ -57,12 +75,8 @@ fn section(events: &[Event<'_>]) -> Option<String> {
     tag = "probes",
     responses((status = 200, description = "The page.", body = String, content_type = "text/html"), TooMuch),
 )]
-pub(super) async fn serve() -> impl IntoResponse {
-    let headers = [
-        (header::CONTENT_TYPE, "text/html; charset=utf-8"),
-        (header::CONTENT_SECURITY_POLICY, POLICY),
-    ];
-    (headers, as_html())
+pub(super) async fn serve() -> Response {
+    html::response(as_html())
 }
 
 #[cfg(test)]
@@ -78,5 +92,18 @@ mod tests {
             let anchor = format!("<h3 id=\"{fragment}\">{fragment}</h3>");
             assert_eq!(as_html().matches(&anchor).count(), 1, "{anchor}");
         }
+    }
+
+    #[test]
+    fn the_contents_lead_to_each_heading() {
+        let page = as_html();
+        let links: Vec<&str> = page.split("href=\"#").skip(1).collect();
+        for link in &links {
+            let (anchor, _) = link.split_once('"').unwrap();
+            assert!(page.contains(&format!(" id=\"{anchor}\"")), "{anchor}");
+        }
+        // Two chapters, and the link to the contents.
+        assert_eq!(links.len(), Reason::ALL.len() + 3);
+        assert_eq!(page.matches("<h1").count(), 1);
     }
 }

@@ -1,7 +1,7 @@
 //! `/?id={video}`: the small API. Whoever knows a user's name and a video's id needs no more to ask, start, renew and stop.
 //!
 //! A session of it is of the kind `video`, and its id is the video's: one video on two devices counts once, and may be watched again as
-//! soon as it has been stopped.
+//! soon as it has been stopped. A browser that opens `/` itself gets a page for people: [`front`].
 
 use std::sync::Arc;
 
@@ -15,6 +15,7 @@ use axum::response::{IntoResponse, Response};
 
 use super::Door;
 use super::error::ApiError;
+use super::front;
 use super::json::{TimeBody, WatchBody};
 use super::layers::RequestId;
 use super::release_hook::release_one;
@@ -65,6 +66,27 @@ impl FromRequestParts<Door> for OfVideo {
     }
 }
 
+/// What a `GET` asks for.
+#[derive(Debug)]
+pub(super) enum Asked {
+    /// A browser opens the address itself.
+    FrontPage,
+    /// Whether a video may be watched.
+    Video(OfVideo),
+}
+
+impl FromRequestParts<Door> for Asked {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, door: &Door) -> Result<Self, ApiError> {
+        if front::is_asked_for(parts) {
+            return Ok(Self::FrontPage);
+        }
+        let video = OfVideo::from_request_parts(parts, door).await;
+        video.map(Self::Video)
+    }
+}
+
 impl OfVideo {
     /// The session that it is.
     fn key(&self) -> SessionKey {
@@ -95,6 +117,8 @@ impl OfVideo {
 }
 
 /// Ask whether a video may be watched
+///
+/// A browser that asks for HTML, without a query, gets a page about this service instead.
 #[utoipa::path(
     get,
     operation_id = "get_video",
@@ -104,18 +128,20 @@ impl OfVideo {
     responses((status = 200, description = "Whether it may, and where it is.", body = WatchBody), Failures),
     security(("user" = [])),
 )]
-pub(super) async fn get(
-    State(door): State<Door>,
-    video: OfVideo,
-) -> Result<Json<WatchBody>, ApiError> {
+pub(super) async fn get(State(door): State<Door>, asked: Asked) -> Result<Response, ApiError> {
+    let video = match asked {
+        Asked::FrontPage => return Ok(front::serve()),
+        Asked::Video(video) => video,
+    };
     let sessions = live(&door.ledger, &video.user).await?;
     let (limit, key) = (door.ledger.limit_of(&video.user, None), video.key());
     let is_live = sessions.iter().any(|session| session.key == key);
-    Ok(Json(WatchBody {
+    let watch = WatchBody {
         can_watch: is_live || left(limit, sessions.len()) > 0,
         endpoint: endpoint(&door, &video.id),
         count: sessions.len(),
-    }))
+    };
+    Ok(Json(watch).into_response())
 }
 
 /// Start a video

@@ -10,6 +10,8 @@ mod bad_input;
 mod cookies;
 // The check that a newcomer runs.
 mod demo;
+// The demo's page, in a browser.
+mod demo_page;
 // From a refusal's request id to its holders, and where they began.
 mod explained;
 // Users who are named by Basic, and by their certificates.

@@ -182,6 +182,11 @@ impl Tab<'_> {
     /// Opens another page in it, and waits until that is there.
     pub(crate) async fn go(&self, url: &str) {
         self.done("Page.navigate", json!({"url": url})).await;
+        self.is_at(url).await;
+    }
+
+    /// Waits until it shows the page at that address.
+    pub(crate) async fn is_at(&self, url: &str) {
         let what = format!("{url} is shown");
         let there = "document.readyState === 'complete' && location.href";
         eventually(PATIENCE, &what, async || {
@@ -226,6 +231,27 @@ impl Tab<'_> {
             .await;
         let mut evaluated = evaluated.ok()?;
         Some(evaluated["result"]["value"].take())
+    }
+
+    /// Gives its window that width in pixels, and its user that preference: `light` or `dark`.
+    pub(crate) async fn looks(&self, width: u32, scheme: &str) {
+        let size = json!({"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": false});
+        self.done("Emulation.setDeviceMetricsOverride", size).await;
+        let preference = json!({"features": [{"name": "prefers-color-scheme", "value": scheme}]});
+        self.done("Emulation.setEmulatedMedia", preference).await;
+    }
+
+    /// Presses a key: `Tab` or `Enter`.
+    pub(crate) async fn key(&self, name: &str) {
+        // Its window may be behind others.
+        let focused = json!({"enabled": true});
+        self.done("Emulation.setFocusEmulationEnabled", focused)
+            .await;
+        let (code, text) = if name == "Enter" { (13, "\r") } else { (9, "") };
+        for kind in ["keyDown", "keyUp"] {
+            let event = json!({"type": kind, "key": name, "code": name, "windowsVirtualKeyCode": code, "text": text});
+            self.done("Input.dispatchKeyEvent", event).await;
+        }
     }
 
     /// Presses a button that has this in its text, when there is one.

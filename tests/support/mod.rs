@@ -2,6 +2,7 @@
 
 pub(crate) mod api;
 pub(crate) mod app;
+pub(crate) mod axe;
 #[path = "../../deploy/demo/backend.rs"]
 pub(crate) mod backend;
 pub(crate) mod chromium;

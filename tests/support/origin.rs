@@ -78,14 +78,11 @@ impl OriginProcess {
     }
 }
 
-/// The demo's program, which cargo builds beside the tests.
+/// The demo's program, which `make test` builds first.
 pub(crate) fn demo_binary() -> PathBuf {
-    let built = Path::new(env!("CARGO_BIN_EXE_streamgate")).parent();
-    let demo = built.unwrap().join("examples/demo");
-    assert!(
-        demo.is_file(),
-        "no {demo:?}: `cargo build --example demo` makes it"
-    );
+    let built = Path::new(env!("CARGO_BIN_EXE_streamgate")).ancestors();
+    let demo = built.skip(2).next().unwrap().join("demo/demo");
+    assert!(demo.is_file(), "no {demo:?}: `make build` builds it");
     demo
 }
 

@@ -14,29 +14,32 @@ use crate::run::AskedToEnd;
 use crate::stack::Stack;
 use crate::wire::{Gateway, Identity};
 
-/// Starts the stack on free ports, walks, ends the stack. The logs are kept if anything went wrong.
+/// Starts the stack on free ports, walks, ends the stack.
 pub(crate) async fn check(args: CheckArgs) -> Result<(), Failure> {
     let mut asked_to_end = AskedToEnd::listen()?;
-    let logs = fresh_folder(&args.parts.logs)?;
-    let outcome = tokio::select! {
-        outcome = check_in(&args, logs.path()) => outcome,
-        () = asked_to_end.wait() => Err(Failure::new("interrupted")),
-    };
-    outcome.map_err(|failure| {
-        let logs = logs.keep();
-        Failure::new(format!(
-            "{failure}\n      The logs are in {}",
-            logs.display()
-        ))
+    with_logs(&args.parts.logs, async |logs| {
+        tokio::select! {
+            outcome = check_in(&args, logs) => outcome,
+            () = asked_to_end.wait() => Err(Failure::new("interrupted")),
+        }
     })
+    .await
 }
 
-pub(super) fn fresh_folder(parent: &Path) -> Result<tempfile::TempDir, Failure> {
-    std::fs::create_dir_all(parent).doing(|| format!("create {}", parent.display()))?;
-    tempfile::Builder::new()
-        .prefix("check-")
-        .tempdir_in(parent)
-        .doing(|| format!("make a folder in {}", parent.display()))
+/// Does that with a folder for its logs, which stays only if it fails.
+pub(super) async fn with_logs(
+    parent: &Path,
+    work: impl AsyncFnOnce(&Path) -> Result<(), Failure>,
+) -> Result<(), Failure> {
+    let logs = parent.join(format!("check-{}", std::process::id()));
+    std::fs::create_dir_all(&logs).doing(|| format!("create {}", logs.display()))?;
+    match work(&logs).await {
+        Ok(()) => std::fs::remove_dir_all(&logs).doing(|| format!("remove {}", logs.display())),
+        Err(failure) => Err(Failure::new(format!(
+            "{failure}\n      The logs are in {}",
+            logs.display()
+        ))),
+    }
 }
 
 async fn check_in(args: &CheckArgs, logs: &Path) -> Result<(), Failure> {

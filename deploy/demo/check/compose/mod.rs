@@ -14,7 +14,7 @@ use serde_json::Value;
 
 use self::project::Project;
 use super::metrics::Counts;
-use super::scenario::{all, fresh_folder};
+use super::scenario::{all, with_logs};
 use super::step::{same, step};
 use super::walk::Walk;
 use crate::cli::ComposeArgs;
@@ -34,27 +34,23 @@ const TOKENS: [(&str, &str); 4] = [
     ("dave", "dave_basic"),
 ];
 
-/// Builds and starts everything, walks, breaks, ends everything. What the services have logged is kept if anything went wrong.
+/// Builds and starts everything, walks, breaks, ends everything. If anything goes wrong, the logs of the services stay.
 pub(crate) async fn compose(args: ComposeArgs) -> Result<(), Failure> {
     let mut asked_to_end = AskedToEnd::listen()?;
     let began = Moment::now();
-    let logs = fresh_folder(&args.logs)?;
-    let project = Project::new(&args, logs.path()).await?;
-    let outcome = tokio::select! {
-        outcome = compose_in(&args, &project) => outcome,
-        () = asked_to_end.wait() => Err(Failure::new("interrupted")),
-    };
-    if outcome.is_err() {
-        project.keep_logs().await;
-    }
-    project.down().await?;
-    outcome.map_err(|failure| {
-        let logs = logs.keep();
-        Failure::new(format!(
-            "{failure}\n      The logs are in {}",
-            logs.display()
-        ))
-    })?;
+    with_logs(&args.logs, async |logs| {
+        let project = Project::new(&args, logs).await?;
+        let outcome = tokio::select! {
+            outcome = compose_in(&args, &project) => outcome,
+            () = asked_to_end.wait() => Err(Failure::new("interrupted")),
+        };
+        if outcome.is_err() {
+            project.keep_logs().await;
+        }
+        project.down().await?;
+        outcome
+    })
+    .await?;
     println!(
         "All as expected, in {:.1} s.",
         began.elapsed().as_secs_f64()

@@ -1,0 +1,59 @@
+//! Owns looking for barriers in a page with axe-core, in light and dark, on a phone's width and a desk's.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use serde_json::json;
+
+use crate::support::chromium::Tab;
+use crate::support::watch::eventually;
+
+/// How long axe-core may take before a test gives up on it.
+const PATIENCE: Duration = Duration::from_secs(60);
+const WIDTHS: [u32; 2] = [390, 1280];
+const SCHEMES: [&str; 2] = ["light", "dark"];
+
+/// Starts axe-core. What it finds is in `window.barriers` afterwards, a text for each element.
+const RUN: &str = "
+    window.barriers = null;
+    axe.run({ resultTypes: ['violations'] }).then(({ violations }) => {
+        const told = ({ id, nodes }) => nodes.map((node) => `${id}: ${node.html} ${node.failureSummary}`);
+        window.barriers = violations.flatMap(told);
+    });";
+
+/// `STREAMGATE_TEST_AXE_CORE`, else what the script gets.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "it names no setting, but a tool of the tests"
+)]
+fn axe_core() -> String {
+    let path: PathBuf = match std::env::var("STREAMGATE_TEST_AXE_CORE") {
+        Ok(path) => path.into(),
+        Err(_) => {
+            let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/tools/get-axe-core.sh");
+            let printed = std::process::Command::new(script).output().unwrap();
+            assert!(printed.status.success(), "{printed:?}");
+            String::from_utf8(printed.stdout).unwrap().trim().into()
+        }
+    };
+    std::fs::read_to_string(path).unwrap()
+}
+
+/// Fails if axe-core finds a violation in any look of the page, or if the page is wider than its window.
+pub(crate) async fn assert_no_barriers(tab: &Tab<'_>) {
+    tab.evaluate(&axe_core()).await.unwrap();
+    for width in WIDTHS {
+        for scheme in SCHEMES {
+            tab.looks(width, scheme).await;
+            let what = format!("a page {width} wide, {scheme}");
+            tab.evaluate(RUN).await.unwrap();
+            let found = eventually(PATIENCE, "axe-core has looked", async || {
+                let found = tab.evaluate("window.barriers").await?;
+                (!found.is_null()).then_some(found)
+            });
+            assert_eq!(found.await, json!([]), "{what}");
+            let page = tab.evaluate("document.documentElement.scrollWidth");
+            assert_eq!(page.await.unwrap(), width, "{what}");
+        }
+    }
+}
