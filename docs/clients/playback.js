@@ -4,24 +4,28 @@ export class Playback {
   #timer;
   #resume = false;
 
-  // token(): a bearer token, or nothing. facts(): any of device, content, position. Both are asked before each call.
-  // on.start(id): play. on.stop(reason, displacedBy): stop. on.full(sessions): the id of the session to take over, "oldest", or nothing; may be async.
+  // token() returns a bearer token or nothing, facts() any of device, content and position. Both are
+  // called before each request.
+  // on.start(id): play. on.stop(reason, displacedBy): stop.
+  // on.full(sessions): return the id of the session to take over, "oldest", or nothing. May be async.
   constructor({ api, user, token = () => null, facts = () => ({}), on }) {
     Object.assign(this, { sessions: `${api}/v1/users/${encodeURIComponent(user)}/sessions`, token, facts, on });
-    // The page is closed, reloaded, left, or put into the back-forward cache. When it comes back from there, the old id has ended.
+    // The page is closed, reloaded, left, or put into the back-forward cache. When it comes back from
+    // that cache, the old id has ended.
     addEventListener("pagehide", () => { this.#resume = this.#run !== null; this.release(); });
     addEventListener("pageshow", (event) => { if (event.persisted && this.#resume) this.start(); });
   }
 
-  // Each start, and so each tab and each reload, has an id of its own, since one that has ended can't be used again.
-  // (Pages without https have no crypto.randomUUID, but for those of localhost.)
+  // Each start, and so each tab and each reload, has its own id: an ended id can't be used again.
+  // (Pages without https have no crypto.randomUUID, except on localhost.)
   start() {
     this.release();
     this.#run = { id: crypto.randomUUID(), plays: false };
     return this.#beat(this.#run);
   }
 
-  // `keepalive` lets the request outlive the page. (sendBeacon can't send DELETE, nor a token.) If it is lost, the lease runs out.
+  // `keepalive` lets the request outlive the page. (sendBeacon can send neither DELETE nor a token.)
+  // If the request is lost, the lease runs out.
   async release() {
     const run = this.#run;
     this.#run = null;
@@ -31,7 +35,7 @@ export class Playback {
 
   async #beat(run, takeover) {
     const [status, told] = await this.#put(run.id, takeover);
-    if (run !== this.#run) return; // released meanwhile
+    if (run !== this.#run) return; // released in the meantime
     if (status === 429 && told.reason === "full") {
       const chosen = await this.on.full(told.sessions ?? []);
       if (run !== this.#run) return;

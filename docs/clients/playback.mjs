@@ -4,11 +4,12 @@ import { setTimeout as sleep } from "node:timers/promises";
 
 const API = process.env.API ?? "http://127.0.0.1:8080";
 const USER = process.env.USER_ID ?? "alice";
-const TOKEN = process.env.TOKEN; // one of http.tokens_file, where that is set
-const TAKEOVER = process.env.TAKEOVER; // whose slot to take if all are taken: a session's id, or "oldest"
+const TOKEN = process.env.TOKEN; // from http.tokens_file, if that is set
+// Whose slot to take if all are taken: a session's id, or "oldest".
+const TAKEOVER = process.env.TAKEOVER;
 
 class Playback {
-  id = randomUUID(); // always a new one: one that has ended can't be used again
+  id = randomUUID(); // always a new one: an ended id can't be used again
   #over = new AbortController();
 
   // facts: any of device, content, position.
@@ -17,7 +18,7 @@ class Playback {
     this.facts = facts;
   }
 
-  // Runs until stop(), and then resolves with nothing; or until it may not start or go on, and then with the problem document that says why.
+  // Resolves with nothing after stop(), or with the problem document if it may not start or go on.
   // An outage stops nobody who is watching.
   async hold(takeover, onStart) {
     for (let plays = false; ;) {

@@ -14,15 +14,17 @@ from uuid import uuid4
 
 API = os.environ.get("API", "http://127.0.0.1:8080")
 USER = os.environ.get("USER_ID", "alice")
-TOKEN = os.environ.get("TOKEN")  # one of http.tokens_file, where that is set
-TAKEOVER = os.environ.get("TAKEOVER")  # whose slot to take if all are taken: a session's id, or "oldest"
+TOKEN = os.environ.get("TOKEN")  # from http.tokens_file, if that is set
+# Whose slot to take if all are taken: a session's id, or "oldest".
+TAKEOVER = os.environ.get("TAKEOVER")
 
-OUTAGE = (OSError, HTTPException, ValueError)  # no network, no answer in time, a 5xx, or no answer of streamgate's
+# No network, no answer in time, a 5xx, or an answer that is not streamgate's.
+OUTAGE = (OSError, HTTPException, ValueError)
 RETRY = 5  # seconds
 
 
 class Refused(Exception):
-    """It may not start or go on. `problem` says why, and who holds the slots if they are all taken."""
+    """It may not start or go on. `problem` says why, and who holds the slots if all are taken."""
 
     def __init__(self, problem):
         super().__init__(problem.get("detail"))
@@ -31,14 +33,14 @@ class Refused(Exception):
 
 class Playback:
     def __init__(self, user, **facts):  # any of device, content, position
-        self.id = str(uuid4())  # always a new one: one that has ended can't be used again
+        self.id = str(uuid4())  # always a new one: an ended id can't be used again
         self.url = f"{API}/v1/users/{quote(user, safe='')}/sessions/{self.id}"
         self.facts = facts
         self.stopped = threading.Event()
-        self.problem = None  # why it has stopped, if others have stopped it
+        self.problem = None  # why it has stopped, if others stopped it
 
     def start(self, takeover=None):
-        """Returns when it may play, and raises Refused if it may not. In an outage it goes on asking."""
+        """Returns when it may play; raises Refused if it may not. In an outage it keeps asking."""
         while not (wait := self._beat(takeover)):
             time.sleep(RETRY)
         threading.Thread(target=self._beats, args=(wait,), daemon=True).start()
@@ -59,7 +61,7 @@ class Playback:
             self.stopped.set()
 
     def _beat(self, takeover=None):
-        """In how many seconds the next beat is due. Nothing in an outage, which stops nobody who is watching."""
+        """Seconds until the next beat; nothing in an outage, which stops nobody who is watching."""
         try:
             return self._call("PUT", {**self.facts, "takeover": takeover}).get("renew_after_seconds")
         except OUTAGE:

@@ -1,4 +1,4 @@
-// What a viewer is told of a problem, in their own language; of one that isn't known yet, in the service's words.
+// A sentence for the viewer in their own language. An unknown reason gets the service's own words.
 const GERMAN = {
   full: ({ limit, active }) => limit === 0 ? "Mit diesem Konto kann gerade nichts angesehen werden."
     : limit === 1 ? "Mit diesem Konto läuft schon ein Stream. Beende ihn, um hier zu sehen."
