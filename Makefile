@@ -37,7 +37,7 @@ prereqs:
 prereqs-demo:
 	@deploy/prereqs.sh curl
 
-# The clients in the README are run by what they are written for, and players are those that viewers have.
+# The clients in docs/clients/ are run by what they are written for, and players are those that viewers have.
 prereqs-test:
 	@deploy/prereqs.sh curl python3 node:nodejs $(if $(CHROMIUM),,chromium) ffmpeg gst-launch-1.0:gstreamer1.0-tools \
 		gst/playbin:gstreamer1.0-plugins-base gst/souphttpsrc:gstreamer1.0-plugins-good gst/hlsdemux:gstreamer1.0-plugins-bad \
@@ -76,7 +76,7 @@ image:
 		--build-arg VERSION=$$(sed -n 's/^version = "\(.*\)"$$/\1/p' Cargo.toml) \
 		--build-arg REVISION=$$(git rev-parse HEAD 2>/dev/null || echo unknown) .
 
-## Builds it, runs it as the README says, and as a stranger
+## Builds it, runs it as docs/containers.md says, and as a stranger
 image-check:
 	@deploy/image-check.sh
 

@@ -5,6 +5,7 @@ pub(crate) mod app;
 #[path = "../../deploy/demo/backend.rs"]
 pub(crate) mod backend;
 pub(crate) mod chromium;
+pub(crate) mod docs;
 pub(crate) mod envoy_files;
 pub(crate) mod faulty_store;
 pub(crate) mod frames;
