@@ -145,7 +145,12 @@ fn each_line_of_prose_fits_on_a_screen() {
             // What can't be broken, as a command in a sentence or a link, may have a line to itself.
             let is_prose = !inside && !line.starts_with('|') && breaks(line) > 0;
             let fits = line.chars().count() <= MOST_COLUMNS;
-            assert!(!is_prose || fits, "{}:{}: {line}", document.path, number + 1);
+            assert!(
+                !is_prose || fits,
+                "{}:{}: {line}",
+                document.path,
+                number + 1
+            );
         }
     }
 }
@@ -202,6 +207,13 @@ fn prose_is_told_from_tables_and_code_and_cut_into_sentences() {
     let found: Vec<_> = prose(text).iter().flat_map(|it| sentences(it)).collect();
     let found: Vec<_> = found.iter().map(|it| it.trim()).collect();
     let found: Vec<_> = found.into_iter().filter(|it| !it.is_empty()).collect();
-    let expected = ["A title", "One code four.", "(Five six.)", "Seven", "eight", "nine"];
+    let expected = [
+        "A title",
+        "One code four.",
+        "(Five six.)",
+        "Seven",
+        "eight",
+        "nine",
+    ];
     assert_eq!(found, expected);
 }

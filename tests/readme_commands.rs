@@ -110,8 +110,8 @@ fn each_command_of_ours_in_a_sentence_is_one_that_there_is() {
 #[tokio::test]
 async fn the_commands_to_paste_do_what_is_said_of_them() {
     let (grpc, http) = (ReservedPort::new(), ReservedPort::new());
-    let script =
-        docs::example("docs/cli.md", "Commands", "sh").replace("127.0.0.1:8080", &http.address().to_string());
+    let script = docs::example("docs/cli.md", "Commands", "sh")
+        .replace("127.0.0.1:8080", &http.address().to_string());
     let folder = tempfile::tempdir().unwrap();
     let programs = Path::new(env!("CARGO_BIN_EXE_streamgate"))
         .parent()
@@ -180,14 +180,16 @@ async fn the_published_tokens_open_the_shipped_gateway_as_it_is_said_of_them() {
         "docs/envoy/install.md",
         "Try the shipped gateway",
         Duration::from_secs(1),
-    ).await;
+    )
+    .await;
     assert!(told.starts_with("HTTP/1.1 200 OK\r\n"), "{told}");
     assert!(told.contains("x-streamgate-session: "), "{told}");
     let told = run(
         "docs/envoy/browsers.md",
         "Viewers' scripts and the HTTP API",
         PATIENCE,
-    ).await;
+    )
+    .await;
     assert!(told.starts_with("HTTP/1.1 201 Created\r\n"), "{told}");
     assert!(told.contains("\"session\":\"tab-1\""), "{told}");
 }

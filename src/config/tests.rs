@@ -341,7 +341,9 @@ fn the_examples_of_the_documents_are_taken() {
         let config = load_text(yaml).unwrap();
         assert_eq!(config.store.backend, Backend::Redis);
     }
-    let yaml = examples(include_str!("../../docs/redis.md")).next().unwrap();
+    let yaml = examples(include_str!("../../docs/redis.md"))
+        .next()
+        .unwrap();
     let redis = load_text(yaml).unwrap().store.redis;
     assert_eq!((redis.topology, redis.urls.len()), (Topology::Sentinel, 3));
 }

@@ -69,7 +69,9 @@ fn pages(folder: &Path, found: &mut Vec<PathBuf>) {
 /// The text of that document.
 pub(crate) fn text(path: &str) -> &'static str {
     let found = all().iter().find(|document| document.path == path);
-    &found.unwrap_or_else(|| panic!("{path} is no document")).text
+    &found
+        .unwrap_or_else(|| panic!("{path} is no document"))
+        .text
 }
 
 /// Its fenced blocks, in their order.
