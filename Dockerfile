@@ -2,7 +2,7 @@
 #
 #   docker build --tag streamgate .
 #
-# For both builders, classic and BuildKit. README.md has the line that runs it, deploy/README.md says what is inside and why.
+# For both builders, classic and BuildKit. docs/containers.md has the line that runs it, and says what is inside and why.
 
 FROM rust:1.95-slim-bookworm AS build
 WORKDIR /build

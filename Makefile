@@ -44,7 +44,7 @@ prereqs-build:
 prereqs-demo:
 	@deploy/prereqs.sh $(ENVOY_NEEDS) $(if $(filter redis,$(STORE)),$(REDIS_NEEDS))
 
-# Tests run the clients in the documents with what they are written for, and the players that viewers have.
+# The clients in docs/clients/ run in what they are written for, and the players are those that viewers have.
 prereqs-test:
 	@deploy/prereqs.sh $(ENVOY_NEEDS) $(REDIS_NEEDS) venv:python3-venv curl git openssl node:nodejs $(if $(CHROMIUM),,chromium) ffmpeg \
 		gst-launch-1.0:gstreamer1.0-tools gst/playbin:gstreamer1.0-plugins-base gst/souphttpsrc:gstreamer1.0-plugins-good \
@@ -87,7 +87,7 @@ image:
 		--build-arg VERSION=$$(sed -n 's/^version = "\(.*\)"$$/\1/p' Cargo.toml) \
 		--build-arg REVISION=$$(git rev-parse HEAD 2>/dev/null || echo unknown) .
 
-## Builds it, runs it as the README says, and as a stranger
+## Builds it, runs it as docs/containers.md says, and as a stranger
 image-check:
 	@deploy/image-check.sh
 

@@ -1,5 +1,5 @@
 #!/bin/sh
-# Runs the shell block below 'With compose' in README.md beside this file, as it stands there, and sees that the 4th stream is refused, before
+# Runs the shell block below 'With compose' in docs/containers.md, as it stands there, and sees that the 4th stream is refused, before
 # and after a streamgate is killed. Needs a Docker engine that can get the images, docker compose or docker-compose (COMPOSE says which), and the ports named there.
 set -eu
 cd "$(dirname "$0")/.."
@@ -9,13 +9,13 @@ fail() { echo "compose-check: $*" >&2; exit 1; }
 docker info >/dev/null 2>&1 || fail "no Docker engine answers: 'docker info' says why"
 [ -n "${COMPOSE:-}" ] || { docker compose version >/dev/null 2>&1 && COMPOSE='docker compose'; } || COMPOSE=docker-compose
 if [ "$COMPOSE" != 'docker compose' ]; then
-    # docker-compose 1.29, to which the README's lines are as good.
+    # docker-compose 1.29, to which the page's lines are as good.
     stand_in='docker() { case "$1" in compose) shift; $COMPOSE "$@" ;; *) command docker "$@" ;; esac; }'
     eval "$stand_in"
 fi
 
-script=$(awk '/^## With compose$/ {below = 1} below && /^```$/ {exit} inside {print} below && /^```sh$/ {inside = 1}' deploy/README.md)
-[ -n "$script" ] || fail "deploy/README.md has no shell block below 'With compose'"
+script=$(awk '/^## With compose$/ {below = 1} below && /^```$/ {exit} inside {print} below && /^```sh$/ {inside = 1}' docs/containers.md)
+[ -n "$script" ] || fail "docs/containers.md has no shell block below 'With compose'"
 # Where the processors are busy with other things, Redis may have to wait for one, and a slow Redis is no part of this.
 export STORE_TIMEOUT=200ms COMPOSE
 told=$(mktemp)
@@ -29,7 +29,7 @@ trap end EXIT
 trap 'exit 1' INT TERM
 # In a shell of its own, which ends at the first line that fails.
 printf '%s\n%s\n' "${stand_in:-}" "$script" >"$lines"
-sh -eu "$lines" >"$told" 2>&1 || fail 'a line of the README failed'
+sh -eu "$lines" >"$told" 2>&1 || fail 'a line of the page failed'
 refused=$(grep -c '^HTTP/1.1 429' "$told") || true
-[ "$refused" = 2 ] || fail "the README promises two 429, there were $refused"
-echo "ok    the README's lines, by $COMPOSE, start it, and two 4th streams are refused, before and after a streamgate is killed"
+[ "$refused" = 2 ] || fail "the page promises two 429, there were $refused"
+echo "ok    the page's lines, by $COMPOSE, start it, and two 4th streams are refused, before and after a streamgate is killed"

@@ -1,5 +1,5 @@
 #!/bin/sh
-# Builds the image, runs it and asks it by the README's own lines, then as a stranger would who trusts nobody: no right to write, no
+# Builds the image, runs it and asks it by the lines of docs/containers.md, then as a stranger would who trusts nobody: no right to write, no
 # capability, a user that the image has never heard of. Needs a Docker engine that can get the images named in Dockerfile, and port 8080.
 set -eu
 cd "$(dirname "$0")/.."
@@ -10,8 +10,8 @@ say() { echo "ok    $*"; }
 docker info >/dev/null 2>&1 || fail "no Docker engine answers: 'docker info' says why"
 
 # The first shell block below its heading.
-lines=$(awk '/^### In a container$/ {below = 1} below && /^```$/ {exit} inside {print} below && /^```sh$/ {inside = 1}' README.md)
-[ "$(printf '%s\n' "$lines" | grep -c .)" = 3 ] || fail "README.md has no three lines below 'In a container'"
+lines=$(awk '/^## In a container$/ {below = 1} below && /^```$/ {exit} inside {print} below && /^```sh$/ {inside = 1}' docs/containers.md)
+[ "$(printf '%s\n' "$lines" | grep -c .)" = 3 ] || fail "docs/containers.md has no three lines below 'In a container'"
 
 stranger= configured=
 end() {
@@ -26,9 +26,9 @@ trap end EXIT
 trap 'exit 1' INT TERM
 
 answer=$(printf '%s\n' "$lines" | sh -eu)
-printf '%s\n' "$answer" | grep -q '"session":"tv".*"active":1,"limit":3' || fail "the README's lines end with: $answer"
+printf '%s\n' "$answer" | grep -q '"session":"tv".*"active":1,"limit":3' || fail "the page's lines end with: $answer"
 docker stop streamgate >/dev/null
-say "the README's lines build it, run it, and get an answer"
+say "the page's lines build it, run it, and get an answer"
 
 # A folder that anybody may read, unlike one of mktemp's.
 mkdir -p target/image-check/etc

@@ -12,18 +12,13 @@ use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
-use crate::clients::readme::example;
+use crate::support::docs;
 use crate::support::gateway::Setup;
 use crate::support::origin::Origin;
 use crate::support::process::command;
 use crate::support::streamgate::Streamgate;
 
 const COLLECTION: &str = include_str!("../deploy/streamgate.http");
-const READMES: [&str; 3] = [
-    include_str!("../README.md"),
-    include_str!("../envoy/README.md"),
-    include_str!("../deploy/README.md"),
-];
 
 /// A request of the collection, with its variables filled in.
 #[derive(Debug)]
@@ -183,12 +178,13 @@ fn matches(template: &str, path: &str) -> bool {
 }
 
 #[tokio::test]
-async fn the_collection_has_each_request_that_the_readmes_curl_lines_send() {
+async fn the_collection_has_each_request_that_the_documents_curl_lines_send() {
     let collected = read(COLLECTION, &[]);
     let calls: Vec<Call> = collected.iter().map(Request::call).collect();
     let mut sent = Vec::new();
-    for heading in ["## The HTTP API", "### The small API"] {
-        sent.extend(sent_by(example(heading, "sh")).await);
+    for heading in ["Try it", "The small API"] {
+        let script = docs::example("docs/http-api.md", heading, "sh");
+        sent.extend(sent_by(script).await);
     }
     assert_eq!(sent.len(), 17, "{sent:?}");
     for call in sent {
@@ -200,7 +196,7 @@ async fn the_collection_has_each_request_that_the_readmes_curl_lines_send() {
         .map(|request| (request.method.as_str(), request.path()))
         .collect();
     let mut lines = 0;
-    for (method, path) in READMES.iter().flat_map(|readme| curl_lines(readme)) {
+    for (method, path) in docs::all().iter().flat_map(|it| curl_lines(&it.text)) {
         // What they call their sessions and channels is theirs.
         let parent = |path: &str| path.rsplit_once('/').map(|(parent, _)| parent.to_owned());
         let found = told
@@ -212,7 +208,7 @@ async fn the_collection_has_each_request_that_the_readmes_curl_lines_send() {
     assert!(lines >= 5, "{lines}");
 }
 
-/// What a script of the README sends to an API that answers everything.
+/// What a script of the documents sends to an API that answers everything.
 async fn sent_by(script: &str) -> Vec<Call> {
     let (sender, mut received) = mpsc::unbounded_channel();
     let record = async |State(sender): State<mpsc::UnboundedSender<Call>>,
@@ -244,8 +240,8 @@ async fn sent_by(script: &str) -> Vec<Call> {
 }
 
 /// Method and path of each line with curl that has an address of ours in it.
-fn curl_lines(readme: &'static str) -> impl Iterator<Item = (&'static str, String)> {
-    readme.lines().filter_map(|line| {
+fn curl_lines(text: &'static str) -> impl Iterator<Item = (&'static str, String)> {
+    text.lines().filter_map(|line| {
         let (_, rest) = line.split_once("curl ")?;
         let (before, address) = rest.split_once("http://127.0.0.1:")?;
         let method = before

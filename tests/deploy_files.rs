@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 
 use serde_json::{Value, json};
 
+use crate::support::docs;
 use crate::support::envoy_files::{
     CLUSTERS, CONNECTION_MANAGER, LISTENER, at, at_mut, read, route_mut, set,
 };
@@ -137,12 +138,9 @@ fn compose_s_other_listeners_show_the_api_and_of_the_administrator_s_port_the_st
 fn a_check_that_is_put_to_another_streamgate_is_told_as_compose_has_it() {
     let mut compose = read("deploy/compose/envoy.yaml");
     let service = &check_filter(&mut compose)["grpc_service"];
-    let readme = text("envoy/README.md");
-    let (_, rest) = readme
-        .split_once("\n  ```yaml\n  retry_policy:")
-        .expect("it is told");
-    let (told, _) = rest.split_once("\n  ```\n").unwrap();
-    let told: Value = serde_saphyr::from_str(&format!("  retry_policy:{told}")).unwrap();
+    let page = "docs/envoy/several-instances.md";
+    let told = docs::example(page, "More than one streamgate", "yaml");
+    let told: Value = serde_saphyr::from_str(told).unwrap();
     assert_eq!(told["retry_policy"], service["retry_policy"]);
     let seconds = |value: &Value| -> f64 {
         let text = value.as_str().unwrap().strip_suffix('s').unwrap();

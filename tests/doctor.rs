@@ -143,7 +143,7 @@ async fn instances_that_count_apart_or_differ_are_wrong() {
     let (first, second) = (one.http, two.http);
     let expected = format!(
         "wrong: limits.default differs: 3 at http://{first}, 5 at http://{second}; \
-         see \"Instances with different settings\" in the README, and make it equal"
+         see docs/instances.md, and make it equal"
     );
     assert_eq!(*limit, expected);
     // No gateway has ever come: it may be that none is meant to.

@@ -5,6 +5,7 @@
 
 use serde_json::{Value, json};
 
+use crate::support::docs;
 use crate::support::envoy_files::{
     CLUSTERS, CONNECTION_MANAGER, LISTENER, at, at_mut, fragment, listen_on, paste_fragments, read,
     route_mut, send_to, set,
@@ -155,9 +156,9 @@ fn the_route_with_a_cookie_is_the_playbacks_route_with_the_cookie() {
     assert_eq!(said.remove("streamgate.issue"), Some(json!("cookie")));
     let path = said.remove("streamgate.cookie_path").expect("a path");
     assert_eq!(issued, fragment("route-playback"));
-    let readme = std::fs::read_to_string("envoy/README.md").expect("it is there");
     let path = path.as_str().expect("a text");
-    assert!(readme.contains(path), "{path} is explained");
+    let page = docs::text("docs/envoy/cookies.md");
+    assert!(page.contains(path), "{path} is explained");
 }
 
 #[test]
@@ -165,7 +166,8 @@ fn the_way_over_tls_is_told_as_its_fragment_has_it() {
     let text = |name: &str| std::fs::read_to_string(name).expect(name);
     let fragment = text("envoy/fragments/tls.yaml");
     let (_, settings) = fragment.split_once('\n').expect("a comment first");
-    assert!(text("envoy/README.md").contains(&format!("```yaml\n{settings}```\n")));
+    let told = docs::example("docs/tls.md", "Envoy's side", "yaml");
+    assert_eq!(told, settings.trim_end());
 }
 
 #[test]

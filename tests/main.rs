@@ -19,7 +19,7 @@ mod authz;
 mod check_cost;
 // The commands that ask a running instance: what they print, their exit codes, where a token goes, TLS.
 mod cli;
-// The README's examples of clients as they stand there: curl, Python, Node, and a page in a real Chromium.
+// The clients in `docs/clients/` as they stand there: curl, Python, Node, and a page in a real Chromium.
 mod clients;
 // Every key of the configuration at every documented value, on the real program.
 mod config_matrix;
@@ -75,9 +75,12 @@ mod log_unwritable;
 mod openapi;
 // Real players: what tells each of them as one playback, and what it does at a reload, a seek, a pause and another network.
 mod players;
-// What the READMEs have to paste into a shell.
+// The documents: their links, how long their sentences are, what they have to paste into a shell.
+mod documents;
 mod readme_commands;
 mod readme_sentences;
+// The names that versions promise: metrics, configuration keys, reasons.
+mod promises;
 // The committed descriptors are those of the protocol.
 mod reflection_descriptors;
 // The files for Prometheus and Grafana: alerts that fire and clear, and a dashboard whose every query returns data.

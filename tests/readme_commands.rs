@@ -1,10 +1,11 @@
-//! Each shell block of each README is run: here, by another test, by a script that takes it out of there, or by CI as it is.
+//! Each shell block of each document is run: here, by another test, by a script that takes it out of there, or by CI as it is.
 
 use std::collections::BTreeSet;
 use std::path::Path;
 use std::time::Duration;
 
 use crate::support::app::PATIENCE;
+use crate::support::docs;
 use crate::support::gateway::Setup;
 use crate::support::origin::Origin;
 use crate::support::port::ReservedPort;
@@ -12,69 +13,38 @@ use crate::support::process::command;
 use crate::support::streamgate::Streamgate;
 use crate::support::watch::within;
 
-/// All there are.
-pub(crate) const READMES: [(&str, &str); 4] = [
-    ("README.md", include_str!("../README.md")),
-    ("envoy/README.md", include_str!("../envoy/README.md")),
-    ("deploy/README.md", include_str!("../deploy/README.md")),
-    ("CONTRIBUTING.md", include_str!("../CONTRIBUTING.md")),
-];
-
 /// Where each block stands, and what runs it.
 const RUN_BY: [(&str, &str, &str); 9] = [
-    ("README.md", "Quick start", ".ci/run: its first step"),
     ("README.md", "Quick start", ".ci/run: make test, make demo"),
-    ("README.md", "In a container", "deploy/image-check.sh"),
-    ("README.md", "Commands", "here"),
-    ("README.md", "The HTTP API", "clients::scripts"),
-    ("README.md", "The small API", "clients::scripts"),
-    ("envoy/README.md", "Putting it into your Envoy", "here"),
+    ("docs/cli.md", "Commands", "here"),
     (
-        "envoy/README.md",
-        "Viewers' scripts and the HTTP API",
-        "here",
+        "docs/containers.md",
+        "In a container",
+        "deploy/image-check.sh",
     ),
     (
-        "deploy/README.md",
+        "docs/containers.md",
         "With compose",
         "deploy/compose-check.sh",
     ),
+    (
+        "docs/dev/testing.md",
+        "What it needs",
+        ".ci/run: its first step",
+    ),
+    (
+        "docs/envoy/browsers.md",
+        "Viewers' scripts and the HTTP API",
+        "here",
+    ),
+    ("docs/envoy/install.md", "Try the shipped gateway", "here"),
+    ("docs/http-api.md", "Try it", "clients::scripts"),
+    ("docs/http-api.md", "The small API", "clients::scripts"),
 ];
 
-/// A shell block, and the heading above it.
-fn blocks(text: &'static str) -> Vec<(&'static str, &'static str)> {
-    let mut heading = "";
-    let mut found = Vec::new();
-    let mut rest = text;
-    while let Some((line, after)) = rest.split_once('\n') {
-        rest = after;
-        if let Some((_, title)) = line.split_once("# ")
-            && line.starts_with('#')
-        {
-            heading = title;
-        } else if line.starts_with("```sh") {
-            let (block, after) = rest.split_once("\n```\n").unwrap();
-            found.push((heading, block));
-            rest = after;
-        } else if line.starts_with("```") && line.len() > 3 {
-            rest = rest.split_once("\n```\n").unwrap().1;
-        }
-    }
-    found
-}
-
-/// The block below that heading.
-fn block(readme: &str, heading: &str) -> &'static str {
-    let (_, text) = READMES.iter().find(|(name, _)| *name == readme).unwrap();
-    let blocks = blocks(text);
-    let mut its = blocks.iter().filter(|(title, _)| *title == heading);
-    its.next().unwrap().1
-}
-
 #[test]
-fn no_readme_has_a_place_that_is_yet_to_be_filled_in() {
-    let all = include_str!("../SECURITY.md");
-    let texts = READMES.iter().map(|(_, text)| *text).chain([all]);
+fn no_document_has_a_place_that_is_yet_to_be_filled_in() {
+    let texts = docs::all().iter().map(|document| &document.text);
     for word in texts.flat_map(|text| text.split([' ', '|', '\n'])) {
         let name = word
             .strip_prefix('@')
@@ -85,24 +55,21 @@ fn no_readme_has_a_place_that_is_yet_to_be_filled_in() {
 }
 
 #[test]
-fn each_shell_block_of_each_readme_is_run_by_something() {
-    let there: Vec<_> = READMES
-        .iter()
-        .flat_map(|(name, text)| {
-            blocks(text)
-                .into_iter()
-                .map(|(heading, _)| (*name, heading))
-        })
-        .collect();
+fn each_shell_block_of_each_document_is_run_by_something() {
+    let mut there = Vec::new();
+    for document in docs::all() {
+        let shell = docs::examples(&document.text).into_iter();
+        let shell = shell.filter(|example| example.language == "sh");
+        there.extend(shell.map(|example| (document.path.as_str(), example.heading)));
+    }
     let known: Vec<_> = RUN_BY
         .iter()
-        .map(|(readme, heading, _)| (*readme, *heading))
+        .map(|(path, heading, _)| (*path, *heading))
         .collect();
     assert_eq!(there, known);
     let by: BTreeSet<_> = RUN_BY.iter().map(|(_, _, by)| *by).collect();
     for script in by.iter().filter(|by| by.ends_with(".sh")) {
-        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(script);
-        let text = std::fs::read_to_string(path).unwrap();
+        let text = docs::file(script);
         let its = RUN_BY.iter().filter(|(_, _, by)| by == script);
         for (_, heading, _) in its {
             assert!(
@@ -115,7 +82,7 @@ fn each_shell_block_of_each_readme_is_run_by_something() {
 
 /// What follows that word where it begins a command in a sentence.
 fn in_sentences(program: &str) -> Vec<&'static str> {
-    let lines = READMES.iter().flat_map(|(_, text)| text.lines());
+    let lines = docs::all().iter().flat_map(|it| it.text.lines());
     let lines = lines.filter(|line| !line.starts_with("```"));
     let spans = lines.flat_map(|line| line.split('`').skip(1).step_by(2));
     let words = spans.filter_map(|span| span.strip_prefix(program)?.strip_prefix(' '));
@@ -143,8 +110,8 @@ fn each_command_of_ours_in_a_sentence_is_one_that_there_is() {
 #[tokio::test]
 async fn the_commands_to_paste_do_what_is_said_of_them() {
     let (grpc, http) = (ReservedPort::new(), ReservedPort::new());
-    let script =
-        block("README.md", "Commands").replace("127.0.0.1:8080", &http.address().to_string());
+    let script = docs::example("docs/cli.md", "Commands", "sh")
+        .replace("127.0.0.1:8080", &http.address().to_string());
     let folder = tempfile::tempdir().unwrap();
     let programs = Path::new(env!("CARGO_BIN_EXE_streamgate"))
         .parent()
@@ -191,8 +158,8 @@ async fn the_published_tokens_open_the_shipped_gateway_as_it_is_said_of_them() {
         .cluster("origin", &[origin.address])
         .cluster("streamgate_http", &[streamgate.http]);
     let gateway = setup.start().await;
-    let run = async |heading, patience: Duration| {
-        let script = block("envoy/README.md", heading)
+    let run = async |path, heading, patience: Duration| {
+        let script = docs::example(path, heading, "sh")
             .replace("127.0.0.1:10000", &gateway.address.to_string());
         let seconds = patience.as_secs_f64().to_string();
         let script = script.replace("curl ", &format!("curl -sS -i -m {seconds} "));
@@ -209,10 +176,20 @@ async fn the_published_tokens_open_the_shipped_gateway_as_it_is_said_of_them() {
         String::from_utf8_lossy(&ran.stdout).into_owned()
     };
     // It has no end, so curl is the one to end it.
-    let told = run("Putting it into your Envoy", Duration::from_secs(1)).await;
+    let told = run(
+        "docs/envoy/install.md",
+        "Try the shipped gateway",
+        Duration::from_secs(1),
+    )
+    .await;
     assert!(told.starts_with("HTTP/1.1 200 OK\r\n"), "{told}");
     assert!(told.contains("x-streamgate-session: "), "{told}");
-    let told = run("Viewers' scripts and the HTTP API", PATIENCE).await;
+    let told = run(
+        "docs/envoy/browsers.md",
+        "Viewers' scripts and the HTTP API",
+        PATIENCE,
+    )
+    .await;
     assert!(told.starts_with("HTTP/1.1 201 Created\r\n"), "{told}");
     assert!(told.contains("\"session\":\"tab-1\""), "{told}");
 }

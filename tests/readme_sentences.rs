@@ -1,10 +1,9 @@
-//! Each command that stands in a sentence of a README is run too: here, by another test, by a script, or by CI.
+//! Each command that stands in a sentence of a document is run too: here, by another test, by a script, or by CI.
 
 use std::collections::BTreeSet;
-use std::path::Path;
 
-use crate::readme_commands::READMES;
 use crate::support::app::PATIENCE;
+use crate::support::docs;
 use crate::support::pki::{Authority, Folder};
 use crate::support::process::{command, tool};
 use crate::support::redis::RedisServer;
@@ -46,8 +45,8 @@ cargo test --test integration e2e:: -- --nocapture | grep measured => .ci/nightl
 cargo test --test integration prometheus:: -- --nocapture | grep measured => .ci/nightly
 cargo test --test integration redis_sentinel -- --nocapture | grep measured => .ci/nightly
 curl -H => tests/players/progressive.rs => by_curl_are_one_playback
-docker build --tag streamgate . => README.md => docker build --tag streamgate .
-docker compose -f deploy/compose.yaml up --build => deploy/README.md => docker compose -f deploy/compose.yaml up --build --detach
+docker build --tag streamgate . => docs/containers.md => docker build --tag streamgate .
+docker compose -f deploy/compose.yaml up --build => docs/containers.md => docker compose -f deploy/compose.yaml up --build --detach
 docker exec => deploy/image-check.sh
 docker exec NAME streamgate sessions alice => deploy/image-check.sh => docker exec "$configured" streamgate sessions alice
 docker run => deploy/image-check.sh
@@ -82,21 +81,16 @@ promtool test rules => tests/prometheus/rules.rs => "test", "rules"
 redis-cli --bigkeys => tests/readme_sentences.rs => fn redis_cli_tells_what_the_runbooks_look_for
 redis-cli --latency => tests/readme_sentences.rs => fn redis_cli_tells_what_the_runbooks_look_for
 streamgate --version => tests/lifecycle.rs => "--version"
-streamgate check-config FILE => README.md => streamgate check-config streamgate.yaml
+streamgate check-config FILE => docs/cli.md => streamgate check-config streamgate.yaml
 streamgate doctor => tests/doctor.rs => "doctor", "--json"
-streamgate health => README.md => until streamgate health; do
+streamgate health => docs/cli.md => until streamgate health; do
 streamgate health --ca … --cert … --key … => tests/tls.rs => "--ca", &ca], ["--cert", &cert, "--key", &key]
 streamgate openapi => tests/openapi/document.rs => run(&["openapi"]
-streamgate release USER SESSION... => README.md => streamgate release alice p1
-streamgate serve --config FILE => README.md => streamgate serve --config streamgate.yaml &
-streamgate serve [--config FILE] => README.md => streamgate serve --config streamgate.yaml &
-streamgate sessions USER => README.md => streamgate sessions alice
+streamgate release USER SESSION... => docs/cli.md => streamgate release alice p1
+streamgate serve --config FILE => docs/cli.md => streamgate serve --config streamgate.yaml &
+streamgate serve [--config FILE] => docs/cli.md => streamgate serve --config streamgate.yaml &
+streamgate sessions USER => docs/cli.md => streamgate sessions alice
 "#;
-
-/// The text of a file of the repository.
-fn text(file: &str) -> String {
-    std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(file)).unwrap()
-}
 
 /// Whether this is a command, with something behind it that it is to do.
 fn is_command(span: &str) -> bool {
@@ -107,9 +101,9 @@ fn is_command(span: &str) -> bool {
 
 /// Each command between backquotes outside of blocks.
 fn commands() -> BTreeSet<&'static str> {
-    let lines = READMES.iter().flat_map(|(_, text)| {
+    let lines = docs::all().iter().flat_map(|document| {
         let mut inside = false;
-        text.lines().filter(move |line| {
+        document.text.lines().filter(move |line| {
             inside ^= line.starts_with("```");
             !inside
         })
@@ -119,7 +113,7 @@ fn commands() -> BTreeSet<&'static str> {
 }
 
 #[test]
-fn each_command_in_a_sentence_of_a_readme_is_run_by_something() {
+fn each_command_in_a_sentence_of_a_document_is_run_by_something() {
     let table = RUN_BY.lines().filter(|line| !line.is_empty());
     let rows: Vec<Vec<&str>> = table.map(|line| line.split(" => ").collect()).collect();
     let known: BTreeSet<_> = rows.iter().map(|row| row[0]).collect();
@@ -127,9 +121,9 @@ fn each_command_in_a_sentence_of_a_readme_is_run_by_something() {
     assert_eq!(commands(), known);
     for row in rows {
         let (file, found) = (row[1], row.get(2).unwrap_or(&row[0]));
-        assert!(text(file).contains(found), "{file} has no {found:?}");
+        assert!(docs::file(file).contains(found), "{file} has no {found:?}");
         if file.starts_with(".ci/") && file != ".ci/run" {
-            let ci = text(".ci/run") + &text(".ci/nightly");
+            let ci = docs::file(".ci/run") + &docs::file(".ci/nightly");
             assert!(ci.contains(file), "nothing in CI runs {file}");
         }
     }

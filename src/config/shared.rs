@@ -9,7 +9,7 @@ use super::changes::{is_within, values};
 use super::{Changeable, Config, Limits};
 use crate::policy::Policy;
 
-/// Those settings: each with all that is below it. The README says what follows where they differ ("Instances with different settings").
+/// Those settings: each with all that is below it. docs/instances.md says what follows where they differ.
 const SHARED: [&str; 15] = [
     "store.backend",
     "store.redis.key_prefix",
@@ -243,16 +243,12 @@ mod tests {
     }
 
     #[test]
-    fn each_key_is_one_that_there_is_and_the_readme_has_it() {
-        let readme = include_str!("../../README.md");
-        let (_, section) = readme
-            .split_once("### Instances with different settings")
-            .unwrap();
-        let (table, _) = section.split_once("\n## ").unwrap();
+    fn each_key_is_one_that_there_is_and_the_page_has_it() {
+        let page = include_str!("../../docs/instances.md");
         for shared in SHARED.into_iter().chain([USERS]) {
             let is_known = keys().iter().any(|(key, _)| is_within(key, shared));
             assert!(is_known, "{shared}");
-            assert!(table.contains(&format!("`{shared}`")), "{shared}");
+            assert!(page.contains(&format!("`{shared}`")), "{shared}");
         }
     }
 

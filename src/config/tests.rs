@@ -332,11 +332,18 @@ fn sentinels_are_named_in_a_file_or_by_variables() {
 }
 
 #[test]
-fn the_example_of_the_readme_is_taken() {
-    let readme = include_str!("../../README.md");
-    let section = readme.split("### Sentinel").nth(1).unwrap();
-    let yaml = section.split("```yaml\n").nth(1).unwrap();
-    let yaml = yaml.split("```").next().unwrap();
+fn the_examples_of_the_documents_are_taken() {
+    let examples = |text: &'static str| {
+        let blocks = text.split("```yaml\n").skip(1);
+        blocks.map(|block| block.split("```").next().unwrap())
+    };
+    for yaml in examples(include_str!("../../README.md")) {
+        let config = load_text(yaml).unwrap();
+        assert_eq!(config.store.backend, Backend::Redis);
+    }
+    let yaml = examples(include_str!("../../docs/redis.md"))
+        .next()
+        .unwrap();
     let redis = load_text(yaml).unwrap().store.redis;
     assert_eq!((redis.topology, redis.urls.len()), (Topology::Sentinel, 3));
 }

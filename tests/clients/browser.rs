@@ -1,4 +1,4 @@
-//! The README's page in a real Chromium: on an origin of its own, whose scripts `http.cors_origins` lets in, and once behind a real Envoy.
+//! The page `docs/clients/watch.html` in a real Chromium: on an origin of its own, whose scripts `http.cors_origins` lets in, and once behind a real Envoy.
 
 use serde_json::{Value, json};
 

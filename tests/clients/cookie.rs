@@ -90,7 +90,7 @@ impl Stage {
     }
 }
 
-/// Has the HLS route issue the cookie, and lets that page's scripts ask with it, as `envoy/README.md` says.
+/// Has the HLS route issue the cookie, and lets that page's scripts ask with it, as `docs/envoy/cookies.md` says.
 fn issuing_to_scripts(envoy: &mut Value, page: SocketAddr) {
     let origin = format!("http://{page}");
     let route = route_mut(envoy, "/vod");

@@ -1,4 +1,4 @@
-//! The README's examples of clients, taken from there and run as they stand.
+//! The clients in `docs/clients/`, run as they stand.
 
 // The page and its module in a real Chromium.
 mod browser;
@@ -6,8 +6,6 @@ mod browser;
 mod cookie;
 // Serves that page.
 mod pages;
-// Takes examples out of the README.
-pub(crate) mod readme;
 // The service that they talk to.
 mod scene;
 // curl, Python and Node.

@@ -1,4 +1,4 @@
-//! Owns serving the README's page and its module, as any web server would, on an origin of their own.
+//! Owns serving the page in `docs/clients/` and its module, as any web server would, on an origin of their own.
 
 use std::net::SocketAddr;
 
@@ -8,7 +8,7 @@ use axum::routing::get;
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 
-use super::readme::example;
+use crate::support::docs;
 
 /// A web server that is gone when this is dropped.
 pub(super) struct Pages {
@@ -48,10 +48,10 @@ impl Pages {
 
 fn routes() -> Router {
     let module = async || {
-        let text = example("<summary>Browser: <code>playback.js", "js");
+        let text = docs::file("docs/clients/playback.js");
         ([("content-type", "text/javascript")], text).into_response()
     };
-    let page = async || Html(example("<summary>Browser: a page", "html"));
+    let page = async || Html(docs::file("docs/clients/watch.html"));
     let elsewhere = async || Html("<!doctype html><title>Elsewhere</title>Elsewhere");
     Router::new()
         .route("/playback.js", get(module))

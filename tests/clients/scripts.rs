@@ -1,4 +1,4 @@
-//! curl, Python and Node: each example, as it stands in the README, against the service.
+//! curl, Python and Node: each example, as it stands in the documents, against the service.
 
 use std::time::Duration;
 
@@ -7,9 +7,9 @@ use streamgate::config::OutageRule;
 use tempfile::TempDir;
 use tokio::process::Command;
 
-use super::readme::example;
 use super::scene::{Scene, TOKEN};
 use crate::support::app::{PATIENCE, TestApp, eventually};
+use crate::support::docs;
 use crate::support::faulty_store::{Fault, FaultyStore};
 use crate::support::process::{Process, command, tool};
 use crate::support::watch::within;
@@ -43,18 +43,12 @@ impl Language {
 
     /// How to run the example, which lies in that folder then.
     fn command(self, folder: &TempDir) -> Command {
-        let (program, package, name, behind, language) = match self {
-            Self::Python => (
-                "python3",
-                "python3",
-                "client.py",
-                "<summary>Python",
-                "python",
-            ),
-            Self::Node => ("node", "nodejs", "client.mjs", "<summary>Node", "mjs"),
+        let (program, package, name) = match self {
+            Self::Python => ("python3", "python3", "playback.py"),
+            Self::Node => ("node", "nodejs", "playback.mjs"),
         };
         let file = folder.path().join(name);
-        std::fs::write(&file, example(behind, language)).unwrap();
+        std::fs::write(&file, docs::file(&format!("docs/clients/{name}"))).unwrap();
         let mut run = command(tool(program, package));
         run.arg(file).env("NO_PROXY", "*").env("no_proxy", "*");
         run.env_remove("USER_ID").env_remove("TAKEOVER");
@@ -120,8 +114,8 @@ fn promised(script: &str) -> Vec<&str> {
 async fn each_curl_call_brings_what_the_comment_behind_it_says() {
     tool("curl", "curl");
     let scene = Scene::start(&[]).await;
-    for (heading, calls) in [("## The HTTP API", 11), ("### The small API", 6)] {
-        let script = example(heading, "sh");
+    for (heading, calls) in [("Try it", 11), ("The small API", 6)] {
+        let script = docs::example("docs/http-api.md", heading, "sh");
         let mut run = command("sh");
         run.args(["-c", script]).env("API", scene.api());
         run.env("TOKEN", TOKEN).env("NO_PROXY", "*");
@@ -133,7 +127,7 @@ async fn each_curl_call_brings_what_the_comment_behind_it_says() {
         assert_eq!(statuses, promised(script), "{told}");
         assert_eq!(statuses.len(), calls, "{told}");
         assert!(
-            heading != "## The HTTP API" || told.contains(r#""displaced_by":{"session":"p4""#),
+            heading != "Try it" || told.contains(r#""displaced_by":{"session":"p4""#),
             "{told}"
         );
         assert_eq!(String::from_utf8_lossy(&ran.stderr), "");

@@ -1,10 +1,10 @@
-//! The README's translation of problems, run by Node.
+//! The translation of problems in `docs/clients/words.mjs`, run by Node.
 
 use serde_json::{Value, json};
 use streamgate::problem::{Reason, guide};
 
-use super::readme::example;
 use crate::support::app::PATIENCE;
+use crate::support::docs;
 use crate::support::process::{command, tool};
 use crate::support::watch::within;
 
@@ -21,7 +21,7 @@ fn for_viewers() -> Vec<&'static str> {
 /// What the example makes of problems.
 async fn in_words(problems: &[Value]) -> Vec<String> {
     let folder = tempfile::tempdir().unwrap();
-    let words = example("### For makers of clients", "js");
+    let words = docs::file("docs/clients/words.mjs");
     std::fs::write(folder.path().join("words.mjs"), words).unwrap();
     let driver = "import { inWords } from \"./words.mjs\";\n\
         console.log(JSON.stringify(JSON.parse(process.argv[2]).map((problem) => inWords(problem))));";

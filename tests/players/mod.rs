@@ -1,5 +1,5 @@
 //! Real players, unmodified, through a real Envoy with the shipped files: which source tells each of them as one playback, and what a reload,
-//! a seek, a long pause and another network do. `envoy/README.md` has a table of it, "A source per player", whose rows name these tests.
+//! a seek, a long pause and another network do. `docs/envoy/players.md` has a table of it, whose rows name these tests.
 
 // ffmpeg and ffplay.
 mod ffmpeg;
@@ -26,8 +26,10 @@ mod traces;
 // VLC.
 mod vlc;
 
-/// The table, and the tests that it may name.
-const README: &str = include_str!("../../envoy/README.md");
+use crate::support::docs;
+
+/// The page with the table, and the tests that the table may name.
+const TABLE: &str = "docs/envoy/players.md";
 const TESTS: [&str; 8] = [
     include_str!("ffmpeg.rs"),
     include_str!("gstreamer.rs"),
@@ -40,9 +42,8 @@ const TESTS: [&str; 8] = [
 ];
 
 #[test]
-fn each_row_of_the_readme_s_table_names_tests_that_are_there_and_each_test_is_named() {
-    let (_, section) = README.split_once("\n## A source per player\n").unwrap();
-    let (section, _) = section.split_once("\n## ").unwrap();
+fn each_row_of_the_page_s_table_names_tests_that_are_there_and_each_test_is_named() {
+    let section = docs::text(TABLE);
     let tests = TESTS
         .iter()
         .flat_map(|file| file.split("#[tokio::test]\nasync fn ").skip(1));

@@ -290,7 +290,7 @@ impl Drop for Stage {
     }
 }
 
-/// What the README says to change for players in a browser, for scripts of that origin.
+/// What the documents say to change for players in a browser, for scripts of that origin.
 fn for_players(envoy: &mut Value, origin: &str) {
     let host = format!("{CONNECTION_MANAGER}/route_config/virtual_hosts/0");
     let cors = at_mut(

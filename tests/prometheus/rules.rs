@@ -4,10 +4,13 @@ use std::collections::BTreeSet;
 
 use serde_json::Value;
 
-use super::tools::{promtool, repository};
+use super::tools::promtool;
+use crate::support::docs::{self, anchor};
 use crate::support::envoy_files::read;
 
 const ALERTS: &str = "deploy/prometheus/rules/alerts.yml";
+/// The page with a section for each alert.
+const RUNBOOKS: &str = "docs/runbooks.md";
 /// What `promtool test rules` is given.
 const TESTS: [&str; 2] = [
     "tests/prometheus/alerts.yml",
@@ -33,15 +36,6 @@ fn expected(of: &Value, firing: bool) -> BTreeSet<String> {
     tests
         .filter(|test| test["exp_alerts"].as_array().unwrap().is_empty() != firing)
         .map(|test| test["alertname"].as_str().unwrap().to_owned())
-        .collect()
-}
-
-/// An anchor as a reader of Markdown on the web makes it of a heading.
-fn anchor(heading: &str) -> String {
-    let lower = heading.to_lowercase().replace(' ', "-");
-    lower
-        .chars()
-        .filter(|c| c.is_alphanumeric() || matches!(c, '-' | '_'))
         .collect()
 }
 
@@ -97,16 +91,14 @@ fn each_alert_has_a_test_in_which_it_fires_and_clears_and_one_in_which_it_keeps_
 
 #[test]
 fn each_alert_has_a_severity_and_a_paragraph_of_the_runbook_and_the_runbook_has_no_other() {
-    let text = std::fs::read_to_string(repository("deploy/README.md")).unwrap();
-    let (_, runbook) = text.split_once("\n## When an alert fires\n").unwrap();
-    let runbook = runbook.split("\n## ").next().unwrap();
+    let runbook = docs::text(RUNBOOKS);
     let mut paragraphs = BTreeSet::new();
     for paragraph in runbook.split("\n### ").skip(1) {
         let (heading, body) = paragraph.split_once('\n').unwrap();
         for part in ["*What the viewer sees.*", "*Look at*", "*Do.*"] {
             assert!(body.contains(part), "{heading} lacks {part}");
         }
-        paragraphs.insert(format!("deploy/README.md#{}", anchor(heading)));
+        paragraphs.insert(format!("{RUNBOOKS}#{}", anchor(heading)));
     }
     let mut named = BTreeSet::new();
     for alert in &alerts() {

@@ -1,4 +1,4 @@
-//! Owns reading Envoy's configuration files, pasting `envoy/fragments/` into one as `envoy/README.md` tells a reader to do
+//! Owns reading Envoy's configuration files, pasting `envoy/fragments/` into one as `docs/envoy/install.md` tells a reader to do
 //! by hand, and giving a configuration the ports of a test. Envoy itself isn't started here.
 //!
 //! Envoy reads JSON as well as YAML: write the value to a file that ends in `.json`.

@@ -6,6 +6,7 @@ pub(crate) mod axe;
 #[path = "../../deploy/demo/backend.rs"]
 pub(crate) mod backend;
 pub(crate) mod chromium;
+pub(crate) mod docs;
 pub(crate) mod envoy_files;
 pub(crate) mod faulty_store;
 pub(crate) mod frames;

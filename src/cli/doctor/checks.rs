@@ -155,7 +155,7 @@ fn store(store: &Store) -> Told {
     match &store.trouble {
         Some(trouble) => (
             State::Wrong,
-            format!("{trouble}; see \"When Redis is in trouble\" in the README"),
+            format!("{trouble}; see docs/redis-trouble.md"),
         ),
         None if !store.up => (
             State::Wrong,
@@ -364,7 +364,7 @@ fn difference(instances: &[(&str, &Instance)], key: &str) -> Option<Told> {
         .map(|(url, it)| format!("{} at {url}", value(it)))
         .collect();
     let told = format!(
-        "{key} differs: {}; see \"Instances with different settings\" in the README, and make it equal",
+        "{key} differs: {}; see docs/instances.md, and make it equal",
         each.join(", ")
     );
     Some((State::Wrong, told))

@@ -510,11 +510,13 @@ mod tests {
         let series = text.lines();
         let series = series.filter(|line| !line.is_empty() && !line.starts_with('#'));
         let said = format!("{} series", series.count());
-        for (document, times) in [
-            (include_str!("../../../README.md"), 2),
-            (include_str!("../../../deploy/README.md"), 1),
+        for document in [
+            include_str!("../../../docs/metrics.md"),
+            include_str!("../../../docs/operations.md"),
+            include_str!("../../../docs/sizing.md"),
         ] {
-            assert_eq!(document.matches(&said).count(), times, "{said}");
+            let told = document.split_whitespace().collect::<Vec<_>>().join(" ");
+            assert!(told.contains(&said), "{said}");
         }
     }
 

@@ -1,4 +1,4 @@
-//! A streamgate is killed, and nobody notices. Redis is restarted and has forgotten everything, and what README.md says of that is so.
+//! A streamgate is killed, and nobody notices. Redis is restarted and has forgotten everything, and what docs/redis-trouble.md says of that is so.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
