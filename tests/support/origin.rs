@@ -80,8 +80,8 @@ impl OriginProcess {
 
 /// The demo's program, which `make test` builds first.
 pub(crate) fn demo_binary() -> PathBuf {
-    let built = Path::new(env!("CARGO_BIN_EXE_streamgate")).ancestors();
-    let demo = built.skip(2).next().unwrap().join("demo/demo");
+    let mut built = Path::new(env!("CARGO_BIN_EXE_streamgate")).ancestors();
+    let demo = built.nth(2).unwrap().join("demo/demo");
     assert!(demo.is_file(), "no {demo:?}: `make build` builds it");
     demo
 }
