@@ -754,7 +754,7 @@ mod tests {
                 false => Err("not now".to_owned()),
             });
         let mut other = Guarded::new("1");
-        other.reloaded = other.reloaded.then_ask(Some(of.reloaded.again()));
+        other.reloaded = other.reloaded.then_ask(Some(of.reloaded.retry()));
         assert_eq!(of.after("two"), "one");
         is_open.store(true, Ordering::SeqCst);
         assert_eq!(of.after("two"), "one", "nobody has asked");
@@ -767,7 +767,7 @@ mod tests {
         let mut of = Guarded::new("one");
         of.reloaded = of.reloaded.accepted_by(|_, _| Err("never".to_owned()));
         let mut other = Guarded::new("1");
-        other.reloaded = other.reloaded.then_ask(Some(of.reloaded.again()));
+        other.reloaded = other.reloaded.then_ask(Some(of.reloaded.retry()));
         assert_eq!(of.after("two"), "one");
         assert!(of.is_unusable());
         // The other changes first, and this one is reverted before it is retried.
