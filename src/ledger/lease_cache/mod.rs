@@ -29,7 +29,8 @@ use crate::telemetry::metrics::ReleaseCause;
 use shard::{Shard, lock, seen};
 pub(super) use sync_queue::Debts;
 use sync_queue::SyncQueue;
-pub(super) use user::{CacheLookup, Confirmed, End, GATHERING};
+pub use user::CacheLookup;
+pub(super) use user::{Confirmed, End, GATHERING};
 use user::{Mark, Standing};
 
 /// How many shards there are: far more than cores, and so many that a release seldom voids another user's answer.
