@@ -11,15 +11,17 @@ use envoy_types::pb::envoy::service::auth::v3::{
 use envoy_types::pb::google::protobuf::value::Kind as ValueKind;
 use serde_json::{Value, json};
 
-use super::verdict::{self, Telling, allow, outage, pass, refuse, reject};
+use super::denial::{DenialStyle, outage, refuse, reject};
+use super::response::{allow, pass};
 use crate::config::{self, OutageRule, Shown};
-use crate::identity::claim::Unclaimed;
+use crate::envoy::check::verdict;
+use crate::identity::claim::ClaimError;
 use crate::ledger::Basis;
 use crate::problem::Problem;
 use crate::problem::guide::tests::{Section, assert_explained};
 use crate::session::{
-    Admission, AdmissionKind, Admitted, ContentId, DeviceId, EndCause, Facts, Kind, Refusal,
-    Session, SessionId, SessionKey, Timestamp, UserId,
+    AdmissionKind, ContentId, DeviceId, EndCause, Facts, Kind, Refusal, Session, SessionId,
+    SessionKey, Timestamp, UserId,
 };
 use crate::telemetry::metrics::Verdict;
 
@@ -66,16 +68,16 @@ fn show_nothing() -> config::Refusal {
 }
 
 /// To a client of HTTP.
-fn over_http(refusal: &config::Refusal) -> Telling<'_> {
-    Telling {
+fn over_http(refusal: &config::Refusal) -> DenialStyle<'_> {
+    DenialStyle {
         refusal,
         is_grpc: false,
     }
 }
 
 /// To a client of gRPC.
-fn over_grpc(refusal: &config::Refusal) -> Telling<'_> {
-    Telling {
+fn over_grpc(refusal: &config::Refusal) -> DenialStyle<'_> {
+    DenialStyle {
         refusal,
         is_grpc: true,
     }
@@ -260,29 +262,29 @@ fn an_ended_session_is_429_with_its_reason_and_nothing_to_wait_for() {
 
 #[test]
 fn what_can_t_be_told_whose_it_is_is_refused_and_an_operator_s_mistake_is_not_shown() {
-    let malformed = Unclaimed::Malformed {
+    let malformed = ClaimError::Malformed {
         what: "user",
         source_name: "header:x".to_owned(),
         flaw: "is not UTF-8".to_owned(),
     };
-    for (unclaimed, status, reason, counted) in [
-        (Unclaimed::NoUser, 401, "no_user", Verdict::NoUser),
-        (Unclaimed::NoSession, 400, "no_session", Verdict::NoSession),
+    for (error, status, reason, counted) in [
+        (ClaimError::NoUser, 401, "no_user", Verdict::NoUser),
+        (ClaimError::NoSession, 400, "no_session", Verdict::NoSession),
         (malformed, 400, "malformed", Verdict::Malformed),
         (
-            Unclaimed::NotHttp,
+            ClaimError::NotHttp,
             500,
             "misconfigured",
             Verdict::Misconfigured,
         ),
         (
-            Unclaimed::Misconfigured("streamgate.session", "secret".to_owned()),
+            ClaimError::Misconfigured("streamgate.session", "secret".to_owned()),
             500,
             "misconfigured",
             Verdict::Misconfigured,
         ),
     ] {
-        let response = reject(&unclaimed, over_http(&show_all()));
+        let response = reject(&error, over_http(&show_all()));
         assert_ne!(code(&response), 0, "Envoy would let it through");
         assert_eq!(denied(&response).status.unwrap().code, status);
         assert_eq!(
@@ -295,7 +297,7 @@ fn what_can_t_be_told_whose_it_is_is_refused_and_an_operator_s_mistake_is_not_sh
             (&json!(status), &json!(reason))
         );
         assert!(!told.to_string().contains("secret"), "{told}");
-        assert_eq!(verdict::unclaimed_verdict(&unclaimed), counted);
+        assert_eq!(verdict::rejected(&error), counted);
     }
 }
 
@@ -317,13 +319,13 @@ fn an_outage_is_an_error_response_that_is_never_code_zero() {
 }
 
 /// All that a client at the gateway may be told.
-fn all_that_is_told(telling: Telling<'_>) -> Vec<CheckResponse> {
-    let malformed = Unclaimed::Malformed {
+fn all_that_is_told(style: DenialStyle<'_>) -> Vec<CheckResponse> {
+    let malformed = ClaimError::Malformed {
         what: "user",
         source_name: "header:x".to_owned(),
         flaw: "is not UTF-8".to_owned(),
     };
-    let misconfigured = Unclaimed::Misconfigured("streamgate.session", "x".to_owned());
+    let misconfigured = ClaimError::Misconfigured("streamgate.session", "x".to_owned());
     let refusals = [
         full(0, 1),
         full(1, 1),
@@ -333,19 +335,16 @@ fn all_that_is_told(telling: Telling<'_>) -> Vec<CheckResponse> {
         Refusal::Ended(EndCause::Operator, None),
         Refusal::NotStoppable,
     ];
-    let unclaimed = [
-        Unclaimed::NoUser,
-        Unclaimed::NoSession,
+    let error = [
+        ClaimError::NoUser,
+        ClaimError::NoSession,
         malformed,
-        Unclaimed::NotHttp,
+        ClaimError::NotHttp,
         misconfigured,
     ];
-    let refusals = refusals.iter().map(|refusal| refuse(refusal, telling));
-    let rejections = unclaimed.iter().map(|unclaimed| reject(unclaimed, telling));
-    refusals
-        .chain(rejections)
-        .chain([outage(telling)])
-        .collect()
+    let refusals = refusals.iter().map(|refusal| refuse(refusal, style));
+    let rejections = error.iter().map(|error| reject(error, style));
+    refusals.chain(rejections).chain([outage(style)]).collect()
 }
 
 /// What goes to the client, in a denial or an error.
@@ -488,21 +487,12 @@ fn what_is_not_to_be_shown_is_not_told_in_any_form() {
 
 #[test]
 fn each_answer_of_the_ledger_has_its_name_in_the_metrics_and_the_log() {
-    let admitted = |entry| {
-        Admission::Admitted(Admitted {
-            entry,
-            session: session(30_000),
-            active: 1,
-            displaced: Vec::new(),
-            decided_at: Timestamp::default(),
-        })
-    };
     assert_eq!(
-        verdict::verdict(&admitted(AdmissionKind::Started), Basis::Store),
+        verdict::admitted(AdmissionKind::Started, Basis::Store),
         Verdict::Started
     );
     assert_eq!(
-        verdict::verdict(&admitted(AdmissionKind::Renewed), Basis::Store),
+        verdict::admitted(AdmissionKind::Renewed, Basis::Store),
         Verdict::Renewed
     );
     for (basis, counted) in [
@@ -510,13 +500,11 @@ fn each_answer_of_the_ledger_has_its_name_in_the_metrics_and_the_log() {
         (Basis::Rule(OutageRule::Allow), Verdict::OutageAllowed),
         (Basis::Rule(OutageRule::Local), Verdict::OutageLocal),
     ] {
-        for kind in [AdmissionKind::Started, AdmissionKind::Renewed] {
-            assert_eq!(verdict::verdict(&admitted(kind), basis), counted);
-        }
+        assert_eq!(verdict::admitted(AdmissionKind::Started, basis), counted);
+        assert_eq!(verdict::admitted(AdmissionKind::Renewed, basis), counted);
     }
-    let full_here = Admission::Refused(full(1, 1));
     assert_eq!(
-        verdict::verdict(&full_here, Basis::Rule(OutageRule::Local)),
+        verdict::refused(&full(1, 1), Basis::Rule(OutageRule::Local)),
         Verdict::FullLocal
     );
     for (refusal, counted, reason) in [
@@ -543,9 +531,6 @@ fn each_answer_of_the_ledger_has_its_name_in_the_metrics_and_the_log() {
         ),
     ] {
         assert_eq!(crate::problem::refusal_reason(&refusal).as_str(), reason);
-        assert_eq!(
-            verdict::verdict(&Admission::Refused(refusal), Basis::Store),
-            counted
-        );
+        assert_eq!(verdict::refused(&refusal, Basis::Store), counted);
     }
 }
