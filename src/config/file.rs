@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
 
-use super::error::{Origin, Problem};
+use super::load::error::{Origin, Problem};
 use super::{Config, ConfigError};
 
 /// The largest file that is read. Limits of more users belong in `limits.users_file`.

@@ -2,9 +2,9 @@
 
 use std::fmt;
 
-use super::environment;
-use super::error::Report;
-use super::raw::Raw;
+use super::load::environment;
+use super::load::error::Report;
+use super::load::yaml::Raw;
 use super::{Config, ConfigError};
 use crate::fuzzing::{cut, text};
 use crate::identity::Source;

@@ -1,11 +1,11 @@
 //! Every key, and the words that it takes, for tests that try all of them on the real program.
 
-use super::limits::{TRUTHS, WHEN_FULL};
-use super::raw::Raw;
-use super::refusal::SHOWN;
-use super::store::{BACKENDS, OUTAGES, TOPOLOGIES};
-use super::telemetry::{LOG_FORMATS, LOG_LEVELS};
-use super::words::Words;
+use super::load::words::Words;
+use super::load::yaml::Raw;
+use super::sections::limits::{TRUTHS, WHEN_FULL};
+use super::sections::refusal::SHOWN;
+use super::sections::store::{BACKENDS, OUTAGES, TOPOLOGIES};
+use super::sections::telemetry::{LOG_FORMATS, LOG_LEVELS};
 use crate::identity::source::{NAMED_KINDS, PLAIN_KINDS, REQUEST_KIND};
 
 /// Every key by its full name, and the words that its value consists of or begins with; none where

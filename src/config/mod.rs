@@ -5,32 +5,16 @@
 //! defaults and ranges. Nothing reads the process's environment here: the command line hands it in.
 
 mod changes;
-mod environment;
-mod error;
 mod file;
 #[cfg(any(fuzzing, test))]
 pub(crate) mod fuzzing;
-mod http;
-mod identity;
-mod in_force;
 mod keys;
-mod leases;
-mod limits;
-mod listen;
-mod raw;
-mod redact;
-mod redis_url;
-mod refusal;
+mod live;
+mod load;
+mod sections;
 mod shared;
-mod shutdown;
-mod store;
 mod summary;
-mod telemetry;
-mod tls;
-mod users_file;
 mod warnings;
-mod words;
-mod written;
 
 #[cfg(test)]
 mod tests;
@@ -38,27 +22,28 @@ mod tests;
 use std::path::Path;
 
 pub use changes::{Change, Effect};
-pub(crate) use environment::PREFIX;
-pub use error::{ConfigError, Origin, Problem};
 pub use file::ConfigFile;
-pub use http::{Endpoint, Http, Origins};
-pub use in_force::{Changeable, InForce};
 #[doc(hidden)]
 pub use keys::keys;
-pub use leases::Leases;
-pub use limits::{Limits, WhenFull};
-pub use listen::{Grpc, Listen, NotAnAddress};
-pub use redis_url::{NotARedisUrl, RedisUrl};
-pub use refusal::{Refusal, Shown};
+pub use live::{Changeable, InForce};
+pub(crate) use load::environment::PREFIX;
+pub use load::error::{ConfigError, Origin, Problem};
+pub use sections::grpc::{Grpc, Listen, NotAnAddress};
+pub use sections::http::{Endpoint, Http, Origins};
+pub use sections::leases::Leases;
+pub use sections::limits::{Limits, WhenFull};
+pub use sections::redis_url::{NotARedisUrl, RedisUrl};
+pub use sections::refusal::{Refusal, Shown};
+pub use sections::shutdown::Shutdown;
+pub use sections::store::{Backend, OutageRule, Redis, Store, Topology};
+pub use sections::telemetry::{LogFormat, Share, Telemetry};
+pub use sections::tls::{Tls, TlsKeys};
+pub use sections::users_file::user_limits;
 pub use shared::{Shared, SharedSettings};
-pub use shutdown::Shutdown;
-pub use store::{Backend, OutageRule, Redis, Store, Topology};
-pub use telemetry::{LogFormat, Share, Telemetry};
-pub use tls::{Tls, TlsKeys};
-pub use users_file::user_limits;
 
-use error::Report;
-use raw::Raw;
+use load::environment;
+use load::error::Report;
+use load::yaml::Raw;
 
 use crate::identity::Identity;
 

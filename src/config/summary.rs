@@ -4,11 +4,11 @@
 
 use std::fmt::{self, Display};
 
-use super::limits::WHEN_FULL;
-use super::refusal::SHOWN;
-use super::store::{BACKENDS, OUTAGES, TOPOLOGIES};
-use super::telemetry::{LOG_FORMATS, LOG_LEVELS};
-use super::written::shown_duration;
+use super::load::value::shown_duration;
+use super::sections::limits::WHEN_FULL;
+use super::sections::refusal::SHOWN;
+use super::sections::store::{BACKENDS, OUTAGES, TOPOLOGIES};
+use super::sections::telemetry::{LOG_FORMATS, LOG_LEVELS};
 use super::{Config, Endpoint, Http, Limits, Origins, Store, Tls, Topology};
 use crate::identity::{Identity, Source};
 

@@ -7,18 +7,18 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
-use super::error::Report;
-use super::raw::Slot;
 use super::tls;
-use super::words::Words;
-use super::written::{Written, Wrong};
+use crate::config::load::error::Report;
+use crate::config::load::value::{Written, Wrong};
+use crate::config::load::words::Words;
+use crate::config::load::yaml::Slot;
 use crate::policy::Policy;
 use crate::session::{IdError, PlanName, StartRules, UserId};
 
 /// `limits`, as written.
 #[derive(Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
-pub(super) struct RawLimits {
+pub(in crate::config) struct RawLimits {
     enforce: Option<Written>,
     default: Option<Written>,
     plans: Option<Written>,
@@ -62,7 +62,7 @@ pub enum WhenFull {
 }
 
 /// The words of `limits.when_full`.
-pub(super) const WHEN_FULL: Words<WhenFull> = Words {
+pub(in crate::config) const WHEN_FULL: Words<WhenFull> = Words {
     known: &[
         ("refuse", WhenFull::Refuse),
         ("displace_oldest", WhenFull::DisplaceOldest),
@@ -72,13 +72,13 @@ pub(super) const WHEN_FULL: Words<WhenFull> = Words {
 };
 
 /// The words of `limits.enforce`.
-pub(super) const TRUTHS: Words<bool> = Words {
+pub(in crate::config) const TRUTHS: Words<bool> = Words {
     known: &[("true", true), ("false", false)],
     later: &[],
 };
 
 /// Nobody watches a thousand streams, and every admission looks at all of a user's.
-pub(super) const LIMIT: std::ops::RangeInclusive<u32> = 0..=1000;
+pub(in crate::config) const LIMIT: std::ops::RangeInclusive<u32> = 0..=1000;
 
 /// Above, Envoy has given up long before.
 const GRACE: std::ops::RangeInclusive<Duration> = Duration::ZERO..=Duration::from_secs(5);
@@ -88,7 +88,7 @@ const QUIET: std::ops::RangeInclusive<Duration> =
     Duration::from_secs(1)..=Duration::from_secs(3600);
 
 impl RawLimits {
-    pub(super) fn slots(&mut self) -> Vec<Slot<'_>> {
+    pub(in crate::config) fn slots(&mut self) -> Vec<Slot<'_>> {
         vec![
             ("limits.enforce", &mut self.enforce),
             ("limits.default", &mut self.default),
@@ -102,7 +102,7 @@ impl RawLimits {
         ]
     }
 
-    pub(super) fn check(&self, report: &mut Report) -> Limits {
+    pub(in crate::config) fn check(&self, report: &mut Report) -> Limits {
         let Limits {
             policy,
             users_file,

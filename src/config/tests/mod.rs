@@ -333,7 +333,7 @@ fn sentinels_are_named_in_a_file_or_by_variables() {
 
 #[test]
 fn the_example_of_the_readme_is_taken() {
-    let readme = include_str!("../../README.md");
+    let readme = include_str!("../../../README.md");
     let section = readme.split("### Sentinel").nth(1).unwrap();
     let yaml = section.split("```yaml\n").nth(1).unwrap();
     let yaml = yaml.split("```").next().unwrap();
@@ -1333,9 +1333,9 @@ fn a_map_is_searched_for_secrets_as_often_as_it_is_long() {
     for key in ["users", "plans"] {
         let searched = |users| {
             let text = many(key, users);
-            redact::tests::SEARCHES.set(0);
+            load::redact::tests::SEARCHES.set(0);
             assert!(load_text(&text).is_ok());
-            redact::tests::SEARCHES.get()
+            load::redact::tests::SEARCHES.get()
         };
         // It was in proportion to the square of that: 300 times as many here.
         let (few, many) = (searched(10), searched(1000));
@@ -1349,10 +1349,10 @@ fn entries_from_the_environment_are_searched_for_as_often_as_there_are_entries()
         let variables: Vec<_> = (0..entries)
             .map(|n| (format!("STREAMGATE_LIMITS__USERS__u{n}"), "1".to_owned()))
             .collect();
-        redact::tests::SEARCHES.set(0);
+        load::redact::tests::SEARCHES.set(0);
         let config = Config::load(None, variables).unwrap();
         assert_eq!(config.limits.policy.users.len(), entries);
-        redact::tests::SEARCHES.get()
+        load::redact::tests::SEARCHES.get()
     };
     let (few, many) = (searched(10), searched(1000));
     assert!(many < 200 * few, "{few} and {many}");

@@ -4,10 +4,10 @@ use std::fmt;
 
 use serde::Deserialize;
 
-use super::error::Report;
-use super::raw::Slot;
-use super::words::Words;
-use super::written::{Written, Wrong};
+use crate::config::load::error::Report;
+use crate::config::load::value::{Written, Wrong};
+use crate::config::load::words::Words;
+use crate::config::load::yaml::Slot;
 
 /// What a [`Share`] is counted in.
 const MILLION: u32 = 1_000_000;
@@ -15,7 +15,7 @@ const MILLION: u32 = 1_000_000;
 /// `telemetry`, as written.
 #[derive(Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
-pub(super) struct RawTelemetry {
+pub(in crate::config) struct RawTelemetry {
     log_format: Option<Written>,
     log_level: Option<Written>,
     log_starts: Option<Written>,
@@ -47,13 +47,13 @@ pub enum LogFormat {
 }
 
 /// The words of `telemetry.log_format`.
-pub(super) const LOG_FORMATS: Words<LogFormat> = Words {
+pub(in crate::config) const LOG_FORMATS: Words<LogFormat> = Words {
     known: &[("text", LogFormat::Text), ("json", LogFormat::Json)],
     later: &[],
 };
 
 /// The words of `telemetry.log_level`.
-pub(super) const LOG_LEVELS: Words<tracing::Level> = Words {
+pub(in crate::config) const LOG_LEVELS: Words<tracing::Level> = Words {
     known: &[
         ("error", tracing::Level::ERROR),
         ("warn", tracing::Level::WARN),
@@ -65,7 +65,7 @@ pub(super) const LOG_LEVELS: Words<tracing::Level> = Words {
 };
 
 impl RawTelemetry {
-    pub(super) fn slots(&mut self) -> Vec<Slot<'_>> {
+    pub(in crate::config) fn slots(&mut self) -> Vec<Slot<'_>> {
         vec![
             ("telemetry.log_format", &mut self.log_format),
             ("telemetry.log_level", &mut self.log_level),
@@ -74,7 +74,7 @@ impl RawTelemetry {
         ]
     }
 
-    pub(super) fn check(&self, report: &mut Report) -> Telemetry {
+    pub(in crate::config) fn check(&self, report: &mut Report) -> Telemetry {
         let default = Telemetry::default();
         report.nothing("telemetry.otlp_endpoint", self.otlp_endpoint.as_ref());
         let (format, level) = (self.log_format.as_ref(), self.log_level.as_ref());

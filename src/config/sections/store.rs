@@ -4,20 +4,20 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
-use super::error::Report;
-use super::raw::{Slot, section};
-use super::redact::NOT_SHOWN;
 use super::redis_url::{NotARedisUrl, RedisUrl};
-use super::words::Words;
-use super::written::{Written, Wrong};
+use crate::config::load::error::Report;
+use crate::config::load::redact::NOT_SHOWN;
+use crate::config::load::value::{Written, Wrong};
+use crate::config::load::words::Words;
+use crate::config::load::yaml::{Slot, section};
 
 /// `store`, as written.
 #[derive(Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
-pub(super) struct RawStore {
+pub(in crate::config) struct RawStore {
     backend: Option<Written>,
     outage: Option<Written>,
-    pub(super) timeout: Option<Written>,
+    pub(in crate::config) timeout: Option<Written>,
     #[serde(deserialize_with = "section")]
     redis: RawRedis,
 }
@@ -92,13 +92,13 @@ pub struct Redis {
 }
 
 /// The words of `store.backend`.
-pub(super) const BACKENDS: Words<Backend> = Words {
+pub(in crate::config) const BACKENDS: Words<Backend> = Words {
     known: &[("memory", Backend::Memory), ("redis", Backend::Redis)],
     later: &[],
 };
 
 /// The words of `store.outage`.
-pub(super) const OUTAGES: Words<OutageRule> = Words {
+pub(in crate::config) const OUTAGES: Words<OutageRule> = Words {
     known: &[
         ("allow", OutageRule::Allow),
         ("deny", OutageRule::Deny),
@@ -108,7 +108,7 @@ pub(super) const OUTAGES: Words<OutageRule> = Words {
 };
 
 /// The words of `store.redis.topology`.
-pub(super) const TOPOLOGIES: Words<Topology> = Words {
+pub(in crate::config) const TOPOLOGIES: Words<Topology> = Words {
     known: &[
         ("standalone", Topology::Standalone),
         ("sentinel", Topology::Sentinel),
@@ -132,7 +132,7 @@ const SERVICE: &str = "mymaster";
 // === impl RawStore ===
 
 impl RawStore {
-    pub(super) fn slots(&mut self) -> Vec<Slot<'_>> {
+    pub(in crate::config) fn slots(&mut self) -> Vec<Slot<'_>> {
         vec![
             ("store.backend", &mut self.backend),
             ("store.outage", &mut self.outage),
@@ -148,7 +148,7 @@ impl RawStore {
         ]
     }
 
-    pub(super) fn check(&self, report: &mut Report) -> Store {
+    pub(in crate::config) fn check(&self, report: &mut Report) -> Store {
         let default = Store::default();
         Store {
             backend: report.read(

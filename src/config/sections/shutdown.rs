@@ -4,14 +4,14 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
-use super::error::{Problem, Report};
-use super::raw::Slot;
-use super::written::{Written, shown_duration};
+use crate::config::load::error::{Problem, Report};
+use crate::config::load::value::{Written, shown_duration};
+use crate::config::load::yaml::Slot;
 
 /// `shutdown`, as written.
 #[derive(Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
-pub(super) struct RawShutdown {
+pub(in crate::config) struct RawShutdown {
     grace: Option<Written>,
     deadline: Option<Written>,
 }
@@ -38,14 +38,14 @@ const AFTER_GRACE: Duration = Duration::from_secs(1);
 const FOR_LOG: Duration = Duration::from_secs(1);
 
 impl RawShutdown {
-    pub(super) fn slots(&mut self) -> Vec<Slot<'_>> {
+    pub(in crate::config) fn slots(&mut self) -> Vec<Slot<'_>> {
         vec![
             ("shutdown.grace", &mut self.grace),
             ("shutdown.deadline", &mut self.deadline),
         ]
     }
 
-    pub(super) fn check(&self, report: &mut Report) -> Shutdown {
+    pub(in crate::config) fn check(&self, report: &mut Report) -> Shutdown {
         let default = Shutdown::default();
         let grace = report.read("shutdown.grace", self.grace.as_ref(), default.grace, |w| {
             w.duration(GRACE)

@@ -10,8 +10,8 @@
 use std::collections::{BTreeMap, HashSet};
 
 use super::error::{Origin, Problem, Report};
-use super::raw::Raw;
-use super::written::{Value, Written};
+use super::value::{Value, Written};
+use super::yaml::Raw;
 
 /// An entry of a map, by its name.
 type Entry = (String, Written);
@@ -31,7 +31,7 @@ const OF_COMMAND_LINE: [&str; 4] = [
 ];
 
 /// Puts the variables into their places.
-pub(super) fn overlay(
+pub(in crate::config) fn overlay(
     raw: &mut Raw,
     variables: impl IntoIterator<Item = (String, String)>,
     report: &mut Report,

@@ -5,7 +5,7 @@
 use std::fmt;
 use std::path::{Path, PathBuf};
 
-use super::written::{Written, Wrong};
+use super::value::{Written, Wrong};
 
 /// Where a value was written.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -36,7 +36,7 @@ pub struct ConfigError {
 
 /// The problems found so far.
 #[derive(Debug, Default)]
-pub(super) struct Report {
+pub(in crate::config) struct Report {
     problems: Vec<Problem>,
 }
 
@@ -88,7 +88,7 @@ impl std::error::Error for ConfigError {}
 
 impl Report {
     /// The value as `read` understands it; the default where nothing is written or what is written is wrong.
-    pub(super) fn read<T>(
+    pub(in crate::config) fn read<T>(
         &mut self,
         key: &str,
         written: Option<&Written>,
@@ -106,7 +106,7 @@ impl Report {
     }
 
     /// Accepts nothing at all for a key whose feature comes later.
-    pub(super) fn nothing(&mut self, key: &str, written: Option<&Written>) {
+    pub(in crate::config) fn nothing(&mut self, key: &str, written: Option<&Written>) {
         self.read(key, written, (), |written| match written.scalar() {
             Some("") => Ok(()),
             _ => Err(written.unavailable("null")),
@@ -114,12 +114,12 @@ impl Report {
     }
 
     /// Notes a problem.
-    pub(super) fn add(&mut self, problem: Problem) {
+    pub(in crate::config) fn add(&mut self, problem: Problem) {
         self.problems.push(problem);
     }
 
     /// What was wrong, if anything was.
-    pub(super) fn into_error(self, file: Option<&Path>) -> Option<ConfigError> {
+    pub(in crate::config) fn into_error(self, file: Option<&Path>) -> Option<ConfigError> {
         (!self.problems.is_empty()).then(|| ConfigError {
             file: file.map(Path::to_path_buf),
             problems: self.problems,

@@ -9,51 +9,51 @@ use serde::de::value::MapAccessDeserializer;
 use serde::de::{Deserializer, MapAccess, SeqAccess, Visitor};
 
 use super::error::{Origin, Problem, Report};
-use super::http::RawHttp;
-use super::identity::RawIdentity;
-use super::leases::RawLeases;
-use super::limits::RawLimits;
-use super::listen::RawGrpc;
 use super::redact::may_hold_a_secret;
-use super::refusal::RawRefusal;
-use super::shutdown::RawShutdown;
-use super::store::RawStore;
-use super::telemetry::RawTelemetry;
-use super::written::{Value, Written};
+use super::value::{Value, Written};
+use crate::config::sections::grpc::RawGrpc;
+use crate::config::sections::http::RawHttp;
+use crate::config::sections::identity::RawIdentity;
+use crate::config::sections::leases::RawLeases;
+use crate::config::sections::limits::RawLimits;
+use crate::config::sections::refusal::RawRefusal;
+use crate::config::sections::shutdown::RawShutdown;
+use crate::config::sections::store::RawStore;
+use crate::config::sections::telemetry::RawTelemetry;
 
 /// The nodes that even an empty file may have.
 const LEAST_NODES: usize = 64;
 
 /// A key by its full name, and the place for its value.
-pub(super) type Slot<'a> = (&'static str, &'a mut Option<Written>);
+pub(in crate::config) type Slot<'a> = (&'static str, &'a mut Option<Written>);
 
 /// The file as written.
 #[derive(Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
-pub(super) struct Raw {
+pub(in crate::config) struct Raw {
     #[serde(deserialize_with = "section")]
-    pub(super) grpc: RawGrpc,
+    pub(in crate::config) grpc: RawGrpc,
     #[serde(deserialize_with = "section")]
-    pub(super) http: RawHttp,
+    pub(in crate::config) http: RawHttp,
     #[serde(deserialize_with = "section")]
-    pub(super) store: RawStore,
+    pub(in crate::config) store: RawStore,
     #[serde(deserialize_with = "section")]
-    pub(super) limits: RawLimits,
+    pub(in crate::config) limits: RawLimits,
     #[serde(deserialize_with = "section")]
-    pub(super) leases: RawLeases,
+    pub(in crate::config) leases: RawLeases,
     #[serde(deserialize_with = "section")]
-    pub(super) identity: RawIdentity,
+    pub(in crate::config) identity: RawIdentity,
     #[serde(deserialize_with = "section")]
-    pub(super) refusal: RawRefusal,
+    pub(in crate::config) refusal: RawRefusal,
     #[serde(deserialize_with = "section")]
-    pub(super) telemetry: RawTelemetry,
+    pub(in crate::config) telemetry: RawTelemetry,
     #[serde(deserialize_with = "section")]
-    pub(super) shutdown: RawShutdown,
+    pub(in crate::config) shutdown: RawShutdown,
 }
 
 impl Raw {
     /// Understands the text of a file, or notes why there is none.
-    pub(super) fn read(text: Result<&[u8], &Problem>, report: &mut Report) -> Self {
+    pub(in crate::config) fn read(text: Result<&[u8], &Problem>, report: &mut Report) -> Self {
         match text {
             Ok(text) => Self::understand(text, report),
             Err(problem) => {
@@ -64,7 +64,7 @@ impl Raw {
     }
 
     /// Understands the text of a file; what is wrong with it goes into the report.
-    pub(super) fn understand(text: &[u8], report: &mut Report) -> Self {
+    pub(in crate::config) fn understand(text: &[u8], report: &mut Report) -> Self {
         let text = match std::str::from_utf8(text) {
             Ok("") => {
                 report.add(Problem {
@@ -93,7 +93,7 @@ impl Raw {
     }
 
     /// Understands the text of a file; an empty one is one that sets nothing.
-    pub(super) fn parse(text: &str) -> Result<Self, Problem> {
+    pub(in crate::config) fn parse(text: &str) -> Result<Self, Problem> {
         // A node takes a byte at least and makes two events at most, so this bounds only what aliases repeat. The library's
         // own bounds end at 125,000 users.
         let nodes = text.len() + LEAST_NODES;
@@ -116,7 +116,7 @@ impl Raw {
     }
 
     /// Every key there is, with the place for its value.
-    pub(super) fn slots(&mut self) -> impl Iterator<Item = Slot<'_>> {
+    pub(in crate::config) fn slots(&mut self) -> impl Iterator<Item = Slot<'_>> {
         let sections = [
             self.grpc.slots(),
             self.http.slots(),
@@ -247,7 +247,7 @@ fn without_value(text: &str) -> &str {
 // === Sections and leaves, as serde reads them ===
 
 /// Reads a section. One without keys (`store:` and nothing below) sets nothing, as when its lines are commented out.
-pub(super) fn section<'de, D, T>(deserializer: D) -> Result<T, D::Error>
+pub(in crate::config) fn section<'de, D, T>(deserializer: D) -> Result<T, D::Error>
 where
     D: Deserializer<'de>,
     T: Default + Deserialize<'de>,

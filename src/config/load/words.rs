@@ -1,18 +1,18 @@
 //! Keys whose value is one of a few words.
 
-use super::written::{Written, Wrong};
+use super::value::{Written, Wrong};
 
 /// The words that a key takes, and what each means.
-pub(super) struct Words<T: 'static> {
+pub(in crate::config) struct Words<T: 'static> {
     /// What can be written now.
-    pub(super) known: &'static [(&'static str, T)],
+    pub(in crate::config) known: &'static [(&'static str, T)],
     /// What a later version will take: named, so that the error isn't mistaken for a typing error.
-    pub(super) later: &'static [&'static str],
+    pub(in crate::config) later: &'static [&'static str],
 }
 
 impl<T: Copy + PartialEq> Words<T> {
     /// The meaning of what is written.
-    pub(super) fn read(&self, written: &Written) -> Result<T, Wrong> {
+    pub(in crate::config) fn read(&self, written: &Written) -> Result<T, Wrong> {
         let text = written.scalar().unwrap_or_default();
         match self.known.iter().find(|(word, _)| *word == text) {
             Some((_, meaning)) => Ok(*meaning),
@@ -22,7 +22,7 @@ impl<T: Copy + PartialEq> Words<T> {
     }
 
     /// The word for a meaning.
-    pub(super) fn word(&self, meaning: T) -> &'static str {
+    pub(in crate::config) fn word(&self, meaning: T) -> &'static str {
         self.known
             .iter()
             .find(|(_, known)| *known == meaning)
@@ -30,7 +30,7 @@ impl<T: Copy + PartialEq> Words<T> {
     }
 
     /// All words that can be written now.
-    pub(super) fn list(&self) -> String {
+    pub(in crate::config) fn list(&self) -> String {
         let words: Vec<_> = self.known.iter().map(|(word, _)| *word).collect();
         words.join(", ")
     }

@@ -7,10 +7,10 @@ use std::str::FromStr;
 
 use serde::Deserialize;
 
-use super::error::Report;
-use super::raw::{Slot, section};
 use super::tls::{RawTls, Tls, TlsKeys};
-use super::written::Written;
+use crate::config::load::error::Report;
+use crate::config::load::value::Written;
+use crate::config::load::yaml::{Slot, section};
 
 /// The longest path that a Unix socket can be bound to on Linux.
 const MAX_SOCKET_PATH: usize = 107;
@@ -18,8 +18,8 @@ const MAX_SOCKET_PATH: usize = 107;
 /// `grpc`, as written.
 #[derive(Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
-pub(super) struct RawGrpc {
-    pub(super) listen: Option<Written>,
+pub(in crate::config) struct RawGrpc {
+    pub(in crate::config) listen: Option<Written>,
     #[serde(deserialize_with = "section")]
     tls: RawTls,
 }
@@ -52,13 +52,13 @@ pub struct NotAnAddress;
 // === impl RawGrpc ===
 
 impl RawGrpc {
-    pub(super) fn slots(&mut self) -> Vec<Slot<'_>> {
+    pub(in crate::config) fn slots(&mut self) -> Vec<Slot<'_>> {
         let mut slots = vec![("grpc.listen", &mut self.listen)];
         slots.extend(self.tls.slots(TlsKeys::GRPC));
         slots
     }
 
-    pub(super) fn check(&self, report: &mut Report) -> Grpc {
+    pub(in crate::config) fn check(&self, report: &mut Report) -> Grpc {
         let listen = report.read(
             "grpc.listen",
             self.listen.as_ref(),
@@ -110,13 +110,13 @@ impl Listen {
 }
 
 /// Whether other machines can reach this address.
-pub(super) fn is_beyond_loopback(address: &SocketAddr) -> bool {
+pub(in crate::config) fn is_beyond_loopback(address: &SocketAddr) -> bool {
     // An IPv4 address in IPv6 clothes isn't loopback to the standard library.
     !address.ip().to_canonical().is_loopback()
 }
 
 /// An IP address and a port. `localhost` is 127.0.0.1, and without a host before the colon it is 0.0.0.0.
-pub(super) fn tcp(text: &str) -> Option<SocketAddr> {
+pub(in crate::config) fn tcp(text: &str) -> Option<SocketAddr> {
     if let Ok(address) = text.parse() {
         return Some(address);
     }
@@ -134,7 +134,7 @@ pub(super) fn tcp(text: &str) -> Option<SocketAddr> {
 
 /// Whether two ports can't be bound at once: they have the same number, and an address in common. An unspecified IPv6 address takes all IPv4
 /// addresses too, as Linux has it by default.
-pub(super) fn is_taken_twice(one: SocketAddr, other: SocketAddr) -> bool {
+pub(in crate::config) fn is_taken_twice(one: SocketAddr, other: SocketAddr) -> bool {
     let takes_all = |of: IpAddr, ip: IpAddr| of.is_unspecified() && (of.is_ipv6() || ip.is_ipv4());
     let (ip, other_ip) = (one.ip().to_canonical(), other.ip().to_canonical());
     let is_shared = ip == other_ip || takes_all(ip, other_ip) || takes_all(other_ip, ip);

@@ -6,17 +6,17 @@ use std::path::PathBuf;
 use ::http::Uri;
 use serde::Deserialize;
 
-use super::error::Report;
-use super::listen::{self, Listen};
-use super::raw::{Slot, section};
-use super::redact::is_more_than_a_page;
+use super::grpc::{self, Listen};
 use super::tls::{self, RawTls, Tls, TlsKeys};
-use super::written::{Written, Wrong};
+use crate::config::load::error::Report;
+use crate::config::load::redact::is_more_than_a_page;
+use crate::config::load::value::{Written, Wrong};
+use crate::config::load::yaml::{Slot, section};
 
 /// `http`, as written.
 #[derive(Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
-pub(super) struct RawHttp {
+pub(in crate::config) struct RawHttp {
     listen: Option<Written>,
     #[serde(deserialize_with = "section")]
     tls: RawTls,
@@ -70,7 +70,7 @@ const PLACE: &str = "{id}";
 // === impl RawHttp ===
 
 impl RawHttp {
-    pub(super) fn slots(&mut self) -> Vec<Slot<'_>> {
+    pub(in crate::config) fn slots(&mut self) -> Vec<Slot<'_>> {
         let mut slots = vec![
             ("http.listen", &mut self.listen),
             ("http.tokens_file", &mut self.tokens_file),
@@ -83,14 +83,14 @@ impl RawHttp {
     }
 
     /// Sees to it that the other door listens elsewhere; `grpc` is its address as it was written, and as it is.
-    pub(super) fn check_against(
+    pub(in crate::config) fn check_against(
         &self,
         listen: SocketAddr,
         (written, grpc): (Option<&Written>, &Listen),
         report: &mut Report,
     ) {
         let Listen::Tcp(grpc) = grpc else { return };
-        if !listen::is_taken_twice(listen, *grpc) {
+        if !grpc::is_taken_twice(listen, *grpc) {
             return;
         }
         let (key, written) = match (&self.listen, written) {
@@ -105,7 +105,7 @@ impl RawHttp {
         report.add(taken.into_problem(key));
     }
 
-    pub(super) fn check(&self, report: &mut Report) -> Http {
+    pub(in crate::config) fn check(&self, report: &mut Report) -> Http {
         let default = Http::default();
         Http {
             listen: report.read("http.listen", self.listen.as_ref(), default.listen, tcp),
@@ -134,7 +134,7 @@ impl RawHttp {
 }
 
 fn tcp(written: &Written) -> Result<SocketAddr, Wrong> {
-    let address = written.scalar().and_then(listen::tcp);
+    let address = written.scalar().and_then(grpc::tcp);
     address.ok_or_else(|| {
         written.wrong("an IP address with a port such as 127.0.0.1:8080, localhost:8080, or :8080 for 0.0.0.0:8080")
     })
@@ -261,7 +261,7 @@ impl Endpoint {
     }
 
     /// As it was written.
-    pub(super) fn template(&self) -> String {
+    pub(in crate::config) fn template(&self) -> String {
         self.of(PLACE)
     }
 }

@@ -5,16 +5,16 @@ use std::collections::BTreeSet;
 use ::http::Uri;
 use serde::Deserialize;
 
-use super::error::Report;
-use super::raw::Slot;
-use super::redact::is_more_than_a_page;
-use super::words::Words;
-use super::written::{Written, Wrong};
+use crate::config::load::error::Report;
+use crate::config::load::redact::is_more_than_a_page;
+use crate::config::load::value::{Written, Wrong};
+use crate::config::load::words::Words;
+use crate::config::load::yaml::Slot;
 
 /// `refusal`, as written.
 #[derive(Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
-pub(super) struct RawRefusal {
+pub(in crate::config) struct RawRefusal {
     show: Option<Written>,
     problems: Option<Written>,
 }
@@ -42,7 +42,7 @@ pub enum Shown {
 }
 
 /// The words of `refusal.show`.
-pub(super) const SHOWN: Words<Shown> = Words {
+pub(in crate::config) const SHOWN: Words<Shown> = Words {
     known: &[
         ("session", Shown::Session),
         ("device", Shown::Device),
@@ -53,14 +53,14 @@ pub(super) const SHOWN: Words<Shown> = Words {
 };
 
 impl RawRefusal {
-    pub(super) fn slots(&mut self) -> Vec<Slot<'_>> {
+    pub(in crate::config) fn slots(&mut self) -> Vec<Slot<'_>> {
         vec![
             ("refusal.show", &mut self.show),
             ("refusal.problems", &mut self.problems),
         ]
     }
 
-    pub(super) fn check(&self, report: &mut Report) -> Refusal {
+    pub(in crate::config) fn check(&self, report: &mut Report) -> Refusal {
         let default = Refusal::default();
         Refusal {
             show: report.read("refusal.show", self.show.as_ref(), default.show, show),

@@ -2,15 +2,15 @@
 
 use serde::Deserialize;
 
-use super::error::Report;
-use super::raw::Slot;
-use super::written::{Value, Written, Wrong};
+use crate::config::load::error::Report;
+use crate::config::load::value::{Value, Written, Wrong};
+use crate::config::load::yaml::Slot;
 use crate::identity::{Identity, Source, SourceError};
 
 /// `identity`, as written.
 #[derive(Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
-pub(super) struct RawIdentity {
+pub(in crate::config) struct RawIdentity {
     user: Option<Written>,
     session: Option<Written>,
     plan: Option<Written>,
@@ -32,7 +32,7 @@ enum Rule {
 }
 
 impl RawIdentity {
-    pub(super) fn slots(&mut self) -> Vec<Slot<'_>> {
+    pub(in crate::config) fn slots(&mut self) -> Vec<Slot<'_>> {
         vec![
             ("identity.user", &mut self.user),
             ("identity.session", &mut self.session),
@@ -44,7 +44,7 @@ impl RawIdentity {
         ]
     }
 
-    pub(super) fn check(&self, report: &mut Report) -> Identity {
+    pub(in crate::config) fn check(&self, report: &mut Report) -> Identity {
         let default = Identity::default();
         let mut read = |key, written: &Option<Written>, default, rule| {
             report.read(key, written.as_ref(), default, |written| {

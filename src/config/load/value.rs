@@ -14,11 +14,11 @@ const SHOWN_CHARS: usize = 120;
 
 /// One value and where it was written.
 #[derive(Clone)]
-pub(super) struct Written {
+pub(in crate::config) struct Written {
     /// The value.
-    pub(super) value: Value,
+    pub(in crate::config) value: Value,
     /// Where it was written.
-    pub(super) origin: Origin,
+    pub(in crate::config) origin: Origin,
     /// Whether it is a part of something that may hold a secret: it may be the half of a password then.
     is_part_of_secret: bool,
     /// Says of its text whether that may hold a secret.
@@ -27,7 +27,7 @@ pub(super) struct Written {
 
 /// A value of any shape.
 #[derive(Clone)]
-pub(super) enum Value {
+pub(in crate::config) enum Value {
     /// Nothing.
     Null,
     /// `true`, `false` or a number, by its text.
@@ -41,7 +41,7 @@ pub(super) enum Value {
 }
 
 /// Why a value can't be taken.
-pub(super) struct Wrong {
+pub(in crate::config) struct Wrong {
     origin: Origin,
     /// The part of the key below the one that was read, such as a plan's name.
     below: Option<String>,
@@ -52,7 +52,7 @@ pub(super) struct Wrong {
 
 impl Written {
     /// That value, written there.
-    pub(super) fn new(value: Value, origin: Origin) -> Self {
+    pub(in crate::config) fn new(value: Value, origin: Origin) -> Self {
         Self {
             value,
             origin,
@@ -62,7 +62,7 @@ impl Written {
     }
 
     /// The same, where something else says what may hold a secret.
-    pub(super) fn hiding(&self, hides: Hides) -> Self {
+    pub(in crate::config) fn hiding(&self, hides: Hides) -> Self {
         Self {
             hides,
             ..self.clone()
@@ -70,7 +70,7 @@ impl Written {
     }
 
     /// The text of a value that is neither a list nor a map.
-    pub(super) fn scalar(&self) -> Option<&str> {
+    pub(in crate::config) fn scalar(&self) -> Option<&str> {
         match &self.value {
             Value::Plain(text) | Value::Text(text) => Some(text),
             Value::Null | Value::List(_) | Value::Map(_) => None,
@@ -78,7 +78,7 @@ impl Written {
     }
 
     /// The text of a value that may be left out by `null` or by nothing; what is no text is one that nobody accepts.
-    pub(super) fn optional(&self) -> Option<&str> {
+    pub(in crate::config) fn optional(&self) -> Option<&str> {
         let text = match &self.value {
             Value::Null => return None,
             Value::Plain(text) | Value::Text(text) => text.trim(),
@@ -88,7 +88,7 @@ impl Written {
     }
 
     /// The items of a list; a text is a list with commas, as in the environment.
-    pub(super) fn items(&self) -> Option<Vec<Self>> {
+    pub(in crate::config) fn items(&self) -> Option<Vec<Self>> {
         match &self.value {
             Value::List(items) => {
                 let is_secret = self.may_hold_a_secret();
@@ -103,7 +103,7 @@ impl Written {
     }
 
     /// The entries of the map of that key; a text is `key=value` with commas, as in the environment.
-    pub(super) fn entries(&self, key: &str) -> Option<Vec<(String, Self)>> {
+    pub(in crate::config) fn entries(&self, key: &str) -> Option<Vec<(String, Self)>> {
         // Looks at the whole map, so it must not be asked again for each entry.
         let is_secret = self.is_part_of_secret || self.value.may_hold_a_secret(in_limits(key));
         match &self.value {
@@ -129,7 +129,10 @@ impl Written {
     }
 
     /// Parts of this value's text, with this value's origin.
-    pub(super) fn parts(&self, texts: impl Iterator<Item = impl AsRef<str>>) -> Vec<Self> {
+    pub(in crate::config) fn parts(
+        &self,
+        texts: impl Iterator<Item = impl AsRef<str>>,
+    ) -> Vec<Self> {
         let is_secret = self.may_hold_a_secret();
         texts
             .map(|text| self.part(text.as_ref(), is_secret))
@@ -154,17 +157,17 @@ impl Written {
     }
 
     /// Whether an error must not repeat it.
-    pub(super) fn may_hold_a_secret(&self) -> bool {
+    pub(in crate::config) fn may_hold_a_secret(&self) -> bool {
         self.is_part_of_secret || self.value.may_hold_a_secret(self.hides)
     }
 
     /// What an error says when something else is allowed.
-    pub(super) fn wrong(&self, allowed: impl fmt::Display) -> Wrong {
+    pub(in crate::config) fn wrong(&self, allowed: impl fmt::Display) -> Wrong {
         self.refuse(format_args!("got {self}; allowed: {allowed}"))
     }
 
     /// The same about a value that is never shown, whatever it looks like; unless nothing is in it that could be a secret.
-    pub(super) fn wrong_secret(&self, allowed: impl fmt::Display) -> Wrong {
+    pub(in crate::config) fn wrong_secret(&self, allowed: impl fmt::Display) -> Wrong {
         let has_nothing = match &self.value {
             Value::Null => true,
             Value::Plain(_) => false,
@@ -179,14 +182,14 @@ impl Written {
     }
 
     /// What an error says when the value is one of a later version.
-    pub(super) fn unavailable(&self, allowed: impl fmt::Display) -> Wrong {
+    pub(in crate::config) fn unavailable(&self, allowed: impl fmt::Display) -> Wrong {
         self.refuse(format_args!(
             "{self} is not available in this version; allowed: {allowed}"
         ))
     }
 
     /// An error in its own words.
-    pub(super) fn refuse(&self, message: impl fmt::Display) -> Wrong {
+    pub(in crate::config) fn refuse(&self, message: impl fmt::Display) -> Wrong {
         Wrong {
             origin: self.origin.clone(),
             below: None,
@@ -195,7 +198,10 @@ impl Written {
     }
 
     /// A whole number in a range.
-    pub(super) fn number(&self, range: std::ops::RangeInclusive<u32>) -> Result<u32, Wrong> {
+    pub(in crate::config) fn number(
+        &self,
+        range: std::ops::RangeInclusive<u32>,
+    ) -> Result<u32, Wrong> {
         let number = self.scalar().and_then(|text| text.trim().parse().ok());
         number
             .filter(|number| range.contains(number))
@@ -209,7 +215,7 @@ impl Written {
     }
 
     /// A duration in a range, with its unit.
-    pub(super) fn duration(
+    pub(in crate::config) fn duration(
         &self,
         range: std::ops::RangeInclusive<Duration>,
     ) -> Result<Duration, Wrong> {
@@ -285,7 +291,7 @@ impl Value {
 
 impl Wrong {
     /// The same, about a key below the one that was read.
-    pub(super) fn below(self, name: &str) -> Self {
+    pub(in crate::config) fn below(self, name: &str) -> Self {
         Self {
             below: Some(name.to_owned()),
             ..self
@@ -293,7 +299,7 @@ impl Wrong {
     }
 
     /// The problem, now that the key is known.
-    pub(super) fn into_problem(self, key: &str) -> Problem {
+    pub(in crate::config) fn into_problem(self, key: &str) -> Problem {
         let key = match self.below {
             Some(name) => format!("{key}.{name}"),
             None => key.to_owned(),
@@ -307,7 +313,7 @@ impl Wrong {
 }
 
 /// The duration as people write it: `1m30s`, and `24h` where `humantime` would say `1day`.
-pub(super) fn shown_duration(duration: Duration) -> String {
+pub(in crate::config) fn shown_duration(duration: Duration) -> String {
     let mut rest = duration.as_nanos();
     let mut shown = String::new();
     for (unit, nanos) in UNITS {

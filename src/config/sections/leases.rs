@@ -4,15 +4,15 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
-use super::error::{Problem, Report};
-use super::raw::Slot;
-use super::written::{Written, shown_duration};
+use crate::config::load::error::{Problem, Report};
+use crate::config::load::value::{Written, shown_duration};
+use crate::config::load::yaml::Slot;
 use crate::session::Kind;
 
 /// `leases`, as written.
 #[derive(Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
-pub(super) struct RawLeases {
+pub(in crate::config) struct RawLeases {
     request: Option<Written>,
     playback: Option<Written>,
 }
@@ -31,14 +31,14 @@ const LEASE: std::ops::RangeInclusive<Duration> =
     Duration::from_secs(1)..=Duration::from_secs(24 * 60 * 60);
 
 impl RawLeases {
-    pub(super) fn slots(&mut self) -> Vec<Slot<'_>> {
+    pub(in crate::config) fn slots(&mut self) -> Vec<Slot<'_>> {
         vec![
             ("leases.request", &mut self.request),
             ("leases.playback", &mut self.playback),
         ]
     }
 
-    pub(super) fn check(&self, report: &mut Report) -> Leases {
+    pub(in crate::config) fn check(&self, report: &mut Report) -> Leases {
         let default = Leases::default();
         Leases {
             request: report.read(
@@ -57,7 +57,7 @@ impl RawLeases {
     }
 
     /// Checks the leases against the store's deadline: one that ends while a call is still on its way can't be renewed.
-    pub(super) fn check_against(
+    pub(in crate::config) fn check_against(
         &self,
         leases: Leases,
         timeout: (Option<&Written>, Duration),

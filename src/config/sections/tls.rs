@@ -4,14 +4,14 @@ use std::path::PathBuf;
 
 use serde::Deserialize;
 
-use super::error::{Problem, Report};
-use super::raw::Slot;
-use super::written::{Value, Written, Wrong};
+use crate::config::load::error::{Problem, Report};
+use crate::config::load::value::{Value, Written, Wrong};
+use crate::config::load::yaml::Slot;
 
 /// The `tls` section of a port, as written.
 #[derive(Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
-pub(super) struct RawTls {
+pub(in crate::config) struct RawTls {
     cert: Option<Written>,
     key: Option<Written>,
     client_ca: Option<Written>,
@@ -56,7 +56,7 @@ impl TlsKeys {
 }
 
 impl RawTls {
-    pub(super) fn slots(&mut self, keys: TlsKeys) -> [Slot<'_>; 3] {
+    pub(in crate::config) fn slots(&mut self, keys: TlsKeys) -> [Slot<'_>; 3] {
         [
             (keys.cert, &mut self.cert),
             (keys.key, &mut self.key),
@@ -65,7 +65,7 @@ impl RawTls {
     }
 
     /// The files, if any is named.
-    pub(super) fn check(&self, keys: TlsKeys, report: &mut Report) -> Option<Tls> {
+    pub(in crate::config) fn check(&self, keys: TlsKeys, report: &mut Report) -> Option<Tls> {
         // What is written and wrong has been told of; it isn't missing.
         let mut read = |key, written: Option<&Written>| {
             report.read(key, Some(written?), Some(PathBuf::new()), path)
@@ -112,7 +112,7 @@ impl RawTls {
     }
 
     /// Refuses any file for a port that can't speak TLS.
-    pub(super) fn refuse(&self, keys: TlsKeys, why: &str, report: &mut Report) {
+    pub(in crate::config) fn refuse(&self, keys: TlsKeys, why: &str, report: &mut Report) {
         for (key, written) in [
             (keys.cert, &self.cert),
             (keys.key, &self.key),
@@ -128,7 +128,7 @@ impl RawTls {
 }
 
 /// The path of a file; none where nothing is written, which is how a variable takes back what the file says.
-pub(super) fn path(written: &Written) -> Result<Option<PathBuf>, Wrong> {
+pub(in crate::config) fn path(written: &Written) -> Result<Option<PathBuf>, Wrong> {
     let text = match &written.value {
         Value::Null => return Ok(None),
         Value::Text(text) if text.is_empty() => return Ok(None),

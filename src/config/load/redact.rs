@@ -4,14 +4,14 @@
 //! nobody can say where in it the password is.
 
 /// What an error says in the place of a value that may hold a secret.
-pub(super) const NOT_SHOWN: &str = "a value that is not shown here";
+pub(in crate::config) const NOT_SHOWN: &str = "a value that is not shown here";
 
 /// Says of a text whether it may hold a secret.
-pub(super) type Hides = fn(&str) -> bool;
+pub(in crate::config) type Hides = fn(&str) -> bool;
 
 /// Whether a text that was understood as nothing may hold a secret. Then no part of it can be trusted: not even which
 /// of its characters end the password.
-pub(super) fn may_hold_a_secret(text: &str) -> bool {
+pub(in crate::config) fn may_hold_a_secret(text: &str) -> bool {
     #[cfg(test)]
     tests::SEARCHES.set(tests::SEARCHES.get() + 1);
     ["://", "@", "redis:", "rediss:"]
@@ -20,7 +20,7 @@ pub(super) fn may_hold_a_secret(text: &str) -> bool {
 }
 
 /// The same for a key that takes the address of a page, which has nothing to hide unless it names a user or asks something.
-pub(super) fn is_more_than_a_page(text: &str) -> bool {
+pub(in crate::config) fn is_more_than_a_page(text: &str) -> bool {
     let rest = text.replace("https://", "").replace("http://", "");
     may_hold_a_secret(&rest) || rest.contains('?') || !rest.split(':').skip(1).all(is_port)
 }
@@ -32,7 +32,7 @@ fn is_port(text: &str) -> bool {
 }
 
 /// The same for a map of limits, or a part of it: a user's name may be a mail address, and nothing else may.
-pub(super) fn in_limits(key: &str) -> Hides {
+pub(in crate::config) fn in_limits(key: &str) -> Hides {
     match key {
         "limits.users" => |text| may_hold_a_secret(text) && !has_only_mail(text),
         _ => may_hold_a_secret,
@@ -49,7 +49,7 @@ fn has_only_mail(text: &str) -> bool {
 }
 
 /// The address, known to be well formed, without what may be a secret in it.
-pub(super) fn redact(text: &str) -> String {
+pub(in crate::config) fn redact(text: &str) -> String {
     let (scheme, rest) = match text.split_once("://") {
         Some((scheme, rest)) => (Some(scheme), rest),
         None => (None, text),
@@ -71,7 +71,7 @@ pub(super) fn redact(text: &str) -> String {
 }
 
 #[cfg(test)]
-pub(super) mod tests {
+pub(in crate::config) mod tests {
     use std::cell::Cell;
 
     use super::{in_limits, is_more_than_a_page, may_hold_a_secret, redact};
