@@ -1,8 +1,17 @@
-//! The generic loader: a file and the environment, turned into values that know where they were written. It knows no key.
+//! The generic loader: turns a file and the environment into checked values. It knows no key.
+//!
+//! [`yaml`] and [`environment`] fill a [`raw::Raw`] with what is written, each value with its
+//! origin. The sections declare their keys through [`section`], each with its [`form`]; a
+//! [`section::Reader`] passes every declared key and turns what is written into values. All
+//! problems go into one [`error::Report`].
 
-pub(in crate::config) mod environment;
-pub(in crate::config) mod error;
-pub(in crate::config) mod redact;
-pub(in crate::config) mod value;
-pub(in crate::config) mod words;
-pub(in crate::config) mod yaml;
+pub(super) mod environment;
+pub(super) mod error;
+pub(super) mod file;
+pub(super) mod form;
+pub(super) mod origin;
+pub(super) mod raw;
+pub(super) mod redact;
+pub(super) mod section;
+pub(super) mod value;
+pub(super) mod yaml;

@@ -31,12 +31,9 @@ fn is_port(text: &str) -> bool {
     port.bytes().all(|byte| byte.is_ascii_digit())
 }
 
-/// The same for a map of limits, or a part of it: a user's name may be a mail address, and nothing else may.
-pub(in crate::config) fn in_limits(key: &str) -> Hides {
-    match key {
-        "limits.users" => |text| may_hold_a_secret(text) && !has_only_mail(text),
-        _ => may_hold_a_secret,
-    }
+/// The same for a map whose names may be mail addresses, or a part of it.
+pub(in crate::config) fn is_more_than_mail(text: &str) -> bool {
+    may_hold_a_secret(text) && !has_only_mail(text)
 }
 
 /// Whether before each `@` stands the name of a mail address, which has no colon, and a dot in the name of its host.
@@ -74,7 +71,7 @@ pub(in crate::config) fn redact(text: &str) -> String {
 pub(in crate::config) mod tests {
     use std::cell::Cell;
 
-    use super::{in_limits, is_more_than_a_page, may_hold_a_secret, redact};
+    use super::{is_more_than_a_page, is_more_than_mail, may_hold_a_secret, redact};
 
     thread_local! {
         /// How often a text was searched on this thread, for tests about how much work that is.
@@ -135,7 +132,7 @@ pub(in crate::config) mod tests {
 
     #[test]
     fn a_mail_address_is_shown_only_as_the_name_of_a_user() {
-        let of_users = in_limits("limits.users");
+        let of_users = is_more_than_mail;
         for text in [
             "hunter2@cache",
             "hunter2@cache=1",
@@ -154,7 +151,7 @@ pub(in crate::config) mod tests {
         ] {
             assert!(!of_users(text), "{text}");
         }
-        assert!(in_limits("limits.plans")("anna@example.com"));
+        assert!(may_hold_a_secret("anna@example.com"));
     }
 
     #[test]

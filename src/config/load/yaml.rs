@@ -1,134 +1,86 @@
-//! The configuration exactly as written: one structure for the file's sections, filled from the file and then from the
-//! environment. Nothing is checked here but the names of the keys and the shape of the sections.
+//! Reads a YAML file into a [`Raw`]. Only the names of the keys and the shape of the sections are
+//! checked here.
 
 use std::fmt;
-use std::marker::PhantomData;
 
 use serde::Deserialize;
-use serde::de::value::MapAccessDeserializer;
-use serde::de::{Deserializer, MapAccess, SeqAccess, Visitor};
+use serde::de::{DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
+use serde_path_to_error::Track;
 
-use super::error::{Origin, Problem, Report};
+use super::error::{ConfigProblem, Report};
+use super::origin::Origin;
+use super::raw::Raw;
 use super::redact::may_hold_a_secret;
-use super::value::{Value, Written};
-use crate::config::sections::grpc::RawGrpc;
-use crate::config::sections::http::RawHttp;
-use crate::config::sections::identity::RawIdentity;
-use crate::config::sections::leases::RawLeases;
-use crate::config::sections::limits::RawLimits;
-use crate::config::sections::refusal::RawRefusal;
-use crate::config::sections::shutdown::RawShutdown;
-use crate::config::sections::store::RawStore;
-use crate::config::sections::telemetry::RawTelemetry;
+use super::section::KnownKey;
+use super::value::{RawValue, Shape};
 
 /// The nodes that even an empty file may have.
 const LEAST_NODES: usize = 64;
 
-/// A key by its full name, and the place for its value.
-pub(in crate::config) type Slot<'a> = (&'static str, &'a mut Option<Written>);
-
-/// The file as written.
-#[derive(Default, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub(in crate::config) struct Raw {
-    #[serde(deserialize_with = "section")]
-    pub(in crate::config) grpc: RawGrpc,
-    #[serde(deserialize_with = "section")]
-    pub(in crate::config) http: RawHttp,
-    #[serde(deserialize_with = "section")]
-    pub(in crate::config) store: RawStore,
-    #[serde(deserialize_with = "section")]
-    pub(in crate::config) limits: RawLimits,
-    #[serde(deserialize_with = "section")]
-    pub(in crate::config) leases: RawLeases,
-    #[serde(deserialize_with = "section")]
-    pub(in crate::config) identity: RawIdentity,
-    #[serde(deserialize_with = "section")]
-    pub(in crate::config) refusal: RawRefusal,
-    #[serde(deserialize_with = "section")]
-    pub(in crate::config) telemetry: RawTelemetry,
-    #[serde(deserialize_with = "section")]
-    pub(in crate::config) shutdown: RawShutdown,
-}
-
 impl Raw {
-    /// Understands the text of a file, or notes why there is none.
-    pub(in crate::config) fn read(text: Result<&[u8], &Problem>, report: &mut Report) -> Self {
-        match text {
-            Ok(text) => Self::understand(text, report),
-            Err(problem) => {
-                report.add(problem.clone());
-                Self::default()
-            }
-        }
-    }
-
-    /// Understands the text of a file; what is wrong with it goes into the report.
-    pub(in crate::config) fn understand(text: &[u8], report: &mut Report) -> Self {
-        let text = match std::str::from_utf8(text) {
-            Ok("") => {
-                report.add(Problem {
-                    origin: Origin::Line(0),
-                    key: String::new(),
-                    message: "the configuration file is empty (0 bytes), as after an interrupted write; to use only the defaults, write a comment into it, such as `# end`".to_owned(),
-                });
-                return Self::default();
-            }
-            Ok(text) => text,
-            Err(error) => {
-                let good = text.get(..error.valid_up_to()).unwrap_or_default();
-                let lines = good.iter().filter(|byte| **byte == b'\n').count();
-                report.add(Problem {
-                    origin: Origin::Line(1 + lines as u64),
-                    key: String::new(),
-                    message: "not UTF-8; save the file as UTF-8".to_owned(),
-                });
-                return Self::default();
-            }
-        };
-        Self::parse(text).unwrap_or_else(|problem| {
+    /// What the text of a file says about these keys, or why there is no text.
+    pub(in crate::config) fn read(
+        known: Vec<KnownKey>,
+        text: Result<&[u8], &ConfigProblem>,
+        report: &mut Report,
+    ) -> Self {
+        let mut raw = Self::new(known);
+        let read = text.map_err(ConfigProblem::clone).and_then(|text| {
+            let text = utf8(text)?;
+            raw.parse(text)
+        });
+        if let Err(problem) = read {
             report.add(problem);
-            Self::default()
-        })
+            raw.clear();
+        }
+        raw
     }
 
-    /// Understands the text of a file; an empty one is one that sets nothing.
-    pub(in crate::config) fn parse(text: &str) -> Result<Self, Problem> {
-        // A node takes a byte at least and makes two events at most, so this bounds only what aliases repeat. The library's
-        // own bounds end at 125,000 users.
+    /// Reads the text of a file; an empty one sets nothing.
+    pub(in crate::config) fn parse(&mut self, text: &str) -> Result<(), ConfigProblem> {
+        // A node takes a byte at least and makes two events at most, so this bounds only what aliases
+        // repeat. The library's own bounds end at 125,000 users.
         let nodes = text.len() + LEAST_NODES;
         let options = serde_saphyr::options! {
             budget: serde_saphyr::budget! { max_nodes: nodes, max_events: 2 * nodes },
-            // A snippet would repeat the lines around an error, and a password may stand in one of them.
+            // A snippet would repeat the lines around an error, which may hold a password.
             with_snippet: false,
             strict_booleans: true,
             non_finite_float_policy: serde_saphyr::NonFiniteFloatPolicy::AsString,
         };
-        let mut path = Vec::new();
+        let mut names = Vec::new();
         serde_saphyr::with_deserializer_from_str_with_options(text, options, |yaml| {
-            serde_path_to_error::deserialize::<_, Option<Self>>(yaml).map_err(|error| {
-                path = names_of(error.path());
-                error.into_inner()
-            })
+            let mut track = Track::new();
+            let yaml = serde_path_to_error::Deserializer::new(yaml, &mut track);
+            let read = Document(self).deserialize(yaml);
+            read.inspect_err(|_| names = names_of(&track.path()))
         })
-        .map(Option::unwrap_or_default)
-        .map_err(|error| problem(&error, path, text))
+        .map_err(|error| problem(&error, names, text, self.known()))
     }
+}
 
-    /// Every key there is, with the place for its value.
-    pub(in crate::config) fn slots(&mut self) -> impl Iterator<Item = Slot<'_>> {
-        let sections = [
-            self.grpc.slots(),
-            self.http.slots(),
-            self.store.slots(),
-            self.limits.slots(),
-            self.leases.slots(),
-            self.identity.slots(),
-            self.refusal.slots(),
-            self.telemetry.slots(),
-            self.shutdown.slots(),
-        ];
-        sections.into_iter().flatten()
+/// The text of a file.
+fn utf8(text: &[u8]) -> Result<&str, ConfigProblem> {
+    let problem = |line, message: &str| ConfigProblem {
+        origin: Origin::Line(line),
+        key: String::new(),
+        message: message.to_owned(),
+    };
+    match std::str::from_utf8(text) {
+        Ok("") => Err(problem(
+            0,
+            "the configuration file is empty (0 bytes), as after an interrupted write; \
+             to use only the defaults, write a comment into it, such as `# end`",
+        )),
+        Ok(text) => Ok(text),
+        Err(error) => {
+            let good = text.get(..error.valid_up_to()).unwrap_or_default();
+            let lines = good.iter().filter(|byte| **byte == b'\n').count();
+            Err(problem(
+                1 + lines as u64,
+                "not UTF-8; save the file as UTF-8",
+            ))
+        }
     }
 }
 
@@ -142,21 +94,16 @@ fn names_of(path: &serde_path_to_error::Path) -> Vec<String> {
 }
 
 /// The key that an error is about as far as it can be shown, and whether that is all of it.
-fn shown_key(names: &[String], line: u64, text: &str) -> (String, bool) {
-    let mut raw = Raw::default();
-    let keys: Vec<_> = raw.slots().map(|(key, _)| key).collect();
+fn shown_key(names: &[String], line: u64, text: &str, known: &[KnownKey]) -> (String, bool) {
     let mut shown = String::new();
     for name in names {
-        let longer = match &*shown {
-            "" => name.clone(),
-            // Whatever is below it was meant as a part of an address.
-            "store.redis.urls" => return (shown, false),
-            _ => format!("{shown}.{name}"),
-        };
-        let is_known = keys.iter().any(|key| {
-            let rest = key.strip_prefix(&longer);
-            rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
-        });
+        let is_secret = |known: &KnownKey| known.is_secret && known.key.name == shown;
+        if known.iter().any(is_secret) {
+            // What is below a secret was meant as a part of it.
+            return (shown, false);
+        }
+        let longer = below(&shown, name);
+        let is_known = known.iter().any(|known| is_within(known.key.name, &longer));
         if !is_known && !is_surely_a_key(name, line, text) {
             return (shown, false);
         }
@@ -192,7 +139,12 @@ fn is_surely_a_key(name: &str, line: u64, text: &str) -> bool {
 
 /// An error of the YAML reader in our words; its own name its interfaces, which nobody who writes a file knows, and repeat
 /// what is written, which may be a secret.
-fn problem(error: &serde_saphyr::Error, mut names: Vec<String>, text: &str) -> Problem {
+fn problem(
+    error: &serde_saphyr::Error,
+    mut names: Vec<String>,
+    text: &str,
+    known: &[KnownKey],
+) -> ConfigProblem {
     use serde_saphyr::Error;
     let line = error.location().map_or(0, |location| location.line());
     let error = match error {
@@ -202,15 +154,17 @@ fn problem(error: &serde_saphyr::Error, mut names: Vec<String>, text: &str) -> P
     if let Error::DuplicateMappingKey { key, .. } = error {
         names.push(key.clone().unwrap_or_else(|| "?".to_owned()));
     }
-    let (key, is_whole) = shown_key(&names, line, text);
+    let (key, is_whole) = shown_key(&names, line, text, known);
     let message = match error {
-        Error::SerdeUnknownField { expected, .. } => {
+        Error::SerdeUnknownField { .. } => {
+            let section = names.split_last().map_or(&[][..], |(_, section)| section);
+            let allowed = names_in(&section.join("."), known).join(", ");
             let unknown = if is_whole {
                 "unknown key"
             } else {
                 "unknown key, which is not shown here"
             };
-            format!("{unknown}; allowed here: {}", expected.join(", "))
+            format!("{unknown}; allowed here: {allowed}")
         }
         Error::SerdeInvalidType {
             unexpected,
@@ -232,7 +186,7 @@ fn problem(error: &serde_saphyr::Error, mut names: Vec<String>, text: &str) -> P
             format!("not valid YAML: {}", without_value(text))
         }
     };
-    Problem {
+    ConfigProblem {
         origin: Origin::Line(line),
         key,
         message,
@@ -244,44 +198,149 @@ fn without_value(text: &str) -> &str {
     text.split(['`', '"']).next().unwrap_or_default().trim_end()
 }
 
-// === Sections and leaves, as serde reads them ===
-
-/// Reads a section. One without keys (`store:` and nothing below) sets nothing, as when its lines are commented out.
-pub(in crate::config) fn section<'de, D, T>(deserializer: D) -> Result<T, D::Error>
-where
-    D: Deserializer<'de>,
-    T: Default + Deserialize<'de>,
-{
-    struct Section<T>(PhantomData<T>);
-
-    impl<'de, T: Default + Deserialize<'de>> Visitor<'de> for Section<T> {
-        type Value = T;
-
-        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-            f.write_str("a section, with keys of its own below it")
-        }
-
-        fn visit_unit<E>(self) -> Result<T, E> {
-            Ok(T::default())
-        }
-
-        fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<T, A::Error> {
-            T::deserialize(MapAccessDeserializer::new(map))
-        }
+/// The full name of what is in a section; the file as a whole has no name.
+fn below(section: &str, name: &str) -> String {
+    match section {
+        "" => name.to_owned(),
+        _ => format!("{section}.{name}"),
     }
-
-    deserializer.deserialize_any(Section(PhantomData))
 }
 
-impl<'de> Deserialize<'de> for Written {
+/// Whether a key is that one or below it.
+fn is_within(key: &str, all: &str) -> bool {
+    let rest = key.strip_prefix(all);
+    rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
+}
+
+/// The names of the keys and sections right below a section.
+fn names_in(section: &str, known: &[KnownKey]) -> Vec<&'static str> {
+    let start = below(section, "");
+    let names = known.iter().filter_map(|known| {
+        let rest = known.key.name.strip_prefix(&start)?;
+        rest.split('.').next()
+    });
+    let mut names: Vec<_> = names.collect();
+    names.dedup();
+    names
+}
+
+// === Sections and leaves, as serde reads them ===
+
+/// Reads a whole file, which may be empty.
+struct Document<'a>(&'a mut Raw);
+
+/// Reads a section. One without keys (`store:` and nothing below) sets nothing, as when its lines are
+/// commented out.
+struct Section<'a> {
+    /// Where the values go.
+    raw: &'a mut Raw,
+    /// The full name of the section; empty for the file as a whole.
+    name: &'a str,
+}
+
+/// Reads one of the names that a section may have in it.
+struct Name<'a>(&'a [&'static str]);
+
+impl<'de> DeserializeSeed<'de> for Document<'_> {
+    type Value = ();
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
+        deserializer.deserialize_option(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Document<'_> {
+    type Value = ();
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("sections, with keys of their own below them")
+    }
+
+    fn visit_none<E>(self) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_unit<E>(self) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_some<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
+        let (raw, name) = (self.0, "");
+        deserializer.deserialize_map(Section { raw, name })
+    }
+}
+
+impl<'de> DeserializeSeed<'de> for Section<'_> {
+    type Value = ();
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
+        deserializer.deserialize_any(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Section<'_> {
+    type Value = ();
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a section, with keys of its own below it")
+    }
+
+    fn visit_unit<E>(self) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
+        let allowed = names_in(self.name, self.raw.known());
+        while let Some(name) = map.next_key_seed(Name(&allowed))? {
+            let name = below(self.name, name);
+            let mut known = self.raw.known().iter().map(|known| known.key.name);
+            match known.find(|key| *key == name) {
+                Some(key) => {
+                    // A `null` leaves the key unset.
+                    if let Some(value) = map.next_value()? {
+                        self.raw.set(key, value);
+                    }
+                }
+                None => {
+                    let (raw, name) = (&mut *self.raw, &*name);
+                    map.next_value_seed(Section { raw, name })?;
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+impl<'de> DeserializeSeed<'de> for Name<'_> {
+    type Value = &'static str;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<&'static str, D::Error> {
+        deserializer.deserialize_identifier(self)
+    }
+}
+
+impl Visitor<'_> for Name<'_> {
+    type Value = &'static str;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("field identifier")
+    }
+
+    fn visit_str<E: serde::de::Error>(self, name: &str) -> Result<&'static str, E> {
+        let known = self.0.iter().find(|allowed| **allowed == name);
+        known.copied().ok_or_else(|| E::unknown_field(name, &[]))
+    }
+}
+
+impl<'de> Deserialize<'de> for RawValue {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let spanned = serde_saphyr::Spanned::<Value>::deserialize(deserializer)?;
+        let spanned = serde_saphyr::Spanned::<Shape>::deserialize(deserializer)?;
         let origin = Origin::Line(spanned.referenced.line());
         Ok(Self::new(spanned.value, origin))
     }
 }
 
-impl<'de> Deserialize<'de> for Value {
+impl<'de> Deserialize<'de> for Shape {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         deserializer.deserialize_any(AnyShape)
     }
@@ -290,49 +349,49 @@ impl<'de> Deserialize<'de> for Value {
 struct AnyShape;
 
 impl<'de> Visitor<'de> for AnyShape {
-    type Value = Value;
+    type Value = Shape;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("a value")
     }
 
-    fn visit_unit<E>(self) -> Result<Value, E> {
-        Ok(Value::Null)
+    fn visit_unit<E>(self) -> Result<Shape, E> {
+        Ok(Shape::Null)
     }
 
-    fn visit_bool<E>(self, value: bool) -> Result<Value, E> {
-        Ok(Value::Plain(value.to_string()))
+    fn visit_bool<E>(self, value: bool) -> Result<Shape, E> {
+        Ok(Shape::Plain(value.to_string()))
     }
 
-    fn visit_u64<E>(self, value: u64) -> Result<Value, E> {
-        Ok(Value::Plain(value.to_string()))
+    fn visit_u64<E>(self, value: u64) -> Result<Shape, E> {
+        Ok(Shape::Plain(value.to_string()))
     }
 
-    fn visit_i64<E>(self, value: i64) -> Result<Value, E> {
-        Ok(Value::Plain(value.to_string()))
+    fn visit_i64<E>(self, value: i64) -> Result<Shape, E> {
+        Ok(Shape::Plain(value.to_string()))
     }
 
-    fn visit_f64<E>(self, value: f64) -> Result<Value, E> {
-        Ok(Value::Plain(value.to_string()))
+    fn visit_f64<E>(self, value: f64) -> Result<Shape, E> {
+        Ok(Shape::Plain(value.to_string()))
     }
 
-    fn visit_str<E>(self, value: &str) -> Result<Value, E> {
-        Ok(Value::Text(value.to_owned()))
+    fn visit_str<E>(self, value: &str) -> Result<Shape, E> {
+        Ok(Shape::Text(value.to_owned()))
     }
 
-    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Value, A::Error> {
+    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Shape, A::Error> {
         let mut items = Vec::new();
         while let Some(item) = seq.next_element()? {
             items.push(item);
         }
-        Ok(Value::List(items))
+        Ok(Shape::List(items))
     }
 
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Value, A::Error> {
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Shape, A::Error> {
         let mut entries = Vec::new();
         while let Some(entry) = map.next_entry()? {
             entries.push(entry);
         }
-        Ok(Value::Map(entries))
+        Ok(Shape::Map(entries))
     }
 }

@@ -1,24 +1,10 @@
 //! Where the facts about a request are found. Each key is a list of [`Source`]s; the first that has a value wins.
 
-use serde::Deserialize;
-
-use crate::config::load::error::Report;
-use crate::config::load::value::{Value, Written, Wrong};
-use crate::config::load::yaml::Slot;
+use crate::config::load::form::{Form, list};
+use crate::config::load::section::{Key, Keys};
+use crate::config::load::value::{RawValue, Shape, Wrong};
+use crate::identity::source::{NAMED_KINDS, PLAIN_KINDS, REQUEST_KIND};
 use crate::identity::{Identity, Source, SourceError};
-
-/// `identity`, as written.
-#[derive(Default, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub(in crate::config) struct RawIdentity {
-    user: Option<Written>,
-    session: Option<Written>,
-    plan: Option<Written>,
-    device: Option<Written>,
-    content: Option<Written>,
-    takeover: Option<Written>,
-    fresh: Option<Written>,
-}
 
 /// What a list may be.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -31,62 +17,96 @@ enum Rule {
     Optional,
 }
 
-impl RawIdentity {
-    pub(in crate::config) fn slots(&mut self) -> Vec<Slot<'_>> {
-        vec![
-            ("identity.user", &mut self.user),
-            ("identity.session", &mut self.session),
-            ("identity.plan", &mut self.plan),
-            ("identity.device", &mut self.device),
-            ("identity.content", &mut self.content),
-            ("identity.takeover", &mut self.takeover),
-            ("identity.fresh", &mut self.fresh),
-        ]
-    }
-
-    pub(in crate::config) fn check(&self, report: &mut Report) -> Identity {
-        let default = Identity::default();
-        let mut read = |key, written: &Option<Written>, default, rule| {
-            report.read(key, written.as_ref(), default, |written| {
-                sources(written, rule)
-            })
-        };
-        Identity {
-            user: read("identity.user", &self.user, default.user, Rule::Needed),
-            session: read(
-                "identity.session",
-                &self.session,
-                default.session,
-                Rule::NeededOrRequest,
-            ),
-            plan: read("identity.plan", &self.plan, default.plan, Rule::Optional),
-            device: read(
-                "identity.device",
-                &self.device,
-                default.device,
-                Rule::Optional,
-            ),
-            content: read(
-                "identity.content",
-                &self.content,
-                default.content,
-                Rule::Optional,
-            ),
-            takeover: read(
-                "identity.takeover",
-                &self.takeover,
-                default.takeover,
-                Rule::Optional,
-            ),
-            fresh: read("identity.fresh", &self.fresh, default.fresh, Rule::Optional),
-        }
-    }
+/// Declares the keys of `identity`.
+pub(in crate::config) fn keys(identity: &mut Identity, keys: &mut impl Keys) {
+    use Rule::{Needed, NeededOrRequest, Optional};
+    keys.key(
+        Key::new(
+            "identity.user",
+            "Where the user is named. **Only from a source that Envoy has verified**, see \
+             [envoy/README.md][envoy].",
+        )
+        .shared(),
+        lists(Needed),
+        &mut identity.user,
+    );
+    keys.key(
+        Key::new(
+            "identity.session",
+            "Where the session's id is. The first source that is present decides the kind.",
+        )
+        .shared(),
+        lists(NeededOrRequest),
+        &mut identity.session,
+    );
+    keys.key(
+        Key::new("identity.plan", "Where the plan is named.").shared(),
+        lists(Optional),
+        &mut identity.plan,
+    );
+    keys.key(
+        Key::new(
+            "identity.device",
+            "Where the device is named. Viewers who are refused see it; starts from the same device \
+             displace each other without budget.",
+        )
+        .shared(),
+        lists(Optional),
+        &mut identity.device,
+    );
+    keys.key(
+        Key::new(
+            "identity.content",
+            "Where the content is named. Viewers who are refused see it.",
+        ),
+        lists(Optional),
+        &mut identity.content,
+    );
+    keys.key(
+        Key::new(
+            "identity.takeover",
+            "Where a playback says whose slot it wants if all are taken: the id of a session, or \
+             `oldest`.",
+        )
+        .shared(),
+        lists(Optional),
+        &mut identity.takeover,
+    );
+    keys.key(
+        Key::new(
+            "identity.fresh",
+            "The session sources for which a player makes a new id for each playback. All other ids \
+             are [derived][rule]: players reuse them, so they may start again after their end. An id \
+             joined by `+` is fresh if one of its parts is; `request` and our cookie are always fresh.",
+        )
+        .shared(),
+        lists(Optional),
+        &mut identity.fresh,
+    );
 }
 
-fn sources(written: &Written, rule: Rule) -> Result<Vec<Source>, Wrong> {
-    let items = match &written.value {
+/// The form of a list of sources.
+fn lists(rule: Rule) -> Form<'static, Vec<Source>> {
+    let (values, more): (_, &[_]) = match rule {
+        Rule::Needed => ("a list of sources, at least one", &[]),
+        Rule::NeededOrRequest => (
+            "a list of sources, at least one; `request` too",
+            &[REQUEST_KIND],
+        ),
+        Rule::Optional => ("a list of sources", &[]),
+    };
+    Form::new(
+        values,
+        move |written| sources(written, rule),
+        |sources| list(sources),
+    )
+    .of_words([&NAMED_KINDS[..], &PLAIN_KINDS, more].concat())
+}
+
+fn sources(written: &RawValue, rule: Rule) -> Result<Vec<Source>, Wrong> {
+    let items = match &written.shape {
         // A pattern may have commas of its own.
-        Value::Text(text) if !text.trim().is_empty() => {
+        Shape::Text(text) if !text.trim().is_empty() => {
             Some(written.parts(Source::split_list(text).into_iter()))
         }
         _ => written.items(),
@@ -99,7 +119,7 @@ fn sources(written: &Written, rule: Rule) -> Result<Vec<Source>, Wrong> {
     items.iter().map(|item| source(item, rule)).collect()
 }
 
-fn source(item: &Written, rule: Rule) -> Result<Source, Wrong> {
+fn source(item: &RawValue, rule: Rule) -> Result<Source, Wrong> {
     let text = item
         .scalar()
         .ok_or_else(|| item.wrong("a source, such as header:x-user-id"))?;

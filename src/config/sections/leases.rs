@@ -2,20 +2,12 @@
 
 use std::time::Duration;
 
-use serde::Deserialize;
-
-use crate::config::load::error::{Problem, Report};
-use crate::config::load::value::{Written, shown_duration};
-use crate::config::load::yaml::Slot;
+use crate::config::load::error::Report;
+use crate::config::load::form::duration;
+use crate::config::load::raw::Raw;
+use crate::config::load::section::{Key, Keys};
+use crate::config::load::value::shown_duration;
 use crate::session::Kind;
-
-/// `leases`, as written.
-#[derive(Default, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub(in crate::config) struct RawLeases {
-    request: Option<Written>,
-    playback: Option<Written>,
-}
 
 /// The lease of each kind of session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -30,63 +22,50 @@ pub struct Leases {
 const LEASE: std::ops::RangeInclusive<Duration> =
     Duration::from_secs(1)..=Duration::from_secs(24 * 60 * 60);
 
-impl RawLeases {
-    pub(in crate::config) fn slots(&mut self) -> Vec<Slot<'_>> {
-        vec![
-            ("leases.request", &mut self.request),
-            ("leases.playback", &mut self.playback),
-        ]
-    }
-
-    pub(in crate::config) fn check(&self, report: &mut Report) -> Leases {
-        let default = Leases::default();
-        Leases {
-            request: report.read(
+impl Leases {
+    /// Declares the keys of `leases`.
+    pub(in crate::config) fn keys(&mut self, keys: &mut impl Keys) {
+        keys.key(
+            Key::new(
                 "leases.request",
-                self.request.as_ref(),
-                default.request,
-                |w| w.duration(LEASE),
-            ),
-            playback: report.read(
+                "How long a `request` counts without a sign of life: three times Envoy's \
+                 `access_log_flush_interval`.",
+            )
+            .shared(),
+            duration(LEASE),
+            &mut self.request,
+        );
+        keys.key(
+            Key::new(
                 "leases.playback",
-                self.playback.as_ref(),
-                default.playback,
-                |w| w.duration(LEASE),
-            ),
-        }
+                "How long a playback or video counts without a sign of life: longer than the longest \
+                 gap between a player's requests.",
+            )
+            .shared(),
+            duration(LEASE),
+            &mut self.playback,
+        );
     }
 
-    /// Checks the leases against the store's deadline: one that ends while a call is still on its way can't be renewed.
-    pub(in crate::config) fn check_against(
-        &self,
-        leases: Leases,
-        timeout: (Option<&Written>, Duration),
-        report: &mut Report,
-    ) {
-        let (timeout_written, timeout) = timeout;
-        for (key, written, lease) in [
-            ("leases.request", self.request.as_ref(), leases.request),
-            ("leases.playback", self.playback.as_ref(), leases.playback),
+    /// Checks that the leases outlast the store's deadline: one that ends during a call can't be renewed.
+    pub(in crate::config) fn check(&self, timeout: Duration, raw: &Raw, report: &mut Report) {
+        for (key, lease) in [
+            ("leases.request", self.request),
+            ("leases.playback", self.playback),
         ] {
             // Where the lease is the default, it is the timeout's line that has to change.
-            let place = written.or(timeout_written);
-            if let (true, Some(place)) = (lease <= timeout, place) {
-                let message = format!(
+            let written = raw.get(key).or(raw.get("store.timeout"));
+            if let (true, Some(written)) = (lease <= timeout, written) {
+                let wrong = written.refuse(format_args!(
                     "got {}; allowed: more than store.timeout, which is {}",
                     shown_duration(lease),
                     shown_duration(timeout)
-                );
-                report.add(Problem {
-                    origin: place.origin.clone(),
-                    key: key.to_owned(),
-                    message,
-                });
+                ));
+                report.add(wrong.into_problem(key));
             }
         }
     }
-}
 
-impl Leases {
     /// The lease of a session of that kind.
     #[must_use]
     pub const fn of(&self, kind: Kind) -> Duration {

@@ -1,34 +1,17 @@
 //! How many streams: the numbers for [`Policy`], and the grace that a start at the limit is given.
 
 use std::collections::{BTreeMap, HashMap};
+use std::fmt::Display;
 use std::hash::Hash;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use serde::Deserialize;
-
-use super::tls;
-use crate::config::load::error::Report;
-use crate::config::load::value::{Written, Wrong};
-use crate::config::load::words::Words;
-use crate::config::load::yaml::Slot;
+use crate::config::load::form::{Form, NotAPath, Words, duration, file, number, path, quoted};
+use crate::config::load::redact::{Hides, is_more_than_mail, may_hold_a_secret};
+use crate::config::load::section::{Key, Keys};
+use crate::config::load::value::{RawValue, Wrong};
 use crate::policy::Policy;
 use crate::session::{IdError, PlanName, StartRules, UserId};
-
-/// `limits`, as written.
-#[derive(Default, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub(in crate::config) struct RawLimits {
-    enforce: Option<Written>,
-    default: Option<Written>,
-    plans: Option<Written>,
-    users: Option<Written>,
-    users_file: Option<Written>,
-    when_full: Option<Written>,
-    displacements: Option<Written>,
-    grace: Option<Written>,
-    quiet: Option<Written>,
-}
 
 /// The limits.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -80,99 +63,142 @@ pub(in crate::config) const TRUTHS: Words<bool> = Words {
 /// Nobody watches a thousand streams, and every admission looks at all of a user's.
 pub(in crate::config) const LIMIT: std::ops::RangeInclusive<u32> = 0..=1000;
 
-/// Above, Envoy has given up long before.
-const GRACE: std::ops::RangeInclusive<Duration> = Duration::ZERO..=Duration::from_secs(5);
-
-/// At least a second, or a player that keeps asking would never be kept out.
-const QUIET: std::ops::RangeInclusive<Duration> =
-    Duration::from_secs(1)..=Duration::from_secs(3600);
-
-impl RawLimits {
-    pub(in crate::config) fn slots(&mut self) -> Vec<Slot<'_>> {
-        vec![
-            ("limits.enforce", &mut self.enforce),
-            ("limits.default", &mut self.default),
-            ("limits.plans", &mut self.plans),
-            ("limits.users", &mut self.users),
-            ("limits.users_file", &mut self.users_file),
-            ("limits.when_full", &mut self.when_full),
-            ("limits.displacements", &mut self.displacements),
-            ("limits.grace", &mut self.grace),
-            ("limits.quiet", &mut self.quiet),
-        ]
-    }
-
-    pub(in crate::config) fn check(&self, report: &mut Report) -> Limits {
-        let Limits {
-            policy,
-            users_file,
-            enforce,
-            when_full,
-            displacements,
-            grace,
-            quiet,
-        } = Limits::default();
-        let plans = |written: &Written| {
-            let plans = numbers("limits.plans", written, PlanName::parse);
-            plans.map(BTreeMap::from_iter)
-        };
-        let users = |written: &Written| {
-            let users = numbers("limits.users", written, UserId::parse);
-            users.map(HashMap::from_iter)
-        };
-        Limits {
-            policy: Policy {
-                default: report.read(
-                    "limits.default",
-                    self.default.as_ref(),
-                    policy.default,
-                    |w| w.number(LIMIT),
-                ),
-                plans: report.read("limits.plans", self.plans.as_ref(), policy.plans, plans),
-                users: report.read("limits.users", self.users.as_ref(), policy.users, users),
-                listed: policy.listed,
-            },
-            users_file: report.read(
+impl Limits {
+    /// Declares the keys of `limits`.
+    pub(in crate::config) fn keys(&mut self, keys: &mut impl Keys) {
+        keys.key(
+            Key::new(
+                "limits.enforce",
+                "`false` is a [dry run][dry-run]: nobody is refused.",
+            )
+            .live()
+            .shared(),
+            TRUTHS.form(),
+            &mut self.enforce,
+        );
+        keys.key(
+            Key::new(
+                "limits.default",
+                "How many streams a user without another limit may watch at once.",
+            )
+            .live()
+            .shared(),
+            number(LIMIT),
+            &mut self.policy.default,
+        );
+        keys.key(
+            Key::new(
+                "limits.plans",
+                "The limits of plans. A plan that is not listed gets the default, is counted, and logged once. \
+                 Where there are plans, a request without one is counted too, unless its user has a limit \
+                 of their own (`streamgate_missing_plan_total`).",
+            )
+            .live()
+            .shared(),
+            Form::map(
+                "a map such as `{basic: 1, premium: 4}`, each limit 0 to 1000",
+                may_hold_a_secret,
+                |written| numbers(written, may_hold_a_secret, PlanName::parse),
+                |plans: &BTreeMap<_, _>| entries(plans.iter()),
+            ),
+            &mut self.policy.plans,
+        );
+        keys.key(
+            Key::new(
+                "limits.users",
+                "The limits of single users; they beat the plan's.",
+            )
+            .live()
+            .shared(),
+            Form::map(
+                "a map such as `{anna: 5}`, each limit 0 to 1000",
+                is_more_than_mail,
+                |written| numbers(written, is_more_than_mail, UserId::parse),
+                |users: &HashMap<_, _>| entries(users.iter()),
+            ),
+            &mut self.policy.users,
+        );
+        keys.key(
+            Key::new(
                 "limits.users_file",
-                self.users_file.as_ref(),
-                users_file,
-                |w| {
-                    tls::path(w)
-                        .map_err(|_| w.wrong("the path of a file with `name limit` on each line"))
-                },
-            ),
-            enforce: report.read("limits.enforce", self.enforce.as_ref(), enforce, |w| {
-                TRUTHS.read(w)
+                "The same for a million users and more, see [Limits of very many users][users-file].",
+            )
+            ,
+            file(|written| {
+                let allowed = "the path of a file with `name limit` on each line";
+                path(written).map_err(|NotAPath| written.wrong(allowed))
             }),
-            when_full: report.read(
+            &mut self.users_file,
+        );
+        keys.key(
+            Key::new(
                 "limits.when_full",
-                self.when_full.as_ref(),
-                when_full,
-                |w| WHEN_FULL.read(w),
-            ),
-            displacements: report.read(
+                "What happens to a start at a full limit that asks for nobody's slot: it is refused, or the \
+                 oldest session gives way, or the one that has shown no sign of life for longest \
+                 (`displace_idlest`). Playbacks and videos give way, never a running `request`.",
+            )
+            .live()
+            .shared(),
+            WHEN_FULL.form(),
+            &mut self.when_full,
+        );
+        keys.key(
+            Key::new(
                 "limits.displacements",
-                self.displacements.as_ref(),
-                displacements,
-                |w| w.number(LIMIT),
-            ),
-            grace: report.read("limits.grace", self.grace.as_ref(), grace, |w| {
-                w.duration(GRACE)
-            }),
-            quiet: report.read("limits.quiet", self.quiet.as_ref(), quiet, |w| {
-                w.duration(QUIET)
-            }),
-        }
+                "How many starts of a user may displace other sessions in one burst, on top of the limit; \
+                 then one per `leases.playback`. See [The rule][rule].",
+            )
+            .live()
+            .shared(),
+            number(LIMIT),
+            &mut self.displacements,
+        );
+        keys.key(
+            Key::new(
+                "limits.grace",
+                "How long a start at a full limit may wait for a slot; at most half of what Envoy's deadline \
+                 leaves. `0s`: not at all.",
+            )
+            .live(),
+            // Above, Envoy has given up long before.
+            duration(Duration::ZERO..=Duration::from_secs(5)),
+            &mut self.grace,
+        );
+        keys.key(
+            Key::new(
+                "limits.quiet",
+                "How long a derived id that was displaced or ended by an operator must stay quiet before it \
+                 may start again. In effect at most as long as its end is remembered: the longest lease + \
+                 `store.timeout` + 1 s.",
+            )
+            .live()
+            .shared(),
+            // At least a second, or a player that keeps asking would never be kept out.
+            duration(Duration::from_secs(1)..=Duration::from_secs(3600)),
+            &mut self.quiet,
+        );
     }
 }
 
-/// The map of that key from names to limits.
-fn numbers<Name: Eq + Hash>(
-    key: &str,
-    written: &Written,
+/// The entries of a map of limits as YAML, sorted by name.
+fn entries<'a, Name: Ord + Display + 'a>(
+    limits: impl Iterator<Item = (&'a Name, &'a u32)>,
+) -> Vec<(String, String)> {
+    let mut limits: Vec<_> = limits.collect();
+    limits.sort();
+    let limits = limits.into_iter();
+    limits
+        .map(|(name, limit)| (quoted(name), limit.to_string()))
+        .collect()
+}
+
+/// Reads a map from names to limits; `hides` says which names may hold a secret.
+fn numbers<Name: Eq + Hash, Map: FromIterator<(Name, u32)>>(
+    written: &RawValue,
+    hides: Hides,
     parse: impl Fn(&str) -> Result<Name, IdError>,
-) -> Result<HashMap<Name, u32>, Wrong> {
-    let entries = written.entries(key).ok_or_else(|| {
+) -> Result<Map, Wrong> {
+    let entries = written.entries(hides).ok_or_else(|| {
         written.wrong("a map of names to whole numbers, such as {basic: 1} in the file or basic=1 in the environment")
     })?;
     let mut numbers = HashMap::with_capacity(entries.len());
@@ -193,7 +219,7 @@ fn numbers<Name: Eq + Hash>(
             return Err(limit.refuse("written twice; allowed: once").below(&shown));
         }
     }
-    Ok(numbers)
+    Ok(numbers.into_iter().collect())
 }
 
 impl Default for Limits {

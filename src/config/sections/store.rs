@@ -2,36 +2,13 @@
 
 use std::time::Duration;
 
-use serde::Deserialize;
-
 use super::redis_url::{NotARedisUrl, RedisUrl};
 use crate::config::load::error::Report;
+use crate::config::load::form::{Form, Words, duration, list, quoted};
+use crate::config::load::raw::Raw;
 use crate::config::load::redact::NOT_SHOWN;
-use crate::config::load::value::{Written, Wrong};
-use crate::config::load::words::Words;
-use crate::config::load::yaml::{Slot, section};
-
-/// `store`, as written.
-#[derive(Default, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub(in crate::config) struct RawStore {
-    backend: Option<Written>,
-    outage: Option<Written>,
-    pub(in crate::config) timeout: Option<Written>,
-    #[serde(deserialize_with = "section")]
-    redis: RawRedis,
-}
-
-/// `store.redis`, as written.
-#[derive(Default, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-struct RawRedis {
-    topology: Option<Written>,
-    urls: Option<Written>,
-    sentinel_service: Option<Written>,
-    master_url: Option<Written>,
-    key_prefix: Option<Written>,
-}
+use crate::config::load::section::{Key, Keys};
+use crate::config::load::value::{RawValue, Wrong};
 
 /// The store and its deadline.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -116,10 +93,6 @@ pub(in crate::config) const TOPOLOGIES: Words<Topology> = Words {
     later: &["cluster"],
 };
 
-/// Below, no network keeps up; above, Envoy has given up long before.
-const TIMEOUT: std::ops::RangeInclusive<Duration> =
-    Duration::from_millis(1)..=Duration::from_secs(10);
-
 /// The longest `store.redis.key_prefix`.
 const MAX_KEY_PREFIX: usize = 64;
 
@@ -129,140 +102,163 @@ const MAX_SERVICE: usize = 128;
 /// The default of `store.redis.sentinel_service`, which is Redis's own.
 const SERVICE: &str = "mymaster";
 
-// === impl RawStore ===
-
-impl RawStore {
-    pub(in crate::config) fn slots(&mut self) -> Vec<Slot<'_>> {
-        vec![
-            ("store.backend", &mut self.backend),
-            ("store.outage", &mut self.outage),
-            ("store.timeout", &mut self.timeout),
-            ("store.redis.topology", &mut self.redis.topology),
-            ("store.redis.urls", &mut self.redis.urls),
-            (
-                "store.redis.sentinel_service",
-                &mut self.redis.sentinel_service,
-            ),
-            ("store.redis.master_url", &mut self.redis.master_url),
-            ("store.redis.key_prefix", &mut self.redis.key_prefix),
-        ]
-    }
-
-    pub(in crate::config) fn check(&self, report: &mut Report) -> Store {
-        let default = Store::default();
-        Store {
-            backend: report.read(
+impl Store {
+    /// Declares the keys of `store`.
+    pub(in crate::config) fn keys(&mut self, keys: &mut impl Keys) {
+        keys.key(
+            Key::new(
                 "store.backend",
-                self.backend.as_ref(),
-                default.backend,
-                |w| BACKENDS.read(w),
+                "`memory` counts in this process alone, with room for a million users; what is set in \
+                 `store.redis` then has no effect (a warning says so). `redis` is shared by all instances.",
+            )
+            .shared(),
+            BACKENDS.form(),
+            &mut self.backend,
+        );
+        keys.key(
+            Key::new(
+                "store.outage",
+                "What happens to new streams while the store can't answer, see \
+                 [When Redis is in trouble][redis-trouble].",
             ),
-            outage: report.read("store.outage", self.outage.as_ref(), default.outage, |w| {
-                OUTAGES.read(w)
-            }),
-            timeout: report.read(
+            OUTAGES.form(),
+            &mut self.outage,
+        );
+        keys.key(
+            Key::new(
                 "store.timeout",
-                self.timeout.as_ref(),
-                default.timeout,
-                |w| w.duration(TIMEOUT),
+                "The deadline of every call to the store; keep it well under Envoy's.",
             ),
-            redis: self.redis.check(report),
-        }
+            // Below, no network keeps up; above, Envoy has given up long before.
+            duration(Duration::from_millis(1)..=Duration::from_secs(10)),
+            &mut self.timeout,
+        );
+        self.redis.keys(keys);
     }
 }
 
-impl RawRedis {
-    fn check(&self, report: &mut Report) -> Redis {
-        let default = Redis::default();
-        let key_prefix = report.read(
-            "store.redis.key_prefix",
-            self.key_prefix.as_ref(),
-            default.key_prefix.clone(),
-            key_prefix,
+impl Redis {
+    /// Declares the keys of `store.redis`.
+    fn keys(&mut self, keys: &mut impl Keys) {
+        let is_known = keys.key(
+            Key::new(
+                "store.redis.topology",
+                "One server, or `sentinel`: a master that [sentinels][sentinel] name. Cluster is not \
+                 built yet.",
+            ),
+            TOPOLOGIES.form(),
+            &mut self.topology,
         );
-        let topology = match self.topology.as_ref() {
-            None => Some(default.topology),
-            written => report.read("store.redis.topology", written, None, |w| {
-                TOPOLOGIES.read(w).map(Some)
-            }),
-        };
-        match topology {
-            Some(topology) => Redis {
-                key_prefix,
-                ..self.check_as(topology, default, report)
-            },
-            // What else is written can't be told right from wrong.
-            None => default,
+        // With an unknown topology, what depends on it can't be told right from wrong.
+        if is_known {
+            self.keys_by_topology(self.topology, keys);
         }
+        keys.key(
+            Key::new(
+                "store.redis.key_prefix",
+                "What all keys in Redis begin with.",
+            )
+            .shared(),
+            Form::new(
+                "1 to 64 letters, digits, `.`, `_`, `:` or `-`",
+                key_prefix,
+                quoted,
+            ),
+            &mut self.key_prefix,
+        );
     }
 
-    /// What depends on the topology.
-    fn check_as(&self, topology: Topology, default: Redis, report: &mut Report) -> Redis {
-        let read_urls = |w: &Written| match topology {
-            Topology::Standalone => one_url(w),
-            Topology::Sentinel => sentinels(w),
+    /// Declares the keys that depend on the topology.
+    fn keys_by_topology(&mut self, topology: Topology, keys: &mut impl Keys) {
+        let is_sentinel = topology == Topology::Sentinel;
+        let read_urls = |written: &RawValue| match topology {
+            Topology::Standalone => one_url(written),
+            Topology::Sentinel => sentinels(written),
         };
-        let urls = self.urls.as_ref();
-        if let (Topology::Sentinel, Some(written), None) = (topology, &self.topology, urls) {
+        let exposed = |urls: &Vec<RedisUrl>| list(urls.iter().map(RedisUrl::expose));
+        keys.key(
+            Key::new(
+                "store.redis.urls",
+                "The server's URL, or with `topology: sentinel` the sentinels', each whole and with one \
+                 host; `rediss://` for TLS, `user:password@` for ACL. Redis 6.2 to 8 or Valkey, with \
+                 `maxmemory-policy noeviction`. streamgate speaks RESP3: a proxy in front of Redis must \
+                 let `HELLO 3` pass.",
+            ),
+            Form::new("one URL, or a list of URLs", read_urls, |urls| list(urls)).secret(exposed),
+            &mut self.urls,
+        );
+        keys.key(
+            Key::new(
+                "store.redis.sentinel_service",
+                "What the sentinels call what they watch. Only with `topology: sentinel`.",
+            )
+            .shown_if(is_sentinel),
+            Form::new(
+                "1 to 128 letters, digits, `.`, `_` or `-`",
+                |written| service(written, topology),
+                quoted,
+            ),
+            &mut self.sentinel_service,
+        );
+        let default = self.master();
+        let service = self.sentinel_service.clone();
+        keys.key(
+            Key::new(
+                "store.redis.master_url",
+                "How to connect to the master, with `sentinel_service` in the place of host and port. \
+                 Unset: without a password, database 0, and with TLS if a sentinel uses TLS. Only with \
+                 `topology: sentinel`.",
+            )
+            .shown_if(is_sentinel),
+            Form::new(
+                "`redis://[user:password@]mymaster[/database]` or `rediss://`, or `null`",
+                |written| master_url(written, topology, &service),
+                |url: &Option<RedisUrl>| match url {
+                    None if !is_sentinel => "null".to_owned(),
+                    url => quoted(url.as_ref().unwrap_or(&default)),
+                },
+            )
+            .secret(|url| url.as_ref().map_or_else(String::new, |url| url.expose().to_owned())),
+            &mut self.master_url,
+        );
+    }
+
+    /// Checks that there are sentinels where some are needed.
+    pub(in crate::config) fn check(&self, raw: &Raw, report: &mut Report) {
+        let written = raw.get("store.redis.topology");
+        let has_urls = raw.get("store.redis.urls").is_some();
+        if let (Topology::Sentinel, Some(written), false) = (self.topology, written, has_urls) {
             let missing = written.refuse("sentinel needs the sentinels' URLs in store.redis.urls");
             report.add(missing.into_problem("store.redis.topology"));
         }
-        Redis {
-            topology,
-            urls: report.read("store.redis.urls", urls, default.urls, read_urls),
-            sentinel_service: self.service(topology, report),
-            master_url: self.master_url(topology, report),
-            key_prefix: default.key_prefix,
-        }
-    }
-
-    /// What the sentinels call what they watch. With another topology only what has no effect may stand there.
-    fn service(&self, topology: Topology, report: &mut Report) -> String {
-        let (key, written) = (
-            "store.redis.sentinel_service",
-            self.sentinel_service.as_ref(),
-        );
-        report.read(key, written, SERVICE.to_owned(), |written| {
-            match service(written)? {
-                service if topology == Topology::Standalone && service != SERVICE => Err(written
-                    .wrong(format_args!(
-                        "{SERVICE}, unless store.redis.topology is sentinel"
-                    ))),
-                service => Ok(service),
-            }
-        })
-    }
-
-    /// How the master is spoken to, if that is written.
-    fn master_url(&self, topology: Topology, report: &mut Report) -> Option<RedisUrl> {
-        let service = self.sentinel_service.as_ref();
-        let service = service.and_then(Written::scalar).unwrap_or(SERVICE);
-        let (key, written) = ("store.redis.master_url", self.master_url.as_ref());
-        report.read(key, written, None, |written| match written.optional() {
-            None => Ok(None),
-            Some(_) if topology == Topology::Standalone => Err(written.wrong_secret(
-                "nothing, unless store.redis.topology is sentinel; a single server's URL goes into store.redis.urls",
-            )),
-            Some(text) => {
-                let url = text.parse().ok();
-                let url = url.filter(|url: &RedisUrl| url.host() == service && url.port().is_none());
-                url.map(Some).ok_or_else(|| wrong_master(written, service))
-            }
-        })
     }
 }
 
-/// What is said where the master's URL is none, or names another host than the service.
-fn wrong_master(written: &Written, service: &str) -> Wrong {
-    let wanted = Some(service).filter(|service| service_is_good(service));
-    let wanted = wanted.unwrap_or(SERVICE);
-    written.wrong_secret(format_args!(
-        "redis://[user:password@]{wanted}[/database], or rediss:// for TLS; # in a password is %23; in the place of host and port, which the sentinels tell, stands store.redis.sentinel_service"
-    ))
+/// How to connect to the master, if that is written.
+fn master_url(
+    written: &RawValue,
+    topology: Topology,
+    service: &str,
+) -> Result<Option<RedisUrl>, Wrong> {
+    match written.optional() {
+        None => Ok(None),
+        Some(_) if topology == Topology::Standalone => Err(written.wrong_secret(
+            "nothing, unless store.redis.topology is sentinel; a single server's URL goes into store.redis.urls",
+        )),
+        Some(text) => {
+            let url = text.parse().ok();
+            let url = url.filter(|url: &RedisUrl| url.host() == service && url.port().is_none());
+            url.map(Some).ok_or_else(|| {
+                written.wrong_secret(format_args!(
+                    "redis://[user:password@]{service}[/database], or rediss:// for TLS; # in a password is %23; in the place of host and port, which the sentinels tell, stands store.redis.sentinel_service"
+                ))
+            })
+        }
+    }
 }
 
 /// The URLs that are written.
-fn urls(written: &Written) -> Vec<Written> {
+fn urls(written: &RawValue) -> Vec<RawValue> {
     match written.scalar() {
         Some(text) => written.parts(split_urls(text).into_iter()),
         None => written.items().unwrap_or_default(),
@@ -284,7 +280,7 @@ fn split_urls(text: &str) -> Vec<String> {
     urls
 }
 
-fn one_url(written: &Written) -> Result<Vec<RedisUrl>, Wrong> {
+fn one_url(written: &RawValue) -> Result<Vec<RedisUrl>, Wrong> {
     let items = urls(written);
     let [item] = items.as_slice() else {
         return Err(written.wrong_secret(format_args!(
@@ -296,17 +292,17 @@ fn one_url(written: &Written) -> Result<Vec<RedisUrl>, Wrong> {
         .map_err(|error: NotARedisUrl| item.wrong_secret(format_args!("one URL, as {error}")))
 }
 
-fn sentinels(written: &Written) -> Result<Vec<RedisUrl>, Wrong> {
+fn sentinels(written: &RawValue) -> Result<Vec<RedisUrl>, Wrong> {
     let items = urls(written);
     let allowed = "the URLs of the sentinels, each as redis://[user:password@]host[:26379], or rediss:// for TLS, \
                    with one host, by its name or address; # in a password is %23; a database belongs into store.redis.master_url";
-    let wrong = |item: &Written, which: &str| {
+    let wrong = |item: &RawValue, which: &str| {
         item.refuse(format_args!("got {NOT_SHOWN}{which}; allowed: {allowed}"))
     };
     if items.is_empty() {
         return Err(written.wrong_secret(allowed));
     }
-    let read = |(place, item): (usize, &Written)| {
+    let read = |(place, item): (usize, &RawValue)| {
         let url: Option<RedisUrl> = item.scalar().unwrap_or_default().parse().ok();
         url.filter(|url| !url.has_database())
             .ok_or_else(|| match items.len() {
@@ -317,14 +313,19 @@ fn sentinels(written: &Written) -> Result<Vec<RedisUrl>, Wrong> {
     items.iter().enumerate().map(read).collect()
 }
 
-fn service(written: &Written) -> Result<String, Wrong> {
-    let text = written.scalar().unwrap_or_default();
-    if !service_is_good(text) {
-        return Err(written.wrong(format_args!(
+/// What the sentinels call what they watch; with another topology only what has no effect.
+fn service(written: &RawValue, topology: Topology) -> Result<String, Wrong> {
+    match written.scalar() {
+        Some(text) if service_is_good(text) => match topology {
+            Topology::Standalone if text != SERVICE => Err(written.wrong(format_args!(
+                "{SERVICE}, unless store.redis.topology is sentinel"
+            ))),
+            Topology::Standalone | Topology::Sentinel => Ok(text.to_owned()),
+        },
+        _ => Err(written.wrong(format_args!(
             "1 to {MAX_SERVICE} letters, digits, `.`, `_` or `-`, as Sentinel has it"
-        )));
+        ))),
     }
-    Ok(text.to_owned())
 }
 
 /// Whether Sentinel takes that for a name.
@@ -333,7 +334,7 @@ fn service_is_good(text: &str) -> bool {
     (1..=MAX_SERVICE).contains(&text.len()) && text.bytes().all(is_good)
 }
 
-fn key_prefix(written: &Written) -> Result<String, Wrong> {
+fn key_prefix(written: &RawValue) -> Result<String, Wrong> {
     let text = written.scalar().unwrap_or_default();
     let is_good = |byte: u8| byte.is_ascii_alphanumeric() || b"._:-".contains(&byte);
     if text.is_empty() || text.len() > MAX_KEY_PREFIX || !text.bytes().all(is_good) {

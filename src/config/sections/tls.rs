@@ -2,20 +2,10 @@
 
 use std::path::PathBuf;
 
-use serde::Deserialize;
-
-use crate::config::load::error::{Problem, Report};
-use crate::config::load::value::{Value, Written, Wrong};
-use crate::config::load::yaml::Slot;
-
-/// The `tls` section of a port, as written.
-#[derive(Default, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub(in crate::config) struct RawTls {
-    cert: Option<Written>,
-    key: Option<Written>,
-    client_ca: Option<Written>,
-}
+use crate::config::load::error::Report;
+use crate::config::load::form::{NotAPath, file, path};
+use crate::config::load::raw::Raw;
+use crate::config::load::section::{Key, Keys};
 
 /// The files with which a port speaks TLS.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -31,6 +21,8 @@ pub struct Tls {
 /// The full names of the keys of one port's section.
 #[derive(Debug, Clone, Copy)]
 pub struct TlsKeys {
+    /// The section of all three.
+    pub(super) section: &'static str,
     /// The key of [`Tls::cert`].
     pub cert: &'static str,
     /// The key of [`Tls::key`].
@@ -42,6 +34,7 @@ pub struct TlsKeys {
 impl TlsKeys {
     /// Those of `grpc.tls`.
     pub const GRPC: Self = Self {
+        section: "grpc.tls",
         cert: "grpc.tls.cert",
         key: "grpc.tls.key",
         client_ca: "grpc.tls.client_ca",
@@ -49,95 +42,84 @@ impl TlsKeys {
 
     /// Those of `http.tls`.
     pub const HTTP: Self = Self {
+        section: "http.tls",
         cert: "http.tls.cert",
         key: "http.tls.key",
         client_ca: "http.tls.client_ca",
     };
 }
 
-impl RawTls {
-    pub(in crate::config) fn slots(&mut self, keys: TlsKeys) -> [Slot<'_>; 3] {
-        [
-            (keys.cert, &mut self.cert),
-            (keys.key, &mut self.key),
-            (keys.client_ca, &mut self.client_ca),
-        ]
-    }
-
-    /// The files, if any is named.
-    pub(in crate::config) fn check(&self, keys: TlsKeys, report: &mut Report) -> Option<Tls> {
-        // What is written and wrong has been told of; it isn't missing.
-        let mut read = |key, written: Option<&Written>| {
-            report.read(key, Some(written?), Some(PathBuf::new()), path)
-        };
-        let cert = read(keys.cert, self.cert.as_ref());
-        let key = read(keys.key, self.key.as_ref());
-        let client_ca = read(keys.client_ca, self.client_ca.as_ref());
-        let given = [
-            (&cert, &self.cert),
-            (&key, &self.key),
-            (&client_ca, &self.client_ca),
-        ]
-        .into_iter()
-        .find_map(|(path, written)| path.as_ref().and(written.as_ref()))?;
-        for (name, value, meaning) in [
-            (keys.cert, &cert, "the file with the certificate"),
-            (
-                keys.key,
-                &key,
-                "the file with the certificate's private key",
-            ),
-        ] {
-            if value.is_none() {
-                report.add(Problem {
-                    origin: given.origin.clone(),
-                    key: name.to_owned(),
-                    message: format!("got nothing; allowed: {meaning}, since TLS needs both"),
-                });
-            }
-        }
-        let is_wrong = |path: &PathBuf| path.as_os_str().is_empty();
-        if [&cert, &key, &client_ca]
-            .into_iter()
-            .flatten()
-            .any(is_wrong)
-        {
-            return None;
-        }
-        Some(Tls {
-            cert: cert?,
-            key: key?,
-            client_ca,
+/// Declares the keys of a port's `tls`. `refused` says why that port can't have files, where it can't.
+pub(in crate::config) fn keys(
+    tls: &mut Option<Tls>,
+    names: TlsKeys,
+    refused: Option<&str>,
+    keys: &mut impl Keys,
+) {
+    let files = tls.take().map(|tls| (tls.cert, tls.key, tls.client_ca));
+    let is_there = files.is_some();
+    let (mut cert, mut key, mut client_ca) = files
+        .map(|(cert, key, client_ca)| (Some(cert), Some(key), client_ca))
+        .unwrap_or_default();
+    let form = || {
+        file(move |written| match (path(written), refused) {
+            (Ok(None), _) => Ok(None),
+            (_, Some(why)) => Err(written.refuse(why)),
+            (Ok(path), None) => Ok(path),
+            (Err(NotAPath), None) => Err(written.wrong_secret("the path of a PEM file")),
         })
+    };
+    if !is_there {
+        keys.absent(names.section);
     }
-
-    /// Refuses any file for a port that can't speak TLS.
-    pub(in crate::config) fn refuse(&self, keys: TlsKeys, why: &str, report: &mut Report) {
-        for (key, written) in [
-            (keys.cert, &self.cert),
-            (keys.key, &self.key),
-            (keys.client_ca, &self.client_ca),
-        ] {
-            let refused = |written: &Written| match path(written) {
-                Ok(None) => Ok(()),
-                _ => Err(written.refuse(why)),
-            };
-            report.read(key, written.as_ref(), (), refused);
-        }
-    }
+    keys.key(
+        Key::new(
+            names.cert,
+            "The certificate, with those between it and its root, in PEM. With it and its key, the port \
+             speaks [TLS][tls] and nothing else. Not with a Unix socket.",
+        )
+        .shown_if(is_there),
+        form(),
+        &mut cert,
+    );
+    keys.key(
+        Key::new(names.key, "The certificate's private key, in PEM.").shown_if(is_there),
+        form(),
+        &mut key,
+    );
+    keys.key(
+        Key::new(
+            names.client_ca,
+            "Certificates of authorities, in PEM. Only clients with a certificate from one of them are \
+             served (mutual TLS).",
+        )
+        .shown_if(is_there),
+        form(),
+        &mut client_ca,
+    );
+    *tls = cert.zip(key).map(|(cert, key)| Tls {
+        cert,
+        key,
+        client_ca,
+    });
 }
 
-/// The path of a file; none where nothing is written, which is how a variable takes back what the file says.
-pub(in crate::config) fn path(written: &Written) -> Result<Option<PathBuf>, Wrong> {
-    let text = match &written.value {
-        Value::Null => return Ok(None),
-        Value::Text(text) if text.is_empty() => return Ok(None),
-        Value::Text(text) => Some(text),
-        Value::Plain(_) | Value::List(_) | Value::Map(_) => None,
+/// Checks that a port has both files, if it has any.
+pub(in crate::config) fn check(names: TlsKeys, raw: &Raw, report: &mut Report) {
+    let given = |name| raw.get(name).filter(|file| !matches!(path(file), Ok(None)));
+    let mut files = [names.cert, names.key, names.client_ca].into_iter();
+    let Some(first) = files.find_map(given) else {
+        return;
     };
-    // Whoever takes this for the place of the key itself must not read it in a log.
-    let is_path = |text: &&String| !text.contains(char::is_control) && !text.contains("-----");
-    text.filter(is_path)
-        .map(|text| Some(text.into()))
-        .ok_or_else(|| written.wrong_secret("the path of a PEM file"))
+    for (name, meaning) in [
+        (names.cert, "the file with the certificate"),
+        (names.key, "the file with the certificate's private key"),
+    ] {
+        if given(name).is_none() {
+            let missing = first.refuse(format_args!(
+                "got nothing; allowed: {meaning}, since TLS needs both"
+            ));
+            report.add(missing.into_problem(name));
+        }
+    }
 }
