@@ -5,7 +5,7 @@ use std::str::FromStr;
 
 use redis::{ConnectionAddr, ConnectionInfo, IntoConnectionInfo, RedisResult};
 
-use super::redact::redact;
+use crate::config::load::redact::redact;
 
 /// Where a sentinel listens, unless it is told otherwise.
 const SENTINELS_PORT: u16 = 26379;
@@ -53,30 +53,30 @@ impl RedisUrl {
     }
 
     /// The address of a host, without a password.
-    pub(super) fn of_host(with_tls: bool, host: &str) -> Self {
+    pub(in crate::config) fn of_host(with_tls: bool, host: &str) -> Self {
         let scheme = if with_tls { "rediss" } else { "redis" };
         Self(format!("{scheme}://{host}"))
     }
 
     /// Whether it asks for TLS.
-    pub(super) fn is_with_tls(&self) -> bool {
+    pub(in crate::config) fn is_with_tls(&self) -> bool {
         self.0.starts_with("rediss://")
     }
 
     /// The host.
-    pub(super) fn host(&self) -> String {
+    pub(in crate::config) fn host(&self) -> String {
         let url = redis::parse_redis_url(&self.0);
         let host = url.as_ref().and_then(|url| url.host_str());
         host.unwrap_or_default().to_owned()
     }
 
     /// The port, if it names one.
-    pub(super) fn port(&self) -> Option<u16> {
+    pub(in crate::config) fn port(&self) -> Option<u16> {
         redis::parse_redis_url(&self.0)?.port()
     }
 
     /// Whether it names a database.
-    pub(super) fn has_database(&self) -> bool {
+    pub(in crate::config) fn has_database(&self) -> bool {
         let url = redis::parse_redis_url(&self.0);
         url.is_some_and(|url| !matches!(url.path(), "" | "/"))
     }

@@ -5,39 +5,30 @@
 use std::fmt;
 use std::path::{Path, PathBuf};
 
-use super::written::{Written, Wrong};
-
-/// Where a value was written.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Origin {
-    /// In the file, in this line; 0 where the line isn't known.
-    Line(u64),
-    /// In the environment, by the name of the variable.
-    Variable(String),
-}
+use super::origin::Origin;
 
 /// One thing that is wrong.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Problem {
+pub(in crate::config) struct ConfigProblem {
     /// Where it was written.
-    pub origin: Origin,
+    pub(in crate::config) origin: Origin,
     /// The key, its parts joined by dots; empty where the file as a whole is wrong.
-    pub key: String,
+    pub(in crate::config) key: String,
     /// The value and what is allowed instead. Holds no secret.
-    pub message: String,
+    pub(in crate::config) message: String,
 }
 
 /// Why there is no configuration.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ConfigError {
     file: Option<PathBuf>,
-    problems: Vec<Problem>,
+    problems: Vec<ConfigProblem>,
 }
 
 /// The problems found so far.
 #[derive(Debug, Default)]
-pub(super) struct Report {
-    problems: Vec<Problem>,
+pub(in crate::config) struct Report {
+    problems: Vec<ConfigProblem>,
 }
 
 // === impl ConfigError ===
@@ -50,11 +41,11 @@ impl ConfigError {
 
     fn line(
         &self,
-        Problem {
+        ConfigProblem {
             origin,
             key,
             message,
-        }: &Problem,
+        }: &ConfigProblem,
     ) -> String {
         let place = match (origin, &self.file) {
             (Origin::Variable(name), _) => name.clone(),
@@ -87,39 +78,13 @@ impl std::error::Error for ConfigError {}
 // === impl Report ===
 
 impl Report {
-    /// The value as `read` understands it; the default where nothing is written or what is written is wrong.
-    pub(super) fn read<T>(
-        &mut self,
-        key: &str,
-        written: Option<&Written>,
-        default: T,
-        read: impl FnOnce(&Written) -> Result<T, Wrong>,
-    ) -> T {
-        match written.map(read) {
-            None => default,
-            Some(Ok(value)) => value,
-            Some(Err(wrong)) => {
-                self.add(wrong.into_problem(key));
-                default
-            }
-        }
-    }
-
-    /// Accepts nothing at all for a key whose feature comes later.
-    pub(super) fn nothing(&mut self, key: &str, written: Option<&Written>) {
-        self.read(key, written, (), |written| match written.scalar() {
-            Some("") => Ok(()),
-            _ => Err(written.unavailable("null")),
-        });
-    }
-
     /// Notes a problem.
-    pub(super) fn add(&mut self, problem: Problem) {
+    pub(in crate::config) fn add(&mut self, problem: ConfigProblem) {
         self.problems.push(problem);
     }
 
     /// What was wrong, if anything was.
-    pub(super) fn into_error(self, file: Option<&Path>) -> Option<ConfigError> {
+    pub(in crate::config) fn into_error(self, file: Option<&Path>) -> Option<ConfigError> {
         (!self.problems.is_empty()).then(|| ConfigError {
             file: file.map(Path::to_path_buf),
             problems: self.problems,

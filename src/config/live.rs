@@ -1,6 +1,8 @@
 //! The settings that may change while the process runs: limits, and what a refusal tells, and whose starts are logged.
 
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use tokio::sync::watch;
 
 use super::{Config, Limits, Refusal, Share, Telemetry};
 use crate::policy::{TwoLimits, UserLimits};
@@ -19,8 +21,8 @@ pub struct Changeable {
 /// What applies now. Whoever decides something reads it once, so that all of one decision is by the same settings.
 #[derive(Debug, Default)]
 pub struct InForce {
-    /// What applies. Every decision reads it, so the lock is held only to swap the pointer.
-    now: RwLock<Arc<Changeable>>,
+    /// What applies.
+    now: watch::Sender<Arc<Changeable>>,
     /// Held while a change is prepared, so that changes happen one after the other.
     changing: Mutex<()>,
 }
@@ -52,7 +54,7 @@ impl InForce {
     #[must_use]
     pub fn new(settings: Changeable) -> Self {
         Self {
-            now: RwLock::new(Arc::new(settings)),
+            now: watch::Sender::new(Arc::new(settings)),
             changing: Mutex::default(),
         }
     }
@@ -60,7 +62,7 @@ impl InForce {
     /// What applies now.
     #[must_use]
     pub fn now(&self) -> Arc<Changeable> {
-        Arc::clone(&self.now.read().unwrap_or_else(PoisonError::into_inner))
+        Arc::clone(&self.now.borrow())
     }
 
     /// Replaces the settings for everything that is decided from now on. The list of `limits.users_file` stays.
@@ -95,10 +97,8 @@ impl InForce {
         prepare: impl FnOnce(&Changeable) -> Result<Changeable, TwoLimits>,
     ) -> Result<(), TwoLimits> {
         let _one_at_a_time = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
-        // Kept to the end, so that the old settings, which may be large, are not freed under the lock.
-        let before = self.now();
-        let after = Arc::new(prepare(&before)?);
-        *self.now.write().unwrap_or_else(PoisonError::into_inner) = after;
+        let after = prepare(&self.now())?;
+        self.now.send_replace(Arc::new(after));
         Ok(())
     }
 }

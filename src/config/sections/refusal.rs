@@ -3,21 +3,11 @@
 use std::collections::BTreeSet;
 
 use ::http::Uri;
-use serde::Deserialize;
 
-use super::error::Report;
-use super::raw::Slot;
-use super::redact::is_more_than_a_page;
-use super::words::Words;
-use super::written::{Written, Wrong};
-
-/// `refusal`, as written.
-#[derive(Default, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub(super) struct RawRefusal {
-    show: Option<Written>,
-    problems: Option<Written>,
-}
+use crate::config::load::form::{Form, Words, list, or_null};
+use crate::config::load::redact::is_more_than_a_page;
+use crate::config::load::section::{Key, Keys};
+use crate::config::load::value::{RawValue, Wrong};
 
 /// What a refusal tells.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -42,7 +32,7 @@ pub enum Shown {
 }
 
 /// The words of `refusal.show`.
-pub(super) const SHOWN: Words<Shown> = Words {
+pub(in crate::config) const SHOWN: Words<Shown> = Words {
     known: &[
         ("session", Shown::Session),
         ("device", Shown::Device),
@@ -52,36 +42,45 @@ pub(super) const SHOWN: Words<Shown> = Words {
     later: &[],
 };
 
-impl RawRefusal {
-    pub(super) fn slots(&mut self) -> Vec<Slot<'_>> {
-        vec![
-            ("refusal.show", &mut self.show),
-            ("refusal.problems", &mut self.problems),
-        ]
-    }
-
-    pub(super) fn check(&self, report: &mut Report) -> Refusal {
-        let default = Refusal::default();
-        Refusal {
-            show: report.read("refusal.show", self.show.as_ref(), default.show, show),
-            problems: report.read(
+impl Refusal {
+    /// Declares the keys of `refusal`.
+    pub(in crate::config) fn keys(&mut self, keys: &mut impl Keys) {
+        let words = |shown: &BTreeSet<Shown>| list(shown.iter().map(|shown| SHOWN.word(*shown)));
+        keys.key(
+            Key::new(
+                "refusal.show",
+                "What a refusal says about other sessions: about those that hold the slots and, with \
+                 `session`, about the one that took over. `[]` gives only the numbers. The log, which is \
+                 yours, always names the holders.",
+            )
+            .live(),
+            Form::new(format!("a list of {}", SHOWN.documented()), show, words)
+                .of_words(SHOWN.words().collect()),
+            &mut self.show,
+        );
+        keys.key(
+            Key::new(
                 "refusal.problems",
-                self.problems.as_ref(),
-                default.problems,
-                problems,
-            ),
-        }
+                "Where clients find [the guide to problems][guide]; each problem's `type` begins with it. \
+                 Unset, it is `/v1/problems`, which every instance and the shipped gateway serve.",
+            )
+            .live(),
+            Form::new("an `http(s)://` address without `#`, or `null`", problems, |page| {
+                or_null(page.as_ref())
+            }),
+            &mut self.problems,
+        );
     }
 }
 
-fn show(written: &Written) -> Result<BTreeSet<Shown>, Wrong> {
+fn show(written: &RawValue) -> Result<BTreeSet<Shown>, Wrong> {
     let items = written
         .items()
         .ok_or_else(|| written.wrong(format_args!("a list of {}", SHOWN.list())))?;
     items.iter().map(|item| SHOWN.read(item)).collect()
 }
 
-fn problems(written: &Written) -> Result<Option<String>, Wrong> {
+fn problems(written: &RawValue) -> Result<Option<String>, Wrong> {
     let Some(text) = written.optional() else {
         return Ok(None);
     };

@@ -9,18 +9,25 @@
 
 use std::collections::{BTreeMap, HashSet};
 
-use super::error::{Origin, Problem, Report};
+use super::error::{ConfigProblem, Report};
+use super::origin::Origin;
 use super::raw::Raw;
-use super::written::{Value, Written};
+use super::redact::Hides;
+use super::section::KnownKey;
+use super::value::{RawValue, Shape};
 
-/// An entry of a map, by its name.
-type Entry = (String, Written);
+/// The entries of a map that have variables of their own.
+struct MapEntries {
+    /// The map's key.
+    map: &'static str,
+    /// Which names may hold a secret.
+    hides: Hides,
+    /// The entries, by their names.
+    entries: Vec<(String, RawValue)>,
+}
 
 /// What all our variables start with.
 pub(crate) const PREFIX: &str = "STREAMGATE_";
-
-/// The keys whose entries have variables of their own.
-const MAPS: [&str; 2] = ["limits.plans", "limits.users"];
 
 /// The command line's own variables: the file that `serve` reads, and where and as whom `sessions` and `release` ask.
 const OF_COMMAND_LINE: [&str; 4] = [
@@ -31,7 +38,7 @@ const OF_COMMAND_LINE: [&str; 4] = [
 ];
 
 /// Puts the variables into their places.
-pub(super) fn overlay(
+pub(in crate::config) fn overlay(
     raw: &mut Raw,
     variables: impl IntoIterator<Item = (String, String)>,
     report: &mut Report,
@@ -41,19 +48,50 @@ pub(super) fn overlay(
         .into_iter()
         .filter(|(name, _)| name.starts_with(PREFIX) && !is_for_others(name))
         .collect();
-    let mut entries = MAPS.map(|map| (map, Vec::new()));
+    let mut maps: Vec<_> = raw.known().iter().filter_map(MapEntries::of).collect();
     for (name, text) in ours {
-        let written = Written::new(Value::Text(text), Origin::Variable(shown(&name)));
-        if let Some((_, place)) = raw.slots().find(|(key, _)| variable(key) == name) {
-            *place = Some(written);
-        } else if let Some((of_map, entry)) = map_entry(&name, &mut entries) {
-            of_map.push((entry, written));
+        let written = RawValue::new(Shape::Text(text), Origin::Variable(shown(&name)));
+        let mut known = raw.known().iter().map(|known| known.key.name);
+        if let Some(key) = known.find(|key| variable(key) == name) {
+            raw.set(key, written);
+        } else if let Some((map, entry)) = map_entry(&name, &mut maps) {
+            map.entries.push((entry, written));
         } else if let Some(problem) = unknown(raw, &name) {
             report.add(problem);
         }
     }
-    for (map, entries) in entries {
-        set_entries(raw, map, entries);
+    for map in maps {
+        map.overlay(raw);
+    }
+}
+
+impl MapEntries {
+    /// None yet, if the key takes a map.
+    fn of(known: &KnownKey) -> Option<Self> {
+        Some(Self {
+            map: known.key.name,
+            hides: known.entries?,
+            entries: Vec::new(),
+        })
+    }
+
+    /// Sets the entries, all in one pass: a file may have very many, and so may the environment.
+    fn overlay(self, raw: &mut Raw) {
+        let Some((_, first)) = self.entries.first() else {
+            return;
+        };
+        let (origin, mut entries) = match raw.take(self.map) {
+            None => (first.origin.clone(), Vec::new()),
+            Some(whole) => match whole.entries(self.hides) {
+                Some(entries) => (whole.origin, entries),
+                // The whole is no map. The form of its key says so.
+                None => return raw.set(self.map, whole),
+            },
+        };
+        let names: HashSet<_> = self.entries.iter().map(|(name, _)| name.as_str()).collect();
+        entries.retain(|(name, _)| !names.contains(name.as_str()));
+        entries.extend(self.entries);
+        raw.set(self.map, RawValue::new(Shape::Map(entries), origin));
     }
 }
 
@@ -84,45 +122,17 @@ fn variable(key: &str) -> String {
     format!("{PREFIX}{}", key.replace('.', "__").to_ascii_uppercase())
 }
 
-/// The entries collected for a map, and the name of the entry that a variable is for.
-fn map_entry<'a>(
-    name: &str,
-    maps: &'a mut [(&'static str, Vec<Entry>)],
-) -> Option<(&'a mut Vec<Entry>, String)> {
-    maps.iter_mut().find_map(|(map, entries)| {
-        let entry = name.strip_prefix(&variable(map))?.strip_prefix("__")?;
-        (!entry.is_empty()).then(|| (entries, entry.to_owned()))
+/// The map that a variable is for, and the name of the entry.
+fn map_entry<'a>(name: &str, maps: &'a mut [MapEntries]) -> Option<(&'a mut MapEntries, String)> {
+    maps.iter_mut().find_map(|map| {
+        let entry = name.strip_prefix(&variable(map.map))?.strip_prefix("__")?;
+        (!entry.is_empty()).then(|| (map, entry.to_owned()))
     })
 }
 
-/// Sets entries of a map, all in one pass: a file may have very many, and so may the environment.
-fn set_entries(raw: &mut Raw, map: &str, new: Vec<Entry>) {
-    let Some(origin) = new.first().map(|(_, written)| written.origin.clone()) else {
-        return;
-    };
-    let Some((_, place)) = raw.slots().find(|(key, _)| *key == map) else {
-        return;
-    };
-    let (origin, mut entries) = match place.take() {
-        None => (origin, Vec::new()),
-        Some(whole) => match whole.entries(map) {
-            Some(entries) => (whole.origin, entries),
-            // The whole is no map. Its section says so, once it is back in its place.
-            None => {
-                *place = Some(whole);
-                return;
-            }
-        },
-    };
-    let names: HashSet<_> = new.iter().map(|(name, _)| name.as_str()).collect();
-    entries.retain(|(name, _)| !names.contains(name.as_str()));
-    entries.extend(new);
-    *place = Some(Written::new(Value::Map(entries), origin));
-}
-
 /// The problem with a variable that no key has, if it is meant for us.
-fn unknown(raw: &mut Raw, name: &str) -> Option<Problem> {
-    let keys: Vec<&str> = raw.slots().map(|(key, _)| key).collect();
+fn unknown(raw: &Raw, name: &str) -> Option<ConfigProblem> {
+    let keys: Vec<&str> = raw.known().iter().map(|known| known.key.name).collect();
     let rest = name.strip_prefix(PREFIX)?;
     let section = rest
         .split("__")
@@ -160,7 +170,7 @@ fn unknown(raw: &mut Raw, name: &str) -> Option<Problem> {
         }
         None => return None,
     };
-    Some(Problem {
+    Some(ConfigProblem {
         origin: Origin::Variable(shown(name)),
         key: String::new(),
         message,

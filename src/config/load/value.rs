@@ -6,19 +6,20 @@
 use std::fmt;
 use std::time::Duration;
 
-use super::error::{Origin, Problem};
-use super::redact::{Hides, NOT_SHOWN, in_limits, may_hold_a_secret};
+use super::error::ConfigProblem;
+use super::origin::Origin;
+use super::redact::{Hides, NOT_SHOWN, may_hold_a_secret};
 
 /// The most of a value that an error repeats.
 const SHOWN_CHARS: usize = 120;
 
 /// One value and where it was written.
 #[derive(Clone)]
-pub(super) struct Written {
+pub(in crate::config) struct RawValue {
     /// The value.
-    pub(super) value: Value,
+    pub(in crate::config) shape: Shape,
     /// Where it was written.
-    pub(super) origin: Origin,
+    pub(in crate::config) origin: Origin,
     /// Whether it is a part of something that may hold a secret: it may be the half of a password then.
     is_part_of_secret: bool,
     /// Says of its text whether that may hold a secret.
@@ -27,7 +28,7 @@ pub(super) struct Written {
 
 /// A value of any shape.
 #[derive(Clone)]
-pub(super) enum Value {
+pub(in crate::config) enum Shape {
     /// Nothing.
     Null,
     /// `true`, `false` or a number, by its text.
@@ -35,26 +36,26 @@ pub(super) enum Value {
     /// Text; all that comes from the environment is text.
     Text(String),
     /// A list.
-    List(Vec<Written>),
+    List(Vec<RawValue>),
     /// Keys and values, in their order.
-    Map(Vec<(String, Written)>),
+    Map(Vec<(String, RawValue)>),
 }
 
 /// Why a value can't be taken.
-pub(super) struct Wrong {
+pub(in crate::config) struct Wrong {
     origin: Origin,
     /// The part of the key below the one that was read, such as a plan's name.
     below: Option<String>,
     message: String,
 }
 
-// === impl Written ===
+// === impl RawValue ===
 
-impl Written {
+impl RawValue {
     /// That value, written there.
-    pub(super) fn new(value: Value, origin: Origin) -> Self {
+    pub(in crate::config) fn new(shape: Shape, origin: Origin) -> Self {
         Self {
-            value,
+            shape,
             origin,
             is_part_of_secret: false,
             hides: may_hold_a_secret,
@@ -62,7 +63,7 @@ impl Written {
     }
 
     /// The same, where something else says what may hold a secret.
-    pub(super) fn hiding(&self, hides: Hides) -> Self {
+    pub(in crate::config) fn hiding(&self, hides: Hides) -> Self {
         Self {
             hides,
             ..self.clone()
@@ -70,55 +71,56 @@ impl Written {
     }
 
     /// The text of a value that is neither a list nor a map.
-    pub(super) fn scalar(&self) -> Option<&str> {
-        match &self.value {
-            Value::Plain(text) | Value::Text(text) => Some(text),
-            Value::Null | Value::List(_) | Value::Map(_) => None,
+    pub(in crate::config) fn scalar(&self) -> Option<&str> {
+        match &self.shape {
+            Shape::Plain(text) | Shape::Text(text) => Some(text),
+            Shape::Null | Shape::List(_) | Shape::Map(_) => None,
         }
     }
 
     /// The text of a value that may be left out by `null` or by nothing; what is no text is one that nobody accepts.
-    pub(super) fn optional(&self) -> Option<&str> {
-        let text = match &self.value {
-            Value::Null => return None,
-            Value::Plain(text) | Value::Text(text) => text.trim(),
-            Value::List(_) | Value::Map(_) => "?",
+    pub(in crate::config) fn optional(&self) -> Option<&str> {
+        let text = match &self.shape {
+            Shape::Null => return None,
+            Shape::Plain(text) | Shape::Text(text) => text.trim(),
+            Shape::List(_) | Shape::Map(_) => "?",
         };
         (!text.is_empty()).then_some(text)
     }
 
     /// The items of a list; a text is a list with commas, as in the environment.
-    pub(super) fn items(&self) -> Option<Vec<Self>> {
-        match &self.value {
-            Value::List(items) => {
+    pub(in crate::config) fn items(&self) -> Option<Vec<Self>> {
+        match &self.shape {
+            Shape::List(items) => {
                 let is_secret = self.may_hold_a_secret();
                 let items = items.iter().map(|item| item.hiding(self.hides));
                 let items = items.map(|item| item.inside(is_secret));
                 Some(items.collect())
             }
-            Value::Text(text) if text.trim().is_empty() => Some(Vec::new()),
-            Value::Plain(text) | Value::Text(text) => Some(self.parts(text.split(','))),
-            Value::Null | Value::Map(_) => None,
+            Shape::Text(text) if text.trim().is_empty() => Some(Vec::new()),
+            Shape::Plain(text) | Shape::Text(text) => Some(self.parts(text.split(','))),
+            Shape::Null | Shape::Map(_) => None,
         }
     }
 
-    /// The entries of the map of that key; a text is `key=value` with commas, as in the environment.
-    pub(super) fn entries(&self, key: &str) -> Option<Vec<(String, Self)>> {
-        // Looks at the whole map, so it must not be asked again for each entry.
-        let is_secret = self.is_part_of_secret || self.value.may_hold_a_secret(in_limits(key));
-        match &self.value {
-            Value::Map(entries) => Some(
+    /// The entries of a map; a text is `key=value` with commas, as in the environment. `hides` says which
+    /// names may hold a secret.
+    pub(in crate::config) fn entries(&self, hides: Hides) -> Option<Vec<(String, Self)>> {
+        // This searches the whole map, so it must not happen again for each entry.
+        let is_secret = self.is_part_of_secret || self.shape.may_hold_a_secret(hides);
+        match &self.shape {
+            Shape::Map(entries) => Some(
                 entries
                     .iter()
                     .map(|(name, written)| (name.clone(), written.clone().inside(is_secret)))
                     .collect(),
             ),
-            Value::Text(text) if text.trim().is_empty() => Some(Vec::new()),
-            Value::Text(text) => {
+            Shape::Text(text) if text.trim().is_empty() => Some(Vec::new()),
+            Shape::Text(text) => {
                 let entries = text.split(',').map(|entry| self.entry(entry, is_secret));
                 entries.collect()
             }
-            Value::Null | Value::Plain(_) | Value::List(_) => None,
+            Shape::Null | Shape::Plain(_) | Shape::List(_) => None,
         }
     }
 
@@ -129,7 +131,10 @@ impl Written {
     }
 
     /// Parts of this value's text, with this value's origin.
-    pub(super) fn parts(&self, texts: impl Iterator<Item = impl AsRef<str>>) -> Vec<Self> {
+    pub(in crate::config) fn parts(
+        &self,
+        texts: impl Iterator<Item = impl AsRef<str>>,
+    ) -> Vec<Self> {
         let is_secret = self.may_hold_a_secret();
         texts
             .map(|text| self.part(text.as_ref(), is_secret))
@@ -138,7 +143,7 @@ impl Written {
 
     fn part(&self, text: &str, is_part_of_secret: bool) -> Self {
         Self {
-            value: Value::Text(text.trim().to_owned()),
+            shape: Shape::Text(text.trim().to_owned()),
             origin: self.origin.clone(),
             is_part_of_secret,
             hides: self.hides,
@@ -154,23 +159,23 @@ impl Written {
     }
 
     /// Whether an error must not repeat it.
-    pub(super) fn may_hold_a_secret(&self) -> bool {
-        self.is_part_of_secret || self.value.may_hold_a_secret(self.hides)
+    pub(in crate::config) fn may_hold_a_secret(&self) -> bool {
+        self.is_part_of_secret || self.shape.may_hold_a_secret(self.hides)
     }
 
     /// What an error says when something else is allowed.
-    pub(super) fn wrong(&self, allowed: impl fmt::Display) -> Wrong {
+    pub(in crate::config) fn wrong(&self, allowed: impl fmt::Display) -> Wrong {
         self.refuse(format_args!("got {self}; allowed: {allowed}"))
     }
 
     /// The same about a value that is never shown, whatever it looks like; unless nothing is in it that could be a secret.
-    pub(super) fn wrong_secret(&self, allowed: impl fmt::Display) -> Wrong {
-        let has_nothing = match &self.value {
-            Value::Null => true,
-            Value::Plain(_) => false,
-            Value::Text(text) => text.trim().is_empty(),
-            Value::List(items) => items.is_empty(),
-            Value::Map(entries) => entries.is_empty(),
+    pub(in crate::config) fn wrong_secret(&self, allowed: impl fmt::Display) -> Wrong {
+        let has_nothing = match &self.shape {
+            Shape::Null => true,
+            Shape::Plain(_) => false,
+            Shape::Text(text) => text.trim().is_empty(),
+            Shape::List(items) => items.is_empty(),
+            Shape::Map(entries) => entries.is_empty(),
         };
         if has_nothing && !self.is_part_of_secret {
             return self.wrong(allowed);
@@ -179,14 +184,14 @@ impl Written {
     }
 
     /// What an error says when the value is one of a later version.
-    pub(super) fn unavailable(&self, allowed: impl fmt::Display) -> Wrong {
+    pub(in crate::config) fn unavailable(&self, allowed: impl fmt::Display) -> Wrong {
         self.refuse(format_args!(
             "{self} is not available in this version; allowed: {allowed}"
         ))
     }
 
     /// An error in its own words.
-    pub(super) fn refuse(&self, message: impl fmt::Display) -> Wrong {
+    pub(in crate::config) fn refuse(&self, message: impl fmt::Display) -> Wrong {
         Wrong {
             origin: self.origin.clone(),
             below: None,
@@ -195,7 +200,10 @@ impl Written {
     }
 
     /// A whole number in a range.
-    pub(super) fn number(&self, range: std::ops::RangeInclusive<u32>) -> Result<u32, Wrong> {
+    pub(in crate::config) fn number(
+        &self,
+        range: std::ops::RangeInclusive<u32>,
+    ) -> Result<u32, Wrong> {
         let number = self.scalar().and_then(|text| text.trim().parse().ok());
         number
             .filter(|number| range.contains(number))
@@ -209,7 +217,7 @@ impl Written {
     }
 
     /// A duration in a range, with its unit.
-    pub(super) fn duration(
+    pub(in crate::config) fn duration(
         &self,
         range: std::ops::RangeInclusive<Duration>,
     ) -> Result<Duration, Wrong> {
@@ -232,12 +240,12 @@ impl Written {
 }
 
 /// Shows the value as an error or a log may: without secrets, and not endlessly.
-impl fmt::Display for Written {
+impl fmt::Display for RawValue {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.may_hold_a_secret() {
             return f.write_str(NOT_SHOWN);
         }
-        let shown = self.value.shown();
+        let shown = self.shape.shown();
         match shown.char_indices().nth(SHOWN_CHARS) {
             Some((end, _)) => write!(f, "{}…", shown.get(..end).unwrap_or_default()),
             None => f.write_str(&shown),
@@ -245,12 +253,12 @@ impl fmt::Display for Written {
     }
 }
 
-// === impl Value ===
+// === impl Shape ===
 
-impl Value {
+impl Shape {
     fn may_hold_a_secret(&self, hides: Hides) -> bool {
         let may_item =
-            |item: &Written| item.is_part_of_secret || item.value.may_hold_a_secret(hides);
+            |item: &RawValue| item.is_part_of_secret || item.shape.may_hold_a_secret(hides);
         match self {
             Self::Null => false,
             Self::Plain(text) | Self::Text(text) => hides(text),
@@ -267,13 +275,13 @@ impl Value {
             Self::Plain(text) => text.clone(),
             Self::Text(text) => format!("{text:?}"),
             Self::List(items) => {
-                let items: Vec<_> = items.iter().map(|item| item.value.shown()).collect();
+                let items: Vec<_> = items.iter().map(|item| item.shape.shown()).collect();
                 format!("[{}]", items.join(", "))
             }
             Self::Map(entries) => {
                 let entries: Vec<_> = entries
                     .iter()
-                    .map(|(name, written)| format!("{name}: {}", written.value.shown()))
+                    .map(|(name, written)| format!("{name}: {}", written.shape.shown()))
                     .collect();
                 format!("{{{}}}", entries.join(", "))
             }
@@ -285,7 +293,7 @@ impl Value {
 
 impl Wrong {
     /// The same, about a key below the one that was read.
-    pub(super) fn below(self, name: &str) -> Self {
+    pub(in crate::config) fn below(self, name: &str) -> Self {
         Self {
             below: Some(name.to_owned()),
             ..self
@@ -293,12 +301,12 @@ impl Wrong {
     }
 
     /// The problem, now that the key is known.
-    pub(super) fn into_problem(self, key: &str) -> Problem {
+    pub(in crate::config) fn into_problem(self, key: &str) -> ConfigProblem {
         let key = match self.below {
             Some(name) => format!("{key}.{name}"),
             None => key.to_owned(),
         };
-        Problem {
+        ConfigProblem {
             origin: self.origin,
             key,
             message: self.message,
@@ -307,7 +315,7 @@ impl Wrong {
 }
 
 /// The duration as people write it: `1m30s`, and `24h` where `humantime` would say `1day`.
-pub(super) fn shown_duration(duration: Duration) -> String {
+pub(in crate::config) fn shown_duration(duration: Duration) -> String {
     let mut rest = duration.as_nanos();
     let mut shown = String::new();
     for (unit, nanos) in UNITS {

@@ -2,19 +2,11 @@
 
 use std::time::Duration;
 
-use serde::Deserialize;
-
-use super::error::{Problem, Report};
-use super::raw::Slot;
-use super::written::{Written, shown_duration};
-
-/// `shutdown`, as written.
-#[derive(Default, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub(super) struct RawShutdown {
-    grace: Option<Written>,
-    deadline: Option<Written>,
-}
+use crate::config::load::error::Report;
+use crate::config::load::form::duration;
+use crate::config::load::raw::Raw;
+use crate::config::load::section::{Key, Keys};
+use crate::config::load::value::shown_duration;
 
 /// What follows SIGTERM.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -25,11 +17,6 @@ pub struct Shutdown {
     pub deadline: Duration,
 }
 
-/// An orchestrator that waits longer than this is rare.
-const GRACE: std::ops::RangeInclusive<Duration> = Duration::ZERO..=Duration::from_secs(60);
-const DEADLINE: std::ops::RangeInclusive<Duration> =
-    Duration::from_secs(1)..=Duration::from_secs(10 * 60);
-
 /// The least that is left once the grace is over. Finishing calls, delivering what is queued and writing the last log lines share it: with
 /// nothing of it, every stop would be cut short and lose releases.
 const AFTER_GRACE: Duration = Duration::from_secs(1);
@@ -37,47 +24,45 @@ const AFTER_GRACE: Duration = Duration::from_secs(1);
 /// The most that is kept for the log.
 const FOR_LOG: Duration = Duration::from_secs(1);
 
-impl RawShutdown {
-    pub(super) fn slots(&mut self) -> Vec<Slot<'_>> {
-        vec![
-            ("shutdown.grace", &mut self.grace),
-            ("shutdown.deadline", &mut self.deadline),
-        ]
+impl Shutdown {
+    /// Declares the keys of `shutdown`.
+    pub(in crate::config) fn keys(&mut self, keys: &mut impl Keys) {
+        keys.key(
+            Key::new(
+                "shutdown.grace",
+                "How long everything goes on as before after SIGTERM, so that gateways notice.",
+            ),
+            // An orchestrator that waits longer than this is rare.
+            duration(Duration::ZERO..=Duration::from_secs(60)),
+            &mut self.grace,
+        );
+        keys.key(
+            Key::new(
+                "shutdown.deadline",
+                "When the process ends whatever is left to do, counted from SIGTERM. At least 1 s more \
+                 than `shutdown.grace`.",
+            ),
+            duration(Duration::from_secs(1)..=Duration::from_secs(10 * 60)),
+            &mut self.deadline,
+        );
     }
 
-    pub(super) fn check(&self, report: &mut Report) -> Shutdown {
-        let default = Shutdown::default();
-        let grace = report.read("shutdown.grace", self.grace.as_ref(), default.grace, |w| {
-            w.duration(GRACE)
-        });
-        let deadline = report.read(
-            "shutdown.deadline",
-            self.deadline.as_ref(),
-            default.deadline,
-            |w| w.duration(DEADLINE),
-        );
-        if let (true, Some(place)) = (
-            deadline < grace + AFTER_GRACE,
-            self.deadline.as_ref().or(self.grace.as_ref()),
-        ) {
-            let message = format!(
+    /// Checks that the deadline leaves time once the grace is over.
+    pub(in crate::config) fn check(&self, raw: &Raw, report: &mut Report) {
+        let Self { grace, deadline } = *self;
+        let written = raw.get("shutdown.deadline").or(raw.get("shutdown.grace"));
+        if let (true, Some(written)) = (deadline < grace + AFTER_GRACE, written) {
+            let wrong = written.refuse(format_args!(
                 "got {}; allowed: at least {}, which is shutdown.grace ({}) and {} to finish calls and deliver what is queued",
                 shown_duration(deadline),
                 shown_duration(grace + AFTER_GRACE),
                 shown_duration(grace),
                 shown_duration(AFTER_GRACE),
-            );
-            report.add(Problem {
-                origin: place.origin.clone(),
-                key: "shutdown.deadline".to_owned(),
-                message,
-            });
+            ));
+            report.add(wrong.into_problem("shutdown.deadline"));
         }
-        Shutdown { grace, deadline }
     }
-}
 
-impl Shutdown {
     /// The part of the deadline that is kept for writing the last log lines: standard error may be
     /// blocked.
     #[must_use]

@@ -3,28 +3,15 @@
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 
+use super::grpc::{self, Listen};
+use super::tls::{self, Tls, TlsKeys};
+use crate::config::load::error::Report;
+use crate::config::load::form::{Form, NotAPath, file, list, or_null, path, quoted};
+use crate::config::load::raw::Raw;
+use crate::config::load::redact::is_more_than_a_page;
+use crate::config::load::section::{Key, Keys};
+use crate::config::load::value::{RawValue, Wrong};
 use ::http::Uri;
-use serde::Deserialize;
-
-use super::error::Report;
-use super::listen::{self, Listen};
-use super::raw::{Slot, section};
-use super::redact::is_more_than_a_page;
-use super::tls::{self, RawTls, Tls, TlsKeys};
-use super::written::{Written, Wrong};
-
-/// `http`, as written.
-#[derive(Default, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub(super) struct RawHttp {
-    listen: Option<Written>,
-    #[serde(deserialize_with = "section")]
-    tls: RawTls,
-    tokens_file: Option<Written>,
-    cors_origins: Option<Written>,
-    hosts: Option<Written>,
-    endpoint: Option<Written>,
-}
 
 /// The port for everything else: the HTTP API, probes, metrics.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -67,85 +54,98 @@ const MAX_NAME: usize = 253;
 /// The place for a video's id.
 const PLACE: &str = "{id}";
 
-// === impl RawHttp ===
-
-impl RawHttp {
-    pub(super) fn slots(&mut self) -> Vec<Slot<'_>> {
-        let mut slots = vec![
-            ("http.listen", &mut self.listen),
-            ("http.tokens_file", &mut self.tokens_file),
-            ("http.cors_origins", &mut self.cors_origins),
-            ("http.hosts", &mut self.hosts),
-            ("http.endpoint", &mut self.endpoint),
-        ];
-        slots.extend(self.tls.slots(TlsKeys::HTTP));
-        slots
-    }
-
-    /// Sees to it that the other door listens elsewhere; `grpc` is its address as it was written, and as it is.
-    pub(super) fn check_against(
-        &self,
-        listen: SocketAddr,
-        (written, grpc): (Option<&Written>, &Listen),
-        report: &mut Report,
-    ) {
-        let Listen::Tcp(grpc) = grpc else { return };
-        if !listen::is_taken_twice(listen, *grpc) {
-            return;
-        }
-        let (key, written) = match (&self.listen, written) {
-            (Some(written), _) => ("http.listen", written),
-            (None, Some(written)) => ("grpc.listen", written),
-            // The defaults don't clash.
-            (None, None) => return,
-        };
-        let taken = written.refuse(format_args!(
-            "http.listen ({listen}) and grpc.listen ({grpc}) use the same port; allowed: two different ports"
-        ));
-        report.add(taken.into_problem(key));
-    }
-
-    pub(super) fn check(&self, report: &mut Report) -> Http {
-        let default = Http::default();
-        Http {
-            listen: report.read("http.listen", self.listen.as_ref(), default.listen, tcp),
-            tls: self.tls.check(TlsKeys::HTTP, report),
-            tokens_file: report.read(
+impl Http {
+    /// Declares the keys of `http`.
+    pub(in crate::config) fn keys(&mut self, keys: &mut impl Keys) {
+        keys.key(
+            Key::new(
+                "http.listen",
+                "The port of the HTTP API, probes and metrics. Without `http.tokens_file`, anyone who can \
+                 reach it may do everything: keep it private.",
+            ),
+            Form::new("an IP address with a port", tcp, quoted),
+            &mut self.listen,
+        );
+        tls::keys(&mut self.tls, TlsKeys::HTTP, None, keys);
+        keys.key(
+            Key::new(
                 "http.tokens_file",
-                self.tokens_file.as_ref(),
-                default.tokens_file,
-                tokens_file,
+                "A file that says who may ask what, see [Who may ask][access].",
             ),
-            cors_origins: report.read(
+            file(|written| {
+                let allowed = "the path of a file with a token on each line";
+                path(written).map_err(|NotAPath| written.wrong_secret(allowed))
+            }),
+            &mut self.tokens_file,
+        );
+        let origins_of = |origins: &Origins| match origins {
+            Origins::Any => list(["*"]),
+            Origins::These(these) => list(these),
+        };
+        keys.key(
+            Key::new(
                 "http.cors_origins",
-                self.cors_origins.as_ref(),
-                default.cors_origins,
+                "The origins whose scripts may call the API and read its answers, each in full, or `*`.",
+            ),
+            Form::new(
+                "`*`, or a list of origins such as `https://app.example.com`",
                 origins,
+                origins_of,
             ),
-            hosts: report.read("http.hosts", self.hosts.as_ref(), default.hosts, hosts),
-            endpoint: report.read(
+            &mut self.cors_origins,
+        );
+        keys.key(
+            Key::new(
+                "http.hosts",
+                "Without tokens: the host names that browsers may use, in addition to `localhost` and IP \
+                 addresses, see [Who may ask][access].",
+            ),
+            Form::new(
+                "a list of names such as `streamgate.example.com`",
+                hosts,
+                |hosts: &Vec<String>| list(hosts),
+            ),
+            &mut self.hosts,
+        );
+        keys.key(
+            Key::new(
                 "http.endpoint",
-                self.endpoint.as_ref(),
-                default.endpoint,
-                endpoint,
+                "Where a video is, as the small API tells it.",
             ),
+            Form::new(
+                "an address with `{id}` in it, such as `https://cdn.example.com/{id}`, or `null`",
+                endpoint,
+                |endpoint: &Option<Endpoint>| or_null(endpoint.as_ref().map(Endpoint::template)),
+            ),
+            &mut self.endpoint,
+        );
+    }
+
+    /// Checks that the port has both TLS files or none, and that the other port listens elsewhere.
+    pub(in crate::config) fn check(&self, grpc: &Listen, raw: &Raw, report: &mut Report) {
+        tls::check(TlsKeys::HTTP, raw, report);
+        let (listen, Listen::Tcp(grpc)) = (self.listen, grpc) else {
+            return;
+        };
+        let keys = ["http.listen", "grpc.listen"].into_iter();
+        let written = keys.filter_map(|key| Some((key, raw.get(key)?))).next();
+        if let (true, Some((key, written))) = (grpc::is_taken_twice(listen, *grpc), written) {
+            let taken = written.refuse(format_args!(
+                "http.listen ({listen}) and grpc.listen ({grpc}) use the same port; allowed: two different ports"
+            ));
+            report.add(taken.into_problem(key));
         }
     }
 }
 
-fn tcp(written: &Written) -> Result<SocketAddr, Wrong> {
-    let address = written.scalar().and_then(listen::tcp);
+fn tcp(written: &RawValue) -> Result<SocketAddr, Wrong> {
+    let address = written.scalar().and_then(grpc::tcp);
     address.ok_or_else(|| {
         written.wrong("an IP address with a port such as 127.0.0.1:8080, localhost:8080, or :8080 for 0.0.0.0:8080")
     })
 }
 
-fn tokens_file(written: &Written) -> Result<Option<PathBuf>, Wrong> {
-    let allowed = "the path of a file with a token on each line";
-    tls::path(written).map_err(|_| written.wrong_secret(allowed))
-}
-
-fn origins(written: &Written) -> Result<Origins, Wrong> {
+fn origins(written: &RawValue) -> Result<Origins, Wrong> {
     let allowed = "* alone, or a list of origins such as https://app.example.com: scheme, host in lower case and port, without a path";
     let written = written.hiding(is_more_than_a_page);
     let items = written.items().ok_or_else(|| written.wrong(allowed))?;
@@ -153,7 +153,7 @@ fn origins(written: &Written) -> Result<Origins, Wrong> {
     if these == ["*"] {
         return Ok(Origins::Any);
     }
-    let has_wildcard = |item: &&Written| text(item).contains('*') && text(item) != "*";
+    let has_wildcard = |item: &&RawValue| text(item).contains('*') && text(item) != "*";
     if let Some(wildcard) = items.iter().find(has_wildcard) {
         return Err(wildcard.refuse(format_args!(
             "got {wildcard}; wildcards within an origin are not supported; list each origin in full, such as https://app.example.com, or use * alone"
@@ -168,7 +168,7 @@ fn origins(written: &Written) -> Result<Origins, Wrong> {
 }
 
 /// The text of an item of a list, if it is one.
-fn text(item: &Written) -> &str {
+fn text(item: &RawValue) -> &str {
     item.scalar().unwrap_or_default()
 }
 
@@ -191,11 +191,11 @@ fn is_origin(text: &str) -> bool {
     is_host_good && is_port_good && text == format!("{scheme}://{authority}").to_lowercase()
 }
 
-fn hosts(written: &Written) -> Result<Vec<String>, Wrong> {
+fn hosts(written: &RawValue) -> Result<Vec<String>, Wrong> {
     let allowed = "a list of host names without a port, such as streamgate.example.com; no IP address, and not localhost, which browsers may always use";
     let written = written.hiding(is_more_than_a_page);
     let items = written.items().ok_or_else(|| written.wrong(allowed))?;
-    let read = |item: &Written| {
+    let read = |item: &RawValue| {
         let name = text(item).to_ascii_lowercase();
         // A last part of digits makes an address of it.
         let last = name.rsplit('.').next().unwrap_or_default();
@@ -212,7 +212,7 @@ fn is_name(text: &str) -> bool {
     (1..=MAX_NAME).contains(&text.len()) && text.bytes().all(is_good)
 }
 
-fn endpoint(written: &Written) -> Result<Option<Endpoint>, Wrong> {
+fn endpoint(written: &RawValue) -> Result<Option<Endpoint>, Wrong> {
     let Some(text) = written.optional() else {
         return Ok(None);
     };
@@ -261,7 +261,7 @@ impl Endpoint {
     }
 
     /// As it was written.
-    pub(super) fn template(&self) -> String {
+    pub(in crate::config) fn template(&self) -> String {
         self.of(PLACE)
     }
 }

@@ -5,24 +5,15 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::str::FromStr;
 
-use serde::Deserialize;
-
-use super::error::Report;
-use super::raw::{Slot, section};
-use super::tls::{RawTls, Tls, TlsKeys};
-use super::written::Written;
+use super::tls::{self, Tls, TlsKeys};
+use crate::config::load::error::Report;
+use crate::config::load::form::{Form, quoted};
+use crate::config::load::raw::Raw;
+use crate::config::load::section::{Key, Keys};
+use crate::config::load::value::RawValue;
 
 /// The longest path that a Unix socket can be bound to on Linux.
 const MAX_SOCKET_PATH: usize = 107;
-
-/// `grpc`, as written.
-#[derive(Default, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub(super) struct RawGrpc {
-    pub(super) listen: Option<Written>,
-    #[serde(deserialize_with = "section")]
-    tls: RawTls,
-}
 
 /// The port for Envoy: checks, access logs, health.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -49,43 +40,46 @@ pub enum Listen {
 )]
 pub struct NotAnAddress;
 
-// === impl RawGrpc ===
+// === impl Grpc ===
 
-impl RawGrpc {
-    pub(super) fn slots(&mut self) -> Vec<Slot<'_>> {
-        let mut slots = vec![("grpc.listen", &mut self.listen)];
-        slots.extend(self.tls.slots(TlsKeys::GRPC));
-        slots
+impl Grpc {
+    /// Declares the keys of `grpc`.
+    pub(in crate::config) fn keys(&mut self, keys: &mut impl Keys) {
+        let read = |written: &RawValue| {
+            let address = written.scalar().unwrap_or_default().parse();
+            address.map_err(|error: NotAnAddress| written.wrong(error))
+        };
+        keys.key(
+            Key::new(
+                "grpc.listen",
+                "Envoy's port. `localhost:50051` is `127.0.0.1:50051`, and `:50051` is `0.0.0.0:50051`. \
+                 Anyone who can reach it can forge the end of any stream: keep it private, or set \
+                 `grpc.tls.client_ca`.",
+            ),
+            Form::new("an IP address with a port, or `unix:/path.sock`", read, quoted),
+            &mut self.listen,
+        );
+        let refused = self.no_tls();
+        tls::keys(&mut self.tls, TlsKeys::GRPC, refused.as_deref(), keys);
     }
 
-    pub(super) fn check(&self, report: &mut Report) -> Grpc {
-        let listen = report.read(
-            "grpc.listen",
-            self.listen.as_ref(),
-            Grpc::default().listen,
-            |written| {
-                written
-                    .scalar()
-                    .unwrap_or_default()
-                    .parse()
-                    .map_err(|error: NotAnAddress| written.wrong(error))
-            },
-        );
-        let tls = match &listen {
-            Listen::Tcp(_) => self.tls.check(TlsKeys::GRPC, report),
-            Listen::Unix(_) => {
-                let why = format!(
-                    "a Unix socket has no TLS, and grpc.listen is {listen}; allowed: null, or an IP address with a port in grpc.listen"
-                );
-                self.tls.refuse(TlsKeys::GRPC, &why, report);
-                None
-            }
-        };
-        Grpc { listen, tls }
+    /// Checks that the port has both TLS files or none.
+    pub(in crate::config) fn check(&self, raw: &Raw, report: &mut Report) {
+        if self.no_tls().is_none() {
+            tls::check(TlsKeys::GRPC, raw, report);
+        }
+    }
+
+    /// Why the port can't speak TLS, if it can't.
+    fn no_tls(&self) -> Option<String> {
+        let listen = &self.listen;
+        matches!(listen, Listen::Unix(_)).then(|| {
+            format!(
+                "a Unix socket has no TLS, and grpc.listen is {listen}; allowed: null, or an IP address with a port in grpc.listen"
+            )
+        })
     }
 }
-
-// === impl Grpc ===
 
 impl Default for Grpc {
     fn default() -> Self {
@@ -110,13 +104,13 @@ impl Listen {
 }
 
 /// Whether other machines can reach this address.
-pub(super) fn is_beyond_loopback(address: &SocketAddr) -> bool {
+pub(in crate::config) fn is_beyond_loopback(address: &SocketAddr) -> bool {
     // An IPv4 address in IPv6 clothes isn't loopback to the standard library.
     !address.ip().to_canonical().is_loopback()
 }
 
 /// An IP address and a port. `localhost` is 127.0.0.1, and without a host before the colon it is 0.0.0.0.
-pub(super) fn tcp(text: &str) -> Option<SocketAddr> {
+pub(in crate::config) fn tcp(text: &str) -> Option<SocketAddr> {
     if let Ok(address) = text.parse() {
         return Some(address);
     }
@@ -134,7 +128,7 @@ pub(super) fn tcp(text: &str) -> Option<SocketAddr> {
 
 /// Whether two ports can't be bound at once: they have the same number, and an address in common. An unspecified IPv6 address takes all IPv4
 /// addresses too, as Linux has it by default.
-pub(super) fn is_taken_twice(one: SocketAddr, other: SocketAddr) -> bool {
+pub(in crate::config) fn is_taken_twice(one: SocketAddr, other: SocketAddr) -> bool {
     let takes_all = |of: IpAddr, ip: IpAddr| of.is_unspecified() && (of.is_ipv6() || ip.is_ipv4());
     let (ip, other_ip) = (one.ip().to_canonical(), other.ip().to_canonical());
     let is_shared = ip == other_ip || takes_all(ip, other_ip) || takes_all(other_ip, ip);

@@ -2,25 +2,12 @@
 
 use std::fmt;
 
-use serde::Deserialize;
-
-use super::error::Report;
-use super::raw::Slot;
-use super::words::Words;
-use super::written::{Written, Wrong};
+use crate::config::load::form::{Form, Words};
+use crate::config::load::section::{Key, Keys};
+use crate::config::load::value::{RawValue, Wrong};
 
 /// What a [`Share`] is counted in.
 const MILLION: u32 = 1_000_000;
-
-/// `telemetry`, as written.
-#[derive(Default, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub(super) struct RawTelemetry {
-    log_format: Option<Written>,
-    log_level: Option<Written>,
-    log_starts: Option<Written>,
-    otlp_endpoint: Option<Written>,
-}
 
 /// What is told of what happens.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -47,13 +34,13 @@ pub enum LogFormat {
 }
 
 /// The words of `telemetry.log_format`.
-pub(super) const LOG_FORMATS: Words<LogFormat> = Words {
+pub(in crate::config) const LOG_FORMATS: Words<LogFormat> = Words {
     known: &[("text", LogFormat::Text), ("json", LogFormat::Json)],
     later: &[],
 };
 
 /// The words of `telemetry.log_level`.
-pub(super) const LOG_LEVELS: Words<tracing::Level> = Words {
+pub(in crate::config) const LOG_LEVELS: Words<tracing::Level> = Words {
     known: &[
         ("error", tracing::Level::ERROR),
         ("warn", tracing::Level::WARN),
@@ -64,34 +51,49 @@ pub(super) const LOG_LEVELS: Words<tracing::Level> = Words {
     later: &[],
 };
 
-impl RawTelemetry {
-    pub(super) fn slots(&mut self) -> Vec<Slot<'_>> {
-        vec![
-            ("telemetry.log_format", &mut self.log_format),
-            ("telemetry.log_level", &mut self.log_level),
-            ("telemetry.log_starts", &mut self.log_starts),
-            ("telemetry.otlp_endpoint", &mut self.otlp_endpoint),
-        ]
-    }
-
-    pub(super) fn check(&self, report: &mut Report) -> Telemetry {
-        let default = Telemetry::default();
-        report.nothing("telemetry.otlp_endpoint", self.otlp_endpoint.as_ref());
-        let (format, level) = (self.log_format.as_ref(), self.log_level.as_ref());
-        let starts = self.log_starts.as_ref();
-        Telemetry {
-            log_format: report.read("telemetry.log_format", format, default.log_format, |w| {
-                LOG_FORMATS.read(w)
-            }),
-            log_level: report.read("telemetry.log_level", level, default.log_level, |w| {
-                LOG_LEVELS.read(w)
-            }),
-            log_starts: report.read("telemetry.log_starts", starts, default.log_starts, share),
-        }
+impl Telemetry {
+    /// Declares the keys of `telemetry`.
+    pub(in crate::config) fn keys(&mut self, keys: &mut impl Keys) {
+        keys.key(
+            Key::new(
+                "telemetry.log_format",
+                "The form of the log's lines: for people, or JSON.",
+            ),
+            LOG_FORMATS.form(),
+            &mut self.log_format,
+        );
+        keys.key(
+            Key::new(
+                "telemetry.log_level",
+                "The log has lines of this level and of all before it.",
+            )
+            .live(),
+            LOG_LEVELS.form(),
+            &mut self.log_level,
+        );
+        keys.key(
+            Key::new(
+                "telemetry.log_starts",
+                "For which share of all users each start is a line in the log (`info`): `0` for nobody, \
+                 `1` for everybody, `0.01` for one user in a hundred, the same ones at every instance.",
+            )
+            .live(),
+            Form::new("0 to 1, at most six decimals", share, Share::to_string),
+            &mut self.log_starts,
+        );
+        let nothing = |written: &RawValue| match written.scalar() {
+            Some("") => Ok(()),
+            _ => Err(written.unavailable("null")),
+        };
+        keys.key(
+            Key::new("telemetry.otlp_endpoint", "Reserved for a later version.").shown_if(false),
+            Form::new("`null`", nothing, |()| "null".to_owned()),
+            &mut (),
+        );
     }
 }
 
-fn share(written: &Written) -> Result<Share, Wrong> {
+fn share(written: &RawValue) -> Result<Share, Wrong> {
     let share = written.scalar().and_then(|text| Share::parse(text.trim()));
     share.ok_or_else(|| {
         written.wrong("a number from 0 to 1 with at most six decimals, such as 0.01")

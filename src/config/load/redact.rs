@@ -4,14 +4,14 @@
 //! nobody can say where in it the password is.
 
 /// What an error says in the place of a value that may hold a secret.
-pub(super) const NOT_SHOWN: &str = "a value that is not shown here";
+pub(in crate::config) const NOT_SHOWN: &str = "a value that is not shown here";
 
 /// Says of a text whether it may hold a secret.
-pub(super) type Hides = fn(&str) -> bool;
+pub(in crate::config) type Hides = fn(&str) -> bool;
 
 /// Whether a text that was understood as nothing may hold a secret. Then no part of it can be trusted: not even which
 /// of its characters end the password.
-pub(super) fn may_hold_a_secret(text: &str) -> bool {
+pub(in crate::config) fn may_hold_a_secret(text: &str) -> bool {
     #[cfg(test)]
     tests::SEARCHES.set(tests::SEARCHES.get() + 1);
     ["://", "@", "redis:", "rediss:"]
@@ -20,7 +20,7 @@ pub(super) fn may_hold_a_secret(text: &str) -> bool {
 }
 
 /// The same for a key that takes the address of a page, which has nothing to hide unless it names a user or asks something.
-pub(super) fn is_more_than_a_page(text: &str) -> bool {
+pub(in crate::config) fn is_more_than_a_page(text: &str) -> bool {
     let rest = text.replace("https://", "").replace("http://", "");
     may_hold_a_secret(&rest) || rest.contains('?') || !rest.split(':').skip(1).all(is_port)
 }
@@ -31,12 +31,9 @@ fn is_port(text: &str) -> bool {
     port.bytes().all(|byte| byte.is_ascii_digit())
 }
 
-/// The same for a map of limits, or a part of it: a user's name may be a mail address, and nothing else may.
-pub(super) fn in_limits(key: &str) -> Hides {
-    match key {
-        "limits.users" => |text| may_hold_a_secret(text) && !has_only_mail(text),
-        _ => may_hold_a_secret,
-    }
+/// The same for a map whose names may be mail addresses, or a part of it.
+pub(in crate::config) fn is_more_than_mail(text: &str) -> bool {
+    may_hold_a_secret(text) && !has_only_mail(text)
 }
 
 /// Whether before each `@` stands the name of a mail address, which has no colon, and a dot in the name of its host.
@@ -49,7 +46,7 @@ fn has_only_mail(text: &str) -> bool {
 }
 
 /// The address, known to be well formed, without what may be a secret in it.
-pub(super) fn redact(text: &str) -> String {
+pub(in crate::config) fn redact(text: &str) -> String {
     let (scheme, rest) = match text.split_once("://") {
         Some((scheme, rest)) => (Some(scheme), rest),
         None => (None, text),
@@ -71,10 +68,10 @@ pub(super) fn redact(text: &str) -> String {
 }
 
 #[cfg(test)]
-pub(super) mod tests {
+pub(in crate::config) mod tests {
     use std::cell::Cell;
 
-    use super::{in_limits, is_more_than_a_page, may_hold_a_secret, redact};
+    use super::{is_more_than_a_page, is_more_than_mail, may_hold_a_secret, redact};
 
     thread_local! {
         /// How often a text was searched on this thread, for tests about how much work that is.
@@ -135,7 +132,7 @@ pub(super) mod tests {
 
     #[test]
     fn a_mail_address_is_shown_only_as_the_name_of_a_user() {
-        let of_users = in_limits("limits.users");
+        let of_users = is_more_than_mail;
         for text in [
             "hunter2@cache",
             "hunter2@cache=1",
@@ -154,7 +151,7 @@ pub(super) mod tests {
         ] {
             assert!(!of_users(text), "{text}");
         }
-        assert!(in_limits("limits.plans")("anna@example.com"));
+        assert!(may_hold_a_secret("anna@example.com"));
     }
 
     #[test]
