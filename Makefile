@@ -39,7 +39,7 @@ prereqs-demo:
 
 # The clients in the README are run by what they are written for, and players are those that viewers have.
 prereqs-test:
-	@deploy/prereqs.sh curl python3 node:nodejs $(if $(CHROMIUM),,chromium) ffmpeg gst-launch-1.0:gstreamer1.0-tools \
+	@deploy/prereqs.sh curl luacheck:lua-check python3 node:nodejs $(if $(CHROMIUM),,chromium) ffmpeg gst-launch-1.0:gstreamer1.0-tools \
 		gst/playbin:gstreamer1.0-plugins-base gst/souphttpsrc:gstreamer1.0-plugins-good gst/hlsdemux:gstreamer1.0-plugins-bad \
 		gst/avdec_h264:gstreamer1.0-libav 'vlc:vlc-bin vlc-plugin-base'
 
