@@ -46,7 +46,7 @@ prereqs-demo:
 
 # The clients in docs/clients/ run in what they are written for, and the players are those that viewers have.
 prereqs-test:
-	@deploy/prereqs.sh $(ENVOY_NEEDS) $(REDIS_NEEDS) venv:python3-venv curl git openssl node:nodejs $(if $(CHROMIUM),,chromium) ffmpeg \
+	@deploy/prereqs.sh $(ENVOY_NEEDS) $(REDIS_NEEDS) venv:python3-venv curl luacheck:lua-check git openssl node:nodejs $(if $(CHROMIUM),,chromium) ffmpeg \
 		gst-launch-1.0:gstreamer1.0-tools gst/playbin:gstreamer1.0-plugins-base gst/souphttpsrc:gstreamer1.0-plugins-good \
 		gst/hlsdemux:gstreamer1.0-plugins-bad gst/avdec_h264:gstreamer1.0-libav 'vlc:vlc-bin vlc-plugin-base' lists:
 

@@ -21,7 +21,7 @@ use crate::ledger::{Ledger, ROOM_TO_HOLD, Settings};
 use crate::outbox::{Delivery, Outbox, outbox};
 use crate::reload::{Reloaded, ReloadedFiles};
 use crate::session::Terms;
-use crate::store::redis::{RedisSettings, RedisStore, Sentinels, Source};
+use crate::store::redis::{RedisSettings, RedisStore, RedisTarget, Sentinels};
 use crate::store::{MemoryStore, Store};
 use crate::telemetry::Metrics;
 use crate::telemetry::metrics::ReloadedFile;
@@ -233,14 +233,14 @@ fn open_redis(config: &config::Store, terms: Terms) -> Result<RedisStore, BuildE
 }
 
 /// Where connections to it come from.
-fn redis_source(redis: &config::Redis) -> RedisResult<Source> {
+fn redis_source(redis: &config::Redis) -> RedisResult<RedisTarget> {
     match redis.topology {
         Topology::Standalone => {
             // The configuration has seen to it that there is exactly one.
             let url = redis.urls.first().map_or("", RedisUrl::expose);
-            url.into_connection_info().map(Source::Standalone)
+            url.into_connection_info().map(RedisTarget::Standalone)
         }
-        Topology::Sentinel => Ok(Source::Sentinel(Sentinels {
+        Topology::Sentinel => Ok(RedisTarget::Sentinel(Sentinels {
             sentinels: redis
                 .urls
                 .iter()
