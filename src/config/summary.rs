@@ -75,11 +75,12 @@ impl Summary {
                     settings.insert(key.name.to_owned(), setting(shown));
                 }
                 Rendered::Map(entries) => {
-                    settings.extend(entries.into_iter().map(|(name, shown)| {
+                    let entries = entries.into_iter().map(|(name, shown)| {
                         let name = name.strip_prefix('"').unwrap_or(&name);
                         let name = name.strip_suffix('"').unwrap_or(name);
                         (format!("{}.{name}", key.name), setting(shown))
-                    }))
+                    });
+                    settings.extend(entries);
                 }
             }
         }

@@ -78,6 +78,23 @@ impl Http {
             }),
             &mut self.tokens_file,
         );
+        self.for_browsers(keys);
+        keys.key(
+            Key::new(
+                "http.endpoint",
+                "Where a video is, as the small API tells it.",
+            ),
+            Form::new(
+                "an address with `{id}` in it, such as `https://cdn.example.com/{id}`, or `null`",
+                endpoint,
+                |endpoint: &Option<Endpoint>| or_null(endpoint.as_ref().map(Endpoint::template)),
+            ),
+            &mut self.endpoint,
+        );
+    }
+
+    /// Declares the keys about browsers.
+    fn for_browsers(&mut self, keys: &mut impl Keys) {
         let origins_of = |origins: &Origins| match origins {
             Origins::Any => list(["*"]),
             Origins::These(these) => list(these),
@@ -106,18 +123,6 @@ impl Http {
                 |hosts: &Vec<String>| list(hosts),
             ),
             &mut self.hosts,
-        );
-        keys.key(
-            Key::new(
-                "http.endpoint",
-                "Where a video is, as the small API tells it.",
-            ),
-            Form::new(
-                "an address with `{id}` in it, such as `https://cdn.example.com/{id}`, or `null`",
-                endpoint,
-                |endpoint: &Option<Endpoint>| or_null(endpoint.as_ref().map(Endpoint::template)),
-            ),
-            &mut self.endpoint,
         );
     }
 

@@ -19,7 +19,6 @@ enum Rule {
 
 /// Declares the keys of `identity`.
 pub(in crate::config) fn keys(identity: &mut Identity, keys: &mut impl Keys) {
-    use Rule::{Needed, NeededOrRequest, Optional};
     keys.key(
         Key::new(
             "identity.user",
@@ -27,7 +26,7 @@ pub(in crate::config) fn keys(identity: &mut Identity, keys: &mut impl Keys) {
              [envoy/README.md][envoy].",
         )
         .shared(),
-        lists(Needed),
+        lists(Rule::Needed),
         &mut identity.user,
     );
     keys.key(
@@ -36,14 +35,19 @@ pub(in crate::config) fn keys(identity: &mut Identity, keys: &mut impl Keys) {
             "Where the session's id is. The first source that is present decides the kind.",
         )
         .shared(),
-        lists(NeededOrRequest),
+        lists(Rule::NeededOrRequest),
         &mut identity.session,
     );
     keys.key(
         Key::new("identity.plan", "Where the plan is named.").shared(),
-        lists(Optional),
+        lists(Rule::Optional),
         &mut identity.plan,
     );
+    optional_keys(identity, keys);
+}
+
+/// Declares the keys of the facts that change how a start is decided or shown.
+fn optional_keys(identity: &mut Identity, keys: &mut impl Keys) {
     keys.key(
         Key::new(
             "identity.device",
@@ -51,7 +55,7 @@ pub(in crate::config) fn keys(identity: &mut Identity, keys: &mut impl Keys) {
              displace each other without budget.",
         )
         .shared(),
-        lists(Optional),
+        lists(Rule::Optional),
         &mut identity.device,
     );
     keys.key(
@@ -59,7 +63,7 @@ pub(in crate::config) fn keys(identity: &mut Identity, keys: &mut impl Keys) {
             "identity.content",
             "Where the content is named. Viewers who are refused see it.",
         ),
-        lists(Optional),
+        lists(Rule::Optional),
         &mut identity.content,
     );
     keys.key(
@@ -69,7 +73,7 @@ pub(in crate::config) fn keys(identity: &mut Identity, keys: &mut impl Keys) {
              `oldest`.",
         )
         .shared(),
-        lists(Optional),
+        lists(Rule::Optional),
         &mut identity.takeover,
     );
     keys.key(
@@ -80,7 +84,7 @@ pub(in crate::config) fn keys(identity: &mut Identity, keys: &mut impl Keys) {
              joined by `+` is fresh if one of its parts is; `request` and our cookie are always fresh.",
         )
         .shared(),
-        lists(Optional),
+        lists(Rule::Optional),
         &mut identity.fresh,
     );
 }

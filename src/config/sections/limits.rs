@@ -67,15 +67,18 @@ impl Limits {
     /// Declares the keys of `limits`.
     pub(in crate::config) fn keys(&mut self, keys: &mut impl Keys) {
         keys.key(
-            Key::new(
-                "limits.enforce",
-                "`false` is a [dry run][dry-run]: nobody is refused.",
-            )
-            .live()
-            .shared(),
+            Key::new("limits.enforce", "`false` is a [dry run][dry-run].")
+                .live()
+                .shared(),
             TRUTHS.form(),
             &mut self.enforce,
         );
+        self.allowances(keys);
+        self.at_the_limit(keys);
+    }
+
+    /// Declares the keys that say how many streams a user may watch.
+    fn allowances(&mut self, keys: &mut impl Keys) {
         keys.key(
             Key::new(
                 "limits.default",
@@ -130,6 +133,10 @@ impl Limits {
             }),
             &mut self.users_file,
         );
+    }
+
+    /// Declares the keys that say what happens to a start at a full limit.
+    fn at_the_limit(&mut self, keys: &mut impl Keys) {
         keys.key(
             Key::new(
                 "limits.when_full",

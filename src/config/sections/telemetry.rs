@@ -65,7 +65,7 @@ impl Telemetry {
         keys.key(
             Key::new(
                 "telemetry.log_level",
-                "The log has lines of this level and of all before it.",
+                "The least severe level that is logged.",
             )
             .live(),
             LOG_LEVELS.form(),

@@ -155,6 +155,55 @@ pub(in crate::store::redis) const FAILED: u8 = 5;
 /// A name in the scripts, and the Lua that stands for it.
 pub(super) type Name = (&'static str, String);
 
+/// The names of what counts bytes, places or ends.
+const SIZES: [(&str, usize); 10] = [
+    ("HEAD", HEAD),
+    ("MILLIS", MILLIS),
+    ("RENEWED_AT", RENEWED_AT),
+    ("KEY_AT", KEY_AT),
+    ("FLAGS_AT", FLAGS_AT),
+    ("TICKET_BYTES", TICKET_BYTES),
+    ("OPERATION_AT", OPERATION_AT),
+    ("PUT_BACK", MAX_PUT_BACK),
+    ("LIVE_ENDS", EndList::Live.room()),
+    ("OTHER_ENDS", EndList::Stranger.room()),
+];
+
+/// The names of kinds, tags, flags and answers to a choice.
+const BYTES: [(&str, u8); 31] = [
+    ("TAGS", TAGS),
+    ("REQUEST", REQUEST),
+    ("PLAYBACK", PLAYBACK),
+    ("VIDEO", VIDEO),
+    ("DOORS", DOORS),
+    ("HAS_TICKET", HAS_TICKET),
+    ("DERIVED", DERIVED),
+    ("PLAYED", PLAYED),
+    ("PROVISIONAL", PROVISIONAL),
+    ("PAID", PAID),
+    ("CAUSES", CAUSES),
+    ("RELEASED", RELEASED),
+    ("DISPLACED", DISPLACED),
+    ("OPERATOR", OPERATOR),
+    ("WAS_LIVE", WAS_LIVE),
+    ("DEVICE", DEVICE),
+    ("JOINED", JOINED),
+    ("BUDGET", BUDGET),
+    ("FORGOTTEN", FORGOTTEN),
+    ("REFUSE", REFUSE),
+    ("OLDEST", OLDEST),
+    ("NAMED", NAMED),
+    ("FREE", FREE),
+    ("TAKEOVER", TAKEOVER),
+    ("BY_RULE", BY_RULE),
+    ("UNPLAYED", UNPLAYED),
+    ("STREAM", STREAM),
+    ("VOUCHED", VOUCHED),
+    ("BY_OPERATOR", BY_OPERATOR),
+    ("UNDONE", UNDONE),
+    ("FAILED", FAILED),
+];
+
 /// All names, where those terms apply and those versions are known. A key is kept for twice as long as anything that this instance writes in it can last, so that most
 /// renewals need not prolong it.
 pub(super) fn names(terms: &Terms, versions: RecordVersions) -> Vec<Name> {
@@ -170,6 +219,8 @@ pub(super) fn names(terms: &Terms, versions: RecordVersions) -> Vec<Name> {
     .concat();
     let empty: String = empty.iter().map(|byte| format!("\\{byte:03}")).collect();
     let numbers = [
+        ("VERSION", versions.written.into()),
+        ("ALSO_READ", versions.also_read.into()),
         ("MEMORY", memory),
         ("MARGIN", millis(terms.margin())),
         ("REFILL", millis(terms.refill).max(1)),
@@ -177,53 +228,6 @@ pub(super) fn names(terms: &Terms, versions: RecordVersions) -> Vec<Name> {
         ("PROVEN", millis(PROVEN_AFTER)),
         ("PROVISIONAL_LEASE", millis(PROVISIONAL_LEASE)),
         ("NEVER", (1 << (8 * MILLIS)) - 1),
-    ];
-    let sizes = [
-        ("HEAD", HEAD),
-        ("MILLIS", MILLIS),
-        ("RENEWED_AT", RENEWED_AT),
-        ("KEY_AT", KEY_AT),
-        ("FLAGS_AT", FLAGS_AT),
-        ("TICKET_BYTES", TICKET_BYTES),
-        ("OPERATION_AT", OPERATION_AT),
-        ("PUT_BACK", MAX_PUT_BACK),
-        ("LIVE_ENDS", EndList::Live.room()),
-        ("OTHER_ENDS", EndList::Stranger.room()),
-    ];
-    let bytes = [
-        ("VERSION", versions.written),
-        ("ALSO_READ", versions.also_read),
-        ("TAGS", TAGS),
-        ("REQUEST", REQUEST),
-        ("PLAYBACK", PLAYBACK),
-        ("VIDEO", VIDEO),
-        ("DOORS", DOORS),
-        ("HAS_TICKET", HAS_TICKET),
-        ("DERIVED", DERIVED),
-        ("PLAYED", PLAYED),
-        ("PROVISIONAL", PROVISIONAL),
-        ("PAID", PAID),
-        ("CAUSES", CAUSES),
-        ("RELEASED", RELEASED),
-        ("DISPLACED", DISPLACED),
-        ("OPERATOR", OPERATOR),
-        ("WAS_LIVE", WAS_LIVE),
-        ("DEVICE", DEVICE),
-        ("JOINED", JOINED),
-        ("BUDGET", BUDGET),
-        ("FORGOTTEN", FORGOTTEN),
-        ("REFUSE", REFUSE),
-        ("OLDEST", OLDEST),
-        ("NAMED", NAMED),
-        ("FREE", FREE),
-        ("TAKEOVER", TAKEOVER),
-        ("BY_RULE", BY_RULE),
-        ("UNPLAYED", UNPLAYED),
-        ("STREAM", STREAM),
-        ("VOUCHED", VOUCHED),
-        ("BY_OPERATOR", BY_OPERATOR),
-        ("UNDONE", UNDONE),
-        ("FAILED", FAILED),
     ];
     let texts = [
         ("EMPTY", empty),
@@ -234,8 +238,8 @@ pub(super) fn names(terms: &Terms, versions: RecordVersions) -> Vec<Name> {
         ),
     ];
     let numbers = numbers.map(|(name, number)| (name, number.to_string()));
-    let sizes = sizes.map(|(name, size)| (name, size.to_string()));
-    let bytes = bytes.map(|(name, byte)| (name, byte.to_string()));
+    let sizes = SIZES.map(|(name, size)| (name, size.to_string()));
+    let bytes = BYTES.map(|(name, byte)| (name, byte.to_string()));
     let texts = texts.map(|(name, text)| (name, format!("'{text}'")));
     numbers
         .into_iter()
