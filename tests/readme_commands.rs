@@ -14,7 +14,7 @@ use crate::support::streamgate::Streamgate;
 use crate::support::watch::within;
 
 /// Where each block stands, and what runs it.
-const RUN_BY: [(&str, &str, &str); 9] = [
+const RUN_BY: [(&str, &str, &str); 8] = [
     ("README.md", "Quick start", ".ci/run: make test, make demo"),
     ("docs/cli.md", "Commands", "here"),
     (
@@ -26,11 +26,6 @@ const RUN_BY: [(&str, &str, &str); 9] = [
         "docs/containers.md",
         "With compose",
         "deploy/compose-check.sh",
-    ),
-    (
-        "docs/dev/testing.md",
-        "What it needs",
-        ".ci/run: its first step",
     ),
     (
         "docs/envoy/browsers.md",

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::summary::Setting;
-use super::{Config, known_keys};
+use super::{Config, KnownKey, known_keys};
 
 /// What a change shows in the place of a value that may hold a secret.
 const HIDDEN: &str = "(not shown)";
@@ -62,6 +62,11 @@ impl Config {
                 section => section,
             })
             .collect();
+        // In the order in which the keys are declared, as `check-config` shows them.
+        unlike.sort_by_key(|name| {
+            let declared = |known: &KnownKey| known.key.name.starts_with(name.as_str());
+            known.iter().position(declared)
+        });
         unlike.dedup();
         unlike
     }

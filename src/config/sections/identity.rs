@@ -23,7 +23,7 @@ pub(in crate::config) fn keys(identity: &mut Identity, keys: &mut impl Keys) {
         Key::new(
             "identity.user",
             "Where the user is named. **Only from a source that Envoy has verified**, see \
-             [envoy/README.md][envoy].",
+             [where the user comes from][envoy].",
         )
         .shared(),
         lists(Rule::Needed),
