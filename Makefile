@@ -172,7 +172,7 @@ lint: prereqs-build
 	$(CARGO) fmt --check --manifest-path fuzz/Cargo.toml
 	$(CARGO) clippy --locked --workspace --all-targets -- -D warnings
 	RUSTFLAGS="$${RUSTFLAGS:-} --cfg fuzzing" $(CARGO) clippy --locked --manifest-path fuzz/Cargo.toml --target-dir $(BUILD)/fuzz --no-default-features -- -D warnings
-	RUSTDOCFLAGS='-D warnings' $(CARGO) doc --locked --no-deps --document-private-items
+	RUSTDOCFLAGS='-D warnings' $(CARGO) doc --locked --workspace --no-deps --document-private-items
 	if [ -x $(TOOLS)/bin/cargo-deny ]; then
 		PATH="$(TOOLS)/bin:$$PATH" $(CARGO) deny check bans licenses sources
 	elif command -v cargo-deny >/dev/null; then
