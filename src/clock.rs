@@ -10,7 +10,8 @@ use std::time::{Duration, SystemTime};
 
 use tokio::time::Instant;
 
-/// Milliseconds since 1970-01-01T00:00:00Z by the clock of whoever keeps the roster: Redis's own, or this process's monotonic one.
+/// Milliseconds since 1970-01-01T00:00:00Z, by the store's clock: Redis's own, or this process's
+/// monotonic one.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Timestamp(u64);
 

@@ -1,4 +1,4 @@
-//! What the doors have in common: the store, the ledger before it, the outbox beside it.
+//! What the doors share: the store, the ledger in front of it, and the outbox.
 
 use std::sync::Arc;
 use std::time::Duration;

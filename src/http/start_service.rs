@@ -15,7 +15,7 @@ use crate::identity::Claim;
 use crate::ledger::CallerDeadline;
 use crate::session::{AdmissionKind, Session, Start};
 
-/// What a stream that may go on is told.
+/// The answer to a stream that may go on.
 #[derive(Debug)]
 pub(super) struct Granted {
     /// Whether it takes a slot from now on, or had it already.
@@ -30,7 +30,7 @@ pub(super) struct Granted {
     pub(super) would_refuse: bool,
 }
 
-/// Marks the answer to a stream that a dry run alone lets go on, for whoever counts.
+/// Marks an answer that only a dry run allows, so that the metrics count it as one.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct WouldRefuse;
 
@@ -68,7 +68,7 @@ pub(super) async fn start(
     let (asking, asked, snapshot) = (Arc::clone(door), Arc::clone(&claim), Arc::clone(&settings));
     let answer = detached(door, async move {
         let answer = asking.ledger.heartbeat(&asked, &snapshot, &caller).await;
-        // What was let in stays, whoever has hung up.
+        // An admitted stream keeps its slot even if the client has hung up.
         let (outbox, metrics) = (asking.outbox.clone(), Arc::clone(&asking.metrics));
         let mut rollback = StartRollback::new(asked, false, outbox, metrics);
         rollback.note(&answer);
@@ -130,7 +130,7 @@ fn granted(
     }
 }
 
-/// What a stream is told that a dry run lets in: it holds no slot, and is asked about anew each time.
+/// The answer to a stream that only a dry run lets in: it holds no slot, so each call decides it again.
 fn without_slot(door: &HttpDoor, claim: &Claim, active: usize, limit: u32) -> Granted {
     let now = door.ledger.now();
     let lease = door.ledger.lease_of(claim.key.kind);

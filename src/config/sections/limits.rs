@@ -125,8 +125,7 @@ impl Limits {
             Key::new(
                 "limits.users_file",
                 "The same for a million users and more, see [Limits of very many users][users-file].",
-            )
-            ,
+            ),
             file(|written| {
                 let allowed = "the path of a file with `name limit` on each line";
                 path(written).map_err(|NotAPath| written.wrong(allowed))

@@ -4,10 +4,10 @@ use std::path::{Path, PathBuf};
 
 use super::*;
 
-/// What stands before the table, in a line of its own.
+/// The line before the table.
 const BEGIN: &str = "<!-- keys: begin -->\n";
 
-/// What stands behind the table.
+/// The line after the table.
 const END: &str = "<!-- keys: end -->\n";
 
 /// The documents of the project.

@@ -46,7 +46,7 @@ struct Denial {
 pub(in crate::envoy) fn refuse(refusal: &Refusal, style: DenialStyle<'_>) -> CheckResponse {
     let code = match refusal {
         Refusal::Full { .. } => Code::ResourceExhausted,
-        // Trying the same again won't help, starting anew may.
+        // Repeating this start won't help; a start under a new id may.
         Refusal::Ended(..) => Code::Aborted,
         Refusal::NotStoppable => Code::FailedPrecondition,
     };
@@ -66,8 +66,8 @@ pub(in crate::envoy) fn refuse(refusal: &Refusal, style: DenialStyle<'_>) -> Che
     deny(denial, style)
 }
 
-/// Refuses a request that can't be denial whose, or which stream's, it is. The viewer can't mend it; whoever makes the player finds in `flaw` what
-/// is wrong, and whoever runs the gateway in the log.
+/// Refuses a request that names no user or no stream, or names them wrongly. The viewer can't fix that:
+/// `flaw` says what is wrong to the player's developer, and the log says it to the gateway's operator.
 pub(in crate::envoy) fn reject(error: &ClaimError, style: DenialStyle<'_>) -> CheckResponse {
     let (code, problem) = match error {
         ClaimError::NoUser => (
@@ -110,7 +110,7 @@ pub(in crate::envoy) fn reject(error: &ClaimError, style: DenialStyle<'_>) -> Ch
     deny(denial, style)
 }
 
-/// Says that it can't be denial now.
+/// Says that the store could not answer, so the stream is not let in.
 pub(in crate::envoy) fn outage(style: DenialStyle<'_>) -> CheckResponse {
     let denial = Denial {
         code: Code::Unavailable,

@@ -1,7 +1,8 @@
-//! The numbers that the scripts and this crate both know: how a record is laid out, its flags and kinds, and how a question is asked.
+//! The numbers that the scripts and this crate share: the layout of a record, its flags and kinds, and
+//! the layout of a question.
 //!
-//! A script names them in capitals. [`names`] says what each stands for, and [`super::script`] puts that in place of the name, so that a
-//! constant costs a script nothing.
+//! A script names them in capitals. [`names`] gives the value of each, and [`super::script`] replaces the
+//! name by the value, so that a constant costs a script nothing.
 
 use crate::session::{EndList, MAX_PUT_BACK, PROVEN_AFTER, PROVISIONAL_LEASE, Terms};
 
@@ -143,7 +144,7 @@ pub(in crate::store::redis) const UNPLAYED: u8 = 2;
 
 /// The stream itself says that it is over.
 pub(in crate::store::redis) const STREAM: u8 = 1;
-/// Somebody who vouches for it says that a stream is over.
+/// A caller who answers for it says that a stream is over.
 pub(in crate::store::redis) const VOUCHED: u8 = 2;
 /// An operator ends a stream.
 pub(in crate::store::redis) const BY_OPERATOR: u8 = 3;
@@ -204,8 +205,8 @@ const BYTES: [(&str, u8); 31] = [
     ("FAILED", FAILED),
 ];
 
-/// All names, where those terms apply and those versions are known. A key is kept for twice as long as anything that this instance writes in it can last, so that most
-/// renewals need not prolong it.
+/// All names, for those terms and those versions. A key is kept for twice as long as anything that this
+/// instance writes in it can last, so that most renewals need not prolong it.
 pub(super) fn names(terms: &Terms, versions: RecordVersions) -> Vec<Name> {
     let (longest, memory) = (millis(terms.longest_lease), millis(terms.memory));
     let keep = 2 * longest.max(memory).max(1);

@@ -35,8 +35,8 @@ pub(in crate::store::redis) struct Scripts {
 }
 
 impl Scripts {
-    /// The scripts for those terms and versions of the format. The terms are part of the text: they are the same for every call, and an argument costs more than all
-    /// that is done with it.
+    /// The scripts for those terms and versions of the format. The terms are part of the text: they are
+    /// the same for every call, and passing them as arguments would cost more than using them.
     pub(in crate::store::redis) fn new(terms: &Terms, versions: RecordVersions) -> Self {
         let names = layout::names(terms, versions);
         let see = include_str!("lua/see.lua");
