@@ -149,7 +149,7 @@ fn certificates(place: &NamedFile, pem: &[u8]) -> Result<Vec<CertificateDer<'sta
             Err(place
                 .wrong("holds no certificate; it must be PEM, with -----BEGIN CERTIFICATE-----"))
         }
-        Err(_) => Err(place.wrong("is damaged PEM; write the file anew")),
+        Err(_) => Err(place.wrong("is damaged PEM; write the file again")),
     }
 }
 
@@ -296,7 +296,7 @@ mod tests {
             ),
             (
                 [&damaged(&cert), &key, &cert],
-                "http.tls.cert: cert: is damaged PEM; write the file anew",
+                "http.tls.cert: cert: is damaged PEM; write the file again",
             ),
             (
                 [no_certificate, &key, &cert],

@@ -192,7 +192,7 @@ impl Sentinels {
         if role == "master" {
             return Ok(link);
         }
-        let says = format!("it says that it is no master but a {role} (they are asked anew)");
+        let says = format!("it says that it is no master but a {role} (they are asked again)");
         Err(StoreError::Rejected(says))
     }
 

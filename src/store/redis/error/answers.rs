@@ -146,7 +146,7 @@ pub(super) const ELSEWHERE: [(ServerRole, &str, &str); 16] = [
     (
         ServerRole::Master,
         "MASTERDOWN",
-        "this is a replica without its master; the sentinels are asked for the master anew",
+        "this is a replica without its master; the sentinels are asked for the master again",
     ),
     (ServerRole::Master, "MOVED", MASTER_IN_CLUSTER),
     (
@@ -158,7 +158,7 @@ pub(super) const ELSEWHERE: [(ServerRole, &str, &str); 16] = [
     (
         ServerRole::Master,
         "READONLY",
-        "this is a replica; the sentinels are asked for the master anew",
+        "this is a replica; the sentinels are asked for the master again",
     ),
     (
         ServerRole::Master,

@@ -292,7 +292,7 @@ mod tests {
             (
                 ServerRole::Master,
                 "READONLY You can't write against a read only replica.",
-                "asked for the master anew",
+                "asked for the master again",
             ),
             (
                 ServerRole::Sentinel,
