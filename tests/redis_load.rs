@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
+use futures_util::future;
 use futures_util::stream::{self, StreamExt};
 use streamgate::clock::Stopwatch;
 use streamgate::session::{Kind, SessionKey};
@@ -16,7 +17,7 @@ use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 
 use crate::support::app::PATIENCE;
-use crate::support::gateway_client::{Answer, Check, Gateway, LogStream, periodic};
+use crate::support::gateway_client::{Answer, Check, Gateway, LogStream, answered, periodic};
 use crate::support::redis::RedisServer;
 use crate::support::streamgate::{Setting, Streamgate};
 use crate::support::streams::{key, playback, user};
@@ -30,6 +31,9 @@ const PART: usize = if cfg!(debug_assertions) { 5 } else { 1 };
 
 /// How many calls are under way at a time where none has a time of its own.
 const AT_ONCE: usize = 64;
+
+/// How many entries Envoy sends in one message. After one of 1,000 streamgate would end the stream.
+const ENTRIES: usize = 500;
 
 /// The settings of a streamgate that counts in this Redis, and these besides.
 fn on_redis<'a>(url: &'a str, others: &[Setting<'a>]) -> Vec<Setting<'a>> {
@@ -113,6 +117,8 @@ struct Extra {
 #[derive(Debug, Default)]
 struct Truth {
     playbacks: Vec<Running>,
+    /// The answers to the first requests of the playbacks that had a slot, each from its streamgate.
+    first_answers: [Vec<Answer>; 2],
     /// With the answers to their checks.
     requests: Vec<(Running, Answer)>,
     extras: Vec<Extra>,
@@ -177,12 +183,15 @@ impl Crowd {
     }
 
     /// All of them with their streams started, and the logs in which Envoy tells of those.
-    async fn gathered(streamgates: &[Streamgate; 2]) -> (Arc<Self>, [LogStream; 2]) {
+    async fn gathered(
+        streamgates: &[Streamgate; 2],
+        store: &RedisStore,
+    ) -> (Arc<Self>, [LogStream; 2]) {
         let gateways = [
             Gateway::connect(streamgates[0].grpc).await,
             Gateway::connect(streamgates[1].grpc).await,
         ];
-        let logs = [
+        let mut logs = [
             gateways[0].access_log().await,
             gateways[1].access_log().await,
         ];
@@ -195,7 +204,29 @@ impl Crowd {
         stream::iter(Self::plan())
             .for_each_concurrent(AT_ONCE, |stream| crowd.start(stream))
             .await;
+        // As Envoy does once a first segment has reached its viewer. What hasn't played isn't put back above the limit.
+        for (log, answers) in logs.iter_mut().zip(&crowd.truth().first_answers) {
+            for answers in answers.chunks(ENTRIES) {
+                let entries = answers.iter().map(|it| answered("first", it, 200));
+                log.send(entries.collect());
+            }
+        }
+        until(PATIENCE, "Redis knows what plays", async || {
+            crowd.unplayed(store).await.is_empty()
+        })
+        .await;
         (crowd, logs)
+    }
+
+    /// The users of whom Redis counts a session that has not played.
+    async fn unplayed(&self, store: &RedisStore) -> Vec<String> {
+        let looks = Self::users().map(async |name| {
+            let listing = store.list(&user(&name)).await.unwrap();
+            let mut sessions = listing.sessions.iter();
+            sessions.any(|it| !it.flags.played).then_some(name)
+        });
+        let looks = stream::iter(looks).buffer_unordered(AT_ONCE);
+        looks.filter_map(future::ready).collect().await
     }
 
     fn truth(&self) -> MutexGuard<'_, Truth> {
@@ -230,7 +261,10 @@ impl Crowd {
         match answer {
             Some(answer) if answer.is_allowed() => match stream.key.kind {
                 Kind::Request => truth.requests.push((stream, answer)),
-                Kind::Playback | Kind::Video => truth.playbacks.push(stream),
+                Kind::Playback | Kind::Video => {
+                    truth.first_answers[stream.door].push(answer);
+                    truth.playbacks.push(stream);
+                }
             },
             other => truth.wrong.push(format!("{stream:?}: {other:?}")),
         }
@@ -322,6 +356,19 @@ impl Crowd {
         wrong.map(|(user, _)| user).collect()
     }
 
+    /// What runs of these users, and what Redis counts, with its leases.
+    async fn compared(&self, store: &RedisStore, users: Vec<String>) -> String {
+        let running = self.running();
+        let mut lines = Vec::new();
+        for name in users {
+            let counted = store.list(&user(&name)).await.unwrap();
+            let running = running.get(&name);
+            lines.push(format!("{name}: {running:?} run, Redis has {counted:?}"));
+        }
+        lines.push(format!("wrong: {:?}", self.truth().wrong));
+        lines.join("\n")
+    }
+
     /// Nobody without a slot was let in before Redis forgot, nor once all was counted again; how many were in between.
     fn judge_extras(&self, forgetting_at: Duration, healed_at: Duration) {
         let (mut tried, mut let_in) = (0, 0);
@@ -370,8 +417,8 @@ async fn no_running_stream_of_a_crowd_is_refused_when_redis_forgets_all_of_them(
         Streamgate::start(&settings).await,
         Streamgate::start(&settings).await,
     ];
-    let (crowd, logs) = Crowd::gathered(&streamgates).await;
     let store = redis.store();
+    let (crowd, logs) = Crowd::gathered(&streamgates, &store).await;
     let miscounted = crowd.miscounted(&store, Crowd::users()).await;
     assert_eq!(miscounted, [] as [String; 0], "{:?}", crowd.truth().wrong);
 
@@ -386,7 +433,11 @@ async fn no_running_stream_of_a_crowd_is_refused_when_redis_forgets_all_of_them(
     let forgotten = Stopwatch::start();
     let mut miscounted: Vec<String> = Crowd::users().collect();
     while !miscounted.is_empty() {
-        assert!(forgotten.elapsed() < PATIENCE, "{} users", miscounted.len());
+        assert!(
+            forgotten.elapsed() < PATIENCE,
+            "{}",
+            crowd.compared(&store, miscounted).await
+        );
         miscounted = crowd.miscounted(&store, miscounted).await;
     }
     let healed_after = forgotten.elapsed();
