@@ -11,7 +11,7 @@ use crate::support::service::Service;
 use crate::support::watch::within;
 
 /// What a command begins with, behind the variables that it is given.
-const PROGRAMS: [&str; 17] = [
+const PROGRAMS: [&str; 18] = [
     "apt-get",
     "cargo",
     "curl",
@@ -29,6 +29,7 @@ const PROGRAMS: [&str; 17] = [
     "redis-cli",
     "rustup",
     "streamgate",
+    "target/demo/demo",
 ];
 
 /// A command, the file that runs it, and what does so there: without that, the command itself.
@@ -37,7 +38,6 @@ STREAMGATE_LIMITS__DEFAULT=1 make demo => .ci/commands
 apt-get install -y g++ => .ci/nightly
 cargo doc --open --no-deps --document-private-items => .ci/commands
 cargo mutants -f 'src/session/**/*.rs' -- --lib session -- --skip roster_model => .ci/nightly
-cargo run --profile demo --package streamgate-demo -- backend --listen 127.0.0.1:9000 => .ci/commands
 cargo run -- openapi > tests/fixtures/openapi.json => .ci/commands
 cargo test --release --test integration http_connections -- --nocapture | grep measured => .ci/nightly
 cargo test --release --test integration redis_load -- --nocapture | grep measured => .ci/nightly
@@ -90,6 +90,7 @@ streamgate release USER SESSION... => docs/cli.md => streamgate release alice p1
 streamgate serve --config FILE => docs/cli.md => streamgate serve --config streamgate.yaml &
 streamgate serve [--config FILE] => docs/cli.md => streamgate serve --config streamgate.yaml &
 streamgate sessions USER => docs/cli.md => streamgate sessions alice
+target/demo/demo backend --listen 127.0.0.1:9000 => .ci/commands
 "#;
 
 /// Whether this is a command, with something behind it that it is to do.
