@@ -1,5 +1,6 @@
-//! One line for each start, refusal and end, while the demo runs. Starts and ends come from streamgate's list of live
-//! sessions, so it doesn't matter how a stream ended. Refusals come from Envoy's access log.
+//! One line for each start, refusal and end, while the demo runs. Starts come from streamgate's log, so the shortest stream
+//! has its line too. Ends come from its list of live sessions, so it doesn't matter how a stream ended. Refusals come from
+//! Envoy's access log.
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;
@@ -13,8 +14,11 @@ use serde_json::Value;
 use crate::failure::{Doing, Failure};
 use crate::ports::{Ports, loopback};
 
-/// How often to look. A stream that is shorter than this may get no line.
+/// How often to look.
 const LOOK_EVERY: Duration = Duration::from_millis(200);
+
+/// Sessions, as streamgate's list has them.
+type Sessions = BTreeMap<Key, Value>;
 
 /// What has been told so far.
 #[derive(Debug)]
@@ -22,9 +26,10 @@ pub(crate) struct Events {
     client: Client,
     /// Where streamgate lists the sessions of all users.
     list: String,
-    /// Live sessions, by user, kind and id.
-    live: BTreeMap<[String; 3], Value>,
-    refusals: Refusals,
+    /// Live sessions whose start has been told.
+    live: Sessions,
+    starts: LogReader,
+    refusals: LogReader,
 }
 
 impl Events {
@@ -34,83 +39,112 @@ impl Events {
         Ok(Self {
             client: client.doing(|| "make an HTTP client".to_owned())?,
             list: format!("http://{}/v1/sessions?limit=1000", loopback(ports.http)),
-            live: BTreeMap::new(),
-            refusals: Refusals {
-                log: logs.join("envoy.log"),
-                read: 0,
-            },
+            live: Sessions::new(),
+            starts: LogReader::at_start_of(logs.join("streamgate.log")),
+            refusals: LogReader::at_start_of(logs.join("envoy.log")),
         })
     }
 
     /// Prints them until the future is dropped, or until what they come from can't be read.
     pub(crate) async fn tell(mut self) -> Result<Infallible, Failure> {
         loop {
-            self.tell_sessions().await?;
-            for refusal in self.refusals.unread()? {
+            // The log before the list: what is in neither has ended.
+            let starts: Vec<Start> = self.starts.unread(start)?;
+            self.tell_sessions(starts).await?;
+            for refusal in self.refusals.unread(refusal)? {
                 println!("{refusal}");
             }
             tokio::time::sleep(LOOK_EVERY).await;
         }
     }
 
-    /// Compares the live sessions with the ones before.
-    async fn tell_sessions(&mut self) -> Result<(), Failure> {
+    async fn tell_sessions(&mut self, starts: Vec<Start>) -> Result<(), Failure> {
+        // In an outage of the store nobody knows who is live; the next look tells.
+        let listed = self.listed().await?;
+        for line in changes(&mut self.live, starts, listed) {
+            println!("{line}");
+        }
+        Ok(())
+    }
+
+    /// The live sessions; `None` where streamgate can't tell.
+    async fn listed(&self) -> Result<Option<Sessions>, Failure> {
         let asking = || format!("read {}", self.list);
         let answer = self.client.get(&self.list).send().await.doing(asking)?;
-        // In an outage of the store nobody knows; the next look tells.
         if answer.status().is_server_error() {
-            return Ok(());
+            return Ok(None);
         }
         let answer: Value = answer.json().await.doing(asking)?;
         let sessions = answer.get("sessions").and_then(Value::as_array);
-        let live: BTreeMap<_, _> = sessions
-            .into_iter()
-            .flatten()
-            .map(|session| (key(session), session.clone()))
-            .collect();
-        for line in changes(&self.live, &live) {
-            println!("{line}");
-        }
-        self.live = live;
-        Ok(())
+        let sessions = sessions.into_iter().flatten();
+        Ok(Some(
+            sessions
+                .map(|session| (Key::listed(session), session.clone()))
+                .collect(),
+        ))
     }
 }
 
-/// A line for each session that is only in one of the lists, ends first.
-fn changes(
-    before: &BTreeMap<[String; 3], Value>,
-    now: &BTreeMap<[String; 3], Value>,
-) -> Vec<String> {
-    let only_in = |these: &BTreeMap<[String; 3], Value>, those: &BTreeMap<_, _>, what: &str| {
-        let only = these.iter().filter(|(key, _)| !those.contains_key(*key));
-        let line = |([user, kind, id], session): (&[String; 3], &Value)| {
-            let count = now.keys().filter(|[other, ..]| other == user).count();
-            let of_what = described(kind, id, session);
-            format!("{what:<8} {user}: {of_what} ({user} now watches {count})")
-        };
-        only.map(line).collect::<Vec<_>>()
-    };
-    let mut lines = only_in(before, now, "ended");
-    lines.extend(only_in(now, before, "started"));
+/// A line for each session that has started or ended since the last look, which `live` is the outcome of.
+fn changes(live: &mut Sessions, starts: Vec<Start>, listed: Option<Sessions>) -> Vec<String> {
+    let mut lines = listed.as_ref().map_or_else(Vec::new, |now| ends(live, now));
+    for Start { key, count } in starts {
+        let session = listed.as_ref().and_then(|now| now.get(&key));
+        let session = session.cloned().unwrap_or_default();
+        lines.push(line("started", &key, &session, count));
+        live.insert(key, session);
+    }
+    // A stream that started after the last look may have ended before this one.
+    lines.extend(listed.map_or_else(Vec::new, |now| ends(live, &now)));
     lines
 }
 
+/// Takes the sessions from `live` that are not in the list; a line for each.
+fn ends(live: &mut Sessions, now: &Sessions) -> Vec<String> {
+    let ended = live.extract_if(.., |key, _| !now.contains_key(key));
+    let told = ended.map(|(key, session)| {
+        let count = now.keys().filter(|other| other.user == key.user).count();
+        line("ended", &key, &session, count as u64)
+    });
+    told.collect()
+}
+
+fn line(what: &str, key: &Key, session: &Value, count: u64) -> String {
+    let of_what = described(key, session);
+    let user = &key.user;
+    format!("{what:<8} {user}: {of_what} ({user} now watches {count})")
+}
+
 /// Device and content where they are known, else kind and id.
-fn described(kind: &str, id: &str, session: &Value) -> String {
+fn described(key: &Key, session: &Value) -> String {
     let facts: Vec<&str> = ["device", "content"]
         .iter()
         .filter_map(|fact| session.get(fact)?.as_str())
         .collect();
     if facts.is_empty() {
-        format!("{kind} {id}")
+        format!("{} {}", key.kind, key.id)
     } else {
         facts.join(", ")
     }
 }
 
 /// What identifies a session.
-fn key(session: &Value) -> [String; 3] {
-    ["user", "kind", "session"].map(|part| text(session, part).to_owned())
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Key {
+    user: String,
+    kind: String,
+    id: String,
+}
+
+impl Key {
+    /// The one of a session in streamgate's list.
+    fn listed(session: &Value) -> Self {
+        Self {
+            user: text(session, "user").to_owned(),
+            kind: text(session, "kind").to_owned(),
+            id: text(session, "session").to_owned(),
+        }
+    }
 }
 
 /// An empty text where there is none.
@@ -118,34 +152,29 @@ fn text<'v>(value: &'v Value, name: &str) -> &'v str {
     value.get(name).and_then(Value::as_str).unwrap_or_default()
 }
 
-/// Refusals in Envoy's log, which has other lines too.
+/// A start, as streamgate has logged it.
 #[derive(Debug)]
-struct Refusals {
-    log: PathBuf,
-    /// How many bytes of it have been read.
-    read: u64,
+struct Start {
+    key: Key,
+    /// How many sessions of the user were live then, this one included.
+    count: u64,
 }
 
-impl Refusals {
-    /// A line for each that has not been read yet.
-    fn unread(&mut self) -> Result<Vec<String>, Failure> {
-        let reading = || format!("read {}", self.log.display());
-        let mut file = std::fs::File::open(&self.log).doing(reading)?;
-        file.seek(SeekFrom::Start(self.read)).doing(reading)?;
-        let mut new = Vec::new();
-        file.read_to_end(&mut new).doing(reading)?;
-        // A line may still be incomplete.
-        let whole = new
-            .iter()
-            .rposition(|byte| *byte == b'\n')
-            .map_or(0, |end| end + 1);
-        new.truncate(whole);
-        self.read += new.len() as u64;
-        Ok(String::from_utf8_lossy(&new)
-            .lines()
-            .filter_map(refusal)
-            .collect())
+/// What streamgate has logged about a start.
+fn start(line: &str) -> Option<Start> {
+    let logged: Value = serde_json::from_str(line).ok()?;
+    if text(&logged, "message") != "a stream has started" {
+        return None;
     }
+    let (kind, id) = text(&logged, "session.key").split_once(':')?;
+    Some(Start {
+        key: Key {
+            user: text(&logged, "user.id").to_owned(),
+            kind: kind.to_owned(),
+            id: id.to_owned(),
+        },
+        count: logged.get("count")?.as_u64()?,
+    })
 }
 
 /// What Envoy has logged about a refusal.
@@ -158,28 +187,112 @@ fn refusal(line: &str) -> Option<String> {
     Some(format!("refused  {user}: {} ({reason})", what.join(", ")))
 }
 
+/// A log that is read while it is written.
+#[derive(Debug)]
+struct LogReader {
+    log: PathBuf,
+    /// How many bytes of it have been read.
+    read: u64,
+}
+
+impl LogReader {
+    fn at_start_of(log: PathBuf) -> Self {
+        Self { log, read: 0 }
+    }
+
+    /// What `parse` makes of the lines that have not been read yet; it has no use for the others.
+    fn unread<T>(&mut self, parse: impl Fn(&str) -> Option<T>) -> Result<Vec<T>, Failure> {
+        let reading = || format!("read {}", self.log.display());
+        let mut file = std::fs::File::open(&self.log).doing(reading)?;
+        file.seek(SeekFrom::Start(self.read)).doing(reading)?;
+        let mut new = Vec::new();
+        file.read_to_end(&mut new).doing(reading)?;
+        // A line may still be incomplete.
+        let whole = new
+            .iter()
+            .rposition(|byte| *byte == b'\n')
+            .map_or(0, |end| end + 1);
+        new.truncate(whole);
+        self.read += new.len() as u64;
+        let lines = String::from_utf8_lossy(&new);
+        Ok(lines.lines().filter_map(parse).collect())
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use serde_json::json;
 
     use super::*;
 
-    fn list(sessions: &[Value]) -> BTreeMap<[String; 3], Value> {
+    fn list(sessions: &[Value]) -> Sessions {
         let sessions = sessions.iter().cloned();
-        sessions.map(|session| (key(&session), session)).collect()
+        sessions
+            .map(|session| (Key::listed(&session), session))
+            .collect()
+    }
+
+    fn started(key: &str, count: u64) -> Start {
+        let logged = json!({
+            "message": "a stream has started", "user.id": "alice", "session.key": key, "count": count,
+        });
+        start(&logged.to_string()).unwrap()
     }
 
     #[test]
     fn a_start_and_an_end_are_a_line_each() {
         let tv = json!({"user": "alice", "kind": "playback", "session": "1", "device": "TV", "content": "news"});
         let live = json!({"user": "alice", "kind": "request", "session": "2"});
-        let (before, now) = (list(&[tv]), list(&[live]));
+        let mut told = list(&[tv]);
+        let now = || Some(list(std::slice::from_ref(&live)));
         let expected = [
             "ended    alice: TV, news (alice now watches 1)",
             "started  alice: request 2 (alice now watches 1)",
         ];
-        assert_eq!(changes(&before, &now), expected);
-        assert_eq!(changes(&now, &now), Vec::<String>::new());
+        assert_eq!(
+            changes(&mut told, vec![started("request:2", 1)], now()),
+            expected
+        );
+        assert_eq!(changes(&mut told, Vec::new(), now()), Vec::<String>::new());
+    }
+
+    #[test]
+    fn a_stream_that_ended_before_anybody_looked_has_both_its_lines() {
+        let mut told = Sessions::new();
+        let starts = vec![started("playback:a:1", 1)];
+        let expected = [
+            "started  alice: playback a:1 (alice now watches 1)",
+            "ended    alice: playback a:1 (alice now watches 0)",
+        ];
+        assert_eq!(changes(&mut told, starts, Some(Sessions::new())), expected);
+    }
+
+    #[test]
+    fn in_an_outage_starts_are_told_and_ends_later() {
+        let mut told = Sessions::new();
+        let starts = vec![started("request:1", 1)];
+        let expected = ["started  alice: request 1 (alice now watches 1)"];
+        assert_eq!(changes(&mut told, starts, None), expected);
+        let expected = ["ended    alice: request 1 (alice now watches 0)"];
+        assert_eq!(
+            changes(&mut told, Vec::new(), Some(Sessions::new())),
+            expected
+        );
+    }
+
+    #[test]
+    fn a_line_is_read_once_and_only_when_it_is_whole() {
+        use std::io::Write;
+
+        let mut log = tempfile::NamedTempFile::new().unwrap();
+        let mut reader = LogReader::at_start_of(log.path().to_owned());
+        let mut then_unread = |text: &str| {
+            log.write_all(text.as_bytes()).unwrap();
+            reader.unread(|line| Some(line.to_owned())).unwrap()
+        };
+        assert_eq!(then_unread("a\nb"), ["a"]);
+        assert_eq!(then_unread("c\n"), ["bc"]);
+        assert_eq!(then_unread(""), Vec::<String>::new());
     }
 
     #[test]

@@ -125,6 +125,9 @@ impl Stack {
                 "STREAMGATE_HTTP__LISTEN",
                 loopback(self.ports.http).to_string(),
             )
+            // The demo prints a line for each start that it finds in the log.
+            .env("STREAMGATE_TELEMETRY__LOG_STARTS", "1")
+            .env("STREAMGATE_TELEMETRY__LOG_FORMAT", "json")
             // The gateway has no route to the guide to problems.
             .env(
                 "STREAMGATE_REFUSAL__PROBLEMS",
