@@ -59,7 +59,7 @@ pub(super) struct Peer {
     number: u64,
     /// Its key in [`Lists::newcomers`]. Changed only under the lock of the lists.
     turn: AtomicU64,
-    /// The number of requests in progress. Only the task of its connection changes it.
+    /// How many requests it has made. Only the task of its connection changes it.
     requests: AtomicUsize,
     /// How many bytes its requests take.
     bytes: AtomicUsize,
