@@ -1,4 +1,4 @@
-//! The only place that asks what time it is. Everybody else is told.
+//! Time. Only this module reads a clock; everything else gets the time passed in.
 #![expect(
     clippy::disallowed_methods,
     reason = "this is the place that the ban points to"
@@ -16,7 +16,7 @@ use tokio::time::Instant;
 pub struct Timestamp(u64);
 
 impl Timestamp {
-    /// That many milliseconds since 1970.
+    /// The timestamp `millis` milliseconds after 1970.
     #[must_use]
     pub const fn from_millis(millis: u64) -> Self {
         Self(millis)
@@ -28,7 +28,7 @@ impl Timestamp {
         self.0
     }
 
-    /// The point in time that lies `span` later; the end of time if there is none.
+    /// The timestamp `span` later, or the latest one there is.
     #[must_use]
     pub fn after(self, span: Duration) -> Self {
         Self(
@@ -37,7 +37,7 @@ impl Timestamp {
         )
     }
 
-    /// The point in time that lies `span` earlier; the beginning of time if there is none.
+    /// The timestamp `span` earlier, or the earliest one there is.
     #[must_use]
     pub fn before(self, span: Duration) -> Self {
         Self(
@@ -46,31 +46,32 @@ impl Timestamp {
         )
     }
 
-    /// How long it is from `earlier` until this; zero if that is later.
+    /// The time from `earlier` to this timestamp; zero if `earlier` is later.
     #[must_use]
     pub const fn since(self, earlier: Self) -> Duration {
         Duration::from_millis(self.0.saturating_sub(earlier.0))
     }
 }
 
-/// Tells the time.
+/// A source of the current time.
 pub trait Clock: fmt::Debug + Send + Sync + 'static {
-    /// The time now. It never goes back.
+    /// The current time. It never goes backwards.
     fn now(&self) -> Timestamp;
 }
 
-/// The wall clock as it was when this was made, carried on by the monotonic one: a step of the system's clock neither ends a
-/// lease early nor makes it last. It goes by the runtime's clock, and stands still where a test has paused that.
+/// The wall clock as read when this clock was made, advanced by the monotonic clock. A step of the
+/// system clock therefore neither ends a lease early nor prolongs it. It uses the runtime's clock,
+/// so it stands still while a test pauses time.
 #[derive(Debug, Clone)]
 pub struct SystemClock {
-    /// The wall clock at `origin`.
+    /// The wall-clock time at `origin`.
     epoch: Timestamp,
     /// When this clock was made.
     origin: Instant,
 }
 
 impl SystemClock {
-    /// A clock that agrees with the system's at this moment.
+    /// A clock that agrees with the system clock at this moment.
     #[must_use]
     pub fn start() -> Self {
         let since_epoch = SystemTime::now()
@@ -89,23 +90,23 @@ impl Clock for SystemClock {
     }
 }
 
-/// A clock that stands still until it is moved; for tests.
+/// A clock that moves only when a test moves it.
 #[derive(Debug, Default)]
 pub struct ManualClock(AtomicU64);
 
 impl ManualClock {
-    /// A clock that stands at that time.
+    /// A clock set to `now`.
     #[must_use]
     pub fn at(now: Timestamp) -> Self {
         Self(AtomicU64::new(now.as_millis()))
     }
 
-    /// Moves the clock on.
+    /// Moves the clock forward.
     pub fn advance(&self, span: Duration) {
         self.set(self.now().after(span));
     }
 
-    /// Sets the clock, be it back: so does a machine whose clock is stepped.
+    /// Sets the clock, possibly backwards, as when a machine's clock is stepped.
     pub fn set(&self, now: Timestamp) {
         self.0.store(now.as_millis(), Ordering::SeqCst);
     }
@@ -117,7 +118,7 @@ impl Clock for ManualClock {
     }
 }
 
-/// Measures how long something takes, by the runtime's clock: it stands still where a test has paused that.
+/// Measures elapsed time by the runtime's clock, so it stands still while a test pauses time.
 #[derive(Debug, Clone, Copy)]
 pub struct Stopwatch(Instant);
 

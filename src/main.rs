@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-/// Does what the arguments say.
+/// Runs the command that the arguments name.
 fn main() -> ExitCode {
     streamgate::cli::run()
 }

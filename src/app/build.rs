@@ -1,4 +1,4 @@
-//! What the doors share: the store, the ledger in front of it, and the outbox.
+//! Builds what the doors share: the store, the ledger in front of it, and the outbox.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -26,35 +26,35 @@ use crate::store::{MemoryStore, Store};
 use crate::telemetry::Metrics;
 use crate::telemetry::metrics::ReloadedFile;
 
-/// What the doors have in common.
+/// What the doors share.
 #[derive(Debug)]
 pub(super) struct Core {
-    /// What may change while it runs.
+    /// The settings that may change while the process runs.
     pub(super) in_force: Arc<InForce>,
-    /// Counts.
+    /// The metrics.
     pub(super) metrics: Arc<Metrics>,
-    /// Tells the time.
+    /// The clock.
     pub(super) clock: Arc<dyn Clock>,
-    /// Whom the doors ask.
+    /// The ledger that the doors ask.
     pub(super) ledger: Arc<Ledger>,
-    /// Is swept, where it is the embedded one.
+    /// The embedded store, if used; housekeeping sweeps it.
     pub(super) memory: Option<Arc<MemoryStore>>,
-    /// Takes what nobody waits for.
+    /// Takes renewals and releases that nobody waits for.
     pub(super) outbox: Outbox,
 }
 
-/// A store, and the same once more if it is the embedded one.
+/// A store; if it is the embedded one, also as its own type.
 struct Opened {
-    /// Where rosters are kept.
+    /// The store.
     store: Arc<dyn Store>,
-    /// The embedded one.
+    /// The embedded store.
     memory: Option<Arc<MemoryStore>>,
 }
 
 // === impl Core ===
 
 impl Core {
-    /// All of it, and the outbox's worker.
+    /// Builds everything, and the outbox's worker.
     pub(super) fn of(
         config: &Config,
         substitute: Option<Arc<dyn Store>>,
@@ -78,7 +78,7 @@ impl Core {
             leases: config.leases,
             terms,
             outage: config.store.outage,
-            // The embedded store is as near as anything that could be held.
+            // The embedded store is as close as a lease cache would be.
             room_to_hold: if opened.memory.is_some() {
                 0
             } else {
@@ -117,7 +117,7 @@ impl Core {
         }
     }
 
-    /// Who may ask what over HTTP, followed from now on.
+    /// The tokens for HTTP, followed from now on.
     pub(super) fn tokens(
         &self,
         config: &Config,
@@ -132,7 +132,8 @@ impl Core {
         Ok(Some(reloaded))
     }
 
-    /// What is in force, followed from now on: the configuration, and the list of users beside it.
+    /// The settings in force, followed from now on: the configuration, and the separate list of
+    /// users.
     pub(super) fn follow_limits(
         &self,
         config: &Config,
@@ -145,7 +146,7 @@ impl Core {
             Some(path) => Some(users::follow(path, in_force, metrics)?),
             None => None,
         };
-        // One that was refused for the sake of the other is tried again once the other has changed.
+        // If one was refused because of the other, it is retried once the other has changed.
         let config_again = of_config.as_ref().map(Reloaded::retry);
         let users_again = of_users.as_ref().map(Reloaded::retry);
         if let Some(of_config) = of_config {
@@ -157,7 +158,7 @@ impl Core {
         Ok(())
     }
 
-    /// The doors for everybody else.
+    /// The HTTP doors.
     pub(super) fn http_door(
         &self,
         config: &Config,
@@ -203,7 +204,7 @@ impl Core {
     }
 }
 
-/// The store that the configuration names, and the embedded one if it is that.
+/// The configured store, and the embedded one if it is that.
 fn open_store(config: &Config, terms: Terms, clock: &Arc<dyn Clock>) -> Result<Opened, BuildError> {
     match config.store.backend {
         Backend::Memory => {
@@ -220,7 +221,7 @@ fn open_store(config: &Config, terms: Terms, clock: &Arc<dyn Clock>) -> Result<O
     }
 }
 
-/// The Redis that the configuration names, which need not be there yet.
+/// The configured Redis, which needn't be running yet.
 fn open_redis(config: &config::Store, terms: Terms) -> Result<RedisStore, BuildError> {
     let source = redis_source(&config.redis);
     let settings = RedisSettings {
@@ -232,11 +233,11 @@ fn open_redis(config: &config::Store, terms: Terms) -> Result<RedisStore, BuildE
     RedisStore::open(settings).map_err(|error| BuildError::Store(error.to_string()))
 }
 
-/// Where connections to it come from.
+/// Where its connections come from.
 fn redis_source(redis: &config::Redis) -> RedisResult<RedisTarget> {
     match redis.topology {
         Topology::Standalone => {
-            // The configuration has seen to it that there is exactly one.
+            // The configuration ensures that there is exactly one.
             let url = redis.urls.first().map_or("", RedisUrl::expose);
             url.into_connection_info().map(RedisTarget::Standalone)
         }

@@ -1,4 +1,4 @@
-//! Opens the doors at the start, and closes them in order at the end.
+//! Opens the doors at startup, and closes them in order at shutdown.
 
 use std::time::Duration;
 
@@ -14,37 +14,38 @@ use super::DrainTimes;
 use crate::http::Phase;
 use crate::outbox::Outbox;
 
-/// How long connections may stay open once the ports are closed. Envoy's checks need less; a watch of the health service, or half a
-/// request, would otherwise keep the drain waiting to its deadline. What was begun for the store is waited for all the same.
-/// At most half of what the deadline leaves, so that the rest is there for the store.
+/// How long connections may stay open once the ports are closed. Envoy's checks need less; a health
+/// watch or half a request would otherwise delay the drain to its deadline. Operations already
+/// started at the store are awaited anyway. At most half of what remains of the deadline, so that
+/// the rest is left for the store.
 const LAST_CALLS: Duration = Duration::from_secs(2);
 
-/// What is opened at the start, and closed in order at the end.
+/// What is opened at startup and closed in order at shutdown.
 pub(super) struct Drain {
-    /// Tells gateways whether to come.
+    /// Reports health to gateways.
     pub(super) health: HealthReporter,
-    /// Tells probes.
+    /// Reports the phase to probes.
     pub(super) phase: watch::Sender<Phase>,
     /// Ends access log streams.
     pub(super) closing_logs: CancellationToken,
     /// Closes the ports.
     pub(super) close_listeners: CancellationToken,
-    /// The tasks of calls.
+    /// The tasks of calls in progress.
     pub(super) tasks: TaskTracker,
-    /// Ends once these are done.
+    /// Closed once those tasks have finished.
     pub(super) outbox: Outbox,
-    /// How long it may take.
+    /// Time limits of the drain.
     pub(super) times: DrainTimes,
 }
 
 impl Drain {
-    /// Says that we serve.
+    /// Reports that the instance serves.
     pub(super) async fn open(&self) {
         self.phase.send_replace(Phase::Serving);
         report(&self.health, ServingStatus::Serving).await;
     }
 
-    /// Ends one thing after the other, so that nothing is lost between them.
+    /// Closes one part after the other, so that nothing is lost between them.
     pub(super) async fn close(&self, mut servers: JoinSet<()>) {
         self.phase.send_replace(Phase::Draining);
         report(&self.health, ServingStatus::NotServing).await;
@@ -63,14 +64,14 @@ impl Drain {
     }
 }
 
-/// What gateways may ask the health of: the whole of it, or the service that they use.
+/// The services whose health gateways may query: the whole instance, or the service that they use.
 const SERVICES: [&str; 3] = [
     "",
     "envoy.service.auth.v3.Authorization",
     "envoy.service.accesslog.v3.AccessLogService",
 ];
 
-/// Tells gateways whether to come.
+/// Reports health to gateways.
 pub(super) async fn report(health: &HealthReporter, status: ServingStatus) {
     for service in SERVICES {
         health.set_service_status(service, status).await;

@@ -1,4 +1,4 @@
-//! What has to be done now and then while an instance runs.
+//! Periodic work while an instance runs.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -7,24 +7,25 @@ use crate::ledger::Ledger;
 use crate::store::MemoryStore;
 use crate::telemetry::Metrics;
 
-/// How often the embedded store is swept, the store's health looked at, and durations folded into their buckets.
+/// How often the embedded store is swept, the store's health checked, and durations folded into
+/// their buckets.
 const EVERY: Duration = Duration::from_secs(5);
 
-/// What has to be done now and then.
+/// Periodic work.
 #[derive(Debug)]
 pub(super) struct Housekeeping {
-    /// Looks at the store.
+    /// Checks the store.
     pub(super) ledger: Arc<Ledger>,
-    /// Is swept, where it is the embedded one.
+    /// The embedded store, if used; it is swept.
     pub(super) memory: Option<Arc<MemoryStore>>,
-    /// Fold recorded durations.
+    /// Folds recorded durations.
     pub(super) metrics: Arc<Metrics>,
 }
 
 // === impl Chores ===
 
 impl Housekeeping {
-    /// Does them, until it is dropped.
+    /// Runs until dropped.
     pub(super) async fn run(self) {
         loop {
             self.ledger.probe().await;

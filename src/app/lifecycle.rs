@@ -1,8 +1,10 @@
-//! Life and death of an instance: signals, the order of the drain, and the deadline.
+//! The lifecycle of an instance: signals, the order of the drain, and its deadline.
 //!
-//! The first SIGTERM or SIGINT begins the drain, in this order: not ready and `NOT_SERVING` → a grace, in which everything is answered and
-//! read as before, so that gateways notice → access log streams end → listeners close and calls under way finish → what is queued for
-//! the store is delivered → exit. A second signal or the deadline cuts it short. Leases are left to run: a restart forgets nobody.
+//! The first SIGTERM or SIGINT begins the drain, in this order: not ready and `NOT_SERVING` → a
+//! grace period, in which everything is answered and read as before, so that gateways notice →
+//! access log streams end → listeners close and calls in progress finish → notices queued for the
+//! store are delivered → exit. A second signal or the deadline cuts it short. Leases stay in the
+//! store: a restart loses no session.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -13,40 +15,40 @@ use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-/// The two ways in which an instance is told to stop.
+/// The two ways to stop an instance.
 #[derive(Debug, Clone, Default)]
 pub struct Stop {
-    /// Drain, then end.
+    /// Drain, then exit.
     pub soft: CancellationToken,
-    /// End now.
+    /// Exit now.
     pub hard: CancellationToken,
 }
 
-/// How long the drain may take.
+/// Time limits of the drain.
 #[derive(Debug, Clone, Copy)]
 pub struct DrainTimes {
-    /// How long everything goes on as before, once the gateways have been told.
+    /// How long everything continues as before, once the gateways have been told.
     pub grace: Duration,
-    /// How long all of it may take, grace included.
+    /// The limit for the whole drain, grace period included.
     pub deadline: Duration,
 }
 
 /// The signals that stop an instance.
 #[derive(Debug)]
 pub struct Signals {
-    /// What service managers send.
+    /// SIGTERM, from service managers.
     terminate: Signal,
-    /// What Ctrl-C sends.
+    /// SIGINT, from Ctrl-C.
     interrupt: Signal,
-    /// What asks to look at files that may have changed.
+    /// SIGHUP, which asks to check files that may have changed.
     hangup: Signal,
 }
 
 impl Signals {
-    /// Catches them from now on, so that none is lost before anybody waits for it.
+    /// Catches the signals from now on, so that none is lost before somebody waits for it.
     ///
     /// # Errors
-    /// The system refuses.
+    /// The operating system refuses.
     pub fn catch() -> std::io::Result<Self> {
         Ok(Self {
             terminate: signal(SignalKind::terminate())?,
@@ -55,9 +57,11 @@ impl Signals {
         })
     }
 
-    /// Turns the first signal into a soft stop and the second into a hard one, and swallows the rest. A SIGHUP is passed on as a nudge.
+    /// Turns the first signal into a soft stop and the second into a hard one, and ignores later
+    /// ones. A SIGHUP triggers a reload.
     pub async fn forward(mut self, stop: Stop, reload_now: Arc<Notify>) -> Infallible {
-        // The fields of a log line are evaluated only where its level is enabled: the waiting stays outside.
+        // The fields of a log line are evaluated only if its level is enabled, so the waiting stays
+        // outside.
         let signal = self.next(&reload_now).await;
         info!(signal, "asked to stop: draining");
         stop.soft.cancel();
@@ -67,7 +71,7 @@ impl Signals {
         std::future::pending().await
     }
 
-    /// The name of the next signal to stop.
+    /// Waits for the next stop signal and returns its name.
     async fn next(&mut self, reload_now: &Notify) -> &'static str {
         loop {
             tokio::select! {

@@ -1,4 +1,5 @@
-//! All wiring: configuration in, a bound and running instance out. Nothing is decided here.
+//! All wiring: takes a configuration and returns a bound, running instance. This module makes no
+//! decisions.
 
 mod build;
 mod drain;
@@ -41,13 +42,13 @@ pub enum BuildError {
     /// A port can't be opened.
     #[error(transparent)]
     Port(#[from] PortError),
-    /// A file that the configuration names can't be used.
+    /// A configured file can't be used.
     #[error(transparent)]
     File(#[from] Unusable),
     /// The store's settings can't be used.
     #[error("failed to set up the store: {0}")]
     Store(String),
-    /// The metrics can't be set up.
+    /// The metrics exporter can't be set up.
     #[error("failed to set up metrics: {0}")]
     Metrics(#[from] metrics_exporter_prometheus::BuildError),
     /// The descriptors for reflection are broken.
@@ -55,13 +56,14 @@ pub enum BuildError {
     Reflection(#[from] tonic_reflection::server::Error),
 }
 
-/// Why an instance has ended other than by being asked to.
+/// Why an instance has ended without being asked to.
 #[derive(Debug, thiserror::Error)]
 pub enum RunError {
-    /// A task that never ends has ended.
+    /// A task that should never end has ended.
     #[error("the {0} has died")]
     Task(&'static str),
-    /// The drain was cut short by its deadline or a second signal; that many renewals and releases were lost.
+    /// The drain was cut short by its deadline or a second signal; that many renewals and releases
+    /// were lost.
     #[error(
         "the drain was cut short; {0} queued renewals and releases are lost, and their leases will run out"
     )]
@@ -71,53 +73,53 @@ pub enum RunError {
 /// An instance with its ports bound, not yet serving.
 #[derive(Debug)]
 pub struct App {
-    /// Says what has started.
+    /// Describes what has started.
     start_line: StartLine,
-    /// Envoy's port, and everybody else's.
+    /// The gRPC and HTTP ports.
     ports: Ports,
-    /// What is served on the first.
+    /// Served on the gRPC port.
     grpc: axum::Router,
-    /// What is served on the second.
+    /// Served on the HTTP port.
     http: axum::Router,
-    /// Read files anew when they have changed.
+    /// Reloads changed files.
     reloaded_files: ReloadedFiles,
-    /// Tells gateways whether to come.
+    /// Reports health to gateways.
     health: HealthReporter,
-    /// Tells probes.
+    /// Reports the phase to probes.
     phase: watch::Sender<Phase>,
     /// Ends access log streams.
     closing_logs: CancellationToken,
-    /// The tasks of calls: acquisitions and readers of access logs.
+    /// The tasks of calls: starts and access log readers.
     tasks: TaskTracker,
-    /// Is closed when they are done.
+    /// Closed when those tasks are done.
     outbox: Outbox,
-    /// Delivers what it took.
+    /// Delivers the outbox's notices.
     delivery: Delivery,
-    /// Does what has to be done now and then.
+    /// Runs periodic work.
     housekeeping: Housekeeping,
-    /// How long the drain may take.
+    /// Time limits of the drain.
     drain: DrainTimes,
 }
 
-/// What is to stand in place of what the configuration leads to; for tests.
+/// Replacements for configured parts, for tests.
 #[derive(Debug, Default)]
 pub struct Substitutes {
-    /// Where rosters are kept.
+    /// The store.
     pub store: Option<Arc<dyn Store>>,
-    /// What tells the time to what is held before that.
+    /// The clock of everything in front of the store.
     pub clock: Option<Arc<dyn Clock>>,
-    /// How long an access log stream is read at most.
+    /// The maximum age of an access log stream.
     pub stream_age: Option<Duration>,
-    /// How long an HTTP request may take to arrive and be answered.
+    /// The time limit for an HTTP request to arrive and be answered.
     pub request_timeout: Option<Duration>,
-    /// How long clients may take.
+    /// Time limits for clients.
     pub connection_times: Option<ConnectionTimes>,
 }
 
 // === impl App ===
 
 impl App {
-    /// Binds everything and wires it together. Redis need not be there yet.
+    /// Binds the ports and wires everything together. Redis needn't be running yet.
     ///
     /// # Errors
     /// An address can't be listened on, or a file or the store's settings can't be used.
@@ -125,7 +127,7 @@ impl App {
         Self::build_with(config, reload, Substitutes::default()).await
     }
 
-    /// The same, with some parts put in place of those that the configuration leads to.
+    /// The same, with some parts replaced.
     ///
     /// # Errors
     /// As for [`Self::build`].
@@ -176,22 +178,22 @@ impl App {
         })
     }
 
-    /// Where it listens; with port 0 in the configuration, the port that it got.
+    /// The addresses it listens on; with port 0 in the configuration, the assigned port.
     #[must_use]
     pub const fn addresses(&self) -> &Addresses {
         &self.ports.addresses
     }
 
-    /// Has it look at once at the files that it follows, whenever that is notified.
+    /// Notifying this makes it check its files immediately.
     #[must_use]
     pub fn reload_now(&self) -> Arc<Notify> {
         self.reloaded_files.reload_now()
     }
 
-    /// Serves until it is told to stop, then drains.
+    /// Serves until stopped, then drains.
     ///
     /// # Errors
-    /// Something that never ends has ended, or the drain was cut short.
+    /// A task that should never end has ended, or the drain was cut short.
     pub async fn run(self, stop: Stop) -> Result<(), RunError> {
         let close_listeners = CancellationToken::new();
         let addresses = self.ports.addresses.clone();

@@ -1,4 +1,5 @@
-//! The configuration while the process runs: what of a changed file comes into force, and what has to wait for a restart.
+//! Configuration changes while the process runs: which ones take effect, and which wait for a
+//! restart.
 
 use std::sync::Arc;
 
@@ -11,20 +12,21 @@ use crate::telemetry::Metrics;
 use crate::telemetry::log::LogLevel;
 use crate::telemetry::metrics::ReloadedFile;
 
-/// How many changed keys are logged at once; `limits.users` may have very many.
+/// How many changed keys are logged at once; `limits.users` may have a great many.
 const MAX_LOGGED: usize = 100;
 
-/// What is needed to follow the configuration.
+/// What is needed to follow the configuration file.
 #[derive(Debug)]
 pub struct Reload {
     /// The file that was read.
     pub file: ConfigFile,
-    /// Has the log tell more, or less; where there is one.
+    /// Changes the log's level, if there is a log.
     pub log: Option<LogLevel>,
 }
 
 impl Reload {
-    /// Follows the file: limits, refusals and the log's level as it says them from now on. A file with a mistake changes nothing.
+    /// Follows the file: limits, refusals and the log level take effect when they change. A file
+    /// with a mistake changes nothing.
     pub(super) fn follow(
         self,
         running: &Config,
@@ -37,7 +39,7 @@ impl Reload {
         let files = Files::new(named, move |contents| {
             let text = contents.first().map_or(&[][..], |text| text);
             let understood = file.understand(text);
-            // In a log, all of it is one event.
+            // The log treats it as one event.
             understood.map_err(|error| error.lines().collect::<Vec<_>>().join("; "))
         });
         let files = files.guarded(Bytes::clone);

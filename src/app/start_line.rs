@@ -1,4 +1,4 @@
-//! The line that says what has started: what a reader of a log needs before anything else.
+//! The log line at startup: what a reader of the log needs first.
 
 use std::path::Path;
 
@@ -9,23 +9,23 @@ use crate::config::{Backend, Config, Topology};
 use crate::server::Addresses;
 use crate::telemetry::metrics::LabelValue;
 
-/// What has started.
+/// The facts in the startup line.
 #[derive(Debug)]
 pub(super) struct StartLine {
     /// The configuration file, if there is one.
     file: Option<String>,
-    /// Where it counts, without passwords.
+    /// The store, without passwords.
     store: String,
     /// The default limit.
     limit: u32,
-    /// What decides while the store can't answer.
+    /// What decides about new streams while the store can't answer.
     outage_rule: &'static str,
-    /// Whether nobody is refused.
+    /// Whether this is a dry run.
     dry_run: bool,
 }
 
 impl StartLine {
-    /// What starts with that configuration.
+    /// The facts about that configuration.
     pub(super) fn of(config: &Config, reload: Option<&Reload>) -> Self {
         let file = reload.map(|reload| reload.file.path());
         Self {
@@ -37,7 +37,7 @@ impl StartLine {
         }
     }
 
-    /// Logs it, with where that listens.
+    /// Logs the line, with the addresses.
     pub(super) fn tell(&self, Addresses { grpc, http }: &Addresses) {
         let Self {
             file,
@@ -52,7 +52,7 @@ impl StartLine {
     }
 }
 
-/// Where it counts, without passwords.
+/// The store, without passwords.
 fn store(config: &Config) -> String {
     let redis = &config.store.redis;
     let urls: Vec<_> = redis.urls.iter().map(ToString::to_string).collect();

@@ -1,4 +1,4 @@
-//! `limits.users_file`: read at the start, followed from then on, and never at odds with `limits.users`.
+//! `limits.users_file`: read at startup, then followed, and never in conflict with `limits.users`.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -15,10 +15,11 @@ use crate::telemetry::metrics::ReloadedFile;
 /// The key that names the file.
 const KEY: &str = "limits.users_file";
 
-/// The largest file: room for a million names of 60 bytes. Larger ones would take more memory than an instance should.
+/// The largest file, with room for a million names of 60 bytes. Larger ones would take more memory
+/// than an instance should.
 const MAX_BYTES: u64 = 64 * 1024 * 1024;
 
-/// The file of that path, as `limits.users_file` names it.
+/// The file at that path, from `limits.users_file`.
 fn file(path: &Path) -> Files<UserLimits> {
     let shown = path.display().to_string();
     let files = Files::new(vec![(KEY, path.to_owned())], move |contents| {
@@ -28,7 +29,7 @@ fn file(path: &Path) -> Files<UserLimits> {
     files.guarded(Bytes::clone).up_to(MAX_BYTES)
 }
 
-/// What is wrong with the file that the configuration names, if it names one.
+/// What is wrong with the configured file, if there is one.
 pub(crate) fn unusable(config: &Config) -> Option<Unusable> {
     let path = config.limits.users_file.as_ref()?;
     match file(path).read() {
@@ -42,7 +43,7 @@ pub(crate) fn unusable(config: &Config) -> Option<Unusable> {
     }
 }
 
-/// Reads the file and puts it into force, now and whenever it has changed.
+/// Reads the file and puts it into force, now and after each change.
 pub(super) fn follow(
     path: &Path,
     in_force: &Arc<InForce>,
@@ -67,7 +68,7 @@ pub(super) fn follow(
     }))
 }
 
-/// Says where a user has a second limit.
+/// The error that a user has a second limit.
 fn in_file(path: &Path, flaw: &TwoLimits) -> String {
     format!("{KEY}: {}: {flaw}", path.display())
 }

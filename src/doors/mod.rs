@@ -1,4 +1,5 @@
-//! What both doors do once the ledger has decided: apply a dry run, log, and undo starts that nobody waits for. The doors only encode.
+//! What both doors do once the ledger has decided: apply a dry run, log, and undo starts that
+//! nobody waits for. The doors themselves only encode.
 
 mod outcome;
 mod start_rollback;

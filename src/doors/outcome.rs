@@ -1,4 +1,4 @@
-//! From the ledger's answer to what a door encodes, with the log lines that explain it.
+//! Turns the ledger's answer into the outcome that a door encodes, and logs lines that explain it.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -13,50 +13,52 @@ use crate::session::{Admission, AdmissionKind, Admitted, Refusal, UserId};
 use crate::telemetry::metrics::{LabelValue, Verdict};
 use crate::telemetry::{RefusalLog, RefusedStream, StartedStream, are_told};
 
-/// What the ledger answers to a claim.
+/// The ledger's answer to a claim.
 pub(crate) type LedgerAnswer = Result<Decision, Outage>;
 
-/// Logs the decisions of one door. Lines are bounded per user, or per cause where a cause concerns everybody.
+/// Logs the decisions of one door. Lines are bounded per user, or per cause if the cause affects
+/// everybody.
 #[derive(Debug)]
 pub struct DecisionLog {
     /// Bounds the lines about single users.
     refusals: RefusalLog<UserId>,
-    /// Bounds the lines that concern everybody, by their cause.
+    /// Bounds the lines that affect everybody, by their cause.
     mistakes: RefusalLog<String>,
-    /// Tells the time to both.
+    /// The clock for both.
     clock: Arc<dyn Clock>,
 }
 
-/// A claim, and what the log says of the request that made it.
+/// A claim, and the log fields of its request.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct ClaimedRequest<'a> {
     /// The claim.
     pub(crate) claim: &'a Claim,
-    /// The id of the request, as its answer bears it.
+    /// The request's id, as in its answer.
     pub(crate) request_id: &'a str,
-    /// The settings in force when the request came.
+    /// The settings in force when the request arrived.
     pub(crate) settings: &'a Changeable,
-    /// Whether a refusal is passed on. In a dry run it is not.
+    /// Whether a refusal reaches the client. In a dry run it doesn't.
     pub(crate) enforces: bool,
-    /// The gateway's address that the viewer connected to, with its port; none where no gateway asked.
+    /// The gateway's address that the viewer connected to, with its port; none if no gateway asked.
     pub(crate) gateway: Option<&'a str>,
-    /// The viewer's address, as the gateway sees it.
+    /// The viewer's address, as seen by the gateway.
     pub(crate) client: Option<IpAddr>,
 }
 
-/// What a door encodes.
+/// The outcome that a door encodes.
 #[derive(Debug)]
 pub(crate) enum DecisionOutcome {
-    /// The stream starts or goes on.
+    /// The stream starts or continues.
     LetIn {
         /// The session.
         admitted: Admitted,
-        /// Whose word that is.
+        /// Whose decision it is.
         basis: Basis,
         /// How many streams the user may watch.
         limit: u32,
     },
-    /// A dry run lets the stream go on without a slot, though it was refused or the store could not answer.
+    /// In a dry run the stream continues without a slot, although it was refused or the store could
+    /// not answer.
     DryRun {
         /// The user's live sessions, as far as the refusal named them.
         active: usize,
@@ -65,9 +67,9 @@ pub(crate) enum DecisionOutcome {
     },
     /// The stream is refused.
     Refused {
-        /// Why.
+        /// The refusal.
         refusal: Refusal,
-        /// Whose word that is.
+        /// Whose decision it is.
         basis: Basis,
     },
     /// The store could not answer, and the outage rule denies.
@@ -75,7 +77,7 @@ pub(crate) enum DecisionOutcome {
 }
 
 impl DecisionLog {
-    /// No line yet; `clock` tells when the last line of each kind was written.
+    /// A log without lines yet; `clock` times the last line of each kind.
     #[must_use]
     pub fn new(clock: Arc<dyn Clock>) -> Self {
         Self {
@@ -85,17 +87,17 @@ impl DecisionLog {
         }
     }
 
-    /// Whether a line about that user is due: then how many were left out before it.
+    /// Whether a line about that user is due; if so, how many were left out before it.
     pub(crate) fn line_of_user(&self, user: &UserId) -> Option<u64> {
         self.refusals.admit(user, self.clock.now())
     }
 
-    /// The same for a line that is no single user's, by its cause.
+    /// The same for a line that concerns no single user, by its cause.
     pub(crate) fn line_of_cause(&self, cause: &str) -> Option<u64> {
         self.mistakes.admit(&cause.to_owned(), self.clock.now())
     }
 
-    /// Logs what the ledger has answered, and applies the dry run.
+    /// Logs the ledger's answer, and applies the dry run.
     pub(crate) fn outcome(
         &self,
         request: ClaimedRequest<'_>,
@@ -140,7 +142,7 @@ impl DecisionLog {
         }
     }
 
-    /// One line that explains a refused viewer, bounded per user.
+    /// Logs one line that explains a refusal, bounded per user.
     fn log_refusal(
         &self,
         request: ClaimedRequest<'_>,
@@ -163,7 +165,8 @@ impl DecisionLog {
         }
     }
 
-    /// One line that explains why the outage rule let a viewer in; bounded per rule, since an outage concerns everybody.
+    /// Logs one line that explains why the outage rule let a viewer in; bounded per rule, since an
+    /// outage affects everybody.
     fn log_rule(&self, request: ClaimedRequest<'_>, basis: Basis) {
         let Basis::Rule(rule) = basis else {
             return;
@@ -181,7 +184,7 @@ impl DecisionLog {
         }
     }
 
-    /// One line that explains a start that could not be decided; bounded per kind of failure.
+    /// Logs one line that explains a start that could not be decided; bounded per kind of failure.
     fn log_outage(&self, request: ClaimedRequest<'_>, outage: &Outage) {
         if let Some(left_out) = self.line_of_cause(outage.outcome().as_str()) {
             info!(
@@ -197,14 +200,15 @@ impl DecisionLog {
 }
 
 impl ClaimedRequest<'_> {
-    /// How many streams the user may watch, by the settings of this request.
+    /// How many streams the user may watch, according to this request's settings.
     fn limit(&self) -> u32 {
         let policy = &self.settings.limits.policy;
         let resolved = policy.allowance(&self.claim.user, self.claim.plan.as_ref());
         resolved.allowance.limit
     }
 
-    /// One line that says where and when a slot was taken, where `telemetry.log_starts` includes the user.
+    /// Logs one line that says where and when a slot was taken, if `telemetry.log_starts` includes
+    /// the user.
     fn log_start(&self, count: usize, limit: u32) {
         if are_told(self.settings.log_starts, &self.claim.user) {
             let started = StartedStream {

@@ -10,13 +10,13 @@ use crate::session::Ticket;
 use crate::telemetry::Metrics;
 use crate::telemetry::metrics::Verdict;
 
-/// What a call may have left in the store, until its answer goes out. Dropped before that, it undoes the start.
+/// Undoes a call's start if it is dropped before the answer goes out.
 #[derive(Debug)]
 #[must_use]
 pub(crate) struct StartRollback {
-    /// What the call asked for.
+    /// The call's claim.
     claim: Arc<Claim>,
-    /// Whether nothing but this call's request plays under the session.
+    /// Whether only this call's request plays under the session.
     is_alone: bool,
     /// What may have to be undone.
     undo: UndoHint,
@@ -24,12 +24,13 @@ pub(crate) struct StartRollback {
     is_answered: bool,
     /// Delivers the undo.
     outbox: Outbox,
-    /// Counts the calls that nobody waited for.
+    /// Counts the calls that were abandoned.
     metrics: Arc<Metrics>,
 }
 
 impl StartRollback {
-    /// Nothing to undo yet. `is_alone` says that nothing but this call's request plays under the session.
+    /// Starts with nothing to undo. `is_alone` says that only this call's request plays under the
+    /// session.
     pub(crate) const fn new(
         claim: Arc<Claim>,
         is_alone: bool,
@@ -46,12 +47,13 @@ impl StartRollback {
         }
     }
 
-    /// What the call asks for.
+    /// The call's claim.
     pub(crate) fn claim(&self) -> &Claim {
         &self.claim
     }
 
-    /// Notes what the answer leaves behind. The start of a playback that others may know is never undone: its other requests count on it.
+    /// Records the effect of the ledger's answer. The start of a playback that others may know is
+    /// never undone, because its other requests rely on it.
     pub(crate) fn note(&mut self, answer: &LedgerAnswer) {
         self.undo = match answer {
             Ok(decision) => match decision.undo {
@@ -64,7 +66,8 @@ impl StartRollback {
         };
     }
 
-    /// The answer goes out: from now on somebody else reports the stream's end. A doubtful start was not allowed, so it is undone.
+    /// Records that the answer goes out: from now on somebody else reports the stream's end. A
+    /// doubtful start was not allowed, so it is undone.
     pub(crate) fn answered(mut self) {
         if let UndoHint::Doubtful(ticket) = self.undo {
             self.undo_start(ticket);
@@ -72,7 +75,7 @@ impl StartRollback {
         self.is_answered = true;
     }
 
-    /// Has this call's start undone, should it have taken place and nobody have renewed it since.
+    /// Undoes this call's start, if it took place and nobody has renewed it since.
     fn undo_start(&self, ticket: Ticket) {
         let notice = Notice::Undo(self.claim.key.clone(), ticket);
         self.outbox.submit(self.claim.user.clone(), notice);

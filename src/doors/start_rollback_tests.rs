@@ -17,7 +17,7 @@ use crate::session::{
 use crate::store::{Store, StoreError};
 use crate::telemetry::Metrics;
 
-/// A rollback before a store in which its session has started, by ticket 7.
+/// A rollback in front of a store in which its session has started, with ticket 7.
 struct Bench {
     store: Arc<FaultyStore>,
     metrics: Arc<Metrics>,
@@ -69,7 +69,8 @@ impl Bench {
         }
     }
 
-    /// The rollback comes to its end; whether the session is still live, and whether the check counts as cancelled.
+    /// Ends the rollback; returns whether the session is still live, and whether the check counts
+    /// as cancelled.
     async fn after(self, end: impl FnOnce(StartRollback)) -> (bool, bool) {
         end(self.rollback);
         self.outbox.close();
@@ -82,7 +83,7 @@ impl Bench {
     }
 }
 
-/// The start of a session, by ticket 7.
+/// The start of a session, with ticket 7.
 fn start(kind: Kind) -> Start {
     Start {
         key: SessionKey {

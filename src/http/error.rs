@@ -1,4 +1,4 @@
-//! The one translation from what goes wrong to what an HTTP client is told: a status and a problem document.
+//! Translates every failure into an HTTP answer: a status and a problem document.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -15,50 +15,50 @@ use crate::ledger::Outage;
 use crate::problem::{self, NOT_STOPPABLE, OUTAGE, Problem, Reason};
 use crate::session::Refusal;
 
-/// Why a request is not answered as its client hoped.
+/// Why a request fails.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum ApiError {
-    /// There is no such address.
+    /// There is nothing at this path.
     #[error("There is nothing at this address. What there is stands in /openapi.json.")]
     NotFound,
-    /// The address is there, but not for this method. The `Allow` header says for which.
+    /// The path exists, but not for this method. The `Allow` header lists its methods.
     #[error("This address does not know that method. The header Allow names those that it knows.")]
     MethodNotAllowed,
-    /// The address or the body is not what it should be.
+    /// The URL or the body is invalid.
     #[error("{0}")]
     BadRequest(String),
-    /// Nobody knows who asks.
+    /// The caller is not identified.
     #[error("{}", scheme.hint(*shown))]
     Unauthorized {
-        /// How they may say so.
+        /// The scheme by which it can identify itself.
         scheme: Scheme,
-        /// Whether they have shown something that is not good.
+        /// Whether it sent invalid credentials.
         shown: bool,
     },
-    /// It is known who asks, and they may not.
+    /// The caller is known, but not allowed to do this.
     #[error("{0}")]
     Forbidden(&'static str),
     /// The request comes from a web page that may not make it.
     #[error(transparent)]
     ForeignPage(#[from] ForeignPage),
-    /// The body's media type is none that is read there.
+    /// The body's media type is not accepted there.
     #[error("The body's content-type is {found:?}; accepted: {}, encoded as UTF-8.", read_here.join(", "))]
     UnsupportedMediaType {
-        /// What the body is called.
+        /// The body's media type.
         found: String,
-        /// What it might be called.
+        /// The accepted media types.
         read_here: &'static [&'static str],
     },
     /// The body could not be read.
     #[error("The body can't be read: {0}.")]
     Body(BytesRejection),
-    /// The body is larger than any that is read.
+    /// The body is larger than the limit.
     #[error("The body has more than {0} bytes.")]
     TooLarge(usize),
     /// The body did not arrive in time.
     #[error("The request did not arrive within {} s.", .0.as_secs_f32())]
     TooSlow(Duration),
-    /// The address is too long.
+    /// The URL is too long.
     #[error("The address has more than {0} bytes.")]
     AddressTooLong(usize),
     /// The headers are too large.
@@ -67,41 +67,41 @@ pub(super) enum ApiError {
     /// No such session is live.
     #[error("This stream isn't being watched. Start it to watch.")]
     NotLive,
-    /// The session runs inside Envoy, and whoever asks can't vouch for its end.
+    /// The session runs inside Envoy, and the caller can't vouch for its end.
     #[error("{NOT_STOPPABLE}")]
     NotStoppable,
-    /// The session may not start or go on: what is told of that, and when it is worth asking again.
+    /// The session may not start or continue: the problem, and when a retry makes sense.
     #[error("{}", .0.detail)]
     Refused(Box<Problem>, Option<Duration>),
     /// The store could not answer.
     #[error("{OUTAGE}")]
     Outage(Outage),
-    /// The task that was to see to it has died.
+    /// The task that should have handled it has died.
     #[error("Something went wrong. Try again, and tell the service if it happens again.")]
     Internal,
 }
 
-/// How a client may say who it is.
+/// How a client may identify itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Scheme {
-    /// A token.
+    /// A bearer token.
     Bearer,
-    /// A user's name, with a token for a password.
+    /// A user name, with a token as the password.
     Basic,
 }
 
 impl ApiError {
-    /// The answer to who was refused; `show` says what it may tell of other sessions.
+    /// The error for a refusal; `show` says which facts of other sessions it may include.
     pub(super) fn refused(refusal: &Refusal, show: &BTreeSet<Shown>) -> Self {
         let mut problem = Problem::refusal(refusal, show);
         if let Refusal::Ended(..) = refusal {
-            // Envoy's clients are told 429 whatever the reason. Here the address itself is gone.
+            // Envoy's clients get 429 for any reason. Here the resource itself is gone.
             problem.status = StatusCode::GONE.as_u16();
         }
         Self::Refused(Box::new(problem), refusal.retry_after())
     }
 
-    /// What is told.
+    /// The problem document.
     pub(super) fn problem(&self) -> Problem {
         let (status, reason) = match self {
             Self::Refused(problem, _) => return Problem::clone(problem),
@@ -132,7 +132,7 @@ impl ApiError {
         Problem::plain(status.as_u16(), reason, brief(self.to_string()))
     }
 
-    /// Adds the headers that go with it.
+    /// Adds the headers that belong to it.
     fn tell(&self, headers: &mut HeaderMap) {
         match self {
             Self::Outage(outage) => {
@@ -151,7 +151,7 @@ impl ApiError {
                 let challenge = HeaderValue::from_static(scheme.challenge(*shown));
                 headers.insert(header::WWW_AUTHENTICATE, challenge);
             }
-            // What is left of the request is not read; it must not be taken for the next one.
+            // The rest of the request stays unread; it must not be parsed as the next request.
             Self::TooSlow(_) => {
                 headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
             }
@@ -191,7 +191,7 @@ impl Scheme {
         }
     }
 
-    /// What the `WWW-Authenticate` header says (RFC 6750 and RFC 7617).
+    /// The `WWW-Authenticate` header (RFC 6750 and RFC 7617).
     const fn challenge(self, shown: bool) -> &'static str {
         match (self, shown) {
             (Self::Bearer, false) => r#"Bearer realm="streamgate""#,
@@ -212,16 +212,16 @@ impl IntoResponse for ApiError {
         ];
         let mut response = (status, headers, problem.to_json()).into_response();
         self.tell(response.headers_mut());
-        // For whoever knows where the guide to problems is.
+        // For the layer that knows the address of the guide to problems.
         response.extensions_mut().insert(problem);
         response
     }
 }
 
-/// The most of a sentence that is told: a client's own text may be repeated in it, and may be long.
+/// The maximum length of a detail: it may quote a client's own text, which may be long.
 const MAX_DETAIL: usize = 400;
 
-/// The sentence, or its beginning.
+/// The sentence, truncated if necessary.
 fn brief(mut text: String) -> String {
     if let Some((end, _)) = text.char_indices().nth(MAX_DETAIL) {
         text.truncate(end);
@@ -230,13 +230,13 @@ fn brief(mut text: String) -> String {
     text
 }
 
-/// Tells of the limit, and of what is left below it.
+/// Adds headers with the limit, and with what remains of it.
 pub(super) fn tell_quota(headers: &mut HeaderMap, limit: u32, remaining: u32) {
     for (name, value) in [
         ("ratelimit-policy", problem::rate_limit_policy(limit)),
         ("ratelimit", problem::rate_limit(remaining)),
     ] {
-        // They are made of digits and ASCII: such a value there can always be.
+        // Digits and ASCII are always a valid header value.
         if let Ok(value) = HeaderValue::from_str(&value) {
             headers.insert(HeaderName::from_static(name), value);
         }

@@ -1,4 +1,5 @@
-//! The page at `/`, for people who open the HTTP port in a browser. The small API has the same path.
+//! The page at `/`, for people who open the HTTP port in a browser. The small API has the same
+//! path.
 
 use std::sync::OnceLock;
 
@@ -8,7 +9,7 @@ use axum::response::Response;
 
 use super::html;
 
-/// What this is, and where to read on.
+/// What this is, and where to read more.
 const MAIN: &str = r#"<h1>streamgate</h1>
 <p>This service limits how many video streams one account watches at once. Envoy asks it about each stream over gRPC. Apps and
 back ends use the HTTP API on this port.</p>
@@ -20,7 +21,7 @@ back ends use the HTTP API on this port.</p>
 </ul>
 "#;
 
-/// Whether a request for `/` comes from somebody who looks what is here: it accepts HTML, and has no query.
+/// Whether a request for `/` comes from a person with a browser: it accepts HTML and has no query.
 /// Clients of the small API name a video in the query.
 pub(super) fn is_asked_for(parts: &Parts) -> bool {
     let mut accepted = parts.headers.get_all(header::ACCEPT).iter();

@@ -1,4 +1,4 @@
-//! What has to hold of whatever HTTP clients send, and of a tokens file. See [`crate::fuzzing`].
+//! Properties of the decoders of HTTP requests and of tokens files. See [`crate::fuzzing`].
 
 use axum::body::Bytes;
 use axum::http::{HeaderMap, HeaderValue, header};
@@ -13,14 +13,14 @@ use crate::http::request::path::{escaped, parameters};
 use crate::http::request::tokens::Tokens;
 use crate::session::{ContentId, DeviceId, UserId};
 
-/// The name and the password that the small API finds in such an `Authorization` header.
+/// The user name and password that the small API finds in such an `Authorization` header.
 pub(crate) fn basic_credentials(written: &str) -> Option<(String, String)> {
     let value = HeaderValue::from_str(written).ok()?;
     let headers = HeaderMap::from_iter([(header::AUTHORIZATION, value)]);
     basic_pair(&headers)
 }
 
-/// The words about what can't be read are no longer than what they are about has made them.
+/// An error about unreadable input is bounded in length by that input.
 fn assert_is_short(error: &ApiError, data: &[u8]) {
     let words = error.to_string();
     assert!(
@@ -29,7 +29,7 @@ fn assert_is_short(error: &ApiError, data: &[u8]) {
     );
 }
 
-/// Bodies and queries of the API: what is read is what JSON says that it is, and names are names.
+/// Bodies and queries of the API: decoded values agree with a JSON parser, and names are valid.
 pub(crate) fn bodies(data: &[u8]) {
     let bytes = || Ok(Bytes::copy_from_slice(data));
     let json: Option<serde_json::Value> = serde_json::from_slice(data).ok();
@@ -37,7 +37,7 @@ pub(crate) fn bodies(data: &[u8]) {
     match object_or_nothing::<StartBody>(&HeaderMap::new(), bytes()) {
         Ok(body) => {
             let told = |name: &str| json.as_ref()?.get(name)?.as_str().map(ToOwned::to_owned);
-            // In what is only shown, and there alone, may be what is no JSON text.
+            // Only texts for display may be something that JSON doesn't consider text.
             let device = body.device.as_ref().map(FactText::as_str);
             let content = body.content.as_ref().map(FactText::as_str);
             let is_text =
@@ -76,7 +76,7 @@ pub(crate) fn bodies(data: &[u8]) {
     queries(&text(data));
 }
 
-/// A query has each parameter at most once, and what is escaped comes back.
+/// A query has each parameter at most once, and escaped text survives a round trip.
 fn queries(written: &str) {
     match parameters(written, &["kind", "cursor"]) {
         Ok(found) => assert!(found.len() <= 2),
@@ -87,7 +87,8 @@ fn queries(written: &str) {
     assert_eq!(found.ok(), Some(vec![("kind", written.to_owned())]));
 }
 
-/// A tokens file: no word about it repeats a token, and each line of one that is good is found by its token alone.
+/// A tokens file: no error repeats a token, and each line of a valid file is found only by its
+/// token.
 pub(crate) fn tokens(data: &[u8]) {
     const SECRET: &str = "hunter2";
     match Tokens::parse(data) {
@@ -110,7 +111,7 @@ pub(crate) fn tokens(data: &[u8]) {
             assert!(tokens.find("").is_none() && tokens.find("#").is_none());
         }
     }
-    // Whatever else is wrong with a line, what stands where the token does isn't told.
+    // Whatever else is wrong with a line, the error doesn't repeat the token.
     let line = [SECRET.as_bytes(), data].concat();
     if let Err(flaw) = Tokens::parse(&line) {
         assert!(!flaw.contains(SECRET), "{flaw}");

@@ -1,7 +1,7 @@
 //! Liveness, readiness with its reasons, and the metrics.
 //!
-//! Readiness is this instance's own: it doesn't depend on the store, or a blip of Redis would have every instance thrown out at
-//! once. The store's state is told beside it.
+//! Readiness describes only this instance and doesn't depend on the store: otherwise a blip of
+//! Redis would remove every instance at once. The answer includes the store's state separately.
 
 use axum::Json;
 use axum::extract::State;
@@ -22,48 +22,48 @@ use crate::telemetry::metrics::LabelValue;
 #[derive(Debug, Clone)]
 pub struct Readiness(watch::Receiver<Phase>);
 
-/// Where an instance is in its life.
+/// The lifecycle phase of an instance.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Phase {
-    /// Not all of it listens yet.
+    /// Not all ports are listening yet.
     Starting,
     /// It serves.
     Serving,
-    /// It has been asked to stop, and serves those who haven't noticed.
+    /// It has been asked to stop, and serves clients that haven't noticed.
     Draining,
 }
 
 impl Readiness {
-    /// Readiness as that phase has it.
+    /// Readiness derived from that phase.
     #[must_use]
     pub const fn new(phase: watch::Receiver<Phase>) -> Self {
         Self(phase)
     }
 
-    /// The phase now.
+    /// The current phase.
     pub(super) fn phase(&self) -> Phase {
         *self.0.borrow()
     }
 }
 
-/// What `/readyz` tells.
+/// The body of `/readyz`.
 #[derive(Debug, Serialize, ToSchema)]
 pub(super) struct Ready {
     /// Whether this instance wants requests.
     ready: bool,
-    /// Why, or why not.
+    /// The phase that explains it.
     phase: Phase,
-    /// The store beside it.
+    /// The store's state.
     store: StoreDetail,
-    /// Envoy's access log.
+    /// The state of Envoy's access log.
     access_log: AccessLogDetail,
 }
 
-/// Whether Envoy's access log arrives, which readiness doesn't depend on.
+/// Whether Envoy's access log arrives. Readiness doesn't depend on it.
 #[derive(Debug, Serialize, ToSchema)]
 pub(super) struct AccessLogDetail {
-    /// Whether it does, as far as this instance can tell.
+    /// Whether it arrives, as far as this instance can tell.
     pub(super) state: AccessLogState,
     /// What is wrong, and what to do.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -75,16 +75,16 @@ pub(super) struct AccessLogDetail {
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub(super) enum AccessLogState {
-    /// Nothing is known yet.
+    /// Not known yet.
     Unknown,
-    /// It does.
+    /// It arrives.
     Arrives,
-    /// Nobody renews or ends what starts here.
+    /// Nothing renews or ends the sessions that start here.
     Missing,
 }
 
 impl AccessLogDetail {
-    /// What that instance knows of it.
+    /// What that instance knows about it.
     pub(super) fn of(ledger: &Ledger) -> Self {
         let (state, trouble) = match ledger.access_log() {
             AccessLog::Unknown => (AccessLogState::Unknown, None),
@@ -95,27 +95,27 @@ impl AccessLogDetail {
     }
 }
 
-/// The store's state, which readiness doesn't depend on.
+/// The store's state. Readiness doesn't depend on it.
 #[derive(Debug, Serialize, ToSchema)]
 pub(super) struct StoreDetail {
-    /// Whether it answers.
+    /// Whether the store answers.
     up: bool,
-    /// The Redis that it counts in at the moment, such as the master that the sentinels have named; absent without one.
+    /// The Redis server in use, such as the master that the sentinels named; absent without one.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     server: Option<String>,
-    /// Why it doesn't, or what else is wrong with it.
+    /// Why it doesn't answer, or what else is wrong with it.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     trouble: Option<String>,
-    /// What decides about new streams in its place, while it doesn't answer or is full.
+    /// What decides about new streams while it doesn't answer or is full.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(schema_with = outage_rules)]
     outage_rule: Option<&'static str>,
 }
 
 impl StoreDetail {
-    /// That of an instance.
+    /// The state of an instance's store.
     pub(super) fn of(ledger: &Ledger) -> Self {
         let health = ledger.store_health();
         Self {
@@ -127,7 +127,7 @@ impl StoreDetail {
     }
 }
 
-/// The rules that there are, described.
+/// The schema of the outage rules.
 fn outage_rules() -> Object {
     let rules = [OutageRule::Allow, OutageRule::Deny, OutageRule::Local].map(LabelValue::as_str);
     ObjectBuilder::new()
@@ -139,15 +139,15 @@ fn outage_rules() -> Object {
         .build()
 }
 
-/// See whether the process is there
+/// Check that the process is alive
 #[utoipa::path(get, path = "/livez", tag = "probes", responses((status = 200, description = "It is.", body = String), TooMuch))]
 pub(super) async fn livez() -> &'static str {
     "alive\n"
 }
 
-/// See whether this instance wants requests
+/// Check whether this instance wants requests
 ///
-/// The store's state stands beside it, and does not decide it.
+/// The answer includes the store's state, but doesn't depend on it.
 #[utoipa::path(get, path = "/readyz", tag = "probes", responses(
     (status = 200, description = "It does.", body = Ready),
     (status = 503, description = "It starts, or is about to stop.", body = Ready),
@@ -169,7 +169,7 @@ pub(super) async fn readyz(State(door): State<Door>) -> Response {
     (status, [(header::CACHE_CONTROL, "no-store")], Json(ready)).into_response()
 }
 
-/// See the metrics, for Prometheus
+/// Read the metrics, for Prometheus
 #[utoipa::path(get, path = "/metrics", tag = "probes", responses((status = 200, description = "Prometheus text.", body = String), TooMuch))]
 pub(super) async fn metrics(State(door): State<Door>) -> Response {
     door.ledger.sweep();

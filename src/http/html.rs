@@ -1,15 +1,15 @@
-//! Pages for people: what surrounds them, and how they are sent. They have no script and load nothing.
+//! The frame of pages for people, and how they are sent. They contain no script and load nothing.
 
 use axum::http::header;
 use axum::response::{IntoResponse, Response};
 
-/// What a page may load: nothing but its own style.
+/// What a page may load: only its own style.
 const POLICY: &str = "default-src 'none'; style-src 'unsafe-inline'";
 
-/// What pages look like, in light and dark.
+/// The style of pages, light and dark.
 const STYLE: &str = include_str!("html.css");
 
-/// A page in HTML. `navigation` comes first and may be empty; it stays in sight.
+/// A page in HTML. `navigation` comes first, stays in view, and may be empty.
 pub(super) fn page(title: &str, navigation: &str, main: &str) -> String {
     format!(
         "<!doctype html>\n<html lang=\"en\">\n<meta charset=\"utf-8\">\n\
@@ -19,7 +19,7 @@ pub(super) fn page(title: &str, navigation: &str, main: &str) -> String {
     )
 }
 
-/// A page as an answer.
+/// The response with a page.
 pub(super) fn response(page: &'static str) -> Response {
     let headers = [
         (header::CONTENT_TYPE, "text/html; charset=utf-8"),

@@ -1,4 +1,5 @@
-//! `GET /v1/instance`: what an operator has to know of one instance to see whether an installation is wired right. `streamgate doctor` asks it.
+//! `GET /v1/instance`: what an operator needs to know about one instance to check an installation's
+//! wiring. `streamgate doctor` uses it.
 //!
 //! Contains no secret; users' own limits appear as a digest.
 
@@ -25,46 +26,46 @@ use crate::http::request::path::parameters;
 pub(super) struct InstanceBody {
     /// A random id, new at each start: two addresses that return the same one lead to one instance.
     instance: String,
-    /// The version that runs.
+    /// The version that is running.
     version: &'static str,
-    /// Where it is in its life.
+    /// The lifecycle phase.
     phase: Phase,
-    /// Envoy's port.
+    /// The gRPC port.
     grpc: GrpcBody,
-    /// Where it counts.
+    /// The store.
     store: StoreBody,
-    /// Envoy's access log.
+    /// The state of Envoy's access log.
     access_log: AccessLogDetail,
-    /// The settings that instances which count together should have alike, by their keys, as `check-config` shows them. Single users' limits are
-    /// a number and a digest.
+    /// The settings that instances sharing a count should have in common, by their keys, in the
+    /// format of `check-config`. Single users' limits appear as a number and a digest.
     #[schema(example = json!({"limits.default": "3"}))]
     settings: BTreeMap<String, String>,
-    /// A digest of these settings: equal where all of them are.
+    /// A digest of these settings: equal if all of them are.
     settings_digest: String,
 }
 
-/// Envoy's port.
+/// The gRPC port.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = InstanceGrpc)]
 pub(super) struct GrpcBody {
-    /// Where it listens.
+    /// The address it listens on.
     listen: String,
-    /// What is wrong where other machines reach it without showing a certificate.
+    /// What is wrong if other machines can reach it without a certificate.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     exposed: Option<String>,
 }
 
-/// Where an instance counts.
+/// The store of an instance.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = InstanceStore)]
 pub(super) struct StoreBody {
-    /// Whether it counts in a Redis; else it counts in its own memory.
+    /// Whether the count is in a Redis; otherwise it is in the instance's own memory.
     shared: bool,
     /// The same as `/readyz` reports.
     #[serde(flatten)]
     detail: StoreDetail,
-    /// The `run_id` of that Redis; absent where Redis doesn't let us ask (`INFO`).
+    /// The `run_id` of that Redis; absent if the ACL doesn't let us read it (`INFO`).
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     run_id: Option<String>,
@@ -72,7 +73,7 @@ pub(super) struct StoreBody {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     database: Option<i64>,
-    /// Its `maxmemory-policy`; absent where Redis doesn't let us ask (`CONFIG GET`, `INFO`).
+    /// Its `maxmemory-policy`; absent if the ACL doesn't let us read it (`CONFIG GET`, `INFO`).
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     eviction_policy: Option<String>,
@@ -80,7 +81,8 @@ pub(super) struct StoreBody {
 
 /// See how this instance is wired
 ///
-/// Facts for finding out why an installation doesn't limit as it should; `streamgate doctor` interprets them. Counts are at `/metrics`.
+/// Facts for finding out why an installation doesn't limit correctly; `streamgate doctor`
+/// interprets them. Counts are at `/metrics`.
 #[utoipa::path(
     get,
     operation_id = "instance",
@@ -112,7 +114,8 @@ pub(super) async fn get(
     }))
 }
 
-/// The settings that other instances should have too. After a change it may take a while to find them.
+/// The settings that other instances should share. After a change it may take a while to compute
+/// them.
 async fn shared(door: &Door) -> Result<Arc<Shared>, ApiError> {
     let (door, in_force) = (Arc::clone(door), door.ledger.in_force());
     let found = tokio::task::spawn_blocking(move || door.settings.now(&in_force));
@@ -120,9 +123,9 @@ async fn shared(door: &Door) -> Result<Arc<Shared>, ApiError> {
 }
 
 impl StoreBody {
-    /// That of an instance, asked now.
+    /// The current state of an instance's store.
     async fn of(door: &Door) -> Self {
-        // Why it can't tell, its health says, or it lacks the rights.
+        // If it can't tell, its health says why, or it lacks the rights.
         let identity = door.ledger.server_identity().await.ok().flatten();
         let (database, run_id, eviction_policy) = match identity {
             None => (None, None, None),

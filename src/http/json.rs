@@ -1,4 +1,4 @@
-//! What the API says and hears, as JSON.
+//! The JSON of the API's requests and answers.
 
 use std::fmt;
 
@@ -14,7 +14,7 @@ use crate::session::{
     Door, Fact, FactLoss, FactName, Facts, IdError, PlanName, Session, SessionKey, Takeover,
 };
 
-/// What kind of stream a session is.
+/// The kind of stream that a session is.
 #[derive(Debug, ToSchema)]
 #[schema(as = Kind, rename_all = "lowercase")]
 #[expect(dead_code, reason = "it is there to be described")]
@@ -27,7 +27,7 @@ pub(super) enum KindName {
     Video,
 }
 
-/// What kind of stream can be started here.
+/// The kinds of stream that can be started here.
 #[derive(Debug, ToSchema)]
 #[schema(rename_all = "lowercase")]
 #[expect(dead_code, reason = "it is there to be described")]
@@ -42,7 +42,7 @@ pub(super) enum Startable {
 pub(super) struct SessionBody {
     /// Its id.
     session: String,
-    /// What kind of stream it is.
+    /// The kind of stream.
     #[schema(value_type = KindName)]
     kind: &'static str,
     /// The device it plays on.
@@ -60,7 +60,7 @@ pub(super) struct SessionBody {
     /// When it started.
     #[schema(format = DateTime)]
     started_at: String,
-    /// Until when it counts without another sign of life.
+    /// When it expires without another sign of life.
     #[schema(format = DateTime)]
     expires_at: String,
 }
@@ -69,12 +69,12 @@ pub(super) struct SessionBody {
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = StartedSession)]
 pub(super) struct StartedBody {
-    /// The session as it stands now.
+    /// The session after the call.
     #[serde(flatten)]
     pub(super) session: SessionBody,
     /// When its next heartbeat is due.
     pub(super) renew_after_seconds: u64,
-    /// The user's live sessions, this one included.
+    /// The number of the user's live sessions, including this one.
     pub(super) active: usize,
     /// How many the user may watch at once.
     pub(super) limit: u32,
@@ -84,51 +84,53 @@ pub(super) struct StartedBody {
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = UserSessions)]
 pub(super) struct UserBody {
-    /// Whose they are.
+    /// The user.
     pub(super) user: String,
     /// How many the user may watch at once.
     pub(super) limit: u32,
-    /// How many are live.
+    /// How many sessions are live.
     pub(super) active: usize,
-    /// Whether one more could start now.
+    /// Whether another stream could start now.
     pub(super) can_start: bool,
-    /// The live ones.
+    /// The live sessions.
     pub(super) sessions: Vec<SessionBody>,
 }
 
-/// What has come of the end of all of a user's sessions.
+/// The result of ending all of a user's sessions.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = Ended)]
 pub(super) struct EndedBody {
-    /// Those that have ended.
+    /// The sessions that have ended.
     pub(super) ended: Vec<NamedBody>,
-    /// Those that run inside Envoy, and can't be ended from here.
+    /// The sessions that run inside Envoy and can't be ended from here.
     pub(super) not_stoppable: Vec<NamedBody>,
 }
 
-/// Which session.
+/// A session's name.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = SessionKey)]
 pub(super) struct NamedBody {
     /// Its id.
     session: String,
-    /// What kind of stream it is.
+    /// The kind of stream.
     #[schema(value_type = KindName)]
     kind: &'static str,
 }
 
-/// What a start or heartbeat may tell.
+/// The body of a start or heartbeat.
 #[derive(Debug, Default, PartialEq, Eq, Deserialize, ToSchema)]
 #[serde(default, deny_unknown_fields)]
 #[schema(as = Start)]
 pub(super) struct StartBody {
-    /// The device it plays on. It is only shown: what is longer than 256 bytes is shortened, and left out if it has control characters.
+    /// The device it plays on. It is only displayed: text longer than 256 bytes is shortened, and
+    /// text with control characters is left out.
     #[schema(value_type = Option<String>, default = json!(null))]
     pub(super) device: Option<FactText>,
-    /// What it plays; likewise.
+    /// What it plays. It is only displayed: text longer than 256 bytes is shortened, and text with
+    /// control characters is left out.
     #[schema(value_type = Option<String>, default = json!(null))]
     pub(super) content: Option<FactText>,
-    /// The plan its user is on.
+    /// The user's plan.
     #[schema(max_length = 256, pattern = r"^[^\x00-\x1f\x7f-\x9f]*$")]
     pub(super) plan: Option<String>,
     /// Where in the content the viewer is, in seconds.
@@ -140,59 +142,61 @@ pub(super) struct StartBody {
     pub(super) takeover: Option<String>,
 }
 
-/// A JSON string that is only shown, and so may be anything: scripts that cut a text by length cut characters in half, and JSON can write them.
+/// A JSON string that is only displayed, so it may contain anything: scripts that truncate a text
+/// may cut a character in half, and JSON can express the result.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct FactText(Vec<u8>);
 
-/// A session of somebody's, in a list of everybody's.
+/// A session in a list of all users' sessions.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = UsersSession)]
 pub(super) struct ListedBody {
-    /// Whose it is.
+    /// The user.
     pub(super) user: String,
     /// The session.
     #[serde(flatten)]
     pub(super) session: SessionBody,
 }
 
-/// A page of everybody's sessions.
+/// A page of all users' sessions.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = Page)]
 pub(super) struct PageBody {
-    /// The sessions; there may be none though more pages follow.
+    /// The sessions; may be empty even if more pages follow.
     pub(super) sessions: Vec<ListedBody>,
-    /// The `cursor` of the next page; not there on the last one.
+    /// The `cursor` of the next page; absent on the last one.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     pub(super) next: Option<String>,
 }
 
-/// What the small API answers.
+/// The answer of the small API.
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 #[schema(as = Watch)]
 pub(super) struct WatchBody {
     /// Whether the user may watch this video now: it is live already, or a slot is free.
     pub(super) can_watch: bool,
-    /// Where the video is; null unless `http.endpoint` is set.
+    /// The video's address; null unless `http.endpoint` is set.
     #[schema(required = true)]
     pub(super) endpoint: Option<String>,
-    /// The user's live streams.
+    /// The number of the user's live streams.
     pub(super) count: usize,
 }
 
-/// What a heartbeat of the small API may tell.
+/// The body of a heartbeat of the small API.
 #[derive(Debug, Default, PartialEq, Eq, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 #[schema(as = Time)]
 pub(super) struct TimeBody {
-    /// Where in the video the viewer is: `seconds`, `minutes:seconds` or `hours:minutes:seconds`, the first of up to six digits.
+    /// Where in the video the viewer is: `seconds`, `minutes:seconds` or `hours:minutes:seconds`.
+    /// The first number has up to six digits.
     #[schema(pattern = r"^[0-9]{1,6}(:[0-5]?[0-9]){0,2}$", example = "1:00")]
     pub(super) time: Option<String>,
 }
 
 impl SessionBody {
-    /// That session.
+    /// The JSON form of that session.
     pub(super) fn of(session: &Session) -> Self {
         let facts = &session.facts;
         Self {
@@ -208,7 +212,7 @@ impl SessionBody {
 }
 
 impl NamedBody {
-    /// That session.
+    /// The JSON form of that key.
     pub(super) fn of(key: &SessionKey) -> Self {
         Self {
             session: key.id.to_string(),
@@ -218,7 +222,7 @@ impl NamedBody {
 }
 
 impl FactText {
-    /// The text, if it is one.
+    /// The text, if it is valid.
     pub(super) fn as_str(&self) -> Option<&str> {
         std::str::from_utf8(&self.0).ok()
     }
@@ -240,13 +244,13 @@ impl<'de> Deserialize<'de> for FactText {
             }
         }
 
-        // As bytes, since for a text the whole body would be refused.
+        // As bytes, because deserializing a string would refuse the whole body.
         deserializer.deserialize_bytes(AnyString)
     }
 }
 
 impl StartBody {
-    /// What is known of the session. `lost` hears of what can't be kept as it came.
+    /// The session's facts. `lost` is called for those that can't be kept unchanged.
     pub(super) fn facts(&self, lost: &impl Fn(Fact, FactLoss)) -> Facts {
         Facts {
             device: fact(self.device.as_ref(), lost),
@@ -257,19 +261,19 @@ impl StartBody {
         }
     }
 
-    /// The plan that its user is on.
+    /// The user's plan.
     pub(super) fn plan(&self) -> Result<Option<PlanName>, ApiError> {
         optional("plan", self.plan.as_deref(), PlanName::parse)
     }
 
-    /// Whose slot is wanted, should all be taken.
+    /// Whose slot is wanted if all are taken.
     pub(super) fn takeover(&self) -> Result<Option<Takeover>, ApiError> {
         optional("takeover", self.takeover.as_deref(), Takeover::parse)
     }
 }
 
 impl TimeBody {
-    /// The position in seconds. Below the first part each counts to 59.
+    /// The position in seconds. All parts but the first go up to 59.
     pub(super) fn seconds(&self) -> Result<Option<u32>, ApiError> {
         let Some(text) = &self.time else {
             return Ok(None);
@@ -285,7 +289,7 @@ impl TimeBody {
         }
         let mut seconds: u32 = 0;
         for (index, part) in parts.iter().enumerate() {
-            // The first one counts on, those below it as a clock does. So the sum has room.
+            // The first part is unbounded, the others count like a clock. So the sum fits.
             let (digits, most) = if index == 0 { (6, 999_999) } else { (2, 59) };
             let is_number = (1..=digits).contains(&part.len())
                 && part.bytes().all(|byte| byte.is_ascii_digit());
@@ -299,19 +303,20 @@ impl TimeBody {
     }
 }
 
-/// A whole number that may be null. JSON knows one kind of number: 60.0 is 60, and there are languages that can't write it otherwise.
+/// A whole number that may be null. JSON has only one type of number: 60.0 is 60, and some
+/// languages can't write it otherwise.
 fn whole_number<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u32>, D::Error> {
     let value = Value::deserialize(deserializer)?;
     let number = match &value {
         Value::Null => return Ok(None),
-        // Displayed, a whole number has no point, and -0 a sign that the sum with 0 has not; and where it has too many digits, no u32 is
-        // read from them.
+        // The display of a whole number has no point; adding 0 removes the sign of -0; and a number
+        // with too many digits doesn't parse as a u32.
         Value::Number(number) => number
             .as_f64()
             .and_then(|number| (number + 0.0).to_string().parse().ok()),
         _ => None,
     };
-    // Anything else may be as long as the body.
+    // Any other value may be as long as the body.
     let got = || match &value {
         Value::String(_) => "a string".to_owned(),
         Value::Array(_) => "a list".to_owned(),
@@ -328,12 +333,12 @@ fn whole_number<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u32
     number.map(Some).ok_or_else(wrong)
 }
 
-/// A fact that may be left out.
+/// A fact that may be absent.
 fn fact<T: FactName>(text: Option<&FactText>, lost: &impl Fn(Fact, FactLoss)) -> Option<T> {
     T::keep(text?.as_str(), lost)
 }
 
-/// A name that may be left out, or empty.
+/// A name that may be absent or empty.
 fn optional<T>(
     what: &str,
     text: Option<&str>,

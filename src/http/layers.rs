@@ -1,4 +1,5 @@
-//! What all requests have in common, before and after their handlers: an id, limits in size and time, CORS, and being counted.
+//! What all requests share, before and after their handlers: an id, limits of size and time, CORS,
+//! and metrics.
 
 use std::fmt;
 use std::sync::Arc;
@@ -22,22 +23,22 @@ use crate::problem::Problem;
 use crate::session::SessionId;
 use crate::telemetry::metrics::{Call, CallOutcome};
 
-/// The header that bears a request's id, in both directions.
+/// The header with a request's id, in both directions.
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
-/// The longest id of a request that is taken from a client.
+/// The longest request id that we accept from a client.
 const MAX_REQUEST_ID: usize = 128;
 
-/// The most that an address may have: two names of 256 bytes, each of them escaped, and room.
+/// The maximum length of a URL: two names of 256 bytes with every byte escaped, and some room.
 pub(super) const MAX_ADDRESS_BYTES: usize = 8 * 1024;
 
-/// The most that all headers together may have.
+/// The maximum size of all headers together.
 pub(super) const MAX_HEADER_BYTES: usize = 16 * 1024;
 
-/// For how long a browser may remember what it was told of CORS.
+/// How long a browser may cache a CORS preflight.
 const PREFLIGHT_AGE: Duration = Duration::from_secs(600);
 
-/// The id of a request: its client's, or one made here. It stands in the answer and in the log.
+/// The id of a request, from its client or made here. It appears in the answer and in the log.
 #[derive(Debug, Clone)]
 pub(super) struct RequestId(Arc<str>);
 
@@ -47,7 +48,7 @@ impl RequestId {
         &self.0
     }
 
-    /// The client's own, if it has sent one that can be shown, or a new one.
+    /// The client's own id, if it has sent a printable one, or else a new one.
     fn of(headers: &HeaderMap) -> Self {
         let sent = headers.get(REQUEST_ID).and_then(|id| id.to_str().ok());
         let good = sent.filter(|id| {
@@ -76,7 +77,7 @@ impl FromRequestParts<Door> for RequestId {
     }
 }
 
-/// Gives a request its id, and its answer too.
+/// Gives a request and its answer an id.
 pub(super) async fn identified(mut request: Request, next: Next) -> Response {
     let id = RequestId::of(request.headers());
     request.extensions_mut().insert(id.clone());
@@ -87,7 +88,7 @@ pub(super) async fn identified(mut request: Request, next: Next) -> Response {
     response
 }
 
-/// Refuses what is too large to be one of ours, and what takes too long to arrive. What is being done for it is done all the same.
+/// Refuses requests that are too large or too slow. Work already started for a request continues.
 pub(super) async fn bounded(State(door): State<Door>, request: Request, next: Next) -> Response {
     let address = request.uri().path_and_query();
     if address.is_some_and(|it| it.as_str().len() > MAX_ADDRESS_BYTES) {
@@ -95,7 +96,7 @@ pub(super) async fn bounded(State(door): State<Door>, request: Request, next: Ne
     }
     let headers = request.headers();
     if request.version() == Version::HTTP_11 && headers.get_all(header::HOST).iter().count() != 1 {
-        // Which one is meant, the next on the way may see otherwise (RFC 9112, 3.2).
+        // The next proxy may choose differently which of them counts (RFC 9112, 3.2).
         let told = "A request has one Host header.".to_owned();
         return ApiError::BadRequest(told).into_response();
     }
@@ -115,7 +116,7 @@ pub(super) async fn bounded(State(door): State<Door>, request: Request, next: Ne
     answer.unwrap_or_else(|_| ApiError::TooSlow(door.request_timeout).into_response())
 }
 
-/// Counts a request by its call and what came of it.
+/// Counts a request by its call and its outcome.
 pub(super) async fn counted(State(door): State<Door>, request: Request, next: Next) -> Response {
     let asked = Stopwatch::start();
     let path = request.extensions().get::<MatchedPath>();
@@ -129,7 +130,7 @@ pub(super) async fn counted(State(door): State<Door>, request: Request, next: Ne
     response
 }
 
-/// The call that an address and a method are.
+/// The call for a path and a method.
 fn call(method: &Method, path: &str) -> Call {
     match (path, method.as_str()) {
         (_, "OPTIONS") => Call::Options,
@@ -151,28 +152,28 @@ fn call(method: &Method, path: &str) -> Call {
     }
 }
 
-/// An answer about who watches what, which no cache on the way may keep.
+/// Marks an answer about who watches what, so that no cache may keep it.
 pub(super) async fn not_stored(mut response: Response) -> Response {
     let headers = response.headers_mut();
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     response
 }
 
-/// Has a problem lead to the guide to problems where that is not this instance's own.
+/// Points a problem's type at the configured guide to problems, if that is not this instance's own.
 pub(super) async fn explained(State(door): State<Door>, mut response: Response) -> Response {
     let Some(problem) = response.extensions_mut().remove::<Problem>() else {
         return response;
     };
     if let Some(guide) = &door.ledger.in_force().refusal.problems {
         let told = problem.explained_at(Some(guide)).to_json();
-        // The old one's.
+        // The length of the old body.
         response.headers_mut().remove(header::CONTENT_LENGTH);
         *response.body_mut() = Body::from(told);
     }
     response
 }
 
-/// What an address knows beside what the router tells in `Allow`.
+/// Adds methods to `Allow` that the router doesn't list.
 pub(super) async fn options_allowed(mut response: Response) -> Response {
     let headers = response.headers_mut();
     if let Some(Ok(allowed)) = headers.get(header::ALLOW).map(HeaderValue::to_str)
@@ -183,7 +184,8 @@ pub(super) async fn options_allowed(mut response: Response) -> Response {
     response
 }
 
-/// What answers scripts of those origins: preflights, and the headers that let them read answers. `None` where no origin is allowed.
+/// Answers scripts of those origins: preflights, and the headers that let them read answers. `None`
+/// if no origin is allowed.
 pub(super) fn cors(origins: &Origins) -> Option<CorsLayer> {
     let origins = match origins {
         Origins::Any => AllowOrigin::any(),
@@ -216,7 +218,7 @@ pub(super) fn cors(origins: &Origins) -> Option<CorsLayer> {
     Some(layer)
 }
 
-/// Whether a browser asks what it may send. Any other `OPTIONS` asks what an address knows.
+/// Whether this is a CORS preflight. Any other `OPTIONS` asks for the methods of a path.
 pub(super) fn is_preflight(request: &Request) -> bool {
     let asks = header::ACCESS_CONTROL_REQUEST_METHOD;
     request.method() == Method::OPTIONS && request.headers().contains_key(asks)

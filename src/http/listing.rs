@@ -1,4 +1,4 @@
-//! `GET /v1/sessions`: everybody's sessions, page by page, for an operator.
+//! `GET /v1/sessions`: all users' sessions, page by page, for an operator.
 
 use axum::Json;
 use axum::extract::State;
@@ -13,16 +13,17 @@ use crate::http::request::caller::Caller;
 use crate::http::request::path::parameters;
 use crate::store::{Cursor, CursorError, Page};
 
-/// About how many sessions a page holds unless asked otherwise.
+/// The default number of sessions on a page, approximately.
 const DEFAULT_SIZE: usize = 100;
 
-/// The most that can be asked for.
+/// The largest page size.
 const MAX_SIZE: usize = 1000;
 
-/// See everybody's sessions, page by page
+/// See all users' sessions, page by page
 ///
-/// Follow `next` (or the `Link` header) until there is none: whoever does has seen every session that was live all the while, perhaps some of
-/// them twice. A page holds about `limit` sessions; it may hold more, fewer, or none, since what a page may cost the store is bounded.
+/// Follow `next` (or the `Link` header) until there is none. You have then seen every session that
+/// was live all the while, perhaps some of them twice. A page holds about `limit` sessions; it may
+/// hold more, fewer, or none, because the cost of a page at the store is bounded.
 #[utoipa::path(
     get,
     operation_id = "list_sessions",
@@ -49,7 +50,7 @@ pub(super) async fn get(
     Ok(told(&page.map_err(ApiError::Outage)?, size))
 }
 
-/// The page that is asked for.
+/// The requested page.
 fn asked(query: &str) -> Result<(Cursor, usize), ApiError> {
     let (mut from, mut size) = (Cursor::default(), DEFAULT_SIZE);
     for (name, value) in parameters(query, &["limit", "cursor"])? {
@@ -71,7 +72,7 @@ fn asked(query: &str) -> Result<(Cursor, usize), ApiError> {
     Ok((from, size))
 }
 
-/// A page as it is told.
+/// The response with a page.
 fn told(page: &Page, size: usize) -> Response {
     let next = page.next.as_ref().map(ToString::to_string);
     let link = next

@@ -1,5 +1,5 @@
-//! The HTTP doors: the API on sessions, the small API, the release hook, the operator's list, and what probes and Prometheus ask. The whole
-//! surface is the table in [`routes()`].
+//! The HTTP doors: the API on sessions, the small API, the release hook, the operator's list, and
+//! the endpoints for probes and Prometheus. The table in [`routes()`] is the whole surface.
 
 mod error;
 mod front;
@@ -44,47 +44,47 @@ use crate::reload::Reloaded;
 use crate::telemetry::Metrics;
 use error::ApiError;
 
-/// The largest body that is read: a hundred releases with the longest names there are, escaped.
+/// The largest accepted body: a hundred releases with the longest possible names, escaped.
 const MAX_BODY_BYTES: usize = 512 * 1024;
 
-/// How long a request may take to arrive and be answered; nothing that is asked of the store takes nearly as long.
+/// The time limit for a request to arrive and be answered; no store operation takes nearly as long.
 pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// What the handlers share.
 #[derive(Debug)]
 pub struct HttpDoor {
-    /// Whom they ask.
+    /// The ledger.
     pub ledger: Arc<Ledger>,
     /// Whether this instance wants requests.
     pub readiness: Readiness,
-    /// Takes the releases that can't be done now, and what is to be taken back.
+    /// Accepts releases that can't be done now, and starts to take back.
     pub outbox: Outbox,
     /// What `/metrics` shows.
     pub metrics: Arc<Metrics>,
-    /// Waits for what is done for the store at shutdown.
+    /// Tracks work at the store, which a shutdown waits for.
     pub tasks: TaskTracker,
-    /// Who may ask what; everybody everything if there is no such file.
+    /// The accepted tokens; without such a file everything is allowed.
     pub tokens: Option<Arc<Reloaded<Tokens>>>,
-    /// `http`: which browsers may ask, and where the small API says that a video is.
+    /// `http`: which browsers may call, and where the small API says a video is.
     pub http: Http,
-    /// `grpc`: where Envoy asks.
+    /// `grpc`: the port for Envoy.
     pub grpc: Grpc,
     /// `store.backend`
     pub backend: Backend,
-    /// What other instances should have too.
+    /// The settings that other instances should share.
     pub settings: SharedSettings,
     /// A random id, new at each start.
     pub id: String,
     /// Logs decisions.
     pub log: DecisionLog,
-    /// How long a request may take to arrive and be answered.
+    /// The time limit for a request to arrive and be answered.
     pub request_timeout: Duration,
 }
 
-/// What each handler gets of that.
+/// The handlers' shared handle.
 type Door = Arc<HttpDoor>;
 
-/// Everything that can be asked over HTTP, and its description.
+/// All HTTP routes, with their descriptions.
 fn routes() -> OpenApiRouter<Door> {
     let api = OpenApiRouter::with_openapi(openapi::head())
         .routes(routes!(
@@ -116,14 +116,14 @@ fn routes() -> OpenApiRouter<Door> {
     api.merge(probes)
 }
 
-/// The OpenAPI document of all that.
+/// The OpenAPI document of all routes.
 #[must_use]
 pub fn document() -> &'static str {
     static DOCUMENT: OnceLock<String> = OnceLock::new();
     DOCUMENT.get_or_init(|| openapi::as_json(routes().into_openapi()))
 }
 
-/// The doors, with what all requests have in common around them.
+/// The doors, with the layers that all requests share.
 pub fn router(door: HttpDoor) -> Router {
     let door = Arc::new(door);
     let explaining = Arc::clone(&door);
@@ -143,7 +143,8 @@ pub fn router(door: HttpDoor) -> Router {
             .layer(from_fn_with_state(Arc::clone(&door), layers::counted))
             .with_state(Arc::clone(&door))
     });
-    // A browser's question what it may send is answered before a handler is chosen; what an address knows, it alone can say.
+    // A preflight is answered before a handler is chosen; other `OPTIONS` requests go to the path's
+    // own handler.
     let chosen = tower::service_fn(move |request: extract::Request| {
         let is_plain = request.method() == Method::OPTIONS && !layers::is_preflight(&request);
         let chosen = if is_plain { &plain } else { &for_scripts };
@@ -156,7 +157,7 @@ pub fn router(door: HttpDoor) -> Router {
         .layer(from_fn(layers::identified))
 }
 
-/// A method that an address does not know, but for the question which ones it does.
+/// Answers a method that a path doesn't support, including `OPTIONS`.
 async fn other_method(method: Method) -> Response {
     if method == Method::OPTIONS {
         StatusCode::NO_CONTENT.into_response()
@@ -174,10 +175,10 @@ mod tests {
     #[test]
     fn every_route_is_in_the_document() {
         let (router, document) = routes().split_for_parts();
-        // A router tells its paths to nobody but whoever debugs it.
+        // A router exposes its paths only in its debug output.
         let shown = format!("{router:?}");
         let texts = shown.split('"').filter(|text| text.starts_with('/'));
-        // Where axum keeps what is at no path.
+        // Where axum keeps its fallback.
         let routed: BTreeSet<&str> = texts.filter(|path| !path.contains("__private")).collect();
         let documented = document.paths.paths.keys().map(String::as_str);
         assert_eq!(routed, documented.collect());

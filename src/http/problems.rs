@@ -1,4 +1,4 @@
-//! The guide to problems, for people who follow the type of one.
+//! Serves the guide to problems, for people who follow a problem's type.
 
 use std::sync::OnceLock;
 
@@ -9,7 +9,7 @@ use super::html;
 use crate::http::openapi::responses::TooMuch;
 use crate::problem::guide;
 
-/// What stays in sight while you scroll.
+/// The navigation, which stays in view while you scroll.
 const NAVIGATION: &str = "<nav aria-label=\"Page\"><a href=\"/\">Start page</a> · <a href=\"#contents\">Contents</a></nav>\n";
 
 /// The page in HTML. Each chapter and each reason's section has an anchor.
@@ -46,7 +46,7 @@ fn with_contents(guide: &str) -> String {
     format!("{intro}\n## Contents\n\n{contents}{chapters}")
 }
 
-/// The anchor of the heading that begins with those two events, if one does.
+/// The anchor of the heading that begins with those two events, if they begin one.
 fn anchor_of(events: &[Event<'_>]) -> Option<String> {
     match events {
         [
@@ -67,7 +67,8 @@ fn anchor(name: &str) -> String {
 
 /// See what problems mean
 ///
-/// A page for people: what each `reason` means, what a viewer sees, what a client should do. The `type` of a problem leads to its section.
+/// A page for people: what each `reason` means, what a viewer sees, and what a client should do.
+/// The `type` of a problem links to its section.
 #[utoipa::path(
     get,
     operation_id = "problems",

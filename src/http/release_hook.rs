@@ -1,8 +1,9 @@
-//! `POST /v1/release`: a client, or the back end that knows, says that streams have ended. Decode, release, 204; or 202 where the store
-//! does not answer: they are done when it does.
+//! `POST /v1/release`: a client, or a back end that knows, reports that streams have ended. Decode,
+//! release, 204; or 202 if the store doesn't answer: the releases are done when it does.
 //!
-//! The body is one release or a list, as JSON; as `text/plain` too, which is all that a browser's `sendBeacon` can send to another
-//! origin without asking first. All of it is checked before any of it is done. Releases are idempotent: after a 503, send it again.
+//! The body is one release or a list, as JSON; also with the type `text/plain`, because a browser's
+//! `sendBeacon` can send only that to another origin without a preflight. The whole body is checked
+//! before any release is done. Releases are idempotent: after a 503, send it again.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -31,15 +32,15 @@ use crate::telemetry::metrics::ReleaseCause;
 /// How many releases fit in one request.
 const MAX_RELEASES: usize = 100;
 
-/// What a body may be called.
+/// The accepted media types.
 const MEDIA_TYPES: [&str; 2] = ["application/json", "text/plain"];
 
-/// A release as it is written.
+/// One release in the body.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields, expecting = "a release")]
 #[schema(as = Release)]
 pub(super) struct ReleaseRequest {
-    /// Whose session it is.
+    /// The session's user.
     #[schema(
         min_length = 1,
         max_length = 256,
@@ -53,7 +54,7 @@ pub(super) struct ReleaseRequest {
         pattern = r"^[^\x00-\x1f\x7f-\x9f]+$"
     )]
     session: String,
-    /// Its kind, where it isn't a playback.
+    /// Its kind, if it isn't a playback.
     #[schema(value_type = Option<KindName>)]
     kind: Option<String>,
 }
@@ -69,13 +70,13 @@ pub(super) enum Releases {
     Several(Several),
 }
 
-/// At most a hundred.
+/// At most a hundred releases.
 #[derive(Deserialize, ToSchema)]
 #[schema(as = ReleaseList, max_items = 100)]
 #[expect(dead_code, reason = "it is there to be described")]
 pub(super) struct Several(Vec<ReleaseRequest>);
 
-/// The same as a text, which is JSON whatever it is called.
+/// The same as text, which contains JSON in any case.
 pub(super) struct AsText;
 
 impl ToSchema for AsText {}
@@ -89,20 +90,21 @@ impl utoipa::PartialSchema for AsText {
     }
 }
 
-/// A release that can be done.
+/// A checked release.
 #[derive(Debug, PartialEq, Eq)]
 struct Release {
-    /// Whose session it is.
+    /// The session's user.
     user: UserId,
-    /// Which it is.
+    /// The session's key.
     key: SessionKey,
 }
 
 /// Release sessions: the hook
 ///
-/// Whoever knows that streams have ended says so, one or a list. Releases can be repeated without harm. Where the store does not answer they
-/// are done as soon as it does (202). The body may be called `text/plain` too, which is all that a browser's `sendBeacon` can send to
-/// another origin without asking first.
+/// Reports that streams have ended, one or a list. Releases can be repeated safely. If the store
+/// doesn't answer, they are done as soon as it does (202). The body may also have the type
+/// `text/plain`, because a browser's `sendBeacon` can send only that to another origin without a
+/// preflight.
 #[utoipa::path(
     post,
     operation_id = "release_hook",
@@ -151,7 +153,8 @@ async fn release_all(door: &Door, releases: Vec<Release>) -> Result<StatusCode, 
     failed.map_or(Ok(status), Err)
 }
 
-/// Releases a session: 204; or 202 where the store doesn't answer, since it is released once that does.
+/// Releases a session: 204; or 202 if the store doesn't answer, because the session is released
+/// once it does.
 pub(super) async fn release_one(
     door: &Door,
     user: UserId,
@@ -172,7 +175,8 @@ pub(super) async fn release_one(
     }
 }
 
-/// Whether that caller's word can end a stream of that kind. A `request` runs inside Envoy: only a back end can know that it has ended.
+/// Whether that caller may end a stream of that kind. A `request` runs inside Envoy: only a back
+/// end can know that it has ended.
 pub(super) fn may_release(caller: &Caller, kind: Kind) -> Result<(), ApiError> {
     if kind.is_stoppable() || caller.acts_for_others() {
         Ok(())
@@ -181,7 +185,8 @@ pub(super) fn may_release(caller: &Caller, kind: Kind) -> Result<(), ApiError> {
     }
 }
 
-/// What a client's word is worth. A `request` runs inside Envoy: a back end may vouch for its end, and is proved wrong by its next sign of life.
+/// How far a client's report counts. A `request` runs inside Envoy: a back end may vouch for its
+/// end, and its next sign of life disproves that.
 const fn ending(kind: Kind) -> Ending {
     match kind {
         Kind::Request => Ending::Vouched,
@@ -189,7 +194,7 @@ const fn ending(kind: Kind) -> Ending {
     }
 }
 
-/// The releases in a body, all of them checked.
+/// Decodes and checks the releases in a body.
 fn decode(body: &[u8]) -> Result<Vec<Release>, ApiError> {
     let starts_list = body.iter().find(|byte| !byte.is_ascii_whitespace()) == Some(&b'[');
     let written: Vec<ReleaseRequest> = if starts_list {
@@ -216,7 +221,7 @@ fn decode(body: &[u8]) -> Result<Vec<Release>, ApiError> {
     written.into_iter().enumerate().map(check).collect()
 }
 
-/// The same as users and ids, for who can't know a [`Release`].
+/// The same as users and ids, for callers that can't access [`Release`].
 #[cfg(any(fuzzing, test))]
 pub(super) fn decode_names(body: &[u8]) -> Result<Vec<(String, String)>, ApiError> {
     let releases = decode(body)?.into_iter();
@@ -225,7 +230,7 @@ pub(super) fn decode_names(body: &[u8]) -> Result<Vec<(String, String)>, ApiErro
 }
 
 impl ReleaseRequest {
-    /// The release that is meant, or the field that is wrong and how.
+    /// The checked release, or which field is wrong and how.
     fn check(self) -> Result<Release, String> {
         let kind = match self.kind.as_deref() {
             None => Kind::Playback,
@@ -242,7 +247,7 @@ impl ReleaseRequest {
     }
 }
 
-/// A body that is no release.
+/// The error for a body that isn't a release.
 #[expect(
     clippy::needless_pass_by_value,
     reason = "the shape that map_err wants"

@@ -1,6 +1,7 @@
 //! `/v1/users/{user}/sessions`: start, heartbeat, read, release, end all.
 //!
-//! One idempotent `PUT` is start and heartbeat: whoever can't tell whether the last one arrived sends it again.
+//! One idempotent `PUT` is both start and heartbeat: a client that can't tell whether the last one
+//! arrived sends it again.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -33,10 +34,11 @@ use crate::session::{
 };
 use crate::telemetry::metrics::ReleaseCause;
 
-/// Start a playback, or say that it goes on
+/// Start a playback, or renew it
 ///
-/// Start and heartbeat are one call, which can be repeated without harm: it starts the playback if it isn't live, and renews its lease if it
-/// is. Send it again every `renew_after_seconds`. The body may be left out, and so may each of its fields.
+/// Start and heartbeat are one call, which you can safely repeat: it starts the playback if it
+/// isn't live, and renews its lease if it is. Send it again every `renew_after_seconds`. The body
+/// and each of its fields are optional.
 #[utoipa::path(
     put,
     operation_id = "start_session",
@@ -71,10 +73,10 @@ pub(super) async fn put(
     Ok(started(&door, &granted))
 }
 
-/// Start a playback whose id is made here
+/// Start a playback with a new id
 ///
-/// As `PUT`, for a client that has no id of its own. The `Location` of the answer is where to send the heartbeats. Don't repeat it blindly: each
-/// call starts a playback.
+/// Like `PUT`, for a client that has no id of its own. Send the heartbeats to the `Location` of the
+/// answer. Don't repeat it blindly: each call starts a playback.
 #[utoipa::path(
     post,
     operation_id = "create_session",
@@ -111,7 +113,7 @@ pub(super) async fn post(
 
 /// See what a user watches
 ///
-/// `limit` is that of a user without a plan: plans come with each request.
+/// `limit` is that of a user without a plan, because plans come with each request.
 #[utoipa::path(
     get,
     operation_id = "get_user_sessions",
@@ -163,8 +165,9 @@ pub(super) async fn get_one(
 
 /// Release a session
 ///
-/// Its slot is free at once. Can be repeated without harm, and is no error for a session that nobody knows. A `request` runs inside the gateway:
-/// whoever acts for others (a back end) may vouch for its end, and is proved wrong by its next sign of life.
+/// Its slot is free immediately. You can safely repeat it, and releasing an unknown session is no
+/// error. A `request` runs inside the gateway: a caller that acts for others (a back end) may vouch
+/// for its end, and its next sign of life disproves that.
 #[utoipa::path(
     delete,
     operation_id = "release_session",
@@ -193,7 +196,8 @@ pub(super) async fn delete_one(
 
 /// End all of a user's sessions
 ///
-/// Against their viewers' will, by an operator: each is told so at its next request. After a 503, send it again.
+/// An operator ends them against their viewers' will: each is told so at its next request. After a
+/// 503, send it again.
 #[utoipa::path(
     delete,
     operation_id = "end_user_sessions",
@@ -214,7 +218,7 @@ pub(super) async fn delete_all(
         .map(Json)
 }
 
-/// What a client asks for.
+/// The claim of a request.
 fn claim(
     door: &Door,
     caller: &Caller,
@@ -241,7 +245,7 @@ fn claim(
     })
 }
 
-/// What a playback that may go on is told.
+/// The response to a playback that may continue.
 fn started(door: &Door, granted: &Granted) -> Response {
     let status = match granted.entry {
         AdmissionKind::Started => StatusCode::CREATED,
@@ -259,7 +263,7 @@ fn started(door: &Door, granted: &Granted) -> Response {
     response
 }
 
-/// Ends a user's sessions, but those that run inside Envoy.
+/// Ends a user's sessions, except those that run inside Envoy.
 async fn end_all(ledger: &Ledger, user: &UserId) -> Result<EndedBody, ApiError> {
     let (mut ended, mut not_stoppable) = (Vec::new(), Vec::new());
     for session in live(ledger, user).await? {
@@ -270,7 +274,7 @@ async fn end_all(ledger: &Ledger, user: &UserId) -> Result<EndedBody, ApiError> 
         let told = NamedBody::of(&session.key);
         match released.map_err(ApiError::Outage)? {
             Released::NotStoppable => not_stoppable.push(told),
-            // Whoever has ended by itself meanwhile has ended.
+            // A session that ended by itself meanwhile has ended too.
             Released::Freed(_) | Released::NotLive | Released::AlreadyEnded(_) | Released::Kept => {
                 ended.push(told);
             }

@@ -1,5 +1,5 @@
-//! How a start or heartbeat is asked for and decided, whatever the call that brings it. What changes anything is done in a task of its own,
-//! so that a client that hangs up doesn't cut it off in the middle.
+//! Makes and decides starts and heartbeats, for every call that brings one. Changes run in a task
+//! of their own, so that a client that hangs up doesn't interrupt them.
 
 use std::sync::Arc;
 
@@ -15,27 +15,27 @@ use crate::identity::Claim;
 use crate::ledger::CallerDeadline;
 use crate::session::{AdmissionKind, Session, Start};
 
-/// The answer to a stream that may go on.
+/// The answer to a stream that may continue.
 #[derive(Debug)]
 pub(super) struct Granted {
-    /// Whether it takes a slot from now on, or had it already.
+    /// Whether it takes a slot now or already had one.
     pub(super) entry: AdmissionKind,
-    /// The session as it stands.
+    /// The session after the call.
     pub(super) session: Session,
-    /// The user's live sessions, this one included.
+    /// The number of the user's live sessions, including this one.
     pub(super) active: usize,
     /// How many the user may watch at once.
     pub(super) limit: u32,
-    /// Whether it is a dry run alone that lets it go on.
+    /// Whether it may continue only because of a dry run.
     pub(super) would_refuse: bool,
 }
 
-/// Marks an answer that only a dry run allows, so that the metrics count it as one.
+/// Marks an answer that only a dry run allows, for the metrics.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct WouldRefuse;
 
 impl Granted {
-    /// Tells of the limit, and of what is left below it.
+    /// Adds headers with the limit, and with what remains of it.
     pub(super) fn tell_quota(&self, response: &mut Response) {
         let remaining = left(self.limit, self.active);
         tell_quota(response.headers_mut(), self.limit, remaining);
@@ -50,7 +50,7 @@ pub(super) fn left(limit: u32, active: usize) -> u32 {
     limit.saturating_sub(u32::try_from(active).unwrap_or(u32::MAX))
 }
 
-/// Starts a stream, or says that it goes on.
+/// Starts a stream, or renews it.
 pub(super) async fn start(
     door: &Door,
     request: &RequestId,
@@ -78,7 +78,7 @@ pub(super) async fn start(
     granted(door, request, &claim, &settings, answer.await?)
 }
 
-/// Says that a stream goes on, if it is live.
+/// Renews a stream, if it is live.
 pub(super) async fn refresh(
     door: &Door,
     request: &RequestId,
@@ -96,7 +96,7 @@ pub(super) async fn refresh(
     granted(door, request, &claim, &settings, answer)
 }
 
-/// What an answer of the ledger's means for the client.
+/// Translates the ledger's answer for the client.
 fn granted(
     door: &Door,
     request: &RequestId,
@@ -130,7 +130,8 @@ fn granted(
     }
 }
 
-/// The answer to a stream that only a dry run lets in: it holds no slot, so each call decides it again.
+/// The answer to a stream that only a dry run lets in: it holds no slot, so each call decides
+/// again.
 fn without_slot(door: &HttpDoor, claim: &Claim, active: usize, limit: u32) -> Granted {
     let now = door.ledger.now();
     let lease = door.ledger.lease_of(claim.key.kind);
@@ -150,7 +151,7 @@ fn without_slot(door: &HttpDoor, claim: &Claim, active: usize, limit: u32) -> Gr
     }
 }
 
-/// Does something to its end, whether or not anybody waits for it.
+/// Runs an operation to its end, even if nobody waits for it.
 pub(super) async fn detached<T: Send + 'static>(
     door: &Door,
     doing: impl Future<Output = Result<T, ApiError>> + Send + 'static,

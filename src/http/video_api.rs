@@ -1,7 +1,9 @@
-//! `/?id={video}`: the small API. Whoever knows a user's name and a video's id needs no more to ask, start, renew and stop.
+//! `/?id={video}`: the small API. A user's name and a video's id are enough to query, start, renew
+//! and stop.
 //!
-//! A session of it is of the kind `video`, and its id is the video's: one video on two devices counts once, and may be watched again as
-//! soon as it has been stopped. A browser that opens `/` itself gets a page for people: [`front`].
+//! Its sessions are of the kind `video`, and the id is the video's: one video on two devices counts
+//! once, and may be watched again as soon as it has been stopped. A browser that opens `/` itself
+//! gets a page for people: [`front`].
 
 use std::sync::Arc;
 
@@ -30,7 +32,7 @@ use crate::http::request::path::{escaped, named, only_parameter};
 use crate::identity::Claim;
 use crate::session::{self, AdmissionKind, ContentId, Facts, Kind, SessionId, SessionKey, UserId};
 
-/// What names the video in the address. [`OfVideo`] reads it.
+/// The query that names the video; [`OfVideo`] parses it.
 #[derive(utoipa::IntoParams)]
 #[into_params(parameter_in = Query)]
 #[expect(dead_code, reason = "it is there to be described")]
@@ -45,12 +47,12 @@ pub(super) struct VideoQuery {
     id: String,
 }
 
-/// A user, by HTTP Basic, and a video, by the address.
+/// A user, from HTTP Basic, and a video, from the URL.
 #[derive(Debug)]
 pub(super) struct OfVideo {
-    /// Who watches it.
+    /// The user.
     user: UserId,
-    /// Which it is.
+    /// The video's id.
     id: SessionId,
 }
 
@@ -58,7 +60,7 @@ impl FromRequestParts<Door> for OfVideo {
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, door: &Door) -> Result<Self, ApiError> {
-        // Who only looks what is here is not asked for a password.
+        // A browser without a query is not asked for a password.
         let id = only_parameter("id", parts.uri.query().unwrap_or_default())?;
         let user = basic_user(parts, door)?;
         let id = named("id", SessionId::parse(&id))?;
@@ -69,7 +71,7 @@ impl FromRequestParts<Door> for OfVideo {
 /// What a `GET` asks for.
 #[derive(Debug)]
 pub(super) enum Asked {
-    /// A browser opens the address itself.
+    /// A browser opens the page itself.
     FrontPage,
     /// Whether a video may be watched.
     Video(OfVideo),
@@ -88,7 +90,7 @@ impl FromRequestParts<Door> for Asked {
 }
 
 impl OfVideo {
-    /// The session that it is.
+    /// The session's key.
     fn key(&self) -> SessionKey {
         SessionKey {
             kind: Kind::Video,
@@ -96,13 +98,13 @@ impl OfVideo {
         }
     }
 
-    /// What is asked for.
+    /// The claim.
     fn claim(self, position_seconds: Option<u32>) -> Claim {
         Claim {
             plan: None,
             key: self.key(),
             facts: Facts {
-                // What it plays is what it is called.
+                // The content is the video itself.
                 content: ContentId::parse(self.id.as_str()).ok(),
                 door: Some(session::Door::Http),
                 position_seconds,
@@ -146,7 +148,7 @@ pub(super) async fn get(State(door): State<Door>, asked: Asked) -> Result<Respon
 
 /// Start a video
 ///
-/// Also one that is live already, or has been stopped: it can be repeated without harm.
+/// Also one that is live already, or has been stopped, so you can safely repeat it.
 #[utoipa::path(
     post,
     operation_id = "start_video",
@@ -173,7 +175,7 @@ pub(super) async fn post(
     Ok(watching(&door, &granted))
 }
 
-/// Say that a video goes on
+/// Renew a video
 #[utoipa::path(
     patch,
     operation_id = "renew_video",
@@ -221,7 +223,7 @@ pub(super) async fn delete(
     .await
 }
 
-/// Where in the video the viewer is, if the body tells.
+/// Where in the video the viewer is, if the body says so.
 fn position(
     headers: &HeaderMap,
     body: Result<Bytes, BytesRejection>,
@@ -230,7 +232,7 @@ fn position(
     told.seconds()
 }
 
-/// What a video that may go on is told.
+/// The response to a video that may continue.
 fn watching(door: &Door, granted: &Granted) -> Response {
     let status = match granted.entry {
         AdmissionKind::Started => StatusCode::CREATED,
@@ -246,7 +248,7 @@ fn watching(door: &Door, granted: &Granted) -> Response {
     response
 }
 
-/// Where a video is to be had, by the configuration's template.
+/// The video's address, from the configured template.
 fn endpoint(door: &Door, id: &SessionId) -> Option<String> {
     let template = door.http.endpoint.as_ref()?;
     Some(template.of(&escaped(id.as_str()).to_string()))

@@ -1,11 +1,11 @@
-//! What a request shows of itself, whichever message of the gateway carries it.
+//! The attributes of a request, independent of the gateway message that carries them.
 
 use std::borrow::Cow;
 
 use super::find::Flaw;
 use super::source::ClaimPath;
 
-/// What a source has: nothing, a text, or something that can't be one.
+/// The value of a source: nothing, a text, or something that can't be one.
 pub(crate) type Found<'a> = Result<Option<Cow<'a, str>>, Flaw>;
 
 /// A value in the metadata that Envoy's filters attach to a request.
@@ -21,28 +21,30 @@ pub(crate) enum MetadataValue<'a> {
     Other,
 }
 
-/// The attributes of a request, as a message about it has them.
+/// The attributes of a request, as a message reports them.
 pub(crate) trait RequestAttributes {
-    /// A request header, by its lower-case name. Repeated ones are joined by commas, as HTTP has it.
+    /// A request header, by its lower-case name. Repeated ones are joined by commas, as in HTTP.
     fn header(&self, name: &str) -> Found<'_>;
-    /// A request header that names somebody or something. Where repetitions can be told apart, they must agree: a
+    /// A request header that contains a name. If repetitions can be told apart, they must agree: a
     /// request with two different names is malformed.
     fn name_header(&self, name: &str) -> Found<'_> {
         self.header(name)
     }
-    /// Each line of a request header, byte for byte. Where they can't be told apart, they are joined by commas.
+    /// Each line of a request header, byte for byte. If they can't be told apart, they are joined
+    /// by commas.
     fn raw_lines(&self, name: &str) -> impl Iterator<Item = &[u8]>;
-    /// The name in the client's certificate: the first of its addresses, or else of its hosts, or else its subject.
+    /// The name in the client's certificate: its first URI, or else its first DNS name, or else its
+    /// subject.
     fn principal(&self) -> Option<&str>;
     /// The path with its query.
     fn path(&self) -> &str;
-    /// The values at that path in the metadata of that namespace: one of each payload that has it.
+    /// The values at that path in the metadata of that namespace: one for each payload that has it.
     fn metadata<'a>(
         &'a self,
         namespace: &str,
         path: &ClaimPath,
     ) -> impl Iterator<Item = MetadataValue<'a>>;
-    /// What the route says to us.
+    /// An entry of the route's `context_extensions`.
     fn context(&self, key: &str) -> Option<&str>;
     /// Envoy's id of the request.
     fn request_id(&self) -> Found<'_>;
@@ -50,7 +52,7 @@ pub(crate) trait RequestAttributes {
 
 /// A request that the gateway asks about before it lets it through.
 pub(crate) trait CheckedRequest: RequestAttributes {
-    /// `GET` and the like.
+    /// The method, such as `GET`.
     fn method(&self) -> &str;
     /// `http` or `https`.
     fn scheme(&self) -> &str;

@@ -1,6 +1,6 @@
-//! Decodes a check: what is asked for, by whom, for which stream. Pure.
+//! Decodes a check: which stream is requested, and by whom. Pure functions.
 //!
-//! Where a player says nothing, a cookie of ours may name its playback: [`super::cookie`].
+//! If a player sends no id, a cookie of ours may name its playback: [`super::cookie`].
 
 use std::fmt::Display;
 use std::sync::Arc;
@@ -16,43 +16,44 @@ use super::routes::RouteLists;
 use super::source::Source;
 use super::sources::Identity;
 
-/// The route's own list of session sources (`context_extensions`).
+/// The key in `context_extensions` of the route's own list of session sources.
 const ROUTE_SESSION: &str = "streamgate.session";
 
-/// Whether the route's streams are refused at all (`context_extensions`).
+/// The key in `context_extensions` that says whether the route's streams are refused at all.
 pub(crate) const ROUTE_ENFORCE: &str = "streamgate.enforce";
 
-/// What a door has made out of a request for a stream.
+/// What a door decoded from a request for a stream.
 #[derive(Debug, Clone)]
 pub struct Claim {
-    /// Whose stream it is.
+    /// The stream's user.
     pub user: UserId,
-    /// The plan they are said to be on.
+    /// The user's plan, according to the request.
     pub plan: Option<PlanName>,
-    /// Which stream it is.
+    /// The stream's key.
     pub key: SessionKey,
-    /// What else is known of it.
+    /// Optional facts about it.
     pub facts: Facts,
-    /// Whose slot it asks for, should all be taken; without, what is configured happens then.
+    /// Whose slot it asks for if all are taken; without it, the configured policy applies.
     pub takeover: Option<Takeover>,
-    /// Whether its player did not make its id for this playback.
+    /// Whether the player did not make its id for this playback.
     pub derived: bool,
-    /// Whether it may displace whatever its user has displaced before: an operator asks, or nobody is refused anyway.
+    /// Whether it may displace without drawing on the budget, because an operator asks or because
+    /// nothing is refused anyway.
     pub free: bool,
 }
 
 /// What a check asks for.
 #[derive(Debug)]
 pub(crate) enum CheckKind {
-    /// A preflight: no stream, and no user to be seen.
+    /// A preflight: no stream, and no user.
     Preflight,
-    /// A look at a stream, by a known user; no stream.
+    /// A `HEAD` request by a known user; no stream.
     Head,
-    /// A stream, and the cookie that names it where nothing else does.
+    /// A stream, and the cookie that names it if nothing else does.
     Stream(Claim, Option<Cookie>),
 }
 
-/// Why a check can't be asked of the ledger.
+/// Why a check can't be passed to the ledger.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum ClaimError {
     /// It is not about an HTTP request.
@@ -60,29 +61,29 @@ pub(crate) enum ClaimError {
         "the check is not about an HTTP request: streamgate stands behind Envoy's HTTP filter only"
     )]
     NotHttp,
-    /// Nothing says whose stream it is.
+    /// Nothing in the request identifies the user.
     #[error("nothing in the request says which user it is from")]
     NoUser,
-    /// Nothing says which stream it is.
+    /// Nothing in the request identifies the session.
     #[error("nothing in the request says which playback it belongs to")]
     NoSession,
-    /// Something that names the user or the session is no name.
+    /// The name of the user or session is not valid.
     #[error("the {what} ({source_name}) {flaw}")]
     Malformed {
-        /// What it was to name.
+        /// What it should name.
         what: &'static str,
         /// Where it was found.
         source_name: String,
         /// What is wrong with it.
         flaw: String,
     },
-    /// What the route says to us can't be understood: under which key, and why.
+    /// The route's context for us is invalid: its key, and why.
     #[error("this route's context extension {0} is wrong: {1}")]
     Misconfigured(&'static str, String),
 }
 
-/// What a check asks for, if it can be told. `random` is for a cookie, should one have to be made. `lost` hears of facts that can't be kept as
-/// they came.
+/// Decodes what a check asks for. `random` is used if a cookie has to be made. `lost` is called for
+/// facts that can't be kept unchanged.
 pub(crate) fn decode(
     request: &impl CheckedRequest,
     identity: &Identity,
@@ -101,7 +102,8 @@ pub(crate) fn decode(
     let of_route = of_route(routes, issues, request)?;
     enforces(request.context(ROUTE_ENFORCE), true)?;
     let sources = of_route.as_deref().unwrap_or(&identity.session);
-    // Each request has an id of its own: on a route with a cookie that would be in the cookie's way.
+    // Each request has an id of its own: on a route with a cookie it would take precedence over the
+    // cookie.
     let sources = sources
         .iter()
         .filter(|source| !issues || **source != Source::Request);
@@ -160,7 +162,8 @@ fn of_route(
     Ok(Some(sources))
 }
 
-/// Whether a refusal is passed on: as the route's [`ROUTE_ENFORCE`] says, or else as it is configured.
+/// Whether refusals reach the client: according to the route's [`ROUTE_ENFORCE`], or else the
+/// configuration.
 pub(crate) fn enforces(said: Option<&str>, configured: bool) -> Result<bool, ClaimError> {
     said.map_or(Ok(configured), |said| {
         said.parse().map_err(|_| {
@@ -170,7 +173,8 @@ pub(crate) fn enforces(said: Option<&str>, configured: bool) -> Result<bool, Cla
     })
 }
 
-/// What is known of the session apart from its key. It is only shown, so none of it is a reason to refuse a stream.
+/// The facts about the session. They are only displayed, so none of them is a reason to refuse a
+/// stream.
 pub(crate) fn facts(
     identity: &Identity,
     request: &impl RequestAttributes,
@@ -185,8 +189,9 @@ pub(crate) fn facts(
     }
 }
 
-/// As much as can be kept of the first fact that the sources have. Where that is malformed, the next source isn't asked: a client that spoils
-/// one source must not choose its device by the next.
+/// As much as can be kept of the first fact that the sources have. If that is malformed, the next
+/// source isn't tried: a client must not be able to select its device by spoiling an earlier
+/// source.
 fn fact<T: FactName>(
     sources: &[Source],
     request: &impl RequestAttributes,
@@ -215,11 +220,11 @@ pub(crate) fn named<T: Name>(
 
 /// A newtype around a checked name.
 pub(crate) trait Name: Sized {
-    /// The name, if the text can be one.
+    /// The name, if the text is valid.
     fn parse(text: &str) -> Result<Self, IdError>;
 }
 
-/// Lets [`named`] make these.
+/// Makes these types usable with [`named`].
 macro_rules! names {
     ($($module:ident::$name:ident),+) => {
         $(impl Name for super::$module::$name {
@@ -232,7 +237,7 @@ macro_rules! names {
 
 names!(id::UserId, id::SessionId, id::PlanName, key::Takeover);
 
-/// Which stream it is, and the source that has its id, which decides the kind.
+/// The session's key, and the source of its id, which decides the kind.
 fn session_key<'s>(found: Finding<'s, '_>) -> Result<Option<(&'s Source, SessionKey)>, ClaimError> {
     let what = "session id";
     let Some((source, text)) = found.map_err(|(source, flaw)| malformed(what, source, &flaw))?
@@ -248,7 +253,7 @@ fn session_key<'s>(found: Finding<'s, '_>) -> Result<Option<(&'s Source, Session
     Ok(Some((source, SessionKey { kind, id })))
 }
 
-/// Something that is there but is no name.
+/// The error for a value that isn't a valid name.
 fn malformed(what: &'static str, source: &Source, flaw: &dyn Display) -> ClaimError {
     ClaimError::Malformed {
         what,

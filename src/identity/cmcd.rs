@@ -1,29 +1,33 @@
-//! Common Media Client Data (CTA-5004), as far as a key's value is wanted: what a player says of itself in headers or query.
+//! Common Media Client Data (CTA-5004), as far as we need a key's value: facts that a player sends
+//! about itself in headers or query.
 //!
-//! A payload is a comma-separated list of `key` or `key=value` (a dictionary of structured fields, RFC 8941); a string stands in double
-//! quotes, with `\"` and `\\` inside. Version 2 has lists of values in brackets, and parameters behind a semicolon. The rest (tokens, numbers, a
-//! vendor's own keys) is passed over as it comes, since players are freer than the specification. A value that can't be read spoils no other
-//! one: the next item begins behind its first comma.
+//! A payload is a comma-separated list of `key` or `key=value` (a dictionary of structured fields,
+//! RFC 8941); strings are in double quotes, with `\"` and `\\` inside. Version 2 has lists of
+//! values in parentheses, and parameters after a semicolon. Everything else (tokens, numbers, a
+//! vendor's own keys) is skipped unparsed, since players deviate from the specification. An
+//! unreadable value doesn't affect the others: the next item begins after its first comma.
 
 use std::borrow::Cow;
 
-/// The request headers that carry it. Which key stands in which is the specification's business; ours is to find it.
+/// The request headers that carry CMCD. The specification says which key belongs in which; we look
+/// in all of them.
 pub(crate) const HEADERS: [&str; 4] =
     ["cmcd-session", "cmcd-object", "cmcd-request", "cmcd-status"];
 
-/// The query parameter that carries it, percent-encoded.
+/// The query parameter that carries CMCD, percent-encoded.
 pub(crate) const QUERY: &str = "CMCD";
 
-/// How many values of a payload may be unreadable. To find out that one is may take all that follows it, so this bounds the time.
+/// How many unreadable values a payload may have. Finding one may scan the whole rest of the
+/// payload, so this bounds the time.
 const MAX_UNREADABLE: usize = 16;
 
 /// Why a key's value can't be read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum CmcdError {
-    /// A string has no end.
+    /// A string is not closed.
     #[error("has a string without a closing quote")]
     Unterminated,
-    /// A list has no end.
+    /// A list is not closed.
     #[error("has a list without a closing bracket")]
     Unclosed,
     /// Something other than parameters or a comma follows a string or a list.
@@ -35,7 +39,7 @@ pub(crate) enum CmcdError {
     /// The key is there twice, with different values.
     #[error("has the key more than once, with different values")]
     Repeated,
-    /// So much of the payload is unreadable that the rest isn't looked at.
+    /// Too much of the payload is unreadable, so the rest isn't parsed.
     #[error("has more than {MAX_UNREADABLE} values that can't be read")]
     Unreadable,
 }
@@ -65,7 +69,7 @@ pub(crate) fn value<'a>(payload: &'a str, key: &str) -> Result<Option<Cow<'a, st
     Ok(found)
 }
 
-/// Whether all of a payload can be read.
+/// Whether the whole payload is readable.
 #[cfg(any(fuzzing, test))]
 pub(crate) fn is_readable(payload: &str) -> bool {
     items(payload).all(|item| item.value.is_ok())
@@ -87,20 +91,20 @@ fn items(payload: &str) -> impl Iterator<Item = Item<'_>> {
 struct Item<'a> {
     /// The name before the `=`.
     key: &'a str,
-    /// The value after it, or why that can't be read.
+    /// The value after it, or why it can't be read.
     value: Result<Option<Value<'a>>, CmcdError>,
 }
 
-/// A value as it is written.
+/// A value as written.
 enum Value<'a> {
-    /// What stood between the quotes, escapes included.
+    /// The text between the quotes, including escapes.
     Quoted(&'a str),
     /// A token or number.
     Bare(&'a str),
 }
 
 impl<'a> Value<'a> {
-    /// What it means.
+    /// The unescaped text.
     fn text(self) -> Cow<'a, str> {
         match self {
             Self::Bare(text) => text.into(),
@@ -131,14 +135,14 @@ fn next_item(text: &str) -> (Item<'_>, &str) {
     };
     let (value, rest) = match read {
         Ok((value, rest)) => (Ok(value), rest),
-        // Where a quote or a bracket is missing, most likely all of the value is before the first comma.
+        // If a quote or a bracket is missing, the value most likely ends before the first comma.
         Err(flaw) => (Err(flaw), rest.split_once(',').unwrap_or_default().1),
     };
     let key = key.trim();
     (Item { key, value }, rest)
 }
 
-/// The value behind a `=`, and what follows its comma.
+/// The value after a `=`, and what follows its comma.
 fn next_value(written: &str) -> Result<(Value<'_>, &str), CmcdError> {
     let written = written.trim_start();
     Ok(if let Some(quoted) = written.strip_prefix('"') {
@@ -151,20 +155,21 @@ fn next_value(written: &str) -> Result<(Value<'_>, &str), CmcdError> {
             let (list, rest) = split_behind_list(written)?;
             (Value::Bare(list), after_parameters(rest)?)
         } else {
-            // Players of version 1 write names without quotes, and what would be a list or a parameter in version 2 is a part of them.
+            // Players of version 1 write names without quotes, and characters that begin a list or
+            // a parameter in version 2 are part of the name.
             let rest = written.get(end + 1..).unwrap_or_default();
             (Value::Bare(bare.trim()), rest)
         }
     })
 }
 
-/// What follows the comma behind an item's parameters, if it has any.
+/// The text after an item's parameters, if any, and their comma.
 fn after_parameters(text: &str) -> Result<&str, CmcdError> {
     let mut rest = text.trim_start();
     if !rest.is_empty() && !rest.starts_with([',', ';']) {
         return Err(CmcdError::Trailing);
     }
-    // A comma in a string is none between items.
+    // A comma within a string doesn't separate items.
     while let Some(at) = rest.find([',', '"']) {
         let (_, behind) = rest.split_at(at);
         if let Some(behind) = behind.strip_prefix(',') {
@@ -177,7 +182,7 @@ fn after_parameters(text: &str) -> Result<&str, CmcdError> {
     Ok("")
 }
 
-/// A list in its brackets, and what stands behind it.
+/// A list in its brackets, and the text after it.
 fn split_behind_list(text: &str) -> Result<(&str, &str), CmcdError> {
     let mut rest = text;
     while let Some(at) = rest.find([')', '"']) {
@@ -191,7 +196,7 @@ fn split_behind_list(text: &str) -> Result<(&str, &str), CmcdError> {
     Err(CmcdError::Unclosed)
 }
 
-/// What stands before and after the first quote that isn't escaped.
+/// The text before and after the first unescaped quote.
 fn split_at_closing_quote(text: &str) -> Option<(&str, &str)> {
     let mut escaped = false;
     let end = text.find(|character| {
@@ -271,7 +276,7 @@ mod tests {
             (r#"su;x="1,sid=e",bs=?0,sid="d""#, "sid", Ok(Some("d"))),
             (r#"cs="a",sid="d" ,v=2"#, "sid", Ok(Some("d"))),
             ("sid;x=1", "sid", Err(CmcdError::NoValue)),
-            // What players of version 1 write freely is no list, and has no parameters.
+            // In version 1, unquoted text has neither lists nor parameters.
             ("sid=abc;1,st=v", "sid", Ok(Some("abc;1"))),
             ("st=v,sid=abc;1", "sid", Ok(Some("abc;1"))),
             (r#"cid=(2024)x,sid="d""#, "sid", Ok(Some("d"))),
@@ -286,12 +291,12 @@ mod tests {
     fn a_value_that_can_t_be_read_spoils_itself_alone() {
         let sid = r#"bl=1,sid="d",st=v"#;
         for (broken, flaw) in [
-            // A player that quotes what is quoted already.
+            // A player that quotes an already quoted value.
             (r#"cid=""-977"""#, CmcdError::Trailing),
             (r#"cid=""a,b"""#, CmcdError::Trailing),
             (r#"cid="The "Movie"""#, CmcdError::Trailing),
             (r#"cid="The "A, B" story""#, CmcdError::Trailing),
-            // Cut off: the next quote is that of another value.
+            // Truncated: the next quote belongs to another value.
             (r#"cid="cut"#, CmcdError::Unterminated),
             (r#"cid="cut\"#, CmcdError::Unterminated),
             (r#"cid=""#, CmcdError::Unterminated),
@@ -332,7 +337,7 @@ mod tests {
 
         #[test]
         fn no_payload_does_harm(payload in "[a-z=,\"\\\\ é]*") {
-            // Whatever it says, it must say it.
+            // The result doesn't matter here, only that there is one.
             let _: Result<_, CmcdError> = value(&payload, "sid");
         }
     }

@@ -1,11 +1,13 @@
-//! The cookie of ours, for players that say nothing: what it holds, which playback that names, and how it is written. Pure.
+//! Our cookie, for players that send no id: what it holds, which playback it names, and how it is
+//! written. Pure functions.
 //!
-//! The cookie is a random number, and the playback's id is made out of that and the user's name by a hash that can't be undone. So nothing
-//! has to be kept or shared: every instance reads every cookie, before and after a restart. Another user's cookie names another playback, one
-//! of its bearer's own. And who only sees an id (it is in refusals, lists and logs) has no cookie of it.
+//! The cookie is a random number. The playback's id is a one-way hash of that number and the user's
+//! name. So nothing has to be stored or shared: every instance can read every cookie, before and
+//! after a restart. Another user's cookie names another playback, which belongs to the user who
+//! sends it. Ids appear in refusals, lists and logs, but nobody can derive a cookie from an id.
 //!
-//! What is no cookie of ours is none at all, where everything else that is malformed is refused: the viewer can't mend it, and gains
-//! nothing by it, since the cookie is where one looks last.
+//! An invalid cookie counts as absent, although any other malformed value is refused. The viewer
+//! can't fix it, and gains nothing by it, because the cookie is the last source.
 
 use std::fmt;
 
@@ -18,51 +20,53 @@ use super::key::{Kind, SessionKey};
 use super::routes::RouteLists;
 use super::source::Source;
 
-/// How a route asks for the cookie.
+/// The context key by which a route asks for the cookie.
 const ROUTE_ISSUE: &str = "streamgate.issue";
 
-/// Where a route says which addresses share one.
+/// The context key by which a route says which paths share one.
 const ROUTE_PATH: &str = "streamgate.cookie_path";
 
-/// The name of the cookie, and that over TLS: browsers take the second from nobody who isn't asked over TLS himself.
+/// The cookie's name, and its name over TLS: browsers accept the second only from responses over
+/// TLS.
 const NAMES: [&str; 2] = ["streamgate", "__Secure-streamgate"];
 
-/// The longest path that is written; browsers pass over longer ones.
+/// The longest path that we write; browsers ignore longer ones.
 const MAX_PATH: usize = 1000;
 
-/// How long the cookie of a playback that was ended against its viewer's will is kept, and so how long its player is told. Players try
-/// again by themselves, in another quality and for sound and picture apart; had they no cookie at once, they would begin anew unasked.
+/// How long we keep the cookie of a playback that was ended against its viewer's will, and so how
+/// long its player gets refusals. Players retry automatically, in another quality and separately
+/// for sound and picture; without the cookie, such a retry would immediately start a new playback.
 const TOLD_FOR_SECONDS: u32 = 5;
 
-/// What sets the hashes apart from each other and from all others.
+/// Separates these hashes from each other and from all others.
 const SESSION_OF: &[u8] = b"streamgate: the session of a cookie\0";
 const SUCCESSOR_OF: &[u8] = b"streamgate: the successor of a cookie\0";
 
-/// A cookie, and how it is written for the one who asked.
+/// A cookie, and how to write it for this client.
 #[derive(Debug)]
 pub(crate) struct Cookie {
-    /// What it holds.
+    /// The cookie's value.
     secret: Secret,
-    /// Whether its bearer brought it along.
+    /// Whether the request brought it.
     pub(crate) origin: Origin,
-    /// For which addresses it is.
+    /// The path it applies to.
     path: String,
-    /// Whether it came, and so is to be sent, over TLS alone.
+    /// Whether it came over TLS, and so must be sent only over TLS.
     over_tls: bool,
 }
 
-/// Where a cookie comes from.
+/// The origin of a cookie.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Origin {
     /// The request brought it.
     Brought,
-    /// It is new and random: nobody has it yet.
+    /// It is new and random; nobody has it yet.
     New,
-    /// It follows on one that the request brought, as for every other request that brings that one.
+    /// It succeeds one that the request brought, and is the same for every request with that one.
     Successor,
 }
 
-/// What a cookie holds: whoever knows it can play under its session, as long as he is its user.
+/// A cookie's secret value: with it, its user can play under its session.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Secret(u128);
 
@@ -78,7 +82,8 @@ pub(crate) fn is_issued(request: &impl CheckedRequest) -> Result<bool, ClaimErro
     }
 }
 
-/// The cookie that the request brings, or else a new one of that number; `None` where the route's pattern finds no path.
+/// The cookie that the request brings, or else a new one with that number; `None` if the route's
+/// pattern doesn't match the path.
 pub(crate) fn cookie(
     request: &impl CheckedRequest,
     routes: &RouteLists,
@@ -103,7 +108,7 @@ pub(crate) fn cookie(
 impl Cookie {
     /// The playback that it names.
     pub(crate) fn session(&self, user: &UserId) -> SessionKey {
-        // No name has a control character, so the name's end is plain.
+        // No name has a control character, so this marks the name's end.
         let parts = [SESSION_OF, user.as_str().as_bytes(), b"\0"];
         SessionKey {
             kind: Kind::Playback,
@@ -111,8 +116,9 @@ impl Cookie {
         }
     }
 
-    /// The successor of this cookie, for a player that starts anew after its playback has ended. `None` unless it does, and for a cookie that
-    /// is itself a successor or new: otherwise each end would lead to another.
+    /// This cookie's successor, for a player that starts again after its playback has ended. `None`
+    /// if it doesn't start again, or if this cookie is itself a successor or new: otherwise each
+    /// end would lead to another.
     pub(crate) fn after(&self, starts_anew: bool) -> Option<Self> {
         (starts_anew && self.origin == Origin::Brought).then(|| Self {
             secret: Secret(self.secret.hashed(&[SUCCESSOR_OF])),
@@ -122,20 +128,22 @@ impl Cookie {
         })
     }
 
-    /// What sets it, where its bearer hasn't got it.
+    /// The `Set-Cookie` value, if the client doesn't have the cookie yet.
     pub(crate) fn to_set(&self) -> Option<String> {
         (self.origin != Origin::Brought).then(|| self.written())
     }
 
-    /// What has it forgotten, soon.
+    /// The `Set-Cookie` value that makes the client drop it soon.
     pub(crate) fn to_forget(&self) -> String {
         format!("{}; Max-Age={TOLD_FOR_SECONDS}", self.written())
     }
 
-    /// Without a `Max-Age` it lasts as long as the browser: a pause may be longer than the lease, and what counts is the lease.
+    /// Without `Max-Age` it lasts until the browser closes: a pause may be longer than the lease,
+    /// and only the lease counts.
     fn written(&self) -> String {
         let (name, Secret(number), path) = (name(self.over_tls), self.secret, &self.path);
-        // Players are often embedded in pages of other sites. It opens nothing, so it may go along with whatever they ask.
+        // Players are often embedded in other sites' pages. The cookie grants no access, so it may
+        // accompany all of their requests.
         let attributes = if self.over_tls {
             "; Secure; SameSite=None; Partitioned"
         } else {
@@ -148,7 +156,7 @@ impl Cookie {
 // === impl Secret ===
 
 impl Secret {
-    /// What a cookie's value holds, if it is as we write it.
+    /// Parses a cookie's value, if we wrote it.
     fn read(value: &[u8]) -> Option<Self> {
         let is_digit = |byte: &u8| byte.is_ascii_digit() || (b'a'..=b'f').contains(byte);
         if value.len() != 32 || !value.iter().all(is_digit) {
@@ -158,7 +166,7 @@ impl Secret {
         u128::from_str_radix(text, 16).ok().map(Self)
     }
 
-    /// Half of the hash of these and the secret.
+    /// Half of the hash of these parts and the secret.
     fn hashed(self, parts: &[&[u8]]) -> u128 {
         let mut hash = Sha256::new();
         for part in parts {
@@ -185,8 +193,9 @@ const fn name(over_tls: bool) -> &'static str {
     if over_tls { secure } else { plain }
 }
 
-/// The first cookie of ours: that for the longest path, as browsers send them. Looked for byte by byte, since other cookies may be no text,
-/// and behind commas too, since Envoy joins lines by them where it doesn't send raw headers.
+/// The first cookie of ours, which has the longest path, because browsers send it first. We search
+/// bytes, because other cookies may not be text, and also after commas, because Envoy joins lines
+/// with them unless it sends raw headers.
 fn brought(request: &impl CheckedRequest, name: &str) -> Option<Secret> {
     let lines = request.raw_lines("cookie");
     let mut pairs = lines.flat_map(|line| line.split(|byte| matches!(byte, b';' | b',')));
@@ -196,16 +205,17 @@ fn brought(request: &impl CheckedRequest, name: &str) -> Option<Secret> {
     })
 }
 
-/// Whether the client speaks TLS, with Envoy or with what stands before it.
+/// Whether the client uses TLS, with Envoy or with a proxy in front of it.
 fn is_over_tls(request: &impl CheckedRequest) -> bool {
     let forwarded = request.header("x-forwarded-proto").ok().flatten();
     let scheme = forwarded.as_deref().unwrap_or(request.scheme());
-    // Proxies that add their own put it behind that of the one before.
+    // A proxy appends its own scheme after that of the previous one.
     let first = scheme.split(',').next().unwrap_or_default();
     first.trim().eq_ignore_ascii_case("https")
 }
 
-/// The addresses that share the cookie: what the route says, or else the first folder of the one that is asked for.
+/// The path that the cookie applies to: as the route says, or else the first folder of the
+/// requested path.
 fn path<'e>(
     request: &'e impl CheckedRequest,
     routes: &RouteLists,
@@ -236,7 +246,8 @@ fn path<'e>(
     }
 }
 
-/// A path, or the folder in it before what a cookie can't hold. A semicolon would begin another attribute.
+/// A path, shortened to the folder before the first character that a cookie can't hold. A semicolon
+/// would begin another attribute.
 fn sendable(path: &str) -> &str {
     let can_hold = |byte: u8| byte.is_ascii_graphic() && byte != b';';
     let bad = path.bytes().position(|byte| !can_hold(byte));

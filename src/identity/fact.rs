@@ -1,13 +1,13 @@
-//! Facts that are only shown, to viewers and operators. Whatever their text is like, it never stops a stream.
+//! Facts that are only shown to viewers and operators. No text in them ever stops a stream.
 
 use std::borrow::Cow;
 
 use super::id::{ContentId, DeviceId, IdError, MAX_ID_BYTES};
 
-/// What the end of a shortened text looks like.
+/// The end of a shortened text.
 const ELLIPSIS: char = '…';
 
-/// How much is kept of a text that is too long, in bytes.
+/// How many bytes of an overlong text are kept.
 const KEPT_BYTES: usize = MAX_ID_BYTES - ELLIPSIS.len_utf8();
 
 /// A fact that is only shown.
@@ -20,7 +20,7 @@ pub enum Fact {
 }
 
 impl Fact {
-    /// Every fact there is.
+    /// All facts.
     pub const ALL: [Self; 2] = [Self::Device, Self::Content];
 
     /// The fact's name.
@@ -33,17 +33,18 @@ impl Fact {
     }
 }
 
-/// What happens to a fact that can't be kept as it is.
+/// What happens to a fact that can't be kept unchanged.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FactLoss {
     /// It is longer than [`MAX_ID_BYTES`], and its end is cut off.
     Shortened,
-    /// It is not text, has control characters or is given twice with different values, and is left out.
+    /// It is not text, has control characters or is given twice with different values, and is left
+    /// out.
     LeftOut,
 }
 
 impl FactLoss {
-    /// Every loss there is.
+    /// All losses.
     pub const ALL: [Self; 2] = [Self::Shortened, Self::LeftOut];
 
     /// The loss's name.
@@ -58,10 +59,10 @@ impl FactLoss {
 
 /// A name that is only shown.
 pub trait FactName: Sized {
-    /// What it tells.
+    /// The fact.
     const FACT: Fact;
 
-    /// The name, if the text can be one as it is.
+    /// The name, if the text is valid unchanged.
     ///
     /// # Errors
     /// The text is empty, longer than [`MAX_ID_BYTES`], or has a control character.
@@ -70,14 +71,15 @@ pub trait FactName: Sized {
     /// The text of the name.
     fn text(&self) -> &str;
 
-    /// Whether the name is what is left of a longer text, so that two equal ones may stand for different texts. A whole text of the same
-    /// length that ends in an ellipsis is taken for a shortened one.
+    /// Whether the name was shortened, so that two equal ones may stand for different texts. An
+    /// unshortened text of the same length that ends in an ellipsis counts as shortened.
     fn is_shortened(&self) -> bool {
         let text = self.text();
         text.len() >= KEPT_BYTES && text.ends_with(ELLIPSIS)
     }
 
-    /// As much of a text as can be kept; `None` stands for what is no text. An empty text is no fact. `lost` hears of what is not kept.
+    /// As much of a text as can be kept; pass `None` for a value that isn't text. An empty text is
+    /// no fact. `lost` is called for what is not kept.
     fn keep(text: Option<&str>, lost: &impl Fn(Fact, FactLoss)) -> Option<Self> {
         let kept = match text {
             Some("") => return None,
@@ -95,7 +97,7 @@ pub trait FactName: Sized {
     }
 }
 
-/// The text, cut at a character's border if it is too long for a name.
+/// The text, cut at a character boundary if it is too long for a name.
 fn shorten(text: &str) -> Cow<'_, str> {
     if text.len() <= MAX_ID_BYTES {
         return text.into();
@@ -131,7 +133,7 @@ mod tests {
 
     use super::*;
 
-    /// What is kept of a device's text, and which losses are reported.
+    /// What is kept of a device's text, and the reported losses.
     fn kept(text: Option<&str>) -> (Option<String>, Vec<FactLoss>) {
         let losses = RefCell::new(Vec::new());
         let device = DeviceId::keep(text, &|fact, loss| {
@@ -158,7 +160,7 @@ mod tests {
             (Some(&*widest), cut(&format!("{}…", "\u{1f600}".repeat(63)))),
             (Some("a\nb"), none()),
             (Some(&*format!("{}\n", letters(252))), none()),
-            // What is cut off can't do any harm.
+            // The part that is cut off does no harm.
             (
                 Some(&*format!("{}\n", letters(256))),
                 cut(&format!("{}…", letters(253))),

@@ -1,9 +1,9 @@
-//! What is known of a session apart from its key.
+//! The facts about a session in addition to its key.
 
 use super::fact::FactName;
 use super::id::{ContentId, DeviceId};
 
-/// A way in. Kept with the session, so that "who holds my slots" can be answered with how they came.
+/// A way in. Kept with the session, so that a list of sessions shows how each came in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Door {
     /// Envoy's `ext_authz` check.
@@ -14,34 +14,36 @@ pub enum Door {
     Http,
 }
 
-/// What is known of a session beside its key; all of it optional.
+/// The facts about a session in addition to its key, all optional.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
 pub struct Facts {
     /// The device it plays on.
     pub device: Option<DeviceId>,
-    /// What is being watched.
+    /// What the viewer is watching.
     pub content: Option<ContentId>,
     /// The door it came through.
     pub door: Option<Door>,
     /// Where in the content the viewer is, in whole seconds from its start.
     pub position_seconds: Option<u32>,
-    /// What a joined id says of where it comes from.
+    /// The origin according to a joined id.
     pub joined: Option<JoinedOrigin>,
 }
 
-/// A digest of all parts of a joined session id except its path: equal for one device's playbacks of different content.
+/// A digest of all parts of a joined session id except its path: equal for one device's playbacks
+/// of different content.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct JoinedOrigin(pub u64);
 
-/// How two sessions' origins compare. The origin of a session is its device, unless its text had to be shortened: two long texts may begin
-/// alike. It also includes the parts of a joined id other than its path.
+/// The result of comparing two sessions' origins. A session's origin is its device, unless its text
+/// had to be shortened, because two long texts may begin alike. It also includes the parts of a
+/// joined id other than its path.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SameOrigin {
-    /// One of the two is known of both sessions, and equal.
+    /// Both sessions have the device or the joined origin, and it is equal.
     Yes,
-    /// What is known of both sessions differs.
+    /// The facts that both sessions have differ.
     No,
-    /// Nothing is known of both sessions.
+    /// The sessions have no such fact in common.
     Unknown,
 }
 
@@ -60,7 +62,7 @@ impl Facts {
         }
     }
 
-    /// The part of the facts that says where a session comes from.
+    /// The part of the facts that identifies the origin.
     #[must_use]
     pub fn origin(&self) -> Self {
         Self {
@@ -70,12 +72,13 @@ impl Facts {
         }
     }
 
-    /// The device, where it tells devices apart.
+    /// The device, if it distinguishes devices.
     fn origin_device(&self) -> Option<&DeviceId> {
         self.device.as_ref().filter(|device| !device.is_shortened())
     }
 
-    /// Takes over what `newer` knows, and keeps the rest. The door stays the one it came through.
+    /// Takes over the facts that `newer` has, and keeps the rest. The door stays that of the
+    /// session's start.
     pub fn update(&mut self, newer: &Self) {
         if newer.device.is_some() {
             self.device.clone_from(&newer.device);

@@ -1,7 +1,7 @@
-//! Looks for the names of users and sessions in a request.
+//! Finds the names of users and sessions in a request.
 //!
-//! [`find`] goes through a list of sources until one has something. What is there but can't be a name is an error, never a reason to look
-//! further: otherwise a client could choose which source counts.
+//! [`find`] tries a list of sources until one has a value. A value that can't be a name is an error
+//! and never a reason to continue: otherwise a client could choose which source counts.
 
 use std::borrow::Cow;
 
@@ -15,36 +15,36 @@ use super::cmcd;
 use super::facts::JoinedOrigin;
 use super::source::{PathPattern, Source};
 
-/// The namespace in which Envoy's JWT filter leaves the claims of a verified token.
+/// The namespace in which Envoy's JWT filter stores the claims of a verified token.
 pub(crate) const JWT_NAMESPACE: &str = "envoy.filters.http.jwt_authn";
 
-/// Why what a source has can't be used.
+/// Why a source's value can't be used.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum Flaw {
     /// It isn't text.
     #[error("is not UTF-8")]
     NotText,
-    /// It is there more than once, and not the same.
+    /// It occurs more than once, with different values.
     #[error("is given more than once, with different values")]
     Repeated,
     /// It is a list, an object, or a number with a fraction.
     #[error("is neither a text nor a whole number")]
     NotAName,
-    /// It is no name and password.
+    /// It is not a user name and password.
     #[error("is not a name and a password as HTTP Basic has them")]
     NotBasic,
-    /// It stands in a CMCD payload that can't be read.
+    /// It is in a CMCD payload that can't be read.
     #[error("stands in a CMCD payload that {0}")]
     Cmcd(#[from] cmcd::CmcdError),
 }
 
-/// Something, and the source that has it.
+/// A value, and its source.
 pub(crate) type With<'s, T> = (&'s Source, T);
 
-/// What a list of sources has.
+/// The result of trying a list of sources.
 pub(crate) type Finding<'s, 'e> = Result<Option<With<'s, Cow<'e, str>>>, With<'s, Flaw>>;
 
-/// The first source that has something, and what it has. An empty value is absent.
+/// The first source that has a value, and the value. An empty value counts as absent.
 pub(crate) fn find<'s, 'e>(
     sources: impl IntoIterator<Item = &'s Source>,
     request: &'e impl RequestAttributes,
@@ -59,7 +59,7 @@ pub(crate) fn find<'s, 'e>(
     Ok(None)
 }
 
-/// What one source has.
+/// The value of one source.
 fn look<'e>(source: &Source, request: &'e impl RequestAttributes) -> Found<'e> {
     match source {
         Source::Header(name) => request.name_header(name.as_str()),
@@ -76,8 +76,8 @@ fn look<'e>(source: &Source, request: &'e impl RequestAttributes) -> Found<'e> {
     }
 }
 
-/// A digest of what the parts of a joined source have, but for the path: what one device's playbacks of different content have in common.
-/// `None` where there is no other part, or one has nothing.
+/// A digest of the values of a joined source's parts, except the path: what one device's playbacks
+/// of different content have in common. `None` if there is no other part, or one is absent.
 pub(crate) fn joined_origin(
     source: &Source,
     request: &impl RequestAttributes,
@@ -91,7 +91,7 @@ pub(crate) fn joined_origin(
         if !matches!(part, Source::Path(_)) {
             let text = look(part, request).ok().flatten()?;
             hash.update(text.as_bytes());
-            // No name has a control character, so where a part ends is plain.
+            // No name has a control character, so this marks the end of a part.
             hash.update([0]);
             is_empty = false;
         }
@@ -102,7 +102,8 @@ pub(crate) fn joined_origin(
     (!is_empty).then_some(JoinedOrigin(number))
 }
 
-/// What several sources have together. A plus within a part is escaped, so that no two lists of parts are joined alike.
+/// The joined value of several sources. A plus within a part is escaped, so that different lists of
+/// parts never give the same value.
 fn joined<'e>(parts: &[Source], request: &'e impl RequestAttributes) -> Found<'e> {
     let mut whole = String::new();
     for (index, part) in parts.iter().enumerate() {
@@ -123,7 +124,7 @@ fn joined<'e>(parts: &[Source], request: &'e impl RequestAttributes) -> Found<'e
     Ok(Some(whole.into()))
 }
 
-/// The claim of verified tokens. Where several payloads have it, they must agree.
+/// A claim of verified tokens. If several payloads have it, they must agree.
 fn claim<'e>(values: impl Iterator<Item = MetadataValue<'e>>) -> Found<'e> {
     let mut found = None;
     for value in values {
@@ -134,7 +135,7 @@ fn claim<'e>(values: impl Iterator<Item = MetadataValue<'e>>) -> Found<'e> {
     Ok(found)
 }
 
-/// The name that a value is: a text, or a whole number.
+/// The name in a value: a text, or a whole number.
 #[expect(clippy::float_cmp, reason = "whole numbers below 2^53 are exact")]
 fn name(value: MetadataValue<'_>) -> Found<'_> {
     match value {
@@ -149,7 +150,7 @@ fn name(value: MetadataValue<'_>) -> Found<'_> {
     }
 }
 
-/// A cookie, without the quotes that may stand around it.
+/// A cookie's value, without quotes around it.
 fn cookie<'e>(request: &'e impl RequestAttributes, name: &str) -> Found<'e> {
     let mut found = None;
     for line in request.raw_lines("cookie") {
@@ -157,7 +158,7 @@ fn cookie<'e>(request: &'e impl RequestAttributes, name: &str) -> Found<'e> {
             let Some(value) = value_in(pair, name) else {
                 continue;
             };
-            // Other sites' cookies may be no text.
+            // Other sites' cookies may not be text.
             let value = std::str::from_utf8(value).map_err(|_| Flaw::NotText)?;
             let value = value.trim();
             let bare = value.strip_prefix('"').and_then(|it| it.strip_suffix('"'));
@@ -167,13 +168,13 @@ fn cookie<'e>(request: &'e impl RequestAttributes, name: &str) -> Found<'e> {
     Ok(found)
 }
 
-/// What follows the `=` in a cookie of that name.
+/// The text after the `=` in a cookie with that name.
 fn value_in<'c>(cookie: &'c [u8], name: &str) -> Option<&'c [u8]> {
     let named = cookie.trim_ascii_start().strip_prefix(name.as_bytes())?;
     named.trim_ascii_start().strip_prefix(b"=")
 }
 
-/// What a pattern finds in the path, decoded.
+/// The decoded match of a pattern in the path.
 fn in_path<'e>(path: &'e str, pattern: &PathPattern) -> Found<'e> {
     let path = path.split('?').next().unwrap_or_default();
     let Some(found) = pattern.find(path) else {
@@ -183,7 +184,8 @@ fn in_path<'e>(path: &'e str, pattern: &PathPattern) -> Found<'e> {
     decoded.map(Some).map_err(|_| Flaw::NotText)
 }
 
-/// The name in an `Authorization` header of the scheme `Basic` (RFC 7617). Another scheme's header names nobody here.
+/// The user name in an `Authorization` header with the scheme `Basic` (RFC 7617). Headers with
+/// other schemes contain no user name for us.
 fn basic_name<'e>(request: &'e impl RequestAttributes) -> Found<'e> {
     let Some(header) = request.name_header("authorization")? else {
         return Ok(None);
@@ -201,7 +203,7 @@ fn basic_name<'e>(request: &'e impl RequestAttributes) -> Found<'e> {
     Ok(Some(name.to_owned().into()))
 }
 
-/// A parameter of the query, decoded.
+/// A decoded query parameter.
 fn query<'a>(path: &'a str, name: &str) -> Found<'a> {
     let mut found = None;
     for value in parameters(path, name) {
@@ -210,17 +212,17 @@ fn query<'a>(path: &'a str, name: &str) -> Found<'a> {
     Ok(found)
 }
 
-/// All parameters of the query that have that name, not decoded.
+/// The values of all query parameters with that name, not decoded.
 fn parameters<'a>(path: &'a str, name: &str) -> impl Iterator<Item = &'a str> {
     let (_, query) = path.split_once('?').unwrap_or_default();
     query.split('&').filter_map(move |pair| {
         let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
-        // A name that isn't text is nobody's.
+        // A name that isn't text matches nothing.
         decode(key).is_ok_and(|key| key == name).then_some(value)
     })
 }
 
-/// Undoes percent-encoding, and the plus that forms write for a space.
+/// Decodes percent-encoding, and the plus that forms write for a space.
 fn decode(text: &str) -> Result<Cow<'_, str>, Flaw> {
     match decode_bytes(text) {
         Cow::Borrowed(_) => Ok(text.into()),
@@ -231,7 +233,7 @@ fn decode(text: &str) -> Result<Cow<'_, str>, Flaw> {
     }
 }
 
-/// The same of what may be no text.
+/// The same for bytes that may not be text.
 fn decode_bytes(text: &str) -> Cow<'_, [u8]> {
     if !text.contains(['%', '+']) {
         return text.as_bytes().into();
@@ -242,7 +244,8 @@ fn decode_bytes(text: &str) -> Cow<'_, [u8]> {
         .into()
 }
 
-/// A key of the CMCD payloads in headers and query. There may be several: a manifest's addresses have one, and the player adds its own.
+/// A key of the CMCD payloads in headers and query. There may be several: a manifest's URLs contain
+/// one, and the player adds its own.
 fn cmcd_value<'e>(request: &'e impl RequestAttributes, key: &str) -> Found<'e> {
     let mut found = None;
     for name in cmcd::HEADERS {
@@ -256,7 +259,7 @@ fn cmcd_value<'e>(request: &'e impl RequestAttributes, key: &str) -> Found<'e> {
     Ok(found)
 }
 
-/// Keeps a key's value of one payload. Another key's value may be no text.
+/// Keeps a key's value of one payload. Other keys' values may not be text.
 fn keep_cmcd(found: &mut Option<Cow<'_, str>>, payload: &[u8], key: &str) -> Result<(), Flaw> {
     let text = String::from_utf8_lossy(payload);
     let is_lossy = matches!(text, Cow::Owned(_));
@@ -269,7 +272,7 @@ fn keep_cmcd(found: &mut Option<Cow<'_, str>>, payload: &[u8], key: &str) -> Res
     keep_one(found, value.into_owned().into())
 }
 
-/// Keeps the first value, and objects to a second that differs. An empty one is none.
+/// Keeps the first value, and fails on a second that differs. An empty value counts as absent.
 pub(crate) fn keep_one<'a>(
     found: &mut Option<Cow<'a, str>>,
     value: Cow<'a, str>,

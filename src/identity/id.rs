@@ -1,4 +1,4 @@
-//! The names of users, sessions and the like: opaque text, checked once where it comes in.
+//! The names of users, sessions and the like: opaque text, checked once where it enters.
 
 use std::fmt;
 use std::sync::Arc;
@@ -9,18 +9,18 @@ pub const MAX_ID_BYTES: usize = 256;
 /// Why a text can't be a name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum IdError {
-    /// There is no text.
+    /// The text is empty.
     #[error("is empty; it takes 1 to {MAX_ID_BYTES} bytes")]
     Empty,
-    /// There is too much of it.
+    /// The text is too long.
     #[error("has {0} bytes; at most {MAX_ID_BYTES} are allowed")]
     TooLong(usize),
-    /// It holds a control character, which would make logs and keys ambiguous.
+    /// It contains a control character, which would make logs and keys ambiguous.
     #[error("has a control character at byte {0}; none is allowed")]
     ControlCharacter(usize),
 }
 
-/// Checks a text that is to be a name.
+/// Checks the text of a name.
 fn check(text: &str) -> Result<&str, IdError> {
     if text.is_empty() {
         return Err(IdError::Empty);
@@ -37,7 +37,7 @@ fn check(text: &str) -> Result<&str, IdError> {
     }
 }
 
-/// Makes a newtype around a checked name; cheap to clone.
+/// Defines a newtype around a checked name; cheap to clone.
 macro_rules! name {
     ($(#[$meta:meta])* $name:ident) => {
         $(#[$meta])*
@@ -45,7 +45,7 @@ macro_rules! name {
         pub struct $name(Arc<str>);
 
         impl $name {
-            /// The name, if the text can be one.
+            /// The name, if the text is valid.
             ///
             /// # Errors
             /// The text is empty, longer than [`MAX_ID_BYTES`], or has a control character.
@@ -79,7 +79,7 @@ name! {
     UserId
 }
 name! {
-    /// What names a session within its user and kind.
+    /// Identifies a session within its user and kind.
     SessionId
 }
 name! {
@@ -87,16 +87,17 @@ name! {
     PlanName
 }
 name! {
-    /// The device a session plays on, as it calls itself.
+    /// The device a session plays on, as the device names itself.
     DeviceId
 }
 name! {
-    /// What a session is watching, as its player calls it.
+    /// What a session is watching, as its player names it.
     ContentId
 }
 
 impl SessionId {
-    /// A name made of a number: 32 letters and digits. If the number is random, nobody guesses it, nor is it ever made twice.
+    /// A name made from a number: 32 letters and digits. If the number is random, nobody can guess
+    /// the name, and it is never made twice.
     #[must_use]
     pub fn from_number(number: u128) -> Self {
         Self(format!("{number:032x}").into())

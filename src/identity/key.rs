@@ -1,13 +1,15 @@
-//! What names a session among its user's: its kind and its id.
+//! The key of a session within its user: its kind and its id.
 
 use std::fmt;
 
 use super::id::{IdError, SessionId};
 
-/// What a stream is to us; part of a session's key, so that a name in one kind is never a name in another.
+/// What we consider a stream to be. It is part of a session's key, so that a name in one kind is
+/// never a name in another.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Kind {
-    /// One HTTP request through Envoy *is* the stream. It runs inside Envoy and can't be stopped from here.
+    /// One HTTP request through Envoy *is* the stream. It runs inside Envoy and can't be stopped
+    /// from here.
     Request,
     /// Many requests, or an API client's heartbeats, make one playback.
     Playback,
@@ -16,7 +18,7 @@ pub enum Kind {
 }
 
 impl Kind {
-    /// Every kind there is.
+    /// All kinds.
     pub const ALL: [Self; 3] = [Self::Request, Self::Playback, Self::Video];
 
     /// The kind's name on every wire.
@@ -29,14 +31,14 @@ impl Kind {
         }
     }
 
-    /// The kind of that name, if there is one.
+    /// The kind with that name.
     #[must_use]
     pub fn from_name(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|kind| kind.as_str() == name)
     }
 
-    /// Whether a session of this kind can be ended against its viewer's will: a displaced playback is refused at its next
-    /// request, while a `request` runs on inside Envoy whatever we say.
+    /// Whether a session of this kind can be ended against its viewer's will. A displaced playback
+    /// is refused at its next request; a `request` continues inside Envoy in any case.
     #[must_use]
     pub const fn is_stoppable(self) -> bool {
         match self {
@@ -45,8 +47,10 @@ impl Kind {
         }
     }
 
-    /// Whether the end of such a session is remembered, and keeps its id from being used again. Not a video's: its id is the film's, and may be
-    /// watched again at once. A session that was displaced or ended by an operator is refused with that reason, but may start again where there is a slot.
+    /// Whether an end of this kind leaves a tombstone that keeps its id from being used again. A
+    /// video's doesn't: its id is the film's, and may be watched again immediately. If it was
+    /// displaced or an operator ended it, it is refused with that reason, but may start again if
+    /// there is a free slot.
     #[must_use]
     pub const fn leaves_tombstone(self) -> bool {
         match self {
@@ -62,10 +66,10 @@ impl fmt::Display for Kind {
     }
 }
 
-/// What names a session among its user's.
+/// The key of a session within its user.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct SessionKey {
-    /// What kind of stream it is.
+    /// The kind of stream.
     pub kind: Kind,
     /// Its id within that kind.
     pub id: SessionId,
@@ -77,23 +81,23 @@ impl fmt::Display for SessionKey {
     }
 }
 
-/// Whose slot a start asks for, should all be taken.
+/// Whose slot a start asks for if all are taken.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Takeover {
-    /// That of the session that started first, of those that can be stopped from here.
+    /// The slot of the session that started first, among those that can be stopped from here.
     Oldest,
-    /// That of the session of this id.
+    /// The slot of the session with this id.
     Session(SessionId),
 }
 
 impl Takeover {
-    /// What every door takes for [`Self::Oldest`]; so no session of that id can be named.
+    /// The word for [`Self::Oldest`] at every door; a session with that id can't be taken over.
     const OLDEST: &str = "oldest";
 
     /// A session by its id, or `oldest`.
     ///
     /// # Errors
-    /// It is neither.
+    /// The text is neither.
     pub fn parse(text: &str) -> Result<Self, IdError> {
         if text == Self::OLDEST {
             return Ok(Self::Oldest);

@@ -1,14 +1,16 @@
-//! What routes say of where their sessions are named: the same few texts with every check, so each is understood once.
+//! The routes' own lists of session sources. The same few texts come with every check, so each is
+//! parsed once.
 
 use std::collections::HashMap;
 use std::sync::{Arc, PoisonError, RwLock};
 
 use super::source::{Source, SourceError};
 
-/// How many lists are remembered. More there are only where something that isn't a route writes them; those are understood each time.
+/// How many lists are cached. There can be more only if something other than a route writes them;
+/// those are parsed each time.
 const MAX_LISTS: usize = 1000;
 
-/// The lists that were understood, by their texts.
+/// The parsed lists, by their texts.
 #[derive(Debug, Default)]
 pub struct RouteLists(RwLock<HashMap<String, Arc<[Source]>>>);
 

@@ -1,6 +1,6 @@
-//! A place where a fact about a request is found: a header, a query parameter, a claim.
+//! A source of a fact about a request: a header, a query parameter, a claim.
 //!
-//! This is the written form only; looking into a request is the door's.
+//! This module only has the written form; the doors read the requests.
 
 use std::fmt;
 use std::hash::{Hash, Hasher};
@@ -12,16 +12,16 @@ use regex::{Regex, RegexBuilder};
 /// The longest name of a parameter, key or claim.
 const MAX_NAME: usize = 256;
 
-/// What can be written.
+/// The allowed forms.
 const ALLOWED: &str = "header:NAME, cookie:NAME, query:NAME, cmcd:KEY, jwt:CLAIM, context:KEY, path:REGEX, basic, principal or request; several joined by +";
 
 /// The longest pattern.
 const MAX_PATTERN: usize = 1024;
 
-/// How much memory a pattern may take once it is ready; patterns that repeat repetitions take more.
+/// How much memory a compiled pattern may take; nested repetitions take more.
 const MAX_PATTERN_BYTES: usize = 1 << 20;
 
-/// What a source begins with that has a name.
+/// The prefixes of sources with a name.
 pub(crate) const NAMED_KINDS: [&str; 7] = [
     "header:", "cookie:", "query:", "cmcd:", "jwt:", "context:", "path:",
 ];
@@ -35,42 +35,45 @@ pub(crate) const REQUEST_KIND: &str = "request";
 /// Where to look.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Source {
-    /// `header:NAME`, a request header; its name is in lower case.
+    /// `header:NAME`, a request header; the name is lower case.
     Header(HeaderName),
-    /// `query:NAME`, a parameter of the query, by its decoded name.
+    /// `query:NAME`, a query parameter, by its decoded name.
     Query(String),
     /// `cmcd:KEY`, a key of CTA-5004, from its headers or its query parameter.
     Cmcd(String),
-    /// `jwt:CLAIM`, a claim of the token that Envoy has verified.
+    /// `jwt:CLAIM`, a claim of a token that Envoy has verified.
     Jwt(ClaimPath),
     /// `context:KEY`, an entry of the route's `context_extensions`.
     Context(String),
     /// `cookie:NAME`, a cookie.
     Cookie(String),
-    /// `path:REGEX`, what the pattern's first group has found in the path without its query, or the whole pattern if it has no group.
+    /// `path:REGEX`, the match of the pattern's first group in the path without its query, or of
+    /// the whole pattern if it has no group.
     Path(PathPattern),
-    /// `basic`, the name in an `Authorization: Basic` header. To be believed where something before has checked the password.
+    /// `basic`, the user name in an `Authorization: Basic` header. Trustworthy only if something in
+    /// front has checked the password.
     Basic,
     /// `principal`, the name in the client's certificate, as Envoy has verified it.
     Principal,
-    /// Several of these joined by `+`: a fact that they have together, and that is absent if any is.
+    /// Several of these joined by `+`: together they make one fact, which is absent if any of them
+    /// is.
     Joined(Vec<Self>),
-    /// `request`, Envoy's id of the request: the request is the stream. For session ids only.
+    /// `request`, Envoy's id of the request: the request is the stream. Only for session ids.
     Request,
 }
 
-/// A pattern that is looked for in paths. Two are equal if they are written alike.
+/// A pattern that is matched in paths. Two are equal if their texts are.
 #[derive(Debug, Clone)]
 pub struct PathPattern(Regex);
 
-/// The path to a claim, the names on it joined by dots: `realm.tier`. No part between dots is empty.
+/// The path to a claim, with names separated by dots: `realm.tier`. No part is empty.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct ClaimPath(String);
 
-/// Why a text names no source: the text, and what is allowed.
+/// Why a text is not a source: the text, and what is allowed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum SourceError {
-    /// It is none.
+    /// It is not a source.
     #[error("got {0:?}; allowed: {1}")]
     NotASource(String, &'static str),
     /// It is a pattern that can't be used.
@@ -83,16 +86,18 @@ pub enum SourceError {
 // === impl Source ===
 
 impl Source {
-    /// The sources of a list with commas, as a route writes it: `header:x-playback-session-id,cmcd:sid`.
+    /// The sources of a comma-separated list, as a route writes it:
+    /// `header:x-playback-session-id,cmcd:sid`.
     ///
     /// # Errors
-    /// An item is no source, or there is none: a route that names a list wants one.
+    /// An item is not a source, or the list is empty.
     pub fn parse_list(text: &str) -> Result<Vec<Self>, SourceError> {
         let items = Self::split_list(text);
         items.into_iter().map(str::parse).collect()
     }
 
-    /// The items of a list with commas. A comma in a pattern is a part of it, unless a source follows.
+    /// The items of a comma-separated list. A comma within a pattern belongs to it, unless a source
+    /// follows.
     pub(crate) fn split_list(text: &str) -> Vec<&str> {
         split(text, ',').into_iter().map(str::trim).collect()
     }
@@ -140,7 +145,7 @@ impl FromStr for Source {
     type Err = SourceError;
 
     fn from_str(text: &str) -> Result<Self, SourceError> {
-        // `+` is a good character of a header's name: it has to be looked for first.
+        // `+` is also valid in a header's name, so we look for it first.
         match *split(text, '+') {
             [one] => Self::parse_one(one),
             ref several => {
@@ -158,7 +163,8 @@ impl FromStr for Source {
     }
 }
 
-/// The parts of a text between these signs. One within a pattern is the pattern's, unless what follows it begins a source.
+/// The parts of a text between these separators. A separator within a pattern belongs to it, unless
+/// a source follows.
 fn split(text: &str, sign: char) -> Vec<&str> {
     let (mut parts, mut rest) = (Vec::new(), text);
     let mut from = 0;
@@ -184,7 +190,7 @@ fn is_within_pattern(part: &str) -> bool {
     part.trim_start().starts_with("path:") || part.contains("+path:")
 }
 
-/// Whether a text begins as a source does.
+/// Whether a text begins like a source.
 fn begins_source(text: &str) -> bool {
     let is_plain = |word: &str| {
         let rest = text.strip_prefix(word);
@@ -201,7 +207,7 @@ fn is_name(name: &str) -> bool {
     !name.is_empty() && name.len() <= MAX_NAME && !name.contains(is_bad)
 }
 
-/// A token, as RFC 6265 has it.
+/// A token, as defined in RFC 6265.
 fn is_cookie_name(name: &str) -> bool {
     is_name(name)
         && name
@@ -256,7 +262,8 @@ impl PathPattern {
             .map(Self)
             .map_err(|error| match error {
                 regex::Error::CompiledTooBig(_) => "it would take too much memory".to_owned(),
-                // The last line of the library's text says what is wrong; those before it draw where.
+                // The last line of the library's text says what is wrong; the lines before it draw
+                // where.
                 error => error
                     .to_string()
                     .lines()
@@ -266,13 +273,14 @@ impl PathPattern {
             })
     }
 
-    /// How it is written.
+    /// The pattern's text.
     #[must_use]
     pub fn as_str(&self) -> &str {
         self.0.as_str()
     }
 
-    /// What it finds in a path: its first group, or all of it if it has none. It takes time in proportion to the path, whatever the pattern.
+    /// The match in a path: the first group, or the whole pattern if it has no group. Takes time
+    /// linear in the path's length, for any pattern.
     #[must_use]
     pub fn find<'p>(&self, path: &'p str) -> Option<&'p str> {
         let found = self.0.captures(path)?;
@@ -298,7 +306,8 @@ impl Hash for PathPattern {
 // === impl ClaimPath ===
 
 impl ClaimPath {
-    /// The whole text. Names may have dots themselves (`https://example.com/claims.plan`), so where one ends only a payload tells.
+    /// The whole text. Names may contain dots themselves (`https://example.com/claims.plan`), so
+    /// only a payload determines where one ends.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0

@@ -1,4 +1,4 @@
-//! Where each fact about a request is looked for.
+//! The configured sources of each fact about a request.
 
 use super::source::Source;
 
@@ -7,7 +7,8 @@ use super::source::Source;
 pub struct Identity {
     /// `identity.user`; at least one.
     pub user: Vec<Source>,
-    /// `identity.session`, which a route can replace; at least one. The only list that [`Source::Request`] can be in.
+    /// `identity.session`, which a route can replace; at least one. Only this list can contain
+    /// [`Source::Request`].
     pub session: Vec<Source>,
     /// `identity.plan`
     pub plan: Vec<Source>,
@@ -15,15 +16,16 @@ pub struct Identity {
     pub device: Vec<Source>,
     /// `identity.content`
     pub content: Vec<Source>,
-    /// `identity.takeover`: whose slot a playback asks for, should all be taken.
+    /// `identity.takeover`: whose slot a playback asks for if all are taken.
     pub takeover: Vec<Source>,
-    /// `identity.fresh`: the sources whose ids a player makes for each playback. A joined id is fresh if one of its parts is; all others are
-    /// derived.
+    /// `identity.fresh`: the sources whose ids a player makes for each playback. A joined id is
+    /// fresh if one of its parts is; all others are derived.
     pub fresh: Vec<Source>,
 }
 
 impl Identity {
-    /// Whether a player does not make the ids of that source for each playback, so that the same id comes again.
+    /// Whether players don't make a new id from that source for each playback, so that the same id
+    /// comes again.
     #[must_use]
     pub fn is_derived(&self, source: &Source) -> bool {
         let is_fresh = |source: &Source| *source == Source::Request || self.fresh.contains(source);
@@ -36,7 +38,7 @@ impl Identity {
 
 impl Default for Identity {
     fn default() -> Self {
-        // Each of these is a source, which a test holds; a list with a mistake would be empty.
+        // Each of these is a source, which a test checks; a list with a mistake would be empty.
         let list = |text| Source::parse_list(text).unwrap_or_default();
         Self {
             user: list("header:x-user-id"),

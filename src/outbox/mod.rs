@@ -1,9 +1,11 @@
-//! Renewals and releases that nobody waits for: taken at once, delivered when the store can.
+//! Renewals and releases that nobody waits for: accepted immediately, delivered when the store can
+//! take them.
 //!
-//! [`Outbox`] is the handle, [`Delivery`] the worker. Between them lies a bounded map with the *last state* of each session, a
-//! release winning over a renewal: a hundred entries of one stream cost one call. What fails is tried again until its lease would
-//! have run out anyway, and holds nothing else up; what had to be given up is counted. One user's flood
-//! leaves everybody else their room. Leases are the safety net for all of it.
+//! [`Outbox`] is the handle, [`Delivery`] the worker. Between them is a bounded map with the *last
+//! state* of each session, in which a release takes precedence over a renewal: a hundred entries
+//! about one stream cost one call. A failed delivery is retried until its lease would have expired
+//! anyway, and doesn't block others; notices that are given up are counted. A flood from one user
+//! leaves room for all others. Leases are the safety net for all of this.
 
 mod queue;
 #[cfg(test)]
@@ -26,28 +28,29 @@ use crate::telemetry::metrics::{DropReason, EntryOutcome, ReleaseCause};
 use crate::util::lock;
 use queue::{Pending, Queue};
 
-/// How many sessions' states are kept at most. Renewals get three quarters of it, so that releases find room for longer.
+/// How many sessions' states are kept at most. Renewals may fill three quarters of it, so that
+/// releases still find room.
 const CAPACITY: usize = 200_000;
 
-/// The pauses after a delivery that failed, from the first to the longest.
+/// The pauses after a failed delivery, from the first to the longest.
 const BACKOFF: std::ops::RangeInclusive<Duration> =
     Duration::from_millis(20)..=Duration::from_secs(1);
 
-/// What is to be told to the store.
+/// A notice for the store.
 #[derive(Debug, Clone)]
 pub enum Notice {
-    /// This stream was seen running; its user is said to be on that plan, and the response that was seen has that id.
+    /// This stream was seen running, with its user's plan and the id of its response, if known.
     Renew(Sighting, Option<PlanName>, Option<SessionId>),
-    /// Some of this playback has reached its viewer.
+    /// Part of this playback has reached its viewer.
     Played(SessionKey),
-    /// The call of that ticket takes back its start.
+    /// The call with that ticket takes back its start.
     Undo(SessionKey, Ticket),
-    /// This session is over, as somebody says.
+    /// This session is over, as the given party reports.
     Release(SessionKey, Ending, ReleaseCause),
 }
 
 impl Notice {
-    /// The session that it is about.
+    /// The session it concerns.
     pub(crate) const fn key(&self) -> &SessionKey {
         match self {
             Self::Renew(sighting, ..) => &sighting.key,
@@ -55,7 +58,7 @@ impl Notice {
         }
     }
 
-    /// What the access log's metric calls it.
+    /// Its name in the access log's metric.
     #[must_use]
     pub const fn entry_outcome(&self) -> EntryOutcome {
         match self {
@@ -67,33 +70,33 @@ impl Notice {
     }
 }
 
-/// What handle and worker share.
+/// What the handle and the worker share.
 #[derive(Debug)]
 struct Shared {
-    /// The notices. A std mutex: held for a moment, never across an `.await`.
+    /// The notices. A std mutex, because it is held only briefly and never across an `.await`.
     queue: Mutex<Queue>,
     /// Wakes the worker.
     arrived: Notify,
-    /// Cancelled when no more will come, and the worker is to deliver the rest and end.
+    /// Cancelled when no more notices will come, so that the worker delivers the rest and ends.
     closed: CancellationToken,
-    /// Counts what is given up.
+    /// Counts the notices that are given up.
     metrics: Arc<Metrics>,
-    /// How many may wait.
+    /// How many notices may wait.
     capacity: usize,
 }
 
-/// Takes renewals and releases. Cheap to clone; never blocks.
+/// Accepts renewals and releases. Cheap to clone; never blocks.
 #[derive(Debug, Clone)]
 pub struct Outbox(Arc<Shared>);
 
-/// Delivers what a [`Outbox`] has taken.
+/// Delivers what an [`Outbox`] has accepted.
 #[derive(Debug)]
 pub struct Delivery {
     /// Shared with the handles.
     shared: Arc<Shared>,
-    /// Where to.
+    /// The destination.
     ledger: Arc<Ledger>,
-    /// How long a notice means anything.
+    /// How long a notice stays meaningful.
     terms: Terms,
 }
 
@@ -103,7 +106,7 @@ pub fn outbox(ledger: Arc<Ledger>, terms: Terms, metrics: Arc<Metrics>) -> (Outb
     with_capacity(CAPACITY, ledger, terms, metrics)
 }
 
-/// The same with that much room.
+/// The same with that capacity.
 fn with_capacity(
     capacity: usize,
     ledger: Arc<Ledger>,
@@ -130,7 +133,8 @@ fn with_capacity(
 // === impl Outbox ===
 
 impl Outbox {
-    /// Takes a notice of that user's. Whoever submits it needn't wait: it is delivered, superseded by a later one, or counted as dropped.
+    /// Accepts a notice about that user. Callers needn't wait: it is delivered, superseded by a
+    /// later one, or counted as dropped.
     pub fn submit(&self, user: UserId, notice: Notice) {
         let shared = &self.0;
         let room = match notice {
@@ -152,7 +156,7 @@ impl Outbox {
         shared.arrived.notify_one();
     }
 
-    /// Says that no more will come.
+    /// Says that no more notices will come.
     pub fn close(&self) {
         self.0.closed.cancel();
     }
@@ -170,7 +174,8 @@ impl Shared {
 // === impl Delivery ===
 
 impl Delivery {
-    /// Delivers until the handle is closed and nothing waits any more. Whoever can't wait for that drops the future, and calls [`Self::give_up`].
+    /// Delivers until the handle is closed and no notice waits. Callers that can't wait for that
+    /// drop the future and call [`Self::give_up`].
     pub async fn run(&self) {
         let mut pause = *BACKOFF.start();
         let retry = tokio::time::sleep(Duration::ZERO);
@@ -202,7 +207,7 @@ impl Delivery {
             tokio::select! {
                 biased;
                 () = &mut retry, if retrying => {
-                    // While the store isn't even asked, nothing is told in vain.
+                    // While the store isn't asked at all, deliveries would fail.
                     if *store_up.borrow() {
                         self.shared.queue().try_again();
                     } else {
@@ -210,7 +215,7 @@ impl Delivery {
                     }
                     retrying = false;
                 }
-                // What could not be told while the store was out is told as soon as it is back.
+                // Failed notices are delivered as soon as the store is back.
                 Ok(()) = store_up.changed(), if retrying => {
                     if *store_up.borrow_and_update() {
                         self.shared.queue().try_again();
@@ -224,7 +229,8 @@ impl Delivery {
         }
     }
 
-    /// Counts what is left as lost, what was under way included: nobody knows what came of it. Leases run out by themselves.
+    /// Counts the remaining notices as lost, including those in progress, whose outcome is unknown.
+    /// Their leases expire on their own.
     pub fn give_up(&self) -> usize {
         let left = std::mem::take(&mut *self.shared.queue()).len();
         for _ in 0..left {
@@ -234,7 +240,7 @@ impl Delivery {
         left
     }
 
-    /// Tells the store a batch; what it could not take.
+    /// Delivers a batch to the store; returns what it could not take.
     async fn deliver(&self, batch: Vec<(UserId, Pending)>) -> Vec<(UserId, Pending)> {
         let calls: FuturesUnordered<_> = batch
             .into_iter()
@@ -243,7 +249,7 @@ impl Delivery {
         calls.filter_map(std::future::ready).collect().await
     }
 
-    /// Tells the store one notice; gives it back if it is worth another try.
+    /// Delivers one notice to the store; returns it if it is worth another try.
     async fn tell(&self, user: UserId, pending: Pending) -> Option<(UserId, Pending)> {
         let Some(notice) = self.still_true(&pending) else {
             self.shared.metrics.releaser_dropped(DropReason::Expired);
@@ -280,7 +286,8 @@ impl Delivery {
         }
     }
 
-    /// Drops what has waited for so long that it says nothing any more, so that it keeps nothing newer out.
+    /// Drops notices that have waited so long that they mean nothing any more, so that they don't
+    /// block newer ones.
     fn expire(&self) {
         let expired = self
             .shared
@@ -291,8 +298,8 @@ impl Delivery {
         }
     }
 
-    /// What a notice still says after its wait. A stream that was seen running a while ago gets what is left of its lease; an
-    /// end is worth telling as long as the session could be held.
+    /// What a notice still says after its wait. A stream that was seen running some time ago gets
+    /// the rest of its lease; an end is worth delivering as long as the session could be held.
     fn still_true(&self, pending: &Pending) -> Option<Notice> {
         let age = pending.since.elapsed();
         match &pending.notice {

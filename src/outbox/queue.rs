@@ -1,4 +1,4 @@
-//! The notices that are not delivered yet: the last of each session. Pure.
+//! The notices that are not delivered yet: the last of each session. Pure functions.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -10,26 +10,26 @@ use crate::session::{Ending, SessionKey, Ticket, UserId};
 /// How many are delivered at a time. The connection pipelines them.
 const BATCH: usize = 256;
 
-/// How many of one user's may wait once half the room is taken: many times what one user can have running, and so little that a flood
-/// of one user's ends leaves everybody else the other half.
+/// How many notices of one user may wait once half the capacity is used: many times what one user
+/// can have running, and so few that a flood from one user leaves all others the other half.
 pub(super) const SHARE: usize = 256;
 
-/// A notice that waits.
+/// A waiting notice.
 #[derive(Debug)]
 pub(super) struct Pending {
-    /// What it says.
+    /// The notice.
     pub(super) notice: Notice,
-    /// Since when it waits.
+    /// Since when it has been waiting.
     pub(super) since: Stopwatch,
 }
 
-/// What a notice is about: of each, the last one counts.
+/// The subject of a notice: for each subject, the last notice counts.
 pub(super) type Place = (UserId, SessionKey, Aspect);
 
-/// What of a session a notice is about.
+/// Which aspect of a session a notice is about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) enum Aspect {
-    /// Whether it runs.
+    /// Whether it is running.
     State,
     /// Whether it has begun to play.
     Beginning,
@@ -37,22 +37,23 @@ pub(super) enum Aspect {
     StartOf(Ticket),
 }
 
-/// The notices that are not delivered yet, the last of each place. None is in both maps.
+/// The undelivered notices, the last one for each place. None is in both maps.
 #[derive(Debug, Default)]
 pub(super) struct Queue {
-    /// To be told at once.
+    /// Ready to be delivered.
     pub(super) fresh: HashMap<Place, Pending>,
-    /// Told in vain, to be told again after a pause.
+    /// Failed, to be retried after a pause.
     pub(super) failed: HashMap<Place, Pending>,
-    /// How many are being told.
+    /// How many are being delivered.
     under_way: usize,
-    /// How many of each user's are in both maps together.
+    /// How many notices of each user are in the two maps.
     of_user: HashMap<UserId, usize>,
 }
 
 impl Notice {
-    /// What it supersedes and is superseded by. A call's undo concerns nobody else's start: it stands beside all other notices, and the
-    /// store sorts out what comes of them in whatever order.
+    /// The place of this notice: it supersedes an earlier notice at the same place, and a later one
+    /// supersedes it. A call's undo concerns no other start, so it has a place of its own; the
+    /// store copes with any order.
     fn place(&self, user: UserId) -> Place {
         let aspect = match self {
             Self::Undo(_, ticket) => Aspect::StartOf(*ticket),
@@ -62,7 +63,8 @@ impl Notice {
         (user, self.key().clone(), aspect)
     }
 
-    /// Whether it stands where an earlier one waits: all but a sign of life after the end, and a failure after a success.
+    /// Whether it replaces an earlier waiting notice. It does, except a sign of life after the end,
+    /// and a failure after a success.
     const fn supersedes(&self, earlier: &Self) -> bool {
         !matches!(
             (self, earlier),
@@ -72,19 +74,19 @@ impl Notice {
 }
 
 impl Queue {
-    /// How many notices there are, those under way included.
+    /// The number of notices, including those being delivered.
     pub(super) fn len(&self) -> usize {
         self.fresh.len() + self.failed.len() + self.under_way
     }
 
-    /// Puts a notice in, unless a stronger one is there already; whether there was room.
+    /// Adds a notice, unless a stronger one is already there; returns whether there was room.
     pub(super) fn put(&mut self, user: UserId, pending: Pending, room: usize) -> bool {
         let place = pending.notice.place(user);
         if let Entry::Occupied(earlier) = self.failed.entry(place.clone()) {
             if !pending.notice.supersedes(&earlier.get().notice) {
                 return true;
             }
-            // It takes over the place, however full the rest is, and stands for one still.
+            // It takes over the place even if the rest is full, and still counts as one.
             earlier.remove();
             self.fresh.insert(place, pending);
             return true;
@@ -107,7 +109,7 @@ impl Queue {
         true
     }
 
-    /// Notes that one of that user's is in neither map any more.
+    /// Records that one notice of that user has left both maps.
     fn one_less(of_user: &mut HashMap<UserId, usize>, user: &UserId) {
         if let Some(count) = of_user.get_mut(user) {
             *count = count.saturating_sub(1);
@@ -117,7 +119,7 @@ impl Queue {
         }
     }
 
-    /// Takes out as many as are delivered at a time.
+    /// Takes out a batch.
     pub(super) fn take_batch(&mut self) -> Vec<(UserId, Pending)> {
         let places: Vec<Place> = self.fresh.keys().take(BATCH).cloned().collect();
         let batch: Vec<_> = places
@@ -132,14 +134,14 @@ impl Queue {
         batch
     }
 
-    /// Notes what has become of the batch: what could not be delivered waits, unless something newer has come.
+    /// Records the result of a batch: failed notices wait, unless something newer has arrived.
     pub(super) fn settle(&mut self, failed: Vec<(UserId, Pending)>) {
         self.under_way = 0;
         for (user, pending) in failed {
             let place = pending.notice.place(user);
             match self.fresh.get(&place) {
                 Some(newer) if newer.notice.supersedes(&pending.notice) => continue,
-                // What failed stands in its place, and for it.
+                // The failed notice takes its place again, and counts for it.
                 Some(_) => drop(self.fresh.remove(&place)),
                 None => *self.of_user.entry(place.0.clone()).or_default() += 1,
             }
@@ -147,7 +149,7 @@ impl Queue {
         }
     }
 
-    /// Drops what failed and is not worth another try; how many that were.
+    /// Drops failed notices that aren't worth another try; returns how many.
     pub(super) fn drop_failed(&mut self, is_worth_it: impl Fn(&Pending) -> bool) -> usize {
         let before = self.failed.len();
         self.failed.retain(|place, pending| {
@@ -160,7 +162,7 @@ impl Queue {
         before - self.failed.len()
     }
 
-    /// Has what failed told again.
+    /// Schedules failed notices for another try.
     pub(super) fn try_again(&mut self) {
         if self.fresh.is_empty() {
             std::mem::swap(&mut self.fresh, &mut self.failed);

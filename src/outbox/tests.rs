@@ -1,4 +1,4 @@
-//! The outbox with a store that fails as told, by a paused clock.
+//! The outbox with a fault-injecting store and a paused clock.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -15,7 +15,7 @@ use crate::policy::Policy;
 use crate::session::{Facts, Kind, SessionId, Start, StartRules, WhenFull};
 use crate::store::{Store, StoreError};
 
-/// A outbox before a store in which leases never run out.
+/// An outbox in front of a store in which leases never expire.
 struct Bench {
     store: Arc<FaultyStore>,
     metrics: Arc<Metrics>,
@@ -51,7 +51,7 @@ impl Bench {
         }
     }
 
-    /// Starts a session, by that ticket.
+    /// Starts a session with that ticket.
     async fn start(&self, id: &str, ticket: u32) {
         let start = Start {
             key: key(id),
@@ -71,10 +71,11 @@ impl Bench {
         self.outbox.submit(anna(), notice);
     }
 
-    /// Closes the handle and lets the worker come to its end.
+    /// Closes the handle and waits for the worker to end.
     async fn finish(&self) {
         self.outbox.close();
-        // The worker first: whoever looks after the store would find out that it fails before anything is told.
+        // The worker first: the ledger's background task would notice the failing store before any
+        // delivery.
         tokio::select! {
             biased;
             finished = timeout(Duration::from_secs(3600), self.delivery.run()) => finished.expect("all is delivered"),
@@ -126,7 +127,7 @@ fn undo(id: &str, ticket: u32) -> Notice {
     Notice::Undo(key(id), Ticket::new(ticket).unwrap())
 }
 
-/// What waits, as `renew a`.
+/// The waiting notices, such as `renew a`.
 fn waiting(pending: &HashMap<Place, Pending>) -> Vec<String> {
     let mut shown: Vec<_> = pending
         .values()
@@ -171,7 +172,7 @@ fn of_each_session_the_last_state_waits_and_an_end_stands() {
             assert!(queue.put(anna(), pending(notice.clone()), 10));
         }
         assert_eq!(waiting(&queue.fresh), expected, "{notices:?}");
-        // The same where the first has failed meanwhile.
+        // The same if the first has failed meanwhile.
         let mut queue = Queue::default();
         for notice in &notices {
             assert!(queue.put(anna(), pending(notice.clone()), 10));
@@ -273,7 +274,7 @@ async fn what_fails_is_tried_again_until_it_is_told() {
     bench.store.fails(&Fault::LosesCalls);
     bench.submit(release("a"));
     let healing = async {
-        // Once it has failed to answer it is only probed.
+        // Once it has failed to answer, it is only probed.
         bench.store.asked("ping", 5).await;
         assert_eq!(bench.store.calls("release"), 1);
         assert_eq!(bench.store.live("anna").await, ["a"]);
@@ -336,7 +337,7 @@ async fn what_means_nothing_any_more_is_given_up_and_counted() {
     advance(Duration::from_secs(15)).await;
     bench.submit(release("b"));
     bench.submit(undo("c", 1));
-    // The longest lease, the store's deadline and a second.
+    // The longest lease, the store's deadline and one second.
     advance(Duration::from_millis(31_050)).await;
     bench.submit(release("d"));
     bench.finish().await;

@@ -1,4 +1,4 @@
-//! The limits of very many single users, hardly larger in memory than the text that lists them.
+//! The limits of a great many users, in hardly more memory than the text that lists them.
 
 use std::fmt;
 use std::hash::{BuildHasher, RandomState};
@@ -8,18 +8,20 @@ use bytes::Bytes;
 
 use crate::session::UserId;
 
-/// Limits of users by their names.
+/// Limits by user name.
 ///
-/// A map with a string for each user would take four times the memory. Here the names stay where they are in the text.
+/// A map with a string for each user would take four times the memory. Here the names stay in the
+/// text.
 #[derive(Clone, Default)]
 pub struct UserLimits {
     /// The text, which must be UTF-8.
     text: Bytes,
     /// The users in the order of the text.
     entries: Vec<Entry>,
-    /// A hash table with open addressing: one more than the index of an entry, or 0. Its length is a power of two.
+    /// A hash table with open addressing: one more than the index of an entry, or 0. Its length is
+    /// a power of two.
     slots: Vec<u32>,
-    /// Hashes the names with a random key, so that nobody can choose names that collide.
+    /// Hashes the names with a random key, so that nobody can choose colliding names.
     hashing: RandomState,
 }
 
@@ -28,13 +30,13 @@ pub struct UserLimits {
 pub struct Entry {
     /// Where the name begins.
     start: u32,
-    /// How long the name is.
+    /// The length of the name.
     bytes: u16,
     /// The user's limit.
     limit: u16,
 }
 
-/// A list that names a user twice, with the numbers of the two lines.
+/// The error for a list that names a user twice, with both line numbers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct NamedTwice {
     /// The first line.
@@ -46,7 +48,7 @@ pub struct NamedTwice {
 // === impl Entry ===
 
 impl Entry {
-    /// A user whose name is at that place of the text; `None` where a number is too large to be kept.
+    /// A user whose name is at that range of the text; `None` if a number is too large to store.
     #[must_use]
     pub fn new(name: &Range<usize>, limit: u32) -> Option<Self> {
         Some(Self {
@@ -67,7 +69,7 @@ impl UserLimits {
     pub fn new(text: Bytes, entries: Vec<Entry>) -> Result<Self, NamedTwice> {
         let slots = match entries.len() {
             0 => 0,
-            // At most two thirds full, so that a search ends soon.
+            // At most two thirds full, so that searches are short.
             users => (users + users / 2 + 1).next_power_of_two(),
         };
         let mut limits = Self {
@@ -101,7 +103,7 @@ impl UserLimits {
         Ok(())
     }
 
-    /// The limit of a user, if the list has one.
+    /// The limit of a user, if listed.
     #[must_use]
     pub fn get(&self, user: &str) -> Option<u32> {
         self.find(user.as_bytes())
@@ -115,7 +117,7 @@ impl UserLimits {
         Some(self.line_of(entry))
     }
 
-    /// Of these users, the one whom the list names first, and the number of that line.
+    /// Of these users, the first in the list, and the number of its line.
     #[must_use]
     pub fn first_of<'a>(
         &self,
@@ -124,30 +126,31 @@ impl UserLimits {
         let named = users
             .into_iter()
             .filter_map(|user| Some((self.find(user.as_str().as_bytes())?, user)));
-        // Only for the first: to number a line, all of the text before it is scanned.
+        // Only for the first: finding a line's number scans all of the text before it.
         let (entry, user) = named.min_by_key(|(entry, _)| entry.start)?;
         Some((user, self.line_of(entry)))
     }
 
-    /// The users by their names, in the order of the text, and their limits.
+    /// The users' names and limits, in the order of the text.
     pub fn iter(&self) -> impl Iterator<Item = (&[u8], u32)> {
         let entries = self.entries.iter();
         entries.map(|entry| (name(&self.text, *entry), u32::from(entry.limit)))
     }
 
-    /// How many users there are.
+    /// The number of users.
     #[must_use]
     pub fn len(&self) -> usize {
         self.entries.len()
     }
 
-    /// Whether there is nobody.
+    /// Whether the list is empty.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.entries.is_empty()
     }
 
-    /// How many of these users are not in the other list, and how many are there with another limit.
+    /// How many of these users are missing from the other list, and how many have another limit
+    /// there.
     #[must_use]
     pub fn unlike(&self, other: &Self) -> (usize, usize) {
         let (mut missing, mut different) = (0, 0);
@@ -187,7 +190,7 @@ impl UserLimits {
     }
 }
 
-/// The entry that a slot names; none if the slot is free.
+/// The entry in a slot; none if the slot is free.
 fn entry_at(entries: &[Entry], slot: u32) -> Option<Entry> {
     let index = (slot as usize).checked_sub(1)?;
     entries.get(index).copied()
@@ -209,7 +212,7 @@ impl PartialEq for UserLimits {
 impl Eq for UserLimits {}
 
 impl fmt::Debug for UserLimits {
-    /// Says how many there are.
+    /// Shows only the number of users.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "UserLimits({})", self.len())
     }
@@ -219,7 +222,7 @@ impl fmt::Debug for UserLimits {
 mod tests {
     use super::*;
 
-    /// A list of these names, each in a line of its own, with its number as the limit.
+    /// A list of these names, one per line, each with its line number as the limit.
     fn list(names: &[String]) -> Result<UserLimits, NamedTwice> {
         let text = names.join("\n");
         let mut at = 0;

@@ -1,7 +1,8 @@
-//! How many streams a user may watch at once: the numbers and their precedence, and nothing else.
+//! How many streams a user may watch at once: the limits and their precedence, and nothing else.
 //!
-//! Pure: it is asked and answers. It reads no configuration, and leaves it to its caller to count and to log what it
-//! reports. Where two numbers could apply, the nearer to the user wins: their own, then their plan's, then the default.
+//! Pure functions. This module reads no configuration, and its caller counts and logs what it
+//! reports. If several limits could apply, the most specific wins: the user's own, then their
+//! plan's, then the default.
 
 mod listed;
 
@@ -12,55 +13,58 @@ use std::sync::Arc;
 
 use crate::session::{PlanName, UserId};
 
-/// What applies to one user now. A struct with one field, because more than a number will.
+/// What applies to one user now. A struct with one field, because more than a number will apply
+/// later.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Allowance {
-    /// How many live sessions admission stops at; 0 allows none.
+    /// The number of live sessions at which starts are refused; 0 allows none.
     pub limit: u32,
 }
 
 /// The limits of all users.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Policy {
-    /// The limit of everybody else.
+    /// The limit of all other users.
     pub default: u32,
     /// The limit of each plan.
     pub plans: BTreeMap<PlanName, u32>,
-    /// Single users' own limits; they beat the plan, whichever of the two is higher.
+    /// Single users' own limits. They take precedence over the plan, even if the plan's is higher.
     pub users: HashMap<UserId, u32>,
-    /// The same for very many users, from a file of its own. A user is in one of the two only.
+    /// The same for a great many users, from a file of its own. A user is in only one of the two.
     pub listed: Arc<UserLimits>,
 }
 
-/// A user with two limits of their own: nobody can know which was meant.
+/// A user has two limits of their own, and we can't know which was meant.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
     "line {line}: the user \"{}\" has a limit in limits.users too; delete one of the two",
     user.as_str().escape_debug()
 )]
 pub struct TwoLimits {
-    /// Who that is.
+    /// The user.
     pub user: UserId,
     /// The line of `limits.users_file`.
     pub line: usize,
 }
 
-/// The answer to who may watch how much, and what was odd about the question.
+/// The limit of one user, and whether anything was odd about the plan.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Resolved {
     /// What applies.
     pub allowance: Allowance,
-    /// Whether the plan that was named exists. An unknown one is for the caller to count, and to log once a name.
+    /// Whether the named plan exists. The caller counts an unknown one, and logs each name once.
     pub plan: PlanMatch,
 }
 
-/// What became of the name of a plan.
+/// The result of looking up a plan by name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PlanMatch {
-    /// No plan was named, and none was needed: the policy has none, or the user has a limit of their own.
+    /// No plan was named, and none was needed: the policy has none, or the user has a limit of
+    /// their own.
     NotNamed,
-    /// No plan was named though the policy has some: the default applies, as is meant for users without a plan, and as happens to all
-    /// where the plan is looked for in the wrong place. For the caller to count.
+    /// No plan was named although the policy has some: the default applies. That is right for users
+    /// without a plan, and happens to all users if the plan is looked for in the wrong place. The
+    /// caller counts it.
     Missing,
     /// The plan is one of the policy's.
     Known,
@@ -71,7 +75,7 @@ pub enum PlanMatch {
 // === impl Policy ===
 
 impl Policy {
-    /// A policy with one limit for everybody.
+    /// A policy with one limit for all users.
     #[must_use]
     pub fn new(default: u32) -> Self {
         Self {
@@ -82,10 +86,10 @@ impl Policy {
         }
     }
 
-    /// Makes sure that a list names nobody who also has a limit in `users`.
+    /// Checks that no listed user also has a limit in `users`.
     ///
     /// # Errors
-    /// It does; the first line that does.
+    /// The first line that names such a user.
     pub fn check_against(&self, listed: &UserLimits) -> Result<(), TwoLimits> {
         match listed.first_of(self.users.keys()) {
             None => Ok(()),
@@ -96,10 +100,11 @@ impl Policy {
         }
     }
 
-    /// What applies to this user, who is on this plan.
+    /// What applies to this user on this plan.
     ///
-    /// An unknown plan gets the default: turning a paying viewer away, or letting them watch without limit, would both be
-    /// worse than a wrong number. It is reported even where the user's own limit hides its effect.
+    /// An unknown plan gets the default: refusing a paying viewer, or not limiting them at all,
+    /// would both be worse than a wrong number. It is reported even if the user's own limit hides
+    /// its effect.
     #[must_use]
     pub fn allowance(&self, user: &UserId, plan: Option<&PlanName>) -> Resolved {
         let own = self.users.get(user).copied();

@@ -1,6 +1,7 @@
-//! The guide to problems: what each reason means, what a viewer sees, what a client should do. The types of problems lead there.
+//! The guide to problems: what each reason means, what a viewer sees, and what a client should do.
+//! The types of problems link to it.
 
-/// The guide, as Markdown. Each reason has a section of its name.
+/// The guide, as Markdown. Each reason has a section with its name.
 pub const TEXT: &str = include_str!("guide.md");
 
 #[cfg(test)]
@@ -12,10 +13,10 @@ pub(crate) mod tests {
     use super::TEXT;
     use crate::problem::Reason;
 
-    /// The chapter that is about what viewers meet.
+    /// The chapter about problems that viewers encounter.
     const FOR_VIEWERS: &str = "What a viewer may meet";
 
-    /// What no viewer is to be told of.
+    /// Words that a viewer must not see.
     const INTERNALS: &[&str] = &[
         "streamgate",
         "envoy",
@@ -38,7 +39,7 @@ pub(crate) mod tests {
         "\"",
     ];
 
-    /// What a section says, line by line.
+    /// A section's text, line by line.
     pub(crate) struct Section {
         chapter: &'static str,
         lines: BTreeMap<&'static str, &'static str>,
@@ -56,12 +57,12 @@ pub(crate) mod tests {
             self.chapter == FOR_VIEWERS
         }
 
-        /// What stands behind the line's first words.
+        /// The text after the line's name.
         pub(crate) fn line(&self, name: &str) -> &'static str {
             self.lines.get(name).copied().unwrap_or_default()
         }
 
-        /// The words of a line that stand in backticks.
+        /// The words in backticks on a line.
         pub(crate) fn words(&self, name: &str) -> Vec<&'static str> {
             self.line(name).split('`').skip(1).step_by(2).collect()
         }
@@ -86,7 +87,8 @@ pub(crate) mod tests {
         sections
     }
 
-    /// A problem that is really told is what the guide says of it, and is told in words for whom it is for.
+    /// Checks that a problem matches its section in the guide, and that its wording suits its
+    /// audience.
     pub(crate) fn assert_explained(problem: &Value, headers: &[&str]) {
         let text = |field: &str| problem[field].as_str().expect("a text");
         let (section, detail) = (Section::of(text("reason")), text("detail"));
@@ -108,9 +110,9 @@ pub(crate) mod tests {
             let lower = detail.to_lowercase();
             let internal = INTERNALS.iter().find(|internal| lower.contains(**internal));
             assert_eq!(internal, None, "{detail}");
-            // What happened, and what to do about it.
+            // One sentence for what happened, and one for what to do.
             assert!(detail.matches('.').count() > 1, "{detail}");
-            // The guide's numbers are examples.
+            // The numbers in the guide are examples.
             let shown = section.line("A viewer sees").trim_matches('"');
             let is_other = problem["limit"].as_u64().is_some_and(|limit| limit != 3);
             assert!(is_other || detail == shown, "{detail}\n{shown}");

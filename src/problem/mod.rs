@@ -1,6 +1,7 @@
-//! The one form in which a refusal or an error is told over HTTP, at whatever door: `application/problem+json` (RFC 9457).
+//! The one form of refusals and errors over HTTP, at every door: `application/problem+json` (RFC
+//! 9457).
 //!
-//! Pure. The doors add what is theirs: status lines, headers, framing.
+//! Pure functions. The doors add status lines, headers and framing.
 
 pub mod guide;
 mod reason;
@@ -20,20 +21,22 @@ use crate::session::{EndCause, Refusal, Session, Timestamp};
 /// The media type of a problem.
 pub const CONTENT_TYPE: &str = "application/problem+json";
 
-/// The name of our only quota in the `RateLimit` header fields (draft-ietf-httpapi-ratelimit-headers).
+/// The name of our only quota in the `RateLimit` header fields
+/// (draft-ietf-httpapi-ratelimit-headers).
 const POLICY: &str = "streams";
 
-/// The problem type of that draft for a quota that is used up.
+/// The problem type of that draft for an exhausted quota.
 const QUOTA_EXCEEDED: &str = "https://iana.org/assignments/http-problem-types#quota-exceeded";
 
-/// Where an instance shows the guide to problems.
+/// Where an instance serves the guide to problems.
 pub const GUIDE: &str = "/v1/problems";
 
-/// What went wrong, for machines (`reason`) and people (`detail`).
+/// A refusal or an error, for machines (`reason`) and people (`detail`).
 #[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
 pub struct Problem {
-    /// A URI for the kind of problem: that which IANA keeps for a quota that is used up, else the section about `reason` of the guide to
-    /// problems, `/v1/problems` unless `refusal.problems` says that it is elsewhere.
+    /// A URI for the kind of problem. For an exhausted quota it is the one registered with IANA;
+    /// otherwise it is the section about `reason` in the guide to problems, at `/v1/problems`
+    /// unless `refusal.problems` sets another address.
     #[serde(rename = "type")]
     #[schema(schema_with = kinds)]
     pub kind: Cow<'static, str>,
@@ -42,11 +45,12 @@ pub struct Problem {
     /// The HTTP status.
     #[schema(minimum = 400, maximum = 599)]
     pub status: u16,
-    /// What happened and what to do about it, in sentences fit for a viewer; or for a developer, where no viewer can have caused it.
+    /// What happened and what to do about it, in sentences fit for a viewer; or for a developer, if
+    /// no viewer can have caused it.
     pub detail: String,
     /// The same as a word that never changes.
     pub reason: Reason,
-    /// The names of the quotas that are used up.
+    /// The names of the exhausted quotas.
     #[serde(rename = "violated-policies", skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     pub violated_policies: Option<[&'static str; 1]>,
@@ -54,11 +58,11 @@ pub struct Problem {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     pub limit: Option<u32>,
-    /// How many are live.
+    /// How many sessions are live.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     pub active: Option<usize>,
-    /// The live ones.
+    /// The live sessions.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     pub sessions: Option<Vec<Holder>>,
@@ -66,7 +70,7 @@ pub struct Problem {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     pub displaced_by: Option<Taker>,
-    /// What is wrong with what names the user or the session, for whoever makes the client.
+    /// What is wrong with the name of the user or the session, for the developers of the client.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     pub flaw: Option<String>,
@@ -77,12 +81,12 @@ pub struct Problem {
 pub struct Taker {
     /// Its id.
     session: String,
-    /// What kind of stream it is.
+    /// Its kind of stream.
     #[schema(schema_with = stream_kind)]
     kind: &'static str,
 }
 
-/// A session that holds a slot, as far as the refused one may know of it.
+/// A session that holds a slot, as far as the refused client may see it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
 pub struct Holder {
     /// Its id.
@@ -97,14 +101,14 @@ pub struct Holder {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     content: Option<String>,
-    /// When it began, in RFC 3339.
+    /// When it started, in RFC 3339.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false, format = DateTime)]
     started_at: Option<String>,
 }
 
 impl Problem {
-    /// A problem that its status and reason say all about.
+    /// A problem with only a status, a reason and a detail.
     #[must_use]
     pub fn plain(status: u16, reason: Reason, detail: impl Into<String>) -> Self {
         Self {
@@ -122,7 +126,7 @@ impl Problem {
         }
     }
 
-    /// The problem of a start that was refused. `show` says what it may tell of other sessions.
+    /// The problem for a refused start. `show` says which facts of other sessions it may include.
     #[must_use]
     pub fn refusal(refusal: &Refusal, show: &BTreeSet<Shown>) -> Self {
         match refusal {
@@ -150,7 +154,7 @@ impl Problem {
         }
     }
 
-    /// The same, with its type on the guide to problems that is there, if it is not this instance's own.
+    /// The same, with its type at that guide to problems instead of this instance's own.
     #[must_use]
     pub fn explained_at(mut self, guide: Option<&str>) -> Self {
         if let Some(guide) = guide
@@ -161,16 +165,16 @@ impl Problem {
         self
     }
 
-    /// The document as it is sent.
+    /// The JSON document.
     #[must_use]
     pub fn to_json(&self) -> String {
-        // Strings and numbers can always be written; there is no map here whose keys could not.
+        // Serialization fails only for maps with unusual keys, and there is no map here.
         serde_json::to_string(self).unwrap_or_default()
     }
 }
 
 impl Holder {
-    /// What may be told of a session.
+    /// The parts of a session that may be shown.
     fn of(session: &Session, show: &BTreeSet<Shown>) -> Self {
         let if_shown = |what: Shown, text: Option<String>| text.filter(|_| show.contains(&what));
         Self {
@@ -189,7 +193,7 @@ impl Holder {
 }
 
 impl Taker {
-    /// What may be told of who took the slot, if somebody did.
+    /// The parts that may be shown of the session that took the slot, if one did.
     fn of(cause: &EndCause, show: &BTreeSet<Shown>) -> Option<Self> {
         match cause {
             EndCause::Displaced { by } if show.contains(&Shown::Session) => Some(Self {
@@ -201,19 +205,19 @@ impl Taker {
     }
 }
 
-/// The `RateLimit-Policy` header: so many streams at once.
+/// The `RateLimit-Policy` header for that limit of concurrent streams.
 #[must_use]
 pub fn rate_limit_policy(limit: u32) -> String {
     format!("\"{POLICY}\";q={limit};qu=\"concurrent-requests\"")
 }
 
-/// The `RateLimit` header: so many are left.
+/// The `RateLimit` header for that number of remaining streams.
 #[must_use]
 pub fn rate_limit(remaining: u32) -> String {
     format!("\"{POLICY}\";r={remaining}")
 }
 
-/// The word for why a session has ended.
+/// The reason for a session that has ended.
 #[must_use]
 pub const fn ended_reason(cause: &EndCause) -> Reason {
     match cause {
@@ -223,7 +227,7 @@ pub const fn ended_reason(cause: &EndCause) -> Reason {
     }
 }
 
-/// The word for why a start was refused.
+/// The reason for a refused start.
 #[must_use]
 pub const fn refusal_reason(refusal: &Refusal) -> Reason {
     match refusal {
@@ -233,7 +237,7 @@ pub const fn refusal_reason(refusal: &Refusal) -> Reason {
     }
 }
 
-/// A point in time in RFC 3339, to the millisecond.
+/// A timestamp in RFC 3339, to the millisecond.
 #[must_use]
 pub fn rfc3339(at: Timestamp) -> String {
     let instant = i64::try_from(at.as_millis())
@@ -242,15 +246,15 @@ pub fn rfc3339(at: Timestamp) -> String {
     format!("{:.3}", instant.unwrap_or(jiff::Timestamp::MAX))
 }
 
-/// What is told of a stream that runs inside the gateway.
+/// The detail for a stream that runs inside the gateway.
 pub const NOT_STOPPABLE: &str =
     "That stream can't be stopped from here. Close it on the device that plays it.";
 
-/// What is told while the store is out.
+/// The detail during an outage of the store.
 pub const OUTAGE: &str =
     "It can't be told now how many streams this account watches. Try again in a moment.";
 
-/// Why a start at a full limit was refused, and the way out.
+/// Why a start at a full limit was refused, and how to proceed.
 fn full_detail(limit: u32, active: usize) -> String {
     match limit {
         0 => "This account may not watch anything now. Ask the service why.".to_owned(),
@@ -262,7 +266,7 @@ fn full_detail(limit: u32, active: usize) -> String {
     }
 }
 
-/// The types that problems have, described.
+/// The schema of the problem types.
 fn kinds() -> Object {
     ObjectBuilder::new()
         .description(Some("A URI for the kind of problem: that which IANA keeps for a quota that is used up, else the section about `reason` of the guide to problems, `/v1/problems` unless `refusal.problems` says that it is elsewhere. Decide by `reason`."))
@@ -272,12 +276,12 @@ fn kinds() -> Object {
         .build()
 }
 
-/// A kind of stream, which the HTTP API describes.
+/// A kind of stream, whose schema the HTTP API defines.
 fn stream_kind() -> Ref {
     Ref::from_schema_name("Kind")
 }
 
-/// Why a session that has ended can't go on.
+/// Why a session that has ended can't continue.
 fn ended(cause: &EndCause) -> (Reason, &'static str) {
     let detail = match cause {
         EndCause::Released => "This stream has ended. Start it again to go on watching.",

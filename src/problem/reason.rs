@@ -1,22 +1,22 @@
-//! Why something was refused, as words that never change, and their titles.
+//! The reasons of refusals and errors, as words that never change, and their titles.
 
 use serde::{Serialize, Serializer};
 use utoipa::ToSchema;
 
-/// Makes the enum of reasons, each with its word on the wire and its title.
+/// Defines the enum of reasons, each with its word on the wire and its title.
 macro_rules! reasons {
     ($($(#[$meta:meta])* $variant:ident => $word:literal, $title:literal;)+) => {
-        /// Why something was refused, as a word that never changes.
+        /// The reason of a refusal or error, as a word that never changes.
         #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, ToSchema)]
         pub enum Reason {
             $($(#[$meta])* #[schema(rename = $word)] $variant,)+
         }
 
         impl Reason {
-            /// All there are.
+            /// All reasons.
             pub const ALL: &'static [Self] = &[$(Self::$variant),+];
 
-            /// The word.
+            /// The word on the wire.
             #[must_use]
             pub const fn as_str(self) -> &'static str {
                 match self {
@@ -24,7 +24,8 @@ macro_rules! reasons {
                 }
             }
 
-            /// The problem type of it: its section of the guide to problems, where an instance shows that itself.
+            /// The problem type: the reason's section of the guide to problems, where an instance
+            /// serves it.
             #[must_use]
             pub const fn kind(self) -> &'static str {
                 match self {
@@ -32,7 +33,7 @@ macro_rules! reasons {
                 }
             }
 
-            /// What it means, in a few words.
+            /// A short title.
             #[must_use]
             pub const fn title(self) -> &'static str {
                 match self {
@@ -46,7 +47,7 @@ macro_rules! reasons {
 reasons! {
     /// All slots are taken.
     Full => "full", "Too many streams at once";
-    /// The session has ended, by its own word or its gateway's.
+    /// The session has ended, reported by itself or its gateway.
     Ended => "ended", "Stream has ended";
     /// Another session has taken its slot.
     Displaced => "displaced", "Stream has ended";
@@ -54,37 +55,37 @@ reasons! {
     Operator => "operator", "Stream has ended";
     /// It runs inside the gateway, and can't be stopped from here.
     NotStoppable => "not_stoppable", "Stream can't be stopped";
-    /// The store of sessions does not answer.
+    /// The session store doesn't answer.
     Outage => "outage", "Streams can't be counted";
-    /// At the gateway: nothing says whose request it is.
+    /// At the gateway: nothing in the request identifies the user.
     NoUser => "no_user", "No user";
-    /// At the gateway: nothing says which playback it belongs to.
+    /// At the gateway: nothing in the request identifies the playback.
     NoSession => "no_session", "No session";
-    /// At the gateway: what names the user or the session is no name.
+    /// At the gateway: the user's or the session's name is not valid.
     Malformed => "malformed", "Malformed identity";
     /// At the gateway: its configuration is wrong.
     Misconfigured => "misconfigured", "Gateway misconfigured";
-    /// The address or the body is not what it should be.
+    /// The URL or the body is invalid.
     BadRequest => "bad_request", "Bad request";
-    /// Nobody knows who asks.
+    /// The caller is not identified.
     Unauthorized => "unauthorized", "Credentials missing or not good";
-    /// Whoever asks may not.
+    /// The caller is not allowed to do this.
     Forbidden => "forbidden", "Not allowed";
-    /// Nothing is at this address.
+    /// There is nothing at this path.
     NotFound => "not_found", "Not found";
     /// No such session is live.
     NotLive => "not_live", "No such session";
-    /// This address does not know that method.
+    /// This path doesn't support the method.
     MethodNotAllowed => "method_not_allowed", "Method not allowed";
     /// The request did not arrive in time.
     TooSlow => "too_slow", "Request too slow";
     /// The body is too large.
     TooLarge => "too_large", "Body too large";
-    /// The address is too long.
+    /// The URL is too long.
     AddressTooLong => "address_too_long", "Address too long";
     /// The headers are too large.
     HeadersTooLarge => "headers_too_large", "Headers too large";
-    /// The body is called something that is not read here.
+    /// The body has a media type that this path doesn't accept.
     UnsupportedMediaType => "unsupported_media_type", "Unsupported media type";
     /// A bug.
     Internal => "internal", "Internal error";

@@ -1,12 +1,13 @@
-//! Tells a text that was cut off from one that was changed.
+//! Tells a truncated text from a changed one.
 //!
-//! A disk that is full, `: > file` or a copy that was interrupted leave a beginning of the text. Many formats take that for a text of its
-//! own, which says less: limits and tokens are gone, a dry run ends. So it has to be said that this is meant.
+//! A full disk, `: > file` or an interrupted copy leaves only the beginning of the text. Many
+//! formats accept that as a valid text with less in it: limits and tokens disappear, a dry run
+//! ends. So an intended end must be marked.
 
-/// The line that ends a text on purpose: a comment in all files that are guarded.
+/// The line that marks an intended end: a comment in all guarded files.
 const END: &[u8] = b"# end";
 
-/// What is wrong with a text without a byte.
+/// The error for an empty text.
 pub(super) const EMPTY: &str = "the file is empty (0 bytes), as after an interrupted write; if that is meant, write the line `# end` into it";
 
 /// Checks a changed text against the one in force.
@@ -33,7 +34,7 @@ pub(super) fn check(in_force: &[u8], changed: &[u8]) -> Result<(), String> {
     Ok(())
 }
 
-/// Whether the last line that is not empty is the one that ends a text on purpose.
+/// Whether the last non-empty line marks an intended end.
 fn has_end(text: &[u8]) -> bool {
     let text = text.trim_ascii_end();
     let rest = text.strip_suffix(END);
@@ -56,7 +57,7 @@ mod tests {
                 _ => format!("the file stops at line {line}, and what is left"),
             };
             assert!(told.starts_with(&expected), "{cut}: {told}");
-            // With the line that ends it, it is meant.
+            // With the end marker, the shorter text is accepted.
             let meant = format!("{}\n# end\n", &TEXT[..cut]);
             assert_eq!(check(TEXT.as_bytes(), meant.as_bytes()), Ok(()), "{cut}");
         }

@@ -1,11 +1,15 @@
-//! Files that are read anew while the process runs, so that a certificate or a token is replaced without a restart.
+//! Files that are read again while the process runs, so that certificates and tokens are replaced
+//! without a restart.
 //!
-//! Their contents are looked at twice a second; nobody has to send a signal, and it makes no difference whether a file is written over,
-//! renamed into place, or reached through a link that Kubernetes swaps. What has changed counts once it has stood still from one look to the next:
-//! files that belong together are rarely replaced at one instant, and a half-written one may be readable. What can't be used is told of once,
-//! and what was read before stays in force until something better comes.
+//! Their contents are checked twice a second. Nobody has to send a signal, and it makes no
+//! difference whether a file is overwritten, renamed into place, or reached through a link that
+//! Kubernetes swaps. A change takes effect once it has stayed the same from one check to the next:
+//! files that belong together are rarely replaced at the same instant, and a half-written one may
+//! be readable. A change that can't be used is logged once, and the previous value stays in force
+//! until a better one arrives.
 //!
-//! A text that was emptied or cut off is often still a valid one, which says less. [`Files::guarded`] refuses it (see [`cut`]).
+//! A text that was emptied or truncated is often still valid, with less in it. [`Files::guarded`]
+//! refuses it (see [`cut`]).
 //!
 //! A large file is read again only when its metadata have changed.
 
@@ -36,123 +40,126 @@ use crate::telemetry::Metrics;
 use crate::telemetry::metrics::{LabelValue, ReloadOutcome, ReloadedFile};
 use crate::util::lock;
 
-/// How often files are looked at.
+/// How often files are checked.
 const EVERY: Duration = Duration::from_millis(500);
 
-/// The largest file that is read, where nothing else is said. Nobody has as many tokens or certificates; a path may lead to a device that
-/// never ends.
+/// The largest file that is read by default. Nobody has that many tokens or certificates, and a
+/// path may lead to a device that never ends.
 const MAX_BYTES: u64 = 16 * 1024 * 1024;
 
-/// From this size on, files are not read at each look, but when their metadata have changed.
+/// From this size on, a file is read only when its metadata have changed, instead of at each check.
 const LARGE: u64 = 1024 * 1024;
 
-/// How many looks in a row must find the same metadata before they are relied on. The clock that files are stamped with ticks slowly:
-/// of two writes within one tick, the second doesn't show.
+/// How many checks in a row must find the same metadata before we rely on them. The clock for file
+/// times ticks slowly: of two writes within one tick, the second doesn't show.
 const STILL: u8 = 4;
 
-/// Makes a value out of the contents of files, in the order of their names; what is wrong with them otherwise, in words that name the
-/// file and repeat no secret.
+/// Makes a value from the contents of files, in the order of their names; otherwise returns what is
+/// wrong with them, naming the file and repeating no secret.
 type Understand<T> = dyn Fn(&[Bytes]) -> Result<T, String> + Send + Sync;
 
-/// How much of a new value is in force once it was taken into use.
+/// How much of a new value took effect.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Applied {
     /// All of it.
     Whole,
-    /// Some takes effect when the process is started again; the log names it.
+    /// Part of it takes effect only after a restart; the log names that part.
     Partly,
 }
 
-/// Takes a new value into use, given the one before; or says why it can't be, and the one before stays.
+/// Puts a new value into use, given the previous one; or says why it can't, and the previous one
+/// stays.
 type Accept<T> = dyn Fn(&Arc<T>, &T) -> Result<Applied, String> + Send + Sync;
 
-/// What is kept of a text to compare later ones with: the text, but for its secrets.
+/// Extracts what is kept of a text to compare later ones with: the text without its secrets.
 pub type Keep = fn(&Bytes) -> Bytes;
 
 /// Files that make up one value.
 pub struct Files<T> {
-    /// The configuration key that names each, and where it is.
+    /// The configuration key and the path of each.
     named: Vec<(&'static str, PathBuf)>,
-    /// What they say.
+    /// Makes the value from their contents.
     understand: Box<Understand<T>>,
-    /// How large each may be.
+    /// The size limit of each file.
     max_bytes: u64,
-    /// What is kept of each, if texts that were cut off are refused.
+    /// What to keep of each, if truncated texts are refused.
     keep: Option<Keep>,
 }
 
-/// Why files can't be used: for each flaw a sentence that names the file and its key, and holds no secret.
+/// Why files can't be used: one sentence per flaw, which names the file and its key and holds no
+/// secret.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{}", .0.join("; "))]
 pub struct Unusable(Vec<String>);
 
-/// A value that files say, and follows them.
+/// A value that is read from files and follows their changes.
 pub struct Reloaded<T> {
-    /// What it is called.
+    /// The value's name in logs and metrics.
     label: ReloadedFile,
-    /// Where it comes from.
+    /// The files.
     files: Files<T>,
-    /// What was read last.
+    /// The value read last.
     current: RwLock<Arc<T>>,
-    /// What the files held when they were looked at.
+    /// What the checks have found so far.
     seen: Mutex<History>,
     /// Counts reloads.
     metrics: Arc<Metrics>,
-    /// What a new value is taken into use by.
+    /// Puts a new value into use.
     accept: Box<Accept<T>>,
-    /// Set to retry a value that was refused.
+    /// Set to retry a refused value.
     again: Arc<AtomicBool>,
-    /// What else is retried when this has changed.
+    /// What else is retried when this value has changed.
     other: Option<Retry>,
 }
 
-/// Has files that were refused tried again, since what they were refused for has changed.
+/// Triggers another try of refused files, because the cause of the refusal has changed.
 #[derive(Debug, Clone)]
 pub struct Retry(Arc<AtomicBool>);
 
-/// Everything that is followed, whatever it is a value of.
+/// All files that are followed, whatever their values.
 #[derive(Default)]
 pub struct ReloadedFiles {
-    /// Follow, each its own.
+    /// The task of each value.
     each: Vec<BoxFuture<'static, ()>>,
-    /// Has them all look at once.
+    /// Makes all of them check their files immediately.
     reload_now: Arc<Notify>,
 }
 
-/// What files held at one look, or why that can't be known. Digests, so that no second copy of a key lies about in memory.
+/// What files held at one check, or why they could not be read. Digests, so that memory holds no
+/// second copy of a key.
 type Version = Result<Vec<[u8; 32]>, String>;
 
-/// What has been seen so far.
+/// What the checks have found so far.
 struct History {
-    /// At the last look.
+    /// At the last check.
     last: Version,
-    /// What was last found to have changed, whether or not it was accepted; `None` if that has to be judged again.
+    /// The last change that was judged, accepted or not; `None` to judge it again.
     judged: Option<Version>,
-    /// What [`Reloaded::current`] was made of.
+    /// The contents that [`Reloaded::current`] was made from.
     in_force: Version,
-    /// What is kept of the texts of that.
+    /// What is kept of those texts.
     kept: Vec<Bytes>,
-    /// The metadata of files of which one is large.
+    /// The metadata of the files, if one of them is large.
     stamps: Option<Vec<Stamp>>,
-    /// How many looks in a row have found these.
+    /// How many checks in a row have found the same metadata.
     still: u8,
 }
 
-/// What shows, without reading a file, that it has changed.
+/// Metadata that reveal a change without reading the file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Stamp {
-    /// Which file it is.
+    /// The file's device and inode.
     file: (u64, u64),
-    /// How long it is.
+    /// Its length.
     bytes: u64,
-    /// When it was changed, in seconds and nanoseconds; nobody can set this time.
+    /// When it was changed, in seconds and nanoseconds. Nobody can set this time.
     changed: (i64, i64),
 }
 
 // === impl Files ===
 
 impl<T> Files<T> {
-    /// These files, each by the configuration key that names it, and what they say.
+    /// These files, each with its configuration key, and the function that makes the value.
     pub fn new(
         named: Vec<(&'static str, PathBuf)>,
         understand: impl Fn(&[Bytes]) -> Result<T, String> + Send + Sync + 'static,
@@ -165,23 +172,23 @@ impl<T> Files<T> {
         }
     }
 
-    /// The same, where a text without a byte is refused, and a changed one that was cut off too.
+    /// The same, but refuses empty texts, and changed texts that were truncated.
     #[must_use]
     pub fn guarded(self, keep: Keep) -> Self {
         let keep = Some(keep);
         Self { keep, ..self }
     }
 
-    /// The same, where each file may be that large.
+    /// The same, with that size limit for each file.
     #[must_use]
     pub fn up_to(self, max_bytes: u64) -> Self {
         Self { max_bytes, ..self }
     }
 
-    /// What they say now.
+    /// The value of their current contents.
     ///
     /// # Errors
-    /// One can't be read, or together they make no sense.
+    /// A file can't be read, or their contents are invalid.
     pub fn read(&self) -> Result<T, Unusable> {
         self.understood(&self.contents()?)
     }
@@ -198,7 +205,7 @@ impl<T> Files<T> {
         }
     }
 
-    /// Checks what is kept of changed texts against what was kept of those in force.
+    /// Compares what is kept of changed texts with what was kept of those in force.
     fn check_not_cut(&self, in_force: &[Bytes], changed: &[Bytes]) -> Result<(), Unusable> {
         for ((named, in_force), changed) in self.named.iter().zip(in_force).zip(changed) {
             cut::check(in_force, changed).map_err(|flaw| Unusable::about(named, flaw))?;
@@ -212,7 +219,7 @@ impl<T> Files<T> {
         keep.flat_map(|keep| contents.iter().map(keep)).collect()
     }
 
-    /// Their metadata, if one is large and all can be looked at.
+    /// Their metadata, if one is large and all metadata can be read.
     fn stamps(&self) -> Option<Vec<Stamp>> {
         let stamps: Option<Vec<_>> = self.named.iter().map(|(_, path)| Stamp::of(path)).collect();
         stamps.filter(|stamps| stamps.iter().any(|stamp| stamp.bytes >= LARGE))
@@ -247,12 +254,12 @@ impl<T> fmt::Debug for Files<T> {
 }
 
 impl Unusable {
-    /// Something else that is wrong with files.
+    /// Another reason why files can't be used.
     pub fn new(problem: impl fmt::Display) -> Self {
         Self(vec![problem.to_string()])
     }
 
-    /// Each flaw, for a line of its own.
+    /// Each flaw, to be logged on a line of its own.
     pub fn flaws(&self) -> &[String] {
         &self.0
     }
@@ -299,10 +306,10 @@ fn version(contents: &Result<Vec<Bytes>, Unusable>) -> Version {
 // === impl Reloaded ===
 
 impl<T: Send + Sync + 'static> Reloaded<T> {
-    /// What the files say now; [`Self::keep_current`] keeps it up to date.
+    /// The value of the files now; [`Self::keep_current`] keeps it up to date.
     ///
     /// # Errors
-    /// They can't be used.
+    /// The files can't be used.
     pub fn load(
         label: ReloadedFile,
         files: Files<T>,
@@ -313,7 +320,7 @@ impl<T: Send + Sync + 'static> Reloaded<T> {
         Ok(Self::of(label, files, contents, current, metrics))
     }
 
-    /// The value that files with these contents say, which has been made already.
+    /// A value that was already made from files with these contents.
     pub fn of(
         label: ReloadedFile,
         files: Files<T>,
@@ -342,7 +349,8 @@ impl<T: Send + Sync + 'static> Reloaded<T> {
         }
     }
 
-    /// The same, where another value comes into force only if this takes it. It is given the value before, too.
+    /// The same, but another value takes effect only if this function accepts it. The function also
+    /// gets the previous value.
     #[must_use]
     pub fn accepted_by(
         self,
@@ -352,18 +360,19 @@ impl<T: Send + Sync + 'static> Reloaded<T> {
         Self { accept, ..self }
     }
 
-    /// The same, where the other, if it was refused, is retried each time that a new value has come into force.
+    /// The same, and the other value, if it was refused, is retried whenever a new value has taken
+    /// effect.
     #[must_use]
     pub fn then_ask(self, other: Option<Retry>) -> Self {
         Self { other, ..self }
     }
 
-    /// Has a value that was refused tried again.
+    /// A handle that triggers another try of a refused value.
     pub fn retry(&self) -> Retry {
         Retry(Arc::clone(&self.again))
     }
 
-    /// The same, with something to be done each time that another value has come into force.
+    /// The same, with an action to run whenever another value has taken effect.
     #[must_use]
     pub fn then(self, act: impl Fn(&T) + Send + Sync + 'static) -> Self {
         self.accepted_by(move |value, _| {
@@ -372,12 +381,13 @@ impl<T: Send + Sync + 'static> Reloaded<T> {
         })
     }
 
-    /// What is in force.
+    /// The value in force.
     pub fn current(&self) -> Arc<T> {
         Arc::clone(&self.current.read().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Follows the files until it is dropped, and looks at them at once when it is nudged. It returns only if it has died.
+    /// Follows the files until dropped, and checks them immediately when notified. Returns only if
+    /// its task has died.
     pub async fn keep_current(self: Arc<Self>, reload_now: Arc<Notify>) {
         loop {
             let is_asked = tokio::time::timeout(EVERY, reload_now.notified())
@@ -386,19 +396,19 @@ impl<T: Send + Sync + 'static> Reloaded<T> {
             let reloaded = Arc::clone(&self);
             let look = move || {
                 if is_asked {
-                    // Whoever nudges is done with writing.
+                    // A caller that notifies has finished writing.
                     reloaded.check();
                 }
                 reloaded.check();
             };
-            // A file may lie on a disk that takes its time.
+            // A file may be on a slow disk.
             if tokio::task::spawn_blocking(look).await.is_err() {
                 return;
             }
         }
     }
 
-    /// Looks at the files once.
+    /// Checks the files once.
     fn check(&self) {
         let mut seen = lock(&self.seen);
         let seen = &mut *seen;
@@ -446,7 +456,7 @@ impl<T: Send + Sync + 'static> Reloaded<T> {
         }
     }
 
-    /// Puts what the contents say into force, if it can be; what is kept of them.
+    /// Puts the value of the contents into force, if possible; returns what is kept of them.
     fn take_over(
         &self,
         contents: &[Bytes],
@@ -465,7 +475,8 @@ impl<T: Send + Sync + 'static> Reloaded<T> {
 }
 
 impl History {
-    /// Whether large files need not be read, since nothing about them has changed for long, and nothing is left to be done.
+    /// Whether large files need not be read, because their metadata haven't changed for long enough
+    /// and no change is pending.
     fn is_unchanged(&mut self, stamps: Option<Vec<Stamp>>) -> bool {
         if stamps.is_none() || stamps != self.stamps {
             self.stamps = stamps;
@@ -489,19 +500,19 @@ impl<T> fmt::Debug for Reloaded<T> {
 // === impl ReloadedFiles ===
 
 impl ReloadedFiles {
-    /// Follows this one too.
+    /// Adds a value to follow.
     pub fn add<T: Send + Sync + 'static>(&mut self, reloaded: &Arc<Reloaded<T>>) {
         let current = Arc::clone(reloaded).keep_current(Arc::clone(&self.reload_now));
         self.each.push(current.boxed());
     }
 
-    /// Has all of them look at their files at once, whenever it is notified.
+    /// Notifying this makes all of them check their files immediately.
     #[must_use]
     pub fn reload_now(&self) -> Arc<Notify> {
         Arc::clone(&self.reload_now)
     }
 
-    /// Follows them all until this is dropped. It returns only if one has died.
+    /// Follows all of them until dropped. Returns only if one has died.
     pub async fn run(self) {
         if self.each.is_empty() {
             std::future::pending::<()>().await;

@@ -1,10 +1,10 @@
-//! Files that change, are cut off, or belong together.
+//! Files that change, are truncated, or belong together.
 
 use tempfile::TempDir;
 
 use super::*;
 
-/// Two files that belong together: the second has to hold what the first holds.
+/// Two files that belong together: both must have the same contents.
 struct Pair {
     dir: TempDir,
     metrics: Arc<Metrics>,
@@ -41,7 +41,8 @@ impl Pair {
         std::fs::write(self.dir.path().join(name), text).unwrap();
     }
 
-    /// Looks so often; what is in force then, and how many reloads there have been, good and bad.
+    /// Checks that many times; returns the value in force, and how many reloads succeeded and
+    /// failed.
     fn looks(&self, times: usize) -> (String, usize, usize) {
         for _ in 0..times {
             self.reloaded.check();
@@ -150,7 +151,7 @@ fn what_can_not_be_read_is_named() {
     let unusable = files(dir.path()).read().unwrap_err();
     assert_eq!(unusable.flaws().len(), 2);
     let error = unusable.to_string();
-    // In a log it is one event, and so one line.
+    // The log treats it as one event, so it must be one line.
     assert!(
         !error.contains('\n') && error.contains("; a.key: failed to read "),
         "{error}"
@@ -170,7 +171,7 @@ fn what_can_not_be_read_is_named() {
     );
 }
 
-/// One file that is guarded, whose text is the value.
+/// One guarded file, whose text is the value.
 struct Guarded {
     dir: TempDir,
     metrics: Arc<Metrics>,
@@ -201,7 +202,7 @@ impl Guarded {
         text.contains("streamgate_files_unusable{file=\"tokens\"} 1\n")
     }
 
-    /// Writes that text and looks; what is in force then.
+    /// Writes that text and checks; returns the value in force.
     fn after(&self, text: &str) -> String {
         std::fs::write(self.dir.path().join("file"), text).unwrap();
         self.reloaded.check();
@@ -250,7 +251,7 @@ fn a_refused_file_is_usable_again_once_it_is_reverted() {
     other.reloaded = other.reloaded.then_ask(Some(of.reloaded.retry()));
     assert_eq!(of.after("two"), "one");
     assert!(of.is_unusable());
-    // The other changes first, and this one is reverted before it is retried.
+    // The other value changes first, and this one is reverted before it is retried.
     assert_eq!(other.after("2"), "2");
     assert_eq!(of.after("one"), "one");
     assert!(!of.is_unusable());

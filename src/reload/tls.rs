@@ -1,7 +1,7 @@
-//! What a port's TLS files say: certificate, private key and client CA, turned into what rustls serves with.
+//! Turns a port's TLS files (certificate, private key and client CA) into a rustls configuration.
 //!
-//! Cryptography is ring's, chosen here and nowhere else. What is wrong with a file is said in words of our own, since those of a parser may
-//! repeat what it was given, and that may be a key.
+//! Cryptography is ring's, chosen here and nowhere else. Errors about a file use our own words,
+//! because a parser's may repeat its input, which may be a key.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -23,31 +23,31 @@ use crate::telemetry::metrics::{Port, ReloadedFile};
 /// The TLS of one port.
 #[derive(Debug)]
 pub struct PortTls {
-    /// What its files are called in logs and metrics.
+    /// The name of its files in logs and metrics.
     pub label: ReloadedFile,
-    /// What they make up.
+    /// The files, and the configuration they make up.
     pub files: Files<Served>,
 }
 
-/// What a port serves with.
+/// The TLS configuration of a port.
 #[derive(Debug)]
 pub struct Served {
-    /// All of it, as rustls wants it.
+    /// The configuration for rustls.
     pub config: Arc<ServerConfig>,
-    /// How long that certificate is good which runs out first of those that are shown; `None` where they don't say so in a way that can be read.
+    /// The validity of the presented certificate that expires first; `None` if it can't be parsed.
     pub validity: Option<Validity>,
 }
 
-/// How long a certificate is good, since 1970.
+/// The validity period of a certificate, as times since 1970.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Validity {
-    /// From when on.
+    /// The start.
     pub from: Duration,
-    /// Until when.
+    /// The end.
     pub until: Duration,
 }
 
-/// The protocols that a port speaks, in the words of ALPN, best first.
+/// A port's protocols as ALPN names, best first.
 const fn protocols(port: Port) -> &'static [&'static str] {
     match port {
         Port::Grpc => &["h2"],
@@ -56,7 +56,7 @@ const fn protocols(port: Port) -> &'static [&'static str] {
 }
 
 impl PortTls {
-    /// That of a port, if it is to have one.
+    /// The TLS of a port, if configured.
     #[must_use]
     pub fn of(config: &Config, port: Port) -> Option<Self> {
         let (tls, keys, label) = match port {
@@ -68,7 +68,7 @@ impl PortTls {
     }
 }
 
-/// A file's path, and the configuration key that names it.
+/// A file's path and configuration key.
 #[derive(Debug, Clone)]
 struct NamedFile {
     key: &'static str,
@@ -81,13 +81,13 @@ impl NamedFile {
         Self { key, path }
     }
 
-    /// Says what is wrong with it.
+    /// An error about this file.
     fn wrong(&self, what: impl std::fmt::Display) -> String {
         format!("{}: {}: {what}", self.key, self.path.display())
     }
 }
 
-/// The files of one port, and what they make up.
+/// The files of one port, and the configuration they make up.
 fn files(tls: &Tls, keys: TlsKeys, protocols: &'static [&'static str]) -> Files<Served> {
     let cert = NamedFile::of(keys.cert, &tls.cert);
     let key = NamedFile::of(keys.key, &tls.key);
@@ -130,7 +130,7 @@ fn files(tls: &Tls, keys: TlsKeys, protocols: &'static [&'static str]) -> Files<
     })
 }
 
-/// How long a certificate is good.
+/// The validity period of a certificate.
 fn validity(certificate: &CertificateDer<'_>) -> Option<Validity> {
     let read = Certificate::from_der(certificate).ok()?;
     let said = read.tbs_certificate().validity();
@@ -160,7 +160,7 @@ fn private_key(place: &NamedFile, pem: &[u8]) -> Result<PrivateKeyDer<'static>, 
     })
 }
 
-/// Whoever has a certificate from one of these.
+/// Accepts clients with a certificate from one of these authorities.
 fn verifier(
     place: &NamedFile,
     pem: &[u8],
@@ -203,7 +203,7 @@ mod tests {
         (params.self_signed(&key).unwrap().pem(), key.serialize_pem())
     }
 
-    /// What is said of these three files, if anything is wrong with them.
+    /// Loads these three files; fails with what is wrong with them.
     fn said(dir: &TempDir, cert: &str, key: &str, client_ca: &str) -> Result<Served, String> {
         let place = |name: &str, text: &str| {
             let path = dir.path().join(name);
@@ -247,7 +247,7 @@ mod tests {
             params.not_after = rcgen::date_time_ymd(year, 3, 1);
             (params.self_signed(&key).unwrap().pem(), key.serialize_pem())
         };
-        // The second date is one that only the longer form of the two can tell.
+        // Only the longer of the two date formats can express the second date.
         let ((leaf, key), (above, _)) = (issued_until(2038), issued_until(2051));
         let validity = |chain: &str| said(&dir, chain, &key, &above).unwrap().validity;
         let until = |until| {

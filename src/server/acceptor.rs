@@ -1,5 +1,6 @@
-//! Accepting connections: each gets its place, is made ready in a task of its own, over TLS where the port has it, and is then served there.
-//! Nobody waits for anybody else's handshake, and no error of the system's ends the accepting.
+//! Accepts connections. Each takes a place, is prepared in a task of its own (with TLS if the port
+//! has it), and is then served there. No client waits for another's handshake, and no error of the
+//! operating system stops the port from accepting.
 
 use std::io::{self, ErrorKind};
 use std::sync::Arc;
@@ -21,23 +22,25 @@ use crate::reload::Served;
 use crate::telemetry::metrics::{ClosedFor, LabelValue, Port};
 use crate::util::Throttle;
 
-/// How long a peer may be silent before the system asks whether it is still there, how often it asks, and after how many questions without
-/// an answer it is gone: half a minute in all.
+/// How long a peer may be silent before the system probes it, how often it probes, and after how
+/// many unanswered probes the peer is gone: half a minute in all.
 const KEEPALIVE: (Duration, Duration, u32) = (Duration::from_secs(15), Duration::from_secs(5), 3);
 
-/// How long what was sent may stay without an acknowledgement. Keepalive says nothing while something is on its way.
+/// How long sent data may stay unacknowledged. Keepalive doesn't apply while data is in flight.
 #[cfg(target_os = "linux")]
 const UNACKNOWLEDGED: Duration = Duration::from_secs(30);
 
-/// How long accepting rests when the system refuses: it is out of file descriptors or memory, and needs others to give some back.
+/// How long the acceptor pauses when the system refuses: it has run out of file descriptors or
+/// memory, and others must release some.
 const REST: Duration = Duration::from_millis(100);
 
-/// How long clients may take.
+/// Time limits for clients.
 #[derive(Debug, Clone, Copy)]
 pub struct ConnectionTimes {
-    /// For the TLS handshake.
+    /// The time limit of the TLS handshake.
     pub handshake: Duration,
-    /// For the first request. At the HTTP port, also for each request head and for an idle connection.
+    /// The time limit of the first request. At the HTTP port, also of each request head and of an
+    /// idle connection.
     pub quiet: Duration,
 }
 
@@ -53,22 +56,22 @@ impl Default for ConnectionTimes {
 /// Accepts the connections to one port.
 #[derive(Debug)]
 pub(super) struct Acceptor {
-    /// Which port.
+    /// The port.
     pub(super) port: Port,
-    /// Where they come from.
+    /// Its listener.
     pub(super) listener: Listener,
-    /// With what TLS is spoken, if it is.
+    /// The TLS configuration, if the port has TLS.
     pub(super) tls: Option<Arc<Reloaded<Served>>>,
-    /// How many at once.
+    /// Bounds the number of connections.
     pub(super) places: Places,
-    /// How long they may take.
+    /// Time limits for clients.
     pub(super) times: ConnectionTimes,
 }
 
-/// What may keep a port from accepting, for as long as it lasts.
+/// Throttles for the conditions that keep a port from accepting.
 #[derive(Debug)]
 struct Trouble {
-    /// All places are taken, and one is made free.
+    /// All places are taken, and one is being freed.
     crowded: Throttle,
     /// All places are taken by connections that have made requests.
     full: Throttle,
@@ -77,7 +80,7 @@ struct Trouble {
 }
 
 impl Trouble {
-    /// None yet.
+    /// Fresh throttles.
     fn new() -> Self {
         Self {
             crowded: Throttle::every(TROUBLE_PERIOD),
@@ -90,7 +93,8 @@ impl Trouble {
 // === impl Acceptor ===
 
 impl Acceptor {
-    /// Serves each connection in a task of its own, until `close`; then waits for those that are still served. Dropped, it ends them.
+    /// Serves each connection in a task of its own until `close`, then waits for those still being
+    /// served. Dropping this ends them.
     pub(super) async fn each<S>(
         self,
         close: CancellationToken,
@@ -100,7 +104,8 @@ impl Acceptor {
     {
         let mut connections = JoinSet::new();
         let trouble = Trouble::new();
-        // An accepted client waits for its place inside this future, so the future must survive the end of other connections.
+        // An accepted client waits for its place inside this future, so the future must survive the
+        // end of other connections.
         let mut accepting = Box::pin(self.accept(&trouble));
         loop {
             let (socket, permit) = tokio::select! {
@@ -114,7 +119,8 @@ impl Acceptor {
             let peer = Arc::clone(place.peer());
             let served = self.tls.as_ref().map(|tls| tls.current());
             let tls = served.map(|served| Arc::clone(&served.config).into());
-            // Each in a box of its own, so that what a handshake takes isn't kept for as long as its connection.
+            // Boxed separately, so that the memory of a handshake isn't kept as long as its
+            // connection.
             let ready = Box::pin(ready(socket, tls, place, self.times.handshake));
             let (serve, close) = (serve.clone(), close.clone());
             peer.served_by(connections.spawn(async move {
@@ -134,7 +140,7 @@ impl Acceptor {
         while connections.join_next().await.is_some() {}
     }
 
-    /// The next who comes, and a place for them.
+    /// Accepts the next client and takes a place for it.
     async fn accept(&self, trouble: &Trouble) -> (Socket, OwnedSemaphorePermit) {
         let socket = self.next(trouble).await;
         if let Some(permit) = self.places.try_take() {
@@ -157,7 +163,7 @@ impl Acceptor {
         (socket, self.places.take().await)
     }
 
-    /// The next who comes.
+    /// Accepts the next client.
     async fn next(&self, trouble: &Trouble) -> Socket {
         loop {
             match self.listener.accept().await {
@@ -175,7 +181,8 @@ impl Acceptor {
     }
 }
 
-/// Whether it says that somebody has left before being let in, and nothing of those who come after.
+/// Whether the error concerns only a client that left before it was accepted, and not those after
+/// it.
 fn is_of_one_connection(error: &io::Error) -> bool {
     matches!(
         error.kind(),
@@ -183,7 +190,7 @@ fn is_of_one_connection(error: &io::Error) -> bool {
     )
 }
 
-/// The connection, once something can be said over it.
+/// The connection, once it can carry requests.
 async fn ready(
     socket: Socket,
     tls: Option<TlsAcceptor>,
@@ -209,7 +216,8 @@ async fn ready(
     Ok(Connection::new(shaken, place))
 }
 
-/// Sends small answers at once, and has the system find out when the peer is gone. If it can't be had, there is nobody to tell.
+/// Sends small answers immediately, and has the system detect when the peer is gone. Errors are
+/// ignored, because the connection also works without.
 fn attend(socket: &TcpStream) {
     let (idle, interval, retries) = KEEPALIVE;
     let keepalive = TcpKeepalive::new()

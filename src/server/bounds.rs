@@ -1,6 +1,7 @@
-//! How much memory each request takes; [`Peers`](super::peer::Peers) bounds the sum. Its headers and tasks count until it is answered. So does
-//! the largest of its gRPC messages, for which a buffer is kept as long as it goes on, and at the HTTP port all of its body. What is large of
-//! an answer counts until it has been written.
+//! How much memory each request takes; [`Peers`](super::peer::Peers) bounds the sum. A request's
+//! headers and tasks count until it is answered. So does the largest of its gRPC messages, whose
+//! buffer lives as long as the request, and at the HTTP port its whole body. Large data of an
+//! answer counts until it has been written.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -13,69 +14,71 @@ use hyper::body::{Body, Frame, Incoming, SizeHint};
 use super::peer::{Peer, Share};
 use crate::telemetry::metrics::Port;
 
-/// What a request takes without its headers and messages: its stream, its tasks, their buffers, and a small message.
+/// What a request takes in addition to its headers and messages: its stream, its tasks, their
+/// buffers, and a small message.
 const REQUEST_BYTES: usize = 4 * 1024;
 
-/// What a header takes beside its text: its entry in the table of headers.
+/// What a header takes in addition to its text: its entry in the table of headers.
 const HEADER_BYTES: usize = 128;
 
-/// How much of an answer's data is not counted: it is part of the request.
+/// The amount of an answer's data that isn't counted, because it is part of the request's cost.
 const SMALL_DATA: usize = 1024;
 
-/// What a call of the reflection services takes: its answers are large, and are read by people.
+/// What a call of the reflection services takes: its answers are large, and only people read them.
 const REFLECTION_BYTES: usize = 1024 * 1024;
 
-/// How the paths of the reflection services begin.
+/// The path prefix of the reflection services.
 const REFLECTION: &str = "/grpc.reflection.";
 
-/// How many bytes precede each gRPC message: one of flags, and four that say how long it is.
+/// The length of the prefix of each gRPC message: one byte of flags and four for the length.
 const PREFIX: usize = 5;
 
 /// The body of a request.
 #[derive(Debug)]
 pub(super) struct Asked {
-    /// Itself.
+    /// The body itself.
     body: Incoming,
-    /// What it takes.
+    /// The memory it takes.
     share: Share,
-    /// The message that comes in, at the gRPC port.
+    /// The incoming message, at the gRPC port.
     message: Option<Message>,
-    /// The longest message that is read.
+    /// The longest message that is accepted.
     max_message_bytes: usize,
 }
 
-/// The body of an answer, with what its request takes.
+/// The body of an answer, with its request's memory.
 #[derive(Debug)]
 pub(super) struct Answer<B> {
-    /// Itself.
+    /// The body itself.
     body: B,
-    /// Given back when all of the body has been handed to the connection.
+    /// Released when all of the body has been handed to the connection.
     share: Share,
 }
 
-/// Data of an answer, counted until it is dropped: the connection keeps it for as long as the client doesn't read.
+/// Data of an answer, counted until dropped: the connection keeps it as long as the client doesn't
+/// read.
 #[derive(Debug)]
 pub(super) struct Counted<D> {
-    /// Itself.
+    /// The data itself.
     data: D,
-    /// What it takes, unless it is small.
+    /// The memory it takes, unless it is small.
     _share: Option<Share>,
 }
 
-/// How far the messages of a body have come in.
+/// The progress of the messages in a body.
 #[derive(Debug, Default)]
 struct Message {
-    /// The beginning of the next one.
+    /// The prefix of the next message.
     prefix: [u8; PREFIX],
-    /// How much of that is there.
+    /// How much of the prefix has arrived.
     filled: usize,
-    /// How many bytes are missing of the one that has begun.
+    /// How many bytes of the current message are missing.
     missing: usize,
 }
 
-/// A request of that peer with its body counted, and what it takes until it is answered.
+/// Counts a peer's request and its body; returns the memory it takes until it is answered.
 ///
-/// `max_message_bytes`: the longest message that is read at the gRPC port.
+/// `max_message_bytes`: the longest message that the gRPC port accepts.
 pub(super) fn counted(
     peer: &Arc<Peer>,
     max_message_bytes: usize,
@@ -105,7 +108,7 @@ pub(super) fn counted(
 // === impl Message ===
 
 impl Message {
-    /// Goes on with these bytes. How long the longest message is that begins in them.
+    /// Processes these bytes; returns the length of the longest message that begins in them.
     fn follow(&mut self, mut bytes: &[u8]) -> usize {
         let mut longest = 0;
         loop {
@@ -133,13 +136,14 @@ impl Message {
 // === impl Asked ===
 
 impl Asked {
-    /// Counts these bytes, which have come in.
+    /// Counts these incoming bytes.
     fn count(&mut self, bytes: &[u8]) {
         let Some(message) = &mut self.message else {
             return self.share.grow_by(bytes.len());
         };
         let longest = message.follow(bytes);
-        // A message that is too long is refused before it is buffered; a small one is part of REQUEST_BYTES.
+        // A message that is too long is refused before it is buffered; a small one is part of
+        // REQUEST_BYTES.
         if longest > REQUEST_BYTES && longest <= self.max_message_bytes {
             self.share.grow_to(longest);
         }
@@ -176,7 +180,7 @@ impl Body for Asked {
 // === impl Answer ===
 
 impl<B> Answer<B> {
-    /// One to a request that takes so much.
+    /// An answer to a request that takes that share.
     pub(super) fn new(body: B, share: Share) -> Self {
         Self { body, share }
     }

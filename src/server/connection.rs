@@ -1,6 +1,7 @@
-//! One connection to a port of ours, whatever it runs over, and the place that it takes.
+//! One connection to one of our ports, over any transport, and the place that it takes.
 //!
-//! Places are bounded for each port, so that clients of the HTTP port can't use up the file descriptors that gateways and the store need.
+//! The number of places is bounded for each port, so that clients of the HTTP port can't use up the
+//! file descriptors that gateways and the store need.
 
 use std::io;
 use std::pin::Pin;
@@ -18,53 +19,53 @@ use crate::telemetry::Metrics;
 use crate::telemetry::metrics::{Http2Error, LabelValue, Port};
 use crate::util::Throttle;
 
-/// The most HTTP connections at once. What more there were would only wait for the processor.
+/// The most HTTP connections at once. Any more would only wait for the processor.
 const MAX_HTTP: u64 = 16_384;
 
-/// What bytes come and go through: TCP, TLS over it, a Unix socket.
+/// The transport of a connection: TCP, TLS over TCP, or a Unix socket.
 pub(super) trait Wire: AsyncRead + AsyncWrite + Send + Unpin {}
 
 impl<W: AsyncRead + AsyncWrite + Send + Unpin> Wire for W {}
 
-/// A connection that was accepted. Its place is free when it is dropped.
+/// An accepted connection. Dropping it frees its place.
 pub(super) struct Connection {
-    /// What carries it.
+    /// The transport.
     wire: Box<dyn Wire>,
-    /// What has been sent of HTTP/2.
+    /// The HTTP/2 frames sent so far.
     sent: Frames,
-    /// What it takes up.
+    /// Its place.
     place: Place,
 }
 
-/// The places for connections that one port has.
+/// The places for connections at one port.
 #[derive(Debug)]
 pub(super) struct Places {
-    /// Those that are free.
+    /// The free places.
     free: Arc<Semaphore>,
     /// The peers that hold the others.
     peers: Arc<Peers>,
-    /// What their connections have in common.
+    /// The metrics and log throttles that the port's connections share.
     told: Arc<Told>,
 }
 
-/// A place for a connection. It counts as open from when somebody has come to it.
+/// A place for a connection. The connection counts as open once a client has taken the place.
 #[must_use]
 #[derive(Debug)]
 pub(super) struct Place {
-    /// Gives it back.
+    /// Frees the place when dropped.
     _permit: OwnedSemaphorePermit,
     /// The peer that holds it.
     peer: Arc<Peer>,
-    /// Counts and logs what happens to it.
+    /// Counts and logs its events.
     told: Arc<Told>,
 }
 
-/// Tells operators of a port's connections.
+/// Reports a port's connections to operators.
 #[derive(Debug)]
 struct Told {
-    /// Which port.
+    /// The port.
     port: Port,
-    /// Counts.
+    /// The counters.
     metrics: Arc<Metrics>,
     /// Throttles the warning about malformed requests.
     malformed: Throttle,
@@ -72,8 +73,9 @@ struct Told {
     floods: Throttle,
 }
 
-/// How many connections each port takes at once: HTTP never more than five eighths of the files that the process may have open, Envoy's port
-/// two thirds of the rest. What is left is for the store, the log, and files that are read anew.
+/// How many connections each port accepts at once: HTTP at most five eighths of the files that the
+/// process may have open, Envoy's port two thirds of the rest. What remains is for the store, the
+/// log, and reloaded files.
 pub(super) fn room(open_files: u64) -> (usize, usize) {
     let http = MAX_HTTP.min(open_files / 8 * 5);
     let grpc = open_files.saturating_sub(http) / 3 * 2;
@@ -87,7 +89,7 @@ pub(super) fn room(open_files: u64) -> (usize, usize) {
 // === impl Places, Place ===
 
 impl Places {
-    /// So many for a port.
+    /// That many places for a port.
     pub(super) fn new(port: Port, count: usize, metrics: Arc<Metrics>) -> Self {
         Self {
             free: Arc::new(Semaphore::new(count)),
@@ -101,26 +103,27 @@ impl Places {
         }
     }
 
-    /// Takes one if any is free.
+    /// Takes a place if one is free.
     pub(super) fn try_take(&self) -> Option<OwnedSemaphorePermit> {
         Arc::clone(&self.free).try_acquire_owned().ok()
     }
 
-    /// Takes one as soon as one is free.
+    /// Waits for a free place and takes it.
     pub(super) async fn take(&self) -> OwnedSemaphorePermit {
         match Arc::clone(&self.free).acquire_owned().await {
             Ok(permit) => permit,
-            // Nobody closes it.
+            // The semaphore is never closed.
             Err(_) => std::future::pending().await,
         }
     }
 
-    /// Closes the longest-silent connection that never made a request. Returns false if there is none.
+    /// Closes the longest-silent connection that never made a request. Returns false if there is
+    /// none.
     pub(super) fn make_free(&self) -> bool {
         self.peers.close_most_silent()
     }
 
-    /// Somebody has come to one that was taken.
+    /// Assigns a taken place to a client.
     pub(super) fn filled(&self, permit: OwnedSemaphorePermit) -> Place {
         self.told.metrics.connection_opened(self.told.port);
         Place {
@@ -132,7 +135,7 @@ impl Places {
 }
 
 impl Place {
-    /// The peer that holds it.
+    /// The peer that holds the place.
     pub(super) fn peer(&self) -> &Arc<Peer> {
         &self.peer
     }
@@ -147,7 +150,7 @@ impl Drop for Place {
 // === impl Told ===
 
 impl Told {
-    /// Counts an HTTP/2 error that was sent, and warns about it now and then.
+    /// Counts an HTTP/2 error that we sent, and occasionally warns about it.
     fn error(&self, error: Http2Error) {
         self.metrics.http2_error(self.port, error);
         let (port, text) = (self.port.as_str(), error.as_str());
@@ -178,7 +181,7 @@ impl Told {
 // === impl Connection ===
 
 impl Connection {
-    /// One over that wire, in that place.
+    /// A connection over that transport, in that place.
     pub(super) fn new(wire: impl Wire + 'static, place: Place) -> Self {
         Self {
             wire: Box::new(wire),
@@ -187,7 +190,7 @@ impl Connection {
         }
     }
 
-    /// Who is at its other end.
+    /// The peer at the other end.
     pub(super) fn peer(&self) -> &Arc<Peer> {
         self.place.peer()
     }
@@ -208,8 +211,8 @@ impl AsyncRead for Connection {
     }
 }
 
-/// Says of no wire that it takes several buffers at once: HTTP/2 would then write each answer of 256 bytes and more by a call to the system of
-/// its own, instead of many checks' answers by one.
+/// Doesn't offer vectored writes: with them, HTTP/2 would write each answer of 256 bytes or more
+/// with a system call of its own, instead of many checks' answers with one.
 impl AsyncWrite for Connection {
     fn poll_write(
         mut self: Pin<&mut Self>,

@@ -1,9 +1,9 @@
-//! Recognises, among the bytes that a connection sends, the HTTP/2 errors that h2 sends without reporting them to us: it refuses a malformed
-//! request before any of our code sees it.
+//! Recognises, among the bytes that a connection sends, the HTTP/2 errors that h2 sends without
+//! reporting them to us: it refuses a malformed request before any of our code sees it.
 
 use crate::telemetry::metrics::Http2Error;
 
-/// The length of a frame's header, and how much of it says how long the payload is.
+/// The length of a frame's header, and how many of its bytes hold the length of the payload.
 const HEADER: usize = 9;
 
 const RST_STREAM: u8 = 3;
@@ -13,14 +13,15 @@ const GOAWAY: u8 = 7;
 const PROTOCOL_ERROR: u32 = 1;
 const ENHANCE_YOUR_CALM: u32 = 11;
 
-/// Follows the frames of one direction of a connection. Looks at 9 bytes of each frame, and at 8 more of those that may tell of an error.
+/// Follows the frames in one direction of a connection. Reads 9 bytes of each frame, and 8 more of
+/// those that may report an error.
 #[derive(Debug, Default)]
 pub(super) struct Frames {
     /// The beginning of the frame, up to the error code.
     head: [u8; HEADER + 8],
-    /// How much of it is there.
+    /// How much of that has arrived.
     filled: usize,
-    /// How many bytes of the frame are of no interest.
+    /// How many bytes of the frame to skip.
     skip: usize,
     /// How the connection began.
     began: Began,
@@ -30,14 +31,14 @@ pub(super) struct Frames {
 enum Began {
     #[default]
     NotYet,
-    /// With settings, as HTTP/2 does.
+    /// With settings, as in HTTP/2.
     Http2,
     /// In another way.
     Otherwise,
 }
 
 impl Frames {
-    /// Goes on with these bytes, and tells of each error in them.
+    /// Processes these bytes and reports each error in them.
     pub(super) fn follow(&mut self, mut bytes: &[u8], mut tell: impl FnMut(Http2Error)) {
         while !bytes.is_empty() && self.began != Began::Otherwise {
             if self.skip > 0 {
@@ -60,7 +61,7 @@ impl Frames {
         }
     }
 
-    /// How much of this frame has to be looked at.
+    /// How much of this frame we need to read.
     fn wanted(&self) -> usize {
         let payload = match self.head {
             _ if self.filled < HEADER => 0,
@@ -71,7 +72,7 @@ impl Frames {
         HEADER + payload.min(self.payload())
     }
 
-    /// How long the payload is; of use once the header is there.
+    /// The length of the payload; valid once the header has arrived.
     fn payload(&self) -> usize {
         let [high, middle, low, ..] = self.head;
         usize::from(high) << 16 | usize::from(middle) << 8 | usize::from(low)
@@ -129,7 +130,7 @@ mod tests {
     fn errors_are_recognised_however_the_bytes_are_cut() {
         let sent = [
             frame(SETTINGS, &[3; 12]),
-            // The payload of a frame looks like a reset.
+            // The payload of this frame looks like a reset.
             frame(0, &frame(RST_STREAM, &[0, 0, 0, 1])),
             frame(RST_STREAM, &[0, 0, 0, 1]),
             frame(RST_STREAM, &[0, 0, 0, 8]),

@@ -1,4 +1,4 @@
-//! What a port listens with: bound before anything is said to be ready.
+//! The sockets that ports listen on, bound before the instance reports that it is ready.
 
 use std::io::ErrorKind;
 use std::net::SocketAddr;
@@ -10,7 +10,7 @@ use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use super::ports::PortError;
 use crate::config::Listen;
 
-/// A port that is bound.
+/// A bound port.
 #[derive(Debug)]
 pub(super) enum Listener {
     /// Over TCP.
@@ -18,12 +18,12 @@ pub(super) enum Listener {
     /// Over a Unix socket.
     Unix {
         listener: UnixListener,
-        /// Goes with the listener.
+        /// Removed together with the listener.
         _file: SocketFile,
     },
 }
 
-/// Who has come to a port.
+/// An accepted client.
 #[derive(Debug)]
 pub(super) enum Socket {
     /// Over TCP.
@@ -33,7 +33,7 @@ pub(super) enum Socket {
 }
 
 impl Listener {
-    /// The next who comes. Nobody is lost if this is dropped.
+    /// Accepts the next client. Dropping this future loses no client.
     pub(super) async fn accept(&self) -> std::io::Result<Socket> {
         match self {
             Self::Tcp(listener) => {
@@ -48,18 +48,18 @@ impl Listener {
     }
 }
 
-/// The file of a Unix socket that is listened on; removed when dropped.
+/// The file of a listening Unix socket; removed when dropped.
 #[derive(Debug)]
 pub(super) struct SocketFile(PathBuf);
 
 impl Drop for SocketFile {
     fn drop(&mut self) {
-        // Who comes next removes what is left behind.
+        // The next process to listen here removes a file left behind.
         drop(std::fs::remove_file(&self.0));
     }
 }
 
-/// Binds Envoy's port; where it is, since port 0 takes any.
+/// Binds Envoy's port; returns the actual address, because port 0 picks any free port.
 pub(super) async fn bind_grpc(listen: &Listen) -> Result<(Listener, Listen), PortError> {
     let bind = async || match listen {
         Listen::Tcp(address) => {
@@ -87,9 +87,9 @@ pub(super) async fn bind_grpc(listen: &Listen) -> Result<(Listener, Listen), Por
     })
 }
 
-/// Why no socket can be made at that path, as far as it can be seen beforehand.
+/// Why no socket can be made at that path, as far as we can tell in advance.
 pub(crate) fn unusable_socket(path: &Path) -> Option<String> {
-    // Of a name alone the folder is the one that the process is in.
+    // A bare file name is relative to the process's working directory.
     let folder = path
         .parent()
         .filter(|folder| !folder.as_os_str().is_empty());
@@ -117,7 +117,7 @@ pub(crate) fn unusable_socket(path: &Path) -> Option<String> {
         .then(|| "the path exists and is not a socket; delete it or choose another path".to_owned())
 }
 
-/// Removes a socket file that nobody listens at: a process that was killed leaves one behind.
+/// Removes a socket file that no process listens on: a killed process leaves one behind.
 async fn remove_stale_socket(path: &Path) {
     let is_socket = std::fs::metadata(path).is_ok_and(|found| found.file_type().is_socket());
     if is_socket
@@ -125,12 +125,12 @@ async fn remove_stale_socket(path: &Path) {
             .await
             .is_err_and(|error| error.kind() == ErrorKind::ConnectionRefused)
     {
-        // If it can't be removed, binding says why.
+        // If it can't be removed, binding reports why.
         drop(std::fs::remove_file(path));
     }
 }
 
-/// Binds everybody else's port; where it is, since port 0 takes any.
+/// Binds the HTTP port; returns the actual address, because port 0 picks any free port.
 pub(super) async fn bind_http(address: SocketAddr) -> Result<(Listener, SocketAddr), PortError> {
     let bind = async || {
         let listener = TcpListener::bind(address).await?;

@@ -1,4 +1,5 @@
-//! The two ports: they are bound, accept connections, and serve a router on each. The routers are handed in: no door is known here.
+//! The two ports: they are bound, accept connections, and serve one router each. Callers pass in
+//! the routers; this module knows no door.
 
 mod acceptor;
 mod bounds;
@@ -16,5 +17,5 @@ pub(crate) use listener::unusable_socket;
 pub(crate) use ports::Ports;
 pub use ports::{Addresses, PortError};
 
-/// How often each kind of trouble with connections is logged.
+/// How often each kind of connection trouble is logged.
 const TROUBLE_PERIOD: Duration = Duration::from_secs(10);

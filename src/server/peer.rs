@@ -1,5 +1,6 @@
-//! The peers of one port: the other ends of its connections. Which have made a request, which has been silent for longest, and how much
-//! memory their requests take, so that the port can choose which connection it closes to protect the others.
+//! The peers of one port, that is, the clients of its connections. For each peer it tracks whether
+//! it has made a request, how long it has been silent, and how much memory its requests take, so
+//! that the port can choose which connection to close to protect the others.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicI64, AtomicU64, AtomicUsize, Ordering};
@@ -14,43 +15,45 @@ use crate::telemetry::Metrics;
 use crate::telemetry::metrics::{ClosedFor, LabelValue, Port};
 use crate::util::{Throttle, lock};
 
-/// How many bytes of memory the requests of one peer may take: three of the largest access log messages.
+/// How many bytes of memory the requests of one peer may take: as much as three of the largest
+/// access log messages.
 const MOST_OF_ONE: usize = 48 * 1024 * 1024;
 
-/// The granularity of the total, so that most checks don't touch the counter that all connections share. A peer whose requests take less
-/// than this adds nothing to it, as a connection itself takes as much.
+/// The granularity of the total, so that most checks don't touch the counter that all connections
+/// share. A peer whose requests take less than this adds nothing to it, because a connection itself
+/// takes as much.
 const UNIT: usize = 16 * 1024;
 
 /// The peers of one port.
 #[derive(Debug)]
 pub(super) struct Peers {
-    /// Which port.
+    /// The port.
     port: Port,
     /// Counts connections.
     metrics: Arc<Metrics>,
-    /// What the requests of all take, in units.
+    /// The memory of all peers' requests, in units.
     units: AtomicI64,
-    /// Throttles the warning about it.
+    /// Throttles the warning about heavy peers.
     heavy: Throttle,
-    /// Who is there.
+    /// The peers.
     lists: Mutex<Lists>,
 }
 
-/// Who is there.
+/// The current peers.
 #[derive(Debug, Default)]
 struct Lists {
-    /// The last number given away. Peers and turns share them.
+    /// The last number assigned. Peers and turns share the numbers.
     last: u64,
     /// All peers, by their number.
     all: BTreeMap<u64, Weak<Peer>>,
-    /// Those that have made no request, by their turn: the longest silent first.
+    /// Peers that have made no request, by their turn: the longest silent first.
     newcomers: BTreeMap<u64, Weak<Peer>>,
 }
 
-/// The other end of one connection.
+/// The client of one connection.
 #[derive(Debug)]
 pub(super) struct Peer {
-    /// All of them.
+    /// The peers of its port.
     peers: Arc<Peers>,
     /// Its key in [`Lists::all`].
     number: u64,
@@ -60,34 +63,35 @@ pub(super) struct Peer {
     requests: AtomicUsize,
     /// How many bytes its requests take.
     bytes: AtomicUsize,
-    /// How many of these are of answers that it hasn't read yet.
+    /// How many of those bytes are answers that it hasn't read yet.
     unread: AtomicUsize,
-    /// How it is closed.
+    /// The means to close it.
     exit: Mutex<Exit>,
 }
 
-/// How a connection is closed.
+/// The means to close a connection.
 #[derive(Debug, Default)]
 struct Exit {
-    /// Whether it has been.
+    /// Whether it has been closed.
     is_closed: bool,
-    /// What serves it.
+    /// The task that serves it.
     task: Option<AbortHandle>,
 }
 
-/// Memory that a request of a peer takes, counted until this is dropped.
+/// The memory of a peer's request, counted until dropped.
 #[must_use]
 #[derive(Debug)]
 pub(super) struct Share {
-    /// Whose request it is.
+    /// The peer.
     peer: Arc<Peer>,
-    /// How many bytes.
+    /// The number of bytes.
     bytes: usize,
-    /// Whether they are of an answer.
+    /// Whether they belong to an answer.
     is_unread: bool,
 }
 
-/// How many bytes of memory the requests of all peers of a port may take: half, and a quarter, of what `compose.yaml` gives the container.
+/// How many bytes of memory the requests of all peers of a port may take: half (gRPC) and a quarter
+/// (HTTP) of the container's memory in `compose.yaml`.
 const fn most_of_all(port: Port) -> usize {
     match port {
         Port::Grpc => 128 * 1024 * 1024,
@@ -95,13 +99,13 @@ const fn most_of_all(port: Port) -> usize {
     }
 }
 
-/// How many whole units there are in so many bytes.
+/// The number of whole units in that many bytes.
 fn units(bytes: usize) -> i64 {
     i64::try_from(bytes / UNIT).unwrap_or(i64::MAX)
 }
 
 impl Lists {
-    /// A number that nobody has.
+    /// An unused number.
     fn number(&mut self) -> u64 {
         self.last += 1;
         self.last
@@ -111,7 +115,7 @@ impl Lists {
 // === impl Peers ===
 
 impl Peers {
-    /// Nobody is there yet.
+    /// Starts without peers.
     pub(super) fn new(port: Port, metrics: Arc<Metrics>) -> Arc<Self> {
         Arc::new(Self {
             port,
@@ -122,7 +126,7 @@ impl Peers {
         })
     }
 
-    /// One has come.
+    /// Adds a peer.
     pub(super) fn join(self: &Arc<Self>) -> Arc<Peer> {
         let mut lists = lock(&self.lists);
         let (number, turn) = (lists.number(), lists.number());
@@ -140,14 +144,16 @@ impl Peers {
         peer
     }
 
-    /// Closes the connection that has been silent for longest of those that never made a request. Whether there is any.
+    /// Closes the connection that has been silent for longest among those that never made a
+    /// request. Returns whether there was one.
     pub(super) fn close_most_silent(&self) -> bool {
         loop {
             let most_silent = lock(&self.lists).newcomers.pop_first();
             let Some((_, peer)) = most_silent else {
                 return false;
             };
-            // A peer that is already leaving may have freed its place for somebody else, so try the next.
+            // A peer that is already leaving may have freed its place for another client, so try
+            // the next.
             if let Some(peer) = peer.upgrade() {
                 peer.close(ClosedFor::Crowded);
                 return true;
@@ -155,9 +161,10 @@ impl Peers {
         }
     }
 
-    /// Closes the connections whose requests take most, until those of the others are within the bound.
+    /// Closes the connections whose requests take the most memory, until the rest is within the
+    /// bound.
     fn relieve(&self) {
-        // Outside of the lock, since the last handle of a peer that is leaving takes it.
+        // Outside the lock, because dropping the last handle of a leaving peer takes the lock.
         let upgraded = |lists: &Lists| lists.all.values().filter_map(Weak::upgrade).collect();
         let mut peers: Vec<Arc<Peer>> = upgraded(&lock(&self.lists));
         peers.retain(|peer| !lock(&peer.exit).is_closed);
@@ -176,12 +183,12 @@ impl Peers {
 // === impl Peer ===
 
 impl Peer {
-    /// To which port it is connected.
+    /// The port of its connection.
     pub(super) fn port(&self) -> Port {
         self.peers.port
     }
 
-    /// That task serves it.
+    /// Sets the task that serves it.
     pub(super) fn served_by(&self, task: AbortHandle) {
         let mut exit = lock(&self.exit);
         if exit.is_closed {
@@ -190,7 +197,7 @@ impl Peer {
         exit.task = Some(task);
     }
 
-    /// Closes its connection at once.
+    /// Closes its connection immediately.
     pub(super) fn close(&self, cause: ClosedFor) {
         self.leaves(cause);
         if let Some(task) = lock(&self.exit).task.take() {
@@ -198,7 +205,7 @@ impl Peer {
         }
     }
 
-    /// Counts that its connection is being closed, the first time that this is said.
+    /// Counts that its connection is being closed, the first time this is called.
     pub(super) fn leaves(&self, cause: ClosedFor) {
         if std::mem::replace(&mut lock(&self.exit).is_closed, true) {
             return;
@@ -219,7 +226,7 @@ impl Peer {
         }
     }
 
-    /// Something was read from it.
+    /// Records that bytes were read from it.
     pub(super) fn heard(self: &Arc<Self>) {
         if self.has_asked() {
             return;
@@ -239,7 +246,7 @@ impl Peer {
         self.requests.load(Ordering::Relaxed) > 0
     }
 
-    /// It makes a request, which takes so many bytes. Only the task of its connection calls this.
+    /// Records a request that takes that many bytes. Only the task of its connection calls this.
     pub(super) fn asks(self: &Arc<Self>, bytes: usize) -> Share {
         let requests = self.requests.load(Ordering::Relaxed);
         self.requests
@@ -268,7 +275,8 @@ impl Peer {
         }
     }
 
-    /// Returns when it has made no request for so long, and none is under way. A client that doesn't read an answer has none under way.
+    /// Returns when it has made no request for that long and none is in progress. An answer that
+    /// the client doesn't read doesn't count as in progress.
     pub(super) async fn quiet(&self, span: Duration) {
         loop {
             let before = self.requests.load(Ordering::Relaxed);
@@ -281,7 +289,7 @@ impl Peer {
         }
     }
 
-    /// Its requests take so many bytes more.
+    /// Adds to the memory of its requests.
     fn take(&self, bytes: usize) {
         let before = self.bytes.fetch_add(bytes, Ordering::Relaxed);
         let more = units(before + bytes) - units(before);
@@ -296,7 +304,7 @@ impl Peer {
         }
     }
 
-    /// Its requests take so many bytes less.
+    /// Subtracts from the memory of its requests.
     fn give_back(&self, bytes: usize) {
         let before = self.bytes.fetch_sub(bytes, Ordering::Relaxed);
         let less = units(before) - units(before - bytes);
@@ -317,7 +325,7 @@ impl Drop for Peer {
 // === impl Share ===
 
 impl Share {
-    /// Another share of the same peer, of so many bytes of an answer that it hasn't read yet.
+    /// Another share of the same peer, for that many bytes of an answer that it hasn't read yet.
     pub(super) fn of_unread(&self, bytes: usize) -> Self {
         self.peer.unread.fetch_add(bytes, Ordering::Relaxed);
         let mut share = self.peer.share();
@@ -326,12 +334,12 @@ impl Share {
         share
     }
 
-    /// Takes so many bytes more from now on.
+    /// Adds that many bytes.
     pub(super) fn grow_by(&mut self, bytes: usize) {
         self.grow_to(self.bytes + bytes);
     }
 
-    /// Takes so many bytes from now on, if it took fewer.
+    /// Raises the share to that many bytes, if it is smaller.
     pub(super) fn grow_to(&mut self, bytes: usize) {
         if bytes > self.bytes {
             self.peer.take(bytes - self.bytes);
@@ -374,7 +382,7 @@ mod tests {
             assert!(!is_closed(expected));
             assert!(peers.close_most_silent());
             assert!(is_closed(expected));
-            // What it still says doesn't bring it back.
+            // Further data from it doesn't bring it back.
             expected.heard();
         }
         assert!(!peers.close_most_silent());
@@ -414,7 +422,7 @@ mod tests {
         shares[0].grow_to(MOST_OF_ONE - 8 * UNIT);
         assert!(is_closed(&heavy));
         assert!(!is_closed(&light) && !is_closed(&other));
-        // What a closed one still holds closes nobody else.
+        // Memory that a closed peer still holds doesn't cause others to be closed.
         shares[2].grow_to(most_of_all(Port::Grpc) - 2 * MOST_OF_ONE + 10 * UNIT);
         assert!(!is_closed(&light) && !is_closed(&other));
         drop(shares);

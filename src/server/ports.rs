@@ -1,4 +1,5 @@
-//! The two ports: where they are, and all that accepting needs, read and bound before anything is said to be ready.
+//! The two ports: their addresses and everything needed to accept connections, read and bound
+//! before the instance reports that it is ready.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -28,36 +29,36 @@ pub enum PortError {
         address: String,
         /// The configuration key that names it.
         key: &'static str,
-        /// Why.
+        /// The cause.
         source: std::io::Error,
     },
-    /// Its certificate or its key can't be used.
+    /// Its certificate or key can't be used.
     #[error(transparent)]
     File(#[from] Unusable),
 }
 
-/// Where an instance listens.
+/// The addresses that an instance listens on.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Addresses {
     /// Envoy's port.
     pub grpc: Listen,
-    /// Everybody else's port.
+    /// The HTTP port.
     pub http: SocketAddr,
 }
 
 /// Both ports, bound.
 #[derive(Debug)]
 pub(crate) struct Ports {
-    /// Where they are; with port 0 in the configuration, the ports that they got.
+    /// The addresses; with port 0 in the configuration, the assigned ports.
     pub(crate) addresses: Addresses,
-    /// Accepts gateways.
+    /// Accepts gateways' connections.
     grpc: Acceptor,
-    /// Accepts everybody else.
+    /// Accepts HTTP connections.
     http: Acceptor,
 }
 
 impl Ports {
-    /// Reads their certificates, which are followed from then on, and binds them.
+    /// Reads their certificates, which are followed from then on, and binds the ports.
     pub(crate) async fn open(
         config: &Config,
         times: ConnectionTimes,
@@ -106,9 +107,9 @@ impl Ports {
         })
     }
 
-    /// Serves both until `close`, and then those whose calls are under way, in a task for each port.
+    /// Serves both until `close`, then finishes the calls in progress; one task for each port.
     ///
-    /// `max_message_bytes`: the largest gRPC message that the first router reads.
+    /// `max_message_bytes`: the largest gRPC message that the first router accepts.
     pub(crate) fn serve(
         self,
         grpc: Router,

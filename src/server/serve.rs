@@ -1,4 +1,4 @@
-//! Serving the two ports until they are closed, and then those whose calls are under way.
+//! Serves the two ports until they are closed, then finishes the calls in progress.
 
 use std::pin::pin;
 use std::sync::Arc;
@@ -20,48 +20,53 @@ use super::connection::Connection;
 use super::peer::Peer;
 use crate::telemetry::metrics::{ClosedFor, Port};
 
-/// The largest head of an HTTP/1 request, and of an HTTP/2 one: more than browsers send with all their cookies.
+/// The largest head of an HTTP/1 and of an HTTP/2 request, in bytes: more than browsers send with
+/// all their cookies.
 const MAX_HEAD_BYTES: (usize, u32) = (64 * 1024, 32 * 1024);
 
-/// How many requests one HTTP/2 connection may have under way.
+/// How many concurrent requests one HTTP/2 connection may have.
 const MAX_STREAMS: u32 = 200;
 
-/// How many bytes of one HTTP/2 stream, and of one connection, may be under way unread.
+/// How many unread bytes one HTTP/2 stream, and one connection, may have in flight.
 const WINDOWS: (u32, u32) = (64 * 1024, 256 * 1024);
 
-/// How long an HTTP/2 connection may be silent before it is asked for a sign of life, and how long that may take.
+/// How long an HTTP/2 connection may be silent before it is pinged, and how long the answer may
+/// take.
 const KEEPALIVE: (Duration, Duration) = (Duration::from_secs(20), Duration::from_secs(10));
 
-/// What one connection to the gRPC port may have under way. Far more than a gateway needs: a worker of Envoy's has one connection, over which
-/// it sends some ten checks at a time and one stream for each access logger, and it opens another one when the streams run out.
+/// Limits of one connection to the gRPC port. They far exceed what a gateway needs: each worker of
+/// Envoy has one connection, over which it sends some ten checks at a time and one stream for each
+/// access logger, and it opens another when the streams run out.
 mod grpc {
-    /// How many requests.
+    /// The number of concurrent requests.
     pub(super) const MAX_STREAMS: u32 = 1024;
 
     /// The largest header list of a request, in bytes.
     pub(super) const MAX_HEADER_LIST: u32 = 16 * 1024;
 
-    /// How many cancelled requests may wait to be noticed before the connection is closed. Viewers who leave during their check come in crowds
-    /// when a match ends, and h2's default of 20 would fail every other check of that gateway.
+    /// How many cancelled requests may wait to be processed before the connection is closed. When a
+    /// match ends, many viewers leave during their check at once, and h2's default of 20 would fail
+    /// every other check of that gateway.
     pub(super) const MAX_PENDING_RESETS: usize = 2 * MAX_STREAMS as usize;
 
-    /// How many requests that are malformed, or more than may be under way, are refused before the connection is closed.
+    /// How many requests are refused, because they are malformed or exceed the concurrent streams,
+    /// before the connection is closed.
     pub(super) const MAX_REFUSED: usize = 1024;
 
-    /// How many bytes of one stream, and of one connection, may be under way unread.
+    /// How many unread bytes one stream, and one connection, may have in flight.
     pub(super) const WINDOWS: (u32, u32) = (1024 * 1024, 4 * 1024 * 1024);
 
     /// How many bytes of an answer may wait to be sent.
     pub(super) const MAX_UNSENT: usize = 64 * 1024;
 }
 
-/// How the connections to one port are served.
+/// Serves the connections to one port.
 struct Server {
-    /// Speaks HTTP.
+    /// The HTTP implementation.
     protocol: Builder<TokioExecutor>,
     /// Answers requests.
     router: Router,
-    /// The largest message that is read at the gRPC port.
+    /// The largest message that the gRPC port accepts.
     max_message_bytes: usize,
     /// How long a client may make no request.
     quiet: Duration,
@@ -69,9 +74,9 @@ struct Server {
     close: CancellationToken,
 }
 
-/// Serves a port until `close`, and then those whose calls are under way.
+/// Serves a port until `close`, then finishes the calls in progress.
 ///
-/// `max_message_bytes`: the largest message that is read at the gRPC port.
+/// `max_message_bytes`: the largest message that the gRPC port accepts.
 pub(super) async fn serve(
     router: Router,
     acceptor: Acceptor,
@@ -96,7 +101,7 @@ pub(super) async fn serve(
     acceptor.each(close, serve).await;
 }
 
-/// How gRPC is spoken: over HTTP/2 alone.
+/// A server for gRPC: HTTP/2 only.
 fn grpc_server() -> Builder<TokioExecutor> {
     let mut server = Builder::new(TokioExecutor::new()).http2_only();
     server
@@ -114,7 +119,7 @@ fn grpc_server() -> Builder<TokioExecutor> {
     server
 }
 
-/// How HTTP is spoken, in whichever version a client chooses.
+/// A server for HTTP, in the version that a client chooses.
 fn http_server(quiet: Duration) -> Builder<TokioExecutor> {
     let mut server = Builder::new(TokioExecutor::new());
     server
@@ -135,8 +140,10 @@ fn http_server(quiet: Duration) -> Builder<TokioExecutor> {
 }
 
 impl Server {
-    /// Serves one connection until its client leaves or is asked to leave. It is asked to when the port is closed, when it has made no request in
-    /// time, and at the HTTP port when it has been idle for too long. A client that ignores the latter two for as long again is disconnected.
+    /// Serves one connection until its client leaves or is asked to leave: when the port is closed,
+    /// when it has made no request in time, and at the HTTP port when it has been idle for too
+    /// long. A client that ignores either of the latter two is disconnected after the same time
+    /// again.
     async fn serve(&self, connection: Connection) {
         let peer = Arc::clone(connection.peer());
         let (door, asking) = (

@@ -1,4 +1,5 @@
-//! The outcomes of what can be done to a roster. A refusal is a value here; only an outage is an error, and that is the store's.
+//! The outcomes of the operations on a roster. A refusal is a value; only an outage is an error,
+//! and only the store reports one.
 
 use std::time::Duration;
 
@@ -7,62 +8,64 @@ use super::{EndCause, Session, Timestamp};
 /// The answer to a start.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Admission {
-    /// It may play.
+    /// The session may play.
     Admitted(Admitted),
-    /// It may not.
+    /// The session may not play.
     Refused(Refusal),
 }
 
-/// A start that was let in.
+/// A start that was admitted.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Admitted {
-    /// Whether it takes a slot from now on, or had it already.
+    /// Whether the session takes a slot now or already had one.
     pub entry: AdmissionKind,
-    /// The session as it stands now.
+    /// The session after the admission.
     pub session: Session,
-    /// The user's live sessions now, this one included.
+    /// The number of the user's live sessions, including this one.
     pub active: usize,
-    /// The sessions that gave way to it, in the order in which they did.
+    /// The sessions it displaced, in the order they were displaced.
     pub displaced: Vec<Session>,
-    /// The store's time at this decision.
+    /// The store's time of the decision.
     pub decided_at: Timestamp,
 }
 
-/// How an admitted session came by its slot.
+/// How an admitted session got its slot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum AdmissionKind {
-    /// It has just taken it.
+    /// It took the slot with this start.
     Started,
-    /// It held it already: a start can be repeated.
+    /// It already held the slot: a start can be repeated.
     Renewed,
 }
 
-/// Why a start was not let in.
+/// Why a start was refused.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Refusal {
     /// All slots are taken, and none could be freed.
     Full {
         /// How many streams the user may watch at once.
         limit: u32,
-        /// The live sessions that hold the slots, in the order in which they came to.
+        /// The live sessions that hold the slots, in the order they took them.
         holders: Vec<Session>,
-        /// The store's time at this decision.
+        /// The store's time of the decision.
         decided_at: Timestamp,
     },
-    /// This session has ended, for that cause, and its name can't be used again yet. If waiting helps, for how long it must not ask.
+    /// This session has ended, with this cause, and its name can't be used again yet. If waiting
+    /// helps, the duration says how long it must not ask.
     Ended(EndCause, Option<Duration>),
-    /// The session that was to be taken over runs inside Envoy, and can't be stopped from here.
+    /// The session to be taken over runs inside Envoy, so it can't be stopped from here.
     NotStoppable,
 }
 
 impl Refusal {
-    /// When a refused start is worth trying again: a third of the shortest lease left among the holders, at least a second; or when a derived
-    /// id may start again. `None` where waiting won't help, as where no stream is allowed at all.
+    /// When a refused start is worth retrying: after a third of the shortest lease left among the
+    /// holders, at least one second; or when a derived id may start again. `None` if waiting won't
+    /// help, for example because the limit is zero.
     #[must_use]
     pub fn retry_after(&self) -> Option<Duration> {
         match self {
             Self::Full { limit: 0, .. } | Self::NotStoppable => None,
-            // Rounded up: asking too early would restart the wait.
+            // Rounded up, because asking too early would restart the wait.
             Self::Ended(_, quiet) => quiet.map(|quiet| {
                 let whole = quiet.as_secs() + u64::from(quiet.subsec_nanos() > 0);
                 Duration::from_secs(whole)
@@ -82,52 +85,54 @@ impl Refusal {
     }
 }
 
-/// The answer to the news that a stream was seen running.
+/// The answer to a sighting.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Renewal {
-    /// It was known, and its lease has grown.
+    /// The session was live, and its lease has grown.
     Renewed {
-        /// Until when it counts now.
+        /// When its lease ends.
         expires_at: Timestamp,
     },
-    /// It was unknown, and counts again, be it above the limit. The store has lost it.
+    /// The store had lost the session and counts it again, even if that exceeds the limit.
     PutBack {
-        /// Until when it counts now.
+        /// When its lease ends.
         expires_at: Timestamp,
     },
-    /// It counts, but has yet to play or may not stay: its next request asks the store.
+    /// It counts, but hasn't played yet or may not stay, so its next request asks the store.
     Provisional {
-        /// Until when it counts now.
+        /// When its lease ends.
         expires_at: Timestamp,
     },
-    /// It has ended, for that cause; nothing was changed.
+    /// The session has ended, with this cause; nothing changed.
     Ended(EndCause),
-    /// It was unknown, and does not count: too many streams count above the limit already, or it may not be put back above the limit.
+    /// The session was unknown and doesn't count: the user is already too far above the limit, or
+    /// this session may not be put back above it.
     Crowded,
 }
 
-/// The answer to the report that a request of a session got through to its viewer, where the session is live.
+/// The answer to a report that a request of a live session reached its viewer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Playing {
-    /// How long it counts from now on without a sign of life.
+    /// How long it counts from now without a sign of life.
     pub left: Duration,
     /// Whether it is [proven](Session::is_proven) now.
     pub proven: bool,
 }
 
-/// The answer to the end of a session.
+/// The answer to a release.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Released {
-    /// It held a slot, which is free now.
+    /// The session held a slot, which is now free.
     Freed(Session),
-    /// It held none; where its kind wants it, the end is now remembered, if the store has room.
+    /// The session held no slot. If its kind has tombstones, the end is now remembered, if the
+    /// store has room.
     NotLive,
-    /// That it has ended was known, with its cause.
+    /// The session had already ended, with this cause.
     AlreadyEnded(EndCause),
-    /// It runs inside Envoy and can't be stopped from here.
+    /// The session runs inside Envoy and can't be stopped from here.
     NotStoppable,
-    /// It goes on: the start to be undone is not that call's, or somebody has renewed it since; it has played; or it started after its end was
-    /// reported.
+    /// The session stays live: the start to undo belongs to another call, or has been renewed
+    /// since; or the session has played; or it started after the reported end.
     Kept,
 }
 
@@ -137,7 +142,8 @@ mod tests {
     use super::*;
     use crate::session::{Facts, Flags};
 
-    /// A refusal to a user with that limit, whose sessions' leases end in so many milliseconds.
+    /// A refusal for a user with that limit, whose sessions' leases end after these numbers of
+    /// milliseconds.
     fn full(limit: u32, leases_left: &[u64]) -> Refusal {
         let decided_at = Timestamp::from_millis(5_000);
         let holder = |left: &u64| Session {

@@ -1,7 +1,8 @@
 //! The vocabulary of streamgate and its one rule: what a session is, and who may start one.
 //!
-//! Everything here is plain data and pure functions. Nothing reads a clock, does I/O or knows a wire format; whoever calls
-//! brings the time along. [`Roster`] is the rule itself, and the reference that every store is tested against.
+//! Everything here is plain data and pure functions. Nothing reads a clock, does I/O or knows a
+//! wire format; callers pass in the time. [`Roster`] implements the rule, and is the reference that
+//! every store is tested against.
 
 mod admission;
 mod roster;
@@ -29,78 +30,84 @@ pub use crate::identity::{
 
 use std::time::Duration;
 
-/// The mark a call leaves on the session it started, so that it can take back its own start and nobody else's. The first renewal wipes it.
+/// Identifies the call that started a session, so that the call can take back its own start and no
+/// other. The first renewal clears it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Ticket(u32);
 
 impl Ticket {
-    /// A ticket with that number; zero is no ticket.
+    /// The ticket with that number, or `None` for zero.
     #[must_use]
     pub fn new(number: u32) -> Option<Self> {
         (number != 0).then_some(Self(number))
     }
 
-    /// Its number, never zero.
+    /// The ticket's number, never zero.
     #[must_use]
     pub const fn number(self) -> u32 {
         self.0
     }
 }
 
-/// One live stream of a user, as the roster holds it.
+/// One live stream of a user, as the roster stores it.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Session {
-    /// What names it.
+    /// The session's key.
     pub key: SessionKey,
-    /// What else is known of it.
+    /// Optional facts about the session.
     pub facts: Facts,
     /// When it was admitted, or put back.
     pub started_at: Timestamp,
     /// When it last showed a sign of life.
     pub renewed_at: Timestamp,
-    /// Until when it counts without another sign of life: its lease.
+    /// When it expires without another sign of life: its lease.
     pub expires_at: Timestamp,
-    /// Whose start it is, until somebody renews it.
+    /// The ticket of the call that started it, until the first renewal.
     pub ticket: Option<Ticket>,
-    /// What the rule notes about it.
+    /// The rule's flags.
     pub flags: Flags,
 }
 
-/// What the rule notes about a session.
+/// What the rule records about a session.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
 pub struct Flags {
-    /// The player did not make its id for this playback, so the id may start again after its end.
+    /// The player did not make the id for this playback, so the id may start again after its end.
     pub derived: bool,
-    /// Some of it has reached its viewer: Envoy reported a success, or it showed a sign of life [`PROVEN_AFTER`] its start.
+    /// Part of it has reached its viewer: Envoy reported a success, or the session showed a sign of
+    /// life [`PROVEN_AFTER`] its start.
     pub played: bool,
-    /// Its lease does not grow until it shows a sign of life [`PROVEN_AFTER`] its start while its user is within the limit.
+    /// Its lease doesn't grow until it shows a sign of life [`PROVEN_AFTER`] its start while its
+    /// user is within the limit.
     pub provisional: bool,
     /// Its start drew on the user's budget of displacements.
     pub paid: bool,
 }
 
 impl Session {
-    /// Whether the store will go on counting it for as long as it shows signs of life, so that no instance needs to ask each time.
+    /// Whether the store keeps counting the session as long as it shows signs of life, so that
+    /// instances don't need to ask each time.
     #[must_use]
     pub const fn is_proven(&self) -> bool {
         self.flags.played && !self.flags.provisional
     }
 }
 
-/// How long after its start a sign of life proves that a session plays, where no gateway has reported it.
+/// How long after its start a sign of life proves that a session plays, if no gateway has reported
+/// so.
 pub const PROVEN_AFTER: Duration = Duration::from_secs(2);
 
-/// The lease of a derived id that starts again right after its release: a straggling request of the old playback costs this much.
+/// The lease of a derived id that starts again right after its release: the most that a late
+/// request of the old playback can cost.
 pub const PROVISIONAL_LEASE: Duration = Duration::from_secs(4);
 
 /// Why a session has ended.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum EndCause {
-    /// It ended by itself, or its client said so.
+    /// It ended by itself, or its client released it.
     Released,
     /// Another session of the same user took its slot.
     Displaced {
-        /// The session that took it.
+        /// The session that took the slot.
         by: SessionKey,
     },
     /// An operator ended it.
@@ -122,35 +129,37 @@ impl EndCause {
 /// The memory that a session has ended, so that a late or repeated message can't bring it back.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Tombstone {
-    /// The session that has ended.
+    /// The session that ended.
     pub key: SessionKey,
-    /// Why.
+    /// Why it ended.
     pub cause: EndCause,
-    /// When it ended, or was last refused because of this.
+    /// When it ended, or when the tombstone last caused a refusal.
     pub asked_at: Timestamp,
-    /// Until when this is remembered.
+    /// When the tombstone expires.
     pub until: Timestamp,
     /// Whether the session was live when it ended.
     pub was_live: bool,
-    /// Whether its id may start again. Known only of what was live.
+    /// Whether its id may start again. Recorded only if the session was live.
     pub derived: bool,
-    /// Where the session came from that took its slot: a device and a joined origin.
+    /// The origin of the session that took its slot: a device and a joined origin.
     pub rival: Facts,
 }
 
-/// What one instance grants, by its configuration.
+/// The limits that one instance's configuration sets for leases and tombstones.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Terms {
-    /// The longest lease that is granted.
+    /// The longest lease it grants.
     pub longest_lease: Duration,
-    /// How long an end is remembered: longer than the longest lease and the store's deadline together.
+    /// How long it remembers an end: longer than the longest lease and the store's deadline
+    /// together.
     pub memory: Duration,
-    /// How long it takes until a user may displace once more: the lease of a playback.
+    /// How long until a user may displace once more: the lease of a playback.
     pub refill: Duration,
 }
 
 impl Terms {
-    /// The terms that follow from the longest lease and the time after which no message to the store is still under way.
+    /// The terms for a longest lease and a store timeout. After that timeout no message to the
+    /// store is still under way.
     #[must_use]
     pub fn new(longest_lease: Duration, store_timeout: Duration) -> Self {
         Self {
@@ -162,44 +171,45 @@ impl Terms {
         }
     }
 
-    /// The same where a playback's lease is not the longest.
+    /// The same terms, for a playback lease that is not the longest.
     #[must_use]
     pub const fn refilling_every(self, refill: Duration) -> Self {
         Self { refill, ..self }
     }
 
-    /// Until when a lease counts that is granted now: as long as was asked for, and no longer than the longest.
+    /// When a lease granted now ends: after the requested time, capped at the longest lease.
     fn lease_ends(&self, lease: Duration, now: Timestamp) -> Timestamp {
         now.after(lease.min(self.longest_lease))
     }
 
-    /// What an end is remembered for beyond the longest lease.
+    /// How much longer an end is remembered than the longest lease.
     #[must_use]
     pub const fn margin(&self) -> Duration {
         self.memory.saturating_sub(self.longest_lease)
     }
 
-    /// What is added for the store's own rounding and for a message that was sent just before its deadline.
+    /// Covers the store's rounding and a message sent just before its deadline.
     const MARGIN: Duration = Duration::from_secs(1);
 }
 
-/// A request to be let in.
+/// A request to start a session.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Start {
-    /// The session that wants to start.
+    /// The session to start.
     pub key: SessionKey,
-    /// What is known of it.
+    /// Optional facts about it.
     pub facts: Facts,
     /// How long it counts without a sign of life.
     pub lease: Duration,
-    /// The mark of the call that asks.
+    /// The ticket of the call.
     pub ticket: Option<Ticket>,
     /// The player did not make this id for this playback.
     pub derived: bool,
 }
 
 impl Start {
-    /// The flags of the session that it starts. A `request` has played by definition: it is the stream.
+    /// The flags of the session that it starts. A `request` counts as played from the start,
+    /// because the request is the stream.
     #[must_use]
     pub fn flags(&self) -> Flags {
         Flags {
@@ -210,18 +220,18 @@ impl Start {
     }
 }
 
-/// The news that a stream was seen running.
+/// A report that a stream was seen running.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Sighting {
     /// The session that was seen.
     pub key: SessionKey,
-    /// What is known of it, should it have to be put back.
+    /// Facts about it, in case it has to be put back.
     pub facts: Facts,
-    /// How long it counts from now on without another sign of life.
+    /// How long it counts from now without another sign of life.
     pub lease: Duration,
-    /// When it started, where the one who saw it knows; believed only if it is past.
+    /// When it started, if the reporter knows; a time in the future is ignored.
     pub started_at: Option<Timestamp>,
-    /// What is known of it, should the store not know it.
+    /// What the reporter knows about it, in case the store has lost it.
     pub provenance: Provenance,
     /// The player did not make this id for this playback.
     pub derived: bool,
@@ -239,56 +249,59 @@ impl Sighting {
     }
 }
 
-/// What is known of a running stream, should the store not know it.
+/// What is known about a running stream, in case the store has lost it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Provenance {
-    /// The store counted it, or it runs inside Envoy: it counts again, above the limit if need be.
+    /// The store counted it, or it runs inside Envoy: it counts again, above the limit if
+    /// necessary.
     Counted,
-    /// The rule that decides in an outage let it in: above the limit it counts for one more lease.
+    /// The outage rule let it in: above the limit it counts for one more lease.
     ByRule,
-    /// Nothing of it has played yet: it counts where a start would.
+    /// Nothing of it has played yet: it counts only if a start would be admitted.
     Unplayed,
 }
 
 /// What happens to a start when all of the user's slots are taken.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub enum WhenFull {
-    /// It is refused.
+    /// The start is refused.
     #[default]
     Refuse,
-    /// The session that started first gives way.
+    /// The session that started first is displaced.
     DisplaceOldest,
-    /// The session that has shown no sign of life for longest gives way.
+    /// The session without a sign of life for the longest time is displaced.
     DisplaceIdlest,
-    /// That session gives way, and no other.
+    /// That session is displaced, and no other.
     TakeOver(SessionKey),
 }
 
-/// What applies to a start.
+/// The rules that apply to a start.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StartRules {
     /// How many streams the user may watch at once.
     pub limit: u32,
-    /// What happens where that many are live.
+    /// What happens when that many sessions are live.
     pub when_full: WhenFull,
-    /// Whether the start itself asked for another session's slot; else `when_full` is what is configured.
+    /// Whether the start itself asked for another session's slot; otherwise `when_full` comes from
+    /// the configuration.
     pub takeover: bool,
-    /// How many starts may displace in one burst, beyond as many as the limit.
+    /// How many starts may displace in one burst, in addition to the limit.
     pub displacements: u32,
-    /// Displacing costs nothing: an operator asks, or nobody is refused anyway.
+    /// Displacing costs nothing, because an operator asks or because nothing is refused anyway.
     pub free: bool,
-    /// How long a derived id that was ended against its viewer's will must not have asked before it may start again.
+    /// How long a derived id that was ended against its viewer's will must stay quiet before it may
+    /// start again.
     pub quiet: Duration,
 }
 
 impl StartRules {
-    /// How many starts may displace in one burst, beyond as many as the limit, unless configured otherwise.
+    /// The default number of starts that may displace in one burst, in addition to the limit.
     pub const DISPLACEMENTS: u32 = 5;
 
-    /// How long a derived id must be quiet, unless configured otherwise.
+    /// The default time that a derived id must stay quiet.
     pub const QUIET: Duration = Duration::from_secs(20);
 
-    /// A limit, and what happens at it; the rest as it is unless configured otherwise.
+    /// Rules with this limit and policy, and defaults for the rest.
     #[must_use]
     pub fn new(limit: u32, when_full: WhenFull) -> Self {
         Self {
@@ -308,19 +321,22 @@ impl StartRules {
     }
 }
 
-/// Who says that a session is over, and so what that leaves behind.
+/// Who reports that a session is over. It decides what remains in the roster.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Ending {
-    /// The stream itself, or its client. A tombstone keeps late messages from bringing it back.
+    /// The stream itself or its client. A tombstone keeps late messages from bringing it back.
     Stream,
-    /// Somebody who may act for others vouches for the end. For a stream that can't be stopped from here that leaves no tombstone: if
-    /// it runs after all, its next sign of life counts it again. Any other ends as if it had said so itself.
+    /// A caller that may act for others. A stream that can't be stopped from here gets no
+    /// tombstone: if it still runs, its next sign of life counts it again. Any other ends as with
+    /// [`Ending::Stream`].
     Vouched,
-    /// An operator ends it, and it is told so if it asks again.
+    /// An operator. If the session asks again, the answer says so.
     Operator,
-    /// Envoy reports that a request of it failed. If nothing of it has played, its start is taken back; else that means nothing.
+    /// Envoy reports that a request of it failed. If nothing of it has played, its start is taken
+    /// back; otherwise the report has no effect.
     Failed,
-    /// The call of that ticket takes back its own start, if nobody has renewed it since. No tombstone: it may be tried again.
+    /// The call with that ticket takes back its own start, unless the session has been renewed
+    /// since. There is no tombstone, so it may be tried again.
     Undone(Ticket),
 }
 

@@ -1,21 +1,26 @@
-//! Attacks on the rule. Each is a strategy that makes up what reaches the store, aimed at one of its promises; [`judge`] holds all of them to
-//! all promises, step by step.
+//! Attacks on the rule. Each is a strategy that generates messages to the store and targets one
+//! promise; [`judge`] checks every promise at every step of every attack.
 //!
 //! 1. `fresh_id_for_each_segment`: ten players take a new id for each segment and displace.
 //! 2. `takeover_flood`: each start takes over the slot of the one before it.
-//! 3. `junk_releases_before_renewals`: a flood of ends is to push the one out that matters; then its session is renewed.
-//! 4. `release_and_restart`: derived ids are released and started again and again, to play on provisional leases.
-//! 5. `failed_title_churn`: titles fail right after they took others' slots, to end those for nothing.
-//! 6. `replayed_releases`: old releases arrive late, after their sessions have begun again.
-//! 7. `operator_end_evasion`: a session that an operator ended comes by every door and under every pretext.
-//! 8. `two_instances`: one with short leases and another limit asks in turn with one with long leases.
+//! 3. `junk_releases_before_renewals`: a flood of ends tries to push out the one that matters; then
+//!    its session is renewed.
+//! 4. `release_and_restart`: derived ids are released and started repeatedly, to keep playing on
+//!    provisional leases.
+//! 5. `failed_title_churn`: titles fail right after they displaced others, to end those for
+//!    nothing.
+//! 6. `replayed_releases`: old releases arrive late, after their sessions have started again.
+//! 7. `operator_end_evasion`: a session that an operator ended tries every door and every kind of
+//!    message.
+//! 8. `two_instances`: an instance with short leases and another limit alternates with one with
+//!    long leases.
 //! 9. `clock_steps`: all of this while the store's clock steps back and forth.
-//! 10. `unplayed_flood`: a flood of unknown sessions of which nothing has played is renewed.
-//! 11. `ping_pong`: two devices take each other's slot back in turn, with names and without.
-//! 12. `forged_outage`: sightings claim that the rule for outages let them in, and renew each other.
-//! 13. `undo_of_others`: calls undo starts with tickets that they guess.
+//! 10. `unplayed_flood`: a flood of renewals arrives for unknown sessions that haven't played.
+//! 11. `ping_pong`: two devices keep taking each other's slot back, with device names and without.
+//! 12. `forged_outage`: sightings claim that the outage rule let them in, and renew each other.
+//! 13. `undo_of_others`: calls undo starts with guessed tickets.
 //! 14. `impatience`: a displaced id asks again around the end of its quiet time.
-//! 15. `late_refunds`: starts that drew on the budget are left to fail when it has been refilled.
+//! 15. `late_refunds`: starts that drew on the budget fail only after it has been refilled.
 //! 16. `mimicry`: a stranger claims the device of the session that it wants to displace.
 
 use std::collections::{BTreeSet, HashMap};
@@ -33,9 +38,9 @@ use super::roster_remembered::{Memory, remembered};
 use super::roster_tests::{key, seconds, terms};
 use super::*;
 
-// === what the attackers say ===
+// === what the attackers send ===
 
-/// A message, and how many milliseconds after the one before it arrives.
+/// A message, and how many milliseconds after the previous one it arrives.
 type Move = (u64, Message);
 
 fn playback(id: impl Display) -> SessionKey {
@@ -49,7 +54,7 @@ fn from(device: &str) -> Facts {
     }
 }
 
-/// A start of that session, from a device if it has a name.
+/// A start of that session, with a device if the name is not empty.
 fn starts(key: SessionKey, derived: bool, device: &str, when_full: WhenFull) -> Message {
     let start = Start {
         key,
@@ -88,7 +93,7 @@ fn any_displacing() -> impl Strategy<Value = WhenFull> {
     select(vec![WhenFull::DisplaceOldest, WhenFull::DisplaceIdlest])
 }
 
-/// The moves one after the other, at one limit and by those terms in turn.
+/// The moves in sequence, at one limit and under those terms in turn.
 fn against(limit: u32, terms: &[Terms], moves: Vec<Move>) -> Vec<Arrival> {
     let mut at = 1_000_000;
     let terms = terms.iter().cycle();
@@ -417,14 +422,15 @@ fn mimicry() -> impl Strategy<Value = Vec<Arrival>> {
 
 // === what must hold ===
 
-/// Follows one attack, and remembers what it needs in order to judge the next step.
+/// Follows one attack and remembers what it needs to judge the next step.
 #[derive(Debug, Default)]
 struct Judge {
     /// All ends, including those that the store had no room for.
     ended: HashMap<SessionKey, Memory>,
-    /// Until when each session was granted a slot.
+    /// When the lease granted to each session ends.
     granted: HashMap<SessionKey, Timestamp>,
-    /// The time that has passed by the store's clock where it went forwards, and what was drawn from the budget then or came back.
+    /// For each change of the budget: the time that the store's clock has moved forward so far, and
+    /// how much was drawn or refunded.
     drawn: Vec<(Duration, i64)>,
     elapsed: Duration,
     last: Option<Timestamp>,
@@ -437,7 +443,7 @@ impl Judge {
         let last = self.last.replace(step.now).unwrap_or(step.now);
         self.elapsed += step.now.since(last);
         if last > step.now {
-            // What the clock takes back is no longer comparable.
+            // After a step backwards, earlier times can't be compared any more.
             (self.ended, self.granted) = (HashMap::new(), HashMap::new());
         }
         keeps_to_the_limit(step);
@@ -450,7 +456,8 @@ impl Judge {
         }
     }
 
-    /// In any span of time no more starts displace than a burst and what has been refilled; those that were taken back don't count.
+    /// Within any span of time, no more starts displace than a burst plus the refills; starts that
+    /// were taken back don't count.
     fn displacing_is_budgeted(&mut self, step: &Step) {
         let refill = self.refill.unwrap_or(step.terms.refill);
         self.refill = Some(refill.min(step.terms.refill));
@@ -484,7 +491,8 @@ impl Judge {
         }
     }
 
-    /// What has ended comes back by no late message; where its end is forgotten, only within the limit.
+    /// No late message brings back an ended session; if its end is forgotten, it may return only
+    /// within the limit.
     fn what_has_ended_stays_so(&mut self, step: &Step) {
         self.ended.retain(|_, end| end.until > step.now);
         let own = step.message.key();
@@ -507,7 +515,8 @@ impl Judge {
         }
     }
 
-    /// No session counts for longer than its last sign of life was granted, and one that is provisional not even for that.
+    /// No session counts longer than its last sign of life was granted; a provisional one not even
+    /// that long.
     fn slots_are_bounded_by_leases(&mut self, step: &Step) {
         let own = step.message.key();
         let provisional = step.was_live().filter(|live| live.flags.provisional);
@@ -530,7 +539,7 @@ impl Judge {
     }
 }
 
-/// A session ends by its own end, by displacement, and by nothing else; a failure ends none that has played.
+/// A session ends only by its own end or by displacement; a failure never ends one that has played.
 fn nobody_is_removed_by_others(step: &Step) {
     let after: BTreeSet<_> = step.after.live(step.now).map(|live| &live.key).collect();
     let displaced = step.answer.displaced();
@@ -557,7 +566,7 @@ fn nobody_is_removed_by_others(step: &Step) {
     }
 }
 
-/// An end that is remembered is forgotten only for another end of its own list, once that is full.
+/// A remembered end is forgotten only for another end of the same list, when that list is full.
 fn no_list_pushes_out_anothers(step: &Step) {
     let after: BTreeSet<_> = step
         .after
@@ -582,7 +591,7 @@ fn no_list_pushes_out_anothers(step: &Step) {
     }
 }
 
-/// Plays an attack, and holds every step of it to all promises.
+/// Plays an attack and checks every promise at each step.
 fn judge(attack: Vec<Arrival>) {
     let mut judge = Judge::default();
     let longest = Terms::new(seconds(60), Duration::from_millis(50));
@@ -591,7 +600,7 @@ fn judge(attack: Vec<Arrival>) {
         judge.judge(&step);
         over = Some((step.after, step.now));
     }
-    // Nothing is permanent: the last to be over is a spent budget.
+    // Nothing is permanent: a spent budget is the last thing to expire.
     let (mut roster, now) = over.unwrap();
     let idle = now.after(longest.refill * 9);
     assert!(roster.forgettable_at(&longest).is_none_or(|at| at <= idle));
@@ -599,12 +608,12 @@ fn judge(attack: Vec<Arrival>) {
     assert_eq!(roster, Roster::default());
 }
 
-/// Writes a property for each attack, and a test that the attack gets as far as the answers that it is after.
+/// Defines a property for each attack, and a test that the attack provokes the answers it targets.
 macro_rules! attacks {
     ($($attack:ident: $answers:expr,)*) => {
         proptest! {
             #![proptest_config(ProptestConfig {
-                cases: ProptestConfig::default().cases / 8, // 32, or as many as a soak asks for with PROPTEST_CASES
+                cases: ProptestConfig::default().cases / 8, // 32, or more in a soak that sets PROPTEST_CASES
                 failure_persistence: None,
                 ..ProptestConfig::default()
             })]
@@ -624,7 +633,7 @@ macro_rules! attacks {
     };
 }
 
-/// Holds if the attack comes to all these answers.
+/// Checks that the attack provokes all these answers.
 fn aims(name: &str, attack: impl Strategy<Value = Vec<Arrival>>, expected: &[&str]) {
     let mut runner = TestRunner::deterministic();
     let mut told = BTreeSet::new();

@@ -1,5 +1,6 @@
-//! What happens to one user at the store, for the properties of the rule: streams start, are seen, play, fail and end; each message is lost,
-//! doubled or late by its own luck; gateways with differing limits, leases and manners ask one store, whose clock alone counts.
+//! Random histories of one user at the store, for the property tests of the rule. Streams start,
+//! are seen, play, fail and end; each message may be lost, duplicated or late; gateways with
+//! different limits, leases and habits use one store, and only the store's clock counts.
 
 use std::time::Duration;
 
@@ -10,7 +11,7 @@ use proptest::sample::select;
 use super::roster_tests::{key, seconds, terms};
 use super::*;
 
-/// What gateways tell the store. The limit of a start is that of its arrival.
+/// What gateways send to the store. A start is decided by the limit in force when it arrives.
 #[derive(Debug, Clone)]
 pub(super) enum Message {
     Start(Start, StartRules),
@@ -20,7 +21,7 @@ pub(super) enum Message {
     End(SessionKey, Ending, Duration),
 }
 
-/// A message as it reaches the store, with the limit and the terms that its gateway believes in.
+/// A message as it reaches the store, with its gateway's limit and terms.
 #[derive(Debug, Clone)]
 pub(super) struct Arrival {
     pub(super) at: Timestamp,
@@ -38,7 +39,7 @@ pub(super) enum Answer {
     Released(Released),
 }
 
-/// One message at the store, with what the roster held of its time before and after.
+/// One message at the store, with the roster before and after it.
 #[derive(Debug)]
 pub(super) struct Step {
     pub(super) now: Timestamp,
@@ -52,7 +53,7 @@ pub(super) struct Step {
 
 // === what happens ===
 
-/// Sessions of few names, so that streams meet their own past and each other.
+/// Sessions with few names, so that streams collide with each other and with their own past.
 fn any_key() -> impl Strategy<Value = SessionKey> {
     (select(&Kind::ALL), 0..4).prop_map(|(kind, id)| key(&format!("{kind}:{id}")))
 }
@@ -66,7 +67,8 @@ fn any_when_full() -> impl Strategy<Value = WhenFull> {
     ]
 }
 
-/// What applies to a start. Most have the usual budget, some a small one, some need none; some ask for the oldest session's slot themselves.
+/// Rules of a start. Most have the default budget, some a small one, some need none; some ask for
+/// the oldest session's slot themselves.
 fn any_rules() -> impl Strategy<Value = StartRules> {
     let displacements = prop_oneof![3 => Just(5), 1 => 0..2_u32];
     let rarely = || prop_oneof![4 => Just(false), 1 => Just(true)];
@@ -98,7 +100,7 @@ pub(super) fn any_ticket() -> impl Strategy<Value = Ticket> {
     (1..4_u32).prop_filter_map("not zero", Ticket::new)
 }
 
-/// Leases, one of which is longer than is granted.
+/// Leases, one of which is longer than an instance grants.
 fn any_lease() -> impl Strategy<Value = Duration> {
     select(vec![5, 15, 30, 45]).prop_map(seconds)
 }
@@ -109,7 +111,7 @@ fn any_terms() -> impl Strategy<Value = Terms> {
     prop_oneof![5 => Just(terms()), 1 => Just(short)]
 }
 
-/// Two devices, some of which have names or say so in a joined id.
+/// Two devices, some of which have names or are named in a joined id.
 fn any_facts() -> impl Strategy<Value = Facts> {
     let device = select(vec!["", "tv", "pc"]);
     let joined = proptest::option::weighted(0.2, (1..3_u64).prop_map(JoinedOrigin));
@@ -163,13 +165,15 @@ fn any_end(key: SessionKey) -> impl Strategy<Value = Message> {
     })
 }
 
-/// How late each copy of a message is, in milliseconds. Most arrive once and at once; some never, some again, some a minute late.
+/// The delay of each copy of a message, in milliseconds. Most arrive once and immediately; some
+/// never, some twice, some a minute late.
 fn any_fate() -> impl Strategy<Value = Vec<u64>> {
     let delay = || prop_oneof![8 => 0..300_u64, 1 => 0..60_000_u64];
     prop_oneof![1 => Just(Vec::new()), 6 => vec(delay(), 1), 2 => vec(delay(), 2..4)]
 }
 
-/// A message that is sent so many milliseconds after the stream's last one, and arrives as its fate will have it.
+/// A message sent the given number of milliseconds after the stream's previous one, and delivered
+/// as its fate says.
 fn sent(
     message: impl Strategy<Value = Message>,
     gap: std::ops::Range<u64>,
@@ -177,7 +181,7 @@ fn sent(
     (gap, message, any_fate())
 }
 
-/// The messages of one stream as they arrive, in no order.
+/// The messages of one stream as they arrive, unordered.
 fn any_stream() -> impl Strategy<Value = Vec<(u64, Message)>> {
     any_key()
         .prop_flat_map(|key| {
@@ -204,13 +208,13 @@ fn any_stream() -> impl Strategy<Value = Vec<(u64, Message)>> {
         })
 }
 
-/// Everything that reaches the store about one user, in the order in which it does.
+/// Everything that reaches the store about one user, in order of arrival.
 pub(super) fn any_history() -> impl Strategy<Value = Vec<Arrival>> {
     let streams = vec(any_stream(), 1..10).prop_map(|streams| streams.concat());
     in_order(streams)
 }
 
-/// So many streams at once that the roster comes to its bounds.
+/// So many streams at once that the roster reaches its bounds.
 fn any_crowd() -> impl Strategy<Value = Vec<Arrival>> {
     let key = (select(&Kind::ALL), 0..60).prop_map(|(kind, id)| key(&format!("{kind}:{id}")));
     let message = key.prop_flat_map(|key| {
@@ -227,7 +231,7 @@ pub(super) fn any_history_or_crowd() -> impl Strategy<Value = Vec<Arrival>> {
     prop_oneof![6 => any_history(), 1 => any_crowd()]
 }
 
-/// Puts messages in the order of their arrival. Nearly all gateways believe in the same limit.
+/// Sorts messages by arrival. Nearly all gateways have the same limit.
 fn in_order(
     messages: impl Strategy<Value = Vec<(u64, Message)>>,
 ) -> impl Strategy<Value = Vec<Arrival>> {
@@ -287,7 +291,7 @@ impl Message {
         }
     }
 
-    /// The same message of an id that its player made for this playback, as it was told at once.
+    /// The same message with an id made for this playback, reported without delay.
     pub(super) fn fresh_and_prompt(self) -> Self {
         match self {
             Self::Start(start, rules) => {
@@ -303,7 +307,7 @@ impl Message {
         }
     }
 
-    /// The same message as it arrives that much later.
+    /// The same message, arriving that much later.
     pub(super) fn later(self, delay: Duration) -> Self {
         match self {
             Self::End(key, ending, age) => Self::End(key, ending, age + delay),
@@ -369,7 +373,8 @@ impl Step {
         live.find(|session| session.key == *self.message.key())
     }
 
-    /// For how long an end is remembered that is written down in this step: as long as the instance grants, and as anybody was granted.
+    /// How long an end recorded in this step is remembered: as long as the instance grants, and as
+    /// long as any instance was granted.
     pub(super) fn term(&self) -> Duration {
         let leases = self.before.live(self.now).map(|live| live.expires_at);
         let longest = leases
@@ -379,7 +384,7 @@ impl Step {
     }
 }
 
-/// Every step of a history, from an empty roster on.
+/// Every step of a history, starting from an empty roster.
 pub(super) fn play(history: Vec<Arrival>) -> impl Iterator<Item = Step> {
     let mut roster = Roster::default();
     history.into_iter().map(move |arrival| {
@@ -415,7 +420,8 @@ pub(super) fn buried(roster: &Roster, now: Timestamp) -> Vec<SessionKey> {
     tombstones.map(|end| end.key.clone()).collect()
 }
 
-/// Holds of every step that an admission fills free slots and makes no new ones, and that only what was seen running goes beyond them.
+/// Checks at each step that an admission fills free slots and makes no new ones, and that only
+/// streams seen running exceed the limit.
 pub(super) fn keeps_to_the_limit(step: &Step) {
     let before = step.before.live(step.now).count();
     let after = step.after.live(step.now).count();

@@ -1,4 +1,4 @@
-//! What holds of a roster whatever happens to the messages on their way.
+//! Properties of a roster that hold however messages are lost, repeated or delayed.
 
 use std::collections::{BTreeSet, HashMap};
 use std::time::Duration;
@@ -17,7 +17,7 @@ use super::roster_remembered::{Memory, remembered};
 use super::roster_tests::{key, sighting, start, terms};
 use super::*;
 
-/// What can be seen of a roster and is no matter of time or of tickets.
+/// The part of a roster that doesn't depend on time or tickets.
 fn lasting(roster: &Roster, now: Timestamp) -> Vec<(SessionKey, String)> {
     let sessions = roster.live(now).map(|live| {
         let facts = format!("{:?} {:?}", live.facts, live.started_at);
@@ -29,7 +29,8 @@ fn lasting(roster: &Roster, now: Timestamp) -> Vec<(SessionKey, String)> {
     sessions.chain(ends).collect()
 }
 
-/// Whether an end is forgotten that might matter: then an unknown playback is not put back above the limit.
+/// Whether an end that might matter is forgotten: if so, an unknown playback isn't put back above
+/// the limit.
 fn is_forgetful(roster: &Roster, now: Timestamp) -> bool {
     let mut roster = roster.clone();
     let limit = u32::try_from(roster.live(now).count()).unwrap();
@@ -50,7 +51,7 @@ fn the_histories_below_come_to_every_answer_there_is() {
 
 proptest! {
     #![proptest_config(ProptestConfig {
-        cases: ProptestConfig::default().cases / 4, // 64, or as many as a soak asks for with PROPTEST_CASES
+        cases: ProptestConfig::default().cases / 4, // 64, or more in a soak that sets PROPTEST_CASES
         failure_persistence: None,
         ..ProptestConfig::default()
     })]
@@ -101,7 +102,7 @@ proptest! {
 
     #[test]
     fn nothing_is_permanent(history in any_history_or_crowd()) {
-        // The last to be over is a spent budget: limit and burst are at most 4 and 5.
+        // A spent budget expires last: limit and burst are at most 4 and 5.
         let longest = (terms().refill * (4 + 5)).max(terms().memory);
         for step in play(history) {
             let forgettable = step.after.forgettable_at(&terms());
@@ -198,7 +199,7 @@ proptest! {
             let expected = lasting(&step.after, again.at);
             let forgetful = |at| is_forgetful(&step.after, at);
             if expected != lasting(&step.after, step.now) || forgetful(again.at) != forgetful(step.now) {
-                continue; // Something has run out in between, and makes room.
+                continue; // Something expired in between and made room.
             }
             let mut roster = step.after.clone();
             let answer = again.play(&mut roster);
@@ -231,7 +232,7 @@ proptest! {
         for step in play(history) {
             let mut touched: Vec<_> = step.answer.displaced().iter().map(|gone| &gone.key).collect();
             touched.push(step.message.key());
-            // Who takes a start back lifts the ends that it made.
+            // Taking a start back removes the ends that it made.
             let lifted = EndCause::Displaced { by: step.message.key().clone() };
             let is_lifting = matches!(step.message, Message::End(_, Ending::Failed | Ending::Undone(_), _)) && step.told() == "freed";
             let started = step.was_live().map(|live| live.started_at);

@@ -1,12 +1,14 @@
-//! The rule under a model checker: the production [`Roster`], asked by two gateways with different leases and limits. Every message may come
-//! late, more than once or never, and everything that the bounds allow is tried.
+//! The rule under a model checker: two gateways with different leases and limits use the production
+//! [`Roster`]. Every message may arrive late, more than once or never, and the checker tries
+//! everything within its bounds.
 //!
-//! A scenario lists the messages that its gateways can send and how long they can wait. The checker goes through all orders of sending,
-//! delivering and waiting. A delivered message stays under way, so it can come again; one that is never delivered is lost. Starts and renewals
-//! are under way for at most [`TIMEOUT`], the deadline of the store; the others for as long as anybody likes, as they wait in a queue. A gateway
-//! renews a session only while it holds a lease for it.
+//! A scenario lists the messages that its gateways can send and how long they can wait. The checker
+//! explores all orders of sending, delivering and waiting. A delivered message stays under way, so
+//! it can arrive again; one that is never delivered is lost. Starts and renewals are under way for
+//! at most [`TIMEOUT`], the store's deadline. Other messages wait in a queue, so they may be under
+//! way for any time. A gateway renews a session only while it holds a lease for it.
 //!
-//! A [`Variant`] breaks the rule in one place. The test requires that the checker finds out.
+//! A [`Variant`] breaks the rule in one place. The test requires that the checker notices.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -28,10 +30,10 @@ const WHOLE: &str = "a third of a lease after the store forgot everything the co
 
 const PROMISES: [&str; 7] = [ABOVE, BACK, OTHERS, LEASES, BUDGET, COUNTED, WHOLE];
 
-/// For how many seconds a start or a renewal may be under way.
+/// How many seconds a start or a renewal may be under way.
 const TIMEOUT: u64 = 2;
 
-/// How many ends a single list would hold.
+/// The capacity that a single list of ends would have.
 const ONE_LIST: usize = 64;
 
 /// A way to break the rule.
@@ -40,15 +42,15 @@ enum Variant {
     /// A renewal doesn't look at tombstones.
     RenewCreates,
     NoTombstone,
-    /// The second gateway tells the store what time it is; its clock is 70 s ahead.
+    /// The second gateway supplies the time to the store; its clock is 70 s ahead.
     ClientsClock,
     ReleaseWithoutAge,
     DisplacementWithoutBudget,
     OneListOfEnds,
-    /// An entry for a running response counts nothing where its playback has a tombstone.
+    /// An entry for a running response counts nothing if its playback has a tombstone.
     PeriodicEntryIgnored,
     FailureRemovesPlayed,
-    /// A tombstone is kept for as long as the gateway that wrote it would.
+    /// A tombstone is kept only as long as the gateway that wrote it would keep it.
     TermFromOwnLeases,
     /// A sighting of an unknown session counts nothing.
     NothingIsPutBack,
@@ -56,7 +58,7 @@ enum Variant {
 
 // === what is sent ===
 
-/// What a gateway tells the store.
+/// A message from a gateway to the store.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 enum Letter {
     /// A start that is refused at the limit.
@@ -64,13 +66,13 @@ enum Letter {
     /// A start that displaces the oldest session at the limit.
     Displace(Gateway, &'static str),
     Renew(Gateway, &'static str),
-    /// An entry for a response that still runs.
+    /// An entry for a response that is still running.
     Periodic(Gateway, &'static str),
     Played(Gateway, &'static str),
     Release(Gateway, &'static str),
     Operator(Gateway, &'static str),
     Failed(Gateway, &'static str),
-    /// The ends of many sessions that never were.
+    /// The ends of many sessions that never existed.
     Flood(Gateway),
 }
 use Letter::{Displace, Failed, Flood, Operator, Periodic, Played, Release, Renew, Start as Begin};
@@ -97,7 +99,7 @@ impl Letter {
         }
     }
 
-    /// The session that it is about.
+    /// The session it concerns.
     fn session(self) -> SessionKey {
         match self {
             Begin(_, session)
@@ -112,7 +114,7 @@ impl Letter {
         }
     }
 
-    /// Whether its sender waits for the answer, and gives up at its deadline.
+    /// Whether the sender waits for the answer and gives up at its deadline.
     const fn has_deadline(self) -> bool {
         matches!(self, Begin(..) | Displace(..) | Renew(..) | Periodic(..))
     }
@@ -123,21 +125,22 @@ fn is_derived(session: &SessionKey) -> bool {
     session.id.as_str().starts_with('d')
 }
 
-/// What can happen, and how much of it.
+/// What can happen, and how often.
 #[derive(Debug, Clone)]
 struct Scenario {
     name: &'static str,
-    /// The seconds of a lease and the limit at each gateway.
+    /// The lease in seconds and the limit at each gateway.
     settings: [(u64, u32); 2],
     displacements: u32,
     letters: &'static [Letter],
-    /// How many letters are sent.
+    /// The number of messages sent.
     sent: usize,
-    /// For how many seconds time may pass at once.
+    /// By how many seconds time may advance in one step.
     waits: &'static [u64],
-    /// How often time passes.
+    /// How often time advances.
     waited: usize,
-    /// The store forgets everything once, and gateways renew what they hold each third of a lease.
+    /// The store loses all its data once, and gateways renew the leases they hold every third of a
+    /// lease.
     forgets: bool,
     variant: Option<Variant>,
 }
@@ -160,7 +163,7 @@ impl Scenario {
     }
 }
 
-// === what is the case ===
+// === the state ===
 
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
 struct State {
@@ -169,15 +172,15 @@ struct State {
     now: u64,
     sent: usize,
     waited: usize,
-    /// What is under way, and since when.
+    /// The messages under way, and when each was sent.
     letters: BTreeSet<(u64, Letter)>,
-    /// The leases that gateways hold: when each was last granted, and until when.
+    /// The leases that gateways hold: when each was last granted, and when it ends.
     held: BTreeMap<(Gateway, SessionKey), (u64, u64)>,
-    /// What has ended, when that was said, and whether it was live.
+    /// The ended sessions, when the end was reported, and whether each was live.
     ended: BTreeMap<SessionKey, (u64, bool)>,
-    /// Until when each session was granted a slot.
+    /// When the slot granted to each session ends.
     granted: BTreeMap<SessionKey, Timestamp>,
-    /// When starts displaced that drew on the budget and were not taken back.
+    /// When each start displaced that drew on the budget and was not taken back.
     displacing: Vec<(u64, SessionKey)>,
     forgot: Option<u64>,
     broken: BTreeSet<&'static str>,
@@ -202,7 +205,7 @@ impl Model for Scenario {
     fn actions(&self, state: &State, actions: &mut Vec<Action>) {
         if state.sent < self.sent {
             let can_be_sent = |letter: &&Letter| match letter {
-                // Only who holds a lease renews it.
+                // A gateway renews only the leases it holds.
                 Renew(gateway, session) => {
                     let held = state.held.get(&(*gateway, key(session)));
                     held.is_some_and(|(_, until)| *until > state.now)
@@ -227,7 +230,7 @@ impl Model for Scenario {
         match action {
             Action::Send(letter) => {
                 state.sent += 1;
-                // Sent twice at once, it is one letter that comes twice.
+                // A message sent twice at once is one message that arrives twice.
                 let is_new = state.letters.insert((state.now, letter));
                 return is_new.then_some(state);
             }
@@ -269,7 +272,7 @@ fn live(roster: &Roster, now: u64) -> Vec<Session> {
 }
 
 impl Scenario {
-    /// Lets time pass, if whoever has to do something before then has done it.
+    /// Advances time, unless somebody still has to act before then.
     fn wait(&self, state: &mut State, span: u64) -> bool {
         let then = state.now + span;
         let is_due = |gateway: Gateway, granted: u64| granted + self.setting(gateway).0 / 3 < then;
@@ -294,7 +297,7 @@ impl Scenario {
         true
     }
 
-    /// Lets a letter arrive that was sent then, and judges what that did.
+    /// Delivers a message that was sent at `since`, and judges the effect.
     fn deliver(&self, state: &mut State, since: u64, letter: Letter) {
         let gateway = letter.gateway();
         let (terms, own) = (self.terms(gateway), letter.session());
@@ -388,7 +391,8 @@ impl Scenario {
         }
     }
 
-    /// A gateway is told until when a session counts. It holds only what is proven, and asks for the rest each time.
+    /// Tells a gateway when a session's lease ends. It holds only proven sessions and asks about
+    /// the others each time.
     fn grant(&self, state: &mut State, gateway: Gateway, session: &SessionKey, proven: bool) {
         let until = state.now + self.setting(gateway).0;
         let granted = state.granted.entry(session.clone()).or_default();
@@ -440,7 +444,7 @@ impl Scenario {
         renewal
     }
 
-    /// A running response counts as a request of its own where its playback has ended.
+    /// A running response counts as a request of its own if its playback has ended.
     fn periodic(&self, state: &mut State, letter: Letter, now: Timestamp) {
         let playback = letter.session();
         let response = key(&format!("request:{}", playback.id));
@@ -492,7 +496,7 @@ impl Scenario {
         state.held.remove(&(letter.gateway(), own));
     }
 
-    /// Spoils what was just written down about ends, if the variant is about that.
+    /// Corrupts the ends just recorded, if the variant calls for it.
     fn break_ends(&self, state: &mut State, gateway: Gateway) {
         let ends: Vec<_> = state.roster.tombstones(at(state.now)).cloned().collect();
         match self.variant {
@@ -510,7 +514,8 @@ impl Scenario {
                 }
             }
             Some(Variant::OneListOfEnds) => {
-                // The flood has filled one list of the three; the others' share of it is what it would have pushed out.
+                // The flood has filled one list of three; in a single list it would have pushed out
+                // the others' share.
                 let is_full = ends.len() > EndList::Stranger.room();
                 for end in ends.iter().filter(|_| is_full) {
                     if end.list() != EndList::Stranger {
@@ -522,7 +527,7 @@ impl Scenario {
         }
     }
 
-    /// What the arrival of a letter must not have done.
+    /// What the arrival of a message must not have done.
     fn judge(
         &self,
         state: &mut State,
@@ -566,7 +571,8 @@ impl Scenario {
             if was.is_none()
                 && let Some((said_at, was_live)) = state.ended.remove(&session.key)
             {
-                // The ends of strangers push each other out. Then a late start is a start, within the limit.
+                // Strangers' ends push each other out. A late start is then a start, within the
+                // limit.
                 let is_flooded = state
                     .letters
                     .iter()
@@ -574,7 +580,8 @@ impl Scenario {
                 let may_come =
                     since > said_at || is_derived(&session.key) || (!was_live && is_flooded);
                 let is_start = matches!(letter, Begin(..) | Displace(..));
-                // What Envoy reports running so long after the end that this may be forgotten does run.
+                // If Envoy reports a response running so long after its end that the end may be
+                // forgotten, it really runs.
                 let memory = self.terms(One).memory.min(self.terms(Other).memory);
                 let runs = matches!(letter, Periodic(..)) && said_at + memory.as_secs() <= since;
                 if !(is_start && may_come || runs) {
@@ -587,7 +594,8 @@ impl Scenario {
 
 // === the scenarios ===
 
-/// A playback at a gateway with leases of a minute is ended through one with leases of three seconds.
+/// A playback at a gateway with leases of one minute is ended through one with leases of three
+/// seconds.
 const ENDS: Scenario = Scenario {
     name: "ends",
     settings: [(60, 1), (3, 2)],
@@ -607,7 +615,7 @@ const ENDS: Scenario = Scenario {
     variant: None,
 };
 
-/// The same, while ends of strangers come in a flood.
+/// The same, during a flood of strangers' ends.
 const FLOOD: Scenario = Scenario {
     name: "flood",
     letters: &[
@@ -623,7 +631,7 @@ const FLOOD: Scenario = Scenario {
     ..ENDS
 };
 
-/// A playback is displaced by another gateway's, and both go on asking.
+/// Another gateway's playback displaces one, and both keep asking.
 const DISPLACED: Scenario = Scenario {
     name: "displaced",
     settings: [(60, 2), (3, 1)],
@@ -639,7 +647,7 @@ const DISPLACED: Scenario = Scenario {
     ..ENDS
 };
 
-/// A derived id is released and begins again at either gateway.
+/// A derived id is released and starts again at either gateway.
 const AGAIN: Scenario = Scenario {
     name: "begins again",
     settings: [(60, 1), (3, 1)],
@@ -687,7 +695,7 @@ const ZAPPING: Scenario = Scenario {
     ..ENDS
 };
 
-/// A response runs on inside Envoy after its playback was ended.
+/// A response continues inside Envoy after its playback was ended.
 const RESPONSES: Scenario = Scenario {
     name: "responses",
     letters: &[
@@ -701,7 +709,7 @@ const RESPONSES: Scenario = Scenario {
     ..ENDS
 };
 
-/// The store forgets everything, and gateways renew what they hold.
+/// The store loses all its data, and gateways renew the leases they hold.
 const FORGETTING: Scenario = Scenario {
     name: "forgets",
     settings: [(60, 1), (30, 2)],
@@ -724,7 +732,7 @@ const SCENARIOS: [Scenario; 8] = [
     ENDS, FLOOD, DISPLACED, AGAIN, FAILURES, ZAPPING, RESPONSES, FORGETTING,
 ];
 
-/// How many more letters are sent, and how much more often time passes, than CI has time for.
+/// How many more messages and time steps to explore than CI has time for.
 fn depth() -> usize {
     let depth = option_env!("STREAMGATE_MODEL_DEPTH").and_then(|depth| depth.parse().ok());
     depth.unwrap_or(0)

@@ -1,17 +1,17 @@
-//! Ends as reconstructed from messages and answers alone, to compare the rule with.
+//! Ends reconstructed from messages and answers alone, as a reference for the rule.
 
 use std::collections::HashMap;
 
 use super::roster_histories::{Message, Step};
 use super::*;
 
-/// An end as somebody remembers it who has read all messages and answers.
+/// An end as an observer of all messages and answers remembers it.
 #[derive(Debug, Clone)]
 pub(super) struct Memory {
     pub(super) until: Timestamp,
     asked_at: Timestamp,
     cause: EndCause,
-    /// Whether the id may begin again, where the session was live.
+    /// Whether the id may start again, if the session was live.
     derived: Option<bool>,
     rival: Facts,
 }
@@ -38,7 +38,7 @@ impl Memory {
     }
 }
 
-/// What somebody remembers after this step who remembered that before.
+/// What the observer remembers after this step.
 pub(super) fn remembered(
     mut ended: HashMap<SessionKey, Memory>,
     step: &Step,
@@ -90,7 +90,7 @@ pub(super) fn remembered(
     ended
 }
 
-/// The cause of such an end that the rule wants to be remembered.
+/// The cause to remember for such an end, if the rule wants it remembered.
 fn cause_of(kind: Kind, ending: Ending) -> Option<EndCause> {
     match (ending, kind) {
         (Ending::Stream, Kind::Request | Kind::Playback) | (Ending::Vouched, Kind::Playback) => {

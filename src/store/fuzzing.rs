@@ -1,10 +1,10 @@
-//! What has to hold of cursors, which come back from clients. See [`crate::fuzzing`].
+//! Properties of cursors, which clients send back. See [`crate::fuzzing`].
 
 use super::Cursor;
 use crate::fuzzing::{assert_are_names, text};
 use crate::session::UserId;
 
-/// A cursor that is read is written so that it is read as the same, and needs no escape in an address.
+/// A parsed cursor formats as text that parses to the same cursor and needs no escaping in a URL.
 pub(crate) fn cursor(data: &[u8]) {
     let Ok(cursor) = text(data).parse::<Cursor>() else {
         return;

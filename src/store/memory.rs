@@ -1,7 +1,9 @@
-//! The embedded store: rosters in a map of this process, split into shards so that users seldom wait for each other.
+//! The embedded store: rosters in this process's memory, split into shards so that users seldom
+//! wait for each other.
 //!
-//! It counts for this process alone and forgets with it. Room is bounded by the number of users; a full store refuses newcomers'
-//! operations as an outage and never evicts a live session. Expiry is checked on every read; the sweep only returns memory.
+//! It counts for this process alone and loses its data with it. The number of users is bounded; a
+//! full store refuses new users' operations as an outage and never evicts a live session. Every
+//! read checks expiry; the sweep only frees memory.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -18,27 +20,28 @@ use crate::session::{
     StartRules, Terms, Timestamp, UserId,
 };
 
-/// How many shards there are; far more than cores, so that two users rarely share one at the same moment.
+/// The number of shards: far more than cores, so that two users rarely contend for one.
 const SHARDS: usize = 64;
 
-/// How many users there is room for unless told otherwise: some hundred megabytes at three sessions each.
+/// The default number of users: some hundred megabytes at three sessions each.
 const DEFAULT_MAX_USERS: usize = 1_000_000;
 
-/// One part of the users. Held only for a few microseconds and never across an `.await`, so a std mutex is right.
+/// The rosters of one shard. The lock is held only for a few microseconds and never across an
+/// `.await`, so a std mutex is right.
 type RosterShard = Mutex<HashMap<UserId, Roster>>;
 
 /// Rosters in this process's memory.
 #[derive(Debug)]
 pub struct MemoryStore {
-    /// The users' rosters, each in the shard that its name hashes to.
+    /// The rosters, each in the shard that its user's name hashes to.
     shards: Vec<RosterShard>,
-    /// Says which shard a user is in.
+    /// Maps users to shards.
     hasher: RandomState,
-    /// How many users a shard has room for.
+    /// How many users fit in a shard.
     room: usize,
-    /// What leases and tombstones may be.
+    /// The limits of leases and tombstones.
     terms: Terms,
-    /// Tells the time.
+    /// The clock.
     clock: Arc<dyn Clock>,
 }
 
@@ -49,7 +52,8 @@ impl MemoryStore {
         Self::with_room(DEFAULT_MAX_USERS, terms, clock)
     }
 
-    /// An empty store with room for about that many users (exactly as many in each of its shards, rounded up).
+    /// An empty store with room for about `max_users` users: the number is divided among the shards
+    /// and rounded up.
     #[must_use]
     pub fn with_room(max_users: usize, terms: Terms, clock: Arc<dyn Clock>) -> Self {
         let shards = std::iter::repeat_with(RosterShard::default)
@@ -64,7 +68,7 @@ impl MemoryStore {
         }
     }
 
-    /// Forgets the users of whom nothing counts any more; how many were kept.
+    /// Removes the users whose rosters have expired; returns how many users remain.
     pub fn sweep(&self) -> usize {
         let now = self.clock.now();
         self.shards
@@ -73,7 +77,7 @@ impl MemoryStore {
             .sum()
     }
 
-    /// Forgets everybody, as a Redis that is restarted without persistence does. For tests alone.
+    /// Forgets all users, like a Redis that is restarted without persistence. Only for tests.
     #[doc(hidden)]
     pub fn forget_all(&self) {
         for shard in &self.shards {
@@ -81,7 +85,7 @@ impl MemoryStore {
         }
     }
 
-    /// Does something to a user's roster, which is made if there is none.
+    /// Applies an operation to a user's roster, which it creates if necessary.
     fn with_roster<T>(
         &self,
         user: &UserId,
@@ -121,21 +125,23 @@ impl MemoryStore {
     }
 }
 
-/// A shard's map. A thread that panicked while it held the lock can't have left a roster half changed in a way that matters: leases heal it.
+/// Locks a shard. A thread that panicked while it held the lock can't have left lasting damage in a
+/// roster: leases heal it.
 fn lock(shard: &RosterShard) -> MutexGuard<'_, HashMap<UserId, Roster>> {
     shard.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Forgets what has ended in a shard; how many users are left.
+/// Removes what has expired in a shard; returns how many users remain.
 fn sweep(shard: &mut HashMap<UserId, Roster>, terms: &Terms, now: Timestamp) -> usize {
     shard.retain(|_, roster| roster.forgettable_at(terms).is_some_and(|at| at > now));
     shard.len()
 }
 
-/// Adds sessions of a shard to a page until that has its size: of the users whose names come behind that one, in the order of names. The
-/// last of them if the page is full, and `None` if the shard has no more.
+/// Adds sessions of a shard to a page until the page is full: of the users after the given one, in
+/// the order of names. Returns the last user added if the page is full, and `None` if the shard has
+/// no more.
 ///
-/// It costs a pass over the shard, without a copy of what the page doesn't hold.
+/// It takes one pass over the shard and copies only what the page holds.
 fn fill(
     page: &mut Vec<(UserId, Session)>,
     size: usize,
@@ -148,7 +154,7 @@ fn fill(
         .iter()
         .filter(|(user, roster)| is_due(user) && roster.live(now).next().is_some())
         .collect();
-    // Each has a session at least.
+    // Each user has at least one session.
     let most = size.saturating_sub(page.len()).max(1);
     if users.len() > most {
         users.select_nth_unstable_by_key(most, |(user, _)| *user);
@@ -213,7 +219,8 @@ impl Store for MemoryStore {
         })
     }
 
-    /// A place is a shard. A cursor of before a restart leads to a shard with other users, and behind the last one there is nothing.
+    /// A cursor's place is a shard. A cursor from before a restart leads to a shard with other
+    /// users; past the last shard there is nothing.
     async fn page(&self, from: &Cursor, size: usize) -> Result<Page, StoreError> {
         let taken_at = self.clock.now();
         let (mut entries, mut last) = (Vec::new(), from.last.as_ref());
@@ -228,7 +235,7 @@ impl Store for MemoryStore {
                     taken_at,
                 });
             }
-            // A big store takes a millisecond for each shard, and others want this thread too.
+            // A large store takes a millisecond per shard, and other tasks need this thread too.
             tokio::task::yield_now().await;
         }
         Ok(Page {

@@ -1,7 +1,8 @@
-//! Where rosters are kept. Each operation is one atomic step, whatever else goes on.
+//! Where rosters are kept. Each operation is one atomic step, even under concurrent calls.
 //!
-//! A store keeps the time itself: Redis's own clock where the count is shared, so that no gateway's matters. A refusal is a value;
-//! a [`StoreError`] means that the store could not answer, and what that leads to is the ledger's to say.
+//! A store uses its own time: Redis's clock if the count is shared, so that no gateway's clock
+//! matters. A refusal is a value; a [`StoreError`] means that the store could not answer, and the
+//! ledger decides what follows.
 
 #[cfg(any(fuzzing, test))]
 pub(crate) mod fuzzing;
@@ -24,7 +25,7 @@ use crate::session::{
     StartRules, Timestamp, UserId,
 };
 
-/// Keeps rosters, one for each user.
+/// Keeps one roster for each user.
 #[async_trait]
 pub trait Store: fmt::Debug + Send + Sync + 'static {
     /// Asks for a slot: [`crate::session::Roster::admit`].
@@ -35,7 +36,7 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
         rules: &StartRules,
     ) -> Result<Admission, StoreError>;
 
-    /// Tells that a stream was seen running: [`crate::session::Roster::renew`].
+    /// Reports that a stream was seen running: [`crate::session::Roster::renew`].
     async fn renew(
         &self,
         user: &UserId,
@@ -43,8 +44,8 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
         limit: u32,
     ) -> Result<Renewal, StoreError>;
 
-    /// Tells of many streams that were seen running, as [`Self::renew`] does of one; the answers in the same order. No atomic step: each
-    /// is one of its own.
+    /// Reports many streams seen running, as [`Self::renew`] does for one; the answers come in the
+    /// same order. Each renewal is atomic, the whole is not.
     async fn renew_all(&self, seen: &[Seen]) -> Vec<Result<Renewal, StoreError>> {
         let each = seen
             .iter()
@@ -52,10 +53,11 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
         join_all(each).await
     }
 
-    /// Tells that a request of a session got through to its viewer: [`crate::session::Roster::played`].
+    /// Reports that a request of a session reached its viewer: [`crate::session::Roster::played`].
     async fn played(&self, user: &UserId, key: &SessionKey) -> Result<Option<Playing>, StoreError>;
 
-    /// Tells that a session is over, as somebody said that long ago: [`crate::session::Roster::release`].
+    /// Reports that a session is over, as somebody said that long ago:
+    /// [`crate::session::Roster::release`].
     async fn release(
         &self,
         user: &UserId,
@@ -67,53 +69,58 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
     /// The user's live sessions.
     async fn list(&self, user: &UserId) -> Result<Listing, StoreError>;
 
-    /// Everybody's live sessions, a part at a time, from the cursor on: the default one for the first part, then each page's own `next`. No
-    /// atomic step.
+    /// One page of all users' live sessions, from the cursor on: the default cursor for the first
+    /// page, then each page's own `next`. Not atomic.
     ///
-    /// A page has whole users only, each once. `size` is about how many sessions it holds: once it is reached no further user is looked at. A page
-    /// may be longer by some users' sessions, or shorter, or even empty though others follow: that its cost is bounded matters more.
+    /// A page has whole users only, each once. `size` is the approximate number of sessions in it:
+    /// once it is reached, no further user is read. A page may exceed it by some users' sessions,
+    /// or be shorter, or even empty although others follow, because bounding its cost matters more.
     ///
-    /// Who follows `next` to the end has seen every session that was live all the while at least once; what came or went meanwhile may be
-    /// missing. Redis may show a user on a later page again, if its table of keys has grown or shrunk meanwhile. A cursor of another store, or of this one
-    /// before it was restarted, leads to some page all the same.
+    /// Following `next` to the end shows every session that was live all the while at least once;
+    /// sessions that start or end meanwhile may be missing. Redis may show a user again on a later
+    /// page, if its table of keys has grown or shrunk meanwhile. A cursor of another store, or from
+    /// before a restart, still leads to some page.
     async fn page(&self, from: &Cursor, size: usize) -> Result<Page, StoreError>;
 
-    /// Asks for a sign of life, so that whoever starts or stands idle learns of trouble before a viewer does.
+    /// Checks whether the store answers, so that a starting or idle instance notices trouble before
+    /// a viewer does.
     async fn ping(&self) -> Result<(), StoreError>;
 
-    /// Resolves with the reason while the store cannot connect, without a call. Never resolves for a store that needs no connection.
+    /// Resolves with the reason while the store cannot connect, without a call. Never resolves for
+    /// a store that needs no connection.
     async fn outage(&self) -> StoreError {
         future::pending().await
     }
 
-    /// The server that it counts in at the moment, for people and without secrets; none where it has no connection, or no server at all.
+    /// The server that the store uses at the moment, for display and without secrets; none if it
+    /// has no connection or no server.
     fn server(&self) -> Option<String> {
         None
     }
 
-    /// Identifies that server, and says whether it evicts keys; `None` where there is no server.
+    /// Identifies that server and whether it evicts keys; `None` if there is no server.
     async fn server_identity(&self) -> Result<Option<ServerIdentity>, StoreError> {
         Ok(None)
     }
 }
 
-/// Identifies the store's server, and says whether it evicts keys.
+/// The identity of the store's server, and whether it evicts keys.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ServerIdentity {
-    /// The id that the server gave itself when it started; none where we may not ask for it.
+    /// The id that the server chose when it started; none if the ACL doesn't let us read it.
     pub run_id: Option<String>,
     /// The number of the database.
     pub database: i64,
-    /// Its `maxmemory-policy`; none where we may not ask for it.
+    /// Its `maxmemory-policy`; none if the ACL doesn't let us read it.
     pub eviction_policy: Option<String>,
 }
 
 /// A stream that was seen running.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Seen {
-    /// Whose it is.
+    /// The stream's user.
     pub user: UserId,
-    /// What was seen.
+    /// The sighting.
     pub sighting: Sighting,
     /// How many streams the user may watch.
     pub limit: u32,
@@ -122,37 +129,38 @@ pub struct Seen {
 /// One user's live sessions at one moment.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Listing {
-    /// The sessions, in the order in which they came to their slots.
+    /// The sessions, in the order they took their slots.
     pub sessions: Vec<Session>,
-    /// The store's time at this answer.
+    /// The store's time of this answer.
     pub taken_at: Timestamp,
 }
 
-/// Why a store has not answered. Fragments that fit behind "failed to ask the store: ".
+/// Why a store has not answered. The messages complete the sentence "failed to ask the store: ".
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum StoreError {
     /// No answer came within the deadline. Whether the operation took place is unknown.
     #[error("no answer within {0:?}")]
     Timeout(Duration),
-    /// The connection could not be had, or broke. Whether the operation took place is unknown.
+    /// The connection could not be made, or broke. Whether the operation took place is unknown.
     #[error("no connection: {0}")]
     Disconnected(String),
-    /// It was not asked at all: there is no connection, too many calls wait already, or it has failed so often that it is given a rest.
+    /// The store wasn't asked at all: there is no connection, too many calls are waiting, or the
+    /// circuit breaker is open.
     #[error("it was not asked: {0}")]
     NotAsked(String),
-    /// There is no room for one more user, or Redis has reached its `maxmemory`. Nothing was done.
+    /// There is no room for another user, or Redis has reached its `maxmemory`. Nothing was done.
     #[error("it is full: {0}")]
     Full(String),
-    /// The store answered that it would not do it: it is loading, a replica, wants another password. Nothing was done.
+    /// The store refused: it is loading, is a replica, or wants another password. Nothing was done.
     #[error("it refused: {0}")]
     Rejected(String),
-    /// The store answered something that is not in the protocol between us: other data is at our keys, or another version's.
+    /// The answer doesn't follow our protocol: our keys hold other data, or another version's.
     #[error("it answered what can't be understood: {0}")]
     Protocol(String),
 }
 
 impl StoreError {
-    /// Whether the operation may have taken place all the same.
+    /// Whether the operation may have taken place despite the error.
     #[must_use]
     pub const fn outcome_is_unknown(&self) -> bool {
         match self {
@@ -161,7 +169,7 @@ impl StoreError {
         }
     }
 
-    /// Whether the same call may succeed later without anybody's doing.
+    /// Whether the same call may succeed later without intervention.
     #[must_use]
     pub const fn is_transient(&self) -> bool {
         match self {

@@ -1,7 +1,8 @@
-//! Everybody's sessions, page by page: what a page holds, and the cursor that tells where the next one begins.
+//! All users' sessions, page by page: what a page holds, and the cursor to the next one.
 //!
-//! A cursor goes out to whoever lists and comes back as text. It is no secret and no promise: whatever text can be read as one gives
-//! some page, at worst of a place that its bearer did not mean.
+//! A client that lists sessions gets a cursor and sends it back as text. It is no secret and no
+//! promise: any text that parses as a cursor gives some page, at worst not the one its sender
+//! meant.
 
 use std::fmt;
 use std::str::FromStr;
@@ -11,35 +12,37 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
 use crate::session::{Session, Timestamp, UserId};
 
-/// A part of everybody's live sessions.
+/// A part of all users' live sessions.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Page {
-    /// The sessions, each with its user. Those of one user stand together, in the order in which they came to their slots.
+    /// The sessions, each with its user. A user's sessions are adjacent, in the order they took
+    /// their slots.
     pub entries: Vec<(UserId, Session)>,
     /// Where the next page begins; `None` if this was the last.
     pub next: Option<Cursor>,
-    /// The store's time when it began with this page; what had expired by then is left out.
+    /// The store's time when it began this page; sessions that had expired by then are left out.
     pub taken_at: Timestamp,
 }
 
-/// Where a page begins. The default is the beginning of all.
+/// Where a page begins. The default is the first page.
 ///
-/// As text it is a number, and behind a dot perhaps a user's name in base64url: nothing that a URL would have to escape.
+/// As text it is a number, optionally followed by a dot and a user's name in base64url, so it needs
+/// no escaping in a URL.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
 pub struct Cursor {
-    /// The place, as the store counts places.
+    /// The place; its meaning depends on the store.
     pub(super) place: u64,
-    /// The last user at that place whom the page before has shown, where a place has many.
+    /// The last user that the previous page showed at that place, if the place has many users.
     pub(super) last: Option<UserId>,
 }
 
-/// Why a text is no cursor.
+/// Why a text is not a cursor.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum CursorError {
-    /// It does not begin with a place.
+    /// It doesn't begin with a place.
     #[error("does not begin with a number below 2^64; take it from the page before")]
     Place,
-    /// What is behind the place is no user.
+    /// The part after the place is not a user.
     #[error("has something behind its dot that is no user; take it from the page before")]
     User,
 }
@@ -50,7 +53,7 @@ impl Cursor {
         Self { place, last: None }
     }
 
-    /// Behind that user at that place.
+    /// Just after that user at that place.
     pub(super) const fn behind(place: u64, user: UserId) -> Self {
         Self {
             place,
@@ -77,7 +80,7 @@ impl FromStr for Cursor {
             None => (text, None),
             Some((place, user)) => (place, Some(user)),
         };
-        // The standard library would take a sign as well.
+        // The standard library would accept a sign as well.
         if !place.bytes().all(|byte| byte.is_ascii_digit()) {
             return Err(CursorError::Place);
         }
@@ -88,7 +91,7 @@ impl FromStr for Cursor {
     }
 }
 
-/// The user whose name that is in base64url.
+/// Decodes a user's name from base64url.
 fn decode_user(text: &str) -> Result<UserId, CursorError> {
     let name = URL_SAFE_NO_PAD.decode(text).ok();
     let name = name.and_then(|name| String::from_utf8(name).ok());

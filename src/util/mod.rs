@@ -1,4 +1,4 @@
-//! Small tools that several modules need, and that know nothing of streams.
+//! Small tools that several modules share and that know nothing about streams.
 
 mod lock;
 mod throttle;

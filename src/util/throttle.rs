@@ -1,4 +1,4 @@
-//! Bounds how often something is said that may go on for long.
+//! Limits how often a recurring event is reported.
 
 use std::sync::Mutex;
 use std::time::Duration;
@@ -6,17 +6,17 @@ use std::time::Duration;
 use super::lock;
 use crate::clock::Stopwatch;
 
-/// Lets something through at most once in a period.
+/// Lets an event through at most once per period.
 #[derive(Debug)]
 pub(crate) struct Throttle {
     /// The period.
     every: Duration,
-    /// When something was last let through.
+    /// When an event was last let through.
     last: Mutex<Option<Stopwatch>>,
 }
 
 impl Throttle {
-    /// One with that period.
+    /// A throttle with that period.
     #[must_use]
     pub(crate) fn every(every: Duration) -> Self {
         Self {
@@ -25,7 +25,7 @@ impl Throttle {
         }
     }
 
-    /// Returns true at most once in a period, and the first time.
+    /// Returns true the first time, and then at most once per period.
     pub(crate) fn is_due(&self) -> bool {
         let mut last = lock(&self.last);
         let due = last.is_none_or(|last| last.elapsed() >= self.every);

@@ -1,4 +1,4 @@
-//! What the OpenAPI document shows as examples, made as answers are.
+//! The examples in the OpenAPI document, made with the same code as real answers.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use crate::session::{
 };
 use crate::store::StoreError;
 
-/// A session of somebody's, on the television.
+/// A user's session on a television.
 pub(in crate::http) fn session() -> Session {
     let at = Timestamp::from_millis(1_800_000_000_000);
     Session {
@@ -30,7 +30,7 @@ pub(in crate::http) fn session() -> Session {
     }
 }
 
-/// What whoever comes next is told.
+/// The refusal of the next start.
 pub(in crate::http) fn full() -> Refusal {
     Refusal::Full {
         limit: 1,
@@ -39,7 +39,7 @@ pub(in crate::http) fn full() -> Refusal {
     }
 }
 
-/// What is told while the store is out.
+/// The error during an outage of the store.
 pub(in crate::http) fn outage() -> ApiError {
     ApiError::Outage(Outage {
         error: StoreError::Timeout(Duration::ZERO),

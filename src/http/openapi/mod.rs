@@ -47,7 +47,7 @@ use responses::TooMuch;
 )]
 struct Head;
 
-/// What many calls refer to.
+/// The components that many calls refer to.
 struct Components;
 
 impl Modify for Components {
@@ -72,10 +72,10 @@ impl Modify for Components {
     }
 }
 
-/// The header that every answer bears.
+/// The header that every answer has.
 const REQUEST_ID: &str = "x-request-id";
 
-/// The headers of answers, by their names.
+/// The headers of answers, by name.
 fn headers() -> BTreeMap<String, RefOr<Header>> {
     let text = || ObjectBuilder::new().schema_type(Type::String);
     let seconds = || {
@@ -108,7 +108,7 @@ fn header_of(
         .schema(Some(schema))
         .example(Some(example))
         .build();
-    // utoipa does not know that headers may be required; what it takes for an extension is written as it stands.
+    // utoipa doesn't know that headers may be required, but it writes extensions verbatim.
     header.extensions = required.then(|| Extensions::from_iter([("required", required)]));
     header
 }
@@ -118,7 +118,7 @@ pub(in crate::http) fn head() -> OpenApi {
     Head::openapi()
 }
 
-/// The document as it is sent.
+/// The document as JSON.
 pub(in crate::http) fn as_json(mut document: OpenApi) -> String {
     for item in document.paths.paths.values_mut() {
         for operation in operations(item) {
@@ -128,7 +128,7 @@ pub(in crate::http) fn as_json(mut document: OpenApi) -> String {
     if let Some(components) = &mut document.components {
         components.responses.values_mut().for_each(refer_to_headers);
     }
-    // Strings and maps of strings can always be written.
+    // Serializing strings and maps of strings can't fail.
     let mut text = document.to_pretty_json().unwrap_or_default();
     text.push('\n');
     text
@@ -145,9 +145,9 @@ fn operations(item: &mut PathItem) -> impl Iterator<Item = &mut Operation> {
     all.into_iter().flatten()
 }
 
-/// Says of an operation what its attributes can't.
+/// Adds to an operation what its attributes can't express.
 fn complete(operation: &mut Operation) {
-    // Whoever has nothing to tell of a start or heartbeat sends no body. A release without one says nothing.
+    // A start or heartbeat without facts needs no body. A release needs one.
     if let Some(RefOr::T(body)) = &mut operation.request_body
         && operation.operation_id.as_deref() != Some("release_hook")
     {
@@ -157,7 +157,8 @@ fn complete(operation: &mut Operation) {
     responses.for_each(refer_to_headers);
 }
 
-/// Attributes only name the headers, whose descriptions are the same wherever they are.
+/// Replaces headers by references: attributes only name them, and their descriptions are the same
+/// everywhere.
 fn refer_to_headers(response: &mut RefOr<Response>) {
     if let RefOr::T(response) = response {
         let named = response.headers.keys().map(String::as_str);

@@ -1,5 +1,5 @@
-//! What calls answer beside what each is there for, as the OpenAPI document describes it: the problems, each described once, with what is
-//! really told as its example, and which call may answer which.
+//! The problems among the answers, for the OpenAPI document: each is described once, with a real
+//! answer as its example; and which call may give which answer.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -16,7 +16,7 @@ use crate::http::layers::{MAX_ADDRESS_BYTES, MAX_HEADER_BYTES};
 use crate::problem::{self, Problem};
 use crate::session::{EndCause, Refusal};
 
-/// By their statuses, or by their names.
+/// Responses by status or by name.
 type Responses = BTreeMap<String, RefOr<Response>>;
 
 /// An answer that is a problem.
@@ -41,7 +41,7 @@ enum Answer {
     Outage,
 }
 
-/// Makes a group of answers that calls have in common.
+/// Defines a group of answers that calls have in common.
 macro_rules! group {
     ($(#[$meta:meta])* $group:ident: $($answer:ident),+) => {
         $(#[$meta])*
@@ -56,55 +56,55 @@ macro_rules! group {
 }
 
 group! {
-    /// What any address may answer, whatever is asked.
+    /// Answers of any path, whatever is requested.
     TooMuch: AddressTooLong, HeadersTooLarge
 }
 group! {
-    /// What any call of the API may answer.
+    /// Answers of any call of the API.
     Failures: BadRequest, Unauthorized, Forbidden, TooSlow, AddressTooLong, HeadersTooLarge, Outage
 }
 group! {
-    /// What a call may answer that is about the instance itself.
+    /// Answers of calls about the instance itself.
     Inspected: BadRequest, Unauthorized, Forbidden, TooSlow, AddressTooLong, HeadersTooLarge
 }
 group! {
-    /// What a call may answer that is done in a task of its own.
+    /// Answers of calls that run in a task of their own.
     Detached: Internal
 }
 group! {
-    /// What a call may answer whose path names somebody.
+    /// Answers of calls whose path contains a name.
     NoName: NoName
 }
 group! {
-    /// What a call may answer that tells of the session which its path names.
+    /// Answers of calls that read the session in their path.
     NoSession: NoSession
 }
 group! {
-    /// What a call may answer that starts nothing.
+    /// Answers of calls that start nothing.
     NotLive: NotLive
 }
 group! {
-    /// What a call with a body may answer.
+    /// Answers of calls with a body.
     BadBody: TooLarge, UnsupportedMediaType
 }
 group! {
-    /// What a start may answer.
+    /// Answers of starts.
     Full: Full
 }
 group! {
-    /// What a start or heartbeat of a session may answer that may have ended already.
+    /// Answers of starts or heartbeats of a session that may have ended already.
     Ended: Ended
 }
 group! {
-    /// The same for a video, which can be started again when it has been stopped.
+    /// The same for a video, which can be started again after it was stopped.
     VideoEnded: VideoEnded
 }
 group! {
-    /// What a call may answer that is to stop a session.
+    /// Answers of calls that stop a session.
     NotStoppable: NotStoppable
 }
 
-/// What a release is answered.
+/// The answers of releases.
 pub(in crate::http) struct Done;
 
 impl IntoResponses for Done {
@@ -122,7 +122,7 @@ impl IntoResponses for Done {
     }
 }
 
-/// All the answers that are problems, by the names by which calls refer to them.
+/// All answers that are problems, by the names that calls refer to.
 pub(in crate::http) fn all() -> Responses {
     Answer::ALL
         .iter()
@@ -151,12 +151,12 @@ impl Answer {
         Self::Outage,
     ];
 
-    /// What the document calls it.
+    /// Its name in the document.
     fn name(self) -> String {
         format!("{self:?}")
     }
 
-    /// Its status, and where it is described.
+    /// Its status, and a reference to its description.
     fn reference(self) -> (String, RefOr<Response>) {
         let statuses = self.told().into_iter().map(|(problem, _)| problem.status);
         let status = statuses.max().unwrap_or_default();
@@ -164,7 +164,7 @@ impl Answer {
         (status.to_string(), RefOr::Ref(place))
     }
 
-    /// Its description: each reason in backticks with what it means, and as an example what is told.
+    /// Its description: each reason in backticks with its meaning, and a real answer as an example.
     fn described(self) -> Response {
         let mut content = ContentBuilder::new().schema(Some(Ref::from_schema_name("Problem")));
         let mut meanings = Vec::new();
@@ -184,7 +184,7 @@ impl Answer {
         response.build()
     }
 
-    /// The headers that come with it; what they say is described by their names.
+    /// Its headers; each is described under its name.
     const fn headers(self) -> &'static [&'static str] {
         match self {
             Self::Unauthorized => &["www-authenticate"],
@@ -195,7 +195,7 @@ impl Answer {
         }
     }
 
-    /// What is told, by each of its reasons, and what that means.
+    /// The problem for each of its reasons, and what it means.
     fn told(self) -> Vec<(Problem, &'static str)> {
         match self.of_request() {
             Some((error, meaning)) => vec![(error.problem(), meaning)],
@@ -203,7 +203,7 @@ impl Answer {
         }
     }
 
-    /// The same where it is about the request, or about the service.
+    /// The same for answers about the request or the service.
     fn of_request(self) -> Option<(ApiError, &'static str)> {
         Some(match self {
             Self::BadRequest => (
@@ -255,7 +255,7 @@ impl Answer {
         })
     }
 
-    /// The same where it is about a session.
+    /// The same for answers about a session.
     fn of_session(self) -> Vec<(Problem, &'static str)> {
         match self {
             Self::NotLive => vec![(ApiError::NotLive.problem(), "no such session is live")],
@@ -287,7 +287,7 @@ impl Answer {
     }
 }
 
-/// What whoever is refused is told, as far as anything may be told.
+/// The problem for a refusal, with everything that may be shown.
 fn refused(refusal: &Refusal) -> Problem {
     let shown = BTreeSet::from([
         Shown::Session,
@@ -306,7 +306,8 @@ mod tests {
     use crate::problem::Reason;
     use crate::problem::guide::tests::assert_explained;
 
-    /// Told at the gateway alone, or of what the document does not describe call by call.
+    /// Reasons used only at the gateway, or by answers that the document doesn't describe call by
+    /// call.
     const ELSEWHERE: [Reason; 5] = [
         Reason::NoUser,
         Reason::NoSession,
@@ -320,7 +321,7 @@ mod tests {
         for answer in Answer::ALL {
             for (problem, _) in answer.told() {
                 let told = serde_json::to_value(&problem).unwrap();
-                // For what was released waiting never helps.
+                // After a release, waiting never helps.
                 let is_released = problem.reason == Reason::Ended;
                 assert_explained(&told, if is_released { &[] } else { answer.headers() });
             }

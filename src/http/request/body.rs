@@ -1,4 +1,4 @@
-//! Reads bodies: JSON, by its media type, and what is wrong with it by its field.
+//! Reads JSON bodies: checks their media type, and reports errors by field.
 
 use axum::body::Bytes;
 use axum::extract::rejection::BytesRejection;
@@ -9,7 +9,7 @@ use serde_path_to_error::Segment;
 
 use crate::http::error::ApiError;
 
-/// A body that holds a JSON object, or nothing at all, which is as good as an empty object.
+/// Decodes a body that holds a JSON object, or nothing, which counts as an empty object.
 pub(in crate::http) fn object_or_nothing<T: DeserializeOwned + Default>(
     headers: &HeaderMap,
     body: Result<Bytes, BytesRejection>,
@@ -19,7 +19,7 @@ pub(in crate::http) fn object_or_nothing<T: DeserializeOwned + Default>(
         return Ok(T::default());
     }
     check_media_type(headers, &["application/json"])?;
-    // serde would take a list for the fields of an object in their order.
+    // serde would accept a list of the object's fields in order.
     if body.trim_ascii_start().first() != Some(&b'{') {
         return Err(ApiError::BadRequest(
             "The body is no JSON object.".to_owned(),
@@ -36,7 +36,7 @@ pub(in crate::http) fn object_or_nothing<T: DeserializeOwned + Default>(
             _ if flaw.classify() != Category::Data => {
                 format!("The body is not valid JSON: {flaw}.")
             }
-            // One that is unknown is named by the error itself.
+            // The error itself names an unknown field.
             None => format!("The body is invalid: {flaw}."),
             Some(field) => format!("The field {field:?} is invalid: {flaw}."),
         })
@@ -46,7 +46,8 @@ pub(in crate::http) fn object_or_nothing<T: DeserializeOwned + Default>(
     Ok(told)
 }
 
-/// Sees to it that the body is called one of those media types, or nothing, and that its text is UTF-8 if that is said.
+/// Checks that the body's media type is one of these, or absent, and that its charset, if given, is
+/// UTF-8.
 pub(in crate::http) fn check_media_type(
     headers: &HeaderMap,
     read_here: &'static [&'static str],
@@ -69,11 +70,11 @@ pub(in crate::http) fn check_media_type(
     })
 }
 
-/// Whether a parameter of a media type leaves a text as we read it. The only one that could not is another encoding.
+/// Whether we can ignore a parameter of a media type. Only another charset would matter.
 fn is_read(parameter: &str) -> bool {
     let (name, value) = parameter.split_once('=').unwrap_or((parameter, ""));
     let value = value.trim().trim_matches('"');
-    // What is ASCII is UTF-8 too.
+    // ASCII text is also UTF-8.
     let is_utf8 = ["utf-8", "utf8", "us-ascii"]
         .iter()
         .any(|charset| value.eq_ignore_ascii_case(charset));
@@ -114,7 +115,7 @@ mod tests {
             ),
             (r#"{"device": ""}"#, Some("")),
             (r#"{"device": "a\nb"}"#, Some("a\nb")),
-            // Half of a character, as JavaScript's `slice` leaves it.
+            // Half a character, as left by JavaScript's `slice`.
             (r#"{"device": "tv \ud83d"}"#, None),
             (r#"{"device": "\ude00 tv"}"#, None),
         ] {
@@ -123,7 +124,7 @@ mod tests {
         }
         let told = read(r#"{"device": null, "content": "film"}"#).unwrap();
         assert_eq!((told.device, told.content.is_some()), (None, true));
-        // What decides something is text.
+        // Fields that decide something must be text.
         assert!(read(r#"{"takeover": "p\ud83d"}"#).is_err());
     }
 

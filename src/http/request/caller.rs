@@ -1,8 +1,10 @@
-//! Who asks, and so what they may do: by the token that they show, and by the user whom the gateway says that they are.
+//! Identifies the caller and what they may do: by their token, and by the user that the gateway
+//! names.
 //!
-//! Without a tokens file everybody may do everything, and the port is to be kept private; only pages of other sites are kept out. A gateway that lets viewers through says in
-//! `x-streamgate-user` who they are. That header only takes rights away, so it need not be believed: who could send it without a gateway
-//! could as well leave it out.
+//! Without a tokens file every caller may do everything, and the port must be kept private; only
+//! pages of other sites are refused. A gateway that lets viewers through names them in
+//! `x-streamgate-user`. That header only takes rights away, so it needs no verification: a client
+//! that bypasses the gateway could just as well omit it.
 
 use std::sync::Arc;
 
@@ -19,10 +21,10 @@ use crate::http::Door;
 use crate::http::error::{ApiError, Scheme};
 use crate::session::UserId;
 
-/// The header in which a gateway says whom it has let through.
+/// The header in which a gateway names the viewer that it has let through.
 pub(in crate::http) const VIEWER: &str = "x-streamgate-user";
 
-/// Who asks.
+/// The caller.
 #[derive(Debug)]
 pub(in crate::http) struct Caller(Grant);
 
@@ -45,7 +47,8 @@ impl Caller {
         }
     }
 
-    /// Whether they have shown that they are an operator. Without a tokens file anybody may do an operator's calls, and has shown nothing.
+    /// Whether their token proves that they are an operator. Without a tokens file anybody may make
+    /// an operator's calls, but nobody has proved anything.
     pub(in crate::http) fn is_operator_by_token(&self, door: &Door) -> bool {
         door.tokens.is_some() && self.may_operate().is_ok()
     }
@@ -61,8 +64,8 @@ impl Caller {
         ))
     }
 
-    /// Whether they act for whom they like, as a back end does: only such a one knows a user's plan, or that a stream has ended which
-    /// can't be stopped from here.
+    /// Whether they may act for any user, as a back end does: only such callers know a user's plan,
+    /// or that a stream has ended that can't be stopped from here.
     pub(in crate::http) const fn acts_for_others(&self) -> bool {
         self.0.user.is_none()
     }
@@ -87,7 +90,7 @@ impl FromRequestParts<Door> for Caller {
             None => Ok(Self(granted)),
             Some(viewer) => {
                 Self(granted).may_act_for(&viewer)?;
-                // Whatever their gateway may do, viewers are no operators.
+                // Viewers are not operators, whatever their gateway may do.
                 Ok(Self(Grant {
                     role: Role::Client,
                     user: Some(viewer),
@@ -97,7 +100,7 @@ impl FromRequestParts<Door> for Caller {
     }
 }
 
-/// The tokens that callers need. Where none are needed, a page of another site is refused.
+/// The tokens that callers need. If none are needed, refuses a page of another site.
 fn tokens(parts: &Parts, door: &Door) -> Result<Option<Arc<Tokens>>, ApiError> {
     match &door.tokens {
         Some(tokens) => Ok(Some(tokens.current())),
@@ -108,7 +111,8 @@ fn tokens(parts: &Parts, door: &Door) -> Result<Option<Arc<Tokens>>, ApiError> {
     }
 }
 
-/// The user whom a client says it is by HTTP Basic. With tokens the password has to be one that is good for that user.
+/// The user that a client claims to be by HTTP Basic. With tokens, the password must be a token
+/// that is valid for that user.
 pub(in crate::http) fn basic_user(parts: &Parts, door: &Door) -> Result<UserId, ApiError> {
     let headers = &parts.headers;
     let tokens = tokens(parts, door)?;
@@ -132,7 +136,7 @@ pub(in crate::http) fn basic_user(parts: &Parts, door: &Door) -> Result<UserId, 
     Ok(user)
 }
 
-/// The name and the password of HTTP Basic (RFC 7617), if the headers have them.
+/// The user name and password of HTTP Basic (RFC 7617), if present.
 pub(in crate::http) fn basic_pair(headers: &HeaderMap) -> Option<(String, String)> {
     let encoded = credentials(headers, "basic")?;
     let decoded = BASE64_STANDARD.decode(encoded).ok()?;
@@ -141,7 +145,8 @@ pub(in crate::http) fn basic_pair(headers: &HeaderMap) -> Option<(String, String
     Some((name.to_owned(), password.to_owned()))
 }
 
-/// What stands behind a scheme's name in the `Authorization` header. Of several such headers none is believed.
+/// The text after a scheme's name in the `Authorization` header. If there are several such headers,
+/// none counts.
 fn credentials<'h>(headers: &'h HeaderMap, scheme: &str) -> Option<&'h str> {
     let mut values = headers.get_all(header::AUTHORIZATION).iter();
     let (value, None) = (values.next()?, values.next()) else {
@@ -151,13 +156,14 @@ fn credentials<'h>(headers: &'h HeaderMap, scheme: &str) -> Option<&'h str> {
     name.eq_ignore_ascii_case(scheme).then(|| rest.trim())
 }
 
-/// The answer to who showed no credentials, or not the right ones.
+/// The error for missing or invalid credentials.
 fn unauthorized(headers: &HeaderMap, scheme: Scheme) -> ApiError {
     let shown = headers.contains_key(header::AUTHORIZATION);
     ApiError::Unauthorized { scheme, shown }
 }
 
-/// Whom a gateway says that it has let through. An empty name is what a gateway sends that does not know: then nobody was.
+/// The viewer that a gateway has let through. A gateway that doesn't know the viewer sends an empty
+/// name, which means none.
 fn viewer(headers: &HeaderMap, scheme: Scheme) -> Result<Option<UserId>, ApiError> {
     let mut values = headers.get_all(VIEWER).iter();
     let Some(value) = values.next() else {

@@ -1,8 +1,9 @@
-//! Pages in browsers, at a port without tokens.
+//! Web pages in browsers, at a port without tokens.
 //!
-//! A browser sends to any address what any page of the web asks for. A page can't read the answer across origins, but a call acts all
-//! the same; and a page whose name leads to this machine (DNS rebinding) reads the answer too. Browsers give both away: they say which
-//! page asks, and by what name it knows us. With tokens nothing of this is needed, since no page has one.
+//! A browser sends requests to any address on behalf of any page on the web. A page can't read the
+//! answer across origins, but the call takes effect all the same. A page whose name resolves to
+//! this machine (DNS rebinding) can even read the answer. Browsers reveal both: they say which page
+//! asks, and by what name it knows us. With tokens none of this is needed, because no page has one.
 
 use std::net::IpAddr;
 
@@ -13,39 +14,43 @@ use axum::http::{HeaderMap, HeaderName, Uri, header};
 use super::caller::VIEWER;
 use crate::config::Origins;
 
-/// The header in which a browser says how the page that asks is related to whom it asks.
+/// The header in which a browser says how the requesting page is related to us.
 const SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 
-/// The header in which a browser says how a page asks. Scripts can't set it, and plain HTTP goes without it.
+/// The header in which a browser says how a page makes the request. Scripts can't set it, and
+/// browsers omit it over plain HTTP.
 const MODE: HeaderName = HeaderName::from_static("sec-fetch-mode");
 
-/// How the user agents of all browsers begin. In Firefox and Safari a script can send another one.
+/// The beginning of every browser's user agent. In Firefox and Safari a script can send another
+/// one.
 const BROWSER: &[u8] = b"Mozilla/";
 
-/// Why a page may not ask.
+/// Why a page may not make a request.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(in crate::http) enum ForeignPage {
-    /// It is of another origin.
+    /// It has another origin.
     #[error(
         "Pages of the origin {0:?} may not call this API; add the origin to http.cors_origins, or set http.tokens_file."
     )]
     Origin(String),
-    /// It is of another site, and doesn't say of which.
+    /// It belongs to another site and doesn't say which.
     #[error(
         "A page of another site made this request; add its origin to http.cors_origins, or set http.tokens_file."
     )]
     Site,
-    /// It knows us by a name that may be anybody's.
+    /// It uses a host name for us that anybody may own.
     #[error(
         "Browsers may not use the host name {0:?}; add it to http.hosts, use localhost or an IP address, or set http.tokens_file."
     )]
     Host(String),
 }
 
-/// Refuses a page that has no business here. `origins` and `hosts` are `http.cors_origins` and `http.hosts`.
+/// Refuses requests from other sites' pages. `origins` and `hosts` are `http.cors_origins` and
+/// `http.hosts`.
 ///
-/// A request with [`VIEWER`] comes from a gateway: a page of another origin can't send that header unasked. A page that rebinds its own
-/// name can, and then act for any user it can name. Only tokens prevent that.
+/// A request with [`VIEWER`] comes from a gateway: a page of another origin can't send that header
+/// without a preflight. A page that rebinds its own name can, and then act for any user it can
+/// name. Only tokens prevent that.
 pub(in crate::http) fn check(
     parts: &Parts,
     origins: &Origins,
@@ -73,13 +78,13 @@ pub(in crate::http) fn check(
     Ok(())
 }
 
-/// By what name and port we are asked: HTTP/2's `:authority`, or HTTP/1's `Host`.
+/// The name and port in the request: HTTP/2's `:authority`, or HTTP/1's `Host`.
 fn asked(parts: &Parts) -> Option<Authority> {
     let host = || Authority::try_from(parts.headers.get(header::HOST)?.as_bytes()).ok();
     parts.uri.authority().cloned().or_else(host)
 }
 
-/// Whether the configuration lets scripts of the page's origin ask.
+/// Whether the configuration allows the page's origin.
 fn is_allowed(headers: &HeaderMap, origins: &Origins) -> bool {
     match origins {
         Origins::Any => true,
@@ -90,7 +95,7 @@ fn is_allowed(headers: &HeaderMap, origins: &Origins) -> bool {
     }
 }
 
-/// Whether an origin is the one at which we are asked. Whether that is by TLS, only a proxy before us may know.
+/// Whether an origin is our own. Only a proxy in front of us may know whether the client uses TLS.
 fn is_own(origin: &[u8], asked: Option<&Authority>) -> bool {
     let (Ok(origin), Some(asked)) = (Uri::try_from(origin), asked) else {
         return false;
@@ -108,8 +113,9 @@ fn is_own(origin: &[u8], asked: Option<&Authority>) -> bool {
 
 /// Whether the request looks like a browser's.
 ///
-/// A page on plain HTTP that reads from its own name sends neither `Origin` nor `Sec-Fetch-Site`. Its script may replace the user agent,
-/// but `Accept-Language` it can only change, not remove. Node sends that header too, and always `Sec-Fetch-Mode` with it.
+/// A page on plain HTTP that reads from its own name sends neither `Origin` nor `Sec-Fetch-Site`.
+/// Its script may replace the user agent, but it can only change `Accept-Language`, not remove it.
+/// Node also sends that header, but always with `Sec-Fetch-Mode`.
 fn is_browser(headers: &HeaderMap) -> bool {
     let agent = headers.get(header::USER_AGENT);
     headers.contains_key(header::ORIGIN)
@@ -118,7 +124,8 @@ fn is_browser(headers: &HeaderMap) -> bool {
         || (headers.contains_key(header::ACCEPT_LANGUAGE) && !headers.contains_key(MODE))
 }
 
-/// Whether no stranger can make that name lead here: it is an IP address, this machine's own name, or one that is listed.
+/// Whether no stranger can make that name resolve to us: it is an IP address, this machine's own
+/// name, or a listed one.
 fn is_known(asked: &Authority, hosts: &[String]) -> bool {
     let host = asked.host().to_ascii_lowercase();
     let ip = host.trim_start_matches('[').trim_end_matches(']');
@@ -135,7 +142,8 @@ mod tests {
 
     use super::*;
 
-    /// What a request is asked by: with `h2 ` before it in `:authority`, else in `Host`; and its other headers.
+    /// A request for a host and its other headers. `h2 ` before the host puts it into `:authority`,
+    /// otherwise it is in `Host`.
     fn request(host: &str, headers: &[(&str, &str)]) -> Parts {
         let request = match host.strip_prefix("h2 ") {
             Some(authority) => Request::builder()
@@ -152,26 +160,26 @@ mod tests {
     /// The name of [`super::SITE`].
     const SITE: &str = "sec-fetch-site";
 
-    /// By what name a request asks, its other headers, and why it is refused, if it is.
+    /// The host that a request uses, its other headers, and why it is refused, if it is.
     type Row = (
         &'static str,
         &'static [(&'static str, &'static str)],
         &'static str,
     );
 
-    /// What the user agents of browsers look like.
+    /// The user agent of a browser.
     const MOZILLA: (&str, &str) = ("user-agent", "Mozilla/5.0 (X11; Linux x86_64)");
 
-    /// Each sign with its edges.
+    /// Each criterion with its edge cases.
     #[rustfmt::skip]
     const ROWS: &[Row] = &[
-        // No browser speaks.
+        // Not a browser.
         ("streamgate:8080",        &[], ""),
         ("evil.test:8080",         &[("user-agent", "curl/8.5")], ""),
         ("evil.test",              &[("accept-language", "*"), ("sec-fetch-mode", "cors")], ""),
         ("",                       &[], ""),
         ("h2 evil.test",           &[], ""),
-        // A browser at an address or name that is nobody else's.
+        // A browser, at an address or name that only we have.
         ("127.0.0.1:8080",         &[(SITE, "none")], ""),
         ("10.1.2.3",               &[(SITE, "same-origin"), MOZILLA], ""),
         ("[::1]:8080",             &[("origin", "http://[::1]:8080"), (SITE, "same-origin")], ""),
@@ -183,11 +191,11 @@ mod tests {
         ("streams.example",        &[("origin", "https://streams.example")], ""),
         ("Streams.Example.:8080",  &[MOZILLA], ""),
         ("h2 streams.example",     &[("origin", "https://streams.example"), (SITE, "same-origin")], ""),
-        // The port that goes with the scheme may stand there or not.
+        // The scheme's default port may be present or not.
         ("streams.example:443",    &[("origin", "https://streams.example")], ""),
         ("streams.example",        &[("origin", "http://streams.example:80")], ""),
         ("STREAMS.example",        &[("origin", "http://streams.EXAMPLE")], ""),
-        // By a name that may be anybody's.
+        // A name that anybody may own.
         ("evil.test:8080",         &[MOZILLA], "Host"),
         ("evil.test:8080",         &[("origin", "http://evil.test:8080")], "Host"),
         ("evil.test:8080",         &[("origin", "http://evil.test:8080"), (SITE, "same-origin")], "Host"),
@@ -207,7 +215,7 @@ mod tests {
         ("",                       &[MOZILLA], "Host"),
         ("a b",                    &[MOZILLA], "Host"),
         ("evil.test",              &[("origin", "https://app.example"), (SITE, "cross-site")], "Host"),
-        // Of another origin.
+        // Another origin.
         ("127.0.0.1:8080",         &[("origin", "https://evil.test"), (SITE, "cross-site")], "Origin"),
         ("127.0.0.1:8080",         &[("origin", "http://127.0.0.1:3000"), (SITE, "same-site")], "Origin"),
         ("localhost:8080",         &[("origin", "http://localhost"), (SITE, "same-site")], "Origin"),
@@ -218,11 +226,11 @@ mod tests {
         ("",                       &[("origin", "http://evil.test")], "Origin"),
         ("streams.example:443",    &[("origin", "http://streams.example")], "Origin"),
         ("127.0.0.1",              &[("origin", "http://127.0.0.1"), ("origin", "https://evil.test")], "Origin"),
-        // Of another site, without an origin: an image, a link.
+        // Another site, without an origin: an image, a link.
         ("127.0.0.1:8080",         &[(SITE, "cross-site")], "Site"),
         ("localhost",              &[("origin", "http://localhost"), (SITE, "cross-site")], "Site"),
         ("127.0.0.1:8080",         &[(SITE, "same-site")], ""),
-        // Of an origin that is listed, with its port or without.
+        // A listed origin, with its port or without.
         ("127.0.0.1:8080",         &[("origin", "https://app.example"), (SITE, "cross-site")], ""),
         ("streams.example",        &[("origin", "http://app.example:3000"), (SITE, "cross-site")], ""),
         ("h2 127.0.0.1",           &[("origin", "https://app.example"), (SITE, "cross-site")], ""),

@@ -1,4 +1,4 @@
-//! Reads HTTP requests: who asks, what the address names, and the body.
+//! Reads HTTP requests: the caller, the names in the URL, and the body.
 
 pub(super) mod body;
 pub(super) mod caller;

@@ -1,4 +1,4 @@
-//! What an address names: a user, and a session of theirs.
+//! The names in a URL: a user, and a session of theirs.
 
 use axum::extract::{FromRequestParts, Path};
 use axum::http::request::Parts;
@@ -12,27 +12,27 @@ use crate::http::Door;
 use crate::http::error::ApiError;
 use crate::session::{IdError, Kind, SessionId, SessionKey, UserId};
 
-/// `{user}`, and who may act for them.
+/// `{user}`, and a caller that may act for them.
 #[derive(Debug)]
 pub(in crate::http) struct OfUser {
-    /// Who asks.
+    /// The caller.
     pub(in crate::http) caller: Caller,
-    /// Whom it is about.
+    /// The user.
     pub(in crate::http) user: UserId,
 }
 
-/// `{user}` and `{session}`, and `?kind=` where it is no playback.
+/// `{user}` and `{session}`, and `?kind=` if it is not a playback.
 #[derive(Debug)]
 pub(in crate::http) struct OfSession {
-    /// Who asks.
+    /// The caller.
     pub(in crate::http) caller: Caller,
-    /// Whose it is.
+    /// The session's user.
     pub(in crate::http) user: UserId,
-    /// Which it is.
+    /// The session's key.
     pub(in crate::http) key: SessionKey,
 }
 
-/// What is escaped in an address: all but what RFC 3986 calls unreserved.
+/// The characters that we escape in a URL: all but those that RFC 3986 calls unreserved.
 const ESCAPED: &AsciiSet = &NON_ALPHANUMERIC
     .remove(b'-')
     .remove(b'.')
@@ -68,7 +68,7 @@ impl FromRequestParts<Door> for OfSession {
     }
 }
 
-/// The parts of the address, with what is escaped in them put right.
+/// The decoded segments of the path.
 async fn segments<T: DeserializeOwned + Send>(
     parts: &mut Parts,
     door: &Door,
@@ -79,13 +79,13 @@ async fn segments<T: DeserializeOwned + Send>(
     Ok(segments)
 }
 
-/// A name, or the answer to a client that has written none there.
+/// The name, or the error for an invalid one.
 pub(in crate::http) fn named<T>(what: &str, name: Result<T, IdError>) -> Result<T, ApiError> {
     name.map_err(|flaw| ApiError::BadRequest(format!("The {what} {flaw}.")))
 }
 
-/// A name in an address. Browsers and other URL parsers remove `.` and `..` as steps between folders, escaped or not, so that a call which
-/// names one of them reaches another resource from one client than from another.
+/// A name in a URL. Browsers and other URL parsers remove the segments `.` and `..`, escaped or
+/// not, so a call with such a name would reach different resources from different clients.
 fn addressed<T>(
     what: &str,
     text: &str,
@@ -99,7 +99,8 @@ fn addressed<T>(
     named(what, parse(text))
 }
 
-/// The kind behind the question mark. Whatever else stands there may be a kind misspelt, and would have another session meant.
+/// The kind in the query. Any other parameter may be a misspelt kind, which would mean another
+/// session.
 fn kind_asked(query: &str) -> Result<Kind, ApiError> {
     let asked = parameters(query, &["kind"])?;
     let Some((_, name)) = asked.first() else {
@@ -112,7 +113,7 @@ fn kind_asked(query: &str) -> Result<Kind, ApiError> {
     })
 }
 
-/// What stands behind the question mark, decoded; each at most once, and none but those.
+/// The decoded query parameters; each at most once, and no others.
 pub(in crate::http) fn parameters(
     query: &str,
     known: &[&'static str],
@@ -140,7 +141,7 @@ pub(in crate::http) fn parameters(
     Ok(found)
 }
 
-/// The one parameter that has to be there.
+/// The one required parameter.
 pub(in crate::http) fn only_parameter(name: &'static str, query: &str) -> Result<String, ApiError> {
     let mut found = parameters(query, &[name])?;
     found
@@ -149,7 +150,7 @@ pub(in crate::http) fn only_parameter(name: &'static str, query: &str) -> Result
         .ok_or_else(|| ApiError::BadRequest(format!("The parameter {name:?} is missing.")))
 }
 
-/// Undoes percent-encoding, and the plus that forms write for a space.
+/// Decodes percent-encoding, and the plus that forms write for a space.
 fn decoded(text: &str) -> Result<String, ApiError> {
     let spaced = text.replace('+', " ");
     let decoded = percent_decode_str(&spaced).decode_utf8();
@@ -158,7 +159,7 @@ fn decoded(text: &str) -> Result<String, ApiError> {
         .map_err(|_| ApiError::BadRequest("The query string is not valid UTF-8.".to_owned()))
 }
 
-/// A text as a part of an address.
+/// A text, escaped for use in a URL.
 pub(crate) fn escaped(text: &str) -> PercentEncode<'_> {
     utf8_percent_encode(text, ESCAPED)
 }

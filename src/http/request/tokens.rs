@@ -1,7 +1,8 @@
-//! `http.tokens_file`: who may ask, by the token that they show.
+//! `http.tokens_file`: who may call, identified by their token.
 //!
-//! A line is a token, its role and, for a token that acts for one user alone, that user. Of a token only digests are kept, and it is found
-//! by one with a random key, so that neither memory nor time tells what is in the file, and the time doesn't depend on how many tokens there are.
+//! Each line has a token, its role and, if the token acts for only one user, that user. We keep
+//! only digests of tokens, and look them up by a digest with a random key. So neither memory nor
+//! timing reveals the file's contents, and the time doesn't depend on the number of tokens.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -14,35 +15,35 @@ use sha2::{Digest, Sha256};
 use crate::reload::Files;
 use crate::session::UserId;
 
-/// How many tokens a file may have.
+/// The maximum number of tokens in a file.
 const MAX_TOKENS: usize = 10_000;
 
-/// How long a token may be.
+/// The maximum length of a token.
 const MAX_TOKEN_BYTES: usize = 512;
 
-/// What a token may do, beside whose sessions it may do it to.
+/// What a token may do; its user, if any, says for whom.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::http) enum Role {
-    /// Starts, sees and releases.
+    /// Starts, sees and releases sessions.
     Client,
-    /// Ends against viewers' will too, and sees all users' sessions.
+    /// Also ends sessions against viewers' will, and sees all users' sessions.
     Operator,
 }
 
-/// What a token is good for.
+/// The rights of a token.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(in crate::http) struct Grant {
     /// What it may do.
     pub(in crate::http) role: Role,
-    /// The one user whom it may act for; anybody where there is none.
+    /// The one user that it may act for; any user if there is none.
     pub(in crate::http) user: Option<UserId>,
 }
 
 /// All tokens of a file.
 pub struct Tokens {
-    /// A random key. Who doesn't know it can't learn anything from how long a digest takes to be found.
+    /// A random key. Without it, the time of a lookup reveals nothing.
     key: [u8; 32],
-    /// What each is good for, by its digest with that key.
+    /// The rights of each token, by its digest with that key.
     grants: HashMap<[u8; 32], Grant>,
 }
 
@@ -50,15 +51,16 @@ pub struct Tokens {
 struct Token<'a> {
     /// The token.
     text: &'a str,
-    /// What it is good for.
+    /// Its rights.
     grant: Grant,
 }
 
 impl Tokens {
-    /// Reads the text of a file: a token, a role and perhaps a user on each line; empty lines and those that begin with `#` say nothing.
+    /// Parses a file: a token, a role and optionally a user on each line; empty lines and those
+    /// that begin with `#` are ignored.
     ///
     /// # Errors
-    /// A line that can't be understood, by its number and without its content.
+    /// A line is invalid; the error has its number but not its content.
     pub fn parse(text: &[u8]) -> Result<Self, String> {
         let text = std::str::from_utf8(text).map_err(|_| "it is not UTF-8".to_owned())?;
         let mut tokens = Self {
@@ -88,7 +90,7 @@ impl Tokens {
         Ok(tokens)
     }
 
-    /// The file of that path, as `http.tokens_file` names it.
+    /// The file at that path, from `http.tokens_file`.
     #[must_use]
     pub fn file(path: &Path) -> Files<Self> {
         const KEY: &str = "http.tokens_file";
@@ -100,14 +102,14 @@ impl Tokens {
         .guarded(without_tokens)
     }
 
-    /// What a token is good for, if it is one of these.
+    /// The rights of a token, if it is one of these.
     pub(in crate::http) fn find(&self, token: &str) -> Option<&Grant> {
         self.grants.get(&digest(&self.key, token))
     }
 }
 
 impl fmt::Debug for Tokens {
-    /// Says how many there are.
+    /// Shows only the number of tokens.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Tokens({})", self.grants.len())
     }
@@ -146,7 +148,7 @@ impl<'a> Token<'a> {
     }
 }
 
-/// The first word, and what comes behind it.
+/// The first word, and the text after it.
 fn split(line: &str) -> (&str, &str) {
     let (word, rest) = line
         .split_once(|gap: char| gap.is_ascii_whitespace())
@@ -154,8 +156,8 @@ fn split(line: &str) -> (&str, &str) {
     (word, rest.trim())
 }
 
-/// The text of a file with digests in the place of its tokens. Cut off behind a token, it is the beginning of what it was; cut off within
-/// one, it is no good file.
+/// The file's text with digests in place of its tokens. If the file is truncated after a token, the
+/// result is a prefix of the previous one; truncated within a token, it isn't a valid file.
 fn without_tokens(text: &Bytes) -> Bytes {
     let mut kept = Vec::with_capacity(text.len());
     for line in text.split_inclusive(|byte| *byte == b'\n') {
@@ -179,7 +181,7 @@ fn without_tokens(text: &Bytes) -> Bytes {
     kept.into()
 }
 
-/// Whether a text can be sent as a bearer token (RFC 6750, `b64token`).
+/// Whether a text is a valid bearer token (RFC 6750, `b64token`).
 fn is_token(text: &str) -> bool {
     let body = text.trim_end_matches('=');
     !body.is_empty()
@@ -189,7 +191,7 @@ fn is_token(text: &str) -> bool {
             .all(|byte| byte.is_ascii_alphanumeric() || b"-._~+/".contains(&byte))
 }
 
-/// What a token is found by.
+/// The digest to look a token up by.
 fn digest(key: &[u8; 32], token: &str) -> [u8; 32] {
     let digest = Sha256::new().chain_update(key).chain_update(token);
     digest.finalize().into()
@@ -250,7 +252,8 @@ mod tests {
         );
         for cut in 0..file.len() {
             let text = &file[..cut];
-            // Within a token it is another one, and no good line: it has no role.
+            // Truncated within a token it is a different token, and an invalid line, because it has
+            // no role.
             let is_within_token = text.rsplit('\n').next().is_some_and(|line| {
                 let line = line.trim_start();
                 line.starts_with('h') && line.len() < "hunter2".len()

@@ -1,15 +1,16 @@
-//! How often a user may displace: a burst, then one for each lease of a playback. Without it, fresh ids and a takeover would be no limit at all.
+//! How often a user may displace: a burst, then once for each lease of a playback. Without this
+//! budget, fresh ids and takeovers would make the limit meaningless.
 
 use std::time::Duration;
 
 use super::{Roster, Terms, Timestamp};
 
-/// The displacements of a user that are not refilled yet. At least one.
+/// A user's displacements that haven't been refilled yet. At least one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Budget {
-    /// How many they are.
+    /// The number of displacements.
     pub spent: u32,
-    /// Since when the next one refills.
+    /// When the current refill began.
     pub since: Timestamp,
 }
 
@@ -19,7 +20,8 @@ impl Budget {
         self.since.after(terms.refill.saturating_mul(self.spent))
     }
 
-    /// What is left of it: none if all are refilled. A clock that has stepped back begins to refill now.
+    /// The budget after refills: `None` if all are refilled. After a clock step backwards, the
+    /// refill starts now.
     fn settled(self, terms: &Terms, now: Timestamp) -> Option<Self> {
         let since = self.since.min(now);
         let refill = terms.refill.max(Duration::from_millis(1));
@@ -34,7 +36,7 @@ impl Budget {
 }
 
 impl Roster {
-    /// How many displacements are not refilled yet.
+    /// The number of displacements not refilled yet.
     pub(super) fn spent(&self) -> u32 {
         self.budget.map_or(0, |budget| budget.spent)
     }
@@ -58,7 +60,7 @@ impl Roster {
         });
     }
 
-    /// Refills.
+    /// Applies the refills that are due.
     pub(super) fn settle_budget(&mut self, terms: &Terms, now: Timestamp) {
         self.budget = self.budget.and_then(|budget| budget.settled(terms, now));
     }

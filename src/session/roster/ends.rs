@@ -1,22 +1,24 @@
-//! What is remembered of ends, so that a late or repeated message can't bring a session back. Three lists, and none pushes another's ends out.
+//! Remembered ends, so that a late or repeated message can't bring a session back. There are three
+//! lists, and none pushes out another's ends.
 
 use std::time::Duration;
 
 use super::{EndCause, Kind, Roster, SessionKey, Terms, Timestamp, Tombstone};
 
-/// The list that an end is remembered in.
+/// The list that holds an end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum EndList {
-    /// What an operator ended.
+    /// Sessions that an operator ended.
     Operator,
-    /// What was live, and was released or displaced.
+    /// Sessions that were live when they were released or displaced.
     Live,
-    /// Ids that were never live, and `request`s, of which a late sign of life costs one lease.
+    /// Ids that were never live, and `request`s, for which a late sign of life costs only one
+    /// lease.
     Stranger,
 }
 
 impl EndList {
-    /// How many ends it holds; then the earliest to be forgotten makes room.
+    /// The list's capacity. When it is full, the end that would expire first makes room.
     #[must_use]
     pub const fn room(self) -> usize {
         match self {
@@ -26,31 +28,31 @@ impl EndList {
     }
 }
 
-/// A roster that had to forget an end of a playback before its time.
+/// Records that a roster had to forget a playback's end early.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Forgotten {
-    /// When it last had to.
+    /// When that last happened.
     pub at: Timestamp,
-    /// Until when one of those ends might have mattered.
+    /// How long one of those ends might have mattered.
     pub until: Timestamp,
 }
 
 impl Roster {
-    /// The remembered end of that key.
+    /// The tombstone of that key.
     pub(super) fn tombstone(&self, key: &SessionKey) -> Option<&Tombstone> {
         self.tombstones
             .iter()
             .find(|tombstone| tombstone.key == *key)
     }
 
-    /// The remembered end of that key, to be changed.
+    /// The tombstone of that key, mutable.
     pub(super) fn tombstone_mut(&mut self, key: &SessionKey) -> Option<&mut Tombstone> {
         self.tombstones
             .iter_mut()
             .find(|tombstone| tombstone.key == *key)
     }
 
-    /// Remembers an end. Callers have made sure that the key is neither live nor buried.
+    /// Adds a tombstone. Callers ensure that the key is neither live nor buried.
     pub fn bury(&mut self, tombstone: Tombstone) {
         let list = tombstone.list();
         let of_list = self.tombstones.iter().enumerate();
@@ -70,22 +72,22 @@ impl Roster {
         self.tombstones.push(tombstone);
     }
 
-    /// Forgets that a session has ended.
+    /// Removes the tombstone of a session.
     pub fn forget_end(&mut self, key: &SessionKey) -> Option<Tombstone> {
         let mut ends = self.tombstones.iter();
         let index = ends.position(|tombstone| tombstone.key == *key)?;
         Some(self.tombstones.remove(index))
     }
 
-    /// How long an end is remembered that is written down now: as long as this instance keeps it, and until after the longest lease that
-    /// this roster knows, whichever instance granted it.
+    /// How long an end that is recorded now is remembered: as long as this instance keeps it, and
+    /// until after the longest lease in this roster, whichever instance granted it.
     pub(super) fn term(&self, terms: &Terms, now: Timestamp) -> Duration {
         let leases = self.sessions.iter().map(|session| session.expires_at);
         let longest = leases.max().map_or(Duration::ZERO, |ends| ends.since(now));
         terms.memory.max(longest.saturating_add(terms.margin()))
     }
 
-    /// Drops what is no longer remembered, and moves back what a clock wrote that has since stepped back.
+    /// Drops expired tombstones, and corrects times that a clock wrote before it stepped back.
     pub(super) fn settle_ends(&mut self, now: Timestamp) {
         for tombstone in &mut self.tombstones {
             if tombstone.asked_at > now {
@@ -105,7 +107,7 @@ impl Roster {
 }
 
 impl Tombstone {
-    /// The list that it is remembered in.
+    /// The list that the tombstone belongs to.
     #[must_use]
     pub fn list(&self) -> EndList {
         if self.cause == EndCause::Operator {

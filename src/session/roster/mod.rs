@@ -1,8 +1,9 @@
-//! The rule: one user's live sessions, the ends that are remembered, and what can be done to them.
+//! The rule: one user's live sessions, the remembered ends, and the operations on them.
 //!
-//! [`Roster`] is what the memory store keeps, and what the Redis scripts are compared with, operation by operation. A key is
-//! never both live and buried, and nothing in a roster lasts for ever. `mod.rs` has the operations, [`reuse`] says when an ended id may
-//! be used again, [`budget`] how often a user may displace, [`ends`] what is remembered of ends, [`room`] who gives way.
+//! The memory store keeps [`Roster`]s, and tests compare the Redis scripts with them, operation by
+//! operation. A key is never both live and buried, and everything in a roster expires. `mod.rs` has
+//! the operations; [`reuse`] decides when an ended id may be used again, [`budget`] how often a
+//! user may displace, and [`room`] which session is displaced. [`ends`] holds the remembered ends.
 
 mod budget;
 mod ends;
@@ -23,32 +24,34 @@ use super::{
 /// How many streams above the limit are put back when they are seen running.
 pub const MAX_PUT_BACK: usize = 32;
 
-/// One user's live sessions, and what is remembered of those that have ended.
+/// One user's live sessions, and the remembered ends.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
 pub struct Roster {
-    /// The live sessions, in the order in which they came to their slots.
+    /// The live sessions, in the order they took their slots.
     sessions: Vec<Session>,
-    /// The ends that are remembered, in the order in which they were written down.
+    /// The remembered ends, in the order they were recorded.
     tombstones: Vec<Tombstone>,
     /// The displacements that are not refilled yet.
     budget: Option<Budget>,
-    /// Until when an end might matter that is not remembered.
+    /// How long a forgotten end might still matter.
     forgotten: Option<Forgotten>,
 }
 
 impl Roster {
-    /// The same roster with these live sessions, in the order in which they came. None of them may have a tombstone in it.
+    /// The same roster with these live sessions, in the order they started. None of them may have a
+    /// tombstone in it.
     #[must_use]
     pub fn with_sessions(self, sessions: Vec<Session>) -> Self {
         Self { sessions, ..self }
     }
 
-    /// Takes the sessions out, and leaves the rest.
+    /// Takes the sessions out and leaves the rest.
     pub fn take_sessions(&mut self) -> Vec<Session> {
         std::mem::take(&mut self.sessions)
     }
 
-    /// May this session start? Repeated starts are renewals, so that a caller can try again without harm.
+    /// Decides whether this session may start. A repeated start is a renewal, so a caller can
+    /// safely retry.
     pub fn admit(
         &mut self,
         start: &Start,
@@ -67,7 +70,7 @@ impl Roster {
             let renewed = session.clone();
             return self.admitted(AdmissionKind::Renewed, renewed, Vec::new(), now);
         }
-        // Of those that may start again, only a released one may be a straggler's doing.
+        // Of the ids that may start again, only a released one may come from a late request.
         let is_provisional = self
             .tombstone(&start.key)
             .is_some_and(|tombstone| tombstone.cause == EndCause::Released);
@@ -91,10 +94,11 @@ impl Roster {
         self.admitted(AdmissionKind::Started, started, displaced, now)
     }
 
-    /// This stream was seen running. Admissions are limited; observed streams are counted, above the limit if need be.
+    /// Handles a sighting. Starts are limited, but streams seen running are counted, above the
+    /// limit if necessary.
     ///
-    /// An unknown playback of which nothing has played is decided as a start would be, and so is any unknown playback while an end that
-    /// might be its own is [forgotten](Forgotten). It never displaces.
+    /// An unknown playback that hasn't played is decided like a start. So is any unknown playback
+    /// while its end might be among those [forgotten](Forgotten). A sighting never displaces.
     pub fn renew(
         &mut self,
         sighting: &Sighting,
@@ -140,8 +144,9 @@ impl Roster {
         }
     }
 
-    /// Envoy reports that a request of this session got through to its viewer, so it has played. Nothing else is known of when that was: the
-    /// lease stays as it is, and an unknown session stays unknown.
+    /// Records Envoy's report that a request of this session reached its viewer, so that it has
+    /// played. The report doesn't say when that was: the lease stays unchanged, and an unknown
+    /// session stays unknown.
     pub fn played(&mut self, key: &SessionKey, terms: &Terms, now: Timestamp) -> Option<Playing> {
         self.settle(terms, now);
         let session = self.session_mut(key)?;
@@ -152,7 +157,7 @@ impl Roster {
         })
     }
 
-    /// This session is over, says `ending`; somebody said so `age` ago.
+    /// Ends this session for the reason that `ending` gives; the end was reported `age` ago.
     pub fn release(
         &mut self,
         key: &SessionKey,
@@ -184,7 +189,8 @@ impl Roster {
         };
         let said_for = self.term(terms, now).saturating_sub(age);
         let freed = self.remove(key);
-        // However old the report is, the instance that granted the lease may answer from it until it expires.
+        // The instance that granted the lease may answer from it until it expires, however old the
+        // report.
         let left = freed.as_ref().map_or(said_for, |session| {
             let lease = session.expires_at.since(now);
             said_for.max(lease.saturating_add(terms.margin()))
@@ -205,21 +211,22 @@ impl Roster {
         freed.map_or(Released::NotLive, Released::Freed)
     }
 
-    /// The sessions that count now.
+    /// The sessions that count at `now`.
     pub fn live(&self, now: Timestamp) -> impl Iterator<Item = &Session> {
         self.sessions
             .iter()
             .filter(move |session| session.expires_at > now)
     }
 
-    /// The ends that are remembered now.
+    /// The ends remembered at `now`.
     pub fn tombstones(&self, now: Timestamp) -> impl Iterator<Item = &Tombstone> {
         self.tombstones
             .iter()
             .filter(move |tombstone| tombstone.until > now)
     }
 
-    /// When the last thing in this roster ends, and it may be forgotten; `None` if it is empty.
+    /// When everything in this roster has expired, so that it can be deleted; `None` if it is
+    /// empty.
     #[must_use]
     pub fn forgettable_at(&self, terms: &Terms) -> Option<Timestamp> {
         let leases = self.sessions.iter().map(|session| session.expires_at);
@@ -230,8 +237,8 @@ impl Roster {
             .max()
     }
 
-    /// Drops what has expired. What was written down later than now was written by a clock that has since stepped back: it is moved back
-    /// with it, and so ends no further ahead than was granted.
+    /// Drops expired entries. A time later than now was written before the clock stepped back: it
+    /// is moved back too, so that nothing lasts longer than was granted.
     pub(crate) fn settle(&mut self, terms: &Terms, now: Timestamp) {
         for session in &mut self.sessions {
             if session.renewed_at > now {
@@ -245,7 +252,7 @@ impl Roster {
         self.settle_budget(terms, now);
     }
 
-    /// Whether what says that the session is over is known to be wrong, or to be no concern of this session.
+    /// Whether the report of an end is known to be wrong, or doesn't concern this session.
     fn goes_on(&self, key: &SessionKey, ending: Ending, said_at: Timestamp) -> bool {
         let Some(session) = self.session(key) else {
             return false;
@@ -262,12 +269,13 @@ impl Roster {
         }
     }
 
-    /// Takes out a session that has not played, and undoes what its start did: those it displaced may go on, and its displacement is given
-    /// back.
+    /// Removes a session that hasn't played and undoes its start: the sessions it displaced may
+    /// continue, and its displacement is refunded.
     fn take_back(&mut self, key: &SessionKey) -> Option<Session> {
         let session = self.remove(key)?;
-        // An older end was made by an earlier session of this key. (If its player has asked since this one started, the end counts as made by
-        // this one, because its own time isn't recorded; its player may then start again where there is room.)
+        // An earlier session of this key made any older end. (If its player has asked since this
+        // one started, the end counts as made by this one, because its own time isn't recorded; its
+        // player may then start again if there is room.)
         self.tombstones.retain(|tombstone| {
             tombstone.asked_at < session.started_at
                 || !matches!(&tombstone.cause, EndCause::Displaced { by } if by == key)
@@ -283,12 +291,12 @@ impl Roster {
         self.sessions.len() <= to_count(limit)
     }
 
-    /// Whether one more session fits under the limit.
+    /// Whether one more session fits within the limit.
     fn has_room(&self, limit: u32) -> bool {
         self.sessions.len() < to_count(limit)
     }
 
-    /// Takes a session out, if it is there.
+    /// Removes a session, if it is live.
     fn remove(&mut self, key: &SessionKey) -> Option<Session> {
         let index = self
             .sessions
@@ -302,12 +310,12 @@ impl Roster {
         self.sessions.iter().find(|session| session.key == *key)
     }
 
-    /// The live session of that key, to be changed.
+    /// The live session of that key, mutable.
     fn session_mut(&mut self, key: &SessionKey) -> Option<&mut Session> {
         self.sessions.iter_mut().find(|session| session.key == *key)
     }
 
-    /// The answer to a start that was let in.
+    /// The answer to an admitted start.
     fn admitted(
         &self,
         entry: AdmissionKind,
@@ -326,7 +334,7 @@ impl Roster {
 }
 
 impl Session {
-    /// A session that has just been let in.
+    /// A session that was just admitted.
     #[must_use]
     pub fn starting(start: &Start, expires_at: Timestamp, now: Timestamp) -> Self {
         Self {
@@ -340,7 +348,7 @@ impl Session {
         }
     }
 
-    /// A session that was seen running though nobody remembers its start.
+    /// A session that was seen running although its start is no longer recorded.
     fn put_back(sighting: &Sighting, expires_at: Timestamp, now: Timestamp) -> Self {
         Self {
             key: sighting.key.clone(),
@@ -355,7 +363,8 @@ impl Session {
         }
     }
 
-    /// A sign of life: the lease grows, never shrinks, and the start is no longer anybody's to take back.
+    /// Applies a sign of life: the lease grows, never shrinks, and the start can no longer be taken
+    /// back.
     fn see(&mut self, lease_ends: Timestamp, within_limit: bool, now: Timestamp) {
         if now.since(self.started_at) >= PROVEN_AFTER {
             self.flags.played = true;
@@ -369,7 +378,7 @@ impl Session {
     }
 }
 
-/// A limit as a number of sessions.
+/// The limit as a number of sessions.
 fn to_count(limit: u32) -> usize {
     usize::try_from(limit).unwrap_or(usize::MAX)
 }

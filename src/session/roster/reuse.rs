@@ -4,8 +4,9 @@ use super::{EndCause, Kind, Refusal, Roster, Start, StartRules, Terms, Timestamp
 use crate::session::{SameOrigin, WhenFull};
 
 impl Roster {
-    /// Why the start of an ended session is refused; `None` if it has not ended, or may start again. Being refused against its viewer's will
-    /// makes the end last longer: a client that keeps asking stays out.
+    /// Why the start of an ended session is refused; `None` if it has not ended, or may start
+    /// again. A refusal against the viewer's will extends the end, so a client that keeps asking
+    /// stays out.
     pub(super) fn still_ended(
         &mut self,
         start: &Start,
@@ -34,8 +35,9 @@ impl Roster {
 impl Tombstone {
     /// Whether the session may start again.
     ///
-    /// A *fresh* id was made for one playback and never may. A video's id is the film's: its end keeps it out only while all slots are
-    /// taken, so that nobody comes back by displacing. Any other id is *derived*.
+    /// A *fresh* id was made for one playback and may never start again. A video's id is the
+    /// film's: its end keeps it out only while all slots are taken, so that it can't come back by
+    /// displacing. Any other id is *derived*.
     fn lets_begin(
         &self,
         start: &Start,
@@ -59,8 +61,9 @@ impl Tombstone {
         }
     }
 
-    /// Whether a displaced session may displace in turn, unasked: its viewer went to other content on the same device and is back. Where
-    /// nothing tells devices apart, the budget bounds what that costs.
+    /// Whether a displaced session may displace in turn without asking for it: its viewer watched
+    /// other content on the same device and has come back. If nothing tells devices apart, the
+    /// budget limits the cost.
     fn gives_way_again(&self, start: &Start, rules: &StartRules) -> bool {
         match self.rival.same_origin(&start.facts) {
             SameOrigin::Yes => true,
@@ -69,7 +72,8 @@ impl Tombstone {
         }
     }
 
-    /// Whether the id is derived. What the store knows of the session beats what this instance is configured to think.
+    /// Whether the id is derived. What the store recorded about the session takes precedence over
+    /// this instance's configuration.
     fn is_derived(&self, start: &Start) -> bool {
         if self.key.kind == Kind::Video {
             false

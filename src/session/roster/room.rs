@@ -1,4 +1,4 @@
-//! Who gives way to a start where all slots are taken.
+//! Which session is displaced by a start when all slots are taken.
 
 use super::{
     EndCause, Refusal, Roster, Session, SessionKey, Start, StartRules, Terms, Timestamp, Tombstone,
@@ -9,15 +9,15 @@ use crate::session::{SameOrigin, WhenFull};
 /// How a start gets its slot.
 #[derive(Debug)]
 pub(super) struct Room {
-    /// The sessions that have to give way, the first to go first.
+    /// The sessions to displace, in order.
     pub(super) giving_way: Vec<SessionKey>,
-    /// Whether that draws on the user's budget.
+    /// Whether the displacement draws on the user's budget.
     pub(super) is_paid: bool,
 }
 
 impl Roster {
-    /// How one more session fits under the limit, or why it doesn't. Changes nothing. What may be a straggler takes no slot from another
-    /// device unasked.
+    /// How one more session fits within the limit, or why it doesn't. Changes nothing. A start that
+    /// may come from a late request takes no slot from another device without asking for it.
     pub(super) fn find_room(
         &self,
         start: &Start,
@@ -57,7 +57,7 @@ impl Roster {
         })
     }
 
-    /// The sessions that may be made to give way, the first to go first. The order in which they came decides between equals.
+    /// The sessions that may be displaced, in order. Among equals, the earliest start goes first.
     fn candidates(&self, when_full: &WhenFull) -> Result<Vec<&Session>, Refusal> {
         let mut stoppable: Vec<&Session> = self
             .sessions
@@ -78,7 +78,7 @@ impl Roster {
         Ok(stoppable)
     }
 
-    /// Takes these sessions out in favour of a start, and remembers that.
+    /// Displaces these sessions in favour of a start, and records that.
     pub(super) fn displace(
         &mut self,
         giving_way: Vec<SessionKey>,

@@ -1,4 +1,5 @@
-//! Who is let in, who is refused, and what a start does to a session that is live or has ended.
+//! Which starts are admitted or refused, and what a start does to a session that is live or has
+//! ended.
 
 use super::*;
 

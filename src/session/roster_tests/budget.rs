@@ -1,8 +1,8 @@
-//! How often a user may displace, what costs nothing, and what comes back.
+//! How often a user may displace, what costs nothing, and what is refunded.
 
 use super::*;
 
-/// A viewer at the limit who displaces where that is asked for.
+/// A viewer at the limit who may displace on request.
 fn full(limit: u32) -> Viewer {
     let mut viewer = Viewer::limited_to(limit);
     for count in 0..limit {
@@ -12,7 +12,7 @@ fn full(limit: u32) -> Viewer {
     viewer
 }
 
-/// How many starts with ids never used before may displace, until one is refused as full.
+/// How many starts with new ids may displace until one is refused as full.
 fn burst(viewer: &Viewer) -> u32 {
     let mut viewer = viewer.clone();
     for count in 0..100 {
@@ -91,7 +91,7 @@ fn one_displacement_comes_back_with_every_lease_of_a_playback() {
         let mut later = viewer.clone();
         let holder = later.live().remove(0).to_string();
         while later.now < began.after(Duration::from_millis(millis)) {
-            later.renew(&holder); // The holder plays on.
+            later.renew(&holder); // The holder keeps playing.
             let left = began.after(Duration::from_millis(millis)).since(later.now);
             later.wait(left.min(seconds(25)));
         }
@@ -271,7 +271,7 @@ fn a_start_that_is_taken_back_gives_its_displacement_back() {
             assert_eq!(answer(&viewer.ask(&asked)), "started", "{ending:?}");
             let released = viewer.release(asked.key.to_string().as_str(), ending);
             assert!(matches!(released, Released::Freed(_)), "{released:?}");
-            viewer.renew("playback:first-0"); // It goes on.
+            viewer.renew("playback:first-0"); // It keeps playing.
         }
         assert_eq!(viewer.live(), keys("playback:first-0"), "{ending:?}");
         assert_eq!(burst(&viewer), 6, "{ending:?}");

@@ -1,8 +1,8 @@
-//! Who gives way to a newcomer when all slots are taken.
+//! Which session a newcomer displaces when all slots are taken.
 
 use super::*;
 
-/// One user at or above the limit, and what a start of `playback:new` does to that.
+/// One user at or above the limit, and the effect of a start of `playback:new`.
 struct Displacement {
     story: &'static str,
     holders: &'static str,
@@ -58,7 +58,7 @@ fn who_gives_way_to_a_newcomer() {
     table.iter().for_each(displaces);
 }
 
-/// Plays one row of the table, and looks at all that must have changed and must not.
+/// Plays one row of the table, and checks everything that must and must not have changed.
 fn displaces(row: &Displacement) {
     let mut viewer = Viewer::watching(row.holders, row.limit);
     for session in row.renewed.split_whitespace() {

@@ -1,4 +1,4 @@
-//! How long anything is remembered, how much of it, and what becomes of it when the clock steps back.
+//! How long the roster remembers things, how many, and what a clock step backwards does to them.
 
 use super::*;
 

@@ -1,8 +1,8 @@
-//! What is remembered of ends, and that no kind of end pushes out another.
+//! Which ends are remembered, and that no kind of end pushes out another.
 
 use super::*;
 
-/// Ends a live session that is displaced, one that is released and one that an operator ends; and one request.
+/// Ends one live session by displacement, one by release and one by an operator; and one request.
 fn with_ends_that_matter() -> Viewer {
     let mut viewer = Viewer::with_an_end_of_each_cause();
     viewer.limit = 9;
@@ -52,7 +52,7 @@ fn a_flood_of_displacements_and_releases_pushes_out_no_operators_end() {
     }
     assert!(viewer.tombstone("playback:operator").is_some());
     assert_eq!(viewer.tombstone("playback:live"), None);
-    // Requests are no reason to forget a playback.
+    // Requests don't make it forget a playback.
     assert!(viewer.tombstone("playback:298").is_some());
     assert_eq!(viewer.roster.tombstones(viewer.now).count(), 1 + 64 + 32);
 }
@@ -88,7 +88,7 @@ fn a_full_list_forgets_the_end_that_it_would_forget_first() {
             EndList::Live | EndList::Stranger => Ending::Stream,
         };
         for count in 0..=room {
-            // The second to be written down is the first to be forgotten.
+            // The second to be recorded is the first to be forgotten.
             let age = seconds(if count == 1 { 5 } else { 0 });
             let session = format!("playback:{count}");
             viewer.release_said(age, &session, ending);
@@ -128,7 +128,7 @@ fn the_list_of_an_end_is_its_cause_and_whether_it_was_live() {
     }
 }
 
-/// A viewer at the limit of one, who had to forget the end of a playback.
+/// A viewer at the limit of one, whose roster had to forget the end of a playback.
 fn forgetful() -> Viewer {
     let mut viewer = Viewer::limited_to(1);
     viewer.admit("request:running");

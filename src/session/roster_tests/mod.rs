@@ -1,4 +1,5 @@
-//! The rule, clause by clause. Sessions are written as on the wire, `playback:tv`, so that a table reads like the story it tells.
+//! The rule, clause by clause. Sessions are written as on the wire, `playback:tv`, so that a table
+//! reads like the scenario it describes.
 
 mod admit;
 mod budget;
@@ -15,7 +16,7 @@ use std::time::Duration;
 
 use super::*;
 
-/// What every test here grants: leases of at most 30 s, ends remembered for 31.05 s.
+/// The terms of every test here: leases of at most 30 s, ends remembered for 31.05 s.
 pub(super) fn terms() -> Terms {
     Terms::new(seconds(30), Duration::from_millis(50))
 }
@@ -24,7 +25,7 @@ pub(super) fn seconds(count: u64) -> Duration {
     Duration::from_secs(count)
 }
 
-/// The key that is written so.
+/// Parses a key.
 pub(crate) fn key(text: &str) -> SessionKey {
     let (kind, id) = text.split_once(':').unwrap();
     SessionKey {
@@ -33,12 +34,12 @@ pub(crate) fn key(text: &str) -> SessionKey {
     }
 }
 
-/// The keys that are written so, with spaces between them.
+/// Parses keys that are separated by spaces.
 fn keys(text: &str) -> Vec<SessionKey> {
     text.split_whitespace().map(key).collect()
 }
 
-/// A start of that session, for half a minute, by nobody in particular.
+/// A start of that session with a lease of 30 s and no further facts.
 pub(super) fn start(session: &str) -> Start {
     Start {
         key: key(session),
@@ -49,7 +50,7 @@ pub(super) fn start(session: &str) -> Start {
     }
 }
 
-/// The same start of an id that the player did not make for this playback, from that device if it has a name.
+/// The same start with a derived id, from that device if the name is not empty.
 fn derived(session: &str, device: &str) -> Start {
     Start {
         facts: from(device),
@@ -58,7 +59,7 @@ fn derived(session: &str, device: &str) -> Start {
     }
 }
 
-/// Facts that name a device only, or nothing if it has no name.
+/// Facts with only a device, or none if the name is empty.
 fn from(device: &str) -> Facts {
     Facts {
         device: DeviceId::parse(device).ok(),
@@ -66,7 +67,7 @@ fn from(device: &str) -> Facts {
     }
 }
 
-/// The news that this session was seen running.
+/// A sighting of this session.
 pub(super) fn sighting(session: &str) -> Sighting {
     Sighting {
         key: key(session),
@@ -105,7 +106,7 @@ impl Viewer {
         }
     }
 
-    /// A viewer whose sessions came one second after the other, and whose limit was lowered afterwards.
+    /// A viewer whose sessions started one second apart, and whose limit was lowered afterwards.
     fn watching(sessions: &str, limit: u32) -> Self {
         let mut viewer = Self::limited_to(u32::MAX);
         for session in sessions.split_whitespace() {
@@ -145,7 +146,7 @@ impl Viewer {
         self.roster.renew(sighting, self.limit, terms, self.now)
     }
 
-    /// A renewal by a gateway that has seen nothing of the session play.
+    /// A renewal by a gateway that hasn't seen the session play.
     fn renew_unplayed(&mut self, session: &str) -> Renewal {
         self.see(&Sighting {
             provenance: Provenance::Unplayed,
@@ -161,13 +162,14 @@ impl Viewer {
         self.release_said(Duration::ZERO, session, ending)
     }
 
-    /// An end that somebody reported `age` ago.
+    /// An end that was reported `age` ago.
     fn release_said(&mut self, age: Duration, session: &str, ending: Ending) -> Released {
         self.roster
             .release(&key(session), ending, age, &self.terms, self.now)
     }
 
-    /// Ends a session of every cause there is: `playback:released`, `playback:operator`, and `playback:displaced` by `playback:taker`, which is released.
+    /// Ends a session of every cause: `playback:released`, `playback:operator`, and
+    /// `playback:displaced` by `playback:taker`, which is released.
     fn with_an_end_of_each_cause() -> Self {
         let mut viewer = Self::limited_to(1);
         viewer.admit("playback:displaced");
@@ -194,7 +196,7 @@ impl Viewer {
         tombstones.find(|end| end.key == key(session)).cloned()
     }
 
-    /// Until when an end that is written now is remembered.
+    /// Until when an end recorded now is remembered.
     fn memory(&self) -> Timestamp {
         self.now.after(terms().memory)
     }
@@ -204,7 +206,7 @@ fn as_millis(span: Duration) -> u64 {
     u64::try_from(span.as_millis()).unwrap()
 }
 
-/// An admission in a few words.
+/// An admission as a short label.
 fn answer(admission: &Admission) -> &'static str {
     match admission {
         Admission::Admitted(admitted) => match admitted.entry {
@@ -217,7 +219,7 @@ fn answer(admission: &Admission) -> &'static str {
     }
 }
 
-/// All that can be known of a session.
+/// All the facts a session can have.
 pub(crate) fn facts(device: &str, content: &str, door: Door, position_seconds: u32) -> Facts {
     Facts {
         device: Some(DeviceId::parse(device).unwrap()),

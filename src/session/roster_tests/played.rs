@@ -1,8 +1,8 @@
-//! What has played, what has not, and what an outage let in.
+//! Sessions that have played, that haven't, and that an outage let in.
 
 use super::*;
 
-/// The news of a session that the rule for outages let in.
+/// A sighting of a session that the outage rule let in.
 fn by_rule(session: &str) -> Sighting {
     Sighting {
         provenance: Provenance::ByRule,
@@ -260,7 +260,7 @@ fn a_guest_stays_once_its_user_is_within_the_limit() {
     viewer.see(&by_rule("playback:guest"));
     viewer.wait(seconds(1));
     viewer.release("playback:a", Ending::Stream);
-    // Its start is unknown, so it is as young as its first sighting.
+    // Its start is unknown, so its age counts from its first sighting.
     let renewal = viewer.renew("playback:guest");
     assert!(matches!(renewal, Renewal::Provisional { .. }));
     viewer.wait(seconds(1));

@@ -1,4 +1,4 @@
-//! What an end leaves behind, by who says so; and what a call may take back.
+//! What an end leaves behind, depending on who reports it; and what a call may take back.
 
 use super::*;
 
@@ -108,7 +108,7 @@ fn an_end_may_overtake_its_own_start() {
     }
 }
 
-/// A viewer with one request, started by the call of ticket 1.
+/// A viewer with one request, started by the call with ticket 1.
 fn started_by_one() -> Viewer {
     let mut viewer = Viewer::limited_to(1);
     viewer.ask(&Start {
@@ -244,7 +244,7 @@ fn an_old_end_by_an_instance_with_short_leases_outlasts_a_long_lease() {
     viewer.terms = Terms::new(seconds(3), Duration::from_millis(50));
     viewer.release_said(seconds(32), "playback:a", Ending::Operator);
     viewer.wait(seconds(28));
-    // The instance that granted a minute answers by its lease until now.
+    // The instance that granted a minute answers from its lease until now.
     let renewal = viewer.renew("playback:a");
     assert_eq!(renewal, Renewal::Ended(EndCause::Operator));
 }

@@ -1,4 +1,5 @@
-//! What a sighting does: a live session goes on, an ended one stays so, an unknown one is put back.
+//! What a sighting does: a live session continues, an ended one stays ended, and an unknown one is
+//! put back.
 
 use super::*;
 

@@ -10,7 +10,7 @@ struct Again {
     story: &'static str,
     cause: &'static str,
     derived: bool,
-    /// The devices of the session and of whoever took its slot.
+    /// The devices of the session and of the one that took its slot.
     devices: [&'static str; 2],
     waited_millis: u64,
     limit: u32,
@@ -81,7 +81,7 @@ fn begins_again(row: &Again) {
     }
 }
 
-/// A viewer whose `playback:a` has ended for that cause, and whose `playback:b` goes on.
+/// A viewer whose `playback:a` has ended with that cause, and whose `playback:b` is live.
 fn ended(row: &Again) -> Viewer {
     let mut viewer = Viewer::limited_to(1);
     viewer.ask(&Start {
@@ -335,7 +335,8 @@ fn a_late_sighting_never_begins_a_derived_id_again() {
     }
 }
 
-/// Starts derived ids one second after the other, each by a takeover of the last one if so asked, and releases the last one first if so asked.
+/// Starts derived ids one second apart. `how` says whether each takes over the previous one, and
+/// whether the previous one is released first.
 fn zap(viewer: &mut Viewer, channels: &str, device: &str, how: &str) -> Vec<&'static str> {
     let mut last = None::<String>;
     let answers = channels.split_whitespace().map(|channel| {
@@ -373,7 +374,7 @@ fn zapping_back_and_forth_at_limit_one_is_never_refused() {
 fn a_device_with_a_name_may_zap_for_ever_and_one_without_may_not() {
     let channels = "A B ".repeat(10);
     for how in ["oldest", "idlest", "takeover"] {
-        // Without one it starts once, and displaces six times.
+        // Without a device it starts once, and displaces six times.
         for (device, expected) in [("tv", 20), ("", 7)] {
             let mut viewer = Viewer::limited_to(1);
             let answers = zap(&mut viewer, &channels, device, how);

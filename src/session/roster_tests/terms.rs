@@ -1,4 +1,5 @@
-//! What one instance granted is not cut by another with other leases, and what is remembered lasts for as long as anybody was granted.
+//! No instance cuts short what another with longer leases granted, and ends are remembered as long
+//! as the longest lease granted.
 
 use super::*;
 
@@ -7,7 +8,7 @@ fn granting(lease: u64) -> Terms {
     Terms::new(seconds(lease), Duration::from_millis(50))
 }
 
-/// A viewer with one session that an instance granted 60 s.
+/// A viewer with one session, which an instance granted 60 s.
 fn long() -> Viewer {
     let mut viewer = Viewer::limited_to(1);
     viewer.terms = granting(60);
@@ -18,7 +19,7 @@ fn long() -> Viewer {
     viewer
 }
 
-/// What an instance does that grants 3 s.
+/// What an instance that grants 3 s does.
 type Deed = fn(&mut Viewer);
 
 #[test]

@@ -1,5 +1,5 @@
-//! What has to hold of whatever lies in Redis, where others can write too, of what our scripts answer, and of the names of our keys. See
-//! [`crate::fuzzing`].
+//! Properties of the decoders of records (others can write to Redis too), of the scripts' answers,
+//! and of key names. See [`crate::fuzzing`].
 
 use std::time::Duration;
 
@@ -15,12 +15,13 @@ use crate::session::{
 };
 use crate::store::StoreError;
 
-/// A roster: what is read is made of names, each key in the one form that the scripts know it by; keys that differ are written differently.
+/// A roster: decoded names are valid, each key has the one form that the scripts know, and
+/// different keys have different forms.
 pub(crate) fn record(data: &[u8]) {
     if let Ok(roster) = decode_roster(data) {
         for session in &roster.sessions {
             assert_key(&session.key);
-            // A later version's facts are passed over, so that it may be less.
+            // A later version's facts are skipped, so it may be shorter.
             let rest = encode_rest(&session.facts, session.flags, session.ticket);
             assert!(rest.len() <= data.len());
         }
@@ -46,8 +47,8 @@ pub(crate) fn record(data: &[u8]) {
     keys(&text(first), &text(second));
 }
 
-/// An answer of a script, and of many at once: what is understood is what the letter says and made of names; all else is one error. The first
-/// byte tells which kind of Redis value the rest is.
+/// A script's answer, single and batched: a decoded value matches the letter and has valid names;
+/// anything else is the one error. The first byte selects the type of the Redis value.
 pub(crate) fn reply(data: &[u8]) {
     let Some((shape, rest)) = data.split_first() else {
         return;
@@ -61,7 +62,8 @@ pub(crate) fn reply(data: &[u8]) {
     one(&answer);
 }
 
-/// Many answers, a line each: there are as many as were asked for, and each is what it is alone.
+/// A batched answer, one line each: there are as many as requested, and each decodes as it would
+/// alone.
 fn many(data: &[u8]) {
     let each = |line: &[u8]| match line.split_first() {
         Some((b'#', rest)) => Value::Int(number(rest)),
@@ -83,7 +85,7 @@ fn many(data: &[u8]) {
     }
 }
 
-/// One answer, to each question that it might be the answer to.
+/// One answer, decoded for each question that it might belong to.
 fn one(answer: &Value) {
     let letter = match answer {
         Value::BulkString(bytes) => bytes.first().copied().unwrap_or_default(),
@@ -124,7 +126,7 @@ fn one(answer: &Value) {
     }
 }
 
-/// The start that was asked for.
+/// The start in the question.
 fn asked() -> Start {
     Start {
         key: SessionKey {
@@ -138,7 +140,7 @@ fn asked() -> Start {
     }
 }
 
-/// What was admitted is what was asked for; who is named beside it has a name.
+/// The admitted session is the requested one; other sessions in the answer have valid names.
 fn assert_admission(admission: &Admission, letter: u8) {
     let is_by_letter = match (admission, letter) {
         (Admission::Admitted(admitted), b'S' | b'R') => {
@@ -164,14 +166,14 @@ fn assert_admission(admission: &Admission, letter: u8) {
     assert!(is_by_letter, "{admission:?}");
 }
 
-/// A session is made of names.
+/// A session has valid names.
 fn assert_session(session: &Session) {
     assert_key(&session.key);
     assert_are_names(session.facts.device.as_ref().map(DeviceId::as_str));
     assert_are_names(session.facts.content.as_ref().map(ContentId::as_str));
 }
 
-/// What is not understood is told as such, and as nothing else.
+/// An answer that can't be decoded gives a protocol error and no other.
 fn assert_is_protocol<T: std::fmt::Debug>(outcome: &Result<T, StoreError>) {
     assert!(
         matches!(outcome, Err(StoreError::Protocol(_))),
@@ -179,7 +181,7 @@ fn assert_is_protocol<T: std::fmt::Debug>(outcome: &Result<T, StoreError>) {
     );
 }
 
-/// The number that the first bytes are.
+/// The number in the first bytes.
 fn number(bytes: &[u8]) -> i64 {
     let mut number = [0; 8];
     for (to, from) in number.iter_mut().zip(bytes) {
@@ -188,14 +190,14 @@ fn number(bytes: &[u8]) -> i64 {
     i64::from_le_bytes(number)
 }
 
-/// Why a session has ended, told with a name at most.
+/// A cause of an end has a valid name, if any.
 fn assert_cause(cause: &EndCause) {
     if let EndCause::Displaced { by } = cause {
         assert_key(by);
     }
 }
 
-/// A key that is a name, and is read as it is written.
+/// A key has a valid name, and decodes to what was encoded.
 fn assert_key(key: &SessionKey) {
     assert_is_name(key.id.as_str());
     let form = encode_key(key);
@@ -204,7 +206,7 @@ fn assert_key(key: &SessionKey) {
     assert!(reader.end().is_ok());
 }
 
-/// Two names are two keys, here and there.
+/// Different names have different keys, both for rosters and for sessions.
 fn keys(first: &str, second: &str) {
     let ids = (SessionId::parse(first), SessionId::parse(second));
     if let (Ok(first), Ok(second)) = ids {
@@ -224,7 +226,7 @@ fn keys(first: &str, second: &str) {
         let (one, other) = (keys.roster(&first), keys.roster(&second));
         assert_eq!(one == other, first == second);
         assert_eq!(keys.user_of(one.as_bytes()), Some(first.clone()));
-        // Prefixes are an operator's, and can be anything too.
+        // The operator chooses the prefix, which can also be anything.
         if first.as_str().len() <= 64 {
             let others = Keys::new(first.as_str());
             let key = others.roster(&second);

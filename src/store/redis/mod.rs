@@ -1,8 +1,9 @@
-//! Rosters in Redis: one key for each user, one script call for each operation, by Redis's own clock.
+//! Rosters in Redis: one key for each user, one script call for each operation, by Redis's clock.
 //!
-//! An operation is a key, a packed question, a script, and the reading of its answer. Every call has the same deadline, within which it
-//! also has to get its connection; the connection looks after itself. The rule itself is written twice, in [`crate::session::Roster`] and
-//! in Lua, and both are compared operation by operation in the tests.
+//! An operation consists of a key, a packed question, a script, and the decoding of its answer. All
+//! calls have the same deadline, which includes waiting for the connection; the connection
+//! maintains itself. The rule exists twice, in [`crate::session::Roster`] and in Lua, and the tests
+//! compare both operation by operation.
 
 mod codec;
 mod connection;
@@ -36,25 +37,25 @@ use crate::session::{
     StartRules, Terms, Timestamp, UserId, WhenFull,
 };
 
-/// How many renewals are asked for in one call: enough that a call costs little beside them, and few enough that Redis, which does nothing
-/// else meanwhile, is through in a tenth of a millisecond.
+/// How many renewals go into one call: enough that the overhead of a call hardly matters, and few
+/// enough that Redis, which is single-threaded, finishes within a tenth of a millisecond.
 const BATCH: usize = 32;
 
-/// Where Redis is, and how it is to be used.
+/// How to reach and use Redis.
 #[derive(Clone)]
 pub struct RedisSettings {
-    /// Where it is.
+    /// Where Redis is.
     pub source: RedisTarget,
-    /// What every key begins with.
+    /// The prefix of every key.
     pub key_prefix: String,
-    /// How long any call may take.
+    /// The time limit of any call.
     pub timeout: Duration,
-    /// What leases and tombstones may be.
+    /// The limits of leases and tombstones.
     pub terms: Terms,
 }
 
 impl fmt::Debug for RedisSettings {
-    /// Shows the addresses, and neither users nor passwords.
+    /// Shows the addresses, but neither users nor passwords.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("RedisSettings")
             .field("source", &self.source.place())
@@ -68,25 +69,25 @@ impl fmt::Debug for RedisSettings {
 /// Rosters in Redis.
 #[derive(Debug)]
 pub struct RedisStore {
-    /// The connection, which keeps itself.
+    /// The connection, which maintains itself.
     connection: RedisConnection,
-    /// The operations.
+    /// The scripts.
     scripts: Arc<Scripts>,
-    /// The names of keys.
+    /// The key names.
     keys: Keys,
-    /// Whether the operations could be done.
+    /// Checks whether the operations would succeed.
     probe: Probe,
-    /// What is at our keys and can't be read.
+    /// Reports data at our keys that can't be decoded.
     unread: Unread,
     /// The longest lease that is granted.
     longest_lease: Duration,
-    /// A clock instead of Redis's own, in tests.
+    /// Replaces Redis's clock in tests.
     clock: Option<Arc<dyn Clock>>,
 }
 
 impl RedisStore {
-    /// Opens the store without waiting for Redis, which need not be there yet: the connection is made in the background. Has to be called within a
-    /// Tokio runtime.
+    /// Opens the store without waiting for Redis, which needn't be running yet: the connection is
+    /// made in the background. Must be called within a Tokio runtime.
     ///
     /// # Errors
     /// An address can't be used at all.
@@ -94,8 +95,8 @@ impl RedisStore {
         Self::open_with(settings, RecordVersions::OURS)
     }
 
-    /// Opens the store as a release between this one and the next would: it writes this version of records, and reads the next too. For
-    /// tests alone.
+    /// Opens the store as a bridge release would: it writes this version of records and also reads
+    /// the next. Only for tests.
     ///
     /// # Errors
     /// An address can't be used at all.
@@ -104,7 +105,8 @@ impl RedisStore {
         Self::open_with(settings, RecordVersions::BRIDGE)
     }
 
-    /// Opens the store as a release with the next version of records would: it reads this version too. For tests alone.
+    /// Opens the store as a release with the next version of records would: it also reads this
+    /// version. Only for tests.
     ///
     /// # Errors
     /// An address can't be used at all.
@@ -131,7 +133,8 @@ impl RedisStore {
         })
     }
 
-    /// Has that clock tell the time instead of Redis's own. For tests alone: gateways that bring their own time do not agree.
+    /// Uses that clock instead of Redis's. Only for tests: gateways that bring their own time don't
+    /// agree.
     #[doc(hidden)]
     #[must_use]
     pub fn with_clock(mut self, clock: Arc<dyn Clock>) -> Self {
@@ -163,7 +166,8 @@ impl RedisStore {
             .await
     }
 
-    /// Renews those of a batch that can be renewed where they stand; `None` is what a call of its own has to be made for.
+    /// Renews those sessions of a batch that can be renewed in place; `None` marks one that needs a
+    /// call of its own.
     async fn renew_batch(&self, seen: &[Seen]) -> Result<Vec<Option<Renewal>>, StoreError> {
         let question = seen.iter().fold(self.question(), |question, seen| {
             question.lease(seen.sighting.lease.min(self.longest_lease))
@@ -181,7 +185,7 @@ impl RedisStore {
         reply::renewals(&answer, seen.len())
     }
 
-    /// Renews a batch: in one call what can be, and the others each in its own.
+    /// Renews a batch: as many as possible in one call, the others in calls of their own.
     async fn renew_in_batch(&self, seen: &[Seen]) -> Vec<Result<Renewal, StoreError>> {
         let renewals = match self.renew_batch(seen).await {
             Ok(renewals) => renewals,
@@ -199,7 +203,7 @@ impl RedisStore {
         .await
     }
 
-    /// The beginning of every question: the time, zero for Redis's own.
+    /// The beginning of every question: the time, or zero for Redis's clock.
     fn question(&self) -> Question {
         let clock = self.clock.as_ref();
         let now = clock.map_or(0, |clock| clock.now().as_millis());
@@ -210,7 +214,7 @@ impl RedisStore {
         question.millis(now)
     }
 
-    /// The beginning of a question about a session: for how long it is to count, and which it is.
+    /// The beginning of a question about a session: its lease and its key.
     fn question_about(&self, key: &SessionKey, lease: Duration) -> Question {
         let question = Question {
             key: record::encode_key(key),
@@ -277,8 +281,8 @@ impl Store for RedisStore {
         reply::renewal(&answer)
     }
 
-    /// A call for every [`BATCH`] of them, all at once. It takes keys of many users, so it is for a connection that is one server: a cluster has
-    /// them in many places.
+    /// Makes one call for every [`BATCH`] of them, concurrently. A call has keys of many users, so
+    /// this requires a single server: a cluster spreads them over nodes.
     async fn renew_all(&self, seen: &[Seen]) -> Vec<Result<Renewal, StoreError>> {
         let batches = seen.chunks(BATCH).map(|batch| self.renew_in_batch(batch));
         join_all(batches).await.into_iter().flatten().collect()
@@ -316,7 +320,8 @@ impl Store for RedisStore {
         reply::listing(&answer)
     }
 
-    /// A place is a cursor of `SCAN`. Only for a connection that is one server: each node of a cluster has cursors of its own.
+    /// A cursor's place is a `SCAN` cursor. This requires a single server: each node of a cluster
+    /// has cursors of its own.
     async fn page(&self, from: &Cursor, size: usize) -> Result<Page, StoreError> {
         self.page_from(from, size).await
     }

@@ -1,12 +1,15 @@
-//! Everybody's sessions, page by page: steps through the keys of the database, and the rosters found on the way.
+//! All users' sessions, page by page: steps through the keys of the database, and reads the rosters
+//! among them.
 //!
-//! Redis does one thing at a time, so that a command which takes long holds up every check. Hence `SCAN` in small steps, never `KEYS`;
-//! a bounded number of steps for a page, however few of our keys there are among others'; and a page that ends before it is full
-//! rather than later. A step is one call, `SCAN` and then `MGET`, under the deadline of every call; once a page has taken as
-//! long as one call may, it begins no further step. So a page takes two deadlines at most.
+//! Redis is single-threaded, so a slow command delays every check. Hence we use `SCAN` in small
+//! steps, never `KEYS`; a page takes a bounded number of steps, however few keys are ours; and it
+//! ends before it is full rather than take longer. A step is one call, `SCAN` and then `MGET`,
+//! under the deadline of every call; once a page has taken as long as one call may, it begins no
+//! further step. So a page takes two deadlines at most.
 //!
-//! `SCAN` shows what is there all the while at least once, and may show it again where the server's table of keys grows or shrinks
-//! meanwhile; within a page it is left out then. Its cursors are the server's own: any number is one.
+//! `SCAN` shows a key that exists all the while at least once, and may show it again if the
+//! server's table of keys grows or shrinks meanwhile; within a page we skip repeats. Its cursors
+//! are the server's own: any number is valid.
 
 use std::collections::HashSet;
 use std::time::Duration;
@@ -22,52 +25,56 @@ use crate::session::{Session, Timestamp, UserId};
 use crate::store::{Cursor, Page, StoreError};
 use crate::util::Throttle;
 
-/// How many steps a page takes at most.
+/// The most steps that a page takes.
 const MOST_STEPS: usize = 10;
 
-/// How many users a step is meant to find at most: Redis hands out so many rosters in a fraction of a millisecond.
+/// The most users that a step should find: Redis returns this many rosters in a fraction of a
+/// millisecond.
 const MOST_USERS: usize = 200;
 
-/// How many keys a step looks at, about, at most, where most are others': Redis passes over so many in a fraction of a millisecond too.
+/// Roughly the most keys that a step visits if most aren't ours: Redis also skips this many in a
+/// fraction of a millisecond.
 const MOST_KEYS: usize = 1000;
 
-/// How much further the next step goes where a step has found less than such a part of what it was meant to.
+/// How much larger the next step is if a step found less than one part in this many of its target.
 const STRETCH: usize = 4;
 
-/// How often it is said that there is something else at our keys.
+/// How often the log repeats that our keys hold something else.
 const REMINDER: Duration = Duration::from_secs(60);
 
-/// What one step has found.
+/// The result of one step.
 struct ScanStep {
-    /// The server's time, if it was asked for.
+    /// The server's time, if requested.
     time: Option<Timestamp>,
     /// Where the next step begins; 0 if there is none.
     next: u64,
-    /// Whose rosters there are.
+    /// The users of the rosters.
     users: Vec<UserId>,
-    /// The rosters, in the same order; nothing where there is none any more, or something that is no string.
+    /// The rosters, in the same order; `None` if one no longer exists or is not a string.
     rosters: Vec<Option<Vec<u8>>>,
 }
 
-/// Says how far the next step goes, so that a page becomes neither much longer than it is meant to be nor takes more steps than it must.
+/// Sizes the next step, so that a page neither gets much longer than requested nor takes more steps
+/// than necessary.
 #[derive(Debug)]
 struct Pace {
-    /// How many sessions the page is to hold.
+    /// The requested number of sessions.
     size: usize,
-    /// About how many keys there are to each of ours.
+    /// Approximately how many keys there are for each of ours.
     stretch: usize,
 }
 
 impl Pace {
-    /// About how many keys the next step is to look at, if there are so many sessions already. Users have one to three sessions mostly,
-    /// so half of what is missing is asked for, and the page ends not far behind its size.
+    /// Approximately how many keys the next step should visit, given the sessions found so far.
+    /// Most users have one to three sessions, so we ask for half of what is missing, and the page
+    /// ends soon after its size.
     fn keys(&self, sessions: usize) -> usize {
         let missing = self.size.saturating_sub(sessions) / 2;
         let users = missing.max(self.size / 8).clamp(1, MOST_USERS);
         users.saturating_mul(self.stretch).min(MOST_KEYS)
     }
 
-    /// Takes note that so many of the keys that were asked for were ours.
+    /// Records how many of the visited keys were ours.
     const fn note(&mut self, keys: usize, ours: usize) {
         if ours < (keys / self.stretch).div_ceil(STRETCH) {
             self.stretch = self.stretch.saturating_mul(STRETCH);
@@ -75,7 +82,7 @@ impl Pace {
     }
 }
 
-/// Says once in a while that there is something at our keys that can't be read.
+/// Reports from time to time that data at our keys can't be decoded.
 #[derive(Debug)]
 pub(super) struct Unread(Throttle);
 
@@ -86,8 +93,8 @@ impl Default for Unread {
 }
 
 impl Unread {
-    /// It was left out of a page. One such key must not hide everybody else from the operator: the page goes on, and calls about that
-    /// user fail and say so.
+    /// Reports a user that was left out of a page. One such key must not hide all others from the
+    /// operator: the page continues, and calls about that user fail and say why.
     fn note(&self, user: &UserId, reason: Malformed) {
         if self.0.is_due() {
             tracing::warn!(user.id = %user, %reason, "what is at a user's key can't be read; the listing leaves it out");
@@ -96,7 +103,7 @@ impl Unread {
 }
 
 impl RedisStore {
-    /// The page that begins there.
+    /// The page from that cursor on.
     pub(super) async fn page_from(&self, from: &Cursor, size: usize) -> Result<Page, StoreError> {
         let begun = Stopwatch::start();
         let mut time = self.clock.as_ref().map(|clock| clock.now());
@@ -121,7 +128,8 @@ impl RedisStore {
         })
     }
 
-    /// Looks at about so many keys, and reads those that are ours. Asks for the time too unless that is known.
+    /// Visits about that many keys and reads those that are ours. Also asks for the time unless it
+    /// is known.
     async fn step(
         &self,
         place: u64,
@@ -140,7 +148,7 @@ impl RedisStore {
                 let (keys, users): (Vec<_>, Vec<_>) = keys.into_iter().filter_map(ours).unzip();
                 let rosters = match keys.is_empty() {
                     true => Vec::new(),
-                    // `GET` would fail where there is something else than a string.
+                    // `GET` would fail on a value that isn't a string.
                     false => ask(&link, "MGET", |get| _ = get.arg(keys)).await?,
                 };
                 Ok(ScanStep {
@@ -153,7 +161,7 @@ impl RedisStore {
             .await
     }
 
-    /// The sessions that were found and live at that time, of users who have not been shown yet.
+    /// The sessions found that are live at that time, of users not shown yet.
     fn live(
         &self,
         found: ScanStep,
@@ -195,7 +203,7 @@ async fn time_unless(
     Ok(Some(Timestamp::from_millis(millis)))
 }
 
-/// Asks with a command that is no script.
+/// Runs a plain command.
 async fn ask<T: FromRedisValue>(
     link: &MultiplexedConnection,
     command: &str,

@@ -1,38 +1,38 @@
-//! The names of our keys in Redis. All that belongs to one user is one key, so that one script call is atomic; its hash tag is the
-//! user, so that a cluster that reshards never splits what is one.
+//! The names of our keys in Redis. All of a user's data is in one key, so that one script call is
+//! atomic; its hash tag is the user, so that resharding a cluster never splits it.
 
 use crate::session::UserId;
 
-/// Makes the names of keys.
+/// Builds key names.
 #[derive(Debug, Clone)]
 pub(in crate::store::redis) struct Keys {
-    /// What every key begins with, escaped.
+    /// The escaped prefix of every key.
     prefix: String,
 }
 
 impl Keys {
-    /// Keys that begin with that prefix, so that several installations can share one Redis.
+    /// Keys with that prefix, so that several installations can share one Redis.
     pub(in crate::store::redis) fn new(prefix: &str) -> Self {
         Self {
             prefix: escape(prefix),
         }
     }
 
-    /// Where a user's roster is. No two users' are the same, nor are two prefixes'.
+    /// The key of a user's roster, unique for each user and prefix.
     pub(in crate::store::redis) fn roster(&self, user: &UserId) -> String {
         format!("{}:{{{}}}", self.prefix, escape(user.as_str()))
     }
 
-    /// The user whose roster that key is, if it is one of ours.
+    /// The user whose roster is at that key, if the key is ours.
     pub(in crate::store::redis) fn user_of(&self, key: &[u8]) -> Option<UserId> {
         let key = str::from_utf8(key).ok()?;
         let tag = key.strip_prefix(&*self.prefix)?.strip_prefix(":{")?;
         let user = UserId::parse(&unescape(tag.strip_suffix('}')?)).ok()?;
-        // What is no name as we write it would otherwise be taken for one that is.
+        // Otherwise a name that we would write differently would pass for one of ours.
         (self.roster(&user) == key).then_some(user)
     }
 
-    /// A pattern, as Redis knows them, of the keys that are rosters; of few others.
+    /// A Redis glob pattern that matches the keys of rosters and few others.
     pub(in crate::store::redis) fn pattern(&self) -> String {
         let mut pattern = String::with_capacity(self.prefix.len() + 3);
         for character in self.prefix.chars() {
@@ -44,13 +44,14 @@ impl Keys {
         pattern + ":{*"
     }
 
-    /// Where nothing ever is; no user's roster, since those end with a brace.
+    /// A key that is always empty. It is no user's roster, since those end with a brace.
     pub(in crate::store::redis) fn probe(&self) -> String {
         format!("{}:probe", self.prefix)
     }
 }
 
-/// Writes braces, which begin and end a hash tag, as `%7B` and `%7D`, and so the percent sign as `%25`; everything else as it is.
+/// Escapes braces, which delimit a hash tag, as `%7B` and `%7D`, and so the percent sign as `%25`;
+/// leaves everything else unchanged.
 fn escape(text: &str) -> String {
     let mut escaped = String::with_capacity(text.len());
     for character in text.chars() {
@@ -64,7 +65,7 @@ fn escape(text: &str) -> String {
     escaped
 }
 
-/// Undoes what [`escape`] does; what that never writes may become anything.
+/// Undoes [`escape`]; for text that `escape` never produces, the result is unspecified.
 fn unescape(text: &str) -> String {
     let braces = text.replace("%7B", "{").replace("%7D", "}");
     braces.replace("%25", "%")
@@ -140,7 +141,8 @@ mod tests {
         }
     }
 
-    /// The part of a key that Redis Cluster hashes: what is between the first `{` and the first `}` behind it.
+    /// The part of a key that Redis Cluster hashes: between the first `{` and the first `}` after
+    /// it.
     fn hash_tag(key: &str) -> &str {
         let behind = &key[key.find('{').unwrap() + 1..];
         &behind[..behind.find('}').unwrap()]

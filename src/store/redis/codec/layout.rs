@@ -1,70 +1,74 @@
-//! The numbers that the scripts and this crate share: the layout of a record, its flags and kinds, and
-//! the layout of a question.
+//! The numbers that the scripts and this crate share: the layout of a record, its flags and kinds,
+//! and the layout of a question.
 //!
-//! A script names them in capitals. [`names`] gives the value of each, and [`super::script`] replaces the
-//! name by the value, so that a constant costs a script nothing.
+//! A script names them in capitals. [`names`] gives the value of each, and [`super::script`]
+//! replaces each name by its value, so a constant costs a script nothing.
 
 use crate::session::{EndList, MAX_PUT_BACK, PROVEN_AFTER, PROVISIONAL_LEASE, Terms};
 
 use super::script::millis;
 
-/// The first byte of every roster: no text begins with it.
+/// The first byte of every roster; no text begins with it.
 pub(in crate::store::redis) const VERSION: u8 = 131;
 
-/// The versions of the format that an instance knows.
+/// The format versions that an instance knows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::store::redis) struct RecordVersions {
-    /// The one that it writes.
+    /// The version that it writes.
     pub(super) written: u8,
-    /// The other one that it reads, and writes again in its own. The same where there is no other.
+    /// The other version that it reads and rewrites in its own; the same as `written` if there is
+    /// no other.
     pub(super) also_read: u8,
 }
 
 impl RecordVersions {
-    /// Those of this instance. Version 131 is the first in production: there is no other yet.
+    /// The versions of this release. 131 is the first version in production, so there is no other
+    /// yet.
     pub(in crate::store::redis) const OURS: Self = Self {
         written: VERSION,
         also_read: VERSION,
     };
 
-    /// Those of an instance between this one and the next: it writes this one's version, and reads the next too. For tests alone.
+    /// The versions of a bridge release between this one and the next: it writes this one's version
+    /// and also reads the next. Only for tests.
     pub(in crate::store::redis) const BRIDGE: Self = Self {
         written: VERSION,
         also_read: VERSION + 1,
     };
 
-    /// Those of an instance of the next version, which has the same layout. For tests alone.
+    /// The versions of a release with the next version, which has the same layout. Only for tests.
     pub(in crate::store::redis) const NEXT: Self = Self {
         written: VERSION + 1,
         also_read: VERSION,
     };
 
-    /// Whether that version can be read.
+    /// Whether this instance can read that version.
     pub(super) const fn reads(self, version: u8) -> bool {
         version == self.written || version == self.also_read
     }
 }
 
-/// How many bytes a roster's head has.
+/// The length of a roster's head in bytes.
 pub(super) const HEAD: usize = 22;
 
-/// How many bytes a point in time has.
+/// The length of a timestamp in bytes.
 pub(super) const MILLIS: usize = 6;
 
-/// Where a record's time of its last renewal begins, counted in bytes from its first. Its own length, in two bytes, and the time it ends
-/// at come before.
+/// The offset in a record of the time of its last renewal, in bytes. The record's length, in two
+/// bytes, and its expiry come before.
 pub(super) const RENEWED_AT: usize = 2 + MILLIS;
 
-/// Where a record's key begins, counted likewise.
+/// The offset in a record of its key.
 pub(super) const KEY_AT: usize = RENEWED_AT + MILLIS;
 
-/// Where a session's flags begin, but for the bytes of its key: the time it started at comes between.
+/// The offset of a session's flags, not counting the bytes of its key: the start time comes
+/// between.
 pub(super) const FLAGS_AT: usize = KEY_AT + MILLIS;
 
-/// How many bytes a ticket has.
+/// The length of a ticket in bytes.
 pub(super) const TICKET_BYTES: usize = 4;
 
-/// The tags of a text are below this; the rest of the byte is the form that the text is kept in.
+/// The tags of a text are below this; the rest of the byte is the text's form.
 pub(super) const TAGS: u8 = 16;
 
 /// The tag of the key of a `request`.
@@ -80,13 +84,13 @@ pub(super) const DOORS: u8 = 4;
 /// Set in a session's flags if a ticket follows.
 pub(super) const HAS_TICKET: u8 = 4;
 
-/// Set in the flags of a session, and of a tombstone, whose id may start again.
+/// Set in the flags of a session or tombstone whose id may start again.
 pub(super) const DERIVED: u8 = 8;
 
-/// Set in a session's flags if some of it has played.
+/// Set in a session's flags if part of it has played.
 pub(super) const PLAYED: u8 = 16;
 
-/// Set in a session's flags if its lease does not grow yet.
+/// Set in a session's flags if its lease doesn't grow yet.
 pub(super) const PROVISIONAL: u8 = 32;
 
 /// Set in a session's flags if its start drew on the budget.
@@ -96,7 +100,7 @@ pub(super) const PAID: u8 = 64;
 pub(super) const CAUSES: u8 = 4;
 /// The cause of a session that was released.
 pub(super) const RELEASED: u8 = 1;
-/// The cause of a session that gave way. The key of the one that took its slot follows.
+/// The cause of a session that was displaced. The key of the session that took its slot follows.
 pub(super) const DISPLACED: u8 = 2;
 /// The cause of a session that an operator ended.
 pub(super) const OPERATOR: u8 = 3;
@@ -104,7 +108,8 @@ pub(super) const OPERATOR: u8 = 3;
 /// Set in a tombstone's flags if the session was live.
 pub(super) const WAS_LIVE: u8 = 4;
 
-/// The tags of facts, below [`TAGS`]. A tag that is not known is skipped: a later version may write more.
+/// The tags of facts, below [`TAGS`]. Unknown tags are skipped, because a later version may write
+/// more.
 pub(super) const DEVICE: u8 = 1;
 /// See [`DEVICE`].
 pub(super) const CONTENT: u8 = 2;
@@ -115,48 +120,50 @@ pub(super) const JOINED: u8 = 4;
 
 /// The tag of the note that holds a user's budget.
 pub(super) const BUDGET: u8 = 1;
-/// The tag of the note that holds the ends which had to be forgotten.
+/// The tag of the note that holds the ends forgotten early.
 pub(super) const FORGOTTEN: u8 = 2;
 
-/// Where what only one operation asks begins in a question, counted from 1: behind the time and the lease.
+/// Where the operation's own fields begin in a question, counted from 1: after the time and the
+/// lease.
 pub(super) const OPERATION_AT: usize = 2 * MILLIS + 1;
 
-/// At a full limit, a start is refused.
+/// At a full limit, the start is refused.
 pub(in crate::store::redis) const REFUSE: u8 = 0;
-/// At a full limit, the oldest session gives way.
+/// At a full limit, the oldest session is displaced.
 pub(in crate::store::redis) const OLDEST: u8 = 1;
-/// At a full limit, the idlest session gives way.
+/// At a full limit, the idlest session is displaced.
 pub(in crate::store::redis) const IDLEST: u8 = 2;
-/// At a full limit, the session that is named gives way.
+/// At a full limit, the named session is displaced.
 pub(in crate::store::redis) const NAMED: u8 = 3;
 
-/// Set in a start's manner if it displaces without drawing on the budget.
+/// Set in the flags of a start that displaces without drawing on the budget.
 pub(in crate::store::redis) const FREE: u8 = 1;
-/// Set in a start's manner if it asked for another's slot itself.
+/// Set in the flags of a start that asked for another session's slot itself.
 pub(in crate::store::redis) const TAKEOVER: u8 = 2;
 
 /// The store has counted the session that was seen running.
 pub(in crate::store::redis) const COUNTED: u8 = 0;
-/// The outage rule has let in the session that was seen running.
+/// The outage rule let in the session that was seen running.
 pub(in crate::store::redis) const BY_RULE: u8 = 1;
-/// Nothing has played of the session that was seen running.
+/// The session that was seen running hasn't played yet.
 pub(in crate::store::redis) const UNPLAYED: u8 = 2;
 
-/// The stream itself says that it is over.
+/// The stream itself reports that it is over.
 pub(in crate::store::redis) const STREAM: u8 = 1;
-/// A caller who answers for it says that a stream is over.
+/// A caller that vouches for it reports that a stream is over.
 pub(in crate::store::redis) const VOUCHED: u8 = 2;
 /// An operator ends a stream.
 pub(in crate::store::redis) const BY_OPERATOR: u8 = 3;
-/// The call that started a stream takes it back. From here on, an end undoes what its start did.
+/// The call that started a stream takes it back. From this value on, an end also undoes the effects
+/// of its start.
 pub(in crate::store::redis) const UNDONE: u8 = 4;
 /// Envoy reports that a request of the stream failed.
 pub(in crate::store::redis) const FAILED: u8 = 5;
 
-/// A name in the scripts, and the Lua that stands for it.
+/// A name in the scripts, and the Lua that replaces it.
 pub(super) type Name = (&'static str, String);
 
-/// The names of what counts bytes, places or ends.
+/// The names of sizes, offsets and counts.
 const SIZES: [(&str, usize); 10] = [
     ("HEAD", HEAD),
     ("MILLIS", MILLIS),
@@ -170,7 +177,7 @@ const SIZES: [(&str, usize); 10] = [
     ("OTHER_ENDS", EndList::Stranger.room()),
 ];
 
-/// The names of kinds, tags, flags and answers to a choice.
+/// The names of kinds, tags, flags and choices.
 const BYTES: [(&str, u8); 31] = [
     ("TAGS", TAGS),
     ("REQUEST", REQUEST),
@@ -205,12 +212,12 @@ const BYTES: [(&str, u8); 31] = [
     ("FAILED", FAILED),
 ];
 
-/// All names, for those terms and those versions. A key is kept for twice as long as anything that this
-/// instance writes in it can last, so that most renewals need not prolong it.
+/// All names, for those terms and versions. A key expires after twice the longest time that
+/// anything this instance writes can last, so that most renewals don't need to extend it.
 pub(super) fn names(terms: &Terms, versions: RecordVersions) -> Vec<Name> {
     let (longest, memory) = (millis(terms.longest_lease), millis(terms.memory));
     let keep = 2 * longest.max(memory).max(1);
-    // Nothing, no tombstone that ends, and no notes.
+    // Empty, with no tombstone that ends and no notes.
     let empty = [
         &[versions.written][..],
         &[0; HEAD - 9],
@@ -250,7 +257,7 @@ pub(super) fn names(terms: &Terms, versions: RecordVersions) -> Vec<Name> {
         .collect()
 }
 
-/// That script with what the names in it stand for.
+/// Replaces the names in a script by their values.
 pub(super) fn resolve(script: &str, names: &[Name]) -> String {
     let is_part = |character: char| character == '_' || character.is_ascii_alphanumeric();
     let mut resolved = String::with_capacity(script.len());

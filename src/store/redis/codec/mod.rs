@@ -1,4 +1,4 @@
-//! The binary form of what Redis keeps, what it is asked and what it answers.
+//! The binary form of records, questions and answers in Redis.
 
 pub(super) mod keys;
 pub(super) mod layout;

@@ -1,18 +1,23 @@
-//! The binary form of what Redis keeps: a user's roster as one string. `lua/open.lua` says how it is laid out; this is its other half.
+//! The binary form of a user's roster in Redis: one string. `lua/open.lua` describes its layout;
+//! this module is its counterpart.
 //!
-//! The scripts compare keys byte by byte, so one key must have one form only. Everything that is read is checked: what is not ours, or
-//! another version's, is [`Malformed`] and never half understood. Tags and flags that are not known here are skipped, and the scripts keep
-//! them: a later version may write more.
+//! The scripts compare keys byte by byte, so each key must have exactly one form. Everything is
+//! checked when it is decoded: data that isn't ours, or another version's, is [`Malformed`] and
+//! never half understood. Unknown tags and flags are skipped, and the scripts keep them, because a
+//! later version may write more.
 //!
 //! # A new version of the format
 //!
-//! It takes two releases, or an upgrade would be an outage of the whole fleet. The first reads the new version and still writes this one;
-//! the second writes the new one and still reads this one. [`RecordVersions`] says so in one place, for this crate and for the scripts. A
-//! roster of the other version is written in the instance's own as soon as something about it changes, renewals included.
+//! It takes two releases, because otherwise an upgrade would be an outage of the whole fleet. The
+//! first reads the new version and still writes this one; the second writes the new one and still
+//! reads this one. [`RecordVersions`] defines this in one place, for this crate and for the
+//! scripts. An instance rewrites a roster of the other version in its own as soon as anything about
+//! it changes, renewals included.
 //!
-//! An instance that knows neither version leaves such a roster as it is, to the byte. Each call about that user fails with
-//! [`StoreError::Protocol`](crate::store::StoreError::Protocol), so that `store.outage` decides, and the listing of everybody leaves the
-//! user out and says so in the log. So no release may be skipped. `tests/record_versions.rs` shows all of this with instances of each kind.
+//! An instance that knows neither version leaves such a roster untouched. Each call about that user
+//! fails with [`StoreError::Protocol`](crate::store::StoreError::Protocol), so that `store.outage`
+//! decides, and the listing of all users leaves that user out and logs it. So no release may be
+//! skipped. `tests/record_versions.rs` tests all of this with instances of each kind.
 
 use super::layout::{
     CAUSES, CONTENT, DERIVED, DEVICE, DISPLACED, DOORS, HAS_TICKET, JOINED, MILLIS, OPERATOR, PAID,
@@ -25,14 +30,14 @@ use crate::session::{
     SessionKey, Ticket, Timestamp, Tombstone,
 };
 
-/// The bytes are not what this version of streamgate writes.
+/// The bytes are not in the format of this version of streamgate.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("a record with a wrong {0}")]
 pub(in crate::store::redis) struct Malformed(&'static str);
 
 // === writing ===
 
-/// A session's key as the scripts know it.
+/// A session's key in the scripts' form.
 pub(in crate::store::redis) fn encode_key(key: &SessionKey) -> Vec<u8> {
     let kind = match key.kind {
         Kind::Request => REQUEST,
@@ -42,7 +47,7 @@ pub(in crate::store::redis) fn encode_key(key: &SessionKey) -> Vec<u8> {
     encode_text(kind, key.id.as_str())
 }
 
-/// What a session's record holds behind its times: flags, ticket and facts.
+/// A session's record after its times: flags, ticket and facts.
 pub(in crate::store::redis) fn encode_rest(
     facts: &Facts,
     flags: Flags,
@@ -74,7 +79,7 @@ pub(in crate::store::redis) fn encode_rest(
     rest
 }
 
-/// What the rule notes about a session, as flags.
+/// The rule's flags of a session as one byte.
 fn encode_flags(flags: Flags) -> u8 {
     let bit = |is_set: bool, bit: u8| if is_set { bit } else { 0 };
     bit(flags.derived, DERIVED)
@@ -83,7 +88,7 @@ fn encode_flags(flags: Flags) -> u8 {
         | bit(flags.paid, PAID)
 }
 
-/// A tag with the form, and the text in that form.
+/// A tag combined with the text's form, then the text in that form.
 fn encode_text(tag: u8, text: &str) -> Vec<u8> {
     match compact(text) {
         Some((form, bytes)) => encode_entry(tag | form, &bytes),
@@ -91,7 +96,7 @@ fn encode_text(tag: u8, text: &str) -> Vec<u8> {
     }
 }
 
-/// A tag and a value of 1 to 256 bytes, with its length less one between them.
+/// A tag and a value of 1 to 256 bytes, with its length minus one between them.
 fn encode_entry(tag: u8, value: &[u8]) -> Vec<u8> {
     let length = u8::try_from(value.len().saturating_sub(1)).unwrap_or(u8::MAX);
     let mut entry = vec![tag, length];
@@ -101,16 +106,16 @@ fn encode_entry(tag: u8, value: &[u8]) -> Vec<u8> {
 
 // === reading ===
 
-/// What is in a roster, be it past its time.
+/// The contents of a roster, including expired entries.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(in crate::store::redis) struct Contents {
-    /// The sessions, in the order in which they came to their slots.
+    /// The sessions, in the order they took their slots.
     pub(in crate::store::redis) sessions: Vec<Session>,
-    /// The ends that are remembered.
+    /// The remembered ends.
     pub(in crate::store::redis) tombstones: Vec<Tombstone>,
 }
 
-/// Reads a whole roster. No bytes at all are an empty one.
+/// Decodes a whole roster. Empty input is an empty roster.
 pub(in crate::store::redis) fn decode_roster(bytes: &[u8]) -> Result<Contents, Malformed> {
     let mut contents = Contents::default();
     if bytes.is_empty() {
@@ -123,7 +128,7 @@ pub(in crate::store::redis) fn decode_roster(bytes: &[u8]) -> Result<Contents, M
     let (sessions, tombstones) = (reader.integer(2)?, reader.integer(1)?);
     reader.take(16)?;
     let notes = usize::try_from(reader.integer(2)?).unwrap_or(usize::MAX);
-    // Only the scripts need what belongs to the user and to no session.
+    // Only the scripts need the notes about the user.
     reader.take(notes)?;
     for _ in 0..sessions {
         contents.sessions.push(reader.session()?);
@@ -135,7 +140,7 @@ pub(in crate::store::redis) fn decode_roster(bytes: &[u8]) -> Result<Contents, M
     Ok(contents)
 }
 
-/// Reads sessions' records up to the end.
+/// Decodes sessions' records up to the end.
 pub(in crate::store::redis) fn decode_sessions(bytes: &[u8]) -> Result<Vec<Session>, Malformed> {
     let mut reader = RecordReader(bytes);
     let mut sessions = Vec::new();
@@ -145,7 +150,7 @@ pub(in crate::store::redis) fn decode_sessions(bytes: &[u8]) -> Result<Vec<Sessi
     Ok(sessions)
 }
 
-/// Bytes that are read from the front.
+/// Reads bytes from the front.
 #[derive(Debug)]
 pub(in crate::store::redis) struct RecordReader<'a>(pub(in crate::store::redis) &'a [u8]);
 
@@ -157,7 +162,7 @@ impl<'a> RecordReader<'a> {
         Ok(taken)
     }
 
-    /// All that is left.
+    /// All remaining bytes.
     pub(in crate::store::redis) fn take_all(&mut self) -> &'a [u8] {
         std::mem::take(&mut self.0)
     }
@@ -177,12 +182,12 @@ impl<'a> RecordReader<'a> {
             .fold(0, |value, &byte| value << 8 | u64::from(byte)))
     }
 
-    /// The next point in time.
+    /// The next timestamp.
     pub(in crate::store::redis) fn timestamp(&mut self) -> Result<Timestamp, Malformed> {
         self.integer(MILLIS).map(Timestamp::from_millis)
     }
 
-    /// Makes sure that nothing is left.
+    /// Checks that no bytes are left.
     pub(in crate::store::redis) fn end(&self) -> Result<(), Malformed> {
         match self.0 {
             [] => Ok(()),
@@ -190,7 +195,7 @@ impl<'a> RecordReader<'a> {
         }
     }
 
-    /// The next record, which begins with its own length.
+    /// The next record, which begins with its length.
     fn record(&mut self) -> Result<Self, Malformed> {
         let length = usize::try_from(self.integer(2)?).unwrap_or(usize::MAX);
         self.take(length.saturating_sub(2)).map(RecordReader)
@@ -203,7 +208,8 @@ impl<'a> RecordReader<'a> {
         Ok((tag, self.take(length)?))
     }
 
-    /// The next key. In another form than the one that we write, the scripts would take it for another key, and nobody could end it.
+    /// The next key. The scripts would treat any form but ours as another key, which could never be
+    /// ended.
     pub(in crate::store::redis) fn key(&mut self) -> Result<SessionKey, Malformed> {
         let (tag, bytes) = self.entry()?;
         let kind = match tag % TAGS {
@@ -219,7 +225,8 @@ impl<'a> RecordReader<'a> {
         Ok(SessionKey { kind, id })
     }
 
-    /// Why a session has ended, by the flags of its tombstone; the key of who took its slot is the next.
+    /// The cause in a tombstone's flags; the key of the session that took the slot follows in the
+    /// record.
     pub(in crate::store::redis) fn cause(&mut self, flags: u8) -> Result<EndCause, Malformed> {
         match flags % CAUSES {
             RELEASED => Ok(EndCause::Released),
@@ -229,7 +236,7 @@ impl<'a> RecordReader<'a> {
         }
     }
 
-    /// The same in an answer, of which nothing but the number of the cause may be set.
+    /// The cause in an answer, whose flags may contain only the cause's number.
     pub(in crate::store::redis) fn plain_cause(
         &mut self,
         number: u8,
@@ -315,7 +322,7 @@ impl<'a> RecordReader<'a> {
     }
 }
 
-/// What the rule notes about a session, by its flags.
+/// The rule's flags of a session, from one byte.
 pub(in crate::store::redis) const fn decode_flags(flags: u8) -> Flags {
     Flags {
         derived: flags & DERIVED != 0,
@@ -325,7 +332,8 @@ pub(in crate::store::redis) const fn decode_flags(flags: u8) -> Flags {
     }
 }
 
-/// A name that was checked when it was written, and is checked again: others can write into Redis.
+/// Parses a name. It was checked when it was written, and is checked again because others can write
+/// to Redis.
 fn parse_name<T, E>(
     tag: u8,
     bytes: &[u8],
@@ -350,7 +358,7 @@ mod tests {
         SessionKey { kind, id }
     }
 
-    /// A record as the scripts make it from what is encoded here.
+    /// A record as the scripts assemble it from the parts encoded here.
     fn record(expires: u64, renewed: u64, started: u64, key: &[u8], rest: &[u8]) -> Vec<u8> {
         let time = |millis: u64| millis.to_be_bytes()[2..].to_vec();
         let body = [&time(expires), &time(renewed), key, &time(started), rest].concat();
@@ -471,9 +479,10 @@ mod tests {
         }
     }
 
-    /// The largest roster of a user with that limit: every list is full, every name as long as it may be, and all that is optional is there.
+    /// The largest roster of a user with that limit: every list is full, every name has the maximum
+    /// length, and every optional field is set.
     fn largest_roster(limit: usize) -> Vec<u8> {
-        // No shorter form keeps these, so each of their bytes counts.
+        // No shorter form fits these, so each byte counts.
         let longest = "é".repeat(MAX_ID_BYTES / 2);
         let key = encode_key(&key(Kind::Playback, &longest));
         let facts = Facts {
@@ -490,7 +499,7 @@ mod tests {
             let length = u16::try_from(body.len() + 2).unwrap();
             [&length.to_be_bytes()[..], &body].concat()
         };
-        // Flags come first in what a session's record holds, and a tombstone has its own.
+        // A session's rest begins with its flags; a tombstone has its own.
         let rival = &encode_rest(&facts.origin(), Flags::default(), None)[1..];
         let displaced = tombstone(WAS_LIVE | 2, &[&key, rival].concat());
         let lists = [
@@ -498,7 +507,7 @@ mod tests {
             (EndList::Operator, tombstone(3, &[])),
             (EndList::Stranger, tombstone(1, &[])),
         ];
-        // The tags of the budget and of forgotten ends, as open.lua has them.
+        // The tags of the budget and of forgotten ends, as in open.lua.
         let budget = encode_entry(1, &[0; 8]);
         let forgotten = encode_entry(2, &[0; 12]);
         let notes = [budget, forgotten].concat();
@@ -524,7 +533,7 @@ mod tests {
     #[test]
     fn the_largest_roster_is_as_large_as_the_page_says() {
         let page = include_str!("../../../../docs/rule.md");
-        // The shipped limit, and the highest that the configuration takes.
+        // The default limit, and the highest that the configuration accepts.
         for (limit, bytes, written) in [
             (3, 97_179, "97,179 bytes"),
             (1000, 909_734, "909,734 bytes"),

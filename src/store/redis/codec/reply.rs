@@ -1,5 +1,5 @@
-//! What the scripts answer, as values of the domain. Each script's head says what it returns; anything else is
-//! [`StoreError::Protocol`], never a guess.
+//! The scripts' answers, as domain values. The head of each script documents what it returns;
+//! anything else is [`StoreError::Protocol`], never a guess.
 
 use std::time::Duration;
 
@@ -18,7 +18,7 @@ impl From<Malformed> for StoreError {
     }
 }
 
-/// What `lua/admit.lua` has answered to that start under that limit.
+/// Decodes the answer of `lua/admit.lua` to that start under that limit.
 pub(in crate::store::redis) fn admission(
     answer: &Value,
     start: &Start,
@@ -49,7 +49,7 @@ pub(in crate::store::redis) fn admission(
     })
 }
 
-/// A start that was let in.
+/// A start that was admitted.
 fn started(start: &Start, body: &mut RecordReader<'_>) -> Result<Admission, StoreError> {
     let (decided_at, expires_at, active) = times_and_count(body)?;
     let flags = decode_flags(body.byte()?);
@@ -65,7 +65,8 @@ fn started(start: &Start, body: &mut RecordReader<'_>) -> Result<Admission, Stor
     }))
 }
 
-/// A start of what was live already. Its record is as the renewal found it, but for what is newly known.
+/// A start of a session that was live already. Its record is as the renewal found it, plus newly
+/// known facts.
 fn renewed(
     start: &Start,
     answer: &Value,
@@ -79,7 +80,7 @@ fn renewed(
     Ok(Admission::Admitted(Admitted {
         entry: AdmissionKind::Renewed,
         session: Session {
-            // A clock that has stepped back is behind what it wrote before.
+            // A clock that stepped back is behind its earlier times.
             started_at: session.started_at.min(decided_at),
             renewed_at: decided_at,
             expires_at,
@@ -92,7 +93,8 @@ fn renewed(
     }))
 }
 
-/// What every session that was let in is told: when that was decided, until when it counts, and how many do.
+/// Decodes the common part of an admission: the time of the decision, the end of the lease, and the
+/// number of live sessions.
 fn times_and_count(
     body: &mut RecordReader<'_>,
 ) -> Result<(Timestamp, Timestamp, usize), StoreError> {
@@ -101,7 +103,7 @@ fn times_and_count(
     Ok((decided_at, expires_at, active))
 }
 
-/// What `lua/renew.lua` has answered.
+/// Decodes the answer of `lua/renew.lua`.
 pub(in crate::store::redis) fn renewal(answer: &Value) -> Result<Renewal, StoreError> {
     if let Value::Int(expires) = answer {
         let millis = u64::try_from(*expires).map_err(|_| unexpected(answer))?;
@@ -124,7 +126,8 @@ pub(in crate::store::redis) fn renewal(answer: &Value) -> Result<Renewal, StoreE
     Ok(renewal)
 }
 
-/// What `lua/renew_all.lua` has answered about that many sessions: of each what has become of it, or `None` if nothing was done.
+/// Decodes the answer of `lua/renew_all.lua` about that many sessions: the outcome of each, or
+/// `None` if nothing was done.
 pub(in crate::store::redis) fn renewals(
     answer: &Value,
     count: usize,
@@ -141,7 +144,7 @@ pub(in crate::store::redis) fn renewals(
     }
 }
 
-/// What `lua/release.lua` has answered.
+/// Decodes the answer of `lua/release.lua`.
 pub(in crate::store::redis) fn released(answer: &Value) -> Result<Released, StoreError> {
     let (letter, mut body) = letter(answer)?;
     let released = match letter {
@@ -159,7 +162,7 @@ pub(in crate::store::redis) fn released(answer: &Value) -> Result<Released, Stor
     Ok(released)
 }
 
-/// What `lua/played.lua` has answered.
+/// Decodes the answer of `lua/played.lua`.
 pub(in crate::store::redis) fn playing(answer: &Value) -> Result<Option<Playing>, StoreError> {
     let (letter, mut body) = letter(answer)?;
     let playing = match letter {
@@ -174,7 +177,7 @@ pub(in crate::store::redis) fn playing(answer: &Value) -> Result<Option<Playing>
     Ok(playing)
 }
 
-/// Why a session has ended, and for how long it must not ask if it may start again after that.
+/// Why a session has ended, and how long it must stay quiet if it may start again after that.
 fn ended(body: &mut RecordReader<'_>) -> Result<(EndCause, Option<Duration>), Malformed> {
     let (number, quiet) = (body.byte()?, body.integer(4)?);
     let cause = body.plain_cause(number)?;
@@ -182,7 +185,7 @@ fn ended(body: &mut RecordReader<'_>) -> Result<(EndCause, Option<Duration>), Ma
     Ok((cause, (quiet > 0).then(|| Duration::from_millis(quiet))))
 }
 
-/// What `lua/list.lua` has answered, without what has expired.
+/// Decodes the answer of `lua/list.lua`, without expired sessions.
 pub(in crate::store::redis) fn listing(answer: &Value) -> Result<Listing, StoreError> {
     let mut body = bytes(answer)?;
     let taken_at = body.timestamp()?;
@@ -191,7 +194,7 @@ pub(in crate::store::redis) fn listing(answer: &Value) -> Result<Listing, StoreE
     Ok(Listing { sessions, taken_at })
 }
 
-/// The answer's first letter, which says what it is, and what follows.
+/// The answer's first letter, which gives its type, and the rest.
 fn letter(answer: &Value) -> Result<(u8, RecordReader<'_>), StoreError> {
     let mut body = bytes(answer)?;
     let letter = body.byte()?;
@@ -206,7 +209,7 @@ fn bytes(answer: &Value) -> Result<RecordReader<'_>, StoreError> {
     }
 }
 
-/// The error for an answer that no script of ours gives.
+/// The error for an answer that none of our scripts gives.
 fn unexpected(answer: &Value) -> StoreError {
     let what = match answer {
         Value::BulkString(bytes) => {
@@ -288,7 +291,8 @@ mod tests {
 
     #[test]
     fn another_session_s_record_is_no_renewal_of_this_one() {
-        // Times, a count of one, and a record of 24 bytes with its length: its times, a playback of one letter, when it began, and its flags.
+        // Times, a count of one, and a record of 24 bytes with its length: its times, a playback
+        // with a one-letter id, its start, and its flags.
         let answer = |id| {
             let record = [&[0, 24][..], &[0; 12], &[2, 0, id], &[0; 7]].concat();
             bytes(&[&b"R"[..], &[0; 12], &[0, 1], &record].concat())

@@ -1,4 +1,5 @@
-//! The Lua scripts: put together, loaded, called by their digest, and loaded again when the server has forgotten them.
+//! The Lua scripts: assembled, loaded, called by their digest, and loaded again when the server has
+//! lost them.
 
 use std::fmt;
 use std::time::Duration;
@@ -11,32 +12,32 @@ use crate::session::Terms;
 
 /// One operation as a script.
 pub(in crate::store::redis) struct Script {
-    /// The text, and with it the digest.
+    /// The text and its digest.
     inner: redis::Script,
-    /// The text once more, for the server that does not know the digest.
+    /// The text again, for a server that doesn't know the digest.
     source: String,
 }
 
-/// All of them.
+/// All scripts.
 #[derive(Debug)]
 pub(in crate::store::redis) struct Scripts {
-    /// May this session start?
+    /// Starts a session.
     pub(in crate::store::redis) admit: Script,
-    /// This stream was seen running.
+    /// Handles a sighting.
     pub(in crate::store::redis) renew: Script,
-    /// These streams were seen running.
+    /// Handles many sightings.
     pub(in crate::store::redis) renew_all: Script,
-    /// A request of this session got through to its viewer.
+    /// Records that a request of a session reached its viewer.
     pub(in crate::store::redis) played: Script,
-    /// This session is over.
+    /// Ends a session.
     pub(in crate::store::redis) release: Script,
-    /// The roster as it stands.
+    /// Returns the roster unchanged.
     pub(in crate::store::redis) list: Script,
 }
 
 impl Scripts {
-    /// The scripts for those terms and versions of the format. The terms are part of the text: they are
-    /// the same for every call, and passing them as arguments would cost more than using them.
+    /// The scripts for those terms and format versions. The terms are part of the text, because
+    /// they are the same for every call and passing them as arguments would cost more.
     pub(in crate::store::redis) fn new(terms: &Terms, versions: RecordVersions) -> Self {
         let names = layout::names(terms, versions);
         let see = include_str!("lua/see.lua");
@@ -49,7 +50,8 @@ impl Scripts {
         let renew = include_str!("lua/renew.lua");
         Self {
             admit: make(&[open, include_str!("lua/admit.lua"), close]),
-            // The renewal of one is spared the call of a function, which costs as much as the search for the session.
+            // The single renewal avoids a function call, which costs as much as the search for the
+            // session.
             renew: make(&[
                 "do\n",
                 live,
@@ -71,7 +73,7 @@ impl Scripts {
         }
     }
 
-    /// All of them, by their names.
+    /// All scripts by name.
     fn all(&self) -> [(&'static str, &Script); 6] {
         [
             ("admit", &self.admit),
@@ -83,10 +85,10 @@ impl Scripts {
         ]
     }
 
-    /// Has the server learn all scripts, in one round trip.
+    /// Loads all scripts into the server in one round trip.
     ///
     /// # Errors
-    /// The server can't be asked, or forbids it. They can be called all the same.
+    /// The server can't be reached, or forbids it. The scripts can be called all the same.
     pub(in crate::store::redis) async fn load(
         &self,
         link: &mut MultiplexedConnection,
@@ -104,7 +106,7 @@ impl Scripts {
 }
 
 impl Script {
-    /// A script of that text.
+    /// A script with that text.
     fn new(source: String) -> Self {
         Self {
             inner: redis::Script::new(&source),
@@ -112,10 +114,11 @@ impl Script {
         }
     }
 
-    /// Runs the script on these keys. A server that has forgotten it has done nothing yet, and is given the text.
+    /// Runs the script on these keys. If the server doesn't have it, nothing has been done yet, and
+    /// we send the text.
     ///
     /// # Errors
-    /// The server can't be asked, or answers with an error.
+    /// The server can't be reached, or answers with an error.
     pub(in crate::store::redis) async fn call(
         &self,
         link: &mut MultiplexedConnection,
@@ -140,13 +143,13 @@ impl Script {
 }
 
 impl fmt::Debug for Script {
-    /// Shows the digest; the text is long.
+    /// Shows only the digest, because the text is long.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Script({})", self.inner.get_hash())
     }
 }
 
-/// A span in milliseconds, and no longer than what a record has room for: some two thousand years.
+/// A span in milliseconds, capped at what a record can hold: some two thousand years.
 pub(in crate::store::redis) fn millis(span: Duration) -> u64 {
     const MOST: u64 = 1 << 46;
     u64::try_from(span.as_millis()).unwrap_or(MOST).min(MOST)
@@ -159,10 +162,10 @@ mod tests {
 
     use super::*;
 
-    /// What luacheck calls a variable that nobody sets, reads or needs.
+    /// The first digit of luacheck's codes for unused variables.
     const UNUSED: char = '2';
 
-    /// The scripts as they are loaded, in a directory of their own.
+    /// Writes the assembled scripts to a temporary directory.
     fn written(scripts: &Scripts) -> tempfile::TempDir {
         let directory = tempfile::tempdir().unwrap();
         for (name, script) in scripts.all() {
@@ -172,8 +175,9 @@ mod tests {
         directory
     }
 
-    /// A piece states variables for all scripts that have it, and not each needs all. So what is unused has to be used nowhere to be a
-    /// fault; everything else that the linter says is one.
+    /// A piece declares variables for all scripts that include it, and not every script needs all
+    /// of them. So an unused variable is a fault only if no script uses it; anything else that the
+    /// linter reports is a fault.
     #[test]
     fn every_assembled_script_passes_the_linter() {
         let terms = Terms::new(Duration::from_secs(30), Duration::from_millis(50));
@@ -230,7 +234,8 @@ mod tests {
         assert!(faults.is_empty(), "{faults:#?}");
     }
 
-    /// The script, the line and the code of what the linter says: `admit.lua:3:28: (W211) unused variable`.
+    /// The script, line and code of a linter message such as
+    /// `admit.lua:3:28: (W211) unused variable`.
     fn parse(fault: &str) -> Option<(&str, (usize, &str))> {
         let (file, rest) = fault.split_once(".lua:")?;
         let line = rest.split_once(':')?.0.parse().ok()?;

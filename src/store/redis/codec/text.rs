@@ -1,21 +1,25 @@
-//! The short forms in which names are kept: a UUID in sixteen bytes, and six bits for each letter, digit, `-` and `_`.
+//! The compact forms of names: a UUID in sixteen bytes, and six bits for each letter, digit, `-`
+//! and `_`.
 
-/// The form of a text that is a UUID: its sixteen bytes, not its thirty-six characters. Session ids mostly are.
+/// The form of a UUID: its sixteen bytes instead of thirty-six characters. Most session ids are
+/// UUIDs.
 pub(super) const UUID_FORM: u8 = 16;
 
-/// The form of a text of letters, digits, `-` and `_` alone: six bits a character. As many characters as the bytes have room for.
+/// The form of a text of only letters, digits, `-` and `_`: six bits a character, and as many
+/// characters as fit in the bytes.
 pub(super) const PACKED_FORM: u8 = 32;
 
-/// Likewise, but one character less than the bytes have room for.
+/// The same, but with one character fewer than would fit in the bytes.
 pub(super) const PACKED_SHORT_FORM: u8 = 48;
 
-/// The shortest text that becomes shorter when it is packed.
+/// The shortest text that packing makes shorter.
 const LEAST_PACKED: usize = 4;
 
-/// The characters that take six bits, by what those are.
+/// The characters with six-bit codes, in the order of their codes.
 const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
 
-/// The shorter form of a text, if it has one. A text has one form only, and a form's bytes are those of one text only.
+/// The compact form of a text, if it has one. A text has exactly one form, and the bytes of a form
+/// decode to exactly one text.
 pub(super) fn compact(text: &str) -> Option<(u8, Vec<u8>)> {
     if let Some(uuid) = parse_uuid(text) {
         return Some((UUID_FORM, uuid.to_vec()));
@@ -29,7 +33,7 @@ pub(super) fn compact(text: &str) -> Option<(u8, Vec<u8>)> {
     (text.len() >= LEAST_PACKED).then_some((form, packed))
 }
 
-/// The text of a form's bytes, if there is one.
+/// Decodes the bytes of a form, if they are valid.
 pub(super) fn expand(form: u8, bytes: &[u8]) -> Option<String> {
     let text = match form {
         0 => std::str::from_utf8(bytes).ok()?.to_owned(),
@@ -41,7 +45,7 @@ pub(super) fn expand(form: u8, bytes: &[u8]) -> Option<String> {
     Some(text)
 }
 
-/// Six bits a character, the last byte filled up with zeros; `None` if a character has no six bits.
+/// Packs six bits a character and pads the last byte with zeros; `None` if a character has no code.
 fn pack(text: &[u8]) -> Option<Vec<u8>> {
     let mut packed = Vec::with_capacity(text.len());
     for four in text.chunks(4) {
@@ -55,7 +59,7 @@ fn pack(text: &[u8]) -> Option<Vec<u8>> {
     Some(packed)
 }
 
-/// The text of that many characters; `None` if something is behind it.
+/// Unpacks that many characters; `None` if anything follows them.
 fn unpack(packed: &[u8], length: usize) -> Option<String> {
     let mut text = String::with_capacity(room_in(packed));
     for three in packed.chunks(3) {
@@ -75,12 +79,12 @@ fn unpack(packed: &[u8], length: usize) -> Option<String> {
         .then_some(text)
 }
 
-/// How many packed characters those bytes have room for.
+/// How many packed characters fit in those bytes.
 const fn room_in(packed: &[u8]) -> usize {
     packed.len() * 8 / 6
 }
 
-/// A character's place in the [`ALPHABET`].
+/// A character's index in the [`ALPHABET`].
 const fn six_bits(character: u8) -> Option<u8> {
     match character {
         b'A'..=b'Z' => Some(character - b'A'),
@@ -92,7 +96,8 @@ const fn six_bits(character: u8) -> Option<u8> {
     }
 }
 
-/// The bytes of a UUID as it is usually written: lower case, with hyphens. Any other text is none, so that it can be written back as it was.
+/// The bytes of a UUID in its usual form: lower case, with hyphens. Any other spelling is rejected,
+/// so that every text decodes to exactly what was encoded.
 fn parse_uuid(text: &str) -> Option<[u8; 16]> {
     if text.len() != 36 {
         return None;
@@ -101,7 +106,7 @@ fn parse_uuid(text: &str) -> Option<[u8; 16]> {
     (format_uuid(value) == text).then(|| value.to_be_bytes())
 }
 
-/// A UUID as it is usually written.
+/// Formats a UUID in its usual form.
 fn format_uuid(value: u128) -> String {
     let hex = format!("{value:032x}");
     let mut text = String::with_capacity(36);
@@ -127,7 +132,8 @@ mod tests {
             form in select(&[0, UUID_FORM, PACKED_FORM, PACKED_SHORT_FORM][..]),
             bytes in proptest::collection::vec(any::<u8>(), 1..20),
         ) {
-            // What is read in a form that is not its own can't be the key of a session that is asked about, and does no harm.
+            // A text decoded from a form that isn't its own can't match any key that we ask about,
+            // so it does no harm.
             if let Some(text) = expand(form, &bytes) && let Some((own, written)) = compact(&text) && own == form {
                 prop_assert_eq!(written, bytes);
             }

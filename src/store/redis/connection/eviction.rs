@@ -1,23 +1,24 @@
-//! Warns of a server that evicts keys: the one setting that we depend on and can't set ourselves. An evicting Redis forgets streams silently.
+//! Warns about a server that evicts keys, the one setting that we depend on and can't set
+//! ourselves. An evicting Redis loses streams silently.
 
 use redis::RedisError;
 use redis::aio::MultiplexedConnection;
 
 use super::server_info;
 
-/// The only policy under which nothing is forgotten.
+/// The only policy that never evicts.
 const REQUIRED: &str = "noeviction";
 
-/// Remembers which policy was warned of, so that it is said once and not at each reconnection.
+/// Remembers the policy of the last warning, so that we warn once and not at each reconnection.
 #[derive(Debug, Default)]
 pub(super) struct Watch {
-    /// The policy that was last warned of.
+    /// The policy of the last warning.
     warned_of: Option<String>,
 }
 
 impl Watch {
-    /// Looks at the server's policy, and warns if it forgets streams. A server that won't tell is taken at its word in the documentation.
-    /// The caller sets the deadline.
+    /// Checks the server's policy and warns if it evicts. If the server doesn't say, we assume that
+    /// it follows our documentation. The caller sets the deadline.
     ///
     /// # Errors
     /// The connection was lost.

@@ -1,22 +1,24 @@
-//! Who waits for an answer on one connection, so that a Redis which stands still costs no more memory than so many calls take.
+//! The calls in flight on one connection, bounded so that an unresponsive Redis can't exhaust our
+//! memory.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// How many calls may wait for their answers on one connection.
 pub(super) const MOST: usize = 4096;
 
-/// Counts the calls that one connection has been handed and not answered yet, those included that nobody waits for any more: the client library
-/// remembers them all. Answers come in the order of the calls, so that one that is answered speaks for all before it.
+/// Counts the unanswered calls on one connection, including abandoned ones, which the client
+/// library still remembers. Answers come in the order of the calls, so an answer to one call means
+/// that all before it are answered too.
 #[derive(Debug, Default)]
 pub(super) struct InFlight {
-    /// How many calls there have been.
+    /// The number of calls made.
     asked: AtomicU64,
-    /// How many of them have been answered.
+    /// The number of calls answered.
     answered: AtomicU64,
 }
 
 impl InFlight {
-    /// Joins at the end, if there is room; at which place.
+    /// Takes the next place in the queue, if there is room.
     pub(super) fn join(&self) -> Option<u64> {
         let last = self
             .asked
@@ -32,7 +34,7 @@ impl InFlight {
         self.asked.load(Ordering::Acquire)
     }
 
-    /// Takes note that the call at that place is answered.
+    /// Records that the call at that place was answered.
     pub(super) fn answered(&self, place: u64) {
         self.answered.fetch_max(place, Ordering::AcqRel);
     }

@@ -1,12 +1,15 @@
-//! The task that makes the connection, watches it, and makes it again.
+//! The task that connects, watches the connection, and reconnects.
 //!
-//! It makes one attempt at a time, with backoff and jitter, so that neither a restart of Redis nor a thousand waiting calls become a storm.
+//! It makes one attempt at a time, with backoff and jitter, so that neither a restart of Redis nor
+//! a thousand waiting calls cause a storm of connections.
 //!
-//! Servers close connections in good health, so the end of one is no outage: the keeper sees it when it comes and makes the next at once.
+//! Healthy servers also close connections, so a closed connection is no outage: the keeper notices
+//! immediately and makes the next one.
 //!
-//! A Redis that keeps its connections and does not answer is noticed too. After a call that got no answer, and every second without a
-//! call, the keeper asks for a sign of life. Until one comes no calls are made, so that they don't cost a deadline each. After some seconds
-//! of silence the keeper gives the connection up, which is an outage.
+//! It also detects a Redis that keeps its connections open but doesn't answer. After a call without
+//! an answer, and after every second without a call, the keeper pings the server. Until an answer
+//! arrives no calls are made, so that they don't each wait for their deadline. After some seconds
+//! of silence the keeper abandons the connection, which is an outage.
 
 use std::future;
 use std::panic::AssertUnwindSafe;
@@ -29,61 +32,66 @@ use crate::store::redis::codec::script::Scripts;
 use crate::store::redis::error;
 use crate::util::Throttle;
 
-/// How long one attempt to connect may take, everything included.
+/// The time limit of one connection attempt, everything included.
 const ATTEMPT: Duration = Duration::from_secs(2);
 
-/// The longest wait after the first attempt that failed, or before the second connection in a row that is lost at once; later waits are doubled.
+/// The longest wait after the first failed attempt, or before the second connection in a row that
+/// was lost immediately; later waits double.
 const SHORTEST_WAIT: Duration = Duration::from_millis(50);
 
-/// The longest wait between two attempts: what a restarted Redis costs beyond its own start.
+/// The longest wait between two attempts: how much a restart of Redis costs in addition to its own
+/// start.
 const LONGEST_WAIT: Duration = Duration::from_secs(1);
 
-/// How often a connection that nobody doubts is asked for a sign of life.
+/// How often a connection in good standing is pinged.
 const HEARTBEAT: Duration = Duration::from_secs(1);
 
-/// How long a sign of life may take at most before calls are no longer made, however long their own deadline is.
+/// The longest time that a ping may take before calls are held back, however long their own
+/// deadline.
 const LONGEST_PATIENCE: Duration = Duration::from_secs(1);
 
-/// How long the keeper rests after a doubt, so that callers that all run into their deadlines don't have it ask without a pause.
+/// How long the keeper pauses after a doubt, so that many callers that reach their deadlines don't
+/// make it ping without a pause.
 const REST: Duration = Duration::from_millis(100);
 
-/// How long a connection may be silent before it is given up for a new one.
+/// How long a connection may stay silent before it is replaced.
 const SILENCE: Duration = Duration::from_secs(3);
 
-/// How often it is said that Redis still can't be reached, or keeps no connection.
+/// How often the log repeats that Redis is unreachable or drops connections.
 const REMINDER: Duration = Duration::from_secs(30);
 
-/// How long a connection must have lasted for the next to be tried without a wait: one that is lost at once, again and again, is as much
-/// trouble as none.
+/// How long a connection must have lasted for the next attempt to follow without a wait.
+/// Connections that are repeatedly lost at once are as bad as none.
 const LASTING: Duration = LONGEST_WAIT;
 
-/// The task that makes the connection and watches it.
+/// The task that connects and watches the connection.
 #[derive(Debug)]
 pub(super) struct Keeper {
     /// Where connections come from.
     source: RedisTarget,
-    /// Where the connection leads, or is to lead, for people; without secrets.
+    /// The current or intended server, for display and without secrets.
     address: String,
-    /// What a server has to know.
+    /// The scripts to load into a server.
     scripts: Arc<Scripts>,
-    /// Where it is told how things stand.
+    /// Where the keeper publishes the state.
     state: watch::Sender<ConnectionState>,
-    /// How long a sign of life may take before calls are no longer made: two of their deadlines, and at most [`LONGEST_PATIENCE`].
+    /// How long a ping may take before calls are held back: two call deadlines, at most
+    /// [`LONGEST_PATIENCE`].
     patience: Duration,
-    /// What was said of the server's eviction policy.
+    /// The last warning about the server's eviction policy.
     eviction: eviction::Watch,
-    /// What was said of sentinels.
+    /// What the log already says about sentinels.
     told: SentinelLog,
-    /// How long the next wait before an attempt is at most.
+    /// The upper bound of the next wait before an attempt.
     wait: Duration,
-    /// Whether the last connection was lost at once.
+    /// Whether the last connection was lost immediately.
     flaps: bool,
-    /// Bounds how often trouble is logged, until a connection has lasted.
+    /// Throttles log lines about trouble until a connection has lasted.
     trouble: Throttle,
 }
 
 impl Keeper {
-    /// A keeper that has done nothing yet. It reports to `state`; `deadline` is that of a call.
+    /// A keeper that has done nothing yet. It publishes to `state`; `deadline` is that of a call.
     pub(super) fn new(
         source: RedisTarget,
         scripts: Arc<Scripts>,
@@ -104,8 +112,8 @@ impl Keeper {
         }
     }
 
-    /// Connects and watches, for ever: even if one round ends in a panic, which would otherwise leave the store without a connection until the
-    /// process is restarted.
+    /// Connects and watches forever, even if one round panics: otherwise the store would have no
+    /// connection until the process is restarted.
     pub(super) async fn run(mut self) {
         loop {
             let round = AssertUnwindSafe(self.round()).catch_unwind().await;
@@ -121,7 +129,7 @@ impl Keeper {
         }
     }
 
-    /// Connects, and watches the connection until it is lost; why it is.
+    /// Connects, and watches the connection until it is lost; returns why.
     async fn round(&mut self) -> StoreError {
         let line = self.connect().await;
         if !self.flaps {
@@ -142,7 +150,7 @@ impl Keeper {
         if has_lasted {
             (self.wait, self.trouble) = (Duration::ZERO, Throttle::every(REMINDER));
         }
-        // One that was told of is told to be lost.
+        // If the log reported the connection, it also reports its loss.
         if has_lasted || !self.flaps || self.trouble.is_due() {
             self.tell_lost(&lost);
         }
@@ -150,18 +158,19 @@ impl Keeper {
         lost
     }
 
-    /// Logs that there is a connection.
+    /// Logs that a connection was made.
     fn tell_connected(&self, line: &Line) {
         let sentinels = self.source.sentinels();
         tracing::info!(address = %line.server.place, sentinels, "connected to Redis");
     }
 
-    /// Logs that the connection is lost, and why.
+    /// Logs that the connection was lost, and why.
     fn tell_lost(&self, lost: &StoreError) {
         tracing::warn!(address = %self.address, reason = %lost, "lost the connection to Redis");
     }
 
-    /// Logs that there is a connection once it has lasted, where the one before did not. Never resolves.
+    /// Logs the connection only once it has lasted, because the previous one didn't. Never
+    /// resolves.
     async fn tell_if_it_lasts(&self, line: &Line) -> StoreError {
         if self.flaps {
             sleep(LASTING).await;
@@ -170,14 +179,14 @@ impl Keeper {
         future::pending().await
     }
 
-    /// Has no more calls made, for that reason.
+    /// Stops calls, for that reason.
     fn stop(&self, reason: StoreError) {
         let answer = error::of_no_call(reason);
         self.state.send_replace(ConnectionState::Down(answer));
     }
 
-    /// The connection is lost, for that reason. Calls wait for the next unless there was trouble before, or the wait before the next attempt may
-    /// take more than half of their deadlines.
+    /// Handles a lost connection. Calls wait for the next one unless there was trouble before, or
+    /// the wait before the next attempt may take more than half of their deadlines.
     fn reopen(&self, lost: StoreError) {
         let is_soon = self.wait * 4 <= self.patience;
         self.state.send_modify(|state| {
@@ -188,7 +197,7 @@ impl Keeper {
         });
     }
 
-    /// Waits before the next attempt, each time longer; not at all before the first.
+    /// Waits before the next attempt, each time longer; doesn't wait before the first.
     async fn pause(&mut self) {
         if !self.wait.is_zero() {
             sleep(self.wait.mul_f64(0.5 + rand::random::<f64>() / 2.0)).await;
@@ -196,7 +205,7 @@ impl Keeper {
         self.wait = (self.wait * 2).clamp(SHORTEST_WAIT, LONGEST_WAIT);
     }
 
-    /// Tries until there is a connection.
+    /// Tries until a connection is made.
     async fn connect(&mut self) -> Line {
         loop {
             let failure = match timeout(ATTEMPT, self.attempt()).await {
@@ -217,7 +226,8 @@ impl Keeper {
         }
     }
 
-    /// Tries once, and prepares what it gets. What the server does not let us prepare is no reason not to use it: the calls will tell.
+    /// Tries once and prepares the connection. If the server refuses the preparation we use the
+    /// connection anyway: calls report what doesn't work.
     async fn attempt(&mut self) -> Result<Line, StoreError> {
         let Connected { mut link, server } = self.source.connect().await?;
         let lost = |error: RedisError| error::of_connecting(&error, self.source.peer());
@@ -238,7 +248,7 @@ impl Keeper {
         })
     }
 
-    /// Watches a connection until it is lost; why it is.
+    /// Watches a connection until it is lost; returns why.
     async fn watch(&self, line: &Line, age: &Stopwatch) -> StoreError {
         loop {
             let doubted = timeout(HEARTBEAT, line.doubts.raised.notified())
@@ -258,7 +268,7 @@ impl Keeper {
         }
     }
 
-    /// Asks for a sign of life, and has no calls made while none comes.
+    /// Pings the server, and stops calls while no answer comes.
     async fn ask_for_life(&self, line: &Line) -> Result<(), StoreError> {
         let mut calls = line.link.calls.clone();
         let alive = async {
@@ -321,7 +331,7 @@ mod tests {
                 is_down,
                 "{state:?}"
             );
-            // What is lost before it was up is trouble.
+            // A connection that is lost before it was up counts as trouble.
             keeper.state.send_replace(ConnectionState::Opening);
             keeper.reopen(lost());
             assert!(matches!(*keeper.state.borrow(), ConnectionState::Down(_)));

@@ -1,10 +1,12 @@
-//! Which server is believed to be the master, by what the sentinels name: a pure function. [`super::sentinel`] says the rule in a sentence.
+//! Decides, as a pure function, which of the servers that sentinels name is the master.
+//! [`super::sentinel`] states the rule in one sentence.
 
 use std::cmp::Reverse;
 
 use super::target::Server;
 
-/// The server to use: by what those of so many sentinels name that have answered, where that one is in use. None if nothing is known.
+/// The server to use, given the answers of some of that many sentinels and the server in use.
+/// `None` if nothing is known.
 pub(super) fn believed<'a>(
     named: &'a [Server],
     sentinels: usize,
@@ -15,7 +17,7 @@ pub(super) fn believed<'a>(
         .iter()
         .max_by_key(|server| (server.epoch, agree(server), Reverse(&server.place)));
     match (newest, used) {
-        // The few that are heard may be those that were cut off.
+        // The few sentinels that answer may be the isolated ones.
         (Some(newest), Some(used))
             if named.len() * 2 <= sentinels && newest.epoch <= used.epoch =>
         {
@@ -32,12 +34,13 @@ mod tests {
 
     use super::*;
 
-    /// A server of that name, by a configuration of that number.
+    /// A server with that name, from a configuration with that number.
     fn server((name, epoch): (&str, u64)) -> Server {
         Server::new(ConnectionAddr::Tcp(name.to_owned(), 1), epoch)
     }
 
-    /// What is believed where these are named by some of three sentinels and that one is in use.
+    /// The decision when some of three sentinels name these servers and the other argument is in
+    /// use.
     fn of_three(named: &[(&str, u64)], used: Option<(&str, u64)>) -> Option<(String, u64)> {
         let named: Vec<_> = named.iter().copied().map(server).collect();
         let used = used.map(server);
@@ -57,7 +60,7 @@ mod tests {
                 &[("::1", 3), ("localhost", 3), ("127.0.0.1", 3)],
                 ("127.0.0.1", 3),
             ),
-            // Who names it by an older number doesn't count.
+            // A sentinel that names it with an older number doesn't count.
             (&[("b", 2), ("b", 3), ("a", 3)], ("a", 3)),
         ] {
             let expected = Some((expected.0.to_owned(), expected.1));
@@ -71,20 +74,20 @@ mod tests {
     #[test]
     fn the_one_in_use_is_left_for_another_by_a_higher_number_or_by_the_word_of_more_than_half() {
         for (named, used, expected) in [
-            // A failover, of which one knows as yet.
+            // A failover that only one sentinel knows yet.
             (&[("b", 3)][..], ("a", 2), ("b", 3)),
             (&[("a", 2), ("b", 3), ("a", 2)], ("a", 2), ("b", 3)),
             (&[("a", 2), ("b", 3), ("a", 2)], ("b", 3), ("b", 3)),
-            // One that was cut off is heard alone.
+            // Only an isolated sentinel answers.
             (&[("a", 2)], ("b", 3), ("b", 3)),
             (&[("a", 3)], ("b", 3), ("b", 3)),
             (&[], ("b", 3), ("b", 3)),
-            // The numbers begin anew, with one sentinel after the other.
+            // The numbers restart, on one sentinel after the other.
             (&[("b", 0), ("a", 2), ("a", 2)], ("a", 2), ("a", 2)),
             (&[("b", 0), ("b", 0), ("a", 2)], ("a", 2), ("a", 2)),
             (&[("b", 0), ("b", 0), ("b", 0)], ("a", 2), ("b", 0)),
             (&[("b", 0), ("b", 0)], ("a", 2), ("b", 0)),
-            // A number was heard that was too low, or is too high by now.
+            // The number seen before was too low, or is now too high.
             (&[("a", 5)], ("a", 3), ("a", 5)),
             (&[("a", 0), ("a", 0)], ("a", 3), ("a", 0)),
         ] {

@@ -1,21 +1,21 @@
-//! The connection: made in the background, watched, and made again by itself.
+//! The connection: made in the background, watched, and remade automatically.
 //!
-//! One [`Keeper`] task owns it. A call uses the connection that is there, or fails at once with the reason why there is none. The first
-//! call, and those that meet the end of a connection that was fine, wait for the next one within their deadlines. Once an attempt has
-//! failed, or connections end so quickly that the keeper waits long before the next, calls fail at once, and [`RedisConnection::outage`] tells
-//! the ledger so without a call.
+//! One [`Keeper`] task owns it. A call uses the current connection, or fails immediately with the
+//! reason why there is none. The first call, and calls that meet the end of a healthy connection,
+//! wait for the next one within their deadlines. After a failed attempt, or if connections end so
+//! quickly that the keeper waits long before the next, calls fail immediately.
+//! [`RedisConnection::outage`] then tells the ledger without a call.
 //!
-//! A caller who reads that a call was [not made](StoreError::NotAsked) has nothing to undo. We say so only where it is certain: before the
-//! call is handed to the client library.
+//! A caller that gets [not made](StoreError::NotAsked) has nothing to undo. We report it only if it
+//! is certain: before the call is handed to the client library.
 //!
-//! | file | does |
-//! |---|---|
-//! | `keeper` | makes the connection, watches it and makes it again |
-//! | `in_flight` | counts the calls without an answer |
-//! | `target` | says where the connection leads: to one server, or to the master that sentinels name (`sentinel`) |
-//! | `master_election` | decides which of the named masters to use |
-//! | `probe` | asks whether the operations would succeed now |
-//! | `server_info` | asks the server about itself; `eviction` warns of one that evicts keys |
+//! - `keeper` makes the connection, watches it and makes it again.
+//! - `in_flight` counts the calls without an answer.
+//! - `target` knows where the connection leads: to one server, or to the master that sentinels name
+//!   (`sentinel`).
+//! - `master_election` decides which of the named masters to use.
+//! - `probe` checks whether the operations would succeed now.
+//! - `server_info` asks the server about itself; `eviction` warns about one that evicts keys.
 
 mod eviction;
 mod in_flight;
@@ -46,21 +46,21 @@ use super::error::{self, ServerRole};
 use crate::clock::Stopwatch;
 use crate::store::StoreError;
 
-/// How things stand between us and Redis.
+/// The state of the connection to Redis.
 #[derive(Debug, Clone)]
 enum ConnectionState {
-    /// A connection is being made, and no attempt has failed: calls wait for it.
+    /// A connection is being made and no attempt has failed: calls wait for it.
     Opening,
-    /// Calls can be made, until the line ends.
+    /// Calls can be made until the connection ends.
     Up(Line),
-    /// The server keeps the connection and doesn't answer: calls end with that.
+    /// The server keeps the connection open but doesn't answer: calls fail with this error.
     Silent(StoreError),
-    /// There is no connection, and none can be made: calls end with that.
+    /// There is no connection and none can be made: calls fail with this error.
     Down(StoreError),
 }
 
 impl ConnectionState {
-    /// What a call has to do with, unless it has to wait.
+    /// The connection or error for a call, or `None` if the call must wait.
     fn settled(&self) -> Option<Result<Line, StoreError>> {
         match self {
             Self::Opening => None,
@@ -72,30 +72,30 @@ impl ConnectionState {
     }
 }
 
-/// One connection, who waits for answers on it, and what they say of it.
+/// One connection, the calls that wait on it, and their complaints.
 #[derive(Debug, Clone)]
 struct Line {
     /// The connection.
     link: Link,
-    /// Where it leads.
+    /// The server it leads to.
     server: Arc<Server>,
-    /// The calls that it has been handed.
+    /// The calls handed to it.
     queue: Arc<InFlight>,
-    /// What callers have to say about it.
+    /// Callers' complaints about it.
     doubts: Arc<Doubts>,
 }
 
-/// What callers have to say about one connection.
+/// Callers' complaints about one connection.
 #[derive(Debug, Default)]
 struct Doubts {
-    /// Wakes the keeper: somebody got no answer, or a strange one.
+    /// Wakes the keeper: a caller got no answer, or an unexpected one.
     raised: Notify,
-    /// Whether somebody was told that the server is a replica.
+    /// Whether an answer said that the server is a replica.
     replica: AtomicBool,
 }
 
 impl Doubts {
-    /// Takes note of how a call has failed, so that the keeper looks after the connection if it is to blame.
+    /// Records a failed call, so that the keeper checks the connection if it is to blame.
     fn note(&self, failure: &StoreError) {
         match failure {
             StoreError::Timeout(_) | StoreError::Disconnected(_) => self.raised.notify_one(),
@@ -111,23 +111,23 @@ impl Doubts {
     }
 }
 
-/// A connection that keeps itself. Dropping it ends it.
+/// A connection that maintains itself. Dropping it closes it.
 #[derive(Debug)]
 pub(in crate::store::redis) struct RedisConnection {
-    /// How things stand.
+    /// The current state.
     state: watch::Receiver<ConnectionState>,
-    /// How long a call may take.
+    /// The time limit of a call.
     deadline: Duration,
-    /// Whom calls are made to.
+    /// The role of the server that calls are made to.
     peer: ServerRole,
     /// The number of the database.
     database: i64,
-    /// The task that keeps it.
+    /// The keeper's task.
     _keeper: AbortOnDropHandle<()>,
 }
 
 impl RedisConnection {
-    /// Begins to connect, and returns at once. Has to be called within a Tokio runtime.
+    /// Starts connecting and returns immediately. Must be called within a Tokio runtime.
     #[expect(
         clippy::disallowed_methods,
         reason = "the task is owned by what it serves, and is aborted with it"
@@ -149,7 +149,7 @@ impl RedisConnection {
         }
     }
 
-    /// The server that calls are made to now, for people; none while there is no connection.
+    /// The server that calls are made to now, for display; none while there is no connection.
     pub(in crate::store::redis) fn server(&self) -> Option<String> {
         match &*self.state.borrow() {
             ConnectionState::Up(line) => Some(line.server.place.clone()),
@@ -159,12 +159,12 @@ impl RedisConnection {
         }
     }
 
-    /// The number of the database that calls are about.
+    /// The number of the database that calls use.
     pub(in crate::store::redis) const fn database(&self) -> i64 {
         self.database
     }
 
-    /// How long a call may take.
+    /// The time limit of a call.
     pub(in crate::store::redis) const fn deadline(&self) -> Duration {
         self.deadline
     }
@@ -179,12 +179,13 @@ impl RedisConnection {
         }
     }
 
-    /// Makes a call, within the deadline, and has the keeper look after the connection if it is to blame for a failure. Where a connection is being
-    /// made, the call waits for it for three quarters of the deadline: what is left has to be enough for an answer, since whether a call that got
-    /// none took place is unknown.
+    /// Makes a call within the deadline, and has the keeper check the connection if it is to blame
+    /// for a failure. If a connection is being made, the call waits for it for three quarters of
+    /// the deadline. The rest must be enough for an answer, because nobody knows whether an
+    /// unanswered call took place.
     ///
     /// # Errors
-    /// It was not made, for that reason; or it was, and has failed.
+    /// The call was not made, for the given reason; or it was made and failed.
     pub(in crate::store::redis) async fn call<T, A>(
         &self,
         act: impl FnOnce(MultiplexedConnection) -> A,
@@ -207,7 +208,7 @@ impl RedisConnection {
                 line.queue.answered(place);
                 answer.map_err(|error| error::of_call(&error, self.peer))
             }
-            // The answer may still come, and until then the place is taken.
+            // The answer may still come; until then the call keeps its place.
             Err(_) => Err(StoreError::Timeout(self.deadline)),
         };
         if let Err(failure) = &outcome {
@@ -233,7 +234,7 @@ impl RedisConnection {
     }
 }
 
-/// What ends a wait for the connection when nobody makes one any more.
+/// The error when the keeper no longer runs.
 fn closed() -> StoreError {
     StoreError::NotAsked("it is closed".to_owned())
 }
@@ -252,7 +253,7 @@ mod tests {
 
     pub(super) const DEADLINE: Duration = Duration::from_millis(200);
 
-    /// A connection that leads to nobody who says more than `OK`.
+    /// A connection to a server that answers only `OK`.
     pub(super) async fn line() -> Line {
         Line {
             link: Link {

@@ -1,16 +1,18 @@
-//! The question whether the operations could be done now. It does what they do, on a key where nothing is, and changes nothing.
+//! Checks whether the operations would succeed now. It runs the same commands on a key that is
+//! always empty, and changes nothing.
 //!
-//! A mere `PING` would not do: a replica answers it, and so does a server that lets us do nothing else; whoever stops asking when
-//! operations fail and goes on when this succeeds would go on in vain. A full server has to answer it nevertheless, since renewals and
-//! releases still work there.
+//! A mere `PING` isn't enough: a replica answers it, and so does a server whose ACL allows nothing
+//! else. A caller that stops when operations fail and resumes when the probe succeeds would then
+//! resume in vain. A full server must still pass, because renewals and releases work there.
 
 use std::fmt;
 
 use redis::aio::MultiplexedConnection;
 use redis::{ErrorKind, RedisError, ServerErrorKind};
 
-/// Calls each command that the scripts call. `DEL` comes first: a full Redis refuses what may take memory until a script has written something.
-/// None has an effect where nothing is, so that none is replicated either.
+/// Calls each command that the scripts call. `DEL` comes first: a full Redis refuses commands that
+/// may need memory until a script has written something. None has an effect on an empty key, so
+/// nothing is replicated either.
 const SCRIPT: &str = "\
 redis.call('DEL', KEYS[1])
 redis.call('TIME')
@@ -20,16 +22,16 @@ redis.call('SET', KEYS[1], '', 'XX', 'PX', 1)
 return redis.call('PEXPIRE', KEYS[1], 1)
 ";
 
-/// The question, about one installation's keys.
+/// The probe for one installation's keys.
 pub(in crate::store::redis) struct Probe {
-    /// The script, and with it the digest.
+    /// The script and its digest.
     script: redis::Script,
-    /// A key where nothing ever is.
+    /// A key that is always empty.
     key: String,
 }
 
 impl Probe {
-    /// A question about that key.
+    /// A probe of that key.
     pub(in crate::store::redis) fn new(key: String) -> Self {
         Self {
             script: redis::Script::new(SCRIPT),
@@ -37,10 +39,11 @@ impl Probe {
         }
     }
 
-    /// Asks as the operations do: by the digest, and with the text if the server does not know that.
+    /// Runs like an operation: by the digest, and with the text if the server doesn't know the
+    /// digest.
     ///
     /// # Errors
-    /// The operations could not be done, for that reason.
+    /// The operations would fail, for the given reason.
     pub(in crate::store::redis) async fn call(
         &self,
         link: &mut MultiplexedConnection,

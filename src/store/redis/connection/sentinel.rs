@@ -1,20 +1,26 @@
 //! Sentinels, and the master that they name.
 //!
-//! **The rule**, which [`believed`] is: the server that the newest configuration names is believed (Sentinel numbers its configurations; of equal
-//! numbers, the server that most name, then the first by its place), and the one in use is left as soon as another is believed, but by half of the
-//! sentinels or fewer only for a higher number than it was last named by.
+//! **The rule**, implemented by [`believed`]: we use the server that the newest configuration
+//! names. Sentinel numbers its configurations; among equal numbers, the server that most sentinels
+//! name wins, then the first by address. We leave the server in use as soon as the rule picks
+//! another. But if half of the sentinels or fewer answer, that takes a higher number than the
+//! server in use was last named with.
 //!
-//! So a master that was replaced is not used, whatever a sentinel that was cut off still says, and all who hear more than half of the sentinels count in
-//! one server, whatever each has used before: also where the numbers begin anew, because the service was removed and is watched again.
-//! The server that is named has to say that it is a master before it is used.
+//! So we never use a replaced master, whatever an isolated sentinel still says. All instances that
+//! reach more than half of the sentinels use the same server, whichever each used before. That also
+//! holds if the numbers restart because the service was removed and added again. The named server
+//! must report that it is a master before we use it.
 //!
-//! All of them are asked at once, each for a moment only, so that one which hangs costs the others nothing. They are asked at each attempt to connect, and
-//! every few seconds while the connection stands: an old master which is alone on its side of a split network goes on taking writes, and says
-//! nothing. A subscription to `+switch-master` would tell the same a moment earlier, would have to be kept on each sentinel, and could be lost
-//! without a sign; whoever fails over as usual ends its connections anyway, and that is noticed at once.
+//! We ask all sentinels at once, each with a short time limit, so that one that hangs doesn't delay
+//! the others. We ask at each connection attempt, and every few seconds while connected, because an
+//! old master that is alone on its side of a split network keeps accepting writes without any sign.
+//! A subscription to `+switch-master` would report a change a moment earlier, but we would have to
+//! maintain it on each sentinel, and it could be lost silently. A usual failover closes the old
+//! master's connections anyway, and we notice that immediately.
 //!
-//! The client library's own sentinel client is not used: it takes the first of the list that names a server which says that it is a master, be it by
-//! an old configuration, waits longer for one that hangs, and tells of one sentinel's error alone.
+//! We don't use the client library's own sentinel client. It takes the first server in the list
+//! that says that it is a master, even from an old configuration, waits longer for a sentinel that
+//! hangs, and reports the error of only one sentinel.
 
 use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
@@ -28,40 +34,42 @@ use super::target::{self, Connected, Link, Server};
 use crate::store::StoreError;
 use crate::store::redis::error::{self, ServerRole};
 
-/// How long a sentinel may take to answer, its connection included.
+/// The time limit of a sentinel's answer, its connection included.
 const ANSWER: Duration = Duration::from_millis(300);
 
-/// How long the server that they name may take to say that it is a master, its connection included.
+/// The time limit for the named server to report that it is a master, its connection included.
 const GREETING: Duration = Duration::from_secs(1);
 
-/// The longest time between two looks at what the sentinels say while the connection stands; the shortest is half of it.
+/// The longest time between two checks of the sentinels while connected; the shortest is half of
+/// it.
 const LOOK: Duration = Duration::from_secs(5);
 
-/// The sentinels, the service that they watch, and how its master is spoken to.
+/// The sentinels, the service that they watch, and the settings for its master.
 #[derive(Debug, Clone)]
 pub struct Sentinels {
-    /// The sentinels, as their URLs say it.
+    /// The sentinels, from their URLs.
     pub sentinels: Vec<ConnectionInfo>,
-    /// What they call what they watch.
+    /// The sentinels' name for the service.
     pub service: String,
-    /// How the master is spoken to; where it is, they say.
+    /// The connection settings of the master; the sentinels supply its address.
     pub master: ConnectionInfo,
 }
 
-/// What one sentinel has said.
+/// One sentinel's answer.
 struct SentinelAnswer {
-    /// The sentinel, for people.
+    /// The sentinel, for display.
     sentinel: String,
     /// The master that it names, or why it names none.
     named: Result<Server, StoreError>,
 }
 
-/// What the log was told of sentinels, so that it isn't told again at each look: of each that is no help, the master that it names, if any.
+/// What the log already says about sentinels, so that each check doesn't repeat it: for each
+/// sentinel that doesn't help, the master that it names, if any.
 #[derive(Debug, Default)]
 pub(super) struct SentinelLog(BTreeMap<String, Option<String>>);
 
 impl Sentinels {
-    /// Who they are, for people; without secrets.
+    /// The sentinels, for display and without secrets.
     pub(super) fn names(&self) -> String {
         let sentinels: Vec<_> = self
             .sentinels
@@ -71,7 +79,7 @@ impl Sentinels {
         sentinels.join(", ")
     }
 
-    /// All who are spoken to.
+    /// All servers that we connect to.
     pub(super) fn peers(&self) -> impl Iterator<Item = &ConnectionInfo> {
         self.sentinels.iter().chain([&self.master])
     }
@@ -79,7 +87,8 @@ impl Sentinels {
     /// Connects to the master.
     ///
     /// # Errors
-    /// No sentinel names one; or the one that they name can't be reached, refuses us, or is none.
+    /// No sentinel names a master; or the named server can't be reached, refuses us, or is not a
+    /// master.
     pub(super) async fn connect(&self) -> Result<Connected, StoreError> {
         let answers = self.ask().await;
         let named = named(&answers);
@@ -101,7 +110,8 @@ impl Sentinels {
         Ok(Connected { link, server })
     }
 
-    /// Waits until another master is believed than that one; what to end the connection with.
+    /// Waits until the sentinels name another master than that one; returns the error to close the
+    /// connection with.
     pub(super) async fn other_than(&self, mut used: Server, told: &mut SentinelLog) -> StoreError {
         let mut is_settled = false;
         loop {
@@ -118,7 +128,8 @@ impl Sentinels {
                 }
                 confirmed => used = confirmed.unwrap_or(used),
             }
-            // Right after a failover not all of them know of it, and that is worth no word.
+            // Right after a failover some sentinels don't know of it yet, which isn't worth
+            // logging.
             if is_settled {
                 told.hear(&self.service, &used, &answers);
             }
@@ -127,7 +138,7 @@ impl Sentinels {
         }
     }
 
-    /// Asks all of them.
+    /// Asks all sentinels.
     async fn ask(&self) -> Vec<SentinelAnswer> {
         let asked = self.sentinels.iter().map(async |sentinel| {
             let named = timeout(ANSWER, self.ask_one(sentinel)).await;
@@ -139,7 +150,8 @@ impl Sentinels {
         join_all(asked).await
     }
 
-    /// Asks one of them. First by which configuration: if that changes in between, the number is too low and not too high.
+    /// Asks one sentinel. It asks for the configuration's number first: if the configuration
+    /// changes in between, the number is too low rather than too high.
     async fn ask_one(&self, sentinel: &ConnectionInfo) -> Result<Server, StoreError> {
         let failed = |error: RedisError| error::of_connecting(&error, ServerRole::Sentinel);
         let mut link = target::link(sentinel.clone()).await.map_err(failed)?.calls;
@@ -161,7 +173,7 @@ impl Sentinels {
         Ok(Server::new(self.address(host.to_owned(), port), epoch))
     }
 
-    /// The address of a server that is spoken to as the master is.
+    /// The address of a server, with the master's connection settings.
     fn address(&self, host: String, port: u16) -> ConnectionAddr {
         match self.master.addr().clone() {
             ConnectionAddr::TcpTls {
@@ -178,7 +190,7 @@ impl Sentinels {
         }
     }
 
-    /// Connects to the server there, which has to say that it is a master.
+    /// Connects to the server at that address and checks that it is a master.
     async fn greet(&self, address: &ConnectionAddr) -> Result<Link, StoreError> {
         let failed = |error: RedisError| error::of_connecting(&error, ServerRole::Master);
         let server = self.master.clone().set_addr(address.clone());
@@ -196,7 +208,7 @@ impl Sentinels {
         Err(StoreError::Rejected(says))
     }
 
-    /// The failure where none of them names a master.
+    /// The error if no sentinel names a master.
     fn unnamed(&self, answers: Vec<SentinelAnswer>) -> StoreError {
         let each = answers
             .into_iter()
@@ -216,7 +228,8 @@ impl Sentinels {
 // === impl SentinelLog ===
 
 impl SentinelLog {
-    /// Tells the log of sentinels that have begun to name none, or another than the one in use; and of those that name that one again.
+    /// Logs sentinels that have begun to name no master, or another than the one in use; and those
+    /// that name the one in use again.
     fn hear(&mut self, service: &str, used: &Server, answers: &[SentinelAnswer]) {
         for SentinelAnswer { sentinel, named } in answers {
             let other = match named {
@@ -256,13 +269,14 @@ impl SentinelLog {
     }
 }
 
-/// The masters that are named.
+/// The named masters.
 fn named(answers: &[SentinelAnswer]) -> Vec<Server> {
     let named = answers.iter().map(|answer| answer.named.as_ref());
     named.filter_map(Result::ok).cloned().collect()
 }
 
-/// The host that a sentinel names, without the brackets that one of IPv6 may have been given; none if it is empty.
+/// The host that a sentinel names, without the brackets that an IPv6 address may have; none if it
+/// is empty.
 fn host_of(named: &str) -> Option<&str> {
     let inside = named
         .strip_prefix('[')

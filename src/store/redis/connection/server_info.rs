@@ -1,9 +1,10 @@
-//! What the server tells of itself.
+//! What the server reports about itself.
 
 use redis::RedisError;
 use redis::aio::MultiplexedConnection;
 
-/// The server's `maxmemory-policy`: as configured, or as it reports where the configuration may not be read; `None` where we may not ask.
+/// The server's `maxmemory-policy`: from its configuration, or from `INFO` if the configuration may
+/// not be read; `None` if neither may be read.
 ///
 /// # Errors
 /// The connection was lost.
@@ -18,7 +19,7 @@ pub(in crate::store::redis) async fn eviction_policy(
     }
 }
 
-/// The id that the server gave itself when it started; `None` where we may not ask.
+/// The id that the server chose when it started; `None` if the ACL doesn't let us read it.
 ///
 /// # Errors
 /// The connection was lost.
@@ -28,7 +29,7 @@ pub(in crate::store::redis) async fn run_id(
     reported(link, "server", "run_id:").await
 }
 
-/// What the server reports behind that name, in that section of `INFO`.
+/// The value of a field in a section of `INFO`.
 async fn reported(
     link: &mut MultiplexedConnection,
     section: &str,
@@ -45,7 +46,7 @@ async fn reported(
 fn permitted<T>(answer: Result<T, RedisError>) -> Result<Option<T>, RedisError> {
     match answer {
         Ok(told) => Ok(Some(told)),
-        // Not `is_unrecoverable_error`: that holds for an answer of another type too.
+        // Not `is_unrecoverable_error`, which is also true for an answer of another type.
         Err(error) if error.is_io_error() => Err(error),
         Err(_) => Ok(None),
     }

@@ -1,6 +1,7 @@
-//! Where connections come from: the one server that is configured, or the master that sentinels name.
+//! Where connections come from: the one configured server, or the master that sentinels name.
 //!
-//! Cluster is to become a further case of [`RedisTarget`] and, since its connections have another type, of what is handed out.
+//! Cluster support would add a case to [`RedisTarget`] and, because its connections have another
+//! type, to the returned value.
 
 use std::future;
 use std::time::Duration;
@@ -19,43 +20,47 @@ use super::sentinel::{SentinelLog, Sentinels};
 use crate::store::StoreError;
 use crate::store::redis::error::{self, ServerRole};
 
-/// How many calls the client library may hold that it has not written out yet. More than there can be, since a call may ask twice and the keeper
-/// asks too: handing one over must not be what a call waits for.
+/// How many calls the client library may hold that it hasn't written out yet. It exceeds the
+/// possible number of calls, since a call may ask twice and the keeper asks too, so that a call
+/// never waits to be handed over.
 const UNWRITTEN: usize = 2 * in_flight::MOST;
 
-/// How old a connection must be to be replaced because its server has become a replica: a name may lead to the new master by now, but need not.
+/// How old a connection must be before we replace it because its server has become a replica: by
+/// then its name may resolve to the new master.
 const REPLACEABLE_AFTER: Duration = Duration::from_secs(5);
 
-/// How long a peer may be silent before the system asks whether it is still there, how often it asks, and after how many questions without
-/// an answer it is gone. The keeper asks more often; this is for what it doesn't watch: sentinels' connections, and those it has given up.
+/// How long a peer may be silent before the system probes it, how often it probes, and after how
+/// many unanswered probes the peer is gone. The keeper pings more often; this is for connections
+/// that it doesn't watch: those to sentinels, and abandoned ones.
 const KEEPALIVE: (Duration, Duration, u32) = (Duration::from_secs(5), Duration::from_secs(1), 3);
 
-/// How long what was sent may stay without an acknowledgement: as long. Without it, the system tries for a quarter of an hour.
+/// How long sent data may stay unacknowledged: the same time. Without it, the system retries for a
+/// quarter of an hour.
 #[cfg(target_os = "linux")]
 const UNACKNOWLEDGED: Duration = Duration::from_secs(8);
 
 /// Where connections come from.
 #[derive(Debug, Clone)]
 pub enum RedisTarget {
-    /// One server, as its URL says it.
+    /// One server, from its URL.
     Standalone(ConnectionInfo),
-    /// The master that these name.
+    /// The master that these sentinels name.
     Sentinel(Sentinels),
 }
 
-/// A server, and by which word it is used.
+/// A server, and the configuration that named it.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Server {
-    /// Where it is, for people; without secrets.
+    /// Its address, for display and without secrets.
     pub(super) place: String,
-    /// Where it is.
+    /// Its address.
     pub(super) address: ConnectionAddr,
-    /// The number of the sentinels' configuration by which it is the master; 0 without sentinels.
+    /// The number of the sentinels' configuration that names it as the master; 0 without sentinels.
     pub(super) epoch: u64,
 }
 
 impl Server {
-    /// The server there, by a configuration of that number.
+    /// The server at that address, from a configuration with that number.
     pub(super) fn new(address: ConnectionAddr, epoch: u64) -> Self {
         Self {
             place: place(&address),
@@ -68,16 +73,16 @@ impl Server {
 /// A connection that was made.
 #[derive(Debug)]
 pub(super) struct Connected {
-    /// The connection, to a server that is ready to serve us.
+    /// The connection to a server that is ready to serve us.
     pub(super) link: Link,
-    /// Where it leads.
+    /// The server it leads to.
     pub(super) server: Server,
 }
 
-/// A connection that tells when it has ended.
+/// A connection that signals when it has ended.
 #[derive(Debug, Clone)]
 pub(super) struct Link {
-    /// Where calls are made.
+    /// The handle for calls.
     pub(super) calls: MultiplexedConnection,
     /// Cancelled once the connection has ended, on either side, idle or not.
     pub(super) ended: CancellationToken,
@@ -85,19 +90,20 @@ pub(super) struct Link {
 
 /// Signals the end of a connection: the client library drops its push sender then.
 struct EndSignal {
-    /// Cancels [`Link::ended`] when it is dropped.
+    /// Cancels [`Link::ended`] when dropped.
     _guard: DropGuard,
 }
 
 impl AsyncPushSender for EndSignal {
-    /// Nothing that a server pushes has been asked for. The end is pushed too, and then this is dropped.
+    /// We request no push messages. The end of the connection is pushed too, and then this is
+    /// dropped.
     fn send(&self, _: PushInfo) -> Result<(), SendError> {
         Ok(())
     }
 }
 
 impl RedisTarget {
-    /// Sees to it that connections can be made.
+    /// Ensures that connections can be made.
     ///
     /// # Errors
     /// An address can't be used at all.
@@ -108,7 +114,7 @@ impl RedisTarget {
         }
     }
 
-    /// Where this leads, for people; without secrets.
+    /// The destination, for display and without secrets.
     pub(in crate::store::redis) fn place(&self) -> String {
         match self {
             Self::Standalone(server) => place(server.addr()),
@@ -116,7 +122,7 @@ impl RedisTarget {
         }
     }
 
-    /// Who says where that is, for people.
+    /// The sentinels, for display.
     pub(super) fn sentinels(&self) -> Option<String> {
         match self {
             Self::Standalone(_) => None,
@@ -132,7 +138,7 @@ impl RedisTarget {
         }
     }
 
-    /// Whom calls are made to.
+    /// The role of the server that calls are made to.
     pub(super) const fn peer(&self) -> ServerRole {
         match self {
             Self::Standalone(_) => ServerRole::Standalone,
@@ -140,7 +146,8 @@ impl RedisTarget {
         }
     }
 
-    /// How old a connection has to be to be given up because its server has become a replica. A new one that sentinels have a say in leads to a master.
+    /// How old a connection must be before we close it because its server has become a replica.
+    /// With sentinels, a new connection leads to a master.
     pub(super) const fn replaceable_after(&self) -> Duration {
         match self {
             Self::Standalone(_) => REPLACEABLE_AFTER,
@@ -148,10 +155,10 @@ impl RedisTarget {
         }
     }
 
-    /// Makes a connection to a server that is ready to serve us.
+    /// Connects to a server that is ready to serve us.
     ///
     /// # Errors
-    /// There is none, it can't be reached, or it is not ready.
+    /// There is no server, it can't be reached, or it is not ready.
     pub(super) async fn connect(&self) -> Result<Connected, StoreError> {
         let server = match self {
             Self::Standalone(server) => server,
@@ -163,7 +170,8 @@ impl RedisTarget {
         Ok(Connected { link, server })
     }
 
-    /// Waits until another server is to be used than that one; what to end the connection with.
+    /// Waits until another server than that one should be used; returns the error to close the
+    /// connection with.
     pub(super) async fn other_than(&self, used: &Server, told: &mut SentinelLog) -> StoreError {
         match self {
             Self::Standalone(_) => future::pending().await,
@@ -171,7 +179,7 @@ impl RedisTarget {
         }
     }
 
-    /// The failure to connect, where nothing has come of it within that time.
+    /// The error if a connection attempt has no result within that time.
     pub(super) fn silence(&self, limit: Duration) -> StoreError {
         match self {
             Self::Standalone(server) => error::of_silence(limit, server),
@@ -180,7 +188,8 @@ impl RedisTarget {
     }
 }
 
-/// Where a server is, for people; without secrets. The library leaves out the brackets that part an address of IPv6 from the port.
+/// A server's address, for display and without secrets. The library omits the brackets that
+/// separate an IPv6 address from the port.
 pub(super) fn place(address: &ConnectionAddr) -> String {
     match address {
         ConnectionAddr::Tcp(host, port) | ConnectionAddr::TcpTls { host, port, .. }
@@ -192,10 +201,11 @@ pub(super) fn place(address: &ConnectionAddr) -> String {
     }
 }
 
-/// Sees to it that connections to that server can be made.
+/// Ensures that connections to that server can be made.
 fn prepare(server: &ConnectionInfo) -> Result<(), StoreError> {
     if matches!(server.addr(), ConnectionAddr::TcpTls { .. }) {
-        // The client library leaves this choice to the process, and panics where none was made. That somebody has made it is as good.
+        // The client library expects the process to install a provider, and panics if there is
+        // none. An error means that one is installed already, which is fine.
         let _ = rustls::crypto::ring::default_provider().install_default();
     }
     let client = redis::Client::open(server.clone());
@@ -203,10 +213,10 @@ fn prepare(server: &ConnectionInfo) -> Result<(), StoreError> {
     client.map(drop).map_err(unusable)
 }
 
-/// A connection to that server. Deadlines are the callers' own.
+/// Connects to that server. The caller sets the deadline.
 ///
 /// # Errors
-/// It can't be reached, or refuses us.
+/// The server can't be reached, or refuses us.
 pub(super) async fn link(server: ConnectionInfo) -> Result<Link, RedisError> {
     let ended = CancellationToken::new();
     let ending = EndSignal {
@@ -225,8 +235,9 @@ pub(super) async fn link(server: ConnectionInfo) -> Result<Link, RedisError> {
 
 /// The server with our protocol and TCP settings.
 ///
-/// RESP3 because the client library requires it for push senders. `TCP_NODELAY` so that a small call doesn't wait until what was sent before it
-/// has been acknowledged, and keepalives so that the system finds out when the peer is gone; Unix sockets have neither.
+/// RESP3 because the client library requires it for push senders. `TCP_NODELAY` so that a small
+/// call doesn't wait for the acknowledgement of earlier data, and keepalives so that the system
+/// notices when the peer is gone; Unix sockets have neither.
 fn tuned(server: ConnectionInfo) -> ConnectionInfo {
     let (idle, interval, retries) = KEEPALIVE;
     let keepalive = TcpKeepalive::new()
@@ -244,19 +255,20 @@ fn tuned(server: ConnectionInfo) -> ConnectionInfo {
         .set_redis_settings(redis.set_protocol(ProtocolVersion::RESP3))
 }
 
-/// That failure to connect, without what a server that doesn't know HELLO repeats of its arguments: the user and the password are among them.
+/// The connection error without the arguments that a server quotes if it doesn't know HELLO: they
+/// include the user and the password.
 fn without_credentials(error: RedisError) -> RedisError {
     let unknown = error
         .detail()
         .filter(|detail| detail.starts_with("unknown command"));
-    // Other commands carry no secret, and what can be done about them is another matter.
+    // Other commands carry no secret, and their hints differ.
     if unknown.is_some_and(|detail| detail.to_ascii_uppercase().contains("HELLO")) {
         return (ErrorKind::RESP3NotSupported, "it does not know HELLO").into();
     }
     error
 }
 
-/// A connection to that server, which is ready to serve us.
+/// Connects to that server, which must be ready to serve us.
 ///
 /// # Errors
 /// It can't be reached, refuses us, or is not ready.
@@ -266,11 +278,12 @@ pub(super) async fn ready_link(server: ConnectionInfo) -> Result<Link, RedisErro
     Ok(link)
 }
 
-/// Asks for a sign of life. That we may not ask is one too: what we need may be allowed all the same. So is that the server takes no writes: to
-/// connect anew would not change that, and what it is asked meanwhile tells so itself.
+/// Pings the server. A refusal for lack of rights also counts as an answer, because the commands we
+/// need may still be allowed. So does a refusal of writes: reconnecting wouldn't change that, and
+/// the operations report it themselves.
 ///
 /// # Errors
-/// None came, or the server is not ready: it is loading, or wants a password.
+/// No answer came, or the server is not ready: it is loading, or wants a password.
 pub(super) async fn ping(link: &mut MultiplexedConnection) -> Result<(), RedisError> {
     match redis::cmd("PING").query_async(link).await {
         Err(error) if matches!(error.code(), Some("NOPERM" | "MISCONF")) => Ok(()),
@@ -285,7 +298,8 @@ pub(super) mod tests {
 
     use super::*;
 
-    /// A connection to a server that gives each command that answer; without one, a connection that the server has ended.
+    /// A connection to a server that answers each command with that text; without a text, the
+    /// server has closed the connection.
     #[expect(
         clippy::disallowed_methods,
         reason = "the task ends with the connection"
@@ -294,7 +308,7 @@ pub(super) mod tests {
         answer: Option<&'static [u8]>,
     ) -> MultiplexedConnection {
         let (ours, mut theirs) = tokio::io::duplex(4096);
-        // So nothing is sent to begin with.
+        // So that nothing is sent at first.
         let settings = RedisConnectionInfo::default().set_skip_set_lib_name();
         let config = AsyncConnectionConfig::new();
         let made = MultiplexedConnection::new_with_config(&settings, ours, config);
@@ -332,7 +346,7 @@ pub(super) mod tests {
             let error = without_credentials(value.extract_error().unwrap_err());
             error::of_connecting(&error, ServerRole::Standalone).to_string()
         };
-        // A server repeats the first 128 bytes of the arguments, and so a part of a long password.
+        // A server quotes the first 128 bytes of the arguments, so also a part of a long password.
         let long = "hunter2".repeat(30);
         for (name, password) in [
             ("'HELLO'", "hunter2"),
@@ -348,7 +362,7 @@ pub(super) mod tests {
                 "{said}"
             );
         }
-        // Whatever else it says is told, whichever words the password may have in common with it.
+        // Any other error is reported, even if it shares words with the password.
         for other in [
             "WRONGPASS invalid username-password pair or user is disabled",
             "ERR unknown command 'SELECT', with args beginning with: '2'",

@@ -1,30 +1,31 @@
-//! The errors that a server answers: what each means to the store, and what you can do about it.
+//! The errors that a server returns: what each means to the store, and what you can do about it.
 
 use self::Meaning::{Foreign, Full, Refused};
 
-/// What an error that the server answers means to the store.
+/// What a server's error means to the store.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Meaning {
     /// There is no room, and nothing was done.
     Full,
-    /// It refuses for now, or refuses us: nothing was done, and a later call may succeed.
+    /// The server refuses for now, or refuses us: nothing was done, and a later call may succeed.
     Refused,
-    /// It is not the server that was expected.
+    /// It is not the server we expected.
     Foreign,
 }
 
-/// Whom an error comes from. What can be done about it differs.
+/// The role of the server that returned an error. It decides what you can do about it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::store::redis) enum ServerRole {
-    /// The one server that is configured.
+    /// The one configured server.
     Standalone,
-    /// A server that sentinels have named as the master.
+    /// A server that sentinels named as the master.
     Master,
     /// A sentinel.
     Sentinel,
 }
 
-/// How an error that the server answers begins, what it means, and what can be done about it where the server is the one that is configured.
+/// How a server's error begins, what it means, and what you can do about it if it comes from the
+/// configured server.
 pub(super) const ANSWERS: [(&str, Meaning, &str); 27] = [
     ("OOM", Full, FULL),
     ("ASK", Refused, CLUSTER),
@@ -61,7 +62,7 @@ pub(super) const ANSWERS: [(&str, Meaning, &str); 27] = [
         Refused,
         "a cluster has database 0 alone; check the end of the URL in store.redis.urls",
     ),
-    // What the client library makes of a NOPERM that answers its SELECT.
+    // How the client library reports a NOPERM in answer to its SELECT.
     ("ERR this user has no permissions", Refused, RIGHTS),
     (
         "ERR unknown command",
@@ -124,7 +125,7 @@ pub(super) const ANSWERS: [(&str, Meaning, &str); 27] = [
     (WRONGPASS, Refused, AUTHENTICATION),
 ];
 
-/// What is to be done instead where somebody else has answered so.
+/// What to do instead if the error comes from a server in another role.
 pub(super) const ELSEWHERE: [(ServerRole, &str, &str); 16] = [
     (ServerRole::Master, "ASK", MASTER_IN_CLUSTER),
     (ServerRole::Master, "CROSSSLOT", MASTER_IN_CLUSTER),
@@ -195,38 +196,39 @@ pub(super) const ELSEWHERE: [(ServerRole, &str, &str); 16] = [
 /// How the answer to a wrong password begins.
 const WRONGPASS: &str = "WRONGPASS";
 
-/// What stands for an answer that no Redis gives.
+/// Stands for an answer that no Redis gives.
 pub(super) const NO_REDIS: &str = "";
 
-/// What can be done about a right that is missing at a master. Whether it is one is asked too.
+/// What to do about a missing right at a master. We also ask whether the server is one.
 const MASTERS_RIGHTS: &str = "the ACL must allow EVALSHA, EVAL, TIME, GET, SET, SETRANGE, PEXPIRE and DEL on all keys that begin with store.redis.key_prefix, SCAN and MGET for the operator's listing, ROLE, and SELECT where a database is named";
 
-/// What can be done about a full server.
+/// What to do about a full server.
 pub(super) const FULL: &str =
     "raise its maxmemory; streams that run go on, and what they free can be used again";
 
-/// What can be done about a right that is missing. A script that lacks one says so in its own way, which differs from version to version.
+/// What to do about a missing right. Scripts report it in a text of their own, which differs
+/// between versions.
 const RIGHTS: &str = "the ACL must allow EVALSHA, EVAL, TIME, GET, SET, SETRANGE, PEXPIRE and DEL on all keys that begin with store.redis.key_prefix, SCAN and MGET for the operator's listing, and SELECT where a database is named";
 
-/// What can be done where a cluster is.
+/// What to do if the server belongs to a cluster.
 const CLUSTER: &str = "this is a cluster, and store.redis.topology says that it is a single server";
 
-/// What can be done where sentinels name a server of a cluster.
+/// What to do if sentinels name a server of a cluster.
 const MASTER_IN_CLUSTER: &str =
     "this is a cluster, which sentinels don't watch; check the servers that they name";
 
-/// What can be done about a server that speaks no RESP3.
+/// What to do about a server without RESP3.
 pub(super) const HELLO: &str = "streamgate speaks RESP3; Redis 6.2 or newer is needed, and a proxy before it must let HELLO 3 pass";
 
-/// What can be done about a password that is not accepted.
+/// What to do about a rejected password.
 const AUTHENTICATION: &str = "check user:password@ in store.redis.urls";
 
-/// What can be done where something else than a Redis answers.
+/// What to do if the answer doesn't come from a Redis.
 pub(super) const STRANGER: &str =
     "no Redis listens there, or one that wants rediss://; check store.redis.urls";
 
 impl ServerRole {
-    /// What can be done about an answer that begins so; that, unless it is another matter here.
+    /// The hint for an error with that beginning: the usual one, unless this role has its own.
     pub(super) fn hint(self, beginning: &str, usual: &'static str) -> &'static str {
         let other = ELSEWHERE
             .iter()

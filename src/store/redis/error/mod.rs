@@ -1,6 +1,7 @@
-//! What the client library and the server call an error, in the store's own words: the server's reason, and what can be done about it.
-//! None of it holds a secret: the library puts neither password nor URL into its errors, and we add none. What a server repeats of a HELLO that it
-//! doesn't know is left out where connections are made, in `connection::target`.
+//! Translates errors of the client library and the server into the store's: the server's reason,
+//! and what you can do about it. None contains a secret: the library puts neither password nor URL
+//! into its errors, and we add none. `connection::target` removes what a server quotes of a HELLO
+//! that it doesn't know.
 
 mod answers;
 
@@ -12,10 +13,10 @@ pub(super) use self::answers::ServerRole;
 use self::answers::{ANSWERS, FULL, HELLO, Meaning, NO_REDIS, STRANGER};
 use crate::store::StoreError;
 
-/// What a server that has reached its `maxmemory` says, in each of its versions.
+/// How a server that has reached its `maxmemory` answers, in every version.
 pub(super) const OUT_OF_MEMORY: &str = "OOM command not allowed";
 
-/// The failure of a call that was made.
+/// The error of a call that was made.
 pub(super) fn of_call(error: &RedisError, peer: ServerRole) -> StoreError {
     match error.kind() {
         ErrorKind::Io => StoreError::Disconnected(error.to_string()),
@@ -33,7 +34,8 @@ pub(super) fn of_call(error: &RedisError, peer: ServerRole) -> StoreError {
     }
 }
 
-/// The failure to connect. Whatever else the server answers then, it does not want us.
+/// The error of a connection attempt. Any other answer at that point means that the server refuses
+/// us.
 pub(super) fn of_connecting(error: &RedisError, peer: ServerRole) -> StoreError {
     match of_call(error, peer) {
         StoreError::Protocol(text) => StoreError::Rejected(text),
@@ -41,7 +43,7 @@ pub(super) fn of_connecting(error: &RedisError, peer: ServerRole) -> StoreError 
     }
 }
 
-/// What a call ends with that is not made because of that failure.
+/// The error of a call that isn't made because of that failure.
 pub(super) fn of_no_call(failure: StoreError) -> StoreError {
     match failure {
         StoreError::Timeout(_) | StoreError::Disconnected(_) => {
@@ -54,17 +56,18 @@ pub(super) fn of_no_call(failure: StoreError) -> StoreError {
     }
 }
 
-/// The failure of a connection that has ended by itself.
+/// The error of a connection that the peer closed.
 pub(super) fn of_an_end() -> StoreError {
     StoreError::Disconnected("the server, or something on the way to it, closed it".to_owned())
 }
 
-/// The failure of a connection whose server has become a replica.
+/// The error of a connection whose server has become a replica.
 pub(super) fn of_a_replica(peer: ServerRole) -> StoreError {
     of_answer("READONLY it has become a replica", peer)
 }
 
-/// The failure to connect to a server from which nothing has come within that time. One that waits for another's first word says nothing either.
+/// The error of a connection attempt to a server that sent nothing within that time. A server that
+/// waits for the client to speak first also looks silent.
 pub(super) fn of_silence(limit: Duration, server: &ConnectionInfo) -> StoreError {
     let silent = StoreError::Timeout(limit);
     match server.addr() {
@@ -75,7 +78,7 @@ pub(super) fn of_silence(limit: Duration, server: &ConnectionInfo) -> StoreError
     }
 }
 
-/// The failure to connect to one server of several, with its name.
+/// The error of a connection attempt to one of several servers, with its name.
 pub(super) fn at(server: &str, failure: StoreError) -> StoreError {
     match failure {
         StoreError::Rejected(text) => StoreError::Rejected(format!("{server}: {text}")),
@@ -84,12 +87,12 @@ pub(super) fn at(server: &str, failure: StoreError) -> StoreError {
     }
 }
 
-/// Whether the server said that it has become a replica.
+/// Whether the server reported that it has become a replica.
 pub(super) fn tells_of_a_replica(error: &StoreError) -> bool {
     matches!(error, StoreError::Rejected(text) if says(text, "READONLY"))
 }
 
-/// What an error that the server has answered means.
+/// Translates an error that the server returned.
 fn of_answer(text: &str, peer: ServerRole) -> StoreError {
     if text.contains(OUT_OF_MEMORY) {
         return StoreError::Full(with(text, FULL));
@@ -106,12 +109,13 @@ fn of_answer(text: &str, peer: ServerRole) -> StoreError {
     }
 }
 
-/// A reason, and what can be done about it.
+/// Joins a reason and a hint.
 fn with(reason: &str, hint: &str) -> String {
     format!("{} ({hint})", reason.trim_end_matches(['.', ' ']))
 }
 
-/// Whether an answer begins so. Before Redis 7 the code of an error within a script is inside its text, behind a hyphen.
+/// Whether an answer begins with that text. Before Redis 7 the code of an error within a script is
+/// inside its text, after a hyphen.
 fn says(text: &str, beginning: &str) -> bool {
     let begins = |text: &str| {
         text.strip_prefix(beginning)
@@ -125,7 +129,7 @@ mod tests {
     use super::answers::ELSEWHERE;
     use super::*;
 
-    /// What the client library makes of an error that the server answers.
+    /// The client library's error for a line that the server sends.
     fn answer(line: &str) -> RedisError {
         let value = redis::parse_redis_value(format!("-{line}\r\n").as_bytes()).unwrap();
         value.extract_error().unwrap_err()
