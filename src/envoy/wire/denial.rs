@@ -80,14 +80,14 @@ pub(in crate::envoy) fn reject(error: &ClaimError, style: DenialStyle<'_>) -> Ch
             ),
         ),
         ClaimError::NoSession => {
-            let detail = "This player doesn't say which stream it plays. Watch with the app or the page of the service.";
+            let detail = "This player doesn't identify its stream. Use the service's app or website to watch.";
             (
                 Code::InvalidArgument,
                 Problem::plain(400, Reason::NoSession, detail),
             )
         }
         ClaimError::Malformed { .. } => {
-            let detail = "This player has sent something that can't be understood. Reload the page or restart the app; tell the service if that doesn't help.";
+            let detail = "This player sent an invalid request. Reload the page or restart the app. If that doesn't help, contact support.";
             let problem = Problem {
                 flaw: Some(error.to_string()),
                 ..Problem::plain(400, Reason::Malformed, detail)
@@ -95,7 +95,7 @@ pub(in crate::envoy) fn reject(error: &ClaimError, style: DenialStyle<'_>) -> Ch
             (Code::InvalidArgument, problem)
         }
         ClaimError::NotHttp | ClaimError::Misconfigured(..) => {
-            let detail = "The service has a fault at this address. Tell it, or try again later.";
+            let detail = "Something is wrong with the service at this address. Contact support, or try again later.";
             (
                 Code::Internal,
                 Problem::plain(500, Reason::Misconfigured, detail),
@@ -120,7 +120,7 @@ pub(in crate::envoy) fn outage(style: DenialStyle<'_>) -> CheckResponse {
         headers: Vec::new(),
     };
     CheckResponse {
-        status: Some(status(denial.code, "the store of sessions does not answer")),
+        status: Some(status(denial.code, "the session store does not answer")),
         dynamic_metadata: None,
         http_response: Some(HttpResponse::ErrorResponse(response(denial, style))),
     }
