@@ -1,8 +1,8 @@
 //! streamgate limits how many streams one user watches at once, in the path of an Envoy gateway.
 //!
-//! Envoy asks about each stream request (`ext_authz`, gRPC). streamgate answers from a count of live
-//! sessions, allow or 429, and learns from Envoy's access log (gRPC) when the stream has ended. Any
-//! other client uses the same count over HTTP.
+//! Envoy asks about each stream request (`ext_authz`, gRPC). streamgate answers from a count of
+//! live sessions, allow or 429, and learns from Envoy's access log (gRPC) when the stream has
+//! ended. Any other client uses the same count over HTTP.
 //!
 //! # Words
 //!
@@ -67,15 +67,19 @@
 //! Data flows one way, and a file imports only modules declared above its own below.
 //!
 //! ```text
-//!           decode           decide                                        log, dry run, undo    encode
-//! Envoy ──▶ envoy::check ──▶ ledger.lookup (a held lease) ──────────────────────────────────▶ envoy::wire ──▶ Envoy
-//!                       └──▶ ledger.admit ──▶ policy ──▶ store.admit ──▶ doors::outcome ────▶ envoy::wire ──▶ Envoy
-//! HTTP  ──▶ http::start_service ──▶ ledger.heartbeat ──▶ store.admit ──▶ doors::outcome ────▶ http::json ──▶ HTTP
-//! HTTP  ──▶ http::{sessions, release_hook, listing} ──▶ ledger.{release, list, page} ──▶ store
-//! Envoy ──▶ envoy::access_log ──▶ outbox (queue) ────▶ ledger.{renew, played, release} ──▶ store
-//!           ledger.run_background (renews what is held, syncs, probes) ──▶ store
-//! cli::{sessions, release, doctor} ──▶ HTTP, of an instance that runs
+//! Envoy ─▶ envoy::check ─▶ ledger.lookup (a held lease) ─▶ envoy::wire ─▶ Envoy
+//!                      └─▶ ledger.admit ─▶ policy ─▶ store.admit
+//!                              └─▶ doors::outcome ─▶ envoy::wire ─▶ Envoy
+//! HTTP  ─▶ http::start_service ─▶ ledger.heartbeat ─▶ store.admit
+//!                              └─▶ doors::outcome ─▶ http::json ─▶ HTTP
+//! HTTP  ─▶ http::{sessions, release_hook, listing} ─▶ ledger.{release, list, page} ─▶ store
+//! Envoy ─▶ envoy::access_log ─▶ outbox ─▶ ledger.{renew, played, release} ─▶ store
+//!          ledger.run_background (renews what is held, syncs, probes) ─▶ store
+//! cli::{sessions, release, doctor} ─▶ HTTP, of a running instance
 //! ```
+//!
+//! The doors decode, the ledger and the store decide, `doors::outcome` logs, applies a dry run and
+//! undoes, and `envoy::wire` and `http::json` encode.
 
 // Time, and small tools.
 pub mod clock;
@@ -129,8 +133,8 @@ pub mod cli;
 #[doc(hidden)]
 pub mod fuzzing;
 
-// The unit tests share this fault-injecting store with the integration tests, which import this crate
-// by its name.
+// The unit tests share this fault-injecting store with the integration tests, which import this
+// crate by its name.
 #[cfg(test)]
 extern crate self as streamgate;
 #[cfg(test)]

@@ -1,16 +1,17 @@
-//! The dummy video backend: real bytes at about real speed, for the demo and for the integration tests.
+//! The dummy video backend: real bytes at approximately real speed, for the demo and for the
+//! integration tests.
 //!
-//! | path | answer |
-//! |---|---|
-//! | `/` | the page: four players of one account, for a browser |
-//! | `/live/{channel}` | MPEG-TS without end: the clip, over and over; with `?seconds=N` it ends as it should after N seconds (a fraction will do) |
-//! | `/finite?seconds=N` | the same, a second long where N is left out |
-//! | `/vod/demo/index.m3u8` | HLS: two variants of the clip; `clip.mp4` and `fmp4/index.m3u8` are in the same folder; ranges are understood |
-//! | `/ws` | a WebSocket that ticks twice a second |
-//! | `/redirect-to?path=P` | 302 to P on the same host |
-//! | `/healthz` | 200 |
+//! - `/` is the page: four players of one account, for a browser.
+//! - `/live/{channel}` is endless MPEG-TS: the clip in a loop. With `?seconds=N` it ends properly
+//!   after N seconds, which may be a fraction.
+//! - `/finite?seconds=N` is the same; without N it lasts one second.
+//! - `/vod/demo/index.m3u8` is HLS: two variants of the clip. `clip.mp4` and `fmp4/index.m3u8` are
+//!   in the same folder. Ranges are supported.
+//! - `/ws` is a WebSocket that ticks twice a second.
+//! - `/redirect-to?path=P` answers 302 to P on the same host.
+//! - `/healthz` answers 200.
 //!
-//! It knows nothing of users and limits, and nothing here depends on the rest of the demo.
+//! It knows nothing about users and limits, and doesn't depend on the rest of the demo.
 
 use std::collections::HashMap;
 use std::ops::Range;
@@ -31,17 +32,17 @@ use tokio::net::TcpListener;
 use tokio::time::{Instant, Interval};
 use tokio_util::sync::CancellationToken;
 
-/// A chunk is what the clip plays in this time, and the first goes out at once.
+/// Each chunk holds this much playing time of the clip; the first is sent immediately.
 const CHUNK: Duration = Duration::from_millis(50);
 const TS_PACKET: usize = 188;
 const WEBSOCKET_TICK: Duration = Duration::from_millis(500);
-/// The page at `/`. It needs nothing from elsewhere.
+/// The page at `/`. It loads nothing from elsewhere.
 const PAGE: &str = include_str!("page.html");
 /// The variant that the live channels show.
 const LIVE_VARIANT: &str = "180p";
 
-/// Serves the clip on `listener` until `shutdown`. What is still streaming then is cut off in mid-body, as a backend that dies
-/// would do it.
+/// Serves the clip on `listener` until `shutdown`. Streams in progress are then cut off in the
+/// middle of their body, as by a backend that dies.
 pub(crate) async fn serve(
     listener: TcpListener,
     media: Media,
@@ -86,7 +87,7 @@ pub(crate) struct Media {
 }
 
 impl Media {
-    /// Reads the clip that lies in that folder.
+    /// Loads the clip from that folder.
     pub(crate) fn load(folder: &Path) -> io::Result<Self> {
         let mut files = HashMap::new();
         read_folder(folder, "", &mut files)?;
@@ -120,7 +121,7 @@ fn read_folder(folder: &Path, prefix: &str, files: &mut HashMap<String, Bytes>) 
     Ok(())
 }
 
-/// The segments that the live variant's playlist names, joined, and how many milliseconds they play.
+/// The segments in the live variant's playlist, joined, and their playing time in milliseconds.
 fn live_clip(files: &HashMap<String, Bytes>) -> Option<(Bytes, u64)> {
     let playlist = files.get(&format!("{LIVE_VARIANT}/index.m3u8"))?;
     let mut clip = Vec::new();
@@ -174,7 +175,7 @@ fn stream_response(backend: Backend, length: Option<Duration>) -> Response {
         .into_response()
 }
 
-/// One viewer's way through the looping clip.
+/// One viewer's position in the looping clip.
 struct Paced {
     media: Arc<Media>,
     stop: CancellationToken,
@@ -203,7 +204,8 @@ impl Paced {
         })
     }
 
-    /// What is due at the next tick; none when the stream's length is reached, an error when the backend stops.
+    /// The bytes due at the next tick; none when the stream's length is reached, an error when the
+    /// backend stops.
     async fn next(&mut self) -> Option<io::Result<Bytes>> {
         loop {
             let tick = tokio::select! {
@@ -222,7 +224,8 @@ impl Paced {
         }
     }
 
-    /// Whole packets, up to what plays until then or to the clip's end; the next tick makes up for what is missing.
+    /// Whole packets, up to that playing time or the clip's end; the next tick makes up for the
+    /// rest.
     fn due(&self, playing: Duration) -> Bytes {
         let clip = self.media.live.len();
         let milliseconds = u64::try_from(playing.as_millis()).unwrap_or(u64::MAX);
@@ -289,7 +292,8 @@ fn content_type(file: &str) -> &'static str {
     }
 }
 
-/// `bytes=2-5`, `bytes=2-` and `bytes=-5` of a file with `length` bytes; never empty. One range only.
+/// `bytes=2-5`, `bytes=2-` and `bytes=-5` of a file with `length` bytes; never empty. One range
+/// only.
 fn byte_range(range: &str, length: usize) -> Option<Range<usize>> {
     let (first, last) = range.strip_prefix("bytes=")?.split_once('-')?;
     let part = match (first, last) {
@@ -326,7 +330,7 @@ async fn tick_until_closed(mut socket: WebSocket, stop: CancellationToken) {
     }
 }
 
-/// Envoy follows a redirect by itself only where the location is absolute.
+/// Envoy follows a redirect itself only if the location is absolute.
 async fn redirect(headers: HeaderMap, RawQuery(query): RawQuery) -> Response {
     let host = headers
         .get(header::HOST)

@@ -1,4 +1,4 @@
-//! One process that the demo has started: its log file, its death, its end.
+//! One process started by the demo: its log file, its unexpected death, its orderly end.
 
 use std::ffi::OsStr;
 use std::fs::File;
@@ -14,7 +14,7 @@ use crate::failure::{Doing, Failure};
 const END_WITHIN: Duration = Duration::from_secs(5);
 const TAIL_LINES: usize = 20;
 
-/// A running process. Dropped, it is killed.
+/// A running process. Dropping it kills it.
 #[derive(Debug)]
 pub(crate) struct Child {
     name: &'static str,
@@ -31,7 +31,7 @@ impl Child {
     ) -> Result<Self, Failure> {
         let log = logs.join(format!("{name}.log"));
         let writing = || format!("write {}", log.display());
-        // Each write goes to the end: the process may open the file once more, as `/dev/stdout`.
+        // Append mode: the process may open the file again, as `/dev/stdout`.
         File::create(&log).doing(writing)?;
         let output = File::options().append(true).open(&log).doing(writing)?;
         let errors = output.try_clone().doing(writing)?;
@@ -49,7 +49,7 @@ impl Child {
         Ok(Self { name, log, process })
     }
 
-    /// Returns when the process has died by itself, with how and the end of its log.
+    /// Returns when the process has died by itself, with its exit status and the end of its log.
     pub(crate) async fn died(&mut self) -> Failure {
         let how = match self.process.wait().await {
             Ok(status) => status.to_string(),
@@ -63,7 +63,7 @@ impl Child {
         ))
     }
 
-    /// Asks the process to end, waits a while, then kills it.
+    /// Asks the process to end, waits for a while, then kills it.
     pub(crate) async fn end(mut self) {
         let Some(pid) = self.process.id() else { return };
         // The standard library can only kill.
@@ -83,7 +83,7 @@ impl Child {
                 "demo: {} (pid {pid}) did not end when asked; killing it",
                 self.name
             );
-            // It can only fail because the process is gone, and that is what is wanted.
+            // This fails only if the process is gone, which is what we want.
             let _ = self.process.kill().await;
         }
     }
@@ -103,8 +103,8 @@ impl Child {
     }
 }
 
-/// A command that inherits the environment, except what is meant for the tests alone: streamgate takes each
-/// `STREAMGATE_` variable for a setting.
+/// A command that inherits the environment, except variables meant only for the tests: streamgate
+/// takes each `STREAMGATE_` variable for a setting.
 pub(crate) fn command(program: impl AsRef<OsStr>) -> Command {
     let mut command = Command::new(program);
     for (name, _) in std::env::vars_os() {

@@ -20,16 +20,17 @@ pub(crate) enum Command {
     Run(RunArgs),
     /// Start everything on free ports, walk through the scenario, end with an exit code
     Check(CheckArgs),
-    /// Build and start what compose.yaml describes, walk through the scenario, break what can break, end it
+    /// Build and start the services of compose.yaml, walk through the scenario, break things, end
+    /// it
     Compose(ComposeArgs),
-    /// Serve the dummy video backend alone
+    /// Serve only the dummy video backend
     Backend(BackendArgs),
 }
 
-/// What the stack is made of.
+/// The parts of the stack.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct Parts {
-    /// The streamgate binary [default: the one built beside this program]
+    /// The streamgate binary [default: the one built next to this program]
     #[arg(long, value_name = "FILE")]
     pub(crate) streamgate: Option<PathBuf>,
     /// The Envoy binary
@@ -49,7 +50,7 @@ pub(crate) struct Parts {
     /// The folder with the clip
     #[arg(long, value_name = "FOLDER", default_value = "deploy/demo/media")]
     pub(crate) media: PathBuf,
-    /// Where the logs of what is started go
+    /// The folder for the logs of everything started
     #[arg(long, value_name = "FOLDER", default_value = "target/demo/logs")]
     pub(crate) logs: PathBuf,
 }
@@ -68,7 +69,7 @@ pub(crate) enum StoreChoice {
 pub(crate) struct RunArgs {
     #[command(flatten)]
     pub(crate) parts: Parts,
-    /// Where clients come in
+    /// The port for clients
     #[arg(
         long,
         value_name = "PORT",
@@ -94,10 +95,10 @@ pub(crate) struct CheckArgs {
 /// `demo compose`
 #[derive(Debug, Args)]
 pub(crate) struct ComposeArgs {
-    /// What starts it [default: `docker compose` if that is there, else `docker-compose`]
+    /// The compose command [default: `docker compose` if available, else `docker-compose`]
     #[arg(long, value_name = "COMMAND", env = "COMPOSE")]
     pub(crate) tool: Option<String>,
-    /// What it starts
+    /// The compose file
     #[arg(long, value_name = "FILE", default_value = "deploy/compose.yaml")]
     pub(crate) file: PathBuf,
     /// The tokens of alice, bob, carol and dave
@@ -107,7 +108,7 @@ pub(crate) struct ComposeArgs {
         default_value = "tests/fixtures/example-tokens.json"
     )]
     pub(crate) tokens: PathBuf,
-    /// Where the logs go
+    /// The folder for the logs
     #[arg(long, value_name = "FOLDER", default_value = "target/demo/logs")]
     pub(crate) logs: PathBuf,
 }
@@ -115,13 +116,14 @@ pub(crate) struct ComposeArgs {
 /// `demo backend`
 #[derive(Debug, Args)]
 pub(crate) struct BackendArgs {
-    /// Where to listen
+    /// The address to listen on
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:9000")]
     pub(crate) listen: SocketAddr,
     /// The folder with the clip
     #[arg(long, value_name = "FOLDER", default_value = "deploy/demo/media")]
     pub(crate) media: PathBuf,
-    /// Serve nothing: ask the one that runs there whether it serves, for a container's health check
+    /// Serve nothing: ask the backend at that address whether it serves, for a container's health
+    /// check
     #[arg(long)]
     pub(crate) ask: bool,
 }

@@ -1,4 +1,4 @@
-//! The only place of the demo that asks the time.
+//! Time. Only this module of the demo reads a clock.
 
 use std::time::{Duration, Instant};
 

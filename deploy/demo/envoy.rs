@@ -5,9 +5,9 @@ use crate::ports::Ports;
 
 const TEMPLATE: &str = include_str!("envoy.yaml.in");
 
-/// The template filled in; a placeholder left over is a mistake in the template.
+/// Fills in the template; a remaining placeholder is a mistake in the template.
 pub(crate) fn configuration(ports: Ports, backend: u16) -> Result<String, Failure> {
-    // In comments `${…}` names a placeholder and stands for none.
+    // In comments `${…}` is only a mention, not a placeholder.
     let mut filled: String = TEMPLATE
         .lines()
         .filter(|line| !line.trim_start().starts_with('#'))

@@ -1,6 +1,6 @@
-//! One line for each start, refusal and end, while the demo runs. Starts come from streamgate's log, so the shortest stream
-//! has its line too. Ends come from its list of live sessions, so it doesn't matter how a stream ended. Refusals come from
-//! Envoy's access log.
+//! Prints one line for each start, refusal and end while the demo runs. Starts come from
+//! streamgate's log, so even the shortest stream has its line. Ends come from its list of live
+//! sessions, so it doesn't matter how a stream ended. Refusals come from Envoy's access log.
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;
@@ -17,23 +17,23 @@ use crate::ports::{Ports, loopback};
 /// How often to look.
 const LOOK_EVERY: Duration = Duration::from_millis(200);
 
-/// Sessions, as streamgate's list has them.
+/// Sessions from streamgate's list.
 type Sessions = BTreeMap<Key, Value>;
 
-/// What has been told so far.
+/// What has been printed so far.
 #[derive(Debug)]
 pub(crate) struct Events {
     client: Client,
     /// Where streamgate lists the sessions of all users.
     list: String,
-    /// Live sessions whose start has been told.
+    /// Live sessions whose start has been printed.
     live: Sessions,
     starts: LogReader,
     refusals: LogReader,
 }
 
 impl Events {
-    /// Events of the stack that writes its logs to that folder.
+    /// The events of the stack that writes its logs to that folder.
     pub(crate) fn of(ports: Ports, logs: &Path) -> Result<Self, Failure> {
         let client = Client::builder().no_proxy().build();
         Ok(Self {
@@ -45,10 +45,10 @@ impl Events {
         })
     }
 
-    /// Prints them until the future is dropped, or until what they come from can't be read.
+    /// Prints events until the future is dropped, or until their sources can't be read.
     pub(crate) async fn tell(mut self) -> Result<Infallible, Failure> {
         loop {
-            // The log before the list: what is in neither has ended.
+            // The log before the list: a session in neither has ended.
             let starts: Vec<Start> = self.starts.unread(start)?;
             self.tell_sessions(starts).await?;
             for refusal in self.refusals.unread(refusal)? {
@@ -59,7 +59,7 @@ impl Events {
     }
 
     async fn tell_sessions(&mut self, starts: Vec<Start>) -> Result<(), Failure> {
-        // In an outage of the store nobody knows who is live; the next look tells.
+        // During an outage of the store nobody knows the live sessions; the next look will.
         let listed = self.listed().await?;
         for line in changes(&mut self.live, starts, listed) {
             println!("{line}");
@@ -67,7 +67,7 @@ impl Events {
         Ok(())
     }
 
-    /// The live sessions; `None` where streamgate can't tell.
+    /// The live sessions; `None` if streamgate can't tell.
     async fn listed(&self) -> Result<Option<Sessions>, Failure> {
         let asking = || format!("read {}", self.list);
         let answer = self.client.get(&self.list).send().await.doing(asking)?;
@@ -85,7 +85,7 @@ impl Events {
     }
 }
 
-/// A line for each session that has started or ended since the last look, which `live` is the outcome of.
+/// A line for each session that has started or ended since the last look. Updates `live`.
 fn changes(live: &mut Sessions, starts: Vec<Start>, listed: Option<Sessions>) -> Vec<String> {
     let mut lines = listed.as_ref().map_or_else(Vec::new, |now| ends(live, now));
     for Start { key, count } in starts {
@@ -99,7 +99,7 @@ fn changes(live: &mut Sessions, starts: Vec<Start>, listed: Option<Sessions>) ->
     lines
 }
 
-/// Takes the sessions from `live` that are not in the list; a line for each.
+/// Removes the sessions from `live` that are not in the list; returns a line for each.
 fn ends(live: &mut Sessions, now: &Sessions) -> Vec<String> {
     let ended = live.extract_if(.., |key, _| !now.contains_key(key));
     let told = ended.map(|(key, session)| {
@@ -115,7 +115,7 @@ fn line(what: &str, key: &Key, session: &Value, count: u64) -> String {
     format!("{what:<8} {user}: {of_what} ({user} now watches {count})")
 }
 
-/// Device and content where they are known, else kind and id.
+/// Device and content if known, otherwise kind and id.
 fn described(key: &Key, session: &Value) -> String {
     let facts: Vec<&str> = ["device", "content"]
         .iter()
@@ -137,7 +137,7 @@ struct Key {
 }
 
 impl Key {
-    /// The one of a session in streamgate's list.
+    /// The key of a session in streamgate's list.
     fn listed(session: &Value) -> Self {
         Self {
             user: text(session, "user").to_owned(),
@@ -147,20 +147,20 @@ impl Key {
     }
 }
 
-/// An empty text where there is none.
+/// The text, or an empty one if there is none.
 fn text<'v>(value: &'v Value, name: &str) -> &'v str {
     value.get(name).and_then(Value::as_str).unwrap_or_default()
 }
 
-/// A start, as streamgate has logged it.
+/// A start in streamgate's log.
 #[derive(Debug)]
 struct Start {
     key: Key,
-    /// How many sessions of the user were live then, this one included.
+    /// How many sessions of the user were live then, including this one.
     count: u64,
 }
 
-/// What streamgate has logged about a start.
+/// Parses a start from a line of streamgate's log.
 fn start(line: &str) -> Option<Start> {
     let logged: Value = serde_json::from_str(line).ok()?;
     if text(&logged, "message") != "a stream has started" {
@@ -177,7 +177,7 @@ fn start(line: &str) -> Option<Start> {
     })
 }
 
-/// What Envoy has logged about a refusal.
+/// The line to print for a refusal in Envoy's log.
 fn refusal(line: &str) -> Option<String> {
     let logged: Value = serde_json::from_str(line).ok()?;
     let reason = logged.get("refused")?.as_str()?;
@@ -200,7 +200,7 @@ impl LogReader {
         Self { log, read: 0 }
     }
 
-    /// What `parse` makes of the lines that have not been read yet; it has no use for the others.
+    /// The parsed lines that have not been read yet; `parse` skips the others.
     fn unread<T>(&mut self, parse: impl Fn(&str) -> Option<T>) -> Result<Vec<T>, Failure> {
         let reading = || format!("read {}", self.log.display());
         let mut file = std::fs::File::open(&self.log).doing(reading)?;

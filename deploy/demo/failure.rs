@@ -1,4 +1,5 @@
-//! How the demo fails: with a sentence for the person who started it. Nobody handles these, so there is one type.
+//! How the demo fails: with a sentence for the person who started it. No code distinguishes
+//! failures, so there is one type.
 
 use std::fmt::Display;
 
@@ -13,7 +14,7 @@ impl Failure {
     }
 }
 
-/// Puts what was being done in front of an error.
+/// Prefixes an error with what was being done.
 pub(crate) trait Doing<T> {
     /// `doing` completes "could not …".
     fn doing(self, doing: impl FnOnce() -> String) -> Result<T, Failure>;

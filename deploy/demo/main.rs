@@ -1,10 +1,11 @@
-//! The demo: a real Envoy in front of a dummy video backend, with streamgate beside it. `run` leaves it running for a
-//! person to try, `check` walks through the scenario by itself, `compose` does so with what compose.yaml starts, and `backend` is
-//! the dummy backend alone.
+//! The demo: a real Envoy in front of a dummy video backend, together with streamgate. `run` leaves
+//! it running for you to try, `check` walks through the scenario, `compose` does so with the
+//! services of compose.yaml, and `backend` is only the dummy backend.
 //!
-//! Everything runs on loopback and ends with this process. What belongs to whom:
-//! `cli` the arguments, `ports` which port is whose, `child` one process, `envoy` its configuration, `stack` all of
-//! them together, `backend` the video and the page, `events` what happens, `run` and `check` what is done with the stack.
+//! Everything runs on loopback and ends with this process. The modules: `cli` has the arguments,
+//! `ports` assigns the ports, `child` is one process, `envoy` its configuration, `stack` all
+//! processes together, `backend` the video and the page, `events` prints what happens, `run` and
+//! `check` use the stack.
 
 mod backend;
 mod check;

@@ -1,4 +1,4 @@
-//! Which port is whose. A taken port is found out before anything is started.
+//! Assigns ports. A taken port is detected before anything is started.
 
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 
@@ -7,12 +7,12 @@ use rand::Rng;
 use crate::cli::RunArgs;
 use crate::failure::{Doing, Failure};
 
-/// Below the range that systems hand out for outgoing connections, so that none of those takes a port between our
-/// look and the start of who wants it.
+/// Below the range that systems use for outgoing connections, so that none of those takes a port
+/// between our check and the start of its owner.
 const FREE: std::ops::Range<u16> = 15_000..30_000;
 const TRIES: usize = 200;
 
-/// The port of everything that listens, all on 127.0.0.1.
+/// The ports of everything that listens, all on 127.0.0.1.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Ports {
     pub(crate) gateway: u16,
@@ -23,7 +23,7 @@ pub(crate) struct Ports {
 }
 
 impl Ports {
-    /// The ports that were asked for; free ones for what nobody connects to by hand.
+    /// The requested ports; free ones for services that nobody connects to by hand.
     pub(crate) fn asked(args: &RunArgs) -> Result<Self, Failure> {
         let _gateway = claim(args.gateway_port, "the gateway (Envoy)", "GATEWAY_PORT")?;
         let _http = claim(args.http_port, "streamgate's HTTP API", "HTTP_PORT")?;
@@ -55,7 +55,7 @@ pub(crate) fn loopback(port: u16) -> SocketAddr {
     SocketAddr::from((Ipv4Addr::LOCALHOST, port))
 }
 
-/// Held while the others are looked for, so that no port is given out twice.
+/// Held while the others are chosen, so that no port is assigned twice.
 fn claim(port: u16, for_what: &str, variable: &str) -> Result<TcpListener, Failure> {
     TcpListener::bind(loopback(port)).map_err(|error| {
         Failure::new(format!(
@@ -70,7 +70,7 @@ fn claim(port: u16, for_what: &str, variable: &str) -> Result<TcpListener, Failu
     })
 }
 
-/// As many free ports as are asked for.
+/// That many free ports.
 pub(crate) fn free<const N: usize>() -> Result<[u16; N], Failure> {
     let mut held = Vec::with_capacity(N);
     let mut ports = [0; N];

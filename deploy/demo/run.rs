@@ -1,4 +1,4 @@
-//! `demo run` and `demo backend`: what runs until somebody ends it.
+//! `demo run` and `demo backend`: commands that run until you end them.
 
 use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -10,7 +10,8 @@ use crate::failure::{Doing, Failure};
 use crate::ports::{Ports, loopback};
 use crate::stack::Stack;
 
-/// Starts the stack, says what to try, and tells what happens until a signal comes or something dies.
+/// Starts the stack, prints what to try, and reports events until a signal arrives or something
+/// dies.
 pub(crate) async fn run(args: RunArgs) -> Result<(), Failure> {
     let mut asked_to_end = AskedToEnd::listen()?;
     let ports = Ports::asked(&args)?;
@@ -36,7 +37,7 @@ pub(crate) async fn run(args: RunArgs) -> Result<(), Failure> {
     outcome
 }
 
-/// Serves the backend alone.
+/// Serves only the backend.
 pub(crate) async fn backend(args: BackendArgs) -> Result<(), Failure> {
     let mut asked_to_end = AskedToEnd::listen()?;
     let media = Media::load(&args.media).doing(|| "read the clip".to_owned())?;
@@ -52,7 +53,7 @@ pub(crate) async fn backend(args: BackendArgs) -> Result<(), Failure> {
         .doing(|| "serve the clip".to_owned())
 }
 
-/// Asks the backend that runs there whether it serves.
+/// Asks a running backend whether it serves.
 pub(crate) async fn ask_backend(args: BackendArgs) -> Result<(), Failure> {
     let url = format!("http://{}/healthz", loopback(args.listen.port()));
     let answer = reqwest::get(&url).await.doing(|| format!("ask {url}"))?;
@@ -60,7 +61,7 @@ pub(crate) async fn ask_backend(args: BackendArgs) -> Result<(), Failure> {
     good.map(|_| ()).doing(|| format!("be content with {url}"))
 }
 
-/// Ctrl-C and SIGTERM, listened for from before anything is started.
+/// Ctrl-C and SIGTERM, caught before anything is started.
 #[derive(Debug)]
 pub(crate) struct AskedToEnd {
     interrupt: Signal,

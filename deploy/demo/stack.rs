@@ -1,4 +1,4 @@
-//! Everything the demo consists of, started together, watched together, ended together.
+//! All parts of the demo, started, watched and ended together.
 
 use std::future;
 use std::path::{Path, PathBuf};
@@ -19,10 +19,10 @@ use crate::ports::{Ports, loopback};
 
 const READY_WITHIN: Duration = Duration::from_secs(30);
 const ASK_AGAIN_AFTER: Duration = Duration::from_millis(20);
-/// Two show that the count does not depend on which worker a stream came through.
+/// Two workers show that the count does not depend on which one a stream came through.
 const ENVOY_WORKERS: &str = "2";
 
-/// The running stack. Dropped, all of it is killed; `end` is kinder.
+/// The running stack. Dropping it kills everything; `end` ends it in order.
 #[derive(Debug)]
 pub(crate) struct Stack {
     pub(crate) ports: Ports,
@@ -34,7 +34,8 @@ pub(crate) struct Stack {
 }
 
 impl Stack {
-    /// Starts backend, Redis where it is wanted, streamgate and Envoy, each when the one before is ready.
+    /// Starts the backend, Redis if requested, streamgate and Envoy, each when the one before is
+    /// ready.
     pub(crate) async fn start(parts: &Parts, ports: Ports, logs: &Path) -> Result<Self, Failure> {
         std::fs::create_dir_all(logs).doing(|| format!("create {}", logs.display()))?;
         let (mut stack, backend_port) = Self::with_backend(parts, ports, logs).await?;
@@ -152,7 +153,7 @@ impl Stack {
             .doing(|| format!("write {}", file.display()))?;
         let mut envoy = command(program);
         envoy.arg("--config-path").arg(&file);
-        // Without hot restart two Envoys on one machine know nothing of each other.
+        // Without hot restart two Envoys on one machine don't interfere.
         envoy.args([
             "--disable-hot-restart",
             "--concurrency",
@@ -174,7 +175,7 @@ impl Stack {
             .await
     }
 
-    /// Waits until `ready` says so, or something dies.
+    /// Waits until `ready` returns true, or something dies.
     async fn ready(&mut self, ready: impl AsyncFn() -> bool) -> Result<(), Failure> {
         let wait = async {
             while !ready().await {
@@ -187,7 +188,7 @@ impl Stack {
         }
     }
 
-    /// Returns when anything of the stack has ended by itself.
+    /// Returns when any part of the stack has ended by itself.
     pub(crate) async fn died(&mut self) -> Failure {
         let Self {
             children, backend, ..
@@ -210,7 +211,7 @@ impl Stack {
         }
     }
 
-    /// Ends everything, last started first.
+    /// Ends everything, in reverse order of the start.
     pub(crate) async fn end(mut self) {
         while let Some(child) = self.children.pop() {
             child.end().await;
@@ -218,7 +219,7 @@ impl Stack {
     }
 }
 
-/// The given binary, else the one in the folder of this program, where cargo puts both.
+/// The given binary, or else the one in this program's folder, where cargo puts both.
 fn streamgate_binary(parts: &Parts) -> Result<PathBuf, Failure> {
     if let Some(binary) = &parts.streamgate {
         return Ok(binary.clone());
@@ -247,7 +248,7 @@ async fn answers_ok(url: &str) -> bool {
         .is_ok_and(|response| response.status().is_success())
 }
 
-/// Envoy's own view of both its ways to streamgate.
+/// Whether Envoy considers both its connections to streamgate healthy.
 async fn both_clusters_healthy(url: &str) -> bool {
     let Ok(response) = fetch(url).await else {
         return false;

@@ -1,4 +1,5 @@
-//! The viewers that `check` plays: real clients that say what they got, and hold what they opened until dropped.
+//! The viewers in `check`: real clients that report what they got, and hold what they opened until
+//! dropped.
 
 use std::collections::{BTreeSet, HashMap};
 use std::fmt;
@@ -19,29 +20,29 @@ use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async};
 use crate::failure::{Doing, Failure};
 use crate::ports::loopback;
 
-/// No single answer and no first second of video may take longer.
+/// The time limit for any answer, and for the first second of video.
 const PATIENCE: Duration = Duration::from_secs(5);
-/// More than the backend's first chunk, so that seeing this much shows a stream that goes on.
+/// More than the backend's first chunk, so that this much proves a continuing stream.
 const ENOUGH_VIDEO: usize = 1000;
 const TS_SYNC: u8 = 0x47;
 
-/// Which protocol a viewer speaks to the gateway.
+/// The protocol between a viewer and the gateway.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Protocol {
     Http1,
     Http2,
 }
 
-/// How a viewer says who it is.
+/// How a viewer identifies itself.
 #[derive(Debug)]
 pub(crate) enum Identity {
-    /// By name: the demo's gateway believes it.
+    /// By name: the demo's gateway trusts it.
     Name,
-    /// By a token that the gateway verifies, of each user.
+    /// By a token that the gateway verifies, one for each user.
     Token(HashMap<String, String>),
 }
 
-/// The way in, and a tally of what came back through it.
+/// The gateway, and a tally of its answers.
 #[derive(Debug)]
 pub(crate) struct Gateway {
     authority: String,
@@ -53,7 +54,7 @@ pub(crate) struct Gateway {
 }
 
 impl Identity {
-    /// The header that says it. Who has no token shows an empty one, and is nobody.
+    /// The identifying header. A user without a token sends an empty one, and is nobody.
     fn of(&self, user: &str) -> (&'static str, String) {
         match self {
             Self::Name => ("x-user-id", user.to_owned()),
@@ -84,7 +85,8 @@ impl Gateway {
         })
     }
 
-    /// How many requests were let in, and how many refused because the user's slots were all taken.
+    /// How many requests were let in, and how many were refused because all of the user's slots
+    /// were taken.
     pub(crate) fn tally(&self) -> (u64, u64) {
         (
             self.allowed.load(Ordering::Relaxed),
@@ -92,7 +94,7 @@ impl Gateway {
         )
     }
 
-    /// A request of `user`, to be completed and handed to `send`.
+    /// A request of `user`, to be completed and passed to `send`.
     pub(crate) fn get(&self, protocol: Protocol, user: &str, path: &str) -> RequestBuilder {
         let client = match protocol {
             Protocol::Http1 => &self.http1,
@@ -144,7 +146,7 @@ impl Gateway {
         }
     }
 
-    /// A stream on a connection of its own, which can be cut.
+    /// A stream on a separate connection, which can be cut.
     pub(crate) async fn connection(&self, user: &str, path: &str) -> Result<Connection, Failure> {
         let mut socket = patiently(
             "connect to the gateway",
@@ -196,14 +198,15 @@ impl Gateway {
 
 // === What comes back ===
 
-/// What became of a request.
+/// The outcome of a request.
 #[derive(Debug)]
 pub(crate) enum Answer {
     LetIn(Playing),
     Refused(Refusal),
 }
 
-/// A response that was let in. Dropped, the player has gone: HTTP/1.1 closes the connection, HTTP/2 resets the stream.
+/// A response that was let in. Dropping it means that the player has gone: HTTP/1.1 closes the
+/// connection, HTTP/2 resets the stream.
 #[derive(Debug)]
 pub(crate) struct Playing {
     pub(crate) session: String,
@@ -211,7 +214,7 @@ pub(crate) struct Playing {
 }
 
 impl Playing {
-    /// Reads until it is plain that video arrives and goes on arriving.
+    /// Reads until it is certain that video keeps arriving.
     pub(crate) async fn plays(&mut self) -> Result<(), Failure> {
         let mut received = Vec::new();
         while received.len() < ENOUGH_VIDEO {
@@ -228,7 +231,7 @@ impl Playing {
         is_video(&received)
     }
 
-    /// Reads to the end: its content type and its bytes.
+    /// Reads to the end; returns the content type and the bytes.
     pub(crate) async fn whole(self) -> Result<(String, Vec<u8>), Failure> {
         let content_type = header(self.response.headers(), "content-type").to_owned();
         let body = patiently("read a response", self.response.bytes()).await?;
@@ -244,7 +247,7 @@ pub(crate) struct Connection {
 }
 
 impl Connection {
-    /// Cuts the connection with a reset, as a player does that is killed.
+    /// Cuts the connection with a reset, as when a player is killed.
     pub(crate) fn cut(self) -> Result<(), Failure> {
         self.socket
             .set_zero_linger()
@@ -270,13 +273,13 @@ impl Socket {
         }
     }
 
-    /// Closes it as the protocol wants it.
+    /// Closes it with the protocol's handshake.
     pub(crate) async fn close(mut self) -> Result<(), Failure> {
         patiently("close the WebSocket", self.0.close(None)).await
     }
 }
 
-/// A request that was not let in.
+/// A refused request.
 #[derive(Debug)]
 pub(crate) struct Refusal {
     pub(crate) status: StatusCode,
@@ -296,7 +299,7 @@ impl Refusal {
             .unwrap_or_default()
     }
 
-    /// The sessions that it says hold the slots.
+    /// The sessions that hold the slots, according to the refusal.
     pub(crate) fn holders(&self) -> BTreeSet<&str> {
         let sessions = self.problem.get("sessions").and_then(Value::as_array);
         sessions
@@ -315,7 +318,7 @@ impl fmt::Display for Refusal {
 
 // === Small things ===
 
-/// An empty string where the header is missing: then it differs from whatever is expected.
+/// An empty string if the header is missing, so that it differs from any expected value.
 fn header<'headers>(headers: &'headers HeaderMap, name: &str) -> &'headers str {
     headers
         .get(name)

@@ -1,4 +1,4 @@
-//! See `streamgate::fuzzing`: it says what has to hold.
+//! See `streamgate::fuzzing` for the property that must hold.
 
 #![no_main]
 

@@ -1,4 +1,5 @@
-//! The gRPC doors, all on one port: Envoy's checks, its access logs, health, and reflection for whoever explores with a tool.
+//! The gRPC doors, all on one port: Envoy's checks, its access logs, health, and reflection for
+//! interactive tools.
 
 mod access_log;
 mod check;
@@ -19,13 +20,13 @@ pub(crate) use access_log::MAX_MESSAGE_BYTES;
 pub use access_log::STREAM_AGE;
 use wire::service::CheckService;
 
-/// The services that Envoy's protocols define, for reflection; made from the protos of `envoy-types`.
+/// The services of Envoy's protocols, for reflection; generated from the protos of `envoy-types`.
 const DESCRIPTORS: &[u8] = include_bytes!("descriptors.bin");
 
 /// All services of the gRPC port.
 ///
 /// # Errors
-/// The descriptors are broken, which a test holds against.
+/// The descriptors are broken, which a test rules out.
 pub fn services(
     check: CheckDoor,
     access_log: AccessLogDoor,

@@ -1,4 +1,4 @@
-//! The corpora, replayed.
+//! Replays the corpora.
 
 use std::collections::BTreeSet;
 use std::fs;

@@ -19,10 +19,10 @@ use crate::session::Refusal;
 #[derive(Debug, thiserror::Error)]
 pub(super) enum ApiError {
     /// There is nothing at this path.
-    #[error("There is nothing at this address. What there is stands in /openapi.json.")]
+    #[error("There is nothing at this path. /openapi.json lists all paths.")]
     NotFound,
     /// The path exists, but not for this method. The `Allow` header lists its methods.
-    #[error("This address does not know that method. The header Allow names those that it knows.")]
+    #[error("This path doesn't support the method. The Allow header lists those it supports.")]
     MethodNotAllowed,
     /// The URL or the body is invalid.
     #[error("{0}")]
@@ -53,19 +53,19 @@ pub(super) enum ApiError {
     #[error("The body can't be read: {0}.")]
     Body(BytesRejection),
     /// The body is larger than the limit.
-    #[error("The body has more than {0} bytes.")]
+    #[error("The body is larger than {0} bytes.")]
     TooLarge(usize),
     /// The body did not arrive in time.
     #[error("The request did not arrive within {} s.", .0.as_secs_f32())]
     TooSlow(Duration),
     /// The URL is too long.
-    #[error("The address has more than {0} bytes.")]
+    #[error("The URL is longer than {0} bytes.")]
     AddressTooLong(usize),
     /// The headers are too large.
-    #[error("The headers have more than {0} bytes.")]
+    #[error("The headers are larger than {0} bytes.")]
     HeadersTooLarge(usize),
     /// No such session is live.
-    #[error("This stream isn't being watched. Start it to watch.")]
+    #[error("This stream isn't playing. Start it to watch.")]
     NotLive,
     /// The session runs inside Envoy, and the caller can't vouch for its end.
     #[error("{NOT_STOPPABLE}")]
@@ -77,7 +77,7 @@ pub(super) enum ApiError {
     #[error("{OUTAGE}")]
     Outage(Outage),
     /// The task that should have handled it has died.
-    #[error("Something went wrong. Try again, and tell the service if it happens again.")]
+    #[error("Something went wrong. Try again, and contact support if it happens again.")]
     Internal,
 }
 
@@ -177,16 +177,16 @@ impl Scheme {
     const fn hint(self, shown: bool) -> &'static str {
         match (self, shown) {
             (Self::Bearer, false) => {
-                "Say who you are: the header Authorization with Bearer and a token."
+                "Send a token: the header Authorization with Bearer and the token."
             }
             (Self::Bearer, true) => {
-                "What the header Authorization holds is no token that is known."
+                "The token in the Authorization header is not valid."
             }
             (Self::Basic, false) => {
-                "Say who you are: HTTP Basic with the user's name, and a token as the password where tokens are set."
+                "Use HTTP Basic with the user's name. If the service uses tokens, the password is a token."
             }
             (Self::Basic, true) => {
-                "What the header Authorization holds is no user's name with a password that is good for that user."
+                "The Authorization header has no user name with a password that is valid for it."
             }
         }
     }

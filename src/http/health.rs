@@ -132,7 +132,7 @@ fn outage_rules() -> Object {
     let rules = [OutageRule::Allow, OutageRule::Deny, OutageRule::Local].map(LabelValue::as_str);
     ObjectBuilder::new()
         .description(Some(
-            "What decides about new streams in its place, while it doesn't answer or is full.",
+            "What decides about new streams while the store doesn't answer or is full.",
         ))
         .schema_type(Type::String)
         .enum_values(Some(rules))
@@ -150,7 +150,7 @@ pub(super) async fn livez() -> &'static str {
 /// The answer includes the store's state, but doesn't depend on it.
 #[utoipa::path(get, path = "/readyz", tag = "probes", responses(
     (status = 200, description = "It does.", body = Ready),
-    (status = 503, description = "It starts, or is about to stop.", body = Ready),
+    (status = 503, description = "It is starting or stopping.", body = Ready),
     TooMuch,
 ))]
 pub(super) async fn readyz(State(door): State<Door>) -> Response {

@@ -17,7 +17,7 @@ use crate::session::{
 /// The kind of stream that a session is.
 #[derive(Debug, ToSchema)]
 #[schema(as = Kind, rename_all = "lowercase")]
-#[expect(dead_code, reason = "it is there to be described")]
+#[expect(dead_code, reason = "only for the OpenAPI document")]
 pub(super) enum KindName {
     /// One HTTP request through the gateway.
     Request,
@@ -30,7 +30,7 @@ pub(super) enum KindName {
 /// The kinds of stream that can be started here.
 #[derive(Debug, ToSchema)]
 #[schema(rename_all = "lowercase")]
-#[expect(dead_code, reason = "it is there to be described")]
+#[expect(dead_code, reason = "only for the OpenAPI document")]
 pub(super) enum Startable {
     /// A playback.
     Playback,

@@ -97,7 +97,7 @@ pub(super) async fn bounded(State(door): State<Door>, request: Request, next: Ne
     let headers = request.headers();
     if request.version() == Version::HTTP_11 && headers.get_all(header::HOST).iter().count() != 1 {
         // The next proxy may choose differently which of them counts (RFC 9112, 3.2).
-        let told = "A request has one Host header.".to_owned();
+        let told = "A request must have exactly one Host header.".to_owned();
         return ApiError::BadRequest(told).into_response();
     }
     let length = headers.get(header::CONTENT_LENGTH);

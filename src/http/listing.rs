@@ -30,8 +30,8 @@ const MAX_SIZE: usize = 1000;
     path = "/v1/sessions",
     tag = "operator",
     params(
-        ("limit" = inline(Option<u16>), Query, example = 100, description = "About how many sessions; 100 if left out.", minimum = 1, maximum = 1000),
-        ("cursor" = inline(Option<String>), Query, example = "0", description = "`next` of the page before, as it came; the first page if left out."),
+        ("limit" = inline(Option<u16>), Query, example = 100, description = "Approximate number of sessions; 100 by default.", minimum = 1, maximum = 1000),
+        ("cursor" = inline(Option<String>), Query, example = "0", description = "The previous page's `next`, unchanged; the first page by default."),
     ),
     responses(
         (status = 200, description = "A page.", body = PageBody, headers(("link"))),
@@ -60,7 +60,7 @@ fn asked(query: &str) -> Result<(Cursor, usize), ApiError> {
                 .filter(|number| (1..=MAX_SIZE).contains(number))
                 .ok_or_else(|| {
                     ApiError::BadRequest(format!(
-                        "The limit is {value:?}; allowed is a whole number from 1 to {MAX_SIZE}."
+                        "The limit is {value:?}; it must be a whole number from 1 to {MAX_SIZE}."
                     ))
                 })?;
         } else {

@@ -62,7 +62,7 @@ pub(super) struct ReleaseRequest {
 /// One release, or a list of them.
 #[derive(Deserialize, ToSchema)]
 #[serde(untagged)]
-#[expect(dead_code, reason = "it is there to be described")]
+#[expect(dead_code, reason = "only for the OpenAPI document")]
 pub(super) enum Releases {
     /// One.
     One(ReleaseRequest),
@@ -73,7 +73,7 @@ pub(super) enum Releases {
 /// At most a hundred releases.
 #[derive(Deserialize, ToSchema)]
 #[schema(as = ReleaseList, max_items = 100)]
-#[expect(dead_code, reason = "it is there to be described")]
+#[expect(dead_code, reason = "only for the OpenAPI document")]
 pub(super) struct Several(Vec<ReleaseRequest>);
 
 /// The same as text, which contains JSON in any case.

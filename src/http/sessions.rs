@@ -45,9 +45,9 @@ use crate::telemetry::metrics::ReleaseCause;
     path = "/v1/users/{user}/sessions/{session}",
     tag = "sessions",
     params(
-        ("user" = String, Path, example = "anna", description = "Whose playback it is: 1 to 256 bytes of UTF-8 without control characters.", min_length = 1, max_length = 256, pattern = r"^[^\x00-\x1f\x7f-\x9f]+$"),
-        ("session" = String, Path, example = "p1", description = "Its id, likewise; unique among the user's playbacks, and not used again once it has ended.", min_length = 1, max_length = 256, pattern = r"^[^\x00-\x1f\x7f-\x9f]+$"),
-        ("kind" = inline(Option<Startable>), Query, example = "playback", description = "May be said, though nothing else can be started here."),
+        ("user" = String, Path, example = "anna", description = "The user: 1 to 256 bytes of UTF-8 without control characters.", min_length = 1, max_length = 256, pattern = r"^[^\x00-\x1f\x7f-\x9f]+$"),
+        ("session" = String, Path, example = "p1", description = "The playback's id, with the same limits; unique among the user's playbacks, and never used again after its end.", min_length = 1, max_length = 256, pattern = r"^[^\x00-\x1f\x7f-\x9f]+$"),
+        ("kind" = inline(Option<Startable>), Query, example = "playback", description = "Optional; nothing else can be started here."),
     ),
     request_body(content = StartBody, content_type = "application/json", example = json!({"device": "tv", "content": "film-7", "position": 0})),
     responses(
@@ -82,7 +82,7 @@ pub(super) async fn put(
     operation_id = "create_session",
     path = "/v1/users/{user}/sessions",
     tag = "sessions",
-    params(("user" = String, Path, example = "anna", description = "Whose playback it is.", min_length = 1, max_length = 256, pattern = r"^[^\x00-\x1f\x7f-\x9f]+$")),
+    params(("user" = String, Path, example = "anna", description = "The user.", min_length = 1, max_length = 256, pattern = r"^[^\x00-\x1f\x7f-\x9f]+$")),
     request_body(content = StartBody, content_type = "application/json", example = json!({"device": "tv", "content": "film-7", "position": 0})),
     responses(
         (status = 201, description = "It has started.", body = StartedBody, headers(("location"), ("ratelimit-policy"), ("ratelimit"))),
@@ -120,7 +120,7 @@ pub(super) async fn post(
     path = "/v1/users/{user}/sessions",
     tag = "sessions",
     params(("user" = String, Path, example = "anna", description = "Whose sessions.", min_length = 1, max_length = 256, pattern = r"^[^\x00-\x1f\x7f-\x9f]+$")),
-    responses((status = 200, description = "The live sessions, in the order in which they came to their slots.", body = UserBody), NoName, Failures),
+    responses((status = 200, description = "The live sessions, in the order they took their slots.", body = UserBody), NoName, Failures),
     security(("token" = []), ()),
 )]
 pub(super) async fn get_all(
@@ -145,9 +145,9 @@ pub(super) async fn get_all(
     path = "/v1/users/{user}/sessions/{session}",
     tag = "sessions",
     params(
-        ("user" = String, Path, example = "anna", description = "Whose session it is.", min_length = 1, max_length = 256, pattern = r"^[^\x00-\x1f\x7f-\x9f]+$"),
+        ("user" = String, Path, example = "anna", description = "The user.", min_length = 1, max_length = 256, pattern = r"^[^\x00-\x1f\x7f-\x9f]+$"),
         ("session" = String, Path, example = "p1", description = "Its id.", min_length = 1, max_length = 256, pattern = r"^[^\x00-\x1f\x7f-\x9f]+$"),
-        ("kind" = inline(Option<KindName>), Query, example = "playback", description = "Its kind; `playback` if left out."),
+        ("kind" = inline(Option<KindName>), Query, example = "playback", description = "Its kind; `playback` by default."),
     ),
     responses((status = 200, description = "It is live.", body = SessionBody), NoSession, Failures),
     security(("token" = []), ()),
@@ -174,9 +174,9 @@ pub(super) async fn get_one(
     path = "/v1/users/{user}/sessions/{session}",
     tag = "sessions",
     params(
-        ("user" = String, Path, example = "anna", description = "Whose session it is.", min_length = 1, max_length = 256, pattern = r"^[^\x00-\x1f\x7f-\x9f]+$"),
+        ("user" = String, Path, example = "anna", description = "The user.", min_length = 1, max_length = 256, pattern = r"^[^\x00-\x1f\x7f-\x9f]+$"),
         ("session" = String, Path, example = "p1", description = "Its id.", min_length = 1, max_length = 256, pattern = r"^[^\x00-\x1f\x7f-\x9f]+$"),
-        ("kind" = inline(Option<KindName>), Query, example = "playback", description = "Its kind; `playback` if left out."),
+        ("kind" = inline(Option<KindName>), Query, example = "playback", description = "Its kind; `playback` by default."),
     ),
     responses(Done, NotStoppable, NoName, Detached, Failures),
     security(("token" = []), ()),
@@ -204,7 +204,7 @@ pub(super) async fn delete_one(
     path = "/v1/users/{user}/sessions",
     tag = "operator",
     params(("user" = String, Path, example = "anna", description = "Whose sessions.", min_length = 1, max_length = 256, pattern = r"^[^\x00-\x1f\x7f-\x9f]+$")),
-    responses((status = 200, description = "Those that could be ended have ended.", body = EndedBody), NoName, Detached, Failures),
+    responses((status = 200, description = "All sessions that can be ended have ended.", body = EndedBody), NoName, Detached, Failures),
     security(("token" = []), ()),
 )]
 pub(super) async fn delete_all(

@@ -35,7 +35,7 @@ use crate::session::{self, AdmissionKind, ContentId, Facts, Kind, SessionId, Ses
 /// The query that names the video; [`OfVideo`] parses it.
 #[derive(utoipa::IntoParams)]
 #[into_params(parameter_in = Query)]
-#[expect(dead_code, reason = "it is there to be described")]
+#[expect(dead_code, reason = "only for the OpenAPI document")]
 pub(super) struct VideoQuery {
     /// The video.
     #[param(

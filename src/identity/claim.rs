@@ -58,7 +58,7 @@ pub(crate) enum CheckKind {
 pub(crate) enum ClaimError {
     /// It is not about an HTTP request.
     #[error(
-        "the check is not about an HTTP request: streamgate stands behind Envoy's HTTP filter only"
+        "the check is not about an HTTP request: streamgate supports only Envoy's HTTP filter"
     )]
     NotHttp,
     /// Nothing in the request identifies the user.
@@ -156,7 +156,7 @@ fn of_route(
     let sources = routes.sources(list).map_err(|error| wrong(&error))?;
     if issues && sources.contains(&Source::Request) {
         return Err(wrong(
-            &"request can't be in it where the route has a cookie issued",
+            &"it can't contain request if the route issues a cookie",
         ));
     }
     Ok(Some(sources))

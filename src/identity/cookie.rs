@@ -240,7 +240,7 @@ fn path<'e>(
             Ok(Some(sendable(found)))
         }
         Some(_) => Err(wrong(
-            &"what the pattern finds is not the beginning of the path",
+            &"the pattern's match is not the beginning of the path",
         )),
         None => Ok(None),
     }

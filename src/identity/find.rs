@@ -31,10 +31,10 @@ pub(crate) enum Flaw {
     #[error("is neither a text nor a whole number")]
     NotAName,
     /// It is not a user name and password.
-    #[error("is not a name and a password as HTTP Basic has them")]
+    #[error("is not a valid HTTP Basic name and password")]
     NotBasic,
     /// It is in a CMCD payload that can't be read.
-    #[error("stands in a CMCD payload that {0}")]
+    #[error("is in a CMCD payload that {0}")]
     Cmcd(#[from] cmcd::CmcdError),
 }
 

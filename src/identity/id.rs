@@ -10,7 +10,7 @@ pub const MAX_ID_BYTES: usize = 256;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum IdError {
     /// The text is empty.
-    #[error("is empty; it takes 1 to {MAX_ID_BYTES} bytes")]
+    #[error("is empty; it must have 1 to {MAX_ID_BYTES} bytes")]
     Empty,
     /// The text is too long.
     #[error("has {0} bytes; at most {MAX_ID_BYTES} are allowed")]
@@ -141,7 +141,7 @@ mod tests {
     #[test]
     fn an_error_says_what_is_allowed() {
         for (text, message) in [
-            (String::new(), "is empty; it takes 1 to 256 bytes"),
+            (String::new(), "is empty; it must have 1 to 256 bytes"),
             ("x".repeat(300), "has 300 bytes; at most 256 are allowed"),
             (
                 "ab\u{7f}".to_owned(),

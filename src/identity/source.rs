@@ -154,7 +154,7 @@ impl FromStr for Source {
                     .map(|part| Self::parse_one(part))
                     .collect::<Result<_, _>>()?;
                 if parts.contains(&Self::Request) {
-                    let allowed = "sources joined by +, of which none is request: each request would be a stream of its own";
+                    let allowed = "sources joined by +, without request: each request would be a stream of its own";
                     return Err(SourceError::NotASource(text.to_owned(), allowed));
                 }
                 Ok(Self::Joined(parts))

@@ -1,4 +1,5 @@
-//! One attempt to start a session: what the claim asks for, and what the store or the outage rule answers.
+//! One attempt to start a session: what the claim asks for, and the answer of the store or the
+//! outage rule.
 
 use std::borrow::Cow;
 use std::time::Duration;
@@ -13,14 +14,15 @@ use crate::session::{
 use crate::store::Seen;
 use crate::telemetry::metrics::Operation;
 
-/// A start, with everything that decides about it: one snapshot of the settings, taken when the claim came.
+/// A start, with everything that decides it: one snapshot of the settings, taken when the claim
+/// arrived.
 #[derive(Debug, Clone)]
 pub(super) struct StartAttempt<'a> {
-    /// Whose stream it is.
+    /// The stream's user.
     pub(super) user: &'a UserId,
-    /// The session that wants to start.
+    /// The session to start.
     pub(super) start: Start,
-    /// What applies to it.
+    /// The rules that apply to it.
     pub(super) rules: StartRules,
     /// Whether it may take a slot.
     pub(super) mode: Mode,
@@ -38,7 +40,8 @@ pub(super) enum Mode {
 }
 
 impl StartAttempt<'_> {
-    /// What the store decides by. Where no stream is allowed, what is live is renewed and nothing is started.
+    /// The rules for the store. If the limit is zero, live sessions are renewed but nothing is
+    /// started.
     fn store_rules(&self) -> Cow<'_, StartRules> {
         match self.mode {
             Mode::Slot => Cow::Borrowed(&self.rules),
@@ -51,7 +54,8 @@ impl StartAttempt<'_> {
 }
 
 impl Ledger {
-    /// Renews a session that this instance holds but must ask the store about. `None` if it is not held any more, or can't go on.
+    /// Renews a session that this instance holds but must ask the store about. `None` if it is no
+    /// longer held, or can't continue.
     pub(super) async fn go_on(
         &self,
         attempt: &StartAttempt<'_>,
@@ -72,15 +76,16 @@ impl Ledger {
             Ok(Renewal::Renewed { .. } | Renewal::PutBack { .. } | Renewal::Provisional { .. }) => {
                 Admission::Admitted(self.cache.admitted(user, &start.key)?)
             }
-            // Whether it may start again is for the store to say.
+            // The store decides whether it may start again.
             Ok(Renewal::Ended(_) | Renewal::Crowded) => return None,
             Err(outage) => return Some(self.by_rule(attempt, outage)),
         };
         Some(Ok(Decision::of_store(admission, attempt)))
     }
 
-    /// Asks the store for a slot, or the outage rule if the store can't answer. A takeover names an id, which is taken for a playback's; if
-    /// no playback has it, but another session with a slot does, the takeover means that session.
+    /// Asks the store for a slot, or the outage rule if the store can't answer. A takeover names an
+    /// id, which at first is taken to be a playback's; if no playback has it, but another session
+    /// with a slot does, the takeover means that session.
     pub(super) async fn attempt(&self, attempt: &StartAttempt<'_>) -> Result<Decision, Outage> {
         let mut decision = self.decide(attempt).await?;
         let Some(meant) = meant_among_holders(&attempt.rules.when_full, &decision.admission) else {
@@ -103,7 +108,8 @@ impl Ledger {
         }
     }
 
-    /// The same for a session that may be held: if the store has forgotten it, and now finds no slot for it, it is told that it runs.
+    /// The same for a session that may be held: if the store has lost it, and now finds no slot for
+    /// it, the ledger reports it as running.
     pub(super) async fn attempt_knowing(
         &self,
         attempt: &StartAttempt<'_>,
@@ -130,8 +136,8 @@ impl Ledger {
         }
     }
 
-    /// Asks the store for a slot, once it has been told what it is yet to be told of this user. If it can't be told, it isn't asked: that
-    /// would cost the caller another deadline.
+    /// Asks the store for a slot, after syncing this user's sessions and ends. If the sync fails,
+    /// the store isn't asked, because that would cost the caller another deadline.
     pub(super) async fn try_start(&self, attempt: &StartAttempt<'_>) -> Result<Admission, Outage> {
         let StartAttempt { user, start, .. } = attempt;
         self.settle(user).await?;
@@ -144,7 +150,8 @@ impl Ledger {
             && self.is_contradicted(attempt, &admission, held)
             && self.has_forgotten_others(user, &start.key).await
         {
-            // Beside those that it had forgotten there may be no room for this one, which nobody has been told of yet.
+            // With the sessions that the store had lost there may be no room for this one, which no
+            // caller knows about yet.
             let undoing = Ending::Undone(ticket);
             let undone = self.tell_ended(user, &start.key, undoing, Duration::ZERO);
             undone.await.map_err(|outage| Outage {
@@ -173,7 +180,7 @@ impl Ledger {
         })
     }
 
-    /// Holds what the store has answered to a start.
+    /// Caches the store's answer to a start.
     fn hold(&self, attempt: &StartAttempt<'_>, version: ReadVersion, admission: &Admission) {
         let StartAttempt {
             user, start, rules, ..
@@ -204,9 +211,10 @@ impl Ledger {
         }
     }
 
-    /// Whether the store has let a session in and counts fewer than it must still do: some have ended elsewhere, or it has forgotten. Those
-    /// that must still count are fewer than were held when it was asked, if some have ended here meanwhile. Where others gave way, it
-    /// has counted up to the limit itself.
+    /// Whether the store admitted a session but counts fewer than it must still count: some have
+    /// ended elsewhere, or the store has lost them. If some have ended here meanwhile, the store
+    /// must count fewer than were held when it was asked. If others were displaced, the store has
+    /// counted up to the limit itself.
     fn is_contradicted(
         &self,
         attempt: &StartAttempt<'_>,
@@ -223,7 +231,8 @@ impl Ledger {
     }
 }
 
-/// The session of another kind that a takeover may have meant: one that holds a slot and has that id.
+/// The session of another kind that a takeover may have meant: one that holds a slot and has that
+/// id.
 fn meant_among_holders(when_full: &WhenFull, admission: &Admission) -> Option<SessionKey> {
     match (when_full, admission) {
         (WhenFull::TakeOver(named), Admission::Refused(Refusal::Full { holders, .. })) => {

@@ -1,5 +1,5 @@
-//! What the ledger does beside its calls: renews held leases in the background, tells the store what it is yet to be told, probes a store
-//! that doesn't answer, and finds out whether it has forgotten.
+//! The ledger's background work: renews held leases, syncs sessions and ends with the store, probes
+//! a store that doesn't answer, and detects a store that has lost data.
 
 use std::time::Duration;
 
@@ -17,31 +17,32 @@ use crate::telemetry::metrics::Operation;
 /// How many sessions are renewed at a time.
 const RENEWED_AT_A_TIME: usize = 256;
 
-/// How many users the store is told of at a time.
+/// How many users are synced at a time.
 const TOLD_AT_A_TIME: usize = 64;
 
-/// The pause after that: with [`TOLD_AT_A_TIME`], at most some 6,000 users a second, so that a store which has just come back isn't flooded.
+/// The pause after that: with [`TOLD_AT_A_TIME`], at most some 6,000 users a second, so that a
+/// store that has just come back isn't flooded.
 const TOLD_PAUSE: Duration = Duration::from_millis(10);
 
-/// The pause after the store could not be told.
+/// The pause after a failed sync.
 pub(super) const TOLD_IN_VAIN_PAUSE: Duration = Duration::from_millis(500);
 
-/// The pause between two probes, but for up to half of it, taken off at random.
+/// The pause between two probes; up to half of it is subtracted at random.
 const PROBE_PAUSE: Duration = Duration::from_millis(150);
 
-/// What came of telling the store about many running streams.
+/// The result of reporting many running streams to the store.
 #[derive(Default)]
 struct Told<'a> {
-    /// How many of them it did not know.
+    /// How many of them the store didn't know.
     unknown: usize,
-    /// Those that it could not be told about.
+    /// Those whose report failed.
     untold: Vec<&'a Seen>,
-    /// Why, for one of those.
+    /// The error of one of those.
     outage: Option<Outage>,
 }
 
 impl Ledger {
-    /// Does what is to be done beside the calls, until it is dropped.
+    /// Runs the background work until dropped.
     pub async fn run_background(&self) {
         tokio::join!(
             self.keep_renewed(),
@@ -52,7 +53,7 @@ impl Ledger {
         );
     }
 
-    /// Renews what is due, many at a time.
+    /// Renews the sessions that are due, many at a time.
     async fn keep_renewed(&self) {
         loop {
             self.cache.due_arrived.notified().await;
@@ -64,7 +65,8 @@ impl Ledger {
         }
     }
 
-    /// Renews some sessions. One that can't be goes on to its lease's end, and its next request asks.
+    /// Renews some sessions. One that can't be renewed stays until the end of its lease, and its
+    /// next request asks the store.
     async fn renew_held(&self, due: &[(UserId, SessionKey)]) {
         let seen: Vec<Seen> = due
             .iter()
@@ -75,7 +77,7 @@ impl Ledger {
         }
     }
 
-    /// Tells the store about many running streams, and holds what it answers.
+    /// Reports many running streams to the store, and caches its answers.
     async fn tell_all_running<'a>(&self, seen: &'a [Seen]) -> Told<'a> {
         let mut told = Told::default();
         if seen.is_empty() {
@@ -103,7 +105,7 @@ impl Ledger {
                     }
                 }
                 match failed {
-                    // One user's trouble is not the store's.
+                    // An error about one user doesn't mean that the store is down.
                     Some(error) if told.untold.len() < seen.len() => Ok(Some(error)),
                     Some(error) => Err(error),
                     None => Ok(None),
@@ -112,7 +114,7 @@ impl Ledger {
             .await;
         match asked {
             Ok(failed) => told.outage = failed.map(Outage::from),
-            // It was not asked at all, or has failed with each.
+            // The store was not asked at all, or failed for each of them.
             Err(outage) => {
                 (told.untold, told.outage) = (seen.iter().collect(), Some(outage));
             }
@@ -120,11 +122,11 @@ impl Ledger {
         told
     }
 
-    /// Tells the store, whenever it answers, what it is yet to be told, at a bounded rate.
+    /// Syncs with the store whenever it answers, at a bounded rate.
     async fn keep_synced(&self) {
         let mut up = self.breaker.watch();
         loop {
-            // It lives as long as the ledger does.
+            // The sender lives as long as the ledger.
             drop(up.wait_for(|up| *up).await);
             let users = self.cache.take_queued(TOLD_AT_A_TIME);
             if users.is_empty() {
@@ -132,7 +134,8 @@ impl Ledger {
                 continue;
             }
             let synced = join_all(users.iter().map(|user| self.settle(user))).await;
-            // What was answered while another session was released was not heeded, and is asked again.
+            // An answer that was void because another session was released meanwhile is requested
+            // again.
             for user in users
                 .iter()
                 .filter(|user| self.cache.is_still_unsynced(user))
@@ -148,7 +151,7 @@ impl Ledger {
         }
     }
 
-    /// Tells the store what it is yet to be told of a user, ends before sessions.
+    /// Syncs a user's ends and then their sessions.
     ///
     /// # Errors
     /// The store could not answer.
@@ -161,7 +164,7 @@ impl Ledger {
         told.outage.map_or(Ok(()), Err)
     }
 
-    /// Tells the store what it is yet to be told of a user's ends.
+    /// Syncs a user's ends.
     ///
     /// # Errors
     /// The store could not answer.
@@ -172,7 +175,7 @@ impl Ledger {
         }
     }
 
-    /// Tells the store of these ends.
+    /// Reports these ends to the store.
     ///
     /// # Errors
     /// The store could not answer.
@@ -195,7 +198,7 @@ impl Ledger {
         failed.map_or(Ok(()), Err)
     }
 
-    /// Tells the store all that it is yet to be told, as far as it can be: for who is about to end.
+    /// Syncs everything, as far as possible, before the process exits.
     pub async fn settle_all(&self) {
         loop {
             let users = self.cache.take_queued(TOLD_AT_A_TIME);
@@ -206,7 +209,7 @@ impl Ledger {
         }
     }
 
-    /// Probes a store that doesn't answer until it does, and then looks whether it has forgotten.
+    /// Probes a store that doesn't answer until it does, and then checks whether it has lost data.
     async fn mind_store(&self) {
         let mut up = self.breaker.watch();
         loop {
@@ -223,8 +226,8 @@ impl Ledger {
         }
     }
 
-    /// Waits until the store is out: its calls show it, or it reports so. A failed probe is repeated soon, because an idle instance would
-    /// otherwise notice too late.
+    /// Waits until the store is down: calls show it, or the store reports it. A failed probe is
+    /// repeated soon, because an idle instance would otherwise notice too late.
     async fn outage(&self, up: &mut watch::Receiver<bool>) {
         loop {
             tokio::select! {
@@ -238,17 +241,17 @@ impl Ledger {
         }
     }
 
-    /// Asks the store about a few users. If two of them are unknown to it, it has forgotten everybody.
+    /// Asks the store about a few users. If two of them are unknown to it, it has lost all data.
     async fn look_for_loss(&self) {
         let sample = self.cache.sample(SAMPLE, &self.suspicion.users());
-        // Sessions that the store can't be told of now ask at their next request.
+        // Sessions whose report fails now ask at their next request.
         if self.tell_all_running(&sample).await.unknown >= PROOF {
             self.note_forgetting();
         }
     }
 
-    /// Notes that the store did not know a session that it should have counted: its user's others are told, and some of other users are
-    /// asked about.
+    /// Records that the store didn't know a session that it should have counted: the user's other
+    /// sessions are reported, and the store is asked about some other users'.
     pub(super) fn suspect_loss(&self, user: &UserId, key: &SessionKey) {
         self.cache.unsync_others(user, key);
         if self.suspicion.note(user) {
@@ -256,7 +259,7 @@ impl Ledger {
         }
     }
 
-    /// Asks the store about all sessions of a user but that one; whether it has forgotten any.
+    /// Asks the store about all sessions of a user but that one; returns whether it has lost any.
     pub(super) async fn has_forgotten_others(&self, user: &UserId, key: &SessionKey) -> bool {
         let seen = self.cache.beside(user, key);
         let told = seen.iter().map(|seen| self.tell_running(seen));
@@ -266,7 +269,8 @@ impl Ledger {
             .any(|answer| matches!(answer, Ok(Renewal::PutBack { .. })))
     }
 
-    /// Looks whether the store has forgotten, whenever it did not know a session that it should have counted.
+    /// Checks whether the store has lost data, whenever it didn't know a session that it should
+    /// have counted.
     async fn clear_doubts(&self) {
         loop {
             self.cache.doubted.notified().await;
@@ -274,19 +278,20 @@ impl Ledger {
         }
     }
 
-    /// Asks the store about `request` sessions that started here, to see whether Envoy's access log arrives.
+    /// Asks the store about `request` sessions that started here, to see whether Envoy's access log
+    /// arrives.
     async fn mind_access_log(&self) {
         loop {
             let begun = self.wiring.next().await;
             match self.list(&begun.user).await {
                 Ok(listing) => self.wiring.judge(&begun, &listing.sessions, &self.metrics),
-                // A store that can't answer says nothing about the log.
+                // A store that can't answer reveals nothing about the log.
                 Err(_) => self.wiring.exclude(&begun.user, &begun.key),
             }
         }
     }
 
-    /// The store has forgotten everybody: it is told of all that are held.
+    /// The store has lost all data: schedules all held sessions for reporting.
     pub(super) fn note_forgetting(&self) {
         if self.forgot.is_due() {
             warn!("the store lost live sessions; re-announcing all cached sessions");
@@ -297,7 +302,7 @@ impl Ledger {
     }
 }
 
-/// Lets some time pass between two probes.
+/// Waits between two probes.
 async fn rest_between_probes() {
     let pause = PROBE_PAUSE.mul_f64(rand::random_range(0.5..1.0));
     tokio::time::sleep(pause).await;

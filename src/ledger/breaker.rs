@@ -1,9 +1,11 @@
-//! Whether the store answers: kept from what its calls say, and the breaker that follows from it.
+//! Tracks whether the store answers, from the results of its calls, and derives a circuit breaker
+//! from it.
 //!
-//! The breaker opens after [`FAILURES`] failed calls in a row, or when the store reports that it cannot connect: each call would cost a check
-//! its deadline, and a store in trouble more load. From then on only probes are made, one at a time, and when they succeed the breaker
-//! closes. A store that keeps failing right after a probe has to prove itself for longer each time, so that nothing above flaps faster than
-//! that. Each change is told in one log line.
+//! The breaker opens after [`FAILURES`] failed calls in a row, or when the store reports that it
+//! cannot connect: further calls would cost each check its deadline, and a struggling store more
+//! load. While it is open only probes are made, one at a time, and when they succeed the breaker
+//! closes. A store that keeps failing right after a probe must answer more probes each time, so
+//! that nothing above flaps faster than that. Each change is one log line.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard};
@@ -18,41 +20,45 @@ use crate::store::StoreError;
 use crate::telemetry::Metrics;
 use crate::util::lock;
 
-/// So many calls must fail in a row before the store counts as down: a lost packet or two is no outage.
+/// How many calls must fail in a row before the store counts as down: a lost packet or two is no
+/// outage.
 const FAILURES: u32 = 5;
 
-/// How long the store must have answered for its next failure to be a new one, and no sequel of the last.
+/// How long the store must have answered for its next failure to count as a new outage, not a
+/// continuation of the last.
 const PROVEN: Duration = Duration::from_secs(10);
 
-/// The most probes in a row that a store which keeps failing has to answer. They are some 100 ms apart.
+/// The most probes in a row that a store that keeps failing has to answer. They are some 100 ms
+/// apart.
 const MOST_PROBES: u32 = 16;
 
-/// How long no call must have found the store full before it counts as having room again: most calls take none.
+/// How long no call may have found the store full before it counts as having room again: most calls
+/// need none.
 const ROOM_AGAIN: Duration = Duration::from_secs(10);
 
-/// What is known of the store's health.
+/// The store's health.
 #[derive(Debug)]
 pub(super) struct Breaker {
     /// What its calls have shown.
     known: Mutex<Known>,
-    /// What decides while it is out.
+    /// What decides while it is down.
     rule: OutageRule,
-    /// Whether calls are made: the state in brief, for those who ask each time.
+    /// Whether calls are made: a copy of the state that is cheap to read.
     open: AtomicBool,
-    /// The same for those who wait for it to change.
+    /// The same, for tasks that wait for a change.
     up: watch::Sender<bool>,
-    /// Told when a probe has failed and the store still counts as up.
+    /// Notified when a probe has failed and the store still counts as up.
     probe_failed: Notify,
 }
 
-/// The store as its last calls showed it.
+/// The store according to its last calls.
 #[derive(Debug, Default)]
 struct Known {
     /// Whether it answers.
     state: State,
-    /// How many probes in a row it has to answer after its next failure.
+    /// How many probes in a row it must answer after its next failure.
     probes: u32,
-    /// When it last said that it is full, and what it said.
+    /// When it last reported that it is full, and the message.
     full: Option<(Stopwatch, String)>,
     /// When a lost connection last counted as a failure.
     cut: Option<Stopwatch>,
@@ -61,21 +67,21 @@ struct Known {
 /// Whether the store answers.
 #[derive(Debug, Default)]
 enum State {
-    /// Nothing is known yet.
+    /// Not known yet.
     #[default]
     Unknown,
     /// It answers.
     Up {
         /// Since when.
         since: Stopwatch,
-        /// But for the last so many calls.
+        /// How many of the last calls have failed.
         failures: u32,
     },
-    /// It doesn't.
+    /// It doesn't answer.
     Down {
         /// Why.
         reason: String,
-        /// How many probes it still has to answer.
+        /// How many probes it must still answer.
         probes: u32,
     },
 }
@@ -85,23 +91,23 @@ enum State {
 pub(super) struct Call {
     /// When it began.
     pub(super) asked: Stopwatch,
-    /// Whether it is made to find out how the store is.
+    /// Whether its purpose is to check the store.
     pub(super) is_probe: bool,
 }
 
-/// How the store is.
+/// The store's health.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StoreHealth {
     /// Whether it answers.
     pub up: bool,
-    /// What is wrong with it: why it doesn't answer, or that it is full.
+    /// What is wrong: why it doesn't answer, or that it is full.
     pub trouble: Option<String>,
-    /// What decides in its place, while it doesn't answer or is full.
+    /// What decides about new streams while it doesn't answer or is full.
     pub rule: Option<OutageRule>,
 }
 
 impl Breaker {
-    /// Nothing is known yet. `rule` is what decides while the store is out.
+    /// A breaker in the unknown state. `rule` decides while the store is down.
     pub(super) fn new(rule: OutageRule) -> Self {
         Self {
             known: Mutex::default(),
@@ -112,10 +118,10 @@ impl Breaker {
         }
     }
 
-    /// Whether a call is to be made.
+    /// Whether a call may be made.
     ///
     /// # Errors
-    /// It has failed so often that it isn't.
+    /// The breaker is open.
     pub(super) fn may_ask(&self) -> Result<(), StoreError> {
         if self.open.load(Ordering::Acquire) {
             return Ok(());
@@ -126,18 +132,18 @@ impl Breaker {
         }
     }
 
-    /// Tells whether the store answers, from now on.
+    /// Reports from now on whether the store answers.
     pub(super) fn watch(&self) -> watch::Receiver<bool> {
         self.up.subscribe()
     }
 
-    /// Waits until a probe has failed, or returns at once if one has since the last wait.
+    /// Waits until a probe has failed; returns immediately if one has since the last wait.
     pub(super) async fn probe_failed(&self) {
         self.probe_failed.notified().await;
     }
 
-    /// Takes note of a call's end. Where calls are no longer made, only a probe's counts; and where they are made again, a call that began
-    /// before says nothing new.
+    /// Records a call's result. While the breaker is open only a probe's counts; after it has
+    /// closed, calls that began before don't count.
     pub(super) fn note(&self, error: Option<&StoreError>, call: Call, metrics: &Metrics) {
         let mut known = self.known();
         match error {
@@ -146,9 +152,10 @@ impl Breaker {
             Some(_) => {}
         }
         match error {
-            // A full store answers: it has no room for one more, and that is all.
+            // A full store does answer; it only has no room for another session.
             None | Some(StoreError::Full(_)) => known.note_answer(call.is_probe),
-            // What can't be understood may be at one user's key alone. Where it is all that the store says, the probes tell.
+            // Only one user's key may hold undecodable data. If every answer is like that, the
+            // probes reveal it.
             Some(StoreError::Protocol(_)) if !call.is_probe => {}
             Some(error) if known.is_news(error, call) => {
                 known.note_failure(error, self.rule);
@@ -168,7 +175,7 @@ impl Breaker {
         self.tell(&known, metrics);
     }
 
-    /// Tells everybody what is known.
+    /// Publishes the state.
     fn tell(&self, known: &Known, metrics: &Metrics) {
         let up = matches!(known.state, State::Up { .. });
         let open = !matches!(known.state, State::Down { .. });
@@ -179,7 +186,7 @@ impl Breaker {
             .send_if_modified(|told| std::mem::replace(told, up) != up);
     }
 
-    /// How the store is.
+    /// The store's health.
     pub(super) fn health(&self) -> StoreHealth {
         let known = self.known();
         let full = known.full.as_ref().map(|(_, said)| said.clone());
@@ -196,15 +203,16 @@ impl Breaker {
         }
     }
 
-    /// What is known; held for a moment only.
+    /// The lock on the state, held only briefly.
     fn known(&self) -> MutexGuard<'_, Known> {
         lock(&self.known)
     }
 }
 
 impl Known {
-    /// Whether the failure of that call says something about the store as it is now. All calls that were under way on a connection, or waited
-    /// for the next, end with it, and are one failure: servers close connections in good health.
+    /// Whether a failed call says something new about the store. All calls in progress on a
+    /// connection, or waiting for the next one, fail with it and count as one failure, because
+    /// servers also close healthy connections.
     fn is_news(&self, error: &StoreError, call: Call) -> bool {
         let began_before = |moment: Stopwatch| call.asked.elapsed() > moment.elapsed();
         let is_told = wants_connection(error) && self.cut.is_some_and(began_before);
@@ -216,7 +224,7 @@ impl Known {
         !is_told && !is_old
     }
 
-    /// It has said that it is full.
+    /// Records that the store is full.
     fn note_full(&mut self, error: &StoreError, rule: OutageRule) {
         if self.full.is_none() {
             warn!(%error, "the store has no room: new streams are {}, running ones are renewed and released", said(rule));
@@ -224,7 +232,7 @@ impl Known {
         self.full = Some((Stopwatch::start(), error.to_string()));
     }
 
-    /// A call has ended otherwise.
+    /// Records that a call didn't find it full.
     fn note_room(&mut self) {
         if self
             .full
@@ -236,7 +244,7 @@ impl Known {
         }
     }
 
-    /// It has answered.
+    /// Records an answer.
     fn note_answer(&mut self, is_probe: bool) {
         match &mut self.state {
             State::Up { failures, .. } => *failures = 0,
@@ -252,7 +260,7 @@ impl Known {
         }
     }
 
-    /// It has not answered.
+    /// Records a failure.
     fn note_failure(&mut self, error: &StoreError, rule: OutageRule) {
         if wants_connection(error) {
             self.cut = Some(Stopwatch::start());
@@ -263,7 +271,7 @@ impl Known {
         }
     }
 
-    /// It doesn't answer.
+    /// Records an outage.
     fn note_outage(&mut self, error: &StoreError, rule: OutageRule) {
         let text = match error {
             StoreError::NotAsked(reason) => reason.clone(),
@@ -271,7 +279,7 @@ impl Known {
         };
         self.probes = match &mut self.state {
             State::Down { reason, probes } => {
-                // It has to answer all of them in a row.
+                // The answers must come in a row.
                 (*reason, *probes) = (text, self.probes);
                 return;
             }
@@ -292,12 +300,12 @@ impl Known {
     }
 }
 
-/// Whether a call failed because its connection was lost, or was not there yet.
+/// Whether a call failed because its connection was lost or not ready yet.
 const fn wants_connection(error: &StoreError) -> bool {
     matches!(error, StoreError::Disconnected(_) | StoreError::NotAsked(_))
 }
 
-/// What a rule does to new streams, for people.
+/// The effect of a rule on new streams, in words.
 const fn said(rule: OutageRule) -> &'static str {
     match rule {
         OutageRule::Allow => "let in (store.outage: allow)",
@@ -330,14 +338,14 @@ mod tests {
         StoreError::Timeout(Duration::from_millis(50))
     }
 
-    /// A breaker that has felt the store answer once.
+    /// A breaker whose store has answered once.
     fn beating(metrics: &Metrics) -> Breaker {
         let breaker = Breaker::new(OutageRule::Deny);
         breaker.note(None, call(), metrics);
         breaker
     }
 
-    /// Has so many calls fail.
+    /// Records that many failed calls.
     fn fail(breaker: &Breaker, times: u32, metrics: &Metrics) {
         for _ in 0..times {
             breaker.note(Some(&timeout()), call(), metrics);
@@ -352,14 +360,14 @@ mod tests {
         for _ in 0..3 {
             fail(&breaker, FAILURES - 1, &metrics);
             assert!(breaker.health().up && breaker.may_ask().is_ok());
-            // Who says that it is full has answered.
+            // A store that reports that it is full has answered.
             breaker.note(Some(&full), call(), &metrics);
         }
         fail(&breaker, FAILURES, &metrics);
         assert!(metrics.render().contains("streamgate_store_up 0"));
         let refused = StoreError::NotAsked(timeout().to_string());
         assert_eq!(breaker.may_ask(), Err(refused));
-        // A call that was under way is no probe.
+        // A call that was in progress is no probe.
         breaker.note(None, call(), &metrics);
         assert!(breaker.may_ask().is_err());
         breaker.note(None, probe(), &metrics);
@@ -378,7 +386,7 @@ mod tests {
                 breaker.note(None, probe(), &metrics);
                 assert!(breaker.may_ask().is_err(), "{probes} probes are needed");
             }
-            // They have to be in a row.
+            // The answers must come in a row.
             breaker.note(Some(&timeout()), probe(), &metrics);
             for _ in 0..probes {
                 assert!(breaker.may_ask().is_err(), "{probes} probes are needed");
@@ -448,7 +456,7 @@ mod tests {
                 breaker.note(Some(others), *call, &metrics);
             }
             assert!(breaker.health().up, "{first}, {others}");
-            // Each of these began after the last was cut off.
+            // Each of these began after the previous connection was lost.
             for _ in 1..FAILURES {
                 assert!(breaker.health().up, "{first}, {others}");
                 tokio::time::advance(Duration::from_millis(1)).await;

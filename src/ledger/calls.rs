@@ -1,4 +1,4 @@
-//! Calls of the store: made if the breaker lets them, timed, counted.
+//! Calls to the store: made if the breaker allows, timed and counted.
 
 use std::future::Future;
 use std::time::Duration;
@@ -20,7 +20,7 @@ impl Ledger {
         self.timed(Operation::List, || self.store.list(user)).await
     }
 
-    /// Everybody's live sessions, a part at a time: [`Store::page`](crate::store::Store::page).
+    /// One page of all users' live sessions: [`Store::page`](crate::store::Store::page).
     ///
     /// # Errors
     /// The store could not answer.
@@ -29,28 +29,30 @@ impl Ledger {
             .await
     }
 
-    /// Looks whether the store is there, so that its state is known where nobody asks for anything.
+    /// Probes the store, so that its state is known even if no other call is made.
     pub async fn probe(&self) {
-        // The outcome is noted on the way, and there is nobody else to tell.
+        // The breaker records the outcome, and nothing else needs it.
         drop(self.timed(Operation::Ping, || self.store.ping()).await);
     }
 
-    /// The server that the store counts in at the moment, for people; without secrets.
+    /// The server that the store uses at the moment, for display and without secrets.
     #[must_use]
     pub fn store_server(&self) -> Option<String> {
         self.store.server()
     }
 
-    /// Identifies the store's server, which is asked now; `None` where there is no server.
+    /// Identifies the store's server, which is asked now; `None` if there is no server.
     ///
     /// # Errors
-    /// The store could not answer. Not counted as a store failure: it needs rights that streams don't.
+    /// The store could not answer. This doesn't count as a failure of the store, because it needs
+    /// rights that streams don't.
     pub async fn server_identity(&self) -> Result<Option<ServerIdentity>, StoreError> {
         self.breaker.may_ask()?;
         self.store.server_identity().await
     }
 
-    /// Has the store asked if it may be, waits for it, counts the call and notes what it says about the store's health.
+    /// Makes a call if the breaker allows, counts it, and records what it shows about the store's
+    /// health.
     pub(super) async fn timed<T, F>(
         &self,
         operation: Operation,
@@ -69,7 +71,8 @@ impl Ledger {
         let answer = call().await;
         self.metrics
             .store(operation, outcome(answer.as_ref().err()), asked.elapsed());
-        // The listing of everybody needs rights of its own: that they are missing is no reason to stop asking about streams.
+        // The list of all users' sessions needs additional rights: if they are missing, other calls
+        // still work.
         let lacks_rights = matches!(answer, Err(StoreError::Rejected(_)));
         if operation != Operation::Page || !lacks_rights {
             let call = Call { asked, is_probe };
@@ -80,7 +83,7 @@ impl Ledger {
     }
 }
 
-/// What a metric calls the store's answer.
+/// The metric's label for the store's answer.
 pub(super) fn outcome(error: Option<&StoreError>) -> Outcome {
     match error {
         None => Outcome::Ok,

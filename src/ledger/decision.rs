@@ -1,4 +1,4 @@
-//! What the ledger answers: a decision, or an outage.
+//! The ledger's answers: a decision, or an outage.
 
 use std::time::Duration;
 
@@ -14,14 +14,14 @@ use crate::telemetry::metrics::Outcome;
 /// How long a caller can wait for an answer.
 #[derive(Debug, Clone)]
 pub struct CallerDeadline {
-    /// What was left of its deadline when it asked; `None` if it set none.
+    /// What was left of its deadline when it called; `None` if it set none.
     pub deadline: Option<Duration>,
     /// Cancelled when the caller has gone.
     pub gone: CancellationToken,
 }
 
 impl CallerDeadline {
-    /// A caller that waits as long as it takes.
+    /// A caller that waits indefinitely.
     #[must_use]
     pub fn endless() -> Self {
         Self {
@@ -34,20 +34,20 @@ impl CallerDeadline {
 /// The answer to a claim.
 #[derive(Debug)]
 pub struct Decision {
-    /// Let in, or not.
+    /// Admitted or refused.
     pub admission: Admission,
-    /// Who says so.
+    /// Whose decision it is.
     pub basis: Basis,
     /// The limit that applied.
     pub limit: u32,
     /// What this call may have left in the store.
     pub undo: UndoHint,
-    /// How long the start waited for a slot to come free; no part of the time that the decision took.
+    /// How long the start waited for a slot to come free; not part of the decision's own duration.
     pub waited: Duration,
 }
 
 impl Decision {
-    /// What the store has decided.
+    /// The store's decision.
     pub(super) const fn of_store(admission: Admission, attempt: &StartAttempt<'_>) -> Self {
         let undo = match (&admission, attempt.start.ticket) {
             (
@@ -68,7 +68,7 @@ impl Decision {
         }
     }
 
-    /// Whether a session has started by it.
+    /// Whether it started a session.
     pub(super) const fn is_start(&self) -> bool {
         matches!(
             self.admission,
@@ -85,36 +85,37 @@ impl Decision {
     }
 }
 
-/// Whose word a decision is.
+/// Where a decision comes from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Basis {
-    /// The store's.
+    /// The store decided.
     Store,
-    /// The store's of a while ago, which still holds.
+    /// A held lease: the store's earlier decision, still valid.
     HeldLease,
-    /// That of the rule which decides while the store is out.
+    /// The outage rule, while the store is down.
     Rule(OutageRule),
 }
 
 /// What a call may have left in the store.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum UndoHint {
-    /// Nothing that wasn't there before.
+    /// Nothing new.
     Nothing,
-    /// A session that it started, with that mark.
+    /// A session that it started, with that ticket.
     Started(Ticket),
-    /// Perhaps a session, though the start was not allowed: it is to be taken back.
+    /// Perhaps a session, although the start was not allowed: the start must be taken back.
     Doubtful(Ticket),
 }
 
-/// The store could not answer, and it was not for a rule to decide.
+/// The store could not answer, and no outage rule decided instead.
 #[derive(Debug, Clone, thiserror::Error)]
 #[error("failed to ask the store: {error}")]
 pub struct Outage {
     /// Why.
     #[source]
     pub error: StoreError,
-    /// The mark of a start that may have taken place all the same, and is to be taken back if it isn't allowed.
+    /// The ticket of a start that may have taken place nevertheless; it must be taken back if it
+    /// isn't allowed.
     pub doubtful: Option<Ticket>,
     /// How long the start waited for a slot before that.
     pub waited: Duration,
@@ -131,7 +132,7 @@ impl From<StoreError> for Outage {
 }
 
 impl Outage {
-    /// What kind of failure it is, as the metrics have it.
+    /// The kind of failure, as a metric label.
     #[must_use]
     pub fn outcome(&self) -> Outcome {
         calls::outcome(Some(&self.error))

@@ -1,8 +1,10 @@
-//! Grace: a start that finds all slots taken waits a moment, since who changes channel closes one stream and opens the next
-//! within milliseconds, and the end of the first may be on its way.
+//! Grace: a start that finds all slots taken waits for a moment. A viewer who changes channels
+//! closes one stream and opens the next within milliseconds, and the end of the first may still be
+//! on its way.
 //!
-//! One start a user waits at a time, so that nobody gains by asking often. A slot that is freed through this instance wakes the
-//! waiting start at once; for one that is freed through another, the start looks again now and then, and at the end of the wait.
+//! One start per user waits at a time, so that asking often gains nothing. A slot that is freed
+//! through this instance wakes the waiting start immediately. For one that is freed through another
+//! instance, the start asks the store again from time to time, and at the end of the wait.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -21,66 +23,68 @@ use crate::util::lock;
 /// A wait shorter than this isn't worth a second call to the store.
 const SHORTEST_WAIT: Duration = Duration::from_millis(5);
 
-/// When a waiting start looks whether a slot has come free elsewhere, from the beginning of its wait: soon, since it usually does, and
-/// ever more seldom, since each look is a call to the store.
+/// When a waiting start asks the store again, measured from the beginning of its wait: soon at
+/// first, since a slot usually comes free soon, and then less often, because each time costs a
+/// call.
 const LOOKS: [Duration; 3] = [
     Duration::from_millis(25),
     Duration::from_millis(75),
     Duration::from_millis(150),
 ];
 
-/// The starts that wait.
+/// The waiting starts.
 #[derive(Debug, Default)]
 pub(super) struct Grace {
-    /// Who waits, and how to wake them.
+    /// The users with a waiting start, and how to wake it.
     waiting: Mutex<HashMap<UserId, Arc<Notify>>>,
-    /// How many slots came free through this instance, whoever had them.
+    /// How many slots came free through this instance, for all users.
     freed: AtomicU64,
 }
 
-/// How many slots had come free at some moment.
+/// The count of freed slots at some moment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct FreedCount(u64);
 
-/// A start's turn to wait; given back when dropped.
+/// A start's turn to wait; released when dropped.
 #[derive(Debug)]
 #[must_use]
 pub(super) struct GraceWait<'a> {
-    /// Where it is given back to.
+    /// Where the turn is released.
     grace: &'a Grace,
-    /// Whose it is.
+    /// The user.
     user: UserId,
-    /// Since when it waits; what it asks the store meanwhile is part of its time.
+    /// When the wait began; calls to the store meanwhile are part of its time.
     began: Stopwatch,
-    /// How long all of it may take.
+    /// How long the whole wait may take.
     room: Duration,
-    /// Tells that a slot came free.
+    /// Notified when a slot comes free.
     freed: Arc<Notify>,
 }
 
-/// Why a wait is over.
+/// Why a wait ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum WakeReason {
     /// A slot came free.
     SlotFreed,
     /// One may have come free elsewhere.
     LookAgain,
-    /// It has lasted as long as it may.
+    /// The wait has reached its limit.
     TurnOver,
-    /// Nobody waits for the answer any more.
+    /// The caller no longer waits for the answer.
     CallerGone,
 }
 
 impl Grace {
-    /// To be asked before the store is, and handed to [`Self::enter`]: a slot may come free while the store's refusal is on its way, and
-    /// then there is nobody yet to be woken.
+    /// Call this before asking the store, and pass the result to [`Self::enter`]: a slot may come
+    /// free while the store's refusal is on its way, when no start is waiting yet.
     pub(super) fn freed_count(&self) -> FreedCount {
         FreedCount(self.freed.load(Ordering::SeqCst))
     }
 
-    /// A turn to wait, if there is room for one: at most `longest` and half of what the caller's deadline leaves, and less where the store is slow, since
-    /// the last call to it has to fit in behind the wait. `asked` says how long the first one took.
-    /// If any slot has come free since `asked`, its first wait is over at once.
+    /// A turn to wait, if there is time for one: at most `longest` and half of what the caller's
+    /// deadline leaves, and less if the store is slow, because the last call must fit in after the
+    /// wait. `asked` says how long the first call took. If any slot has come free since
+    /// `freed_count`, the first wait ends immediately.
     pub(super) fn enter(
         &self,
         user: &UserId,
@@ -115,14 +119,14 @@ impl Grace {
 
     /// Wakes the user's waiting start, if there is one.
     pub(super) fn slot_freed(&self, user: &UserId) {
-        // First counted, then looked who waits: whoever comes in between sees the count.
+        // Count first, then look for a waiting start: one that arrives in between sees the count.
         self.freed.fetch_add(1, Ordering::SeqCst);
         if let Some(freed) = self.waiting().get(user) {
             freed.notify_one();
         }
     }
 
-    /// Who waits; held for a moment only.
+    /// The lock on the waiting starts, held only briefly.
     fn waiting(&self) -> MutexGuard<'_, HashMap<UserId, Arc<Notify>>> {
         lock(&self.waiting)
     }
@@ -152,7 +156,7 @@ impl GraceWait<'_> {
         self.began.elapsed()
     }
 
-    /// Whether it has lasted as long as it may.
+    /// Whether it has reached its limit.
     pub(super) fn is_over(&self) -> bool {
         self.elapsed() >= self.room
     }

@@ -1,14 +1,14 @@
-//! The one thing that doors talk to: it decides who may watch how much, asks the store, counts and logs.
+//! The only module that doors talk to: it decides who may watch how much, asks the store, counts
+//! and logs.
 //!
-//! | file | does |
-//! |---|---|
-//! | `start` | makes a start of a claim, and gives it its grace at a full limit (`grace`) |
-//! | `attempt` | asks the store for a slot, or goes on with one that is held |
-//! | `outage` | decides by `store.outage` while the store can't answer |
-//! | `report` | tells the store how streams go on: renewed, played, ended |
-//! | `calls` | makes each call, if the breaker lets it (`breaker`), and counts it |
-//! | `lease_cache` | knows what the store has said, and what it is yet to be told |
-//! | `background` | renews, announces and probes beside the calls; finds out whether the store has forgotten (`suspicion`) and whether Envoy's access log arrives (`wiring`) |
+//! - `start` turns a claim into a start, and gives it its grace at a full limit (`grace`).
+//! - `attempt` asks the store for a slot, or continues a session that is held.
+//! - `outage` applies `store.outage` while the store can't answer.
+//! - `report` tells the store how streams develop: renewed, played, ended.
+//! - `calls` makes each call, if the breaker allows (`breaker`), and counts it.
+//! - `lease_cache` remembers the store's answers, and what the store has yet to learn.
+//! - `background` renews, syncs and probes in the background. It detects a store that has lost data
+//!   (`suspicion`), and an Envoy access log that doesn't arrive (`wiring`).
 
 mod attempt;
 mod background;
@@ -52,7 +52,8 @@ use suspicion::Suspicion;
 use wiring::Wiring;
 pub use wiring::{AccessLog, UNWIRED};
 
-/// How many sessions are held where the store is shared: some hundred megabytes. More are asked about each time.
+/// How many sessions are held if the store is shared: some hundred megabytes. Any more ask the
+/// store each time.
 pub const ROOM_TO_HOLD: usize = 250_000;
 
 /// Counts streams.
@@ -60,32 +61,32 @@ pub const ROOM_TO_HOLD: usize = 250_000;
 pub struct Ledger {
     /// Where rosters are kept.
     store: Arc<dyn Store>,
-    /// Says who may watch how much, and what happens at a full limit.
+    /// The limits, and what happens at a full limit.
     in_force: Arc<InForce>,
     /// How long sessions count.
     leases: Leases,
     /// Lets starts wait for a slot.
     grace: Grace,
-    /// Knows whether the store answers.
+    /// Whether the store answers.
     breaker: Breaker,
-    /// Decides while it doesn't.
+    /// What decides while it doesn't.
     rule: OutageRule,
-    /// What this instance knows by itself.
+    /// This instance's own knowledge.
     cache: LeaseCache,
-    /// Bounds how often it is logged that the store has forgotten.
+    /// Throttles the log line about a store that has lost data.
     forgot: Throttle,
-    /// Whose sessions the store did not know of late.
+    /// The users whose sessions the store didn't know recently.
     suspicion: Suspicion,
     /// Whether Envoy's access log arrives.
     wiring: Wiring,
-    /// Counts it all.
+    /// The metrics.
     metrics: Arc<Metrics>,
-    /// Plans that nobody knows and that have been logged.
+    /// Unknown plans that have been logged.
     unknown_plans: Mutex<HashSet<PlanName>>,
 }
 
 impl Ledger {
-    /// A ledger over that store. What it does beside its calls is done by [`Self::run_background`].
+    /// A ledger in front of that store. [`Self::run_background`] does its background work.
     #[must_use]
     pub fn new(
         store: Arc<dyn Store>,
@@ -110,33 +111,36 @@ impl Ledger {
         }
     }
 
-    /// What this instance knows of a claim's session. For nearly every request of a playback that is [`CacheLookup::Good`], and
-    /// nobody else has to be asked; else hand it to [`Self::admit`]. It is a sign of life of the session.
+    /// What this instance knows about a claim's session. For nearly every request of a playback
+    /// that is [`CacheLookup::Good`], and the store isn't needed; otherwise pass it to
+    /// [`Self::admit`]. The lookup counts as a sign of life of the session.
     #[must_use]
     pub fn lookup(&self, claim: &Claim) -> CacheLookup {
         self.cache.lookup(&claim.user, &claim.key, &claim.facts)
     }
 
-    /// Whether it is known here that some of this session has reached its viewer, so that there is nothing to report.
+    /// Whether part of this session is known here to have reached its viewer, so that there is
+    /// nothing to report.
     #[must_use]
     pub fn knows_playing(&self, user: &UserId, key: &SessionKey) -> bool {
         self.cache.is_proven(user, key)
     }
 
-    /// Whether that session may be counted because of what this instance has told the store. Where nothing is held, any may be.
+    /// Whether that session may be counted because of a report by this instance. If nothing is
+    /// held, any session may be.
     #[must_use]
     pub fn may_count(&self, user: &UserId, key: &SessionKey) -> bool {
         self.cache.holds_nothing() || self.cache.counts(user, key)
     }
 
-    /// How many streams the user may watch who is said to be on that plan.
+    /// The limit of that user on that plan.
     #[must_use]
     pub fn limit_of(&self, user: &UserId, plan: Option<&PlanName>) -> u32 {
         let in_force = self.in_force.now();
         in_force.limits.policy.allowance(user, plan).allowance.limit
     }
 
-    /// What applies now of what may change.
+    /// The current values of the settings that may change.
     #[must_use]
     pub fn in_force(&self) -> Arc<Changeable> {
         self.in_force.now()
@@ -148,13 +152,13 @@ impl Ledger {
         self.leases.of(kind)
     }
 
-    /// The time, by what tells it to what is held.
+    /// The current time, by the lease cache's clock.
     #[must_use]
     pub fn now(&self) -> Timestamp {
         self.cache.now()
     }
 
-    /// How the store is, as its last calls showed it.
+    /// The store's health, according to its last calls.
     #[must_use]
     pub fn store_health(&self) -> StoreHealth {
         self.breaker.health()
@@ -166,18 +170,19 @@ impl Ledger {
         self.wiring.state()
     }
 
-    /// An entry of Envoy's access log has come that bears our mark.
+    /// Records that an entry of Envoy's access log with our mark has arrived.
     pub fn heard_access_log(&self) {
         self.wiring.heard(&self.metrics);
     }
 
-    /// Tells whether the store answers, from now on.
+    /// Reports from now on whether the store answers.
     #[must_use]
     pub fn watch_store(&self) -> watch::Receiver<bool> {
         self.breaker.watch()
     }
 
-    /// Drops what is held in vain, and tells how much is held. To be called every few seconds, and before anybody reads the metrics.
+    /// Drops expired entries and updates the gauges of held sessions. Call it every few seconds,
+    /// and before metrics are read.
     pub fn sweep(&self) {
         let tally = self.cache.sweep();
         self.metrics.sessions(tally.sessions, tally.unsynced);

@@ -1,4 +1,4 @@
-//! What is decided while the store can't answer: the one place where `store.outage` applies to starts.
+//! Decisions while the store can't answer: the one place where `store.outage` applies to starts.
 
 use super::Ledger;
 use super::attempt::{Mode, StartAttempt};
@@ -7,9 +7,10 @@ use crate::config::OutageRule;
 use crate::session::{Admission, AdmissionKind, Admitted, Session, Start, StartRules};
 
 impl Ledger {
-    /// What becomes of a start that the store can't decide, for the reason of that `outage`: the one place where `store.outage` is heeded.
+    /// Decides a start that the store can't, because of that `outage`: the only place that applies
+    /// `store.outage`.
     ///
-    /// Who holds a lease goes on to its end, whatever the rule.
+    /// A session with a held lease continues until it ends, whatever the rule.
     pub(super) fn by_rule(
         &self,
         attempt: &StartAttempt<'_>,
@@ -38,7 +39,7 @@ impl Ledger {
         }
         let applied = match self.rule {
             OutageRule::Deny => {
-                // It is no longer watching, and not to be told of as if it were.
+                // It is no longer watching, and must not be reported as if it were.
                 self.cache.forget(user, &start.key);
                 return Err(outage);
             }
@@ -51,7 +52,7 @@ impl Ledger {
         };
         let admission = match self.cache.admit(user, start, limit, &applied_rules) {
             Some(admission) => admission,
-            // It can't be remembered; that is no reason to keep it out.
+            // There is no room to remember it, which is no reason to refuse it.
             None if applied == u32::MAX => Admission::Admitted(self.unheld(start)),
             None => return Err(outage),
         };
@@ -63,7 +64,7 @@ impl Ledger {
         Ok(decision(admission, Basis::Rule(self.rule), undo))
     }
 
-    /// What a session is told that is let in and of which nothing is known.
+    /// The answer for a session that is let in although nothing is known about it.
     fn unheld(&self, start: &Start) -> Admitted {
         let decided_at = self.cache.now();
         Admitted {

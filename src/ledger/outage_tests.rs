@@ -1,4 +1,4 @@
-//! Held leases, the outage rule and healing, with a store that fails as told, by a paused clock.
+//! Held leases, the outage rule and healing, with a fault-injecting store and a paused clock.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,12 +20,13 @@ use crate::telemetry::metrics::ReleaseCause;
 /// The lease of a playback.
 const LEASE: Duration = Duration::from_secs(30);
 
-/// How often a playback asks.
+/// How often a playback makes a request.
 const INTERVAL: Duration = Duration::from_secs(2);
 
 const ALL_RULES: [OutageRule; 3] = [OutageRule::Allow, OutageRule::Deny, OutageRule::Local];
 
-/// A ledger that is tended, before a store; both go by the runtime's clock, which is paused.
+/// A ledger with its background work, in front of a store; both use the runtime's clock, which is
+/// paused.
 struct Bench {
     store: Arc<FaultyStore>,
     metrics: Arc<Metrics>,
@@ -34,7 +35,7 @@ struct Bench {
 }
 
 impl Bench {
-    /// With that limit for everybody.
+    /// A bench with that limit for all users.
     fn new(limit: u32, rule: OutageRule) -> Self {
         Self::with_room(limit, rule, 10_000)
     }
@@ -65,7 +66,8 @@ impl Bench {
         }
     }
 
-    /// What a check does: it is answered from memory, or asks. Envoy reports at once that what starts plays.
+    /// Does what a check does: it is answered from memory, or asks. Envoy immediately reports that
+    /// a started session plays.
     async fn check(&self, claim: &Claim) -> Result<Decision, Outage> {
         let decision = self.check_unplayed(claim).await?;
         if decision.is_start() {
@@ -74,7 +76,7 @@ impl Bench {
         Ok(decision)
     }
 
-    /// The same, and nothing is reported.
+    /// The same, without a report.
     async fn check_unplayed(&self, claim: &Claim) -> Result<Decision, Outage> {
         let (lookup, settings) = (self.ledger.lookup(claim), self.ledger.in_force());
         if !matches!(lookup, CacheLookup::Good { .. }) {
@@ -92,7 +94,7 @@ impl Bench {
         })
     }
 
-    /// A check of anna's that is let in, on that basis.
+    /// Makes an admitted check of anna's; returns its basis.
     async fn plays(&self, id: &str) -> Basis {
         self.lets_in(&playback("anna", id)).await
     }
@@ -106,7 +108,7 @@ impl Bench {
         decision.basis
     }
 
-    /// A check of anna's that is refused: why.
+    /// Makes a refused check of anna's; returns the refusal.
     async fn refused(&self, id: &str) -> Refusal {
         let decision = self.check(&playback("anna", id)).await.unwrap();
         match decision.admission {
@@ -119,7 +121,8 @@ impl Bench {
         matches!(self.refused(id).await, Refusal::Full { .. })
     }
 
-    /// Lets a playback ask every two seconds, for that long; when it was no longer let in.
+    /// Lets a playback make a request every two seconds, for that long; returns when it was first
+    /// refused.
     async fn play_for(&self, id: &str, time: Duration) -> Option<Duration> {
         let watch = Stopwatch::start();
         while watch.elapsed() < time {
@@ -151,7 +154,7 @@ impl Bench {
             .await
     }
 
-    /// A playback of anna's is ended through another instance.
+    /// Ends a playback of anna's through another instance.
     async fn ends_elsewhere(&self, id: &str, ending: Ending) {
         let (anna, key) = (user("anna"), key(Kind::Playback, id));
         self.store
@@ -161,7 +164,7 @@ impl Bench {
             .unwrap();
     }
 
-    /// Envoy reports that a request runs.
+    /// Reports, as Envoy, that a request is running.
     async fn sees_running(&self, name: &str, id: &str) -> Result<Renewal, Outage> {
         let sighting = Sighting {
             key: key(Kind::Request, id),
@@ -174,7 +177,7 @@ impl Bench {
         self.ledger.renew(&user(name), None, &sighting, None).await
     }
 
-    /// From now on the store doesn't answer, and that is known.
+    /// Takes the store down and waits until that is known.
     async fn goes_down(&self) {
         self.store.fails(&Fault::LosesCalls);
         let up = self.ledger.watch_store();
@@ -184,12 +187,12 @@ impl Bench {
         assert!(!*up.borrow());
     }
 
-    /// The store answers again, and that is known.
+    /// Brings the store back and waits until that is known.
     async fn comes_back(&self) {
         let mut up = self.ledger.watch_store();
         self.store.fails(&Fault::None);
         up.wait_for(|up| *up).await.unwrap();
-        // It is told what it is to be told.
+        // Time to sync.
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
 
@@ -242,12 +245,12 @@ async fn a_playback_is_answered_from_memory_then_renewed_in_the_background_and_o
     let bench = Bench::new(1, OutageRule::Deny);
     let asked = |store: &FaultyStore| (store.calls("admit"), store.calls("renew"));
     assert_eq!(bench.plays("a").await, Basis::Store);
-    // The first third, less the time in which renewals gather.
+    // The first third, minus the time in which renewals gather.
     tokio::time::sleep(Duration::from_millis(8_900)).await;
     assert_eq!(bench.plays("a").await, Basis::HeldLease);
     tokio::time::sleep(Duration::from_millis(1_100)).await;
     assert_eq!(asked(&bench.store), (1, 0));
-    // The second: several requests are answered at once, and one renewal follows.
+    // The second: several requests are answered immediately, and one renewal follows.
     for _ in 0..3 {
         assert_eq!(bench.plays("a").await, Basis::HeldLease);
     }
@@ -257,7 +260,7 @@ async fn a_playback_is_answered_from_memory_then_renewed_in_the_background_and_o
     tokio::time::sleep(Duration::from_secs(19)).await;
     assert_eq!(bench.plays("a").await, Basis::Store);
     assert_eq!(asked(&bench.store), (1, 2));
-    // Beyond its end it is a start.
+    // After its end it is a start.
     tokio::time::sleep(LEASE).await;
     assert_eq!(bench.plays("a").await, Basis::Store);
     assert_eq!(asked(&bench.store), (2, 2));
@@ -298,7 +301,7 @@ async fn an_end_that_comes_from_elsewhere_is_noticed_within_a_third_of_a_lease_a
             panic!("it is told why");
         };
     }
-    // Where requests are sparse: two thirds.
+    // If requests are sparse: two thirds.
     let bench = Bench::new(1, OutageRule::Allow);
     bench.plays("a").await;
     bench.ends_elsewhere("a", Ending::Operator).await;
@@ -332,7 +335,7 @@ async fn an_answer_that_comes_late_never_brings_a_released_session_back() {
         let claim = playback("anna", "a");
         tokio::join!(bench.check(&claim), async {
             bench.store.asked(operation, asked + 1).await;
-            // The store has counted it, and nobody has been told yet.
+            // The store has counted it, but nobody knows yet.
             assert!(matches!(
                 bench.release("a").await.unwrap(),
                 Released::Freed(_)
@@ -402,7 +405,7 @@ async fn who_is_watching_notices_no_outage_shorter_than_two_thirds_of_a_lease() 
 
 #[tokio::test(start_paused = true)]
 async fn who_asks_seldom_keeps_the_slot_through_an_outage_too() {
-    // More than are looked at as soon as the store is back.
+    // More than are checked as soon as the store is back.
     let names: Vec<String> = (0..64).map(|number| format!("user-{number}")).collect();
     for rule in ALL_RULES {
         let bench = Bench::new(1, rule);
@@ -417,7 +420,7 @@ async fn who_asks_seldom_keeps_the_slot_through_an_outage_too() {
         }
         bench.comes_back().await;
         tokio::time::sleep(Duration::from_secs(10)).await;
-        // The leases that the store had granted are over, and the streams were seen since.
+        // The leases granted by the store are over, and the streams were seen since.
         for name in &names {
             assert_eq!(bench.store.live(name).await, ["a"], "{name}, {rule:?}");
             bench.lets_in(&playback(name, "a")).await;
@@ -531,7 +534,7 @@ async fn one_user_with_many_ids_takes_nobody_elses_room() {
             .unwrap_err();
     }
     assert_eq!(bench.metric("streamgate_sessions_held "), "35");
-    // What is remembered is what runs: those that have stopped make room.
+    // Only running sessions are remembered: those that have stopped make room.
     tokio::time::sleep(LEASE).await;
     bench.plays("new").await;
     bench.comes_back().await;
@@ -576,7 +579,7 @@ async fn ends_are_told_before_sessions_and_both_before_a_new_start() {
     bench.goes_down().await;
     bench.release("a").await.unwrap_err();
     bench.plays("c").await;
-    // The very first call afterwards is a start, and sees the true count.
+    // The very first call afterwards is a start, and sees the correct count.
     let mut up = bench.ledger.watch_store();
     bench.store.fails(&Fault::None);
     up.wait_for(|up| *up).await.unwrap();
@@ -690,7 +693,7 @@ async fn a_store_that_has_forgotten_is_told_of_all_that_run_as_soon_as_that_show
         bench.lets_in(&request(&name, "r")).await;
     }
     bench.store.sound.forget_all();
-    // One renewal shows it.
+    // One renewal reveals it.
     let renewed = bench.sees_running("user-7", "r").await;
     assert!(matches!(renewed.unwrap(), Renewal::PutBack { .. }));
     tokio::time::sleep(Duration::from_millis(1)).await;
@@ -716,7 +719,7 @@ async fn a_start_that_a_forgetful_store_lets_in_above_the_true_count_is_taken_ba
     assert!(bench.is_full("c").await);
     assert_eq!(bench.live().await, ["a", "b"]);
     assert_eq!(bench.metric("streamgate_store_forgot_total "), "0");
-    // Where the others have ended elsewhere, it is let in.
+    // If the others have ended elsewhere, it is let in.
     for id in ["a", "b"] {
         bench.ends_elsewhere(id, Ending::Stream).await;
     }
@@ -848,7 +851,7 @@ async fn a_start_beside_forgotten_ones_that_can_be_neither_checked_nor_taken_bac
         let claim = playback("anna", "c");
         let (decided, ()) = tokio::join!(bench.check(&claim), async {
             bench.store.asked("admit", 3).await;
-            // What is answered to the start is void by this.
+            // This voids the answer to the start.
             bench.release("other").await.unwrap();
             bench.store.fails_at("release", Fault::LosesCalls);
         });
@@ -1064,7 +1067,7 @@ async fn what_one_call_takes_back_is_no_other_calls_session() {
     bench.goes_down().await;
     assert_eq!(bench.plays("c").await, Basis::Rule(OutageRule::Local));
     let mut up = bench.ledger.watch_store();
-    // Nothing is told until the undo of an earlier call has been.
+    // Nothing is reported until the undo of an earlier call has been.
     bench.ledger.cache.take_queued(10);
     bench.store.fails(&Fault::None);
     up.wait_for(|up| *up).await.unwrap();
@@ -1141,7 +1144,8 @@ async fn no_other_end_hides_an_operators_that_was_not_told() {
             "{other:?}"
         );
         if other == Ending::Failed {
-            // A start that failed may be tried again, and an operator's end says that this one may not.
+            // A start that failed may be tried again, and an operator's end says that this one may
+            // not.
             let refusal = bench.refused("a").await;
             assert!(
                 matches!(refusal, Refusal::Ended(EndCause::Operator, _)),
@@ -1227,7 +1231,7 @@ async fn who_ends_tells_the_store_what_it_is_yet_to_be_told() {
 
 // === Whether Envoy's access log arrives ===
 
-/// How long a `request` runs before the store is asked about it, and a little.
+/// How long a `request` runs before the store is asked about it, plus a little.
 const JUDGED: Duration = Duration::from_secs(11);
 
 impl Bench {
@@ -1242,7 +1246,7 @@ impl Bench {
         bench
     }
 
-    /// Starts some `request`s; nobody reports of them.
+    /// Starts some `request`s, without any report about them.
     async fn starts_some(&self) {
         for name in ["anna", "ben", "cleo"] {
             self.lets_in(&request(name, name)).await;
@@ -1274,7 +1278,7 @@ async fn a_second_check_of_a_request_is_no_sign_of_an_access_log() {
 
 #[tokio::test(start_paused = true)]
 async fn what_a_store_has_forgotten_in_an_outage_is_no_sign_of_an_access_log() {
-    // Nothing is held, so nothing is told again.
+    // Nothing is held, so nothing is reported again.
     let bench = Bench::unwired(0).await;
     bench.starts_some().await;
     bench.goes_down().await;
@@ -1282,7 +1286,7 @@ async fn what_a_store_has_forgotten_in_an_outage_is_no_sign_of_an_access_log() {
     bench.comes_back().await;
     tokio::time::sleep(JUDGED).await;
     assert_eq!(bench.ledger.access_log(), AccessLog::Missing);
-    // What starts from now on is asked about, and tells.
+    // Sessions started from now on are asked about, and show it.
     bench.starts_some().await;
     for name in ["anna", "ben", "cleo"] {
         let claim = request(name, name);

@@ -1,4 +1,4 @@
-//! Tells the store how streams go on: renewed, played, ended.
+//! Tells the store how streams develop: renewed, played, ended.
 
 use std::time::Duration;
 
@@ -15,12 +15,13 @@ use crate::store::Seen;
 use crate::telemetry::metrics::{Lapse, Operation, ReleaseCause, RenewalOutcome};
 
 impl Ledger {
-    /// This stream was seen running; `plan` is what its user is said to be on, and `response` what names the one response that was seen,
-    /// where the gateway told. A response that runs on after its playback's end is counted as the `request` that it is: nothing here can
-    /// stop it.
+    /// Reports that this stream was seen running. `plan` is its user's plan according to the
+    /// request, and `response` identifies the one response that was seen, if the gateway told. A
+    /// response that continues after its playback's end is counted as a `request`, because nothing
+    /// here can stop it.
     ///
     /// # Errors
-    /// The store could not answer. That the stream runs is remembered.
+    /// The store could not answer. The ledger remembers that the stream is running.
     pub async fn renew(
         &self,
         user: &UserId,
@@ -59,7 +60,7 @@ impl Ledger {
         }
     }
 
-    /// Envoy reports that a request of this session got through to its viewer.
+    /// Records Envoy's report that a request of this session reached its viewer.
     ///
     /// # Errors
     /// The store could not answer.
@@ -82,11 +83,11 @@ impl Ledger {
         }
     }
 
-    /// This session is over, as somebody said `age` ago.
+    /// Ends this session, as somebody reported `age` ago.
     ///
     /// # Errors
-    /// The store could not answer. The end is remembered and told before the user's other sessions are, but whoever has to be sure that it is
-    /// told hands it to the outbox.
+    /// The store could not answer. The ledger remembers the end and reports it before the user's
+    /// sessions, but callers that need certainty pass it to the outbox.
     pub async fn release(
         &self,
         user: &UserId,
@@ -104,7 +105,7 @@ impl Ledger {
                 self.metrics.release(cause);
                 self.grace.slot_freed(user);
             }
-            // It was let in, and nobody has said before that it is over.
+            // It was let in, and nobody has reported its end before.
             Ok(Released::NotLive) if cause == ReleaseCause::AccessLog => {
                 self.metrics.lapse(Lapse::End);
             }
@@ -118,7 +119,7 @@ impl Ledger {
         told
     }
 
-    /// Tells the store that a stream runs, and holds what it answers.
+    /// Reports a running stream to the store, and caches its answer.
     pub(super) async fn tell_running(&self, seen: &Seen) -> Result<Renewal, Outage> {
         let (user, sighting) = (&seen.user, &seen.sighting);
         let version = self.cache.version(user);
@@ -131,14 +132,15 @@ impl Ledger {
         Ok(renewal)
     }
 
-    /// This instance is about to renew that session, without a report of Envoy's access log.
+    /// Records that this instance is about to renew that session, without a report of Envoy's
+    /// access log.
     pub(super) fn renews_itself(&self, seen: &Seen) {
         if seen.sighting.key.kind == Kind::Request {
             self.wiring.exclude(&seen.user, &seen.sighting.key);
         }
     }
 
-    /// Holds what the store has answered to a renewal.
+    /// Caches the store's answer to a renewal.
     pub(super) fn note_renewal(&self, seen: &Seen, version: ReadVersion, renewal: &Renewal) {
         let Seen {
             user,
@@ -185,7 +187,8 @@ impl Ledger {
         }
     }
 
-    /// Tells the store that a session is over. Nobody is answered from memory meanwhile, nor by what was asked before.
+    /// Reports an end to the store. Meanwhile no request is answered from memory, nor by an answer
+    /// to an earlier question.
     pub(super) async fn tell_ended(
         &self,
         user: &UserId,
@@ -193,7 +196,8 @@ impl Ledger {
         ending: Ending,
         age: Duration,
     ) -> Result<Released, Outage> {
-        // What has not played is never answered from memory, and a failure means nothing to what has.
+        // A session that hasn't played is never answered from memory, and a failure doesn't concern
+        // one that has.
         if ending != Ending::Failed {
             self.cache.ending(user, key);
         }

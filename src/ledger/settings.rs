@@ -1,4 +1,4 @@
-//! How a ledger counts.
+//! The ledger's settings.
 
 use std::sync::Arc;
 #[cfg(test)]
@@ -11,18 +11,18 @@ use crate::config::{InForce, Leases, OutageRule};
 use crate::policy::Policy;
 use crate::session::Terms;
 
-/// How a ledger counts.
+/// The ledger's settings.
 #[derive(Debug, Clone)]
 pub struct Settings {
-    /// Who may watch how much, and what happens at a full limit; it may change.
+    /// The limits, and what happens at a full limit; they may change.
     pub in_force: Arc<InForce>,
     /// How long sessions count.
     pub leases: Leases,
-    /// What leases and tombstones may be.
+    /// The limits of leases and tombstones.
     pub terms: Terms,
-    /// What decides while the store is out.
+    /// What decides while the store is down.
     pub outage: OutageRule,
-    /// How many sessions are held; none where the store is this process itself.
+    /// How many sessions are held; none if the store is in this process.
     pub room_to_hold: usize,
 }
 

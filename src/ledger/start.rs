@@ -1,4 +1,4 @@
-//! A claim becomes a start, with the rules that apply to it, and is decided.
+//! Turns a claim into a start, with the rules that apply to it, and decides it.
 
 use std::sync::PoisonError;
 
@@ -22,8 +22,8 @@ use crate::telemetry::metrics::GraceOutcome;
 pub(super) const MAX_UNKNOWN_PLANS: usize = 1000;
 
 impl Ledger {
-    /// May this stream start, or go on? At a full limit the answer may wait, as long as `caller` has room for it. `lookup` is what
-    /// [`Self::lookup`] has said of the claim.
+    /// Decides whether this stream may start or continue. At a full limit the answer may wait, as
+    /// long as `caller` has time for it. `lookup` is the result of [`Self::lookup`] for the claim.
     ///
     /// # Errors
     /// The store could not answer, and the outage rule denies.
@@ -47,10 +47,11 @@ impl Ledger {
         self.with_grace(&attempt, decided?, caller, began).await
     }
 
-    /// The same for a client that says how its stream stands and wants to hear how its user's do: the store is always asked.
+    /// The same for a client that reports on its stream and wants to know the state of its user's:
+    /// it always asks the store.
     ///
     /// # Errors
-    /// The store could not answer, and the outage rule is to say so.
+    /// The store could not answer, and the outage rule reports that.
     pub async fn heartbeat(
         &self,
         claim: &Claim,
@@ -63,10 +64,11 @@ impl Ledger {
         self.with_grace(&attempt, decision, caller, began).await
     }
 
-    /// The same for a client that wants its stream to go on and not to start; `None` if it isn't live.
+    /// The same for a client that wants its stream to continue but not to start; `None` if it isn't
+    /// live.
     ///
     /// # Errors
-    /// The store could not answer, and nothing is known here of that stream.
+    /// The store could not answer, and nothing is known here about that stream.
     pub async fn refresh(
         &self,
         claim: &Claim,
@@ -81,8 +83,8 @@ impl Ledger {
         Ok((!unknown).then_some(decision))
     }
 
-    /// What a claim asks for, by the caller's snapshot of the settings. A takeover names a session by its id alone, which is taken for
-    /// a playback's.
+    /// The start that a claim asks for, under the caller's snapshot of the settings. A takeover
+    /// names a session only by its id, which is taken to be a playback's.
     fn start_of<'a>(
         &self,
         claim: &'a Claim,
@@ -126,7 +128,7 @@ impl Ledger {
         }
     }
 
-    /// Lets a start that found all slots taken wait for one, where it may.
+    /// Lets a start that found all slots taken wait for one, if it may.
     async fn with_grace(
         &self,
         attempt: &StartAttempt<'_>,
@@ -160,7 +162,8 @@ impl Ledger {
         Ok(decision)
     }
 
-    /// Notes what was decided about a `request`, which Envoy's access log should report. A second check of a running one has renewed it.
+    /// Records the decision about a `request`, which Envoy's access log should report. A second
+    /// check of a running one has renewed it.
     fn note_request(&self, user: &UserId, start: &Start, decision: &Decision) {
         match (decision.is_start(), decision.basis, start.ticket) {
             (true, Basis::Store, Some(ticket)) => self.wiring.begun(user, &start.key, ticket),
@@ -169,8 +172,9 @@ impl Ledger {
         }
     }
 
-    /// Waits for a slot, and tries again whenever one comes free and once at the end; the last answer, unless the caller has gone
-    /// before there was another. What the store has refused stays refused should it fail meanwhile.
+    /// Waits for a slot, and tries again whenever one comes free and once at the end. Returns the
+    /// last answer, unless the caller leaves before there is another. What the store has refused
+    /// stays refused if the store fails meanwhile.
     async fn wait_for_slot(
         &self,
         turn: GraceWait<'_>,
@@ -182,7 +186,7 @@ impl Ledger {
         loop {
             let woken = turn.wait(&caller.gone).await;
             if woken == WakeReason::CallerGone {
-                // Should it hear of it all the same, it is told what it was told at first.
+                // If it still listens, it gets its first answer.
                 self.metrics.grace(GraceOutcome::Refused);
                 last.waited = turn.elapsed();
                 return Ok(last);
@@ -199,7 +203,8 @@ impl Ledger {
                     Outage { waited, ..outage }
                 })?,
             };
-            // An earlier try may have taken place unheard; what it may have left is taken back unless a later one was let in.
+            // An earlier try may have taken place although its answer was lost; its effect is taken
+            // back unless a later one was admitted.
             let undo = match (next.undo, last.undo) {
                 (UndoHint::Nothing, earlier) if next.is_refused() => earlier,
                 (undo, _) => undo,
@@ -221,7 +226,7 @@ impl Ledger {
         }
     }
 
-    /// How many streams the user may watch. An unknown plan is counted, and logged once; a missing one is counted.
+    /// The user's limit. An unknown plan is counted, and logged once; a missing one is counted.
     pub(super) fn limit(&self, policy: &Policy, user: &UserId, plan: Option<&PlanName>) -> u32 {
         let resolved = policy.allowance(user, plan);
         if resolved.plan == PlanMatch::Missing {

@@ -1,6 +1,7 @@
-//! Whose sessions the store did not know of late. That one user's are unknown proves nothing about anybody else's: that user's own doing can
-//! bring it about. So an unknown session heals its user, and has a few of the others asked about; only if two of *them* are unknown has
-//! the store forgotten everybody. However many unknown sessions one user has, they cause one such sample.
+//! The users whose sessions the store didn't know recently. One user's unknown sessions prove
+//! nothing about other users, because that user may have caused them. So an unknown session heals
+//! its own user, and makes the ledger ask about a few others; only if two of *them* are unknown has
+//! the store lost all data. However many unknown sessions one user has, they cause one such sample.
 
 use std::sync::Mutex;
 use std::time::Duration;
@@ -15,15 +16,16 @@ const MAX_SUSPECTS: usize = 4;
 /// How many users the store is asked about at a time.
 pub(super) const SAMPLE: usize = 16;
 
-/// How many users of a sample must be unknown to the store to prove that it has forgotten everybody. One may be chance.
+/// How many users of a sample must be unknown to the store to prove that it has lost all data. One
+/// may be chance.
 pub(super) const PROOF: usize = 2;
 
-/// Whose sessions the store did not know of late.
+/// The users whose sessions the store didn't know recently.
 #[derive(Debug)]
 pub(super) struct Suspicion {
     /// How long a user is remembered.
     period: Duration,
-    /// Those of the current period.
+    /// The users of the current period.
     suspects: Mutex<Suspects>,
 }
 
@@ -37,7 +39,7 @@ struct Suspects {
 }
 
 impl Suspicion {
-    /// Nobody yet, remembered for that long from now on.
+    /// No users yet; each is remembered for that long.
     pub(super) fn new(period: Duration) -> Self {
         Self {
             period,
@@ -48,7 +50,8 @@ impl Suspicion {
         }
     }
 
-    /// Notes that a session of that user is unknown to the store; whether that is a reason to ask about others.
+    /// Records that the store doesn't know a session of that user; returns whether that is a reason
+    /// to ask about others.
     pub(super) fn note(&self, user: &UserId) -> bool {
         let mut suspects = lock(&self.suspects);
         if suspects.since.elapsed() >= self.period {
@@ -64,7 +67,7 @@ impl Suspicion {
         true
     }
 
-    /// The users noted in this period.
+    /// The users recorded in this period.
     pub(super) fn users(&self) -> Vec<UserId> {
         let suspects = lock(&self.suspects);
         suspects.users.clone()

@@ -1,4 +1,4 @@
-//! The ledger with a store that fails as told, by a paused clock.
+//! The ledger with a fault-injecting store and a paused clock.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,7 +16,7 @@ use crate::session::{
 use crate::store::{Cursor, StoreError};
 use crate::telemetry::metrics::ReleaseCause;
 
-/// A ledger before a store in which leases never run out.
+/// A ledger in front of a store in which leases never expire.
 struct Bench {
     store: Arc<FaultyStore>,
     metrics: Arc<Metrics>,
@@ -207,7 +207,7 @@ async fn the_wait_takes_half_of_what_the_deadline_leaves_and_is_skipped_where_th
 #[tokio::test(start_paused = true)]
 async fn a_slow_store_takes_from_the_wait_and_never_from_the_deadline() {
     let deadline = Duration::from_millis(200);
-    // What a call takes, and how long the answer takes with the calls before, during and behind the wait.
+    // The time of a call, and of the answer with the calls before, during and after the wait.
     for (call, whole) in [
         (0, 100),
         (10, 115),
@@ -231,7 +231,7 @@ async fn a_slow_store_takes_from_the_wait_and_never_from_the_deadline() {
             "where a call takes {call:?}"
         );
         assert!(watch.elapsed() < deadline);
-        // All but the first call is the wait's, and no part of what the check took.
+        // All calls but the first belong to the wait, not to the check's own time.
         assert_eq!(watch.elapsed() - decision.waited, call);
     }
 }
@@ -278,7 +278,7 @@ async fn one_start_a_user_waits_at_a_time() {
         (bench.grace("skipped"), bench.grace("refused")),
         ("1".to_owned(), "2".to_owned())
     );
-    // The turn was given back.
+    // The turn was released.
     assert_eq!(bench.admit(&c, &endless).await.waited, GRACE);
 }
 
@@ -301,7 +301,7 @@ async fn a_caller_that_has_gone_stops_waiting_and_starts_nothing() {
     let watch = Stopwatch::start();
     let (decision, ()) = tokio::join!(bench.admit(&start, &caller), async {
         bench.store.asked("admit", 2).await;
-        // The slot is free, but not through this instance: nobody is woken by it.
+        // The slot is free, but not through this instance: no start is woken.
         let anna = UserId::parse("anna").unwrap();
         let sound = &bench.store.sound;
         sound
@@ -314,7 +314,7 @@ async fn a_caller_that_has_gone_stops_waiting_and_starts_nothing() {
     assert!(watch.elapsed().is_zero());
     assert_eq!(bench.store.calls("admit"), 2);
     assert_eq!(bench.store.live("anna").await, [""; 0]);
-    // One that had gone before is not made to wait, and keeps nobody from it.
+    // A caller that has already left doesn't wait, and doesn't block others from waiting.
     bench
         .admit(&claim("anna", "c"), &CallerDeadline::endless())
         .await;
@@ -355,7 +355,7 @@ async fn an_outage_says_whether_the_start_may_have_taken_place() {
             "an end is no start"
         );
     }
-    // The mark is that of the start that took place.
+    // The ticket is that of the start that took place.
     let bench = Bench::new();
     bench.store.fails(&Fault::LosesAnswers);
     let asked = bench
@@ -455,7 +455,7 @@ async fn a_missing_plan_is_counted_where_the_default_applies_for_want_of_it() {
             bench.admit(&claim, &caller(Duration::ZERO)).await;
         }
         assert_eq!(bench.metric("streamgate_missing_plan_total"), counted);
-        // Who only asks how things stand has named no plan, and need not.
+        // A caller that only reads has named no plan, and needn't.
         let anna = UserId::parse("anna").unwrap();
         let _: u32 = bench.ledger.limit_of(&anna, None);
         assert_eq!(bench.metric("streamgate_missing_plan_total"), counted);

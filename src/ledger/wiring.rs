@@ -1,9 +1,11 @@
-//! Whether Envoy's access log reaches the installation. Without it a `request` stream counts for one lease and no longer, and the limit
-//! quietly doesn't hold.
+//! Detects whether Envoy's access log reaches the installation. Without it a `request` stream
+//! counts for only one lease, and the limit silently fails.
 //!
-//! Entries that come to this instance settle it. Where none come, they may go to another instance, so the store is asked about a sample of the
-//! `request` sessions that started here: by the time that two reports of each should have come, somebody has renewed or ended it. If nobody has,
-//! of [`PROOF`] in a row, no access log arrives. What this instance renews itself proves nothing, and neither does what the store has forgotten.
+//! Entries that arrive at this instance prove it. If none arrive, they may go to another instance,
+//! so the ledger asks the store about a sample of the `request` sessions that started here: by the
+//! time two reports of each should have come, something has renewed or ended it. If that isn't so
+//! for [`PROOF`] in a row, no access log arrives. Sessions that this instance renews itself prove
+//! nothing, and neither do those that the store has lost.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -21,10 +23,11 @@ use crate::util::lock;
 /// How many sessions wait for the store to be asked about them.
 const SAMPLE: usize = 16;
 
-/// How many sessions in a row prove that the access log arrives, or that it doesn't. One may be chance.
+/// How many sessions in a row prove that the access log arrives, or that it doesn't. One may be
+/// chance.
 const PROOF: usize = 2;
 
-/// What to do where no access log arrives: a sentence that can stand alone.
+/// What to do if no access log arrives: a self-contained sentence.
 pub const UNWIRED: &str = "Envoy's access log does not arrive: nobody renewed or ended the request streams that started here, so each stops \
     counting after leases.request and the limit does not hold; give every HTTP connection manager that asks streamgate the two access_log entries \
     of envoy/envoy.yaml and an access_log_flush_interval of at most a third of leases.request";
@@ -32,58 +35,58 @@ pub const UNWIRED: &str = "Envoy's access log does not arrive: nobody renewed or
 /// Whether Envoy's access log reaches the installation, as far as this instance can tell.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum AccessLog {
-    /// Nothing is known yet.
+    /// Not known yet.
     #[default]
     Unknown,
-    /// It does.
+    /// It arrives.
     Arrives,
-    /// It doesn't.
+    /// It doesn't arrive.
     Missing,
 }
 
-/// What is known of the access log.
+/// What is known about the access log.
 #[derive(Debug)]
 pub(super) struct Wiring {
-    /// How long a `request` session counts; three reports of it are due in that time.
+    /// How long a `request` session counts; three reports about it are due in that time.
     lease: Duration,
-    /// What was seen.
+    /// The observations.
     seen: Mutex<Seen>,
-    /// Whether the sample has no room, so that most starts need no lock.
+    /// Whether the sample is full, so that most starts need no lock.
     full: AtomicBool,
-    /// Tells that a session is in the sample.
+    /// Notified when a session is in the sample.
     sampled: Notify,
 }
 
-/// What was seen of the access log.
+/// The observations about the access log.
 #[derive(Debug, Default)]
 struct Seen {
-    /// What follows from it.
+    /// The conclusion.
     state: AccessLog,
-    /// When an entry last came to this instance.
+    /// When an entry last arrived at this instance.
     heard: Option<Stopwatch>,
-    /// How many sessions in a row nobody has renewed or ended.
+    /// How many sessions in a row were neither renewed nor ended.
     silent: usize,
-    /// How many sessions in a row somebody has.
+    /// How many sessions in a row were.
     reported: usize,
-    /// The sessions that are yet to be judged, oldest first.
+    /// The sessions to judge, oldest first.
     sample: VecDeque<Begun>,
 }
 
 /// A `request` session that started here.
 #[derive(Debug, Clone)]
 pub(super) struct Begun {
-    /// Whose it is.
+    /// Its user.
     pub(super) user: UserId,
-    /// Which it is.
+    /// Its key.
     pub(super) key: SessionKey,
-    /// What marks it until somebody renews it.
+    /// Its ticket, which stays until it is renewed.
     pub(super) ticket: Ticket,
     /// When it started.
     pub(super) since: Stopwatch,
 }
 
 impl Wiring {
-    /// Nothing is known yet. `lease` is that of a `request`.
+    /// Starts in the unknown state. `lease` is that of a `request`.
     pub(super) fn new(lease: Duration) -> Self {
         Self {
             lease,
@@ -98,7 +101,7 @@ impl Wiring {
         self.seen().state
     }
 
-    /// A `request` session has started here. Where the sample is full it is left out.
+    /// Records that a `request` session has started here. If the sample is full it is left out.
     pub(super) fn begun(&self, user: &UserId, key: &SessionKey, ticket: Ticket) {
         if self.full.load(Ordering::Relaxed) {
             return;
@@ -119,21 +122,23 @@ impl Wiring {
         self.sampled.notify_one();
     }
 
-    /// The call that started the session undid it, or this instance renews it itself, so it proves nothing about the access log.
+    /// Records that the call that started the session undid it, or that this instance renews it
+    /// itself, so that it proves nothing about the access log.
     pub(super) fn exclude(&self, user: &UserId, key: &SessionKey) {
         self.keep(&mut self.seen(), |begun| {
             begun.key != *key || begun.user != *user
         });
     }
 
-    /// The store may have forgotten the sessions so far: that it doesn't count one proves nothing.
+    /// Drops the sessions so far, because the store may have lost them: if it doesn't count one,
+    /// that proves nothing.
     pub(super) fn forget(&self) {
         let mut seen = self.seen();
         seen.reported = 0;
         self.keep(&mut seen, |_| false);
     }
 
-    /// Keeps those of the sample; whether others were in it.
+    /// Keeps those of the sample; returns whether others were in it.
     fn keep(&self, seen: &mut Seen, keep: impl Fn(&Begun) -> bool) -> bool {
         let before = seen.sample.len();
         seen.sample.retain(keep);
@@ -142,14 +147,15 @@ impl Wiring {
         seen.sample.len() != before
     }
 
-    /// An entry with our mark has come to this instance.
+    /// Records that an entry with our mark has arrived at this instance.
     pub(super) fn heard(&self, metrics: &Metrics) {
         let mut seen = self.seen();
         seen.heard = Some(Stopwatch::start());
         seen.arrives(metrics);
     }
 
-    /// The next session that the store has to be asked about, once it is time. It stays in the sample until it is judged.
+    /// The next session to ask the store about, once it is time. It stays in the sample until it is
+    /// judged.
     pub(super) async fn next(&self) -> Begun {
         loop {
             let Some(begun) = self.oldest() else {
@@ -164,8 +170,8 @@ impl Wiring {
         }
     }
 
-    /// The oldest session that the store can still be asked about. An entry that has come since a session began has answered the question, and
-    /// one that is too old may have expired.
+    /// The oldest session that the store can still be asked about. An entry that has arrived since
+    /// a session began has answered the question, and a session that is too old may have expired.
     fn oldest(&self) -> Option<Begun> {
         let mut seen = self.seen();
         let heard = seen.heard;
@@ -175,7 +181,7 @@ impl Wiring {
         seen.sample.front().cloned()
     }
 
-    /// Takes note of the user's sessions that the store counts, one of which may be that one.
+    /// Judges a session by the user's sessions that the store counts.
     pub(super) fn judge(&self, begun: &Begun, live: &[Session], metrics: &Metrics) {
         let mut seen = self.seen();
         let is_of_use = self.keep(&mut seen, |other| other.ticket != begun.ticket)
@@ -194,17 +200,17 @@ impl Wiring {
         }
     }
 
-    /// How old a session is when two reports of it should have come.
+    /// The age of a session when two reports about it should have arrived.
     fn due(&self) -> Duration {
         self.lease * 2 / 3
     }
 
-    /// How old a session is when the store may not count it any more.
+    /// The age of a session when the store may no longer count it.
     fn too_late(&self) -> Duration {
         self.lease * 5 / 6
     }
 
-    /// What was seen; held for a moment only.
+    /// The lock on the observations, held only briefly.
     fn seen(&self) -> MutexGuard<'_, Seen> {
         lock(&self.seen)
     }
@@ -218,7 +224,7 @@ impl Begun {
 }
 
 impl Seen {
-    /// Somebody has reported of one more stream.
+    /// Counts another stream that was reported.
     fn is_reported(&mut self, metrics: &Metrics) {
         (self.silent, self.reported) = (0, self.reported + 1);
         if self.reported >= PROOF {
@@ -226,7 +232,7 @@ impl Seen {
         }
     }
 
-    /// Somebody reports of streams.
+    /// Concludes that reports arrive.
     fn arrives(&mut self, metrics: &Metrics) {
         self.silent = 0;
         if std::mem::replace(&mut self.state, AccessLog::Arrives) == AccessLog::Missing {
@@ -235,7 +241,7 @@ impl Seen {
         }
     }
 
-    /// Nobody has reported of one more stream.
+    /// Counts another stream that was not reported.
     fn is_silent(&mut self, metrics: &Metrics) {
         (self.silent, self.reported) = (self.silent + 1, 0);
         if self.silent >= PROOF && self.state != AccessLog::Missing {
@@ -268,7 +274,7 @@ mod tests {
         }
     }
 
-    /// The session as the store counts it, with its ticket if nobody has renewed it.
+    /// The session as the store counts it, with its ticket unless it was renewed.
     fn session(id: u32, is_renewed: bool) -> Session {
         Session {
             key: key(id),
@@ -281,7 +287,7 @@ mod tests {
         }
     }
 
-    /// Starts that session, and has the store count these when it is asked.
+    /// Starts that session, and lets the store count these when it is asked.
     async fn start(wiring: &Wiring, id: u32, live: &[Session], metrics: &Metrics) -> AccessLog {
         wiring.begun(&user(), &key(id), ticket(id));
         let begun = wiring.next().await;
@@ -327,10 +333,10 @@ mod tests {
         assert_eq!(wiring.state(), AccessLog::Arrives);
         tokio::time::advance(Duration::from_millis(1)).await;
         wiring.begun(&user(), &key(4), ticket(4));
-        // The third was answered by the entry.
+        // The entry answered the question about the third.
         let begun = wiring.next().await;
         assert_eq!(begun.key, key(4));
-        // An entry has come while the store was asked.
+        // An entry has arrived while the store was asked.
         wiring.heard(&metrics);
         for _ in 0..PROOF {
             wiring.judge(&begun, &[session(4, false)], &metrics);

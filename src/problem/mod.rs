@@ -248,16 +248,16 @@ pub fn rfc3339(at: Timestamp) -> String {
 
 /// The detail for a stream that runs inside the gateway.
 pub const NOT_STOPPABLE: &str =
-    "That stream can't be stopped from here. Close it on the device that plays it.";
+    "That stream can't be stopped from here. Close it on the device that is playing it.";
 
 /// The detail during an outage of the store.
 pub const OUTAGE: &str =
-    "It can't be told now how many streams this account watches. Try again in a moment.";
+    "The streams of this account can't be counted right now. Try again in a moment.";
 
 /// Why a start at a full limit was refused, and how to proceed.
 fn full_detail(limit: u32, active: usize) -> String {
     match limit {
-        0 => "This account may not watch anything now. Ask the service why.".to_owned(),
+        0 => "This account can't watch anything right now. Contact support to find out why.".to_owned(),
         1 => "This account can watch 1 stream at once, and it is in use. Stop it to watch here."
             .to_owned(),
         _ => format!(
@@ -269,7 +269,7 @@ fn full_detail(limit: u32, active: usize) -> String {
 /// The schema of the problem types.
 fn kinds() -> Object {
     ObjectBuilder::new()
-        .description(Some("A URI for the kind of problem: that which IANA keeps for a quota that is used up, else the section about `reason` of the guide to problems, `/v1/problems` unless `refusal.problems` says that it is elsewhere. Decide by `reason`."))
+        .description(Some("A URI for the kind of problem. For an exhausted quota it is the one registered with IANA; otherwise it is the section about `reason` in the guide to problems, at `/v1/problems` unless `refusal.problems` sets another address. Decide by `reason`."))
         .schema_type(Type::String)
         .format(Some(SchemaFormat::Custom("uri-reference".to_owned())))
         .pattern(Some("#[a-z_-]+$"))
@@ -284,12 +284,12 @@ fn stream_kind() -> Ref {
 /// Why a session that has ended can't continue.
 fn ended(cause: &EndCause) -> (Reason, &'static str) {
     let detail = match cause {
-        EndCause::Released => "This stream has ended. Start it again to go on watching.",
+        EndCause::Released => "This stream has ended. Start it again to keep watching.",
         EndCause::Displaced { .. } => {
-            "This stream was stopped because another one of the same account was started. Start it again to watch here again."
+            "This stream was stopped because another stream on the same account started. Start it again to watch here."
         }
         EndCause::Operator => {
-            "This stream was stopped by the service. Ask it why, or start the stream again."
+            "The service stopped this stream. Contact support to find out why, or start it again."
         }
     };
     (ended_reason(cause), detail)

@@ -68,7 +68,7 @@ reasons! {
     /// The URL or the body is invalid.
     BadRequest => "bad_request", "Bad request";
     /// The caller is not identified.
-    Unauthorized => "unauthorized", "Credentials missing or not good";
+    Unauthorized => "unauthorized", "Credentials missing or invalid";
     /// The caller is not allowed to do this.
     Forbidden => "forbidden", "Not allowed";
     /// There is nothing at this path.
@@ -82,7 +82,7 @@ reasons! {
     /// The body is too large.
     TooLarge => "too_large", "Body too large";
     /// The URL is too long.
-    AddressTooLong => "address_too_long", "Address too long";
+    AddressTooLong => "address_too_long", "URL too long";
     /// The headers are too large.
     HeadersTooLarge => "headers_too_large", "Headers too large";
     /// The body has a media type that this path doesn't accept.

@@ -40,10 +40,10 @@ pub struct Cursor {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum CursorError {
     /// It doesn't begin with a place.
-    #[error("does not begin with a number below 2^64; take it from the page before")]
+    #[error("does not begin with a number below 2^64; copy it from the previous page")]
     Place,
     /// The part after the place is not a user.
-    #[error("has something behind its dot that is no user; take it from the page before")]
+    #[error("has no valid user after its dot; copy it from the previous page")]
     User,
 }
 
@@ -149,7 +149,7 @@ mod tests {
         }
         assert_eq!(
             CursorError::Place.to_string(),
-            "does not begin with a number below 2^64; take it from the page before"
+            "does not begin with a number below 2^64; copy it from the previous page"
         );
     }
 }

@@ -1,14 +1,15 @@
-//! Characters that a terminal doesn't show, or that change where it shows others, are written to the log by their numbers. Viewers choose
-//! names, and one with U+202E in it would turn around the rest of its line.
+//! Escapes characters that a terminal doesn't show, or that change where it shows others, before
+//! they reach the log. Viewers choose names, and one with U+202E in it would reverse the rest of
+//! its line.
 //!
-//! The libraries that format a line do this for control characters below U+0080 alone.
+//! The libraries that format a line escape only control characters below U+0080.
 
 use std::borrow::Cow;
 use std::fmt::Write;
 
 use crate::config::LogFormat;
 
-/// The line with each hidden character by its number, as the format writes it.
+/// The line with each hidden character escaped, in the syntax of the format.
 pub(super) fn shown(line: &[u8], format: LogFormat) -> Cow<'_, [u8]> {
     if line.is_ascii() {
         return Cow::Borrowed(line);
@@ -21,12 +22,12 @@ pub(super) fn shown(line: &[u8], format: LogFormat) -> Cow<'_, [u8]> {
     for character in text.chars() {
         match format {
             _ if !is_hidden(character) => shown.push(character),
-            // As Rust writes it, and with it every quoted field.
+            // In Rust's syntax, as in every quoted field.
             LogFormat::Text => shown.extend(character.escape_unicode()),
-            // All that isn't ASCII is inside of strings there.
+            // In JSON, non-ASCII characters occur only inside strings.
             LogFormat::Json => {
                 for unit in character.encode_utf16(&mut [0; 2]) {
-                    // Writing to a string doesn't fail.
+                    // Writing to a string can't fail.
                     let _ = write!(shown, "\\u{unit:04x}");
                 }
             }
@@ -35,7 +36,8 @@ pub(super) fn shown(line: &[u8], format: LogFormat) -> Cow<'_, [u8]> {
     Cow::Owned(shown.into_bytes())
 }
 
-/// True for Unicode controls, format characters, separators, default-ignorables, and the blank Braille pattern.
+/// True for Unicode controls, format characters, separators, default-ignorables, and the blank
+/// Braille pattern.
 const fn is_hidden(character: char) -> bool {
     matches!(
         character,

@@ -1,4 +1,5 @@
-//! The log as JSON: one object a line, with an event's fields next to its time, level, message and target. A list is an array.
+//! The log as JSON: one object per line, with an event's fields next to its time, level, message
+//! and target. A list is an array.
 
 use std::fmt;
 
@@ -12,7 +13,7 @@ use tracing_subscriber::fmt::time::{FormatTime, SystemTime};
 use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
 use tracing_subscriber::registry::LookupSpan;
 
-/// Texts that are logged as a list. `{:?}` shows them as such to people; `{:#?}` is an array in JSON.
+/// Texts that are logged as a list. `{:?}` is for people; `{:#?}` is a JSON array.
 pub(super) struct Texts<'a>(pub(super) &'a [String]);
 
 impl fmt::Debug for Texts<'_> {
@@ -20,7 +21,7 @@ impl fmt::Debug for Texts<'_> {
         if !f.alternate() {
             return self.0.fmt(f);
         }
-        // Texts can always be written.
+        // Serializing texts can't fail.
         let array = serde_json::to_string(self.0).unwrap_or_default();
         f.write_str(&array)
     }
@@ -56,7 +57,7 @@ where
     }
 }
 
-/// The fields of an object, in their order.
+/// The fields of an object, in order.
 struct Fields(Vec<(&'static str, Value)>);
 
 impl Fields {
@@ -121,7 +122,7 @@ mod tests {
     };
     use crate::telemetry::RefusedStream;
 
-    /// Ids that would break a line or an array that isn't escaped.
+    /// Ids that would break a line or an array without escaping.
     const NASTY: [&str; 12] = [
         "a",
         "\"",
@@ -151,9 +152,9 @@ mod tests {
         }
     }
 
-    /// What is logged as JSON meanwhile, line by line.
+    /// The JSON log of a function, line by line.
     fn logged(log: impl FnOnce()) -> Vec<Value> {
-        // Where there is but one listener, a thread without it can make a line be left out everywhere.
+        // If there is only one subscriber, a thread without it can disable a line everywhere.
         static SECOND: OnceLock<Dispatch> = OnceLock::new();
         SECOND.get_or_init(|| {
             let unheard = tracing_subscriber::fmt().with_writer(io::sink);

@@ -1,9 +1,10 @@
-//! The values that labels of metrics have: enums, so that no metric ever has more series than can be counted here.
+//! The values of metric labels: enums, so that the number of series of each metric is bounded and
+//! known.
 
 use crate::config::OutageRule;
 use crate::session::{Fact, FactLoss, Kind};
 
-/// Makes an enum whose variants are the values of a label.
+/// Defines an enum whose variants are the values of a label.
 macro_rules! label {
     ($(#[$meta:meta])* $name:ident { $($(#[$variant_meta:meta])* $variant:ident => $text:literal),+ $(,)? }) => {
         $(#[$meta])*
@@ -30,13 +31,13 @@ macro_rules! label {
 
 /// An enum whose variants are the values of a label.
 pub trait LabelValue: Copy + 'static {
-    /// All of them, in the order of their declaration.
+    /// All values, in the order of their declaration.
     const ALL: &'static [Self];
 
-    /// The value as it is written.
+    /// The label's text.
     fn as_str(self) -> &'static str;
 
-    /// Its place in [`Self::ALL`].
+    /// Its index in [`Self::ALL`].
     fn index(self) -> usize;
 }
 
@@ -56,7 +57,7 @@ impl LabelValue for OutageRule {
     }
 }
 
-/// Makes labels of enums that the rule has, by their own `ALL` and `as_str`.
+/// Makes labels of the rule's enums, with their own `ALL` and `as_str`.
 macro_rules! labels {
     ($($name:ident),+) => {
         $(impl LabelValue for $name {
@@ -76,13 +77,13 @@ macro_rules! labels {
 labels!(Fact, FactLoss, Kind);
 
 label! {
-    /// What a check came to, and why; `decision` and `reason` in one, since only some pairs exist.
+    /// The result of a check, and why; `decision` and `reason` in one, since only some pairs exist.
     Verdict {
         /// Let in, and takes a slot from now on.
         Started => "started",
-        /// Let in, and held its slot already.
+        /// Let in, and already held its slot.
         Renewed => "renewed",
-        /// Let in from memory: the store surely counts it.
+        /// Let in from memory: the store certainly counts it.
         Held => "held",
         /// Let in by the outage rule `allow`.
         OutageAllowed => "outage_allowed",
@@ -90,13 +91,14 @@ label! {
         OutageLocal => "outage_local",
         /// Let in without a slot: a `HEAD`.
         Head => "head",
-        /// Let in without being looked at: an `OPTIONS`.
+        /// Let in without inspection: an `OPTIONS`.
         Preflight => "preflight",
         /// Let in without a slot by a dry run: it would have been refused.
         WouldRefuse => "would_refuse",
         /// All of the user's slots are taken.
         Full => "full",
-        /// All of the user's slots are taken as far as this instance knows: the outage rule `local`.
+        /// All of the user's slots are taken as far as this instance knows: the outage rule
+        /// `local`.
         FullLocal => "full_local",
         /// The session has ended and its id can't be used again yet.
         Ended => "ended",
@@ -104,17 +106,17 @@ label! {
         Displaced => "displaced",
         /// An operator ended it.
         Operator => "operator",
-        /// What it was to take over runs inside Envoy.
+        /// The session to take over runs inside Envoy.
         NotStoppable => "not_stoppable",
-        /// Nothing in the request says whose it is.
+        /// Nothing in the request identifies the user.
         NoUser => "no_user",
-        /// Nothing in the request says which stream it is.
+        /// Nothing in the request identifies the session.
         NoSession => "no_session",
-        /// Something that names the user or the session is no name.
+        /// The name of the user or session is not valid.
         Malformed => "malformed",
         /// The store could not answer.
         Outage => "outage",
-        /// The route asks for something that can't be had: its `streamgate.session` is wrong.
+        /// The route's `streamgate.session` is wrong.
         Misconfigured => "misconfigured",
         /// The client left, or Envoy gave up, before the answer went out.
         Cancelled => "cancelled",
@@ -149,37 +151,38 @@ impl Verdict {
 }
 
 label! {
-    /// What came of the news that a stream was seen running.
+    /// The outcome of a sighting.
     RenewalOutcome {
         /// Its lease has grown.
         Renewed => "renewed",
-        /// It was unknown, and counts again: the store had forgotten it.
+        /// It was unknown, and counts again: the store had lost it.
         PutBack => "put_back",
-        /// It counts, but has yet to play or may not stay.
+        /// It counts, but hasn't played yet or may not stay.
         Provisional => "provisional",
-        /// It has ended, and stays so.
+        /// It has ended, and stays ended.
         Ended => "ended",
-        /// It was unknown, and does not count: it has not played, or too many streams of its user count above the limit already.
+        /// It was unknown, and doesn't count: it has not played, or too many streams of its user
+        /// already count above the limit.
         Crowded => "crowded",
     }
 }
 
 label! {
-    /// Who said that a session is over.
+    /// Who reported that a session is over.
     ReleaseCause {
         /// Envoy's access log.
         AccessLog => "access_log",
-        /// Envoy's access log, of a request that had ended before our answer reached it.
+        /// Envoy's access log, for a request that had ended before our answer reached it.
         Abandoned => "abandoned",
         /// A client, through the release hook or the HTTP API.
         Hook => "hook",
         /// An operator, against its viewer's will.
         Operator => "operator",
-        /// Its own check, which was cancelled or whose outcome stayed unknown.
+        /// Its own check, which was cancelled or whose outcome remained unknown.
         Undone => "undone",
-        /// Envoy's access log, of a playback of which nothing has played.
+        /// Envoy's access log, for a playback that hasn't played.
         Failed => "failed",
-        /// Envoy's access log, of a response that ran on after its playback's end.
+        /// Envoy's access log, for a response that continued after its playback's end.
         Outlived => "outlived",
     }
 }
@@ -195,33 +198,33 @@ label! {
 }
 
 label! {
-    /// What the store was asked.
+    /// An operation of the store.
     Operation {
-        /// May this session start?
+        /// Start a session.
         Admit => "admit",
-        /// This stream was seen running.
+        /// Report a stream seen running.
         Renew => "renew",
-        /// Some of this session has played.
+        /// Report that part of a session has played.
         Played => "played",
-        /// This session is over.
+        /// End a session.
         Release => "release",
-        /// These streams were seen running.
+        /// Report streams seen running.
         RenewAll => "renew_all",
-        /// Which sessions are live?
+        /// List a user's live sessions.
         List => "list",
-        /// Which sessions of anybody are live?
+        /// List a page of all users' live sessions.
         Page => "page",
-        /// Are you there?
+        /// Check that the store answers.
         Ping => "ping",
     }
 }
 
 label! {
-    /// How the store answered.
+    /// The store's answer.
     Outcome {
-        /// It did what it was asked, be the answer a refusal.
+        /// It did the operation, even if the answer is a refusal.
         Ok => "ok",
-        /// Not within the deadline.
+        /// No answer within the deadline.
         Timeout => "timeout",
         /// There was no connection, or it broke.
         Disconnected => "disconnected",
@@ -229,27 +232,27 @@ label! {
         NotAsked => "not_asked",
         /// It has no room.
         Full => "full",
-        /// It would not.
+        /// It refused.
         Rejected => "rejected",
-        /// Not in a way that can be understood.
+        /// The answer could not be decoded.
         Protocol => "protocol",
     }
 }
 
 label! {
-    /// What kind of access log entry came.
+    /// The type of an access log entry.
     EntryType {
-        /// One of a stream that is running.
+        /// About a stream that is running.
         Periodic => "periodic",
-        /// One of a stream that has ended.
+        /// About a stream that has ended.
         End => "end",
-        /// Any other.
+        /// Any other type.
         Other => "other",
     }
 }
 
 label! {
-    /// What an access log entry led to.
+    /// The result of an access log entry.
     EntryOutcome {
         /// A session is renewed.
         Renewal => "renewal",
@@ -257,27 +260,28 @@ label! {
         Release => "release",
         /// A playback has begun to play.
         Played => "played",
-        /// A request of a playback has failed: nothing has played, its start is taken back.
+        /// A request of a playback has failed: if nothing has played, its start is taken back.
         Failed => "failed",
-        /// Nothing, as it should: the entry is of no session, or of one that its end doesn't end.
+        /// Nothing, correctly: the entry belongs to no session, or doesn't end its session.
         Ignored => "ignored",
-        /// Nothing: an end of the same stream stands in the same message.
+        /// Nothing: the same message contains the end of the same stream.
         Superseded => "superseded",
-        /// Nothing: it lacks what would say whose stream it is.
+        /// Nothing: it doesn't identify the stream's user.
         Unattributed => "unattributed",
-        /// Nothing: what it says can't be true.
+        /// Nothing: its content can't be true.
         Malformed => "malformed",
     }
 }
 
 label! {
-    /// What became of a start that waited for a slot.
+    /// The outcome of a start that waited for a slot.
     GraceOutcome {
         /// A slot came free in time.
         Admitted => "admitted",
-        /// None did.
+        /// No slot came free.
         Refused => "refused",
-        /// Another start of the same user waits already, or Envoy's deadline leaves no room.
+        /// It didn't wait: another start of the same user is already waiting, or Envoy's deadline
+        /// leaves no time.
         Skipped => "skipped",
     }
 }
@@ -287,9 +291,9 @@ label! {
     DropReason {
         /// The queue is full.
         QueueFull => "queue_full",
-        /// It has been tried until its lease had run out anyway.
+        /// It was retried until its lease had expired anyway.
         Expired => "expired",
-        /// The store can't make sense of it, or we of the store; trying again won't help.
+        /// The store can't understand it, or we can't understand the store; retrying won't help.
         Protocol => "protocol",
         /// The process ended before it could be delivered.
         Shutdown => "shutdown",
@@ -299,7 +303,7 @@ label! {
 label! {
     /// Why a log line was dropped.
     LogDrop {
-        /// Standard error takes lines more slowly than they come, or not at all.
+        /// Standard error accepts lines too slowly, or not at all.
         QueueFull => "queue_full",
         /// Standard error is closed, or its disk is full.
         WriteFailed => "write_failed",
@@ -307,21 +311,21 @@ label! {
 }
 
 label! {
-    /// What was asked over HTTP.
+    /// The kind of an HTTP call.
     Call {
         /// A start or heartbeat of a playback.
         Start => "start",
-        /// What a user watches.
+        /// List what a user watches.
         User => "user",
-        /// One session.
+        /// Read one session.
         Session => "session",
-        /// The end of sessions.
+        /// Release sessions.
         Release => "release",
-        /// The end of all of a user's sessions.
+        /// End all of a user's sessions.
         EndAll => "end_all",
-        /// Everybody's sessions.
+        /// List all users' sessions.
         List => "list",
-        /// Whether a video may be watched.
+        /// Ask whether a video may be watched.
         Video => "video",
         /// The start of a video.
         StartVideo => "start_video",
@@ -329,27 +333,27 @@ label! {
         RenewVideo => "renew_video",
         /// The end of a video.
         ReleaseVideo => "release_video",
-        /// What an address knows, or what a browser may send.
+        /// A path's methods, or a CORS preflight.
         Options => "options",
-        /// Anything else: probes, the document, what an instance tells of itself, what isn't there.
+        /// Anything else: probes, the OpenAPI document, an instance's description, unknown paths.
         Other => "other",
     }
 }
 
 label! {
-    /// What came of it.
+    /// The outcome of a call.
     CallOutcome {
-        /// It was done, or is going to be.
+        /// It was done, or will be.
         Ok => "ok",
         /// The stream may not start: 409, 429.
         Refused => "refused",
-        /// The stream has ended and may not go on: 410.
+        /// The stream has ended and may not continue: 410.
         Ended => "ended",
-        /// It may by a dry run alone.
+        /// The stream may continue only because of a dry run.
         WouldRefuse => "would_refuse",
-        /// Whoever asked may not: 401, 403.
+        /// The caller is not allowed: 401, 403.
         Denied => "denied",
-        /// The request was not what it should be: any other 4xx.
+        /// The request was invalid: any other 4xx.
         Invalid => "invalid",
         /// The store could not answer: 503.
         Outage => "outage",
@@ -359,7 +363,7 @@ label! {
 }
 
 impl CallOutcome {
-    /// The outcome that an HTTP status is.
+    /// The outcome for an HTTP status.
     #[must_use]
     pub const fn of(status: u16) -> Self {
         match status {
@@ -375,13 +379,13 @@ impl CallOutcome {
 }
 
 label! {
-    /// What is read anew while the process runs.
+    /// A file that is reloaded while the process runs.
     ReloadedFile {
         /// The certificate of the gRPC port.
         GrpcTls => "grpc_tls",
         /// The certificate of the HTTP port.
         HttpTls => "http_tls",
-        /// Who may use the HTTP API.
+        /// The tokens of the HTTP API.
         Tokens => "tokens",
         /// The configuration.
         Config => "config",
@@ -391,31 +395,32 @@ label! {
 }
 
 label! {
-    /// What became of files that have changed.
+    /// The outcome of a file change.
     ReloadOutcome {
-        /// They are in force.
+        /// The change took effect.
         Ok => "ok",
-        /// They can't be used, and what was read before stays in force.
+        /// The files can't be used, and the previous value stays in force.
         Failed => "failed",
     }
 }
 
 label! {
-    /// What a connection came to.
+    /// A port.
     Port {
-        /// Envoy's.
+        /// Envoy's port.
         Grpc => "grpc",
-        /// Everybody else's.
+        /// The HTTP port.
         Http => "http",
     }
 }
 
 label! {
-    /// Why streamgate closed a connection that would have gone on.
+    /// Why streamgate closed a connection that would have continued.
     ClosedFor {
         /// It made no request in time.
         Silence => "silence",
-        /// All places were taken, it had made no request, and no other such connection had been silent for longer.
+        /// All places were taken, it had made no request, and no other such connection had been
+        /// silent for longer.
         Crowded => "crowded",
         /// Its requests took too much memory.
         Memory => "memory",
@@ -423,13 +428,13 @@ label! {
 }
 
 label! {
-    /// An HTTP/2 error that was sent.
+    /// An HTTP/2 error that we sent.
     Http2Error {
         /// A request was malformed.
         ResetProtocol => "reset_protocol_error",
-        /// A request came too often.
+        /// Requests were too frequent.
         ResetCalm => "reset_enhance_your_calm",
-        /// A connection did not keep to HTTP/2.
+        /// A connection violated HTTP/2.
         GoAwayProtocol => "goaway_protocol_error",
         /// A connection flooded the port.
         GoAwayCalm => "goaway_enhance_your_calm",

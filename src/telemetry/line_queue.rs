@@ -1,7 +1,7 @@
-//! The way of log lines to standard error: a bounded queue and one thread that writes.
+//! Writes log lines to standard error, through a bounded queue and one writer thread.
 //!
-//! Logging is best effort. Code that logs never waits for standard error and never sees it fail:
-//! a line that finds no room or can't be written is dropped and counted by its cause.
+//! Logging is best effort. Code that logs never waits for standard error and never sees it fail: a
+//! line that finds no room or can't be written is dropped and counted by its cause.
 //!
 //! `tracing-appender` does nearly the same, but it reports its own problems with `eprintln!`, which
 //! blocks on a full pipe and panics on a closed one, and it does not count failed writes.
@@ -15,7 +15,7 @@ use std::time::Duration;
 use super::labels::{LabelValue, LogDrop};
 use crate::util::lock;
 
-/// How many lines wait at most: some seconds of a busy log, and a few megabytes of memory.
+/// How many lines may wait: some seconds of a busy log, and a few megabytes of memory.
 const ROOM: usize = 4096;
 
 /// How many lines were dropped, by cause.
@@ -26,33 +26,33 @@ pub(super) struct Dropped([AtomicU64; LogDrop::ALL.len()]);
 #[derive(Debug)]
 pub(super) struct LineQueue {
     state: Mutex<State>,
-    /// A line has come.
+    /// Signals that a line has arrived.
     filled: Condvar,
-    /// All lines are written or dropped.
+    /// Signals that all lines are written or dropped.
     emptied: Condvar,
     dropped: &'static Dropped,
 }
 
-/// The lines that wait, and whether one more is being written.
+/// The waiting lines, and whether another is being written.
 #[derive(Debug, Default)]
 struct State {
     waiting: VecDeque<Vec<u8>>,
     is_writing: bool,
 }
 
-/// Takes the lines of one event; each `write` is one line.
+/// Accepts the lines of one event; each `write` is one line.
 #[derive(Debug)]
 pub(super) struct QueuedLine<'a>(&'a LineQueue);
 
 // === impl Dropped ===
 
 impl Dropped {
-    /// None yet.
+    /// All counts at zero.
     pub(super) const fn none() -> Self {
         Self([const { AtomicU64::new(0) }; LogDrop::ALL.len()])
     }
 
-    /// How many there were.
+    /// The count for that cause.
     pub(super) fn count(&self, cause: LogDrop) -> u64 {
         let counter = self.0.get(cause.index());
         counter.map_or(0, |counter| counter.load(Ordering::Relaxed))
@@ -68,7 +68,7 @@ impl Dropped {
 // === impl LineQueue ===
 
 impl LineQueue {
-    /// A queue, and the thread that writes what comes to it.
+    /// A queue, and the thread that writes its lines.
     pub(super) fn start(
         writer: impl Write + Send + 'static,
         dropped: &'static Dropped,
@@ -85,12 +85,13 @@ impl LineQueue {
         Ok(queue)
     }
 
-    /// Where to write a line.
+    /// A writer for one line.
     pub(super) fn line(&self) -> QueuedLine<'_> {
         QueuedLine(self)
     }
 
-    /// Waits until all lines are written or dropped, at most that long; whether they are.
+    /// Waits until all lines are written or dropped, for at most that long; returns whether they
+    /// are.
     pub(super) fn flush(&self, bound: Duration) -> bool {
         let waiting = self
             .emptied
@@ -122,7 +123,7 @@ impl LineQueue {
         }
     }
 
-    /// The next line, once there is one; the one before it is done with.
+    /// Waits for the next line; the previous one is done.
     fn next(&self) -> Vec<u8> {
         let mut state = self.state();
         state.is_writing = false;
@@ -162,7 +163,7 @@ mod tests {
     /// Longer than anything here takes.
     const PATIENCE: Duration = Duration::from_secs(20);
 
-    /// Writes a line each time that it is let, or fails as it is told.
+    /// Writes a line each time it is allowed to, or fails on request.
     struct Gate {
         let_through: Receiver<io::Result<()>>,
         written: Sender<String>,
@@ -172,7 +173,7 @@ mod tests {
         fn write(&mut self, line: &[u8]) -> io::Result<usize> {
             match self.let_through.recv() {
                 Ok(outcome) => outcome?,
-                // Nobody stands at the gate any more: it stays shut.
+                // Nothing controls the gate any more: it stays shut.
                 Err(_) => std::thread::park(),
             }
             let text = String::from_utf8(line.to_vec()).unwrap();
@@ -211,7 +212,7 @@ mod tests {
     #[test]
     fn a_blocked_writer_costs_lines_and_nobody_waits_for_it() {
         let (queue, dropped, open, lines) = gated();
-        // The writer holds one line at the most.
+        // The writer holds at most one line.
         for n in 0..ROOM + 10 {
             log(&queue, &n.to_string());
         }
@@ -235,7 +236,7 @@ mod tests {
         for line in ["one", "two", "three"] {
             log(&queue, line);
         }
-        // EIO, as a lost terminal has it.
+        // EIO, as from a lost terminal.
         open.send(Err(io::Error::from_raw_os_error(5))).unwrap();
         open.send(Err(io::ErrorKind::StorageFull.into())).unwrap();
         open.send(Ok(())).unwrap();

@@ -1,4 +1,4 @@
-//! What operators see: [`metrics`] for the many, [`log`] lines for the one.
+//! Telemetry: [`metrics`] for aggregates, [`log`] lines for single events.
 
 mod hidden;
 mod json_lines;

@@ -122,7 +122,7 @@ async fn in_an_outage_a_release_is_accepted_and_a_question_is_not_answered() {
     put(&app, "anna", "p1", json!({})).await;
     store.fails(&Fault::LosesCalls);
     let unseen = run(&["sessions", "anna", "--url", &url], &[]).await;
-    let detail = "503 (outage): It can't be told now how many streams this account watches. Try again in a moment.";
+    let detail = "503 (outage): The streams of this account can't be counted right now. Try again in a moment.";
     assert_ended(&unseen, 3, "", &format!("streamgate: anna: {detail}\n"));
     let released = run(&["release", "anna", "p1", "--url", &url], &[]).await;
     let told = "playback p1: accepted: it is released when the store is back\n";

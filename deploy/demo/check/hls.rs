@@ -1,4 +1,4 @@
-//! HLS: many short requests are one playback, which its id holds together.
+//! HLS: many short requests belong to one playback, identified by its id.
 
 use reqwest::RequestBuilder;
 use serde_json::json;
@@ -71,7 +71,7 @@ pub(super) async fn walk(walk: &Walk) -> Result<(), Failure> {
     .await
 }
 
-/// As a player does it: the master playlist, the variants, then segment after segment.
+/// Makes the requests of a player: the master playlist, the variants, then segment after segment.
 async fn one_playback(walk: &Walk) -> Result<(), Failure> {
     let mut paths = vec![MASTER.to_owned()];
     for number in 0..REQUESTS {

@@ -1,4 +1,4 @@
-//! Live streams: one endless response is one stream, however it comes to its end.
+//! Live streams: one endless response is one stream, however it ends.
 
 use super::step::{says_full, step};
 use super::walk::Walk;

@@ -1,4 +1,4 @@
-//! The metrics: what streamgate has counted must be what the clients have seen.
+//! The metrics: streamgate's counts must agree with what the clients have seen.
 
 use std::time::Duration;
 
@@ -14,12 +14,12 @@ use crate::wire::patiently;
 
 const ASK_AGAIN_AFTER: Duration = Duration::from_millis(50);
 
-/// Where it stands what streamgate has counted.
+/// Where to read streamgate's counts.
 #[derive(Debug)]
 pub(super) enum Counts {
-    /// With the one instance that there is.
+    /// From the only instance.
     OneInstance { metrics: String },
-    /// With a Prometheus that looks at all of them now and then.
+    /// From a Prometheus that scrapes all instances.
     Prometheus { query: String },
 }
 
@@ -34,7 +34,7 @@ impl Counts {
         Self::Prometheus { query }
     }
 
-    /// How long it may take until what has been counted stands there.
+    /// How long a count may take to appear there.
     fn patience(&self) -> Duration {
         match self {
             Self::OneInstance { .. } => Duration::from_secs(3),
@@ -42,7 +42,7 @@ impl Counts {
         }
     }
 
-    /// The checks that have this label.
+    /// The number of checks with this label.
     async fn checks(&self, client: &Client, label: &str) -> Result<u64, Failure> {
         match self {
             Self::OneInstance { metrics } => {
@@ -62,7 +62,7 @@ impl Counts {
         }
     }
 
-    /// What a Prometheus answers to a query with one result; 0 if there is none yet.
+    /// Prometheus's answer to a query with one result; 0 if there is none yet.
     pub(super) async fn ask(&self, client: &Client, expression: &str) -> Result<String, Failure> {
         let Self::Prometheus { query } = self else {
             return Err(Failure::new("there is no Prometheus to ask"));
@@ -81,7 +81,7 @@ impl Counts {
     }
 }
 
-/// Waits until what was counted is what the viewers saw.
+/// Waits until the counts agree with what the viewers saw.
 pub(super) async fn agree(walk: &Walk) -> Result<(), Failure> {
     let (allowed, full) = walk.gateway.tally();
     let labels = ["decision=\"allow\"", "reason=\"full\""];

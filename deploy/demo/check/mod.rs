@@ -1,5 +1,6 @@
-//! `demo check`: walks through the scenario by itself, one printed line a step, and stops at the first surprise.
-//! `compose` does it to what compose.yaml starts. `scenario` says what comes after what, `step` how a step is told, `walk` is what the steps share.
+//! `demo check`: walks through the scenario, one printed line per step, and stops at the first
+//! surprise. `compose` does so with the services of compose.yaml. `scenario` has the order of the
+//! steps, `step` reports each, `walk` is what they share.
 
 mod compose;
 mod hls;

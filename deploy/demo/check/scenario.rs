@@ -1,4 +1,4 @@
-//! The order of things: start, each part of the scenario, end.
+//! The order of the steps: start, each part of the scenario, end.
 
 use std::path::Path;
 
@@ -14,7 +14,7 @@ use crate::run::AskedToEnd;
 use crate::stack::Stack;
 use crate::wire::{Gateway, Identity};
 
-/// Starts the stack on free ports, walks, ends the stack.
+/// Starts the stack on free ports, walks through the scenario, and ends the stack.
 pub(crate) async fn check(args: CheckArgs) -> Result<(), Failure> {
     let mut asked_to_end = AskedToEnd::listen()?;
     with_logs(&args.parts.logs, async |logs| {
@@ -26,7 +26,7 @@ pub(crate) async fn check(args: CheckArgs) -> Result<(), Failure> {
     .await
 }
 
-/// Does that with a folder for its logs, which stays only if it fails.
+/// Does so with a folder for its logs, which is kept only on failure.
 pub(super) async fn with_logs(
     parent: &Path,
     work: impl AsyncFnOnce(&Path) -> Result<(), Failure>,
@@ -63,7 +63,7 @@ async fn check_in(args: &CheckArgs, logs: &Path) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Every part of the scenario, and that what was counted is what the viewers saw.
+/// Runs every part of the scenario, and checks that the counts agree with what the viewers saw.
 pub(super) async fn all(walk: &Walk) -> Result<(), Failure> {
     live::walk(walk).await?;
     websocket::walk(walk).await?;

@@ -1,4 +1,4 @@
-//! One step: what is told of it, and the comparisons it consists of.
+//! One step: its report, and the comparisons in it.
 
 use std::collections::BTreeSet;
 use std::fmt::Debug;
@@ -8,7 +8,7 @@ use crate::clock::Moment;
 use crate::failure::Failure;
 use crate::wire::Refusal;
 
-/// One step of the scenario: says how it went and how long it took.
+/// Runs one step of the scenario; prints how it went and how long it took.
 pub(super) async fn step<T>(
     what: &str,
     work: impl Future<Output = Result<T, Failure>>,
@@ -41,7 +41,7 @@ pub(super) fn same<T: PartialEq + Debug>(what: &str, expected: T, got: T) -> Res
     }
 }
 
-/// Everything that a refusal for want of a slot owes to who is refused.
+/// Checks that a refusal for lack of a slot has all the information that it must have.
 pub(super) fn says_full(refusal: &Refusal, holders: [&str; 3]) -> Result<(), Failure> {
     same("status", 429, refusal.status.as_u16())?;
     same(

@@ -1,4 +1,4 @@
-//! What the steps share: the way in, the way to streamgate's API, and the three things that can be expected of a request.
+//! What the steps share: the gateway, streamgate's API, and the three expectations of a request.
 
 use std::time::Duration;
 
@@ -9,7 +9,8 @@ use crate::clock::Moment;
 use crate::failure::{Doing, Failure};
 use crate::wire::{Answer, Gateway, Playing, Refusal};
 
-/// How long a freed slot may take to be usable, before the check calls it a surprise. Far more than it should take.
+/// How long a freed slot may take to become usable before the check fails. Far more than it should
+/// take.
 pub(super) const LET_IN_WITHIN: Duration = Duration::from_secs(3);
 pub(super) const ASK_AGAIN_AFTER: Duration = Duration::from_millis(2);
 
@@ -21,7 +22,8 @@ pub(super) struct Walk {
     pub(super) api: String,
     pub(super) back_end: Client,
     pub(super) counts: Counts,
-    /// How long a playback may go on that has ended through another instance: a third of its lease, and a request.
+    /// How long a playback may continue that was ended through another instance: a third of its
+    /// lease, plus a request.
     pub(super) heeds_ends_within: Duration,
 }
 
@@ -40,7 +42,7 @@ impl Walk {
         })
     }
 
-    /// Opens what must be let in.
+    /// Makes a request that must be let in.
     pub(super) async fn let_in(&self, request: RequestBuilder) -> Result<Playing, Failure> {
         match self.gateway.send(request).await? {
             Answer::LetIn(playing) => Ok(playing),
@@ -50,7 +52,7 @@ impl Walk {
         }
     }
 
-    /// Asks for what must be refused.
+    /// Makes a request that must be refused.
     pub(super) async fn refused(&self, request: RequestBuilder) -> Result<Refusal, Failure> {
         match self.gateway.send(request).await? {
             Answer::Refused(refusal) => Ok(refusal),
@@ -58,7 +60,8 @@ impl Walk {
         }
     }
 
-    /// Asks again and again until refused, which must be so after that time; at once, where it is none.
+    /// Repeats a request until it is refused, which must happen within that time; if the time is
+    /// zero, immediately.
     pub(super) async fn refused_soon(
         &self,
         within: Duration,
@@ -76,7 +79,7 @@ impl Walk {
         }
     }
 
-    /// Asks again and again until let in, as soon as a slot is free.
+    /// Repeats a request until it is let in, when a slot is free.
     pub(super) async fn let_in_soon(
         &self,
         request: impl Fn() -> RequestBuilder,

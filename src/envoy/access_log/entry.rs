@@ -1,4 +1,5 @@
-//! Decodes an access log entry: has a session ended, is it running, or is it none of ours? Pure.
+//! Decodes an access log entry: has a session ended, is it running, or is it not ours? Pure
+//! functions.
 
 use std::collections::HashSet;
 use std::time::Duration;
@@ -20,37 +21,40 @@ use crate::session::{
 };
 use crate::telemetry::metrics::{EntryOutcome, EntryType, ReleaseCause};
 
-/// How Envoy ends the first part of a request that it redirects by itself: the stream goes on, under the same id.
+/// How Envoy reports the end of the first part of a request that it redirects internally: the
+/// stream continues under the same id.
 const INTERNAL_REDIRECT: &str = "internal_redirect";
 
-/// How many reports of a running stream are taken to fall into the lease of a `request`: three, as documented, and one as a margin. A response
-/// that is shorter than the time between two of them was not reported while it ran.
+/// How many reports about a running stream should fall into the lease of a `request`: three, as
+/// documented, plus one as a margin. A response shorter than the time between two of them was not
+/// reported while it ran.
 const REPORTS_IN_A_LEASE: u32 = 4;
 
-/// What an entry says.
+/// The meaning of an entry.
 #[derive(Debug)]
 pub(in crate::envoy) struct Reading {
     /// What kind of entry it is.
     pub(in crate::envoy) entry: EntryType,
-    /// Whether it bears our mark: a check of ours was answered about its request.
+    /// Whether it has our mark: we have answered a check about its request.
     pub(in crate::envoy) is_marked: bool,
     /// What follows from it.
     pub(in crate::envoy) news: Result<News, EntryOutcome>,
-    /// The end of a long response of a playback, which may have run on after the playback's own end and been counted by itself.
+    /// The end of a long response of a playback, which may have continued after the playback's own
+    /// end and been counted separately.
     pub(in crate::envoy) response_end: Option<News>,
 }
 
-/// Something to be told.
+/// A notice for the store.
 #[derive(Debug)]
 pub(in crate::envoy) struct News {
-    /// Whose session it is.
+    /// The session's user.
     pub(in crate::envoy) user: UserId,
-    /// What has become of it.
+    /// What has happened to it.
     pub(in crate::envoy) notice: Notice,
 }
 
 impl News {
-    /// Whether it only matters while nothing of the playback has played yet.
+    /// Whether it matters only while nothing of the playback has played yet.
     pub(in crate::envoy) const fn is_of_first_request(&self) -> bool {
         matches!(
             self.notice,
@@ -59,8 +63,9 @@ impl News {
     }
 }
 
-/// Reads all entries of one message. An end cancels the same stream's earlier periodic entries: they have waited in Envoy's
-/// buffer, and the stream that they saw running runs no more. `lost` hears of facts that can't be kept as they came.
+/// Decodes all entries of one message. An end cancels the same stream's earlier periodic entries:
+/// they have waited in Envoy's buffer, and the stream they describe no longer runs. `lost` is
+/// called for facts that can't be kept unchanged.
 pub(in crate::envoy) fn read_all(
     entries: &[HttpAccessLogEntry],
     identity: &Identity,
@@ -90,7 +95,7 @@ pub(in crate::envoy) fn read_all(
     readings
 }
 
-/// Reads one entry.
+/// Decodes one entry.
 fn read(
     entry: &HttpAccessLogEntry,
     identity: &Identity,
@@ -125,13 +130,13 @@ fn read(
 
 /// The session that our own answer named.
 struct Ours {
-    /// Whose it is.
+    /// The user.
     user: UserId,
-    /// Which it is.
+    /// The session's key.
     key: SessionKey,
 }
 
-/// The session in our metadata. A request that was let through without one (a `HEAD`) is none of ours.
+/// The session in our metadata. A request that was let through without one (a `HEAD`) is not ours.
 fn ours_in(ours: Option<&Struct>) -> Result<Ours, EntryOutcome> {
     let field = |name| ours.and_then(|ours| text(ours, name));
     let (Some(user), Some(kind), Some(id)) = (field("user"), field("kind"), field("session"))
@@ -152,7 +157,8 @@ fn ours_in(ours: Option<&Struct>) -> Result<Ours, EntryOutcome> {
     })
 }
 
-/// A stream that was seen running, a playback's too: an endless response may carry a playback id.
+/// A stream that was seen running, also for a playback: an endless response may carry a playback
+/// id.
 fn seen(
     ours: Ours,
     entry: &HttpAccessLogEntry,
@@ -161,7 +167,8 @@ fn seen(
     lost: &impl Fn(Fact, FactLoss),
 ) -> News {
     let facts = facts(identity, &EntryAttributes(entry), Door::AccessLog, lost);
-    // It matters only should the session have to be put back; a malformed one is not worth losing the stream over.
+    // It matters only if the session has to be put back; a malformed plan is not worth losing the
+    // stream over.
     let plan = named("plan", &identity.plan, &EntryAttributes(entry)).unwrap_or_default();
     let lease = leases.of(ours.key.kind);
     let started_at = entry.common_properties.as_ref().and_then(started_at);
@@ -179,7 +186,8 @@ fn seen(
     }
 }
 
-/// The end of a request: the end of the stream where the request is the stream, else whether the playback has played.
+/// The end of a request: the end of the stream if the request is the stream, otherwise whether the
+/// playback has played.
 fn ended(ours: Ours, entry: &HttpAccessLogEntry) -> Result<News, EntryOutcome> {
     let notice = match ours.key.kind {
         Kind::Request => end(ours.key, ReleaseCause::AccessLog),
@@ -193,7 +201,8 @@ fn ended(ours: Ours, entry: &HttpAccessLogEntry) -> Result<News, EntryOutcome> {
     })
 }
 
-/// Whether the headers of a success went out to the viewer, whatever became of the rest: a switch of protocols, 2xx, or 3xx.
+/// Whether the headers of a success reached the viewer, whatever happened afterwards: a switch of
+/// protocols, 2xx, or 3xx.
 fn succeeded(entry: &HttpAccessLogEntry) -> bool {
     let response = entry.response.as_ref();
     let code = response.and_then(|response| response.response_code);
@@ -222,14 +231,15 @@ fn response_end(news: &News, entry: &HttpAccessLogEntry, leases: &Leases) -> Opt
     })
 }
 
-/// What names the one response that an entry is about.
+/// Identifies the one response that an entry is about.
 fn response_id(entry: &HttpAccessLogEntry) -> Option<SessionId> {
     let request = entry.request.as_ref()?;
     SessionId::parse(&request.request_id).ok()
 }
 
-/// The end of a request that never saw our answer: its client left during the check, which may have taken a slot all the same. With an
-/// upstream it was let through without us (`failure_mode_allow`), and there is nothing to release.
+/// The end of a request that never got our answer: its client left during the check, which may have
+/// taken a slot nevertheless. If it has an upstream, it was let through without us
+/// (`failure_mode_allow`), and there is nothing to release.
 fn unanswered(entry: &HttpAccessLogEntry, identity: &Identity) -> Result<News, EntryOutcome> {
     let attributes = EntryAttributes(entry);
     let common = entry
@@ -260,12 +270,12 @@ fn unanswered(entry: &HttpAccessLogEntry, identity: &Identity) -> Result<News, E
     })
 }
 
-/// The news that a stream has ended by itself.
+/// The notice that a stream has ended by itself.
 const fn end(key: SessionKey, cause: ReleaseCause) -> Notice {
     Notice::Release(key, Ending::Stream, cause)
 }
 
-/// What kind of entry it is.
+/// The type of the entry.
 fn entry_type(common: Option<&AccessLogCommon>) -> EntryType {
     match common.map_or(AccessLogType::NotSet, AccessLogCommon::access_log_type) {
         AccessLogType::DownstreamPeriodic => EntryType::Periodic,
@@ -274,7 +284,7 @@ fn entry_type(common: Option<&AccessLogCommon>) -> EntryType {
     }
 }
 
-/// Whether Envoy itself has sent this request elsewhere.
+/// Whether Envoy itself has redirected this request.
 fn is_redirect(entry: &HttpAccessLogEntry) -> bool {
     entry
         .response

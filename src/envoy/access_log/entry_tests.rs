@@ -27,7 +27,7 @@ fn read(entries: Vec<Entry>) -> Vec<Reading> {
     )
 }
 
-/// What an entry comes to, as `release anna request:r1` or as the outcome's name.
+/// The result of an entry, such as `release anna request:r1` or an outcome's name.
 fn shown(reading: &Reading) -> String {
     match &reading.news {
         Err(outcome) => format!("{outcome:?}").to_lowercase(),
@@ -45,7 +45,7 @@ fn one(entry: Entry) -> String {
     shown(&read(vec![entry])[0])
 }
 
-/// A sign of life's particulars.
+/// The details of a sign of life.
 fn sighting(entry: Entry) -> (Sighting, Option<PlanName>) {
     match read(vec![entry]).remove(0).news {
         Ok(News {
@@ -240,11 +240,11 @@ fn a_playback_has_played_once_a_success_went_out() {
         };
         let entry = Entry::end("r1").allowed("anna", "playback", "p1");
         assert_eq!(one(entry.answered(code)), expected, "{code}");
-        // A stream of its own ends, whatever it came to.
+        // A stream of its own ends, with any status.
         let entry = Entry::end("r1").allowed("anna", "request", "r1");
         assert_eq!(one(entry.answered(code)), "release anna request:r1");
     }
-    // What comes after the headers changes nothing: a reset, or a gRPC error.
+    // Anything after the headers changes nothing: a reset, or a gRPC error.
     let mut reset = Entry::end("r1")
         .allowed("anna", "playback", "p1")
         .answered(206);
@@ -337,7 +337,7 @@ fn an_end_cancels_the_same_stream_s_earlier_signs_of_life_in_its_message() {
         let outcomes: Vec<_> = read(entries).iter().map(shown).collect();
         assert_eq!(outcomes, expected);
     }
-    // The request that ends was one of a playback's: its earlier sign of life is old news as well.
+    // The request that ends belonged to a playback: its earlier sign of life is obsolete as well.
     let seen = Entry::periodic("r1").allowed("anna", "playback", "p1");
     let over = Entry::end("r1").allowed("anna", "playback", "p1");
     let outcomes: Vec<_> = read(vec![seen, over]).iter().map(shown).collect();
@@ -369,7 +369,7 @@ fn a_sign_of_life_brings_what_is_needed_to_put_the_session_back() {
         assert_eq!(plan.unwrap().as_str(), "gold");
         assert_eq!(seen.lease, Duration::from_secs(30), "a playback's");
     }
-    // What can't be read of it is not worth losing the stream, or the rest, over.
+    // Unreadable parts are not worth losing the stream, or the other parts, over.
     let long = "x".repeat(310);
     for (device, cid, facts, lost) in [
         (

@@ -1,8 +1,10 @@
-//! The access log door: entries in, renewals and releases queued. Reading never waits for the store.
+//! The access log door: reads entries and queues renewals and releases. Reading never waits for the
+//! store.
 //!
-//! Envoy pins each of its streams to one instance, so this side ends them now and then, and Envoy opens the next one wherever it
-//! likes. There is no acknowledgement in the protocol: what Envoy sends before it has noticed the end would be lost if nobody read
-//! it. So a stream is read on, by a task of its own, after its end was sent, until Envoy has closed its side too.
+//! Envoy pins each of its streams to one instance, so this side ends them from time to time, and
+//! Envoy opens the next one at any instance. The protocol has no acknowledgement: entries that
+//! Envoy sends before it has noticed the end would be lost if nobody read them. So a task continues
+//! to read a stream after its end was sent, until Envoy has closed its side too.
 
 pub(super) mod entry;
 #[cfg(test)]
@@ -30,37 +32,39 @@ use crate::telemetry::Metrics;
 use crate::telemetry::metrics::{EntryOutcome, EntryType};
 use entry::{News, Reading};
 
-/// The largest message that is read: a durable logger sends all that it has buffered as one.
+/// The largest accepted message: a durable logger sends everything in its buffer as one.
 pub(crate) const MAX_MESSAGE_BYTES: usize = 16 * 1024 * 1024;
 
-/// How long a stream is read before Envoy is made to choose an instance anew; shortened by up to a third at random, so that they don't all end at once.
+/// How long a stream is read before Envoy has to choose an instance again; shortened by up to a
+/// third at random, so that streams don't all end at once.
 pub const STREAM_AGE: Duration = Duration::from_secs(300);
 
-/// How many entries one message of a stream may have before the stream is ended, as it is by age. Its buffer is as large as its largest message
-/// for as long as it goes on, and after an outage each worker of each gateway sends all that it has buffered.
+/// How many entries one message may have before its stream is ended, as it is by age. A stream's
+/// buffer stays as large as its largest message, and after an outage each worker of each gateway
+/// sends everything in its buffer.
 const LARGE_MESSAGE: usize = 1_000;
 
-/// How long a stream is read on after its end was sent. Envoy closes its side within a round trip.
+/// How long a stream is read after its end was sent. Envoy closes its side within a round trip.
 const LINGER: Duration = Duration::from_secs(2);
 
 /// Reads Envoy's access logs.
 #[derive(Debug)]
 pub struct AccessLogDoor {
-    /// Where users are named, for entries that never saw our answer.
+    /// The sources of users, for entries that never got our answer.
     pub identity: Identity,
     /// How long a sign of life counts.
     pub leases: Leases,
-    /// Knows which playbacks play already.
+    /// Knows which playbacks already play.
     pub ledger: Arc<Ledger>,
-    /// Takes what follows from the entries.
+    /// Accepts the notices that follow from entries.
     pub outbox: Outbox,
-    /// Counts.
+    /// The metrics.
     pub metrics: Arc<Metrics>,
-    /// Waits for the readers at shutdown.
+    /// Tracks the readers, which a shutdown waits for.
     pub tasks: TaskTracker,
-    /// Cancelled when streams are to end.
+    /// Cancelled when streams should end.
     pub closing: CancellationToken,
-    /// How long a stream is read at most.
+    /// The maximum age of a stream.
     pub stream_age: Duration,
 }
 
@@ -96,20 +100,20 @@ impl AccessLogService for AccessLogDoor {
 
 /// Reads one stream.
 struct Reader {
-    /// Where users are named.
+    /// The sources of users.
     identity: Identity,
     /// How long a sign of life counts.
     leases: Leases,
-    /// Knows which playbacks play already.
+    /// Knows which playbacks already play.
     ledger: Arc<Ledger>,
-    /// Takes what follows.
+    /// Accepts the notices.
     outbox: Outbox,
-    /// Counts.
+    /// The metrics.
     metrics: Arc<Metrics>,
 }
 
 impl Reader {
-    /// Reads until Envoy ends the stream, and for a while after `ending` has said that we do.
+    /// Reads until Envoy ends the stream, and for a while after `ending` has told Envoy that we do.
     async fn read(
         &self,
         mut messages: Streaming<StreamAccessLogsMessage>,
@@ -139,10 +143,11 @@ impl Reader {
         }
     }
 
-    /// Notes why a stream could not be read to its end. The entries so far count.
+    /// Records why a stream could not be read to its end. The entries so far count.
     fn broken_off(&self, status: &Status) {
-        // Envoy ends its streams by resetting them. What has no such cause is a message that can't be read: it is lost whole, and
-        // Envoy opens another stream for the next. Envoy itself replaces what clients may have sent that is no UTF-8.
+        // Envoy ends its streams by resetting them. Without such a cause the error is an
+        // undecodable message: all of it is lost, and Envoy opens another stream for the next.
+        // Envoy itself replaces what clients may have sent that is not UTF-8.
         if status.source().is_some() {
             debug!(%status, "an access log stream broke off");
         } else {
@@ -152,7 +157,7 @@ impl Reader {
         }
     }
 
-    /// Takes one message.
+    /// Processes one message.
     fn take(&self, message: &StreamAccessLogsMessage) {
         if let Some(identifier) = &message.identifier {
             let node = identifier.node.as_ref().map_or("", |node| &node.id);
@@ -184,7 +189,7 @@ impl Reader {
         }
     }
 
-    /// Does what follows from an entry.
+    /// Applies an entry.
     fn heed(&self, reading: Reading) {
         let news = reading.news.and_then(|news| {
             if news.is_of_first_request()
@@ -208,7 +213,7 @@ impl Reader {
     }
 }
 
-/// Whether a message has so many entries that the buffer for it is not to be kept.
+/// Whether a message has so many entries that its buffer should not be kept.
 fn is_large(message: &StreamAccessLogsMessage) -> bool {
     match &message.log_entries {
         Some(LogEntries::HttpLogs(entries)) => entries.log_entry.len() >= LARGE_MESSAGE,

@@ -1,4 +1,4 @@
-//! Decodes a check: the claim that it makes, and what else is logged and answered by.
+//! Decodes a check: its claim, and what else is needed to log and answer it.
 
 use std::borrow::Cow;
 use std::net::{IpAddr, SocketAddr};
@@ -30,29 +30,30 @@ pub(in crate::envoy) fn decode(
     claim::decode(&attributes, identity, routes, random, lost)
 }
 
-/// What else is read of a check that the lease cache does not answer: for the log, for the form of a denial, and for the decision. Read
-/// once, so that the request need not be kept while the store is asked.
+/// The other facts about a check that the lease cache doesn't answer: for the log, for the form of
+/// a denial, and for the decision. Decoded once, so that the request need not be kept while the
+/// store is asked.
 #[derive(Debug)]
 pub(super) struct CheckContext {
-    /// Envoy's id of the request; empty where it has none.
+    /// Envoy's id of the request; empty if it has none.
     pub(super) request_id: String,
-    /// The settings in force when the check came; all of it is decided by them.
+    /// The settings in force when the check arrived; they decide everything about it.
     pub(super) settings: Arc<Changeable>,
-    /// Whether a refusal is passed on: as the route says, or else as it is configured. In a dry run a refused stream is let in without a
-    /// slot, and counted as if it had been turned away.
+    /// Whether a refusal reaches the client: according to the route, or else the configuration. In
+    /// a dry run a refused stream is let in without a slot, and counted as if it had been refused.
     pub(super) enforces: bool,
     /// Whether the request is a gRPC call.
     is_grpc: bool,
-    /// Where the viewer's connection came to, as the gateway sees it, with the port.
+    /// The address and port that the viewer connected to, as seen by the gateway.
     gateway: Option<String>,
-    /// Where it came from.
+    /// The viewer's address.
     client: Option<IpAddr>,
     /// How long Envoy waits for the answer, if it says so.
     pub(super) deadline: Option<Duration>,
 }
 
 impl CheckContext {
-    /// That of a check. `settings` are those in force.
+    /// The context of a check. `settings` are those in force.
     pub(super) fn of(
         request: &CheckRequest,
         settings: Arc<Changeable>,
@@ -71,7 +72,7 @@ impl CheckContext {
         }
     }
 
-    /// How the client reads a denial.
+    /// The form in which the client reads a denial.
     pub(super) fn style(&self) -> DenialStyle<'_> {
         DenialStyle {
             refusal: &self.settings.refusal,
@@ -92,7 +93,7 @@ impl CheckContext {
     }
 }
 
-/// Whether the check's refusals are passed on; see [`claim::enforces`].
+/// Whether refusals of the check reach the client; see [`claim::enforces`].
 fn enforces(request: &CheckRequest, configured: bool) -> Result<bool, ClaimError> {
     let context = request.attributes.as_ref();
     let said =
@@ -100,7 +101,7 @@ fn enforces(request: &CheckRequest, configured: bool) -> Result<bool, ClaimError
     claim::enforces(said, configured)
 }
 
-/// Whose request it is, for the log; `None` where that can't be told.
+/// The request's user, for the log; `None` if unknown.
 pub(in crate::envoy) fn user_of(request: &CheckRequest, identity: &Identity) -> Option<UserId> {
     let attributes = CheckAttributes::of(request)?;
     let user = claim::named("user", &identity.user, &attributes);
@@ -116,7 +117,8 @@ pub(in crate::envoy) fn request_id(request: &CheckRequest) -> String {
     id.map(Cow::into_owned).unwrap_or_default()
 }
 
-/// Both ends of the viewer's connection to the gateway: where it came to, with the port, and from whom, as the gateway sees it.
+/// Both ends of the viewer's connection to the gateway, as seen by the gateway: the address and
+/// port it came to, and the viewer's address.
 fn peers(request: &CheckRequest) -> (Option<String>, Option<IpAddr>) {
     let attributes = request.attributes.as_ref();
     let gateway = attributes.and_then(|found| socket(found.destination.as_ref()));
@@ -128,7 +130,7 @@ fn peers(request: &CheckRequest) -> (Option<String>, Option<IpAddr>) {
     (gateway, client.map(|(address, _)| address))
 }
 
-/// The address of one end, if it is one of the Internet's.
+/// The address of one end, if it is an IP address.
 fn socket(peer: Option<&Peer>) -> Option<(IpAddr, Option<u16>)> {
     let Some(Address::SocketAddress(socket)) = peer?.address.as_ref()?.address.as_ref() else {
         return None;

@@ -1,8 +1,8 @@
 //! The `ext_authz` door: decode, ask the ledger, encode.
 //!
-//! The ledger is asked in a task of its own, so that an operation on the store is never cut off in the middle. If the call is
-//! cancelled before its answer goes out (the client left, Envoy lost patience), nobody will ever say that this stream has ended:
-//! then the [`StartRollback`] undoes what this call has started.
+//! A task of its own asks the ledger, so that no operation on the store is interrupted. If the call
+//! is cancelled before its answer goes out (the client left, or Envoy timed out), nobody will ever
+//! report that this stream has ended; so the [`StartRollback`] undoes this call's start.
 
 pub(super) mod claim;
 #[cfg(test)]
@@ -37,29 +37,29 @@ use claim::CheckContext;
 /// Answers Envoy's checks.
 #[derive(Debug)]
 pub struct CheckDoor {
-    /// Where users and sessions are named.
+    /// The sources of users and sessions.
     pub identity: Identity,
-    /// What routes say instead of that.
+    /// The routes' own lists of sources.
     pub routes: RouteLists,
-    /// Whom it asks.
+    /// The ledger.
     pub ledger: Arc<Ledger>,
     /// Delivers the undo of cancelled calls.
     pub outbox: Outbox,
-    /// Counts.
+    /// The metrics.
     pub metrics: Arc<Metrics>,
     /// Logs decisions.
     pub log: DecisionLog,
-    /// Waits for the tasks at shutdown.
+    /// Tracks the tasks, which a shutdown waits for.
     pub tasks: TaskTracker,
 }
 
 /// The answer to a check.
 struct CheckAnswer {
-    /// What Envoy gets.
+    /// The response for Envoy.
     response: EncodedResponse,
-    /// What the metrics call it.
+    /// The verdict for the metrics.
     verdict: Verdict,
-    /// How long the start waited for a slot, which is no part of the check's duration.
+    /// How long the start waited for a slot, which is not part of the check's duration.
     waited: Duration,
 }
 
@@ -107,7 +107,7 @@ impl CheckDoor {
         Ok(Response::new(answer.response))
     }
 
-    /// Decides a stream that this instance can't let in by itself.
+    /// Decides a stream that this instance can't let in from memory.
     async fn start(
         &self,
         context: &CheckContext,
@@ -127,7 +127,8 @@ impl CheckDoor {
         Ok(self.encode(context, &claim, answer, None))
     }
 
-    /// Asks for a stream that a cookie names. Where that one has ended and its player may go on, it is asked for the next.
+    /// Asks for a stream that a cookie names. If that one has ended and its player may continue,
+    /// asks for the next.
     async fn by_cookie(
         &self,
         context: &CheckContext,
@@ -157,7 +158,8 @@ impl CheckDoor {
         Ok(self.encode(context, &claim, answer, set.as_deref()))
     }
 
-    /// Asks the ledger, in a task of its own. `is_alone` says that nothing but this call's request plays under its session.
+    /// Asks the ledger, in a task of its own. `is_alone` says that only this call's request plays
+    /// under its session.
     async fn ask(
         &self,
         context: &CheckContext,
@@ -180,7 +182,7 @@ impl CheckDoor {
             let asked = ledger.admit(rollback.claim(), lookup, &settings, &caller);
             let answer = asked.await;
             rollback.note(&answer);
-            // If nobody takes it, it is dropped here, and the rollback with it.
+            // If nobody receives it, it is dropped here together with the rollback.
             drop(send.send((answer, rollback)));
         });
         let died = |_| Status::internal("the task that asks the store has died");
@@ -189,7 +191,7 @@ impl CheckDoor {
         Ok(answer)
     }
 
-    /// Encodes what the ledger has answered. `set` is a cookie to be set beside it.
+    /// Encodes the ledger's answer. `set` is a cookie to set in addition.
     fn encode(
         &self,
         context: &CheckContext,
@@ -226,7 +228,7 @@ impl CheckDoor {
         }
     }
 
-    /// The answer to a request that can't be told whose, or which stream's, it is.
+    /// The answer to a request whose user or stream can't be determined.
     fn reject(&self, error: &ClaimError, request: &CheckRequest) -> CheckAnswer {
         let context = CheckContext::of(request, self.ledger.in_force(), None);
         let user = match error {
@@ -244,8 +246,8 @@ impl CheckDoor {
         }
     }
 
-    /// One line that explains a request that the ledger was not asked about. It is bounded per user, or by what is wrong where nobody knows
-    /// whose it is.
+    /// Logs one line that explains a request that the ledger was not asked about. It is bounded per
+    /// user, or per error if the user is unknown.
     fn log_rejected(&self, context: &CheckContext, error: &ClaimError, user: Option<&UserId>) {
         let reason = verdict::rejected(error).as_str();
         let request_id = context.request_id.as_str();
@@ -279,12 +281,13 @@ impl CheckDoor {
     }
 }
 
-/// Whether a player whose playback has ended so starts the next one: what ended by itself, or asks for another's slot.
+/// Whether a player whose playback has ended this way starts the next one: after an end by itself,
+/// or if it asks for another's slot.
 pub(in crate::envoy) fn starts_anew(ended: &EndCause, is_takeover: bool) -> bool {
     is_takeover || *ended == EndCause::Released
 }
 
-/// Why the session has ended, where that is the answer.
+/// Why the session has ended, if that is the answer.
 const fn ended(answer: &LedgerAnswer) -> Option<&EndCause> {
     match answer {
         Ok(Decision {
@@ -295,7 +298,8 @@ const fn ended(answer: &LedgerAnswer) -> Option<&EndCause> {
     }
 }
 
-/// How long Envoy waits for the answer (`grpc-timeout`): digits and a unit, by the gRPC protocol.
+/// How long Envoy waits for the answer (`grpc-timeout`): digits and a unit, as in the gRPC
+/// protocol.
 pub(in crate::envoy) fn grpc_timeout(metadata: &MetadataMap) -> Option<Duration> {
     let text = metadata.get("grpc-timeout")?.to_str().ok()?;
     let (digits, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;

@@ -1,4 +1,4 @@
-//! What a check reads of its caller's deadline.
+//! How a check decodes its caller's deadline.
 
 use std::time::Duration;
 

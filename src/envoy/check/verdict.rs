@@ -1,4 +1,4 @@
-//! What the metrics call the answer to a check.
+//! The metrics' label for the answer to a check.
 
 use crate::config::OutageRule;
 use crate::identity::claim::ClaimError;
@@ -6,7 +6,7 @@ use crate::ledger::Basis;
 use crate::session::{AdmissionKind, EndCause, Refusal};
 use crate::telemetry::metrics::Verdict;
 
-/// A stream that was let in.
+/// The label of a stream that was let in.
 pub(in crate::envoy) const fn admitted(entry: AdmissionKind, basis: Basis) -> Verdict {
     match (entry, basis) {
         (_, Basis::HeldLease) => Verdict::Held,
@@ -17,7 +17,7 @@ pub(in crate::envoy) const fn admitted(entry: AdmissionKind, basis: Basis) -> Ve
     }
 }
 
-/// A stream that was refused.
+/// The label of a stream that was refused.
 pub(in crate::envoy) const fn refused(refusal: &Refusal, basis: Basis) -> Verdict {
     match refusal {
         Refusal::Full { .. } if matches!(basis, Basis::Rule(_)) => Verdict::FullLocal,
@@ -29,7 +29,7 @@ pub(in crate::envoy) const fn refused(refusal: &Refusal, basis: Basis) -> Verdic
     }
 }
 
-/// A request that the ledger was not asked about.
+/// The label of a request that the ledger was not asked about.
 pub(in crate::envoy) const fn rejected(error: &ClaimError) -> Verdict {
     match error {
         ClaimError::NoUser => Verdict::NoUser,

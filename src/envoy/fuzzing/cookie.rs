@@ -1,4 +1,4 @@
-//! What has to hold of the cookie of ours, whatever requests bring. See [`crate::fuzzing`].
+//! Properties of our cookie, for any request. See [`crate::fuzzing`].
 
 use crate::envoy::check::claim;
 use crate::envoy::wire::attributes::CheckAttributes;
@@ -11,22 +11,22 @@ use crate::identity::claim::CheckKind;
 use crate::identity::cookie::{Cookie, Origin};
 use crate::session::{Kind, SessionKey, UserId};
 
-/// The number of a new cookie, where the properties need one.
+/// The number of a new cookie in the properties.
 pub(in crate::envoy) const NEW: u128 = 7;
 
-/// What is set without TLS, behind the path.
+/// The attributes after the path, without TLS.
 const PLAIN: [&str; 2] = ["HttpOnly", "SameSite=Lax"];
 
-/// What is set over TLS, behind the path.
+/// The attributes after the path, over TLS.
 const OVER_TLS: [&str; 4] = ["HttpOnly", "Secure", "SameSite=None", "Partitioned"];
 
-/// A check that got a cookie, and what was made of it.
+/// A check that got a cookie, and the result.
 pub(in crate::envoy) struct WithCookie<'a> {
     /// The check.
     pub(in crate::envoy) request: &'a CheckRequest,
-    /// By which sources it was read.
+    /// The sources it was read with.
     pub(in crate::envoy) identity: &'a Identity,
-    /// What routes have said.
+    /// The routes' own lists.
     pub(in crate::envoy) routes: &'a RouteLists,
     /// What it asks for.
     pub(in crate::envoy) claim: &'a Claim,
@@ -35,8 +35,9 @@ pub(in crate::envoy) struct WithCookie<'a> {
 }
 
 impl WithCookie<'_> {
-    /// A cookie is issued only where the route asks for it; brought back it names the same playback, and only with its user; it is one cookie,
-    /// for a path that comes with the request, with our attributes alone; what isn't as we write it is passed over.
+    /// A cookie is issued only if the route asks for it. Brought back, it names the same playback,
+    /// and only for its user. It is one cookie, for a path from the request, with only our
+    /// attributes; anything that we wouldn't write is ignored.
     pub(in crate::envoy) fn assert(&self) {
         let evidence = CheckAttributes::of(self.request);
         assert!(evidence.is_some(), "a check on an HTTP request");
@@ -50,7 +51,7 @@ impl WithCookie<'_> {
         let pair = assert_written(written, &evidence);
         self.assert_origin(pair, &evidence);
         self.assert_is_its_user_s();
-        // A route that names sessions by cookies may name one by ours.
+        // A route that names sessions by cookies may use ours.
         let own_list = evidence.context("streamgate.session").unwrap_or_default();
         if !own_list.to_ascii_lowercase().contains("cookie") {
             self.assert_comes_back(pair);
@@ -58,7 +59,7 @@ impl WithCookie<'_> {
         self.assert_successor(written);
     }
 
-    /// It is the first that the request brings in our writing, or else a new one.
+    /// It is the first valid one that the request brings, or else a new one.
     fn assert_origin(&self, pair: &str, evidence: &CheckAttributes<'_>) {
         let (name, _) = pair.split_once('=').unwrap_or_default();
         let lines = evidence.raw_lines("cookie");
@@ -75,7 +76,7 @@ impl WithCookie<'_> {
         assert_eq!(self.cookie.origin, origin);
     }
 
-    /// It names a playback of its bearer's own.
+    /// It names a playback of the user who sends it.
     fn assert_is_its_user_s(&self) {
         let user = &self.claim.user;
         assert_eq!(self.claim.key, self.cookie.session(user));
@@ -86,7 +87,8 @@ impl WithCookie<'_> {
         assert!(keys.len() >= 2 && !keys.contains(&self.claim.key));
     }
 
-    /// Brought back it names the same playback and isn't set again; damaged it is passed over; and what it names is no cookie of it.
+    /// Brought back it names the same playback and isn't set again; damaged it is ignored; and a
+    /// session id is not a valid cookie.
     fn assert_comes_back(&self, pair: &str) {
         let key = &self.claim.key;
         let known = Some((key.clone(), Origin::Brought));
@@ -101,7 +103,8 @@ impl WithCookie<'_> {
         assert!(seen.is_some_and(|(other, _)| other != *key));
     }
 
-    /// It has a successor if it was brought, once, and only for who means to go on.
+    /// It has a successor if the request brought it, only once, and only for a player that wants to
+    /// continue.
     fn assert_successor(&self, written: &str) {
         let user = &self.claim.user;
         assert!(self.cookie.after(false).is_none());
@@ -115,7 +118,8 @@ impl WithCookie<'_> {
         assert!(next.after(true).is_none());
     }
 
-    /// What the same check names if it brings that before all other cookies, and where its cookie then is from.
+    /// What the same check names if it brings that before all other cookies, and the origin of its
+    /// cookie.
     fn brought(&self, pair: &str) -> Option<(SessionKey, Origin)> {
         let mut request = self.request.clone();
         let attributes = request.attributes.as_mut()?;
@@ -142,7 +146,8 @@ impl WithCookie<'_> {
     }
 }
 
-/// What is written is one cookie, as browsers read it: its name and value, which are returned, a path, and our attributes alone.
+/// The header value is one cookie, as browsers parse it: its name and value, which are returned, a
+/// path, and only our attributes.
 fn assert_written<'w>(written: &'w str, evidence: &CheckAttributes<'_>) -> &'w str {
     let is_plain = |byte: u8| byte == b' ' || byte.is_ascii_graphic();
     assert!(written.bytes().all(is_plain), "{written:?}");
@@ -165,7 +170,7 @@ fn assert_written<'w>(written: &'w str, evidence: &CheckAttributes<'_>) -> &'w s
     match evidence.context("streamgate.cookie_path") {
         Some(said) if said.starts_with('/') => assert_eq!(path, said),
         Some(_) => assert!(path == "/" || is_below.is_some(), "{path}"),
-        // Else browsers wouldn't bring it back.
+        // Otherwise browsers wouldn't send it back.
         None => assert!(path == "/" || is_below.is_some_and(|rest| rest.starts_with('/'))),
     }
     pair
@@ -180,7 +185,7 @@ mod tests {
     use crate::envoy::fuzzing::{IDENTITIES, check};
     use crate::identity::claim::ClaimError;
 
-    /// Which of the cookie's cases a check comes to, by that identity.
+    /// The cases of the cookie that a check covers, with that identity.
     fn cases(request: &CheckRequest, identity: &Identity) -> Vec<&'static str> {
         let Some(evidence) = CheckAttributes::of(request) else {
             return Vec::new();

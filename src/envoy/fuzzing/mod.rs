@@ -1,6 +1,8 @@
-//! What has to hold of whatever clients send through Envoy. See [`crate::fuzzing`].
+//! Properties of the decoders of everything that clients send through Envoy. See
+//! [`crate::fuzzing`].
 //!
-//! Messages come as protobuf, or as a text that mutates well: an `HTTP`-like head, with what isn't HTTP in lines that begin with `!`.
+//! Messages are protobuf, or a text that mutates well: an `HTTP`-like head, in which lines that
+//! begin with `!` hold what isn't HTTP.
 
 mod cookie;
 mod request;
@@ -45,7 +47,7 @@ use crate::session::{
 };
 use crate::telemetry::metrics::{EntryOutcome, EntryType};
 
-/// The lists of sources that messages are read by: for users, and for sessions.
+/// The lists of sources that messages are read with: for users, and for sessions.
 const LISTS: [(&str, &str); 6] = [
     (
         "header:x-user-id",
@@ -64,7 +66,7 @@ const LISTS: [(&str, &str); 6] = [
     ("basic+cookie:uid", "query:session+cmcd:sid,request"),
 ];
 
-/// The same, understood; the other facts as they are by default.
+/// The same, parsed; the other facts have their default sources.
 pub(in crate::envoy) static IDENTITIES: LazyLock<Vec<Identity>> = LazyLock::new(|| {
     let list = |text| Source::parse_list(text).unwrap_or_default();
     let identity = |(user, session)| Identity {
@@ -75,24 +77,24 @@ pub(in crate::envoy) static IDENTITIES: LazyLock<Vec<Identity>> = LazyLock::new(
     LISTS.map(identity).into()
 });
 
-/// How long the words about something that can't be read may be: what they repeat is the operator's, not the client's.
+/// The maximum length of an error: it may repeat the operator's text, not the client's.
 const MAX_WORDS: usize = 400;
 
 // === messages out of bytes ===
 
-/// A message out of a text in lines.
+/// A message written as lines of text.
 #[derive(Debug, Default)]
 struct Written<'a> {
-    /// What stands behind the names of `!`-lines, in their order.
+    /// The text after the names of `!`-lines, in order.
     special: Vec<(&'a str, &'a [u8])>,
-    /// What stands in the other lines before and behind their first colon.
+    /// The text before and after the first colon of the other lines.
     headers: Vec<(String, &'a [u8])>,
     /// The first line's words.
     words: [String; 2],
 }
 
 impl<'a> Written<'a> {
-    /// Reads such a text.
+    /// Parses such a text.
     fn read(data: &'a [u8]) -> Self {
         let mut written = Self::default();
         for (number, line) in data.split(|byte| *byte == b'\n').enumerate() {
@@ -120,7 +122,7 @@ impl<'a> Written<'a> {
         written
     }
 
-    /// What stands behind that name.
+    /// The text after that name.
     fn said(&self, name: &str) -> Option<&'a [u8]> {
         let mut lines = self.special.iter();
         lines
@@ -128,12 +130,12 @@ impl<'a> Written<'a> {
             .map(|(_, value)| *value)
     }
 
-    /// The number behind that name.
+    /// The number after that name.
     fn number(&self, name: &str) -> Option<i64> {
         text(self.said(name)?).parse().ok()
     }
 
-    /// Names and values in lines of that name, as `name: value`.
+    /// Names and values in lines with that name, as `name: value`.
     fn pairs(&self, name: &str) -> Vec<(String, String)> {
         let lines = self.special.iter().filter(|(other, _)| *other == name);
         let pair = |value| {
@@ -199,7 +201,7 @@ impl<'a> Written<'a> {
         }
     }
 
-    /// An entry of the access log.
+    /// An access log entry.
     fn entry(&self) -> HttpAccessLogEntry {
         let kind = match self.words[0].as_str() {
             "periodic" => AccessLogType::DownstreamPeriodic,
@@ -266,14 +268,14 @@ fn fields(pairs: &[(&str, Value)]) -> Struct {
     }
 }
 
-/// A structure as a value, in one of the name that operators give to payloads.
+/// A structure as a value, nested under the name that operators give to payloads.
 fn object(inner: Struct) -> Value {
     Value {
         kind: Some(ValueKind::StructValue(inner)),
     }
 }
 
-/// What one of Envoy's filters has left.
+/// The metadata of one of Envoy's filters.
 fn metadata(namespace: &str, left: Struct) -> Metadata {
     Metadata {
         filter_metadata: HashMap::from([(namespace.to_owned(), left)]),
@@ -283,7 +285,7 @@ fn metadata(namespace: &str, left: Struct) -> Metadata {
 
 // === checks ===
 
-/// A check, be it protobuf or text.
+/// A check, as protobuf or text.
 pub(in crate::envoy) fn check(data: &[u8]) -> Option<CheckRequest> {
     let (&first, rest) = data.split_first()?;
     let message = if first == b'p' {
@@ -294,7 +296,8 @@ pub(in crate::envoy) fn check(data: &[u8]) -> Option<CheckRequest> {
     Some(read(&message))
 }
 
-/// A check: what gets through is a name, twice the same, and the words about what doesn't repeat nothing of it.
+/// A check: an accepted name is valid, the result is the same twice, and errors repeat nothing of
+/// the input.
 pub(crate) fn claim(data: &[u8]) {
     let Some(request) = check(data) else {
         return;
@@ -335,7 +338,7 @@ pub(crate) fn claim(data: &[u8]) {
             }
             Ok(CheckKind::Head) => assert!(claim::user_of(&request, identity).is_some()),
             Err(ClaimError::NoUser) => assert_eq!(claim::user_of(&request, identity), None),
-            // A route's words are the operator's, and as long as they like.
+            // A route's text is the operator's, of any length.
             Ok(CheckKind::Preflight) | Err(ClaimError::Misconfigured(..)) => {}
             Err(unclaimed) => {
                 let of_operator = match &unclaimed {
@@ -348,13 +351,13 @@ pub(crate) fn claim(data: &[u8]) {
     }
 }
 
-/// What is told of a session beside its key is made of names too.
+/// The facts in addition to a session's key are valid names too.
 fn assert_facts_are_names(facts: &Facts) {
     assert_are_names(facts.device.as_ref().map(DeviceId::as_str));
     assert_are_names(facts.content.as_ref().map(ContentId::as_str));
 }
 
-/// Of a fact that was kept in part its beginning is there, of one that was left out nothing; and each is told once.
+/// A shortened fact is a prefix, one that was left out is absent, and each loss is reported once.
 fn assert_losses(facts: &Facts, losses: &[(Fact, FactLoss)]) {
     let device = facts.device.as_ref().map(FactName::is_shortened);
     let content = facts.content.as_ref().map(FactName::is_shortened);
@@ -371,8 +374,8 @@ fn assert_losses(facts: &Facts, losses: &[(Fact, FactLoss)]) {
 
 // === CMCD ===
 
-/// A CMCD payload: a text comes back as it was quoted; a second id that differs is never passed over, wherever it stands; and a value that can't
-/// be read spoils no other one.
+/// A CMCD payload: a text survives a round trip; a second id that differs is never ignored,
+/// wherever it is; and an unreadable value doesn't affect others.
 pub(crate) fn cmcd(data: &[u8]) {
     let payload = text(data);
     let quoted = |text: &str| text.replace('\\', "\\\\").replace('"', "\\\"");
@@ -387,7 +390,8 @@ pub(crate) fn cmcd(data: &[u8]) {
         match found {
             Ok(Some(value)) => {
                 assert!(value.len() <= payload.len());
-                // What is open at the end of a payload may be closed by a value that says so, but not by a plain one.
+                // What is open at the end of a payload may be closed by a quoted value, but not by
+                // a plain one.
                 let differs = if cmcd::is_readable(&payload) {
                     assert_eq!(
                         cmcd::value(&other(&value), key),
@@ -423,8 +427,9 @@ pub(crate) fn cmcd(data: &[u8]) {
 
 // === entries ===
 
-/// A message of the access log, be it protobuf or text: each entry says one thing, names are names, an entry ends a `request` or reports that a
-/// playback failed, and nothing that has ended within the message is seen running.
+/// An access log message, as protobuf or text: each entry has one meaning, names are valid, an
+/// entry ends a `request` or reports that a playback failed, and nothing that has ended within the
+/// message is seen running.
 pub(crate) fn entry(data: &[u8]) {
     let Some((&first, rest)) = data.split_first() else {
         return;
@@ -476,7 +481,7 @@ pub(crate) fn entry(data: &[u8]) {
     }
 }
 
-/// Whether an entry says that its request was let in by us.
+/// Whether an entry shows that we let its request in.
 fn is_let_in(entry: &HttpAccessLogEntry) -> bool {
     let common = entry.common_properties.as_ref();
     let metadata = common.and_then(|common| common.metadata.as_ref());
@@ -485,7 +490,7 @@ fn is_let_in(entry: &HttpAccessLogEntry) -> bool {
     decision == Some(ValueKind::StringValue("allow".to_owned()))
 }
 
-/// What follows from an entry of that kind may follow from it.
+/// The notice is possible for an entry of that type.
 fn assert_notice(notice: &Notice, entry: EntryType, leases: &Leases) {
     match notice {
         Notice::Renew(sighting, _, _) => {
@@ -512,7 +517,7 @@ fn assert_notice(notice: &Notice, entry: EntryType, leases: &Leases) {
 
 // === cookies, Basic, what is joined ===
 
-/// Sources in which several things stand in one text.
+/// Sources with several values in one text.
 pub(crate) fn identity(data: &[u8]) {
     let (first, rest) = cut(data, b'\n');
     let (second, third) = cut(rest, b'\n');
@@ -521,7 +526,7 @@ pub(crate) fn identity(data: &[u8]) {
     all_joined([&text(first), &text(second), &text(third)]);
 }
 
-/// Lists of parts that are easily taken for each other.
+/// Lists of parts that are easily confused.
 fn all_joined([first, second, third]: [&str; 3]) {
     let plus = |one: &str, other: &str| format!("{one}+{other}");
     joined([first, second], [third, first]);
@@ -571,7 +576,7 @@ fn in_request(source: &str, path: &str, lines: &[(&str, &[u8])]) -> Result<Optio
     }
 }
 
-/// A cookie is a part of its line; a second one that differs is never passed over, in whichever line it stands.
+/// A cookie is a part of its line; a second one that differs is never ignored, in any line.
 fn cookies(line: &[u8]) {
     let cookie = |lines: &[&[u8]]| {
         let lines: Vec<_> = lines.iter().map(|line| ("cookie", *line)).collect();
@@ -595,7 +600,8 @@ fn cookies(line: &[u8]) {
     assert_eq!(cookie(&[line, line]), found, "the same twice");
 }
 
-/// The name in `Authorization: Basic` is what it was, whatever the password; and both doors that read it see the same.
+/// The name in `Authorization: Basic` survives a round trip with any password; and both doors that
+/// read it agree.
 fn basic(name: &[u8], password: &[u8]) {
     let header = |password: &[u8]| {
         let encoded = BASE64_STANDARD.encode([name, b":", password].concat());
@@ -610,7 +616,7 @@ fn basic(name: &[u8], password: &[u8]) {
     } else {
         assert_eq!(found(&header(password)), Err(Flaw::NotBasic));
     }
-    // As it came, too.
+    // Unencoded, too.
     for written in [
         text(name),
         format!("Basic {}", text(name)),
@@ -625,7 +631,7 @@ fn basic(name: &[u8], password: &[u8]) {
     }
 }
 
-/// Two lists of parts are joined alike only if they are alike.
+/// Two lists of parts are joined to the same text only if they are equal.
 fn joined(one: [&str; 2], two: [&str; 2]) {
     let join = |[first, second]: [&str; 2]| {
         let lines = [("x-a", first.as_bytes()), ("x-b", second.as_bytes())];

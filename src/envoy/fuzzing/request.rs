@@ -1,4 +1,4 @@
-//! What has to hold of the check that is read out of bytes: it is what `envoy-types` reads. See [`crate::fuzzing`].
+//! The check that we decode equals the one that `envoy-types` decodes. See [`crate::fuzzing`].
 
 use envoy_types::pb::envoy::config::core::v3 as core;
 use envoy_types::pb::envoy::service::auth::v3;
@@ -7,7 +7,8 @@ use prost::Message;
 
 use crate::envoy::wire::request::{self, CheckRequest, Pair, Peer};
 
-/// The check in those bytes, or an empty one. What `envoy-types` reads can be read here, and shows the same.
+/// The check in those bytes, or an empty one. What `envoy-types` accepts we accept too, with the
+/// same result.
 pub(in crate::envoy) fn read(message: &[u8]) -> CheckRequest {
     let read = CheckRequest::read(message.to_vec().into());
     if let Ok(whole) = v3::CheckRequest::decode(message) {
@@ -19,7 +20,7 @@ pub(in crate::envoy) fn read(message: &[u8]) -> CheckRequest {
     read.unwrap_or_default()
 }
 
-/// All that the check shows is what that message has.
+/// Everything in the check equals that message.
 fn assert_shows(read: &CheckRequest, whole: v3::CheckRequest) {
     assert_eq!(read.attributes.is_some(), whole.attributes.is_some());
     let (Some(read), Some(mut whole)) = (&read.attributes, whole.attributes) else {
@@ -29,7 +30,7 @@ fn assert_shows(read: &CheckRequest, whole: v3::CheckRequest) {
     assert_end(read.destination.as_ref(), whole.destination.as_ref());
     assert_pairs(&read.context_extensions, &whole.context_extensions);
     if let Some(metadata) = &mut whole.metadata_context {
-        // They are read by the same code here and there, and equal themselves but for numbers that are none.
+        // Both sides use the same code for metadata, and equal themselves except for NaN.
         let is_number = *metadata == metadata.clone();
         assert!(!is_number || read.metadata_context.as_ref() == Some(metadata));
     } else {
@@ -62,13 +63,13 @@ fn assert_shows(read: &CheckRequest, whole: v3::CheckRequest) {
     assert_eq!(read, whole.header_map.as_ref().map(lines));
 }
 
-/// An end of the connection is that one.
+/// An end of the connection equals that one.
 fn assert_end(read: Option<&Peer>, whole: Option<&theirs::Peer>) {
     let read = read.map(|end| (&end.address, &end.principal));
     assert_eq!(read, whole.map(|end| (&end.address, &end.principal)));
 }
 
-/// Each name of either has the same text in both.
+/// Each name in either has the same text in both.
 fn assert_pairs(read: &[Pair], whole: &std::collections::HashMap<String, String>) {
     for (name, text) in whole {
         assert_eq!(request::text(read, name), Some(text.as_str()));
@@ -194,7 +195,7 @@ mod tests {
             read(&check.encode_to_vec());
         }
 
-        /// Two messages in one are one, in which what came last goes before: so protobuf has it.
+        /// Two concatenated messages are one, in which the last value wins, as protobuf defines.
         #[test]
         fn two_checks_in_one_are_merged_as_envoy_types_merges_them(first in check(), second in check()) {
             read(&[first.encode_to_vec(), second.encode_to_vec()].concat());

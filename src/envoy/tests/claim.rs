@@ -1,4 +1,4 @@
-//! What a check asks for: whose stream, which, and what is no stream.
+//! What a check asks for: the user, the stream, or no stream at all.
 
 use std::cell::RefCell;
 
@@ -68,7 +68,7 @@ fn the_source_of_the_session_decides_its_kind() {
         (header("x-playback-session-id", "p1"), Kind::Playback, "p1"),
         (header("cmcd-session", "sid=\"c1\""), Kind::Playback, "c1"),
         (anna("GET", "/a?session=q1"), Kind::Playback, "q1"),
-        // A playback may call itself as a request is called; its kind keeps the two apart.
+        // A playback may have the same id as a request; its kind distinguishes them.
         (header("x-playback-session-id", "r1"), Kind::Playback, "r1"),
     ] {
         let key = claim(check).key;
@@ -160,7 +160,7 @@ fn what_is_malformed_is_named_with_its_source() {
     }
 }
 
-/// What is known of a session by those sources of device and content, and what of that could not be kept as it came.
+/// The facts about a session with those sources of device and content, and the losses.
 fn facts_of(
     device: &str,
     content: &str,
@@ -229,7 +229,8 @@ fn a_fact_that_is_only_shown_never_stops_the_stream() {
             None,
             &["device left_out", "content left_out"],
         ),
-        // A malformed value is none: the client must not choose its device by the next source.
+        // A malformed value counts as none: the client must not select its device by the next
+        // source.
         (
             ["jwt:device,header:user-agent", cmcd],
             claims(json!(["tv"])).headers(&[("user-agent", "mine")]),

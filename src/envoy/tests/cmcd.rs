@@ -1,4 +1,4 @@
-//! CMCD by its specifications' own examples, in both forms, as far as the claim that becomes of them.
+//! CMCD with its specifications' own examples, in both forms, up to the resulting claim.
 
 use percent_encoding::percent_decode_str;
 
@@ -48,7 +48,7 @@ fn example(text: &'static str) -> Example {
     }
 }
 
-/// What becomes of a check, where CMCD alone names a session and a content.
+/// The claim of a check if only CMCD names a session and a content.
 fn claimed(check: Check) -> Option<Claim> {
     let identity = Identity::default();
     let check = check.headers(&[("x-user-id", "anna")]).request();
@@ -58,7 +58,7 @@ fn claimed(check: Check) -> Option<Claim> {
     }
 }
 
-/// The check on a request with the example in its query.
+/// The check of a request with the example in its query.
 fn by_query(example: &Example) -> Check {
     Check::on("GET", &format!("/seg.m4v?a=b&CMCD={}&c=d", example.query))
 }
@@ -140,7 +140,7 @@ fn the_order_of_keys_says_nothing() {
     for example in examples() {
         let payload = percent_decode_str(example.query).decode_utf8().unwrap();
         let sid = example.sid.map(Into::into);
-        // A comma is nowhere in the examples but between keys.
+        // In the examples a comma only separates keys.
         let mut keys: Vec<_> = payload.split(',').collect();
         for _ in 0..keys.len() {
             keys.rotate_left(1);
@@ -167,7 +167,7 @@ fn what_structured_fields_allow_a_session_to_be_is_understood_in_both_forms() {
             other => format!("%{other:02X}"),
         };
         let query: String = payload.bytes().map(encode).collect();
-        // As forms write it, which version 2 asks for.
+        // As in forms, which version 2 requires.
         let form = query.replace("%20", "+");
         for query in [query, form] {
             let claim = claimed(Check::on("GET", &format!("/?CMCD={query}"))).unwrap();

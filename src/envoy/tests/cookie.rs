@@ -1,4 +1,5 @@
-//! The cookie of ours: who gets one, what names whom, where it goes, and what is none.
+//! Our cookie: who gets one, which playback it names, where it is sent, and which cookies are
+//! invalid.
 
 use super::fixtures::Check;
 use crate::envoy::check::claim::decode;
@@ -10,7 +11,7 @@ use crate::identity::claim::{CheckKind, ClaimError};
 use crate::identity::cookie::{Cookie, Origin};
 use crate::session::{EndCause, Kind, SessionKey, UserId};
 
-/// Seven, as a cookie has it.
+/// Seven, in a cookie's format.
 const SEVEN: &str = "00000000000000000000000000000007";
 
 fn ask(check: Check) -> Result<CheckKind, ClaimError> {
@@ -29,7 +30,7 @@ fn cookie(check: Check) -> Cookie {
     claim(check).1.unwrap()
 }
 
-/// A check of that user's on a route that has a cookie issued.
+/// A check of that user's on a route that issues a cookie.
 fn on_route(user: &str, path: &str) -> Check {
     let headers = [("x-user-id", user), ("x-request-id", "r1")];
     let check = Check::on("GET", path).headers(&headers);
@@ -40,7 +41,7 @@ fn anna(path: &str) -> Check {
     on_route("anna", path)
 }
 
-/// What sets a new cookie, from its path on.
+/// A new cookie's text, from its path on.
 fn attributes(check: Check) -> String {
     let set = cookie(check).to_set().unwrap();
     let (_, attributes) = set.split_once("; ").unwrap();
@@ -84,10 +85,10 @@ fn the_session_tells_nothing_of_the_cookie_and_is_its_user_s_alone() {
         assert!(!all[..index].contains(key), "{all:?}");
         assert_eq!(key.id.as_str().len(), 32);
         assert_ne!(key.id.as_str(), SEVEN);
-        // Who has seen an id has no cookie of it.
+        // Knowing an id doesn't give you its cookie.
         assert!(!all.contains(&of("anna", key.id.as_str())));
     }
-    // Every instance and every version has to say the same.
+    // Every instance and every version must agree on this.
     let expected = "playback:410fdf56fe22f6db81b8624f4bd4aafd";
     assert_eq!(of("anna", SEVEN).to_string(), expected);
     let line = format!("streamgate={SEVEN}");
@@ -107,7 +108,7 @@ fn what_a_player_says_goes_before_the_cookie_and_its_request_s_id_does_not() {
     assert!(none.is_none(), "who says something gets no cookie");
     let listed = anna("/vod/1").context(&[("streamgate.session", "query:s")]);
     assert_eq!(cookie(listed).origin, Origin::New);
-    // Without the route's word all is as ever, whatever cookie there is.
+    // If the route doesn't ask for it, a cookie changes nothing.
     let plain = Check::on("GET", "/vod/1").headers(&[
         ("x-user-id", "anna"),
         ("x-request-id", "r1"),
@@ -151,13 +152,13 @@ fn what_is_no_cookie_of_ours_is_none_at_all() {
         let check = anna("/vod/1").headers(&[("cookie", &line)]);
         assert_eq!(cookie(check).origin, origin, "{line}");
     }
-    // Of two good ones the first counts: browsers send that for the longer path first.
+    // Of two valid ones the first counts: browsers send that for the longer path first.
     let two = format!("streamgate={SEVEN}; streamgate={}", SEVEN.replace('7', "8"));
     let (first, _) = claim(anna("/vod/1").headers(&[("cookie", &two)]));
     let line = format!("streamgate={SEVEN}");
     let (only, _) = claim(anna("/vod/1").headers(&[("cookie", &line)]));
     assert_eq!(first.key, only.key);
-    // Somebody else's cookie may be no text.
+    // Other sites' cookies may not be text.
     let raw = [b"other=\xff; ", line.as_bytes()].concat();
     let lines: &[(&str, &[u8])] = &[("x-user-id", b"anna"), ("cookie", &raw)];
     let check = anna("/vod/1").raw_headers(lines);
@@ -181,7 +182,7 @@ fn over_tls_the_cookie_stays_there_and_goes_along_from_other_sites() {
     assert_eq!(pair, format!("__Secure-streamgate={SEVEN}"));
     let again = forwarded("https").headers(&[("cookie", pair)]);
     assert_eq!(cookie(again).origin, Origin::Brought);
-    // One that was set without TLS may be anybody's.
+    // Anybody may have set one that was set without TLS.
     let plain = format!("streamgate={SEVEN}");
     let planted = forwarded("https").headers(&[("cookie", &plain)]);
     assert_eq!(cookie(planted).origin, Origin::New);

@@ -1,4 +1,4 @@
-//! Messages as Envoy sends them, for the tests of what reads them.
+//! Messages as Envoy sends them, for the tests of their decoders.
 
 use std::collections::HashMap;
 
@@ -17,7 +17,7 @@ use prost::Message;
 
 use crate::envoy::wire::request::CheckRequest;
 
-/// JSON as protobuf has it.
+/// JSON as a protobuf value.
 pub(in crate::envoy) fn value(json: &serde_json::Value) -> Value {
     use serde_json::Value as Json;
     let kind = match json {
@@ -33,7 +33,7 @@ pub(in crate::envoy) fn value(json: &serde_json::Value) -> Value {
     Value { kind: Some(kind) }
 }
 
-/// A JSON object as protobuf has it.
+/// A JSON object as a protobuf struct.
 pub(in crate::envoy) fn object(json: &serde_json::Value) -> Struct {
     let fields = json.as_object().unwrap().iter();
     Struct {
@@ -62,18 +62,18 @@ fn map(pairs: &[(&str, &str)]) -> HashMap<String, String> {
         .collect()
 }
 
-/// The check on that, once it has come over the wire.
+/// The check with those attributes, sent over the wire.
 pub(in crate::envoy) fn sent(attributes: Option<AttributeContext>) -> CheckRequest {
     let sent = v3::CheckRequest { attributes };
     CheckRequest::read(sent.encode_to_vec().into()).unwrap()
 }
 
-/// A check in the making.
+/// A check under construction.
 #[derive(Debug, Clone, Default)]
 pub(in crate::envoy) struct Check(pub(in crate::envoy) AttributeContext);
 
 impl Check {
-    /// A check on a request by that method for that path.
+    /// A check of a request with that method and path.
     pub(in crate::envoy) fn on(method: &str, path: &str) -> Self {
         let http = HttpRequest {
             method: method.to_owned(),
@@ -116,14 +116,14 @@ impl Check {
         self
     }
 
-    /// The payloads of the JWT filter, by the names that the operator gave them.
+    /// The JWT filter's payloads, under the names that the operator chose.
     pub(in crate::envoy) fn jwt(mut self, payloads: &serde_json::Value) -> Self {
         let all = serde_json::json!({"envoy.filters.http.jwt_authn": payloads});
         self.0.metadata_context = Some(metadata(&all));
         self
     }
 
-    /// The name in the client's certificate, as Envoy makes it out.
+    /// The name in the client's certificate, as Envoy extracts it.
     pub(in crate::envoy) fn principal(mut self, name: &str) -> Self {
         self.0.source.get_or_insert_default().principal = name.to_owned();
         self
@@ -134,12 +134,12 @@ impl Check {
     }
 }
 
-/// An access log entry in the making.
+/// An access log entry under construction.
 #[derive(Debug, Clone)]
 pub(in crate::envoy) struct Entry(pub(in crate::envoy) HttpAccessLogEntry);
 
 impl Entry {
-    /// An entry of that type on the request of that id.
+    /// An entry of that type, for the request with that id.
     pub(in crate::envoy) fn of(kind: AccessLogType, request_id: &str) -> Self {
         let common = AccessLogCommon {
             access_log_type: kind.into(),
@@ -189,12 +189,12 @@ impl Entry {
         self
     }
 
-    /// What we answered to the check.
+    /// Our answer to the check.
     pub(in crate::envoy) fn ours(self, fields: &serde_json::Value) -> Self {
         self.metadata(&serde_json::json!({"envoy.filters.http.ext_authz": fields}))
     }
 
-    /// Our answer, when that session was let in.
+    /// Our answer when it let that session in.
     pub(in crate::envoy) fn allowed(self, user: &str, kind: &str, session: &str) -> Self {
         self.ours(&serde_json::json!({
             "decision": "allow", "user": user, "kind": kind, "session": session, "ext_authz_duration": 10,

@@ -1,4 +1,4 @@
-//! The sources that take a second look: cookies, paths, Basic, certificates, and several joined.
+//! The less simple sources: cookies, paths, Basic, certificates, and joined ones.
 
 use envoy_types::pb::envoy::data::accesslog::v3::TlsProperties;
 use envoy_types::pb::envoy::data::accesslog::v3::tls_properties::CertificateProperties;
@@ -11,7 +11,7 @@ use crate::identity::Source;
 use crate::identity::attributes::RequestAttributes;
 use crate::identity::find::{Flaw, find};
 
-/// What a source has.
+/// The value of a source.
 fn found(source: &str, evidence: &impl RequestAttributes) -> Result<Option<String>, Flaw> {
     let sources = [source.parse::<Source>().unwrap()];
     match find(&sources, evidence) {
@@ -51,13 +51,13 @@ fn a_cookie_is_found_among_others_and_two_of_a_name_must_agree() {
         let check = Check::on("GET", "/").headers(&[("cookie", line)]);
         assert_eq!(in_check("cookie:sid", &check), expected, "{line}");
     }
-    // HTTP/2 may send each in a line of its own.
+    // HTTP/2 may send each on a line of its own.
     let lines: &[(&str, &[u8])] = &[("cookie", b"a=1"), ("cookie", b"sid=s1")];
     let check = Check::on("GET", "/").raw_headers(lines);
     assert_eq!(in_check("cookie:sid", &check), text("s1"));
     let raw = Check::on("GET", "/").raw_headers(&[("cookie", b"sid=\xff")]);
     assert_eq!(in_check("cookie:sid", &raw), Err(Flaw::NotText));
-    // Another site's cookie is nobody's business here.
+    // Other sites' cookies don't matter here.
     for lines in [
         &[("cookie", &b"a=caf\xe9; sid=s1; b=\xff"[..])][..],
         &[("cookie", b"a=\xff"), ("cookie", b"sid=s1")],

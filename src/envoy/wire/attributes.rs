@@ -14,23 +14,23 @@ use crate::identity::ClaimPath;
 use crate::identity::attributes::{CheckedRequest, Found, MetadataValue, RequestAttributes};
 use crate::identity::find::{Flaw, keep_one};
 
-/// The namespace in which Envoy leaves what we answered to a check.
+/// The namespace in which Envoy stores our answer to a check.
 pub(in crate::envoy) const OUR_NAMESPACE: &str = "envoy.filters.http.ext_authz";
 
-/// The header that carries Envoy's id of the request.
+/// The header with Envoy's id of the request.
 const REQUEST_ID: &str = "x-request-id";
 
 /// The attributes of a check.
 #[derive(Debug)]
 pub(in crate::envoy) struct CheckAttributes<'a> {
-    /// All of them.
+    /// All attributes.
     context: &'a AttributeContext,
-    /// The request in it.
+    /// The HTTP request among them.
     http: &'a HttpRequest,
 }
 
 impl<'a> CheckAttributes<'a> {
-    /// Those of a check on an HTTP request; `None` if it is on something else.
+    /// The attributes of a check of an HTTP request; `None` if it isn't HTTP.
     pub(in crate::envoy) fn of(request: &'a CheckRequest) -> Option<Self> {
         let (context, http) = (request.attributes.as_ref()?, request.http()?);
         Some(Self { context, http })
@@ -115,7 +115,7 @@ impl CheckedRequest for CheckAttributes<'_> {
     }
 }
 
-/// The values of a header as they came over the wire (`encode_raw_headers`), each on its own.
+/// The values of a header as they came over the wire (`encode_raw_headers`), each separately.
 fn raw_values<'a>(
     headers: &'a HeaderMap,
     name: &str,
@@ -124,7 +124,7 @@ fn raw_values<'a>(
         .map(|header| std::str::from_utf8(header.bytes()).map_err(|_| Flaw::NotText))
 }
 
-/// The headers of that name.
+/// The headers with that name.
 fn headers_named<'a>(headers: &'a HeaderMap, name: &str) -> impl Iterator<Item = &'a RawHeader> {
     let named = move |header: &&RawHeader| header.key.eq_ignore_ascii_case(name.as_bytes());
     headers.headers.iter().filter(named)
@@ -209,7 +209,7 @@ impl RequestAttributes for EntryAttributes<'_> {
     }
 }
 
-/// What lies in one namespace of the metadata.
+/// The values in one namespace of the metadata.
 fn in_namespace<'a>(metadata: Option<&'a Metadata>, namespace: &str) -> Option<&'a Struct> {
     metadata?.filter_metadata.get(namespace)
 }

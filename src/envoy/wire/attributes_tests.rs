@@ -9,7 +9,7 @@ use crate::identity::attributes::RequestAttributes;
 use crate::identity::cmcd::CmcdError;
 use crate::identity::find::{Flaw, find};
 
-/// What the sources of a list have: which one it was and its text, or its flaw.
+/// The result of a list of sources: the matching source and its text, or its flaw.
 fn found(
     sources: &str,
     evidence: &impl RequestAttributes,
@@ -29,7 +29,7 @@ fn in_check(sources: &str, check: &Check) -> Result<Option<(String, String)>, Fl
     )
 }
 
-/// The text alone.
+/// Only the text.
 fn text(sources: &str, check: &Check) -> Result<Option<String>, Flaw> {
     in_check(sources, check).map(|found| found.map(|(_, text)| text))
 }
@@ -264,7 +264,7 @@ fn each_cmcd_payload_of_a_request_is_read_and_they_must_agree_on_the_key_alone()
             "/?CMCD=sid%3D%22a%22&CMCD=sid%3D%22b%22",
             Err(Flaw::Repeated),
         ),
-        // What can't be read agrees with nothing.
+        // An unreadable value agrees with nothing.
         (
             "/?CMCD=sid%3D%22a%22&CMCD=sid%3D%22a",
             Err(Flaw::Cmcd(CmcdError::Unterminated)),
@@ -318,7 +318,7 @@ fn raw_headers_are_read_whatever_their_case_and_name_nobody_where_they_disagree(
         assert_eq!(text("header:a", &check), Err(Flaw::Repeated));
         assert_eq!(text("header:c", &check), Ok(None));
     }
-    // Bytes that are no text harm nobody who doesn't ask for them.
+    // Bytes that are not text do no harm unless requested.
     let check = Check::on("GET", "/").raw_headers(&[("bad", b"\xff"), ("a", b"1")]);
     assert_eq!(text("header:a", &check), Ok(Some("1".to_owned())));
     assert_eq!(text("header:bad", &check), Err(Flaw::NotText));

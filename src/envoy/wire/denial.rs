@@ -1,7 +1,7 @@
-//! Encodes denials as Envoy wants them. Pure.
+//! Encodes denials for Envoy. Pure functions.
 //!
-//! A refusal is a denied response. An outage is an *error response* with a status code that isn't zero, since Envoy lets an error
-//! with code zero through.
+//! A refusal is a denied response. An outage is an *error response* with a nonzero status code,
+//! because Envoy lets an error with code zero through.
 
 use std::time::Duration;
 
@@ -21,24 +21,24 @@ use crate::session::Refusal;
 /// When to try again after an outage.
 const RETRY_AFTER_OUTAGE: Duration = Duration::from_secs(1);
 
-/// How a client reads a denial.
+/// The form in which a client reads a denial.
 #[derive(Debug, Clone, Copy)]
 pub(in crate::envoy) struct DenialStyle<'a> {
-    /// What a denial tells, and where its guide is.
+    /// What a denial shows, and where its guide is.
     pub(in crate::envoy) refusal: &'a config::Refusal,
-    /// Whether it is a gRPC call: there Envoy puts the body into a header, and the status is another one.
+    /// Whether it is a gRPC call: then Envoy puts the body into a header, and the status differs.
     pub(in crate::envoy) is_grpc: bool,
 }
 
 /// A denial, before it is encoded.
 struct Denial {
-    /// Its status for gRPC: Envoy's check, and a client's call.
+    /// Its gRPC status, for Envoy's check and for a client's call.
     code: Code,
-    /// What it is.
+    /// The problem.
     problem: Problem,
-    /// When it is worth trying again.
+    /// When a retry makes sense.
     retry_after: Option<Duration>,
-    /// The headers that only this one has.
+    /// The headers that only this denial has.
     headers: Vec<HeaderValueOption>,
 }
 
@@ -66,8 +66,9 @@ pub(in crate::envoy) fn refuse(refusal: &Refusal, style: DenialStyle<'_>) -> Che
     deny(denial, style)
 }
 
-/// Refuses a request that names no user or no stream, or names them wrongly. The viewer can't fix that:
-/// `flaw` says what is wrong to the player's developer, and the log says it to the gateway's operator.
+/// Refuses a request that names no user or no stream, or names them wrongly. The viewer can't fix
+/// that: `flaw` tells the player's developer what is wrong, and the log tells the gateway's
+/// operator.
 pub(in crate::envoy) fn reject(error: &ClaimError, style: DenialStyle<'_>) -> CheckResponse {
     let (code, problem) = match error {
         ClaimError::NoUser => (
@@ -79,14 +80,14 @@ pub(in crate::envoy) fn reject(error: &ClaimError, style: DenialStyle<'_>) -> Ch
             ),
         ),
         ClaimError::NoSession => {
-            let detail = "This player doesn't say which stream it plays. Watch with the app or the page of the service.";
+            let detail = "This player doesn't identify its stream. Use the service's app or website to watch.";
             (
                 Code::InvalidArgument,
                 Problem::plain(400, Reason::NoSession, detail),
             )
         }
         ClaimError::Malformed { .. } => {
-            let detail = "This player has sent something that can't be understood. Reload the page or restart the app; tell the service if that doesn't help.";
+            let detail = "This player sent an invalid request. Reload the page or restart the app. If that doesn't help, contact support.";
             let problem = Problem {
                 flaw: Some(error.to_string()),
                 ..Problem::plain(400, Reason::Malformed, detail)
@@ -94,7 +95,7 @@ pub(in crate::envoy) fn reject(error: &ClaimError, style: DenialStyle<'_>) -> Ch
             (Code::InvalidArgument, problem)
         }
         ClaimError::NotHttp | ClaimError::Misconfigured(..) => {
-            let detail = "The service has a fault at this address. Tell it, or try again later.";
+            let detail = "Something is wrong with the service at this address. Contact support, or try again later.";
             (
                 Code::Internal,
                 Problem::plain(500, Reason::Misconfigured, detail),
@@ -110,7 +111,7 @@ pub(in crate::envoy) fn reject(error: &ClaimError, style: DenialStyle<'_>) -> Ch
     deny(denial, style)
 }
 
-/// Says that the store could not answer, so the stream is not let in.
+/// Denies the stream because the store could not answer.
 pub(in crate::envoy) fn outage(style: DenialStyle<'_>) -> CheckResponse {
     let denial = Denial {
         code: Code::Unavailable,
@@ -119,7 +120,7 @@ pub(in crate::envoy) fn outage(style: DenialStyle<'_>) -> CheckResponse {
         headers: Vec::new(),
     };
     CheckResponse {
-        status: Some(status(denial.code, "the store of sessions does not answer")),
+        status: Some(status(denial.code, "the session store does not answer")),
         dynamic_metadata: None,
         http_response: Some(HttpResponse::ErrorResponse(response(denial, style))),
     }
@@ -135,7 +136,7 @@ fn deny(denial: Denial, style: DenialStyle<'_>) -> CheckResponse {
     }
 }
 
-/// What the client gets.
+/// The client's part of the response.
 fn response(denial: Denial, style: DenialStyle<'_>) -> DeniedHttpResponse {
     let guide = style.refusal.problems.as_deref();
     let problem = denial.problem.explained_at(guide);

@@ -1,9 +1,11 @@
-//! What a refusal is for a gRPC client. Pure.
+//! A refusal in the form that gRPC clients read. Pure functions.
 //!
-//! Envoy answers a refused gRPC call without a body: 200 with `grpc-status`, which says what we say or else what Envoy makes of the HTTP status (of
-//! 429 `UNAVAILABLE`, which clients take for a reason to try again at once), and with the body in `grpc-message`. So the body is the sentence for
-//! people, and the problem goes where gRPC clients look for details: `google.rpc.ErrorInfo` in `grpc-status-details-bin`. Some clients take no more
-//! than 8 KiB of headers altogether, so what is told is bounded.
+//! Envoy answers a refused gRPC call without a body: 200 with a `grpc-status`, which is either ours
+//! or Envoy's translation of the HTTP status (429 becomes `UNAVAILABLE`, which makes clients retry
+//! immediately). It puts the body into `grpc-message`. So the body is the sentence for people, and
+//! the problem goes where gRPC clients look for details: `google.rpc.ErrorInfo` in
+//! `grpc-status-details-bin`. Some clients accept at most 8 KiB of headers in total, so the size is
+//! bounded.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -17,19 +19,20 @@ use super::attributes::CheckAttributes;
 use crate::identity::attributes::RequestAttributes;
 use crate::problem::Problem;
 
-/// The media type of gRPC calls, and how those of it begin that name their encoding.
+/// The media type of gRPC calls, and the prefix of those that name their encoding.
 const MEDIA_TYPE: &str = "application/grpc";
 
-/// Whose reasons these are.
+/// The domain of these reasons.
 const DOMAIN: &str = "streamgate";
 
-/// The most that the problem may take up: some 4 KiB when it has been encoded.
+/// The maximum size of the problem: some 4 KiB when encoded.
 const MAX_PROBLEM_BYTES: usize = 3 * 1024;
 
-/// What a session takes up at least: its braces and a comma.
+/// The minimum size of a session: its braces and a comma.
 const MIN_SESSION_BYTES: usize = 3;
 
-/// Whether a request is a gRPC call, as Envoy sees it. One of gRPC-Web isn't, though the filter that translates it calls it so before asking us.
+/// Whether a request is a gRPC call, as Envoy sees it. A gRPC-Web call isn't, although the filter
+/// that translates it sets that type before asking us.
 pub(in crate::envoy) fn is_call(evidence: &CheckAttributes<'_>) -> bool {
     if !matches!(evidence.header("x-grpc-web"), Ok(None)) {
         return false;
@@ -68,7 +71,7 @@ pub(in crate::envoy) fn status(
     (i32::from(code).to_string(), details)
 }
 
-/// The problem as it is sent elsewhere, without the last of its sessions where they are too many.
+/// The problem as it is sent elsewhere, without the last sessions if there are too many.
 fn bounded(problem: &Problem) -> String {
     let mut problem = problem.clone();
     let Some(mut sessions) = problem.sessions.take() else {
@@ -79,7 +82,7 @@ fn bounded(problem: &Problem) -> String {
         problem.sessions = sessions.get(..count).map(Vec::from);
         problem.to_json()
     };
-    // Each more makes it longer, so that a few tries find how many fit.
+    // Each session makes it longer, so a binary search finds how many fit.
     let (mut fit, mut too_many) = (0, sessions.len() + 1);
     while too_many - fit > 1 {
         let half = fit.midpoint(too_many);
@@ -105,7 +108,7 @@ mod tests {
         ContentId, DeviceId, Facts, Kind, Refusal, Session, SessionId, SessionKey, Timestamp,
     };
 
-    /// As many streams as that, each with the longest names there are.
+    /// A refusal with that many streams, each with the longest names.
     fn full(count: u32) -> Problem {
         let at = Timestamp::from_millis(1_800_000_000_000);
         let long = "\"".repeat(256);
@@ -133,7 +136,7 @@ mod tests {
         Problem::refusal(&refusal, &config::Refusal::default().show)
     }
 
-    /// What a client of gRPC reads in those headers.
+    /// Reads those headers like a gRPC client.
     fn read(code: Code, details: &str) -> (ErrorDetails, Value) {
         let bytes = BASE64_STANDARD_NO_PAD.decode(details).unwrap();
         let status = Status::with_details(code, "", bytes.into());

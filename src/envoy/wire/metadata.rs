@@ -6,7 +6,8 @@ use envoy_types::pb::google::protobuf::{Struct, Value};
 use crate::identity::ClaimPath;
 use crate::identity::attributes::MetadataValue;
 
-/// The values at that path. The JWT filter stores payloads under names that the operator chose, so each is searched.
+/// The values at that path. The JWT filter stores payloads under names that the operator chose, so
+/// each is searched.
 pub(in crate::envoy) fn at_path<'a>(
     payloads: Option<&'a Struct>,
     path: &ClaimPath,
@@ -19,8 +20,10 @@ pub(in crate::envoy) fn at_path<'a>(
         .map(value)
 }
 
-/// What is at the end of a path. Names may have dots themselves (`https://example.com/claims`), so at each level the longest beginning of
-/// the path that leads there is the name. No value is reached in two ways, so this takes no longer than a walk through the payload.
+/// The value at the end of a path. Names may contain dots themselves
+/// (`https://example.com/claims`), so at each level the name is the longest prefix of the path that
+/// leads to a value. No value is reached in two ways, so this takes no longer than a walk through
+/// the payload.
 fn at<'a>(value: &'a Value, path: &str) -> Option<&'a Value> {
     field(value, path).or_else(|| {
         path.rmatch_indices('.').find_map(|(dot, _)| {
@@ -38,7 +41,7 @@ fn field<'a>(value: &'a Value, name: &str) -> Option<&'a Value> {
     }
 }
 
-/// The value without its wire format.
+/// The value, independent of the wire format.
 fn value(value: &Value) -> MetadataValue<'_> {
     match &value.kind {
         None | Some(ValueKind::NullValue(_)) => MetadataValue::Null,
@@ -77,7 +80,7 @@ mod tests {
             let path = names.join(".");
             prop_assert_eq!(at(&payload, &path), Some(&text));
             prop_assert_eq!(at(&payload, &format!("{path}.a")), None);
-            // Where the path ends early, there is an object or nothing, and never the text.
+            // If the path ends early, there is an object or nothing, but never the text.
             let (path, _) = path.split_at(cut.index(path.len()));
             prop_assert_ne!(at(&payload, path), Some(&text));
         }

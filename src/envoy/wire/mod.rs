@@ -1,4 +1,5 @@
-//! Envoy's messages: the check's request and answer as bytes, and what a request in either message shows of itself.
+//! Envoy's messages: the check's request and answer as bytes, and a request's attributes in either
+//! message.
 
 pub(super) mod attributes;
 #[cfg(test)]

@@ -1,37 +1,39 @@
-//! A check as it comes: Envoy's `CheckRequest`, as far as it is read here, over the bytes that came in.
+//! An incoming check: the fields of Envoy's `CheckRequest` that we use, over the received bytes.
 //!
-//! To make all of it that `envoy-types` does (a hash table of a browser's headers, two allocations for each) takes more time than all else that
-//! is done here about a check. So what nobody asks for is passed over, as fields are that aren't known, and names and texts stay where they
-//! lie. The field numbers are those of `envoy/service/auth/v3/attribute_context.proto`; a test holds this to `envoy-types`.
+//! Decoding the full `envoy-types` message (a hash table of a browser's headers, two allocations
+//! for each) costs more than the rest of a check, so we decode only the fields we use. Others are
+//! skipped like unknown fields, and names and texts stay in the received buffer. The field numbers
+//! are those of `envoy/service/auth/v3/attribute_context.proto`; a test compares this with
+//! `envoy-types`.
 
 use bytes::Bytes;
 use envoy_types::pb::envoy::config::core::v3::{Address, Metadata};
 use prost::{DecodeError, Message};
 
-/// What Envoy asks.
+/// Envoy's request.
 #[derive(Clone, PartialEq, Message)]
 pub(in crate::envoy) struct CheckRequest {
-    /// What it is about.
+    /// The attributes of the checked request.
     #[prost(message, optional, boxed, tag = "1")]
     pub(in crate::envoy) attributes: Option<Box<AttributeContext>>,
 }
 
-/// What a check is about.
+/// The attributes of the checked request.
 #[derive(Clone, PartialEq, Message)]
 pub(in crate::envoy) struct AttributeContext {
     /// The viewer's end of the connection.
     #[prost(message, optional, tag = "1")]
     pub(in crate::envoy) source: Option<Peer>,
-    /// The gateway's.
+    /// The gateway's end.
     #[prost(message, optional, tag = "2")]
     pub(in crate::envoy) destination: Option<Peer>,
     /// The request.
     #[prost(message, optional, tag = "4")]
     pub(in crate::envoy) request: Option<Request>,
-    /// What the route says to us.
+    /// The route's `context_extensions`.
     #[prost(message, repeated, tag = "10")]
     pub(in crate::envoy) context_extensions: Vec<Pair>,
-    /// What Envoy's filters have left.
+    /// The metadata of Envoy's filters.
     #[prost(message, optional, tag = "11")]
     pub(in crate::envoy) metadata_context: Option<Metadata>,
 }
@@ -39,7 +41,7 @@ pub(in crate::envoy) struct AttributeContext {
 /// One end of a connection.
 #[derive(Clone, PartialEq, Message)]
 pub(in crate::envoy) struct Peer {
-    /// Where it is.
+    /// Its address.
     #[prost(message, optional, tag = "1")]
     pub(in crate::envoy) address: Option<Address>,
     /// The name in its certificate.
@@ -50,18 +52,18 @@ pub(in crate::envoy) struct Peer {
 /// A request of some protocol.
 #[derive(Clone, PartialEq, Message)]
 pub(in crate::envoy) struct Request {
-    /// It is HTTP.
+    /// The HTTP request, if it is one.
     #[prost(message, optional, tag = "2")]
     pub(in crate::envoy) http: Option<HttpRequest>,
 }
 
-/// A request over HTTP.
+/// An HTTP request.
 #[derive(Clone, PartialEq, Message)]
 pub(in crate::envoy) struct HttpRequest {
-    /// `GET` and the like.
+    /// The method, such as `GET`.
     #[prost(string, tag = "2")]
     pub(in crate::envoy) method: String,
-    /// The headers, those of one name joined by commas.
+    /// The headers; values with the same name are joined by commas.
     #[prost(message, repeated, tag = "3")]
     pub(in crate::envoy) headers: Vec<Pair>,
     /// The path with its query.
@@ -70,12 +72,12 @@ pub(in crate::envoy) struct HttpRequest {
     /// `http` or `https`.
     #[prost(string, tag = "6")]
     pub(in crate::envoy) scheme: String,
-    /// The headers as they came over the wire (`encode_raw_headers`), instead of those.
+    /// The headers as they came over the wire (`encode_raw_headers`), instead of `headers`.
     #[prost(message, optional, tag = "13")]
     pub(in crate::envoy) header_map: Option<HeaderMap>,
 }
 
-/// Headers, each line on its own.
+/// Headers, each line separately.
 #[derive(Clone, PartialEq, Message)]
 pub(in crate::envoy) struct HeaderMap {
     /// The lines.
@@ -83,16 +85,16 @@ pub(in crate::envoy) struct HeaderMap {
     pub(in crate::envoy) headers: Vec<RawHeader>,
 }
 
-/// One line of them.
+/// One header line.
 #[derive(Clone, PartialEq, Message)]
 pub(in crate::envoy) struct RawHeader {
     /// Its name, which is UTF-8.
     #[prost(bytes = "bytes", tag = "1")]
     pub(in crate::envoy) key: Bytes,
-    /// What stands in it, if that is UTF-8.
+    /// Its value, if it is UTF-8.
     #[prost(bytes = "bytes", tag = "2")]
     pub(in crate::envoy) value: Bytes,
-    /// What stands in it, instead.
+    /// Its value otherwise.
     #[prost(bytes = "bytes", tag = "3")]
     pub(in crate::envoy) raw_value: Bytes,
 }
@@ -108,19 +110,19 @@ pub(in crate::envoy) struct Pair {
     pub(in crate::envoy) text: Bytes,
 }
 
-/// Why bytes are no check.
+/// Why bytes can't be decoded as a check.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(in crate::envoy) enum ReadError {
-    /// They are no such message.
+    /// They are not such a message.
     #[error(transparent)]
     Message(#[from] DecodeError),
-    /// A name or a text in it is none.
+    /// A name or a text in it is not UTF-8.
     #[error("failed to decode Protobuf message: {0}: the data is not UTF-8")]
     NotText(&'static str),
 }
 
 impl CheckRequest {
-    /// The check in those bytes.
+    /// Decodes a check.
     pub(in crate::envoy) fn read(bytes: Bytes) -> Result<Self, ReadError> {
         let request = Self::decode(bytes)?;
         match request.not_text() {
@@ -129,7 +131,7 @@ impl CheckRequest {
         }
     }
 
-    /// A field with a name or a text that isn't UTF-8.
+    /// The first field with a name or a text that isn't UTF-8.
     fn not_text(&self) -> Option<&'static str> {
         let attributes = self.attributes.as_ref()?;
         if !attributes.context_extensions.iter().all(Pair::is_text) {
@@ -143,38 +145,38 @@ impl CheckRequest {
         (!lines.all(RawHeader::is_text)).then_some("HttpRequest.header_map")
     }
 
-    /// The request over HTTP that it is about, if it is about one.
+    /// The HTTP request, if the check is about one.
     pub(in crate::envoy) fn http(&self) -> Option<&HttpRequest> {
         self.attributes.as_ref()?.request.as_ref()?.http.as_ref()
     }
 }
 
-/// The text of that name. A name that comes twice has the text that came last, as maps have it.
+/// The text with that name. If a name occurs twice, the last text counts, as in maps.
 pub(in crate::envoy) fn text<'a>(pairs: &'a [Pair], name: &str) -> Option<&'a str> {
     let mut pairs = pairs.iter().rev();
     let found = pairs.find(|pair| pair.name == name.as_bytes())?;
     std::str::from_utf8(&found.text).ok()
 }
 
-/// Whether that is UTF-8.
+/// Whether the bytes are UTF-8.
 fn is_text(bytes: &[u8]) -> bool {
     std::str::from_utf8(bytes).is_ok()
 }
 
 impl Pair {
-    /// Whether its name and its text are what they are to be.
+    /// Whether its name and its text are valid.
     fn is_text(&self) -> bool {
         is_text(&self.name) && is_text(&self.text)
     }
 }
 
 impl RawHeader {
-    /// Whether its name is what it is to be, and its text if it has one.
+    /// Whether its name, and its text if any, are valid.
     fn is_text(&self) -> bool {
         is_text(&self.key) && is_text(&self.value)
     }
 
-    /// What stands in it, byte for byte.
+    /// Its value, byte for byte.
     pub(in crate::envoy) fn bytes(&self) -> &[u8] {
         if self.raw_value.is_empty() {
             &self.value

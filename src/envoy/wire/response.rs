@@ -1,7 +1,8 @@
 //! Encodes the answers that let a request through.
 //!
-//! Nearly every check is answered with *allow*. Its message is serialised by hand: building and encoding the generated message costs several
-//! times as much, mostly for hash tables and for the lengths of nested messages.
+//! Nearly every check is answered with *allow*. Its message is serialised by hand: building and
+//! encoding the generated message costs several times as much, mostly for hash tables and for the
+//! lengths of nested messages.
 
 use std::collections::HashMap;
 
@@ -17,7 +18,7 @@ use tonic::Code;
 
 use crate::session::{SessionKey, UserId};
 
-/// The header that tells upstream and client which session this is.
+/// The header that tells the upstream and the client which session this is.
 const SESSION_HEADER: &str = "x-streamgate-session";
 
 /// A `CheckResponse`, encoded.
@@ -25,7 +26,7 @@ const SESSION_HEADER: &str = "x-streamgate-session";
 pub(in crate::envoy) struct EncodedResponse(Vec<u8>);
 
 impl EncodedResponse {
-    /// What [`allow`] says.
+    /// The encoded form of [`allow`].
     pub(in crate::envoy) fn allow(user: &UserId, key: &SessionKey) -> Self {
         let (id, kind) = (key.id.as_str(), key.kind.as_str());
         let header = field(1, &[&text(1, SESSION_HEADER), &text(2, id)]);
@@ -59,7 +60,7 @@ impl From<CheckResponse> for EncodedResponse {
     }
 }
 
-/// Lets a request through that takes no slot. What the client says of its session is not passed on.
+/// Lets a request through that takes no slot. Removes the client's own session header.
 pub(in crate::envoy) fn pass() -> CheckResponse {
     let response = OkHttpResponse {
         headers_to_remove: vec![SESSION_HEADER.to_owned()],
@@ -92,7 +93,7 @@ pub(in crate::envoy) fn allow(user: &UserId, key: &SessionKey) -> CheckResponse 
     }
 }
 
-/// The same answer, setting a cookie beside those that the origin sets.
+/// The same answer, with a cookie in addition to the origin's own.
 pub(in crate::envoy) fn with_cookie(mut answer: CheckResponse, cookie: &str) -> CheckResponse {
     let set = HeaderValueOption {
         append_action: HeaderAppendAction::AppendIfExistsOrAdd.into(),
@@ -108,7 +109,7 @@ pub(in crate::envoy) fn with_cookie(mut answer: CheckResponse, cookie: &str) -> 
     answer
 }
 
-/// A header that replaces whatever is there of that name.
+/// A header that replaces any existing one with that name.
 pub(super) fn header(name: &str, value: &str) -> HeaderValueOption {
     let header = HeaderValue {
         key: name.to_owned(),
@@ -122,7 +123,7 @@ pub(super) fn header(name: &str, value: &str) -> HeaderValueOption {
     }
 }
 
-/// What the access log shows us again of our answer.
+/// The part of our answer that appears in the access log.
 pub(super) fn metadata(fields: &[(&str, &str)]) -> Struct {
     let text = |text: &str| Value {
         kind: Some(ValueKind::StringValue(text.to_owned())),
@@ -148,13 +149,13 @@ fn text(number: u8, text: &str) -> Vec<u8> {
     field(number, &[text.as_bytes()])
 }
 
-/// A field with a message of those fields, or with a text of those parts. `number` is below 16.
+/// A field with a message of those fields, or a text of those parts. `number` is below 16.
 fn field(number: u8, parts: &[&[u8]]) -> Vec<u8> {
     let length = parts.iter().map(|part| part.len()).sum();
     let mut written = Vec::with_capacity(1 + length_delimiter_len(length) + length);
-    // 2 says that a length follows.
+    // 2 means that a length follows.
     written.push(number << 3 | 2);
-    // It fails only where there is no room, and a vector grows.
+    // This fails only if there is no room, and a vector grows.
     let _ = encode_length_delimiter(length, &mut written);
     for part in parts {
         written.extend_from_slice(part);

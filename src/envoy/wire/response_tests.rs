@@ -1,4 +1,4 @@
-//! The contract of the answers, to the letter.
+//! The exact contract of the answers.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 
@@ -32,7 +32,7 @@ fn key(id: &str) -> SessionKey {
     }
 }
 
-/// A session that has just started, and whose lease ends after so many milliseconds.
+/// A session that has just started, and whose lease ends after that many milliseconds.
 fn session(left: u64) -> Session {
     let at = Timestamp::from_millis(1_800_000_000_000);
     Session {
@@ -46,7 +46,7 @@ fn session(left: u64) -> Session {
     }
 }
 
-/// A full roster with one holder whose lease ends after so many milliseconds.
+/// A full roster with one holder whose lease ends after that many milliseconds.
 fn full(limit: u32, left: u64) -> Refusal {
     let holder = session(left);
     Refusal::Full {
@@ -67,7 +67,7 @@ fn show_nothing() -> config::Refusal {
     }
 }
 
-/// To a client of HTTP.
+/// The style for an HTTP client.
 fn over_http(refusal: &config::Refusal) -> DenialStyle<'_> {
     DenialStyle {
         refusal,
@@ -75,7 +75,7 @@ fn over_http(refusal: &config::Refusal) -> DenialStyle<'_> {
     }
 }
 
-/// To a client of gRPC.
+/// The style for a gRPC client.
 fn over_grpc(refusal: &config::Refusal) -> DenialStyle<'_> {
     DenialStyle {
         refusal,
@@ -83,7 +83,7 @@ fn over_grpc(refusal: &config::Refusal) -> DenialStyle<'_> {
     }
 }
 
-/// Headers by name; each replaces what is there, and stands there once.
+/// Headers by name; each replaces existing ones, and occurs once.
 fn headers(options: &[HeaderValueOption]) -> BTreeMap<String, String> {
     let mut headers = BTreeMap::new();
     for option in options {
@@ -318,7 +318,7 @@ fn an_outage_is_an_error_response_that_is_never_code_zero() {
     assert_eq!(body(error)["reason"], "outage");
 }
 
-/// All that a client at the gateway may be told.
+/// All denials that a client at the gateway may get.
 fn all_that_is_told(style: DenialStyle<'_>) -> Vec<CheckResponse> {
     let malformed = ClaimError::Malformed {
         what: "user",
@@ -347,7 +347,7 @@ fn all_that_is_told(style: DenialStyle<'_>) -> Vec<CheckResponse> {
     refusals.chain(rejections).chain([outage(style)]).collect()
 }
 
-/// What goes to the client, in a denial or an error.
+/// The client's part of a denial or an error.
 fn to_client(response: &CheckResponse) -> &DeniedHttpResponse {
     match &response.http_response {
         Some(HttpResponse::DeniedResponse(told) | HttpResponse::ErrorResponse(told)) => told,
@@ -362,7 +362,7 @@ fn each_refusal_is_what_the_guide_to_problems_says_of_it() {
     for response in all_that_is_told(over_http(&all)) {
         let told = to_client(&response);
         let mut problem = body(told);
-        // The guide's example has as many as may be.
+        // The guide's example has as many as possible.
         if problem["limit"] == 3 {
             let detail = problem["detail"].as_str().unwrap();
             problem["detail"] = detail.replace("and 1 are", "and 3 are").into();

@@ -1,4 +1,5 @@
-//! The gRPC service `envoy.service.auth.v3.Authorization`, as it would be generated, but for what it reads: [`CheckRequest`] is ours.
+//! The gRPC service `envoy.service.auth.v3.Authorization`, as tonic would generate it, except that
+//! it decodes our own [`CheckRequest`].
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -18,25 +19,25 @@ use super::request::CheckRequest;
 use super::response::EncodedResponse;
 use crate::envoy::check::CheckDoor;
 
-/// Where its only method is.
+/// The path of its only method.
 const CHECK: &str = "/envoy.service.auth.v3.Authorization/Check";
 
-/// How large the buffers are that each check and each answer is given before it is known how much it takes; most need no more.
+/// The initial size of the buffers for each check and each answer; most need no more.
 const BUFFER_BYTES: usize = 1024;
 
-/// How much is gathered before it is sent on; an answer is one message, and so always less.
+/// How much is buffered before it is sent; an answer is one message, and always shorter.
 const YIELD_BYTES: usize = 32 * 1024;
 
 /// Serves checks.
 #[derive(Debug, Clone)]
 pub(in crate::envoy) struct CheckService(Arc<CheckDoor>);
 
-/// Reads checks and writes answers.
+/// Decodes checks and encodes answers.
 #[derive(Debug, Clone, Copy, Default)]
 struct CheckCodec;
 
 impl CheckService {
-    /// Checks are answered by that door.
+    /// A service whose checks that door answers.
     pub(in crate::envoy) fn new(door: CheckDoor) -> Self {
         Self(Arc::new(door))
     }

@@ -24,23 +24,20 @@ use responses::TooMuch;
 #[openapi(
     info(
         title = "streamgate",
-        description = "Who watches what, and who may watch more: the count of streams that the gateway goes by, for everybody who is not behind it.\n\n\
-            Errors are `application/problem+json` (RFC 9457) with a `reason`, a word that never changes. What is not described here is 404 `not_found`. \
-            A method that an address does not know is 405 `method_not_allowed` with `Allow`; `OPTIONS` is 204 with `Allow`; `HEAD` is `GET` without the body.\n\n\
+        description = "Who watches what, and who may watch more: the gateway's count of streams, for clients that are not behind the gateway.\n\n\
+            Errors are `application/problem+json` (RFC 9457) with a `reason`, a word that never changes. Any other path gives 404 `not_found`. A method that a path does not support gives 405 `method_not_allowed` with `Allow`; `OPTIONS` gives 204 with `Allow`; `HEAD` is `GET` without the body.\n\n\
             Names (of users, sessions, videos, devices, contents, plans) are opaque: up to 256 bytes of UTF-8 without control characters, \
-            percent-encoded in addresses. (A schema counts characters, so `maxLength` allows more than that for a name that is not ASCII. Many clients can't send \
-            `.` and `..` as a part of a path.) A field of an answer that has no value is left out, and never `null`; in a request both say the same. Ignore fields that you \
-            do not know; more may come.\n\n\
-            On every address a request without exactly one `Host` is 400, and one that announces a body of more than 512 KiB is 413. Every answer bears `x-request-id`, the client's own (up to 128 visible ASCII characters) or one made here. A gateway that lets viewers through \
-            says in `x-streamgate-user` who they are: then they may act for themselves alone.",
+            percent-encoded in URLs. (A schema counts characters, so `maxLength` allows more than that for a name that is not ASCII. Many clients can't send \
+            `.` and `..` as a part of a path.) A field without a value is absent from an answer, and never `null`; in a request both mean the same. Ignore unknown fields; more may come.\n\n\
+            On every path, a request without exactly one `Host` gives 400, and one that announces a body of more than 512 KiB gives 413. Every answer has `x-request-id`, the client's own (up to 128 visible ASCII characters) or a new one. A gateway that lets viewers through names them in `x-streamgate-user`; they may then act only for themselves.",
         license(name = "Apache-2.0", identifier = "Apache-2.0"),
     ),
     servers((url = "/")),
     tags(
         (name = "sessions", description = "Start, renew, see and release streams."),
         (name = "small", description = "The small API: a user's name, a video's id, four methods. One video on two devices counts once."),
-        (name = "operator", description = "For whoever runs the service."),
-        (name = "probes", description = "For load balancers, Prometheus and makers of clients."),
+        (name = "operator", description = "For operators of the service."),
+        (name = "probes", description = "For load balancers, Prometheus and developers of clients."),
     ),
     components(schemas(Problem)),
     modifiers(&Components),
@@ -54,11 +51,11 @@ impl Modify for Components {
     fn modify(&self, openapi: &mut OpenApi) {
         let mut token = Http::new(HttpAuthScheme::Bearer);
         token.description = Some(
-            "A token of `http.tokens_file`. Without such a file none is asked for.".to_owned(),
+            "A token from `http.tokens_file`. Without such a file no token is needed.".to_owned(),
         );
         let mut user = Http::new(HttpAuthScheme::Basic);
         user.description = Some(
-            "The user's name; the password is a token that is good for that user, or anything without a tokens file."
+            "The user's name; the password is a token that is valid for that user, or anything without a tokens file."
                 .to_owned(),
         );
         let components = openapi.components.take().unwrap_or_default();
@@ -83,13 +80,13 @@ fn headers() -> BTreeMap<String, RefOr<Header>> {
         whole.minimum(Some(1))
     };
     [
-        (REQUEST_ID, "The client's own id of the request, or one made here.", true, text().min_length(Some(1)).max_length(Some(128)).build(), json!("000000000000000000000000000c0ffe")),
-        ("location", "Where the session is; send its heartbeats there.", true, text().build(), json!("/v1/users/anna/sessions/00000000000000000000000000005eed")),
-        ("link", "The next page; not there on the last one.", false, text().build(), json!("</v1/sessions?limit=100&cursor=7>; rel=\"next\"")),
-        ("retry-after", "In how many seconds it is worth asking again; not there where no stream is allowed at all. With 410 only where the same id may start again after that long without a request.", false, seconds().build(), json!(10)),
-        ("ratelimit-policy", "How many streams at once (draft-ietf-httpapi-ratelimit-headers).", true, text().build(), json!("\"streams\";q=3;qu=\"concurrent-requests\"")),
-        ("ratelimit", "How many more may start now.", true, text().build(), json!("\"streams\";r=2")),
-        ("www-authenticate", "How to say who asks: `Bearer`, or `Basic` for the small API.", true, text().build(), json!("Bearer realm=\"streamgate\"")),
+        (REQUEST_ID, "The request's id, from the client or a new one.", true, text().min_length(Some(1)).max_length(Some(128)).build(), json!("000000000000000000000000000c0ffe")),
+        ("location", "The session's URL; send its heartbeats there.", true, text().build(), json!("/v1/users/anna/sessions/00000000000000000000000000005eed")),
+        ("link", "The next page; absent on the last one.", false, text().build(), json!("</v1/sessions?limit=100&cursor=7>; rel=\"next\"")),
+        ("retry-after", "How many seconds to wait before a retry; absent if no stream is allowed at all. With 410 only if the same id may start again after that long without a request.", false, seconds().build(), json!(10)),
+        ("ratelimit-policy", "The limit of concurrent streams (draft-ietf-httpapi-ratelimit-headers).", true, text().build(), json!("\"streams\";q=3;qu=\"concurrent-requests\"")),
+        ("ratelimit", "How many more streams may start now.", true, text().build(), json!("\"streams\";r=2")),
+        ("www-authenticate", "How to authenticate: `Bearer`, or `Basic` for the small API.", true, text().build(), json!("Bearer realm=\"streamgate\"")),
     ]
     .map(|(name, description, required, schema, example)| {
         (name.to_owned(), RefOr::T(header_of(description, required, schema, example)))

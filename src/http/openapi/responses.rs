@@ -111,10 +111,10 @@ impl IntoResponses for Done {
     fn responses() -> Responses {
         let plain = |text: &str| RefOr::T(ResponseBuilder::new().description(text).build());
         [
-            ("204", "It holds no slot any more."),
+            ("204", "It no longer holds a slot."),
             (
                 "202",
-                "The store does not answer; it is done once that does.",
+                "The store doesn't answer; the release is done once it does.",
             ),
         ]
         .map(|(status, text)| (status.to_owned(), plain(text)))
@@ -207,21 +207,21 @@ impl Answer {
     fn of_request(self) -> Option<(ApiError, &'static str)> {
         Some(match self {
             Self::BadRequest => (
-                ApiError::BadRequest("The user is empty; it takes 1 to 256 bytes.".to_owned()),
-                "the address, a header or the body is not what it should be, and `detail` says what and where",
+                ApiError::BadRequest("The user is empty; it must have 1 to 256 bytes.".to_owned()),
+                "the URL, a header or the body is invalid, and `detail` says what and where",
             ),
             Self::Unauthorized => {
                 let (scheme, shown) = (Scheme::Bearer, false);
                 let error = ApiError::Unauthorized { scheme, shown };
-                (error, "nobody knows who asks")
+                (error, "the caller is not identified")
             }
             Self::Forbidden => (
-                ApiError::Forbidden("You may act for one user alone, and this is another one."),
-                "the caller may not (the user is another one, the token has another role, or, where no tokens are set, the request comes from a web page of another site)",
+                ApiError::Forbidden("You may act for only one user, and this is another one."),
+                "the caller is not allowed (the user is another one, the token has another role, or, without tokens, the request comes from a web page of another site)",
             ),
             Self::NoName => (
                 ApiError::NotFound,
-                "nothing is at this address (a name in it is empty)",
+                "nothing is at this path (a name in it is empty)",
             ),
             Self::TooSlow => (
                 ApiError::TooSlow(REQUEST_TIMEOUT),
@@ -229,27 +229,27 @@ impl Answer {
             ),
             Self::AddressTooLong => (
                 ApiError::AddressTooLong(MAX_ADDRESS_BYTES),
-                "path and query have more than 8 KiB",
+                "path and query are longer than 8 KiB",
             ),
             Self::UnsupportedMediaType => {
                 let (found, read_here) = ("text/csv".to_owned(), &["application/json"][..]);
                 (
                     ApiError::UnsupportedMediaType { found, read_here },
-                    "the body is called something that is not read here",
+                    "the body's media type is not accepted here",
                 )
             }
             Self::HeadersTooLarge => (
                 ApiError::HeadersTooLarge(MAX_HEADER_BYTES),
-                "all headers together have more than 16 KiB",
+                "all headers together are larger than 16 KiB",
             ),
             Self::TooLarge => (
                 ApiError::TooLarge(MAX_BODY_BYTES),
-                "the body has more than 512 KiB",
+                "the body is larger than 512 KiB",
             ),
             Self::Internal => (ApiError::Internal, "a bug"),
             Self::Outage => (
                 examples::outage(),
-                "the store of sessions does not answer, or has no room (try again)",
+                "the session store does not answer, or has no room (try again)",
             ),
             _ => return None,
         })
@@ -262,7 +262,7 @@ impl Answer {
             Self::NoSession => [Self::NotLive, Self::NoName].map(Self::told).concat(),
             Self::NotStoppable => vec![(
                 ApiError::NotStoppable.problem(),
-                "the session to be stopped or taken over runs inside the gateway, and whoever asks can't vouch for its end",
+                "the session to be stopped or taken over runs inside the gateway, and the caller can't vouch for its end",
             )],
             Self::Ended => {
                 let ended = refused(&Refusal::Ended(EndCause::Released, None));
@@ -280,7 +280,7 @@ impl Answer {
             }
             Self::Full => vec![(
                 refused(&examples::full()),
-                "all slots are taken, by `sessions`, as far as `refusal.show` lets that be told",
+                "all slots are taken, by `sessions` as far as `refusal.show` shows them",
             )],
             _ => Vec::new(),
         }

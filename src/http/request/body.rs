@@ -22,7 +22,7 @@ pub(in crate::http) fn object_or_nothing<T: DeserializeOwned + Default>(
     // serde would accept a list of the object's fields in order.
     if body.trim_ascii_start().first() != Some(&b'{') {
         return Err(ApiError::BadRequest(
-            "The body is no JSON object.".to_owned(),
+            "The body is not a JSON object.".to_owned(),
         ));
     }
     let mut json = serde_json::Deserializer::from_slice(&body);
@@ -42,7 +42,7 @@ pub(in crate::http) fn object_or_nothing<T: DeserializeOwned + Default>(
         })
     })?;
     json.end()
-        .map_err(|flaw| ApiError::BadRequest(format!("The body goes on after its end: {flaw}.")))?;
+        .map_err(|flaw| ApiError::BadRequest(format!("The body continues after its JSON value: {flaw}.")))?;
     Ok(told)
 }
 

@@ -33,7 +33,7 @@ impl Caller {
     pub(in crate::http) fn may_act_for(&self, user: &UserId) -> Result<(), ApiError> {
         match &self.0.user {
             Some(own) if own != user => Err(ApiError::Forbidden(
-                "You may act for one user alone, and this is another one.",
+                "You may act for only one user, and this is another one.",
             )),
             _ => Ok(()),
         }
@@ -43,7 +43,7 @@ impl Caller {
     pub(in crate::http) fn may_operate(&self) -> Result<(), ApiError> {
         match self.0.role {
             Role::Operator => Ok(()),
-            Role::Client => Err(ApiError::Forbidden("This takes the role operator.")),
+            Role::Client => Err(ApiError::Forbidden("This call needs the role operator.")),
         }
     }
 
@@ -60,7 +60,7 @@ impl Caller {
             return Ok(());
         }
         Err(ApiError::Forbidden(
-            "You may act for one user alone, and this is about all of them.",
+            "You may act for only one user, and this call concerns all users.",
         ))
     }
 
@@ -171,7 +171,7 @@ fn viewer(headers: &HeaderMap, scheme: Scheme) -> Result<Option<UserId>, ApiErro
     };
     let malformed = |flaw: &str| ApiError::BadRequest(format!("The header {VIEWER} {flaw}."));
     if values.next().is_some() {
-        return Err(malformed("stands there twice"));
+        return Err(malformed("occurs twice"));
     }
     let name = std::str::from_utf8(value.as_bytes()).map_err(|_| malformed("is not UTF-8"))?;
     if name.is_empty() {

@@ -93,7 +93,7 @@ fn addressed<T>(
 ) -> Result<T, ApiError> {
     if matches!(text, "." | "..") {
         return Err(ApiError::BadRequest(format!(
-            "The {what} is {text:?}, which URL parsers remove from an address. Send POST /v1/release to end its session."
+            "The {what} is {text:?}, which URL parsers remove. Send POST /v1/release to end its session."
         )));
     }
     named(what, parse(text))
@@ -125,15 +125,15 @@ pub(in crate::http) fn parameters(
         let Some(name) = known.iter().copied().find(|known| *known == name) else {
             let known = match known {
                 [] => "none".to_owned(),
-                known => format!("only {}", known.join(" or ")),
+                known => known.join(" or "),
             };
             return Err(ApiError::BadRequest(format!(
-                "The parameter {name:?} is not known here; {known} is."
+                "The parameter {name:?} is unknown; allowed: {known}."
             )));
         };
         if found.iter().any(|(other, _)| *other == name) {
             return Err(ApiError::BadRequest(format!(
-                "The parameter {name:?} stands there twice."
+                "The parameter {name:?} occurs twice."
             )));
         }
         found.push((name, decoded(value)?));

@@ -85,7 +85,7 @@ impl Tokens {
             }
         }
         if tokens.grants.is_empty() {
-            return Err("it has no token, so that nobody could ask anything".to_owned());
+            return Err("it has no tokens, so nobody could make a call".to_owned());
         }
         Ok(tokens)
     }
@@ -121,7 +121,7 @@ impl<'a> Token<'a> {
         let (role, user) = split(rest);
         if !is_token(token) {
             return Err(format!(
-                "a token has 1 to {MAX_TOKEN_BYTES} letters, digits and - . _ ~ + / with = at its end alone"
+                "a token has 1 to {MAX_TOKEN_BYTES} letters, digits and - . _ ~ + / with = only at its end"
             ));
         }
         let role = match role {
@@ -129,7 +129,7 @@ impl<'a> Token<'a> {
             "operator" => Role::Operator,
             _ => {
                 return Err(
-                    "behind the token stands its role, which is client or operator, and then perhaps a user"
+                    "after the token comes its role, client or operator, and optionally a user"
                         .to_owned(),
                 );
             }
@@ -137,7 +137,7 @@ impl<'a> Token<'a> {
         let user = match user {
             "" => None,
             name if name.contains(" #") => {
-                return Err("words behind a # need a line of their own".to_owned());
+                return Err("put a comment on a line of its own".to_owned());
             }
             name => Some(UserId::parse(name).map_err(|flaw| format!("the user {flaw}"))?),
         };

@@ -1,11 +1,13 @@
-//! Held leases: what this instance knows by itself, so that a running playback needs no trip to the store, an outage changes nothing for
-//! who is watching, and a store that has forgotten can be told again.
+//! Held leases: this instance's own knowledge. With it, a running playback needs no call to the
+//! store, an outage affects no current viewer, and a store that has lost data can be told again.
 //!
-//! Per user it keeps the sessions that the store has said it counts, until when that surely holds, and what the store is yet to be told:
-//! what the outage rule let in, what was seen running meanwhile, and ends. Nothing here is ever wrong to lose, but for what is unsynced.
+//! For each user it keeps the sessions that the store has counted, until when that certainly holds,
+//! and what the store has yet to learn: sessions that the outage rule let in, sessions seen running
+//! meanwhile, and ends. Losing any of it is safe, except for what is unsynced.
 //!
-//! An answer of the store may arrive late, when its session has been released or displaced meanwhile. So a question is marked with a
-//! [`ReadVersion`], and its answer counts only if no session of the same shard was taken out since: losing one is a loss of speed.
+//! An answer of the store may arrive late, when its session has been released or displaced
+//! meanwhile. So a question is marked with a [`ReadVersion`], and its answer counts only if no
+//! session of the same shard was removed since: losing an answer only costs speed.
 
 mod shard;
 mod sync_queue;
@@ -34,74 +36,75 @@ pub use user::CacheLookup;
 use user::{CachedSession, SyncState};
 pub(super) use user::{Confirmed, End, GATHERING};
 
-/// How many shards there are: far more than cores, and so many that a release seldom voids another user's answer.
+/// The number of shards: far more than cores, and enough that a release seldom voids another user's
+/// answer.
 const SHARDS: usize = 256;
 
-/// What part of a full shard makes room at a time.
+/// A full shard evicts one part in this many at a time.
 const EVICTED_PART: usize = 8;
 
-/// What this instance knows.
+/// This instance's knowledge.
 #[derive(Debug)]
 pub(super) struct LeaseCache {
     /// The users, each in the shard that its name hashes to.
     shards: Vec<Mutex<Shard>>,
-    /// Says which shard a user is in.
+    /// Maps users to shards.
     hasher: RandomState,
-    /// How many sessions a shard has room for.
+    /// How many sessions fit in a shard.
     room: usize,
-    /// How long each kind counts.
+    /// How long a session of each kind counts.
     leases: Leases,
-    /// What leases and tombstones may be.
+    /// The limits of leases and tombstones.
     terms: Terms,
-    /// Tells the time.
+    /// The clock.
     clock: Arc<dyn Clock>,
-    /// The sessions that are to be renewed in the background.
+    /// The sessions due for renewal in the background.
     due: Mutex<Vec<(UserId, SessionKey)>>,
-    /// Tells that there are some.
+    /// Notified when there are some.
     pub(super) due_arrived: Notify,
-    /// The users of whom the store is to be told something.
+    /// The users with something unsynced.
     sync_queue: Mutex<SyncQueue>,
-    /// Tells that there are some.
+    /// Notified when there are some.
     pub(super) unsynced_arrived: Notify,
-    /// Tells that the store may have forgotten.
+    /// Notified when the store may have lost data.
     pub(super) doubted: Notify,
-    /// How often the store was found to have forgotten.
+    /// How often the store was found to have lost data.
     losses: AtomicU64,
 }
 
-/// What it says about the store that it doesn't know a session.
+/// What it means that the store doesn't know a session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum ForgetSignal {
-    /// That it has forgotten.
+    /// It has lost data.
     Proof,
-    /// That it may have.
+    /// It may have lost data.
     Doubt,
-    /// Nothing: it was to be told, or need not know it any more.
+    /// Nothing: it was not told yet, or need no longer know the session.
     None,
 }
 
-/// When, and before which endings, the store was asked.
+/// When the store was asked, and what the shard had seen by then.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct ReadVersion {
-    /// As of when its answer surely holds.
+    /// The time from which its answer certainly holds.
     asked_at: Timestamp,
-    /// What the shard had seen then.
+    /// The shard's count of endings then.
     endings: u64,
-    /// How often the store had been found to have forgotten by then.
+    /// The count of detected data losses then.
     losses: u64,
 }
 
-/// How many sessions are held.
+/// The number of held sessions.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct Tally {
     /// All of them.
     pub(super) sessions: usize,
-    /// Those that the store is to be told of.
+    /// Those that the store must be told about.
     pub(super) unsynced: usize,
 }
 
 impl LeaseCache {
-    /// Nothing yet, with room for so many sessions.
+    /// An empty cache with room for that many sessions.
     pub(super) fn new(room: usize, leases: Leases, terms: Terms, clock: Arc<dyn Clock>) -> Self {
         Self {
             shards: std::iter::repeat_with(Mutex::default)
@@ -126,7 +129,7 @@ impl LeaseCache {
         self.room == 0
     }
 
-    /// The time here.
+    /// The current time.
     pub(super) fn now(&self) -> Timestamp {
         self.clock.now()
     }
@@ -136,7 +139,7 @@ impl LeaseCache {
         self.leases.playback / GATHERING
     }
 
-    /// To be had before the store is asked about a user, and given back with what it answered.
+    /// Get this before asking the store about a user, and pass it back with the answer.
     pub(super) fn version(&self, user: &UserId) -> ReadVersion {
         let endings = self.shard(user).endings;
         ReadVersion {
@@ -146,7 +149,7 @@ impl LeaseCache {
         }
     }
 
-    /// What is known of a session that asks to go on. It is a sign of life.
+    /// Looks up a session whose request asks to continue. The request counts as a sign of life.
     pub(super) fn lookup(&self, user: &UserId, key: &SessionKey, facts: &Facts) -> CacheLookup {
         let (now, lease) = (self.now(), self.leases.of(key.kind));
         let mut shard = self.shard(user);
@@ -162,14 +165,14 @@ impl LeaseCache {
         look
     }
 
-    /// What a session that the store surely counts is told, as if that had been asked.
+    /// The answer for a session that the store certainly counts, as if the store had been asked.
     pub(super) fn admitted(&self, user: &UserId, key: &SessionKey) -> Option<Admitted> {
         let now = self.now();
         let shard = self.shard(user);
         shard.users.get(user)?.admitted(key, now)
     }
 
-    /// What the store is to be told of a session, if it is still held.
+    /// The report about a session for the store, if it is still held.
     pub(super) fn sighting(&self, user: &UserId, key: &SessionKey) -> Option<Seen> {
         let now = self.now();
         let shard = self.shard(user);
@@ -178,7 +181,7 @@ impl LeaseCache {
         Some(seen(user, known, cached, now))
     }
 
-    /// What it says about the store that it doesn't know that session.
+    /// What it means that the store doesn't know that session.
     pub(super) fn signal(&self, user: &UserId, key: &SessionKey) -> ForgetSignal {
         let now = self.now();
         let shard = self.shard(user);
@@ -203,7 +206,8 @@ impl LeaseCache {
         beside.filter(|cached| cached.is_proof(now)).count()
     }
 
-    /// The store counts that session, as it answered to a question of that version, and those that gave way to it no longer.
+    /// Records that the store counts that session, in its answer to a question of that version, and
+    /// no longer counts those that it displaced.
     pub(super) fn confirmed(
         &self,
         user: &UserId,
@@ -237,7 +241,7 @@ impl LeaseCache {
         }
         let known = shard.users.entry(user.clone()).or_default();
         known.confirmed(confirmed, version.asked_at);
-        // The store may have said so before it forgot.
+        // The store may have answered before it lost its data.
         let before_a_loss = version.losses != self.losses.load(Ordering::SeqCst);
         if let (true, Some(cached)) = (before_a_loss, known.session_mut(confirmed.key)) {
             cached.sync = SyncState::Unsynced;
@@ -247,8 +251,8 @@ impl LeaseCache {
         shard.sessions += usize::from(is_new);
     }
 
-    /// The store says that some of that session has reached its viewer, as it answered to a question of that version. `limit` is what its
-    /// user may watch, as far as is known where nothing else is.
+    /// Records that the store says that part of that session has reached its viewer, in its answer
+    /// to a question of that version. `limit` is the user's limit, if nothing better is known.
     pub(super) fn playing(
         &self,
         user: &UserId,
@@ -273,14 +277,14 @@ impl LeaseCache {
         });
     }
 
-    /// Some of that session has reached its viewer, and the store could not be told.
+    /// Records that part of that session has reached its viewer, and that the store doesn't know.
     pub(super) fn played_untold(&self, user: &UserId, key: &SessionKey) {
         if let Some(cached) = self.shard(user).session_mut(user, key) {
             cached.played = true;
         }
     }
 
-    /// Whether it is known that some of that session has reached its viewer.
+    /// Whether part of that session is known to have reached its viewer.
     pub(super) fn is_proven(&self, user: &UserId, key: &SessionKey) -> bool {
         let now = self.now();
         let shard = self.shard(user);
@@ -288,7 +292,7 @@ impl LeaseCache {
         cached.is_some_and(|cached| cached.is_proven() && cached.until > now)
     }
 
-    /// The session was seen running, and the store could not be told.
+    /// Records that the session was seen running, and that the store doesn't know.
     pub(super) fn sighted(&self, user: &UserId, sighting: &Sighting, limit: u32) {
         let now = self.now();
         let mut shard = self.shard(user);
@@ -302,7 +306,8 @@ impl LeaseCache {
         self.enqueue(user);
     }
 
-    /// The session showed a sign of life, and the store could not be told: it counts here for that much longer.
+    /// Records a sign of life that the store doesn't know about: the session counts here for that
+    /// much longer.
     pub(super) fn seen(&self, user: &UserId, key: &SessionKey, lease: Duration) {
         let now = self.now();
         let mut shard = self.shard(user);
@@ -313,7 +318,7 @@ impl LeaseCache {
         self.not_renewed(user, key);
     }
 
-    /// Whether the session counts here, whoever knows of it.
+    /// Whether the session counts here, whether or not the store knows it.
     pub(super) fn counts(&self, user: &UserId, key: &SessionKey) -> bool {
         let now = self.now();
         let shard = self.shard(user);
@@ -323,7 +328,8 @@ impl LeaseCache {
             .is_some_and(|cached| cached.until > now)
     }
 
-    /// The session could not be renewed in the background: its next request is to ask. It stays good meanwhile.
+    /// Records that the session could not be renewed in the background: its next request must ask
+    /// the store. Until then it stays valid.
     pub(super) fn not_renewed(&self, user: &UserId, key: &SessionKey) {
         let mut shard = self.shard(user);
         let Some(cached) = shard.session_mut(user, key) else {
@@ -334,8 +340,8 @@ impl LeaseCache {
         self.enqueue(user);
     }
 
-    /// Decides a start by what is known here alone; `None` if it can't be counted for want of room. `allowed` is what the user may watch by
-    /// the policy.
+    /// Decides a start from this instance's knowledge alone; `None` if there is no room to count
+    /// it. `allowed` is the user's limit by the policy.
     pub(super) fn admit(
         &self,
         user: &UserId,
@@ -359,8 +365,8 @@ impl LeaseCache {
         Some(admission)
     }
 
-    /// A session is about to be released: whoever asks from now on asks the store. What was let in without its knowledge is kept until
-    /// that is sure.
+    /// Records that a session is about to be released: requests from now on ask the store. A
+    /// session that was let in without the store's knowledge is kept until the release is certain.
     pub(super) fn ending(&self, user: &UserId, key: &SessionKey) {
         let mut shard = self.shard(user);
         shard.endings += 1;
@@ -374,13 +380,14 @@ impl LeaseCache {
         });
     }
 
-    /// The store says, or was told, that a session is over, for that cause where one is remembered.
+    /// Records that a session is over, by the store or by a report to it, with that cause if it is
+    /// remembered.
     pub(super) fn ended(&self, user: &UserId, key: &SessionKey, cause: Option<EndCause>) {
         let tombstone = cause.map(|cause| self.tombstone(key, cause));
         self.shard(user).end(user, key, tombstone, self.room);
     }
 
-    /// What is remembered here of an end that the store knows of, where no more is known of the session.
+    /// The tombstone of an end that the store knows of, if nothing more is known of the session.
     fn tombstone(&self, key: &SessionKey, cause: EndCause) -> Tombstone {
         let now = self.now();
         Tombstone {
@@ -394,8 +401,8 @@ impl LeaseCache {
         }
     }
 
-    /// The store was told that a call takes back its start, and has done so if there was one: whatever else is known of the session is
-    /// another call's.
+    /// Records that the store was told that a call takes back its start, and has done so if there
+    /// was one. Anything else known of the session belongs to another call.
     pub(super) fn undone(&self, user: &UserId, key: &SessionKey, ticket: Ticket, was_there: bool) {
         let mut shard = self.shard(user);
         shard.endings += 1;
@@ -411,13 +418,13 @@ impl LeaseCache {
         });
     }
 
-    /// The store was told of that end.
+    /// Records that the store was told of that end.
     pub(super) fn end_told(&self, user: &UserId, end: &End) {
         self.shard(user)
             .change_known(user, |known| known.ends.retain(|unsynced| unsynced != end));
     }
 
-    /// The session is over, and the store could not be told.
+    /// Records that the session is over, and that the store doesn't know.
     pub(super) fn ended_untold(
         &self,
         user: &UserId,
@@ -445,7 +452,8 @@ impl LeaseCache {
         self.enqueue(user);
     }
 
-    /// The store does not count a session that was told of so. If it has begun to play since, there is more to tell.
+    /// Records that the store does not count a session after that report. If the session has begun
+    /// to play since, there is more to report.
     pub(super) fn crowded(&self, user: &UserId, told: &Sighting) {
         let has_played =
             |cached: &CachedSession| told.provenance == Provenance::Unplayed && cached.played;
@@ -458,18 +466,18 @@ impl LeaseCache {
         self.enqueue(user);
     }
 
-    /// Nothing is known of the session any more; it may run on.
+    /// Drops the session, which may still be running.
     pub(super) fn forget(&self, user: &UserId, key: &SessionKey) {
         self.shard(user)
             .change_known(user, |known| known.forget(key));
     }
 
-    /// The sessions that are to be renewed in the background.
+    /// Takes the sessions due for renewal in the background.
     pub(super) fn take_due(&self) -> Vec<(UserId, SessionKey)> {
         std::mem::take(&mut *lock(&self.due))
     }
 
-    /// Drops what no longer counts, and says how many sessions are left. To be called every few seconds.
+    /// Drops expired entries and returns how many sessions are left. Call it every few seconds.
     pub(super) fn sweep(&self) -> Tally {
         let now = self.now();
         let mut tally = Tally::default();
@@ -482,7 +490,7 @@ impl LeaseCache {
                 .count();
             tally.sessions += shard.sessions;
         }
-        // Whoever is gone owes nothing; in a long outage that would be nearly everybody.
+        // Users who are gone have nothing to sync; in a long outage that would be nearly all.
         let users = lock(&self.sync_queue).queue.clone();
         for user in users.iter().filter(|user| !self.is_still_unsynced(user)) {
             lock(&self.sync_queue).known.remove(user);
@@ -491,7 +499,7 @@ impl LeaseCache {
         tally
     }
 
-    /// The shard of a user. Held for a moment, never across an `.await`.
+    /// The shard of a user. Its lock is held only briefly, never across an `.await`.
     #[expect(
         clippy::indexing_slicing,
         reason = "the index is taken modulo the length, which is not zero"

@@ -1,4 +1,4 @@
-//! One of the parts that the lease cache is divided into, so that users rarely wait for each other.
+//! One shard of the lease cache, so that users rarely wait for each other.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -11,16 +11,16 @@ use crate::store::Seen;
 /// Some of the users.
 #[derive(Debug, Default)]
 pub(super) struct Shard {
-    /// What is known of each.
+    /// What is known about each.
     pub(super) users: HashMap<UserId, CachedUser>,
-    /// How many sessions that makes.
+    /// The number of their sessions.
     pub(super) sessions: usize,
-    /// How often a session was taken out because it has ended.
+    /// How often a session was removed because it has ended.
     pub(super) endings: u64,
 }
 
 impl Shard {
-    /// What is known of the session, to be changed.
+    /// The session, mutable.
     pub(super) fn session_mut(
         &mut self,
         user: &UserId,
@@ -29,18 +29,19 @@ impl Shard {
         self.users.get_mut(user)?.session_mut(key)
     }
 
-    /// Whether one more end of that user can be remembered.
+    /// Whether there is room to remember another end of that user.
     pub(super) fn has_room_for_ends(&self, user: &UserId, room: usize) -> bool {
         room > 0 && (self.users.len() < room.saturating_mul(2) || self.users.contains_key(user))
     }
 
-    /// Whether anything is known of the session.
+    /// Whether the session is known.
     pub(super) fn knows(&self, user: &UserId, key: &SessionKey) -> bool {
         let known = self.users.get(user);
         known.is_some_and(|known| known.session(key).is_some())
     }
 
-    /// The store counts that session no longer, and remembers its end so if it does.
+    /// Records that the store no longer counts that session, and its tombstone if the store keeps
+    /// one.
     pub(super) fn end(
         &mut self,
         user: &UserId,
@@ -55,7 +56,7 @@ impl Shard {
             known.forget(key);
             known.end_told(key, tombstone.as_ref().map(|tombstone| &tombstone.cause));
         });
-        // Should the store be out when the playback asks again, its end is to be known here.
+        // If the store is down when the playback asks again, its end must be known here.
         if let (true, Some(mut tombstone)) = (key.kind == Kind::Playback, tombstone)
             && self.has_room_for_ends(user, room)
         {
@@ -65,7 +66,7 @@ impl Shard {
         }
     }
 
-    /// Changes what is known of a user, be it nothing yet.
+    /// Changes a user's entry, creating it if necessary.
     pub(super) fn change<T>(
         &mut self,
         user: &UserId,
@@ -82,16 +83,16 @@ impl Shard {
         outcome
     }
 
-    /// Changes what is known of a user, if anything is.
+    /// Changes a user's entry, if there is one.
     pub(super) fn change_known(&mut self, user: &UserId, change: impl FnOnce(&mut CachedUser)) {
         if let Entry::Occupied(_) = self.users.entry(user.clone()) {
             self.change(user, change);
         }
     }
 
-    /// Sees to it that there is room for one more session of that user; `false` if there is none. Of one user as many are held as would be put
-    /// back, so that nobody takes the room of others. Those whose leases end first make room, since they have to ask soonest. What the
-    /// store is to be told of is kept.
+    /// Makes room for another session of that user; `false` if there is none. One user holds at
+    /// most as many as would be put back, so that nobody takes others' room. Sessions whose leases
+    /// end first are evicted, since they must ask soonest. Unsynced sessions are kept.
     pub(super) fn make_room(
         &mut self,
         user: &UserId,
@@ -133,7 +134,7 @@ impl Shard {
         self.sessions < room
     }
 
-    /// Drops what no longer counts.
+    /// Drops expired entries.
     pub(super) fn sweep(&mut self, terms: &Terms, now: Timestamp) {
         self.users.retain(|_, known| {
             known.settle(terms, now);
@@ -142,13 +143,13 @@ impl Shard {
         self.recount();
     }
 
-    /// Counts the sessions anew.
+    /// Recounts the sessions.
     pub(super) fn recount(&mut self) {
         self.sessions = self.users.values().map(|known| known.sessions.len()).sum();
     }
 }
 
-/// What the store is to be told of a session.
+/// The report about a session for the store.
 pub(super) fn seen(
     user: &UserId,
     known: &CachedUser,

@@ -1,4 +1,4 @@
-//! The users whose sessions or ends the store is yet to be told about.
+//! The users with sessions or ends that the store has yet to learn about.
 
 use std::collections::{HashSet, VecDeque};
 use std::sync::atomic::Ordering;
@@ -10,48 +10,49 @@ use crate::session::{Kind, SessionKey, UserId};
 use crate::store::Seen;
 use crate::util::lock;
 
-/// The users of whom the store is to be told something, each once. Some may have been seen to since.
+/// The users with something unsynced, each once. Some may have been synced since.
 #[derive(Debug, Default)]
 pub(super) struct SyncQueue {
-    /// In the order in which that came up.
+    /// The users, in the order in which they were added.
     pub(super) queue: VecDeque<UserId>,
-    /// The same, to be looked up.
+    /// The same, for lookups.
     pub(super) known: HashSet<UserId>,
 }
 
 impl SyncQueue {
-    /// Puts a user in, once.
+    /// Adds a user, once.
     pub(super) fn put(&mut self, user: &UserId) {
         if self.known.insert(user.clone()) {
             self.queue.push_back(user.clone());
         }
     }
 
-    /// Takes the next one out.
+    /// Takes the next user.
     pub(super) fn take(&mut self) -> Option<UserId> {
         let user = self.queue.pop_front()?;
         self.known.remove(&user);
         Some(user)
     }
 
-    /// Drops whoever is no longer known.
+    /// Drops users that are no longer known.
     pub(super) fn prune(&mut self) {
         let known = &self.known;
         self.queue.retain(|user| known.contains(user));
     }
 }
 
-/// What the store is to be told of one user before anything else: first the ends, then the sessions.
+/// What the store must learn about one user before anything else: first the ends, then the
+/// sessions.
 #[derive(Debug, Default)]
 pub(in crate::ledger) struct Unsynced {
-    /// What has ended.
+    /// The ends.
     pub(in crate::ledger) ends: Vec<End>,
-    /// What runs.
+    /// The running sessions.
     pub(in crate::ledger) seen: Vec<Seen>,
 }
 
 impl LeaseCache {
-    /// What the store is to be told of a user.
+    /// What the store must learn about a user.
     pub(in crate::ledger) fn unsynced(&self, user: &UserId) -> Option<Unsynced> {
         let now = self.now();
         let shard = self.shard(user);
@@ -68,7 +69,7 @@ impl LeaseCache {
         })
     }
 
-    /// The playbacks of a user that the store must still count, but that one.
+    /// The user's playbacks that the store must still count, except that one.
     pub(in crate::ledger) fn beside(&self, user: &UserId, key: &SessionKey) -> Vec<Seen> {
         let now = self.now();
         let shard = self.shard(user);
@@ -84,7 +85,8 @@ impl LeaseCache {
             .collect()
     }
 
-    /// The store did not know one of a user's sessions, and may not know the others either: it is to be told of all but that one.
+    /// The store didn't know one of a user's sessions, and may not know the others either:
+    /// schedules all but that one for reporting.
     pub(in crate::ledger) fn unsync_others(&self, user: &UserId, key: &SessionKey) {
         let mut shard = self.shard(user);
         if let Some(known) = shard.users.get_mut(user) {
@@ -100,7 +102,8 @@ impl LeaseCache {
         self.enqueue(user);
     }
 
-    /// The store has forgotten: it is to be told of every session, those included of which it is being asked now.
+    /// The store has lost its data: schedules every session for reporting, including those in a
+    /// question to the store right now.
     pub(in crate::ledger) fn unsync_all(&self) {
         self.losses.fetch_add(1, Ordering::SeqCst);
         for shard in &self.shards {
@@ -115,8 +118,9 @@ impl LeaseCache {
         self.unsynced_arrived.notify_one();
     }
 
-    /// Sessions of so many other users, any of them, one of each, that the store must still count: playbacks, and `request`s where those are
-    /// too few. Nobody can choose who is asked about.
+    /// One session each of that many other users, chosen arbitrarily, that the store must still
+    /// count: playbacks, or `request`s if there are too few playbacks. Nobody can influence the
+    /// choice.
     pub(in crate::ledger) fn sample(&self, count: usize, except: &[UserId]) -> Vec<Seen> {
         let now = self.now();
         let from: usize = rand::random_range(0..SHARDS);
@@ -149,7 +153,7 @@ impl LeaseCache {
         playbacks
     }
 
-    /// Up to so many users of whom the store is to be told something.
+    /// Takes up to that many users with something unsynced.
     pub(in crate::ledger) fn take_queued(&self, count: usize) -> Vec<UserId> {
         let mut taken = Vec::new();
         while taken.len() < count {
@@ -163,19 +167,19 @@ impl LeaseCache {
         taken
     }
 
-    /// How many users wait for the store to be told.
+    /// How many users wait to be synced.
     #[cfg(test)]
     pub(in crate::ledger) fn queued_users(&self) -> usize {
         lock(&self.sync_queue).queue.len()
     }
 
-    /// Whether the store is still to be told something of that user that counts.
+    /// Whether that user still has something unsynced that counts.
     pub(in crate::ledger) fn is_still_unsynced(&self, user: &UserId) -> bool {
         let unsynced = self.unsynced(user);
         unsynced.is_some_and(|unsynced| !unsynced.ends.is_empty() || !unsynced.seen.is_empty())
     }
 
-    /// Notes that the store is to be told of that user, if it is.
+    /// Adds that user to the queue, if they have something unsynced.
     pub(in crate::ledger) fn enqueue(&self, user: &UserId) {
         if let Some(known) = self.shard(user).users.get(user) {
             self.queue(user, known);
@@ -183,7 +187,7 @@ impl LeaseCache {
         self.unsynced_arrived.notify_one();
     }
 
-    /// Puts a user of whom the store is to be told something among the others, once.
+    /// Adds a user with something unsynced to the queue, once.
     pub(super) fn queue(&self, user: &UserId, known: &CachedUser) {
         if known.is_unsynced() {
             lock(&self.sync_queue).put(user);

@@ -1,5 +1,5 @@
-//! What this instance knows of one user: the sessions that it has seen counted, let in, or seen running, and the ends of which the store
-//! has not been told. Pure; whoever calls brings the time along.
+//! What this instance knows about one user: the sessions that it has seen counted, let in, or seen
+//! running, and the ends that the store doesn't know. Pure functions; callers pass in the time.
 
 use std::time::Duration;
 
@@ -10,12 +10,12 @@ use crate::session::{
 };
 use crate::telemetry::metrics::ReleaseCause;
 
-/// What is known of one session.
+/// What is known about one session.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct CachedSession {
-    /// What names it.
+    /// Its key.
     pub(super) key: SessionKey,
-    /// What else is known of it.
+    /// Its optional facts.
     pub(super) facts: Facts,
     /// When it started, if this instance has seen it.
     pub(super) started_at: Option<Timestamp>,
@@ -23,17 +23,18 @@ pub(super) struct CachedSession {
     pub(super) seen_at: Timestamp,
     /// Until when it counts here: a lease after that.
     pub(super) until: Timestamp,
-    /// Until when the store surely counts it.
+    /// Until when the store certainly counts it.
     pub(super) sure_until: Timestamp,
-    /// Whether the store knows what is known here.
+    /// Whether the store has this information.
     pub(super) sync: SyncState,
     /// Whether it is about to be renewed in the background.
     pub(super) in_renewal: bool,
-    /// Whose start it is, as in a roster.
+    /// The ticket of the call that started it, as in a roster.
     pub(super) ticket: Option<Ticket>,
     /// Whether its id may start again, as in a roster.
     pub(super) derived: bool,
-    /// Whether some of it has reached its viewer, as the store says or as was seen here during an outage.
+    /// Whether part of it has reached its viewer, according to the store or to what was seen here
+    /// during an outage.
     pub(super) played: bool,
     /// Whether the store has yet to say that it may stay.
     pub(super) provisional: bool,
@@ -41,83 +42,86 @@ pub(super) struct CachedSession {
     pub(super) confirmed: bool,
 }
 
-/// Whether the store knows what is known here of a session.
+/// Whether the store has this instance's information about a session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum SyncState {
-    /// It has said so.
+    /// The store has confirmed it.
     Confirmed,
-    /// It is to be told: it could not be asked, or has forgotten.
+    /// The store must be told: it could not be asked, or has lost the session.
     Unsynced,
 }
 
-/// A session that the store has said it counts.
+/// A session that the store has confirmed to count.
 #[derive(Debug)]
 pub(in crate::ledger) struct Confirmed<'a> {
-    /// Which it is.
+    /// Its key.
     pub(in crate::ledger) key: &'a SessionKey,
-    /// What is known of it.
+    /// Its facts.
     pub(in crate::ledger) facts: &'a Facts,
-    /// When it started, where that was told.
+    /// When it started, if the store said so.
     pub(in crate::ledger) started_at: Option<Timestamp>,
-    /// How long it counts from the question on.
+    /// How long it counts, measured from the question.
     pub(in crate::ledger) lease: Duration,
     /// How many streams its user may watch.
     pub(in crate::ledger) limit: u32,
     /// Whether its id may start again.
     pub(in crate::ledger) derived: bool,
-    /// Whether some of it has reached its viewer.
+    /// Whether part of it has reached its viewer.
     pub(in crate::ledger) played: bool,
-    /// Whether its next request has to ask again.
+    /// Whether its next request must ask again.
     pub(in crate::ledger) provisional: bool,
 }
 
-/// What is known of a session that asks to go on.
+/// The result of looking up a session whose request asks to continue.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum CacheLookup {
-    /// Nothing that counts.
+    /// It is unknown, or no longer counts.
     Unknown,
-    /// The store surely counts it.
+    /// The store certainly counts it.
     Good {
         /// Whether it is time to renew it in the background, and nobody has begun to.
         due: bool,
     },
-    /// The store is to be told that it runs, and to say whether it may.
+    /// The store must be told that it is running, and say whether it may.
     Ask,
 }
 
-/// An end of which the store is to be told.
+/// An end that the store must be told about.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(in crate::ledger) struct End {
-    /// Which session has ended.
+    /// The session that has ended.
     pub(in crate::ledger) key: SessionKey,
-    /// Who said so.
+    /// Who reported it.
     pub(in crate::ledger) ending: Ending,
-    /// What it is counted as once the store has been told; `None` for one that gave way.
+    /// The cause to count it under once the store has been told; `None` for a displaced session.
     pub(in crate::ledger) cause: Option<ReleaseCause>,
-    /// When that was said.
+    /// When it was reported.
     pub(in crate::ledger) said_at: Timestamp,
-    /// Until when that is worth telling.
+    /// Until when it is worth telling.
     pub(super) until: Timestamp,
 }
 
-/// As many ends of one user are kept for the store as a roster remembers of what was live.
+/// How many ends of one user are kept for the store: as many as a roster remembers of live
+/// sessions.
 const MAX_ENDS: usize = 64;
 
-/// What is known of one user.
+/// What is known about one user.
 #[derive(Debug, Default)]
 pub(super) struct CachedUser {
-    /// The sessions, in the order in which they were heard of.
+    /// The sessions, in the order they became known.
     pub(super) sessions: Vec<CachedSession>,
-    /// What decides about starts while the store can't: the ends that are known here, and this instance's own budget. No sessions.
+    /// What decides about starts while the store can't: the ends known here, and this instance's
+    /// own budget. No sessions.
     pub(super) memory: Roster,
-    /// What the store is to be told of ends.
+    /// The ends to report to the store.
     pub(super) ends: Vec<End>,
-    /// How many streams the user may watch, as last resolved.
+    /// The user's limit, as last resolved.
     pub(super) limit: u32,
 }
 
 impl CachedUser {
-    /// What is known of a session that asks to go on, and would for that long. It is a sign of life.
+    /// Looks up a session whose request asks to continue for that long. The request counts as a
+    /// sign of life.
     pub(super) fn lookup(
         &mut self,
         key: &SessionKey,
@@ -136,21 +140,22 @@ impl CachedUser {
         if cached.sync == SyncState::Unsynced {
             return CacheLookup::Ask;
         }
-        // A `request` asks once, and so must be doubted if it asks again; what has not played may be taken back; and what is news is for the
-        // store to know.
+        // A `request` asks only once, so a second time is suspicious; a session that hasn't played
+        // may be taken back; and new facts belong in the store.
         if !key.kind.is_stoppable() || !cached.is_proven() || cached.is_news(facts) {
             return CacheLookup::Unknown;
         }
         if left <= lease / 3 {
             return CacheLookup::Ask;
         }
-        // A renewal gathers others for a while, and begins so much earlier that its answer is here by the end of the third.
+        // A renewal waits for others, and begins early enough for its answer to arrive by the end
+        // of the third.
         let is_first_third = left > lease / 3 * 2 + lease / GATHERING;
         let due = !is_first_third && !std::mem::replace(&mut cached.in_renewal, true);
         CacheLookup::Good { due }
     }
 
-    /// What a session that the store surely counts is told, as if that had been asked.
+    /// The answer for a session that the store certainly counts, as if the store had been asked.
     pub(super) fn admitted(&self, key: &SessionKey, now: Timestamp) -> Option<Admitted> {
         let cached = self.session(key).filter(|cached| cached.sure_until > now)?;
         Some(Admitted {
@@ -169,7 +174,7 @@ impl CachedUser {
         })
     }
 
-    /// The store counts this session, as of a question asked at that time.
+    /// Records that the store counts this session, in its answer to a question asked at that time.
     pub(super) fn confirmed(&mut self, confirmed: &Confirmed<'_>, asked_at: Timestamp) {
         let until = asked_at.after(confirmed.lease);
         self.limit = confirmed.limit;
@@ -197,7 +202,8 @@ impl CachedUser {
         (cached.sync, cached.in_renewal, cached.ticket) = (SyncState::Confirmed, false, None);
     }
 
-    /// The store says that some of this session has reached its viewer, as of a question asked at that time.
+    /// Records that the store says that part of this session has reached its viewer, in its answer
+    /// to a question asked at that time.
     pub(super) fn playing(&mut self, key: &SessionKey, playing: Playing, asked_at: Timestamp) {
         let sure_until = asked_at.after(playing.left);
         if let Some(cached) = self.session_mut(key) {
@@ -213,7 +219,7 @@ impl CachedUser {
         }
     }
 
-    /// The session was seen running, and the store could not be told.
+    /// Records that the session was seen running, and that the store doesn't know.
     pub(super) fn sighted(&mut self, sighting: &Sighting, limit: u32, now: Timestamp) {
         self.limit = limit;
         if let Some(cached) = self.session_mut(&sighting.key) {
@@ -231,7 +237,7 @@ impl CachedUser {
         }
     }
 
-    /// Decides a start by what is known here alone, as the rule has it.
+    /// Decides a start from this instance's knowledge alone, by the same rule.
     pub(super) fn admit(
         &mut self,
         start: &Start,
@@ -249,7 +255,7 @@ impl CachedUser {
         admission
     }
 
-    /// The session is over, and the store could not be told.
+    /// Records that the session is over, and that the store doesn't know.
     pub(super) fn release(&mut self, end: End, terms: &Terms, now: Timestamp) {
         let mut roster = self.roster(now);
         let age = now.since(end.said_at);
@@ -261,13 +267,14 @@ impl CachedUser {
         self.queue_end(end);
     }
 
-    /// Forgets the session, and that its end is to be told.
+    /// Drops the session, and its end from those to report.
     pub(super) fn forget(&mut self, key: &SessionKey) {
         self.sessions.retain(|cached| cached.key != *key);
     }
 
-    /// The store knows that the session has ended, for that cause where it remembers one. An operator's end is still to be told unless it was that
-    /// one: what else ends a session need not keep it from starting again.
+    /// Records that the store knows that the session has ended, with that cause if it remembers
+    /// one. An operator's end must still be reported unless it was that one, because other ends may
+    /// let the session start again.
     pub(super) fn end_told(&mut self, key: &SessionKey, cause: Option<&EndCause>) {
         let is_unsynced =
             |end: &End| end.ending == Ending::Operator && cause != Some(&EndCause::Operator);
@@ -285,12 +292,12 @@ impl CachedUser {
         }
     }
 
-    /// Whether the store is to be told of an end of that session.
+    /// Whether an end of that session must be reported to the store.
     fn has_unsynced_end(&self, key: &SessionKey) -> bool {
         self.ends.iter().any(|end| end.key == *key)
     }
 
-    /// Whether the store is to be told anything.
+    /// Whether anything must be reported to the store.
     pub(super) fn is_unsynced(&self) -> bool {
         !self.ends.is_empty()
             || self
@@ -299,12 +306,12 @@ impl CachedUser {
                 .any(|cached| cached.sync == SyncState::Unsynced)
     }
 
-    /// Whether nothing is known any more.
+    /// Whether the entry is empty.
     pub(super) fn is_empty(&self) -> bool {
         self.sessions.is_empty() && self.memory == Roster::default() && self.ends.is_empty()
     }
 
-    /// Drops what no longer counts.
+    /// Drops what has expired.
     pub(super) fn settle(&mut self, terms: &Terms, now: Timestamp) {
         self.sessions.retain(|cached| cached.until > now);
         self.memory.settle(terms, now);
@@ -316,26 +323,26 @@ impl CachedUser {
         self.sessions.iter().find(|cached| cached.key == *key)
     }
 
-    /// The session of that key, to be changed.
+    /// The session of that key, mutable.
     pub(super) fn session_mut(&mut self, key: &SessionKey) -> Option<&mut CachedSession> {
         self.sessions.iter_mut().find(|cached| cached.key == *key)
     }
 
-    /// Whether the session has ended here without the store's having been told.
+    /// Whether the session has ended here and the store doesn't know.
     fn has_ended(&self, key: &SessionKey, now: Timestamp) -> bool {
         self.memory
             .tombstones(now)
             .any(|tombstone| tombstone.key == *key)
     }
 
-    /// All of it as a roster.
+    /// Everything known, as a roster.
     fn roster(&self, now: Timestamp) -> Roster {
         let live = self.sessions.iter().filter(|cached| cached.until > now);
         let sessions = live.map(|cached| cached.as_live(now)).collect();
         self.memory.clone().with_sessions(sessions)
     }
 
-    /// Takes over what the rule has decided.
+    /// Takes over the rule's decision.
     fn adopt(&mut self, start: &Start, admitted: &Admitted, terms: &Terms, now: Timestamp) {
         for displaced in &admitted.displaced {
             self.forget(&displaced.key);
@@ -363,8 +370,9 @@ impl CachedUser {
         }
     }
 
-    /// Queues an end for the store. One session may have several of different kinds, since not each of them ends it: a failed request doesn't
-    /// end what has played, and an undo takes back no start but its own.
+    /// Queues an end for the store. One session may have several of different kinds, since not each
+    /// of them ends it: a failed request doesn't end a session that has played, and an undo takes
+    /// back only its own start.
     fn queue_end(&mut self, end: End) {
         let is_queued = |unsynced: &End| unsynced.key == end.key && unsynced.ending == end.ending;
         if self.ends.iter().any(is_queued) {
@@ -377,11 +385,12 @@ impl CachedUser {
     }
 }
 
-/// What part of a lease a renewal may wait for others.
+/// A renewal may wait for others for one part in this many of a lease.
 pub(in crate::ledger) const GATHERING: u32 = 30;
 
 impl CachedSession {
-    /// A session that the store counts until then, as it answered to a question asked at `seen_at`.
+    /// A session that the store counts until then, according to its answer to a question asked at
+    /// `seen_at`.
     fn confirmed(key: &SessionKey, seen_at: Timestamp, until: Timestamp) -> Self {
         Self {
             sure_until: until,
@@ -410,7 +419,8 @@ impl CachedSession {
         }
     }
 
-    /// Notes a sign of life. What the store can't be told proves here that it plays, as it would there.
+    /// Records a sign of life. If the store can't be told, it proves here that the session plays,
+    /// as it would there.
     pub(super) fn see(&mut self, now: Timestamp, lease: Duration) {
         let lives_long = |started: Timestamp| now.since(started) >= PROVEN_AFTER;
         self.played |= self.sync == SyncState::Unsynced && self.started_at.is_some_and(lives_long);
@@ -418,7 +428,8 @@ impl CachedSession {
         self.until = self.until.max(now.after(lease));
     }
 
-    /// Whether a store that doesn't know it has forgotten: it has said that it counts it, must still do so, and would remember its end.
+    /// Whether a store that doesn't know the session must have lost it: the store has confirmed it,
+    /// must still count it, and would remember its end.
     pub(super) fn is_proof(&self, now: Timestamp) -> bool {
         self.key.kind == Kind::Playback
             && self.is_proven()
@@ -426,19 +437,19 @@ impl CachedSession {
             && self.sure_until > now
     }
 
-    /// Whether the store will go on counting it for as long as it shows signs of life.
+    /// Whether the store keeps counting it as long as it shows signs of life.
     pub(super) const fn is_proven(&self) -> bool {
         self.played && !self.provisional
     }
 
-    /// Whether the store knows less of the session than that.
+    /// Whether these facts are new to the store.
     fn is_news(&self, facts: &Facts) -> bool {
         let known = &self.facts;
         (facts.device.is_some() && facts.device != known.device)
             || (facts.content.is_some() && facts.content != known.content)
     }
 
-    /// What the store is to be told of it.
+    /// The report about it for the store.
     pub(super) fn sighting(&self, now: Timestamp) -> Sighting {
         Sighting {
             key: self.key.clone(),
@@ -456,7 +467,7 @@ impl CachedSession {
         }
     }
 
-    /// The session as a roster has it.
+    /// The session in the form of a roster.
     fn as_live(&self, now: Timestamp) -> Session {
         Session {
             key: self.key.clone(),

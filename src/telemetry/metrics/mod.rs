@@ -1,7 +1,8 @@
-//! Every metric there is, in one struct. Labels are enums; never a user, a session or a path.
+//! All metrics, in one struct. Labels are enums; never a user, a session or a path.
 //!
-//! The handles are made once, at start, so that counting is an addition and a series is there from the first scrape on, at zero.
-//! Each [`Metrics`] has a recorder of its own: two instances in one process count apart.
+//! The handles are made once, at startup, so that counting is an addition, and every series exists
+//! from the first scrape on, at zero. Each [`Metrics`] has its own recorder: two instances in one
+//! process count separately.
 
 mod named;
 
@@ -30,7 +31,7 @@ pub use super::labels::{
 struct Counters<L>(Vec<Counter>, PhantomData<L>);
 
 impl<L: LabelValue> Counters<L> {
-    /// Counts one of these.
+    /// Increments the counter of that value.
     fn increment(&self, label: L) {
         if let Some(counter) = self.0.get(label.index()) {
             counter.increment(1);
@@ -47,7 +48,7 @@ impl<L: LabelValue> Counters<L> {
 
 /// All metrics of one instance.
 pub struct Metrics {
-    /// Reads them all out.
+    /// Renders all of them.
     handle: PrometheusHandle,
     /// `streamgate_checks_total`
     checks: Counters<Verdict>,
@@ -115,7 +116,7 @@ pub struct Metrics {
     certificates_begin: Vec<Gauge>,
 }
 
-/// Upper bounds of the buckets of durations, in seconds: from what memory takes to what Envoy waits for.
+/// Upper bounds of the duration buckets, in seconds: from an answer from memory to Envoy's timeout.
 const DURATION_BUCKETS: [f64; 14] = [
     0.000_05, 0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5,
     1.0,
@@ -180,17 +181,17 @@ impl Metrics {
         })
     }
 
-    /// Counts a check that was answered, or not.
+    /// Counts a check, answered or not.
     pub fn check(&self, verdict: Verdict) {
         self.checks.increment(verdict);
     }
 
-    /// Notes how long a check took, without the grace that it waited.
+    /// Records how long a check took, without the grace that it waited.
     pub fn check_took(&self, duration: Duration) {
         self.check_duration.record(duration);
     }
 
-    /// Counts a start that waited for a slot, or was to.
+    /// Counts a start that waited for a slot, or should have.
     pub fn grace(&self, outcome: GraceOutcome) {
         self.grace.increment(outcome);
     }
@@ -210,12 +211,12 @@ impl Metrics {
         self.lapses.increment(noticed_by);
     }
 
-    /// Counts a slot that was freed before its lease ran out.
+    /// Counts a slot that was freed before its lease expired.
     pub fn release(&self, cause: ReleaseCause) {
         self.releases.increment(cause);
     }
 
-    /// Counts a call to the store and notes how long it took.
+    /// Counts a call to the store and records how long it took.
     pub fn store(&self, operation: Operation, outcome: Outcome, took: Duration) {
         if let (Some(requests), Some(duration)) = (
             self.store_requests.get(operation.index()),
@@ -228,36 +229,36 @@ impl Metrics {
         }
     }
 
-    /// Notes whether the store answers.
+    /// Records whether the store answers.
     pub fn store_up(&self, up: bool) {
         self.store_up.set(if up { 1.0 } else { 0.0 });
     }
 
-    /// Notes whether who is refused is told so.
+    /// Records whether refusals are enforced.
     pub fn enforces(&self, enforces: bool) {
         self.enforces.set(if enforces { 1.0 } else { 0.0 });
     }
 
-    /// Counts that the store turned out to have forgotten sessions.
+    /// Counts that the store was found to have lost sessions.
     pub fn store_forgot(&self) {
         self.store_forgot.increment(1);
     }
 
-    /// Notes which rule decides in the store's place, if one does.
+    /// Records which rule decides instead of the store, if one does.
     pub fn outage_rule(&self, in_force: Option<OutageRule>) {
         for (rule, gauge) in OutageRule::ALL.iter().zip(&self.outage_rule) {
             gauge.set(if Some(*rule) == in_force { 1.0 } else { 0.0 });
         }
     }
 
-    /// Notes how many sessions are held, and of how many of them the store is to be told.
+    /// Records how many sessions are held, and how many of them are unsynced.
     #[expect(clippy::cast_precision_loss, reason = "nobody holds 2^52 sessions")]
     pub fn sessions(&self, held: usize, unsynced: usize) {
         self.sessions_held.set(held as f64);
         self.sessions_owed.set(unsynced as f64);
     }
 
-    /// Notes whether Envoy's access log was found not to arrive.
+    /// Records whether Envoy's access log was found not to arrive.
     pub fn access_log_missing(&self, missing: bool) {
         self.access_log_missing.set(if missing { 1.0 } else { 0.0 });
     }
@@ -269,7 +270,7 @@ impl Metrics {
         }
     }
 
-    /// Counts an HTTP request and notes how long it took, the wait for a slot included.
+    /// Counts an HTTP request and records how long it took, including the wait for a slot.
     pub fn call(&self, call: Call, outcome: CallOutcome, took: Duration) {
         if let (Some(requests), Some(duration)) = (
             self.http_requests.get(call.index()),
@@ -280,7 +281,7 @@ impl Metrics {
         }
     }
 
-    /// Notes how many renewals and releases wait to be delivered.
+    /// Records how many renewals and releases wait to be delivered.
     #[expect(clippy::cast_precision_loss, reason = "no queue is 2^52 long")]
     pub fn releaser_pending(&self, pending: usize) {
         self.releaser_pending.set(pending as f64);
@@ -291,31 +292,32 @@ impl Metrics {
         self.releaser_dropped.increment(reason);
     }
 
-    /// Counts a request that named a plan which the policy doesn't have.
+    /// Counts a request with a plan that the policy doesn't have.
     pub fn unknown_plan(&self) {
         self.unknown_plans.increment(1);
     }
 
-    /// Counts a request that named no plan though the policy has some, and whose user got the default.
+    /// Counts a request without a plan although the policy has some, and whose user got the
+    /// default.
     pub fn missing_plan(&self) {
         self.missing_plans.increment(1);
     }
 
-    /// Counts a fact that could not be kept as it came.
+    /// Counts a fact that could not be kept unchanged.
     pub fn fact_lost(&self, fact: Fact, loss: FactLoss) {
         if let Some(facts) = self.facts_lost.get(fact.index()) {
             facts.increment(loss);
         }
     }
 
-    /// Counts a connection that was accepted.
+    /// Counts an accepted connection.
     pub fn connection_opened(&self, port: Port) {
         if let Some(connections) = self.connections.get(port.index()) {
             connections.increment(1.0);
         }
     }
 
-    /// Counts it no more.
+    /// Counts the connection as closed.
     pub fn connection_closed(&self, port: Port) {
         if let Some(connections) = self.connections.get(port.index()) {
             connections.decrement(1.0);
@@ -329,14 +331,14 @@ impl Metrics {
         }
     }
 
-    /// Counts an HTTP/2 error that was sent.
+    /// Counts an HTTP/2 error that we sent.
     pub fn http2_error(&self, port: Port, error: Http2Error) {
         if let Some(errors) = self.http2_errors.get(port.index()) {
             errors.increment(error);
         }
     }
 
-    /// Counts files that have changed.
+    /// Counts changed files.
     pub fn reload(&self, file: ReloadedFile, outcome: ReloadOutcome) {
         if let Some(reloads) = self.reloads.get(file.index()) {
             reloads.increment(outcome);
@@ -344,14 +346,14 @@ impl Metrics {
         self.file_unusable(file, outcome == ReloadOutcome::Failed);
     }
 
-    /// Notes whether files are in a state in which they can't be used.
+    /// Records whether files currently can't be used.
     pub fn file_unusable(&self, file: ReloadedFile, unusable: bool) {
         if let Some(gauge) = self.files_unusable.get(file.index()) {
             gauge.set(if unusable { 1.0 } else { 0.0 });
         }
     }
 
-    /// Notes from when until when the certificate is good that a port shows, since 1970.
+    /// Records the validity period of a port's certificate, as times since 1970.
     pub fn certificate(&self, port: Port, from: Duration, until: Duration) {
         for (gauges, time) in [
             (&self.certificates_begin, from),
@@ -370,7 +372,8 @@ impl Metrics {
         self.handle.render()
     }
 
-    /// Folds recorded durations into their buckets, so that memory stays bounded where nobody scrapes. To be called every few seconds.
+    /// Folds recorded durations into their buckets, so that memory stays bounded without scrapes.
+    /// Call it every few seconds.
     pub fn upkeep(&self) {
         self.handle.run_upkeep();
     }
@@ -382,7 +385,7 @@ impl fmt::Debug for Metrics {
     }
 }
 
-/// What the recorder is told of where a metric comes from; it asks for nothing else.
+/// The origin of a metric, which the recorder requires and doesn't use.
 static METADATA: Metadata<'_> = Metadata::new(module_path!(), Level::INFO, Some(module_path!()));
 
 /// A label's name and value.
@@ -392,7 +395,7 @@ type LabelPair = (&'static str, &'static str);
 struct Make<'a>(&'a PrometheusRecorder);
 
 impl Make<'_> {
-    /// A counter for each value of a label, with the labels that `of` says.
+    /// A counter for each value of a label, with the labels that `of` returns.
     fn counters<L: LabelValue>(
         &self,
         named: Named,
@@ -441,7 +444,7 @@ impl Make<'_> {
     }
 }
 
-/// One of something for each value of a label.
+/// One item for each value of a label.
 fn by<L: LabelValue, T>(make: impl FnMut(L) -> T) -> Vec<T> {
     L::ALL.iter().copied().map(make).collect()
 }
@@ -451,7 +454,7 @@ fn one<L: LabelValue>(name: &'static str) -> impl Fn(L) -> Vec<LabelPair> {
     move |label| vec![(name, label.as_str())]
 }
 
-/// Two labels, the first of one value.
+/// Two labels, the first with a fixed value.
 fn two<L: LabelValue>(
     first: &'static str,
     value: impl LabelValue,
@@ -460,7 +463,7 @@ fn two<L: LabelValue>(
     move |label| vec![(first, value.as_str()), (second, label.as_str())]
 }
 
-/// What names a series.
+/// The key of a series.
 fn key(name: &'static str, labels: &[LabelPair]) -> Key {
     let labels: Vec<Label> = labels
         .iter()

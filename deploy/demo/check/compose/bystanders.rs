@@ -1,4 +1,5 @@
-//! Who watches while something is broken, and must not notice: the first request that isn't served ends the check.
+//! Viewers who watch while something is broken, and must not notice: the first request that isn't
+//! served ends the check.
 
 use std::time::Duration;
 
@@ -12,13 +13,14 @@ use crate::failure::{Doing, Failure};
 use crate::wire::Protocol::{Http1, Http2};
 
 const SEGMENT: &str = "/vod/demo/180p/000.ts";
-/// Far more often than a player asks.
+/// Far more often than a player makes requests.
 const BETWEEN_SEGMENTS: Duration = Duration::from_millis(20);
-/// Nobody changes channel faster. An end may arrive late while a streamgate is lost, and a user has three slots.
+/// Faster than anybody changes channels. An end may arrive late while a streamgate is down, and a
+/// user has three slots.
 const BETWEEN_CHANNELS: Duration = Duration::from_millis(200);
 const BETWEEN_QUESTIONS: Duration = Duration::from_millis(50);
 
-/// How many requests were answered as they should be meanwhile.
+/// How many requests got the expected answer meanwhile.
 #[derive(Debug, Default)]
 pub(super) struct Served {
     pub(super) segments: u32,
@@ -27,7 +29,8 @@ pub(super) struct Served {
     pub(super) questions: u32,
 }
 
-/// Carol plays a film, dave changes channel, alice has no slot for one stream more, and a back end asks for alice's streams, while that is done.
+/// Runs an operation while carol plays a film, dave changes channels, alice has no slot for another
+/// stream, and a back end asks for alice's streams.
 pub(super) async fn beside_all(
     walk: &Walk,
     doing: impl Future<Output = Result<(), Failure>>,
@@ -48,7 +51,7 @@ pub(super) async fn beside_all(
     })
 }
 
-/// Carol plays a film while that is done; how many segments she got.
+/// Runs an operation while carol plays a film; returns how many segments she got.
 pub(super) async fn beside_carol(
     walk: &Walk,
     doing: impl Future<Output = Result<(), Failure>>,
@@ -104,7 +107,7 @@ async fn refusal(walk: &Walk) -> Result<(), Failure> {
     same("status and reason", (429, "full"), told)
 }
 
-/// That Redis was slow, as it may be on a busy machine, is a streamgate's answer too.
+/// A streamgate may also answer that Redis was slow, as it may be on a busy machine.
 async fn question(walk: &Walk) -> Result<(), Failure> {
     let (status, told) = sessions(walk, "alice").await?;
     let outage = told.get("reason").and_then(Value::as_str) == Some("outage");

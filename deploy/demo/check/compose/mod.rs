@@ -1,5 +1,6 @@
-//! `demo compose`: the scenario on what compose.yaml starts, and then what that is built to outlive. `project` drives compose,
-//! `bystanders` watch and complain, `outages` says what is broken and what must hold.
+//! `demo compose`: the scenario on the services of compose.yaml, and then the failures that they
+//! must survive. `project` drives compose, `bystanders` watch and complain, `outages` breaks things
+//! and checks what must hold.
 
 mod bystanders;
 mod outages;
@@ -24,9 +25,9 @@ use crate::ports::loopback;
 use crate::run::AskedToEnd;
 use crate::wire::{Gateway, Identity};
 
-/// A third of `leases.playback`, which is 30 s there, and some time for a busy machine.
+/// A third of `leases.playback`, which is 30 s there, plus some time for a busy machine.
 const HEEDS_ENDS_WITHIN: Duration = Duration::from_secs(12);
-/// Whose tokens they are, as the file names them.
+/// The tokens' users, with their names in the file.
 const TOKENS: [(&str, &str); 4] = [
     ("alice", "alice"),
     ("bob", "bob"),
@@ -34,7 +35,8 @@ const TOKENS: [(&str, &str); 4] = [
     ("dave", "dave_basic"),
 ];
 
-/// Builds and starts everything, walks, breaks, ends everything. If anything goes wrong, the logs of the services stay.
+/// Builds and starts everything, walks through the scenario, breaks things, ends everything. If
+/// anything fails, the services' logs stay.
 pub(crate) async fn compose(args: ComposeArgs) -> Result<(), Failure> {
     let mut asked_to_end = AskedToEnd::listen()?;
     let began = Moment::now();
@@ -116,7 +118,7 @@ async fn scraped(walk: &Walk) -> Result<(), Failure> {
     Ok(())
 }
 
-/// What the HTTP API says of a user's sessions.
+/// The HTTP API's answer about a user's sessions.
 async fn sessions(walk: &Walk, user: &str) -> Result<(StatusCode, Value), Failure> {
     let url = format!("{}/v1/users/{user}/sessions", walk.api);
     let asking = || format!("ask {url}");

@@ -1,4 +1,5 @@
-//! A streamgate is killed, and nobody notices. Redis is restarted and has forgotten everything, and what docs/redis-trouble.md says of that is so.
+//! A streamgate is killed, and nobody notices. Redis is restarted and has lost all data, and
+//! behaves as docs/redis-trouble.md says.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -15,7 +16,8 @@ use crate::wire::Playing;
 use crate::wire::Protocol::Http2;
 
 const VICTIM: &str = "streamgate-2";
-/// Longer than anything that notices a loss takes: health checks, names, leases' renewals.
+/// Longer than anything that notices a loss takes: health checks, name resolution, renewals of
+/// leases.
 const AFTERWARDS: Duration = Duration::from_secs(6);
 
 pub(super) async fn streamgate_is_killed(walk: &Walk, project: &Project) -> Result<(), Failure> {
@@ -131,7 +133,7 @@ async fn starts(walk: &Walk, number: u8) -> Result<Playing, Failure> {
     Ok(stream)
 }
 
-/// One stream more is refused, and told that these hold the slots.
+/// Checks that another stream is refused, and that the refusal names these as the holders.
 async fn refuses(walk: &Walk, streams: &[Playing]) -> Result<(), Failure> {
     let refusal = walk.refused(channel(walk, 9)).await?;
     let told = (refusal.status.as_u16(), refusal.reason());

@@ -1,4 +1,4 @@
-//! What compose.yaml describes, started under a name and on ports of its own.
+//! The services of compose.yaml, started under a separate name and on separate ports.
 
 use std::path::{Path, PathBuf};
 use std::process::{Output, Stdio};
@@ -12,7 +12,7 @@ use crate::clock::Moment;
 use crate::failure::{Doing, Failure};
 use crate::ports;
 
-/// All that is started: what has no profile.
+/// The services to start: those without a profile.
 const SERVICES: [&str; 6] = [
     "redis",
     "backend",
@@ -23,12 +23,13 @@ const SERVICES: [&str; 6] = [
 ];
 /// How long anything but a build may take.
 const PATIENCE: Duration = Duration::from_secs(60);
-/// More than is shipped: where the processors are busy with other things Redis may have to wait for one, and a slow Redis is no part of this.
-/// Twice this and `limits.grace` are less than what the gateway gives a check.
+/// More than the default: on a busy machine Redis may have to wait for a processor, and a slow
+/// Redis is not part of this check. Twice this plus `limits.grace` is less than the gateway's
+/// timeout for a check.
 const STORE_TIMEOUT: &str = "200ms";
 const ASK_AGAIN_AFTER: Duration = Duration::from_millis(100);
 
-/// A project of compose.
+/// A compose project.
 #[derive(Debug)]
 pub(super) struct Project {
     tool: Vec<String>,
@@ -58,7 +59,7 @@ impl Project {
         })
     }
 
-    /// Builds what is to be built, starts everything, and waits until all of it is healthy.
+    /// Builds images, starts everything, and waits until all of it is healthy.
     pub(super) async fn up(&self) -> Result<(), Failure> {
         self.run(&["up", "--build", "--detach"]).await?;
         for service in SERVICES {
@@ -67,7 +68,7 @@ impl Project {
         Ok(())
     }
 
-    /// Kills a service where it stands.
+    /// Kills a service.
     pub(super) async fn kill(&self, service: &str) -> Result<(), Failure> {
         self.run(&["kill", "-s", "SIGKILL", service]).await
     }
@@ -76,7 +77,7 @@ impl Project {
         self.run(&["stop", service]).await
     }
 
-    /// Starts what was killed or stopped, and waits until it is healthy.
+    /// Starts a killed or stopped service, and waits until it is healthy.
     pub(super) async fn start(&self, service: &str) -> Result<(), Failure> {
         self.run(&["start", service]).await?;
         self.healthy(service).await
@@ -87,9 +88,9 @@ impl Project {
         self.run(&["down", "--volumes", "--timeout", "5"]).await
     }
 
-    /// Writes down what all services have logged, and what the gateway has counted of its checks.
+    /// Saves the logs of all services, and the gateway's counts of its checks.
     pub(super) async fn keep_logs(&self) {
-        // It is done because something went wrong, and that is what is told.
+        // This runs because something failed, and that failure is what we report.
         let _ = self.run(&["ps", "--all"]).await;
         let _ = self.run(&["logs", "--no-color"]).await;
         let ask = "exec 3<>/dev/tcp/127.0.0.1/9902; \
@@ -135,7 +136,7 @@ impl Project {
         compose
     }
 
-    /// Runs it to its end; what it has printed. That also goes to a file of that name.
+    /// Runs a program to its end; returns its output, which also goes to a file with that name.
     async fn text(&self, program: &mut Command, name: &str) -> Result<String, Failure> {
         let log = self.logs.join(format!("{name}.log"));
         let running = || format!("run {:?}", program.as_std());
@@ -178,7 +179,7 @@ async fn found_tool() -> Result<Vec<String>, Failure> {
     ))
 }
 
-/// Waits until that is so, looking again and again.
+/// Waits until the condition holds, checking repeatedly.
 pub(super) async fn soon(
     what: &str,
     holds: impl AsyncFn() -> Result<bool, Failure>,

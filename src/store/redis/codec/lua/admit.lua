@@ -1,33 +1,40 @@
--- May this session start? Repeated starts are renewals, so that a caller can try again without harm.
+-- Starts a session. A repeated start is a renewal, so a caller can safely retry.
 --
 -- KEYS[1]  the user's roster
 -- ARGV[1]  the session's key
--- ARGV[2]  the question: as in open.lua, then u16 limit, u8 what to do when all slots are taken (0 refuse, 1 the oldest gives way,
---          2 the idlest, 3 the one that is named), u8 1 if displacing is free plus 2 if the start itself asked for a slot, u16 how many
---          starts may displace in a burst, u32 how long a derived id must be quiet, u16 bytes of the named key, that key, u16 bytes of
---          what follows, and flags, ticket and facts as in a record
+-- ARGV[2]  the question: as in open.lua, then
+--          u16 limit
+--          u8 what to do when all slots are taken (0 refuse, 1 displace the oldest, 2 displace the
+--          idlest, 3 displace the named session)
+--          u8 1 if displacing is free, plus 2 if the start itself asked for a slot
+--          u16 how many starts may displace in a burst
+--          u32 how long a derived id must be quiet
+--          u16 length of the named key, that key
+--          u16 length of the rest, and flags, ticket and facts as in a record
 --
 -- Returns  'S' u48 now, u48 expires, u16 active, u8 flags, displaced records: it has started
---          'R' u48 now, u48 expires, u16 active, its record but for the times of this renewal: it was live already, and is renewed
---          'F' u48 now, records: all slots are taken, by these
---          'E' u8 cause, u32 for how long it must not ask (0: it never may start again), key of who took its slot: it has ended
---          'N' the session named can't be stopped from here
+--          'R' u48 now, u48 expires, u16 active, its record without the times of this renewal:
+--              it was live already, and is renewed
+--          'F' u48 now, records: these sessions take all slots
+--          'E' u8 cause, u32 how long it must stay quiet (0: it may never start again), key of
+--              the session that took its slot: it has ended
+--          'N' the named session can't be stopped from here
 
 local limit, when_full, manner, burst, quiet, named, rest = unpack('>I2BBI2I4I2c0I2c0', ARGV[2], OPERATION_AT)
 local kind, news = byte(key) % TAGS, byte(rest)
 local begins, provisional = not grave, false
 
--- What most starts need not be compared for.
+-- Set only when needed: most starts compare no facts.
 local facts, origin, same_origin
 if grave or seat or seats >= limit then
   facts = sub(rest, news % (2 * HAS_TICKET) >= HAS_TICKET and 2 + TICKET_BYTES or 2)
 
-  -- The device and the joined origin in a list of facts, each as it stands there.
+  -- The device and the joined origin in a list of facts, in their encoded form.
   function origin(list)
     local device, joined, at = nil, nil, 1
     while at < #list do
       local tag, last = byte(list, at) % TAGS, at + 2 + byte(list, at + 1)
-      -- A device that was shortened (it has at least 253 bytes and ends in an ellipsis) is no origin.
+      -- A shortened device (at least 253 bytes, and ends in an ellipsis) is no origin.
       if tag == DEVICE and (last - at < 254 or sub(list, last - 2, last) ~= '\226\128\166') then
         device = sub(list, at, last)
       elseif tag == JOINED then
@@ -38,7 +45,8 @@ if grave or seat or seats >= limit then
     return device, joined
   end
 
-  -- Whether another session's facts show the same origin as the start's: true, false, or nil where nothing is known of both.
+  -- Whether another session's facts show the same origin as the start's: true, false, or nil if
+  -- they have no such fact in common.
   function same_origin(list)
     local device, joined = origin(facts)
     local other_device, other_joined = origin(list)
@@ -51,7 +59,8 @@ if grave or seat or seats >= limit then
 end
 
 if grave then
-  -- A video's id is the film's: its end keeps it out only while all slots are taken. Of other ids a derived one may start again.
+  -- A video's id is the film's: its end keeps it out only while all slots are taken. Of other ids
+  -- a derived one may start again.
   local derived = news % (2 * DERIVED) >= DERIVED
   if grave_flags % (2 * WAS_LIVE) >= WAS_LIVE then
     derived = grave_flags % (2 * DERIVED) >= DERIVED
@@ -72,7 +81,8 @@ if grave then
   provisional = why == RELEASED
   if not begins then
     if why ~= RELEASED then
-      -- A client that was stopped and keeps asking stays out. Once the end is forgotten, nothing keeps the id out.
+      -- A client that was stopped and keeps asking stays out. Once the end is forgotten, nothing
+      -- keeps the id out.
       local till = math.max(unpack('>I6', roster, grave + 2), now + MEMORY, latest + MARGIN)
       kept, quiet = math.max(kept, till), math.min(quiet, till - now)
       front = sub(roster, begin, grave + 1) .. pack('>I6I6', till, now)
@@ -85,7 +95,7 @@ end
 if answer then
   -- It stays out.
 elseif seat then
-  -- What is newly known of it is taken over, the rest is kept, and so is the door it came through.
+  -- New facts are taken over; others are kept, and so is the door it came through.
   local flags
   do
     local tail = seat + KEY_AT + #key
@@ -128,7 +138,7 @@ else
   local displaced, paid = '', false
   local excess = seats + 1 - limit
   if excess > 0 then
-    -- Who may be made to give way, the first to go first. The order in which they came decides between equals.
+    -- The sessions that may be displaced, in order. Among equals, the earliest start goes first.
     local candidates, at = {}, begin
     for order = 1, when_full == REFUSE and 0 or seats do
       local length, _, renewed, tag, id_bytes = unpack('>I2I6I6BB', roster, at)
@@ -153,8 +163,9 @@ else
 
     local barred = #candidates < excess
     if not answer and not barred then
-      -- Displacing others is budgeted; a start that displaces only sessions of its own origin is free. What may be a straggler takes no
-      -- slot from another device unasked.
+      -- Displacing others is budgeted; a start that displaces only sessions of its own origin is
+      -- free. A start that may come from a late request takes no slot from another device without
+      -- asking for it.
       local all_own = true
       for index = 1, excess do
         local session = candidates[index]

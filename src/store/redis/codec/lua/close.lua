@@ -1,14 +1,15 @@
--- What every script that changes a roster ends with: at most one write that counts, and the answer.
+-- The end of every script that changes a roster: at most one effective write, and the answer.
 --
--- Needs  open.lua, and what its operation has set: at least `answer`
+-- Needs  open.lua, and the operation's variables: at least `answer`
 --
--- A full Redis refuses what may take memory until a script has written something. So where refusing is not for it to decide, something
--- that takes none is written first: it must always be possible to renew and to release. But that is done only where the key exists and
--- does not become longer, so that a full Redis never grows. What would take more room is
---   a start or a session that is put back: refused, with Redis's own error
---   a renewal that brings news: a mere renewal, which takes over none
---   a release of what holds no slot: answered as ever, but the end is not remembered. A release that frees a slot is never among these:
---   a tombstone is shorter than the session it is of
+-- A full Redis refuses commands that may need memory until a script has written something. It must
+-- always be possible to renew and to release, so such an operation first writes something that
+-- needs no memory. It does so only if the key exists and doesn't become longer, so that a full
+-- Redis never grows. Operations that would need more room are handled like this:
+--   a start, or a session that is put back: refused, with Redis's own error
+--   a renewal with new facts: a plain renewal, which takes over none of them
+--   a release of a session without a slot: answered as usual, but the end is not remembered
+-- A release that frees a slot never needs more room: a tombstone is shorter than its session.
 
 if patch then
   if not changed and expires <= kept then
@@ -38,8 +39,9 @@ if burials then
   for index = 1, #burials do
     local burial = burials[index]
     if graves >= OTHER_ENDS then
-      -- Three lists are bounded apart, so that none pushes another's ends out: an operator's ends (3), those of what was live (2), and
-      -- those of ids that were never live and of requests (1). In a full one the earliest to be forgotten makes room.
+      -- Three lists are bounded separately, so that none pushes out another's ends: an operator's
+      -- ends (3), those of live sessions (2), and those of requests and of ids that were never live
+      -- (1). In a full list, the end that would expire first makes room.
       local function list_of(end_flags, end_kind)
         if end_flags % CAUSES == OPERATOR then
           return 3
@@ -65,7 +67,7 @@ if burials then
       end
       if count >= room then
         if byte(records, from + KEY_AT) % TAGS ~= REQUEST then
-          -- Till that would have been forgotten anyway, a playback that is unknown here may be one that has ended.
+          -- Until that would have expired anyway, an unknown playback may be one that has ended.
           forgot_at, forgot_until = now, math.max(forgot_until, earliest)
         end
         front, middle, back, graves = sub(records, 1, from - 1), sub(records, to), '', graves - 1
@@ -90,8 +92,8 @@ if seats + graves + #notes == 0 then
   call('DEL', KEYS[1])
   return answer
 end
--- The key is kept for as long as was promised before, and for twice as long as this instance needs, so that most renewals need not prolong
--- it.
+-- The key is kept as long as was promised before, and at least twice as long as this instance
+-- needs, so that most renewals don't need to extend it.
 local keep_text = KEEP_TEXT
 keep = KEEP
 if kept - now > KEEP then

@@ -1,4 +1,4 @@
--- The user's roster as it stands; what has expired since it was written is for the reader to leave out.
+-- Returns the user's roster unchanged; the reader leaves out what has expired since it was written.
 --
 -- KEYS[1]  the user's roster
 -- ARGV[1]  nothing

@@ -1,4 +1,5 @@
--- What a renewal begins with: the question, as in open.lua. Behind this comes touch.lua, and only if that does nothing open.lua.
+-- The beginning of a renewal: the question, as in open.lua. touch.lua follows, and open.lua only if
+-- touch.lua does nothing.
 
 local name, key = KEYS[1], ARGV[1]
 local now, lease = struct.unpack('>I6I6', ARGV[2])

@@ -1,36 +1,48 @@
--- What every script that changes a roster begins with: the time, the roster as it stands now, and the session that is asked about.
+-- The beginning of every script that changes a roster: finds the time, the current roster, and the
+-- session in question.
 --
 -- KEYS[1]  the user's roster
 -- ARGV[1]  the session's key
--- ARGV[2]  the question, packed: u48 now, u48 lease, and what the operation wants to know beside that. Times are in milliseconds, all
---          integers big-endian. A `now` of 0 asks Redis's own clock; tests alone give another.
--- Names in capitals are constants, which script.rs replaces by what they stand for. A flag is set if `flags % (2 * FLAG) >= FLAG`.
+-- ARGV[2]  the question, packed: u48 now, u48 lease, then the operation's own fields. Times are in
+--          milliseconds, all integers big-endian. A `now` of 0 means Redis's own clock; only tests
+--          pass another.
+-- Names in capitals are constants, which script.rs replaces by their values. A flag is set if
+-- `flags % (2 * FLAG) >= FLAG`.
 --
 -- Needs nothing before it. Leaves, for the operation and for close.lua:
 --   byte, call, pack, sub, unpack      functions
 --   key, now, lease                    of the question
 --   roster, seats, graves, begin, tombs, latest, written, first, kept, changed
 --   spent, since, forgot_at, forgot_until, unknown_notes
---   seat, expires, bytes               of the session; nil where it is not live
---   grave, grave_bytes, grave_flags, why, by   of its tombstone; nil where there is none
---   answer, patch, plain, front, middle, burials, grows   what the operation has to set; stated at the end of this file
+--   seat, expires, bytes               of the session; nil if it is not live
+--   grave, grave_bytes, grave_flags, why, by   of its tombstone; nil if there is none
+--   answer, patch, plain, front, middle, burials, grows   which the operation sets; see the end of
+--                                      this file
 --
 -- A roster is one string:
---   head        u8 version, u16 number of sessions, u8 number of tombstones, u48 when it was last written as a whole, u32 how long
---               the key is kept from then on, u48 no tombstone ends before this, u16 bytes of the notes
---   notes       what belongs to the user and to no session, each u8 tag, u8 bytes of the value less one, the value
---               1 the budget: u16 displacements not refilled, u48 since when the next refills
---               2 forgotten ends: u48 when one last was, u48 until when one might matter
---   sessions    in the order in which they came to their slots, each
---               u16 bytes, u48 expires, u48 renewed (0: not since its start), key, u48 started, u8 flags, [u32 ticket], facts
---   tombstones  each u16 bytes, u48 until, u48 asked, key, u8 flags, [key of the session that took the slot], facts of that session
---   key         u8 kind (bits 0 to 3) and form, u8 bytes of what follows less one, the id in that form
---   flags       of a session: bits 0 and 1 the door, 4 whether there is a ticket, 8 derived, 16 played, 32 provisional, 64 paid
---               of a tombstone: bits 0 and 1 the cause (1 released, 2 displaced, 3 operator), 4 whether it was live, 8 derived
---   facts       each u8 tag (bits 0 to 3) and form, u8 bytes of the value less one, the value in that form
--- record.rs makes and reads all this; here records are compared, cut and moved. Tags and flags that are not known here are kept: a
--- session's as long as the session, a roster's as long as the roster. Numbers are kept few and calls fewer: they are what a script
--- costs. `now` may have a fraction; what is packed has none.
+--   head        u8 version, u16 number of sessions, u8 number of tombstones, u48 when it was last
+--               written as a whole, u32 how long the key is kept from then on, u48 no tombstone
+--               ends before this, u16 length of the notes
+--   notes       data of the user rather than a session, each u8 tag, u8 length of the value minus
+--               one, the value
+--               1 the budget: u16 displacements not refilled, u48 when the current refill began
+--               2 forgotten ends: u48 when the last was forgotten, u48 until when one might matter
+--   sessions    in the order they took their slots, each
+--               u16 length, u48 expires, u48 renewed (0: not since its start), key, u48 started,
+--               u8 flags, [u32 ticket], facts
+--   tombstones  each u16 length, u48 until, u48 asked, key, u8 flags, [key of the session that took
+--               the slot], facts of that session
+--   key         u8 kind (bits 0 to 3) and form, u8 length of the id minus one, the id in that form
+--   flags       of a session: bits 0 and 1 the door, 4 whether there is a ticket, 8 derived,
+--               16 played, 32 provisional, 64 paid
+--               of a tombstone: bits 0 and 1 the cause (1 released, 2 displaced, 3 operator),
+--               4 whether it was live, 8 derived
+--   facts       each u8 tag (bits 0 to 3) and form, u8 length of the value minus one, the value in
+--               that form
+-- record.rs encodes and decodes all this; the scripts compare, cut and move records. They keep
+-- unknown tags and flags: a session's as long as the session, a roster's as long as the roster.
+-- They use few numbers and fewer calls, which make up a script's cost. `now` may have a fraction;
+-- packed times have none.
 
 local byte, call, pack, sub, unpack = string.byte, redis.call, struct.pack, string.sub, struct.unpack
 local key = ARGV[1]
@@ -45,10 +57,10 @@ local version, seats, graves, written, keep, first, noted = unpack('>BI2BI6I4I6I
 if version ~= VERSION and version ~= ALSO_READ then
   return redis.error_reply('FOREIGN what is at this key was not written by this version of streamgate')
 end
-local kept, changed = written + keep, version ~= VERSION -- another version is written again in ours
+local kept, changed = written + keep, version ~= VERSION -- another version is rewritten in ours
 local begin = HEAD + 1 + noted -- where the sessions begin
 
--- What the notes say, as of now.
+-- The notes, as of now.
 local spent, since, forgot_at, forgot_until, unknown_notes = 0, 0, 0, 0, ''
 if noted > 0 then
   local at = HEAD + 1
@@ -78,10 +90,11 @@ if noted > 0 then
   end
 end
 
--- `seat` is where the session's record begins, `expires` and `bytes` are that record's; `tombs` is where the tombstones begin; `latest`
--- is when the last lease ends: an end that is written down now is remembered until after that, whoever granted it. What was written
--- later than now was written by a clock that has since stepped back.
-local mentioned = string.find(roster, key, begin + KEY_AT, true) -- else neither it nor its tombstone is there
+-- `seat` is the offset of the session's record, `expires` and `bytes` belong to it; `tombs` is the
+-- offset of the tombstones; `latest` is when the last lease ends: an end recorded now is
+-- remembered until after that, whichever instance granted it. A time later than now was written
+-- before the clock stepped back.
+local mentioned = string.find(roster, key, begin + KEY_AT, true) -- else it has no record
 local seat, expires, bytes, tombs, latest
 local passes = 0
 repeat
@@ -105,10 +118,11 @@ repeat
   if stale then
     passes = passes + 1
     if passes > 2 then
-      -- It has been put right and is not: these are no records of ours.
+      -- Settling it once didn't help: these are not our records.
       return redis.error_reply('FOREIGN what is at this key is no roster')
     end
-    -- Drops what has expired, and moves back what was written later than now: it ends no further ahead than was granted.
+    -- Drops expired records, and moves back those written later than now, so that nothing lasts
+    -- longer than was granted.
     local records, at, sitting, buried = {}, begin, 0, 0
     first, kept = NEVER, now
     for index = 1, seats + graves do
@@ -142,7 +156,8 @@ repeat
   end
 until not stale
 
--- `grave` is where the session's tombstone begins, `why` is its cause, `by` the key of who took the slot. No session has both.
+-- `grave` is the offset of the session's tombstone, `why` is its cause, `by` the key of the session
+-- that took the slot. A session has a seat or a grave, never both.
 local grave, grave_bytes, grave_flags, why, by
 if mentioned and graves > 0 then
   local at = tombs
@@ -160,10 +175,10 @@ if mentioned and graves > 0 then
   end
 end
 
--- What the operation leaves for close.lua.
-local answer -- what the script returns
-local patch -- if only the session at `seat` is renewed: its times, packed
-local plain -- if news of that session is taken over too: the roster without
-local front, middle = nil, '' -- what the roster is to hold instead of what it holds, in two parts; nil if it is to stay as it is
-local burials -- ends to be remembered, of which there are no tombstones yet: key, flags, what follows, and until when, in turn
-local grows = false -- whether this is a start, which a full Redis may refuse even where it takes no more room
+-- What the operation sets for close.lua.
+local answer -- the script's result
+local patch -- if only the session at `seat` is renewed: its packed times
+local plain -- if new facts of that session are taken over too: the roster without them
+local front, middle = nil, '' -- the roster's new content, in two parts; nil if it stays unchanged
+local burials -- new ends without tombstones yet: key, flags, the rest, and until when, in turn
+local grows = false -- whether this is a start, which a full Redis may always refuse

@@ -1,11 +1,11 @@
--- Envoy reports that a request of this session got through to its viewer.
+-- Records Envoy's report that a request of this session reached its viewer.
 --
 -- KEYS[1]  the user's roster
 -- ARGV[1]  the session's key
--- ARGV[2]  the question: as in open.lua (the lease means nothing)
+-- ARGV[2]  the question: as in open.lua (the lease is ignored)
 --
 -- Returns  'L' u48 how long it counts from now on, u8 whether it is proven: it is live
---          'A' it isn't
+--          'A' it isn't live
 
 if seat then
   local at = seat + FLAGS_AT + #key

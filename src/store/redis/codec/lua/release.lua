@@ -1,15 +1,18 @@
--- This session is over.
+-- Ends a session.
 --
 -- KEYS[1]  the user's roster
 -- ARGV[1]  the session's key
--- ARGV[2]  the question: as in open.lua (the lease means nothing), then u8 who says so (1 the stream, 2 somebody who vouches for it,
---          3 an operator, 4 the call that started it, 5 Envoy, of a failed request), u32 that call's ticket, u48 how long ago it was said
+-- ARGV[2]  the question: as in open.lua (the lease is ignored), then
+--          u8 who reports it (1 the stream, 2 a caller that vouches for it, 3 an operator, 4 the
+--          call that started it, 5 Envoy, about a failed request)
+--          u32 that call's ticket
+--          u48 how long ago it was reported
 --
 -- Returns  'G' record: it held a slot, which is free now
---          'A' it held none; that it has ended is now remembered where its kind wants it, if there is room
---          'E' u8 cause, u32 0, key of who took its slot: that it has ended was known
+--          'A' it held none; if its kind has tombstones and there is room, the end is remembered
+--          'E' u8 cause, u32 0, key of the session that took its slot: it had already ended
 --          'N' it can't be stopped from here
---          'K' it goes on
+--          'K' it stays live
 
 local who, ticket, age = unpack('>BI4I6', ARGV[2], OPERATION_AT)
 local kind = byte(key) % TAGS
@@ -39,8 +42,8 @@ else
     front, middle, seats = sub(roster, begin, seat - 1), sub(roster, seat + bytes), seats - 1
   end
   if seat and who >= UNDONE then
-    -- What its start did is undone: those it displaced may go on, and its displacement is given back. An older end was made by an earlier
-    -- session of this key.
+    -- Undoes its start: the sessions it displaced may continue, and its displacement is refunded.
+    -- An earlier session of this key made any older end.
     local staying, at, started = {}, tombs, unpack('>I6', roster, seat + KEY_AT + #key)
     for _ = 1, graves do
       local length, _, asked = unpack('>I2I6I6', roster, at)
@@ -64,7 +67,8 @@ else
   if cause then
     local till = math.max(now + MEMORY, latest + MARGIN) - age
     if seat then
-      -- However old the report is, the instance that granted the lease may answer from it until it expires.
+      -- The instance that granted the lease may answer from it until it expires, however old the
+      -- report.
       till = math.max(till, expires + MARGIN)
     end
     if till > now then

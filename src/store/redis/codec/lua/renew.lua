@@ -1,16 +1,21 @@
--- This stream was seen running. It counts, above the limit if need be; what has not played counts where a start would.
+-- Handles a sighting. The session counts, above the limit if necessary; one that hasn't played
+-- counts only if a start would be admitted.
 --
 -- KEYS[1]  the user's roster
 -- ARGV[1]  the session's key
--- ARGV[2]  the question: as in open.lua, then u16 limit, u8 what is known of it (0 the store counted it, 1 the outage rule let it in,
---          2 nothing has played), u48 when it started (all ones: nobody knows), u16 bytes of what follows, and flags and facts as in a
---          record, for when it has to be put back
+-- ARGV[2]  the question: as in open.lua, then
+--          u16 limit
+--          u8 what is known about it (0 the store counted it, 1 the outage rule let it in,
+--          2 nothing has played)
+--          u48 when it started (all ones: unknown)
+--          u16 length of the rest, and flags and facts as in a record, for putting it back
 --
--- Returns  an integer, until when it counts: it was known, and is renewed
---          'V' u48 expires: it counts, but has yet to play or may not stay
---          'P' u48 expires: it was unknown, and is put back (a full Redis refuses this with an error, unless it takes no more room)
---          'E' u8 cause, u32 0, key of who took its slot: it has ended
---          'C' it was unknown, and does not count
+-- Returns  an integer, when its lease ends: it was live, and is renewed
+--          'V' u48 expires: it counts, but hasn't played yet or may not stay
+--          'P' u48 expires: it was unknown, and is put back (a full Redis refuses this with an
+--              error, unless it takes no more room)
+--          'E' u8 cause, u32 0, key of the session that took its slot: it has ended
+--          'C' it was unknown, and doesn't count
 
 local limit, standing, started, rest = unpack('>I2BI6I2c0', ARGV[2], OPERATION_AT)
 local is_request = byte(key) % TAGS == REQUEST

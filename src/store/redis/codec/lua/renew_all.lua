@@ -1,10 +1,11 @@
--- These streams were seen running: a renewal of each that can be renewed where it stands.
+-- Handles many sightings: renews each session that can be renewed in place.
 --
--- KEYS     the users' rosters, one for each session; the same may be there several times
+-- KEYS     the users' rosters, one for each session; the same one may occur several times
 -- ARGV[1]  u48 now, as in open.lua, then each session's u48 lease
--- ARGV[2]  and so on: the sessions' keys
+-- ARGV[2]  and following: the sessions' keys
 --
--- Returns  a list of integers: until when the session counts; or 0, nothing was done, and renew.lua has to be asked
+-- Returns  a list of integers: when the session's lease ends; or 0 if nothing was done, and
+--          renew.lua has to be called
 
 local unpack = struct.unpack
 local now = unpack('>I6', ARGV[1])
@@ -14,7 +15,7 @@ if now == 0 then
 end
 local answers = {}
 for index, name in ipairs(KEYS) do
-  -- What is wrong with one roster is no other's concern.
+  -- An error in one roster doesn't affect the others.
   local fine, till = pcall(touch, name, ARGV[index + 1], now, unpack('>I6', ARGV[1], MILLIS * index + 1))
   answers[index] = fine and till or 0
 end

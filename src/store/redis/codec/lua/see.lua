@@ -1,5 +1,5 @@
--- A sign of life of the live session at `seat`: what an admission and a sighting have in common. Here are `limit`, and `flags`, the
--- session's as they are to be but for what follows from this; this sets `expires` and `patch`.
+-- Applies a sign of life of the live session at `seat`: the common part of a start and a sighting.
+-- `flags` are the session's flags, before the changes that follow from this.
 --
 -- Needs  open.lua, and `limit` and `flags`
 -- Sets   `roster`, `changed`, `expires`, `patch`, `flags`

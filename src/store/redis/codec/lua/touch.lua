@@ -1,11 +1,12 @@
--- What renews a live session where it stands, and is nearly all that Redis is ever asked for: one read, one write, nothing moved.
+-- Renews a live session in place. Nearly all calls need only this: one read, one write, nothing
+-- moved.
 --
--- Here are `name`, the roster's key in Redis; `key`, the session's; `now`, and `lease`. This leaves in `till` until when the session counts.
--- If it leaves nothing there, it has done nothing, and what is to be done is for open.lua and what follows that to say; they agree
--- on everything that is decided here. Only a session that has played and may stay is renewed here. Other sessions are not looked at: what
--- of theirs has expired, or lies ahead since the clock has stepped back, stays for whatever next decides or changes something. A full
--- Redis refuses the write.
--- open.lua says how a roster is laid out.
+-- Needs `name`, the roster's key in Redis; `key`, the session's; `now`, and `lease`. Sets `till` to
+-- the end of the session's lease. If it leaves `till` unset it has done nothing, and open.lua and
+-- what follows it decide; they agree with everything that is decided here. It renews only a session
+-- that has played and may stay. It doesn't visit other sessions: expired ones, and times that lie
+-- ahead since the clock has stepped back, stay until the next script that decides or changes
+-- something. A full Redis refuses the write. open.lua describes the layout of a roster.
 
 local till
 repeat
@@ -19,7 +20,8 @@ repeat
   if version ~= VERSION or seats == 0 or written > now or first <= now then
     break
   end
-  -- These bytes are the session's key where one of the sessions' records has it, and may be anything anywhere else.
+  -- These bytes are the session's key only at a session record's offset of the key; anywhere else
+  -- they may be anything.
   local seat, at, left = found - KEY_AT, HEAD + 1 + noted, seats
   while at < seat and left > 1 do
     at, left = at + unpack('>I2', roster, at), left - 1
@@ -38,7 +40,7 @@ repeat
   if expires > written + keep then
     break
   end
-  -- The offset is given as a text, since Redis takes twice as long to make one of a number.
+  -- The offset is passed as text, because Redis takes twice as long to format a number.
   if redis.pcall('SETRANGE', name, string.format('%d', seat + 1), struct.pack('>I6I6', expires, now)) == #roster then
     till = expires
   end
