@@ -88,6 +88,20 @@ pub(super) async fn refresh(
     }
 }
 
+/// Logs that a stream has started: how many its user watches now, of how many.
+fn log_start(request: &RequestId, claim: &Claim, count: usize, limit: u32) {
+    let started = StartedStream {
+        request_id: request.to_string(),
+        user: &claim.user,
+        key: &claim.key,
+        count,
+        limit,
+        gateway: None,
+        client: None,
+    };
+    started.tell();
+}
+
 /// What an answer of the ledger's means for the client, with a line in the log where it is not what the client hoped for.
 fn granted(
     door: &Door,
@@ -114,16 +128,7 @@ fn granted(
             if admitted.entry == AdmissionKind::Started
                 && are_told(in_force.log_starts, &claim.user)
             {
-                let started = StartedStream {
-                    request_id: request.to_string(),
-                    user: &claim.user,
-                    key: &claim.key,
-                    count: admitted.active,
-                    limit: decision.limit,
-                    gateway: None,
-                    client: None,
-                };
-                started.tell();
+                log_start(request, claim, admitted.active, decision.limit);
             }
             Ok(Granted {
                 entry: admitted.entry,

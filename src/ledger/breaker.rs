@@ -6,7 +6,7 @@
 //! that. Each change is told in one log line.
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard};
 use std::time::Duration;
 
 use tokio::sync::{Notify, watch};
@@ -16,6 +16,7 @@ use crate::clock::Stopwatch;
 use crate::config::OutageRule;
 use crate::store::StoreError;
 use crate::telemetry::Metrics;
+use crate::util::lock;
 
 /// So many calls must fail in a row before the store counts as down: a lost packet or two is no outage.
 const FAILURES: u32 = 5;
@@ -197,7 +198,7 @@ impl Breaker {
 
     /// What is known; held for a moment only.
     fn known(&self) -> MutexGuard<'_, Known> {
-        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.known)
     }
 }
 

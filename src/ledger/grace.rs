@@ -7,7 +7,7 @@
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use tokio::sync::Notify;
@@ -16,6 +16,7 @@ use tokio_util::sync::CancellationToken;
 use super::CallerDeadline;
 use crate::clock::Stopwatch;
 use crate::session::UserId;
+use crate::util::lock;
 
 /// A wait shorter than this isn't worth a second call to the store.
 const SHORTEST_WAIT: Duration = Duration::from_millis(5);
@@ -123,7 +124,7 @@ impl Grace {
 
     /// Who waits; held for a moment only.
     fn waiting(&self) -> MutexGuard<'_, HashMap<UserId, Arc<Notify>>> {
-        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.waiting)
     }
 }
 

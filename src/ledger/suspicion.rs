@@ -2,11 +2,12 @@
 //! bring it about. So an unknown session heals its user, and has a few of the others asked about; only if two of *them* are unknown has
 //! the store forgotten everybody. However many unknown sessions one user has, they cause one such sample.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::Mutex;
 use std::time::Duration;
 
 use crate::clock::Stopwatch;
 use crate::session::UserId;
+use crate::util::lock;
 
 /// How many distinct users cause a sample each within one period.
 const MAX_SUSPECTS: usize = 4;
@@ -49,7 +50,7 @@ impl Suspicion {
 
     /// Notes that a session of that user is unknown to the store; whether that is a reason to ask about others.
     pub(super) fn note(&self, user: &UserId) -> bool {
-        let mut suspects = self.suspects.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut suspects = lock(&self.suspects);
         if suspects.since.elapsed() >= self.period {
             *suspects = Suspects {
                 since: Stopwatch::start(),
@@ -65,7 +66,7 @@ impl Suspicion {
 
     /// The users noted in this period.
     pub(super) fn users(&self) -> Vec<UserId> {
-        let suspects = self.suspects.lock().unwrap_or_else(PoisonError::into_inner);
+        let suspects = lock(&self.suspects);
         suspects.users.clone()
     }
 }

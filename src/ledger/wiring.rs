@@ -7,7 +7,7 @@
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard};
 use std::time::Duration;
 
 use tokio::sync::Notify;
@@ -16,6 +16,7 @@ use tracing::{info, warn};
 use crate::clock::Stopwatch;
 use crate::session::{Session, SessionKey, Ticket, UserId};
 use crate::telemetry::Metrics;
+use crate::util::lock;
 
 /// How many sessions wait for the store to be asked about them.
 const SAMPLE: usize = 16;
@@ -205,7 +206,7 @@ impl Wiring {
 
     /// What was seen; held for a moment only.
     fn seen(&self) -> MutexGuard<'_, Seen> {
-        self.seen.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.seen)
     }
 }
 

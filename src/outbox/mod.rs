@@ -9,7 +9,7 @@ mod queue;
 #[cfg(test)]
 mod tests;
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use futures_util::StreamExt;
@@ -23,6 +23,7 @@ use crate::ledger::Ledger;
 use crate::session::{Ending, PlanName, SessionId, SessionKey, Sighting, Terms, Ticket, UserId};
 use crate::telemetry::Metrics;
 use crate::telemetry::metrics::{DropReason, EntryOutcome, ReleaseCause};
+use crate::util::lock;
 use queue::{Pending, Queue};
 
 /// How many sessions' states are kept at most. Renewals get three quarters of it, so that releases find room for longer.
@@ -162,7 +163,7 @@ impl Outbox {
 impl Shared {
     /// The notices.
     fn queue(&self) -> MutexGuard<'_, Queue> {
-        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.queue)
     }
 }
 

@@ -13,6 +13,7 @@ use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
+use super::TROUBLE_PERIOD;
 use super::connection::{Connection, Place, Places};
 use super::listener::{Listener, Socket};
 use crate::reload::Reloaded;
@@ -65,7 +66,7 @@ pub(super) struct Acceptor {
 }
 
 /// What may keep a port from accepting, for as long as it lasts.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Trouble {
     /// All places are taken, and one is made free.
     crowded: Throttle,
@@ -73,6 +74,17 @@ struct Trouble {
     full: Throttle,
     /// The system refuses.
     refused: Throttle,
+}
+
+impl Trouble {
+    /// None yet.
+    fn new() -> Self {
+        Self {
+            crowded: Throttle::every(TROUBLE_PERIOD),
+            full: Throttle::every(TROUBLE_PERIOD),
+            refused: Throttle::every(TROUBLE_PERIOD),
+        }
+    }
 }
 
 // === impl Acceptor ===
@@ -87,7 +99,7 @@ impl Acceptor {
         S: Future<Output = ()> + Send,
     {
         let mut connections = JoinSet::new();
-        let trouble = Trouble::default();
+        let trouble = Trouble::new();
         // An accepted client waits for its place inside this future, so the future must survive the end of other connections.
         let mut accepting = Box::pin(self.accept(&trouble));
         loop {

@@ -11,6 +11,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tracing::warn;
 
+use super::TROUBLE_PERIOD;
 use super::frames::Frames;
 use super::peer::{Peer, Peers};
 use crate::telemetry::Metrics;
@@ -94,8 +95,8 @@ impl Places {
             told: Arc::new(Told {
                 port,
                 metrics,
-                malformed: Throttle::default(),
-                floods: Throttle::default(),
+                malformed: Throttle::every(TROUBLE_PERIOD),
+                floods: Throttle::every(TROUBLE_PERIOD),
             }),
         }
     }

@@ -3,15 +3,16 @@
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicI64, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
 
 use tokio::task::AbortHandle;
 use tracing::warn;
 
+use super::TROUBLE_PERIOD;
 use crate::telemetry::Metrics;
 use crate::telemetry::metrics::{ClosedFor, LabelValue, Port};
-use crate::util::Throttle;
+use crate::util::{Throttle, lock};
 
 /// How many bytes of memory the requests of one peer may take: three of the largest access log messages.
 const MOST_OF_ONE: usize = 48 * 1024 * 1024;
@@ -86,11 +87,6 @@ pub(super) struct Share {
     is_unread: bool,
 }
 
-/// A lock that nothing panics under.
-fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
 /// How many bytes of memory the requests of all peers of a port may take: half, and a quarter, of what `compose.yaml` gives the container.
 const fn most_of_all(port: Port) -> usize {
     match port {
@@ -121,14 +117,14 @@ impl Peers {
             port,
             metrics,
             units: AtomicI64::new(0),
-            heavy: Throttle::default(),
+            heavy: Throttle::every(TROUBLE_PERIOD),
             lists: Mutex::default(),
         })
     }
 
     /// One has come.
     pub(super) fn join(self: &Arc<Self>) -> Arc<Peer> {
-        let mut lists = locked(&self.lists);
+        let mut lists = lock(&self.lists);
         let (number, turn) = (lists.number(), lists.number());
         let peer = Arc::new(Peer {
             peers: Arc::clone(self),
@@ -147,7 +143,7 @@ impl Peers {
     /// Closes the connection that has been silent for longest of those that never made a request. Whether there is any.
     pub(super) fn close_most_silent(&self) -> bool {
         loop {
-            let most_silent = locked(&self.lists).newcomers.pop_first();
+            let most_silent = lock(&self.lists).newcomers.pop_first();
             let Some((_, peer)) = most_silent else {
                 return false;
             };
@@ -163,8 +159,8 @@ impl Peers {
     fn relieve(&self) {
         // Outside of the lock, since the last handle of a peer that is leaving takes it.
         let upgraded = |lists: &Lists| lists.all.values().filter_map(Weak::upgrade).collect();
-        let mut peers: Vec<Arc<Peer>> = upgraded(&locked(&self.lists));
-        peers.retain(|peer| !locked(&peer.exit).is_closed);
+        let mut peers: Vec<Arc<Peer>> = upgraded(&lock(&self.lists));
+        peers.retain(|peer| !lock(&peer.exit).is_closed);
         let bytes = |peer: &Arc<Peer>| peer.bytes.load(Ordering::Relaxed);
         let mut all: usize = peers.iter().map(bytes).sum();
         peers.sort_by_cached_key(bytes);
@@ -187,7 +183,7 @@ impl Peer {
 
     /// That task serves it.
     pub(super) fn served_by(&self, task: AbortHandle) {
-        let mut exit = locked(&self.exit);
+        let mut exit = lock(&self.exit);
         if exit.is_closed {
             task.abort();
         }
@@ -197,14 +193,14 @@ impl Peer {
     /// Closes its connection at once.
     pub(super) fn close(&self, cause: ClosedFor) {
         self.leaves(cause);
-        if let Some(task) = locked(&self.exit).task.take() {
+        if let Some(task) = lock(&self.exit).task.take() {
             task.abort();
         }
     }
 
     /// Counts that its connection is being closed, the first time that this is said.
     pub(super) fn leaves(&self, cause: ClosedFor) {
-        if std::mem::replace(&mut locked(&self.exit).is_closed, true) {
+        if std::mem::replace(&mut lock(&self.exit).is_closed, true) {
             return;
         }
         let Peers {
@@ -228,7 +224,7 @@ impl Peer {
         if self.has_asked() {
             return;
         }
-        let mut lists = locked(&self.peers.lists);
+        let mut lists = lock(&self.peers.lists);
         // It may have been chosen to leave meanwhile.
         let turn = self.turn.load(Ordering::Relaxed);
         if let Some(peer) = lists.newcomers.remove(&turn) {
@@ -250,7 +246,7 @@ impl Peer {
             .store(requests.wrapping_add(1).max(1), Ordering::Relaxed);
         if requests == 0 {
             let turn = self.turn.load(Ordering::Relaxed);
-            locked(&self.peers.lists).newcomers.remove(&turn);
+            lock(&self.peers.lists).newcomers.remove(&turn);
         }
         let mut share = self.share();
         share.grow_to(bytes);
@@ -312,7 +308,7 @@ impl Peer {
 
 impl Drop for Peer {
     fn drop(&mut self) {
-        let mut lists = locked(&self.peers.lists);
+        let mut lists = lock(&self.peers.lists);
         lists.all.remove(&self.number);
         lists.newcomers.remove(self.turn.get_mut());
     }
@@ -364,7 +360,7 @@ mod tests {
     }
 
     fn is_closed(peer: &Peer) -> bool {
-        locked(&peer.exit).is_closed
+        lock(&peer.exit).is_closed
     }
 
     #[test]

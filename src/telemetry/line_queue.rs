@@ -13,6 +13,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use super::labels::{LabelValue, LogDrop};
+use crate::util::lock;
 
 /// How many lines wait at most: some seconds of a busy log, and a few megabytes of memory.
 const ROOM: usize = 4096;
@@ -137,7 +138,7 @@ impl LineQueue {
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.state)
     }
 }
 

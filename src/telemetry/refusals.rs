@@ -4,7 +4,7 @@
 
 use std::collections::HashMap;
 use std::hash::Hash;
-use std::sync::{Mutex, PoisonError};
+use std::sync::Mutex;
 use std::time::Duration;
 
 use tracing::info;
@@ -12,6 +12,7 @@ use tracing::info;
 use super::json_lines::Texts;
 use crate::problem::refusal_reason;
 use crate::session::{Refusal, SessionKey, Timestamp, UserId};
+use crate::util::lock;
 
 /// How long further ones of the same user are only counted.
 const QUIET: Duration = Duration::from_secs(10);
@@ -32,7 +33,7 @@ impl<U> Default for RefusalLog<U> {
 impl<U: Clone + Eq + Hash> RefusalLog<U> {
     /// Whether this refusal gets a line: then how many of the same user were left out before it.
     pub fn admit(&self, user: &U, now: Timestamp) -> Option<u64> {
-        let mut users = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut users = lock(&self.0);
         if users.len() >= MAX_USERS && !users.contains_key(user) {
             users.retain(|_, (last, _)| now.since(*last) < QUIET);
             if users.len() >= MAX_USERS {

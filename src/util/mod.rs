@@ -1,5 +1,7 @@
 //! Small tools that several modules need, and that know nothing of streams.
 
+mod lock;
 mod throttle;
 
+pub(crate) use lock::lock;
 pub(crate) use throttle::Throttle;

@@ -1,12 +1,10 @@
 //! Bounds how often something is said that may go on for long.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::Mutex;
 use std::time::Duration;
 
+use super::lock;
 use crate::clock::Stopwatch;
-
-/// How often trouble with a connection of ours is logged.
-const TROUBLE: Duration = Duration::from_secs(10);
 
 /// Lets something through at most once in a period.
 #[derive(Debug)]
@@ -29,19 +27,12 @@ impl Throttle {
 
     /// Returns true at most once in a period, and the first time.
     pub(crate) fn is_due(&self) -> bool {
-        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut last = lock(&self.last);
         let due = last.is_none_or(|last| last.elapsed() >= self.every);
         if due {
             *last = Some(Stopwatch::start());
         }
         due
-    }
-}
-
-impl Default for Throttle {
-    /// Every ten seconds.
-    fn default() -> Self {
-        Self::every(TROUBLE)
     }
 }
 

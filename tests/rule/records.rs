@@ -179,7 +179,7 @@ async fn admit(store: &RedisStore, start: &streamgate::session::Start, limit: u3
     store.admit(&user("anna"), start, &rules).await.unwrap()
 }
 
-fn entry(admission: &Admission) -> Entry {
+fn entry(admission: &Admission) -> AdmissionKind {
     match admission {
         Admission::Admitted(admitted) => admitted.entry,
         Admission::Refused(refusal) => panic!("{refusal:?}"),

@@ -510,14 +510,9 @@ fn each_answer_of_the_ledger_has_its_name_in_the_metrics_and_the_log() {
         (Basis::Rule(OutageRule::Allow), Verdict::OutageAllowed),
         (Basis::Rule(OutageRule::Local), Verdict::OutageLocal),
     ] {
-        assert_eq!(
-            verdict::verdict(&admitted(AdmissionKind::Started), basis),
-            counted
-        );
-        assert_eq!(
-            verdict::verdict(&admitted(AdmissionKind::Renewed), basis),
-            counted
-        );
+        for kind in [AdmissionKind::Started, AdmissionKind::Renewed] {
+            assert_eq!(verdict::verdict(&admitted(kind), basis), counted);
+        }
     }
     let full_here = Admission::Refused(full(1, 1));
     assert_eq!(

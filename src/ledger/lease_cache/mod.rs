@@ -26,7 +26,8 @@ use crate::session::{
 };
 use crate::store::Seen;
 use crate::telemetry::metrics::ReleaseCause;
-use shard::{Shard, lock, seen};
+use crate::util::lock;
+use shard::{Shard, seen};
 use sync_queue::SyncQueue;
 pub(super) use sync_queue::Unsynced;
 pub(super) use user::{CacheLookup, Confirmed, End, GATHERING};

@@ -2,7 +2,6 @@
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
-use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use super::EVICTED_PART;
 use super::user::{CachedSession, CachedUser, SyncState};
@@ -161,9 +160,4 @@ pub(super) fn seen(
         sighting: cached.sighting(now),
         limit: known.limit,
     }
-}
-
-/// Takes a lock. Whoever panicked while holding it can't have left anything half changed that a lease doesn't heal.
-pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -3,11 +3,12 @@
 use std::collections::{HashSet, VecDeque};
 use std::sync::atomic::Ordering;
 
-use super::shard::{lock, seen};
+use super::shard::seen;
 use super::user::{CachedSession, CachedUser, End, SyncState};
 use super::{LeaseCache, SHARDS};
 use crate::session::{Kind, SessionKey, UserId};
 use crate::store::Seen;
+use crate::util::lock;
 
 /// The users of whom the store is to be told something, each once. Some may have been seen to since.
 #[derive(Debug, Default)]

@@ -15,9 +15,9 @@ pub use ends::{EndList, Forgotten};
 use std::time::Duration;
 
 use super::{
-    Admission, Admitted, EndCause, Ending, Entry, Kind, PROVEN_AFTER, PROVISIONAL_LEASE, Playing,
-    Provenance, Refusal, Released, Renewal, Session, SessionKey, Sighting, Start, StartRules,
-    Terms, Timestamp, Tombstone,
+    Admission, AdmissionKind, Admitted, EndCause, Ending, Kind, PROVEN_AFTER, PROVISIONAL_LEASE,
+    Playing, Provenance, Refusal, Released, Renewal, Session, SessionKey, Sighting, Start,
+    StartRules, Terms, Timestamp, Tombstone,
 };
 
 /// How many streams above the limit are put back when they are seen running.
