@@ -5,8 +5,8 @@ use std::collections::BTreeSet;
 
 use serde_json::{Value, json};
 
-use crate::support::docs;
-use crate::support::envoy_files::{
+use testkit::docs;
+use testkit::envoy_files::{
     CLUSTERS, CONNECTION_MANAGER, LISTENER, at, at_mut, read, route_mut, set,
 };
 

@@ -8,7 +8,6 @@ use tonic::metadata::MetadataMap;
 use super::start_rollback::{Grant, Hold};
 use super::{Answer, grpc_timeout};
 use crate::clock::SystemClock;
-use crate::faulty_store::FaultyStore;
 use crate::ledger::{Basis, Decision, Ledger, Outage, Settings, UndoHint};
 use crate::outbox::{Delivery, outbox};
 use crate::policy::Policy;
@@ -16,6 +15,7 @@ use crate::session::{
     Admission, AdmissionKind, Admitted, EndCause, Facts, Kind, Refusal, Session, SessionId,
     SessionKey, Start, StartRules, Terms, Ticket, Timestamp, UserId, WhenFull,
 };
+use crate::store::faulty::FaultyStore;
 use crate::store::{Store, StoreError};
 use crate::telemetry::Metrics;
 
