@@ -46,7 +46,7 @@ prereqs-demo:
 
 # The clients in docs/clients/ run in what they are written for, and the players are those that viewers have.
 prereqs-test:
-	@deploy/prereqs.sh $(ENVOY_NEEDS) $(REDIS_NEEDS) venv:python3-venv curl git openssl node:nodejs $(if $(CHROMIUM),,chromium) ffmpeg \
+	@deploy/prereqs.sh $(ENVOY_NEEDS) $(REDIS_NEEDS) venv:python3-venv curl luacheck:lua-check git openssl node:nodejs $(if $(CHROMIUM),,chromium) ffmpeg \
 		gst-launch-1.0:gstreamer1.0-tools gst/playbin:gstreamer1.0-plugins-base gst/souphttpsrc:gstreamer1.0-plugins-good \
 		gst/hlsdemux:gstreamer1.0-plugins-bad gst/avdec_h264:gstreamer1.0-libav 'vlc:vlc-bin vlc-plugin-base' lists:
 
@@ -168,9 +168,9 @@ nightly:
 # The fuzz package is linted without libFuzzer, which takes a C++ compiler; `fuzzing` is what cargo-fuzz sets.
 ## Formatting, clippy, the documentation, and the dependencies where cargo-deny is there
 lint: prereqs-build
-	@$(CARGO) fmt --check
+	@$(CARGO) fmt --all --check
 	$(CARGO) fmt --check --manifest-path fuzz/Cargo.toml
-	$(CARGO) clippy --locked --all-targets -- -D warnings
+	$(CARGO) clippy --locked --workspace --all-targets -- -D warnings
 	RUSTFLAGS="$${RUSTFLAGS:-} --cfg fuzzing" $(CARGO) clippy --locked --manifest-path fuzz/Cargo.toml --target-dir $(BUILD)/fuzz --no-default-features -- -D warnings
 	RUSTDOCFLAGS='-D warnings' $(CARGO) doc --locked --no-deps --document-private-items
 	if [ -x $(TOOLS)/bin/cargo-deny ]; then

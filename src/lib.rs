@@ -42,7 +42,7 @@
 //! | *grace* | how long a start at a full limit waits for a slot to come free |
 //! | *outage* | the store could not answer; an error, where a refusal is a value: [`ledger::Outage`] |
 //! | *outage rule* | what decides about new streams meanwhile (`store.outage`): [`config::OutageRule`] |
-//! | *held lease* | a session that this instance knows the store to count, and until when: [`ledger::Ledger::recalls`] |
+//! | *held lease* | a session that this instance knows the store to count, and until when: [`ledger::Ledger::lookup`] |
 //! | *unsynced* | what the store is yet to be told: sessions that it does not know to run, and ends |
 //!
 //! # Flow
@@ -50,11 +50,12 @@
 //! Data flows one way, and a file imports only what stands above it in the list below.
 //!
 //! ```text
-//!           decode            resolve                one atomic step        encode
-//! Envoy ──▶ envoy::check ──▶ ledger.recalls (a held lease) ────────────▶ envoy::verdict ──▶ Envoy
-//!                       └──▶ ledger.admit ──▶ policy ──▶ store.admit ──▶ envoy::verdict ──▶ Envoy
+//!           decode           decide                                        log, dry run, undo    encode
+//! Envoy ──▶ envoy::check ──▶ ledger.lookup (a held lease) ──────────────────────────────────▶ envoy::wire ──▶ Envoy
+//!                       └──▶ ledger.admit ──▶ policy ──▶ store.admit ──▶ doors::outcome ────▶ envoy::wire ──▶ Envoy
+//! HTTP  ──▶ http::start_service ──▶ ledger.heartbeat ──▶ store.admit ──▶ doors::outcome ────▶ http::json ──▶ HTTP
+//! HTTP  ──▶ http::{sessions, release_hook, listing} ──▶ ledger.{release, list, page} ──▶ store
 //! Envoy ──▶ envoy::access_log ──▶ outbox (queue) ────▶ ledger.{renew, played, release} ──▶ store
-//! HTTP  ──▶ http::{sessions, release} ──▶ ledger.{heartbeat, release, list, page} ──▶ store
 //!           ledger.run_background (renews what is held, syncs, probes) ──▶ store
 //! cli::{sessions, release, doctor} ──▶ HTTP, of an instance that runs
 //! ```
@@ -89,6 +90,9 @@ pub mod reload;
 pub mod ledger;
 
 pub mod outbox;
+
+// What the doors have in common once the ledger has decided.
+pub mod doors;
 
 // The doors.
 pub mod envoy;

@@ -2,6 +2,8 @@
 //! `make compose-check` build and run them.
 
 use std::collections::BTreeSet;
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt;
 
 use serde_json::{Value, json};
 
@@ -9,6 +11,7 @@ use testkit::docs;
 use testkit::envoy_files::{
     CLUSTERS, CONNECTION_MANAGER, LISTENER, at, at_mut, read, route_mut, set,
 };
+use testkit::process::command;
 
 /// Where compose.yaml has everything, by cluster.
 const ADDRESSES: [(&str, &str, u16); 4] = [
@@ -253,4 +256,43 @@ fn the_image_is_of_this_version_built_by_the_oldest_rust_and_runs_as_nobody_with
             assert!(build.contains(" --locked "), "{file}: {build}");
         }
     }
+}
+
+/// Runs `prereqs.sh` for a command that no machine has, with stand-ins for what it calls: who it is, sudo and apt-get.
+async fn prereqs(user: &str, apt_get: &str) -> (Option<i32>, String) {
+    let folder = tempfile::tempdir().unwrap();
+    let scripts = [("id", user), ("sudo", "exit 1"), ("apt-get", apt_get)];
+    for (name, script) in scripts {
+        let path = folder.path().join(name);
+        std::fs::write(&path, format!("#!/bin/sh\n{script}\n")).unwrap();
+        std::fs::set_permissions(path, Permissions::from_mode(0o755)).unwrap();
+    }
+    let mut path = folder.path().as_os_str().to_owned();
+    path.push(":");
+    path.push(std::env::var_os("PATH").unwrap());
+    let mut prereqs = command("deploy/prereqs.sh");
+    prereqs.arg("no-such-command:no-such-package");
+    let ran = prereqs.env("PATH", path).output().await.unwrap();
+    let told = String::from_utf8(ran.stderr).unwrap();
+    (ran.status.code(), told)
+}
+
+const INSTALL: &str = "apt-get install -y --no-install-recommends no-such-package";
+
+#[tokio::test]
+async fn what_is_missing_is_installed_in_one_line_by_whoever_may() {
+    let (code, told) = prereqs("echo 0", "echo \"$@\"").await;
+    let line = "Installing with apt-get: no-such-package\n";
+    assert_eq!((code, told.as_str()), (Some(0), line));
+    let (code, told) = prereqs("echo 1000", "exit 1").await;
+    let line = format!("Missing on this machine. Run: sudo apt-get update && sudo {INSTALL}\n");
+    assert_eq!((code, told), (Some(1), line));
+}
+
+#[tokio::test]
+async fn an_installation_that_fails_shows_why_and_what_to_run() {
+    let (code, told) = prereqs("echo 0", "echo \"E: no network\"; exit 100").await;
+    assert_eq!(code, Some(1), "{told}");
+    assert!(told.contains("E: no network"), "{told}");
+    assert!(told.contains(INSTALL), "{told}");
 }

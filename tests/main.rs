@@ -95,6 +95,8 @@ mod reload;
 mod followed_files;
 // Random operations on every store and on the rule itself, compared step by step.
 mod store_model;
+// Instances whose versions of records differ, on one Redis.
+mod record_versions;
 // What is Redis's own: outages, deadlines, a full server, foreign data.
 mod store_redis;
 // The listing of everybody by pages on Redis: other data beside ours, what it costs, rights.

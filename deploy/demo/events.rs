@@ -46,7 +46,7 @@ impl Events {
     pub(crate) async fn tell(mut self) -> Result<Infallible, Failure> {
         loop {
             self.tell_sessions().await?;
-            for refusal in self.refusals.new()? {
+            for refusal in self.refusals.unread()? {
                 println!("{refusal}");
             }
             tokio::time::sleep(LOOK_EVERY).await;
@@ -127,8 +127,8 @@ struct Refusals {
 }
 
 impl Refusals {
-    /// A line for each new one.
-    fn new(&mut self) -> Result<Vec<String>, Failure> {
+    /// A line for each that has not been read yet.
+    fn unread(&mut self) -> Result<Vec<String>, Failure> {
         let reading = || format!("read {}", self.log.display());
         let mut file = std::fs::File::open(&self.log).doing(reading)?;
         file.seek(SeekFrom::Start(self.read)).doing(reading)?;

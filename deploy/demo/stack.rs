@@ -164,7 +164,7 @@ impl Stack {
             .push(Child::start("envoy", envoy, &self.logs)?);
         let gateway = format!("http://{}/healthz", loopback(self.ports.gateway));
         let healthy = format!(
-            "http://{}/stats?filter=%5Ecluster.streamgate.*membership_healthy",
+            "http://{}/stats?filter=%5Ecluster.streamgate(_access_log)%3F.membership_healthy%24",
             loopback(self.ports.envoy_admin)
         );
         self.ready(async || answers_ok(&gateway).await && both_clusters_healthy(&healthy).await)

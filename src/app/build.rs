@@ -13,6 +13,7 @@ use crate::clock::{Clock, SystemClock};
 use crate::config::{
     self, Backend, Changeable, Config, InForce, RedisUrl, SharedSettings, Topology,
 };
+use crate::doors::DecisionLog;
 use crate::envoy::{AccessLogDoor, CheckDoor};
 use crate::http::{HttpDoor, REQUEST_TIMEOUT, Readiness, Tokens};
 use crate::identity::RouteLists;
@@ -20,10 +21,10 @@ use crate::ledger::{Ledger, ROOM_TO_HOLD, Settings};
 use crate::outbox::{Delivery, Outbox, outbox};
 use crate::reload::{Reloaded, ReloadedFiles};
 use crate::session::Terms;
-use crate::store::redis::{RedisSettings, RedisStore, Sentinels, Source};
+use crate::store::redis::{RedisSettings, RedisStore, RedisTarget, Sentinels};
 use crate::store::{MemoryStore, Store};
+use crate::telemetry::Metrics;
 use crate::telemetry::metrics::ReloadedFile;
-use crate::telemetry::{Metrics, RefusalLog};
 
 /// What the doors have in common.
 #[derive(Debug)]
@@ -111,9 +112,7 @@ impl Core {
             ledger: Arc::clone(&self.ledger),
             outbox: self.outbox.clone(),
             metrics: Arc::clone(&self.metrics),
-            refusals: RefusalLog::default(),
-            mistakes: RefusalLog::default(),
-            clock: Arc::clone(&self.clock),
+            log: DecisionLog::new(Arc::clone(&self.clock)),
             tasks,
         }
     }
@@ -178,9 +177,7 @@ impl Core {
             backend: config.store.backend,
             settings: SharedSettings::of(config),
             id: format!("{:016x}", rand::random::<u64>()),
-            refusals: RefusalLog::default(),
-            mistakes: RefusalLog::default(),
-            clock: Arc::clone(&self.clock),
+            log: DecisionLog::new(Arc::clone(&self.clock)),
             request_timeout: REQUEST_TIMEOUT,
         }
     }
@@ -236,14 +233,14 @@ fn open_redis(config: &config::Store, terms: Terms) -> Result<RedisStore, BuildE
 }
 
 /// Where connections to it come from.
-fn redis_source(redis: &config::Redis) -> RedisResult<Source> {
+fn redis_source(redis: &config::Redis) -> RedisResult<RedisTarget> {
     match redis.topology {
         Topology::Standalone => {
             // The configuration has seen to it that there is exactly one.
             let url = redis.urls.first().map_or("", RedisUrl::expose);
-            url.into_connection_info().map(Source::Standalone)
+            url.into_connection_info().map(RedisTarget::Standalone)
         }
-        Topology::Sentinel => Ok(Source::Sentinel(Sentinels {
+        Topology::Sentinel => Ok(RedisTarget::Sentinel(Sentinels {
             sentinels: redis
                 .urls
                 .iter()

@@ -1,22 +1,15 @@
 //! What differs between two configurations, key by key.
 
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 
-use super::Config;
+use super::summary::Setting;
+use super::{Config, known_keys};
 
 /// What a change shows in the place of a value that may hold a secret.
 const HIDDEN: &str = "(not shown)";
 
 /// What a change shows where a key, such as a user's limit, isn't there.
 const ABSENT: &str = "(none)";
-
-/// The keys that follow the file while the process runs: each with all that is below it.
-const FOLLOWED: [&str; 4] = [
-    "limits",
-    "refusal",
-    "telemetry.log_level",
-    "telemetry.log_starts",
-];
 
 /// One key with another value than before.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -44,91 +37,59 @@ impl Config {
     /// The keys that have another value in the newer configuration, in the order of their names.
     #[must_use]
     pub fn changes(&self, newer: &Self) -> Vec<Change> {
-        let (before, after) = (self.to_string(), newer.to_string());
-        let (before, after) = (values(&before), values(&after));
-        let keys = before
-            .keys()
-            .chain(after.keys().filter(|key| !before.contains_key(*key)));
-        let value = |values: &BTreeMap<String, &str>, key: &str| {
-            let value = values.get(key).copied();
-            value.unwrap_or(ABSENT).to_owned()
-        };
-        let shown = keys
-            .map(|key| Change::of(key, value(&before, key), value(&after, key)))
-            .filter(|change| change.from != change.to);
-        let (old, new) = (&self.store.redis, &newer.store.redis);
-        let hidden = [
-            ("store.redis.urls", old.urls != new.urls),
-            ("store.redis.master_url", old.master_url != new.master_url),
-        ];
-        let mut changes: Vec<_> = shown
-            .filter(|change| hidden.iter().all(|(key, _)| *key != change.key))
+        let (before, after) = (self.summary().settings(), newer.summary().settings());
+        let names: BTreeSet<_> = before.keys().chain(after.keys()).collect();
+        let changes = names.into_iter().filter_map(|name| {
+            let (from, to) = (before.get(name), after.get(name));
+            Change::of(name, from, to)
+        });
+        changes.collect()
+    }
+
+    /// What a newer configuration changes only after a restart: sections, or keys of a section of which
+    /// some keys apply while the process runs.
+    #[must_use]
+    pub fn sections_unlike(&self, newer: &Self) -> Vec<String> {
+        let known = known_keys();
+        let section = |key: &str| key.split('.').next().unwrap_or_default().to_owned();
+        let live = known.iter().filter(|known| known.key.is_live);
+        let mixed: BTreeSet<_> = live.map(|known| section(known.key.name)).collect();
+        let changes = self.changes(newer).into_iter();
+        let changes = changes.filter(|change| change.effect == Effect::AfterRestart);
+        let mut unlike: Vec<_> = changes
+            .map(|change| match section(&change.key) {
+                section if mixed.contains(&section) => change.key,
+                section => section,
+            })
             .collect();
-        for (key, _) in hidden.iter().filter(|(_, has_changed)| *has_changed) {
-            changes.push(Change::of(key, HIDDEN.to_owned(), HIDDEN.to_owned()));
-        }
-        changes.sort_by(|one, other| one.key.cmp(&other.key));
-        changes
+        unlike.dedup();
+        unlike
     }
 }
 
 impl Change {
-    fn of(key: &str, from: String, to: String) -> Self {
-        let is_followed = FOLLOWED.iter().any(|followed| is_within(key, followed));
-        let effect = if is_followed && key != "limits.users_file" {
-            Effect::InForce
-        } else {
-            Effect::AfterRestart
+    /// The change of a key, if it has one. A secret is compared, but not shown.
+    fn of(name: &str, from: Option<&Setting>, to: Option<&Setting>) -> Option<Self> {
+        let compared = |setting: Option<&Setting>| {
+            let value = setting.map(|it| it.exposed.clone().unwrap_or_else(|| it.shown.clone()));
+            value.unwrap_or_default()
         };
-        Self {
-            key: key.to_owned(),
-            from,
-            to,
-            effect,
-        }
+        let either = from.or(to)?;
+        let shown = |setting: Option<&Setting>| match (&either.exposed, setting) {
+            (Some(_), _) => HIDDEN.to_owned(),
+            (None, Some(setting)) => setting.shown.clone(),
+            (None, None) => ABSENT.to_owned(),
+        };
+        (compared(from) != compared(to)).then(|| Self {
+            key: name.to_owned(),
+            from: shown(from),
+            to: shown(to),
+            effect: match either.key.is_live {
+                true => Effect::InForce,
+                false => Effect::AfterRestart,
+            },
+        })
     }
-}
-
-/// Whether a key is that one or below it.
-pub(super) fn is_within(key: &str, all: &str) -> bool {
-    let rest = key.strip_prefix(all);
-    rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
-}
-
-/// The values in a summary by their full keys. A summary has a key on each line, and its sections are indented.
-pub(super) fn values(summary: &str) -> BTreeMap<String, &str> {
-    let mut values = BTreeMap::new();
-    let mut sections: Vec<&str> = Vec::new();
-    for line in summary.lines() {
-        let entry = line.trim_start();
-        sections.truncate((line.len() - entry.len()) / 2);
-        let (name, value) = name_and_value(entry);
-        sections.push(name);
-        if !matches!(value, "" | "{}") {
-            values.insert(sections.join("."), value);
-        }
-    }
-    values
-}
-
-/// The name, without its quotes, and the value in a line such as `"a: b": 2`.
-fn name_and_value(entry: &str) -> (&str, &str) {
-    let (name, rest) = match entry.strip_prefix('"') {
-        Some(quoted) => {
-            let mut is_escaped = false;
-            let end = quoted.find(|character| {
-                let is_end = character == '"' && !is_escaped;
-                is_escaped = character == '\\' && !is_escaped;
-                is_end
-            });
-            let (name, rest) = quoted
-                .split_at_checked(end.unwrap_or_default())
-                .unwrap_or_default();
-            (name, rest.strip_prefix("\":").unwrap_or(rest))
-        }
-        None => entry.split_once(':').unwrap_or((entry, "")),
-    };
-    (name, rest.trim_start())
 }
 
 #[cfg(test)]

@@ -1,17 +1,12 @@
 //! The configuration file: read once at the start, and read again when it has changed.
 
 use std::fmt;
-use std::fs::File;
-use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
 
-use super::error::{Origin, Problem};
+use super::load::file::text;
 use super::{Config, ConfigError};
-
-/// The largest file that is read. Limits of more users belong in `limits.users_file`.
-const MAX_BYTES: u64 = 16 * 1024 * 1024;
 
 /// A configuration file, and the environment that overrides it.
 #[derive(Clone)]
@@ -70,23 +65,4 @@ impl fmt::Debug for ConfigFile {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "ConfigFile({})", self.path.display())
     }
-}
-
-/// The text of a configuration file.
-pub(super) fn text(path: &Path) -> Result<Bytes, Problem> {
-    let mut text = Vec::new();
-    let read = File::open(path).and_then(|file| file.take(MAX_BYTES + 1).read_to_end(&mut text));
-    let message = match read {
-        Ok(bytes) if bytes as u64 <= MAX_BYTES => return Ok(text.into()),
-        Ok(_) => {
-            "the configuration file is larger than 16 MiB; put users' limits into limits.users_file"
-                .to_owned()
-        }
-        Err(error) => format!("can't read the configuration file: {error}"),
-    };
-    Err(Problem {
-        origin: Origin::Line(0),
-        key: String::new(),
-        message,
-    })
 }

@@ -1,36 +1,20 @@
 //! Configuration: one YAML file and the environment, turned into checked values.
 //!
-//! There are two types. `Raw` is what was written, in the shape of the file; [`Config`] is what it means. The way from
-//! one to the other is the only place where values are checked, section by section, each in its own file with its keys,
-//! defaults and ranges. Nothing reads the process's environment here: the command line hands it in.
+//! Each section declares its keys once, in its file below `sections`: what reads, shows, documents
+//! and compares settings passes over these declarations. `load` is the generic loader. Nothing reads
+//! the process's environment here: the command line hands it in.
 
 mod changes;
-mod environment;
-mod error;
 mod file;
 #[cfg(any(fuzzing, test))]
 pub(crate) mod fuzzing;
-mod http;
-mod identity;
-mod in_force;
-mod keys;
-mod leases;
-mod limits;
-mod listen;
-mod raw;
-mod redact;
-mod redis_url;
-mod refusal;
+mod live;
+mod load;
+mod reference;
+mod sections;
 mod shared;
-mod shutdown;
-mod store;
 mod summary;
-mod telemetry;
-mod tls;
-mod users_file;
 mod warnings;
-mod words;
-mod written;
 
 #[cfg(test)]
 mod tests;
@@ -38,27 +22,31 @@ mod tests;
 use std::path::Path;
 
 pub use changes::{Change, Effect};
-pub(crate) use environment::PREFIX;
-pub use error::{ConfigError, Origin, Problem};
 pub use file::ConfigFile;
-pub use http::{Endpoint, Http, Origins};
-pub use in_force::{Changeable, InForce};
+pub use live::{Changeable, InForce};
+pub(crate) use load::environment::PREFIX;
+pub use load::error::ConfigError;
 #[doc(hidden)]
-pub use keys::keys;
-pub use leases::Leases;
-pub use limits::{Limits, WhenFull};
-pub use listen::{Grpc, Listen, NotAnAddress};
-pub use redis_url::{NotARedisUrl, RedisUrl};
-pub use refusal::{Refusal, Shown};
+pub use reference::reference;
+pub use sections::grpc::{Grpc, Listen, NotAnAddress};
+pub use sections::http::{Endpoint, Http, Origins};
+pub use sections::leases::Leases;
+pub use sections::limits::{Limits, WhenFull};
+pub use sections::redis_url::{NotARedisUrl, RedisUrl};
+pub use sections::refusal::{Refusal, Shown};
+pub use sections::shutdown::Shutdown;
+pub use sections::store::{Backend, OutageRule, Redis, Store, Topology};
+pub use sections::telemetry::{LogFormat, Share, Telemetry};
+pub use sections::tls::{Tls, TlsKeys};
+pub use sections::users_file::user_limits;
 pub use shared::{Shared, SharedSettings};
-pub use shutdown::Shutdown;
-pub use store::{Backend, OutageRule, Redis, Store, Topology};
-pub use telemetry::{LogFormat, Share, Telemetry};
-pub use tls::{Tls, TlsKeys};
-pub use users_file::user_limits;
 
-use error::Report;
-use raw::Raw;
+use load::environment;
+use load::error::{ConfigProblem, Report};
+use load::file::text;
+use load::raw::Raw;
+use load::section::{Keys, KnownKey, Reader};
+use sections::identity;
 
 use crate::identity::Identity;
 
@@ -96,8 +84,8 @@ impl Config {
     ) -> Result<Self, ConfigError> {
         let mut report = Report::default();
         let raw = match file {
-            None => Raw::default(),
-            Some(path) => Raw::read(file::text(path).as_deref(), &mut report),
+            None => Raw::new(known_keys()),
+            Some(path) => Raw::read(known_keys(), text(path).as_deref(), &mut report),
         };
         let (config, error) = Self::overlaid(raw, file, environment, report);
         error.map_or(Ok(config), Err)
@@ -110,18 +98,18 @@ impl Config {
         environment: impl IntoIterator<Item = (String, String)>,
     ) -> (Self, Option<ConfigError>) {
         let mut report = Report::default();
-        let raw = Raw::read(file::text(file).as_deref(), &mut report);
+        let raw = Raw::read(known_keys(), text(file).as_deref(), &mut report);
         Self::overlaid(raw, Some(file), environment, report)
     }
 
     /// The same for a file that was read before, or couldn't be.
     fn understand(
         file: &Path,
-        text: Result<&[u8], &Problem>,
+        text: Result<&[u8], &ConfigProblem>,
         environment: impl IntoIterator<Item = (String, String)>,
     ) -> Result<Self, ConfigError> {
         let mut report = Report::default();
-        let raw = Raw::read(text, &mut report);
+        let raw = Raw::read(known_keys(), text, &mut report);
         let (config, error) = Self::overlaid(raw, Some(file), environment, report);
         error.map_or(Ok(config), Err)
     }
@@ -138,44 +126,44 @@ impl Config {
         (config, report.into_error(file))
     }
 
-    /// The sections that are not alike in another one, but for those that may change while the process runs.
-    #[must_use]
-    pub fn sections_unlike(&self, other: &Self) -> Vec<&'static str> {
-        let log_format = (self.telemetry.log_format, other.telemetry.log_format);
-        [
-            ("grpc", self.grpc != other.grpc),
-            ("http", self.http != other.http),
-            ("store", self.store != other.store),
-            ("leases", self.leases != other.leases),
-            ("identity", self.identity != other.identity),
-            (
-                "limits.users_file",
-                self.limits.users_file != other.limits.users_file,
-            ),
-            ("telemetry.log_format", log_format.0 != log_format.1),
-            ("shutdown", self.shutdown != other.shutdown),
-        ]
-        .into_iter()
-        .filter_map(|(section, is_unlike)| is_unlike.then_some(section))
-        .collect()
+    /// Declares every key, section by section.
+    fn keys(&mut self, keys: &mut impl Keys) {
+        self.grpc.keys(keys);
+        self.http.keys(keys);
+        self.store.keys(keys);
+        self.limits.keys(keys);
+        self.leases.keys(keys);
+        identity::keys(&mut self.identity, keys);
+        self.refusal.keys(keys);
+        self.telemetry.keys(keys);
+        self.shutdown.keys(keys);
     }
 
+    /// The values that are written, and the defaults of all others.
     fn check(raw: &Raw, report: &mut Report) -> Self {
-        let config = Self {
-            grpc: raw.grpc.check(report),
-            http: raw.http.check(report),
-            store: raw.store.check(report),
-            limits: raw.limits.check(report),
-            leases: raw.leases.check(report),
-            identity: raw.identity.check(report),
-            refusal: raw.refusal.check(report),
-            telemetry: raw.telemetry.check(report),
-            shutdown: raw.shutdown.check(report),
-        };
-        let timeout = (raw.store.timeout.as_ref(), config.store.timeout);
-        raw.leases.check_against(config.leases, timeout, report);
-        let grpc = (raw.grpc.listen.as_ref(), &config.grpc.listen);
-        raw.http.check_against(config.http.listen, grpc, report);
+        let mut config = Self::default();
+        config.keys(&mut Reader { raw, report });
+        config.grpc.check(raw, report);
+        config.http.check(&config.grpc.listen, raw, report);
+        config.store.redis.check(raw, report);
+        config.leases.check(config.store.timeout, raw, report);
+        config.shutdown.check(raw, report);
         config
     }
+}
+
+/// Every key there is, with its documentation.
+fn known_keys() -> Vec<KnownKey> {
+    let mut known = Vec::new();
+    Config::default().keys(&mut known);
+    known
+}
+
+/// Every key by its full name, and the words that its value consists of or begins with; none where it
+/// takes any text, number or duration. For tests that try all of them on the real program.
+#[doc(hidden)]
+#[must_use]
+pub fn keys() -> Vec<(&'static str, Vec<&'static str>)> {
+    let known = known_keys().into_iter();
+    known.map(|known| (known.key.name, known.words)).collect()
 }

@@ -5,34 +5,13 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use sha2::{Digest, Sha256};
 
-use super::changes::{is_within, values};
+use super::summary::Summary;
 use super::{Changeable, Config, Limits};
 use crate::policy::Policy;
 
-/// Those settings: each with all that is below it. docs/instances.md says what follows where they differ.
-const SHARED: [&str; 15] = [
-    "store.backend",
-    "store.redis.key_prefix",
-    "identity.user",
-    "identity.session",
-    "identity.plan",
-    "identity.device",
-    "identity.takeover",
-    "identity.fresh",
-    "leases",
-    "limits.enforce",
-    "limits.default",
-    "limits.plans",
-    "limits.when_full",
-    "limits.displacements",
-    "limits.quiet",
-];
-
-/// The key of users' own limits, whether they are written in `limits.users` or in a file. They are compared by a digest.
+/// The key of users' own limits, whether they are written in `limits.users` or in a file. They are
+/// compared by a digest.
 const USERS: &str = "limits.users";
-
-/// What may change while the process runs, of all these.
-const CHANGEABLE: &str = "limits";
 
 /// Settings by their keys, as `check-config` shows them, without secrets.
 #[derive(Debug, PartialEq, Eq)]
@@ -56,10 +35,8 @@ impl SharedSettings {
     /// Those of that configuration. Its limits are left out, since they may change.
     #[must_use]
     pub fn of(config: &Config) -> Self {
-        let mut fixed = shared_in(&config.to_string());
-        fixed.retain(|key, _| !is_within(key, CHANGEABLE));
         Self {
-            fixed,
+            fixed: shared_in(config.summary(), false),
             last: Mutex::default(),
         }
     }
@@ -83,20 +60,14 @@ impl SharedSettings {
             plans: limits.policy.plans.clone(),
             ..Policy::new(limits.policy.default)
         };
-        let summary = Config {
-            limits: Limits {
-                policy,
-                users_file: None,
-                enforce: limits.enforce,
-                when_full: limits.when_full,
-                displacements: limits.displacements,
-                grace: limits.grace,
-                quiet: limits.quiet,
-            },
-            ..Config::default()
-        }
-        .to_string();
-        let mut settings = shared_in(&summary);
+        let mut limits_without_users = Limits {
+            policy,
+            users_file: None,
+            ..*limits
+        };
+        let mut summary = Summary::default();
+        limits_without_users.keys(&mut summary);
+        let mut settings = shared_in(summary, true);
         settings.extend(self.fixed.clone());
         settings.insert(USERS.to_owned(), users(&limits.policy));
         let digest = digest(&settings);
@@ -104,13 +75,12 @@ impl SharedSettings {
     }
 }
 
-/// Those of a summary.
-fn shared_in(summary: &str) -> BTreeMap<String, String> {
-    let shown = values(summary).into_iter();
-    let is_shared = |key: &str| SHARED.iter().any(|all| is_within(key, all));
-    shown
-        .filter(|(key, _)| is_shared(key))
-        .map(|(key, value)| (key, value.to_owned()))
+/// The shared settings of a summary: those that may change while the process runs, or the others.
+fn shared_in(summary: Summary, is_live: bool) -> BTreeMap<String, String> {
+    let settings = summary.settings().into_iter();
+    settings
+        .filter(|(_, setting)| setting.key.is_shared && setting.key.is_live == is_live)
+        .map(|(name, setting)| (name, setting.shown))
         .collect()
 }
 
@@ -156,7 +126,7 @@ mod tests {
     use bytes::Bytes;
 
     use super::*;
-    use crate::config::{InForce, keys, user_limits};
+    use crate::config::{InForce, known_keys, user_limits};
 
     fn load(variables: &[(&str, &str)]) -> Config {
         let variables = variables.iter();
@@ -243,12 +213,18 @@ mod tests {
     }
 
     #[test]
-    fn each_key_is_one_that_there_is_and_the_page_has_it() {
-        let page = include_str!("../../docs/instances.md");
-        for shared in SHARED.into_iter().chain([USERS]) {
-            let is_known = keys().iter().any(|(key, _)| is_within(key, shared));
-            assert!(is_known, "{shared}");
-            assert!(page.contains(&format!("`{shared}`")), "{shared}");
+    fn the_page_says_what_follows_where_shared_keys_differ() {
+        let table = include_str!("../../docs/instances.md");
+        let shared = known_keys().into_iter().filter(|known| known.key.is_shared);
+        for known in shared {
+            let key = known.key.name;
+            // The table has leases as a whole.
+            let name = if key.starts_with("leases.") {
+                "leases"
+            } else {
+                key
+            };
+            assert!(table.contains(&format!("`{name}`")), "{key}");
         }
     }
 

@@ -1,6 +1,6 @@
 //! What is allowed and yet worth a word, such as doors that are open to more than this machine.
 
-use super::listen::is_beyond_loopback;
+use super::sections::grpc::is_beyond_loopback;
 use super::{Backend, Config, Grpc, Origins, Redis};
 
 impl Grpc {

@@ -36,13 +36,12 @@ use tower::ServiceExt;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use crate::clock::Clock;
 use crate::config::{Backend, Grpc, Http, SharedSettings};
+use crate::doors::DecisionLog;
 use crate::ledger::Ledger;
 use crate::outbox::Outbox;
 use crate::reload::Reloaded;
-use crate::session::UserId;
-use crate::telemetry::{Metrics, RefusalLog};
+use crate::telemetry::Metrics;
 use error::ApiError;
 
 /// The largest body that is read: a hundred releases with the longest names there are, escaped.
@@ -76,12 +75,8 @@ pub struct HttpDoor {
     pub settings: SharedSettings,
     /// A random id, new at each start.
     pub id: String,
-    /// Bounds the lines about refusals.
-    pub refusals: RefusalLog<UserId>,
-    /// Bounds the lines that are no single user's, by what is wrong.
-    pub mistakes: RefusalLog<String>,
-    /// Tells the time to that.
-    pub clock: Arc<dyn Clock>,
+    /// Logs decisions.
+    pub log: DecisionLog,
     /// How long a request may take to arrive and be answered.
     pub request_timeout: Duration,
 }

@@ -38,7 +38,7 @@ const MEDIA_TYPES: [&str; 2] = ["application/json", "text/plain"];
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields, expecting = "a release")]
 #[schema(as = Release)]
-pub(super) struct Written {
+pub(super) struct ReleaseRequest {
     /// Whose session it is.
     #[schema(
         min_length = 1,
@@ -64,7 +64,7 @@ pub(super) struct Written {
 #[expect(dead_code, reason = "it is there to be described")]
 pub(super) enum Releases {
     /// One.
-    One(Written),
+    One(ReleaseRequest),
     /// A list.
     Several(Several),
 }
@@ -73,7 +73,7 @@ pub(super) enum Releases {
 #[derive(Deserialize, ToSchema)]
 #[schema(as = ReleaseList, max_items = 100)]
 #[expect(dead_code, reason = "it is there to be described")]
-pub(super) struct Several(Vec<Written>);
+pub(super) struct Several(Vec<ReleaseRequest>);
 
 /// The same as a text, which is JSON whatever it is called.
 pub(super) struct AsText;
@@ -192,7 +192,7 @@ const fn ending(kind: Kind) -> Ending {
 /// The releases in a body, all of them checked.
 fn decode(body: &[u8]) -> Result<Vec<Release>, ApiError> {
     let starts_list = body.iter().find(|byte| !byte.is_ascii_whitespace()) == Some(&b'[');
-    let written: Vec<Written> = if starts_list {
+    let written: Vec<ReleaseRequest> = if starts_list {
         serde_json::from_slice(body).map_err(not_json)?
     } else {
         vec![serde_json::from_slice(body).map_err(not_json)?]
@@ -204,7 +204,7 @@ fn decode(body: &[u8]) -> Result<Vec<Release>, ApiError> {
         )));
     }
     let all = written.len();
-    let check = |(index, written): (usize, Written)| {
+    let check = |(index, written): (usize, ReleaseRequest)| {
         written.check().map_err(|flaw| {
             ApiError::BadRequest(if starts_list {
                 format!("Release {} of {all}: the {flaw}.", index + 1)
@@ -224,7 +224,7 @@ pub(super) fn decode_names(body: &[u8]) -> Result<Vec<(String, String)>, ApiErro
     Ok(names.collect())
 }
 
-impl Written {
+impl ReleaseRequest {
     /// The release that is meant, or the field that is wrong and how.
     fn check(self) -> Result<Release, String> {
         let kind = match self.kind.as_deref() {

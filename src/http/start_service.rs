@@ -1,20 +1,19 @@
 //! How a start or heartbeat is asked for and decided, whatever the call that brings it. What changes anything is done in a task of its own,
 //! so that a client that hangs up doesn't cut it off in the middle.
 
+use std::sync::Arc;
+
 use axum::response::Response;
 use tokio_util::sync::CancellationToken;
-use tracing::info;
 
-use super::Door;
-use super::HttpDoor;
 use super::error::{ApiError, tell_quota};
 use super::layers::RequestId;
+use super::{Door, HttpDoor};
+use crate::config::Changeable;
+use crate::doors::{ClaimedRequest, DecisionOutcome, LedgerAnswer, StartRollback};
 use crate::identity::Claim;
-use crate::ledger::{Basis, CallerDeadline, Decision, Ledger, Outage, UndoHint};
-use crate::outbox::{Notice, Outbox};
-use crate::session::{Admission, AdmissionKind, Refusal, Session, Start};
-use crate::telemetry::metrics::{LabelValue, Verdict};
-use crate::telemetry::{RefusedStream, StartedStream, are_told};
+use crate::ledger::CallerDeadline;
+use crate::session::{AdmissionKind, Session, Start};
 
 /// What a stream that may go on is told.
 #[derive(Debug)]
@@ -57,20 +56,26 @@ pub(super) async fn start(
     request: &RequestId,
     mut claim: Claim,
 ) -> Result<Granted, ApiError> {
-    claim.free |= !door.ledger.in_force().limits.enforce;
+    let settings = door.ledger.in_force();
+    claim.free |= !settings.limits.enforce;
+    let claim = Arc::new(claim);
     let gone = CancellationToken::new();
     let caller = CallerDeadline {
         deadline: None,
         gone: gone.clone(),
     };
     let _gone_with_this_request = gone.drop_guard();
-    let (ledger, outbox) = (door.ledger.clone(), door.outbox.clone());
-    let asked = claim.clone();
+    let (asking, asked, snapshot) = (Arc::clone(door), Arc::clone(&claim), Arc::clone(&settings));
     let answer = detached(door, async move {
-        Ok(ask(&ledger, &outbox, &asked, &caller).await)
-    })
-    .await?;
-    granted(door, request, &claim, answer)
+        let answer = asking.ledger.heartbeat(&asked, &snapshot, &caller).await;
+        // What was let in stays, whoever has hung up.
+        let (outbox, metrics) = (asking.outbox.clone(), Arc::clone(&asking.metrics));
+        let mut rollback = StartRollback::new(asked, false, outbox, metrics);
+        rollback.note(&answer);
+        rollback.answered();
+        Ok(answer)
+    });
+    granted(door, request, &claim, &settings, answer.await?)
 }
 
 /// Says that a stream goes on, if it is live.
@@ -79,88 +84,49 @@ pub(super) async fn refresh(
     request: &RequestId,
     claim: Claim,
 ) -> Result<Granted, ApiError> {
-    let (ledger, asked) = (door.ledger.clone(), claim.clone());
-    let answer = detached(door, async move { Ok(ledger.refresh(&asked).await) }).await?;
-    let answer = answer.map(|decision| decision.ok_or(ApiError::NotLive));
-    match answer {
-        Ok(decision) => granted(door, request, &claim, Ok(decision?)),
-        Err(outage) => granted(door, request, &claim, Err(outage)),
-    }
-}
-
-/// Logs that a stream has started: how many its user watches now, of how many.
-fn log_start(request: &RequestId, claim: &Claim, count: usize, limit: u32) {
-    let started = StartedStream {
-        request_id: request.to_string(),
-        user: &claim.user,
-        key: &claim.key,
-        count,
-        limit,
-        gateway: None,
-        client: None,
+    let (settings, claim) = (door.ledger.in_force(), Arc::new(claim));
+    let (asking, asked, snapshot) = (Arc::clone(door), Arc::clone(&claim), Arc::clone(&settings));
+    let answer = detached(door, async move {
+        Ok(asking.ledger.refresh(&asked, &snapshot).await)
+    });
+    let answer = match answer.await? {
+        Ok(decision) => Ok(decision.ok_or(ApiError::NotLive)?),
+        Err(outage) => Err(outage),
     };
-    started.tell();
+    granted(door, request, &claim, &settings, answer)
 }
 
-/// What an answer of the ledger's means for the client, with a line in the log where it is not what the client hoped for.
+/// What an answer of the ledger's means for the client.
 fn granted(
     door: &Door,
     request: &RequestId,
     claim: &Claim,
-    answer: Result<Decision, Outage>,
+    settings: &Changeable,
+    answer: LedgerAnswer,
 ) -> Result<Granted, ApiError> {
-    let in_force = door.ledger.in_force();
-    let enforces = in_force.limits.enforce;
-    let decision = match answer {
-        Ok(decision) => decision,
-        Err(outage) => {
-            log_outage(door, request, claim, &outage);
-            return if enforces {
-                Err(ApiError::Outage(outage))
-            } else {
-                let limit = door.ledger.limit_of(&claim.user, claim.plan.as_ref());
-                Ok(without_slot(door, claim, 0, limit))
-            };
-        }
+    let request = ClaimedRequest {
+        claim,
+        request_id: request.as_str(),
+        settings,
+        enforces: settings.limits.enforce,
+        gateway: None,
+        client: None,
     };
-    match decision.admission {
-        Admission::Admitted(admitted) => {
-            if admitted.entry == AdmissionKind::Started
-                && are_told(in_force.log_starts, &claim.user)
-            {
-                log_start(request, claim, admitted.active, decision.limit);
-            }
-            Ok(Granted {
-                entry: admitted.entry,
-                session: admitted.session,
-                active: admitted.active,
-                limit: decision.limit,
-                would_refuse: false,
-            })
+    match door.log.outcome(request, answer) {
+        DecisionOutcome::LetIn {
+            admitted, limit, ..
+        } => Ok(Granted {
+            entry: admitted.entry,
+            session: admitted.session,
+            active: admitted.active,
+            limit,
+            would_refuse: false,
+        }),
+        DecisionOutcome::DryRun { active, limit } => Ok(without_slot(door, claim, active, limit)),
+        DecisionOutcome::Refused { refusal, .. } => {
+            Err(ApiError::refused(&refusal, &settings.refusal.show))
         }
-        Admission::Refused(refusal) => {
-            if let Some(left_out) = door.refusals.admit(&claim.user, door.clock.now()) {
-                let refused = RefusedStream {
-                    request_id: request.to_string(),
-                    user: &claim.user,
-                    key: &claim.key,
-                    refusal: &refusal,
-                    limit: decision.limit,
-                    by_this_instance_alone: matches!(decision.basis, Basis::Rule(_)),
-                    enforced: enforces,
-                };
-                refused.tell(left_out);
-            }
-            if enforces {
-                Err(ApiError::refused(&refusal, &in_force.refusal.show))
-            } else {
-                let active = match &refusal {
-                    Refusal::Full { holders, .. } => holders.len(),
-                    Refusal::Ended(..) | Refusal::NotStoppable => 0,
-                };
-                Ok(without_slot(door, claim, active, decision.limit))
-            }
-        }
+        DecisionOutcome::Undecided(outage) => Err(ApiError::Outage(outage)),
     }
 }
 
@@ -182,43 +148,6 @@ fn without_slot(door: &HttpDoor, claim: &Claim, active: usize, limit: u32) -> Gr
         limit,
         would_refuse: true,
     }
-}
-
-/// One line that explains a start that could not be decided; by kind, since an outage concerns everybody.
-fn log_outage(door: &Door, request: &RequestId, claim: &Claim, outage: &Outage) {
-    let kind = outage.outcome().as_str();
-    if let Some(left_out) = door.mistakes.admit(&kind.to_owned(), door.clock.now()) {
-        info!(
-            request.id = request.as_str(),
-            user.id = claim.user.as_str(),
-            session.key = claim.key.to_string(),
-            reason = Verdict::Outage.as_str(),
-            left_out,
-            "a stream could not be decided: {outage}"
-        );
-    }
-}
-
-/// Asks for a slot, and has taken back what that may have left behind if it was not allowed. What was let in stays, whoever has hung up.
-async fn ask(
-    ledger: &Ledger,
-    outbox: &Outbox,
-    claim: &Claim,
-    caller: &CallerDeadline,
-) -> Result<Decision, Outage> {
-    let answer = ledger.heartbeat(claim, caller).await;
-    let doubtful = match &answer {
-        Ok(decision) => match decision.undo {
-            UndoHint::Doubtful(ticket) => Some(ticket),
-            UndoHint::Started(_) | UndoHint::Nothing => None,
-        },
-        Err(outage) => outage.doubtful,
-    };
-    if let Some(ticket) = doubtful {
-        let notice = Notice::Undo(claim.key.clone(), ticket);
-        outbox.submit(claim.user.clone(), notice);
-    }
-    answer
 }
 
 /// Does something to its end, whether or not anybody waits for it.

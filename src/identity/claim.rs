@@ -43,7 +43,7 @@ pub struct Claim {
 
 /// What a check asks for.
 #[derive(Debug)]
-pub(crate) enum Ask {
+pub(crate) enum CheckKind {
     /// A preflight: no stream, and no user to be seen.
     Preflight,
     /// A look at a stream, by a known user; no stream.
@@ -54,7 +54,7 @@ pub(crate) enum Ask {
 
 /// Why a check can't be asked of the ledger.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub(crate) enum Unclaimed {
+pub(crate) enum ClaimError {
     /// It is not about an HTTP request.
     #[error(
         "the check is not about an HTTP request: streamgate stands behind Envoy's HTTP filter only"
@@ -89,13 +89,13 @@ pub(crate) fn decode(
     routes: &RouteLists,
     random: impl FnOnce() -> u128,
     lost: impl Fn(Fact, FactLoss),
-) -> Result<Ask, Unclaimed> {
+) -> Result<CheckKind, ClaimError> {
     if request.method() == "OPTIONS" {
-        return Ok(Ask::Preflight);
+        return Ok(CheckKind::Preflight);
     }
-    let user = named("user", &identity.user, request)?.ok_or(Unclaimed::NoUser)?;
+    let user = named("user", &identity.user, request)?.ok_or(ClaimError::NoUser)?;
     if request.method() == "HEAD" {
-        return Ok(Ask::Head);
+        return Ok(CheckKind::Head);
     }
     let issues = cookie::is_issued(request)?;
     let of_route = of_route(routes, issues, request)?;
@@ -114,10 +114,10 @@ pub(crate) fn decode(
         }
         None if issues => {
             let cookie = cookie::cookie(request, routes, random)?;
-            let cookie = cookie.ok_or(Unclaimed::NoSession)?;
+            let cookie = cookie.ok_or(ClaimError::NoSession)?;
             (cookie.session(&user), Some(cookie))
         }
-        None => return Err(Unclaimed::NoSession),
+        None => return Err(ClaimError::NoSession),
     };
     let plan = named("plan", &identity.plan, request)?;
     let facts = Facts {
@@ -138,7 +138,7 @@ pub(crate) fn decode(
         derived,
         free: false,
     };
-    Ok(Ask::Stream(claim, cookie))
+    Ok(CheckKind::Stream(claim, cookie))
 }
 
 /// The route's own list of session sources.
@@ -146,11 +146,11 @@ fn of_route(
     routes: &RouteLists,
     issues: bool,
     request: &impl CheckedRequest,
-) -> Result<Option<Arc<[Source]>>, Unclaimed> {
+) -> Result<Option<Arc<[Source]>>, ClaimError> {
     let Some(list) = request.context(ROUTE_SESSION) else {
         return Ok(None);
     };
-    let wrong = |flaw: &dyn Display| Unclaimed::Misconfigured(ROUTE_SESSION, flaw.to_string());
+    let wrong = |flaw: &dyn Display| ClaimError::Misconfigured(ROUTE_SESSION, flaw.to_string());
     let sources = routes.sources(list).map_err(|error| wrong(&error))?;
     if issues && sources.contains(&Source::Request) {
         return Err(wrong(
@@ -161,11 +161,11 @@ fn of_route(
 }
 
 /// Whether a refusal is passed on: as the route's [`ROUTE_ENFORCE`] says, or else as it is configured.
-pub(crate) fn enforces(said: Option<&str>, configured: bool) -> Result<bool, Unclaimed> {
+pub(crate) fn enforces(said: Option<&str>, configured: bool) -> Result<bool, ClaimError> {
     said.map_or(Ok(configured), |said| {
         said.parse().map_err(|_| {
             let flaw = format!("got {said:?}; allowed: true, false");
-            Unclaimed::Misconfigured(ROUTE_ENFORCE, flaw)
+            ClaimError::Misconfigured(ROUTE_ENFORCE, flaw)
         })
     })
 }
@@ -203,7 +203,7 @@ pub(crate) fn named<T: Name>(
     what: &'static str,
     sources: &[Source],
     request: &impl RequestAttributes,
-) -> Result<Option<T>, Unclaimed> {
+) -> Result<Option<T>, ClaimError> {
     match find(sources, request) {
         Ok(None) => Ok(None),
         Ok(Some((source, text))) => T::parse(&text)
@@ -233,7 +233,7 @@ macro_rules! names {
 names!(id::UserId, id::SessionId, id::PlanName, key::Takeover);
 
 /// Which stream it is, and the source that has its id, which decides the kind.
-fn session_key<'s>(found: Finding<'s, '_>) -> Result<Option<(&'s Source, SessionKey)>, Unclaimed> {
+fn session_key<'s>(found: Finding<'s, '_>) -> Result<Option<(&'s Source, SessionKey)>, ClaimError> {
     let what = "session id";
     let Some((source, text)) = found.map_err(|(source, flaw)| malformed(what, source, &flaw))?
     else {
@@ -249,8 +249,8 @@ fn session_key<'s>(found: Finding<'s, '_>) -> Result<Option<(&'s Source, Session
 }
 
 /// Something that is there but is no name.
-fn malformed(what: &'static str, source: &Source, flaw: &dyn Display) -> Unclaimed {
-    Unclaimed::Malformed {
+fn malformed(what: &'static str, source: &Source, flaw: &dyn Display) -> ClaimError {
+    ClaimError::Malformed {
         what,
         source_name: source.to_string(),
         flaw: flaw.to_string(),

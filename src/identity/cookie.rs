@@ -12,7 +12,7 @@ use std::fmt;
 use sha2::{Digest, Sha256};
 
 use super::attributes::CheckedRequest;
-use super::claim::Unclaimed;
+use super::claim::ClaimError;
 use super::id::{SessionId, UserId};
 use super::key::{Kind, SessionKey};
 use super::routes::RouteLists;
@@ -67,13 +67,13 @@ pub(crate) enum Origin {
 pub(crate) struct Secret(u128);
 
 /// Whether the route asks for the cookie.
-pub(crate) fn is_issued(request: &impl CheckedRequest) -> Result<bool, Unclaimed> {
+pub(crate) fn is_issued(request: &impl CheckedRequest) -> Result<bool, ClaimError> {
     match request.context(ROUTE_ISSUE) {
         None => Ok(false),
         Some("cookie") => Ok(true),
         Some(other) => {
             let flaw = format!("got {other:?}; allowed: cookie");
-            Err(Unclaimed::Misconfigured(ROUTE_ISSUE, flaw))
+            Err(ClaimError::Misconfigured(ROUTE_ISSUE, flaw))
         }
     }
 }
@@ -83,7 +83,7 @@ pub(crate) fn cookie(
     request: &impl CheckedRequest,
     routes: &RouteLists,
     new: impl FnOnce() -> u128,
-) -> Result<Option<Cookie>, Unclaimed> {
+) -> Result<Option<Cookie>, ClaimError> {
     let Some(path) = path(request, routes)? else {
         return Ok(None);
     };
@@ -209,7 +209,7 @@ fn is_over_tls(request: &impl CheckedRequest) -> bool {
 fn path<'e>(
     request: &'e impl CheckedRequest,
     routes: &RouteLists,
-) -> Result<Option<&'e str>, Unclaimed> {
+) -> Result<Option<&'e str>, ClaimError> {
     let asked = request.path().split('?').next().unwrap_or_default();
     let Some(said) = request.context(ROUTE_PATH) else {
         let folder = asked.strip_prefix('/').and_then(|rest| rest.find('/'));
@@ -219,7 +219,7 @@ fn path<'e>(
     if said.starts_with('/') && sendable(said) == said {
         return Ok(Some(said));
     }
-    let wrong = |flaw: &dyn fmt::Display| Unclaimed::Misconfigured(ROUTE_PATH, flaw.to_string());
+    let wrong = |flaw: &dyn fmt::Display| ClaimError::Misconfigured(ROUTE_PATH, flaw.to_string());
     let sources = routes.sources(said).map_err(|error| wrong(&error))?;
     let [Source::Path(pattern)] = &*sources else {
         let allowed = "a path that begins with / and has only visible ASCII characters and no semicolon, or path:REGEX";

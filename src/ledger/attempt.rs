@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::Ledger;
 use super::decision::{Decision, Outage};
-use super::lease_cache::{CacheLookup, Confirmed, ForgetSignal, ReadVersion};
+use super::lease_cache::{Confirmed, ForgetSignal, ReadVersion};
 use crate::session::{
     Admission, AdmissionKind, Ending, Refusal, Renewal, Session, SessionKey, Start, StartRules,
     UserId, WhenFull,
@@ -51,7 +51,7 @@ impl StartAttempt<'_> {
 }
 
 impl Ledger {
-    /// Renews a session that this instance holds but must ask the store about. `None` if there is no such session, or it can't go on.
+    /// Renews a session that this instance holds but must ask the store about. `None` if it is not held any more, or can't go on.
     pub(super) async fn go_on(
         &self,
         attempt: &StartAttempt<'_>,
@@ -59,9 +59,6 @@ impl Ledger {
         let StartAttempt {
             user, start, rules, ..
         } = attempt;
-        let CacheLookup::Ask = self.cache.lookup(user, &start.key, &start.facts) else {
-            return None;
-        };
         let seen = Seen {
             limit: rules.limit,
             ..self.cache.sighting(user, &start.key)?
@@ -85,7 +82,7 @@ impl Ledger {
     /// Asks the store for a slot, or the outage rule if the store can't answer. A takeover names an id, which is taken for a playback's; if
     /// no playback has it, but another session with a slot does, the takeover means that session.
     pub(super) async fn attempt(&self, attempt: &StartAttempt<'_>) -> Result<Decision, Outage> {
-        let mut decision = self.attempt_as_it_is(attempt).await?;
+        let mut decision = self.decide(attempt).await?;
         let Some(meant) = meant_among_holders(&attempt.rules.when_full, &decision.admission) else {
             return Ok(decision);
         };
@@ -95,11 +92,11 @@ impl Ledger {
         }
         let mut attempt = attempt.clone();
         attempt.rules.when_full = WhenFull::TakeOver(meant);
-        self.attempt_as_it_is(&attempt).await
+        self.decide(&attempt).await
     }
 
     /// Asks the store for a slot, or the outage rule if the store can't answer.
-    async fn attempt_as_it_is(&self, attempt: &StartAttempt<'_>) -> Result<Decision, Outage> {
+    async fn decide(&self, attempt: &StartAttempt<'_>) -> Result<Decision, Outage> {
         match self.try_start(attempt).await {
             Ok(admission) => Ok(Decision::of_store(admission, attempt)),
             Err(outage) => self.by_rule(attempt, outage),

@@ -45,7 +45,8 @@ use breaker::Breaker;
 pub use breaker::StoreHealth;
 pub use decision::{Basis, CallerDeadline, Decision, Outage, UndoHint};
 use grace::Grace;
-use lease_cache::{CacheLookup, LeaseCache};
+pub use lease_cache::CacheLookup;
+use lease_cache::LeaseCache;
 pub use settings::Settings;
 use suspicion::Suspicion;
 use wiring::Wiring;
@@ -109,12 +110,11 @@ impl Ledger {
         }
     }
 
-    /// Whether the store has said of a claim's session that it counts it, and that still holds: the path of nearly every request of a
-    /// playback.
+    /// What this instance knows of a claim's session. For nearly every request of a playback that is [`CacheLookup::Good`], and
+    /// nobody else has to be asked; else hand it to [`Self::admit`]. It is a sign of life of the session.
     #[must_use]
-    pub fn recalls(&self, claim: &Claim) -> bool {
-        let look = self.cache.lookup(&claim.user, &claim.key, &claim.facts);
-        matches!(look, CacheLookup::Good { .. })
+    pub fn lookup(&self, claim: &Claim) -> CacheLookup {
+        self.cache.lookup(&claim.user, &claim.key, &claim.facts)
     }
 
     /// Whether it is known here that some of this session has reached its viewer, so that there is nothing to report.

@@ -76,8 +76,11 @@ impl Bench {
 
     /// The same, and nothing is reported.
     async fn check_unplayed(&self, claim: &Claim) -> Result<Decision, Outage> {
-        if !self.ledger.recalls(claim) {
-            return self.ledger.admit(claim, &CallerDeadline::endless()).await;
+        let (lookup, settings) = (self.ledger.lookup(claim), self.ledger.in_force());
+        if !matches!(lookup, CacheLookup::Good { .. }) {
+            let caller = CallerDeadline::endless();
+            let decided = self.ledger.admit(claim, lookup, &settings, &caller);
+            return decided.await;
         }
         let held = self.ledger.cache.admitted(&claim.user, &claim.key);
         Ok(Decision {

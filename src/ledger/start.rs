@@ -4,12 +4,12 @@ use std::sync::PoisonError;
 
 use tracing::{debug, warn};
 
-use super::Ledger;
 use super::attempt::{Mode, StartAttempt};
 use super::decision::{Basis, CallerDeadline, Decision, Outage, UndoHint};
 use super::grace::{FreedCount, GraceWait, WakeReason};
+use super::{CacheLookup, Ledger};
 use crate::clock::Stopwatch;
-use crate::config;
+use crate::config::{self, Changeable};
 use crate::identity::Claim;
 use crate::policy::{PlanMatch, Policy};
 use crate::session::{
@@ -22,14 +22,25 @@ use crate::telemetry::metrics::GraceOutcome;
 pub(super) const MAX_UNKNOWN_PLANS: usize = 1000;
 
 impl Ledger {
-    /// May this stream start, or go on? At a full limit the answer may wait, as long as `caller` has room for it.
+    /// May this stream start, or go on? At a full limit the answer may wait, as long as `caller` has room for it. `lookup` is what
+    /// [`Self::lookup`] has said of the claim.
     ///
     /// # Errors
-    /// The store could not answer, and the outage rule is to say so.
-    pub async fn admit(&self, claim: &Claim, caller: &CallerDeadline) -> Result<Decision, Outage> {
+    /// The store could not answer, and the outage rule denies.
+    pub async fn admit(
+        &self,
+        claim: &Claim,
+        lookup: CacheLookup,
+        settings: &Changeable,
+        caller: &CallerDeadline,
+    ) -> Result<Decision, Outage> {
         let began = (self.grace.freed_count(), Stopwatch::start());
-        let attempt = self.start_of(claim, Mode::Slot);
-        let decided = match self.go_on(&attempt).await {
+        let attempt = self.start_of(claim, Mode::Slot, settings);
+        let renewed = match lookup {
+            CacheLookup::Ask => self.go_on(&attempt).await,
+            CacheLookup::Good { .. } | CacheLookup::Unknown => None,
+        };
+        let decided = match renewed {
             Some(decided) => decided,
             None => self.attempt(&attempt).await,
         };
@@ -43,10 +54,11 @@ impl Ledger {
     pub async fn heartbeat(
         &self,
         claim: &Claim,
+        settings: &Changeable,
         caller: &CallerDeadline,
     ) -> Result<Decision, Outage> {
         let began = (self.grace.freed_count(), Stopwatch::start());
-        let attempt = self.start_of(claim, Mode::Slot);
+        let attempt = self.start_of(claim, Mode::Slot, settings);
         let decision = self.attempt_knowing(&attempt).await?;
         self.with_grace(&attempt, decision, caller, began).await
     }
@@ -55,8 +67,12 @@ impl Ledger {
     ///
     /// # Errors
     /// The store could not answer, and nothing is known here of that stream.
-    pub async fn refresh(&self, claim: &Claim) -> Result<Option<Decision>, Outage> {
-        let attempt = self.start_of(claim, Mode::GoOn);
+    pub async fn refresh(
+        &self,
+        claim: &Claim,
+        settings: &Changeable,
+    ) -> Result<Option<Decision>, Outage> {
+        let attempt = self.start_of(claim, Mode::GoOn, settings);
         let decision = self.attempt_knowing(&attempt).await?;
         let unknown = matches!(
             decision.admission,
@@ -65,9 +81,15 @@ impl Ledger {
         Ok((!unknown).then_some(decision))
     }
 
-    /// What a claim asks for, by the settings in force. A takeover names a session by its id alone, which is taken for a playback's.
-    fn start_of<'a>(&self, claim: &'a Claim, mode: Mode) -> StartAttempt<'a> {
-        let limits = &self.in_force.now().limits;
+    /// What a claim asks for, by the caller's snapshot of the settings. A takeover names a session by its id alone, which is taken for
+    /// a playback's.
+    fn start_of<'a>(
+        &self,
+        claim: &'a Claim,
+        mode: Mode,
+        settings: &Changeable,
+    ) -> StartAttempt<'a> {
+        let limits = &settings.limits;
         let start = Start {
             key: claim.key.clone(),
             facts: claim.facts.clone(),

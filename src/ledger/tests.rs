@@ -49,7 +49,12 @@ impl Bench {
     }
 
     async fn admit(&self, claim: &Claim, caller: &CallerDeadline) -> Decision {
-        self.ledger.admit(claim, caller).await.unwrap()
+        self.ask(claim, caller).await.unwrap()
+    }
+
+    async fn ask(&self, claim: &Claim, caller: &CallerDeadline) -> Result<Decision, Outage> {
+        let (lookup, settings) = (self.ledger.lookup(claim), self.ledger.in_force());
+        self.ledger.admit(claim, lookup, &settings, caller).await
     }
 
     async fn release(&self, user: &str, id: &str) {
@@ -331,8 +336,7 @@ async fn an_outage_says_whether_the_start_may_have_taken_place() {
         let bench = Bench::new();
         bench.store.fails(&Fault::Errs(error.clone()));
         let asked = bench
-            .ledger
-            .admit(&claim("anna", "a"), &CallerDeadline::endless())
+            .ask(&claim("anna", "a"), &CallerDeadline::endless())
             .await;
         assert_eq!(asked.unwrap_err().doubtful.is_some(), doubtful, "{error}");
         let bench = Bench::new();
@@ -355,8 +359,7 @@ async fn an_outage_says_whether_the_start_may_have_taken_place() {
     let bench = Bench::new();
     bench.store.fails(&Fault::LosesAnswers);
     let asked = bench
-        .ledger
-        .admit(&claim("anna", "a"), &CallerDeadline::endless())
+        .ask(&claim("anna", "a"), &CallerDeadline::endless())
         .await;
     let ticket = asked.unwrap_err().doubtful.unwrap();
     bench.store.fails(&Fault::None);

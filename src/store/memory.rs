@@ -25,13 +25,13 @@ const SHARDS: usize = 64;
 const DEFAULT_MAX_USERS: usize = 1_000_000;
 
 /// One part of the users. Held only for a few microseconds and never across an `.await`, so a std mutex is right.
-type Shard = Mutex<HashMap<UserId, Roster>>;
+type RosterShard = Mutex<HashMap<UserId, Roster>>;
 
 /// Rosters in this process's memory.
 #[derive(Debug)]
 pub struct MemoryStore {
     /// The users' rosters, each in the shard that its name hashes to.
-    shards: Vec<Shard>,
+    shards: Vec<RosterShard>,
     /// Says which shard a user is in.
     hasher: RandomState,
     /// How many users a shard has room for.
@@ -52,7 +52,7 @@ impl MemoryStore {
     /// An empty store with room for about that many users (exactly as many in each of its shards, rounded up).
     #[must_use]
     pub fn with_room(max_users: usize, terms: Terms, clock: Arc<dyn Clock>) -> Self {
-        let shards = std::iter::repeat_with(Shard::default)
+        let shards = std::iter::repeat_with(RosterShard::default)
             .take(SHARDS)
             .collect();
         Self {
@@ -115,14 +115,14 @@ impl MemoryStore {
         clippy::indexing_slicing,
         reason = "the index is taken modulo the length, which is not zero"
     )]
-    fn shard(&self, user: &UserId) -> &Shard {
+    fn shard(&self, user: &UserId) -> &RosterShard {
         let hash = usize::try_from(self.hasher.hash_one(user) % SHARDS as u64).unwrap_or_default();
         &self.shards[hash]
     }
 }
 
 /// A shard's map. A thread that panicked while it held the lock can't have left a roster half changed in a way that matters: leases heal it.
-fn lock(shard: &Shard) -> MutexGuard<'_, HashMap<UserId, Roster>> {
+fn lock(shard: &RosterShard) -> MutexGuard<'_, HashMap<UserId, Roster>> {
     shard.lock().unwrap_or_else(PoisonError::into_inner)
 }
 

@@ -1,7 +1,7 @@
 //! Which server is used: who is asked, who is believed, what for, and what is said where there is none.
 
 use streamgate::session::{Admission, Ending, Released};
-use streamgate::store::redis::{RedisSettings, RedisStore, Sentinels, Source};
+use streamgate::store::redis::{RedisSettings, RedisStore, RedisTarget, Sentinels};
 use streamgate::store::{Store, StoreError};
 
 use testkit::log::Log;
@@ -19,7 +19,7 @@ fn store_by(sentinels: &[&str], master: &str) -> RedisStore {
         master: master.parse().unwrap(),
     };
     let settings = RedisSettings {
-        source: Source::Sentinel(sentinels),
+        source: RedisTarget::Sentinel(sentinels),
         ..settings("redis://unused")
     };
     RedisStore::open(settings).unwrap()

@@ -9,7 +9,7 @@ use std::time::Duration;
 use redis::FromRedisValue;
 use streamgate::clock::Stopwatch;
 use streamgate::store::Store;
-use streamgate::store::redis::{RedisSettings, RedisStore, Source};
+use streamgate::store::redis::{RedisSettings, RedisStore, RedisTarget};
 use tempfile::TempDir;
 
 use crate::port::ReservedPort;
@@ -271,7 +271,7 @@ impl Drop for RedisServer {
 /// The settings of a store on the server at that URL, with patience enough for a busy machine.
 pub fn settings(url: &str) -> RedisSettings {
     RedisSettings {
-        source: Source::Standalone(url.parse().unwrap()),
+        source: RedisTarget::Standalone(url.parse().unwrap()),
         key_prefix: "streamgate".to_owned(),
         timeout: Duration::from_secs(5),
         terms: terms(),

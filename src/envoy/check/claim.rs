@@ -2,16 +2,21 @@
 
 use std::borrow::Cow;
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
 
 use envoy_types::pb::envoy::config::core::v3::address::Address;
 use envoy_types::pb::envoy::config::core::v3::socket_address::PortSpecifier;
 
+use crate::config::Changeable;
+use crate::doors::ClaimedRequest;
 use crate::envoy::wire::attributes::CheckAttributes;
+use crate::envoy::wire::denial::DenialStyle;
 use crate::envoy::wire::grpc_status;
 use crate::envoy::wire::request::{self, CheckRequest, Peer};
 use crate::identity::attributes::RequestAttributes;
-use crate::identity::claim::{self, Ask, ROUTE_ENFORCE, Unclaimed};
-use crate::identity::{Fact, FactLoss, Identity, RouteLists, UserId};
+use crate::identity::claim::{self, CheckKind, ClaimError, ROUTE_ENFORCE};
+use crate::identity::{Claim, Fact, FactLoss, Identity, RouteLists, UserId};
 
 /// What a check asks for; see [`claim::decode`].
 pub(in crate::envoy) fn decode(
@@ -20,16 +25,75 @@ pub(in crate::envoy) fn decode(
     routes: &RouteLists,
     random: impl FnOnce() -> u128,
     lost: impl Fn(Fact, FactLoss),
-) -> Result<Ask, Unclaimed> {
-    let attributes = CheckAttributes::of(request).ok_or(Unclaimed::NotHttp)?;
+) -> Result<CheckKind, ClaimError> {
+    let attributes = CheckAttributes::of(request).ok_or(ClaimError::NotHttp)?;
     claim::decode(&attributes, identity, routes, random, lost)
 }
 
+/// What else is read of a check that the lease cache does not answer: for the log, for the form of a denial, and for the decision. Read
+/// once, so that the request need not be kept while the store is asked.
+#[derive(Debug)]
+pub(super) struct CheckContext {
+    /// Envoy's id of the request; empty where it has none.
+    pub(super) request_id: String,
+    /// The settings in force when the check came; all of it is decided by them.
+    pub(super) settings: Arc<Changeable>,
+    /// Whether a refusal is passed on: as the route says, or else as it is configured. In a dry run a refused stream is let in without a
+    /// slot, and counted as if it had been turned away.
+    pub(super) enforces: bool,
+    /// Whether the request is a gRPC call.
+    is_grpc: bool,
+    /// Where the viewer's connection came to, as the gateway sees it, with the port.
+    gateway: Option<String>,
+    /// Where it came from.
+    client: Option<IpAddr>,
+    /// How long Envoy waits for the answer, if it says so.
+    pub(super) deadline: Option<Duration>,
+}
+
+impl CheckContext {
+    /// That of a check. `settings` are those in force.
+    pub(super) fn of(
+        request: &CheckRequest,
+        settings: Arc<Changeable>,
+        deadline: Option<Duration>,
+    ) -> Self {
+        let (gateway, client) = peers(request);
+        let configured = settings.limits.enforce;
+        Self {
+            request_id: request_id(request),
+            enforces: enforces(request, configured).unwrap_or(configured),
+            is_grpc: is_grpc(request),
+            settings,
+            gateway,
+            client,
+            deadline,
+        }
+    }
+
+    /// How the client reads a denial.
+    pub(super) fn style(&self) -> DenialStyle<'_> {
+        DenialStyle {
+            refusal: &self.settings.refusal,
+            is_grpc: self.is_grpc,
+        }
+    }
+
+    /// A claim of this check, for the log.
+    pub(super) fn claimed<'a>(&'a self, claim: &'a Claim) -> ClaimedRequest<'a> {
+        ClaimedRequest {
+            claim,
+            request_id: &self.request_id,
+            settings: &self.settings,
+            enforces: self.enforces,
+            gateway: self.gateway.as_deref(),
+            client: self.client,
+        }
+    }
+}
+
 /// Whether the check's refusals are passed on; see [`claim::enforces`].
-pub(in crate::envoy) fn enforces(
-    request: &CheckRequest,
-    configured: bool,
-) -> Result<bool, Unclaimed> {
+fn enforces(request: &CheckRequest, configured: bool) -> Result<bool, ClaimError> {
     let context = request.attributes.as_ref();
     let said =
         context.and_then(|context| request::text(&context.context_extensions, ROUTE_ENFORCE));
@@ -53,7 +117,7 @@ pub(in crate::envoy) fn request_id(request: &CheckRequest) -> String {
 }
 
 /// Both ends of the viewer's connection to the gateway: where it came to, with the port, and from whom, as the gateway sees it.
-pub(in crate::envoy) fn ends(request: &CheckRequest) -> (Option<String>, Option<IpAddr>) {
+fn peers(request: &CheckRequest) -> (Option<String>, Option<IpAddr>) {
     let attributes = request.attributes.as_ref();
     let gateway = attributes.and_then(|found| socket(found.destination.as_ref()));
     let client = attributes.and_then(|found| socket(found.source.as_ref()));

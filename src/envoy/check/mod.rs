@@ -2,20 +2,16 @@
 //!
 //! The ledger is asked in a task of its own, so that an operation on the store is never cut off in the middle. If the call is
 //! cancelled before its answer goes out (the client left, Envoy lost patience), nobody will ever say that this stream has ended:
-//! then the [`Grant`] takes back what this very call has started.
+//! then the [`StartRollback`] undoes what this call has started.
 
 pub(super) mod claim;
-mod start_rollback;
 #[cfg(test)]
 mod tests;
 pub(super) mod verdict;
-#[cfg(test)]
-mod verdict_tests;
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use envoy_types::pb::envoy::service::auth::v3::CheckResponse;
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -23,20 +19,20 @@ use tonic::metadata::MetadataMap;
 use tonic::{Request, Response, Status};
 use tracing::{info, warn};
 
-use crate::clock::{Clock, Stopwatch};
-use crate::config::Changeable;
-use crate::envoy::wire::request::CheckRequest;
-use crate::envoy::wire::response::Written;
-use crate::identity::claim::{Ask, Unclaimed};
+use super::wire::denial;
+use super::wire::request::CheckRequest;
+use super::wire::response::{self, EncodedResponse};
+use crate::clock::Stopwatch;
+use crate::doors::{DecisionLog, DecisionOutcome, LedgerAnswer, StartRollback};
+use crate::identity::claim::{CheckKind, ClaimError};
 use crate::identity::cookie::{Cookie, Origin};
 use crate::identity::{Claim, Identity, RouteLists};
-use crate::ledger::{Basis, CallerDeadline, Decision, Ledger, Outage};
+use crate::ledger::{CacheLookup, CallerDeadline, Decision, Ledger};
 use crate::outbox::Outbox;
-use crate::session::{Admission, AdmissionKind, EndCause, Kind, Refusal, UserId};
+use crate::session::{Admission, EndCause, Kind, Refusal, UserId};
+use crate::telemetry::Metrics;
 use crate::telemetry::metrics::{LabelValue, Verdict};
-use crate::telemetry::{Metrics, RefusalLog, RefusedStream, StartedStream, are_told};
-use start_rollback::{Grant, Hold};
-use verdict::Telling;
+use claim::CheckContext;
 
 /// Answers Envoy's checks.
 #[derive(Debug)]
@@ -47,165 +43,132 @@ pub struct CheckDoor {
     pub routes: RouteLists,
     /// Whom it asks.
     pub ledger: Arc<Ledger>,
-    /// What takes back the starts of cancelled calls.
+    /// Delivers the undo of cancelled calls.
     pub outbox: Outbox,
     /// Counts.
     pub metrics: Arc<Metrics>,
-    /// Bounds the lines about refusals.
-    pub refusals: RefusalLog<UserId>,
-    /// Bounds the lines that are no single user's, by what is wrong.
-    pub mistakes: RefusalLog<String>,
-    /// Tells the time to that.
-    pub clock: Arc<dyn Clock>,
+    /// Logs decisions.
+    pub log: DecisionLog,
     /// Waits for the tasks at shutdown.
     pub tasks: TaskTracker,
 }
 
-/// What the ledger said.
-pub(in crate::envoy) type Answer = Result<Decision, Outage>;
+/// The answer to a check.
+struct CheckAnswer {
+    /// What Envoy gets.
+    response: EncodedResponse,
+    /// What the metrics call it.
+    verdict: Verdict,
+    /// How long the start waited for a slot, which is no part of the check's duration.
+    waited: Duration,
+}
+
+impl CheckAnswer {
+    /// An answer without a wait.
+    fn at_once(response: impl Into<EncodedResponse>, verdict: Verdict) -> Self {
+        Self {
+            response: response.into(),
+            verdict,
+            waited: Duration::ZERO,
+        }
+    }
+}
 
 impl CheckDoor {
     /// Answers a check.
-    pub(in crate::envoy) async fn check(
+    pub(super) async fn check(
         &self,
         request: Request<CheckRequest>,
-    ) -> Result<Response<Written>, Status> {
+    ) -> Result<Response<EncodedResponse>, Status> {
         let asked = Stopwatch::start();
         let deadline = grpc_timeout(request.metadata());
         let request = request.into_inner();
         let lost = |fact, loss| self.metrics.fact_lost(fact, loss);
-        let ask = claim::decode(&request, &self.identity, &self.routes, rand::random, lost);
-        if let Ok(Ask::Stream(claim, _)) = &ask
-            && self.ledger.recalls(claim)
+        let answer = match claim::decode(&request, &self.identity, &self.routes, rand::random, lost)
         {
-            let allowed = Written::allow(&claim.user, &claim.key);
-            return Ok(self.answered(allowed, Verdict::Held, asked.elapsed()));
-        }
-        let (answer, verdict, waited) = match ask {
-            Ok(Ask::Preflight) => (verdict::pass(), Verdict::Preflight, Duration::ZERO),
-            Ok(Ask::Head) => (verdict::pass(), Verdict::Head, Duration::ZERO),
-            Ok(Ask::Stream(mut claim, cookie)) => {
-                // Nothing else makes a start at this door free, so it also tells whether a refusal is passed on.
-                claim.free = !self.enforces(&request);
-                self.start(claim, cookie, &request, deadline).await?
-            }
-            Err(unclaimed) => self.reject(&unclaimed, &request),
+            Ok(CheckKind::Preflight) => CheckAnswer::at_once(response::pass(), Verdict::Preflight),
+            Ok(CheckKind::Head) => CheckAnswer::at_once(response::pass(), Verdict::Head),
+            Ok(CheckKind::Stream(claim, cookie)) => match self.ledger.lookup(&claim) {
+                CacheLookup::Good { .. } => {
+                    let allow = EncodedResponse::allow(&claim.user, &claim.key);
+                    CheckAnswer::at_once(allow, Verdict::Held)
+                }
+                lookup => {
+                    let context = CheckContext::of(&request, self.ledger.in_force(), deadline);
+                    drop(request);
+                    self.start(&context, claim, cookie, lookup).await?
+                }
+            },
+            Err(error) => self.reject(&error, &request),
         };
-        let took = asked.elapsed().saturating_sub(waited);
-        Ok(self.answered(answer.into(), verdict, took))
-    }
-
-    /// Counts a check that is answered so, and took so long.
-    fn answered(&self, answer: Written, verdict: Verdict, took: Duration) -> Response<Written> {
-        self.metrics.check(verdict);
+        self.metrics.check(answer.verdict);
+        let took = asked.elapsed().saturating_sub(answer.waited);
         self.metrics.check_took(took);
-        Response::new(answer)
+        Ok(Response::new(answer.response))
     }
 
-    /// Decides a stream that isn't known to be held.
+    /// Decides a stream that this instance can't let in by itself.
     async fn start(
         &self,
-        claim: Claim,
+        context: &CheckContext,
+        mut claim: Claim,
         cookie: Option<Cookie>,
-        request: &CheckRequest,
-        deadline: Option<Duration>,
-    ) -> Result<(CheckResponse, Verdict, Duration), Status> {
-        let Some(cookie) = cookie else {
-            let is_alone = claim.key.kind == Kind::Request;
-            let answer = self.ask(&claim, is_alone, deadline).await?;
-            return Ok(self.encode(&claim, answer, request));
-        };
-        self.by_cookie(claim, cookie, request, deadline).await
+        lookup: CacheLookup,
+    ) -> Result<CheckAnswer, Status> {
+        // At this door nothing else makes a start free.
+        claim.free = !context.enforces;
+        let claim = Arc::new(claim);
+        if let Some(cookie) = cookie {
+            return self.by_cookie(context, claim, cookie, lookup).await;
+        }
+        let is_alone = claim.key.kind == Kind::Request;
+        let asked = self.ask(context, &claim, lookup, is_alone, context.deadline);
+        let answer = asked.await?;
+        Ok(self.encode(context, &claim, answer, None))
     }
 
     /// Asks for a stream that a cookie names. Where that one has ended and its player may go on, it is asked for the next.
     async fn by_cookie(
         &self,
-        mut claim: Claim,
+        context: &CheckContext,
+        mut claim: Arc<Claim>,
         mut cookie: Cookie,
-        request: &CheckRequest,
-        deadline: Option<Duration>,
-    ) -> Result<(CheckResponse, Verdict, Duration), Status> {
+        lookup: CacheLookup,
+    ) -> Result<CheckAnswer, Status> {
         let asked = Stopwatch::start();
         let is_new = |cookie: &Cookie| cookie.origin == Origin::New;
-        let mut answer = self.ask(&claim, is_new(&cookie), deadline).await?;
+        let first = self.ask(context, &claim, lookup, is_new(&cookie), context.deadline);
+        let mut answer = first.await?;
         if let Some(ended) = ended(&answer)
             && let Some(next) = cookie.after(starts_anew(ended, claim.takeover.is_some()))
         {
-            claim.key = next.session(&claim.user);
+            let key = next.session(&claim.user);
+            Arc::make_mut(&mut claim).key = key;
             cookie = next;
-            let left = deadline.map(|deadline| deadline.saturating_sub(asked.elapsed()));
-            answer = self.ask(&claim, is_new(&cookie), left).await?;
+            let (lookup, spent) = (self.ledger.lookup(&claim), asked.elapsed());
+            let left = context.deadline.map(|all| all.saturating_sub(spent));
+            let second = self.ask(context, &claim, lookup, is_new(&cookie), left);
+            answer = second.await?;
         }
         let forgotten = ended(&answer).map(|_| cookie.to_forget());
         let is_let_in =
             matches!(&answer, Ok(decision) if matches!(decision.admission, Admission::Admitted(_)));
         let set = forgotten.or_else(|| cookie.to_set().filter(|_| is_let_in));
-        let (response, verdict, waited) = self.encode(&claim, answer, request);
-        let response = match set {
-            Some(set) => verdict::with_cookie(response, &set),
-            None => response,
-        };
-        Ok((response, verdict, waited))
-    }
-
-    /// What the ledger's answer comes to, what the metrics call it, and how long it waited for a slot.
-    fn encode(
-        &self,
-        claim: &Claim,
-        answer: Answer,
-        request: &CheckRequest,
-    ) -> (CheckResponse, Verdict, Duration) {
-        match answer {
-            Ok(decision) => {
-                let response = match &decision.admission {
-                    Admission::Admitted(admitted) => {
-                        self.log_rule(claim, decision.basis, request);
-                        if admitted.entry == AdmissionKind::Started {
-                            self.log_start(claim, admitted.active, decision.limit, request);
-                        }
-                        verdict::allow(&claim.user, &claim.key)
-                    }
-                    Admission::Refused(refusal) => {
-                        self.log_refusal(claim, refusal, &decision, request);
-                        if claim.free {
-                            return (verdict::pass(), Verdict::WouldRefuse, decision.waited);
-                        }
-                        let in_force = self.ledger.in_force();
-                        verdict::refuse(refusal, telling(&in_force, request))
-                    }
-                };
-                let verdict = verdict::verdict(&decision.admission, decision.basis);
-                (response, verdict, decision.waited)
-            }
-            Err(outage) => {
-                self.log_outage(claim, &outage, request);
-                if claim.free {
-                    return (verdict::pass(), Verdict::WouldRefuse, outage.waited);
-                }
-                let in_force = self.ledger.in_force();
-                let response = verdict::outage(telling(&in_force, request));
-                (response, Verdict::Outage, outage.waited)
-            }
-        }
+        Ok(self.encode(context, &claim, answer, set.as_deref()))
     }
 
     /// Asks the ledger, in a task of its own. `is_alone` says that nothing but this call's request plays under its session.
     async fn ask(
         &self,
-        claim: &Claim,
+        context: &CheckContext,
+        claim: &Arc<Claim>,
+        lookup: CacheLookup,
         is_alone: bool,
         deadline: Option<Duration>,
-    ) -> Result<Answer, Status> {
-        let (ledger, asked) = (Arc::clone(&self.ledger), claim.clone());
-        let mut grant = Grant {
-            user: claim.user.clone(),
-            key: claim.key.clone(),
-            is_alone,
-            hold: Hold::Nothing,
-            outbox: self.outbox.clone(),
-            metrics: Arc::clone(&self.metrics),
-        };
+    ) -> Result<LedgerAnswer, Status> {
+        let (outbox, metrics) = (self.outbox.clone(), Arc::clone(&self.metrics));
+        let mut rollback = StartRollback::new(Arc::clone(claim), is_alone, outbox, metrics);
+        let (ledger, settings) = (Arc::clone(&self.ledger), Arc::clone(&context.settings));
         let gone = CancellationToken::new();
         let caller = CallerDeadline {
             deadline,
@@ -214,159 +177,105 @@ impl CheckDoor {
         let _gone_with_this_call = gone.drop_guard();
         let (send, receive) = oneshot::channel();
         self.tasks.spawn(async move {
-            let answer = ledger.admit(&asked, &caller).await;
-            grant.hold(&answer);
-            // If nobody takes it, it is dropped here, and the grant with it.
-            drop(send.send((answer, grant)));
+            let asked = ledger.admit(rollback.claim(), lookup, &settings, &caller);
+            let answer = asked.await;
+            rollback.note(&answer);
+            // If nobody takes it, it is dropped here, and the rollback with it.
+            drop(send.send((answer, rollback)));
         });
         let died = |_| Status::internal("the task that asks the store has died");
-        let (answer, grant) = receive.await.map_err(died)?;
-        grant.answered();
+        let (answer, rollback) = receive.await.map_err(died)?;
+        rollback.answered();
         Ok(answer)
     }
 
-    /// The answer to a request that can't be told whose, or which stream's, it is.
-    fn reject(
+    /// Encodes what the ledger has answered. `set` is a cookie to be set beside it.
+    fn encode(
         &self,
-        unclaimed: &Unclaimed,
-        request: &CheckRequest,
-    ) -> (CheckResponse, Verdict, Duration) {
-        let enforces = self.enforces(request);
-        self.log_unclaimed(unclaimed, request, enforces);
-        if !enforces {
-            return (verdict::pass(), Verdict::WouldRefuse, Duration::ZERO);
-        }
-        let in_force = self.ledger.in_force();
-        (
-            verdict::reject(unclaimed, telling(&in_force, request)),
-            verdict::unclaimed_verdict(unclaimed),
-            Duration::ZERO,
-        )
-    }
-
-    /// Whether who is refused is told so. In a dry run they are let in without a slot, as if nobody had been asked: all that is counted is
-    /// as it would be if they had been turned away.
-    fn enforces(&self, request: &CheckRequest) -> bool {
-        let configured = self.ledger.in_force().limits.enforce;
-        claim::enforces(request, configured).unwrap_or(configured)
-    }
-
-    /// One line that explains a refused viewer, bounded per user.
-    fn log_refusal(
-        &self,
+        context: &CheckContext,
         claim: &Claim,
-        refusal: &Refusal,
-        decision: &Decision,
-        request: &CheckRequest,
-    ) {
-        let Some(left_out) = self.refusals.admit(&claim.user, self.clock.now()) else {
-            return;
+        answer: LedgerAnswer,
+        set: Option<&str>,
+    ) -> CheckAnswer {
+        let waited = match &answer {
+            Ok(decision) => decision.waited,
+            Err(outage) => outage.waited,
         };
-        let refused = RefusedStream {
-            request_id: claim::request_id(request),
-            user: &claim.user,
-            key: &claim.key,
-            refusal,
-            limit: decision.limit,
-            by_this_instance_alone: matches!(decision.basis, Basis::Rule(_)),
-            enforced: !claim.free,
+        let style = context.style();
+        let (response, verdict) = match self.log.outcome(context.claimed(claim), answer) {
+            DecisionOutcome::LetIn {
+                admitted, basis, ..
+            } => (
+                response::allow(&claim.user, &claim.key),
+                verdict::admitted(admitted.entry, basis),
+            ),
+            DecisionOutcome::DryRun { .. } => (response::pass(), Verdict::WouldRefuse),
+            DecisionOutcome::Refused { refusal, basis } => (
+                denial::refuse(&refusal, style),
+                verdict::refused(&refusal, basis),
+            ),
+            DecisionOutcome::Undecided(_) => (denial::outage(style), Verdict::Outage),
         };
-        refused.tell(left_out);
-    }
-
-    /// One line that says where and when a slot was taken, of those whose starts are told.
-    fn log_start(&self, claim: &Claim, count: usize, limit: u32, request: &CheckRequest) {
-        if !are_told(self.ledger.in_force().log_starts, &claim.user) {
-            return;
-        }
-        let (gateway, client) = claim::ends(request);
-        let started = StartedStream {
-            request_id: claim::request_id(request),
-            user: &claim.user,
-            key: &claim.key,
-            count,
-            limit,
-            gateway,
-            client,
+        let response = match set {
+            Some(set) => response::with_cookie(response, set),
+            None => response,
         };
-        started.tell();
-    }
-
-    /// One line that explains a viewer who was let in without the store's word; by rule, since an outage concerns everybody.
-    fn log_rule(&self, claim: &Claim, basis: Basis, request: &CheckRequest) {
-        let Basis::Rule(rule) = basis else {
-            return;
-        };
-        let rule = rule.as_str();
-        if let Some(left_out) = self.mistakes.admit(&rule.to_owned(), self.clock.now()) {
-            info!(
-                request.id = claim::request_id(request),
-                user.id = claim.user.as_str(),
-                session.key = claim.key.to_string(),
-                rule,
-                left_out,
-                "a stream was let in by the outage rule"
-            );
+        CheckAnswer {
+            waited,
+            ..CheckAnswer::at_once(response, verdict)
         }
     }
 
-    /// The same for a request that was not even asked of the store; by what is wrong with it where nobody knows whose it is.
-    fn log_unclaimed(&self, unclaimed: &Unclaimed, request: &CheckRequest, enforces: bool) {
-        let (now, request_id) = (self.clock.now(), claim::request_id(request));
-        let reason = verdict::unclaimed_verdict(unclaimed).as_str();
-        let user = match unclaimed {
-            Unclaimed::Misconfigured(..) | Unclaimed::NotHttp => {
-                if let Some(left_out) = self.mistakes.admit(&unclaimed.to_string(), now) {
-                    warn!(request.id = request_id, reason, left_out, "{unclaimed}");
+    /// The answer to a request that can't be told whose, or which stream's, it is.
+    fn reject(&self, error: &ClaimError, request: &CheckRequest) -> CheckAnswer {
+        let context = CheckContext::of(request, self.ledger.in_force(), None);
+        let user = match error {
+            ClaimError::NoSession | ClaimError::Malformed { .. } => {
+                claim::user_of(request, &self.identity)
+            }
+            ClaimError::NoUser | ClaimError::Misconfigured(..) | ClaimError::NotHttp => None,
+        };
+        self.log_rejected(&context, error, user.as_ref());
+        if context.enforces {
+            let verdict = verdict::rejected(error);
+            CheckAnswer::at_once(denial::reject(error, context.style()), verdict)
+        } else {
+            CheckAnswer::at_once(response::pass(), Verdict::WouldRefuse)
+        }
+    }
+
+    /// One line that explains a request that the ledger was not asked about. It is bounded per user, or by what is wrong where nobody knows
+    /// whose it is.
+    fn log_rejected(&self, context: &CheckContext, error: &ClaimError, user: Option<&UserId>) {
+        let reason = verdict::rejected(error).as_str();
+        let request_id = context.request_id.as_str();
+        let left_out = match (user, error) {
+            (_, ClaimError::Misconfigured(..) | ClaimError::NotHttp) => {
+                if let Some(left_out) = self.log.line_of_cause(&error.to_string()) {
+                    warn!(request.id = request_id, reason, left_out, "{error}");
                 }
                 return;
             }
-            Unclaimed::NoUser => None,
-            Unclaimed::NoSession | Unclaimed::Malformed { .. } => {
-                claim::user_of(request, &self.identity)
+            (Some(user), _) => self.log.line_of_user(user),
+            (None, ClaimError::Malformed { source_name, .. }) => {
+                self.log.line_of_cause(&format!("{reason} {source_name}"))
             }
-        };
-        let left_out = match (&user, unclaimed) {
-            (Some(user), _) => self.refusals.admit(user, now),
-            (None, Unclaimed::Malformed { source_name, .. }) => {
-                self.mistakes.admit(&format!("{reason} {source_name}"), now)
-            }
-            (None, _) => self.mistakes.admit(&reason.to_owned(), now),
+            (None, _) => self.log.line_of_cause(reason),
         };
         if let Some(left_out) = left_out {
-            let user = user.as_ref().map(UserId::as_str);
-            let was = if enforces { "was" } else { "would have been" };
+            let was = if context.enforces {
+                "was"
+            } else {
+                "would have been"
+            };
             info!(
                 request.id = request_id,
-                user.id = user,
+                user.id = user.map(UserId::as_str),
                 reason,
                 left_out,
-                "a request {was} refused: {unclaimed}"
+                "a request {was} refused: {error}"
             );
         }
-    }
-
-    /// The same for a start that could not be decided; by kind, since an outage concerns everybody.
-    fn log_outage(&self, claim: &Claim, outage: &Outage, request: &CheckRequest) {
-        let kind = outage.outcome().as_str();
-        if let Some(left_out) = self.mistakes.admit(&kind.to_owned(), self.clock.now()) {
-            info!(
-                request.id = claim::request_id(request),
-                user.id = claim.user.as_str(),
-                session.key = claim.key.to_string(),
-                reason = Verdict::Outage.as_str(),
-                left_out,
-                "a stream could not be decided: {outage}"
-            );
-        }
-    }
-}
-
-/// How that request's client is told.
-fn telling<'a>(in_force: &'a Changeable, request: &CheckRequest) -> Telling<'a> {
-    Telling {
-        refusal: &in_force.refusal,
-        is_grpc: claim::is_grpc(request),
     }
 }
 
@@ -376,7 +285,7 @@ pub(in crate::envoy) fn starts_anew(ended: &EndCause, is_takeover: bool) -> bool
 }
 
 /// Why the session has ended, where that is the answer.
-const fn ended(answer: &Answer) -> Option<&EndCause> {
+const fn ended(answer: &LedgerAnswer) -> Option<&EndCause> {
     match answer {
         Ok(Decision {
             admission: Admission::Refused(Refusal::Ended(cause, _)),

@@ -7,7 +7,7 @@ use crate::identity::Claim;
 use crate::identity::Identity;
 use crate::identity::RouteLists;
 use crate::identity::attributes::RequestAttributes;
-use crate::identity::claim::Ask;
+use crate::identity::claim::CheckKind;
 use crate::identity::cookie::{Cookie, Origin};
 use crate::session::{Kind, SessionKey, UserId};
 
@@ -136,7 +136,7 @@ impl WithCookie<'_> {
             http.headers.push(line);
         }
         match claim::decode(&request, self.identity, self.routes, || NEW, |_, _| {}) {
-            Ok(Ask::Stream(claim, Some(cookie))) => Some((claim.key, cookie.origin)),
+            Ok(CheckKind::Stream(claim, Some(cookie))) => Some((claim.key, cookie.origin)),
             _ => None,
         }
     }
@@ -178,7 +178,7 @@ mod tests {
 
     use super::*;
     use crate::envoy::fuzzing::{IDENTITIES, check};
-    use crate::identity::claim::Unclaimed;
+    use crate::identity::claim::ClaimError;
 
     /// Which of the cookie's cases a check comes to, by that identity.
     fn cases(request: &CheckRequest, identity: &Identity) -> Vec<&'static str> {
@@ -190,10 +190,10 @@ mod tests {
         }
         let decoded = claim::decode(request, identity, &RouteLists::default(), || NEW, |_, _| {});
         let cookie = match decoded {
-            Ok(Ask::Stream(_, Some(cookie))) => cookie,
-            Ok(Ask::Stream(_, None)) => return vec!["another name goes before it"],
-            Err(Unclaimed::NoSession) => return vec!["its pattern finds no path"],
-            Err(Unclaimed::Misconfigured("streamgate.cookie_path", _)) => {
+            Ok(CheckKind::Stream(_, Some(cookie))) => cookie,
+            Ok(CheckKind::Stream(_, None)) => return vec!["another name goes before it"],
+            Err(ClaimError::NoSession) => return vec!["its pattern finds no path"],
+            Err(ClaimError::Misconfigured("streamgate.cookie_path", _)) => {
                 return vec!["its path is wrong"];
             }
             _ => return Vec::new(),
@@ -244,7 +244,7 @@ mod tests {
                     || NEW,
                     |_, _| {},
                 );
-                if let Ok(Ask::Stream(claim, Some(cookie))) = decoded
+                if let Ok(CheckKind::Stream(claim, Some(cookie))) = decoded
                     && cookie.origin == Origin::Brought
                 {
                     let written = cookie.to_forget();

@@ -35,7 +35,7 @@ use crate::envoy::wire::request::CheckRequest;
 use crate::fuzzing::{assert_are_names, assert_is_name, cut, text};
 use crate::http::fuzzing::basic_credentials;
 use crate::identity::RouteLists;
-use crate::identity::claim::{Ask, Unclaimed};
+use crate::identity::claim::{CheckKind, ClaimError};
 use crate::identity::cmcd::{self, CmcdError};
 use crate::identity::find::{Flaw, JWT_NAMESPACE, find};
 use crate::identity::{Identity, Source};
@@ -307,7 +307,7 @@ pub(crate) fn claim(data: &[u8]) {
         let again = claim::decode(&request, identity, &routes, || NEW, |_, _| {});
         assert_eq!(format!("{decoded:?}"), format!("{again:?}"));
         match decoded {
-            Ok(Ask::Stream(claim, cookie)) => {
+            Ok(CheckKind::Stream(claim, cookie)) => {
                 if let Some(cookie) = &cookie {
                     let with_cookie = WithCookie {
                         request: &request,
@@ -333,13 +333,13 @@ pub(crate) fn claim(data: &[u8]) {
                     assert_eq!(claim::request_id(&request), claim.key.id.as_str());
                 }
             }
-            Ok(Ask::Head) => assert!(claim::user_of(&request, identity).is_some()),
-            Err(Unclaimed::NoUser) => assert_eq!(claim::user_of(&request, identity), None),
+            Ok(CheckKind::Head) => assert!(claim::user_of(&request, identity).is_some()),
+            Err(ClaimError::NoUser) => assert_eq!(claim::user_of(&request, identity), None),
             // A route's words are the operator's, and as long as they like.
-            Ok(Ask::Preflight) | Err(Unclaimed::Misconfigured(..)) => {}
+            Ok(CheckKind::Preflight) | Err(ClaimError::Misconfigured(..)) => {}
             Err(unclaimed) => {
                 let of_operator = match &unclaimed {
-                    Unclaimed::Malformed { source_name, .. } => source_name.len(),
+                    ClaimError::Malformed { source_name, .. } => source_name.len(),
                     _ => 0,
                 };
                 assert!(unclaimed.to_string().len() - of_operator <= MAX_WORDS);

@@ -11,11 +11,11 @@ use super::fixtures::{Check, sent};
 use crate::envoy::check::claim::{decode, request_id};
 use crate::identity::Claim;
 use crate::identity::RouteLists;
-use crate::identity::claim::{Ask, Unclaimed};
+use crate::identity::claim::{CheckKind, ClaimError};
 use crate::identity::{Identity, Source};
 use crate::session::{Door, Fact, FactLoss, Kind, Takeover};
 
-fn ask(check: Check) -> Result<Ask, Unclaimed> {
+fn ask(check: Check) -> Result<CheckKind, ClaimError> {
     decode(
         &check.request(),
         &Identity::default(),
@@ -27,7 +27,7 @@ fn ask(check: Check) -> Result<Ask, Unclaimed> {
 
 fn claim(check: Check) -> Claim {
     match ask(check) {
-        Ok(Ask::Stream(claim, None)) => claim,
+        Ok(CheckKind::Stream(claim, None)) => claim,
         other => panic!("{other:?}"),
     }
 }
@@ -89,12 +89,12 @@ fn a_route_s_list_of_sources_stands_in_place_of_ours() {
     }
     assert_eq!(
         ask(route("header:x-none")).unwrap_err(),
-        Unclaimed::NoSession
+        ClaimError::NoSession
     );
     for list in ["", ",", "query", "basic:", "cmcd:s;request"] {
         let wrong = ask(route(list)).unwrap_err();
         assert!(
-            matches!(wrong, Unclaimed::Misconfigured(..)),
+            matches!(wrong, ClaimError::Misconfigured(..)),
             "{list}: {wrong}"
         );
     }
@@ -103,11 +103,17 @@ fn a_route_s_list_of_sources_stands_in_place_of_ours() {
 #[test]
 fn a_preflight_is_nobody_s_and_a_head_is_somebody_s_and_neither_is_a_stream() {
     let nobody = |method| Check::on(method, "/a?session=%ff");
-    assert!(matches!(ask(nobody("OPTIONS")), Ok(Ask::Preflight)));
-    assert!(matches!(ask(anna("OPTIONS", "/a")), Ok(Ask::Preflight)));
-    assert_eq!(ask(nobody("HEAD")).unwrap_err(), Unclaimed::NoUser);
-    assert!(matches!(ask(anna("HEAD", "/a?session=%ff")), Ok(Ask::Head)));
-    assert_eq!(ask(nobody("GET")).unwrap_err(), Unclaimed::NoUser);
+    assert!(matches!(ask(nobody("OPTIONS")), Ok(CheckKind::Preflight)));
+    assert!(matches!(
+        ask(anna("OPTIONS", "/a")),
+        Ok(CheckKind::Preflight)
+    ));
+    assert_eq!(ask(nobody("HEAD")).unwrap_err(), ClaimError::NoUser);
+    assert!(matches!(
+        ask(anna("HEAD", "/a?session=%ff")),
+        Ok(CheckKind::Head)
+    ));
+    assert_eq!(ask(nobody("GET")).unwrap_err(), ClaimError::NoUser);
 }
 
 #[test]
@@ -149,7 +155,7 @@ fn what_is_malformed_is_named_with_its_source() {
         ),
     ] {
         let told = ask(check).unwrap_err();
-        assert!(matches!(told, Unclaimed::Malformed { .. }), "{told}");
+        assert!(matches!(told, ClaimError::Malformed { .. }), "{told}");
         assert!(told.to_string().contains(expected), "{told}");
     }
 }
@@ -172,7 +178,7 @@ fn facts_of(
     };
     let routes = RouteLists::default();
     let asked = decode(&check.request(), &identity, &routes, || 7, lost);
-    let Ok(Ask::Stream(claim, None)) = asked else {
+    let Ok(CheckKind::Stream(claim, None)) = asked else {
         panic!("{asked:?}");
     };
     let (device, content) = (claim.facts.device, claim.facts.content);
@@ -312,7 +318,7 @@ fn a_check_on_no_http_request_is_told_apart() {
             |_, _| {},
         )
         .unwrap_err();
-        assert_eq!(told, Unclaimed::NotHttp);
+        assert_eq!(told, ClaimError::NotHttp);
         assert_eq!(request_id(&request), "");
     }
 }
@@ -335,7 +341,7 @@ fn a_path_of_40_kb_is_read_through() {
     let endless = format!("/a?session={}", "x".repeat(40_000));
     assert!(matches!(
         ask(anna("GET", &endless)),
-        Err(Unclaimed::Malformed { .. })
+        Err(ClaimError::Malformed { .. })
     ));
 }
 
@@ -358,6 +364,6 @@ fn a_playback_may_name_whose_slot_it_wants_and_a_request_may_not() {
     let long = "x".repeat(257);
     assert!(matches!(
         ask(playback("x-streamgate-takeover", &long)),
-        Err(Unclaimed::Malformed { .. })
+        Err(ClaimError::Malformed { .. })
     ));
 }

@@ -7,7 +7,7 @@ use crate::envoy::check::claim::decode;
 use crate::identity::Claim;
 use crate::identity::Identity;
 use crate::identity::RouteLists;
-use crate::identity::claim::Ask;
+use crate::identity::claim::CheckKind;
 use crate::identity::cmcd;
 use crate::session::{ContentId, Kind};
 
@@ -53,7 +53,7 @@ fn claimed(check: Check) -> Option<Claim> {
     let identity = Identity::default();
     let check = check.headers(&[("x-user-id", "anna")]).request();
     match decode(&check, &identity, &RouteLists::default(), || 0, |_, _| {}).unwrap() {
-        Ask::Stream(claim, None) if claim.key.kind == Kind::Playback => Some(claim),
+        CheckKind::Stream(claim, None) if claim.key.kind == Kind::Playback => Some(claim),
         _ => None,
     }
 }

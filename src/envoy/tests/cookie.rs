@@ -6,21 +6,21 @@ use crate::envoy::check::starts_anew;
 use crate::identity::Claim;
 use crate::identity::Identity;
 use crate::identity::RouteLists;
-use crate::identity::claim::{Ask, Unclaimed};
+use crate::identity::claim::{CheckKind, ClaimError};
 use crate::identity::cookie::{Cookie, Origin};
 use crate::session::{EndCause, Kind, SessionKey, UserId};
 
 /// Seven, as a cookie has it.
 const SEVEN: &str = "00000000000000000000000000000007";
 
-fn ask(check: Check) -> Result<Ask, Unclaimed> {
+fn ask(check: Check) -> Result<CheckKind, ClaimError> {
     let (identity, routes) = (Identity::default(), RouteLists::default());
     decode(&check.request(), &identity, &routes, || 7, |_, _| {})
 }
 
 fn claim(check: Check) -> (Claim, Option<Cookie>) {
     match ask(check) {
-        Ok(Ask::Stream(claim, cookie)) => (claim, cookie),
+        Ok(CheckKind::Stream(claim, cookie)) => (claim, cookie),
         other => panic!("{other:?}"),
     }
 }
@@ -118,10 +118,13 @@ fn what_a_player_says_goes_before_the_cookie_and_its_request_s_id_does_not() {
         let mut check = anna("/vod/1");
         let http = check.0.request.as_mut().unwrap().http.as_mut().unwrap();
         method.clone_into(&mut http.method);
-        assert!(matches!(ask(check), Ok(Ask::Head | Ask::Preflight)));
+        assert!(matches!(
+            ask(check),
+            Ok(CheckKind::Head | CheckKind::Preflight)
+        ));
     }
     let malformed = ask(anna("/vod/1?session=%ff"));
-    assert!(matches!(malformed, Err(Unclaimed::Malformed { .. })));
+    assert!(matches!(malformed, Err(ClaimError::Malformed { .. })));
 }
 
 #[test]
@@ -212,7 +215,7 @@ fn a_cookie_is_for_the_route_s_path_or_the_first_folder() {
     }
     assert_eq!(
         ask(said("/vod/1.ts", film)).unwrap_err(),
-        Unclaimed::NoSession,
+        ClaimError::NoSession,
         "the pattern says what can be a playback"
     );
     let named = said("/vod/1.ts?session=p1", film);
@@ -252,7 +255,7 @@ fn a_route_s_mistake_is_told_to_its_operator() {
         ("streamgate.session", "sid", "allowed: header:NAME"),
     ] {
         let told = on(&[(key, value)]);
-        assert!(matches!(told, Unclaimed::Misconfigured(..)), "{told}");
+        assert!(matches!(told, ClaimError::Misconfigured(..)), "{told}");
         let text = told.to_string();
         let start = format!("this route's context extension {key} is wrong: ");
         assert!(text.starts_with(&start) && text.contains(part), "{text}");

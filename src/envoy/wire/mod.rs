@@ -3,8 +3,11 @@
 pub(super) mod attributes;
 #[cfg(test)]
 mod attributes_tests;
+pub(super) mod denial;
 pub(super) mod grpc_status;
 mod metadata;
 pub(super) mod request;
 pub(super) mod response;
+#[cfg(test)]
+mod response_tests;
 pub(super) mod service;

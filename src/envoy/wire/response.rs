@@ -1,19 +1,31 @@
-//! Answers as they go out. The one to nearly every check, that a stream goes on, is written down by itself: to make a message of it and to
-//! encode that takes several times as long, mostly for hash tables and for lengths that are reckoned anew on each level.
+//! Encodes the answers that let a request through.
+//!
+//! Nearly every check is answered with *allow*. Its message is serialised by hand: building and encoding the generated message costs several
+//! times as much, mostly for hash tables and for the lengths of nested messages.
+
+use std::collections::HashMap;
 
 use envoy_types::pb::envoy::config::core::v3::header_value_option::HeaderAppendAction;
-use envoy_types::pb::envoy::service::auth::v3::CheckResponse;
+use envoy_types::pb::envoy::config::core::v3::{HeaderValue, HeaderValueOption};
+use envoy_types::pb::envoy::service::auth::v3::check_response::HttpResponse;
+use envoy_types::pb::envoy::service::auth::v3::{CheckResponse, OkHttpResponse};
+use envoy_types::pb::google::protobuf::value::Kind as ValueKind;
+use envoy_types::pb::google::protobuf::{Struct, Value};
+use envoy_types::pb::google::rpc::Status;
 use prost::{Message, encode_length_delimiter, length_delimiter_len};
+use tonic::Code;
 
-use crate::envoy::check::verdict::SESSION_HEADER;
 use crate::session::{SessionKey, UserId};
+
+/// The header that tells upstream and client which session this is.
+const SESSION_HEADER: &str = "x-streamgate-session";
 
 /// A `CheckResponse`, encoded.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(in crate::envoy) struct Written(Vec<u8>);
+pub(in crate::envoy) struct EncodedResponse(Vec<u8>);
 
-impl Written {
-    /// What [`super::verdict::allow`] says.
+impl EncodedResponse {
+    /// What [`allow`] says.
     pub(in crate::envoy) fn allow(user: &UserId, key: &SessionKey) -> Self {
         let (id, kind) = (key.id.as_str(), key.kind.as_str());
         let header = field(1, &[&text(1, SESSION_HEADER), &text(2, id)]);
@@ -41,9 +53,93 @@ impl Written {
     }
 }
 
-impl From<CheckResponse> for Written {
+impl From<CheckResponse> for EncodedResponse {
     fn from(response: CheckResponse) -> Self {
         Self(response.encode_to_vec())
+    }
+}
+
+/// Lets a request through that takes no slot. What the client says of its session is not passed on.
+pub(in crate::envoy) fn pass() -> CheckResponse {
+    let response = OkHttpResponse {
+        headers_to_remove: vec![SESSION_HEADER.to_owned()],
+        ..OkHttpResponse::default()
+    };
+    CheckResponse {
+        status: Some(status(Code::Ok, "")),
+        dynamic_metadata: Some(metadata(&[("decision", "allow")])),
+        http_response: Some(HttpResponse::OkResponse(response)),
+    }
+}
+
+/// Lets a stream through.
+pub(in crate::envoy) fn allow(user: &UserId, key: &SessionKey) -> CheckResponse {
+    let named = vec![header(SESSION_HEADER, key.id.as_str())];
+    let response = OkHttpResponse {
+        headers: named.clone(),
+        response_headers_to_add: named,
+        ..OkHttpResponse::default()
+    };
+    CheckResponse {
+        status: Some(status(Code::Ok, "")),
+        dynamic_metadata: Some(metadata(&[
+            ("decision", "allow"),
+            ("user", user.as_str()),
+            ("kind", key.kind.as_str()),
+            ("session", key.id.as_str()),
+        ])),
+        http_response: Some(HttpResponse::OkResponse(response)),
+    }
+}
+
+/// The same answer, setting a cookie beside those that the origin sets.
+pub(in crate::envoy) fn with_cookie(mut answer: CheckResponse, cookie: &str) -> CheckResponse {
+    let set = HeaderValueOption {
+        append_action: HeaderAppendAction::AppendIfExistsOrAdd.into(),
+        ..header("set-cookie", cookie)
+    };
+    match &mut answer.http_response {
+        Some(HttpResponse::OkResponse(ok)) => ok.response_headers_to_add.push(set),
+        Some(HttpResponse::DeniedResponse(told) | HttpResponse::ErrorResponse(told)) => {
+            told.headers.push(set);
+        }
+        None => {}
+    }
+    answer
+}
+
+/// A header that replaces whatever is there of that name.
+pub(super) fn header(name: &str, value: &str) -> HeaderValueOption {
+    let header = HeaderValue {
+        key: name.to_owned(),
+        value: value.to_owned(),
+        ..HeaderValue::default()
+    };
+    HeaderValueOption {
+        header: Some(header),
+        append_action: HeaderAppendAction::OverwriteIfExistsOrAdd.into(),
+        ..HeaderValueOption::default()
+    }
+}
+
+/// What the access log shows us again of our answer.
+pub(super) fn metadata(fields: &[(&str, &str)]) -> Struct {
+    let text = |text: &str| Value {
+        kind: Some(ValueKind::StringValue(text.to_owned())),
+    };
+    let fields: HashMap<String, Value> = fields
+        .iter()
+        .map(|(name, value)| ((*name).to_owned(), text(value)))
+        .collect();
+    Struct { fields }
+}
+
+/// A gRPC status.
+pub(super) fn status(code: Code, message: &str) -> Status {
+    Status {
+        code: code.into(),
+        message: message.to_owned(),
+        ..Status::default()
     }
 }
 
@@ -69,7 +165,6 @@ fn field(number: u8, parts: &[&[u8]]) -> Vec<u8> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::envoy::check::verdict;
     use crate::session::{Kind, SessionId};
 
     #[test]
@@ -81,9 +176,9 @@ mod tests {
                     let user = UserId::parse(&"u".repeat(user)).unwrap();
                     let id = SessionId::parse(&"i".repeat(id)).unwrap();
                     let key = SessionKey { kind, id };
-                    let written = Written::allow(&user, &key);
+                    let written = EncodedResponse::allow(&user, &key);
                     let read = CheckResponse::decode(written.as_bytes()).unwrap();
-                    assert_eq!(read, verdict::allow(&user, &key));
+                    assert_eq!(read, allow(&user, &key));
                 }
             }
         }

@@ -15,7 +15,7 @@ use tonic::{Code, Request, Response, Status};
 use tower::Service;
 
 use super::request::CheckRequest;
-use super::response::Written;
+use super::response::EncodedResponse;
 use crate::envoy::check::CheckDoor;
 
 /// Where its only method is.
@@ -66,8 +66,8 @@ impl Service<http::Request<Body>> for CheckService {
 }
 
 impl UnaryService<CheckRequest> for CheckService {
-    type Response = Written;
-    type Future = BoxFuture<'static, Result<Response<Written>, Status>>;
+    type Response = EncodedResponse;
+    type Future = BoxFuture<'static, Result<Response<EncodedResponse>, Status>>;
 
     fn call(&mut self, request: Request<CheckRequest>) -> Self::Future {
         let door = Arc::clone(&self.0);
@@ -76,7 +76,7 @@ impl UnaryService<CheckRequest> for CheckService {
 }
 
 impl Codec for CheckCodec {
-    type Encode = Written;
+    type Encode = EncodedResponse;
     type Decode = CheckRequest;
     type Encoder = Self;
     type Decoder = Self;
@@ -106,10 +106,14 @@ impl Decoder for CheckCodec {
 }
 
 impl Encoder for CheckCodec {
-    type Item = Written;
+    type Item = EncodedResponse;
     type Error = Status;
 
-    fn encode(&mut self, answer: Written, buffer: &mut EncodeBuf<'_>) -> Result<(), Status> {
+    fn encode(
+        &mut self,
+        answer: EncodedResponse,
+        buffer: &mut EncodeBuf<'_>,
+    ) -> Result<(), Status> {
         buffer.put_slice(answer.as_bytes());
         Ok(())
     }

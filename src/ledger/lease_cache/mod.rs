@@ -30,8 +30,9 @@ use crate::util::lock;
 use shard::{Shard, seen};
 use sync_queue::SyncQueue;
 pub(super) use sync_queue::Unsynced;
-pub(super) use user::{CacheLookup, Confirmed, End, GATHERING};
+pub use user::CacheLookup;
 use user::{CachedSession, SyncState};
+pub(super) use user::{Confirmed, End, GATHERING};
 
 /// How many shards there are: far more than cores, and so many that a release seldom voids another user's answer.
 const SHARDS: usize = 256;

@@ -73,7 +73,7 @@ pub(in crate::ledger) struct Confirmed<'a> {
 
 /// What is known of a session that asks to go on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::ledger) enum CacheLookup {
+pub enum CacheLookup {
     /// Nothing that counts.
     Unknown,
     /// The store surely counts it.

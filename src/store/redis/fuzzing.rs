@@ -6,7 +6,7 @@ use std::time::Duration;
 use redis::Value;
 
 use super::codec::keys::Keys;
-use super::codec::record::{Reader, decode_roster, decode_sessions, encode_key, encode_rest};
+use super::codec::record::{RecordReader, decode_roster, decode_sessions, encode_key, encode_rest};
 use super::codec::reply;
 use crate::fuzzing::{assert_are_names, assert_is_name, cut, text};
 use crate::session::{
@@ -34,11 +34,11 @@ pub(crate) fn record(data: &[u8]) {
         sessions.iter().for_each(|session| assert_key(&session.key));
     }
     if let Some((flags, rest)) = data.split_first()
-        && let Ok(cause) = Reader(rest).cause(*flags)
+        && let Ok(cause) = RecordReader(rest).cause(*flags)
     {
         assert_cause(&cause);
     }
-    if let Ok(key) = Reader(data).key() {
+    if let Ok(key) = RecordReader(data).key() {
         let form = encode_key(&key);
         assert_eq!(data.get(..form.len()), Some(&*form), "one form for a key");
     }
@@ -199,7 +199,7 @@ fn assert_cause(cause: &EndCause) {
 fn assert_key(key: &SessionKey) {
     assert_is_name(key.id.as_str());
     let form = encode_key(key);
-    let mut reader = Reader(&form);
+    let mut reader = RecordReader(&form);
     assert_eq!(reader.key().as_ref(), Ok(key));
     assert!(reader.end().is_ok());
 }

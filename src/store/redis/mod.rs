@@ -21,12 +21,13 @@ use futures_util::future::join_all;
 use redis::Value;
 
 use self::codec::keys::Keys;
+use self::codec::layout::RecordVersions;
 use self::codec::question::Question;
 use self::codec::script::{Script, Scripts};
-use self::codec::{record, reply};
+use self::codec::{layout, record, reply};
 use self::connection::probe::Probe;
-use self::connection::{Connection, server_info};
-pub use self::connection::{Sentinels, Source};
+use self::connection::{RedisConnection, server_info};
+pub use self::connection::{RedisTarget, Sentinels};
 use self::scan::Unread;
 use super::{Cursor, Listing, Page, Seen, ServerIdentity, Store, StoreError};
 use crate::clock::Clock;
@@ -43,7 +44,7 @@ const BATCH: usize = 32;
 #[derive(Clone)]
 pub struct RedisSettings {
     /// Where it is.
-    pub source: Source,
+    pub source: RedisTarget,
     /// What every key begins with.
     pub key_prefix: String,
     /// How long any call may take.
@@ -68,7 +69,7 @@ impl fmt::Debug for RedisSettings {
 #[derive(Debug)]
 pub struct RedisStore {
     /// The connection, which keeps itself.
-    connection: Connection,
+    connection: RedisConnection,
     /// The operations.
     scripts: Arc<Scripts>,
     /// The names of keys.
@@ -90,10 +91,34 @@ impl RedisStore {
     /// # Errors
     /// An address can't be used at all.
     pub fn open(settings: RedisSettings) -> Result<Self, StoreError> {
+        Self::open_with(settings, RecordVersions::OURS)
+    }
+
+    /// Opens the store as a release between this one and the next would: it writes this version of records, and reads the next too. For
+    /// tests alone.
+    ///
+    /// # Errors
+    /// An address can't be used at all.
+    #[doc(hidden)]
+    pub fn open_as_bridge(settings: RedisSettings) -> Result<Self, StoreError> {
+        Self::open_with(settings, RecordVersions::BRIDGE)
+    }
+
+    /// Opens the store as a release with the next version of records would: it reads this version too. For tests alone.
+    ///
+    /// # Errors
+    /// An address can't be used at all.
+    #[doc(hidden)]
+    pub fn open_as_next(settings: RedisSettings) -> Result<Self, StoreError> {
+        Self::open_with(settings, RecordVersions::NEXT)
+    }
+
+    /// Opens the store for those versions of records.
+    fn open_with(settings: RedisSettings, versions: RecordVersions) -> Result<Self, StoreError> {
         let source = settings.source;
         source.prepare()?;
-        let scripts = Arc::new(Scripts::new(&settings.terms));
-        let connection = Connection::open(source, Arc::clone(&scripts), settings.timeout);
+        let scripts = Arc::new(Scripts::new(&settings.terms, versions));
+        let connection = RedisConnection::open(source, Arc::clone(&scripts), settings.timeout);
         let keys = Keys::new(&settings.key_prefix);
         Ok(Self {
             connection,
@@ -204,16 +229,16 @@ impl Store for RedisStore {
         rules: &StartRules,
     ) -> Result<Admission, StoreError> {
         let (policy, named) = match &rules.when_full {
-            WhenFull::Refuse => (0, None),
-            WhenFull::DisplaceOldest => (1, None),
-            WhenFull::DisplaceIdlest => (2, None),
-            WhenFull::TakeOver(key) => (3, Some(key)),
+            WhenFull::Refuse => (layout::REFUSE, None),
+            WhenFull::DisplaceOldest => (layout::OLDEST, None),
+            WhenFull::DisplaceIdlest => (layout::IDLEST, None),
+            WhenFull::TakeOver(key) => (layout::NAMED, Some(key)),
         };
         let question = self
             .question_about(&start.key, start.lease)
             .count(rules.limit)
             .byte(policy)
-            .byte(u8::from(rules.free) | u8::from(rules.takeover) << 1)
+            .byte(u8::from(rules.free) * layout::FREE + u8::from(rules.takeover) * layout::TAKEOVER)
             .count(rules.burst())
             .short_span(rules.quiet)
             .bytes(&named.map(record::encode_key).unwrap_or_default())
@@ -234,9 +259,9 @@ impl Store for RedisStore {
     ) -> Result<Renewal, StoreError> {
         let started = sighting.started_at.map_or(u64::MAX, Timestamp::as_millis);
         let provenance = match sighting.provenance {
-            Provenance::Counted => 0,
-            Provenance::ByRule => 1,
-            Provenance::Unplayed => 2,
+            Provenance::Counted => layout::COUNTED,
+            Provenance::ByRule => layout::BY_RULE,
+            Provenance::Unplayed => layout::UNPLAYED,
         };
         let question = self
             .question_about(&sighting.key, sighting.lease)
@@ -273,11 +298,11 @@ impl Store for RedisStore {
         age: Duration,
     ) -> Result<Released, StoreError> {
         let (who, ticket) = match ending {
-            Ending::Stream => (1, 0),
-            Ending::Vouched => (2, 0),
-            Ending::Operator => (3, 0),
-            Ending::Undone(ticket) => (4, ticket.number()),
-            Ending::Failed => (5, 0),
+            Ending::Stream => (layout::STREAM, 0),
+            Ending::Vouched => (layout::VOUCHED, 0),
+            Ending::Operator => (layout::BY_OPERATOR, 0),
+            Ending::Undone(ticket) => (layout::UNDONE, ticket.number()),
+            Ending::Failed => (layout::FAILED, 0),
         };
         let mut question = self.question_about(key, Duration::ZERO).byte(who);
         question.rest.extend(ticket.to_be_bytes());

@@ -38,7 +38,7 @@ const STRETCH: usize = 4;
 const REMINDER: Duration = Duration::from_secs(60);
 
 /// What one step has found.
-struct Found {
+struct ScanStep {
     /// The server's time, if it was asked for.
     time: Option<Timestamp>,
     /// Where the next step begins; 0 if there is none.
@@ -127,7 +127,7 @@ impl RedisStore {
         place: u64,
         keys: usize,
         time: Option<Timestamp>,
-    ) -> Result<Found, StoreError> {
+    ) -> Result<ScanStep, StoreError> {
         self.connection
             .call(async |link| {
                 let scan = ask(&link, "SCAN", |scan| {
@@ -143,7 +143,7 @@ impl RedisStore {
                     // `GET` would fail where there is something else than a string.
                     false => ask(&link, "MGET", |get| _ = get.arg(keys)).await?,
                 };
-                Ok(Found {
+                Ok(ScanStep {
                     time,
                     next,
                     users,
@@ -156,7 +156,7 @@ impl RedisStore {
     /// The sessions that were found and live at that time, of users who have not been shown yet.
     fn live(
         &self,
-        found: Found,
+        found: ScanStep,
         time: Timestamp,
         shown: &mut HashSet<UserId>,
     ) -> Result<Vec<(UserId, Session)>, StoreError> {

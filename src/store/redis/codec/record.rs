@@ -4,56 +4,26 @@
 //! another version's, is [`Malformed`] and never half understood. Tags and flags that are not known here are skipped, and the scripts keep
 //! them: a later version may write more.
 //!
-//! A new version of the format takes two releases, or an upgrade would be an outage of the whole fleet: the first reads the new one and
-//! still writes this one, the second writes the new one. Both read both.
+//! # A new version of the format
+//!
+//! It takes two releases, or an upgrade would be an outage of the whole fleet. The first reads the new version and still writes this one;
+//! the second writes the new one and still reads this one. [`RecordVersions`] says so in one place, for this crate and for the scripts. A
+//! roster of the other version is written in the instance's own as soon as something about it changes, renewals included.
+//!
+//! An instance that knows neither version leaves such a roster as it is, to the byte. Each call about that user fails with
+//! [`StoreError::Protocol`](crate::store::StoreError::Protocol), so that `store.outage` decides, and the listing of everybody leaves the
+//! user out and says so in the log. So no release may be skipped. `tests/record_versions.rs` shows all of this with instances of each kind.
 
+use super::layout::{
+    CAUSES, CONTENT, DERIVED, DEVICE, DISPLACED, DOORS, HAS_TICKET, JOINED, MILLIS, OPERATOR, PAID,
+    PLAYBACK, PLAYED, POSITION, PROVISIONAL, RELEASED, REQUEST, RecordVersions, TAGS, TICKET_BYTES,
+    VIDEO, WAS_LIVE,
+};
 use super::text::{compact, expand};
 use crate::session::{
     ContentId, DeviceId, Door, EndCause, Facts, Flags, JoinedOrigin, Kind, Session, SessionId,
     SessionKey, Ticket, Timestamp, Tombstone,
 };
-
-/// The first byte of every roster: no text begins with it.
-pub(in crate::store::redis) const VERSION: u8 = 131;
-
-/// How many bytes a roster's head has.
-pub(in crate::store::redis) const HEAD: usize = 22;
-
-/// The part of a text's tag that says what the text is; the rest is the form it is kept in, which is that of [`compact`].
-const TAG_MASK: u8 = 15;
-
-/// The part of a session's flags that tells the door.
-const DOOR_MASK: u8 = 3;
-
-/// Set in a session's flags if a ticket follows.
-const HAS_TICKET: u8 = 4;
-
-/// Set in the flags of a session, and of a tombstone, whose id may start again.
-const DERIVED: u8 = 8;
-
-/// Set in a session's flags if some of it has played.
-const PLAYED: u8 = 16;
-
-/// Set in a session's flags if its lease does not grow yet.
-const PROVISIONAL: u8 = 32;
-
-/// Set in a session's flags if its start drew on the budget.
-const PAID: u8 = 64;
-
-/// The part of a tombstone's flags that tells the cause.
-const CAUSE_MASK: u8 = 3;
-
-/// Set in a tombstone's flags if the session was live.
-const WAS_LIVE: u8 = 4;
-
-/// The tags of facts, at most [`TAG_MASK`]. A tag that is not known is skipped: a later version may write more.
-const DEVICE: u8 = 1;
-/// See [`DEVICE`].
-const CONTENT: u8 = 2;
-/// See [`DEVICE`].
-const POSITION: u8 = 3;
-/// See [`DEVICE`].
-const JOINED: u8 = 4;
 
 /// The bytes are not what this version of streamgate writes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -65,9 +35,9 @@ pub(in crate::store::redis) struct Malformed(&'static str);
 /// A session's key as the scripts know it.
 pub(in crate::store::redis) fn encode_key(key: &SessionKey) -> Vec<u8> {
     let kind = match key.kind {
-        Kind::Request => 1,
-        Kind::Playback => 2,
-        Kind::Video => 3,
+        Kind::Request => REQUEST,
+        Kind::Playback => PLAYBACK,
+        Kind::Video => VIDEO,
     };
     encode_text(kind, key.id.as_str())
 }
@@ -146,8 +116,8 @@ pub(in crate::store::redis) fn decode_roster(bytes: &[u8]) -> Result<Contents, M
     if bytes.is_empty() {
         return Ok(contents);
     }
-    let mut reader = Reader(bytes);
-    if reader.byte()? != VERSION {
+    let mut reader = RecordReader(bytes);
+    if !RecordVersions::OURS.reads(reader.byte()?) {
         return Err(Malformed("version"));
     }
     let (sessions, tombstones) = (reader.integer(2)?, reader.integer(1)?);
@@ -167,7 +137,7 @@ pub(in crate::store::redis) fn decode_roster(bytes: &[u8]) -> Result<Contents, M
 
 /// Reads sessions' records up to the end.
 pub(in crate::store::redis) fn decode_sessions(bytes: &[u8]) -> Result<Vec<Session>, Malformed> {
-    let mut reader = Reader(bytes);
+    let mut reader = RecordReader(bytes);
     let mut sessions = Vec::new();
     while !reader.0.is_empty() {
         sessions.push(reader.session()?);
@@ -177,9 +147,9 @@ pub(in crate::store::redis) fn decode_sessions(bytes: &[u8]) -> Result<Vec<Sessi
 
 /// Bytes that are read from the front.
 #[derive(Debug)]
-pub(in crate::store::redis) struct Reader<'a>(pub(in crate::store::redis) &'a [u8]);
+pub(in crate::store::redis) struct RecordReader<'a>(pub(in crate::store::redis) &'a [u8]);
 
-impl<'a> Reader<'a> {
+impl<'a> RecordReader<'a> {
     /// The next bytes.
     fn take(&mut self, count: usize) -> Result<&'a [u8], Malformed> {
         let (taken, left) = self.0.split_at_checked(count).ok_or(Malformed("length"))?;
@@ -209,7 +179,7 @@ impl<'a> Reader<'a> {
 
     /// The next point in time.
     pub(in crate::store::redis) fn timestamp(&mut self) -> Result<Timestamp, Malformed> {
-        self.integer(6).map(Timestamp::from_millis)
+        self.integer(MILLIS).map(Timestamp::from_millis)
     }
 
     /// Makes sure that nothing is left.
@@ -223,7 +193,7 @@ impl<'a> Reader<'a> {
     /// The next record, which begins with its own length.
     fn record(&mut self) -> Result<Self, Malformed> {
         let length = usize::try_from(self.integer(2)?).unwrap_or(usize::MAX);
-        self.take(length.saturating_sub(2)).map(Reader)
+        self.take(length.saturating_sub(2)).map(RecordReader)
     }
 
     /// The next tag and its value.
@@ -236,14 +206,14 @@ impl<'a> Reader<'a> {
     /// The next key. In another form than the one that we write, the scripts would take it for another key, and nobody could end it.
     pub(in crate::store::redis) fn key(&mut self) -> Result<SessionKey, Malformed> {
         let (tag, bytes) = self.entry()?;
-        let kind = match tag & TAG_MASK {
-            1 => Kind::Request,
-            2 => Kind::Playback,
-            3 => Kind::Video,
+        let kind = match tag % TAGS {
+            REQUEST => Kind::Request,
+            PLAYBACK => Kind::Playback,
+            VIDEO => Kind::Video,
             _ => return Err(Malformed("kind")),
         };
         let id = parse_name(tag, bytes, SessionId::parse)?;
-        if compact(id.as_str()).map_or(0, |(form, _)| form) != tag & !TAG_MASK {
+        if compact(id.as_str()).map_or(0, |(form, _)| form) != tag / TAGS * TAGS {
             return Err(Malformed("form"));
         }
         Ok(SessionKey { kind, id })
@@ -251,10 +221,10 @@ impl<'a> Reader<'a> {
 
     /// Why a session has ended, by the flags of its tombstone; the key of who took its slot is the next.
     pub(in crate::store::redis) fn cause(&mut self, flags: u8) -> Result<EndCause, Malformed> {
-        match flags & CAUSE_MASK {
-            1 => Ok(EndCause::Released),
-            2 => Ok(EndCause::Displaced { by: self.key()? }),
-            3 => Ok(EndCause::Operator),
+        match flags % CAUSES {
+            RELEASED => Ok(EndCause::Released),
+            DISPLACED => Ok(EndCause::Displaced { by: self.key()? }),
+            OPERATOR => Ok(EndCause::Operator),
             _ => Err(Malformed("cause")),
         }
     }
@@ -264,7 +234,7 @@ impl<'a> Reader<'a> {
         &mut self,
         number: u8,
     ) -> Result<EndCause, Malformed> {
-        match number & !CAUSE_MASK {
+        match number / CAUSES {
             0 => self.cause(number),
             _ => Err(Malformed("cause")),
         }
@@ -281,7 +251,9 @@ impl<'a> Reader<'a> {
         let ticket = if flags & HAS_TICKET == 0 {
             None
         } else {
-            u32::try_from(record.integer(4)?).ok().and_then(Ticket::new)
+            u32::try_from(record.integer(TICKET_BYTES)?)
+                .ok()
+                .and_then(Ticket::new)
         };
         let untouched = renewed_at == Timestamp::default();
         Ok(Session {
@@ -298,7 +270,7 @@ impl<'a> Reader<'a> {
     /// The facts up to the end.
     fn facts(&mut self, flags: u8) -> Result<Facts, Malformed> {
         let mut facts = Facts {
-            door: match flags & DOOR_MASK {
+            door: match flags % DOORS {
                 1 => Some(Door::ExtAuthz),
                 2 => Some(Door::AccessLog),
                 3 => Some(Door::Http),
@@ -308,7 +280,7 @@ impl<'a> Reader<'a> {
         };
         while !self.0.is_empty() {
             let (tag, value) = self.entry()?;
-            match tag & TAG_MASK {
+            match tag % TAGS {
                 DEVICE => facts.device = Some(parse_name(tag, value, DeviceId::parse)?),
                 CONTENT => facts.content = Some(parse_name(tag, value, ContentId::parse)?),
                 POSITION => {
@@ -359,7 +331,7 @@ fn parse_name<T, E>(
     bytes: &[u8],
     parse: impl FnOnce(&str) -> Result<T, E>,
 ) -> Result<T, Malformed> {
-    let text = expand(tag & !TAG_MASK, bytes).ok_or(Malformed("name"))?;
+    let text = expand(tag / TAGS * TAGS, bytes).ok_or(Malformed("name"))?;
     parse(&text).map_err(|_| Malformed("name"))
 }
 
@@ -369,6 +341,7 @@ mod tests {
 
     use proptest::prelude::*;
 
+    use super::super::layout::{HEAD, VERSION};
     use super::*;
     use crate::session::{EndList, MAX_ID_BYTES, MAX_PUT_BACK};
 
@@ -409,7 +382,7 @@ mod tests {
                 let key = key(kind, id);
                 let encoded = encode_key(&key);
                 assert_eq!(encoded.len(), length, "{id}");
-                let mut reader = Reader(&encoded);
+                let mut reader = RecordReader(&encoded);
                 assert_eq!(reader.key(), Ok(key));
                 assert_eq!(reader.end(), Ok(()));
             }
@@ -428,7 +401,7 @@ mod tests {
             for id in ids.iter().filter(|id| id.len() <= MAX_ID_BYTES) {
                 let key = key(Kind::Playback, id);
                 let encoded = encode_key(&key);
-                prop_assert_eq!(Reader(&encoded).key(), Ok(key));
+                prop_assert_eq!(RecordReader(&encoded).key(), Ok(key));
                 let other = seen.insert(encoded, id);
                 prop_assert!(other.is_none_or(|other| other == id), "{:?} and {:?}", id, other);
             }
@@ -491,7 +464,7 @@ mod tests {
             (&[2], Err(Malformed("length"))),
             (&[], Err(Malformed("length"))),
         ] {
-            let mut reader = Reader(bytes);
+            let mut reader = RecordReader(bytes);
             let flags = reader.byte();
             let read = flags.and_then(|flags| reader.cause(flags));
             assert_eq!(read, cause, "{bytes:?}");

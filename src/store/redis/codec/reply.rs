@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use redis::Value;
 
-use super::record::{Malformed, Reader, decode_flags, decode_roster, decode_sessions};
+use super::record::{Malformed, RecordReader, decode_flags, decode_roster, decode_sessions};
 use crate::session::{
     Admission, AdmissionKind, Admitted, EndCause, Playing, Refusal, Released, Renewal, Session,
     Start, Timestamp,
@@ -50,7 +50,7 @@ pub(in crate::store::redis) fn admission(
 }
 
 /// A start that was let in.
-fn started(start: &Start, body: &mut Reader<'_>) -> Result<Admission, StoreError> {
+fn started(start: &Start, body: &mut RecordReader<'_>) -> Result<Admission, StoreError> {
     let (decided_at, expires_at, active) = times_and_count(body)?;
     let flags = decode_flags(body.byte()?);
     Ok(Admission::Admitted(Admitted {
@@ -66,7 +66,11 @@ fn started(start: &Start, body: &mut Reader<'_>) -> Result<Admission, StoreError
 }
 
 /// A start of what was live already. Its record is as the renewal found it, but for what is newly known.
-fn renewed(start: &Start, answer: &Value, body: &mut Reader<'_>) -> Result<Admission, StoreError> {
+fn renewed(
+    start: &Start,
+    answer: &Value,
+    body: &mut RecordReader<'_>,
+) -> Result<Admission, StoreError> {
     let (decided_at, expires_at, active) = times_and_count(body)?;
     let session = match <[_; 1]>::try_from(decode_sessions(body.take_all())?) {
         Ok([session]) if session.key == start.key => session,
@@ -89,7 +93,9 @@ fn renewed(start: &Start, answer: &Value, body: &mut Reader<'_>) -> Result<Admis
 }
 
 /// What every session that was let in is told: when that was decided, until when it counts, and how many do.
-fn times_and_count(body: &mut Reader<'_>) -> Result<(Timestamp, Timestamp, usize), StoreError> {
+fn times_and_count(
+    body: &mut RecordReader<'_>,
+) -> Result<(Timestamp, Timestamp, usize), StoreError> {
     let (decided_at, expires_at) = (body.timestamp()?, body.timestamp()?);
     let active = usize::try_from(body.integer(2)?).unwrap_or(usize::MAX);
     Ok((decided_at, expires_at, active))
@@ -169,7 +175,7 @@ pub(in crate::store::redis) fn playing(answer: &Value) -> Result<Option<Playing>
 }
 
 /// Why a session has ended, and for how long it must not ask if it may start again after that.
-fn ended(body: &mut Reader<'_>) -> Result<(EndCause, Option<Duration>), Malformed> {
+fn ended(body: &mut RecordReader<'_>) -> Result<(EndCause, Option<Duration>), Malformed> {
     let (number, quiet) = (body.byte()?, body.integer(4)?);
     let cause = body.plain_cause(number)?;
     body.end()?;
@@ -186,16 +192,16 @@ pub(in crate::store::redis) fn listing(answer: &Value) -> Result<Listing, StoreE
 }
 
 /// The answer's first letter, which says what it is, and what follows.
-fn letter(answer: &Value) -> Result<(u8, Reader<'_>), StoreError> {
+fn letter(answer: &Value) -> Result<(u8, RecordReader<'_>), StoreError> {
     let mut body = bytes(answer)?;
     let letter = body.byte()?;
     Ok((letter, body))
 }
 
 /// The answer's bytes.
-fn bytes(answer: &Value) -> Result<Reader<'_>, StoreError> {
+fn bytes(answer: &Value) -> Result<RecordReader<'_>, StoreError> {
     match answer {
-        Value::BulkString(bytes) => Ok(Reader(bytes)),
+        Value::BulkString(bytes) => Ok(RecordReader(bytes)),
         _ => Err(unexpected(answer)),
     }
 }

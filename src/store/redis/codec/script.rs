@@ -6,8 +6,8 @@ use std::time::Duration;
 use redis::aio::MultiplexedConnection;
 use redis::{ErrorKind, RedisError, ServerErrorKind, Value};
 
-use super::record::{HEAD, VERSION};
-use crate::session::{EndList, MAX_PUT_BACK, PROVEN_AFTER, PROVISIONAL_LEASE, Terms};
+use super::layout::{self, RecordVersions};
+use crate::session::Terms;
 
 /// One operation as a script.
 pub(in crate::store::redis) struct Script {
@@ -35,41 +35,52 @@ pub(in crate::store::redis) struct Scripts {
 }
 
 impl Scripts {
-    /// The scripts for those terms. The terms are part of the text: they are the same for every call, and an argument costs more than all
+    /// The scripts for those terms and versions of the format. The terms are part of the text: they are the same for every call, and an argument costs more than all
     /// that is done with it.
-    pub(in crate::store::redis) fn new(terms: &Terms) -> Self {
-        let terms = preamble(terms);
+    pub(in crate::store::redis) fn new(terms: &Terms, versions: RecordVersions) -> Self {
+        let names = layout::names(terms, versions);
         let see = include_str!("lua/see.lua");
         let make = |parts: &[&str]| {
-            let text = parts.concat();
-            Script::new(text.replace("--@include see.lua\n", see))
+            let text = parts.concat().replace("--@include see.lua\n", see);
+            Script::new(layout::resolve(&text, &names))
         };
         let (open, close) = (include_str!("lua/open.lua"), include_str!("lua/close.lua"));
         let (touch, live) = (include_str!("lua/touch.lua"), include_str!("lua/live.lua"));
         let renew = include_str!("lua/renew.lua");
         Self {
-            admit: make(&[&terms, open, include_str!("lua/admit.lua"), close]),
+            admit: make(&[open, include_str!("lua/admit.lua"), close]),
             // The renewal of one is spared the call of a function, which costs as much as the search for the session.
             renew: make(&[
-                &terms,
+                "do\n",
                 live,
                 touch,
-                "if till then return till end\n",
+                "if till then return till end\nend\n",
                 open,
                 renew,
                 close,
             ]),
             renew_all: make(&[
-                &terms,
                 "local function touch(name, key, now, lease)\n",
                 touch,
                 "return till\nend\n",
                 include_str!("lua/renew_all.lua"),
             ]),
-            played: make(&[&terms, open, include_str!("lua/played.lua"), close]),
-            release: make(&[&terms, open, include_str!("lua/release.lua"), close]),
+            played: make(&[open, include_str!("lua/played.lua"), close]),
+            release: make(&[open, include_str!("lua/release.lua"), close]),
             list: make(&[include_str!("lua/list.lua")]),
         }
+    }
+
+    /// All of them, by their names.
+    fn all(&self) -> [(&'static str, &Script); 6] {
+        [
+            ("admit", &self.admit),
+            ("renew", &self.renew),
+            ("renew_all", &self.renew_all),
+            ("played", &self.played),
+            ("release", &self.release),
+            ("list", &self.list),
+        ]
     }
 
     /// Has the server learn all scripts, in one round trip.
@@ -81,14 +92,7 @@ impl Scripts {
         link: &mut MultiplexedConnection,
     ) -> Result<(), RedisError> {
         let mut commands = redis::pipe();
-        for script in [
-            &self.admit,
-            &self.renew,
-            &self.renew_all,
-            &self.played,
-            &self.release,
-            &self.list,
-        ] {
+        for (_, script) in self.all() {
             commands
                 .cmd("SCRIPT")
                 .arg("LOAD")
@@ -142,26 +146,102 @@ impl fmt::Debug for Script {
     }
 }
 
-/// The constants of the scripts: those of the format and the rule, and what this instance grants. A key is kept for twice as long as anything
-/// that this instance writes in it can last, so that most renewals need not prolong it.
-fn preamble(terms: &Terms) -> String {
-    let (longest, memory) = (millis(terms.longest_lease), millis(terms.memory));
-    let (margin, refill) = (millis(terms.margin()), millis(terms.refill).max(1));
-    let keep = 2 * longest.max(memory).max(1);
-    let (proven, provisional) = (millis(PROVEN_AFTER), millis(PROVISIONAL_LEASE));
-    let (live_ends, other_ends) = (EndList::Live.room(), EndList::Stranger.room());
-    // Nothing, no tombstone that ends, and no notes.
-    let empty = [&[VERSION][..], &[0; HEAD - 9], &[u8::MAX; 6], &[0; 2]].concat();
-    let empty: String = empty.iter().map(|byte| format!("\\{byte:03}")).collect();
-    format!(
-        "local VERSION, EMPTY = {VERSION}, '{empty}'\n\
-         local MEMORY, MARGIN, REFILL, KEEP, KEEP_TEXT = {memory}, {margin}, {refill}, {keep}, '{keep}'\n\
-         local PROVEN, PROVISIONAL, PUT_BACK, LIVE_ENDS, OTHER_ENDS = {proven}, {provisional}, {MAX_PUT_BACK}, {live_ends}, {other_ends}\n"
-    )
-}
-
 /// A span in milliseconds, and no longer than what a record has room for: some two thousand years.
 pub(in crate::store::redis) fn millis(span: Duration) -> u64 {
     const MOST: u64 = 1 << 46;
     u64::try_from(span.as_millis()).unwrap_or(MOST).min(MOST)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::{BTreeMap, BTreeSet};
+    use std::process::Command;
+
+    use super::*;
+
+    /// What luacheck calls a variable that nobody sets, reads or needs.
+    const UNUSED: char = '2';
+
+    /// The scripts as they are loaded, in a directory of their own.
+    fn written(scripts: &Scripts) -> tempfile::TempDir {
+        let directory = tempfile::tempdir().unwrap();
+        for (name, script) in scripts.all() {
+            let file = directory.path().join(format!("{name}.lua"));
+            std::fs::write(file, &script.source).unwrap();
+        }
+        directory
+    }
+
+    /// A piece states variables for all scripts that have it, and not each needs all. So what is unused has to be used nowhere to be a
+    /// fault; everything else that the linter says is one.
+    #[test]
+    fn every_assembled_script_passes_the_linter() {
+        let terms = Terms::new(Duration::from_secs(30), Duration::from_millis(50));
+        let scripts = Scripts::new(&terms, RecordVersions::OURS);
+        let directory = written(&scripts);
+        let linter = Command::new("luacheck")
+            .args([
+                "--formatter",
+                "plain",
+                "--codes",
+                "--no-config",
+                "--no-cache",
+            ])
+            .args(["--std", "lua51", "--no-max-line-length", "--ignore", "542"])
+            .args(["--read-globals", "redis", "struct", "KEYS", "ARGV", "--"])
+            .args(scripts.all().map(|(name, _)| format!("{name}.lua")))
+            .current_dir(directory.path())
+            .output()
+            .expect("luacheck is missing: apt-get install -y lua-check");
+        let said = String::from_utf8(linter.stdout).unwrap();
+        assert!(linter.status.code().is_some_and(|code| code < 2), "{said}");
+        let (mut unused, mut faults) = (BTreeMap::new(), BTreeSet::new());
+        for fault in said.lines() {
+            let Some((name, (line, code))) = parse(fault) else {
+                faults.insert(fault.to_owned());
+                continue;
+            };
+            if !code.starts_with(UNUSED) {
+                faults.insert(fault.to_owned());
+                continue;
+            }
+            let script = scripts
+                .all()
+                .into_iter()
+                .find(|(script, _)| *script == name);
+            let text = script.unwrap().1.source.lines().nth(line - 1).unwrap();
+            let what = fault.split_once('(').unwrap().1;
+            let found: &mut Vec<_> = unused.entry((text.to_owned(), what)).or_default();
+            found.push(fault);
+        }
+        for ((text, _), found) in unused {
+            let has_line =
+                |(_, script): &(_, &Script)| script.source.lines().any(|line| line == text);
+            if scripts
+                .all()
+                .iter()
+                .filter(|script| has_line(script))
+                .count()
+                == found.len()
+            {
+                faults.extend(found.into_iter().map(str::to_owned));
+            }
+        }
+        assert!(faults.is_empty(), "{faults:#?}");
+    }
+
+    /// The script, the line and the code of what the linter says: `admit.lua:3:28: (W211) unused variable`.
+    fn parse(fault: &str) -> Option<(&str, (usize, &str))> {
+        let (file, rest) = fault.split_once(".lua:")?;
+        let line = rest.split_once(':')?.0.parse().ok()?;
+        let code = rest.split_once("(W")?.1.split_once(')')?.0;
+        Some((file, (line, code)))
+    }
+
+    #[test]
+    fn a_name_is_replaced_as_a_whole_word_alone() {
+        let names = [("PAID", "64".to_owned())];
+        let resolved = layout::resolve("PAID PAIDS _PAID x.PAID(PAID", &names);
+        assert_eq!(resolved, "64 PAIDS _PAID x.64(64");
+    }
 }

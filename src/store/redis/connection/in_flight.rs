@@ -8,14 +8,14 @@ pub(super) const MOST: usize = 4096;
 /// Counts the calls that one connection has been handed and not answered yet, those included that nobody waits for any more: the client library
 /// remembers them all. Answers come in the order of the calls, so that one that is answered speaks for all before it.
 #[derive(Debug, Default)]
-pub(super) struct Queue {
+pub(super) struct InFlight {
     /// How many calls there have been.
     asked: AtomicU64,
     /// How many of them have been answered.
     answered: AtomicU64,
 }
 
-impl Queue {
+impl InFlight {
     /// Joins at the end, if there is room; at which place.
     pub(super) fn join(&self) -> Option<u64> {
         let last = self
@@ -44,7 +44,7 @@ mod tests {
 
     #[test]
     fn so_many_find_a_place_and_no_more_until_one_is_answered() {
-        let queue = Queue::default();
+        let queue = InFlight::default();
         for place in 1..=MOST as u64 {
             assert_eq!(queue.join(), Some(place));
         }
@@ -57,7 +57,7 @@ mod tests {
 
     #[test]
     fn an_answer_speaks_for_all_before_it_and_a_late_one_takes_nothing_back() {
-        let queue = Queue::default();
+        let queue = InFlight::default();
         while queue.join().is_some() {}
         queue.answered(queue.end());
         queue.answered(7);

@@ -20,9 +20,9 @@ use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
 
 use super::eviction;
-use super::sentinel::Told;
-use super::target::{Found, Source, ping};
-use super::{Line, State};
+use super::sentinel::SentinelLog;
+use super::target::{Connected, RedisTarget, ping};
+use super::{ConnectionState, Line};
 use crate::clock::Stopwatch;
 use crate::store::StoreError;
 use crate::store::redis::codec::script::Scripts;
@@ -61,19 +61,19 @@ const LASTING: Duration = LONGEST_WAIT;
 #[derive(Debug)]
 pub(super) struct Keeper {
     /// Where connections come from.
-    source: Source,
+    source: RedisTarget,
     /// Where the connection leads, or is to lead, for people; without secrets.
     address: String,
     /// What a server has to know.
     scripts: Arc<Scripts>,
     /// Where it is told how things stand.
-    state: watch::Sender<State>,
+    state: watch::Sender<ConnectionState>,
     /// How long a sign of life may take before calls are no longer made: two of their deadlines, and at most [`LONGEST_PATIENCE`].
     patience: Duration,
     /// What was said of the server's eviction policy.
     eviction: eviction::Watch,
     /// What was said of sentinels.
-    told: Told,
+    told: SentinelLog,
     /// How long the next wait before an attempt is at most.
     wait: Duration,
     /// Whether the last connection was lost at once.
@@ -85,10 +85,10 @@ pub(super) struct Keeper {
 impl Keeper {
     /// A keeper that has done nothing yet. It reports to `state`; `deadline` is that of a call.
     pub(super) fn new(
-        source: Source,
+        source: RedisTarget,
         scripts: Arc<Scripts>,
         deadline: Duration,
-        state: watch::Sender<State>,
+        state: watch::Sender<ConnectionState>,
     ) -> Self {
         Self {
             address: source.place(),
@@ -97,7 +97,7 @@ impl Keeper {
             state,
             patience: (deadline * 2).min(LONGEST_PATIENCE),
             eviction: eviction::Watch::default(),
-            told: Told::default(),
+            told: SentinelLog::default(),
             wait: Duration::ZERO,
             flaps: false,
             trouble: Throttle::every(REMINDER),
@@ -127,7 +127,7 @@ impl Keeper {
         if !self.flaps {
             self.tell_connected(&line);
         }
-        self.state.send_replace(State::Up(line.clone()));
+        self.state.send_replace(ConnectionState::Up(line.clone()));
         let age = Stopwatch::start();
         let mut told = std::mem::take(&mut self.told);
         let lost = tokio::select! {
@@ -173,7 +173,7 @@ impl Keeper {
     /// Has no more calls made, for that reason.
     fn stop(&self, reason: StoreError) {
         let answer = error::of_no_call(reason);
-        self.state.send_replace(State::Down(answer));
+        self.state.send_replace(ConnectionState::Down(answer));
     }
 
     /// The connection is lost, for that reason. Calls wait for the next unless there was trouble before, or the wait before the next attempt may
@@ -182,8 +182,8 @@ impl Keeper {
         let is_soon = self.wait * 4 <= self.patience;
         self.state.send_modify(|state| {
             *state = match state {
-                State::Up(_) if is_soon => State::Opening,
-                _ => State::Down(error::of_no_call(lost)),
+                ConnectionState::Up(_) if is_soon => ConnectionState::Opening,
+                _ => ConnectionState::Down(error::of_no_call(lost)),
             }
         });
     }
@@ -219,7 +219,7 @@ impl Keeper {
 
     /// Tries once, and prepares what it gets. What the server does not let us prepare is no reason not to use it: the calls will tell.
     async fn attempt(&mut self) -> Result<Line, StoreError> {
-        let Found { mut link, server } = self.source.connect().await?;
+        let Connected { mut link, server } = self.source.connect().await?;
         let lost = |error: RedisError| error::of_connecting(&error, self.source.peer());
         match self.scripts.load(&mut link.calls).await {
             Err(error) if error.is_unrecoverable_error() => return Err(lost(error)),
@@ -274,11 +274,11 @@ impl Keeper {
         let silent = StoreError::Disconnected("it does not answer".to_owned());
         tracing::warn!(address = %self.address, "Redis does not answer");
         let unmade = error::of_no_call(silent.clone());
-        self.state.send_replace(State::Silent(unmade));
+        self.state.send_replace(ConnectionState::Silent(unmade));
         let answer = timeout(SILENCE, &mut alive).await;
         answer.unwrap_or(Err(silent))?;
         tracing::info!(address = %self.address, "Redis answers again");
-        self.state.send_replace(State::Up(line.clone()));
+        self.state.send_replace(ConnectionState::Up(line.clone()));
         Ok(())
     }
 }
@@ -287,14 +287,20 @@ impl Keeper {
 mod tests {
     use super::*;
     use crate::session::Terms;
+    use crate::store::redis::codec::layout::RecordVersions;
     use crate::store::redis::connection::tests::{DEADLINE, line};
 
     /// A keeper that has done nothing yet.
     fn keeper() -> Keeper {
-        let source = Source::Standalone("redis://a".parse().unwrap());
+        let source = RedisTarget::Standalone("redis://a".parse().unwrap());
         let terms = Terms::new(Duration::from_secs(30), DEADLINE);
-        let scripts = Arc::new(Scripts::new(&terms));
-        Keeper::new(source, scripts, DEADLINE, watch::channel(State::Opening).0)
+        let scripts = Arc::new(Scripts::new(&terms, RecordVersions::OURS));
+        Keeper::new(
+            source,
+            scripts,
+            DEADLINE,
+            watch::channel(ConnectionState::Opening).0,
+        )
     }
 
     #[tokio::test]
@@ -307,14 +313,18 @@ mod tests {
         ] {
             let mut keeper = keeper();
             keeper.wait = wait;
-            keeper.state.send_replace(State::Up(line().await));
+            keeper.state.send_replace(ConnectionState::Up(line().await));
             keeper.reopen(lost());
             let state = keeper.state.borrow().clone();
-            assert_eq!(matches!(state, State::Down(_)), is_down, "{state:?}");
+            assert_eq!(
+                matches!(state, ConnectionState::Down(_)),
+                is_down,
+                "{state:?}"
+            );
             // What is lost before it was up is trouble.
-            keeper.state.send_replace(State::Opening);
+            keeper.state.send_replace(ConnectionState::Opening);
             keeper.reopen(lost());
-            assert!(matches!(*keeper.state.borrow(), State::Down(_)));
+            assert!(matches!(*keeper.state.borrow(), ConnectionState::Down(_)));
         }
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! One [`Keeper`] task owns it. A call uses the connection that is there, or fails at once with the reason why there is none. The first
 //! call, and those that meet the end of a connection that was fine, wait for the next one within their deadlines. Once an attempt has
-//! failed, or connections end so quickly that the keeper waits long before the next, calls fail at once, and [`Connection::outage`] tells
+//! failed, or connections end so quickly that the keeper waits long before the next, calls fail at once, and [`RedisConnection::outage`] tells
 //! the ledger so without a call.
 //!
 //! A caller who reads that a call was [not made](StoreError::NotAsked) has nothing to undo. We say so only where it is certain: before the
@@ -36,19 +36,19 @@ use tokio::sync::{Notify, watch};
 use tokio::time::timeout;
 use tokio_util::task::AbortOnDropHandle;
 
-use self::in_flight::Queue;
+use self::in_flight::InFlight;
 use self::keeper::Keeper;
 pub use self::sentinel::Sentinels;
-pub use self::target::Source;
+pub use self::target::RedisTarget;
 use self::target::{Link, Server};
 use super::codec::script::Scripts;
-use super::error::{self, Peer};
+use super::error::{self, ServerRole};
 use crate::clock::Stopwatch;
 use crate::store::StoreError;
 
 /// How things stand between us and Redis.
 #[derive(Debug, Clone)]
-enum State {
+enum ConnectionState {
     /// A connection is being made, and no attempt has failed: calls wait for it.
     Opening,
     /// Calls can be made, until the line ends.
@@ -59,7 +59,7 @@ enum State {
     Down(StoreError),
 }
 
-impl State {
+impl ConnectionState {
     /// What a call has to do with, unless it has to wait.
     fn settled(&self) -> Option<Result<Line, StoreError>> {
         match self {
@@ -80,7 +80,7 @@ struct Line {
     /// Where it leads.
     server: Arc<Server>,
     /// The calls that it has been handed.
-    queue: Arc<Queue>,
+    queue: Arc<InFlight>,
     /// What callers have to say about it.
     doubts: Arc<Doubts>,
 }
@@ -113,31 +113,31 @@ impl Doubts {
 
 /// A connection that keeps itself. Dropping it ends it.
 #[derive(Debug)]
-pub(in crate::store::redis) struct Connection {
+pub(in crate::store::redis) struct RedisConnection {
     /// How things stand.
-    state: watch::Receiver<State>,
+    state: watch::Receiver<ConnectionState>,
     /// How long a call may take.
     deadline: Duration,
     /// Whom calls are made to.
-    peer: Peer,
+    peer: ServerRole,
     /// The number of the database.
     database: i64,
     /// The task that keeps it.
     _keeper: AbortOnDropHandle<()>,
 }
 
-impl Connection {
+impl RedisConnection {
     /// Begins to connect, and returns at once. Has to be called within a Tokio runtime.
     #[expect(
         clippy::disallowed_methods,
         reason = "the task is owned by what it serves, and is aborted with it"
     )]
     pub(in crate::store::redis) fn open(
-        source: Source,
+        source: RedisTarget,
         scripts: Arc<Scripts>,
         deadline: Duration,
     ) -> Self {
-        let (sender, state) = watch::channel(State::Opening);
+        let (sender, state) = watch::channel(ConnectionState::Opening);
         let (peer, database) = (source.peer(), source.database());
         let keeper = Keeper::new(source, scripts, deadline, sender);
         Self {
@@ -152,8 +152,10 @@ impl Connection {
     /// The server that calls are made to now, for people; none while there is no connection.
     pub(in crate::store::redis) fn server(&self) -> Option<String> {
         match &*self.state.borrow() {
-            State::Up(line) => Some(line.server.place.clone()),
-            State::Opening | State::Silent(_) | State::Down(_) => None,
+            ConnectionState::Up(line) => Some(line.server.place.clone()),
+            ConnectionState::Opening | ConnectionState::Silent(_) | ConnectionState::Down(_) => {
+                None
+            }
         }
     }
 
@@ -170,9 +172,9 @@ impl Connection {
     /// Resolves with the reason once a connection attempt has failed; immediately while that lasts.
     pub(in crate::store::redis) async fn outage(&self) -> StoreError {
         let mut state = self.state.clone();
-        let is_down = |state: &State| matches!(state, State::Down(_));
+        let is_down = |state: &ConnectionState| matches!(state, ConnectionState::Down(_));
         match state.wait_for(is_down).await.as_deref() {
-            Ok(State::Down(failure)) => failure.clone(),
+            Ok(ConnectionState::Down(failure)) => failure.clone(),
             _ => closed(),
         }
     }
@@ -271,11 +273,11 @@ mod tests {
     async fn a_call_is_not_made_that_has_no_time_left_for_an_answer() {
         let line = line().await;
         for (opens_after, is_made) in [(DEADLINE / 2, true), (DEADLINE * 4 / 5, false)] {
-            let (sender, state) = watch::channel(State::Opening);
-            let connection = Connection {
+            let (sender, state) = watch::channel(ConnectionState::Opening);
+            let connection = RedisConnection {
                 state,
                 deadline: DEADLINE,
-                peer: Peer::Standalone,
+                peer: ServerRole::Standalone,
                 database: 0,
                 _keeper: AbortOnDropHandle::new(tokio::task::spawn(future::pending())),
             };
@@ -286,7 +288,7 @@ mod tests {
             });
             let opening = async {
                 sleep(opens_after).await;
-                sender.send_replace(State::Up(line.clone()));
+                sender.send_replace(ConnectionState::Up(line.clone()));
             };
             let (answer, ()) = tokio::join!(call, opening);
             assert_eq!((answer.is_ok(), made.get()), (is_made, is_made));

@@ -24,9 +24,9 @@ use redis::{ConnectionAddr, ConnectionInfo, RedisError};
 use tokio::time::{sleep, timeout};
 
 use super::master_election::believed;
-use super::target::{self, Found, Link, Server};
+use super::target::{self, Connected, Link, Server};
 use crate::store::StoreError;
-use crate::store::redis::error::{self, Peer};
+use crate::store::redis::error::{self, ServerRole};
 
 /// How long a sentinel may take to answer, its connection included.
 const ANSWER: Duration = Duration::from_millis(300);
@@ -49,7 +49,7 @@ pub struct Sentinels {
 }
 
 /// What one sentinel has said.
-struct Answer {
+struct SentinelAnswer {
     /// The sentinel, for people.
     sentinel: String,
     /// The master that it names, or why it names none.
@@ -58,7 +58,7 @@ struct Answer {
 
 /// What the log was told of sentinels, so that it isn't told again at each look: of each that is no help, the master that it names, if any.
 #[derive(Debug, Default)]
-pub(super) struct Told(BTreeMap<String, Option<String>>);
+pub(super) struct SentinelLog(BTreeMap<String, Option<String>>);
 
 impl Sentinels {
     /// Who they are, for people; without secrets.
@@ -80,7 +80,7 @@ impl Sentinels {
     ///
     /// # Errors
     /// No sentinel names one; or the one that they name can't be reached, refuses us, or is none.
-    pub(super) async fn connect(&self) -> Result<Found, StoreError> {
+    pub(super) async fn connect(&self) -> Result<Connected, StoreError> {
         let answers = self.ask().await;
         let named = named(&answers);
         let Some(server) = believed(&named, self.sentinels.len(), None).cloned() else {
@@ -98,11 +98,11 @@ impl Sentinels {
         let silent = |_| Err(error::of_silence(GREETING, &self.master));
         let link = link.unwrap_or_else(silent);
         let link = link.map_err(at_it)?;
-        Ok(Found { link, server })
+        Ok(Connected { link, server })
     }
 
     /// Waits until another master is believed than that one; what to end the connection with.
-    pub(super) async fn other_than(&self, mut used: Server, told: &mut Told) -> StoreError {
+    pub(super) async fn other_than(&self, mut used: Server, told: &mut SentinelLog) -> StoreError {
         let mut is_settled = false;
         loop {
             let answers = self.ask().await;
@@ -128,10 +128,10 @@ impl Sentinels {
     }
 
     /// Asks all of them.
-    async fn ask(&self) -> Vec<Answer> {
+    async fn ask(&self) -> Vec<SentinelAnswer> {
         let asked = self.sentinels.iter().map(async |sentinel| {
             let named = timeout(ANSWER, self.ask_one(sentinel)).await;
-            Answer {
+            SentinelAnswer {
                 sentinel: target::place(sentinel.addr()),
                 named: named.unwrap_or_else(|_| Err(error::of_silence(ANSWER, sentinel))),
             }
@@ -141,7 +141,7 @@ impl Sentinels {
 
     /// Asks one of them. First by which configuration: if that changes in between, the number is too low and not too high.
     async fn ask_one(&self, sentinel: &ConnectionInfo) -> Result<Server, StoreError> {
-        let failed = |error: RedisError| error::of_connecting(&error, Peer::Sentinel);
+        let failed = |error: RedisError| error::of_connecting(&error, ServerRole::Sentinel);
         let mut link = target::link(sentinel.clone()).await.map_err(failed)?.calls;
         let ask = |what: &str| {
             let mut ask = redis::cmd("SENTINEL");
@@ -180,7 +180,7 @@ impl Sentinels {
 
     /// Connects to the server there, which has to say that it is a master.
     async fn greet(&self, address: &ConnectionAddr) -> Result<Link, StoreError> {
-        let failed = |error: RedisError| error::of_connecting(&error, Peer::Master);
+        let failed = |error: RedisError| error::of_connecting(&error, ServerRole::Master);
         let server = self.master.clone().set_addr(address.clone());
         let mut link = target::ready_link(server).await.map_err(failed)?;
         let role: Vec<redis::Value> = redis::cmd("ROLE")
@@ -197,10 +197,10 @@ impl Sentinels {
     }
 
     /// The failure where none of them names a master.
-    fn unnamed(&self, answers: Vec<Answer>) -> StoreError {
+    fn unnamed(&self, answers: Vec<SentinelAnswer>) -> StoreError {
         let each = answers
             .into_iter()
-            .filter_map(|Answer { sentinel, named }| {
+            .filter_map(|SentinelAnswer { sentinel, named }| {
                 let reason = named.err()?;
                 Some(format!("{sentinel}: {reason}"))
             });
@@ -213,12 +213,12 @@ impl Sentinels {
     }
 }
 
-// === impl Told ===
+// === impl SentinelLog ===
 
-impl Told {
+impl SentinelLog {
     /// Tells the log of sentinels that have begun to name none, or another than the one in use; and of those that name that one again.
-    fn hear(&mut self, service: &str, used: &Server, answers: &[Answer]) {
-        for Answer { sentinel, named } in answers {
+    fn hear(&mut self, service: &str, used: &Server, answers: &[SentinelAnswer]) {
+        for SentinelAnswer { sentinel, named } in answers {
             let other = match named {
                 Ok(server) if server.place == used.place => {
                     if self.0.remove(sentinel).is_some() {
@@ -257,7 +257,7 @@ impl Told {
 }
 
 /// The masters that are named.
-fn named(answers: &[Answer]) -> Vec<Server> {
+fn named(answers: &[SentinelAnswer]) -> Vec<Server> {
     let named = answers.iter().map(|answer| answer.named.as_ref());
     named.filter_map(Result::ok).cloned().collect()
 }

@@ -1,6 +1,6 @@
 //! Where connections come from: the one server that is configured, or the master that sentinels name.
 //!
-//! Cluster is to become a further case of [`Source`] and, since its connections have another type, of what is handed out.
+//! Cluster is to become a further case of [`RedisTarget`] and, since its connections have another type, of what is handed out.
 
 use std::future;
 use std::time::Duration;
@@ -15,9 +15,9 @@ use socket2::TcpKeepalive;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::in_flight;
-use super::sentinel::{Sentinels, Told};
+use super::sentinel::{SentinelLog, Sentinels};
 use crate::store::StoreError;
-use crate::store::redis::error::{self, Peer};
+use crate::store::redis::error::{self, ServerRole};
 
 /// How many calls the client library may hold that it has not written out yet. More than there can be, since a call may ask twice and the keeper
 /// asks too: handing one over must not be what a call waits for.
@@ -36,7 +36,7 @@ const UNACKNOWLEDGED: Duration = Duration::from_secs(8);
 
 /// Where connections come from.
 #[derive(Debug, Clone)]
-pub enum Source {
+pub enum RedisTarget {
     /// One server, as its URL says it.
     Standalone(ConnectionInfo),
     /// The master that these name.
@@ -67,7 +67,7 @@ impl Server {
 
 /// A connection that was made.
 #[derive(Debug)]
-pub(super) struct Found {
+pub(super) struct Connected {
     /// The connection, to a server that is ready to serve us.
     pub(super) link: Link,
     /// Where it leads.
@@ -84,19 +84,19 @@ pub(super) struct Link {
 }
 
 /// Signals the end of a connection: the client library drops its push sender then.
-struct Ending {
+struct EndSignal {
     /// Cancels [`Link::ended`] when it is dropped.
     _guard: DropGuard,
 }
 
-impl AsyncPushSender for Ending {
+impl AsyncPushSender for EndSignal {
     /// Nothing that a server pushes has been asked for. The end is pushed too, and then this is dropped.
     fn send(&self, _: PushInfo) -> Result<(), SendError> {
         Ok(())
     }
 }
 
-impl Source {
+impl RedisTarget {
     /// Sees to it that connections can be made.
     ///
     /// # Errors
@@ -133,10 +133,10 @@ impl Source {
     }
 
     /// Whom calls are made to.
-    pub(super) const fn peer(&self) -> Peer {
+    pub(super) const fn peer(&self) -> ServerRole {
         match self {
-            Self::Standalone(_) => Peer::Standalone,
-            Self::Sentinel(_) => Peer::Master,
+            Self::Standalone(_) => ServerRole::Standalone,
+            Self::Sentinel(_) => ServerRole::Master,
         }
     }
 
@@ -152,7 +152,7 @@ impl Source {
     ///
     /// # Errors
     /// There is none, it can't be reached, or it is not ready.
-    pub(super) async fn connect(&self) -> Result<Found, StoreError> {
+    pub(super) async fn connect(&self) -> Result<Connected, StoreError> {
         let server = match self {
             Self::Standalone(server) => server,
             Self::Sentinel(sentinels) => return sentinels.connect().await,
@@ -160,11 +160,11 @@ impl Source {
         let link = ready_link(server.clone()).await;
         let link = link.map_err(|error| error::of_connecting(&error, self.peer()))?;
         let server = Server::new(server.addr().clone(), 0);
-        Ok(Found { link, server })
+        Ok(Connected { link, server })
     }
 
     /// Waits until another server is to be used than that one; what to end the connection with.
-    pub(super) async fn other_than(&self, used: &Server, told: &mut Told) -> StoreError {
+    pub(super) async fn other_than(&self, used: &Server, told: &mut SentinelLog) -> StoreError {
         match self {
             Self::Standalone(_) => future::pending().await,
             Self::Sentinel(sentinels) => sentinels.other_than(used.clone(), told).await,
@@ -199,7 +199,7 @@ fn prepare(server: &ConnectionInfo) -> Result<(), StoreError> {
         let _ = rustls::crypto::ring::default_provider().install_default();
     }
     let client = redis::Client::open(server.clone());
-    let unusable = |error| error::of_connecting(&error, Peer::Standalone);
+    let unusable = |error| error::of_connecting(&error, ServerRole::Standalone);
     client.map(drop).map_err(unusable)
 }
 
@@ -209,7 +209,7 @@ fn prepare(server: &ConnectionInfo) -> Result<(), StoreError> {
 /// It can't be reached, or refuses us.
 pub(super) async fn link(server: ConnectionInfo) -> Result<Link, RedisError> {
     let ended = CancellationToken::new();
-    let ending = Ending {
+    let ending = EndSignal {
         _guard: ended.clone().drop_guard(),
     };
     let config = AsyncConnectionConfig::new()
@@ -330,7 +330,7 @@ pub(super) mod tests {
         let said = |line: &str| {
             let value = redis::parse_redis_value(format!("-{line}\r\n").as_bytes()).unwrap();
             let error = without_credentials(value.extract_error().unwrap_err());
-            error::of_connecting(&error, Peer::Standalone).to_string()
+            error::of_connecting(&error, ServerRole::Standalone).to_string()
         };
         // A server repeats the first 128 bytes of the arguments, and so a part of a long password.
         let long = "hunter2".repeat(30);
@@ -369,13 +369,13 @@ pub(super) mod tests {
             service: "tv".to_owned(),
             master: server("rediss://gate:hunter2@tv/2"),
         };
-        let source = Source::Sentinel(sentinels);
+        let source = RedisTarget::Sentinel(sentinels);
         assert_eq!(source.place(), "the master of tv");
         assert_eq!(source.sentinels().unwrap(), "s1:26379, s2:7000");
         assert!(!format!("{source:?}").contains("hunter2"), "{source:?}");
-        let source = Source::Standalone(server("redis://[::1]:7000"));
+        let source = RedisTarget::Standalone(server("redis://[::1]:7000"));
         assert_eq!(source.place(), "[::1]:7000");
-        let source = Source::Standalone(server("redis://:hunter2@cache"));
+        let source = RedisTarget::Standalone(server("redis://:hunter2@cache"));
         assert_eq!(source.place(), "cache:6379");
         assert_eq!(source.sentinels(), None);
         assert!(!format!("{source:?}").contains("hunter2"), "{source:?}");

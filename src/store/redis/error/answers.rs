@@ -15,7 +15,7 @@ pub(super) enum Meaning {
 
 /// Whom an error comes from. What can be done about it differs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::store::redis) enum Peer {
+pub(in crate::store::redis) enum ServerRole {
     /// The one server that is configured.
     Standalone,
     /// A server that sentinels have named as the master.
@@ -125,68 +125,68 @@ pub(super) const ANSWERS: [(&str, Meaning, &str); 27] = [
 ];
 
 /// What is to be done instead where somebody else has answered so.
-pub(super) const ELSEWHERE: [(Peer, &str, &str); 16] = [
-    (Peer::Master, "ASK", MASTER_IN_CLUSTER),
-    (Peer::Master, "CROSSSLOT", MASTER_IN_CLUSTER),
+pub(super) const ELSEWHERE: [(ServerRole, &str, &str); 16] = [
+    (ServerRole::Master, "ASK", MASTER_IN_CLUSTER),
+    (ServerRole::Master, "CROSSSLOT", MASTER_IN_CLUSTER),
     (
-        Peer::Master,
+        ServerRole::Master,
         "ERR DB index is out of range",
         "it has no database of that number; check the end of store.redis.master_url",
     ),
     (
-        Peer::Master,
+        ServerRole::Master,
         "ERR SELECT is not allowed in cluster mode",
         "a cluster has database 0 alone, and sentinels watch none; check the servers that they name",
     ),
     (
-        Peer::Master,
+        ServerRole::Master,
         "ERR this user has no permissions",
         MASTERS_RIGHTS,
     ),
     (
-        Peer::Master,
+        ServerRole::Master,
         "MASTERDOWN",
         "this is a replica without its master; the sentinels are asked for the master anew",
     ),
-    (Peer::Master, "MOVED", MASTER_IN_CLUSTER),
+    (ServerRole::Master, "MOVED", MASTER_IN_CLUSTER),
     (
-        Peer::Master,
+        ServerRole::Master,
         "NOAUTH",
         "it wants a password; put user:password@ into store.redis.master_url",
     ),
-    (Peer::Master, "NOPERM", MASTERS_RIGHTS),
+    (ServerRole::Master, "NOPERM", MASTERS_RIGHTS),
     (
-        Peer::Master,
+        ServerRole::Master,
         "READONLY",
         "this is a replica; the sentinels are asked for the master anew",
     ),
     (
-        Peer::Master,
+        ServerRole::Master,
         WRONGPASS,
         "check user:password@ in store.redis.master_url",
     ),
     (
-        Peer::Master,
+        ServerRole::Master,
         NO_REDIS,
         "no Redis listens there, or one that wants rediss:// in store.redis.master_url",
     ),
     (
-        Peer::Sentinel,
+        ServerRole::Sentinel,
         "ERR unknown command",
         "this is no sentinel; check the port in store.redis.urls",
     ),
     (
-        Peer::Sentinel,
+        ServerRole::Sentinel,
         "NOAUTH",
         "it wants a password; put user:password@ before its host in store.redis.urls",
     ),
     (
-        Peer::Sentinel,
+        ServerRole::Sentinel,
         "NOPERM",
         "its ACL must allow SENTINEL MASTER and SENTINEL GET-MASTER-ADDR-BY-NAME",
     ),
     (
-        Peer::Sentinel,
+        ServerRole::Sentinel,
         NO_REDIS,
         "no sentinel listens there, or one that wants rediss://; check store.redis.urls",
     ),
@@ -225,7 +225,7 @@ const AUTHENTICATION: &str = "check user:password@ in store.redis.urls";
 pub(super) const STRANGER: &str =
     "no Redis listens there, or one that wants rediss://; check store.redis.urls";
 
-impl Peer {
+impl ServerRole {
     /// What can be done about an answer that begins so; that, unless it is another matter here.
     pub(super) fn hint(self, beginning: &str, usual: &'static str) -> &'static str {
         let other = ELSEWHERE

@@ -8,12 +8,15 @@ use std::time::Duration;
 
 use redis::{ConnectionAddr, ConnectionInfo, ErrorKind, RedisError};
 
-pub(super) use self::answers::Peer;
+pub(super) use self::answers::ServerRole;
 use self::answers::{ANSWERS, FULL, HELLO, Meaning, NO_REDIS, STRANGER};
 use crate::store::StoreError;
 
+/// What a server that has reached its `maxmemory` says, in each of its versions.
+pub(super) const OUT_OF_MEMORY: &str = "OOM command not allowed";
+
 /// The failure of a call that was made.
-pub(super) fn of_call(error: &RedisError, peer: Peer) -> StoreError {
+pub(super) fn of_call(error: &RedisError, peer: ServerRole) -> StoreError {
     match error.kind() {
         ErrorKind::Io => StoreError::Disconnected(error.to_string()),
         ErrorKind::Server(_) | ErrorKind::Extension => {
@@ -31,7 +34,7 @@ pub(super) fn of_call(error: &RedisError, peer: Peer) -> StoreError {
 }
 
 /// The failure to connect. Whatever else the server answers then, it does not want us.
-pub(super) fn of_connecting(error: &RedisError, peer: Peer) -> StoreError {
+pub(super) fn of_connecting(error: &RedisError, peer: ServerRole) -> StoreError {
     match of_call(error, peer) {
         StoreError::Protocol(text) => StoreError::Rejected(text),
         other => other,
@@ -57,7 +60,7 @@ pub(super) fn of_an_end() -> StoreError {
 }
 
 /// The failure of a connection whose server has become a replica.
-pub(super) fn of_a_replica(peer: Peer) -> StoreError {
+pub(super) fn of_a_replica(peer: ServerRole) -> StoreError {
     of_answer("READONLY it has become a replica", peer)
 }
 
@@ -87,8 +90,8 @@ pub(super) fn tells_of_a_replica(error: &StoreError) -> bool {
 }
 
 /// What an error that the server has answered means.
-fn of_answer(text: &str, peer: Peer) -> StoreError {
-    if text.contains("OOM command not allowed") {
+fn of_answer(text: &str, peer: ServerRole) -> StoreError {
+    if text.contains(OUT_OF_MEMORY) {
         return StoreError::Full(with(text, FULL));
     }
     let known = ANSWERS.iter().find(|(beginning, ..)| says(text, beginning));
@@ -136,7 +139,7 @@ mod tests {
         ] {
             assert!(
                 matches!(
-                    of_call(&answer(line), Peer::Standalone),
+                    of_call(&answer(line), ServerRole::Standalone),
                     StoreError::Full(_)
                 ),
                 "{line}"
@@ -161,7 +164,7 @@ mod tests {
         ] {
             assert!(
                 matches!(
-                    of_call(&answer(line), Peer::Standalone),
+                    of_call(&answer(line), ServerRole::Standalone),
                     StoreError::Rejected(_)
                 ),
                 "{line}"
@@ -175,12 +178,15 @@ mod tests {
         ] {
             let error = answer(line);
             assert!(
-                matches!(of_call(&error, Peer::Standalone), StoreError::Protocol(_)),
+                matches!(
+                    of_call(&error, ServerRole::Standalone),
+                    StoreError::Protocol(_)
+                ),
                 "{line}"
             );
             assert!(
                 matches!(
-                    of_connecting(&error, Peer::Standalone),
+                    of_connecting(&error, ServerRole::Standalone),
                     StoreError::Rejected(_)
                 ),
                 "{line}"
@@ -208,7 +214,10 @@ mod tests {
                 "it answered what can't be understood: BUSYKEY Target key name already exists.",
             ),
         ] {
-            assert_eq!(of_call(&answer(line), Peer::Standalone).to_string(), said);
+            assert_eq!(
+                of_call(&answer(line), ServerRole::Standalone).to_string(),
+                said
+            );
         }
         let twice: Vec<_> = ANSWERS
             .iter()
@@ -231,7 +240,7 @@ mod tests {
             StoreError::NotAsked("no connection: reset".to_owned())
         );
         assert!(matches!(
-            of_no_call(of_a_replica(Peer::Standalone)),
+            of_no_call(of_a_replica(ServerRole::Standalone)),
             StoreError::Rejected(_)
         ));
     }
@@ -240,11 +249,11 @@ mod tests {
     fn a_broken_connection_is_none() {
         let error = RedisError::from(std::io::Error::from(std::io::ErrorKind::BrokenPipe));
         assert!(matches!(
-            of_call(&error, Peer::Standalone),
+            of_call(&error, ServerRole::Standalone),
             StoreError::Disconnected(_)
         ));
         assert!(matches!(
-            of_connecting(&error, Peer::Standalone),
+            of_connecting(&error, ServerRole::Standalone),
             StoreError::Disconnected(_)
         ));
     }
@@ -253,12 +262,12 @@ mod tests {
     fn a_replica_is_told_from_other_refusals() {
         let replica = of_call(
             &answer("READONLY You can't write against a read only replica."),
-            Peer::Standalone,
+            ServerRole::Standalone,
         );
         assert!(tells_of_a_replica(&replica));
         assert!(!tells_of_a_replica(&of_call(
             &answer("LOADING data"),
-            Peer::Standalone
+            ServerRole::Standalone
         )));
     }
 
@@ -266,42 +275,42 @@ mod tests {
     fn what_can_be_done_depends_on_whom_it_comes_from() {
         for (peer, line, hint) in [
             (
-                Peer::Standalone,
+                ServerRole::Standalone,
                 "NOAUTH Authentication required.",
                 "into store.redis.urls",
             ),
             (
-                Peer::Master,
+                ServerRole::Master,
                 "NOAUTH Authentication required.",
                 "into store.redis.master_url",
             ),
             (
-                Peer::Sentinel,
+                ServerRole::Sentinel,
                 "NOAUTH Authentication required.",
                 "before its host in store.redis.urls",
             ),
             (
-                Peer::Master,
+                ServerRole::Master,
                 "READONLY You can't write against a read only replica.",
                 "asked for the master anew",
             ),
             (
-                Peer::Sentinel,
+                ServerRole::Sentinel,
                 "ERR unknown command 'SENTINEL'",
                 "this is no sentinel",
             ),
             (
-                Peer::Sentinel,
+                ServerRole::Sentinel,
                 "ERR No such master with that name",
                 "check store.redis.sentinel_service",
             ),
             (
-                Peer::Sentinel,
+                ServerRole::Sentinel,
                 "NOPERM this user has no permissions to run the 'sentinel|master' command",
                 "SENTINEL GET-MASTER-ADDR-BY-NAME",
             ),
             (
-                Peer::Master,
+                ServerRole::Master,
                 "LOADING Redis is loading the dataset in memory",
                 "when it has loaded",
             ),
@@ -317,7 +326,7 @@ mod tests {
 
     #[test]
     fn a_cluster_and_a_right_that_is_missing_are_told_in_the_words_of_the_topology() {
-        let (single, master) = (Peer::Standalone, Peer::Master);
+        let (single, master) = (ServerRole::Standalone, ServerRole::Master);
         let no_select = "ERR this user has no permissions to run the 'select' command";
         let no_database = "ERR SELECT is not allowed in cluster mode";
         for (peer, line, hint) in [

@@ -13,24 +13,24 @@
 --          'E' u8 cause, u32 for how long it must not ask (0: it never may start again), key of who took its slot: it has ended
 --          'N' the session named can't be stopped from here
 
-local limit, when_full, manner, burst, quiet, named, rest = unpack('>I2BBI2I4I2c0I2c0', ARGV[2], 13)
-local kind, news = byte(key) % 16, byte(rest)
+local limit, when_full, manner, burst, quiet, named, rest = unpack('>I2BBI2I4I2c0I2c0', ARGV[2], OPERATION_AT)
+local kind, news = byte(key) % TAGS, byte(rest)
 local begins, provisional = not grave, false
 
 -- What most starts need not be compared for.
 local facts, origin, same_origin
 if grave or seat or seats >= limit then
-  facts = sub(rest, news % 8 >= 4 and 6 or 2)
+  facts = sub(rest, news % (2 * HAS_TICKET) >= HAS_TICKET and 2 + TICKET_BYTES or 2)
 
   -- The device and the joined origin in a list of facts, each as it stands there.
   function origin(list)
     local device, joined, at = nil, nil, 1
     while at < #list do
-      local tag, last = byte(list, at) % 16, at + 2 + byte(list, at + 1)
+      local tag, last = byte(list, at) % TAGS, at + 2 + byte(list, at + 1)
       -- A device that was shortened (it has at least 253 bytes and ends in an ellipsis) is no origin.
-      if tag == 1 and (last - at < 254 or sub(list, last - 2, last) ~= '\226\128\166') then
+      if tag == DEVICE and (last - at < 254 or sub(list, last - 2, last) ~= '\226\128\166') then
         device = sub(list, at, last)
-      elseif tag == 4 then
+      elseif tag == JOINED then
         joined = sub(list, at, last)
       end
       at = last + 1
@@ -52,33 +52,33 @@ end
 
 if grave then
   -- A video's id is the film's: its end keeps it out only while all slots are taken. Of other ids a derived one may start again.
-  local derived = news % 16 >= 8
-  if grave_flags % 8 >= 4 then
-    derived = grave_flags % 16 >= 8
+  local derived = news % (2 * DERIVED) >= DERIVED
+  if grave_flags % (2 * WAS_LIVE) >= WAS_LIVE then
+    derived = grave_flags % (2 * DERIVED) >= DERIVED
   end
   local _, asked = unpack('>I6I6', roster, grave + 2)
-  if kind == 3 then
+  if kind == VIDEO then
     begins = seats < limit
   elseif derived then
-    begins = why == 1 or now - asked >= quiet
-    if not begins and why == 2 then
-      begins = seats < limit or manner >= 2
+    begins = why == RELEASED or now - asked >= quiet
+    if not begins and why == DISPLACED then
+      begins = seats < limit or manner >= TAKEOVER
       if not begins then
-        local same = same_origin(sub(roster, grave + 15 + #key + #by, grave + grave_bytes - 1))
-        begins = same or (same == nil and when_full ~= 0)
+        local same = same_origin(sub(roster, grave + (KEY_AT + 1) + #key + #by, grave + grave_bytes - 1))
+        begins = same or (same == nil and when_full ~= REFUSE)
       end
     end
   end
-  provisional = why == 1
+  provisional = why == RELEASED
   if not begins then
-    if why ~= 1 then
+    if why ~= RELEASED then
       -- A client that was stopped and keeps asking stays out. Once the end is forgotten, nothing keeps the id out.
       local till = math.max(unpack('>I6', roster, grave + 2), now + MEMORY, latest + MARGIN)
       kept, quiet = math.max(kept, till), math.min(quiet, till - now)
       front = sub(roster, begin, grave + 1) .. pack('>I6I6', till, now)
-      middle = sub(roster, grave + 14)
+      middle = sub(roster, grave + KEY_AT)
     end
-    answer = pack('>c1BI4', 'E', why, (derived and why ~= 1 and kind ~= 3) and quiet or 0) .. by
+    answer = pack('>c1BI4', 'E', why, (derived and why ~= RELEASED and kind ~= VIDEO) and quiet or 0) .. by
   end
 end
 
@@ -88,16 +88,16 @@ elseif seat then
   -- What is newly known of it is taken over, the rest is kept, and so is the door it came through.
   local flags
   do
-    local tail = seat + 14 + #key
-    flags = byte(roster, tail + 6)
-    local has_ticket = flags % 8 >= 4
-    local known = sub(roster, tail + 7 + (has_ticket and 4 or 0), seat + bytes - 1)
-    if (flags % 4 == 0 and news % 4 ~= 0) or (facts ~= known and facts ~= '') then
+    local tail = seat + KEY_AT + #key
+    flags = byte(roster, tail + MILLIS)
+    local has_ticket = flags % (2 * HAS_TICKET) >= HAS_TICKET
+    local known = sub(roster, tail + (MILLIS + 1) + (has_ticket and TICKET_BYTES or 0), seat + bytes - 1)
+    if (flags % DOORS == 0 and news % DOORS ~= 0) or (facts ~= known and facts ~= '') then
       local values, tags = {}, {}
       for _, list in ipairs({ known, facts }) do
         local at = 1
         while at < #list do
-          local tag, last_byte = byte(list, at) % 16, at + 2 + byte(list, at + 1)
+          local tag, last_byte = byte(list, at) % TAGS, at + 2 + byte(list, at + 1)
           if not values[tag] then
             tags[#tags + 1] = tag
           end
@@ -109,16 +109,16 @@ elseif seat then
         tags[index] = values[tag]
       end
       local merged = table.concat(tags)
-      if flags % 4 == 0 then
-        flags = flags + news % 4
+      if flags % DOORS == 0 then
+        flags = flags + news % DOORS
       end
       if has_ticket then
-        flags = flags - 4
+        flags = flags - HAS_TICKET
       end
-      local length = 21 + #key + #merged
+      local length = (FLAGS_AT + 1) + #key + #merged
       plain = roster
       roster = sub(roster, 1, seat - 1) .. pack('>I2I6I6', length, expires, 0) .. key
-        .. sub(roster, tail, tail + 5) .. string.char(flags) .. merged .. sub(roster, seat + bytes)
+        .. sub(roster, tail, tail + (MILLIS - 1)) .. string.char(flags) .. merged .. sub(roster, seat + bytes)
       changed, bytes = true, length
     end
   end
@@ -130,18 +130,18 @@ else
   if excess > 0 then
     -- Who may be made to give way, the first to go first. The order in which they came decides between equals.
     local candidates, at = {}, begin
-    for order = 1, when_full == 0 and 0 or seats do
+    for order = 1, when_full == REFUSE and 0 or seats do
       local length, _, renewed, tag, id_bytes = unpack('>I2I6I6BB', roster, at)
-      local tail = at + 17 + id_bytes
-      local name, started = sub(roster, at + 14, tail - 1), unpack('>I6', roster, tail)
+      local tail = at + (KEY_AT + 3) + id_bytes
+      local name, started = sub(roster, at + KEY_AT, tail - 1), unpack('>I6', roster, tail)
       if renewed == 0 then
         renewed = started
       end
-      if when_full ~= 3 or name == named then
-        if tag % 16 ~= 1 then
-          local rank = when_full == 1 and started or renewed
+      if when_full ~= NAMED or name == named then
+        if tag % TAGS ~= REQUEST then
+          local rank = when_full == OLDEST and started or renewed
           candidates[#candidates + 1] = { rank = rank, order = order, key = name, at = at, bytes = length, tail = tail }
-        elseif when_full == 3 then
+        elseif when_full == NAMED then
           answer = 'N'
         end
       end
@@ -158,12 +158,12 @@ else
       local all_own = true
       for index = 1, excess do
         local session = candidates[index]
-        local skipped = byte(roster, session.tail + 6) % 8 >= 4 and 11 or 7
+        local skipped = byte(roster, session.tail + MILLIS) % (2 * HAS_TICKET) >= HAS_TICKET and MILLIS + 1 + TICKET_BYTES or MILLIS + 1
         local same = same_origin(sub(roster, session.tail + skipped, session.at + session.bytes - 1))
         all_own = all_own and same
-        barred = barred or (provisional and manner < 2 and same == false)
+        barred = barred or (provisional and manner < TAKEOVER and same == false)
       end
-      paid = manner % 2 == 0 and not all_own
+      paid = manner % (2 * FREE) == 0 and not all_own
     end
     if not answer and (barred or (paid and spent >= burst)) then
       answer = pack('>c1I6', 'F', now) .. sub(roster, begin, tombs - 1)
@@ -178,8 +178,8 @@ else
         local session = candidates[index]
         leaving[session.at] = true
         records[index] = sub(roster, session.at, session.at + session.bytes - 1)
-        local derived = byte(roster, session.tail + 6) % 16 >= 8
-        burials[index] = { key = session.key, flags = derived and 14 or 6, rest = rival, till = till }
+        local derived = byte(roster, session.tail + MILLIS) % (2 * DERIVED) >= DERIVED
+        burials[index] = { key = session.key, flags = derived and DISPLACED + WAS_LIVE + DERIVED or DISPLACED + WAS_LIVE, rest = rival, till = till }
       end
       at = begin
       for _ = 1, seats do
@@ -205,18 +205,18 @@ else
   end
 
   if not answer then
-    expires = now + (provisional and math.min(lease, PROVISIONAL) or lease)
+    expires = now + (provisional and math.min(lease, PROVISIONAL_LEASE) or lease)
     front = sub(roster, begin, tombs - 1)
     local ends = sub(roster, tombs)
     if grave then
       ends = sub(roster, tombs, grave - 1) .. sub(roster, grave + grave_bytes)
       graves = graves - 1
     end
-    local flags = news + (provisional and 32 or 0) + (paid and 64 or 0)
+    local flags = news + (provisional and PROVISIONAL or 0) + (paid and PAID or 0)
     if flags ~= news then
       rest = string.char(flags) .. sub(rest, 2)
     end
-    middle = pack('>I2I6I6', 20 + #key + #rest, expires, 0) .. key .. pack('>I6', now) .. rest .. ends
+    middle = pack('>I2I6I6', FLAGS_AT + #key + #rest, expires, 0) .. key .. pack('>I6', now) .. rest .. ends
     seats, grows = seats + 1, true
     answer = pack('>c1I6I6I2B', 'S', now, expires, seats, flags) .. displaced
   end

@@ -1,5 +1,7 @@
 -- What every script that changes a roster ends with: at most one write that counts, and the answer.
 --
+-- Needs  open.lua, and what its operation has set: at least `answer`
+--
 -- A full Redis refuses what may take memory until a script has written something. So where refusing is not for it to decide, something
 -- that takes none is written first: it must always be possible to renew and to release. But that is done only where the key exists and
 -- does not become longer, so that a full Redis never grows. What would take more room is
@@ -12,7 +14,7 @@ if patch then
   if not changed and expires <= kept then
     local done = redis.pcall('SETRANGE', KEYS[1], seat + 1, patch)
     if done ~= #roster then
-      if not string.find(done.err, 'OOM command not allowed', 1, true) then
+      if not string.find(done.err, OUT_OF_MEMORY, 1, true) then
         return done
       end
       call('PEXPIRE', KEYS[1], string.format('%d', math.ceil(kept - now)))
@@ -20,7 +22,7 @@ if patch then
     end
     return answer
   end
-  front, middle = sub(roster, begin, seat + 1) .. patch, sub(roster, seat + 14)
+  front, middle = sub(roster, begin, seat + 1) .. patch, sub(roster, seat + KEY_AT)
 end
 
 if front or burials then
@@ -38,20 +40,21 @@ if burials then
     if graves >= OTHER_ENDS then
       -- Three lists are bounded apart, so that none pushes another's ends out: an operator's ends (3), those of what was live (2), and
       -- those of ids that were never live and of requests (1). In a full one the earliest to be forgotten makes room.
-      local function list_of(flags, kind)
-        if flags % 4 == 3 then
+      local function list_of(end_flags, end_kind)
+        if end_flags % CAUSES == OPERATOR then
           return 3
         end
-        return (flags % 8 >= 4 and kind ~= 1) and 2 or 1
+        return (end_flags % (2 * WAS_LIVE) >= WAS_LIVE and end_kind ~= REQUEST) and 2 or 1
       end
-      local list = list_of(burial.flags, byte(burial.key) % 16)
+      local list = list_of(burial.flags, byte(burial.key) % TAGS)
       local room = list == 2 and LIVE_ENDS or OTHER_ENDS
-      local records, at, count, earliest, from, to = front .. middle .. back, 1, 0, 2 ^ 48, nil, nil
+      local records, at, count, earliest, from, to = front .. middle .. back, 1, 0, NEVER + 1, nil, nil
       for number = 1, seats + graves do
         local length, ends = unpack('>I2I6', records, at)
         if number > seats then
-          local kind, flags = byte(records, at + 14) % 16, byte(records, at + 17 + byte(records, at + 15))
-          if list_of(flags, kind) == list then
+          local end_kind = byte(records, at + KEY_AT) % TAGS
+          local end_flags = byte(records, at + (KEY_AT + 3) + byte(records, at + (KEY_AT + 1)))
+          if list_of(end_flags, end_kind) == list then
             count = count + 1
             if ends < earliest then
               earliest, from, to = ends, at, at + length
@@ -61,26 +64,26 @@ if burials then
         at = at + length
       end
       if count >= room then
-        if byte(records, from + 14) % 16 ~= 1 then
+        if byte(records, from + KEY_AT) % TAGS ~= REQUEST then
           -- Till that would have been forgotten anyway, a playback that is unknown here may be one that has ended.
           forgot_at, forgot_until = now, math.max(forgot_until, earliest)
         end
         front, middle, back, graves = sub(records, 1, from - 1), sub(records, to), '', graves - 1
       end
     end
-    local till = math.floor(burial.till)
-    back = back .. pack('>I2I6I6', 15 + #burial.key + #burial.rest, till, now) .. burial.key .. string.char(burial.flags) .. burial.rest
-    graves, first, kept = graves + 1, math.min(first, till), math.max(kept, burial.till)
+    local ends_at = math.floor(burial.till)
+    back = back .. pack('>I2I6I6', (KEY_AT + 1) + #burial.key + #burial.rest, ends_at, now) .. burial.key .. string.char(burial.flags) .. burial.rest
+    graves, first, kept = graves + 1, math.min(first, ends_at), math.max(kept, burial.till)
   end
 end
 
 local notes = unknown_notes
 if spent > 0 then
-  notes = notes .. pack('>BBI2I6', 1, 7, spent, since)
+  notes = notes .. pack('>BBI2I6', BUDGET, 7, spent, since)
   kept = math.max(kept, since + spent * REFILL)
 end
 if forgot_until > 0 then
-  notes = notes .. pack('>BBI6I6', 2, 11, forgot_at, forgot_until)
+  notes = notes .. pack('>BBI6I6', FORGOTTEN, 11, forgot_at, forgot_until)
   kept = math.max(kept, forgot_until)
 end
 if seats + graves + #notes == 0 then
@@ -99,7 +102,7 @@ local head = pack('>BI2BI6I4I6I2', VERSION, seats, graves, now, keep, first, #no
 local value = head .. front .. middle .. back
 local done = redis.pcall('SET', KEYS[1], value, 'PX', keep_text)
 if done.err then
-  if grows or not string.find(done.err, 'OOM command not allowed', 1, true) then
+  if grows or not string.find(done.err, OUT_OF_MEMORY, 1, true) then
     return done
   end
   local old = call('GET', KEYS[1])
@@ -109,7 +112,7 @@ if done.err then
     elseif not plain then
       return done
     end
-    value = head .. sub(plain, begin, seat + 1) .. patch .. sub(plain, seat + 14)
+    value = head .. sub(plain, begin, seat + 1) .. patch .. sub(plain, seat + KEY_AT)
     answer = sub(answer, 1, 15) .. sub(plain, seat, seat + unpack('>I2', plain, seat) - 1)
   end
   call('DEL', KEYS[1])

@@ -4,7 +4,16 @@
 -- ARGV[1]  the session's key
 -- ARGV[2]  the question, packed: u48 now, u48 lease, and what the operation wants to know beside that. Times are in milliseconds, all
 --          integers big-endian. A `now` of 0 asks Redis's own clock; tests alone give another.
--- Put before this when the script is loaded: the constants that script.rs makes.
+-- Names in capitals are constants, which script.rs replaces by what they stand for. A flag is set if `flags % (2 * FLAG) >= FLAG`.
+--
+-- Needs nothing before it. Leaves, for the operation and for close.lua:
+--   byte, call, pack, sub, unpack      functions
+--   key, now, lease                    of the question
+--   roster, seats, graves, begin, tombs, latest, written, first, kept, changed
+--   spent, since, forgot_at, forgot_until, unknown_notes
+--   seat, expires, bytes               of the session; nil where it is not live
+--   grave, grave_bytes, grave_flags, why, by   of its tombstone; nil where there is none
+--   answer, patch, plain, front, middle, burials, grows   what the operation has to set; stated at the end of this file
 --
 -- A roster is one string:
 --   head        u8 version, u16 number of sessions, u8 number of tombstones, u48 when it was last written as a whole, u32 how long
@@ -33,21 +42,21 @@ end
 
 local roster = call('GET', KEYS[1]) or EMPTY
 local version, seats, graves, written, keep, first, noted = unpack('>BI2BI6I4I6I2', roster)
-if version ~= VERSION then
+if version ~= VERSION and version ~= ALSO_READ then
   return redis.error_reply('FOREIGN what is at this key was not written by this version of streamgate')
 end
-local kept, changed = written + keep, false
-local begin = 23 + noted -- where the sessions begin
+local kept, changed = written + keep, version ~= VERSION -- another version is written again in ours
+local begin = HEAD + 1 + noted -- where the sessions begin
 
 -- What the notes say, as of now.
 local spent, since, forgot_at, forgot_until, unknown_notes = 0, 0, 0, 0, ''
 if noted > 0 then
-  local at = 23
+  local at = HEAD + 1
   while at < begin do
     local tag, last = byte(roster, at), at + 2 + byte(roster, at + 1)
-    if tag == 1 then
+    if tag == BUDGET then
       spent, since = unpack('>I2I6', roster, at + 2)
-    elseif tag == 2 then
+    elseif tag == FORGOTTEN then
       forgot_at, forgot_until = unpack('>I6I6', roster, at + 2)
     else
       unknown_notes = unknown_notes .. sub(roster, at, last)
@@ -72,13 +81,13 @@ end
 -- `seat` is where the session's record begins, `expires` and `bytes` are that record's; `tombs` is where the tombstones begin; `latest`
 -- is when the last lease ends: an end that is written down now is remembered until after that, whoever granted it. What was written
 -- later than now was written by a clock that has since stepped back.
-local mentioned = string.find(roster, key, begin + 14, true) -- else neither it nor its tombstone is there
+local mentioned = string.find(roster, key, begin + KEY_AT, true) -- else neither it nor its tombstone is there
 local seat, expires, bytes, tombs, latest
 local passes = 0
 repeat
   seat, tombs, latest = nil, begin, now
   local stale = written > now or first <= now
-  local key_end = 13 + #key
+  local key_end = (KEY_AT - 1) + #key
   for _ = 1, seats do
     local length, ends, renewed = unpack('>I2I6I6', roster, tombs)
     if ends <= now or renewed > now then
@@ -87,7 +96,7 @@ repeat
     if ends > latest then
       latest = ends
     end
-    if mentioned and not seat and sub(roster, tombs + 14, tombs + key_end) == key then
+    if mentioned and not seat and sub(roster, tombs + KEY_AT, tombs + key_end) == key then
       seat, expires, bytes = tombs, ends, length
     end
     tombs = tombs + length
@@ -101,25 +110,25 @@ repeat
     end
     -- Drops what has expired, and moves back what was written later than now: it ends no further ahead than was granted.
     local records, at, sitting, buried = {}, begin, 0, 0
-    first, kept = 2 ^ 48 - 1, now
+    first, kept = NEVER, now
     for index = 1, seats + graves do
       local length, ends, seen = unpack('>I2I6I6', roster, at)
       if ends > now then
         local record = sub(roster, at, at + length - 1)
         if index <= seats then
-          local tail = 18 + byte(record, 16)
+          local tail = (KEY_AT + 4) + byte(record, KEY_AT + 2)
           local started = unpack('>I6', record, tail)
           local last = seen == 0 and started or seen
           if last > now then
             ends = now + ends - last
-            record = pack('>I2I6I6', length, ends, seen == 0 and 0 or now) .. sub(record, 15, tail - 1)
-              .. pack('>I6', math.min(started, now)) .. sub(record, tail + 6)
+            record = pack('>I2I6I6', length, ends, seen == 0 and 0 or now) .. sub(record, KEY_AT + 1, tail - 1)
+              .. pack('>I6', math.min(started, now)) .. sub(record, tail + MILLIS)
           end
           sitting = sitting + 1
         else
           if seen > now then
             ends = now + ends - seen
-            record = pack('>I2I6I6', length, ends, now) .. sub(record, 15)
+            record = pack('>I2I6I6', length, ends, now) .. sub(record, KEY_AT + 1)
           end
           buried, first = buried + 1, math.min(first, math.floor(ends))
         end
@@ -139,11 +148,11 @@ if mentioned and graves > 0 then
   local at = tombs
   for _ = 1, graves do
     local length = unpack('>I2', roster, at)
-    if sub(roster, at + 14, at + 13 + #key) == key then
-      grave, grave_bytes, grave_flags = at, length, byte(roster, at + 14 + #key)
-      why, by = grave_flags % 4, ''
-      if why == 2 then
-        by = sub(roster, at + 15 + #key, at + 17 + #key + byte(roster, at + 16 + #key))
+    if sub(roster, at + KEY_AT, at + (KEY_AT - 1) + #key) == key then
+      grave, grave_bytes, grave_flags = at, length, byte(roster, at + KEY_AT + #key)
+      why, by = grave_flags % CAUSES, ''
+      if why == DISPLACED then
+        by = sub(roster, at + (KEY_AT + 1) + #key, at + (KEY_AT + 3) + #key + byte(roster, at + (KEY_AT + 2) + #key))
       end
       break
     end

@@ -8,13 +8,13 @@
 --          'A' it isn't
 
 if seat then
-  local at = seat + 20 + #key
+  local at = seat + FLAGS_AT + #key
   local flags = byte(roster, at)
-  if flags % 32 < 16 then
-    flags = flags + 16
+  if flags % (2 * PLAYED) < PLAYED then
+    flags = flags + PLAYED
     front, middle = sub(roster, begin, at - 1), string.char(flags) .. sub(roster, at + 1)
   end
-  answer = pack('>c1I6B', 'L', expires - now, flags % 64 < 32 and 1 or 0)
+  answer = pack('>c1I6B', 'L', expires - now, flags % (2 * PROVISIONAL) < PROVISIONAL and 1 or 0)
 else
   answer = 'A'
 end

@@ -11,17 +11,18 @@
 --          'N' it can't be stopped from here
 --          'K' it goes on
 
-local who, ticket, age = unpack('>BI4I6', ARGV[2], 13)
-local kind = byte(key) % 16
+local who, ticket, age = unpack('>BI4I6', ARGV[2], OPERATION_AT)
+local kind = byte(key) % TAGS
 local flags, goes_on
 if seat then
-  local tail = seat + 14 + #key
-  flags = byte(roster, tail + 6)
-  if who == 4 then
-    goes_on = flags % 8 < 4 or unpack('>I6', roster, seat + 8) ~= 0 or unpack('>I4', roster, tail + 7) ~= ticket
-      or (kind ~= 1 and flags % 32 >= 16)
+  local tail = seat + KEY_AT + #key
+  flags = byte(roster, tail + MILLIS)
+  if who == UNDONE then
+    goes_on = flags % (2 * HAS_TICKET) < HAS_TICKET or unpack('>I6', roster, seat + RENEWED_AT) ~= 0
+      or unpack('>I4', roster, tail + (MILLIS + 1)) ~= ticket
+      or (kind ~= REQUEST and flags % (2 * PLAYED) >= PLAYED)
   else
-    goes_on = (who == 5 and flags % 32 >= 16) or (age > 0 and unpack('>I6', roster, tail) > now - age)
+    goes_on = (who == FAILED and flags % (2 * PLAYED) >= PLAYED) or (age > 0 and unpack('>I6', roster, tail) > now - age)
   end
 end
 
@@ -29,7 +30,7 @@ if grave then
   answer = pack('>c1BI4', 'E', why, 0) .. by
 elseif goes_on then
   answer = 'K'
-elseif who == 3 and kind == 1 then
+elseif who == BY_OPERATOR and kind == REQUEST then
   answer = seat and 'N' or 'A'
 else
   answer = 'A'
@@ -37,28 +38,28 @@ else
     answer = 'G' .. sub(roster, seat, seat + bytes - 1)
     front, middle, seats = sub(roster, begin, seat - 1), sub(roster, seat + bytes), seats - 1
   end
-  if seat and who >= 4 then
+  if seat and who >= UNDONE then
     -- What its start did is undone: those it displaced may go on, and its displacement is given back. An older end was made by an earlier
     -- session of this key.
-    local staying, at, started = {}, tombs, unpack('>I6', roster, seat + 14 + #key)
+    local staying, at, started = {}, tombs, unpack('>I6', roster, seat + KEY_AT + #key)
     for _ = 1, graves do
       local length, _, asked = unpack('>I2I6I6', roster, at)
-      local after = at + 17 + byte(roster, at + 15)
-      if asked < started or byte(roster, after) % 4 ~= 2 or sub(roster, after + 1, after + #key) ~= key then
+      local after = at + (KEY_AT + 3) + byte(roster, at + (KEY_AT + 1))
+      if asked < started or byte(roster, after) % CAUSES ~= DISPLACED or sub(roster, after + 1, after + #key) ~= key then
         staying[#staying + 1] = sub(roster, at, at + length - 1)
       end
       at = at + length
     end
     middle, graves = sub(roster, seat + bytes, tombs - 1) .. table.concat(staying), #staying
-    if flags % 128 >= 64 and spent > 0 then
+    if flags % (2 * PAID) >= PAID and spent > 0 then
       spent = spent - 1
     end
   end
   local cause
-  if (who == 1 and kind ~= 3) or (who == 2 and kind == 2) then
-    cause = 1
-  elseif who == 3 then
-    cause = 3
+  if (who == STREAM and kind ~= VIDEO) or (who == VOUCHED and kind == PLAYBACK) then
+    cause = RELEASED
+  elseif who == BY_OPERATOR then
+    cause = OPERATOR
   end
   if cause then
     local till = math.max(now + MEMORY, latest + MARGIN) - age
@@ -67,8 +68,8 @@ else
       till = math.max(till, expires + MARGIN)
     end
     if till > now then
-      local derived = seat and flags % 16 >= 8
-      burials = { { key = key, flags = cause + (seat and 4 or 0) + (derived and 8 or 0), rest = '', till = till } }
+      local derived = seat and flags % (2 * DERIVED) >= DERIVED
+      burials = { { key = key, flags = cause + (seat and WAS_LIVE or 0) + (derived and DERIVED or 0), rest = '', till = till } }
     end
   end
 end

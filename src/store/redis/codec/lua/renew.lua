@@ -12,28 +12,28 @@
 --          'E' u8 cause, u32 0, key of who took its slot: it has ended
 --          'C' it was unknown, and does not count
 
-local limit, standing, started, rest = unpack('>I2BI6I2c0', ARGV[2], 13)
-local is_request = byte(key) % 16 == 1
+local limit, standing, started, rest = unpack('>I2BI6I2c0', ARGV[2], OPERATION_AT)
+local is_request = byte(key) % TAGS == REQUEST
 
 if grave then
   answer = pack('>c1BI4', 'E', why, 0) .. by
 elseif seat then
-  local flags = byte(roster, seat + 20 + #key)
-  if standing ~= 2 and flags % 32 < 16 then
-    flags = flags + 16
+  local flags = byte(roster, seat + FLAGS_AT + #key)
+  if standing ~= UNPLAYED and flags % (2 * PLAYED) < PLAYED then
+    flags = flags + PLAYED
   end
   --@include see.lua
-  flags = flags % 64
-  answer = (flags >= 16 and flags < 32) and expires or pack('>c1I6', 'V', expires)
+  flags = flags % (2 * PROVISIONAL)
+  answer = (flags >= PLAYED and flags < PROVISIONAL) and expires or pack('>c1I6', 'V', expires)
 else
-  local as_start = not is_request and (standing == 2 or forgot_until > 0)
+  local as_start = not is_request and (standing == UNPLAYED or forgot_until > 0)
   if seats >= limit + PUT_BACK or (as_start and seats >= limit) then
     answer = 'C'
   else
-    local is_guest = not is_request and seats >= limit and standing == 1
+    local is_guest = not is_request and seats >= limit and standing == BY_RULE
     expires = now + lease
-    front = sub(roster, begin, tombs - 1) .. pack('>I2I6I6', 20 + #key + #rest, expires, now) .. key
-      .. pack('>I6', math.min(started, now)) .. string.char(byte(rest) + (is_guest and 32 or 0)) .. sub(rest, 2)
+    front = sub(roster, begin, tombs - 1) .. pack('>I2I6I6', FLAGS_AT + #key + #rest, expires, now) .. key
+      .. pack('>I6', math.min(started, now)) .. string.char(byte(rest) + (is_guest and PROVISIONAL or 0)) .. sub(rest, 2)
     middle, seats = sub(roster, tombs), seats + 1
     answer = pack('>c1I6', (as_start or is_guest) and 'V' or 'P', expires)
   end

@@ -15,7 +15,7 @@ end
 local answers = {}
 for index, name in ipairs(KEYS) do
   -- What is wrong with one roster is no other's concern.
-  local fine, till = pcall(touch, name, ARGV[index + 1], now, unpack('>I6', ARGV[1], 6 * index + 1))
+  local fine, till = pcall(touch, name, ARGV[index + 1], now, unpack('>I6', ARGV[1], MILLIS * index + 1))
   answers[index] = fine and till or 0
 end
 return answers

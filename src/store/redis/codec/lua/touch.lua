@@ -5,13 +5,13 @@
 -- on everything that is decided here. Only a session that has played and may stay is renewed here. Other sessions are not looked at: what
 -- of theirs has expired, or lies ahead since the clock has stepped back, stays for whatever next decides or changes something. A full
 -- Redis refuses the write.
--- Put before this when the script is loaded: the constants, as before open.lua, which also says how a roster is laid out.
+-- open.lua says how a roster is laid out.
 
 local till
 repeat
   local unpack = struct.unpack
   local roster = redis.call('GET', name)
-  local found = roster and string.find(roster, key, 37, true)
+  local found = roster and string.find(roster, key, HEAD + 1 + KEY_AT, true)
   if not found then
     break
   end
@@ -20,7 +20,7 @@ repeat
     break
   end
   -- These bytes are the session's key where one of the sessions' records has it, and may be anything anywhere else.
-  local seat, at, left = found - 14, 23 + noted, seats
+  local seat, at, left = found - KEY_AT, HEAD + 1 + noted, seats
   while at < seat and left > 1 do
     at, left = at + unpack('>I2', roster, at), left - 1
   end
@@ -28,8 +28,8 @@ repeat
     break
   end
   local expires, renewed = unpack('>I6I6', roster, seat + 2)
-  local flags = string.byte(roster, found + #key + 6) % 64
-  if expires <= now or renewed > now or flags < 16 or flags >= 32 then
+  local flags = string.byte(roster, found + #key + MILLIS) % (2 * PROVISIONAL)
+  if expires <= now or renewed > now or flags < PLAYED or flags >= PROVISIONAL then
     break
   end
   if expires < now + lease then

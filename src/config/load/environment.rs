@@ -1,0 +1,178 @@
+//! The environment laid over the file: each key is a variable, and the variable wins.
+//!
+//! A variable is `STREAMGATE_` and the key in upper case, its parts joined by `__`. Values are texts: lists with commas,
+//! maps as `name=number` with commas, which replaces the map of the file; one entry of a map has a variable of its own,
+//! `STREAMGATE_LIMITS__PLANS__premium=4`, which keeps the case of the name and the rest of the map.
+//!
+//! A variable that looks like one of ours and isn't is an error. One that doesn't is left alone: Kubernetes sets
+//! `STREAMGATE_PORT`, `STREAMGATE_GRPC_SERVICE_HOST` and the like for services of these names.
+
+use std::collections::{BTreeMap, HashSet};
+
+use super::error::{ConfigProblem, Report};
+use super::origin::Origin;
+use super::raw::Raw;
+use super::redact::Hides;
+use super::section::KnownKey;
+use super::value::{RawValue, Shape};
+
+/// The entries of a map that have variables of their own.
+struct MapEntries {
+    /// The map's key.
+    map: &'static str,
+    /// Which names may hold a secret.
+    hides: Hides,
+    /// The entries, by their names.
+    entries: Vec<(String, RawValue)>,
+}
+
+/// What all our variables start with.
+pub(crate) const PREFIX: &str = "STREAMGATE_";
+
+/// The command line's own variables: the file that `serve` reads, and where and as whom `sessions` and `release` ask.
+const OF_COMMAND_LINE: [&str; 4] = [
+    "STREAMGATE_CONFIG",
+    "STREAMGATE_URL",
+    "STREAMGATE_TOKEN",
+    "STREAMGATE_TOKEN_FILE",
+];
+
+/// Puts the variables into their places.
+pub(in crate::config) fn overlay(
+    raw: &mut Raw,
+    variables: impl IntoIterator<Item = (String, String)>,
+    report: &mut Report,
+) {
+    // Sorted, so that a variable for a whole map comes before those for its entries.
+    let ours: BTreeMap<String, String> = variables
+        .into_iter()
+        .filter(|(name, _)| name.starts_with(PREFIX) && !is_for_others(name))
+        .collect();
+    let mut maps: Vec<_> = raw.known().iter().filter_map(MapEntries::of).collect();
+    for (name, text) in ours {
+        let written = RawValue::new(Shape::Text(text), Origin::Variable(shown(&name)));
+        let mut known = raw.known().iter().map(|known| known.key.name);
+        if let Some(key) = known.find(|key| variable(key) == name) {
+            raw.set(key, written);
+        } else if let Some((map, entry)) = map_entry(&name, &mut maps) {
+            map.entries.push((entry, written));
+        } else if let Some(problem) = unknown(raw, &name) {
+            report.add(problem);
+        }
+    }
+    for map in maps {
+        map.overlay(raw);
+    }
+}
+
+impl MapEntries {
+    /// None yet, if the key takes a map.
+    fn of(known: &KnownKey) -> Option<Self> {
+        Some(Self {
+            map: known.key.name,
+            hides: known.entries?,
+            entries: Vec::new(),
+        })
+    }
+
+    /// Sets the entries, all in one pass: a file may have very many, and so may the environment.
+    fn overlay(self, raw: &mut Raw) {
+        let Some((_, first)) = self.entries.first() else {
+            return;
+        };
+        let (origin, mut entries) = match raw.take(self.map) {
+            None => (first.origin.clone(), Vec::new()),
+            Some(whole) => match whole.entries(self.hides) {
+                Some(entries) => (whole.origin, entries),
+                // The whole is no map. The form of its key says so.
+                None => return raw.set(self.map, whole),
+            },
+        };
+        let names: HashSet<_> = self.entries.iter().map(|(name, _)| name.as_str()).collect();
+        entries.retain(|(name, _)| !names.contains(name.as_str()));
+        entries.extend(self.entries);
+        raw.set(self.map, RawValue::new(Shape::Map(entries), origin));
+    }
+}
+
+/// Whether a variable that begins as ours do is no setting: the command line has some of its own, `STREAMGATE_TEST_…` are the tests'.
+fn is_for_others(name: &str) -> bool {
+    OF_COMMAND_LINE.contains(&name) || name.starts_with("STREAMGATE_TEST_")
+}
+
+/// The variable as an error names it. A user's name may be a mail address; an address with a scheme or a password in it is
+/// a value in the wrong place.
+fn shown(name: &str) -> String {
+    let sign = name
+        .find("://")
+        .or_else(|| name.find(':').filter(|_| name.contains('@')));
+    match sign {
+        // What comes before the last `__` is the key.
+        Some(sign) => {
+            let before = name.get(..sign).unwrap_or_default();
+            let key = before.rsplit_once("__").map_or(PREFIX, |(key, _)| key);
+            format!("{key}…")
+        }
+        None => name.to_owned(),
+    }
+}
+
+/// The name of the variable for a key.
+fn variable(key: &str) -> String {
+    format!("{PREFIX}{}", key.replace('.', "__").to_ascii_uppercase())
+}
+
+/// The map that a variable is for, and the name of the entry.
+fn map_entry<'a>(name: &str, maps: &'a mut [MapEntries]) -> Option<(&'a mut MapEntries, String)> {
+    maps.iter_mut().find_map(|map| {
+        let entry = name.strip_prefix(&variable(map.map))?.strip_prefix("__")?;
+        (!entry.is_empty()).then(|| (map, entry.to_owned()))
+    })
+}
+
+/// The problem with a variable that no key has, if it is meant for us.
+fn unknown(raw: &Raw, name: &str) -> Option<ConfigProblem> {
+    let keys: Vec<&str> = raw.known().iter().map(|known| known.key.name).collect();
+    let rest = name.strip_prefix(PREFIX)?;
+    let section = rest
+        .split("__")
+        .next()
+        .unwrap_or_default()
+        .to_ascii_lowercase();
+    let of_section: Vec<_> = keys
+        .iter()
+        .filter(|key| key.split('.').next() == Some(&section))
+        .map(|key| variable(key))
+        .collect();
+    // One underscore where two are due, or the wrong case: close enough to a key to know what was meant.
+    let flat = |text: &str| text.replace(['.', '_'], "").to_ascii_lowercase();
+    let meant = keys.iter().find(|key| flat(key) == flat(rest));
+    let message = match meant {
+        Some(key) => format!("no key has this variable; allowed: {}", variable(key)),
+        None if rest.contains("__") && of_section.is_empty() => {
+            let mut sections: Vec<_> = keys
+                .iter()
+                .filter_map(|key| key.split('.').next())
+                .collect();
+            sections.dedup();
+            format!(
+                "no key has this variable; allowed: {PREFIX}SECTION__KEY with a section of {}",
+                sections.join(", ")
+            )
+        }
+        None if rest.contains("__")
+            || (rest.to_ascii_lowercase() == section && !of_section.is_empty()) =>
+        {
+            format!(
+                "no key has this variable; allowed: {}",
+                of_section.join(", ")
+            )
+        }
+        None => return None,
+    };
+    Some(ConfigProblem {
+        origin: Origin::Variable(shown(name)),
+        key: String::new(),
+        message,
+    })
+}

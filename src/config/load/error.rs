@@ -1,0 +1,93 @@
+//! What is wrong with a configuration, in words that name the place, the key, the value and what is allowed.
+//!
+//! All problems are collected before loading gives up: who fixes a file wants one list, not one round trip for each line.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+use super::origin::Origin;
+
+/// One thing that is wrong.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(in crate::config) struct ConfigProblem {
+    /// Where it was written.
+    pub(in crate::config) origin: Origin,
+    /// The key, its parts joined by dots; empty where the file as a whole is wrong.
+    pub(in crate::config) key: String,
+    /// The value and what is allowed instead. Holds no secret.
+    pub(in crate::config) message: String,
+}
+
+/// Why there is no configuration.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ConfigError {
+    file: Option<PathBuf>,
+    problems: Vec<ConfigProblem>,
+}
+
+/// The problems found so far.
+#[derive(Debug, Default)]
+pub(in crate::config) struct Report {
+    problems: Vec<ConfigProblem>,
+}
+
+// === impl ConfigError ===
+
+impl ConfigError {
+    /// All that is wrong, each in a line of its own.
+    pub fn lines(&self) -> impl Iterator<Item = String> {
+        self.problems.iter().map(|problem| self.line(problem))
+    }
+
+    fn line(
+        &self,
+        ConfigProblem {
+            origin,
+            key,
+            message,
+        }: &ConfigProblem,
+    ) -> String {
+        let place = match (origin, &self.file) {
+            (Origin::Variable(name), _) => name.clone(),
+            (Origin::Line(0), Some(file)) => file.display().to_string(),
+            (Origin::Line(line), Some(file)) => format!("{}:{line}", file.display()),
+            (Origin::Line(_), None) => "defaults".to_owned(),
+        };
+        if key.is_empty() {
+            format!("{place}: {message}")
+        } else {
+            format!("{place}: {key}: {message}")
+        }
+    }
+}
+
+impl fmt::Display for ConfigError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (index, line) in self.lines().enumerate() {
+            if index > 0 {
+                f.write_str("\n")?;
+            }
+            f.write_str(&line)?;
+        }
+        Ok(())
+    }
+}
+
+impl std::error::Error for ConfigError {}
+
+// === impl Report ===
+
+impl Report {
+    /// Notes a problem.
+    pub(in crate::config) fn add(&mut self, problem: ConfigProblem) {
+        self.problems.push(problem);
+    }
+
+    /// What was wrong, if anything was.
+    pub(in crate::config) fn into_error(self, file: Option<&Path>) -> Option<ConfigError> {
+        (!self.problems.is_empty()).then(|| ConfigError {
+            file: file.map(Path::to_path_buf),
+            problems: self.problems,
+        })
+    }
+}

@@ -1,0 +1,382 @@
+//! Where rosters are kept, and how long to wait for an answer.
+
+use std::time::Duration;
+
+use super::redis_url::{NotARedisUrl, RedisUrl};
+use crate::config::load::error::Report;
+use crate::config::load::form::{Form, Words, duration, list, quoted};
+use crate::config::load::raw::Raw;
+use crate::config::load::redact::NOT_SHOWN;
+use crate::config::load::section::{Key, Keys};
+use crate::config::load::value::{RawValue, Wrong};
+
+/// The store and its deadline.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Store {
+    /// `store.backend`
+    pub backend: Backend,
+    /// `store.outage`: what decides while the store does not answer.
+    pub outage: OutageRule,
+    /// `store.timeout`: the deadline of every call.
+    pub timeout: Duration,
+    /// `store.redis`; of no effect with another backend.
+    pub redis: Redis,
+}
+
+/// What keeps the rosters.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Backend {
+    /// This process alone.
+    Memory,
+    /// A Redis, shared by all instances.
+    Redis,
+}
+
+/// What decides about new streams while the store is out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OutageRule {
+    /// They are let in.
+    Allow,
+    /// They are denied with 503.
+    Deny,
+    /// Each instance counts for itself, starting from what it knows.
+    Local,
+}
+
+/// How Redis is arranged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Topology {
+    /// One server.
+    Standalone,
+    /// A master and its replicas, watched by sentinels, which say who is the master.
+    Sentinel,
+}
+
+/// The Redis to use.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Redis {
+    /// `store.redis.topology`
+    pub topology: Topology,
+    /// `store.redis.urls`: exactly one with [`Topology::Standalone`]; the sentinels with [`Topology::Sentinel`].
+    pub urls: Vec<RedisUrl>,
+    /// `store.redis.sentinel_service`: what the sentinels call what they watch; of no effect with [`Topology::Standalone`].
+    pub sentinel_service: String,
+    /// `store.redis.master_url`: how the master is spoken to, with the service in the place of its host; never there with
+    /// [`Topology::Standalone`].
+    pub master_url: Option<RedisUrl>,
+    /// `store.redis.key_prefix`: what all our keys start with.
+    pub key_prefix: String,
+}
+
+/// The words of `store.backend`.
+pub(in crate::config) const BACKENDS: Words<Backend> = Words {
+    known: &[("memory", Backend::Memory), ("redis", Backend::Redis)],
+    later: &[],
+};
+
+/// The words of `store.outage`.
+pub(in crate::config) const OUTAGES: Words<OutageRule> = Words {
+    known: &[
+        ("allow", OutageRule::Allow),
+        ("deny", OutageRule::Deny),
+        ("local", OutageRule::Local),
+    ],
+    later: &[],
+};
+
+/// The words of `store.redis.topology`.
+pub(in crate::config) const TOPOLOGIES: Words<Topology> = Words {
+    known: &[
+        ("standalone", Topology::Standalone),
+        ("sentinel", Topology::Sentinel),
+    ],
+    later: &["cluster"],
+};
+
+/// The longest `store.redis.key_prefix`.
+const MAX_KEY_PREFIX: usize = 64;
+
+/// The longest `store.redis.sentinel_service`.
+const MAX_SERVICE: usize = 128;
+
+/// The default of `store.redis.sentinel_service`, which is Redis's own.
+const SERVICE: &str = "mymaster";
+
+impl Store {
+    /// Declares the keys of `store`.
+    pub(in crate::config) fn keys(&mut self, keys: &mut impl Keys) {
+        keys.key(
+            Key::new(
+                "store.backend",
+                "`memory` counts in this process alone, with room for a million users; what is set in \
+                 `store.redis` then has no effect (a warning says so). `redis` is shared by all instances.",
+            )
+            .shared(),
+            BACKENDS.form(),
+            &mut self.backend,
+        );
+        keys.key(
+            Key::new(
+                "store.outage",
+                "What happens to new streams while the store can't answer, see \
+                 [When Redis is in trouble][redis-trouble].",
+            ),
+            OUTAGES.form(),
+            &mut self.outage,
+        );
+        keys.key(
+            Key::new(
+                "store.timeout",
+                "The deadline of every call to the store; keep it well under Envoy's.",
+            ),
+            // Below, no network keeps up; above, Envoy has given up long before.
+            duration(Duration::from_millis(1)..=Duration::from_secs(10)),
+            &mut self.timeout,
+        );
+        self.redis.keys(keys);
+    }
+}
+
+impl Redis {
+    /// Declares the keys of `store.redis`.
+    fn keys(&mut self, keys: &mut impl Keys) {
+        let is_known = keys.key(
+            Key::new(
+                "store.redis.topology",
+                "One server, or `sentinel`: a master that [sentinels][sentinel] name. Cluster is not \
+                 built yet.",
+            ),
+            TOPOLOGIES.form(),
+            &mut self.topology,
+        );
+        // With an unknown topology, what depends on it can't be told right from wrong.
+        if is_known {
+            self.keys_by_topology(self.topology, keys);
+        }
+        keys.key(
+            Key::new(
+                "store.redis.key_prefix",
+                "What all keys in Redis begin with.",
+            )
+            .shared(),
+            Form::new(
+                "1 to 64 letters, digits, `.`, `_`, `:` or `-`",
+                key_prefix,
+                quoted,
+            ),
+            &mut self.key_prefix,
+        );
+    }
+
+    /// Declares the keys that depend on the topology.
+    fn keys_by_topology(&mut self, topology: Topology, keys: &mut impl Keys) {
+        let is_sentinel = topology == Topology::Sentinel;
+        let read_urls = |written: &RawValue| match topology {
+            Topology::Standalone => one_url(written),
+            Topology::Sentinel => sentinels(written),
+        };
+        let exposed = |urls: &Vec<RedisUrl>| list(urls.iter().map(RedisUrl::expose));
+        keys.key(
+            Key::new(
+                "store.redis.urls",
+                "The server's URL, or with `topology: sentinel` the sentinels', each whole and with one \
+                 host; `rediss://` for TLS, `user:password@` for ACL. Redis 6.2 to 8 or Valkey, with \
+                 `maxmemory-policy noeviction`. streamgate speaks RESP3: a proxy in front of Redis must \
+                 let `HELLO 3` pass.",
+            ),
+            Form::new("one URL, or a list of URLs", read_urls, |urls| list(urls)).secret(exposed),
+            &mut self.urls,
+        );
+        keys.key(
+            Key::new(
+                "store.redis.sentinel_service",
+                "What the sentinels call what they watch. Only with `topology: sentinel`.",
+            )
+            .shown_if(is_sentinel),
+            Form::new(
+                "1 to 128 letters, digits, `.`, `_` or `-`",
+                |written| service(written, topology),
+                quoted,
+            ),
+            &mut self.sentinel_service,
+        );
+        let default = self.master();
+        let service = self.sentinel_service.clone();
+        keys.key(
+            Key::new(
+                "store.redis.master_url",
+                "How to connect to the master, with `sentinel_service` in the place of host and port. \
+                 Unset: without a password, database 0, and with TLS if a sentinel uses TLS. Only with \
+                 `topology: sentinel`.",
+            )
+            .shown_if(is_sentinel),
+            Form::new(
+                "`redis://[user:password@]mymaster[/database]` or `rediss://`, or `null`",
+                |written| master_url(written, topology, &service),
+                |url: &Option<RedisUrl>| match url {
+                    None if !is_sentinel => "null".to_owned(),
+                    url => quoted(url.as_ref().unwrap_or(&default)),
+                },
+            )
+            .secret(|url| url.as_ref().map_or_else(String::new, |url| url.expose().to_owned())),
+            &mut self.master_url,
+        );
+    }
+
+    /// Checks that there are sentinels where some are needed.
+    pub(in crate::config) fn check(&self, raw: &Raw, report: &mut Report) {
+        let written = raw.get("store.redis.topology");
+        let has_urls = raw.get("store.redis.urls").is_some();
+        if let (Topology::Sentinel, Some(written), false) = (self.topology, written, has_urls) {
+            let missing = written.refuse("sentinel needs the sentinels' URLs in store.redis.urls");
+            report.add(missing.into_problem("store.redis.topology"));
+        }
+    }
+}
+
+/// How to connect to the master, if that is written.
+fn master_url(
+    written: &RawValue,
+    topology: Topology,
+    service: &str,
+) -> Result<Option<RedisUrl>, Wrong> {
+    match written.optional() {
+        None => Ok(None),
+        Some(_) if topology == Topology::Standalone => Err(written.wrong_secret(
+            "nothing, unless store.redis.topology is sentinel; a single server's URL goes into store.redis.urls",
+        )),
+        Some(text) => {
+            let url = text.parse().ok();
+            let url = url.filter(|url: &RedisUrl| url.host() == service && url.port().is_none());
+            url.map(Some).ok_or_else(|| {
+                written.wrong_secret(format_args!(
+                    "redis://[user:password@]{service}[/database], or rediss:// for TLS; # in a password is %23; in the place of host and port, which the sentinels tell, stands store.redis.sentinel_service"
+                ))
+            })
+        }
+    }
+}
+
+/// The URLs that are written.
+fn urls(written: &RawValue) -> Vec<RawValue> {
+    match written.scalar() {
+        Some(text) => written.parts(split_urls(text).into_iter()),
+        None => written.items().unwrap_or_default(),
+    }
+}
+
+/// The URLs in a text with commas. A comma without a scheme behind it belongs to a password.
+fn split_urls(text: &str) -> Vec<String> {
+    let mut urls: Vec<String> = Vec::new();
+    for part in text.split(',') {
+        match urls.last_mut() {
+            Some(last) if !part.contains("://") => {
+                last.push(',');
+                last.push_str(part);
+            }
+            _ => urls.push(part.to_owned()),
+        }
+    }
+    urls
+}
+
+fn one_url(written: &RawValue) -> Result<Vec<RedisUrl>, Wrong> {
+    let items = urls(written);
+    let [item] = items.as_slice() else {
+        return Err(written.wrong_secret(format_args!(
+            "one URL, as {NotARedisUrl}; several are sentinels, with store.redis.topology: sentinel"
+        )));
+    };
+    let url = item.scalar().unwrap_or_default().parse();
+    url.map(|url| vec![url])
+        .map_err(|error: NotARedisUrl| item.wrong_secret(format_args!("one URL, as {error}")))
+}
+
+fn sentinels(written: &RawValue) -> Result<Vec<RedisUrl>, Wrong> {
+    let items = urls(written);
+    let allowed = "the URLs of the sentinels, each as redis://[user:password@]host[:26379], or rediss:// for TLS, \
+                   with one host, by its name or address; # in a password is %23; a database belongs into store.redis.master_url";
+    let wrong = |item: &RawValue, which: &str| {
+        item.refuse(format_args!("got {NOT_SHOWN}{which}; allowed: {allowed}"))
+    };
+    if items.is_empty() {
+        return Err(written.wrong_secret(allowed));
+    }
+    let read = |(place, item): (usize, &RawValue)| {
+        let url: Option<RedisUrl> = item.scalar().unwrap_or_default().parse().ok();
+        url.filter(|url| !url.has_database())
+            .ok_or_else(|| match items.len() {
+                1 => wrong(item, ""),
+                all => wrong(item, &format!(" as URL {} of {all}", place + 1)),
+            })
+    };
+    items.iter().enumerate().map(read).collect()
+}
+
+/// What the sentinels call what they watch; with another topology only what has no effect.
+fn service(written: &RawValue, topology: Topology) -> Result<String, Wrong> {
+    match written.scalar() {
+        Some(text) if service_is_good(text) => match topology {
+            Topology::Standalone if text != SERVICE => Err(written.wrong(format_args!(
+                "{SERVICE}, unless store.redis.topology is sentinel"
+            ))),
+            Topology::Standalone | Topology::Sentinel => Ok(text.to_owned()),
+        },
+        _ => Err(written.wrong(format_args!(
+            "1 to {MAX_SERVICE} letters, digits, `.`, `_` or `-`, as Sentinel has it"
+        ))),
+    }
+}
+
+/// Whether Sentinel takes that for a name.
+fn service_is_good(text: &str) -> bool {
+    let is_good = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
+    (1..=MAX_SERVICE).contains(&text.len()) && text.bytes().all(is_good)
+}
+
+fn key_prefix(written: &RawValue) -> Result<String, Wrong> {
+    let text = written.scalar().unwrap_or_default();
+    let is_good = |byte: u8| byte.is_ascii_alphanumeric() || b"._:-".contains(&byte);
+    if text.is_empty() || text.len() > MAX_KEY_PREFIX || !text.bytes().all(is_good) {
+        return Err(written.wrong(format_args!(
+            "1 to {MAX_KEY_PREFIX} letters, digits, `.`, `_`, `:` or `-`"
+        )));
+    }
+    Ok(text.to_owned())
+}
+
+// === impl Store, Redis ===
+
+impl Redis {
+    /// How the master is spoken to: as it is written, or else without a password, and with TLS if a sentinel is.
+    #[must_use]
+    pub fn master(&self) -> RedisUrl {
+        self.master_url.clone().unwrap_or_else(|| {
+            let with_tls = self.urls.iter().any(RedisUrl::is_with_tls);
+            RedisUrl::of_host(with_tls, &self.sentinel_service)
+        })
+    }
+}
+
+impl Default for Store {
+    fn default() -> Self {
+        Self {
+            backend: Backend::Memory,
+            outage: OutageRule::Allow,
+            timeout: Duration::from_millis(50),
+            redis: Redis::default(),
+        }
+    }
+}
+
+impl Default for Redis {
+    fn default() -> Self {
+        Self {
+            topology: Topology::Standalone,
+            urls: "redis://127.0.0.1:6379".parse().into_iter().collect(),
+            sentinel_service: SERVICE.to_owned(),
+            master_url: None,
+            key_prefix: "streamgate".to_owned(),
+        }
+    }
+}

@@ -1,0 +1,10 @@
+//! What both doors do once the ledger has decided: apply a dry run, log, and undo starts that nobody waits for. The doors only encode.
+
+mod outcome;
+mod start_rollback;
+#[cfg(test)]
+mod start_rollback_tests;
+
+pub use outcome::DecisionLog;
+pub(crate) use outcome::{ClaimedRequest, DecisionOutcome, LedgerAnswer};
+pub(crate) use start_rollback::StartRollback;

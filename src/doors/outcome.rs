@@ -1,0 +1,222 @@
+//! From the ledger's answer to what a door encodes, with the log lines that explain it.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use tracing::info;
+
+use crate::clock::Clock;
+use crate::config::Changeable;
+use crate::identity::Claim;
+use crate::ledger::{Basis, Decision, Outage};
+use crate::session::{Admission, AdmissionKind, Admitted, Refusal, UserId};
+use crate::telemetry::metrics::{LabelValue, Verdict};
+use crate::telemetry::{RefusalLog, RefusedStream, StartedStream, are_told};
+
+/// What the ledger answers to a claim.
+pub(crate) type LedgerAnswer = Result<Decision, Outage>;
+
+/// Logs the decisions of one door. Lines are bounded per user, or per cause where a cause concerns everybody.
+#[derive(Debug)]
+pub struct DecisionLog {
+    /// Bounds the lines about single users.
+    refusals: RefusalLog<UserId>,
+    /// Bounds the lines that concern everybody, by their cause.
+    mistakes: RefusalLog<String>,
+    /// Tells the time to both.
+    clock: Arc<dyn Clock>,
+}
+
+/// A claim, and what the log says of the request that made it.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct ClaimedRequest<'a> {
+    /// The claim.
+    pub(crate) claim: &'a Claim,
+    /// The id of the request, as its answer bears it.
+    pub(crate) request_id: &'a str,
+    /// The settings in force when the request came.
+    pub(crate) settings: &'a Changeable,
+    /// Whether a refusal is passed on. In a dry run it is not.
+    pub(crate) enforces: bool,
+    /// The gateway's address that the viewer connected to, with its port; none where no gateway asked.
+    pub(crate) gateway: Option<&'a str>,
+    /// The viewer's address, as the gateway sees it.
+    pub(crate) client: Option<IpAddr>,
+}
+
+/// What a door encodes.
+#[derive(Debug)]
+pub(crate) enum DecisionOutcome {
+    /// The stream starts or goes on.
+    LetIn {
+        /// The session.
+        admitted: Admitted,
+        /// Whose word that is.
+        basis: Basis,
+        /// How many streams the user may watch.
+        limit: u32,
+    },
+    /// A dry run lets the stream go on without a slot, though it was refused or the store could not answer.
+    DryRun {
+        /// The user's live sessions, as far as the refusal named them.
+        active: usize,
+        /// How many streams the user may watch.
+        limit: u32,
+    },
+    /// The stream is refused.
+    Refused {
+        /// Why.
+        refusal: Refusal,
+        /// Whose word that is.
+        basis: Basis,
+    },
+    /// The store could not answer, and the outage rule denies.
+    Undecided(Outage),
+}
+
+impl DecisionLog {
+    /// No line yet; `clock` tells when the last line of each kind was written.
+    #[must_use]
+    pub fn new(clock: Arc<dyn Clock>) -> Self {
+        Self {
+            refusals: RefusalLog::default(),
+            mistakes: RefusalLog::default(),
+            clock,
+        }
+    }
+
+    /// Whether a line about that user is due: then how many were left out before it.
+    pub(crate) fn line_of_user(&self, user: &UserId) -> Option<u64> {
+        self.refusals.admit(user, self.clock.now())
+    }
+
+    /// The same for a line that is no single user's, by its cause.
+    pub(crate) fn line_of_cause(&self, cause: &str) -> Option<u64> {
+        self.mistakes.admit(&cause.to_owned(), self.clock.now())
+    }
+
+    /// Logs what the ledger has answered, and applies the dry run.
+    pub(crate) fn outcome(
+        &self,
+        request: ClaimedRequest<'_>,
+        answer: LedgerAnswer,
+    ) -> DecisionOutcome {
+        let decision = match answer {
+            Ok(decision) => decision,
+            Err(outage) => {
+                self.log_outage(request, &outage);
+                return if request.enforces {
+                    DecisionOutcome::Undecided(outage)
+                } else {
+                    let limit = request.limit();
+                    DecisionOutcome::DryRun { active: 0, limit }
+                };
+            }
+        };
+        let (basis, limit) = (decision.basis, decision.limit);
+        match decision.admission {
+            Admission::Admitted(admitted) => {
+                self.log_rule(request, basis);
+                if admitted.entry == AdmissionKind::Started {
+                    request.log_start(admitted.active, limit);
+                }
+                DecisionOutcome::LetIn {
+                    admitted,
+                    basis,
+                    limit,
+                }
+            }
+            Admission::Refused(refusal) => {
+                self.log_refusal(request, &refusal, basis, limit);
+                if request.enforces {
+                    return DecisionOutcome::Refused { refusal, basis };
+                }
+                let active = match &refusal {
+                    Refusal::Full { holders, .. } => holders.len(),
+                    Refusal::Ended(..) | Refusal::NotStoppable => 0,
+                };
+                DecisionOutcome::DryRun { active, limit }
+            }
+        }
+    }
+
+    /// One line that explains a refused viewer, bounded per user.
+    fn log_refusal(
+        &self,
+        request: ClaimedRequest<'_>,
+        refusal: &Refusal,
+        basis: Basis,
+        limit: u32,
+    ) {
+        let claim = request.claim;
+        if let Some(left_out) = self.line_of_user(&claim.user) {
+            let refused = RefusedStream {
+                request_id: request.request_id.to_owned(),
+                user: &claim.user,
+                key: &claim.key,
+                refusal,
+                limit,
+                by_this_instance_alone: matches!(basis, Basis::Rule(_)),
+                enforced: request.enforces,
+            };
+            refused.tell(left_out);
+        }
+    }
+
+    /// One line that explains why the outage rule let a viewer in; bounded per rule, since an outage concerns everybody.
+    fn log_rule(&self, request: ClaimedRequest<'_>, basis: Basis) {
+        let Basis::Rule(rule) = basis else {
+            return;
+        };
+        let rule = rule.as_str();
+        if let Some(left_out) = self.line_of_cause(rule) {
+            info!(
+                request.id = request.request_id,
+                user.id = request.claim.user.as_str(),
+                session.key = request.claim.key.to_string(),
+                rule,
+                left_out,
+                "a stream was let in by the outage rule"
+            );
+        }
+    }
+
+    /// One line that explains a start that could not be decided; bounded per kind of failure.
+    fn log_outage(&self, request: ClaimedRequest<'_>, outage: &Outage) {
+        if let Some(left_out) = self.line_of_cause(outage.outcome().as_str()) {
+            info!(
+                request.id = request.request_id,
+                user.id = request.claim.user.as_str(),
+                session.key = request.claim.key.to_string(),
+                reason = Verdict::Outage.as_str(),
+                left_out,
+                "a stream could not be decided: {outage}"
+            );
+        }
+    }
+}
+
+impl ClaimedRequest<'_> {
+    /// How many streams the user may watch, by the settings of this request.
+    fn limit(&self) -> u32 {
+        let policy = &self.settings.limits.policy;
+        let resolved = policy.allowance(&self.claim.user, self.claim.plan.as_ref());
+        resolved.allowance.limit
+    }
+
+    /// One line that says where and when a slot was taken, where `telemetry.log_starts` includes the user.
+    fn log_start(&self, count: usize, limit: u32) {
+        if are_told(self.settings.log_starts, &self.claim.user) {
+            let started = StartedStream {
+                request_id: self.request_id.to_owned(),
+                user: &self.claim.user,
+                key: &self.claim.key,
+                count,
+                limit,
+                gateway: self.gateway.map(ToOwned::to_owned),
+                client: self.client,
+            };
+            started.tell();
+        }
+    }
+}

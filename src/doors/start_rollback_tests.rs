@@ -1,0 +1,172 @@
+//! What a call undoes when nobody waits for it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::{LedgerAnswer, StartRollback};
+use crate::clock::SystemClock;
+use crate::identity::Claim;
+use crate::ledger::{Basis, Decision, Ledger, Outage, Settings, UndoHint};
+use crate::outbox::{Delivery, Outbox, outbox};
+use crate::policy::Policy;
+use crate::session::{
+    Admission, AdmissionKind, Admitted, EndCause, Facts, Kind, Refusal, Session, SessionId,
+    SessionKey, Start, StartRules, Terms, Ticket, Timestamp, UserId, WhenFull,
+};
+use crate::store::faulty::FaultyStore;
+use crate::store::{Store, StoreError};
+use crate::telemetry::Metrics;
+
+/// A rollback before a store in which its session has started, by ticket 7.
+struct Bench {
+    store: Arc<FaultyStore>,
+    metrics: Arc<Metrics>,
+    delivery: Delivery,
+    outbox: Outbox,
+    rollback: StartRollback,
+}
+
+impl Bench {
+    async fn new(kind: Kind) -> Self {
+        let store = FaultyStore::new();
+        let metrics = Arc::new(Metrics::new().unwrap());
+        let (user, start) = (UserId::parse("anna").unwrap(), start(kind));
+        let started = store
+            .sound
+            .admit(&user, &start, &StartRules::new(3, WhenFull::Refuse))
+            .await;
+        started.unwrap();
+        let ledger = Ledger::new(
+            Arc::<FaultyStore>::clone(&store),
+            Settings::of(Policy::new(3)),
+            Arc::new(SystemClock::start()),
+            Arc::clone(&metrics),
+        );
+        let terms = Terms::new(Duration::from_secs(30), Duration::from_millis(50));
+        let (outbox, delivery) = outbox(Arc::new(ledger), terms, Arc::clone(&metrics));
+        let claim = Claim {
+            user,
+            plan: None,
+            key: start.key,
+            facts: start.facts,
+            takeover: None,
+            derived: false,
+            free: false,
+        };
+        let is_alone = kind == Kind::Request;
+        let rollback = StartRollback::new(
+            Arc::new(claim),
+            is_alone,
+            outbox.clone(),
+            Arc::clone(&metrics),
+        );
+        Self {
+            store,
+            metrics,
+            delivery,
+            outbox,
+            rollback,
+        }
+    }
+
+    /// The rollback comes to its end; whether the session is still live, and whether the check counts as cancelled.
+    async fn after(self, end: impl FnOnce(StartRollback)) -> (bool, bool) {
+        end(self.rollback);
+        self.outbox.close();
+        self.delivery.run().await;
+        let cancelled = "streamgate_checks_total{decision=\"error\",reason=\"cancelled\"} 1";
+        (
+            !self.store.live("anna").await.is_empty(),
+            self.metrics.render().contains(cancelled),
+        )
+    }
+}
+
+/// The start of a session, by ticket 7.
+fn start(kind: Kind) -> Start {
+    Start {
+        key: SessionKey {
+            kind,
+            id: SessionId::parse("s").unwrap(),
+        },
+        facts: Facts::default(),
+        lease: Duration::from_secs(15),
+        ticket: Ticket::new(7),
+        derived: false,
+    }
+}
+
+fn decided(admission: Admission, undo: UndoHint) -> Decision {
+    Decision {
+        admission,
+        basis: Basis::Store,
+        limit: 3,
+        undo,
+        waited: Duration::ZERO,
+    }
+}
+
+fn admitted(entry: AdmissionKind) -> Decision {
+    let undo = match entry {
+        AdmissionKind::Started => UndoHint::Started(Ticket::new(7).unwrap()),
+        AdmissionKind::Renewed => UndoHint::Nothing,
+    };
+    let (start, at) = (start(Kind::Request), Timestamp::default());
+    let admitted = Admitted {
+        entry,
+        session: Session::starting(&start, at, at),
+        active: 1,
+        displaced: Vec::new(),
+        decided_at: Timestamp::default(),
+    };
+    decided(Admission::Admitted(admitted), undo)
+}
+
+fn outage(doubtful: Option<Ticket>) -> LedgerAnswer {
+    Err(Outage {
+        error: StoreError::Timeout(Duration::from_millis(50)),
+        doubtful,
+        waited: Duration::ZERO,
+    })
+}
+
+#[tokio::test]
+async fn a_call_takes_back_what_it_started_itself_and_no_playback() {
+    let refused_leaving = |undo| {
+        let ended = Refusal::Ended(EndCause::Released, None);
+        Ok(decided(Admission::Refused(ended), undo))
+    };
+    let refused = || refused_leaving(UndoHint::Nothing);
+    let doubted = |ticket| refused_leaving(UndoHint::Doubtful(Ticket::new(ticket).unwrap()));
+    let (request, playback) = (Kind::Request, Kind::Playback);
+    for (kind, answer, live_if_cancelled, live_if_answered) in [
+        (request, Ok(admitted(AdmissionKind::Started)), false, true),
+        (request, Ok(admitted(AdmissionKind::Renewed)), true, true),
+        (request, refused(), true, true),
+        (request, outage(Ticket::new(7)), false, false),
+        (request, outage(Ticket::new(8)), true, true),
+        (request, outage(None), true, true),
+        (request, doubted(7), false, false),
+        (request, doubted(8), true, true),
+        (playback, Ok(admitted(AdmissionKind::Started)), true, true),
+        (playback, Ok(admitted(AdmissionKind::Renewed)), true, true),
+        (playback, outage(Ticket::new(7)), false, false),
+    ] {
+        let mut bench = Bench::new(kind).await;
+        bench.rollback.note(&answer);
+        let ended = bench.after(drop).await;
+        assert_eq!(
+            ended,
+            (live_if_cancelled, true),
+            "{kind} {answer:?}, cancelled"
+        );
+        let mut bench = Bench::new(kind).await;
+        bench.rollback.note(&answer);
+        let ended = bench.after(StartRollback::answered).await;
+        assert_eq!(
+            ended,
+            (live_if_answered, false),
+            "{kind} {answer:?}, answered"
+        );
+    }
+}

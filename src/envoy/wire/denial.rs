@@ -1,0 +1,162 @@
+//! Encodes denials as Envoy wants them. Pure.
+//!
+//! A refusal is a denied response. An outage is an *error response* with a status code that isn't zero, since Envoy lets an error
+//! with code zero through.
+
+use std::time::Duration;
+
+use envoy_types::pb::envoy::config::core::v3::HeaderValueOption;
+use envoy_types::pb::envoy::service::auth::v3::check_response::HttpResponse;
+use envoy_types::pb::envoy::service::auth::v3::{CheckResponse, DeniedHttpResponse};
+use envoy_types::pb::envoy::r#type::v3::HttpStatus;
+use tonic::Code;
+
+use super::grpc_status;
+use super::response::{header, metadata, status};
+use crate::config;
+use crate::identity::claim::ClaimError;
+use crate::problem::{self, Problem, Reason};
+use crate::session::Refusal;
+
+/// When to try again after an outage.
+const RETRY_AFTER_OUTAGE: Duration = Duration::from_secs(1);
+
+/// How a client reads a denial.
+#[derive(Debug, Clone, Copy)]
+pub(in crate::envoy) struct DenialStyle<'a> {
+    /// What a denial tells, and where its guide is.
+    pub(in crate::envoy) refusal: &'a config::Refusal,
+    /// Whether it is a gRPC call: there Envoy puts the body into a header, and the status is another one.
+    pub(in crate::envoy) is_grpc: bool,
+}
+
+/// A denial, before it is encoded.
+struct Denial {
+    /// Its status for gRPC: Envoy's check, and a client's call.
+    code: Code,
+    /// What it is.
+    problem: Problem,
+    /// When it is worth trying again.
+    retry_after: Option<Duration>,
+    /// The headers that only this one has.
+    headers: Vec<HeaderValueOption>,
+}
+
+/// Refuses a stream.
+pub(in crate::envoy) fn refuse(refusal: &Refusal, style: DenialStyle<'_>) -> CheckResponse {
+    let code = match refusal {
+        Refusal::Full { .. } => Code::ResourceExhausted,
+        // Trying the same again won't help, starting anew may.
+        Refusal::Ended(..) => Code::Aborted,
+        Refusal::NotStoppable => Code::FailedPrecondition,
+    };
+    let headers = match refusal {
+        Refusal::Full { limit, .. } => vec![
+            header("ratelimit-policy", &problem::rate_limit_policy(*limit)),
+            header("ratelimit", &problem::rate_limit(0)),
+        ],
+        Refusal::Ended(..) | Refusal::NotStoppable => Vec::new(),
+    };
+    let denial = Denial {
+        code,
+        problem: Problem::refusal(refusal, &style.refusal.show),
+        retry_after: refusal.retry_after(),
+        headers,
+    };
+    deny(denial, style)
+}
+
+/// Refuses a request that can't be denial whose, or which stream's, it is. The viewer can't mend it; whoever makes the player finds in `flaw` what
+/// is wrong, and whoever runs the gateway in the log.
+pub(in crate::envoy) fn reject(error: &ClaimError, style: DenialStyle<'_>) -> CheckResponse {
+    let (code, problem) = match error {
+        ClaimError::NoUser => (
+            Code::Unauthenticated,
+            Problem::plain(
+                401,
+                Reason::NoUser,
+                "You are not signed in. Sign in to watch.",
+            ),
+        ),
+        ClaimError::NoSession => {
+            let detail = "This player doesn't say which stream it plays. Watch with the app or the page of the service.";
+            (
+                Code::InvalidArgument,
+                Problem::plain(400, Reason::NoSession, detail),
+            )
+        }
+        ClaimError::Malformed { .. } => {
+            let detail = "This player has sent something that can't be understood. Reload the page or restart the app; tell the service if that doesn't help.";
+            let problem = Problem {
+                flaw: Some(error.to_string()),
+                ..Problem::plain(400, Reason::Malformed, detail)
+            };
+            (Code::InvalidArgument, problem)
+        }
+        ClaimError::NotHttp | ClaimError::Misconfigured(..) => {
+            let detail = "The service has a fault at this address. Tell it, or try again later.";
+            (
+                Code::Internal,
+                Problem::plain(500, Reason::Misconfigured, detail),
+            )
+        }
+    };
+    let denial = Denial {
+        code,
+        problem,
+        retry_after: None,
+        headers: Vec::new(),
+    };
+    deny(denial, style)
+}
+
+/// Says that it can't be denial now.
+pub(in crate::envoy) fn outage(style: DenialStyle<'_>) -> CheckResponse {
+    let denial = Denial {
+        code: Code::Unavailable,
+        problem: Problem::plain(503, Reason::Outage, problem::OUTAGE),
+        retry_after: Some(RETRY_AFTER_OUTAGE),
+        headers: Vec::new(),
+    };
+    CheckResponse {
+        status: Some(status(denial.code, "the store of sessions does not answer")),
+        dynamic_metadata: None,
+        http_response: Some(HttpResponse::ErrorResponse(response(denial, style))),
+    }
+}
+
+/// Encodes a denial.
+fn deny(denial: Denial, style: DenialStyle<'_>) -> CheckResponse {
+    let reason = denial.problem.reason.as_str();
+    CheckResponse {
+        status: Some(status(denial.code, reason)),
+        dynamic_metadata: Some(metadata(&[("decision", "deny"), ("reason", reason)])),
+        http_response: Some(HttpResponse::DeniedResponse(response(denial, style))),
+    }
+}
+
+/// What the client gets.
+fn response(denial: Denial, style: DenialStyle<'_>) -> DeniedHttpResponse {
+    let guide = style.refusal.problems.as_deref();
+    let problem = denial.problem.explained_at(guide);
+    let mut headers = denial.headers;
+    if let Some(after) = denial.retry_after {
+        headers.push(header("retry-after", &after.as_secs().to_string()));
+    }
+    headers.push(header("cache-control", "no-store"));
+    let code = i32::from(problem.status);
+    let body = if style.is_grpc {
+        let (code, details) = grpc_status::status(denial.code, &problem, denial.retry_after);
+        headers.push(header("grpc-status", &code));
+        headers.push(header("grpc-status-details-bin", &details));
+        problem.detail
+    } else {
+        headers.push(header("content-type", problem::CONTENT_TYPE));
+        problem.to_json()
+    };
+    DeniedHttpResponse {
+        status: Some(HttpStatus { code }),
+        headers,
+        body,
+    }
+}

@@ -1,0 +1,267 @@
+//! The numbers that the scripts and this crate both know: how a record is laid out, its flags and kinds, and how a question is asked.
+//!
+//! A script names them in capitals. [`names`] says what each stands for, and [`super::script`] puts that in place of the name, so that a
+//! constant costs a script nothing.
+
+use crate::session::{EndList, MAX_PUT_BACK, PROVEN_AFTER, PROVISIONAL_LEASE, Terms};
+
+use super::script::millis;
+
+/// The first byte of every roster: no text begins with it.
+pub(in crate::store::redis) const VERSION: u8 = 131;
+
+/// The versions of the format that an instance knows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::store::redis) struct RecordVersions {
+    /// The one that it writes.
+    pub(super) written: u8,
+    /// The other one that it reads, and writes again in its own. The same where there is no other.
+    pub(super) also_read: u8,
+}
+
+impl RecordVersions {
+    /// Those of this instance. Version 131 is the first in production: there is no other yet.
+    pub(in crate::store::redis) const OURS: Self = Self {
+        written: VERSION,
+        also_read: VERSION,
+    };
+
+    /// Those of an instance between this one and the next: it writes this one's version, and reads the next too. For tests alone.
+    pub(in crate::store::redis) const BRIDGE: Self = Self {
+        written: VERSION,
+        also_read: VERSION + 1,
+    };
+
+    /// Those of an instance of the next version, which has the same layout. For tests alone.
+    pub(in crate::store::redis) const NEXT: Self = Self {
+        written: VERSION + 1,
+        also_read: VERSION,
+    };
+
+    /// Whether that version can be read.
+    pub(super) const fn reads(self, version: u8) -> bool {
+        version == self.written || version == self.also_read
+    }
+}
+
+/// How many bytes a roster's head has.
+pub(super) const HEAD: usize = 22;
+
+/// How many bytes a point in time has.
+pub(super) const MILLIS: usize = 6;
+
+/// Where a record's time of its last renewal begins, counted in bytes from its first. Its own length, in two bytes, and the time it ends
+/// at come before.
+pub(super) const RENEWED_AT: usize = 2 + MILLIS;
+
+/// Where a record's key begins, counted likewise.
+pub(super) const KEY_AT: usize = RENEWED_AT + MILLIS;
+
+/// Where a session's flags begin, but for the bytes of its key: the time it started at comes between.
+pub(super) const FLAGS_AT: usize = KEY_AT + MILLIS;
+
+/// How many bytes a ticket has.
+pub(super) const TICKET_BYTES: usize = 4;
+
+/// The tags of a text are below this; the rest of the byte is the form that the text is kept in.
+pub(super) const TAGS: u8 = 16;
+
+/// The tag of the key of a `request`.
+pub(super) const REQUEST: u8 = 1;
+/// The tag of the key of a `playback`.
+pub(super) const PLAYBACK: u8 = 2;
+/// The tag of the key of a `video`.
+pub(super) const VIDEO: u8 = 3;
+
+/// The doors in a session's flags are below this.
+pub(super) const DOORS: u8 = 4;
+
+/// Set in a session's flags if a ticket follows.
+pub(super) const HAS_TICKET: u8 = 4;
+
+/// Set in the flags of a session, and of a tombstone, whose id may start again.
+pub(super) const DERIVED: u8 = 8;
+
+/// Set in a session's flags if some of it has played.
+pub(super) const PLAYED: u8 = 16;
+
+/// Set in a session's flags if its lease does not grow yet.
+pub(super) const PROVISIONAL: u8 = 32;
+
+/// Set in a session's flags if its start drew on the budget.
+pub(super) const PAID: u8 = 64;
+
+/// The causes in a tombstone's flags are below this.
+pub(super) const CAUSES: u8 = 4;
+/// The cause of a session that was released.
+pub(super) const RELEASED: u8 = 1;
+/// The cause of a session that gave way. The key of the one that took its slot follows.
+pub(super) const DISPLACED: u8 = 2;
+/// The cause of a session that an operator ended.
+pub(super) const OPERATOR: u8 = 3;
+
+/// Set in a tombstone's flags if the session was live.
+pub(super) const WAS_LIVE: u8 = 4;
+
+/// The tags of facts, below [`TAGS`]. A tag that is not known is skipped: a later version may write more.
+pub(super) const DEVICE: u8 = 1;
+/// See [`DEVICE`].
+pub(super) const CONTENT: u8 = 2;
+/// See [`DEVICE`].
+pub(super) const POSITION: u8 = 3;
+/// See [`DEVICE`].
+pub(super) const JOINED: u8 = 4;
+
+/// The tag of the note that holds a user's budget.
+pub(super) const BUDGET: u8 = 1;
+/// The tag of the note that holds the ends which had to be forgotten.
+pub(super) const FORGOTTEN: u8 = 2;
+
+/// Where what only one operation asks begins in a question, counted from 1: behind the time and the lease.
+pub(super) const OPERATION_AT: usize = 2 * MILLIS + 1;
+
+/// At a full limit, a start is refused.
+pub(in crate::store::redis) const REFUSE: u8 = 0;
+/// At a full limit, the oldest session gives way.
+pub(in crate::store::redis) const OLDEST: u8 = 1;
+/// At a full limit, the idlest session gives way.
+pub(in crate::store::redis) const IDLEST: u8 = 2;
+/// At a full limit, the session that is named gives way.
+pub(in crate::store::redis) const NAMED: u8 = 3;
+
+/// Set in a start's manner if it displaces without drawing on the budget.
+pub(in crate::store::redis) const FREE: u8 = 1;
+/// Set in a start's manner if it asked for another's slot itself.
+pub(in crate::store::redis) const TAKEOVER: u8 = 2;
+
+/// The store has counted the session that was seen running.
+pub(in crate::store::redis) const COUNTED: u8 = 0;
+/// The outage rule has let in the session that was seen running.
+pub(in crate::store::redis) const BY_RULE: u8 = 1;
+/// Nothing has played of the session that was seen running.
+pub(in crate::store::redis) const UNPLAYED: u8 = 2;
+
+/// The stream itself says that it is over.
+pub(in crate::store::redis) const STREAM: u8 = 1;
+/// Somebody who vouches for it says that a stream is over.
+pub(in crate::store::redis) const VOUCHED: u8 = 2;
+/// An operator ends a stream.
+pub(in crate::store::redis) const BY_OPERATOR: u8 = 3;
+/// The call that started a stream takes it back. From here on, an end undoes what its start did.
+pub(in crate::store::redis) const UNDONE: u8 = 4;
+/// Envoy reports that a request of the stream failed.
+pub(in crate::store::redis) const FAILED: u8 = 5;
+
+/// A name in the scripts, and the Lua that stands for it.
+pub(super) type Name = (&'static str, String);
+
+/// The names of what counts bytes, places or ends.
+const SIZES: [(&str, usize); 10] = [
+    ("HEAD", HEAD),
+    ("MILLIS", MILLIS),
+    ("RENEWED_AT", RENEWED_AT),
+    ("KEY_AT", KEY_AT),
+    ("FLAGS_AT", FLAGS_AT),
+    ("TICKET_BYTES", TICKET_BYTES),
+    ("OPERATION_AT", OPERATION_AT),
+    ("PUT_BACK", MAX_PUT_BACK),
+    ("LIVE_ENDS", EndList::Live.room()),
+    ("OTHER_ENDS", EndList::Stranger.room()),
+];
+
+/// The names of kinds, tags, flags and answers to a choice.
+const BYTES: [(&str, u8); 31] = [
+    ("TAGS", TAGS),
+    ("REQUEST", REQUEST),
+    ("PLAYBACK", PLAYBACK),
+    ("VIDEO", VIDEO),
+    ("DOORS", DOORS),
+    ("HAS_TICKET", HAS_TICKET),
+    ("DERIVED", DERIVED),
+    ("PLAYED", PLAYED),
+    ("PROVISIONAL", PROVISIONAL),
+    ("PAID", PAID),
+    ("CAUSES", CAUSES),
+    ("RELEASED", RELEASED),
+    ("DISPLACED", DISPLACED),
+    ("OPERATOR", OPERATOR),
+    ("WAS_LIVE", WAS_LIVE),
+    ("DEVICE", DEVICE),
+    ("JOINED", JOINED),
+    ("BUDGET", BUDGET),
+    ("FORGOTTEN", FORGOTTEN),
+    ("REFUSE", REFUSE),
+    ("OLDEST", OLDEST),
+    ("NAMED", NAMED),
+    ("FREE", FREE),
+    ("TAKEOVER", TAKEOVER),
+    ("BY_RULE", BY_RULE),
+    ("UNPLAYED", UNPLAYED),
+    ("STREAM", STREAM),
+    ("VOUCHED", VOUCHED),
+    ("BY_OPERATOR", BY_OPERATOR),
+    ("UNDONE", UNDONE),
+    ("FAILED", FAILED),
+];
+
+/// All names, where those terms apply and those versions are known. A key is kept for twice as long as anything that this instance writes in it can last, so that most
+/// renewals need not prolong it.
+pub(super) fn names(terms: &Terms, versions: RecordVersions) -> Vec<Name> {
+    let (longest, memory) = (millis(terms.longest_lease), millis(terms.memory));
+    let keep = 2 * longest.max(memory).max(1);
+    // Nothing, no tombstone that ends, and no notes.
+    let empty = [
+        &[versions.written][..],
+        &[0; HEAD - 9],
+        &[u8::MAX; 6],
+        &[0; 2],
+    ]
+    .concat();
+    let empty: String = empty.iter().map(|byte| format!("\\{byte:03}")).collect();
+    let numbers = [
+        ("VERSION", versions.written.into()),
+        ("ALSO_READ", versions.also_read.into()),
+        ("MEMORY", memory),
+        ("MARGIN", millis(terms.margin())),
+        ("REFILL", millis(terms.refill).max(1)),
+        ("KEEP", keep),
+        ("PROVEN", millis(PROVEN_AFTER)),
+        ("PROVISIONAL_LEASE", millis(PROVISIONAL_LEASE)),
+        ("NEVER", (1 << (8 * MILLIS)) - 1),
+    ];
+    let texts = [
+        ("EMPTY", empty),
+        ("KEEP_TEXT", keep.to_string()),
+        (
+            "OUT_OF_MEMORY",
+            crate::store::redis::error::OUT_OF_MEMORY.to_owned(),
+        ),
+    ];
+    let numbers = numbers.map(|(name, number)| (name, number.to_string()));
+    let sizes = SIZES.map(|(name, size)| (name, size.to_string()));
+    let bytes = BYTES.map(|(name, byte)| (name, byte.to_string()));
+    let texts = texts.map(|(name, text)| (name, format!("'{text}'")));
+    numbers
+        .into_iter()
+        .chain(sizes)
+        .chain(bytes)
+        .chain(texts)
+        .collect()
+}
+
+/// That script with what the names in it stand for.
+pub(super) fn resolve(script: &str, names: &[Name]) -> String {
+    let is_part = |character: char| character == '_' || character.is_ascii_alphanumeric();
+    let mut resolved = String::with_capacity(script.len());
+    let mut rest = script;
+    while let Some(start) = rest.find(is_part) {
+        let (before, word) = rest.split_at(start);
+        let (word, behind) = word.split_at(word.find(|next| !is_part(next)).unwrap_or(word.len()));
+        let meaning = names.iter().find(|(name, _)| *name == word);
+        resolved.push_str(before);
+        resolved.push_str(meaning.map_or(word, |(_, meaning)| meaning));
+        rest = behind;
+    }
+    resolved.push_str(rest);
+    resolved
+}
