@@ -111,10 +111,3 @@ pub mod cli;
 #[cfg(any(fuzzing, test))]
 #[doc(hidden)]
 pub mod fuzzing;
-
-// The store that fails as told is shared with the integration tests, which know this crate by its name.
-#[cfg(test)]
-extern crate self as streamgate;
-#[cfg(test)]
-#[path = "../tests/support/faulty_store.rs"]
-mod faulty_store;

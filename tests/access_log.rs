@@ -9,11 +9,12 @@ use prost::Message;
 use streamgate::clock::ManualClock;
 use tokio::task::JoinSet;
 
-use crate::support::app::{TestApp, eventually};
-use crate::support::faulty_store::{Fault, FaultyStore};
-use crate::support::gateway_client::{
+use streamgate::store::faulty::{Fault, FaultyStore};
+use testkit::app::TestApp;
+use testkit::gateway_client::{
     Check, LogStream, abandoned, answered, end, entry, message, periodic,
 };
+use testkit::watch::eventually;
 
 /// A store whose clock stands still, so that no lease runs out.
 fn timeless() -> Arc<FaultyStore> {

@@ -23,11 +23,12 @@ use std::time::Duration;
 use reqwest::Method;
 use serde_json::json;
 
-use crate::support::api::{Api, on_both};
-use crate::support::app::{TestApp, TokensFile, eventually};
-use crate::support::gateway::session_from;
-use crate::support::gateway_client::{Answer, Check, Gateway, end, periodic};
-use crate::support::stack::Stack;
+use testkit::api::{Api, on_both};
+use testkit::app::{TestApp, TokensFile};
+use testkit::gateway::session_from;
+use testkit::gateway_client::{Answer, Check, Gateway, end, periodic};
+use testkit::stack::Stack;
+use testkit::watch::eventually;
 
 const TOKENS: &str =
     "back-end-token client\nmallorys-token client mallory\noperators-token operator\n";

@@ -10,9 +10,10 @@ use streamgate::config::OutageRule;
 use streamgate::session::Timestamp;
 use streamgate::store::StoreError;
 
-use crate::support::app::{TestApp, eventually};
-use crate::support::faulty_store::{Fault, FaultyStore};
-use crate::support::gateway_client::{Answer, Check, Gateway, entry};
+use streamgate::store::faulty::{Fault, FaultyStore};
+use testkit::app::TestApp;
+use testkit::gateway_client::{Answer, Check, Gateway, entry};
+use testkit::watch::eventually;
 
 /// Lets in as many requests, `r1` and so on.
 async fn fill(gateway: &Gateway, user: &str, streams: usize) -> Vec<Answer> {
@@ -246,7 +247,7 @@ async fn a_slot_that_comes_free_during_the_grace_lets_the_next_stream_in() {
             app.metric(waits).await == 2
         })
         .await;
-        log.send(vec![crate::support::gateway_client::end("r1", &first)]);
+        log.send(vec![testkit::gateway_client::end("r1", &first)]);
     });
     assert!(next.is_allowed(), "{next:?}");
     assert_eq!(

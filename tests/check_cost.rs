@@ -19,11 +19,11 @@ use tokio_stream::wrappers::TcpListenerStream;
 use tonic::transport::Server;
 use tonic::{Request, Response, Status};
 
-use crate::support::gateway_client::{Check, Gateway};
-use crate::support::process::processor_time;
-use crate::support::redis::RedisServer;
-use crate::support::streamgate::Streamgate;
-use crate::support::watch::as_many;
+use testkit::gateway_client::{Check, Gateway};
+use testkit::process::processor_time;
+use testkit::redis::RedisServer;
+use testkit::streamgate::Streamgate;
+use testkit::watch::as_many;
 
 /// How many checks are made between two readings.
 const BATCH: usize = 5_000;

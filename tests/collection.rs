@@ -12,11 +12,11 @@ use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
-use crate::support::docs;
-use crate::support::gateway::Setup;
-use crate::support::origin::Origin;
-use crate::support::process::command;
-use crate::support::streamgate::Streamgate;
+use testkit::docs;
+use testkit::gateway::Setup;
+use testkit::origin::Origin;
+use testkit::process::command;
+use testkit::streamgate::Streamgate;
 
 const COLLECTION: &str = include_str!("../deploy/streamgate.http");
 

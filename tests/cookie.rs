@@ -7,11 +7,11 @@ use streamgate::clock::ManualClock;
 use streamgate::config::{OutageRule, WhenFull};
 use streamgate::session::Timestamp;
 
-use crate::support::api::{Api, on_both};
-use crate::support::app::TestApp;
-use crate::support::faulty_store::{Fault, FaultyStore};
-use crate::support::gateway_client::{Answer, Check, Gateway, periodic};
-use crate::support::redis::RedisServer;
+use streamgate::store::faulty::{Fault, FaultyStore};
+use testkit::api::{Api, on_both};
+use testkit::app::TestApp;
+use testkit::gateway_client::{Answer, Check, Gateway, periodic};
+use testkit::redis::RedisServer;
 
 /// A player that says nothing but the cookies it was given, on a route that has one issued.
 #[derive(Default)]

@@ -8,9 +8,9 @@ use futures_util::future::join_all;
 use futures_util::stream::{self, StreamExt};
 use tokio::net::TcpStream;
 
-use crate::support::app::TestApp;
-use crate::support::gateway_client::Check;
-use crate::support::redis::RedisServer;
+use testkit::app::TestApp;
+use testkit::gateway_client::Check;
+use testkit::redis::RedisServer;
 
 /// How often it is tried.
 const ROUNDS: usize = 1000;

@@ -7,11 +7,11 @@ use std::os::unix::fs::PermissionsExt;
 
 use serde_json::{Value, json};
 
-use crate::support::docs;
-use crate::support::envoy_files::{
+use testkit::docs;
+use testkit::envoy_files::{
     CLUSTERS, CONNECTION_MANAGER, LISTENER, at, at_mut, read, route_mut, set,
 };
-use crate::support::process::command;
+use testkit::process::command;
 
 /// Where compose.yaml has everything, by cluster.
 const ADDRESSES: [(&str, &str, u16); 4] = [

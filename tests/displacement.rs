@@ -7,10 +7,11 @@ use reqwest::Method;
 use serde_json::json;
 use streamgate::config::WhenFull;
 
-use crate::support::api::{Api, on_both};
-use crate::support::app::{TestApp, eventually};
-use crate::support::gateway_client::{Answer, Check, Gateway, periodic};
-use crate::support::redis::RedisServer;
+use testkit::api::{Api, on_both};
+use testkit::app::TestApp;
+use testkit::gateway_client::{Answer, Check, Gateway, periodic};
+use testkit::redis::RedisServer;
+use testkit::watch::eventually;
 
 /// A playback's request, with whom it would displace.
 async fn takes(gateway: &Gateway, id: &str, takeover: &str) -> Answer {

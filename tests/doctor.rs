@@ -1,22 +1,17 @@
 //! `doctor` on real installations: what is well, what is wrong, and what can't be known.
 
-use std::time::Duration;
-
 use serde_json::Value;
 
-use crate::support::app::{TestApp, TokensFile};
-use crate::support::envoy_files::{CONNECTION_MANAGER, at_mut};
-use crate::support::gateway::Setup;
-use crate::support::origin::Origin;
-use crate::support::redis::RedisServer;
-use crate::support::service::run;
-use crate::support::stack::Stack;
-use crate::support::streamgate::{Setting, Streamgate};
-use crate::support::viewers::Viewers;
-use crate::support::watch::eventually;
-
-/// How long anything may take: a sample is judged some seconds after it was taken.
-const PATIENCE: Duration = Duration::from_secs(60);
+use testkit::app::{TestApp, TokensFile};
+use testkit::envoy_files::{CONNECTION_MANAGER, at_mut};
+use testkit::gateway::Setup;
+use testkit::origin::Origin;
+use testkit::redis::RedisServer;
+use testkit::stack::Stack;
+use testkit::streamgate::run;
+use testkit::streamgate::{Setting, Streamgate};
+use testkit::viewers::Viewers;
+use testkit::watch::{SLOWLY, eventually_within};
 
 /// What `doctor --json` has found, and how it ended.
 struct Found {
@@ -87,7 +82,7 @@ async fn two_instances_on_one_redis_behind_an_envoy_are_well() {
     let viewers = Viewers::of(gateway.address);
     let _running = viewers.watch(viewers.http1("alice", "/live/1")).await;
     drop(viewers.watch(viewers.http1("alice", "/live/2")).await);
-    let well = eventually(PATIENCE, "all is well", async || {
+    let well = eventually_within(SLOWLY, "all is well", async || {
         let found = Found::about(&[&one, &two]).await;
         let periodic = found.of("periodic entries");
         let is_known = |told: &[String]| told.iter().all(|told| told.starts_with("ok"));
@@ -176,7 +171,7 @@ async fn a_redis_that_evicts_and_an_open_port_are_wrong() {
     redis.run::<()>(&["CONFIG", "SET", "maxmemory-policy", "noeviction"]);
     Found::about(&[&one]).await.assert("eviction", "ok: ");
     redis.stop();
-    eventually(PATIENCE, "it is seen that Redis is away", async || {
+    eventually_within(SLOWLY, "it is seen that Redis is away", async || {
         let told = Found::about(&[&one]).await.of("store");
         told[0].starts_with("wrong: ").then_some(())
     })
@@ -211,9 +206,7 @@ async fn an_envoy_whose_access_log_is_not_wired_is_found_out() {
     let becomes = async |value: f64| {
         let missing = "streamgate_access_log_missing";
         let is_so = |now: f64| (now - value).abs() < 0.1;
-        streamgate
-            .metric_becomes(PATIENCE, missing, &[], is_so)
-            .await;
+        streamgate.metric_becomes(missing, &[], is_so).await;
     };
     becomes(1.0).await;
     let warning = "Envoy's access log does not arrive: nobody renewed or ended the request streams";

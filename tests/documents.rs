@@ -6,7 +6,8 @@ use std::path::{Component, Path, PathBuf};
 
 use pulldown_cmark::{Event, Options, Parser, Tag, TagEnd};
 
-use crate::support::docs::{self, Document, anchor, headings, repository};
+use testkit::docs::{self, Document, anchor, headings};
+use testkit::tools::repository;
 
 /// How many words a sentence may have.
 const MOST_WORDS: usize = 30;

@@ -3,11 +3,11 @@
 use serde_json::{Value, json};
 use streamgate::config::OutageRule;
 
-use crate::support::api::{Api, on_both};
-use crate::support::app::{Plan, TestApp};
-use crate::support::faulty_store::{Fault, FaultyStore};
-use crate::support::gateway_client::{Answer, Check, Gateway, end, periodic};
-use crate::support::service::Service;
+use streamgate::store::faulty::{Fault, FaultyStore};
+use testkit::api::{Api, on_both};
+use testkit::app::{Plan, TestApp};
+use testkit::gateway_client::{Answer, Check, Gateway, end, periodic};
+use testkit::streamgate::Streamgate;
 
 /// What all the traffic of a test came to.
 #[derive(Debug, PartialEq, Eq)]
@@ -179,7 +179,7 @@ async fn it_is_said_at_the_start_and_of_each_who_would_have_been_refused() {
         ("STREAMGATE_LIMITS__ENFORCE", "false"),
         ("STREAMGATE_LIMITS__DEFAULT", "0"),
     ];
-    let service = Service::start(&settings).await;
+    let service = Streamgate::start(&settings).await;
     let gateway = service.gateway().await;
     gateway.check(Check::of("anna", "r1")).await;
     let line = service.line("a stream would have been refused").await;
@@ -204,7 +204,7 @@ const MALFORMED: &str = "a request would have been refused: the session id (head
 #[tokio::test]
 async fn whatever_it_would_have_been_refused_for_it_is_a_line_and_counted() {
     let settings = [("STREAMGATE_LIMITS__ENFORCE", "false")];
-    let service = Service::start(&settings).await;
+    let service = Streamgate::start(&settings).await;
     let gateway = service.gateway().await;
     let plays = |user: &str, request: &str| {
         let check = Check::of(user, request);
@@ -213,7 +213,7 @@ async fn whatever_it_would_have_been_refused_for_it_is_a_line_and_counted() {
     for user in ["anna", "bob"] {
         assert!(gateway.check(plays(user, "first")).await.is_allowed());
     }
-    let http = service.address("http").await;
+    let http = service.http;
     let ended = reqwest::Client::new().delete(format!("http://{http}/v1/users/bob/sessions/p1"));
     assert_eq!(ended.send().await.unwrap().status(), 204);
     let (set, instead) = (

@@ -5,8 +5,8 @@
 
 use serde_json::{Value, json};
 
-use crate::support::docs;
-use crate::support::envoy_files::{
+use testkit::docs;
+use testkit::envoy_files::{
     CLUSTERS, CONNECTION_MANAGER, LISTENER, at, at_mut, fragment, listen_on, paste_fragments, read,
     route_mut, send_to, set,
 };

@@ -9,13 +9,13 @@ use reqwest::Method;
 use serde_json::{Value, json};
 use streamgate::config::OutageRule;
 
-use crate::support::api::{Api, on_both};
-use crate::support::app::{PATIENCE, TestApp, eventually};
-use crate::support::faulty_store::{Fault, FaultyStore};
-use crate::support::gateway_client::{Answer, Check, Gateway, abandoned, periodic};
-use crate::support::redis::RedisServer;
-use crate::support::streamgate::Streamgate;
-use crate::support::watch::{as_many, measured_memory};
+use streamgate::store::faulty::{Fault, FaultyStore};
+use testkit::api::{Api, on_both};
+use testkit::app::TestApp;
+use testkit::gateway_client::{Answer, Check, Gateway, abandoned, periodic};
+use testkit::redis::RedisServer;
+use testkit::streamgate::Streamgate;
+use testkit::watch::{as_many, eventually, measured_memory};
 
 /// How many a flood has that is run with all other tests.
 const FLOOD: usize = 5_000;
@@ -199,7 +199,7 @@ async fn one_user(what: &str, count: usize, redis: Option<&RedisServer>) {
     }
     let none = |pending: f64| pending == 0.0;
     streamgate
-        .metric_becomes(PATIENCE, "streamgate_releaser_pending", &[], none)
+        .metric_becomes("streamgate_releaser_pending", &[], none)
         .await;
     let grown = grown(&streamgate, before);
     measured_memory(

@@ -2,18 +2,14 @@
 //! logged key by key.
 
 use std::path::PathBuf;
-use std::time::Duration;
 
 use serde_json::Value;
 use streamgate::clock::Stopwatch;
 use tempfile::TempDir;
 
-use crate::support::service;
-use crate::support::streamgate::Streamgate;
-use crate::support::watch::{as_many, measured, until};
-
-/// Longer than a file takes to be followed, many times.
-const BOUND: Duration = Duration::from_secs(20);
+use testkit::streamgate::Streamgate;
+use testkit::streamgate::run;
+use testkit::watch::{as_many, eventually, measured};
 
 /// How many users a list may well have.
 const MILLION: usize = 1_000_000;
@@ -50,7 +46,7 @@ impl Files {
         let labels = [("file", file), ("outcome", outcome)];
         let name = "streamgate_reloads_total";
         self.streamgate
-            .metric_becomes(BOUND, name, &labels, |count| count == times)
+            .metric_becomes(name, &labels, |count| count == times)
             .await;
     }
 
@@ -196,7 +192,7 @@ async fn a_file_without_a_byte_is_an_error_at_the_start() {
     ] {
         let mut environment = vec![(variable, empty)];
         environment.extend(anywhere);
-        let (code, out, errors) = service::run(&["serve"], &environment).await;
+        let (code, out, errors) = run(&["serve"], &environment).await;
         assert_eq!(code, 2, "{variable}: {out}{errors}");
         assert!(
             errors.contains("is empty (0 bytes)"),
@@ -365,7 +361,7 @@ async fn a_bad_list_of_users_is_named_at_the_start_as_by_check_config() {
             ["serve", "--config", &config].as_slice(),
             &["check-config", &config],
         ] {
-            let (code, out, errors) = service::run(arguments, &[]).await;
+            let (code, out, errors) = run(arguments, &[]).await;
             assert_eq!(code, 2, "{arguments:?}: {out}{errors}");
             assert!(
                 errors.contains(said) && errors.contains(&at("users")),
@@ -395,7 +391,7 @@ async fn a_list_of_a_million_users() {
     assert_eq!(files.limit("user-00000008@example.com").await, 1);
     files.write("users", &list(1));
     let changed = Stopwatch::start();
-    until(BOUND, "the new list applies", async || {
+    eventually("the new list applies", async || {
         files.limit("user-00000008@example.com").await == 2
     })
     .await;

@@ -9,11 +9,10 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 
-use crate::support::app::PATIENCE;
-use crate::support::frames::{self, Head};
-use crate::support::gateway_client::{Check, Gateway};
-use crate::support::streamgate::Streamgate;
-use crate::support::watch::{measured, measured_memory, within};
+use testkit::frames::{self, Head};
+use testkit::gateway_client::{Check, Gateway};
+use testkit::streamgate::Streamgate;
+use testkit::watch::{PATIENCE, measured, measured_memory, within};
 
 /// How long floods are repeated, and how long one waits for streamgate to close the connection.
 const FLOOD: Duration = Duration::from_secs(2);
@@ -339,12 +338,9 @@ async fn authorities_that_are_no_host_names_are_counted_and_warned_about() {
         socket.write_all(&request).await.unwrap();
         let labels = [("port", "grpc"), ("error", "reset_protocol_error")];
         streamgate
-            .metric_becomes(
-                PATIENCE,
-                "streamgate_http2_errors_total",
-                &labels,
-                |count| count > before as f64,
-            )
+            .metric_becomes("streamgate_http2_errors_total", &labels, |count| {
+                count > before as f64
+            })
             .await;
     }
     let told = "refused a malformed HTTP/2 request";

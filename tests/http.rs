@@ -15,9 +15,10 @@ use streamgate::clock::ManualClock;
 use streamgate::config::OutageRule;
 use streamgate::store::StoreError;
 
-use crate::support::app::{TestApp, eventually};
-use crate::support::faulty_store::{Fault, FaultyStore};
-use crate::support::gateway_client::{Check, periodic};
+use streamgate::store::faulty::{Fault, FaultyStore};
+use testkit::app::TestApp;
+use testkit::gateway_client::{Check, periodic};
+use testkit::watch::eventually;
 
 /// A release that is sent as JSON.
 fn release(app: &TestApp) -> RequestBuilder {

@@ -1,17 +1,16 @@
 //! Who may do what over the HTTP API: each role, each call, one's own user and another one, over real HTTP; that a tokens file is followed;
 //! and that no token is ever told.
 
-use std::time::Duration;
-
 use reqwest::Method;
 use serde_json::{Value, json};
 use streamgate::config::OutageRule;
 
-use crate::support::api::{Api, Told};
-use crate::support::app::{TestApp, TokensFile, eventually};
-use crate::support::faulty_store::{Fault, FaultyStore};
-use crate::support::gateway_client::Check;
-use crate::support::streamgate::Streamgate;
+use streamgate::store::faulty::{Fault, FaultyStore};
+use testkit::api::{Api, Told};
+use testkit::app::{TestApp, TokensFile};
+use testkit::gateway_client::Check;
+use testkit::streamgate::Streamgate;
+use testkit::watch::eventually;
 
 const TOKENS: &str = "\
 # who may ask
@@ -347,11 +346,8 @@ async fn no_token_is_ever_told() {
     told.push_str(&metrics.expect("an answer").text().await.expect("a text"));
     file.write("hunter6-token chief\n");
     let failed = [("file", "tokens"), ("outcome", "failed")];
-    let bound = Duration::from_secs(20);
     streamgate
-        .metric_becomes(bound, "streamgate_reloads_total", &failed, |value| {
-            value == 1.0
-        })
+        .metric_becomes("streamgate_reloads_total", &failed, |value| value == 1.0)
         .await;
     streamgate.sigterm().await;
     assert!(streamgate.stopped().await.success());

@@ -12,13 +12,13 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 
-use crate::support::app::{PATIENCE, TestApp};
-use crate::support::frames;
-use crate::support::gateway_client::{Check, Gateway};
-use crate::support::pki::{Authority, Folder, client, connect};
-use crate::support::streamgate::Streamgate;
-use crate::support::talk::{ask, ended, hear, trickle};
-use crate::support::watch::{measured_many, measured_memory, within};
+use testkit::app::TestApp;
+use testkit::frames;
+use testkit::gateway_client::{Check, Gateway};
+use testkit::pki::{Authority, Folder, client, connect};
+use testkit::streamgate::Streamgate;
+use testkit::talk::{ask, ended, hear, trickle};
+use testkit::watch::{PATIENCE, measured_many, measured_memory, within};
 
 /// Soon enough to wait for, late enough for a busy machine to say something in time.
 const SHORT: ConnectionTimes = ConnectionTimes {
@@ -257,7 +257,7 @@ async fn are_open(streamgate: &Streamgate, count: usize) {
     // The question itself comes over one more.
     let labels = [("port", "http")];
     streamgate
-        .metric_becomes(PATIENCE, "streamgate_connections", &labels, |open| {
+        .metric_becomes("streamgate_connections", &labels, |open| {
             open > count as f64
         })
         .await;

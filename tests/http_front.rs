@@ -3,10 +3,10 @@
 use reqwest::Method;
 use serde_json::json;
 
-use crate::support::api::Api;
-use crate::support::app::TestApp;
-use crate::support::axe::assert_no_barriers;
-use crate::support::chromium::Chromium;
+use testkit::api::Api;
+use testkit::app::TestApp;
+use testkit::axe::assert_no_barriers;
+use testkit::chromium::Chromium;
 
 /// What Chromium sends.
 const BROWSER: &str = "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8";

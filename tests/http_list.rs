@@ -5,10 +5,10 @@ use std::collections::BTreeSet;
 use futures_util::future::join_all;
 use serde_json::{Value, json};
 
-use crate::support::api::{Api, Told, on_both};
-use crate::support::app::TestApp;
-use crate::support::faulty_store::{Fault, FaultyStore};
-use crate::support::gateway_client::Check;
+use streamgate::store::faulty::{Fault, FaultyStore};
+use testkit::api::{Api, Told, on_both};
+use testkit::app::TestApp;
+use testkit::gateway_client::Check;
 
 /// Follows the pages to the end; all sessions as `user/session`, and how many pages there were.
 async fn follow(api: &Api<'_>, size: usize) -> (BTreeSet<String>, usize) {

@@ -4,10 +4,10 @@
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use crate::support::api::{Api, Told};
-use crate::support::app::{PATIENCE, Plan, TestApp, TokensFile};
-use crate::support::chromium::{Chromium, Tab};
-use crate::support::watch::eventually;
+use testkit::api::{Api, Told};
+use testkit::app::{Plan, TestApp, TokensFile};
+use testkit::chromium::{Chromium, Tab};
+use testkit::watch::eventually;
 
 /// Every call that acts or tells of users.
 const CALLS: [(&str, &str); 13] = [
@@ -197,7 +197,7 @@ async fn fetches(tab: &Tab<'_>, url: &str, options: &Value) -> Value {
         json!(url)
     );
     tab.evaluate(&script).await.expect("there is a page");
-    eventually(PATIENCE, "the page is answered", async || {
+    eventually("the page is answered", async || {
         let told = tab.evaluate("window.told").await?;
         (!told.is_null()).then_some(told)
     })

@@ -15,13 +15,14 @@ use streamgate::store::{Store, StoreError};
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 
-use crate::support::api::{Api, Told, on_both};
-use crate::support::app::{TestApp, eventually};
-use crate::support::faulty_store::{Fault, FaultyStore};
-use crate::support::gateway_client::{Check, periodic};
-use crate::support::streams;
-use crate::support::streams::refusing;
-use crate::support::talk;
+use streamgate::store::faulty::{Fault, FaultyStore};
+use testkit::api::{Api, Told, on_both};
+use testkit::app::TestApp;
+use testkit::gateway_client::{Check, periodic};
+use testkit::streams;
+use testkit::streams::refusing;
+use testkit::talk;
+use testkit::watch::eventually;
 
 /// The store was asked nothing.
 fn was_not_asked(store: &FaultyStore) {

@@ -9,9 +9,10 @@ use streamgate::clock::ManualClock;
 use streamgate::config::OutageRule;
 use streamgate::session::Timestamp;
 
-use crate::support::api::{Api, Told, on_both};
-use crate::support::app::{TestApp, eventually};
-use crate::support::faulty_store::{Fault, FaultyStore};
+use streamgate::store::faulty::{Fault, FaultyStore};
+use testkit::api::{Api, Told, on_both};
+use testkit::app::TestApp;
+use testkit::watch::eventually;
 
 /// A user of the small API.
 struct Viewer<'a> {

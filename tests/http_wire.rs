@@ -8,9 +8,10 @@ use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-use crate::support::api::Api;
-use crate::support::app::{PATIENCE, TestApp};
-use crate::support::streamgate::Streamgate;
+use testkit::api::Api;
+use testkit::app::TestApp;
+use testkit::streamgate::Streamgate;
+use testkit::watch::PATIENCE;
 
 const ONE: &str = "/v1/users/anna/sessions/p1";
 

@@ -2,7 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "what fails here fails its test")]
 
-use std::net::TcpListener;
+use std::net::{SocketAddr, TcpListener};
 use std::os::unix::net::UnixListener;
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,14 +18,16 @@ use tonic_reflection::pb::v1::server_reflection_client::ServerReflectionClient;
 use tonic_reflection::pb::v1::server_reflection_request::MessageRequest;
 use tonic_reflection::pb::v1::server_reflection_response::MessageResponse;
 
-use crate::support::app::{PATIENCE, TestApp, eventually};
-use crate::support::faulty_store::FaultyStore;
-use crate::support::gateway_client::{Check, Gateway, LogStream, end};
-use crate::support::service::{Service, run};
+use streamgate::store::faulty::FaultyStore;
+use testkit::app::TestApp;
+use testkit::gateway_client::{Check, Gateway, LogStream, end};
+use testkit::process::Process;
+use testkit::streamgate::{Streamgate, program, run};
+use testkit::watch::{PATIENCE, eventually};
 
 /// The status that gRPC health tells, whichever way it is asked.
-async fn health(address: &str) -> i32 {
-    let mut client = HealthClient::new(Gateway::connect(address.parse().unwrap()).await.channel());
+async fn health(address: SocketAddr) -> i32 {
+    let mut client = HealthClient::new(Gateway::connect(address).await.channel());
     let mut told = Vec::new();
     for service in [
         "",
@@ -99,22 +101,22 @@ async fn sigterm_says_so_and_goes_on_answering_before_it_ends() {
         ("STREAMGATE_SHUTDOWN__GRACE", "2s"),
         ("STREAMGATE_LIMITS__DEFAULT", "1"),
     ];
-    let mut service = Service::start(&grace).await;
-    let address = service.address("grpc").await;
+    let mut service = Streamgate::start(&grace).await;
+    let (address, named) = (service.grpc, service.grpc.to_string());
     assert_eq!(service.get("/readyz").await.status(), 200);
-    assert_eq!(health(&address).await, SERVING);
-    assert_eq!(run(&["health", "--grpc", &address], &[]).await.0, 0);
+    assert_eq!(health(address).await, SERVING);
+    assert_eq!(run(&["health", "--grpc", &named], &[]).await.0, 0);
     let gateway = service.gateway().await;
     let first = gateway.check(Check::of("anna", "r1")).await;
-    let mut log = LogStream::open(address.parse().unwrap()).await;
+    let mut log = LogStream::open(address).await;
     let watch = Stopwatch::start();
     service.signal("TERM").await;
     eventually("it isn't ready", async || {
         service.get("/readyz").await.status() == 503
     })
     .await;
-    assert_eq!(health(&address).await, NOT_SERVING);
-    let (code, _, told) = run(&["health", "--grpc", &address], &[]).await;
+    assert_eq!(health(address).await, NOT_SERVING);
+    let (code, _, told) = run(&["health", "--grpc", &named], &[]).await;
     assert_eq!(code, 1, "{told}");
     // Checks are answered, over old connections and new, and access logs are read.
     log.send(vec![end("r1", &first)]);
@@ -125,22 +127,22 @@ async fn sigterm_says_so_and_goes_on_answering_before_it_ends() {
     .await;
     assert_eq!(log.ended().await, 0, "its end is in good order");
     drop(log);
-    assert_eq!(service.ended().await, 0);
+    assert_eq!(service.stopped().await.code(), Some(0));
     let took = watch.elapsed();
     assert!((2..10).contains(&took.as_secs()), "it took {took:?}");
     service.line("stopped: all is delivered").await;
-    assert_eq!(run(&["health", "--grpc", &address], &[]).await.0, 3);
+    assert_eq!(run(&["health", "--grpc", &named], &[]).await.0, 3);
 }
 
 #[tokio::test]
 async fn a_second_signal_ends_it_at_once_and_not_in_good_order() {
     for signals in [["TERM", "TERM"], ["INT", "TERM"]] {
-        let mut service = Service::start(&[("STREAMGATE_SHUTDOWN__GRACE", "10s")]).await;
+        let mut service = Streamgate::start(&[("STREAMGATE_SHUTDOWN__GRACE", "10s")]).await;
         let watch = Stopwatch::start();
         service.signal(signals[0]).await;
         service.line("asked to stop: draining").await;
         service.signal(signals[1]).await;
-        assert_eq!(service.ended().await, 3);
+        assert_eq!(service.stopped().await.code(), Some(3));
         assert!(
             watch.elapsed() < Duration::from_secs(8),
             "{:?}",
@@ -230,10 +232,13 @@ async fn a_unix_socket_is_listened_on_even_where_a_dead_process_left_its_file() 
     assert!(path.exists(), "a listener leaves its file behind");
     let environment = [
         ("STREAMGATE_GRPC__LISTEN", &*listen),
+        ("STREAMGATE_HTTP__LISTEN", "127.0.0.1:0"),
         ("STREAMGATE_SHUTDOWN__GRACE", "0s"),
     ];
-    let mut service = Service::start(&environment).await;
-    assert_eq!(service.address("grpc").await, listen);
+    let mut service = Process::start("streamgate", program(&["serve"], &environment));
+    service
+        .says("it serves there", |log| log.contains(&listen).then_some(()))
+        .await;
     assert_eq!(run(&["health", "--grpc", &listen], &[]).await.0, 0);
     let (code, _, told) = run(&["serve"], &environment).await;
     assert_eq!(code, 2, "somebody listens there: {told}");
@@ -247,7 +252,7 @@ async fn a_unix_socket_is_listened_on_even_where_a_dead_process_left_its_file() 
         "it still listens"
     );
     service.signal("TERM").await;
-    assert_eq!(service.ended().await, 0);
+    assert_eq!(service.ended().await.code(), Some(0));
     assert!(!path.exists(), "the file goes with its listener");
     assert_eq!(run(&["health", "--grpc", &listen], &[]).await.0, 3);
     std::fs::write(&path, "precious").unwrap();
@@ -280,7 +285,7 @@ async fn the_start_line_tells_what_has_started() {
     let file = dir.path().join("streamgate.yaml");
     std::fs::write(&file, "limits: {default: 5, enforce: false}").unwrap();
     let file = file.to_str().unwrap();
-    let service = Service::start(&[
+    let service = Streamgate::start(&[
         ("STREAMGATE_CONFIG", file),
         ("STREAMGATE_STORE__BACKEND", "redis"),
         // Nobody needs to be there.
@@ -309,7 +314,7 @@ async fn the_start_line_tells_what_has_started() {
     );
     let ignored = "RUST_LOG is ignored; set telemetry.log_level (STREAMGATE_TELEMETRY__LOG_LEVEL)";
     assert_eq!(service.line(ignored).await["level"], "WARN");
-    let alone = Service::start(&[("RUST_LOG", "")]).await;
+    let alone = Streamgate::start(&[("RUST_LOG", "")]).await;
     let line = alone.line("serving").await;
     assert_eq!(
         (&line["store"], &line["dry_run"]),
@@ -327,7 +332,7 @@ async fn a_refusal_is_explained_in_one_line_a_user() {
         ("STREAMGATE_LIMITS__DEFAULT", "2"),
         ("STREAMGATE_LIMITS__GRACE", "0s"),
     ];
-    let service = Service::start(&limits).await;
+    let service = Streamgate::start(&limits).await;
     let gateway = service.gateway().await;
     for id in ["r1", "r2"] {
         assert!(gateway.check(Check::of("anna", id)).await.is_allowed());
@@ -376,7 +381,7 @@ async fn a_refusal_is_explained_in_one_line_a_user() {
 
 #[tokio::test]
 async fn a_misconfigured_route_is_told_once_in_a_while_and_not_with_each_request() {
-    let service = Service::start(&[]).await;
+    let service = Streamgate::start(&[]).await;
     let gateway = service.gateway().await;
     for list in ["basics", "principals"] {
         for n in 0..20 {
@@ -401,7 +406,7 @@ async fn a_misconfigured_route_is_told_once_in_a_while_and_not_with_each_request
 
 #[tokio::test]
 async fn a_default_install_explains_a_viewer_who_was_not_even_counted() {
-    let service = Service::start(&[]).await;
+    let service = Streamgate::start(&[]).await;
     let gateway = service.gateway().await;
     let names_none = |id: &str| Check::of("anna", id).route("streamgate.session", "query:session");
     for n in 0..3 {

@@ -13,11 +13,10 @@ use streamgate::config::LogFormat;
 use streamgate::telemetry::log;
 use tokio::process::{Child, Command};
 
-use crate::support::app::PATIENCE;
-use crate::support::eventually;
-use crate::support::gateway_client::{Check, Gateway};
-use crate::support::port::ReservedPort;
-use crate::support::service::{program, run};
+use testkit::gateway_client::{Check, Gateway};
+use testkit::port::ReservedPort;
+use testkit::streamgate::{program, run};
+use testkit::watch::{PATIENCE, eventually};
 
 /// How many starts are asked for at once.
 const AT_ONCE: usize = 50;
@@ -43,7 +42,7 @@ impl Unheard {
         environment: &[(&str, &str)],
         by: impl FnOnce(Command) -> Command,
     ) -> Self {
-        let (grpc, http) = (ReservedPort::new(), ReservedPort::new());
+        let (grpc, http) = (ReservedPort::reserve(), ReservedPort::reserve());
         let (at_grpc, at_http) = (grpc.address().to_string(), http.address().to_string());
         let mut all = vec![
             ("STREAMGATE_GRPC__LISTEN", &*at_grpc),
@@ -180,7 +179,7 @@ async fn it_runs_without_a_standard_error() {
 
 #[tokio::test]
 async fn an_outage_of_the_store_is_survived_without_a_log() {
-    let nobody = ReservedPort::new();
+    let nobody = ReservedPort::reserve();
     let url = format!("redis://{}", nobody.address());
     let redis = [
         ("STREAMGATE_STORE__BACKEND", "redis"),

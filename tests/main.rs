@@ -1,4 +1,4 @@
-//! The integration tests, as one binary. Each module says what it shows; `support` holds what they share.
+//! The integration tests, as one binary. Each module says what it shows; the crate `testkit` holds what they share.
 #![expect(
     clippy::expect_used,
     clippy::indexing_slicing,
@@ -6,8 +6,6 @@
     clippy::unwrap_used,
     reason = "a test that can't go on has failed"
 )]
-
-mod support;
 
 // The access log door over real gRPC: ends, sightings, and what arrives broken, late or twice.
 mod access_log;

@@ -7,7 +7,7 @@ use streamgate::config::keys;
 use streamgate::problem::Reason;
 use streamgate::telemetry::Metrics;
 
-use crate::support::docs;
+use testkit::docs;
 
 /// The promised names, one on each line, by what they are.
 const FIXTURE: &str = "tests/fixtures/promised-names.txt";

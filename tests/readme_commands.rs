@@ -4,14 +4,13 @@ use std::collections::BTreeSet;
 use std::path::Path;
 use std::time::Duration;
 
-use crate::support::app::PATIENCE;
-use crate::support::docs;
-use crate::support::gateway::Setup;
-use crate::support::origin::Origin;
-use crate::support::port::ReservedPort;
-use crate::support::process::command;
-use crate::support::streamgate::Streamgate;
-use crate::support::watch::within;
+use testkit::docs;
+use testkit::gateway::Setup;
+use testkit::origin::Origin;
+use testkit::port::ReservedPort;
+use testkit::process::command;
+use testkit::streamgate::Streamgate;
+use testkit::watch::{PATIENCE, within};
 
 /// Where each block stands, and what runs it.
 const RUN_BY: [(&str, &str, &str); 8] = [
@@ -104,7 +103,7 @@ fn each_command_of_ours_in_a_sentence_is_one_that_there_is() {
 
 #[tokio::test]
 async fn the_commands_to_paste_do_what_is_said_of_them() {
-    let (grpc, http) = (ReservedPort::new(), ReservedPort::new());
+    let (grpc, http) = (ReservedPort::reserve(), ReservedPort::reserve());
     let script = docs::example("docs/cli.md", "Commands", "sh")
         .replace("127.0.0.1:8080", &http.address().to_string());
     let folder = tempfile::tempdir().unwrap();

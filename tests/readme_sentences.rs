@@ -2,13 +2,13 @@
 
 use std::collections::BTreeSet;
 
-use crate::support::app::PATIENCE;
-use crate::support::docs;
-use crate::support::pki::{Authority, Folder};
-use crate::support::process::{command, tool};
-use crate::support::redis::RedisServer;
-use crate::support::service::Service;
-use crate::support::watch::within;
+use testkit::docs;
+use testkit::pki::{Authority, Folder};
+use testkit::process::command;
+use testkit::redis::RedisServer;
+use testkit::streamgate::Streamgate;
+use testkit::tools::tool;
+use testkit::watch::{PATIENCE, within};
 
 /// What a command begins with, behind the variables that it is given.
 const PROGRAMS: [&str; 18] = [
@@ -155,11 +155,8 @@ async fn a_token_made_as_it_is_said_opens_the_api() {
         r#"token=$(openssl rand -base64 24); echo "$token operator" >"$FILE"; echo "$token""#;
     let token = printed(script, &[("FILE", file)]).await;
     assert_eq!(token.trim().len(), 32);
-    let service = Service::start(&[("STREAMGATE_HTTP__TOKENS_FILE", file)]).await;
-    let url = format!(
-        "http://{}/v1/sessions",
-        service.socket_address("http").await
-    );
+    let service = Streamgate::start(&[("STREAMGATE_HTTP__TOKENS_FILE", file)]).await;
+    let url = format!("http://{}/v1/sessions", service.http);
     let asked =
         r#"curl -sS -o /dev/null -w '%{http_code}' -H "authorization: Bearer $TOKEN" "$URL""#;
     let with = async |token| {
@@ -177,17 +174,10 @@ async fn openssl_shows_until_when_a_certificate_is_good() {
     let settings = folder.settings("grpc", &["cert", "key"]);
     let settings: Vec<_> = settings
         .iter()
-        .map(|(key, value)| {
-            let name = key.replace('.', "__").to_uppercase();
-            (format!("STREAMGATE_{name}"), &**value)
-        })
+        .map(|(key, value)| (&**key, &**value))
         .collect();
-    let settings: Vec<_> = settings
-        .iter()
-        .map(|(name, value)| (&**name, *value))
-        .collect();
-    let service = Service::start(&settings).await;
-    let address = service.socket_address("grpc").await.to_string();
+    let service = Streamgate::start(&settings).await;
+    let address = service.grpc.to_string();
     let script =
         r#"openssl s_client -connect "$AT" </dev/null 2>&1 | openssl x509 -noout -enddate"#;
     let told = printed(script, &[("AT", &address)]).await;

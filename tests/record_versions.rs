@@ -8,8 +8,8 @@ use streamgate::session::{Admission, AdmissionKind, Admitted, Ending, Renewal};
 use streamgate::store::redis::RedisStore;
 use streamgate::store::{Seen, Store, StoreError};
 
-use crate::support::redis::RedisServer;
-use crate::support::streams::{playback, refusing, sighting, start, user};
+use testkit::redis::RedisServer;
+use testkit::streams::{playback, refusing, sighting, start, user};
 
 /// Where anna's roster is.
 const KEY: &str = "streamgate:{anna}";

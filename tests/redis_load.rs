@@ -16,12 +16,11 @@ use tokio::task::JoinSet;
 use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 
-use crate::support::app::PATIENCE;
-use crate::support::gateway_client::{Answer, Check, Gateway, LogStream, answered, periodic};
-use crate::support::redis::RedisServer;
-use crate::support::streamgate::{Setting, Streamgate};
-use crate::support::streams::{key, playback, user};
-use crate::support::watch::{measured, until};
+use testkit::gateway_client::{Answer, Check, Gateway, LogStream, answered, periodic};
+use testkit::redis::RedisServer;
+use testkit::streamgate::{Setting, Streamgate};
+use testkit::streams::{key, playback, user};
+use testkit::watch::{PATIENCE, eventually, measured};
 
 /// Two loads at once on a small machine would show nothing but that it is small.
 static TURN: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
@@ -211,7 +210,7 @@ impl Crowd {
                 log.send(entries.collect());
             }
         }
-        until(PATIENCE, "Redis knows what plays", async || {
+        eventually("Redis knows what plays", async || {
             crowd.unplayed(store).await.is_empty()
         })
         .await;
@@ -391,7 +390,7 @@ impl Crowd {
     /// Waits until so many more segments were asked for.
     async fn segments(&self, more: usize) {
         let enough = self.segments.load(Ordering::Relaxed) + more;
-        until(PATIENCE, "the playbacks go on", async || {
+        eventually("the playbacks go on", async || {
             self.segments.load(Ordering::Relaxed) >= enough
         })
         .await;
@@ -496,7 +495,7 @@ impl Load {
         for number in 0..Self::HELD {
             let user = format!("held-{number}");
             // On a busy machine Redis may seem to be out before it is.
-            until(PATIENCE, "a playback starts", async || {
+            eventually("a playback starts", async || {
                 let answer = ask(&load.gateway, Check::of_playback(&user, "tv")).await;
                 answer.is_some_and(|answer| answer.is_allowed())
             })
@@ -510,7 +509,7 @@ impl Load {
     async fn owes_nothing(&self) -> Duration {
         let owed = "streamgate_sessions_owed";
         self.streamgate
-            .metric_becomes(PATIENCE, owed, &[], |owed| owed == 0.0)
+            .metric_becomes(owed, &[], |owed| owed == 0.0)
             .await
     }
 
@@ -544,7 +543,7 @@ impl Load {
     /// Waits until so many more seconds' checks have been offered.
     async fn seconds(&self, seconds: usize) {
         let enough = self.asked.load(Ordering::Relaxed) + seconds * Self::RATE;
-        until(PATIENCE, "checks are offered", async || {
+        eventually("checks are offered", async || {
             self.asked.load(Ordering::Relaxed) >= enough
         })
         .await;
@@ -567,9 +566,7 @@ async fn pause_under_load(rule: &str, redis: &RedisServer) -> (Vec<Asked>, Durat
     let paused = Stopwatch::start();
     let (up, started) = ("streamgate_store_up", [("reason", "started")]);
     let checks = "streamgate_checks_total";
-    let noticed = load
-        .streamgate
-        .metric_becomes(PATIENCE, up, &[], |up| up == 0.0);
+    let noticed = load.streamgate.metric_becomes(up, &[], |up| up == 0.0);
     measured(
         &format!("outage rule ({rule}) in place after Redis has stopped answering"),
         noticed.await,
@@ -580,9 +577,7 @@ async fn pause_under_load(rule: &str, redis: &RedisServer) -> (Vec<Asked>, Durat
     let until = load.begun.elapsed();
     redis.resume();
     let more = |now: f64| now > before_it_goes_on;
-    let decides = load
-        .streamgate
-        .metric_becomes(PATIENCE, checks, &started, more);
+    let decides = load.streamgate.metric_becomes(checks, &started, more);
     measured(
         &format!("first start decided by Redis ({rule}) after a pause of 5 s"),
         decides.await,

@@ -8,12 +8,11 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use crate::support::gateway_client::{Answer, Check, Gateway};
-use crate::support::streamgate::Streamgate;
-use crate::support::watch::until;
+use streamgate::clock::Stopwatch;
 
-/// Longer than a file takes to be followed, many times.
-const BOUND: Duration = Duration::from_secs(20);
+use testkit::gateway_client::{Answer, Check, Gateway};
+use testkit::streamgate::Streamgate;
+use testkit::watch::eventually;
 
 /// A running streamgate, and the file that it follows.
 struct Followed {
@@ -51,7 +50,7 @@ impl Followed {
         let labels = [("file", "config"), ("outcome", outcome)];
         let name = "streamgate_reloads_total";
         self.streamgate
-            .metric_becomes(BOUND, name, &labels, |count| count == times)
+            .metric_becomes(name, &labels, |count| count == times)
             .await
     }
 
@@ -78,10 +77,7 @@ async fn a_limit_that_changes_under_load_takes_effect_and_no_check_fails() {
         }
     };
     let change = async {
-        until(BOUND, "there is load", async || {
-            asked.load(Ordering::SeqCst) > 200
-        })
-        .await;
+        eventually("there is load", async || asked.load(Ordering::SeqCst) > 200).await;
         followed.write("limits: {default: 1, grace: 0s}");
         let tries = AtomicUsize::new(0);
         let applies = async || {
@@ -89,7 +85,9 @@ async fn a_limit_that_changes_under_load_takes_effect_and_no_check_fails() {
             Box::pin(followed.plays(&user, "p1")).await;
             Box::pin(followed.plays(&user, "p2")).await.reason() == "full"
         };
-        let took = until(BOUND, "the new limit applies", applies).await;
+        let waiting = Stopwatch::start();
+        eventually("the new limit applies", applies).await;
+        let took = waiting.elapsed();
         going.store(false, Ordering::SeqCst);
         took
     };
@@ -173,7 +171,7 @@ async fn all_that_may_change_changes_and_what_may_not_says_so() {
     );
     followed.streamgate.told(read, 1).await;
     assert!(followed.streamgate.lines(in_force).is_empty());
-    until(BOUND, "it tells more", async || {
+    eventually("it tells more", async || {
         !followed.streamgate.lines("a start was decided").is_empty()
     })
     .await;
@@ -263,7 +261,7 @@ async fn sighup_has_the_file_looked_at_at_once_and_ends_nothing() {
     // Without a change it does nothing.
     followed.streamgate.signal("HUP").await;
     let message = "asked to look at files that may have changed";
-    until(BOUND, "it is heard", async || {
+    eventually("it is heard", async || {
         followed.streamgate.lines(message).len() == 2
     })
     .await;

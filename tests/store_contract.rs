@@ -13,10 +13,8 @@ use streamgate::session::{
 };
 use streamgate::store::{Cursor, MemoryStore, Page, Seen, Store};
 
-use crate::support::redis::RedisServer;
-use crate::support::streams::{
-    LEASE, key, playback, refusing, sighting, start, start_with, terms, user,
-};
+use testkit::redis::RedisServer;
+use testkit::streams::{LEASE, key, playback, refusing, sighting, start, start_with, terms, user};
 
 /// Makes a test of each case on each store.
 macro_rules! contract {

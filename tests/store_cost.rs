@@ -14,9 +14,9 @@ use streamgate::session::{
 use streamgate::store::redis::{RedisSettings, RedisStore};
 use streamgate::store::{Cursor, Seen, Store};
 
-use crate::support::redis::RedisServer;
-use crate::support::streams::{LEASE, key, refusing, sighting, start, user};
-use crate::support::watch::as_many;
+use testkit::redis::RedisServer;
+use testkit::streams::{LEASE, key, refusing, sighting, start, user};
+use testkit::watch::as_many;
 
 /// How many users take part in the measurement of time, with three sessions each.
 const USERS: usize = 6_000;

@@ -17,18 +17,15 @@ use tokio::net::TcpListener;
 use tokio::task::unconstrained;
 use tokio_util::task::AbortOnDropHandle;
 
-use crate::support::eventually;
-use crate::support::log::{Log, listen_with};
-use crate::support::port::ReservedPort;
-use crate::support::proxy::Proxy;
-use crate::support::redis::{RedisServer, run_as, settings};
-use crate::support::streams::{playback, refusing, sighting, start, user};
+use testkit::log::{Log, listen_with};
+use testkit::port::ReservedPort;
+use testkit::proxy::Proxy;
+use testkit::redis::{RedisServer, run_as, settings};
+use testkit::streams::{playback, refusing, sighting, start, user};
+use testkit::watch::{PATIENCE, eventually};
 
 /// A deadline that is short for a person and long for a busy machine.
 const DEADLINE: Duration = Duration::from_millis(300);
-
-/// How long something may take that must come.
-const PATIENCE: Duration = Duration::from_secs(20);
 
 /// How many calls the store lets wait for answers at once.
 const MOST_WAITING: usize = 4096;
@@ -96,7 +93,7 @@ fn says(failure: &StoreError, words: &[&str]) {
 
 #[tokio::test]
 async fn a_closed_port_is_not_asked_and_says_why() {
-    let nobody = ReservedPort::new();
+    let nobody = ReservedPort::reserve();
     let store = store_at(&format!("redis://{}", nobody.address()));
     // The first attempt is waited for.
     for failure in [

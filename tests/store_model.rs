@@ -16,8 +16,8 @@ use streamgate::session::{
 use streamgate::store::redis::RedisStore;
 use streamgate::store::{Listing, MemoryStore, Seen, Store};
 
-use crate::support::redis::RedisServer;
-use crate::support::streams::{key, terms, user};
+use testkit::redis::RedisServer;
+use testkit::streams::{key, terms, user};
 
 /// How many sequences are tried, if there is time.
 const SEQUENCES: u32 = 3_000;

@@ -9,9 +9,9 @@ use streamgate::clock::Stopwatch;
 use streamgate::store::redis::{RedisSettings, RedisStore};
 use streamgate::store::{Cursor, Page, Store, StoreError};
 
-use crate::support::proxy::Proxy;
-use crate::support::redis::{RedisServer, lasting_store, settings};
-use crate::support::streams::{lasting, playback, refusing, user};
+use testkit::proxy::Proxy;
+use testkit::redis::{RedisServer, lasting_store, settings};
+use testkit::streams::{lasting, playback, refusing, user};
 
 /// The most steps of a page.
 const MOST_STEPS: usize = 10;

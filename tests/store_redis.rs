@@ -18,9 +18,9 @@ use streamgate::session::{
 use streamgate::store::redis::{RedisSettings, RedisStore};
 use streamgate::store::{Seen, Store, StoreError};
 
-use crate::support::eventually;
-use crate::support::redis::{RedisServer, lasting_store, settings};
-use crate::support::streams::{LEASE, key, lasting, playback, refusing, sighting, start, user};
+use testkit::redis::{RedisServer, lasting_store, settings};
+use testkit::streams::{LEASE, key, lasting, playback, refusing, sighting, start, user};
+use testkit::watch::eventually;
 
 /// A deadline that is short for a person and long for a busy machine.
 const DEADLINE: Duration = Duration::from_millis(300);

@@ -7,39 +7,28 @@ use serde_json::Value;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-use crate::support::app::eventually;
-use crate::support::envoy_files::{at_mut, fragment};
-use crate::support::gateway::Setup;
-use crate::support::gateway_client::{Check, Gateway, LogStream, end};
-use crate::support::origin::Origin;
-use crate::support::pki::{Authority, Folder, NAME, client, connect, grpc_client, seen};
-use crate::support::service::{Service, run};
-use crate::support::streamgate::Streamgate;
-use crate::support::talk::{ask, ended};
-use crate::support::viewers::Viewers;
+use testkit::envoy_files::{at_mut, fragment};
+use testkit::gateway::Setup;
+use testkit::gateway_client::{Check, Gateway, LogStream, end};
+use testkit::origin::Origin;
+use testkit::pki::{Authority, Folder, NAME, client, connect, grpc_client, seen};
+use testkit::streamgate::{Streamgate, run};
+use testkit::talk::{ask, ended};
+use testkit::viewers::Viewers;
+use testkit::watch::eventually;
 
 const PORTS: [&str; 2] = ["grpc", "http"];
 const WITHOUT_CLIENT_CA: &[&str] = &["cert", "key"];
 const WITH_CLIENT_CA: &[&str] = &["cert", "key", "client_ca"];
 
-/// What these settings are called in the environment.
-fn variables(settings: &[(String, String)]) -> Vec<(String, &str)> {
-    let variable = |key: &str| format!("STREAMGATE_{}", key.replace('.', "__").to_uppercase());
-    let named = settings.iter();
-    named
-        .map(|(key, value)| (variable(key), &**value))
-        .collect()
-}
-
 /// A streamgate that speaks TLS on both ports, with these of a folder's files.
-async fn serve(folder: &Folder, names: &[&str]) -> Service {
+async fn serve(folder: &Folder, names: &[&str]) -> Streamgate {
     let settings: Vec<_> = PORTS
         .iter()
         .flat_map(|port| folder.settings(port, names))
         .collect();
-    let variables = variables(&settings);
-    let environment = variables.iter().map(|(name, value)| (&**name, *value));
-    Service::start(&environment.collect::<Vec<_>>()).await
+    let settings = settings.iter().map(|(key, value)| (&**key, &**value));
+    Streamgate::start(&settings.collect::<Vec<_>>()).await
 }
 
 /// What is asked over a new connection to the HTTP port, if its client is let in.
@@ -72,7 +61,7 @@ async fn both_ports_speak_tls_and_http_in_either_version() {
     let authority = Authority::new("ours");
     let folder = Folder::with(&authority.issue(), &authority);
     let service = serve(&folder, WITHOUT_CLIENT_CA).await;
-    let http = service.socket_address("http").await;
+    let http = service.http;
     for protocols in [&["http/1.1"][..], &[]] {
         let client = client(&authority, None, protocols);
         assert_eq!(get(http, &client, "/livez").await.unwrap(), "alive\n");
@@ -89,7 +78,7 @@ async fn both_ports_speak_tls_and_http_in_either_version() {
         ended = driving => panic!("{ended:?}"),
     }
 
-    let grpc = service.socket_address("grpc").await;
+    let grpc = service.grpc;
     let gateway = Gateway::connect_over_tls(grpc, grpc_client(&authority, None)).await;
     let answer = gateway.unwrap().check(Check::of("anna", "r1")).await;
     assert!(answer.is_allowed(), "{answer:?}");
@@ -100,10 +89,7 @@ async fn who_speaks_plainly_to_a_tls_port_is_refused_and_nobody_else_notices() {
     let authority = Authority::new("ours");
     let folder = Folder::with(&authority.issue(), &authority);
     let service = serve(&folder, WITHOUT_CLIENT_CA).await;
-    let (grpc, http) = (
-        service.socket_address("grpc").await,
-        service.socket_address("http").await,
-    );
+    let (grpc, http) = (service.grpc, service.http);
     let client = client(&authority, None, &[]);
     let mut kept = connect(http, &client).await.unwrap();
     let gateway = Gateway::connect_over_tls(grpc, grpc_client(&authority, None)).await;
@@ -130,10 +116,7 @@ async fn with_a_client_ca_nobody_is_served_without_a_certificate_of_its_own() {
     let (ours, strangers) = (Authority::new("ours"), Authority::new("strangers"));
     let folder = Folder::with(&ours.issue(), &ours);
     let service = serve(&folder, WITH_CLIENT_CA).await;
-    let (grpc, http) = (
-        service.socket_address("grpc").await,
-        service.socket_address("http").await,
-    );
+    let (grpc, http) = (service.grpc, service.http);
     let (known, unknown) = (ours.issue(), strangers.issue());
     for (shown, is_served) in [(None, false), (Some(&unknown), false), (Some(&known), true)] {
         let answer = get(http, &client(&ours, shown, &[]), "/livez").await;
@@ -151,7 +134,7 @@ async fn health_is_asked_over_tls_by_who_has_a_certificate() {
     let authority = Authority::new("ours");
     let folder = Folder::with(&authority.issue(), &authority);
     let service = serve(&folder, WITH_CLIENT_CA).await;
-    let address = service.address("grpc").await;
+    let named = service.grpc.to_string();
     let path = |name: &str| folder.path(name).display().to_string();
     let (ca, cert, key) = (path("client_ca"), path("cert"), path("key"));
     let (trust, show) = (["--ca", &ca], ["--cert", &cert, "--key", &key]);
@@ -168,7 +151,7 @@ async fn health_is_asked_over_tls_by_who_has_a_certificate() {
         (nothing.to_vec(), 2),
         (show.to_vec(), 2),
     ] {
-        let asked = [&["health", "--grpc", &*address], &flags[..]].concat();
+        let asked = [&["health", "--grpc", &named], &flags[..]].concat();
         let (ended, _, told) = run(&asked, &[]).await;
         assert_eq!(ended, code, "{asked:?}: {told}");
     }
@@ -222,10 +205,7 @@ async fn a_replaced_certificate_is_shown_to_who_comes_and_who_is_there_goes_on()
     let (old, new) = (authority.issue_until(2100), authority.issue_until(2101));
     let folder = Folder::with(&old, &authority);
     let service = serve(&folder, WITHOUT_CLIENT_CA).await;
-    let (grpc, http) = (
-        service.socket_address("grpc").await,
-        service.socket_address("http").await,
-    );
+    let (grpc, http) = (service.grpc, service.http);
     let client = client(&authority, None, &[]);
     let shown = async |address| -> CertificateDer<'static> {
         seen(&connect(address, &client).await.unwrap())
@@ -285,7 +265,7 @@ async fn a_certificate_that_can_not_be_used_changes_nothing_and_shows() {
     let (old, new) = (authority.issue(), authority.issue());
     let folder = Folder::with(&old, &authority);
     let service = serve(&folder, WITHOUT_CLIENT_CA).await;
-    let http = service.socket_address("http").await;
+    let http = service.http;
     let client = client(&authority, None, &[]);
     let failed = async |times| {
         eventually("it has been seen to fail", async || {
@@ -328,7 +308,7 @@ async fn whoever_the_client_ca_no_longer_vouches_for_stays_out_even_with_a_sessi
     let (before, after) = (Authority::new("before"), Authority::new("after"));
     let folder = Folder::with(&before.issue(), &before);
     let service = serve(&folder, WITH_CLIENT_CA).await;
-    let http = service.socket_address("http").await;
+    let http = service.http;
     let (old, new) = (before.issue(), after.issue());
     let old = client(&before, Some(&old), &[]);
     let new = client(&before, Some(&new), &[]);
@@ -388,7 +368,7 @@ async fn connections_over_tls_end_with_the_process() {
     let authority = Authority::new("ours");
     let folder = Folder::with(&authority.issue(), &authority);
     let mut service = serve(&folder, WITHOUT_CLIENT_CA).await;
-    let http = service.socket_address("http").await;
+    let http = service.http;
     let mut idle = connect(http, &client(&authority, None, &[])).await.unwrap();
     assert_eq!(ask(&mut idle, "/livez").await.unwrap().status, 200);
     // One that never makes its handshake.
@@ -396,5 +376,5 @@ async fn connections_over_tls_end_with_the_process() {
     service.signal("TERM").await;
     ended(&mut idle).await;
     ended(&mut silent).await;
-    assert_eq!(service.ended().await, 0);
+    assert_eq!(service.stopped().await.code(), Some(0));
 }

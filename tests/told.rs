@@ -7,9 +7,9 @@ use serde_json::{Value, json};
 use streamgate::config::Shown;
 use streamgate::problem::Reason;
 
-use crate::support::api::Api;
-use crate::support::app::TestApp;
-use crate::support::gateway_client::Check;
+use testkit::api::Api;
+use testkit::app::TestApp;
+use testkit::gateway_client::Check;
 
 /// The facts that may be shown, by the fields in which they are told.
 const FACTS: [(Shown, &str); 4] = [
@@ -39,7 +39,7 @@ async fn some_problems(app: &TestApp) -> Vec<Value> {
 
 #[tokio::test]
 async fn the_type_of_a_problem_leads_to_its_section_of_a_page_that_anybody_may_read() {
-    let tokens = crate::support::app::TokensFile::of("secret client\n");
+    let tokens = testkit::app::TokensFile::of("secret client\n");
     let app = TestApp::plan().tokens(&tokens).start().await;
     let base: Url = app.url("/v1/users/anna/sessions").parse().unwrap();
     let unauthorized = Api::of(&app).get("/v1/users/anna/sessions").await;

@@ -42,7 +42,11 @@ const LIVE_VARIANT: &str = "180p";
 
 /// Serves the clip on `listener` until `shutdown`. What is still streaming then is cut off in mid-body, as a backend that dies
 /// would do it.
-pub(crate) async fn serve(
+///
+/// # Errors
+///
+/// Fails if the listener fails.
+pub async fn serve(
     listener: TcpListener,
     media: Media,
     shutdown: impl Future<Output = ()> + Send + 'static,
@@ -79,7 +83,7 @@ struct Backend {
 
 /// Every file of the clip, in memory.
 #[derive(Debug)]
-pub(crate) struct Media {
+pub struct Media {
     files: HashMap<String, Bytes>,
     live: Bytes,
     live_bytes_per_second: u64,
@@ -87,7 +91,11 @@ pub(crate) struct Media {
 
 impl Media {
     /// Reads the clip that lies in that folder.
-    pub(crate) fn load(folder: &Path) -> io::Result<Self> {
+    ///
+    /// # Errors
+    ///
+    /// Fails if a file of the folder can't be read.
+    pub fn load(folder: &Path) -> io::Result<Self> {
         let mut files = HashMap::new();
         read_folder(folder, "", &mut files)?;
         let (live, milliseconds) = live_clip(&files).ok_or_else(|| {

@@ -6,7 +6,6 @@
 //! `cli` the arguments, `ports` which port is whose, `child` one process, `envoy` its configuration, `stack` all of
 //! them together, `backend` the video and the page, `events` what happens, `run` and `check` what is done with the stack.
 
-mod backend;
 mod check;
 mod child;
 mod cli;

@@ -3,6 +3,8 @@
 //! A store keeps the time itself: Redis's own clock where the count is shared, so that no gateway's matters. A refusal is a value;
 //! a [`StoreError`] means that the store could not answer, and what that leads to is the ledger's to say.
 
+#[cfg(any(test, feature = "faulty-store"))]
+pub mod faulty;
 #[cfg(any(fuzzing, test))]
 pub(crate) mod fuzzing;
 mod memory;

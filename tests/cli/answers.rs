@@ -8,9 +8,9 @@ use futures_util::stream;
 
 use super::assert_ended;
 use super::stub::Stub;
-use crate::support::app::PATIENCE;
-use crate::support::port::ReservedPort;
-use crate::support::service::{program, run};
+use testkit::port::ReservedPort;
+use testkit::streamgate::{program, run};
+use testkit::watch::PATIENCE;
 
 /// A problem document, written unlike we write it.
 fn problem(status: u16) -> Response {
@@ -119,7 +119,7 @@ async fn an_answer_without_an_end_is_not_heard_to_it() {
 
 #[tokio::test]
 async fn nobody_there_is_an_outage_of_each_of_several() {
-    let nobody = ReservedPort::new();
+    let nobody = ReservedPort::reserve();
     let url = format!("http://{}", nobody.address());
     let told = format!("no answer from {url}: Connection refused (os error 111)\n");
     let ended = run(&["sessions", "anna", "--json", "--url", &url], &[]).await;

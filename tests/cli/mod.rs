@@ -11,7 +11,7 @@ mod token;
 // Over TLS.
 mod tls;
 
-/// What a run of the program came to, as [`crate::support::service::run`] tells it.
+/// What a run of the program came to, as [`testkit::streamgate::run`] tells it.
 type Ended = (i32, String, String);
 
 /// Fails if a run has not ended so, on that occasion.

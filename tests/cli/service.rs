@@ -6,10 +6,11 @@ use serde_json::{Value, json};
 use streamgate::config::OutageRule;
 
 use super::assert_ended;
-use crate::support::app::{TestApp, eventually};
-use crate::support::faulty_store::{Fault, FaultyStore};
-use crate::support::gateway_client::Check;
-use crate::support::service::run;
+use streamgate::store::faulty::{Fault, FaultyStore};
+use testkit::app::TestApp;
+use testkit::gateway_client::Check;
+use testkit::streamgate::run;
+use testkit::watch::eventually;
 
 /// Starts a playback; the names are escaped already.
 async fn put(app: &TestApp, user: &str, session: &str, body: Value) {

@@ -14,7 +14,7 @@ use tempfile::TempDir;
 
 use super::assert_ended;
 use super::stub::Stub;
-use crate::support::service::run;
+use testkit::streamgate::run;
 
 /// Those who vouch for others, one for the server and its clients, the rest for nobody here; and a client's certificate. All in files.
 struct Files {

@@ -4,7 +4,7 @@ use axum::http::StatusCode;
 
 use super::stub::Stub;
 use super::{Ended, assert_ended};
-use crate::support::service::run;
+use testkit::streamgate::run;
 
 const TOKEN: &str = "s3cr3t-of-the-night-shift";
 

@@ -17,10 +17,10 @@ use streamgate::config;
 use tokio::sync::Semaphore;
 use tokio::task::{JoinSet, LocalSet};
 
-use crate::support::service::run;
 use cover::{Row, Space, pairwise, part};
 use row::{Place, Scene, variable};
 use table::{Factor, Settings, factors, has_ipv6, refused};
+use testkit::streamgate::run;
 
 /// How many programs run at once; most of the time they wait.
 const AT_ONCE: usize = 64;

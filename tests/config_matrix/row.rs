@@ -15,18 +15,16 @@ use tokio::net::TcpStream;
 use super::cover::Row;
 use super::table::{Factor, LONGEST_SOCKET, Settings};
 use super::viewer::Viewer;
-use crate::support::gateway_client::{Answer, Gateway};
-use crate::support::pki::{Authority, Folder, Issued, client, connect, grpc_client};
-use crate::support::port::ReservedPort;
-use crate::support::process::Process;
-use crate::support::redis::RedisServer;
-use crate::support::sentinel::watching;
-use crate::support::service::{program, run};
-use crate::support::talk::{Told, hear};
-use crate::support::watch::{eventually, within};
+use testkit::gateway_client::{Answer, Gateway};
+use testkit::pki::{Authority, Folder, Issued, client, connect, grpc_client};
+use testkit::port::ReservedPort;
+use testkit::process::Process;
+use testkit::redis::RedisServer;
+use testkit::sentinel::watching;
+use testkit::streamgate::{program, run};
+use testkit::talk::{Told, hear};
+use testkit::watch::{SLOWLY, eventually_within, within};
 
-/// Longer than anything takes, on a busy machine too.
-const PATIENCE: Duration = Duration::from_secs(60);
 /// How long it has to be there after all is done.
 const STILL_THERE: Duration = Duration::from_secs(3);
 /// What the HTTP API wants to see where there is a file of tokens.
@@ -119,8 +117,8 @@ impl Scene {
         let settings = Settings(chosen.collect());
         let mut place = Place {
             directory: tempfile::tempdir().unwrap(),
-            grpc: ReservedPort::new(),
-            http: ReservedPort::new(),
+            grpc: ReservedPort::reserve(),
+            http: ReservedPort::reserve(),
             user: String::new(),
         };
         place.user = settings.names(&format!("row-{number}"), "any").1;
@@ -316,10 +314,10 @@ impl Settings<'_> {
 impl Playing<'_> {
     async fn play(mut self, user: &str) {
         let bound = "it serves";
-        eventually(PATIENCE, bound, async || self.serves().await.then_some(())).await;
+        eventually_within(SLOWLY, bound, async || self.serves().await.then_some(())).await;
         if self.settings.is_exact() {
             let up = "streamgate_store_up 1\n";
-            eventually(PATIENCE, "its store answers", async || {
+            eventually_within(SLOWLY, "its store answers", async || {
                 self.metrics().await.contains(up).then_some(())
             })
             .await;
@@ -394,7 +392,7 @@ impl Playing<'_> {
         let grace = self.settings.duration("shutdown.grace", "2s").unwrap();
         let deadline = self.settings.duration("shutdown.deadline", "15s").unwrap();
         if grace > Duration::from_secs(10) && !self.scene.is_patient {
-            eventually(PATIENCE, "it drains", async || {
+            eventually_within(SLOWLY, "it drains", async || {
                 let told = self.ask("GET", "/readyz", "").await.ok()?;
                 (told.status == 503).then_some(())
             })
@@ -403,7 +401,7 @@ impl Playing<'_> {
             assert_eq!(self.process.ended().await.code(), Some(3));
             return;
         }
-        let ended = self.process.ended_within(grace + PATIENCE).await;
+        let ended = self.process.ended_within(grace + SLOWLY).await;
         let took = stopping.elapsed();
         // On a busy machine a second may pass with nothing done.
         let is_tight = deadline < grace + Duration::from_secs(5);
@@ -480,7 +478,7 @@ impl Playing<'_> {
                 say(TcpStream::connect(address).await?, &request).await
             }
         };
-        within(PATIENCE, "an answer", asking).await
+        within(SLOWLY, "an answer", asking).await
     }
 }
 
@@ -495,6 +493,6 @@ async fn say(
 
 async fn answered(gateway: &Gateway, viewer: Viewer) -> Answer {
     let asking = Box::pin(gateway.send(viewer.check()));
-    let answer = within(PATIENCE, "an answer", asking).await;
+    let answer = within(SLOWLY, "an answer", asking).await;
     answer.expect("every check is answered")
 }

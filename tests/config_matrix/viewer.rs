@@ -10,7 +10,7 @@ use envoy_types::pb::envoy::service::auth::v3::attribute_context::Peer;
 use envoy_types::pb::google::protobuf::value::Kind;
 use envoy_types::pb::google::protobuf::{Struct, Value};
 
-use crate::support::gateway_client::Check;
+use testkit::gateway_client::Check;
 
 /// What a request says, by where it says it.
 #[derive(Debug, Default)]

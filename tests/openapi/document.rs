@@ -6,8 +6,8 @@ use reqwest::{Client, Method, Response};
 use serde_json::Value;
 use streamgate::problem::Reason;
 
-use crate::support::app::TestApp;
-use crate::support::service::run;
+use testkit::app::TestApp;
+use testkit::streamgate::run;
 
 /// As it is committed.
 const SNAPSHOT: &str = include_str!("../fixtures/openapi.json");

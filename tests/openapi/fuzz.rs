@@ -10,15 +10,15 @@ use streamgate::clock::Stopwatch;
 use tempfile::TempDir;
 use tokio::io::AsyncWriteExt;
 use tokio::process::Command;
-use tokio::sync::OnceCell;
 
-use crate::support::process::command;
-use crate::support::redis::RedisServer;
-use crate::support::streamgate::{Setting, Streamgate};
-use crate::support::watch::within;
+use testkit::process::command;
+use testkit::redis::RedisServer;
+use testkit::streamgate::{Setting, Streamgate};
+use testkit::tools::find;
+use testkit::watch::within;
 
 /// Longer than a run may take, with the number of examples that `make test` asks for or with that of `make fuzz-api`.
-const PATIENCE: Duration = Duration::from_secs(1800);
+const FUZZ_WITHIN: Duration = Duration::from_secs(1800);
 
 /// How many requests are made up for each operation, beside those that try its limits one by one. With these the three runs take some 20 s
 /// of one core.
@@ -41,25 +41,11 @@ const TIMELESS: [Setting<'static>; 3] = [
 ];
 
 /// The Python that has schemathesis: `STREAMGATE_TEST_SCHEMATHESIS`, else what is fetched.
-async fn python() -> PathBuf {
-    static PYTHON: OnceCell<PathBuf> = OnceCell::const_new();
-    let find = async || {
-        if let Some(path) = std::env::var_os("STREAMGATE_TEST_SCHEMATHESIS") {
-            return path.into();
-        }
-        let script = concat!(
-            env!("CARGO_MANIFEST_DIR"),
-            "/tests/tools/get-schemathesis.sh"
-        );
-        let output = Command::new(script).output().await.unwrap();
-        let complaint = String::from_utf8_lossy(&output.stderr);
-        assert!(
-            output.status.success(),
-            "there is no schemathesis to test with: {complaint}"
-        );
-        String::from_utf8(output.stdout).unwrap().trim().into()
-    };
-    PYTHON.get_or_init(find).await.clone()
+fn python() -> PathBuf {
+    find(
+        "STREAMGATE_TEST_SCHEMATHESIS",
+        "tests/tools/get-schemathesis.sh",
+    )
 }
 
 /// What the caller of the tests wants, or else what they do by themselves.
@@ -83,7 +69,7 @@ async fn fuzz(mode: &str, configuration: &str, service: &Streamgate) {
     for (name, text) in files {
         std::fs::write(directory.path().join(name), text).unwrap();
     }
-    let mut run = command(python().await);
+    let mut run = command(python());
     run.current_dir(directory.path())
         .args(["-m", "schemathesis.cli", "run", "--no-color"])
         .args(["--generation-database", "none", "--max-examples"])
@@ -97,7 +83,7 @@ async fn fuzz(mode: &str, configuration: &str, service: &Streamgate) {
         .env("NO_PROXY", "*")
         .kill_on_drop(true);
     let running = Stopwatch::start();
-    let output = within(PATIENCE, "schemathesis has done", run.output()).await;
+    let output = within(FUZZ_WITHIN, "schemathesis has done", run.output()).await;
     let output = output.unwrap();
     let said = String::from_utf8_lossy(&output.stdout);
     let complaint = String::from_utf8_lossy(&output.stderr);
@@ -132,7 +118,7 @@ async fn the_document_is_openapi_3_1_and_its_examples_are_what_it_says_of_them()
         env!("CARGO_MANIFEST_DIR"),
         "/tests/openapi/schemathesis/validate.py"
     );
-    let mut validate = Command::new(python().await);
+    let mut validate = Command::new(python());
     validate
         .arg(script)
         .stdin(Stdio::piped())
@@ -144,7 +130,7 @@ async fn the_document_is_openapi_3_1_and_its_examples_are_what_it_says_of_them()
     let mut input = running.stdin.take().unwrap();
     input.write_all(document).await.unwrap();
     drop(input);
-    let output = within(PATIENCE, "it is validated", running.wait_with_output()).await;
+    let output = within(FUZZ_WITHIN, "it is validated", running.wait_with_output()).await;
     let output = output.unwrap();
     assert!(
         output.status.success(),

@@ -1,20 +1,17 @@
 //! The dashboard and the rules, asked of a Prometheus that watches real processes.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::time::Duration;
 
 use serde_json::Value;
 
 use super::names::{metrics, selectors};
 use super::scene::Scene;
-use super::tools::{Prometheus, promtool, repository};
-use crate::support::envoy_files::read;
-use crate::support::watch::eventually;
+use super::tools::{Prometheus, promtool};
+use testkit::envoy_files::read;
+use testkit::tools::repository;
+use testkit::watch::{SLOWLY, eventually_within};
 
 const DASHBOARD: &str = "deploy/grafana/dashboards/streamgate.json";
-/// How long what has happened takes to be asked for and computed.
-const BOUND: Duration = Duration::from_secs(30);
-
 /// What stays at zero in the scene: alerts take minutes, nothing is given up within half a minute, the log is written, and this gateway lets nobody in unasked.
 const STAYS_AT_ZERO: [&str; 4] = [
     "count(ALERTS",
@@ -159,7 +156,7 @@ async fn every_query_of_the_dashboard_and_every_rule_finds_what_has_happened() {
     assert!(queries.len() > 40, "{}", queries.len());
     for query in &queries {
         let what = format!("{} shows something: {}", query.place, query.expr);
-        eventually(BOUND, &what, async || {
+        eventually_within(SLOWLY, &what, async || {
             has_data(prometheus, query).await.then_some(())
         })
         .await;

@@ -5,8 +5,8 @@ use std::collections::BTreeSet;
 use serde_json::Value;
 
 use super::tools::promtool;
-use crate::support::docs::{self, anchor};
-use crate::support::envoy_files::read;
+use testkit::docs::{self, anchor};
+use testkit::envoy_files::read;
 
 const ALERTS: &str = "deploy/prometheus/rules/alerts.yml";
 /// The page with a section for each alert.

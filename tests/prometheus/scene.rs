@@ -8,12 +8,13 @@ use serde_json::json;
 use tempfile::TempDir;
 
 use super::tools::Prometheus;
-use crate::support::gateway::{Gateway, Setup, context};
-use crate::support::origin::Origin;
-use crate::support::pki::{Authority, Folder};
-use crate::support::redis::RedisServer;
-use crate::support::streamgate::{Setting, Streamgate};
-use crate::support::viewers::{Playing, Viewers};
+use testkit::gateway::{Gateway, Setup, context};
+use testkit::origin::Origin;
+use testkit::pki::{Authority, Folder};
+use testkit::redis::RedisServer;
+use testkit::streamgate::{Setting, Streamgate};
+use testkit::viewers::{Playing, Viewers};
+use testkit::watch::SLOWLY;
 
 /// Longer than anything here takes.
 const BOUND: Duration = Duration::from_secs(30);
@@ -209,7 +210,7 @@ impl Scene {
 
     /// Waits until Prometheus has seen that.
     async fn becomes_so(&self, expr: &str) {
-        crate::support::watch::until(BOUND, expr, async || {
+        testkit::watch::eventually_within(SLOWLY, expr, async || {
             !self.prometheus.instant(expr).await.is_empty()
         })
         .await;

@@ -1,43 +1,31 @@
 //! Owns running `promtool`, and a Prometheus on a free port with the shipped configuration pointed at the processes of a test.
 
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Output, Stdio};
-use std::sync::OnceLock;
 use std::time::Duration;
 
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::io::AsyncWriteExt;
 
-use crate::support::envoy_files::read;
-use crate::support::port::ReservedPort;
-use crate::support::process::{Process, command};
-use crate::support::watch::{eventually, within};
+use testkit::envoy_files::read;
+use testkit::port::ReservedPort;
+use testkit::process::{Process, command};
+use testkit::tools::{find, repository};
+use testkit::watch::{SLOWLY, eventually_within, within};
 
 /// Longer than a busy machine takes.
-const PATIENCE: Duration = Duration::from_secs(300);
+const PROMTOOL_WITHIN: Duration = Duration::from_secs(300);
 /// Often, so that a scene of some seconds leaves enough to compute rates from.
 const SCRAPE_INTERVAL: &str = "500ms";
 
-/// A file of the repository.
-pub(super) fn repository(path: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join(path)
-}
-
 /// The folder that holds both programs: `STREAMGATE_TEST_PROMETHEUS`, else what the script finds.
 fn folder() -> PathBuf {
-    static FOLDER: OnceLock<PathBuf> = OnceLock::new();
-    let find = || match std::env::var_os("STREAMGATE_TEST_PROMETHEUS") {
-        Some(path) => path.into(),
-        None => {
-            let script = repository("tests/tools/get-prometheus.sh");
-            let printed = std::process::Command::new(script).output().unwrap();
-            assert!(printed.status.success(), "{printed:?}");
-            String::from_utf8(printed.stdout).unwrap().trim().into()
-        }
-    };
-    FOLDER.get_or_init(find).clone()
+    find(
+        "STREAMGATE_TEST_PROMETHEUS",
+        "tests/tools/get-prometheus.sh",
+    )
 }
 
 /// Runs `promtool` in the root of the repository on that input; what it printed.
@@ -61,7 +49,7 @@ pub(super) async fn promtool(arguments: &[&str], input: &str) -> String {
         status,
         stdout,
         stderr,
-    } = within(PATIENCE, "promtool ends", asking).await;
+    } = within(PROMTOOL_WITHIN, "promtool ends", asking).await;
     let said = String::from_utf8_lossy(&[stdout, stderr].concat()).into_owned();
     assert!(status.success(), "promtool {arguments:?} {status}\n{said}");
     said
@@ -84,7 +72,7 @@ impl Prometheus {
         let file = folder.path().join("prometheus.json");
         let config = configuration(streamgates, envoy);
         std::fs::write(&file, config.to_string()).unwrap();
-        let port = ReservedPort::new();
+        let port = ReservedPort::reserve();
         let address = port.address();
         let mut prometheus = command(super::tools::folder().join("prometheus"));
         prometheus
@@ -95,7 +83,7 @@ impl Prometheus {
         let mut process = Process::start("prometheus", prometheus);
         let client = reqwest::Client::builder().no_proxy().build().unwrap();
         let url = format!("http://{address}/-/ready");
-        eventually(PATIENCE, "Prometheus is ready", async || {
+        eventually_within(SLOWLY, "Prometheus is ready", async || {
             process.says("it runs", |_| Some(())).await;
             let answer = client.get(&url).send().await.ok()?;
             answer.status().is_success().then_some(())
@@ -109,7 +97,7 @@ impl Prometheus {
             _folder: folder,
         };
         let all = streamgates.len() + 1;
-        eventually(PATIENCE, "it has asked everybody", async || {
+        eventually_within(SLOWLY, "it has asked everybody", async || {
             let up = prometheus.instant("sum(up)").await;
             (up.first()? == &all.to_string()).then_some(())
         })

@@ -11,12 +11,12 @@ use streamgate::config::OutageRule;
 use streamgate::store::redis::RedisStore;
 use tokio_util::sync::CancellationToken;
 
-use crate::support::api::Api;
-use crate::support::app::{PATIENCE, TestApp, without_a_trace};
-use crate::support::gateway_client::{Answer, Check, Gateway};
-use crate::support::redis::{RedisServer, counted};
-use crate::support::sentinel::{Watched, is_replica, wait_until};
-use crate::support::watch::{measured, until};
+use testkit::api::Api;
+use testkit::app::{TestApp, without_a_trace};
+use testkit::gateway_client::{Answer, Check, Gateway};
+use testkit::redis::{RedisServer, counted};
+use testkit::sentinel::{Watched, is_replica};
+use testkit::watch::{eventually, eventually_blocking, measured};
 
 /// How long a call to the store may take: far more than is shipped, since many tests share the machine.
 const TIMEOUT: Duration = Duration::from_millis(500);
@@ -71,12 +71,12 @@ impl Gate {
     /// Waits until it counts there, and is told all that it holds.
     async fn counts_in(&self, server: &RedisServer) {
         let there = format!("127.0.0.1:{}", server.port());
-        until(PATIENCE, "it counts there", async || {
+        eventually("it counts there", async || {
             let store = self.store().await;
             store["up"] == true && store["server"] == *there
         })
         .await;
-        until(PATIENCE, "it has told all it holds", async || {
+        eventually("it has told all it holds", async || {
             self.app.metric("streamgate_sessions_owed ").await == 0
         })
         .await;
@@ -257,7 +257,7 @@ async fn other_is_used(gone: Gone, watched: &Arc<Watched>, gates: &[Gate]) {
     watched.second().resume();
     is_behind(watched, gates).await;
     let named = beside(move || {
-        wait_until("another one is named", || asked.name(asked.second()));
+        eventually_blocking("another one is named", || asked.name(asked.second()));
         waiting.elapsed()
     });
     let there = gates.iter().map(|gate| gate.counts_in(watched.second()));
@@ -274,7 +274,7 @@ async fn other_is_used(gone: Gone, watched: &Arc<Watched>, gates: &[Gate]) {
 /// when it goes on, and so the connection has to go too.
 async fn cut_off(watched: &Arc<Watched>, gates: &[Gate]) {
     let replica = watched.second().store();
-    until(PATIENCE, "the replica has what there is", async || {
+    eventually("the replica has what there is", async || {
         have_begun(&replica, gates).await
     })
     .await;
@@ -322,7 +322,7 @@ async fn is_not_used_when_it_is_back(gone: Gone, watched: &Arc<Watched>, gates: 
     let back = Arc::clone(watched);
     beside(move || {
         gone.mend(back.first());
-        wait_until("it is a replica", || is_replica(back.first()));
+        eventually_blocking("it is a replica", || is_replica(back.first()));
     })
     .await;
     for gate in gates {
@@ -354,7 +354,7 @@ async fn a_planned_failover_moves_all_to_the_new_master_without_a_word_to_who_is
         gate.limit_holds(watched.second()).await;
         let exchanged = Arc::clone(&watched);
         beside(move || {
-            wait_until("the old master is a replica", || {
+            eventually_blocking("the old master is a replica", || {
                 is_replica(exchanged.first())
             });
         })

@@ -4,13 +4,12 @@ use streamgate::session::{Admission, Ending, Released};
 use streamgate::store::redis::{RedisSettings, RedisStore, RedisTarget, Sentinels};
 use streamgate::store::{Store, StoreError};
 
-use crate::support::app::PATIENCE;
-use crate::support::log::Log;
-use crate::support::port::ReservedPort;
-use crate::support::redis::{RedisServer, settings};
-use crate::support::sentinel::{SERVICE, watching};
-use crate::support::streams::{playback, refusing, start, user};
-use crate::support::watch::{eventually, until};
+use testkit::log::Log;
+use testkit::port::ReservedPort;
+use testkit::redis::{RedisServer, settings};
+use testkit::sentinel::{SERVICE, watching};
+use testkit::streams::{playback, refusing, start, user};
+use testkit::watch::eventually;
 
 /// A store in the master that the sentinels there name, which is spoken to as that URL says.
 fn store_by(sentinels: &[&str], master: &str) -> RedisStore {
@@ -54,7 +53,7 @@ async fn admit(store: &RedisStore, id: &str) -> Result<Admission, StoreError> {
 
 /// Waits until the store counts there.
 async fn counts_in(store: &RedisStore, server: &RedisServer) {
-    until(PATIENCE, "it counts there", async || {
+    eventually("it counts there", async || {
         store.ping().await.is_ok() && store.server() == Some(place(server))
     })
     .await;
@@ -62,12 +61,12 @@ async fn counts_in(store: &RedisStore, server: &RedisServer) {
 
 /// Waits until the log has a line with that.
 async fn tells(log: &Log, text: &str) {
-    until(PATIENCE, text, async || log.counts(text) > 0).await;
+    eventually(text, async || log.counts(text) > 0).await;
 }
 
 /// Waits until the store says why it has no connection, which has to hold all those words; on a busy machine somebody may be late at first.
 async fn says(store: &RedisStore, words: &[&str]) {
-    let text = eventually(PATIENCE, &words.join(", "), async || {
+    let text = eventually(&words.join(", "), async || {
         let failure = store.ping().await.unwrap_err();
         assert!(!failure.outcome_is_unknown(), "{failure:?}");
         let text = failure.to_string();
@@ -101,7 +100,7 @@ impl Useless {
         let hanging = alone(server);
         hanging.pause();
         Self {
-            closed: ReservedPort::new(),
+            closed: ReservedPort::reserve(),
             hanging,
             elsewhere: RedisServer::sentinel(&watching("other", server, 2)),
             locked: RedisServer::sentinel(&locked),
@@ -172,7 +171,7 @@ async fn sentinels_that_name_nobody_are_no_hindrance_and_are_told_of_once() {
     }
     // Another connection is no reason to tell it again.
     server.run::<()>(&["CLIENT", "KILL", "TYPE", "normal"]);
-    until(PATIENCE, "it is connected again", async || {
+    eventually("it is connected again", async || {
         log.counts("connected to Redis") == 2
     })
     .await;
@@ -437,7 +436,7 @@ async fn a_master_that_is_gone_hangs_or_is_none_is_told_by_its_name_and_used_whe
     )
     .await;
     // Who is connected learns it from its first call, and leaves at once.
-    until(PATIENCE, "it is left", async || {
+    eventually("it is left", async || {
         let failure = admit(&store, "a").await.unwrap_err();
         failure.to_string().contains("no master but a slave")
     })

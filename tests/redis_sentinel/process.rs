@@ -2,13 +2,12 @@
 
 use std::path::Path;
 
-use crate::support::app::PATIENCE;
-use crate::support::gateway_client::{Check, Gateway};
-use crate::support::pki::{Authority, Folder};
-use crate::support::port::ReservedPort;
-use crate::support::redis::RedisServer;
-use crate::support::sentinel::{SERVICE, watching};
-use crate::support::streamgate::Streamgate;
+use testkit::gateway_client::{Check, Gateway};
+use testkit::pki::{Authority, Folder};
+use testkit::port::ReservedPort;
+use testkit::redis::RedisServer;
+use testkit::sentinel::{SERVICE, watching};
+use testkit::streamgate::Streamgate;
 
 /// How a server or a sentinel speaks TLS on that port, by the words of its configuration.
 fn with_tls(port: &ReservedPort, folder: &Folder) -> Vec<[String; 2]> {
@@ -28,7 +27,7 @@ fn with_tls(port: &ReservedPort, folder: &Folder) -> Vec<[String; 2]> {
 async fn counts_in(streamgate: &Streamgate, server: &RedisServer) {
     let gateway = Gateway::connect(streamgate.grpc).await;
     streamgate
-        .metric_becomes(PATIENCE, "streamgate_store_up", &[], |up| up == 1.0)
+        .metric_becomes("streamgate_store_up", &[], |up| up == 1.0)
         .await;
     let answer = gateway.check(Check::of_playback("anna", "film")).await;
     assert!(answer.is_allowed(), "{answer:?}");
@@ -49,7 +48,7 @@ fn settings(urls: &str) -> [(&'static str, &str); 4] {
 async fn where_sentinels_are_spoken_to_over_tls_the_master_is_too() {
     let authority = Authority::new("of Redis");
     let folder = Folder::with(&authority.issue(), &authority);
-    let (of_master, of_sentinel) = (ReservedPort::new(), ReservedPort::new());
+    let (of_master, of_sentinel) = (ReservedPort::reserve(), ReservedPort::reserve());
     let options = with_tls(&of_master, &folder);
     let options: Vec<_> = options
         .iter()
@@ -79,7 +78,7 @@ async fn its_log_names_the_sentinels_and_the_master_and_holds_no_password() {
         "requirepass swordfish\n{}",
         watching("tv.eu", &server, 2)
     ));
-    let nobody = ReservedPort::new();
+    let nobody = ReservedPort::reserve();
     let urls = format!(
         "redis://:swordfish@{},{}",
         nobody.address(),

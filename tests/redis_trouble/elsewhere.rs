@@ -8,11 +8,11 @@ use streamgate::session::{Admission, StartRules, WhenFull};
 use streamgate::store::Store;
 
 use super::TIMEOUT;
-use crate::support::app::{PATIENCE, TestApp, without_a_trace};
-use crate::support::gateway_client::{Answer, Check, Gateway};
-use crate::support::redis::RedisServer;
-use crate::support::streams::{playback, start, user};
-use crate::support::watch::{measured, within};
+use testkit::app::{TestApp, without_a_trace};
+use testkit::gateway_client::{Answer, Check, Gateway};
+use testkit::redis::RedisServer;
+use testkit::streams::{playback, start, user};
+use testkit::watch::{PATIENCE, measured, within};
 
 /// The lease of a playback.
 const LEASE: Duration = Duration::from_secs(9);

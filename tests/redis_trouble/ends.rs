@@ -9,11 +9,11 @@ use futures_util::future::join_all;
 use streamgate::config::OutageRule;
 
 use super::{Fault, LONG, Scene, by_each_rule, is_full};
-use crate::support::app::{PATIENCE, TestApp};
-use crate::support::gateway_client::{Check, Gateway};
-use crate::support::log::Log;
-use crate::support::redis::RedisServer;
-use crate::support::watch::until;
+use testkit::app::TestApp;
+use testkit::gateway_client::{Check, Gateway};
+use testkit::log::Log;
+use testkit::redis::RedisServer;
+use testkit::watch::eventually;
 
 /// How long a call may wait for a connection that is being made: far longer than that takes on a busy machine.
 const PATIENT: Duration = Duration::from_secs(10);
@@ -98,7 +98,7 @@ async fn under_load_a_closed_connection_costs_what_was_under_way() {
         let trouble = async {
             for _ in 0..TIMES {
                 let before = asked(&app, "ok").await;
-                until(PATIENCE, "all of them are decided again", async || {
+                eventually("all of them are decided again", async || {
                     asked(&app, "ok").await >= before + u64::from(AT_ONCE)
                 })
                 .await;
@@ -186,11 +186,11 @@ async fn a_redis_that_shuts_down_politely_is_known_to_be_gone() {
             ending.stop();
         });
         shutting.await.unwrap();
-        until(PATIENCE, "it is known", async || !up().await).await;
+        eventually("it is known", async || !up().await).await;
         let starting = Arc::clone(&server);
         let starting = tokio::task::spawn_blocking(move || starting.restart());
         starting.await.unwrap();
-        until(PATIENCE, "it is back", async || up().await).await;
+        eventually("it is back", async || up().await).await;
         let again = gateway.check(Check::of_playback("ben", "first")).await;
         assert!(again.is_allowed(), "{rule:?}: {again:?}");
         drop(gateway);

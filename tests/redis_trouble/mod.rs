@@ -20,11 +20,11 @@ use serde_json::Value;
 use streamgate::clock::Stopwatch;
 use streamgate::config::OutageRule;
 
-use crate::support::app::{PATIENCE, TestApp, without_a_trace};
-use crate::support::gateway_client::{Answer, Check, Gateway};
-use crate::support::proxy::Proxy;
-use crate::support::redis::{RedisServer, counted, run_as};
-use crate::support::watch::{eventually, until};
+use testkit::app::{TestApp, without_a_trace};
+use testkit::gateway_client::{Answer, Check, Gateway};
+use testkit::proxy::Proxy;
+use testkit::redis::{RedisServer, counted, run_as};
+use testkit::watch::eventually;
 
 /// How long a call to the store may take: far more than is shipped, since many tests share the machine, and a sound Redis is to answer in time.
 const TIMEOUT: Duration = Duration::from_millis(500);
@@ -179,7 +179,7 @@ impl Scene {
 
     /// Waits until the store is known to answer.
     async fn is_up(&self) {
-        until(PATIENCE, "the store answers", async || {
+        eventually("the store answers", async || {
             self.readiness().await["store"]["up"] == true
         })
         .await;
@@ -200,14 +200,14 @@ impl Scene {
             let started = self.app.checks("allow", "started").await;
             (started > before).then_some(())
         };
-        Box::pin(eventually(PATIENCE, "Redis decides about a start", decided)).await;
+        Box::pin(eventually("Redis decides about a start", decided)).await;
         waiting.elapsed()
     }
 
     /// Waits until Redis has been told everything.
     async fn owes_nothing(&self) {
         for series in ["streamgate_sessions_owed", "streamgate_releaser_pending"] {
-            until(PATIENCE, series, async || {
+            eventually(series, async || {
                 self.app.metric(&format!("{series} ")).await == 0
             })
             .await;
@@ -217,7 +217,7 @@ impl Scene {
     /// Waits until it is known that the rule decides.
     async fn rule_is_in_force(&self) {
         let rule = format!("{:?}", self.rule).to_lowercase();
-        until(PATIENCE, "the rule is in force", async || {
+        eventually("the rule is in force", async || {
             self.readiness().await["store"]["outage_rule"] == *rule
         })
         .await;

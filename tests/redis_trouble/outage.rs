@@ -13,9 +13,9 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use super::{Fault, LONG, Scene, TIMEOUT, by_each_rule, counted, is_full, is_unavailable};
-use crate::support::app::TestApp;
-use crate::support::gateway_client::{Answer, Check, Gateway, end};
-use crate::support::watch::measured;
+use testkit::app::TestApp;
+use testkit::gateway_client::{Answer, Check, Gateway, end};
+use testkit::watch::measured;
 
 /// The lease of a playback in the midst of whose viewers the store is out.
 const LEASE: Duration = Duration::from_secs(12);

@@ -5,9 +5,8 @@ use serde_json::json;
 use streamgate::config::OutageRule;
 
 use super::{Fault, LONG, RULES, Scene, by_each_rule, counted, is_full, is_unavailable};
-use crate::support::app::PATIENCE;
-use crate::support::gateway_client::{Answer, Check, end, periodic};
-use crate::support::watch::eventually;
+use testkit::gateway_client::{Answer, Check, end, periodic};
+use testkit::watch::eventually;
 
 /// What is asked. Anna may watch two streams, and does: a playback and a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -213,7 +212,7 @@ async fn counts(scene: &Scene, name: &str, check: Check, id: &str) -> Answer {
         let counted = counted(&store, name).await;
         (answer.is_allowed() && counted.iter().any(|counted| counted == id)).then_some(answer)
     };
-    let answer = Box::pin(eventually(PATIENCE, "it is counted", asking)).await;
+    let answer = Box::pin(eventually("it is counted", asking)).await;
     if answer.metadata.get("kind").map(String::as_str) == Some("playback") {
         scene.app.plays(&scene.gateway, &answer).await;
     }

@@ -30,10 +30,11 @@ use envoy_types::pb::google::protobuf::UInt32Value;
 use streamgate::clock::ManualClock;
 use streamgate::session::Timestamp;
 
-use crate::support::app::{Plan, TestApp, eventually};
-use crate::support::gateway_client::{Answer, LogStream, end};
-use crate::support::redis::{RedisServer, lasting_store};
-use crate::support::streams::{LONG, PATIENT, lasting, lasting_terms};
+use testkit::app::{Plan, TestApp};
+use testkit::gateway_client::{Answer, LogStream, end};
+use testkit::redis::{RedisServer, lasting_store};
+use testkit::streams::{LONG, PATIENT, lasting, lasting_terms};
+use testkit::watch::eventually;
 
 /// A tokens file with each role.
 const TOKENS: &str =

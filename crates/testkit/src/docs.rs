@@ -4,20 +4,26 @@
 use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
 
+use crate::tools::repository;
+
 /// A document of the repository.
-pub(crate) struct Document {
+#[derive(Debug)]
+pub struct Document {
     /// Its path from the repository's root.
-    pub(crate) path: String,
-    pub(crate) text: String,
+    pub path: String,
+    /// Its text, in Markdown.
+    pub text: String,
 }
 
 /// A fenced block of a document.
-pub(crate) struct Example {
+#[derive(Debug)]
+pub struct Example {
     /// The heading above it, or nothing.
-    pub(crate) heading: &'static str,
+    pub heading: &'static str,
     /// The language behind its fence, or nothing.
-    pub(crate) language: &'static str,
-    pub(crate) text: &'static str,
+    pub language: &'static str,
+    /// What stands between the fences.
+    pub text: &'static str,
 }
 
 /// The documents outside `docs/`.
@@ -29,18 +35,13 @@ const OUTSIDE: [&str; 5] = [
     "deploy/README.md",
 ];
 
-/// Where that is, by its path from the repository's root.
-pub(crate) fn repository(path: impl AsRef<Path>) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join(path)
-}
-
 /// The text of a file of the repository.
-pub(crate) fn file(path: &str) -> String {
+pub fn file(path: &str) -> String {
     std::fs::read_to_string(repository(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
 }
 
 /// Every document that people read, but for the changelog and the guide to problems.
-pub(crate) fn all() -> &'static [Document] {
+pub fn all() -> &'static [Document] {
     static ALL: LazyLock<Vec<Document>> = LazyLock::new(|| {
         let mut paths = OUTSIDE.map(PathBuf::from).to_vec();
         pages(Path::new("docs"), &mut paths);
@@ -67,7 +68,7 @@ fn pages(folder: &Path, found: &mut Vec<PathBuf>) {
 }
 
 /// The text of that document.
-pub(crate) fn text(path: &str) -> &'static str {
+pub fn text(path: &str) -> &'static str {
     let found = all().iter().find(|document| document.path == path);
     &found
         .unwrap_or_else(|| panic!("{path} is no document"))
@@ -75,7 +76,7 @@ pub(crate) fn text(path: &str) -> &'static str {
 }
 
 /// Its fenced blocks, in their order.
-pub(crate) fn examples(text: &'static str) -> Vec<Example> {
+pub fn examples(text: &'static str) -> Vec<Example> {
     let mut heading = "";
     let mut found = Vec::new();
     let mut rest = text;
@@ -97,7 +98,7 @@ pub(crate) fn examples(text: &'static str) -> Vec<Example> {
 }
 
 /// The first block in that language below that heading of a document.
-pub(crate) fn example(path: &str, heading: &str, language: &str) -> &'static str {
+pub fn example(path: &str, heading: &str, language: &str) -> &'static str {
     let found = examples(text(path))
         .into_iter()
         .find(|example| example.heading == heading && example.language == language);
@@ -106,7 +107,7 @@ pub(crate) fn example(path: &str, heading: &str, language: &str) -> &'static str
 }
 
 /// The headings of a text.
-pub(crate) fn headings(text: &str) -> Vec<&str> {
+pub fn headings(text: &str) -> Vec<&str> {
     let mut inside = false;
     let lines = text.lines().filter(|line| {
         let is_fence = line.starts_with("```");
@@ -124,7 +125,7 @@ fn heading_of(line: &str) -> Option<&str> {
 }
 
 /// A heading's anchor, as the web pages made of Markdown have it.
-pub(crate) fn anchor(heading: &str) -> String {
+pub fn anchor(heading: &str) -> String {
     let lower = heading.to_lowercase().replace(' ', "-");
     lower
         .chars()

@@ -3,22 +3,21 @@
 //!
 //! Envoy reads JSON as well as YAML: write the value to a file that ends in `.json`.
 
-#![expect(clippy::expect_used, reason = "what fails here fails its test")]
-
-use std::path::Path;
-
 use serde_json::Value;
 
+use crate::tools::repository;
+
 /// The one listener of all our files, and the HTTP connection manager in it.
-pub(crate) const LISTENER: &str = "/static_resources/listeners/0";
-pub(crate) const CONNECTION_MANAGER: &str =
+pub const LISTENER: &str = "/static_resources/listeners/0";
+/// The HTTP connection manager of all our files.
+pub const CONNECTION_MANAGER: &str =
     "/static_resources/listeners/0/filter_chains/0/filters/0/typed_config";
-pub(crate) const CLUSTERS: &str = "/static_resources/clusters";
+/// The clusters of all our files.
+pub const CLUSTERS: &str = "/static_resources/clusters";
 
 /// A YAML file, named from the root of the repository, with its anchors resolved and each `${PORT}` of a template as 1.
-pub(crate) fn read(name: &str) -> Value {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(name);
-    let text = std::fs::read_to_string(path).expect(name);
+pub fn read(name: &str) -> Value {
+    let text = std::fs::read_to_string(repository(name)).expect(name);
     serde_saphyr::from_str(&fill_in(&text)).expect(name)
 }
 
@@ -33,16 +32,18 @@ fn fill_in(template: &str) -> String {
     filled
 }
 
-pub(crate) fn fragment(name: &str) -> Value {
+/// A file of `envoy/fragments/`, by its name without `.yaml`.
+pub fn fragment(name: &str) -> Value {
     read(&format!("envoy/fragments/{name}.yaml"))
 }
 
 /// The part of a configuration at a JSON pointer.
-pub(crate) fn at<'a>(envoy: &'a Value, pointer: &str) -> &'a Value {
+pub fn at<'a>(envoy: &'a Value, pointer: &str) -> &'a Value {
     envoy.pointer(pointer).expect(pointer)
 }
 
-pub(crate) fn at_mut<'a>(envoy: &'a mut Value, pointer: &str) -> &'a mut Value {
+/// The same, to change it.
+pub fn at_mut<'a>(envoy: &'a mut Value, pointer: &str) -> &'a mut Value {
     envoy.pointer_mut(pointer).expect(pointer)
 }
 
@@ -61,7 +62,7 @@ fn items(list: Value) -> Vec<Value> {
 }
 
 /// Sets in `base` what `addition` says: maps key by key, anything else replaced.
-pub(crate) fn set(base: &mut Value, addition: Value) {
+pub fn set(base: &mut Value, addition: Value) {
     match (base, addition) {
         (Value::Object(base), Value::Object(addition)) => {
             for (key, value) in addition {
@@ -73,7 +74,7 @@ pub(crate) fn set(base: &mut Value, addition: Value) {
 }
 
 /// Puts streamgate into somebody's Envoy: every fragment but those for routes.
-pub(crate) fn paste_fragments(envoy: &mut Value) {
+pub fn paste_fragments(envoy: &mut Value) {
     set(at_mut(envoy, LISTENER), fragment("listener"));
     set(
         at_mut(envoy, CONNECTION_MANAGER),
@@ -88,7 +89,7 @@ pub(crate) fn paste_fragments(envoy: &mut Value) {
 }
 
 /// The route that matches `path`, which is written there as `path` or as `path_separated_prefix`.
-pub(crate) fn route_mut<'a>(envoy: &'a mut Value, path: &str) -> &'a mut Value {
+pub fn route_mut<'a>(envoy: &'a mut Value, path: &str) -> &'a mut Value {
     let routes = format!("{CONNECTION_MANAGER}/route_config/virtual_hosts/0/routes");
     let routes = at_mut(envoy, &routes).as_array_mut().expect("routes");
     let matches = |route: &&mut Value| {
@@ -100,7 +101,7 @@ pub(crate) fn route_mut<'a>(envoy: &'a mut Value, path: &str) -> &'a mut Value {
 }
 
 /// Where Envoy listens: for streams, and for its administrator.
-pub(crate) fn listen_on(envoy: &mut Value, port: u16, admin_port: u16) {
+pub fn listen_on(envoy: &mut Value, port: u16, admin_port: u16) {
     *at_mut(
         envoy,
         &format!("{LISTENER}/address/socket_address/port_value"),
@@ -109,7 +110,7 @@ pub(crate) fn listen_on(envoy: &mut Value, port: u16, admin_port: u16) {
 }
 
 /// Where a cluster's one endpoint is.
-pub(crate) fn send_to(envoy: &mut Value, cluster: &str, port: u16) {
+pub fn send_to(envoy: &mut Value, cluster: &str, port: u16) {
     let clusters = at_mut(envoy, CLUSTERS).as_array_mut().expect("clusters");
     let mut clusters = clusters.iter_mut();
     let cluster = clusters

@@ -1,7 +1,5 @@
 //! Owns asking the HTTP API as a client does, and what it is told.
 
-#![expect(clippy::expect_used, reason = "what fails here fails its test")]
-
 use std::time::Duration;
 
 use http::StatusCode;
@@ -9,30 +7,36 @@ use reqwest::header::HeaderMap;
 use reqwest::{Client, Method, RequestBuilder};
 use serde_json::Value;
 
-use super::app::{Plan, TestApp};
-use super::redis::RedisServer;
+use crate::app::{Plan, TestApp};
+use crate::redis::RedisServer;
 
 /// A client of an app's.
-#[derive(Clone)]
-pub(crate) struct Api<'a> {
-    pub(crate) app: &'a TestApp,
-    pub(crate) client: Client,
+#[derive(Debug, Clone)]
+pub struct Api<'a> {
+    /// The app that is asked.
+    pub app: &'a TestApp,
+    /// What sends the requests.
+    pub client: Client,
     /// Headers that go with each request.
     headers: Vec<(&'static str, String)>,
 }
 
 /// What it was told.
 #[derive(Debug)]
-pub(crate) struct Told {
-    pub(crate) status: StatusCode,
-    pub(crate) headers: HeaderMap,
-    pub(crate) body: Value,
+pub struct Told {
+    /// The status of the answer.
+    pub status: StatusCode,
+    /// The headers of the answer.
+    pub headers: HeaderMap,
+    /// The body, as JSON; null where it is none.
+    pub body: Value,
 }
 
 // === impl Api ===
 
 impl<'a> Api<'a> {
-    pub(crate) fn of(app: &'a TestApp) -> Self {
+    /// A client of that app, without a token.
+    pub fn of(app: &'a TestApp) -> Self {
         let client = Client::new();
         Self {
             app,
@@ -42,19 +46,19 @@ impl<'a> Api<'a> {
     }
 
     /// The same client with one more header.
-    pub(crate) fn with(&self, name: &'static str, value: impl Into<String>) -> Self {
+    pub fn with(&self, name: &'static str, value: impl Into<String>) -> Self {
         let mut api = self.clone();
         api.headers.push((name, value.into()));
         api
     }
 
     /// The same client with that token.
-    pub(crate) fn with_token(&self, token: &str) -> Self {
+    pub fn with_token(&self, token: &str) -> Self {
         self.with("authorization", format!("Bearer {token}"))
     }
 
     /// A request, not sent yet.
-    pub(crate) fn request(&self, method: Method, path: &str) -> RequestBuilder {
+    pub fn request(&self, method: Method, path: &str) -> RequestBuilder {
         let request = self.client.request(method, self.app.url(path));
         let headers = self.headers.iter();
         headers.fold(request, |request, (name, value)| {
@@ -62,7 +66,8 @@ impl<'a> Api<'a> {
         })
     }
 
-    pub(crate) async fn call(&self, method: Method, path: &str, body: Option<Value>) -> Told {
+    /// Sends a request with that body, if any.
+    pub async fn call(&self, method: Method, path: &str, body: Option<Value>) -> Told {
         let request = self.request(method, path);
         let request = match body {
             Some(body) => request.json(&body),
@@ -72,21 +77,23 @@ impl<'a> Api<'a> {
     }
 
     /// Starts a playback, or says that it goes on.
-    pub(crate) async fn put(&self, user: &str, session: &str, body: Value) -> Told {
+    pub async fn put(&self, user: &str, session: &str, body: Value) -> Told {
         let path = format!("/v1/users/{user}/sessions/{session}");
         self.call(Method::PUT, &path, Some(body)).await
     }
 
-    pub(crate) async fn get(&self, path: &str) -> Told {
+    /// Sends a GET.
+    pub async fn get(&self, path: &str) -> Told {
         self.call(Method::GET, path, None).await
     }
 
-    pub(crate) async fn delete(&self, path: &str) -> Told {
+    /// Sends a DELETE.
+    pub async fn delete(&self, path: &str) -> Told {
         self.call(Method::DELETE, path, None).await
     }
 
     /// The ids of the user's live sessions.
-    pub(crate) async fn live(&self, user: &str) -> Vec<String> {
+    pub async fn live(&self, user: &str) -> Vec<String> {
         let told = self.get(&format!("/v1/users/{user}/sessions")).await;
         assert_eq!(told.status, 200, "{told:?}");
         let sessions = told.body["sessions"].as_array().expect("a list");
@@ -99,7 +106,8 @@ impl<'a> Api<'a> {
 // === impl Told ===
 
 impl Told {
-    pub(crate) async fn by(request: RequestBuilder) -> Self {
+    /// Sends a request, and reads what comes back.
+    pub async fn by(request: RequestBuilder) -> Self {
         let answer = request.send().await.expect("an answer");
         let (status, headers) = (answer.status(), answer.headers().clone());
         assert_eq!(headers["cache-control"], "no-store");
@@ -112,13 +120,14 @@ impl Told {
         }
     }
 
-    pub(crate) fn header(&self, name: &str) -> &str {
+    /// The value of a header; empty where it is missing.
+    pub fn header(&self, name: &str) -> &str {
         let value = self.headers.get(name);
         value.map_or("", |value| value.to_str().expect("a text"))
     }
 
     /// It is a problem of that status and reason.
-    pub(crate) fn is_problem(&self, status: u16, reason: &str) {
+    pub fn is_problem(&self, status: u16, reason: &str) {
         assert_eq!(self.status, status, "{self:?}");
         assert_eq!(self.header("content-type"), "application/problem+json");
         assert_eq!(self.body["status"], status, "{self:?}");
@@ -128,7 +137,7 @@ impl Told {
 }
 
 /// Plays something on the embedded store, and on a Redis.
-pub(crate) async fn on_both(play: impl AsyncFn(Plan)) {
+pub async fn on_both(play: impl AsyncFn(Plan)) {
     play(TestApp::plan()).await;
     let redis = RedisServer::start();
     // What is shown is not the deadline.

@@ -5,6 +5,7 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use crate::watch::{PATIENCE, within};
 use futures_util::StreamExt;
 use http::{HeaderMap, StatusCode};
 use reqwest::{Client, RequestBuilder, Response};
@@ -16,59 +17,61 @@ use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 use tokio_tungstenite::tungstenite::{self, Message};
 use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async};
 
-use crate::support::watch::within;
-
-/// No single answer and no first second of video takes longer.
-const PATIENCE: Duration = Duration::from_secs(10);
 /// More than the backend's first chunk, so that seeing this much shows a stream that goes on.
 const ENOUGH_VIDEO: usize = 1000;
 
 /// Clients of one gateway.
 #[derive(Debug)]
-pub(crate) struct Viewers {
-    pub(crate) gateway: SocketAddr,
+pub struct Viewers {
+    /// Where the gateway listens.
+    pub gateway: SocketAddr,
     http1: Client,
     http2: Client,
 }
 
 /// What became of a request.
 #[derive(Debug)]
-pub(crate) enum Answer {
+pub enum Answer {
+    /// It was let in, and plays.
     LetIn(Playing),
+    /// It was refused.
     Refused(Refusal),
 }
 
 /// A response that was let in. Dropped, the player has gone: HTTP/1.1 closes the connection, HTTP/2 resets the stream.
 #[derive(Debug)]
-pub(crate) struct Playing {
+pub struct Playing {
     /// Empty where streamgate was not asked.
-    pub(crate) session: String,
+    pub session: String,
     response: Response,
 }
 
 /// A request that was not let in.
 #[derive(Debug)]
-pub(crate) struct Refusal {
-    pub(crate) status: StatusCode,
+pub struct Refusal {
+    /// The status of the refusal.
+    pub status: StatusCode,
     headers: HeaderMap,
-    pub(crate) problem: Value,
+    /// The body of the refusal: a problem, or a text.
+    pub problem: Value,
 }
 
 /// A connection on which everything can be said, and which can be cut.
 #[derive(Debug)]
-pub(crate) struct Raw {
+pub struct Raw {
     socket: TcpStream,
     received: Vec<u8>,
 }
 
 /// An open WebSocket.
 #[derive(Debug)]
-pub(crate) struct Socket(WebSocketStream<MaybeTlsStream<TcpStream>>);
+pub struct Socket(WebSocketStream<MaybeTlsStream<TcpStream>>);
 
 // === impl Viewers ===
 
 impl Viewers {
-    pub(crate) fn of(gateway: SocketAddr) -> Self {
+    /// Clients of the gateway at that address.
+    pub fn of(gateway: SocketAddr) -> Self {
         let client = || Client::builder().no_proxy();
         Self {
             gateway,
@@ -78,23 +81,23 @@ impl Viewers {
     }
 
     /// A request over HTTP/1.1 that nobody has signed.
-    pub(crate) fn anonymous(&self, path: &str) -> RequestBuilder {
+    pub fn anonymous(&self, path: &str) -> RequestBuilder {
         self.http1.get(format!("http://{}{path}", self.gateway))
     }
 
     /// A user's request over HTTP/1.1.
-    pub(crate) fn http1(&self, user: &str, path: &str) -> RequestBuilder {
+    pub fn http1(&self, user: &str, path: &str) -> RequestBuilder {
         self.anonymous(path).header("x-user-id", user)
     }
 
     /// A user's request over HTTP/2, all on one connection.
-    pub(crate) fn http2(&self, user: &str, path: &str) -> RequestBuilder {
+    pub fn http2(&self, user: &str, path: &str) -> RequestBuilder {
         let request = self.http2.get(format!("http://{}{path}", self.gateway));
         request.header("x-user-id", user)
     }
 
     /// What becomes of a request.
-    pub(crate) async fn ask(&self, request: RequestBuilder) -> Answer {
+    pub async fn ask(&self, request: RequestBuilder) -> Answer {
         let answer = within(PATIENCE, "the gateway answers", request.send()).await;
         let response = answer.unwrap();
         let (status, headers) = (response.status(), response.headers().clone());
@@ -107,7 +110,7 @@ impl Viewers {
     }
 
     /// Opens what must be let in.
-    pub(crate) async fn let_in(&self, request: RequestBuilder) -> Playing {
+    pub async fn let_in(&self, request: RequestBuilder) -> Playing {
         match self.ask(request).await {
             Answer::LetIn(playing) => playing,
             Answer::Refused(refusal) => panic!("expected to be let in, got {refusal}"),
@@ -115,14 +118,14 @@ impl Viewers {
     }
 
     /// Opens a live stream that must be let in, and sees it play.
-    pub(crate) async fn watch(&self, request: RequestBuilder) -> Playing {
+    pub async fn watch(&self, request: RequestBuilder) -> Playing {
         let mut playing = self.let_in(request).await;
         playing.plays().await;
         playing
     }
 
     /// Asks for what must be refused.
-    pub(crate) async fn refused(&self, request: RequestBuilder) -> Refusal {
+    pub async fn refused(&self, request: RequestBuilder) -> Refusal {
         match self.ask(request).await {
             Answer::Refused(refusal) => refusal,
             Answer::LetIn(playing) => panic!("expected a refusal, was let in as {playing:?}"),
@@ -130,7 +133,7 @@ impl Viewers {
     }
 
     /// Asks again and again until let in; the stream, and how long that took.
-    pub(crate) async fn let_in_within(
+    pub async fn let_in_within(
         &self,
         bound: Duration,
         request: impl Fn() -> RequestBuilder,
@@ -150,13 +153,13 @@ impl Viewers {
     }
 
     /// Sees to it that these sessions, and no others, hold the user's slots, which must all be taken: by asking for one more.
-    pub(crate) async fn assert_full(&self, user: &str, holders: &[&Playing]) {
+    pub async fn assert_full(&self, user: &str, holders: &[&Playing]) {
         let refusal = self.refused(self.http1(user, "/live/one-too-many")).await;
         refusal.assert_full(holders);
     }
 
     /// Sends bytes of one's own making on a connection of one's own.
-    pub(crate) async fn raw(&self, request: &[u8]) -> Raw {
+    pub async fn raw(&self, request: &[u8]) -> Raw {
         let mut socket = TcpStream::connect(self.gateway).await.unwrap();
         socket.set_nodelay(true).unwrap();
         // Whoever sends nonsense may be cut off in the middle of it.
@@ -168,7 +171,7 @@ impl Viewers {
     }
 
     /// A plain request on a connection of its own; `headers` are whole lines.
-    pub(crate) async fn raw_get(&self, user: &str, path: &str, headers: &[&str]) -> Raw {
+    pub async fn raw_get(&self, user: &str, path: &str, headers: &[&str]) -> Raw {
         let mut request = format!("GET {path} HTTP/1.1\r\nhost: test\r\nx-user-id: {user}\r\n");
         for line in headers {
             request.push_str(line);
@@ -179,12 +182,20 @@ impl Viewers {
     }
 
     /// Opens a WebSocket and waits for its first tick.
-    pub(crate) async fn websocket(&self, user: &str) -> Result<Socket, Refusal> {
+    ///
+    /// # Errors
+    ///
+    /// Fails if it is not let in.
+    pub async fn websocket(&self, user: &str) -> Result<Socket, Refusal> {
         self.websocket_with("x-user-id", user).await
     }
 
     /// The same for whom that header names.
-    pub(crate) async fn websocket_with(
+    ///
+    /// # Errors
+    ///
+    /// Fails if it is not let in.
+    pub async fn websocket_with(
         &self,
         header: &'static str,
         value: &str,
@@ -214,7 +225,7 @@ impl Viewers {
 
 impl Playing {
     /// Reads until it is plain that video arrives and goes on arriving.
-    pub(crate) async fn plays(&mut self) {
+    pub async fn plays(&mut self) {
         let mut received = 0;
         while received < ENOUGH_VIDEO {
             let chunk = within(PATIENCE, "video arrives", self.response.chunk()).await;
@@ -223,7 +234,7 @@ impl Playing {
     }
 
     /// Reads to the end, be it a good or a bad one; how many bytes came.
-    pub(crate) async fn rest(mut self) -> usize {
+    pub async fn rest(mut self) -> usize {
         let reading = async {
             let mut received = 0;
             while let Ok(Some(chunk)) = self.response.chunk().await {
@@ -247,17 +258,19 @@ impl Refusal {
         }
     }
 
-    pub(crate) fn header(&self, name: &str) -> String {
+    /// The value of a header; empty where it is missing.
+    pub fn header(&self, name: &str) -> String {
         text_of(&self.headers, name)
     }
 
-    pub(crate) fn reason(&self) -> &str {
+    /// The reason that the problem gives; empty where it gives none.
+    pub fn reason(&self) -> &str {
         let reason = self.problem.get("reason").and_then(Value::as_str);
         reason.unwrap_or_default()
     }
 
     /// It says that these sessions, and no others, hold all of the user's slots.
-    pub(crate) fn assert_full(&self, holders: &[&Playing]) {
+    pub fn assert_full(&self, holders: &[&Playing]) {
         let expected: BTreeSet<&str> = holders.iter().map(|held| held.session.as_str()).collect();
         assert_eq!(
             (self.status.as_u16(), self.reason()),
@@ -273,7 +286,7 @@ impl Refusal {
     }
 
     /// The sessions that it says hold the slots.
-    pub(crate) fn holders(&self) -> BTreeSet<&str> {
+    pub fn holders(&self) -> BTreeSet<&str> {
         let sessions = self.problem.get("sessions").and_then(Value::as_array);
         sessions
             .into_iter()
@@ -293,7 +306,7 @@ impl fmt::Display for Refusal {
 
 impl Raw {
     /// Reads the answer's head; the status, or `None` if the connection ended without one.
-    pub(crate) async fn status(&mut self) -> Option<u16> {
+    pub async fn status(&mut self) -> Option<u16> {
         let head =
             self.read_until(|received| received.windows(4).any(|bytes| bytes == b"\r\n\r\n"));
         head.await;
@@ -302,7 +315,7 @@ impl Raw {
     }
 
     /// The value of a header in the answer's head, byte for byte.
-    pub(crate) fn header(&self, name: &str) -> Option<Vec<u8>> {
+    pub fn header(&self, name: &str) -> Option<Vec<u8>> {
         let start = [b"\r\n", name.as_bytes(), b": "].concat();
         let at = self
             .received
@@ -313,7 +326,7 @@ impl Raw {
     }
 
     /// Reads until video has come.
-    pub(crate) async fn plays(&mut self) {
+    pub async fn plays(&mut self) {
         self.read_until(|received| received.len() > ENOUGH_VIDEO)
             .await;
         let text = String::from_utf8_lossy(&self.received);
@@ -334,7 +347,7 @@ impl Raw {
     }
 
     /// Cuts the connection with a reset, as the system does for a player that is killed with data unread.
-    pub(crate) fn cut(self) {
+    pub fn cut(self) {
         self.socket.set_zero_linger().unwrap();
     }
 }
@@ -343,13 +356,13 @@ impl Raw {
 
 impl Socket {
     /// Waits for the next tick.
-    pub(crate) async fn ticks(&mut self) {
+    pub async fn ticks(&mut self) {
         let message = within(PATIENCE, "the WebSocket ticks", self.0.next()).await;
         assert!(matches!(message, Some(Ok(Message::Text(_)))), "{message:?}");
     }
 
     /// Closes it as the protocol wants it.
-    pub(crate) async fn close(mut self) {
+    pub async fn close(mut self) {
         self.0.close(None).await.unwrap();
     }
 }

@@ -1,15 +1,11 @@
 //! Owns looking for barriers in a page with axe-core, in light and dark, on a phone's width and a desk's.
 
-use std::path::PathBuf;
-use std::time::Duration;
-
 use serde_json::json;
 
-use crate::support::chromium::Tab;
-use crate::support::watch::eventually;
+use crate::chromium::Tab;
+use crate::tools::find;
+use crate::watch::{SLOWLY, eventually_within};
 
-/// How long axe-core may take before a test gives up on it.
-const PATIENCE: Duration = Duration::from_secs(60);
 const WIDTHS: [u32; 2] = [390, 1280];
 const SCHEMES: [&str; 2] = ["light", "dark"];
 
@@ -22,32 +18,20 @@ const RUN: &str = "
     });";
 
 /// `STREAMGATE_TEST_AXE_CORE`, else what the script gets.
-#[expect(
-    clippy::disallowed_methods,
-    reason = "it names no setting, but a tool of the tests"
-)]
 fn axe_core() -> String {
-    let path: PathBuf = match std::env::var("STREAMGATE_TEST_AXE_CORE") {
-        Ok(path) => path.into(),
-        Err(_) => {
-            let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/tools/get-axe-core.sh");
-            let printed = std::process::Command::new(script).output().unwrap();
-            assert!(printed.status.success(), "{printed:?}");
-            String::from_utf8(printed.stdout).unwrap().trim().into()
-        }
-    };
+    let path = find("STREAMGATE_TEST_AXE_CORE", "tests/tools/get-axe-core.sh");
     std::fs::read_to_string(path).unwrap()
 }
 
 /// Fails if axe-core finds a violation in any look of the page, or if the page is wider than its window.
-pub(crate) async fn assert_no_barriers(tab: &Tab<'_>) {
+pub async fn assert_no_barriers(tab: &Tab<'_>) {
     tab.evaluate(&axe_core()).await.unwrap();
     for width in WIDTHS {
         for scheme in SCHEMES {
             tab.looks(width, scheme).await;
             let what = format!("a page {width} wide, {scheme}");
             tab.evaluate(RUN).await.unwrap();
-            let found = eventually(PATIENCE, "axe-core has looked", async || {
+            let found = eventually_within(SLOWLY, "axe-core has looked", async || {
                 let found = tab.evaluate("window.barriers").await?;
                 (!found.is_null()).then_some(found)
             });

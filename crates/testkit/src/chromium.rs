@@ -4,7 +4,6 @@
 
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
 
 use futures_util::{SinkExt, StreamExt};
 use serde_json::{Value, json};
@@ -14,11 +13,10 @@ use tokio::sync::{Mutex, Semaphore, SemaphorePermit};
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async};
 
-use crate::support::process::{Process, command, tool};
-use crate::support::watch::{eventually, within};
+use crate::process::{Process, command};
+use crate::tools::tool;
+use crate::watch::{SLOWLY, eventually_within, within};
 
-/// How long anything may take before a test gives up on it.
-const PATIENCE: Duration = Duration::from_secs(60);
 /// A Chromium takes a core while it starts: more at once than this only makes all of them late.
 static CHROMIUMS: Semaphore = Semaphore::const_new(2);
 
@@ -51,7 +49,8 @@ const BEFOREHAND: &str = r#"
 type Socket = WebSocketStream<MaybeTlsStream<TcpStream>>;
 
 /// A running Chromium.
-pub(crate) struct Chromium {
+#[derive(Debug)]
+pub struct Chromium {
     socket: Mutex<Socket>,
     calls: AtomicU64,
     _process: Process,
@@ -60,31 +59,29 @@ pub(crate) struct Chromium {
 }
 
 /// One of its tabs.
-pub(crate) struct Tab<'c> {
+#[derive(Debug)]
+pub struct Tab<'c> {
     chromium: &'c Chromium,
     target: String,
     session: String,
 }
 
 /// `STREAMGATE_TEST_CHROMIUM`, else the system's.
-#[expect(
-    clippy::disallowed_methods,
-    reason = "it names no setting, but a tool of the tests"
-)]
 fn binary() -> PathBuf {
-    std::env::var("STREAMGATE_TEST_CHROMIUM")
-        .map_or_else(|_| tool("chromium", "chromium"), PathBuf::from)
+    let named = std::env::var_os("STREAMGATE_TEST_CHROMIUM");
+    named.map_or_else(|| tool("chromium", "chromium"), PathBuf::from)
 }
 
 // === impl Chromium ===
 
 impl Chromium {
-    pub(crate) async fn start() -> Self {
+    /// Starts it, and returns when it can be driven.
+    pub async fn start() -> Self {
         Self::start_with(&[]).await
     }
 
     /// The same with more arguments.
-    pub(crate) async fn start_with(arguments: &[&str]) -> Self {
+    pub async fn start_with(arguments: &[&str]) -> Self {
         let turn = CHROMIUMS.acquire().await.unwrap();
         let profile = tempfile::tempdir().unwrap();
         let mut chromium = command(binary());
@@ -109,7 +106,7 @@ impl Chromium {
     }
 
     /// Opens a page in a new tab, for whoever has that token. It has a window to itself: what lies behind others doesn't play.
-    pub(crate) async fn open(&self, url: &str, token: &str) -> Tab<'_> {
+    pub async fn open(&self, url: &str, token: &str) -> Tab<'_> {
         let target = self
             .done(
                 "Target.createTarget",
@@ -172,7 +169,7 @@ impl Chromium {
                 }
             }
         };
-        within(PATIENCE, method, answering).await
+        within(SLOWLY, method, answering).await
     }
 }
 
@@ -180,27 +177,28 @@ impl Chromium {
 
 impl Tab<'_> {
     /// Opens another page in it, and waits until that is there.
-    pub(crate) async fn go(&self, url: &str) {
+    pub async fn go(&self, url: &str) {
         self.done("Page.navigate", json!({"url": url})).await;
         self.is_at(url).await;
     }
 
     /// Waits until it shows the page at that address.
-    pub(crate) async fn is_at(&self, url: &str) {
+    pub async fn is_at(&self, url: &str) {
         let what = format!("{url} is shown");
         let there = "document.readyState === 'complete' && location.href";
-        eventually(PATIENCE, &what, async || {
+        eventually_within(SLOWLY, &what, async || {
             (self.evaluate(there).await? == url).then_some(())
         })
         .await;
     }
 
-    pub(crate) async fn reload(&self) {
+    /// Loads the page again.
+    pub async fn reload(&self) {
         self.done("Page.reload", json!({})).await;
     }
 
     /// Goes back to the page before this one.
-    pub(crate) async fn back(&self) {
+    pub async fn back(&self) {
         let history = self.done("Page.getNavigationHistory", json!({})).await;
         let before = history["currentIndex"].as_u64().unwrap() - 1;
         let before = &history["entries"][usize::try_from(before).unwrap()];
@@ -209,11 +207,11 @@ impl Tab<'_> {
     }
 
     /// Closes it, and waits until it is gone.
-    pub(crate) async fn close(self) {
+    pub async fn close(self) {
         let params = json!({"targetId": self.target});
         let close = self.chromium.done("Target.closeTarget", params, None);
         close.await;
-        eventually(PATIENCE, "the tab is gone", async || {
+        eventually_within(SLOWLY, "the tab is gone", async || {
             let all = self.chromium.done("Target.getTargets", json!({}), None);
             let all = all.await["targetInfos"].take();
             let mut ids = all.as_array()?.iter().map(|target| &target["targetId"]);
@@ -223,7 +221,7 @@ impl Tab<'_> {
     }
 
     /// What an expression comes to; nothing while a page makes way for another.
-    pub(crate) async fn evaluate(&self, expression: &str) -> Option<Value> {
+    pub async fn evaluate(&self, expression: &str) -> Option<Value> {
         let params = json!({"expression": expression, "returnByValue": true, "userGesture": true});
         let evaluated = self
             .chromium
@@ -234,7 +232,7 @@ impl Tab<'_> {
     }
 
     /// Gives its window that width in pixels, and its user that preference: `light` or `dark`.
-    pub(crate) async fn looks(&self, width: u32, scheme: &str) {
+    pub async fn looks(&self, width: u32, scheme: &str) {
         let size = json!({"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": false});
         self.done("Emulation.setDeviceMetricsOverride", size).await;
         let preference = json!({"features": [{"name": "prefers-color-scheme", "value": scheme}]});
@@ -242,7 +240,7 @@ impl Tab<'_> {
     }
 
     /// Presses a key: `Tab` or `Enter`.
-    pub(crate) async fn key(&self, name: &str) {
+    pub async fn key(&self, name: &str) {
         // Its window may be behind others.
         let focused = json!({"enabled": true});
         self.done("Emulation.setFocusEmulationEnabled", focused)
@@ -255,21 +253,21 @@ impl Tab<'_> {
     }
 
     /// Presses a button that has this in its text, when there is one.
-    pub(crate) async fn press(&self, label: &str) {
+    pub async fn press(&self, label: &str) {
         let label = json!(label);
         let press = format!(
             "{{ const it = [...document.querySelectorAll('button')].find((it) => it.textContent.includes({label})); it?.click(); !!it }}"
         );
         let what = format!("there is a button {label}");
-        eventually(PATIENCE, &what, async || {
+        eventually_within(SLOWLY, &what, async || {
             (self.evaluate(&press).await? == true).then_some(())
         })
         .await;
     }
 
     /// Waits until the page says something in which that is found.
-    pub(crate) async fn says<T>(&self, what: &str, find: impl Fn(&str) -> Option<T>) -> T {
-        eventually(PATIENCE, what, async || {
+    pub async fn says<T>(&self, what: &str, find: impl Fn(&str) -> Option<T>) -> T {
+        eventually_within(SLOWLY, what, async || {
             let text = self.evaluate("document.body.innerText").await?;
             find(text.as_str()?)
         })
@@ -277,7 +275,7 @@ impl Tab<'_> {
     }
 
     /// Waits until the page says that it plays, and not as that; the id.
-    pub(crate) async fn plays_anew(&self, other_than: &str) -> String {
+    pub async fn plays_anew(&self, other_than: &str) -> String {
         let find = |text: &str| {
             let (_, rest) = text.split_once("Playing as ")?;
             let id = rest.split_whitespace().next()?;
@@ -287,14 +285,14 @@ impl Tab<'_> {
     }
 
     /// The same where it hasn't played before.
-    pub(crate) async fn plays(&self) -> String {
+    pub async fn plays(&self) -> String {
         self.plays_anew("").await
     }
 
     /// Waits until this page has been shown so often; each time tells whether it came out of the back-forward cache.
-    pub(crate) async fn was_shown(&self, from_cache: &[bool]) {
+    pub async fn was_shown(&self, from_cache: &[bool]) {
         let (what, expected) = (format!("shown as {from_cache:?}"), json!(from_cache));
-        eventually(PATIENCE, &what, async || {
+        eventually_within(SLOWLY, &what, async || {
             let shown = self.evaluate("window.shown").await?;
             let enough = shown.as_array()?.len() >= from_cache.len();
             enough.then(|| assert_eq!(shown, expected, "{}", self.session))
@@ -303,8 +301,8 @@ impl Tab<'_> {
     }
 
     /// The call that this page has made last, once there is one: its method, and the id in its address.
-    pub(crate) async fn asked_last(&self) -> (String, String) {
-        eventually(PATIENCE, "the page has asked", async || {
+    pub async fn asked_last(&self) -> (String, String) {
+        eventually_within(SLOWLY, "the page has asked", async || {
             let call = self.evaluate("window.asked.at(-1)").await?;
             let (method, address) = call.as_str()?.split_once(' ')?;
             let (_, id) = address.rsplit_once('/')?;
@@ -314,7 +312,7 @@ impl Tab<'_> {
     }
 
     /// All cookies that the browser keeps.
-    pub(crate) async fn cookies(&self) -> Vec<Value> {
+    pub async fn cookies(&self) -> Vec<Value> {
         let all = self.chromium.done("Storage.getCookies", json!({}), None);
         let all = all.await["cookies"].take();
         serde_json::from_value(all).unwrap()

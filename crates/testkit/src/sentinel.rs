@@ -1,20 +1,15 @@
 //! A master with its replica, and three sentinels that watch them: real processes, quick to find out that the master is gone.
 
 use std::collections::HashMap;
-use std::time::Duration;
 
-use streamgate::clock::Stopwatch;
-
-use super::redis::RedisServer;
+use crate::redis::RedisServer;
+use crate::watch::eventually_blocking;
 
 /// What the sentinels call what they watch.
-pub(crate) const SERVICE: &str = "mymaster";
-
-/// How long all of them may take to know each other, or to agree on another master.
-const PATIENCE: Duration = Duration::from_secs(30);
+pub const SERVICE: &str = "mymaster";
 
 /// How a sentinel watches that server, under that name: it is gone after half a second, says that sentinel, if so many agree.
-pub(crate) fn watching(service: &str, server: &RedisServer, quorum: u32) -> String {
+pub fn watching(service: &str, server: &RedisServer, quorum: u32) -> String {
     format!(
         "sentinel monitor {service} 127.0.0.1 {} {quorum}\n\
          sentinel down-after-milliseconds {service} 500\n\
@@ -24,16 +19,17 @@ pub(crate) fn watching(service: &str, server: &RedisServer, quorum: u32) -> Stri
 }
 
 /// A master, a replica, and who watches them.
-pub(crate) struct Watched {
+#[derive(Debug)]
+pub struct Watched {
     /// The master at first, and its replica.
-    pub(crate) servers: [RedisServer; 2],
+    pub servers: [RedisServer; 2],
     /// Who watches them.
-    pub(crate) sentinels: [RedisServer; 3],
+    pub sentinels: [RedisServer; 3],
 }
 
 impl Watched {
     /// Starts all of them, and waits until they know each other.
-    pub(crate) fn start() -> Self {
+    pub fn start() -> Self {
         let at_once = [
             "--repl-diskless-sync",
             "yes",
@@ -43,7 +39,7 @@ impl Watched {
         let master = RedisServer::start_with(&at_once);
         let port = master.port().to_string();
         let replica = RedisServer::start_with(&["--replicaof", "127.0.0.1", &port]);
-        wait_until("the replica has what the master has", || {
+        eventually_blocking("the replica has what the master has", || {
             role(&replica)
                 .get(3)
                 .is_some_and(|link| link == "connected")
@@ -60,7 +56,7 @@ impl Watched {
             servers: [master, replica],
             sentinels,
         };
-        wait_until("the sentinels know each other", || {
+        eventually_blocking("the sentinels know each other", || {
             let knows_all = |sentinel: &RedisServer| {
                 let known = known(sentinel);
                 known["num-other-sentinels"] == "2" && known["num-slaves"] == "1"
@@ -71,34 +67,34 @@ impl Watched {
     }
 
     /// Where the sentinels are.
-    pub(crate) fn urls(&self) -> Vec<String> {
+    pub fn urls(&self) -> Vec<String> {
         self.sentinels.iter().map(RedisServer::url).collect()
     }
 
     /// The first server, which is the master at first.
-    pub(crate) fn first(&self) -> &RedisServer {
+    pub fn first(&self) -> &RedisServer {
         &self.servers[0]
     }
 
     /// The other one.
-    pub(crate) fn second(&self) -> &RedisServer {
+    pub fn second(&self) -> &RedisServer {
         &self.servers[1]
     }
 
     /// Whether a sentinel, any but the first, names that server as the master.
-    pub(crate) fn name(&self, server: &RedisServer) -> bool {
+    pub fn name(&self, server: &RedisServer) -> bool {
         let ask = ["SENTINEL", "GET-MASTER-ADDR-BY-NAME", SERVICE];
         let mut asked = self.sentinels[1..].iter();
         asked.any(|sentinel| sentinel.run::<(String, u16)>(&ask).1 == server.port())
     }
 
     /// Has the sentinels make the replica the master, as before maintenance. They refuse while they are not sure of it.
-    pub(crate) fn fail_over(&self) {
+    pub fn fail_over(&self) {
         let agreed = || {
             let ask = ["SENTINEL", "FAILOVER", SERVICE];
             self.sentinels[0].try_run::<()>(&ask).is_ok()
         };
-        wait_until("the sentinel agrees to fail over", agreed);
+        eventually_blocking("the sentinel agrees to fail over", agreed);
     }
 }
 
@@ -108,7 +104,7 @@ fn known(sentinel: &RedisServer) -> HashMap<String, String> {
 }
 
 /// Whether that server is a replica.
-pub(crate) fn is_replica(server: &RedisServer) -> bool {
+pub fn is_replica(server: &RedisServer) -> bool {
     role(server).first().is_some_and(|role| role == "slave")
 }
 
@@ -118,16 +114,4 @@ fn role(server: &RedisServer) -> Vec<String> {
     let role: Vec<redis::Value> = server.try_run(&["ROLE"]).unwrap_or_default();
     let texts = role.into_iter().map(redis::from_redis_value);
     texts.map(Result::unwrap_or_default).collect()
-}
-
-/// Waits until that is so. For what goes on in other processes alone: nothing else runs meanwhile in this thread.
-pub(crate) fn wait_until(what: &str, is_so: impl Fn() -> bool) {
-    let waiting = Stopwatch::start();
-    while !is_so() {
-        assert!(
-            waiting.elapsed() < PATIENCE,
-            "not within {PATIENCE:?}: {what}"
-        );
-        std::thread::sleep(Duration::from_millis(20));
-    }
 }

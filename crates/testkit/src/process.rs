@@ -1,21 +1,17 @@
 //! Owns child processes: what they write is kept and shown if the test fails, and none outlives its test.
 
-use std::path::PathBuf;
 use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
+use crate::watch::{SLOWLY, eventually_within, within};
 use tempfile::NamedTempFile;
 use tokio::process::{Child, Command};
 
-use crate::support::watch::{eventually, within};
-
 const TAIL_LINES: usize = 40;
-/// Longer than any process here takes to say what it has to say, or to end when it was asked to.
-const PATIENCE: Duration = Duration::from_secs(30);
 
 /// A running process. Dropped, it is killed.
 #[derive(Debug)]
-pub(crate) struct Process {
+pub struct Process {
     name: &'static str,
     child: Child,
     output: NamedTempFile,
@@ -23,7 +19,7 @@ pub(crate) struct Process {
 
 impl Process {
     /// Starts `command`, both its outputs going to one file.
-    pub(crate) fn start(name: &'static str, mut command: Command) -> Self {
+    pub fn start(name: &'static str, mut command: Command) -> Self {
         let output = NamedTempFile::with_prefix(format!("{name}-")).unwrap();
         command
             .stdin(Stdio::null())
@@ -41,14 +37,14 @@ impl Process {
     }
 
     /// All that it has written so far.
-    pub(crate) fn output(&self) -> String {
+    pub fn output(&self) -> String {
         let bytes = std::fs::read(self.output.path()).unwrap();
         String::from_utf8_lossy(&bytes).into_owned()
     }
 
     /// Waits for something in its output.
-    pub(crate) async fn says<T>(&mut self, what: &str, find: impl Fn(&str) -> Option<T>) -> T {
-        eventually(PATIENCE, what, async || {
+    pub async fn says<T>(&mut self, what: &str, find: impl Fn(&str) -> Option<T>) -> T {
+        eventually_within(SLOWLY, what, async || {
             if let Ok(Some(status)) = self.child.try_wait() {
                 panic!("{} has ended ({status}) before: {what}", self.name);
             }
@@ -58,12 +54,12 @@ impl Process {
     }
 
     /// What the system calls it.
-    pub(crate) fn id(&self) -> u32 {
+    pub fn id(&self) -> u32 {
         self.child.id().expect("it has not been waited for")
     }
 
     /// Sends a signal by its name, and doesn't wait for what it does.
-    pub(crate) async fn signal(&self, signal: &str) {
+    pub async fn signal(&self, signal: &str) {
         let pid = self.id();
         // The standard library can only kill.
         let mut kill = Command::new("sh");
@@ -79,17 +75,17 @@ impl Process {
     }
 
     /// Kills it, and returns when it is gone.
-    pub(crate) async fn kill(&mut self) {
+    pub async fn kill(&mut self) {
         self.child.kill().await.unwrap();
     }
 
     /// Waits until it has ended by itself.
-    pub(crate) async fn ended(&mut self) -> ExitStatus {
-        self.ended_within(PATIENCE).await
+    pub async fn ended(&mut self) -> ExitStatus {
+        self.ended_within(SLOWLY).await
     }
 
     /// The same for one that may take longer.
-    pub(crate) async fn ended_within(&mut self, bound: Duration) -> ExitStatus {
+    pub async fn ended_within(&mut self, bound: Duration) -> ExitStatus {
         let ended = within(bound, "a process ends", self.child.wait()).await;
         ended.unwrap()
     }
@@ -123,7 +119,7 @@ impl ReopenToAppend for NamedTempFile {
 }
 
 /// A command that inherits the environment except what would be taken for settings of streamgate's.
-pub(crate) fn command(program: impl AsRef<std::ffi::OsStr>) -> Command {
+pub fn command(program: impl AsRef<std::ffi::OsStr>) -> Command {
     let mut command = Command::new(program);
     for (name, _) in std::env::vars_os() {
         if name.to_string_lossy().starts_with("STREAMGATE_") {
@@ -134,7 +130,7 @@ pub(crate) fn command(program: impl AsRef<std::ffi::OsStr>) -> Command {
 }
 
 /// How much processor time a process has used so far, as Linux counts it: all of its threads that are there now and whose names begin so.
-pub(crate) fn processor_time(process: u32, name: &str) -> Duration {
+pub fn processor_time(process: u32, name: &str) -> Duration {
     let threads = std::fs::read_dir(format!("/proc/{process}/task")).unwrap();
     let threads = threads.map(|thread| thread.unwrap().path());
     let named = threads.filter(|thread| {
@@ -146,13 +142,4 @@ pub(crate) fn processor_time(process: u32, name: &str) -> Duration {
         text.split(' ').next()?.parse().ok()
     });
     times.map(Duration::from_nanos).sum()
-}
-
-/// A program that the system has to bring along. Says which package has it if it is not there.
-pub(crate) fn tool(name: &str, package: &str) -> PathBuf {
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    let mut places = std::env::split_paths(&path).map(|place| place.join(name));
-    places
-        .find(|file| file.is_file())
-        .unwrap_or_else(|| panic!("{name} is missing; on Debian: apt-get install {package}"))
 }

@@ -7,14 +7,14 @@ use socket2::{Domain, Socket, Type};
 /// A port of this machine that the system gives to nobody else while this lives: a socket is bound to it and doesn't listen. A server that is told
 /// its number can listen there all the same, since it sets `SO_REUSEADDR` as servers do; until one does, whoever connects is refused.
 #[derive(Debug)]
-pub(crate) struct ReservedPort {
+pub struct ReservedPort {
     address: SocketAddr,
     _holder: Socket,
 }
 
 impl ReservedPort {
     /// A port that nobody uses.
-    pub(crate) fn new() -> Self {
+    pub fn reserve() -> Self {
         let holder = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
         holder.set_reuse_address(true).unwrap();
         let any = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
@@ -27,12 +27,12 @@ impl ReservedPort {
     }
 
     /// Its number.
-    pub(crate) fn number(&self) -> u16 {
+    pub fn number(&self) -> u16 {
         self.address.port()
     }
 
     /// Where a server on it is.
-    pub(crate) fn address(&self) -> SocketAddr {
+    pub fn address(&self) -> SocketAddr {
         self.address
     }
 }
@@ -46,7 +46,7 @@ mod tests {
 
     #[test]
     fn nobody_else_gets_a_reserved_port_and_its_server_does_again_and_again() {
-        let reserved = ReservedPort::new();
+        let reserved = ReservedPort::reserve();
         let other = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
         let taken = other.bind(&reserved.address().into()).unwrap_err();
         assert_eq!(taken.kind(), ErrorKind::AddrInUse);

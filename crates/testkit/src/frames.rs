@@ -12,7 +12,7 @@ const END_STREAM: u8 = 1;
 const END_HEADERS: u8 = 4;
 
 /// A frame.
-pub(crate) fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
+pub fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
     let length = u32::try_from(payload.len()).unwrap().to_be_bytes();
     let mut frame = length[1..].to_vec();
     frame.extend([kind, flags]);
@@ -22,63 +22,69 @@ pub(crate) fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8>
 }
 
 /// What a client begins with.
-pub(crate) fn hello() -> Vec<u8> {
+pub fn hello() -> Vec<u8> {
     [&b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"[..], &settings()].concat()
 }
 
-pub(crate) fn settings() -> Vec<u8> {
+/// Settings that change nothing.
+pub fn settings() -> Vec<u8> {
     frame(SETTINGS, 0, 0, &[])
 }
 
-pub(crate) fn ping() -> Vec<u8> {
+/// Asks for a sign of life.
+pub fn ping() -> Vec<u8> {
     frame(PING, 0, 0, &[0; 8])
 }
 
-pub(crate) fn window_update(by: u32) -> Vec<u8> {
+/// Lets the other side send that many bytes more.
+pub fn window_update(by: u32) -> Vec<u8> {
     frame(WINDOW_UPDATE, 0, 0, &by.to_be_bytes())
 }
 
 /// A frame of a kind that nobody has defined.
-pub(crate) fn unknown() -> Vec<u8> {
+pub fn unknown() -> Vec<u8> {
     frame(0xbf, 0, 0, &[0; 8])
 }
 
-pub(crate) fn headers(stream: u32, block: &[u8], is_last: bool) -> Vec<u8> {
+/// A whole header list.
+pub fn headers(stream: u32, block: &[u8], is_last: bool) -> Vec<u8> {
     let end = if is_last { END_STREAM } else { 0 };
     frame(HEADERS, END_HEADERS | end, stream, block)
 }
 
 /// The beginning of a header list that [`continuation`]s go on with.
-pub(crate) fn headers_begun(stream: u32, block: &[u8]) -> Vec<u8> {
+pub fn headers_begun(stream: u32, block: &[u8]) -> Vec<u8> {
     frame(HEADERS, 0, stream, block)
 }
 
-pub(crate) fn continuation(stream: u32, block: &[u8]) -> Vec<u8> {
+/// The rest of a header list, or a part of it.
+pub fn continuation(stream: u32, block: &[u8]) -> Vec<u8> {
     frame(CONTINUATION, 0, stream, block)
 }
 
-pub(crate) fn data(stream: u32, payload: &[u8]) -> Vec<u8> {
+/// A part of a message's body.
+pub fn data(stream: u32, payload: &[u8]) -> Vec<u8> {
     frame(DATA, 0, stream, payload)
 }
 
 /// Takes a request back.
-pub(crate) fn reset(stream: u32) -> Vec<u8> {
+pub fn reset(stream: u32) -> Vec<u8> {
     const CANCEL: u32 = 8;
     frame(RST_STREAM, 0, stream, &CANCEL.to_be_bytes())
 }
 
 /// The header block of a gRPC request.
 #[derive(Debug)]
-pub(crate) struct Head(Vec<u8>);
+pub struct Head(Vec<u8>);
 
 impl Head {
     /// One to that path, at the authority `streamgate`.
-    pub(crate) fn post(path: &str) -> Self {
+    pub fn post(path: &str) -> Self {
         Self::post_to("streamgate", path)
     }
 
     /// One to that path, at that authority.
-    pub(crate) fn post_to(authority: &str, path: &str) -> Self {
+    pub fn post_to(authority: &str, path: &str) -> Self {
         // `:method: POST` and `:scheme: http` are in the static table, as the names of the others are.
         let mut block = vec![0x83, 0x86, 0x04];
         block.extend(string(path));
@@ -90,7 +96,7 @@ impl Head {
     }
 
     /// Adds a header of that size that the other side has to remember.
-    pub(crate) fn with_indexed(mut self, size: usize) -> Self {
+    pub fn with_indexed(mut self, size: usize) -> Self {
         self.0.push(0x40);
         self.0.extend(string("x"));
         self.0.extend(string(&"a".repeat(size)));
@@ -98,17 +104,18 @@ impl Head {
     }
 
     /// Adds the header that was remembered last, so many times.
-    pub(crate) fn with_repeated(mut self, times: usize) -> Self {
+    pub fn with_repeated(mut self, times: usize) -> Self {
         self.0.extend(vec![0xbe; times]);
         self
     }
 
     /// A header of its own.
-    pub(crate) fn literal(name: &str, value: &str) -> Vec<u8> {
+    pub fn literal(name: &str, value: &str) -> Vec<u8> {
         [vec![0], string(name), string(value)].concat()
     }
 
-    pub(crate) fn block(self) -> Vec<u8> {
+    /// The bytes of the block.
+    pub fn block(self) -> Vec<u8> {
         self.0
     }
 }

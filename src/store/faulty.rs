@@ -1,23 +1,26 @@
-//! A store that fails as told: it loses answers, refuses, or keeps its callers waiting. Below it is the embedded one.
+//! A store that fails on command: it loses answers, refuses, or keeps its callers waiting. The
+//! embedded store does the work.
 //!
-//! The unit tests of the ledger and the outbox use this very file.
+//! Unit tests use it, and integration tests through the feature `faulty-store`. It is a module of
+//! this crate and not of `testkit`, because it implements this crate's [`Store`]: in a unit test
+//! `testkit` is built with another copy of that trait.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use async_trait::async_trait;
-use streamgate::clock::{Clock, SystemClock};
-use streamgate::session::{
+use crate::clock::{Clock, SystemClock};
+use crate::session::{
     Admission, Ending, Playing, Released, Renewal, SessionKey, Sighting, Start, StartRules, Terms,
     UserId,
 };
-use streamgate::store::{Cursor, Listing, MemoryStore, Page, Store, StoreError};
+use crate::store::{Cursor, Listing, MemoryStore, Page, Store, StoreError};
+use async_trait::async_trait;
 use tokio::sync::watch;
 
 /// What the store does wrong.
 #[derive(Debug, Clone, Default)]
-pub(crate) enum Fault {
+pub enum Fault {
     /// Nothing.
     #[default]
     None,
@@ -35,13 +38,13 @@ pub(crate) enum Fault {
 
 /// Wraps the embedded store.
 #[derive(Debug)]
-pub(crate) struct FaultyStore {
+pub struct FaultyStore {
     /// The store below, in which nothing is ever wrong.
-    pub(crate) sound: MemoryStore,
+    pub sound: MemoryStore,
     /// What is wrong with each operation.
     faults: Mutex<HashMap<&'static str, Fault>>,
     /// The user whose sessions can't be renewed, as if the key held something else.
-    pub(crate) broken: Mutex<Option<UserId>>,
+    pub broken: Mutex<Option<UserId>>,
     /// Whether callers have to wait, before anything is done.
     held: watch::Sender<bool>,
     /// How often each operation was asked for.
@@ -50,12 +53,12 @@ pub(crate) struct FaultyStore {
 
 impl FaultyStore {
     /// A store in which nothing is wrong yet.
-    pub(crate) fn new() -> Arc<Self> {
+    pub fn new() -> Arc<Self> {
         Self::at(Arc::new(SystemClock::start()))
     }
 
     /// The same, by that clock.
-    pub(crate) fn at(clock: Arc<dyn Clock>) -> Arc<Self> {
+    pub fn at(clock: Arc<dyn Clock>) -> Arc<Self> {
         let terms = Terms::new(Duration::from_secs(30), Duration::from_millis(50));
         Arc::new(Self {
             sound: MemoryStore::new(terms, clock),
@@ -67,7 +70,7 @@ impl FaultyStore {
     }
 
     /// What is wrong from now on, with everything.
-    pub(crate) fn fails(&self, fault: &Fault) {
+    pub fn fails(&self, fault: &Fault) {
         let operations = [
             "admit", "renew", "played", "release", "list", "page", "ping",
         ];
@@ -77,27 +80,27 @@ impl FaultyStore {
     }
 
     /// What is wrong from now on, with that operation.
-    pub(crate) fn fails_at(&self, operation: &'static str, fault: Fault) {
+    pub fn fails_at(&self, operation: &'static str, fault: Fault) {
         self.faults().insert(operation, fault);
     }
 
     /// From now on callers wait.
-    pub(crate) fn hold(&self) {
+    pub fn hold(&self) {
         self.held.send_replace(true);
     }
 
     /// Callers wait no longer.
-    pub(crate) fn let_go(&self) {
+    pub fn let_go(&self) {
         self.held.send_replace(false);
     }
 
     /// How often that was asked for, held calls included.
-    pub(crate) fn calls(&self, operation: &str) -> usize {
+    pub fn calls(&self, operation: &str) -> usize {
         self.calls.borrow().get(operation).copied().unwrap_or(0)
     }
 
     /// Waits until that has been asked for so often.
-    pub(crate) async fn asked(&self, operation: &str, times: usize) {
+    pub async fn asked(&self, operation: &str, times: usize) {
         let mut calls = self.calls.subscribe();
         let enough = |calls: &HashMap<&'static str, usize>| {
             calls.get(operation).copied().unwrap_or(0) >= times
@@ -111,7 +114,7 @@ impl FaultyStore {
     }
 
     /// The ids of a user's live sessions, in order.
-    pub(crate) async fn live(&self, user: &str) -> Vec<String> {
+    pub async fn live(&self, user: &str) -> Vec<String> {
         let Ok(user) = UserId::parse(user) else {
             return Vec::new();
         };

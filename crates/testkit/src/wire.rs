@@ -19,7 +19,7 @@ const HEADERS: u8 = 1;
 /// Where the next call is cut off.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
-pub(crate) enum Cut {
+pub enum Cut {
     /// Nowhere.
     Nowhere = 0,
     /// When its request has been passed on.
@@ -30,8 +30,9 @@ pub(crate) enum Cut {
 
 /// A relay to one streamgate.
 #[derive(Debug)]
-pub(crate) struct Wire {
-    pub(crate) address: SocketAddr,
+pub struct Wire {
+    /// Where it listens for Envoy.
+    pub address: SocketAddr,
     faults: Arc<Faults>,
     _relays: JoinSet<()>,
 }
@@ -45,7 +46,7 @@ struct Faults {
 
 impl Wire {
     /// A relay that doesn't interfere yet.
-    pub(crate) async fn to(streamgate: SocketAddr) -> Self {
+    pub async fn to(streamgate: SocketAddr) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let faults = Arc::<Faults>::default();
@@ -59,17 +60,17 @@ impl Wire {
     }
 
     /// Cuts the next call off.
-    pub(crate) fn cut_next(&self, at: Cut) {
+    pub fn cut_next(&self, at: Cut) {
         self.faults.cut.store(at as u8, Ordering::SeqCst);
     }
 
     /// How many calls were cut off.
-    pub(crate) fn cuts(&self) -> usize {
+    pub fn cuts(&self) -> usize {
         self.faults.cuts.load(Ordering::SeqCst)
     }
 
     /// Delays each frame up to that long, at random but without changing their order.
-    pub(crate) fn delay(&self, longest: Duration) {
+    pub fn delay(&self, longest: Duration) {
         let micros = u64::try_from(longest.as_micros()).unwrap();
         self.faults.delay_micros.store(micros, Ordering::SeqCst);
     }

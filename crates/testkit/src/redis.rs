@@ -3,7 +3,7 @@
 use std::net::TcpStream;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
-use std::sync::{Mutex, OnceLock};
+use std::sync::Mutex;
 use std::time::Duration;
 
 use redis::FromRedisValue;
@@ -12,14 +12,15 @@ use streamgate::store::Store;
 use streamgate::store::redis::{RedisSettings, RedisStore, RedisTarget};
 use tempfile::TempDir;
 
-use super::port::ReservedPort;
-use super::streams::{PATIENT, lasting_terms, terms, user};
+use crate::port::ReservedPort;
+use crate::streams::{PATIENT, lasting_terms, terms, user};
+use crate::tools::find;
 
 /// How long a server may take to answer its first PING.
 const START: Duration = Duration::from_secs(10);
 
 /// A store on it whose sessions and deadlines no test outlasts.
-pub(crate) fn lasting_store(redis: &RedisServer) -> RedisStore {
+pub fn lasting_store(redis: &RedisServer) -> RedisStore {
     let settings = RedisSettings {
         terms: lasting_terms(),
         timeout: PATIENT,
@@ -30,21 +31,11 @@ pub(crate) fn lasting_store(redis: &RedisServer) -> RedisStore {
 
 /// The `redis-server` that tests run on: `STREAMGATE_TEST_REDIS_SERVER`, else the demo's.
 fn redis_binary() -> PathBuf {
-    static BINARY: OnceLock<PathBuf> = OnceLock::new();
-    let find = || match std::env::var_os("STREAMGATE_TEST_REDIS_SERVER") {
-        Some(path) => path.into(),
-        None => {
-            let script = concat!(env!("CARGO_MANIFEST_DIR"), "/deploy/demo/get-redis.sh");
-            let printed = Command::new(script).output().unwrap();
-            assert!(printed.status.success(), "{printed:?}");
-            String::from_utf8(printed.stdout).unwrap().trim().into()
-        }
-    };
-    BINARY.get_or_init(find).clone()
+    find("STREAMGATE_TEST_REDIS_SERVER", "deploy/demo/get-redis.sh")
 }
 
 /// Runs a command at a server that wants a password.
-pub(crate) fn run_as(url: &str, words: &[&str]) {
+pub fn run_as(url: &str, words: &[&str]) {
     let mut connection = redis::Client::open(url).unwrap().get_connection().unwrap();
     redis::cmd(words[0])
         .arg(&words[1..])
@@ -53,7 +44,7 @@ pub(crate) fn run_as(url: &str, words: &[&str]) {
 }
 
 /// The names of a user's sessions in Redis.
-pub(crate) async fn counted(store: &RedisStore, name: &str) -> Vec<String> {
+pub async fn counted(store: &RedisStore, name: &str) -> Vec<String> {
     let listing = store.list(&user(name)).await.unwrap();
     let ids = listing.sessions.iter();
     let mut ids: Vec<String> = ids.map(|session| session.key.id.to_string()).collect();
@@ -62,7 +53,8 @@ pub(crate) async fn counted(store: &RedisStore, name: &str) -> Vec<String> {
 }
 
 /// A running (or stopped, or paused) `redis-server`.
-pub(crate) struct RedisServer {
+#[derive(Debug)]
+pub struct RedisServer {
     /// Where it listens, and nobody else while it is down.
     port: ReservedPort,
     /// What it was started with beside the port.
@@ -77,35 +69,35 @@ pub(crate) struct RedisServer {
 
 impl RedisServer {
     /// Starts a server with the defaults.
-    pub(crate) fn start() -> Self {
+    pub fn start() -> Self {
         Self::start_with(&[])
     }
 
     /// Starts a server with options of its configuration, like `--maxmemory 4mb`.
-    pub(crate) fn start_with(options: &[&str]) -> Self {
+    pub fn start_with(options: &[&str]) -> Self {
         let server = Self::stopped(options);
         server.restart();
         server
     }
 
     /// Starts a sentinel that is configured so.
-    pub(crate) fn sentinel(configuration: &str) -> Self {
+    pub fn sentinel(configuration: &str) -> Self {
         let server = Self::stopped_sentinel(configuration);
         server.restart();
         server
     }
 
     /// A sentinel that is configured so and is yet to be started.
-    pub(crate) fn stopped_sentinel(configuration: &str) -> Self {
+    pub fn stopped_sentinel(configuration: &str) -> Self {
         let mut server = Self::stopped(&[]);
         server.sentinel = Some(configuration.to_owned());
         server
     }
 
     /// A server that is yet to be started, on a port that nobody else has.
-    pub(crate) fn stopped(options: &[&str]) -> Self {
+    pub fn stopped(options: &[&str]) -> Self {
         Self {
-            port: ReservedPort::new(),
+            port: ReservedPort::reserve(),
             options: options.iter().map(ToString::to_string).collect(),
             sentinel: None,
             process: Mutex::new(None),
@@ -114,12 +106,12 @@ impl RedisServer {
     }
 
     /// Starts it on its port, where it must not be running, and waits until it answers.
-    pub(crate) fn restart(&self) {
+    pub fn restart(&self) {
         self.start_until(&[], Self::answers);
     }
 
     /// Starts it with more options for this time, and waits until it listens: while it loads, an answer may take long.
-    pub(crate) fn restart_with(&self, options: &[&str]) {
+    pub fn restart_with(&self, options: &[&str]) {
         self.start_until(options, Self::listens);
     }
 
@@ -188,19 +180,19 @@ impl RedisServer {
     }
 
     /// Kills it.
-    pub(crate) fn stop(&self) {
+    pub fn stop(&self) {
         if let Some(mut process) = self.process.lock().unwrap().take() {
             end(&mut process);
         }
     }
 
     /// Has it stand still: it keeps its connections and answers nothing.
-    pub(crate) fn pause(&self) {
+    pub fn pause(&self) {
         self.signal("-STOP");
     }
 
     /// Has it go on.
-    pub(crate) fn resume(&self) {
+    pub fn resume(&self) {
         self.signal("-CONT");
     }
 
@@ -217,51 +209,55 @@ impl RedisServer {
     }
 
     /// What the system calls its process, while it runs.
-    pub(crate) fn id(&self) -> u32 {
+    pub fn id(&self) -> u32 {
         self.process.lock().unwrap().as_ref().unwrap().id()
     }
 
     /// The port that it listens on.
-    pub(crate) fn port(&self) -> u16 {
+    pub fn port(&self) -> u16 {
         self.port.number()
     }
 
     /// Where it is.
-    pub(crate) fn url(&self) -> String {
+    pub fn url(&self) -> String {
         format!("redis://127.0.0.1:{}", self.port())
     }
 
     /// Where it is, for somebody with that name and password.
-    pub(crate) fn url_as(&self, user: &str, password: &str) -> String {
+    pub fn url_as(&self, user: &str, password: &str) -> String {
         format!("redis://{user}:{password}@127.0.0.1:{}", self.port())
     }
 
     /// Runs a command of words on a connection of its own.
-    pub(crate) fn run<T: FromRedisValue>(&self, words: &[&str]) -> T {
+    pub fn run<T: FromRedisValue>(&self, words: &[&str]) -> T {
         let (name, arguments) = words.split_first().unwrap();
         self.query(redis::cmd(name).arg(arguments))
     }
 
     /// Runs a command of words that it may refuse, or be too busy for.
-    pub(crate) fn try_run<T: FromRedisValue>(&self, words: &[&str]) -> redis::RedisResult<T> {
+    ///
+    /// # Errors
+    ///
+    /// Fails if the server is away, refuses the command or gives an answer of another type.
+    pub fn try_run<T: FromRedisValue>(&self, words: &[&str]) -> redis::RedisResult<T> {
         let mut connection = redis::Client::open(self.url())?.get_connection()?;
         redis::cmd(words[0]).arg(&words[1..]).query(&mut connection)
     }
 
     /// Runs a command on a connection of its own.
-    pub(crate) fn query<T: FromRedisValue>(&self, command: &redis::Cmd) -> T {
+    pub fn query<T: FromRedisValue>(&self, command: &redis::Cmd) -> T {
         let client = redis::Client::open(self.url()).unwrap();
         let mut connection = client.get_connection().unwrap();
         command.query(&mut connection).unwrap()
     }
 
     /// A store on it with patience enough for a busy machine.
-    pub(crate) fn store(&self) -> RedisStore {
+    pub fn store(&self) -> RedisStore {
         RedisStore::open(self.settings()).unwrap()
     }
 
     /// The settings of that store.
-    pub(crate) fn settings(&self) -> RedisSettings {
+    pub fn settings(&self) -> RedisSettings {
         settings(&self.url())
     }
 }
@@ -273,7 +269,7 @@ impl Drop for RedisServer {
 }
 
 /// The settings of a store on the server at that URL, with patience enough for a busy machine.
-pub(crate) fn settings(url: &str) -> RedisSettings {
+pub fn settings(url: &str) -> RedisSettings {
     RedisSettings {
         source: RedisTarget::Standalone(url.parse().unwrap()),
         key_prefix: "streamgate".to_owned(),

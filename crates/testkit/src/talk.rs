@@ -8,13 +8,19 @@ use tokio::net::TcpStream;
 
 /// An answer.
 #[derive(Debug)]
-pub(crate) struct Told {
-    pub(crate) status: u16,
-    pub(crate) body: String,
+pub struct Told {
+    /// The status of the answer.
+    pub status: u16,
+    /// The body of the answer.
+    pub body: String,
 }
 
 /// Asks over a connection that stays open, and hears the answer.
-pub(crate) async fn ask(
+///
+/// # Errors
+///
+/// Fails if the connection fails or ends early, or what comes back is no HTTP.
+pub async fn ask(
     connection: &mut (impl AsyncRead + AsyncWrite + Unpin),
     path: &str,
 ) -> io::Result<Told> {
@@ -25,7 +31,11 @@ pub(crate) async fn ask(
 }
 
 /// Hears an answer whose length is told.
-pub(crate) async fn hear(connection: &mut (impl AsyncRead + Unpin)) -> io::Result<Told> {
+///
+/// # Errors
+///
+/// Fails if the connection fails or ends early, or what comes back is no HTTP.
+pub async fn hear(connection: &mut (impl AsyncRead + Unpin)) -> io::Result<Told> {
     let mut head = Vec::new();
     while !head.ends_with(b"\r\n\r\n") {
         head.push(connection.read_u8().await?);
@@ -45,7 +55,7 @@ pub(crate) async fn hear(connection: &mut (impl AsyncRead + Unpin)) -> io::Resul
 }
 
 /// Waits until the other side has ended the connection; what it said before.
-pub(crate) async fn ended(connection: &mut (impl AsyncRead + Unpin)) -> Vec<u8> {
+pub async fn ended(connection: &mut (impl AsyncRead + Unpin)) -> Vec<u8> {
     let mut heard = Vec::new();
     // However it ends.
     drop(connection.read_to_end(&mut heard).await);
@@ -53,7 +63,7 @@ pub(crate) async fn ended(connection: &mut (impl AsyncRead + Unpin)) -> Vec<u8> 
 }
 
 /// Sends the beginning of a head a byte at a time, and a last header that never ends, until the other side has had enough; what that said.
-pub(crate) async fn trickle(connection: TcpStream, beginning: &[u8], pace: Duration) -> Vec<u8> {
+pub async fn trickle(connection: TcpStream, beginning: &[u8], pace: Duration) -> Vec<u8> {
     let (mut read, mut write) = connection.into_split();
     let sending = async {
         for byte in beginning.iter().chain(std::iter::repeat(&b'a')) {

@@ -1,33 +1,35 @@
 //! Owns where the streams come from: the demo's video backend, inside the test or as a process that can be killed.
 
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::path::PathBuf;
 
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 use tokio_util::sync::{CancellationToken, DropGuard};
+use video_backend::Media;
 
-use crate::support::backend::{self, Media};
-use crate::support::port::ReservedPort;
-use crate::support::process::{Process, command};
-use crate::support::watch::until;
+use crate::port::ReservedPort;
+use crate::process::{Process, command};
+use crate::tools::{repository, streamgate_program};
+use crate::watch::{SLOWLY, eventually_within};
 
 /// The backend, served by the test itself until it is dropped.
 #[derive(Debug)]
-pub(crate) struct Origin {
-    pub(crate) address: SocketAddr,
+pub struct Origin {
+    /// Where it listens.
+    pub address: SocketAddr,
     _serving: JoinSet<()>,
     _stop: DropGuard,
 }
 
 impl Origin {
-    pub(crate) async fn start() -> Self {
+    /// Starts it with the demo's videos.
+    pub async fn start() -> Self {
         Self::of(media()).await
     }
 
     /// The same with the files of another folder.
-    pub(crate) async fn of(media: PathBuf) -> Self {
+    pub async fn of(media: PathBuf) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let stop = CancellationToken::new();
@@ -35,7 +37,9 @@ impl Origin {
         let mut serving = JoinSet::new();
         let media = Media::load(&media).unwrap();
         serving.spawn(async move {
-            backend::serve(listener, media, stopped).await.unwrap();
+            video_backend::serve(listener, media, stopped)
+                .await
+                .unwrap();
         });
         Self {
             address,
@@ -47,21 +51,23 @@ impl Origin {
 
 /// The backend as a process.
 #[derive(Debug)]
-pub(crate) struct OriginProcess {
-    pub(crate) address: SocketAddr,
+pub struct OriginProcess {
+    /// Where it listens.
+    pub address: SocketAddr,
     process: Process,
     _port: ReservedPort,
 }
 
 impl OriginProcess {
-    pub(crate) async fn start() -> Self {
-        let port = ReservedPort::new();
+    /// Starts it, and returns when it listens.
+    pub async fn start() -> Self {
+        let port = ReservedPort::reserve();
         let address = port.address();
         let mut serve = command(demo_binary());
         serve.args(["backend", "--listen", &address.to_string(), "--media"]);
         serve.arg(media());
         let process = Process::start("backend", serve);
-        until(Duration::from_secs(30), "the backend listens", async || {
+        eventually_within(SLOWLY, "the backend listens", async || {
             TcpStream::connect(address).await.is_ok()
         })
         .await;
@@ -73,19 +79,21 @@ impl OriginProcess {
     }
 
     /// Kills it where it stands.
-    pub(crate) async fn kill(mut self) {
+    pub async fn kill(mut self) {
         self.process.kill().await;
     }
 }
 
 /// The demo's program, which `make test` builds first.
-pub(crate) fn demo_binary() -> PathBuf {
-    let mut built = Path::new(env!("CARGO_BIN_EXE_streamgate")).ancestors();
-    let demo = built.nth(2).unwrap().join("demo/demo");
+pub fn demo_binary() -> PathBuf {
+    let program = streamgate_program();
+    let built = program.ancestors().nth(2).unwrap();
+    let demo = built.join("demo/demo");
     assert!(demo.is_file(), "no {demo:?}: `make build` builds it");
     demo
 }
 
-pub(crate) fn media() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy/demo/media")
+/// The folder with the demo's videos.
+pub fn media() -> PathBuf {
+    repository("deploy/demo/media")
 }

@@ -8,26 +8,26 @@ use streamgate::session::{
 };
 
 /// The lease of everything that does not say otherwise.
-pub(crate) const LEASE: Duration = Duration::from_secs(30);
+pub const LEASE: Duration = Duration::from_secs(30);
 
 /// The terms that go with it.
-pub(crate) fn terms() -> Terms {
+pub fn terms() -> Terms {
     Terms::new(LEASE, Duration::from_millis(50))
 }
 
 /// A lease that no test outlasts.
-pub(crate) const LONG: Duration = Duration::from_secs(3600);
+pub const LONG: Duration = Duration::from_secs(3600);
 
 /// A deadline that no sound Redis reaches.
-pub(crate) const PATIENT: Duration = Duration::from_secs(10);
+pub const PATIENT: Duration = Duration::from_secs(10);
 
 /// The terms of a store that grants such leases.
-pub(crate) fn lasting_terms() -> Terms {
+pub fn lasting_terms() -> Terms {
     Terms::new(LONG, PATIENT)
 }
 
 /// A start with such a lease.
-pub(crate) fn lasting(key: &SessionKey) -> Start {
+pub fn lasting(key: &SessionKey) -> Start {
     Start {
         lease: LONG,
         ..start(key)
@@ -35,17 +35,17 @@ pub(crate) fn lasting(key: &SessionKey) -> Start {
 }
 
 /// A user of that name.
-pub(crate) fn user(name: &str) -> UserId {
+pub fn user(name: &str) -> UserId {
     UserId::parse(name).unwrap()
 }
 
 /// A playback of that name.
-pub(crate) fn playback(id: &str) -> SessionKey {
+pub fn playback(id: &str) -> SessionKey {
     key(Kind::Playback, id)
 }
 
 /// A session of that kind and name.
-pub(crate) fn key(kind: Kind, id: &str) -> SessionKey {
+pub fn key(kind: Kind, id: &str) -> SessionKey {
     SessionKey {
         kind,
         id: SessionId::parse(id).unwrap(),
@@ -53,7 +53,7 @@ pub(crate) fn key(kind: Kind, id: &str) -> SessionKey {
 }
 
 /// A start about which nothing more is known.
-pub(crate) fn start(key: &SessionKey) -> Start {
+pub fn start(key: &SessionKey) -> Start {
     Start {
         key: key.clone(),
         facts: Facts::default(),
@@ -64,7 +64,7 @@ pub(crate) fn start(key: &SessionKey) -> Start {
 }
 
 /// A start that can be taken back with that ticket.
-pub(crate) fn start_with(key: &SessionKey, ticket: Ticket) -> Start {
+pub fn start_with(key: &SessionKey, ticket: Ticket) -> Start {
     Start {
         ticket: Some(ticket),
         ..start(key)
@@ -72,12 +72,12 @@ pub(crate) fn start_with(key: &SessionKey, ticket: Ticket) -> Start {
 }
 
 /// That limit, where a start that finds all slots taken is refused.
-pub(crate) fn refusing(limit: u32) -> StartRules {
+pub fn refusing(limit: u32) -> StartRules {
     StartRules::new(limit, WhenFull::Refuse)
 }
 
 /// A sighting about which nothing more is known.
-pub(crate) fn sighting(key: &SessionKey) -> Sighting {
+pub fn sighting(key: &SessionKey) -> Sighting {
     Sighting {
         key: key.clone(),
         facts: Facts::default(),

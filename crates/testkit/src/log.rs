@@ -7,12 +7,12 @@ use tracing::Dispatch;
 use tracing::subscriber::DefaultGuard;
 
 /// What is logged, while the guard lives, by the thread that made it and by whatever it runs.
-#[derive(Clone, Default)]
-pub(crate) struct Log(Arc<Mutex<Vec<u8>>>);
+#[derive(Debug, Clone, Default)]
+pub struct Log(Arc<Mutex<Vec<u8>>>);
 
 impl Log {
     /// Begins to listen.
-    pub(crate) fn listen() -> (Self, DefaultGuard) {
+    pub fn listen() -> (Self, DefaultGuard) {
         // Where there is but one listener, a thread without it can make a line be left out everywhere: the first that comes to it decides.
         static SECOND: OnceLock<Dispatch> = OnceLock::new();
         SECOND.get_or_init(|| {
@@ -25,7 +25,7 @@ impl Log {
     }
 
     /// How many lines hold that.
-    pub(crate) fn counts(&self, text: &str) -> usize {
+    pub fn counts(&self, text: &str) -> usize {
         let log = String::from_utf8(self.0.lock().unwrap().clone()).unwrap();
         log.lines().filter(|line| line.contains(text)).count()
     }
@@ -43,7 +43,7 @@ impl io::Write for Log {
 }
 
 /// Has this thread log into that.
-pub(crate) fn listen_with(log: impl io::Write + Clone + Send + Sync + 'static) -> DefaultGuard {
+pub fn listen_with(log: impl io::Write + Clone + Send + Sync + 'static) -> DefaultGuard {
     let subscriber = tracing_subscriber::fmt()
         .with_ansi(false)
         .with_writer(move || log.clone());

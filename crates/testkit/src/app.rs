@@ -1,11 +1,5 @@
 //! Starts the real service inside the test, on ports of its own, and stops it.
 
-#![expect(
-    clippy::expect_used,
-    clippy::panic,
-    reason = "what fails here fails its test"
-)]
-
 use std::collections::HashSet;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -25,35 +19,35 @@ use streamgate::store::Store;
 use tempfile::TempDir;
 use tokio::task::JoinSet;
 
-use super::gateway_client::{Answer, Gateway};
-
-/// How long anything may take before a test gives up on it.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
+use crate::gateway_client::{Answer, Gateway};
+use crate::watch::{PATIENCE, eventually};
 
 /// An app in the making.
-#[derive(Default)]
-pub(crate) struct Plan {
+#[derive(Debug, Default)]
+pub struct Plan {
     config: Config,
     substitutes: Substitutes,
 }
 
 /// The text of a tokens file, which lies in a folder of its own until it is dropped.
 #[derive(Debug)]
-pub(crate) struct TokensFile(TempDir);
+pub struct TokensFile(TempDir);
 
 impl TokensFile {
-    pub(crate) fn of(text: &str) -> Self {
+    /// A file with that text.
+    pub fn of(text: &str) -> Self {
         let file = Self(tempfile::tempdir().expect("a folder"));
         file.write(text);
         file
     }
 
-    pub(crate) fn path(&self) -> PathBuf {
+    /// Where the file is.
+    pub fn path(&self) -> PathBuf {
         self.0.path().join("tokens")
     }
 
     /// Puts another text in its place, at one stroke.
-    pub(crate) fn write(&self, text: &str) {
+    pub fn write(&self, text: &str) {
         let new = self.0.path().join("tokens.new");
         std::fs::write(&new, text).expect("it is written");
         std::fs::rename(new, self.path()).expect("it is put into place");
@@ -61,7 +55,8 @@ impl TokensFile {
 }
 
 /// A running app. Ends when dropped; [`TestApp::stop`] ends it in good order.
-pub(crate) struct TestApp {
+#[derive(Debug)]
+pub struct TestApp {
     grpc: SocketAddr,
     http: SocketAddr,
     /// Asks over a connection of its own each time. To make a client is what takes long.
@@ -74,38 +69,38 @@ pub(crate) struct TestApp {
 
 impl Plan {
     /// The limit of everybody.
-    pub(crate) fn limit(mut self, limit: u32) -> Self {
+    pub fn limit(mut self, limit: u32) -> Self {
         self.config.limits.policy.default = limit;
         self
     }
 
     /// What happens to a start at the limit.
-    pub(crate) fn when_full(mut self, when_full: WhenFull) -> Self {
+    pub fn when_full(mut self, when_full: WhenFull) -> Self {
         self.config.limits.when_full = when_full;
         self
     }
 
     /// Decides all, and refuses nobody.
-    pub(crate) fn dry_run(mut self) -> Self {
+    pub fn dry_run(mut self) -> Self {
         self.config.limits.enforce = false;
         self
     }
 
     /// The limit of whoever is on that plan.
-    pub(crate) fn limit_of_plan(mut self, plan: &str, limit: u32) -> Self {
+    pub fn limit_of_plan(mut self, plan: &str, limit: u32) -> Self {
         let plan = PlanName::parse(plan).expect("a name");
         self.config.limits.policy.plans.insert(plan, limit);
         self
     }
 
     /// Who may ask what over HTTP.
-    pub(crate) fn tokens(mut self, file: &TokensFile) -> Self {
+    pub fn tokens(mut self, file: &TokensFile) -> Self {
         self.config.http.tokens_file = Some(file.path());
         self
     }
 
     /// Where users and sessions are named.
-    pub(crate) fn named_by(mut self, user: &str, session: &str) -> Self {
+    pub fn named_by(mut self, user: &str, session: &str) -> Self {
         let list = |text| Source::parse_list(text).expect("a list of sources");
         self.config.identity.user = list(user);
         self.config.identity.session = list(session);
@@ -113,44 +108,44 @@ impl Plan {
     }
 
     /// Where a playback says whose slot it wants.
-    pub(crate) fn takeover_named_by(mut self, sources: &str) -> Self {
+    pub fn takeover_named_by(mut self, sources: &str) -> Self {
         self.config.identity.takeover = Source::parse_list(sources).expect("a list of sources");
         self
     }
 
     /// No source has ids that are made for each playback.
-    pub(crate) fn all_derived(mut self) -> Self {
+    pub fn all_derived(mut self) -> Self {
         self.config.identity.fresh.clear();
         self
     }
 
     /// What each key in Redis begins with.
-    pub(crate) fn key_prefix(mut self, prefix: &str) -> Self {
+    pub fn key_prefix(mut self, prefix: &str) -> Self {
         prefix.clone_into(&mut self.config.store.redis.key_prefix);
         self
     }
 
     /// Whose scripts may read what the HTTP API answers.
-    pub(crate) fn origins(mut self, origins: &[&str]) -> Self {
+    pub fn origins(mut self, origins: &[&str]) -> Self {
         let these = origins.iter().map(|&origin| origin.to_owned());
         self.config.http.cors_origins = Origins::These(these.collect());
         self
     }
 
     /// The same for everybody's.
-    pub(crate) fn any_origin(mut self) -> Self {
+    pub fn any_origin(mut self) -> Self {
         self.config.http.cors_origins = Origins::Any;
         self
     }
 
     /// By which names browsers may ask without tokens.
-    pub(crate) fn hosts(mut self, hosts: &[&str]) -> Self {
+    pub fn hosts(mut self, hosts: &[&str]) -> Self {
         self.config.http.hosts = hosts.iter().map(|&host| host.to_owned()).collect();
         self
     }
 
     /// Where the small API says that a video is.
-    pub(crate) fn endpoint(mut self, template: &str) -> Self {
+    pub fn endpoint(mut self, template: &str) -> Self {
         let variable = ("STREAMGATE_HTTP__ENDPOINT".to_owned(), template.to_owned());
         let config = Config::load(None, [variable]).expect("a template");
         self.config.http.endpoint = config.http.endpoint;
@@ -158,41 +153,43 @@ impl Plan {
     }
 
     /// How long an HTTP request may take to arrive.
-    pub(crate) fn request_timeout(mut self, timeout: Duration) -> Self {
+    pub fn request_timeout(mut self, timeout: Duration) -> Self {
         self.substitutes.request_timeout = Some(timeout);
         self
     }
 
     /// What a refusal tells of other sessions.
-    pub(crate) fn show(mut self, show: &[Shown]) -> Self {
+    pub fn show(mut self, show: &[Shown]) -> Self {
         self.config.refusal.show = show.iter().copied().collect();
         self
     }
 
     /// Where problems lead.
-    pub(crate) fn problems(mut self, page: &str) -> Self {
+    pub fn problems(mut self, page: &str) -> Self {
         self.config.refusal.problems = Some(page.to_owned());
         self
     }
 
-    pub(crate) fn grace(mut self, grace: Duration) -> Self {
+    /// How long a start at a full limit waits.
+    pub fn grace(mut self, grace: Duration) -> Self {
         self.config.limits.grace = grace;
         self
     }
 
-    pub(crate) fn store(mut self, store: Arc<dyn Store>) -> Self {
+    /// Counts in that store.
+    pub fn store(mut self, store: Arc<dyn Store>) -> Self {
         self.substitutes.store = Some(store);
         self
     }
 
     /// By that clock, which is the store's too.
-    pub(crate) fn clock(mut self, clock: Arc<dyn Clock>) -> Self {
+    pub fn clock(mut self, clock: Arc<dyn Clock>) -> Self {
         self.substitutes.clock = Some(clock);
         self
     }
 
     /// Counts in that Redis, with that deadline for each call.
-    pub(crate) fn redis(mut self, url: &str, timeout: Duration) -> Self {
+    pub fn redis(mut self, url: &str, timeout: Duration) -> Self {
         self.config.store.backend = Backend::Redis;
         self.config.store.redis.urls = url.parse().into_iter().collect();
         self.config.store.timeout = timeout;
@@ -200,7 +197,7 @@ impl Plan {
     }
 
     /// Counts in the master that those sentinels name, with that deadline for each call.
-    pub(crate) fn sentinels(mut self, urls: &[String], timeout: Duration) -> Self {
+    pub fn sentinels(mut self, urls: &[String], timeout: Duration) -> Self {
         self.config.store.backend = Backend::Redis;
         self.config.store.redis.topology = Topology::Sentinel;
         let urls = urls.iter().map(|url| url.parse().expect("a URL"));
@@ -210,30 +207,31 @@ impl Plan {
     }
 
     /// What decides while the store is out.
-    pub(crate) fn outage(mut self, rule: OutageRule) -> Self {
+    pub fn outage(mut self, rule: OutageRule) -> Self {
         self.config.store.outage = rule;
         self
     }
 
     /// How long sessions count.
-    pub(crate) fn leases(mut self, request: Duration, playback: Duration) -> Self {
+    pub fn leases(mut self, request: Duration, playback: Duration) -> Self {
         self.config.leases = Leases { request, playback };
         self
     }
 
-    pub(crate) fn stream_age(mut self, age: Duration) -> Self {
+    /// How long a stream of a gateway may last.
+    pub fn stream_age(mut self, age: Duration) -> Self {
         self.substitutes.stream_age = Some(age);
         self
     }
 
     /// How long clients may take.
-    pub(crate) fn connection_times(mut self, times: ConnectionTimes) -> Self {
+    pub fn connection_times(mut self, times: ConnectionTimes) -> Self {
         self.substitutes.connection_times = Some(times);
         self
     }
 
     /// With TLS at Envoy's port, out of these files.
-    pub(crate) fn grpc_tls(mut self, cert: PathBuf, key: PathBuf) -> Self {
+    pub fn grpc_tls(mut self, cert: PathBuf, key: PathBuf) -> Self {
         self.config.grpc.tls = Some(Tls {
             cert,
             key,
@@ -243,14 +241,14 @@ impl Plan {
     }
 
     /// How long everything goes on after the app was asked to stop, and when it ends in any case.
-    pub(crate) fn drain(mut self, grace: Duration, deadline: Duration) -> Self {
+    pub fn drain(mut self, grace: Duration, deadline: Duration) -> Self {
         self.config.shutdown.grace = grace;
         self.config.shutdown.deadline = deadline;
         self
     }
 
     /// Builds it, and runs it beside the test.
-    pub(crate) async fn start(mut self) -> TestApp {
+    pub async fn start(mut self) -> TestApp {
         watch_for_panics();
         let free = SocketAddr::from(([127, 0, 0, 1], 0));
         self.config.grpc.listen = Listen::Tcp(free);
@@ -286,32 +284,35 @@ impl Plan {
 
 impl TestApp {
     /// An app as it is by default, but that nothing waits at the limit and that it stops at once.
-    pub(crate) fn plan() -> Plan {
+    pub fn plan() -> Plan {
         Plan::default()
             .grace(Duration::ZERO)
             .drain(Duration::ZERO, PATIENCE)
     }
 
     /// A gateway's connection to it.
-    pub(crate) async fn gateway(&self) -> Gateway {
+    pub async fn gateway(&self) -> Gateway {
         Gateway::connect(self.grpc).await
     }
 
-    pub(crate) const fn grpc(&self) -> SocketAddr {
+    /// Where it listens for Envoy.
+    pub const fn grpc(&self) -> SocketAddr {
         self.grpc
     }
 
-    pub(crate) fn url(&self, path: &str) -> String {
+    /// The URL of a path at the HTTP port.
+    pub fn url(&self, path: &str) -> String {
         format!("http://{}{path}", self.http)
     }
 
-    pub(crate) async fn get(&self, path: &str) -> reqwest::Response {
+    /// What the HTTP port answers at that path.
+    pub async fn get(&self, path: &str) -> reqwest::Response {
         let asked = self.client.get(self.url(path)).send();
         asked.await.expect("it answers")
     }
 
     /// The value of a series, as it stands in the metrics.
-    pub(crate) async fn metric(&self, series: &str) -> u64 {
+    pub async fn metric(&self, series: &str) -> u64 {
         let text = self.get("/metrics").await.text().await.expect("a text");
         let line = text.lines().find_map(|line| line.strip_prefix(series));
         let value = line.unwrap_or_else(|| panic!("no {series} in {text}"));
@@ -319,14 +320,14 @@ impl TestApp {
     }
 
     /// Access log entries of that type that led to that.
-    pub(crate) async fn entries(&self, entry: &str, outcome: &str) -> u64 {
+    pub async fn entries(&self, entry: &str, outcome: &str) -> u64 {
         let labels = format!("{{type=\"{entry}\",outcome=\"{outcome}\"}}");
         self.metric(&format!("streamgate_access_log_entries_total{labels}"))
             .await
     }
 
     /// Checks that were decided so, for that reason.
-    pub(crate) async fn checks(&self, decision: &str, reason: &str) -> u64 {
+    pub async fn checks(&self, decision: &str, reason: &str) -> u64 {
         let labels = format!("{{decision=\"{decision}\",reason=\"{reason}\"}}");
         self.metric(&format!("streamgate_checks_total{labels}"))
             .await
@@ -334,7 +335,7 @@ impl TestApp {
 
     /// Reports, as Envoy does, that a request of a playback got through to its viewer, and waits until the store has been asked to note
     /// that.
-    pub(crate) async fn plays(&self, gateway: &Gateway, answer: &Answer) {
+    pub async fn plays(&self, gateway: &Gateway, answer: &Answer) {
         let before = self.played_reports().await;
         gateway.report_success(answer).await;
         eventually("the store is told that it plays", async || {
@@ -357,7 +358,7 @@ impl TestApp {
     }
 
     /// Waits until one start has been taken back.
-    pub(crate) async fn start_is_undone(&self) {
+    pub async fn start_is_undone(&self) {
         eventually("the start is undone", async || {
             self.metric("streamgate_releases_total{cause=\"undone\"}")
                 .await
@@ -367,17 +368,21 @@ impl TestApp {
     }
 
     /// Asks it to stop; how it ended is to be had from [`Self::stop`].
-    pub(crate) fn ask_to_stop(&self) {
+    pub fn ask_to_stop(&self) {
         self.stop.soft.cancel();
     }
 
     /// Asks it to stop now.
-    pub(crate) fn cut_short(&self) {
+    pub fn cut_short(&self) {
         self.stop.hard.cancel();
     }
 
     /// Stops it; how it ended.
-    pub(crate) async fn stopped(mut self) -> Result<(), RunError> {
+    ///
+    /// # Errors
+    ///
+    /// Fails if it did not end in good order.
+    pub async fn stopped(mut self) -> Result<(), RunError> {
         self.ask_to_stop();
         let ended = tokio::time::timeout(PATIENCE, self.running.join_next()).await;
         let ended = ended.expect("it ends").expect("it ran");
@@ -385,7 +390,7 @@ impl TestApp {
     }
 
     /// Stops it, in good order.
-    pub(crate) async fn stop(self) {
+    pub async fn stop(self) {
         self.stopped().await.expect("it ends in good order");
     }
 }
@@ -400,7 +405,7 @@ impl Drop for TestApp {
 
 /// Plays something through, and waits until every task has ended that began meanwhile: those who asked are gone by then, and the apps
 /// have stopped.
-pub(crate) async fn without_a_trace(play: impl Future<Output = ()>) {
+pub async fn without_a_trace(play: impl Future<Output = ()>) {
     let alive = || {
         tokio::runtime::Handle::current()
             .metrics()
@@ -409,17 +414,6 @@ pub(crate) async fn without_a_trace(play: impl Future<Output = ()>) {
     let before = alive();
     play.await;
     eventually("no task is left", async || alive() <= before).await;
-}
-
-/// Waits until that is so.
-pub(crate) async fn eventually(what: &str, is_so: impl AsyncFn() -> bool) {
-    let waiting = async {
-        while !is_so().await {
-            tokio::time::sleep(Duration::from_millis(2)).await;
-        }
-    };
-    let waited = tokio::time::timeout(PATIENCE, waiting).await;
-    assert!(waited.is_ok(), "not within {PATIENCE:?}: {what}");
 }
 
 /// The threads in which something has panicked. A test and the app in it share one.

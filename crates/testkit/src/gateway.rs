@@ -2,53 +2,37 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::sync::OnceLock;
-use std::time::Duration;
 
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::sync::{Semaphore, SemaphorePermit};
 
-use crate::support::envoy_files::{CLUSTERS, CONNECTION_MANAGER, at_mut, listen_on, read, set};
-use crate::support::process::{Process, command};
-use crate::support::watch::{eventually, until};
+use crate::envoy_files::{CLUSTERS, CONNECTION_MANAGER, at_mut, listen_on, read, set};
+use crate::process::{Process, command};
+use crate::tools::find;
+use crate::watch::{SLOWLY, eventually_within};
 
 /// An Envoy takes some 100 MB and a core while it starts: more at once than this only makes all of them late.
 static ENVOYS: Semaphore = Semaphore::const_new(3);
 
-const READY_WITHIN: Duration = Duration::from_secs(30);
 /// Two show that the count does not depend on which worker a stream came through.
 const WORKERS: &str = "2";
 /// The clusters through which Envoy reaches streamgate.
 const OUR_CLUSTERS: [&str; 2] = ["streamgate", "streamgate_access_log"];
 
 /// The Envoy that scenarios run on: `STREAMGATE_TEST_ENVOY`, else the demo's.
-#[expect(
-    clippy::disallowed_methods,
-    reason = "it names no setting, but a tool of the tests"
-)]
-pub(crate) fn envoy_binary() -> PathBuf {
-    static BINARY: OnceLock<PathBuf> = OnceLock::new();
-    let find = || match std::env::var("STREAMGATE_TEST_ENVOY") {
-        Ok(path) => path.into(),
-        Err(_) => {
-            let script = concat!(env!("CARGO_MANIFEST_DIR"), "/deploy/demo/get-envoy.sh");
-            let printed = std::process::Command::new(script).output().unwrap();
-            assert!(printed.status.success(), "{printed:?}");
-            String::from_utf8(printed.stdout).unwrap().trim().into()
-        }
-    };
-    BINARY.get_or_init(find).clone()
+pub fn envoy_binary() -> PathBuf {
+    find("STREAMGATE_TEST_ENVOY", "deploy/demo/get-envoy.sh")
 }
 
 /// What a route says of where its sessions are named.
-pub(crate) fn session_from(sources: &str) -> Value {
+pub fn session_from(sources: &str) -> Value {
     context(json!({"streamgate.session": sources}))
 }
 
 /// What a route says to streamgate.
 #[expect(clippy::needless_pass_by_value, reason = "callers make it in place")]
-pub(crate) fn context(extensions: Value) -> Value {
+pub fn context(extensions: Value) -> Value {
     json!({"envoy.filters.http.ext_authz": {
         "@type": "type.googleapis.com/envoy.extensions.filters.http.ext_authz.v3.ExtAuthzPerRoute",
         "check_settings": {"context_extensions": extensions},
@@ -57,18 +41,18 @@ pub(crate) fn context(extensions: Value) -> Value {
 
 /// A configuration in the making.
 #[derive(Debug, Clone)]
-pub(crate) struct Setup(pub(crate) Value);
+pub struct Setup(pub Value);
 
 impl Setup {
     /// The demo's, which believes the `x-user-id` that a client sends.
-    pub(crate) fn demo(streamgates: &[SocketAddr], backend: SocketAddr) -> Self {
+    pub fn demo(streamgates: &[SocketAddr], backend: SocketAddr) -> Self {
         Self::file("deploy/demo/envoy.yaml.in")
             .streamgates(streamgates)
             .cluster("backend", &[backend])
     }
 
     /// One of the files that can be read as they are, with long deadlines.
-    pub(crate) fn file(name: &str) -> Self {
+    pub fn file(name: &str) -> Self {
         Self(read(name)).with_long_deadlines()
     }
 
@@ -97,14 +81,14 @@ impl Setup {
     }
 
     /// Where both ways to streamgate lead.
-    pub(crate) fn streamgates(self, at: &[SocketAddr]) -> Self {
+    pub fn streamgates(self, at: &[SocketAddr]) -> Self {
         OUR_CLUSTERS
             .iter()
             .fold(self, |setup, cluster| setup.cluster(cluster, at))
     }
 
     /// Where a cluster's endpoints are.
-    pub(crate) fn cluster(self, name: &str, at: &[SocketAddr]) -> Self {
+    pub fn cluster(self, name: &str, at: &[SocketAddr]) -> Self {
         let endpoints: Vec<Value> = at
             .iter()
             .map(|endpoint| {
@@ -121,29 +105,29 @@ impl Setup {
     }
 
     /// Sets what `addition` says in both ways to streamgate.
-    pub(crate) fn ways(self, addition: &Value) -> Self {
+    pub fn ways(self, addition: &Value) -> Self {
         OUR_CLUSTERS.iter().fold(self, |setup, cluster| {
             setup.edit(|config| set(cluster_mut(config, cluster), addition.clone()))
         })
     }
 
     /// How often running streams are reported.
-    pub(crate) fn flush_interval(self, interval: &str) -> Self {
+    pub fn flush_interval(self, interval: &str) -> Self {
         self.manager(json!({"access_log_options": {"access_log_flush_interval": interval}}))
     }
 
     /// Sets what `addition` says in the HTTP connection manager.
-    pub(crate) fn manager(self, addition: Value) -> Self {
+    pub fn manager(self, addition: Value) -> Self {
         self.edit(|config| set(at_mut(config, CONNECTION_MANAGER), addition))
     }
 
     /// Sets what `addition` says in the check's filter.
-    pub(crate) fn check(self, addition: Value) -> Self {
+    pub fn check(self, addition: Value) -> Self {
         self.edit(|config| set(check_mut(config), addition))
     }
 
     /// Leaves the health checks of the way to the check out, so that only checks go that way.
-    pub(crate) fn without_health_checks(self) -> Self {
+    pub fn without_health_checks(self) -> Self {
         self.edit(|config| {
             let cluster = cluster_mut(config, "streamgate").as_object_mut().unwrap();
             cluster.remove("health_checks");
@@ -151,17 +135,17 @@ impl Setup {
     }
 
     /// What it says of the check.
-    pub(crate) fn the_check(&self) -> Value {
+    pub fn the_check(&self) -> Value {
         check_mut(&mut self.0.clone()).clone()
     }
 
     /// What it says of a cluster.
-    pub(crate) fn the_cluster(&self, name: &str) -> Value {
+    pub fn the_cluster(&self, name: &str) -> Value {
         cluster_mut(&mut self.0.clone(), name).clone()
     }
 
     /// A route before all others.
-    pub(crate) fn route(self, route: Value) -> Self {
+    pub fn route(self, route: Value) -> Self {
         self.edit(|config| {
             let routes = format!("{CONNECTION_MANAGER}/route_config/virtual_hosts/0/routes");
             at_mut(config, &routes)
@@ -171,13 +155,14 @@ impl Setup {
         })
     }
 
-    pub(crate) fn edit(mut self, change: impl FnOnce(&mut Value)) -> Self {
+    /// With that change to the configuration.
+    pub fn edit(mut self, change: impl FnOnce(&mut Value)) -> Self {
         change(&mut self.0);
         self
     }
 
     /// Starts Envoy, and returns when it takes requests and has found streamgate.
-    pub(crate) async fn start(self) -> Gateway {
+    pub async fn start(self) -> Gateway {
         let turn = ENVOYS.acquire().await.unwrap();
         let mut gateway = self.start_beside().await;
         gateway.turn = Some(turn);
@@ -185,7 +170,7 @@ impl Setup {
     }
 
     /// The same for a test that has an Envoy already: if each waited for a second one, all would wait for ever.
-    pub(crate) async fn start_beside(mut self) -> Gateway {
+    pub async fn start_beside(mut self) -> Gateway {
         listen_on(&mut self.0, 0, 0);
         let folder = tempfile::tempdir().unwrap();
         let (file, admin) = (
@@ -207,9 +192,7 @@ impl Setup {
                 std::fs::read_to_string(&admin).ok()?.parse().ok()
             })
             .await;
-        let listening = eventually(READY_WITHIN, "Envoy listens", async || {
-            listener(admin).await
-        });
+        let listening = eventually_within(SLOWLY, "Envoy listens", async || listener(admin).await);
         let address = listening.await;
         let gateway = Gateway {
             process,
@@ -231,39 +214,40 @@ impl Setup {
 
 /// A running Envoy.
 #[derive(Debug)]
-pub(crate) struct Gateway {
+pub struct Gateway {
     process: Process,
-    pub(crate) address: SocketAddr,
+    /// Where it listens for streams.
+    pub address: SocketAddr,
     /// Where its administrator, and its metrics, are.
-    pub(crate) admin: SocketAddr,
+    pub admin: SocketAddr,
     turn: Option<SemaphorePermit<'static>>,
     _folder: TempDir,
 }
 
 impl Gateway {
     /// One of Envoy's statistics.
-    pub(crate) async fn stat(&self, name: &str) -> Option<f64> {
+    pub async fn stat(&self, name: &str) -> Option<f64> {
         let text = get(self.admin, &format!("/stats?filter=^{name}$")).await?;
         let (_, value) = text.lines().next()?.split_once(": ")?;
         value.parse().ok()
     }
 
     /// Waits until Envoy takes so many streamgates for healthy.
-    pub(crate) async fn sees(&self, streamgates: usize) {
+    pub async fn sees(&self, streamgates: usize) {
         let sees = async |cluster: &str| {
             let stat = format!("cluster.{cluster}.membership_healthy");
             self.stat(&stat).await.map(|hosts| hosts.to_string()) == Some(streamgates.to_string())
         };
         let [checks, logs] = OUR_CLUSTERS;
         let what = format!("Envoy sees {streamgates} streamgates");
-        until(READY_WITHIN, &what, async || {
+        eventually_within(SLOWLY, &what, async || {
             sees(checks).await && sees(logs).await
         })
         .await;
     }
 
     /// Kills it where it stands.
-    pub(crate) async fn kill(mut self) {
+    pub async fn kill(mut self) {
         self.process.kill().await;
     }
 }

@@ -17,25 +17,32 @@ use tokio_rustls::client::TlsStream;
 use tonic::transport::{Certificate, ClientTlsConfig, Identity};
 
 /// What streamgate is called in its certificates.
-pub(crate) const NAME: &str = "streamgate.internal";
+pub const NAME: &str = "streamgate.internal";
 
 /// Somebody who issues certificates.
-pub(crate) struct Authority {
+#[derive(Debug)]
+pub struct Authority {
     issuer: Issuer<'static, KeyPair>,
-    pub(crate) pem: String,
+    /// Its own certificate, in PEM.
+    pub pem: String,
 }
 
 /// A certificate and its key, in PEM.
-pub(crate) struct Issued {
-    pub(crate) cert: String,
-    pub(crate) key: String,
+#[derive(Debug)]
+pub struct Issued {
+    /// The certificate, in PEM.
+    pub cert: String,
+    /// The private key, in PEM.
+    pub key: String,
 }
 
 /// A streamgate's files.
-pub(crate) struct Folder(TempDir);
+#[derive(Debug)]
+pub struct Folder(TempDir);
 
 impl Authority {
-    pub(crate) fn new(name: &str) -> Self {
+    /// An authority of that name.
+    pub fn new(name: &str) -> Self {
         let mut params = CertificateParams::default();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         params.distinguished_name.push(DnType::CommonName, name);
@@ -46,12 +53,12 @@ impl Authority {
     }
 
     /// A certificate for streamgate, which does for a client as well.
-    pub(crate) fn issue(&self) -> Issued {
+    pub fn issue(&self) -> Issued {
         self.issue_until(4000)
     }
 
     /// The same, until that year begins.
-    pub(crate) fn issue_until(&self, year: i32) -> Issued {
+    pub fn issue_until(&self, year: i32) -> Issued {
         let names = [NAME.to_owned(), "127.0.0.1".to_owned()];
         let mut params = CertificateParams::new(names).unwrap();
         params.not_after = rcgen::date_time_ymd(year, 1, 1);
@@ -59,7 +66,7 @@ impl Authority {
     }
 
     /// A certificate for a client of that name.
-    pub(crate) fn issue_to(&self, name: SanType) -> Issued {
+    pub fn issue_to(&self, name: SanType) -> Issued {
         let mut params = CertificateParams::default();
         params.subject_alt_names.push(name);
         self.sign(&params)
@@ -76,14 +83,14 @@ impl Authority {
 
 impl Issued {
     /// The certificate as it is sent.
-    pub(crate) fn der(&self) -> CertificateDer<'static> {
+    pub fn der(&self) -> CertificateDer<'static> {
         CertificateDer::from_pem_slice(self.cert.as_bytes()).unwrap()
     }
 }
 
 impl Folder {
     /// A folder with a certificate, its key, and the authority that clients must come from.
-    pub(crate) fn with(issued: &Issued, client_ca: &Authority) -> Self {
+    pub fn with(issued: &Issued, client_ca: &Authority) -> Self {
         let folder = Self(tempfile::tempdir().unwrap());
         folder.write("cert", &issued.cert);
         folder.write("key", &issued.key);
@@ -91,17 +98,18 @@ impl Folder {
         folder
     }
 
-    pub(crate) fn path(&self, name: &str) -> PathBuf {
+    /// The path of one of the files.
+    pub fn path(&self, name: &str) -> PathBuf {
         self.0.path().join(name)
     }
 
     /// Replaces a file as one does by hand: over the old one.
-    pub(crate) fn write(&self, name: &str, text: &str) {
+    pub fn write(&self, name: &str, text: &str) {
         std::fs::write(self.path(name), text).unwrap();
     }
 
     /// The settings that make a port use these files, those of these names.
-    pub(crate) fn settings(&self, port: &str, names: &[&str]) -> Vec<(String, String)> {
+    pub fn settings(&self, port: &str, names: &[&str]) -> Vec<(String, String)> {
         let setting = |name: &&str| {
             let path = self.path(name).display().to_string();
             (format!("{port}.tls.{name}"), path)
@@ -109,13 +117,14 @@ impl Folder {
         names.iter().map(setting).collect()
     }
 
-    pub(crate) fn at(&self) -> &Path {
+    /// The folder itself.
+    pub fn at(&self) -> &Path {
         self.0.path()
     }
 }
 
 /// A client that trusts this authority, shows this certificate if it has one, and speaks these protocols.
-pub(crate) fn client(
+pub fn client(
     trusted: &Authority,
     shown: Option<&Issued>,
     protocols: &[&str],
@@ -143,7 +152,11 @@ pub(crate) fn client(
 }
 
 /// A connection over TLS. Whether its client is let in, it hears when it reads.
-pub(crate) async fn connect(
+///
+/// # Errors
+///
+/// Fails if nobody listens there, or the handshake fails.
+pub async fn connect(
     address: SocketAddr,
     client: &Arc<ClientConfig>,
 ) -> std::io::Result<TlsStream<TcpStream>> {
@@ -155,14 +168,14 @@ pub(crate) async fn connect(
 }
 
 /// The certificate that the other side has shown.
-pub(crate) fn seen(connection: &TlsStream<TcpStream>) -> CertificateDer<'static> {
+pub fn seen(connection: &TlsStream<TcpStream>) -> CertificateDer<'static> {
     let (_, session) = connection.get_ref();
     let chain = session.peer_certificates().unwrap();
     chain.first().unwrap().clone().into_owned()
 }
 
 /// The same as [`client`] for gRPC.
-pub(crate) fn grpc_client(trusted: &Authority, shown: Option<&Issued>) -> ClientTlsConfig {
+pub fn grpc_client(trusted: &Authority, shown: Option<&Issued>) -> ClientTlsConfig {
     let config = ClientTlsConfig::new()
         .ca_certificate(Certificate::from_pem(&trusted.pem))
         .domain_name(NAME);

@@ -27,7 +27,8 @@ enum Mode {
 }
 
 /// A wire to a server on this machine. It is gone when this is dropped, with all its connections.
-pub(crate) struct Proxy {
+#[derive(Debug)]
+pub struct Proxy {
     /// Where it listens.
     port: u16,
     /// How it is.
@@ -46,7 +47,7 @@ impl Proxy {
         clippy::disallowed_methods,
         reason = "the task is aborted with the proxy"
     )]
-    pub(crate) async fn before(server: u16) -> Self {
+    pub async fn before(server: u16) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
         let (mode, state) = watch::channel(Mode::Open);
@@ -71,47 +72,47 @@ impl Proxy {
     }
 
     /// Where it listens.
-    pub(crate) fn port(&self) -> u16 {
+    pub fn port(&self) -> u16 {
         self.port
     }
 
     /// Where a Redis seems to be.
-    pub(crate) fn url(&self) -> String {
+    pub fn url(&self) -> String {
         format!("redis://127.0.0.1:{}", self.port)
     }
 
     /// Lets no byte pass, and leaves all connections as they are; new ones are accepted, and as silent.
-    pub(crate) fn stall(&self) {
+    pub fn stall(&self) {
         self.mode.send_replace(Mode::Stalled);
     }
 
     /// Resets all connections, and each new one at once.
-    pub(crate) fn cut(&self) {
+    pub fn cut(&self) {
         self.mode.send_replace(Mode::Cut);
     }
 
     /// Resets all connections; new ones reach the server from that address.
-    pub(crate) fn moves_to(&self, address: Ipv4Addr) {
+    pub fn moves_to(&self, address: Ipv4Addr) {
         self.source.send_replace(Some(address));
     }
 
     /// Has what the server says come so much later, in the same order.
-    pub(crate) fn slow(&self, delay: Duration) {
+    pub fn slow(&self, delay: Duration) {
         self.mode.send_replace(Mode::Slow(delay));
     }
 
     /// Lets everything pass again.
-    pub(crate) fn restore(&self) {
+    pub fn restore(&self) {
         self.mode.send_replace(Mode::Open);
     }
 
     /// How many connections it has accepted so far.
-    pub(crate) fn accepted(&self) -> usize {
+    pub fn accepted(&self) -> usize {
         *self.accepted.borrow()
     }
 
     /// Waits until it has accepted so many since it began.
-    pub(crate) async fn has_accepted(&self, connections: usize) {
+    pub async fn has_accepted(&self, connections: usize) {
         let mut accepted = self.accepted.clone();
         accepted
             .wait_for(|accepted| *accepted >= connections)

@@ -1,11 +1,10 @@
 //! Speaks to streamgate as Envoy does: checks, and access log streams down to the frames.
 
-#![expect(clippy::expect_used, reason = "what fails here fails its test")]
-
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
+use crate::watch::PATIENCE;
 use bytes::{BufMut, Bytes, BytesMut};
 use envoy_types::pb::envoy::config::core::v3::header_value_option::HeaderAppendAction;
 use envoy_types::pb::envoy::config::core::v3::{Address, HeaderValueOption, Metadata};
@@ -31,43 +30,42 @@ use tokio::task::JoinSet;
 use tonic::Status;
 use tonic::transport::{Channel, ClientTlsConfig, Endpoint};
 
-use super::app::PATIENCE;
-
 /// One gateway's connection for checks.
-#[derive(Clone)]
-pub(crate) struct Gateway {
+#[derive(Debug, Clone)]
+pub struct Gateway {
     channel: Channel,
     address: SocketAddr,
 }
 
 /// A check's answer, in the parts that Envoy makes use of.
 #[derive(Debug, Clone, PartialEq)]
-pub(crate) struct Answer {
+pub struct Answer {
     /// `status.code`
-    pub(crate) code: i32,
+    pub code: i32,
     /// Which of the three answers it is.
-    pub(crate) kind: &'static str,
+    pub kind: &'static str,
     /// The HTTP status of a denial or an error.
-    pub(crate) http: i32,
+    pub http: i32,
     /// The headers that it brings.
-    pub(crate) headers: HashMap<String, String>,
+    pub headers: HashMap<String, String>,
     /// The cookies that it sets at the client.
-    pub(crate) cookies: Vec<String>,
+    pub cookies: Vec<String>,
     /// What the access log will show.
-    pub(crate) metadata: HashMap<String, String>,
+    pub metadata: HashMap<String, String>,
     /// The body of a denial or an error.
-    pub(crate) body: serde_json::Value,
+    pub body: serde_json::Value,
 }
 
 /// A check in the making.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Check {
+pub struct Check {
     http: HttpRequest,
     context: HashMap<String, String>,
 }
 
 /// An access log stream.
-pub(crate) struct LogStream {
+#[derive(Debug)]
+pub struct LogStream {
     frames: h2::SendStream<Bytes>,
     /// Waits for the end that the other side makes.
     answer: JoinSet<Result<i32, h2::Error>>,
@@ -80,14 +78,19 @@ pub(crate) struct LogStream {
 // === impl Gateway ===
 
 impl Gateway {
-    pub(crate) async fn connect(address: SocketAddr) -> Self {
+    /// Connects to that address, over TCP.
+    pub async fn connect(address: SocketAddr) -> Self {
         let endpoint = Endpoint::from_shared(format!("http://{address}")).expect("an address");
         let channel = endpoint.connect().await.expect("it listens");
         Self { channel, address }
     }
 
     /// The same over TLS, if it is let in.
-    pub(crate) async fn connect_over_tls(
+    ///
+    /// # Errors
+    ///
+    /// Fails if nobody listens there, or the handshake fails.
+    pub async fn connect_over_tls(
         address: SocketAddr,
         tls: ClientTlsConfig,
     ) -> Result<Self, tonic::transport::Error> {
@@ -97,7 +100,11 @@ impl Gateway {
     }
 
     /// The same at a Unix socket, over which there are no access logs here.
-    pub(crate) async fn connect_to_socket(path: PathBuf) -> Result<Self, tonic::transport::Error> {
+    ///
+    /// # Errors
+    ///
+    /// Fails if nobody listens there, or the handshake fails.
+    pub async fn connect_to_socket(path: PathBuf) -> Result<Self, tonic::transport::Error> {
         let connector = tower::service_fn(move |_| {
             let connecting = UnixStream::connect(path.clone());
             async move { connecting.await.map(TokioIo::new) }
@@ -109,22 +116,30 @@ impl Gateway {
     }
 
     /// The connection, for clients of other services.
-    pub(crate) fn channel(&self) -> Channel {
+    pub fn channel(&self) -> Channel {
         self.channel.clone()
     }
 
     /// Asks.
-    pub(crate) async fn check(&self, check: Check) -> Answer {
+    pub async fn check(&self, check: Check) -> Answer {
         self.try_check(check).await.expect("an answer")
     }
 
     /// Asks; dropping the future is what Envoy does when its client leaves.
-    pub(crate) async fn try_check(&self, check: Check) -> Result<Answer, Status> {
+    ///
+    /// # Errors
+    ///
+    /// Fails if the call fails: its status.
+    pub async fn try_check(&self, check: Check) -> Result<Answer, Status> {
         self.send(check.request()).await
     }
 
     /// Asks just that.
-    pub(crate) async fn send(
+    ///
+    /// # Errors
+    ///
+    /// Fails if the call fails: its status.
+    pub async fn send(
         &self,
         request: impl tonic::IntoRequest<CheckRequest>,
     ) -> Result<Answer, Status> {
@@ -134,20 +149,20 @@ impl Gateway {
     }
 
     /// Waits until streamgate has read all that was sent over this connection, a cancellation too: it answers one thing after it.
-    pub(crate) async fn catch_up(&self) {
+    pub async fn catch_up(&self) {
         let preflight = self.check(Check::default().method("OPTIONS")).await;
         assert!(preflight.is_allowed(), "{preflight:?}");
     }
 
     /// Reports that a request that was let in got through to its viewer.
-    pub(crate) async fn report_success(&self, answer: &Answer) {
+    pub async fn report_success(&self, answer: &Answer) {
         let mut log = self.access_log().await;
         log.send(vec![answered("any", answer, 200)]);
         assert_eq!(log.finish().await, 0);
     }
 
     /// Opens an access log stream, over a connection of its own.
-    pub(crate) async fn access_log(&self) -> LogStream {
+    pub async fn access_log(&self) -> LogStream {
         LogStream::open(self.address).await
     }
 }
@@ -156,7 +171,7 @@ impl Gateway {
 
 impl Check {
     /// A check on a request of that user's, whose id is that.
-    pub(crate) fn of(user: &str, request_id: &str) -> Self {
+    pub fn of(user: &str, request_id: &str) -> Self {
         let http = HttpRequest {
             method: "GET".to_owned(),
             path: "/live/news".to_owned(),
@@ -172,37 +187,42 @@ impl Check {
     }
 
     /// A check on a request of that playback's.
-    pub(crate) fn of_playback(user: &str, playback: &str) -> Self {
+    pub fn of_playback(user: &str, playback: &str) -> Self {
         Self::of(user, "any").header("x-playback-session-id", playback)
     }
 
-    pub(crate) fn header(mut self, name: &str, value: &str) -> Self {
+    /// With one header more, or another value for it.
+    pub fn header(mut self, name: &str, value: &str) -> Self {
         self.http.headers.insert(name.to_owned(), value.to_owned());
         self
     }
 
-    pub(crate) fn without(mut self, name: &str) -> Self {
+    /// Without that header.
+    pub fn without(mut self, name: &str) -> Self {
         self.http.headers.remove(name);
         self
     }
 
-    pub(crate) fn method(mut self, method: &str) -> Self {
+    /// With that method.
+    pub fn method(mut self, method: &str) -> Self {
         method.clone_into(&mut self.http.method);
         self
     }
 
-    pub(crate) fn path(mut self, path: &str) -> Self {
+    /// With that path.
+    pub fn path(mut self, path: &str) -> Self {
         path.clone_into(&mut self.http.path);
         self
     }
 
-    pub(crate) fn route(mut self, key: &str, value: &str) -> Self {
+    /// With a context extension of the route.
+    pub fn route(mut self, key: &str, value: &str) -> Self {
         self.context.insert(key.to_owned(), value.to_owned());
         self
     }
 
     /// The message.
-    pub(crate) fn request(self) -> CheckRequest {
+    pub fn request(self) -> CheckRequest {
         let request = Request {
             http: Some(self.http),
             ..Request::default()
@@ -256,21 +276,23 @@ impl Answer {
         }
     }
 
-    pub(crate) fn is_allowed(&self) -> bool {
+    /// Whether Envoy lets the request through.
+    pub fn is_allowed(&self) -> bool {
         self.kind == "ok" && self.code == 0
     }
 
     /// Why it was refused.
-    pub(crate) fn reason(&self) -> &str {
+    pub fn reason(&self) -> &str {
         self.metadata.get("reason").map_or("", String::as_str)
     }
 
-    pub(crate) fn header(&self, name: &str) -> Option<&str> {
+    /// The value of a header that the answer sets.
+    pub fn header(&self, name: &str) -> Option<&str> {
         self.headers.get(name).map(String::as_str)
     }
 
     /// What Envoy puts in its access log of this answer.
-    pub(crate) fn logged(&self) -> Metadata {
+    pub fn logged(&self) -> Metadata {
         let text = |text: &String| Value {
             kind: Some(ValueKind::StringValue(text.clone())),
         };
@@ -307,11 +329,7 @@ fn text(value: Value) -> String {
 // === entries ===
 
 /// An entry of that type on a request, with what its check was answered; `None` where no answer came.
-pub(crate) fn entry(
-    kind: AccessLogType,
-    request_id: &str,
-    answer: Option<&Answer>,
-) -> HttpAccessLogEntry {
+pub fn entry(kind: AccessLogType, request_id: &str, answer: Option<&Answer>) -> HttpAccessLogEntry {
     let common = AccessLogCommon {
         access_log_type: kind.into(),
         metadata: answer.map(Answer::logged),
@@ -331,12 +349,12 @@ pub(crate) fn entry(
 }
 
 /// The end of a stream that was let in.
-pub(crate) fn end(request_id: &str, answer: &Answer) -> HttpAccessLogEntry {
+pub fn end(request_id: &str, answer: &Answer) -> HttpAccessLogEntry {
     entry(AccessLogType::DownstreamEnd, request_id, Some(answer))
 }
 
 /// The end of a request that was let in and answered with that status.
-pub(crate) fn answered(request_id: &str, answer: &Answer, status: u32) -> HttpAccessLogEntry {
+pub fn answered(request_id: &str, answer: &Answer, status: u32) -> HttpAccessLogEntry {
     let response = HttpResponseProperties {
         response_code: Some(UInt32Value { value: status }),
         ..HttpResponseProperties::default()
@@ -348,12 +366,12 @@ pub(crate) fn answered(request_id: &str, answer: &Answer, status: u32) -> HttpAc
 }
 
 /// The sign of life of a stream that was let in.
-pub(crate) fn periodic(request_id: &str, answer: &Answer) -> HttpAccessLogEntry {
+pub fn periodic(request_id: &str, answer: &Answer) -> HttpAccessLogEntry {
     entry(AccessLogType::DownstreamPeriodic, request_id, Some(answer))
 }
 
 /// The end of a request whose client left before the answer came.
-pub(crate) fn abandoned(user: &str, request_id: &str) -> HttpAccessLogEntry {
+pub fn abandoned(user: &str, request_id: &str) -> HttpAccessLogEntry {
     let mut entry = entry(AccessLogType::DownstreamEnd, request_id, None);
     if let Some(request) = &mut entry.request {
         let header = ("x-user-id".to_owned(), user.to_owned());
@@ -363,7 +381,7 @@ pub(crate) fn abandoned(user: &str, request_id: &str) -> HttpAccessLogEntry {
 }
 
 /// A message with these entries.
-pub(crate) fn message(entries: Vec<HttpAccessLogEntry>) -> StreamAccessLogsMessage {
+pub fn message(entries: Vec<HttpAccessLogEntry>) -> StreamAccessLogsMessage {
     StreamAccessLogsMessage {
         log_entries: Some(LogEntries::HttpLogs(HttpAccessLogEntries {
             log_entry: entries,
@@ -375,13 +393,14 @@ pub(crate) fn message(entries: Vec<HttpAccessLogEntry>) -> StreamAccessLogsMessa
 // === impl LogStream ===
 
 impl LogStream {
-    pub(crate) async fn open(address: SocketAddr) -> Self {
+    /// Opens a stream on a connection of its own.
+    pub async fn open(address: SocketAddr) -> Self {
         let socket = TcpStream::connect(address).await.expect("it listens");
         Self::over(socket).await
     }
 
     /// The same over a connection that is open already.
-    pub(crate) async fn over(socket: impl AsyncRead + AsyncWrite + Send + Unpin + 'static) -> Self {
+    pub async fn over(socket: impl AsyncRead + AsyncWrite + Send + Unpin + 'static) -> Self {
         let (mut client, mut connection) = h2::client::handshake(socket).await.expect("HTTP/2");
         let ping = connection.ping_pong().expect("the first to ask");
         let mut driver = JoinSet::new();
@@ -404,12 +423,12 @@ impl LogStream {
     }
 
     /// Sends entries as one message.
-    pub(crate) fn send(&mut self, entries: Vec<HttpAccessLogEntry>) {
+    pub fn send(&mut self, entries: Vec<HttpAccessLogEntry>) {
         self.send_bytes(&message(entries).encode_to_vec());
     }
 
     /// Sends bytes as one message, whatever they are.
-    pub(crate) fn send_bytes(&mut self, message: &[u8]) {
+    pub fn send_bytes(&mut self, message: &[u8]) {
         let length = u32::try_from(message.len()).expect("less than 4 GiB");
         let mut frame = BytesMut::with_capacity(message.len() + 5);
         frame.put_u8(0);
@@ -421,25 +440,25 @@ impl LogStream {
     }
 
     /// Ends the stream as a gateway that is asked to; the gRPC status that it gets.
-    pub(crate) async fn finish(mut self) -> i32 {
+    pub async fn finish(mut self) -> i32 {
         drop(self.frames.send_data(Bytes::new(), true));
         self.ended().await
     }
 
     /// Waits until what was sent has left: a ping has gone forth and come back.
-    pub(crate) async fn flush(&mut self) {
+    pub async fn flush(&mut self) {
         let pong = self.ping.ping(h2::Ping::opaque()).await;
         pong.expect("the connection is open");
     }
 
     /// Resets the stream, as Envoy does when it has seen its end. What has not left yet never will.
-    pub(crate) fn reset(mut self) -> JoinSet<()> {
+    pub fn reset(mut self) -> JoinSet<()> {
         self.frames.send_reset(h2::Reason::CANCEL);
         self.connection
     }
 
     /// Waits for the other side to end the stream; the gRPC status that it says.
-    pub(crate) async fn ended(&mut self) -> i32 {
+    pub async fn ended(&mut self) -> i32 {
         let ended = tokio::time::timeout(PATIENCE, self.answer.join_next()).await;
         let ended = ended.expect("the stream is ended").expect("once");
         ended
