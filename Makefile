@@ -133,7 +133,7 @@ fuzz-api: prereqs
 bench-redis: prereqs
 	@STREAMGATE_TEST_REDIS_SERVER=$$(deploy/demo/get-redis.sh)
 	export STREAMGATE_TEST_REDIS_SERVER
-	$(CARGO) test --locked --test integration -- --ignored --nocapture --test-threads 1 store_cost | grep -E '^(\||Redis|$$|.*panicked)'
+	$(CARGO) test --locked --test integration -- --ignored --nocapture --test-threads 1 store::cost | grep -E '^(\||Redis|$$|.*panicked)'
 
 # An optimised build; the processor time of the processes themselves, so that what else runs here counts for little.
 ## Measures what a check costs streamgate, beside a server that does nothing

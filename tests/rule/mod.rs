@@ -2,6 +2,12 @@
 //!
 //! Time is real where Redis tells it, and moved by hand where a test needs minutes.
 
+// Whose slot a start gets at a full limit.
+mod displacement;
+// The attacker's list: what a viewer may try for a stream more, or for another's slot, and what it gets.
+mod attackers;
+// The dry run: nobody is refused, and what would have been is counted.
+mod dry_run;
 // How often a user may displace others, at each door.
 mod budget;
 // A title that can't be played costs nobody a slot.

@@ -12,7 +12,7 @@
 //!
 //! An instance that knows neither version leaves such a roster as it is, to the byte. Each call about that user fails with
 //! [`StoreError::Protocol`](crate::store::StoreError::Protocol), so that `store.outage` decides, and the listing of everybody leaves the
-//! user out and says so in the log. So no release may be skipped. `tests/record_versions.rs` shows all of this with instances of each kind.
+//! user out and says so in the log. So no release may be skipped. `tests/store/record_versions.rs` shows all of this with instances of each kind.
 
 use super::layout::{
     CAUSES, CONTENT, DERIVED, DEVICE, DISPLACED, DOORS, HAS_TICKET, JOINED, MILLIS, OPERATOR, PAID,

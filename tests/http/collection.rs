@@ -18,7 +18,7 @@ use testkit::origin::Origin;
 use testkit::process::command;
 use testkit::streamgate::Streamgate;
 
-const COLLECTION: &str = include_str!("../deploy/streamgate.http");
+const COLLECTION: &str = include_str!("../../deploy/streamgate.http");
 
 /// A request of the collection, with its variables filled in.
 #[derive(Debug)]
@@ -147,7 +147,7 @@ async fn each_request_of_the_collection_brings_the_status_that_stands_above_it()
 
 #[test]
 fn the_collection_has_each_call_of_the_openapi_document() {
-    let document: Value = serde_json::from_str(include_str!("fixtures/openapi.json")).unwrap();
+    let document: Value = serde_json::from_str(include_str!("../fixtures/openapi.json")).unwrap();
     let requests = read(COLLECTION, &[]);
     let made_by = |method: &str, template: &str| {
         requests.iter().any(|request| {

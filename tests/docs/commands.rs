@@ -85,7 +85,7 @@ fn in_sentences(program: &str) -> Vec<&'static str> {
 
 #[test]
 fn each_command_of_ours_in_a_sentence_is_one_that_there_is() {
-    let makefile = include_str!("../Makefile");
+    let makefile = include_str!("../../Makefile");
     let targets: BTreeSet<_> = makefile
         .lines()
         .filter_map(|line| line.split_once(':'))

@@ -245,7 +245,7 @@ async fn a_panic_goes_to_the_log_and_waits_for_nobody() {
         part.args([
             "--ignored",
             "--exact",
-            "log_unwritable::part_a_panic_is_logged",
+            "process::log_unwritable::part_a_panic_is_logged",
         ]);
         let part = part.stdout(Stdio::null()).stderr(stderr).kill_on_drop(true);
         let mut part = part.spawn().unwrap();

@@ -1,5 +1,5 @@
 //! The service, tried by schemathesis, which knows of it what the OpenAPI document says: on the embedded store, on Redis with tokens, and with no
-//! Redis where one should be. What it checks and why stands in `tests/openapi/schemathesis/`.
+//! Redis where one should be. What it checks and why stands in `tests/http/openapi/schemathesis/`.
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -116,7 +116,7 @@ async fn has_answered(service: &Streamgate, outcomes: &[&str]) {
 async fn the_document_is_openapi_3_1_and_its_examples_are_what_it_says_of_them() {
     let script = concat!(
         env!("CARGO_MANIFEST_DIR"),
-        "/tests/openapi/schemathesis/validate.py"
+        "/tests/http/openapi/schemathesis/validate.py"
     );
     let mut validate = Command::new(python());
     validate
@@ -126,7 +126,7 @@ async fn the_document_is_openapi_3_1_and_its_examples_are_what_it_says_of_them()
         .stderr(Stdio::piped())
         .kill_on_drop(true);
     let mut running = validate.spawn().unwrap();
-    let document = include_bytes!("../fixtures/openapi.json");
+    let document = include_bytes!("../../fixtures/openapi.json");
     let mut input = running.stdin.take().unwrap();
     input.write_all(document).await.unwrap();
     drop(input);

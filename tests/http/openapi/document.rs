@@ -10,7 +10,7 @@ use testkit::app::TestApp;
 use testkit::streamgate::run;
 
 /// As it is committed.
-const SNAPSHOT: &str = include_str!("../fixtures/openapi.json");
+const SNAPSHOT: &str = include_str!("../../fixtures/openapi.json");
 
 /// Fails if the document isn't the committed one.
 #[track_caller]

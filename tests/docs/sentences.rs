@@ -39,7 +39,7 @@ apt-get install -y g++ => .ci/nightly
 cargo doc --open --no-deps --document-private-items => .ci/commands
 cargo mutants -f 'src/session/**/*.rs' -- --lib session -- --skip roster_model => .ci/nightly
 cargo run -- openapi > tests/fixtures/openapi.json => .ci/commands
-cargo test --release --test integration http_connections -- --nocapture | grep measured => .ci/nightly
+cargo test --release --test integration http::connections -- --nocapture | grep measured => .ci/nightly
 cargo test --release --test integration redis_load -- --nocapture | grep measured => .ci/nightly
 cargo test --test integration e2e:: -- --nocapture | grep measured => .ci/nightly
 cargo test --test integration prometheus:: -- --nocapture | grep measured => .ci/nightly
@@ -75,17 +75,17 @@ npx @usebruno/cli import openapi --source openapi.json --output streamgate --col
 npx httpyac send deploy/streamgate.http --all => .ci/commands
 npx newman run collection.json --env-var baseUrl=… => .ci/commands
 npx openapi-to-postmanv2 -s openapi.json -o collection.json -O parametersResolution=Example,folderStrategy=Tags => .ci/commands => run "npx openapi-to-postmanv2 $options"
-openssl rand -base64 24 => tests/readme_sentences.rs => fn a_token_made_as_it_is_said_opens_the_api
-openssl s_client => tests/readme_sentences.rs => fn openssl_shows_until_when_a_certificate_is_good
-promtool test rules => tests/prometheus/rules.rs => "test", "rules"
-redis-cli --bigkeys => tests/readme_sentences.rs => fn redis_cli_tells_what_the_runbooks_look_for
-redis-cli --latency => tests/readme_sentences.rs => fn redis_cli_tells_what_the_runbooks_look_for
-streamgate --version => tests/lifecycle.rs => "--version"
+openssl rand -base64 24 => tests/docs/sentences.rs => fn a_token_made_as_it_is_said_opens_the_api
+openssl s_client => tests/docs/sentences.rs => fn openssl_shows_until_when_a_certificate_is_good
+promtool test rules => tests/deploy/prometheus/rules.rs => "test", "rules"
+redis-cli --bigkeys => tests/docs/sentences.rs => fn redis_cli_tells_what_the_runbooks_look_for
+redis-cli --latency => tests/docs/sentences.rs => fn redis_cli_tells_what_the_runbooks_look_for
+streamgate --version => tests/process/lifecycle.rs => "--version"
 streamgate check-config FILE => docs/cli.md => streamgate check-config streamgate.yaml
-streamgate doctor => tests/doctor.rs => "doctor", "--json"
+streamgate doctor => tests/process/doctor.rs => "doctor", "--json"
 streamgate health => docs/cli.md => until streamgate health; do
-streamgate health --ca … --cert … --key … => tests/tls.rs => "--ca", &ca], ["--cert", &cert, "--key", &key]
-streamgate openapi => tests/openapi/document.rs => run(&["openapi"]
+streamgate health --ca … --cert … --key … => tests/process/tls.rs => "--ca", &ca], ["--cert", &cert, "--key", &key]
+streamgate openapi => tests/http/openapi/document.rs => run(&["openapi"]
 streamgate release USER SESSION... => docs/cli.md => streamgate release alice p1
 streamgate serve --config FILE => docs/cli.md => streamgate serve --config streamgate.yaml &
 streamgate serve [--config FILE] => docs/cli.md => streamgate serve --config streamgate.yaml &

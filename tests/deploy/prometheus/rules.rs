@@ -13,8 +13,8 @@ const ALERTS: &str = "deploy/prometheus/rules/alerts.yml";
 const RUNBOOKS: &str = "docs/runbooks.md";
 /// What `promtool test rules` is given.
 const TESTS: [&str; 2] = [
-    "tests/prometheus/alerts.yml",
-    "tests/prometheus/dry_run.yml",
+    "tests/deploy/prometheus/alerts.yml",
+    "tests/deploy/prometheus/dry_run.yml",
 ];
 
 /// The alerts there are.

@@ -21,7 +21,7 @@ use prost::Message;
 use prost_types::FileDescriptorSet;
 use serde::Deserialize;
 
-const COMMITTED: &[u8] = include_bytes!("../src/envoy/descriptors.bin");
+const COMMITTED: &[u8] = include_bytes!("../../src/envoy/descriptors.bin");
 const SERVICES: [&str; 2] = [
     "envoy/service/auth/v3/external_auth.proto",
     "envoy/service/accesslog/v3/als.proto",
