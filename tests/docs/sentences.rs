@@ -37,7 +37,7 @@ const RUN_BY: &str = r#"
 STREAMGATE_LIMITS__DEFAULT=1 make demo => .ci/commands
 apt-get install -y g++ => .ci/nightly
 cargo doc --open --no-deps --document-private-items => .ci/commands
-cargo mutants -f 'src/session/**/*.rs' -- --lib session -- --skip roster_model => .ci/nightly
+cargo mutants -f 'src/session/**/*.rs' -- --lib session -- --skip tests::model => .ci/nightly
 cargo run -- openapi > tests/fixtures/openapi.json => .ci/commands
 cargo test --release --test integration http::connections -- --nocapture | grep measured => .ci/nightly
 cargo test --release --test integration redis_load -- --nocapture | grep measured => .ci/nightly

@@ -48,11 +48,7 @@ fn imported(code: &str) -> impl Iterator<Item = &str> {
 /// Whether the file is compiled for tests alone.
 fn is_test(path: &str) -> bool {
     let name = path.rsplit('/').next().unwrap();
-    let is_rule_test = name.starts_with("roster_") || path.contains("/roster_tests/");
-    is_rule_test
-        || name.ends_with("tests.rs")
-        || path.contains("/tests/")
-        || path.contains("fuzzing")
+    name.ends_with("tests.rs") || path.contains("/tests/") || path.contains("fuzzing")
 }
 
 #[test]

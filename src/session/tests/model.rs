@@ -13,7 +13,6 @@ use std::time::Duration;
 
 use stateright::{Checker, HasDiscoveries, Model, Property};
 
-use super::roster_tests::{key, seconds};
 use super::*;
 
 // === what must hold ===

@@ -7,7 +7,6 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::sample::select;
 
-use super::roster_tests::{key, seconds, terms};
 use super::*;
 
 /// What gateways tell the store. The limit of a start is that of its arrival.

@@ -1,12 +1,17 @@
 //! The rule, clause by clause. Sessions are written as on the wire, `playback:tv`, so that a table reads like the story it tells.
 
 mod admit;
+mod attacks;
 mod budget;
 mod displace;
 mod forget;
+mod histories;
+mod invariants;
 mod lists;
+mod model;
 mod played;
 mod release;
+mod remembered;
 mod renew;
 mod reuse;
 mod terms;
@@ -226,4 +231,35 @@ pub(crate) fn facts(device: &str, content: &str, door: Door, position_seconds: u
         position_seconds: Some(position_seconds),
         joined: None,
     }
+}
+
+// === The vocabulary ===
+
+#[test]
+fn a_ticket_has_a_number_other_than_zero() {
+    assert_eq!(Ticket::new(0), None);
+    for number in [1, u32::MAX] {
+        assert_eq!(Ticket::new(number).map(Ticket::number), Some(number));
+    }
+}
+
+#[test]
+fn a_cause_has_a_name_for_every_wire() {
+    let by = key("playback:a");
+    for (cause, name) in [
+        (EndCause::Released, "released"),
+        (EndCause::Displaced { by }, "displaced"),
+        (EndCause::Operator, "operator"),
+    ] {
+        assert_eq!(cause.as_str(), name);
+    }
+}
+
+#[test]
+fn an_end_is_remembered_for_longer_than_the_longest_lease_and_the_deadline_together() {
+    let (lease, deadline) = (Duration::from_secs(30), Duration::from_millis(50));
+    let terms = Terms::new(lease, deadline);
+    assert_eq!(terms.longest_lease, lease);
+    assert_eq!(terms.memory, Duration::from_millis(31_050));
+    assert_eq!(Terms::new(Duration::MAX, deadline).memory, Duration::MAX);
 }

@@ -9,12 +9,11 @@ use proptest::sample::select;
 use proptest::strategy::ValueTree;
 use proptest::test_runner::TestRunner;
 
-use super::roster_histories::{
+use super::histories::{
     Answer, Arrival, Message, Step, any_history, any_history_or_crowd, any_sighting, any_start,
     any_ticket, buried, keeps_to_the_limit, live, play, settled,
 };
-use super::roster_remembered::{Memory, remembered};
-use super::roster_tests::{key, sighting, start, terms};
+use super::remembered::{Memory, remembered};
 use super::*;
 
 /// What can be seen of a roster and is no matter of time or of tickets.

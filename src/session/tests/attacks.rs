@@ -28,9 +28,8 @@ use proptest::sample::select;
 use proptest::strategy::ValueTree;
 use proptest::test_runner::TestRunner;
 
-use super::roster_histories::{Arrival, Message, Step, keeps_to_the_limit, play};
-use super::roster_remembered::{Memory, remembered};
-use super::roster_tests::{key, seconds, terms};
+use super::histories::{Arrival, Message, Step, keeps_to_the_limit, play};
+use super::remembered::{Memory, remembered};
 use super::*;
 
 // === what the attackers say ===

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use super::roster_histories::{Message, Step};
+use super::histories::{Message, Step};
 use super::*;
 
 /// An end as somebody remembers it who has read all messages and answers.
