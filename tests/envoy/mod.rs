@@ -12,5 +12,3 @@ mod crowds;
 mod floods;
 // Floods of HTTP/2 frames at the gRPC port: memory, and others' checks meanwhile.
 mod grpc_floods;
-// What a check costs streamgate, and how long it takes: a measurement.
-mod check_cost;

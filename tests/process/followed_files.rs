@@ -4,15 +4,11 @@
 use std::path::PathBuf;
 
 use serde_json::Value;
-use streamgate::clock::Stopwatch;
 use tempfile::TempDir;
 
 use testkit::streamgate::Streamgate;
 use testkit::streamgate::run;
-use testkit::watch::{as_many, eventually, measured};
-
-/// How many users a list may well have.
-const MILLION: usize = 1_000_000;
+use testkit::watch::eventually;
 
 /// A running streamgate, and the files that it follows.
 struct Files {
@@ -58,18 +54,6 @@ impl Files {
             .as_str()
             .unwrap()
             .to_owned()
-    }
-
-    /// The limit of a user, as a start tells it.
-    async fn limit(&self, user: &str) -> u32 {
-        let url = format!(
-            "http://{}/v1/users/{user}/sessions/p1",
-            self.streamgate.http
-        );
-        let answer = reqwest::Client::new().put(url).send().await.unwrap();
-        let policy = answer.headers()["ratelimit-policy"].to_str().unwrap();
-        let quota = policy.split(';').find_map(|part| part.strip_prefix("q="));
-        quota.unwrap().parse().unwrap()
     }
 
     /// The settings that it has said to have changed.
@@ -122,7 +106,10 @@ async fn an_emptied_or_cut_configuration_changes_nothing() {
         );
     }
     assert_eq!(
-        (files.limit("anna").await, files.limit("ben").await),
+        (
+            files.streamgate.limit("anna").await,
+            files.streamgate.limit("ben").await
+        ),
         (5, 6)
     );
     assert_eq!(enforces().await, 0.0);
@@ -131,7 +118,10 @@ async fn an_emptied_or_cut_configuration_changes_nothing() {
     files.write("config", &format!("{without_ben}# end\n"));
     files.was_read("config", "ok", 1.0).await;
     assert_eq!(
-        (files.limit("anna").await, files.limit("ben").await),
+        (
+            files.streamgate.limit("anna").await,
+            files.streamgate.limit("ben").await
+        ),
         (5, 2)
     );
     files.write("config", &without_ben.replace("anna: 5", "anna: 7"));
@@ -143,7 +133,7 @@ async fn an_emptied_or_cut_configuration_changes_nothing() {
         "{}",
         files.problem()
     );
-    assert_eq!(files.limit("anna").await, 5);
+    assert_eq!(files.streamgate.limit("anna").await, 5);
 }
 
 #[tokio::test]
@@ -154,7 +144,7 @@ async fn a_removed_section_is_a_change_that_is_logged_key_by_key() {
         "refusal: {show: [device]}\nleases: {request: 1m}\n",
     );
     files.was_read("config", "ok", 1.0).await;
-    assert_eq!(files.limit("anna").await, 3);
+    assert_eq!(files.streamgate.limit("anna").await, 3);
     assert_eq!(
         files.changes(),
         [
@@ -265,7 +255,7 @@ async fn a_list_of_users_is_followed_and_a_broken_one_changes_nothing() {
         let users = ["anna", "the%20user", "ben", "carl"];
         let mut limits = Vec::new();
         for user in users {
-            limits.push(files.limit(user).await);
+            limits.push(files.streamgate.limit(user).await);
         }
         limits
     };
@@ -303,7 +293,10 @@ async fn a_user_with_two_limits_is_refused_until_one_of_them_is_gone() {
     files.was_read("users", "failed", 1.0).await;
     assert!(files.problem().ends_with(said), "{}", files.problem());
     assert_eq!(
-        (files.limit("anna").await, files.limit("ben").await),
+        (
+            files.streamgate.limit("anna").await,
+            files.streamgate.limit("ben").await
+        ),
         (7, 6)
     );
     // As soon as the other file lets it, it comes into force by itself.
@@ -313,7 +306,10 @@ async fn a_user_with_two_limits_is_refused_until_one_of_them_is_gone() {
     );
     files.was_read("users", "ok", 1.0).await;
     assert_eq!(
-        (files.limit("anna").await, files.limit("ben").await),
+        (
+            files.streamgate.limit("anna").await,
+            files.streamgate.limit("ben").await
+        ),
         (1, 5)
     );
     files.write(
@@ -322,11 +318,14 @@ async fn a_user_with_two_limits_is_refused_until_one_of_them_is_gone() {
     );
     files.was_read("config", "failed", 1.0).await;
     assert!(files.problem().ends_with(said), "{}", files.problem());
-    assert_eq!(files.limit("anna").await, 1);
+    assert_eq!(files.streamgate.limit("anna").await, 1);
     files.write("users", "ben 4\n");
     files.was_read("config", "ok", 2.0).await;
     assert_eq!(
-        (files.limit("anna").await, files.limit("ben").await),
+        (
+            files.streamgate.limit("anna").await,
+            files.streamgate.limit("ben").await
+        ),
         (8, 4)
     );
 }
@@ -369,35 +368,4 @@ async fn a_bad_list_of_users_is_named_at_the_start_as_by_check_config() {
             );
         }
     }
-}
-
-/// A measurement: how long a start takes with that many users, and the memory, also after the list has changed. Run it with `--release`.
-#[tokio::test]
-#[ignore = "a measurement"]
-async fn a_list_of_a_million_users() {
-    let users = as_many(MILLION);
-    let list = |limit: usize| -> String {
-        let line = |n| format!("user-{n:08}@example.com {}\n", (n + limit) % 7);
-        (0..users).map(line).collect()
-    };
-    let text = list(0);
-    let started = Stopwatch::start();
-    let files = Files::start("limits: {users_file: '{users}'}", &[("users", &text)]).await;
-    measured("ready with a million users in", started.elapsed());
-    println!(
-        "measured: memory when ready, and its peak {:?} KiB",
-        files.streamgate.memory()
-    );
-    assert_eq!(files.limit("user-00000008@example.com").await, 1);
-    files.write("users", &list(1));
-    let changed = Stopwatch::start();
-    eventually("the new list applies", async || {
-        files.limit("user-00000008@example.com").await == 2
-    })
-    .await;
-    measured("a changed list applies after", changed.elapsed());
-    println!(
-        "measured: memory after that, and its peak {:?} KiB",
-        files.streamgate.memory()
-    );
 }

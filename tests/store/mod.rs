@@ -18,5 +18,3 @@ mod redis_load;
 mod redis_sentinel;
 // The service on a real Redis in trouble: what everybody gets by each outage rule, and that all is well again without a restart.
 mod redis_trouble;
-// What Redis costs; a measurement, run by hand.
-mod cost;

@@ -17,6 +17,7 @@ pub mod axe;
 pub mod chromium;
 pub mod docs;
 pub mod envoy_files;
+pub mod flood;
 pub mod frames;
 pub mod gateway;
 pub mod gateway_client;

@@ -173,6 +173,15 @@ impl Streamgate {
         assert!(answer.status().is_success(), "{answer:?}");
     }
 
+    /// The limit of a user, as the answer to a start says it.
+    pub async fn limit(&self, user: &str) -> u32 {
+        let url = format!("http://{}/v1/users/{user}/sessions/p1", self.http);
+        let answer = client().put(url).send().await.unwrap();
+        let policy = answer.headers()["ratelimit-policy"].to_str().unwrap();
+        let quota = policy.split(';').find_map(|part| part.strip_prefix("q="));
+        quota.unwrap().parse().unwrap()
+    }
+
     /// What the HTTP port answers.
     pub async fn get(&self, path: &str) -> reqwest::Response {
         let url = format!("http://{}{path}", self.http);

@@ -1,6 +1,13 @@
-//! What a check costs streamgate, from the call that arrives to the answer that leaves: microseconds of processor per check, beside an `ext_authz`
-//! server that lets everybody in without a thought; and how long gateways wait for it. A measurement, not a test, since a shared machine says something
-//! else every time; `make bench-checks` runs it, optimised, and shows its tables.
+//! What a check costs streamgate, from the call that arrives to the answer that leaves:
+//! microseconds of processor time per check, compared with an `ext_authz` server that lets
+//! everybody in; and how long gateways wait for the answer. `make bench-checks` runs it and prints
+//! its tables. Another machine prints other figures, so this is no test.
+
+#![expect(
+    clippy::indexing_slicing,
+    clippy::unwrap_used,
+    reason = "a measurement that can't go on has failed"
+)]
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -122,7 +129,8 @@ impl Asked {
         let_in
     }
 
-    /// Makes checks at an even pace, whether or not the ones before are answered; how long each took, in milliseconds.
+    /// Makes checks at an even pace, whether or not the ones before are answered; how long each
+    /// took, in milliseconds.
     async fn pace(&self, check: &impl Fn(usize) -> Check) -> Vec<f64> {
         let mut ticks = tokio::time::interval(Duration::from_secs(1) / PACE);
         let mut asking = JoinSet::new();
@@ -184,7 +192,8 @@ fn one_too_many(number: usize) -> Check {
     segment(&viewer(number % BATCH), &format!("more-{number}"))
 }
 
-/// One of a viewer's three; they are asked for one after the other, so that few wait for each other.
+/// One of a viewer's three; they are asked for one after the other, so that few wait for each
+/// other.
 fn one_of_three(number: usize) -> Check {
     let (slot, viewer_number) = (number / BATCH, number % BATCH);
     segment(&viewer(viewer_number), &format!("{slot}-{viewer_number}"))
@@ -343,11 +352,15 @@ fn share_of(mut values: Vec<f64>, some: usize, all: usize) -> f64 {
     values[values.len() * some / all]
 }
 
-#[tokio::test(flavor = "multi_thread")]
-#[ignore = "a measurement, run by hand"]
-async fn microseconds_of_processor_per_check_and_how_long_it_takes() {
+#[tokio::main]
+async fn main() {
     let bench = Bench::start().await;
-    let costs = bench.costs().await;
+    print_costs(&bench.costs().await);
+    print_times(&bench).await;
+}
+
+/// Prints the processor time that each kind of check takes.
+fn print_costs(costs: &[[f64; 2]]) {
     let nothing = costs[0][0];
     println!(
         "\n| {AT_ONE_TIME} checks at a time | processor a check | in all | checks a second and core | of Redis's processor |"
@@ -366,6 +379,10 @@ async fn microseconds_of_processor_per_check_and_how_long_it_takes() {
         );
     }
     println!();
+}
+
+/// Prints how long checks take at an even pace.
+async fn print_times(bench: &Bench) {
     println!("| {PACE} checks a second | median | 99 of 100 within | 999 of 1000 within |");
     println!("|---|--:|--:|--:|");
     for row in &ROWS[..3] {

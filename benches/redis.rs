@@ -1,6 +1,14 @@
-//! What Redis pays for an operation, beside a textbook semaphore and a script that does nothing: microseconds per call by its own
-//! count, and bytes per session; and whether the listing of everybody holds it up. A measurement, not a test, since a shared machine says something else every time; `make bench-redis`
-//! runs it, optimised, and shows its table.
+//! What Redis pays for an operation, compared with a textbook semaphore and a script that does
+//! nothing: microseconds per call by its own count, and bytes per session. Also whether the listing
+//! of everybody holds it up. `make bench-redis` runs it and prints its tables. Another machine
+//! prints other figures, so this is no test.
+
+#![expect(
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "a measurement that can't go on has failed"
+)]
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -21,10 +29,12 @@ use testkit::watch::as_many;
 /// How many users take part in the measurement of time, with three sessions each.
 const USERS: usize = 6_000;
 
-/// How many take part in the measurement of memory, half of them with two sessions, half of them with three.
+/// How many take part in the measurement of memory, half of them with two sessions, half of them
+/// with three.
 const USERS_KEPT: usize = 100_000;
 
-/// How many take part in the measurement of pages, half of them with two sessions, half of them with three.
+/// How many take part in the measurement of pages, half of them with two sessions, half of them
+/// with three.
 const USERS_LISTED: usize = 200_000;
 
 /// How often everybody's pages are followed.
@@ -33,7 +43,8 @@ const PASSES: usize = 3;
 /// How many keys of others are beside theirs at last.
 const OTHERS: usize = 1_000_000;
 
-/// How many calls are made between two readings. Small, so that what else runs on the machine spoils few of them.
+/// How many calls are made between two readings. Small, so that what else runs on the machine
+/// spoils few of them.
 const BATCH: usize = 100;
 
 /// A lease that outlasts all this.
@@ -42,7 +53,8 @@ const LONG: Duration = Duration::from_secs(3600);
 /// How many calls are under way at a time.
 const CALLS_AT_ONCE: usize = 50;
 
-/// The counting semaphore as it is usually written: a sorted set of holders by the end of their leases.
+/// The counting semaphore as it is usually written: a sorted set of holders by the end of their
+/// leases.
 const TEXTBOOK: &str = "
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
@@ -110,7 +122,8 @@ fn starting(key: &SessionKey) -> Start {
 }
 
 impl Bench {
-    /// Notes the microseconds that a call of a script has taken since the last look; or one of so many that shared calls.
+    /// Notes the microseconds that a call of a script has taken since the last look; or one of so
+    /// many that shared calls.
     async fn look(&mut self, what: &'static str, calls: Option<usize>) {
         let report: String = redis::cmd("INFO")
             .arg("commandstats")
@@ -246,7 +259,8 @@ impl Bench {
         .await;
     }
 
-    /// The medians of all batches: microseconds, and how many times what the textbook's batches of the same round took.
+    /// The medians of all batches: microseconds, and how many times what the textbook's batches of
+    /// the same round took.
     fn cost(&self, what: &str) -> (f64, f64) {
         let (times, textbook) = (&self.times[what], &self.times["textbook"]);
         let rounds = textbook.chunks(textbook.len() / times.len());
@@ -394,11 +408,13 @@ fn written_down(server: &RedisServer, commands: &[&str]) -> Vec<u64> {
     log.into_iter().filter_map(line).collect()
 }
 
-/// Follows pages of that size to the end, while nobody else asks for anything. Each time the commands are the same, and of each the
-/// shortest time is taken: what is longer is an interruption of the process, not its work.
+/// Follows pages of that size to the end, while nobody else asks for anything. Each time the
+/// commands are the same, and of each the shortest time is taken: what is longer is an interruption
+/// of the process, not its work.
 async fn measure_pages(server: &RedisServer, store: &RedisStore, size: usize) -> Pages {
     let (mut count, mut commands) = (0, Vec::new());
-    // The server's table of keys grows little by little, and has grown when it has been passed over once.
+    // The server's table of keys grows little by little, and has grown when it has been passed over
+    // once.
     for pass in 0..=PASSES {
         write_down(server);
         let mut next = Some(Cursor::default());
@@ -419,8 +435,12 @@ async fn measure_pages(server: &RedisServer, store: &RedisStore, size: usize) ->
     Pages { count, commands }
 }
 
-#[tokio::test]
-#[ignore = "a measurement, run by hand"]
+#[tokio::main(flavor = "current_thread")]
+async fn main() {
+    microseconds_per_call_and_bytes_per_session().await;
+    microseconds_per_page_of_everybody().await;
+}
+
 async fn microseconds_per_call_and_bytes_per_session() {
     let (uuids, others) = (measure_time(true).await, measure_time(false).await);
     let mut bytes = Vec::new();
@@ -454,8 +474,6 @@ async fn microseconds_per_call_and_bytes_per_session() {
     );
 }
 
-#[tokio::test]
-#[ignore = "a measurement, run by hand"]
 async fn microseconds_per_page_of_everybody() {
     let server = RedisServer::start();
     let settings = RedisSettings {
