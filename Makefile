@@ -128,26 +128,26 @@ fuzz-api: prereqs
 	echo "SEED=$$STREAMGATE_TEST_FUZZ_SEED"
 	$(CARGO) test --locked --test integration -- --nocapture openapi::fuzz
 
-# Not a test: what a machine takes is no promise, and the ratios are what counts. Redis measures itself, so the profile of the build means nothing.
+# Redis measures itself, so the profile of the build means nothing.
 ## Measures what a check costs Redis, beside a textbook semaphore
 bench-redis: prereqs
 	@STREAMGATE_TEST_REDIS_SERVER=$$(deploy/demo/get-redis.sh)
 	export STREAMGATE_TEST_REDIS_SERVER
-	$(CARGO) test --locked --test integration -- --ignored --nocapture --test-threads 1 store_cost | grep -E '^(\||Redis|$$|.*panicked)'
+	$(CARGO) bench --locked --profile dev --bench redis
 
 # An optimised build; the processor time of the processes themselves, so that what else runs here counts for little.
 ## Measures what a check costs streamgate, beside a server that does nothing
 bench-checks: prereqs
 	@STREAMGATE_TEST_REDIS_SERVER=$$(deploy/demo/get-redis.sh)
 	export STREAMGATE_TEST_REDIS_SERVER
-	$(CARGO) test --locked --release --test integration -- --ignored --nocapture --test-threads 1 check_cost | grep -E '^(\||$$|.*panicked)'
+	$(CARGO) bench --locked --bench checks
 
 # An optimised build, since memory is what is published.
 ## Measures the memory of a million users, and of one user with a million ids
 bench-memory: prereqs
 	@STREAMGATE_TEST_REDIS_SERVER=$$(deploy/demo/get-redis.sh)
 	export STREAMGATE_TEST_REDIS_SERVER
-	$(CARGO) test --locked --release --test integration -- --ignored --nocapture --test-threads 1 floods:: | grep -E '(^|\.\.\. )(measured|test result)|^$$|panicked'
+	$(CARGO) bench --locked --bench memory
 
 # The corpus stays as it is; what is found new lies in fuzz/work, what fails in fuzz/artifacts. Without sanitizers (the crate forbids unsafe
 # code), so that the stable toolchain will do: RUSTC_BOOTSTRAP lets it count coverage.

@@ -132,11 +132,3 @@ pub mod cli;
 #[cfg(any(fuzzing, test))]
 #[doc(hidden)]
 pub mod fuzzing;
-
-// The unit tests share this fault-injecting store with the integration tests, which import this
-// crate by its name.
-#[cfg(test)]
-extern crate self as streamgate;
-#[cfg(test)]
-#[path = "../tests/support/faulty_store.rs"]
-mod faulty_store;

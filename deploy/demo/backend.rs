@@ -43,7 +43,11 @@ const LIVE_VARIANT: &str = "180p";
 
 /// Serves the clip on `listener` until `shutdown`. Streams in progress are then cut off in the
 /// middle of their body, as by a backend that dies.
-pub(crate) async fn serve(
+///
+/// # Errors
+///
+/// Fails if the listener fails.
+pub async fn serve(
     listener: TcpListener,
     media: Media,
     shutdown: impl Future<Output = ()> + Send + 'static,
@@ -80,7 +84,7 @@ struct Backend {
 
 /// Every file of the clip, in memory.
 #[derive(Debug)]
-pub(crate) struct Media {
+pub struct Media {
     files: HashMap<String, Bytes>,
     live: Bytes,
     live_bytes_per_second: u64,
@@ -88,7 +92,11 @@ pub(crate) struct Media {
 
 impl Media {
     /// Loads the clip from that folder.
-    pub(crate) fn load(folder: &Path) -> io::Result<Self> {
+    ///
+    /// # Errors
+    ///
+    /// Fails if a file of the folder can't be read.
+    pub fn load(folder: &Path) -> io::Result<Self> {
         let mut files = HashMap::new();
         read_folder(folder, "", &mut files)?;
         let (live, milliseconds) = live_clip(&files).ok_or_else(|| {

@@ -7,7 +7,6 @@
 //! processes together, `backend` the video and the page, `events` prints what happens, `run` and
 //! `check` use the stack.
 
-mod backend;
 mod check;
 mod child;
 mod cli;

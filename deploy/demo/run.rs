@@ -2,8 +2,8 @@
 
 use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use video_backend::Media;
 
-use crate::backend::{self, Media};
 use crate::cli::{BackendArgs, Parts, RunArgs, StoreChoice};
 use crate::events::Events;
 use crate::failure::{Doing, Failure};
@@ -48,7 +48,7 @@ pub(crate) async fn backend(args: BackendArgs) -> Result<(), Failure> {
         .local_addr()
         .doing(|| "ask for the backend's port".to_owned())?;
     println!("The video backend listens on {address}");
-    backend::serve(listener, media, async move { asked_to_end.wait().await })
+    video_backend::serve(listener, media, async move { asked_to_end.wait().await })
         .await
         .doing(|| "serve the clip".to_owned())
 }

@@ -9,8 +9,8 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 use tokio_util::sync::{CancellationToken, DropGuard};
+use video_backend::Media;
 
-use crate::backend::{self, Media};
 use crate::child::{Child, command};
 use crate::cli::{Parts, StoreChoice};
 use crate::envoy;
@@ -72,7 +72,7 @@ impl Stack {
         let media = Media::load(&parts.media).doing(|| "read the clip".to_owned())?;
         let stopped = stop.clone().cancelled_owned();
         let mut backend = JoinSet::new();
-        backend.spawn(async move { backend::serve(listener, media, stopped).await });
+        backend.spawn(async move { video_backend::serve(listener, media, stopped).await });
         let stack = Self {
             ports,
             logs: logs.to_owned(),

@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use super::{LedgerAnswer, StartRollback};
 use crate::clock::SystemClock;
-use crate::faulty_store::FaultyStore;
 use crate::identity::Claim;
 use crate::ledger::{Basis, Decision, Ledger, Outage, Settings, UndoHint};
 use crate::outbox::{Delivery, Outbox, outbox};
@@ -14,6 +13,7 @@ use crate::session::{
     Admission, AdmissionKind, Admitted, EndCause, Facts, Kind, Refusal, Session, SessionId,
     SessionKey, Start, StartRules, Terms, Ticket, Timestamp, UserId, WhenFull,
 };
+use crate::store::faulty::FaultyStore;
 use crate::store::{Store, StoreError};
 use crate::telemetry::Metrics;
 

@@ -96,7 +96,7 @@ impl Facts {
 mod tests {
     use super::*;
     use crate::identity::MAX_ID_BYTES;
-    use crate::session::roster_tests::facts;
+    use crate::session::tests::facts;
 
     #[test]
     fn newer_facts_replace_what_they_know_and_keep_the_rest_and_the_door() {

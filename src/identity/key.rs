@@ -109,7 +109,7 @@ impl Takeover {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::session::roster_tests::key;
+    use crate::session::tests::key;
 
     #[test]
     fn a_kind_says_what_it_is_and_what_can_be_done_to_it() {

@@ -8,13 +8,13 @@ use tokio_util::task::AbortOnDropHandle;
 use super::*;
 use crate::clock::Stopwatch;
 use crate::clock::SystemClock;
-use crate::faulty_store::{Fault, FaultyStore};
 use crate::policy::Policy;
 use crate::session::{
     Admission, EndCause, Ending, Facts, Provenance, Refusal, Released, Renewal, SessionId,
     Sighting, Start, StartRules, Ticket, WhenFull,
 };
 use crate::store::StoreError;
+use crate::store::faulty::{Fault, FaultyStore};
 use crate::telemetry::metrics::ReleaseCause;
 
 /// The lease of a playback.

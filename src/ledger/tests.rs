@@ -7,12 +7,12 @@ use super::start::MAX_UNKNOWN_PLANS;
 use super::*;
 use crate::clock::ManualClock;
 use crate::clock::Stopwatch;
-use crate::faulty_store::{Fault, FaultyStore};
 use crate::policy::Policy;
 use crate::session::{
     Admission, AdmissionKind, Admitted, Ending, Facts, Provenance, Refusal, Released, SessionId,
     Sighting,
 };
+use crate::store::faulty::{Fault, FaultyStore};
 use crate::store::{Cursor, StoreError};
 use crate::telemetry::metrics::ReleaseCause;
 

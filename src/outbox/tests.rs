@@ -9,10 +9,10 @@ use tokio::time::{advance, timeout};
 use super::queue::{Pending, Place, Queue};
 use super::*;
 use crate::clock::ManualClock;
-use crate::faulty_store::{Fault, FaultyStore};
 use crate::ledger::Settings;
 use crate::policy::Policy;
 use crate::session::{Facts, Kind, SessionId, Start, StartRules, WhenFull};
+use crate::store::faulty::{Fault, FaultyStore};
 use crate::store::{Store, StoreError};
 
 /// An outbox in front of a store in which leases never expire.

@@ -7,17 +7,7 @@
 mod admission;
 mod roster;
 #[cfg(test)]
-mod roster_attacks;
-#[cfg(test)]
-mod roster_histories;
-#[cfg(test)]
-mod roster_invariants;
-#[cfg(test)]
-mod roster_model;
-#[cfg(test)]
-mod roster_remembered;
-#[cfg(test)]
-pub(crate) mod roster_tests;
+pub(crate) mod tests;
 
 pub use admission::{Admission, AdmissionKind, Admitted, Playing, Refusal, Released, Renewal};
 pub use roster::{Budget, EndList, Forgotten, MAX_PUT_BACK, Roster};
@@ -338,39 +328,4 @@ pub enum Ending {
     /// The call with that ticket takes back its own start, unless the session has been renewed
     /// since. There is no tombstone, so it may be tried again.
     Undone(Ticket),
-}
-
-#[cfg(test)]
-mod tests {
-    use super::roster_tests::key;
-    use super::*;
-
-    #[test]
-    fn a_ticket_has_a_number_other_than_zero() {
-        assert_eq!(Ticket::new(0), None);
-        for number in [1, u32::MAX] {
-            assert_eq!(Ticket::new(number).map(Ticket::number), Some(number));
-        }
-    }
-
-    #[test]
-    fn a_cause_has_a_name_for_every_wire() {
-        let by = key("playback:a");
-        for (cause, name) in [
-            (EndCause::Released, "released"),
-            (EndCause::Displaced { by }, "displaced"),
-            (EndCause::Operator, "operator"),
-        ] {
-            assert_eq!(cause.as_str(), name);
-        }
-    }
-
-    #[test]
-    fn an_end_is_remembered_for_longer_than_the_longest_lease_and_the_deadline_together() {
-        let (lease, deadline) = (Duration::from_secs(30), Duration::from_millis(50));
-        let terms = Terms::new(lease, deadline);
-        assert_eq!(terms.longest_lease, lease);
-        assert_eq!(terms.memory, Duration::from_millis(31_050));
-        assert_eq!(Terms::new(Duration::MAX, deadline).memory, Duration::MAX);
-    }
 }

@@ -4,6 +4,8 @@
 //! matters. A refusal is a value; a [`StoreError`] means that the store could not answer, and the
 //! ledger decides what follows.
 
+#[cfg(any(test, feature = "faulty-store"))]
+pub mod faulty;
 #[cfg(any(fuzzing, test))]
 pub(crate) mod fuzzing;
 mod memory;

@@ -4,11 +4,11 @@ use serde_json::{Value, json};
 
 use super::pages::Pages;
 use super::scene::{BACK_END, Scene, TOKEN};
-use crate::support::chromium::Chromium;
-use crate::support::envoy_files::{at_mut, read, route_mut};
-use crate::support::gateway::Setup;
-use crate::support::proxy::Proxy;
-use crate::support::streamgate::Setting;
+use testkit::chromium::Chromium;
+use testkit::envoy_files::{at_mut, read, route_mut};
+use testkit::gateway::Setup;
+use testkit::proxy::Proxy;
+use testkit::streamgate::Setting;
 
 /// The page's server, and a service that its scripts may ask.
 async fn across_origins(settings: &[Setting<'_>]) -> (Pages, Scene) {

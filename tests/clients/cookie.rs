@@ -8,14 +8,13 @@ use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 
-use super::scene::PATIENCE;
-use crate::support::chromium::{Chromium, Tab};
-use crate::support::envoy_files::{CONNECTION_MANAGER, at_mut, fragment, route_mut, set};
-use crate::support::gateway::{Gateway, Setup};
-use crate::support::origin::Origin;
-use crate::support::streamgate::Streamgate;
-use crate::support::viewers::Viewers;
-use crate::support::watch::until;
+use testkit::chromium::{Chromium, Tab};
+use testkit::envoy_files::{CONNECTION_MANAGER, at_mut, fragment, route_mut, set};
+use testkit::gateway::{Gateway, Setup};
+use testkit::origin::Origin;
+use testkit::streamgate::Streamgate;
+use testkit::viewers::Viewers;
+use testkit::watch::{SLOWLY, eventually_within};
 
 /// Fetches an HLS stream as a player does, then shows a film in the same folder, and says what came of it.
 const PAGE: &str = r#"<!doctype html><body>Starting<script>
@@ -158,7 +157,7 @@ async fn in_a_browser_a_stream_is_one_playback_and_starts_anew_some_seconds_afte
     tab.reload().await;
     assert_eq!(tells(&tab).await, "Told 429 429 429 429 429 not shown.");
     assert_eq!(stage.streamgate.checks("started").await, 2.0);
-    until(PATIENCE, "the cookie is gone", async || {
+    eventually_within(SLOWLY, "the cookie is gone", async || {
         tab.cookies().await.is_empty()
     })
     .await;

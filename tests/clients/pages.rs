@@ -8,7 +8,7 @@ use axum::routing::get;
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 
-use crate::support::docs;
+use testkit::docs;
 
 /// A web server that is gone when this is dropped.
 pub(super) struct Pages {

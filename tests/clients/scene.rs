@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use crate::support::app::TokensFile;
-use crate::support::streamgate::{Setting, Streamgate};
-use crate::support::watch::eventually;
+use testkit::app::TokensFile;
+use testkit::streamgate::{Setting, Streamgate};
+use testkit::watch::{SLOWLY, eventually_within};
 
 /// A token that is good for alice alone.
 pub(super) const TOKEN: &str = "alices-token";
@@ -17,8 +17,6 @@ pub(super) const BACK_END: &str = "back-ends-token";
 
 /// Long enough that a busy machine doesn't miss a heartbeat, which is due after a third of it.
 const LEASE: Duration = Duration::from_secs(9);
-/// How long anything may take before a test gives up on it.
-pub(super) const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A running service.
 pub(super) struct Scene {
@@ -75,15 +73,11 @@ impl Scene {
     /// Waits until these, and no others, are alice's live sessions.
     pub(super) async fn becomes(&self, expected: &[&str]) {
         let expected: BTreeSet<&str> = expected.iter().copied().collect();
-        eventually(
-            PATIENCE,
-            &format!("only {expected:?} are live"),
-            async || {
-                let sessions = self.sessions().await;
-                let ids = sessions.iter().map(|it| it["session"].as_str().unwrap());
-                (ids.collect::<BTreeSet<_>>() == expected).then_some(())
-            },
-        )
+        eventually_within(SLOWLY, &format!("only {expected:?} are live"), async || {
+            let sessions = self.sessions().await;
+            let ids = sessions.iter().map(|it| it["session"].as_str().unwrap());
+            (ids.collect::<BTreeSet<_>>() == expected).then_some(())
+        })
         .await;
     }
 
@@ -92,7 +86,7 @@ impl Scene {
         let mut until = self.lease(id).await;
         for _ in 0..times {
             let what = format!("{id} is renewed");
-            until = eventually(PATIENCE, &what, async || {
+            until = eventually_within(SLOWLY, &what, async || {
                 // A lease that had run out would begin again.
                 let later = self.lease(id).await;
                 (later > until).then_some(later)
@@ -126,9 +120,7 @@ impl Scene {
     pub(super) async fn has_released(&self, times: u32) {
         let (name, labels) = ("streamgate_http_requests_total", [("call", "release")]);
         let enough = |count| count >= f64::from(times);
-        self.streamgate
-            .metric_becomes(PATIENCE, name, &labels, enough)
-            .await;
+        self.streamgate.metric_becomes(name, &labels, enough).await;
     }
 
     fn sessions_url(&self) -> String {

@@ -8,11 +8,12 @@ use tempfile::TempDir;
 use tokio::process::Command;
 
 use super::scene::{Scene, TOKEN};
-use crate::support::app::{PATIENCE, TestApp, eventually};
-use crate::support::docs;
-use crate::support::faulty_store::{Fault, FaultyStore};
-use crate::support::process::{Process, command, tool};
-use crate::support::watch::within;
+use streamgate::store::faulty::{Fault, FaultyStore};
+use testkit::app::TestApp;
+use testkit::docs;
+use testkit::process::{Process, command};
+use testkit::tools::tool;
+use testkit::watch::{PATIENCE, eventually, within};
 
 /// An example that is a program.
 #[derive(Debug, Clone, Copy)]

@@ -5,11 +5,11 @@ use axum::response::Html;
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 
-use crate::support::chromium::Chromium;
-use crate::support::gateway::Setup;
-use crate::support::origin::Origin;
-use crate::support::streamgate::Streamgate;
-use crate::support::viewers::Viewers;
+use testkit::chromium::Chromium;
+use testkit::gateway::Setup;
+use testkit::origin::Origin;
+use testkit::streamgate::Streamgate;
+use testkit::viewers::Viewers;
 
 /// Opens a WebSocket, and asks whether it could have known better.
 const PAGE: &str = r#"<!doctype html><body>Starting<script>

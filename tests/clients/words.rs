@@ -3,10 +3,10 @@
 use serde_json::{Value, json};
 use streamgate::problem::{Reason, guide};
 
-use crate::support::app::PATIENCE;
-use crate::support::docs;
-use crate::support::process::{command, tool};
-use crate::support::watch::within;
+use testkit::docs;
+use testkit::process::command;
+use testkit::tools::tool;
+use testkit::watch::{PATIENCE, within};
 
 /// The reasons that viewers may meet, by the guide to problems.
 fn for_viewers() -> Vec<&'static str> {

@@ -6,12 +6,12 @@ use reqwest::{Client, Method};
 use serde_json::{Value, json};
 
 use super::shipped_files::token;
-use crate::support::app::TokensFile;
-use crate::support::envoy_files::{CONNECTION_MANAGER, at_mut};
-use crate::support::gateway::{Gateway, Setup};
-use crate::support::origin::Origin;
-use crate::support::streamgate::{Setting, Streamgate};
-use crate::support::viewers::Viewers;
+use testkit::app::TokensFile;
+use testkit::envoy_files::{CONNECTION_MANAGER, at_mut};
+use testkit::gateway::{Gateway, Setup};
+use testkit::origin::Origin;
+use testkit::streamgate::{Setting, Streamgate};
+use testkit::viewers::Viewers;
 
 /// What the gateway and streamgate are in a scenario.
 struct Scene {

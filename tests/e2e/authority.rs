@@ -3,10 +3,9 @@
 
 use serde_json::json;
 
-use crate::support::app::PATIENCE;
-use crate::support::envoy_files::{CLUSTERS, at_mut};
-use crate::support::gateway::Setup;
-use crate::support::stack::Stack;
+use testkit::envoy_files::{CLUSTERS, at_mut};
+use testkit::gateway::Setup;
+use testkit::stack::Stack;
 
 /// Names that are no host names.
 const STRANGE: [&str; 2] = [
@@ -47,7 +46,7 @@ async fn a_cluster_whose_name_is_no_host_name_is_warned_about() {
         let errors = "streamgate_http2_errors_total";
         let streamgate = &stack.streamgate;
         streamgate
-            .metric_becomes(PATIENCE, errors, &labels, |count| count >= 1.0)
+            .metric_becomes(errors, &labels, |count| count >= 1.0)
             .await;
         streamgate.says("set `authority: streamgate` in").await;
     }

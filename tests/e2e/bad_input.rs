@@ -3,9 +3,9 @@
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::json;
 
-use crate::support::gateway::session_from;
-use crate::support::stack::Stack;
-use crate::support::viewers::Viewers;
+use testkit::gateway::session_from;
+use testkit::stack::Stack;
+use testkit::viewers::Viewers;
 
 const PLAYBACK: &str = "/vod/demo/index.m3u8";
 

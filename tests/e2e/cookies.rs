@@ -9,11 +9,11 @@ use serde_json::Value;
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 
-use crate::support::envoy_files::{fragment, route_mut, set};
-use crate::support::gateway::Setup;
-use crate::support::stack::Stack;
-use crate::support::streamgate::Streamgate;
-use crate::support::viewers::Viewers;
+use testkit::envoy_files::{fragment, route_mut, set};
+use testkit::gateway::Setup;
+use testkit::stack::Stack;
+use testkit::streamgate::Streamgate;
+use testkit::viewers::Viewers;
 
 const MASTER: &str = "/vod/demo/index.m3u8";
 

@@ -7,14 +7,14 @@ use std::time::Duration;
 
 use tokio::process::Command;
 
-use crate::support::gateway::envoy_binary;
-use crate::support::origin::{demo_binary, media};
-use crate::support::port::ReservedPort;
-use crate::support::process::{Process, command};
-use crate::support::watch::within;
+use testkit::gateway::envoy_binary;
+use testkit::origin::{demo_binary, media};
+use testkit::port::ReservedPort;
+use testkit::process::{Process, command};
+use testkit::watch::within;
 
 /// Longer than all commands take that the demo suggests, one after the other.
-const PATIENCE: Duration = Duration::from_secs(150);
+const WALK_WITHIN: Duration = Duration::from_secs(150);
 
 /// The program with a subcommand, and a folder for its logs.
 fn demo(subcommand: &str, logs: &Path) -> Command {
@@ -38,14 +38,14 @@ async fn printed(commands: &str) -> String {
     let mut shell = command("bash");
     shell.args(["-c", commands]).env("NO_PROXY", "*");
     shell.kill_on_drop(true);
-    let ran = within(PATIENCE, "the commands end", shell.output()).await;
+    let ran = within(WALK_WITHIN, "the commands end", shell.output()).await;
     String::from_utf8_lossy(&ran.unwrap().stdout).into_owned()
 }
 
 #[tokio::test]
 async fn the_commands_that_the_demo_suggests_work_and_each_event_is_a_line() {
     let logs = tempfile::tempdir().unwrap();
-    let ports = [(); 3].map(|()| ReservedPort::new());
+    let ports = [(); 3].map(|()| ReservedPort::reserve());
     let mut run = demo("run", logs.path());
     for (name, port) in ["gateway", "http", "grpc"].into_iter().zip(&ports) {
         run.arg(format!("--{name}-port"))

@@ -1,18 +1,14 @@
 //! The demo's page in a real Chromium, with a real Envoy: four players of one account, three of which may play.
 
-use std::time::Duration;
-
 use serde_json::{Value, json};
 
-use crate::support::axe::assert_no_barriers;
-use crate::support::chromium::{Chromium, Tab};
-use crate::support::gateway::{Gateway, Setup};
-use crate::support::origin::Origin;
-use crate::support::streamgate::Streamgate;
-use crate::support::watch::eventually;
+use testkit::axe::assert_no_barriers;
+use testkit::chromium::{Chromium, Tab};
+use testkit::gateway::{Gateway, Setup};
+use testkit::origin::Origin;
+use testkit::streamgate::Streamgate;
+use testkit::watch::{SLOWLY, eventually_within};
 
-/// How long anything may take before a test gives up on it.
-const PATIENCE: Duration = Duration::from_secs(60);
 const TV: (&str, &str) = ("Living room TV", "Evening news");
 const TABLET: (&str, &str) = ("Tablet", "Cartoons");
 const PHONE: (&str, &str) = ("Phone", "Cup final");
@@ -54,7 +50,7 @@ impl Demo {
         let url = format!("http://{}/v1/users/alice/sessions", self.streamgate.http);
         let client = reqwest::Client::builder().no_proxy().build().unwrap();
         let what = format!("alice watches {expected:?}");
-        eventually(PATIENCE, &what, async || {
+        eventually_within(SLOWLY, &what, async || {
             let told: Value = client.get(&url).send().await.ok()?.json().await.ok()?;
             let fact = |session: &Value, name: &str| session[name].as_str().map(str::to_owned);
             let sessions = told["sessions"].as_array()?.iter();
@@ -85,7 +81,7 @@ fn of(device: &str, property: &str) -> String {
 /// Waits until a player is in that state. One that plays shows another moment of its video each time.
 async fn becomes(tab: &Tab<'_>, device: &str, state: &str) {
     let what = format!("the {device} is {state}");
-    eventually(PATIENCE, &what, async || {
+    eventually_within(SLOWLY, &what, async || {
         (tab.evaluate(&of(device, "className")).await? == state).then_some(())
     })
     .await;
@@ -96,8 +92,8 @@ async fn becomes(tab: &Tab<'_>, device: &str, state: &str) {
                 .await?;
             moment.as_f64()
         };
-        let before = eventually(PATIENCE, &what, moment).await;
-        eventually(PATIENCE, &what, async || {
+        let before = eventually_within(SLOWLY, &what, moment).await;
+        eventually_within(SLOWLY, &what, async || {
             (moment().await? > before).then_some(())
         })
         .await;

@@ -2,10 +2,10 @@
 
 use serde_json::json;
 
-use crate::support::gateway::Setup;
-use crate::support::origin::Origin;
-use crate::support::streamgate::Streamgate;
-use crate::support::viewers::Viewers;
+use testkit::gateway::Setup;
+use testkit::origin::Origin;
+use testkit::streamgate::Streamgate;
+use testkit::viewers::Viewers;
 
 #[tokio::test]
 async fn a_refusal_leads_to_its_holders_and_to_the_gateways_and_addresses_that_they_came_by() {

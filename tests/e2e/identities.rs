@@ -8,14 +8,14 @@ use rustls::ClientConfig;
 use serde_json::{Value, json};
 
 use super::shipped_files::shipped_with;
-use crate::support::envoy_files::{CONNECTION_MANAGER, LISTENER, at_mut, set};
-use crate::support::gateway::Setup;
-use crate::support::origin::Origin;
-use crate::support::pki::{Authority, Folder, client, connect};
-use crate::support::stack::Stack;
-use crate::support::streamgate::Streamgate;
-use crate::support::talk::ask;
-use crate::support::viewers::Viewers;
+use testkit::envoy_files::{CONNECTION_MANAGER, LISTENER, at_mut, set};
+use testkit::gateway::Setup;
+use testkit::origin::Origin;
+use testkit::pki::{Authority, Folder, client, connect};
+use testkit::stack::Stack;
+use testkit::streamgate::Streamgate;
+use testkit::talk::ask;
+use testkit::viewers::Viewers;
 
 /// The ids of a user's live sessions.
 async fn live(streamgate: &Streamgate, user: &str) -> Vec<String> {

@@ -5,12 +5,12 @@ use std::time::Duration;
 use streamgate::clock::Stopwatch;
 use tokio::task::JoinSet;
 
-use crate::support::gateway::Setup;
-use crate::support::origin::Origin;
-use crate::support::streamgate::Streamgate;
-use crate::support::viewers::{Answer, Viewers};
-use crate::support::watch::measured;
-use crate::support::wire::Wire;
+use testkit::gateway::Setup;
+use testkit::origin::Origin;
+use testkit::streamgate::Streamgate;
+use testkit::viewers::{Answer, Viewers};
+use testkit::watch::measured;
+use testkit::wire::Wire;
 
 const CLIENTS: usize = 500;
 /// So many come at the same time.

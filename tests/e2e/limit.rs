@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use crate::support::stack::Stack;
+use testkit::stack::Stack;
 
 #[tokio::test]
 async fn a_fourth_stream_is_refused_and_told_which_three_are_playing_and_nobody_else_is_affected() {

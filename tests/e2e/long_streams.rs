@@ -6,13 +6,13 @@ use std::time::Duration;
 use serde_json::json;
 use streamgate::clock::Stopwatch;
 
-use crate::support::gateway::{Setup, session_from};
-use crate::support::origin::Origin;
-use crate::support::stack::Stack;
-use crate::support::streamgate::Streamgate;
-use crate::support::viewers::{Answer, Viewers};
-use crate::support::watch::measured;
-use crate::support::wire::{Cut, Wire};
+use testkit::gateway::{Setup, session_from};
+use testkit::origin::Origin;
+use testkit::stack::Stack;
+use testkit::streamgate::Streamgate;
+use testkit::viewers::{Answer, Viewers};
+use testkit::watch::measured;
+use testkit::wire::{Cut, Wire};
 
 /// The lines of the access log that tell of streams that run.
 const RENEWALS: (&str, [(&str, &str); 2]) = (

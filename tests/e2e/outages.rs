@@ -8,12 +8,12 @@ use streamgate::clock::Stopwatch;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use crate::support::gateway::Setup;
-use crate::support::origin::Origin;
-use crate::support::redis::RedisServer;
-use crate::support::streamgate::{Setting, Streamgate};
-use crate::support::viewers::{Answer, Playing, Viewers};
-use crate::support::watch::{measured, measured_many};
+use testkit::gateway::Setup;
+use testkit::origin::Origin;
+use testkit::redis::RedisServer;
+use testkit::streamgate::{Setting, Streamgate};
+use testkit::viewers::{Answer, Playing, Viewers};
+use testkit::watch::{measured, measured_many};
 
 /// The settings of a streamgate that counts in this Redis, and these besides. Redis may take longer to answer than is shipped (50 ms):
 /// here it may have to wait for a processor that is busy with other tests, and what a slow store leads to is none of these scenarios.
@@ -201,9 +201,7 @@ async fn asks_on(streamgate: &Streamgate) {
     let checks = "streamgate_checks_total";
     let before = streamgate.metric(checks, &[]).await;
     let goes_on = |checks: f64| checks > before + 50.0;
-    streamgate
-        .metric_becomes(Duration::from_secs(20), checks, &[], goes_on)
-        .await;
+    streamgate.metric_becomes(checks, &[], goes_on).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -5,13 +5,13 @@ use std::time::Duration;
 use reqwest::RequestBuilder;
 use serde_json::{Value, json};
 
-use crate::support::envoy_files::{CONNECTION_MANAGER, at_mut, fragment, read};
-use crate::support::gateway::{Setup, context, session_from};
-use crate::support::origin::Origin;
-use crate::support::stack::Stack;
-use crate::support::streamgate::Streamgate;
-use crate::support::viewers::{Raw, Viewers};
-use crate::support::wire::Wire;
+use testkit::envoy_files::{CONNECTION_MANAGER, at_mut, fragment, read};
+use testkit::gateway::{Setup, context, session_from};
+use testkit::origin::Origin;
+use testkit::stack::Stack;
+use testkit::streamgate::Streamgate;
+use testkit::viewers::{Raw, Viewers};
+use testkit::wire::Wire;
 
 const MASTER: &str = "index.m3u8";
 const REQUESTS: usize = 20;

@@ -8,14 +8,14 @@ use reqwest::RequestBuilder;
 use streamgate::clock::Stopwatch;
 use streamgate::store::Store;
 
-use crate::support::gateway::{Gateway, Setup};
-use crate::support::origin::Origin;
-use crate::support::proxy::Proxy;
-use crate::support::redis::RedisServer;
-use crate::support::streamgate::Streamgate;
-use crate::support::streams::user;
-use crate::support::viewers::{Answer, Playing, Refusal, Viewers};
-use crate::support::watch::{measured, until};
+use testkit::gateway::{Gateway, Setup};
+use testkit::origin::Origin;
+use testkit::proxy::Proxy;
+use testkit::redis::RedisServer;
+use testkit::streamgate::Streamgate;
+use testkit::streams::user;
+use testkit::viewers::{Answer, Playing, Refusal, Viewers};
+use testkit::watch::{eventually_within, measured};
 
 /// Of every stream. An outage of less than two thirds of it is noticed by nobody who is watching.
 const LEASE: Duration = Duration::from_secs(12);
@@ -141,7 +141,7 @@ impl Scene {
         let expected: BTreeSet<&str> = sessions.iter().map(|one| one.session.as_str()).collect();
         let what = format!("exactly {expected:?} of {name}'s are counted");
         let store = self.redis.store();
-        until(BOUND, &what, async || {
+        eventually_within(BOUND, &what, async || {
             let listing = store.list(&user(name)).await.unwrap();
             let counted = listing.sessions.iter().map(|one| one.key.id.as_str());
             counted.collect::<BTreeSet<_>>() == expected

@@ -2,12 +2,12 @@
 
 use serde_json::Value;
 
-use crate::support::envoy_files::{fragment, paste_fragments, read, route_mut, set};
-use crate::support::gateway::{Gateway, Setup, envoy_binary};
-use crate::support::origin::Origin;
-use crate::support::process::command;
-use crate::support::streamgate::{Setting, Streamgate};
-use crate::support::viewers::{Playing, Viewers};
+use testkit::envoy_files::{fragment, paste_fragments, read, route_mut, set};
+use testkit::gateway::{Gateway, Setup, envoy_binary};
+use testkit::origin::Origin;
+use testkit::process::command;
+use testkit::streamgate::{Setting, Streamgate};
+use testkit::viewers::{Playing, Viewers};
 
 /// An example token by its name in the fixtures.
 pub(super) fn token(name: &str) -> String {

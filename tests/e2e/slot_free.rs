@@ -5,12 +5,12 @@ use std::time::Duration;
 
 use serde_json::json;
 
-use crate::support::gateway::{Setup, session_from};
-use crate::support::origin::{Origin, OriginProcess};
-use crate::support::stack::Stack;
-use crate::support::streamgate::Streamgate;
-use crate::support::viewers::Viewers;
-use crate::support::watch::measured;
+use testkit::gateway::{Setup, session_from};
+use testkit::origin::{Origin, OriginProcess};
+use testkit::stack::Stack;
+use testkit::streamgate::Streamgate;
+use testkit::viewers::Viewers;
+use testkit::watch::measured;
 
 /// Ten times what is published.
 const BOUND: Duration = Duration::from_secs(1);

@@ -13,9 +13,9 @@ use tonic_health::pb::{HealthCheckRequest, HealthCheckResponse};
 use tonic_types::StatusExt;
 
 use super::shipped_files::{shipped, shipped_with, token};
-use crate::support::gateway::{Gateway, Setup, session_from};
-use crate::support::viewers::Viewers;
-use crate::support::watch::eventually;
+use testkit::gateway::{Gateway, Setup, session_from};
+use testkit::viewers::Viewers;
+use testkit::watch::eventually_within;
 
 const BOUND: Duration = Duration::from_secs(10);
 
@@ -90,7 +90,7 @@ async fn a_refused_grpc_call_gets_a_status_that_is_not_tried_again_a_sentence_an
     println!("measured: a gRPC client reads {refused:?}");
 
     drop(first);
-    let again = eventually(BOUND, "its slot is free", async || {
+    let again = eventually_within(BOUND, "its slot is free", async || {
         watch(&mut client.clone(), &alice).await.ok()
     });
     drop(again.await);
@@ -191,7 +191,7 @@ async fn a_refused_websocket_gets_the_problem_in_the_answer_to_its_handshake() {
     };
     assert!(!can_start().await);
     first.close().await;
-    let freed = eventually(BOUND, "a slot is free", async || {
+    let freed = eventually_within(BOUND, "a slot is free", async || {
         can_start().await.then_some(())
     });
     freed.await;

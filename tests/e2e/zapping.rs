@@ -4,9 +4,9 @@
 use serde_json::json;
 use streamgate::clock::Stopwatch;
 
-use crate::support::gateway::Setup;
-use crate::support::stack::Stack;
-use crate::support::watch::measured_many;
+use testkit::gateway::Setup;
+use testkit::stack::Stack;
+use testkit::watch::measured_many;
 
 const CHANGES: usize = 100;
 

@@ -2,7 +2,8 @@
 
 use super::site::token;
 use super::stage::{Named, Stage};
-use crate::support::process::{Process, command, tool};
+use testkit::process::{Process, command};
+use testkit::tools::tool;
 
 /// What names a playback to the shipped route.
 const NAMED: &str = "X-Playback-Session-Id: tv-1\r\n";

@@ -3,7 +3,8 @@
 use std::collections::BTreeSet;
 
 use super::stage::{Named, Stage};
-use crate::support::process::{Process, command, tool};
+use testkit::process::{Process, command};
+use testkit::tools::tool;
 
 /// What names a playback where the route wants it so.
 const COOKIE: &str = "playback=tv-1; Path=/";

@@ -1,8 +1,8 @@
 //! hls.js in Chromium.
 
-use super::stage::{Named, PATIENCE, Stage};
-use crate::support::chromium::{Chromium, Tab};
-use crate::support::watch::eventually;
+use super::stage::{Named, Stage};
+use testkit::chromium::{Chromium, Tab};
+use testkit::watch::{SLOWLY, eventually_within};
 
 /// What a page's script has to do for hls.js to name its playbacks, by CMCD in the query.
 const CMCD_QUERY: &str = "plays({ cmcd: {}, xhrSetup: login });";
@@ -28,7 +28,7 @@ const NOTHING: &str = "plays({ xhrSetup: login });";
 /// Does something in a page.
 pub(super) async fn does(tab: &Tab<'_>, what: &str) {
     let script = format!("{what}, 'done'");
-    eventually(PATIENCE, what, async || {
+    eventually_within(SLOWLY, what, async || {
         (tab.evaluate(&script).await? == "done").then_some(())
     })
     .await;
@@ -36,7 +36,7 @@ pub(super) async fn does(tab: &Tab<'_>, what: &str) {
 
 /// Waits until a page has had that trouble.
 pub(super) async fn has_trouble(tab: &Tab<'_>, trouble: &str) {
-    eventually(PATIENCE, trouble, async || {
+    eventually_within(SLOWLY, trouble, async || {
         let had = tab.evaluate("troubles.join('; ')").await?;
         had.as_str()?.contains(trouble).then_some(())
     })

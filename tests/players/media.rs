@@ -4,8 +4,9 @@ use std::path::{Path, PathBuf};
 
 use tokio::sync::OnceCell;
 
-use crate::support::origin::media;
-use crate::support::process::{command, tool};
+use testkit::origin::media;
+use testkit::process::command;
+use testkit::tools::tool;
 
 /// So often the clip is repeated: all that browsers hold of a file is some megabytes.
 const HOUR: &str = "179";

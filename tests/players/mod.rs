@@ -26,7 +26,7 @@ mod traces;
 // VLC.
 mod vlc;
 
-use crate::support::docs;
+use testkit::docs;
 
 /// The page with the table, and the tests that the table may name.
 const TABLE: &str = "docs/envoy/players.md";

@@ -2,7 +2,7 @@
 
 use super::hls_js::{does, has_trouble, reloads};
 use super::stage::{Named, Stage};
-use crate::support::chromium::Chromium;
+use testkit::chromium::Chromium;
 
 const PLAYS: &str = "video.src = `${FOLDER}index.m3u8`; video.play();";
 

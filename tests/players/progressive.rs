@@ -4,9 +4,10 @@ use super::hls_js::{does, has_trouble};
 use super::requests::Request;
 use super::site::token;
 use super::stage::{Named, Stage};
-use crate::support::chromium::{Chromium, Tab};
-use crate::support::gateway::Setup;
-use crate::support::process::{Process, command, tool};
+use testkit::chromium::{Chromium, Tab};
+use testkit::gateway::Setup;
+use testkit::process::{Process, command};
+use testkit::tools::tool;
 
 const PLAYS: &str = "video.src = `${FOLDER}clip.mp4`; video.play();";
 /// A device, and what it plays.

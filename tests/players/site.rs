@@ -1,7 +1,6 @@
 //! Owns the viewers' site: it logs in whoever comes, by a cookie that the gateway verifies, and shows pages with a player or sends on to the film.
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 
 use axum::Router;
@@ -12,7 +11,8 @@ use http::{StatusCode, header};
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 
-use crate::support::envoy_files::read;
+use testkit::envoy_files::read;
+use testkit::tools::find;
 
 /// A page with a player; what a test has to say stands in the place of SCRIPT.
 const PAGE: &str = r#"<!doctype html><title>Film</title><body><video muted></video>
@@ -50,22 +50,9 @@ pub(super) fn token(user: &str) -> String {
 }
 
 /// hls.js: `STREAMGATE_TEST_HLS_JS`, else what the script beside this gets.
-#[expect(
-    clippy::disallowed_methods,
-    reason = "it names no setting, but a tool of the tests"
-)]
 fn hls_js() -> String {
-    static FILE: OnceLock<PathBuf> = OnceLock::new();
-    let find = || match std::env::var("STREAMGATE_TEST_HLS_JS") {
-        Ok(path) => path.into(),
-        Err(_) => {
-            let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/tools/get-hls-js.sh");
-            let printed = std::process::Command::new(script).output().unwrap();
-            assert!(printed.status.success(), "{printed:?}");
-            String::from_utf8(printed.stdout).unwrap().trim().into()
-        }
-    };
-    std::fs::read_to_string(FILE.get_or_init(find)).unwrap()
+    let file = find("STREAMGATE_TEST_HLS_JS", "tests/tools/get-hls-js.sh");
+    std::fs::read_to_string(file).unwrap()
 }
 
 impl Site {

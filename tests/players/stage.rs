@@ -2,7 +2,6 @@
 
 use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
-use std::time::Duration;
 
 use serde_json::{Value, json};
 use tempfile::NamedTempFile;
@@ -10,16 +9,14 @@ use tempfile::NamedTempFile;
 use super::media::film;
 use super::requests::{Part, Request, format};
 use super::site::{Site, token};
-use crate::support::envoy_files::{CONNECTION_MANAGER, at_mut, fragment, route_mut, set};
-use crate::support::gateway::{Gateway, Setup, session_from};
-use crate::support::origin::Origin;
-use crate::support::proxy::Proxy;
-use crate::support::streamgate::Streamgate;
-use crate::support::viewers::{Playing, Viewers};
-use crate::support::watch::eventually;
+use testkit::envoy_files::{CONNECTION_MANAGER, at_mut, fragment, route_mut, set};
+use testkit::gateway::{Gateway, Setup, session_from};
+use testkit::origin::Origin;
+use testkit::proxy::Proxy;
+use testkit::streamgate::Streamgate;
+use testkit::viewers::{Playing, Viewers};
+use testkit::watch::{SLOWLY, eventually_within};
 
-/// How long anything may take before a test gives up on it.
-pub(super) const PATIENCE: Duration = Duration::from_secs(60);
 /// Longer than the two seconds between a player's segments, and short enough to await its end.
 const LEASE: &str = "4s";
 /// A machine that runs browsers may take longer over a check than the shipped half a second, which is not what is shown here.
@@ -141,7 +138,7 @@ impl Stage {
     pub(super) async fn becomes(&self, user: &str, expected: &[&str]) {
         let expected: BTreeSet<_> = expected.iter().map(|&id| id.to_owned()).collect();
         let what = format!("only {expected:?} are live of {user}'s");
-        eventually(PATIENCE, &what, async || {
+        eventually_within(SLOWLY, &what, async || {
             (self.live(user).await == expected).then_some(())
         })
         .await;
@@ -162,7 +159,7 @@ impl Stage {
         what: &str,
         find: impl Fn(&[Request]) -> Option<T>,
     ) -> T {
-        eventually(PATIENCE, &format!("{user}: {what}"), async || {
+        eventually_within(SLOWLY, &format!("{user}: {what}"), async || {
             find(&self.asked(user))
         })
         .await
@@ -237,7 +234,7 @@ impl Stage {
     /// Waits until a user has so many live sessions.
     pub(super) async fn holds(&self, user: &str, count: usize) {
         let what = format!("{user} has {count} live sessions");
-        eventually(PATIENCE, &what, async || {
+        eventually_within(SLOWLY, &what, async || {
             (self.live(user).await.len() == count).then_some(())
         })
         .await;
@@ -246,7 +243,7 @@ impl Stage {
     /// Waits until the backend is sending so many answers at once.
     pub(super) async fn under_way(&self, answers: f64) {
         let what = format!("{answers} answers are under way");
-        eventually(PATIENCE, &what, async || {
+        eventually_within(SLOWLY, &what, async || {
             let active = self.gateway.stat("cluster.origin.upstream_rq_active").await;
             (active == Some(answers)).then_some(())
         })
@@ -259,9 +256,7 @@ impl Stage {
         let labels = [("type", "periodic"), ("outcome", "renewal")];
         let before = self.streamgate.metric(name, &labels).await;
         let enough = |count| count >= before + f64::from(times);
-        self.streamgate
-            .metric_becomes(PATIENCE, name, &labels, enough)
-            .await;
+        self.streamgate.metric_becomes(name, &labels, enough).await;
     }
 
     /// Waits until a user is refused with that status.

@@ -6,10 +6,11 @@ use std::os::unix::fs::MetadataExt;
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 
-use super::stage::{Named, PATIENCE, Stage};
-use crate::support::port::ReservedPort;
-use crate::support::process::{Process, command, tool};
-use crate::support::watch::eventually;
+use super::stage::{Named, Stage};
+use testkit::port::ReservedPort;
+use testkit::process::{Process, command};
+use testkit::tools::tool;
+use testkit::watch::{SLOWLY, eventually_within};
 
 /// A VLC without a screen. Gone when this is dropped.
 pub(super) struct Vlc {
@@ -26,7 +27,7 @@ impl Vlc {
 
     /// The same with these options. It won't run as root, so root starts it as nobody.
     async fn start_with(options: &[&str], url: &str) -> Self {
-        let port = ReservedPort::new();
+        let port = ReservedPort::reserve();
         let remote = port.address();
         let program = tool("vlc", "vlc-bin");
         let root = std::fs::metadata("/proc/self").unwrap().uid() == 0;
@@ -54,7 +55,8 @@ impl Vlc {
     /// Tells it something.
     async fn told(&self, what: &str) {
         let connecting = async || TcpStream::connect(self.remote).await.ok();
-        let mut remote = eventually(PATIENCE, "VLC's remote control listens", connecting).await;
+        let mut remote =
+            eventually_within(SLOWLY, "VLC's remote control listens", connecting).await;
         remote
             .write_all(format!("{what}\nlogout\n").as_bytes())
             .await

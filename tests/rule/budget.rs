@@ -9,9 +9,9 @@ use streamgate::clock::ManualClock;
 use streamgate::config::WhenFull;
 
 use super::{LONG, Pair, TOKENS, by_the_clock, clock};
-use crate::support::api::{Api, Told, on_both};
-use crate::support::app::{Plan, TestApp, TokensFile};
-use crate::support::gateway_client::{Answer, Check, Gateway};
+use testkit::api::{Api, Told, on_both};
+use testkit::app::{Plan, TestApp, TokensFile};
+use testkit::gateway_client::{Answer, Check, Gateway};
 
 /// What became of a start.
 #[derive(Debug, PartialEq, Eq)]

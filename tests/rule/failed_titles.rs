@@ -5,14 +5,13 @@ use std::collections::BTreeSet;
 use reqwest::{RequestBuilder, StatusCode};
 use serde_json::{Value, json};
 
-use crate::support::app::PATIENCE;
-use crate::support::envoy_files::{CLUSTERS, at_mut};
-use crate::support::gateway::{Setup, context};
-use crate::support::port::ReservedPort;
-use crate::support::stack::Stack;
-use crate::support::streamgate::{Setting, Streamgate};
-use crate::support::viewers::{Answer, Viewers};
-use crate::support::watch::{eventually, until};
+use testkit::envoy_files::{CLUSTERS, at_mut};
+use testkit::gateway::{Setup, context};
+use testkit::port::ReservedPort;
+use testkit::stack::Stack;
+use testkit::streamgate::{Setting, Streamgate};
+use testkit::viewers::{Answer, Viewers};
+use testkit::watch::eventually;
 
 /// What the backend has.
 const FILM: &str = "/vod/demo/index.m3u8";
@@ -63,7 +62,7 @@ struct Scene {
 
 impl Scene {
     async fn start(settings: &[Setting<'_>]) -> Self {
-        let dead = ReservedPort::new();
+        let dead = ReservedPort::reserve();
         let mut all = vec![
             ("limits.grace", "0s"),
             ("leases.playback", "1h"),
@@ -101,13 +100,13 @@ impl Scene {
     /// Waits until just these are live.
     async fn live_become(&self, user: &str, ids: &[&str]) {
         let what = format!("{ids:?} of {user} are live");
-        until(PATIENCE, &what, async || self.live(user).await == ids).await;
+        eventually(&what, async || self.live(user).await == ids).await;
     }
 
     /// Asks for what can't be had until it is that, rather than a full limit, which says so.
     async fn fails(&self, user: &str, id: &str, path: &str, status: u16) {
         let what = format!("{path} is {status} for {user}");
-        eventually(PATIENCE, &what, async || {
+        eventually(&what, async || {
             let refusal = self.viewers().refused(self.asks(user, id, path)).await;
             let is_ours = ["full", "displaced"].contains(&refusal.reason());
             assert!(is_ours || refusal.status == status, "{refusal}");
@@ -135,11 +134,11 @@ impl Scene {
         let enough = |heard: f64| heard >= before + 2.0 * requests;
         let streamgate = self.streamgate();
         streamgate
-            .metric_becomes(PATIENCE, name, &[("type", "end")], enough)
+            .metric_becomes(name, &[("type", "end")], enough)
             .await;
         let told = |pending: f64| pending == 0.0;
         streamgate
-            .metric_becomes(PATIENCE, "streamgate_releaser_pending", &[], told)
+            .metric_becomes("streamgate_releaser_pending", &[], told)
             .await;
     }
 }

@@ -13,11 +13,12 @@ use streamgate::session::{Admission, Ending, Released, Renewal, StartRules, When
 use streamgate::store::{MemoryStore, Store};
 
 use super::{LONG, Pair, TOKENS, answered, lasting, lasting_store, lasting_terms, logged};
-use crate::support::api::{Api, on_both};
-use crate::support::app::{TokensFile, eventually};
-use crate::support::gateway_client::{Answer, Check, Gateway, periodic};
-use crate::support::redis::RedisServer;
-use crate::support::streams::{playback, sighting, user};
+use testkit::api::{Api, on_both};
+use testkit::app::TokensFile;
+use testkit::gateway_client::{Answer, Check, Gateway, periodic};
+use testkit::redis::RedisServer;
+use testkit::streams::{playback, sighting, user};
+use testkit::watch::eventually;
 
 /// As many releases as fit in one request.
 const BATCH: usize = 100;

@@ -11,11 +11,11 @@ use streamgate::store::Store;
 use streamgate::store::redis::{RedisSettings, RedisStore};
 
 use super::{PATIENT, answered, clock, logged};
-use crate::support::api::Api;
-use crate::support::app::TestApp;
-use crate::support::gateway_client::Check;
-use crate::support::redis::RedisServer;
-use crate::support::streams::{playback, sighting, start, user};
+use testkit::api::Api;
+use testkit::app::TestApp;
+use testkit::gateway_client::Check;
+use testkit::redis::RedisServer;
+use testkit::streams::{playback, sighting, start, user};
 
 /// What the instance grants whose leases are long.
 const LONG: Duration = Duration::from_secs(600);

@@ -3,12 +3,11 @@
 use reqwest::RequestBuilder;
 use serde_json::{Value, json};
 
-use crate::support::app::PATIENCE;
-use crate::support::gateway::session_from;
-use crate::support::stack::Stack;
-use crate::support::streamgate::Streamgate;
-use crate::support::viewers::Answer;
-use crate::support::watch::{eventually, until};
+use testkit::gateway::session_from;
+use testkit::stack::Stack;
+use testkit::streamgate::Streamgate;
+use testkit::viewers::Answer;
+use testkit::watch::eventually;
 
 /// The sessions of a user, as kind and id.
 async fn live(streamgate: &Streamgate, user: &str) -> Vec<(String, String)> {
@@ -54,7 +53,7 @@ async fn a_response_that_outlasts_its_playback_holds_a_slot_of_its_own() {
     assert_eq!(live(streamgate, "alice").await, [playback]);
 
     streamgate.release("alice", "tv-1").await;
-    let response = eventually(PATIENCE, "the response is counted", async || {
+    let response = eventually("the response is counted", async || {
         let mut live = live(streamgate, "alice").await;
         (live.len() == 1).then(|| live.remove(0))
     })
@@ -89,7 +88,7 @@ async fn a_response_that_outlasts_its_playback_holds_a_slot_of_its_own() {
     let periodic = [("type", "periodic"), ("outcome", "renewal")];
     let before = streamgate.metric(name, &periodic).await;
     streamgate
-        .metric_becomes(PATIENCE, name, &periodic, |count| count >= before + 6.0)
+        .metric_becomes(name, &periodic, |count| count >= before + 6.0)
         .await;
     stream.plays().await;
     assert_eq!(live(streamgate, "alice").await, [response]);
@@ -97,7 +96,7 @@ async fn a_response_that_outlasts_its_playback_holds_a_slot_of_its_own() {
     let what = "its slot is free by its own end";
     let ended = [("cause", "outlived")];
     let releases = "streamgate_releases_total";
-    until(PATIENCE, what, async || {
+    eventually(what, async || {
         streamgate.metric(releases, &ended).await == 1.0
     })
     .await;

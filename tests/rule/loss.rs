@@ -6,10 +6,11 @@ use futures_util::stream::{self, StreamExt};
 use serde_json::json;
 
 use super::{LONG, PATIENT, answered, logged};
-use crate::support::api::Api;
-use crate::support::app::{TestApp, eventually};
-use crate::support::gateway_client::Check;
-use crate::support::redis::RedisServer;
+use testkit::api::Api;
+use testkit::app::TestApp;
+use testkit::gateway_client::Check;
+use testkit::redis::RedisServer;
+use testkit::watch::eventually;
 
 /// How many users an instance asks the store about because of one of whom it did not know.
 const SAMPLE: u64 = 16;

@@ -2,6 +2,12 @@
 //!
 //! Time is real where Redis tells it, and moved by hand where a test needs minutes.
 
+// Whose slot a start gets at a full limit.
+mod displacement;
+// The attacker's list: what a viewer may try for a stream more, or for another's slot, and what it gets.
+mod attackers;
+// The dry run: nobody is refused, and what would have been is counted.
+mod dry_run;
 // How often a user may displace others, at each door.
 mod budget;
 // A title that can't be played costs nobody a slot.
@@ -30,10 +36,11 @@ use envoy_types::pb::google::protobuf::UInt32Value;
 use streamgate::clock::ManualClock;
 use streamgate::session::Timestamp;
 
-use crate::support::app::{Plan, TestApp, eventually};
-use crate::support::gateway_client::{Answer, LogStream, end};
-use crate::support::redis::{RedisServer, lasting_store};
-use crate::support::streams::{LONG, PATIENT, lasting, lasting_terms};
+use testkit::app::{Plan, TestApp};
+use testkit::gateway_client::{Answer, LogStream, end};
+use testkit::redis::{RedisServer, lasting_store};
+use testkit::streams::{LONG, PATIENT, lasting, lasting_terms};
+use testkit::watch::eventually;
 
 /// A tokens file with each role.
 const TOKENS: &str =

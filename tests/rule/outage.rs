@@ -8,11 +8,12 @@ use streamgate::config::OutageRule;
 use streamgate::store::redis::RedisStore;
 
 use super::{answered, clock, logged};
-use crate::support::api::Api;
-use crate::support::app::{TestApp, eventually};
-use crate::support::gateway_client::{Answer, Check, Gateway};
-use crate::support::proxy::Proxy;
-use crate::support::redis::{RedisServer, settings};
+use testkit::api::Api;
+use testkit::app::TestApp;
+use testkit::gateway_client::{Answer, Check, Gateway};
+use testkit::proxy::Proxy;
+use testkit::redis::{RedisServer, settings};
+use testkit::watch::eventually;
 
 /// How long a playback counts, by the clock that is moved by hand.
 const LEASE: Duration = Duration::from_secs(30);

@@ -12,11 +12,11 @@ use streamgate::store::redis::RedisStore;
 use streamgate::store::{Seen, Store, StoreError};
 
 use super::{LONG, PATIENT, lasting, lasting_store};
-use crate::support::api::Api;
-use crate::support::app::TestApp;
-use crate::support::gateway_client::Check;
-use crate::support::redis::RedisServer;
-use crate::support::streams::{playback, sighting, user};
+use testkit::api::Api;
+use testkit::app::TestApp;
+use testkit::gateway_client::Check;
+use testkit::redis::RedisServer;
+use testkit::streams::{playback, sighting, user};
 
 /// Where anna's roster is.
 const KEY: &str = "streamgate:{anna}";

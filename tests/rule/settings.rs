@@ -9,11 +9,11 @@ use streamgate::store::Store;
 use streamgate::store::redis::RedisStore;
 
 use super::{LONG, PATIENT};
-use crate::support::api::Api;
-use crate::support::app::{Plan, TestApp};
-use crate::support::gateway_client::{Answer, Check};
-use crate::support::redis::RedisServer;
-use crate::support::streams::user;
+use testkit::api::Api;
+use testkit::app::{Plan, TestApp};
+use testkit::gateway_client::{Answer, Check};
+use testkit::redis::RedisServer;
+use testkit::streams::user;
 
 /// What one instance has that others have not.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -5,8 +5,8 @@ use std::time::Duration;
 use streamgate::config::WhenFull;
 
 use super::{LONG, by_the_clock};
-use crate::support::api::{Api, on_both};
-use crate::support::gateway_client::{Answer, Check, Gateway};
+use testkit::api::{Api, on_both};
+use testkit::gateway_client::{Answer, Check, Gateway};
 
 /// As the documentation recommends for players that name nothing: a device, and the title.
 const BY_DEVICE_AND_TITLE: &str = "header:x-device-id+path:^/vod/([^/]+)";

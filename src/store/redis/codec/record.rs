@@ -17,7 +17,7 @@
 //! An instance that knows neither version leaves such a roster untouched. Each call about that user
 //! fails with [`StoreError::Protocol`](crate::store::StoreError::Protocol), so that `store.outage`
 //! decides, and the listing of all users leaves that user out and logs it. So no release may be
-//! skipped. `tests/record_versions.rs` tests all of this with instances of each kind.
+//! skipped. `tests/store/record_versions.rs` tests all of this with instances of each kind.
 
 use super::layout::{
     CAUSES, CONTENT, DERIVED, DEVICE, DISPLACED, DOORS, HAS_TICKET, JOINED, MILLIS, OPERATOR, PAID,

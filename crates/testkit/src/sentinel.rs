@@ -1,0 +1,117 @@
+//! A master with its replica, and three sentinels that watch them: real processes, quick to find out that the master is gone.
+
+use std::collections::HashMap;
+
+use crate::redis::RedisServer;
+use crate::watch::eventually_blocking;
+
+/// What the sentinels call what they watch.
+pub const SERVICE: &str = "mymaster";
+
+/// How a sentinel watches that server, under that name: it is gone after half a second, says that sentinel, if so many agree.
+pub fn watching(service: &str, server: &RedisServer, quorum: u32) -> String {
+    format!(
+        "sentinel monitor {service} 127.0.0.1 {} {quorum}\n\
+         sentinel down-after-milliseconds {service} 500\n\
+         sentinel failover-timeout {service} 2000\n",
+        server.port()
+    )
+}
+
+/// A master, a replica, and who watches them.
+#[derive(Debug)]
+pub struct Watched {
+    /// The master at first, and its replica.
+    pub servers: [RedisServer; 2],
+    /// Who watches them.
+    pub sentinels: [RedisServer; 3],
+}
+
+impl Watched {
+    /// Starts all of them, and waits until they know each other.
+    pub fn start() -> Self {
+        let at_once = [
+            "--repl-diskless-sync",
+            "yes",
+            "--repl-diskless-sync-delay",
+            "0",
+        ];
+        let master = RedisServer::start_with(&at_once);
+        let port = master.port().to_string();
+        let replica = RedisServer::start_with(&["--replicaof", "127.0.0.1", &port]);
+        eventually_blocking("the replica has what the master has", || {
+            role(&replica)
+                .get(3)
+                .is_some_and(|link| link == "connected")
+        });
+        let configuration = watching(SERVICE, &master, 2);
+        let sentinels = [(); 3].map(|()| RedisServer::sentinel(&configuration));
+        for sentinel in &sentinels {
+            // Redis 7 can be told to talk more often; before it, all this takes some seconds more.
+            let often = "SENTINEL DEBUG info-period 500 publish-period 200 ask-period 200";
+            let words: Vec<_> = often.split(' ').collect();
+            let _ = sentinel.try_run::<()>(&words);
+        }
+        let watched = Self {
+            servers: [master, replica],
+            sentinels,
+        };
+        eventually_blocking("the sentinels know each other", || {
+            let knows_all = |sentinel: &RedisServer| {
+                let known = known(sentinel);
+                known["num-other-sentinels"] == "2" && known["num-slaves"] == "1"
+            };
+            watched.sentinels.iter().all(knows_all)
+        });
+        watched
+    }
+
+    /// Where the sentinels are.
+    pub fn urls(&self) -> Vec<String> {
+        self.sentinels.iter().map(RedisServer::url).collect()
+    }
+
+    /// The first server, which is the master at first.
+    pub fn first(&self) -> &RedisServer {
+        &self.servers[0]
+    }
+
+    /// The other one.
+    pub fn second(&self) -> &RedisServer {
+        &self.servers[1]
+    }
+
+    /// Whether a sentinel, any but the first, names that server as the master.
+    pub fn name(&self, server: &RedisServer) -> bool {
+        let ask = ["SENTINEL", "GET-MASTER-ADDR-BY-NAME", SERVICE];
+        let mut asked = self.sentinels[1..].iter();
+        asked.any(|sentinel| sentinel.run::<(String, u16)>(&ask).1 == server.port())
+    }
+
+    /// Has the sentinels make the replica the master, as before maintenance. They refuse while they are not sure of it.
+    pub fn fail_over(&self) {
+        let agreed = || {
+            let ask = ["SENTINEL", "FAILOVER", SERVICE];
+            self.sentinels[0].try_run::<()>(&ask).is_ok()
+        };
+        eventually_blocking("the sentinel agrees to fail over", agreed);
+    }
+}
+
+/// What a sentinel knows of the service.
+fn known(sentinel: &RedisServer) -> HashMap<String, String> {
+    sentinel.run(&["SENTINEL", "MASTER", SERVICE])
+}
+
+/// Whether that server is a replica.
+pub fn is_replica(server: &RedisServer) -> bool {
+    role(server).first().is_some_and(|role| role == "slave")
+}
+
+/// What a server says of its part, for a replica its master's address and how it stands with that; nothing while it is given another part, which
+/// ends its connections.
+fn role(server: &RedisServer) -> Vec<String> {
+    let role: Vec<redis::Value> = server.try_run(&["ROLE"]).unwrap_or_default();
+    let texts = role.into_iter().map(redis::from_redis_value);
+    texts.map(Result::unwrap_or_default).collect()
+}

@@ -1,0 +1,26 @@
+//! The HTTP port over real HTTP.
+
+// The HTTP API on sessions: each call and each of its answers, on both stores, and in an outage.
+mod sessions;
+// The HTTP API's callers: each role, each call, one's own user and another.
+mod access;
+// The operator's list of everybody's sessions, page by page.
+mod list;
+// The small API: videos, by HTTP Basic.
+mod small;
+// The HTTP doors beside the API on sessions: the release hook, probes, metrics.
+mod hook_and_probes;
+// The pages for people at the HTTP port.
+mod front;
+// A port without tokens in a browser's reach.
+mod pages;
+// What all HTTP requests have in common: CORS, ids, limits, how they are counted.
+mod wire;
+// Connections to the HTTP port that are slow, silent, or many.
+mod connections;
+// What refusals tell at both doors: of others, and where problems are explained.
+mod told;
+// The OpenAPI document: as it is committed, as the service answers, and as a fuzzer that reads it finds the service.
+mod openapi;
+// The collection of requests, sent from top to bottom.
+mod collection;

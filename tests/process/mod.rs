@@ -1,0 +1,18 @@
+//! The program as a process: its life, its files, its settings, its commands.
+
+// An instance's life as a process: binding, readiness, the drain, signals, exit codes, the log.
+mod lifecycle;
+// The configuration followed while the process runs.
+mod reload;
+// Followed files that were emptied or cut off, and the list of users' limits.
+mod followed_files;
+// TLS on both ports, with and without client certificates, and certificates that are replaced while all goes on.
+mod tls;
+// A log that can't be written, or that nobody reads.
+mod log_unwritable;
+// Every key of the configuration at every documented value, on the real program.
+mod config_matrix;
+// The commands that ask a running instance: what they print, their exit codes, where a token goes, TLS.
+mod cli;
+// `streamgate doctor` on real installations.
+mod doctor;

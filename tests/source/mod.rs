@@ -1,0 +1,8 @@
+//! What is checked in the source itself.
+
+// Files import only what stands above them.
+mod imports;
+// Logging macros have no effects in their arguments.
+mod log_macros;
+// The committed descriptors are those of the protocol.
+mod reflection_descriptors;
