@@ -56,7 +56,7 @@ impl Drain {
         let left = self.times.deadline.saturating_sub(self.times.grace);
         let bound = LAST_CALLS.min(left / 2);
         if tokio::time::timeout(bound, last_calls).await.is_err() {
-            info!("some connections are still open; nobody waits for them");
+            info!("some connections are still open; not waiting for them");
         }
         self.tasks.close();
         self.tasks.wait().await;

@@ -66,7 +66,7 @@ impl Signals {
         info!(signal, "asked to stop: draining");
         stop.soft.cancel();
         let signal = self.next(&reload_now).await;
-        warn!(signal, "asked again: stopping at once");
+        warn!(signal, "asked again to stop: stopping immediately");
         stop.hard.cancel();
         std::future::pending().await
     }
@@ -78,7 +78,7 @@ impl Signals {
                 _ = self.terminate.recv() => return "SIGTERM",
                 _ = self.interrupt.recv() => return "SIGINT",
                 _ = self.hangup.recv() => {
-                    info!(signal = "SIGHUP", "asked to look at files that may have changed");
+                    info!(signal = "SIGHUP", "reload requested: checking for changed files");
                     reload_now.notify_waiters();
                 }
             }

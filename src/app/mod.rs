@@ -228,7 +228,7 @@ impl App {
         }
         tokio::select! {
             () = async { tokio::join!(drain.close(servers), delivering); last.settle_all().await } => {
-                info!("stopped: all is delivered");
+                info!("stopped: everything was delivered");
                 return Ok(());
             }
             _ = housekeeping => {}

@@ -60,7 +60,7 @@ impl Reload {
                 return Ok(Applied::Whole);
             }
             let sections = sections.join(", ");
-            warn!(%sections, "some of what has changed in the configuration takes effect when the process is started again");
+            warn!(%sections, "some configuration changes take effect only after a restart");
             Ok(Applied::Partly)
         })
     }
@@ -79,7 +79,7 @@ fn log_changes(changes: &[Change]) {
         match effect {
             Effect::InForce => info!(%key, %from, %to, "a setting has changed"),
             Effect::AfterRestart => {
-                warn!(%key, %from, %to, "a setting has changed in the file and applies after a restart");
+                warn!(%key, %from, %to, "a setting has changed in the file; it applies after a restart");
             }
         }
     }

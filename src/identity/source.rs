@@ -404,7 +404,7 @@ mod tests {
             assert_eq!(joined(text), parts, "{text}");
         }
         let error = "header:a+request".parse::<Source>().unwrap_err();
-        assert!(error.to_string().contains("none is request"), "{error}");
+        assert!(error.to_string().contains("without request"), "{error}");
     }
 
     #[test]

@@ -290,7 +290,7 @@ impl Known {
         };
         warn!(
             reason = text,
-            "the store doesn't answer: new streams are {}, running ones go on",
+            "the store doesn't answer: new streams are {}, running ones continue",
             said(rule)
         );
         self.state = State::Down {
@@ -310,7 +310,7 @@ const fn said(rule: OutageRule) -> &'static str {
     match rule {
         OutageRule::Allow => "let in (store.outage: allow)",
         OutageRule::Deny => "denied with 503 (store.outage: deny)",
-        OutageRule::Local => "counted by this instance alone (store.outage: local)",
+        OutageRule::Local => "counted only by this instance (store.outage: local)",
     }
 }
 
@@ -444,7 +444,7 @@ mod tests {
     async fn calls_that_want_the_same_connection_are_one_failure() {
         let metrics = Metrics::new().unwrap();
         let cut = StoreError::Disconnected("closed".to_owned());
-        let unopened = StoreError::NotAsked("it is still being connected to".to_owned());
+        let unopened = StoreError::NotAsked("still connecting".to_owned());
         for (first, others) in [(&cut, &cut), (&unopened, &unopened), (&cut, &unopened)] {
             let breaker = beating(&metrics);
             let times = |times: u32| (0..times).map(|_| call()).collect::<Vec<_>>();

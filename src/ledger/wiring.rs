@@ -28,9 +28,7 @@ const SAMPLE: usize = 16;
 const PROOF: usize = 2;
 
 /// What to do if no access log arrives: a self-contained sentence.
-pub const UNWIRED: &str = "Envoy's access log does not arrive: nobody renewed or ended the request streams that started here, so each stops \
-    counting after leases.request and the limit does not hold; give every HTTP connection manager that asks streamgate the two access_log entries \
-    of envoy/envoy.yaml and an access_log_flush_interval of at most a third of leases.request";
+pub const UNWIRED: &str = "Envoy's access log does not arrive: the request streams that started here were neither renewed nor ended, so each stops counting after leases.request and the limit does not hold; add the two access_log entries of envoy/envoy.yaml, and an access_log_flush_interval of at most a third of leases.request, to every HTTP connection manager that asks streamgate";
 
 /// Whether Envoy's access log reaches the installation, as far as this instance can tell.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]

@@ -8,7 +8,7 @@
 const END: &[u8] = b"# end";
 
 /// The error for an empty text.
-pub(super) const EMPTY: &str = "the file is empty (0 bytes), as after an interrupted write; if that is meant, write the line `# end` into it";
+pub(super) const EMPTY: &str = "the file is empty (0 bytes), as after an interrupted write; if this is intended, write the line `# end` into it";
 
 /// Checks a changed text against the one in force.
 pub(super) fn check(in_force: &[u8], changed: &[u8]) -> Result<(), String> {
@@ -21,8 +21,7 @@ pub(super) fn check(in_force: &[u8], changed: &[u8]) -> Result<(), String> {
     let lines = changed.split_inclusive(|byte| *byte == b'\n').count();
     if changed.len() < in_force.len() && in_force.starts_with(changed) {
         return Err(format!(
-            "the file stops at line {lines}, and what is left is the beginning of the text in force, as after an interrupted write; \
-             if that is meant, end the file with the line `# end`, or restart"
+            "the file stops at line {lines}, and is only the beginning of the text in force, as after an interrupted write; if this is intended, end the file with the line `# end`, or restart"
         ));
     }
     if has_end(in_force) {

@@ -169,7 +169,7 @@ fn verifier(
     let mut roots = RootCertStore::empty();
     for certificate in certificates(place, pem)? {
         roots.add(certificate).map_err(|error| {
-            place.wrong(format_args!("holds what is no CA certificate: {error}"))
+            place.wrong(format_args!("holds an invalid CA certificate: {error}"))
         })?;
     }
     let verifier = WebPkiClientVerifier::builder_with_provider(roots.into(), provider).build();
@@ -180,12 +180,12 @@ fn verifier(
 fn unfit(cert: &NamedFile, key: &NamedFile, error: &Error) -> String {
     match error {
         Error::InconsistentKeys(InconsistentKeys::KeyMismatch) => key.wrong(format_args!(
-            "is not the key of the certificate in {} ({}); give the two that were issued together",
+            "is not the key of the certificate in {} ({}); use a pair that was issued together",
             cert.path.display(),
             cert.key
         )),
-        Error::InvalidCertificate(_) => cert.wrong("holds something that is no certificate"),
-        _ => key.wrong("holds a key that can't be used; take RSA of 2048 bits or more, ECDSA P-256 or P-384, or Ed25519"),
+        Error::InvalidCertificate(_) => cert.wrong("holds an invalid certificate"),
+        _ => key.wrong("holds a key that can't be used; use RSA of 2048 bits or more, ECDSA P-256 or P-384, or Ed25519"),
     }
 }
 
@@ -272,7 +272,7 @@ mod tests {
         for (case, expected) in [
             (
                 [&*other, &*key, &*cert],
-                "http.tls.key: key: is not the key of the certificate in cert (http.tls.cert); give the two that were issued together",
+                "http.tls.key: key: is not the key of the certificate in cert (http.tls.cert); use a pair that was issued together",
             ),
             (
                 [&cert, &cert, &cert],
@@ -284,7 +284,7 @@ mod tests {
             ),
             (
                 [&cert, &no_key, &cert],
-                "http.tls.key: key: holds a key that can't be used; take RSA",
+                "http.tls.key: key: holds a key that can't be used; use RSA",
             ),
             (
                 [&key, &key, &cert],
@@ -300,7 +300,7 @@ mod tests {
             ),
             (
                 [no_certificate, &key, &cert],
-                "http.tls.cert: cert: holds something that is no certificate",
+                "http.tls.cert: cert: holds an invalid certificate",
             ),
             (
                 [&cert, &key, &key],
@@ -308,7 +308,7 @@ mod tests {
             ),
             (
                 [&cert, &key, no_certificate],
-                "http.tls.client_ca: ca: holds what is no CA certificate: ",
+                "http.tls.client_ca: ca: holds an invalid CA certificate: ",
             ),
         ] {
             let [cert, key, client_ca] = case;

@@ -130,7 +130,7 @@ impl Acceptor {
                 };
                 match ready {
                     Ok(connection) => Box::pin(serve(connection)).await,
-                    Err(error) => debug!(%error, "a connection came to nothing"),
+                    Err(error) => debug!(%error, "a connection failed before its first request"),
                 }
             }));
         }
@@ -172,7 +172,7 @@ impl Acceptor {
                 Err(error) => {
                     if trouble.refused.is_due() {
                         let port = self.port.as_str();
-                        warn!(port, %error, "failed to accept a connection; trying again");
+                        warn!(port, %error, "failed to accept a connection; retrying");
                     }
                     tokio::time::sleep(REST).await;
                 }

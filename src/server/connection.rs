@@ -161,9 +161,7 @@ impl Told {
                 warn!(
                     port,
                     error = text,
-                    "refused a malformed HTTP/2 request; if it is a check of Envoy's, its `:authority` is probably no host name: \
-                     set `authority: streamgate` in `envoy_grpc` and `grpc_health_check`, since Envoy otherwise sends the name of its cluster; \
-                     else its headers may be larger than 16 KiB"
+                    "refused a malformed HTTP/2 request; if it was a check by Envoy, its `:authority` is probably not a host name: set `authority: streamgate` in `envoy_grpc` and `grpc_health_check`, because Envoy sends its cluster's name by default; otherwise its headers may be larger than 16 KiB"
                 );
             }
             Http2Error::ResetCalm | Http2Error::GoAwayCalm if self.floods.is_due() => {

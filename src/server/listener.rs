@@ -101,7 +101,7 @@ pub(crate) fn unusable_socket(path: &Path) -> Option<String> {
                 return Some(match error.kind() {
                     ErrorKind::NotFound => format!("{flaw}; create it, or choose another path"),
                     ErrorKind::PermissionDenied => {
-                        format!("{flaw}; let this process enter it, or choose another path")
+                        format!("{flaw}; give this process access to it, or choose another path")
                     }
                     _ => format!("{flaw}; choose another path"),
                 });

@@ -130,7 +130,7 @@ fn open_files() -> u64 {
     match rlimit::Resource::NOFILE.get() {
         Ok((soft, _)) => soft,
         Err(error) => {
-            debug!(%error, "failed to find out how many files may be open; taking the least that is usual");
+            debug!(%error, "failed to read the limit of open files; assuming the usual minimum");
             1024
         }
     }

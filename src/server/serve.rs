@@ -169,7 +169,7 @@ impl Server {
             tokio::select! {
                 ended = serving.as_mut() => {
                     if let Err(error) = ended {
-                        debug!(%error, "a connection ended badly");
+                        debug!(%error, "a connection ended with an error");
                     }
                     return;
                 }

@@ -157,7 +157,7 @@ pub enum StoreError {
     #[error("it refused: {0}")]
     Rejected(String),
     /// The answer doesn't follow our protocol: our keys hold other data, or another version's.
-    #[error("it answered what can't be understood: {0}")]
+    #[error("its answer can't be decoded: {0}")]
     Protocol(String),
 }
 

@@ -138,7 +138,7 @@ async fn three_play_and_the_fourth_sees_who_and_takes_over_by_keyboard() {
     becomes(&tab, PHONE.0, "refused").await;
     let displaced = text(&tab, PHONE.0).await;
     assert!(
-        displaced.contains("another one of the same account"),
+        displaced.contains("another stream on the same account"),
         "{displaced}"
     );
     press_by_keyboard(&tab, "Watch on the Phone").await;

@@ -222,7 +222,7 @@ async fn no_request_fails_while_one_of_two_streamgates_is_asked_to_stop() {
         asked.elapsed(),
     );
     assert_eq!(status.code(), Some(0));
-    assert!(stopping.log().contains("stopped: all is delivered"));
+    assert!(stopping.log().contains("stopped: everything was delivered"));
     asks_on(&staying).await;
     crowd.end().await;
 }

@@ -442,7 +442,7 @@ async fn a_process_that_is_out_of_file_descriptors_says_so_and_goes_on_when_it_h
     let mut waiting = TcpStream::connect(streamgate.http).await.unwrap();
     let request = b"GET /livez HTTP/1.1\r\nhost: a\r\n\r\n";
     waiting.write_all(request).await.unwrap();
-    let trouble = "failed to accept a connection; trying again";
+    let trouble = "failed to accept a connection; retrying";
     streamgate.says(trouble).await;
     for _ in 0..20 {
         assert_eq!(ask(&mut kept, "/livez").await.unwrap().status, 200);

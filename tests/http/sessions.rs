@@ -429,7 +429,7 @@ async fn an_address_that_names_nobody_is_told_what_is_wrong_with_it() {
         told.is_problem(400, "bad_request");
         let detail = told.body["detail"].as_str().expect("a text");
         assert!(
-            detail.contains("\"kind\" is not known here; none is"),
+            detail.contains("\"kind\" is unknown; allowed: none"),
             "{detail}"
         );
     }

@@ -209,7 +209,7 @@ async fn an_envoy_whose_access_log_is_not_wired_is_found_out() {
         streamgate.metric_becomes(missing, &[], is_so).await;
     };
     becomes(1.0).await;
-    let warning = "Envoy's access log does not arrive: nobody renewed or ended the request streams";
+    let warning = "Envoy's access log does not arrive: the request streams that started here were neither renewed nor ended";
     assert_eq!(streamgate.log().matches(warning).count(), 1);
     let ready: Value = reqwest::get(format!("http://{}/readyz", streamgate.http))
         .await

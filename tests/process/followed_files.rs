@@ -156,7 +156,7 @@ async fn a_removed_section_is_a_change_that_is_logged_key_by_key() {
     );
     let later = files
         .streamgate
-        .lines("a setting has changed in the file and applies after a restart");
+        .lines("a setting has changed in the file; it applies after a restart");
     assert_eq!(later.len(), 1);
     assert_eq!(
         (&later[0]["key"], &later[0]["to"]),

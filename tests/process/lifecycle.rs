@@ -130,7 +130,7 @@ async fn sigterm_says_so_and_goes_on_answering_before_it_ends() {
     assert_eq!(service.stopped().await.code(), Some(0));
     let took = watch.elapsed();
     assert!((2..10).contains(&took.as_secs()), "it took {took:?}");
-    service.line("stopped: all is delivered").await;
+    service.line("stopped: everything was delivered").await;
     assert_eq!(run(&["health", "--grpc", &named], &[]).await.0, 3);
 }
 

@@ -161,7 +161,7 @@ async fn all_that_may_change_changes_and_what_may_not_says_so() {
     let starts = followed.streamgate.told("a stream has started", 3).await;
     let users: Vec<_> = starts.iter().map(|line| line["user.id"].as_str()).collect();
     assert_eq!(users, [Some("anna"), Some("ben"), Some("ben")]);
-    let later = "some of what has changed in the configuration takes effect when the process is started again";
+    let later = "some configuration changes take effect only after a restart";
     let restart = followed.streamgate.told(later, 1).await;
     assert_eq!(restart.len(), 1);
     assert_eq!(restart[0]["sections"], json!("leases, identity"));
@@ -260,7 +260,7 @@ async fn sighup_has_the_file_looked_at_at_once_and_ends_nothing() {
     assert!(followed.plays("anna", "p2").await.is_allowed());
     // Without a change it does nothing.
     followed.streamgate.signal("HUP").await;
-    let message = "asked to look at files that may have changed";
+    let message = "reload requested: checking for changed files";
     eventually("it is heard", async || {
         followed.streamgate.lines(message).len() == 2
     })

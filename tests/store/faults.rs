@@ -114,7 +114,7 @@ async fn a_first_attempt_that_outlasts_the_deadline_leaves_nothing_to_undo() {
     let store = store_within(DEADLINE / 3, &proxy.url());
     let failure = admit(&store, "a").await.unwrap_err();
     assert!(matches!(failure, StoreError::NotAsked(_)), "{failure:?}");
-    says(&failure, &["still being connected"]);
+    says(&failure, &["still connecting"]);
     proxy.restore();
     recovers(&store).await;
     let listing = server.store().list(&user("alice")).await.unwrap();
@@ -243,7 +243,7 @@ async fn so_many_calls_wait_and_the_next_fails_at_once() {
     let lists = (0..MOST_WAITING).map(|_| store.list(&alice));
     let mut waiting = pin!(unconstrained(join_all(lists)));
     assert!(poll_immediate(&mut waiting).await.is_none());
-    says(&more().await, &["4096 calls wait for an answer already"]);
+    says(&more().await, &["4096 calls are already waiting for answers"]);
     for _ in 0..10_000 {
         more().await;
     }
@@ -430,7 +430,7 @@ async fn a_panic_in_what_looks_after_the_connection_is_no_end() {
     let server = RedisServer::start();
     let store = server.store();
     let failure = store.ping().await.unwrap_err();
-    says(&failure, &["a bug in what looks after the connection"]);
+    says(&failure, &["a bug in the connection's task"]);
     recovers(&store).await;
     assert!(broken.0.load(Ordering::Relaxed));
 }
@@ -468,7 +468,7 @@ async fn a_loading_server_refuses_until_it_has_loaded() {
     server.stop();
     server.restart_with(&["--key-load-delay", "250000"]);
     let store = server.store();
-    refuses(&store, &["LOADING", "by itself when it has loaded"]).await;
+    refuses(&store, &["LOADING", "once it has loaded"]).await;
     server.run::<()>(&["CONFIG", "SET", "key-load-delay", "0"]);
     recovers(&store).await;
     let keys: usize = server.run(&["DBSIZE"]);
@@ -583,7 +583,7 @@ async fn a_cluster_refuses_and_says_that_it_is_one() {
     let server = RedisServer::start_with(&["--cluster-enabled", "yes"]);
     refuses(&server.store(), &["CLUSTERDOWN", "CLUSTER INFO"]).await;
     let store = store_at(&format!("{}/1", server.url()));
-    refuses(&store, &["a cluster has database 0 alone"]).await;
+    refuses(&store, &["a cluster has only database 0"]).await;
 }
 
 #[tokio::test]
@@ -601,6 +601,6 @@ async fn what_is_no_redis_refuses_and_says_so() {
             let _ = stream.write_all(answer).await;
         }
     }));
-    let words = ["no Redis listens there", "check store.redis.urls"];
+    let words = ["no Redis is listening there", "check store.redis.urls"];
     refuses(&store_at(&url), &words).await;
 }

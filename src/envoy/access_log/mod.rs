@@ -149,11 +149,11 @@ impl Reader {
         // undecodable message: all of it is lost, and Envoy opens another stream for the next.
         // Envoy itself replaces what clients may have sent that is not UTF-8.
         if status.source().is_some() {
-            debug!(%status, "an access log stream broke off");
+            debug!(%status, "an access log stream ended with an error");
         } else {
             self.metrics
                 .entry(EntryType::Other, EntryOutcome::Malformed);
-            warn!(%status, "an access log message can't be read, and its entries are lost");
+            warn!(%status, "can't decode an access log message; its entries are lost");
         }
     }
 

@@ -251,7 +251,7 @@ fn a_route_s_mistake_is_told_to_its_operator() {
         (
             "streamgate.session",
             "cmcd:sid,request",
-            "request can't be in it",
+            "it can't contain request",
         ),
         ("streamgate.session", "sid", "allowed: header:NAME"),
     ] {

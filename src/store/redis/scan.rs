@@ -97,7 +97,7 @@ impl Unread {
     /// operator: the page continues, and calls about that user fail and say why.
     fn note(&self, user: &UserId, reason: Malformed) {
         if self.0.is_due() {
-            tracing::warn!(user.id = %user, %reason, "what is at a user's key can't be read; the listing leaves it out");
+            tracing::warn!(user.id = %user, %reason, "can't decode the data at a user's key; the listing leaves that user out");
         }
     }
 }
@@ -169,7 +169,7 @@ impl RedisStore {
         shown: &mut HashSet<UserId>,
     ) -> Result<Vec<(UserId, Session)>, StoreError> {
         if found.rosters.len() != found.users.len() {
-            let text = "it was asked for some keys and answered with another number of values";
+            let text = "it returned another number of values than the keys in the question";
             return Err(StoreError::Protocol(text.to_owned()));
         }
         let mut live = Vec::new();

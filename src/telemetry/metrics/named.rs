@@ -6,7 +6,7 @@ pub(super) struct Named(pub(super) &'static str, pub(super) &'static str);
 
 pub(super) const BUILD_INFO: Named = Named(
     "streamgate_build_info",
-    "1, labelled with the version that runs",
+    "Always 1, labelled with the running version",
 );
 pub(super) const CHECKS: Named = Named(
     "streamgate_checks_total",
@@ -18,20 +18,20 @@ pub(super) const CHECK_DURATION: Named = Named(
 );
 pub(super) const GRACE: Named = Named(
     "streamgate_grace_total",
-    "Starts at a full limit that waited for a slot (limits.grace), by what became of them",
+    "Starts at a full limit that waited for a slot (limits.grace), by outcome",
 );
 pub(super) const STARTS: Named = Named("streamgate_starts_total", "Sessions that started, by kind");
 pub(super) const LAPSES: Named = Named(
     "streamgate_leases_lapsed_total",
-    "Streams of the kind request that the store counted no longer when a sign of life or the end of them came",
+    "Streams of the kind request that the store no longer counted when a sign of life or their end arrived",
 );
 pub(super) const RENEWALS: Named = Named(
     "streamgate_renewals_total",
-    "Streams that were seen running, by what the store made of it; put_back: it did not know them",
+    "Streams seen running, by the store's answer; put_back: it did not know them",
 );
 pub(super) const RELEASES: Named = Named(
     "streamgate_releases_total",
-    "Slots freed before their lease ran out, by who said so",
+    "Slots freed before their lease ran out, by who reported it",
 );
 pub(super) const STORE_REQUESTS: Named = Named(
     "streamgate_store_requests_total",
@@ -51,35 +51,35 @@ pub(super) const ENFORCES: Named = Named(
 );
 pub(super) const STORE_FORGOT: Named = Named(
     "streamgate_store_forgot_total",
-    "Times that the store was found to have forgotten sessions, and was told of all that are held",
+    "Times that the store was found to have lost sessions, and was told about all held ones",
 );
 pub(super) const OUTAGE_RULE: Named = Named(
     "streamgate_outage_rule",
-    "1 for the rule (store.outage) that decides in the store's place, while it doesn't answer or is full",
+    "1 for the rule (store.outage) that decides while the store doesn't answer or is full",
 );
 pub(super) const SESSIONS_HELD: Named = Named(
     "streamgate_sessions_held",
-    "Sessions that this instance knows of",
+    "Sessions that this instance holds in its cache",
 );
 pub(super) const SESSIONS_OWED: Named = Named(
     "streamgate_sessions_owed",
-    "Sessions held of which the store is yet to be told: let in or seen running while it was out, or forgotten by it",
+    "Held sessions that the store has yet to learn about: let in or seen running while it was down, or lost by it",
 );
 pub(super) const ENTRIES: Named = Named(
     "streamgate_access_log_entries_total",
-    "Access log entries by type and what they led to",
+    "Access log entries by type and result",
 );
 pub(super) const ACCESS_LOG_MISSING: Named = Named(
     "streamgate_access_log_missing",
-    "1 while nobody renews or ends the request streams that started here: Envoy's access log doesn't arrive",
+    "1 while the request streams that started here are neither renewed nor ended: Envoy's access log doesn't arrive",
 );
 pub(super) const HTTP_REQUESTS: Named = Named(
     "streamgate_http_requests_total",
-    "HTTP requests by call and what came of them; refused: the stream may not start or go on",
+    "HTTP requests by call and outcome; refused: the stream may not start or continue",
 );
 pub(super) const HTTP_DURATION: Named = Named(
     "streamgate_http_request_duration_seconds",
-    "Time to answer an HTTP request by call, with the grace that a start waited",
+    "Time to answer an HTTP request by call, including the grace that a start waited",
 );
 pub(super) const RELEASER_PENDING: Named = Named(
     "streamgate_releaser_pending",
@@ -91,15 +91,15 @@ pub(super) const RELEASER_DROPPED: Named = Named(
 );
 pub(super) const UNKNOWN_PLANS: Named = Named(
     "streamgate_unknown_plan_total",
-    "Requests that named a plan which limits.plans doesn't have; they got the default",
+    "Requests with a plan that limits.plans doesn't have; they got the default",
 );
 pub(super) const MISSING_PLANS: Named = Named(
     "streamgate_missing_plan_total",
-    "Requests that named no plan though limits.plans has some; they got the default",
+    "Requests without a plan although limits.plans has some; they got the default",
 );
 pub(super) const FACTS_LOST: Named = Named(
     "streamgate_facts_lost_total",
-    "Devices and contents in checks, entries and calls, those about running streams included, that were too long and shortened, or malformed and left out; no stream is refused for them",
+    "Devices and contents that were too long and shortened, or malformed and left out, in checks, entries and calls, including those about running streams; no stream is refused because of them",
 );
 pub(super) const LOG_LINES_DROPPED: Named = Named(
     "streamgate_log_lines_dropped_total",
@@ -119,17 +119,17 @@ pub(super) const HTTP2_ERRORS: Named = Named(
 );
 pub(super) const FILES_UNUSABLE: Named = Named(
     "streamgate_files_unusable",
-    "1 while files that are followed can't be used and what was read before stays in force",
+    "1 while followed files can't be used and the previous value stays in force",
 );
 pub(super) const CERTIFICATES_EXPIRE: Named = Named(
     "streamgate_certificate_expires_timestamp_seconds",
-    "When the first of the certificates that a port shows runs out, 0 where it shows none",
+    "When the first of a port's certificates expires, 0 if it has none",
 );
 pub(super) const CERTIFICATES_BEGIN: Named = Named(
     "streamgate_certificate_valid_from_timestamp_seconds",
-    "Since when that certificate is good, 0 where a port shows none",
+    "Since when that certificate is valid, 0 if a port has none",
 );
 pub(super) const RELOADS: Named = Named(
     "streamgate_reloads_total",
-    "Times that files had changed, by what became of it; failed: what was read before stays in force",
+    "File changes by outcome; failed: the previous value stays in force",
 );

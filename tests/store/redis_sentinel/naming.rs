@@ -369,7 +369,7 @@ async fn a_sentinel_and_a_master_tell_which_rights_are_missing() {
     let in_database = format!("{master}/3");
     says(
         &store_by(&[&sentinel.url()], &in_database),
-        &["'select' command", "SELECT where a database is named"],
+        &["'select' command", "SELECT if a database is named"],
     )
     .await;
     server.run::<()>(&["ACL", "SETUSER", "gate", "+select"]);
@@ -385,10 +385,10 @@ async fn who_speaks_tls_to_one_that_does_not_is_told_that_this_may_be_it() {
         (store_at(&[&with_tls(&sentinel)]), &sentinel),
         (store_by(&[&sentinel.url()], "rediss://mymaster"), &server),
     ] {
-        says(&store, &[&place(server), "or it speaks no TLS there"]).await;
+        says(&store, &[&place(server), "or it doesn't use TLS there"]).await;
     }
     let alone = RedisStore::open(settings(&with_tls(&server))).unwrap();
-    says(&alone, &["or it speaks no TLS there"]).await;
+    says(&alone, &["or it doesn't use TLS there"]).await;
 }
 
 #[tokio::test]
@@ -409,7 +409,7 @@ async fn where_no_sentinel_names_a_master_each_is_told_with_its_reason() {
         .map(|(place, reason)| format!("{place}: {reason}"))
         .collect();
     told.push("no connection: no sentinel names a master of mymaster: ".to_owned());
-    told.push("(this is no sentinel; check the port in store.redis.urls)".to_owned());
+    told.push("(this is not a sentinel; check the port in store.redis.urls)".to_owned());
     let told: Vec<_> = told.iter().map(String::as_str).collect();
     says(&store_at(&urls.each_ref().map(String::as_str)), &told).await;
     useless.hanging.resume();
@@ -432,7 +432,7 @@ async fn a_master_that_is_gone_hangs_or_is_none_is_told_by_its_name_and_used_whe
     server.run::<()>(&["REPLICAOF", "127.0.0.1", "1"]);
     says(
         &store_at(&[&sentinel.url()]),
-        &[&master, "it says that it is no master but a slave"],
+        &[&master, "it says that it is not a master but a slave"],
     )
     .await;
     // Who is connected learns it from its first call, and leaves at once.

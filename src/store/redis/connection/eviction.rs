@@ -28,7 +28,7 @@ impl Watch {
         address: &str,
     ) -> Result<(), RedisError> {
         let Some(policy) = server_info::eviction_policy(link).await? else {
-            tracing::debug!(address, "Redis does not tell its maxmemory-policy");
+            tracing::debug!(address, "Redis doesn't let us read its maxmemory-policy");
             return Ok(());
         };
         if policy == REQUIRED {

@@ -118,7 +118,7 @@ impl Keeper {
         loop {
             let round = AssertUnwindSafe(self.round()).catch_unwind().await;
             let lost = round.unwrap_or_else(|_| {
-                let bug = "a bug in what looks after the connection".to_owned();
+                let bug = "a bug in the connection's task".to_owned();
                 let bug = StoreError::Disconnected(bug);
                 self.tell_lost(&bug);
                 bug
@@ -218,7 +218,7 @@ impl Keeper {
             };
             if self.trouble.is_due() {
                 let sentinels = self.source.sentinels();
-                tracing::warn!(address = %self.address, sentinels, reason = %failure, "can't connect to Redis; trying on");
+                tracing::warn!(address = %self.address, sentinels, reason = %failure, "can't connect to Redis; retrying");
             }
             self.stop(failure);
             self.wait = self.wait.max(SHORTEST_WAIT);
@@ -234,7 +234,7 @@ impl Keeper {
         match self.scripts.load(&mut link.calls).await {
             Err(error) if error.is_unrecoverable_error() => return Err(lost(error)),
             Err(error) => {
-                tracing::debug!(address = %server.place, %error, "could not load the scripts beforehand");
+                tracing::debug!(address = %server.place, %error, "failed to preload the scripts");
             }
             Ok(()) => {}
         }

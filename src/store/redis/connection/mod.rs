@@ -194,12 +194,12 @@ impl RedisConnection {
         A: Future<Output = Result<T, RedisError>>,
     {
         let waited = Stopwatch::start();
-        let unopened = |_| StoreError::NotAsked("it is still being connected to".to_owned());
+        let unopened = |_| StoreError::NotAsked("still connecting".to_owned());
         let line = timeout(self.deadline * 3 / 4, self.line())
             .await
             .map_err(unopened)??;
         let Some(place) = line.queue.join() else {
-            let reason = format!("{} calls wait for an answer already", in_flight::MOST);
+            let reason = format!("{} calls are already waiting for answers", in_flight::MOST);
             return Err(StoreError::NotAsked(reason));
         };
         let left = self.deadline.saturating_sub(waited.elapsed());

@@ -204,7 +204,7 @@ impl Sentinels {
         if role == "master" {
             return Ok(link);
         }
-        let says = format!("it says that it is no master but a {role} (they are asked again)");
+        let says = format!("it says that it is not a master but a {role} (asking the sentinels again)");
         Err(StoreError::Rejected(says))
     }
 

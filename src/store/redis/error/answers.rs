@@ -32,7 +32,7 @@ pub(super) const ANSWERS: [(&str, Meaning, &str); 27] = [
     (
         "BUSY",
         Refused,
-        "somebody's script runs for too long; SCRIPT KILL ends it",
+        "another client's script has run for too long; SCRIPT KILL ends it",
     ),
     (
         "CLUSTERDOWN",
@@ -43,14 +43,14 @@ pub(super) const ANSWERS: [(&str, Meaning, &str); 27] = [
     (
         "DENIED",
         Refused,
-        "its protected mode lets in nobody from other hosts; give it a password or set protected-mode no",
+        "its protected mode rejects other hosts; set a password or protected-mode no",
     ),
     ("ERR ACL failure in script", Refused, RIGHTS),
     ("ERR The user executing the script can't", Refused, RIGHTS),
     (
         "ERR DB index is out of range",
         Refused,
-        "it has no database of that number; check the end of the URL in store.redis.urls",
+        "it has no database with that number; check the end of the URL in store.redis.urls",
     ),
     (
         "ERR No such master with that name",
@@ -60,24 +60,24 @@ pub(super) const ANSWERS: [(&str, Meaning, &str); 27] = [
     (
         "ERR SELECT is not allowed in cluster mode",
         Refused,
-        "a cluster has database 0 alone; check the end of the URL in store.redis.urls",
+        "a cluster has only database 0; check the end of the URL in store.redis.urls",
     ),
     // How the client library reports a NOPERM in answer to its SELECT.
     ("ERR this user has no permissions", Refused, RIGHTS),
     (
         "ERR unknown command",
         Foreign,
-        "streamgate needs HELLO, EVALSHA, EVAL, TIME, GET, SET, SETRANGE, PEXPIRE and DEL, and SCAN and MGET for the operator's listing; a proxy or rename-command may have taken one away",
+        "streamgate needs HELLO, EVALSHA, EVAL, TIME, GET, SET, SETRANGE, PEXPIRE and DEL, and SCAN and MGET for the operator's listing; a proxy or rename-command may have removed one",
     ),
     (
         "EXECABORT",
         Refused,
-        "a command before it was refused; the server's log may tell more",
+        "an earlier command was refused; the server's log may say more",
     ),
     (
         "LOADING",
         Refused,
-        "it will answer by itself when it has loaded",
+        "it will answer once it has loaded",
     ),
     (
         "MASTERDOWN",
@@ -87,25 +87,25 @@ pub(super) const ANSWERS: [(&str, Meaning, &str); 27] = [
     (
         "MISCONF",
         Refused,
-        "it takes no writes while it can't save to disk; see its log, or set stop-writes-on-bgsave-error no",
+        "it refuses writes while it can't save to disk; see its log, or set stop-writes-on-bgsave-error no",
     ),
     ("MOVED", Refused, CLUSTER),
     (
         "NOAUTH",
         Refused,
-        "it wants a password; put user:password@ into store.redis.urls",
+        "it requires a password; put user:password@ into store.redis.urls",
     ),
     ("NOPERM", Refused, RIGHTS),
     ("NOPROTO", Refused, HELLO),
     (
         "NOREPLICAS",
         Refused,
-        "it takes no writes without its replicas; see min-replicas-to-write",
+        "it refuses writes without its replicas; see min-replicas-to-write",
     ),
     (
         "NOSCRIPT",
         Refused,
-        "it has forgotten a script; the next call brings it",
+        "it has lost a script; the next call sends it again",
     ),
     (
         "READONLY",
@@ -115,12 +115,12 @@ pub(super) const ANSWERS: [(&str, Meaning, &str); 27] = [
     (
         "TRYAGAIN",
         Refused,
-        "a cluster moves its slots; it will answer when that is done",
+        "the cluster is moving slots; it will answer when that is done",
     ),
     (
         "UNKILLABLE",
         Refused,
-        "somebody's script has hung; the server has to be restarted",
+        "another client's script hangs; restart the server",
     ),
     (WRONGPASS, Refused, AUTHENTICATION),
 ];
@@ -132,12 +132,12 @@ pub(super) const ELSEWHERE: [(ServerRole, &str, &str); 16] = [
     (
         ServerRole::Master,
         "ERR DB index is out of range",
-        "it has no database of that number; check the end of store.redis.master_url",
+        "it has no database with that number; check the end of store.redis.master_url",
     ),
     (
         ServerRole::Master,
         "ERR SELECT is not allowed in cluster mode",
-        "a cluster has database 0 alone, and sentinels watch none; check the servers that they name",
+        "a cluster has only database 0, and sentinels don't watch clusters; check the servers that they name",
     ),
     (
         ServerRole::Master,
@@ -147,19 +147,19 @@ pub(super) const ELSEWHERE: [(ServerRole, &str, &str); 16] = [
     (
         ServerRole::Master,
         "MASTERDOWN",
-        "this is a replica without its master; the sentinels are asked for the master again",
+        "this is a replica without its master; asking the sentinels for the master again",
     ),
     (ServerRole::Master, "MOVED", MASTER_IN_CLUSTER),
     (
         ServerRole::Master,
         "NOAUTH",
-        "it wants a password; put user:password@ into store.redis.master_url",
+        "it requires a password; put user:password@ into store.redis.master_url",
     ),
     (ServerRole::Master, "NOPERM", MASTERS_RIGHTS),
     (
         ServerRole::Master,
         "READONLY",
-        "this is a replica; the sentinels are asked for the master again",
+        "this is a replica; asking the sentinels for the master again",
     ),
     (
         ServerRole::Master,
@@ -169,17 +169,17 @@ pub(super) const ELSEWHERE: [(ServerRole, &str, &str); 16] = [
     (
         ServerRole::Master,
         NO_REDIS,
-        "no Redis listens there, or one that wants rediss:// in store.redis.master_url",
+        "no Redis is listening there, or it requires rediss:// in store.redis.master_url",
     ),
     (
         ServerRole::Sentinel,
         "ERR unknown command",
-        "this is no sentinel; check the port in store.redis.urls",
+        "this is not a sentinel; check the port in store.redis.urls",
     ),
     (
         ServerRole::Sentinel,
         "NOAUTH",
-        "it wants a password; put user:password@ before its host in store.redis.urls",
+        "it requires a password; put user:password@ before its host in store.redis.urls",
     ),
     (
         ServerRole::Sentinel,
@@ -189,7 +189,7 @@ pub(super) const ELSEWHERE: [(ServerRole, &str, &str); 16] = [
     (
         ServerRole::Sentinel,
         NO_REDIS,
-        "no sentinel listens there, or one that wants rediss://; check store.redis.urls",
+        "no sentinel is listening there, or it requires rediss://; check store.redis.urls",
     ),
 ];
 
@@ -200,15 +200,15 @@ const WRONGPASS: &str = "WRONGPASS";
 pub(super) const NO_REDIS: &str = "";
 
 /// What to do about a missing right at a master. We also ask whether the server is one.
-const MASTERS_RIGHTS: &str = "the ACL must allow EVALSHA, EVAL, TIME, GET, SET, SETRANGE, PEXPIRE and DEL on all keys that begin with store.redis.key_prefix, SCAN and MGET for the operator's listing, ROLE, and SELECT where a database is named";
+const MASTERS_RIGHTS: &str = "the ACL must allow EVALSHA, EVAL, TIME, GET, SET, SETRANGE, PEXPIRE and DEL on all keys that begin with store.redis.key_prefix, SCAN and MGET for the operator's listing, ROLE, and SELECT if a database is named";
 
 /// What to do about a full server.
 pub(super) const FULL: &str =
-    "raise its maxmemory; streams that run go on, and what they free can be used again";
+    "raise its maxmemory; running streams continue, and the memory that they free is reused";
 
 /// What to do about a missing right. Scripts report it in a text of their own, which differs
 /// between versions.
-const RIGHTS: &str = "the ACL must allow EVALSHA, EVAL, TIME, GET, SET, SETRANGE, PEXPIRE and DEL on all keys that begin with store.redis.key_prefix, SCAN and MGET for the operator's listing, and SELECT where a database is named";
+const RIGHTS: &str = "the ACL must allow EVALSHA, EVAL, TIME, GET, SET, SETRANGE, PEXPIRE and DEL on all keys that begin with store.redis.key_prefix, SCAN and MGET for the operator's listing, and SELECT if a database is named";
 
 /// What to do if the server belongs to a cluster.
 const CLUSTER: &str = "this is a cluster, and store.redis.topology says that it is a single server";
@@ -218,14 +218,14 @@ const MASTER_IN_CLUSTER: &str =
     "this is a cluster, which sentinels don't watch; check the servers that they name";
 
 /// What to do about a server without RESP3.
-pub(super) const HELLO: &str = "streamgate speaks RESP3; Redis 6.2 or newer is needed, and a proxy before it must let HELLO 3 pass";
+pub(super) const HELLO: &str = "streamgate needs RESP3: use Redis 6.2 or newer, and let any proxy in front of it pass HELLO 3";
 
 /// What to do about a rejected password.
 const AUTHENTICATION: &str = "check user:password@ in store.redis.urls";
 
 /// What to do if the answer doesn't come from a Redis.
 pub(super) const STRANGER: &str =
-    "no Redis listens there, or one that wants rediss://; check store.redis.urls";
+    "no Redis is listening there, or it requires rediss://; check store.redis.urls";
 
 impl ServerRole {
     /// The hint for an error with that beginning: the usual one, unless this role has its own.

@@ -72,7 +72,7 @@ pub(super) fn of_silence(limit: Duration, server: &ConnectionInfo) -> StoreError
     let silent = StoreError::Timeout(limit);
     match server.addr() {
         ConnectionAddr::TcpTls { .. } => {
-            StoreError::Disconnected(format!("{silent}, or it speaks no TLS there"))
+            StoreError::Disconnected(format!("{silent}, or it doesn't use TLS there"))
         }
         _ => silent,
     }
@@ -176,7 +176,7 @@ mod tests {
         }
         for line in [
             "WRONGTYPE Operation against a key holding the wrong kind of value",
-            "FOREIGN what is at this key is no roster",
+            "FOREIGN the data at this key is not a roster",
             "ERR unknown command 'EVALSHA'",
             "ERR user_script:5: bad argument #2 to 'unpack' (data string too short)",
         ] {
@@ -207,7 +207,7 @@ mod tests {
             ),
             (
                 "LOADING Redis is loading the dataset in memory",
-                "it refused: LOADING Redis is loading the dataset in memory (it will answer by itself when it has loaded)",
+                "it refused: LOADING Redis is loading the dataset in memory (it will answer once it has loaded)",
             ),
             (
                 "MOVED 3999 127.0.0.1:6381",
@@ -215,7 +215,7 @@ mod tests {
             ),
             (
                 "BUSYKEY Target key name already exists.",
-                "it answered what can't be understood: BUSYKEY Target key name already exists.",
+                "its answer can't be decoded: BUSYKEY Target key name already exists.",
             ),
         ] {
             assert_eq!(
@@ -296,12 +296,12 @@ mod tests {
             (
                 ServerRole::Master,
                 "READONLY You can't write against a read only replica.",
-                "asked for the master again",
+                "asking the sentinels for the master again",
             ),
             (
                 ServerRole::Sentinel,
                 "ERR unknown command 'SENTINEL'",
-                "this is no sentinel",
+                "this is not a sentinel",
             ),
             (
                 ServerRole::Sentinel,
@@ -316,7 +316,7 @@ mod tests {
             (
                 ServerRole::Master,
                 "LOADING Redis is loading the dataset in memory",
-                "when it has loaded",
+                "once it has loaded",
             ),
         ] {
             let said = of_call(&answer(line), peer).to_string();
@@ -339,8 +339,8 @@ mod tests {
             (master, "ASK 3999 127.0.0.1:6381", "sentinels don't watch"),
             (master, "CROSSSLOT Keys don't", "sentinels don't watch"),
             (single, no_database, "the end of the URL"),
-            (master, no_database, "sentinels watch none"),
-            (single, no_select, "SELECT where a database is named"),
+            (master, no_database, "sentinels don't watch clusters"),
+            (single, no_select, "SELECT if a database is named"),
             (master, no_select, "ROLE, and SELECT where"),
         ] {
             let said = of_call(&answer(line), peer).to_string();
@@ -357,7 +357,7 @@ mod tests {
         assert_eq!(silence("redis://a"), "no answer within 1s");
         assert_eq!(
             silence("rediss://a"),
-            "no connection: no answer within 1s, or it speaks no TLS there"
+            "no connection: no answer within 1s, or it doesn't use TLS there"
         );
     }
 

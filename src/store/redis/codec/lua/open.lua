@@ -119,7 +119,7 @@ repeat
     passes = passes + 1
     if passes > 2 then
       -- Settling it once didn't help: these are not our records.
-      return redis.error_reply('FOREIGN what is at this key is no roster')
+      return redis.error_reply('FOREIGN the data at this key is not a roster')
     end
     -- Drops expired records, and moves back those written later than now, so that nothing lasts
     -- longer than was granted.
