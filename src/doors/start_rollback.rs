@@ -6,7 +6,7 @@ use super::outcome::LedgerAnswer;
 use crate::identity::Claim;
 use crate::ledger::UndoHint;
 use crate::outbox::{Notice, Outbox};
-use crate::session::Ticket;
+use crate::session::{Ending, Ticket};
 use crate::telemetry::Metrics;
 use crate::telemetry::metrics::Verdict;
 
@@ -74,7 +74,7 @@ impl StartRollback {
 
     /// Has this call's start undone, should it have taken place and nobody have renewed it since.
     fn undo_start(&self, ticket: Ticket) {
-        let notice = Notice::Undo(self.claim.key.clone(), ticket);
+        let notice = Notice::Release(self.claim.key.clone(), Ending::Undone(ticket));
         self.outbox.submit(self.claim.user.clone(), notice);
     }
 }

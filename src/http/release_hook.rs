@@ -26,7 +26,6 @@ use crate::http::request::caller::Caller;
 use crate::http::request::path::parameters;
 use crate::outbox::Notice;
 use crate::session::{Ending, Kind, SessionId, SessionKey, UserId};
-use crate::telemetry::metrics::ReleaseCause;
 
 /// How many releases fit in one request.
 const MAX_RELEASES: usize = 100;
@@ -157,14 +156,13 @@ pub(super) async fn release_one(
     user: UserId,
     key: SessionKey,
 ) -> Result<StatusCode, ApiError> {
-    let (ending, cause) = (ending(key.kind), ReleaseCause::Hook);
-    let said = door
+    let released = door
         .ledger
-        .release(&user, &key, ending, cause, Duration::ZERO);
-    match said.await {
+        .release(&user, &key, Ending::Vouched, Duration::ZERO);
+    match released.await {
         Ok(_) => Ok(StatusCode::NO_CONTENT),
         Err(outage) if outage.error.is_transient() => {
-            let notice = Notice::Release(key, ending, cause);
+            let notice = Notice::Release(key, Ending::Vouched);
             door.outbox.submit(user, notice);
             Ok(StatusCode::ACCEPTED)
         }
@@ -178,14 +176,6 @@ pub(super) fn may_release(caller: &Caller, kind: Kind) -> Result<(), ApiError> {
         Ok(())
     } else {
         Err(ApiError::NotStoppable)
-    }
-}
-
-/// What a client's word is worth. A `request` runs inside Envoy: a back end may vouch for its end, and is proved wrong by its next sign of life.
-const fn ending(kind: Kind) -> Ending {
-    match kind {
-        Kind::Request => Ending::Vouched,
-        Kind::Playback | Kind::Video => Ending::Stream,
     }
 }
 

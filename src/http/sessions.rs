@@ -31,7 +31,6 @@ use crate::ledger::Ledger;
 use crate::session::{
     AdmissionKind, Ending, Kind, Released, Session, SessionId, SessionKey, UserId,
 };
-use crate::telemetry::metrics::ReleaseCause;
 
 /// Start a playback, or say that it goes on
 ///
@@ -263,15 +262,14 @@ fn started(door: &Door, granted: &Granted) -> Response {
 async fn end_all(ledger: &Ledger, user: &UserId) -> Result<EndedBody, ApiError> {
     let (mut ended, mut not_stoppable) = (Vec::new(), Vec::new());
     for session in live(ledger, user).await? {
-        let (ending, cause) = (Ending::Operator, ReleaseCause::Operator);
         let released = ledger
-            .release(user, &session.key, ending, cause, Duration::ZERO)
+            .release(user, &session.key, Ending::Operator, Duration::ZERO)
             .await;
         let told = NamedBody::of(&session.key);
         match released.map_err(ApiError::Outage)? {
             Released::NotStoppable => not_stoppable.push(told),
             // Whoever has ended by itself meanwhile has ended.
-            Released::Freed(_) | Released::NotLive | Released::AlreadyEnded(_) | Released::Kept => {
+            Released::Freed | Released::NotLive | Released::AlreadyEnded(_) | Released::Kept => {
                 ended.push(told);
             }
         }

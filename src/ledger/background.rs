@@ -182,10 +182,10 @@ impl Ledger {
             .map(|end| self.tell_ended(user, &end.key, end.ending, self.now().since(end.said_at)));
         let mut failed = None;
         for (end, told) in ends.iter().zip(join_all(told).await) {
-            match (told, end.cause) {
-                (Ok(Released::Freed(_)), Some(cause)) => self.metrics.release(cause),
-                (Ok(_), _) => {}
-                (Err(outage), _) => {
+            match told {
+                Ok(Released::Freed) => self.metrics.release(end.ending),
+                Ok(_) => {}
+                Err(outage) => {
                     failed = Some(outage);
                     continue;
                 }

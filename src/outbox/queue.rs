@@ -26,6 +26,9 @@ pub(super) struct Pending {
 /// What a notice is about: of each, the last one counts.
 pub(super) type Place = (UserId, SessionKey, Aspect);
 
+/// Notices that are delivered together.
+pub(super) type Batch = Vec<(Place, Pending)>;
+
 /// What of a session a notice is about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) enum Aspect {
@@ -55,8 +58,8 @@ impl Notice {
     /// store sorts out what comes of them in whatever order.
     fn place(&self, user: UserId) -> Place {
         let aspect = match self {
-            Self::Undo(_, ticket) => Aspect::StartOf(*ticket),
-            Self::Played(_) | Self::Release(_, Ending::Failed, _) => Aspect::Beginning,
+            Self::Release(_, Ending::Undone(ticket)) => Aspect::StartOf(*ticket),
+            Self::Played(_) | Self::Release(_, Ending::Failed) => Aspect::Beginning,
             Self::Renew(..) | Self::Release(..) => Aspect::State,
         };
         (user, self.key().clone(), aspect)
@@ -118,25 +121,21 @@ impl Queue {
     }
 
     /// Takes out as many as are delivered at a time.
-    pub(super) fn take_batch(&mut self) -> Vec<(UserId, Pending)> {
-        let places: Vec<Place> = self.fresh.keys().take(BATCH).cloned().collect();
-        let batch: Vec<_> = places
-            .into_iter()
-            .filter_map(|place| {
-                let pending = self.fresh.remove(&place)?;
-                Self::one_less(&mut self.of_user, &place.0);
-                Some((place.0, pending))
-            })
+    pub(super) fn take_batch(&mut self) -> Batch {
+        let batch: Batch = self
+            .fresh
+            .extract_if(|_, _| true)
+            .take(BATCH)
+            .inspect(|(place, _)| Self::one_less(&mut self.of_user, &place.0))
             .collect();
         self.under_way = batch.len();
         batch
     }
 
     /// Notes what has become of the batch: what could not be delivered waits, unless something newer has come.
-    pub(super) fn settle(&mut self, failed: Vec<(UserId, Pending)>) {
+    pub(super) fn settle(&mut self, failed: Batch) {
         self.under_way = 0;
-        for (user, pending) in failed {
-            let place = pending.notice.place(user);
+        for (place, pending) in failed {
             match self.fresh.get(&place) {
                 Some(newer) if newer.notice.supersedes(&pending.notice) => continue,
                 // What failed stands in its place, and for it.
@@ -174,7 +173,6 @@ impl Queue {
 mod tests {
     use super::*;
     use crate::session::{Ending, Facts, Kind, SessionId, Sighting};
-    use crate::telemetry::metrics::ReleaseCause;
 
     fn pending(notice: Notice) -> Pending {
         Pending {
@@ -192,11 +190,7 @@ mod tests {
                 kind: Kind::Request,
                 id,
             };
-            pending(Notice::Release(
-                key,
-                Ending::Stream,
-                ReleaseCause::AccessLog,
-            ))
+            pending(Notice::Release(key, Ending::Stream))
         };
         let mut queue = Queue::default();
         for round in 0..10 {
@@ -237,7 +231,7 @@ mod tests {
             derived: false,
             provenance: crate::session::Provenance::Counted,
         };
-        let release = |id| Notice::Release(key(id), Ending::Stream, ReleaseCause::AccessLog);
+        let release = |id| Notice::Release(key(id), Ending::Stream);
         let mut queue = Queue::default();
         let renewal = pending(Notice::Renew(sighting, None, None));
         assert!(queue.put(anna.clone(), renewal, 2));

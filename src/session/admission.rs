@@ -119,7 +119,7 @@ pub struct Playing {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Released {
     /// It held a slot, which is free now.
-    Freed(Session),
+    Freed,
     /// It held none; where its kind wants it, the end is now remembered, if the store has room.
     NotLive,
     /// That it has ended was known, with its cause.

@@ -308,17 +308,28 @@ impl StartRules {
     }
 }
 
-/// Who says that a session is over, and so what that leaves behind.
+/// How a session has ended and who says so, which decides what that leaves behind. The metric of
+/// releases counts each apart.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Ending {
-    /// The stream itself, or its client. A tombstone keeps late messages from bringing it back.
+    /// Envoy's access log reports the end of the stream. A tombstone keeps late messages from bringing it back.
     Stream,
-    /// Somebody who may act for others vouches for the end. For a stream that can't be stopped from here that leaves no tombstone: if
-    /// it runs after all, its next sign of life counts it again. Any other ends as if it had said so itself.
+    /// Envoy's access log reports the end of a request that had ended before our answer reached it.
+    /// The rule treats it as [`Self::Stream`].
+    Abandoned,
+    /// Envoy's access log reports the end of a response that ran on after its playback's end. The
+    /// rule treats it as [`Self::Stream`].
+    Outlived,
+    /// Another session took its slot while the store could not be asked. The rule treats it as
+    /// [`Self::Stream`], and no metric counts it as a release.
+    GaveWay,
+    /// Its client, or somebody who may act for others, says so over HTTP. For a stream that can't be stopped from here that leaves no
+    /// tombstone: if it runs after all, its next sign of life counts it again. Any other ends as by [`Self::Stream`].
     Vouched,
     /// An operator ends it, and it is told so if it asks again.
     Operator,
-    /// Envoy reports that a request of it failed. If nothing of it has played, its start is taken back; else that means nothing.
+    /// Envoy's access log reports that a request of it failed. If nothing of it has played, its start is taken back; else that means
+    /// nothing.
     Failed,
     /// The call of that ticket takes back its own start, if nobody has renewed it since. No tombstone: it may be tried again.
     Undone(Ticket),

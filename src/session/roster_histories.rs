@@ -354,7 +354,7 @@ impl Step {
                 None => "unknown plays",
             },
             Answer::Released(released) => match released {
-                Released::Freed(_) => "freed",
+                Released::Freed => "freed",
                 Released::NotLive => "not live",
                 Released::AlreadyEnded(_) => "already ended",
                 Released::NotStoppable => "end of a request by an operator",

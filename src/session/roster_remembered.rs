@@ -93,11 +93,13 @@ pub(super) fn remembered(
 /// The cause of such an end that the rule wants to be remembered.
 fn cause_of(kind: Kind, ending: Ending) -> Option<EndCause> {
     match (ending, kind) {
-        (Ending::Stream, Kind::Request | Kind::Playback) | (Ending::Vouched, Kind::Playback) => {
-            Some(EndCause::Released)
-        }
+        (
+            Ending::Stream | Ending::Abandoned | Ending::Outlived | Ending::GaveWay,
+            Kind::Request | Kind::Playback,
+        )
+        | (Ending::Vouched, Kind::Playback) => Some(EndCause::Released),
         (Ending::Operator, Kind::Playback | Kind::Video) => Some(EndCause::Operator),
-        (Ending::Stream, Kind::Video)
+        (Ending::Stream | Ending::Abandoned | Ending::Outlived | Ending::GaveWay, Kind::Video)
         | (Ending::Vouched, Kind::Request | Kind::Video)
         | (Ending::Operator, Kind::Request)
         | (Ending::Failed | Ending::Undone(_), _) => None,

@@ -1,7 +1,7 @@
 //! The values that labels of metrics have: enums, so that no metric ever has more series than can be counted here.
 
 use crate::config::OutageRule;
-use crate::session::{Fact, FactLoss, Kind};
+use crate::session::{Ending, Fact, FactLoss, Kind};
 
 /// Makes an enum whose variants are the values of a label.
 macro_rules! label {
@@ -181,6 +181,23 @@ label! {
         Failed => "failed",
         /// Envoy's access log, of a response that ran on after its playback's end.
         Outlived => "outlived",
+    }
+}
+
+impl ReleaseCause {
+    /// What an end is counted as; `None` for a session that gave way to another.
+    #[must_use]
+    pub const fn of(ending: Ending) -> Option<Self> {
+        Some(match ending {
+            Ending::Stream => Self::AccessLog,
+            Ending::Abandoned => Self::Abandoned,
+            Ending::Outlived => Self::Outlived,
+            Ending::Vouched => Self::Hook,
+            Ending::Operator => Self::Operator,
+            Ending::Failed => Self::Failed,
+            Ending::Undone(_) => Self::Undone,
+            Ending::GaveWay => return None,
+        })
     }
 }
 

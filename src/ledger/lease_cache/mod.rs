@@ -25,7 +25,6 @@ use crate::session::{
     Sighting, Start, StartRules, Terms, Ticket, Timestamp, Tombstone, UserId,
 };
 use crate::store::Seen;
-use crate::telemetry::metrics::ReleaseCause;
 use crate::util::lock;
 use shard::{Shard, seen};
 use sync_queue::SyncQueue;
@@ -423,7 +422,6 @@ impl LeaseCache {
         user: &UserId,
         key: &SessionKey,
         ending: Ending,
-        cause: ReleaseCause,
         age: Duration,
     ) {
         let now = self.now();
@@ -431,7 +429,6 @@ impl LeaseCache {
         let end = End {
             key: key.clone(),
             ending,
-            cause: Some(cause),
             said_at,
             until: said_at.after(self.terms.memory),
         };

@@ -8,7 +8,6 @@ use crate::session::{
     Playing, Provenance, Roster, Session, SessionKey, Sighting, Start, StartRules, Terms, Ticket,
     Timestamp, Tombstone,
 };
-use crate::telemetry::metrics::ReleaseCause;
 
 /// What is known of one session.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -92,8 +91,6 @@ pub(in crate::ledger) struct End {
     pub(in crate::ledger) key: SessionKey,
     /// Who said so.
     pub(in crate::ledger) ending: Ending,
-    /// What it is counted as once the store has been told; `None` for one that gave way.
-    pub(in crate::ledger) cause: Option<ReleaseCause>,
     /// When that was said.
     pub(in crate::ledger) said_at: Timestamp,
     /// Until when that is worth telling.
@@ -341,8 +338,7 @@ impl CachedUser {
             self.forget(&displaced.key);
             self.queue_end(End {
                 key: displaced.key.clone(),
-                ending: Ending::Stream,
-                cause: None,
+                ending: Ending::GaveWay,
                 said_at: now,
                 until: now.after(terms.memory),
             });

@@ -173,12 +173,10 @@ impl Roster {
         let cause = match ending {
             Ending::Operator if key.kind.is_stoppable() => Some(EndCause::Operator),
             Ending::Operator if is_live => return Released::NotStoppable,
-            Ending::Stream => released,
+            Ending::Stream | Ending::Abandoned | Ending::Outlived | Ending::GaveWay => released,
             Ending::Vouched if key.kind.is_stoppable() => released,
             Ending::Failed | Ending::Undone(_) => {
-                return self
-                    .take_back(key)
-                    .map_or(Released::NotLive, Released::Freed);
+                return self.take_back(key);
             }
             Ending::Operator | Ending::Vouched => None,
         };
@@ -202,7 +200,10 @@ impl Roster {
                 rival: Default::default(),
             });
         }
-        freed.map_or(Released::NotLive, Released::Freed)
+        match freed {
+            Some(_) => Released::Freed,
+            None => Released::NotLive,
+        }
     }
 
     /// The sessions that count now.
@@ -256,16 +257,16 @@ impl Roster {
                     || (key.kind != Kind::Request && session.flags.played)
             }
             Ending::Failed if session.flags.played => true,
-            Ending::Failed | Ending::Stream | Ending::Vouched | Ending::Operator => {
-                session.started_at > said_at
-            }
+            _ => session.started_at > said_at,
         }
     }
 
     /// Takes out a session that has not played, and undoes what its start did: those it displaced may go on, and its displacement is given
     /// back.
-    fn take_back(&mut self, key: &SessionKey) -> Option<Session> {
-        let session = self.remove(key)?;
+    fn take_back(&mut self, key: &SessionKey) -> Released {
+        let Some(session) = self.remove(key) else {
+            return Released::NotLive;
+        };
         // An older end was made by an earlier session of this key. (If its player has asked since this one started, the end counts as made by
         // this one, because its own time isn't recorded; its player may then start again where there is room.)
         self.tombstones.retain(|tombstone| {
@@ -275,7 +276,7 @@ impl Roster {
         if session.flags.paid {
             self.refund();
         }
-        Some(session)
+        Released::Freed
     }
 
     /// Whether the user is within the limit.

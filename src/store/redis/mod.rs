@@ -298,7 +298,9 @@ impl Store for RedisStore {
         age: Duration,
     ) -> Result<Released, StoreError> {
         let (who, ticket) = match ending {
-            Ending::Stream => (layout::STREAM, 0),
+            Ending::Stream | Ending::Abandoned | Ending::Outlived | Ending::GaveWay => {
+                (layout::STREAM, 0)
+            }
             Ending::Vouched => (layout::VOUCHED, 0),
             Ending::Operator => (layout::BY_OPERATOR, 0),
             Ending::Undone(ticket) => (layout::UNDONE, ticket.number()),

@@ -18,7 +18,7 @@ use named::Named;
 
 use super::log;
 use crate::config::OutageRule;
-use crate::session::{Fact, FactLoss, Kind};
+use crate::session::{Ending, Fact, FactLoss, Kind};
 
 pub use super::labels::{
     Call, CallOutcome, ClosedFor, DropReason, EntryOutcome, EntryType, GraceOutcome, Http2Error,
@@ -211,8 +211,10 @@ impl Metrics {
     }
 
     /// Counts a slot that was freed before its lease ran out.
-    pub fn release(&self, cause: ReleaseCause) {
-        self.releases.increment(cause);
+    pub fn release(&self, ending: Ending) {
+        if let Some(cause) = ReleaseCause::of(ending) {
+            self.releases.increment(cause);
+        }
     }
 
     /// Counts a call to the store and notes how long it took.

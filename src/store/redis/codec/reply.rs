@@ -145,10 +145,7 @@ pub(in crate::store::redis) fn renewals(
 pub(in crate::store::redis) fn released(answer: &Value) -> Result<Released, StoreError> {
     let (letter, mut body) = letter(answer)?;
     let released = match letter {
-        b'G' => match <[_; 1]>::try_from(decode_sessions(body.take_all())?) {
-            Ok([session]) => Released::Freed(session),
-            Err(_) => return Err(unexpected(answer)),
-        },
+        b'G' => Released::Freed,
         b'A' => Released::NotLive,
         b'E' => Released::AlreadyEnded(ended(&mut body)?.0),
         b'N' => Released::NotStoppable,
@@ -266,7 +263,6 @@ mod tests {
             bytes(b"P12345"),
             bytes(b"P1234567"),
             bytes(b"Cx"),
-            bytes(b"G"),
             bytes(b"Gx"),
             bytes(b"Ax"),
             bytes(b"Kx"),

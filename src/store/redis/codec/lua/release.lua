@@ -5,7 +5,7 @@
 -- ARGV[2]  the question: as in open.lua (the lease means nothing), then u8 who says so (1 the stream, 2 somebody who vouches for it,
 --          3 an operator, 4 the call that started it, 5 Envoy, of a failed request), u32 that call's ticket, u48 how long ago it was said
 --
--- Returns  'G' record: it held a slot, which is free now
+-- Returns  'G' it held a slot, which is free now
 --          'A' it held none; that it has ended is now remembered where its kind wants it, if there is room
 --          'E' u8 cause, u32 0, key of who took its slot: that it has ended was known
 --          'N' it can't be stopped from here
@@ -35,7 +35,7 @@ elseif who == BY_OPERATOR and kind == REQUEST then
 else
   answer = 'A'
   if seat then
-    answer = 'G' .. sub(roster, seat, seat + bytes - 1)
+    answer = 'G'
     front, middle, seats = sub(roster, begin, seat - 1), sub(roster, seat + bytes), seats - 1
   end
   if seat and who >= UNDONE then
