@@ -1,11 +1,12 @@
 //! The settings that may change while the process runs: limits, and what a refusal tells, and whose starts are logged.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use tokio::sync::watch;
 
 use super::{Config, Limits, Refusal, Share, Telemetry};
 use crate::policy::{TwoLimits, UserLimits};
+use crate::util::lock;
 
 /// What may change.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -96,7 +97,7 @@ impl InForce {
         &self,
         prepare: impl FnOnce(&Changeable) -> Result<Changeable, TwoLimits>,
     ) -> Result<(), TwoLimits> {
-        let _one_at_a_time = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
+        let _one_at_a_time = lock(&self.changing);
         let after = prepare(&self.now())?;
         self.now.send_replace(Arc::new(after));
         Ok(())

@@ -1,7 +1,7 @@
 //! Who a request is from, and which stream it is: the names, where they are looked for, and what follows from them.
 //!
-//! Everything here is pure, reads a request through [`RequestAttributes`](attributes::RequestAttributes), and imports nothing else of the
-//! crate: no wire format, no runtime. So a filter inside a gateway can decide by the same code.
+//! Everything here is pure, reads a request through [`RequestAttributes`](attributes::RequestAttributes), and imports only
+//! `util` of the crate: no wire format, no runtime. So a filter inside a gateway can decide by the same code.
 
 pub(crate) mod attributes;
 pub(crate) mod claim;

@@ -1,7 +1,5 @@
 //! A claim becomes a start, with the rules that apply to it, and is decided.
 
-use std::sync::PoisonError;
-
 use tracing::{debug, warn};
 
 use super::attempt::{Mode, StartAttempt};
@@ -17,6 +15,7 @@ use crate::session::{
     WhenFull,
 };
 use crate::telemetry::metrics::GraceOutcome;
+use crate::util::lock;
 
 /// How many names of unknown plans are remembered as already logged.
 pub(super) const MAX_UNKNOWN_PLANS: usize = 1000;
@@ -229,10 +228,7 @@ impl Ledger {
         }
         if let (PlanMatch::Unknown, Some(plan)) = (resolved.plan, plan) {
             self.metrics.unknown_plan();
-            let mut known = self
-                .unknown_plans
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner);
+            let mut known = lock(&self.unknown_plans);
             if known.len() < MAX_UNKNOWN_PLANS && known.insert(plan.clone()) {
                 warn!(plan.name = %plan, limit = policy.default, "a plan that limits.plans doesn't have: the default applies");
             }

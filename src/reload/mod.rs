@@ -22,7 +22,7 @@ use std::io::{ErrorKind, Read};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, RwLock};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -34,7 +34,7 @@ use tracing::{info, warn};
 
 use crate::telemetry::Metrics;
 use crate::telemetry::metrics::{LabelValue, ReloadOutcome, ReloadedFile};
-use crate::util::lock;
+use crate::util::{lock, unpoisoned};
 
 /// How often files are looked at.
 const EVERY: Duration = Duration::from_millis(500);
@@ -374,7 +374,7 @@ impl<T: Send + Sync + 'static> Reloaded<T> {
 
     /// What is in force.
     pub fn current(&self) -> Arc<T> {
-        Arc::clone(&self.current.read().unwrap_or_else(PoisonError::into_inner))
+        Arc::clone(&unpoisoned(self.current.read()))
     }
 
     /// Follows the files until it is dropped, and looks at them at once when it is nudged. It returns only if it has died.
@@ -456,7 +456,7 @@ impl<T: Send + Sync + 'static> Reloaded<T> {
         self.files.check_not_cut(before, &kept)?;
         let value = Arc::new(self.files.understood(contents)?);
         let applied = (self.accept)(&value, &self.current()).map_err(Unusable::new)?;
-        *self.current.write().unwrap_or_else(PoisonError::into_inner) = value;
+        *unpoisoned(self.current.write()) = value;
         if let Some(Retry(other)) = &self.other {
             other.store(true, Ordering::SeqCst);
         }

@@ -5,8 +5,7 @@
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
-use std::hash::{BuildHasher, RandomState};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -17,6 +16,7 @@ use crate::session::{
     Admission, Ending, Playing, Released, Renewal, Roster, Session, SessionKey, Sighting, Start,
     StartRules, Terms, Timestamp, UserId,
 };
+use crate::util::{Sharded, lock};
 
 /// How many shards there are; far more than cores, so that two users rarely share one at the same moment.
 const SHARDS: usize = 64;
@@ -24,16 +24,11 @@ const SHARDS: usize = 64;
 /// How many users there is room for unless told otherwise: some hundred megabytes at three sessions each.
 const DEFAULT_MAX_USERS: usize = 1_000_000;
 
-/// One part of the users. Held only for a few microseconds and never across an `.await`, so a std mutex is right.
-type RosterShard = Mutex<HashMap<UserId, Roster>>;
-
 /// Rosters in this process's memory.
 #[derive(Debug)]
 pub struct MemoryStore {
-    /// The users' rosters, each in the shard that its name hashes to.
-    shards: Vec<RosterShard>,
-    /// Says which shard a user is in.
-    hasher: RandomState,
+    /// The users' rosters. A thread that panicked can't have left one half changed in a way that matters: leases heal it.
+    shards: Sharded<HashMap<UserId, Roster>, SHARDS>,
     /// How many users a shard has room for.
     room: usize,
     /// What leases and tombstones may be.
@@ -52,12 +47,8 @@ impl MemoryStore {
     /// An empty store with room for about that many users (exactly as many in each of its shards, rounded up).
     #[must_use]
     pub fn with_room(max_users: usize, terms: Terms, clock: Arc<dyn Clock>) -> Self {
-        let shards = std::iter::repeat_with(RosterShard::default)
-            .take(SHARDS)
-            .collect();
         Self {
-            shards,
-            hasher: RandomState::new(),
+            shards: Sharded::default(),
             room: max_users.div_ceil(SHARDS),
             terms,
             clock,
@@ -68,6 +59,7 @@ impl MemoryStore {
     pub fn sweep(&self) -> usize {
         let now = self.clock.now();
         self.shards
+            .all()
             .iter()
             .map(|shard| sweep(&mut lock(shard), &self.terms, now))
             .sum()
@@ -76,7 +68,7 @@ impl MemoryStore {
     /// Forgets everybody, as a Redis that is restarted without persistence does. For tests alone.
     #[doc(hidden)]
     pub fn forget_all(&self) {
-        for shard in &self.shards {
+        for shard in self.shards.all() {
             lock(shard).clear();
         }
     }
@@ -88,7 +80,7 @@ impl MemoryStore {
         act: impl FnOnce(&mut Roster, Timestamp) -> T,
     ) -> Result<T, StoreError> {
         let now = self.clock.now();
-        let mut shard = lock(self.shard(user));
+        let mut shard = self.shards.of(user);
         if shard.len() >= self.room
             && !shard.contains_key(user)
             && sweep(&mut shard, &self.terms, now) >= self.room
@@ -109,21 +101,6 @@ impl MemoryStore {
         }
         Ok(outcome)
     }
-
-    /// The shard of a user.
-    #[expect(
-        clippy::indexing_slicing,
-        reason = "the index is taken modulo the length, which is not zero"
-    )]
-    fn shard(&self, user: &UserId) -> &RosterShard {
-        let hash = usize::try_from(self.hasher.hash_one(user) % SHARDS as u64).unwrap_or_default();
-        &self.shards[hash]
-    }
-}
-
-/// A shard's map. A thread that panicked while it held the lock can't have left a roster half changed in a way that matters: leases heal it.
-fn lock(shard: &RosterShard) -> MutexGuard<'_, HashMap<UserId, Roster>> {
-    shard.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Forgets what has ended in a shard; how many users are left.
@@ -203,7 +180,7 @@ impl Store for MemoryStore {
 
     async fn list(&self, user: &UserId) -> Result<Listing, StoreError> {
         let taken_at = self.clock.now();
-        let shard = lock(self.shard(user));
+        let shard = self.shards.of(user);
         let sessions = shard
             .get(user)
             .map(|roster| roster.live(taken_at).cloned().collect());
@@ -217,7 +194,7 @@ impl Store for MemoryStore {
     async fn page(&self, from: &Cursor, size: usize) -> Result<Page, StoreError> {
         let taken_at = self.clock.now();
         let (mut entries, mut last) = (Vec::new(), from.last.as_ref());
-        for (place, shard) in (0..).zip(&self.shards) {
+        for (place, shard) in (0..).zip(self.shards.all()) {
             if place < from.place {
                 continue;
             }

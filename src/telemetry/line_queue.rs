@@ -9,11 +9,11 @@
 use std::collections::VecDeque;
 use std::io::{self, Write};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::time::Duration;
 
 use super::labels::{LabelValue, LogDrop};
-use crate::util::lock;
+use crate::util::{lock, unpoisoned};
 
 /// How many lines wait at most: some seconds of a busy log, and a few megabytes of memory.
 const ROOM: usize = 4096;
@@ -97,7 +97,7 @@ impl LineQueue {
             .wait_timeout_while(self.state(), bound, |state| {
                 state.is_writing || !state.waiting.is_empty()
             });
-        let (state, timeout) = waiting.unwrap_or_else(PoisonError::into_inner);
+        let (state, timeout) = unpoisoned(waiting);
         drop(state);
         !timeout.timed_out()
     }
@@ -132,8 +132,7 @@ impl LineQueue {
                 return line;
             }
             self.emptied.notify_all();
-            let waiting = self.filled.wait(state);
-            state = waiting.unwrap_or_else(PoisonError::into_inner);
+            state = unpoisoned(self.filled.wait(state));
         }
     }
 

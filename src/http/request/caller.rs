@@ -9,8 +9,6 @@ use std::sync::Arc;
 use axum::extract::FromRequestParts;
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, header};
-use base64::Engine;
-use base64::prelude::BASE64_STANDARD;
 
 use super::foreign_page;
 use super::path::named;
@@ -18,6 +16,7 @@ use super::tokens::{Grant, Role, Tokens};
 use crate::http::Door;
 use crate::http::error::{ApiError, Scheme};
 use crate::session::UserId;
+use crate::util::authorization;
 
 /// The header in which a gateway says whom it has let through.
 pub(in crate::http) const VIEWER: &str = "x-streamgate-user";
@@ -134,11 +133,7 @@ pub(in crate::http) fn basic_user(parts: &Parts, door: &Door) -> Result<UserId, 
 
 /// The name and the password of HTTP Basic (RFC 7617), if the headers have them.
 pub(in crate::http) fn basic_pair(headers: &HeaderMap) -> Option<(String, String)> {
-    let encoded = credentials(headers, "basic")?;
-    let decoded = BASE64_STANDARD.decode(encoded).ok()?;
-    let decoded = String::from_utf8(decoded).ok()?;
-    let (name, password) = decoded.split_once(':')?;
-    Some((name.to_owned(), password.to_owned()))
+    authorization::basic(credentials(headers, "basic")?)
 }
 
 /// What stands behind a scheme's name in the `Authorization` header. Of several such headers none is believed.
@@ -147,8 +142,7 @@ fn credentials<'h>(headers: &'h HeaderMap, scheme: &str) -> Option<&'h str> {
     let (value, None) = (values.next()?, values.next()) else {
         return None;
     };
-    let (name, rest) = value.to_str().ok()?.split_once(' ')?;
-    name.eq_ignore_ascii_case(scheme).then(|| rest.trim())
+    authorization::credentials(value.to_str().ok()?, scheme)
 }
 
 /// The answer to who showed no credentials, or not the right ones.

@@ -1,16 +1,17 @@
 //! What an address names: a user, and a session of theirs.
 
+use std::borrow::Cow;
+
 use axum::extract::{FromRequestParts, Path};
 use axum::http::request::Parts;
-use percent_encoding::{
-    AsciiSet, NON_ALPHANUMERIC, PercentEncode, percent_decode_str, utf8_percent_encode,
-};
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, PercentEncode, utf8_percent_encode};
 use serde::de::DeserializeOwned;
 
 use super::caller::Caller;
 use crate::http::Door;
 use crate::http::error::ApiError;
 use crate::session::{IdError, Kind, SessionId, SessionKey, UserId};
+use crate::util::percent;
 
 /// `{user}`, and who may act for them.
 #[derive(Debug)]
@@ -149,13 +150,10 @@ pub(in crate::http) fn only_parameter(name: &'static str, query: &str) -> Result
         .ok_or_else(|| ApiError::BadRequest(format!("The parameter {name:?} is missing.")))
 }
 
-/// Undoes percent-encoding, and the plus that forms write for a space.
+/// A name or a value of the query, decoded.
 fn decoded(text: &str) -> Result<String, ApiError> {
-    let spaced = text.replace('+', " ");
-    let decoded = percent_decode_str(&spaced).decode_utf8();
-    decoded
-        .map(Into::into)
-        .map_err(|_| ApiError::BadRequest("The query string is not valid UTF-8.".to_owned()))
+    let decoded = percent::decode(text).map(Cow::into_owned);
+    decoded.map_err(|_| ApiError::BadRequest("The query string is not valid UTF-8.".to_owned()))
 }
 
 /// A text as a part of an address.

@@ -11,9 +11,8 @@ mod shard;
 mod sync_queue;
 mod user;
 
-use std::hash::{BuildHasher, RandomState};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tokio::sync::Notify;
@@ -25,7 +24,7 @@ use crate::session::{
     Sighting, Start, StartRules, Terms, Ticket, Timestamp, Tombstone, UserId,
 };
 use crate::store::Seen;
-use crate::util::lock;
+use crate::util::{Sharded, lock};
 use shard::{Shard, seen};
 use sync_queue::SyncQueue;
 pub(super) use sync_queue::Unsynced;
@@ -42,10 +41,8 @@ const EVICTED_PART: usize = 8;
 /// What this instance knows.
 #[derive(Debug)]
 pub(super) struct LeaseCache {
-    /// The users, each in the shard that its name hashes to.
-    shards: Vec<Mutex<Shard>>,
-    /// Says which shard a user is in.
-    hasher: RandomState,
+    /// The users.
+    shards: Sharded<Shard, SHARDS>,
     /// How many sessions a shard has room for.
     room: usize,
     /// How long each kind counts.
@@ -103,10 +100,7 @@ impl LeaseCache {
     /// Nothing yet, with room for so many sessions.
     pub(super) fn new(room: usize, leases: Leases, terms: Terms, clock: Arc<dyn Clock>) -> Self {
         Self {
-            shards: std::iter::repeat_with(Mutex::default)
-                .take(SHARDS)
-                .collect(),
-            hasher: RandomState::new(),
+            shards: Sharded::default(),
             room: room.div_ceil(SHARDS),
             leases,
             terms,
@@ -137,7 +131,7 @@ impl LeaseCache {
 
     /// To be had before the store is asked about a user, and given back with what it answered.
     pub(super) fn version(&self, user: &UserId) -> ReadVersion {
-        let endings = self.shard(user).endings;
+        let endings = self.shards.of(user).endings;
         ReadVersion {
             asked_at: self.now(),
             endings,
@@ -148,7 +142,7 @@ impl LeaseCache {
     /// What is known of a session that asks to go on. It is a sign of life.
     pub(super) fn lookup(&self, user: &UserId, key: &SessionKey, facts: &Facts) -> CacheLookup {
         let (now, lease) = (self.now(), self.leases.of(key.kind));
-        let mut shard = self.shard(user);
+        let mut shard = self.shards.of(user);
         let Some(known) = shard.users.get_mut(user) else {
             return CacheLookup::Unknown;
         };
@@ -164,14 +158,14 @@ impl LeaseCache {
     /// What a session that the store surely counts is told, as if that had been asked.
     pub(super) fn admitted(&self, user: &UserId, key: &SessionKey) -> Option<Admitted> {
         let now = self.now();
-        let shard = self.shard(user);
+        let shard = self.shards.of(user);
         shard.users.get(user)?.admitted(key, now)
     }
 
     /// What the store is to be told of a session, if it is still held.
     pub(super) fn sighting(&self, user: &UserId, key: &SessionKey) -> Option<Seen> {
         let now = self.now();
-        let shard = self.shard(user);
+        let shard = self.shards.of(user);
         let known = shard.users.get(user)?;
         let cached = known.session(key).filter(|cached| cached.until > now)?;
         Some(seen(user, known, cached, now))
@@ -180,7 +174,7 @@ impl LeaseCache {
     /// What it says about the store that it doesn't know that session.
     pub(super) fn signal(&self, user: &UserId, key: &SessionKey) -> ForgetSignal {
         let now = self.now();
-        let shard = self.shard(user);
+        let shard = self.shards.of(user);
         match shard.users.get(user).and_then(|known| known.session(key)) {
             Some(cached) if cached.is_proof(now) => ForgetSignal::Proof,
             Some(cached) if cached.sync == SyncState::Unsynced || cached.sure_until <= now => {
@@ -193,7 +187,7 @@ impl LeaseCache {
     /// How many other playbacks of the user the store must still count.
     pub(super) fn sure_beside(&self, user: &UserId, key: &SessionKey) -> usize {
         let now = self.now();
-        let shard = self.shard(user);
+        let shard = self.shards.of(user);
         let sessions = shard
             .users
             .get(user)
@@ -210,7 +204,7 @@ impl LeaseCache {
         confirmed: &Confirmed<'_>,
         displaced: &[Session],
     ) {
-        let mut shard = self.shard(user);
+        let mut shard = self.shards.of(user);
         let is_answer_good = shard.endings == version.endings;
         for session in displaced {
             let cause = EndCause::Displaced {
@@ -256,7 +250,7 @@ impl LeaseCache {
         playing: Playing,
         limit: u32,
     ) {
-        let mut shard = self.shard(user);
+        let mut shard = self.shards.of(user);
         let is_new = !shard.knows(user, key);
         if shard.endings != version.endings
             || (is_new && !shard.make_room(user, limit, self.room, &self.terms, self.now()))
@@ -274,7 +268,7 @@ impl LeaseCache {
 
     /// Some of that session has reached its viewer, and the store could not be told.
     pub(super) fn played_untold(&self, user: &UserId, key: &SessionKey) {
-        if let Some(cached) = self.shard(user).session_mut(user, key) {
+        if let Some(cached) = self.shards.of(user).session_mut(user, key) {
             cached.played = true;
         }
     }
@@ -282,7 +276,7 @@ impl LeaseCache {
     /// Whether it is known that some of that session has reached its viewer.
     pub(super) fn is_proven(&self, user: &UserId, key: &SessionKey) -> bool {
         let now = self.now();
-        let shard = self.shard(user);
+        let shard = self.shards.of(user);
         let cached = shard.users.get(user).and_then(|known| known.session(key));
         cached.is_some_and(|cached| cached.is_proven() && cached.until > now)
     }
@@ -290,7 +284,7 @@ impl LeaseCache {
     /// The session was seen running, and the store could not be told.
     pub(super) fn sighted(&self, user: &UserId, sighting: &Sighting, limit: u32) {
         let now = self.now();
-        let mut shard = self.shard(user);
+        let mut shard = self.shards.of(user);
         if !shard.knows(user, &sighting.key)
             && !shard.make_room(user, limit, self.room, &self.terms, now)
         {
@@ -304,7 +298,7 @@ impl LeaseCache {
     /// The session showed a sign of life, and the store could not be told: it counts here for that much longer.
     pub(super) fn seen(&self, user: &UserId, key: &SessionKey, lease: Duration) {
         let now = self.now();
-        let mut shard = self.shard(user);
+        let mut shard = self.shards.of(user);
         if let Some(cached) = shard.session_mut(user, key) {
             cached.see(now, lease);
         }
@@ -315,7 +309,7 @@ impl LeaseCache {
     /// Whether the session counts here, whoever knows of it.
     pub(super) fn counts(&self, user: &UserId, key: &SessionKey) -> bool {
         let now = self.now();
-        let shard = self.shard(user);
+        let shard = self.shards.of(user);
         let known = shard.users.get(user);
         known
             .and_then(|known| known.session(key))
@@ -324,7 +318,7 @@ impl LeaseCache {
 
     /// The session could not be renewed in the background: its next request is to ask. It stays good meanwhile.
     pub(super) fn not_renewed(&self, user: &UserId, key: &SessionKey) {
-        let mut shard = self.shard(user);
+        let mut shard = self.shards.of(user);
         let Some(cached) = shard.session_mut(user, key) else {
             return;
         };
@@ -343,7 +337,7 @@ impl LeaseCache {
         rules: &StartRules,
     ) -> Option<Admission> {
         let now = self.now();
-        let mut shard = self.shard(user);
+        let mut shard = self.shards.of(user);
         if !shard.knows(user, &start.key)
             && !shard.make_room(user, allowed, self.room, &self.terms, now)
         {
@@ -361,7 +355,7 @@ impl LeaseCache {
     /// A session is about to be released: whoever asks from now on asks the store. What was let in without its knowledge is kept until
     /// that is sure.
     pub(super) fn ending(&self, user: &UserId, key: &SessionKey) {
-        let mut shard = self.shard(user);
+        let mut shard = self.shards.of(user);
         shard.endings += 1;
         shard.change_known(user, |known| {
             if known
@@ -376,7 +370,7 @@ impl LeaseCache {
     /// The store says, or was told, that a session is over, for that cause where one is remembered.
     pub(super) fn ended(&self, user: &UserId, key: &SessionKey, cause: Option<EndCause>) {
         let tombstone = cause.map(|cause| self.tombstone(key, cause));
-        self.shard(user).end(user, key, tombstone, self.room);
+        self.shards.of(user).end(user, key, tombstone, self.room);
     }
 
     /// What is remembered here of an end that the store knows of, where no more is known of the session.
@@ -396,7 +390,7 @@ impl LeaseCache {
     /// The store was told that a call takes back its start, and has done so if there was one: whatever else is known of the session is
     /// another call's.
     pub(super) fn undone(&self, user: &UserId, key: &SessionKey, ticket: Ticket, was_there: bool) {
-        let mut shard = self.shard(user);
+        let mut shard = self.shards.of(user);
         shard.endings += 1;
         shard.change_known(user, |known| {
             known
@@ -412,7 +406,7 @@ impl LeaseCache {
 
     /// The store was told of that end.
     pub(super) fn end_told(&self, user: &UserId, end: &End) {
-        self.shard(user)
+        self.shards.of(user)
             .change_known(user, |known| known.ends.retain(|unsynced| unsynced != end));
     }
 
@@ -432,7 +426,7 @@ impl LeaseCache {
             said_at,
             until: said_at.after(self.terms.memory),
         };
-        let mut shard = self.shard(user);
+        let mut shard = self.shards.of(user);
         shard.endings += 1;
         // The outbox remembers it too.
         if shard.has_room_for_ends(user, self.room) {
@@ -446,7 +440,7 @@ impl LeaseCache {
     pub(super) fn crowded(&self, user: &UserId, told: &Sighting) {
         let has_played =
             |cached: &CachedSession| told.provenance == Provenance::Unplayed && cached.played;
-        let mut shard = self.shard(user);
+        let mut shard = self.shards.of(user);
         match shard.session_mut(user, &told.key) {
             Some(cached) if has_played(cached) => cached.sync = SyncState::Unsynced,
             _ => return shard.change_known(user, |known| known.forget(&told.key)),
@@ -457,7 +451,7 @@ impl LeaseCache {
 
     /// Nothing is known of the session any more; it may run on.
     pub(super) fn forget(&self, user: &UserId, key: &SessionKey) {
-        self.shard(user)
+        self.shards.of(user)
             .change_known(user, |known| known.forget(key));
     }
 
@@ -470,7 +464,7 @@ impl LeaseCache {
     pub(super) fn sweep(&self) -> Tally {
         let now = self.now();
         let mut tally = Tally::default();
-        for shard in &self.shards {
+        for shard in self.shards.all() {
             let mut shard = lock(shard);
             shard.sweep(&self.terms, now);
             let sessions = shard.users.values().flat_map(|known| &known.sessions);
@@ -486,15 +480,5 @@ impl LeaseCache {
         }
         lock(&self.sync_queue).prune();
         tally
-    }
-
-    /// The shard of a user. Held for a moment, never across an `.await`.
-    #[expect(
-        clippy::indexing_slicing,
-        reason = "the index is taken modulo the length, which is not zero"
-    )]
-    fn shard(&self, user: &UserId) -> MutexGuard<'_, Shard> {
-        let hash = usize::try_from(self.hasher.hash_one(user) % SHARDS as u64).unwrap_or_default();
-        lock(&self.shards[hash])
     }
 }

@@ -54,7 +54,7 @@ impl LeaseCache {
     /// What the store is to be told of a user.
     pub(in crate::ledger) fn unsynced(&self, user: &UserId) -> Option<Unsynced> {
         let now = self.now();
-        let shard = self.shard(user);
+        let shard = self.shards.of(user);
         let known = shard.users.get(user).filter(|known| known.is_unsynced())?;
         let unsynced = known
             .sessions
@@ -71,7 +71,7 @@ impl LeaseCache {
     /// The playbacks of a user that the store must still count, but that one.
     pub(in crate::ledger) fn beside(&self, user: &UserId, key: &SessionKey) -> Vec<Seen> {
         let now = self.now();
-        let shard = self.shard(user);
+        let shard = self.shards.of(user);
         let Some(known) = shard.users.get(user) else {
             return Vec::new();
         };
@@ -86,7 +86,7 @@ impl LeaseCache {
 
     /// The store did not know one of a user's sessions, and may not know the others either: it is to be told of all but that one.
     pub(in crate::ledger) fn unsync_others(&self, user: &UserId, key: &SessionKey) {
-        let mut shard = self.shard(user);
+        let mut shard = self.shards.of(user);
         if let Some(known) = shard.users.get_mut(user) {
             for cached in known
                 .sessions
@@ -103,7 +103,7 @@ impl LeaseCache {
     /// The store has forgotten: it is to be told of every session, those included of which it is being asked now.
     pub(in crate::ledger) fn unsync_all(&self) {
         self.losses.fetch_add(1, Ordering::SeqCst);
-        for shard in &self.shards {
+        for shard in self.shards.all() {
             let mut shard = lock(shard);
             for (user, known) in &mut shard.users {
                 for cached in &mut known.sessions {
@@ -121,7 +121,7 @@ impl LeaseCache {
         let now = self.now();
         let from: usize = rand::random_range(0..SHARDS);
         let (mut playbacks, mut requests) = (Vec::new(), Vec::new());
-        for shard in self.shards.iter().cycle().skip(from).take(SHARDS) {
+        for shard in self.shards.all().iter().cycle().skip(from).take(SHARDS) {
             let shard = lock(shard);
             for (user, known) in &shard.users {
                 if playbacks.len() >= count {
@@ -177,7 +177,7 @@ impl LeaseCache {
 
     /// Notes that the store is to be told of that user, if it is.
     pub(in crate::ledger) fn enqueue(&self, user: &UserId) {
-        if let Some(known) = self.shard(user).users.get(user) {
+        if let Some(known) = self.shards.of(user).users.get(user) {
             self.queue(user, known);
         }
         self.unsynced_arrived.notify_one();
