@@ -10,15 +10,15 @@
 //! | word | meaning |
 //! |---|---|
 //! | *user* | the account whose streams are counted: [`identity::UserId`] |
-//! | *plan* | a named tier that sets a limit: [`session::PlanName`] |
+//! | *plan* | a named tier that sets a limit: [`identity::PlanName`] |
 //! | *session* | one stream being watched; its key is user, kind and id: [`session::Session`] |
 //! | *slot* | what a session holds; a user has as many as the limit says |
-//! | *kind* | `request` (one HTTP request is the stream), `playback` (many requests are), `video` (the small API): [`session::Kind`] |
+//! | *kind* | `request` (one HTTP request is the stream), `playback` (many requests are), `video` (the small API): [`identity::Kind`] |
 //! | *lease* | until when a session counts without a sign of life; every release only shortens it |
 //! | *played* | that some of a playback has reached its viewer; until then a failure takes its start back: [`session::Flags::played`] |
 //! | *provisional* | that a session counts, but its lease does not grow yet: [`session::Flags::provisional`] |
 //! | *fresh*, *derived* | an id that a player made for one playback, and any other, which may start again after its end: [`identity::Identity::is_derived`] |
-//! | *origin* | the device that a session comes from, as far as it is known: [`session::Facts::same_origin`] |
+//! | *origin* | the device that a session comes from, as far as it is known: [`identity::Facts::same_origin`] |
 //! | *budget* | how many of a user's starts may still displace: [`session::Budget`] |
 //! | *tombstone* | the memory that a session has ended and why, so that a late message can't bring it back: [`session::Tombstone`] |
 //! | *roster* | one user's live sessions, tombstones and budget; the rule is a pure function over it: [`session::Roster`] |
@@ -31,7 +31,7 @@
 //! | *ledger* | the one thing that doors talk to: [`ledger::Ledger`] |
 //! | *claim* | what a door has made out of a request for a stream: [`identity::Claim`] |
 //! | *door* | a way in: `ext_authz`, access log, HTTP API, command line |
-//! | *takeover* | that a start asks for the slot of another session, should all be taken: [`session::Takeover`] |
+//! | *takeover* | that a start asks for the slot of another session, should all be taken: [`identity::Takeover`] |
 //! | *displace* | to end a session so that another gets its slot; that draws on the user's budget |
 //! | *in force* | the settings that apply now, of those that may change while the process runs: [`config::InForce`] |
 //! | *caller* | who asks over HTTP, and so what they may do: by a token's *role* (`client`, `operator`), and by the one user to whom it is bound, if it is |

@@ -3,9 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use streamgate::clock::ManualClock;
+use streamgate::clock::{ManualClock, Timestamp};
 use streamgate::config::{OutageRule, WhenFull};
-use streamgate::session::Timestamp;
 
 use crate::support::api::{Api, on_both};
 use crate::support::app::TestApp;

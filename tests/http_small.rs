@@ -5,9 +5,8 @@ use std::time::Duration;
 
 use reqwest::Method;
 use serde_json::{Value, json};
-use streamgate::clock::ManualClock;
+use streamgate::clock::{ManualClock, Timestamp};
 use streamgate::config::OutageRule;
-use streamgate::session::Timestamp;
 
 use crate::support::api::{Api, Told, on_both};
 use crate::support::app::{TestApp, eventually};

@@ -5,11 +5,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::join_all;
-use streamgate::clock::{Clock, ManualClock};
+use streamgate::clock::{Clock, ManualClock, Timestamp};
+use streamgate::identity::{
+    ContentId, DeviceId, Door, Facts, Kind, MAX_ID_BYTES, SessionKey, UserId,
+};
 use streamgate::session::{
-    Admission, AdmissionKind, ContentId, DeviceId, Door, EndCause, EndList, Ending, Facts, Flags,
-    Kind, MAX_ID_BYTES, MAX_PUT_BACK, Refusal, Released, Renewal, Session, SessionKey, Sighting,
-    Start, StartRules, Ticket, Timestamp, UserId, WhenFull,
+    Admission, AdmissionKind, EndCause, EndList, Ending, Flags, MAX_PUT_BACK, Refusal, Released,
+    Renewal, Session, Sighting, Start, StartRules, Ticket, WhenFull,
 };
 use streamgate::store::{Cursor, MemoryStore, Page, Seen, Store};
 

@@ -10,10 +10,11 @@ use futures_util::future::join_all;
 use futures_util::stream;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
-use streamgate::clock::{Clock, ManualClock, Stopwatch};
+use streamgate::clock::{Clock, ManualClock, Stopwatch, Timestamp};
+use streamgate::identity::{ContentId, DeviceId, Facts, Kind, SessionKey, UserId};
 use streamgate::session::{
-    Admission, AdmissionKind, Admitted, ContentId, DeviceId, Ending, Facts, Kind, Refusal,
-    Released, Renewal, SessionKey, Sighting, Start, StartRules, Terms, Timestamp, UserId, WhenFull,
+    Admission, AdmissionKind, Admitted, Ending, Refusal, Released, Renewal, Sighting, Start,
+    StartRules, Terms, WhenFull,
 };
 use streamgate::store::redis::{RedisSettings, RedisStore};
 use streamgate::store::{Seen, Store, StoreError};

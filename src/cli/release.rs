@@ -12,7 +12,7 @@ use super::client::{Answer, Api, ApiArgs, Disappointment};
 use super::show::plain;
 use super::{Outcome, complain, print};
 use crate::http::escaped;
-use crate::session::{Kind, SessionId, UserId};
+use crate::identity::{Kind, SessionId, UserId};
 
 /// What is to be released.
 #[derive(Debug, clap::Args)]

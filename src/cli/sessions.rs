@@ -12,7 +12,7 @@ use super::client::{Answer, Api, ApiArgs};
 use super::show::{ago, ahead, plain, position, table};
 use super::{Outcome, complain, print};
 use crate::http::escaped;
-use crate::session::UserId;
+use crate::identity::UserId;
 
 /// What is asked.
 #[derive(Debug, clap::Args)]

@@ -8,7 +8,7 @@
 #[cfg(test)]
 mod tests;
 
-use crate::session::MAX_ID_BYTES;
+use crate::identity::MAX_ID_BYTES;
 
 /// A property that has to hold of any bytes.
 pub type Property = fn(&[u8]);

@@ -18,8 +18,8 @@ use super::error::ApiError;
 use super::start_service::WouldRefuse;
 use crate::clock::Stopwatch;
 use crate::config::Origins;
+use crate::identity::SessionId;
 use crate::problem::Problem;
-use crate::session::SessionId;
 use crate::telemetry::metrics::{Call, CallOutcome};
 
 /// The header that bears a request's id, in both directions.

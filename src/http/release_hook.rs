@@ -24,8 +24,9 @@ use crate::http::openapi::responses::{BadBody, Detached, Done, Failures, NotStop
 use crate::http::request::body;
 use crate::http::request::caller::Caller;
 use crate::http::request::path::parameters;
+use crate::identity::{Kind, SessionId, SessionKey, UserId};
 use crate::outbox::Notice;
-use crate::session::{Ending, Kind, SessionId, SessionKey, UserId};
+use crate::session::Ending;
 
 /// How many releases fit in one request.
 const MAX_RELEASES: usize = 100;

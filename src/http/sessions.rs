@@ -26,11 +26,9 @@ use crate::http::openapi::responses::{
 use crate::http::request::body;
 use crate::http::request::caller::Caller;
 use crate::http::request::path::{OfSession, OfUser, escaped};
-use crate::identity::Claim;
+use crate::identity::{Claim, Kind, SessionId, SessionKey, UserId};
 use crate::ledger::Ledger;
-use crate::session::{
-    AdmissionKind, Ending, Kind, Released, Session, SessionId, SessionKey, UserId,
-};
+use crate::session::{AdmissionKind, Ending, Released, Session};
 
 /// Start a playback, or say that it goes on
 ///

@@ -27,8 +27,8 @@ use crate::http::openapi::responses::{
 use crate::http::request::body;
 use crate::http::request::caller::basic_user;
 use crate::http::request::path::{escaped, named, only_parameter};
-use crate::identity::Claim;
-use crate::session::{self, AdmissionKind, ContentId, Facts, Kind, SessionId, SessionKey, UserId};
+use crate::identity::{Claim, ContentId, Facts, Kind, SessionId, SessionKey, UserId};
+use crate::session::AdmissionKind;
 
 /// What names the video in the address. [`OfVideo`] reads it.
 #[derive(utoipa::IntoParams)]
@@ -104,7 +104,7 @@ impl OfVideo {
             facts: Facts {
                 // What it plays is what it is called.
                 content: ContentId::parse(self.id.as_str()).ok(),
-                door: Some(session::Door::Http),
+                door: Some(crate::identity::Door::Http),
                 position_seconds,
                 ..Facts::default()
             },

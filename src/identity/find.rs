@@ -210,7 +210,9 @@ fn parameters<'a>(path: &'a str, name: &str) -> impl Iterator<Item = &'a str> {
     query.split('&').filter_map(move |pair| {
         let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
         // A name that isn't text is nobody's.
-        percent::decode(key).is_ok_and(|key| key == name).then_some(value)
+        percent::decode(key)
+            .is_ok_and(|key| key == name)
+            .then_some(value)
     })
 }
 

@@ -10,7 +10,8 @@ use tracing::warn;
 use super::lease_cache::{End, Unsynced};
 use super::suspicion::{PROOF, SAMPLE};
 use super::{Ledger, Outage};
-use crate::session::{Released, Renewal, SessionKey, UserId};
+use crate::identity::{SessionKey, UserId};
+use crate::session::{Released, Renewal};
 use crate::store::Seen;
 use crate::telemetry::metrics::Operation;
 

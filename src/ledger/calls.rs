@@ -7,7 +7,7 @@ use super::Ledger;
 use super::breaker::Call;
 use super::decision::Outage;
 use crate::clock::Stopwatch;
-use crate::session::UserId;
+use crate::identity::UserId;
 use crate::store::{Cursor, Listing, Page, ServerIdentity, StoreError};
 use crate::telemetry::metrics::{Operation, Outcome};
 

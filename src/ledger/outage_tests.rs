@@ -6,13 +6,13 @@ use std::time::Duration;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::*;
-use crate::clock::Stopwatch;
-use crate::clock::SystemClock;
+use crate::clock::{Stopwatch, SystemClock};
 use crate::faulty_store::{Fault, FaultyStore};
+use crate::identity::{Facts, SessionId};
 use crate::policy::Policy;
 use crate::session::{
-    Admission, EndCause, Ending, Facts, Provenance, Refusal, Released, Renewal, SessionId,
-    Sighting, Start, StartRules, Ticket, WhenFull,
+    Admission, EndCause, Ending, Provenance, Refusal, Released, Renewal, Sighting, Start,
+    StartRules, Ticket, WhenFull,
 };
 use crate::store::StoreError;
 
@@ -261,7 +261,7 @@ async fn what_is_news_is_told_to_the_store_at_once() {
     let bench = Bench::new(1, OutageRule::Deny);
     let mut claim = playback("anna", "a");
     bench.lets_in(&claim).await;
-    claim.facts.content = crate::session::ContentId::parse("film").ok();
+    claim.facts.content = crate::identity::ContentId::parse("film").ok();
     assert_eq!(bench.lets_in(&claim).await, Basis::Store);
     assert_eq!(bench.lets_in(&claim).await, Basis::HeldLease);
     let listed = bench.store.sound.list(&user("anna")).await.unwrap();

@@ -7,10 +7,8 @@ use tracing::debug;
 use super::Ledger;
 use super::decision::Outage;
 use super::lease_cache::{Confirmed, ForgetSignal, ReadVersion};
-use crate::session::{
-    EndCause, Ending, Kind, PlanName, Provenance, Released, Renewal, SessionId, SessionKey,
-    Sighting, UserId,
-};
+use crate::identity::{Kind, PlanName, SessionId, SessionKey, UserId};
+use crate::session::{EndCause, Ending, Provenance, Released, Renewal, Sighting};
 use crate::store::Seen;
 use crate::telemetry::metrics::{Lapse, Operation, RenewalOutcome};
 

@@ -8,12 +8,9 @@ use super::grace::{FreedCount, GraceWait, WakeReason};
 use super::{CacheLookup, Ledger};
 use crate::clock::Stopwatch;
 use crate::config::{self, Changeable};
-use crate::identity::Claim;
+use crate::identity::{Claim, Kind, PlanName, SessionKey, Takeover, UserId};
 use crate::policy::{PlanMatch, Policy};
-use crate::session::{
-    Admission, Kind, PlanName, Refusal, SessionKey, Start, StartRules, Takeover, Ticket, UserId,
-    WhenFull,
-};
+use crate::session::{Admission, Refusal, Start, StartRules, Ticket, WhenFull};
 use crate::telemetry::metrics::GraceOutcome;
 use crate::util::lock;
 

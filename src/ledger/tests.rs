@@ -5,13 +5,12 @@ use std::time::Duration;
 
 use super::start::MAX_UNKNOWN_PLANS;
 use super::*;
-use crate::clock::ManualClock;
-use crate::clock::Stopwatch;
+use crate::clock::{ManualClock, Stopwatch};
 use crate::faulty_store::{Fault, FaultyStore};
+use crate::identity::{Facts, SessionId};
 use crate::policy::Policy;
 use crate::session::{
-    Admission, AdmissionKind, Admitted, Ending, Facts, Provenance, Refusal, Released, SessionId,
-    Sighting,
+    Admission, AdmissionKind, Admitted, Ending, Provenance, Refusal, Released, Sighting,
 };
 use crate::store::{Cursor, StoreError};
 

@@ -14,7 +14,8 @@ use tokio::sync::Notify;
 use tracing::{info, warn};
 
 use crate::clock::Stopwatch;
-use crate::session::{Session, SessionKey, Ticket, UserId};
+use crate::identity::{SessionKey, UserId};
+use crate::session::{Session, Ticket};
 use crate::telemetry::Metrics;
 use crate::util::lock;
 
@@ -249,7 +250,9 @@ impl Seen {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::session::{Facts, Flags, Kind, SessionId, Timestamp};
+    use crate::clock::Timestamp;
+    use crate::identity::{Facts, Kind, SessionId};
+    use crate::session::Flags;
 
     const LEASE: Duration = Duration::from_secs(15);
 

@@ -19,8 +19,9 @@ use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
 use crate::clock::Stopwatch;
+use crate::identity::{PlanName, SessionId, SessionKey, UserId};
 use crate::ledger::Ledger;
-use crate::session::{Ending, PlanName, SessionId, SessionKey, Sighting, Terms, UserId};
+use crate::session::{Ending, Sighting, Terms};
 use crate::telemetry::Metrics;
 use crate::telemetry::metrics::DropReason;
 use crate::util::lock;

@@ -5,7 +5,8 @@ use std::collections::hash_map::Entry;
 
 use super::Notice;
 use crate::clock::Stopwatch;
-use crate::session::{Ending, SessionKey, Ticket, UserId};
+use crate::identity::{SessionKey, UserId};
+use crate::session::{Ending, Ticket};
 
 /// How many are delivered at a time. The connection pipelines them.
 const BATCH: usize = 256;
@@ -172,7 +173,8 @@ impl Queue {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::session::{Ending, Facts, Kind, SessionId, Sighting};
+    use crate::identity::{Facts, Kind, SessionId};
+    use crate::session::{Ending, Sighting};
 
     fn pending(notice: Notice) -> Pending {
         Pending {

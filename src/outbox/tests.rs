@@ -10,9 +10,10 @@ use super::queue::{Pending, Place, Queue};
 use super::*;
 use crate::clock::ManualClock;
 use crate::faulty_store::{Fault, FaultyStore};
+use crate::identity::{Facts, Kind, SessionId};
 use crate::ledger::Settings;
 use crate::policy::Policy;
-use crate::session::{Facts, Kind, SessionId, Start, StartRules, Ticket, WhenFull};
+use crate::session::{Start, StartRules, Ticket, WhenFull};
 use crate::store::{Store, StoreError};
 
 /// A outbox before a store in which leases never run out.

@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use super::{EndCause, Session, Timestamp};
+use super::{EndCause, Session};
+use crate::clock::Timestamp;
 
 /// The answer to a start.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -135,7 +136,8 @@ pub enum Released {
 mod tests {
     use super::super::roster_tests::key;
     use super::*;
-    use crate::session::{Facts, Flags};
+    use crate::identity::Facts;
+    use crate::session::Flags;
 
     /// A refusal to a user with that limit, whose sessions' leases end in so many milliseconds.
     fn full(limit: u32, leases_left: &[u64]) -> Refusal {

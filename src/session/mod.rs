@@ -21,13 +21,10 @@ pub(crate) mod roster_tests;
 pub use admission::{Admission, AdmissionKind, Admitted, Playing, Refusal, Released, Renewal};
 pub use roster::{Budget, EndList, Forgotten, MAX_PUT_BACK, Roster};
 
-pub use crate::clock::Timestamp;
-pub use crate::identity::{
-    ContentId, DeviceId, Door, Fact, FactLoss, FactName, Facts, IdError, JoinedOrigin, Kind,
-    MAX_ID_BYTES, PlanName, SameOrigin, SessionId, SessionKey, Takeover, UserId,
-};
-
 use std::time::Duration;
+
+use crate::clock::Timestamp;
+use crate::identity::{Facts, Kind, SessionId, SessionKey};
 
 /// The mark a call leaves on the session it started, so that it can take back its own start and nobody else's. The first renewal wipes it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

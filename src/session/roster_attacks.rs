@@ -32,6 +32,7 @@ use super::roster_histories::{Arrival, Message, Step, keeps_to_the_limit, play};
 use super::roster_remembered::{Memory, remembered};
 use super::roster_tests::{key, seconds, terms};
 use super::*;
+use crate::identity::{DeviceId, SameOrigin};
 
 // === what the attackers say ===
 

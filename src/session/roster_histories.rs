@@ -9,6 +9,7 @@ use proptest::sample::select;
 
 use super::roster_tests::{key, seconds, terms};
 use super::*;
+use crate::identity::{DeviceId, JoinedOrigin};
 
 /// What gateways tell the store. The limit of a start is that of its arrival.
 #[derive(Debug, Clone)]

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 
 use super::roster_histories::{Message, Step};
 use super::*;
+use crate::identity::SameOrigin;
 
 /// An end as somebody remembers it who has read all messages and answers.
 #[derive(Debug, Clone)]

@@ -2,7 +2,7 @@
 
 use super::Cursor;
 use crate::fuzzing::{assert_are_names, text};
-use crate::session::UserId;
+use crate::identity::UserId;
 
 /// A cursor that is read is written so that it is read as the same, and needs no escape in an address.
 pub(crate) fn cursor(data: &[u8]) {

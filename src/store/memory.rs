@@ -11,10 +11,11 @@ use std::time::Duration;
 use async_trait::async_trait;
 
 use super::{Cursor, Listing, Page, Store, StoreError};
-use crate::clock::Clock;
+use crate::clock::{Clock, Timestamp};
+use crate::identity::{SessionKey, UserId};
 use crate::session::{
-    Admission, Ending, Playing, Released, Renewal, Roster, Session, SessionKey, Sighting, Start,
-    StartRules, Terms, Timestamp, UserId,
+    Admission, Ending, Playing, Released, Renewal, Roster, Session, Sighting, Start, StartRules,
+    Terms,
 };
 use crate::util::{Sharded, lock};
 
@@ -226,7 +227,8 @@ mod tests {
 
     use super::*;
     use crate::clock::ManualClock;
-    use crate::session::{Facts, Kind, SessionId, WhenFull};
+    use crate::identity::{Facts, Kind, SessionId};
+    use crate::session::WhenFull;
 
     fn store(max_users: usize) -> (MemoryStore, Arc<ManualClock>) {
         let clock = Arc::new(ManualClock::at(Timestamp::from_millis(1_000_000)));

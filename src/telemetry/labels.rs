@@ -1,7 +1,8 @@
 //! The values that labels of metrics have: enums, so that no metric ever has more series than can be counted here.
 
 use crate::config::OutageRule;
-use crate::session::{Ending, Fact, FactLoss, Kind};
+use crate::identity::{Fact, FactLoss, Kind};
+use crate::session::Ending;
 
 /// Makes an enum whose variants are the values of a label.
 macro_rules! label {

@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use redis::Cmd;
 use serde_json::json;
+use streamgate::identity::{ContentId, Facts, SessionKey};
 use streamgate::session::{
-    Admission, AdmissionKind, ContentId, Ending, Facts, Released, Renewal, Session, SessionKey,
-    StartRules, WhenFull,
+    Admission, AdmissionKind, Ending, Released, Renewal, Session, StartRules, WhenFull,
 };
 use streamgate::store::redis::RedisStore;
 use streamgate::store::{Seen, Store, StoreError};

@@ -18,9 +18,8 @@ use streamgate::clock::Clock;
 use streamgate::config::{
     Backend, Config, Leases, Listen, Origins, OutageRule, Shown, Tls, Topology, WhenFull,
 };
-use streamgate::identity::Source;
+use streamgate::identity::{PlanName, Source};
 use streamgate::server::ConnectionTimes;
-use streamgate::session::PlanName;
 use streamgate::store::Store;
 use tempfile::TempDir;
 use tokio::task::JoinSet;

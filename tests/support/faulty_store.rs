@@ -8,9 +8,9 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use streamgate::clock::{Clock, SystemClock};
+use streamgate::identity::{SessionKey, UserId};
 use streamgate::session::{
-    Admission, Ending, Playing, Released, Renewal, SessionKey, Sighting, Start, StartRules, Terms,
-    UserId,
+    Admission, Ending, Playing, Released, Renewal, Sighting, Start, StartRules, Terms,
 };
 use streamgate::store::{Cursor, Listing, MemoryStore, Page, Store, StoreError};
 use tokio::sync::watch;

@@ -10,8 +10,9 @@ use crate::config::load::form::{Form, NotAPath, Words, duration, file, number, p
 use crate::config::load::redact::{Hides, is_more_than_mail, may_hold_a_secret};
 use crate::config::load::section::{Key, Keys};
 use crate::config::load::value::{RawValue, Wrong};
+use crate::identity::{IdError, PlanName, UserId};
 use crate::policy::Policy;
-use crate::session::{IdError, PlanName, StartRules, UserId};
+use crate::session::StartRules;
 
 /// The limits.
 #[derive(Debug, Clone, PartialEq, Eq)]

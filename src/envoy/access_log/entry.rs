@@ -9,15 +9,13 @@ use envoy_types::pb::envoy::data::accesslog::v3::{
 use envoy_types::pb::google::protobuf::Struct;
 use envoy_types::pb::google::protobuf::value::Kind as ValueKind;
 
+use crate::clock::Timestamp;
 use crate::config::Leases;
 use crate::envoy::wire::attributes::{EntryAttributes, OUR_NAMESPACE};
-use crate::identity::Identity;
 use crate::identity::claim::{facts, named};
+use crate::identity::{Door, Fact, FactLoss, Identity, Kind, SessionId, SessionKey, UserId};
 use crate::outbox::Notice;
-use crate::session::{
-    Door, Ending, Fact, FactLoss, Kind, Provenance, SessionId, SessionKey, Sighting, Timestamp,
-    UserId,
-};
+use crate::session::{Ending, Provenance, Sighting};
 use crate::telemetry::metrics::{EntryOutcome, EntryType};
 
 /// How Envoy ends the first part of a request that it redirects by itself: the stream goes on, under the same id.

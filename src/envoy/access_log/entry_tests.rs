@@ -10,11 +10,12 @@ use envoy_types::pb::google::protobuf::Timestamp as WireTimestamp;
 use serde_json::json;
 
 use super::entry::{Reading, read_all};
+use crate::clock::Timestamp;
 use crate::config::Leases;
 use crate::envoy::tests::fixtures::Entry;
-use crate::identity::Identity;
+use crate::identity::{Fact, FactLoss, Identity, PlanName};
 use crate::outbox::Notice;
-use crate::session::{Ending, Fact, FactLoss, PlanName, Sighting, Timestamp};
+use crate::session::{Ending, Sighting};
 use crate::telemetry::metrics::{EntryOutcome, EntryType};
 
 fn read(entries: Vec<Entry>) -> Vec<Reading> {

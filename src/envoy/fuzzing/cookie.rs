@@ -3,13 +3,11 @@
 use crate::envoy::check::claim;
 use crate::envoy::wire::attributes::CheckAttributes;
 use crate::envoy::wire::request::{self, CheckRequest, Pair, RawHeader};
-use crate::identity::Claim;
-use crate::identity::Identity;
-use crate::identity::RouteLists;
 use crate::identity::attributes::RequestAttributes;
 use crate::identity::claim::CheckKind;
 use crate::identity::cookie::{Cookie, Origin};
-use crate::session::{Kind, SessionKey, UserId};
+use crate::identity::{Claim, Identity, RouteLists};
+use crate::identity::{Kind, SessionKey, UserId};
 
 /// The number of a new cookie, where the properties need one.
 pub(in crate::envoy) const NEW: u128 = 7;

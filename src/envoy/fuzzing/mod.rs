@@ -34,15 +34,15 @@ use crate::envoy::wire::attributes::{CheckAttributes, OUR_NAMESPACE};
 use crate::envoy::wire::request::CheckRequest;
 use crate::fuzzing::{assert_are_names, assert_is_name, cut, text};
 use crate::http::fuzzing::basic_credentials;
-use crate::identity::RouteLists;
 use crate::identity::claim::{CheckKind, ClaimError};
 use crate::identity::cmcd::{self, CmcdError};
 use crate::identity::find::{Flaw, JWT_NAMESPACE, find};
-use crate::identity::{Identity, Source};
-use crate::outbox::Notice;
-use crate::session::{
-    ContentId, DeviceId, Ending, Fact, FactLoss, FactName, Facts, Kind, PlanName, Takeover,
+use crate::identity::{
+    ContentId, DeviceId, Fact, FactLoss, FactName, Facts, Identity, Kind, PlanName, RouteLists,
+    Source, Takeover,
 };
+use crate::outbox::Notice;
+use crate::session::Ending;
 use crate::telemetry::metrics::{EntryOutcome, EntryType};
 
 /// The lists of sources that messages are read by: for users, and for sessions.

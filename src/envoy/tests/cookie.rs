@@ -3,12 +3,10 @@
 use super::fixtures::Check;
 use crate::envoy::check::claim::decode;
 use crate::envoy::check::starts_anew;
-use crate::identity::Claim;
-use crate::identity::Identity;
-use crate::identity::RouteLists;
 use crate::identity::claim::{CheckKind, ClaimError};
 use crate::identity::cookie::{Cookie, Origin};
-use crate::session::{EndCause, Kind, SessionKey, UserId};
+use crate::identity::{Claim, Identity, Kind, RouteLists, SessionKey, UserId};
+use crate::session::EndCause;
 
 /// Seven, as a cookie has it.
 const SEVEN: &str = "00000000000000000000000000000007";
@@ -267,7 +265,7 @@ fn a_cookie_has_one_successor_for_who_means_to_watch() {
     let anna = UserId::parse("anna").unwrap();
     let by = SessionKey {
         kind: Kind::Playback,
-        id: crate::session::SessionId::parse("p2").unwrap(),
+        id: crate::identity::SessionId::parse("p2").unwrap(),
     };
     let displaced = EndCause::Displaced { by };
     let line = format!("streamgate={SEVEN}");

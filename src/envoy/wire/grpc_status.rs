@@ -98,12 +98,12 @@ mod tests {
     use tonic_types::StatusExt;
 
     use super::*;
+    use crate::clock::Timestamp;
     use crate::config;
     use crate::envoy::check::claim;
     use crate::envoy::tests::fixtures::Check;
-    use crate::session::{
-        ContentId, DeviceId, Facts, Kind, Refusal, Session, SessionId, SessionKey, Timestamp,
-    };
+    use crate::identity::{ContentId, DeviceId, Facts, Kind, SessionId, SessionKey};
+    use crate::session::{Refusal, Session};
 
     /// As many streams as that, each with the longest names there are.
     fn full(count: u32) -> Problem {

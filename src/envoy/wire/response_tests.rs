@@ -13,16 +13,15 @@ use serde_json::{Value, json};
 
 use super::denial::{DenialStyle, outage, refuse, reject};
 use super::response::{allow, pass};
+use crate::clock::Timestamp;
 use crate::config::{self, OutageRule, Shown};
 use crate::envoy::check::verdict;
 use crate::identity::claim::ClaimError;
+use crate::identity::{ContentId, DeviceId, Facts, Kind, SessionId, SessionKey, UserId};
 use crate::ledger::Basis;
 use crate::problem::Problem;
 use crate::problem::guide::tests::{Section, assert_explained};
-use crate::session::{
-    AdmissionKind, ContentId, DeviceId, EndCause, Facts, Kind, Refusal, Session, SessionId,
-    SessionKey, Timestamp, UserId,
-};
+use crate::session::{AdmissionKind, EndCause, Refusal, Session};
 use crate::telemetry::metrics::Verdict;
 
 fn key(id: &str) -> SessionKey {

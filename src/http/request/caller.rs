@@ -15,7 +15,7 @@ use super::path::named;
 use super::tokens::{Grant, Role, Tokens};
 use crate::http::Door;
 use crate::http::error::{ApiError, Scheme};
-use crate::session::UserId;
+use crate::identity::UserId;
 use crate::util::authorization;
 
 /// The header in which a gateway says whom it has let through.

@@ -10,7 +10,7 @@ use serde::de::DeserializeOwned;
 use super::caller::Caller;
 use crate::http::Door;
 use crate::http::error::ApiError;
-use crate::session::{IdError, Kind, SessionId, SessionKey, UserId};
+use crate::identity::{IdError, Kind, SessionId, SessionKey, UserId};
 use crate::util::percent;
 
 /// `{user}`, and who may act for them.

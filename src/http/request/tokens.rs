@@ -11,8 +11,8 @@ use std::path::Path;
 use bytes::Bytes;
 use sha2::{Digest, Sha256};
 
+use crate::identity::UserId;
 use crate::reload::Files;
-use crate::session::UserId;
 
 /// How many tokens a file may have.
 const MAX_TOKENS: usize = 10_000;

@@ -17,11 +17,12 @@ use std::time::Duration;
 
 use tokio::sync::Notify;
 
-use crate::clock::Clock;
+use crate::clock::{Clock, Timestamp};
 use crate::config::Leases;
+use crate::identity::{Facts, SessionKey, UserId};
 use crate::session::{
-    Admission, Admitted, EndCause, Ending, Facts, Playing, Provenance, Session, SessionKey,
-    Sighting, Start, StartRules, Terms, Ticket, Timestamp, Tombstone, UserId,
+    Admission, Admitted, EndCause, Ending, Playing, Provenance, Session, Sighting, Start,
+    StartRules, Terms, Ticket, Tombstone,
 };
 use crate::store::Seen;
 use crate::util::{Sharded, lock};
@@ -406,7 +407,8 @@ impl LeaseCache {
 
     /// The store was told of that end.
     pub(super) fn end_told(&self, user: &UserId, end: &End) {
-        self.shards.of(user)
+        self.shards
+            .of(user)
             .change_known(user, |known| known.ends.retain(|unsynced| unsynced != end));
     }
 
@@ -451,7 +453,8 @@ impl LeaseCache {
 
     /// Nothing is known of the session any more; it may run on.
     pub(super) fn forget(&self, user: &UserId, key: &SessionKey) {
-        self.shards.of(user)
+        self.shards
+            .of(user)
             .change_known(user, |known| known.forget(key));
     }
 

@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 use super::shard::seen;
 use super::user::{CachedSession, CachedUser, End, SyncState};
 use super::{LeaseCache, SHARDS};
-use crate::session::{Kind, SessionKey, UserId};
+use crate::identity::{Kind, SessionKey, UserId};
 use crate::store::Seen;
 use crate::util::lock;
 

@@ -3,10 +3,11 @@
 
 use std::time::Duration;
 
+use crate::clock::Timestamp;
+use crate::identity::{Facts, Kind, SessionKey};
 use crate::session::{
-    Admission, AdmissionKind, Admitted, EndCause, Ending, Facts, Flags, Kind, PROVEN_AFTER,
-    Playing, Provenance, Roster, Session, SessionKey, Sighting, Start, StartRules, Terms, Ticket,
-    Timestamp, Tombstone,
+    Admission, AdmissionKind, Admitted, EndCause, Ending, Flags, PROVEN_AFTER, Playing, Provenance,
+    Roster, Session, Sighting, Start, StartRules, Terms, Ticket, Tombstone,
 };
 
 /// What is known of one session.

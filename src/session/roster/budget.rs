@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use super::{Roster, Terms, Timestamp};
+use super::{Roster, Terms};
+use crate::clock::Timestamp;
 
 /// The displacements of a user that are not refilled yet. At least one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use super::{EndCause, Kind, Roster, SessionKey, Terms, Timestamp, Tombstone};
+use super::{EndCause, Roster, Terms, Tombstone};
+use crate::clock::Timestamp;
+use crate::identity::{Kind, SessionKey};
 
 /// The list that an end is remembered in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

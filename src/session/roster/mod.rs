@@ -15,10 +15,11 @@ pub use ends::{EndList, Forgotten};
 use std::time::Duration;
 
 use super::{
-    Admission, AdmissionKind, Admitted, EndCause, Ending, Kind, PROVEN_AFTER, PROVISIONAL_LEASE,
-    Playing, Provenance, Refusal, Released, Renewal, Session, SessionKey, Sighting, Start,
-    StartRules, Terms, Timestamp, Tombstone,
+    Admission, AdmissionKind, Admitted, EndCause, Ending, PROVEN_AFTER, PROVISIONAL_LEASE, Playing,
+    Provenance, Refusal, Released, Renewal, Session, Sighting, Start, StartRules, Terms, Tombstone,
 };
+use crate::clock::Timestamp;
+use crate::identity::{Kind, SessionKey};
 
 /// How many streams above the limit are put back when they are seen running.
 pub const MAX_PUT_BACK: usize = 32;

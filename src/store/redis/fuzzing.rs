@@ -9,9 +9,9 @@ use super::codec::keys::Keys;
 use super::codec::record::{RecordReader, decode_roster, decode_sessions, encode_key, encode_rest};
 use super::codec::reply;
 use crate::fuzzing::{assert_are_names, assert_is_name, cut, text};
+use crate::identity::{ContentId, DeviceId, Facts, Kind, SessionId, SessionKey, UserId};
 use crate::session::{
-    Admission, AdmissionKind, ContentId, DeviceId, EndCause, Facts, Kind, Refusal, Released,
-    Renewal, Session, SessionId, SessionKey, Start, UserId,
+    Admission, AdmissionKind, EndCause, Refusal, Released, Renewal, Session, Start,
 };
 use crate::store::StoreError;
 

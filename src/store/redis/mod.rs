@@ -30,10 +30,11 @@ use self::connection::{RedisConnection, server_info};
 pub use self::connection::{RedisTarget, Sentinels};
 use self::scan::Unread;
 use super::{Cursor, Listing, Page, Seen, ServerIdentity, Store, StoreError};
-use crate::clock::Clock;
+use crate::clock::{Clock, Timestamp};
+use crate::identity::{SessionKey, UserId};
 use crate::session::{
-    Admission, Ending, Playing, Provenance, Released, Renewal, SessionKey, Sighting, Start,
-    StartRules, Terms, Timestamp, UserId, WhenFull,
+    Admission, Ending, Playing, Provenance, Released, Renewal, Sighting, Start, StartRules, Terms,
+    WhenFull,
 };
 
 /// How many renewals are asked for in one call: enough that a call costs little beside them, and few enough that Redis, which does nothing

@@ -18,7 +18,8 @@ use named::Named;
 
 use super::log;
 use crate::config::OutageRule;
-use crate::session::{Ending, Fact, FactLoss, Kind};
+use crate::identity::{Fact, FactLoss, Kind};
+use crate::session::Ending;
 
 pub use super::labels::{
     Call, CallOutcome, ClosedFor, DropReason, EntryOutcome, EntryType, GraceOutcome, Http2Error,

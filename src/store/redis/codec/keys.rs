@@ -1,7 +1,7 @@
 //! The names of our keys in Redis. All that belongs to one user is one key, so that one script call is atomic; its hash tag is the
 //! user, so that a cluster that reshards never splits what is one.
 
-use crate::session::UserId;
+use crate::identity::UserId;
 
 /// Makes the names of keys.
 #[derive(Debug, Clone)]

@@ -6,9 +6,10 @@ use std::time::Duration;
 use redis::Value;
 
 use super::record::{Malformed, RecordReader, decode_flags, decode_roster, decode_sessions};
+use crate::clock::Timestamp;
 use crate::session::{
     Admission, AdmissionKind, Admitted, EndCause, Playing, Refusal, Released, Renewal, Session,
-    Start, Timestamp,
+    Start,
 };
 use crate::store::{Listing, StoreError};
 
@@ -218,7 +219,7 @@ fn unexpected(answer: &Value) -> StoreError {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::session::{Facts, Kind, SessionId, SessionKey};
+    use crate::identity::{Facts, Kind, SessionId, SessionKey};
 
     fn bytes(text: &[u8]) -> Value {
         Value::BulkString(text.to_vec())
