@@ -49,7 +49,7 @@ struct Instance {
     /// Where it counts.
     store: Store,
     /// Envoy's access log.
-    access_log: AccessLog,
+    access_log: AccessLogStatus,
     /// The settings that other instances should have too.
     settings: std::collections::BTreeMap<String, String>,
 }
@@ -84,7 +84,7 @@ struct Store {
 
 /// Envoy's access log.
 #[derive(Debug, Deserialize)]
-struct AccessLog {
+struct AccessLogStatus {
     /// Whether it arrives: `unknown`, `arrives` or `missing`.
     state: String,
 }
