@@ -8,7 +8,7 @@ use clap::builder::{PossibleValuesParser, TypedValueParser};
 use http::{Method, StatusCode};
 use serde::Serialize;
 
-use super::client::{Answer, Api, ApiArgs, Disappointment};
+use super::client::{Api, ApiArgs, ApiResponse, Disappointment};
 use super::show::plain;
 use super::{Outcome, complain, print};
 use crate::http::escaped;
@@ -126,7 +126,7 @@ fn tell(
 
 impl Fate {
     /// What an answer says of it.
-    fn of(answer: Answer, has_token: bool) -> Self {
+    fn of(answer: ApiResponse, has_token: bool) -> Self {
         match answer.status {
             StatusCode::NO_CONTENT => Self::Released,
             StatusCode::ACCEPTED => Self::Accepted,

@@ -8,7 +8,7 @@ use http::{Method, StatusCode};
 use jiff::Timestamp;
 use serde::Deserialize;
 
-use super::client::{Answer, Api, ApiArgs};
+use super::client::{Api, ApiArgs, ApiResponse};
 use super::show::{ago, ahead, plain, position, table};
 use super::{Outcome, complain, print};
 use crate::http::escaped;
@@ -81,7 +81,7 @@ pub(super) fn run(
 }
 
 /// The user's sessions, if the answer tells them.
-fn listing(answer: &Answer) -> Option<Listing> {
+fn listing(answer: &ApiResponse) -> Option<Listing> {
     let told = (answer.status == StatusCode::OK).then_some(&answer.body)?;
     serde_json::from_str(told).ok()
 }
@@ -90,7 +90,7 @@ fn listing(answer: &Answer) -> Option<Listing> {
 fn disappoint(
     args: &SessionsArgs,
     api: &Api,
-    answer: Answer,
+    answer: ApiResponse,
     out: &mut impl Write,
     errors: &mut impl Write,
 ) -> Outcome {

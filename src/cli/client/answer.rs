@@ -11,7 +11,7 @@ use crate::cli::show::plain;
 
 /// An answer, as it came.
 #[derive(Debug)]
-pub(in crate::cli) struct Answer {
+pub(in crate::cli) struct ApiResponse {
     /// Its status.
     pub(in crate::cli) status: StatusCode,
     /// What time it was where it was given, by its `Date`.
@@ -46,7 +46,7 @@ struct Told {
     reason: Option<String>,
 }
 
-impl Answer {
+impl ApiResponse {
     /// The answer with that head and that body. What is no text can't be anything of ours.
     pub(super) fn new(head: &Parts, body: Vec<u8>) -> Self {
         let header = |name: http::HeaderName| {
@@ -133,12 +133,12 @@ impl Answer {
 mod tests {
     use super::*;
 
-    fn answer(status: u16, headers: &[(&str, &str)], body: &[u8]) -> Answer {
+    fn answer(status: u16, headers: &[(&str, &str)], body: &[u8]) -> ApiResponse {
         let mut response = http::Response::builder().status(status);
         for (name, value) in headers {
             response = response.header(*name, *value);
         }
-        Answer::new(&response.body(()).unwrap().into_parts().0, body.to_vec())
+        ApiResponse::new(&response.body(()).unwrap().into_parts().0, body.to_vec())
     }
 
     #[test]
