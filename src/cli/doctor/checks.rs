@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::counts::Counts;
-use super::{Asked, Finding, Instance, Silence, State, Store};
+use super::{Finding, Instance, InstanceReply, Silence, State, Store};
 
 /// So many streams let in are enough for one of them to have ended or been reported.
 const ENOUGH: u64 = 10;
@@ -15,7 +15,7 @@ const INCOMPLETE: &str = "not every instance answered; see its line `instance`";
 type Told = (State, String);
 
 /// What is found out about one instance by itself.
-pub(super) fn each(asked: &Asked) -> Vec<Finding> {
+pub(super) fn each(asked: &InstanceReply) -> Vec<Finding> {
     let finding = |check, (state, told): Told| Finding {
         state,
         instance: Some(asked.url.clone()),
@@ -42,7 +42,7 @@ pub(super) fn each(asked: &Asked) -> Vec<Finding> {
 }
 
 /// What is found out about all of them.
-pub(super) fn all_together(asked: &[Asked]) -> Vec<Finding> {
+pub(super) fn all_together(asked: &[InstanceReply]) -> Vec<Finding> {
     let finding = |check, (state, told): Told| Finding {
         state,
         instance: None,
@@ -71,7 +71,7 @@ pub(super) fn all_together(asked: &[Asked]) -> Vec<Finding> {
 }
 
 /// Whether it is there and serves.
-fn instance(asked: &Asked) -> Told {
+fn instance(asked: &InstanceReply) -> Told {
     match &asked.instance {
         Err(Silence::Absent(why)) => (State::Wrong, format!("{why}; start it, or correct --url")),
         Err(Silence::Refused(why)) => {
@@ -507,7 +507,7 @@ mod tests {
             (200, true, State::Wrong, "X"),
         ] {
             let status = StatusCode::from_u16(status).unwrap();
-            let asked = Asked {
+            let asked = InstanceReply {
                 url: String::new(),
                 instance: Err(Silence::of(status, "X".to_owned(), has_metrics)),
                 counts: has_metrics.then(Counts::default),

@@ -91,7 +91,7 @@ struct AccessLogStatus {
 
 /// An instance that was asked.
 #[derive(Debug)]
-struct Asked {
+struct InstanceReply {
     /// Where it is.
     url: String,
     /// What it tells of itself, or why it doesn't.
@@ -149,7 +149,7 @@ pub(super) fn run(
     let mut asked = Vec::new();
     for url in &args.urls {
         match args.access.open(url, &variable, errors) {
-            Ok(api) => asked.push(Asked::of(&api)),
+            Ok(api) => asked.push(InstanceReply::of(&api)),
             Err(error) => return complain(errors, error, Outcome::Usage),
         }
     }
@@ -208,7 +208,7 @@ impl State {
     }
 }
 
-impl Asked {
+impl InstanceReply {
     /// What that instance tells.
     fn of(api: &Api) -> Self {
         let counts = api.ask(Method::GET, "/metrics").ok();
