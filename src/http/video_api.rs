@@ -68,14 +68,14 @@ impl FromRequestParts<Door> for OfVideo {
 
 /// What a `GET` asks for.
 #[derive(Debug)]
-pub(super) enum Asked {
+pub(super) enum VideoQuery {
     /// A browser opens the address itself.
     FrontPage,
     /// Whether a video may be watched.
     Video(OfVideo),
 }
 
-impl FromRequestParts<Door> for Asked {
+impl FromRequestParts<Door> for VideoQuery {
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, door: &Door) -> Result<Self, ApiError> {
@@ -128,10 +128,10 @@ impl OfVideo {
     responses((status = 200, description = "Whether it may, and where it is.", body = WatchBody), Failures),
     security(("user" = [])),
 )]
-pub(super) async fn get(State(door): State<Door>, asked: Asked) -> Result<Response, ApiError> {
+pub(super) async fn get(State(door): State<Door>, asked: VideoQuery) -> Result<Response, ApiError> {
     let video = match asked {
-        Asked::FrontPage => return Ok(front::serve()),
-        Asked::Video(video) => video,
+        VideoQuery::FrontPage => return Ok(front::serve()),
+        VideoQuery::Video(video) => video,
     };
     let sessions = live(&door.ledger, &video.user).await?;
     let (limit, key) = (door.ledger.limit_of(&video.user, None), video.key());
