@@ -82,7 +82,7 @@ enum State {
 
 /// A call to the store.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Call {
+pub(super) struct StoreCall {
     /// When it began.
     pub(super) asked: Stopwatch,
     /// Whether it is made to find out how the store is.
@@ -138,7 +138,7 @@ impl Breaker {
 
     /// Takes note of a call's end. Where calls are no longer made, only a probe's counts; and where they are made again, a call that began
     /// before says nothing new.
-    pub(super) fn note(&self, error: Option<&StoreError>, call: Call, metrics: &Metrics) {
+    pub(super) fn note(&self, error: Option<&StoreError>, call: StoreCall, metrics: &Metrics) {
         let mut known = self.known();
         match error {
             None => known.note_room(),
@@ -205,7 +205,7 @@ impl Breaker {
 impl Known {
     /// Whether the failure of that call says something about the store as it is now. All calls that were under way on a connection, or waited
     /// for the next, end with it, and are one failure: servers close connections in good health.
-    fn is_news(&self, error: &StoreError, call: Call) -> bool {
+    fn is_news(&self, error: &StoreError, call: StoreCall) -> bool {
         let began_before = |moment: Stopwatch| call.asked.elapsed() > moment.elapsed();
         let is_told = wants_connection(error) && self.cut.is_some_and(began_before);
         let is_old = match self.state {
@@ -312,15 +312,15 @@ mod tests {
     use crate::telemetry::metrics::LabelValue;
 
     /// A call that begins now.
-    fn call() -> Call {
-        Call {
+    fn call() -> StoreCall {
+        StoreCall {
             asked: Stopwatch::start(),
             is_probe: false,
         }
     }
 
-    fn probe() -> Call {
-        Call {
+    fn probe() -> StoreCall {
+        StoreCall {
             is_probe: true,
             ..call()
         }

@@ -4,7 +4,7 @@ use std::future::Future;
 use std::time::Duration;
 
 use super::Ledger;
-use super::breaker::Call;
+use super::breaker::StoreCall;
 use super::decision::Outage;
 use crate::clock::Stopwatch;
 use crate::identity::UserId;
@@ -72,7 +72,7 @@ impl Ledger {
         // The listing of everybody needs rights of its own: that they are missing is no reason to stop asking about streams.
         let lacks_rights = matches!(answer, Err(StoreError::Rejected(_)));
         if operation != Operation::Page || !lacks_rights {
-            let call = Call { asked, is_probe };
+            let call = StoreCall { asked, is_probe };
             self.breaker
                 .note(answer.as_ref().err(), call, &self.metrics);
         }
