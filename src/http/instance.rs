@@ -11,7 +11,7 @@ use axum::http::Uri;
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::Door;
+use super::ApiState;
 use super::error::ApiError;
 use super::health::{AccessLogDetail, Phase, StoreDetail};
 use crate::config::{Backend, Shared};
@@ -90,7 +90,7 @@ pub(super) struct StoreBody {
     security(("token" = []), ()),
 )]
 pub(super) async fn get(
-    State(door): State<Door>,
+    State(door): State<ApiState>,
     caller: Caller,
     uri: Uri,
 ) -> Result<Json<InstanceBody>, ApiError> {
@@ -113,7 +113,7 @@ pub(super) async fn get(
 }
 
 /// The settings that other instances should have too. After a change it may take a while to find them.
-async fn shared(door: &Door) -> Result<Arc<Shared>, ApiError> {
+async fn shared(door: &ApiState) -> Result<Arc<Shared>, ApiError> {
     let (door, in_force) = (Arc::clone(door), door.ledger.in_force());
     let found = tokio::task::spawn_blocking(move || door.settings.now(&in_force));
     found.await.map_err(|_| ApiError::Internal)
@@ -121,7 +121,7 @@ async fn shared(door: &Door) -> Result<Arc<Shared>, ApiError> {
 
 impl StoreBody {
     /// That of an instance, asked now.
-    async fn of(door: &Door) -> Self {
+    async fn of(door: &ApiState) -> Self {
         // Why it can't tell, its health says, or it lacks the rights.
         let identity = door.ledger.server_identity().await.ok().flatten();
         let (database, run_id, eviction_policy) = match identity {

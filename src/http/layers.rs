@@ -12,7 +12,7 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use tower_http::cors::{AllowOrigin, CorsLayer};
 
-use super::Door;
+use super::ApiState;
 use super::MAX_BODY_BYTES;
 use super::error::ApiError;
 use super::start_service::WouldRefuse;
@@ -67,10 +67,10 @@ impl fmt::Display for RequestId {
     }
 }
 
-impl FromRequestParts<Door> for RequestId {
+impl FromRequestParts<ApiState> for RequestId {
     type Rejection = ApiError;
 
-    async fn from_request_parts(parts: &mut Parts, _: &Door) -> Result<Self, ApiError> {
+    async fn from_request_parts(parts: &mut Parts, _: &ApiState) -> Result<Self, ApiError> {
         let id = parts.extensions.get::<Self>().cloned();
         Ok(id.unwrap_or_else(|| Self::of(&parts.headers)))
     }
@@ -88,7 +88,11 @@ pub(super) async fn identified(mut request: Request, next: Next) -> Response {
 }
 
 /// Refuses what is too large to be one of ours, and what takes too long to arrive. What is being done for it is done all the same.
-pub(super) async fn bounded(State(door): State<Door>, request: Request, next: Next) -> Response {
+pub(super) async fn bounded(
+    State(door): State<ApiState>,
+    request: Request,
+    next: Next,
+) -> Response {
     let address = request.uri().path_and_query();
     if address.is_some_and(|it| it.as_str().len() > MAX_ADDRESS_BYTES) {
         return ApiError::AddressTooLong(MAX_ADDRESS_BYTES).into_response();
@@ -116,7 +120,11 @@ pub(super) async fn bounded(State(door): State<Door>, request: Request, next: Ne
 }
 
 /// Counts a request by its call and what came of it.
-pub(super) async fn counted(State(door): State<Door>, request: Request, next: Next) -> Response {
+pub(super) async fn counted(
+    State(door): State<ApiState>,
+    request: Request,
+    next: Next,
+) -> Response {
     let asked = Stopwatch::start();
     let path = request.extensions().get::<MatchedPath>();
     let call = call(request.method(), path.map_or("", MatchedPath::as_str));
@@ -159,7 +167,7 @@ pub(super) async fn not_stored(mut response: Response) -> Response {
 }
 
 /// Has a problem lead to the guide to problems where that is not this instance's own.
-pub(super) async fn explained(State(door): State<Door>, mut response: Response) -> Response {
+pub(super) async fn explained(State(door): State<ApiState>, mut response: Response) -> Response {
     let Some(problem) = response.extensions_mut().remove::<Problem>() else {
         return response;
     };

@@ -82,10 +82,10 @@ pub struct HttpDoor {
 }
 
 /// What each handler gets of that.
-type Door = Arc<HttpDoor>;
+type ApiState = Arc<HttpDoor>;
 
 /// Everything that can be asked over HTTP, and its description.
-fn routes() -> OpenApiRouter<Door> {
+fn routes() -> OpenApiRouter<ApiState> {
     let api = OpenApiRouter::with_openapi(openapi::head())
         .routes(routes!(
             sessions::get_all,

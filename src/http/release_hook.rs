@@ -16,7 +16,7 @@ use utoipa::ToSchema;
 use utoipa::openapi::schema::{ObjectBuilder, Schema, Type};
 use utoipa::openapi::{Ref, RefOr};
 
-use super::Door;
+use super::ApiState;
 use super::error::ApiError;
 use super::json::KindName;
 use super::start_service::detached;
@@ -116,7 +116,7 @@ struct Release {
     security(("token" = []), ()),
 )]
 pub(super) async fn release(
-    State(door): State<Door>,
+    State(door): State<ApiState>,
     caller: Caller,
     uri: Uri,
     headers: HeaderMap,
@@ -138,7 +138,7 @@ pub(super) async fn release(
 }
 
 /// Releases them all: 204; or 202 if any of them has to wait for the store.
-async fn release_all(door: &Door, releases: Vec<Release>) -> Result<StatusCode, ApiError> {
+async fn release_all(door: &ApiState, releases: Vec<Release>) -> Result<StatusCode, ApiError> {
     let (mut status, mut failed) = (StatusCode::NO_CONTENT, None);
     for Release { user, key } in releases {
         match release_one(door, user, key).await {
@@ -153,7 +153,7 @@ async fn release_all(door: &Door, releases: Vec<Release>) -> Result<StatusCode, 
 
 /// Releases a session: 204; or 202 where the store doesn't answer, since it is released once that does.
 pub(super) async fn release_one(
-    door: &Door,
+    door: &ApiState,
     user: UserId,
     key: SessionKey,
 ) -> Result<StatusCode, ApiError> {

@@ -12,7 +12,7 @@ use axum::extract::rejection::BytesRejection;
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 
-use super::Door;
+use super::ApiState;
 use super::error::ApiError;
 use super::json::{
     EndedBody, KindName, NamedBody, SessionBody, StartBody, Startable, StartedBody, UserBody,
@@ -53,7 +53,7 @@ use crate::session::{AdmissionKind, Ending, Released, Session};
     security(("token" = []), ()),
 )]
 pub(super) async fn put(
-    State(door): State<Door>,
+    State(door): State<ApiState>,
     request: RequestId,
     OfSession { caller, user, key }: OfSession,
     headers: HeaderMap,
@@ -86,7 +86,7 @@ pub(super) async fn put(
     security(("token" = []), ()),
 )]
 pub(super) async fn post(
-    State(door): State<Door>,
+    State(door): State<ApiState>,
     request: RequestId,
     OfUser { caller, user }: OfUser,
     headers: HeaderMap,
@@ -119,7 +119,7 @@ pub(super) async fn post(
     security(("token" = []), ()),
 )]
 pub(super) async fn get_all(
-    State(door): State<Door>,
+    State(door): State<ApiState>,
     OfUser { user, .. }: OfUser,
 ) -> Result<Json<UserBody>, ApiError> {
     let sessions = live(&door.ledger, &user).await?;
@@ -148,7 +148,7 @@ pub(super) async fn get_all(
     security(("token" = []), ()),
 )]
 pub(super) async fn get_one(
-    State(door): State<Door>,
+    State(door): State<ApiState>,
     OfSession { user, key, .. }: OfSession,
 ) -> Result<Json<SessionBody>, ApiError> {
     let sessions = live(&door.ledger, &user).await?;
@@ -176,7 +176,7 @@ pub(super) async fn get_one(
     security(("token" = []), ()),
 )]
 pub(super) async fn delete_one(
-    State(door): State<Door>,
+    State(door): State<ApiState>,
     OfSession { caller, user, key }: OfSession,
 ) -> Result<StatusCode, ApiError> {
     may_release(&caller, key.kind)?;
@@ -201,7 +201,7 @@ pub(super) async fn delete_one(
     security(("token" = []), ()),
 )]
 pub(super) async fn delete_all(
-    State(door): State<Door>,
+    State(door): State<ApiState>,
     OfUser { caller, user }: OfUser,
 ) -> Result<Json<EndedBody>, ApiError> {
     caller.may_operate()?;
@@ -213,7 +213,7 @@ pub(super) async fn delete_all(
 
 /// What a client asks for.
 fn claim(
-    door: &Door,
+    door: &ApiState,
     caller: &Caller,
     user: UserId,
     key: SessionKey,
@@ -239,7 +239,7 @@ fn claim(
 }
 
 /// What a playback that may go on is told.
-fn started(door: &Door, granted: &Granted) -> Response {
+fn started(door: &ApiState, granted: &Granted) -> Response {
     let status = match granted.entry {
         AdmissionKind::Started => StatusCode::CREATED,
         AdmissionKind::Renewed => StatusCode::OK,

@@ -13,7 +13,7 @@ use axum::http::request::Parts;
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 
-use super::Door;
+use super::ApiState;
 use super::error::ApiError;
 use super::front;
 use super::json::{TimeBody, WatchBody};
@@ -54,10 +54,10 @@ pub(super) struct OfVideo {
     id: SessionId,
 }
 
-impl FromRequestParts<Door> for OfVideo {
+impl FromRequestParts<ApiState> for OfVideo {
     type Rejection = ApiError;
 
-    async fn from_request_parts(parts: &mut Parts, door: &Door) -> Result<Self, ApiError> {
+    async fn from_request_parts(parts: &mut Parts, door: &ApiState) -> Result<Self, ApiError> {
         // Who only looks what is here is not asked for a password.
         let id = only_parameter("id", parts.uri.query().unwrap_or_default())?;
         let user = basic_user(parts, door)?;
@@ -75,10 +75,10 @@ pub(super) enum VideoQuery {
     Video(OfVideo),
 }
 
-impl FromRequestParts<Door> for VideoQuery {
+impl FromRequestParts<ApiState> for VideoQuery {
     type Rejection = ApiError;
 
-    async fn from_request_parts(parts: &mut Parts, door: &Door) -> Result<Self, ApiError> {
+    async fn from_request_parts(parts: &mut Parts, door: &ApiState) -> Result<Self, ApiError> {
         if front::is_asked_for(parts) {
             return Ok(Self::FrontPage);
         }
@@ -104,7 +104,7 @@ impl OfVideo {
             facts: Facts {
                 // What it plays is what it is called.
                 content: ContentId::parse(self.id.as_str()).ok(),
-                door: Some(crate::identity::Door::Http),
+                door: Some(crate::identity::ApiState::Http),
                 position_seconds,
                 ..Facts::default()
             },
@@ -128,7 +128,10 @@ impl OfVideo {
     responses((status = 200, description = "Whether it may, and where it is.", body = WatchBody), Failures),
     security(("user" = [])),
 )]
-pub(super) async fn get(State(door): State<Door>, asked: VideoQuery) -> Result<Response, ApiError> {
+pub(super) async fn get(
+    State(door): State<ApiState>,
+    asked: VideoQuery,
+) -> Result<Response, ApiError> {
     let video = match asked {
         VideoQuery::FrontPage => return Ok(front::serve()),
         VideoQuery::Video(video) => video,
@@ -162,7 +165,7 @@ pub(super) async fn get(State(door): State<Door>, asked: VideoQuery) -> Result<R
     security(("user" = [])),
 )]
 pub(super) async fn post(
-    State(door): State<Door>,
+    State(door): State<ApiState>,
     request: RequestId,
     video: OfVideo,
     headers: HeaderMap,
@@ -188,7 +191,7 @@ pub(super) async fn post(
     security(("user" = [])),
 )]
 pub(super) async fn patch(
-    State(door): State<Door>,
+    State(door): State<ApiState>,
     request: RequestId,
     video: OfVideo,
     headers: HeaderMap,
@@ -210,7 +213,7 @@ pub(super) async fn patch(
     security(("user" = [])),
 )]
 pub(super) async fn delete(
-    State(door): State<Door>,
+    State(door): State<ApiState>,
     video: OfVideo,
 ) -> Result<StatusCode, ApiError> {
     let releasing = Arc::clone(&door);
@@ -231,7 +234,7 @@ fn position(
 }
 
 /// What a video that may go on is told.
-fn watching(door: &Door, granted: &Granted) -> Response {
+fn watching(door: &ApiState, granted: &Granted) -> Response {
     let status = match granted.entry {
         AdmissionKind::Started => StatusCode::CREATED,
         AdmissionKind::Renewed => StatusCode::OK,
@@ -247,7 +250,7 @@ fn watching(door: &Door, granted: &Granted) -> Response {
 }
 
 /// Where a video is to be had, by the configuration's template.
-fn endpoint(door: &Door, id: &SessionId) -> Option<String> {
+fn endpoint(door: &ApiState, id: &SessionId) -> Option<String> {
     let template = door.http.endpoint.as_ref()?;
     Some(template.of(&escaped(id.as_str()).to_string()))
 }

@@ -13,7 +13,7 @@ use axum::http::{HeaderMap, header};
 use super::foreign_page;
 use super::path::named;
 use super::tokens::{Grant, Role, Tokens};
-use crate::http::Door;
+use crate::http::ApiState;
 use crate::http::error::{ApiError, Scheme};
 use crate::identity::UserId;
 use crate::util::authorization;
@@ -45,7 +45,7 @@ impl Caller {
     }
 
     /// Whether they have shown that they are an operator. Without a tokens file anybody may do an operator's calls, and has shown nothing.
-    pub(in crate::http) fn is_operator_by_token(&self, door: &Door) -> bool {
+    pub(in crate::http) fn is_operator_by_token(&self, door: &ApiState) -> bool {
         door.tokens.is_some() && self.may_operate().is_ok()
     }
 
@@ -67,10 +67,10 @@ impl Caller {
     }
 }
 
-impl FromRequestParts<Door> for Caller {
+impl FromRequestParts<ApiState> for Caller {
     type Rejection = ApiError;
 
-    async fn from_request_parts(parts: &mut Parts, door: &Door) -> Result<Self, ApiError> {
+    async fn from_request_parts(parts: &mut Parts, door: &ApiState) -> Result<Self, ApiError> {
         let granted = match tokens(parts, door)? {
             None => Grant {
                 role: Role::Operator,
@@ -97,7 +97,7 @@ impl FromRequestParts<Door> for Caller {
 }
 
 /// The tokens that callers need. Where none are needed, a page of another site is refused.
-fn tokens(parts: &Parts, door: &Door) -> Result<Option<Arc<Tokens>>, ApiError> {
+fn tokens(parts: &Parts, door: &ApiState) -> Result<Option<Arc<Tokens>>, ApiError> {
     match &door.tokens {
         Some(tokens) => Ok(Some(tokens.current())),
         None => {
@@ -108,7 +108,7 @@ fn tokens(parts: &Parts, door: &Door) -> Result<Option<Arc<Tokens>>, ApiError> {
 }
 
 /// The user whom a client says it is by HTTP Basic. With tokens the password has to be one that is good for that user.
-pub(in crate::http) fn basic_user(parts: &Parts, door: &Door) -> Result<UserId, ApiError> {
+pub(in crate::http) fn basic_user(parts: &Parts, door: &ApiState) -> Result<UserId, ApiError> {
     let headers = &parts.headers;
     let tokens = tokens(parts, door)?;
     let refused = || unauthorized(headers, Scheme::Basic);

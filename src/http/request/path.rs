@@ -8,7 +8,7 @@ use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, PercentEncode, utf8_percent_e
 use serde::de::DeserializeOwned;
 
 use super::caller::Caller;
-use crate::http::Door;
+use crate::http::ApiState;
 use crate::http::error::ApiError;
 use crate::identity::{IdError, Kind, SessionId, SessionKey, UserId};
 use crate::util::percent;
@@ -40,10 +40,10 @@ const ESCAPED: &AsciiSet = &NON_ALPHANUMERIC
     .remove(b'_')
     .remove(b'~');
 
-impl FromRequestParts<Door> for OfUser {
+impl FromRequestParts<ApiState> for OfUser {
     type Rejection = ApiError;
 
-    async fn from_request_parts(parts: &mut Parts, door: &Door) -> Result<Self, ApiError> {
+    async fn from_request_parts(parts: &mut Parts, door: &ApiState) -> Result<Self, ApiError> {
         let caller = Caller::from_request_parts(parts, door).await?;
         let user: String = segments(parts, door).await?;
         let user = addressed("user", &user, UserId::parse)?;
@@ -53,10 +53,10 @@ impl FromRequestParts<Door> for OfUser {
     }
 }
 
-impl FromRequestParts<Door> for OfSession {
+impl FromRequestParts<ApiState> for OfSession {
     type Rejection = ApiError;
 
-    async fn from_request_parts(parts: &mut Parts, door: &Door) -> Result<Self, ApiError> {
+    async fn from_request_parts(parts: &mut Parts, door: &ApiState) -> Result<Self, ApiError> {
         let caller = Caller::from_request_parts(parts, door).await?;
         let (user, session): (String, String) = segments(parts, door).await?;
         let user = addressed("user", &user, UserId::parse)?;
@@ -72,7 +72,7 @@ impl FromRequestParts<Door> for OfSession {
 /// The parts of the address, with what is escaped in them put right.
 async fn segments<T: DeserializeOwned + Send>(
     parts: &mut Parts,
-    door: &Door,
+    door: &ApiState,
 ) -> Result<T, ApiError> {
     let Path(segments) = Path::<T>::from_request_parts(parts, door)
         .await
