@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::counts::Counts;
-use super::{Finding, Instance, InstanceReply, Silence, State, Store};
+use super::{CheckReport, Instance, InstanceReply, Silence, State, Store};
 
 /// So many streams let in are enough for one of them to have ended or been reported.
 const ENOUGH: u64 = 10;
@@ -15,8 +15,8 @@ const INCOMPLETE: &str = "not every instance answered; see its line `instance`";
 type Told = (State, String);
 
 /// What is found out about one instance by itself.
-pub(super) fn each(asked: &InstanceReply) -> Vec<Finding> {
-    let finding = |check, (state, told): Told| Finding {
+pub(super) fn each(asked: &InstanceReply) -> Vec<CheckReport> {
+    let finding = |check, (state, told): Told| CheckReport {
         state,
         instance: Some(asked.url.clone()),
         check,
@@ -42,8 +42,8 @@ pub(super) fn each(asked: &InstanceReply) -> Vec<Finding> {
 }
 
 /// What is found out about all of them.
-pub(super) fn all_together(asked: &[InstanceReply]) -> Vec<Finding> {
-    let finding = |check, (state, told): Told| Finding {
+pub(super) fn all_together(asked: &[InstanceReply]) -> Vec<CheckReport> {
+    let finding = |check, (state, told): Told| CheckReport {
         state,
         instance: None,
         check,

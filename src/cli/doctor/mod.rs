@@ -127,7 +127,7 @@ enum State {
 
 /// What was found out by one check.
 #[derive(Debug, Serialize)]
-struct Finding {
+struct CheckReport {
     /// What it came to.
     state: State,
     /// Where the instance is that it is about; `None` if it is about all of them.
@@ -153,7 +153,7 @@ pub(super) fn run(
             Err(error) => return complain(errors, error, Outcome::Usage),
         }
     }
-    let mut findings: Vec<Finding> = asked.iter().flat_map(each).collect();
+    let mut findings: Vec<CheckReport> = asked.iter().flat_map(each).collect();
     findings.extend(all_together(&asked));
     let printed = if args.json {
         print(as_json(&findings), out, errors)
@@ -169,7 +169,7 @@ pub(super) fn run(
 }
 
 /// A line of JSON for each.
-fn as_json(findings: &[Finding]) -> String {
+fn as_json(findings: &[CheckReport]) -> String {
     // Texts can always be written.
     let lines = findings.iter().map(serde_json::to_string);
     let lines = lines.map(Result::unwrap_or_default);
@@ -177,8 +177,8 @@ fn as_json(findings: &[Finding]) -> String {
 }
 
 /// A line for a person for each. What comes from an instance does nothing to their terminal.
-fn as_lines(findings: &[Finding]) -> String {
-    let place = |found: &Finding| {
+fn as_lines(findings: &[CheckReport]) -> String {
+    let place = |found: &CheckReport| {
         found
             .instance
             .as_deref()
