@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::counts::Counts;
-use super::{CheckReport, Instance, InstanceReply, Silence, State, Store};
+use super::{CheckReport, CheckStatus, Instance, InstanceReply, Silence, Store};
 
 /// So many streams let in are enough for one of them to have ended or been reported.
 const ENOUGH: u64 = 10;
@@ -12,7 +12,7 @@ const ENOUGH: u64 = 10;
 const INCOMPLETE: &str = "not every instance answered; see its line `instance`";
 
 /// What a check came to, and what there is to say.
-type Told = (State, String);
+type Told = (CheckStatus, String);
 
 /// What is found out about one instance by itself.
 pub(super) fn each(asked: &InstanceReply) -> Vec<CheckReport> {
@@ -73,25 +73,30 @@ pub(super) fn all_together(asked: &[InstanceReply]) -> Vec<CheckReport> {
 /// Whether it is there and serves.
 fn instance(asked: &InstanceReply) -> Told {
     match &asked.instance {
-        Err(Silence::Absent(why)) => (State::Wrong, format!("{why}; start it, or correct --url")),
+        Err(Silence::Absent(why)) => (
+            CheckStatus::Wrong,
+            format!("{why}; start it, or correct --url"),
+        ),
         Err(Silence::Refused(why)) => {
             let told = format!(
                 "it refuses to describe itself: {why}; pass an operator's token with --token-file"
             );
-            (State::Unknown, told)
+            (CheckStatus::Unknown, told)
         }
         Err(Silence::Old) => {
             let told = "this version has no /v1/instance; upgrade it";
-            (State::Unknown, told.to_owned())
+            (CheckStatus::Unknown, told.to_owned())
         }
-        Err(Silence::Strange(told)) => (State::Wrong, told.clone()),
-        Ok(told) if told.phase == "serving" => (State::Ok, format!("version {}", told.version)),
+        Err(Silence::Strange(told)) => (CheckStatus::Wrong, told.clone()),
+        Ok(told) if told.phase == "serving" => {
+            (CheckStatus::Ok, format!("version {}", told.version))
+        }
         Ok(told) => {
             let told = format!(
                 "it is {} and accepts no requests; wait for it, or restart it",
                 told.phase
             );
-            (State::Wrong, told)
+            (CheckStatus::Wrong, told)
         }
     }
 }
@@ -102,7 +107,7 @@ fn gateway(counts: Option<Counts>) -> Told {
                         configuration and the network in between";
     match counts {
         None => (
-            State::Unknown,
+            CheckStatus::Unknown,
             "/metrics can't be read; check --url and any proxy in between".to_owned(),
         ),
         Some(Counts {
@@ -111,12 +116,12 @@ fn gateway(counts: Option<Counts>) -> Told {
             ..
         }) => {
             // Where only the HTTP API is used, none ever is.
-            let state = if checks == 0 { State::Unknown } else { State::Wrong };
+            let state = if checks == 0 { CheckStatus::Unknown } else { CheckStatus::Wrong };
             let told = format!("no client is connected to the gRPC port, after {checks} checks; {LOOK}");
             (state, told)
         }
         Some(Counts { checks: 0, .. }) => (
-            State::Unknown,
+            CheckStatus::Unknown,
             "a client is connected to the gRPC port, but no check has come; send a request through Envoy, and if that doesn't help, add the \
              ext_authz filter of envoy/envoy.yaml"
                 .to_owned(),
@@ -126,7 +131,7 @@ fn gateway(counts: Option<Counts>) -> Told {
             checks,
             ..
         }) => (
-            State::Ok,
+            CheckStatus::Ok,
             format!("{connections} connections, {checks} checks"),
         ),
     }
@@ -136,7 +141,7 @@ fn gateway(counts: Option<Counts>) -> Told {
 fn port(instance: &Instance) -> Told {
     match &instance.grpc.exposed {
         None => (
-            State::Ok,
+            CheckStatus::Ok,
             format!(
                 "{} is not reachable from other machines without a certificate",
                 instance.grpc.listen
@@ -144,7 +149,7 @@ fn port(instance: &Instance) -> Told {
         ),
         Some(exposed) => {
             let told = format!("{exposed}; listen on loopback, or set grpc.tls with client_ca");
-            (State::Wrong, told)
+            (CheckStatus::Wrong, told)
         }
     }
 }
@@ -154,14 +159,14 @@ fn store(store: &Store) -> Told {
     let server = store.server.as_deref().unwrap_or("its own memory");
     match &store.trouble {
         Some(trouble) => (
-            State::Wrong,
+            CheckStatus::Wrong,
             format!("{trouble}; see docs/redis-trouble.md"),
         ),
         None if !store.up => (
-            State::Wrong,
+            CheckStatus::Wrong,
             "it does not answer; check store.redis.urls and the network".to_owned(),
         ),
-        None => (State::Ok, format!("{server} answers")),
+        None => (CheckStatus::Ok, format!("{server} answers")),
     }
 }
 
@@ -169,12 +174,12 @@ fn store(store: &Store) -> Told {
 fn eviction(store: &Store) -> Told {
     match store.eviction_policy.as_deref() {
         None => (
-            State::Unknown,
+            CheckStatus::Unknown,
             "Redis doesn't reveal its maxmemory-policy; allow CONFIG GET or INFO in the ACL, and set the policy to noeviction".to_owned(),
         ),
-        Some("noeviction") => (State::Ok, "maxmemory-policy is noeviction".to_owned()),
+        Some("noeviction") => (CheckStatus::Ok, "maxmemory-policy is noeviction".to_owned()),
         Some(other) => (
-            State::Wrong,
+            CheckStatus::Wrong,
             format!("maxmemory-policy is {other}: Redis forgets streams when its memory is full; set it to noeviction"),
         ),
     }
@@ -212,18 +217,18 @@ impl Log {
     fn ends(&self) -> Told {
         match self.counts.ends {
             0 if self.is_missing => (
-                State::Wrong,
+                CheckStatus::Wrong,
                 format!(
                     "none arrives, and nobody ends or renews the streams that start, so the limit does not hold; {WIRE}"
                 ),
             ),
             // An instance that has seen only entries of running streams knows nothing of ends.
             0 if self.arrives && self.counts.periodic == 0 => (
-                State::Ok,
+                CheckStatus::Ok,
                 "they go to another instance, which was not named".to_owned(),
             ),
-            0 => (State::Unknown, self.none_yet("when a stream ends")),
-            ends => (State::Ok, format!("{ends} entries")),
+            0 => (CheckStatus::Unknown, self.none_yet("when a stream ends")),
+            ends => (CheckStatus::Ok, format!("{ends} entries")),
         }
     }
 
@@ -231,13 +236,13 @@ impl Log {
     fn periodic(&self) -> Told {
         match self.counts {
             Counts { periodic: 1.., .. } => {
-                (State::Ok, format!("{} entries", self.counts.periodic))
+                (CheckStatus::Ok, format!("{} entries", self.counts.periodic))
             }
             Counts { ends: 0, .. } if self.is_missing => {
-                (State::Wrong, format!("none arrives; {WIRE}"))
+                (CheckStatus::Wrong, format!("none arrives; {WIRE}"))
             }
             Counts { lapsed: 1.., .. } => (
-                State::Wrong,
+                CheckStatus::Wrong,
                 format!(
                     "none arrives, and {} streams have outlived their lease; set access_log_flush_interval to a third of leases.request or less \
                      in Envoy's access_log_options",
@@ -245,7 +250,7 @@ impl Log {
                 ),
             ),
             _ => (
-                State::Unknown,
+                CheckStatus::Unknown,
                 self.none_yet("every access_log_flush_interval while a request runs"),
             ),
         }
@@ -254,22 +259,22 @@ impl Log {
     /// Whether entries bear our mark.
     fn mark(&self) -> Told {
         match self.counts {
-            Counts { marked: 1.., .. } => (State::Ok, format!("on {} entries", self.counts.marked)),
+            Counts { marked: 1.., .. } => (CheckStatus::Ok, format!("on {} entries", self.counts.marked)),
             Counts {
                 ends: 0,
                 periodic: 0,
                 ..
-            } => (State::Unknown, "no entry has come yet".to_owned()),
+            } => (CheckStatus::Unknown, "no entry has come yet".to_owned()),
             // Of a playback that is known to be playing an entry changes nothing, and is counted as ignored.
-            _ if self.arrives => (State::Ok, "entries are recognised by it".to_owned()),
+            _ if self.arrives => (CheckStatus::Ok, "entries are recognised by it".to_owned()),
             _ if self.has_seen_enough() => (
-                State::Wrong,
+                CheckStatus::Wrong,
                 "entries come without it, so nobody knows whose streams they are about; put the access logger into the same HTTP connection \
                  manager as the ext_authz filter, which leaves the mark as dynamic metadata"
                     .to_owned(),
             ),
             _ => (
-                State::Unknown,
+                CheckStatus::Unknown,
                 "no entry has it yet; play a stream through Envoy to its end and look again"
                     .to_owned(),
             ),
@@ -291,13 +296,13 @@ fn one_store(instances: &[(&str, &Instance)], is_whole: bool) -> Told {
     let ids: BTreeSet<_> = instances.iter().map(|(_, it)| &it.instance).collect();
     if ids.len() < instances.len() {
         let told = "two addresses lead to one instance; name each instance by its own address";
-        return (State::Unknown, told.to_owned());
+        return (CheckStatus::Unknown, told.to_owned());
     }
     if let Some((url, _)) = instances.iter().find(|(_, it)| !it.store.shared) {
         let told = format!(
             "{url} counts in its own memory, so each instance allows the full limit; set store.backend to redis"
         );
-        return (State::Wrong, told);
+        return (CheckStatus::Wrong, told);
     }
     let stores: Option<BTreeSet<_>> = instances
         .iter()
@@ -317,15 +322,15 @@ fn one_store(instances: &[(&str, &Instance)], is_whole: bool) -> Told {
                 "the instances count separately, so each allows the full limit: {}; give all the same store.redis.urls",
                 each.join(", ")
             );
-            (State::Wrong, told)
+            (CheckStatus::Wrong, told)
         }
         Some(_) if is_whole => {
             let store = instances.first().map(|(_, it)| shown(&it.store));
-            (State::Ok, store.unwrap_or_default())
+            (CheckStatus::Ok, store.unwrap_or_default())
         }
-        _ if !is_whole => (State::Unknown, INCOMPLETE.to_owned()),
+        _ if !is_whole => (CheckStatus::Unknown, INCOMPLETE.to_owned()),
         _ => (
-            State::Unknown,
+            CheckStatus::Unknown,
             "an instance can't tell which Redis it counts in; allow INFO in the ACL".to_owned(),
         ),
     }
@@ -342,9 +347,9 @@ fn settings(instances: &[(&str, &Instance)], is_whole: bool) -> Vec<Told> {
         .filter_map(|key| difference(instances, key))
         .collect();
     if !is_whole {
-        told.push((State::Unknown, INCOMPLETE.to_owned()));
+        told.push((CheckStatus::Unknown, INCOMPLETE.to_owned()));
     } else if told.is_empty() {
-        told.push((State::Ok, "equal on all instances".to_owned()));
+        told.push((CheckStatus::Ok, "equal on all instances".to_owned()));
     }
     told
 }
@@ -367,7 +372,7 @@ fn difference(instances: &[(&str, &Instance)], key: &str) -> Option<Told> {
         "{key} differs: {}; see docs/instances.md, and make it equal",
         each.join(", ")
     );
-    Some((State::Wrong, told))
+    Some((CheckStatus::Wrong, told))
 }
 
 #[cfg(test)]
@@ -378,7 +383,7 @@ mod tests {
     use super::*;
 
     /// A finding about the access log by what was counted, and what the instance says of it.
-    fn states(state: &str, counts: Counts) -> [State; 3] {
+    fn states(state: &str, counts: Counts) -> [CheckStatus; 3] {
         let log = Log {
             is_missing: state == "missing",
             arrives: state == "arrives",
@@ -389,7 +394,7 @@ mod tests {
 
     #[test]
     fn what_can_not_be_known_of_the_access_log_is_told_as_such() {
-        use State::{Ok, Unknown, Wrong};
+        use CheckStatus::{Ok, Unknown, Wrong};
         let none = Counts::default();
         let let_in = Counts {
             let_in: ENOUGH,
@@ -454,11 +459,11 @@ mod tests {
             ..Counts::default()
         };
         for (counts, expected) in [
-            (None, State::Unknown),
-            (Some(counts(0, 0)), State::Unknown),
-            (Some(counts(0, 9)), State::Wrong),
-            (Some(counts(1, 0)), State::Unknown),
-            (Some(counts(1, 9)), State::Ok),
+            (None, CheckStatus::Unknown),
+            (Some(counts(0, 0)), CheckStatus::Unknown),
+            (Some(counts(0, 9)), CheckStatus::Wrong),
+            (Some(counts(1, 0)), CheckStatus::Unknown),
+            (Some(counts(1, 9)), CheckStatus::Ok),
         ] {
             assert_eq!(gateway(counts).0, expected, "{counts:?}");
         }
@@ -485,26 +490,26 @@ mod tests {
             (
                 401,
                 true,
-                State::Unknown,
+                CheckStatus::Unknown,
                 "it refuses to describe itself: X; pass",
             ),
             (
                 403,
                 false,
-                State::Unknown,
+                CheckStatus::Unknown,
                 "it refuses to describe itself: X; pass",
             ),
             (
                 404,
                 true,
-                State::Unknown,
+                CheckStatus::Unknown,
                 "this version has no /v1/instance",
             ),
-            (404, false, State::Wrong, "X"),
-            (302, true, State::Wrong, "X"),
-            (500, true, State::Wrong, "X"),
-            (503, true, State::Wrong, "X"),
-            (200, true, State::Wrong, "X"),
+            (404, false, CheckStatus::Wrong, "X"),
+            (302, true, CheckStatus::Wrong, "X"),
+            (500, true, CheckStatus::Wrong, "X"),
+            (503, true, CheckStatus::Wrong, "X"),
+            (200, true, CheckStatus::Wrong, "X"),
         ] {
             let status = StatusCode::from_u16(status).unwrap();
             let asked = InstanceReply {
@@ -527,15 +532,23 @@ mod tests {
             (
                 vec![("a", &known), ("b", &other)],
                 true,
-                (State::Ok, "no Redis"),
+                (CheckStatus::Ok, "no Redis"),
             ),
-            (vec![("a", &known)], false, (State::Unknown, INCOMPLETE)),
-            (vec![("c", &mute)], false, (State::Unknown, INCOMPLETE)),
-            (vec![], false, (State::Unknown, INCOMPLETE)),
+            (
+                vec![("a", &known)],
+                false,
+                (CheckStatus::Unknown, INCOMPLETE),
+            ),
+            (
+                vec![("c", &mute)],
+                false,
+                (CheckStatus::Unknown, INCOMPLETE),
+            ),
+            (vec![], false, (CheckStatus::Unknown, INCOMPLETE)),
             (
                 vec![("a", &known), ("c", &mute)],
                 true,
-                (State::Unknown, "an instance can't tell"),
+                (CheckStatus::Unknown, "an instance can't tell"),
             ),
         ] {
             let (state, told) = one_store(&instances, is_whole);

@@ -116,7 +116,7 @@ enum Silence {
 /// What a check came to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
-enum State {
+enum CheckStatus {
     /// As it should be.
     Ok,
     /// It can't be known.
@@ -129,7 +129,7 @@ enum State {
 #[derive(Debug, Serialize)]
 struct CheckReport {
     /// What it came to.
-    state: State,
+    state: CheckStatus,
     /// Where the instance is that it is about; `None` if it is about all of them.
     #[serde(skip_serializing_if = "Option::is_none")]
     instance: Option<String>,
@@ -160,7 +160,9 @@ pub(super) fn run(
     } else {
         print(as_lines(&findings), out, errors)
     };
-    let is_wrong = findings.iter().any(|found| found.state == State::Wrong);
+    let is_wrong = findings
+        .iter()
+        .any(|found| found.state == CheckStatus::Wrong);
     printed.max(if is_wrong {
         Outcome::Refused
     } else {
@@ -197,7 +199,7 @@ fn as_lines(findings: &[CheckReport]) -> String {
     lines
 }
 
-impl State {
+impl CheckStatus {
     /// As people see it: what is wrong leaps to the eye.
     const fn as_str(self) -> &'static str {
         match self {
