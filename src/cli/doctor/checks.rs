@@ -12,11 +12,11 @@ const ENOUGH: u64 = 10;
 const INCOMPLETE: &str = "not every instance answered; see its line `instance`";
 
 /// What a check came to, and what there is to say.
-type Told = (CheckStatus, String);
+type CheckResult = (CheckStatus, String);
 
 /// What is found out about one instance by itself.
 pub(super) fn each(asked: &InstanceReply) -> Vec<CheckReport> {
-    let finding = |check, (state, told): Told| CheckReport {
+    let finding = |check, (state, told): CheckResult| CheckReport {
         state,
         instance: Some(asked.url.clone()),
         check,
@@ -43,7 +43,7 @@ pub(super) fn each(asked: &InstanceReply) -> Vec<CheckReport> {
 
 /// What is found out about all of them.
 pub(super) fn all_together(asked: &[InstanceReply]) -> Vec<CheckReport> {
-    let finding = |check, (state, told): Told| CheckReport {
+    let finding = |check, (state, told): CheckResult| CheckReport {
         state,
         instance: None,
         check,
@@ -71,7 +71,7 @@ pub(super) fn all_together(asked: &[InstanceReply]) -> Vec<CheckReport> {
 }
 
 /// Whether it is there and serves.
-fn instance(asked: &InstanceReply) -> Told {
+fn instance(asked: &InstanceReply) -> CheckResult {
     match &asked.instance {
         Err(Silence::Absent(why)) => (
             CheckStatus::Wrong,
@@ -102,7 +102,7 @@ fn instance(asked: &InstanceReply) -> Told {
 }
 
 /// Whether an Envoy is connected.
-fn gateway(counts: Option<Counts>) -> Told {
+fn gateway(counts: Option<Counts>) -> CheckResult {
     const LOOK: &str = "send a request through Envoy, and if that doesn't help, check the endpoints of the cluster `streamgate` in Envoy's \
                         configuration and the network in between";
     match counts {
@@ -138,7 +138,7 @@ fn gateway(counts: Option<Counts>) -> Told {
 }
 
 /// Whether others than gateways reach the gRPC port.
-fn port(instance: &Instance) -> Told {
+fn port(instance: &Instance) -> CheckResult {
     match &instance.grpc.exposed {
         None => (
             CheckStatus::Ok,
@@ -155,7 +155,7 @@ fn port(instance: &Instance) -> Told {
 }
 
 /// Whether the store answers.
-fn store(store: &Store) -> Told {
+fn store(store: &Store) -> CheckResult {
     let server = store.server.as_deref().unwrap_or("its own memory");
     match &store.trouble {
         Some(trouble) => (
@@ -171,7 +171,7 @@ fn store(store: &Store) -> Told {
 }
 
 /// Whether Redis keeps what it is given.
-fn eviction(store: &Store) -> Told {
+fn eviction(store: &Store) -> CheckResult {
     match store.eviction_policy.as_deref() {
         None => (
             CheckStatus::Unknown,
@@ -214,7 +214,7 @@ impl Log {
     }
 
     /// Whether ends arrive.
-    fn ends(&self) -> Told {
+    fn ends(&self) -> CheckResult {
         match self.counts.ends {
             0 if self.is_missing => (
                 CheckStatus::Wrong,
@@ -233,7 +233,7 @@ impl Log {
     }
 
     /// Whether entries of streams that run arrive.
-    fn periodic(&self) -> Told {
+    fn periodic(&self) -> CheckResult {
         match self.counts {
             Counts { periodic: 1.., .. } => {
                 (CheckStatus::Ok, format!("{} entries", self.counts.periodic))
@@ -257,7 +257,7 @@ impl Log {
     }
 
     /// Whether entries bear our mark.
-    fn mark(&self) -> Told {
+    fn mark(&self) -> CheckResult {
         match self.counts {
             Counts { marked: 1.., .. } => (CheckStatus::Ok, format!("on {} entries", self.counts.marked)),
             Counts {
@@ -292,7 +292,7 @@ impl Log {
 }
 
 /// Whether the instances count in one place.
-fn one_store(instances: &[(&str, &Instance)], is_whole: bool) -> Told {
+fn one_store(instances: &[(&str, &Instance)], is_whole: bool) -> CheckResult {
     let ids: BTreeSet<_> = instances.iter().map(|(_, it)| &it.instance).collect();
     if ids.len() < instances.len() {
         let told = "two addresses lead to one instance; name each instance by its own address";
@@ -337,12 +337,12 @@ fn one_store(instances: &[(&str, &Instance)], is_whole: bool) -> Told {
 }
 
 /// Whether the instances have the settings alike that they should: a finding for each that differs.
-fn settings(instances: &[(&str, &Instance)], is_whole: bool) -> Vec<Told> {
+fn settings(instances: &[(&str, &Instance)], is_whole: bool) -> Vec<CheckResult> {
     let keys: BTreeSet<&String> = instances
         .iter()
         .flat_map(|(_, it)| it.settings.keys())
         .collect();
-    let mut told: Vec<Told> = keys
+    let mut told: Vec<CheckResult> = keys
         .into_iter()
         .filter_map(|key| difference(instances, key))
         .collect();
@@ -355,7 +355,7 @@ fn settings(instances: &[(&str, &Instance)], is_whole: bool) -> Vec<Told> {
 }
 
 /// How the instances differ in a setting, if they do.
-fn difference(instances: &[(&str, &Instance)], key: &str) -> Option<Told> {
+fn difference(instances: &[(&str, &Instance)], key: &str) -> Option<CheckResult> {
     let value = |instance: &Instance| {
         let value = instance.settings.get(key);
         value.map_or("nothing", String::as_str).to_owned()
