@@ -37,7 +37,7 @@ pub(in crate::cli) struct Disappointment {
 
 /// A problem document (RFC 9457), as far as it is told. It may be that of a gateway on the way.
 #[derive(Debug, Deserialize)]
-struct Told {
+struct ProblemDocument {
     /// The kind of problem in a few words.
     title: Option<String>,
     /// What happened, in a sentence.
@@ -65,7 +65,7 @@ impl ApiResponse {
 
     /// What it comes to, if it isn't what was hoped for.
     pub(in crate::cli) fn disappoints(self, has_token: bool) -> Disappointment {
-        let problem: Option<Told> = self.problem();
+        let problem: Option<ProblemDocument> = self.problem();
         let outcome = self.outcome(problem.is_some());
         let status = self.status.as_u16();
         let mut told = match &problem {
@@ -92,11 +92,11 @@ impl ApiResponse {
     }
 
     /// The problem that it tells of, if it does.
-    fn problem(&self) -> Option<Told> {
+    fn problem(&self) -> Option<ProblemDocument> {
         if self.status.as_u16() < 400 {
             return None;
         }
-        let told: Told = serde_json::from_str(&self.body).ok()?;
+        let told: ProblemDocument = serde_json::from_str(&self.body).ok()?;
         let says_something = told.title.is_some() || told.detail.is_some() || told.reason.is_some();
         says_something.then_some(told)
     }
