@@ -32,7 +32,7 @@ const PROBE_PAUSE: Duration = Duration::from_millis(150);
 
 /// What came of telling the store about many running streams.
 #[derive(Default)]
-struct Told<'a> {
+struct SyncResult<'a> {
     /// How many of them it did not know.
     unknown: usize,
     /// Those that it could not be told about.
@@ -77,8 +77,8 @@ impl Ledger {
     }
 
     /// Tells the store about many running streams, and holds what it answers.
-    async fn tell_all_running<'a>(&self, seen: &'a [Seen]) -> Told<'a> {
-        let mut told = Told::default();
+    async fn tell_all_running<'a>(&self, seen: &'a [Seen]) -> SyncResult<'a> {
+        let mut told = SyncResult::default();
         if seen.is_empty() {
             return told;
         }
