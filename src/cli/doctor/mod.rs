@@ -45,7 +45,7 @@ struct Instance {
     /// Where it is in its life.
     phase: String,
     /// Envoy's port.
-    grpc: Grpc,
+    grpc: GrpcPort,
     /// Where it counts.
     store: Store,
     /// Envoy's access log.
@@ -56,7 +56,7 @@ struct Instance {
 
 /// Envoy's port.
 #[derive(Debug, Deserialize)]
-struct Grpc {
+struct GrpcPort {
     /// Where it listens.
     listen: String,
     /// What is wrong where other machines reach it without showing a certificate.
