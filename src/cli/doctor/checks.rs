@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::counts::Counts;
-use super::{CheckReport, CheckStatus, Instance, InstanceReply, Silence, Store};
+use super::{CheckReport, CheckStatus, Instance, InstanceReply, Silence, StoreStatus};
 
 /// So many streams let in are enough for one of them to have ended or been reported.
 const ENOUGH: u64 = 10;
@@ -155,7 +155,7 @@ fn port(instance: &Instance) -> CheckResult {
 }
 
 /// Whether the store answers.
-fn store(store: &Store) -> CheckResult {
+fn store(store: &StoreStatus) -> CheckResult {
     let server = store.server.as_deref().unwrap_or("its own memory");
     match &store.trouble {
         Some(trouble) => (
@@ -171,7 +171,7 @@ fn store(store: &Store) -> CheckResult {
 }
 
 /// Whether Redis keeps what it is given.
-fn eviction(store: &Store) -> CheckResult {
+fn eviction(store: &StoreStatus) -> CheckResult {
     match store.eviction_policy.as_deref() {
         None => (
             CheckStatus::Unknown,
@@ -308,7 +308,7 @@ fn one_store(instances: &[(&str, &Instance)], is_whole: bool) -> CheckResult {
         .iter()
         .map(|(_, it)| Some((it.store.run_id.as_ref()?, it.store.database?)))
         .collect();
-    let shown = |store: &Store| {
+    let shown = |store: &StoreStatus| {
         let server = store.server.as_deref().unwrap_or("no Redis");
         format!("{server} database {}", store.database.unwrap_or_default())
     };

@@ -47,7 +47,7 @@ struct Instance {
     /// Envoy's port.
     grpc: GrpcPort,
     /// Where it counts.
-    store: Store,
+    store: StoreStatus,
     /// Envoy's access log.
     access_log: AccessLogStatus,
     /// The settings that other instances should have too.
@@ -65,7 +65,7 @@ struct GrpcPort {
 
 /// Where an instance counts.
 #[derive(Debug, Deserialize)]
-struct Store {
+struct StoreStatus {
     /// Whether that is a Redis.
     shared: bool,
     /// Whether it answers.
