@@ -32,7 +32,7 @@ pub(super) struct Tls {
     /// Those who may vouch for the server.
     ca: Option<Chain>,
     /// What to show to a server that wants to know who asks.
-    identity: Option<Identity>,
+    identity: Option<ClientIdentity>,
 }
 
 /// Certificates, as their file has them and as they are meant.
@@ -44,7 +44,7 @@ struct Chain {
 }
 
 /// A certificate and its key, which fit together.
-struct Identity {
+struct ClientIdentity {
     /// The certificate.
     chain: Chain,
     /// The key, as its file has it.
@@ -99,7 +99,7 @@ impl TlsArgs {
     pub(super) fn load(&self) -> Result<Tls, TlsError> {
         let ca = self.ca.as_deref().map(trusted).transpose()?;
         let identity = match (&self.cert, &self.key) {
-            (Some(cert), Some(key)) => Some(Identity::read(cert, key)?),
+            (Some(cert), Some(key)) => Some(ClientIdentity::read(cert, key)?),
             // One without the other is refused with the arguments.
             _ => None,
         };
@@ -124,13 +124,16 @@ impl Tls {
 
     /// The same for the gRPC client, which trusts nobody but `--ca`.
     pub(super) fn for_grpc(&self) -> tonic::transport::ClientTlsConfig {
-        use tonic::transport::{Certificate, ClientTlsConfig, Identity};
+        use tonic::transport::{Certificate, ClientIdentity, ClientTlsConfig};
         let mut tls = ClientTlsConfig::new();
         if let Some(ca) = &self.ca {
             tls = tls.ca_certificate(Certificate::from_pem(&ca.pem));
         }
         if let Some(identity) = &self.identity {
-            tls = tls.identity(Identity::from_pem(&identity.chain.pem, &identity.key_pem));
+            tls = tls.identity(ClientIdentity::from_pem(
+                &identity.chain.pem,
+                &identity.key_pem,
+            ));
         }
         tls
     }
@@ -158,7 +161,7 @@ impl Chain {
     }
 }
 
-impl Identity {
+impl ClientIdentity {
     /// The certificate and the key of these files. The HTTP client panics at a pair that doesn't fit, so it is tried here.
     fn read(cert: &Path, key: &Path) -> Result<Self, TlsError> {
         let (chain, key_pem) = (Chain::read(cert)?, read(key)?);
