@@ -44,7 +44,7 @@ const TIMEOUT: Duration = Duration::from_secs(1);
 enum WrongUse {
     /// The files for TLS are of no use.
     #[error(transparent)]
-    Tls(#[from] TlsError),
+    TlsFiles(#[from] TlsError),
     /// There is TLS, and nobody to trust.
     #[error(
         "--cert, --key and --server-name are for TLS; name the certificates to trust by --ca, or leave them out"

@@ -28,7 +28,7 @@ pub(super) struct TlsArgs {
 
 /// The files that the arguments name, read and checked.
 #[derive(Default)]
-pub(super) struct Tls {
+pub(super) struct TlsFiles {
     /// Those who may vouch for the server.
     ca: Option<Chain>,
     /// What to show to a server that wants to know who asks.
@@ -96,18 +96,18 @@ impl TlsArgs {
     ///
     /// # Errors
     /// One of them can't be read, or isn't what it should be.
-    pub(super) fn load(&self) -> Result<Tls, TlsError> {
+    pub(super) fn load(&self) -> Result<TlsFiles, TlsError> {
         let ca = self.ca.as_deref().map(trusted).transpose()?;
         let identity = match (&self.cert, &self.key) {
             (Some(cert), Some(key)) => Some(ClientIdentity::read(cert, key)?),
             // One without the other is refused with the arguments.
             _ => None,
         };
-        Ok(Tls { ca, identity })
+        Ok(TlsFiles { ca, identity })
     }
 }
 
-impl Tls {
+impl TlsFiles {
     /// The same for the HTTP client.
     pub(super) fn for_http(&self) -> ureq::tls::TlsConfig {
         let roots = match &self.ca {

@@ -65,7 +65,7 @@ pub(in crate::cli) enum WrongUse {
     Token(#[from] NoToken),
     /// The files for TLS are of no use.
     #[error(transparent)]
-    Tls(#[from] TlsError),
+    TlsFiles(#[from] TlsError),
     /// There are files for TLS, and no TLS.
     #[error(
         "--ca, --cert and --key are for https://, and --url is http://; write https:// there, or leave them out"
