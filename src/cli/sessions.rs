@@ -29,7 +29,7 @@ pub(super) struct SessionsArgs {
 
 /// The answer, as far as it is shown. What another version adds is no matter.
 #[derive(Debug, Deserialize)]
-struct Listing {
+struct SessionList {
     /// How many streams at once the user may watch.
     limit: u32,
     /// How many are live.
@@ -81,7 +81,7 @@ pub(super) fn run(
 }
 
 /// The user's sessions, if the answer tells them.
-fn listing(answer: &ApiResponse) -> Option<Listing> {
+fn listing(answer: &ApiResponse) -> Option<SessionList> {
     let told = (answer.status == StatusCode::OK).then_some(&answer.body)?;
     serde_json::from_str(told).ok()
 }
@@ -112,7 +112,7 @@ fn line(body: &str) -> String {
 }
 
 /// The sessions for a person. Times are told from `now`, the time of the one who told them.
-fn shown(user: &UserId, listing: &Listing, now: Option<Timestamp>) -> String {
+fn shown(user: &UserId, listing: &SessionList, now: Option<Timestamp>) -> String {
     let mut shown = format!(
         "{}: {} of {} {} in use\n",
         plain(user.as_str()),
