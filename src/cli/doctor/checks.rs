@@ -56,7 +56,7 @@ pub(super) fn all_together(asked: &[InstanceReply]) -> Vec<CheckReport> {
         .collect();
     let mut findings = Vec::new();
     if let Some(counts) = counts.reduce(Counts::plus) {
-        let log = Log::of(&instances, counts);
+        let log = AccessLogCheck::of(&instances, counts);
         findings.push(finding("ends", log.ends()));
         findings.push(finding("periodic entries", log.periodic()));
         findings.push(finding("mark", log.mark()));
@@ -186,7 +186,7 @@ fn eviction(store: &StoreStatus) -> CheckResult {
 }
 
 /// What is known of the access log. Its entries may all go to one of the instances.
-struct Log {
+struct AccessLogCheck {
     /// Whether an instance has found that it does not arrive.
     is_missing: bool,
     /// Whether an instance has found that it does.
@@ -198,7 +198,7 @@ struct Log {
 /// Where the access log has to be wired.
 const WIRE: &str = "add both access_log entries and access_log_options of envoy/envoy.yaml to the HTTP connection manager that asks streamgate";
 
-impl Log {
+impl AccessLogCheck {
     fn of(instances: &[(&str, &Instance)], counts: Counts) -> Self {
         let any = |state| instances.iter().any(|(_, it)| it.access_log.state == state);
         Self {
@@ -384,7 +384,7 @@ mod tests {
 
     /// A finding about the access log by what was counted, and what the instance says of it.
     fn states(state: &str, counts: Counts) -> [CheckStatus; 3] {
-        let log = Log {
+        let log = AccessLogCheck {
             is_missing: state == "missing",
             arrives: state == "arrives",
             counts,
