@@ -57,7 +57,7 @@ enum WrongUse {
 
 /// Why there is no answer.
 #[derive(Debug, thiserror::Error)]
-enum NoAnswer {
+enum HealthError {
     /// There is nothing to ask with.
     #[error("failed to start: {0}")]
     Runtime(#[from] std::io::Error),
@@ -113,12 +113,12 @@ pub(super) fn run(args: &HealthArgs, out: &mut impl Write, errors: &mut impl Wri
             Outcome::Refused,
         ),
         Ok(Err(error)) => complain(errors, format_args!("{grpc}: {error}"), Outcome::Outage),
-        Err(error) => complain(errors, NoAnswer::from(error), Outcome::Outage),
+        Err(error) => complain(errors, HealthError::from(error), Outcome::Outage),
     }
 }
 
 /// The answer to one question, within its time.
-async fn ask(grpc: &Listen, tls: Option<ClientTlsConfig>) -> Result<ServingStatus, NoAnswer> {
+async fn ask(grpc: &Listen, tls: Option<ClientTlsConfig>) -> Result<ServingStatus, HealthError> {
     let asking = async {
         let channel = endpoint(grpc, tls)?.connect().await?;
         let request = HealthCheckRequest {
@@ -127,12 +127,12 @@ async fn ask(grpc: &Listen, tls: Option<ClientTlsConfig>) -> Result<ServingStatu
         let answer = HealthClient::new(channel.map_response(only_grpc))
             .check(request)
             .await
-            .map_err(|status| NoAnswer::Call(status.into()))?;
+            .map_err(|status| HealthError::Call(status.into()))?;
         Ok(answer.into_inner().status())
     };
     tokio::time::timeout(TIMEOUT, asking)
         .await
-        .unwrap_or(Err(NoAnswer::Timeout))
+        .unwrap_or(Err(HealthError::Timeout))
 }
 
 /// An answer, if it is one of gRPC. The bytes of any other would be taken for messages.
