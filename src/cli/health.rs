@@ -41,7 +41,7 @@ const TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Why the arguments are of no use.
 #[derive(Debug, thiserror::Error)]
-enum WrongUse {
+enum HealthUsageError {
     /// The files for TLS are of no use.
     #[error(transparent)]
     TlsFiles(#[from] TlsError),
@@ -74,15 +74,15 @@ enum HealthError {
 
 impl HealthArgs {
     /// How to ask over TLS, if that is wanted.
-    fn tls(&self) -> Result<Option<ClientTlsConfig>, WrongUse> {
+    fn tls(&self) -> Result<Option<ClientTlsConfig>, HealthUsageError> {
         if self.tls.is_empty() && self.server_name.is_none() {
             return Ok(None);
         }
         if let Listen::Unix(_) = self.grpc {
-            return Err(WrongUse::Socket);
+            return Err(HealthUsageError::Socket);
         }
         if self.tls.ca.is_none() {
-            return Err(WrongUse::NobodyToTrust);
+            return Err(HealthUsageError::NobodyToTrust);
         }
         let tls = self.tls.load()?.for_grpc();
         Ok(Some(match &self.server_name {
