@@ -15,7 +15,7 @@ use tonic_health::pb::health_client::HealthClient;
 use tower::ServiceExt;
 
 use super::tls::{TlsArgs, TlsError};
-use super::{Outcome, complain};
+use super::{CommandStatus, complain};
 use crate::config::Listen;
 
 /// Who is asked, and how.
@@ -93,10 +93,14 @@ impl HealthArgs {
 }
 
 /// Asks, and says the answer.
-pub(super) fn run(args: &HealthArgs, out: &mut impl Write, errors: &mut impl Write) -> Outcome {
+pub(super) fn run(
+    args: &HealthArgs,
+    out: &mut impl Write,
+    errors: &mut impl Write,
+) -> CommandStatus {
     let (grpc, tls) = match args.tls() {
         Ok(tls) => (&args.grpc, tls),
-        Err(error) => return complain(errors, error, Outcome::Usage),
+        Err(error) => return complain(errors, error, CommandStatus::Usage),
     };
     match tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -105,15 +109,19 @@ pub(super) fn run(args: &HealthArgs, out: &mut impl Write, errors: &mut impl Wri
     {
         Ok(Ok(ServingStatus::Serving)) => {
             let _ = writeln!(out, "SERVING");
-            Outcome::Ok
+            CommandStatus::Ok
         }
         Ok(Ok(status)) => complain(
             errors,
             format_args!("{grpc} is {}", status.as_str_name()),
-            Outcome::Refused,
+            CommandStatus::Refused,
         ),
-        Ok(Err(error)) => complain(errors, format_args!("{grpc}: {error}"), Outcome::Outage),
-        Err(error) => complain(errors, HealthError::from(error), Outcome::Outage),
+        Ok(Err(error)) => complain(
+            errors,
+            format_args!("{grpc}: {error}"),
+            CommandStatus::Outage,
+        ),
+        Err(error) => complain(errors, HealthError::from(error), CommandStatus::Outage),
     }
 }
 
@@ -225,7 +233,7 @@ mod tests {
     }
 
     /// Asks in plain text.
-    async fn outcome(grpc: Listen) -> (Outcome, String) {
+    async fn outcome(grpc: Listen) -> (CommandStatus, String) {
         outcome_of(HealthArgs {
             grpc,
             tls: TlsArgs::default(),
@@ -235,7 +243,7 @@ mod tests {
     }
 
     /// Asks from another thread, as another process would.
-    async fn outcome_of(args: HealthArgs) -> (Outcome, String) {
+    async fn outcome_of(args: HealthArgs) -> (CommandStatus, String) {
         let asking = move || {
             let (mut out, mut errors) = (Vec::new(), Vec::new());
             let outcome = run(&args, &mut out, &mut errors);
@@ -256,13 +264,13 @@ mod tests {
         let asking = async {
             assert_eq!(
                 outcome(listen.clone()).await,
-                (Outcome::Ok, "SERVING\n".to_owned())
+                (CommandStatus::Ok, "SERVING\n".to_owned())
             );
             reporter
                 .set_service_status("", tonic_health::ServingStatus::NotServing)
                 .await;
             let expected = format!("streamgate: {listen} is NOT_SERVING\n");
-            assert_eq!(outcome(listen).await, (Outcome::Refused, expected));
+            assert_eq!(outcome(listen).await, (CommandStatus::Refused, expected));
         };
         tokio::select! { ended = serving => panic!("{ended:?}"), () = asking => () }
     }
@@ -305,14 +313,14 @@ mod tests {
             })
         };
         let asking = async {
-            let good = (Outcome::Ok, "SERVING\n".to_owned());
+            let good = (CommandStatus::Ok, "SERVING\n".to_owned());
             assert_eq!(ask(true, true).await, good);
             for (wrong, expected) in [
                 (ask(false, true).await, "certificate not valid for name"),
                 (ask(true, false).await, "failed to "),
                 (outcome(grpc.clone()).await, "failed to "),
             ] {
-                assert_eq!(wrong.0, Outcome::Outage);
+                assert_eq!(wrong.0, CommandStatus::Outage);
                 assert!(wrong.1.contains(expected), "{wrong:?}");
             }
         };
@@ -350,7 +358,7 @@ mod tests {
                 server_name: server_name.map(str::to_owned),
             })
             .await;
-            assert_eq!(outcome, Outcome::Usage);
+            assert_eq!(outcome, CommandStatus::Usage);
             assert!(told.contains(expected), "{told}");
         }
     }
@@ -366,7 +374,7 @@ mod tests {
             .serve_with_incoming(listener);
         tokio::select! {
             ended = serving => panic!("{ended:?}"),
-            answer = outcome(Listen::Unix(path)) => assert_eq!(answer, (Outcome::Ok, "SERVING\n".to_owned())),
+            answer = outcome(Listen::Unix(path)) => assert_eq!(answer, (CommandStatus::Ok, "SERVING\n".to_owned())),
         }
     }
 
@@ -383,7 +391,7 @@ mod tests {
         );
         tokio::select! {
             ended = serving => panic!("{ended:?}"),
-            answer = outcome(listen) => assert_eq!(answer, (Outcome::Outage, expected)),
+            answer = outcome(listen) => assert_eq!(answer, (CommandStatus::Outage, expected)),
         }
     }
 
@@ -399,7 +407,7 @@ mod tests {
         tokio::select! {
             ended = serving => panic!("{ended:?}"),
             (outcome, told) = outcome(listen.clone()) => {
-                assert_eq!(outcome, Outcome::Outage);
+                assert_eq!(outcome, CommandStatus::Outage);
                 let expected = format!("streamgate: {listen}: failed to ask: Operation is not implemented");
                 assert!(told.starts_with(&expected) && !told.contains("code:"), "{told}");
             }
@@ -411,14 +419,14 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let listen = Listen::Tcp(listener.local_addr().unwrap());
         let (silent, text) = outcome(listen.clone()).await;
-        assert_eq!(silent, Outcome::Outage);
+        assert_eq!(silent, CommandStatus::Outage);
         assert_eq!(
             text,
             format!("streamgate: {listen}: no answer within 1 s\n")
         );
         drop(listener);
         let (gone, text) = outcome(listen.clone()).await;
-        assert_eq!(gone, Outcome::Outage);
+        assert_eq!(gone, CommandStatus::Outage);
         assert!(
             text.starts_with(&format!(
                 "streamgate: {listen}: failed to connect: Connection refused"

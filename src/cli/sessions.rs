@@ -10,7 +10,7 @@ use serde::Deserialize;
 
 use super::client::{Api, ApiArgs, ApiResponse};
 use super::show::{ago, ahead, plain, position, table};
-use super::{Outcome, complain, print};
+use super::{CommandStatus, complain, print};
 use crate::http::escaped;
 use crate::identity::UserId;
 
@@ -63,15 +63,15 @@ pub(super) fn run(
     variable: impl Fn(&str) -> Option<OsString>,
     out: &mut impl Write,
     errors: &mut impl Write,
-) -> Outcome {
+) -> CommandStatus {
     let api = match args.api.open(variable, errors) {
         Ok(api) => api,
-        Err(error) => return complain(errors, error, Outcome::Usage),
+        Err(error) => return complain(errors, error, CommandStatus::Usage),
     };
     let path = format!("/v1/users/{}/sessions", escaped(args.user.as_str()));
     let answer = match api.ask(Method::GET, &path) {
         Ok(answer) => answer,
-        Err(error) => return complain(errors, error, Outcome::Outage),
+        Err(error) => return complain(errors, error, CommandStatus::Outage),
     };
     match listing(&answer) {
         Some(_) if args.json => print(line(&answer.body), out, errors),
@@ -93,7 +93,7 @@ fn disappoint(
     answer: ApiResponse,
     out: &mut impl Write,
     errors: &mut impl Write,
-) -> Outcome {
+) -> CommandStatus {
     let came = answer.disappoints(api.has_token());
     if let Some(problem) = came.problem.filter(|_| args.json) {
         // What it comes to is known already.

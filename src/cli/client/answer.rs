@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use jiff::fmt::rfc2822::DateTimeParser;
 use serde::Deserialize;
 
-use crate::cli::Outcome;
+use crate::cli::CommandStatus;
 use crate::cli::show::plain;
 
 /// An answer, as it came.
@@ -28,7 +28,7 @@ pub(in crate::cli) struct ApiResponse {
 #[derive(Debug, PartialEq, Eq)]
 pub(in crate::cli) struct Disappointment {
     /// What that comes to.
-    pub(in crate::cli) outcome: Outcome,
+    pub(in crate::cli) outcome: CommandStatus,
     /// What is told of it.
     pub(in crate::cli) told: String,
     /// The problem document, as it came, if it is one.
@@ -120,11 +120,11 @@ impl ApiResponse {
     }
 
     /// What it comes to. Whoever gets something strange where a success was announced has not reached the API.
-    fn outcome(&self, is_problem: bool) -> Outcome {
+    fn outcome(&self, is_problem: bool) -> CommandStatus {
         match self.status.as_u16() {
-            400 if is_problem => Outcome::Usage,
-            300..=499 => Outcome::Refused,
-            _ => Outcome::Outage,
+            400 if is_problem => CommandStatus::Usage,
+            300..=499 => CommandStatus::Refused,
+            _ => CommandStatus::Outage,
         }
     }
 }
@@ -147,7 +147,7 @@ mod tests {
         assert_eq!(
             answer(403, &[], body.as_bytes()).disappoints(true),
             Disappointment {
-                outcome: Outcome::Refused,
+                outcome: CommandStatus::Refused,
                 told: "403 (forbidden): Not yours.".to_owned(),
                 problem: Some(body.to_owned()),
             }
@@ -168,16 +168,16 @@ mod tests {
     fn the_status_decides_what_it_comes_to() {
         let problem = br#"{"reason":"x"}"#;
         for (status, with_problem, with_other) in [
-            (200, Outcome::Outage, Outcome::Outage),
-            (302, Outcome::Refused, Outcome::Refused),
-            (400, Outcome::Usage, Outcome::Refused),
-            (401, Outcome::Refused, Outcome::Refused),
-            (404, Outcome::Refused, Outcome::Refused),
-            (409, Outcome::Refused, Outcome::Refused),
-            (429, Outcome::Refused, Outcome::Refused),
-            (500, Outcome::Outage, Outcome::Outage),
-            (503, Outcome::Outage, Outcome::Outage),
-            (999, Outcome::Outage, Outcome::Outage),
+            (200, CommandStatus::Outage, CommandStatus::Outage),
+            (302, CommandStatus::Refused, CommandStatus::Refused),
+            (400, CommandStatus::Usage, CommandStatus::Refused),
+            (401, CommandStatus::Refused, CommandStatus::Refused),
+            (404, CommandStatus::Refused, CommandStatus::Refused),
+            (409, CommandStatus::Refused, CommandStatus::Refused),
+            (429, CommandStatus::Refused, CommandStatus::Refused),
+            (500, CommandStatus::Outage, CommandStatus::Outage),
+            (503, CommandStatus::Outage, CommandStatus::Outage),
+            (999, CommandStatus::Outage, CommandStatus::Outage),
         ] {
             let outcome = |body| answer(status, &[], body).disappoints(true).outcome;
             assert_eq!(

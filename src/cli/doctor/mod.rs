@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use super::client::{AccessArgs, Api};
 use super::show::plain;
-use super::{Outcome, complain, print};
+use super::{CommandStatus, complain, print};
 use checks::{all_together, each};
 use counts::Counts;
 
@@ -145,12 +145,12 @@ pub(super) fn run(
     variable: impl Fn(&str) -> Option<OsString>,
     out: &mut impl Write,
     errors: &mut impl Write,
-) -> Outcome {
+) -> CommandStatus {
     let mut asked = Vec::new();
     for url in &args.urls {
         match args.access.open(url, &variable, errors) {
             Ok(api) => asked.push(InstanceReply::of(&api)),
-            Err(error) => return complain(errors, error, Outcome::Usage),
+            Err(error) => return complain(errors, error, CommandStatus::Usage),
         }
     }
     let mut findings: Vec<CheckReport> = asked.iter().flat_map(each).collect();
@@ -164,9 +164,9 @@ pub(super) fn run(
         .iter()
         .any(|found| found.state == CheckStatus::Wrong);
     printed.max(if is_wrong {
-        Outcome::Refused
+        CommandStatus::Refused
     } else {
-        Outcome::Ok
+        CommandStatus::Ok
     })
 }
 
