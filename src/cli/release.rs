@@ -46,7 +46,7 @@ enum Fate {
 
 /// What is told of a session in JSON, but for its problem.
 #[derive(Debug, Serialize)]
-struct Report<'a> {
+struct ReleaseReport<'a> {
     /// Its id.
     session: &'a str,
     /// What kind of stream it is.
@@ -144,7 +144,7 @@ impl Fate {
                 CommandStatus::Outage => "outage",
             },
         };
-        let report = Report {
+        let report = ReleaseReport {
             session: session.as_str(),
             kind: kind.as_str(),
             outcome,
