@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use redis::Value;
 
-use super::codec::keys::Keys;
+use super::codec::keys::KeyNames;
 use super::codec::record::{RecordReader, decode_roster, decode_sessions, encode_key, encode_rest};
 use super::codec::reply;
 use crate::fuzzing::{assert_are_names, assert_is_name, cut, text};
@@ -220,13 +220,13 @@ fn keys(first: &str, second: &str) {
     }
     let users = (UserId::parse(first), UserId::parse(second));
     if let (Ok(first), Ok(second)) = users {
-        let keys = Keys::new("streamgate");
+        let keys = KeyNames::new("streamgate");
         let (one, other) = (keys.roster(&first), keys.roster(&second));
         assert_eq!(one == other, first == second);
         assert_eq!(keys.user_of(one.as_bytes()), Some(first.clone()));
         // Prefixes are an operator's, and can be anything too.
         if first.as_str().len() <= 64 {
-            let others = Keys::new(first.as_str());
+            let others = KeyNames::new(first.as_str());
             let key = others.roster(&second);
             assert_eq!(others.user_of(key.as_bytes()), Some(second));
             assert_eq!(

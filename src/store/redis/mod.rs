@@ -20,7 +20,7 @@ use async_trait::async_trait;
 use futures_util::future::join_all;
 use redis::Value;
 
-use self::codec::keys::Keys;
+use self::codec::keys::KeyNames;
 use self::codec::layout::RecordVersions;
 use self::codec::question::Question;
 use self::codec::script::{Script, Scripts};
@@ -74,7 +74,7 @@ pub struct RedisStore {
     /// The operations.
     scripts: Arc<Scripts>,
     /// The names of keys.
-    keys: Keys,
+    keys: KeyNames,
     /// Whether the operations could be done.
     probe: Probe,
     /// What is at our keys and can't be read.
@@ -120,7 +120,7 @@ impl RedisStore {
         source.prepare()?;
         let scripts = Arc::new(Scripts::new(&settings.terms, versions));
         let connection = RedisConnection::open(source, Arc::clone(&scripts), settings.timeout);
-        let keys = Keys::new(&settings.key_prefix);
+        let keys = KeyNames::new(&settings.key_prefix);
         Ok(Self {
             connection,
             scripts,
