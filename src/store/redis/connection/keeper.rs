@@ -22,7 +22,7 @@ use tokio::time::{sleep, timeout};
 use super::eviction;
 use super::sentinel::SentinelLog;
 use super::target::{Connected, RedisTarget, ping};
-use super::{ConnectionState, Line};
+use super::{ConnectionState, OpenConnection};
 use crate::clock::Stopwatch;
 use crate::store::StoreError;
 use crate::store::redis::codec::script::Scripts;
@@ -151,7 +151,7 @@ impl Keeper {
     }
 
     /// Logs that there is a connection.
-    fn tell_connected(&self, line: &Line) {
+    fn tell_connected(&self, line: &OpenConnection) {
         let sentinels = self.source.sentinels();
         tracing::info!(address = %line.server.place, sentinels, "connected to Redis");
     }
@@ -162,7 +162,7 @@ impl Keeper {
     }
 
     /// Logs that there is a connection once it has lasted, where the one before did not. Never resolves.
-    async fn tell_if_it_lasts(&self, line: &Line) -> StoreError {
+    async fn tell_if_it_lasts(&self, line: &OpenConnection) -> StoreError {
         if self.flaps {
             sleep(LASTING).await;
             self.tell_connected(line);
@@ -197,7 +197,7 @@ impl Keeper {
     }
 
     /// Tries until there is a connection.
-    async fn connect(&mut self) -> Line {
+    async fn connect(&mut self) -> OpenConnection {
         loop {
             let failure = match timeout(ATTEMPT, self.attempt()).await {
                 Ok(Ok(line)) => {
@@ -218,7 +218,7 @@ impl Keeper {
     }
 
     /// Tries once, and prepares what it gets. What the server does not let us prepare is no reason not to use it: the calls will tell.
-    async fn attempt(&mut self) -> Result<Line, StoreError> {
+    async fn attempt(&mut self) -> Result<OpenConnection, StoreError> {
         let Connected { mut link, server } = self.source.connect().await?;
         let lost = |error: RedisError| error::of_connecting(&error, self.source.peer());
         match self.scripts.load(&mut link.calls).await {
@@ -230,7 +230,7 @@ impl Keeper {
         }
         let looked = self.eviction.look(&mut link.calls, &server.place).await;
         looked.map_err(lost)?;
-        Ok(Line {
+        Ok(OpenConnection {
             link,
             server: Arc::new(server),
             queue: Arc::default(),
@@ -239,7 +239,7 @@ impl Keeper {
     }
 
     /// Watches a connection until it is lost; why it is.
-    async fn watch(&self, line: &Line, age: &Stopwatch) -> StoreError {
+    async fn watch(&self, line: &OpenConnection, age: &Stopwatch) -> StoreError {
         loop {
             let doubted = timeout(HEARTBEAT, line.doubts.raised.notified())
                 .await
@@ -259,7 +259,7 @@ impl Keeper {
     }
 
     /// Asks for a sign of life, and has no calls made while none comes.
-    async fn ask_for_life(&self, line: &Line) -> Result<(), StoreError> {
+    async fn ask_for_life(&self, line: &OpenConnection) -> Result<(), StoreError> {
         let mut calls = line.link.calls.clone();
         let alive = async {
             let before = line.queue.end();

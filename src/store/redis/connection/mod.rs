@@ -52,7 +52,7 @@ enum ConnectionState {
     /// A connection is being made, and no attempt has failed: calls wait for it.
     Opening,
     /// Calls can be made, until the line ends.
-    Up(Line),
+    Up(OpenConnection),
     /// The server keeps the connection and doesn't answer: calls end with that.
     Silent(StoreError),
     /// There is no connection, and none can be made: calls end with that.
@@ -61,7 +61,7 @@ enum ConnectionState {
 
 impl ConnectionState {
     /// What a call has to do with, unless it has to wait.
-    fn settled(&self) -> Option<Result<Line, StoreError>> {
+    fn settled(&self) -> Option<Result<OpenConnection, StoreError>> {
         match self {
             Self::Opening => None,
             // The keeper is about to make the next.
@@ -74,7 +74,7 @@ impl ConnectionState {
 
 /// One connection, who waits for answers on it, and what they say of it.
 #[derive(Debug, Clone)]
-struct Line {
+struct OpenConnection {
     /// The connection.
     link: Link,
     /// Where it leads.
@@ -217,7 +217,7 @@ impl RedisConnection {
     }
 
     /// The connection. Waits for one that is being made, unless an attempt has failed.
-    async fn line(&self) -> Result<Line, StoreError> {
+    async fn line(&self) -> Result<OpenConnection, StoreError> {
         if let Some(settled) = self.state.borrow().settled() {
             return settled;
         }
@@ -253,8 +253,8 @@ mod tests {
     pub(super) const DEADLINE: Duration = Duration::from_millis(200);
 
     /// A connection that leads to nobody who says more than `OK`.
-    pub(super) async fn line() -> Line {
-        Line {
+    pub(super) async fn line() -> OpenConnection {
+        OpenConnection {
             link: Link {
                 calls: connection(Some(b"+OK\r\n")).await,
                 ended: CancellationToken::new(),
