@@ -2,15 +2,15 @@
 
 use std::cmp::Reverse;
 
-use super::target::Server;
+use super::target::RedisServer;
 
 /// The server to use: by what those of so many sentinels name that have answered, where that one is in use. None if nothing is known.
 pub(super) fn believed<'a>(
-    named: &'a [Server],
+    named: &'a [RedisServer],
     sentinels: usize,
-    used: Option<&'a Server>,
-) -> Option<&'a Server> {
-    let agree = |server: &Server| named.iter().filter(|other| *other == server).count();
+    used: Option<&'a RedisServer>,
+) -> Option<&'a RedisServer> {
+    let agree = |server: &RedisServer| named.iter().filter(|other| *other == server).count();
     let newest = named
         .iter()
         .max_by_key(|server| (server.epoch, agree(server), Reverse(&server.place)));
@@ -33,8 +33,8 @@ mod tests {
     use super::*;
 
     /// A server of that name, by a configuration of that number.
-    fn server((name, epoch): (&str, u64)) -> Server {
-        Server::new(ConnectionAddr::Tcp(name.to_owned(), 1), epoch)
+    fn server((name, epoch): (&str, u64)) -> RedisServer {
+        RedisServer::new(ConnectionAddr::Tcp(name.to_owned(), 1), epoch)
     }
 
     /// What is believed where these are named by some of three sentinels and that one is in use.

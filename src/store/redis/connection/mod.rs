@@ -40,7 +40,7 @@ use self::in_flight::InFlight;
 use self::keeper::Keeper;
 pub use self::sentinel::Sentinels;
 pub use self::target::RedisTarget;
-use self::target::{Link, Server};
+use self::target::{Link, RedisServer};
 use super::codec::script::Scripts;
 use super::error::{self, ServerRole};
 use crate::clock::Stopwatch;
@@ -78,7 +78,7 @@ struct OpenConnection {
     /// The connection.
     link: Link,
     /// Where it leads.
-    server: Arc<Server>,
+    server: Arc<RedisServer>,
     /// The calls that it has been handed.
     queue: Arc<InFlight>,
     /// What callers have to say about it.
@@ -259,7 +259,7 @@ mod tests {
                 calls: connection(Some(b"+OK\r\n")).await,
                 ended: CancellationToken::new(),
             },
-            server: Arc::new(Server::new(ConnectionAddr::Tcp("a".to_owned(), 1), 0)),
+            server: Arc::new(RedisServer::new(ConnectionAddr::Tcp("a".to_owned(), 1), 0)),
             queue: Arc::default(),
             doubts: Arc::default(),
         }

@@ -24,7 +24,7 @@ use redis::{ConnectionAddr, ConnectionInfo, RedisError};
 use tokio::time::{sleep, timeout};
 
 use super::master_election::believed;
-use super::target::{self, Connected, Link, Server};
+use super::target::{self, Connected, Link, RedisServer};
 use crate::store::StoreError;
 use crate::store::redis::error::{self, ServerRole};
 
@@ -53,7 +53,7 @@ struct SentinelAnswer {
     /// The sentinel, for people.
     sentinel: String,
     /// The master that it names, or why it names none.
-    named: Result<Server, StoreError>,
+    named: Result<RedisServer, StoreError>,
 }
 
 /// What the log was told of sentinels, so that it isn't told again at each look: of each that is no help, the master that it names, if any.
@@ -102,7 +102,11 @@ impl Sentinels {
     }
 
     /// Waits until another master is believed than that one; what to end the connection with.
-    pub(super) async fn other_than(&self, mut used: Server, told: &mut SentinelLog) -> StoreError {
+    pub(super) async fn other_than(
+        &self,
+        mut used: RedisServer,
+        told: &mut SentinelLog,
+    ) -> StoreError {
         let mut is_settled = false;
         loop {
             let answers = self.ask().await;
@@ -140,7 +144,7 @@ impl Sentinels {
     }
 
     /// Asks one of them. First by which configuration: if that changes in between, the number is too low and not too high.
-    async fn ask_one(&self, sentinel: &ConnectionInfo) -> Result<Server, StoreError> {
+    async fn ask_one(&self, sentinel: &ConnectionInfo) -> Result<RedisServer, StoreError> {
         let failed = |error: RedisError| error::of_connecting(&error, ServerRole::Sentinel);
         let mut link = target::link(sentinel.clone()).await.map_err(failed)?.calls;
         let ask = |what: &str| {
@@ -158,7 +162,7 @@ impl Sentinels {
             let strange = "it names a master without a host (see SENTINEL GET-MASTER-ADDR-BY-NAME)";
             StoreError::Rejected(strange.to_owned())
         })?;
-        Ok(Server::new(self.address(host.to_owned(), port), epoch))
+        Ok(RedisServer::new(self.address(host.to_owned(), port), epoch))
     }
 
     /// The address of a server that is spoken to as the master is.
@@ -217,7 +221,7 @@ impl Sentinels {
 
 impl SentinelLog {
     /// Tells the log of sentinels that have begun to name none, or another than the one in use; and of those that name that one again.
-    fn hear(&mut self, service: &str, used: &Server, answers: &[SentinelAnswer]) {
+    fn hear(&mut self, service: &str, used: &RedisServer, answers: &[SentinelAnswer]) {
         for SentinelAnswer { sentinel, named } in answers {
             let other = match named {
                 Ok(server) if server.place == used.place => {
@@ -257,7 +261,7 @@ impl SentinelLog {
 }
 
 /// The masters that are named.
-fn named(answers: &[SentinelAnswer]) -> Vec<Server> {
+fn named(answers: &[SentinelAnswer]) -> Vec<RedisServer> {
     let named = answers.iter().map(|answer| answer.named.as_ref());
     named.filter_map(Result::ok).cloned().collect()
 }

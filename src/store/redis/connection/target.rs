@@ -45,7 +45,7 @@ pub enum RedisTarget {
 
 /// A server, and by which word it is used.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) struct Server {
+pub(super) struct RedisServer {
     /// Where it is, for people; without secrets.
     pub(super) place: String,
     /// Where it is.
@@ -54,7 +54,7 @@ pub(super) struct Server {
     pub(super) epoch: u64,
 }
 
-impl Server {
+impl RedisServer {
     /// The server there, by a configuration of that number.
     pub(super) fn new(address: ConnectionAddr, epoch: u64) -> Self {
         Self {
@@ -71,7 +71,7 @@ pub(super) struct Connected {
     /// The connection, to a server that is ready to serve us.
     pub(super) link: Link,
     /// Where it leads.
-    pub(super) server: Server,
+    pub(super) server: RedisServer,
 }
 
 /// A connection that tells when it has ended.
@@ -159,12 +159,16 @@ impl RedisTarget {
         };
         let link = ready_link(server.clone()).await;
         let link = link.map_err(|error| error::of_connecting(&error, self.peer()))?;
-        let server = Server::new(server.addr().clone(), 0);
+        let server = RedisServer::new(server.addr().clone(), 0);
         Ok(Connected { link, server })
     }
 
     /// Waits until another server is to be used than that one; what to end the connection with.
-    pub(super) async fn other_than(&self, used: &Server, told: &mut SentinelLog) -> StoreError {
+    pub(super) async fn other_than(
+        &self,
+        used: &RedisServer,
+        told: &mut SentinelLog,
+    ) -> StoreError {
         match self {
             Self::Standalone(_) => future::pending().await,
             Self::Sentinel(sentinels) => sentinels.other_than(used.clone(), told).await,
