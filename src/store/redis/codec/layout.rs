@@ -154,7 +154,7 @@ pub(in crate::store::redis) const UNDONE: u8 = 4;
 pub(in crate::store::redis) const FAILED: u8 = 5;
 
 /// A name in the scripts, and the Lua that stands for it.
-pub(super) type Name = (&'static str, String);
+pub(super) type LuaConstant = (&'static str, String);
 
 /// The names of what counts bytes, places or ends.
 const SIZES: [(&str, usize); 10] = [
@@ -207,7 +207,7 @@ const BYTES: [(&str, u8); 31] = [
 
 /// All names, for those terms and those versions. A key is kept for twice as long as anything that this
 /// instance writes in it can last, so that most renewals need not prolong it.
-pub(super) fn names(terms: &Terms, versions: RecordVersions) -> Vec<Name> {
+pub(super) fn names(terms: &Terms, versions: RecordVersions) -> Vec<LuaConstant> {
     let (longest, memory) = (millis(terms.longest_lease), millis(terms.memory));
     let keep = 2 * longest.max(memory).max(1);
     // Nothing, no tombstone that ends, and no notes.
@@ -251,7 +251,7 @@ pub(super) fn names(terms: &Terms, versions: RecordVersions) -> Vec<Name> {
 }
 
 /// That script with what the names in it stand for.
-pub(super) fn resolve(script: &str, names: &[Name]) -> String {
+pub(super) fn resolve(script: &str, names: &[LuaConstant]) -> String {
     let is_part = |character: char| character == '_' || character.is_ascii_alphanumeric();
     let mut resolved = String::with_capacity(script.len());
     let mut rest = script;
