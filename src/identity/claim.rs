@@ -199,7 +199,7 @@ fn fact<T: FactName>(
 }
 
 /// The first name that the sources have.
-pub(crate) fn named<T: Name>(
+pub(crate) fn named<T: CheckedName>(
     what: &'static str,
     sources: &[Source],
     request: &impl RequestAttributes,
@@ -214,7 +214,7 @@ pub(crate) fn named<T: Name>(
 }
 
 /// A newtype around a checked name.
-pub(crate) trait Name: Sized {
+pub(crate) trait CheckedName: Sized {
     /// The name, if the text can be one.
     fn parse(text: &str) -> Result<Self, IdError>;
 }
@@ -222,7 +222,7 @@ pub(crate) trait Name: Sized {
 /// Lets [`named`] make these.
 macro_rules! names {
     ($($module:ident::$name:ident),+) => {
-        $(impl Name for super::$module::$name {
+        $(impl CheckedName for super::$module::$name {
             fn parse(text: &str) -> Result<Self, IdError> {
                 Self::parse(text)
             }
@@ -244,7 +244,7 @@ fn session_key<'s>(found: Finding<'s, '_>) -> Result<Option<(&'s Source, Session
     } else {
         Kind::Playback
     };
-    let id = Name::parse(&text).map_err(|flaw| malformed(what, source, &flaw))?;
+    let id = CheckedName::parse(&text).map_err(|flaw| malformed(what, source, &flaw))?;
     Ok(Some((source, SessionKey { kind, id })))
 }
 
