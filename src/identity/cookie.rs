@@ -44,7 +44,7 @@ pub(crate) struct Cookie {
     /// What it holds.
     secret: Secret,
     /// Whether its bearer brought it along.
-    pub(crate) origin: Origin,
+    pub(crate) origin: CookieOrigin,
     /// For which addresses it is.
     path: String,
     /// Whether it came, and so is to be sent, over TLS alone.
@@ -53,7 +53,7 @@ pub(crate) struct Cookie {
 
 /// Where a cookie comes from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Origin {
+pub(crate) enum CookieOrigin {
     /// The request brought it.
     Brought,
     /// It is new and random: nobody has it yet.
@@ -89,7 +89,7 @@ pub(crate) fn cookie(
     };
     let over_tls = is_over_tls(request);
     let brought = brought(request, name(over_tls));
-    let origin = brought.map_or(Origin::New, |_| Origin::Brought);
+    let origin = brought.map_or(CookieOrigin::New, |_| CookieOrigin::Brought);
     Ok(Some(Cookie {
         secret: brought.unwrap_or_else(|| Secret(new())),
         origin,
@@ -114,9 +114,9 @@ impl Cookie {
     /// The successor of this cookie, for a player that starts anew after its playback has ended. `None` unless it does, and for a cookie that
     /// is itself a successor or new: otherwise each end would lead to another.
     pub(crate) fn after(&self, starts_anew: bool) -> Option<Self> {
-        (starts_anew && self.origin == Origin::Brought).then(|| Self {
+        (starts_anew && self.origin == CookieOrigin::Brought).then(|| Self {
             secret: Secret(self.secret.hashed(&[SUCCESSOR_OF])),
-            origin: Origin::Successor,
+            origin: CookieOrigin::Successor,
             path: self.path.clone(),
             over_tls: self.over_tls,
         })
@@ -124,7 +124,7 @@ impl Cookie {
 
     /// What sets it, where its bearer hasn't got it.
     pub(crate) fn to_set(&self) -> Option<String> {
-        (self.origin != Origin::Brought).then(|| self.written())
+        (self.origin != CookieOrigin::Brought).then(|| self.written())
     }
 
     /// What has it forgotten, soon.
