@@ -42,10 +42,10 @@ pub(in crate::envoy) struct Reading {
 }
 
 /// What an entry counts as, and what the store needs to hear.
-type Meaning = (EntryOutcome, Option<(UserId, Notice)>);
+type EntryMeaning = (EntryOutcome, Option<(UserId, Notice)>);
 
 /// The meaning of an entry that says nothing about a session.
-const IGNORED: Meaning = (EntryOutcome::Ignored, None);
+const IGNORED: EntryMeaning = (EntryOutcome::Ignored, None);
 
 /// Reads all entries of one message. An end cancels the same stream's earlier periodic entries: they have waited in Envoy's
 /// buffer, and the stream that they saw running runs no more. `lost` hears of facts that can't be kept as they came.
@@ -110,7 +110,10 @@ fn read(
 }
 
 /// What follows for the session that our own answer named. A request that was let through without one (a `HEAD`) is none of ours.
-fn with_session(ours: &Struct, read: impl FnOnce(UserId, SessionKey) -> Meaning) -> Meaning {
+fn with_session(
+    ours: &Struct,
+    read: impl FnOnce(UserId, SessionKey) -> EntryMeaning,
+) -> EntryMeaning {
     let (Some(user), Some(kind), Some(id)) = (
         text(ours, "user"),
         text(ours, "kind"),
@@ -137,7 +140,7 @@ fn seen(
     identity: &Identity,
     leases: &Leases,
     lost: &impl Fn(Fact, FactLoss),
-) -> Meaning {
+) -> EntryMeaning {
     let attributes = EntryAttributes(entry);
     // The plan matters only if the session has to be put back. A malformed one is not worth losing the stream.
     let plan = named("plan", &identity.plan, &attributes).unwrap_or_default();
@@ -154,7 +157,7 @@ fn seen(
 }
 
 /// The end of a request: the end of the stream where the request is the stream, else whether the playback has played.
-fn ended(user: UserId, key: SessionKey, entry: &HttpAccessLogEntry) -> Meaning {
+fn ended(user: UserId, key: SessionKey, entry: &HttpAccessLogEntry) -> EntryMeaning {
     let (outcome, notice) = match key.kind {
         Kind::Request => (EntryOutcome::Release, Notice::Release(key, Ending::Stream)),
         Kind::Playback if succeeded(entry) => (EntryOutcome::Played, Notice::Played(key)),
@@ -201,7 +204,7 @@ fn response_id(entry: &HttpAccessLogEntry) -> Option<SessionId> {
 
 /// The end of a request that never saw our answer: its client left during the check, which may have taken a slot all the same. With an
 /// upstream it was let through without us (`failure_mode_allow`), and there is nothing to release.
-fn unanswered(entry: &HttpAccessLogEntry, identity: &Identity) -> Meaning {
+fn unanswered(entry: &HttpAccessLogEntry, identity: &Identity) -> EntryMeaning {
     let Some(common) = &entry.common_properties else {
         return (EntryOutcome::Unattributed, None);
     };
