@@ -5,7 +5,7 @@ use envoy_types::pb::envoy::service::auth::v3;
 use envoy_types::pb::envoy::service::auth::v3::attribute_context as theirs;
 use prost::Message;
 
-use crate::envoy::wire::request::{self, CheckRequest, Pair, Peer};
+use crate::envoy::wire::request::{self, CheckRequest, Pair, SocketPeer};
 
 /// The check in those bytes, or an empty one. What `envoy-types` reads can be read here, and shows the same.
 pub(in crate::envoy) fn read(message: &[u8]) -> CheckRequest {
@@ -63,7 +63,7 @@ fn assert_shows(read: &CheckRequest, whole: v3::CheckRequest) {
 }
 
 /// An end of the connection is that one.
-fn assert_end(read: Option<&Peer>, whole: Option<&theirs::Peer>) {
+fn assert_end(read: Option<&SocketPeer>, whole: Option<&theirs::Peer>) {
     let read = read.map(|end| (&end.address, &end.principal));
     assert_eq!(read, whole.map(|end| (&end.address, &end.principal)));
 }

@@ -21,10 +21,10 @@ pub(in crate::envoy) struct CheckRequest {
 pub(in crate::envoy) struct AttributeContext {
     /// The viewer's end of the connection.
     #[prost(message, optional, tag = "1")]
-    pub(in crate::envoy) source: Option<Peer>,
+    pub(in crate::envoy) source: Option<SocketPeer>,
     /// The gateway's.
     #[prost(message, optional, tag = "2")]
-    pub(in crate::envoy) destination: Option<Peer>,
+    pub(in crate::envoy) destination: Option<SocketPeer>,
     /// The request.
     #[prost(message, optional, tag = "4")]
     pub(in crate::envoy) request: Option<Request>,
@@ -38,7 +38,7 @@ pub(in crate::envoy) struct AttributeContext {
 
 /// One end of a connection.
 #[derive(Clone, PartialEq, Message)]
-pub(in crate::envoy) struct Peer {
+pub(in crate::envoy) struct SocketPeer {
     /// Where it is.
     #[prost(message, optional, tag = "1")]
     pub(in crate::envoy) address: Option<Address>,
