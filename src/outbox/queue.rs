@@ -25,10 +25,10 @@ pub(super) struct Pending {
 }
 
 /// What a notice is about: of each, the last one counts.
-pub(super) type Place = (UserId, SessionKey, Aspect);
+pub(super) type NoticeKey = (UserId, SessionKey, Aspect);
 
 /// Notices that are delivered together.
-pub(super) type Batch = Vec<(Place, Pending)>;
+pub(super) type Batch = Vec<(NoticeKey, Pending)>;
 
 /// What of a session a notice is about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -45,9 +45,9 @@ pub(super) enum Aspect {
 #[derive(Debug, Default)]
 pub(super) struct Queue {
     /// To be told at once.
-    pub(super) fresh: HashMap<Place, Pending>,
+    pub(super) fresh: HashMap<NoticeKey, Pending>,
     /// Told in vain, to be told again after a pause.
-    pub(super) failed: HashMap<Place, Pending>,
+    pub(super) failed: HashMap<NoticeKey, Pending>,
     /// How many are being told.
     under_way: usize,
     /// How many of each user's are in both maps together.
@@ -57,7 +57,7 @@ pub(super) struct Queue {
 impl Notice {
     /// What it supersedes and is superseded by. A call's undo concerns nobody else's start: it stands beside all other notices, and the
     /// store sorts out what comes of them in whatever order.
-    fn place(&self, user: UserId) -> Place {
+    fn place(&self, user: UserId) -> NoticeKey {
         let aspect = match self {
             Self::Release(_, Ending::Undone(ticket)) => Aspect::StartOf(*ticket),
             Self::Played(_) | Self::Release(_, Ending::Failed) => Aspect::Beginning,

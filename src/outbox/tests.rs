@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tokio::time::{advance, timeout};
 
-use super::queue::{Pending, Place, Queue};
+use super::queue::{NoticeKey, Pending, Queue};
 use super::*;
 use crate::clock::ManualClock;
 use crate::faulty_store::{Fault, FaultyStore};
@@ -128,7 +128,7 @@ fn undo(id: &str, ticket: u32) -> Notice {
 }
 
 /// What waits, as `renew a`.
-fn waiting(pending: &HashMap<Place, Pending>) -> Vec<String> {
+fn waiting(pending: &HashMap<NoticeKey, Pending>) -> Vec<String> {
     let mut shown: Vec<_> = pending
         .values()
         .map(|pending| match &pending.notice {
