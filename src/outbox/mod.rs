@@ -57,7 +57,7 @@ impl Notice {
 
 /// What handle and worker share.
 #[derive(Debug)]
-struct Shared {
+struct OutboxState {
     /// The notices. A std mutex: held for a moment, never across an `.await`.
     queue: Mutex<Queue>,
     /// Wakes the worker.
@@ -72,13 +72,13 @@ struct Shared {
 
 /// Takes renewals and releases. Cheap to clone; never blocks.
 #[derive(Debug, Clone)]
-pub struct Outbox(Arc<Shared>);
+pub struct Outbox(Arc<OutboxState>);
 
 /// Delivers what a [`Outbox`] has taken.
 #[derive(Debug)]
 pub struct Delivery {
     /// Shared with the handles.
-    shared: Arc<Shared>,
+    shared: Arc<OutboxState>,
     /// Where to.
     ledger: Arc<Ledger>,
     /// How long a notice means anything.
@@ -98,7 +98,7 @@ fn with_capacity(
     terms: Terms,
     metrics: Arc<Metrics>,
 ) -> (Outbox, Delivery) {
-    let shared = Arc::new(Shared {
+    let shared = Arc::new(OutboxState {
         queue: Mutex::default(),
         arrived: Notify::new(),
         closed: CancellationToken::new(),
