@@ -48,7 +48,7 @@ pub(super) struct Wiring {
     /// How long a `request` session counts; three reports of it are due in that time.
     lease: Duration,
     /// What was seen.
-    seen: Mutex<Seen>,
+    seen: Mutex<WiringState>,
     /// Whether the sample has no room, so that most starts need no lock.
     full: AtomicBool,
     /// Tells that a session is in the sample.
@@ -57,7 +57,7 @@ pub(super) struct Wiring {
 
 /// What was seen of the access log.
 #[derive(Debug, Default)]
-struct Seen {
+struct WiringState {
     /// What follows from it.
     state: AccessLog,
     /// When an entry last came to this instance.
@@ -135,7 +135,7 @@ impl Wiring {
     }
 
     /// Keeps those of the sample; whether others were in it.
-    fn keep(&self, seen: &mut Seen, keep: impl Fn(&Begun) -> bool) -> bool {
+    fn keep(&self, seen: &mut WiringState, keep: impl Fn(&Begun) -> bool) -> bool {
         let before = seen.sample.len();
         seen.sample.retain(keep);
         self.full
@@ -206,7 +206,7 @@ impl Wiring {
     }
 
     /// What was seen; held for a moment only.
-    fn seen(&self) -> MutexGuard<'_, Seen> {
+    fn seen(&self) -> MutexGuard<'_, WiringState> {
         lock(&self.seen)
     }
 }
@@ -218,7 +218,7 @@ impl Begun {
     }
 }
 
-impl Seen {
+impl WiringState {
     /// Somebody has reported of one more stream.
     fn is_reported(&mut self, metrics: &Metrics) {
         (self.silent, self.reported) = (0, self.reported + 1);
