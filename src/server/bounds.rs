@@ -10,7 +10,7 @@ use bytes::{Buf, Bytes};
 use hyper::Request;
 use hyper::body::{Body, Frame, Incoming, SizeHint};
 
-use super::peer::{Peer, Share};
+use super::peer::{MemoryShare, Peer};
 use crate::telemetry::metrics::Port;
 
 /// What a request takes without its headers and messages: its stream, its tasks, their buffers, and a small message.
@@ -37,7 +37,7 @@ pub(super) struct Asked {
     /// Itself.
     body: Incoming,
     /// What it takes.
-    share: Share,
+    share: MemoryShare,
     /// The message that comes in, at the gRPC port.
     message: Option<Message>,
     /// The longest message that is read.
@@ -50,7 +50,7 @@ pub(super) struct Answer<B> {
     /// Itself.
     body: B,
     /// Given back when all of the body has been handed to the connection.
-    share: Share,
+    share: MemoryShare,
 }
 
 /// Data of an answer, counted until it is dropped: the connection keeps it for as long as the client doesn't read.
@@ -59,7 +59,7 @@ pub(super) struct Counted<D> {
     /// Itself.
     data: D,
     /// What it takes, unless it is small.
-    _share: Option<Share>,
+    _share: Option<MemoryShare>,
 }
 
 /// How far the messages of a body have come in.
@@ -80,7 +80,7 @@ pub(super) fn counted(
     peer: &Arc<Peer>,
     max_message_bytes: usize,
     request: Request<Incoming>,
-) -> (Request<Asked>, Share) {
+) -> (Request<Asked>, MemoryShare) {
     let path = request.uri().path();
     let headers = request.headers().iter();
     let headers: usize = headers
@@ -177,7 +177,7 @@ impl Body for Asked {
 
 impl<B> Answer<B> {
     /// One to a request that takes so much.
-    pub(super) fn new(body: B, share: Share) -> Self {
+    pub(super) fn new(body: B, share: MemoryShare) -> Self {
         Self { body, share }
     }
 }

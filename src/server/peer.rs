@@ -78,7 +78,7 @@ struct Exit {
 /// Memory that a request of a peer takes, counted until this is dropped.
 #[must_use]
 #[derive(Debug)]
-pub(super) struct Share {
+pub(super) struct MemoryShare {
     /// Whose request it is.
     peer: Arc<Peer>,
     /// How many bytes.
@@ -240,7 +240,7 @@ impl Peer {
     }
 
     /// It makes a request, which takes so many bytes. Only the task of its connection calls this.
-    pub(super) fn asks(self: &Arc<Self>, bytes: usize) -> Share {
+    pub(super) fn asks(self: &Arc<Self>, bytes: usize) -> MemoryShare {
         let requests = self.requests.load(Ordering::Relaxed);
         self.requests
             .store(requests.wrapping_add(1).max(1), Ordering::Relaxed);
@@ -260,8 +260,8 @@ impl Peer {
     }
 
     /// A share that takes nothing yet.
-    pub(super) fn share(self: &Arc<Self>) -> Share {
-        Share {
+    pub(super) fn share(self: &Arc<Self>) -> MemoryShare {
+        MemoryShare {
             peer: Arc::clone(self),
             bytes: 0,
             is_unread: false,
@@ -316,7 +316,7 @@ impl Drop for Peer {
 
 // === impl Share ===
 
-impl Share {
+impl MemoryShare {
     /// Another share of the same peer, of so many bytes of an answer that it hasn't read yet.
     pub(super) fn of_unread(&self, bytes: usize) -> Self {
         self.peer.unread.fetch_add(bytes, Ordering::Relaxed);
@@ -340,7 +340,7 @@ impl Share {
     }
 }
 
-impl Drop for Share {
+impl Drop for MemoryShare {
     fn drop(&mut self) {
         if self.bytes > 0 {
             self.peer.give_back(self.bytes);
