@@ -25,7 +25,7 @@ pub(super) struct Dropped([AtomicU64; LogDrop::ALL.len()]);
 /// Lines on their way to one writer.
 #[derive(Debug)]
 pub(super) struct LineQueue {
-    state: Mutex<State>,
+    state: Mutex<LineQueueState>,
     /// A line has come.
     filled: Condvar,
     /// All lines are written or dropped.
@@ -35,7 +35,7 @@ pub(super) struct LineQueue {
 
 /// The lines that wait, and whether one more is being written.
 #[derive(Debug, Default)]
-struct State {
+struct LineQueueState {
     waiting: VecDeque<Vec<u8>>,
     is_writing: bool,
 }
@@ -136,7 +136,7 @@ impl LineQueue {
         }
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
+    fn state(&self) -> MutexGuard<'_, LineQueueState> {
         lock(&self.state)
     }
 }
