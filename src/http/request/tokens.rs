@@ -47,7 +47,7 @@ pub struct Tokens {
 }
 
 /// A line of the file.
-struct Token<'a> {
+struct TokenLine<'a> {
     /// The token.
     text: &'a str,
     /// What it is good for.
@@ -71,7 +71,7 @@ impl Tokens {
                 continue;
             }
             let at_line = |flaw: String| format!("line {}: {flaw}", index + 1);
-            let token = Token::parse(line).map_err(at_line)?;
+            let token = TokenLine::parse(line).map_err(at_line)?;
             match tokens.grants.entry(digest(&tokens.key, token.text)) {
                 Entry::Vacant(place) => place.insert(token.grant),
                 Entry::Occupied(_) => {
@@ -113,7 +113,7 @@ impl fmt::Debug for Tokens {
     }
 }
 
-impl<'a> Token<'a> {
+impl<'a> TokenLine<'a> {
     fn parse(line: &'a str) -> Result<Self, String> {
         let (token, rest) = split(line);
         let (role, user) = split(rest);
