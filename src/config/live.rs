@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex};
 
 use tokio::sync::watch;
 
-use super::{Config, Limits, Refusal, Share, Telemetry};
+use super::{Config, Limits, RefusalSettings, Share, Telemetry};
 use crate::policy::{TwoLimits, UserLimits};
 use crate::util::lock;
 
@@ -14,7 +14,7 @@ pub struct Changeable {
     /// `limits`
     pub limits: Limits,
     /// `refusal`
-    pub refusal: Refusal,
+    pub refusal: RefusalSettings,
     /// `telemetry.log_starts`
     pub log_starts: Share,
 }
@@ -44,7 +44,7 @@ impl Default for Changeable {
     fn default() -> Self {
         Self {
             limits: Limits::default(),
-            refusal: Refusal::default(),
+            refusal: RefusalSettings::default(),
             log_starts: Telemetry::default().log_starts,
         }
     }

@@ -33,7 +33,7 @@ pub use sections::http::{Endpoint, Http, Origins};
 pub use sections::leases::Leases;
 pub use sections::limits::{Limits, WhenFull};
 pub use sections::redis_url::{NotARedisUrl, RedisUrl};
-pub use sections::refusal::{Refusal, Shown};
+pub use sections::refusal::{RefusalSettings, Shown};
 pub use sections::shutdown::Shutdown;
 pub use sections::store::{Backend, OutageRule, Redis, Store, Topology};
 pub use sections::telemetry::{LogFormat, Share, Telemetry};
@@ -66,7 +66,7 @@ pub struct Config {
     /// Where the facts about a request are found.
     pub identity: Identity,
     /// What a refusal tells.
-    pub refusal: Refusal,
+    pub refusal: RefusalSettings,
     /// How the log looks.
     pub telemetry: Telemetry,
     /// How the process ends.

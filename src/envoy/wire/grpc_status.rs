@@ -130,7 +130,7 @@ mod tests {
             holders: holders.collect(),
             decided_at: at,
         };
-        Problem::refusal(&refusal, &config::Refusal::default().show)
+        Problem::refusal(&refusal, &config::RefusalSettings::default().show)
     }
 
     /// What a client of gRPC reads in those headers.
@@ -162,7 +162,10 @@ mod tests {
             problem.to_json().parse::<Value>().unwrap().to_string()
         );
 
-        let ended = Problem::refusal(&Refusal::NotStoppable, &config::Refusal::default().show);
+        let ended = Problem::refusal(
+            &Refusal::NotStoppable,
+            &config::RefusalSettings::default().show,
+        );
         let (_, details) = status(Code::FailedPrecondition, &ended, None);
         let (details, told) = read(Code::FailedPrecondition, &details);
         assert_eq!(details.error_info().unwrap().metadata.len(), 1);

@@ -55,19 +55,19 @@ fn full(limit: u32, left: u64) -> Refusal {
     }
 }
 
-fn show_all() -> config::Refusal {
-    config::Refusal::default()
+fn show_all() -> config::RefusalSettings {
+    config::RefusalSettings::default()
 }
 
-fn show_nothing() -> config::Refusal {
-    config::Refusal {
+fn show_nothing() -> config::RefusalSettings {
+    config::RefusalSettings {
         show: BTreeSet::new(),
-        ..config::Refusal::default()
+        ..config::RefusalSettings::default()
     }
 }
 
 /// To a client of HTTP.
-fn over_http(refusal: &config::Refusal) -> DenialStyle<'_> {
+fn over_http(refusal: &config::RefusalSettings) -> DenialStyle<'_> {
     DenialStyle {
         refusal,
         is_grpc: false,
@@ -75,7 +75,7 @@ fn over_http(refusal: &config::Refusal) -> DenialStyle<'_> {
 }
 
 /// To a client of gRPC.
-fn over_grpc(refusal: &config::Refusal) -> DenialStyle<'_> {
+fn over_grpc(refusal: &config::RefusalSettings) -> DenialStyle<'_> {
     DenialStyle {
         refusal,
         is_grpc: true,
@@ -402,11 +402,11 @@ fn a_grpc_client_is_told_by_a_status_a_sentence_and_details() {
 
 #[test]
 fn problems_lead_to_the_guide_that_is_configured_and_a_used_up_quota_to_the_common_one() {
-    let elsewhere = config::Refusal {
+    let elsewhere = config::RefusalSettings {
         problems: Some("https://watch.example/help".to_owned()),
-        ..config::Refusal::default()
+        ..config::RefusalSettings::default()
     };
-    let here = config::Refusal::default();
+    let here = config::RefusalSettings::default();
     for (refusal, guide) in [
         (&here, "/v1/problems"),
         (&elsewhere, "https://watch.example/help"),
@@ -454,7 +454,7 @@ fn what_is_not_to_be_shown_is_not_told_in_any_form() {
             .collect::<BTreeSet<_>>()
     });
     for show in sets {
-        let refusal_of = config::Refusal {
+        let refusal_of = config::RefusalSettings {
             show,
             problems: None,
         };
