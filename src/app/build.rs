@@ -221,7 +221,7 @@ fn open_store(config: &Config, terms: Terms, clock: &Arc<dyn Clock>) -> Result<O
 }
 
 /// The Redis that the configuration names, which need not be there yet.
-fn open_redis(config: &config::Store, terms: Terms) -> Result<RedisStore, BuildError> {
+fn open_redis(config: &config::StoreSettings, terms: Terms) -> Result<RedisStore, BuildError> {
     let source = redis_source(&config.redis);
     let settings = RedisSettings {
         source: source.map_err(|error| BuildError::Store(error.to_string()))?,
