@@ -31,7 +31,7 @@ pub use reference::reference;
 pub use sections::grpc::{Grpc, Listen, NotAnAddress};
 pub use sections::http::{Endpoint, Http, Origins};
 pub use sections::leases::Leases;
-pub use sections::limits::{Limits, WhenFull};
+pub use sections::limits::{FullRule, Limits};
 pub use sections::redis_url::{NotARedisUrl, RedisUrl};
 pub use sections::refusal::{RefusalSettings, Shown};
 pub use sections::shutdown::Shutdown;

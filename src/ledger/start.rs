@@ -95,9 +95,9 @@ impl Ledger {
         };
         let when_full = match &claim.takeover {
             None => match limits.when_full {
-                config::WhenFull::Refuse => WhenFull::Refuse,
-                config::WhenFull::DisplaceOldest => WhenFull::DisplaceOldest,
-                config::WhenFull::DisplaceIdlest => WhenFull::DisplaceIdlest,
+                config::FullRule::Refuse => WhenFull::Refuse,
+                config::FullRule::DisplaceOldest => WhenFull::DisplaceOldest,
+                config::FullRule::DisplaceIdlest => WhenFull::DisplaceIdlest,
             },
             Some(Takeover::Oldest) => WhenFull::DisplaceOldest,
             Some(Takeover::Session(id)) => WhenFull::TakeOver(SessionKey {

@@ -16,7 +16,7 @@ use std::time::Duration;
 use streamgate::app::{App, RunError, Stop, Substitutes};
 use streamgate::clock::Clock;
 use streamgate::config::{
-    Backend, Config, Leases, Listen, Origins, OutageRule, Shown, Tls, Topology, WhenFull,
+    Backend, Config, FullRule, Leases, Listen, Origins, OutageRule, Shown, Tls, Topology,
 };
 use streamgate::identity::{PlanName, Source};
 use streamgate::server::ConnectionTimes;
@@ -79,7 +79,7 @@ impl Plan {
     }
 
     /// What happens to a start at the limit.
-    pub(crate) fn when_full(mut self, when_full: WhenFull) -> Self {
+    pub(crate) fn when_full(mut self, when_full: FullRule) -> Self {
         self.config.limits.when_full = when_full;
         self
     }

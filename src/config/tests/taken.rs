@@ -129,7 +129,7 @@ fn what_happens_at_the_limit_and_at_the_end_is_understood() {
         ),
         (
             Duration::ZERO,
-            WhenFull::DisplaceIdlest,
+            FullRule::DisplaceIdlest,
             Duration::from_millis(500)
         )
     );
