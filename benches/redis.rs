@@ -15,10 +15,8 @@ use std::time::Duration;
 
 use futures_util::{StreamExt, stream};
 use redis::aio::MultiplexedConnection;
-use streamgate::session::{
-    ContentId, DeviceId, Door, Ending, Facts, Kind, Renewal, SessionKey, Sighting, Start, Terms,
-    UserId,
-};
+use streamgate::identity::{ContentId, DeviceId, Door, Facts, Kind, SessionKey, UserId};
+use streamgate::session::{Ending, Renewal, Sighting, Start, Terms};
 use streamgate::store::redis::{RedisSettings, RedisStore};
 use streamgate::store::{Cursor, Seen, Store};
 

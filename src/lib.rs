@@ -9,11 +9,11 @@
 //! One word for each concept, in code, configuration, logs and documents alike.
 //!
 //! - *user*: the account whose streams are counted: [`identity::UserId`]
-//! - *plan*: a named tier that sets a limit: [`session::PlanName`]
+//! - *plan*: a named tier that sets a limit: [`identity::PlanName`]
 //! - *session*: one stream being watched; its key is user, kind and id: [`session::Session`]
 //! - *slot*: what a session holds; a user has as many slots as the limit says
 //! - *kind*: `request` (one HTTP request is the stream), `playback` (many requests are), `video`
-//!   (the small API): [`session::Kind`]
+//!   (the small API): [`identity::Kind`]
 //! - *lease*: how long a session counts without a sign of life; every release only shortens it
 //! - *played*: part of a playback has reached its viewer; before that, a failure takes its start
 //!   back: [`session::Flags::played`]
@@ -22,7 +22,7 @@
 //! - *fresh*: an id that a player made for one playback; *derived*: any other id, which may start
 //!   again after its end: [`identity::Identity::is_derived`]
 //! - *origin*: the device that a session comes from, as far as known:
-//!   [`session::Facts::same_origin`]
+//!   [`identity::Facts::same_origin`]
 //! - *budget*: how many of a user's starts may still displace: [`session::Budget`]
 //! - *tombstone*: the record that a session has ended and why, so that a late message can't bring
 //!   it back: [`session::Tombstone`]
@@ -40,7 +40,7 @@
 //! - *claim*: what a door decoded from a request for a stream: [`identity::Claim`]
 //! - *door*: a way in: `ext_authz`, access log, HTTP API, command line
 //! - *takeover*: a start that asks for another session's slot in case all are taken:
-//!   [`session::Takeover`]
+//!   [`identity::Takeover`]
 //! - *displace*: to end a session so that another gets its slot; this draws on the user's budget
 //! - *in force*: the current values of the settings that may change while the process runs:
 //!   [`config::InForce`]

@@ -222,7 +222,7 @@ fn open_store(config: &Config, terms: Terms, clock: &Arc<dyn Clock>) -> Result<O
 }
 
 /// The configured Redis, which needn't be running yet.
-fn open_redis(config: &config::Store, terms: Terms) -> Result<RedisStore, BuildError> {
+fn open_redis(config: &config::StoreSettings, terms: Terms) -> Result<RedisStore, BuildError> {
     let source = redis_source(&config.redis);
     let settings = RedisSettings {
         source: source.map_err(|error| BuildError::Store(error.to_string()))?,

@@ -2,7 +2,7 @@
 
 use std::io::Write;
 
-use super::{Outcome, complain, print};
+use super::{CommandStatus, complain, print};
 use crate::app::unusable_users_file;
 use crate::config::{Config, ConfigError, Listen};
 use crate::http::Tokens;
@@ -15,11 +15,11 @@ pub(super) fn run(
     (config, error): (Config, Option<ConfigError>),
     out: &mut impl Write,
     errors: &mut impl Write,
-) -> Outcome {
+) -> CommandStatus {
     let wrong = error.iter().flat_map(ConfigError::lines);
     let wrong: Vec<_> = wrong.chain(unusable_files(&config)).collect();
     if !wrong.is_empty() {
-        return complain(errors, wrong.join("\n"), Outcome::Usage);
+        return complain(errors, wrong.join("\n"), CommandStatus::Usage);
     }
     for warning in config.warnings() {
         let _ = writeln!(errors, "streamgate: warning: {warning}");

@@ -15,7 +15,7 @@ use tonic_health::pb::health_client::HealthClient;
 use tower::ServiceExt;
 
 use super::tls::{TlsArgs, TlsError};
-use super::{Outcome, complain};
+use super::{CommandStatus, complain};
 use crate::config::Listen;
 
 /// Who is asked, and how.
@@ -41,10 +41,10 @@ const TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Why the arguments are of no use.
 #[derive(Debug, thiserror::Error)]
-enum WrongUse {
+enum HealthUsageError {
     /// The files for TLS are of no use.
     #[error(transparent)]
-    Tls(#[from] TlsError),
+    TlsFiles(#[from] TlsError),
     /// There is TLS, and nobody to trust.
     #[error(
         "--cert, --key and --server-name are for TLS; name the certificates to trust by --ca, or leave them out"
@@ -57,7 +57,7 @@ enum WrongUse {
 
 /// Why there is no answer.
 #[derive(Debug, thiserror::Error)]
-enum NoAnswer {
+enum HealthError {
     /// There is nothing to ask with.
     #[error("failed to start: {0}")]
     Runtime(#[from] std::io::Error),
@@ -74,15 +74,15 @@ enum NoAnswer {
 
 impl HealthArgs {
     /// How to ask over TLS, if that is wanted.
-    fn tls(&self) -> Result<Option<ClientTlsConfig>, WrongUse> {
+    fn tls(&self) -> Result<Option<ClientTlsConfig>, HealthUsageError> {
         if self.tls.is_empty() && self.server_name.is_none() {
             return Ok(None);
         }
         if let Listen::Unix(_) = self.grpc {
-            return Err(WrongUse::Socket);
+            return Err(HealthUsageError::Socket);
         }
         if self.tls.ca.is_none() {
-            return Err(WrongUse::NobodyToTrust);
+            return Err(HealthUsageError::NobodyToTrust);
         }
         let tls = self.tls.load()?.for_grpc();
         Ok(Some(match &self.server_name {
@@ -93,10 +93,14 @@ impl HealthArgs {
 }
 
 /// Asks, and says the answer.
-pub(super) fn run(args: &HealthArgs, out: &mut impl Write, errors: &mut impl Write) -> Outcome {
+pub(super) fn run(
+    args: &HealthArgs,
+    out: &mut impl Write,
+    errors: &mut impl Write,
+) -> CommandStatus {
     let (grpc, tls) = match args.tls() {
         Ok(tls) => (&args.grpc, tls),
-        Err(error) => return complain(errors, error, Outcome::Usage),
+        Err(error) => return complain(errors, error, CommandStatus::Usage),
     };
     match tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -105,20 +109,24 @@ pub(super) fn run(args: &HealthArgs, out: &mut impl Write, errors: &mut impl Wri
     {
         Ok(Ok(ServingStatus::Serving)) => {
             let _ = writeln!(out, "SERVING");
-            Outcome::Ok
+            CommandStatus::Ok
         }
         Ok(Ok(status)) => complain(
             errors,
             format_args!("{grpc} is {}", status.as_str_name()),
-            Outcome::Refused,
+            CommandStatus::Refused,
         ),
-        Ok(Err(error)) => complain(errors, format_args!("{grpc}: {error}"), Outcome::Outage),
-        Err(error) => complain(errors, NoAnswer::from(error), Outcome::Outage),
+        Ok(Err(error)) => complain(
+            errors,
+            format_args!("{grpc}: {error}"),
+            CommandStatus::Outage,
+        ),
+        Err(error) => complain(errors, HealthError::from(error), CommandStatus::Outage),
     }
 }
 
 /// The answer to one question, within its time.
-async fn ask(grpc: &Listen, tls: Option<ClientTlsConfig>) -> Result<ServingStatus, NoAnswer> {
+async fn ask(grpc: &Listen, tls: Option<ClientTlsConfig>) -> Result<ServingStatus, HealthError> {
     let asking = async {
         let channel = endpoint(grpc, tls)?.connect().await?;
         let request = HealthCheckRequest {
@@ -127,12 +135,12 @@ async fn ask(grpc: &Listen, tls: Option<ClientTlsConfig>) -> Result<ServingStatu
         let answer = HealthClient::new(channel.map_response(only_grpc))
             .check(request)
             .await
-            .map_err(|status| NoAnswer::Call(status.into()))?;
+            .map_err(|status| HealthError::Call(status.into()))?;
         Ok(answer.into_inner().status())
     };
     tokio::time::timeout(TIMEOUT, asking)
         .await
-        .unwrap_or(Err(NoAnswer::Timeout))
+        .unwrap_or(Err(HealthError::Timeout))
 }
 
 /// An answer, if it is one of gRPC. The bytes of any other would be taken for messages.
@@ -225,7 +233,7 @@ mod tests {
     }
 
     /// Asks in plain text.
-    async fn outcome(grpc: Listen) -> (Outcome, String) {
+    async fn outcome(grpc: Listen) -> (CommandStatus, String) {
         outcome_of(HealthArgs {
             grpc,
             tls: TlsArgs::default(),
@@ -235,7 +243,7 @@ mod tests {
     }
 
     /// Asks from another thread, as another process would.
-    async fn outcome_of(args: HealthArgs) -> (Outcome, String) {
+    async fn outcome_of(args: HealthArgs) -> (CommandStatus, String) {
         let asking = move || {
             let (mut out, mut errors) = (Vec::new(), Vec::new());
             let outcome = run(&args, &mut out, &mut errors);
@@ -256,13 +264,13 @@ mod tests {
         let asking = async {
             assert_eq!(
                 outcome(listen.clone()).await,
-                (Outcome::Ok, "SERVING\n".to_owned())
+                (CommandStatus::Ok, "SERVING\n".to_owned())
             );
             reporter
                 .set_service_status("", tonic_health::ServingStatus::NotServing)
                 .await;
             let expected = format!("streamgate: {listen} is NOT_SERVING\n");
-            assert_eq!(outcome(listen).await, (Outcome::Refused, expected));
+            assert_eq!(outcome(listen).await, (CommandStatus::Refused, expected));
         };
         tokio::select! { ended = serving => panic!("{ended:?}"), () = asking => () }
     }
@@ -305,14 +313,14 @@ mod tests {
             })
         };
         let asking = async {
-            let good = (Outcome::Ok, "SERVING\n".to_owned());
+            let good = (CommandStatus::Ok, "SERVING\n".to_owned());
             assert_eq!(ask(true, true).await, good);
             for (wrong, expected) in [
                 (ask(false, true).await, "certificate not valid for name"),
                 (ask(true, false).await, "failed to "),
                 (outcome(grpc.clone()).await, "failed to "),
             ] {
-                assert_eq!(wrong.0, Outcome::Outage);
+                assert_eq!(wrong.0, CommandStatus::Outage);
                 assert!(wrong.1.contains(expected), "{wrong:?}");
             }
         };
@@ -350,7 +358,7 @@ mod tests {
                 server_name: server_name.map(str::to_owned),
             })
             .await;
-            assert_eq!(outcome, Outcome::Usage);
+            assert_eq!(outcome, CommandStatus::Usage);
             assert!(told.contains(expected), "{told}");
         }
     }
@@ -366,7 +374,7 @@ mod tests {
             .serve_with_incoming(listener);
         tokio::select! {
             ended = serving => panic!("{ended:?}"),
-            answer = outcome(Listen::Unix(path)) => assert_eq!(answer, (Outcome::Ok, "SERVING\n".to_owned())),
+            answer = outcome(Listen::Unix(path)) => assert_eq!(answer, (CommandStatus::Ok, "SERVING\n".to_owned())),
         }
     }
 
@@ -383,7 +391,7 @@ mod tests {
         );
         tokio::select! {
             ended = serving => panic!("{ended:?}"),
-            answer = outcome(listen) => assert_eq!(answer, (Outcome::Outage, expected)),
+            answer = outcome(listen) => assert_eq!(answer, (CommandStatus::Outage, expected)),
         }
     }
 
@@ -399,7 +407,7 @@ mod tests {
         tokio::select! {
             ended = serving => panic!("{ended:?}"),
             (outcome, told) = outcome(listen.clone()) => {
-                assert_eq!(outcome, Outcome::Outage);
+                assert_eq!(outcome, CommandStatus::Outage);
                 let expected = format!("streamgate: {listen}: failed to ask: Operation is not implemented");
                 assert!(told.starts_with(&expected) && !told.contains("code:"), "{told}");
             }
@@ -411,14 +419,14 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let listen = Listen::Tcp(listener.local_addr().unwrap());
         let (silent, text) = outcome(listen.clone()).await;
-        assert_eq!(silent, Outcome::Outage);
+        assert_eq!(silent, CommandStatus::Outage);
         assert_eq!(
             text,
             format!("streamgate: {listen}: no answer within 1 s\n")
         );
         drop(listener);
         let (gone, text) = outcome(listen.clone()).await;
-        assert_eq!(gone, Outcome::Outage);
+        assert_eq!(gone, CommandStatus::Outage);
         assert!(
             text.starts_with(&format!(
                 "streamgate: {listen}: failed to connect: Connection refused"

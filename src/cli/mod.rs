@@ -61,7 +61,7 @@ enum Command {
 
 /// How a command ended, from good to bad: of several the worst counts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Outcome {
+pub enum CommandStatus {
     /// As asked.
     Ok,
     /// Refused, or not found.
@@ -93,7 +93,7 @@ pub fn run() -> ExitCode {
         Command::Serve { config: file } => {
             let ours = match ours(std::env::vars_os()) {
                 Ok(ours) => ours,
-                Err(error) => return complain(&mut errors, error, Outcome::Usage).into(),
+                Err(error) => return complain(&mut errors, error, CommandStatus::Usage).into(),
             };
             let loaded = match file {
                 Some(file) => {
@@ -107,12 +107,12 @@ pub fn run() -> ExitCode {
                     let has_rust_log = log.is_some_and(|value| !value.is_empty());
                     serve::run(&config, file, has_rust_log)
                 }
-                Err(error) => complain(&mut errors, error, Outcome::Usage).into(),
+                Err(error) => complain(&mut errors, error, CommandStatus::Usage).into(),
             }
         }
         Command::CheckConfig { file } => match ours(std::env::vars_os()) {
             Ok(ours) => check_config::run(Config::examine(&file, ours), &mut out, &mut errors),
-            Err(error) => complain(&mut errors, error, Outcome::Usage),
+            Err(error) => complain(&mut errors, error, CommandStatus::Usage),
         }
         .into(),
         Command::Openapi => print(http::document(), &mut out, &mut errors).into(),
@@ -130,11 +130,11 @@ pub fn run() -> ExitCode {
 }
 
 /// What clap's refusal to go on means: its help and version are no errors.
-fn usage(error: &clap::Error) -> Outcome {
+fn usage(error: &clap::Error) -> CommandStatus {
     if error.use_stderr() {
-        Outcome::Usage
+        CommandStatus::Usage
     } else {
-        Outcome::Ok
+        CommandStatus::Ok
     }
 }
 
@@ -157,34 +157,42 @@ fn ours(
 }
 
 /// Prints what was asked for.
-fn print(asked: impl std::fmt::Display, out: &mut impl Write, errors: &mut impl Write) -> Outcome {
+fn print(
+    asked: impl std::fmt::Display,
+    out: &mut impl Write,
+    errors: &mut impl Write,
+) -> CommandStatus {
     match write!(out, "{asked}").and_then(|()| out.flush()) {
-        Ok(()) => Outcome::Ok,
+        Ok(()) => CommandStatus::Ok,
         // A reader that has seen enough (`| head`) is none's fault.
-        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Outcome::Ok,
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => CommandStatus::Ok,
         Err(error) => complain(
             errors,
             format_args!("failed to print: {error}"),
-            Outcome::Outage,
+            CommandStatus::Outage,
         ),
     }
 }
 
 /// Says what went wrong, each line by itself, and passes the outcome on.
-fn complain(errors: &mut impl Write, error: impl std::fmt::Display, outcome: Outcome) -> Outcome {
+fn complain(
+    errors: &mut impl Write,
+    error: impl std::fmt::Display,
+    outcome: CommandStatus,
+) -> CommandStatus {
     for line in error.to_string().lines() {
         let _ = writeln!(errors, "streamgate: {line}");
     }
     outcome
 }
 
-impl From<Outcome> for ExitCode {
-    fn from(outcome: Outcome) -> Self {
+impl From<CommandStatus> for ExitCode {
+    fn from(outcome: CommandStatus) -> Self {
         match outcome {
-            Outcome::Ok => Self::SUCCESS,
-            Outcome::Refused => Self::from(1),
-            Outcome::Usage => Self::from(2),
-            Outcome::Outage => Self::from(3),
+            CommandStatus::Ok => Self::SUCCESS,
+            CommandStatus::Refused => Self::from(1),
+            CommandStatus::Usage => Self::from(2),
+            CommandStatus::Outage => Self::from(3),
         }
     }
 }

@@ -8,11 +8,11 @@ use clap::builder::{PossibleValuesParser, TypedValueParser};
 use http::{Method, StatusCode};
 use serde::Serialize;
 
-use super::client::{Answer, Api, ApiArgs, Disappointment};
+use super::client::{Api, ApiArgs, ApiResponse, Disappointment};
 use super::show::plain;
-use super::{Outcome, complain, print};
+use super::{CommandStatus, complain, print};
 use crate::http::escaped;
-use crate::session::{Kind, SessionId, UserId};
+use crate::identity::{Kind, SessionId, UserId};
 
 /// What is to be released.
 #[derive(Debug, clap::Args)]
@@ -46,7 +46,7 @@ enum Fate {
 
 /// What is told of a session in JSON, but for its problem.
 #[derive(Debug, Serialize)]
-struct Report<'a> {
+struct ReleaseReport<'a> {
     /// Its id.
     session: &'a str,
     /// What kind of stream it is.
@@ -61,12 +61,12 @@ pub(super) fn run(
     variable: impl Fn(&str) -> Option<OsString>,
     out: &mut impl Write,
     errors: &mut impl Write,
-) -> Outcome {
+) -> CommandStatus {
     let api = match args.api.open(variable, errors) {
         Ok(api) => api,
-        Err(error) => return complain(errors, error, Outcome::Usage),
+        Err(error) => return complain(errors, error, CommandStatus::Usage),
     };
-    let mut worst = Outcome::Ok;
+    let mut worst = CommandStatus::Ok;
     for session in &args.sessions {
         let fate = release(&api, args, session);
         let told = tell(args, session, fate, out, errors);
@@ -86,7 +86,7 @@ fn release(api: &Api, args: &ReleaseArgs, session: &SessionId) -> Fate {
     match api.ask(Method::DELETE, &path) {
         Ok(answer) => Fate::of(answer, api.has_token()),
         Err(error) => Fate::Other(Disappointment {
-            outcome: Outcome::Outage,
+            outcome: CommandStatus::Outage,
             told: error.to_string(),
             problem: None,
         }),
@@ -100,7 +100,7 @@ fn tell(
     fate: Fate,
     out: &mut impl Write,
     errors: &mut impl Write,
-) -> Outcome {
+) -> CommandStatus {
     let name = format!("{} {}", args.kind, plain(session.as_str()));
     let printed = if args.json {
         print(fate.json(args.kind, session), out, errors)
@@ -112,7 +112,7 @@ fn tell(
                 out,
                 errors,
             ),
-            Fate::Other(_) => Outcome::Ok,
+            Fate::Other(_) => CommandStatus::Ok,
         }
     };
     match fate {
@@ -126,7 +126,7 @@ fn tell(
 
 impl Fate {
     /// What an answer says of it.
-    fn of(answer: Answer, has_token: bool) -> Self {
+    fn of(answer: ApiResponse, has_token: bool) -> Self {
         match answer.status {
             StatusCode::NO_CONTENT => Self::Released,
             StatusCode::ACCEPTED => Self::Accepted,
@@ -140,11 +140,11 @@ impl Fate {
             Self::Released => "released",
             Self::Accepted => "accepted",
             Self::Other(other) => match other.outcome {
-                Outcome::Ok | Outcome::Refused | Outcome::Usage => "refused",
-                Outcome::Outage => "outage",
+                CommandStatus::Ok | CommandStatus::Refused | CommandStatus::Usage => "refused",
+                CommandStatus::Outage => "outage",
             },
         };
-        let report = Report {
+        let report = ReleaseReport {
             session: session.as_str(),
             kind: kind.as_str(),
             outcome,
@@ -189,9 +189,9 @@ mod tests {
         for (fate, rest) in [
             (Fate::Released, r#""outcome":"released"}"#),
             (Fate::Accepted, r#""outcome":"accepted"}"#),
-            (other(Outcome::Outage, None), r#""outcome":"outage"}"#),
+            (other(CommandStatus::Outage, None), r#""outcome":"outage"}"#),
             (
-                other(Outcome::Refused, Some(problem)),
+                other(CommandStatus::Refused, Some(problem)),
                 r#""outcome":"refused","problem":{"status":403, "detail":"No."}}"#,
             ),
         ] {

@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use tracing::{error, warn};
 
-use super::{Outcome, complain};
+use super::{CommandStatus, complain};
 use crate::app::{App, Reload, Signals, Stop};
 use crate::config::{Config, ConfigFile};
 use crate::telemetry::log::{self, Log};
@@ -18,7 +18,7 @@ pub fn run(config: &Config, file: Option<ConfigFile>, has_rust_log: bool) -> Exi
             Ok(log) => log,
             Err(problem) => {
                 let problem = format_args!("failed to set up the log: {problem}");
-                return complain(&mut std::io::stderr(), problem, Outcome::Usage).into();
+                return complain(&mut std::io::stderr(), problem, CommandStatus::Usage).into();
             }
         };
     if has_rust_log {
@@ -31,7 +31,7 @@ pub fn run(config: &Config, file: Option<ConfigFile>, has_rust_log: bool) -> Exi
 }
 
 /// The same, once there is a log.
-fn run_logged(config: &Config, reload: Option<Reload>) -> Outcome {
+fn run_logged(config: &Config, reload: Option<Reload>) -> CommandStatus {
     for warning in config.warnings() {
         warn!("{warning}");
     }
@@ -43,7 +43,7 @@ fn run_logged(config: &Config, reload: Option<Reload>) -> Outcome {
         Ok(runtime) => runtime,
         Err(problem) => {
             error!(%problem, "failed to start the runtime");
-            return Outcome::Outage;
+            return CommandStatus::Outage;
         }
     };
     let outcome = runtime.block_on(serve(config, reload));
@@ -60,19 +60,19 @@ fn raise_open_files() {
 }
 
 /// Builds the instance and runs it until a signal stops it.
-async fn serve(config: &Config, reload: Option<Reload>) -> Outcome {
+async fn serve(config: &Config, reload: Option<Reload>) -> CommandStatus {
     let signals = match Signals::catch() {
         Ok(signals) => signals,
         Err(problem) => {
             error!(%problem, "failed to catch signals");
-            return Outcome::Outage;
+            return CommandStatus::Outage;
         }
     };
     let app = match App::build(config, reload).await {
         Ok(app) => app,
         Err(problem) => {
             error!("{problem}");
-            return Outcome::Usage;
+            return CommandStatus::Usage;
         }
     };
     let stop = Stop::default();
@@ -83,10 +83,10 @@ async fn serve(config: &Config, reload: Option<Reload>) -> Outcome {
         never = signals.forward(stop, reload_now) => match never {},
     };
     match ended {
-        Ok(()) => Outcome::Ok,
+        Ok(()) => CommandStatus::Ok,
         Err(problem) => {
             error!("{problem}");
-            Outcome::Outage
+            CommandStatus::Outage
         }
     }
 }

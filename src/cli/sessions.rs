@@ -8,11 +8,11 @@ use http::{Method, StatusCode};
 use jiff::Timestamp;
 use serde::Deserialize;
 
-use super::client::{Answer, Api, ApiArgs};
+use super::client::{Api, ApiArgs, ApiResponse};
 use super::show::{ago, ahead, plain, position, table};
-use super::{Outcome, complain, print};
+use super::{CommandStatus, complain, print};
 use crate::http::escaped;
-use crate::session::UserId;
+use crate::identity::UserId;
 
 /// What is asked.
 #[derive(Debug, clap::Args)]
@@ -29,7 +29,7 @@ pub(super) struct SessionsArgs {
 
 /// The answer, as far as it is shown. What another version adds is no matter.
 #[derive(Debug, Deserialize)]
-struct Listing {
+struct SessionList {
     /// How many streams at once the user may watch.
     limit: u32,
     /// How many are live.
@@ -63,15 +63,15 @@ pub(super) fn run(
     variable: impl Fn(&str) -> Option<OsString>,
     out: &mut impl Write,
     errors: &mut impl Write,
-) -> Outcome {
+) -> CommandStatus {
     let api = match args.api.open(variable, errors) {
         Ok(api) => api,
-        Err(error) => return complain(errors, error, Outcome::Usage),
+        Err(error) => return complain(errors, error, CommandStatus::Usage),
     };
     let path = format!("/v1/users/{}/sessions", escaped(args.user.as_str()));
     let answer = match api.ask(Method::GET, &path) {
         Ok(answer) => answer,
-        Err(error) => return complain(errors, error, Outcome::Outage),
+        Err(error) => return complain(errors, error, CommandStatus::Outage),
     };
     match listing(&answer) {
         Some(_) if args.json => print(line(&answer.body), out, errors),
@@ -81,7 +81,7 @@ pub(super) fn run(
 }
 
 /// The user's sessions, if the answer tells them.
-fn listing(answer: &Answer) -> Option<Listing> {
+fn listing(answer: &ApiResponse) -> Option<SessionList> {
     let told = (answer.status == StatusCode::OK).then_some(&answer.body)?;
     serde_json::from_str(told).ok()
 }
@@ -90,10 +90,10 @@ fn listing(answer: &Answer) -> Option<Listing> {
 fn disappoint(
     args: &SessionsArgs,
     api: &Api,
-    answer: Answer,
+    answer: ApiResponse,
     out: &mut impl Write,
     errors: &mut impl Write,
-) -> Outcome {
+) -> CommandStatus {
     let came = answer.disappoints(api.has_token());
     if let Some(problem) = came.problem.filter(|_| args.json) {
         // What it comes to is known already.
@@ -112,7 +112,7 @@ fn line(body: &str) -> String {
 }
 
 /// The sessions for a person. Times are told from `now`, the time of the one who told them.
-fn shown(user: &UserId, listing: &Listing, now: Option<Timestamp>) -> String {
+fn shown(user: &UserId, listing: &SessionList, now: Option<Timestamp>) -> String {
     let mut shown = format!(
         "{}: {} of {} {} in use\n",
         plain(user.as_str()),

@@ -14,14 +14,14 @@ fn variables(list: &[(&str, &[u8])]) -> impl Iterator<Item = (OsString, OsString
 }
 
 /// Runs `check-config` on a file with this text.
-fn check(text: &str, environment: &[(&str, &[u8])]) -> (Outcome, String, String) {
+fn check(text: &str, environment: &[(&str, &[u8])]) -> (CommandStatus, String, String) {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("streamgate.yaml");
     std::fs::write(&file, text).unwrap();
     let (mut out, mut errors) = (Vec::new(), Vec::new());
     let outcome = match ours(variables(environment)) {
         Ok(ours) => check_config::run(Config::examine(&file, ours), &mut out, &mut errors),
-        Err(error) => complain(&mut errors, error, Outcome::Usage),
+        Err(error) => complain(&mut errors, error, CommandStatus::Usage),
     };
     let text = |bytes| {
         String::from_utf8(bytes)
@@ -77,14 +77,14 @@ fn arguments_are_understood_or_are_a_matter_of_usage() {
         let error = parse(arguments).unwrap_err();
         assert_eq!(
             (error.exit_code(), usage(&error)),
-            (2, Outcome::Usage),
+            (2, CommandStatus::Usage),
             "{arguments:?}"
         );
     }
     for arguments in [["--version"], ["--help"]] {
         assert_eq!(
             usage(&parse(&arguments).unwrap_err()),
-            Outcome::Ok,
+            CommandStatus::Ok,
             "{arguments:?}"
         );
     }
@@ -123,10 +123,10 @@ impl Write for Broken {
 #[test]
 fn a_reader_that_has_seen_enough_is_no_failure_and_a_full_disk_is_one() {
     for (kind, outcome, told) in [
-        (std::io::ErrorKind::BrokenPipe, Outcome::Ok, ""),
+        (std::io::ErrorKind::BrokenPipe, CommandStatus::Ok, ""),
         (
             std::io::ErrorKind::StorageFull,
-            Outcome::Outage,
+            CommandStatus::Outage,
             "streamgate: failed to print: no storage space\n",
         ),
     ] {
@@ -139,10 +139,10 @@ fn a_reader_that_has_seen_enough_is_no_failure_and_a_full_disk_is_one() {
 #[test]
 fn of_several_outcomes_the_worst_is_the_one_with_the_highest_code() {
     let codes = [
-        Outcome::Ok,
-        Outcome::Refused,
-        Outcome::Usage,
-        Outcome::Outage,
+        CommandStatus::Ok,
+        CommandStatus::Refused,
+        CommandStatus::Usage,
+        CommandStatus::Outage,
     ];
     assert!(codes.is_sorted());
 }
@@ -153,7 +153,7 @@ fn check_config_prints_the_settings_in_effect() {
         "limits: {default: 5}",
         &[("STREAMGATE_LIMITS__GRACE", b"1s"), ("PATH", b"\xff")],
     );
-    assert_eq!((outcome, errors.as_str()), (Outcome::Ok, ""));
+    assert_eq!((outcome, errors.as_str()), (CommandStatus::Ok, ""));
     assert!(
         out.contains(
             "limits:\n  enforce: true\n  default: 5\n  plans: {}\n  users: {}\n  users_file: null\n  when_full: refuse\n  displacements: 5\n  grace: 1s\n  quiet: 20s\n"
@@ -165,7 +165,7 @@ fn check_config_prints_the_settings_in_effect() {
 #[test]
 fn check_config_warns_apart_from_the_settings() {
     let (outcome, out, errors) = check("http: {listen: '0.0.0.0:8080'}", &[]);
-    assert_eq!(outcome, Outcome::Ok);
+    assert_eq!(outcome, CommandStatus::Ok);
     assert!(out.starts_with("grpc:\n"), "{out}");
     assert!(
         errors
@@ -182,7 +182,7 @@ fn check_config_names_all_that_is_wrong() {
         "limits:\n  default: many\n",
         &[("STREAMGATE_STORE__BACKEND", b"disk")],
     );
-    assert_eq!((outcome, out.as_str()), (Outcome::Usage, ""));
+    assert_eq!((outcome, out.as_str()), (CommandStatus::Usage, ""));
     assert_eq!(
         errors,
         "streamgate: STREAMGATE_STORE__BACKEND: store.backend: got \"disk\"; allowed: memory, redis\n\
@@ -198,7 +198,7 @@ fn check_config_names_wrong_settings_and_unusable_files_at_once() {
          limits: {default: many, users_file: /nowhere/users}\n",
         &[],
     );
-    assert_eq!(outcome, Outcome::Usage);
+    assert_eq!(outcome, CommandStatus::Usage);
     for expected in [
         "streamgate.yaml:6: http.hosts: got \"a:1\"; allowed: a list of host names",
         "streamgate.yaml:7: limits.default: got \"many\"; allowed: ",
@@ -218,7 +218,7 @@ fn check_config_names_wrong_settings_and_unusable_files_at_once() {
 #[test]
 fn check_config_names_one_port_for_both_doors_and_a_file_in_the_place_of_a_socket() {
     let (outcome, _, errors) = check("grpc: {listen: 'localhost:8080'}", &[]);
-    assert_eq!(outcome, Outcome::Usage);
+    assert_eq!(outcome, CommandStatus::Usage);
     assert_eq!(
         errors,
         "streamgate: streamgate.yaml:1: grpc.listen: http.listen (127.0.0.1:8080) and grpc.listen (127.0.0.1:8080) \
@@ -230,13 +230,19 @@ fn check_config_names_one_port_for_both_doors_and_a_file_in_the_place_of_a_socke
     let expected = format!(
         "streamgate: grpc.listen: unix:{taken}: the path exists and is not a socket; delete it or choose another path\n"
     );
-    assert_eq!(check(&text, &[]), (Outcome::Usage, String::new(), expected));
+    assert_eq!(
+        check(&text, &[]),
+        (CommandStatus::Usage, String::new(), expected)
+    );
     // A folder that is none, or can't be entered, is not said to be away.
     let text = format!("grpc: {{listen: 'unix:{taken}/grpc.sock'}}");
     let expected = format!(
         "streamgate: grpc.listen: unix:{taken}/grpc.sock: {taken} is not a folder; choose another path\n"
     );
-    assert_eq!(check(&text, &[]), (Outcome::Usage, String::new(), expected));
+    assert_eq!(
+        check(&text, &[]),
+        (CommandStatus::Usage, String::new(), expected)
+    );
     let text = format!("grpc: {{listen: 'unix:{taken}/below/grpc.sock'}}");
     let (_, _, errors) = check(&text, &[]);
     let expected = format!("the folder {taken}/below can't be used: Not a directory");
@@ -246,7 +252,7 @@ fn check_config_names_one_port_for_both_doors_and_a_file_in_the_place_of_a_socke
 #[test]
 fn a_variable_of_ours_that_is_no_text_is_named() {
     let (outcome, _, errors) = check("", &[("STREAMGATE_STORE__REDIS__URLS", b"redis://\xff")]);
-    assert_eq!(outcome, Outcome::Usage);
+    assert_eq!(outcome, CommandStatus::Usage);
     assert_eq!(
         errors,
         "streamgate: STREAMGATE_STORE__REDIS__URLS: got bytes that are not UTF-8; allowed: text\n"
@@ -262,10 +268,10 @@ fn check_config_never_prints_a_password() {
         "store: {redis: {urls: 'redis://:hunter2@cache}}",
     ] {
         let (outcome, out, errors) = check(text, &[]);
-        assert_eq!(outcome, Outcome::Usage, "{text}");
+        assert_eq!(outcome, CommandStatus::Usage, "{text}");
         assert!(!format!("{out}{errors}").contains("hunter2"), "{errors}");
     }
     let (outcome, out, errors) = check("store: {redis: {urls: 'redis://app:hunter2@cache'}}", &[]);
-    assert_eq!(outcome, Outcome::Ok);
+    assert_eq!(outcome, CommandStatus::Ok);
     assert!(out.contains("***@cache") && !format!("{out}{errors}").contains("hunter2"));
 }

@@ -28,11 +28,11 @@ pub(super) struct TlsArgs {
 
 /// The files that the arguments name, read and checked.
 #[derive(Default)]
-pub(super) struct Tls {
+pub(super) struct TlsFiles {
     /// Those who may vouch for the server.
     ca: Option<Chain>,
     /// What to show to a server that wants to know who asks.
-    identity: Option<Identity>,
+    identity: Option<ClientIdentity>,
 }
 
 /// Certificates, as their file has them and as they are meant.
@@ -44,7 +44,7 @@ struct Chain {
 }
 
 /// A certificate and its key, which fit together.
-struct Identity {
+struct ClientIdentity {
     /// The certificate.
     chain: Chain,
     /// The key, as its file has it.
@@ -96,18 +96,18 @@ impl TlsArgs {
     ///
     /// # Errors
     /// One of them can't be read, or isn't what it should be.
-    pub(super) fn load(&self) -> Result<Tls, TlsError> {
+    pub(super) fn load(&self) -> Result<TlsFiles, TlsError> {
         let ca = self.ca.as_deref().map(trusted).transpose()?;
         let identity = match (&self.cert, &self.key) {
-            (Some(cert), Some(key)) => Some(Identity::read(cert, key)?),
+            (Some(cert), Some(key)) => Some(ClientIdentity::read(cert, key)?),
             // One without the other is refused with the arguments.
             _ => None,
         };
-        Ok(Tls { ca, identity })
+        Ok(TlsFiles { ca, identity })
     }
 }
 
-impl Tls {
+impl TlsFiles {
     /// The same for the HTTP client.
     pub(super) fn for_http(&self) -> ureq::tls::TlsConfig {
         let roots = match &self.ca {
@@ -158,7 +158,7 @@ impl Chain {
     }
 }
 
-impl Identity {
+impl ClientIdentity {
     /// The certificate and the key of these files. The HTTP client panics at a pair that doesn't fit, so it is tried here.
     fn read(cert: &Path, key: &Path) -> Result<Self, TlsError> {
         let (chain, key_pem) = (Chain::read(cert)?, read(key)?);

@@ -1,11 +1,12 @@
 //! The settings that may change while the process runs: limits, and what a refusal tells, and whose starts are logged.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use tokio::sync::watch;
 
-use super::{Config, Limits, Refusal, Share, Telemetry};
+use super::{Config, Limits, RefusalSettings, Share, Telemetry};
 use crate::policy::{TwoLimits, UserLimits};
+use crate::util::lock;
 
 /// What may change.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -13,7 +14,7 @@ pub struct Changeable {
     /// `limits`
     pub limits: Limits,
     /// `refusal`
-    pub refusal: Refusal,
+    pub refusal: RefusalSettings,
     /// `telemetry.log_starts`
     pub log_starts: Share,
 }
@@ -43,7 +44,7 @@ impl Default for Changeable {
     fn default() -> Self {
         Self {
             limits: Limits::default(),
-            refusal: Refusal::default(),
+            refusal: RefusalSettings::default(),
             log_starts: Telemetry::default().log_starts,
         }
     }
@@ -96,7 +97,7 @@ impl InForce {
         &self,
         prepare: impl FnOnce(&Changeable) -> Result<Changeable, TwoLimits>,
     ) -> Result<(), TwoLimits> {
-        let _one_at_a_time = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
+        let _one_at_a_time = lock(&self.changing);
         let after = prepare(&self.now())?;
         self.now.send_replace(Arc::new(after));
         Ok(())

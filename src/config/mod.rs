@@ -31,11 +31,11 @@ pub use reference::reference;
 pub use sections::grpc::{Grpc, Listen, NotAnAddress};
 pub use sections::http::{Endpoint, Http, Origins};
 pub use sections::leases::Leases;
-pub use sections::limits::{Limits, WhenFull};
+pub use sections::limits::{FullRule, Limits};
 pub use sections::redis_url::{NotARedisUrl, RedisUrl};
-pub use sections::refusal::{Refusal, Shown};
+pub use sections::refusal::{RefusalSettings, Shown};
 pub use sections::shutdown::Shutdown;
-pub use sections::store::{Backend, OutageRule, Redis, Store, Topology};
+pub use sections::store::{Backend, OutageRule, Redis, StoreSettings, Topology};
 pub use sections::telemetry::{LogFormat, Share, Telemetry};
 pub use sections::tls::{Tls, TlsKeys};
 pub use sections::users_file::user_limits;
@@ -58,7 +58,7 @@ pub struct Config {
     /// The door for everything else.
     pub http: Http,
     /// Where rosters are kept.
-    pub store: Store,
+    pub store: StoreSettings,
     /// How many streams.
     pub limits: Limits,
     /// How long a session counts without renewal.
@@ -66,7 +66,7 @@ pub struct Config {
     /// Where the facts about a request are found.
     pub identity: Identity,
     /// What a refusal tells.
-    pub refusal: Refusal,
+    pub refusal: RefusalSettings,
     /// How the log looks.
     pub telemetry: Telemetry,
     /// How the process ends.

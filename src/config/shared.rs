@@ -1,13 +1,14 @@
 //! The settings that instances which count together should have alike, for comparison.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Mutex, Weak};
 
 use sha2::{Digest, Sha256};
 
 use super::summary::Summary;
 use super::{Changeable, Config, Limits};
 use crate::policy::Policy;
+use crate::util::lock;
 
 /// The key of users' own limits, whether they are written in `limits.users` or in a file. They are
 /// compared by a digest.
@@ -43,7 +44,7 @@ impl SharedSettings {
 
     /// All of them, by the settings in force. To digest a million users' limits takes a while, so it is done once for each change.
     pub fn now(&self, in_force: &Arc<Changeable>) -> Arc<Shared> {
-        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut last = lock(&self.last);
         let of = Arc::downgrade(in_force);
         if let Some((_, shared)) = last.as_ref().filter(|(before, _)| before.ptr_eq(&of)) {
             return Arc::clone(shared);

@@ -7,9 +7,9 @@ use tracing::info;
 
 use crate::clock::Clock;
 use crate::config::Changeable;
-use crate::identity::Claim;
+use crate::identity::{Claim, UserId};
 use crate::ledger::{Basis, Decision, Outage};
-use crate::session::{Admission, AdmissionKind, Admitted, Refusal, UserId};
+use crate::session::{Admission, AdmissionKind, Admitted, Refusal};
 use crate::telemetry::metrics::{LabelValue, Verdict};
 use crate::telemetry::{RefusalLog, RefusedStream, StartedStream, are_told};
 

@@ -6,7 +6,7 @@ use super::outcome::LedgerAnswer;
 use crate::identity::Claim;
 use crate::ledger::UndoHint;
 use crate::outbox::{Notice, Outbox};
-use crate::session::Ticket;
+use crate::session::{Ending, Ticket};
 use crate::telemetry::Metrics;
 use crate::telemetry::metrics::Verdict;
 
@@ -77,7 +77,7 @@ impl StartRollback {
 
     /// Undoes this call's start, if it took place and nobody has renewed it since.
     fn undo_start(&self, ticket: Ticket) {
-        let notice = Notice::Undo(self.claim.key.clone(), ticket);
+        let notice = Notice::Release(self.claim.key.clone(), Ending::Undone(ticket));
         self.outbox.submit(self.claim.user.clone(), notice);
     }
 }

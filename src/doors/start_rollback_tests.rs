@@ -4,14 +4,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::{LedgerAnswer, StartRollback};
-use crate::clock::SystemClock;
-use crate::identity::Claim;
+use crate::clock::{SystemClock, Timestamp};
+use crate::identity::{Claim, Facts, Kind, SessionId, SessionKey, UserId};
 use crate::ledger::{Basis, Decision, Ledger, Outage, Settings, UndoHint};
 use crate::outbox::{Delivery, Outbox, outbox};
 use crate::policy::Policy;
 use crate::session::{
-    Admission, AdmissionKind, Admitted, EndCause, Facts, Kind, Refusal, Session, SessionId,
-    SessionKey, Start, StartRules, Terms, Ticket, Timestamp, UserId, WhenFull,
+    Admission, AdmissionKind, Admitted, EndCause, Refusal, Session, Start, StartRules, Terms,
+    Ticket, WhenFull,
 };
 use crate::store::faulty::FaultyStore;
 use crate::store::{Store, StoreError};

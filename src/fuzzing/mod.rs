@@ -9,7 +9,7 @@
 #[cfg(test)]
 mod tests;
 
-use crate::session::MAX_ID_BYTES;
+use crate::identity::MAX_ID_BYTES;
 
 /// A property that must hold for any bytes.
 pub type Property = fn(&[u8]);

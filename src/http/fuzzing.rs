@@ -11,7 +11,7 @@ use crate::http::request::body::object_or_nothing;
 use crate::http::request::caller::basic_pair;
 use crate::http::request::path::{escaped, parameters};
 use crate::http::request::tokens::Tokens;
-use crate::session::{ContentId, DeviceId, UserId};
+use crate::identity::{ContentId, DeviceId, UserId};
 
 /// The user name and password that the small API finds in such an `Authorization` header.
 pub(crate) fn basic_credentials(written: &str) -> Option<(String, String)> {

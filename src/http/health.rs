@@ -12,7 +12,7 @@ use tokio::sync::watch;
 use utoipa::ToSchema;
 use utoipa::openapi::schema::{Object, ObjectBuilder, Type};
 
-use super::Door;
+use super::ApiState;
 use crate::config::OutageRule;
 use crate::http::openapi::responses::TooMuch;
 use crate::ledger::{AccessLog, Ledger, UNWIRED};
@@ -153,7 +153,7 @@ pub(super) async fn livez() -> &'static str {
     (status = 503, description = "It is starting or stopping.", body = Ready),
     TooMuch,
 ))]
-pub(super) async fn readyz(State(door): State<Door>) -> Response {
+pub(super) async fn readyz(State(door): State<ApiState>) -> Response {
     let phase = door.readiness.phase();
     let ready = Ready {
         ready: phase == Phase::Serving,
@@ -171,7 +171,7 @@ pub(super) async fn readyz(State(door): State<Door>) -> Response {
 
 /// Read the metrics, for Prometheus
 #[utoipa::path(get, path = "/metrics", tag = "probes", responses((status = 200, description = "Prometheus text.", body = String), TooMuch))]
-pub(super) async fn metrics(State(door): State<Door>) -> Response {
+pub(super) async fn metrics(State(door): State<ApiState>) -> Response {
     door.ledger.sweep();
     let text = door.metrics.render();
     (

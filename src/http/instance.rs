@@ -12,7 +12,7 @@ use axum::http::Uri;
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::Door;
+use super::ApiState;
 use super::error::ApiError;
 use super::health::{AccessLogDetail, Phase, StoreDetail};
 use crate::config::{Backend, Shared};
@@ -92,7 +92,7 @@ pub(super) struct StoreBody {
     security(("token" = []), ()),
 )]
 pub(super) async fn get(
-    State(door): State<Door>,
+    State(door): State<ApiState>,
     caller: Caller,
     uri: Uri,
 ) -> Result<Json<InstanceBody>, ApiError> {
@@ -116,7 +116,7 @@ pub(super) async fn get(
 
 /// The settings that other instances should share. After a change it may take a while to compute
 /// them.
-async fn shared(door: &Door) -> Result<Arc<Shared>, ApiError> {
+async fn shared(door: &ApiState) -> Result<Arc<Shared>, ApiError> {
     let (door, in_force) = (Arc::clone(door), door.ledger.in_force());
     let found = tokio::task::spawn_blocking(move || door.settings.now(&in_force));
     found.await.map_err(|_| ApiError::Internal)
@@ -124,7 +124,7 @@ async fn shared(door: &Door) -> Result<Arc<Shared>, ApiError> {
 
 impl StoreBody {
     /// The current state of an instance's store.
-    async fn of(door: &Door) -> Self {
+    async fn of(door: &ApiState) -> Self {
         // If it can't tell, its health says why, or it lacks the rights.
         let identity = door.ledger.server_identity().await.ok().flatten();
         let (database, run_id, eviction_policy) = match identity {

@@ -9,10 +9,11 @@ use utoipa::ToSchema;
 
 use super::error::ApiError;
 use crate::http::request::path::named;
-use crate::problem::rfc3339;
-use crate::session::{
-    Door, Fact, FactLoss, FactName, Facts, IdError, PlanName, Session, SessionKey, Takeover,
+use crate::identity::{
+    Door, Fact, FactLoss, FactName, Facts, IdError, PlanName, SessionKey, Takeover,
 };
+use crate::problem::rfc3339;
+use crate::session::Session;
 
 /// The kind of stream that a session is.
 #[derive(Debug, ToSchema)]

@@ -13,14 +13,14 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use tower_http::cors::{AllowOrigin, CorsLayer};
 
-use super::Door;
+use super::ApiState;
 use super::MAX_BODY_BYTES;
 use super::error::ApiError;
 use super::start_service::WouldRefuse;
 use crate::clock::Stopwatch;
 use crate::config::Origins;
+use crate::identity::SessionId;
 use crate::problem::Problem;
-use crate::session::SessionId;
 use crate::telemetry::metrics::{Call, CallOutcome};
 
 /// The header with a request's id, in both directions.
@@ -68,10 +68,10 @@ impl fmt::Display for RequestId {
     }
 }
 
-impl FromRequestParts<Door> for RequestId {
+impl FromRequestParts<ApiState> for RequestId {
     type Rejection = ApiError;
 
-    async fn from_request_parts(parts: &mut Parts, _: &Door) -> Result<Self, ApiError> {
+    async fn from_request_parts(parts: &mut Parts, _: &ApiState) -> Result<Self, ApiError> {
         let id = parts.extensions.get::<Self>().cloned();
         Ok(id.unwrap_or_else(|| Self::of(&parts.headers)))
     }
@@ -89,7 +89,11 @@ pub(super) async fn identified(mut request: Request, next: Next) -> Response {
 }
 
 /// Refuses requests that are too large or too slow. Work already started for a request continues.
-pub(super) async fn bounded(State(door): State<Door>, request: Request, next: Next) -> Response {
+pub(super) async fn bounded(
+    State(door): State<ApiState>,
+    request: Request,
+    next: Next,
+) -> Response {
     let address = request.uri().path_and_query();
     if address.is_some_and(|it| it.as_str().len() > MAX_ADDRESS_BYTES) {
         return ApiError::AddressTooLong(MAX_ADDRESS_BYTES).into_response();
@@ -117,7 +121,11 @@ pub(super) async fn bounded(State(door): State<Door>, request: Request, next: Ne
 }
 
 /// Counts a request by its call and its outcome.
-pub(super) async fn counted(State(door): State<Door>, request: Request, next: Next) -> Response {
+pub(super) async fn counted(
+    State(door): State<ApiState>,
+    request: Request,
+    next: Next,
+) -> Response {
     let asked = Stopwatch::start();
     let path = request.extensions().get::<MatchedPath>();
     let call = call(request.method(), path.map_or("", MatchedPath::as_str));
@@ -160,7 +168,7 @@ pub(super) async fn not_stored(mut response: Response) -> Response {
 }
 
 /// Points a problem's type at the configured guide to problems, if that is not this instance's own.
-pub(super) async fn explained(State(door): State<Door>, mut response: Response) -> Response {
+pub(super) async fn explained(State(door): State<ApiState>, mut response: Response) -> Response {
     let Some(problem) = response.extensions_mut().remove::<Problem>() else {
         return response;
     };

@@ -5,7 +5,7 @@ use axum::extract::State;
 use axum::http::{HeaderValue, Uri, header};
 use axum::response::{IntoResponse, Response};
 
-use super::Door;
+use super::ApiState;
 use super::error::ApiError;
 use super::json::{ListedBody, PageBody, SessionBody};
 use crate::http::openapi::responses::Failures;
@@ -40,7 +40,7 @@ const MAX_SIZE: usize = 1000;
     security(("token" = []), ()),
 )]
 pub(super) async fn get(
-    State(door): State<Door>,
+    State(door): State<ApiState>,
     caller: Caller,
     uri: Uri,
 ) -> Result<Response, ApiError> {

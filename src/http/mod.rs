@@ -82,10 +82,10 @@ pub struct HttpDoor {
 }
 
 /// The handlers' shared handle.
-type Door = Arc<HttpDoor>;
+type ApiState = Arc<HttpDoor>;
 
 /// All HTTP routes, with their descriptions.
-fn routes() -> OpenApiRouter<Door> {
+fn routes() -> OpenApiRouter<ApiState> {
     let api = OpenApiRouter::with_openapi(openapi::head())
         .routes(routes!(
             sessions::get_all,

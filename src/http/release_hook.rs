@@ -17,7 +17,7 @@ use utoipa::ToSchema;
 use utoipa::openapi::schema::{ObjectBuilder, Schema, Type};
 use utoipa::openapi::{Ref, RefOr};
 
-use super::Door;
+use super::ApiState;
 use super::error::ApiError;
 use super::json::KindName;
 use super::start_service::detached;
@@ -25,9 +25,9 @@ use crate::http::openapi::responses::{BadBody, Detached, Done, Failures, NotStop
 use crate::http::request::body;
 use crate::http::request::caller::Caller;
 use crate::http::request::path::parameters;
+use crate::identity::{Kind, SessionId, SessionKey, UserId};
 use crate::outbox::Notice;
-use crate::session::{Ending, Kind, SessionId, SessionKey, UserId};
-use crate::telemetry::metrics::ReleaseCause;
+use crate::session::Ending;
 
 /// How many releases fit in one request.
 const MAX_RELEASES: usize = 100;
@@ -118,7 +118,7 @@ struct Release {
     security(("token" = []), ()),
 )]
 pub(super) async fn release(
-    State(door): State<Door>,
+    State(door): State<ApiState>,
     caller: Caller,
     uri: Uri,
     headers: HeaderMap,
@@ -140,7 +140,7 @@ pub(super) async fn release(
 }
 
 /// Releases them all: 204; or 202 if any of them has to wait for the store.
-async fn release_all(door: &Door, releases: Vec<Release>) -> Result<StatusCode, ApiError> {
+async fn release_all(door: &ApiState, releases: Vec<Release>) -> Result<StatusCode, ApiError> {
     let (mut status, mut failed) = (StatusCode::NO_CONTENT, None);
     for Release { user, key } in releases {
         match release_one(door, user, key).await {
@@ -156,18 +156,17 @@ async fn release_all(door: &Door, releases: Vec<Release>) -> Result<StatusCode, 
 /// Releases a session: 204; or 202 if the store doesn't answer, because the session is released
 /// once it does.
 pub(super) async fn release_one(
-    door: &Door,
+    door: &ApiState,
     user: UserId,
     key: SessionKey,
 ) -> Result<StatusCode, ApiError> {
-    let (ending, cause) = (ending(key.kind), ReleaseCause::Hook);
-    let said = door
+    let released = door
         .ledger
-        .release(&user, &key, ending, cause, Duration::ZERO);
-    match said.await {
+        .release(&user, &key, Ending::Vouched, Duration::ZERO);
+    match released.await {
         Ok(_) => Ok(StatusCode::NO_CONTENT),
         Err(outage) if outage.error.is_transient() => {
-            let notice = Notice::Release(key, ending, cause);
+            let notice = Notice::Release(key, Ending::Vouched);
             door.outbox.submit(user, notice);
             Ok(StatusCode::ACCEPTED)
         }
@@ -182,15 +181,6 @@ pub(super) fn may_release(caller: &Caller, kind: Kind) -> Result<(), ApiError> {
         Ok(())
     } else {
         Err(ApiError::NotStoppable)
-    }
-}
-
-/// How far a client's report counts. A `request` runs inside Envoy: a back end may vouch for its
-/// end, and its next sign of life disproves that.
-const fn ending(kind: Kind) -> Ending {
-    match kind {
-        Kind::Request => Ending::Vouched,
-        Kind::Playback | Kind::Video => Ending::Stream,
     }
 }
 

@@ -13,7 +13,7 @@ use axum::extract::rejection::BytesRejection;
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 
-use super::Door;
+use super::ApiState;
 use super::error::ApiError;
 use super::json::{
     EndedBody, KindName, NamedBody, SessionBody, StartBody, Startable, StartedBody, UserBody,
@@ -27,12 +27,9 @@ use crate::http::openapi::responses::{
 use crate::http::request::body;
 use crate::http::request::caller::Caller;
 use crate::http::request::path::{OfSession, OfUser, escaped};
-use crate::identity::Claim;
+use crate::identity::{Claim, Kind, SessionId, SessionKey, UserId};
 use crate::ledger::Ledger;
-use crate::session::{
-    AdmissionKind, Ending, Kind, Released, Session, SessionId, SessionKey, UserId,
-};
-use crate::telemetry::metrics::ReleaseCause;
+use crate::session::{AdmissionKind, Ending, Released, Session};
 
 /// Start a playback, or renew it
 ///
@@ -58,7 +55,7 @@ use crate::telemetry::metrics::ReleaseCause;
     security(("token" = []), ()),
 )]
 pub(super) async fn put(
-    State(door): State<Door>,
+    State(door): State<ApiState>,
     request: RequestId,
     OfSession { caller, user, key }: OfSession,
     headers: HeaderMap,
@@ -91,7 +88,7 @@ pub(super) async fn put(
     security(("token" = []), ()),
 )]
 pub(super) async fn post(
-    State(door): State<Door>,
+    State(door): State<ApiState>,
     request: RequestId,
     OfUser { caller, user }: OfUser,
     headers: HeaderMap,
@@ -124,7 +121,7 @@ pub(super) async fn post(
     security(("token" = []), ()),
 )]
 pub(super) async fn get_all(
-    State(door): State<Door>,
+    State(door): State<ApiState>,
     OfUser { user, .. }: OfUser,
 ) -> Result<Json<UserBody>, ApiError> {
     let sessions = live(&door.ledger, &user).await?;
@@ -153,7 +150,7 @@ pub(super) async fn get_all(
     security(("token" = []), ()),
 )]
 pub(super) async fn get_one(
-    State(door): State<Door>,
+    State(door): State<ApiState>,
     OfSession { user, key, .. }: OfSession,
 ) -> Result<Json<SessionBody>, ApiError> {
     let sessions = live(&door.ledger, &user).await?;
@@ -182,7 +179,7 @@ pub(super) async fn get_one(
     security(("token" = []), ()),
 )]
 pub(super) async fn delete_one(
-    State(door): State<Door>,
+    State(door): State<ApiState>,
     OfSession { caller, user, key }: OfSession,
 ) -> Result<StatusCode, ApiError> {
     may_release(&caller, key.kind)?;
@@ -208,7 +205,7 @@ pub(super) async fn delete_one(
     security(("token" = []), ()),
 )]
 pub(super) async fn delete_all(
-    State(door): State<Door>,
+    State(door): State<ApiState>,
     OfUser { caller, user }: OfUser,
 ) -> Result<Json<EndedBody>, ApiError> {
     caller.may_operate()?;
@@ -220,7 +217,7 @@ pub(super) async fn delete_all(
 
 /// The claim of a request.
 fn claim(
-    door: &Door,
+    door: &ApiState,
     caller: &Caller,
     user: UserId,
     key: SessionKey,
@@ -246,7 +243,7 @@ fn claim(
 }
 
 /// The response to a playback that may continue.
-fn started(door: &Door, granted: &Granted) -> Response {
+fn started(door: &ApiState, granted: &Granted) -> Response {
     let status = match granted.entry {
         AdmissionKind::Started => StatusCode::CREATED,
         AdmissionKind::Renewed => StatusCode::OK,
@@ -267,15 +264,14 @@ fn started(door: &Door, granted: &Granted) -> Response {
 async fn end_all(ledger: &Ledger, user: &UserId) -> Result<EndedBody, ApiError> {
     let (mut ended, mut not_stoppable) = (Vec::new(), Vec::new());
     for session in live(ledger, user).await? {
-        let (ending, cause) = (Ending::Operator, ReleaseCause::Operator);
         let released = ledger
-            .release(user, &session.key, ending, cause, Duration::ZERO)
+            .release(user, &session.key, Ending::Operator, Duration::ZERO)
             .await;
         let told = NamedBody::of(&session.key);
         match released.map_err(ApiError::Outage)? {
             Released::NotStoppable => not_stoppable.push(told),
             // A session that ended by itself meanwhile has ended too.
-            Released::Freed(_) | Released::NotLive | Released::AlreadyEnded(_) | Released::Kept => {
+            Released::Freed | Released::NotLive | Released::AlreadyEnded(_) | Released::Kept => {
                 ended.push(told);
             }
         }

@@ -8,7 +8,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::error::{ApiError, tell_quota};
 use super::layers::RequestId;
-use super::{Door, HttpDoor};
+use super::{ApiState, HttpDoor};
 use crate::config::Changeable;
 use crate::doors::{ClaimedRequest, DecisionOutcome, LedgerAnswer, StartRollback};
 use crate::identity::Claim;
@@ -52,7 +52,7 @@ pub(super) fn left(limit: u32, active: usize) -> u32 {
 
 /// Starts a stream, or renews it.
 pub(super) async fn start(
-    door: &Door,
+    door: &ApiState,
     request: &RequestId,
     mut claim: Claim,
 ) -> Result<Granted, ApiError> {
@@ -80,7 +80,7 @@ pub(super) async fn start(
 
 /// Renews a stream, if it is live.
 pub(super) async fn refresh(
-    door: &Door,
+    door: &ApiState,
     request: &RequestId,
     claim: Claim,
 ) -> Result<Granted, ApiError> {
@@ -98,7 +98,7 @@ pub(super) async fn refresh(
 
 /// Translates the ledger's answer for the client.
 fn granted(
-    door: &Door,
+    door: &ApiState,
     request: &RequestId,
     claim: &Claim,
     settings: &Changeable,
@@ -153,7 +153,7 @@ fn without_slot(door: &HttpDoor, claim: &Claim, active: usize, limit: u32) -> Gr
 
 /// Runs an operation to its end, even if nobody waits for it.
 pub(super) async fn detached<T: Send + 'static>(
-    door: &Door,
+    door: &ApiState,
     doing: impl Future<Output = Result<T, ApiError>> + Send + 'static,
 ) -> Result<T, ApiError> {
     let done = door.tasks.spawn(doing).await;

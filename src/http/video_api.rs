@@ -15,7 +15,7 @@ use axum::http::request::Parts;
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 
-use super::Door;
+use super::ApiState;
 use super::error::ApiError;
 use super::front;
 use super::json::{TimeBody, WatchBody};
@@ -29,8 +29,8 @@ use crate::http::openapi::responses::{
 use crate::http::request::body;
 use crate::http::request::caller::basic_user;
 use crate::http::request::path::{escaped, named, only_parameter};
-use crate::identity::Claim;
-use crate::session::{self, AdmissionKind, ContentId, Facts, Kind, SessionId, SessionKey, UserId};
+use crate::identity::{Claim, ContentId, Door, Facts, Kind, SessionId, SessionKey, UserId};
+use crate::session::AdmissionKind;
 
 /// The query that names the video; [`OfVideo`] parses it.
 #[derive(utoipa::IntoParams)]
@@ -56,10 +56,10 @@ pub(super) struct OfVideo {
     id: SessionId,
 }
 
-impl FromRequestParts<Door> for OfVideo {
+impl FromRequestParts<ApiState> for OfVideo {
     type Rejection = ApiError;
 
-    async fn from_request_parts(parts: &mut Parts, door: &Door) -> Result<Self, ApiError> {
+    async fn from_request_parts(parts: &mut Parts, door: &ApiState) -> Result<Self, ApiError> {
         // A browser without a query is not asked for a password.
         let id = only_parameter("id", parts.uri.query().unwrap_or_default())?;
         let user = basic_user(parts, door)?;
@@ -70,17 +70,17 @@ impl FromRequestParts<Door> for OfVideo {
 
 /// What a `GET` asks for.
 #[derive(Debug)]
-pub(super) enum Asked {
+pub(super) enum VideoGet {
     /// A browser opens the page itself.
     FrontPage,
     /// Whether a video may be watched.
     Video(OfVideo),
 }
 
-impl FromRequestParts<Door> for Asked {
+impl FromRequestParts<ApiState> for VideoGet {
     type Rejection = ApiError;
 
-    async fn from_request_parts(parts: &mut Parts, door: &Door) -> Result<Self, ApiError> {
+    async fn from_request_parts(parts: &mut Parts, door: &ApiState) -> Result<Self, ApiError> {
         if front::is_asked_for(parts) {
             return Ok(Self::FrontPage);
         }
@@ -106,7 +106,7 @@ impl OfVideo {
             facts: Facts {
                 // The content is the video itself.
                 content: ContentId::parse(self.id.as_str()).ok(),
-                door: Some(session::Door::Http),
+                door: Some(Door::Http),
                 position_seconds,
                 ..Facts::default()
             },
@@ -130,10 +130,13 @@ impl OfVideo {
     responses((status = 200, description = "Whether it may, and where it is.", body = WatchBody), Failures),
     security(("user" = [])),
 )]
-pub(super) async fn get(State(door): State<Door>, asked: Asked) -> Result<Response, ApiError> {
+pub(super) async fn get(
+    State(door): State<ApiState>,
+    asked: VideoGet,
+) -> Result<Response, ApiError> {
     let video = match asked {
-        Asked::FrontPage => return Ok(front::serve()),
-        Asked::Video(video) => video,
+        VideoGet::FrontPage => return Ok(front::serve()),
+        VideoGet::Video(video) => video,
     };
     let sessions = live(&door.ledger, &video.user).await?;
     let (limit, key) = (door.ledger.limit_of(&video.user, None), video.key());
@@ -164,7 +167,7 @@ pub(super) async fn get(State(door): State<Door>, asked: Asked) -> Result<Respon
     security(("user" = [])),
 )]
 pub(super) async fn post(
-    State(door): State<Door>,
+    State(door): State<ApiState>,
     request: RequestId,
     video: OfVideo,
     headers: HeaderMap,
@@ -190,7 +193,7 @@ pub(super) async fn post(
     security(("user" = [])),
 )]
 pub(super) async fn patch(
-    State(door): State<Door>,
+    State(door): State<ApiState>,
     request: RequestId,
     video: OfVideo,
     headers: HeaderMap,
@@ -212,7 +215,7 @@ pub(super) async fn patch(
     security(("user" = [])),
 )]
 pub(super) async fn delete(
-    State(door): State<Door>,
+    State(door): State<ApiState>,
     video: OfVideo,
 ) -> Result<StatusCode, ApiError> {
     let releasing = Arc::clone(&door);
@@ -233,7 +236,7 @@ fn position(
 }
 
 /// The response to a video that may continue.
-fn watching(door: &Door, granted: &Granted) -> Response {
+fn watching(door: &ApiState, granted: &Granted) -> Response {
     let status = match granted.entry {
         AdmissionKind::Started => StatusCode::CREATED,
         AdmissionKind::Renewed => StatusCode::OK,
@@ -249,7 +252,7 @@ fn watching(door: &Door, granted: &Granted) -> Response {
 }
 
 /// The video's address, from the configured template.
-fn endpoint(door: &Door, id: &SessionId) -> Option<String> {
+fn endpoint(door: &ApiState, id: &SessionId) -> Option<String> {
     let template = door.http.endpoint.as_ref()?;
     Some(template.of(&escaped(id.as_str()).to_string()))
 }

@@ -202,7 +202,7 @@ fn fact<T: FactName>(
 }
 
 /// The first name that the sources have.
-pub(crate) fn named<T: Name>(
+pub(crate) fn named<T: CheckedName>(
     what: &'static str,
     sources: &[Source],
     request: &impl RequestAttributes,
@@ -217,7 +217,7 @@ pub(crate) fn named<T: Name>(
 }
 
 /// A newtype around a checked name.
-pub(crate) trait Name: Sized {
+pub(crate) trait CheckedName: Sized {
     /// The name, if the text is valid.
     fn parse(text: &str) -> Result<Self, IdError>;
 }
@@ -225,7 +225,7 @@ pub(crate) trait Name: Sized {
 /// Makes these types usable with [`named`].
 macro_rules! names {
     ($($module:ident::$name:ident),+) => {
-        $(impl Name for super::$module::$name {
+        $(impl CheckedName for super::$module::$name {
             fn parse(text: &str) -> Result<Self, IdError> {
                 Self::parse(text)
             }
@@ -247,7 +247,7 @@ fn session_key<'s>(found: Finding<'s, '_>) -> Result<Option<(&'s Source, Session
     } else {
         Kind::Playback
     };
-    let id = Name::parse(&text).map_err(|flaw| malformed(what, source, &flaw))?;
+    let id = CheckedName::parse(&text).map_err(|flaw| malformed(what, source, &flaw))?;
     Ok(Some((source, SessionKey { kind, id })))
 }
 

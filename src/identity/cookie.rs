@@ -48,7 +48,7 @@ pub(crate) struct Cookie {
     /// The cookie's value.
     secret: Secret,
     /// Whether the request brought it.
-    pub(crate) origin: Origin,
+    pub(crate) origin: CookieOrigin,
     /// The path it applies to.
     path: String,
     /// Whether it came over TLS, and so must be sent only over TLS.
@@ -57,7 +57,7 @@ pub(crate) struct Cookie {
 
 /// The origin of a cookie.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Origin {
+pub(crate) enum CookieOrigin {
     /// The request brought it.
     Brought,
     /// It is new and random; nobody has it yet.
@@ -94,7 +94,7 @@ pub(crate) fn cookie(
     };
     let over_tls = is_over_tls(request);
     let brought = brought(request, name(over_tls));
-    let origin = brought.map_or(Origin::New, |_| Origin::Brought);
+    let origin = brought.map_or(CookieOrigin::New, |_| CookieOrigin::Brought);
     Ok(Some(Cookie {
         secret: brought.unwrap_or_else(|| Secret(new())),
         origin,
@@ -120,9 +120,9 @@ impl Cookie {
     /// if it doesn't start again, or if this cookie is itself a successor or new: otherwise each
     /// end would lead to another.
     pub(crate) fn after(&self, starts_anew: bool) -> Option<Self> {
-        (starts_anew && self.origin == Origin::Brought).then(|| Self {
+        (starts_anew && self.origin == CookieOrigin::Brought).then(|| Self {
             secret: Secret(self.secret.hashed(&[SUCCESSOR_OF])),
-            origin: Origin::Successor,
+            origin: CookieOrigin::Successor,
             path: self.path.clone(),
             over_tls: self.over_tls,
         })
@@ -130,7 +130,7 @@ impl Cookie {
 
     /// The `Set-Cookie` value, if the client doesn't have the cookie yet.
     pub(crate) fn to_set(&self) -> Option<String> {
-        (self.origin != Origin::Brought).then(|| self.written())
+        (self.origin != CookieOrigin::Brought).then(|| self.written())
     }
 
     /// The `Set-Cookie` value that makes the client drop it soon.

@@ -5,8 +5,6 @@
 
 use std::borrow::Cow;
 
-use base64::Engine;
-use base64::prelude::BASE64_STANDARD;
 use percent_encoding::percent_decode_str;
 use sha2::{Digest, Sha256};
 
@@ -14,6 +12,7 @@ use super::attributes::{Found, MetadataValue, RequestAttributes};
 use super::cmcd;
 use super::facts::JoinedOrigin;
 use super::source::{PathPattern, Source};
+use crate::util::{authorization, percent};
 
 /// The namespace in which Envoy's JWT filter stores the claims of a verified token.
 pub(crate) const JWT_NAMESPACE: &str = "envoy.filters.http.jwt_authn";
@@ -190,24 +189,19 @@ fn basic_name<'e>(request: &'e impl RequestAttributes) -> Found<'e> {
     let Some(header) = request.name_header("authorization")? else {
         return Ok(None);
     };
-    let Some((scheme, credentials)) = header.split_once(' ') else {
+    let Some(credentials) = authorization::credentials(&header, "basic") else {
         return Ok(None);
     };
-    if !scheme.eq_ignore_ascii_case("basic") {
-        return Ok(None);
-    }
-    let decoded = BASE64_STANDARD.decode(credentials.trim()).ok();
-    let decoded = decoded.and_then(|bytes| String::from_utf8(bytes).ok());
-    let name = decoded.as_deref().and_then(|text| text.split_once(':'));
-    let (name, _password) = name.ok_or(Flaw::NotBasic)?;
-    Ok(Some(name.to_owned().into()))
+    let (name, _password) = authorization::basic(credentials).ok_or(Flaw::NotBasic)?;
+    Ok(Some(name.into()))
 }
 
 /// A decoded query parameter.
 fn query<'a>(path: &'a str, name: &str) -> Found<'a> {
     let mut found = None;
     for value in parameters(path, name) {
-        keep_one(&mut found, decode(value)?)?;
+        let value = percent::decode(value).map_err(|_| Flaw::NotText)?;
+        keep_one(&mut found, value)?;
     }
     Ok(found)
 }
@@ -218,30 +212,10 @@ fn parameters<'a>(path: &'a str, name: &str) -> impl Iterator<Item = &'a str> {
     query.split('&').filter_map(move |pair| {
         let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
         // A name that isn't text matches nothing.
-        decode(key).is_ok_and(|key| key == name).then_some(value)
+        percent::decode(key)
+            .is_ok_and(|key| key == name)
+            .then_some(value)
     })
-}
-
-/// Decodes percent-encoding, and the plus that forms write for a space.
-fn decode(text: &str) -> Result<Cow<'_, str>, Flaw> {
-    match decode_bytes(text) {
-        Cow::Borrowed(_) => Ok(text.into()),
-        Cow::Owned(bytes) => {
-            let text = String::from_utf8(bytes).map_err(|_| Flaw::NotText)?;
-            Ok(text.into())
-        }
-    }
-}
-
-/// The same for bytes that may not be text.
-fn decode_bytes(text: &str) -> Cow<'_, [u8]> {
-    if !text.contains(['%', '+']) {
-        return text.as_bytes().into();
-    }
-    let spaced = text.replace('+', " ");
-    Cow::<[u8]>::from(percent_decode_str(&spaced))
-        .into_owned()
-        .into()
 }
 
 /// A key of the CMCD payloads in headers and query. There may be several: a manifest's URLs contain
@@ -254,7 +228,7 @@ fn cmcd_value<'e>(request: &'e impl RequestAttributes, key: &str) -> Found<'e> {
         }
     }
     for payload in parameters(request.path(), cmcd::QUERY) {
-        keep_cmcd(&mut found, &decode_bytes(payload), key)?;
+        keep_cmcd(&mut found, &percent::decode_bytes(payload), key)?;
     }
     Ok(found)
 }

@@ -2,7 +2,7 @@
 //! result.
 //!
 //! Everything here is a pure function that reads a request through
-//! [`RequestAttributes`](attributes::RequestAttributes), and imports nothing else of the crate: no
+//! [`RequestAttributes`](attributes::RequestAttributes), and imports only `util` of the crate: no
 //! wire format, no runtime. So a filter inside a gateway could use the same code.
 
 pub(crate) mod attributes;

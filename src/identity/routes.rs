@@ -2,9 +2,10 @@
 //! parsed once.
 
 use std::collections::HashMap;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, RwLock};
 
 use super::source::{Source, SourceError};
+use crate::util::unpoisoned;
 
 /// How many lists are cached. There can be more only if something other than a route writes them;
 /// those are parsed each time.
@@ -17,13 +18,13 @@ pub struct RouteLists(RwLock<HashMap<String, Arc<[Source]>>>);
 impl RouteLists {
     /// The sources of a route's list.
     pub(crate) fn sources(&self, text: &str) -> Result<Arc<[Source]>, SourceError> {
-        let known = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        let known = unpoisoned(self.0.read());
         if let Some(sources) = known.get(text) {
             return Ok(Arc::clone(sources));
         }
         drop(known);
         let sources: Arc<[Source]> = Source::parse_list(text)?.into();
-        let mut known = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        let mut known = unpoisoned(self.0.write());
         if known.len() < MAX_LISTS {
             known.insert(text.to_owned(), Arc::clone(&sources));
         }

@@ -7,9 +7,9 @@ use std::time::Duration;
 use super::Ledger;
 use super::decision::{Decision, Outage};
 use super::lease_cache::{Confirmed, ForgetSignal, ReadVersion};
+use crate::identity::{SessionKey, UserId};
 use crate::session::{
-    Admission, AdmissionKind, Ending, Refusal, Renewal, Session, SessionKey, Start, StartRules,
-    UserId, WhenFull,
+    Admission, AdmissionKind, Ending, Refusal, Renewal, Session, Start, StartRules, WhenFull,
 };
 use crate::store::Seen;
 use crate::telemetry::metrics::Operation;

@@ -10,7 +10,8 @@ use tracing::warn;
 use super::lease_cache::{End, Unsynced};
 use super::suspicion::{PROOF, SAMPLE};
 use super::{Ledger, Outage};
-use crate::session::{Released, Renewal, SessionKey, UserId};
+use crate::identity::{SessionKey, UserId};
+use crate::session::{Released, Renewal};
 use crate::store::Seen;
 use crate::telemetry::metrics::Operation;
 
@@ -32,7 +33,7 @@ const PROBE_PAUSE: Duration = Duration::from_millis(150);
 
 /// The result of reporting many running streams to the store.
 #[derive(Default)]
-struct Told<'a> {
+struct SyncResult<'a> {
     /// How many of them the store didn't know.
     unknown: usize,
     /// Those whose report failed.
@@ -78,8 +79,8 @@ impl Ledger {
     }
 
     /// Reports many running streams to the store, and caches its answers.
-    async fn tell_all_running<'a>(&self, seen: &'a [Seen]) -> Told<'a> {
-        let mut told = Told::default();
+    async fn tell_all_running<'a>(&self, seen: &'a [Seen]) -> SyncResult<'a> {
+        let mut told = SyncResult::default();
         if seen.is_empty() {
             return told;
         }
@@ -185,10 +186,10 @@ impl Ledger {
             .map(|end| self.tell_ended(user, &end.key, end.ending, self.now().since(end.said_at)));
         let mut failed = None;
         for (end, told) in ends.iter().zip(join_all(told).await) {
-            match (told, end.cause) {
-                (Ok(Released::Freed(_)), Some(cause)) => self.metrics.release(cause),
-                (Ok(_), _) => {}
-                (Err(outage), _) => {
+            match told {
+                Ok(Released::Freed) => self.metrics.release(end.ending),
+                Ok(_) => {}
+                Err(outage) => {
                     failed = Some(outage);
                     continue;
                 }

@@ -88,7 +88,7 @@ enum State {
 
 /// A call to the store.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Call {
+pub(super) struct StoreCall {
     /// When it began.
     pub(super) asked: Stopwatch,
     /// Whether its purpose is to check the store.
@@ -144,7 +144,7 @@ impl Breaker {
 
     /// Records a call's result. While the breaker is open only a probe's counts; after it has
     /// closed, calls that began before don't count.
-    pub(super) fn note(&self, error: Option<&StoreError>, call: Call, metrics: &Metrics) {
+    pub(super) fn note(&self, error: Option<&StoreError>, call: StoreCall, metrics: &Metrics) {
         let mut known = self.known();
         match error {
             None => known.note_room(),
@@ -213,7 +213,7 @@ impl Known {
     /// Whether a failed call says something new about the store. All calls in progress on a
     /// connection, or waiting for the next one, fail with it and count as one failure, because
     /// servers also close healthy connections.
-    fn is_news(&self, error: &StoreError, call: Call) -> bool {
+    fn is_news(&self, error: &StoreError, call: StoreCall) -> bool {
         let began_before = |moment: Stopwatch| call.asked.elapsed() > moment.elapsed();
         let is_told = wants_connection(error) && self.cut.is_some_and(began_before);
         let is_old = match self.state {
@@ -320,15 +320,15 @@ mod tests {
     use crate::telemetry::metrics::LabelValue;
 
     /// A call that begins now.
-    fn call() -> Call {
-        Call {
+    fn call() -> StoreCall {
+        StoreCall {
             asked: Stopwatch::start(),
             is_probe: false,
         }
     }
 
-    fn probe() -> Call {
-        Call {
+    fn probe() -> StoreCall {
+        StoreCall {
             is_probe: true,
             ..call()
         }

@@ -4,10 +4,10 @@ use std::future::Future;
 use std::time::Duration;
 
 use super::Ledger;
-use super::breaker::Call;
+use super::breaker::StoreCall;
 use super::decision::Outage;
 use crate::clock::Stopwatch;
-use crate::session::UserId;
+use crate::identity::UserId;
 use crate::store::{Cursor, Listing, Page, ServerIdentity, StoreError};
 use crate::telemetry::metrics::{Operation, Outcome};
 
@@ -75,7 +75,7 @@ impl Ledger {
         // still work.
         let lacks_rights = matches!(answer, Err(StoreError::Rejected(_)));
         if operation != Operation::Page || !lacks_rights {
-            let call = Call { asked, is_probe };
+            let call = StoreCall { asked, is_probe };
             self.breaker
                 .note(answer.as_ref().err(), call, &self.metrics);
         }

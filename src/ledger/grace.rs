@@ -17,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::CallerDeadline;
 use crate::clock::Stopwatch;
-use crate::session::UserId;
+use crate::identity::UserId;
 use crate::util::lock;
 
 /// A wait shorter than this isn't worth a second call to the store.

@@ -34,10 +34,9 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 
-use crate::clock::Clock;
+use crate::clock::{Clock, Timestamp};
 use crate::config::{Changeable, InForce, Leases, OutageRule};
-use crate::identity::Claim;
-use crate::session::{Kind, PlanName, SessionKey, Timestamp, UserId};
+use crate::identity::{Claim, Kind, PlanName, SessionKey, UserId};
 use crate::store::Store;
 use crate::telemetry::Metrics;
 use crate::util::Throttle;

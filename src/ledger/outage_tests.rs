@@ -6,16 +6,15 @@ use std::time::Duration;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::*;
-use crate::clock::Stopwatch;
-use crate::clock::SystemClock;
+use crate::clock::{Stopwatch, SystemClock};
+use crate::identity::{Facts, SessionId};
 use crate::policy::Policy;
 use crate::session::{
-    Admission, EndCause, Ending, Facts, Provenance, Refusal, Released, Renewal, SessionId,
-    Sighting, Start, StartRules, Ticket, WhenFull,
+    Admission, EndCause, Ending, Provenance, Refusal, Released, Renewal, Sighting, Start,
+    StartRules, Ticket, WhenFull,
 };
 use crate::store::StoreError;
 use crate::store::faulty::{Fault, FaultyStore};
-use crate::telemetry::metrics::ReleaseCause;
 
 /// The lease of a playback.
 const LEASE: Duration = Duration::from_secs(30);
@@ -142,15 +141,9 @@ impl Bench {
     }
 
     async fn release(&self, id: &str) -> Result<Released, Outage> {
-        let (anna, ending) = (user("anna"), Ending::Stream);
+        let (anna, ending) = (user("anna"), Ending::Vouched);
         self.ledger
-            .release(
-                &anna,
-                &key(Kind::Playback, id),
-                ending,
-                ReleaseCause::Hook,
-                Duration::ZERO,
-            )
+            .release(&anna, &key(Kind::Playback, id), ending, Duration::ZERO)
             .await
     }
 
@@ -271,7 +264,7 @@ async fn what_is_news_is_told_to_the_store_at_once() {
     let bench = Bench::new(1, OutageRule::Deny);
     let mut claim = playback("anna", "a");
     bench.lets_in(&claim).await;
-    claim.facts.content = crate::session::ContentId::parse("film").ok();
+    claim.facts.content = crate::identity::ContentId::parse("film").ok();
     assert_eq!(bench.lets_in(&claim).await, Basis::Store);
     assert_eq!(bench.lets_in(&claim).await, Basis::HeldLease);
     let listed = bench.store.sound.list(&user("anna")).await.unwrap();
@@ -336,10 +329,7 @@ async fn an_answer_that_comes_late_never_brings_a_released_session_back() {
         tokio::join!(bench.check(&claim), async {
             bench.store.asked(operation, asked + 1).await;
             // The store has counted it, but nobody knows yet.
-            assert!(matches!(
-                bench.release("a").await.unwrap(),
-                Released::Freed(_)
-            ));
+            assert!(matches!(bench.release("a").await.unwrap(), Released::Freed));
         })
         .0
         .unwrap();
@@ -364,7 +354,7 @@ async fn what_is_asked_while_a_release_is_under_way_is_not_held() {
         assert_eq!(bench.plays("a").await, Basis::Store);
         assert_eq!(bench.plays("a").await, Basis::HeldLease);
     });
-    assert!(matches!(released.unwrap(), Released::Freed(_)));
+    assert!(matches!(released.unwrap(), Released::Freed));
     bench.refused("a").await;
 }
 
@@ -674,10 +664,7 @@ async fn a_full_store_renews_and_releases_and_its_starts_follow_the_rule() {
         }
         let health = bench.ledger.store_health();
         assert_eq!((health.up, health.rule), (true, Some(rule)));
-        assert!(matches!(
-            bench.release("a").await.unwrap(),
-            Released::Freed(_)
-        ));
+        assert!(matches!(bench.release("a").await.unwrap(), Released::Freed));
     }
 }
 
@@ -787,12 +774,12 @@ async fn a_start_that_could_not_be_taken_back_at_once_is_taken_back_later() {
     let ticket = outage.doubtful.expect("it has started");
     bench.store.fails(&Fault::None);
     let (anna, c) = (user("anna"), key(Kind::Playback, "c"));
-    let (undone, cause) = (Ending::Undone(ticket), ReleaseCause::Undone);
+    let undone = Ending::Undone(ticket);
     let released = bench
         .ledger
-        .release(&anna, &c, undone, cause, Duration::ZERO)
+        .release(&anna, &c, undone, Duration::ZERO)
         .await;
-    assert!(matches!(released.unwrap(), Released::Freed(_)));
+    assert!(matches!(released.unwrap(), Released::Freed));
 }
 
 #[tokio::test(start_paused = true)]
@@ -815,10 +802,10 @@ async fn who_vouches_wrongly_for_an_end_makes_nobody_tell_everything_again_and_a
     bench.lets_in(&request("anna", "r")).await;
     for _ in 0..5 {
         let anna = user("anna");
-        let (request, cause) = (key(Kind::Request, "r"), ReleaseCause::Hook);
+        let request = key(Kind::Request, "r");
         let vouched = bench
             .ledger
-            .release(&anna, &request, Ending::Vouched, cause, Duration::ZERO);
+            .release(&anna, &request, Ending::Vouched, Duration::ZERO);
         vouched.await.unwrap();
         let renewed = bench.sees_running("anna", "r").await;
         assert!(matches!(renewed.unwrap(), Renewal::PutBack { .. }));
@@ -894,13 +881,9 @@ async fn a_wrong_vouching_makes_nobody_else_told_again() {
     let before = bench.store.calls("renew");
     let (anna, r) = (user("anna"), key(Kind::Request, "r"));
     for _ in 0..20 {
-        let vouched = bench.ledger.release(
-            &anna,
-            &r,
-            Ending::Vouched,
-            ReleaseCause::Hook,
-            Duration::ZERO,
-        );
+        let vouched = bench
+            .ledger
+            .release(&anna, &r, Ending::Vouched, Duration::ZERO);
         vouched.await.unwrap();
         let seen = bench.sees_running("anna", "r").await;
         assert!(matches!(seen, Ok(Renewal::PutBack { .. })));
@@ -931,17 +914,17 @@ async fn what_has_not_played_is_not_answered_from_memory() {
 #[tokio::test(start_paused = true)]
 async fn a_failure_takes_back_a_start_that_has_not_played_and_no_other() {
     let bench = Bench::new(1, OutageRule::Deny);
-    let (anna, cause) = (user("anna"), ReleaseCause::Failed);
+    let anna = user("anna");
     let fail = async |id: &str| {
         let key = key(Kind::Playback, id);
         let failed = bench
             .ledger
-            .release(&anna, &key, Ending::Failed, cause, Duration::ZERO);
+            .release(&anna, &key, Ending::Failed, Duration::ZERO);
         failed.await.unwrap()
     };
     for id in ["a", "b"] {
         bench.check_unplayed(&playback("anna", id)).await.unwrap();
-        assert!(matches!(fail(id).await, Released::Freed(_)));
+        assert!(matches!(fail(id).await, Released::Freed));
         assert_eq!(fail(id).await, Released::NotLive);
     }
     assert_eq!(
@@ -1073,9 +1056,7 @@ async fn what_one_call_takes_back_is_no_other_calls_session() {
     up.wait_for(|up| *up).await.unwrap();
     let (anna, c) = (user("anna"), key(Kind::Playback, "c"));
     let undone = Ending::Undone(Ticket::new(7).unwrap());
-    let told = bench
-        .ledger
-        .release(&anna, &c, undone, ReleaseCause::Undone, Duration::ZERO);
+    let told = bench.ledger.release(&anna, &c, undone, Duration::ZERO);
     assert!(matches!(told.await.unwrap(), Released::NotLive));
     bench.plays("c").await;
     let mut live = bench.live().await;
@@ -1092,9 +1073,7 @@ async fn a_real_end_is_told_beside_one_that_a_call_takes_back() {
     let (anna, r) = (user("anna"), key(Kind::Request, "r"));
     let undone = Ending::Undone(Ticket::new(7).unwrap());
     for ending in [undone, Ending::Stream] {
-        let told = bench
-            .ledger
-            .release(&anna, &r, ending, ReleaseCause::Hook, Duration::ZERO);
+        let told = bench.ledger.release(&anna, &r, ending, Duration::ZERO);
         told.await.unwrap_err();
     }
     bench.comes_back().await;
@@ -1108,9 +1087,7 @@ async fn a_failed_request_in_an_outage_hides_no_release() {
     bench.goes_down().await;
     let (anna, a) = (user("anna"), key(Kind::Playback, "a"));
     for ending in [Ending::Failed, Ending::Stream] {
-        let told = bench
-            .ledger
-            .release(&anna, &a, ending, ReleaseCause::Hook, Duration::ZERO);
+        let told = bench.ledger.release(&anna, &a, ending, Duration::ZERO);
         told.await.unwrap_err();
     }
     bench.comes_back().await;
@@ -1123,18 +1100,18 @@ async fn no_other_end_hides_an_operators_that_was_not_told() {
     for other in [Ending::Failed, Ending::Stream] {
         let bench = Bench::new(1, OutageRule::Deny);
         drop(bench.check_unplayed(&playback("anna", "a")).await.unwrap());
-        let ends = async |ending, cause| {
+        let ends = async |ending| {
             let ended = bench
                 .ledger
-                .release(&anna, &session, ending, cause, Duration::ZERO);
+                .release(&anna, &session, ending, Duration::ZERO);
             ended.await
         };
         bench.store.fails_at("release", Fault::LosesCalls);
-        let lost = ends(Ending::Operator, ReleaseCause::Operator).await;
+        let lost = ends(Ending::Operator).await;
         assert!(lost.is_err(), "{lost:?}");
         bench.store.fails_at("release", Fault::None);
-        let freed = ends(other, ReleaseCause::AccessLog).await;
-        assert!(matches!(freed, Ok(Released::Freed(_))), "{freed:?}");
+        let freed = ends(other).await;
+        assert!(matches!(freed, Ok(Released::Freed)), "{freed:?}");
         let before = bench.store.calls("release");
         bench.store.asked("release", before + 1).await;
         tokio::time::sleep(Duration::from_millis(1)).await;

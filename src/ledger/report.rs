@@ -7,12 +7,10 @@ use tracing::debug;
 use super::Ledger;
 use super::decision::Outage;
 use super::lease_cache::{Confirmed, ForgetSignal, ReadVersion};
-use crate::session::{
-    EndCause, Ending, Kind, PlanName, Provenance, Released, Renewal, SessionId, SessionKey,
-    Sighting, UserId,
-};
+use crate::identity::{Kind, PlanName, SessionId, SessionKey, UserId};
+use crate::session::{EndCause, Ending, Provenance, Released, Renewal, Sighting};
 use crate::store::Seen;
-use crate::telemetry::metrics::{Lapse, Operation, ReleaseCause, RenewalOutcome};
+use crate::telemetry::metrics::{Lapse, Operation, RenewalOutcome};
 
 impl Ledger {
     /// Reports that this stream was seen running. `plan` is its user's plan according to the
@@ -93,25 +91,24 @@ impl Ledger {
         user: &UserId,
         key: &SessionKey,
         ending: Ending,
-        cause: ReleaseCause,
         age: Duration,
     ) -> Result<Released, Outage> {
-        if cause == ReleaseCause::Undone {
+        if matches!(ending, Ending::Undone(_)) {
             self.wiring.exclude(user, key);
         }
         let told = self.tell_ended(user, key, ending, age).await;
         match &told {
-            Ok(Released::Freed(_)) => {
-                self.metrics.release(cause);
+            Ok(Released::Freed) => {
+                self.metrics.release(ending);
                 self.grace.slot_freed(user);
             }
             // It was let in, and nobody has reported its end before.
-            Ok(Released::NotLive) if cause == ReleaseCause::AccessLog => {
+            Ok(Released::NotLive) if ending == Ending::Stream => {
                 self.metrics.lapse(Lapse::End);
             }
             Ok(_) => {}
             Err(_) => {
-                self.cache.ended_untold(user, key, ending, cause, age);
+                self.cache.ended_untold(user, key, ending, age);
                 self.grace.slot_freed(user);
             }
         }
@@ -208,16 +205,16 @@ impl Ledger {
             .await?;
         match (&released, ending) {
             (_, Ending::Undone(ticket)) => {
-                let was_there = matches!(released, Released::Freed(_));
+                let was_there = released == Released::Freed;
                 self.cache.undone(user, key, ticket, was_there);
             }
             (Released::Kept | Released::NotStoppable, _) | (Released::NotLive, Ending::Failed) => {}
-            (Released::Freed(_), Ending::Failed) => self.cache.ended(user, key, None),
+            (Released::Freed, Ending::Failed) => self.cache.ended(user, key, None),
             (Released::AlreadyEnded(cause), _) => self.cache.ended(user, key, Some(cause.clone())),
-            (Released::Freed(_) | Released::NotLive, Ending::Operator) => {
+            (Released::Freed | Released::NotLive, Ending::Operator) => {
                 self.cache.ended(user, key, Some(EndCause::Operator));
             }
-            (Released::Freed(_) | Released::NotLive, _) => {
+            (Released::Freed | Released::NotLive, _) => {
                 self.cache.ended(user, key, Some(EndCause::Released));
             }
         }

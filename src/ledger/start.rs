@@ -1,7 +1,5 @@
 //! Turns a claim into a start, with the rules that apply to it, and decides it.
 
-use std::sync::PoisonError;
-
 use tracing::{debug, warn};
 
 use super::attempt::{Mode, StartAttempt};
@@ -10,13 +8,11 @@ use super::grace::{FreedCount, GraceWait, WakeReason};
 use super::{CacheLookup, Ledger};
 use crate::clock::Stopwatch;
 use crate::config::{self, Changeable};
-use crate::identity::Claim;
+use crate::identity::{Claim, Kind, PlanName, SessionKey, Takeover, UserId};
 use crate::policy::{PlanMatch, Policy};
-use crate::session::{
-    Admission, Kind, PlanName, Refusal, SessionKey, Start, StartRules, Takeover, Ticket, UserId,
-    WhenFull,
-};
+use crate::session::{Admission, Refusal, Start, StartRules, Ticket, WhenFull};
 use crate::telemetry::metrics::GraceOutcome;
+use crate::util::lock;
 
 /// How many names of unknown plans are remembered as already logged.
 pub(super) const MAX_UNKNOWN_PLANS: usize = 1000;
@@ -101,9 +97,9 @@ impl Ledger {
         };
         let when_full = match &claim.takeover {
             None => match limits.when_full {
-                config::WhenFull::Refuse => WhenFull::Refuse,
-                config::WhenFull::DisplaceOldest => WhenFull::DisplaceOldest,
-                config::WhenFull::DisplaceIdlest => WhenFull::DisplaceIdlest,
+                config::FullRule::Refuse => WhenFull::Refuse,
+                config::FullRule::DisplaceOldest => WhenFull::DisplaceOldest,
+                config::FullRule::DisplaceIdlest => WhenFull::DisplaceIdlest,
             },
             Some(Takeover::Oldest) => WhenFull::DisplaceOldest,
             Some(Takeover::Session(id)) => WhenFull::TakeOver(SessionKey {
@@ -234,10 +230,7 @@ impl Ledger {
         }
         if let (PlanMatch::Unknown, Some(plan)) = (resolved.plan, plan) {
             self.metrics.unknown_plan();
-            let mut known = self
-                .unknown_plans
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner);
+            let mut known = lock(&self.unknown_plans);
             if known.len() < MAX_UNKNOWN_PLANS && known.insert(plan.clone()) {
                 warn!(plan.name = %plan, limit = policy.default, "a plan that limits.plans doesn't have: the default applies");
             }

@@ -7,7 +7,7 @@ use std::sync::Mutex;
 use std::time::Duration;
 
 use crate::clock::Stopwatch;
-use crate::session::UserId;
+use crate::identity::UserId;
 use crate::util::lock;
 
 /// How many distinct users cause a sample each within one period.

@@ -5,16 +5,14 @@ use std::time::Duration;
 
 use super::start::MAX_UNKNOWN_PLANS;
 use super::*;
-use crate::clock::ManualClock;
-use crate::clock::Stopwatch;
+use crate::clock::{ManualClock, Stopwatch};
+use crate::identity::{Facts, SessionId};
 use crate::policy::Policy;
 use crate::session::{
-    Admission, AdmissionKind, Admitted, Ending, Facts, Provenance, Refusal, Released, SessionId,
-    Sighting,
+    Admission, AdmissionKind, Admitted, Ending, Provenance, Refusal, Released, Sighting,
 };
 use crate::store::faulty::{Fault, FaultyStore};
 use crate::store::{Cursor, StoreError};
-use crate::telemetry::metrics::ReleaseCause;
 
 /// A ledger in front of a store in which leases never expire.
 struct Bench {
@@ -59,13 +57,9 @@ impl Bench {
 
     async fn release(&self, user: &str, id: &str) {
         let (user, key) = (UserId::parse(user).unwrap(), key(id));
-        let released = self.ledger.release(
-            &user,
-            &key,
-            Ending::Stream,
-            ReleaseCause::Hook,
-            Duration::ZERO,
-        );
+        let released = self
+            .ledger
+            .release(&user, &key, Ending::Stream, Duration::ZERO);
         released.await.unwrap();
     }
 
@@ -341,13 +335,9 @@ async fn an_outage_says_whether_the_start_may_have_taken_place() {
         assert_eq!(asked.unwrap_err().doubtful.is_some(), doubtful, "{error}");
         let bench = Bench::new();
         bench.store.fails(&Fault::Errs(error.clone()));
-        let released = bench.ledger.release(
-            &anna,
-            &session,
-            Ending::Stream,
-            ReleaseCause::Hook,
-            Duration::ZERO,
-        );
+        let released = bench
+            .ledger
+            .release(&anna, &session, Ending::Stream, Duration::ZERO);
         let outage = released.await.unwrap_err();
         assert_eq!(
             (outage.doubtful, outage.error),
@@ -364,14 +354,10 @@ async fn an_outage_says_whether_the_start_may_have_taken_place() {
     let ticket = asked.unwrap_err().doubtful.unwrap();
     bench.store.fails(&Fault::None);
     bench.ledger.probe().await;
-    let undone = bench.ledger.release(
-        &anna,
-        &session,
-        Ending::Undone(ticket),
-        ReleaseCause::Undone,
-        Duration::ZERO,
-    );
-    assert!(matches!(undone.await.unwrap(), Released::Freed(_)));
+    let undone = bench
+        .ledger
+        .release(&anna, &session, Ending::Undone(ticket), Duration::ZERO);
+    assert!(matches!(undone.await.unwrap(), Released::Freed));
 }
 
 #[tokio::test(start_paused = true)]

@@ -16,7 +16,8 @@ use tokio::sync::Notify;
 use tracing::{info, warn};
 
 use crate::clock::Stopwatch;
-use crate::session::{Session, SessionKey, Ticket, UserId};
+use crate::identity::{SessionKey, UserId};
+use crate::session::{Session, Ticket};
 use crate::telemetry::Metrics;
 use crate::util::lock;
 
@@ -48,7 +49,7 @@ pub(super) struct Wiring {
     /// How long a `request` session counts; three reports about it are due in that time.
     lease: Duration,
     /// The observations.
-    seen: Mutex<Seen>,
+    seen: Mutex<WiringState>,
     /// Whether the sample is full, so that most starts need no lock.
     full: AtomicBool,
     /// Notified when a session is in the sample.
@@ -57,7 +58,7 @@ pub(super) struct Wiring {
 
 /// The observations about the access log.
 #[derive(Debug, Default)]
-struct Seen {
+struct WiringState {
     /// The conclusion.
     state: AccessLog,
     /// When an entry last arrived at this instance.
@@ -137,7 +138,7 @@ impl Wiring {
     }
 
     /// Keeps those of the sample; returns whether others were in it.
-    fn keep(&self, seen: &mut Seen, keep: impl Fn(&Begun) -> bool) -> bool {
+    fn keep(&self, seen: &mut WiringState, keep: impl Fn(&Begun) -> bool) -> bool {
         let before = seen.sample.len();
         seen.sample.retain(keep);
         self.full
@@ -209,7 +210,7 @@ impl Wiring {
     }
 
     /// The lock on the observations, held only briefly.
-    fn seen(&self) -> MutexGuard<'_, Seen> {
+    fn seen(&self) -> MutexGuard<'_, WiringState> {
         lock(&self.seen)
     }
 }
@@ -221,7 +222,7 @@ impl Begun {
     }
 }
 
-impl Seen {
+impl WiringState {
     /// Counts another stream that was reported.
     fn is_reported(&mut self, metrics: &Metrics) {
         (self.silent, self.reported) = (0, self.reported + 1);
@@ -253,7 +254,9 @@ impl Seen {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::session::{Facts, Flags, Kind, SessionId, Timestamp};
+    use crate::clock::Timestamp;
+    use crate::identity::{Facts, Kind, SessionId};
+    use crate::session::Flags;
 
     const LEASE: Duration = Duration::from_secs(15);
 

@@ -11,7 +11,7 @@ mod queue;
 #[cfg(test)]
 mod tests;
 
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use futures_util::StreamExt;
@@ -21,12 +21,13 @@ use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
 use crate::clock::Stopwatch;
+use crate::identity::{PlanName, SessionId, SessionKey, UserId};
 use crate::ledger::Ledger;
-use crate::session::{Ending, PlanName, SessionId, SessionKey, Sighting, Terms, Ticket, UserId};
+use crate::session::{Ending, Sighting, Terms};
 use crate::telemetry::Metrics;
-use crate::telemetry::metrics::{DropReason, EntryOutcome, ReleaseCause};
+use crate::telemetry::metrics::DropReason;
 use crate::util::lock;
-use queue::{Pending, Queue};
+use queue::{Batch, Pending, Queue};
 
 /// How many sessions' states are kept at most. Renewals may fill three quarters of it, so that
 /// releases still find room.
@@ -43,10 +44,8 @@ pub enum Notice {
     Renew(Sighting, Option<PlanName>, Option<SessionId>),
     /// Part of this playback has reached its viewer.
     Played(SessionKey),
-    /// The call with that ticket takes back its start.
-    Undo(SessionKey, Ticket),
-    /// This session is over, as the given party reports.
-    Release(SessionKey, Ending, ReleaseCause),
+    /// This session is over.
+    Release(SessionKey, Ending),
 }
 
 impl Notice {
@@ -54,25 +53,14 @@ impl Notice {
     pub(crate) const fn key(&self) -> &SessionKey {
         match self {
             Self::Renew(sighting, ..) => &sighting.key,
-            Self::Played(key) | Self::Undo(key, _) | Self::Release(key, ..) => key,
-        }
-    }
-
-    /// Its name in the access log's metric.
-    #[must_use]
-    pub const fn entry_outcome(&self) -> EntryOutcome {
-        match self {
-            Self::Renew(..) => EntryOutcome::Renewal,
-            Self::Played(_) => EntryOutcome::Played,
-            Self::Release(_, Ending::Failed, _) => EntryOutcome::Failed,
-            Self::Undo(..) | Self::Release(..) => EntryOutcome::Release,
+            Self::Played(key) | Self::Release(key, _) => key,
         }
     }
 }
 
 /// What the handle and the worker share.
 #[derive(Debug)]
-struct Shared {
+struct OutboxState {
     /// The notices. A std mutex, because it is held only briefly and never across an `.await`.
     queue: Mutex<Queue>,
     /// Wakes the worker.
@@ -87,13 +75,13 @@ struct Shared {
 
 /// Accepts renewals and releases. Cheap to clone; never blocks.
 #[derive(Debug, Clone)]
-pub struct Outbox(Arc<Shared>);
+pub struct Outbox(Arc<OutboxState>);
 
 /// Delivers what an [`Outbox`] has accepted.
 #[derive(Debug)]
 pub struct Delivery {
     /// Shared with the handles.
-    shared: Arc<Shared>,
+    shared: Arc<OutboxState>,
     /// The destination.
     ledger: Arc<Ledger>,
     /// How long a notice stays meaningful.
@@ -113,7 +101,7 @@ fn with_capacity(
     terms: Terms,
     metrics: Arc<Metrics>,
 ) -> (Outbox, Delivery) {
-    let shared = Arc::new(Shared {
+    let shared = Arc::new(OutboxState {
         queue: Mutex::default(),
         arrived: Notify::new(),
         closed: CancellationToken::new(),
@@ -138,7 +126,9 @@ impl Outbox {
     pub fn submit(&self, user: UserId, notice: Notice) {
         let shared = &self.0;
         let room = match notice {
-            Notice::Renew(..) | Notice::Played(_) | Notice::Undo(..) => shared.capacity / 4 * 3,
+            Notice::Renew(..) | Notice::Played(_) | Notice::Release(_, Ending::Undone(_)) => {
+                shared.capacity / 4 * 3
+            }
             Notice::Release(..) => shared.capacity,
         };
         let pending = Pending {
@@ -146,7 +136,7 @@ impl Outbox {
             since: Stopwatch::start(),
         };
         let (taken, waiting) = {
-            let mut queue = shared.queue();
+            let mut queue = lock(&shared.queue);
             (queue.put(user, pending, room), queue.len())
         };
         if !taken {
@@ -162,15 +152,6 @@ impl Outbox {
     }
 }
 
-// === impl Shared ===
-
-impl Shared {
-    /// The notices.
-    fn queue(&self) -> MutexGuard<'_, Queue> {
-        lock(&self.queue)
-    }
-}
-
 // === impl Delivery ===
 
 impl Delivery {
@@ -183,15 +164,15 @@ impl Delivery {
         let mut retrying = false;
         let mut store_up = self.ledger.watch_store();
         loop {
-            let batch = self.shared.queue().take_batch();
+            let batch = lock(&self.shared.queue).take_batch();
             if !batch.is_empty() {
                 let failed = self.deliver(batch).await;
-                let mut queue = self.shared.queue();
+                let mut queue = lock(&self.shared.queue);
                 queue.settle(failed);
                 self.shared.metrics.releaser_pending(queue.len());
             }
             let (idle, failed) = {
-                let queue = self.shared.queue();
+                let queue = lock(&self.shared.queue);
                 (queue.fresh.is_empty(), !queue.failed.is_empty())
             };
             if !failed {
@@ -209,7 +190,7 @@ impl Delivery {
                 () = &mut retry, if retrying => {
                     // While the store isn't asked at all, deliveries would fail.
                     if *store_up.borrow() {
-                        self.shared.queue().try_again();
+                        lock(&self.shared.queue).try_again();
                     } else {
                         self.expire();
                     }
@@ -218,7 +199,7 @@ impl Delivery {
                 // Failed notices are delivered as soon as the store is back.
                 Ok(()) = store_up.changed(), if retrying => {
                     if *store_up.borrow_and_update() {
-                        self.shared.queue().try_again();
+                        lock(&self.shared.queue).try_again();
                         (retrying, pause) = (false, *BACKOFF.start());
                     }
                 }
@@ -232,7 +213,7 @@ impl Delivery {
     /// Counts the remaining notices as lost, including those in progress, whose outcome is unknown.
     /// Their leases expire on their own.
     pub fn give_up(&self) -> usize {
-        let left = std::mem::take(&mut *self.shared.queue()).len();
+        let left = std::mem::take(&mut *lock(&self.shared.queue)).len();
         for _ in 0..left {
             self.shared.metrics.releaser_dropped(DropReason::Shutdown);
         }
@@ -241,82 +222,67 @@ impl Delivery {
     }
 
     /// Delivers a batch to the store; returns what it could not take.
-    async fn deliver(&self, batch: Vec<(UserId, Pending)>) -> Vec<(UserId, Pending)> {
+    async fn deliver(&self, batch: Batch) -> Batch {
         let calls: FuturesUnordered<_> = batch
             .into_iter()
-            .map(|(user, pending)| self.tell(user, pending))
+            .map(async |(place, pending)| {
+                let is_done = self.tell(&place.0, &pending).await;
+                (!is_done).then_some((place, pending))
+            })
             .collect();
         calls.filter_map(std::future::ready).collect().await
     }
 
-    /// Delivers one notice to the store; returns it if it is worth another try.
-    async fn tell(&self, user: UserId, pending: Pending) -> Option<(UserId, Pending)> {
-        let Some(notice) = self.still_true(&pending) else {
+    /// Delivers one notice to the store; false if it is worth another try.
+    async fn tell(&self, user: &UserId, pending: &Pending) -> bool {
+        let (notice, age) = (&pending.notice, pending.since.elapsed());
+        if age >= self.term(notice) {
             self.shared.metrics.releaser_dropped(DropReason::Expired);
-            return None;
-        };
-        let told = match &notice {
+            return true;
+        }
+        let told = match notice {
             Notice::Renew(sighting, plan, response) => {
+                // A stream that was seen running a while ago gets what is left of its lease.
+                let sighting = Sighting {
+                    lease: sighting.lease.saturating_sub(age),
+                    ..sighting.clone()
+                };
                 let renewed = self
                     .ledger
-                    .renew(&user, plan.as_ref(), sighting, response.as_ref());
+                    .renew(user, plan.as_ref(), &sighting, response.as_ref());
                 renewed.await.map(drop)
             }
-            Notice::Played(key) => self.ledger.played(&user, key).await,
-            Notice::Undo(key, ticket) => {
-                let (ending, cause) = (Ending::Undone(*ticket), ReleaseCause::Undone);
-                let age = pending.since.elapsed();
-                let undone = self.ledger.release(&user, key, ending, cause, age);
-                undone.await.map(drop)
-            }
-            Notice::Release(key, ending, cause) => {
-                let age = pending.since.elapsed();
-                let released = self.ledger.release(&user, key, *ending, *cause, age);
+            Notice::Played(key) => self.ledger.played(user, key).await,
+            Notice::Release(key, ending) => {
+                let released = self.ledger.release(user, key, *ending, age);
                 released.await.map(drop)
             }
         };
-        match told {
-            Ok(()) => None,
-            Err(outage) if outage.error.is_transient() => Some((user, pending)),
-            Err(outage) => {
-                debug!(user.id = %user, ?notice, %outage, "given up");
-                self.shared.metrics.releaser_dropped(DropReason::Protocol);
-                None
-            }
+        let Err(outage) = told else { return true };
+        if outage.error.is_transient() {
+            return false;
         }
+        debug!(user.id = %user, ?notice, %outage, "given up");
+        self.shared.metrics.releaser_dropped(DropReason::Protocol);
+        true
     }
 
     /// Drops notices that have waited so long that they mean nothing any more, so that they don't
     /// block newer ones.
     fn expire(&self) {
-        let expired = self
-            .shared
-            .queue()
-            .drop_failed(|pending| self.still_true(pending).is_some());
+        let expired = lock(&self.shared.queue)
+            .drop_failed(|pending| pending.since.elapsed() < self.term(&pending.notice));
         for _ in 0..expired {
             self.shared.metrics.releaser_dropped(DropReason::Expired);
         }
     }
 
-    /// What a notice still says after its wait. A stream that was seen running some time ago gets
-    /// the rest of its lease; an end is worth delivering as long as the session could be held.
-    fn still_true(&self, pending: &Pending) -> Option<Notice> {
-        let age = pending.since.elapsed();
-        match &pending.notice {
-            Notice::Renew(sighting, plan, response) => {
-                let lease = sighting
-                    .lease
-                    .checked_sub(age)
-                    .filter(|left| !left.is_zero())?;
-                let sighting = Sighting {
-                    lease,
-                    ..sighting.clone()
-                };
-                Some(Notice::Renew(sighting, plan.clone(), response.clone()))
-            }
-            Notice::Played(_) | Notice::Undo(..) | Notice::Release(..) => {
-                (age < self.terms.memory).then(|| pending.notice.clone())
-            }
+    /// How long a notice is worth delivering: a sign of life for its lease, an end for as long as
+    /// the session could be held.
+    const fn term(&self, notice: &Notice) -> Duration {
+        match notice {
+            Notice::Renew(sighting, ..) => sighting.lease,
+            Notice::Played(_) | Notice::Release(..) => self.terms.memory,
         }
     }
 }

@@ -5,7 +5,8 @@ use std::collections::hash_map::Entry;
 
 use super::Notice;
 use crate::clock::Stopwatch;
-use crate::session::{Ending, SessionKey, Ticket, UserId};
+use crate::identity::{SessionKey, UserId};
+use crate::session::{Ending, Ticket};
 
 /// How many are delivered at a time. The connection pipelines them.
 const BATCH: usize = 256;
@@ -24,7 +25,10 @@ pub(super) struct Pending {
 }
 
 /// The subject of a notice: for each subject, the last notice counts.
-pub(super) type Place = (UserId, SessionKey, Aspect);
+pub(super) type NoticeKey = (UserId, SessionKey, Aspect);
+
+/// Notices that are delivered together.
+pub(super) type Batch = Vec<(NoticeKey, Pending)>;
 
 /// Which aspect of a session a notice is about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -41,9 +45,9 @@ pub(super) enum Aspect {
 #[derive(Debug, Default)]
 pub(super) struct Queue {
     /// Ready to be delivered.
-    pub(super) fresh: HashMap<Place, Pending>,
+    pub(super) fresh: HashMap<NoticeKey, Pending>,
     /// Failed, to be retried after a pause.
-    pub(super) failed: HashMap<Place, Pending>,
+    pub(super) failed: HashMap<NoticeKey, Pending>,
     /// How many are being delivered.
     under_way: usize,
     /// How many notices of each user are in the two maps.
@@ -54,10 +58,10 @@ impl Notice {
     /// The place of this notice: it supersedes an earlier notice at the same place, and a later one
     /// supersedes it. A call's undo concerns no other start, so it has a place of its own; the
     /// store copes with any order.
-    fn place(&self, user: UserId) -> Place {
+    fn place(&self, user: UserId) -> NoticeKey {
         let aspect = match self {
-            Self::Undo(_, ticket) => Aspect::StartOf(*ticket),
-            Self::Played(_) | Self::Release(_, Ending::Failed, _) => Aspect::Beginning,
+            Self::Release(_, Ending::Undone(ticket)) => Aspect::StartOf(*ticket),
+            Self::Played(_) | Self::Release(_, Ending::Failed) => Aspect::Beginning,
             Self::Renew(..) | Self::Release(..) => Aspect::State,
         };
         (user, self.key().clone(), aspect)
@@ -120,25 +124,21 @@ impl Queue {
     }
 
     /// Takes out a batch.
-    pub(super) fn take_batch(&mut self) -> Vec<(UserId, Pending)> {
-        let places: Vec<Place> = self.fresh.keys().take(BATCH).cloned().collect();
-        let batch: Vec<_> = places
-            .into_iter()
-            .filter_map(|place| {
-                let pending = self.fresh.remove(&place)?;
-                Self::one_less(&mut self.of_user, &place.0);
-                Some((place.0, pending))
-            })
+    pub(super) fn take_batch(&mut self) -> Batch {
+        let batch: Batch = self
+            .fresh
+            .extract_if(|_, _| true)
+            .take(BATCH)
+            .inspect(|(place, _)| Self::one_less(&mut self.of_user, &place.0))
             .collect();
         self.under_way = batch.len();
         batch
     }
 
     /// Records the result of a batch: failed notices wait, unless something newer has arrived.
-    pub(super) fn settle(&mut self, failed: Vec<(UserId, Pending)>) {
+    pub(super) fn settle(&mut self, failed: Batch) {
         self.under_way = 0;
-        for (user, pending) in failed {
-            let place = pending.notice.place(user);
+        for (place, pending) in failed {
             match self.fresh.get(&place) {
                 Some(newer) if newer.notice.supersedes(&pending.notice) => continue,
                 // The failed notice takes its place again, and counts for it.
@@ -175,8 +175,8 @@ impl Queue {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::session::{Ending, Facts, Kind, SessionId, Sighting};
-    use crate::telemetry::metrics::ReleaseCause;
+    use crate::identity::{Facts, Kind, SessionId};
+    use crate::session::{Ending, Sighting};
 
     fn pending(notice: Notice) -> Pending {
         Pending {
@@ -194,11 +194,7 @@ mod tests {
                 kind: Kind::Request,
                 id,
             };
-            pending(Notice::Release(
-                key,
-                Ending::Stream,
-                ReleaseCause::AccessLog,
-            ))
+            pending(Notice::Release(key, Ending::Stream))
         };
         let mut queue = Queue::default();
         for round in 0..10 {
@@ -239,7 +235,7 @@ mod tests {
             derived: false,
             provenance: crate::session::Provenance::Counted,
         };
-        let release = |id| Notice::Release(key(id), Ending::Stream, ReleaseCause::AccessLog);
+        let release = |id| Notice::Release(key(id), Ending::Stream);
         let mut queue = Queue::default();
         let renewal = pending(Notice::Renew(sighting, None, None));
         assert!(queue.put(anna.clone(), renewal, 2));

@@ -6,12 +6,13 @@ use std::time::Duration;
 
 use tokio::time::{advance, timeout};
 
-use super::queue::{Pending, Place, Queue};
+use super::queue::{NoticeKey, Pending, Queue};
 use super::*;
 use crate::clock::ManualClock;
+use crate::identity::{Facts, Kind, SessionId};
 use crate::ledger::Settings;
 use crate::policy::Policy;
-use crate::session::{Facts, Kind, SessionId, Start, StartRules, WhenFull};
+use crate::session::{Start, StartRules, Ticket, WhenFull};
 use crate::store::faulty::{Fault, FaultyStore};
 use crate::store::{Store, StoreError};
 
@@ -120,22 +121,24 @@ fn renew(id: &str) -> Notice {
 }
 
 fn release(id: &str) -> Notice {
-    Notice::Release(key(id), Ending::Stream, ReleaseCause::AccessLog)
+    Notice::Release(key(id), Ending::Stream)
 }
 
 fn undo(id: &str, ticket: u32) -> Notice {
-    Notice::Undo(key(id), Ticket::new(ticket).unwrap())
+    Notice::Release(key(id), Ending::Undone(Ticket::new(ticket).unwrap()))
 }
 
 /// The waiting notices, such as `renew a`.
-fn waiting(pending: &HashMap<Place, Pending>) -> Vec<String> {
+fn waiting(pending: &HashMap<NoticeKey, Pending>) -> Vec<String> {
     let mut shown: Vec<_> = pending
         .values()
         .map(|pending| match &pending.notice {
             Notice::Renew(sighting, _, _) => format!("renew {}", sighting.key.id),
-            Notice::Release(key, ..) => format!("release {}", key.id),
+            Notice::Release(key, Ending::Undone(ticket)) => {
+                format!("undo {} {}", key.id, ticket.number())
+            }
+            Notice::Release(key, _) => format!("release {}", key.id),
             Notice::Played(key) => format!("played {}", key.id),
-            Notice::Undo(key, ticket) => format!("undo {} {}", key.id, ticket.number()),
         })
         .collect();
     shown.sort();
@@ -261,7 +264,7 @@ async fn a_flood_of_one_users_ends_takes_nobody_elses_room() {
             bench.outbox.submit(ben.clone(), end);
         }
     }
-    let queue = bench.delivery.shared.queue();
+    let queue = lock(&bench.delivery.shared.queue);
     let of_ben = queue.fresh.keys().filter(|(user, ..)| *user == ben);
     assert_eq!(of_ben.count(), 250, "all of them");
     assert!(queue.len() <= 1000 + 250, "{}", queue.len());

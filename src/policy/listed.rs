@@ -6,7 +6,7 @@ use std::ops::Range;
 
 use bytes::Bytes;
 
-use crate::session::UserId;
+use crate::identity::UserId;
 
 /// Limits by user name.
 ///

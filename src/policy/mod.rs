@@ -11,7 +11,7 @@ pub use listed::{Entry, NamedTwice, UserLimits};
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
-use crate::session::{PlanName, UserId};
+use crate::identity::{PlanName, UserId};
 
 /// What applies to one user now. A struct with one field, because more than a number will apply
 /// later.

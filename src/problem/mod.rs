@@ -15,8 +15,9 @@ use serde::Serialize;
 use utoipa::ToSchema;
 use utoipa::openapi::{Object, ObjectBuilder, Ref, SchemaFormat, Type};
 
+use crate::clock::Timestamp;
 use crate::config::Shown;
-use crate::session::{EndCause, Refusal, Session, Timestamp};
+use crate::session::{EndCause, Refusal, Session};
 
 /// The media type of a problem.
 pub const CONTENT_TYPE: &str = "application/problem+json";
@@ -299,7 +300,7 @@ fn ended(cause: &EndCause) -> (Reason, &'static str) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::session::{DeviceId, Facts, Kind, SessionId, SessionKey};
+    use crate::identity::{DeviceId, Facts, Kind, SessionId, SessionKey};
 
     fn holder() -> Session {
         let at = Timestamp::from_millis(1_800_000_000_123);

@@ -26,7 +26,7 @@ use std::io::{ErrorKind, Read};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, RwLock};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -38,7 +38,7 @@ use tracing::{info, warn};
 
 use crate::telemetry::Metrics;
 use crate::telemetry::metrics::{LabelValue, ReloadOutcome, ReloadedFile};
-use crate::util::lock;
+use crate::util::{lock, unpoisoned};
 
 /// How often files are checked.
 const EVERY: Duration = Duration::from_millis(500);
@@ -383,7 +383,8 @@ impl<T: Send + Sync + 'static> Reloaded<T> {
 
     /// The value in force.
     pub fn current(&self) -> Arc<T> {
-        Arc::clone(&self.current.read().unwrap_or_else(PoisonError::into_inner))
+        let current = unpoisoned(self.current.read());
+        Arc::clone(&current)
     }
 
     /// Follows the files until dropped, and checks them immediately when notified. Returns only if
@@ -466,7 +467,7 @@ impl<T: Send + Sync + 'static> Reloaded<T> {
         self.files.check_not_cut(before, &kept)?;
         let value = Arc::new(self.files.understood(contents)?);
         let applied = (self.accept)(&value, &self.current()).map_err(Unusable::new)?;
-        *self.current.write().unwrap_or_else(PoisonError::into_inner) = value;
+        *unpoisoned(self.current.write()) = value;
         if let Some(Retry(other)) = &self.other {
             other.store(true, Ordering::SeqCst);
         }

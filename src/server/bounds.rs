@@ -11,7 +11,7 @@ use bytes::{Buf, Bytes};
 use hyper::Request;
 use hyper::body::{Body, Frame, Incoming, SizeHint};
 
-use super::peer::{Peer, Share};
+use super::peer::{MemoryShare, Peer};
 use crate::telemetry::metrics::Port;
 
 /// What a request takes in addition to its headers and messages: its stream, its tasks, their
@@ -39,7 +39,7 @@ pub(super) struct Asked {
     /// The body itself.
     body: Incoming,
     /// The memory it takes.
-    share: Share,
+    share: MemoryShare,
     /// The incoming message, at the gRPC port.
     message: Option<Message>,
     /// The longest message that is accepted.
@@ -52,7 +52,7 @@ pub(super) struct Answer<B> {
     /// The body itself.
     body: B,
     /// Released when all of the body has been handed to the connection.
-    share: Share,
+    share: MemoryShare,
 }
 
 /// Data of an answer, counted until dropped: the connection keeps it as long as the client doesn't
@@ -62,7 +62,7 @@ pub(super) struct Counted<D> {
     /// The data itself.
     data: D,
     /// The memory it takes, unless it is small.
-    _share: Option<Share>,
+    _share: Option<MemoryShare>,
 }
 
 /// The progress of the messages in a body.
@@ -83,7 +83,7 @@ pub(super) fn counted(
     peer: &Arc<Peer>,
     max_message_bytes: usize,
     request: Request<Incoming>,
-) -> (Request<Asked>, Share) {
+) -> (Request<Asked>, MemoryShare) {
     let path = request.uri().path();
     let headers = request.headers().iter();
     let headers: usize = headers
@@ -181,7 +181,7 @@ impl Body for Asked {
 
 impl<B> Answer<B> {
     /// An answer to a request that takes that share.
-    pub(super) fn new(body: B, share: Share) -> Self {
+    pub(super) fn new(body: B, share: MemoryShare) -> Self {
         Self { body, share }
     }
 }

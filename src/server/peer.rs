@@ -81,7 +81,7 @@ struct Exit {
 /// The memory of a peer's request, counted until dropped.
 #[must_use]
 #[derive(Debug)]
-pub(super) struct Share {
+pub(super) struct MemoryShare {
     /// The peer.
     peer: Arc<Peer>,
     /// The number of bytes.
@@ -247,7 +247,7 @@ impl Peer {
     }
 
     /// Records a request that takes that many bytes. Only the task of its connection calls this.
-    pub(super) fn asks(self: &Arc<Self>, bytes: usize) -> Share {
+    pub(super) fn asks(self: &Arc<Self>, bytes: usize) -> MemoryShare {
         let requests = self.requests.load(Ordering::Relaxed);
         self.requests
             .store(requests.wrapping_add(1).max(1), Ordering::Relaxed);
@@ -267,8 +267,8 @@ impl Peer {
     }
 
     /// A share that takes nothing yet.
-    pub(super) fn share(self: &Arc<Self>) -> Share {
-        Share {
+    pub(super) fn share(self: &Arc<Self>) -> MemoryShare {
+        MemoryShare {
             peer: Arc::clone(self),
             bytes: 0,
             is_unread: false,
@@ -324,7 +324,7 @@ impl Drop for Peer {
 
 // === impl Share ===
 
-impl Share {
+impl MemoryShare {
     /// Another share of the same peer, for that many bytes of an answer that it hasn't read yet.
     pub(super) fn of_unread(&self, bytes: usize) -> Self {
         self.peer.unread.fetch_add(bytes, Ordering::Relaxed);
@@ -348,7 +348,7 @@ impl Share {
     }
 }
 
-impl Drop for Share {
+impl Drop for MemoryShare {
     fn drop(&mut self) {
         if self.bytes > 0 {
             self.peer.give_back(self.bytes);

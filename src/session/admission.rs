@@ -3,7 +3,8 @@
 
 use std::time::Duration;
 
-use super::{EndCause, Session, Timestamp};
+use super::{EndCause, Session};
+use crate::clock::Timestamp;
 
 /// The answer to a start.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -123,7 +124,7 @@ pub struct Playing {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Released {
     /// The session held a slot, which is now free.
-    Freed(Session),
+    Freed,
     /// The session held no slot. If its kind has tombstones, the end is now remembered, if the
     /// store has room.
     NotLive,
@@ -139,8 +140,9 @@ pub enum Released {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::identity::Facts;
+    use crate::session::Flags;
     use crate::session::tests::key;
-    use crate::session::{Facts, Flags};
 
     /// A refusal for a user with that limit, whose sessions' leases end after these numbers of
     /// milliseconds.

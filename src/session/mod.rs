@@ -12,13 +12,10 @@ pub(crate) mod tests;
 pub use admission::{Admission, AdmissionKind, Admitted, Playing, Refusal, Released, Renewal};
 pub use roster::{Budget, EndList, Forgotten, MAX_PUT_BACK, Roster};
 
-pub use crate::clock::Timestamp;
-pub use crate::identity::{
-    ContentId, DeviceId, Door, Fact, FactLoss, FactName, Facts, IdError, JoinedOrigin, Kind,
-    MAX_ID_BYTES, PlanName, SameOrigin, SessionId, SessionKey, Takeover, UserId,
-};
-
 use std::time::Duration;
+
+use crate::clock::Timestamp;
+use crate::identity::{Facts, Kind, SessionKey};
 
 /// Identifies the call that started a session, so that the call can take back its own start and no
 /// other. The first renewal clears it.
@@ -311,19 +308,30 @@ impl StartRules {
     }
 }
 
-/// Who reports that a session is over. It decides what remains in the roster.
+/// How a session has ended and who reports it, which decides what remains in the roster. The metric
+/// of releases counts each apart.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Ending {
-    /// The stream itself or its client. A tombstone keeps late messages from bringing it back.
+    /// Envoy's access log reports the end of the stream. A tombstone keeps late messages from
+    /// bringing it back.
     Stream,
-    /// A caller that may act for others. A stream that can't be stopped from here gets no
-    /// tombstone: if it still runs, its next sign of life counts it again. Any other ends as with
-    /// [`Ending::Stream`].
+    /// Envoy's access log reports the end of a request that had ended before our answer reached it.
+    /// The rule treats it as [`Self::Stream`].
+    Abandoned,
+    /// Envoy's access log reports the end of a response that ran on after its playback's end. The
+    /// rule treats it as [`Self::Stream`].
+    Outlived,
+    /// Another session took its slot while the store could not be asked. The rule treats it as
+    /// [`Self::Stream`], and no metric counts it as a release.
+    GaveWay,
+    /// Its client, or a caller that may act for others, reports it over HTTP. A stream that can't be
+    /// stopped from here gets no tombstone: if it still runs, its next sign of life counts it again.
+    /// Any other ends as with [`Self::Stream`].
     Vouched,
     /// An operator. If the session asks again, the answer says so.
     Operator,
-    /// Envoy reports that a request of it failed. If nothing of it has played, its start is taken
-    /// back; otherwise the report has no effect.
+    /// Envoy's access log reports that a request of it failed. If nothing of it has played, its
+    /// start is taken back; otherwise the report has no effect.
     Failed,
     /// The call with that ticket takes back its own start, unless the session has been renewed
     /// since. There is no tombstone, so it may be tried again.

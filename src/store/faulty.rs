@@ -10,9 +10,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use crate::clock::{Clock, SystemClock};
+use crate::identity::{SessionKey, UserId};
 use crate::session::{
-    Admission, Ending, Playing, Released, Renewal, SessionKey, Sighting, Start, StartRules, Terms,
-    UserId,
+    Admission, Ending, Playing, Released, Renewal, Sighting, Start, StartRules, Terms,
 };
 use crate::store::{Cursor, Listing, MemoryStore, Page, Store, StoreError};
 use async_trait::async_trait;

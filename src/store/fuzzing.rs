@@ -2,7 +2,7 @@
 
 use super::Cursor;
 use crate::fuzzing::{assert_are_names, text};
-use crate::session::UserId;
+use crate::identity::UserId;
 
 /// A parsed cursor formats as text that parses to the same cursor and needs no escaping in a URL.
 pub(crate) fn cursor(data: &[u8]) {

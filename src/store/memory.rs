@@ -7,18 +7,19 @@
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
-use std::hash::{BuildHasher, RandomState};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
 
 use super::{Cursor, Listing, Page, Store, StoreError};
-use crate::clock::Clock;
+use crate::clock::{Clock, Timestamp};
+use crate::identity::{SessionKey, UserId};
 use crate::session::{
-    Admission, Ending, Playing, Released, Renewal, Roster, Session, SessionKey, Sighting, Start,
-    StartRules, Terms, Timestamp, UserId,
+    Admission, Ending, Playing, Released, Renewal, Roster, Session, Sighting, Start, StartRules,
+    Terms,
 };
+use crate::util::{Sharded, lock};
 
 /// The number of shards: far more than cores, so that two users rarely contend for one.
 const SHARDS: usize = 64;
@@ -26,17 +27,13 @@ const SHARDS: usize = 64;
 /// The default number of users: some hundred megabytes at three sessions each.
 const DEFAULT_MAX_USERS: usize = 1_000_000;
 
-/// The rosters of one shard. The lock is held only for a few microseconds and never across an
-/// `.await`, so a std mutex is right.
-type RosterShard = Mutex<HashMap<UserId, Roster>>;
-
 /// Rosters in this process's memory.
 #[derive(Debug)]
 pub struct MemoryStore {
-    /// The rosters, each in the shard that its user's name hashes to.
-    shards: Vec<RosterShard>,
-    /// Maps users to shards.
-    hasher: RandomState,
+    /// The users' rosters. The lock of a shard is held only for a few microseconds and never across
+    /// an `.await`. A thread that panicked while it held the lock can't have left lasting damage in a
+    /// roster: leases heal it.
+    shards: Sharded<HashMap<UserId, Roster>, SHARDS>,
     /// How many users fit in a shard.
     room: usize,
     /// The limits of leases and tombstones.
@@ -56,12 +53,8 @@ impl MemoryStore {
     /// and rounded up.
     #[must_use]
     pub fn with_room(max_users: usize, terms: Terms, clock: Arc<dyn Clock>) -> Self {
-        let shards = std::iter::repeat_with(RosterShard::default)
-            .take(SHARDS)
-            .collect();
         Self {
-            shards,
-            hasher: RandomState::new(),
+            shards: Sharded::default(),
             room: max_users.div_ceil(SHARDS),
             terms,
             clock,
@@ -72,6 +65,7 @@ impl MemoryStore {
     pub fn sweep(&self) -> usize {
         let now = self.clock.now();
         self.shards
+            .all()
             .iter()
             .map(|shard| sweep(&mut lock(shard), &self.terms, now))
             .sum()
@@ -80,7 +74,7 @@ impl MemoryStore {
     /// Forgets all users, like a Redis that is restarted without persistence. Only for tests.
     #[doc(hidden)]
     pub fn forget_all(&self) {
-        for shard in &self.shards {
+        for shard in self.shards.all() {
             lock(shard).clear();
         }
     }
@@ -92,7 +86,7 @@ impl MemoryStore {
         act: impl FnOnce(&mut Roster, Timestamp) -> T,
     ) -> Result<T, StoreError> {
         let now = self.clock.now();
-        let mut shard = lock(self.shard(user));
+        let mut shard = self.shards.of(user);
         if shard.len() >= self.room
             && !shard.contains_key(user)
             && sweep(&mut shard, &self.terms, now) >= self.room
@@ -113,22 +107,6 @@ impl MemoryStore {
         }
         Ok(outcome)
     }
-
-    /// The shard of a user.
-    #[expect(
-        clippy::indexing_slicing,
-        reason = "the index is taken modulo the length, which is not zero"
-    )]
-    fn shard(&self, user: &UserId) -> &RosterShard {
-        let hash = usize::try_from(self.hasher.hash_one(user) % SHARDS as u64).unwrap_or_default();
-        &self.shards[hash]
-    }
-}
-
-/// Locks a shard. A thread that panicked while it held the lock can't have left lasting damage in a
-/// roster: leases heal it.
-fn lock(shard: &RosterShard) -> MutexGuard<'_, HashMap<UserId, Roster>> {
-    shard.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Removes what has expired in a shard; returns how many users remain.
@@ -209,7 +187,7 @@ impl Store for MemoryStore {
 
     async fn list(&self, user: &UserId) -> Result<Listing, StoreError> {
         let taken_at = self.clock.now();
-        let shard = lock(self.shard(user));
+        let shard = self.shards.of(user);
         let sessions = shard
             .get(user)
             .map(|roster| roster.live(taken_at).cloned().collect());
@@ -224,7 +202,7 @@ impl Store for MemoryStore {
     async fn page(&self, from: &Cursor, size: usize) -> Result<Page, StoreError> {
         let taken_at = self.clock.now();
         let (mut entries, mut last) = (Vec::new(), from.last.as_ref());
-        for (place, shard) in (0..).zip(&self.shards) {
+        for (place, shard) in (0..).zip(self.shards.all()) {
             if place < from.place {
                 continue;
             }
@@ -256,7 +234,8 @@ mod tests {
 
     use super::*;
     use crate::clock::ManualClock;
-    use crate::session::{Facts, Kind, SessionId, WhenFull};
+    use crate::identity::{Facts, Kind, SessionId};
+    use crate::session::WhenFull;
 
     fn store(max_users: usize) -> (MemoryStore, Arc<ManualClock>) {
         let clock = Arc::new(ManualClock::at(Timestamp::from_millis(1_000_000)));

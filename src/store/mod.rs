@@ -22,9 +22,10 @@ use std::time::Duration;
 use async_trait::async_trait;
 use futures_util::future::join_all;
 
+use crate::clock::Timestamp;
+use crate::identity::{SessionKey, UserId};
 use crate::session::{
-    Admission, Ending, Playing, Released, Renewal, Session, SessionKey, Sighting, Start,
-    StartRules, Timestamp, UserId,
+    Admission, Ending, Playing, Released, Renewal, Session, Sighting, Start, StartRules,
 };
 
 /// Keeps one roster for each user.

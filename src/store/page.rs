@@ -10,7 +10,9 @@ use std::str::FromStr;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
-use crate::session::{Session, Timestamp, UserId};
+use crate::clock::Timestamp;
+use crate::identity::UserId;
+use crate::session::Session;
 
 /// A part of all users' live sessions.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -117,9 +117,9 @@ mod tests {
     use tracing::Dispatch;
 
     use super::*;
-    use crate::session::{
-        Facts, Flags, Kind, Refusal, Session, SessionId, SessionKey, Timestamp, UserId,
-    };
+    use crate::clock::Timestamp;
+    use crate::identity::{Facts, Kind, SessionId, SessionKey, UserId};
+    use crate::session::{Flags, Refusal, Session};
     use crate::telemetry::RefusedStream;
 
     /// Ids that would break a line or an array without escaping.

@@ -2,7 +2,8 @@
 //! known.
 
 use crate::config::OutageRule;
-use crate::session::{Fact, FactLoss, Kind};
+use crate::identity::{Fact, FactLoss, Kind};
+use crate::session::Ending;
 
 /// Defines an enum whose variants are the values of a label.
 macro_rules! label {
@@ -184,6 +185,23 @@ label! {
         Failed => "failed",
         /// Envoy's access log, for a response that continued after its playback's end.
         Outlived => "outlived",
+    }
+}
+
+impl ReleaseCause {
+    /// What an end is counted as; `None` for a session that gave way to another.
+    #[must_use]
+    pub const fn of(ending: Ending) -> Option<Self> {
+        Some(match ending {
+            Ending::Stream => Self::AccessLog,
+            Ending::Abandoned => Self::Abandoned,
+            Ending::Outlived => Self::Outlived,
+            Ending::Vouched => Self::Hook,
+            Ending::Operator => Self::Operator,
+            Ending::Failed => Self::Failed,
+            Ending::Undone(_) => Self::Undone,
+            Ending::GaveWay => return None,
+        })
     }
 }
 

@@ -9,11 +9,11 @@
 use std::collections::VecDeque;
 use std::io::{self, Write};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::time::Duration;
 
 use super::labels::{LabelValue, LogDrop};
-use crate::util::lock;
+use crate::util::{lock, unpoisoned};
 
 /// How many lines may wait: some seconds of a busy log, and a few megabytes of memory.
 const ROOM: usize = 4096;
@@ -25,7 +25,7 @@ pub(super) struct Dropped([AtomicU64; LogDrop::ALL.len()]);
 /// Lines on their way to one writer.
 #[derive(Debug)]
 pub(super) struct LineQueue {
-    state: Mutex<State>,
+    state: Mutex<LineQueueState>,
     /// Signals that a line has arrived.
     filled: Condvar,
     /// Signals that all lines are written or dropped.
@@ -35,7 +35,7 @@ pub(super) struct LineQueue {
 
 /// The waiting lines, and whether another is being written.
 #[derive(Debug, Default)]
-struct State {
+struct LineQueueState {
     waiting: VecDeque<Vec<u8>>,
     is_writing: bool,
 }
@@ -98,7 +98,7 @@ impl LineQueue {
             .wait_timeout_while(self.state(), bound, |state| {
                 state.is_writing || !state.waiting.is_empty()
             });
-        let (state, timeout) = waiting.unwrap_or_else(PoisonError::into_inner);
+        let (state, timeout) = unpoisoned(waiting);
         drop(state);
         !timeout.timed_out()
     }
@@ -133,12 +133,11 @@ impl LineQueue {
                 return line;
             }
             self.emptied.notify_all();
-            let waiting = self.filled.wait(state);
-            state = waiting.unwrap_or_else(PoisonError::into_inner);
+            state = unpoisoned(self.filled.wait(state));
         }
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
+    fn state(&self) -> MutexGuard<'_, LineQueueState> {
         lock(&self.state)
     }
 }

@@ -10,8 +10,10 @@ use std::time::Duration;
 use tracing::info;
 
 use super::json_lines::Texts;
+use crate::clock::Timestamp;
+use crate::identity::{SessionKey, UserId};
 use crate::problem::refusal_reason;
-use crate::session::{Refusal, SessionKey, Timestamp, UserId};
+use crate::session::Refusal;
 use crate::util::lock;
 
 /// How long further ones of the same user are only counted.

@@ -7,7 +7,7 @@ use sha2::{Digest, Sha256};
 use tracing::info;
 
 use crate::config::Share;
-use crate::session::{SessionKey, UserId};
+use crate::identity::{SessionKey, UserId};
 
 /// A start that took a slot, with all that leads to it.
 #[derive(Debug)]

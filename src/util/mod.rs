@@ -1,7 +1,11 @@
 //! Small tools that several modules share and that know nothing about streams.
 
+pub(crate) mod authorization;
 mod lock;
+pub(crate) mod percent;
+mod sharded;
 mod throttle;
 
-pub(crate) use lock::lock;
+pub(crate) use lock::{lock, unpoisoned};
+pub(crate) use sharded::Sharded;
 pub(crate) use throttle::Throttle;

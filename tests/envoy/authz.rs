@@ -5,9 +5,8 @@ use std::time::Duration;
 
 use envoy_types::pb::envoy::data::accesslog::v3::AccessLogType;
 use envoy_types::pb::envoy::service::auth::v3::CheckRequest;
-use streamgate::clock::ManualClock;
+use streamgate::clock::{ManualClock, Timestamp};
 use streamgate::config::OutageRule;
-use streamgate::session::Timestamp;
 use streamgate::store::StoreError;
 
 use streamgate::store::faulty::{Fault, FaultyStore};

@@ -3,9 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use streamgate::clock::ManualClock;
-use streamgate::config::{OutageRule, WhenFull};
-use streamgate::session::Timestamp;
+use streamgate::clock::{ManualClock, Timestamp};
+use streamgate::config::{FullRule, OutageRule};
 
 use streamgate::store::faulty::{Fault, FaultyStore};
 use testkit::api::{Api, on_both};
@@ -167,7 +166,7 @@ async fn a_released_playback_is_followed_at_once_by_one_that_all_requests_share(
 #[tokio::test]
 async fn a_displaced_player_is_told_until_its_cookie_is_gone_or_it_asks_for_its_slot() {
     on_both(async |plan| {
-        let plan = plan.limit(1).when_full(WhenFull::DisplaceOldest);
+        let plan = plan.limit(1).when_full(FullRule::DisplaceOldest);
         let app = plan.start().await;
         let gateway = app.gateway().await;
         let (mut tv, mut phone) = (Player::default(), Player::default());

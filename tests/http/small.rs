@@ -5,9 +5,8 @@ use std::time::Duration;
 
 use reqwest::Method;
 use serde_json::{Value, json};
-use streamgate::clock::ManualClock;
+use streamgate::clock::{ManualClock, Timestamp};
 use streamgate::config::OutageRule;
-use streamgate::session::Timestamp;
 
 use streamgate::store::faulty::{Fault, FaultyStore};
 use testkit::api::{Api, Told, on_both};

@@ -6,7 +6,7 @@ use std::time::Duration;
 use reqwest::Method;
 use serde_json::{Value, json};
 use streamgate::clock::ManualClock;
-use streamgate::config::WhenFull;
+use streamgate::config::FullRule;
 
 use super::{LONG, Pair, TOKENS, by_the_clock, clock};
 use testkit::api::{Api, Told, on_both};
@@ -69,7 +69,7 @@ fn is_budgeted(door: &str, outcomes: &[Outcome]) {
 }
 
 /// Two instances with one slot for each user.
-async fn pair(when_full: WhenFull, change: impl Fn(Plan) -> Plan) -> Pair {
+async fn pair(when_full: FullRule, change: impl Fn(Plan) -> Plan) -> Pair {
     Pair::start(|plan| change(plan.limit(1).when_full(when_full).leases(LONG, LONG))).await
 }
 
@@ -87,7 +87,7 @@ async fn post(api: &Api<'_>, user: &str, video: &str) -> Told {
 
 #[tokio::test]
 async fn fresh_ids_displace_a_burst_and_no_more_at_each_door() {
-    let pair = pair(WhenFull::DisplaceOldest, |plan| plan).await;
+    let pair = pair(FullRule::DisplaceOldest, |plan| plan).await;
     let (gateways, apis) = (gateways(&pair).await, pair.apps.each_ref().map(Api::of));
     let checks = outcomes(async |number| {
         let check = Check::of_playback("checks", &format!("p{number}"));
@@ -121,7 +121,7 @@ async fn fresh_ids_displace_a_burst_and_no_more_at_each_door() {
 
 #[tokio::test]
 async fn takeovers_draw_on_the_same_budget_at_each_door() {
-    let pair = pair(WhenFull::Refuse, |plan| plan).await;
+    let pair = pair(FullRule::Refuse, |plan| plan).await;
     let (gateways, apis) = (gateways(&pair).await, pair.apps.each_ref().map(Api::of));
     // Whether a takeover names the oldest, or the very session that is live.
     for by_name in [false, true] {
@@ -150,7 +150,7 @@ async fn takeovers_draw_on_the_same_budget_at_each_door() {
 #[tokio::test]
 async fn a_client_s_token_is_budgeted_and_an_operator_s_is_not() {
     let file = TokensFile::of(TOKENS);
-    let pair = pair(WhenFull::Refuse, |plan| plan.tokens(&file)).await;
+    let pair = pair(FullRule::Refuse, |plan| plan.tokens(&file)).await;
     let starts = async |user: &str, token: &str| {
         let apis = pair
             .apps
@@ -186,7 +186,7 @@ async fn a_client_s_token_is_budgeted_and_an_operator_s_is_not() {
 async fn a_dry_run_displaces_for_free() {
     on_both(async |plan| {
         let plan = plan.limit(1).leases(LONG, LONG).dry_run();
-        let app = plan.when_full(WhenFull::DisplaceOldest).start().await;
+        let app = plan.when_full(FullRule::DisplaceOldest).start().await;
         let (gateway, api) = (app.gateway().await, Api::of(&app));
         for number in 0..STARTS {
             let id = format!("p{number}");
@@ -209,7 +209,7 @@ async fn a_dry_run_displaces_for_free() {
 async fn a_dry_run_on_one_route_leaves_the_budget_to_others() {
     on_both(async |plan| {
         let plan = plan.limit(1).leases(LONG, LONG);
-        let app = plan.when_full(WhenFull::DisplaceOldest).start().await;
+        let app = plan.when_full(FullRule::DisplaceOldest).start().await;
         let (gateway, api) = (app.gateway().await, Api::of(&app));
         for number in 0..STARTS {
             let id = format!("dry-{number}");
@@ -296,8 +296,8 @@ impl Household {
 /// What ten minutes come to: the sessions that have started, and those that lapsed.
 async fn ten_minutes(naming: Naming, plan: Plan, clock: &ManualClock) -> (usize, usize) {
     let when_full = match naming {
-        Naming::Takeover => WhenFull::Refuse,
-        _ => WhenFull::DisplaceOldest,
+        Naming::Takeover => FullRule::Refuse,
+        _ => FullRule::DisplaceOldest,
     };
     let app = plan.limit(1).when_full(when_full).start().await;
     let (gateway, api) = (app.gateway().await, Api::of(&app));
@@ -379,7 +379,7 @@ async fn ten_clients_with_new_ids_start_little_in_ten_minutes() {
 #[tokio::test]
 async fn one_displacement_comes_back_with_each_lease() {
     by_the_clock(async |plan, clock| {
-        let plan = plan.limit(1).when_full(WhenFull::DisplaceOldest);
+        let plan = plan.limit(1).when_full(FullRule::DisplaceOldest);
         let app: TestApp = plan.start().await;
         let gateway = app.gateway().await;
         let plays = async |id: &str| gateway.check(Check::of_playback("anna", id)).await;

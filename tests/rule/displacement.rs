@@ -5,7 +5,7 @@ use std::time::Duration;
 use futures_util::future::join_all;
 use reqwest::Method;
 use serde_json::json;
-use streamgate::config::WhenFull;
+use streamgate::config::FullRule;
 
 use testkit::api::{Api, on_both};
 use testkit::app::TestApp;
@@ -113,8 +113,8 @@ async fn whose_slot_it_wants_is_read_where_the_configuration_says_and_nowhere_el
 #[tokio::test]
 async fn by_configuration_the_oldest_or_the_idlest_gives_way() {
     for (when_full, gives_way) in [
-        (WhenFull::DisplaceOldest, "p1"),
-        (WhenFull::DisplaceIdlest, "p2"),
+        (FullRule::DisplaceOldest, "p1"),
+        (FullRule::DisplaceIdlest, "p2"),
     ] {
         on_both(async |plan| {
             let app = plan.limit(2).when_full(when_full).start().await;
@@ -143,7 +143,7 @@ async fn by_configuration_the_oldest_or_the_idlest_gives_way() {
 async fn where_only_running_requests_hold_the_slots_nobody_gives_way() {
     let app = TestApp::plan()
         .limit(2)
-        .when_full(WhenFull::DisplaceOldest)
+        .when_full(FullRule::DisplaceOldest)
         .start()
         .await;
     let gateway = app.gateway().await;
@@ -198,8 +198,8 @@ async fn takeovers_and_displacements_from_two_instances_never_leave_more_live_th
         plan.leases(lease, lease).start().await
     };
     let apps = [
-        start(WhenFull::DisplaceOldest).await,
-        start(WhenFull::DisplaceIdlest).await,
+        start(FullRule::DisplaceOldest).await,
+        start(FullRule::DisplaceIdlest).await,
     ];
     let [one, other] = &apps;
     let instances = [

@@ -216,7 +216,7 @@ async fn flood(store: &dyn Store) {
     }
     let [gone, ..] = &ids;
     let released = store.release(&mallory, gone, Ending::Stream, Duration::ZERO);
-    assert!(matches!(released.await, Ok(Released::Freed(_))));
+    assert!(matches!(released.await, Ok(Released::Freed)));
     let last = lasting(&playback("p4"));
     store.admit(&mallory, &last, &rules).await.unwrap();
     for from in (0..ENDS).step_by(BATCH) {

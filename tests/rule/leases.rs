@@ -3,10 +3,8 @@
 use std::time::Duration;
 
 use serde_json::json;
-use streamgate::clock::Clock;
-use streamgate::session::{
-    Admission, Ending, Renewal, Session, StartRules, Terms, Timestamp, WhenFull,
-};
+use streamgate::clock::{Clock, Timestamp};
+use streamgate::session::{Admission, Ending, Renewal, Session, StartRules, Terms, WhenFull};
 use streamgate::store::Store;
 use streamgate::store::redis::{RedisSettings, RedisStore};
 

@@ -34,7 +34,7 @@ use std::sync::Arc;
 use envoy_types::pb::envoy::data::accesslog::v3::{HttpAccessLogEntry, HttpResponseProperties};
 use envoy_types::pb::google::protobuf::UInt32Value;
 use streamgate::clock::ManualClock;
-use streamgate::session::Timestamp;
+use streamgate::clock::Timestamp;
 
 use testkit::app::{Plan, TestApp};
 use testkit::gateway_client::{Answer, LogStream, end};

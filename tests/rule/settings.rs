@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use futures_util::future::join_all;
 use serde_json::json;
-use streamgate::session::Timestamp;
+use streamgate::clock::Timestamp;
 use streamgate::store::Store;
 use streamgate::store::redis::RedisStore;
 

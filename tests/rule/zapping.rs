@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use streamgate::config::WhenFull;
+use streamgate::config::FullRule;
 
 use super::{LONG, by_the_clock};
 use testkit::api::{Api, on_both};
@@ -32,10 +32,10 @@ enum Way {
 impl Way {
     const ALL: [Self; 2] = [Self::Configured, Self::Takeover];
 
-    fn when_full(self) -> WhenFull {
+    fn when_full(self) -> FullRule {
         match self {
-            Self::Configured => WhenFull::DisplaceOldest,
-            Self::Takeover => WhenFull::Refuse,
+            Self::Configured => FullRule::DisplaceOldest,
+            Self::Takeover => FullRule::Refuse,
         }
     }
 
@@ -97,7 +97,7 @@ async fn zapping_by_titles_alone_is_not_refused_either() {
 #[tokio::test]
 async fn an_id_that_another_device_displaced_may_begin_anew_once_quiet() {
     by_the_clock(async |plan, clock| {
-        let plan = plan.limit(1).when_full(WhenFull::DisplaceOldest);
+        let plan = plan.limit(1).when_full(FullRule::DisplaceOldest);
         let app = plan.start().await;
         let (gateway, api) = (app.gateway().await, Api::of(&app));
         let is_let_in = async |device: &str, title: &str| {

@@ -5,11 +5,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::join_all;
-use streamgate::clock::{Clock, ManualClock};
+use streamgate::clock::{Clock, ManualClock, Timestamp};
+use streamgate::identity::{
+    ContentId, DeviceId, Door, Facts, Kind, MAX_ID_BYTES, SessionKey, UserId,
+};
 use streamgate::session::{
-    Admission, AdmissionKind, ContentId, DeviceId, Door, EndCause, EndList, Ending, Facts, Flags,
-    Kind, MAX_ID_BYTES, MAX_PUT_BACK, Refusal, Released, Renewal, Session, SessionKey, Sighting,
-    Start, StartRules, Ticket, Timestamp, UserId, WhenFull,
+    Admission, AdmissionKind, EndCause, EndList, Ending, Flags, MAX_PUT_BACK, Refusal, Released,
+    Renewal, Session, Sighting, Start, StartRules, Ticket, WhenFull,
 };
 use streamgate::store::{Cursor, MemoryStore, Page, Seen, Store};
 
@@ -400,7 +402,7 @@ async fn every_fact_and_every_name_comes_back_as_it_went_in(on: &Subject<'_>) {
     for session in expected {
         assert_eq!(
             on.release(&session.key, Ending::Stream).await,
-            Released::Freed(session)
+            Released::Freed
         );
     }
 }
@@ -408,11 +410,7 @@ async fn every_fact_and_every_name_comes_back_as_it_went_in(on: &Subject<'_>) {
 async fn an_end_frees_the_slot_and_is_remembered(on: &Subject<'_>) {
     let a = playback("a");
     on.fill(&[&a]).await;
-    let session = on.sessions().await.remove(0);
-    assert_eq!(
-        on.release(&a, Ending::Stream).await,
-        Released::Freed(session)
-    );
+    assert_eq!(on.release(&a, Ending::Stream).await, Released::Freed);
     assert_eq!(
         on.release(&a, Ending::Stream).await,
         Released::AlreadyEnded(EndCause::Released)
@@ -440,7 +438,7 @@ async fn a_video_can_be_watched_again_at_once(on: &Subject<'_>) {
     assert!(is_started(&on.admit(&film, 1).await));
     assert!(matches!(
         on.release(&film, Ending::Stream).await,
-        Released::Freed(_)
+        Released::Freed
     ));
     assert!(is_started(&on.admit(&film, 1).await));
 }
@@ -588,7 +586,7 @@ async fn an_operator_ends_what_can_be_stopped(on: &Subject<'_>) {
         on.fill(&[&victim]).await;
         assert!(matches!(
             on.release(&victim, Ending::Operator).await,
-            Released::Freed(_)
+            Released::Freed
         ));
         assert_eq!(
             on.renew(&victim, 3).await,
@@ -629,7 +627,7 @@ async fn a_vouched_end_is_remembered_only_of_what_could_have_been_stopped(on: &S
                 on.fill(&[&key]).await;
             }
             let released = on.release(&key, Ending::Vouched).await;
-            assert_eq!(matches!(released, Released::Freed(_)), is_live, "{key}");
+            assert_eq!(matches!(released, Released::Freed), is_live, "{key}");
             assert_eq!(on.live().await, []);
             match on.renew(&key, 3).await {
                 Renewal::Ended(EndCause::Released) => assert!(is_remembered, "{key}"),
@@ -652,10 +650,7 @@ async fn a_start_is_undone_by_its_own_call_alone_and_only_untouched(on: &Subject
     assert_eq!(on.release(&a, undone(7)).await, Released::NotLive);
     assert!(is_started(&begin().await));
     assert_eq!(on.release(&a, undone(8)).await, Released::Kept);
-    assert!(matches!(
-        on.release(&a, undone(7)).await,
-        Released::Freed(_)
-    ));
+    assert!(matches!(on.release(&a, undone(7)).await, Released::Freed));
     assert!(is_started(&begin().await), "it may be tried again");
     on.renew(&a, 1).await;
     assert_eq!(on.release(&a, undone(7)).await, Released::Kept);
@@ -883,7 +878,7 @@ async fn starts_and_ends_at_once_never_exceed_the_limit(on: &Subject<'_>) {
                 tokio::task::yield_now().await;
                 assert!(matches!(
                     on.release(&key, Ending::Stream).await,
-                    Released::Freed(_)
+                    Released::Freed
                 ));
             }
         }
@@ -914,7 +909,7 @@ async fn sightings_at_once_are_each_a_renewal(on: &Subject<'_>) {
                 .store
                 .release(user, &a, Ending::Operator, Duration::ZERO)
                 .await;
-            assert!(matches!(ended, Ok(Released::Freed(_))));
+            assert!(matches!(ended, Ok(Released::Freed)));
         }
     }
     on.clock.advance(LEASE / 3);
@@ -1092,7 +1087,7 @@ async fn what_comes_and_goes_between_pages_hides_nothing_that_stays(on: &Subject
                     .store
                     .release(&user, &guest.key, Ending::Stream, Duration::ZERO)
                     .await;
-                assert!(matches!(released, Ok(Released::Freed(_))));
+                assert!(matches!(released, Ok(Released::Freed)));
             }
         };
         let seen = on.follow(Cursor::default(), size, meanwhile).await;

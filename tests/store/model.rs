@@ -8,10 +8,12 @@ use futures_util::future::join_all;
 use proptest::prelude::*;
 use proptest::sample::select;
 use proptest::test_runner::{Config, TestError, TestRunner};
-use streamgate::clock::{Clock, ManualClock, Stopwatch};
+use streamgate::clock::{Clock, ManualClock, Stopwatch, Timestamp};
+use streamgate::identity::{
+    ContentId, DeviceId, Door, FactName, Facts, JoinedOrigin, Kind, SessionKey, UserId,
+};
 use streamgate::session::{
-    ContentId, DeviceId, Door, Ending, FactName, Facts, JoinedOrigin, Kind, Provenance, Roster,
-    SessionKey, Sighting, Start, StartRules, Ticket, Timestamp, UserId, WhenFull,
+    Ending, Provenance, Roster, Sighting, Start, StartRules, Ticket, WhenFull,
 };
 use streamgate::store::redis::RedisStore;
 use streamgate::store::{Listing, MemoryStore, Seen, Store};

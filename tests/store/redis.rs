@@ -10,10 +10,11 @@ use futures_util::future::join_all;
 use futures_util::stream;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
-use streamgate::clock::{Clock, ManualClock, Stopwatch};
+use streamgate::clock::{Clock, ManualClock, Stopwatch, Timestamp};
+use streamgate::identity::{ContentId, DeviceId, Facts, Kind, SessionKey, UserId};
 use streamgate::session::{
-    Admission, AdmissionKind, Admitted, ContentId, DeviceId, Ending, Facts, Kind, Refusal,
-    Released, Renewal, SessionKey, Sighting, Start, StartRules, Terms, Timestamp, UserId, WhenFull,
+    Admission, AdmissionKind, Admitted, Ending, Refusal, Released, Renewal, Sighting, Start,
+    StartRules, Terms, WhenFull,
 };
 use streamgate::store::redis::{RedisSettings, RedisStore};
 use streamgate::store::{Seen, Store, StoreError};
@@ -248,7 +249,7 @@ async fn scripts_that_the_server_has_forgotten_are_loaded_again() {
             Duration::ZERO,
         )
         .await;
-    assert!(matches!(released, Ok(Released::Freed(_))));
+    assert!(matches!(released, Ok(Released::Freed)));
 }
 
 #[tokio::test]
@@ -476,7 +477,7 @@ async fn what_may_not_be_asked_at_connecting_is_done_without() {
             Duration::ZERO,
         )
         .await;
-    assert!(matches!(released, Ok(Released::Freed(_))));
+    assert!(matches!(released, Ok(Released::Freed)));
     let elsewhere = RedisSettings {
         key_prefix: "elsewhere".to_owned(),
         ..settings(&server.url_as("gate", "secret"))
@@ -716,7 +717,7 @@ async fn a_full_server_refuses_starts_and_still_lets_renew_and_release() {
                     .await
             }
         };
-        assert!(matches!(released, Ok(Released::Freed(_))), "{released:?}");
+        assert!(matches!(released, Ok(Released::Freed)), "{released:?}");
         assert_eq!(active(&store, name).await, 0);
         let ended = store.admit(&user, &heavy("a"), &refusing(3)).await;
         assert!(
@@ -760,7 +761,7 @@ async fn a_full_server_grows_by_nothing_that_it_is_told() {
         let released = store
             .release(&user(name), &playback("a"), Ending::Stream, Duration::ZERO)
             .await;
-        assert!(matches!(released, Ok(Released::Freed(_))), "{released:?}");
+        assert!(matches!(released, Ok(Released::Freed)), "{released:?}");
         assert_eq!(active(&store, name).await, 0);
     }
     assert_eq!(server.run::<usize>(&["DBSIZE"]), keys);
@@ -981,7 +982,7 @@ async fn a_name_that_is_kept_as_a_session_would_be_is_none() {
             assert!(is_started(&admission));
             if trap > 0 {
                 let released = end(&store, &alice, &id).await;
-                assert!(matches!(released, Ok(Released::Freed(_))));
+                assert!(matches!(released, Ok(Released::Freed)));
             }
             clock.advance(LEASE / 6);
             let is_set = |roster: &[u8]| roster.windows(35).any(|bytes| bytes == kept_key);

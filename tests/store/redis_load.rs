@@ -9,7 +9,7 @@ use std::time::Duration;
 use futures_util::future;
 use futures_util::stream::{self, StreamExt};
 use streamgate::clock::Stopwatch;
-use streamgate::session::{Kind, SessionKey};
+use streamgate::identity::{Kind, SessionKey};
 use streamgate::store::Store;
 use streamgate::store::redis::RedisStore;
 use tokio::task::JoinSet;

@@ -10,11 +10,10 @@ use std::time::Duration;
 use streamgate::app::{App, RunError, Stop, Substitutes};
 use streamgate::clock::Clock;
 use streamgate::config::{
-    Backend, Config, Leases, Listen, Origins, OutageRule, Shown, Tls, Topology, WhenFull,
+    Backend, Config, FullRule, Leases, Listen, Origins, OutageRule, Shown, Tls, Topology,
 };
-use streamgate::identity::Source;
+use streamgate::identity::{PlanName, Source};
 use streamgate::server::ConnectionTimes;
-use streamgate::session::PlanName;
 use streamgate::store::Store;
 use tempfile::TempDir;
 use tokio::task::JoinSet;
@@ -75,7 +74,7 @@ impl Plan {
     }
 
     /// What happens to a start at the limit.
-    pub fn when_full(mut self, when_full: WhenFull) -> Self {
+    pub fn when_full(mut self, when_full: FullRule) -> Self {
         self.config.limits.when_full = when_full;
         self
     }

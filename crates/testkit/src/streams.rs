@@ -2,10 +2,8 @@
 
 use std::time::Duration;
 
-use streamgate::session::{
-    Facts, Kind, Provenance, SessionId, SessionKey, Sighting, Start, StartRules, Terms, Ticket,
-    UserId, WhenFull,
-};
+use streamgate::identity::{Facts, Kind, SessionId, SessionKey, UserId};
+use streamgate::session::{Provenance, Sighting, Start, StartRules, Terms, Ticket, WhenFull};
 
 /// The lease of everything that does not say otherwise.
 pub const LEASE: Duration = Duration::from_secs(30);

@@ -6,12 +6,12 @@ use jiff::Timestamp;
 use jiff::fmt::rfc2822::DateTimeParser;
 use serde::Deserialize;
 
-use crate::cli::Outcome;
+use crate::cli::CommandStatus;
 use crate::cli::show::plain;
 
 /// An answer, as it came.
 #[derive(Debug)]
-pub(in crate::cli) struct Answer {
+pub(in crate::cli) struct ApiResponse {
     /// Its status.
     pub(in crate::cli) status: StatusCode,
     /// What time it was where it was given, by its `Date`.
@@ -28,7 +28,7 @@ pub(in crate::cli) struct Answer {
 #[derive(Debug, PartialEq, Eq)]
 pub(in crate::cli) struct Disappointment {
     /// What that comes to.
-    pub(in crate::cli) outcome: Outcome,
+    pub(in crate::cli) outcome: CommandStatus,
     /// What is told of it.
     pub(in crate::cli) told: String,
     /// The problem document, as it came, if it is one.
@@ -37,7 +37,7 @@ pub(in crate::cli) struct Disappointment {
 
 /// A problem document (RFC 9457), as far as it is told. It may be that of a gateway on the way.
 #[derive(Debug, Deserialize)]
-struct Told {
+struct ProblemDocument {
     /// The kind of problem in a few words.
     title: Option<String>,
     /// What happened, in a sentence.
@@ -46,7 +46,7 @@ struct Told {
     reason: Option<String>,
 }
 
-impl Answer {
+impl ApiResponse {
     /// The answer with that head and that body. What is no text can't be anything of ours.
     pub(super) fn new(head: &Parts, body: Vec<u8>) -> Self {
         let header = |name: http::HeaderName| {
@@ -65,7 +65,7 @@ impl Answer {
 
     /// What it comes to, if it isn't what was hoped for.
     pub(in crate::cli) fn disappoints(self, has_token: bool) -> Disappointment {
-        let problem: Option<Told> = self.problem();
+        let problem: Option<ProblemDocument> = self.problem();
         let outcome = self.outcome(problem.is_some());
         let status = self.status.as_u16();
         let mut told = match &problem {
@@ -92,11 +92,11 @@ impl Answer {
     }
 
     /// The problem that it tells of, if it does.
-    fn problem(&self) -> Option<Told> {
+    fn problem(&self) -> Option<ProblemDocument> {
         if self.status.as_u16() < 400 {
             return None;
         }
-        let told: Told = serde_json::from_str(&self.body).ok()?;
+        let told: ProblemDocument = serde_json::from_str(&self.body).ok()?;
         let says_something = told.title.is_some() || told.detail.is_some() || told.reason.is_some();
         says_something.then_some(told)
     }
@@ -120,11 +120,11 @@ impl Answer {
     }
 
     /// What it comes to. Whoever gets something strange where a success was announced has not reached the API.
-    fn outcome(&self, is_problem: bool) -> Outcome {
+    fn outcome(&self, is_problem: bool) -> CommandStatus {
         match self.status.as_u16() {
-            400 if is_problem => Outcome::Usage,
-            300..=499 => Outcome::Refused,
-            _ => Outcome::Outage,
+            400 if is_problem => CommandStatus::Usage,
+            300..=499 => CommandStatus::Refused,
+            _ => CommandStatus::Outage,
         }
     }
 }
@@ -133,12 +133,12 @@ impl Answer {
 mod tests {
     use super::*;
 
-    fn answer(status: u16, headers: &[(&str, &str)], body: &[u8]) -> Answer {
+    fn answer(status: u16, headers: &[(&str, &str)], body: &[u8]) -> ApiResponse {
         let mut response = http::Response::builder().status(status);
         for (name, value) in headers {
             response = response.header(*name, *value);
         }
-        Answer::new(&response.body(()).unwrap().into_parts().0, body.to_vec())
+        ApiResponse::new(&response.body(()).unwrap().into_parts().0, body.to_vec())
     }
 
     #[test]
@@ -147,7 +147,7 @@ mod tests {
         assert_eq!(
             answer(403, &[], body.as_bytes()).disappoints(true),
             Disappointment {
-                outcome: Outcome::Refused,
+                outcome: CommandStatus::Refused,
                 told: "403 (forbidden): Not yours.".to_owned(),
                 problem: Some(body.to_owned()),
             }
@@ -168,16 +168,16 @@ mod tests {
     fn the_status_decides_what_it_comes_to() {
         let problem = br#"{"reason":"x"}"#;
         for (status, with_problem, with_other) in [
-            (200, Outcome::Outage, Outcome::Outage),
-            (302, Outcome::Refused, Outcome::Refused),
-            (400, Outcome::Usage, Outcome::Refused),
-            (401, Outcome::Refused, Outcome::Refused),
-            (404, Outcome::Refused, Outcome::Refused),
-            (409, Outcome::Refused, Outcome::Refused),
-            (429, Outcome::Refused, Outcome::Refused),
-            (500, Outcome::Outage, Outcome::Outage),
-            (503, Outcome::Outage, Outcome::Outage),
-            (999, Outcome::Outage, Outcome::Outage),
+            (200, CommandStatus::Outage, CommandStatus::Outage),
+            (302, CommandStatus::Refused, CommandStatus::Refused),
+            (400, CommandStatus::Usage, CommandStatus::Refused),
+            (401, CommandStatus::Refused, CommandStatus::Refused),
+            (404, CommandStatus::Refused, CommandStatus::Refused),
+            (409, CommandStatus::Refused, CommandStatus::Refused),
+            (429, CommandStatus::Refused, CommandStatus::Refused),
+            (500, CommandStatus::Outage, CommandStatus::Outage),
+            (503, CommandStatus::Outage, CommandStatus::Outage),
+            (999, CommandStatus::Outage, CommandStatus::Outage),
         ] {
             let outcome = |body| answer(status, &[], body).disappoints(true).outcome;
             assert_eq!(

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use http::{Method, Request, header};
 
-use super::Answer;
+use super::ApiResponse;
 use super::base::{Base, NotABase};
 use super::token::{NoToken, Token};
 use crate::cli::tls::{TlsArgs, TlsError};
@@ -65,7 +65,7 @@ pub(in crate::cli) enum WrongUse {
     Token(#[from] NoToken),
     /// The files for TLS are of no use.
     #[error(transparent)]
-    Tls(#[from] TlsError),
+    TlsFiles(#[from] TlsError),
     /// There are files for TLS, and no TLS.
     #[error(
         "--ca, --cert and --key are for https://, and --url is http://; write https:// there, or leave them out"
@@ -134,7 +134,7 @@ impl Api {
     ///
     /// # Errors
     /// There is none.
-    pub(in crate::cli) fn ask(&self, method: Method, path: &str) -> Result<Answer, NoAnswer> {
+    pub(in crate::cli) fn ask(&self, method: Method, path: &str) -> Result<ApiResponse, NoAnswer> {
         let mut request = Request::builder()
             .method(method)
             .uri(self.base.join(path))
@@ -150,7 +150,7 @@ impl Api {
             .map_err(ureq::Error::from)
             .and_then(|request| self.agent.run(request));
         answer
-            .and_then(Answer::read)
+            .and_then(ApiResponse::read)
             .map_err(|error| self.no_answer(error))
     }
 
@@ -180,7 +180,7 @@ impl Api {
     }
 }
 
-impl Answer {
+impl ApiResponse {
     /// Reads all of it.
     fn read(answer: http::Response<ureq::Body>) -> Result<Self, ureq::Error> {
         let (parts, mut body) = answer.into_parts();

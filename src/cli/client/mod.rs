@@ -8,5 +8,5 @@ mod api;
 mod base;
 mod token;
 
-pub(super) use answer::{Answer, Disappointment};
+pub(super) use answer::{ApiResponse, Disappointment};
 pub(super) use api::{AccessArgs, Api, ApiArgs};

@@ -28,12 +28,12 @@ pub(in crate::cli) struct NoToken {
     /// Where it should be.
     place: String,
     /// What is there.
-    flaw: Flaw,
+    flaw: TokenFlaw,
 }
 
 /// What stands in the place of a token.
 #[derive(Debug, thiserror::Error)]
-enum Flaw {
+enum TokenFlaw {
     /// Nothing that can be read.
     #[error("the token can't be read: {0}")]
     Unreadable(std::io::Error),
@@ -81,19 +81,19 @@ impl Token {
     }
 
     /// That text as a token.
-    fn parse(text: &[u8]) -> Result<Self, Flaw> {
+    fn parse(text: &[u8]) -> Result<Self, TokenFlaw> {
         let text = text.trim_ascii();
         if text.is_empty() {
-            return Err(Flaw::Empty);
+            return Err(TokenFlaw::Empty);
         }
         if text.len() > MAX_BYTES {
-            return Err(Flaw::TooLong);
+            return Err(TokenFlaw::TooLong);
         }
         if !text.iter().all(u8::is_ascii_graphic) {
-            return Err(Flaw::Malformed);
+            return Err(TokenFlaw::Malformed);
         }
         let header = [b"Bearer ", text].concat();
-        let mut header = HeaderValue::from_bytes(&header).map_err(|_| Flaw::Malformed)?;
+        let mut header = HeaderValue::from_bytes(&header).map_err(|_| TokenFlaw::Malformed)?;
         header.set_sensitive(true);
         Ok(Self(header))
     }
@@ -105,7 +105,7 @@ impl Token {
 }
 
 /// The first line of a file, as far as a token may reach.
-fn first_line(file: &Path) -> Result<Vec<u8>, Flaw> {
+fn first_line(file: &Path) -> Result<Vec<u8>, TokenFlaw> {
     let limit = u64::try_from(2 * MAX_BYTES).unwrap_or(u64::MAX);
     let mut line = Vec::new();
     std::fs::File::open(file)
@@ -114,7 +114,7 @@ fn first_line(file: &Path) -> Result<Vec<u8>, Flaw> {
                 .take(limit)
                 .read_until(b'\n', &mut line)
         })
-        .map_err(Flaw::Unreadable)?;
+        .map_err(TokenFlaw::Unreadable)?;
     Ok(line)
 }
 

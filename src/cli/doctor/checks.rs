@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::counts::Counts;
-use super::{Asked, Finding, Instance, Silence, State, Store};
+use super::{CheckReport, CheckStatus, Instance, InstanceReply, Silence, StoreStatus};
 
 /// So many streams let in are enough for one of them to have ended or been reported.
 const ENOUGH: u64 = 10;
@@ -12,11 +12,11 @@ const ENOUGH: u64 = 10;
 const INCOMPLETE: &str = "not every instance answered; see its line `instance`";
 
 /// What a check came to, and what there is to say.
-type Told = (State, String);
+type CheckResult = (CheckStatus, String);
 
 /// What is found out about one instance by itself.
-pub(super) fn each(asked: &Asked) -> Vec<Finding> {
-    let finding = |check, (state, told): Told| Finding {
+pub(super) fn each(asked: &InstanceReply) -> Vec<CheckReport> {
+    let finding = |check, (state, told): CheckResult| CheckReport {
         state,
         instance: Some(asked.url.clone()),
         check,
@@ -42,8 +42,8 @@ pub(super) fn each(asked: &Asked) -> Vec<Finding> {
 }
 
 /// What is found out about all of them.
-pub(super) fn all_together(asked: &[Asked]) -> Vec<Finding> {
-    let finding = |check, (state, told): Told| Finding {
+pub(super) fn all_together(asked: &[InstanceReply]) -> Vec<CheckReport> {
+    let finding = |check, (state, told): CheckResult| CheckReport {
         state,
         instance: None,
         check,
@@ -56,7 +56,7 @@ pub(super) fn all_together(asked: &[Asked]) -> Vec<Finding> {
         .collect();
     let mut findings = Vec::new();
     if let Some(counts) = counts.reduce(Counts::plus) {
-        let log = Log::of(&instances, counts);
+        let log = AccessLogCheck::of(&instances, counts);
         findings.push(finding("ends", log.ends()));
         findings.push(finding("periodic entries", log.periodic()));
         findings.push(finding("mark", log.mark()));
@@ -71,38 +71,43 @@ pub(super) fn all_together(asked: &[Asked]) -> Vec<Finding> {
 }
 
 /// Whether it is there and serves.
-fn instance(asked: &Asked) -> Told {
+fn instance(asked: &InstanceReply) -> CheckResult {
     match &asked.instance {
-        Err(Silence::Absent(why)) => (State::Wrong, format!("{why}; start it, or correct --url")),
+        Err(Silence::Absent(why)) => (
+            CheckStatus::Wrong,
+            format!("{why}; start it, or correct --url"),
+        ),
         Err(Silence::Refused(why)) => {
             let told = format!(
                 "it refuses to describe itself: {why}; pass an operator's token with --token-file"
             );
-            (State::Unknown, told)
+            (CheckStatus::Unknown, told)
         }
         Err(Silence::Old) => {
             let told = "this version has no /v1/instance; upgrade it";
-            (State::Unknown, told.to_owned())
+            (CheckStatus::Unknown, told.to_owned())
         }
-        Err(Silence::Strange(told)) => (State::Wrong, told.clone()),
-        Ok(told) if told.phase == "serving" => (State::Ok, format!("version {}", told.version)),
+        Err(Silence::Strange(told)) => (CheckStatus::Wrong, told.clone()),
+        Ok(told) if told.phase == "serving" => {
+            (CheckStatus::Ok, format!("version {}", told.version))
+        }
         Ok(told) => {
             let told = format!(
                 "it is {} and accepts no requests; wait for it, or restart it",
                 told.phase
             );
-            (State::Wrong, told)
+            (CheckStatus::Wrong, told)
         }
     }
 }
 
 /// Whether an Envoy is connected.
-fn gateway(counts: Option<Counts>) -> Told {
+fn gateway(counts: Option<Counts>) -> CheckResult {
     const LOOK: &str = "send a request through Envoy, and if that doesn't help, check the endpoints of the cluster `streamgate` in Envoy's \
                         configuration and the network in between";
     match counts {
         None => (
-            State::Unknown,
+            CheckStatus::Unknown,
             "/metrics can't be read; check --url and any proxy in between".to_owned(),
         ),
         Some(Counts {
@@ -111,12 +116,12 @@ fn gateway(counts: Option<Counts>) -> Told {
             ..
         }) => {
             // Where only the HTTP API is used, none ever is.
-            let state = if checks == 0 { State::Unknown } else { State::Wrong };
+            let state = if checks == 0 { CheckStatus::Unknown } else { CheckStatus::Wrong };
             let told = format!("no client is connected to the gRPC port, after {checks} checks; {LOOK}");
             (state, told)
         }
         Some(Counts { checks: 0, .. }) => (
-            State::Unknown,
+            CheckStatus::Unknown,
             "a client is connected to the gRPC port, but no check has come; send a request through Envoy, and if that doesn't help, add the \
              ext_authz filter of envoy/envoy.yaml"
                 .to_owned(),
@@ -126,17 +131,17 @@ fn gateway(counts: Option<Counts>) -> Told {
             checks,
             ..
         }) => (
-            State::Ok,
+            CheckStatus::Ok,
             format!("{connections} connections, {checks} checks"),
         ),
     }
 }
 
 /// Whether others than gateways reach the gRPC port.
-fn port(instance: &Instance) -> Told {
+fn port(instance: &Instance) -> CheckResult {
     match &instance.grpc.exposed {
         None => (
-            State::Ok,
+            CheckStatus::Ok,
             format!(
                 "{} is not reachable from other machines without a certificate",
                 instance.grpc.listen
@@ -144,44 +149,44 @@ fn port(instance: &Instance) -> Told {
         ),
         Some(exposed) => {
             let told = format!("{exposed}; listen on loopback, or set grpc.tls with client_ca");
-            (State::Wrong, told)
+            (CheckStatus::Wrong, told)
         }
     }
 }
 
 /// Whether the store answers.
-fn store(store: &Store) -> Told {
+fn store(store: &StoreStatus) -> CheckResult {
     let server = store.server.as_deref().unwrap_or("its own memory");
     match &store.trouble {
         Some(trouble) => (
-            State::Wrong,
+            CheckStatus::Wrong,
             format!("{trouble}; see docs/redis-trouble.md"),
         ),
         None if !store.up => (
-            State::Wrong,
+            CheckStatus::Wrong,
             "it does not answer; check store.redis.urls and the network".to_owned(),
         ),
-        None => (State::Ok, format!("{server} answers")),
+        None => (CheckStatus::Ok, format!("{server} answers")),
     }
 }
 
 /// Whether Redis keeps what it is given.
-fn eviction(store: &Store) -> Told {
+fn eviction(store: &StoreStatus) -> CheckResult {
     match store.eviction_policy.as_deref() {
         None => (
-            State::Unknown,
+            CheckStatus::Unknown,
             "Redis doesn't reveal its maxmemory-policy; allow CONFIG GET or INFO in the ACL, and set the policy to noeviction".to_owned(),
         ),
-        Some("noeviction") => (State::Ok, "maxmemory-policy is noeviction".to_owned()),
+        Some("noeviction") => (CheckStatus::Ok, "maxmemory-policy is noeviction".to_owned()),
         Some(other) => (
-            State::Wrong,
+            CheckStatus::Wrong,
             format!("maxmemory-policy is {other}: Redis forgets streams when its memory is full; set it to noeviction"),
         ),
     }
 }
 
 /// What is known of the access log. Its entries may all go to one of the instances.
-struct Log {
+struct AccessLogCheck {
     /// Whether an instance has found that it does not arrive.
     is_missing: bool,
     /// Whether an instance has found that it does.
@@ -193,7 +198,7 @@ struct Log {
 /// Where the access log has to be wired.
 const WIRE: &str = "add both access_log entries and access_log_options of envoy/envoy.yaml to the HTTP connection manager that asks streamgate";
 
-impl Log {
+impl AccessLogCheck {
     fn of(instances: &[(&str, &Instance)], counts: Counts) -> Self {
         let any = |state| instances.iter().any(|(_, it)| it.access_log.state == state);
         Self {
@@ -209,35 +214,35 @@ impl Log {
     }
 
     /// Whether ends arrive.
-    fn ends(&self) -> Told {
+    fn ends(&self) -> CheckResult {
         match self.counts.ends {
             0 if self.is_missing => (
-                State::Wrong,
+                CheckStatus::Wrong,
                 format!(
                     "none arrives, and nobody ends or renews the streams that start, so the limit does not hold; {WIRE}"
                 ),
             ),
             // An instance that has seen only entries of running streams knows nothing of ends.
             0 if self.arrives && self.counts.periodic == 0 => (
-                State::Ok,
+                CheckStatus::Ok,
                 "they go to another instance, which was not named".to_owned(),
             ),
-            0 => (State::Unknown, self.none_yet("when a stream ends")),
-            ends => (State::Ok, format!("{ends} entries")),
+            0 => (CheckStatus::Unknown, self.none_yet("when a stream ends")),
+            ends => (CheckStatus::Ok, format!("{ends} entries")),
         }
     }
 
     /// Whether entries of streams that run arrive.
-    fn periodic(&self) -> Told {
+    fn periodic(&self) -> CheckResult {
         match self.counts {
             Counts { periodic: 1.., .. } => {
-                (State::Ok, format!("{} entries", self.counts.periodic))
+                (CheckStatus::Ok, format!("{} entries", self.counts.periodic))
             }
             Counts { ends: 0, .. } if self.is_missing => {
-                (State::Wrong, format!("none arrives; {WIRE}"))
+                (CheckStatus::Wrong, format!("none arrives; {WIRE}"))
             }
             Counts { lapsed: 1.., .. } => (
-                State::Wrong,
+                CheckStatus::Wrong,
                 format!(
                     "none arrives, and {} streams have outlived their lease; set access_log_flush_interval to a third of leases.request or less \
                      in Envoy's access_log_options",
@@ -245,31 +250,31 @@ impl Log {
                 ),
             ),
             _ => (
-                State::Unknown,
+                CheckStatus::Unknown,
                 self.none_yet("every access_log_flush_interval while a request runs"),
             ),
         }
     }
 
     /// Whether entries bear our mark.
-    fn mark(&self) -> Told {
+    fn mark(&self) -> CheckResult {
         match self.counts {
-            Counts { marked: 1.., .. } => (State::Ok, format!("on {} entries", self.counts.marked)),
+            Counts { marked: 1.., .. } => (CheckStatus::Ok, format!("on {} entries", self.counts.marked)),
             Counts {
                 ends: 0,
                 periodic: 0,
                 ..
-            } => (State::Unknown, "no entry has come yet".to_owned()),
+            } => (CheckStatus::Unknown, "no entry has come yet".to_owned()),
             // Of a playback that is known to be playing an entry changes nothing, and is counted as ignored.
-            _ if self.arrives => (State::Ok, "entries are recognised by it".to_owned()),
+            _ if self.arrives => (CheckStatus::Ok, "entries are recognised by it".to_owned()),
             _ if self.has_seen_enough() => (
-                State::Wrong,
+                CheckStatus::Wrong,
                 "entries come without it, so nobody knows whose streams they are about; put the access logger into the same HTTP connection \
                  manager as the ext_authz filter, which leaves the mark as dynamic metadata"
                     .to_owned(),
             ),
             _ => (
-                State::Unknown,
+                CheckStatus::Unknown,
                 "no entry has it yet; play a stream through Envoy to its end and look again"
                     .to_owned(),
             ),
@@ -287,23 +292,23 @@ impl Log {
 }
 
 /// Whether the instances count in one place.
-fn one_store(instances: &[(&str, &Instance)], is_whole: bool) -> Told {
+fn one_store(instances: &[(&str, &Instance)], is_whole: bool) -> CheckResult {
     let ids: BTreeSet<_> = instances.iter().map(|(_, it)| &it.instance).collect();
     if ids.len() < instances.len() {
         let told = "two addresses lead to one instance; name each instance by its own address";
-        return (State::Unknown, told.to_owned());
+        return (CheckStatus::Unknown, told.to_owned());
     }
     if let Some((url, _)) = instances.iter().find(|(_, it)| !it.store.shared) {
         let told = format!(
             "{url} counts in its own memory, so each instance allows the full limit; set store.backend to redis"
         );
-        return (State::Wrong, told);
+        return (CheckStatus::Wrong, told);
     }
     let stores: Option<BTreeSet<_>> = instances
         .iter()
         .map(|(_, it)| Some((it.store.run_id.as_ref()?, it.store.database?)))
         .collect();
-    let shown = |store: &Store| {
+    let shown = |store: &StoreStatus| {
         let server = store.server.as_deref().unwrap_or("no Redis");
         format!("{server} database {}", store.database.unwrap_or_default())
     };
@@ -317,40 +322,40 @@ fn one_store(instances: &[(&str, &Instance)], is_whole: bool) -> Told {
                 "the instances count separately, so each allows the full limit: {}; give all the same store.redis.urls",
                 each.join(", ")
             );
-            (State::Wrong, told)
+            (CheckStatus::Wrong, told)
         }
         Some(_) if is_whole => {
             let store = instances.first().map(|(_, it)| shown(&it.store));
-            (State::Ok, store.unwrap_or_default())
+            (CheckStatus::Ok, store.unwrap_or_default())
         }
-        _ if !is_whole => (State::Unknown, INCOMPLETE.to_owned()),
+        _ if !is_whole => (CheckStatus::Unknown, INCOMPLETE.to_owned()),
         _ => (
-            State::Unknown,
+            CheckStatus::Unknown,
             "an instance can't tell which Redis it counts in; allow INFO in the ACL".to_owned(),
         ),
     }
 }
 
 /// Whether the instances have the settings alike that they should: a finding for each that differs.
-fn settings(instances: &[(&str, &Instance)], is_whole: bool) -> Vec<Told> {
+fn settings(instances: &[(&str, &Instance)], is_whole: bool) -> Vec<CheckResult> {
     let keys: BTreeSet<&String> = instances
         .iter()
         .flat_map(|(_, it)| it.settings.keys())
         .collect();
-    let mut told: Vec<Told> = keys
+    let mut told: Vec<CheckResult> = keys
         .into_iter()
         .filter_map(|key| difference(instances, key))
         .collect();
     if !is_whole {
-        told.push((State::Unknown, INCOMPLETE.to_owned()));
+        told.push((CheckStatus::Unknown, INCOMPLETE.to_owned()));
     } else if told.is_empty() {
-        told.push((State::Ok, "equal on all instances".to_owned()));
+        told.push((CheckStatus::Ok, "equal on all instances".to_owned()));
     }
     told
 }
 
 /// How the instances differ in a setting, if they do.
-fn difference(instances: &[(&str, &Instance)], key: &str) -> Option<Told> {
+fn difference(instances: &[(&str, &Instance)], key: &str) -> Option<CheckResult> {
     let value = |instance: &Instance| {
         let value = instance.settings.get(key);
         value.map_or("nothing", String::as_str).to_owned()
@@ -367,7 +372,7 @@ fn difference(instances: &[(&str, &Instance)], key: &str) -> Option<Told> {
         "{key} differs: {}; see docs/instances.md, and make it equal",
         each.join(", ")
     );
-    Some((State::Wrong, told))
+    Some((CheckStatus::Wrong, told))
 }
 
 #[cfg(test)]
@@ -378,8 +383,8 @@ mod tests {
     use super::*;
 
     /// A finding about the access log by what was counted, and what the instance says of it.
-    fn states(state: &str, counts: Counts) -> [State; 3] {
-        let log = Log {
+    fn states(state: &str, counts: Counts) -> [CheckStatus; 3] {
+        let log = AccessLogCheck {
             is_missing: state == "missing",
             arrives: state == "arrives",
             counts,
@@ -389,7 +394,7 @@ mod tests {
 
     #[test]
     fn what_can_not_be_known_of_the_access_log_is_told_as_such() {
-        use State::{Ok, Unknown, Wrong};
+        use CheckStatus::{Ok, Unknown, Wrong};
         let none = Counts::default();
         let let_in = Counts {
             let_in: ENOUGH,
@@ -454,11 +459,11 @@ mod tests {
             ..Counts::default()
         };
         for (counts, expected) in [
-            (None, State::Unknown),
-            (Some(counts(0, 0)), State::Unknown),
-            (Some(counts(0, 9)), State::Wrong),
-            (Some(counts(1, 0)), State::Unknown),
-            (Some(counts(1, 9)), State::Ok),
+            (None, CheckStatus::Unknown),
+            (Some(counts(0, 0)), CheckStatus::Unknown),
+            (Some(counts(0, 9)), CheckStatus::Wrong),
+            (Some(counts(1, 0)), CheckStatus::Unknown),
+            (Some(counts(1, 9)), CheckStatus::Ok),
         ] {
             assert_eq!(gateway(counts).0, expected, "{counts:?}");
         }
@@ -485,29 +490,29 @@ mod tests {
             (
                 401,
                 true,
-                State::Unknown,
+                CheckStatus::Unknown,
                 "it refuses to describe itself: X; pass",
             ),
             (
                 403,
                 false,
-                State::Unknown,
+                CheckStatus::Unknown,
                 "it refuses to describe itself: X; pass",
             ),
             (
                 404,
                 true,
-                State::Unknown,
+                CheckStatus::Unknown,
                 "this version has no /v1/instance",
             ),
-            (404, false, State::Wrong, "X"),
-            (302, true, State::Wrong, "X"),
-            (500, true, State::Wrong, "X"),
-            (503, true, State::Wrong, "X"),
-            (200, true, State::Wrong, "X"),
+            (404, false, CheckStatus::Wrong, "X"),
+            (302, true, CheckStatus::Wrong, "X"),
+            (500, true, CheckStatus::Wrong, "X"),
+            (503, true, CheckStatus::Wrong, "X"),
+            (200, true, CheckStatus::Wrong, "X"),
         ] {
             let status = StatusCode::from_u16(status).unwrap();
-            let asked = Asked {
+            let asked = InstanceReply {
                 url: String::new(),
                 instance: Err(Silence::of(status, "X".to_owned(), has_metrics)),
                 counts: has_metrics.then(Counts::default),
@@ -527,15 +532,23 @@ mod tests {
             (
                 vec![("a", &known), ("b", &other)],
                 true,
-                (State::Ok, "no Redis"),
+                (CheckStatus::Ok, "no Redis"),
             ),
-            (vec![("a", &known)], false, (State::Unknown, INCOMPLETE)),
-            (vec![("c", &mute)], false, (State::Unknown, INCOMPLETE)),
-            (vec![], false, (State::Unknown, INCOMPLETE)),
+            (
+                vec![("a", &known)],
+                false,
+                (CheckStatus::Unknown, INCOMPLETE),
+            ),
+            (
+                vec![("c", &mute)],
+                false,
+                (CheckStatus::Unknown, INCOMPLETE),
+            ),
+            (vec![], false, (CheckStatus::Unknown, INCOMPLETE)),
             (
                 vec![("a", &known), ("c", &mute)],
                 true,
-                (State::Unknown, "an instance can't tell"),
+                (CheckStatus::Unknown, "an instance can't tell"),
             ),
         ] {
             let (state, told) = one_store(&instances, is_whole);

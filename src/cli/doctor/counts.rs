@@ -78,7 +78,7 @@ fn total(numbers: impl Iterator<Item = u64>) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::session::Kind;
+    use crate::identity::Kind;
     use crate::telemetry::Metrics;
     use crate::telemetry::metrics::{EntryOutcome, EntryType, Lapse, Port, Verdict};
 

@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use super::client::{AccessArgs, Api};
 use super::show::plain;
-use super::{Outcome, complain, print};
+use super::{CommandStatus, complain, print};
 use checks::{all_together, each};
 use counts::Counts;
 
@@ -45,18 +45,18 @@ struct Instance {
     /// Where it is in its life.
     phase: String,
     /// Envoy's port.
-    grpc: Grpc,
+    grpc: GrpcPort,
     /// Where it counts.
-    store: Store,
+    store: StoreStatus,
     /// Envoy's access log.
-    access_log: AccessLog,
+    access_log: AccessLogStatus,
     /// The settings that other instances should have too.
     settings: std::collections::BTreeMap<String, String>,
 }
 
 /// Envoy's port.
 #[derive(Debug, Deserialize)]
-struct Grpc {
+struct GrpcPort {
     /// Where it listens.
     listen: String,
     /// What is wrong where other machines reach it without showing a certificate.
@@ -65,7 +65,7 @@ struct Grpc {
 
 /// Where an instance counts.
 #[derive(Debug, Deserialize)]
-struct Store {
+struct StoreStatus {
     /// Whether that is a Redis.
     shared: bool,
     /// Whether it answers.
@@ -84,14 +84,14 @@ struct Store {
 
 /// Envoy's access log.
 #[derive(Debug, Deserialize)]
-struct AccessLog {
+struct AccessLogStatus {
     /// Whether it arrives: `unknown`, `arrives` or `missing`.
     state: String,
 }
 
 /// An instance that was asked.
 #[derive(Debug)]
-struct Asked {
+struct InstanceReply {
     /// Where it is.
     url: String,
     /// What it tells of itself, or why it doesn't.
@@ -116,7 +116,7 @@ enum Silence {
 /// What a check came to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
-enum State {
+enum CheckStatus {
     /// As it should be.
     Ok,
     /// It can't be known.
@@ -127,9 +127,9 @@ enum State {
 
 /// What was found out by one check.
 #[derive(Debug, Serialize)]
-struct Finding {
+struct CheckReport {
     /// What it came to.
-    state: State,
+    state: CheckStatus,
     /// Where the instance is that it is about; `None` if it is about all of them.
     #[serde(skip_serializing_if = "Option::is_none")]
     instance: Option<String>,
@@ -145,31 +145,33 @@ pub(super) fn run(
     variable: impl Fn(&str) -> Option<OsString>,
     out: &mut impl Write,
     errors: &mut impl Write,
-) -> Outcome {
+) -> CommandStatus {
     let mut asked = Vec::new();
     for url in &args.urls {
         match args.access.open(url, &variable, errors) {
-            Ok(api) => asked.push(Asked::of(&api)),
-            Err(error) => return complain(errors, error, Outcome::Usage),
+            Ok(api) => asked.push(InstanceReply::of(&api)),
+            Err(error) => return complain(errors, error, CommandStatus::Usage),
         }
     }
-    let mut findings: Vec<Finding> = asked.iter().flat_map(each).collect();
+    let mut findings: Vec<CheckReport> = asked.iter().flat_map(each).collect();
     findings.extend(all_together(&asked));
     let printed = if args.json {
         print(as_json(&findings), out, errors)
     } else {
         print(as_lines(&findings), out, errors)
     };
-    let is_wrong = findings.iter().any(|found| found.state == State::Wrong);
+    let is_wrong = findings
+        .iter()
+        .any(|found| found.state == CheckStatus::Wrong);
     printed.max(if is_wrong {
-        Outcome::Refused
+        CommandStatus::Refused
     } else {
-        Outcome::Ok
+        CommandStatus::Ok
     })
 }
 
 /// A line of JSON for each.
-fn as_json(findings: &[Finding]) -> String {
+fn as_json(findings: &[CheckReport]) -> String {
     // Texts can always be written.
     let lines = findings.iter().map(serde_json::to_string);
     let lines = lines.map(Result::unwrap_or_default);
@@ -177,8 +179,8 @@ fn as_json(findings: &[Finding]) -> String {
 }
 
 /// A line for a person for each. What comes from an instance does nothing to their terminal.
-fn as_lines(findings: &[Finding]) -> String {
-    let place = |found: &Finding| {
+fn as_lines(findings: &[CheckReport]) -> String {
+    let place = |found: &CheckReport| {
         found
             .instance
             .as_deref()
@@ -197,7 +199,7 @@ fn as_lines(findings: &[Finding]) -> String {
     lines
 }
 
-impl State {
+impl CheckStatus {
     /// As people see it: what is wrong leaps to the eye.
     const fn as_str(self) -> &'static str {
         match self {
@@ -208,7 +210,7 @@ impl State {
     }
 }
 
-impl Asked {
+impl InstanceReply {
     /// What that instance tells.
     fn of(api: &Api) -> Self {
         let counts = api.ask(Method::GET, "/metrics").ok();

@@ -7,7 +7,7 @@ use crate::config::load::form::duration;
 use crate::config::load::raw::Raw;
 use crate::config::load::section::{Key, Keys};
 use crate::config::load::value::shown_duration;
-use crate::session::Kind;
+use crate::identity::Kind;
 
 /// The lease of each kind of session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

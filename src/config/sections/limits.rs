@@ -10,8 +10,9 @@ use crate::config::load::form::{Form, NotAPath, Words, duration, file, number, p
 use crate::config::load::redact::{Hides, is_more_than_mail, may_hold_a_secret};
 use crate::config::load::section::{Key, Keys};
 use crate::config::load::value::{RawValue, Wrong};
+use crate::identity::{IdError, PlanName, UserId};
 use crate::policy::Policy;
-use crate::session::{IdError, PlanName, StartRules, UserId};
+use crate::session::StartRules;
 
 /// The limits.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -23,7 +24,7 @@ pub struct Limits {
     /// `limits.enforce`: false is a dry run, in which all is decided and nothing refused. A route can say otherwise.
     pub enforce: bool,
     /// `limits.when_full`: what happens to a start at the limit that asks for nobody's slot.
-    pub when_full: WhenFull,
+    pub when_full: FullRule,
     /// `limits.displacements`: how many starts of a user may displace in one burst, beyond as many as the limit; then one for each lease of
     /// a playback.
     pub displacements: u32,
@@ -35,7 +36,7 @@ pub struct Limits {
 
 /// What happens to a start at the limit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum WhenFull {
+pub enum FullRule {
     /// It is refused.
     Refuse,
     /// The session that started first gives way.
@@ -45,11 +46,11 @@ pub enum WhenFull {
 }
 
 /// The words of `limits.when_full`.
-pub(in crate::config) const WHEN_FULL: Words<WhenFull> = Words {
+pub(in crate::config) const WHEN_FULL: Words<FullRule> = Words {
     known: &[
-        ("refuse", WhenFull::Refuse),
-        ("displace_oldest", WhenFull::DisplaceOldest),
-        ("displace_idlest", WhenFull::DisplaceIdlest),
+        ("refuse", FullRule::Refuse),
+        ("displace_oldest", FullRule::DisplaceOldest),
+        ("displace_idlest", FullRule::DisplaceIdlest),
     ],
     later: &[],
 };
@@ -234,7 +235,7 @@ impl Default for Limits {
             policy: Policy::new(3),
             users_file: None,
             enforce: true,
-            when_full: WhenFull::Refuse,
+            when_full: FullRule::Refuse,
             displacements: StartRules::DISPLACEMENTS,
             grace: Duration::from_millis(250),
             quiet: StartRules::QUIET,

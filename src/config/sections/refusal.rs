@@ -11,7 +11,7 @@ use crate::config::load::value::{RawValue, Wrong};
 
 /// What a refusal tells.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Refusal {
+pub struct RefusalSettings {
     /// `refusal.show`; empty tells only the numbers.
     pub show: BTreeSet<Shown>,
     /// `refusal.problems`: where clients find the guide to problems; on this instance if it isn't set.
@@ -42,7 +42,7 @@ pub(in crate::config) const SHOWN: Words<Shown> = Words {
     later: &[],
 };
 
-impl Refusal {
+impl RefusalSettings {
     /// Declares the keys of `refusal`.
     pub(in crate::config) fn keys(&mut self, keys: &mut impl Keys) {
         let words = |shown: &BTreeSet<Shown>| list(shown.iter().map(|shown| SHOWN.word(*shown)));
@@ -98,7 +98,7 @@ fn problems(written: &RawValue) -> Result<Option<String>, Wrong> {
     }
 }
 
-impl Default for Refusal {
+impl Default for RefusalSettings {
     fn default() -> Self {
         Self {
             show: SHOWN.known.iter().map(|(_, shown)| *shown).collect(),

@@ -12,7 +12,7 @@ use crate::config::load::value::{RawValue, Wrong};
 
 /// The store and its deadline.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Store {
+pub struct StoreSettings {
     /// `store.backend`
     pub backend: Backend,
     /// `store.outage`: what decides while the store does not answer.
@@ -102,7 +102,7 @@ const MAX_SERVICE: usize = 128;
 /// The default of `store.redis.sentinel_service`, which is Redis's own.
 const SERVICE: &str = "mymaster";
 
-impl Store {
+impl StoreSettings {
     /// Declares the keys of `store`.
     pub(in crate::config) fn keys(&mut self, keys: &mut impl Keys) {
         keys.key(
@@ -358,7 +358,7 @@ impl Redis {
     }
 }
 
-impl Default for Store {
+impl Default for StoreSettings {
     fn default() -> Self {
         Self {
             backend: Backend::Memory,

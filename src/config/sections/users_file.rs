@@ -3,8 +3,8 @@
 use bytes::Bytes;
 
 use super::limits::LIMIT;
+use crate::identity::UserId;
 use crate::policy::{Entry, NamedTwice, UserLimits};
-use crate::session::UserId;
 
 /// What some editors put in front of a text.
 const BYTE_ORDER_MARK: char = '\u{feff}';

@@ -43,8 +43,8 @@ fn each_key_of_a_file_is_understood() {
     let config = load_fixture("everything_set.yaml").unwrap();
     let limit = |user: &str, plan: &str| {
         let (user, plan) = (
-            crate::session::UserId::parse(user),
-            crate::session::PlanName::parse(plan),
+            crate::identity::UserId::parse(user),
+            crate::identity::PlanName::parse(plan),
         );
         config
             .limits
@@ -129,7 +129,7 @@ fn what_happens_at_the_limit_and_at_the_end_is_understood() {
         ),
         (
             Duration::ZERO,
-            WhenFull::DisplaceIdlest,
+            FullRule::DisplaceIdlest,
             Duration::from_millis(500)
         )
     );

@@ -10,16 +10,14 @@ use envoy_types::pb::envoy::data::accesslog::v3::{
 use envoy_types::pb::google::protobuf::Struct;
 use envoy_types::pb::google::protobuf::value::Kind as ValueKind;
 
+use crate::clock::Timestamp;
 use crate::config::Leases;
 use crate::envoy::wire::attributes::{EntryAttributes, OUR_NAMESPACE};
-use crate::identity::Identity;
 use crate::identity::claim::{facts, named};
+use crate::identity::{Door, Fact, FactLoss, Identity, Kind, SessionId, SessionKey, UserId};
 use crate::outbox::Notice;
-use crate::session::{
-    Door, Ending, Fact, FactLoss, Kind, Provenance, SessionId, SessionKey, Sighting, Timestamp,
-    UserId,
-};
-use crate::telemetry::metrics::{EntryOutcome, EntryType, ReleaseCause};
+use crate::session::{Ending, Provenance, Sighting};
+use crate::telemetry::metrics::{EntryOutcome, EntryType};
 
 /// How Envoy reports the end of the first part of a request that it redirects internally: the
 /// stream continues under the same id.
@@ -37,31 +35,20 @@ pub(in crate::envoy) struct Reading {
     pub(in crate::envoy) entry: EntryType,
     /// Whether it has our mark: we have answered a check about its request.
     pub(in crate::envoy) is_marked: bool,
-    /// What follows from it.
-    pub(in crate::envoy) news: Result<News, EntryOutcome>,
-    /// The end of a long response of a playback, which may have continued after the playback's own
-    /// end and been counted separately.
-    pub(in crate::envoy) response_end: Option<News>,
+    /// What the metric counts it as.
+    pub(in crate::envoy) outcome: EntryOutcome,
+    /// What the store needs to hear, and of whose session.
+    pub(in crate::envoy) notice: Option<(UserId, Notice)>,
+    /// The long response of a playback that ended here. It may have run on after the playback's own
+    /// end, and then it counts as a `request`.
+    pub(in crate::envoy) response_end: Option<SessionKey>,
 }
 
-/// A notice for the store.
-#[derive(Debug)]
-pub(in crate::envoy) struct News {
-    /// The session's user.
-    pub(in crate::envoy) user: UserId,
-    /// What has happened to it.
-    pub(in crate::envoy) notice: Notice,
-}
+/// What an entry counts as, and what the store needs to hear.
+type EntryMeaning = (EntryOutcome, Option<(UserId, Notice)>);
 
-impl News {
-    /// Whether it matters only while nothing of the playback has played yet.
-    pub(in crate::envoy) const fn is_of_first_request(&self) -> bool {
-        matches!(
-            self.notice,
-            Notice::Played(_) | Notice::Release(_, Ending::Failed, _)
-        )
-    }
-}
+/// The meaning of an entry that says nothing about a session.
+const IGNORED: EntryMeaning = (EntryOutcome::Ignored, None);
 
 /// Decodes all entries of one message. An end cancels the same stream's earlier periodic entries:
 /// they have waited in Envoy's buffer, and the stream they describe no longer runs. `lost` is
@@ -84,8 +71,8 @@ pub(in crate::envoy) fn read_all(
             EntryType::End if !is_redirect(entry) && !stream.is_empty() => {
                 ended.insert(stream);
             }
-            EntryType::Periodic if reading.news.is_ok() && ended.contains(stream) => {
-                reading.news = Err(EntryOutcome::Superseded);
+            EntryType::Periodic if reading.notice.is_some() && ended.contains(stream) => {
+                (reading.outcome, reading.notice) = (EntryOutcome::Superseded, None);
             }
             EntryType::Periodic | EntryType::End | EntryType::Other => {}
         }
@@ -106,99 +93,86 @@ fn read(
     let kind = entry_type(entry.common_properties.as_ref());
     let ours = attributes.namespace(OUR_NAMESPACE);
     let decision = ours.and_then(|ours| text(ours, "decision"));
-    let news = match (kind, decision) {
-        (EntryType::Periodic, Some("allow")) => {
-            let ours = ours_in(ours);
-            ours.map(|ours| seen(ours, entry, identity, leases, lost))
+    let (outcome, notice) = match (kind, ours, decision) {
+        (EntryType::End, _, Some("allow")) if is_redirect(entry) => IGNORED,
+        (EntryType::Periodic, Some(ours), Some("allow")) => with_session(ours, |user, key| {
+            seen(user, key, entry, identity, leases, lost)
+        }),
+        (EntryType::End, Some(ours), Some("allow")) => {
+            with_session(ours, |user, key| ended(user, key, entry))
         }
-        (EntryType::End, Some("allow")) if is_redirect(entry) => Err(EntryOutcome::Ignored),
-        (EntryType::End, Some("allow")) => ours_in(ours).and_then(|ours| ended(ours, entry)),
-        (EntryType::End, None) => unanswered(entry, identity),
-        (EntryType::Periodic | EntryType::End | EntryType::Other, _) => Err(EntryOutcome::Ignored),
+        (EntryType::End, _, None) => unanswered(entry, identity),
+        (EntryType::Periodic | EntryType::End | EntryType::Other, ..) => IGNORED,
     };
-    let response_end = news
-        .as_ref()
-        .ok()
-        .and_then(|news| response_end(news, entry, leases));
     Reading {
         entry: kind,
         is_marked: decision.is_some(),
-        news,
-        response_end,
+        outcome,
+        notice,
+        response_end: response_end(outcome, entry, leases),
     }
 }
 
-/// The session that our own answer named.
-struct Ours {
-    /// The user.
-    user: UserId,
-    /// The session's key.
-    key: SessionKey,
-}
-
-/// The session in our metadata. A request that was let through without one (a `HEAD`) is not ours.
-fn ours_in(ours: Option<&Struct>) -> Result<Ours, EntryOutcome> {
-    let field = |name| ours.and_then(|ours| text(ours, name));
-    let (Some(user), Some(kind), Some(id)) = (field("user"), field("kind"), field("session"))
-    else {
-        return Err(EntryOutcome::Ignored);
+/// What follows for the session that our own answer named. A request that was let through without
+/// one (a `HEAD`) is not ours.
+fn with_session(
+    ours: &Struct,
+    read: impl FnOnce(UserId, SessionKey) -> EntryMeaning,
+) -> EntryMeaning {
+    let (Some(user), Some(kind), Some(id)) = (
+        text(ours, "user"),
+        text(ours, "kind"),
+        text(ours, "session"),
+    ) else {
+        return IGNORED;
     };
     let parsed = (
         UserId::parse(user),
         Kind::from_name(kind),
         SessionId::parse(id),
     );
-    let (Ok(user), Some(kind), Ok(id)) = parsed else {
-        return Err(EntryOutcome::Malformed);
-    };
-    Ok(Ours {
-        user,
-        key: SessionKey { kind, id },
-    })
+    match parsed {
+        (Ok(user), Some(kind), Ok(id)) => read(user, SessionKey { kind, id }),
+        _ => (EntryOutcome::Malformed, None),
+    }
 }
 
 /// A stream that was seen running, also for a playback: an endless response may carry a playback
 /// id.
 fn seen(
-    ours: Ours,
+    user: UserId,
+    key: SessionKey,
     entry: &HttpAccessLogEntry,
     identity: &Identity,
     leases: &Leases,
     lost: &impl Fn(Fact, FactLoss),
-) -> News {
-    let facts = facts(identity, &EntryAttributes(entry), Door::AccessLog, lost);
-    // It matters only if the session has to be put back; a malformed plan is not worth losing the
-    // stream over.
-    let plan = named("plan", &identity.plan, &EntryAttributes(entry)).unwrap_or_default();
-    let lease = leases.of(ours.key.kind);
-    let started_at = entry.common_properties.as_ref().and_then(started_at);
+) -> EntryMeaning {
+    let attributes = EntryAttributes(entry);
+    // The plan matters only if the session has to be put back. A malformed one is not worth losing
+    // the stream over.
+    let plan = named("plan", &identity.plan, &attributes).unwrap_or_default();
     let sighting = Sighting {
-        key: ours.key,
-        facts,
-        lease,
-        started_at,
+        lease: leases.of(key.kind),
+        key,
+        facts: facts(identity, &attributes, Door::AccessLog, lost),
+        started_at: entry.common_properties.as_ref().and_then(started_at),
         provenance: Provenance::Counted,
         derived: false,
     };
-    News {
-        user: ours.user,
-        notice: Notice::Renew(sighting, plan, response_id(entry)),
-    }
+    let notice = Notice::Renew(sighting, plan, response_id(entry));
+    (EntryOutcome::Renewal, Some((user, notice)))
 }
 
 /// The end of a request: the end of the stream if the request is the stream, otherwise whether the
 /// playback has played.
-fn ended(ours: Ours, entry: &HttpAccessLogEntry) -> Result<News, EntryOutcome> {
-    let notice = match ours.key.kind {
-        Kind::Request => end(ours.key, ReleaseCause::AccessLog),
-        Kind::Playback if succeeded(entry) => Notice::Played(ours.key),
-        Kind::Playback => Notice::Release(ours.key, Ending::Failed, ReleaseCause::Failed),
-        Kind::Video => return Err(EntryOutcome::Ignored),
+fn ended(user: UserId, key: SessionKey, entry: &HttpAccessLogEntry) -> EntryMeaning {
+    let (outcome, notice) = match key.kind {
+        Kind::Request => (EntryOutcome::Release, Notice::Release(key, Ending::Stream)),
+        Kind::Playback if succeeded(entry) => (EntryOutcome::Played, Notice::Played(key)),
+        Kind::Playback => (EntryOutcome::Failed, Notice::Release(key, Ending::Failed)),
+        Kind::Video => return IGNORED,
     };
-    Ok(News {
-        user: ours.user,
-        notice,
-    })
+    (outcome, Some((user, notice)))
 }
 
 /// Whether the headers of a success reached the viewer, whatever happened afterwards: a switch of
@@ -209,9 +183,13 @@ fn succeeded(entry: &HttpAccessLogEntry) -> bool {
     code.is_some_and(|code| matches!(code.value, 101 | 200..=399))
 }
 
-/// The end of a playback's response that took so long that Envoy may have reported it while it ran.
-fn response_end(news: &News, entry: &HttpAccessLogEntry, leases: &Leases) -> Option<News> {
-    if !news.is_of_first_request() {
+/// The response of a playback that took so long that Envoy may have reported it while it ran.
+fn response_end(
+    outcome: EntryOutcome,
+    entry: &HttpAccessLogEntry,
+    leases: &Leases,
+) -> Option<SessionKey> {
+    if !matches!(outcome, EntryOutcome::Played | EntryOutcome::Failed) {
         return None;
     }
     let duration = entry.common_properties.as_ref()?.duration.as_ref()?;
@@ -221,13 +199,9 @@ fn response_end(news: &News, entry: &HttpAccessLogEntry, leases: &Leases) -> Opt
     if took < leases.request / REPORTS_IN_A_LEASE {
         return None;
     }
-    let key = SessionKey {
+    Some(SessionKey {
         kind: Kind::Request,
         id: response_id(entry)?,
-    };
-    Some(News {
-        user: news.user.clone(),
-        notice: end(key, ReleaseCause::Outlived),
     })
 }
 
@@ -240,39 +214,29 @@ fn response_id(entry: &HttpAccessLogEntry) -> Option<SessionId> {
 /// The end of a request that never got our answer: its client left during the check, which may have
 /// taken a slot nevertheless. If it has an upstream, it was let through without us
 /// (`failure_mode_allow`), and there is nothing to release.
-fn unanswered(entry: &HttpAccessLogEntry, identity: &Identity) -> Result<News, EntryOutcome> {
-    let attributes = EntryAttributes(entry);
-    let common = entry
-        .common_properties
-        .as_ref()
-        .ok_or(EntryOutcome::Unattributed)?;
+fn unanswered(entry: &HttpAccessLogEntry, identity: &Identity) -> EntryMeaning {
+    let Some(common) = &entry.common_properties else {
+        return (EntryOutcome::Unattributed, None);
+    };
     if common.upstream_remote_address.is_some() {
-        return Err(EntryOutcome::Ignored);
+        return IGNORED;
     }
     let request_id = entry
         .request
         .as_ref()
         .map_or("", |request| &request.request_id);
-    let user = named("user", &identity.user, &attributes).map_err(|_| EntryOutcome::Malformed)?;
-    let (Some(user), false) = (user, request_id.is_empty()) else {
-        return Err(EntryOutcome::Unattributed);
-    };
-    let id = SessionId::parse(request_id).map_err(|_| EntryOutcome::Malformed)?;
-    Ok(News {
-        user,
-        notice: end(
-            SessionKey {
-                kind: Kind::Request,
-                id,
-            },
-            ReleaseCause::Abandoned,
-        ),
-    })
-}
-
-/// The notice that a stream has ended by itself.
-const fn end(key: SessionKey, cause: ReleaseCause) -> Notice {
-    Notice::Release(key, Ending::Stream, cause)
+    let user = named("user", &identity.user, &EntryAttributes(entry));
+    match (user, SessionId::parse(request_id)) {
+        (Err(_), _) => (EntryOutcome::Malformed, None),
+        (Ok(None), _) => (EntryOutcome::Unattributed, None),
+        (Ok(Some(_)), Err(_)) if request_id.is_empty() => (EntryOutcome::Unattributed, None),
+        (Ok(Some(_)), Err(_)) => (EntryOutcome::Malformed, None),
+        (Ok(Some(user)), Ok(id)) => {
+            let kind = Kind::Request;
+            let notice = Notice::Release(SessionKey { kind, id }, Ending::Abandoned);
+            (EntryOutcome::Release, Some((user, notice)))
+        }
+    }
 }
 
 /// The type of the entry.

@@ -9,12 +9,13 @@ use envoy_types::pb::envoy::data::accesslog::v3::{
 use envoy_types::pb::google::protobuf::Timestamp as WireTimestamp;
 use serde_json::json;
 
-use super::entry::{News, Reading, read_all};
+use super::entry::{Reading, read_all};
+use crate::clock::Timestamp;
 use crate::config::Leases;
 use crate::envoy::tests::fixtures::Entry;
-use crate::identity::Identity;
+use crate::identity::{Fact, FactLoss, Identity, PlanName};
 use crate::outbox::Notice;
-use crate::session::{Ending, Fact, FactLoss, PlanName, Sighting, Timestamp};
+use crate::session::{Ending, Sighting};
 use crate::telemetry::metrics::{EntryOutcome, EntryType};
 
 fn read(entries: Vec<Entry>) -> Vec<Reading> {
@@ -29,15 +30,15 @@ fn read(entries: Vec<Entry>) -> Vec<Reading> {
 
 /// The result of an entry, such as `release anna request:r1` or an outcome's name.
 fn shown(reading: &Reading) -> String {
-    match &reading.news {
-        Err(outcome) => format!("{outcome:?}").to_lowercase(),
-        Ok(News { user, notice }) => match notice {
-            Notice::Renew(sighting, _, _) => format!("renew {user} {}", sighting.key),
-            Notice::Release(key, Ending::Failed, _) => format!("failed {user} {key}"),
-            Notice::Release(key, ..) => format!("release {user} {key}"),
-            Notice::Played(key) => format!("played {user} {key}"),
-            Notice::Undo(..) => "undo".to_owned(),
-        },
+    let Some((user, notice)) = &reading.notice else {
+        return format!("{:?}", reading.outcome).to_lowercase();
+    };
+    match notice {
+        Notice::Renew(sighting, _, _) => format!("renew {user} {}", sighting.key),
+        Notice::Release(key, Ending::Failed) => format!("failed {user} {key}"),
+        Notice::Release(_, Ending::Undone(_)) => "undo".to_owned(),
+        Notice::Release(key, _) => format!("release {user} {key}"),
+        Notice::Played(key) => format!("played {user} {key}"),
     }
 }
 
@@ -47,11 +48,8 @@ fn one(entry: Entry) -> String {
 
 /// The details of a sign of life.
 fn sighting(entry: Entry) -> (Sighting, Option<PlanName>) {
-    match read(vec![entry]).remove(0).news {
-        Ok(News {
-            notice: Notice::Renew(sighting, plan, _),
-            ..
-        }) => (sighting, plan),
+    match read(vec![entry]).remove(0).notice {
+        Some((_, Notice::Renew(sighting, plan, _))) => (sighting, plan),
         other => panic!("{other:?}"),
     }
 }
@@ -275,7 +273,7 @@ fn the_end_of_a_long_response_of_a_playback_ends_what_was_counted_of_it() {
             let entry = entry.clone().allowed("anna", kind, "p1");
             let entry = entry.answered(code).lasting(seconds);
             let end = read(vec![entry]).remove(0).response_end;
-            let ended = end.map(|news| news.notice.key().to_string());
+            let ended = end.map(|key| key.to_string());
             assert_eq!(ended.as_deref(), expected, "{kind} {seconds} s, {code}");
         }
     }
@@ -432,7 +430,8 @@ fn what_an_entry_led_to_has_a_name() {
             EntryOutcome::Failed,
         ),
     ] {
-        let news = read(vec![entry]).remove(0).news.unwrap();
-        assert_eq!(news.notice.entry_outcome(), expected);
+        let reading = read(vec![entry]).remove(0);
+        assert_eq!(reading.outcome, expected);
+        assert!(reading.notice.is_some(), "{expected:?}");
     }
 }

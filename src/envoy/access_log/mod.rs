@@ -27,10 +27,11 @@ use tracing::{debug, warn};
 use crate::config::Leases;
 use crate::identity::Identity;
 use crate::ledger::Ledger;
-use crate::outbox::Outbox;
+use crate::outbox::{Notice, Outbox};
+use crate::session::Ending;
 use crate::telemetry::Metrics;
 use crate::telemetry::metrics::{EntryOutcome, EntryType};
-use entry::{News, Reading};
+use entry::Reading;
 
 /// The largest accepted message: a durable logger sends everything in its buffer as one.
 pub(crate) const MAX_MESSAGE_BYTES: usize = 16 * 1024 * 1024;
@@ -47,8 +48,8 @@ const LARGE_MESSAGE: usize = 1_000;
 /// How long a stream is read after its end was sent. Envoy closes its side within a round trip.
 const LINGER: Duration = Duration::from_secs(2);
 
-/// Reads Envoy's access logs.
-#[derive(Debug)]
+/// Reads Envoy's access logs. A clone of it reads each stream.
+#[derive(Debug, Clone)]
 pub struct AccessLogDoor {
     /// The sources of users, for entries that never got our answer.
     pub identity: Identity,
@@ -74,20 +75,14 @@ impl AccessLogService for AccessLogDoor {
         &self,
         request: Request<Streaming<StreamAccessLogsMessage>>,
     ) -> Result<Response<StreamAccessLogsResponse>, Status> {
-        let reader = Reader {
-            identity: self.identity.clone(),
-            leases: self.leases,
-            ledger: Arc::clone(&self.ledger),
-            outbox: self.outbox.clone(),
-            metrics: Arc::clone(&self.metrics),
-        };
+        let door = self.clone();
         let age = self.stream_age.mul_f64(rand::random_range(0.67..1.0));
         let ending = self.closing.child_token();
         let over = CancellationToken::new();
         let (end, finished) = (ending.clone(), over.clone().drop_guard());
         self.tasks.spawn(async move {
             let _finished = finished;
-            reader.read(request.into_inner(), &end).await;
+            door.read(request.into_inner(), &end).await;
         });
         tokio::select! {
             () = over.cancelled() => {}
@@ -98,21 +93,7 @@ impl AccessLogService for AccessLogDoor {
     }
 }
 
-/// Reads one stream.
-struct Reader {
-    /// The sources of users.
-    identity: Identity,
-    /// How long a sign of life counts.
-    leases: Leases,
-    /// Knows which playbacks already play.
-    ledger: Arc<Ledger>,
-    /// Accepts the notices.
-    outbox: Outbox,
-    /// The metrics.
-    metrics: Arc<Metrics>,
-}
-
-impl Reader {
+impl AccessLogDoor {
     /// Reads until Envoy ends the stream, and for a while after `ending` has told Envoy that we do.
     async fn read(
         &self,
@@ -191,23 +172,24 @@ impl Reader {
 
     /// Applies an entry.
     fn heed(&self, reading: Reading) {
-        let news = reading.news.and_then(|news| {
-            if news.is_of_first_request()
-                && self.ledger.knows_playing(&news.user, news.notice.key())
-            {
-                return Err(EntryOutcome::Ignored);
-            }
-            Ok(news)
-        });
-        let outcome = match &news {
-            Ok(News { notice, .. }) => notice.entry_outcome(),
-            Err(outcome) => *outcome,
+        let Some((user, notice)) = reading.notice else {
+            self.metrics.entry(reading.entry, reading.outcome);
+            return;
+        };
+        let about_start = matches!(reading.outcome, EntryOutcome::Played | EntryOutcome::Failed);
+        let is_old = about_start && self.ledger.knows_playing(&user, notice.key());
+        let outcome = if is_old {
+            EntryOutcome::Ignored
+        } else {
+            reading.outcome
         };
         self.metrics.entry(reading.entry, outcome);
-        let counted = reading
-            .response_end
-            .filter(|News { user, notice }| self.ledger.may_count(user, notice.key()));
-        for News { user, notice } in news.into_iter().chain(counted) {
+        let counted = reading.response_end;
+        if let Some(key) = counted.filter(|key| self.ledger.may_count(&user, key)) {
+            let end = Notice::Release(key, Ending::Outlived);
+            self.outbox.submit(user.clone(), end);
+        }
+        if !is_old {
             self.outbox.submit(user, notice);
         }
     }

@@ -13,7 +13,7 @@ use crate::doors::ClaimedRequest;
 use crate::envoy::wire::attributes::CheckAttributes;
 use crate::envoy::wire::denial::DenialStyle;
 use crate::envoy::wire::grpc_status;
-use crate::envoy::wire::request::{self, CheckRequest, Peer};
+use crate::envoy::wire::request::{self, CheckRequest, SocketPeer};
 use crate::identity::attributes::RequestAttributes;
 use crate::identity::claim::{self, CheckKind, ClaimError, ROUTE_ENFORCE};
 use crate::identity::{Claim, Fact, FactLoss, Identity, RouteLists, UserId};
@@ -131,7 +131,7 @@ fn peers(request: &CheckRequest) -> (Option<String>, Option<IpAddr>) {
 }
 
 /// The address of one end, if it is an IP address.
-fn socket(peer: Option<&Peer>) -> Option<(IpAddr, Option<u16>)> {
+fn socket(peer: Option<&SocketPeer>) -> Option<(IpAddr, Option<u16>)> {
     let Some(Address::SocketAddress(socket)) = peer?.address.as_ref()?.address.as_ref() else {
         return None;
     };

@@ -25,11 +25,11 @@ use super::wire::response::{self, EncodedResponse};
 use crate::clock::Stopwatch;
 use crate::doors::{DecisionLog, DecisionOutcome, LedgerAnswer, StartRollback};
 use crate::identity::claim::{CheckKind, ClaimError};
-use crate::identity::cookie::{Cookie, Origin};
-use crate::identity::{Claim, Identity, RouteLists};
+use crate::identity::cookie::{Cookie, CookieOrigin};
+use crate::identity::{Claim, Identity, Kind, RouteLists, UserId};
 use crate::ledger::{CacheLookup, CallerDeadline, Decision, Ledger};
 use crate::outbox::Outbox;
-use crate::session::{Admission, EndCause, Kind, Refusal, UserId};
+use crate::session::{Admission, EndCause, Refusal};
 use crate::telemetry::Metrics;
 use crate::telemetry::metrics::{LabelValue, Verdict};
 use claim::CheckContext;
@@ -137,7 +137,7 @@ impl CheckDoor {
         lookup: CacheLookup,
     ) -> Result<CheckAnswer, Status> {
         let asked = Stopwatch::start();
-        let is_new = |cookie: &Cookie| cookie.origin == Origin::New;
+        let is_new = |cookie: &Cookie| cookie.origin == CookieOrigin::New;
         let first = self.ask(context, &claim, lookup, is_new(&cookie), context.deadline);
         let mut answer = first.await?;
         if let Some(ended) = ended(&answer)

@@ -3,13 +3,11 @@
 use crate::envoy::check::claim;
 use crate::envoy::wire::attributes::CheckAttributes;
 use crate::envoy::wire::request::{self, CheckRequest, Pair, RawHeader};
-use crate::identity::Claim;
-use crate::identity::Identity;
-use crate::identity::RouteLists;
 use crate::identity::attributes::RequestAttributes;
 use crate::identity::claim::CheckKind;
-use crate::identity::cookie::{Cookie, Origin};
-use crate::session::{Kind, SessionKey, UserId};
+use crate::identity::cookie::{Cookie, CookieOrigin};
+use crate::identity::{Claim, Identity, RouteLists};
+use crate::identity::{Kind, SessionKey, UserId};
 
 /// The number of a new cookie in the properties.
 pub(in crate::envoy) const NEW: u128 = 7;
@@ -45,7 +43,7 @@ impl WithCookie<'_> {
         assert_eq!(evidence.context("streamgate.issue"), Some("cookie"));
         let kept_for = self.cookie.to_forget();
         let written = kept_for.strip_suffix("; Max-Age=5").unwrap_or_default();
-        let is_brought = self.cookie.origin == Origin::Brought;
+        let is_brought = self.cookie.origin == CookieOrigin::Brought;
         let to_set = (!is_brought).then(|| written.to_owned());
         assert_eq!(self.cookie.to_set(), to_set);
         let pair = assert_written(written, &evidence);
@@ -72,7 +70,7 @@ impl WithCookie<'_> {
         });
         let new = format!("{name}={NEW:032x}");
         assert_eq!(pair, brought.unwrap_or(&new));
-        let origin = brought.map_or(Origin::New, |_| Origin::Brought);
+        let origin = brought.map_or(CookieOrigin::New, |_| CookieOrigin::Brought);
         assert_eq!(self.cookie.origin, origin);
     }
 
@@ -91,7 +89,7 @@ impl WithCookie<'_> {
     /// session id is not a valid cookie.
     fn assert_comes_back(&self, pair: &str) {
         let key = &self.claim.key;
-        let known = Some((key.clone(), Origin::Brought));
+        let known = Some((key.clone(), CookieOrigin::Brought));
         assert_eq!(self.brought(pair), known);
         let unread = Some((key.clone(), self.cookie.origin));
         let shorter = pair.get(..pair.len() - 1).unwrap_or_default();
@@ -109,7 +107,7 @@ impl WithCookie<'_> {
         let user = &self.claim.user;
         assert!(self.cookie.after(false).is_none());
         let after = self.cookie.after(true);
-        assert_eq!(after.is_some(), self.cookie.origin == Origin::Brought);
+        assert_eq!(after.is_some(), self.cookie.origin == CookieOrigin::Brought);
         let Some(next) = after else { return };
         assert_ne!(next.session(user), self.claim.key);
         let set = next.to_set().unwrap_or_default();
@@ -120,7 +118,7 @@ impl WithCookie<'_> {
 
     /// What the same check names if it brings that before all other cookies, and the origin of its
     /// cookie.
-    fn brought(&self, pair: &str) -> Option<(SessionKey, Origin)> {
+    fn brought(&self, pair: &str) -> Option<(SessionKey, CookieOrigin)> {
         let mut request = self.request.clone();
         let attributes = request.attributes.as_mut()?;
         let http = attributes.request.as_mut()?.http.as_mut()?;
@@ -211,11 +209,11 @@ mod tests {
         let is_plain_only = is_named && !all.contains("__Secure-");
         let path = evidence.context("streamgate.cookie_path");
         let origin = match cookie.origin {
-            Origin::Brought => "brought back",
-            Origin::New if is_secure && is_plain_only => "brought from without TLS",
-            Origin::New if is_named => "damaged",
-            Origin::New => "new",
-            Origin::Successor => "never",
+            CookieOrigin::Brought => "brought back",
+            CookieOrigin::New if is_secure && is_plain_only => "brought from without TLS",
+            CookieOrigin::New if is_named => "damaged",
+            CookieOrigin::New => "new",
+            CookieOrigin::Successor => "never",
         };
         let path = match path {
             None => "for the first folder",
@@ -223,7 +221,8 @@ mod tests {
             Some(_) => "for a path that is found",
         };
         let tls = if is_secure { "over TLS" } else { "without TLS" };
-        let is_beside = cookie.origin == Origin::Brought && std::str::from_utf8(&lines).is_err();
+        let is_beside =
+            cookie.origin == CookieOrigin::Brought && std::str::from_utf8(&lines).is_err();
         let beside = is_beside.then_some("brought beside what is no text");
         [origin, path, tls].into_iter().chain(beside).collect()
     }
@@ -250,7 +249,7 @@ mod tests {
                     |_, _| {},
                 );
                 if let Ok(CheckKind::Stream(claim, Some(cookie))) = decoded
-                    && cookie.origin == Origin::Brought
+                    && cookie.origin == CookieOrigin::Brought
                 {
                     let written = cookie.to_forget();
                     let (pair, _) = written.split_once(';').unwrap();

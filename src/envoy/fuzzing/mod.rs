@@ -36,15 +36,15 @@ use crate::envoy::wire::attributes::{CheckAttributes, OUR_NAMESPACE};
 use crate::envoy::wire::request::CheckRequest;
 use crate::fuzzing::{assert_are_names, assert_is_name, cut, text};
 use crate::http::fuzzing::basic_credentials;
-use crate::identity::RouteLists;
 use crate::identity::claim::{CheckKind, ClaimError};
 use crate::identity::cmcd::{self, CmcdError};
 use crate::identity::find::{Flaw, JWT_NAMESPACE, find};
-use crate::identity::{Identity, Source};
-use crate::outbox::Notice;
-use crate::session::{
-    ContentId, DeviceId, Ending, Fact, FactLoss, FactName, Facts, Kind, PlanName, Takeover,
+use crate::identity::{
+    ContentId, DeviceId, Fact, FactLoss, FactName, Facts, Identity, Kind, PlanName, RouteLists,
+    Source, Takeover,
 };
+use crate::outbox::Notice;
+use crate::session::Ending;
 use crate::telemetry::metrics::{EntryOutcome, EntryType};
 
 /// The lists of sources that messages are read with: for users, and for sessions.
@@ -459,20 +459,18 @@ pub(crate) fn entry(data: &[u8]) {
                 .response
                 .as_ref()
                 .is_some_and(|it| it.response_code_details == "internal_redirect");
-            if let Ok(news) = &reading.news {
-                assert_is_name(news.user.as_str());
-                assert_notice(&news.notice, reading.entry, &leases);
-                if let Some(end) = &reading.response_end {
-                    assert_eq!(
-                        (&end.user, end.notice.key().kind),
-                        (&news.user, Kind::Request)
-                    );
-                    assert_notice(&end.notice, reading.entry, &leases);
+            if let Some((user, notice)) = &reading.notice {
+                assert_is_name(user.as_str());
+                assert_notice(notice, reading.entry, &leases);
+                if let Some(key) = &reading.response_end {
+                    assert_eq!((reading.entry, key.kind), (EntryType::End, Kind::Request));
+                    assert_is_name(key.id.as_str());
                 }
                 assert!(!redirected || reading.entry == EntryType::Periodic || !is_let_in(entry));
                 assert!(reading.entry != EntryType::Periodic || !ended.contains(id));
-            } else if let Err(EntryOutcome::Superseded) = reading.news {
-                assert!(ended.contains(id));
+            } else {
+                assert!(reading.response_end.is_none());
+                assert!(reading.outcome != EntryOutcome::Superseded || ended.contains(id));
             }
             if reading.entry == EntryType::End && !redirected && !id.is_empty() {
                 ended.insert(id.to_owned());
@@ -499,11 +497,12 @@ fn assert_notice(notice: &Notice, entry: EntryType, leases: &Leases) {
             assert_facts_are_names(&sighting.facts);
             assert_eq!(sighting.lease, leases.of(sighting.key.kind));
         }
-        Notice::Release(key, ending, _) => {
+        Notice::Release(key, ending) => {
             assert_eq!(entry, EntryType::End);
             assert_is_name(key.id.as_str());
             let allowed = [
                 (Kind::Request, Ending::Stream),
+                (Kind::Request, Ending::Abandoned),
                 (Kind::Playback, Ending::Failed),
             ];
             assert!(allowed.contains(&(key.kind, *ending)), "{notice:?}");
@@ -511,7 +510,6 @@ fn assert_notice(notice: &Notice, entry: EntryType, leases: &Leases) {
         Notice::Played(key) => {
             assert_eq!((entry, key.kind), (EntryType::End, Kind::Playback));
         }
-        Notice::Undo(..) => assert!(entry == EntryType::Other, "no entry undoes"),
     }
 }
 

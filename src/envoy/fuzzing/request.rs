@@ -5,7 +5,7 @@ use envoy_types::pb::envoy::service::auth::v3;
 use envoy_types::pb::envoy::service::auth::v3::attribute_context as theirs;
 use prost::Message;
 
-use crate::envoy::wire::request::{self, CheckRequest, Pair, Peer};
+use crate::envoy::wire::request::{self, CheckRequest, Pair, SocketPeer};
 
 /// The check in those bytes, or an empty one. What `envoy-types` accepts we accept too, with the
 /// same result.
@@ -64,7 +64,7 @@ fn assert_shows(read: &CheckRequest, whole: v3::CheckRequest) {
 }
 
 /// An end of the connection equals that one.
-fn assert_end(read: Option<&Peer>, whole: Option<&theirs::Peer>) {
+fn assert_end(read: Option<&SocketPeer>, whole: Option<&theirs::Peer>) {
     let read = read.map(|end| (&end.address, &end.principal));
     assert_eq!(read, whole.map(|end| (&end.address, &end.principal)));
 }

@@ -9,11 +9,9 @@ use serde_json::json;
 
 use super::fixtures::{Check, sent};
 use crate::envoy::check::claim::{decode, request_id};
-use crate::identity::Claim;
-use crate::identity::RouteLists;
 use crate::identity::claim::{CheckKind, ClaimError};
+use crate::identity::{Claim, Door, Fact, FactLoss, Kind, RouteLists, Takeover};
 use crate::identity::{Identity, Source};
-use crate::session::{Door, Fact, FactLoss, Kind, Takeover};
 
 fn ask(check: Check) -> Result<CheckKind, ClaimError> {
     decode(

@@ -4,12 +4,10 @@ use percent_encoding::percent_decode_str;
 
 use super::fixtures::Check;
 use crate::envoy::check::claim::decode;
-use crate::identity::Claim;
-use crate::identity::Identity;
-use crate::identity::RouteLists;
 use crate::identity::claim::CheckKind;
 use crate::identity::cmcd;
-use crate::session::{ContentId, Kind};
+use crate::identity::{Claim, Identity, RouteLists};
+use crate::identity::{ContentId, Kind};
 
 /// The examples.
 const EXAMPLES: &str = include_str!("cmcd_examples.txt");

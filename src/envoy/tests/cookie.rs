@@ -4,12 +4,10 @@
 use super::fixtures::Check;
 use crate::envoy::check::claim::decode;
 use crate::envoy::check::starts_anew;
-use crate::identity::Claim;
-use crate::identity::Identity;
-use crate::identity::RouteLists;
 use crate::identity::claim::{CheckKind, ClaimError};
-use crate::identity::cookie::{Cookie, Origin};
-use crate::session::{EndCause, Kind, SessionKey, UserId};
+use crate::identity::cookie::{Cookie, CookieOrigin};
+use crate::identity::{Claim, Identity, Kind, RouteLists, SessionKey, UserId};
+use crate::session::EndCause;
 
 /// Seven, in a cookie's format.
 const SEVEN: &str = "00000000000000000000000000000007";
@@ -52,7 +50,7 @@ fn attributes(check: Check) -> String {
 fn a_player_that_says_nothing_gets_a_cookie_and_with_it_is_the_same_playback() {
     let (first, new) = claim(anna("/vod/film/index.m3u8"));
     let new = new.unwrap();
-    assert_eq!(new.origin, Origin::New);
+    assert_eq!(new.origin, CookieOrigin::New);
     let set = new.to_set().unwrap();
     let expected = format!("streamgate={SEVEN}; Path=/vod; HttpOnly; SameSite=Lax");
     assert_eq!(set, expected);
@@ -64,7 +62,7 @@ fn a_player_that_says_nothing_gets_a_cookie_and_with_it_is_the_same_playback() {
     let brought = brought.unwrap();
     assert_eq!(
         (second.key, brought.origin, brought.to_set()),
-        (first.key, Origin::Brought, None)
+        (first.key, CookieOrigin::Brought, None)
     );
 }
 
@@ -107,7 +105,7 @@ fn what_a_player_says_goes_before_the_cookie_and_its_request_s_id_does_not() {
     assert_eq!(named.key.to_string(), "playback:p1");
     assert!(none.is_none(), "who says something gets no cookie");
     let listed = anna("/vod/1").context(&[("streamgate.session", "query:s")]);
-    assert_eq!(cookie(listed).origin, Origin::New);
+    assert_eq!(cookie(listed).origin, CookieOrigin::New);
     // If the route doesn't ask for it, a cookie changes nothing.
     let plain = Check::on("GET", "/vod/1").headers(&[
         ("x-user-id", "anna"),
@@ -135,19 +133,19 @@ fn what_is_no_cookie_of_ours_is_none_at_all() {
     for value in ["", "7", &long, &upper, "zz", "\"", &SEVEN.replace('7', "é")] {
         let line = format!("streamgate={value}");
         let check = anna("/vod/1").headers(&[("cookie", &line)]);
-        assert_eq!(cookie(check).origin, Origin::New, "{value}");
+        assert_eq!(cookie(check).origin, CookieOrigin::New, "{value}");
     }
     for (line, origin) in [
-        (format!("xstreamgate={SEVEN}"), Origin::New),
-        (format!("streamgatex={SEVEN}"), Origin::New),
-        (format!("Streamgate={SEVEN}"), Origin::New),
-        ("streamgate".to_owned(), Origin::New),
+        (format!("xstreamgate={SEVEN}"), CookieOrigin::New),
+        (format!("streamgatex={SEVEN}"), CookieOrigin::New),
+        (format!("Streamgate={SEVEN}"), CookieOrigin::New),
+        ("streamgate".to_owned(), CookieOrigin::New),
         (
             format!("streamgate=bad; streamgate={SEVEN}"),
-            Origin::Brought,
+            CookieOrigin::Brought,
         ),
-        (format!("a=1,streamgate={SEVEN}"), Origin::Brought),
-        (format!("a=1;streamgate={SEVEN};b"), Origin::Brought),
+        (format!("a=1,streamgate={SEVEN}"), CookieOrigin::Brought),
+        (format!("a=1;streamgate={SEVEN};b"), CookieOrigin::Brought),
     ] {
         let check = anna("/vod/1").headers(&[("cookie", &line)]);
         assert_eq!(cookie(check).origin, origin, "{line}");
@@ -162,7 +160,7 @@ fn what_is_no_cookie_of_ours_is_none_at_all() {
     let raw = [b"other=\xff; ", line.as_bytes()].concat();
     let lines: &[(&str, &[u8])] = &[("x-user-id", b"anna"), ("cookie", &raw)];
     let check = anna("/vod/1").raw_headers(lines);
-    assert_eq!(cookie(check).origin, Origin::Brought);
+    assert_eq!(cookie(check).origin, CookieOrigin::Brought);
 }
 
 #[test]
@@ -181,11 +179,11 @@ fn over_tls_the_cookie_stays_there_and_goes_along_from_other_sites() {
     let (pair, _) = set.split_once(';').unwrap();
     assert_eq!(pair, format!("__Secure-streamgate={SEVEN}"));
     let again = forwarded("https").headers(&[("cookie", pair)]);
-    assert_eq!(cookie(again).origin, Origin::Brought);
+    assert_eq!(cookie(again).origin, CookieOrigin::Brought);
     // Anybody may have set one that was set without TLS.
     let plain = format!("streamgate={SEVEN}");
     let planted = forwarded("https").headers(&[("cookie", &plain)]);
-    assert_eq!(cookie(planted).origin, Origin::New);
+    assert_eq!(cookie(planted).origin, CookieOrigin::New);
 }
 
 #[test]
@@ -268,7 +266,7 @@ fn a_cookie_has_one_successor_for_who_means_to_watch() {
     let anna = UserId::parse("anna").unwrap();
     let by = SessionKey {
         kind: Kind::Playback,
-        id: crate::session::SessionId::parse("p2").unwrap(),
+        id: crate::identity::SessionId::parse("p2").unwrap(),
     };
     let displaced = EndCause::Displaced { by };
     let line = format!("streamgate={SEVEN}");

@@ -25,7 +25,7 @@ const RETRY_AFTER_OUTAGE: Duration = Duration::from_secs(1);
 #[derive(Debug, Clone, Copy)]
 pub(in crate::envoy) struct DenialStyle<'a> {
     /// What a denial shows, and where its guide is.
-    pub(in crate::envoy) refusal: &'a config::Refusal,
+    pub(in crate::envoy) refusal: &'a config::RefusalSettings,
     /// Whether it is a gRPC call: then Envoy puts the body into a header, and the status differs.
     pub(in crate::envoy) is_grpc: bool,
 }

@@ -101,12 +101,12 @@ mod tests {
     use tonic_types::StatusExt;
 
     use super::*;
+    use crate::clock::Timestamp;
     use crate::config;
     use crate::envoy::check::claim;
     use crate::envoy::tests::fixtures::Check;
-    use crate::session::{
-        ContentId, DeviceId, Facts, Kind, Refusal, Session, SessionId, SessionKey, Timestamp,
-    };
+    use crate::identity::{ContentId, DeviceId, Facts, Kind, SessionId, SessionKey};
+    use crate::session::{Refusal, Session};
 
     /// A refusal with that many streams, each with the longest names.
     fn full(count: u32) -> Problem {
@@ -133,7 +133,7 @@ mod tests {
             holders: holders.collect(),
             decided_at: at,
         };
-        Problem::refusal(&refusal, &config::Refusal::default().show)
+        Problem::refusal(&refusal, &config::RefusalSettings::default().show)
     }
 
     /// Reads those headers like a gRPC client.
@@ -165,7 +165,10 @@ mod tests {
             problem.to_json().parse::<Value>().unwrap().to_string()
         );
 
-        let ended = Problem::refusal(&Refusal::NotStoppable, &config::Refusal::default().show);
+        let ended = Problem::refusal(
+            &Refusal::NotStoppable,
+            &config::RefusalSettings::default().show,
+        );
         let (_, details) = status(Code::FailedPrecondition, &ended, None);
         let (details, told) = read(Code::FailedPrecondition, &details);
         assert_eq!(details.error_info().unwrap().metadata.len(), 1);

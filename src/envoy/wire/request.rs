@@ -23,10 +23,10 @@ pub(in crate::envoy) struct CheckRequest {
 pub(in crate::envoy) struct AttributeContext {
     /// The viewer's end of the connection.
     #[prost(message, optional, tag = "1")]
-    pub(in crate::envoy) source: Option<Peer>,
+    pub(in crate::envoy) source: Option<SocketPeer>,
     /// The gateway's end.
     #[prost(message, optional, tag = "2")]
-    pub(in crate::envoy) destination: Option<Peer>,
+    pub(in crate::envoy) destination: Option<SocketPeer>,
     /// The request.
     #[prost(message, optional, tag = "4")]
     pub(in crate::envoy) request: Option<Request>,
@@ -40,7 +40,7 @@ pub(in crate::envoy) struct AttributeContext {
 
 /// One end of a connection.
 #[derive(Clone, PartialEq, Message)]
-pub(in crate::envoy) struct Peer {
+pub(in crate::envoy) struct SocketPeer {
     /// Its address.
     #[prost(message, optional, tag = "1")]
     pub(in crate::envoy) address: Option<Address>,

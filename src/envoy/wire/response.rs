@@ -16,7 +16,7 @@ use envoy_types::pb::google::rpc::Status;
 use prost::{Message, encode_length_delimiter, length_delimiter_len};
 use tonic::Code;
 
-use crate::session::{SessionKey, UserId};
+use crate::identity::{SessionKey, UserId};
 
 /// The header that tells the upstream and the client which session this is.
 const SESSION_HEADER: &str = "x-streamgate-session";
@@ -166,7 +166,7 @@ fn field(number: u8, parts: &[&[u8]]) -> Vec<u8> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::session::{Kind, SessionId};
+    use crate::identity::{Kind, SessionId};
 
     #[test]
     fn what_is_written_by_itself_is_what_the_message_says() {

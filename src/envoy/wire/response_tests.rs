@@ -13,16 +13,15 @@ use serde_json::{Value, json};
 
 use super::denial::{DenialStyle, outage, refuse, reject};
 use super::response::{allow, pass};
+use crate::clock::Timestamp;
 use crate::config::{self, OutageRule, Shown};
 use crate::envoy::check::verdict;
 use crate::identity::claim::ClaimError;
+use crate::identity::{ContentId, DeviceId, Facts, Kind, SessionId, SessionKey, UserId};
 use crate::ledger::Basis;
 use crate::problem::Problem;
 use crate::problem::guide::tests::{Section, assert_explained};
-use crate::session::{
-    AdmissionKind, ContentId, DeviceId, EndCause, Facts, Kind, Refusal, Session, SessionId,
-    SessionKey, Timestamp, UserId,
-};
+use crate::session::{AdmissionKind, EndCause, Refusal, Session};
 use crate::telemetry::metrics::Verdict;
 
 fn key(id: &str) -> SessionKey {
@@ -56,19 +55,19 @@ fn full(limit: u32, left: u64) -> Refusal {
     }
 }
 
-fn show_all() -> config::Refusal {
-    config::Refusal::default()
+fn show_all() -> config::RefusalSettings {
+    config::RefusalSettings::default()
 }
 
-fn show_nothing() -> config::Refusal {
-    config::Refusal {
+fn show_nothing() -> config::RefusalSettings {
+    config::RefusalSettings {
         show: BTreeSet::new(),
-        ..config::Refusal::default()
+        ..config::RefusalSettings::default()
     }
 }
 
 /// The style for an HTTP client.
-fn over_http(refusal: &config::Refusal) -> DenialStyle<'_> {
+fn over_http(refusal: &config::RefusalSettings) -> DenialStyle<'_> {
     DenialStyle {
         refusal,
         is_grpc: false,
@@ -76,7 +75,7 @@ fn over_http(refusal: &config::Refusal) -> DenialStyle<'_> {
 }
 
 /// The style for a gRPC client.
-fn over_grpc(refusal: &config::Refusal) -> DenialStyle<'_> {
+fn over_grpc(refusal: &config::RefusalSettings) -> DenialStyle<'_> {
     DenialStyle {
         refusal,
         is_grpc: true,
@@ -403,11 +402,11 @@ fn a_grpc_client_is_told_by_a_status_a_sentence_and_details() {
 
 #[test]
 fn problems_lead_to_the_guide_that_is_configured_and_a_used_up_quota_to_the_common_one() {
-    let elsewhere = config::Refusal {
+    let elsewhere = config::RefusalSettings {
         problems: Some("https://watch.example/help".to_owned()),
-        ..config::Refusal::default()
+        ..config::RefusalSettings::default()
     };
-    let here = config::Refusal::default();
+    let here = config::RefusalSettings::default();
     for (refusal, guide) in [
         (&here, "/v1/problems"),
         (&elsewhere, "https://watch.example/help"),
@@ -455,7 +454,7 @@ fn what_is_not_to_be_shown_is_not_told_in_any_form() {
             .collect::<BTreeSet<_>>()
     });
     for show in sets {
-        let refusal_of = config::Refusal {
+        let refusal_of = config::RefusalSettings {
             show,
             problems: None,
         };

@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
+use crate::clock::Timestamp;
 use crate::http::error::ApiError;
+use crate::identity::{ContentId, DeviceId, Facts, Kind, SessionId, SessionKey};
 use crate::ledger::Outage;
-use crate::session::{
-    ContentId, DeviceId, Facts, Flags, Kind, Refusal, Session, SessionId, SessionKey, Timestamp,
-};
+use crate::session::{Flags, Refusal, Session};
 use crate::store::StoreError;
 
 /// A user's session on a television.

@@ -21,7 +21,7 @@ type Responses = BTreeMap<String, RefOr<Response>>;
 
 /// An answer that is a problem.
 #[derive(Debug, Clone, Copy)]
-enum Answer {
+enum ProblemResponse {
     BadRequest,
     Unauthorized,
     Forbidden,
@@ -49,7 +49,7 @@ macro_rules! group {
 
         impl IntoResponses for $group {
             fn responses() -> Responses {
-                [$(Answer::$answer),+].map(Answer::reference).into()
+                [$(ProblemResponse::$answer),+].map(ProblemResponse::reference).into()
             }
         }
     };
@@ -124,13 +124,13 @@ impl IntoResponses for Done {
 
 /// All answers that are problems, by the names that calls refer to.
 pub(in crate::http) fn all() -> Responses {
-    Answer::ALL
+    ProblemResponse::ALL
         .iter()
         .map(|answer| (answer.name(), RefOr::T(answer.described())))
         .collect()
 }
 
-impl Answer {
+impl ProblemResponse {
     const ALL: [Self; 17] = [
         Self::BadRequest,
         Self::Unauthorized,
@@ -318,7 +318,7 @@ mod tests {
 
     #[test]
     fn each_answer_is_what_the_guide_to_problems_says_of_it() {
-        for answer in Answer::ALL {
+        for answer in ProblemResponse::ALL {
             for (problem, _) in answer.told() {
                 let told = serde_json::to_value(&problem).unwrap();
                 // After a release, waiting never helps.
@@ -333,7 +333,7 @@ mod tests {
     #[test]
     fn each_reason_that_a_call_can_tell_is_in_an_answer_with_its_status() {
         let mut told = HashSet::from(ELSEWHERE);
-        for answer in Answer::ALL {
+        for answer in ProblemResponse::ALL {
             let (status, _) = answer.reference();
             let problems = answer.told();
             assert!(!problems.is_empty(), "{answer:?}");

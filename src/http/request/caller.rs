@@ -11,15 +11,14 @@ use std::sync::Arc;
 use axum::extract::FromRequestParts;
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, header};
-use base64::Engine;
-use base64::prelude::BASE64_STANDARD;
 
 use super::foreign_page;
 use super::path::named;
 use super::tokens::{Grant, Role, Tokens};
-use crate::http::Door;
+use crate::http::ApiState;
 use crate::http::error::{ApiError, Scheme};
-use crate::session::UserId;
+use crate::identity::UserId;
+use crate::util::authorization;
 
 /// The header in which a gateway names the viewer that it has let through.
 pub(in crate::http) const VIEWER: &str = "x-streamgate-user";
@@ -49,7 +48,7 @@ impl Caller {
 
     /// Whether their token proves that they are an operator. Without a tokens file anybody may make
     /// an operator's calls, but nobody has proved anything.
-    pub(in crate::http) fn is_operator_by_token(&self, door: &Door) -> bool {
+    pub(in crate::http) fn is_operator_by_token(&self, door: &ApiState) -> bool {
         door.tokens.is_some() && self.may_operate().is_ok()
     }
 
@@ -71,10 +70,10 @@ impl Caller {
     }
 }
 
-impl FromRequestParts<Door> for Caller {
+impl FromRequestParts<ApiState> for Caller {
     type Rejection = ApiError;
 
-    async fn from_request_parts(parts: &mut Parts, door: &Door) -> Result<Self, ApiError> {
+    async fn from_request_parts(parts: &mut Parts, door: &ApiState) -> Result<Self, ApiError> {
         let granted = match tokens(parts, door)? {
             None => Grant {
                 role: Role::Operator,
@@ -101,7 +100,7 @@ impl FromRequestParts<Door> for Caller {
 }
 
 /// The tokens that callers need. If none are needed, refuses a page of another site.
-fn tokens(parts: &Parts, door: &Door) -> Result<Option<Arc<Tokens>>, ApiError> {
+fn tokens(parts: &Parts, door: &ApiState) -> Result<Option<Arc<Tokens>>, ApiError> {
     match &door.tokens {
         Some(tokens) => Ok(Some(tokens.current())),
         None => {
@@ -113,7 +112,7 @@ fn tokens(parts: &Parts, door: &Door) -> Result<Option<Arc<Tokens>>, ApiError> {
 
 /// The user that a client claims to be by HTTP Basic. With tokens, the password must be a token
 /// that is valid for that user.
-pub(in crate::http) fn basic_user(parts: &Parts, door: &Door) -> Result<UserId, ApiError> {
+pub(in crate::http) fn basic_user(parts: &Parts, door: &ApiState) -> Result<UserId, ApiError> {
     let headers = &parts.headers;
     let tokens = tokens(parts, door)?;
     let refused = || unauthorized(headers, Scheme::Basic);
@@ -138,11 +137,7 @@ pub(in crate::http) fn basic_user(parts: &Parts, door: &Door) -> Result<UserId, 
 
 /// The user name and password of HTTP Basic (RFC 7617), if present.
 pub(in crate::http) fn basic_pair(headers: &HeaderMap) -> Option<(String, String)> {
-    let encoded = credentials(headers, "basic")?;
-    let decoded = BASE64_STANDARD.decode(encoded).ok()?;
-    let decoded = String::from_utf8(decoded).ok()?;
-    let (name, password) = decoded.split_once(':')?;
-    Some((name.to_owned(), password.to_owned()))
+    authorization::basic(credentials(headers, "basic")?)
 }
 
 /// The text after a scheme's name in the `Authorization` header. If there are several such headers,
@@ -152,8 +147,7 @@ fn credentials<'h>(headers: &'h HeaderMap, scheme: &str) -> Option<&'h str> {
     let (value, None) = (values.next()?, values.next()) else {
         return None;
     };
-    let (name, rest) = value.to_str().ok()?.split_once(' ')?;
-    name.eq_ignore_ascii_case(scheme).then(|| rest.trim())
+    authorization::credentials(value.to_str().ok()?, scheme)
 }
 
 /// The error for missing or invalid credentials.

@@ -1,16 +1,17 @@
 //! The names in a URL: a user, and a session of theirs.
 
+use std::borrow::Cow;
+
 use axum::extract::{FromRequestParts, Path};
 use axum::http::request::Parts;
-use percent_encoding::{
-    AsciiSet, NON_ALPHANUMERIC, PercentEncode, percent_decode_str, utf8_percent_encode,
-};
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, PercentEncode, utf8_percent_encode};
 use serde::de::DeserializeOwned;
 
 use super::caller::Caller;
-use crate::http::Door;
+use crate::http::ApiState;
 use crate::http::error::ApiError;
-use crate::session::{IdError, Kind, SessionId, SessionKey, UserId};
+use crate::identity::{IdError, Kind, SessionId, SessionKey, UserId};
+use crate::util::percent;
 
 /// `{user}`, and a caller that may act for them.
 #[derive(Debug)]
@@ -39,10 +40,10 @@ const ESCAPED: &AsciiSet = &NON_ALPHANUMERIC
     .remove(b'_')
     .remove(b'~');
 
-impl FromRequestParts<Door> for OfUser {
+impl FromRequestParts<ApiState> for OfUser {
     type Rejection = ApiError;
 
-    async fn from_request_parts(parts: &mut Parts, door: &Door) -> Result<Self, ApiError> {
+    async fn from_request_parts(parts: &mut Parts, door: &ApiState) -> Result<Self, ApiError> {
         let caller = Caller::from_request_parts(parts, door).await?;
         let user: String = segments(parts, door).await?;
         let user = addressed("user", &user, UserId::parse)?;
@@ -52,10 +53,10 @@ impl FromRequestParts<Door> for OfUser {
     }
 }
 
-impl FromRequestParts<Door> for OfSession {
+impl FromRequestParts<ApiState> for OfSession {
     type Rejection = ApiError;
 
-    async fn from_request_parts(parts: &mut Parts, door: &Door) -> Result<Self, ApiError> {
+    async fn from_request_parts(parts: &mut Parts, door: &ApiState) -> Result<Self, ApiError> {
         let caller = Caller::from_request_parts(parts, door).await?;
         let (user, session): (String, String) = segments(parts, door).await?;
         let user = addressed("user", &user, UserId::parse)?;
@@ -71,7 +72,7 @@ impl FromRequestParts<Door> for OfSession {
 /// The decoded segments of the path.
 async fn segments<T: DeserializeOwned + Send>(
     parts: &mut Parts,
-    door: &Door,
+    door: &ApiState,
 ) -> Result<T, ApiError> {
     let Path(segments) = Path::<T>::from_request_parts(parts, door)
         .await
@@ -150,13 +151,10 @@ pub(in crate::http) fn only_parameter(name: &'static str, query: &str) -> Result
         .ok_or_else(|| ApiError::BadRequest(format!("The parameter {name:?} is missing.")))
 }
 
-/// Decodes percent-encoding, and the plus that forms write for a space.
+/// A name or a value of the query, decoded.
 fn decoded(text: &str) -> Result<String, ApiError> {
-    let spaced = text.replace('+', " ");
-    let decoded = percent_decode_str(&spaced).decode_utf8();
-    decoded
-        .map(Into::into)
-        .map_err(|_| ApiError::BadRequest("The query string is not valid UTF-8.".to_owned()))
+    let decoded = percent::decode(text).map(Cow::into_owned);
+    decoded.map_err(|_| ApiError::BadRequest("The query string is not valid UTF-8.".to_owned()))
 }
 
 /// A text, escaped for use in a URL.

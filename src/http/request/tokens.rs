@@ -12,8 +12,8 @@ use std::path::Path;
 use bytes::Bytes;
 use sha2::{Digest, Sha256};
 
+use crate::identity::UserId;
 use crate::reload::Files;
-use crate::session::UserId;
 
 /// The maximum number of tokens in a file.
 const MAX_TOKENS: usize = 10_000;
@@ -48,7 +48,7 @@ pub struct Tokens {
 }
 
 /// A line of the file.
-struct Token<'a> {
+struct TokenLine<'a> {
     /// The token.
     text: &'a str,
     /// Its rights.
@@ -73,7 +73,7 @@ impl Tokens {
                 continue;
             }
             let at_line = |flaw: String| format!("line {}: {flaw}", index + 1);
-            let token = Token::parse(line).map_err(at_line)?;
+            let token = TokenLine::parse(line).map_err(at_line)?;
             match tokens.grants.entry(digest(&tokens.key, token.text)) {
                 Entry::Vacant(place) => place.insert(token.grant),
                 Entry::Occupied(_) => {
@@ -115,7 +115,7 @@ impl fmt::Debug for Tokens {
     }
 }
 
-impl<'a> Token<'a> {
+impl<'a> TokenLine<'a> {
     fn parse(line: &'a str) -> Result<Self, String> {
         let (token, rest) = split(line);
         let (role, user) = split(rest);

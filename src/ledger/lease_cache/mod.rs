@@ -13,22 +13,21 @@ mod shard;
 mod sync_queue;
 mod user;
 
-use std::hash::{BuildHasher, RandomState};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tokio::sync::Notify;
 
-use crate::clock::Clock;
+use crate::clock::{Clock, Timestamp};
 use crate::config::Leases;
+use crate::identity::{Facts, SessionKey, UserId};
 use crate::session::{
-    Admission, Admitted, EndCause, Ending, Facts, Playing, Provenance, Session, SessionKey,
-    Sighting, Start, StartRules, Terms, Ticket, Timestamp, Tombstone, UserId,
+    Admission, Admitted, EndCause, Ending, Playing, Provenance, Session, Sighting, Start,
+    StartRules, Terms, Ticket, Tombstone,
 };
 use crate::store::Seen;
-use crate::telemetry::metrics::ReleaseCause;
-use crate::util::lock;
+use crate::util::{Sharded, lock};
 use shard::{Shard, seen};
 use sync_queue::SyncQueue;
 pub(super) use sync_queue::Unsynced;
@@ -46,10 +45,8 @@ const EVICTED_PART: usize = 8;
 /// This instance's knowledge.
 #[derive(Debug)]
 pub(super) struct LeaseCache {
-    /// The users, each in the shard that its name hashes to.
-    shards: Vec<Mutex<Shard>>,
-    /// Maps users to shards.
-    hasher: RandomState,
+    /// The users.
+    shards: Sharded<Shard, SHARDS>,
     /// How many sessions fit in a shard.
     room: usize,
     /// How long a session of each kind counts.
@@ -107,10 +104,7 @@ impl LeaseCache {
     /// An empty cache with room for that many sessions.
     pub(super) fn new(room: usize, leases: Leases, terms: Terms, clock: Arc<dyn Clock>) -> Self {
         Self {
-            shards: std::iter::repeat_with(Mutex::default)
-                .take(SHARDS)
-                .collect(),
-            hasher: RandomState::new(),
+            shards: Sharded::default(),
             room: room.div_ceil(SHARDS),
             leases,
             terms,
@@ -141,7 +135,7 @@ impl LeaseCache {
 
     /// Get this before asking the store about a user, and pass it back with the answer.
     pub(super) fn version(&self, user: &UserId) -> ReadVersion {
-        let endings = self.shard(user).endings;
+        let endings = self.shards.of(user).endings;
         ReadVersion {
             asked_at: self.now(),
             endings,
@@ -152,7 +146,7 @@ impl LeaseCache {
     /// Looks up a session whose request asks to continue. The request counts as a sign of life.
     pub(super) fn lookup(&self, user: &UserId, key: &SessionKey, facts: &Facts) -> CacheLookup {
         let (now, lease) = (self.now(), self.leases.of(key.kind));
-        let mut shard = self.shard(user);
+        let mut shard = self.shards.of(user);
         let Some(known) = shard.users.get_mut(user) else {
             return CacheLookup::Unknown;
         };
@@ -168,14 +162,14 @@ impl LeaseCache {
     /// The answer for a session that the store certainly counts, as if the store had been asked.
     pub(super) fn admitted(&self, user: &UserId, key: &SessionKey) -> Option<Admitted> {
         let now = self.now();
-        let shard = self.shard(user);
+        let shard = self.shards.of(user);
         shard.users.get(user)?.admitted(key, now)
     }
 
     /// The report about a session for the store, if it is still held.
     pub(super) fn sighting(&self, user: &UserId, key: &SessionKey) -> Option<Seen> {
         let now = self.now();
-        let shard = self.shard(user);
+        let shard = self.shards.of(user);
         let known = shard.users.get(user)?;
         let cached = known.session(key).filter(|cached| cached.until > now)?;
         Some(seen(user, known, cached, now))
@@ -184,7 +178,7 @@ impl LeaseCache {
     /// What it means that the store doesn't know that session.
     pub(super) fn signal(&self, user: &UserId, key: &SessionKey) -> ForgetSignal {
         let now = self.now();
-        let shard = self.shard(user);
+        let shard = self.shards.of(user);
         match shard.users.get(user).and_then(|known| known.session(key)) {
             Some(cached) if cached.is_proof(now) => ForgetSignal::Proof,
             Some(cached) if cached.sync == SyncState::Unsynced || cached.sure_until <= now => {
@@ -197,7 +191,7 @@ impl LeaseCache {
     /// How many other playbacks of the user the store must still count.
     pub(super) fn sure_beside(&self, user: &UserId, key: &SessionKey) -> usize {
         let now = self.now();
-        let shard = self.shard(user);
+        let shard = self.shards.of(user);
         let sessions = shard
             .users
             .get(user)
@@ -215,7 +209,7 @@ impl LeaseCache {
         confirmed: &Confirmed<'_>,
         displaced: &[Session],
     ) {
-        let mut shard = self.shard(user);
+        let mut shard = self.shards.of(user);
         let is_answer_good = shard.endings == version.endings;
         for session in displaced {
             let cause = EndCause::Displaced {
@@ -261,7 +255,7 @@ impl LeaseCache {
         playing: Playing,
         limit: u32,
     ) {
-        let mut shard = self.shard(user);
+        let mut shard = self.shards.of(user);
         let is_new = !shard.knows(user, key);
         if shard.endings != version.endings
             || (is_new && !shard.make_room(user, limit, self.room, &self.terms, self.now()))
@@ -279,7 +273,7 @@ impl LeaseCache {
 
     /// Records that part of that session has reached its viewer, and that the store doesn't know.
     pub(super) fn played_untold(&self, user: &UserId, key: &SessionKey) {
-        if let Some(cached) = self.shard(user).session_mut(user, key) {
+        if let Some(cached) = self.shards.of(user).session_mut(user, key) {
             cached.played = true;
         }
     }
@@ -287,7 +281,7 @@ impl LeaseCache {
     /// Whether part of that session is known to have reached its viewer.
     pub(super) fn is_proven(&self, user: &UserId, key: &SessionKey) -> bool {
         let now = self.now();
-        let shard = self.shard(user);
+        let shard = self.shards.of(user);
         let cached = shard.users.get(user).and_then(|known| known.session(key));
         cached.is_some_and(|cached| cached.is_proven() && cached.until > now)
     }
@@ -295,7 +289,7 @@ impl LeaseCache {
     /// Records that the session was seen running, and that the store doesn't know.
     pub(super) fn sighted(&self, user: &UserId, sighting: &Sighting, limit: u32) {
         let now = self.now();
-        let mut shard = self.shard(user);
+        let mut shard = self.shards.of(user);
         if !shard.knows(user, &sighting.key)
             && !shard.make_room(user, limit, self.room, &self.terms, now)
         {
@@ -310,7 +304,7 @@ impl LeaseCache {
     /// much longer.
     pub(super) fn seen(&self, user: &UserId, key: &SessionKey, lease: Duration) {
         let now = self.now();
-        let mut shard = self.shard(user);
+        let mut shard = self.shards.of(user);
         if let Some(cached) = shard.session_mut(user, key) {
             cached.see(now, lease);
         }
@@ -321,7 +315,7 @@ impl LeaseCache {
     /// Whether the session counts here, whether or not the store knows it.
     pub(super) fn counts(&self, user: &UserId, key: &SessionKey) -> bool {
         let now = self.now();
-        let shard = self.shard(user);
+        let shard = self.shards.of(user);
         let known = shard.users.get(user);
         known
             .and_then(|known| known.session(key))
@@ -331,7 +325,7 @@ impl LeaseCache {
     /// Records that the session could not be renewed in the background: its next request must ask
     /// the store. Until then it stays valid.
     pub(super) fn not_renewed(&self, user: &UserId, key: &SessionKey) {
-        let mut shard = self.shard(user);
+        let mut shard = self.shards.of(user);
         let Some(cached) = shard.session_mut(user, key) else {
             return;
         };
@@ -350,7 +344,7 @@ impl LeaseCache {
         rules: &StartRules,
     ) -> Option<Admission> {
         let now = self.now();
-        let mut shard = self.shard(user);
+        let mut shard = self.shards.of(user);
         if !shard.knows(user, &start.key)
             && !shard.make_room(user, allowed, self.room, &self.terms, now)
         {
@@ -368,7 +362,7 @@ impl LeaseCache {
     /// Records that a session is about to be released: requests from now on ask the store. A
     /// session that was let in without the store's knowledge is kept until the release is certain.
     pub(super) fn ending(&self, user: &UserId, key: &SessionKey) {
-        let mut shard = self.shard(user);
+        let mut shard = self.shards.of(user);
         shard.endings += 1;
         shard.change_known(user, |known| {
             if known
@@ -384,7 +378,7 @@ impl LeaseCache {
     /// remembered.
     pub(super) fn ended(&self, user: &UserId, key: &SessionKey, cause: Option<EndCause>) {
         let tombstone = cause.map(|cause| self.tombstone(key, cause));
-        self.shard(user).end(user, key, tombstone, self.room);
+        self.shards.of(user).end(user, key, tombstone, self.room);
     }
 
     /// The tombstone of an end that the store knows of, if nothing more is known of the session.
@@ -404,7 +398,7 @@ impl LeaseCache {
     /// Records that the store was told that a call takes back its start, and has done so if there
     /// was one. Anything else known of the session belongs to another call.
     pub(super) fn undone(&self, user: &UserId, key: &SessionKey, ticket: Ticket, was_there: bool) {
-        let mut shard = self.shard(user);
+        let mut shard = self.shards.of(user);
         shard.endings += 1;
         shard.change_known(user, |known| {
             known
@@ -420,7 +414,8 @@ impl LeaseCache {
 
     /// Records that the store was told of that end.
     pub(super) fn end_told(&self, user: &UserId, end: &End) {
-        self.shard(user)
+        self.shards
+            .of(user)
             .change_known(user, |known| known.ends.retain(|unsynced| unsynced != end));
     }
 
@@ -430,7 +425,6 @@ impl LeaseCache {
         user: &UserId,
         key: &SessionKey,
         ending: Ending,
-        cause: ReleaseCause,
         age: Duration,
     ) {
         let now = self.now();
@@ -438,11 +432,10 @@ impl LeaseCache {
         let end = End {
             key: key.clone(),
             ending,
-            cause: Some(cause),
             said_at,
             until: said_at.after(self.terms.memory),
         };
-        let mut shard = self.shard(user);
+        let mut shard = self.shards.of(user);
         shard.endings += 1;
         // The outbox remembers it too.
         if shard.has_room_for_ends(user, self.room) {
@@ -457,7 +450,7 @@ impl LeaseCache {
     pub(super) fn crowded(&self, user: &UserId, told: &Sighting) {
         let has_played =
             |cached: &CachedSession| told.provenance == Provenance::Unplayed && cached.played;
-        let mut shard = self.shard(user);
+        let mut shard = self.shards.of(user);
         match shard.session_mut(user, &told.key) {
             Some(cached) if has_played(cached) => cached.sync = SyncState::Unsynced,
             _ => return shard.change_known(user, |known| known.forget(&told.key)),
@@ -468,7 +461,8 @@ impl LeaseCache {
 
     /// Drops the session, which may still be running.
     pub(super) fn forget(&self, user: &UserId, key: &SessionKey) {
-        self.shard(user)
+        self.shards
+            .of(user)
             .change_known(user, |known| known.forget(key));
     }
 
@@ -481,7 +475,7 @@ impl LeaseCache {
     pub(super) fn sweep(&self) -> Tally {
         let now = self.now();
         let mut tally = Tally::default();
-        for shard in &self.shards {
+        for shard in self.shards.all() {
             let mut shard = lock(shard);
             shard.sweep(&self.terms, now);
             let sessions = shard.users.values().flat_map(|known| &known.sessions);
@@ -497,15 +491,5 @@ impl LeaseCache {
         }
         lock(&self.sync_queue).prune();
         tally
-    }
-
-    /// The shard of a user. Its lock is held only briefly, never across an `.await`.
-    #[expect(
-        clippy::indexing_slicing,
-        reason = "the index is taken modulo the length, which is not zero"
-    )]
-    fn shard(&self, user: &UserId) -> MutexGuard<'_, Shard> {
-        let hash = usize::try_from(self.hasher.hash_one(user) % SHARDS as u64).unwrap_or_default();
-        lock(&self.shards[hash])
     }
 }

@@ -5,7 +5,9 @@ use std::collections::hash_map::Entry;
 
 use super::EVICTED_PART;
 use super::user::{CachedSession, CachedUser, SyncState};
-use crate::session::{Kind, MAX_PUT_BACK, SessionKey, Terms, Timestamp, Tombstone, UserId};
+use crate::clock::Timestamp;
+use crate::identity::{Kind, SessionKey, UserId};
+use crate::session::{MAX_PUT_BACK, Terms, Tombstone};
 use crate::store::Seen;
 
 /// Some of the users.

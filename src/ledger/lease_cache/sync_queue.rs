@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 use super::shard::seen;
 use super::user::{CachedSession, CachedUser, End, SyncState};
 use super::{LeaseCache, SHARDS};
-use crate::session::{Kind, SessionKey, UserId};
+use crate::identity::{Kind, SessionKey, UserId};
 use crate::store::Seen;
 use crate::util::lock;
 
@@ -55,7 +55,7 @@ impl LeaseCache {
     /// What the store must learn about a user.
     pub(in crate::ledger) fn unsynced(&self, user: &UserId) -> Option<Unsynced> {
         let now = self.now();
-        let shard = self.shard(user);
+        let shard = self.shards.of(user);
         let known = shard.users.get(user).filter(|known| known.is_unsynced())?;
         let unsynced = known
             .sessions
@@ -72,7 +72,7 @@ impl LeaseCache {
     /// The user's playbacks that the store must still count, except that one.
     pub(in crate::ledger) fn beside(&self, user: &UserId, key: &SessionKey) -> Vec<Seen> {
         let now = self.now();
-        let shard = self.shard(user);
+        let shard = self.shards.of(user);
         let Some(known) = shard.users.get(user) else {
             return Vec::new();
         };
@@ -88,7 +88,7 @@ impl LeaseCache {
     /// The store didn't know one of a user's sessions, and may not know the others either:
     /// schedules all but that one for reporting.
     pub(in crate::ledger) fn unsync_others(&self, user: &UserId, key: &SessionKey) {
-        let mut shard = self.shard(user);
+        let mut shard = self.shards.of(user);
         if let Some(known) = shard.users.get_mut(user) {
             for cached in known
                 .sessions
@@ -106,7 +106,7 @@ impl LeaseCache {
     /// question to the store right now.
     pub(in crate::ledger) fn unsync_all(&self) {
         self.losses.fetch_add(1, Ordering::SeqCst);
-        for shard in &self.shards {
+        for shard in self.shards.all() {
             let mut shard = lock(shard);
             for (user, known) in &mut shard.users {
                 for cached in &mut known.sessions {
@@ -125,7 +125,7 @@ impl LeaseCache {
         let now = self.now();
         let from: usize = rand::random_range(0..SHARDS);
         let (mut playbacks, mut requests) = (Vec::new(), Vec::new());
-        for shard in self.shards.iter().cycle().skip(from).take(SHARDS) {
+        for shard in self.shards.all().iter().cycle().skip(from).take(SHARDS) {
             let shard = lock(shard);
             for (user, known) in &shard.users {
                 if playbacks.len() >= count {
@@ -181,7 +181,7 @@ impl LeaseCache {
 
     /// Adds that user to the queue, if they have something unsynced.
     pub(in crate::ledger) fn enqueue(&self, user: &UserId) {
-        if let Some(known) = self.shard(user).users.get(user) {
+        if let Some(known) = self.shards.of(user).users.get(user) {
             self.queue(user, known);
         }
         self.unsynced_arrived.notify_one();

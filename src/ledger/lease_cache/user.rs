@@ -3,12 +3,12 @@
 
 use std::time::Duration;
 
+use crate::clock::Timestamp;
+use crate::identity::{Facts, Kind, SessionKey};
 use crate::session::{
-    Admission, AdmissionKind, Admitted, EndCause, Ending, Facts, Flags, Kind, PROVEN_AFTER,
-    Playing, Provenance, Roster, Session, SessionKey, Sighting, Start, StartRules, Terms, Ticket,
-    Timestamp, Tombstone,
+    Admission, AdmissionKind, Admitted, EndCause, Ending, Flags, PROVEN_AFTER, Playing, Provenance,
+    Roster, Session, Sighting, Start, StartRules, Terms, Ticket, Tombstone,
 };
-use crate::telemetry::metrics::ReleaseCause;
 
 /// What is known about one session.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -93,8 +93,6 @@ pub(in crate::ledger) struct End {
     pub(in crate::ledger) key: SessionKey,
     /// Who reported it.
     pub(in crate::ledger) ending: Ending,
-    /// The cause to count it under once the store has been told; `None` for a displaced session.
-    pub(in crate::ledger) cause: Option<ReleaseCause>,
     /// When it was reported.
     pub(in crate::ledger) said_at: Timestamp,
     /// Until when it is worth telling.
@@ -348,8 +346,7 @@ impl CachedUser {
             self.forget(&displaced.key);
             self.queue_end(End {
                 key: displaced.key.clone(),
-                ending: Ending::Stream,
-                cause: None,
+                ending: Ending::GaveWay,
                 said_at: now,
                 until: now.after(terms.memory),
             });

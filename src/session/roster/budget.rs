@@ -3,7 +3,8 @@
 
 use std::time::Duration;
 
-use super::{Roster, Terms, Timestamp};
+use super::{Roster, Terms};
+use crate::clock::Timestamp;
 
 /// A user's displacements that haven't been refilled yet. At least one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

@@ -3,7 +3,9 @@
 
 use std::time::Duration;
 
-use super::{EndCause, Kind, Roster, SessionKey, Terms, Timestamp, Tombstone};
+use super::{EndCause, Roster, Terms, Tombstone};
+use crate::clock::Timestamp;
+use crate::identity::{Kind, SessionKey};
 
 /// The list that holds an end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

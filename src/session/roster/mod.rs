@@ -16,10 +16,11 @@ pub use ends::{EndList, Forgotten};
 use std::time::Duration;
 
 use super::{
-    Admission, AdmissionKind, Admitted, EndCause, Ending, Kind, PROVEN_AFTER, PROVISIONAL_LEASE,
-    Playing, Provenance, Refusal, Released, Renewal, Session, SessionKey, Sighting, Start,
-    StartRules, Terms, Timestamp, Tombstone,
+    Admission, AdmissionKind, Admitted, EndCause, Ending, PROVEN_AFTER, PROVISIONAL_LEASE, Playing,
+    Provenance, Refusal, Released, Renewal, Session, Sighting, Start, StartRules, Terms, Tombstone,
 };
+use crate::clock::Timestamp;
+use crate::identity::{Kind, SessionKey};
 
 /// How many streams above the limit are put back when they are seen running.
 pub const MAX_PUT_BACK: usize = 32;
@@ -178,12 +179,10 @@ impl Roster {
         let cause = match ending {
             Ending::Operator if key.kind.is_stoppable() => Some(EndCause::Operator),
             Ending::Operator if is_live => return Released::NotStoppable,
-            Ending::Stream => released,
+            Ending::Stream | Ending::Abandoned | Ending::Outlived | Ending::GaveWay => released,
             Ending::Vouched if key.kind.is_stoppable() => released,
             Ending::Failed | Ending::Undone(_) => {
-                return self
-                    .take_back(key)
-                    .map_or(Released::NotLive, Released::Freed);
+                return self.take_back(key);
             }
             Ending::Operator | Ending::Vouched => None,
         };
@@ -208,7 +207,10 @@ impl Roster {
                 rival: Default::default(),
             });
         }
-        freed.map_or(Released::NotLive, Released::Freed)
+        match freed {
+            Some(_) => Released::Freed,
+            None => Released::NotLive,
+        }
     }
 
     /// The sessions that count at `now`.
@@ -263,16 +265,16 @@ impl Roster {
                     || (key.kind != Kind::Request && session.flags.played)
             }
             Ending::Failed if session.flags.played => true,
-            Ending::Failed | Ending::Stream | Ending::Vouched | Ending::Operator => {
-                session.started_at > said_at
-            }
+            _ => session.started_at > said_at,
         }
     }
 
     /// Removes a session that hasn't played and undoes its start: the sessions it displaced may
     /// continue, and its displacement is refunded.
-    fn take_back(&mut self, key: &SessionKey) -> Option<Session> {
-        let session = self.remove(key)?;
+    fn take_back(&mut self, key: &SessionKey) -> Released {
+        let Some(session) = self.remove(key) else {
+            return Released::NotLive;
+        };
         // An earlier session of this key made any older end. (If its player has asked since this
         // one started, the end counts as made by this one, because its own time isn't recorded; its
         // player may then start again if there is room.)
@@ -283,7 +285,7 @@ impl Roster {
         if session.flags.paid {
             self.refund();
         }
-        Some(session)
+        Released::Freed
     }
 
     /// Whether the user is within the limit.

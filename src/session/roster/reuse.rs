@@ -1,7 +1,9 @@
 //! When an id that has ended may be used again.
 
-use super::{EndCause, Kind, Refusal, Roster, Start, StartRules, Terms, Timestamp, Tombstone};
-use crate::session::{SameOrigin, WhenFull};
+use super::{EndCause, Refusal, Roster, Start, StartRules, Terms, Tombstone};
+use crate::clock::Timestamp;
+use crate::identity::{Kind, SameOrigin};
+use crate::session::WhenFull;
 
 impl Roster {
     /// Why the start of an ended session is refused; `None` if it has not ended, or may start

@@ -1,10 +1,9 @@
 //! Which session is displaced by a start when all slots are taken.
 
-use super::{
-    EndCause, Refusal, Roster, Session, SessionKey, Start, StartRules, Terms, Timestamp, Tombstone,
-    to_count,
-};
-use crate::session::{SameOrigin, WhenFull};
+use super::{EndCause, Refusal, Roster, Session, Start, StartRules, Terms, Tombstone, to_count};
+use crate::clock::Timestamp;
+use crate::identity::{SameOrigin, SessionKey};
+use crate::session::WhenFull;
 
 /// How a start gets its slot.
 #[derive(Debug)]

@@ -36,6 +36,7 @@ use proptest::test_runner::TestRunner;
 use super::histories::{Arrival, Message, Step, keeps_to_the_limit, play};
 use super::remembered::{Memory, remembered};
 use super::*;
+use crate::identity::{DeviceId, SameOrigin};
 
 // === what the attackers send ===
 

@@ -1,6 +1,7 @@
 //! How often a user may displace, what costs nothing, and what is refunded.
 
 use super::*;
+use crate::identity::{FactName, JoinedOrigin};
 
 /// A viewer at the limit who may displace on request.
 fn full(limit: u32) -> Viewer {
@@ -270,7 +271,7 @@ fn a_start_that_is_taken_back_gives_its_displacement_back() {
             };
             assert_eq!(answer(&viewer.ask(&asked)), "started", "{ending:?}");
             let released = viewer.release(asked.key.to_string().as_str(), ending);
-            assert!(matches!(released, Released::Freed(_)), "{released:?}");
+            assert!(matches!(released, Released::Freed), "{released:?}");
             viewer.renew("playback:first-0"); // It keeps playing.
         }
         assert_eq!(viewer.live(), keys("playback:first-0"), "{ending:?}");

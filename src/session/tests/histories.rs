@@ -9,6 +9,7 @@ use proptest::prelude::*;
 use proptest::sample::select;
 
 use super::*;
+use crate::identity::{DeviceId, JoinedOrigin};
 
 /// What gateways send to the store. A start is decided by the limit in force when it arrives.
 #[derive(Debug, Clone)]
@@ -357,7 +358,7 @@ impl Step {
                 None => "unknown plays",
             },
             Answer::Released(released) => match released {
-                Released::Freed(_) => "freed",
+                Released::Freed => "freed",
                 Released::NotLive => "not live",
                 Released::AlreadyEnded(_) => "already ended",
                 Released::NotStoppable => "end of a request by an operator",

@@ -20,6 +20,7 @@ mod terms;
 use std::time::Duration;
 
 use super::*;
+use crate::identity::{ContentId, DeviceId, Door, SessionId};
 
 /// The terms of every test here: leases of at most 30 s, ends remembered for 31.05 s.
 pub(super) fn terms() -> Terms {

@@ -475,7 +475,7 @@ impl Scenario {
             state.roster.forget_end(&own);
         }
         match (letter, released) {
-            (Failed(..), Released::Freed(_)) => {
+            (Failed(..), Released::Freed) => {
                 let roster = &state.roster;
                 let is_buried = |key: &SessionKey| {
                     let mut ends = roster.tombstones(at(state.now));
@@ -484,7 +484,7 @@ impl Scenario {
                 state.ended.retain(|key, _| is_buried(key));
                 state.displacing.retain(|(_, by)| *by != own);
             }
-            (Release(..) | Operator(..), Released::Freed(_)) => {
+            (Release(..) | Operator(..), Released::Freed) => {
                 state.ended.insert(own.clone(), (since, true));
             }
             (Release(..) | Operator(..), Released::NotLive) => {

@@ -102,8 +102,8 @@ fn a_failure_removes_what_has_not_played_and_buries_nothing() {
         viewer.wait(seconds(1));
         viewer.renew_unplayed(session);
         viewer.wait(seconds(9));
-        let freed = Released::Freed(viewer.session(session));
-        assert_eq!(viewer.release(session, Ending::Failed), freed, "{session}");
+        let freed = viewer.release(session, Ending::Failed);
+        assert_eq!(freed, Released::Freed, "{session}");
         assert_eq!(viewer.roster, Roster::default(), "{session}");
         let again = viewer.release(session, Ending::Failed);
         assert_eq!(again, Released::NotLive, "{session}");

@@ -23,7 +23,7 @@ fn what_the_end_of_a_session_leaves_behind() {
             }
             viewer.wait(seconds(1));
             let expected = if is_live {
-                Released::Freed(viewer.session(session))
+                Released::Freed
             } else {
                 Released::NotLive
             };
@@ -121,8 +121,7 @@ fn started_by_one() -> Viewer {
 #[test]
 fn a_call_takes_back_its_own_start_and_it_may_be_tried_again() {
     let mut viewer = started_by_one();
-    let session = viewer.session("request:a");
-    for expected in [Released::Freed(session), Released::NotLive] {
+    for expected in [Released::Freed, Released::NotLive] {
         let undone = viewer.release("request:a", Ending::Undone(ticket(1)));
         assert_eq!(undone, expected);
         assert_eq!(viewer.roster, Roster::default());
@@ -227,7 +226,7 @@ fn an_old_end_is_remembered_for_as_long_as_the_lease_that_it_ended() {
     viewer.renew("playback:a");
     viewer.wait(seconds(15));
     let released = viewer.release_said(seconds(32), "playback:a", Ending::Stream);
-    assert!(matches!(released, Released::Freed(_)), "{released:?}");
+    assert!(matches!(released, Released::Freed), "{released:?}");
     let until = viewer.now.after(Duration::from_millis(15_000 + 1_050));
     assert_eq!(viewer.tombstone("playback:a").unwrap().until, until);
 }

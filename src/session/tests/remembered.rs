@@ -4,6 +4,7 @@ use std::collections::HashMap;
 
 use super::histories::{Message, Step};
 use super::*;
+use crate::identity::SameOrigin;
 
 /// An end as an observer of all messages and answers remembers it.
 #[derive(Debug, Clone)]
@@ -93,11 +94,13 @@ pub(super) fn remembered(
 /// The cause to remember for such an end, if the rule wants it remembered.
 fn cause_of(kind: Kind, ending: Ending) -> Option<EndCause> {
     match (ending, kind) {
-        (Ending::Stream, Kind::Request | Kind::Playback) | (Ending::Vouched, Kind::Playback) => {
-            Some(EndCause::Released)
-        }
+        (
+            Ending::Stream | Ending::Abandoned | Ending::Outlived | Ending::GaveWay,
+            Kind::Request | Kind::Playback,
+        )
+        | (Ending::Vouched, Kind::Playback) => Some(EndCause::Released),
         (Ending::Operator, Kind::Playback | Kind::Video) => Some(EndCause::Operator),
-        (Ending::Stream, Kind::Video)
+        (Ending::Stream | Ending::Abandoned | Ending::Outlived | Ending::GaveWay, Kind::Video)
         | (Ending::Vouched, Kind::Request | Kind::Video)
         | (Ending::Operator, Kind::Request)
         | (Ending::Failed | Ending::Undone(_), _) => None,

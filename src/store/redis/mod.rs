@@ -21,7 +21,7 @@ use async_trait::async_trait;
 use futures_util::future::join_all;
 use redis::Value;
 
-use self::codec::keys::Keys;
+use self::codec::keys::KeyNames;
 use self::codec::layout::RecordVersions;
 use self::codec::question::Question;
 use self::codec::script::{Script, Scripts};
@@ -31,10 +31,11 @@ use self::connection::{RedisConnection, server_info};
 pub use self::connection::{RedisTarget, Sentinels};
 use self::scan::Unread;
 use super::{Cursor, Listing, Page, Seen, ServerIdentity, Store, StoreError};
-use crate::clock::Clock;
+use crate::clock::{Clock, Timestamp};
+use crate::identity::{SessionKey, UserId};
 use crate::session::{
-    Admission, Ending, Playing, Provenance, Released, Renewal, SessionKey, Sighting, Start,
-    StartRules, Terms, Timestamp, UserId, WhenFull,
+    Admission, Ending, Playing, Provenance, Released, Renewal, Sighting, Start, StartRules, Terms,
+    WhenFull,
 };
 
 /// How many renewals go into one call: enough that the overhead of a call hardly matters, and few
@@ -74,7 +75,7 @@ pub struct RedisStore {
     /// The scripts.
     scripts: Arc<Scripts>,
     /// The key names.
-    keys: Keys,
+    keys: KeyNames,
     /// Checks whether the operations would succeed.
     probe: Probe,
     /// Reports data at our keys that can't be decoded.
@@ -121,7 +122,7 @@ impl RedisStore {
         source.prepare()?;
         let scripts = Arc::new(Scripts::new(&settings.terms, versions));
         let connection = RedisConnection::open(source, Arc::clone(&scripts), settings.timeout);
-        let keys = Keys::new(&settings.key_prefix);
+        let keys = KeyNames::new(&settings.key_prefix);
         Ok(Self {
             connection,
             scripts,
@@ -302,7 +303,9 @@ impl Store for RedisStore {
         age: Duration,
     ) -> Result<Released, StoreError> {
         let (who, ticket) = match ending {
-            Ending::Stream => (layout::STREAM, 0),
+            Ending::Stream | Ending::Abandoned | Ending::Outlived | Ending::GaveWay => {
+                (layout::STREAM, 0)
+            }
             Ending::Vouched => (layout::VOUCHED, 0),
             Ending::Operator => (layout::BY_OPERATOR, 0),
             Ending::Undone(ticket) => (layout::UNDONE, ticket.number()),

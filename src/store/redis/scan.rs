@@ -20,8 +20,9 @@ use redis::{FromRedisValue, RedisError};
 
 use super::RedisStore;
 use super::codec::record::{Malformed, decode_roster};
-use crate::clock::Stopwatch;
-use crate::session::{Session, Timestamp, UserId};
+use crate::clock::{Stopwatch, Timestamp};
+use crate::identity::UserId;
+use crate::session::Session;
 use crate::store::{Cursor, Page, StoreError};
 use crate::util::Throttle;
 

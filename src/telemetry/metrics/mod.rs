@@ -19,7 +19,8 @@ use named::Named;
 
 use super::log;
 use crate::config::OutageRule;
-use crate::session::{Fact, FactLoss, Kind};
+use crate::identity::{Fact, FactLoss, Kind};
+use crate::session::Ending;
 
 pub use super::labels::{
     Call, CallOutcome, ClosedFor, DropReason, EntryOutcome, EntryType, GraceOutcome, Http2Error,
@@ -212,8 +213,10 @@ impl Metrics {
     }
 
     /// Counts a slot that was freed before its lease expired.
-    pub fn release(&self, cause: ReleaseCause) {
-        self.releases.increment(cause);
+    pub fn release(&self, ending: Ending) {
+        if let Some(cause) = ReleaseCause::of(ending) {
+            self.releases.increment(cause);
+        }
     }
 
     /// Counts a call to the store and records how long it took.

@@ -151,7 +151,7 @@ async fn streams_start_and_end_in_the_master_that_a_sentinel_names() {
     let released = store
         .release(&alice, &session, Ending::Stream, std::time::Duration::ZERO)
         .await;
-    assert!(matches!(released, Ok(Released::Freed(_))), "{released:?}");
+    assert!(matches!(released, Ok(Released::Freed)), "{released:?}");
 }
 
 #[tokio::test]

@@ -1,16 +1,16 @@
 //! The names of our keys in Redis. All of a user's data is in one key, so that one script call is
 //! atomic; its hash tag is the user, so that resharding a cluster never splits it.
 
-use crate::session::UserId;
+use crate::identity::UserId;
 
 /// Builds key names.
 #[derive(Debug, Clone)]
-pub(in crate::store::redis) struct Keys {
+pub(in crate::store::redis) struct KeyNames {
     /// The escaped prefix of every key.
     prefix: String,
 }
 
-impl Keys {
+impl KeyNames {
     /// Keys with that prefix, so that several installations can share one Redis.
     pub(in crate::store::redis) fn new(prefix: &str) -> Self {
         Self {
@@ -86,16 +86,16 @@ mod tests {
             other in "[a-c:{}%7BD25]{1,6}",
             name in "[a-c:{}%7BD25]{1,9}|\\PC{1,40}",
         ) {
-            let (keys, user) = (Keys::new(&prefix), UserId::parse(&name).unwrap());
+            let (keys, user) = (KeyNames::new(&prefix), UserId::parse(&name).unwrap());
             let key = keys.roster(&user);
-            let found = Keys::new(&other).user_of(key.as_bytes());
+            let found = KeyNames::new(&other).user_of(key.as_bytes());
             prop_assert_eq!(found, (prefix == other).then(|| user.clone()));
             prop_assert_eq!(keys.user_of(key.as_bytes()), Some(user));
         }
 
         #[test]
         fn a_key_that_tells_a_user_is_that_users(key in "a:\\{[ab{}%7BD25é]{0,9}\\}?|\\PC{0,9}") {
-            let keys = Keys::new("a");
+            let keys = KeyNames::new("a");
             if let Some(user) = keys.user_of(key.as_bytes()) {
                 prop_assert_eq!(keys.roster(&user), key);
             }
@@ -104,7 +104,7 @@ mod tests {
 
     #[test]
     fn what_is_no_roster_of_ours_tells_no_user() {
-        let (keys, long) = (Keys::new("a"), format!("a:{{{}}}", "x".repeat(257)));
+        let (keys, long) = (KeyNames::new("a"), format!("a:{{{}}}", "x".repeat(257)));
         for key in [
             &b""[..],
             b"a",
@@ -137,7 +137,7 @@ mod tests {
             ("a:b-c.d_", "a:b-c.d_:{*"),
             ("a*b?[c]^\\{", "a\\*b\\?\\[c\\]\\^\\\\%7B:{*"),
         ] {
-            assert_eq!(Keys::new(prefix).pattern(), pattern);
+            assert_eq!(KeyNames::new(prefix).pattern(), pattern);
         }
     }
 
@@ -152,7 +152,7 @@ mod tests {
     fn a_key_is_the_prefix_and_the_user() {
         let user = UserId::parse("alice@example.com").unwrap();
         assert_eq!(
-            Keys::new("streamgate").roster(&user),
+            KeyNames::new("streamgate").roster(&user),
             "streamgate:{alice@example.com}"
         );
     }
@@ -166,7 +166,7 @@ mod tests {
         let mut keys = HashSet::new();
         for prefix in texts {
             for user in texts {
-                let key = Keys::new(prefix).roster(&UserId::parse(user).unwrap());
+                let key = KeyNames::new(prefix).roster(&UserId::parse(user).unwrap());
                 assert_eq!(hash_tag(&key), escape(user), "{key}");
                 assert!(keys.insert(key.clone()), "{key} is used twice");
             }

@@ -161,7 +161,7 @@ pub(in crate::store::redis) const UNDONE: u8 = 4;
 pub(in crate::store::redis) const FAILED: u8 = 5;
 
 /// A name in the scripts, and the Lua that replaces it.
-pub(super) type Name = (&'static str, String);
+pub(super) type LuaConstant = (&'static str, String);
 
 /// The names of sizes, offsets and counts.
 const SIZES: [(&str, usize); 10] = [
@@ -214,7 +214,7 @@ const BYTES: [(&str, u8); 31] = [
 
 /// All names, for those terms and versions. A key expires after twice the longest time that
 /// anything this instance writes can last, so that most renewals don't need to extend it.
-pub(super) fn names(terms: &Terms, versions: RecordVersions) -> Vec<Name> {
+pub(super) fn names(terms: &Terms, versions: RecordVersions) -> Vec<LuaConstant> {
     let (longest, memory) = (millis(terms.longest_lease), millis(terms.memory));
     let keep = 2 * longest.max(memory).max(1);
     // Empty, with no tombstone that ends and no notes.
@@ -258,7 +258,7 @@ pub(super) fn names(terms: &Terms, versions: RecordVersions) -> Vec<Name> {
 }
 
 /// Replaces the names in a script by their values.
-pub(super) fn resolve(script: &str, names: &[Name]) -> String {
+pub(super) fn resolve(script: &str, names: &[LuaConstant]) -> String {
     let is_part = |character: char| character == '_' || character.is_ascii_alphanumeric();
     let mut resolved = String::with_capacity(script.len());
     let mut rest = script;

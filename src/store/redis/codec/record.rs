@@ -25,10 +25,11 @@ use super::layout::{
     VIDEO, WAS_LIVE,
 };
 use super::text::{compact, expand};
-use crate::session::{
-    ContentId, DeviceId, Door, EndCause, Facts, Flags, JoinedOrigin, Kind, Session, SessionId,
-    SessionKey, Ticket, Timestamp, Tombstone,
+use crate::clock::Timestamp;
+use crate::identity::{
+    ContentId, DeviceId, Door, Facts, JoinedOrigin, Kind, SessionId, SessionKey,
 };
+use crate::session::{EndCause, Flags, Session, Ticket, Tombstone};
 
 /// The bytes are not in the format of this version of streamgate.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -351,7 +352,8 @@ mod tests {
 
     use super::super::layout::{HEAD, VERSION};
     use super::*;
-    use crate::session::{EndList, MAX_ID_BYTES, MAX_PUT_BACK};
+    use crate::identity::MAX_ID_BYTES;
+    use crate::session::{EndList, MAX_PUT_BACK};
 
     fn key(kind: Kind, id: &str) -> SessionKey {
         let id = SessionId::parse(id).unwrap();

@@ -6,9 +6,10 @@ use std::time::Duration;
 use redis::Value;
 
 use super::record::{Malformed, RecordReader, decode_flags, decode_roster, decode_sessions};
+use crate::clock::Timestamp;
 use crate::session::{
     Admission, AdmissionKind, Admitted, EndCause, Playing, Refusal, Released, Renewal, Session,
-    Start, Timestamp,
+    Start,
 };
 use crate::store::{Listing, StoreError};
 
@@ -148,10 +149,7 @@ pub(in crate::store::redis) fn renewals(
 pub(in crate::store::redis) fn released(answer: &Value) -> Result<Released, StoreError> {
     let (letter, mut body) = letter(answer)?;
     let released = match letter {
-        b'G' => match <[_; 1]>::try_from(decode_sessions(body.take_all())?) {
-            Ok([session]) => Released::Freed(session),
-            Err(_) => return Err(unexpected(answer)),
-        },
+        b'G' => Released::Freed,
         b'A' => Released::NotLive,
         b'E' => Released::AlreadyEnded(ended(&mut body)?.0),
         b'N' => Released::NotStoppable,
@@ -224,7 +222,7 @@ fn unexpected(answer: &Value) -> StoreError {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::session::{Facts, Kind, SessionId, SessionKey};
+    use crate::identity::{Facts, Kind, SessionId, SessionKey};
 
     fn bytes(text: &[u8]) -> Value {
         Value::BulkString(text.to_vec())
@@ -269,7 +267,6 @@ mod tests {
             bytes(b"P12345"),
             bytes(b"P1234567"),
             bytes(b"Cx"),
-            bytes(b"G"),
             bytes(b"Gx"),
             bytes(b"Ax"),
             bytes(b"Kx"),

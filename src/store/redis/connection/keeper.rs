@@ -25,7 +25,7 @@ use tokio::time::{sleep, timeout};
 use super::eviction;
 use super::sentinel::SentinelLog;
 use super::target::{Connected, RedisTarget, ping};
-use super::{ConnectionState, Line};
+use super::{ConnectionState, OpenConnection};
 use crate::clock::Stopwatch;
 use crate::store::StoreError;
 use crate::store::redis::codec::script::Scripts;
@@ -159,7 +159,7 @@ impl Keeper {
     }
 
     /// Logs that a connection was made.
-    fn tell_connected(&self, line: &Line) {
+    fn tell_connected(&self, line: &OpenConnection) {
         let sentinels = self.source.sentinels();
         tracing::info!(address = %line.server.place, sentinels, "connected to Redis");
     }
@@ -171,7 +171,7 @@ impl Keeper {
 
     /// Logs the connection only once it has lasted, because the previous one didn't. Never
     /// resolves.
-    async fn tell_if_it_lasts(&self, line: &Line) -> StoreError {
+    async fn tell_if_it_lasts(&self, line: &OpenConnection) -> StoreError {
         if self.flaps {
             sleep(LASTING).await;
             self.tell_connected(line);
@@ -206,7 +206,7 @@ impl Keeper {
     }
 
     /// Tries until a connection is made.
-    async fn connect(&mut self) -> Line {
+    async fn connect(&mut self) -> OpenConnection {
         loop {
             let failure = match timeout(ATTEMPT, self.attempt()).await {
                 Ok(Ok(line)) => {
@@ -228,7 +228,7 @@ impl Keeper {
 
     /// Tries once and prepares the connection. If the server refuses the preparation we use the
     /// connection anyway: calls report what doesn't work.
-    async fn attempt(&mut self) -> Result<Line, StoreError> {
+    async fn attempt(&mut self) -> Result<OpenConnection, StoreError> {
         let Connected { mut link, server } = self.source.connect().await?;
         let lost = |error: RedisError| error::of_connecting(&error, self.source.peer());
         match self.scripts.load(&mut link.calls).await {
@@ -240,7 +240,7 @@ impl Keeper {
         }
         let looked = self.eviction.look(&mut link.calls, &server.place).await;
         looked.map_err(lost)?;
-        Ok(Line {
+        Ok(OpenConnection {
             link,
             server: Arc::new(server),
             queue: Arc::default(),
@@ -249,7 +249,7 @@ impl Keeper {
     }
 
     /// Watches a connection until it is lost; returns why.
-    async fn watch(&self, line: &Line, age: &Stopwatch) -> StoreError {
+    async fn watch(&self, line: &OpenConnection, age: &Stopwatch) -> StoreError {
         loop {
             let doubted = timeout(HEARTBEAT, line.doubts.raised.notified())
                 .await
@@ -269,7 +269,7 @@ impl Keeper {
     }
 
     /// Pings the server, and stops calls while no answer comes.
-    async fn ask_for_life(&self, line: &Line) -> Result<(), StoreError> {
+    async fn ask_for_life(&self, line: &OpenConnection) -> Result<(), StoreError> {
         let mut calls = line.link.calls.clone();
         let alive = async {
             let before = line.queue.end();

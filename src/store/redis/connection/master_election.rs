@@ -3,16 +3,16 @@
 
 use std::cmp::Reverse;
 
-use super::target::Server;
+use super::target::RedisServer;
 
 /// The server to use, given the answers of some of that many sentinels and the server in use.
 /// `None` if nothing is known.
 pub(super) fn believed<'a>(
-    named: &'a [Server],
+    named: &'a [RedisServer],
     sentinels: usize,
-    used: Option<&'a Server>,
-) -> Option<&'a Server> {
-    let agree = |server: &Server| named.iter().filter(|other| *other == server).count();
+    used: Option<&'a RedisServer>,
+) -> Option<&'a RedisServer> {
+    let agree = |server: &RedisServer| named.iter().filter(|other| *other == server).count();
     let newest = named
         .iter()
         .max_by_key(|server| (server.epoch, agree(server), Reverse(&server.place)));
@@ -35,8 +35,8 @@ mod tests {
     use super::*;
 
     /// A server with that name, from a configuration with that number.
-    fn server((name, epoch): (&str, u64)) -> Server {
-        Server::new(ConnectionAddr::Tcp(name.to_owned(), 1), epoch)
+    fn server((name, epoch): (&str, u64)) -> RedisServer {
+        RedisServer::new(ConnectionAddr::Tcp(name.to_owned(), 1), epoch)
     }
 
     /// The decision when some of three sentinels name these servers and the other argument is in

@@ -40,7 +40,7 @@ use self::in_flight::InFlight;
 use self::keeper::Keeper;
 pub use self::sentinel::Sentinels;
 pub use self::target::RedisTarget;
-use self::target::{Link, Server};
+use self::target::{Link, RedisServer};
 use super::codec::script::Scripts;
 use super::error::{self, ServerRole};
 use crate::clock::Stopwatch;
@@ -52,7 +52,7 @@ enum ConnectionState {
     /// A connection is being made and no attempt has failed: calls wait for it.
     Opening,
     /// Calls can be made until the connection ends.
-    Up(Line),
+    Up(OpenConnection),
     /// The server keeps the connection open but doesn't answer: calls fail with this error.
     Silent(StoreError),
     /// There is no connection and none can be made: calls fail with this error.
@@ -61,7 +61,7 @@ enum ConnectionState {
 
 impl ConnectionState {
     /// The connection or error for a call, or `None` if the call must wait.
-    fn settled(&self) -> Option<Result<Line, StoreError>> {
+    fn settled(&self) -> Option<Result<OpenConnection, StoreError>> {
         match self {
             Self::Opening => None,
             // The keeper is about to make the next.
@@ -74,11 +74,11 @@ impl ConnectionState {
 
 /// One connection, the calls that wait on it, and their complaints.
 #[derive(Debug, Clone)]
-struct Line {
+struct OpenConnection {
     /// The connection.
     link: Link,
     /// The server it leads to.
-    server: Arc<Server>,
+    server: Arc<RedisServer>,
     /// The calls handed to it.
     queue: Arc<InFlight>,
     /// Callers' complaints about it.
@@ -218,7 +218,7 @@ impl RedisConnection {
     }
 
     /// The connection. Waits for one that is being made, unless an attempt has failed.
-    async fn line(&self) -> Result<Line, StoreError> {
+    async fn line(&self) -> Result<OpenConnection, StoreError> {
         if let Some(settled) = self.state.borrow().settled() {
             return settled;
         }
@@ -254,13 +254,13 @@ mod tests {
     pub(super) const DEADLINE: Duration = Duration::from_millis(200);
 
     /// A connection to a server that answers only `OK`.
-    pub(super) async fn line() -> Line {
-        Line {
+    pub(super) async fn line() -> OpenConnection {
+        OpenConnection {
             link: Link {
                 calls: connection(Some(b"+OK\r\n")).await,
                 ended: CancellationToken::new(),
             },
-            server: Arc::new(Server::new(ConnectionAddr::Tcp("a".to_owned(), 1), 0)),
+            server: Arc::new(RedisServer::new(ConnectionAddr::Tcp("a".to_owned(), 1), 0)),
             queue: Arc::default(),
             doubts: Arc::default(),
         }

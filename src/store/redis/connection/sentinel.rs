@@ -30,7 +30,7 @@ use redis::{ConnectionAddr, ConnectionInfo, RedisError};
 use tokio::time::{sleep, timeout};
 
 use super::master_election::believed;
-use super::target::{self, Connected, Link, Server};
+use super::target::{self, Connected, Link, RedisServer};
 use crate::store::StoreError;
 use crate::store::redis::error::{self, ServerRole};
 
@@ -60,7 +60,7 @@ struct SentinelAnswer {
     /// The sentinel, for display.
     sentinel: String,
     /// The master that it names, or why it names none.
-    named: Result<Server, StoreError>,
+    named: Result<RedisServer, StoreError>,
 }
 
 /// What the log already says about sentinels, so that each check doesn't repeat it: for each
@@ -112,7 +112,11 @@ impl Sentinels {
 
     /// Waits until the sentinels name another master than that one; returns the error to close the
     /// connection with.
-    pub(super) async fn other_than(&self, mut used: Server, told: &mut SentinelLog) -> StoreError {
+    pub(super) async fn other_than(
+        &self,
+        mut used: RedisServer,
+        told: &mut SentinelLog,
+    ) -> StoreError {
         let mut is_settled = false;
         loop {
             let answers = self.ask().await;
@@ -152,7 +156,7 @@ impl Sentinels {
 
     /// Asks one sentinel. It asks for the configuration's number first: if the configuration
     /// changes in between, the number is too low rather than too high.
-    async fn ask_one(&self, sentinel: &ConnectionInfo) -> Result<Server, StoreError> {
+    async fn ask_one(&self, sentinel: &ConnectionInfo) -> Result<RedisServer, StoreError> {
         let failed = |error: RedisError| error::of_connecting(&error, ServerRole::Sentinel);
         let mut link = target::link(sentinel.clone()).await.map_err(failed)?.calls;
         let ask = |what: &str| {
@@ -170,7 +174,7 @@ impl Sentinels {
             let strange = "it names a master without a host (see SENTINEL GET-MASTER-ADDR-BY-NAME)";
             StoreError::Rejected(strange.to_owned())
         })?;
-        Ok(Server::new(self.address(host.to_owned(), port), epoch))
+        Ok(RedisServer::new(self.address(host.to_owned(), port), epoch))
     }
 
     /// The address of a server, with the master's connection settings.
@@ -204,7 +208,8 @@ impl Sentinels {
         if role == "master" {
             return Ok(link);
         }
-        let says = format!("it says that it is not a master but a {role} (asking the sentinels again)");
+        let says =
+            format!("it says that it is not a master but a {role} (asking the sentinels again)");
         Err(StoreError::Rejected(says))
     }
 
@@ -230,7 +235,7 @@ impl Sentinels {
 impl SentinelLog {
     /// Logs sentinels that have begun to name no master, or another than the one in use; and those
     /// that name the one in use again.
-    fn hear(&mut self, service: &str, used: &Server, answers: &[SentinelAnswer]) {
+    fn hear(&mut self, service: &str, used: &RedisServer, answers: &[SentinelAnswer]) {
         for SentinelAnswer { sentinel, named } in answers {
             let other = match named {
                 Ok(server) if server.place == used.place => {
@@ -270,7 +275,7 @@ impl SentinelLog {
 }
 
 /// The named masters.
-fn named(answers: &[SentinelAnswer]) -> Vec<Server> {
+fn named(answers: &[SentinelAnswer]) -> Vec<RedisServer> {
     let named = answers.iter().map(|answer| answer.named.as_ref());
     named.filter_map(Result::ok).cloned().collect()
 }

@@ -50,7 +50,7 @@ pub enum RedisTarget {
 
 /// A server, and the configuration that named it.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) struct Server {
+pub(super) struct RedisServer {
     /// Its address, for display and without secrets.
     pub(super) place: String,
     /// Its address.
@@ -59,7 +59,7 @@ pub(super) struct Server {
     pub(super) epoch: u64,
 }
 
-impl Server {
+impl RedisServer {
     /// The server at that address, from a configuration with that number.
     pub(super) fn new(address: ConnectionAddr, epoch: u64) -> Self {
         Self {
@@ -76,7 +76,7 @@ pub(super) struct Connected {
     /// The connection to a server that is ready to serve us.
     pub(super) link: Link,
     /// The server it leads to.
-    pub(super) server: Server,
+    pub(super) server: RedisServer,
 }
 
 /// A connection that signals when it has ended.
@@ -166,13 +166,17 @@ impl RedisTarget {
         };
         let link = ready_link(server.clone()).await;
         let link = link.map_err(|error| error::of_connecting(&error, self.peer()))?;
-        let server = Server::new(server.addr().clone(), 0);
+        let server = RedisServer::new(server.addr().clone(), 0);
         Ok(Connected { link, server })
     }
 
     /// Waits until another server than that one should be used; returns the error to close the
     /// connection with.
-    pub(super) async fn other_than(&self, used: &Server, told: &mut SentinelLog) -> StoreError {
+    pub(super) async fn other_than(
+        &self,
+        used: &RedisServer,
+        told: &mut SentinelLog,
+    ) -> StoreError {
         match self {
             Self::Standalone(_) => future::pending().await,
             Self::Sentinel(sentinels) => sentinels.other_than(used.clone(), told).await,
