@@ -40,7 +40,7 @@ fn what_is_promised_holds_of_every_file_of_every_corpus() {
 }
 
 #[test]
-fn each_target_has_a_program_and_a_corpus_and_there_are_no_others() {
+fn each_target_has_exactly_one_program_and_corpus() {
     let targets: BTreeSet<String> = TARGETS.map(|(name, _)| name.to_owned()).into();
     assert_eq!(names(&fuzz().join("corpus")), targets);
     let manifest = fs::read_to_string(fuzz().join("Cargo.toml")).unwrap();

@@ -258,7 +258,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_list_or_a_parameter_quotes_is_no_item_and_what_is_written_freely_is_neither() {
+    fn quoted_text_in_lists_and_parameters_is_no_item() {
         for (payload, key, expected) in [
             (r#"nor=("a,sid=\"b\"" "c"),sid="d""#, "sid", Ok(Some("d"))),
             (r#"nor=("a?x=1,sid=b"),sid="d""#, "sid", Ok(Some("d"))),
@@ -318,7 +318,7 @@ mod tests {
     }
 
     #[test]
-    fn a_payload_of_broken_values_takes_no_longer_than_a_few_looks_at_it() {
+    fn a_payload_of_broken_values_takes_bounded_time() {
         let broken = |count| format!("{}sid=\"d\"", "a=(\"x\",".repeat(count));
         assert_value(&broken(MAX_UNREADABLE), "sid", Ok(Some("d")));
         for count in [MAX_UNREADABLE + 1, 100_000] {

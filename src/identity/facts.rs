@@ -99,7 +99,7 @@ mod tests {
     use crate::session::roster_tests::facts;
 
     #[test]
-    fn newer_facts_replace_what_they_know_and_keep_the_rest_and_the_door() {
+    fn newer_facts_replace_known_ones_and_keep_the_rest() {
         let none = Facts::default();
         let older = facts("tv", "news", Door::ExtAuthz, 7);
         let newer = facts("phone", "film", Door::Http, 0);

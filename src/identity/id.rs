@@ -109,7 +109,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_name_is_any_text_that_is_short_and_has_no_control_characters() {
+    fn a_name_is_any_short_text_without_control_characters() {
         let longest = "x".repeat(MAX_ID_BYTES);
         let longer = "x".repeat(MAX_ID_BYTES + 1);
         let wide = "é".repeat(MAX_ID_BYTES / 2);

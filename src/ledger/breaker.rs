@@ -376,7 +376,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_store_that_keeps_failing_has_to_prove_itself_for_longer_each_time() {
+    async fn a_store_that_keeps_failing_must_answer_more_probes() {
         let metrics = Metrics::new().unwrap();
         let breaker = beating(&metrics);
         tokio::time::advance(PROVEN).await;
@@ -467,7 +467,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn in_an_outage_the_late_failure_of_a_call_hides_neither_probes_nor_the_reason() {
+    async fn a_late_failure_in_an_outage_hides_neither_probes_nor_reason() {
         let metrics = Metrics::new().unwrap();
         let breaker = beating(&metrics);
         // The second outage in a row takes two probes.

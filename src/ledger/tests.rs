@@ -121,7 +121,7 @@ fn is_full(decision: &Decision) -> bool {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_starts_is_counted_by_its_kind_and_what_goes_on_or_is_refused_is_not() {
+async fn only_started_sessions_are_counted_by_kind() {
     let bench = Bench::with_policy(Policy::new(2));
     let mut playback = claim("anna", "p");
     playback.key.kind = Kind::Playback;
@@ -136,7 +136,7 @@ async fn what_starts_is_counted_by_its_kind_and_what_goes_on_or_is_refused_is_no
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_start_at_the_limit_looks_again_during_its_grace_and_once_more_at_its_end() {
+async fn a_start_at_the_limit_retries_during_and_after_its_grace() {
     let bench = Bench::new();
     let first = bench
         .admit(&claim("anna", "a"), &CallerDeadline::endless())
@@ -175,7 +175,7 @@ async fn a_slot_that_comes_free_wakes_the_waiting_start_at_once() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_wait_takes_half_of_what_the_deadline_leaves_and_is_skipped_where_that_is_nothing() {
+async fn the_wait_takes_half_of_the_remaining_deadline() {
     for (deadline, waited) in [
         (Some(200), 100),
         (Some(400), 200),
@@ -375,7 +375,7 @@ async fn an_outage_says_whether_the_start_may_have_taken_place() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_the_store_has_refused_stays_refused_should_it_fail_meanwhile() {
+async fn a_refusal_stands_if_the_store_fails_during_the_wait() {
     for (fault, undo) in [
         (Fault::LosesCalls, true),
         (Fault::Errs(StoreError::Full("no room".to_owned())), false),
@@ -437,7 +437,7 @@ async fn an_unknown_plan_gets_the_default_and_is_counted_each_time() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_missing_plan_is_counted_where_the_default_applies_for_want_of_it() {
+async fn a_missing_plan_is_counted_if_the_default_applies() {
     let plans = || [(PlanName::parse("gold").unwrap(), 5)].into();
     let users = || [(UserId::parse("anna").unwrap(), 4)].into();
     for (plans, users, counted) in [
@@ -463,7 +463,7 @@ async fn a_missing_plan_is_counted_where_the_default_applies_for_want_of_it() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn running_streams_are_put_back_above_the_limit_of_their_user_s_plan() {
+async fn running_streams_are_put_back_above_the_plan_s_limit() {
     let gold = PlanName::parse("gold").unwrap();
     let bench = Bench::with_policy(Policy {
         plans: [(gold.clone(), 100)].into(),
@@ -506,7 +506,7 @@ async fn running_streams_are_put_back_above_the_limit_of_their_user_s_plan() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_listing_that_is_not_allowed_stops_nothing_else_and_one_that_gets_no_answer_does() {
+async fn a_forbidden_listing_keeps_the_breaker_closed() {
     let bench = Bench::new();
     bench
         .admit(&claim("anna", "a"), &CallerDeadline::endless())

@@ -186,7 +186,7 @@ mod tests {
     }
 
     #[test]
-    fn a_users_share_is_counted_right_whatever_becomes_of_what_waits() {
+    fn a_users_share_is_counted_correctly() {
         let user = |name: &str| UserId::parse(name).unwrap();
         let release = |id: usize| {
             let id = SessionId::parse(&id.to_string()).unwrap();

@@ -186,7 +186,7 @@ fn of_each_session_the_last_state_waits_and_an_end_stands() {
 }
 
 #[test]
-fn what_failed_gives_way_to_what_came_meanwhile_unless_it_is_the_end() {
+fn a_failed_notice_yields_to_a_newer_one_unless_it_is_an_end() {
     for (failed, came, expected) in [
         (renew("a"), renew("a"), (vec!["renew a"], vec![])),
         (renew("a"), release("a"), (vec!["release a"], vec![])),
@@ -314,7 +314,7 @@ async fn what_fails_holds_nothing_else_up() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_stream_that_was_seen_a_while_ago_gets_what_is_left_of_its_lease() {
+async fn an_old_sighting_gets_the_rest_of_its_lease() {
     let bench = Bench::new();
     bench.submit(renew("a"));
     bench.submit(renew("b"));

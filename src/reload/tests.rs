@@ -81,7 +81,7 @@ fn what_has_changed_is_in_force_once_it_stands_still() {
 }
 
 #[test]
-fn what_can_not_be_used_changes_nothing_is_counted_once_and_heals() {
+fn an_unusable_file_changes_nothing_counts_once_and_recovers() {
     let pair = Pair::new();
     pair.write("key", "two");
     assert_eq!(pair.looks(9), ("one".to_owned(), 0, 1));
@@ -224,7 +224,7 @@ fn a_text_is_compared_with_the_one_in_force() {
 }
 
 #[test]
-fn a_value_that_is_not_accepted_is_tried_again_when_another_file_has_changed() {
+fn a_refused_value_is_retried_after_another_file_changes() {
     let mut of = Guarded::new("one");
     let is_open = Arc::new(AtomicBool::new(false));
     let door = Arc::clone(&is_open);
@@ -258,7 +258,7 @@ fn a_refused_file_is_usable_again_once_it_is_reverted() {
 }
 
 #[test]
-fn a_large_file_is_followed_and_not_read_when_nothing_shows_a_change() {
+fn a_large_file_is_read_only_after_its_metadata_change() {
     let large = |letter: &str| letter.repeat(usize::try_from(LARGE).unwrap());
     let file = Guarded::new(&large("a"));
     let stamps = || file.reloaded.files.stamps();

@@ -163,7 +163,7 @@ mod tests {
     }
 
     #[test]
-    fn a_refused_start_is_worth_trying_again_after_a_third_of_the_shortest_lease_left() {
+    fn retry_after_is_a_third_of_the_shortest_lease_left() {
         for (leases_left, seconds) in [
             (&[30_000, 27_000, 29_000][..], 9),
             (&[29_999], 9),

@@ -366,7 +366,7 @@ mod tests {
     }
 
     #[test]
-    fn an_end_is_remembered_for_longer_than_the_longest_lease_and_the_deadline_together() {
+    fn an_end_is_remembered_beyond_longest_lease_and_deadline() {
         let (lease, deadline) = (Duration::from_secs(30), Duration::from_millis(50));
         let terms = Terms::new(lease, deadline);
         assert_eq!(terms.longest_lease, lease);

@@ -328,7 +328,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn pages_show_everybody_once_and_are_no_longer_than_the_last_user_makes_them() {
+    async fn pages_show_each_user_once_and_exceed_only_by_the_last() {
         let (store, _) = store(10_000);
         for number in 0..1000 {
             let user = UserId::parse(&format!("user-{number}")).unwrap();

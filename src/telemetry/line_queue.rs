@@ -231,7 +231,7 @@ mod tests {
     }
 
     #[test]
-    fn a_line_that_cannot_be_written_is_counted_and_the_next_one_is_tried() {
+    fn a_failed_line_is_counted_and_the_next_is_tried() {
         let (queue, dropped, open, lines) = gated();
         for line in ["one", "two", "three"] {
             log(&queue, line);

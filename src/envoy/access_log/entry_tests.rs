@@ -256,7 +256,7 @@ fn a_playback_has_played_once_a_success_went_out() {
 }
 
 #[test]
-fn the_end_of_a_long_response_of_a_playback_ends_what_was_counted_of_it() {
+fn the_end_of_a_long_response_ends_its_separate_session() {
     let lease = Leases::default().request;
     for (kind, entry, seconds, expected) in [
         ("playback", Entry::end("r1"), 2, None),
@@ -294,7 +294,7 @@ fn the_type_of_an_entry_is_told_whatever_comes_of_it() {
 }
 
 #[test]
-fn an_end_cancels_the_same_stream_s_earlier_signs_of_life_in_its_message() {
+fn an_end_cancels_earlier_entries_of_its_stream_in_the_message() {
     let seen = |id: &str| Entry::periodic(id).allowed("anna", "request", id);
     let over = |id: &str| Entry::end(id).allowed("anna", "request", id);
     let redirected = |id: &str| over(id).details("internal_redirect");

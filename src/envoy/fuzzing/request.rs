@@ -202,7 +202,7 @@ mod tests {
         }
 
         #[test]
-        fn a_check_that_was_damaged_is_read_wherever_envoy_types_reads_it(
+        fn a_damaged_check_decodes_if_envoy_types_decodes_it(
             check in check(),
             damage in vec((any::<prop::sample::Index>(), any::<u8>()), 1..4),
         ) {

@@ -101,7 +101,7 @@ fn a_route_s_list_of_sources_stands_in_place_of_ours() {
 }
 
 #[test]
-fn a_preflight_is_nobody_s_and_a_head_is_somebody_s_and_neither_is_a_stream() {
+fn a_preflight_has_no_user_and_a_head_has_one_but_no_stream() {
     let nobody = |method| Check::on(method, "/a?session=%ff");
     assert!(matches!(ask(nobody("OPTIONS")), Ok(CheckKind::Preflight)));
     assert!(matches!(
@@ -279,7 +279,7 @@ fn a_fact_that_is_only_shown_never_stops_the_stream() {
 }
 
 #[test]
-fn a_content_that_can_t_be_read_spoils_no_session_of_the_same_payload() {
+fn an_unreadable_content_does_not_affect_the_session() {
     for payload in [
         // cid=""-977"",sid="s1"
         "cid%3D%22%22-977%22%22%2Csid%3D%22s1%22",
@@ -347,7 +347,7 @@ fn a_path_of_40_kb_is_read_through() {
 }
 
 #[test]
-fn a_playback_may_name_whose_slot_it_wants_and_a_request_may_not() {
+fn a_playback_may_ask_for_a_takeover_and_a_request_may_not() {
     let playback = |name: &str, text: &str| anna("GET", "/a?session=p1").headers(&[(name, text)]);
     let takeover = |check: Check| claim(check).takeover;
     let of = |id: &str| Takeover::parse(id).ok();

@@ -112,7 +112,7 @@ fn basic_names_whom_its_header_names() {
 }
 
 #[test]
-fn a_principal_is_the_name_that_envoy_has_verified_in_check_and_entry_alike() {
+fn a_principal_is_the_verified_name_in_checks_and_entries() {
     let check = Check::on("GET", "/").principal("spiffe://tv/box/42");
     assert_eq!(in_check("principal", &check), text("spiffe://tv/box/42"));
     assert_eq!(in_check("principal", &Check::on("GET", "/")), Ok(None));

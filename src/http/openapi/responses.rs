@@ -331,7 +331,7 @@ mod tests {
     }
 
     #[test]
-    fn each_reason_that_a_call_can_tell_is_in_an_answer_with_its_status() {
+    fn each_reason_of_a_call_is_documented_with_its_status() {
         let mut told = HashSet::from(ELSEWHERE);
         for answer in Answer::ALL {
             let (status, _) = answer.reference();

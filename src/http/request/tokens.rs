@@ -237,7 +237,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_kept_of_a_file_has_no_token_and_shows_where_it_was_cut() {
+    fn the_kept_text_has_no_token_and_reveals_truncation() {
         let file = "# hunter\n  hunter2 client anna\r\n\nhunter3\toperator\n";
         let kept = |text: &str| without_tokens(&Bytes::copy_from_slice(text.as_bytes()));
         let whole = kept(file);

@@ -38,7 +38,7 @@ fn a_flood_of_ends_of_strangers_pushes_out_none_that_matters() {
 }
 
 #[test]
-fn a_flood_of_displacements_and_releases_pushes_out_no_operators_end() {
+fn no_flood_of_ends_pushes_out_an_operators_end() {
     let mut viewer = with_ends_that_matter();
     (viewer.limit, viewer.when_full) = (1, WhenFull::DisplaceOldest);
     viewer.free = true;
@@ -140,7 +140,7 @@ fn forgetful() -> Viewer {
 }
 
 #[test]
-fn after_an_end_was_forgotten_an_unknown_playback_counts_as_a_start() {
+fn after_a_forgotten_end_unknown_playbacks_count_as_starts() {
     for (limit, expected) in [(1, "crowded"), (2, "provisional")] {
         for provenance in [Provenance::Counted, Provenance::ByRule] {
             let mut viewer = forgetful();
@@ -162,7 +162,7 @@ fn after_an_end_was_forgotten_an_unknown_playback_counts_as_a_start() {
 }
 
 #[test]
-fn after_an_end_was_forgotten_known_playbacks_and_requests_go_on() {
+fn after_a_forgotten_end_known_sessions_continue() {
     let mut viewer = forgetful();
     for session in ["request:running", "request:unknown"] {
         let renewal = viewer.renew(session);
@@ -176,7 +176,7 @@ fn after_an_end_was_forgotten_known_playbacks_and_requests_go_on() {
 }
 
 #[test]
-fn a_forgotten_end_matters_until_it_would_have_been_forgotten_anyway() {
+fn a_forgotten_end_matters_until_its_term_would_have_ended() {
     let mut viewer = forgetful();
     viewer.wait(terms().memory - Duration::from_millis(1));
     viewer.admit("request:running-on");

@@ -78,7 +78,7 @@ fn a_request_that_runs_is_not_stopped_by_an_operator() {
 }
 
 #[test]
-fn an_operators_end_of_a_request_that_does_not_run_finds_nothing_and_buries_nothing() {
+fn an_operators_end_of_an_unknown_request_leaves_no_tombstone() {
     let mut viewer = Viewer::watching("playback:a", 1);
     let before = viewer.roster.clone();
     let released = viewer.release("request:a", Ending::Operator);
@@ -87,7 +87,7 @@ fn an_operators_end_of_a_request_that_does_not_run_finds_nothing_and_buries_noth
 }
 
 #[test]
-fn a_stream_that_runs_after_its_end_was_vouched_for_counts_again() {
+fn a_stream_running_after_a_vouched_end_counts_again() {
     let mut viewer = Viewer::watching("request:a", 1);
     viewer.release("request:a", Ending::Vouched);
     assert_eq!(viewer.live(), []);
@@ -131,7 +131,7 @@ fn a_call_takes_back_its_own_start_and_it_may_be_tried_again() {
 }
 
 #[test]
-fn a_call_takes_back_nobody_elses_start_and_none_that_was_renewed() {
+fn a_call_takes_back_only_its_own_unrenewed_start() {
     let another = Start {
         ticket: Some(ticket(2)),
         ..start("request:a")
@@ -220,7 +220,7 @@ fn an_end_older_than_its_memory_buries_nothing() {
 }
 
 #[test]
-fn an_old_end_is_remembered_for_as_long_as_the_lease_that_it_ended() {
+fn an_old_end_is_remembered_as_long_as_its_lease() {
     let mut viewer = Viewer::limited_to(1);
     viewer.admit("playback:a");
     viewer.wait(seconds(20));
@@ -233,7 +233,7 @@ fn an_old_end_is_remembered_for_as_long_as_the_lease_that_it_ended() {
 }
 
 #[test]
-fn an_old_end_by_an_instance_with_short_leases_outlasts_a_long_lease() {
+fn an_old_end_with_short_leases_outlasts_a_long_lease() {
     let mut viewer = Viewer::limited_to(1);
     viewer.terms = Terms::new(seconds(60), Duration::from_millis(50));
     viewer.ask(&Start {

@@ -258,7 +258,7 @@ fn a_short_lease_is_not_made_longer_by_a_reload() {
 }
 
 #[test]
-fn the_record_says_whether_an_id_is_derived_and_the_start_only_if_it_cannot() {
+fn the_record_decides_first_whether_an_id_is_derived() {
     for (story, is_live, was, says, expected) in [
         ("live and fresh", true, FRESH, DERIVED, "operator"),
         ("live and derived", true, DERIVED, FRESH, "started"),
@@ -371,7 +371,7 @@ fn zapping_back_and_forth_at_limit_one_is_never_refused() {
 }
 
 #[test]
-fn a_device_with_a_name_may_zap_for_ever_and_one_without_may_not() {
+fn only_a_named_device_may_zap_without_limit() {
     let channels = "A B ".repeat(10);
     for how in ["oldest", "idlest", "takeover"] {
         // Without a device it starts once, and displaces six times.

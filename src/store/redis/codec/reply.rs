@@ -244,7 +244,7 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_that_no_script_gives_is_an_error_and_never_a_default() {
+    fn an_answer_that_no_script_gives_is_an_error() {
         for answer in [
             Value::Nil,
             Value::Okay,

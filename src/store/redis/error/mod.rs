@@ -329,7 +329,7 @@ mod tests {
     }
 
     #[test]
-    fn a_cluster_and_a_right_that_is_missing_are_told_in_the_words_of_the_topology() {
+    fn hints_for_clusters_and_rights_fit_the_topology() {
         let (single, master) = (ServerRole::Standalone, ServerRole::Master);
         let no_select = "ERR this user has no permissions to run the 'select' command";
         let no_database = "ERR SELECT is not allowed in cluster mode";
