@@ -22,7 +22,7 @@ fn names(folder: &Path) -> BTreeSet<String> {
 }
 
 #[test]
-fn what_is_promised_holds_of_every_file_of_every_corpus() {
+fn properties_hold_for_every_corpus_file() {
     for (target, property) in TARGETS {
         let folder = fuzz().join("corpus").join(target);
         let files = names(&folder);

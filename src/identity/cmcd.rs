@@ -221,7 +221,7 @@ mod tests {
     }
 
     #[test]
-    fn a_key_is_found_wherever_it_stands() {
+    fn a_key_is_found_at_any_position() {
         for (payload, key, expected) in [
             (
                 r#"sid="6e2fb550-c457-11e9-bb97-0800200c9a66""#,
@@ -288,7 +288,7 @@ mod tests {
     }
 
     #[test]
-    fn a_value_that_can_t_be_read_spoils_itself_alone() {
+    fn an_unreadable_value_affects_no_other() {
         let sid = r#"bl=1,sid="d",st=v"#;
         for (broken, flaw) in [
             // A player that quotes an already quoted value.

@@ -117,7 +117,7 @@ mod tests {
     }
 
     #[test]
-    fn a_device_that_was_shortened_is_nobody_s_origin() {
+    fn a_shortened_device_is_no_origin() {
         let long = format!("{}ä", "x".repeat(300));
         let of = |device: &str, joined: Option<u64>| Facts {
             device: DeviceId::keep(Some(device), &|_, _| {}),

@@ -139,7 +139,7 @@ mod tests {
     }
 
     #[test]
-    fn an_error_says_what_is_allowed() {
+    fn an_error_names_the_allowed_values() {
         for (text, message) in [
             (String::new(), "is empty; it must have 1 to 256 bytes"),
             ("x".repeat(300), "has 300 bytes; at most 256 are allowed"),

@@ -267,7 +267,7 @@ async fn a_playback_uses_memory_then_background_renewal_then_asks() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_is_news_is_told_to_the_store_at_once() {
+async fn new_facts_reach_the_store_immediately() {
     let bench = Bench::new(1, OutageRule::Deny);
     let mut claim = playback("anna", "a");
     bench.lets_in(&claim).await;
@@ -310,7 +310,7 @@ async fn an_end_elsewhere_is_noticed_within_a_third_of_a_lease() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_release_through_this_instance_is_heeded_at_once() {
+async fn a_release_through_this_instance_takes_effect_immediately() {
     let bench = Bench::new(1, OutageRule::Allow);
     bench.plays("a").await;
     bench.release("a").await.unwrap();
@@ -353,7 +353,7 @@ async fn a_late_answer_never_brings_back_a_released_session() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_is_asked_while_a_release_is_under_way_is_not_held() {
+async fn an_answer_during_a_release_is_not_cached() {
     let bench = Bench::new(1, OutageRule::Allow);
     bench.plays("a").await;
     // The start takes place before the release, and is answered before it too.
@@ -404,7 +404,7 @@ async fn viewers_notice_no_outage_below_two_thirds_of_a_lease() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_asks_seldom_keeps_the_slot_through_an_outage_too() {
+async fn a_sparse_playback_keeps_its_slot_through_an_outage() {
     // More than are checked as soon as the store is back.
     let names: Vec<String> = (0..64).map(|number| format!("user-{number}")).collect();
     for rule in ALL_RULES {
@@ -522,7 +522,7 @@ async fn local_counts_from_what_is_held_requests_too() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn one_user_with_many_ids_takes_nobody_elses_room() {
+async fn one_user_with_many_ids_takes_no_other_users_room() {
     let bench = Bench::new(3, OutageRule::Allow);
     bench.goes_down().await;
     for number in 0..5_000 {
@@ -572,7 +572,7 @@ async fn an_admitted_start_whose_answer_was_lost_counts_once() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn ends_are_told_before_sessions_and_both_before_a_new_start() {
+async fn ends_then_sessions_are_synced_before_a_new_start() {
     let bench = Bench::new(2, OutageRule::Local);
     bench.plays("a").await;
     bench.plays("b").await;
@@ -884,7 +884,7 @@ async fn an_end_that_somebody_vouched_for_elsewhere_is_believed() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_wrong_vouching_makes_nobody_else_told_again() {
+async fn a_wrongly_vouched_end_resyncs_no_other_user() {
     let bench = Bench::new(2, OutageRule::Deny);
     for number in 0..1000 {
         let claim = playback(&format!("user-{number}"), "a");
@@ -913,7 +913,7 @@ async fn a_wrong_vouching_makes_nobody_else_told_again() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_has_not_played_is_not_answered_from_memory() {
+async fn unplayed_sessions_are_not_answered_from_memory() {
     let bench = Bench::new(1, OutageRule::Deny);
     let claim = playback("anna", "a");
     for _ in 0..3 {
@@ -1007,7 +1007,7 @@ async fn a_response_that_outlives_its_playback_counts_as_a_request() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_an_outage_let_in_above_the_limit_goes_on_for_one_lease() {
+async fn outage_admissions_above_the_limit_last_one_lease() {
     let bench = Bench::new(1, OutageRule::Allow);
     bench.plays("a").await;
     bench.goes_down().await;
@@ -1030,7 +1030,7 @@ async fn what_an_outage_let_in_above_the_limit_goes_on_for_one_lease() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_has_gone_in_an_outage_holds_nobody_up_after_it() {
+async fn users_gone_during_an_outage_delay_nobody_after_it() {
     let bench = Bench::new(1, OutageRule::Allow);
     bench.goes_down().await;
     for round in 0..20 {
@@ -1046,7 +1046,7 @@ async fn who_has_gone_in_an_outage_holds_nobody_up_after_it() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_is_denied_is_not_told_of_as_running() {
+async fn a_denied_session_is_not_reported_as_running() {
     let bench = Bench::new(1, OutageRule::Deny);
     bench.plays("a").await;
     bench.goes_down().await;
@@ -1061,7 +1061,7 @@ async fn who_is_denied_is_not_told_of_as_running() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_one_call_takes_back_is_no_other_calls_session() {
+async fn an_undo_affects_no_other_call_s_session() {
     let bench = Bench::new(2, OutageRule::Local);
     bench.plays("a").await;
     bench.goes_down().await;
@@ -1085,7 +1085,7 @@ async fn what_one_call_takes_back_is_no_other_calls_session() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_real_end_is_told_beside_one_that_a_call_takes_back() {
+async fn a_real_end_is_reported_in_addition_to_an_undo() {
     let bench = Bench::new(2, OutageRule::Deny);
     bench.lets_in(&request("anna", "r")).await;
     bench.goes_down().await;
@@ -1118,7 +1118,7 @@ async fn a_failed_request_in_an_outage_hides_no_release() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn no_other_end_hides_an_operators_that_was_not_told() {
+async fn no_other_end_hides_an_unsynced_operator_end() {
     let (anna, session) = (user("anna"), key(Kind::Playback, "a"));
     for other in [Ending::Failed, Ending::Stream] {
         let bench = Bench::new(1, OutageRule::Deny);
@@ -1178,7 +1178,7 @@ async fn a_limit_of_none_holds_in_an_outage() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_ended_before_an_outage_stays_ended_in_it() {
+async fn sessions_ended_before_an_outage_stay_ended() {
     for rule in [OutageRule::Allow, OutageRule::Local] {
         let bench = Bench::new(1, rule);
         bench.plays("a").await;
@@ -1205,7 +1205,7 @@ async fn a_renewal_that_was_void_is_made_again() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_is_wrong_at_one_users_key_is_no_outage() {
+async fn bad_data_at_one_users_key_is_no_outage() {
     let bench = Bench::new(1, OutageRule::Allow);
     bench.plays("a").await;
     let broken = Fault::Errs(StoreError::Protocol("FOREIGN".to_owned()));
@@ -1218,7 +1218,7 @@ async fn what_is_wrong_at_one_users_key_is_no_outage() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_ends_tells_the_store_what_it_is_yet_to_be_told() {
+async fn everything_is_synced_before_the_process_exits() {
     let bench = Bench::new(3, OutageRule::Allow);
     bench.goes_down().await;
     bench.plays("a").await;
@@ -1255,7 +1255,7 @@ impl Bench {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_this_instance_renews_itself_is_no_sign_of_an_access_log() {
+async fn own_renewals_prove_no_access_log() {
     let bench = Bench::unwired(10_000).await;
     bench.starts_some().await;
     let before = bench.store.calls("renew");
@@ -1268,7 +1268,7 @@ async fn what_this_instance_renews_itself_is_no_sign_of_an_access_log() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_second_check_of_a_request_is_no_sign_of_an_access_log() {
+async fn a_second_check_of_a_request_proves_no_access_log() {
     let bench = Bench::unwired(10_000).await;
     bench.starts_some().await;
     bench.starts_some().await;

@@ -237,7 +237,7 @@ async fn a_slow_store_takes_from_the_wait_and_never_from_the_deadline() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_the_store_took_is_no_longer_left_to_wait() {
+async fn time_spent_in_the_store_shortens_the_wait() {
     let bench = Bench::new();
     bench
         .admit(&claim("anna", "a"), &CallerDeadline::endless())
@@ -283,7 +283,7 @@ async fn one_start_a_user_waits_at_a_time() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn nobody_waits_where_nothing_is_allowed() {
+async fn no_start_waits_at_a_limit_of_zero() {
     let bench = Bench::with_policy(Policy::new(0));
     let decision = bench
         .admit(&claim("anna", "a"), &CallerDeadline::endless())
@@ -323,7 +323,7 @@ async fn a_caller_that_has_gone_stops_waiting_and_starts_nothing() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_outage_says_whether_the_start_may_have_taken_place() {
+async fn an_outage_reports_a_possible_start() {
     let (anna, session) = (UserId::parse("anna").unwrap(), key("a"));
     let timeout = StoreError::Timeout(Duration::from_millis(50));
     for (error, doubtful) in [

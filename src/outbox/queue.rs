@@ -225,7 +225,7 @@ mod tests {
     }
 
     #[test]
-    fn what_supersedes_a_failed_notice_finds_room_in_a_full_queue() {
+    fn a_superseding_notice_fits_in_a_full_queue() {
         let anna = UserId::parse("anna").unwrap();
         let key = |id: &str| SessionKey {
             kind: Kind::Request,

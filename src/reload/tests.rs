@@ -63,7 +63,7 @@ impl Pair {
 }
 
 #[test]
-fn what_has_changed_is_in_force_once_it_stands_still() {
+fn a_change_takes_effect_once_it_is_stable() {
     let pair = Pair::new();
     assert_eq!(pair.looks(3), ("one".to_owned(), 0, 0));
     pair.write("lock", "two");
@@ -102,7 +102,7 @@ fn an_unusable_file_changes_nothing_counts_once_and_recovers() {
 }
 
 #[test]
-fn a_gauge_tells_for_as_long_as_files_can_not_be_used() {
+fn a_gauge_is_set_while_files_can_not_be_used() {
     let pair = Pair::new();
     let is_unusable = || {
         pair.looks(2);
@@ -146,7 +146,7 @@ fn a_link_that_is_swapped_is_followed() {
 }
 
 #[test]
-fn what_can_not_be_read_is_named() {
+fn an_unreadable_file_is_named() {
     let dir = tempfile::tempdir().unwrap();
     let unusable = files(dir.path()).read().unwrap_err();
     assert_eq!(unusable.flaws().len(), 2);

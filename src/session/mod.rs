@@ -354,7 +354,7 @@ mod tests {
     }
 
     #[test]
-    fn a_cause_has_a_name_for_every_wire() {
+    fn each_cause_has_a_wire_name() {
         let by = key("playback:a");
         for (cause, name) in [
             (EndCause::Released, "released"),

@@ -282,7 +282,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_full_store_is_an_outage_for_newcomers_and_for_nobody_else() {
+    async fn a_full_store_is_an_outage_only_for_new_users() {
         let (store, clock) = store(1);
         let users: Vec<UserId> = (0..SHARDS * 4)
             .map(|n| UserId::parse(&format!("user-{n}")).unwrap())

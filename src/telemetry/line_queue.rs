@@ -210,7 +210,7 @@ mod tests {
     }
 
     #[test]
-    fn a_blocked_writer_costs_lines_and_nobody_waits_for_it() {
+    fn a_blocked_writer_drops_lines_and_blocks_nobody() {
         let (queue, dropped, open, lines) = gated();
         // The writer holds at most one line.
         for n in 0..ROOM + 10 {

@@ -282,7 +282,7 @@ fn the_end_of_a_long_response_ends_its_separate_session() {
 }
 
 #[test]
-fn the_type_of_an_entry_is_told_whatever_comes_of_it() {
+fn every_entry_reports_its_type() {
     for (kind, expected) in [
         (AccessLogType::DownstreamPeriodic, EntryType::Periodic),
         (AccessLogType::DownstreamEnd, EntryType::End),
@@ -409,7 +409,7 @@ fn a_sign_of_life_brings_what_is_needed_to_put_the_session_back() {
 }
 
 #[test]
-fn what_an_entry_led_to_has_a_name() {
+fn each_entry_result_has_a_label() {
     for (entry, expected) in [
         (
             Entry::periodic("r1").allowed("anna", "request", "r1"),

@@ -218,7 +218,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_check_is_an_error_that_says_where() {
+    fn an_undecodable_check_is_an_error_that_says_where() {
         let http = |http: &[u8]| {
             let tagged = |tag: u8, inner: &[u8]| {
                 [&[tag << 3 | 2, u8::try_from(inner.len()).unwrap()], inner].concat()

@@ -38,7 +38,7 @@ fn anna(method: &str, path: &str) -> Check {
 }
 
 #[test]
-fn a_claim_holds_all_that_the_sources_say() {
+fn a_claim_has_all_facts_from_the_sources() {
     let check = anna("GET", "/vod/1.m3u8?CMCD=cid%3D%22film%22")
         .headers(&[("x-device-id", "tv"), ("x-playback-session-id", "p1")])
         .jwt(&json!({"payload": {"plan": "gold"}}));
@@ -77,7 +77,7 @@ fn the_source_of_the_session_decides_its_kind() {
 }
 
 #[test]
-fn a_route_s_list_of_sources_stands_in_place_of_ours() {
+fn a_route_s_list_replaces_the_configured_sources() {
     let route = |list| anna("GET", "/a?session=q1&s=mine").context(&[("streamgate.session", list)]);
     for (list, expected) in [
         ("request", "request:r1"),
@@ -117,7 +117,7 @@ fn a_preflight_has_no_user_and_a_head_has_one_but_no_stream() {
 }
 
 #[test]
-fn what_is_malformed_is_named_with_its_source() {
+fn a_malformed_name_is_reported_with_its_source() {
     let long = "x".repeat(257);
     let header = |name, value: &str| anna("GET", "/a").headers(&[(name, value)]);
     for (check, expected) in [
@@ -304,7 +304,7 @@ fn an_unreadable_content_does_not_affect_the_session() {
 }
 
 #[test]
-fn a_check_on_no_http_request_is_told_apart() {
+fn a_check_without_an_http_request_is_an_error() {
     let no_http = AttributeContext {
         request: Some(Request::default()),
         ..AttributeContext::default()
@@ -325,14 +325,14 @@ fn a_check_on_no_http_request_is_told_apart() {
 }
 
 #[test]
-fn the_request_s_id_is_read_for_the_log_whatever_else_is_wrong() {
+fn the_request_id_is_logged_even_for_bad_requests() {
     assert_eq!(request_id(&anna("GET", "/a?session=%ff").request()), "r1");
     let raw = Check::on("GET", "/").raw_headers(&[("x-request-id", b"\xff")]);
     assert_eq!(request_id(&raw.request()), "");
 }
 
 #[test]
-fn a_path_of_40_kb_is_read_through() {
+fn a_path_of_40_kb_is_searched_completely() {
     let path = format!(
         "/{}?{}session=p1",
         "a/".repeat(10_000),

@@ -136,7 +136,7 @@ fn each_key_reads_the_same_from_the_query_and_every_header() {
 }
 
 #[test]
-fn the_order_of_keys_says_nothing() {
+fn the_order_of_keys_does_not_matter() {
     for example in examples() {
         let payload = percent_decode_str(example.query).decode_utf8().unwrap();
         let sid = example.sid.map(Into::into);

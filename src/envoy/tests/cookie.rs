@@ -129,7 +129,7 @@ fn a_player_s_id_beats_the_cookie_and_a_request_id_does_not() {
 }
 
 #[test]
-fn what_is_no_cookie_of_ours_is_none_at_all() {
+fn an_invalid_cookie_counts_as_absent() {
     let long = SEVEN.replace('7', "77");
     let upper = SEVEN.replace('7', "A");
     for value in ["", "7", &long, &upper, "zz", "\"", &SEVEN.replace('7', "é")] {
@@ -224,7 +224,7 @@ fn a_cookie_is_for_the_route_s_path_or_the_first_folder() {
 }
 
 #[test]
-fn a_route_s_mistake_is_told_to_its_operator() {
+fn a_route_s_mistake_is_reported_to_its_operator() {
     let on = |pairs: &[(&str, &str)]| ask(anna("/vod/film/1.ts").context(pairs)).unwrap_err();
     for (key, value, part) in [
         ("streamgate.issue", "", "got \"\"; allowed: cookie"),

@@ -146,7 +146,7 @@ fn a_principal_is_the_verified_name_in_checks_and_entries() {
 }
 
 #[test]
-fn what_is_joined_is_all_there_and_never_two_alike() {
+fn joined_values_are_complete_and_unambiguous() {
     let source = "header:x-device-id+path:^/vod/([^/]+)/";
     let joined = |device: &str, path: &str| {
         in_check(

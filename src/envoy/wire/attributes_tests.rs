@@ -43,7 +43,7 @@ const CMCD: &str = r#"bl=1,sid="c1",cid="film""#;
 const QUERY: &str = "/a?x=1&session=q1&CMCD=sid%3D%22c2%22";
 
 #[test]
-fn every_source_is_read_from_a_check() {
+fn every_source_works_in_a_check() {
     let headers = [
         ("x-user-id", "anna"),
         ("cmcd-session", CMCD),
@@ -94,7 +94,7 @@ fn every_source_is_read_from_a_check() {
 }
 
 #[test]
-fn every_source_but_the_route_s_words_is_read_from_an_entry() {
+fn every_source_but_context_works_in_an_entry() {
     let entry = Entry::end("r1")
         .path(QUERY)
         .headers(&[("x-user-id", "anna"), ("cmcd-object", r#"cid="film""#)])
@@ -147,7 +147,7 @@ fn the_first_source_with_a_nonempty_value_wins() {
 }
 
 #[test]
-fn what_is_malformed_is_never_passed_over() {
+fn a_malformed_value_is_never_skipped() {
     let on = |path| Check::on("GET", path).headers(&[("x-request-id", "r1")]);
     let raw = on("/").raw_headers(&[("a", b"\xff"), ("x-request-id", b"r1")]);
     let cmcd = on("/").headers(&[("cmcd-request", "sid=\"open")]);
@@ -200,7 +200,7 @@ fn what_is_malformed_is_never_passed_over() {
 }
 
 #[test]
-fn a_query_is_read_as_forms_are() {
+fn a_query_is_decoded_like_a_form() {
     for (path, expected) in [
         ("/v?s=a%20b+c", Some("a b c")),
         ("/v?s=%2B%26%3D", Some("+&=")),

@@ -187,7 +187,7 @@ mod tests {
     }
 
     #[test]
-    fn a_call_is_told_by_its_content_type_as_envoy_does() {
+    fn a_grpc_call_is_recognised_by_its_content_type() {
         for (found, expected) in [
             ("application/grpc", true),
             ("application/grpc+proto", true),

@@ -140,7 +140,7 @@ fn body(response: &DeniedHttpResponse) -> Value {
 }
 
 #[test]
-fn who_is_let_in_is_named_upstream_to_the_client_and_to_the_log() {
+fn an_allow_names_the_session_to_upstream_client_and_log() {
     let response = allow(&UserId::parse("anna").unwrap(), &key("p1"));
     assert_eq!(code(&response), 0);
     let named = texts(&[("x-streamgate-session", "p1")]);
@@ -356,7 +356,7 @@ fn to_client(response: &CheckResponse) -> &DeniedHttpResponse {
 }
 
 #[test]
-fn each_refusal_is_what_the_guide_to_problems_says_of_it() {
+fn each_refusal_matches_the_guide_to_problems() {
     let all = show_all();
     let mut reasons = HashSet::new();
     for response in all_that_is_told(over_http(&all)) {
@@ -377,7 +377,7 @@ fn each_refusal_is_what_the_guide_to_problems_says_of_it() {
 }
 
 #[test]
-fn a_grpc_client_is_told_by_a_status_a_sentence_and_details() {
+fn a_grpc_denial_has_status_sentence_and_details() {
     let all = show_all();
     let (http, grpc) = (over_http(&all), over_grpc(&all));
     for (response, call) in all_that_is_told(http).iter().zip(all_that_is_told(grpc)) {
@@ -424,7 +424,7 @@ fn problem_types_use_the_configured_guide_or_the_iana_type() {
 }
 
 #[test]
-fn what_is_not_to_be_shown_is_not_told_in_any_form() {
+fn hidden_facts_are_shown_in_no_form() {
     let holder = Session {
         facts: Facts {
             device: DeviceId::parse("the-tv").ok(),

@@ -317,7 +317,7 @@ mod tests {
     ];
 
     #[test]
-    fn each_answer_is_what_the_guide_to_problems_says_of_it() {
+    fn each_answer_matches_the_guide_to_problems() {
         for answer in Answer::ALL {
             for (problem, _) in answer.told() {
                 let told = serde_json::to_value(&problem).unwrap();

@@ -145,7 +145,7 @@ mod tests {
     }
 
     #[test]
-    fn a_body_that_is_wrong_says_where() {
+    fn an_invalid_body_names_the_field() {
         for (body, expected) in [
             (" \r\n", "not a JSON object"),
             ("null", "not a JSON object"),

@@ -267,7 +267,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_is_wrong_says_where_and_never_what_it_holds() {
+    fn a_bad_tokens_file_names_the_line_but_no_content() {
         let long = format!("{} client", "x".repeat(513));
         for (text, expected) in [
             ("", "it has no token"),

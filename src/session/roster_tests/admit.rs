@@ -66,7 +66,7 @@ fn a_slot_is_free_at_the_moment_its_lease_ends_and_not_before() {
 }
 
 #[test]
-fn a_repeated_start_is_a_renewal_whatever_the_limit() {
+fn a_repeated_start_is_a_renewal_at_any_limit() {
     for limit in [0, 1, 2, 3] {
         let mut viewer = Viewer::watching("playback:a playback:b", limit);
         let expected = Admitted {
@@ -136,7 +136,7 @@ fn a_lease_grows_and_never_shrinks() {
 }
 
 #[test]
-fn nobody_is_promised_a_longer_lease_than_the_longest() {
+fn no_lease_exceeds_the_longest() {
     let mut viewer = Viewer::limited_to(1);
     let lease = seconds(31);
     let longest = viewer.now.after(seconds(30));

@@ -14,7 +14,7 @@ struct Displacement {
 }
 
 #[test]
-fn who_gives_way_to_a_newcomer() {
+fn a_newcomer_displaces_the_right_session() {
     use WhenFull::{DisplaceIdlest as Idlest, DisplaceOldest as Oldest, Refuse, TakeOver};
     let take = |session| TakeOver(key(session));
     let three = "playback:a playback:b playback:c";
@@ -99,7 +99,7 @@ fn displaces(row: &Displacement) {
 }
 
 #[test]
-fn the_displaced_are_told_as_they_were() {
+fn displaced_sessions_are_reported_unchanged() {
     let mut viewer = Viewer::watching("playback:a", 1);
     viewer.when_full = WhenFull::DisplaceOldest;
     let before = viewer.session("playback:a");
@@ -135,7 +135,7 @@ fn the_oldest_session_is_the_one_that_started_first() {
 }
 
 #[test]
-fn a_takeover_that_is_repeated_displaces_nobody_else() {
+fn a_repeated_takeover_displaces_no_other_session() {
     let mut viewer = Viewer::watching("playback:a playback:b", 2);
     viewer.when_full = WhenFull::TakeOver(key("playback:a"));
     assert_eq!(answer(&viewer.admit("playback:c")), "started");

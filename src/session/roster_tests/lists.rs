@@ -187,7 +187,7 @@ fn a_forgotten_end_matters_until_its_term_would_have_ended() {
 }
 
 #[test]
-fn of_two_forgotten_ends_the_later_counts() {
+fn the_later_of_two_forgotten_ends_counts() {
     let mut viewer = forgetful();
     viewer.wait(seconds(10));
     viewer.admit("request:running");
@@ -247,7 +247,7 @@ fn the_roster_is_kept_while_a_forgotten_end_might_matter() {
 }
 
 #[test]
-fn what_can_be_forgotten_by_name_is_forgotten_once() {
+fn an_end_is_forgotten_by_name_only_once() {
     let mut viewer = Viewer::with_an_end_of_each_cause();
     let operator = key("playback:operator");
     let forgotten = viewer.roster.forget_end(&operator).unwrap();

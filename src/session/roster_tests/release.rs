@@ -3,7 +3,7 @@
 use super::*;
 
 #[test]
-fn what_the_end_of_a_session_leaves_behind() {
+fn each_end_leaves_the_right_tombstone() {
     use Ending::{Operator, Stream, Vouched};
     let (released, operator) = (Some(EndCause::Released), Some(EndCause::Operator));
     for (session, ending, cause) in [
@@ -45,7 +45,7 @@ fn what_the_end_of_a_session_leaves_behind() {
 }
 
 #[test]
-fn a_repeated_end_says_how_it_ended_and_changes_nothing() {
+fn a_repeated_end_reports_the_cause_without_changes() {
     let mut viewer = Viewer::with_an_end_of_each_cause();
     viewer.wait(seconds(10));
     let before = viewer.roster.clone();

@@ -103,7 +103,7 @@ fn ended(row: &Again) -> Viewer {
 }
 
 #[test]
-fn each_refusal_says_how_long_to_be_quiet_and_restarts_that() {
+fn each_refusal_reports_and_restarts_the_quiet_time() {
     for cause in ["displaced", "operator"] {
         let mut viewer = ended(&Again {
             story: "",
@@ -151,7 +151,7 @@ fn a_configured_quiet_is_what_is_waited_for() {
 }
 
 #[test]
-fn nobody_has_to_be_quiet_for_longer_than_an_end_is_remembered() {
+fn the_quiet_time_never_exceeds_the_end_s_term() {
     let mut viewer = Viewer::limited_to(1);
     let asked = derived("playback:a", "");
     viewer.ask(&asked);
@@ -169,7 +169,7 @@ fn nobody_has_to_be_quiet_for_longer_than_an_end_is_remembered() {
 }
 
 #[test]
-fn a_fresh_id_is_told_to_wait_for_nothing() {
+fn a_fresh_id_gets_no_retry_time() {
     let mut viewer = Viewer::with_an_end_of_each_cause();
     for session in [
         "playback:released",

@@ -103,7 +103,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_roster_of_ours_tells_no_user() {
+    fn foreign_keys_have_no_user() {
         let (keys, long) = (Keys::new("a"), format!("a:{{{}}}", "x".repeat(257)));
         for key in [
             &b""[..],
