@@ -1,16 +1,19 @@
-# streamgate alone, as small as glibc allows: the program, the C library, the authorities that rediss:// is trusted by. No shell.
+# streamgate alone, as small as glibc allows: the program, the C library, and the authorities for
+# rediss://. No shell.
 #
 #   docker build --tag streamgate .
 #
-# For both builders, classic and BuildKit. docs/containers.md has the line that runs it, and says what is inside and why.
+# Works with both builders, classic and BuildKit. docs/containers.md has the line that runs it, and
+# explains the contents.
 
 FROM rust:1.95-slim-bookworm AS build
 WORKDIR /build
-# Backtraces name functions without it; with line tables the program would be several times as large.
+# Backtraces show function names without it; line tables would make the program several times as
+# large.
 ENV CARGO_PROFILE_RELEASE_DEBUG=false
 
-# The dependencies, in a layer of their own that only Cargo.toml and Cargo.lock can make stale: built for a program that does nothing.
-# Nothing of the workspace's other members is built, but cargo reads their manifests.
+# The dependencies, in a separate layer that only Cargo.toml and Cargo.lock invalidate, built for an
+# empty program. Nothing of the workspace's other members is built, but cargo reads their manifests.
 COPY Cargo.toml Cargo.lock ./
 COPY crates/testkit/Cargo.toml crates/testkit/
 COPY deploy/demo/Cargo.toml deploy/demo/
@@ -19,28 +22,30 @@ RUN mkdir src \
  && touch src/lib.rs \
  && cargo build --release --locked --bin streamgate
 
-# The program. Its files are older than that build, so that cargo has to be told that they are new.
+# The program. Its files are older than that build, so we touch them to make cargo rebuild.
 COPY src src
 RUN touch src/main.rs src/lib.rs \
  && cargo build --release --locked --bin streamgate
 
-# Debian 12's C library as in the stage above. `nonroot` of `cc` and not a static program: musl's allocator is slow where many threads
-# share it, and what is measured and tested is glibc.
+# Debian 12's C library as in the stage above. `nonroot` of `cc` rather than a static program:
+# musl's allocator is slow when many threads share it, and we measure and test with glibc.
 FROM gcr.io/distroless/cc-debian12:nonroot
 COPY --from=build /build/target/release/streamgate /usr/local/bin/streamgate
 
-# A port that is published leads here, so loopback would be out of reach. These beat the configuration file, as all variables do.
+# A published port leads to the container's address, so loopback would be unreachable. Like all
+# variables, these override the configuration file.
 ENV STREAMGATE_GRPC__LISTEN=0.0.0.0:50051 \
     STREAMGATE_HTTP__LISTEN=0.0.0.0:8080
 EXPOSE 50051 8080
 
-# By number, so that Kubernetes' runAsNonRoot can see that it isn't root. Nothing is written, so any other will do.
+# By number, so that Kubernetes' runAsNonRoot can verify that it isn't root. Nothing is written, so
+# any other user works too.
 USER 65532:65532
 ENTRYPOINT ["/usr/local/bin/streamgate"]
 CMD ["serve"]
 HEALTHCHECK --interval=5s --timeout=3s --start-period=5s --retries=2 CMD ["/usr/local/bin/streamgate", "health"]
 
-# Last, since they change with every commit.
+# Last, because they change with every commit.
 ARG VERSION=0.1.0
 ARG REVISION=unknown
 LABEL org.opencontainers.image.title="streamgate" \

@@ -1,4 +1,4 @@
-# What a person types. Everything lands below target/; nothing is installed on the system.
+# The commands for developers. All output goes below target/; nothing is installed on the system.
 
 STORE        ?= memory
 GATEWAY_PORT ?= 10000
@@ -12,7 +12,7 @@ BUILD  := $(or $(CARGO_TARGET_DIR),target)
 DEMO   := $(BUILD)/demo/demo
 TOOLS  := $(abspath $(BUILD)/tools)
 
-# One shell a recipe, so that a recipe can hand its paths on; it stops at the first failure.
+# One shell per recipe, so that a recipe can pass paths on; it stops at the first failure.
 .ONESHELL:
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
@@ -30,7 +30,7 @@ help:
 	echo 'QUICK=1 makes what bench-redis, bench-memory and bench-checks do a fiftieth as long, and their figures worthless.'
 	echo 'ENVOY, REDIS_SERVER and CHROMIUM name binaries to use instead of the ones found or fetched.'
 
-# What fetching Envoy takes, and Redis without a service.
+# What fetching Envoy needs, and Redis without a service.
 ENVOY_NEEDS := $(if $(ENVOY),,python3 authorities:ca-certificates)
 REDIS_NEEDS := redis:redis-tools
 
@@ -44,13 +44,14 @@ prereqs-build:
 prereqs-demo:
 	@deploy/prereqs.sh $(ENVOY_NEEDS) $(if $(filter redis,$(STORE)),$(REDIS_NEEDS))
 
-# The clients in docs/clients/ run in what they are written for, and the players are those that viewers have.
+# The clients in docs/clients/ run in the environments they are written for, and the players are
+# those that viewers have.
 prereqs-test:
 	@deploy/prereqs.sh $(ENVOY_NEEDS) $(REDIS_NEEDS) venv:python3-venv curl luacheck:lua-check git openssl node:nodejs $(if $(CHROMIUM),,chromium) ffmpeg \
 		gst-launch-1.0:gstreamer1.0-tools gst/playbin:gstreamer1.0-plugins-base gst/souphttpsrc:gstreamer1.0-plugins-good \
 		gst/hlsdemux:gstreamer1.0-plugins-bad gst/avdec_h264:gstreamer1.0-libav 'vlc:vlc-bin vlc-plugin-base' lists:
 
-# A profile of its own, the quickest to build: nobody debugs or measures the demo.
+# A separate profile, the quickest to build: nobody debugs or measures the demo.
 build: prereqs-build
 	@$(CARGO) build --locked --profile demo --package streamgate --package streamgate-demo --bins
 
@@ -96,7 +97,8 @@ compose-check: build
 	@deploy/compose-check.sh
 	exec $(DEMO) compose --logs $(BUILD)/demo/logs
 
-# Tests run the demo's program. Most tests wait for processes and clocks, so twice as many run at once as there are cores.
+# Tests run the demo's program. Most tests wait for processes and clocks, so twice as many run at
+# once as there are cores.
 ## Every test, with a real Envoy, Redis, Prometheus, Chromium and players
 test: prereqs-test build
 	@STREAMGATE_TEST_ENVOY=$$(deploy/demo/get-envoy.sh)
@@ -117,7 +119,7 @@ matrix: prereqs
 	export STREAMGATE_TEST_REDIS_SERVER
 	$(CARGO) test --locked --test integration -- --ignored --nocapture config_matrix::
 
-# A test like the others, but that it takes minutes, and that nobody knows what the requests will be.
+# A test like the others, except that it takes minutes and its requests are random.
 ## Tries the HTTP API with EXAMPLES=300 made-up requests for each call; SEED=N repeats a run
 fuzz-api: prereqs
 	@STREAMGATE_TEST_REDIS_SERVER=$$(deploy/demo/get-redis.sh)
@@ -128,29 +130,31 @@ fuzz-api: prereqs
 	echo "SEED=$$STREAMGATE_TEST_FUZZ_SEED"
 	$(CARGO) test --locked --test integration -- --nocapture openapi::fuzz
 
-# Redis measures itself, so the profile of the build means nothing.
+# Redis measures itself, so the build profile doesn't matter.
 ## Measures what a check costs Redis, beside a textbook semaphore
 bench-redis: prereqs
 	@STREAMGATE_TEST_REDIS_SERVER=$$(deploy/demo/get-redis.sh)
 	export STREAMGATE_TEST_REDIS_SERVER
 	$(CARGO) bench --locked --profile dev --bench redis
 
-# An optimised build; the processor time of the processes themselves, so that what else runs here counts for little.
+# An optimised build; it measures the processes' own processor time, so that other load on the
+# machine hardly matters.
 ## Measures what a check costs streamgate, beside a server that does nothing
 bench-checks: prereqs
 	@STREAMGATE_TEST_REDIS_SERVER=$$(deploy/demo/get-redis.sh)
 	export STREAMGATE_TEST_REDIS_SERVER
 	$(CARGO) bench --locked --bench checks
 
-# An optimised build, since memory is what is published.
+# An optimised build, because the memory figures are published.
 ## Measures the memory of a million users, and of one user with a million ids
 bench-memory: prereqs
 	@STREAMGATE_TEST_REDIS_SERVER=$$(deploy/demo/get-redis.sh)
 	export STREAMGATE_TEST_REDIS_SERVER
 	$(CARGO) bench --locked --bench memory
 
-# The corpus stays as it is; what is found new lies in fuzz/work, what fails in fuzz/artifacts. Without sanitizers (the crate forbids unsafe
-# code), so that the stable toolchain will do: RUSTC_BOOTSTRAP lets it count coverage.
+# The corpus stays unchanged; new inputs go to fuzz/work, failures to fuzz/artifacts. Without
+# sanitizers (the crate forbids unsafe code), so that the stable toolchain works: RUSTC_BOOTSTRAP
+# enables its coverage counters.
 ## Runs one fuzz target: make fuzz TARGET=claim
 fuzz:
 	@deploy/prereqs.sh c++:g++
@@ -165,7 +169,8 @@ fuzz:
 nightly:
 	@.ci/nightly $(PART)
 
-# The fuzz package is linted without libFuzzer, which takes a C++ compiler; `fuzzing` is what cargo-fuzz sets.
+# The fuzz package is linted without libFuzzer, which needs a C++ compiler; cargo-fuzz sets the
+# `fuzzing` cfg.
 ## Formatting, clippy, the documentation, and the dependencies where cargo-deny is there
 lint: prereqs-build
 	@$(CARGO) fmt --all --check

@@ -1,6 +1,7 @@
 #!/bin/sh
-# Runs the shell block below 'With compose' in docs/containers.md, as it stands there, and sees that the 4th stream is refused, before
-# and after a streamgate is killed. Needs a Docker engine that can get the images, docker compose or docker-compose (COMPOSE says which), and the ports named there.
+# Runs the shell block below 'With compose' in docs/containers.md unchanged, and checks that the 4th
+# stream is refused, before and after a streamgate is killed. Needs a Docker engine with access to
+# the images, docker compose or docker-compose (COMPOSE says which), and the ports named there.
 set -eu
 cd "$(dirname "$0")/.."
 
@@ -9,14 +10,15 @@ fail() { echo "compose-check: $*" >&2; exit 1; }
 docker info >/dev/null 2>&1 || fail "no Docker engine answers: 'docker info' says why"
 [ -n "${COMPOSE:-}" ] || { docker compose version >/dev/null 2>&1 && COMPOSE='docker compose'; } || COMPOSE=docker-compose
 if [ "$COMPOSE" != 'docker compose' ]; then
-    # docker-compose 1.29, to which the page's lines are as good.
+    # docker-compose 1.29, for which the page's lines work too.
     stand_in='docker() { case "$1" in compose) shift; $COMPOSE "$@" ;; *) command docker "$@" ;; esac; }'
     eval "$stand_in"
 fi
 
 script=$(awk '/^## With compose$/ {below = 1} below && /^```$/ {exit} inside {print} below && /^```sh$/ {inside = 1}' docs/containers.md)
 [ -n "$script" ] || fail "docs/containers.md has no shell block below 'With compose'"
-# Where the processors are busy with other things, Redis may have to wait for one, and a slow Redis is no part of this.
+# On a busy machine Redis may have to wait for a processor, and a slow Redis is not part of this
+# check.
 export STORE_TIMEOUT=200ms COMPOSE
 told=$(mktemp)
 lines=$(mktemp)
@@ -27,7 +29,7 @@ end() {
 }
 trap end EXIT
 trap 'exit 1' INT TERM
-# In a shell of its own, which ends at the first line that fails.
+# In a separate shell, which ends at the first line that fails.
 printf '%s\n%s\n' "${stand_in:-}" "$script" >"$lines"
 sh -eu "$lines" >"$told" 2>&1 || fail 'a line of the page failed'
 refused=$(grep -c '^HTTP/1.1 429' "$told") || true

@@ -1,6 +1,7 @@
 #!/bin/sh
-# Builds the image, runs it and asks it by the lines of docs/containers.md, then as a stranger would who trusts nobody: no right to write, no
-# capability, a user that the image has never heard of. Needs a Docker engine that can get the images named in Dockerfile, and port 8080.
+# Builds the image, runs it and queries it with the lines of docs/containers.md, then in a hardened
+# way: no write access, no capability, a user that the image doesn't know. Needs a Docker engine
+# with access to the images named in Dockerfile, and port 8080.
 set -eu
 cd "$(dirname "$0")/.."
 
@@ -9,7 +10,7 @@ say() { echo "ok    $*"; }
 
 docker info >/dev/null 2>&1 || fail "no Docker engine answers: 'docker info' says why"
 
-# The first shell block below its heading.
+# The first shell block after its heading.
 lines=$(awk '/^## In a container$/ {below = 1} below && /^```$/ {exit} inside {print} below && /^```sh$/ {inside = 1}' docs/containers.md)
 [ "$(printf '%s\n' "$lines" | grep -c .)" = 3 ] || fail "docs/containers.md has no three lines below 'In a container'"
 
@@ -30,7 +31,7 @@ printf '%s\n' "$answer" | grep -q '"session":"tv".*"active":1,"limit":3' || fail
 docker stop streamgate >/dev/null
 say "the page's lines build it, run it, and get an answer"
 
-# A folder that anybody may read, unlike one of mktemp's.
+# A world-readable folder, unlike one from mktemp.
 mkdir -p target/image-check/etc
 echo 'limits: {default: 7}' >target/image-check/etc/streamgate.yaml
 chmod -R a+rX target/image-check
@@ -60,7 +61,7 @@ code=$(docker inspect --format '{{.State.ExitCode}}' "$stranger")
 [ "$code" = 0 ] || fail "asked to end, it exits with $code"
 say 'asked to end, it drains and exits with 0'
 
-# Newest first; what stands below our one COPY is the base.
+# Newest first; everything below our one COPY is the base.
 docker history --human=false --format '{{.Size}} {{.CreatedBy}}' streamgate |
     awk '{bytes += $1} / COPY /{found = 1; exit} END {if (!found) exit 1; printf "ok    our own layers have %.1f MB\n", bytes / 1e6}' ||
     fail 'docker history shows no layer of ours'

@@ -1,10 +1,11 @@
 #!/bin/sh
-# Installs what is missing to build, test and run the demo, with apt-get: as root, or by a sudo that asks for no
-# password. Elsewhere it prints the line that does so, and fails. It starts no service.
+# Installs what is missing to build, test and run the demo, with apt-get: as root, or by a sudo that
+# asks for no password. Elsewhere it prints the line that does so, and fails. It starts no service.
 #
-# C compiler, headers, make and Rust are always looked for. Arguments name what else the caller uses: a command,
-# `node:nodejs` (a command whose package has another name), `gst/playbin:PACKAGE` (an element of GStreamer's), or one
-# of the words in `has`. `lists:` stands for apt-get's lists of packages.
+# C compiler, headers, make and Rust are always looked for. Arguments name what else the caller
+# uses: a command, `node:nodejs` (a command whose package has another name), `gst/playbin:PACKAGE`
+# (an element of GStreamer's), or one of the words in `has`. `lists:` stands for apt-get's lists of
+# packages.
 set -eu
 
 root="$(cd "$(dirname "$0")/.." && pwd)"
@@ -14,7 +15,7 @@ lists=
 has() {
     case "$1" in
     gst/*) gst-inspect-1.0 --exists "${1#gst/}" 2>/dev/null ;;
-    # Not Debian's python3-minimal, which can't fetch anything.
+    # Not Debian's python3-minimal, which can't download anything.
     python3) python3 -c 'import ssl, urllib.request, zipfile' 2>/dev/null ;;
     venv) python3 -c 'import ensurepip, venv' 2>/dev/null ;;
     authorities) [ -n "${SSL_CERT_FILE:-}" ] || [ -d /etc/pki ] || [ -e /etc/ssl/certs/ca-certificates.crt ] ;;

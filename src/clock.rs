@@ -141,7 +141,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_system_clock_agrees_with_the_wall_and_goes_on() {
+    fn the_system_clock_follows_the_wall_clock_and_advances() {
         let clock = SystemClock::start();
         let wall = SystemTime::now()
             .duration_since(SystemTime::UNIX_EPOCH)
@@ -164,7 +164,7 @@ mod tests {
     }
 
     #[test]
-    fn a_manual_clock_moves_only_when_told() {
+    fn a_manual_clock_moves_only_on_request() {
         let clock = ManualClock::at(Timestamp::from_millis(5));
         clock.advance(Duration::from_millis(7));
         assert_eq!(clock.now(), Timestamp::from_millis(12));
@@ -187,7 +187,7 @@ mod tests {
     }
 
     #[test]
-    fn from_a_later_moment_until_an_earlier_one_is_no_time() {
+    fn a_negative_span_is_zero() {
         let (earlier, later) = (Timestamp::from_millis(3), Timestamp::from_millis(10));
         assert_eq!(later.since(earlier), Duration::from_millis(7));
         assert_eq!(earlier.since(later), Duration::ZERO);

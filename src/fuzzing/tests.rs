@@ -22,7 +22,7 @@ fn names(folder: &Path) -> BTreeSet<String> {
 }
 
 #[test]
-fn what_is_promised_holds_of_every_file_of_every_corpus() {
+fn properties_hold_for_every_corpus_file() {
     for (target, property) in TARGETS {
         let folder = fuzz().join("corpus").join(target);
         let files = names(&folder);
@@ -40,7 +40,7 @@ fn what_is_promised_holds_of_every_file_of_every_corpus() {
 }
 
 #[test]
-fn each_target_has_a_program_and_a_corpus_and_there_are_no_others() {
+fn each_target_has_exactly_one_program_and_corpus() {
     let targets: BTreeSet<String> = TARGETS.map(|(name, _)| name.to_owned()).into();
     assert_eq!(names(&fuzz().join("corpus")), targets);
     let manifest = fs::read_to_string(fuzz().join("Cargo.toml")).unwrap();

@@ -354,7 +354,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_position_is_told_as_a_clock_shows_it() {
+    fn a_position_is_parsed_like_a_clock_time() {
         for (time, expected) in [
             ("0", Some(0)),
             ("75", Some(75)),

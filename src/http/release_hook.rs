@@ -284,7 +284,7 @@ mod tests {
     }
 
     #[test]
-    fn a_body_that_is_none_says_what_is_wrong() {
+    fn an_invalid_release_body_explains_why() {
         let too_many = format!("[{}]", vec![r#"{"user":"a","session":"b"}"#; 101].join(","));
         for (body, expected) in [
             ("", "EOF"),

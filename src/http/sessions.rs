@@ -116,7 +116,7 @@ pub(super) async fn post(
     operation_id = "get_user_sessions",
     path = "/v1/users/{user}/sessions",
     tag = "sessions",
-    params(("user" = String, Path, example = "anna", description = "Whose sessions.", min_length = 1, max_length = 256, pattern = r"^[^\x00-\x1f\x7f-\x9f]+$")),
+    params(("user" = String, Path, example = "anna", description = "The user.", min_length = 1, max_length = 256, pattern = r"^[^\x00-\x1f\x7f-\x9f]+$")),
     responses((status = 200, description = "The live sessions, in the order they took their slots.", body = UserBody), NoName, Failures),
     security(("token" = []), ()),
 )]
@@ -200,7 +200,7 @@ pub(super) async fn delete_one(
     operation_id = "end_user_sessions",
     path = "/v1/users/{user}/sessions",
     tag = "operator",
-    params(("user" = String, Path, example = "anna", description = "Whose sessions.", min_length = 1, max_length = 256, pattern = r"^[^\x00-\x1f\x7f-\x9f]+$")),
+    params(("user" = String, Path, example = "anna", description = "The user.", min_length = 1, max_length = 256, pattern = r"^[^\x00-\x1f\x7f-\x9f]+$")),
     responses((status = 200, description = "All sessions that can be ended have ended.", body = EndedBody), NoName, Detached, Failures),
     security(("token" = []), ()),
 )]

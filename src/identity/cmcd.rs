@@ -221,7 +221,7 @@ mod tests {
     }
 
     #[test]
-    fn a_key_is_found_wherever_it_stands() {
+    fn a_key_is_found_at_any_position() {
         for (payload, key, expected) in [
             (
                 r#"sid="6e2fb550-c457-11e9-bb97-0800200c9a66""#,
@@ -258,7 +258,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_list_or_a_parameter_quotes_is_no_item_and_what_is_written_freely_is_neither() {
+    fn quoted_text_in_lists_and_parameters_is_no_item() {
         for (payload, key, expected) in [
             (r#"nor=("a,sid=\"b\"" "c"),sid="d""#, "sid", Ok(Some("d"))),
             (r#"nor=("a?x=1,sid=b"),sid="d""#, "sid", Ok(Some("d"))),
@@ -288,7 +288,7 @@ mod tests {
     }
 
     #[test]
-    fn a_value_that_can_t_be_read_spoils_itself_alone() {
+    fn an_unreadable_value_affects_no_other() {
         let sid = r#"bl=1,sid="d",st=v"#;
         for (broken, flaw) in [
             // A player that quotes an already quoted value.
@@ -318,7 +318,7 @@ mod tests {
     }
 
     #[test]
-    fn a_payload_of_broken_values_takes_no_longer_than_a_few_looks_at_it() {
+    fn a_payload_of_broken_values_takes_bounded_time() {
         let broken = |count| format!("{}sid=\"d\"", "a=(\"x\",".repeat(count));
         assert_value(&broken(MAX_UNREADABLE), "sid", Ok(Some("d")));
         for count in [MAX_UNREADABLE + 1, 100_000] {

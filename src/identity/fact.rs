@@ -144,7 +144,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_too_long_is_cut_at_a_character_and_what_is_no_name_left_out() {
+    fn overlong_facts_are_cut_and_invalid_ones_left_out() {
         let cut = |text: &str| (Some(text.to_owned()), vec![FactLoss::Shortened]);
         let whole = |text: &str| (Some(text.to_owned()), vec![]);
         let none = || (None, vec![FactLoss::LeftOut]);

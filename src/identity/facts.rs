@@ -99,7 +99,7 @@ mod tests {
     use crate::session::tests::facts;
 
     #[test]
-    fn newer_facts_replace_what_they_know_and_keep_the_rest_and_the_door() {
+    fn newer_facts_replace_known_ones_and_keep_the_rest() {
         let none = Facts::default();
         let older = facts("tv", "news", Door::ExtAuthz, 7);
         let newer = facts("phone", "film", Door::Http, 0);
@@ -117,7 +117,7 @@ mod tests {
     }
 
     #[test]
-    fn a_device_that_was_shortened_is_nobody_s_origin() {
+    fn a_shortened_device_is_no_origin() {
         let long = format!("{}ä", "x".repeat(300));
         let of = |device: &str, joined: Option<u64>| Facts {
             device: DeviceId::keep(Some(device), &|_, _| {}),

@@ -109,7 +109,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_name_is_any_text_that_is_short_and_has_no_control_characters() {
+    fn a_name_is_any_short_text_without_control_characters() {
         let longest = "x".repeat(MAX_ID_BYTES);
         let longer = "x".repeat(MAX_ID_BYTES + 1);
         let wide = "é".repeat(MAX_ID_BYTES / 2);
@@ -139,7 +139,7 @@ mod tests {
     }
 
     #[test]
-    fn an_error_says_what_is_allowed() {
+    fn an_error_names_the_allowed_values() {
         for (text, message) in [
             (String::new(), "is empty; it must have 1 to 256 bytes"),
             ("x".repeat(300), "has 300 bytes; at most 256 are allowed"),

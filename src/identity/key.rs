@@ -112,7 +112,7 @@ mod tests {
     use crate::session::tests::key;
 
     #[test]
-    fn a_kind_says_what_it_is_and_what_can_be_done_to_it() {
+    fn each_kind_has_its_name_and_properties() {
         for (kind, name, is_stoppable, leaves_tombstone) in [
             (Kind::Request, "request", false, true),
             (Kind::Playback, "playback", true, true),

@@ -319,7 +319,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_source_is_shown_as_it_is_written() {
+    fn a_source_displays_as_its_text() {
         for text in [
             "header:x-user-id",
             "query:session",
@@ -348,7 +348,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_source_is_told_what_is() {
+    fn a_bad_source_error_lists_the_allowed_forms() {
         let long = format!("query:{}", "x".repeat(257));
         for (text, part) in [
             ("", ALLOWED),
@@ -385,7 +385,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_joined_has_parts_that_are_sources() {
+    fn joined_parts_must_be_sources() {
         let joined = |text: &str| match text.parse() {
             Ok(Source::Joined(parts)) => parts.iter().map(ToString::to_string).collect(),
             _ => Vec::new(),

@@ -376,7 +376,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_store_that_keeps_failing_has_to_prove_itself_for_longer_each_time() {
+    async fn a_store_that_keeps_failing_must_answer_more_probes() {
         let metrics = Metrics::new().unwrap();
         let breaker = beating(&metrics);
         tokio::time::advance(PROVEN).await;
@@ -425,7 +425,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_call_that_began_before_the_store_was_back_says_nothing_new() {
+    async fn a_call_older_than_the_recovery_does_not_count() {
         let metrics = Metrics::new().unwrap();
         let breaker = beating(&metrics);
         let late = call();
@@ -467,7 +467,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn in_an_outage_the_late_failure_of_a_call_hides_neither_probes_nor_the_reason() {
+    async fn a_late_failure_in_an_outage_hides_neither_probes_nor_reason() {
         let metrics = Metrics::new().unwrap();
         let breaker = beating(&metrics);
         // The second outage in a row takes two probes.
@@ -514,7 +514,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_timeout_is_no_room() {
+    async fn a_timeout_does_not_prove_room() {
         let metrics = Metrics::new().unwrap();
         let breaker = beating(&metrics);
         let full = StoreError::Full("no room".to_owned());
@@ -525,7 +525,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_full_store_says_so_until_it_has_had_room_for_a_while() {
+    async fn a_full_store_stays_full_until_it_has_had_room_for_a_while() {
         let metrics = Metrics::new().unwrap();
         let breaker = beating(&metrics);
         let full = StoreError::Full("no room".to_owned());

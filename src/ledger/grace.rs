@@ -173,7 +173,7 @@ mod tests {
     use super::*;
 
     #[tokio::test(start_paused = true)]
-    async fn a_slot_that_comes_free_while_the_refusal_is_on_its_way_is_tried_at_once() {
+    async fn a_slot_freed_during_the_refusal_is_tried_immediately() {
         let (grace, longest) = (Grace::default(), Duration::from_millis(250));
         let (user, caller) = (UserId::parse("alice").unwrap(), CallerDeadline::endless());
         for (freed_meanwhile, expected) in [

@@ -234,7 +234,7 @@ fn request(name: &str, id: &str) -> Claim {
 // === Held leases ===
 
 #[tokio::test(start_paused = true)]
-async fn a_playback_is_answered_from_memory_then_renewed_in_the_background_and_only_then_asks() {
+async fn a_playback_uses_memory_then_background_renewal_then_asks() {
     let bench = Bench::new(1, OutageRule::Deny);
     let asked = |store: &FaultyStore| (store.calls("admit"), store.calls("renew"));
     assert_eq!(bench.plays("a").await, Basis::Store);
@@ -260,7 +260,7 @@ async fn a_playback_is_answered_from_memory_then_renewed_in_the_background_and_o
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_is_news_is_told_to_the_store_at_once() {
+async fn new_facts_reach_the_store_immediately() {
     let bench = Bench::new(1, OutageRule::Deny);
     let mut claim = playback("anna", "a");
     bench.lets_in(&claim).await;
@@ -282,7 +282,7 @@ async fn a_request_is_held_but_never_answered_from_memory() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_end_that_comes_from_elsewhere_is_noticed_within_a_third_of_a_lease_and_a_request() {
+async fn an_end_elsewhere_is_noticed_within_a_third_of_a_lease() {
     for after in [0, 3, 9] {
         let bench = Bench::new(1, OutageRule::Allow);
         let none = bench.play_for("a", Duration::from_secs(after)).await;
@@ -303,7 +303,7 @@ async fn an_end_that_comes_from_elsewhere_is_noticed_within_a_third_of_a_lease_a
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_release_through_this_instance_is_heeded_at_once() {
+async fn a_release_through_this_instance_takes_effect_immediately() {
     let bench = Bench::new(1, OutageRule::Allow);
     bench.plays("a").await;
     bench.release("a").await.unwrap();
@@ -315,7 +315,7 @@ async fn a_release_through_this_instance_is_heeded_at_once() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_answer_that_comes_late_never_brings_a_released_session_back() {
+async fn a_late_answer_never_brings_back_a_released_session() {
     // The answer to a start, to a renewal that a request waits for, and to one in the background.
     for (age, operation) in [(0, "admit"), (21, "renew"), (11, "renew")] {
         let bench = Bench::new(1, OutageRule::Allow);
@@ -343,7 +343,7 @@ async fn an_answer_that_comes_late_never_brings_a_released_session_back() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_is_asked_while_a_release_is_under_way_is_not_held() {
+async fn an_answer_during_a_release_is_not_cached() {
     let bench = Bench::new(1, OutageRule::Allow);
     bench.plays("a").await;
     // The start takes place before the release, and is answered before it too.
@@ -359,7 +359,7 @@ async fn what_is_asked_while_a_release_is_under_way_is_not_held() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_full_memory_forgets_what_has_to_ask_soonest_and_nothing_is_wrong() {
+async fn a_full_cache_evicts_the_sessions_that_must_ask_soonest() {
     let bench = Bench::with_room(1, OutageRule::Deny, 512);
     let claims: Vec<Claim> = (0..4_000)
         .map(|number| playback(&format!("user-{number}"), "a"))
@@ -377,7 +377,7 @@ async fn a_full_memory_forgets_what_has_to_ask_soonest_and_nothing_is_wrong() {
 // === Outage ===
 
 #[tokio::test(start_paused = true)]
-async fn who_is_watching_notices_no_outage_shorter_than_two_thirds_of_a_lease() {
+async fn viewers_notice_no_outage_below_two_thirds_of_a_lease() {
     for rule in ALL_RULES {
         for since_start in [0, 1, 9, 10, 11, 12] {
             let bench = Bench::new(1, rule);
@@ -394,7 +394,7 @@ async fn who_is_watching_notices_no_outage_shorter_than_two_thirds_of_a_lease() 
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_asks_seldom_keeps_the_slot_through_an_outage_too() {
+async fn a_sparse_playback_keeps_its_slot_through_an_outage() {
     // More than are checked as soon as the store is back.
     let names: Vec<String> = (0..64).map(|number| format!("user-{number}")).collect();
     for rule in ALL_RULES {
@@ -512,7 +512,7 @@ async fn local_counts_from_what_is_held_requests_too() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn one_user_with_many_ids_takes_nobody_elses_room() {
+async fn one_user_with_many_ids_takes_no_other_users_room() {
     let bench = Bench::new(3, OutageRule::Allow);
     bench.goes_down().await;
     for number in 0..5_000 {
@@ -544,7 +544,7 @@ async fn without_room_to_remember_local_denies_and_allow_lets_in() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_start_whose_answer_was_lost_and_that_was_let_in_is_counted_once() {
+async fn an_admitted_start_whose_answer_was_lost_counts_once() {
     for rule in [OutageRule::Allow, OutageRule::Local] {
         let bench = Bench::new(1, rule);
         bench.plays("z").await;
@@ -562,7 +562,7 @@ async fn a_start_whose_answer_was_lost_and_that_was_let_in_is_counted_once() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn ends_are_told_before_sessions_and_both_before_a_new_start() {
+async fn ends_then_sessions_are_synced_before_a_new_start() {
     let bench = Bench::new(2, OutageRule::Local);
     bench.plays("a").await;
     bench.plays("b").await;
@@ -580,7 +580,7 @@ async fn ends_are_told_before_sessions_and_both_before_a_new_start() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_is_answered_while_another_session_is_released_is_asked_again() {
+async fn an_answer_during_another_release_is_requested_again() {
     let bench = Bench::new(2, OutageRule::Allow);
     bench.plays("a").await;
     bench.goes_down().await;
@@ -631,7 +631,7 @@ async fn a_start_runs_into_no_more_than_one_deadline() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_store_that_keeps_failing_is_left_alone_and_asked_again_once_it_answers_a_probe() {
+async fn a_failing_store_is_only_probed_until_it_answers() {
     let bench = Bench::new(1, OutageRule::Deny);
     bench.plays("a").await;
     bench.goes_down().await;
@@ -652,7 +652,7 @@ async fn a_store_that_keeps_failing_is_left_alone_and_asked_again_once_it_answer
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_full_store_renews_and_releases_and_its_starts_follow_the_rule() {
+async fn a_full_store_renews_and_releases_and_starts_follow_the_rule() {
     for rule in ALL_RULES {
         let bench = Bench::new(3, rule);
         bench.plays("a").await;
@@ -671,7 +671,7 @@ async fn a_full_store_renews_and_releases_and_its_starts_follow_the_rule() {
 // === Healing ===
 
 #[tokio::test(start_paused = true)]
-async fn a_store_that_has_forgotten_is_told_of_all_that_run_as_soon_as_that_shows() {
+async fn a_store_that_lost_its_data_is_told_all_running_sessions() {
     let bench = Bench::new(2, OutageRule::Deny);
     let users = 500;
     for number in 0..users {
@@ -698,7 +698,7 @@ async fn a_store_that_has_forgotten_is_told_of_all_that_run_as_soon_as_that_show
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_start_that_a_forgetful_store_lets_in_above_the_true_count_is_taken_back() {
+async fn a_start_admitted_above_the_true_count_is_taken_back() {
     let bench = Bench::new(2, OutageRule::Deny);
     bench.plays("a").await;
     bench.plays("b").await;
@@ -716,7 +716,7 @@ async fn a_start_that_a_forgetful_store_lets_in_above_the_true_count_is_taken_ba
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_forgetful_store_that_could_not_be_told_what_runs_decides_no_start() {
+async fn a_store_without_its_data_decides_no_start_before_syncing() {
     let bench = Bench::new(1, OutageRule::Deny);
     bench.lets_in(&request("anna", "a")).await;
     bench.store.sound.forget_all();
@@ -730,7 +730,7 @@ async fn a_forgetful_store_that_could_not_be_told_what_runs_decides_no_start() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_start_that_still_fits_shows_that_the_store_has_forgotten_too() {
+async fn a_start_that_fits_also_reveals_lost_data() {
     let bench = Bench::new(3, OutageRule::Deny);
     bench.plays("a").await;
     bench.plays("b").await;
@@ -743,7 +743,7 @@ async fn a_start_that_still_fits_shows_that_the_store_has_forgotten_too() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_the_store_said_just_before_it_forgot_is_told_to_it_again() {
+async fn sessions_confirmed_just_before_the_loss_are_reported_again() {
     let bench = Bench::new(2, OutageRule::Deny);
     bench.lets_in(&request("anna", "r")).await;
     for name in ["ben", "cem", "dora"] {
@@ -764,7 +764,7 @@ async fn what_the_store_said_just_before_it_forgot_is_told_to_it_again() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_start_that_could_not_be_taken_back_at_once_is_taken_back_later() {
+async fn a_start_that_could_not_be_undone_is_undone_later() {
     let bench = Bench::new(2, OutageRule::Deny);
     bench.plays("a").await;
     bench.plays("b").await;
@@ -797,7 +797,7 @@ async fn a_store_that_comes_back_empty_is_found_out_at_once() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_vouches_wrongly_for_an_end_makes_nobody_tell_everything_again_and_again() {
+async fn wrongly_vouched_ends_cause_no_repeated_reporting() {
     let bench = Bench::new(2, OutageRule::Deny);
     bench.lets_in(&request("anna", "r")).await;
     for _ in 0..5 {
@@ -827,7 +827,7 @@ async fn a_start_that_is_to_be_taken_back_is_not_announced_meanwhile() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_start_beside_forgotten_ones_that_can_be_neither_checked_nor_taken_back_is_not_let_in() {
+async fn a_start_is_denied_if_lost_sessions_can_not_be_checked() {
     for rule in [OutageRule::Deny, OutageRule::Local] {
         let bench = Bench::new(2, rule);
         bench.plays("a").await;
@@ -871,7 +871,7 @@ async fn an_end_that_somebody_vouched_for_elsewhere_is_believed() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_wrong_vouching_makes_nobody_else_told_again() {
+async fn a_wrongly_vouched_end_resyncs_no_other_user() {
     let bench = Bench::new(2, OutageRule::Deny);
     for number in 0..1000 {
         let claim = playback(&format!("user-{number}"), "a");
@@ -896,7 +896,7 @@ async fn a_wrong_vouching_makes_nobody_else_told_again() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_has_not_played_is_not_answered_from_memory() {
+async fn unplayed_sessions_are_not_answered_from_memory() {
     let bench = Bench::new(1, OutageRule::Deny);
     let claim = playback("anna", "a");
     for _ in 0..3 {
@@ -912,7 +912,7 @@ async fn what_has_not_played_is_not_answered_from_memory() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_failure_takes_back_a_start_that_has_not_played_and_no_other() {
+async fn a_failure_takes_back_only_a_start_that_has_not_played() {
     let bench = Bench::new(1, OutageRule::Deny);
     let anna = user("anna");
     let fail = async |id: &str| {
@@ -937,7 +937,7 @@ async fn a_failure_takes_back_a_start_that_has_not_played_and_no_other() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_report_to_an_instance_that_holds_nothing_is_remembered_there() {
+async fn a_report_to_an_instance_without_sessions_is_remembered() {
     let bench = Bench::new(1, OutageRule::Deny);
     let (anna, a) = (user("anna"), key(Kind::Playback, "a"));
     assert!(!bench.ledger.knows_playing(&anna, &a));
@@ -961,7 +961,7 @@ async fn a_report_to_an_instance_that_holds_nothing_is_remembered_there() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_response_that_outlives_its_playback_is_counted_as_a_request() {
+async fn a_response_that_outlives_its_playback_counts_as_a_request() {
     let bench = Bench::new(1, OutageRule::Deny);
     bench.plays("a").await;
     bench.release("a").await.unwrap();
@@ -990,7 +990,7 @@ async fn a_response_that_outlives_its_playback_is_counted_as_a_request() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_an_outage_let_in_above_the_limit_goes_on_for_one_lease() {
+async fn outage_admissions_above_the_limit_last_one_lease() {
     let bench = Bench::new(1, OutageRule::Allow);
     bench.plays("a").await;
     bench.goes_down().await;
@@ -1013,7 +1013,7 @@ async fn what_an_outage_let_in_above_the_limit_goes_on_for_one_lease() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_has_gone_in_an_outage_holds_nobody_up_after_it() {
+async fn users_gone_during_an_outage_delay_nobody_after_it() {
     let bench = Bench::new(1, OutageRule::Allow);
     bench.goes_down().await;
     for round in 0..20 {
@@ -1029,7 +1029,7 @@ async fn who_has_gone_in_an_outage_holds_nobody_up_after_it() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_is_denied_is_not_told_of_as_running() {
+async fn a_denied_session_is_not_reported_as_running() {
     let bench = Bench::new(1, OutageRule::Deny);
     bench.plays("a").await;
     bench.goes_down().await;
@@ -1044,7 +1044,7 @@ async fn who_is_denied_is_not_told_of_as_running() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_one_call_takes_back_is_no_other_calls_session() {
+async fn an_undo_affects_no_other_call_s_session() {
     let bench = Bench::new(2, OutageRule::Local);
     bench.plays("a").await;
     bench.goes_down().await;
@@ -1066,7 +1066,7 @@ async fn what_one_call_takes_back_is_no_other_calls_session() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_real_end_is_told_beside_one_that_a_call_takes_back() {
+async fn a_real_end_is_reported_in_addition_to_an_undo() {
     let bench = Bench::new(2, OutageRule::Deny);
     bench.lets_in(&request("anna", "r")).await;
     bench.goes_down().await;
@@ -1095,7 +1095,7 @@ async fn a_failed_request_in_an_outage_hides_no_release() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn no_other_end_hides_an_operators_that_was_not_told() {
+async fn no_other_end_hides_an_unsynced_operator_end() {
     let (anna, session) = (user("anna"), key(Kind::Playback, "a"));
     for other in [Ending::Failed, Ending::Stream] {
         let bench = Bench::new(1, OutageRule::Deny);
@@ -1155,7 +1155,7 @@ async fn a_limit_of_none_holds_in_an_outage() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_ended_before_an_outage_stays_ended_in_it() {
+async fn sessions_ended_before_an_outage_stay_ended() {
     for rule in [OutageRule::Allow, OutageRule::Local] {
         let bench = Bench::new(1, rule);
         bench.plays("a").await;
@@ -1182,7 +1182,7 @@ async fn a_renewal_that_was_void_is_made_again() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_is_wrong_at_one_users_key_is_no_outage() {
+async fn bad_data_at_one_users_key_is_no_outage() {
     let bench = Bench::new(1, OutageRule::Allow);
     bench.plays("a").await;
     let broken = Fault::Errs(StoreError::Protocol("FOREIGN".to_owned()));
@@ -1195,7 +1195,7 @@ async fn what_is_wrong_at_one_users_key_is_no_outage() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_ends_tells_the_store_what_it_is_yet_to_be_told() {
+async fn everything_is_synced_before_the_process_exits() {
     let bench = Bench::new(3, OutageRule::Allow);
     bench.goes_down().await;
     bench.plays("a").await;
@@ -1232,7 +1232,7 @@ impl Bench {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_this_instance_renews_itself_is_no_sign_of_an_access_log() {
+async fn own_renewals_prove_no_access_log() {
     let bench = Bench::unwired(10_000).await;
     bench.starts_some().await;
     let before = bench.store.calls("renew");
@@ -1245,7 +1245,7 @@ async fn what_this_instance_renews_itself_is_no_sign_of_an_access_log() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_second_check_of_a_request_is_no_sign_of_an_access_log() {
+async fn a_second_check_of_a_request_proves_no_access_log() {
     let bench = Bench::unwired(10_000).await;
     bench.starts_some().await;
     bench.starts_some().await;
@@ -1254,7 +1254,7 @@ async fn a_second_check_of_a_request_is_no_sign_of_an_access_log() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_a_store_has_forgotten_in_an_outage_is_no_sign_of_an_access_log() {
+async fn sessions_lost_in_an_outage_prove_no_access_log() {
     // Nothing is held, so nothing is reported again.
     let bench = Bench::unwired(0).await;
     bench.starts_some().await;

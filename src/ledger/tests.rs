@@ -115,7 +115,7 @@ fn is_full(decision: &Decision) -> bool {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_starts_is_counted_by_its_kind_and_what_goes_on_or_is_refused_is_not() {
+async fn only_started_sessions_are_counted_by_kind() {
     let bench = Bench::with_policy(Policy::new(2));
     let mut playback = claim("anna", "p");
     playback.key.kind = Kind::Playback;
@@ -130,7 +130,7 @@ async fn what_starts_is_counted_by_its_kind_and_what_goes_on_or_is_refused_is_no
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_start_at_the_limit_looks_again_during_its_grace_and_once_more_at_its_end() {
+async fn a_start_at_the_limit_retries_during_and_after_its_grace() {
     let bench = Bench::new();
     let first = bench
         .admit(&claim("anna", "a"), &CallerDeadline::endless())
@@ -169,7 +169,7 @@ async fn a_slot_that_comes_free_wakes_the_waiting_start_at_once() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_wait_takes_half_of_what_the_deadline_leaves_and_is_skipped_where_that_is_nothing() {
+async fn the_wait_takes_half_of_the_remaining_deadline() {
     for (deadline, waited) in [
         (Some(200), 100),
         (Some(400), 200),
@@ -231,7 +231,7 @@ async fn a_slow_store_takes_from_the_wait_and_never_from_the_deadline() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_the_store_took_is_no_longer_left_to_wait() {
+async fn time_spent_in_the_store_shortens_the_wait() {
     let bench = Bench::new();
     bench
         .admit(&claim("anna", "a"), &CallerDeadline::endless())
@@ -277,7 +277,7 @@ async fn one_start_a_user_waits_at_a_time() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn nobody_waits_where_nothing_is_allowed() {
+async fn no_start_waits_at_a_limit_of_zero() {
     let bench = Bench::with_policy(Policy::new(0));
     let decision = bench
         .admit(&claim("anna", "a"), &CallerDeadline::endless())
@@ -317,7 +317,7 @@ async fn a_caller_that_has_gone_stops_waiting_and_starts_nothing() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_outage_says_whether_the_start_may_have_taken_place() {
+async fn an_outage_reports_a_possible_start() {
     let (anna, session) = (UserId::parse("anna").unwrap(), key("a"));
     let timeout = StoreError::Timeout(Duration::from_millis(50));
     for (error, doubtful) in [
@@ -361,7 +361,7 @@ async fn an_outage_says_whether_the_start_may_have_taken_place() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_the_store_has_refused_stays_refused_should_it_fail_meanwhile() {
+async fn a_refusal_stands_if_the_store_fails_during_the_wait() {
     for (fault, undo) in [
         (Fault::LosesCalls, true),
         (Fault::Errs(StoreError::Full("no room".to_owned())), false),
@@ -423,7 +423,7 @@ async fn an_unknown_plan_gets_the_default_and_is_counted_each_time() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_missing_plan_is_counted_where_the_default_applies_for_want_of_it() {
+async fn a_missing_plan_is_counted_if_the_default_applies() {
     let plans = || [(PlanName::parse("gold").unwrap(), 5)].into();
     let users = || [(UserId::parse("anna").unwrap(), 4)].into();
     for (plans, users, counted) in [
@@ -449,7 +449,7 @@ async fn a_missing_plan_is_counted_where_the_default_applies_for_want_of_it() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn running_streams_are_put_back_above_the_limit_of_their_user_s_plan() {
+async fn running_streams_are_put_back_above_the_plan_s_limit() {
     let gold = PlanName::parse("gold").unwrap();
     let bench = Bench::with_policy(Policy {
         plans: [(gold.clone(), 100)].into(),
@@ -492,7 +492,7 @@ async fn running_streams_are_put_back_above_the_limit_of_their_user_s_plan() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_listing_that_is_not_allowed_stops_nothing_else_and_one_that_gets_no_answer_does() {
+async fn a_forbidden_listing_keeps_the_breaker_closed() {
     let bench = Bench::new();
     bench
         .admit(&claim("anna", "a"), &CallerDeadline::endless())

@@ -323,7 +323,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn what_comes_to_this_instance_needs_no_question() {
+    async fn entries_at_this_instance_need_no_question() {
         let (wiring, metrics) = (Wiring::new(LEASE), Metrics::new().unwrap());
         for id in [1, 2] {
             start(&wiring, id, &[session(id, false)], &metrics).await;
@@ -367,7 +367,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn what_is_too_old_is_not_asked_about() {
+    async fn the_store_is_not_asked_about_old_sessions() {
         let wiring = Wiring::new(LEASE);
         wiring.begun(&user(), &key(1), ticket(1));
         tokio::time::advance(LEASE * 5 / 6).await;
@@ -376,7 +376,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn an_absence_before_a_loss_was_found_is_no_proof_after_it() {
+    async fn an_absence_before_a_detected_loss_proves_nothing() {
         let (wiring, metrics) = (Wiring::new(LEASE), Metrics::new().unwrap());
         for id in 1..=3 {
             start(&wiring, id, &[], &metrics).await;

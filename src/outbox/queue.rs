@@ -186,7 +186,7 @@ mod tests {
     }
 
     #[test]
-    fn a_users_share_is_counted_right_whatever_becomes_of_what_waits() {
+    fn a_users_share_is_counted_correctly() {
         let user = |name: &str| UserId::parse(name).unwrap();
         let release = |id: usize| {
             let id = SessionId::parse(&id.to_string()).unwrap();
@@ -221,7 +221,7 @@ mod tests {
     }
 
     #[test]
-    fn what_supersedes_a_failed_notice_finds_room_in_a_full_queue() {
+    fn a_superseding_notice_fits_in_a_full_queue() {
         let anna = UserId::parse("anna").unwrap();
         let key = |id: &str| SessionKey {
             kind: Kind::Request,

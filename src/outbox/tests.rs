@@ -153,7 +153,7 @@ fn pending(notice: Notice) -> Pending {
 }
 
 #[test]
-fn of_each_session_the_last_state_waits_and_an_end_stands() {
+fn the_last_state_of_each_session_waits_and_an_end_stays() {
     for (notices, expected) in [
         (vec![renew("a"), renew("a")], vec!["renew a"]),
         (vec![renew("a"), release("a")], vec!["release a"]),
@@ -189,7 +189,7 @@ fn of_each_session_the_last_state_waits_and_an_end_stands() {
 }
 
 #[test]
-fn what_failed_gives_way_to_what_came_meanwhile_unless_it_is_the_end() {
+fn a_failed_notice_yields_to_a_newer_one_unless_it_is_an_end() {
     for (failed, came, expected) in [
         (renew("a"), renew("a"), (vec!["renew a"], vec![])),
         (renew("a"), release("a"), (vec!["release a"], vec![])),
@@ -253,7 +253,7 @@ async fn releases_find_room_where_renewals_no_longer_do() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_flood_of_one_users_ends_takes_nobody_elses_room() {
+async fn a_flood_of_one_users_ends_leaves_room_for_others() {
     let bench = Bench::with_room(2000);
     bench.store.fails(&Fault::LosesCalls);
     let ben = UserId::parse("ben").unwrap();
@@ -271,7 +271,7 @@ async fn a_flood_of_one_users_ends_takes_nobody_elses_room() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_fails_is_tried_again_until_it_is_told() {
+async fn a_failed_notice_is_retried_until_delivered() {
     let bench = Bench::new();
     bench.start("a", 1).await;
     bench.store.fails(&Fault::LosesCalls);
@@ -295,7 +295,7 @@ async fn what_fails_is_tried_again_until_it_is_told() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_fails_holds_nothing_else_up() {
+async fn a_failing_notice_delays_no_other() {
     let bench = Bench::new();
     bench
         .store
@@ -317,7 +317,7 @@ async fn what_fails_holds_nothing_else_up() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_stream_that_was_seen_a_while_ago_gets_what_is_left_of_its_lease() {
+async fn an_old_sighting_gets_the_rest_of_its_lease() {
     let bench = Bench::new();
     bench.submit(renew("a"));
     bench.submit(renew("b"));
@@ -334,7 +334,7 @@ async fn a_stream_that_was_seen_a_while_ago_gets_what_is_left_of_its_lease() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_means_nothing_any_more_is_given_up_and_counted() {
+async fn expired_notices_are_dropped_and_counted() {
     let bench = Bench::new();
     bench.submit(renew("a"));
     advance(Duration::from_secs(15)).await;
@@ -350,7 +350,7 @@ async fn what_means_nothing_any_more_is_given_up_and_counted() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_can_never_succeed_is_given_up_at_once() {
+async fn hopeless_notices_are_dropped_immediately() {
     let bench = Bench::new();
     bench
         .store
@@ -362,7 +362,7 @@ async fn what_can_never_succeed_is_given_up_at_once() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_undo_takes_back_its_own_start_alone() {
+async fn an_undo_takes_back_only_its_own_start() {
     let bench = Bench::new();
     for (id, ticket) in [("mine", 1), ("other", 2), ("renewed", 3)] {
         bench.start(id, ticket).await;
@@ -410,7 +410,7 @@ async fn closing_delivers_what_waits_and_giving_up_counts_it_all() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_waits_for_a_store_that_is_not_even_asked_expires_too() {
+async fn notices_expire_even_if_the_store_is_not_asked() {
     let bench = Bench::with_room(4);
     bench.store.fails(&Fault::LosesCalls);
     for id in ["a", "b", "c", "d"] {

@@ -240,7 +240,7 @@ mod tests {
     }
 
     #[test]
-    fn each_user_of_a_list_is_found_and_nobody_else() {
+    fn exactly_the_listed_users_are_found() {
         for count in [0, 1, 2, 3, 5, 7, 1000] {
             let names = names(count);
             let limits = list(&names).unwrap();

@@ -186,7 +186,7 @@ mod tests {
     }
 
     #[test]
-    fn a_default_of_zero_allows_nobody_but_those_named() {
+    fn a_default_of_zero_allows_only_named_users() {
         let policy = Policy {
             users: HashMap::from([(user("anna"), 1)]),
             ..Policy::new(0)

@@ -120,7 +120,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn each_reason_and_nothing_else_has_a_section_that_says_all_there_is_to_say() {
+    fn exactly_the_reasons_have_complete_sections() {
         let reasons: Vec<_> = Reason::ALL.iter().map(|reason| reason.as_str()).collect();
         let sections = sections();
         for (name, section) in &sections {

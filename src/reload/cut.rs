@@ -82,7 +82,7 @@ mod tests {
     }
 
     #[test]
-    fn a_text_that_ended_on_purpose_must_go_on_doing_so() {
+    fn a_text_with_an_end_marker_must_keep_it() {
         for in_force in [
             "a 1\n# end\n",
             "# end",

@@ -63,7 +63,7 @@ impl Pair {
 }
 
 #[test]
-fn what_has_changed_is_in_force_once_it_stands_still() {
+fn a_change_takes_effect_once_it_is_stable() {
     let pair = Pair::new();
     assert_eq!(pair.looks(3), ("one".to_owned(), 0, 0));
     pair.write("lock", "two");
@@ -81,7 +81,7 @@ fn what_has_changed_is_in_force_once_it_stands_still() {
 }
 
 #[test]
-fn what_can_not_be_used_changes_nothing_is_counted_once_and_heals() {
+fn an_unusable_file_changes_nothing_counts_once_and_recovers() {
     let pair = Pair::new();
     pair.write("key", "two");
     assert_eq!(pair.looks(9), ("one".to_owned(), 0, 1));
@@ -102,7 +102,7 @@ fn what_can_not_be_used_changes_nothing_is_counted_once_and_heals() {
 }
 
 #[test]
-fn a_gauge_tells_for_as_long_as_files_can_not_be_used() {
+fn a_gauge_is_set_while_files_can_not_be_used() {
     let pair = Pair::new();
     let is_unusable = || {
         pair.looks(2);
@@ -146,7 +146,7 @@ fn a_link_that_is_swapped_is_followed() {
 }
 
 #[test]
-fn what_can_not_be_read_is_named() {
+fn an_unreadable_file_is_named() {
     let dir = tempfile::tempdir().unwrap();
     let unusable = files(dir.path()).read().unwrap_err();
     assert_eq!(unusable.flaws().len(), 2);
@@ -224,7 +224,7 @@ fn a_text_is_compared_with_the_one_in_force() {
 }
 
 #[test]
-fn a_value_that_is_not_accepted_is_tried_again_when_another_file_has_changed() {
+fn a_refused_value_is_retried_after_another_file_changes() {
     let mut of = Guarded::new("one");
     let is_open = Arc::new(AtomicBool::new(false));
     let door = Arc::clone(&is_open);
@@ -258,7 +258,7 @@ fn a_refused_file_is_usable_again_once_it_is_reverted() {
 }
 
 #[test]
-fn a_large_file_is_followed_and_not_read_when_nothing_shows_a_change() {
+fn a_large_file_is_read_only_after_its_metadata_change() {
     let large = |letter: &str| letter.repeat(usize::try_from(LARGE).unwrap());
     let file = Guarded::new(&large("a"));
     let stamps = || file.reloaded.files.stamps();

@@ -263,7 +263,7 @@ mod tests {
     }
 
     #[test]
-    fn each_mistake_is_named_with_its_file_and_what_to_do_and_no_key_is_shown() {
+    fn each_tls_error_names_its_file_and_fix_but_no_key() {
         let dir = tempfile::tempdir().unwrap();
         let ((cert, key), (other, _)) = (issued(), issued());
         let damaged = |pem: &str| pem.replace("-----END", "----END").replace('M', "M!");

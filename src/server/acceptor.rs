@@ -236,7 +236,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn the_system_finds_out_within_half_a_minute_that_a_peer_is_gone() {
+    async fn a_lost_peer_is_detected_within_half_a_minute() {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let client = TcpStream::connect(listener.local_addr().unwrap()).await;
         let (socket, _) = listener.accept().await.unwrap();

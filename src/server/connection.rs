@@ -257,7 +257,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn answers_are_gathered_whatever_the_wire_can_do() {
+    async fn answers_are_batched_on_any_wire() {
         let metrics = Arc::new(Metrics::new().unwrap());
         let places = Places::new(Port::Grpc, 1, metrics);
         let (wire, _other_end) = tokio::net::UnixStream::pair().unwrap();

@@ -153,7 +153,7 @@ mod tests {
     }
 
     #[test]
-    fn what_does_not_begin_as_http_2_is_not_looked_at() {
+    fn other_protocols_than_http_2_are_ignored() {
         let reset = frame(RST_STREAM, &[0, 0, 0, 1]);
         let sent = [b"HTTP/1.1 200 OK\r\n\r\n", &*reset].concat();
         for at_one_time in 1..=sent.len() {

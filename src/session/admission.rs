@@ -165,7 +165,7 @@ mod tests {
     }
 
     #[test]
-    fn a_refused_start_is_worth_trying_again_after_a_third_of_the_shortest_lease_left() {
+    fn retry_after_is_a_third_of_the_shortest_lease_left() {
         for (leases_left, seconds) in [
             (&[30_000, 27_000, 29_000][..], 9),
             (&[29_999], 9),
@@ -180,7 +180,7 @@ mod tests {
     }
 
     #[test]
-    fn a_derived_id_is_told_to_be_quiet_for_as_long_as_it_takes() {
+    fn a_derived_id_gets_the_full_quiet_time() {
         for (quiet, seconds) in [(20_000, 20), (1_000, 1), (1_001, 2), (1_999, 2)] {
             let refusal = Refusal::Ended(EndCause::Operator, Some(Duration::from_millis(quiet)));
             let expected = Some(Duration::from_secs(seconds));
@@ -189,7 +189,7 @@ mod tests {
     }
 
     #[test]
-    fn where_waiting_does_not_help_nobody_is_told_to_wait() {
+    fn no_retry_after_where_waiting_does_not_help() {
         for refusal in [
             full(0, &[]),
             full(0, &[30_000]),

@@ -261,7 +261,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_full_store_is_an_outage_for_newcomers_and_for_nobody_else() {
+    async fn a_full_store_is_an_outage_only_for_new_users() {
         let (store, clock) = store(1);
         let users: Vec<UserId> = (0..SHARDS * 4)
             .map(|n| UserId::parse(&format!("user-{n}")).unwrap())
@@ -307,7 +307,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn pages_show_everybody_once_and_are_no_longer_than_the_last_user_makes_them() {
+    async fn pages_show_each_user_once_and_exceed_only_by_the_last() {
         let (store, _) = store(10_000);
         for number in 0..1000 {
             let user = UserId::parse(&format!("user-{number}")).unwrap();

@@ -121,7 +121,7 @@ mod tests {
         }
 
         #[test]
-        fn whatever_the_text_reading_it_does_not_panic_and_what_is_read_is_a_cursor(text in "[0-9.A-Za-z_=-]{0,12}|\\PC{0,12}") {
+        fn any_text_parses_without_panic_and_round_trips(text in "[0-9.A-Za-z_=-]{0,12}|\\PC{0,12}") {
             if let Ok(cursor) = text.parse::<Cursor>() {
                 prop_assert_eq!(cursor.to_string().parse(), Ok(cursor));
             }
@@ -129,7 +129,7 @@ mod tests {
     }
 
     #[test]
-    fn the_beginning_is_zero_and_what_is_no_cursor_says_what_is_wrong_with_it() {
+    fn the_first_cursor_is_zero_and_bad_cursors_explain_why() {
         assert_eq!(Cursor::default().to_string(), "0");
         let too_long = format!("0.{}", URL_SAFE_NO_PAD.encode("x".repeat(257)));
         for (text, error) in [

@@ -209,7 +209,7 @@ mod tests {
     }
 
     #[test]
-    fn a_blocked_writer_costs_lines_and_nobody_waits_for_it() {
+    fn a_blocked_writer_drops_lines_and_blocks_nobody() {
         let (queue, dropped, open, lines) = gated();
         // The writer holds at most one line.
         for n in 0..ROOM + 10 {
@@ -230,7 +230,7 @@ mod tests {
     }
 
     #[test]
-    fn a_line_that_cannot_be_written_is_counted_and_the_next_one_is_tried() {
+    fn a_failed_line_is_counted_and_the_next_is_tried() {
         let (queue, dropped, open, lines) = gated();
         for line in ["one", "two", "three"] {
             log(&queue, line);

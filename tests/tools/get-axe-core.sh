@@ -1,6 +1,7 @@
 #!/bin/sh
-# Prints the path of axe-core, which looks for barriers in web pages; all else goes to stderr.
-# To renew: change the version, and the sum to what `sha256sum` says of the package.
+# Prints the path of axe-core, which checks web pages for accessibility; everything else goes to
+# stderr. To update: change the version, and set the sum to the output of `sha256sum` for the
+# package.
 set -eu
 
 file=axe.min.js

@@ -1,6 +1,6 @@
 #!/bin/sh
-# Prints the path of hls.js, the player that tests run in a browser; all else goes to stderr.
-# To renew: change the version, and the sum to what `sha256sum` says of the package.
+# Prints the path of hls.js, the player that tests run in a browser; everything else goes to stderr.
+# To update: change the version, and set the sum to the output of `sha256sum` for the package.
 set -eu
 
 file=dist/hls.min.js

@@ -254,7 +254,7 @@ fn a_playback_has_played_once_a_success_went_out() {
 }
 
 #[test]
-fn the_end_of_a_long_response_of_a_playback_ends_what_was_counted_of_it() {
+fn the_end_of_a_long_response_ends_its_separate_session() {
     let lease = Leases::default().request;
     for (kind, entry, seconds, expected) in [
         ("playback", Entry::end("r1"), 2, None),
@@ -280,7 +280,7 @@ fn the_end_of_a_long_response_of_a_playback_ends_what_was_counted_of_it() {
 }
 
 #[test]
-fn the_type_of_an_entry_is_told_whatever_comes_of_it() {
+fn every_entry_reports_its_type() {
     for (kind, expected) in [
         (AccessLogType::DownstreamPeriodic, EntryType::Periodic),
         (AccessLogType::DownstreamEnd, EntryType::End),
@@ -292,7 +292,7 @@ fn the_type_of_an_entry_is_told_whatever_comes_of_it() {
 }
 
 #[test]
-fn an_end_cancels_the_same_stream_s_earlier_signs_of_life_in_its_message() {
+fn an_end_cancels_earlier_entries_of_its_stream_in_the_message() {
     let seen = |id: &str| Entry::periodic(id).allowed("anna", "request", id);
     let over = |id: &str| Entry::end(id).allowed("anna", "request", id);
     let redirected = |id: &str| over(id).details("internal_redirect");
@@ -407,7 +407,7 @@ fn a_sign_of_life_brings_what_is_needed_to_put_the_session_back() {
 }
 
 #[test]
-fn what_an_entry_led_to_has_a_name() {
+fn each_entry_result_has_a_label() {
     for (entry, expected) in [
         (
             Entry::periodic("r1").allowed("anna", "request", "r1"),

@@ -7,7 +7,7 @@ use tonic::metadata::MetadataMap;
 use super::grpc_timeout;
 
 #[test]
-fn a_deadline_is_read_as_grpc_writes_it() {
+fn a_grpc_timeout_is_parsed() {
     for (text, expected) in [
         ("1H", Some(Duration::from_secs(3600))),
         ("2M", Some(Duration::from_secs(120))),

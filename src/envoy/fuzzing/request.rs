@@ -202,7 +202,7 @@ mod tests {
         }
 
         #[test]
-        fn a_check_that_was_damaged_is_read_wherever_envoy_types_reads_it(
+        fn a_damaged_check_decodes_if_envoy_types_decodes_it(
             check in check(),
             damage in vec((any::<prop::sample::Index>(), any::<u8>()), 1..4),
         ) {
@@ -218,7 +218,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_check_is_an_error_that_says_where() {
+    fn an_undecodable_check_is_an_error_that_says_where() {
         let http = |http: &[u8]| {
             let tagged = |tag: u8, inner: &[u8]| {
                 [&[tag << 3 | 2, u8::try_from(inner.len()).unwrap()], inner].concat()

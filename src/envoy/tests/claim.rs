@@ -36,7 +36,7 @@ fn anna(method: &str, path: &str) -> Check {
 }
 
 #[test]
-fn a_claim_holds_all_that_the_sources_say() {
+fn a_claim_has_all_facts_from_the_sources() {
     let check = anna("GET", "/vod/1.m3u8?CMCD=cid%3D%22film%22")
         .headers(&[("x-device-id", "tv"), ("x-playback-session-id", "p1")])
         .jwt(&json!({"payload": {"plan": "gold"}}));
@@ -75,7 +75,7 @@ fn the_source_of_the_session_decides_its_kind() {
 }
 
 #[test]
-fn a_route_s_list_of_sources_stands_in_place_of_ours() {
+fn a_route_s_list_replaces_the_configured_sources() {
     let route = |list| anna("GET", "/a?session=q1&s=mine").context(&[("streamgate.session", list)]);
     for (list, expected) in [
         ("request", "request:r1"),
@@ -99,7 +99,7 @@ fn a_route_s_list_of_sources_stands_in_place_of_ours() {
 }
 
 #[test]
-fn a_preflight_is_nobody_s_and_a_head_is_somebody_s_and_neither_is_a_stream() {
+fn a_preflight_has_no_user_and_a_head_has_one_but_no_stream() {
     let nobody = |method| Check::on(method, "/a?session=%ff");
     assert!(matches!(ask(nobody("OPTIONS")), Ok(CheckKind::Preflight)));
     assert!(matches!(
@@ -115,7 +115,7 @@ fn a_preflight_is_nobody_s_and_a_head_is_somebody_s_and_neither_is_a_stream() {
 }
 
 #[test]
-fn what_is_malformed_is_named_with_its_source() {
+fn a_malformed_name_is_reported_with_its_source() {
     let long = "x".repeat(257);
     let header = |name, value: &str| anna("GET", "/a").headers(&[(name, value)]);
     for (check, expected) in [
@@ -277,7 +277,7 @@ fn a_fact_that_is_only_shown_never_stops_the_stream() {
 }
 
 #[test]
-fn a_content_that_can_t_be_read_spoils_no_session_of_the_same_payload() {
+fn an_unreadable_content_does_not_affect_the_session() {
     for payload in [
         // cid=""-977"",sid="s1"
         "cid%3D%22%22-977%22%22%2Csid%3D%22s1%22",
@@ -302,7 +302,7 @@ fn a_content_that_can_t_be_read_spoils_no_session_of_the_same_payload() {
 }
 
 #[test]
-fn a_check_on_no_http_request_is_told_apart() {
+fn a_check_without_an_http_request_is_an_error() {
     let no_http = AttributeContext {
         request: Some(Request::default()),
         ..AttributeContext::default()
@@ -323,14 +323,14 @@ fn a_check_on_no_http_request_is_told_apart() {
 }
 
 #[test]
-fn the_request_s_id_is_read_for_the_log_whatever_else_is_wrong() {
+fn the_request_id_is_logged_even_for_bad_requests() {
     assert_eq!(request_id(&anna("GET", "/a?session=%ff").request()), "r1");
     let raw = Check::on("GET", "/").raw_headers(&[("x-request-id", b"\xff")]);
     assert_eq!(request_id(&raw.request()), "");
 }
 
 #[test]
-fn a_path_of_40_kb_is_read_through() {
+fn a_path_of_40_kb_is_searched_completely() {
     let path = format!(
         "/{}?{}session=p1",
         "a/".repeat(10_000),
@@ -345,7 +345,7 @@ fn a_path_of_40_kb_is_read_through() {
 }
 
 #[test]
-fn a_playback_may_name_whose_slot_it_wants_and_a_request_may_not() {
+fn a_playback_may_ask_for_a_takeover_and_a_request_may_not() {
     let playback = |name: &str, text: &str| anna("GET", "/a?session=p1").headers(&[(name, text)]);
     let takeover = |check: Check| claim(check).takeover;
     let of = |id: &str| Takeover::parse(id).ok();

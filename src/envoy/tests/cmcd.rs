@@ -78,7 +78,7 @@ fn by_headers(example: &Example) -> [Check; 2] {
 }
 
 #[test]
-fn each_example_of_the_specifications_names_its_session_and_its_content_in_both_forms() {
+fn each_cmcd_example_names_session_and_content_in_both_forms() {
     for example in &examples() {
         let [plain, raw] = by_headers(example);
         for check in [
@@ -99,7 +99,7 @@ fn each_example_of_the_specifications_names_its_session_and_its_content_in_both_
 }
 
 #[test]
-fn each_key_says_the_same_in_the_query_and_in_whichever_header_it_stands() {
+fn each_key_reads_the_same_from_the_query_and_every_header() {
     let mut found = Vec::new();
     for example in examples() {
         let payload = percent_decode_str(example.query).decode_utf8().unwrap();
@@ -134,7 +134,7 @@ fn each_key_says_the_same_in_the_query_and_in_whichever_header_it_stands() {
 }
 
 #[test]
-fn the_order_of_keys_says_nothing() {
+fn the_order_of_keys_does_not_matter() {
     for example in examples() {
         let payload = percent_decode_str(example.query).decode_utf8().unwrap();
         let sid = example.sid.map(Into::into);
@@ -150,7 +150,7 @@ fn the_order_of_keys_says_nothing() {
 }
 
 #[test]
-fn what_structured_fields_allow_a_session_to_be_is_understood_in_both_forms() {
+fn structured_fields_session_values_decode_in_both_forms() {
     for (payload, sid) in [
         (r#"sid="a \"b\" \\c""#, r#"a "b" \c"#),
         (r#"sid="a,b=c;d(e)""#, "a,b=c;d(e)"),

@@ -47,7 +47,7 @@ fn attributes(check: Check) -> String {
 }
 
 #[test]
-fn a_player_that_says_nothing_gets_a_cookie_and_with_it_is_the_same_playback() {
+fn a_player_without_an_id_is_one_playback_by_its_cookie() {
     let (first, new) = claim(anna("/vod/film/index.m3u8"));
     let new = new.unwrap();
     assert_eq!(new.origin, CookieOrigin::New);
@@ -67,7 +67,7 @@ fn a_player_that_says_nothing_gets_a_cookie_and_with_it_is_the_same_playback() {
 }
 
 #[test]
-fn the_session_tells_nothing_of_the_cookie_and_is_its_user_s_alone() {
+fn the_session_reveals_no_cookie_and_belongs_to_its_user() {
     let of = |user: &str, cookie: &str| -> SessionKey {
         let line = format!("streamgate={cookie}");
         claim(on_route(user, "/vod/1").headers(&[("cookie", &line)]))
@@ -98,7 +98,7 @@ fn the_session_tells_nothing_of_the_cookie_and_is_its_user_s_alone() {
 }
 
 #[test]
-fn what_a_player_says_goes_before_the_cookie_and_its_request_s_id_does_not() {
+fn a_player_s_id_beats_the_cookie_and_a_request_id_does_not() {
     let line = format!("streamgate={SEVEN}");
     let named = anna("/vod/1?session=p1").headers(&[("cookie", &line)]);
     let (named, none) = claim(named);
@@ -127,7 +127,7 @@ fn what_a_player_says_goes_before_the_cookie_and_its_request_s_id_does_not() {
 }
 
 #[test]
-fn what_is_no_cookie_of_ours_is_none_at_all() {
+fn an_invalid_cookie_counts_as_absent() {
     let long = SEVEN.replace('7', "77");
     let upper = SEVEN.replace('7', "A");
     for value in ["", "7", &long, &upper, "zz", "\"", &SEVEN.replace('7', "é")] {
@@ -164,7 +164,7 @@ fn what_is_no_cookie_of_ours_is_none_at_all() {
 }
 
 #[test]
-fn over_tls_the_cookie_stays_there_and_goes_along_from_other_sites() {
+fn over_tls_the_cookie_is_secure_and_sent_from_other_sites() {
     let secure = "Path=/vod; HttpOnly; Secure; SameSite=None; Partitioned";
     let forwarded = |proto| anna("/vod/1").headers(&[("x-forwarded-proto", proto)]);
     assert_eq!(attributes(forwarded("https")), secure);
@@ -222,7 +222,7 @@ fn a_cookie_is_for_the_route_s_path_or_the_first_folder() {
 }
 
 #[test]
-fn a_route_s_mistake_is_told_to_its_operator() {
+fn a_route_s_mistake_is_reported_to_its_operator() {
     let on = |pairs: &[(&str, &str)]| ask(anna("/vod/film/1.ts").context(pairs)).unwrap_err();
     for (key, value, part) in [
         ("streamgate.issue", "", "got \"\"; allowed: cookie"),

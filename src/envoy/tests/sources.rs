@@ -112,7 +112,7 @@ fn basic_names_whom_its_header_names() {
 }
 
 #[test]
-fn a_principal_is_the_name_that_envoy_has_verified_in_check_and_entry_alike() {
+fn a_principal_is_the_verified_name_in_checks_and_entries() {
     let check = Check::on("GET", "/").principal("spiffe://tv/box/42");
     assert_eq!(in_check("principal", &check), text("spiffe://tv/box/42"));
     assert_eq!(in_check("principal", &Check::on("GET", "/")), Ok(None));
@@ -146,7 +146,7 @@ fn a_principal_is_the_name_that_envoy_has_verified_in_check_and_entry_alike() {
 }
 
 #[test]
-fn what_is_joined_is_all_there_and_never_two_alike() {
+fn joined_values_are_complete_and_unambiguous() {
     let source = "header:x-device-id+path:^/vod/([^/]+)/";
     let joined = |device: &str, path: &str| {
         in_check(

@@ -43,7 +43,7 @@ const CMCD: &str = r#"bl=1,sid="c1",cid="film""#;
 const QUERY: &str = "/a?x=1&session=q1&CMCD=sid%3D%22c2%22";
 
 #[test]
-fn every_source_is_read_from_a_check() {
+fn every_source_works_in_a_check() {
     let headers = [
         ("x-user-id", "anna"),
         ("cmcd-session", CMCD),
@@ -94,7 +94,7 @@ fn every_source_is_read_from_a_check() {
 }
 
 #[test]
-fn every_source_but_the_route_s_words_is_read_from_an_entry() {
+fn every_source_but_context_works_in_an_entry() {
     let entry = Entry::end("r1")
         .path(QUERY)
         .headers(&[("x-user-id", "anna"), ("cmcd-object", r#"cid="film""#)])
@@ -125,7 +125,7 @@ fn every_source_but_the_route_s_words_is_read_from_an_entry() {
 }
 
 #[test]
-fn the_first_source_that_has_something_wins_and_an_empty_value_is_nothing() {
+fn the_first_source_with_a_nonempty_value_wins() {
     let sources = "header:a,query:b,cmcd:sid,request";
     for (header, path, id, expected) in [
         ("h", "/?b=q", "r", Some(has("header:a", "h"))),
@@ -147,7 +147,7 @@ fn the_first_source_that_has_something_wins_and_an_empty_value_is_nothing() {
 }
 
 #[test]
-fn what_is_malformed_is_never_passed_over() {
+fn a_malformed_value_is_never_skipped() {
     let on = |path| Check::on("GET", path).headers(&[("x-request-id", "r1")]);
     let raw = on("/").raw_headers(&[("a", b"\xff"), ("x-request-id", b"r1")]);
     let cmcd = on("/").headers(&[("cmcd-request", "sid=\"open")]);
@@ -200,7 +200,7 @@ fn what_is_malformed_is_never_passed_over() {
 }
 
 #[test]
-fn a_query_is_read_as_forms_are() {
+fn a_query_is_decoded_like_a_form() {
     for (path, expected) in [
         ("/v?s=a%20b+c", Some("a b c")),
         ("/v?s=%2B%26%3D", Some("+&=")),
@@ -227,7 +227,7 @@ fn a_query_is_read_as_forms_are() {
 }
 
 #[test]
-fn cmcd_may_stand_in_four_headers_and_in_the_query_but_must_agree() {
+fn cmcd_in_headers_and_query_must_agree() {
     let sid = |header: &str, query: &str| {
         let check = Check::on("GET", query).headers(&[(header, r#"sid="a""#)]);
         text("cmcd:sid", &check)
@@ -244,7 +244,7 @@ fn cmcd_may_stand_in_four_headers_and_in_the_query_but_must_agree() {
 }
 
 #[test]
-fn each_cmcd_payload_of_a_request_is_read_and_they_must_agree_on_the_key_alone() {
+fn all_cmcd_payloads_must_agree_only_on_the_requested_key() {
     let in_query = |path| text("cmcd:sid", &Check::on("GET", path));
     let a = || Ok(Some("a".to_owned()));
     for (path, expected) in [
@@ -291,7 +291,7 @@ fn each_cmcd_payload_of_a_request_is_read_and_they_must_agree_on_the_key_alone()
 }
 
 #[test]
-fn raw_headers_are_read_whatever_their_case_and_name_nobody_where_they_disagree() {
+fn raw_headers_ignore_case_and_must_agree() {
     let check = Check::on("GET", "/").raw_headers(&[
         ("X-User-Id", "anné".as_bytes()),
         ("a", b"1"),
@@ -373,7 +373,7 @@ fn a_claim_is_found_by_the_longest_names_that_lead_to_it() {
 }
 
 #[test]
-fn the_tokens_of_several_providers_may_not_contradict_each_other() {
+fn tokens_of_several_providers_must_agree() {
     let sub = |one, other| {
         let check =
             Check::on("GET", "/").jwt(&json!({"one": {"sub": one}, "other": {"sub": other}}));

@@ -147,7 +147,7 @@ mod tests {
     }
 
     #[test]
-    fn the_details_hold_the_reason_the_numbers_the_problem_and_when_to_come_back() {
+    fn grpc_details_have_reason_numbers_problem_and_retry_delay() {
         let problem = full(1);
         let after = Duration::from_secs(7);
         let (code, details) = status(Code::ResourceExhausted, &problem, Some(after));
@@ -177,7 +177,7 @@ mod tests {
     }
 
     #[test]
-    fn however_many_streams_there_are_the_headers_stay_below_what_clients_take() {
+    fn grpc_headers_stay_within_limits_for_any_session_count() {
         for count in [1, 3, 40, 1000] {
             let problem = full(count);
             let (_, details) = status(Code::ResourceExhausted, &problem, None);
@@ -190,7 +190,7 @@ mod tests {
     }
 
     #[test]
-    fn a_call_is_told_by_its_content_type_as_envoy_does() {
+    fn a_grpc_call_is_recognised_by_its_content_type() {
         for (found, expected) in [
             ("application/grpc", true),
             ("application/grpc+proto", true),

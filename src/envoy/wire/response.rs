@@ -169,7 +169,7 @@ mod tests {
     use crate::identity::{Kind, SessionId};
 
     #[test]
-    fn what_is_written_by_itself_is_what_the_message_says() {
+    fn the_hand_encoded_allow_equals_the_message() {
         // Lengths of one byte and of two, on every level.
         for length in (1..=256).chain([7, 60, 100, 127, 128]) {
             for kind in [Kind::Playback, Kind::Request, Kind::Video] {

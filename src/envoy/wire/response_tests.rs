@@ -139,7 +139,7 @@ fn body(response: &DeniedHttpResponse) -> Value {
 }
 
 #[test]
-fn who_is_let_in_is_named_upstream_to_the_client_and_to_the_log() {
+fn an_allow_names_the_session_to_upstream_client_and_log() {
     let response = allow(&UserId::parse("anna").unwrap(), &key("p1"));
     assert_eq!(code(&response), 0);
     let named = texts(&[("x-streamgate-session", "p1")]);
@@ -155,7 +155,7 @@ fn who_is_let_in_is_named_upstream_to_the_client_and_to_the_log() {
 }
 
 #[test]
-fn what_takes_no_slot_passes_without_a_session_and_without_the_client_s_word_for_one() {
+fn a_pass_without_slot_strips_the_session_header() {
     let response = pass();
     assert_eq!(code(&response), 0);
     assert_eq!(ok(&response).headers_to_remove, ["x-streamgate-session"]);
@@ -205,7 +205,7 @@ fn a_full_refusal_is_429_with_what_to_do_about_it() {
 }
 
 #[test]
-fn retry_after_is_a_third_of_the_shortest_lease_in_whole_seconds_and_at_least_one() {
+fn retry_after_is_a_third_of_the_shortest_lease_at_least_one() {
     for (left, expected) in [
         (30_000, "10"),
         (8_999, "2"),
@@ -233,7 +233,7 @@ fn retry_after_is_a_third_of_the_shortest_lease_in_whole_seconds_and_at_least_on
 }
 
 #[test]
-fn an_ended_session_is_429_with_its_reason_and_nothing_to_wait_for() {
+fn an_ended_session_is_429_with_its_reason_and_no_retry_after() {
     let by = key("p2");
     for (cause, reason) in [
         (EndCause::Released, "ended"),
@@ -260,7 +260,7 @@ fn an_ended_session_is_429_with_its_reason_and_nothing_to_wait_for() {
 }
 
 #[test]
-fn what_can_t_be_told_whose_it_is_is_refused_and_an_operator_s_mistake_is_not_shown() {
+fn an_unidentified_request_is_refused_without_operator_details() {
     let malformed = ClaimError::Malformed {
         what: "user",
         source_name: "header:x".to_owned(),
@@ -355,7 +355,7 @@ fn to_client(response: &CheckResponse) -> &DeniedHttpResponse {
 }
 
 #[test]
-fn each_refusal_is_what_the_guide_to_problems_says_of_it() {
+fn each_refusal_matches_the_guide_to_problems() {
     let all = show_all();
     let mut reasons = HashSet::new();
     for response in all_that_is_told(over_http(&all)) {
@@ -376,7 +376,7 @@ fn each_refusal_is_what_the_guide_to_problems_says_of_it() {
 }
 
 #[test]
-fn a_grpc_client_is_told_by_a_status_a_sentence_and_details() {
+fn a_grpc_denial_has_status_sentence_and_details() {
     let all = show_all();
     let (http, grpc) = (over_http(&all), over_grpc(&all));
     for (response, call) in all_that_is_told(http).iter().zip(all_that_is_told(grpc)) {
@@ -401,7 +401,7 @@ fn a_grpc_client_is_told_by_a_status_a_sentence_and_details() {
 }
 
 #[test]
-fn problems_lead_to_the_guide_that_is_configured_and_a_used_up_quota_to_the_common_one() {
+fn problem_types_use_the_configured_guide_or_the_iana_type() {
     let elsewhere = config::RefusalSettings {
         problems: Some("https://watch.example/help".to_owned()),
         ..config::RefusalSettings::default()
@@ -423,7 +423,7 @@ fn problems_lead_to_the_guide_that_is_configured_and_a_used_up_quota_to_the_comm
 }
 
 #[test]
-fn what_is_not_to_be_shown_is_not_told_in_any_form() {
+fn hidden_facts_are_shown_in_no_form() {
     let holder = Session {
         facts: Facts {
             device: DeviceId::parse("the-tv").ok(),
@@ -485,7 +485,7 @@ fn what_is_not_to_be_shown_is_not_told_in_any_form() {
 }
 
 #[test]
-fn each_answer_of_the_ledger_has_its_name_in_the_metrics_and_the_log() {
+fn each_ledger_answer_has_a_label_in_metrics_and_log() {
     assert_eq!(
         verdict::admitted(AdmissionKind::Started, Basis::Store),
         Verdict::Started

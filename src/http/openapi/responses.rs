@@ -317,7 +317,7 @@ mod tests {
     ];
 
     #[test]
-    fn each_answer_is_what_the_guide_to_problems_says_of_it() {
+    fn each_answer_matches_the_guide_to_problems() {
         for answer in ProblemResponse::ALL {
             for (problem, _) in answer.told() {
                 let told = serde_json::to_value(&problem).unwrap();
@@ -331,7 +331,7 @@ mod tests {
     }
 
     #[test]
-    fn each_reason_that_a_call_can_tell_is_in_an_answer_with_its_status() {
+    fn each_reason_of_a_call_is_documented_with_its_status() {
         let mut told = HashSet::from(ELSEWHERE);
         for answer in ProblemResponse::ALL {
             let (status, _) = answer.reference();

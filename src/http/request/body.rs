@@ -146,7 +146,7 @@ mod tests {
     }
 
     #[test]
-    fn a_body_that_is_wrong_says_where() {
+    fn an_invalid_body_names_the_field() {
         for (body, expected) in [
             (" \r\n", "not a JSON object"),
             ("null", "not a JSON object"),
@@ -188,7 +188,7 @@ mod tests {
     }
 
     #[test]
-    fn a_body_is_called_a_media_type_that_is_read_and_its_text_is_utf_8() {
+    fn a_body_needs_an_accepted_media_type_in_utf_8() {
         let check = |called: &str| {
             let headers = HeaderMap::from_iter([(header::CONTENT_TYPE, called.parse().unwrap())]);
             check_media_type(&headers, &["application/json", "text/plain"])

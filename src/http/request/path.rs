@@ -187,7 +187,7 @@ mod tests {
     }
 
     #[test]
-    fn a_parameter_is_decoded_and_stands_there_once() {
+    fn a_parameter_is_decoded_and_occurs_once() {
         let known = &["limit", "cursor"];
         let ok = |query| parameters(query, known).ok();
         for (query, expected) in [
@@ -218,7 +218,7 @@ mod tests {
     }
 
     #[test]
-    fn what_could_be_mistaken_in_an_address_is_escaped() {
+    fn ambiguous_characters_in_a_url_are_escaped() {
         for (text, expected) in [
             ("anna-1._~", "anna-1._~"),
             ("a/b?c#d%e f", "a%2Fb%3Fc%23d%25e%20f"),

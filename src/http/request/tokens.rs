@@ -237,7 +237,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_kept_of_a_file_has_no_token_and_shows_where_it_was_cut() {
+    fn the_kept_text_has_no_token_and_reveals_truncation() {
         let file = "# hunter\n  hunter2 client anna\r\n\nhunter3\toperator\n";
         let kept = |text: &str| without_tokens(&Bytes::copy_from_slice(text.as_bytes()));
         let whole = kept(file);
@@ -267,7 +267,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_is_wrong_says_where_and_never_what_it_holds() {
+    fn a_bad_tokens_file_names_the_line_but_no_content() {
         let long = format!("{} client", "x".repeat(513));
         for (text, expected) in [
             ("", "it has no token"),

@@ -4,7 +4,7 @@
 use super::*;
 
 #[test]
-fn as_many_as_the_limit_are_let_in_and_the_next_is_refused_naming_them() {
+fn starts_beyond_the_limit_are_refused_naming_the_holders() {
     let mut viewer = Viewer::limited_to(2);
     for (session, active) in [("playback:tv", 1), ("request:phone", 2)] {
         let expected = Admitted {
@@ -66,7 +66,7 @@ fn a_slot_is_free_at_the_moment_its_lease_ends_and_not_before() {
 }
 
 #[test]
-fn a_repeated_start_is_a_renewal_whatever_the_limit() {
+fn a_repeated_start_is_a_renewal_at_any_limit() {
     for limit in [0, 1, 2, 3] {
         let mut viewer = Viewer::watching("playback:a playback:b", limit);
         let expected = Admitted {
@@ -136,7 +136,7 @@ fn a_lease_grows_and_never_shrinks() {
 }
 
 #[test]
-fn nobody_is_promised_a_longer_lease_than_the_longest() {
+fn no_lease_exceeds_the_longest() {
     let mut viewer = Viewer::limited_to(1);
     let lease = seconds(31);
     let longest = viewer.now.after(seconds(30));
@@ -186,7 +186,7 @@ fn a_repeated_start_brings_newer_facts_and_a_sighting_does_not() {
 }
 
 #[test]
-fn an_ended_session_is_refused_with_its_cause_though_there_is_room() {
+fn an_ended_session_is_refused_with_its_cause_despite_room() {
     let mut viewer = Viewer::with_an_end_of_each_cause();
     let displaced = EndCause::Displaced {
         by: key("playback:taker"),
@@ -203,7 +203,7 @@ fn an_ended_session_is_refused_with_its_cause_though_there_is_room() {
 }
 
 #[test]
-fn a_refusal_extends_the_memory_of_an_end_that_was_not_the_sessions_own() {
+fn a_refusal_extends_an_end_against_the_viewers_will() {
     let mut viewer = Viewer::with_an_end_of_each_cause();
     let written = viewer.memory();
     viewer.wait(seconds(10));
@@ -218,7 +218,7 @@ fn a_refusal_extends_the_memory_of_an_end_that_was_not_the_sessions_own() {
 }
 
 #[test]
-fn an_end_is_forgotten_at_the_moment_its_memory_ends_and_not_before() {
+fn an_end_is_forgotten_exactly_when_its_term_ends() {
     let mut viewer = Viewer::limited_to(1);
     viewer.release("playback:a", Ending::Stream);
     viewer.wait(terms().memory - Duration::from_millis(1));

@@ -627,7 +627,7 @@ macro_rules! attacks {
         }
 
         #[test]
-        fn each_attack_gets_as_far_as_it_is_aimed() {
+        fn each_attack_provokes_its_target_answers() {
             $(aims(stringify!($attack), super::$attack(), &$answers);)*
         }
     };

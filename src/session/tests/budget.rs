@@ -123,7 +123,7 @@ fn a_start_draws_one_displacement_however_many_give_way() {
 }
 
 #[test]
-fn what_displaces_nobody_draws_nothing() {
+fn a_start_without_displacement_costs_nothing() {
     let mut viewer = full(2);
     viewer.limit = 9;
     viewer.admit("playback:with-room");
@@ -241,7 +241,7 @@ fn a_free_start_draws_nothing_and_needs_nothing() {
 }
 
 #[test]
-fn a_spent_budget_is_told_as_full_and_changes_nothing() {
+fn a_spent_budget_is_refused_as_full_without_changes() {
     let mut viewer = full(1);
     for count in 0..6 {
         viewer.admit(&format!("playback:{count}"));
@@ -280,7 +280,7 @@ fn a_start_that_is_taken_back_gives_its_displacement_back() {
 }
 
 #[test]
-fn what_drew_nothing_gives_nothing_back() {
+fn a_free_start_refunds_nothing() {
     let mut viewer = full(1);
     for count in 0..6 {
         viewer.admit(&format!("playback:{count}"));

@@ -14,7 +14,7 @@ struct Displacement {
 }
 
 #[test]
-fn who_gives_way_to_a_newcomer() {
+fn a_newcomer_displaces_the_right_session() {
     use WhenFull::{DisplaceIdlest as Idlest, DisplaceOldest as Oldest, Refuse, TakeOver};
     let take = |session| TakeOver(key(session));
     let three = "playback:a playback:b playback:c";
@@ -99,7 +99,7 @@ fn displaces(row: &Displacement) {
 }
 
 #[test]
-fn the_displaced_are_told_as_they_were() {
+fn displaced_sessions_are_reported_unchanged() {
     let mut viewer = Viewer::watching("playback:a", 1);
     viewer.when_full = WhenFull::DisplaceOldest;
     let before = viewer.session("playback:a");
@@ -123,7 +123,7 @@ fn among_equals_the_first_to_come_gives_way() {
 }
 
 #[test]
-fn the_oldest_is_the_one_that_started_first_not_the_one_that_was_put_back_first() {
+fn the_oldest_session_is_the_one_that_started_first() {
     let mut viewer = Viewer::watching("playback:a", 2);
     viewer.see(&Sighting {
         started_at: Some(Timestamp::from_millis(7)),
@@ -135,7 +135,7 @@ fn the_oldest_is_the_one_that_started_first_not_the_one_that_was_put_back_first(
 }
 
 #[test]
-fn a_takeover_that_is_repeated_displaces_nobody_else() {
+fn a_repeated_takeover_displaces_no_other_session() {
     let mut viewer = Viewer::watching("playback:a playback:b", 2);
     viewer.when_full = WhenFull::TakeOver(key("playback:a"));
     assert_eq!(answer(&viewer.admit("playback:c")), "started");
@@ -145,7 +145,7 @@ fn a_takeover_that_is_repeated_displaces_nobody_else() {
 }
 
 #[test]
-fn a_displaced_video_starts_anew_where_there_is_a_slot_and_displaces_nobody_for_that() {
+fn a_displaced_video_restarts_in_a_free_slot_only() {
     let mut viewer = Viewer::watching("video:film", 1);
     viewer.when_full = WhenFull::DisplaceOldest;
     assert_eq!(answer(&viewer.admit("playback:a")), "started");

@@ -3,7 +3,7 @@
 use super::*;
 
 #[test]
-fn what_is_over_is_listed_no_more_though_nothing_has_swept_it_out() {
+fn ended_sessions_are_not_listed_even_before_a_sweep() {
     let mut viewer = Viewer::watching("playback:a", 1);
     viewer.release("playback:b", Ending::Stream);
     viewer.wait(seconds(40));
@@ -31,7 +31,7 @@ fn a_roster_may_be_forgotten_when_the_last_thing_in_it_ends() {
 }
 
 #[test]
-fn after_the_clock_has_stepped_back_nothing_ends_further_ahead_than_is_allowed() {
+fn after_a_clock_step_back_nothing_lasts_too_long() {
     let mut viewer = Viewer::limited_to(3);
     viewer.admit("playback:a");
     viewer.release("playback:b", Ending::Stream);
@@ -78,7 +78,7 @@ fn a_step_back_moves_what_was_written_ahead_of_it_and_no_more() {
 }
 
 #[test]
-fn after_the_clock_has_stepped_back_who_came_before_is_still_older_and_idler() {
+fn after_a_clock_step_back_age_and_idleness_keep_their_order() {
     for when_full in [WhenFull::DisplaceOldest, WhenFull::DisplaceIdlest] {
         let mut viewer = Viewer::limited_to(2);
         viewer.admit("playback:before");
@@ -95,7 +95,7 @@ fn after_the_clock_has_stepped_back_who_came_before_is_still_older_and_idler() {
 }
 
 #[test]
-fn what_has_expired_is_as_if_it_had_never_been_to_a_sighting_and_to_an_end() {
+fn expired_sessions_do_not_exist_for_sightings_and_ends() {
     let mut expired = Viewer::watching("playback:live", 1);
     expired.release("playback:ended", Ending::Stream);
     expired.wait(seconds(40));

@@ -56,14 +56,14 @@ proptest! {
     })]
 
     #[test]
-    fn admissions_never_put_a_user_above_the_limit_and_sightings_by_32_at_most(
+    fn only_sightings_exceed_the_limit_by_at_most_32(
         history in any_history_or_crowd(),
     ) {
         play(history).for_each(|step| keeps_to_the_limit(&step));
     }
 
     #[test]
-    fn of_many_starts_at_once_exactly_as_many_as_the_limit_are_let_in(
+    fn concurrent_starts_are_admitted_exactly_up_to_the_limit(
         limit in 0..5_u32,
         starts in vec((0..8, any_ticket()), 0..40),
     ) {
@@ -83,7 +83,7 @@ proptest! {
     }
 
     #[test]
-    fn a_slot_is_never_held_longer_than_its_lease_after_the_last_sign_of_life(history in any_history()) {
+    fn a_slot_is_never_held_beyond_its_last_lease(history in any_history()) {
         let mut ends: HashMap<SessionKey, Timestamp> = HashMap::new();
         for step in play(history) {
             if let Some(lease) = step.message.lease() {
@@ -126,7 +126,7 @@ proptest! {
     }
 
     #[test]
-    fn while_an_end_is_remembered_nothing_late_brings_the_session_back(history in any_history()) {
+    fn no_late_message_brings_back_a_remembered_end(history in any_history()) {
         let mut ended = HashMap::new();
         for step in play(history) {
             ended.retain(|_, end: &mut Memory| end.until > step.now);
@@ -156,7 +156,7 @@ proptest! {
     }
 
     #[test]
-    fn in_whatever_order_a_streams_messages_arrive_it_is_over_once_its_end_has_come(
+    fn a_stream_is_over_after_its_end_in_any_message_order(
         messages in select(vec!["request:a", "playback:a"]).prop_flat_map(|session| {
             let key = key(session);
             let signs = vec(prop_oneof![any_start(key.clone()), any_sighting(key.clone())], 1..8);
@@ -227,7 +227,7 @@ proptest! {
     }
 
     #[test]
-    fn a_message_touches_no_session_but_its_own_and_those_that_give_way(history in any_history()) {
+    fn a_message_affects_only_its_own_and_displaced_sessions(history in any_history()) {
         for step in play(history) {
             let mut touched: Vec<_> = step.answer.displaced().iter().map(|gone| &gone.key).collect();
             touched.push(step.message.key());
@@ -246,7 +246,7 @@ proptest! {
     }
 
     #[test]
-    fn an_answer_that_nothing_was_done_means_that_nothing_has_changed(history in any_history_or_crowd()) {
+    fn an_answer_without_effect_changes_nothing(history in any_history_or_crowd()) {
         for step in play(history) {
             let of_its_own = Answer::Admission(Admission::Refused(Refusal::Ended(EndCause::Released, None)));
             let unchanged = [
@@ -384,7 +384,7 @@ proptest! {
     }
 
     #[test]
-    fn a_clock_that_steps_makes_nothing_outlive_what_is_allowed_and_nobody_exceed_the_limit(
+    fn clock_steps_break_neither_terms_nor_limits(
         mut history in any_history_or_crowd(),
         steps in vec(prop_oneof![5 => Just(0), 1 => -120_000..120_000_i64], 1..30),
     ) {
@@ -408,7 +408,7 @@ proptest! {
     }
 
     #[test]
-    fn after_the_store_has_lost_everything_all_that_runs_is_counted_again(
+    fn after_a_data_loss_all_running_streams_count_again(
         limit in 0..4_u32,
         seen in vec(0..32, 0..80),
     ) {

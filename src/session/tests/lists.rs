@@ -38,7 +38,7 @@ fn a_flood_of_ends_of_strangers_pushes_out_none_that_matters() {
 }
 
 #[test]
-fn a_flood_of_displacements_and_releases_pushes_out_no_operators_end() {
+fn no_flood_of_ends_pushes_out_an_operators_end() {
     let mut viewer = with_ends_that_matter();
     (viewer.limit, viewer.when_full) = (1, WhenFull::DisplaceOldest);
     viewer.free = true;
@@ -140,7 +140,7 @@ fn forgetful() -> Viewer {
 }
 
 #[test]
-fn after_an_end_was_forgotten_an_unknown_playback_counts_as_a_start() {
+fn after_a_forgotten_end_unknown_playbacks_count_as_starts() {
     for (limit, expected) in [(1, "crowded"), (2, "provisional")] {
         for provenance in [Provenance::Counted, Provenance::ByRule] {
             let mut viewer = forgetful();
@@ -162,7 +162,7 @@ fn after_an_end_was_forgotten_an_unknown_playback_counts_as_a_start() {
 }
 
 #[test]
-fn after_an_end_was_forgotten_known_playbacks_and_requests_go_on() {
+fn after_a_forgotten_end_known_sessions_continue() {
     let mut viewer = forgetful();
     for session in ["request:running", "request:unknown"] {
         let renewal = viewer.renew(session);
@@ -176,7 +176,7 @@ fn after_an_end_was_forgotten_known_playbacks_and_requests_go_on() {
 }
 
 #[test]
-fn a_forgotten_end_matters_until_it_would_have_been_forgotten_anyway() {
+fn a_forgotten_end_matters_until_its_term_would_have_ended() {
     let mut viewer = forgetful();
     viewer.wait(terms().memory - Duration::from_millis(1));
     viewer.admit("request:running-on");
@@ -187,7 +187,7 @@ fn a_forgotten_end_matters_until_it_would_have_been_forgotten_anyway() {
 }
 
 #[test]
-fn of_two_forgotten_ends_the_later_counts() {
+fn the_later_of_two_forgotten_ends_counts() {
     let mut viewer = forgetful();
     viewer.wait(seconds(10));
     viewer.admit("request:running");
@@ -247,7 +247,7 @@ fn the_roster_is_kept_while_a_forgotten_end_might_matter() {
 }
 
 #[test]
-fn what_can_be_forgotten_by_name_is_forgotten_once() {
+fn an_end_is_forgotten_by_name_only_once() {
     let mut viewer = Viewer::with_an_end_of_each_cause();
     let operator = key("playback:operator");
     let forgotten = viewer.roster.forget_end(&operator).unwrap();

@@ -71,7 +71,7 @@ fn a_sign_of_life_proves_a_session_two_seconds_after_its_start() {
 }
 
 #[test]
-fn who_has_seen_it_play_proves_it_at_once() {
+fn a_seen_playback_is_proven_immediately() {
     for provenance in [Provenance::Counted, Provenance::ByRule] {
         let mut viewer = Viewer::limited_to(1);
         viewer.admit("playback:a");
@@ -148,7 +148,7 @@ fn a_failure_before_this_start_is_another_starts() {
 }
 
 #[test]
-fn whom_a_failed_start_displaced_may_go_on() {
+fn sessions_displaced_by_a_failed_start_may_continue() {
     for ending in [Ending::Failed, Ending::Undone(ticket(1))] {
         let mut viewer = Viewer::watching("playback:a playback:b playback:c", 3);
         viewer.when_full = WhenFull::TakeOver(key("playback:a"));
@@ -192,7 +192,7 @@ fn the_failure_of_a_title_frees_its_slot_for_another() {
 }
 
 #[test]
-fn what_has_not_played_is_put_back_only_where_it_may_start() {
+fn unplayed_sessions_are_put_back_only_if_they_may_start() {
     for (limit, others, counts) in [(0, "", false), (1, "", true), (1, "request:r", false)] {
         let mut viewer = Viewer::watching(others, limit);
         viewer.when_full = WhenFull::DisplaceOldest;
@@ -211,7 +211,7 @@ fn what_has_not_played_is_put_back_only_where_it_may_start() {
 }
 
 #[test]
-fn a_request_is_counted_whatever_is_known_of_it() {
+fn a_request_is_always_counted() {
     for provenance in [
         Provenance::Counted,
         Provenance::ByRule,
@@ -228,7 +228,7 @@ fn a_request_is_counted_whatever_is_known_of_it() {
 }
 
 #[test]
-fn what_an_outage_let_in_above_the_limit_counts_for_one_lease() {
+fn outage_admissions_above_the_limit_count_for_one_lease() {
     let mut viewer = Viewer::watching("playback:a", 1);
     let expires_at = viewer.now.after(seconds(30));
     let guest = Renewal::Provisional { expires_at };

@@ -3,7 +3,7 @@
 use super::*;
 
 #[test]
-fn what_the_end_of_a_session_leaves_behind() {
+fn each_end_leaves_the_right_tombstone() {
     use Ending::{Operator, Stream, Vouched};
     let (released, operator) = (Some(EndCause::Released), Some(EndCause::Operator));
     for (session, ending, cause) in [
@@ -45,7 +45,7 @@ fn what_the_end_of_a_session_leaves_behind() {
 }
 
 #[test]
-fn a_repeated_end_says_how_it_ended_and_changes_nothing() {
+fn a_repeated_end_reports_the_cause_without_changes() {
     let mut viewer = Viewer::with_an_end_of_each_cause();
     viewer.wait(seconds(10));
     let before = viewer.roster.clone();
@@ -78,7 +78,7 @@ fn a_request_that_runs_is_not_stopped_by_an_operator() {
 }
 
 #[test]
-fn an_operators_end_of_a_request_that_does_not_run_finds_nothing_and_buries_nothing() {
+fn an_operators_end_of_an_unknown_request_leaves_no_tombstone() {
     let mut viewer = Viewer::watching("playback:a", 1);
     let before = viewer.roster.clone();
     let released = viewer.release("request:a", Ending::Operator);
@@ -87,7 +87,7 @@ fn an_operators_end_of_a_request_that_does_not_run_finds_nothing_and_buries_noth
 }
 
 #[test]
-fn a_stream_that_runs_after_its_end_was_vouched_for_counts_again() {
+fn a_stream_running_after_a_vouched_end_counts_again() {
     let mut viewer = Viewer::watching("request:a", 1);
     viewer.release("request:a", Ending::Vouched);
     assert_eq!(viewer.live(), []);
@@ -130,7 +130,7 @@ fn a_call_takes_back_its_own_start_and_it_may_be_tried_again() {
 }
 
 #[test]
-fn a_call_takes_back_nobody_elses_start_and_none_that_was_renewed() {
+fn a_call_takes_back_only_its_own_unrenewed_start() {
     let another = Start {
         ticket: Some(ticket(2)),
         ..start("request:a")
@@ -219,7 +219,7 @@ fn an_end_older_than_its_memory_buries_nothing() {
 }
 
 #[test]
-fn an_old_end_is_remembered_for_as_long_as_the_lease_that_it_ended() {
+fn an_old_end_is_remembered_as_long_as_its_lease() {
     let mut viewer = Viewer::limited_to(1);
     viewer.admit("playback:a");
     viewer.wait(seconds(20));
@@ -232,7 +232,7 @@ fn an_old_end_is_remembered_for_as_long_as_the_lease_that_it_ended() {
 }
 
 #[test]
-fn an_old_end_by_an_instance_with_short_leases_outlasts_a_long_lease() {
+fn an_old_end_with_short_leases_outlasts_a_long_lease() {
     let mut viewer = Viewer::limited_to(1);
     viewer.terms = Terms::new(seconds(60), Duration::from_millis(50));
     viewer.ask(&Start {

@@ -20,7 +20,7 @@ fn a_sighting_of_an_ended_session_changes_nothing() {
 }
 
 #[test]
-fn an_unknown_stream_that_is_seen_running_is_put_back_up_to_32_above_the_limit() {
+fn unknown_streams_are_put_back_up_to_32_above_the_limit() {
     for limit in [0, 1, 3] {
         let mut viewer = Viewer::limited_to(limit);
         for count in 0..limit + 32 {
@@ -64,7 +64,7 @@ fn a_stream_that_was_put_back_counts_like_any_other() {
 }
 
 #[test]
-fn a_stream_is_put_back_with_what_is_known_of_it_and_its_start_is_believed_if_past() {
+fn a_stream_is_put_back_with_its_facts_and_past_start() {
     let now = Viewer::limited_to(1).now;
     let (earlier, later) = (Timestamp::from_millis(7), now.after(seconds(1)));
     for (told, believed) in [

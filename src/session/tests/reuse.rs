@@ -103,7 +103,7 @@ fn ended(row: &Again) -> Viewer {
 }
 
 #[test]
-fn each_refusal_says_how_long_to_be_quiet_and_restarts_that() {
+fn each_refusal_reports_and_restarts_the_quiet_time() {
     for cause in ["displaced", "operator"] {
         let mut viewer = ended(&Again {
             story: "",
@@ -151,7 +151,7 @@ fn a_configured_quiet_is_what_is_waited_for() {
 }
 
 #[test]
-fn nobody_has_to_be_quiet_for_longer_than_an_end_is_remembered() {
+fn the_quiet_time_never_exceeds_the_end_s_term() {
     let mut viewer = Viewer::limited_to(1);
     let asked = derived("playback:a", "");
     viewer.ask(&asked);
@@ -169,7 +169,7 @@ fn nobody_has_to_be_quiet_for_longer_than_an_end_is_remembered() {
 }
 
 #[test]
-fn a_fresh_id_is_told_to_wait_for_nothing() {
+fn a_fresh_id_gets_no_retry_time() {
     let mut viewer = Viewer::with_an_end_of_each_cause();
     for session in [
         "playback:released",
@@ -258,7 +258,7 @@ fn a_short_lease_is_not_made_longer_by_a_reload() {
 }
 
 #[test]
-fn the_record_says_whether_an_id_is_derived_and_the_start_only_if_it_cannot() {
+fn the_record_decides_first_whether_an_id_is_derived() {
     for (story, is_live, was, says, expected) in [
         ("live and fresh", true, FRESH, DERIVED, "operator"),
         ("live and derived", true, DERIVED, FRESH, "started"),
@@ -371,7 +371,7 @@ fn zapping_back_and_forth_at_limit_one_is_never_refused() {
 }
 
 #[test]
-fn a_device_with_a_name_may_zap_for_ever_and_one_without_may_not() {
+fn only_a_named_device_may_zap_without_limit() {
     let channels = "A B ".repeat(10);
     for how in ["oldest", "idlest", "takeover"] {
         // Without a device it starts once, and displaces six times.

@@ -106,7 +106,7 @@ fn an_end_is_remembered_until_after_the_longest_running_lease() {
 }
 
 #[test]
-fn a_displacement_is_remembered_until_after_the_lease_that_it_ended() {
+fn a_displacement_is_remembered_beyond_the_lease_it_ended() {
     let mut viewer = long();
     viewer.terms = granting(3);
     viewer.when_full = WhenFull::DisplaceOldest;

@@ -220,7 +220,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_page_that_is_meant_to_be_short_takes_short_steps_and_none_a_long_one() {
+    fn a_short_page_takes_short_steps() {
         let pace = |size| Pace { size, stretch: 1 };
         for (size, sessions, keys) in [
             (0, 0, 1),
@@ -238,7 +238,7 @@ mod tests {
     }
 
     #[test]
-    fn where_others_keys_are_many_steps_grow_and_where_they_are_few_they_do_not() {
+    fn steps_grow_only_among_many_foreign_keys() {
         let mut pace = Pace {
             size: 8,
             stretch: 1,

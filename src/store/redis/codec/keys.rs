@@ -103,7 +103,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_roster_of_ours_tells_no_user() {
+    fn foreign_keys_have_no_user() {
         let (keys, long) = (KeyNames::new("a"), format!("a:{{{}}}", "x".repeat(257)));
         for key in [
             &b""[..],
@@ -158,7 +158,7 @@ mod tests {
     }
 
     #[test]
-    fn whatever_the_ids_no_two_share_a_key_and_the_hash_tag_is_the_whole_user() {
+    fn keys_are_unique_and_the_hash_tag_is_the_whole_user() {
         let texts = [
             "a", "b", "{", "}", "{}", "}{", "%", "%7B", "%7b", "%257B", "{a}", "a}", "{a", ":",
             "a:{b", "}:{", "é", "a:{a}", " ",

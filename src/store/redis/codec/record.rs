@@ -419,7 +419,7 @@ mod tests {
     }
 
     #[test]
-    fn a_session_is_read_as_it_was_written() {
+    fn a_session_survives_a_round_trip() {
         let key = key(Kind::Request, "a");
         let facts = Facts {
             device: DeviceId::parse("tv").ok(),
@@ -453,7 +453,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_later_version_knows_is_skipped() {
+    fn fields_of_a_later_version_are_skipped() {
         let mut rest = encode_rest(&Facts::default(), Flags::default(), None);
         rest.extend(encode_entry(9, b"news"));
         rest.extend(encode_entry(CONTENT, b"film"));
@@ -463,7 +463,7 @@ mod tests {
     }
 
     #[test]
-    fn a_cause_is_read_with_whoever_took_the_slot() {
+    fn a_cause_decodes_with_the_session_that_took_the_slot() {
         let by = key(Kind::Playback, "b");
         let displaced = [&[2][..], &encode_key(&by)].concat();
         for (bytes, cause) in [
@@ -546,7 +546,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_ours_is_malformed_wherever_it_is_cut_or_changed() {
+    fn truncated_or_changed_records_are_malformed() {
         assert_eq!(decode_roster(&[]), Ok(Contents::default()));
         let facts = Facts {
             position_seconds: Some(7),

@@ -242,7 +242,7 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_that_no_script_gives_is_an_error_and_never_a_default() {
+    fn an_answer_that_no_script_gives_is_an_error() {
         for answer in [
             Value::Nil,
             Value::Okay,
@@ -287,7 +287,7 @@ mod tests {
     }
 
     #[test]
-    fn another_session_s_record_is_no_renewal_of_this_one() {
+    fn another_session_s_record_is_an_error() {
         // Times, a count of one, and a record of 24 bytes with its length: its times, a playback
         // with a one-letter id, its start, and its flags.
         let answer = |id| {
@@ -317,7 +317,7 @@ mod tests {
     }
 
     #[test]
-    fn a_letter_that_another_script_gives_is_none_of_this_ones() {
+    fn another_script_s_letter_is_an_error() {
         for (letter, is_admission, is_renewal, is_released) in [
             (b"N", true, false, true),
             (b"C", false, true, false),

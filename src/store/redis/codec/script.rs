@@ -244,7 +244,7 @@ mod tests {
     }
 
     #[test]
-    fn a_name_is_replaced_as_a_whole_word_alone() {
+    fn only_whole_word_names_are_replaced() {
         let names = [("PAID", "64".to_owned())];
         let resolved = layout::resolve("PAID PAIDS _PAID x.PAID(PAID", &names);
         assert_eq!(resolved, "64 PAIDS _PAID x.64(64");

@@ -58,7 +58,7 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_speaks_for_all_before_it_and_a_late_one_takes_nothing_back() {
+    fn an_answer_covers_earlier_calls_and_late_ones_change_nothing() {
         let queue = InFlight::default();
         while queue.join().is_some() {}
         queue.answered(queue.end());

@@ -49,7 +49,7 @@ mod tests {
     }
 
     #[test]
-    fn the_newest_is_believed_of_equal_ones_what_most_name_and_then_the_first_by_its_name() {
+    fn the_newest_then_most_named_then_first_server_wins() {
         for (named, expected) in [
             (&[("a", 4)][..], ("a", 4)),
             (&[("a", 4), ("b", 7), ("a", 4)], ("b", 7)),
@@ -72,7 +72,7 @@ mod tests {
     }
 
     #[test]
-    fn the_one_in_use_is_left_for_another_by_a_higher_number_or_by_the_word_of_more_than_half() {
+    fn the_server_in_use_changes_by_number_or_majority() {
         for (named, used, expected) in [
             // A failover that only one sentinel knows yet.
             (&[("b", 3)][..], ("a", 2), ("b", 3)),

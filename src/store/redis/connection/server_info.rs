@@ -58,7 +58,7 @@ mod tests {
     use crate::store::redis::connection::target::tests::connection;
 
     #[tokio::test]
-    async fn a_lost_connection_is_no_server_that_does_not_tell() {
+    async fn a_lost_connection_is_an_error_not_a_refusal() {
         for answers in [&b"-NOPERM no\r\n"[..], b"$-1\r\n", b"+what?\r\n"] {
             let mut link = connection(Some(answers)).await;
             assert_eq!(run_id(&mut link).await, Ok(None));

@@ -328,7 +328,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn small_calls_go_at_once_and_the_system_finds_out_that_a_peer_is_gone() {
+    fn connections_have_nodelay_and_keepalive() {
         for url in ["redis://cache", "rediss://gate:secret@cache/2"] {
             let given: ConnectionInfo = url.parse().unwrap();
             let server = tuned(given.clone());

@@ -136,7 +136,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_server_answers_is_full_refused_or_not_understood() {
+    fn each_server_error_is_full_refused_or_unknown() {
         for line in [
             "OOM command not allowed when used memory > 'maxmemory'. script: f00, on @user_script:5.",
             "ERR Error running script (call to f_f00): @user_script:5: @user_script: 5: -OOM command not allowed when used memory > 'maxmemory'.",
@@ -199,7 +199,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_known_is_told_with_what_can_be_done_about_it() {
+    fn known_errors_have_hints() {
         for (line, said) in [
             (
                 "READONLY You can't write against a read only replica.",
@@ -237,7 +237,7 @@ mod tests {
     }
 
     #[test]
-    fn a_call_that_is_not_made_is_no_call_that_has_failed() {
+    fn a_call_not_made_differs_from_a_failed_call() {
         let broken = StoreError::Disconnected("reset".to_owned());
         assert_eq!(
             of_no_call(broken),
@@ -250,7 +250,7 @@ mod tests {
     }
 
     #[test]
-    fn a_broken_connection_is_none() {
+    fn a_broken_connection_counts_as_disconnected() {
         let error = RedisError::from(std::io::Error::from(std::io::ErrorKind::BrokenPipe));
         assert!(matches!(
             of_call(&error, ServerRole::Standalone),
@@ -263,7 +263,7 @@ mod tests {
     }
 
     #[test]
-    fn a_replica_is_told_from_other_refusals() {
+    fn a_replica_is_distinguished_from_other_refusals() {
         let replica = of_call(
             &answer("READONLY You can't write against a read only replica."),
             ServerRole::Standalone,
@@ -276,7 +276,7 @@ mod tests {
     }
 
     #[test]
-    fn what_can_be_done_depends_on_whom_it_comes_from() {
+    fn hints_depend_on_the_server_s_role() {
         for (peer, line, hint) in [
             (
                 ServerRole::Standalone,
@@ -329,7 +329,7 @@ mod tests {
     }
 
     #[test]
-    fn a_cluster_and_a_right_that_is_missing_are_told_in_the_words_of_the_topology() {
+    fn hints_for_clusters_and_rights_fit_the_topology() {
         let (single, master) = (ServerRole::Standalone, ServerRole::Master);
         let no_select = "ERR this user has no permissions to run the 'select' command";
         let no_database = "ERR SELECT is not allowed in cluster mode";
@@ -349,7 +349,7 @@ mod tests {
     }
 
     #[test]
-    fn a_server_that_says_nothing_to_tls_may_not_speak_it() {
+    fn silence_on_tls_hints_at_a_server_without_tls() {
         let silence = |url: &str| {
             let server = url.parse().unwrap();
             of_silence(Duration::from_secs(1), &server).to_string()
@@ -362,7 +362,7 @@ mod tests {
     }
 
     #[test]
-    fn a_failure_tells_of_which_server_it_is() {
+    fn a_failure_names_its_server() {
         let refused = StoreError::Disconnected("refused".to_owned());
         assert_eq!(
             at("a:1", refused).to_string(),
