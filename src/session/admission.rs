@@ -133,8 +133,8 @@ pub enum Released {
 
 #[cfg(test)]
 mod tests {
-    use super::super::roster_tests::key;
     use super::*;
+    use crate::session::tests::key;
     use crate::session::{Facts, Flags};
 
     /// A refusal to a user with that limit, whose sessions' leases end in so many milliseconds.
