@@ -8,7 +8,6 @@ use tempfile::TempDir;
 
 use testkit::streamgate::Streamgate;
 use testkit::streamgate::run;
-use testkit::watch::eventually;
 
 /// A running streamgate, and the files that it follows.
 struct Files {
