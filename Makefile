@@ -17,7 +17,7 @@ TOOLS  := $(abspath $(BUILD)/tools)
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help prereqs prereqs-build prereqs-demo prereqs-test build demo demo-check image image-check compose-check validate test matrix fuzz fuzz-api
+.PHONY: help prereqs prereqs-build prereqs-demo prereqs-test build demo demo-check image image-check compose-check validate test test-fast matrix fuzz fuzz-api
 .PHONY: bench-redis bench-memory bench-checks lint nightly
 
 ## Lists the targets
@@ -112,6 +112,17 @@ test: prereqs-test build
 	export STREAMGATE_TEST_PROMETHEUS STREAMGATE_TEST_HLS_JS STREAMGATE_TEST_AXE_CORE STREAMGATE_TEST_CHROMIUM
 	export RUST_TEST_THREADS=$${RUST_TEST_THREADS:-$$((2 * $$(nproc)))}
 	$(CARGO) test --locked --workspace
+
+# What runs on Redis alone, without the model checker, floods and crowds, which take most of the time.
+## The tests for the inner loop: they need Redis alone, and take less than a minute
+test-fast:
+	@deploy/prereqs.sh $(REDIS_NEEDS)
+	STREAMGATE_TEST_REDIS_SERVER=$$(deploy/demo/get-redis.sh)
+	export STREAMGATE_TEST_REDIS_SERVER
+	export RUST_TEST_THREADS=$${RUST_TEST_THREADS:-$$((2 * $$(nproc)))}
+	$(CARGO) test --locked --lib -- --skip session::tests::model
+	$(CARGO) test --locked --test integration -- source:: store::contract store::model envoy:: http:: rule:: \
+		--skip crowds:: --skip floods:: --skip rule::junk --skip rule::budget --skip http::front --skip http::pages --skip openapi::fuzz
 
 ## Starts the program with every pair of configuration values
 matrix: prereqs

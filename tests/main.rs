@@ -1,4 +1,5 @@
-//! The integration tests, as one binary. Each module says what it shows; the crate `testkit` holds what they share.
+//! The integration tests, as one binary. Each module says what it shows; the crate `testkit` holds
+//! what they share.
 #![expect(
     clippy::expect_used,
     clippy::indexing_slicing,
@@ -19,9 +20,11 @@ mod http;
 mod process;
 // The main job on a real Envoy: ask, count, refuse, release at the stream's end.
 mod e2e;
-// Real players: what tells each of them as one playback, and what it does at a reload, a seek, a pause and another network.
+// Real players: what tells each of them as one playback, and what it does at a reload, a seek, a
+// pause and another network.
 mod players;
-// The clients in `docs/clients/` as they stand there: curl, Python, Node, and a page in a real Chromium.
+// The clients in `docs/clients/` as they stand there: curl, Python, Node, and a page in a real
+// Chromium.
 mod clients;
 // The files in `deploy/` and `envoy/`, and the image.
 mod deploy;

@@ -4,5 +4,6 @@
 mod envoy_files;
 // The image, compose.yaml and its Envoy, as far as that can be seen without a Docker engine.
 mod deploy_files;
-// The files for Prometheus and Grafana: alerts that fire and clear, and a dashboard whose every query returns data.
+// The files for Prometheus and Grafana: alerts that fire and clear, and a dashboard whose every
+// query returns data.
 mod prometheus;

@@ -68,6 +68,7 @@ make image-check => .ci/docker
 make lint => .ci/run
 make matrix => .ci/nightly
 make test => .ci/run
+make test-fast => .ci/commands
 make validate => .ci/run
 make nightly => .ci/run => .ci/nightly of-this-commit
 make nightly PART=image => Makefile => @.ci/nightly $(PART)

@@ -1,4 +1,5 @@
-//! Envoy's doors over real gRPC, without Envoy: checks and the access log, one at a time and in floods.
+//! Envoy's doors over real gRPC, without Envoy: checks and the access log, one at a time and in
+//! floods.
 
 // The `ext_authz` door over real gRPC, with a store that fails as told.
 mod authz;

@@ -12,7 +12,7 @@ mod small;
 mod hook_and_probes;
 // The pages for people at the HTTP port.
 mod front;
-// A port without tokens in a browser's reach.
+// What pages of other sites can do at a port without tokens.
 mod pages;
 // What all HTTP requests have in common: CORS, ids, limits, how they are counted.
 mod wire;
@@ -20,7 +20,8 @@ mod wire;
 mod connections;
 // What refusals tell at both doors: of others, and where problems are explained.
 mod told;
-// The OpenAPI document: as it is committed, as the service answers, and as a fuzzer that reads it finds the service.
+// The OpenAPI document: as it is committed, as the service answers, and as a fuzzer that reads it
+// finds the service.
 mod openapi;
 // The collection of requests, sent from top to bottom.
 mod collection;

@@ -6,13 +6,14 @@ mod lifecycle;
 mod reload;
 // Followed files that were emptied or cut off, and the list of users' limits.
 mod followed_files;
-// TLS on both ports, with and without client certificates, and certificates that are replaced while all goes on.
+// TLS on both ports, with and without client certificates, and certificates replaced at run time.
 mod tls;
 // A log that can't be written, or that nobody reads.
 mod log_unwritable;
 // Every key of the configuration at every documented value, on the real program.
 mod config_matrix;
-// The commands that ask a running instance: what they print, their exit codes, where a token goes, TLS.
+// The commands that ask a running instance: what they print, their exit codes, where a token goes,
+// TLS.
 mod cli;
 // `streamgate doctor` on real installations.
 mod doctor;

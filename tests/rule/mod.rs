@@ -1,10 +1,12 @@
-//! The rule under attack, for unlucky viewers, and between instances that differ: one test for each fault that was found at 5b0f713.
+//! The rule under attack, for unlucky viewers, and between instances that differ: one test for each
+//! fault that was found at 5b0f713.
 //!
 //! Time is real where Redis tells it, and moved by hand where a test needs minutes.
 
 // Whose slot a start gets at a full limit.
 mod displacement;
-// The attacker's list: what a viewer may try for a stream more, or for another's slot, and what it gets.
+// The attacker's list: what a viewer may try for a stream more, or for another's slot, and what it
+// gets.
 mod attackers;
 // The dry run: nobody is refused, and what would have been is counted.
 mod dry_run;

@@ -16,5 +16,6 @@ mod faults;
 mod redis_load;
 // A Redis that sentinels watch: which server is used, and what a failover costs.
 mod redis_sentinel;
-// The service on a real Redis in trouble: what everybody gets by each outage rule, and that all is well again without a restart.
+// The service on a real Redis in trouble: what everybody gets by each outage rule, and that all is
+// well again without a restart.
 mod redis_trouble;
