@@ -69,6 +69,8 @@ mod lifecycle;
 mod imports;
 // Logging macros have no effects in their arguments.
 mod log_macros;
+// A log that shows hashes in the place of users.
+mod log_users;
 // A log that can't be written, or that nobody reads.
 mod log_unwritable;
 // The OpenAPI document: as it is committed, as the service answers, and as a fuzzer that reads it finds the service.

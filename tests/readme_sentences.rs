@@ -83,6 +83,8 @@ redis-cli --latency => tests/readme_sentences.rs => fn redis_cli_tells_what_the_
 streamgate --version => tests/lifecycle.rs => "--version"
 streamgate check-config FILE => docs/cli.md => streamgate check-config streamgate.yaml
 streamgate doctor => tests/doctor.rs => "doctor", "--json"
+streamgate hash-user USER --key-file FILE => tests/log_users.rs => ["hash-user", USER, "--key-file"
+streamgate hash-user USER... => tests/log_users.rs => ["hash-user", "--key-file"
 streamgate health => docs/cli.md => until streamgate health; do
 streamgate health --ca … --cert … --key … => tests/tls.rs => "--ca", &ca], ["--cert", &cert, "--key", &key]
 streamgate openapi => tests/openapi/document.rs => run(&["openapi"]

@@ -2,7 +2,7 @@
 
 use std::io::Write;
 
-use super::{Outcome, complain, print};
+use super::{Outcome, complain, hash_user, print};
 use crate::app::unusable_users_file;
 use crate::config::{Config, ConfigError, Listen};
 use crate::http::Tokens;
@@ -40,7 +40,9 @@ fn unusable_files(config: &Config) -> Vec<String> {
         Listen::Tcp(_) => None,
     };
     let socket = socket.map(|flaw| format!("grpc.listen: {}: {flaw}", config.grpc.listen));
+    let users = hash_user::of_config(config).err();
     let unusable = tls.chain(tokens).chain(unusable_users_file(config));
+    let unusable = unusable.chain(users);
     let unusable = unusable.flat_map(|unusable| unusable.flaws().to_vec());
     unusable.chain(socket).collect()
 }

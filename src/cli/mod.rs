@@ -5,6 +5,7 @@
 mod check_config;
 mod client;
 mod doctor;
+mod hash_user;
 mod health;
 mod release;
 pub mod serve;
@@ -53,6 +54,8 @@ enum Command {
     Health(health::HealthArgs),
     /// Ask a running instance which sessions hold a user's slots. The limit told is the one without a plan.
     Sessions(sessions::SessionsArgs),
+    /// Print what the log shows in the place of users if telemetry.log_users is hashed, a line for each.
+    HashUser(hash_user::HashUserArgs),
     /// Print the OpenAPI document of the HTTP API, as JSON.
     Openapi,
     /// Release sessions of a user's through a running instance. One that isn't live counts as released.
@@ -115,6 +118,7 @@ pub fn run() -> ExitCode {
             Err(error) => complain(&mut errors, error, Outcome::Usage),
         }
         .into(),
+        Command::HashUser(args) => hash_user::run(&args, &mut out, &mut errors).into(),
         Command::Openapi => print(http::document(), &mut out, &mut errors).into(),
         Command::Health(args) => health::run(&args, &mut out, &mut errors).into(),
         Command::Sessions(args) => {

@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use tracing::{error, warn};
 
-use super::{Outcome, complain};
+use super::{Outcome, complain, hash_user};
 use crate::app::{App, Reload, Signals, Stop};
 use crate::config::{Config, ConfigFile};
 use crate::telemetry::log::{self, Log};
@@ -13,14 +13,10 @@ use crate::telemetry::log::{self, Log};
 ///
 /// `has_rust_log`: the environment sets `RUST_LOG`, which streamgate ignores and warns about.
 pub fn run(config: &Config, file: Option<ConfigFile>, has_rust_log: bool) -> ExitCode {
-    let Log { level, unwritten } =
-        match log::init(config.telemetry.log_format, config.telemetry.log_level) {
-            Ok(log) => log,
-            Err(problem) => {
-                let problem = format_args!("failed to set up the log: {problem}");
-                return complain(&mut std::io::stderr(), problem, Outcome::Usage).into();
-            }
-        };
+    let Log { level, unwritten } = match start_log(config) {
+        Ok(log) => log,
+        Err(problem) => return complain(&mut std::io::stderr(), problem, Outcome::Usage).into(),
+    };
     if has_rust_log {
         warn!("RUST_LOG is ignored; set telemetry.log_level (STREAMGATE_TELEMETRY__LOG_LEVEL)");
     }
@@ -28,6 +24,14 @@ pub fn run(config: &Config, file: Option<ConfigFile>, has_rust_log: bool) -> Exi
     let outcome = run_logged(config, file.map(|file| Reload { file, log }));
     unwritten.flush(config.shutdown.for_log());
     outcome.into()
+}
+
+/// Starts the log as the configuration says; or why that can't be done.
+fn start_log(config: &Config) -> Result<Log, String> {
+    let users = hash_user::of_config(config).map_err(|problem| problem.to_string())?;
+    let telemetry = &config.telemetry;
+    log::init(telemetry.log_format, telemetry.log_level, users)
+        .map_err(|problem| format!("failed to set up the log: {problem}"))
 }
 
 /// The same, once there is a log.

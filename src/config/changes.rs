@@ -2,7 +2,8 @@
 
 use std::collections::BTreeSet;
 
-use super::summary::Setting;
+use super::shared::USERS;
+use super::summary::{Setting, SettingName};
 use super::{Config, KnownKey, known_keys};
 
 /// What a change shows in the place of a value that may hold a secret.
@@ -14,8 +15,10 @@ const ABSENT: &str = "(none)";
 /// One key with another value than before.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Change {
-    /// The full name of the key.
+    /// The full name of the key; for a plan's limit, with the name of the plan.
     pub key: String,
+    /// Whose limit has changed, for `limits.users`.
+    pub user: Option<String>,
     /// The value before, as `check-config` shows it.
     pub from: String,
     /// The value now.
@@ -74,7 +77,11 @@ impl Config {
 
 impl Change {
     /// The change of a key, if it has one. A secret is compared, but not shown.
-    fn of(name: &str, from: Option<&Setting>, to: Option<&Setting>) -> Option<Self> {
+    fn of(
+        (key, entry): &SettingName,
+        from: Option<&Setting>,
+        to: Option<&Setting>,
+    ) -> Option<Self> {
         let compared = |setting: Option<&Setting>| {
             let value = setting.map(|it| it.exposed.clone().unwrap_or_else(|| it.shown.clone()));
             value.unwrap_or_default()
@@ -85,8 +92,14 @@ impl Change {
             (None, Some(setting)) => setting.shown.clone(),
             (None, None) => ABSENT.to_owned(),
         };
+        let (key, user) = match entry {
+            None => (key.to_string(), None),
+            Some(user) if *key == USERS => (key.to_string(), Some(user.clone())),
+            Some(name) => (format!("{key}.{name}"), None),
+        };
         (compared(from) != compared(to)).then(|| Self {
-            key: name.to_owned(),
+            key,
+            user,
             from: shown(from),
             to: shown(to),
             effect: match either.key.is_live {
@@ -115,7 +128,16 @@ mod tests {
                 Effect::InForce => "",
                 Effect::AfterRestart => " after a restart",
             };
-            format!("{}: {} -> {}{effect}", change.key, change.from, change.to)
+            let Change {
+                key,
+                user,
+                from,
+                to,
+                ..
+            } = change;
+            let of_user = user.iter().map(|user| format!(" of {user}"));
+            let of_user: String = of_user.collect();
+            format!("{key}{of_user}: {from} -> {to}{effect}")
         });
         shown.collect()
     }
@@ -136,10 +158,10 @@ mod tests {
                 "limits.default: 2 -> 3",
                 "limits.enforce: false -> true",
                 "limits.plans.gold: 5 -> (none)",
-                "limits.users.anna: 1 -> (none)",
-                "limits.users.b: \\\"x: 2 -> (none)",
-                "limits.users.ben: 3 -> 4",
-                "limits.users.carl: (none) -> 5",
+                "limits.users of anna: 1 -> (none)",
+                "limits.users of b: \"x: 2 -> (none)",
+                "limits.users of ben: 3 -> 4",
+                "limits.users of carl: (none) -> 5",
                 "limits.users_file: null -> \"/users\" after a restart",
                 "refusal.show: [device] -> [session, device, content, started_at]",
                 "telemetry.log_level: info -> debug",

@@ -36,7 +36,7 @@ pub use sections::redis_url::{NotARedisUrl, RedisUrl};
 pub use sections::refusal::{Refusal, Shown};
 pub use sections::shutdown::Shutdown;
 pub use sections::store::{Backend, OutageRule, Redis, Store, Topology};
-pub use sections::telemetry::{LogFormat, Share, Telemetry};
+pub use sections::telemetry::{LogFormat, LogUsers, Share, Telemetry};
 pub use sections::tls::{Tls, TlsKeys};
 pub use sections::users_file::user_limits;
 pub use shared::{Shared, SharedSettings};
@@ -147,6 +147,7 @@ impl Config {
         config.http.check(&config.grpc.listen, raw, report);
         config.store.redis.check(raw, report);
         config.leases.check(config.store.timeout, raw, report);
+        config.telemetry.check(raw, report);
         config.shutdown.check(raw, report);
         config
     }

@@ -8,10 +8,11 @@ use sha2::{Digest, Sha256};
 use super::summary::Summary;
 use super::{Changeable, Config, Limits};
 use crate::policy::Policy;
+use crate::util::hex;
 
 /// The key of users' own limits, whether they are written in `limits.users` or in a file. They are
 /// compared by a digest.
-const USERS: &str = "limits.users";
+pub(super) const USERS: &str = "limits.users";
 
 /// Settings by their keys, as `check-config` shows them, without secrets.
 #[derive(Debug, PartialEq, Eq)]
@@ -80,7 +81,10 @@ fn shared_in(summary: Summary, is_live: bool) -> BTreeMap<String, String> {
     let settings = summary.settings().into_iter();
     settings
         .filter(|(_, setting)| setting.key.is_shared && setting.key.is_live == is_live)
-        .map(|(name, setting)| (name, setting.shown))
+        .map(|((key, entry), setting)| {
+            let entry = entry.map(|name| format!(".{name}")).unwrap_or_default();
+            (format!("{key}{entry}"), setting.shown)
+        })
         .collect()
 }
 
@@ -111,11 +115,6 @@ fn digest(settings: &BTreeMap<String, String>) -> String {
         digest.update(format!("{key}\0{value}\0"));
     }
     hex(&digest.finalize())
-}
-
-/// Bytes as hexadecimal digits.
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! What is allowed and yet worth a word, such as doors that are open to more than this machine.
 
 use super::sections::grpc::is_beyond_loopback;
-use super::{Backend, Config, Grpc, Origins, Redis};
+use super::{Backend, Config, Grpc, LogUsers, Origins, Redis};
 
 impl Grpc {
     /// What is wrong where other machines reach the port without showing a certificate.
@@ -50,6 +50,14 @@ impl Config {
         if self.http.cors_origins == Origins::Any && self.http.tokens_file.is_none() {
             warnings.push(
                 "http.cors_origins: * without http.tokens_file lets any page that a browser here opens start, see and end anybody's sessions"
+                    .to_owned(),
+            );
+        }
+        let telemetry = &self.telemetry;
+        if telemetry.log_users == LogUsers::Plain && telemetry.log_users_key_file.is_some() {
+            warnings.push(
+                "telemetry.log_users_key_file: it has no effect, since telemetry.log_users is plain: \
+                 the log names users by their ids"
                     .to_owned(),
             );
         }

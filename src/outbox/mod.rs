@@ -273,7 +273,7 @@ impl Delivery {
             Ok(()) => None,
             Err(outage) if outage.error.is_transient() => Some((user, pending)),
             Err(outage) => {
-                debug!(user.id = %user, ?notice, %outage, "given up");
+                debug!(user.id = user.as_str(), ?notice, %outage, "given up");
                 self.shared.metrics.releaser_dropped(DropReason::Protocol);
                 None
             }

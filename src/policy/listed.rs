@@ -1,5 +1,6 @@
 //! The limits of very many single users, hardly larger in memory than the text that lists them.
 
+use std::collections::HashMap;
 use std::fmt;
 use std::hash::{BuildHasher, RandomState};
 use std::ops::Range;
@@ -115,18 +116,14 @@ impl UserLimits {
         Some(self.line_of(entry))
     }
 
-    /// Of these users, the one whom the list names first, and the number of that line.
+    /// The number of the first line that names one of these users.
     #[must_use]
-    pub fn first_of<'a>(
-        &self,
-        users: impl IntoIterator<Item = &'a UserId>,
-    ) -> Option<(&'a UserId, usize)> {
-        let named = users
-            .into_iter()
-            .filter_map(|user| Some((self.find(user.as_str().as_bytes())?, user)));
+    pub fn first_of(&self, users: &HashMap<UserId, u32>) -> Option<usize> {
+        let named = users.keys();
+        let named = named.filter_map(|user| self.find(user.as_str().as_bytes()));
         // Only for the first: to number a line, all of the text before it is scanned.
-        let (entry, user) = named.min_by_key(|(entry, _)| entry.start)?;
-        Some((user, self.line_of(entry)))
+        let entry = named.min_by_key(|entry| entry.start)?;
+        Some(self.line_of(entry))
     }
 
     /// The users by their names, in the order of the text, and their limits.

@@ -18,6 +18,7 @@ use super::hidden::shown;
 use super::json_lines::JsonLines;
 use super::labels::LogDrop;
 use super::line_queue::{Dropped, LineQueue, QueuedLine};
+use super::user_hash::{TextFields, UserHash};
 use crate::config::LogFormat;
 
 /// The lines that this process could not log. The log is the process's, and so are these.
@@ -70,13 +71,18 @@ impl Unwritten {
     }
 }
 
-/// Sends this process's events, and its panics, to standard error from now on.
+/// Sends this process's events, and its panics, to standard error from now on. With `users`, lines
+/// show hashes in the place of user ids.
 ///
 /// # Errors
 /// Something else receives them already, or the thread that writes can't be started.
-pub fn init(format: LogFormat, level: tracing::Level) -> Result<Log, InitError> {
+pub fn init(
+    format: LogFormat,
+    level: tracing::Level,
+    users: Option<UserHash>,
+) -> Result<Log, InitError> {
     let queue = LineQueue::start(io::stderr(), &DROPPED)?;
-    let level = subscribe(format, level, Arc::clone(&queue))?;
+    let level = subscribe(format, level, users, Arc::clone(&queue))?;
     // The default hook writes to standard error by itself, which may block.
     std::panic::set_hook(Box::new(log_panic));
     Ok(Log {
@@ -89,6 +95,7 @@ pub fn init(format: LogFormat, level: tracing::Level) -> Result<Log, InitError> 
 fn subscribe(
     format: LogFormat,
     level: tracing::Level,
+    users: Option<UserHash>,
     queue: Arc<LineQueue>,
 ) -> Result<LogLevel, TryInitError> {
     let builder = tracing_subscriber::fmt()
@@ -97,6 +104,7 @@ fn subscribe(
     match format {
         LogFormat::Text => {
             let builder = builder
+                .fmt_fields(TextFields(users))
                 .with_ansi(io::stderr().is_terminal())
                 .with_filter_reloading();
             let handle = builder.reload_handle();
@@ -107,7 +115,9 @@ fn subscribe(
             })))
         }
         LogFormat::Json => {
-            let builder = builder.event_format(JsonLines).with_filter_reloading();
+            let builder = builder
+                .event_format(JsonLines(users))
+                .with_filter_reloading();
             let handle = builder.reload_handle();
             builder.finish().try_init()?;
             Ok(LogLevel(Box::new(move |level| {

@@ -39,24 +39,32 @@ impl ConfigError {
         self.problems.iter().map(|problem| self.line(problem))
     }
 
-    fn line(
-        &self,
-        ConfigProblem {
+    /// Where something is wrong: the lines of the file, or the variables.
+    pub fn places(&self) -> impl Iterator<Item = String> {
+        let problems = self.problems.iter();
+        problems.map(|problem| self.place(&problem.origin))
+    }
+
+    fn line(&self, problem: &ConfigProblem) -> String {
+        let ConfigProblem {
             origin,
             key,
             message,
-        }: &ConfigProblem,
-    ) -> String {
-        let place = match (origin, &self.file) {
-            (Origin::Variable(name), _) => name.clone(),
-            (Origin::Line(0), Some(file)) => file.display().to_string(),
-            (Origin::Line(line), Some(file)) => format!("{}:{line}", file.display()),
-            (Origin::Line(_), None) => "defaults".to_owned(),
-        };
+        } = problem;
+        let place = self.place(origin);
         if key.is_empty() {
             format!("{place}: {message}")
         } else {
             format!("{place}: {key}: {message}")
+        }
+    }
+
+    fn place(&self, origin: &Origin) -> String {
+        match (origin, &self.file) {
+            (Origin::Variable(name), _) => name.clone(),
+            (Origin::Line(0), Some(file)) => file.display().to_string(),
+            (Origin::Line(line), Some(file)) => format!("{}:{line}", file.display()),
+            (Origin::Line(_), None) => "defaults".to_owned(),
         }
     }
 }

@@ -29,7 +29,7 @@ pub(in crate::config) struct Form<'a, T> {
 pub(in crate::config) enum Rendered {
     /// In one line.
     Line(String),
-    /// Names and values, each in a line of its own.
+    /// Names, not yet quoted, and values, each in a line of its own.
     Map(Vec<(String, String)>),
 }
 
@@ -202,7 +202,7 @@ impl Display for Rendered {
             Self::Map(entries) => {
                 let entries = entries
                     .iter()
-                    .map(|(name, value)| format!("{name}: {value}"));
+                    .map(|(name, value)| format!("{}: {value}", quoted(name)));
                 write!(f, "{{{}}}", entries.collect::<Vec<_>>().join(", "))
             }
         }

@@ -6,7 +6,7 @@ use std::hash::Hash;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::config::load::form::{Form, NotAPath, Words, duration, file, number, path, quoted};
+use crate::config::load::form::{Form, NotAPath, Words, duration, file, number, path};
 use crate::config::load::redact::{Hides, is_more_than_mail, may_hold_a_secret};
 use crate::config::load::section::{Key, Keys};
 use crate::config::load::value::{RawValue, Wrong};
@@ -186,7 +186,7 @@ impl Limits {
     }
 }
 
-/// The entries of a map of limits as YAML, sorted by name.
+/// The entries of a map of limits, sorted by name.
 fn entries<'a, Name: Ord + Display + 'a>(
     limits: impl Iterator<Item = (&'a Name, &'a u32)>,
 ) -> Vec<(String, String)> {
@@ -194,7 +194,7 @@ fn entries<'a, Name: Ord + Display + 'a>(
     limits.sort();
     let limits = limits.into_iter();
     limits
-        .map(|(name, limit)| (quoted(name), limit.to_string()))
+        .map(|(name, limit)| (name.to_string(), limit.to_string()))
         .collect()
 }
 

@@ -1,8 +1,11 @@
 //! How the log looks.
 
 use std::fmt;
+use std::path::PathBuf;
 
-use crate::config::load::form::{Form, Words};
+use crate::config::load::error::Report;
+use crate::config::load::form::{Form, NotAPath, Words, file, path};
+use crate::config::load::raw::Raw;
 use crate::config::load::section::{Key, Keys};
 use crate::config::load::value::{RawValue, Wrong};
 
@@ -10,7 +13,7 @@ use crate::config::load::value::{RawValue, Wrong};
 const MILLION: u32 = 1_000_000;
 
 /// What is told of what happens.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Telemetry {
     /// `telemetry.log_format`
     pub log_format: LogFormat,
@@ -18,6 +21,19 @@ pub struct Telemetry {
     pub log_level: tracing::Level,
     /// `telemetry.log_starts`: of which share of all users each start is a line.
     pub log_starts: Share,
+    /// `telemetry.log_users`: how lines name users.
+    pub log_users: LogUsers,
+    /// `telemetry.log_users_key_file`: the secret key of hashes; there if users are hashed.
+    pub log_users_key_file: Option<PathBuf>,
+}
+
+/// How the log names users.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LogUsers {
+    /// By their ids.
+    Plain,
+    /// By keyed hashes of their ids.
+    Hashed,
 }
 
 /// A share of all users, in millionths.
@@ -36,6 +52,12 @@ pub enum LogFormat {
 /// The words of `telemetry.log_format`.
 pub(in crate::config) const LOG_FORMATS: Words<LogFormat> = Words {
     known: &[("text", LogFormat::Text), ("json", LogFormat::Json)],
+    later: &[],
+};
+
+/// The words of `telemetry.log_users`.
+const LOG_USERS: Words<LogUsers> = Words {
+    known: &[("plain", LogUsers::Plain), ("hashed", LogUsers::Hashed)],
     later: &[],
 };
 
@@ -81,6 +103,7 @@ impl Telemetry {
             Form::new("0 to 1, at most six decimals", share, Share::to_string),
             &mut self.log_starts,
         );
+        self.for_users(keys);
         let nothing = |written: &RawValue| match written.scalar() {
             Some("") => Ok(()),
             _ => Err(written.unavailable("null")),
@@ -90,6 +113,44 @@ impl Telemetry {
             Form::new("`null`", nothing, |()| "null".to_owned()),
             &mut (),
         );
+    }
+
+    /// Declares the keys that say how lines name users.
+    fn for_users(&mut self, keys: &mut impl Keys) {
+        keys.key(
+            Key::new(
+                "telemetry.log_users",
+                "How the log names users: `plain` by their ids, `hashed` by an HMAC of the id, see \
+                 [Privacy][log-users].",
+            ),
+            LOG_USERS.form(),
+            &mut self.log_users,
+        );
+        keys.key(
+            Key::new(
+                "telemetry.log_users_key_file",
+                "A file with the secret key of these hashes, at least 32 random characters. `hashed` needs \
+                 it. Give all instances the same key, so that a user has the same hash everywhere.",
+            ),
+            file(|written| {
+                let allowed = "the path of a file with a secret key";
+                path(written).map_err(|NotAPath| written.wrong_secret(allowed))
+            }),
+            &mut self.log_users_key_file,
+        );
+    }
+
+    /// Checks that there is a key if users are hashed: anybody can guess users by hashes without one.
+    pub(in crate::config) fn check(&self, raw: &Raw, report: &mut Report) {
+        const KEY: &str = "telemetry.log_users";
+        let needs_key = self.log_users == LogUsers::Hashed && self.log_users_key_file.is_none();
+        if let (true, Some(written)) = (needs_key, raw.get(KEY)) {
+            let missing = written.refuse(
+                "hashed needs a secret key: set telemetry.log_users_key_file to a file with at \
+                 least 32 random characters, such as from `openssl rand -hex 32`",
+            );
+            report.add(missing.into_problem(KEY));
+        }
     }
 }
 
@@ -146,6 +207,8 @@ impl Default for Telemetry {
             log_format: LogFormat::Text,
             log_level: tracing::Level::INFO,
             log_starts: Share::NONE,
+            log_users: LogUsers::Plain,
+            log_users_key_file: None,
         }
     }
 }

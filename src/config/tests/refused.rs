@@ -499,6 +499,22 @@ const BAD_VALUES: &[(&str, &str)] = &[
         "telemetry.log_level: got \"loud\"; allowed: error, warn, info, debug, trace",
     ),
     (
+        "telemetry: {log_users: sha256}",
+        "telemetry.log_users: got \"sha256\"; allowed: plain, hashed",
+    ),
+    (
+        "telemetry: {log_users: hashed}",
+        "telemetry.log_users: hashed needs a secret key: set telemetry.log_users_key_file to a file with at least 32 random characters",
+    ),
+    (
+        "telemetry: {log_users: hashed, log_users_key_file: ''}",
+        "telemetry.log_users: hashed needs a secret key: set telemetry.log_users_key_file",
+    ),
+    (
+        "telemetry: {log_users_key_file: [hunter2]}",
+        "telemetry.log_users_key_file: got a value that is not shown here; allowed: the path of a file with a secret key",
+    ),
+    (
         "telemetry: {otlp_endpoint: 'http://a:4317'}",
         "telemetry.otlp_endpoint: a value that is not shown here is not available in this version; allowed: null",
     ),

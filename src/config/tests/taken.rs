@@ -94,7 +94,9 @@ fn each_key_of_a_file_is_understood() {
         Telemetry {
             log_format: LogFormat::Json,
             log_level: tracing::Level::DEBUG,
-            log_starts: Share::of_a_million(2_500)
+            log_starts: Share::of_a_million(2_500),
+            log_users: LogUsers::Hashed,
+            log_users_key_file: Some("/etc/streamgate/log-users.key".into()),
         }
     );
 }

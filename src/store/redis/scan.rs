@@ -90,7 +90,7 @@ impl Unread {
     /// user fail and say so.
     fn note(&self, user: &UserId, reason: Malformed) {
         if self.0.is_due() {
-            tracing::warn!(user.id = %user, %reason, "what is at a user's key can't be read; the listing leaves it out");
+            tracing::warn!(user.id = user.as_str(), %reason, "what is at a user's key can't be read; the listing leaves it out");
         }
     }
 }
