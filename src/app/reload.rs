@@ -54,6 +54,10 @@ impl Reload {
             if let Some(log) = &log {
                 log.set(config.telemetry.log_level);
             }
+            let is_new = |name: &&String| !before.old_names.contains(*name);
+            for old_name in config.old_names.iter().filter(is_new) {
+                warn!("{old_name}");
+            }
             log_changes(&before.changes(config));
             let sections = running.sections_unlike(config);
             if sections.is_empty() {

@@ -5,6 +5,7 @@ use std::fmt;
 use super::load::environment;
 use super::load::error::Report;
 use super::load::raw::Raw;
+use super::sections::renamed::RENAMED;
 use super::{Config, ConfigError, known_keys};
 use crate::fuzzing::{cut, text};
 use crate::identity::Source;
@@ -29,7 +30,7 @@ fn load(
     environment: impl IntoIterator<Item = (String, String)>,
 ) -> Result<Config, ConfigError> {
     let mut report = Report::default();
-    let mut raw = Raw::read(known_keys(), Ok(file.as_bytes()), &mut report);
+    let mut raw = Raw::read(known_keys(), RENAMED, Ok(file.as_bytes()), &mut report);
     environment::overlay(&mut raw, environment, &mut report);
     let config = Config::check(&raw, &mut report);
     report.into_error(None).map_or(Ok(config), Err)

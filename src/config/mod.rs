@@ -47,6 +47,7 @@ use load::file::text;
 use load::raw::Raw;
 use load::section::{Keys, KnownKey, Reader};
 use sections::identity;
+use sections::renamed::RENAMED;
 
 use crate::identity::Identity;
 
@@ -71,6 +72,8 @@ pub struct Config {
     pub telemetry: Telemetry,
     /// How the process ends.
     pub shutdown: Shutdown,
+    /// A warning for each key that is written by an old name.
+    pub old_names: Vec<String>,
 }
 
 impl Config {
@@ -84,8 +87,8 @@ impl Config {
     ) -> Result<Self, ConfigError> {
         let mut report = Report::default();
         let raw = match file {
-            None => Raw::new(known_keys()),
-            Some(path) => Raw::read(known_keys(), text(path).as_deref(), &mut report),
+            None => Raw::new(known_keys(), RENAMED),
+            Some(path) => Raw::read(known_keys(), RENAMED, text(path).as_deref(), &mut report),
         };
         let (config, error) = Self::overlaid(raw, file, environment, report);
         error.map_or(Ok(config), Err)
@@ -98,7 +101,7 @@ impl Config {
         environment: impl IntoIterator<Item = (String, String)>,
     ) -> (Self, Option<ConfigError>) {
         let mut report = Report::default();
-        let raw = Raw::read(known_keys(), text(file).as_deref(), &mut report);
+        let raw = Raw::read(known_keys(), RENAMED, text(file).as_deref(), &mut report);
         Self::overlaid(raw, Some(file), environment, report)
     }
 
@@ -109,7 +112,7 @@ impl Config {
         environment: impl IntoIterator<Item = (String, String)>,
     ) -> Result<Self, ConfigError> {
         let mut report = Report::default();
-        let raw = Raw::read(known_keys(), text, &mut report);
+        let raw = Raw::read(known_keys(), RENAMED, text, &mut report);
         let (config, error) = Self::overlaid(raw, Some(file), environment, report);
         error.map_or(Ok(config), Err)
     }
@@ -141,7 +144,10 @@ impl Config {
 
     /// The values that are written, and the defaults of all others.
     fn check(raw: &Raw, report: &mut Report) -> Self {
-        let mut config = Self::default();
+        let mut config = Self {
+            old_names: raw.warnings().to_vec(),
+            ..Self::default()
+        };
         config.keys(&mut Reader { raw, report });
         config.grpc.check(raw, report);
         config.http.check(&config.grpc.listen, raw, report);

@@ -23,7 +23,7 @@ impl Config {
     /// What whoever runs this should know, each a sentence that can stand alone in a log.
     #[must_use]
     pub fn warnings(&self) -> Vec<String> {
-        let mut warnings = Vec::new();
+        let mut warnings = self.old_names.clone();
         let (grpc, http) = (&self.grpc.listen, &self.http.listen);
         warnings.extend(self.grpc.exposed());
         if is_beyond_loopback(http) && self.http.tokens_file.is_none() {

@@ -7,12 +7,14 @@
 //! A variable that looks like one of ours and isn't is an error. One that doesn't is left alone: Kubernetes sets
 //! `STREAMGATE_PORT`, `STREAMGATE_GRPC_SERVICE_HOST` and the like for services of these names.
 
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, HashSet};
 
 use super::error::{ConfigProblem, Report};
 use super::origin::Origin;
 use super::raw::Raw;
 use super::redact::Hides;
+use super::renamed::RenamedKey;
 use super::section::KnownKey;
 use super::value::{RawValue, Shape};
 
@@ -49,8 +51,7 @@ pub(in crate::config) fn overlay(
         .filter(|(name, _)| name.starts_with(PREFIX) && !is_for_others(name))
         .collect();
     let mut maps: Vec<_> = raw.known().iter().filter_map(MapEntries::of).collect();
-    for (name, text) in ours {
-        let written = RawValue::new(Shape::Text(text), Origin::Variable(shown(&name)));
+    for (name, written) in by_new_names(ours, raw, report) {
         let mut known = raw.known().iter().map(|known| known.key.name);
         if let Some(key) = known.find(|key| variable(key) == name) {
             raw.set(key, written);
@@ -63,6 +64,50 @@ pub(in crate::config) fn overlay(
     for map in maps {
         map.overlay(raw);
     }
+}
+
+/// The variables by the names that their keys have now.
+fn by_new_names(
+    mut ours: BTreeMap<String, String>,
+    raw: &mut Raw,
+    report: &mut Report,
+) -> BTreeMap<String, RawValue> {
+    let mut renamed = Vec::new();
+    for key in raw.renamed() {
+        let (old, new) = (variable(key.old), variable(key.new));
+        let set: Vec<_> = ours
+            .extract_if(.., |name, _| is_of_key(name, &old))
+            .collect();
+        if !set.is_empty() {
+            raw.warn(key.warning(&old, &new));
+        }
+        renamed.extend(set.into_iter().map(|it| (it, old.clone(), new.clone())));
+    }
+    let value = |name: &str, text| {
+        let origin = Origin::Variable(shown(name));
+        RawValue::new(Shape::Text(text), origin)
+    };
+    let ours = ours.into_iter().map(|(name, text)| {
+        let value = value(&name, text);
+        (name, value)
+    });
+    let mut ours: BTreeMap<_, _> = ours.collect();
+    for ((name, text), old, new) in renamed {
+        let value = value(&name, text);
+        match ours.entry(name.replacen(&old, &new, 1)) {
+            Entry::Vacant(place) => {
+                place.insert(value);
+            }
+            Entry::Occupied(_) => report.add(RenamedKey::set_twice(value.origin, &old, &new)),
+        }
+    }
+    ours
+}
+
+/// Whether a variable is that of a key, or of an entry of its map.
+fn is_of_key(name: &str, variable: &str) -> bool {
+    let rest = name.strip_prefix(variable);
+    rest.is_some_and(|rest| rest.is_empty() || rest.starts_with("__"))
 }
 
 impl MapEntries {

@@ -11,6 +11,7 @@ use super::error::{ConfigProblem, Report};
 use super::origin::Origin;
 use super::raw::Raw;
 use super::redact::may_hold_a_secret;
+use super::renamed::RenamedKey;
 use super::section::KnownKey;
 use super::value::{RawValue, Shape};
 
@@ -21,10 +22,11 @@ impl Raw {
     /// What the text of a file says about these keys, or why there is no text.
     pub(in crate::config) fn read(
         known: Vec<KnownKey>,
+        renamed: &'static [RenamedKey],
         text: Result<&[u8], &ConfigProblem>,
         report: &mut Report,
     ) -> Self {
-        let mut raw = Self::new(known);
+        let mut raw = Self::new(known, renamed);
         let read = text.map_err(ConfigProblem::clone).and_then(|text| {
             let text = utf8(text)?;
             raw.parse(text)
@@ -33,6 +35,7 @@ impl Raw {
             report.add(problem);
             raw.clear();
         }
+        raw.rename_keys(report);
         raw
     }
 
@@ -55,7 +58,7 @@ impl Raw {
             let read = Document(self).deserialize(yaml);
             read.inspect_err(|_| names = names_of(&track.path()))
         })
-        .map_err(|error| problem(&error, names, text, self.known()))
+        .map_err(|error| problem(&error, names, text, self))
     }
 }
 
@@ -94,16 +97,15 @@ fn names_of(path: &serde_path_to_error::Path) -> Vec<String> {
 }
 
 /// The key that an error is about as far as it can be shown, and whether that is all of it.
-fn shown_key(names: &[String], line: u64, text: &str, known: &[KnownKey]) -> (String, bool) {
+fn shown_key(names: &[String], line: u64, text: &str, raw: &Raw) -> (String, bool) {
     let mut shown = String::new();
     for name in names {
-        let is_secret = |known: &KnownKey| known.is_secret && known.key.name == shown;
-        if known.iter().any(is_secret) {
+        if raw.is_secret(&shown) {
             // What is below a secret was meant as a part of it.
             return (shown, false);
         }
         let longer = below(&shown, name);
-        let is_known = known.iter().any(|known| is_within(known.key.name, &longer));
+        let is_known = raw.names().any(|known| is_within(known, &longer));
         if !is_known && !is_surely_a_key(name, line, text) {
             return (shown, false);
         }
@@ -143,7 +145,7 @@ fn problem(
     error: &serde_saphyr::Error,
     mut names: Vec<String>,
     text: &str,
-    known: &[KnownKey],
+    raw: &Raw,
 ) -> ConfigProblem {
     use serde_saphyr::Error;
     let line = error.location().map_or(0, |location| location.line());
@@ -154,10 +156,11 @@ fn problem(
     if let Error::DuplicateMappingKey { key, .. } = error {
         names.push(key.clone().unwrap_or_else(|| "?".to_owned()));
     }
-    let (key, is_whole) = shown_key(&names, line, text, known);
+    let (key, is_whole) = shown_key(&names, line, text, raw);
     let message = match error {
         Error::SerdeUnknownField { .. } => {
             let section = names.split_last().map_or(&[][..], |(_, section)| section);
+            let known = raw.known().iter().map(|known| known.key.name);
             let allowed = names_in(&section.join("."), known).join(", ");
             let unknown = if is_whole {
                 "unknown key"
@@ -212,13 +215,10 @@ fn is_within(key: &str, all: &str) -> bool {
     rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
 }
 
-/// The names of the keys and sections right below a section.
-fn names_in(section: &str, known: &[KnownKey]) -> Vec<&'static str> {
+/// The names right below a section, of the keys and sections that have these full names.
+fn names_in(section: &str, known: impl Iterator<Item = &'static str>) -> Vec<&'static str> {
     let start = below(section, "");
-    let names = known.iter().filter_map(|known| {
-        let rest = known.key.name.strip_prefix(&start)?;
-        rest.split('.').next()
-    });
+    let names = known.filter_map(|known| known.strip_prefix(&start)?.split('.').next());
     let mut names: Vec<_> = names.collect();
     names.dedup();
     names
@@ -290,11 +290,11 @@ impl<'de> Visitor<'de> for Section<'_> {
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
-        let allowed = names_in(self.name, self.raw.known());
+        let allowed = names_in(self.name, self.raw.names());
         while let Some(name) = map.next_key_seed(Name(&allowed))? {
             let name = below(self.name, name);
-            let mut known = self.raw.known().iter().map(|known| known.key.name);
-            match known.find(|key| *key == name) {
+            let known = self.raw.names().find(|key| *key == name);
+            match known {
                 Some(key) => {
                     // A `null` leaves the key unset.
                     if let Some(value) = map.next_value()? {

@@ -4,6 +4,7 @@ mod many_users;
 mod panics;
 mod reference;
 mod refused;
+mod renamed;
 mod secrets;
 mod taken;
 
