@@ -1,4 +1,5 @@
-//! `health`: one question to a running instance, for a container's health check; over TLS if `--ca` says whom to trust.
+//! `health`: asks a running instance for its health, for a container's health check; over TLS if
+//! `--ca` is given.
 
 use std::error::Error;
 use std::io::Write;
@@ -18,10 +19,11 @@ use super::tls::{TlsArgs, TlsError};
 use super::{Outcome, complain};
 use crate::config::Listen;
 
-/// Who is asked, and how.
+/// The arguments of `health`.
 #[derive(Debug, clap::Args)]
 pub(super) struct HealthArgs {
-    /// Where it listens for gRPC: IP:PORT, or `unix:` and a path; an unspecified IP is asked on loopback.
+    /// Where it listens for gRPC: IP:PORT, or `unix:` and a path; an unspecified IP is asked on
+    /// loopback.
     #[arg(
         long,
         value_name = "ADDR",
@@ -36,21 +38,21 @@ pub(super) struct HealthArgs {
     pub(super) server_name: Option<String>,
 }
 
-/// For all of it: connecting, asking, hearing.
+/// The time for connecting, asking and the answer together.
 const TIMEOUT: Duration = Duration::from_secs(1);
 
-/// Why the arguments are of no use.
+/// Why the arguments can't be used.
 #[derive(Debug, thiserror::Error)]
 enum WrongUse {
-    /// The files for TLS are of no use.
+    /// The files for TLS can't be used.
     #[error(transparent)]
     Tls(#[from] TlsError),
-    /// There is TLS, and nobody to trust.
+    /// Arguments for TLS without `--ca`.
     #[error(
         "--cert, --key and --server-name are for TLS; name the certificates to trust by --ca, or leave them out"
     )]
     NobodyToTrust,
-    /// Nobody listens on the way to a socket.
+    /// Arguments for TLS with a Unix socket, which has none.
     #[error("a socket is asked without TLS; leave out --ca, --cert, --key and --server-name")]
     Socket,
 }
@@ -58,22 +60,22 @@ enum WrongUse {
 /// Why there is no answer.
 #[derive(Debug, thiserror::Error)]
 enum NoAnswer {
-    /// There is nothing to ask with.
+    /// The runtime didn't start.
     #[error("failed to start: {0}")]
     Runtime(#[from] std::io::Error),
-    /// Nobody is there, or not who it should be.
+    /// The connection failed.
     #[error("failed to connect: {}", innermost(.0))]
     Connect(#[from] tonic::transport::Error),
-    /// It is there and doesn't answer.
+    /// The call failed.
     #[error("failed to ask: {}", told(.0))]
     Call(Box<Status>),
-    /// It takes too long.
+    /// No answer came in time.
     #[error("no answer within {} s", TIMEOUT.as_secs())]
     Timeout,
 }
 
 impl HealthArgs {
-    /// How to ask over TLS, if that is wanted.
+    /// The settings for TLS, if it is used.
     fn tls(&self) -> Result<Option<ClientTlsConfig>, WrongUse> {
         if self.tls.is_empty() && self.server_name.is_none() {
             return Ok(None);
@@ -92,7 +94,7 @@ impl HealthArgs {
     }
 }
 
-/// Asks, and says the answer.
+/// Asks the instance, and prints its answer.
 pub(super) fn run(args: &HealthArgs, out: &mut impl Write, errors: &mut impl Write) -> Outcome {
     let (grpc, tls) = match args.tls() {
         Ok(tls) => (&args.grpc, tls),
@@ -117,7 +119,7 @@ pub(super) fn run(args: &HealthArgs, out: &mut impl Write, errors: &mut impl Wri
     }
 }
 
-/// The answer to one question, within its time.
+/// The answer of the instance, if it comes in time.
 async fn ask(grpc: &Listen, tls: Option<ClientTlsConfig>) -> Result<ServingStatus, NoAnswer> {
     let asking = async {
         let channel = endpoint(grpc, tls)?.connect().await?;
@@ -135,7 +137,7 @@ async fn ask(grpc: &Listen, tls: Option<ClientTlsConfig>) -> Result<ServingStatu
         .unwrap_or(Err(NoAnswer::Timeout))
 }
 
-/// An answer, if it is one of gRPC. The bytes of any other would be taken for messages.
+/// Checks that an answer is one of gRPC. Otherwise its bytes would be read as messages.
 fn only_grpc(answer: http::Response<Body>) -> http::Response<Body> {
     let called = answer.headers().get(http::header::CONTENT_TYPE);
     if called.is_some_and(|called| called.as_bytes().starts_with(b"application/grpc")) {
@@ -148,7 +150,7 @@ fn only_grpc(answer: http::Response<Body>) -> http::Response<Body> {
     .into_http()
 }
 
-/// What listens there, to be asked over TLS or not.
+/// The endpoint of the instance, with or without TLS.
 fn endpoint(
     grpc: &Listen,
     tls: Option<ClientTlsConfig>,
@@ -159,7 +161,7 @@ fn endpoint(
     }
 }
 
-/// Where to reach what listens there: nobody can be reached at the unspecified address.
+/// The address to connect to for an address to listen on: loopback for the unspecified one.
 fn target(grpc: &Listen, scheme: &str) -> String {
     match grpc {
         Listen::Unix(_) => grpc.to_string(),
@@ -170,7 +172,7 @@ fn target(grpc: &Listen, scheme: &str) -> String {
     }
 }
 
-/// A name that a certificate can have.
+/// Parses a name that a certificate can have.
 fn server_name(text: &str) -> Result<String, &'static str> {
     ServerName::try_from(text)
         .map(|_| text.to_owned())
@@ -186,7 +188,7 @@ fn reachable(ip: IpAddr) -> IpAddr {
     }
 }
 
-/// Describes a failed call: why it could not be made, or what the other side said.
+/// Describes a failed call: why it failed here, or what the server said.
 fn told(status: &Status) -> String {
     match (status.source(), status.message()) {
         (Some(cause), _) => innermost(cause),
@@ -195,7 +197,7 @@ fn told(status: &Status) -> String {
     }
 }
 
-/// The cause that says something: the outer ones only say that there was an error.
+/// The innermost cause: the outer errors only say that there was one.
 fn innermost(error: &dyn Error) -> String {
     let mut cause = error;
     while let Some(deeper) = cause.source() {
@@ -267,8 +269,8 @@ mod tests {
         tokio::select! { ended = serving => panic!("{ended:?}"), () = asking => () }
     }
 
-    /// Files of a server that wants to know who asks, in a directory: its own certificate for `tv.example`, which vouches for whoever
-    /// shows it too.
+    /// Files of a server that wants to know who asks, in a directory: its own certificate for
+    /// `tv.example`, which vouches for whoever shows it too.
     fn certificate() -> (tempfile::TempDir, ServerTlsConfig) {
         let dir = tempfile::tempdir().unwrap();
         let made = rcgen::generate_simple_self_signed(["tv.example".to_owned()]).unwrap();

@@ -9,7 +9,7 @@ use crate::app::{App, Reload, Signals, Stop};
 use crate::config::{Config, ConfigFile};
 use crate::telemetry::log::{self, Log};
 
-/// Runs the service until it is told to end.
+/// Runs the service until a signal stops it.
 ///
 /// `has_rust_log`: the environment sets `RUST_LOG`, which streamgate ignores and warns about.
 pub fn run(config: &Config, file: Option<ConfigFile>, has_rust_log: bool) -> ExitCode {
@@ -51,12 +51,13 @@ fn run_logged(config: &Config, reload: Option<Reload>) -> Outcome {
         }
     };
     let outcome = runtime.block_on(serve(config, reload));
-    // Whatever still runs after the drain has been given its time.
+    // The drain has given all work its time.
     runtime.shutdown_background();
     outcome
 }
 
-/// Takes as many open files as the system grants: each connection is one, and the soft limit is often made for programs of another kind.
+/// Raises the limit of open files as far as the system allows. Each connection is an open file, and
+/// the usual soft limit suits programs with few of them.
 fn raise_open_files() {
     if let Err(problem) = rlimit::increase_nofile_limit(u64::MAX) {
         warn!(%problem, "failed to raise the limit of open files");

@@ -1,4 +1,4 @@
-//! What differs between two configurations, key by key.
+//! The differences between two configurations, key by key.
 
 use std::collections::BTreeSet;
 
@@ -6,22 +6,22 @@ use super::shared::USERS;
 use super::summary::{Setting, SettingName};
 use super::{Config, KnownKey, known_keys};
 
-/// What a change shows in the place of a value that may hold a secret.
+/// Shown instead of a value that may hold a secret.
 const HIDDEN: &str = "(not shown)";
 
-/// What a change shows where a key, such as a user's limit, isn't there.
+/// Shown where a key, such as a user's limit, isn't set.
 const ABSENT: &str = "(none)";
 
-/// One key with another value than before.
+/// A key whose value has changed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Change {
     /// The full name of the key; for a plan's limit, with the name of the plan.
     pub key: String,
     /// Whose limit has changed, for `limits.users`.
     pub user: Option<String>,
-    /// The value before, as `check-config` shows it.
+    /// The old value, as `check-config` shows it.
     pub from: String,
-    /// The value now.
+    /// The new value.
     pub to: String,
     /// When the new value applies.
     pub effect: Effect,
@@ -30,14 +30,14 @@ pub struct Change {
 /// When a new value applies.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Effect {
-    /// At once.
+    /// Immediately.
     InForce,
-    /// When the process is started again.
+    /// After a restart.
     AfterRestart,
 }
 
 impl Config {
-    /// The keys that have another value in the newer configuration, in the order of their names.
+    /// The keys whose values differ in the newer configuration, in the order of their names.
     #[must_use]
     pub fn changes(&self, newer: &Self) -> Vec<Change> {
         let (before, after) = (self.summary().settings(), newer.summary().settings());
@@ -49,8 +49,8 @@ impl Config {
         changes.collect()
     }
 
-    /// What a newer configuration changes only after a restart: sections, or keys of a section of which
-    /// some keys apply while the process runs.
+    /// What a newer configuration changes only after a restart: the names of sections; or of keys,
+    /// in sections that have live keys too.
     #[must_use]
     pub fn sections_unlike(&self, newer: &Self) -> Vec<String> {
         let known = known_keys();
@@ -76,7 +76,7 @@ impl Config {
 }
 
 impl Change {
-    /// The change of a key, if it has one. A secret is compared, but not shown.
+    /// The change of a key, if its value has changed. Secrets are compared, but not shown.
     fn of(
         (key, entry): &SettingName,
         from: Option<&Setting>,

@@ -1,8 +1,8 @@
 //! Configuration: one YAML file and the environment, turned into checked values.
 //!
 //! Each section declares its keys once, in its file below `sections`: what reads, shows, documents
-//! and compares settings passes over these declarations. `load` is the generic loader. Nothing reads
-//! the process's environment here: the command line hands it in.
+//! and compares settings passes over these declarations. `load` is the generic loader. Nothing
+//! reads the process's environment here: the command line hands it in.
 
 mod changes;
 mod file;
@@ -51,7 +51,7 @@ use sections::renamed::RENAMED;
 
 use crate::identity::Identity;
 
-/// All settings, checked. The default is what applies where nothing is written.
+/// All settings, checked. The default applies where nothing is written.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Config {
     /// The door for Envoy.
@@ -64,9 +64,9 @@ pub struct Config {
     pub limits: Limits,
     /// How long a session counts without renewal.
     pub leases: Leases,
-    /// Where the facts about a request are found.
+    /// Where a request has its user, session and other facts.
     pub identity: Identity,
-    /// What a refusal tells.
+    /// What a refusal says about other sessions.
     pub refusal: Refusal,
     /// How the log looks.
     pub telemetry: Telemetry,
@@ -80,7 +80,8 @@ impl Config {
     /// The defaults, overlaid by the file, overlaid by the environment.
     ///
     /// # Errors
-    /// The file can't be read, or something in it or in the environment is wrong. All that is wrong is named at once.
+    /// The file can't be read, or something in it or in the environment is wrong. The error names
+    /// everything that is wrong.
     pub fn load(
         file: Option<&Path>,
         environment: impl IntoIterator<Item = (String, String)>,
@@ -94,7 +95,8 @@ impl Config {
         error.map_or(Ok(config), Err)
     }
 
-    /// The same, and what can be understood in spite of what is wrong: the default stands in for that.
+    /// Loads the file and the environment like [`Self::load`]. Keys with wrong values keep their
+    /// defaults, so there is always a configuration to look at.
     #[must_use]
     pub fn examine(
         file: &Path,
@@ -105,7 +107,7 @@ impl Config {
         Self::overlaid(raw, Some(file), environment, report)
     }
 
-    /// The same for a file that was read before, or couldn't be.
+    /// Loads the text of a file that was already read, or reports why it can't be read.
     fn understand(
         file: &Path,
         text: Result<&[u8], &ConfigProblem>,
@@ -117,7 +119,7 @@ impl Config {
         error.map_or(Ok(config), Err)
     }
 
-    /// What was written in a file, overlaid by the environment.
+    /// Checks what a file says, overlaid by the environment.
     fn overlaid(
         mut raw: Raw,
         file: Option<&Path>,
@@ -142,7 +144,7 @@ impl Config {
         self.shutdown.keys(keys);
     }
 
-    /// The values that are written, and the defaults of all others.
+    /// The values that are written, and defaults for all other keys.
     fn check(raw: &Raw, report: &mut Report) -> Self {
         let mut config = Self {
             old_names: raw.warnings().to_vec(),
@@ -166,8 +168,8 @@ fn known_keys() -> Vec<KnownKey> {
     known
 }
 
-/// Every key by its full name, and the words that its value consists of or begins with; none where it
-/// takes any text, number or duration. For tests that try all of them on the real program.
+/// Every key by its full name, and the words that its value consists of or begins with; none where
+/// it takes any text, number or duration. For tests that try all of them on the real program.
 #[doc(hidden)]
 #[must_use]
 pub fn keys() -> Vec<(&'static str, Vec<&'static str>)> {

@@ -1,5 +1,5 @@
-//! The settings in effect as YAML, without secrets: what `check-config` prints, and what is compared
-//! where configurations or instances may differ.
+//! The settings in effect as YAML, without secrets: what `check-config` prints, and what is
+//! compared where configurations or instances may differ.
 //!
 //! The summary can be read back, passwords aside. It leaves out keys that have no effect.
 
@@ -10,7 +10,7 @@ use super::Config;
 use super::load::form::{Form, Rendered, quoted};
 use super::load::section::{Key, Keys};
 
-/// The values of all keys that have an effect, in the order of the documentation.
+/// The values of all keys that have an effect, in the order of the documentation's table.
 #[derive(Default)]
 pub(super) struct Summary {
     lines: Vec<Line>,
@@ -59,7 +59,7 @@ impl Keys for Summary {
 }
 
 impl Summary {
-    /// The settings by their full names; an entry of a map by the map's name and its own.
+    /// The settings by name. Each entry of a map is a setting of its own.
     pub(super) fn settings(self) -> BTreeMap<SettingName, Setting> {
         let mut settings = BTreeMap::new();
         for Line {
@@ -93,7 +93,7 @@ impl Config {
     /// The values of all keys.
     pub(super) fn summary(&self) -> Summary {
         let mut summary = Summary::default();
-        // What passes over keys may also set them.
+        // A visitor of keys may set them, so it needs a copy.
         self.clone().keys(&mut summary);
         summary
     }

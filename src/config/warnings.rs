@@ -1,10 +1,10 @@
-//! What is allowed and yet worth a word, such as doors that are open to more than this machine.
+//! Warnings about settings that are allowed but risky, such as ports that other machines can reach.
 
 use super::sections::grpc::is_beyond_loopback;
 use super::{Backend, Config, Grpc, LogUsers, Origins, Redis};
 
 impl Grpc {
-    /// What is wrong where other machines reach the port without showing a certificate.
+    /// What is wrong if other machines reach the port without showing a certificate.
     #[must_use]
     pub fn exposed(&self) -> Option<String> {
         let lacks = match &self.tls {
@@ -20,7 +20,7 @@ impl Grpc {
 }
 
 impl Config {
-    /// What whoever runs this should know, each a sentence that can stand alone in a log.
+    /// Warnings for the operator, each a sentence that makes sense alone in a log.
     #[must_use]
     pub fn warnings(&self) -> Vec<String> {
         let mut warnings = self.old_names.clone();

@@ -1,14 +1,15 @@
-//! Characters that a terminal doesn't show, or that change where it shows others, are written to the log by their numbers. Viewers choose
-//! names, and one with U+202E in it would turn around the rest of its line.
+//! Writes characters to the log by their numbers if a terminal doesn't show them, or if they change
+//! where it shows others. Viewers choose names, and U+202E in a name would reverse the rest of its
+//! line.
 //!
-//! The libraries that format a line do this for control characters below U+0080 alone.
+//! The libraries that format lines escape only control characters below U+0080.
 
 use std::borrow::Cow;
 use std::fmt::Write;
 
 use crate::config::LogFormat;
 
-/// The line with each hidden character by its number, as the format writes it.
+/// The line with the number of each hidden character in its place, in the notation of the format.
 pub(super) fn shown(line: &[u8], format: LogFormat) -> Cow<'_, [u8]> {
     if line.is_ascii() {
         return Cow::Borrowed(line);
@@ -21,9 +22,9 @@ pub(super) fn shown(line: &[u8], format: LogFormat) -> Cow<'_, [u8]> {
     for character in text.chars() {
         match format {
             _ if !is_hidden(character) => shown.push(character),
-            // As Rust writes it, and with it every quoted field.
+            // As Rust's `Debug` writes it, which formats every quoted field.
             LogFormat::Text => shown.extend(character.escape_unicode()),
-            // All that isn't ASCII is inside of strings there.
+            // In JSON, only strings have characters beyond ASCII.
             LogFormat::Json => {
                 for unit in character.encode_utf16(&mut [0; 2]) {
                     // Writing to a string doesn't fail.
@@ -35,7 +36,8 @@ pub(super) fn shown(line: &[u8], format: LogFormat) -> Cow<'_, [u8]> {
     Cow::Owned(shown.into_bytes())
 }
 
-/// True for Unicode controls, format characters, separators, default-ignorables, and the blank Braille pattern.
+/// True for Unicode controls, format characters, separators, default-ignorables, and the blank
+/// Braille pattern.
 const fn is_hidden(character: char) -> bool {
     matches!(
         character,

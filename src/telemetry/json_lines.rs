@@ -1,4 +1,5 @@
-//! The log as JSON: one object a line, with an event's fields next to its time, level, message and target. A list is an array.
+//! The log as JSON: one object on each line, with the time, level, message and target of an event
+//! and its fields. A list is an array.
 
 use std::fmt;
 
@@ -14,7 +15,7 @@ use tracing_subscriber::registry::LookupSpan;
 
 use super::user_hash::{HashedUsers, UserHash};
 
-/// Texts that are logged as a list. `{:?}` shows them as such to people; `{:#?}` is an array in JSON.
+/// Texts that are logged as a list. `{:?}` formats the list for people, `{:#?}` as a JSON array.
 pub(super) struct Texts<'a>(pub(super) &'a [String]);
 
 impl fmt::Debug for Texts<'_> {
@@ -22,7 +23,7 @@ impl fmt::Debug for Texts<'_> {
         if !f.alternate() {
             return self.0.fmt(f);
         }
-        // Texts can always be written.
+        // Strings always serialise.
         let array = serde_json::to_string(self.0).unwrap_or_default();
         f.write_str(&array)
     }
@@ -167,7 +168,8 @@ pub(super) mod tests {
 
     /// What is logged as JSON meanwhile, line by line.
     fn logged(log: impl FnOnce()) -> Vec<Value> {
-        // Where there is but one listener, a thread without it can make a line be left out everywhere.
+        // Where there is but one listener, a thread without it can make a line be left out
+        // everywhere.
         static SECOND: OnceLock<Dispatch> = OnceLock::new();
         SECOND.get_or_init(|| {
             let unheard = tracing_subscriber::fmt().with_writer(io::sink);

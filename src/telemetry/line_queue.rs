@@ -47,12 +47,12 @@ pub(super) struct QueuedLine<'a>(&'a LineQueue);
 // === impl Dropped ===
 
 impl Dropped {
-    /// None yet.
+    /// No line was dropped yet.
     pub(super) const fn none() -> Self {
         Self([const { AtomicU64::new(0) }; LogDrop::ALL.len()])
     }
 
-    /// How many there were.
+    /// How many lines were dropped for that cause.
     pub(super) fn count(&self, cause: LogDrop) -> u64 {
         let counter = self.0.get(cause.index());
         counter.map_or(0, |counter| counter.load(Ordering::Relaxed))
@@ -68,7 +68,7 @@ impl Dropped {
 // === impl LineQueue ===
 
 impl LineQueue {
-    /// A queue, and the thread that writes what comes to it.
+    /// Creates a queue, and starts the thread that writes its lines.
     pub(super) fn start(
         writer: impl Write + Send + 'static,
         dropped: &'static Dropped,
@@ -85,12 +85,12 @@ impl LineQueue {
         Ok(queue)
     }
 
-    /// Where to write a line.
+    /// A writer for one line.
     pub(super) fn line(&self) -> QueuedLine<'_> {
         QueuedLine(self)
     }
 
-    /// Waits until all lines are written or dropped, at most that long; whether they are.
+    /// Waits until all lines are written or dropped, but no longer than `bound`. Whether they are.
     pub(super) fn flush(&self, bound: Duration) -> bool {
         let waiting = self
             .emptied
@@ -122,7 +122,7 @@ impl LineQueue {
         }
     }
 
-    /// The next line, once there is one; the one before it is done with.
+    /// Waits for the next line. The line before it counts as written from then on.
     fn next(&self) -> Vec<u8> {
         let mut state = self.state();
         state.is_writing = false;

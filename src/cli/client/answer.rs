@@ -1,4 +1,4 @@
-//! What the API has answered, and what it means where it isn't what was hoped for.
+//! An answer of the API, and its meaning if it is an error.
 
 use http::StatusCode;
 use http::response::Parts;
@@ -9,45 +9,46 @@ use serde::Deserialize;
 use crate::cli::Outcome;
 use crate::cli::show::plain;
 
-/// An answer, as it came.
+/// An answer.
 #[derive(Debug)]
 pub(in crate::cli) struct Answer {
     /// Its status.
     pub(in crate::cli) status: StatusCode,
-    /// What time it was where it was given, by its `Date`.
+    /// The time at the server, by its `Date`.
     pub(in crate::cli) given_at: Option<Timestamp>,
     /// Its media type.
     media_type: String,
-    /// Where else it sends who asks.
+    /// The address of a redirect.
     location: Option<String>,
-    /// All the rest.
+    /// The body.
     pub(in crate::cli) body: String,
 }
 
-/// An answer that isn't what was hoped for.
+/// An answer that is an error.
 #[derive(Debug, PartialEq, Eq)]
 pub(in crate::cli) struct Disappointment {
-    /// What that comes to.
+    /// The outcome.
     pub(in crate::cli) outcome: Outcome,
-    /// What is told of it.
+    /// The description for people.
     pub(in crate::cli) told: String,
-    /// The problem document, as it came, if it is one.
+    /// The problem document with its original bytes, if there is one.
     pub(in crate::cli) problem: Option<String>,
 }
 
-/// A problem document (RFC 9457), as far as it is told. It may be that of a gateway on the way.
+/// The part of a problem document (RFC 9457) that is shown. A gateway on the way may have written
+/// it.
 #[derive(Debug, Deserialize)]
 struct Told {
-    /// The kind of problem in a few words.
+    /// The kind of problem, in a few words.
     title: Option<String>,
     /// What happened, in a sentence.
     detail: Option<String>,
-    /// The same in a word.
+    /// The reason, in a word.
     reason: Option<String>,
 }
 
 impl Answer {
-    /// The answer with that head and that body. What is no text can't be anything of ours.
+    /// The answer with this head and body. A body that isn't text can't come from streamgate.
     pub(super) fn new(head: &Parts, body: Vec<u8>) -> Self {
         let header = |name: http::HeaderName| {
             let value = head.headers.get(name)?.to_str().ok()?;
@@ -63,7 +64,7 @@ impl Answer {
         }
     }
 
-    /// What it comes to, if it isn't what was hoped for.
+    /// The error that the answer is, if it is one.
     pub(in crate::cli) fn disappoints(self, has_token: bool) -> Disappointment {
         let problem: Option<Told> = self.problem();
         let outcome = self.outcome(problem.is_some());
@@ -91,7 +92,7 @@ impl Answer {
         }
     }
 
-    /// The problem that it tells of, if it does.
+    /// The problem document in the answer, if there is one.
     fn problem(&self) -> Option<Told> {
         if self.status.as_u16() < 400 {
             return None;
@@ -101,7 +102,7 @@ impl Answer {
         says_something.then_some(told)
     }
 
-    /// What is told of an answer that streamgate doesn't give.
+    /// Describes an answer that can't come from streamgate.
     fn of_a_stranger(&self) -> String {
         let status = self.status.as_u16();
         if self.status.is_redirection() {
@@ -119,7 +120,7 @@ impl Answer {
         )
     }
 
-    /// What it comes to. Whoever gets something strange where a success was announced has not reached the API.
+    /// The outcome. A success with a strange body means that something else than the API answered.
     fn outcome(&self, is_problem: bool) -> Outcome {
         match self.status.as_u16() {
             400 if is_problem => Outcome::Usage,

@@ -1,4 +1,4 @@
-//! The configuration as written: a value for each key that is set, in the file or the environment.
+//! The configuration as written: a value for each key that the file or the environment sets.
 
 use std::collections::BTreeMap;
 
@@ -6,7 +6,7 @@ use super::renamed::RenamedKey;
 use super::section::KnownKey;
 use super::value::RawValue;
 
-/// What is written, by key.
+/// The values as they are written, by key.
 pub(in crate::config) struct Raw {
     /// Every key there is, in the order of the documentation.
     known: Vec<KnownKey>,

@@ -9,17 +9,17 @@ use crate::config::load::raw::Raw;
 use crate::config::load::section::{Key, Keys};
 use crate::config::load::value::{RawValue, Wrong};
 
-/// What a [`Share`] is counted in.
+/// How many parts [`Share::ALL`] has.
 const MILLION: u32 = 1_000_000;
 
-/// What is told of what happens.
+/// What the log shows.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Telemetry {
     /// `telemetry.log_format`
     pub log_format: LogFormat,
     /// `telemetry.log_level`: `error`, `warn`, `info`, `debug` or `trace`.
     pub log_level: tracing::Level,
-    /// `telemetry.log_starts`: of which share of all users each start is a line.
+    /// `telemetry.log_starts`: the share of all users whose starts are logged.
     pub log_starts: Share,
     /// `telemetry.log_users`: how lines name users.
     pub log_users: LogUsers,
@@ -45,7 +45,7 @@ pub struct Share(u32);
 pub enum LogFormat {
     /// For people.
     Text,
-    /// For machines: one JSON object a line.
+    /// For machines: one JSON object on each line.
     Json,
 }
 
@@ -140,7 +140,8 @@ impl Telemetry {
         );
     }
 
-    /// Checks that there is a key if users are hashed: anybody can guess users by hashes without one.
+    /// Checks that there is a key if users are hashed: anybody can guess users by hashes without
+    /// one.
     pub(in crate::config) fn check(&self, raw: &Raw, report: &mut Report) {
         const KEY: &str = "telemetry.log_users";
         let needs_key = self.log_users == LogUsers::Hashed && self.log_users_key_file.is_none();
@@ -168,13 +169,13 @@ impl Share {
     /// Everybody.
     pub const ALL: Self = Self(MILLION);
 
-    /// So many of a million, and no more than all.
+    /// This many parts of a million, at most all.
     #[must_use]
     pub fn of_a_million(parts: u32) -> Self {
         Self(parts.min(MILLION))
     }
 
-    /// A number from 0 to 1, if it has no more than six decimals.
+    /// Reads a number from 0 to 1 with at most six decimals.
     fn parse(text: &str) -> Option<Self> {
         let (whole, decimals) = text.split_once('.').unwrap_or((text, "0"));
         let are_digits = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
@@ -187,7 +188,7 @@ impl Share {
         (parts <= MILLION).then_some(Self(parts))
     }
 
-    /// Whether somebody is in it, by a number that is theirs: any, as long as all are equally likely.
+    /// Whether a user is in the share. `number` is the user's; all numbers must be equally likely.
     #[must_use]
     pub fn takes(self, number: u64) -> bool {
         number % u64::from(MILLION) < u64::from(self.0)

@@ -1,4 +1,5 @@
-//! Configuration as a whole: files named by what is wrong with them, variables, and what is said about either.
+//! Configuration as a whole: files named by what is wrong with them, variables, and what is said
+//! about either.
 
 mod many_users;
 mod panics;
