@@ -22,8 +22,8 @@ use crate::config::Listen;
 /// The arguments of `health`.
 #[derive(Debug, clap::Args)]
 pub(super) struct HealthArgs {
-    /// Where it listens for gRPC: IP:PORT, or `unix:` and a path; an unspecified IP is asked on
-    /// loopback.
+    /// The gRPC address of the instance: IP:PORT, or `unix:` and a path. For an unspecified IP,
+    /// loopback is asked.
     #[arg(
         long,
         value_name = "ADDR",
@@ -33,7 +33,7 @@ pub(super) struct HealthArgs {
     pub(super) grpc: Listen,
     #[command(flatten)]
     pub(super) tls: TlsArgs,
-    /// The name in the server's certificate, where that isn't the IP.
+    /// The name in the server's certificate, if it isn't the IP.
     #[arg(long, value_name = "NAME", value_parser = server_name)]
     pub(super) server_name: Option<String>,
 }
@@ -49,11 +49,11 @@ enum WrongUse {
     Tls(#[from] TlsError),
     /// Arguments for TLS without `--ca`.
     #[error(
-        "--cert, --key and --server-name are for TLS; name the certificates to trust by --ca, or leave them out"
+        "--cert, --key and --server-name need --ca with the certificates to trust; add it, or leave them out"
     )]
     NobodyToTrust,
     /// Arguments for TLS with a Unix socket, which has none.
-    #[error("a socket is asked without TLS; leave out --ca, --cert, --key and --server-name")]
+    #[error("a Unix socket has no TLS; leave out --ca, --cert, --key and --server-name")]
     Socket,
 }
 
@@ -67,7 +67,7 @@ enum NoAnswer {
     #[error("failed to connect: {}", innermost(.0))]
     Connect(#[from] tonic::transport::Error),
     /// The call failed.
-    #[error("failed to ask: {}", told(.0))]
+    #[error("the call failed: {}", told(.0))]
     Call(Box<Status>),
     /// No answer came in time.
     #[error("no answer within {} s", TIMEOUT.as_secs())]
@@ -328,13 +328,13 @@ mod tests {
                 "127.0.0.1:1",
                 None,
                 Some("tv.example"),
-                "name the certificates to trust by --ca",
+                "need --ca with the certificates to trust",
             ),
             (
                 "unix:/a.sock",
                 Some("ca.pem"),
                 None,
-                "a socket is asked without TLS; leave out --ca",
+                "a Unix socket has no TLS; leave out --ca",
             ),
             (
                 "127.0.0.1:1",
@@ -380,7 +380,7 @@ mod tests {
         let app = axum::Router::new().fallback(refuses);
         let serving = axum::serve(listener, app).into_future();
         let expected = format!(
-            "streamgate: {listen}: failed to ask: got HTTP 404 instead of gRPC; \
+            "streamgate: {listen}: the call failed: got HTTP 404 instead of gRPC; \
              --grpc takes the address of grpc.listen, and this may be that of http.listen\n"
         );
         tokio::select! {
@@ -402,7 +402,7 @@ mod tests {
             ended = serving => panic!("{ended:?}"),
             (outcome, told) = outcome(listen.clone()) => {
                 assert_eq!(outcome, Outcome::Outage);
-                let expected = format!("streamgate: {listen}: failed to ask: Operation is not implemented");
+                let expected = format!("streamgate: {listen}: the call failed: Operation is not implemented");
                 assert!(told.starts_with(&expected) && !told.contains("code:"), "{told}");
             }
         }

@@ -38,8 +38,7 @@ const EXIT_CODES: &str =
 enum Command {
     /// Run the service.
     Serve {
-        /// The configuration file. Without one, the defaults apply; the environment overrides
-        /// either.
+        /// The configuration file. Without it, the defaults apply. The environment overrides both.
         #[arg(long, value_name = "FILE", env = "STREAMGATE_CONFIG")]
         config: Option<PathBuf>,
     },
@@ -49,21 +48,20 @@ enum Command {
         #[arg(value_name = "FILE")]
         file: PathBuf,
     },
-    /// Look whether running instances are wired right: to Envoy, to its access log, to Redis and to
-    /// each other. What is wrong exits with 1.
+    /// Check whether running instances are connected right: to Envoy, its access log, Redis and
+    /// each other. Exits with 1 if something is wrong.
     Doctor(doctor::DoctorArgs),
-    /// Ask a running instance for its health, over TLS if --ca is given; what is not SERVING exits
-    /// with 1, no answer within a second with 3.
+    /// Ask a running instance for its health, over TLS if --ca is given. Exits with 1 if it is not
+    /// SERVING, and with 3 without an answer within a second.
     Health(health::HealthArgs),
-    /// Ask a running instance which sessions hold a user's slots. The limit told is the one without
-    /// a plan.
+    /// Ask a running instance which sessions hold a user's slots. The limit shown is the one
+    /// without a plan.
     Sessions(sessions::SessionsArgs),
-    /// Print what the log shows in the place of users if telemetry.log_users is hashed, a line for
-    /// each.
+    /// Print what the log shows for each user with telemetry.log_users: hashed, one line each.
     HashUser(hash_user::HashUserArgs),
     /// Print the OpenAPI document of the HTTP API, as JSON.
     Openapi,
-    /// Release sessions of a user's through a running instance. One that isn't live counts as
+    /// Release sessions of a user through a running instance. A session that isn't live counts as
     /// released.
     Release(release::ReleaseArgs),
 }

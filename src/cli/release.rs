@@ -17,18 +17,18 @@ use crate::session::{Kind, SessionId, UserId};
 /// The arguments of `release`.
 #[derive(Debug, clap::Args)]
 pub(super) struct ReleaseArgs {
-    /// Whose sessions.
+    /// The user.
     #[arg(value_name = "USER", value_parser = UserId::parse)]
     user: UserId,
-    /// Which; all are tried, and the worst exit code counts.
+    /// The sessions. All are tried, and the worst exit code counts.
     #[arg(value_name = "SESSION", required = true, value_parser = SessionId::parse)]
     sessions: Vec<SessionId>,
-    /// What kind they are, as `sessions` tells. A `request` that runs on inside Envoy all the same
+    /// The kind of the sessions, as `sessions` shows it. A `request` that still runs inside Envoy
     /// is counted again.
     #[arg(long, value_name = "KIND", default_value = "playback", value_parser = kinds())]
     kind: Kind,
-    /// Print one JSON object a session: `session`, `kind`, `outcome`, and where there is one the
-    /// API's `problem` as it came.
+    /// Print one JSON object for each session: `session`, `kind`, `outcome`, and the API's
+    /// `problem`, if there is one.
     #[arg(long)]
     json: bool,
     #[command(flatten)]
@@ -111,7 +111,7 @@ fn tell(
         match &fate {
             Fate::Released => print(format_args!("{name}: released\n"), out, errors),
             Fate::Accepted => print(
-                format_args!("{name}: accepted: it is released when the store is back\n"),
+                format_args!("{name}: accepted: it will be released when the store is back\n"),
                 out,
                 errors,
             ),

@@ -17,10 +17,10 @@ use crate::session::UserId;
 /// The arguments of `sessions`.
 #[derive(Debug, clap::Args)]
 pub(super) struct SessionsArgs {
-    /// Whose sessions.
+    /// The user.
     #[arg(value_name = "USER", value_parser = UserId::parse)]
     user: UserId,
-    /// Print the API's answer as it came, which is JSON; a problem document too.
+    /// Print the API's answer unchanged, as JSON; a problem document too.
     #[arg(long)]
     json: bool,
     #[command(flatten)]

@@ -15,10 +15,10 @@ use ureq::tls::{Certificate, ClientCert, PrivateKey, RootCerts};
 /// The arguments about TLS.
 #[derive(Debug, Default, clap::Args)]
 pub(super) struct TlsArgs {
-    /// Certificates (PEM) of those who may vouch for the server, and nobody else.
+    /// The authorities to trust (PEM), and no others.
     #[arg(long, value_name = "FILE")]
     pub(super) ca: Option<PathBuf>,
-    /// The certificate (PEM, with those in between) to show to a server that wants one.
+    /// The certificate (PEM, with its intermediates) to show to a server that wants one.
     #[arg(long, value_name = "FILE", requires = "key")]
     pub(super) cert: Option<PathBuf>,
     /// The private key (PEM, not encrypted) of `--cert`.
@@ -63,12 +63,10 @@ pub(super) enum TlsError {
     #[error("{0}: not PEM: {1}")]
     NotPem(PathBuf, #[source] pem::Error),
     /// The file has no certificate.
-    #[error("{0}: no certificate is in it; a file in PEM form with at least one is needed")]
+    #[error("{0}: it has no certificate; pass a PEM file with at least one")]
     NoCertificate(PathBuf),
     /// The file has no private key.
-    #[error(
-        "{0}: no private key is in it; a file in PEM form with one that isn't encrypted is needed"
-    )]
+    #[error("{0}: it has no private key; pass a PEM file with one that is not encrypted")]
     NoKey(PathBuf),
     /// A certificate in the file can't be used.
     #[error("{0}: a certificate in it can't be used: {1}")]
@@ -258,8 +256,8 @@ mod tests {
         }
         for (ca, cert, key, expected) in [
             ("none.pem", "", "", "failed to read none.pem: "),
-            ("text.pem", "", "", "text.pem: no certificate is in it"),
-            ("key.pem", "", "", "key.pem: no certificate is in it"),
+            ("text.pem", "", "", "text.pem: it has no certificate"),
+            ("key.pem", "", "", "key.pem: it has no certificate"),
             ("broken.pem", "", "", "broken.pem: not PEM: "),
             (
                 "hollow.pem",
@@ -271,7 +269,7 @@ mod tests {
                 "",
                 "cert.pem",
                 "cert.pem",
-                "cert.pem: no private key is in it",
+                "cert.pem: it has no private key",
             ),
             (
                 "",

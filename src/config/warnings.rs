@@ -63,7 +63,7 @@ impl Config {
         }
         if !self.limits.enforce {
             warnings.push(
-                "limits.enforce: false is a dry run: nobody is refused but on routes with streamgate.enforce: true; what would have been refused is counted and logged"
+                "limits.enforce: false is a dry run: nothing is refused, except on routes with streamgate.enforce: true; refusals are counted and logged instead"
                     .to_owned(),
             );
         }

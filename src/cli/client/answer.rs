@@ -77,7 +77,7 @@ impl Answer {
                 format!(
                     "{status}{}: {}",
                     reason.unwrap_or_default(),
-                    plain(detail.map_or("no more is told", String::as_str))
+                    plain(detail.map_or("no details", String::as_str))
                 )
             }
             None => self.of_a_stranger(),
@@ -108,7 +108,7 @@ impl Answer {
         if self.status.is_redirection() {
             let location = self.location.as_deref().map(plain).unwrap_or_default();
             return format!(
-                "{status}: it is to be asked at {location:?}; that isn't followed, as the token would go along. If it is right, give it by --url"
+                "{status}: redirected to {location:?}, which is not followed, since it would get the token; if that address is right, pass it with --url"
             );
         }
         let what = match self.media_type.as_str() {
@@ -116,7 +116,7 @@ impl Answer {
             media_type => plain(media_type),
         };
         format!(
-            "{status} with {what} that isn't streamgate's; look whether --url leads to it, and past whom"
+            "{status} with {what} that streamgate did not send; check --url, and any proxy in between"
         )
     }
 
@@ -155,7 +155,7 @@ mod tests {
         );
         for (body, told) in [
             (r#"{"title":"Gone"}"#, "410: Gone"),
-            (r#"{"reason":"ended"}"#, "410 (ended): no more is told"),
+            (r#"{"reason":"ended"}"#, "410 (ended): no details"),
             (r#"{"detail":"a\u001b[31mb\n"}"#, r"410: a\u{1b}[31mb\n"),
         ] {
             assert_eq!(
@@ -195,22 +195,31 @@ mod tests {
         for (answer, told) in [
             (
                 answer(502, &html, b"<html>"),
-                "502 with text/html that isn't streamgate's",
+                "502 with text/html that streamgate did not send",
             ),
-            (answer(502, &[], b"\xff"), "502 with something that isn't"),
-            (answer(404, &[], b"[1]"), "404 with something that isn't"),
+            (
+                answer(502, &[], b"\xff"),
+                "502 with something that streamgate did not send",
+            ),
+            (
+                answer(404, &[], b"[1]"),
+                "404 with something that streamgate did not send",
+            ),
             (
                 answer(404, &[], b"{\"detail\":1}"),
-                "404 with something that isn't",
+                "404 with something that streamgate did not send",
             ),
-            (answer(404, &[], b"{}"), "404 with something that isn't"),
+            (
+                answer(404, &[], b"{}"),
+                "404 with something that streamgate did not send",
+            ),
             (
                 answer(200, &[], b"{\"detail\":\"x\"}"),
-                "200 with something that isn't",
+                "200 with something that streamgate did not send",
             ),
             (
                 answer(307, &[("location", "https://tv.example/login")], b""),
-                "307: it is to be asked at \"https://tv.example/login\"; that isn't followed",
+                "307: redirected to \"https://tv.example/login\", which is not followed",
             ),
         ] {
             let disappointment = answer.disappoints(true);

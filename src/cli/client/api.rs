@@ -22,8 +22,8 @@ const MAX_ANSWER_BYTES: u64 = 16 * 1024 * 1024;
 /// The arguments for the address of the API and the caller.
 #[derive(Debug, clap::Args)]
 pub(in crate::cli) struct ApiArgs {
-    /// Where the instance's HTTP API is, `http://` or `https://`, with the path that a proxy has
-    /// put before it, if any.
+    /// The address of the instance's HTTP API, `http://` or `https://`, with the path that a proxy
+    /// puts before it, if any.
     #[arg(
         long,
         value_name = "URL",
@@ -39,7 +39,7 @@ pub(in crate::cli) struct ApiArgs {
 /// The arguments for the caller: the token, and whom to trust.
 #[derive(Debug, clap::Args)]
 pub(in crate::cli) struct AccessArgs {
-    /// The file whose first line is the token. Else the token is in the variable
+    /// The file whose first line is the token. Without it, the token is in the variable
     /// `STREAMGATE_TOKEN`, or in the file that `STREAMGATE_TOKEN_FILE` names.
     #[arg(long, value_name = "FILE")]
     token_file: Option<PathBuf>,
@@ -71,7 +71,7 @@ pub(in crate::cli) enum WrongUse {
     Tls(#[from] TlsError),
     /// Files for TLS with `http://`.
     #[error(
-        "--ca, --cert and --key are for https://, and --url is http://; write https:// there, or leave them out"
+        "--ca, --cert and --key need https://, but --url is http://; use https://, or leave them out"
     )]
     TlsForNothing,
 }
@@ -227,13 +227,13 @@ fn hint(error: &ureq::Error) -> &'static str {
     match tls {
         // The signature is wrong if another authority of the same name has signed it.
         Some(Error::InvalidCertificate(UnknownIssuer | BadSignature)) => {
-            " (who vouches for it is unknown here: name their certificate by --ca)"
+            " (certificate signed by an unknown authority; pass its certificate with --ca)"
         }
         Some(Error::AlertReceived(Alert::CertificateRequired | Alert::HandshakeFailure)) => {
-            " (it may want a certificate from who asks: --cert and --key)"
+            " (the server may require a client certificate; pass --cert and --key)"
         }
         Some(Error::InvalidMessage(InvalidMessage::InvalidContentType)) => {
-            " (no TLS is spoken there: the address may begin with http://)"
+            " (the server does not speak TLS; try http:// in the address)"
         }
         _ => "",
     }

@@ -23,16 +23,18 @@ pub(super) struct Base {
 pub(in crate::cli) enum NotABase {
     /// It isn't such an address.
     #[error(
-        "--url (STREAMGATE_URL): not such an address; allowed: http:// or https://, a host, and where needed a port and a path, such as http://127.0.0.1:8080"
+        "--url (STREAMGATE_URL): not a valid address; allowed: http:// or https://, a host, and optionally a port and a path, such as http://127.0.0.1:8080"
     )]
     NoAddress,
     /// It has a user or a password.
     #[error(
-        "--url (STREAMGATE_URL): there is a user or a password in it; leave them out, and name a file with the token by --token-file"
+        "--url (STREAMGATE_URL): it has a user or a password; leave them out, and pass a token with --token-file"
     )]
     Userinfo,
     /// It has a query or a fragment.
-    #[error("--url (STREAMGATE_URL): there is a \"?\" or \"#\" in it; leave out what begins there")]
+    #[error(
+        "--url (STREAMGATE_URL): it has a \"?\" or \"#\"; leave that out, and everything after it"
+    )]
     BeyondPath,
 }
 

@@ -39,14 +39,14 @@ enum Flaw {
     #[error("the token can't be read: {0}")]
     Unreadable(std::io::Error),
     /// It is empty.
-    #[error("the token is empty; allowed: one on the first line")]
+    #[error("the token is empty; write it on the first line")]
     Empty,
     /// It is too long.
     #[error("the token is too long; allowed: at most {MAX_BYTES} bytes on the first line")]
     TooLong,
     /// It has characters that can't be sent, or that end a token.
     #[error(
-        "the token has a space or another character that none has; allowed: printable ASCII without spaces"
+        "the token has a space or another character that is not allowed; allowed: printable ASCII without spaces"
     )]
     Malformed,
 }

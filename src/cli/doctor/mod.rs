@@ -20,7 +20,8 @@ use counts::Counts;
 /// The arguments of `doctor`.
 #[derive(Debug, clap::Args)]
 pub(super) struct DoctorArgs {
-    /// Where an instance's HTTP API is; name each instance, so that they can be compared.
+    /// The address of an instance's HTTP API. Repeat it for each instance, so that they are
+    /// compared.
     #[arg(
         long = "url",
         value_name = "URL",
@@ -29,8 +30,8 @@ pub(super) struct DoctorArgs {
         default_value = "http://127.0.0.1:8080"
     )]
     urls: Vec<String>,
-    /// Print one JSON object a check: `state` (`ok`, `wrong`, `unknown`), `instance` (absent where
-    /// it is about all of them), `check`, `told`.
+    /// Print one JSON object for each check: `state` (`ok`, `wrong`, `unknown`), `instance` (absent
+    /// if it is about all instances), `check`, `told`.
     #[arg(long)]
     json: bool,
     #[command(flatten)]

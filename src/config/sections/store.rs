@@ -252,7 +252,7 @@ fn master_url(
             let url = url.filter(|url: &RedisUrl| url.host() == service && url.port().is_none());
             url.map(Some).ok_or_else(|| {
                 written.wrong_secret(format_args!(
-                    "redis://[user:password@]{service}[/database], or rediss:// for TLS; # in a password is %23; in the place of host and port, which the sentinels tell, stands store.redis.sentinel_service"
+                    "redis://[user:password@]{service}[/database], or rediss:// for TLS; # in a password is %23; in the place of host and port, which the sentinels provide, write store.redis.sentinel_service"
                 ))
             })
         }
@@ -297,7 +297,7 @@ fn one_url(written: &RawValue) -> Result<Vec<RedisUrl>, Wrong> {
 fn sentinels(written: &RawValue) -> Result<Vec<RedisUrl>, Wrong> {
     let items = urls(written);
     let allowed = "the URLs of the sentinels, each as redis://[user:password@]host[:26379], or rediss:// for TLS, \
-                   with one host, by its name or address; # in a password is %23; a database belongs into store.redis.master_url";
+                   with one host, by its name or address; # in a password is %23; a database goes into store.redis.master_url";
     let wrong = |item: &RawValue, which: &str| {
         item.refuse(format_args!("got {NOT_SHOWN}{which}; allowed: {allowed}"))
     };
@@ -325,7 +325,7 @@ fn service(written: &RawValue, topology: Topology) -> Result<String, Wrong> {
             Topology::Standalone | Topology::Sentinel => Ok(text.to_owned()),
         },
         _ => Err(written.wrong(format_args!(
-            "1 to {MAX_SERVICE} letters, digits, `.`, `_` or `-`, as Sentinel has it"
+            "1 to {MAX_SERVICE} letters, digits, `.`, `_` or `-`, as Sentinel allows"
         ))),
     }
 }
