@@ -6,7 +6,9 @@ use std::sync::Arc;
 use bytes::Bytes;
 use tracing::{info, warn};
 
-use crate::config::{Change, Changeable, Config, ConfigFile, Effect, InForce};
+use crate::config::{
+    Change, Changeable, Config, ConfigError, ConfigFile, Effect, InForce, LogUsers,
+};
 use crate::reload::{Applied, Files, Reloaded};
 use crate::telemetry::Metrics;
 use crate::telemetry::log::LogLevel;
@@ -36,11 +38,11 @@ impl Reload {
         let Self { file, log } = self;
         let named = vec![("--config", file.path().to_owned())];
         let contents = vec![file.text().clone()];
+        let log_users = running.telemetry.log_users;
         let files = Files::new(named, move |contents| {
             let text = contents.first().map_or(&[][..], |text| text);
             let understood = file.understand(text);
-            // The log treats it as one event.
-            understood.map_err(|error| error.lines().collect::<Vec<_>>().join("; "))
+            understood.map_err(|error| logged(&error, log_users))
         });
         let files = files.guarded(Bytes::clone);
         let (running, counting) = (running.clone(), Arc::clone(metrics));
@@ -54,6 +56,10 @@ impl Reload {
             if let Some(log) = &log {
                 log.set(config.telemetry.log_level);
             }
+            let is_new = |name: &&String| !before.old_names.contains(*name);
+            for old_name in config.old_names.iter().filter(is_new) {
+                warn!("{old_name}");
+            }
             log_changes(&before.changes(config));
             let sections = running.sections_unlike(config);
             if sections.is_empty() {
@@ -66,18 +72,33 @@ impl Reload {
     }
 }
 
+/// What a log says of a mistake, all in one event. A key in `limits.users` is a user's id, and so may
+/// be a misplaced one: where users are hashed, the log says only where the mistake is.
+fn logged(error: &ConfigError, log_users: LogUsers) -> String {
+    match log_users {
+        LogUsers::Plain => error.lines().collect::<Vec<_>>().join("; "),
+        LogUsers::Hashed => {
+            let places = error.places().collect::<Vec<_>>().join(", ");
+            format!("{places}: `streamgate check-config` says what is wrong there")
+        }
+    }
+}
+
 /// Logs each key that has changed.
 fn log_changes(changes: &[Change]) {
     let (logged, rest) = changes.split_at(changes.len().min(MAX_LOGGED));
     for Change {
         key,
+        user,
         from,
         to,
         effect,
     } in logged
     {
         match effect {
-            Effect::InForce => info!(%key, %from, %to, "a setting has changed"),
+            Effect::InForce => {
+                info!(%key, user.id = user.as_deref(), %from, %to, "a setting has changed");
+            }
             Effect::AfterRestart => {
                 warn!(%key, %from, %to, "a setting has changed in the file; it applies after a restart");
             }

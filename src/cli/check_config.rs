@@ -1,8 +1,8 @@
-//! `check-config`: what would apply, and what is wrong or risky about it.
+//! `check-config`: shows the effective settings, and what is wrong or risky about them.
 
 use std::io::Write;
 
-use super::{CommandStatus, complain, print};
+use super::{CommandStatus, complain, hash_user, print};
 use crate::app::unusable_users_file;
 use crate::config::{Config, ConfigError, Listen};
 use crate::http::Tokens;
@@ -10,7 +10,8 @@ use crate::reload::PortTls;
 use crate::server::unusable_socket;
 use crate::telemetry::metrics::{LabelValue, Port};
 
-/// Prints the settings in effect, and the warnings apart from them, so that the settings can be piped; or all that is wrong.
+/// Prints everything that is wrong. If nothing is, prints the effective settings to `out` and the
+/// warnings to `errors`, so that the settings can be piped.
 pub(super) fn run(
     (config, error): (Config, Option<ConfigError>),
     out: &mut impl Write,
@@ -27,7 +28,7 @@ pub(super) fn run(
     print(config, out, errors)
 }
 
-/// What is wrong with the files that the settings name.
+/// The problems with the files that the settings name.
 fn unusable_files(config: &Config) -> Vec<String> {
     let tls = Port::ALL
         .iter()
@@ -40,7 +41,9 @@ fn unusable_files(config: &Config) -> Vec<String> {
         Listen::Tcp(_) => None,
     };
     let socket = socket.map(|flaw| format!("grpc.listen: {}: {flaw}", config.grpc.listen));
+    let users = hash_user::of_config(config).err();
     let unusable = tls.chain(tokens).chain(unusable_users_file(config));
+    let unusable = unusable.chain(users);
     let unusable = unusable.flat_map(|unusable| unusable.flaws().to_vec());
     unusable.chain(socket).collect()
 }

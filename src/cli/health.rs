@@ -1,4 +1,5 @@
-//! `health`: one question to a running instance, for a container's health check; over TLS if `--ca` says whom to trust.
+//! `health`: asks a running instance for its health, for a container's health check; over TLS if
+//! `--ca` is given.
 
 use std::error::Error;
 use std::io::Write;
@@ -18,10 +19,11 @@ use super::tls::{TlsArgs, TlsError};
 use super::{CommandStatus, complain};
 use crate::config::Listen;
 
-/// Who is asked, and how.
+/// The arguments of `health`.
 #[derive(Debug, clap::Args)]
 pub(super) struct HealthArgs {
-    /// Where it listens for gRPC: IP:PORT, or `unix:` and a path; an unspecified IP is asked on loopback.
+    /// The gRPC address of the instance: IP:PORT, or `unix:` and a path. For an unspecified IP,
+    /// loopback is asked.
     #[arg(
         long,
         value_name = "ADDR",
@@ -31,49 +33,49 @@ pub(super) struct HealthArgs {
     pub(super) grpc: Listen,
     #[command(flatten)]
     pub(super) tls: TlsArgs,
-    /// The name in the server's certificate, where that isn't the IP.
+    /// The name in the server's certificate, if it isn't the IP.
     #[arg(long, value_name = "NAME", value_parser = server_name)]
     pub(super) server_name: Option<String>,
 }
 
-/// For all of it: connecting, asking, hearing.
+/// The time for connecting, asking and the answer together.
 const TIMEOUT: Duration = Duration::from_secs(1);
 
-/// Why the arguments are of no use.
+/// Why the arguments can't be used.
 #[derive(Debug, thiserror::Error)]
 enum HealthUsageError {
-    /// The files for TLS are of no use.
+    /// The files for TLS can't be used.
     #[error(transparent)]
     TlsFiles(#[from] TlsError),
-    /// There is TLS, and nobody to trust.
+    /// Arguments for TLS without `--ca`.
     #[error(
-        "--cert, --key and --server-name are for TLS; name the certificates to trust by --ca, or leave them out"
+        "--cert, --key and --server-name need --ca with the certificates to trust; add it, or leave them out"
     )]
     NobodyToTrust,
-    /// Nobody listens on the way to a socket.
-    #[error("a socket is asked without TLS; leave out --ca, --cert, --key and --server-name")]
+    /// Arguments for TLS with a Unix socket, which has none.
+    #[error("a Unix socket has no TLS; leave out --ca, --cert, --key and --server-name")]
     Socket,
 }
 
 /// Why there is no answer.
 #[derive(Debug, thiserror::Error)]
 enum HealthError {
-    /// There is nothing to ask with.
+    /// The runtime didn't start.
     #[error("failed to start: {0}")]
     Runtime(#[from] std::io::Error),
-    /// Nobody is there, or not who it should be.
+    /// The connection failed.
     #[error("failed to connect: {}", innermost(.0))]
     Connect(#[from] tonic::transport::Error),
-    /// It is there and doesn't answer.
-    #[error("failed to ask: {}", told(.0))]
+    /// The call failed.
+    #[error("the call failed: {}", told(.0))]
     Call(Box<Status>),
-    /// It takes too long.
+    /// No answer came in time.
     #[error("no answer within {} s", TIMEOUT.as_secs())]
     Timeout,
 }
 
 impl HealthArgs {
-    /// How to ask over TLS, if that is wanted.
+    /// The settings for TLS, if it is used.
     fn tls(&self) -> Result<Option<ClientTlsConfig>, HealthUsageError> {
         if self.tls.is_empty() && self.server_name.is_none() {
             return Ok(None);
@@ -92,7 +94,7 @@ impl HealthArgs {
     }
 }
 
-/// Asks, and says the answer.
+/// Asks the instance, and prints its answer.
 pub(super) fn run(
     args: &HealthArgs,
     out: &mut impl Write,
@@ -125,7 +127,7 @@ pub(super) fn run(
     }
 }
 
-/// The answer to one question, within its time.
+/// The answer of the instance, if it comes in time.
 async fn ask(grpc: &Listen, tls: Option<ClientTlsConfig>) -> Result<ServingStatus, HealthError> {
     let asking = async {
         let channel = endpoint(grpc, tls)?.connect().await?;
@@ -143,7 +145,7 @@ async fn ask(grpc: &Listen, tls: Option<ClientTlsConfig>) -> Result<ServingStatu
         .unwrap_or(Err(HealthError::Timeout))
 }
 
-/// An answer, if it is one of gRPC. The bytes of any other would be taken for messages.
+/// Checks that an answer is one of gRPC. Otherwise its bytes would be read as messages.
 fn only_grpc(answer: http::Response<Body>) -> http::Response<Body> {
     let called = answer.headers().get(http::header::CONTENT_TYPE);
     if called.is_some_and(|called| called.as_bytes().starts_with(b"application/grpc")) {
@@ -156,7 +158,7 @@ fn only_grpc(answer: http::Response<Body>) -> http::Response<Body> {
     .into_http()
 }
 
-/// What listens there, to be asked over TLS or not.
+/// The endpoint of the instance, with or without TLS.
 fn endpoint(
     grpc: &Listen,
     tls: Option<ClientTlsConfig>,
@@ -167,7 +169,7 @@ fn endpoint(
     }
 }
 
-/// Where to reach what listens there: nobody can be reached at the unspecified address.
+/// The address to connect to for an address to listen on: loopback for the unspecified one.
 fn target(grpc: &Listen, scheme: &str) -> String {
     match grpc {
         Listen::Unix(_) => grpc.to_string(),
@@ -178,7 +180,7 @@ fn target(grpc: &Listen, scheme: &str) -> String {
     }
 }
 
-/// A name that a certificate can have.
+/// Parses a name that a certificate can have.
 fn server_name(text: &str) -> Result<String, &'static str> {
     ServerName::try_from(text)
         .map(|_| text.to_owned())
@@ -194,7 +196,7 @@ fn reachable(ip: IpAddr) -> IpAddr {
     }
 }
 
-/// Describes a failed call: why it could not be made, or what the other side said.
+/// Describes a failed call: why it failed here, or what the server said.
 fn told(status: &Status) -> String {
     match (status.source(), status.message()) {
         (Some(cause), _) => innermost(cause),
@@ -203,7 +205,7 @@ fn told(status: &Status) -> String {
     }
 }
 
-/// The cause that says something: the outer ones only say that there was an error.
+/// The innermost cause: the outer errors only say that there was one.
 fn innermost(error: &dyn Error) -> String {
     let mut cause = error;
     while let Some(deeper) = cause.source() {
@@ -275,8 +277,8 @@ mod tests {
         tokio::select! { ended = serving => panic!("{ended:?}"), () = asking => () }
     }
 
-    /// Files of a server that wants to know who asks, in a directory: its own certificate for `tv.example`, which vouches for whoever
-    /// shows it too.
+    /// Files of a server that wants to know who asks, in a directory: its own certificate for
+    /// `tv.example`, which vouches for whoever shows it too.
     fn certificate() -> (tempfile::TempDir, ServerTlsConfig) {
         let dir = tempfile::tempdir().unwrap();
         let made = rcgen::generate_simple_self_signed(["tv.example".to_owned()]).unwrap();
@@ -334,13 +336,13 @@ mod tests {
                 "127.0.0.1:1",
                 None,
                 Some("tv.example"),
-                "name the certificates to trust by --ca",
+                "need --ca with the certificates to trust",
             ),
             (
                 "unix:/a.sock",
                 Some("ca.pem"),
                 None,
-                "a socket is asked without TLS; leave out --ca",
+                "a Unix socket has no TLS; leave out --ca",
             ),
             (
                 "127.0.0.1:1",
@@ -386,7 +388,7 @@ mod tests {
         let app = axum::Router::new().fallback(refuses);
         let serving = axum::serve(listener, app).into_future();
         let expected = format!(
-            "streamgate: {listen}: failed to ask: got HTTP 404 instead of gRPC; \
+            "streamgate: {listen}: the call failed: got HTTP 404 instead of gRPC; \
              --grpc takes the address of grpc.listen, and this may be that of http.listen\n"
         );
         tokio::select! {
@@ -408,7 +410,7 @@ mod tests {
             ended = serving => panic!("{ended:?}"),
             (outcome, told) = outcome(listen.clone()) => {
                 assert_eq!(outcome, CommandStatus::Outage);
-                let expected = format!("streamgate: {listen}: failed to ask: Operation is not implemented");
+                let expected = format!("streamgate: {listen}: the call failed: Operation is not implemented");
                 assert!(told.starts_with(&expected) && !told.contains("code:"), "{told}");
             }
         }

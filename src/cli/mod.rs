@@ -1,10 +1,11 @@
-//! The command line: what can be asked of the program, and with which exit code it answers.
+//! The command line: the commands of the program, and their exit codes.
 //!
-//! The process's arguments and environment are read here and nowhere else.
+//! Only this module reads the process's arguments and environment.
 
 mod check_config;
 mod client;
 mod doctor;
+mod hash_user;
 mod health;
 mod release;
 pub mod serve;
@@ -37,7 +38,7 @@ const EXIT_CODES: &str =
 enum Command {
     /// Run the service.
     Serve {
-        /// The configuration file. Without one, the defaults apply; the environment overrides either.
+        /// The configuration file. Without it, the defaults apply. The environment overrides both.
         #[arg(long, value_name = "FILE", env = "STREAMGATE_CONFIG")]
         config: Option<PathBuf>,
     },
@@ -47,43 +48,50 @@ enum Command {
         #[arg(value_name = "FILE")]
         file: PathBuf,
     },
-    /// Look whether running instances are wired right: to Envoy, to its access log, to Redis and to each other. What is wrong exits with 1.
+    /// Check whether running instances are connected right: to Envoy, its access log, Redis and
+    /// each other. Exits with 1 if something is wrong.
     Doctor(doctor::DoctorArgs),
-    /// Ask a running instance for its health, over TLS if --ca is given; what is not SERVING exits with 1, no answer within a second with 3.
+    /// Ask a running instance for its health, over TLS if --ca is given. Exits with 1 if it is not
+    /// SERVING, and with 3 without an answer within a second.
     Health(health::HealthArgs),
-    /// Ask a running instance which sessions hold a user's slots. The limit told is the one without a plan.
+    /// Ask a running instance which sessions hold a user's slots. The limit shown is the one
+    /// without a plan.
     Sessions(sessions::SessionsArgs),
+    /// Print what the log shows for each user with telemetry.log_users: hashed, one line each.
+    HashUser(hash_user::HashUserArgs),
     /// Print the OpenAPI document of the HTTP API, as JSON.
     Openapi,
-    /// Release sessions of a user's through a running instance. One that isn't live counts as released.
+    /// Release sessions of a user through a running instance. A session that isn't live counts as
+    /// released.
     Release(release::ReleaseArgs),
 }
 
-/// How a command ended, from good to bad: of several the worst counts.
+/// How a command ended, from good to bad. Of several outcomes, the worst counts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum CommandStatus {
-    /// As asked.
+    /// The command did what was asked.
     Ok,
     /// Refused, or not found.
     Refused,
     /// The arguments or the configuration are wrong.
     Usage,
-    /// Something needed did not answer.
+    /// Something that the command needs did not answer.
     Outage,
 }
 
-/// A variable of ours isn't text. Its value isn't repeated: it can't be shown faithfully, and may be a secret.
+/// A variable of ours isn't text. The error leaves out its value, which can't be shown faithfully
+/// and may be a secret.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}: got bytes that are not UTF-8; allowed: text")]
 struct NotText(String);
 
-/// Does what the process's arguments ask for.
+/// Runs the command that the process's arguments name.
 #[must_use]
 pub fn run() -> ExitCode {
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => {
-            // Nobody is left to be told that nobody can be told.
+            // If standard error is closed, there is no way to report anything.
             let _ = error.print();
             return usage(&error).into();
         }
@@ -115,6 +123,7 @@ pub fn run() -> ExitCode {
             Err(error) => complain(&mut errors, error, CommandStatus::Usage),
         }
         .into(),
+        Command::HashUser(args) => hash_user::run(&args, &mut out, &mut errors).into(),
         Command::Openapi => print(http::document(), &mut out, &mut errors).into(),
         Command::Health(args) => health::run(&args, &mut out, &mut errors).into(),
         Command::Sessions(args) => {
@@ -129,7 +138,7 @@ pub fn run() -> ExitCode {
     }
 }
 
-/// What clap's refusal to go on means: its help and version are no errors.
+/// The outcome of an error of clap, which reports help and version as errors too.
 fn usage(error: &clap::Error) -> CommandStatus {
     if error.use_stderr() {
         CommandStatus::Usage
@@ -138,7 +147,7 @@ fn usage(error: &clap::Error) -> CommandStatus {
     }
 }
 
-/// The variables that are ours.
+/// The variables with our prefix.
 fn ours(
     variables: impl Iterator<Item = (OsString, OsString)>,
 ) -> Result<Vec<(String, String)>, NotText> {
@@ -156,7 +165,7 @@ fn ours(
     Ok(ours)
 }
 
-/// Prints what was asked for.
+/// Prints the result of a command.
 fn print(
     asked: impl std::fmt::Display,
     out: &mut impl Write,
@@ -164,7 +173,7 @@ fn print(
 ) -> CommandStatus {
     match write!(out, "{asked}").and_then(|()| out.flush()) {
         Ok(()) => CommandStatus::Ok,
-        // A reader that has seen enough (`| head`) is none's fault.
+        // A reader that stops early (`| head`) is no error.
         Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => CommandStatus::Ok,
         Err(error) => complain(
             errors,
@@ -174,7 +183,7 @@ fn print(
     }
 }
 
-/// Says what went wrong, each line by itself, and passes the outcome on.
+/// Prints an error, each line with the program's name, and returns the outcome.
 fn complain(
     errors: &mut impl Write,
     error: impl std::fmt::Display,

@@ -1,4 +1,4 @@
-//! `release`: gives slots back, for a viewer whose sessions are in the way and can't say so themselves.
+//! `release`: frees slots of a user whose players can't release their sessions themselves.
 
 use std::ffi::OsString;
 use std::fmt;
@@ -14,48 +14,50 @@ use super::{CommandStatus, complain, print};
 use crate::http::escaped;
 use crate::identity::{Kind, SessionId, UserId};
 
-/// What is to be released.
+/// The arguments of `release`.
 #[derive(Debug, clap::Args)]
 pub(super) struct ReleaseArgs {
-    /// Whose sessions.
+    /// The user.
     #[arg(value_name = "USER", value_parser = UserId::parse)]
     user: UserId,
-    /// Which; all are tried, and the worst exit code counts.
+    /// The sessions. All are tried, and the worst exit code counts.
     #[arg(value_name = "SESSION", required = true, value_parser = SessionId::parse)]
     sessions: Vec<SessionId>,
-    /// What kind they are, as `sessions` tells. A `request` that runs on inside Envoy all the same is counted again.
+    /// The kind of the sessions, as `sessions` shows it. A `request` that still runs inside Envoy
+    /// is counted again.
     #[arg(long, value_name = "KIND", default_value = "playback", value_parser = kinds())]
     kind: Kind,
-    /// Print one JSON object a session: `session`, `kind`, `outcome`, and where there is one the API's `problem` as it came.
+    /// Print one JSON object for each session: `session`, `kind`, `outcome`, and the API's
+    /// `problem`, if there is one.
     #[arg(long)]
     json: bool,
     #[command(flatten)]
     api: ApiArgs,
 }
 
-/// What has become of a session.
+/// The result for a session.
 #[derive(Debug, PartialEq, Eq)]
 enum Fate {
     /// It holds no slot any more.
     Released,
-    /// It is released once the store is back.
+    /// It will be released when the store is back.
     Accepted,
-    /// Something else.
+    /// The release failed.
     Other(Disappointment),
 }
 
-/// What is told of a session in JSON, but for its problem.
+/// The JSON object for a session, without its problem.
 #[derive(Debug, Serialize)]
 struct ReleaseReport<'a> {
     /// Its id.
     session: &'a str,
     /// What kind of stream it is.
     kind: &'static str,
-    /// What has become of it, in a word.
+    /// The result, in a word.
     outcome: &'static str,
 }
 
-/// Releases them, one after the other.
+/// Releases the sessions, one after the other.
 pub(super) fn run(
     args: &ReleaseArgs,
     variable: impl Fn(&str) -> Option<OsString>,
@@ -75,7 +77,7 @@ pub(super) fn run(
     worst
 }
 
-/// Releases one of them.
+/// Releases one session.
 fn release(api: &Api, args: &ReleaseArgs, session: &SessionId) -> Fate {
     let path = format!(
         "/v1/users/{}/sessions/{}?kind={}",
@@ -93,7 +95,8 @@ fn release(api: &Api, args: &ReleaseArgs, session: &SessionId) -> Fate {
     }
 }
 
-/// Tells what has become of it: on standard output what went well, and everything if it is to be JSON.
+/// Prints the result: successes to standard output, failures to standard error; as JSON, all to
+/// standard output.
 fn tell(
     args: &ReleaseArgs,
     session: &SessionId,
@@ -108,7 +111,7 @@ fn tell(
         match &fate {
             Fate::Released => print(format_args!("{name}: released\n"), out, errors),
             Fate::Accepted => print(
-                format_args!("{name}: accepted: it is released when the store is back\n"),
+                format_args!("{name}: accepted: it will be released when the store is back\n"),
                 out,
                 errors,
             ),
@@ -125,7 +128,7 @@ fn tell(
 }
 
 impl Fate {
-    /// What an answer says of it.
+    /// The result that an answer means.
     fn of(answer: ApiResponse, has_token: bool) -> Self {
         match answer.status {
             StatusCode::NO_CONTENT => Self::Released,
@@ -134,7 +137,7 @@ impl Fate {
         }
     }
 
-    /// The same as a line of JSON.
+    /// The result as a line of JSON.
     fn json(&self, kind: Kind, session: &SessionId) -> String {
         let outcome = match self {
             Self::Released => "released",
@@ -149,14 +152,14 @@ impl Fate {
             kind: kind.as_str(),
             outcome,
         };
-        // Texts can always be written.
+        // Strings always serialise.
         let mut report = serde_json::to_string(&report).unwrap_or_default();
         if let Self::Other(Disappointment {
             problem: Some(problem),
             ..
         }) = self
         {
-            // A problem is known to be JSON, and stays as it came.
+            // The problem was parsed as JSON before; its bytes stay unchanged.
             report.pop();
             report.push_str(&format!(",\"problem\":{}}}", problem.trim()));
         }
@@ -165,7 +168,7 @@ impl Fate {
     }
 }
 
-/// The kinds by their names.
+/// Parses the name of a kind.
 fn kinds() -> impl TypedValueParser<Value = Kind> {
     PossibleValuesParser::new(Kind::ALL.map(Kind::as_str))
         .try_map(|name| Kind::from_name(&name).ok_or("no kind has that name"))

@@ -4,23 +4,21 @@ use std::process::ExitCode;
 
 use tracing::{error, warn};
 
-use super::{CommandStatus, complain};
+use super::{CommandStatus, complain, hash_user};
 use crate::app::{App, Reload, Signals, Stop};
 use crate::config::{Config, ConfigFile};
 use crate::telemetry::log::{self, Log};
 
-/// Runs the service until it is told to end.
+/// Runs the service until a signal stops it.
 ///
 /// `has_rust_log`: the environment sets `RUST_LOG`, which streamgate ignores and warns about.
 pub fn run(config: &Config, file: Option<ConfigFile>, has_rust_log: bool) -> ExitCode {
-    let Log { level, unwritten } =
-        match log::init(config.telemetry.log_format, config.telemetry.log_level) {
-            Ok(log) => log,
-            Err(problem) => {
-                let problem = format_args!("failed to set up the log: {problem}");
-                return complain(&mut std::io::stderr(), problem, CommandStatus::Usage).into();
-            }
-        };
+    let Log { level, unwritten } = match start_log(config) {
+        Ok(log) => log,
+        Err(problem) => {
+            return complain(&mut std::io::stderr(), problem, CommandStatus::Usage).into();
+        }
+    };
     if has_rust_log {
         warn!("RUST_LOG is ignored; set telemetry.log_level (STREAMGATE_TELEMETRY__LOG_LEVEL)");
     }
@@ -28,6 +26,14 @@ pub fn run(config: &Config, file: Option<ConfigFile>, has_rust_log: bool) -> Exi
     let outcome = run_logged(config, file.map(|file| Reload { file, log }));
     unwritten.flush(config.shutdown.for_log());
     outcome.into()
+}
+
+/// Starts the log as the configuration says; or why that can't be done.
+fn start_log(config: &Config) -> Result<Log, String> {
+    let users = hash_user::of_config(config).map_err(|problem| problem.to_string())?;
+    let telemetry = &config.telemetry;
+    log::init(telemetry.log_format, telemetry.log_level, users)
+        .map_err(|problem| format!("failed to set up the log: {problem}"))
 }
 
 /// The same, once there is a log.
@@ -47,12 +53,13 @@ fn run_logged(config: &Config, reload: Option<Reload>) -> CommandStatus {
         }
     };
     let outcome = runtime.block_on(serve(config, reload));
-    // Whatever still runs after the drain has been given its time.
+    // The drain has given all work its time.
     runtime.shutdown_background();
     outcome
 }
 
-/// Takes as many open files as the system grants: each connection is one, and the soft limit is often made for programs of another kind.
+/// Raises the limit of open files as far as the system allows. Each connection is an open file, and
+/// the usual soft limit suits programs with few of them.
 fn raise_open_files() {
     if let Err(problem) = rlimit::increase_nofile_limit(u64::MAX) {
         warn!(%problem, "failed to raise the limit of open files");

@@ -1,4 +1,4 @@
-//! `sessions`: what holds a user's slots.
+//! `sessions`: shows which sessions hold a user's slots.
 
 use std::ffi::OsString;
 use std::fmt::Write as _;
@@ -14,27 +14,27 @@ use super::{CommandStatus, complain, print};
 use crate::http::escaped;
 use crate::identity::UserId;
 
-/// What is asked.
+/// The arguments of `sessions`.
 #[derive(Debug, clap::Args)]
 pub(super) struct SessionsArgs {
-    /// Whose sessions.
+    /// The user.
     #[arg(value_name = "USER", value_parser = UserId::parse)]
     user: UserId,
-    /// Print the API's answer as it came, which is JSON; a problem document too.
+    /// Print the API's answer unchanged, as JSON; a problem document too.
     #[arg(long)]
     json: bool,
     #[command(flatten)]
     api: ApiArgs,
 }
 
-/// The answer, as far as it is shown. What another version adds is no matter.
+/// The part of the answer that is shown. Fields that another version adds are ignored.
 #[derive(Debug, Deserialize)]
 struct SessionList {
-    /// How many streams at once the user may watch.
+    /// How many streams the user may watch at once.
     limit: u32,
-    /// How many are live.
+    /// How many sessions are live.
     active: usize,
-    /// The live ones.
+    /// The live sessions.
     sessions: Vec<Listed>,
 }
 
@@ -49,15 +49,15 @@ struct Listed {
     device: Option<String>,
     /// What it plays.
     content: Option<String>,
-    /// Where in the content the viewer is, in seconds.
+    /// The position in the content, in seconds.
     position: Option<u64>,
     /// When it started.
     started_at: String,
-    /// Until when it counts without another sign of life.
+    /// When its lease ends.
     expires_at: String,
 }
 
-/// Asks, and shows the answer.
+/// Asks the instance, and shows its answer.
 pub(super) fn run(
     args: &SessionsArgs,
     variable: impl Fn(&str) -> Option<OsString>,
@@ -111,7 +111,7 @@ fn line(body: &str) -> String {
     format!("{}\n", body.trim_end_matches('\n'))
 }
 
-/// The sessions for a person. Times are told from `now`, the time of the one who told them.
+/// The sessions as text for people. Times are relative to `now`, the time at the instance.
 fn shown(user: &UserId, listing: &SessionList, now: Option<Timestamp>) -> String {
     let mut shown = format!(
         "{}: {} of {} {} in use\n",

@@ -1,11 +1,11 @@
-//! How something is shown to a person: text that can't do anything to their terminal, positions, times, columns.
+//! Output for people: texts that can't control a terminal, positions, times, columns.
 
 use std::fmt::Write;
 
 use jiff::{SignedDuration, Timestamp};
 
-/// A text without what a terminal would obey, or what would turn the text around it: such characters are shown by their names. An API's
-/// names have no control characters, but an answer may come from anybody.
+/// A text that a terminal shows as it is: control characters, and those that change the direction
+/// of text, are escaped. The API sends no control characters, but an answer may come from anywhere.
 pub(super) fn plain(text: &str) -> String {
     let mut shown = String::with_capacity(text.len());
     for character in text.chars() {
@@ -18,7 +18,7 @@ pub(super) fn plain(text: &str) -> String {
     shown
 }
 
-/// A position in what is watched, as players show it.
+/// A position in the content, as players show it.
 pub(super) fn position(seconds: u64) -> String {
     format!(
         "{}:{:02}:{:02}",
@@ -28,7 +28,7 @@ pub(super) fn position(seconds: u64) -> String {
     )
 }
 
-/// How long ago something was. Without the time of the one who told of it, its own time.
+/// How long ago `then` was. If `now` is unknown, `then` itself.
 pub(super) fn ago(then: &str, now: Option<Timestamp>) -> String {
     match since(then, now) {
         Some(passed) => format!("{} ago", roughly(passed)),
@@ -36,7 +36,7 @@ pub(super) fn ago(then: &str, now: Option<Timestamp>) -> String {
     }
 }
 
-/// How long something is yet to come. Without the time of the one who told of it, its own time.
+/// How far ahead `then` is. If `now` is unknown, `then` itself.
 pub(super) fn ahead(then: &str, now: Option<Timestamp>) -> String {
     match since(then, now) {
         Some(passed) => format!("in {}", roughly(-passed)),
@@ -44,7 +44,7 @@ pub(super) fn ahead(then: &str, now: Option<Timestamp>) -> String {
     }
 }
 
-/// A table: the columns are as wide as what is in them, with two spaces between.
+/// A table. Each column is as wide as its widest cell, and two spaces separate columns.
 pub(super) fn table<const COLUMNS: usize>(
     head: [&str; COLUMNS],
     rows: &[[String; COLUMNS]],
@@ -61,7 +61,7 @@ pub(super) fn table<const COLUMNS: usize>(
         let mut line = String::new();
         for (cell, widest) in row.iter().zip(widths) {
             let gap = widest.saturating_sub(width(cell)) + 2;
-            // To write to a string can't fail.
+            // Writing to a string can't fail.
             let _ = write!(line, "{cell}{:gap$}", "");
         }
         table.push_str(line.trim_end());
@@ -70,13 +70,14 @@ pub(super) fn table<const COLUMNS: usize>(
     table
 }
 
-/// What has passed since a time in RFC 3339.
+/// The time that has passed since a time in RFC 3339.
 fn since(then: &str, now: Option<Timestamp>) -> Option<SignedDuration> {
     let then: Timestamp = then.parse().ok()?;
     Some(now?.duration_since(then))
 }
 
-/// A time in its one or two largest units. What should be past or to come and isn't is due now: the clocks of two machines differ a little.
+/// A duration in its one or two largest units. A negative one is shown as 0 s: the clocks of two
+/// machines differ a little.
 fn roughly(time: SignedDuration) -> String {
     let seconds = time.as_secs().max(0);
     let (minutes, hours, days) = (seconds / 60, seconds / 3600, seconds / 86_400);
@@ -88,7 +89,8 @@ fn roughly(time: SignedDuration) -> String {
     }
 }
 
-/// How many columns a text takes in a terminal, nearly: letters of East Asia and pictures take two, marks on other letters none.
+/// How many columns a text takes in a terminal, nearly. East Asian letters and emoji take two,
+/// combining marks none.
 fn width(text: &str) -> usize {
     let columns = text.chars().map(|character| match u32::from(character) {
         0x300..=0x36f | 0x200b..=0x200d | 0xfe00..=0xfe0f => 0,
@@ -108,7 +110,7 @@ fn width(text: &str) -> usize {
     columns.sum()
 }
 
-/// Whether a character has what stands beside it read in the other direction.
+/// Whether a character changes the direction of the text around it.
 const fn turns_text(character: char) -> bool {
     matches!(
         character,

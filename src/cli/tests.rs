@@ -107,6 +107,18 @@ fn a_name_that_cannot_be_says_why() {
     }
 }
 
+#[test]
+fn check_config_warns_of_an_old_name_and_shows_the_new_one() {
+    let (outcome, out, errors) = check("log: {level: debug}\n", &[]);
+    assert_eq!(outcome, CommandStatus::Ok);
+    assert!(out.contains("telemetry:\n") && out.contains("  log_level: debug\n"));
+    assert_eq!(
+        errors,
+        "streamgate: warning: log.level: its name is now telemetry.log_level; rename it, \
+         since version 1000.1 won't read log.level\n"
+    );
+}
+
 /// An output that nothing can be written to.
 struct Broken(std::io::ErrorKind);
 

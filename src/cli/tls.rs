@@ -1,6 +1,6 @@
-//! `--ca`, `--cert` and `--key`: whom a command trusts over TLS, and how it shows who it is itself.
+//! `--ca`, `--cert` and `--key`: whom a command trusts over TLS, and which certificate it shows.
 //!
-//! All of it is checked before anything is asked, so that a wrong file is told as such and is no failure to connect.
+//! All files are checked before a connection is made, so the error for a wrong file names the file.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -12,13 +12,13 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::sign::CertifiedKey;
 use ureq::tls::{Certificate, ClientCert, PrivateKey, RootCerts};
 
-/// What the arguments say about TLS.
+/// The arguments about TLS.
 #[derive(Debug, Default, clap::Args)]
 pub(super) struct TlsArgs {
-    /// Certificates (PEM) of those who may vouch for the server, and nobody else.
+    /// The authorities to trust (PEM), and no others.
     #[arg(long, value_name = "FILE")]
     pub(super) ca: Option<PathBuf>,
-    /// The certificate (PEM, with those in between) to show to a server that wants one.
+    /// The certificate (PEM, with its intermediates) to show to a server that wants one.
     #[arg(long, value_name = "FILE", requires = "key")]
     pub(super) cert: Option<PathBuf>,
     /// The private key (PEM, not encrypted) of `--cert`.
@@ -29,51 +29,49 @@ pub(super) struct TlsArgs {
 /// The files that the arguments name, read and checked.
 #[derive(Default)]
 pub(super) struct TlsFiles {
-    /// Those who may vouch for the server.
+    /// The authorities that may have issued the server's certificate.
     ca: Option<Chain>,
-    /// What to show to a server that wants to know who asks.
+    /// The certificate to show to a server that wants one.
     identity: Option<ClientIdentity>,
 }
 
-/// Certificates, as their file has them and as they are meant.
+/// Certificates, as the text of their file and parsed.
 struct Chain {
     /// The file's text.
     pem: Vec<u8>,
-    /// What it says.
+    /// The certificates in it.
     certificates: Vec<CertificateDer<'static>>,
 }
 
-/// A certificate and its key, which fit together.
+/// A certificate and its key, which belong together.
 struct ClientIdentity {
     /// The certificate.
     chain: Chain,
-    /// The key, as its file has it.
+    /// The text of the key's file.
     key_pem: Vec<u8>,
-    /// Both for the HTTP client.
+    /// Both, for the HTTP client.
     for_http: ClientCert,
 }
 
-/// Why the files are of no use.
+/// Why the files can't be used.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum TlsError {
-    /// The system doesn't let us read it.
+    /// The file can't be read.
     #[error("failed to read {0}: {1}")]
     Unreadable(PathBuf, #[source] std::io::Error),
-    /// It is not PEM.
+    /// The file isn't PEM.
     #[error("{0}: not PEM: {1}")]
     NotPem(PathBuf, #[source] pem::Error),
-    /// It is PEM without what is looked for.
-    #[error("{0}: no certificate is in it; a file in PEM form with at least one is needed")]
+    /// The file has no certificate.
+    #[error("{0}: it has no certificate; pass a PEM file with at least one")]
     NoCertificate(PathBuf),
-    /// It is PEM without a key.
-    #[error(
-        "{0}: no private key is in it; a file in PEM form with one that isn't encrypted is needed"
-    )]
+    /// The file has no private key.
+    #[error("{0}: it has no private key; pass a PEM file with one that is not encrypted")]
     NoKey(PathBuf),
-    /// A certificate in it isn't one that can be used.
+    /// A certificate in the file can't be used.
     #[error("{0}: a certificate in it can't be used: {1}")]
     BadCertificate(PathBuf, #[source] rustls::Error),
-    /// They don't belong together.
+    /// Certificate and key don't belong together.
     #[error("{cert} and {key} can't be used together: {error}")]
     NoPair {
         /// The certificate's file.
@@ -87,7 +85,7 @@ pub(super) enum TlsError {
 }
 
 impl TlsArgs {
-    /// Whether they say anything.
+    /// Whether any of them is given.
     pub(super) const fn is_empty(&self) -> bool {
         self.ca.is_none() && self.cert.is_none() && self.key.is_none()
     }
@@ -95,12 +93,12 @@ impl TlsArgs {
     /// Reads and checks the files.
     ///
     /// # Errors
-    /// One of them can't be read, or isn't what it should be.
+    /// A file can't be read, or has the wrong content.
     pub(super) fn load(&self) -> Result<TlsFiles, TlsError> {
         let ca = self.ca.as_deref().map(trusted).transpose()?;
         let identity = match (&self.cert, &self.key) {
             (Some(cert), Some(key)) => Some(ClientIdentity::read(cert, key)?),
-            // One without the other is refused with the arguments.
+            // The parser of the arguments refuses one without the other.
             _ => None,
         };
         Ok(TlsFiles { ca, identity })
@@ -122,7 +120,7 @@ impl TlsFiles {
             .build()
     }
 
-    /// The same for the gRPC client, which trusts nobody but `--ca`.
+    /// The same for the gRPC client, which trusts only `--ca`.
     pub(super) fn for_grpc(&self) -> tonic::transport::ClientTlsConfig {
         use tonic::transport::{Certificate, ClientTlsConfig, Identity};
         let mut tls = ClientTlsConfig::new();
@@ -159,7 +157,8 @@ impl Chain {
 }
 
 impl ClientIdentity {
-    /// The certificate and the key of these files. The HTTP client panics at a pair that doesn't fit, so it is tried here.
+    /// Reads the certificate and key of these files. The HTTP client panics if they don't belong
+    /// together, so this checks it first.
     fn read(cert: &Path, key: &Path) -> Result<Self, TlsError> {
         let (chain, key_pem) = (Chain::read(cert)?, read(key)?);
         let no_key = || TlsError::NoKey(key.into());
@@ -183,7 +182,8 @@ impl ClientIdentity {
     }
 }
 
-/// Certificates that can vouch for others. The clients silently leave out what they can't use, so it is tried here.
+/// Checks that all certificates can be used as authorities. The clients silently skip those that
+/// can't.
 fn trusted(file: &Path) -> Result<Chain, TlsError> {
     let chain = Chain::read(file)?;
     let mut store = RootCertStore::empty();
@@ -195,12 +195,12 @@ fn trusted(file: &Path) -> Result<Chain, TlsError> {
     Ok(chain)
 }
 
-/// What a file holds.
+/// The content of a file.
 fn read(file: &Path) -> Result<Vec<u8>, TlsError> {
     std::fs::read(file).map_err(|error| TlsError::Unreadable(file.into(), error))
 }
 
-/// Whose cryptography it is.
+/// The cryptography that TLS uses.
 fn provider() -> Arc<CryptoProvider> {
     Arc::new(ring::default_provider())
 }
@@ -256,8 +256,8 @@ mod tests {
         }
         for (ca, cert, key, expected) in [
             ("none.pem", "", "", "failed to read none.pem: "),
-            ("text.pem", "", "", "text.pem: no certificate is in it"),
-            ("key.pem", "", "", "key.pem: no certificate is in it"),
+            ("text.pem", "", "", "text.pem: it has no certificate"),
+            ("key.pem", "", "", "key.pem: it has no certificate"),
             ("broken.pem", "", "", "broken.pem: not PEM: "),
             (
                 "hollow.pem",
@@ -269,7 +269,7 @@ mod tests {
                 "",
                 "cert.pem",
                 "cert.pem",
-                "cert.pem: no private key is in it",
+                "cert.pem: it has no private key",
             ),
             (
                 "",

@@ -1,24 +1,27 @@
-//! What differs between two configurations, key by key.
+//! The differences between two configurations, key by key.
 
 use std::collections::BTreeSet;
 
-use super::summary::Setting;
+use super::shared::USERS;
+use super::summary::{Setting, SettingName};
 use super::{Config, KnownKey, known_keys};
 
-/// What a change shows in the place of a value that may hold a secret.
+/// Shown instead of a value that may hold a secret.
 const HIDDEN: &str = "(not shown)";
 
-/// What a change shows where a key, such as a user's limit, isn't there.
+/// Shown where a key, such as a user's limit, isn't set.
 const ABSENT: &str = "(none)";
 
-/// One key with another value than before.
+/// A key whose value has changed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Change {
-    /// The full name of the key.
+    /// The full name of the key; for a plan's limit, with the name of the plan.
     pub key: String,
-    /// The value before, as `check-config` shows it.
+    /// Whose limit has changed, for `limits.users`.
+    pub user: Option<String>,
+    /// The old value, as `check-config` shows it.
     pub from: String,
-    /// The value now.
+    /// The new value.
     pub to: String,
     /// When the new value applies.
     pub effect: Effect,
@@ -27,14 +30,14 @@ pub struct Change {
 /// When a new value applies.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Effect {
-    /// At once.
+    /// Immediately.
     InForce,
-    /// When the process is started again.
+    /// After a restart.
     AfterRestart,
 }
 
 impl Config {
-    /// The keys that have another value in the newer configuration, in the order of their names.
+    /// The keys whose values differ in the newer configuration, in the order of their names.
     #[must_use]
     pub fn changes(&self, newer: &Self) -> Vec<Change> {
         let (before, after) = (self.summary().settings(), newer.summary().settings());
@@ -46,8 +49,8 @@ impl Config {
         changes.collect()
     }
 
-    /// What a newer configuration changes only after a restart: sections, or keys of a section of which
-    /// some keys apply while the process runs.
+    /// What a newer configuration changes only after a restart: the names of sections; or of keys,
+    /// in sections that have live keys too.
     #[must_use]
     pub fn sections_unlike(&self, newer: &Self) -> Vec<String> {
         let known = known_keys();
@@ -73,8 +76,12 @@ impl Config {
 }
 
 impl Change {
-    /// The change of a key, if it has one. A secret is compared, but not shown.
-    fn of(name: &str, from: Option<&Setting>, to: Option<&Setting>) -> Option<Self> {
+    /// The change of a key, if its value has changed. Secrets are compared, but not shown.
+    fn of(
+        (key, entry): &SettingName,
+        from: Option<&Setting>,
+        to: Option<&Setting>,
+    ) -> Option<Self> {
         let compared = |setting: Option<&Setting>| {
             let value = setting.map(|it| it.exposed.clone().unwrap_or_else(|| it.shown.clone()));
             value.unwrap_or_default()
@@ -85,8 +92,14 @@ impl Change {
             (None, Some(setting)) => setting.shown.clone(),
             (None, None) => ABSENT.to_owned(),
         };
+        let (key, user) = match entry {
+            None => (key.to_string(), None),
+            Some(user) if *key == USERS => (key.to_string(), Some(user.clone())),
+            Some(name) => (format!("{key}.{name}"), None),
+        };
         (compared(from) != compared(to)).then(|| Self {
-            key: name.to_owned(),
+            key,
+            user,
             from: shown(from),
             to: shown(to),
             effect: match either.key.is_live {
@@ -115,7 +128,16 @@ mod tests {
                 Effect::InForce => "",
                 Effect::AfterRestart => " after a restart",
             };
-            format!("{}: {} -> {}{effect}", change.key, change.from, change.to)
+            let Change {
+                key,
+                user,
+                from,
+                to,
+                ..
+            } = change;
+            let of_user = user.iter().map(|user| format!(" of {user}"));
+            let of_user: String = of_user.collect();
+            format!("{key}{of_user}: {from} -> {to}{effect}")
         });
         shown.collect()
     }
@@ -136,10 +158,10 @@ mod tests {
                 "limits.default: 2 -> 3",
                 "limits.enforce: false -> true",
                 "limits.plans.gold: 5 -> (none)",
-                "limits.users.anna: 1 -> (none)",
-                "limits.users.b: \\\"x: 2 -> (none)",
-                "limits.users.ben: 3 -> 4",
-                "limits.users.carl: (none) -> 5",
+                "limits.users of anna: 1 -> (none)",
+                "limits.users of b: \"x: 2 -> (none)",
+                "limits.users of ben: 3 -> 4",
+                "limits.users of carl: (none) -> 5",
                 "limits.users_file: null -> \"/users\" after a restart",
                 "refusal.show: [device] -> [session, device, content, started_at]",
                 "telemetry.log_level: info -> debug",

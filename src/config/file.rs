@@ -8,22 +8,23 @@ use bytes::Bytes;
 use super::load::file::text;
 use super::{Config, ConfigError};
 
-/// A configuration file, and the environment that overrides it.
+/// A configuration file, and the environment, which overrides it.
 #[derive(Clone)]
 pub struct ConfigFile {
-    /// Where it is.
+    /// Its path.
     path: PathBuf,
     /// The variables as they were when the process started.
     environment: Vec<(String, String)>,
-    /// The text as it was when the process started.
+    /// Its text when the process started.
     text: Bytes,
 }
 
 impl ConfigFile {
-    /// Reads the file at that path, under those variables, and what it says.
+    /// Reads the file and checks its text together with the environment.
     ///
     /// # Errors
-    /// The file can't be read, or something in it or in the environment is wrong. All that is wrong is named at once.
+    /// The file can't be read, or something in it or in the environment is wrong. The error names
+    /// everything that is wrong.
     pub fn load(
         path: PathBuf,
         environment: Vec<(String, String)>,
@@ -33,35 +34,35 @@ impl ConfigFile {
         let file = Self {
             path,
             environment,
-            // A file that couldn't be read was refused above.
+            // An unreadable file was refused above.
             text: read.unwrap_or_default(),
         };
         Ok((file, config))
     }
 
-    /// Where it is.
+    /// Its path.
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// The text as it was when the process started.
+    /// Its text when the process started.
     #[must_use]
     pub fn text(&self) -> &Bytes {
         &self.text
     }
 
-    /// What it says, if its text is that.
+    /// The configuration that results if the file has this text.
     ///
     /// # Errors
-    /// Something in it is wrong. All that is wrong is named at once.
+    /// Something in the text is wrong. The error names everything that is wrong.
     pub fn understand(&self, text: &[u8]) -> Result<Config, ConfigError> {
         Config::understand(&self.path, Ok(text), self.environment.iter().cloned())
     }
 }
 
 impl fmt::Debug for ConfigFile {
-    /// Says where it is; a variable may hold a password.
+    /// Shows only the path: a variable may hold a password.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "ConfigFile({})", self.path.display())
     }

@@ -1,18 +1,19 @@
-//! What has to hold of whatever is written as configuration. See [`crate::fuzzing`].
+//! What must hold for any text that is written as a configuration. See [`crate::fuzzing`].
 
 use std::fmt;
 
 use super::load::environment;
 use super::load::error::Report;
 use super::load::raw::Raw;
+use super::sections::renamed::RENAMED;
 use super::{Config, ConfigError, known_keys};
 use crate::fuzzing::{cut, text};
 use crate::identity::Source;
 
-/// A password, which no error may repeat.
+/// A password. No error may repeat it.
 const SECRET: &str = "hunter2";
 
-/// Where a password may have been written, be it the right place or not.
+/// Keys where somebody may write a password, rightly or not.
 const PLACES: [&str; 7] = [
     "store.redis.urls",
     "store.redis.master_url",
@@ -23,20 +24,20 @@ const PLACES: [&str; 7] = [
     "grpc",
 ];
 
-/// Loads a text as a file's, with the environment over it.
+/// Loads a text like that of a file, overlaid by an environment.
 fn load(
     file: &str,
     environment: impl IntoIterator<Item = (String, String)>,
 ) -> Result<Config, ConfigError> {
     let mut report = Report::default();
-    let mut raw = Raw::read(known_keys(), Ok(file.as_bytes()), &mut report);
+    let mut raw = Raw::read(known_keys(), RENAMED, Ok(file.as_bytes()), &mut report);
     environment::overlay(&mut raw, environment, &mut report);
     let config = Config::check(&raw, &mut report);
     report.into_error(None).map_or(Ok(config), Err)
 }
 
-/// A file and an environment behind a line `#env`: it is taken or refused, always alike; all sources in it are written as they are read; and no
-/// error repeats a password in an address.
+/// Loads a file and, after a line `#env`, an environment. The result is always the same; sources
+/// are written as they are read; and no error repeats a password in an address.
 pub(crate) fn config(data: &[u8]) {
     let written = text(data);
     let (file, variables) = written
@@ -63,7 +64,7 @@ pub(crate) fn config(data: &[u8]) {
     assert_no_secret_is_told(&written);
 }
 
-/// A password in one line with such text around it, in the file and in the environment.
+/// Writes a password in one line with this text around it, in the file and in the environment.
 fn assert_no_secret_is_told(written: &str) {
     let around: String = written
         .chars()
@@ -74,7 +75,7 @@ fn assert_no_secret_is_told(written: &str) {
     }
     let (before, behind) = cut(around.as_bytes(), b'|');
     let address = format!("{}redis://:{SECRET}{}", text(before), text(behind));
-    // One of them a time: reading YAML is what takes long.
+    // One place for each text: reading YAML is slow.
     if let Some(place) = PLACES.get(written.len() % PLACES.len()) {
         let mut file = String::new();
         for (depth, part) in place.split('.').enumerate() {
@@ -87,7 +88,7 @@ fn assert_no_secret_is_told(written: &str) {
     }
 }
 
-/// Nothing of what is told has the password in it.
+/// No error and no warning has the password in it.
 fn assert_is_not_told(loaded: Result<Config, ConfigError>, what: &impl fmt::Debug) {
     let told = match loaded {
         Ok(config) => format!("{:?}{:?}", config.store, config.warnings()),
@@ -96,13 +97,13 @@ fn assert_is_not_told(loaded: Result<Config, ConfigError>, what: &impl fmt::Debu
     assert!(!told.contains(SECRET), "{what:?} gave {told}");
 }
 
-/// A source is written as it would be read.
+/// A source is written as it was read.
 fn assert_is_written_as_read(source: &Source) {
     let written = source.to_string();
     assert_eq!(written.parse().as_ref(), Ok(source), "{written:?}");
 }
 
-/// A route's list of sources: each is written as it is read, and the list is as long as it looks.
+/// Parses a route's list of sources: each is written as it was read, and none is lost.
 pub(crate) fn source(data: &[u8]) {
     let written = text(data);
     match Source::parse_list(&written) {

@@ -1,4 +1,5 @@
-//! The settings that may change while the process runs: limits, and what a refusal tells, and whose starts are logged.
+//! The settings that may change while the process runs: limits, what a refusal says, and whose
+//! starts are logged.
 
 use std::sync::{Arc, Mutex};
 
@@ -8,7 +9,7 @@ use super::{Config, Limits, RefusalSettings, Share, Telemetry};
 use crate::policy::{TwoLimits, UserLimits};
 use crate::util::lock;
 
-/// What may change.
+/// The settings that may change.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Changeable {
     /// `limits`
@@ -19,17 +20,19 @@ pub struct Changeable {
     pub log_starts: Share,
 }
 
-/// What applies now. Whoever decides something reads it once, so that all of one decision is by the same settings.
+/// The settings that apply now. Code that makes a decision reads them once, so the whole decision
+/// uses the same settings.
 #[derive(Debug, Default)]
 pub struct InForce {
-    /// What applies.
+    /// The settings.
     now: watch::Sender<Arc<Changeable>>,
-    /// Held while a change is prepared, so that changes happen one after the other.
+    /// Locked while a change is prepared, so that changes happen one after the other. Readers don't
+    /// wait for it: to check a list of a million users takes a while.
     changing: Mutex<()>,
 }
 
 impl Changeable {
-    /// That part of a configuration.
+    /// The changeable part of a configuration.
     #[must_use]
     pub fn of(config: &Config) -> Self {
         Self {
@@ -51,7 +54,7 @@ impl Default for Changeable {
 }
 
 impl InForce {
-    /// Those settings, until others are put in their place.
+    /// These settings, until a change replaces them.
     #[must_use]
     pub fn new(settings: Changeable) -> Self {
         Self {
@@ -60,16 +63,16 @@ impl InForce {
         }
     }
 
-    /// What applies now.
+    /// The settings that apply now.
     #[must_use]
     pub fn now(&self) -> Arc<Changeable> {
         Arc::clone(&self.now.borrow())
     }
 
-    /// Replaces the settings for everything that is decided from now on. The list of `limits.users_file` stays.
+    /// Replaces the settings for all later decisions. The list of `limits.users_file` stays.
     ///
     /// # Errors
-    /// A user is both in `limits.users` and in that list. Nothing has changed then.
+    /// A user is both in `limits.users` and in the list. Nothing changes then.
     pub fn change(&self, mut settings: Changeable) -> Result<(), TwoLimits> {
         self.replace(|now| {
             let listed = &now.limits.policy.listed;
@@ -82,7 +85,7 @@ impl InForce {
     /// Replaces the list of `limits.users_file`, and nothing else.
     ///
     /// # Errors
-    /// A user is both in `limits.users` and in that list. Nothing has changed then.
+    /// A user is both in `limits.users` and in the list. Nothing changes then.
     pub fn list(&self, listed: Arc<UserLimits>) -> Result<(), TwoLimits> {
         self.replace(|now| {
             now.limits.policy.check_against(&listed)?;
@@ -92,7 +95,7 @@ impl InForce {
         })
     }
 
-    /// Puts what `prepare` makes of the settings in force into their place.
+    /// Replaces the settings in force by what `prepare` makes of them.
     fn replace(
         &self,
         prepare: impl FnOnce(&Changeable) -> Result<Changeable, TwoLimits>,

@@ -1,8 +1,8 @@
 //! Configuration: one YAML file and the environment, turned into checked values.
 //!
 //! Each section declares its keys once, in its file below `sections`: what reads, shows, documents
-//! and compares settings passes over these declarations. `load` is the generic loader. Nothing reads
-//! the process's environment here: the command line hands it in.
+//! and compares settings passes over these declarations. `load` is the generic loader. Nothing
+//! reads the process's environment here: the command line hands it in.
 
 mod changes;
 mod file;
@@ -36,7 +36,7 @@ pub use sections::redis_url::{NotARedisUrl, RedisUrl};
 pub use sections::refusal::{RefusalSettings, Shown};
 pub use sections::shutdown::Shutdown;
 pub use sections::store::{Backend, OutageRule, Redis, StoreSettings, Topology};
-pub use sections::telemetry::{LogFormat, Share, Telemetry};
+pub use sections::telemetry::{LogFormat, LogUsers, Share, Telemetry};
 pub use sections::tls::{Tls, TlsKeys};
 pub use sections::users_file::user_limits;
 pub use shared::{Shared, SharedSettings};
@@ -47,10 +47,11 @@ use load::file::text;
 use load::raw::Raw;
 use load::section::{Keys, KnownKey, Reader};
 use sections::identity;
+use sections::renamed::RENAMED;
 
 use crate::identity::Identity;
 
-/// All settings, checked. The default is what applies where nothing is written.
+/// All settings, checked. The default applies where nothing is written.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Config {
     /// The door for Envoy.
@@ -63,58 +64,62 @@ pub struct Config {
     pub limits: Limits,
     /// How long a session counts without renewal.
     pub leases: Leases,
-    /// Where the facts about a request are found.
+    /// Where a request has its user, session and other facts.
     pub identity: Identity,
-    /// What a refusal tells.
+    /// What a refusal says about other sessions.
     pub refusal: RefusalSettings,
     /// How the log looks.
     pub telemetry: Telemetry,
     /// How the process ends.
     pub shutdown: Shutdown,
+    /// A warning for each key that is written by an old name.
+    pub old_names: Vec<String>,
 }
 
 impl Config {
     /// The defaults, overlaid by the file, overlaid by the environment.
     ///
     /// # Errors
-    /// The file can't be read, or something in it or in the environment is wrong. All that is wrong is named at once.
+    /// The file can't be read, or something in it or in the environment is wrong. The error names
+    /// everything that is wrong.
     pub fn load(
         file: Option<&Path>,
         environment: impl IntoIterator<Item = (String, String)>,
     ) -> Result<Self, ConfigError> {
         let mut report = Report::default();
         let raw = match file {
-            None => Raw::new(known_keys()),
-            Some(path) => Raw::read(known_keys(), text(path).as_deref(), &mut report),
+            None => Raw::new(known_keys(), RENAMED),
+            Some(path) => Raw::read(known_keys(), RENAMED, text(path).as_deref(), &mut report),
         };
         let (config, error) = Self::overlaid(raw, file, environment, report);
         error.map_or(Ok(config), Err)
     }
 
-    /// The same, and what can be understood in spite of what is wrong: the default stands in for that.
+    /// Loads the file and the environment like [`Self::load`]. Keys with wrong values keep their
+    /// defaults, so there is always a configuration to look at.
     #[must_use]
     pub fn examine(
         file: &Path,
         environment: impl IntoIterator<Item = (String, String)>,
     ) -> (Self, Option<ConfigError>) {
         let mut report = Report::default();
-        let raw = Raw::read(known_keys(), text(file).as_deref(), &mut report);
+        let raw = Raw::read(known_keys(), RENAMED, text(file).as_deref(), &mut report);
         Self::overlaid(raw, Some(file), environment, report)
     }
 
-    /// The same for a file that was read before, or couldn't be.
+    /// Loads the text of a file that was already read, or reports why it can't be read.
     fn understand(
         file: &Path,
         text: Result<&[u8], &ConfigProblem>,
         environment: impl IntoIterator<Item = (String, String)>,
     ) -> Result<Self, ConfigError> {
         let mut report = Report::default();
-        let raw = Raw::read(known_keys(), text, &mut report);
+        let raw = Raw::read(known_keys(), RENAMED, text, &mut report);
         let (config, error) = Self::overlaid(raw, Some(file), environment, report);
         error.map_or(Ok(config), Err)
     }
 
-    /// What was written in a file, overlaid by the environment.
+    /// Checks what a file says, overlaid by the environment.
     fn overlaid(
         mut raw: Raw,
         file: Option<&Path>,
@@ -139,14 +144,18 @@ impl Config {
         self.shutdown.keys(keys);
     }
 
-    /// The values that are written, and the defaults of all others.
+    /// The values that are written, and defaults for all other keys.
     fn check(raw: &Raw, report: &mut Report) -> Self {
-        let mut config = Self::default();
+        let mut config = Self {
+            old_names: raw.warnings().to_vec(),
+            ..Self::default()
+        };
         config.keys(&mut Reader { raw, report });
         config.grpc.check(raw, report);
         config.http.check(&config.grpc.listen, raw, report);
         config.store.redis.check(raw, report);
         config.leases.check(config.store.timeout, raw, report);
+        config.telemetry.check(raw, report);
         config.shutdown.check(raw, report);
         config
     }
@@ -159,8 +168,8 @@ fn known_keys() -> Vec<KnownKey> {
     known
 }
 
-/// Every key by its full name, and the words that its value consists of or begins with; none where it
-/// takes any text, number or duration. For tests that try all of them on the real program.
+/// Every key by its full name, and the words that its value consists of or begins with; none where
+/// it takes any text, number or duration. For tests that try all of them on the real program.
 #[doc(hidden)]
 #[must_use]
 pub fn keys() -> Vec<(&'static str, Vec<&'static str>)> {

@@ -1,4 +1,4 @@
-//! The settings that instances which count together should have alike, for comparison.
+//! The settings that must be equal in instances that count together, for comparison.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, Weak};
@@ -8,32 +8,32 @@ use sha2::{Digest, Sha256};
 use super::summary::Summary;
 use super::{Changeable, Config, Limits};
 use crate::policy::Policy;
-use crate::util::lock;
+use crate::util::{hex, lock};
 
-/// The key of users' own limits, whether they are written in `limits.users` or in a file. They are
-/// compared by a digest.
-const USERS: &str = "limits.users";
+/// The key for the limits of single users, whether `limits.users` or a file has them. Instances
+/// compare them by a digest.
+pub(super) const USERS: &str = "limits.users";
 
-/// Settings by their keys, as `check-config` shows them, without secrets.
+/// Settings by key, as `check-config` shows them, without secrets.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Shared {
-    /// Each with its value.
+    /// The values by key.
     pub settings: BTreeMap<String, String>,
-    /// A digest of them, for a quick comparison.
+    /// A digest of all of them, for a quick comparison.
     pub digest: String,
 }
 
-/// The settings of one instance that others should have too.
+/// The settings of one instance that other instances should have too.
 #[derive(Debug)]
 pub struct SharedSettings {
-    /// Those that stay the same until a restart.
+    /// The settings that change only with a restart.
     fixed: BTreeMap<String, String>,
-    /// What was found last, and by which settings in force.
+    /// The last result, and the settings in force that it belongs to.
     last: Mutex<Option<(Weak<Changeable>, Arc<Shared>)>>,
 }
 
 impl SharedSettings {
-    /// Those of that configuration. Its limits are left out, since they may change.
+    /// The shared settings of a configuration, without its limits, which may change.
     #[must_use]
     pub fn of(config: &Config) -> Self {
         Self {
@@ -42,7 +42,8 @@ impl SharedSettings {
         }
     }
 
-    /// All of them, by the settings in force. To digest a million users' limits takes a while, so it is done once for each change.
+    /// All shared settings, with the limits in force. To digest the limits of a million users takes
+    /// a while, so each change is digested once.
     pub fn now(&self, in_force: &Arc<Changeable>) -> Arc<Shared> {
         let mut last = lock(&self.last);
         let of = Arc::downgrade(in_force);
@@ -54,9 +55,9 @@ impl SharedSettings {
         shared
     }
 
-    /// All of them, with those limits.
+    /// All shared settings, with these limits.
     fn with(&self, limits: &Limits) -> Shared {
-        // As many users as there may be are not rendered: they are compared by a digest.
+        // There may be a million users: they are compared by a digest, not one by one.
         let policy = Policy {
             plans: limits.policy.plans.clone(),
             ..Policy::new(limits.policy.default)
@@ -81,11 +82,15 @@ fn shared_in(summary: Summary, is_live: bool) -> BTreeMap<String, String> {
     let settings = summary.settings().into_iter();
     settings
         .filter(|(_, setting)| setting.key.is_shared && setting.key.is_live == is_live)
-        .map(|(name, setting)| (name, setting.shown))
+        .map(|((key, entry), setting)| {
+            let entry = entry.map(|name| format!(".{name}")).unwrap_or_default();
+            (format!("{key}{entry}"), setting.shown)
+        })
         .collect()
 }
 
-/// How many users have limits of their own, and a digest of these that doesn't depend on their order or on where they are written.
+/// How many users have limits of their own, and a digest of these limits. It doesn't depend on
+/// their order, or on where they are written.
 fn users(policy: &Policy) -> String {
     let own = policy.users.iter();
     let own = own.map(|(user, limit)| (user.as_str().as_bytes(), *limit));
@@ -112,11 +117,6 @@ fn digest(settings: &BTreeMap<String, String>) -> String {
         digest.update(format!("{key}\0{value}\0"));
     }
     hex(&digest.finalize())
-}
-
-/// Bytes as hexadecimal digits.
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 #[cfg(test)]

@@ -1,5 +1,5 @@
-//! The settings in effect as YAML, without secrets: what `check-config` prints, and what is compared
-//! where configurations or instances may differ.
+//! The settings in effect as YAML, without secrets: what `check-config` prints, and what is
+//! compared where configurations or instances may differ.
 //!
 //! The summary can be read back, passwords aside. It leaves out keys that have no effect.
 
@@ -7,10 +7,10 @@ use std::collections::BTreeMap;
 use std::fmt::{self, Display};
 
 use super::Config;
-use super::load::form::{Form, Rendered};
+use super::load::form::{Form, Rendered, quoted};
 use super::load::section::{Key, Keys};
 
-/// The values of all keys that have an effect, in the order of the documentation.
+/// The values of all keys that have an effect, in the order of the documentation's table.
 #[derive(Default)]
 pub(super) struct Summary {
     lines: Vec<Line>,
@@ -23,6 +23,9 @@ struct Line {
     /// The whole value, where it may hold a secret.
     exposed: Option<String>,
 }
+
+/// The name of a key; for a map, with the name of one of its entries.
+pub(super) type SettingName = (&'static str, Option<String>);
 
 /// The value of one key, or of one entry of a map.
 pub(super) struct Setting {
@@ -56,8 +59,8 @@ impl Keys for Summary {
 }
 
 impl Summary {
-    /// The settings by their full names; an entry of a map by the map's name and its own.
-    pub(super) fn settings(self) -> BTreeMap<String, Setting> {
+    /// The settings by name. Each entry of a map is a setting of its own.
+    pub(super) fn settings(self) -> BTreeMap<SettingName, Setting> {
         let mut settings = BTreeMap::new();
         for Line {
             key,
@@ -72,15 +75,13 @@ impl Summary {
             };
             match value {
                 Rendered::Line(shown) => {
-                    settings.insert(key.name.to_owned(), setting(shown));
+                    settings.insert((key.name, None), setting(shown));
                 }
                 Rendered::Map(entries) => {
-                    let entries = entries.into_iter().map(|(name, shown)| {
-                        let name = name.strip_prefix('"').unwrap_or(&name);
-                        let name = name.strip_suffix('"').unwrap_or(name);
-                        (format!("{}.{name}", key.name), setting(shown))
-                    });
-                    settings.extend(entries);
+                    let entries = entries.into_iter();
+                    settings.extend(
+                        entries.map(|(name, shown)| ((key.name, Some(name)), setting(shown))),
+                    );
                 }
             }
         }
@@ -92,7 +93,7 @@ impl Config {
     /// The values of all keys.
     pub(super) fn summary(&self) -> Summary {
         let mut summary = Summary::default();
-        // What passes over keys may also set them.
+        // A visitor of keys may set them, so it needs a copy.
         self.clone().keys(&mut summary);
         summary
     }
@@ -116,7 +117,7 @@ impl Display for Config {
                 Rendered::Map(entries) if !entries.is_empty() => {
                     writeln!(f, "{:indent$}{name}:", "")?;
                     for (name, value) in entries {
-                        writeln!(f, "{:indent$}  {name}: {value}", "")?;
+                        writeln!(f, "{:indent$}  {}: {value}", "", quoted(&name))?;
                     }
                 }
                 value => writeln!(f, "{:indent$}{name}: {value}", "")?,

@@ -1,10 +1,10 @@
-//! What is allowed and yet worth a word, such as doors that are open to more than this machine.
+//! Warnings about settings that are allowed but risky, such as ports that other machines can reach.
 
 use super::sections::grpc::is_beyond_loopback;
-use super::{Backend, Config, Grpc, Origins, Redis};
+use super::{Backend, Config, Grpc, LogUsers, Origins, Redis};
 
 impl Grpc {
-    /// What is wrong where other machines reach the port without showing a certificate.
+    /// What is wrong if other machines reach the port without showing a certificate.
     #[must_use]
     pub fn exposed(&self) -> Option<String> {
         let lacks = match &self.tls {
@@ -20,10 +20,10 @@ impl Grpc {
 }
 
 impl Config {
-    /// What whoever runs this should know, each a sentence that can stand alone in a log.
+    /// Warnings for the operator, each a sentence that makes sense alone in a log.
     #[must_use]
     pub fn warnings(&self) -> Vec<String> {
-        let mut warnings = Vec::new();
+        let mut warnings = self.old_names.clone();
         let (grpc, http) = (&self.grpc.listen, &self.http.listen);
         warnings.extend(self.grpc.exposed());
         if is_beyond_loopback(http) && self.http.tokens_file.is_none() {
@@ -53,9 +53,17 @@ impl Config {
                     .to_owned(),
             );
         }
+        let telemetry = &self.telemetry;
+        if telemetry.log_users == LogUsers::Plain && telemetry.log_users_key_file.is_some() {
+            warnings.push(
+                "telemetry.log_users_key_file: it has no effect, since telemetry.log_users is plain: \
+                 the log names users by their ids"
+                    .to_owned(),
+            );
+        }
         if !self.limits.enforce {
             warnings.push(
-                "limits.enforce: false is a dry run: nobody is refused but on routes with streamgate.enforce: true; what would have been refused is counted and logged"
+                "limits.enforce: false is a dry run: nothing is refused, except on routes with streamgate.enforce: true; refusals are counted and logged instead"
                     .to_owned(),
             );
         }

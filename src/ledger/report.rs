@@ -112,7 +112,7 @@ impl Ledger {
                 self.grace.slot_freed(user);
             }
         }
-        debug!(user.id = %user, session.key = %key, ?ending, ?told, "a session is over");
+        debug!(user.id = user.as_str(), session.key = %key, ?ending, ?told, "a session is over");
         told
     }
 
@@ -151,7 +151,7 @@ impl Ledger {
             Renewal::Ended(_) => RenewalOutcome::Ended,
             Renewal::Crowded => RenewalOutcome::Crowded,
         });
-        debug!(user.id = %user, session.key = %sighting.key, ?renewal, "a running stream was seen");
+        debug!(user.id = user.as_str(), session.key = %sighting.key, ?renewal, "a running stream was seen");
         let confirmed = Confirmed {
             key: &sighting.key,
             facts: &sighting.facts,

@@ -154,7 +154,7 @@ impl Ledger {
         if start.key.kind == Kind::Request {
             self.note_request(user, start, &decision);
         }
-        debug!(user.id = %user, session.key = %start.key, ?decision, "a start was decided");
+        debug!(user.id = user.as_str(), session.key = %start.key, ?decision, "a start was decided");
         Ok(decision)
     }
 

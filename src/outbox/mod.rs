@@ -262,7 +262,7 @@ impl Delivery {
         if outage.error.is_transient() {
             return false;
         }
-        debug!(user.id = %user, ?notice, %outage, "given up");
+        debug!(user.id = user.as_str(), ?notice, %outage, "given up");
         self.shared.metrics.releaser_dropped(DropReason::Protocol);
         true
     }

@@ -1,5 +1,6 @@
 //! The limits of a great many users, in hardly more memory than the text that lists them.
 
+use std::collections::HashMap;
 use std::fmt;
 use std::hash::{BuildHasher, RandomState};
 use std::ops::Range;
@@ -117,18 +118,14 @@ impl UserLimits {
         Some(self.line_of(entry))
     }
 
-    /// Of these users, the first in the list, and the number of its line.
+    /// The number of the first line that names one of these users.
     #[must_use]
-    pub fn first_of<'a>(
-        &self,
-        users: impl IntoIterator<Item = &'a UserId>,
-    ) -> Option<(&'a UserId, usize)> {
-        let named = users
-            .into_iter()
-            .filter_map(|user| Some((self.find(user.as_str().as_bytes())?, user)));
+    pub fn first_of(&self, users: &HashMap<UserId, u32>) -> Option<usize> {
+        let named = users.keys();
+        let named = named.filter_map(|user| self.find(user.as_str().as_bytes()));
         // Only for the first: finding a line's number scans all of the text before it.
-        let (entry, user) = named.min_by_key(|(entry, _)| entry.start)?;
-        Some((user, self.line_of(entry)))
+        let entry = named.min_by_key(|entry| entry.start)?;
+        Some(self.line_of(entry))
     }
 
     /// The users' names and limits, in the order of the text.

@@ -143,7 +143,6 @@ mod tests {
     use crate::identity::Facts;
     use crate::session::Flags;
     use crate::session::tests::key;
-    use crate::session::tests::key;
 
     /// A refusal for a user with that limit, whose sessions' leases end after these numbers of
     /// milliseconds.

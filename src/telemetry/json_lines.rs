@@ -13,6 +13,8 @@ use tracing_subscriber::fmt::time::{FormatTime, SystemTime};
 use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
 use tracing_subscriber::registry::LookupSpan;
 
+use super::user_hash::{HashedUsers, UserHash};
+
 /// Texts that are logged as a list. `{:?}` is for people; `{:#?}` is a JSON array.
 pub(super) struct Texts<'a>(pub(super) &'a [String]);
 
@@ -30,8 +32,8 @@ impl fmt::Debug for Texts<'_> {
 /// The fields that are [`Texts`].
 const LISTS: [&str; 1] = ["holders"];
 
-/// Formats each event as an object.
-pub(super) struct JsonLines;
+/// Formats each event as an object, with hashes in the place of user ids if it has a key for them.
+pub(super) struct JsonLines(pub(super) Option<UserHash>);
 
 impl<S, N> FormatEvent<S, N> for JsonLines
 where
@@ -47,11 +49,15 @@ where
         let mut time = String::new();
         SystemTime.format_time(&mut Writer::new(&mut time))?;
         let metadata = event.metadata();
-        let mut fields = Fields(vec![
-            ("timestamp", time.into()),
-            ("level", metadata.level().as_str().into()),
-        ]);
-        event.record(&mut fields);
+        let mut visitor = HashedUsers {
+            hash: self.0.as_ref(),
+            fields: Fields(vec![
+                ("timestamp", time.into()),
+                ("level", metadata.level().as_str().into()),
+            ]),
+        };
+        event.record(&mut visitor);
+        let mut fields = visitor.fields;
         fields.0.push(("target", metadata.target().into()));
         writeln!(writer, "{}", fields.object().ok_or(fmt::Error)?)
     }
@@ -110,7 +116,7 @@ impl Visit for Fields {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use std::io;
     use std::sync::{Arc, Mutex, OnceLock};
 
@@ -138,8 +144,16 @@ mod tests {
         "%0a\\n\\u0000",
     ];
 
+    /// What is written to it.
     #[derive(Clone, Default)]
-    struct Lines(Arc<Mutex<Vec<u8>>>);
+    pub(in crate::telemetry) struct Lines(Arc<Mutex<Vec<u8>>>);
+
+    impl Lines {
+        /// All of it, as text.
+        pub(in crate::telemetry) fn text(&self) -> String {
+            String::from_utf8(self.0.lock().unwrap().clone()).unwrap()
+        }
+    }
 
     impl io::Write for Lines {
         fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
@@ -163,11 +177,11 @@ mod tests {
         let lines = Lines::default();
         let writer = lines.clone();
         let subscriber = tracing_subscriber::fmt()
-            .event_format(JsonLines)
+            .event_format(JsonLines(None))
             .with_writer(move || writer.clone())
             .finish();
         tracing::subscriber::with_default(subscriber, log);
-        let text = String::from_utf8(lines.0.lock().unwrap().clone()).unwrap();
+        let text = lines.text();
         let lines = text.lines();
         lines
             .map(|line| {

@@ -1,6 +1,7 @@
-//! The log: standard error, as text or JSON. `info` explains each refusal and each change of state; starts and ends are `debug`.
+//! The log: standard error, as text or JSON. At `info`, it explains each refusal and each change of
+//! state; starts and ends are `debug`.
 //!
-//! It is best effort: see [`line_queue`](super::line_queue).
+//! Logging is best effort: see [`line_queue`](super::line_queue).
 
 use std::backtrace::{Backtrace, BacktraceStatus};
 use std::fmt;
@@ -18,18 +19,19 @@ use super::hidden::shown;
 use super::json_lines::JsonLines;
 use super::labels::LogDrop;
 use super::line_queue::{Dropped, LineQueue, QueuedLine};
+use super::user_hash::{TextFields, UserHash};
 use crate::config::LogFormat;
 
-/// The lines that this process could not log. The log is the process's, and so are these.
+/// The lines that this process could not log. A process has one log, so it has one such counter.
 static DROPPED: Dropped = Dropped::none();
 
 /// Why there is no log.
 #[derive(Debug, thiserror::Error)]
 pub enum InitError {
-    /// Something else receives the events already.
+    /// The process has another subscriber for events already.
     #[error(transparent)]
     Taken(#[from] TryInitError),
-    /// The thread that writes can't be started.
+    /// The thread that writes lines didn't start.
     #[error("failed to start the thread that writes: {0}")]
     Thread(#[from] io::Error),
 }
@@ -37,21 +39,21 @@ pub enum InitError {
 /// This process's log.
 #[derive(Debug)]
 pub struct Log {
-    /// Has it tell more, or less.
+    /// Changes its level.
     pub level: LogLevel,
-    /// What is yet to be written.
+    /// The lines that are still to be written.
     pub unwritten: Unwritten,
 }
 
-/// What has the log tell more, or less.
+/// Changes the level of the log.
 pub struct LogLevel(Box<dyn Fn(tracing::Level) + Send + Sync>);
 
-/// The lines that are yet to be written.
+/// The lines that are still to be written.
 #[derive(Debug)]
 pub struct Unwritten(Arc<LineQueue>);
 
 impl LogLevel {
-    /// Tells events of that level, and above, from now on.
+    /// From now on, logs events of that level and more severe ones.
     pub fn set(&self, level: tracing::Level) {
         (self.0)(level);
     }
@@ -64,19 +66,24 @@ impl fmt::Debug for LogLevel {
 }
 
 impl Unwritten {
-    /// Waits until they are written, at most that long: standard error may be blocked.
+    /// Waits until they are written, but no longer than `bound`: standard error may be blocked.
     pub fn flush(&self, bound: Duration) {
         self.0.flush(bound);
     }
 }
 
-/// Sends this process's events, and its panics, to standard error from now on.
+/// Sends this process's events, and its panics, to standard error from now on. With `users`, lines
+/// show hashes in the place of user ids.
 ///
 /// # Errors
-/// Something else receives them already, or the thread that writes can't be started.
-pub fn init(format: LogFormat, level: tracing::Level) -> Result<Log, InitError> {
+/// The process has another subscriber already, or the thread that writes lines doesn't start.
+pub fn init(
+    format: LogFormat,
+    level: tracing::Level,
+    users: Option<UserHash>,
+) -> Result<Log, InitError> {
     let queue = LineQueue::start(io::stderr(), &DROPPED)?;
-    let level = subscribe(format, level, Arc::clone(&queue))?;
+    let level = subscribe(format, level, users, Arc::clone(&queue))?;
     // The default hook writes to standard error by itself, which may block.
     std::panic::set_hook(Box::new(log_panic));
     Ok(Log {
@@ -85,10 +92,11 @@ pub fn init(format: LogFormat, level: tracing::Level) -> Result<Log, InitError> 
     })
 }
 
-/// Has the events formatted and put into the queue.
+/// Formats events and puts them into the queue.
 fn subscribe(
     format: LogFormat,
     level: tracing::Level,
+    users: Option<UserHash>,
     queue: Arc<LineQueue>,
 ) -> Result<LogLevel, TryInitError> {
     let builder = tracing_subscriber::fmt()
@@ -97,17 +105,20 @@ fn subscribe(
     match format {
         LogFormat::Text => {
             let builder = builder
+                .fmt_fields(TextFields(users))
                 .with_ansi(io::stderr().is_terminal())
                 .with_filter_reloading();
             let handle = builder.reload_handle();
             builder.finish().try_init()?;
-            // It fails only where nobody receives events any more.
+            // This fails only once the subscriber is gone.
             Ok(LogLevel(Box::new(move |level| {
                 drop(handle.reload(filter(level)));
             })))
         }
         LogFormat::Json => {
-            let builder = builder.event_format(JsonLines).with_filter_reloading();
+            let builder = builder
+                .event_format(JsonLines(users))
+                .with_filter_reloading();
             let handle = builder.reload_handle();
             builder.finish().try_init()?;
             Ok(LogLevel(Box::new(move |level| {
@@ -122,11 +133,11 @@ pub(super) fn dropped(cause: LogDrop) -> u64 {
     DROPPED.count(cause)
 }
 
-/// Logs a panic as an error, on the same way as every other line.
+/// Logs a panic as an error, through the same queue as every other line.
 fn log_panic(panic: &PanicHookInfo<'_>) {
     let location = panic.location().map(tracing::field::display);
     let text = panic.payload_as_str().unwrap_or("no message");
-    // `RUST_BACKTRACE` decides.
+    // `RUST_BACKTRACE` decides whether there is one.
     let backtrace = Backtrace::capture();
     let is_captured = backtrace.status() == BacktraceStatus::Captured;
     let backtrace = is_captured.then(|| tracing::field::display(&backtrace));
@@ -135,17 +146,17 @@ fn log_panic(panic: &PanicHookInfo<'_>) {
 
 /// Makes the writer of each event.
 struct Queued {
-    /// Where lines go.
+    /// The queue for lines.
     queue: Arc<LineQueue>,
-    /// What they look like.
+    /// The form of lines.
     format: LogFormat,
 }
 
 /// Escapes hidden characters in one formatted line, then queues it.
 struct ShownLine<'a> {
-    /// Takes it then.
+    /// Queues it.
     line: QueuedLine<'a>,
-    /// What it looks like.
+    /// The form of the line.
     format: LogFormat,
 }
 
@@ -171,7 +182,8 @@ impl Write for ShownLine<'_> {
     }
 }
 
-/// What is told at that level. The libraries below speak up only when something is wrong; their chatter would bury ours.
+/// The filter for a level. Libraries log only warnings and errors: their other lines would bury
+/// ours.
 fn filter(level: tracing::Level) -> EnvFilter {
     EnvFilter::new(format!("warn,streamgate={}", level.as_str().to_lowercase()))
 }

@@ -8,7 +8,9 @@ pub mod log;
 pub mod metrics;
 mod refusals;
 mod starts;
+mod user_hash;
 
 pub use metrics::Metrics;
 pub use refusals::{RefusalLog, RefusedStream};
 pub use starts::{StartedStream, are_told};
+pub use user_hash::UserHash;

@@ -1,6 +1,7 @@
-//! Decides which refusals get a line of their own: each user's first, and then few, so that a player which retries for hours
-//! neither fills the disk nor hides the others. What was left out is counted in the next line. The same goes for an operator's
-//! mistakes, which every request runs into.
+//! Decides which refusals get a line of their own: a user's first one, then one in ten seconds. So
+//! a player that retries for hours neither fills the disk nor hides other users. The next line
+//! counts those that were left out. An operator's mistakes, which concern every request, are
+//! bounded the same way.
 
 use std::collections::HashMap;
 use std::hash::Hash;
@@ -16,13 +17,14 @@ use crate::problem::refusal_reason;
 use crate::session::Refusal;
 use crate::util::lock;
 
-/// How long further ones of the same user are only counted.
+/// After a line, how long further refusals of the same user are only counted.
 const QUIET: Duration = Duration::from_secs(10);
 
-/// How many are remembered; beyond it all are forgotten at once, and somebody may get a line too many.
+/// How many users are remembered. When they are too many, all are forgotten at once, and a user may
+/// get a line too many.
 const MAX_USERS: usize = 10_000;
 
-/// When each user, or whoever else refusals are told of by, last got a line, and how many have been left out since.
+/// For each user, or each cause: when it last got a line, and how many have been left out since.
 #[derive(Debug)]
 pub struct RefusalLog<U>(Mutex<HashMap<U, (Timestamp, u64)>>);
 
@@ -33,7 +35,7 @@ impl<U> Default for RefusalLog<U> {
 }
 
 impl<U: Clone + Eq + Hash> RefusalLog<U> {
-    /// Whether this refusal gets a line: then how many of the same user were left out before it.
+    /// Whether this refusal gets a line. If so, how many of the same user were left out before it.
     pub fn admit(&self, user: &U, now: Timestamp) -> Option<u64> {
         let mut users = lock(&self.0);
         if users.len() >= MAX_USERS && !users.contains_key(user) {
@@ -59,27 +61,27 @@ impl<U: Clone + Eq + Hash> RefusalLog<U> {
     }
 }
 
-/// A refusal, with all that explains it.
+/// A refusal, with the facts that explain it.
 #[derive(Debug)]
 pub struct RefusedStream<'a> {
-    /// The id of the request, as its answer bears it.
+    /// The id of the request, which its answer has too.
     pub request_id: String,
-    /// Whose stream it would have been.
+    /// The user.
     pub user: &'a UserId,
-    /// Which stream.
+    /// The session that was refused.
     pub key: &'a SessionKey,
     /// Why it was refused.
     pub refusal: &'a Refusal,
     /// The limit that applied.
     pub limit: u32,
-    /// Whether this instance alone has decided that, in the store's place.
+    /// Whether this instance decided by itself, since the store could not answer.
     pub by_this_instance_alone: bool,
-    /// Whether it really was; in a dry run it was let in.
+    /// Whether the refusal took effect. In a dry run, the stream was let in.
     pub enforced: bool,
 }
 
 impl RefusedStream<'_> {
-    /// One line that explains a refused viewer, who got none for so many others before.
+    /// Logs one line that explains the refusal. `left_out` refusals of this user had none.
     pub fn tell(&self, left_out: u64) {
         let holders: Option<Vec<String>> = match self.refusal {
             Refusal::Full { holders, .. } => {
@@ -88,7 +90,7 @@ impl RefusedStream<'_> {
             }
             Refusal::Ended(..) | Refusal::NotStoppable => None,
         };
-        // Names are clients' own texts: as strings they are quoted, and can't pass for other fields.
+        // Clients choose names. Strings are quoted, so a name can't pass for another field.
         info!(
             request.id = self.request_id.as_str(),
             user.id = self.user.as_str(),

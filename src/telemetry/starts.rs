@@ -1,5 +1,6 @@
-//! A line for each start, so that the holders of somebody's slots can be traced to where and when they began. Of all users, of a share of
-//! them, or of none: a user is in that share at every instance or at none, so that of a user there is everything or nothing.
+//! A line for each start, which shows when and where a holder of a slot started. You choose the
+//! share of users that get such lines. A user is in that share at every instance or at none, so the
+//! log has all starts of a user or no start.
 
 use std::net::IpAddr;
 
@@ -9,29 +10,29 @@ use tracing::info;
 use crate::config::Share;
 use crate::identity::{SessionKey, UserId};
 
-/// A start that took a slot, with all that leads to it.
+/// A start that took a slot, with the facts that identify it.
 #[derive(Debug)]
 pub struct StartedStream<'a> {
-    /// The id of the request, as its answer bears it.
+    /// The id of the request, which its answer has too.
     pub request_id: String,
-    /// Whose stream it is.
+    /// The user.
     pub user: &'a UserId,
-    /// Which stream.
+    /// The session that started.
     pub key: &'a SessionKey,
     /// How many of the user's sessions are live, this one included.
     pub count: usize,
     /// The limit that applied.
     pub limit: u32,
-    /// The gateway's address that the viewer came to; none where no gateway asked.
+    /// The address of the gateway that the viewer connected to; none if no gateway asked.
     pub gateway: Option<String>,
-    /// The viewer's address, as the gateway sees it.
+    /// The viewer's address, as the gateway reports it.
     pub client: Option<IpAddr>,
 }
 
 impl StartedStream<'_> {
-    /// One line.
+    /// Logs one line.
     pub fn tell(&self) {
-        // Names are clients' own texts: as strings they are quoted, and can't pass for other fields.
+        // Clients choose names. Strings are quoted, so a name can't pass for another field.
         info!(
             request.id = self.request_id.as_str(),
             user.id = self.user.as_str(),
@@ -45,7 +46,7 @@ impl StartedStream<'_> {
     }
 }
 
-/// Whether a user is among those whose starts are told.
+/// Whether the log has a line for each start of this user.
 #[must_use]
 pub fn are_told(share: Share, user: &UserId) -> bool {
     if share == Share::NONE || share == Share::ALL {

@@ -84,6 +84,8 @@ redis-cli --latency => tests/docs/sentences.rs => fn redis_cli_tells_what_the_ru
 streamgate --version => tests/process/lifecycle.rs => "--version"
 streamgate check-config FILE => docs/cli.md => streamgate check-config streamgate.yaml
 streamgate doctor => tests/process/doctor.rs => "doctor", "--json"
+streamgate hash-user USER --key-file FILE => tests/log_users.rs => ["hash-user", USER, "--key-file"
+streamgate hash-user USER... => tests/log_users.rs => ["hash-user", "--key-file"
 streamgate health => docs/cli.md => until streamgate health; do
 streamgate health --ca … --cert … --key … => tests/process/tls.rs => "--ca", &ca], ["--cert", &cert, "--key", &key]
 streamgate openapi => tests/http/openapi/document.rs => run(&["openapi"]

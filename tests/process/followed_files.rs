@@ -59,7 +59,14 @@ impl Files {
     fn changes(&self) -> Vec<String> {
         let shown = |line: &Value| {
             let field = |name| line[name].as_str().unwrap();
-            format!("{}: {} -> {}", field("key"), field("from"), field("to"))
+            let user = line["user.id"].as_str();
+            let of_user: String = user.iter().map(|user| format!(" of {user}")).collect();
+            format!(
+                "{}{of_user}: {} -> {}",
+                field("key"),
+                field("from"),
+                field("to")
+            )
         };
         let lines = self.streamgate.lines("a setting has changed");
         lines.iter().map(shown).collect()
@@ -149,8 +156,8 @@ async fn a_removed_section_is_a_change_that_is_logged_key_by_key() {
         [
             "limits.default: 2 -> 3",
             "limits.enforce: false -> true",
-            "limits.users.anna: 5 -> (none)",
-            "limits.users.ben: 6 -> (none)",
+            "limits.users of anna: 5 -> (none)",
+            "limits.users of ben: 6 -> (none)",
             "refusal.show: [session, device, content, started_at] -> [device]",
         ]
     );
@@ -287,7 +294,7 @@ async fn a_list_of_users_is_followed_and_a_broken_one_changes_nothing() {
 async fn a_user_with_two_limits_is_refused_until_one_of_them_is_gone() {
     let config = "limits: {users_file: '{users}', users: {anna: 7}}\n";
     let files = Files::start(config, &[("users", "ben 6\n")]).await;
-    let said = "line 3: the user \"anna\" has a limit in limits.users too; delete one of the two";
+    let said = "line 3: this user has a limit in limits.users too; delete one of the two";
     files.write("users", "# both\nben 5\nanna 1\n");
     files.was_read("users", "failed", 1.0).await;
     assert!(files.problem().ends_with(said), "{}", files.problem());
@@ -346,7 +353,7 @@ async fn a_bad_list_of_users_is_named_at_the_start_as_by_check_config() {
         ),
         (
             Some("ben 1\nanna 1\n"),
-            "line 2: the user \"anna\" has a limit in limits.users too; delete one of the two",
+            "line 2: this user has a limit in limits.users too; delete one of the two",
         ),
         (None, "No such file or directory"),
     ] {

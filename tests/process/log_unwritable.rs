@@ -232,7 +232,7 @@ async fn a_log_that_nobody_reads_blocks_nothing() {
 #[test]
 #[ignore = "a part of the test below"]
 fn part_a_panic_is_logged() {
-    let log = log::init(LogFormat::Json, tracing::Level::ERROR).unwrap();
+    let log = log::init(LogFormat::Json, tracing::Level::ERROR, None).unwrap();
     let panicking = std::thread::spawn(|| panic!("a test's own"));
     assert!(panicking.join().is_err());
     log.unwritten.flush(Duration::from_secs(5));

@@ -10,6 +10,8 @@ mod followed_files;
 mod tls;
 // A log that can't be written, or that nobody reads.
 mod log_unwritable;
+// A log that shows hashes instead of users.
+mod log_users;
 // Every key of the configuration at every documented value, on the real program.
 mod config_matrix;
 // The commands that ask a running instance: what they print, their exit codes, where a token goes,

@@ -187,7 +187,7 @@ async fn it_is_said_at_the_start_and_of_each_who_would_have_been_refused() {
         (&line["reason"], &line["request.id"]),
         (&"full".into(), &"r1".into())
     );
-    let warning = "limits.enforce: false is a dry run: nobody is refused but on routes with streamgate.enforce: true; what would have been refused is counted and logged";
+    let warning = "limits.enforce: false is a dry run: nothing is refused, except on routes with streamgate.enforce: true; refusals are counted and logged instead";
     service.line(warning).await;
     assert_eq!(service.lines(warning).len(), 1);
     assert!(service.lines("a stream was refused").is_empty());

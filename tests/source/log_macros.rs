@@ -1,5 +1,6 @@
 //! The arguments of a logging macro are evaluated only where its level is enabled, so nothing in
-//! them may have an effect. Here the sources are searched for what has one.
+//! them may have an effect. And they name users only where `telemetry.log_users` can replace them
+//! by hashes. Here the sources are searched for calls that break these rules.
 
 use std::path::{Path, PathBuf};
 
@@ -165,6 +166,30 @@ fn effects(arguments: &str) -> Vec<String> {
     found
 }
 
+/// The arguments that name a user in another way than `user.id = …`, as a string.
+fn named_users(arguments: &str) -> Vec<&str> {
+    let mut depth = 0;
+    let arguments = arguments.split(|c| {
+        match c {
+            '(' | '[' | '{' => depth += 1,
+            ')' | ']' | '}' => depth -= 1,
+            _ => {}
+        }
+        c == ',' && depth == 0
+    });
+    let is_word = |word: &str| ["user", "UserId"].contains(&word);
+    let names_user = |it: &&str| {
+        it.split(|c: char| !c.is_alphanumeric() && c != '_')
+            .any(is_word)
+    };
+    let is_allowed = |it: &&str| {
+        let value = it.strip_prefix("user.id = ");
+        value.is_some_and(|value| !value.starts_with(['%', '?']))
+    };
+    let arguments = arguments.map(str::trim).filter(names_user);
+    arguments.filter(|it| !is_allowed(it)).collect()
+}
+
 /// Every Rust file below a folder.
 fn sources(folder: &Path) -> Vec<PathBuf> {
     let mut files = Vec::new();
@@ -200,6 +225,55 @@ fn no_logging_macro_has_an_effect_in_its_arguments() {
         "evaluated only where the level is enabled; bind it to a name before the macro:\n{}",
         wrong.join("\n")
     );
+}
+
+#[test]
+fn a_log_line_names_a_user_only_in_the_field_that_is_hashed() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let (mut seen, mut wrong) = (0, Vec::new());
+    for path in sources(&root) {
+        let source = std::fs::read_to_string(&path).unwrap();
+        let code = code_of(&source);
+        for (line, arguments) in calls(&code) {
+            seen += arguments.matches("user.id = ").count();
+            let named = named_users(arguments).into_iter().map(str::to_owned);
+            let lines = source.lines().skip(line - 1);
+            let lines = lines.take(arguments.lines().count());
+            let in_text = lines.filter(|line| line.contains("{user"));
+            for what in named.chain(in_text.map(|line| line.trim().to_owned())) {
+                wrong.push(format!("{}:{line}: {what}", path.display()));
+            }
+        }
+    }
+    assert!(seen >= 10, "found only {seen} users: the search is broken");
+    assert!(
+        wrong.is_empty(),
+        "`telemetry.log_users: hashed` hides only `user.id = user.as_str()`:\n{}",
+        wrong.join("\n")
+    );
+}
+
+#[test]
+fn a_user_in_another_field_is_found() {
+    for (source, expected) in [
+        (r#"info!(user.id = user.as_str(), a = f(1, 2), "x");"#, ""),
+        (
+            r#"info!(user.id = claim.user.as_str(), users = 3, "a user");"#,
+            "",
+        ),
+        (r#"info!(%user, "x");"#, "%user"),
+        (
+            r#"info!(a, who = claim.user.as_str(), "x");"#,
+            "who = claim.user.as_str()",
+        ),
+        (r#"info!(user.id = %user, "x");"#, "user.id = %user"),
+        (r#"info!("{} came", user);"#, "user"),
+    ] {
+        let code = code_of(source);
+        let calls = calls(&code).into_iter();
+        let found: Vec<_> = calls.flat_map(|(_, it)| named_users(it)).collect();
+        assert_eq!(found.join("; "), expected, "{source}");
+    }
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! What the API has answered, and what it means where it isn't what was hoped for.
+//! An answer of the API, and its meaning if it is an error.
 
 use http::StatusCode;
 use http::response::Parts;
@@ -9,45 +9,46 @@ use serde::Deserialize;
 use crate::cli::CommandStatus;
 use crate::cli::show::plain;
 
-/// An answer, as it came.
+/// An answer.
 #[derive(Debug)]
 pub(in crate::cli) struct ApiResponse {
     /// Its status.
     pub(in crate::cli) status: StatusCode,
-    /// What time it was where it was given, by its `Date`.
+    /// The time at the server, by its `Date`.
     pub(in crate::cli) given_at: Option<Timestamp>,
     /// Its media type.
     media_type: String,
-    /// Where else it sends who asks.
+    /// The address of a redirect.
     location: Option<String>,
-    /// All the rest.
+    /// The body.
     pub(in crate::cli) body: String,
 }
 
-/// An answer that isn't what was hoped for.
+/// An answer that is an error.
 #[derive(Debug, PartialEq, Eq)]
 pub(in crate::cli) struct Disappointment {
-    /// What that comes to.
+    /// The outcome.
     pub(in crate::cli) outcome: CommandStatus,
-    /// What is told of it.
+    /// The description for people.
     pub(in crate::cli) told: String,
-    /// The problem document, as it came, if it is one.
+    /// The problem document with its original bytes, if there is one.
     pub(in crate::cli) problem: Option<String>,
 }
 
-/// A problem document (RFC 9457), as far as it is told. It may be that of a gateway on the way.
+/// The part of a problem document (RFC 9457) that is shown. A gateway on the way may have written
+/// it.
 #[derive(Debug, Deserialize)]
 struct ProblemDocument {
-    /// The kind of problem in a few words.
+    /// The kind of problem, in a few words.
     title: Option<String>,
     /// What happened, in a sentence.
     detail: Option<String>,
-    /// The same in a word.
+    /// The reason, in a word.
     reason: Option<String>,
 }
 
 impl ApiResponse {
-    /// The answer with that head and that body. What is no text can't be anything of ours.
+    /// The answer with this head and body. A body that isn't text can't come from streamgate.
     pub(super) fn new(head: &Parts, body: Vec<u8>) -> Self {
         let header = |name: http::HeaderName| {
             let value = head.headers.get(name)?.to_str().ok()?;
@@ -63,7 +64,7 @@ impl ApiResponse {
         }
     }
 
-    /// What it comes to, if it isn't what was hoped for.
+    /// The error that the answer is, if it is one.
     pub(in crate::cli) fn disappoints(self, has_token: bool) -> Disappointment {
         let problem: Option<ProblemDocument> = self.problem();
         let outcome = self.outcome(problem.is_some());
@@ -76,7 +77,7 @@ impl ApiResponse {
                 format!(
                     "{status}{}: {}",
                     reason.unwrap_or_default(),
-                    plain(detail.map_or("no more is told", String::as_str))
+                    plain(detail.map_or("no details", String::as_str))
                 )
             }
             None => self.of_a_stranger(),
@@ -91,7 +92,7 @@ impl ApiResponse {
         }
     }
 
-    /// The problem that it tells of, if it does.
+    /// The problem document in the answer, if there is one.
     fn problem(&self) -> Option<ProblemDocument> {
         if self.status.as_u16() < 400 {
             return None;
@@ -101,13 +102,13 @@ impl ApiResponse {
         says_something.then_some(told)
     }
 
-    /// What is told of an answer that streamgate doesn't give.
+    /// Describes an answer that can't come from streamgate.
     fn of_a_stranger(&self) -> String {
         let status = self.status.as_u16();
         if self.status.is_redirection() {
             let location = self.location.as_deref().map(plain).unwrap_or_default();
             return format!(
-                "{status}: it is to be asked at {location:?}; that isn't followed, as the token would go along. If it is right, give it by --url"
+                "{status}: redirected to {location:?}, which is not followed, since it would get the token; if that address is right, pass it with --url"
             );
         }
         let what = match self.media_type.as_str() {
@@ -115,11 +116,11 @@ impl ApiResponse {
             media_type => plain(media_type),
         };
         format!(
-            "{status} with {what} that isn't streamgate's; look whether --url leads to it, and past whom"
+            "{status} with {what} that streamgate did not send; check --url, and any proxy in between"
         )
     }
 
-    /// What it comes to. Whoever gets something strange where a success was announced has not reached the API.
+    /// The outcome. A success with a strange body means that something else than the API answered.
     fn outcome(&self, is_problem: bool) -> CommandStatus {
         match self.status.as_u16() {
             400 if is_problem => CommandStatus::Usage,
@@ -154,7 +155,7 @@ mod tests {
         );
         for (body, told) in [
             (r#"{"title":"Gone"}"#, "410: Gone"),
-            (r#"{"reason":"ended"}"#, "410 (ended): no more is told"),
+            (r#"{"reason":"ended"}"#, "410 (ended): no details"),
             (r#"{"detail":"a\u001b[31mb\n"}"#, r"410: a\u{1b}[31mb\n"),
         ] {
             assert_eq!(
@@ -194,22 +195,31 @@ mod tests {
         for (answer, told) in [
             (
                 answer(502, &html, b"<html>"),
-                "502 with text/html that isn't streamgate's",
+                "502 with text/html that streamgate did not send",
             ),
-            (answer(502, &[], b"\xff"), "502 with something that isn't"),
-            (answer(404, &[], b"[1]"), "404 with something that isn't"),
+            (
+                answer(502, &[], b"\xff"),
+                "502 with something that streamgate did not send",
+            ),
+            (
+                answer(404, &[], b"[1]"),
+                "404 with something that streamgate did not send",
+            ),
             (
                 answer(404, &[], b"{\"detail\":1}"),
-                "404 with something that isn't",
+                "404 with something that streamgate did not send",
             ),
-            (answer(404, &[], b"{}"), "404 with something that isn't"),
+            (
+                answer(404, &[], b"{}"),
+                "404 with something that streamgate did not send",
+            ),
             (
                 answer(200, &[], b"{\"detail\":\"x\"}"),
-                "200 with something that isn't",
+                "200 with something that streamgate did not send",
             ),
             (
                 answer(307, &[("location", "https://tv.example/login")], b""),
-                "307: it is to be asked at \"https://tv.example/login\"; that isn't followed",
+                "307: redirected to \"https://tv.example/login\", which is not followed",
             ),
         ] {
             let disappointment = answer.disappoints(true);

@@ -1,4 +1,5 @@
-//! Asks the API. Redirects aren't followed, since the token would go along, and no proxy of the environment's is used.
+//! Calls the API. It doesn't follow redirects, which would get the token, and ignores the
+//! environment's proxies.
 
 use std::ffi::OsString;
 use std::io::Write;
@@ -12,16 +13,17 @@ use super::base::{Base, NotABase};
 use super::token::{NoToken, Token};
 use crate::cli::tls::{TlsArgs, TlsError};
 
-/// For all of one question: the name's address, connecting, asking, the last byte of the answer.
+/// The time for a whole call, from resolving the name to the last byte of the answer.
 const TIMEOUT: Duration = Duration::from_secs(10);
 
-/// The longest answer that is read.
+/// The size of the longest answer that is read.
 const MAX_ANSWER_BYTES: u64 = 16 * 1024 * 1024;
 
-/// Where the API is, and who asks.
+/// The arguments for the address of the API and the caller.
 #[derive(Debug, clap::Args)]
 pub(in crate::cli) struct ApiArgs {
-    /// Where the instance's HTTP API is, `http://` or `https://`, with the path that a proxy has put before it, if any.
+    /// The address of the instance's HTTP API, `http://` or `https://`, with the path that a proxy
+    /// puts before it, if any.
     #[arg(
         long,
         value_name = "URL",
@@ -34,41 +36,42 @@ pub(in crate::cli) struct ApiArgs {
     access: AccessArgs,
 }
 
-/// Who asks, and whom they trust.
+/// The arguments for the caller: the token, and whom to trust.
 #[derive(Debug, clap::Args)]
 pub(in crate::cli) struct AccessArgs {
-    /// The file whose first line is the token. Else the token is in the variable `STREAMGATE_TOKEN`, or in the file that `STREAMGATE_TOKEN_FILE` names.
+    /// The file whose first line is the token. Without it, the token is in the variable
+    /// `STREAMGATE_TOKEN`, or in the file that `STREAMGATE_TOKEN_FILE` names.
     #[arg(long, value_name = "FILE")]
     token_file: Option<PathBuf>,
     #[command(flatten)]
     tls: TlsArgs,
 }
 
-/// An instance's API, which can be asked.
+/// The API of an instance.
 pub(in crate::cli) struct Api {
-    /// Where it is.
+    /// Its address.
     base: Base,
-    /// Who asks.
+    /// The token to show.
     token: Option<Token>,
-    /// Holds the connection.
+    /// The HTTP client, which keeps the connection.
     agent: ureq::Agent,
 }
 
-/// Why the arguments are of no use.
+/// Why the arguments can't be used.
 #[derive(Debug, thiserror::Error)]
 pub(in crate::cli) enum WrongUse {
-    /// The address is none.
+    /// The address is wrong.
     #[error(transparent)]
     Url(#[from] NotABase),
-    /// There is no token where one should be.
+    /// There is no token where one is expected.
     #[error(transparent)]
     Token(#[from] NoToken),
-    /// The files for TLS are of no use.
+    /// The files for TLS can't be used.
     #[error(transparent)]
     TlsFiles(#[from] TlsError),
-    /// There are files for TLS, and no TLS.
+    /// Files for TLS with `http://`.
     #[error(
-        "--ca, --cert and --key are for https://, and --url is http://; write https:// there, or leave them out"
+        "--ca, --cert and --key need https://, but --url is http://; use https://, or leave them out"
     )]
     TlsForNothing,
 }
@@ -76,22 +79,22 @@ pub(in crate::cli) enum WrongUse {
 /// Why there is no answer.
 #[derive(Debug, thiserror::Error)]
 pub(in crate::cli) enum NoAnswer {
-    /// It takes too long.
+    /// No answer came in time.
     #[error("no answer from {0} within {secs} s", secs = .1.as_secs_f32())]
     Late(String, Duration),
-    /// It is too long.
+    /// The answer is too long.
     #[error("the answer from {0} is longer than {mib} MiB", mib = MAX_ANSWER_BYTES >> 20)]
     Long(String),
-    /// Anything else.
+    /// Another failure.
     #[error("no answer from {0}: {cause}{hint}", cause = cause(.1), hint = hint(.1))]
     Failed(String, ureq::Error),
 }
 
 impl ApiArgs {
-    /// The API that the arguments and the environment mean. Warns where they do, and give the token away.
+    /// The API that the arguments and the environment name. Warns if the token is sent unencrypted.
     ///
     /// # Errors
-    /// They are of no use.
+    /// The arguments or the environment can't be used.
     pub(in crate::cli) fn open(
         &self,
         variable: impl Fn(&str) -> Option<OsString>,
@@ -102,10 +105,10 @@ impl ApiArgs {
 }
 
 impl AccessArgs {
-    /// The API there. Warns where the token would be given away.
+    /// The API at an address. Warns if the token is sent unencrypted.
     ///
     /// # Errors
-    /// The address or the arguments are of no use.
+    /// The address or the arguments can't be used.
     pub(in crate::cli) fn open(
         &self,
         url: &str,
@@ -130,10 +133,10 @@ impl AccessArgs {
 }
 
 impl Api {
-    /// Asks, and hears the whole answer, whatever it is.
+    /// Sends a request, and reads the whole answer, also if it is an error.
     ///
     /// # Errors
-    /// There is none.
+    /// No answer came.
     pub(in crate::cli) fn ask(&self, method: Method, path: &str) -> Result<ApiResponse, NoAnswer> {
         let mut request = Request::builder()
             .method(method)
@@ -159,7 +162,7 @@ impl Api {
         self.base.to_string()
     }
 
-    /// Whether it is told who asks.
+    /// Whether requests have a token.
     pub(in crate::cli) const fn has_token(&self) -> bool {
         self.token.is_some()
     }
@@ -174,14 +177,14 @@ impl Api {
         }
     }
 
-    /// For how long it is waited for an answer.
+    /// How long to wait for an answer.
     fn timeout(&self) -> Duration {
         self.agent.config().timeouts().global.unwrap_or(TIMEOUT)
     }
 }
 
 impl ApiResponse {
-    /// Reads all of it.
+    /// Reads the whole answer.
     fn read(answer: http::Response<ureq::Body>) -> Result<Self, ureq::Error> {
         let (parts, mut body) = answer.into_parts();
         let body = body.with_config().limit(MAX_ANSWER_BYTES).read_to_vec()?;
@@ -189,7 +192,7 @@ impl ApiResponse {
     }
 }
 
-/// A client that leaves to us what an answer means.
+/// An HTTP client that returns answers with any status.
 fn agent(tls: ureq::tls::TlsConfig, timeout: Duration) -> ureq::Agent {
     ureq::Agent::config_builder()
         .http_status_as_error(false)
@@ -203,7 +206,7 @@ fn agent(tls: ureq::tls::TlsConfig, timeout: Duration) -> ureq::Agent {
         .new_agent()
 }
 
-/// What went wrong, without the words that say only where in the client.
+/// The cause of a failure, without the client's words about its own parts.
 fn cause(error: &ureq::Error) -> String {
     match error {
         ureq::Error::Io(error) => error.to_string(),
@@ -212,7 +215,7 @@ fn cause(error: &ureq::Error) -> String {
     }
 }
 
-/// What may help. Who asks sees the arguments and not our code.
+/// A hint for the user, in terms of the arguments.
 fn hint(error: &ureq::Error) -> &'static str {
     use rustls::CertificateError::{BadSignature, UnknownIssuer};
     use rustls::{AlertDescription as Alert, Error, InvalidMessage};
@@ -222,15 +225,15 @@ fn hint(error: &ureq::Error) -> &'static str {
         _ => None,
     };
     match tls {
-        // The signature is bad where somebody of the same name vouches for it.
+        // The signature is wrong if another authority of the same name has signed it.
         Some(Error::InvalidCertificate(UnknownIssuer | BadSignature)) => {
-            " (who vouches for it is unknown here: name their certificate by --ca)"
+            " (certificate signed by an unknown authority; pass its certificate with --ca)"
         }
         Some(Error::AlertReceived(Alert::CertificateRequired | Alert::HandshakeFailure)) => {
-            " (it may want a certificate from who asks: --cert and --key)"
+            " (the server may require a client certificate; pass --cert and --key)"
         }
         Some(Error::InvalidMessage(InvalidMessage::InvalidContentType)) => {
-            " (no TLS is spoken there: the address may begin with http://)"
+            " (the server does not speak TLS; try http:// in the address)"
         }
         _ => "",
     }

@@ -1,4 +1,4 @@
-//! `--url`: where an instance's HTTP API is.
+//! `--url`: the address of an instance's HTTP API.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -6,40 +6,43 @@ use std::net::IpAddr;
 use http::Uri;
 use http::uri::Scheme;
 
-/// Where the API is; what it has of its own comes behind this.
+/// The base address of the API. The API's own paths follow it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Base {
     /// The address, without a slash at its end.
     text: String,
-    /// The machine, as it is named there.
+    /// The host in it.
     host: String,
-    /// Whether what is sent there can be read on the way.
+    /// Whether the connection is unencrypted.
     pub(super) is_tls: bool,
 }
 
-/// Why a text isn't where an API can be. It is not repeated: there may be a password in it.
+/// Why a text can't be the address of an API. The error leaves out the text, which may have a
+/// password.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub(in crate::cli) enum NotABase {
-    /// It isn't an address of the kind wanted.
+    /// It isn't such an address.
     #[error(
-        "--url (STREAMGATE_URL): not such an address; allowed: http:// or https://, a host, and where needed a port and a path, such as http://127.0.0.1:8080"
+        "--url (STREAMGATE_URL): not a valid address; allowed: http:// or https://, a host, and optionally a port and a path, such as http://127.0.0.1:8080"
     )]
     NoAddress,
-    /// It says who asks.
+    /// It has a user or a password.
     #[error(
-        "--url (STREAMGATE_URL): there is a user or a password in it; leave them out, and name a file with the token by --token-file"
+        "--url (STREAMGATE_URL): it has a user or a password; leave them out, and pass a token with --token-file"
     )]
     Userinfo,
-    /// It goes on behind the path.
-    #[error("--url (STREAMGATE_URL): there is a \"?\" or \"#\" in it; leave out what begins there")]
+    /// It has a query or a fragment.
+    #[error(
+        "--url (STREAMGATE_URL): it has a \"?\" or \"#\"; leave that out, and everything after it"
+    )]
     BeyondPath,
 }
 
 impl Base {
-    /// That address.
+    /// Parses an address.
     ///
     /// # Errors
-    /// It is none that an API can be at.
+    /// No API can have this address.
     pub(super) fn parse(text: &str) -> Result<Self, NotABase> {
         if text.contains('@') {
             return Err(NotABase::Userinfo);
@@ -66,17 +69,17 @@ impl Base {
         })
     }
 
-    /// The address of something that the API has, by its path.
+    /// The address of a path of the API.
     pub(super) fn join(&self, path: &str) -> String {
         format!("{}{path}", self.text)
     }
 
-    /// Whether others may read what is sent there.
+    /// Whether others may read the requests on the way.
     pub(super) fn is_overheard(&self) -> bool {
         !self.is_tls && !self.is_loopback()
     }
 
-    /// Whether it is this very machine.
+    /// Whether it is this machine.
     fn is_loopback(&self) -> bool {
         let bare = self.host.trim_start_matches('[').trim_end_matches(']');
         match bare.parse::<IpAddr>() {

@@ -1,7 +1,7 @@
 //! The HTTP API of a running instance, as `sessions`, `release` and `doctor` ask it.
 //!
-//! One question, one answer, each within bounds of time and size. What an answer means for the exit code, and what is told of one that was
-//! not hoped for, is the same for all commands and decided here.
+//! Each call is bounded in time, and each answer in size. This module decides what an answer means
+//! for the exit code and how an error is described, for all commands alike.
 
 mod answer;
 mod api;

@@ -1,6 +1,7 @@
-//! The token that a command shows to the API: from a file or the environment, never from an argument, which everybody on the machine can see.
+//! The token that a command sends to the API. It comes from a file or the environment, never from
+//! an argument, which everybody on the machine can see.
 //!
-//! Nothing here ever repeats a token, or a part of one.
+//! No error shows a token, or a part of one.
 
 use std::ffi::OsString;
 use std::io::{BufRead, BufReader, Read};
@@ -8,50 +9,51 @@ use std::path::Path;
 
 use http::HeaderValue;
 
-/// The variable that is the token.
+/// The variable with the token.
 const VARIABLE: &str = "STREAMGATE_TOKEN";
 
-/// The variable that names its file.
+/// The variable with the path of the token's file.
 const FILE_VARIABLE: &str = "STREAMGATE_TOKEN_FILE";
 
-/// The longest token; a header that is longer is refused everywhere.
+/// The length of the longest token. Servers refuse longer headers.
 const MAX_BYTES: usize = 4096;
 
-/// A token, as the header that shows it. Its `Debug` doesn't.
+/// A token, as the value of its header. `Debug` doesn't show it.
 #[derive(Debug, Clone)]
 pub(super) struct Token(HeaderValue);
 
-/// Why there is no token where there should be one.
+/// Why there is no token where one is expected.
 #[derive(Debug, thiserror::Error)]
 #[error("{place}: {flaw}")]
 pub(in crate::cli) struct NoToken {
-    /// Where it should be.
+    /// Where the token should be.
     place: String,
-    /// What is there.
+    /// What is wrong.
     flaw: TokenFlaw,
 }
 
-/// What stands in the place of a token.
+/// What is wrong with a token.
 #[derive(Debug, thiserror::Error)]
 enum TokenFlaw {
-    /// Nothing that can be read.
+    /// It can't be read.
     #[error("the token can't be read: {0}")]
     Unreadable(std::io::Error),
-    /// Nothing.
-    #[error("the token is empty; allowed: one on the first line")]
+    /// It is empty.
+    #[error("the token is empty; write it on the first line")]
     Empty,
-    /// Too much.
+    /// It is too long.
     #[error("the token is too long; allowed: at most {MAX_BYTES} bytes on the first line")]
     TooLong,
-    /// What can't be sent, or would be read as something else.
+    /// It has characters that can't be sent, or that end a token.
     #[error(
-        "the token has a space or another character that none has; allowed: printable ASCII without spaces"
+        "the token has a space or another character that is not allowed; allowed: printable ASCII without spaces"
     )]
     Malformed,
 }
 
 impl Token {
-    /// The token of that file; of the environment if there is no file; none if there is none.
+    /// The token of the file, or without a file, that of the environment; `None` if neither has
+    /// one.
     ///
     /// # Errors
     /// The file, or the variable, has no token.
@@ -80,7 +82,7 @@ impl Token {
             .transpose()
     }
 
-    /// That text as a token.
+    /// Reads a text as a token.
     fn parse(text: &[u8]) -> Result<Self, TokenFlaw> {
         let text = text.trim_ascii();
         if text.is_empty() {
@@ -104,7 +106,7 @@ impl Token {
     }
 }
 
-/// The first line of a file, as far as a token may reach.
+/// The first line of a file, up to the greatest length of a token.
 fn first_line(file: &Path) -> Result<Vec<u8>, TokenFlaw> {
     let limit = u64::try_from(2 * MAX_BYTES).unwrap_or(u64::MAX);
     let mut line = Vec::new();

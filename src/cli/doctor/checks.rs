@@ -1,20 +1,20 @@
-//! The checks themselves: facts in, findings out. Pure.
+//! The checks as pure functions from facts to findings.
 
 use std::collections::BTreeSet;
 
 use super::counts::Counts;
 use super::{CheckReport, CheckStatus, Instance, InstanceReply, Silence, StoreStatus};
 
-/// So many streams let in are enough for one of them to have ended or been reported.
+/// After this many checks that let a stream in, one stream should have ended or been reported.
 const ENOUGH: u64 = 10;
 
-/// What is said where the instances can't be compared, since one gave no answer.
+/// The finding if instances can't be compared, since one did not answer.
 const INCOMPLETE: &str = "not every instance answered; see its line `instance`";
 
-/// What a check came to, and what there is to say.
+/// The result of a check, and its text.
 type CheckResult = (CheckStatus, String);
 
-/// What is found out about one instance by itself.
+/// The findings about one instance by itself.
 pub(super) fn each(asked: &InstanceReply) -> Vec<CheckReport> {
     let finding = |check, (state, told): CheckResult| CheckReport {
         state,
@@ -41,7 +41,7 @@ pub(super) fn each(asked: &InstanceReply) -> Vec<CheckReport> {
     findings
 }
 
-/// What is found out about all of them.
+/// The findings about all instances together.
 pub(super) fn all_together(asked: &[InstanceReply]) -> Vec<CheckReport> {
     let finding = |check, (state, told): CheckResult| CheckReport {
         state,
@@ -70,7 +70,7 @@ pub(super) fn all_together(asked: &[InstanceReply]) -> Vec<CheckReport> {
     findings
 }
 
-/// Whether it is there and serves.
+/// Whether the instance answers and serves.
 fn instance(asked: &InstanceReply) -> CheckResult {
     match &asked.instance {
         Err(Silence::Absent(why)) => (
@@ -115,7 +115,7 @@ fn gateway(counts: Option<Counts>) -> CheckResult {
             checks,
             ..
         }) => {
-            // Where only the HTTP API is used, none ever is.
+            // If only the HTTP API is used, no client ever connects here.
             let state = if checks == 0 { CheckStatus::Unknown } else { CheckStatus::Wrong };
             let told = format!("no client is connected to the gRPC port, after {checks} checks; {LOOK}");
             (state, told)
@@ -137,7 +137,7 @@ fn gateway(counts: Option<Counts>) -> CheckResult {
     }
 }
 
-/// Whether others than gateways reach the gRPC port.
+/// Whether other machines reach the gRPC port without showing a certificate.
 fn port(instance: &Instance) -> CheckResult {
     match &instance.grpc.exposed {
         None => (
@@ -170,7 +170,7 @@ fn store(store: &StoreStatus) -> CheckResult {
     }
 }
 
-/// Whether Redis keeps what it is given.
+/// Whether Redis keeps our keys when its memory is full.
 fn eviction(store: &StoreStatus) -> CheckResult {
     match store.eviction_policy.as_deref() {
         None => (
@@ -185,17 +185,17 @@ fn eviction(store: &StoreStatus) -> CheckResult {
     }
 }
 
-/// What is known of the access log. Its entries may all go to one of the instances.
+/// The facts about the access log. All entries may go to one of the instances.
 struct AccessLogCheck {
-    /// Whether an instance has found that it does not arrive.
+    /// Whether an instance reports that it doesn't arrive.
     is_missing: bool,
-    /// Whether an instance has found that it does.
+    /// Whether an instance reports that it arrives.
     arrives: bool,
-    /// What all instances have counted.
+    /// The counts of all instances together.
     counts: Counts,
 }
 
-/// Where the access log has to be wired.
+/// How to connect the access log.
 const WIRE: &str = "add both access_log entries and access_log_options of envoy/envoy.yaml to the HTTP connection manager that asks streamgate";
 
 impl AccessLogCheck {
@@ -208,7 +208,7 @@ impl AccessLogCheck {
         }
     }
 
-    /// Whether it is known that streams are played, so that nothing can only mean that they are not.
+    /// Whether streams surely ran. If not, missing entries may only mean that nobody played.
     const fn has_seen_enough(&self) -> bool {
         self.is_missing || self.counts.let_in >= ENOUGH
     }
@@ -222,7 +222,7 @@ impl AccessLogCheck {
                     "none arrives, and nobody ends or renews the streams that start, so the limit does not hold; {WIRE}"
                 ),
             ),
-            // An instance that has seen only entries of running streams knows nothing of ends.
+            // An instance that saw only entries of running streams can't tell about ends.
             0 if self.arrives && self.counts.periodic == 0 => (
                 CheckStatus::Ok,
                 "they go to another instance, which was not named".to_owned(),
@@ -232,7 +232,7 @@ impl AccessLogCheck {
         }
     }
 
-    /// Whether entries of streams that run arrive.
+    /// Whether entries of running streams arrive.
     fn periodic(&self) -> CheckResult {
         match self.counts {
             Counts { periodic: 1.., .. } => {
@@ -256,7 +256,7 @@ impl AccessLogCheck {
         }
     }
 
-    /// Whether entries bear our mark.
+    /// Whether entries have our mark.
     fn mark(&self) -> CheckResult {
         match self.counts {
             Counts { marked: 1.., .. } => (CheckStatus::Ok, format!("on {} entries", self.counts.marked)),
@@ -265,7 +265,7 @@ impl AccessLogCheck {
                 periodic: 0,
                 ..
             } => (CheckStatus::Unknown, "no entry has come yet".to_owned()),
-            // Of a playback that is known to be playing an entry changes nothing, and is counted as ignored.
+            // An entry of a playback that already plays changes nothing, and is counted as ignored.
             _ if self.arrives => (CheckStatus::Ok, "entries are recognised by it".to_owned()),
             _ if self.has_seen_enough() => (
                 CheckStatus::Wrong,
@@ -281,7 +281,7 @@ impl AccessLogCheck {
         }
     }
 
-    /// What there is to say where nothing has come.
+    /// The finding if no entry has come.
     fn none_yet(&self, when: &str) -> String {
         let let_in = self.counts.let_in;
         format!(
@@ -291,7 +291,7 @@ impl AccessLogCheck {
     }
 }
 
-/// Whether the instances count in one place.
+/// Whether all instances use the same store.
 fn one_store(instances: &[(&str, &Instance)], is_whole: bool) -> CheckResult {
     let ids: BTreeSet<_> = instances.iter().map(|(_, it)| &it.instance).collect();
     if ids.len() < instances.len() {
@@ -336,7 +336,7 @@ fn one_store(instances: &[(&str, &Instance)], is_whole: bool) -> CheckResult {
     }
 }
 
-/// Whether the instances have the settings alike that they should: a finding for each that differs.
+/// Whether the settings that must be equal are equal: a finding for each that differs.
 fn settings(instances: &[(&str, &Instance)], is_whole: bool) -> Vec<CheckResult> {
     let keys: BTreeSet<&String> = instances
         .iter()
@@ -354,7 +354,7 @@ fn settings(instances: &[(&str, &Instance)], is_whole: bool) -> Vec<CheckResult>
     told
 }
 
-/// How the instances differ in a setting, if they do.
+/// How the instances differ in a setting, if they do so.
 fn difference(instances: &[(&str, &Instance)], key: &str) -> Option<CheckResult> {
     let value = |instance: &Instance| {
         let value = instance.settings.get(key);

@@ -1,32 +1,32 @@
-//! What an instance has counted, out of its metrics.
+//! The counts in an instance's metrics that `doctor` needs.
 
-/// What is needed of it.
+/// The counts.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct Counts {
     /// Connections to the gRPC port that are open now.
     pub(super) connections: u64,
     /// Checks that were answered.
     pub(super) checks: u64,
-    /// Those that let a stream in or go on.
+    /// Checks that let a stream in or go on.
     pub(super) let_in: u64,
     /// Entries of the access log about requests that ended.
     pub(super) ends: u64,
     /// Entries about streams that run.
     pub(super) periodic: u64,
-    /// Entries of either kind that bear our mark.
+    /// Entries of either kind with our mark.
     pub(super) marked: u64,
-    /// Streams that had outlived their lease before they were heard of again.
+    /// Streams that were reported again only after their lease.
     pub(super) lapsed: u64,
 }
 
-/// The reasons with which a check lets a stream in or go on that takes a slot.
+/// The reasons of checks that let in a stream, or let it go on, with a slot.
 const LET_IN: [&str; 3] = ["started", "renewed", "held"];
 
-/// What entries with our mark lead to.
+/// The outcomes of entries with our mark.
 const MARKED: [&str; 5] = ["renewal", "release", "played", "failed", "superseded"];
 
 impl Counts {
-    /// What is counted in a text of metrics; `None` if that isn't streamgate's.
+    /// The counts in a text of metrics; `None` if it isn't streamgate's.
     pub(super) fn read(text: &str) -> Option<Self> {
         if !text.contains("\nstreamgate_checks_total{") {
             return None;
@@ -46,7 +46,7 @@ impl Counts {
         })
     }
 
-    /// Both together.
+    /// The sum of both.
     pub(super) const fn plus(self, other: Self) -> Self {
         Self {
             connections: self.connections.saturating_add(other.connections),
@@ -60,7 +60,7 @@ impl Counts {
     }
 }
 
-/// The sum of a metric's series that have that label. Values of our labels need no escapes.
+/// The sum of a metric's series with this label. The values of our labels need no escapes.
 fn sum(text: &str, metric: &str, label: &str) -> u64 {
     let series = text.lines().filter_map(|line| {
         let (labels, value) = line.strip_prefix(metric)?.rsplit_once(' ')?;
@@ -70,7 +70,7 @@ fn sum(text: &str, metric: &str, label: &str) -> u64 {
     total(series)
 }
 
-/// The sum of numbers that may come from anywhere, or the largest number.
+/// The sum of numbers from an untrusted source, or the largest number if it overflows.
 fn total(numbers: impl Iterator<Item = u64>) -> u64 {
     numbers.fold(0, u64::saturating_add)
 }
@@ -120,7 +120,7 @@ mod tests {
         assert_eq!(Counts::read(&metrics.render()), Some(counted));
         assert_eq!(counted.plus(counted).ends, 6);
         assert_eq!(Counts::read("<html>"), None);
-        // Whatever answers there, its numbers are no reason to end.
+        // Wrong numbers must not crash it.
         let most = u64::MAX;
         let series = |reason| format!("streamgate_checks_total{{reason=\"{reason}\"}} {most}\n");
         let text = format!("\n{}{}", series("started"), series("renewed"));

@@ -1,4 +1,5 @@
-//! `doctor`: whether an installation is wired right, one line for each check: `ok`, `WRONG` or `unknown`, and what to do.
+//! `doctor`: checks whether instances are connected right. Each check prints one line: `ok`,
+//! `WRONG` or `unknown`, and what to do.
 
 mod checks;
 mod counts;
@@ -16,10 +17,11 @@ use super::{CommandStatus, complain, print};
 use checks::{all_together, each};
 use counts::Counts;
 
-/// Which instances are looked at.
+/// The arguments of `doctor`.
 #[derive(Debug, clap::Args)]
 pub(super) struct DoctorArgs {
-    /// Where an instance's HTTP API is; name each instance, so that they can be compared.
+    /// The address of an instance's HTTP API. Repeat it for each instance, so that they are
+    /// compared.
     #[arg(
         long = "url",
         value_name = "URL",
@@ -28,29 +30,30 @@ pub(super) struct DoctorArgs {
         default_value = "http://127.0.0.1:8080"
     )]
     urls: Vec<String>,
-    /// Print one JSON object a check: `state` (`ok`, `wrong`, `unknown`), `instance` (absent where it is about all of them), `check`, `told`.
+    /// Print one JSON object for each check: `state` (`ok`, `wrong`, `unknown`), `instance` (absent
+    /// if it is about all instances), `check`, `told`.
     #[arg(long)]
     json: bool,
     #[command(flatten)]
     access: AccessArgs,
 }
 
-/// What an instance tells of itself at `/v1/instance`. What another version adds is no matter.
+/// The answer of `/v1/instance`. Fields that another version adds are ignored.
 #[derive(Debug, Deserialize)]
 struct Instance {
     /// What it calls itself.
     instance: String,
     /// The version that runs.
     version: String,
-    /// Where it is in its life.
+    /// Whether it starts, serves or drains.
     phase: String,
     /// Envoy's port.
     grpc: GrpcPort,
-    /// Where it counts.
+    /// Its store.
     store: StoreStatus,
     /// Envoy's access log.
     access_log: AccessLogStatus,
-    /// The settings that other instances should have too.
+    /// The settings that must be equal in all instances.
     settings: std::collections::BTreeMap<String, String>,
 }
 
@@ -59,11 +62,11 @@ struct Instance {
 struct GrpcPort {
     /// Where it listens.
     listen: String,
-    /// What is wrong where other machines reach it without showing a certificate.
+    /// What is wrong if other machines reach it without showing a certificate.
     exposed: Option<String>,
 }
 
-/// Where an instance counts.
+/// The store of an instance.
 #[derive(Debug, Deserialize)]
 struct StoreStatus {
     /// Whether that is a Redis.
@@ -74,7 +77,7 @@ struct StoreStatus {
     trouble: Option<String>,
     /// The Redis.
     server: Option<String>,
-    /// What that calls itself.
+    /// The `run_id` of the Redis.
     run_id: Option<String>,
     /// Its database.
     database: Option<i64>,
@@ -89,57 +92,57 @@ struct AccessLogStatus {
     state: String,
 }
 
-/// An instance that was asked.
+/// An instance, and its answers.
 #[derive(Debug)]
 struct InstanceReply {
     /// Where it is.
     url: String,
-    /// What it tells of itself, or why it doesn't.
+    /// The answer of `/v1/instance`, or why there is none.
     instance: Result<Instance, Silence>,
-    /// What it has counted; `None` if it doesn't tell.
+    /// The counts in its metrics; `None` if they can't be read.
     counts: Option<Counts>,
 }
 
-/// Why an instance doesn't tell of itself.
+/// Why `/v1/instance` has no answer.
 #[derive(Debug)]
 enum Silence {
-    /// It gives no answer.
+    /// The instance doesn't answer.
     Absent(String),
-    /// It is there, but refuses the caller.
+    /// The instance refuses the caller.
     Refused(String),
-    /// It is there, and its version doesn't know the question.
+    /// The version of the instance has no such page.
     Old,
-    /// It answers something else, which says what to do.
+    /// Another answer, which says what to do.
     Strange(String),
 }
 
-/// What a check came to.
+/// The result of a check.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 enum CheckStatus {
-    /// As it should be.
+    /// All is well.
     Ok,
-    /// It can't be known.
+    /// The check can't tell.
     Unknown,
     /// Something must be done.
     Wrong,
 }
 
-/// What was found out by one check.
+/// The finding of one check.
 #[derive(Debug, Serialize)]
 struct CheckReport {
-    /// What it came to.
+    /// The result.
     state: CheckStatus,
-    /// Where the instance is that it is about; `None` if it is about all of them.
+    /// The address of the instance; `None` if the finding is about all instances.
     #[serde(skip_serializing_if = "Option::is_none")]
     instance: Option<String>,
-    /// What was looked at.
+    /// The name of the check.
     check: &'static str,
-    /// What there is to say, and to do.
+    /// What was found, and what to do.
     told: String,
 }
 
-/// Looks at all of them, and says what it finds.
+/// Checks all instances, and prints the findings.
 pub(super) fn run(
     args: &DoctorArgs,
     variable: impl Fn(&str) -> Option<OsString>,
@@ -170,15 +173,15 @@ pub(super) fn run(
     })
 }
 
-/// A line of JSON for each.
+/// A line of JSON for each finding.
 fn as_json(findings: &[CheckReport]) -> String {
-    // Texts can always be written.
+    // Strings always serialise.
     let lines = findings.iter().map(serde_json::to_string);
     let lines = lines.map(Result::unwrap_or_default);
     lines.map(|line| line + "\n").collect()
 }
 
-/// A line for a person for each. What comes from an instance does nothing to their terminal.
+/// A line of text for each finding. Texts from an instance can't control the terminal.
 fn as_lines(findings: &[CheckReport]) -> String {
     let place = |found: &CheckReport| {
         found
@@ -193,14 +196,14 @@ fn as_lines(findings: &[CheckReport]) -> String {
     for found in findings {
         let (state, place) = (found.state.as_str(), place(found));
         let (check, told) = (found.check, plain(&found.told));
-        // To write to a string can't fail.
+        // Writing to a string can't fail.
         let _ = writeln!(lines, "{state:<7}  {place:<width$}  {check}: {told}");
     }
     lines
 }
 
 impl CheckStatus {
-    /// As people see it: what is wrong leaps to the eye.
+    /// The word in a line of text: `WRONG` catches the eye.
     const fn as_str(self) -> &'static str {
         match self {
             Self::Ok => "ok",
@@ -224,7 +227,7 @@ impl InstanceReply {
     }
 }
 
-/// What an instance tells of itself. `has_metrics` says whether its metrics could be read.
+/// The answer of `/v1/instance`. `has_metrics` says whether the instance's metrics could be read.
 fn instance(api: &Api, has_metrics: bool) -> Result<Instance, Silence> {
     let answer = api.ask(Method::GET, "/v1/instance");
     let answer = answer.map_err(|error| Silence::Absent(error.to_string()))?;
@@ -239,7 +242,7 @@ fn instance(api: &Api, has_metrics: bool) -> Result<Instance, Silence> {
 }
 
 impl Silence {
-    /// What an answer with that status means; `told` is its description.
+    /// The meaning of an answer with this status; `told` describes the answer.
     fn of(status: StatusCode, told: String, has_metrics: bool) -> Self {
         match status {
             StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => Self::Refused(told),

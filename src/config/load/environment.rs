@@ -1,22 +1,27 @@
-//! The environment laid over the file: each key is a variable, and the variable wins.
+//! The environment overrides the file: each key has a variable.
 //!
-//! A variable is `STREAMGATE_` and the key in upper case, its parts joined by `__`. Values are texts: lists with commas,
-//! maps as `name=number` with commas, which replaces the map of the file; one entry of a map has a variable of its own,
-//! `STREAMGATE_LIMITS__PLANS__premium=4`, which keeps the case of the name and the rest of the map.
+//! The variable of a key is `STREAMGATE_` and the key in upper case, its parts joined by `__`.
+//! Lists have commas. Maps are written as `name=number` with commas, which replaces the whole map
+//! of the file. Each entry of a map has a variable too, such as
+//! `STREAMGATE_LIMITS__PLANS__premium=4`. It keeps the case of the name, and the other entries
+//! stay.
 //!
-//! A variable that looks like one of ours and isn't is an error. One that doesn't is left alone: Kubernetes sets
-//! `STREAMGATE_PORT`, `STREAMGATE_GRPC_SERVICE_HOST` and the like for services of these names.
+//! A variable that looks like one of ours, but is none, is an error. Others are ignored: Kubernetes
+//! sets `STREAMGATE_PORT`, `STREAMGATE_GRPC_SERVICE_HOST` and similar ones for services of these
+//! names.
 
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, HashSet};
 
 use super::error::{ConfigProblem, Report};
 use super::origin::Origin;
 use super::raw::Raw;
 use super::redact::Hides;
+use super::renamed::RenamedKey;
 use super::section::KnownKey;
 use super::value::{RawValue, Shape};
 
-/// The entries of a map that have variables of their own.
+/// The entries of a map that are set by variables of their own.
 struct MapEntries {
     /// The map's key.
     map: &'static str,
@@ -26,10 +31,11 @@ struct MapEntries {
     entries: Vec<(String, RawValue)>,
 }
 
-/// What all our variables start with.
+/// The prefix of all our variables.
 pub(crate) const PREFIX: &str = "STREAMGATE_";
 
-/// The command line's own variables: the file that `serve` reads, and where and as whom `sessions` and `release` ask.
+/// The command line's own variables: the file that `serve` reads, and the address and token that
+/// `sessions`, `release` and `doctor` use.
 const OF_COMMAND_LINE: [&str; 4] = [
     "STREAMGATE_CONFIG",
     "STREAMGATE_URL",
@@ -37,20 +43,19 @@ const OF_COMMAND_LINE: [&str; 4] = [
     "STREAMGATE_TOKEN_FILE",
 ];
 
-/// Puts the variables into their places.
+/// Sets the keys of the variables.
 pub(in crate::config) fn overlay(
     raw: &mut Raw,
     variables: impl IntoIterator<Item = (String, String)>,
     report: &mut Report,
 ) {
-    // Sorted, so that a variable for a whole map comes before those for its entries.
+    // Sorted, so that the variable of a whole map comes before those of its entries.
     let ours: BTreeMap<String, String> = variables
         .into_iter()
         .filter(|(name, _)| name.starts_with(PREFIX) && !is_for_others(name))
         .collect();
     let mut maps: Vec<_> = raw.known().iter().filter_map(MapEntries::of).collect();
-    for (name, text) in ours {
-        let written = RawValue::new(Shape::Text(text), Origin::Variable(shown(&name)));
+    for (name, written) in by_new_names(ours, raw, report) {
         let mut known = raw.known().iter().map(|known| known.key.name);
         if let Some(key) = known.find(|key| variable(key) == name) {
             raw.set(key, written);
@@ -65,8 +70,52 @@ pub(in crate::config) fn overlay(
     }
 }
 
+/// The variables by the names that their keys have now.
+fn by_new_names(
+    mut ours: BTreeMap<String, String>,
+    raw: &mut Raw,
+    report: &mut Report,
+) -> BTreeMap<String, RawValue> {
+    let mut renamed = Vec::new();
+    for key in raw.renamed() {
+        let (old, new) = (variable(key.old), variable(key.new));
+        let set: Vec<_> = ours
+            .extract_if(.., |name, _| is_of_key(name, &old))
+            .collect();
+        if !set.is_empty() {
+            raw.warn(key.warning(&old, &new));
+        }
+        renamed.extend(set.into_iter().map(|it| (it, old.clone(), new.clone())));
+    }
+    let value = |name: &str, text| {
+        let origin = Origin::Variable(shown(name));
+        RawValue::new(Shape::Text(text), origin)
+    };
+    let ours = ours.into_iter().map(|(name, text)| {
+        let value = value(&name, text);
+        (name, value)
+    });
+    let mut ours: BTreeMap<_, _> = ours.collect();
+    for ((name, text), old, new) in renamed {
+        let value = value(&name, text);
+        match ours.entry(name.replacen(&old, &new, 1)) {
+            Entry::Vacant(place) => {
+                place.insert(value);
+            }
+            Entry::Occupied(_) => report.add(RenamedKey::set_twice(value.origin, &old, &new)),
+        }
+    }
+    ours
+}
+
+/// Whether a variable is that of a key, or of an entry of its map.
+fn is_of_key(name: &str, variable: &str) -> bool {
+    let rest = name.strip_prefix(variable);
+    rest.is_some_and(|rest| rest.is_empty() || rest.starts_with("__"))
+}
+
 impl MapEntries {
-    /// None yet, if the key takes a map.
+    /// An empty list of entries, if the key takes a map.
     fn of(known: &KnownKey) -> Option<Self> {
         Some(Self {
             map: known.key.name,
@@ -75,7 +124,7 @@ impl MapEntries {
         })
     }
 
-    /// Sets the entries, all in one pass: a file may have very many, and so may the environment.
+    /// Sets the entries, all in one pass: the file and the environment may have very many.
     fn overlay(self, raw: &mut Raw) {
         let Some((_, first)) = self.entries.first() else {
             return;
@@ -84,7 +133,7 @@ impl MapEntries {
             None => (first.origin.clone(), Vec::new()),
             Some(whole) => match whole.entries(self.hides) {
                 Some(entries) => (whole.origin, entries),
-                // The whole is no map. The form of its key says so.
+                // This is no map. The form of its key reports that.
                 None => return raw.set(self.map, whole),
             },
         };
@@ -95,19 +144,20 @@ impl MapEntries {
     }
 }
 
-/// Whether a variable that begins as ours do is no setting: the command line has some of its own, `STREAMGATE_TEST_…` are the tests'.
+/// Whether a variable with our prefix is no setting: the command line and the tests
+/// (`STREAMGATE_TEST_…`) have some of their own.
 fn is_for_others(name: &str) -> bool {
     OF_COMMAND_LINE.contains(&name) || name.starts_with("STREAMGATE_TEST_")
 }
 
-/// The variable as an error names it. A user's name may be a mail address; an address with a scheme or a password in it is
-/// a value in the wrong place.
+/// The variable as an error shows it. It may contain a user's mail address. But an address with a
+/// scheme or a password is a misplaced value, and is cut off.
 fn shown(name: &str) -> String {
     let sign = name
         .find("://")
         .or_else(|| name.find(':').filter(|_| name.contains('@')));
     match sign {
-        // What comes before the last `__` is the key.
+        // The key ends before the last `__`.
         Some(sign) => {
             let before = name.get(..sign).unwrap_or_default();
             let key = before.rsplit_once("__").map_or(PREFIX, |(key, _)| key);
@@ -117,12 +167,12 @@ fn shown(name: &str) -> String {
     }
 }
 
-/// The name of the variable for a key.
+/// The name of a key's variable.
 fn variable(key: &str) -> String {
     format!("{PREFIX}{}", key.replace('.', "__").to_ascii_uppercase())
 }
 
-/// The map that a variable is for, and the name of the entry.
+/// The map that a variable sets an entry of, and the name of the entry.
 fn map_entry<'a>(name: &str, maps: &'a mut [MapEntries]) -> Option<(&'a mut MapEntries, String)> {
     maps.iter_mut().find_map(|map| {
         let entry = name.strip_prefix(&variable(map.map))?.strip_prefix("__")?;
@@ -130,7 +180,7 @@ fn map_entry<'a>(name: &str, maps: &'a mut [MapEntries]) -> Option<(&'a mut MapE
     })
 }
 
-/// The problem with a variable that no key has, if it is meant for us.
+/// The problem with a variable that belongs to no key, if it is meant for us.
 fn unknown(raw: &Raw, name: &str) -> Option<ConfigProblem> {
     let keys: Vec<&str> = raw.known().iter().map(|known| known.key.name).collect();
     let rest = name.strip_prefix(PREFIX)?;
@@ -144,7 +194,7 @@ fn unknown(raw: &Raw, name: &str) -> Option<ConfigProblem> {
         .filter(|key| key.split('.').next() == Some(&section))
         .map(|key| variable(key))
         .collect();
-    // One underscore where two are due, or the wrong case: close enough to a key to know what was meant.
+    // One underscore instead of two, or the wrong case, still shows which key is meant.
     let flat = |text: &str| text.replace(['.', '_'], "").to_ascii_lowercase();
     let meant = keys.iter().find(|key| flat(key) == flat(rest));
     let message = match meant {

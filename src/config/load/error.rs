@@ -1,6 +1,6 @@
-//! What is wrong with a configuration, in words that name the place, the key, the value and what is allowed.
+//! Errors of a configuration: each names the place, the key, the value and what is allowed.
 //!
-//! All problems are collected before loading gives up: who fixes a file wants one list, not one round trip for each line.
+//! Loading collects all problems before it gives up, so that you can fix a file in one round.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -14,7 +14,7 @@ pub(in crate::config) struct ConfigProblem {
     pub(in crate::config) origin: Origin,
     /// The key, its parts joined by dots; empty where the file as a whole is wrong.
     pub(in crate::config) key: String,
-    /// The value and what is allowed instead. Holds no secret.
+    /// The value, and what is allowed instead. It holds no secret.
     pub(in crate::config) message: String,
 }
 
@@ -34,29 +34,37 @@ pub(in crate::config) struct Report {
 // === impl ConfigError ===
 
 impl ConfigError {
-    /// All that is wrong, each in a line of its own.
+    /// A line for each problem.
     pub fn lines(&self) -> impl Iterator<Item = String> {
         self.problems.iter().map(|problem| self.line(problem))
     }
 
-    fn line(
-        &self,
-        ConfigProblem {
+    /// Where something is wrong: the lines of the file, or the variables.
+    pub fn places(&self) -> impl Iterator<Item = String> {
+        let problems = self.problems.iter();
+        problems.map(|problem| self.place(&problem.origin))
+    }
+
+    fn line(&self, problem: &ConfigProblem) -> String {
+        let ConfigProblem {
             origin,
             key,
             message,
-        }: &ConfigProblem,
-    ) -> String {
-        let place = match (origin, &self.file) {
-            (Origin::Variable(name), _) => name.clone(),
-            (Origin::Line(0), Some(file)) => file.display().to_string(),
-            (Origin::Line(line), Some(file)) => format!("{}:{line}", file.display()),
-            (Origin::Line(_), None) => "defaults".to_owned(),
-        };
+        } = problem;
+        let place = self.place(origin);
         if key.is_empty() {
             format!("{place}: {message}")
         } else {
             format!("{place}: {key}: {message}")
+        }
+    }
+
+    fn place(&self, origin: &Origin) -> String {
+        match (origin, &self.file) {
+            (Origin::Variable(name), _) => name.clone(),
+            (Origin::Line(0), Some(file)) => file.display().to_string(),
+            (Origin::Line(line), Some(file)) => format!("{}:{line}", file.display()),
+            (Origin::Line(_), None) => "defaults".to_owned(),
         }
     }
 }
@@ -78,12 +86,12 @@ impl std::error::Error for ConfigError {}
 // === impl Report ===
 
 impl Report {
-    /// Notes a problem.
+    /// Adds a problem.
     pub(in crate::config) fn add(&mut self, problem: ConfigProblem) {
         self.problems.push(problem);
     }
 
-    /// What was wrong, if anything was.
+    /// The error, if there was a problem.
     pub(in crate::config) fn into_error(self, file: Option<&Path>) -> Option<ConfigError> {
         (!self.problems.is_empty()).then(|| ConfigError {
             file: file.map(Path::to_path_buf),

@@ -15,7 +15,7 @@ type Read<'a, T> = Box<dyn Fn(&RawValue) -> Result<T, Wrong> + 'a>;
 pub(in crate::config) struct Form<'a, T> {
     read: Read<'a, T>,
     show: Box<dyn Fn(&T) -> Rendered + 'a>,
-    /// The whole value with its secrets, to find out whether it has changed.
+    /// The whole value with its secrets, to detect a change.
     expose: Option<fn(&T) -> String>,
     /// The values that the key takes, for the documentation.
     pub(super) values: String,
@@ -29,15 +29,15 @@ pub(in crate::config) struct Form<'a, T> {
 pub(in crate::config) enum Rendered {
     /// In one line.
     Line(String),
-    /// Names and values, each in a line of its own.
+    /// Names, not yet quoted, and values, each in a line of its own.
     Map(Vec<(String, String)>),
 }
 
 /// The words that a key takes, and what each means.
 pub(in crate::config) struct Words<T: 'static> {
-    /// What can be written now.
+    /// The words that can be written now.
     pub(in crate::config) known: &'static [(&'static str, T)],
-    /// What a later version will take: named, so that the error isn't mistaken for a typing error.
+    /// Words that a later version will take. Their error doesn't look like one for a typing error.
     pub(in crate::config) later: &'static [&'static str],
 }
 
@@ -79,7 +79,7 @@ impl<'a, T> Form<'a, T> {
         Self { words, ..self }
     }
 
-    /// The same form, whose values may hold a secret: it is neither shown, nor logged.
+    /// The same form, whose values may hold a secret, and so are neither shown nor logged.
     pub(in crate::config) fn secret(self, expose: fn(&T) -> String) -> Self {
         Self {
             expose: Some(expose),
@@ -87,17 +87,17 @@ impl<'a, T> Form<'a, T> {
         }
     }
 
-    /// The value that is written.
+    /// Reads a value.
     pub(in crate::config) fn read(&self, written: &RawValue) -> Result<T, Wrong> {
         (self.read)(written)
     }
 
-    /// The value as YAML, without secrets.
+    /// Shows a value as YAML, without secrets.
     pub(in crate::config) fn show(&self, value: &T) -> Rendered {
         (self.show)(value)
     }
 
-    /// The whole value, where it may hold a secret. For comparison only.
+    /// The whole value, if it may hold a secret. For comparison only.
     pub(in crate::config) fn exposed(&self, value: &T) -> Option<String> {
         self.expose.map(|expose| expose(value))
     }
@@ -131,11 +131,11 @@ pub(in crate::config) fn file<'a>(
     })
 }
 
-/// What is written is no path.
+/// The value is no path.
 pub(in crate::config) struct NotAPath;
 
-/// The path of a file; none where nothing is written, which is how a variable takes back what the
-/// file says.
+/// The path of a file; none if the value is `null` or empty. So an empty variable can unset the key
+/// of the file.
 pub(in crate::config) fn path(written: &RawValue) -> Result<Option<PathBuf>, NotAPath> {
     let text = match &written.shape {
         Shape::Null => return Ok(None),
@@ -143,7 +143,7 @@ pub(in crate::config) fn path(written: &RawValue) -> Result<Option<PathBuf>, Not
         Shape::Text(text) => text,
         Shape::Plain(_) | Shape::List(_) | Shape::Map(_) => return Err(NotAPath),
     };
-    // If somebody wrote the private key itself here, it must not end up in a log.
+    // Somebody may have written the private key itself here, which must not appear in a log.
     let is_path = !text.contains(char::is_control) && !text.contains("-----");
     is_path.then(|| Some(text.into())).ok_or(NotAPath)
 }
@@ -160,7 +160,7 @@ impl<T: Copy + PartialEq> Words<T> {
         .of_words(self.words().collect())
     }
 
-    /// The meaning of what is written.
+    /// Reads one of the words.
     pub(in crate::config) fn read(&self, written: &RawValue) -> Result<T, Wrong> {
         let text = written.scalar().unwrap_or_default();
         match self.known.iter().find(|(word, _)| *word == text) {
@@ -181,12 +181,12 @@ impl<T: Copy + PartialEq> Words<T> {
         self.known.iter().map(|(word, _)| *word)
     }
 
-    /// The same as a list, for an error.
+    /// All words as a list, for an error.
     pub(in crate::config) fn list(&self) -> String {
         self.words().collect::<Vec<_>>().join(", ")
     }
 
-    /// The same for the documentation.
+    /// All words as a list, for the documentation.
     pub(in crate::config) fn documented(&self) -> String {
         let words: Vec<_> = self.words().map(|word| format!("`{word}`")).collect();
         words.join(", ")
@@ -202,14 +202,14 @@ impl Display for Rendered {
             Self::Map(entries) => {
                 let entries = entries
                     .iter()
-                    .map(|(name, value)| format!("{name}: {value}"));
+                    .map(|(name, value)| format!("{}: {value}", quoted(name)));
                 write!(f, "{{{}}}", entries.collect::<Vec<_>>().join(", "))
             }
         }
     }
 }
 
-/// The text, or that there is none.
+/// The text, or `null`.
 pub(in crate::config) fn or_null(text: Option<impl Display>) -> String {
     text.map_or_else(|| "null".to_owned(), |text| quoted(&text))
 }
@@ -220,7 +220,7 @@ pub(in crate::config) fn list(items: impl IntoIterator<Item = impl Display>) -> 
     format!("[{}]", items.join(", "))
 }
 
-/// The text in quotes, where YAML would read it as something else without them.
+/// The text, with quotes if YAML would misread it without them.
 pub(in crate::config) fn quoted(value: &(impl Display + ?Sized)) -> String {
     let text = value.to_string();
     let is_plain = text.starts_with(|first: char| first.is_ascii_alphabetic())

@@ -1,16 +1,16 @@
-//! Secrets kept out of all that people see: the user and password of a URL, and what follows its `?`.
+//! Keeps secrets out of everything that people see: the user and password of a URL, and its query.
 //!
-//! A well-formed URL is shown without them. Of a malformed one nothing is: a mistyped URL ends up in an error message, and
-//! nobody can say where in it the password is.
+//! A well-formed URL is shown without them. A malformed URL isn't shown at all: errors report
+//! mistyped URLs, and nobody can say where the password is in such a URL.
 
-/// What an error says in the place of a value that may hold a secret.
+/// Shown instead of a value that may hold a secret.
 pub(in crate::config) const NOT_SHOWN: &str = "a value that is not shown here";
 
-/// Says of a text whether it may hold a secret.
+/// Says whether a text may hold a secret.
 pub(in crate::config) type Hides = fn(&str) -> bool;
 
-/// Whether a text that was understood as nothing may hold a secret. Then no part of it can be trusted: not even which
-/// of its characters end the password.
+/// Whether an unreadable text may hold a secret. If so, no part of it can be shown: nobody knows
+/// where the password ends.
 pub(in crate::config) fn may_hold_a_secret(text: &str) -> bool {
     #[cfg(test)]
     tests::SEARCHES.set(tests::SEARCHES.get() + 1);
@@ -19,24 +19,26 @@ pub(in crate::config) fn may_hold_a_secret(text: &str) -> bool {
         .any(|sign| text.contains(sign))
 }
 
-/// The same for a key that takes the address of a page, which has nothing to hide unless it names a user or asks something.
+/// The same for a key that takes the address of a page, which holds no secret unless it has a user
+/// or a query.
 pub(in crate::config) fn is_more_than_a_page(text: &str) -> bool {
     let rest = text.replace("https://", "").replace("http://", "");
     may_hold_a_secret(&rest) || rest.contains('?') || !rest.split(':').skip(1).all(is_port)
 }
 
-/// Whether the text behind a colon begins with a port; else it may be a password whose `@` got lost.
+/// Whether the text after a colon begins with a port. If not, it may be a password that lacks its
+/// `@`.
 fn is_port(text: &str) -> bool {
     let port = text.split(['/', ',', ']']).next().unwrap_or_default();
     port.bytes().all(|byte| byte.is_ascii_digit())
 }
 
-/// The same for a map whose names may be mail addresses, or a part of it.
+/// The same for a map whose names may be mail addresses, or for a part of such a map.
 pub(in crate::config) fn is_more_than_mail(text: &str) -> bool {
     may_hold_a_secret(text) && !has_only_mail(text)
 }
 
-/// Whether before each `@` stands the name of a mail address, which has no colon, and a dot in the name of its host.
+/// Whether each `@` belongs to a mail address: there is no colon, and its host has a dot.
 fn has_only_mail(text: &str) -> bool {
     let is_host_of_mail = |host: &str| {
         let name = host.split([',', '=', ' ']).next();
@@ -45,14 +47,14 @@ fn has_only_mail(text: &str) -> bool {
     !text.contains(':') && text.split('@').skip(1).all(is_host_of_mail)
 }
 
-/// The address, known to be well formed, without what may be a secret in it.
+/// A well-formed address without the parts that may be secret.
 pub(in crate::config) fn redact(text: &str) -> String {
     let (scheme, rest) = match text.split_once("://") {
         Some((scheme, rest)) => (Some(scheme), rest),
         None => (None, text),
     };
-    // The last `@`: a password that nobody escaped may hold one. Without a scheme `anna@example.com` may be a user's
-    // name, and only `name:password@` is hidden.
+    // At the last `@`: an unescaped password may contain one. Without a scheme, `anna@example.com`
+    // may be a user's name, so only `name:password@` is hidden.
     let (hidden, rest) = match rest.rsplit_once('@') {
         Some((before, rest)) if scheme.is_some() || before.contains(':') => ("***@", rest),
         _ => ("", rest),
@@ -74,7 +76,7 @@ pub(in crate::config) mod tests {
     use super::{is_more_than_a_page, is_more_than_mail, may_hold_a_secret, redact};
 
     thread_local! {
-        /// How often a text was searched on this thread, for tests about how much work that is.
+        /// How often this thread searched a text, for tests that bound the work.
         pub(in crate::config) static SEARCHES: Cell<usize> = const { Cell::new(0) };
     }
 

@@ -1,8 +1,8 @@
-//! How a section declares its keys: each once, with all that is known about it.
+//! How a section declares its keys: each once, with everything about it.
 //!
 //! A section has a method `keys` that passes each of its keys, in the order of the documentation,
-//! to some [`Keys`]. What these do with it differs: a [`Reader`] reads the value that is written, a
-//! list of [`KnownKey`]s collects what the documentation says, a summary shows the value.
+//! to a visitor, [`Keys`]. A [`Reader`] reads the value that is written, a list of [`KnownKey`]s
+//! collects what the documentation says, a summary shows the value.
 
 use super::error::Report;
 use super::form::Form;
@@ -18,31 +18,30 @@ pub(in crate::config) struct Key {
     pub(in crate::config) about: &'static str,
     /// Whether a new value applies while the process runs; otherwise after a restart.
     pub(in crate::config) is_live: bool,
-    /// Whether instances that count together should have the same value.
+    /// Whether instances that count together need the same value.
     pub(in crate::config) is_shared: bool,
     /// Whether its value has an effect, so that the summary shows it.
     pub(in crate::config) is_shown: bool,
 }
 
-/// What passes over all keys: each with the form of its values, and with the place of its value.
+/// A visitor of all keys. It gets each key with the form and the place of its value.
 pub(in crate::config) trait Keys {
-    /// Passes one key. The answer is whether its value can be used; no other key depends on that
-    /// unless its section says so.
+    /// Visits one key. Returns whether its value can be used; few sections need to know.
     fn key<T>(&mut self, key: Key, form: Form<'_, T>, place: &mut T) -> bool;
 
-    /// Passes a section of which no key is set, and which has no defaults.
+    /// Visits a section that has no defaults and no key that is set.
     fn absent(&mut self, _section: &'static str) {}
 }
 
-/// Reads what is written into the places of the keys' values; what is wrong leaves them as they are.
+/// Reads the written values into their places. A wrong value leaves its place unchanged.
 pub(in crate::config) struct Reader<'a> {
-    /// What is written.
+    /// The values as they are written.
     pub(in crate::config) raw: &'a Raw,
     /// Where problems go.
     pub(in crate::config) report: &'a mut Report,
 }
 
-/// What is known about a key: its row in the documentation, and what the loader must know.
+/// The facts about a key: its row in the documentation, and what the loader needs.
 #[derive(Debug)]
 pub(in crate::config) struct KnownKey {
     /// The key.
@@ -62,7 +61,7 @@ pub(in crate::config) struct KnownKey {
 // === impl Key ===
 
 impl Key {
-    /// A key that needs a restart, and that each instance may have as it likes.
+    /// A key that needs a restart, and that may differ between instances.
     pub(in crate::config) const fn new(name: &'static str, about: &'static str) -> Self {
         Self {
             name,
@@ -81,7 +80,7 @@ impl Key {
         }
     }
 
-    /// The same key, which instances that count together should have alike.
+    /// The same key, which must be equal in instances that count together.
     pub(in crate::config) const fn shared(self) -> Self {
         Self {
             is_shared: true,

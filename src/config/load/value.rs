@@ -1,7 +1,7 @@
-//! One value as it was written, and where: the leaf of the raw configuration.
+//! One value as it was written, and where: a leaf of the raw configuration.
 //!
-//! A leaf takes any shape when the file is read, so that what is wrong with it is said by the section that knows what is
-//! allowed, in the same words for the file and for the environment, and with its line.
+//! A leaf takes any shape when the file is read. The section, which knows what is allowed, reports
+//! what is wrong. So the error is the same for the file and the environment, and has the line.
 
 use std::fmt;
 use std::time::Duration;
@@ -10,7 +10,7 @@ use super::error::ConfigProblem;
 use super::origin::Origin;
 use super::redact::{Hides, NOT_SHOWN, may_hold_a_secret};
 
-/// The most of a value that an error repeats.
+/// How many characters of a value an error repeats at most.
 const SHOWN_CHARS: usize = 120;
 
 /// One value and where it was written.
@@ -20,20 +20,20 @@ pub(in crate::config) struct RawValue {
     pub(in crate::config) shape: Shape,
     /// Where it was written.
     pub(in crate::config) origin: Origin,
-    /// Whether it is a part of something that may hold a secret: it may be the half of a password then.
+    /// Whether it is a part of something that may hold a secret. Then it may be half of a password.
     is_part_of_secret: bool,
-    /// Says of its text whether that may hold a secret.
+    /// Says whether its text may hold a secret.
     hides: Hides,
 }
 
 /// A value of any shape.
 #[derive(Clone)]
 pub(in crate::config) enum Shape {
-    /// Nothing.
+    /// `null`, or no value.
     Null,
     /// `true`, `false` or a number, by its text.
     Plain(String),
-    /// Text; all that comes from the environment is text.
+    /// Text. All values of the environment are text.
     Text(String),
     /// A list.
     List(Vec<RawValue>),
@@ -41,7 +41,7 @@ pub(in crate::config) enum Shape {
     Map(Vec<(String, RawValue)>),
 }
 
-/// Why a value can't be taken.
+/// Why a value is refused.
 pub(in crate::config) struct Wrong {
     origin: Origin,
     /// The part of the key below the one that was read, such as a plan's name.
@@ -52,7 +52,7 @@ pub(in crate::config) struct Wrong {
 // === impl RawValue ===
 
 impl RawValue {
-    /// That value, written there.
+    /// A value, and where it was written.
     pub(in crate::config) fn new(shape: Shape, origin: Origin) -> Self {
         Self {
             shape,
@@ -62,7 +62,7 @@ impl RawValue {
         }
     }
 
-    /// The same, where something else says what may hold a secret.
+    /// The same value, with another rule for what may hold a secret.
     pub(in crate::config) fn hiding(&self, hides: Hides) -> Self {
         Self {
             hides,
@@ -78,7 +78,8 @@ impl RawValue {
         }
     }
 
-    /// The text of a value that may be left out by `null` or by nothing; what is no text is one that nobody accepts.
+    /// The text of a value that may be left out by `null` or an empty text. For a list or a map, it
+    /// is a text that nobody accepts.
     pub(in crate::config) fn optional(&self) -> Option<&str> {
         let text = match &self.shape {
             Shape::Null => return None,
@@ -103,10 +104,10 @@ impl RawValue {
         }
     }
 
-    /// The entries of a map; a text is `key=value` with commas, as in the environment. `hides` says which
-    /// names may hold a secret.
+    /// The entries of a map; a text is `key=value` with commas, as in the environment. `hides` says
+    /// which names may hold a secret.
     pub(in crate::config) fn entries(&self, hides: Hides) -> Option<Vec<(String, Self)>> {
-        // This searches the whole map, so it must not happen again for each entry.
+        // This searches the whole map, so it must not be done again for each entry.
         let is_secret = self.is_part_of_secret || self.shape.may_hold_a_secret(hides);
         match &self.shape {
             Shape::Map(entries) => Some(
@@ -125,12 +126,12 @@ impl RawValue {
     }
 
     fn entry(&self, text: &str, is_secret: bool) -> Option<(String, Self)> {
-        // The last `=`: a value never holds one, a name may.
+        // At the last `=`: a name may contain one, a value never does.
         let (name, value) = text.rsplit_once('=')?;
         Some((name.trim().to_owned(), self.part(value, is_secret)))
     }
 
-    /// Parts of this value's text, with this value's origin.
+    /// Parts of this value's text, with its origin.
     pub(in crate::config) fn parts(
         &self,
         texts: impl Iterator<Item = impl AsRef<str>>,
@@ -150,7 +151,7 @@ impl RawValue {
         }
     }
 
-    /// This value as a part of one that may hold a secret or not.
+    /// This value as a part of another, which may hold a secret or not.
     fn inside(self, is_part_of_secret: bool) -> Self {
         Self {
             is_part_of_secret,
@@ -163,12 +164,12 @@ impl RawValue {
         self.is_part_of_secret || self.shape.may_hold_a_secret(self.hides)
     }
 
-    /// What an error says when something else is allowed.
+    /// The error that shows the value and what is allowed instead.
     pub(in crate::config) fn wrong(&self, allowed: impl fmt::Display) -> Wrong {
         self.refuse(format_args!("got {self}; allowed: {allowed}"))
     }
 
-    /// The same about a value that is never shown, whatever it looks like; unless nothing is in it that could be a secret.
+    /// The same for a key whose values are secret: the error shows the value only if it is empty.
     pub(in crate::config) fn wrong_secret(&self, allowed: impl fmt::Display) -> Wrong {
         let has_nothing = match &self.shape {
             Shape::Null => true,
@@ -183,14 +184,14 @@ impl RawValue {
         self.refuse(format_args!("got {NOT_SHOWN}; allowed: {allowed}"))
     }
 
-    /// What an error says when the value is one of a later version.
+    /// The error for a value that only a later version takes.
     pub(in crate::config) fn unavailable(&self, allowed: impl fmt::Display) -> Wrong {
         self.refuse(format_args!(
             "{self} is not available in this version; allowed: {allowed}"
         ))
     }
 
-    /// An error in its own words.
+    /// An error with its own message.
     pub(in crate::config) fn refuse(&self, message: impl fmt::Display) -> Wrong {
         Wrong {
             origin: self.origin.clone(),
@@ -239,7 +240,7 @@ impl RawValue {
     }
 }
 
-/// Shows the value as an error or a log may: without secrets, and not endlessly.
+/// Shows the value in an error or a log: without secrets, and cut off if it is long.
 impl fmt::Display for RawValue {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.may_hold_a_secret() {
@@ -292,7 +293,7 @@ impl Shape {
 // === impl Wrong ===
 
 impl Wrong {
-    /// The same, about a key below the one that was read.
+    /// The same error, about a part of the key's value, such as an entry of a map.
     pub(in crate::config) fn below(self, name: &str) -> Self {
         Self {
             below: Some(name.to_owned()),
@@ -300,7 +301,7 @@ impl Wrong {
         }
     }
 
-    /// The problem, now that the key is known.
+    /// The problem with that key.
     pub(in crate::config) fn into_problem(self, key: &str) -> ConfigProblem {
         let key = match self.below {
             Some(name) => format!("{key}.{name}"),

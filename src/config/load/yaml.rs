@@ -11,6 +11,7 @@ use super::error::{ConfigProblem, Report};
 use super::origin::Origin;
 use super::raw::Raw;
 use super::redact::may_hold_a_secret;
+use super::renamed::RenamedKey;
 use super::section::KnownKey;
 use super::value::{RawValue, Shape};
 
@@ -18,13 +19,14 @@ use super::value::{RawValue, Shape};
 const LEAST_NODES: usize = 64;
 
 impl Raw {
-    /// What the text of a file says about these keys, or why there is no text.
+    /// Reads the text of a file, or reports why there is no text.
     pub(in crate::config) fn read(
         known: Vec<KnownKey>,
+        renamed: &'static [RenamedKey],
         text: Result<&[u8], &ConfigProblem>,
         report: &mut Report,
     ) -> Self {
-        let mut raw = Self::new(known);
+        let mut raw = Self::new(known, renamed);
         let read = text.map_err(ConfigProblem::clone).and_then(|text| {
             let text = utf8(text)?;
             raw.parse(text)
@@ -33,13 +35,14 @@ impl Raw {
             report.add(problem);
             raw.clear();
         }
+        raw.rename_keys(report);
         raw
     }
 
     /// Reads the text of a file; an empty one sets nothing.
     pub(in crate::config) fn parse(&mut self, text: &str) -> Result<(), ConfigProblem> {
-        // A node takes a byte at least and makes two events at most, so this bounds only what aliases
-        // repeat. The library's own bounds end at 125,000 users.
+        // A node takes at least one byte and makes at most two events, so this bounds only what
+        // aliases repeat. The library's own bounds allow 125,000 users.
         let nodes = text.len() + LEAST_NODES;
         let options = serde_saphyr::options! {
             budget: serde_saphyr::budget! { max_nodes: nodes, max_events: 2 * nodes },
@@ -55,7 +58,7 @@ impl Raw {
             let read = Document(self).deserialize(yaml);
             read.inspect_err(|_| names = names_of(&track.path()))
         })
-        .map_err(|error| problem(&error, names, text, self.known()))
+        .map_err(|error| problem(&error, names, text, self))
     }
 }
 
@@ -84,7 +87,7 @@ fn utf8(text: &[u8]) -> Result<&str, ConfigProblem> {
     }
 }
 
-/// The names in the path of an error, without what the reading of lines and keys adds to it.
+/// The names in the path of an error, without the segments that `Spanned` adds.
 fn names_of(path: &serde_path_to_error::Path) -> Vec<String> {
     let names = path.iter().filter_map(|segment| match segment {
         serde_path_to_error::Segment::Map { key } if key != "value" => Some(key.clone()),
@@ -93,17 +96,16 @@ fn names_of(path: &serde_path_to_error::Path) -> Vec<String> {
     names.collect()
 }
 
-/// The key that an error is about as far as it can be shown, and whether that is all of it.
-fn shown_key(names: &[String], line: u64, text: &str, known: &[KnownKey]) -> (String, bool) {
+/// The part of an error's key that may be shown, and whether that is the whole key.
+fn shown_key(names: &[String], line: u64, text: &str, raw: &Raw) -> (String, bool) {
     let mut shown = String::new();
     for name in names {
-        let is_secret = |known: &KnownKey| known.is_secret && known.key.name == shown;
-        if known.iter().any(is_secret) {
-            // What is below a secret was meant as a part of it.
+        if raw.is_secret(&shown) {
+            // Names below a secret key are parts of the secret.
             return (shown, false);
         }
         let longer = below(&shown, name);
-        let is_known = known.iter().any(|known| is_within(known.key.name, &longer));
+        let is_known = raw.names().any(|known| is_within(known, &longer));
         if !is_known && !is_surely_a_key(name, line, text) {
             return (shown, false);
         }
@@ -112,10 +114,11 @@ fn shown_key(names: &[String], line: u64, text: &str, known: &[KnownKey]) -> (St
     (shown, true)
 }
 
-/// Whether a name that we don't know was meant as a key. In `{urls: redis://:hunter2,a@cache}` the comma makes a key of the
-/// half of a password. That needs braces: where a name begins its line, it is no such half.
+/// Whether an unknown name was meant as a key. In `{urls: redis://:hunter2,a@cache}`, the comma
+/// turns half of a password into a key. That needs braces: a name that begins its line is no such
+/// half.
 fn is_surely_a_key(name: &str, line: u64, text: &str) -> bool {
-    // Behind the comma in a password stands what looks like somebody's mail address.
+    // What follows the comma in a password looks like a mail address.
     if may_hold_a_secret(name) {
         return false;
     }
@@ -137,13 +140,13 @@ fn is_surely_a_key(name: &str, line: u64, text: &str) -> bool {
     begins_its_line && !is_inside_braces
 }
 
-/// An error of the YAML reader in our words; its own name its interfaces, which nobody who writes a file knows, and repeat
-/// what is written, which may be a secret.
+/// An error of the YAML reader in our words. Its own messages name Rust interfaces, and repeat what
+/// is written, which may be a secret.
 fn problem(
     error: &serde_saphyr::Error,
     mut names: Vec<String>,
     text: &str,
-    known: &[KnownKey],
+    raw: &Raw,
 ) -> ConfigProblem {
     use serde_saphyr::Error;
     let line = error.location().map_or(0, |location| location.line());
@@ -154,10 +157,11 @@ fn problem(
     if let Error::DuplicateMappingKey { key, .. } = error {
         names.push(key.clone().unwrap_or_else(|| "?".to_owned()));
     }
-    let (key, is_whole) = shown_key(&names, line, text, known);
+    let (key, is_whole) = shown_key(&names, line, text, raw);
     let message = match error {
         Error::SerdeUnknownField { .. } => {
             let section = names.split_last().map_or(&[][..], |(_, section)| section);
+            let known = raw.known().iter().map(|known| known.key.name);
             let allowed = names_in(&section.join("."), known).join(", ");
             let unknown = if is_whole {
                 "unknown key"
@@ -179,7 +183,7 @@ fn problem(
         Error::QuotingRequired { .. } => "not valid YAML: a text that needs quotes".to_owned(),
         other => {
             let text = other.render_with_formatter(&serde_saphyr::UserMessageFormatter);
-            // The line is already in front.
+            // Our error begins with the line.
             let text = text
                 .rsplit_once(" at line ")
                 .map_or(&*text, |(text, _)| text);
@@ -193,12 +197,12 @@ fn problem(
     }
 }
 
-/// The reader's words up to where they repeat what is written.
+/// The reader's message up to the place where it repeats what is written.
 fn without_value(text: &str) -> &str {
     text.split(['`', '"']).next().unwrap_or_default().trim_end()
 }
 
-/// The full name of what is in a section; the file as a whole has no name.
+/// The full name of a key in a section. The section of the whole file has an empty name.
 fn below(section: &str, name: &str) -> String {
     match section {
         "" => name.to_owned(),
@@ -212,13 +216,10 @@ fn is_within(key: &str, all: &str) -> bool {
     rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
 }
 
-/// The names of the keys and sections right below a section.
-fn names_in(section: &str, known: &[KnownKey]) -> Vec<&'static str> {
+/// The names right below a section, of the keys and sections that have these full names.
+fn names_in(section: &str, known: impl Iterator<Item = &'static str>) -> Vec<&'static str> {
     let start = below(section, "");
-    let names = known.iter().filter_map(|known| {
-        let rest = known.key.name.strip_prefix(&start)?;
-        rest.split('.').next()
-    });
+    let names = known.filter_map(|known| known.strip_prefix(&start)?.split('.').next());
     let mut names: Vec<_> = names.collect();
     names.dedup();
     names
@@ -229,8 +230,8 @@ fn names_in(section: &str, known: &[KnownKey]) -> Vec<&'static str> {
 /// Reads a whole file, which may be empty.
 struct Document<'a>(&'a mut Raw);
 
-/// Reads a section. One without keys (`store:` and nothing below) sets nothing, as when its lines are
-/// commented out.
+/// Reads a section. One without keys (`store:` and nothing below) sets nothing, as when its lines
+/// are commented out.
 struct Section<'a> {
     /// Where the values go.
     raw: &'a mut Raw,
@@ -238,7 +239,7 @@ struct Section<'a> {
     name: &'a str,
 }
 
-/// Reads one of the names that a section may have in it.
+/// Reads one of the names that a section may contain.
 struct Name<'a>(&'a [&'static str]);
 
 impl<'de> DeserializeSeed<'de> for Document<'_> {
@@ -290,11 +291,11 @@ impl<'de> Visitor<'de> for Section<'_> {
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
-        let allowed = names_in(self.name, self.raw.known());
+        let allowed = names_in(self.name, self.raw.names());
         while let Some(name) = map.next_key_seed(Name(&allowed))? {
             let name = below(self.name, name);
-            let mut known = self.raw.known().iter().map(|known| known.key.name);
-            match known.find(|key| *key == name) {
+            let known = self.raw.names().find(|key| *key == name);
+            match known {
                 Some(key) => {
                     // A `null` leaves the key unset.
                     if let Some(value) = map.next_value()? {

@@ -105,11 +105,11 @@ impl Listen {
 
 /// Whether other machines can reach this address.
 pub(in crate::config) fn is_beyond_loopback(address: &SocketAddr) -> bool {
-    // An IPv4 address in IPv6 clothes isn't loopback to the standard library.
+    // The standard library doesn't take an IPv4-mapped IPv6 address for loopback.
     !address.ip().to_canonical().is_loopback()
 }
 
-/// An IP address and a port. `localhost` is 127.0.0.1, and without a host before the colon it is 0.0.0.0.
+/// An IP address and a port. `localhost` is 127.0.0.1, and no host before the colon is 0.0.0.0.
 pub(in crate::config) fn tcp(text: &str) -> Option<SocketAddr> {
     if let Ok(address) = text.parse() {
         return Some(address);
@@ -126,13 +126,13 @@ pub(in crate::config) fn tcp(text: &str) -> Option<SocketAddr> {
     Some(SocketAddr::from((ip, port)))
 }
 
-/// Whether two ports can't be bound at once: they have the same number, and an address in common. An unspecified IPv6 address takes all IPv4
-/// addresses too, as Linux has it by default.
+/// Whether two ports can't be bound at once, since they have the same number and share an address.
+/// On Linux, the unspecified IPv6 address takes all IPv4 addresses too, by default.
 pub(in crate::config) fn is_taken_twice(one: SocketAddr, other: SocketAddr) -> bool {
     let takes_all = |of: IpAddr, ip: IpAddr| of.is_unspecified() && (of.is_ipv6() || ip.is_ipv4());
     let (ip, other_ip) = (one.ip().to_canonical(), other.ip().to_canonical());
     let is_shared = ip == other_ip || takes_all(ip, other_ip) || takes_all(other_ip, ip);
-    // Port 0 takes any that is free.
+    // Port 0 takes any free port.
     one.port() == other.port() && one.port() != 0 && is_shared
 }
 
@@ -143,7 +143,7 @@ impl FromStr for Listen {
         let Some(path) = text.strip_prefix("unix:") else {
             return tcp(text).map(Self::Tcp).ok_or(NotAnAddress);
         };
-        // gRPC also writes `unix:///path`; between the second slash and the third would be a host.
+        // gRPC also writes `unix:///path`, with a host between the second and the third slash.
         let path = path.strip_prefix("//").unwrap_or(path);
         let is_good =
             path.starts_with('/') && path.len() <= MAX_SOCKET_PATH && !path.contains('\0');

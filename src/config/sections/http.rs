@@ -1,4 +1,4 @@
-//! The door for everything but Envoy: where it listens, who may ask, and what it tells.
+//! The HTTP port: where it listens, who may ask, and what it tells.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
@@ -20,38 +20,38 @@ pub struct Http {
     pub listen: SocketAddr,
     /// `http.tls`
     pub tls: Option<Tls>,
-    /// `http.tokens_file`: who may ask what; everybody may ask everything without one.
+    /// `http.tokens_file`: who may ask what. Without it, everybody may ask everything.
     pub tokens_file: Option<PathBuf>,
-    /// `http.cors_origins`: whose scripts may read answers.
+    /// `http.cors_origins`: the origins whose scripts may read answers.
     pub cors_origins: Origins,
-    /// `http.hosts`: by which names browsers may ask where there are no tokens, in lower case.
+    /// `http.hosts`: without tokens, the host names that browsers may use, in lower case.
     pub hosts: Vec<String>,
-    /// `http.endpoint`: where the small API says that a video is.
+    /// `http.endpoint`: the address of a video, as the small API gives it.
     pub endpoint: Option<Endpoint>,
 }
 
-/// Origins of scripts, as browsers name them.
+/// Origins of scripts, as browsers write them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Origins {
-    /// All there are.
+    /// Every origin.
     Any,
-    /// Those; none where there are none.
+    /// Only these origins.
     These(Vec<String>),
 }
 
-/// The address of a video, with a place for its id.
+/// The address of a video, with a placeholder for its id.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Endpoint {
-    /// What stands before the id.
+    /// The part before the id.
     before: String,
-    /// What stands behind it.
+    /// The part after the id.
     behind: String,
 }
 
 /// The longest name that a host can have.
 const MAX_NAME: usize = 253;
 
-/// The place for a video's id.
+/// The placeholder for a video's id.
 const PLACE: &str = "{id}";
 
 impl Http {
@@ -126,7 +126,7 @@ impl Http {
         );
     }
 
-    /// Checks that the port has both TLS files or none, and that the other port listens elsewhere.
+    /// Checks that the port has both TLS files or none, and that the gRPC port listens elsewhere.
     pub(in crate::config) fn check(&self, grpc: &Listen, raw: &Raw, report: &mut Report) {
         tls::check(TlsKeys::HTTP, raw, report);
         let (listen, Listen::Tcp(grpc)) = (self.listen, grpc) else {
@@ -177,7 +177,8 @@ fn text(item: &RawValue) -> &str {
     item.scalar().unwrap_or_default()
 }
 
-/// Whether a browser would call a page's origin that: scheme and host in lower case, a port unless it is the scheme's own, and nothing else.
+/// Whether a browser writes an origin like this: scheme and host in lower case, a port unless it is
+/// the default of the scheme, and nothing else.
 fn is_origin(text: &str) -> bool {
     let Ok(uri) = text.parse::<Uri>() else {
         return false;
@@ -202,7 +203,7 @@ fn hosts(written: &RawValue) -> Result<Vec<String>, Wrong> {
     let items = written.items().ok_or_else(|| written.wrong(allowed))?;
     let read = |item: &RawValue| {
         let name = text(item).to_ascii_lowercase();
-        // A last part of digits makes an address of it.
+        // A last part of digits makes it an IP address.
         let last = name.rsplit('.').next().unwrap_or_default();
         let is_ip = !last.is_empty() && last.bytes().all(|byte| byte.is_ascii_digit());
         let is_good = is_name(&name) && !name.ends_with('.') && !is_ip && name != "localhost";
@@ -229,7 +230,7 @@ fn endpoint(written: &RawValue) -> Result<Option<Endpoint>, Wrong> {
     let host = parsed
         .authority()
         .map_or("@", |authority| authority.as_str());
-    // The id is a client's word: it is for the path, and not for whose server that is.
+    // The client chooses the id, so it may be in the path, but not in the host.
     let start = text.strip_prefix(parsed.scheme_str().unwrap_or_default());
     let names_host = start.is_some_and(|start| start.starts_with(&format!("://{host}/")));
     let is_web =
@@ -259,13 +260,13 @@ impl Default for Http {
 }
 
 impl Endpoint {
-    /// The address of the video of that id, which has been escaped.
+    /// The address of the video with this id, which is already escaped.
     #[must_use]
     pub fn of(&self, id: &str) -> String {
         format!("{}{id}{}", self.before, self.behind)
     }
 
-    /// As it was written.
+    /// The address as it was written.
     pub(in crate::config) fn template(&self) -> String {
         self.of(PLACE)
     }

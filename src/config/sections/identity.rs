@@ -1,4 +1,5 @@
-//! Where the facts about a request are found. Each key is a list of [`Source`]s; the first that has a value wins.
+//! Where a request has its user, session and other facts. Each key is a list of [`Source`]s; the
+//! first that has a value wins.
 
 use crate::config::load::form::{Form, list};
 use crate::config::load::section::{Key, Keys};
@@ -6,14 +7,14 @@ use crate::config::load::value::{RawValue, Shape, Wrong};
 use crate::identity::source::{NAMED_KINDS, PLAIN_KINDS, REQUEST_KIND};
 use crate::identity::{Identity, Source, SourceError};
 
-/// What a list may be.
+/// Which lists a key allows.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Rule {
-    /// Without it nothing can be decided.
+    /// At least one source.
     Needed,
-    /// Needed, and `request` is one of its sources.
+    /// At least one source, and `request` may be one.
     NeededOrRequest,
-    /// May be empty.
+    /// An empty list too.
     Optional,
 }
 
@@ -109,7 +110,7 @@ fn lists(rule: Rule) -> Form<'static, Vec<Source>> {
 
 fn sources(written: &RawValue, rule: Rule) -> Result<Vec<Source>, Wrong> {
     let items = match &written.shape {
-        // A pattern may have commas of its own.
+        // A pattern may contain commas.
         Shape::Text(text) if !text.trim().is_empty() => {
             Some(written.parts(Source::split_list(text).into_iter()))
         }

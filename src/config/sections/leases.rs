@@ -47,13 +47,14 @@ impl Leases {
         );
     }
 
-    /// Checks that the leases outlast the store's deadline: one that ends during a call can't be renewed.
+    /// Checks that the leases outlast the store's deadline: one that ends during a call can't be
+    /// renewed.
     pub(in crate::config) fn check(&self, timeout: Duration, raw: &Raw, report: &mut Report) {
         for (key, lease) in [
             ("leases.request", self.request),
             ("leases.playback", self.playback),
         ] {
-            // Where the lease is the default, it is the timeout's line that has to change.
+            // If the lease is the default, the line to change is that of the timeout.
             let written = raw.get(key).or(raw.get("store.timeout"));
             if let (true, Some(written)) = (lease <= timeout, written) {
                 let wrong = written.refuse(format_args!(
@@ -75,7 +76,7 @@ impl Leases {
         }
     }
 
-    /// The longest lease that any session is given; what ends further ahead is cut to it.
+    /// The longest lease of any session. Leases that end further ahead are cut to it.
     #[must_use]
     pub fn longest(&self) -> Duration {
         self.request.max(self.playback)

@@ -1,4 +1,4 @@
-//! How many streams: the numbers for [`Policy`], and the grace that a start at the limit is given.
+//! How many streams a user may watch ([`Policy`]), and what happens to a start at a full limit.
 
 use std::collections::{BTreeMap, HashMap};
 use std::fmt::Display;
@@ -6,7 +6,7 @@ use std::hash::Hash;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::config::load::form::{Form, NotAPath, Words, duration, file, number, path, quoted};
+use crate::config::load::form::{Form, NotAPath, Words, duration, file, number, path};
 use crate::config::load::redact::{Hides, is_more_than_mail, may_hold_a_secret};
 use crate::config::load::section::{Key, Keys};
 use crate::config::load::value::{RawValue, Wrong};
@@ -21,20 +21,22 @@ pub struct Limits {
     pub policy: Policy,
     /// `limits.users_file`: a file with the limits of very many single users.
     pub users_file: Option<PathBuf>,
-    /// `limits.enforce`: false is a dry run, in which all is decided and nothing refused. A route can say otherwise.
+    /// `limits.enforce`: false is a dry run, which decides and counts, but refuses nothing. A route
+    /// can override it.
     pub enforce: bool,
-    /// `limits.when_full`: what happens to a start at the limit that asks for nobody's slot.
+    /// `limits.when_full`: what happens to a start at a full limit that asks for no takeover.
     pub when_full: FullRule,
-    /// `limits.displacements`: how many starts of a user may displace in one burst, beyond as many as the limit; then one for each lease of
-    /// a playback.
+    /// `limits.displacements`: how many starts of a user may displace in one burst, on top of the
+    /// limit; then one for each lease of a playback.
     pub displacements: u32,
-    /// `limits.grace`: how long a start at the limit waits before its second try; zero refuses at once.
+    /// `limits.grace`: how long a start at a full limit may wait for a slot. Zero: not at all.
     pub grace: Duration,
-    /// `limits.quiet`: how long a derived id that was ended against its viewer's will must stay silent before it may start again.
+    /// `limits.quiet`: how long a derived id that was displaced, or ended by an operator, must stay
+    /// quiet before it may start again.
     pub quiet: Duration,
 }
 
-/// What happens to a start at the limit.
+/// What happens to a start at a full limit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FullRule {
     /// It is refused.
@@ -61,7 +63,7 @@ pub(in crate::config) const TRUTHS: Words<bool> = Words {
     later: &[],
 };
 
-/// Nobody watches a thousand streams, and every admission looks at all of a user's.
+/// Nobody watches a thousand streams, and each admission looks at all sessions of its user.
 pub(in crate::config) const LIMIT: std::ops::RangeInclusive<u32> = 0..=1000;
 
 impl Limits {
@@ -167,7 +169,7 @@ impl Limits {
                  leaves. `0s`: not at all.",
             )
             .live(),
-            // Above, Envoy has given up long before.
+            // With a longer one, Envoy would give up first.
             duration(Duration::ZERO..=Duration::from_secs(5)),
             &mut self.grace,
         );
@@ -180,14 +182,14 @@ impl Limits {
             )
             .live()
             .shared(),
-            // At least a second, or a player that keeps asking would never be kept out.
+            // At least a second: a shorter time would never keep out a player that asks repeatedly.
             duration(Duration::from_secs(1)..=Duration::from_secs(3600)),
             &mut self.quiet,
         );
     }
 }
 
-/// The entries of a map of limits as YAML, sorted by name.
+/// The entries of a map of limits, sorted by name.
 fn entries<'a, Name: Ord + Display + 'a>(
     limits: impl Iterator<Item = (&'a Name, &'a u32)>,
 ) -> Vec<(String, String)> {
@@ -195,11 +197,11 @@ fn entries<'a, Name: Ord + Display + 'a>(
     limits.sort();
     let limits = limits.into_iter();
     limits
-        .map(|(name, limit)| (quoted(name), limit.to_string()))
+        .map(|(name, limit)| (name.to_string(), limit.to_string()))
         .collect()
 }
 
-/// Reads a map from names to limits; `hides` says which names may hold a secret.
+/// Reads a map of names to limits; `hides` says which names may hold a secret.
 fn numbers<Name: Eq + Hash, Map: FromIterator<(Name, u32)>>(
     written: &RawValue,
     hides: Hides,
@@ -210,7 +212,7 @@ fn numbers<Name: Eq + Hash, Map: FromIterator<(Name, u32)>>(
     })?;
     let mut numbers = HashMap::with_capacity(entries.len());
     for (name, limit) in entries {
-        // A name with a control character in it must not reach a terminal as it is. A user's name may be a mail address.
+        // A control character must not reach a terminal. A user's name may be a mail address.
         let shown = if name.contains("://") || name.contains(':') && name.contains('@') {
             "…".to_owned()
         } else {

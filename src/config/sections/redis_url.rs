@@ -1,4 +1,4 @@
-//! The address of a Redis, which may hold a password: shown without it, whoever shows it.
+//! The address of a Redis. It may hold a password, and is always shown without it.
 
 use std::fmt;
 use std::str::FromStr;
@@ -7,14 +7,14 @@ use redis::{ConnectionAddr, ConnectionInfo, IntoConnectionInfo, RedisResult};
 
 use crate::config::load::redact::redact;
 
-/// Where a sentinel listens, unless it is told otherwise.
+/// The default port of a sentinel.
 const SENTINELS_PORT: u16 = 26379;
 
-/// The address of one Redis, checked by the library that will connect to it.
+/// The address of one Redis, checked by the library that connects to it.
 #[derive(Clone, PartialEq, Eq)]
 pub struct RedisUrl(String);
 
-/// Why a text isn't the address of a Redis. Deliberately without the text.
+/// Why a text isn't the address of a Redis. It leaves out the text on purpose.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error(
     "redis://[user:password@]host[:port][/database], or rediss:// for TLS, with one host, by its name or address; # in a password is %23"
@@ -22,7 +22,7 @@ pub struct RedisUrl(String);
 pub struct NotARedisUrl;
 
 impl RedisUrl {
-    /// The whole address with its password: for connecting, for nothing else.
+    /// The whole address with its password. Only for connecting.
     #[must_use]
     pub fn expose(&self) -> &str {
         &self.0
@@ -36,7 +36,7 @@ impl RedisUrl {
         self.0.as_str().into_connection_info()
     }
 
-    /// For connecting to a sentinel, whose usual port is another.
+    /// For connecting to a sentinel, which has another default port.
     ///
     /// # Errors
     /// None: it was checked when it was read.
@@ -87,7 +87,8 @@ impl FromStr for RedisUrl {
 
     fn from_str(text: &str) -> Result<Self, NotARedisUrl> {
         let has_scheme = text.starts_with("redis://") || text.starts_with("rediss://");
-        // What follows a `#` leads nowhere. It is most likely what is left of a password, and would be shown.
+        // The part after a `#` has no effect. It is probably a part of a password, and would be
+        // shown.
         let url = Self(text.to_owned());
         match text.into_connection_info() {
             Ok(_) if has_scheme && !text.contains('#') && host_is_good(&url.host()) => Ok(url),
@@ -96,10 +97,11 @@ impl FromStr for RedisUrl {
     }
 }
 
-/// Whether that can be one host's name or address. The client library would take several with commas for one, and never find it.
+/// Whether a text can be the name or address of one host. The client library would take several,
+/// with commas, for one host, and never find it.
 fn host_is_good(host: &str) -> bool {
     let is_good = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
-    // What is in brackets was read as an address already.
+    // The parser has checked the address in brackets.
     host.starts_with('[') || (!host.is_empty() && host.bytes().all(is_good))
 }
 

@@ -1,4 +1,4 @@
-//! What a refusal tells: of the sessions that hold the slots, and where problems are explained.
+//! What a refusal says about other sessions, and where clients find the guide to problems.
 
 use std::collections::BTreeSet;
 
@@ -9,12 +9,12 @@ use crate::config::load::redact::is_more_than_a_page;
 use crate::config::load::section::{Key, Keys};
 use crate::config::load::value::{RawValue, Wrong};
 
-/// What a refusal tells.
+/// What a refusal says.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RefusalSettings {
-    /// `refusal.show`; empty tells only the numbers.
+    /// `refusal.show`: empty gives only the numbers.
     pub show: BTreeSet<Shown>,
-    /// `refusal.problems`: where clients find the guide to problems; on this instance if it isn't set.
+    /// `refusal.problems`: where clients find the guide to problems; if unset, on this instance.
     pub problems: Option<String>,
 }
 

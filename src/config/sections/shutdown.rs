@@ -11,17 +11,17 @@ use crate::config::load::value::shown_duration;
 /// What follows SIGTERM.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Shutdown {
-    /// `shutdown.grace`: how long checks are still answered, so that Envoy can notice and go elsewhere.
+    /// `shutdown.grace`: how long everything goes on as before, so that gateways notice.
     pub grace: Duration,
-    /// `shutdown.deadline`: when the process ends whatever is left to do, counted from the signal.
+    /// `shutdown.deadline`: when the process ends even if work is left, counted from the signal.
     pub deadline: Duration,
 }
 
-/// The least that is left once the grace is over. Finishing calls, delivering what is queued and writing the last log lines share it: with
-/// nothing of it, every stop would be cut short and lose releases.
+/// The least time between the grace and the deadline. In it, the process finishes calls, delivers
+/// queued releases and writes the last log lines. With less, each stop would lose releases.
 const AFTER_GRACE: Duration = Duration::from_secs(1);
 
-/// The most that is kept for the log.
+/// The most time that is reserved for the log.
 const FOR_LOG: Duration = Duration::from_secs(1);
 
 impl Shutdown {
@@ -32,7 +32,7 @@ impl Shutdown {
                 "shutdown.grace",
                 "How long everything goes on as before after SIGTERM, so that gateways notice.",
             ),
-            // An orchestrator that waits longer than this is rare.
+            // Orchestrators rarely wait longer.
             duration(Duration::ZERO..=Duration::from_secs(60)),
             &mut self.grace,
         );
@@ -47,7 +47,7 @@ impl Shutdown {
         );
     }
 
-    /// Checks that the deadline leaves time once the grace is over.
+    /// Checks that the deadline leaves time after the grace.
     pub(in crate::config) fn check(&self, raw: &Raw, report: &mut Report) {
         let Self { grace, deadline } = *self;
         let written = raw.get("shutdown.deadline").or(raw.get("shutdown.grace"));
@@ -63,14 +63,14 @@ impl Shutdown {
         }
     }
 
-    /// The part of the deadline that is kept for writing the last log lines: standard error may be
+    /// The part of the deadline that is reserved for the last log lines: standard error may be
     /// blocked.
     #[must_use]
     pub fn for_log(&self) -> Duration {
         (self.deadline.saturating_sub(self.grace) / 4).min(FOR_LOG)
     }
 
-    /// The part of the deadline in which everything else has to be done.
+    /// The part of the deadline for everything else.
     #[must_use]
     pub fn for_drain(&self) -> Duration {
         self.deadline.saturating_sub(self.for_log())

@@ -15,11 +15,11 @@ use crate::config::load::value::{RawValue, Wrong};
 pub struct StoreSettings {
     /// `store.backend`
     pub backend: Backend,
-    /// `store.outage`: what decides while the store does not answer.
+    /// `store.outage`: what happens to new streams while the store doesn't answer.
     pub outage: OutageRule,
-    /// `store.timeout`: the deadline of every call.
+    /// `store.timeout`: the deadline of each call.
     pub timeout: Duration,
-    /// `store.redis`; of no effect with another backend.
+    /// `store.redis`: has no effect with another backend.
     pub redis: Redis,
 }
 
@@ -32,14 +32,14 @@ pub enum Backend {
     Redis,
 }
 
-/// What decides about new streams while the store is out.
+/// What happens to new streams while the store doesn't answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum OutageRule {
     /// They are let in.
     Allow,
     /// They are denied with 503.
     Deny,
-    /// Each instance counts for itself, starting from what it knows.
+    /// Each instance counts by itself, starting from its cached sessions.
     Local,
 }
 
@@ -48,7 +48,7 @@ pub enum OutageRule {
 pub enum Topology {
     /// One server.
     Standalone,
-    /// A master and its replicas, watched by sentinels, which say who is the master.
+    /// A master and its replicas, watched by sentinels, which name the master.
     Sentinel,
 }
 
@@ -57,14 +57,16 @@ pub enum Topology {
 pub struct Redis {
     /// `store.redis.topology`
     pub topology: Topology,
-    /// `store.redis.urls`: exactly one with [`Topology::Standalone`]; the sentinels with [`Topology::Sentinel`].
+    /// `store.redis.urls`: with [`Topology::Standalone`] exactly one; with [`Topology::Sentinel`]
+    /// the sentinels.
     pub urls: Vec<RedisUrl>,
-    /// `store.redis.sentinel_service`: what the sentinels call what they watch; of no effect with [`Topology::Standalone`].
+    /// `store.redis.sentinel_service`: the name of the master at the sentinels. It has no effect
+    /// with [`Topology::Standalone`].
     pub sentinel_service: String,
-    /// `store.redis.master_url`: how the master is spoken to, with the service in the place of its host; never there with
-    /// [`Topology::Standalone`].
+    /// `store.redis.master_url`: how to connect to the master, with the service in the place of its
+    /// host. It is never set with [`Topology::Standalone`].
     pub master_url: Option<RedisUrl>,
-    /// `store.redis.key_prefix`: what all our keys start with.
+    /// `store.redis.key_prefix`: the prefix of all our keys.
     pub key_prefix: String,
 }
 
@@ -129,7 +131,7 @@ impl StoreSettings {
                 "store.timeout",
                 "The deadline of every call to the store; keep it well under Envoy's.",
             ),
-            // Below, no network keeps up; above, Envoy has given up long before.
+            // No network is faster, and Envoy would give up before a longer one.
             duration(Duration::from_millis(1)..=Duration::from_secs(10)),
             &mut self.timeout,
         );
@@ -149,7 +151,7 @@ impl Redis {
             TOPOLOGIES.form(),
             &mut self.topology,
         );
-        // With an unknown topology, what depends on it can't be told right from wrong.
+        // With an unknown topology, the keys that depend on it can't be checked.
         if is_known {
             self.keys_by_topology(self.topology, keys);
         }
@@ -223,7 +225,7 @@ impl Redis {
         );
     }
 
-    /// Checks that there are sentinels where some are needed.
+    /// Checks that the URLs of the sentinels are set if the topology needs them.
     pub(in crate::config) fn check(&self, raw: &Raw, report: &mut Report) {
         let written = raw.get("store.redis.topology");
         let has_urls = raw.get("store.redis.urls").is_some();
@@ -234,7 +236,7 @@ impl Redis {
     }
 }
 
-/// How to connect to the master, if that is written.
+/// How to connect to the master, if that is set.
 fn master_url(
     written: &RawValue,
     topology: Topology,
@@ -250,14 +252,14 @@ fn master_url(
             let url = url.filter(|url: &RedisUrl| url.host() == service && url.port().is_none());
             url.map(Some).ok_or_else(|| {
                 written.wrong_secret(format_args!(
-                    "redis://[user:password@]{service}[/database], or rediss:// for TLS; # in a password is %23; in the place of host and port, which the sentinels tell, stands store.redis.sentinel_service"
+                    "redis://[user:password@]{service}[/database], or rediss:// for TLS; # in a password is %23; in the place of host and port, which the sentinels provide, write store.redis.sentinel_service"
                 ))
             })
         }
     }
 }
 
-/// The URLs that are written.
+/// The URLs in a value.
 fn urls(written: &RawValue) -> Vec<RawValue> {
     match written.scalar() {
         Some(text) => written.parts(split_urls(text).into_iter()),
@@ -265,7 +267,7 @@ fn urls(written: &RawValue) -> Vec<RawValue> {
     }
 }
 
-/// The URLs in a text with commas. A comma without a scheme behind it belongs to a password.
+/// The URLs in a text with commas. A comma belongs to a password if no scheme follows it.
 fn split_urls(text: &str) -> Vec<String> {
     let mut urls: Vec<String> = Vec::new();
     for part in text.split(',') {
@@ -295,7 +297,7 @@ fn one_url(written: &RawValue) -> Result<Vec<RedisUrl>, Wrong> {
 fn sentinels(written: &RawValue) -> Result<Vec<RedisUrl>, Wrong> {
     let items = urls(written);
     let allowed = "the URLs of the sentinels, each as redis://[user:password@]host[:26379], or rediss:// for TLS, \
-                   with one host, by its name or address; # in a password is %23; a database belongs into store.redis.master_url";
+                   with one host, by its name or address; # in a password is %23; a database goes into store.redis.master_url";
     let wrong = |item: &RawValue, which: &str| {
         item.refuse(format_args!("got {NOT_SHOWN}{which}; allowed: {allowed}"))
     };
@@ -313,7 +315,7 @@ fn sentinels(written: &RawValue) -> Result<Vec<RedisUrl>, Wrong> {
     items.iter().enumerate().map(read).collect()
 }
 
-/// What the sentinels call what they watch; with another topology only what has no effect.
+/// The name of the master at the sentinels. Other topologies allow only the default.
 fn service(written: &RawValue, topology: Topology) -> Result<String, Wrong> {
     match written.scalar() {
         Some(text) if service_is_good(text) => match topology {
@@ -323,12 +325,12 @@ fn service(written: &RawValue, topology: Topology) -> Result<String, Wrong> {
             Topology::Standalone | Topology::Sentinel => Ok(text.to_owned()),
         },
         _ => Err(written.wrong(format_args!(
-            "1 to {MAX_SERVICE} letters, digits, `.`, `_` or `-`, as Sentinel has it"
+            "1 to {MAX_SERVICE} letters, digits, `.`, `_` or `-`, as Sentinel allows"
         ))),
     }
 }
 
-/// Whether Sentinel takes that for a name.
+/// Whether Sentinel allows this name.
 fn service_is_good(text: &str) -> bool {
     let is_good = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
     (1..=MAX_SERVICE).contains(&text.len()) && text.bytes().all(is_good)
@@ -348,7 +350,8 @@ fn key_prefix(written: &RawValue) -> Result<String, Wrong> {
 // === impl Store, Redis ===
 
 impl Redis {
-    /// How the master is spoken to: as it is written, or else without a password, and with TLS if a sentinel is.
+    /// How to connect to the master. If that isn't set, without a password, and with TLS if a
+    /// sentinel uses TLS.
     #[must_use]
     pub fn master(&self) -> RedisUrl {
         self.master_url.clone().unwrap_or_else(|| {

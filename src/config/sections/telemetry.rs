@@ -1,23 +1,39 @@
 //! How the log looks.
 
 use std::fmt;
+use std::path::PathBuf;
 
-use crate::config::load::form::{Form, Words};
+use crate::config::load::error::Report;
+use crate::config::load::form::{Form, NotAPath, Words, file, path};
+use crate::config::load::raw::Raw;
 use crate::config::load::section::{Key, Keys};
 use crate::config::load::value::{RawValue, Wrong};
 
-/// What a [`Share`] is counted in.
+/// How many parts [`Share::ALL`] has.
 const MILLION: u32 = 1_000_000;
 
-/// What is told of what happens.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// What the log shows.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Telemetry {
     /// `telemetry.log_format`
     pub log_format: LogFormat,
     /// `telemetry.log_level`: `error`, `warn`, `info`, `debug` or `trace`.
     pub log_level: tracing::Level,
-    /// `telemetry.log_starts`: of which share of all users each start is a line.
+    /// `telemetry.log_starts`: the share of all users whose starts are logged.
     pub log_starts: Share,
+    /// `telemetry.log_users`: how lines name users.
+    pub log_users: LogUsers,
+    /// `telemetry.log_users_key_file`: the secret key of hashes; there if users are hashed.
+    pub log_users_key_file: Option<PathBuf>,
+}
+
+/// How the log names users.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LogUsers {
+    /// By their ids.
+    Plain,
+    /// By keyed hashes of their ids.
+    Hashed,
 }
 
 /// A share of all users, in millionths.
@@ -29,13 +45,19 @@ pub struct Share(u32);
 pub enum LogFormat {
     /// For people.
     Text,
-    /// For machines: one JSON object a line.
+    /// For machines: one JSON object on each line.
     Json,
 }
 
 /// The words of `telemetry.log_format`.
 pub(in crate::config) const LOG_FORMATS: Words<LogFormat> = Words {
     known: &[("text", LogFormat::Text), ("json", LogFormat::Json)],
+    later: &[],
+};
+
+/// The words of `telemetry.log_users`.
+const LOG_USERS: Words<LogUsers> = Words {
+    known: &[("plain", LogUsers::Plain), ("hashed", LogUsers::Hashed)],
     later: &[],
 };
 
@@ -81,6 +103,7 @@ impl Telemetry {
             Form::new("0 to 1, at most six decimals", share, Share::to_string),
             &mut self.log_starts,
         );
+        self.for_users(keys);
         let nothing = |written: &RawValue| match written.scalar() {
             Some("") => Ok(()),
             _ => Err(written.unavailable("null")),
@@ -90,6 +113,45 @@ impl Telemetry {
             Form::new("`null`", nothing, |()| "null".to_owned()),
             &mut (),
         );
+    }
+
+    /// Declares the keys that say how lines name users.
+    fn for_users(&mut self, keys: &mut impl Keys) {
+        keys.key(
+            Key::new(
+                "telemetry.log_users",
+                "How the log names users: `plain` by their ids, `hashed` by an HMAC of the id, see \
+                 [Privacy][log-users].",
+            ),
+            LOG_USERS.form(),
+            &mut self.log_users,
+        );
+        keys.key(
+            Key::new(
+                "telemetry.log_users_key_file",
+                "A file with the secret key of these hashes, at least 32 random characters. `hashed` needs \
+                 it. Give all instances the same key, so that a user has the same hash everywhere.",
+            ),
+            file(|written| {
+                let allowed = "the path of a file with a secret key";
+                path(written).map_err(|NotAPath| written.wrong_secret(allowed))
+            }),
+            &mut self.log_users_key_file,
+        );
+    }
+
+    /// Checks that there is a key if users are hashed: anybody can guess users by hashes without
+    /// one.
+    pub(in crate::config) fn check(&self, raw: &Raw, report: &mut Report) {
+        const KEY: &str = "telemetry.log_users";
+        let needs_key = self.log_users == LogUsers::Hashed && self.log_users_key_file.is_none();
+        if let (true, Some(written)) = (needs_key, raw.get(KEY)) {
+            let missing = written.refuse(
+                "hashed needs a secret key: set telemetry.log_users_key_file to a file with at \
+                 least 32 random characters, such as from `openssl rand -hex 32`",
+            );
+            report.add(missing.into_problem(KEY));
+        }
     }
 }
 
@@ -107,13 +169,13 @@ impl Share {
     /// Everybody.
     pub const ALL: Self = Self(MILLION);
 
-    /// So many of a million, and no more than all.
+    /// This many parts of a million, at most all.
     #[must_use]
     pub fn of_a_million(parts: u32) -> Self {
         Self(parts.min(MILLION))
     }
 
-    /// A number from 0 to 1, if it has no more than six decimals.
+    /// Reads a number from 0 to 1 with at most six decimals.
     fn parse(text: &str) -> Option<Self> {
         let (whole, decimals) = text.split_once('.').unwrap_or((text, "0"));
         let are_digits = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
@@ -126,7 +188,7 @@ impl Share {
         (parts <= MILLION).then_some(Self(parts))
     }
 
-    /// Whether somebody is in it, by a number that is theirs: any, as long as all are equally likely.
+    /// Whether a user is in the share. `number` is the user's; all numbers must be equally likely.
     #[must_use]
     pub fn takes(self, number: u64) -> bool {
         number % u64::from(MILLION) < u64::from(self.0)
@@ -146,6 +208,8 @@ impl Default for Telemetry {
             log_format: LogFormat::Text,
             log_level: tracing::Level::INFO,
             log_starts: Share::NONE,
+            log_users: LogUsers::Plain,
+            log_users_key_file: None,
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Where a port's certificate is. Only the places are known here; what stands in the files is read by [`crate::reload`].
+//! The paths of a port's certificate and key. [`crate::reload`] reads the files.
 
 use std::path::PathBuf;
 
@@ -10,18 +10,18 @@ use crate::config::load::section::{Key, Keys};
 /// The files with which a port speaks TLS.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Tls {
-    /// The certificate, and those between it and its root, in PEM.
+    /// The certificate and its intermediates, in PEM.
     pub cert: PathBuf,
     /// Its private key, in PEM.
     pub key: PathBuf,
-    /// Whose certificates a client must have, in PEM; without it clients need none.
+    /// The authorities whose certificates clients must show, in PEM. If unset, clients need none.
     pub client_ca: Option<PathBuf>,
 }
 
 /// The full names of the keys of one port's section.
 #[derive(Debug, Clone, Copy)]
 pub struct TlsKeys {
-    /// The section of all three.
+    /// The section of the three keys.
     pub(super) section: &'static str,
     /// The key of [`Tls::cert`].
     pub cert: &'static str,
@@ -32,7 +32,7 @@ pub struct TlsKeys {
 }
 
 impl TlsKeys {
-    /// Those of `grpc.tls`.
+    /// The keys of `grpc.tls`.
     pub const GRPC: Self = Self {
         section: "grpc.tls",
         cert: "grpc.tls.cert",
@@ -40,7 +40,7 @@ impl TlsKeys {
         client_ca: "grpc.tls.client_ca",
     };
 
-    /// Those of `http.tls`.
+    /// The keys of `http.tls`.
     pub const HTTP: Self = Self {
         section: "http.tls",
         cert: "http.tls.cert",
@@ -49,7 +49,7 @@ impl TlsKeys {
     };
 }
 
-/// Declares the keys of a port's `tls`. `refused` says why that port can't have files, where it can't.
+/// Declares the keys of a port's `tls`. `refused` says why the port can't use TLS, if it can't.
 pub(in crate::config) fn keys(
     tls: &mut Option<Tls>,
     names: TlsKeys,
@@ -104,7 +104,7 @@ pub(in crate::config) fn keys(
     });
 }
 
-/// Checks that a port has both files, if it has any.
+/// Checks that a port has both certificate and key, if it has one of the files.
 pub(in crate::config) fn check(names: TlsKeys, raw: &Raw, report: &mut Report) {
     let given = |name| raw.get(name).filter(|file| !matches!(path(file), Ok(None)));
     let mut files = [names.cert, names.key, names.client_ca].into_iter();

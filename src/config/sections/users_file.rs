@@ -6,14 +6,15 @@ use super::limits::LIMIT;
 use crate::identity::UserId;
 use crate::policy::{Entry, NamedTwice, UserLimits};
 
-/// What some editors put in front of a text.
+/// Some editors begin a file with this.
 const BYTE_ORDER_MARK: char = '\u{feff}';
 
-/// Reads the text of a file: `name limit` on each line. The limit is the last word, so a name may have spaces. Empty lines
-/// and lines that begin with `#` are skipped.
+/// Reads the text of a file: `name limit` on each line. The limit is the last word, so a name may
+/// have spaces. Empty lines and lines that begin with `#` are skipped.
 ///
 /// # Errors
-/// A line that can't be understood, by its number and without its content, which may be that of any other file.
+/// A line is wrong. The error has its number, but not its content: the path may lead to another
+/// file.
 pub fn user_limits(text: &Bytes) -> Result<UserLimits, String> {
     let written = std::str::from_utf8(text).map_err(|error| {
         let good = text.get(..error.valid_up_to()).unwrap_or_default();

@@ -42,5 +42,5 @@ fn entries_from_the_environment_are_searched_for_as_often_as_there_are_entries()
 #[test]
 fn a_file_may_have_more_nodes_than_the_yaml_library_allows_by_default() {
     let text = format!("limits: {{users: [{}]}}", "1,".repeat(250_001));
-    assert!(Raw::new(known_keys()).parse(&text).is_ok());
+    assert!(Raw::new(known_keys(), RENAMED).parse(&text).is_ok());
 }

@@ -1,9 +1,11 @@
-//! Configuration as a whole: files named by what is wrong with them, variables, and what is said about either.
+//! Configuration as a whole: files named by what is wrong with them, variables, and what is said
+//! about either.
 
 mod many_users;
 mod panics;
 mod reference;
 mod refused;
+mod renamed;
 mod secrets;
 mod taken;
 

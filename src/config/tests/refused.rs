@@ -316,11 +316,11 @@ const BAD_VALUES: &[(&str, &str)] = &[
     ),
     (
         "store: {redis: {topology: sentinel, urls: 'redis://s1', sentinel_service: 'my master'}}",
-        "store.redis.sentinel_service: got \"my master\"; allowed: 1 to 128 letters, digits, `.`, `_` or `-`, as Sentinel has it",
+        "store.redis.sentinel_service: got \"my master\"; allowed: 1 to 128 letters, digits, `.`, `_` or `-`, as Sentinel allows",
     ),
     (
         "store: {redis: {topology: sentinel, urls: []}}",
-        "store.redis.urls: got []; allowed: the URLs of the sentinels, each as redis://[user:password@]host[:26379], or rediss:// for TLS, with one host, by its name or address; # in a password is %23; a database belongs into store.redis.master_url",
+        "store.redis.urls: got []; allowed: the URLs of the sentinels, each as redis://[user:password@]host[:26379], or rediss:// for TLS, with one host, by its name or address; # in a password is %23; a database goes into store.redis.master_url",
     ),
     (
         "store: {redis: {topology: sentinel, urls: [redis://s1, redis://s2/1]}}",
@@ -352,7 +352,7 @@ const BAD_VALUES: &[(&str, &str)] = &[
     ),
     (
         "store: {redis: {topology: sentinel, urls: 'redis://s1', sentinel_service: tv, master_url: 'redis://:secret@mymaster'}}",
-        "store.redis.master_url: got a value that is not shown here; allowed: redis://[user:password@]tv[/database], or rediss:// for TLS; # in a password is %23; in the place of host and port, which the sentinels tell, stands store.redis.sentinel_service",
+        "store.redis.master_url: got a value that is not shown here; allowed: redis://[user:password@]tv[/database], or rediss:// for TLS; # in a password is %23; in the place of host and port, which the sentinels provide, write store.redis.sentinel_service",
     ),
     (
         "store: {redis: {topology: sentinel, urls: 'redis://s1', master_url: 'redis://mymaster:6379'}}",
@@ -497,6 +497,22 @@ const BAD_VALUES: &[(&str, &str)] = &[
     (
         "telemetry: {log_level: loud}",
         "telemetry.log_level: got \"loud\"; allowed: error, warn, info, debug, trace",
+    ),
+    (
+        "telemetry: {log_users: sha256}",
+        "telemetry.log_users: got \"sha256\"; allowed: plain, hashed",
+    ),
+    (
+        "telemetry: {log_users: hashed}",
+        "telemetry.log_users: hashed needs a secret key: set telemetry.log_users_key_file to a file with at least 32 random characters",
+    ),
+    (
+        "telemetry: {log_users: hashed, log_users_key_file: ''}",
+        "telemetry.log_users: hashed needs a secret key: set telemetry.log_users_key_file",
+    ),
+    (
+        "telemetry: {log_users_key_file: [hunter2]}",
+        "telemetry.log_users_key_file: got a value that is not shown here; allowed: the path of a file with a secret key",
     ),
     (
         "telemetry: {otlp_endpoint: 'http://a:4317'}",

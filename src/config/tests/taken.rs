@@ -94,7 +94,9 @@ fn each_key_of_a_file_is_understood() {
         Telemetry {
             log_format: LogFormat::Json,
             log_level: tracing::Level::DEBUG,
-            log_starts: Share::of_a_million(2_500)
+            log_starts: Share::of_a_million(2_500),
+            log_users: LogUsers::Hashed,
+            log_users_key_file: Some("/etc/streamgate/log-users.key".into()),
         }
     );
 }
@@ -332,9 +334,10 @@ fn every_key_has_a_variable() {
     for (key, _) in keys() {
         let name = format!("STREAMGATE_{}", key.replace('.', "__").to_uppercase());
         let shown = match key {
-            "store.redis.urls" | "store.redis.master_url" | "http.tokens_file" => {
-                "got a value that is not shown here"
-            }
+            "store.redis.urls"
+            | "store.redis.master_url"
+            | "http.tokens_file"
+            | "telemetry.log_users_key_file" => "got a value that is not shown here",
             key if key.contains(".tls.") => "got a value that is not shown here",
             _ => "\"\u{1f600}\\u{7}\"",
         };

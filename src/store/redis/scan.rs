@@ -98,7 +98,7 @@ impl Unread {
     /// operator: the page continues, and calls about that user fail and say why.
     fn note(&self, user: &UserId, reason: Malformed) {
         if self.0.is_due() {
-            tracing::warn!(user.id = %user, %reason, "can't decode the data at a user's key; the listing leaves that user out");
+            tracing::warn!(user.id = user.as_str(), %reason, "can't decode the data at a user's key; the listing leaves that user out");
         }
     }
 }

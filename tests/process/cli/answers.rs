@@ -84,7 +84,7 @@ async fn an_answer_that_is_not_ours_is_told_as_such_and_printed_nowhere() {
             let (got, out, errors) = run(&arguments, &[]).await;
             assert_eq!((got, out.as_str()), (code, ""), "{errors}");
             let told = format!(
-                "{} with text/html; charset=utf-8 that isn't streamgate's",
+                "{} with text/html; charset=utf-8 that streamgate did not send",
                 status.as_u16()
             );
             assert!(

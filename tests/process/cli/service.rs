@@ -126,7 +126,7 @@ async fn in_an_outage_a_release_is_accepted_and_a_question_is_not_answered() {
     let detail = "503 (outage): The streams of this account can't be counted right now. Try again in a moment.";
     assert_ended(&unseen, 3, "", &format!("streamgate: anna: {detail}\n"));
     let released = run(&["release", "anna", "p1", "--url", &url], &[]).await;
-    let told = "playback p1: accepted: it is released when the store is back\n";
+    let told = "playback p1: accepted: it will be released when the store is back\n";
     assert_ended(&released, 0, told, "");
     let args = ["release", "anna", "p1", "--json", "--url", &url];
     let (code, out, _) = run(&args, &[]).await;

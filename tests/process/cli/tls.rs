@@ -145,7 +145,7 @@ async fn files_that_do_not_fit_are_a_mistake() {
     assert!(errors.contains("can't be used together"), "{errors}");
     let (code, _, errors) = run(&["sessions", "anna", "--url", &url, "--ca", &key], &[]).await;
     assert_eq!(code, 2);
-    assert!(errors.contains("no certificate is in it"), "{errors}");
+    assert!(errors.contains("it has no certificate"), "{errors}");
 }
 
 #[tokio::test]

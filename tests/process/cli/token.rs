@@ -116,7 +116,7 @@ async fn a_redirect_is_told_and_not_followed() {
     .await;
     let ended = sessions(&stub.url(), &[], &[("STREAMGATE_TOKEN", TOKEN)]).await;
     let told = format!(
-        "streamgate: anna: 307: it is to be asked at \"{to}\"; that isn't followed, as the token would go along. If it is right, give it by --url\n"
+        "streamgate: anna: 307: redirected to \"{to}\", which is not followed, since it would get the token; if that address is right, pass it with --url\n"
     );
     assert_ended(&ended, 1, "", &told);
     assert_eq!(elsewhere.lines(), [""; 0]);

@@ -99,6 +99,7 @@ impl Scene {
         let folder = Folder::with(&shown, &authority);
         folder.write("tokens", &format!("{TOKEN} operator\n"));
         folder.write("users", "nobody asks 7\n# end\n");
+        folder.write("log-users", "a key of 32 random bytes, or so!\n");
         Self {
             factors,
             is_patient,

@@ -87,6 +87,18 @@ fn redis() -> Factor {
     }
 }
 
+fn log_users() -> Factor {
+    let set = |users: &str, key: Value| vec![Some(json!(users)), Some(key)];
+    Factor {
+        keys: vec!["telemetry.log_users", "telemetry.log_users_key_file"],
+        choices: vec![
+            vec![None, None],
+            set("plain", Value::Null),
+            set("hashed", json!("<pki>/log-users")),
+        ],
+    }
+}
+
 /// Sources of every kind, with names of that fact's own.
 fn sources(key: &'static str, fact: &str, more: Vec<Value>) -> Factor {
     let mut values = vec![
@@ -196,6 +208,7 @@ fn rest() -> Vec<Factor> {
             "telemetry.log_starts",
             vec![json!(0), json!(1), json!("0.000001"), json!("0.5")],
         ),
+        log_users(),
         one("telemetry.otlp_endpoint", vec![Value::Null]),
         words("shutdown.grace", &["0s", "500ms", "1m"]),
         words("shutdown.deadline", &["1s", "15s", "10m"]),
@@ -366,6 +379,9 @@ pub(super) fn refused() -> Vec<(&'static str, &'static str)> {
         ("telemetry.log_format", "logfmt"),
         ("telemetry.log_level", "off"),
         ("telemetry.log_starts", "1.1"),
+        ("telemetry.log_users", "hash"),
+        ("telemetry.log_users", "hashed"),
+        ("telemetry.log_users_key_file", "/nowhere/key"),
         ("telemetry.otlp_endpoint", "http://127.0.0.1:4317"),
         ("shutdown.grace", "61s"),
         ("shutdown.deadline", "999ms"),

@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use streamgate::session::{Admission, EndCause, Kind, Refusal, Renewal, WhenFull};
+use streamgate::identity::{Kind};
+use streamgate::session::{Admission, EndCause, Refusal, Renewal, WhenFull};
 
 use testkit::streams::{key, playback};
 

@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use streamgate::clock::Clock;
-use streamgate::session::{Ending, Kind, MAX_ID_BYTES, Released, Session, Start, UserId};
+use streamgate::identity::{Kind, MAX_ID_BYTES, UserId};
+use streamgate::session::{Ending, Released, Session, Start};
 use streamgate::store::{Cursor, Page};
 
 use testkit::streams::{LEASE, key, refusing, start, user};

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use futures_util::future::join_all;
-use streamgate::clock::Clock;
-use streamgate::session::{Admission, EndCause, Ending, Released, Sighting, Timestamp};
+use streamgate::clock::{Clock, Timestamp};
+use streamgate::session::{Admission, EndCause, Ending, Released, Sighting};
 
 use testkit::streams::{LEASE, playback, sighting, terms};
 

@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use streamgate::session::{EndCause, EndList, Ending, Kind, Released, Renewal, Ticket, WhenFull};
+use streamgate::identity::{Kind};
+use streamgate::session::{EndCause, EndList, Ending, Released, Renewal, Ticket, WhenFull};
 
 use testkit::streams::{key, playback, start_with, terms};
 

@@ -2,11 +2,9 @@
 
 use std::time::Duration;
 
-use streamgate::clock::Clock;
-use streamgate::session::{
-    Door, EndCause, Ending, Facts, Flags, Kind, MAX_PUT_BACK, Released, Renewal, Session, Sighting,
-    Timestamp, UserId,
-};
+use streamgate::clock::{Clock, Timestamp};
+use streamgate::identity::{Door, Facts, Kind, UserId};
+use streamgate::session::{EndCause, Ending, Flags, MAX_PUT_BACK, Released, Renewal, Session, Sighting};
 use streamgate::store::Seen;
 
 use testkit::streams::{LEASE, key, playback, sighting, terms, user};

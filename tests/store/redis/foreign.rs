@@ -5,10 +5,9 @@ use std::time::Duration;
 
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
-use streamgate::clock::{Clock, ManualClock};
-use streamgate::session::{
-    DeviceId, Ending, Facts, Kind, Released, Renewal, Start, StartRules, Timestamp, WhenFull,
-};
+use streamgate::clock::{Clock, ManualClock, Timestamp};
+use streamgate::identity::{DeviceId, Facts, Kind};
+use streamgate::session::{Ending, Released, Renewal, Start, StartRules, WhenFull};
 use streamgate::store::redis::{RedisSettings, RedisStore};
 use streamgate::store::{Store, StoreError};
 

@@ -2,10 +2,8 @@
 
 use std::time::Duration;
 
-use streamgate::session::{
-    Admission, AdmissionKind, ContentId, Ending, Facts, Refusal, Released, Renewal, Start,
-    StartRules, WhenFull,
-};
+use streamgate::identity::{ContentId, Facts};
+use streamgate::session::{Admission, AdmissionKind, Ending, Refusal, Released, Renewal, Start, StartRules, WhenFull};
 use streamgate::store::redis::RedisStore;
 use streamgate::store::{Store, StoreError};
 

@@ -8,7 +8,7 @@ use futures_util::future::join_all;
 use futures_util::{StreamExt, stream};
 use streamgate::clock::{Clock, ManualClock, Stopwatch, Timestamp};
 use streamgate::identity::{ContentId, DeviceId, Facts, Kind, SessionKey, UserId};
-use streamgate::session::{Admission, Refusal, Renewal, Timestamp};
+use streamgate::session::{Admission, Refusal, Renewal};
 use streamgate::store::{Store, StoreError};
 
 use testkit::redis::RedisServer;

@@ -8,10 +8,8 @@ mod many;
 
 use std::time::Duration;
 
-use streamgate::session::{
-    Admission, AdmissionKind, Admitted, ContentId, DeviceId, Ending, Facts, Released, SessionKey,
-    Start, UserId,
-};
+use streamgate::identity::{ContentId, DeviceId, Facts, SessionKey, UserId};
+use streamgate::session::{Admission, AdmissionKind, Admitted, Ending, Released, Start};
 use streamgate::store::redis::{RedisSettings, RedisStore};
 use streamgate::store::{Seen, Store, StoreError};
 
