@@ -113,5 +113,7 @@ mod told;
 mod rule;
 // TLS on both ports, with and without client certificates, and certificates that are replaced while all goes on.
 mod tls;
+// No two types share a name.
+mod type_names;
 // What Redis costs; a measurement, run by hand.
 mod store_cost;
