@@ -124,16 +124,13 @@ impl TlsFiles {
 
     /// The same for the gRPC client, which trusts nobody but `--ca`.
     pub(super) fn for_grpc(&self) -> tonic::transport::ClientTlsConfig {
-        use tonic::transport::{Certificate, ClientIdentity, ClientTlsConfig};
+        use tonic::transport::{Certificate, ClientTlsConfig, Identity};
         let mut tls = ClientTlsConfig::new();
         if let Some(ca) = &self.ca {
             tls = tls.ca_certificate(Certificate::from_pem(&ca.pem));
         }
         if let Some(identity) = &self.identity {
-            tls = tls.identity(ClientIdentity::from_pem(
-                &identity.chain.pem,
-                &identity.key_pem,
-            ));
+            tls = tls.identity(Identity::from_pem(&identity.chain.pem, &identity.key_pem));
         }
         tls
     }

@@ -10,7 +10,7 @@ use utoipa::ToSchema;
 use super::error::ApiError;
 use crate::http::request::path::named;
 use crate::identity::{
-    ApiState, Fact, FactLoss, FactName, Facts, IdError, PlanName, SessionKey, Takeover,
+    Door, Fact, FactLoss, FactName, Facts, IdError, PlanName, SessionKey, Takeover,
 };
 use crate::problem::rfc3339;
 use crate::session::Session;
@@ -252,7 +252,7 @@ impl StartBody {
         Facts {
             device: fact(self.device.as_ref(), lost),
             content: fact(self.content.as_ref(), lost),
-            door: Some(ApiState::Http),
+            door: Some(Door::Http),
             position_seconds: self.position,
             ..Facts::default()
         }

@@ -27,7 +27,7 @@ use crate::http::openapi::responses::{
 use crate::http::request::body;
 use crate::http::request::caller::basic_user;
 use crate::http::request::path::{escaped, named, only_parameter};
-use crate::identity::{Claim, ContentId, Facts, Kind, SessionId, SessionKey, UserId};
+use crate::identity::{Claim, ContentId, Door, Facts, Kind, SessionId, SessionKey, UserId};
 use crate::session::AdmissionKind;
 
 /// What names the video in the address. [`OfVideo`] reads it.
@@ -68,14 +68,14 @@ impl FromRequestParts<ApiState> for OfVideo {
 
 /// What a `GET` asks for.
 #[derive(Debug)]
-pub(super) enum VideoQuery {
+pub(super) enum VideoGet {
     /// A browser opens the address itself.
     FrontPage,
     /// Whether a video may be watched.
     Video(OfVideo),
 }
 
-impl FromRequestParts<ApiState> for VideoQuery {
+impl FromRequestParts<ApiState> for VideoGet {
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, door: &ApiState) -> Result<Self, ApiError> {
@@ -104,7 +104,7 @@ impl OfVideo {
             facts: Facts {
                 // What it plays is what it is called.
                 content: ContentId::parse(self.id.as_str()).ok(),
-                door: Some(crate::identity::ApiState::Http),
+                door: Some(Door::Http),
                 position_seconds,
                 ..Facts::default()
             },
@@ -130,11 +130,11 @@ impl OfVideo {
 )]
 pub(super) async fn get(
     State(door): State<ApiState>,
-    asked: VideoQuery,
+    asked: VideoGet,
 ) -> Result<Response, ApiError> {
     let video = match asked {
-        VideoQuery::FrontPage => return Ok(front::serve()),
-        VideoQuery::Video(video) => video,
+        VideoGet::FrontPage => return Ok(front::serve()),
+        VideoGet::Video(video) => video,
     };
     let sessions = live(&door.ledger, &video.user).await?;
     let (limit, key) = (door.ledger.limit_of(&video.user, None), video.key());

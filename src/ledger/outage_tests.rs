@@ -138,7 +138,7 @@ impl Bench {
     }
 
     async fn release(&self, id: &str) -> Result<Released, Outage> {
-        let (anna, ending) = (user("anna"), Ending::Stream);
+        let (anna, ending) = (user("anna"), Ending::Vouched);
         self.ledger
             .release(&anna, &key(Kind::Playback, id), ending, Duration::ZERO)
             .await

@@ -374,7 +374,8 @@ impl<T: Send + Sync + 'static> Reloaded<T> {
 
     /// What is in force.
     pub fn current(&self) -> Arc<T> {
-        Arc::clone(&unpoisoned(self.current.read()))
+        let current = unpoisoned(self.current.read());
+        Arc::clone(&current)
     }
 
     /// Follows the files until it is dropped, and looks at them at once when it is nudged. It returns only if it has died.

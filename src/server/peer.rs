@@ -314,7 +314,7 @@ impl Drop for Peer {
     }
 }
 
-// === impl Share ===
+// === impl MemoryShare ===
 
 impl MemoryShare {
     /// Another share of the same peer, of so many bytes of an answer that it hasn't read yet.

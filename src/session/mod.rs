@@ -24,7 +24,7 @@ pub use roster::{Budget, EndList, Forgotten, MAX_PUT_BACK, Roster};
 use std::time::Duration;
 
 use crate::clock::Timestamp;
-use crate::identity::{Facts, Kind, SessionId, SessionKey};
+use crate::identity::{Facts, Kind, SessionKey};
 
 /// The mark a call leaves on the session it started, so that it can take back its own start and nobody else's. The first renewal wipes it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

@@ -86,7 +86,7 @@ mod tests {
     fn what_is_counted_is_found_in_the_metrics() {
         let metrics = Metrics::new().unwrap();
         assert_eq!(Counts::read(&metrics.render()), Some(Counts::default()));
-        metrics.connection_opened(Port::GrpcPort);
+        metrics.connection_opened(Port::Grpc);
         metrics.connection_opened(Port::Http);
         for verdict in [
             Verdict::Started,

@@ -345,7 +345,7 @@ fn key_prefix(written: &RawValue) -> Result<String, Wrong> {
     Ok(text.to_owned())
 }
 
-// === impl Store, Redis ===
+// === impl StoreSettings, Redis ===
 
 impl Redis {
     /// How the master is spoken to: as it is written, or else without a password, and with TLS if a sentinel is.

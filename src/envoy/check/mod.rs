@@ -25,7 +25,7 @@ use super::wire::response::{self, EncodedResponse};
 use crate::clock::Stopwatch;
 use crate::doors::{DecisionLog, DecisionOutcome, LedgerAnswer, StartRollback};
 use crate::identity::claim::{CheckKind, ClaimError};
-use crate::identity::cookie::{Cookie, Origin};
+use crate::identity::cookie::{Cookie, CookieOrigin};
 use crate::identity::{Claim, Identity, Kind, RouteLists, UserId};
 use crate::ledger::{CacheLookup, CallerDeadline, Decision, Ledger};
 use crate::outbox::Outbox;
@@ -136,7 +136,7 @@ impl CheckDoor {
         lookup: CacheLookup,
     ) -> Result<CheckAnswer, Status> {
         let asked = Stopwatch::start();
-        let is_new = |cookie: &Cookie| cookie.origin == Origin::New;
+        let is_new = |cookie: &Cookie| cookie.origin == CookieOrigin::New;
         let first = self.ask(context, &claim, lookup, is_new(&cookie), context.deadline);
         let mut answer = first.await?;
         if let Some(ended) = ended(&answer)

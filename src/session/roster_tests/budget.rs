@@ -1,7 +1,7 @@
 //! How often a user may displace, what costs nothing, and what comes back.
 
 use super::*;
-use crate::identity::JoinedOrigin;
+use crate::identity::{FactName, JoinedOrigin};
 
 /// A viewer at the limit who displaces where that is asked for.
 fn full(limit: u32) -> Viewer {

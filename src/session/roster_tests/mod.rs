@@ -14,7 +14,7 @@ mod terms;
 use std::time::Duration;
 
 use super::*;
-use crate::identity::{ContentId, DeviceId, Door};
+use crate::identity::{ContentId, DeviceId, Door, SessionId};
 
 /// What every test here grants: leases of at most 30 s, ends remembered for 31.05 s.
 pub(super) fn terms() -> Terms {
