@@ -5,14 +5,17 @@ use std::path::Path;
 
 use crate::imports::{is_test, sources};
 
-/// What declares a type. Macros such as `label!` and `name!` declare one by its name alone.
+/// What declares a type.
 const KEYWORDS: [&str; 5] = ["struct ", "enum ", "union ", "trait ", "type "];
+
+/// The macros that declare a type, whose name stands first in them.
+const MACROS: [&str; 3] = ["group! {", "label! {", "name! {"];
 
 /// The types that a file declares, without those in modules within it (its tests) and those of traits.
 fn declared(code: &str) -> Vec<&str> {
     let mut is_in_macro = false;
     let names = code.lines().filter_map(|line| {
-        if line.ends_with("! {") && line.starts_with(char::is_lowercase) {
+        if MACROS.contains(&line) {
             is_in_macro = true;
             return None;
         }
