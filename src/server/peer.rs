@@ -322,7 +322,7 @@ impl Drop for Peer {
     }
 }
 
-// === impl Share ===
+// === impl MemoryShare ===
 
 impl MemoryShare {
     /// Another share of the same peer, for that many bytes of an answer that it hasn't read yet.

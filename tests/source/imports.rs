@@ -15,7 +15,7 @@ fn modules(lib: &str) -> Vec<&str> {
 }
 
 /// The source files below a folder.
-fn sources(folder: &Path, found: &mut Vec<PathBuf>) {
+pub(crate) fn sources(folder: &Path, found: &mut Vec<PathBuf>) {
     for entry in std::fs::read_dir(folder).unwrap() {
         let path = entry.unwrap().path();
         if path.is_dir() {
@@ -46,7 +46,7 @@ fn imported(code: &str) -> impl Iterator<Item = &str> {
 }
 
 /// Whether the file is compiled for tests alone.
-fn is_test(path: &str) -> bool {
+pub(crate) fn is_test(path: &str) -> bool {
     let name = path.rsplit('/').next().unwrap();
     name.ends_with("tests.rs") || path.contains("/tests/") || path.contains("fuzzing")
 }

@@ -2,6 +2,8 @@
 
 // Files import only what stands above them.
 mod imports;
+// No two types share a name.
+mod type_names;
 // Logging macros have no effects in their arguments.
 mod log_macros;
 // The committed descriptors are those of the protocol.

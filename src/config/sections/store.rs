@@ -347,7 +347,7 @@ fn key_prefix(written: &RawValue) -> Result<String, Wrong> {
     Ok(text.to_owned())
 }
 
-// === impl Store, Redis ===
+// === impl StoreSettings, Redis ===
 
 impl Redis {
     /// How to connect to the master. If that isn't set, without a password, and with TLS if a

@@ -227,15 +227,14 @@ fn unanswered(entry: &HttpAccessLogEntry, identity: &Identity) -> EntryMeaning {
         .map_or("", |request| &request.request_id);
     let user = named("user", &identity.user, &EntryAttributes(entry));
     match (user, SessionId::parse(request_id)) {
-        (Err(_), _) => (EntryOutcome::Malformed, None),
-        (Ok(None), _) => (EntryOutcome::Unattributed, None),
-        (Ok(Some(_)), Err(_)) if request_id.is_empty() => (EntryOutcome::Unattributed, None),
-        (Ok(Some(_)), Err(_)) => (EntryOutcome::Malformed, None),
         (Ok(Some(user)), Ok(id)) => {
             let kind = Kind::Request;
             let notice = Notice::Release(SessionKey { kind, id }, Ending::Abandoned);
             (EntryOutcome::Release, Some((user, notice)))
         }
+        (Ok(None), _) => (EntryOutcome::Unattributed, None),
+        (Ok(Some(_)), Err(_)) if request_id.is_empty() => (EntryOutcome::Unattributed, None),
+        _ => (EntryOutcome::Malformed, None),
     }
 }
 
