@@ -246,7 +246,10 @@ async fn so_many_calls_wait_and_the_next_fails_at_once() {
     let lists = (0..MOST_WAITING).map(|_| store.list(&alice));
     let mut waiting = pin!(unconstrained(join_all(lists)));
     assert!(poll_immediate(&mut waiting).await.is_none());
-    says(&more().await, &["4096 calls are already waiting for answers"]);
+    says(
+        &more().await,
+        &["4096 calls are already waiting for answers"],
+    );
     for _ in 0..10_000 {
         more().await;
     }

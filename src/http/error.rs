@@ -179,9 +179,7 @@ impl Scheme {
             (Self::Bearer, false) => {
                 "Send a token: the header Authorization with Bearer and the token."
             }
-            (Self::Bearer, true) => {
-                "The token in the Authorization header is not valid."
-            }
+            (Self::Bearer, true) => "The token in the Authorization header is not valid.",
             (Self::Basic, false) => {
                 "Use HTTP Basic with the user's name. If the service uses tokens, the password is a token."
             }

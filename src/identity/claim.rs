@@ -57,9 +57,7 @@ pub(crate) enum CheckKind {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum ClaimError {
     /// It is not about an HTTP request.
-    #[error(
-        "the check is not about an HTTP request: streamgate supports only Envoy's HTTP filter"
-    )]
+    #[error("the check is not about an HTTP request: streamgate supports only Envoy's HTTP filter")]
     NotHttp,
     /// Nothing in the request identifies the user.
     #[error("nothing in the request says which user it is from")]

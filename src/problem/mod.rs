@@ -257,7 +257,8 @@ pub const OUTAGE: &str =
 /// Why a start at a full limit was refused, and how to proceed.
 fn full_detail(limit: u32, active: usize) -> String {
     match limit {
-        0 => "This account can't watch anything right now. Contact support to find out why.".to_owned(),
+        0 => "This account can't watch anything right now. Contact support to find out why."
+            .to_owned(),
         1 => "This account can watch 1 stream at once, and it is in use. Stop it to watch here."
             .to_owned(),
         _ => format!(

@@ -41,8 +41,9 @@ pub(in crate::http) fn object_or_nothing<T: DeserializeOwned + Default>(
             Some(field) => format!("The field {field:?} is invalid: {flaw}."),
         })
     })?;
-    json.end()
-        .map_err(|flaw| ApiError::BadRequest(format!("The body continues after its JSON value: {flaw}.")))?;
+    json.end().map_err(|flaw| {
+        ApiError::BadRequest(format!("The body continues after its JSON value: {flaw}."))
+    })?;
     Ok(told)
 }
 

@@ -204,7 +204,8 @@ impl Sentinels {
         if role == "master" {
             return Ok(link);
         }
-        let says = format!("it says that it is not a master but a {role} (asking the sentinels again)");
+        let says =
+            format!("it says that it is not a master but a {role} (asking the sentinels again)");
         Err(StoreError::Rejected(says))
     }
 

@@ -74,11 +74,7 @@ pub(super) const ANSWERS: [(&str, Meaning, &str); 27] = [
         Refused,
         "an earlier command was refused; the server's log may say more",
     ),
-    (
-        "LOADING",
-        Refused,
-        "it will answer once it has loaded",
-    ),
+    ("LOADING", Refused, "it will answer once it has loaded"),
     (
         "MASTERDOWN",
         Refused,
@@ -218,7 +214,8 @@ const MASTER_IN_CLUSTER: &str =
     "this is a cluster, which sentinels don't watch; check the servers that they name";
 
 /// What to do about a server without RESP3.
-pub(super) const HELLO: &str = "streamgate needs RESP3: use Redis 6.2 or newer, and let any proxy in front of it pass HELLO 3";
+pub(super) const HELLO: &str =
+    "streamgate needs RESP3: use Redis 6.2 or newer, and let any proxy in front of it pass HELLO 3";
 
 /// What to do about a rejected password.
 const AUTHENTICATION: &str = "check user:password@ in store.redis.urls";
