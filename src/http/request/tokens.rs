@@ -278,7 +278,10 @@ mod tests {
             ("hunter:2 client", "line 1: a token has"),
             ("=== client", "line 1: a token has"),
             (&long, "line 1: a token has"),
-            ("hunter2 client anna # tv", "line 1: put a comment on a line of its own"),
+            (
+                "hunter2 client anna # tv",
+                "line 1: put a comment on a line of its own",
+            ),
             (
                 "hunter2 client an\u{7}na",
                 "line 1: the user has a control character",
