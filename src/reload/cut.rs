@@ -21,7 +21,7 @@ pub(super) fn check(in_force: &[u8], changed: &[u8]) -> Result<(), String> {
     let lines = changed.split_inclusive(|byte| *byte == b'\n').count();
     if changed.len() < in_force.len() && in_force.starts_with(changed) {
         return Err(format!(
-            "the file stops at line {lines}, and is only the beginning of the text in force, as after an interrupted write; if this is intended, end the file with the line `# end`, or restart"
+            "the file stops at line {lines} and is only the beginning of the text in force, as after an interrupted write; if this is intended, end the file with the line `# end`, or restart"
         ));
     }
     if has_end(in_force) {
@@ -53,7 +53,7 @@ mod tests {
             let line = TEXT[..cut].lines().count();
             let expected = match cut {
                 0 => EMPTY.to_owned(),
-                _ => format!("the file stops at line {line}, and what is left"),
+                _ => format!("the file stops at line {line} and is only the beginning"),
             };
             assert!(told.starts_with(&expected), "{cut}: {told}");
             // With the end marker, the shorter text is accepted.

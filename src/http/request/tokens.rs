@@ -272,13 +272,16 @@ mod tests {
         for (text, expected) in [
             ("", "it has no token"),
             ("# only words\n", "it has no token"),
-            ("a client\n\nhunter2\n", "line 3: behind the token"),
-            ("hunter2 admin", "line 1: behind the token"),
-            ("hunter2 Client", "line 1: behind the token"),
+            ("a client\n\nhunter2\n", "line 3: after the token"),
+            ("hunter2 admin", "line 1: after the token"),
+            ("hunter2 Client", "line 1: after the token"),
             ("hunter:2 client", "line 1: a token has"),
             ("=== client", "line 1: a token has"),
             (&long, "line 1: a token has"),
-            ("hunter2 client anna # tv", "line 1: words behind a #"),
+            (
+                "hunter2 client anna # tv",
+                "line 1: put a comment on a line of its own",
+            ),
             (
                 "hunter2 client an\u{7}na",
                 "line 1: the user has a control character",

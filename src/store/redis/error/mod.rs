@@ -341,7 +341,7 @@ mod tests {
             (single, no_database, "the end of the URL"),
             (master, no_database, "sentinels don't watch clusters"),
             (single, no_select, "SELECT if a database is named"),
-            (master, no_select, "ROLE, and SELECT where"),
+            (master, no_select, "ROLE, and SELECT if"),
         ] {
             let said = of_call(&answer(line), peer).to_string();
             assert!(said.contains(hint), "{peer:?}: {said}");
