@@ -45,6 +45,7 @@ impl ConfigError {
         problems.map(|problem| self.place(&problem.origin))
     }
 
+    /// A problem with its place and its key.
     fn line(&self, problem: &ConfigProblem) -> String {
         let ConfigProblem {
             origin,
@@ -59,6 +60,7 @@ impl ConfigError {
         }
     }
 
+    /// A place as an error shows it.
     fn place(&self, origin: &Origin) -> String {
         match (origin, &self.file) {
             (Origin::Variable(name), _) => name.clone(),
