@@ -6,8 +6,6 @@
 
 FROM rust:1.95-slim-bookworm AS build
 WORKDIR /build
-# Backtraces name functions without it; with line tables the program would be several times as large.
-ENV CARGO_PROFILE_RELEASE_DEBUG=false
 
 # The dependencies, in a layer of their own that only Cargo.toml and Cargo.lock can make stale: built for a program that does nothing.
 # The workspace's other member isn't built, but has to be there.
@@ -40,7 +38,7 @@ CMD ["serve"]
 HEALTHCHECK --interval=5s --timeout=3s --start-period=5s --retries=2 CMD ["/usr/local/bin/streamgate", "health"]
 
 # Last, since they change with every commit.
-ARG VERSION=0.1.0
+ARG VERSION=unknown
 ARG REVISION=unknown
 LABEL org.opencontainers.image.title="streamgate" \
       org.opencontainers.image.description="Limits how many streams one user watches at once, in the path of an Envoy gateway, counted in Redis." \

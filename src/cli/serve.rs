@@ -1,18 +1,25 @@
 //! `serve`: from checked settings to a running service.
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use tracing::{error, warn};
 
-use super::{Outcome, complain};
+use super::{Outcome, complain, notify};
 use crate::app::{App, Reload, Signals, Stop};
 use crate::config::{Config, ConfigFile};
 use crate::telemetry::log::{self, Log};
 
 /// Runs the service until it is told to end.
 ///
-/// `has_rust_log`: the environment sets `RUST_LOG`, which streamgate ignores and warns about.
-pub fn run(config: &Config, file: Option<ConfigFile>, has_rust_log: bool) -> ExitCode {
+/// `has_rust_log`: the environment sets `RUST_LOG`, which streamgate ignores and warns about. `manager`: the socket of the service
+/// manager that waits to hear that we serve.
+pub fn run(
+    config: &Config,
+    file: Option<ConfigFile>,
+    has_rust_log: bool,
+    manager: Option<PathBuf>,
+) -> ExitCode {
     let Log { level, unwritten } =
         match log::init(config.telemetry.log_format, config.telemetry.log_level) {
             Ok(log) => log,
@@ -25,13 +32,13 @@ pub fn run(config: &Config, file: Option<ConfigFile>, has_rust_log: bool) -> Exi
         warn!("RUST_LOG is ignored; set telemetry.log_level (STREAMGATE_TELEMETRY__LOG_LEVEL)");
     }
     let log = Some(level);
-    let outcome = run_logged(config, file.map(|file| Reload { file, log }));
+    let outcome = run_logged(config, file.map(|file| Reload { file, log }), manager);
     unwritten.flush(config.shutdown.for_log());
     outcome.into()
 }
 
 /// The same, once there is a log.
-fn run_logged(config: &Config, reload: Option<Reload>) -> Outcome {
+fn run_logged(config: &Config, reload: Option<Reload>, manager: Option<PathBuf>) -> Outcome {
     for warning in config.warnings() {
         warn!("{warning}");
     }
@@ -46,7 +53,7 @@ fn run_logged(config: &Config, reload: Option<Reload>) -> Outcome {
             return Outcome::Outage;
         }
     };
-    let outcome = runtime.block_on(serve(config, reload));
+    let outcome = runtime.block_on(serve(config, reload, manager));
     // Whatever still runs after the drain has been given its time.
     runtime.shutdown_background();
     outcome
@@ -60,7 +67,7 @@ fn raise_open_files() {
 }
 
 /// Builds the instance and runs it until a signal stops it.
-async fn serve(config: &Config, reload: Option<Reload>) -> Outcome {
+async fn serve(config: &Config, reload: Option<Reload>, manager: Option<PathBuf>) -> Outcome {
     let signals = match Signals::catch() {
         Ok(signals) => signals,
         Err(problem) => {
@@ -77,10 +84,12 @@ async fn serve(config: &Config, reload: Option<Reload>) -> Outcome {
     };
     let stop = Stop::default();
     let reload_now = app.reload_now();
+    let phases = app.phases();
     let running = app.run(stop.clone());
     let ended = tokio::select! {
         ended = running => ended,
         never = signals.forward(stop, reload_now) => match never {},
+        never = notify::tell_phases(manager, phases) => match never {},
     };
     match ended {
         Ok(()) => Outcome::Ok,
