@@ -35,6 +35,8 @@ mod displacement;
 mod deploy_files;
 // `streamgate doctor` on real installations.
 mod doctor;
+// A release's example configuration, its versions, the notes of its tag.
+mod release_files;
 // The dry run: nobody is refused, and what would have been is counted.
 mod dry_run;
 // The main job on a real Envoy: ask, count, refuse, release at the stream's end.

@@ -42,6 +42,8 @@ async fn tell_phase(socket: &Path, phases: &mut watch::Receiver<Phase>) {
 
 /// Sends one message.
 async fn send(socket: &Path, message: &str) -> std::io::Result<()> {
-    UnixDatagram::unbound()?.send_to(message.as_bytes(), socket).await?;
+    UnixDatagram::unbound()?
+        .send_to(message.as_bytes(), socket)
+        .await?;
     Ok(())
 }
