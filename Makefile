@@ -83,8 +83,10 @@ validate: prereqs
 
 ## The container image, called streamgate; PLATFORM=linux/arm64 builds another one than this machine's
 image:
-	@docker build --tag streamgate $(if $(PLATFORM),--platform $(PLATFORM)) \
-		--build-arg VERSION=$$(sed -n 's/^version = "\(.*\)"$$/\1/p' Cargo.toml) \
+	@. deploy/dist/publisher.conf
+	version=$$(sed -n 's/^version = "\(.*\)"$$/\1/p' Cargo.toml)
+	docker build --tag streamgate $${IMAGE:+--tag "$$IMAGE:$$version"} $(if $(PLATFORM),--platform $(PLATFORM)) \
+		--build-arg VERSION="$$version" \
 		--build-arg REVISION=$$(git rev-parse HEAD 2>/dev/null || echo unknown) .
 
 ## Builds it, runs it as docs/containers.md says, and as a stranger
