@@ -8,9 +8,6 @@
 
 FROM rust:1.95-slim-bookworm AS build
 WORKDIR /build
-# Backtraces show function names without it; line tables would make the program several times as
-# large.
-ENV CARGO_PROFILE_RELEASE_DEBUG=false
 
 # The dependencies, in a separate layer that only Cargo.toml and Cargo.lock invalidate, built for an
 # empty program. Nothing of the workspace's other members is built, but cargo reads their manifests.
@@ -46,7 +43,7 @@ CMD ["serve"]
 HEALTHCHECK --interval=5s --timeout=3s --start-period=5s --retries=2 CMD ["/usr/local/bin/streamgate", "health"]
 
 # Last, because they change with every commit.
-ARG VERSION=0.1.0
+ARG VERSION=unknown
 ARG REVISION=unknown
 LABEL org.opencontainers.image.title="streamgate" \
       org.opencontainers.image.description="Limits how many streams one user watches at once, in the path of an Envoy gateway, counted in Redis." \

@@ -17,8 +17,8 @@ TOOLS  := $(abspath $(BUILD)/tools)
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help prereqs prereqs-build prereqs-demo prereqs-test build demo demo-check image image-check compose-check validate test test-fast matrix fuzz fuzz-api
-.PHONY: bench-redis bench-memory bench-checks lint nightly
+.PHONY: help prereqs prereqs-build prereqs-demo prereqs-dist prereqs-test build demo demo-check image image-check compose-check validate test test-fast matrix fuzz fuzz-api
+.PHONY: bench-redis bench-memory bench-checks lint nightly dist dist-check tag-notes
 
 ## Lists the targets
 help:
@@ -82,10 +82,12 @@ validate: prereqs
 		done
 	done
 
-## The container image, called streamgate
+## The container image, called streamgate; PLATFORM=linux/arm64 builds another one than this machine's
 image:
-	@docker build --tag streamgate \
-		--build-arg VERSION=$$(sed -n 's/^version = "\(.*\)"$$/\1/p' Cargo.toml) \
+	@. deploy/dist/publisher.conf
+	version=$$(sed -n 's/^version = "\(.*\)"$$/\1/p' Cargo.toml)
+	docker build --tag streamgate $${IMAGE:+--tag "$$IMAGE:$$version"} $(if $(PLATFORM),--platform $(PLATFORM)) \
+		--build-arg VERSION="$$version" \
 		--build-arg REVISION=$$(git rev-parse HEAD 2>/dev/null || echo unknown) .
 
 ## Builds it, runs it as docs/containers.md says, and as a stranger
@@ -96,6 +98,22 @@ image-check:
 compose-check: build
 	@deploy/compose-check.sh
 	exec $(DEMO) compose --logs $(BUILD)/demo/logs
+
+## What a release ships, below target/archives
+dist: prereqs-dist
+	@deploy/dist/dist.sh
+
+## Builds that twice, compares, and installs it on a bare Debian with systemd
+dist-check: prereqs-dist
+	@deploy/prereqs.sh debootstrap systemd-nspawn:systemd-container
+	deploy/dist/dist-check.sh
+
+prereqs-dist:
+	@deploy/prereqs.sh git python3 objcopy:binutils dpkg-shlibdeps:dpkg-dev
+
+## What CHANGELOG.md says of this version, for its tag
+tag-notes:
+	@deploy/dist/tag-notes.sh
 
 # Tests run the demo's program. Most tests wait for processes and clocks, so twice as many run at
 # once as there are cores.

@@ -190,6 +190,12 @@ impl App {
         self.reloaded_files.reload_now()
     }
 
+    /// Where it is in its life, from now on.
+    #[must_use]
+    pub fn phases(&self) -> watch::Receiver<Phase> {
+        self.phase.subscribe()
+    }
+
     /// Serves until stopped, then drains.
     ///
     /// # Errors

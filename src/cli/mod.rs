@@ -7,6 +7,8 @@ mod client;
 mod doctor;
 mod hash_user;
 mod health;
+mod notify;
+mod packaging;
 mod release;
 pub mod serve;
 mod sessions;
@@ -19,6 +21,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+use clap_complete::Shell;
 
 use crate::config::{Config, ConfigFile, PREFIX};
 use crate::http;
@@ -61,6 +64,17 @@ enum Command {
     HashUser(hash_user::HashUserArgs),
     /// Print the OpenAPI document of the HTTP API, as JSON.
     Openapi,
+    /// Print a shell's completions for this program.
+    Completions {
+        /// The shell.
+        shell: Shell,
+    },
+    /// Write the manual pages into a folder, one for each command.
+    Man {
+        /// The folder. It must exist.
+        #[arg(value_name = "FOLDER")]
+        folder: PathBuf,
+    },
     /// Release sessions of a user through a running instance. A session that isn't live counts as
     /// released.
     Release(release::ReleaseArgs),
@@ -113,7 +127,8 @@ pub fn run() -> ExitCode {
                 Ok((config, file)) => {
                     let log = std::env::var_os("RUST_LOG");
                     let has_rust_log = log.is_some_and(|value| !value.is_empty());
-                    serve::run(&config, file, has_rust_log)
+                    let notify = std::env::var_os(notify::VARIABLE).map(PathBuf::from);
+                    serve::run(&config, file, has_rust_log, notify)
                 }
                 Err(error) => complain(&mut errors, error, CommandStatus::Usage).into(),
             }
@@ -124,6 +139,10 @@ pub fn run() -> ExitCode {
         }
         .into(),
         Command::HashUser(args) => hash_user::run(&args, &mut out, &mut errors).into(),
+        Command::Completions { shell } => {
+            print(packaging::completions(shell), &mut out, &mut errors).into()
+        }
+        Command::Man { folder } => packaging::write_manual(&folder, &mut errors).into(),
         Command::Openapi => print(http::document(), &mut out, &mut errors).into(),
         Command::Health(args) => health::run(&args, &mut out, &mut errors).into(),
         Command::Sessions(args) => {

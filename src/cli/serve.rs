@@ -1,18 +1,25 @@
 //! `serve`: from checked settings to a running service.
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use tracing::{error, warn};
 
-use super::{CommandStatus, complain, hash_user};
+use super::{CommandStatus, complain, hash_user, notify};
 use crate::app::{App, Reload, Signals, Stop};
 use crate::config::{Config, ConfigFile};
 use crate::telemetry::log::{self, Log};
 
 /// Runs the service until a signal stops it.
 ///
-/// `has_rust_log`: the environment sets `RUST_LOG`, which streamgate ignores and warns about.
-pub fn run(config: &Config, file: Option<ConfigFile>, has_rust_log: bool) -> ExitCode {
+/// `has_rust_log`: the environment sets `RUST_LOG`, which streamgate ignores and warns about. `manager`: the socket of the service
+/// manager that waits to hear that we serve.
+pub fn run(
+    config: &Config,
+    file: Option<ConfigFile>,
+    has_rust_log: bool,
+    manager: Option<PathBuf>,
+) -> ExitCode {
     let Log { level, unwritten } = match start_log(config) {
         Ok(log) => log,
         Err(problem) => {
@@ -23,7 +30,7 @@ pub fn run(config: &Config, file: Option<ConfigFile>, has_rust_log: bool) -> Exi
         warn!("RUST_LOG is ignored; set telemetry.log_level (STREAMGATE_TELEMETRY__LOG_LEVEL)");
     }
     let log = Some(level);
-    let outcome = run_logged(config, file.map(|file| Reload { file, log }));
+    let outcome = run_logged(config, file.map(|file| Reload { file, log }), manager);
     unwritten.flush(config.shutdown.for_log());
     outcome.into()
 }
@@ -37,7 +44,7 @@ fn start_log(config: &Config) -> Result<Log, String> {
 }
 
 /// The same, once there is a log.
-fn run_logged(config: &Config, reload: Option<Reload>) -> CommandStatus {
+fn run_logged(config: &Config, reload: Option<Reload>, manager: Option<PathBuf>) -> CommandStatus {
     for warning in config.warnings() {
         warn!("{warning}");
     }
@@ -52,7 +59,7 @@ fn run_logged(config: &Config, reload: Option<Reload>) -> CommandStatus {
             return CommandStatus::Outage;
         }
     };
-    let outcome = runtime.block_on(serve(config, reload));
+    let outcome = runtime.block_on(serve(config, reload, manager));
     // The drain has given all work its time.
     runtime.shutdown_background();
     outcome
@@ -67,7 +74,7 @@ fn raise_open_files() {
 }
 
 /// Builds the instance and runs it until a signal stops it.
-async fn serve(config: &Config, reload: Option<Reload>) -> CommandStatus {
+async fn serve(config: &Config, reload: Option<Reload>, manager: Option<PathBuf>) -> CommandStatus {
     let signals = match Signals::catch() {
         Ok(signals) => signals,
         Err(problem) => {
@@ -84,10 +91,12 @@ async fn serve(config: &Config, reload: Option<Reload>) -> CommandStatus {
     };
     let stop = Stop::default();
     let reload_now = app.reload_now();
+    let phases = app.phases();
     let running = app.run(stop.clone());
     let ended = tokio::select! {
         ended = running => ended,
         never = signals.forward(stop, reload_now) => match never {},
+        never = notify::tell_phases(manager, phases) => match never {},
     };
     match ended {
         Ok(()) => CommandStatus::Ok,

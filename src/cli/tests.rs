@@ -38,6 +38,45 @@ fn the_definitions_hold() {
 }
 
 #[test]
+fn completions_of_each_shell_name_each_command() {
+    use clap::{CommandFactory, ValueEnum};
+    for shell in Shell::value_variants() {
+        let text = packaging::completions(*shell);
+        for command in Cli::command().get_subcommands() {
+            let name = command.get_name();
+            assert!(text.contains(name), "{shell} does not name {name}");
+        }
+    }
+}
+
+#[test]
+fn each_command_has_a_manual_page() {
+    use clap::CommandFactory;
+    let folder = tempfile::tempdir().unwrap();
+    let mut errors = Vec::new();
+    let outcome = packaging::write_manual(folder.path(), &mut errors);
+    assert_eq!((outcome, errors.len()), (Outcome::Ok, 0));
+    let page = |name: &str| std::fs::read_to_string(folder.path().join(name)).unwrap();
+    assert!(page("streamgate.1").contains(".TH streamgate 1"));
+    for command in Cli::command().get_subcommands() {
+        let name = command.get_name();
+        assert!(page(&format!("streamgate-{name}.1")).contains(".SH DESCRIPTION"));
+    }
+}
+
+#[test]
+fn a_folder_that_is_not_there_gets_no_manual_and_an_error_that_says_so() {
+    let mut errors = Vec::new();
+    let outcome = packaging::write_manual("/nowhere/man".as_ref(), &mut errors);
+    let told = String::from_utf8(errors).unwrap();
+    assert_eq!(outcome, Outcome::Usage);
+    assert!(
+        told.contains("/nowhere/man: No such file or directory") && told.contains("name a folder"),
+        "{told}"
+    );
+}
+
+#[test]
 fn arguments_are_understood_or_are_a_matter_of_usage() {
     assert!(matches!(
         parse(&["serve"]).unwrap().command,
@@ -63,6 +102,9 @@ fn arguments_are_understood_or_are_a_matter_of_usage() {
         &["health", "--grpc", "x"],
         &["health", "--server-name", "a b"],
         &["health", "--cert", "a.pem"],
+        &["completions"],
+        &["completions", "tcsh"],
+        &["man"],
         &["sessions"],
         &["sessions", ""],
         &["sessions", "anna", "ben"],

@@ -13,7 +13,7 @@ use testkit::streamgate::Streamgate;
 use testkit::watch::{PATIENCE, within};
 
 /// Where each block stands, and what runs it.
-const RUN_BY: [(&str, &str, &str); 8] = [
+const RUN_BY: [(&str, &str, &str); 10] = [
     ("README.md", "Quick start", ".ci/run: make test, make demo"),
     ("docs/cli.md", "Commands", "here"),
     (
@@ -34,6 +34,16 @@ const RUN_BY: [(&str, &str, &str); 8] = [
     ("docs/envoy/install.md", "Try the shipped gateway", "here"),
     ("docs/http-api.md", "Try it", "clients::scripts"),
     ("docs/http-api.md", "The small API", "clients::scripts"),
+    (
+        "docs/install.md",
+        "The Debian package",
+        "deploy/dist/dist-check.sh",
+    ),
+    (
+        "docs/install.md",
+        "The archive",
+        "deploy/dist/dist-check.sh",
+    ),
 ];
 
 #[test]

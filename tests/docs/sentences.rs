@@ -37,6 +37,7 @@ const RUN_BY: &str = r#"
 STREAMGATE_LIMITS__DEFAULT=1 make demo => .ci/commands
 apt-get install -y g++ => .ci/nightly
 cargo doc --open --no-deps --document-private-items => .ci/commands
+cargo install --path . --locked => .ci/nightly
 cargo mutants -f 'src/session/**/*.rs' -- --lib session -- --skip tests::model => .ci/nightly
 cargo run -- openapi > tests/fixtures/openapi.json => .ci/commands
 cargo test --release --test integration http::connections -- --nocapture | grep measured => .ci/nightly
@@ -53,6 +54,7 @@ docker run => deploy/image-check.sh
 docker run --volume "$PWD/etc:/etc/streamgate:ro" streamgate serve --config /etc/streamgate/streamgate.yaml => deploy/image-check.sh => --volume "$PWD/etc:/etc/streamgate:ro" streamgate serve --config /etc/streamgate/streamgate.yaml
 docker stop streamgate => deploy/image-check.sh
 envoy --mode validate -c FILE => Makefile => --mode validate --log-level warning -c "$$file"
+git tag --annotate --file <(deploy/dist/tag-notes.sh) v0.2.0 => .ci/nightly
 make bench-checks => .ci/nightly
 make bench-memory => .ci/nightly
 make bench-redis => .ci/nightly
@@ -60,13 +62,17 @@ make compose-check => .ci/docker
 make demo => .ci/commands
 make demo STORE=redis => .ci/commands
 make demo-check => .ci/run
+make dist => .ci/nightly
+make dist-check => .ci/nightly
 make fuzz TARGET=claim RUNS=1000000 => .ci/nightly
 make fuzz-api => .ci/nightly
 make help => .ci/commands
 make image => .ci/docker
 make image-check => .ci/docker
+make image PLATFORM=linux/arm64 => Makefile => --platform $(PLATFORM)
 make lint => .ci/run
 make matrix => .ci/nightly
+make tag-notes => .ci/nightly
 make test => .ci/run
 make test-fast => .ci/commands
 make validate => .ci/run
@@ -83,11 +89,14 @@ redis-cli --bigkeys => tests/docs/sentences.rs => fn redis_cli_tells_what_the_ru
 redis-cli --latency => tests/docs/sentences.rs => fn redis_cli_tells_what_the_runbooks_look_for
 streamgate --version => tests/process/lifecycle.rs => "--version"
 streamgate check-config FILE => docs/cli.md => streamgate check-config streamgate.yaml
+streamgate completions SHELL => deploy/dist/dist.sh => completions zsh
+streamgate completions bash => deploy/dist/dist.sh => completions bash
 streamgate doctor => tests/process/doctor.rs => "doctor", "--json"
 streamgate hash-user USER --key-file FILE => tests/log_users.rs => ["hash-user", USER, "--key-file"
 streamgate hash-user USER... => tests/log_users.rs => ["hash-user", "--key-file"
 streamgate health => docs/cli.md => until streamgate health; do
 streamgate health --ca … --cert … --key … => tests/process/tls.rs => "--ca", &ca], ["--cert", &cert, "--key", &key]
+streamgate man FOLDER => deploy/dist/dist.sh => man "$files/share/man/man1"
 streamgate openapi => tests/http/openapi/document.rs => run(&["openapi"]
 streamgate release USER SESSION... => docs/cli.md => streamgate release alice p1
 streamgate serve --config FILE => docs/cli.md => streamgate serve --config streamgate.yaml &

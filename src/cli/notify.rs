@@ -1,0 +1,49 @@
+//! Tells the service manager when we serve and when we drain: systemd's protocol for `Type=notify`.
+
+use std::convert::Infallible;
+use std::path::{Path, PathBuf};
+
+use tokio::net::UnixDatagram;
+use tokio::sync::watch;
+use tracing::warn;
+
+use crate::http::Phase;
+
+/// The variable in which a service manager names its socket.
+pub(super) const VARIABLE: &str = "NOTIFY_SOCKET";
+
+/// Tells each phase to the service manager at that socket, if there is one.
+pub(super) async fn tell_phases(
+    socket: Option<PathBuf>,
+    mut phases: watch::Receiver<Phase>,
+) -> Infallible {
+    if let Some(socket) = socket {
+        tell_phase(&socket, &mut phases).await;
+        while phases.changed().await.is_ok() {
+            tell_phase(&socket, &mut phases).await;
+        }
+    }
+    std::future::pending().await
+}
+
+/// Tells the phase of now.
+async fn tell_phase(socket: &Path, phases: &mut watch::Receiver<Phase>) {
+    let phase = *phases.borrow_and_update();
+    let message = match phase {
+        Phase::Starting => return,
+        Phase::Serving => "READY=1",
+        Phase::Draining => "STOPPING=1",
+    };
+    if let Err(problem) = send(socket, message).await {
+        let socket = socket.display();
+        warn!(%socket, message, %problem, "failed to notify the service manager ({VARIABLE}); it may stop this process");
+    }
+}
+
+/// Sends one message.
+async fn send(socket: &Path, message: &str) -> std::io::Result<()> {
+    UnixDatagram::unbound()?
+        .send_to(message.as_bytes(), socket)
+        .await?;
+    Ok(())
+}

@@ -1,0 +1,31 @@
+//! What packages hold next to the program, made of the definitions of its arguments: completions and manual pages.
+
+use std::io::Write;
+use std::path::Path;
+
+use clap::CommandFactory;
+use clap_complete::Shell;
+
+use super::{Cli, Outcome, complain};
+
+/// The completions of that shell.
+pub(super) fn completions(shell: Shell) -> String {
+    let mut text = Vec::new();
+    clap_complete::generate(shell, &mut Cli::command(), "streamgate", &mut text);
+    String::from_utf8_lossy(&text).into_owned()
+}
+
+/// Writes a manual page for the program, and one for each of its commands.
+pub(super) fn write_manual(folder: &Path, errors: &mut impl Write) -> Outcome {
+    let command = Cli::command().disable_help_subcommand(true);
+    match clap_mangen::generate_to(command, folder) {
+        Ok(()) => Outcome::Ok,
+        Err(error) => {
+            let folder = folder.display();
+            let problem = format_args!(
+                "failed to write the manual pages into {folder}: {error}; name a folder that exists and that you may write to"
+            );
+            complain(errors, problem, Outcome::Usage)
+        }
+    }
+}
