@@ -7,8 +7,8 @@ use clap::Args;
 
 use super::{CommandStatus, complain, print};
 use crate::config::{Config, LogUsers};
-use crate::reload::{Files, Unusable};
 use crate::identity::UserId;
+use crate::reload::{Files, Unusable};
 use crate::telemetry::UserHash;
 
 /// The key of the configuration that names the file.

@@ -6,7 +6,7 @@ use std::path::Path;
 use clap::CommandFactory;
 use clap_complete::Shell;
 
-use super::{Cli, Outcome, complain};
+use super::{Cli, CommandStatus, complain};
 
 /// The completions of that shell.
 pub(super) fn completions(shell: Shell) -> String {
@@ -16,16 +16,16 @@ pub(super) fn completions(shell: Shell) -> String {
 }
 
 /// Writes a manual page for the program, and one for each of its commands.
-pub(super) fn write_manual(folder: &Path, errors: &mut impl Write) -> Outcome {
+pub(super) fn write_manual(folder: &Path, errors: &mut impl Write) -> CommandStatus {
     let command = Cli::command().disable_help_subcommand(true);
     match clap_mangen::generate_to(command, folder) {
-        Ok(()) => Outcome::Ok,
+        Ok(()) => CommandStatus::Ok,
         Err(error) => {
             let folder = folder.display();
             let problem = format_args!(
                 "failed to write the manual pages into {folder}: {error}; name a folder that exists and that you may write to"
             );
-            complain(errors, problem, Outcome::Usage)
+            complain(errors, problem, CommandStatus::Usage)
         }
     }
 }

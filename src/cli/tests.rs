@@ -55,7 +55,7 @@ fn each_command_has_a_manual_page() {
     let folder = tempfile::tempdir().unwrap();
     let mut errors = Vec::new();
     let outcome = packaging::write_manual(folder.path(), &mut errors);
-    assert_eq!((outcome, errors.len()), (Outcome::Ok, 0));
+    assert_eq!((outcome, errors.len()), (CommandStatus::Ok, 0));
     let page = |name: &str| std::fs::read_to_string(folder.path().join(name)).unwrap();
     assert!(page("streamgate.1").contains(".TH streamgate 1"));
     for command in Cli::command().get_subcommands() {
@@ -69,7 +69,7 @@ fn a_folder_that_is_not_there_gets_no_manual_and_an_error_that_says_so() {
     let mut errors = Vec::new();
     let outcome = packaging::write_manual("/nowhere/man".as_ref(), &mut errors);
     let told = String::from_utf8(errors).unwrap();
-    assert_eq!(outcome, Outcome::Usage);
+    assert_eq!(outcome, CommandStatus::Usage);
     assert!(
         told.contains("/nowhere/man: No such file or directory") && told.contains("name a folder"),
         "{told}"

@@ -4,6 +4,10 @@
 mod envoy_files;
 // The image, compose.yaml and its Envoy, as far as that can be seen without a Docker engine.
 mod deploy_files;
+// The example configuration of a release, its versions, the notes of its tag.
+mod release_files;
+// The objects for Kubernetes.
+mod kubernetes;
 // The files for Prometheus and Grafana: alerts that fire and clear, and a dashboard whose every
 // query returns data.
 mod prometheus;

@@ -4,7 +4,8 @@ use streamgate::config::Config;
 
 use testkit::docs;
 use testkit::process::command;
-use testkit::service::run;
+use testkit::streamgate::run;
+use testkit::tools::repository;
 
 const EXAMPLE: &str = "deploy/package/streamgate.yaml";
 const VERSION: &str = env!("CARGO_PKG_VERSION");
@@ -25,7 +26,7 @@ fn in_force(line: &str) -> String {
 
 #[tokio::test]
 async fn the_example_configuration_is_right_and_warns_of_nothing() {
-    let file = docs::repository(EXAMPLE);
+    let file = repository(EXAMPLE);
     let (code, told, warnings) = run(&["check-config", file.to_str().unwrap()], &[]).await;
     assert_eq!((code, warnings.as_str()), (0, ""), "{told}");
 }
@@ -57,7 +58,7 @@ fn each_place_that_has_the_version_has_this_one() {
 async fn a_tag_s_notes_are_what_the_changelog_says_of_its_version() {
     let notes = async |arguments: &[&str]| {
         let mut script = command("deploy/dist/tag-notes.sh");
-        script.current_dir(docs::repository("")).args(arguments);
+        script.current_dir(repository("")).args(arguments);
         let ran = script.output().await.unwrap();
         let text = |bytes| String::from_utf8(bytes).unwrap();
         (ran.status.code(), text(ran.stdout), text(ran.stderr))

@@ -107,17 +107,17 @@ async fn the_service_manager_hears_when_it_serves_and_when_it_drains() {
         let length = received.await.expect("it notifies").unwrap();
         String::from_utf8_lossy(&buffer[..length]).into_owned()
     };
-    let mut service = Service::start(&[("NOTIFY_SOCKET", path.to_str().unwrap())]).await;
+    let mut service = Streamgate::start(&[("NOTIFY_SOCKET", path.to_str().unwrap())]).await;
     assert_eq!(hears().await, "READY=1");
     assert_eq!(service.get("/readyz").await.status(), 200);
     service.signal("TERM").await;
     assert_eq!(hears().await, "STOPPING=1");
-    assert_eq!(service.ended().await, 0);
+    assert_eq!(service.stopped().await.code(), Some(0));
 }
 
 #[tokio::test]
 async fn a_service_manager_that_is_gone_is_a_warning() {
-    let service = Service::start(&[("NOTIFY_SOCKET", "/nowhere/notify")]).await;
+    let service = Streamgate::start(&[("NOTIFY_SOCKET", "/nowhere/notify")]).await;
     let message = "failed to notify the service manager (NOTIFY_SOCKET); it may stop this process";
     let line = service.line(message).await;
     assert_eq!(line["socket"], "/nowhere/notify");

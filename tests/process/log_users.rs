@@ -165,7 +165,7 @@ async fn no_line_about_an_outage_names_a_user() {
     let files = Files::new();
     let hash = files.hash().await;
     // Nobody listens there.
-    let port = ReservedPort::new();
+    let port = ReservedPort::reserve();
     let url = format!("redis://{}", port.address());
     for (rule, message) in [
         ("allow", "a stream was let in by the outage rule"),

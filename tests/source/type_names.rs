@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use crate::imports::{is_test, sources};
+use super::imports::{is_test, sources};
 
 /// What declares a type.
 const KEYWORDS: [&str; 5] = ["struct ", "enum ", "union ", "trait ", "type "];

@@ -5,7 +5,7 @@ use std::time::Duration;
 use reqwest::Method;
 use serde_json::{Value, json};
 use streamgate::config::Shown;
-use streamgate::identity::{Kind};
+use streamgate::identity::Kind;
 
 use streamgate::store::faulty::FaultyStore;
 use testkit::api::{Api, on_both};

@@ -6,8 +6,8 @@ mod races;
 mod requests;
 mod store;
 
-use streamgate::identity::{SessionKey};
-use streamgate::session::{Admission};
+use streamgate::identity::SessionKey;
+use streamgate::session::Admission;
 use streamgate::store::Store;
 
 use streamgate::store::faulty::FaultyStore;

@@ -7,7 +7,7 @@ use std::time::Duration;
 use futures_util::future::join_all;
 use reqwest::{Client, Method};
 use serde_json::json;
-use streamgate::clock::{ManualClock, Timestamp};
+use streamgate::clock::ManualClock;
 
 use streamgate::store::faulty::FaultyStore;
 use testkit::api::{Api, on_both};

@@ -7,7 +7,7 @@ use reqwest::Method;
 use serde_json::{Value, json};
 use streamgate::clock::{ManualClock, Timestamp};
 use streamgate::config::OutageRule;
-use streamgate::session::{PROVEN_AFTER};
+use streamgate::session::PROVEN_AFTER;
 use streamgate::store::StoreError;
 
 use streamgate::store::faulty::{Fault, FaultyStore};

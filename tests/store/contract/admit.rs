@@ -4,7 +4,9 @@ use std::time::Duration;
 
 use streamgate::clock::Clock;
 use streamgate::identity::{ContentId, DeviceId, Door, Facts, Kind, MAX_ID_BYTES};
-use streamgate::session::{Admission, AdmissionKind, Ending, Refusal, Released, Session, Start, Ticket, WhenFull};
+use streamgate::session::{
+    Admission, AdmissionKind, Ending, Refusal, Released, Session, Start, Ticket, WhenFull,
+};
 
 use testkit::streams::{LEASE, key, playback, refusing, start, user};
 

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use streamgate::identity::{Kind};
+use streamgate::identity::Kind;
 use streamgate::session::{Admission, EndCause, Refusal, Renewal, WhenFull};
 
 use testkit::streams::{key, playback};

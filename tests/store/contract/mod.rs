@@ -4,8 +4,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use streamgate::clock::{Clock, ManualClock, Timestamp};
-use streamgate::identity::{ContentId, DeviceId, Door, Facts, Kind, MAX_ID_BYTES, SessionKey, UserId};
-use streamgate::session::{Admission, AdmissionKind, EndCause, Ending, Refusal, Released, Renewal, Session, Sighting, Start, StartRules, WhenFull};
+use streamgate::identity::{SessionKey, UserId};
+use streamgate::session::{
+    Admission, AdmissionKind, EndCause, Ending, Refusal, Released, Renewal, Session, Sighting,
+    Start, StartRules, WhenFull,
+};
 use streamgate::store::{MemoryStore, Store};
 
 use testkit::redis::RedisServer;

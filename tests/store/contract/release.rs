@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use streamgate::identity::{Kind};
+use streamgate::identity::Kind;
 use streamgate::session::{EndCause, EndList, Ending, Released, Renewal, Ticket, WhenFull};
 
 use testkit::streams::{key, playback, start_with, terms};

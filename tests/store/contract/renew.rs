@@ -4,7 +4,9 @@ use std::time::Duration;
 
 use streamgate::clock::{Clock, Timestamp};
 use streamgate::identity::{Door, Facts, Kind, UserId};
-use streamgate::session::{EndCause, Ending, Flags, MAX_PUT_BACK, Released, Renewal, Session, Sighting};
+use streamgate::session::{
+    EndCause, Ending, Flags, MAX_PUT_BACK, Released, Renewal, Session, Sighting,
+};
 use streamgate::store::Seen;
 
 use testkit::streams::{LEASE, key, playback, sighting, terms, user};

@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use streamgate::identity::{ContentId, Facts};
-use streamgate::session::{Admission, AdmissionKind, Ending, Refusal, Released, Renewal, Start, StartRules, WhenFull};
+use streamgate::session::{
+    Admission, AdmissionKind, Ending, Refusal, Released, Renewal, Start, StartRules, WhenFull,
+};
 use streamgate::store::redis::RedisStore;
 use streamgate::store::{Store, StoreError};
 

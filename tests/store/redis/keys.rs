@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use streamgate::clock::{Clock, ManualClock, Timestamp};
-use streamgate::identity::{Kind};
+use streamgate::identity::Kind;
 use streamgate::session::{Admission, Ending, Renewal, Sighting, Start, Terms};
 use streamgate::store::Store;
 use streamgate::store::redis::{RedisSettings, RedisStore};

@@ -7,7 +7,6 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use futures_util::future::join_all;
 use futures_util::{StreamExt, stream};
 use streamgate::clock::{Clock, ManualClock, Stopwatch, Timestamp};
-use streamgate::identity::{ContentId, DeviceId, Facts, Kind, SessionKey, UserId};
 use streamgate::session::{Admission, Refusal, Renewal};
 use streamgate::store::{Store, StoreError};
 

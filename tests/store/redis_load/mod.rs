@@ -11,7 +11,7 @@ use std::time::Duration;
 use futures_util::stream;
 use futures_util::stream::StreamExt;
 use streamgate::clock::Stopwatch;
-use streamgate::identity::{SessionKey};
+use streamgate::identity::SessionKey;
 use streamgate::store::Store;
 use streamgate::store::redis::RedisStore;
 
