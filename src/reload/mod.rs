@@ -452,7 +452,7 @@ impl<T: Send + Sync + 'static> Reloaded<T> {
             }
             Err(problem) => {
                 self.metrics.reload(self.label, ReloadOutcome::Failed);
-                warn!(file, %problem, "the changed files can't be used; the previous value stays in force");
+                warn!(file, %problem, "the changed files can't be used; what was read before stays in force");
             }
         }
     }

@@ -47,7 +47,7 @@ impl Files {
 
     /// Why the last changed files were refused.
     fn problem(&self) -> String {
-        let message = "the changed files can't be used; the previous value stays in force";
+        let message = "the changed files can't be used; what was read before stays in force";
         let lines = self.streamgate.lines(message);
         lines.last().unwrap()["problem"]
             .as_str()

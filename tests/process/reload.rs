@@ -120,7 +120,7 @@ async fn a_broken_file_changes_nothing_is_told_of_once_and_heals_by_itself() {
     std::fs::remove_file(followed.file()).unwrap();
     followed.was_read("failed", 4.0).await;
     assert_eq!(followed.plays("anna", "p2").await.reason(), "full");
-    let unusable = "the changed files can't be used; the previous value stays in force";
+    let unusable = "the changed files can't be used; what was read before stays in force";
     let told = followed.streamgate.told(unusable, 4).await;
     assert_eq!(told.len(), 4, "{told:?}");
     let problem = told[0]["problem"].as_str().unwrap();

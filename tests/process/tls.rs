@@ -288,7 +288,7 @@ async fn a_certificate_that_can_not_be_used_changes_nothing_and_shows() {
     })
     .await;
     assert_eq!(reloads(http, &client, "http_tls", "ok").await, 1);
-    let unusable = "the changed files can't be used; the previous value stays in force";
+    let unusable = "the changed files can't be used; what was read before stays in force";
     let about_http = || {
         let mut told = service.lines(unusable);
         told.retain(|line| line["file"] == "http_tls");

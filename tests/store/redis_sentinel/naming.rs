@@ -438,7 +438,7 @@ async fn a_master_that_is_gone_hangs_or_is_none_is_told_by_its_name_and_used_whe
     // Who is connected learns it from its first call, and leaves at once.
     eventually("it is left", async || {
         let failure = admit(&store, "a").await.unwrap_err();
-        failure.to_string().contains("no master but a slave")
+        failure.to_string().contains("not a master but a slave")
     })
     .await;
     server.run::<()>(&["REPLICAOF", "NO", "ONE"]);
