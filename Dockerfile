@@ -43,7 +43,7 @@ CMD ["serve"]
 HEALTHCHECK --interval=5s --timeout=3s --start-period=5s --retries=2 CMD ["/usr/local/bin/streamgate", "health"]
 
 # Last, because they change with every commit.
-ARG VERSION=unknown
+ARG VERSION=0.2.0
 ARG REVISION=unknown
 LABEL org.opencontainers.image.title="streamgate" \
       org.opencontainers.image.description="Limits how many streams one user watches at once, in the path of an Envoy gateway, counted in Redis." \

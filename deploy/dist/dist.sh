@@ -72,7 +72,7 @@ fi
 # cargo-deb packs what lies at the same place for every release.
 ln -s "$name" "$out/files"
 [ -n "$MAINTAINER" ] || say 'publisher.conf names no MAINTAINER: the Debian package says "nobody"'
-"$cargo_deb" deb --quiet --no-build --no-strip --profile dist --package streamgate --deb-revision 1 \
+"$cargo_deb" deb --quiet --compress-system --no-build --no-strip --profile dist --package streamgate --deb-revision 1 \
     --maintainer "${MAINTAINER:-nobody <nobody@localhost>}" --output "$out/"
 rm "$out/files"
 rm -r "$files"

@@ -29,14 +29,14 @@ pub(super) async fn tell_phases(
 /// Tells the phase of now.
 async fn tell_phase(socket: &Path, phases: &mut watch::Receiver<Phase>) {
     let phase = *phases.borrow_and_update();
-    let message = match phase {
+    let state = match phase {
         Phase::Starting => return,
         Phase::Serving => "READY=1",
         Phase::Draining => "STOPPING=1",
     };
-    if let Err(problem) = send(socket, message).await {
+    if let Err(problem) = send(socket, state).await {
         let socket = socket.display();
-        warn!(%socket, message, %problem, "failed to notify the service manager ({VARIABLE}); it may stop this process");
+        warn!(%socket, state, %problem, "failed to notify the service manager ({VARIABLE}); it may stop this process");
     }
 }
 
