@@ -275,6 +275,8 @@ impl Delivery {
         for _ in 0..expired {
             self.shared.metrics.releaser_dropped(DropReason::Expired);
         }
+        let waiting = lock(&self.shared.queue).len();
+        self.shared.metrics.releaser_pending(waiting);
     }
 
     /// How long a notice is worth delivering: a sign of life for its lease, an end for as long as

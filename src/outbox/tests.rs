@@ -419,6 +419,7 @@ async fn notices_expire_even_if_the_store_is_not_asked() {
     let outlasting = async {
         tokio::time::sleep(Duration::from_secs(40)).await;
         assert_eq!(bench.dropped("expired"), "4");
+        assert_eq!(bench.metric("streamgate_releaser_pending "), "0");
         bench.submit(release("e"));
         assert_eq!(bench.dropped("queue_full"), "0");
     };

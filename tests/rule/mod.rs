@@ -16,6 +16,9 @@ mod budget;
 mod failed_titles;
 // Ends of ids that never were push out nothing that matters.
 mod junk;
+// Two instances, each a ledger with its cache and its outbox, on one store: random histories
+// against the pure rule.
+mod ledger_model;
 // Instances with different leases on one Redis.
 mod leases;
 // A response that runs on in Envoy after its playback has ended.

@@ -1,0 +1,482 @@
+//! Plays a history, and judges what the instances answer meanwhile.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
+
+use streamgate::config::{self, Changeable, InForce, OutageRule};
+use streamgate::identity::{Claim, DeviceId, Facts, Kind, SessionKey, Takeover, UserId};
+use streamgate::ledger::{Basis, CacheLookup, CallerDeadline, Decision, Outage, UndoHint};
+use streamgate::outbox::Notice;
+use streamgate::policy::Policy;
+use streamgate::session::{
+    Admission, AdmissionKind, Admitted, Ending, Provenance, Refusal, Renewal, Sighting,
+};
+use tokio::task::JoinSet;
+
+use super::history::{
+    DERIVED, Door, History, INSTANCES, Limits, Manner, Report, Step, TakeOver, USERS, Viewer,
+};
+use super::instance::{Installation, Instance, lease_of, terms};
+use super::shared_store::{Answer, Backend, SharedStore};
+use super::witness::Notes;
+use testkit::streams::user;
+
+/// The pause between two requests of a stream.
+const INTERVAL: Duration = Duration::from_secs(1);
+
+/// What the test knows of a stream.
+#[derive(Debug, Default)]
+pub(super) struct Stream {
+    /// How many of its requests are under way.
+    busy: usize,
+    /// How it asks, if it was let in when it last did.
+    pub(super) watching: Option<(Viewer, Manner)>,
+    /// Whether anybody has ever ended it.
+    pub(super) touched: bool,
+    /// Whether its end was the last thing that happened to it, with no request under way.
+    pub(super) over: bool,
+}
+
+/// A history that is being played.
+pub(super) struct Trial {
+    pub(super) shared: Arc<SharedStore>,
+    notes: Arc<Mutex<Notes>>,
+    pub(super) instances: Vec<Instance>,
+    in_force: Arc<InForce>,
+    rule: OutageRule,
+    pub(super) users: Vec<UserId>,
+    streams: Mutex<HashMap<(UserId, SessionKey), Stream>>,
+    /// Whether no step so far was [trouble](Step::is_trouble).
+    calm: AtomicBool,
+}
+
+impl Trial {
+    /// Nothing has happened yet. `number` makes the users' names unlike those of other trials.
+    pub(super) fn new(history: &History, backend: &Backend<'_>, number: u32) -> Self {
+        let shared = Arc::new(SharedStore::new(backend, terms()));
+        let in_force = Arc::new(InForce::new(changeable(&history.limits)));
+        let installation = Installation {
+            shared: Arc::clone(&shared),
+            notes: Arc::default(),
+            in_force: Arc::clone(&in_force),
+            rule: history.rule,
+            delays: history.delays.clone(),
+        };
+        Self {
+            shared,
+            instances: (0..INSTANCES)
+                .map(|number| installation.instance(number))
+                .collect(),
+            notes: installation.notes,
+            in_force,
+            rule: history.rule,
+            users: (0..USERS)
+                .map(|place| user(&format!("user {place} of {number}")))
+                .collect(),
+            streams: Mutex::default(),
+            calm: AtomicBool::new(true),
+        }
+    }
+
+    /// Plays a history to its end: until all that it has begun is over.
+    pub(super) async fn play(self: &Arc<Self>, history: &History) {
+        let mut under_way = JoinSet::new();
+        for (pause, step) in &history.steps {
+            tokio::time::sleep(*pause).await;
+            let (trial, step) = (Arc::clone(self), step.clone());
+            if step.is_trouble() {
+                self.calm.store(false, Ordering::SeqCst);
+            }
+            under_way.spawn(async move { trial.perform(step).await });
+        }
+        while let Some(done) = under_way.join_next().await {
+            done.unwrap();
+        }
+    }
+
+    /// What all instances have heard.
+    pub(super) fn notes(&self) -> MutexGuard<'_, Notes> {
+        self.notes.lock().unwrap()
+    }
+
+    /// Records a violation.
+    pub(super) fn wrong(&self, what: String) {
+        self.notes().wrong(what);
+    }
+
+    /// Whether no step so far was [trouble](Step::is_trouble).
+    pub(super) fn is_calm(&self) -> bool {
+        self.calm.load(Ordering::SeqCst)
+    }
+
+    /// All streams.
+    pub(super) fn streams(&self) -> MutexGuard<'_, HashMap<(UserId, SessionKey), Stream>> {
+        self.streams.lock().unwrap()
+    }
+
+    /// Changes what is known of a stream.
+    fn note(&self, viewer: &Viewer, change: impl FnOnce(&mut Stream)) {
+        let name = (self.users[viewer.user].clone(), viewer.key.clone());
+        change(self.streams().entry(name).or_default());
+    }
+
+    /// Does one thing.
+    async fn perform(&self, step: Step) {
+        self.notes().log(self.shared.now(), &format!("{step:?}"));
+        match step {
+            Step::Ask(viewer, manner) => {
+                self.note(&viewer, |stream| {
+                    (stream.busy, stream.over) = (stream.busy + 1, false);
+                });
+                for time in 0..manner.times {
+                    if time > 0 {
+                        tokio::time::sleep(INTERVAL).await;
+                    }
+                    if !self.ask(&viewer, &manner).await {
+                        break;
+                    }
+                }
+                self.note(&viewer, |stream| stream.busy -= 1);
+            }
+            Step::Report(viewer, report) => self.report(&viewer, report),
+            Step::Release(viewer, ending) => self.release(&viewer, ending).await,
+            Step::List(instance, user) => {
+                let listed = self.instances[instance].ledger.list(&self.users[user]);
+                if let (Err(outage), true) = (listed.await, self.is_calm()) {
+                    self.wrong(format!("{outage} without an outage"));
+                }
+            }
+            Step::Fail(instances, failure, time) => {
+                for instance in &instances {
+                    self.instances[*instance].witness.fail(Some(failure));
+                }
+                tokio::time::sleep(time).await;
+                for instance in &instances {
+                    self.instances[*instance].witness.fail(None);
+                }
+            }
+            Step::Forget => {
+                self.shared.forget_all().await;
+                self.streams()
+                    .values_mut()
+                    .for_each(|stream| stream.over = false);
+            }
+            Step::Change(limits) => self.in_force.change(changeable(&limits)).unwrap(),
+        }
+    }
+
+    /// A stream asks once, as its door does; whether it may play.
+    pub(super) async fn ask(&self, viewer: &Viewer, manner: &Manner) -> bool {
+        let claim = self.claim(viewer, manner);
+        let Instance { ledger, .. } = &self.instances[viewer.instance];
+        let (settings, since) = (self.in_force.now(), self.notes().answered());
+        let caller = CallerDeadline::endless();
+        let answer = match manner.door {
+            Door::Check => match ledger.lookup(&claim) {
+                CacheLookup::Good { .. } => {
+                    self.judge_good(viewer, &claim);
+                    self.note(viewer, |stream| {
+                        stream.watching = Some((viewer.clone(), manner.clone()));
+                    });
+                    return true;
+                }
+                lookup => ledger.admit(&claim, lookup, &settings, &caller).await,
+            },
+            Door::Heartbeat => ledger.heartbeat(&claim, &settings, &caller).await,
+            Door::Refresh => match ledger.refresh(&claim, &settings).await {
+                Ok(None) => {
+                    self.note(viewer, |stream| stream.watching = None);
+                    return false;
+                }
+                Ok(Some(decision)) => Ok(decision),
+                Err(outage) => Err(outage),
+            },
+        };
+        self.notes().count(name_of(&answer));
+        let told = format!("{viewer:?} is told {answer:?}");
+        self.notes().log(self.shared.now(), &told);
+        self.judge(viewer, &claim, &settings, since, &answer);
+        self.after(viewer, manner, &claim, &answer)
+    }
+
+    /// What a door does once the ledger has answered; whether the stream may play.
+    fn after(
+        &self,
+        viewer: &Viewer,
+        manner: &Manner,
+        claim: &Claim,
+        answer: &Result<Decision, Outage>,
+    ) -> bool {
+        let instance = &self.instances[viewer.instance];
+        let undo = match answer {
+            Ok(decision) => decision.undo,
+            Err(outage) => outage
+                .doubtful
+                .map_or(UndoHint::Nothing, UndoHint::Doubtful),
+        };
+        let has_left = manner.leaves && claim.key.kind == Kind::Request;
+        let taken_back = match undo {
+            UndoHint::Doubtful(ticket) => Some(ticket),
+            UndoHint::Started(ticket) if has_left => Some(ticket),
+            UndoHint::Started(_) | UndoHint::Nothing => None,
+        };
+        if let Some(ticket) = taken_back {
+            self.note(viewer, |stream| stream.touched = true);
+            instance.submit(
+                &claim.user,
+                Notice::Release(claim.key.clone(), Ending::Undone(ticket)),
+            );
+        }
+        let plays = match answer {
+            Ok(decision) => matches!(decision.admission, Admission::Admitted(_)) && !has_left,
+            Err(_) => false,
+        };
+        if plays && manner.plays && claim.key.kind == Kind::Playback && undo != UndoHint::Nothing {
+            instance.submit(&claim.user, Notice::Played(claim.key.clone()));
+        }
+        self.note(viewer, |stream| {
+            stream.watching = plays.then(|| (viewer.clone(), manner.clone()));
+        });
+        plays
+    }
+
+    /// What a door makes of a request.
+    fn claim(&self, viewer: &Viewer, manner: &Manner) -> Claim {
+        let takeover = manner.takes_over.as_ref().map(|whose| match whose {
+            TakeOver::Oldest => Takeover::Oldest,
+            TakeOver::Named(key) => Takeover::Session(key.id.clone()),
+        });
+        Claim {
+            user: self.users[viewer.user].clone(),
+            plan: None,
+            key: viewer.key.clone(),
+            facts: Facts {
+                device: manner.device.map(|device| DeviceId::parse(device).unwrap()),
+                ..Facts::default()
+            },
+            takeover,
+            derived: viewer.key.id.as_str() == DERIVED,
+            free: false,
+        }
+    }
+
+    /// Envoy reports about a stream.
+    fn report(&self, viewer: &Viewer, report: Report) {
+        let key = viewer.key.clone();
+        let notice = match report {
+            Report::Runs => {
+                let sighting = Sighting {
+                    lease: lease_of(key.kind),
+                    facts: Facts::default(),
+                    started_at: None,
+                    provenance: Provenance::Counted,
+                    derived: false,
+                    key,
+                };
+                Notice::Renew(sighting, None, None)
+            }
+            Report::Played => Notice::Played(key),
+            Report::Failed => Notice::Release(key, Ending::Failed),
+            Report::Ended => Notice::Release(key, Ending::Stream),
+        };
+        self.note(viewer, |stream| match report {
+            Report::Runs => stream.over = false,
+            Report::Played => {}
+            Report::Failed => stream.touched = true,
+            Report::Ended => stream.end(&viewer.key, Ending::Stream),
+        });
+        self.instances[viewer.instance].submit(&self.users[viewer.user], notice);
+    }
+
+    /// A client or an operator ends a stream.
+    async fn release(&self, viewer: &Viewer, ending: Ending) {
+        let (user, key) = (&self.users[viewer.user], &viewer.key);
+        self.note(viewer, |stream| stream.end(key, ending));
+        let ledger = &self.instances[viewer.instance].ledger;
+        let released = ledger.release(user, key, ending, Duration::ZERO).await;
+        let told = format!("the end of {viewer:?} by {ending:?}: {released:?}");
+        self.notes().log(self.shared.now(), &told);
+        if let Err(outage) = released {
+            if self.is_calm() {
+                self.wrong(format!("{outage} without an outage"));
+            }
+            if ending != Ending::Operator || key.kind.is_stoppable() {
+                self.notes().ended(viewer.instance, user, key);
+            }
+        }
+    }
+}
+
+impl Stream {
+    /// Somebody says that it is over.
+    fn end(&mut self, key: &SessionKey, ending: Ending) {
+        let sticks = match ending {
+            Ending::Stream => key.kind.leaves_tombstone(),
+            _ => key.kind == Kind::Playback,
+        };
+        (self.touched, self.watching) = (true, None);
+        self.over = sticks && self.busy == 0;
+    }
+}
+
+// === judging ===
+
+impl Trial {
+    /// An instance has let a stream go on without a question.
+    fn judge_good(&self, viewer: &Viewer, claim: &Claim) {
+        let now = self.shared.now();
+        let mut notes = self.notes();
+        let until = notes.sure_until(viewer.instance, &claim.user, &claim.key);
+        notes.count("goes on unasked");
+        notes.log(now, &format!("{viewer:?} goes on, at most until {until:?}"));
+        if until.is_none_or(|until| until <= now) {
+            notes.wrong(format!(
+                "{viewer:?} goes on unasked at {now:?}, though granted until {until:?}"
+            ));
+        }
+    }
+
+    /// An instance has decided, after `since` answers of the store.
+    fn judge(
+        &self,
+        viewer: &Viewer,
+        claim: &Claim,
+        settings: &Changeable,
+        since: usize,
+        answer: &Result<Decision, Outage>,
+    ) {
+        let limit = settings.limits.policy.default;
+        let flaw = match answer {
+            Err(_) if self.is_calm() => Some("there is no outage"),
+            Err(_) => None,
+            Ok(decision) if decision.limit != limit => Some("the limit is another"),
+            Ok(decision) => match decision.basis {
+                Basis::Store => self.flaw_of_store(viewer, claim, since, decision),
+                Basis::HeldLease => self.flaw_of_held(viewer, claim, decision),
+                Basis::Rule(rule) => self.flaw_of_rule(rule, decision),
+            },
+        };
+        if let Some(flaw) = flaw {
+            self.wrong(format!(
+                "{viewer:?} at {limit} is told {answer:?}, but {flaw}"
+            ));
+        }
+    }
+
+    /// What is wrong with a decision that is said to be the store's.
+    fn flaw_of_store(
+        &self,
+        viewer: &Viewer,
+        claim: &Claim,
+        since: usize,
+        decision: &Decision,
+    ) -> Option<&'static str> {
+        if let Admission::Admitted(admitted) = &decision.admission
+            && admitted.entry == AdmissionKind::Started
+            && admitted.active > usize::try_from(decision.limit).unwrap()
+        {
+            return Some("that is more than the limit");
+        }
+        let notes = self.notes();
+        let mut answers = notes.answers_since(since, viewer.instance, &claim.user, &claim.key);
+        let said_so = answers.any(|answer| match (answer, &decision.admission) {
+            (Answer::Admission(answer), admission) if answer == admission => true,
+            (
+                Answer::Renewal(
+                    Renewal::Renewed { .. } | Renewal::PutBack { .. } | Renewal::Provisional { .. },
+                ),
+                Admission::Admitted(admitted),
+            ) => admitted.entry == AdmissionKind::Renewed,
+            (
+                Answer::Admission(Admission::Refused(Refusal::Full { holders, .. })),
+                Admission::Refused(Refusal::NotStoppable),
+            ) => holders
+                .iter()
+                .any(|holder| holder.key.kind == Kind::Request),
+            _ => false,
+        });
+        (!said_so).then_some("the store has not said so")
+    }
+
+    /// What is wrong with a decision to let a session go on while the store is out.
+    fn flaw_of_held(
+        &self,
+        viewer: &Viewer,
+        claim: &Claim,
+        decision: &Decision,
+    ) -> Option<&'static str> {
+        let Admission::Admitted(Admitted { session, .. }) = &decision.admission else {
+            return Some("a held lease refuses nothing");
+        };
+        let notes = self.notes();
+        let until = notes.kept_until(viewer.instance, &claim.user, &claim.key);
+        if self.is_calm() {
+            Some("there is no outage")
+        } else if session.expires_at <= self.shared.now() {
+            Some("that is past")
+        } else if until.is_none_or(|until| until < session.expires_at) {
+            Some("that was not granted")
+        } else {
+            None
+        }
+    }
+
+    /// What is wrong with a decision of the outage rule.
+    fn flaw_of_rule(&self, rule: OutageRule, decision: &Decision) -> Option<&'static str> {
+        let limit = usize::try_from(decision.limit).unwrap();
+        match &decision.admission {
+            _ if self.is_calm() => Some("there is no outage"),
+            _ if rule != self.rule || rule == OutageRule::Deny => Some("that is not the rule"),
+            Admission::Refused(Refusal::Full { .. }) if rule == OutageRule::Allow && limit > 0 => {
+                Some("the rule allows it")
+            }
+            Admission::Admitted(admitted)
+                if rule == OutageRule::Local
+                    && admitted.entry == AdmissionKind::Started
+                    && admitted.active > limit =>
+            {
+                Some("that is more than the limit here")
+            }
+            Admission::Admitted(_) | Admission::Refused(_) => None,
+        }
+    }
+}
+
+/// What is counted of a decision.
+const fn name_of(answer: &Result<Decision, Outage>) -> &'static str {
+    match answer {
+        Err(_) => "outage",
+        Ok(decision) => match (decision.basis, &decision.admission) {
+            (Basis::HeldLease, _) => "goes on in an outage",
+            (Basis::Rule(_), Admission::Admitted(_)) => "let in by the outage rule",
+            (Basis::Rule(_), Admission::Refused(_)) => "refused by the outage rule",
+            (Basis::Store, Admission::Admitted(admitted)) => match admitted.entry {
+                AdmissionKind::Started if admitted.displaced.is_empty() => "started",
+                AdmissionKind::Started => "started in place of another",
+                AdmissionKind::Renewed => "renewed",
+            },
+            (Basis::Store, Admission::Refused(refusal)) => match refusal {
+                Refusal::Full { .. } => "full",
+                Refusal::Ended(..) => "ended",
+                Refusal::NotStoppable => "not stoppable",
+            },
+        },
+    }
+}
+
+/// The settings with these limits.
+fn changeable(limits: &Limits) -> Changeable {
+    Changeable {
+        limits: config::Limits {
+            policy: Policy::new(limits.limit),
+            when_full: limits.when_full,
+            displacements: limits.displacements,
+            grace: limits.grace,
+            quiet: Duration::from_secs(3),
+            ..config::Limits::default()
+        },
+        ..Changeable::default()
+    }
+}

@@ -1,0 +1,453 @@
+//! A [`Witness`] stands between an instance and the store. It delays calls, loses them or their
+//! answers, and records what the instance may believe after each answer.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use streamgate::clock::Timestamp;
+use streamgate::identity::{SessionKey, UserId};
+use streamgate::session::{
+    Admission, Ending, Playing, Refusal, Released, Renewal, Sighting, Start, StartRules,
+};
+use streamgate::store::{Cursor, Listing, Page, Seen, Store, StoreError};
+
+use super::shared_store::{Answer, Asked, Asking, Question, SharedStore};
+
+/// How often each answer was given.
+pub(super) type Tally = BTreeMap<&'static str, usize>;
+
+/// How calls fail.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Failure {
+    /// The connection is refused: nothing is done, and the instance knows.
+    Refused,
+    /// Nothing is done, and the instance can't know.
+    CallLost,
+    /// The call takes place, and the instance can't know.
+    AnswerLost,
+}
+
+/// A session, as one instance knows it.
+type KnownKey = (usize, UserId, SessionKey);
+
+/// What an instance may believe of a session.
+#[derive(Debug, Clone, Copy, Default)]
+struct Belief {
+    /// Until when it may let the session go on without a question. None from the moment that it
+    /// begins to end the session.
+    sure_until: Option<Timestamp>,
+    /// Until when it may let the session go on while the store is out. None once the session has
+    /// ended.
+    kept_until: Option<Timestamp>,
+    /// How often the instance has begun or completed an end of the session. An answer to a question
+    /// that is older than the last of them grants nothing.
+    endings: usize,
+}
+
+/// What all instances have heard, and what was wrong.
+#[derive(Debug, Default)]
+pub(super) struct Notes {
+    /// What each instance may believe.
+    beliefs: HashMap<KnownKey, Belief>,
+    /// What each instance was answered, in order.
+    answers: Vec<(KnownKey, Answer)>,
+    /// Who had to give way.
+    displaced: HashSet<(UserId, SessionKey)>,
+    /// The violations.
+    wrong: Vec<String>,
+    /// The events, for people.
+    log: Vec<String>,
+    /// How often each answer was given: it shows what the histories reach.
+    pub(super) tally: Tally,
+}
+
+/// The store, as one instance has it.
+pub(super) struct Witness {
+    /// Which instance that is.
+    instance: usize,
+    /// The store.
+    shared: Arc<SharedStore>,
+    /// What all instances have heard.
+    notes: Arc<Mutex<Notes>>,
+    /// How long calls and their answers are under way, taken in turn.
+    delays: Mutex<std::iter::Cycle<std::vec::IntoIter<Delay>>>,
+    /// How its calls fail.
+    failure: Mutex<Option<Failure>>,
+}
+
+/// How long a call is under way to the store, and its answer on the way back.
+pub(super) type Delay = (Duration, Duration);
+
+// === impl Notes ===
+
+impl Notes {
+    /// Records a violation.
+    pub(super) fn wrong(&mut self, what: String) {
+        self.log.push(format!("WRONG: {what}"));
+        self.wrong.push(what);
+    }
+
+    /// Records an event.
+    pub(super) fn log(&mut self, now: Timestamp, what: &str) {
+        let (seconds, millis) = (now.as_millis() / 1000 % 1000, now.as_millis() % 1000);
+        self.log.push(format!("{seconds:03}.{millis:03} {what}"));
+    }
+
+    /// Counts an answer.
+    pub(super) fn count(&mut self, what: &'static str) {
+        *self.tally.entry(what).or_default() += 1;
+    }
+
+    /// The first violation, and everything that led to it.
+    pub(super) fn verdict(&self) -> Result<(), String> {
+        match self.wrong.first() {
+            None => Ok(()),
+            Some(wrong) => Err(format!("{wrong}\n{}", self.log.join("\n"))),
+        }
+    }
+
+    /// How much has been answered so far.
+    pub(super) fn answered(&self) -> usize {
+        self.answers.len()
+    }
+
+    /// What an instance has been answered about a session since then.
+    pub(super) fn answers_since(
+        &self,
+        since: usize,
+        instance: usize,
+        user: &UserId,
+        key: &SessionKey,
+    ) -> impl Iterator<Item = &Answer> {
+        let known = (instance, user.clone(), key.clone());
+        let answers = self.answers.iter().skip(since);
+        answers.filter_map(move |(about, answer)| (*about == known).then_some(answer))
+    }
+
+    /// What an instance has been answered about a user since then.
+    pub(super) fn about_since(
+        &self,
+        since: usize,
+        instance: usize,
+        user: &UserId,
+    ) -> impl Iterator<Item = Answer> {
+        let answers = self.answers.iter().skip(since);
+        let about = move |about: &KnownKey| about.0 == instance && about.1 == *user;
+        answers.filter_map(move |(key, answer)| about(key).then(|| answer.clone()))
+    }
+
+    /// Whether that session has ever had to give way.
+    pub(super) fn was_displaced(&self, user: &UserId, key: &SessionKey) -> bool {
+        self.displaced.contains(&(user.clone(), key.clone()))
+    }
+
+    /// Until when an instance may let a session go on without a question.
+    pub(super) fn sure_until(
+        &self,
+        instance: usize,
+        user: &UserId,
+        key: &SessionKey,
+    ) -> Option<Timestamp> {
+        let belief = self.beliefs.get(&(instance, user.clone(), key.clone()));
+        belief.and_then(|belief| belief.sure_until)
+    }
+
+    /// Until when an instance may let a session go on while the store is out.
+    pub(super) fn kept_until(
+        &self,
+        instance: usize,
+        user: &UserId,
+        key: &SessionKey,
+    ) -> Option<Timestamp> {
+        let belief = self.beliefs.get(&(instance, user.clone(), key.clone()));
+        belief.and_then(|belief| belief.kept_until)
+    }
+
+    /// What an instance may believe of a session.
+    fn belief(&mut self, instance: usize, user: &UserId, key: &SessionKey) -> &mut Belief {
+        let known = (instance, user.clone(), key.clone());
+        self.beliefs.entry(known).or_default()
+    }
+
+    /// An instance begins to end a session.
+    pub(super) fn ending(&mut self, instance: usize, user: &UserId, key: &SessionKey) {
+        let belief = self.belief(instance, user, key);
+        (belief.sure_until, belief.endings) = (None, belief.endings + 1);
+    }
+
+    /// An instance has ended a session, or heard that it has ended.
+    pub(super) fn ended(&mut self, instance: usize, user: &UserId, key: &SessionKey) {
+        let belief = self.belief(instance, user, key);
+        *belief = Belief {
+            endings: belief.endings + 1,
+            ..Belief::default()
+        };
+    }
+
+    /// An instance hears, by an answer to a question that is `endings` old, that a session counts.
+    fn grant(&mut self, (known, endings): (&KnownKey, usize), until: Timestamp) {
+        let (instance, user, key) = known;
+        let belief = self.belief(*instance, user, key);
+        if belief.endings == endings {
+            belief.sure_until = belief.sure_until.max(Some(until));
+            belief.kept_until = belief.kept_until.max(Some(until));
+        }
+    }
+
+    /// An instance hears an answer, which was given at `decided_at`.
+    fn hear(
+        &mut self,
+        known: &KnownKey,
+        endings: usize,
+        question: &Question,
+        answer: &Answer,
+        decided_at: Timestamp,
+    ) {
+        let (instance, user, key) = known;
+        self.answers.push((known.clone(), answer.clone()));
+        match (question, answer) {
+            (_, Answer::Admission(Admission::Admitted(admitted))) => {
+                for displaced in &admitted.displaced {
+                    self.ended(*instance, user, &displaced.key);
+                    self.displaced.insert((user.clone(), displaced.key.clone()));
+                }
+                self.grant((known, endings), admitted.session.expires_at);
+            }
+            (
+                _,
+                Answer::Renewal(
+                    Renewal::Renewed { expires_at }
+                    | Renewal::PutBack { expires_at }
+                    | Renewal::Provisional { expires_at },
+                ),
+            ) => self.grant((known, endings), *expires_at),
+            (_, Answer::Played(Some(playing))) => {
+                self.grant((known, endings), decided_at.after(playing.left));
+            }
+            (Question::Release(_, Ending::Undone(_), _), _) => self.ending(*instance, user, key),
+            (
+                _,
+                Answer::Admission(Admission::Refused(Refusal::Ended(..)))
+                | Answer::Renewal(Renewal::Ended(_))
+                | Answer::Released(Released::Freed | Released::AlreadyEnded(_)),
+            ) => {
+                self.ended(*instance, user, key);
+            }
+            (Question::Release(_, ending, _), Answer::Released(Released::NotLive))
+                if *ending != Ending::Failed =>
+            {
+                self.ended(*instance, user, key);
+            }
+            _ => {}
+        }
+    }
+}
+
+// === impl Witness ===
+
+impl Witness {
+    /// What that instance has in place of the store.
+    pub(super) fn new(
+        instance: usize,
+        shared: Arc<SharedStore>,
+        notes: Arc<Mutex<Notes>>,
+        delays: Vec<Delay>,
+    ) -> Self {
+        Self {
+            instance,
+            shared,
+            notes,
+            delays: Mutex::new(delays.into_iter().cycle()),
+            failure: Mutex::default(),
+        }
+    }
+
+    /// How its calls fail from now on.
+    pub(super) fn fail(&self, failure: Option<Failure>) {
+        *self.failure.lock().unwrap() = failure;
+    }
+
+    /// What all instances have heard.
+    fn notes(&self) -> MutexGuard<'_, Notes> {
+        self.notes.lock().unwrap()
+    }
+
+    /// What it knows of a session that a question is about.
+    fn known(&self, (user, question): &Asked) -> Option<KnownKey> {
+        Some((self.instance, user.clone(), question.key()?.clone()))
+    }
+
+    /// Puts questions to the store, as far as they and their answers get through.
+    async fn ask(&self, asked: Asking) -> Vec<Result<Answer, StoreError>> {
+        let about = asked.each().to_vec();
+        let endings: Vec<usize> = about.iter().map(|asked| self.begin(asked)).collect();
+        let failure = *self.failure.lock().unwrap();
+        let delay = self.delays.lock().unwrap().next();
+        let (there, back) = delay.unwrap_or_default();
+        pass(there).await;
+        if let Some(failure @ (Failure::Refused | Failure::CallLost)) = failure {
+            return vec![Err(failure.error()); about.len()];
+        }
+        let decided_at = self.shared.now();
+        let (answers, expected) = self.shared.ask(asked).await;
+        for ((asked, answer), expected) in about.iter().zip(&answers).zip(&expected) {
+            self.compare(asked, answer, expected);
+        }
+        pass(back).await;
+        if let Some(failure) = failure {
+            return vec![Err(failure.error()); about.len()];
+        }
+        let mut notes = self.notes();
+        for ((asked, endings), answer) in about.iter().zip(endings).zip(&answers) {
+            if let (Some(known), Ok(answer)) = (self.known(asked), answer) {
+                notes.hear(&known, endings, &asked.1, answer, decided_at);
+            }
+        }
+        answers
+    }
+
+    /// A question is on its way: how many endings of its session the instance has seen so far.
+    fn begin(&self, asked: &Asked) -> usize {
+        let Some((instance, user, key)) = self.known(asked) else {
+            return 0;
+        };
+        let mut notes = self.notes();
+        if let Question::Release(_, ending, _) = &asked.1
+            && *ending != Ending::Failed
+        {
+            notes.ending(instance, &user, &key);
+        }
+        notes.belief(instance, &user, &key).endings
+    }
+
+    /// Compares what the store has answered with what the model has.
+    fn compare(&self, asked: &Asked, answer: &Result<Answer, StoreError>, expected: &Answer) {
+        let (user, question) = asked;
+        let (now, mut notes) = (self.shared.now(), self.notes());
+        let instance = self.instance;
+        let told = format!("  store: {instance} of {user}: {question:?}: {answer:?}");
+        notes.log(now, &told);
+        if answer.as_ref() != Ok(expected) {
+            let got = format!("the store answered {answer:?} to {question:?} of {user}");
+            notes.wrong(format!("{got}, the model {expected:?}"));
+        }
+    }
+
+    /// Puts one question to the store.
+    async fn ask_one(&self, user: &UserId, question: Question) -> Result<Answer, StoreError> {
+        let mut answers = self.ask(Asking::One([(user.clone(), question)])).await;
+        answers.remove(0)
+    }
+}
+
+impl Failure {
+    /// What the instance hears.
+    fn error(self) -> StoreError {
+        match self {
+            Self::Refused => StoreError::Rejected("it is loading".to_owned()),
+            Self::CallLost | Self::AnswerLost => StoreError::Timeout(Duration::from_millis(50)),
+        }
+    }
+}
+
+/// Lets that much time pass, if it is any.
+async fn pass(time: Duration) {
+    if !time.is_zero() {
+        tokio::time::sleep(time).await;
+    }
+}
+
+/// An answer to another question than was asked.
+fn mixed_up(answer: &Answer) -> ! {
+    panic!("{answer:?} answers another question")
+}
+
+impl fmt::Debug for Witness {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "the store of instance {}", self.instance)
+    }
+}
+
+#[async_trait]
+impl Store for Witness {
+    async fn admit(
+        &self,
+        user: &UserId,
+        start: &Start,
+        rules: &StartRules,
+    ) -> Result<Admission, StoreError> {
+        let question = Question::Admit(start.clone(), rules.clone());
+        match self.ask_one(user, question).await? {
+            Answer::Admission(admission) => Ok(admission),
+            other => mixed_up(&other),
+        }
+    }
+
+    async fn renew(
+        &self,
+        user: &UserId,
+        sighting: &Sighting,
+        limit: u32,
+    ) -> Result<Renewal, StoreError> {
+        let question = Question::Renew(sighting.clone(), limit);
+        match self.ask_one(user, question).await? {
+            Answer::Renewal(renewal) => Ok(renewal),
+            other => mixed_up(&other),
+        }
+    }
+
+    async fn renew_all(&self, seen: &[Seen]) -> Vec<Result<Renewal, StoreError>> {
+        let asked = seen.iter().map(|seen| {
+            let question = Question::Renew(seen.sighting.clone(), seen.limit);
+            (seen.user.clone(), question)
+        });
+        let answers = self.ask(Asking::Batch(asked.collect())).await.into_iter();
+        answers
+            .map(|answer| match answer? {
+                Answer::Renewal(renewal) => Ok(renewal),
+                other => mixed_up(&other),
+            })
+            .collect()
+    }
+
+    async fn played(&self, user: &UserId, key: &SessionKey) -> Result<Option<Playing>, StoreError> {
+        match self.ask_one(user, Question::Played(key.clone())).await? {
+            Answer::Played(playing) => Ok(playing),
+            other => mixed_up(&other),
+        }
+    }
+
+    async fn release(
+        &self,
+        user: &UserId,
+        key: &SessionKey,
+        ending: Ending,
+        age: Duration,
+    ) -> Result<Released, StoreError> {
+        let question = Question::Release(key.clone(), ending, age);
+        match self.ask_one(user, question).await? {
+            Answer::Released(released) => Ok(released),
+            other => mixed_up(&other),
+        }
+    }
+
+    async fn list(&self, user: &UserId) -> Result<Listing, StoreError> {
+        match self.ask_one(user, Question::List).await? {
+            Answer::Listing(listing) => Ok(listing),
+            other => mixed_up(&other),
+        }
+    }
+
+    /// The ledger hands pages through and learns nothing from them.
+    async fn page(&self, _: &Cursor, _: usize) -> Result<Page, StoreError> {
+        Err(StoreError::Protocol("the model has no pages".to_owned()))
+    }
+
+    async fn ping(&self) -> Result<(), StoreError> {
+        let failure = *self.failure.lock().unwrap();
+        failure.map_or(Ok(()), |failure| Err(failure.error()))
+    }
+}
