@@ -304,7 +304,7 @@ mod tests {
         };
         let error = args.open(|_| None, &mut Vec::new()).map(|_| ());
         assert!(
-            error.unwrap_err().to_string().contains("write https://"),
+            error.unwrap_err().to_string().contains("use https://"),
             "it says what to do"
         );
     }
