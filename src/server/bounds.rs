@@ -2,16 +2,14 @@
 //! the largest of its gRPC messages, for which a buffer is kept as long as it goes on, and at the HTTP port all of its body. What is large of
 //! an answer counts until it has been written.
 
-use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll, ready};
 
-use bytes::{Buf, Bytes};
+use bytes::Bytes;
+use http_body_util::BodyExt;
 use hyper::Request;
-use hyper::body::{Body, Frame, Incoming, SizeHint};
+use hyper::body::{Body, Incoming};
 
 use super::peer::{Peer, Share};
-use crate::telemetry::metrics::Port;
 
 /// What a request takes without its headers and messages: its stream, its tasks, their buffers, and a small message.
 const REQUEST_BYTES: usize = 4 * 1024;
@@ -31,37 +29,6 @@ const REFLECTION: &str = "/grpc.reflection.";
 /// How many bytes precede each gRPC message: one of flags, and four that say how long it is.
 const PREFIX: usize = 5;
 
-/// The body of a request.
-#[derive(Debug)]
-pub(super) struct Asked {
-    /// Itself.
-    body: Incoming,
-    /// What it takes.
-    share: Share,
-    /// The message that comes in, at the gRPC port.
-    message: Option<Message>,
-    /// The longest message that is read.
-    max_message_bytes: usize,
-}
-
-/// The body of an answer, with what its request takes.
-#[derive(Debug)]
-pub(super) struct Answer<B> {
-    /// Itself.
-    body: B,
-    /// Given back when all of the body has been handed to the connection.
-    share: Share,
-}
-
-/// Data of an answer, counted until it is dropped: the connection keeps it for as long as the client doesn't read.
-#[derive(Debug)]
-pub(super) struct Counted<D> {
-    /// Itself.
-    data: D,
-    /// What it takes, unless it is small.
-    _share: Option<Share>,
-}
-
 /// How far the messages of a body have come in.
 #[derive(Debug, Default)]
 struct Message {
@@ -73,33 +40,82 @@ struct Message {
     missing: usize,
 }
 
+/// Data of an answer that counts until it is dropped: the connection keeps it for as long as the
+/// client doesn't read.
+struct Unread {
+    /// The data.
+    data: Bytes,
+    /// What it takes.
+    _share: Share,
+}
+
+impl AsRef<[u8]> for Unread {
+    fn as_ref(&self) -> &[u8] {
+        &self.data
+    }
+}
+
 /// A request of that peer with its body counted, and what it takes until it is answered.
 ///
-/// `max_message_bytes`: the longest message that is read at the gRPC port.
+/// `max_message_bytes`: the longest message that is read, at the gRPC port; at the HTTP port there
+/// are none, and all of the body counts.
 pub(super) fn counted(
     peer: &Arc<Peer>,
-    max_message_bytes: usize,
+    max_message_bytes: Option<usize>,
     request: Request<Incoming>,
-) -> (Request<Asked>, Share) {
+) -> (
+    Request<impl Body<Data = Bytes, Error = hyper::Error> + use<>>,
+    Share,
+) {
     let path = request.uri().path();
     let headers = request.headers().iter();
     let headers: usize = headers
         .map(|(name, value)| HEADER_BYTES + name.as_str().len() + value.len())
         .sum();
-    let is_reflection = peer.port() == Port::Grpc && path.starts_with(REFLECTION);
+    let is_reflection = max_message_bytes.is_some() && path.starts_with(REFLECTION);
     let base = if is_reflection {
         REFLECTION_BYTES
     } else {
         REQUEST_BYTES
     };
     let share = peer.asks(base + path.len() + headers);
-    let request = request.map(|body| Asked {
-        body,
-        share: peer.share(),
-        message: (peer.port() == Port::Grpc).then(Message::default),
-        max_message_bytes,
+    let (mut of_body, mut message) = (peer.share(), Message::default());
+    let request = request.map(|body| {
+        body.map_frame(move |frame| {
+            match (frame.data_ref(), max_message_bytes) {
+                (Some(bytes), Some(longest_read)) => {
+                    let longest = message.follow(bytes);
+                    // A message that is too long is refused before it is buffered; a small one is
+                    // part of REQUEST_BYTES.
+                    if longest > REQUEST_BYTES && longest <= longest_read {
+                        of_body.grow_to(longest);
+                    }
+                }
+                (Some(bytes), None) => of_body.grow_by(bytes.len()),
+                (None, _) => {}
+            }
+            frame
+        })
     });
     (request, share)
+}
+
+/// The body of an answer to a request that takes so much, until all of the body has been handed to
+/// the connection. What is large of it counts until it has been written.
+pub(super) fn answered<B>(body: B, share: Share) -> impl Body<Data = Bytes, Error = B::Error>
+where
+    B: Body<Data = Bytes>,
+{
+    body.map_frame(move |frame| {
+        frame.map_data(|data| {
+            if data.len() > SMALL_DATA {
+                let _share = share.of_unread(data.len());
+                Bytes::from_owner(Unread { data, _share })
+            } else {
+                data
+            }
+        })
+    })
 }
 
 // === impl Message ===
@@ -130,113 +146,17 @@ impl Message {
     }
 }
 
-// === impl Asked ===
-
-impl Asked {
-    /// Counts these bytes, which have come in.
-    fn count(&mut self, bytes: &[u8]) {
-        let Some(message) = &mut self.message else {
-            return self.share.grow_by(bytes.len());
-        };
-        let longest = message.follow(bytes);
-        // A message that is too long is refused before it is buffered; a small one is part of REQUEST_BYTES.
-        if longest > REQUEST_BYTES && longest <= self.max_message_bytes {
-            self.share.grow_to(longest);
-        }
-    }
-}
-
-impl Body for Asked {
-    type Data = Bytes;
-    type Error = hyper::Error;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
-        let this = &mut *self;
-        let frame = ready!(Pin::new(&mut this.body).poll_frame(cx));
-        if let Some(Ok(frame)) = &frame
-            && let Some(bytes) = frame.data_ref()
-        {
-            this.count(bytes);
-        }
-        Poll::Ready(frame)
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
-    }
-}
-
-// === impl Answer ===
-
-impl<B> Answer<B> {
-    /// One to a request that takes so much.
-    pub(super) fn new(body: B, share: Share) -> Self {
-        Self { body, share }
-    }
-}
-
-impl<B: Body + Unpin> Body for Answer<B> {
-    type Data = Counted<B::Data>;
-    type Error = B::Error;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Counted<B::Data>>, B::Error>>> {
-        let this = &mut *self;
-        let frame = ready!(Pin::new(&mut this.body).poll_frame(cx));
-        let counted = |data: B::Data| {
-            let bytes = data.remaining();
-            let share = (bytes > SMALL_DATA).then(|| this.share.of_unread(bytes));
-            Counted {
-                data,
-                _share: share,
-            }
-        };
-        Poll::Ready(frame.map(|frame| frame.map(|frame| frame.map_data(counted))))
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
-    }
-}
-
-// === impl Counted ===
-
-impl<D: Buf> Buf for Counted<D> {
-    fn remaining(&self) -> usize {
-        self.data.remaining()
-    }
-
-    fn chunk(&self) -> &[u8] {
-        self.data.chunk()
-    }
-
-    fn advance(&mut self, count: usize) {
-        self.data.advance(count);
-    }
-
-    fn copy_to_bytes(&mut self, count: usize) -> Bytes {
-        self.data.copy_to_bytes(count)
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use std::pin::Pin;
+    use std::task::{Context, Poll};
+
+    use bytes::Buf;
+
     use super::super::peer::Peers;
     use super::*;
     use crate::telemetry::Metrics;
+    use crate::telemetry::metrics::Port;
 
     #[test]
     fn large_data_of_an_answer_counts_until_it_is_dropped() {
@@ -244,7 +164,7 @@ mod tests {
         let peer = peers.join();
         for (bytes, counted) in [(SMALL_DATA, 0), (SMALL_DATA + 1, SMALL_DATA + 1)] {
             let whole = axum::body::Body::from(vec![7; bytes]);
-            let mut answer = Answer::new(whole, peer.share());
+            let mut answer = answered(whole, peer.share());
             let mut cx = Context::from_waker(std::task::Waker::noop());
             let Poll::Ready(Some(Ok(frame))) = Pin::new(&mut answer).poll_frame(&mut cx) else {
                 panic!("a frame")

@@ -176,11 +176,6 @@ impl Peers {
 // === impl Peer ===
 
 impl Peer {
-    /// To which port it is connected.
-    pub(super) fn port(&self) -> Port {
-        self.peers.port
-    }
-
     /// That task serves it.
     pub(super) fn served_by(&self, task: AbortHandle) {
         let mut exit = lock(&self.exit);
@@ -280,30 +275,6 @@ impl Peer {
             }
         }
     }
-
-    /// Its requests take so many bytes more.
-    fn take(&self, bytes: usize) {
-        let before = self.bytes.fetch_add(bytes, Ordering::Relaxed);
-        let more = units(before + bytes) - units(before);
-        if more == 0 {
-            return;
-        }
-        let all = self.peers.units.fetch_add(more, Ordering::Relaxed) + more;
-        if before + bytes > MOST_OF_ONE {
-            self.close(ClosedFor::Memory);
-        } else if all > units(most_of_all(self.peers.port)) {
-            self.peers.relieve();
-        }
-    }
-
-    /// Its requests take so many bytes less.
-    fn give_back(&self, bytes: usize) {
-        let before = self.bytes.fetch_sub(bytes, Ordering::Relaxed);
-        let less = units(before) - units(before - bytes);
-        if less > 0 {
-            self.peers.units.fetch_sub(less, Ordering::Relaxed);
-        }
-    }
 }
 
 impl Drop for Peer {
@@ -331,19 +302,36 @@ impl Share {
         self.grow_to(self.bytes + bytes);
     }
 
-    /// Takes so many bytes from now on, if it took fewer.
+    /// Takes so many bytes from now on, if it took fewer. Closes connections where that is too
+    /// much for one, or for all.
     pub(super) fn grow_to(&mut self, bytes: usize) {
-        if bytes > self.bytes {
-            self.peer.take(bytes - self.bytes);
-            self.bytes = bytes;
+        if bytes <= self.bytes {
+            return;
+        }
+        let (peer, peers) = (&self.peer, &self.peer.peers);
+        let more = bytes - self.bytes;
+        let before = peer.bytes.fetch_add(more, Ordering::Relaxed);
+        self.bytes = bytes;
+        let more_units = units(before + more) - units(before);
+        if more_units == 0 {
+            return;
+        }
+        let all = peers.units.fetch_add(more_units, Ordering::Relaxed) + more_units;
+        if before + more > MOST_OF_ONE {
+            peer.close(ClosedFor::Memory);
+        } else if all > units(most_of_all(peers.port)) {
+            peers.relieve();
         }
     }
 }
 
 impl Drop for Share {
     fn drop(&mut self) {
-        if self.bytes > 0 {
-            self.peer.give_back(self.bytes);
+        let before = self.peer.bytes.fetch_sub(self.bytes, Ordering::Relaxed);
+        let fewer_units = units(before) - units(before - self.bytes);
+        if fewer_units > 0 {
+            let all = &self.peer.peers.units;
+            all.fetch_sub(fewer_units, Ordering::Relaxed);
         }
         if self.is_unread {
             self.peer.unread.fetch_sub(self.bytes, Ordering::Relaxed);

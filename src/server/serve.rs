@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
 use super::acceptor::Acceptor;
-use super::bounds::{Answer, counted};
+use super::bounds::{answered, counted};
 use super::connection::Connection;
 use super::peer::Peer;
 use crate::telemetry::metrics::{ClosedFor, Port};
@@ -61,8 +61,8 @@ struct Server {
     protocol: Builder<TokioExecutor>,
     /// Answers requests.
     router: Router,
-    /// The largest message that is read at the gRPC port.
-    max_message_bytes: usize,
+    /// The largest message that is read, at the gRPC port.
+    max_message_bytes: Option<usize>,
     /// How long a client may make no request.
     quiet: Duration,
     /// Asks all clients to leave.
@@ -79,20 +79,18 @@ pub(super) async fn serve(
     close: CancellationToken,
 ) {
     let quiet = acceptor.times.quiet;
+    let (protocol, max_message_bytes) = match acceptor.port {
+        Port::Grpc => (grpc_server(), Some(max_message_bytes)),
+        Port::Http => (http_server(quiet), None),
+    };
     let server = Arc::new(Server {
-        protocol: match acceptor.port {
-            Port::Grpc => grpc_server(),
-            Port::Http => http_server(quiet),
-        },
+        protocol,
         router,
         max_message_bytes,
         quiet,
         close: close.clone(),
     });
-    let serve = move |connection| {
-        let server = Arc::clone(&server);
-        async move { server.serve(connection).await }
-    };
+    let serve = move |connection| Arc::clone(&server).serve(connection);
     acceptor.each(close, serve).await;
 }
 
@@ -137,7 +135,7 @@ fn http_server(quiet: Duration) -> Builder<TokioExecutor> {
 impl Server {
     /// Serves one connection until its client leaves or is asked to leave. It is asked to when the port is closed, when it has made no request in
     /// time, and at the HTTP port when it has been idle for too long. A client that ignores the latter two for as long again is disconnected.
-    async fn serve(&self, connection: Connection) {
+    async fn serve(self: Arc<Self>, connection: Connection) {
         let peer = Arc::clone(connection.peer());
         let (door, asking) = (
             TowerToHyperService::new(self.router.clone()),
@@ -149,14 +147,14 @@ impl Server {
             let answer = door.call(request);
             async move {
                 let answer = answer.await?;
-                Ok::<_, std::convert::Infallible>(answer.map(|body| Answer::new(body, share)))
+                Ok::<_, std::convert::Infallible>(answer.map(|body| answered(body, share)))
             }
         });
         let mut serving = pin!(
             self.protocol
                 .serve_connection(TokioIo::new(connection), service)
         );
-        let may_be_idle = |peer: &Peer| peer.port() == Port::Grpc && peer.has_asked();
+        let may_be_idle = |peer: &Peer| max_message_bytes.is_some() && peer.has_asked();
         let (mut is_closed, mut is_quiet) = (false, false);
         loop {
             tokio::select! {
