@@ -17,7 +17,7 @@ use tracing_subscriber::util::{SubscriberInitExt, TryInitError};
 use super::hidden::shown;
 use super::json_lines::JsonLines;
 use super::labels::LogDrop;
-use super::line_queue::{Dropped, LineQueue, QueuedLine};
+use super::line_queue::{Dropped, LineQueue};
 use crate::config::LogFormat;
 
 /// The lines that this process could not log. The log is the process's, and so are these.
@@ -141,10 +141,11 @@ struct Queued {
     format: LogFormat,
 }
 
-/// Escapes hidden characters in one formatted line, then queues it.
+/// Escapes hidden characters in the formatted line of one event, then queues it; each `write` is
+/// one line.
 struct ShownLine<'a> {
     /// Takes it then.
-    line: QueuedLine<'a>,
+    queue: &'a LineQueue,
     /// What it looks like.
     format: LogFormat,
 }
@@ -154,7 +155,7 @@ impl<'a> MakeWriter<'a> for Queued {
 
     fn make_writer(&'a self) -> Self::Writer {
         ShownLine {
-            line: self.queue.line(),
+            queue: &self.queue,
             format: self.format,
         }
     }
@@ -162,12 +163,12 @@ impl<'a> MakeWriter<'a> for Queued {
 
 impl Write for ShownLine<'_> {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
-        self.line.write_all(&shown(line, self.format))?;
+        self.queue.push(&shown(line, self.format));
         Ok(line.len())
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        self.line.flush()
+        Ok(())
     }
 }
 
