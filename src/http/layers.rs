@@ -164,7 +164,7 @@ pub(super) async fn explained(State(door): State<Door>, mut response: Response) 
         return response;
     };
     if let Some(guide) = &door.ledger.in_force().refusal.problems {
-        let told = problem.explained_at(Some(guide)).to_json();
+        let told = problem.explained_at(guide).to_json();
         // The old one's.
         response.headers_mut().remove(header::CONTENT_LENGTH);
         *response.body_mut() = Body::from(told);

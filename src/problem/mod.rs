@@ -150,12 +150,10 @@ impl Problem {
         }
     }
 
-    /// The same, with its type on the guide to problems that is there, if it is not this instance's own.
+    /// The same, with its type in the guide to problems that is there instead of this instance's own.
     #[must_use]
-    pub fn explained_at(mut self, guide: Option<&str>) -> Self {
-        if let Some(guide) = guide
-            && self.kind == self.reason.kind()
-        {
+    pub fn explained_at(mut self, guide: &str) -> Self {
+        if self.kind == self.reason.kind() {
             self.kind = format!("{guide}#{}", self.reason.as_str()).into();
         }
         self

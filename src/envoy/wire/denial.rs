@@ -137,8 +137,10 @@ fn deny(denial: Denial, style: DenialStyle<'_>) -> CheckResponse {
 
 /// What the client gets.
 fn response(denial: Denial, style: DenialStyle<'_>) -> DeniedHttpResponse {
-    let guide = style.refusal.problems.as_deref();
-    let problem = denial.problem.explained_at(guide);
+    let problem = match &style.refusal.problems {
+        Some(guide) => denial.problem.explained_at(guide),
+        None => denial.problem,
+    };
     let mut headers = denial.headers;
     if let Some(after) = denial.retry_after {
         headers.push(header("retry-after", &after.as_secs().to_string()));
