@@ -1,14 +1,13 @@
 //! One attempt to start a session: what the claim asks for, and what the store or the outage rule answers.
 
-use std::borrow::Cow;
 use std::time::Duration;
 
 use super::Ledger;
 use super::decision::{Decision, Outage};
 use super::lease_cache::{Confirmed, ForgetSignal, ReadVersion};
 use crate::session::{
-    Admission, AdmissionKind, Ending, Refusal, Renewal, Session, SessionKey, Start, StartRules,
-    UserId, WhenFull,
+    Admission, AdmissionKind, Admitted, Ending, Refusal, Renewal, Session, SessionKey, Start,
+    StartRules, UserId, WhenFull,
 };
 use crate::store::Seen;
 use crate::telemetry::metrics::Operation;
@@ -20,9 +19,12 @@ pub(super) struct StartAttempt<'a> {
     pub(super) user: &'a UserId,
     /// The session that wants to start.
     pub(super) start: Start,
-    /// What applies to it.
+    /// What the store decides by.
     pub(super) rules: StartRules,
-    /// Whether it may take a slot.
+    /// How many streams the user may watch.
+    pub(super) limit: u32,
+    /// Whether it may take a slot; where it may not, the limit in `rules` is 0, so that what is
+    /// live is renewed and nothing is started.
     pub(super) mode: Mode,
     /// How long it may wait for a slot: `limits.grace`.
     pub(super) grace: Duration,
@@ -37,19 +39,6 @@ pub(super) enum Mode {
     GoOn,
 }
 
-impl StartAttempt<'_> {
-    /// What the store decides by. Where no stream is allowed, what is live is renewed and nothing is started.
-    fn store_rules(&self) -> Cow<'_, StartRules> {
-        match self.mode {
-            Mode::Slot => Cow::Borrowed(&self.rules),
-            Mode::GoOn => Cow::Owned(StartRules {
-                limit: 0,
-                ..self.rules.clone()
-            }),
-        }
-    }
-}
-
 impl Ledger {
     /// Renews a session that this instance holds but must ask the store about. `None` if it is not held any more, or can't go on.
     pub(super) async fn go_on(
@@ -57,10 +46,10 @@ impl Ledger {
         attempt: &StartAttempt<'_>,
     ) -> Option<Result<Decision, Outage>> {
         let StartAttempt {
-            user, start, rules, ..
+            user, start, limit, ..
         } = attempt;
         let seen = Seen {
-            limit: rules.limit,
+            limit: *limit,
             ..self.cache.sighting(user, &start.key)?
         };
         self.renews_itself(&seen);
@@ -82,8 +71,11 @@ impl Ledger {
     /// Asks the store for a slot, or the outage rule if the store can't answer. A takeover names an id, which is taken for a playback's; if
     /// no playback has it, but another session with a slot does, the takeover means that session.
     pub(super) async fn attempt(&self, attempt: &StartAttempt<'_>) -> Result<Decision, Outage> {
+        let WhenFull::TakeOver(named) = &attempt.rules.when_full else {
+            return self.decide(attempt).await;
+        };
         let mut decision = self.decide(attempt).await?;
-        let Some(meant) = meant_among_holders(&attempt.rules.when_full, &decision.admission) else {
+        let Some(meant) = meant_among_holders(named, &decision.admission) else {
             return Ok(decision);
         };
         if !meant.kind.is_stoppable() {
@@ -134,14 +126,15 @@ impl Ledger {
     /// would cost the caller another deadline.
     pub(super) async fn try_start(&self, attempt: &StartAttempt<'_>) -> Result<Admission, Outage> {
         let StartAttempt { user, start, .. } = attempt;
-        self.settle(user).await?;
-        let (version, held) = (
-            self.cache.version(user),
-            self.cache.sure_beside(user, &start.key),
-        );
+        let mut known = self.cache.before_start(user, &start.key);
+        if known.is_unsynced {
+            self.settle(user).await?;
+            known = self.cache.before_start(user, &start.key);
+        }
         let admission = self.ask_for_slot(attempt).await?;
-        if let Some(ticket) = start.ticket
-            && self.is_contradicted(attempt, &admission, held)
+        if let (Some(ticket), Admission::Admitted(admitted)) = (start.ticket, &admission)
+            && known.sure_beside > 0
+            && self.is_contradicted(attempt, admitted, known.sure_beside)
             && self.has_forgotten_others(user, &start.key).await
         {
             // Beside those that it had forgotten there may be no room for this one, which nobody has been told of yet.
@@ -156,16 +149,17 @@ impl Ledger {
             self.hold(attempt, version, &admission);
             return Ok(admission);
         }
-        self.hold(attempt, version, &admission);
+        self.hold(attempt, known.version, &admission);
         Ok(admission)
     }
 
     /// Asks the store for a slot.
     async fn ask_for_slot(&self, attempt: &StartAttempt<'_>) -> Result<Admission, Outage> {
-        let StartAttempt { user, start, .. } = attempt;
-        let rules = attempt.store_rules();
+        let StartAttempt {
+            user, start, rules, ..
+        } = attempt;
         let asked = self
-            .timed(Operation::Admit, || self.store.admit(user, start, &rules))
+            .timed(Operation::Admit, || self.store.admit(user, start, rules))
             .await;
         asked.map_err(|outage| Outage {
             doubtful: start.ticket.filter(|_| outage.error.outcome_is_unknown()),
@@ -176,7 +170,7 @@ impl Ledger {
     /// Holds what the store has answered to a start.
     fn hold(&self, attempt: &StartAttempt<'_>, version: ReadVersion, admission: &Admission) {
         let StartAttempt {
-            user, start, rules, ..
+            user, start, limit, ..
         } = attempt;
         match admission {
             Admission::Admitted(admitted) => {
@@ -189,7 +183,7 @@ impl Ledger {
                     facts: &start.facts,
                     started_at: is_start.then_some(admitted.decided_at),
                     lease: start.lease.min(expires_at.since(admitted.decided_at)),
-                    limit: rules.limit,
+                    limit: *limit,
                     derived: flags.derived,
                     played: flags.played,
                     provisional: flags.provisional,
@@ -210,12 +204,9 @@ impl Ledger {
     fn is_contradicted(
         &self,
         attempt: &StartAttempt<'_>,
-        admission: &Admission,
+        admitted: &Admitted,
         held_before: usize,
     ) -> bool {
-        let Admission::Admitted(admitted) = admission else {
-            return false;
-        };
         let held = self.cache.sure_beside(attempt.user, &attempt.start.key);
         admitted.entry == AdmissionKind::Started
             && admitted.displaced.is_empty()
@@ -224,13 +215,11 @@ impl Ledger {
 }
 
 /// The session of another kind that a takeover may have meant: one that holds a slot and has that id.
-fn meant_among_holders(when_full: &WhenFull, admission: &Admission) -> Option<SessionKey> {
-    match (when_full, admission) {
-        (WhenFull::TakeOver(named), Admission::Refused(Refusal::Full { holders, .. })) => {
-            let mut keys = holders.iter().map(|session| &session.key);
-            keys.find(|key| key.id == named.id && key.kind != named.kind)
-                .cloned()
-        }
-        _ => None,
-    }
+fn meant_among_holders(named: &SessionKey, admission: &Admission) -> Option<SessionKey> {
+    let Admission::Refused(Refusal::Full { holders, .. }) = admission else {
+        return None;
+    };
+    let mut keys = holders.iter().map(|session| &session.key);
+    keys.find(|key| key.id == named.id && key.kind != named.kind)
+        .cloned()
 }

@@ -7,7 +7,7 @@
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tokio::sync::Notify;
@@ -32,7 +32,7 @@ const LOOKS: [Duration; 3] = [
 /// The starts that wait.
 #[derive(Debug, Default)]
 pub(super) struct Grace {
-    /// Who waits, and how to wake them.
+    /// Who waits, and how to wake them; locked for a moment only.
     waiting: Mutex<HashMap<UserId, Arc<Notify>>>,
     /// How many slots came free through this instance, whoever had them.
     freed: AtomicU64,
@@ -51,9 +51,9 @@ pub(super) struct GraceWait<'a> {
     /// Whose it is.
     user: UserId,
     /// Since when it waits; what it asks the store meanwhile is part of its time.
-    began: Stopwatch,
+    pub(super) began: Stopwatch,
     /// How long all of it may take.
-    room: Duration,
+    pub(super) room: Duration,
     /// Tells that a slot came free.
     freed: Arc<Notify>,
 }
@@ -97,7 +97,7 @@ impl Grace {
         if limit == 0 || room < SHORTEST_WAIT || caller.gone.is_cancelled() {
             return None;
         }
-        let freed = match self.waiting().entry(user.clone()) {
+        let freed = match lock(&self.waiting).entry(user.clone()) {
             Entry::Occupied(_) => return None,
             Entry::Vacant(place) => Arc::clone(place.insert(Arc::default())),
         };
@@ -117,21 +117,16 @@ impl Grace {
     pub(super) fn slot_freed(&self, user: &UserId) {
         // First counted, then looked who waits: whoever comes in between sees the count.
         self.freed.fetch_add(1, Ordering::SeqCst);
-        if let Some(freed) = self.waiting().get(user) {
+        if let Some(freed) = lock(&self.waiting).get(user) {
             freed.notify_one();
         }
-    }
-
-    /// Who waits; held for a moment only.
-    fn waiting(&self) -> MutexGuard<'_, HashMap<UserId, Arc<Notify>>> {
-        lock(&self.waiting)
     }
 }
 
 impl GraceWait<'_> {
     /// Waits until a slot came free or may have, the caller has gone, or the turn is over.
     pub(super) async fn wait(&self, gone: &CancellationToken) -> WakeReason {
-        let waited = self.elapsed();
+        let waited = self.began.elapsed();
         let look = LOOKS
             .into_iter()
             .find(|look| *look > waited && *look < self.room);
@@ -146,21 +141,11 @@ impl GraceWait<'_> {
             () = self.freed.notified() => WakeReason::SlotFreed,
         }
     }
-
-    /// How long it has lasted.
-    pub(super) fn elapsed(&self) -> Duration {
-        self.began.elapsed()
-    }
-
-    /// Whether it has lasted as long as it may.
-    pub(super) fn is_over(&self) -> bool {
-        self.elapsed() >= self.room
-    }
 }
 
 impl Drop for GraceWait<'_> {
     fn drop(&mut self) {
-        self.grace.waiting().remove(&self.user);
+        lock(&self.grace.waiting).remove(&self.user);
     }
 }
 

@@ -44,8 +44,10 @@ pub enum AccessLog {
 /// What is known of the access log.
 #[derive(Debug)]
 pub(super) struct Wiring {
-    /// How long a `request` session counts; three reports of it are due in that time.
-    lease: Duration,
+    /// How old a session is when two reports of it should have come: three are due in a lease.
+    due: Duration,
+    /// How old a session is when the store may not count it any more.
+    too_late: Duration,
     /// What was seen.
     seen: Mutex<Seen>,
     /// Whether the sample has no room, so that most starts need no lock.
@@ -86,7 +88,8 @@ impl Wiring {
     /// Nothing is known yet. `lease` is that of a `request`.
     pub(super) fn new(lease: Duration) -> Self {
         Self {
-            lease,
+            due: lease * 2 / 3,
+            too_late: lease * 5 / 6,
             seen: Mutex::default(),
             full: AtomicBool::default(),
             sampled: Notify::new(),
@@ -156,7 +159,7 @@ impl Wiring {
                 self.sampled.notified().await;
                 continue;
             };
-            let wait = self.due().saturating_sub(begun.since.elapsed());
+            let wait = self.due.saturating_sub(begun.since.elapsed());
             if wait.is_zero() {
                 return begun;
             }
@@ -170,7 +173,7 @@ impl Wiring {
         let mut seen = self.seen();
         let heard = seen.heard;
         self.keep(&mut seen, |begun| {
-            !begun.is_before(heard) && begun.since.elapsed() < self.too_late()
+            !begun.is_before(heard) && begun.since.elapsed() < self.too_late
         });
         seen.sample.front().cloned()
     }
@@ -179,7 +182,7 @@ impl Wiring {
     pub(super) fn judge(&self, begun: &Begun, live: &[Session], metrics: &Metrics) {
         let mut seen = self.seen();
         let is_of_use = self.keep(&mut seen, |other| other.ticket != begun.ticket)
-            && begun.since.elapsed() < self.too_late()
+            && begun.since.elapsed() < self.too_late
             && !begun.is_before(seen.heard);
         if !is_of_use {
             return;
@@ -192,16 +195,6 @@ impl Wiring {
         } else {
             seen.is_reported(metrics);
         }
-    }
-
-    /// How old a session is when two reports of it should have come.
-    fn due(&self) -> Duration {
-        self.lease * 2 / 3
-    }
-
-    /// How old a session is when the store may not count it any more.
-    fn too_late(&self) -> Duration {
-        self.lease * 5 / 6
     }
 
     /// What was seen; held for a moment only.

@@ -162,7 +162,8 @@ impl UserLimits {
     }
 
     fn find(&self, user: &[u8]) -> Option<Entry> {
-        let mask = self.slots.len().wrapping_sub(1);
+        // Without any user there is no slot.
+        let mask = self.slots.len().checked_sub(1)?;
         let mut at = self.hash(user) & mask;
         loop {
             let entry = entry_at(&self.entries, *self.slots.get(at)?)?;

@@ -31,7 +31,7 @@ use shard::{Shard, seen};
 use sync_queue::SyncQueue;
 pub(super) use sync_queue::Unsynced;
 pub use user::CacheLookup;
-use user::{CachedSession, SyncState};
+use user::{CachedSession, CachedUser, SyncState};
 pub(super) use user::{Confirmed, End, GATHERING};
 
 /// How many shards there are: far more than cores, and so many that a release seldom voids another user's answer.
@@ -91,6 +91,17 @@ pub(super) struct ReadVersion {
     losses: u64,
 }
 
+/// What is known of a user before the store is asked for a slot.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct BeforeStart {
+    /// To be given back with what the store answers.
+    pub(super) version: ReadVersion,
+    /// How many other playbacks of the user the store must still count.
+    pub(super) sure_beside: usize,
+    /// Whether the store is yet to be told something of this user.
+    pub(super) is_unsynced: bool,
+}
+
 /// How many sessions are held.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct Tally {
@@ -146,6 +157,22 @@ impl LeaseCache {
         }
     }
 
+    /// What is known of a user, one of whose sessions asks the store for a slot.
+    pub(super) fn before_start(&self, user: &UserId, key: &SessionKey) -> BeforeStart {
+        let asked_at = self.now();
+        let shard = self.shard(user);
+        let known = shard.users.get(user);
+        BeforeStart {
+            version: ReadVersion {
+                asked_at,
+                endings: shard.endings,
+                losses: self.losses.load(Ordering::SeqCst),
+            },
+            sure_beside: known.map_or(0, |known| known.sure_beside(key, asked_at)),
+            is_unsynced: known.is_some_and(CachedUser::is_unsynced),
+        }
+    }
+
     /// What is known of a session that asks to go on. It is a sign of life.
     pub(super) fn lookup(&self, user: &UserId, key: &SessionKey, facts: &Facts) -> CacheLookup {
         let (now, lease) = (self.now(), self.leases.of(key.kind));
@@ -195,12 +222,8 @@ impl LeaseCache {
     pub(super) fn sure_beside(&self, user: &UserId, key: &SessionKey) -> usize {
         let now = self.now();
         let shard = self.shard(user);
-        let sessions = shard
-            .users
-            .get(user)
-            .map_or(&[][..], |known| &known.sessions);
-        let beside = sessions.iter().filter(|cached| cached.key != *key);
-        beside.filter(|cached| cached.is_proof(now)).count()
+        let known = shard.users.get(user);
+        known.map_or(0, |known| known.sure_beside(key, now))
     }
 
     /// The store counts that session, as it answered to a question of that version, and those that gave way to it no longer.
