@@ -16,8 +16,6 @@ use crate::telemetry::metrics::Verdict;
 pub(crate) struct StartRollback {
     /// What the call asked for.
     claim: Arc<Claim>,
-    /// Whether nothing but this call's request plays under the session.
-    is_alone: bool,
     /// What may have to be undone.
     undo: UndoHint,
     /// Whether the answer went out.
@@ -29,39 +27,32 @@ pub(crate) struct StartRollback {
 }
 
 impl StartRollback {
-    /// Nothing to undo yet. `is_alone` says that nothing but this call's request plays under the session.
-    pub(crate) const fn new(
+    /// What the answer to that claim leaves behind. `is_alone` says that nothing but this call's
+    /// request plays under the session: the start of a playback that others may know is never
+    /// undone, since its other requests count on it.
+    pub(crate) fn of(
+        answer: &LedgerAnswer,
         claim: Arc<Claim>,
         is_alone: bool,
         outbox: Outbox,
         metrics: Arc<Metrics>,
     ) -> Self {
-        Self {
-            claim,
-            is_alone,
-            undo: UndoHint::Nothing,
-            is_answered: false,
-            outbox,
-            metrics,
-        }
-    }
-
-    /// What the call asks for.
-    pub(crate) fn claim(&self) -> &Claim {
-        &self.claim
-    }
-
-    /// Notes what the answer leaves behind. The start of a playback that others may know is never undone: its other requests count on it.
-    pub(crate) fn note(&mut self, answer: &LedgerAnswer) {
-        self.undo = match answer {
+        let undo = match answer {
             Ok(decision) => match decision.undo {
-                UndoHint::Started(_) if !self.is_alone => UndoHint::Nothing,
+                UndoHint::Started(_) if !is_alone => UndoHint::Nothing,
                 undo => undo,
             },
             Err(outage) => outage
                 .doubtful
                 .map_or(UndoHint::Nothing, UndoHint::Doubtful),
         };
+        Self {
+            claim,
+            undo,
+            is_answered: false,
+            outbox,
+            metrics,
+        }
     }
 
     /// The answer goes out: from now on somebody else reports the stream's end. A doubtful start was not allowed, so it is undone.
@@ -88,6 +79,6 @@ impl Drop for StartRollback {
             UndoHint::Nothing => {}
             UndoHint::Started(ticket) | UndoHint::Doubtful(ticket) => self.undo_start(ticket),
         }
-        self.metrics.check(Verdict::Cancelled);
+        self.metrics.check(Verdict::Cancelled, None);
     }
 }

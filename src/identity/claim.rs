@@ -20,7 +20,7 @@ use super::sources::Identity;
 const ROUTE_SESSION: &str = "streamgate.session";
 
 /// Whether the route's streams are refused at all (`context_extensions`).
-pub(crate) const ROUTE_ENFORCE: &str = "streamgate.enforce";
+const ROUTE_ENFORCE: &str = "streamgate.enforce";
 
 /// What a door has made out of a request for a stream.
 #[derive(Debug, Clone)]
@@ -48,8 +48,9 @@ pub(crate) enum CheckKind {
     Preflight,
     /// A look at a stream, by a known user; no stream.
     Head,
-    /// A stream, and the cookie that names it where nothing else does.
-    Stream(Claim, Option<Cookie>),
+    /// A stream, the cookie that names it where nothing else does, and whether a refusal is passed
+    /// on, where the route says so ([`enforce`]).
+    Stream(Claim, Option<Cookie>, Option<bool>),
 }
 
 /// Why a check can't be asked of the ledger.
@@ -99,7 +100,7 @@ pub(crate) fn decode(
     }
     let issues = cookie::is_issued(request)?;
     let of_route = of_route(routes, issues, request)?;
-    enforces(request.context(ROUTE_ENFORCE), true)?;
+    let enforce = enforce(request)?;
     let sources = of_route.as_deref().unwrap_or(&identity.session);
     // Each request has an id of its own: on a route with a cookie that would be in the cookie's way.
     let sources = sources
@@ -138,7 +139,7 @@ pub(crate) fn decode(
         derived,
         free: false,
     };
-    Ok(CheckKind::Stream(claim, cookie))
+    Ok(CheckKind::Stream(claim, cookie, enforce))
 }
 
 /// The route's own list of session sources.
@@ -160,13 +161,14 @@ fn of_route(
     Ok(Some(sources))
 }
 
-/// Whether a refusal is passed on: as the route's [`ROUTE_ENFORCE`] says, or else as it is configured.
-pub(crate) fn enforces(said: Option<&str>, configured: bool) -> Result<bool, ClaimError> {
-    said.map_or(Ok(configured), |said| {
-        said.parse().map_err(|_| {
-            let flaw = format!("got {said:?}; allowed: true, false");
-            ClaimError::Misconfigured(ROUTE_ENFORCE, flaw)
-        })
+/// Whether a refusal is passed on, where the route's [`ROUTE_ENFORCE`] says so.
+pub(crate) fn enforce(request: &impl RequestAttributes) -> Result<Option<bool>, ClaimError> {
+    let Some(said) = request.context(ROUTE_ENFORCE) else {
+        return Ok(None);
+    };
+    said.parse().map(Some).map_err(|_| {
+        let flaw = format!("got {said:?}; allowed: true, false");
+        ClaimError::Misconfigured(ROUTE_ENFORCE, flaw)
     })
 }
 

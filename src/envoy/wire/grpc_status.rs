@@ -30,11 +30,11 @@ const MAX_PROBLEM_BYTES: usize = 3 * 1024;
 const MIN_SESSION_BYTES: usize = 3;
 
 /// Whether a request is a gRPC call, as Envoy sees it. One of gRPC-Web isn't, though the filter that translates it calls it so before asking us.
-pub(in crate::envoy) fn is_call(evidence: &CheckAttributes<'_>) -> bool {
-    if !matches!(evidence.header("x-grpc-web"), Ok(None)) {
+pub(in crate::envoy) fn is_call(request: &CheckAttributes<'_>) -> bool {
+    if !matches!(request.header("x-grpc-web"), Ok(None)) {
         return false;
     }
-    let Ok(Some(found)) = evidence.header("content-type") else {
+    let Ok(Some(found)) = request.header("content-type") else {
         return false;
     };
     let rest = found.strip_prefix(MEDIA_TYPE);
@@ -99,7 +99,6 @@ mod tests {
 
     use super::*;
     use crate::config;
-    use crate::envoy::check::claim;
     use crate::envoy::tests::fixtures::Check;
     use crate::session::{
         ContentId, DeviceId, Facts, Kind, Refusal, Session, SessionId, SessionKey, Timestamp,
@@ -185,6 +184,10 @@ mod tests {
 
     #[test]
     fn a_call_is_told_by_its_content_type_as_envoy_does() {
+        let is_call = |check: Check| {
+            let request = check.request();
+            is_call(&CheckAttributes::of(&request).unwrap())
+        };
         for (found, expected) in [
             ("application/grpc", true),
             ("application/grpc+proto", true),
@@ -195,14 +198,14 @@ mod tests {
         ] {
             let check = Check::on("POST", "/a.B/C");
             let plain = check.clone().headers(&[("content-type", found)]);
-            assert_eq!(claim::is_grpc(&plain.request()), expected, "{found}");
+            assert_eq!(is_call(plain), expected, "{found}");
             let raw = check.raw_headers(&[("content-type", found.as_bytes())]);
-            assert_eq!(claim::is_grpc(&raw.request()), expected, "{found}");
+            assert_eq!(is_call(raw), expected, "{found}");
         }
-        assert!(!claim::is_grpc(&Check::on("POST", "/").request()));
+        assert!(!is_call(Check::on("POST", "/")));
         // As it comes out of Envoy's grpc_web filter.
         let translated = [("content-type", "application/grpc"), ("x-grpc-web", "1")];
         let translated = Check::on("POST", "/a.B/C").headers(&translated);
-        assert!(!claim::is_grpc(&translated.request()));
+        assert!(!is_call(translated));
     }
 }

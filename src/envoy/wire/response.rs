@@ -25,16 +25,21 @@ const SESSION_HEADER: &str = "x-streamgate-session";
 pub(in crate::envoy) struct EncodedResponse(Vec<u8>);
 
 impl EncodedResponse {
-    /// What [`allow`] says.
-    pub(in crate::envoy) fn allow(user: &UserId, key: &SessionKey) -> Self {
+    /// Lets a stream through. `cookie` is set beside those that the origin sets.
+    pub(in crate::envoy) fn allow(user: &UserId, key: &SessionKey, cookie: Option<&str>) -> Self {
         let (id, kind) = (key.id.as_str(), key.kind.as_str());
-        let header = field(1, &[&text(1, SESSION_HEADER), &text(2, id)]);
+        let text = |number, text: &str| field(number, &[text.as_bytes()]);
+        let header = |name, value| field(1, &[&text(1, name), &text(2, value)]);
+        let session = header(SESSION_HEADER, id);
         // A number of one byte, in field 3.
         let overwrite = [3 << 3, HeaderAppendAction::OverwriteIfExistsOrAdd as u8];
-        let option: [&[u8]; 2] = [&header, &overwrite];
+        let option: [&[u8]; 2] = [&session, &overwrite];
+        // Appending is the default, which is not written.
+        let cookie = cookie.map(|cookie| field(6, &[&header("set-cookie", cookie)]));
+        let cookie = cookie.unwrap_or_default();
         let shown = |name, value| field(1, &[&text(1, name), &field(2, &[&text(3, value)])]);
         let status = field(1, &[]);
-        let ok = field(3, &[&field(2, &option), &field(6, &option)]);
+        let ok = field(3, &[&field(2, &option), &field(6, &option), &cookie]);
         let metadata = field(
             4,
             &[
@@ -68,26 +73,6 @@ pub(in crate::envoy) fn pass() -> CheckResponse {
     CheckResponse {
         status: Some(status(Code::Ok, "")),
         dynamic_metadata: Some(metadata(&[("decision", "allow")])),
-        http_response: Some(HttpResponse::OkResponse(response)),
-    }
-}
-
-/// Lets a stream through.
-pub(in crate::envoy) fn allow(user: &UserId, key: &SessionKey) -> CheckResponse {
-    let named = vec![header(SESSION_HEADER, key.id.as_str())];
-    let response = OkHttpResponse {
-        headers: named.clone(),
-        response_headers_to_add: named,
-        ..OkHttpResponse::default()
-    };
-    CheckResponse {
-        status: Some(status(Code::Ok, "")),
-        dynamic_metadata: Some(metadata(&[
-            ("decision", "allow"),
-            ("user", user.as_str()),
-            ("kind", key.kind.as_str()),
-            ("session", key.id.as_str()),
-        ])),
         http_response: Some(HttpResponse::OkResponse(response)),
     }
 }
@@ -143,11 +128,6 @@ pub(super) fn status(code: Code, message: &str) -> Status {
     }
 }
 
-/// A field with a text.
-fn text(number: u8, text: &str) -> Vec<u8> {
-    field(number, &[text.as_bytes()])
-}
-
 /// A field with a message of those fields, or with a text of those parts. `number` is below 16.
 fn field(number: u8, parts: &[&[u8]]) -> Vec<u8> {
     let length = parts.iter().map(|part| part.len()).sum();
@@ -163,12 +143,32 @@ fn field(number: u8, parts: &[&[u8]]) -> Vec<u8> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use crate::session::{Kind, SessionId};
 
+    /// What [`EncodedResponse::allow`] encodes.
+    pub(in crate::envoy::wire) fn allow(user: &UserId, key: &SessionKey) -> CheckResponse {
+        let named = vec![header(SESSION_HEADER, key.id.as_str())];
+        let response = OkHttpResponse {
+            headers: named.clone(),
+            response_headers_to_add: named,
+            ..OkHttpResponse::default()
+        };
+        CheckResponse {
+            status: Some(status(Code::Ok, "")),
+            dynamic_metadata: Some(metadata(&[
+                ("decision", "allow"),
+                ("user", user.as_str()),
+                ("kind", key.kind.as_str()),
+                ("session", key.id.as_str()),
+            ])),
+            http_response: Some(HttpResponse::OkResponse(response)),
+        }
+    }
+
     #[test]
-    fn what_is_written_by_itself_is_what_the_message_says() {
+    fn an_allow_response_is_what_its_message_encodes() {
         // Lengths of one byte and of two, on every level.
         for length in (1..=256).chain([7, 60, 100, 127, 128]) {
             for kind in [Kind::Playback, Kind::Request, Kind::Video] {
@@ -176,9 +176,17 @@ mod tests {
                     let user = UserId::parse(&"u".repeat(user)).unwrap();
                     let id = SessionId::parse(&"i".repeat(id)).unwrap();
                     let key = SessionKey { kind, id };
-                    let written = EncodedResponse::allow(&user, &key);
-                    let read = CheckResponse::decode(written.as_bytes()).unwrap();
-                    assert_eq!(read, allow(&user, &key));
+                    let cookie = "c".repeat(length);
+                    for cookie in [None, Some(cookie.as_str())] {
+                        let encoded = EncodedResponse::allow(&user, &key, cookie);
+                        let read = CheckResponse::decode(encoded.as_bytes()).unwrap();
+                        let expected = allow(&user, &key);
+                        let expected = match cookie {
+                            Some(cookie) => with_cookie(expected, cookie),
+                            None => expected,
+                        };
+                        assert_eq!(read, expected);
+                    }
                 }
             }
         }

@@ -1,25 +1,22 @@
-//! The gRPC service `envoy.service.auth.v3.Authorization`, as it would be generated, but for what it reads: [`CheckRequest`] is ours.
+//! The gRPC service `envoy.service.auth.v3.Authorization`, but for what it reads:
+//! [`CheckRequest`] is ours.
 
-use std::convert::Infallible;
 use std::sync::Arc;
-use std::task::{Context, Poll};
 
+use axum::body::Body;
+use axum::routing::{MethodRouter, any};
 use bytes::{Buf, BufMut};
-use envoy_types::pb::envoy::service::auth::v3::authorization_server::SERVICE_NAME;
-use futures_util::FutureExt;
-use futures_util::future::BoxFuture;
-use tonic::body::Body;
+use tonic::Status;
 use tonic::codec::{BufferSettings, Codec, DecodeBuf, Decoder, EncodeBuf, Encoder};
-use tonic::server::{Grpc, NamedService, UnaryService};
-use tonic::{Code, Request, Response, Status};
-use tower::Service;
+use tonic::server::Grpc;
+use tower::service_fn;
 
 use super::request::CheckRequest;
 use super::response::EncodedResponse;
 use crate::envoy::check::CheckDoor;
 
 /// Where its only method is.
-const CHECK: &str = "/envoy.service.auth.v3.Authorization/Check";
+pub(in crate::envoy) const CHECK: &str = "/envoy.service.auth.v3.Authorization/Check";
 
 /// How large the buffers are that each check and each answer is given before it is known how much it takes; most need no more.
 const BUFFER_BYTES: usize = 1024;
@@ -27,52 +24,17 @@ const BUFFER_BYTES: usize = 1024;
 /// How much is gathered before it is sent on; an answer is one message, and so always less.
 const YIELD_BYTES: usize = 32 * 1024;
 
-/// Serves checks.
-#[derive(Debug, Clone)]
-pub(in crate::envoy) struct CheckService(Arc<CheckDoor>);
-
 /// Reads checks and writes answers.
 #[derive(Debug, Clone, Copy, Default)]
 struct CheckCodec;
 
-impl CheckService {
-    /// Checks are answered by that door.
-    pub(in crate::envoy) fn new(door: CheckDoor) -> Self {
-        Self(Arc::new(door))
-    }
-}
-
-impl NamedService for CheckService {
-    const NAME: &'static str = SERVICE_NAME;
-}
-
-impl Service<http::Request<Body>> for CheckService {
-    type Response = http::Response<Body>;
-    type Error = Infallible;
-    type Future = BoxFuture<'static, Result<Self::Response, Infallible>>;
-
-    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn call(&mut self, request: http::Request<Body>) -> Self::Future {
-        if request.uri().path() != CHECK {
-            let unknown = Status::new(Code::Unimplemented, "");
-            return std::future::ready(Ok(unknown.into_http())).boxed();
-        }
-        let service = self.clone();
-        async move { Ok(Grpc::new(CheckCodec).unary(service, request).await) }.boxed()
-    }
-}
-
-impl UnaryService<CheckRequest> for CheckService {
-    type Response = EncodedResponse;
-    type Future = BoxFuture<'static, Result<Response<EncodedResponse>, Status>>;
-
-    fn call(&mut self, request: Request<CheckRequest>) -> Self::Future {
-        let door = Arc::clone(&self.0);
-        async move { door.check(request).await }.boxed()
-    }
+/// Answers the calls of [`CHECK`] by that door.
+pub(in crate::envoy) fn checks(door: CheckDoor) -> MethodRouter {
+    let door = Arc::new(door);
+    any(async move |call: http::Request<Body>| {
+        let check = service_fn(|request| door.check(request));
+        Grpc::new(CheckCodec).unary(check, call).await
+    })
 }
 
 impl Codec for CheckCodec {
