@@ -110,8 +110,7 @@ impl DecisionLog {
                     DecisionOutcome::Undecided(outage)
                 } else {
                     let policy = &request.settings.limits.policy;
-                    let resolved = policy.allowance(&claim.user, claim.plan.as_ref());
-                    let limit = resolved.allowance.limit;
+                    let limit = policy.allowance(&claim.user, claim.plan.as_ref()).limit;
                     DecisionOutcome::DryRun { active: 0, limit }
                 };
             }

@@ -133,7 +133,7 @@ impl Ledger {
     #[must_use]
     pub fn limit_of(&self, user: &UserId, plan: Option<&PlanName>) -> u32 {
         let in_force = self.in_force.now();
-        in_force.limits.policy.allowance(user, plan).allowance.limit
+        in_force.limits.policy.allowance(user, plan).limit
     }
 
     /// What applies now of what may change.

@@ -242,6 +242,6 @@ impl Ledger {
                 warn!(plan.name = %plan, limit = policy.default, "a plan that limits.plans doesn't have: the default applies");
             }
         }
-        resolved.allowance.limit
+        resolved.limit
     }
 }

@@ -12,13 +12,6 @@ use std::sync::Arc;
 
 use crate::session::{PlanName, UserId};
 
-/// What applies to one user now. A struct with one field, because more than a number will.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Allowance {
-    /// How many live sessions admission stops at; 0 allows none.
-    pub limit: u32,
-}
-
 /// The limits of all users.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Policy {
@@ -48,8 +41,8 @@ pub struct TwoLimits {
 /// The answer to who may watch how much, and what was odd about the question.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Resolved {
-    /// What applies.
-    pub allowance: Allowance,
+    /// How many streams the user may watch at once; 0 allows none.
+    pub limit: u32,
     /// Whether the plan that was named exists. An unknown one is for the caller to count, and to log once a name.
     pub plan: PlanMatch,
 }
@@ -111,10 +104,7 @@ impl Policy {
             Some(None) => (None, PlanMatch::Unknown),
         };
         let limit = own.or(of_plan).unwrap_or(self.default);
-        Resolved {
-            allowance: Allowance { limit },
-            plan,
-        }
+        Resolved { limit, plan }
     }
 }
 
@@ -160,7 +150,7 @@ mod tests {
             ("banned", Some("premium"), 0, Known),
         ] {
             let expected = Resolved {
-                allowance: Allowance { limit },
+                limit,
                 plan: matched,
             };
             assert_eq!(
@@ -177,7 +167,7 @@ mod tests {
             plans: BTreeMap::from([(plan("gold"), 7)]),
             ..Policy::new(2)
         };
-        assert_eq!(policy.allowance(&user("gold"), None).allowance.limit, 2);
+        assert_eq!(policy.allowance(&user("gold"), None).limit, 2);
     }
 
     #[test]
@@ -187,10 +177,10 @@ mod tests {
             ..Policy::new(0)
         };
         let anna = policy.allowance(&user("anna"), None);
-        assert_eq!((anna.allowance.limit, anna.plan), (1, PlanMatch::NotNamed));
+        assert_eq!((anna.limit, anna.plan), (1, PlanMatch::NotNamed));
         let bert = policy.allowance(&user("bert"), None);
         assert_eq!(
-            (bert.allowance.limit, bert.plan),
+            (bert.limit, bert.plan),
             (0, PlanMatch::NotNamed),
             "there are no plans"
         );
