@@ -112,9 +112,12 @@ pub mod cli;
 #[doc(hidden)]
 pub mod fuzzing;
 
-// The store that fails as told is shared with the integration tests, which know this crate by its name.
+// The store that fails as told, and what reads the log, are shared with the integration tests, which know this crate by its name.
 #[cfg(test)]
 extern crate self as streamgate;
 #[cfg(test)]
 #[path = "../tests/support/faulty_store.rs"]
 mod faulty_store;
+#[cfg(test)]
+#[path = "../tests/support/log.rs"]
+mod listened_log;

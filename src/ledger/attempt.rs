@@ -6,8 +6,8 @@ use super::Ledger;
 use super::decision::{Decision, Outage};
 use super::lease_cache::{Confirmed, ForgetSignal, ReadVersion};
 use crate::session::{
-    Admission, AdmissionKind, Admitted, Ending, Refusal, Renewal, Session, SessionKey, Start,
-    StartRules, UserId, WhenFull,
+    Admission, AdmissionKind, Admitted, Ending, Refusal, Renewal, Session, Start, StartRules,
+    UserId, WhenFull,
 };
 use crate::store::Seen;
 use crate::telemetry::metrics::Operation;
@@ -68,30 +68,45 @@ impl Ledger {
         Some(Ok(Decision::of_store(admission, attempt)))
     }
 
-    /// Asks the store for a slot, or the outage rule if the store can't answer. A takeover names an id, which is taken for a playback's; if
-    /// no playback has it, but another session with a slot does, the takeover means that session.
+    /// Asks the store for a slot, or the outage rule if the store can't answer. A takeover names an
+    /// id, which is taken for a playback's; if no playback has it, but another session with a slot
+    /// does, the takeover means that session.
     pub(super) async fn attempt(&self, attempt: &StartAttempt<'_>) -> Result<Decision, Outage> {
+        let decision = match self.try_start(attempt).await {
+            Ok(admission) => Decision::of_store(admission, attempt),
+            Err(outage) => self.by_rule(attempt, outage)?,
+        };
         let WhenFull::TakeOver(named) = &attempt.rules.when_full else {
-            return self.decide(attempt).await;
-        };
-        let mut decision = self.decide(attempt).await?;
-        let Some(meant) = meant_among_holders(named, &decision.admission) else {
             return Ok(decision);
         };
-        if !meant.kind.is_stoppable() {
-            decision.admission = Admission::Refused(Refusal::NotStoppable);
+        let Admission::Refused(Refusal::Full { holders, .. }) = &decision.admission else {
             return Ok(decision);
+        };
+        let mut keys = holders.iter().map(|session| &session.key);
+        match keys.find(|key| key.id == named.id && key.kind != named.kind) {
+            Some(meant) if meant.kind.is_stoppable() => {
+                let when_full = WhenFull::TakeOver(meant.clone());
+                self.attempt_again(attempt, when_full).await
+            }
+            Some(_) => Ok(Decision {
+                admission: Admission::Refused(Refusal::NotStoppable),
+                ..decision
+            }),
+            None => Ok(decision),
         }
-        let mut attempt = attempt.clone();
-        attempt.rules.when_full = WhenFull::TakeOver(meant);
-        self.decide(&attempt).await
     }
 
-    /// Asks the store for a slot, or the outage rule if the store can't answer.
-    async fn decide(&self, attempt: &StartAttempt<'_>) -> Result<Decision, Outage> {
-        match self.try_start(attempt).await {
-            Ok(admission) => Ok(Decision::of_store(admission, attempt)),
-            Err(outage) => self.by_rule(attempt, outage),
+    /// Asks for the same slot, with something else to happen where all are taken.
+    async fn attempt_again(
+        &self,
+        attempt: &StartAttempt<'_>,
+        when_full: WhenFull,
+    ) -> Result<Decision, Outage> {
+        let mut attempt = attempt.clone();
+        attempt.rules.when_full = when_full;
+        match self.try_start(&attempt).await {
+            Ok(admission) => Ok(Decision::of_store(admission, &attempt)),
+            Err(outage) => self.by_rule(&attempt, outage),
         }
     }
 
@@ -212,14 +227,4 @@ impl Ledger {
             && admitted.displaced.is_empty()
             && admitted.active <= held.min(held_before)
     }
-}
-
-/// The session of another kind that a takeover may have meant: one that holds a slot and has that id.
-fn meant_among_holders(named: &SessionKey, admission: &Admission) -> Option<SessionKey> {
-    let Admission::Refused(Refusal::Full { holders, .. }) = admission else {
-        return None;
-    };
-    let mut keys = holders.iter().map(|session| &session.key);
-    keys.find(|key| key.id == named.id && key.kind != named.kind)
-        .cloned()
 }

@@ -83,8 +83,7 @@ impl CheckDoor {
         request: Request<CheckRequest>,
     ) -> Result<Response<EncodedResponse>, Status> {
         let asked = Stopwatch::start();
-        let deadline = grpc_timeout(request.metadata());
-        let request = request.into_inner();
+        let (metadata, _, request) = request.into_parts();
         let lost = |fact, loss| self.metrics.fact_lost(fact, loss);
         let answer = match claim::decode(&request, &self.identity, &self.routes, rand::random, lost)
         {
@@ -96,7 +95,7 @@ impl CheckDoor {
                     CheckAnswer::at_once(allow, Verdict::Held)
                 }
                 lookup => {
-                    let settings = self.in_force.now();
+                    let (settings, deadline) = (self.in_force.now(), grpc_timeout(&metadata));
                     let context = CheckContext::of(&request, enforce, settings, deadline);
                     drop(request);
                     self.start(&context, claim, cookie, lookup).await?

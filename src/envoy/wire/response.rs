@@ -22,7 +22,7 @@ const SESSION_HEADER: &str = "x-streamgate-session";
 
 /// A `CheckResponse`, encoded.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(in crate::envoy) struct EncodedResponse(Vec<u8>);
+pub(in crate::envoy) struct EncodedResponse(pub(in crate::envoy) Vec<u8>);
 
 impl EncodedResponse {
     /// Lets a stream through. `cookie` is set beside those that the origin sets.
@@ -50,11 +50,6 @@ impl EncodedResponse {
             ],
         );
         Self([status, ok, metadata].concat())
-    }
-
-    /// The bytes.
-    pub(in crate::envoy) fn as_bytes(&self) -> &[u8] {
-        &self.0
     }
 }
 
@@ -179,7 +174,7 @@ pub(super) mod tests {
                     let cookie = "c".repeat(length);
                     for cookie in [None, Some(cookie.as_str())] {
                         let encoded = EncodedResponse::allow(&user, &key, cookie);
-                        let read = CheckResponse::decode(encoded.as_bytes()).unwrap();
+                        let read = CheckResponse::decode(encoded.0.as_slice()).unwrap();
                         let expected = allow(&user, &key);
                         let expected = match cookie {
                             Some(cookie) => with_cookie(expected, cookie),

@@ -76,7 +76,7 @@ impl Encoder for CheckCodec {
         answer: EncodedResponse,
         buffer: &mut EncodeBuf<'_>,
     ) -> Result<(), Status> {
-        buffer.put_slice(answer.as_bytes());
+        buffer.put_slice(&answer.0);
         Ok(())
     }
 
