@@ -112,7 +112,8 @@ pub mod cli;
 #[doc(hidden)]
 pub mod fuzzing;
 
-// The store that fails as told, and what reads the log, are shared with the integration tests, which know this crate by its name.
+// The integration tests share these two, and know this crate by its name: the store that fails as
+// told, and what reads the log.
 #[cfg(test)]
 extern crate self as streamgate;
 #[cfg(test)]

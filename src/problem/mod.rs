@@ -150,7 +150,7 @@ impl Problem {
         }
     }
 
-    /// The same, with its type in the guide to problems that is there instead of this instance's own.
+    /// The same, with its type in that guide to problems instead of this instance's own.
     #[must_use]
     pub fn explained_at(mut self, guide: &str) -> Self {
         if self.kind == self.reason.kind() {
