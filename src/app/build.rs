@@ -109,6 +109,7 @@ impl Core {
         CheckDoor {
             identity: config.identity.clone(),
             routes: RouteLists::default(),
+            in_force: Arc::clone(&self.in_force),
             ledger: Arc::clone(&self.ledger),
             outbox: self.outbox.clone(),
             metrics: Arc::clone(&self.metrics),

@@ -158,7 +158,7 @@ impl App {
             start_line,
             ports: Ports::open(config, times, &core.metrics, &mut reloaded_files).await?,
             reloaded_files,
-            grpc: envoy::services(check, access_log, health_service)?.into_axum_router(),
+            grpc: envoy::services(check, access_log, health_service)?,
             http: http::router(http),
             health,
             phase,

@@ -7,5 +7,5 @@ mod start_rollback;
 mod start_rollback_tests;
 
 pub use outcome::DecisionLog;
-pub(crate) use outcome::{ClaimedRequest, DecisionOutcome, LedgerAnswer};
+pub(crate) use outcome::{DecisionOutcome, LedgerAnswer, RequestContext};
 pub(crate) use start_rollback::StartRollback;

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use tracing::info;
 
 use crate::clock::Clock;
-use crate::config::Changeable;
+use crate::config::{Changeable, OutageRule};
 use crate::identity::{Claim, UserId};
 use crate::ledger::{Basis, Decision, Outage};
 use crate::session::{Admission, AdmissionKind, Admitted, Refusal};
@@ -28,19 +28,18 @@ pub struct DecisionLog {
     clock: Arc<dyn Clock>,
 }
 
-/// A claim, and the log fields of its request.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct ClaimedRequest<'a> {
-    /// The claim.
-    pub(crate) claim: &'a Claim,
-    /// The request's id, as in its answer.
-    pub(crate) request_id: &'a str,
-    /// The settings in force when the request arrived.
-    pub(crate) settings: &'a Changeable,
-    /// Whether a refusal reaches the client. In a dry run it doesn't.
+/// What the log says about a request for a stream, and the settings that decide it.
+#[derive(Debug)]
+pub(crate) struct RequestContext {
+    /// The request's id, as in its answer; empty if it has none.
+    pub(crate) request_id: String,
+    /// The settings in force when the request arrived; they decide everything about it.
+    pub(crate) settings: Arc<Changeable>,
+    /// Whether a refusal reaches the client. In a dry run a refused stream is let in without a
+    /// slot, and counted as if it had been refused.
     pub(crate) enforces: bool,
     /// The gateway's address that the viewer connected to, with its port; none if no gateway asked.
-    pub(crate) gateway: Option<&'a str>,
+    pub(crate) gateway: Option<String>,
     /// The viewer's address, as seen by the gateway.
     pub(crate) client: Option<IpAddr>,
 }
@@ -100,17 +99,19 @@ impl DecisionLog {
     /// Logs the ledger's answer, and applies the dry run.
     pub(crate) fn outcome(
         &self,
-        request: ClaimedRequest<'_>,
+        request: &RequestContext,
+        claim: &Claim,
         answer: LedgerAnswer,
     ) -> DecisionOutcome {
         let decision = match answer {
             Ok(decision) => decision,
             Err(outage) => {
-                self.log_outage(request, &outage);
+                self.log_outage(request, claim, &outage);
                 return if request.enforces {
                     DecisionOutcome::Undecided(outage)
                 } else {
-                    let limit = request.limit();
+                    let policy = &request.settings.limits.policy;
+                    let limit = policy.allowance(&claim.user, claim.plan.as_ref()).limit;
                     DecisionOutcome::DryRun { active: 0, limit }
                 };
             }
@@ -118,9 +119,13 @@ impl DecisionLog {
         let (basis, limit) = (decision.basis, decision.limit);
         match decision.admission {
             Admission::Admitted(admitted) => {
-                self.log_rule(request, basis);
-                if admitted.entry == AdmissionKind::Started {
-                    request.log_start(admitted.active, limit);
+                if let Basis::Rule(rule) = basis {
+                    self.log_rule(request, claim, rule);
+                }
+                if admitted.entry == AdmissionKind::Started
+                    && are_told(request.settings.log_starts, &claim.user)
+                {
+                    request.log_start(claim, admitted.active, limit);
                 }
                 DecisionOutcome::LetIn {
                     admitted,
@@ -129,7 +134,7 @@ impl DecisionLog {
                 }
             }
             Admission::Refused(refusal) => {
-                self.log_refusal(request, &refusal, basis, limit);
+                self.log_refusal(request, claim, (&refusal, basis), limit);
                 if request.enforces {
                     return DecisionOutcome::Refused { refusal, basis };
                 }
@@ -145,15 +150,14 @@ impl DecisionLog {
     /// Logs one line that explains a refusal, bounded per user.
     fn log_refusal(
         &self,
-        request: ClaimedRequest<'_>,
-        refusal: &Refusal,
-        basis: Basis,
+        request: &RequestContext,
+        claim: &Claim,
+        (refusal, basis): (&Refusal, Basis),
         limit: u32,
     ) {
-        let claim = request.claim;
         if let Some(left_out) = self.line_of_user(&claim.user) {
             let refused = RefusedStream {
-                request_id: request.request_id.to_owned(),
+                request_id: request.request_id.clone(),
                 user: &claim.user,
                 key: &claim.key,
                 refusal,
@@ -167,16 +171,13 @@ impl DecisionLog {
 
     /// Logs one line that explains why the outage rule let a viewer in; bounded per rule, since an
     /// outage affects everybody.
-    fn log_rule(&self, request: ClaimedRequest<'_>, basis: Basis) {
-        let Basis::Rule(rule) = basis else {
-            return;
-        };
+    fn log_rule(&self, request: &RequestContext, claim: &Claim, rule: OutageRule) {
         let rule = rule.as_str();
         if let Some(left_out) = self.line_of_cause(rule) {
             info!(
-                request.id = request.request_id,
-                user.id = request.claim.user.as_str(),
-                session.key = request.claim.key.to_string(),
+                request.id = request.request_id.as_str(),
+                user.id = claim.user.as_str(),
+                session.key = claim.key.to_string(),
                 rule,
                 left_out,
                 "a stream was let in by the outage rule"
@@ -185,12 +186,12 @@ impl DecisionLog {
     }
 
     /// Logs one line that explains a start that could not be decided; bounded per kind of failure.
-    fn log_outage(&self, request: ClaimedRequest<'_>, outage: &Outage) {
+    fn log_outage(&self, request: &RequestContext, claim: &Claim, outage: &Outage) {
         if let Some(left_out) = self.line_of_cause(outage.outcome().as_str()) {
             info!(
-                request.id = request.request_id,
-                user.id = request.claim.user.as_str(),
-                session.key = request.claim.key.to_string(),
+                request.id = request.request_id.as_str(),
+                user.id = claim.user.as_str(),
+                session.key = claim.key.to_string(),
                 reason = Verdict::Outage.as_str(),
                 left_out,
                 "a stream could not be decided: {outage}"
@@ -199,28 +200,18 @@ impl DecisionLog {
     }
 }
 
-impl ClaimedRequest<'_> {
-    /// How many streams the user may watch, according to this request's settings.
-    fn limit(&self) -> u32 {
-        let policy = &self.settings.limits.policy;
-        let resolved = policy.allowance(&self.claim.user, self.claim.plan.as_ref());
-        resolved.allowance.limit
-    }
-
-    /// Logs one line that says where and when a slot was taken, if `telemetry.log_starts` includes
-    /// the user.
-    fn log_start(&self, count: usize, limit: u32) {
-        if are_told(self.settings.log_starts, &self.claim.user) {
-            let started = StartedStream {
-                request_id: self.request_id.to_owned(),
-                user: &self.claim.user,
-                key: &self.claim.key,
-                count,
-                limit,
-                gateway: self.gateway.map(ToOwned::to_owned),
-                client: self.client,
-            };
-            started.tell();
-        }
+impl RequestContext {
+    /// Logs one line that says where and when a slot was taken.
+    fn log_start(&self, claim: &Claim, count: usize, limit: u32) {
+        let started = StartedStream {
+            request_id: self.request_id.clone(),
+            user: &claim.user,
+            key: &claim.key,
+            count,
+            limit,
+            gateway: self.gateway.clone(),
+            client: self.client,
+        };
+        started.tell();
     }
 }

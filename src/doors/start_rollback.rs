@@ -16,8 +16,6 @@ use crate::telemetry::metrics::Verdict;
 pub(crate) struct StartRollback {
     /// The call's claim.
     claim: Arc<Claim>,
-    /// Whether only this call's request plays under the session.
-    is_alone: bool,
     /// What may have to be undone.
     undo: UndoHint,
     /// Whether the answer went out.
@@ -29,41 +27,32 @@ pub(crate) struct StartRollback {
 }
 
 impl StartRollback {
-    /// Starts with nothing to undo. `is_alone` says that only this call's request plays under the
-    /// session.
-    pub(crate) const fn new(
+    /// The rollback of that answer to the claim. `is_alone` says that only this call's request
+    /// plays under the session. The start of a playback that others may know is never undone,
+    /// because its other requests rely on it.
+    pub(crate) fn of(
+        answer: &LedgerAnswer,
         claim: Arc<Claim>,
         is_alone: bool,
         outbox: Outbox,
         metrics: Arc<Metrics>,
     ) -> Self {
-        Self {
-            claim,
-            is_alone,
-            undo: UndoHint::Nothing,
-            is_answered: false,
-            outbox,
-            metrics,
-        }
-    }
-
-    /// The call's claim.
-    pub(crate) fn claim(&self) -> &Claim {
-        &self.claim
-    }
-
-    /// Records the effect of the ledger's answer. The start of a playback that others may know is
-    /// never undone, because its other requests rely on it.
-    pub(crate) fn note(&mut self, answer: &LedgerAnswer) {
-        self.undo = match answer {
+        let undo = match answer {
             Ok(decision) => match decision.undo {
-                UndoHint::Started(_) if !self.is_alone => UndoHint::Nothing,
+                UndoHint::Started(_) if !is_alone => UndoHint::Nothing,
                 undo => undo,
             },
             Err(outage) => outage
                 .doubtful
                 .map_or(UndoHint::Nothing, UndoHint::Doubtful),
         };
+        Self {
+            claim,
+            undo,
+            is_answered: false,
+            outbox,
+            metrics,
+        }
     }
 
     /// Records that the answer goes out: from now on somebody else reports the stream's end. A
@@ -91,6 +80,6 @@ impl Drop for StartRollback {
             UndoHint::Nothing => {}
             UndoHint::Started(ticket) | UndoHint::Doubtful(ticket) => self.undo_start(ticket),
         }
-        self.metrics.check(Verdict::Cancelled);
+        self.metrics.check(Verdict::Cancelled, None);
     }
 }

@@ -17,13 +17,13 @@ use crate::store::faulty::FaultyStore;
 use crate::store::{Store, StoreError};
 use crate::telemetry::Metrics;
 
-/// A rollback in front of a store in which its session has started, with ticket 7.
+/// A claim in front of a store in which its session has started, with ticket 7.
 struct Bench {
     store: Arc<FaultyStore>,
     metrics: Arc<Metrics>,
     delivery: Delivery,
     outbox: Outbox,
-    rollback: StartRollback,
+    claim: Arc<Claim>,
 }
 
 impl Bench {
@@ -53,26 +53,23 @@ impl Bench {
             derived: false,
             free: false,
         };
-        let is_alone = kind == Kind::Request;
-        let rollback = StartRollback::new(
-            Arc::new(claim),
-            is_alone,
-            outbox.clone(),
-            Arc::clone(&metrics),
-        );
         Self {
             store,
             metrics,
             delivery,
             outbox,
-            rollback,
+            claim: Arc::new(claim),
         }
     }
 
-    /// Ends the rollback; returns whether the session is still live, and whether the check counts
-    /// as cancelled.
-    async fn after(self, end: impl FnOnce(StartRollback)) -> (bool, bool) {
-        end(self.rollback);
+    /// Ends the rollback of that answer; returns whether the session is still live, and whether the
+    /// check counts as cancelled.
+    async fn after(self, answer: &LedgerAnswer, end: impl FnOnce(StartRollback)) -> (bool, bool) {
+        let is_alone = self.claim.key.kind == Kind::Request;
+        let (outbox, metrics) = (self.outbox.clone(), Arc::clone(&self.metrics));
+        end(StartRollback::of(
+            answer, self.claim, is_alone, outbox, metrics,
+        ));
         self.outbox.close();
         self.delivery.run().await;
         let cancelled = "streamgate_checks_total{decision=\"error\",reason=\"cancelled\"} 1";
@@ -153,17 +150,14 @@ async fn a_call_takes_back_what_it_started_itself_and_no_playback() {
         (playback, Ok(admitted(AdmissionKind::Renewed)), true, true),
         (playback, outage(Ticket::new(7)), false, false),
     ] {
-        let mut bench = Bench::new(kind).await;
-        bench.rollback.note(&answer);
-        let ended = bench.after(drop).await;
+        let ended = Bench::new(kind).await.after(&answer, drop).await;
         assert_eq!(
             ended,
             (live_if_cancelled, true),
             "{kind} {answer:?}, cancelled"
         );
-        let mut bench = Bench::new(kind).await;
-        bench.rollback.note(&answer);
-        let ended = bench.after(StartRollback::answered).await;
+        let bench = Bench::new(kind).await;
+        let ended = bench.after(&answer, StartRollback::answered).await;
         assert_eq!(
             ended,
             (live_if_answered, false),

@@ -12,13 +12,14 @@ mod wire;
 pub use access_log::AccessLogDoor;
 pub use check::CheckDoor;
 
+use axum::Router;
 use envoy_types::pb::envoy::service::accesslog::v3::access_log_service_server::AccessLogServiceServer;
 use tonic::service::Routes;
 use tonic_health::pb::health_server::{Health, HealthServer};
 
 pub(crate) use access_log::MAX_MESSAGE_BYTES;
 pub use access_log::STREAM_AGE;
-use wire::service::CheckService;
+use wire::service::{CHECK, checks};
 
 /// The services of Envoy's protocols, for reflection; generated from the protos of `envoy-types`.
 const DESCRIPTORS: &[u8] = include_bytes!("descriptors.bin");
@@ -31,7 +32,7 @@ pub fn services(
     check: CheckDoor,
     access_log: AccessLogDoor,
     health: HealthServer<impl Health>,
-) -> Result<Routes, tonic_reflection::server::Error> {
+) -> Result<Router, tonic_reflection::server::Error> {
     let reflection = || {
         tonic_reflection::server::Builder::configure()
             .register_encoded_file_descriptor_set(DESCRIPTORS)
@@ -41,10 +42,11 @@ pub fn services(
         AccessLogServiceServer::new(access_log).max_decoding_message_size(MAX_MESSAGE_BYTES);
     let mut routes = Routes::builder();
     routes
-        .add_service(CheckService::new(check))
         .add_service(access_log)
         .add_service(health)
         .add_service(reflection().build_v1()?)
         .add_service(reflection().build_v1alpha()?);
-    Ok(routes.routes().prepare())
+    let routes = routes.routes().into_axum_router();
+    // Without this, axum would prepare each route again for each connection.
+    Ok(routes.route(CHECK, checks(check)).with_state(()))
 }

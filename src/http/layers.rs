@@ -173,7 +173,7 @@ pub(super) async fn explained(State(door): State<ApiState>, mut response: Respon
         return response;
     };
     if let Some(guide) = &door.ledger.in_force().refusal.problems {
-        let told = problem.explained_at(Some(guide)).to_json();
+        let told = problem.explained_at(guide).to_json();
         // The length of the old body.
         response.headers_mut().remove(header::CONTENT_LENGTH);
         *response.body_mut() = Body::from(told);

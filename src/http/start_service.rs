@@ -10,7 +10,7 @@ use super::error::{ApiError, tell_quota};
 use super::layers::RequestId;
 use super::{ApiState, HttpDoor};
 use crate::config::Changeable;
-use crate::doors::{ClaimedRequest, DecisionOutcome, LedgerAnswer, StartRollback};
+use crate::doors::{DecisionOutcome, LedgerAnswer, RequestContext, StartRollback};
 use crate::identity::Claim;
 use crate::ledger::CallerDeadline;
 use crate::session::{AdmissionKind, Session, Start};
@@ -70,12 +70,10 @@ pub(super) async fn start(
         let answer = asking.ledger.heartbeat(&asked, &snapshot, &caller).await;
         // An admitted stream keeps its slot even if the client has hung up.
         let (outbox, metrics) = (asking.outbox.clone(), Arc::clone(&asking.metrics));
-        let mut rollback = StartRollback::new(asked, false, outbox, metrics);
-        rollback.note(&answer);
-        rollback.answered();
+        StartRollback::of(&answer, asked, false, outbox, metrics).answered();
         Ok(answer)
     });
-    granted(door, request, &claim, &settings, answer.await?)
+    granted(door, request, &claim, settings, answer.await?)
 }
 
 /// Renews a stream, if it is live.
@@ -93,7 +91,7 @@ pub(super) async fn refresh(
         Ok(decision) => Ok(decision.ok_or(ApiError::NotLive)?),
         Err(outage) => Err(outage),
     };
-    granted(door, request, &claim, &settings, answer)
+    granted(door, request, &claim, settings, answer)
 }
 
 /// Translates the ledger's answer for the client.
@@ -101,18 +99,17 @@ fn granted(
     door: &ApiState,
     request: &RequestId,
     claim: &Claim,
-    settings: &Changeable,
+    settings: Arc<Changeable>,
     answer: LedgerAnswer,
 ) -> Result<Granted, ApiError> {
-    let request = ClaimedRequest {
-        claim,
-        request_id: request.as_str(),
-        settings,
+    let request = RequestContext {
+        request_id: request.as_str().to_owned(),
         enforces: settings.limits.enforce,
+        settings,
         gateway: None,
         client: None,
     };
-    match door.log.outcome(request, answer) {
+    match door.log.outcome(&request, claim, answer) {
         DecisionOutcome::LetIn {
             admitted, limit, ..
         } => Ok(Granted {
@@ -124,7 +121,7 @@ fn granted(
         }),
         DecisionOutcome::DryRun { active, limit } => Ok(without_slot(door, claim, active, limit)),
         DecisionOutcome::Refused { refusal, .. } => {
-            Err(ApiError::refused(&refusal, &settings.refusal.show))
+            Err(ApiError::refused(&refusal, &request.settings.refusal.show))
         }
         DecisionOutcome::Undecided(outage) => Err(ApiError::Outage(outage)),
     }

@@ -20,7 +20,7 @@ use super::sources::Identity;
 const ROUTE_SESSION: &str = "streamgate.session";
 
 /// The key in `context_extensions` that says whether the route's streams are refused at all.
-pub(crate) const ROUTE_ENFORCE: &str = "streamgate.enforce";
+const ROUTE_ENFORCE: &str = "streamgate.enforce";
 
 /// What a door decoded from a request for a stream.
 #[derive(Debug, Clone)]
@@ -49,8 +49,8 @@ pub(crate) enum CheckKind {
     Preflight,
     /// A `HEAD` request by a known user; no stream.
     Head,
-    /// A stream, and the cookie that names it if nothing else does.
-    Stream(Claim, Option<Cookie>),
+    /// A stream, the cookie that names it if nothing else does, and the route's [`enforce`].
+    Stream(Claim, Option<Cookie>, Option<bool>),
 }
 
 /// Why a check can't be passed to the ledger.
@@ -98,7 +98,7 @@ pub(crate) fn decode(
     }
     let issues = cookie::is_issued(request)?;
     let of_route = of_route(routes, issues, request)?;
-    enforces(request.context(ROUTE_ENFORCE), true)?;
+    let enforce = enforce(request)?;
     let sources = of_route.as_deref().unwrap_or(&identity.session);
     // Each request has an id of its own: on a route with a cookie it would take precedence over the
     // cookie.
@@ -138,7 +138,7 @@ pub(crate) fn decode(
         derived,
         free: false,
     };
-    Ok(CheckKind::Stream(claim, cookie))
+    Ok(CheckKind::Stream(claim, cookie, enforce))
 }
 
 /// The route's own list of session sources.
@@ -160,14 +160,14 @@ fn of_route(
     Ok(Some(sources))
 }
 
-/// Whether refusals reach the client: according to the route's [`ROUTE_ENFORCE`], or else the
-/// configuration.
-pub(crate) fn enforces(said: Option<&str>, configured: bool) -> Result<bool, ClaimError> {
-    said.map_or(Ok(configured), |said| {
-        said.parse().map_err(|_| {
-            let flaw = format!("got {said:?}; allowed: true, false");
-            ClaimError::Misconfigured(ROUTE_ENFORCE, flaw)
-        })
+/// Whether refusals reach the client, if the route's [`ROUTE_ENFORCE`] says so.
+pub(crate) fn enforce(request: &impl RequestAttributes) -> Result<Option<bool>, ClaimError> {
+    let Some(said) = request.context(ROUTE_ENFORCE) else {
+        return Ok(None);
+    };
+    said.parse().map(Some).map_err(|_| {
+        let flaw = format!("got {said:?}; allowed: true, false");
+        ClaimError::Misconfigured(ROUTE_ENFORCE, flaw)
     })
 }
 

@@ -1,15 +1,15 @@
 //! One attempt to start a session: what the claim asks for, and the answer of the store or the
 //! outage rule.
 
-use std::borrow::Cow;
 use std::time::Duration;
 
 use super::Ledger;
 use super::decision::{Decision, Outage};
 use super::lease_cache::{Confirmed, ForgetSignal, ReadVersion};
-use crate::identity::{SessionKey, UserId};
+use crate::identity::UserId;
 use crate::session::{
-    Admission, AdmissionKind, Ending, Refusal, Renewal, Session, Start, StartRules, WhenFull,
+    Admission, AdmissionKind, Admitted, Ending, Refusal, Renewal, Session, Start, StartRules,
+    WhenFull,
 };
 use crate::store::Seen;
 use crate::telemetry::metrics::Operation;
@@ -22,9 +22,12 @@ pub(super) struct StartAttempt<'a> {
     pub(super) user: &'a UserId,
     /// The session to start.
     pub(super) start: Start,
-    /// The rules that apply to it.
+    /// The rules for the store.
     pub(super) rules: StartRules,
-    /// Whether it may take a slot.
+    /// How many streams the user may watch.
+    pub(super) limit: u32,
+    /// Whether it may take a slot. If it may not, the limit in `rules` is zero: live sessions are
+    /// renewed but nothing is started.
     pub(super) mode: Mode,
     /// How long it may wait for a slot: `limits.grace`.
     pub(super) grace: Duration,
@@ -39,20 +42,6 @@ pub(super) enum Mode {
     GoOn,
 }
 
-impl StartAttempt<'_> {
-    /// The rules for the store. If the limit is zero, live sessions are renewed but nothing is
-    /// started.
-    fn store_rules(&self) -> Cow<'_, StartRules> {
-        match self.mode {
-            Mode::Slot => Cow::Borrowed(&self.rules),
-            Mode::GoOn => Cow::Owned(StartRules {
-                limit: 0,
-                ..self.rules.clone()
-            }),
-        }
-    }
-}
-
 impl Ledger {
     /// Renews a session that this instance holds but must ask the store about. `None` if it is no
     /// longer held, or can't continue.
@@ -61,10 +50,10 @@ impl Ledger {
         attempt: &StartAttempt<'_>,
     ) -> Option<Result<Decision, Outage>> {
         let StartAttempt {
-            user, start, rules, ..
+            user, start, limit, ..
         } = attempt;
         let seen = Seen {
-            limit: rules.limit,
+            limit: *limit,
             ..self.cache.sighting(user, &start.key)?
         };
         self.renews_itself(&seen);
@@ -87,24 +76,41 @@ impl Ledger {
     /// id, which at first is taken to be a playback's; if no playback has it, but another session
     /// with a slot does, the takeover means that session.
     pub(super) async fn attempt(&self, attempt: &StartAttempt<'_>) -> Result<Decision, Outage> {
-        let mut decision = self.decide(attempt).await?;
-        let Some(meant) = meant_among_holders(&attempt.rules.when_full, &decision.admission) else {
+        let decision = match self.try_start(attempt).await {
+            Ok(admission) => Decision::of_store(admission, attempt),
+            Err(outage) => self.by_rule(attempt, outage)?,
+        };
+        let WhenFull::TakeOver(named) = &attempt.rules.when_full else {
             return Ok(decision);
         };
-        if !meant.kind.is_stoppable() {
-            decision.admission = Admission::Refused(Refusal::NotStoppable);
+        let Admission::Refused(Refusal::Full { holders, .. }) = &decision.admission else {
             return Ok(decision);
+        };
+        let mut keys = holders.iter().map(|session| &session.key);
+        match keys.find(|key| key.id == named.id && key.kind != named.kind) {
+            Some(meant) if meant.kind.is_stoppable() => {
+                let when_full = WhenFull::TakeOver(meant.clone());
+                self.attempt_again(attempt, when_full).await
+            }
+            Some(_) => Ok(Decision {
+                admission: Admission::Refused(Refusal::NotStoppable),
+                ..decision
+            }),
+            None => Ok(decision),
         }
-        let mut attempt = attempt.clone();
-        attempt.rules.when_full = WhenFull::TakeOver(meant);
-        self.decide(&attempt).await
     }
 
-    /// Asks the store for a slot, or the outage rule if the store can't answer.
-    async fn decide(&self, attempt: &StartAttempt<'_>) -> Result<Decision, Outage> {
-        match self.try_start(attempt).await {
-            Ok(admission) => Ok(Decision::of_store(admission, attempt)),
-            Err(outage) => self.by_rule(attempt, outage),
+    /// Asks for the same slot again, with another rule for when all slots are taken.
+    async fn attempt_again(
+        &self,
+        attempt: &StartAttempt<'_>,
+        when_full: WhenFull,
+    ) -> Result<Decision, Outage> {
+        let mut attempt = attempt.clone();
+        attempt.rules.when_full = when_full;
+        match self.try_start(&attempt).await {
+            Ok(admission) => Ok(Decision::of_store(admission, &attempt)),
+            Err(outage) => self.by_rule(&attempt, outage),
         }
     }
 
@@ -140,14 +146,15 @@ impl Ledger {
     /// the store isn't asked, because that would cost the caller another deadline.
     pub(super) async fn try_start(&self, attempt: &StartAttempt<'_>) -> Result<Admission, Outage> {
         let StartAttempt { user, start, .. } = attempt;
-        self.settle(user).await?;
-        let (version, held) = (
-            self.cache.version(user),
-            self.cache.sure_beside(user, &start.key),
-        );
+        let mut known = self.cache.before_start(user, &start.key);
+        if known.is_unsynced {
+            self.settle(user).await?;
+            known = self.cache.before_start(user, &start.key);
+        }
         let admission = self.ask_for_slot(attempt).await?;
-        if let Some(ticket) = start.ticket
-            && self.is_contradicted(attempt, &admission, held)
+        if let (Some(ticket), Admission::Admitted(admitted)) = (start.ticket, &admission)
+            && known.sure_beside > 0
+            && self.is_contradicted(attempt, admitted, known.sure_beside)
             && self.has_forgotten_others(user, &start.key).await
         {
             // With the sessions that the store had lost there may be no room for this one, which no
@@ -163,16 +170,17 @@ impl Ledger {
             self.hold(attempt, version, &admission);
             return Ok(admission);
         }
-        self.hold(attempt, version, &admission);
+        self.hold(attempt, known.version, &admission);
         Ok(admission)
     }
 
     /// Asks the store for a slot.
     async fn ask_for_slot(&self, attempt: &StartAttempt<'_>) -> Result<Admission, Outage> {
-        let StartAttempt { user, start, .. } = attempt;
-        let rules = attempt.store_rules();
+        let StartAttempt {
+            user, start, rules, ..
+        } = attempt;
         let asked = self
-            .timed(Operation::Admit, || self.store.admit(user, start, &rules))
+            .timed(Operation::Admit, || self.store.admit(user, start, rules))
             .await;
         asked.map_err(|outage| Outage {
             doubtful: start.ticket.filter(|_| outage.error.outcome_is_unknown()),
@@ -183,7 +191,7 @@ impl Ledger {
     /// Caches the store's answer to a start.
     fn hold(&self, attempt: &StartAttempt<'_>, version: ReadVersion, admission: &Admission) {
         let StartAttempt {
-            user, start, rules, ..
+            user, start, limit, ..
         } = attempt;
         match admission {
             Admission::Admitted(admitted) => {
@@ -196,7 +204,7 @@ impl Ledger {
                     facts: &start.facts,
                     started_at: is_start.then_some(admitted.decided_at),
                     lease: start.lease.min(expires_at.since(admitted.decided_at)),
-                    limit: rules.limit,
+                    limit: *limit,
                     derived: flags.derived,
                     played: flags.played,
                     provisional: flags.provisional,
@@ -218,28 +226,12 @@ impl Ledger {
     fn is_contradicted(
         &self,
         attempt: &StartAttempt<'_>,
-        admission: &Admission,
+        admitted: &Admitted,
         held_before: usize,
     ) -> bool {
-        let Admission::Admitted(admitted) = admission else {
-            return false;
-        };
         let held = self.cache.sure_beside(attempt.user, &attempt.start.key);
         admitted.entry == AdmissionKind::Started
             && admitted.displaced.is_empty()
             && admitted.active <= held.min(held_before)
-    }
-}
-
-/// The session of another kind that a takeover may have meant: one that holds a slot and has that
-/// id.
-fn meant_among_holders(when_full: &WhenFull, admission: &Admission) -> Option<SessionKey> {
-    match (when_full, admission) {
-        (WhenFull::TakeOver(named), Admission::Refused(Refusal::Full { holders, .. })) => {
-            let mut keys = holders.iter().map(|session| &session.key);
-            keys.find(|key| key.id == named.id && key.kind != named.kind)
-                .cloned()
-        }
-        _ => None,
     }
 }

@@ -62,7 +62,7 @@ impl Decision {
         Self {
             admission,
             basis: Basis::Store,
-            limit: attempt.rules.limit,
+            limit: attempt.limit,
             undo,
             waited: Duration::ZERO,
         }

@@ -9,7 +9,7 @@
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tokio::sync::Notify;
@@ -35,7 +35,7 @@ const LOOKS: [Duration; 3] = [
 /// The waiting starts.
 #[derive(Debug, Default)]
 pub(super) struct Grace {
-    /// The users with a waiting start, and how to wake it.
+    /// The users with a waiting start, and how to wake it; locked only briefly.
     waiting: Mutex<HashMap<UserId, Arc<Notify>>>,
     /// How many slots came free through this instance, for all users.
     freed: AtomicU64,
@@ -54,9 +54,9 @@ pub(super) struct GraceWait<'a> {
     /// The user.
     user: UserId,
     /// When the wait began; calls to the store meanwhile are part of its time.
-    began: Stopwatch,
+    pub(super) began: Stopwatch,
     /// How long the whole wait may take.
-    room: Duration,
+    pub(super) room: Duration,
     /// Notified when a slot comes free.
     freed: Arc<Notify>,
 }
@@ -101,7 +101,7 @@ impl Grace {
         if limit == 0 || room < SHORTEST_WAIT || caller.gone.is_cancelled() {
             return None;
         }
-        let freed = match self.waiting().entry(user.clone()) {
+        let freed = match lock(&self.waiting).entry(user.clone()) {
             Entry::Occupied(_) => return None,
             Entry::Vacant(place) => Arc::clone(place.insert(Arc::default())),
         };
@@ -121,21 +121,16 @@ impl Grace {
     pub(super) fn slot_freed(&self, user: &UserId) {
         // Count first, then look for a waiting start: one that arrives in between sees the count.
         self.freed.fetch_add(1, Ordering::SeqCst);
-        if let Some(freed) = self.waiting().get(user) {
+        if let Some(freed) = lock(&self.waiting).get(user) {
             freed.notify_one();
         }
-    }
-
-    /// The lock on the waiting starts, held only briefly.
-    fn waiting(&self) -> MutexGuard<'_, HashMap<UserId, Arc<Notify>>> {
-        lock(&self.waiting)
     }
 }
 
 impl GraceWait<'_> {
     /// Waits until a slot came free or may have, the caller has gone, or the turn is over.
     pub(super) async fn wait(&self, gone: &CancellationToken) -> WakeReason {
-        let waited = self.elapsed();
+        let waited = self.began.elapsed();
         let look = LOOKS
             .into_iter()
             .find(|look| *look > waited && *look < self.room);
@@ -150,21 +145,11 @@ impl GraceWait<'_> {
             () = self.freed.notified() => WakeReason::SlotFreed,
         }
     }
-
-    /// How long it has lasted.
-    pub(super) fn elapsed(&self) -> Duration {
-        self.began.elapsed()
-    }
-
-    /// Whether it has reached its limit.
-    pub(super) fn is_over(&self) -> bool {
-        self.elapsed() >= self.room
-    }
 }
 
 impl Drop for GraceWait<'_> {
     fn drop(&mut self) {
-        self.grace.waiting().remove(&self.user);
+        lock(&self.grace.waiting).remove(&self.user);
     }
 }
 

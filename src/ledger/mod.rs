@@ -136,7 +136,7 @@ impl Ledger {
     #[must_use]
     pub fn limit_of(&self, user: &UserId, plan: Option<&PlanName>) -> u32 {
         let in_force = self.in_force.now();
-        in_force.limits.policy.allowance(user, plan).allowance.limit
+        in_force.limits.policy.allowance(user, plan).limit
     }
 
     /// The current values of the settings that may change.

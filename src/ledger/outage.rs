@@ -19,7 +19,7 @@ impl Ledger {
         let StartAttempt {
             user, start, rules, ..
         } = attempt;
-        let limit = rules.limit;
+        let limit = attempt.limit;
         let decision = |admission, basis, undo| Decision {
             admission,
             basis,

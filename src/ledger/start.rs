@@ -107,8 +107,12 @@ impl Ledger {
                 id: id.clone(),
             }),
         };
+        let limit = self.limit(&limits.policy, &claim.user, claim.plan.as_ref());
         let rules = StartRules {
-            limit: self.limit(&limits.policy, &claim.user, claim.plan.as_ref()),
+            limit: match mode {
+                Mode::Slot => limit,
+                Mode::GoOn => 0,
+            },
             when_full,
             takeover: claim.takeover.is_some(),
             displacements: limits.displacements,
@@ -119,6 +123,7 @@ impl Ledger {
             user: &claim.user,
             start,
             rules,
+            limit,
             mode,
             grace: limits.grace,
         }
@@ -133,14 +138,14 @@ impl Ledger {
         (freed, asked): (FreedCount, Stopwatch),
     ) -> Result<Decision, Outage> {
         let StartAttempt {
-            user, start, rules, ..
+            user, start, limit, ..
         } = attempt;
         let mut decision = decision;
         if let Admission::Refused(Refusal::Full { .. }) = decision.admission {
             let since = (freed, asked.elapsed());
             match self
                 .grace
-                .enter(user, (rules.limit, attempt.grace), caller, since)
+                .enter(user, (*limit, attempt.grace), caller, since)
             {
                 Some(turn) => {
                     decision = self.wait_for_slot(turn, attempt, decision, caller).await?;
@@ -184,7 +189,7 @@ impl Ledger {
             if woken == WakeReason::CallerGone {
                 // If it still listens, it gets its first answer.
                 self.metrics.grace(GraceOutcome::Refused);
-                last.waited = turn.elapsed();
+                last.waited = turn.began.elapsed();
                 return Ok(last);
             }
             let next = match (self.try_start(attempt).await, last.basis) {
@@ -195,7 +200,7 @@ impl Ledger {
                     ..last
                 },
                 (Err(outage), _) => self.by_rule(attempt, outage).map_err(|outage| {
-                    let waited = turn.elapsed();
+                    let waited = turn.began.elapsed();
                     Outage { waited, ..outage }
                 })?,
             };
@@ -206,12 +211,12 @@ impl Ledger {
                 (undo, _) => undo,
             };
             last = Decision {
-                waited: turn.elapsed(),
+                waited: turn.began.elapsed(),
                 undo,
                 ..next
             };
             let full = matches!(last.admission, Admission::Refused(Refusal::Full { .. }));
-            if !full || woken == WakeReason::TurnOver || turn.is_over() {
+            if !full || woken == WakeReason::TurnOver || last.waited >= turn.room {
                 self.metrics.grace(if last.is_refused() {
                     GraceOutcome::Refused
                 } else {
@@ -235,6 +240,6 @@ impl Ledger {
                 warn!(plan.name = %plan, limit = policy.default, "a plan that limits.plans doesn't have: the default applies");
             }
         }
-        resolved.allowance.limit
+        resolved.limit
     }
 }

@@ -46,8 +46,11 @@ pub enum AccessLog {
 /// What is known about the access log.
 #[derive(Debug)]
 pub(super) struct Wiring {
-    /// How long a `request` session counts; three reports about it are due in that time.
-    lease: Duration,
+    /// The age of a session when two reports about it should have arrived; three are due in the
+    /// lease of a `request` session.
+    due: Duration,
+    /// The age of a session when the store may no longer count it.
+    too_late: Duration,
     /// The observations.
     seen: Mutex<WiringState>,
     /// Whether the sample is full, so that most starts need no lock.
@@ -88,7 +91,8 @@ impl Wiring {
     /// Starts in the unknown state. `lease` is that of a `request`.
     pub(super) fn new(lease: Duration) -> Self {
         Self {
-            lease,
+            due: lease * 2 / 3,
+            too_late: lease * 5 / 6,
             seen: Mutex::default(),
             full: AtomicBool::default(),
             sampled: Notify::new(),
@@ -161,7 +165,7 @@ impl Wiring {
                 self.sampled.notified().await;
                 continue;
             };
-            let wait = self.due().saturating_sub(begun.since.elapsed());
+            let wait = self.due.saturating_sub(begun.since.elapsed());
             if wait.is_zero() {
                 return begun;
             }
@@ -175,7 +179,7 @@ impl Wiring {
         let mut seen = self.seen();
         let heard = seen.heard;
         self.keep(&mut seen, |begun| {
-            !begun.is_before(heard) && begun.since.elapsed() < self.too_late()
+            !begun.is_before(heard) && begun.since.elapsed() < self.too_late
         });
         seen.sample.front().cloned()
     }
@@ -184,7 +188,7 @@ impl Wiring {
     pub(super) fn judge(&self, begun: &Begun, live: &[Session], metrics: &Metrics) {
         let mut seen = self.seen();
         let is_of_use = self.keep(&mut seen, |other| other.ticket != begun.ticket)
-            && begun.since.elapsed() < self.too_late()
+            && begun.since.elapsed() < self.too_late
             && !begun.is_before(seen.heard);
         if !is_of_use {
             return;
@@ -197,16 +201,6 @@ impl Wiring {
         } else {
             seen.is_reported(metrics);
         }
-    }
-
-    /// The age of a session when two reports about it should have arrived.
-    fn due(&self) -> Duration {
-        self.lease * 2 / 3
-    }
-
-    /// The age of a session when the store may no longer count it.
-    fn too_late(&self) -> Duration {
-        self.lease * 5 / 6
     }
 
     /// The lock on the observations, held only briefly.

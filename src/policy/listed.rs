@@ -162,7 +162,8 @@ impl UserLimits {
     }
 
     fn find(&self, user: &[u8]) -> Option<Entry> {
-        let mask = self.slots.len().wrapping_sub(1);
+        // Without users there are no slots.
+        let mask = self.slots.len().checked_sub(1)?;
         let mut at = self.hash(user) & mask;
         loop {
             let entry = entry_at(&self.entries, *self.slots.get(at)?)?;

@@ -13,14 +13,6 @@ use std::sync::Arc;
 
 use crate::identity::{PlanName, UserId};
 
-/// What applies to one user now. A struct with one field, because more than a number will apply
-/// later.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Allowance {
-    /// The number of live sessions at which starts are refused; 0 allows none.
-    pub limit: u32,
-}
-
 /// The limits of all users.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Policy {
@@ -47,8 +39,8 @@ pub struct TwoLimits {
 /// The limit of one user, and whether anything was odd about the plan.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Resolved {
-    /// What applies.
-    pub allowance: Allowance,
+    /// How many streams the user may watch at once; 0 allows none.
+    pub limit: u32,
     /// Whether the named plan exists. The caller counts an unknown one, and logs each name once.
     pub plan: PlanMatch,
 }
@@ -110,10 +102,7 @@ impl Policy {
             Some(None) => (None, PlanMatch::Unknown),
         };
         let limit = own.or(of_plan).unwrap_or(self.default);
-        Resolved {
-            allowance: Allowance { limit },
-            plan,
-        }
+        Resolved { limit, plan }
     }
 }
 
@@ -159,7 +148,7 @@ mod tests {
             ("banned", Some("premium"), 0, Known),
         ] {
             let expected = Resolved {
-                allowance: Allowance { limit },
+                limit,
                 plan: matched,
             };
             assert_eq!(
@@ -176,7 +165,7 @@ mod tests {
             plans: BTreeMap::from([(plan("gold"), 7)]),
             ..Policy::new(2)
         };
-        assert_eq!(policy.allowance(&user("gold"), None).allowance.limit, 2);
+        assert_eq!(policy.allowance(&user("gold"), None).limit, 2);
     }
 
     #[test]
@@ -186,10 +175,10 @@ mod tests {
             ..Policy::new(0)
         };
         let anna = policy.allowance(&user("anna"), None);
-        assert_eq!((anna.allowance.limit, anna.plan), (1, PlanMatch::NotNamed));
+        assert_eq!((anna.limit, anna.plan), (1, PlanMatch::NotNamed));
         let bert = policy.allowance(&user("bert"), None);
         assert_eq!(
-            (bert.allowance.limit, bert.plan),
+            (bert.limit, bert.plan),
             (0, PlanMatch::NotNamed),
             "there are no plans"
         );

@@ -157,10 +157,8 @@ impl Problem {
 
     /// The same, with its type at that guide to problems instead of this instance's own.
     #[must_use]
-    pub fn explained_at(mut self, guide: Option<&str>) -> Self {
-        if let Some(guide) = guide
-            && self.kind == self.reason.kind()
-        {
+    pub fn explained_at(mut self, guide: &str) -> Self {
+        if self.kind == self.reason.kind() {
             self.kind = format!("{guide}#{}", self.reason.as_str()).into();
         }
         self

@@ -3,16 +3,14 @@
 //! buffer lives as long as the request, and at the HTTP port its whole body. Large data of an
 //! answer counts until it has been written.
 
-use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll, ready};
 
-use bytes::{Buf, Bytes};
+use bytes::Bytes;
+use http_body_util::BodyExt;
 use hyper::Request;
-use hyper::body::{Body, Frame, Incoming, SizeHint};
+use hyper::body::{Body, Incoming};
 
 use super::peer::{MemoryShare, Peer};
-use crate::telemetry::metrics::Port;
 
 /// What a request takes in addition to its headers and messages: its stream, its tasks, their
 /// buffers, and a small message.
@@ -33,38 +31,6 @@ const REFLECTION: &str = "/grpc.reflection.";
 /// The length of the prefix of each gRPC message: one byte of flags and four for the length.
 const PREFIX: usize = 5;
 
-/// The body of a request.
-#[derive(Debug)]
-pub(super) struct Asked {
-    /// The body itself.
-    body: Incoming,
-    /// The memory it takes.
-    share: MemoryShare,
-    /// The incoming message, at the gRPC port.
-    message: Option<Message>,
-    /// The longest message that is accepted.
-    max_message_bytes: usize,
-}
-
-/// The body of an answer, with its request's memory.
-#[derive(Debug)]
-pub(super) struct Answer<B> {
-    /// The body itself.
-    body: B,
-    /// Released when all of the body has been handed to the connection.
-    share: MemoryShare,
-}
-
-/// Data of an answer, counted until dropped: the connection keeps it as long as the client doesn't
-/// read.
-#[derive(Debug)]
-pub(super) struct Counted<D> {
-    /// The data itself.
-    data: D,
-    /// The memory it takes, unless it is small.
-    _share: Option<MemoryShare>,
-}
-
 /// The progress of the messages in a body.
 #[derive(Debug, Default)]
 struct Message {
@@ -76,33 +42,82 @@ struct Message {
     missing: usize,
 }
 
+/// Data of an answer, counted until dropped: the connection keeps it as long as the client doesn't
+/// read.
+struct UnreadData {
+    /// The data itself.
+    data: Bytes,
+    /// The memory it takes.
+    _share: MemoryShare,
+}
+
+impl AsRef<[u8]> for UnreadData {
+    fn as_ref(&self) -> &[u8] {
+        &self.data
+    }
+}
+
 /// Counts a peer's request and its body; returns the memory it takes until it is answered.
 ///
-/// `max_message_bytes`: the longest message that the gRPC port accepts.
+/// `max_message_bytes`: the longest message that the gRPC port accepts. The HTTP port has no
+/// messages, and counts the whole body.
 pub(super) fn counted(
     peer: &Arc<Peer>,
-    max_message_bytes: usize,
+    max_message_bytes: Option<usize>,
     request: Request<Incoming>,
-) -> (Request<Asked>, MemoryShare) {
+) -> (
+    Request<impl Body<Data = Bytes, Error = hyper::Error> + use<>>,
+    MemoryShare,
+) {
     let path = request.uri().path();
     let headers = request.headers().iter();
     let headers: usize = headers
         .map(|(name, value)| HEADER_BYTES + name.as_str().len() + value.len())
         .sum();
-    let is_reflection = peer.port() == Port::Grpc && path.starts_with(REFLECTION);
+    let is_reflection = max_message_bytes.is_some() && path.starts_with(REFLECTION);
     let base = if is_reflection {
         REFLECTION_BYTES
     } else {
         REQUEST_BYTES
     };
     let share = peer.asks(base + path.len() + headers);
-    let request = request.map(|body| Asked {
-        body,
-        share: peer.share(),
-        message: (peer.port() == Port::Grpc).then(Message::default),
-        max_message_bytes,
+    let (mut of_body, mut message) = (peer.share(), Message::default());
+    let request = request.map(|body| {
+        body.map_frame(move |frame| {
+            match (frame.data_ref(), max_message_bytes) {
+                (Some(bytes), Some(longest_read)) => {
+                    let longest = message.follow(bytes);
+                    // A message that is too long is refused before it is buffered; a small one is
+                    // part of REQUEST_BYTES.
+                    if longest > REQUEST_BYTES && longest <= longest_read {
+                        of_body.grow_to(longest);
+                    }
+                }
+                (Some(bytes), None) => of_body.grow_by(bytes.len()),
+                (None, _) => {}
+            }
+            frame
+        })
     });
     (request, share)
+}
+
+/// The body of an answer, with its request's memory, which is released when all of the body has
+/// been handed to the connection. Large data of the answer counts until it has been written.
+pub(super) fn answered<B>(body: B, share: MemoryShare) -> impl Body<Data = Bytes, Error = B::Error>
+where
+    B: Body<Data = Bytes>,
+{
+    body.map_frame(move |frame| {
+        frame.map_data(|data| {
+            if data.len() > SMALL_DATA {
+                let _share = share.of_unread(data.len());
+                Bytes::from_owner(UnreadData { data, _share })
+            } else {
+                data
+            }
+        })
+    })
 }
 
 // === impl Message ===
@@ -133,114 +148,17 @@ impl Message {
     }
 }
 
-// === impl Asked ===
-
-impl Asked {
-    /// Counts these incoming bytes.
-    fn count(&mut self, bytes: &[u8]) {
-        let Some(message) = &mut self.message else {
-            return self.share.grow_by(bytes.len());
-        };
-        let longest = message.follow(bytes);
-        // A message that is too long is refused before it is buffered; a small one is part of
-        // REQUEST_BYTES.
-        if longest > REQUEST_BYTES && longest <= self.max_message_bytes {
-            self.share.grow_to(longest);
-        }
-    }
-}
-
-impl Body for Asked {
-    type Data = Bytes;
-    type Error = hyper::Error;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
-        let this = &mut *self;
-        let frame = ready!(Pin::new(&mut this.body).poll_frame(cx));
-        if let Some(Ok(frame)) = &frame
-            && let Some(bytes) = frame.data_ref()
-        {
-            this.count(bytes);
-        }
-        Poll::Ready(frame)
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
-    }
-}
-
-// === impl Answer ===
-
-impl<B> Answer<B> {
-    /// An answer to a request that takes that share.
-    pub(super) fn new(body: B, share: MemoryShare) -> Self {
-        Self { body, share }
-    }
-}
-
-impl<B: Body + Unpin> Body for Answer<B> {
-    type Data = Counted<B::Data>;
-    type Error = B::Error;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Counted<B::Data>>, B::Error>>> {
-        let this = &mut *self;
-        let frame = ready!(Pin::new(&mut this.body).poll_frame(cx));
-        let counted = |data: B::Data| {
-            let bytes = data.remaining();
-            let share = (bytes > SMALL_DATA).then(|| this.share.of_unread(bytes));
-            Counted {
-                data,
-                _share: share,
-            }
-        };
-        Poll::Ready(frame.map(|frame| frame.map(|frame| frame.map_data(counted))))
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
-    }
-}
-
-// === impl Counted ===
-
-impl<D: Buf> Buf for Counted<D> {
-    fn remaining(&self) -> usize {
-        self.data.remaining()
-    }
-
-    fn chunk(&self) -> &[u8] {
-        self.data.chunk()
-    }
-
-    fn advance(&mut self, count: usize) {
-        self.data.advance(count);
-    }
-
-    fn copy_to_bytes(&mut self, count: usize) -> Bytes {
-        self.data.copy_to_bytes(count)
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use std::pin::Pin;
+    use std::task::{Context, Poll};
+
+    use bytes::Buf;
+
     use super::super::peer::Peers;
     use super::*;
     use crate::telemetry::Metrics;
+    use crate::telemetry::metrics::Port;
 
     #[test]
     fn large_data_of_an_answer_counts_until_it_is_dropped() {
@@ -248,7 +166,7 @@ mod tests {
         let peer = peers.join();
         for (bytes, counted) in [(SMALL_DATA, 0), (SMALL_DATA + 1, SMALL_DATA + 1)] {
             let whole = axum::body::Body::from(vec![7; bytes]);
-            let mut answer = Answer::new(whole, peer.share());
+            let mut answer = answered(whole, peer.share());
             let mut cx = Context::from_waker(std::task::Waker::noop());
             let Poll::Ready(Some(Ok(frame))) = Pin::new(&mut answer).poll_frame(&mut cx) else {
                 panic!("a frame")

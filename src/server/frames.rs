@@ -15,12 +15,14 @@ const ENHANCE_YOUR_CALM: u32 = 11;
 
 /// Follows the frames in one direction of a connection. Reads 9 bytes of each frame, and 8 more of
 /// those that may report an error.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Frames {
     /// The beginning of the frame, up to the error code.
     head: [u8; HEADER + 8],
     /// How much of that has arrived.
     filled: usize,
+    /// How much of that we need to read: the header, and then the error code if there is one.
+    wanted: usize,
     /// How many bytes of the frame to skip.
     skip: usize,
     /// How the connection began.
@@ -37,74 +39,90 @@ enum Began {
     Otherwise,
 }
 
+impl Default for Frames {
+    fn default() -> Self {
+        Self {
+            head: Default::default(),
+            filled: 0,
+            wanted: HEADER,
+            skip: 0,
+            began: Began::default(),
+        }
+    }
+}
+
 impl Frames {
     /// Processes these bytes and reports each error in them.
     pub(super) fn follow(&mut self, mut bytes: &[u8], mut tell: impl FnMut(Http2Error)) {
         while !bytes.is_empty() && self.began != Began::Otherwise {
-            if self.skip > 0 {
-                let skipped = self.skip.min(bytes.len());
-                self.skip -= skipped;
-                bytes = bytes.get(skipped..).unwrap_or_default();
-                continue;
-            }
-            let wanted = self.wanted();
-            let free = self.head.get_mut(self.filled..wanted).unwrap_or_default();
+            let skipped = self.skip.min(bytes.len());
+            self.skip -= skipped;
+            bytes = bytes.get(skipped..).unwrap_or_default();
+            let free = self.head.get_mut(self.filled..self.wanted);
+            let free = free.unwrap_or_default();
             let taken = free.len().min(bytes.len());
             for (free, byte) in free.iter_mut().zip(bytes) {
                 *free = *byte;
             }
             bytes = bytes.get(taken..).unwrap_or_default();
             self.filled += taken;
-            if self.filled == self.wanted() {
-                self.finish(&mut tell);
+            if self.filled == self.wanted
+                && let Some(error) = self.finish()
+            {
+                tell(error);
             }
         }
     }
 
-    /// How much of this frame we need to read.
-    fn wanted(&self) -> usize {
-        let payload = match self.head {
-            _ if self.filled < HEADER => 0,
-            [_, _, _, RST_STREAM, ..] => 4,
-            [_, _, _, GOAWAY, ..] => 8,
+    /// Called when the wanted bytes have arrived. Waits for the error code, if there is one, or
+    /// continues with the next frame. Returns the error that the code means.
+    fn finish(&mut self) -> Option<Http2Error> {
+        let [
+            high,
+            middle,
+            low,
+            kind,
+            _,
+            _,
+            _,
+            _,
+            _,
+            first @ ..,
+            a,
+            b,
+            c,
+            d,
+        ] = self.head;
+        let payload = usize::from(high) << 16 | usize::from(middle) << 8 | usize::from(low);
+        let until_code = match kind {
+            RST_STREAM => payload.min(4),
+            GOAWAY => payload.min(8),
             _ => 0,
         };
-        HEADER + payload.min(self.payload())
-    }
-
-    /// The length of the payload; valid once the header has arrived.
-    fn payload(&self) -> usize {
-        let [high, middle, low, ..] = self.head;
-        usize::from(high) << 16 | usize::from(middle) << 8 | usize::from(low)
-    }
-
-    /// Called when enough of the frame has arrived to classify it.
-    fn finish(&mut self, tell: &mut impl FnMut(Http2Error)) {
-        let [_, _, _, kind, _, _, _, _, _, first @ .., a, b, c, d] = self.head;
+        if self.filled < HEADER + until_code {
+            self.wanted = HEADER + until_code;
+            return None;
+        }
         if self.began == Began::NotYet {
             self.began = match kind {
                 SETTINGS => Began::Http2,
                 _ => Began::Otherwise,
             };
         }
-        let error = match kind {
-            RST_STREAM => match u32::from_be_bytes(first) {
-                PROTOCOL_ERROR => Some(Http2Error::ResetProtocol),
-                ENHANCE_YOUR_CALM => Some(Http2Error::ResetCalm),
-                _ => None,
-            },
-            GOAWAY => match u32::from_be_bytes([a, b, c, d]) {
-                PROTOCOL_ERROR => Some(Http2Error::GoAwayProtocol),
-                ENHANCE_YOUR_CALM => Some(Http2Error::GoAwayCalm),
-                _ => None,
-            },
+        self.skip = payload - until_code;
+        (self.filled, self.wanted, self.head) = (0, HEADER, Default::default());
+        match (
+            kind,
+            u32::from_be_bytes(first),
+            u32::from_be_bytes([a, b, c, d]),
+        ) {
+            _ if self.began != Began::Http2 => None,
+            (RST_STREAM, PROTOCOL_ERROR, _) => Some(Http2Error::ResetProtocol),
+            (RST_STREAM, ENHANCE_YOUR_CALM, _) => Some(Http2Error::ResetCalm),
+            (GOAWAY, _, PROTOCOL_ERROR) => Some(Http2Error::GoAwayProtocol),
+            (GOAWAY, _, ENHANCE_YOUR_CALM) => Some(Http2Error::GoAwayCalm),
             _ => None,
-        };
-        if let (Some(error), Began::Http2) = (error, self.began) {
-            tell(error);
         }
-        self.skip = (HEADER + self.payload()).saturating_sub(self.filled);
-        (self.filled, self.head) = (0, Default::default());
     }
 }
 

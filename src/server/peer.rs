@@ -183,11 +183,6 @@ impl Peers {
 // === impl Peer ===
 
 impl Peer {
-    /// The port of its connection.
-    pub(super) fn port(&self) -> Port {
-        self.peers.port
-    }
-
     /// Sets the task that serves it.
     pub(super) fn served_by(&self, task: AbortHandle) {
         let mut exit = lock(&self.exit);
@@ -288,30 +283,6 @@ impl Peer {
             }
         }
     }
-
-    /// Adds to the memory of its requests.
-    fn take(&self, bytes: usize) {
-        let before = self.bytes.fetch_add(bytes, Ordering::Relaxed);
-        let more = units(before + bytes) - units(before);
-        if more == 0 {
-            return;
-        }
-        let all = self.peers.units.fetch_add(more, Ordering::Relaxed) + more;
-        if before + bytes > MOST_OF_ONE {
-            self.close(ClosedFor::Memory);
-        } else if all > units(most_of_all(self.peers.port)) {
-            self.peers.relieve();
-        }
-    }
-
-    /// Subtracts from the memory of its requests.
-    fn give_back(&self, bytes: usize) {
-        let before = self.bytes.fetch_sub(bytes, Ordering::Relaxed);
-        let less = units(before) - units(before - bytes);
-        if less > 0 {
-            self.peers.units.fetch_sub(less, Ordering::Relaxed);
-        }
-    }
 }
 
 impl Drop for Peer {
@@ -339,19 +310,36 @@ impl MemoryShare {
         self.grow_to(self.bytes + bytes);
     }
 
-    /// Raises the share to that many bytes, if it is smaller.
+    /// Raises the share to that many bytes, if it is smaller. Closes connections if one of them, or
+    /// all together, take too much.
     pub(super) fn grow_to(&mut self, bytes: usize) {
-        if bytes > self.bytes {
-            self.peer.take(bytes - self.bytes);
-            self.bytes = bytes;
+        if bytes <= self.bytes {
+            return;
+        }
+        let (peer, peers) = (&self.peer, &self.peer.peers);
+        let more = bytes - self.bytes;
+        let before = peer.bytes.fetch_add(more, Ordering::Relaxed);
+        self.bytes = bytes;
+        let more_units = units(before + more) - units(before);
+        if more_units == 0 {
+            return;
+        }
+        let all = peers.units.fetch_add(more_units, Ordering::Relaxed) + more_units;
+        if before + more > MOST_OF_ONE {
+            peer.close(ClosedFor::Memory);
+        } else if all > units(most_of_all(peers.port)) {
+            peers.relieve();
         }
     }
 }
 
 impl Drop for MemoryShare {
     fn drop(&mut self) {
-        if self.bytes > 0 {
-            self.peer.give_back(self.bytes);
+        let before = self.peer.bytes.fetch_sub(self.bytes, Ordering::Relaxed);
+        let fewer_units = units(before) - units(before - self.bytes);
+        if fewer_units > 0 {
+            let all = &self.peer.peers.units;
+            all.fetch_sub(fewer_units, Ordering::Relaxed);
         }
         if self.is_unread {
             self.peer.unread.fetch_sub(self.bytes, Ordering::Relaxed);

@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
 use super::acceptor::Acceptor;
-use super::bounds::{Answer, counted};
+use super::bounds::{answered, counted};
 use super::connection::Connection;
 use super::peer::Peer;
 use crate::telemetry::metrics::{ClosedFor, Port};
@@ -66,8 +66,8 @@ struct Server {
     protocol: Builder<TokioExecutor>,
     /// Answers requests.
     router: Router,
-    /// The largest message that the gRPC port accepts.
-    max_message_bytes: usize,
+    /// The largest message that the gRPC port accepts; none at the HTTP port.
+    max_message_bytes: Option<usize>,
     /// How long a client may make no request.
     quiet: Duration,
     /// Asks all clients to leave.
@@ -84,20 +84,18 @@ pub(super) async fn serve(
     close: CancellationToken,
 ) {
     let quiet = acceptor.times.quiet;
+    let (protocol, max_message_bytes) = match acceptor.port {
+        Port::Grpc => (grpc_server(), Some(max_message_bytes)),
+        Port::Http => (http_server(quiet), None),
+    };
     let server = Arc::new(Server {
-        protocol: match acceptor.port {
-            Port::Grpc => grpc_server(),
-            Port::Http => http_server(quiet),
-        },
+        protocol,
         router,
         max_message_bytes,
         quiet,
         close: close.clone(),
     });
-    let serve = move |connection| {
-        let server = Arc::clone(&server);
-        async move { server.serve(connection).await }
-    };
+    let serve = move |connection| Arc::clone(&server).serve(connection);
     acceptor.each(close, serve).await;
 }
 
@@ -144,7 +142,7 @@ impl Server {
     /// when it has made no request in time, and at the HTTP port when it has been idle for too
     /// long. A client that ignores either of the latter two is disconnected after the same time
     /// again.
-    async fn serve(&self, connection: Connection) {
+    async fn serve(self: Arc<Self>, connection: Connection) {
         let peer = Arc::clone(connection.peer());
         let (door, asking) = (
             TowerToHyperService::new(self.router.clone()),
@@ -156,14 +154,14 @@ impl Server {
             let answer = door.call(request);
             async move {
                 let answer = answer.await?;
-                Ok::<_, std::convert::Infallible>(answer.map(|body| Answer::new(body, share)))
+                Ok::<_, std::convert::Infallible>(answer.map(|body| answered(body, share)))
             }
         });
         let mut serving = pin!(
             self.protocol
                 .serve_connection(TokioIo::new(connection), service)
         );
-        let may_be_idle = |peer: &Peer| peer.port() == Port::Grpc && peer.has_asked();
+        let may_be_idle = |peer: &Peer| max_message_bytes.is_some() && peer.has_asked();
         let (mut is_closed, mut is_quiet) = (false, false);
         loop {
             tokio::select! {

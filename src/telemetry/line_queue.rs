@@ -9,7 +9,7 @@
 use std::collections::VecDeque;
 use std::io::{self, Write};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard};
+use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
 
 use super::labels::{LabelValue, LogDrop};
@@ -39,10 +39,6 @@ struct LineQueueState {
     waiting: VecDeque<Vec<u8>>,
     is_writing: bool,
 }
-
-/// Accepts the lines of one event; each `write` is one line.
-#[derive(Debug)]
-pub(super) struct QueuedLine<'a>(&'a LineQueue);
 
 // === impl Dropped ===
 
@@ -85,17 +81,12 @@ impl LineQueue {
         Ok(queue)
     }
 
-    /// A writer for one line.
-    pub(super) fn line(&self) -> QueuedLine<'_> {
-        QueuedLine(self)
-    }
-
     /// Waits until all lines are written or dropped, for at most that long; returns whether they
     /// are.
     pub(super) fn flush(&self, bound: Duration) -> bool {
         let waiting = self
             .emptied
-            .wait_timeout_while(self.state(), bound, |state| {
+            .wait_timeout_while(lock(&self.state), bound, |state| {
                 state.is_writing || !state.waiting.is_empty()
             });
         let (state, timeout) = unpoisoned(waiting);
@@ -103,8 +94,9 @@ impl LineQueue {
         !timeout.timed_out()
     }
 
-    fn push(&self, line: &[u8]) {
-        let mut state = self.state();
+    /// Queues a line, or drops it if there is no room.
+    pub(super) fn push(&self, line: &[u8]) {
+        let mut state = lock(&self.state);
         if state.waiting.len() < ROOM {
             state.waiting.push_back(line.to_vec());
             drop(state);
@@ -125,7 +117,7 @@ impl LineQueue {
 
     /// Waits for the next line; the previous one is done.
     fn next(&self) -> Vec<u8> {
-        let mut state = self.state();
+        let mut state = lock(&self.state);
         state.is_writing = false;
         loop {
             if let Some(line) = state.waiting.pop_front() {
@@ -135,21 +127,6 @@ impl LineQueue {
             self.emptied.notify_all();
             state = unpoisoned(self.filled.wait(state));
         }
-    }
-
-    fn state(&self) -> MutexGuard<'_, LineQueueState> {
-        lock(&self.state)
-    }
-}
-
-impl Write for QueuedLine<'_> {
-    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
-        self.0.push(line);
-        Ok(line.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
     }
 }
 
@@ -205,7 +182,7 @@ mod tests {
     }
 
     fn log(queue: &LineQueue, line: &str) {
-        queue.line().write_all(line.as_bytes()).unwrap();
+        queue.push(line.as_bytes());
     }
 
     #[test]

@@ -18,7 +18,7 @@ use tracing_subscriber::util::{SubscriberInitExt, TryInitError};
 use super::hidden::shown;
 use super::json_lines::JsonLines;
 use super::labels::LogDrop;
-use super::line_queue::{Dropped, LineQueue, QueuedLine};
+use super::line_queue::{Dropped, LineQueue};
 use super::user_hash::{TextFields, UserHash};
 use crate::config::LogFormat;
 
@@ -152,10 +152,11 @@ struct Queued {
     format: LogFormat,
 }
 
-/// Escapes hidden characters in one formatted line, then queues it.
+/// Escapes hidden characters in the formatted line of one event, then queues it; each `write` is
+/// one line.
 struct ShownLine<'a> {
     /// Queues it.
-    line: QueuedLine<'a>,
+    queue: &'a LineQueue,
     /// The form of the line.
     format: LogFormat,
 }
@@ -165,7 +166,7 @@ impl<'a> MakeWriter<'a> for Queued {
 
     fn make_writer(&'a self) -> Self::Writer {
         ShownLine {
-            line: self.queue.line(),
+            queue: &self.queue,
             format: self.format,
         }
     }
@@ -173,12 +174,12 @@ impl<'a> MakeWriter<'a> for Queued {
 
 impl Write for ShownLine<'_> {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
-        self.line.write_all(&shown(line, self.format))?;
+        self.queue.push(&shown(line, self.format));
         Ok(line.len())
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        self.line.flush()
+        Ok(())
     }
 }
 

@@ -95,7 +95,7 @@ mod tests {
             Verdict::Full,
             Verdict::Preflight,
         ] {
-            metrics.check(verdict);
+            metrics.check(verdict, None);
         }
         for (entry, outcome) in [
             (EntryType::End, EntryOutcome::Ignored),

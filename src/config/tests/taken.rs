@@ -50,7 +50,6 @@ fn each_key_of_a_file_is_understood() {
             .limits
             .policy
             .allowance(&user.unwrap(), plan.ok().as_ref())
-            .allowance
             .limit
     };
     assert_eq!(

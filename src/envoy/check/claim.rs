@@ -9,14 +9,14 @@ use envoy_types::pb::envoy::config::core::v3::address::Address;
 use envoy_types::pb::envoy::config::core::v3::socket_address::PortSpecifier;
 
 use crate::config::Changeable;
-use crate::doors::ClaimedRequest;
+use crate::doors::RequestContext;
 use crate::envoy::wire::attributes::CheckAttributes;
 use crate::envoy::wire::denial::DenialStyle;
 use crate::envoy::wire::grpc_status;
-use crate::envoy::wire::request::{self, CheckRequest, SocketPeer};
+use crate::envoy::wire::request::{CheckRequest, SocketPeer};
 use crate::identity::attributes::RequestAttributes;
-use crate::identity::claim::{self, CheckKind, ClaimError, ROUTE_ENFORCE};
-use crate::identity::{Claim, Fact, FactLoss, Identity, RouteLists, UserId};
+use crate::identity::claim::{self, CheckKind, ClaimError};
+use crate::identity::{Fact, FactLoss, Identity, RouteLists, UserId};
 
 /// What a check asks for; see [`claim::decode`].
 pub(in crate::envoy) fn decode(
@@ -34,40 +34,43 @@ pub(in crate::envoy) fn decode(
 /// a denial, and for the decision. Decoded once, so that the request need not be kept while the
 /// store is asked.
 #[derive(Debug)]
-pub(super) struct CheckContext {
-    /// Envoy's id of the request; empty if it has none.
-    pub(super) request_id: String,
-    /// The settings in force when the check arrived; they decide everything about it.
-    pub(super) settings: Arc<Changeable>,
-    /// Whether a refusal reaches the client: according to the route, or else the configuration. In
-    /// a dry run a refused stream is let in without a slot, and counted as if it had been refused.
-    pub(super) enforces: bool,
+pub(in crate::envoy) struct CheckContext {
+    /// What the log says about it, and the settings that decide it.
+    pub(in crate::envoy) request: RequestContext,
     /// Whether the request is a gRPC call.
     is_grpc: bool,
-    /// The address and port that the viewer connected to, as seen by the gateway.
-    gateway: Option<String>,
-    /// The viewer's address.
-    client: Option<IpAddr>,
     /// How long Envoy waits for the answer, if it says so.
     pub(super) deadline: Option<Duration>,
 }
 
 impl CheckContext {
-    /// The context of a check. `settings` are those in force.
-    pub(super) fn of(
+    /// The context of a check. `enforce` says whether refusals reach the client, if the route
+    /// decides that; `settings` are those in force.
+    pub(in crate::envoy) fn of(
         request: &CheckRequest,
+        enforce: Option<bool>,
         settings: Arc<Changeable>,
         deadline: Option<Duration>,
     ) -> Self {
-        let (gateway, client) = peers(request);
-        let configured = settings.limits.enforce;
-        Self {
-            request_id: request_id(request),
-            enforces: enforces(request, configured).unwrap_or(configured),
-            is_grpc: is_grpc(request),
+        let attributes = CheckAttributes::of(request);
+        let attributes = attributes.as_ref();
+        let id = attributes.and_then(|attributes| attributes.request_id().ok().flatten());
+        let peers = request.attributes.as_ref();
+        let gateway = peers.and_then(|peers| socket(peers.destination.as_ref()?));
+        let client = peers.and_then(|peers| socket(peers.source.as_ref()?));
+        let request = RequestContext {
+            request_id: id.map(Cow::into_owned).unwrap_or_default(),
+            enforces: enforce.unwrap_or(settings.limits.enforce),
             settings,
-            gateway,
-            client,
+            gateway: gateway.map(|(address, port)| match port {
+                Some(port) => SocketAddr::new(address, port).to_string(),
+                None => address.to_string(),
+            }),
+            client: client.map(|(address, _)| address),
+        };
+        Self {
+            request,
+            is_grpc: attributes.is_some_and(grpc_status::is_call),
             deadline,
         }
     }
@@ -75,30 +78,16 @@ impl CheckContext {
     /// The form in which the client reads a denial.
     pub(super) fn style(&self) -> DenialStyle<'_> {
         DenialStyle {
-            refusal: &self.settings.refusal,
+            refusal: &self.request.settings.refusal,
             is_grpc: self.is_grpc,
-        }
-    }
-
-    /// A claim of this check, for the log.
-    pub(super) fn claimed<'a>(&'a self, claim: &'a Claim) -> ClaimedRequest<'a> {
-        ClaimedRequest {
-            claim,
-            request_id: &self.request_id,
-            settings: &self.settings,
-            enforces: self.enforces,
-            gateway: self.gateway.as_deref(),
-            client: self.client,
         }
     }
 }
 
-/// Whether refusals of the check reach the client; see [`claim::enforces`].
-fn enforces(request: &CheckRequest, configured: bool) -> Result<bool, ClaimError> {
-    let context = request.attributes.as_ref();
-    let said =
-        context.and_then(|context| request::text(&context.context_extensions, ROUTE_ENFORCE));
-    claim::enforces(said, configured)
+/// Whether refusals reach the client, if the check's route says so legibly; see [`claim::enforce`].
+pub(super) fn enforce_of(request: &CheckRequest) -> Option<bool> {
+    let attributes = CheckAttributes::of(request)?;
+    claim::enforce(&attributes).ok().flatten()
 }
 
 /// The request's user, for the log; `None` if unknown.
@@ -108,31 +97,9 @@ pub(in crate::envoy) fn user_of(request: &CheckRequest, identity: &Identity) -> 
     user.ok().flatten()
 }
 
-/// Envoy's id of the request, for the log.
-pub(in crate::envoy) fn request_id(request: &CheckRequest) -> String {
-    let attributes = CheckAttributes::of(request);
-    let id = attributes
-        .as_ref()
-        .and_then(|attributes| attributes.request_id().ok().flatten());
-    id.map(Cow::into_owned).unwrap_or_default()
-}
-
-/// Both ends of the viewer's connection to the gateway, as seen by the gateway: the address and
-/// port it came to, and the viewer's address.
-fn peers(request: &CheckRequest) -> (Option<String>, Option<IpAddr>) {
-    let attributes = request.attributes.as_ref();
-    let gateway = attributes.and_then(|found| socket(found.destination.as_ref()));
-    let client = attributes.and_then(|found| socket(found.source.as_ref()));
-    let gateway = gateway.map(|(address, port)| match port {
-        Some(port) => SocketAddr::new(address, port).to_string(),
-        None => address.to_string(),
-    });
-    (gateway, client.map(|(address, _)| address))
-}
-
 /// The address of one end, if it is an IP address.
-fn socket(peer: Option<&SocketPeer>) -> Option<(IpAddr, Option<u16>)> {
-    let Some(Address::SocketAddress(socket)) = peer?.address.as_ref()?.address.as_ref() else {
+fn socket(peer: &SocketPeer) -> Option<(IpAddr, Option<u16>)> {
+    let Some(Address::SocketAddress(socket)) = peer.address.as_ref()?.address.as_ref() else {
         return None;
     };
     let port = match socket.port_specifier {
@@ -140,9 +107,4 @@ fn socket(peer: Option<&SocketPeer>) -> Option<(IpAddr, Option<u16>)> {
         Some(PortSpecifier::NamedPort(_)) | None => None,
     };
     Some((socket.address.parse().ok()?, port))
-}
-
-/// Whether the request is a gRPC call.
-pub(in crate::envoy) fn is_grpc(request: &CheckRequest) -> bool {
-    CheckAttributes::of(request).is_some_and(|attributes| grpc_status::is_call(&attributes))
 }

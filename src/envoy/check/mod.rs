@@ -12,7 +12,6 @@ pub(super) mod verdict;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tonic::metadata::MetadataMap;
@@ -23,6 +22,7 @@ use super::wire::denial;
 use super::wire::request::CheckRequest;
 use super::wire::response::{self, EncodedResponse};
 use crate::clock::Stopwatch;
+use crate::config::InForce;
 use crate::doors::{DecisionLog, DecisionOutcome, LedgerAnswer, StartRollback};
 use crate::identity::claim::{CheckKind, ClaimError};
 use crate::identity::cookie::{Cookie, CookieOrigin};
@@ -41,6 +41,8 @@ pub struct CheckDoor {
     pub identity: Identity,
     /// The routes' own lists of sources.
     pub routes: RouteLists,
+    /// The settings; each check takes one snapshot of them.
+    pub in_force: Arc<InForce>,
     /// The ledger.
     pub ledger: Arc<Ledger>,
     /// Delivers the undo of cancelled calls.
@@ -81,29 +83,28 @@ impl CheckDoor {
         request: Request<CheckRequest>,
     ) -> Result<Response<EncodedResponse>, Status> {
         let asked = Stopwatch::start();
-        let deadline = grpc_timeout(request.metadata());
-        let request = request.into_inner();
+        let (metadata, _, request) = request.into_parts();
         let lost = |fact, loss| self.metrics.fact_lost(fact, loss);
         let answer = match claim::decode(&request, &self.identity, &self.routes, rand::random, lost)
         {
             Ok(CheckKind::Preflight) => CheckAnswer::at_once(response::pass(), Verdict::Preflight),
             Ok(CheckKind::Head) => CheckAnswer::at_once(response::pass(), Verdict::Head),
-            Ok(CheckKind::Stream(claim, cookie)) => match self.ledger.lookup(&claim) {
+            Ok(CheckKind::Stream(claim, cookie, enforce)) => match self.ledger.lookup(&claim) {
                 CacheLookup::Good { .. } => {
-                    let allow = EncodedResponse::allow(&claim.user, &claim.key);
+                    let allow = EncodedResponse::allow(&claim.user, &claim.key, None);
                     CheckAnswer::at_once(allow, Verdict::Held)
                 }
                 lookup => {
-                    let context = CheckContext::of(&request, self.ledger.in_force(), deadline);
+                    let (settings, deadline) = (self.in_force.now(), grpc_timeout(&metadata));
+                    let context = CheckContext::of(&request, enforce, settings, deadline);
                     drop(request);
                     self.start(&context, claim, cookie, lookup).await?
                 }
             },
             Err(error) => self.reject(&error, &request),
         };
-        self.metrics.check(answer.verdict);
         let took = asked.elapsed().saturating_sub(answer.waited);
-        self.metrics.check_took(took);
+        self.metrics.check(answer.verdict, Some(took));
         Ok(Response::new(answer.response))
     }
 
@@ -116,7 +117,7 @@ impl CheckDoor {
         lookup: CacheLookup,
     ) -> Result<CheckAnswer, Status> {
         // At this door nothing else makes a start free.
-        claim.free = !context.enforces;
+        claim.free = !context.request.enforces;
         let claim = Arc::new(claim);
         if let Some(cookie) = cookie {
             return self.by_cookie(context, claim, cookie, lookup).await;
@@ -169,24 +170,22 @@ impl CheckDoor {
         deadline: Option<Duration>,
     ) -> Result<LedgerAnswer, Status> {
         let (outbox, metrics) = (self.outbox.clone(), Arc::clone(&self.metrics));
-        let mut rollback = StartRollback::new(Arc::clone(claim), is_alone, outbox, metrics);
-        let (ledger, settings) = (Arc::clone(&self.ledger), Arc::clone(&context.settings));
+        let (ledger, asked) = (Arc::clone(&self.ledger), Arc::clone(claim));
+        let settings = Arc::clone(&context.request.settings);
         let gone = CancellationToken::new();
         let caller = CallerDeadline {
             deadline,
             gone: gone.clone(),
         };
         let _gone_with_this_call = gone.drop_guard();
-        let (send, receive) = oneshot::channel();
-        self.tasks.spawn(async move {
-            let asked = ledger.admit(rollback.claim(), lookup, &settings, &caller);
-            let answer = asked.await;
-            rollback.note(&answer);
-            // If nobody receives it, it is dropped here together with the rollback.
-            drop(send.send((answer, rollback)));
+        let answered = self.tasks.spawn(async move {
+            let answer = ledger.admit(&asked, lookup, &settings, &caller).await;
+            // If nobody waits for the answer any more, it is dropped together with the rollback.
+            let rollback = StartRollback::of(&answer, asked, is_alone, outbox, metrics);
+            (answer, rollback)
         });
         let died = |_| Status::internal("the task that asks the store has died");
-        let (answer, rollback) = receive.await.map_err(died)?;
+        let (answer, rollback) = answered.await.map_err(died)?;
         rollback.answered();
         Ok(answer)
     }
@@ -203,20 +202,24 @@ impl CheckDoor {
             Ok(decision) => decision.waited,
             Err(outage) => outage.waited,
         };
-        let style = context.style();
-        let (response, verdict) = match self.log.outcome(context.claimed(claim), answer) {
+        let (response, verdict) = match self.log.outcome(&context.request, claim, answer) {
             DecisionOutcome::LetIn {
                 admitted, basis, ..
-            } => (
-                response::allow(&claim.user, &claim.key),
-                verdict::admitted(admitted.entry, basis),
-            ),
+            } => {
+                let verdict = verdict::admitted(admitted.entry, basis);
+                let response = EncodedResponse::allow(&claim.user, &claim.key, set);
+                return CheckAnswer {
+                    response,
+                    verdict,
+                    waited,
+                };
+            }
             DecisionOutcome::DryRun { .. } => (response::pass(), Verdict::WouldRefuse),
             DecisionOutcome::Refused { refusal, basis } => (
-                denial::refuse(&refusal, style),
+                denial::refuse(&refusal, context.style()),
                 verdict::refused(&refusal, basis),
             ),
-            DecisionOutcome::Undecided(_) => (denial::outage(style), Verdict::Outage),
+            DecisionOutcome::Undecided(_) => (denial::outage(context.style()), Verdict::Outage),
         };
         let response = match set {
             Some(set) => response::with_cookie(response, set),
@@ -230,7 +233,8 @@ impl CheckDoor {
 
     /// The answer to a request whose user or stream can't be determined.
     fn reject(&self, error: &ClaimError, request: &CheckRequest) -> CheckAnswer {
-        let context = CheckContext::of(request, self.ledger.in_force(), None);
+        let enforce = claim::enforce_of(request);
+        let context = CheckContext::of(request, enforce, self.in_force.now(), None);
         let user = match error {
             ClaimError::NoSession | ClaimError::Malformed { .. } => {
                 claim::user_of(request, &self.identity)
@@ -238,7 +242,7 @@ impl CheckDoor {
             ClaimError::NoUser | ClaimError::Misconfigured(..) | ClaimError::NotHttp => None,
         };
         self.log_rejected(&context, error, user.as_ref());
-        if context.enforces {
+        if context.request.enforces {
             let verdict = verdict::rejected(error);
             CheckAnswer::at_once(denial::reject(error, context.style()), verdict)
         } else {
@@ -250,7 +254,7 @@ impl CheckDoor {
     /// user, or per error if the user is unknown.
     fn log_rejected(&self, context: &CheckContext, error: &ClaimError, user: Option<&UserId>) {
         let reason = verdict::rejected(error).as_str();
-        let request_id = context.request_id.as_str();
+        let request_id = context.request.request_id.as_str();
         let left_out = match (user, error) {
             (_, ClaimError::Misconfigured(..) | ClaimError::NotHttp) => {
                 if let Some(left_out) = self.log.line_of_cause(&error.to_string()) {
@@ -265,7 +269,7 @@ impl CheckDoor {
             (None, _) => self.log.line_of_cause(reason),
         };
         if let Some(left_out) = left_out {
-            let was = if context.enforces {
+            let was = if context.request.enforces {
                 "was"
             } else {
                 "would have been"

@@ -1,10 +1,107 @@
-//! How a check decodes its caller's deadline.
+//! How a check decodes its caller's deadline, and which settings decide it.
 
+use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::time::Duration;
 
+use envoy_types::pb::envoy::service::auth::v3::CheckResponse;
+use envoy_types::pb::envoy::service::auth::v3::check_response::HttpResponse;
+use prost::Message;
+use testkit::log::Log;
+use tokio_util::task::TaskTracker;
+use tonic::Request;
 use tonic::metadata::MetadataMap;
 
-use super::grpc_timeout;
+use super::{CheckDoor, grpc_timeout};
+use crate::clock::{Clock, SystemClock};
+use crate::config::Changeable;
+use crate::doors::DecisionLog;
+use crate::envoy::tests::fixtures::Check;
+use crate::identity::{Identity, RouteLists};
+use crate::ledger::{Ledger, Settings};
+use crate::outbox::outbox;
+use crate::policy::Policy;
+use crate::session::Terms;
+use crate::store::faulty::FaultyStore;
+use crate::telemetry::Metrics;
+
+/// A door in front of that store, where a user may watch one stream and a start waits for a slot.
+fn door(store: &Arc<FaultyStore>) -> CheckDoor {
+    let metrics = Arc::new(Metrics::new().unwrap());
+    let settings = Settings::with_grace(Policy::new(1), Duration::from_millis(250));
+    let in_force = Arc::clone(&settings.in_force);
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock::start());
+    let ledger = Ledger::new(
+        Arc::<FaultyStore>::clone(store),
+        settings,
+        Arc::clone(&clock),
+        Arc::clone(&metrics),
+    );
+    let ledger = Arc::new(ledger);
+    let terms = Terms::new(Duration::from_secs(30), Duration::from_millis(50));
+    let (outbox, _delivery) = outbox(Arc::clone(&ledger), terms, Arc::clone(&metrics));
+    CheckDoor {
+        identity: Identity::default(),
+        routes: RouteLists::default(),
+        in_force,
+        ledger,
+        outbox,
+        metrics,
+        log: DecisionLog::new(clock),
+        tasks: TaskTracker::new(),
+    }
+}
+
+/// The answer to a request of anna's.
+async fn answer(door: &CheckDoor, id: &str) -> HttpResponse {
+    let headers = [("x-user-id", "anna"), ("x-request-id", id)];
+    let check = Check::on("GET", "/live/1").headers(&headers);
+    let answer = door.check(Request::new(check.request())).await.unwrap();
+    let answer = CheckResponse::decode(answer.get_ref().0.as_slice()).unwrap();
+    answer.http_response.unwrap()
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_reload_while_a_start_waits_changes_nothing_of_its_decision() {
+    let (log, _listening) = Log::listen();
+    let store = FaultyStore::new();
+    let door = Arc::new(door(&store));
+    answer(&door, "r1").await;
+    let asking = Arc::clone(&door);
+    let waiting = tokio::spawn(async move { answer(&asking, "r2").await });
+    store.asked("admit", 2).await;
+    let mut changed = Changeable::clone(&door.in_force.now());
+    (changed.limits.enforce, changed.limits.policy.default) = (false, 5);
+    changed.refusal.show = BTreeSet::new();
+    door.in_force.change(changed).unwrap();
+
+    let HttpResponse::DeniedResponse(denied) = waiting.await.unwrap() else {
+        panic!("it was let in");
+    };
+    let problem: serde_json::Value = serde_json::from_str(&denied.body).unwrap();
+    assert_eq!(
+        (&problem["limit"], &problem["active"]),
+        (&1.into(), &1.into())
+    );
+    assert_eq!(problem["sessions"][0]["session"], "r1");
+    assert_eq!(log.counts("a stream was refused"), 1);
+    assert_eq!(log.counts("limit=1"), 1);
+    assert_eq!(log.counts("would have been"), 0);
+    // The settings in force now decide the next start.
+    assert!(matches!(
+        answer(&door, "r3").await,
+        HttpResponse::OkResponse(_)
+    ));
+    let counted = door.metrics.render();
+    for (decision, reason, count) in [
+        ("allow", "started", 2),
+        ("deny", "full", 1),
+        ("allow", "would_refuse", 0),
+    ] {
+        let series = format!("{{decision=\"{decision}\",reason=\"{reason}\"}} {count}\n");
+        assert!(counted.contains(&series), "{series}: {counted}");
+    }
+}
 
 #[test]
 fn a_grpc_timeout_is_parsed() {

@@ -138,7 +138,7 @@ impl WithCookie<'_> {
             http.headers.push(line);
         }
         match claim::decode(&request, self.identity, self.routes, || NEW, |_, _| {}) {
-            Ok(CheckKind::Stream(claim, Some(cookie))) => Some((claim.key, cookie.origin)),
+            Ok(CheckKind::Stream(claim, Some(cookie), _)) => Some((claim.key, cookie.origin)),
             _ => None,
         }
     }
@@ -193,8 +193,8 @@ mod tests {
         }
         let decoded = claim::decode(request, identity, &RouteLists::default(), || NEW, |_, _| {});
         let cookie = match decoded {
-            Ok(CheckKind::Stream(_, Some(cookie))) => cookie,
-            Ok(CheckKind::Stream(_, None)) => return vec!["another name goes before it"],
+            Ok(CheckKind::Stream(_, Some(cookie), _)) => cookie,
+            Ok(CheckKind::Stream(_, None, _)) => return vec!["another name goes before it"],
             Err(ClaimError::NoSession) => return vec!["its pattern finds no path"],
             Err(ClaimError::Misconfigured("streamgate.cookie_path", _)) => {
                 return vec!["its path is wrong"];
@@ -248,7 +248,7 @@ mod tests {
                     || NEW,
                     |_, _| {},
                 );
-                if let Ok(CheckKind::Stream(claim, Some(cookie))) = decoded
+                if let Ok(CheckKind::Stream(claim, Some(cookie), _)) = decoded
                     && cookie.origin == CookieOrigin::Brought
                 {
                     let written = cookie.to_forget();

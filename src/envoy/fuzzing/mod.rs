@@ -10,7 +10,7 @@ mod request;
 use std::borrow::Cow;
 use std::cell::RefCell;
 use std::collections::{HashMap, HashSet};
-use std::sync::LazyLock;
+use std::sync::{Arc, LazyLock};
 
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
@@ -27,9 +27,9 @@ use envoy_types::pb::google::protobuf::value::Kind as ValueKind;
 use envoy_types::pb::google::protobuf::{Duration, Struct, Timestamp, UInt32Value, Value};
 use prost::Message;
 
-use crate::config::Leases;
+use crate::config::{Changeable, Leases};
 use crate::envoy::access_log::entry;
-use crate::envoy::check::claim;
+use crate::envoy::check::claim::{self, CheckContext};
 use crate::envoy::fuzzing::cookie::{NEW, WithCookie};
 use crate::envoy::fuzzing::request::read;
 use crate::envoy::wire::attributes::{CheckAttributes, OUR_NAMESPACE};
@@ -310,7 +310,7 @@ pub(crate) fn claim(data: &[u8]) {
         let again = claim::decode(&request, identity, &routes, || NEW, |_, _| {});
         assert_eq!(format!("{decoded:?}"), format!("{again:?}"));
         match decoded {
-            Ok(CheckKind::Stream(claim, cookie)) => {
+            Ok(CheckKind::Stream(claim, cookie, _)) => {
                 if let Some(cookie) = &cookie {
                     let with_cookie = WithCookie {
                         request: &request,
@@ -333,7 +333,9 @@ pub(crate) fn claim(data: &[u8]) {
                 assert!(matches!(claim.key.kind, Kind::Request | Kind::Playback));
                 assert!(claim.takeover.is_none() || claim.key.kind == Kind::Playback);
                 if claim.key.kind == Kind::Request {
-                    assert_eq!(claim::request_id(&request), claim.key.id.as_str());
+                    let settings = Arc::<Changeable>::default();
+                    let context = CheckContext::of(&request, None, settings, None);
+                    assert_eq!(context.request.request_id, claim.key.id.as_str());
                 }
             }
             Ok(CheckKind::Head) => assert!(claim::user_of(&request, identity).is_some()),

@@ -1,6 +1,7 @@
 //! What a check asks for: the user, the stream, or no stream at all.
 
 use std::cell::RefCell;
+use std::sync::Arc;
 
 use envoy_types::pb::envoy::service::auth::v3::AttributeContext;
 use envoy_types::pb::envoy::service::auth::v3::attribute_context::Request;
@@ -8,7 +9,9 @@ use percent_encoding::percent_decode_str;
 use serde_json::json;
 
 use super::fixtures::{Check, sent};
-use crate::envoy::check::claim::{decode, request_id};
+use crate::config::Changeable;
+use crate::envoy::check::claim::{CheckContext, decode};
+use crate::envoy::wire::request::CheckRequest;
 use crate::identity::claim::{CheckKind, ClaimError};
 use crate::identity::{Claim, Door, Fact, FactLoss, Kind, RouteLists, Takeover};
 use crate::identity::{Identity, Source};
@@ -25,9 +28,15 @@ fn ask(check: Check) -> Result<CheckKind, ClaimError> {
 
 fn claim(check: Check) -> Claim {
     match ask(check) {
-        Ok(CheckKind::Stream(claim, None)) => claim,
+        Ok(CheckKind::Stream(claim, None, _)) => claim,
         other => panic!("{other:?}"),
     }
+}
+
+/// The request's id, as the log shows it.
+fn request_id(request: &CheckRequest) -> String {
+    let context = CheckContext::of(request, None, Arc::<Changeable>::default(), None);
+    context.request.request_id
 }
 
 /// A check of anna's, on request `r1`.
@@ -176,7 +185,7 @@ fn facts_of(
     };
     let routes = RouteLists::default();
     let asked = decode(&check.request(), &identity, &routes, || 7, lost);
-    let Ok(CheckKind::Stream(claim, None)) = asked else {
+    let Ok(CheckKind::Stream(claim, None, _)) = asked else {
         panic!("{asked:?}");
     };
     let (device, content) = (claim.facts.device, claim.facts.content);

@@ -51,7 +51,7 @@ fn claimed(check: Check) -> Option<Claim> {
     let identity = Identity::default();
     let check = check.headers(&[("x-user-id", "anna")]).request();
     match decode(&check, &identity, &RouteLists::default(), || 0, |_, _| {}).unwrap() {
-        CheckKind::Stream(claim, None) if claim.key.kind == Kind::Playback => Some(claim),
+        CheckKind::Stream(claim, None, _) if claim.key.kind == Kind::Playback => Some(claim),
         _ => None,
     }
 }

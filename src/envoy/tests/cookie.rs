@@ -19,7 +19,7 @@ fn ask(check: Check) -> Result<CheckKind, ClaimError> {
 
 fn claim(check: Check) -> (Claim, Option<Cookie>) {
     match ask(check) {
-        Ok(CheckKind::Stream(claim, cookie)) => (claim, cookie),
+        Ok(CheckKind::Stream(claim, cookie, _)) => (claim, cookie),
         other => panic!("{other:?}"),
     }
 }

@@ -3,7 +3,6 @@
 use std::borrow::Cow;
 use std::collections::HashMap;
 
-use envoy_types::pb::envoy::config::core::v3::Metadata;
 use envoy_types::pb::envoy::data::accesslog::v3::HttpAccessLogEntry;
 use envoy_types::pb::envoy::data::accesslog::v3::tls_properties::certificate_properties::subject_alt_name::San;
 use envoy_types::pb::google::protobuf::Struct;
@@ -93,7 +92,8 @@ impl RequestAttributes for CheckAttributes<'_> {
         path: &ClaimPath,
     ) -> impl Iterator<Item = MetadataValue<'a>> {
         let metadata = self.context.metadata_context.as_ref();
-        metadata::at_path(in_namespace(metadata, namespace), path)
+        let payloads = metadata.and_then(|metadata| metadata.filter_metadata.get(namespace));
+        metadata::at_path(payloads, path)
     }
 
     fn context(&self, key: &str) -> Option<&str> {
@@ -146,7 +146,7 @@ impl EntryAttributes<'_> {
     /// The metadata of one namespace.
     pub(in crate::envoy) fn namespace(&self, namespace: &str) -> Option<&Struct> {
         let metadata = self.0.common_properties.as_ref()?.metadata.as_ref();
-        in_namespace(metadata, namespace)
+        metadata?.filter_metadata.get(namespace)
     }
 }
 
@@ -207,9 +207,4 @@ impl RequestAttributes for EntryAttributes<'_> {
             .as_ref()
             .map(|request| Cow::from(&request.request_id)))
     }
-}
-
-/// The values in one namespace of the metadata.
-fn in_namespace<'a>(metadata: Option<&'a Metadata>, namespace: &str) -> Option<&'a Struct> {
-    metadata?.filter_metadata.get(namespace)
 }

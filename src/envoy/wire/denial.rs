@@ -138,8 +138,10 @@ fn deny(denial: Denial, style: DenialStyle<'_>) -> CheckResponse {
 
 /// The client's part of the response.
 fn response(denial: Denial, style: DenialStyle<'_>) -> DeniedHttpResponse {
-    let guide = style.refusal.problems.as_deref();
-    let problem = denial.problem.explained_at(guide);
+    let problem = match &style.refusal.problems {
+        Some(guide) => denial.problem.explained_at(guide),
+        None => denial.problem,
+    };
     let mut headers = denial.headers;
     if let Some(after) = denial.retry_after {
         headers.push(header("retry-after", &after.as_secs().to_string()));

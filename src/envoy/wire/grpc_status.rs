@@ -33,11 +33,11 @@ const MIN_SESSION_BYTES: usize = 3;
 
 /// Whether a request is a gRPC call, as Envoy sees it. A gRPC-Web call isn't, although the filter
 /// that translates it sets that type before asking us.
-pub(in crate::envoy) fn is_call(evidence: &CheckAttributes<'_>) -> bool {
-    if !matches!(evidence.header("x-grpc-web"), Ok(None)) {
+pub(in crate::envoy) fn is_call(request: &CheckAttributes<'_>) -> bool {
+    if !matches!(request.header("x-grpc-web"), Ok(None)) {
         return false;
     }
-    let Ok(Some(found)) = evidence.header("content-type") else {
+    let Ok(Some(found)) = request.header("content-type") else {
         return false;
     };
     let rest = found.strip_prefix(MEDIA_TYPE);
@@ -103,7 +103,6 @@ mod tests {
     use super::*;
     use crate::clock::Timestamp;
     use crate::config;
-    use crate::envoy::check::claim;
     use crate::envoy::tests::fixtures::Check;
     use crate::identity::{ContentId, DeviceId, Facts, Kind, SessionId, SessionKey};
     use crate::session::{Refusal, Session};
@@ -191,6 +190,10 @@ mod tests {
 
     #[test]
     fn a_grpc_call_is_recognised_by_its_content_type() {
+        let is_call = |check: Check| {
+            let request = check.request();
+            is_call(&CheckAttributes::of(&request).unwrap())
+        };
         for (found, expected) in [
             ("application/grpc", true),
             ("application/grpc+proto", true),
@@ -201,14 +204,14 @@ mod tests {
         ] {
             let check = Check::on("POST", "/a.B/C");
             let plain = check.clone().headers(&[("content-type", found)]);
-            assert_eq!(claim::is_grpc(&plain.request()), expected, "{found}");
+            assert_eq!(is_call(plain), expected, "{found}");
             let raw = check.raw_headers(&[("content-type", found.as_bytes())]);
-            assert_eq!(claim::is_grpc(&raw.request()), expected, "{found}");
+            assert_eq!(is_call(raw), expected, "{found}");
         }
-        assert!(!claim::is_grpc(&Check::on("POST", "/").request()));
+        assert!(!is_call(Check::on("POST", "/")));
         // As it comes out of Envoy's grpc_web filter.
         let translated = [("content-type", "application/grpc"), ("x-grpc-web", "1")];
         let translated = Check::on("POST", "/a.B/C").headers(&translated);
-        assert!(!claim::is_grpc(&translated.request()));
+        assert!(!is_call(translated));
     }
 }

@@ -133,16 +133,21 @@ impl CheckRequest {
 
     /// The first field with a name or a text that isn't UTF-8.
     fn not_text(&self) -> Option<&'static str> {
+        let are_text = |name: &[u8], text: &[u8]| {
+            std::str::from_utf8(name).is_ok() && std::str::from_utf8(text).is_ok()
+        };
+        let is_text = |pair: &Pair| are_text(&pair.name, &pair.text);
         let attributes = self.attributes.as_ref()?;
-        if !attributes.context_extensions.iter().all(Pair::is_text) {
+        if !attributes.context_extensions.iter().all(is_text) {
             return Some("AttributeContext.context_extensions");
         }
         let http = self.http()?;
-        if !http.headers.iter().all(Pair::is_text) {
+        if !http.headers.iter().all(is_text) {
             return Some("HttpRequest.headers");
         }
         let mut lines = http.header_map.iter().flat_map(|map| &map.headers);
-        (!lines.all(RawHeader::is_text)).then_some("HttpRequest.header_map")
+        let are_all_text = lines.all(|line| are_text(&line.key, &line.value));
+        (!are_all_text).then_some("HttpRequest.header_map")
     }
 
     /// The HTTP request, if the check is about one.
@@ -158,24 +163,7 @@ pub(in crate::envoy) fn text<'a>(pairs: &'a [Pair], name: &str) -> Option<&'a st
     std::str::from_utf8(&found.text).ok()
 }
 
-/// Whether the bytes are UTF-8.
-fn is_text(bytes: &[u8]) -> bool {
-    std::str::from_utf8(bytes).is_ok()
-}
-
-impl Pair {
-    /// Whether its name and its text are valid.
-    fn is_text(&self) -> bool {
-        is_text(&self.name) && is_text(&self.text)
-    }
-}
-
 impl RawHeader {
-    /// Whether its name, and its text if any, are valid.
-    fn is_text(&self) -> bool {
-        is_text(&self.key) && is_text(&self.value)
-    }
-
     /// Its value, byte for byte.
     pub(in crate::envoy) fn bytes(&self) -> &[u8] {
         if self.raw_value.is_empty() {

@@ -23,19 +23,24 @@ const SESSION_HEADER: &str = "x-streamgate-session";
 
 /// A `CheckResponse`, encoded.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(in crate::envoy) struct EncodedResponse(Vec<u8>);
+pub(in crate::envoy) struct EncodedResponse(pub(in crate::envoy) Vec<u8>);
 
 impl EncodedResponse {
-    /// The encoded form of [`allow`].
-    pub(in crate::envoy) fn allow(user: &UserId, key: &SessionKey) -> Self {
+    /// Lets a stream through, with a cookie in addition to the origin's own if one is given.
+    pub(in crate::envoy) fn allow(user: &UserId, key: &SessionKey, cookie: Option<&str>) -> Self {
         let (id, kind) = (key.id.as_str(), key.kind.as_str());
-        let header = field(1, &[&text(1, SESSION_HEADER), &text(2, id)]);
+        let text = |number, text: &str| field(number, &[text.as_bytes()]);
+        let header = |name, value| field(1, &[&text(1, name), &text(2, value)]);
+        let session = header(SESSION_HEADER, id);
         // A number of one byte, in field 3.
         let overwrite = [3 << 3, HeaderAppendAction::OverwriteIfExistsOrAdd as u8];
-        let option: [&[u8]; 2] = [&header, &overwrite];
+        let option: [&[u8]; 2] = [&session, &overwrite];
+        // Appending is the default, which is not encoded.
+        let cookie = cookie.map(|cookie| field(6, &[&header("set-cookie", cookie)]));
+        let cookie = cookie.unwrap_or_default();
         let shown = |name, value| field(1, &[&text(1, name), &field(2, &[&text(3, value)])]);
         let status = field(1, &[]);
-        let ok = field(3, &[&field(2, &option), &field(6, &option)]);
+        let ok = field(3, &[&field(2, &option), &field(6, &option), &cookie]);
         let metadata = field(
             4,
             &[
@@ -46,11 +51,6 @@ impl EncodedResponse {
             ],
         );
         Self([status, ok, metadata].concat())
-    }
-
-    /// The bytes.
-    pub(in crate::envoy) fn as_bytes(&self) -> &[u8] {
-        &self.0
     }
 }
 
@@ -69,26 +69,6 @@ pub(in crate::envoy) fn pass() -> CheckResponse {
     CheckResponse {
         status: Some(status(Code::Ok, "")),
         dynamic_metadata: Some(metadata(&[("decision", "allow")])),
-        http_response: Some(HttpResponse::OkResponse(response)),
-    }
-}
-
-/// Lets a stream through.
-pub(in crate::envoy) fn allow(user: &UserId, key: &SessionKey) -> CheckResponse {
-    let named = vec![header(SESSION_HEADER, key.id.as_str())];
-    let response = OkHttpResponse {
-        headers: named.clone(),
-        response_headers_to_add: named,
-        ..OkHttpResponse::default()
-    };
-    CheckResponse {
-        status: Some(status(Code::Ok, "")),
-        dynamic_metadata: Some(metadata(&[
-            ("decision", "allow"),
-            ("user", user.as_str()),
-            ("kind", key.kind.as_str()),
-            ("session", key.id.as_str()),
-        ])),
         http_response: Some(HttpResponse::OkResponse(response)),
     }
 }
@@ -144,11 +124,6 @@ pub(super) fn status(code: Code, message: &str) -> Status {
     }
 }
 
-/// A field with a text.
-fn text(number: u8, text: &str) -> Vec<u8> {
-    field(number, &[text.as_bytes()])
-}
-
 /// A field with a message of those fields, or a text of those parts. `number` is below 16.
 fn field(number: u8, parts: &[&[u8]]) -> Vec<u8> {
     let length = parts.iter().map(|part| part.len()).sum();
@@ -164,9 +139,29 @@ fn field(number: u8, parts: &[&[u8]]) -> Vec<u8> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use crate::identity::{Kind, SessionId};
+
+    /// What [`EncodedResponse::allow`] encodes.
+    pub(in crate::envoy::wire) fn allow(user: &UserId, key: &SessionKey) -> CheckResponse {
+        let named = vec![header(SESSION_HEADER, key.id.as_str())];
+        let response = OkHttpResponse {
+            headers: named.clone(),
+            response_headers_to_add: named,
+            ..OkHttpResponse::default()
+        };
+        CheckResponse {
+            status: Some(status(Code::Ok, "")),
+            dynamic_metadata: Some(metadata(&[
+                ("decision", "allow"),
+                ("user", user.as_str()),
+                ("kind", key.kind.as_str()),
+                ("session", key.id.as_str()),
+            ])),
+            http_response: Some(HttpResponse::OkResponse(response)),
+        }
+    }
 
     #[test]
     fn the_hand_encoded_allow_equals_the_message() {
@@ -177,9 +172,17 @@ mod tests {
                     let user = UserId::parse(&"u".repeat(user)).unwrap();
                     let id = SessionId::parse(&"i".repeat(id)).unwrap();
                     let key = SessionKey { kind, id };
-                    let written = EncodedResponse::allow(&user, &key);
-                    let read = CheckResponse::decode(written.as_bytes()).unwrap();
-                    assert_eq!(read, allow(&user, &key));
+                    let cookie = "c".repeat(length);
+                    for cookie in [None, Some(cookie.as_str())] {
+                        let encoded = EncodedResponse::allow(&user, &key, cookie);
+                        let read = CheckResponse::decode(encoded.0.as_slice()).unwrap();
+                        let expected = allow(&user, &key);
+                        let expected = match cookie {
+                            Some(cookie) => with_cookie(expected, cookie),
+                            None => expected,
+                        };
+                        assert_eq!(read, expected);
+                    }
                 }
             }
         }

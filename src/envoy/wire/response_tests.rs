@@ -12,7 +12,8 @@ use envoy_types::pb::google::protobuf::value::Kind as ValueKind;
 use serde_json::{Value, json};
 
 use super::denial::{DenialStyle, outage, refuse, reject};
-use super::response::{allow, pass};
+use super::response::pass;
+use super::response::tests::allow;
 use crate::clock::Timestamp;
 use crate::config::{self, OutageRule, Shown};
 use crate::envoy::check::verdict;

@@ -1,26 +1,22 @@
-//! The gRPC service `envoy.service.auth.v3.Authorization`, as tonic would generate it, except that
-//! it decodes our own [`CheckRequest`].
+//! The gRPC service `envoy.service.auth.v3.Authorization`. It decodes our own [`CheckRequest`], not
+//! the generated one.
 
-use std::convert::Infallible;
 use std::sync::Arc;
-use std::task::{Context, Poll};
 
+use axum::body::Body;
+use axum::routing::{MethodRouter, any};
 use bytes::{Buf, BufMut};
-use envoy_types::pb::envoy::service::auth::v3::authorization_server::SERVICE_NAME;
-use futures_util::FutureExt;
-use futures_util::future::BoxFuture;
-use tonic::body::Body;
+use tonic::Status;
 use tonic::codec::{BufferSettings, Codec, DecodeBuf, Decoder, EncodeBuf, Encoder};
-use tonic::server::{Grpc, NamedService, UnaryService};
-use tonic::{Code, Request, Response, Status};
-use tower::Service;
+use tonic::server::Grpc;
+use tower::service_fn;
 
 use super::request::CheckRequest;
 use super::response::EncodedResponse;
 use crate::envoy::check::CheckDoor;
 
 /// The path of its only method.
-const CHECK: &str = "/envoy.service.auth.v3.Authorization/Check";
+pub(in crate::envoy) const CHECK: &str = "/envoy.service.auth.v3.Authorization/Check";
 
 /// The initial size of the buffers for each check and each answer; most need no more.
 const BUFFER_BYTES: usize = 1024;
@@ -28,52 +24,17 @@ const BUFFER_BYTES: usize = 1024;
 /// How much is buffered before it is sent; an answer is one message, and always shorter.
 const YIELD_BYTES: usize = 32 * 1024;
 
-/// Serves checks.
-#[derive(Debug, Clone)]
-pub(in crate::envoy) struct CheckService(Arc<CheckDoor>);
-
 /// Decodes checks and encodes answers.
 #[derive(Debug, Clone, Copy, Default)]
 struct CheckCodec;
 
-impl CheckService {
-    /// A service whose checks that door answers.
-    pub(in crate::envoy) fn new(door: CheckDoor) -> Self {
-        Self(Arc::new(door))
-    }
-}
-
-impl NamedService for CheckService {
-    const NAME: &'static str = SERVICE_NAME;
-}
-
-impl Service<http::Request<Body>> for CheckService {
-    type Response = http::Response<Body>;
-    type Error = Infallible;
-    type Future = BoxFuture<'static, Result<Self::Response, Infallible>>;
-
-    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn call(&mut self, request: http::Request<Body>) -> Self::Future {
-        if request.uri().path() != CHECK {
-            let unknown = Status::new(Code::Unimplemented, "");
-            return std::future::ready(Ok(unknown.into_http())).boxed();
-        }
-        let service = self.clone();
-        async move { Ok(Grpc::new(CheckCodec).unary(service, request).await) }.boxed()
-    }
-}
-
-impl UnaryService<CheckRequest> for CheckService {
-    type Response = EncodedResponse;
-    type Future = BoxFuture<'static, Result<Response<EncodedResponse>, Status>>;
-
-    fn call(&mut self, request: Request<CheckRequest>) -> Self::Future {
-        let door = Arc::clone(&self.0);
-        async move { door.check(request).await }.boxed()
-    }
+/// A route for [`CHECK`] whose calls that door answers.
+pub(in crate::envoy) fn checks(door: CheckDoor) -> MethodRouter {
+    let door = Arc::new(door);
+    any(async move |call: http::Request<Body>| {
+        let check = service_fn(|request| door.check(request));
+        Grpc::new(CheckCodec).unary(check, call).await
+    })
 }
 
 impl Codec for CheckCodec {
@@ -115,7 +76,7 @@ impl Encoder for CheckCodec {
         answer: EncodedResponse,
         buffer: &mut EncodeBuf<'_>,
     ) -> Result<(), Status> {
-        buffer.put_slice(answer.as_bytes());
+        buffer.put_slice(&answer.0);
         Ok(())
     }
 

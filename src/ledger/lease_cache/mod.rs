@@ -32,7 +32,7 @@ use shard::{Shard, seen};
 use sync_queue::SyncQueue;
 pub(super) use sync_queue::Unsynced;
 pub use user::CacheLookup;
-use user::{CachedSession, SyncState};
+use user::{CachedSession, CachedUser, SyncState};
 pub(super) use user::{Confirmed, End, GATHERING};
 
 /// The number of shards: far more than cores, and enough that a release seldom voids another user's
@@ -91,6 +91,17 @@ pub(super) struct ReadVersion {
     losses: u64,
 }
 
+/// What is known about a user before the store is asked for a slot.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct BeforeStart {
+    /// The version to hand in with the store's answer.
+    pub(super) version: ReadVersion,
+    /// How many other playbacks of the user the store must still count.
+    pub(super) sure_beside: usize,
+    /// Whether the store must still be told something about this user.
+    pub(super) is_unsynced: bool,
+}
+
 /// The number of held sessions.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct Tally {
@@ -143,6 +154,22 @@ impl LeaseCache {
         }
     }
 
+    /// What is known about a user before the store is asked for a slot for that session.
+    pub(super) fn before_start(&self, user: &UserId, key: &SessionKey) -> BeforeStart {
+        let asked_at = self.now();
+        let shard = self.shards.of(user);
+        let known = shard.users.get(user);
+        BeforeStart {
+            version: ReadVersion {
+                asked_at,
+                endings: shard.endings,
+                losses: self.losses.load(Ordering::SeqCst),
+            },
+            sure_beside: known.map_or(0, |known| known.sure_beside(key, asked_at)),
+            is_unsynced: known.is_some_and(CachedUser::is_unsynced),
+        }
+    }
+
     /// Looks up a session whose request asks to continue. The request counts as a sign of life.
     pub(super) fn lookup(&self, user: &UserId, key: &SessionKey, facts: &Facts) -> CacheLookup {
         let (now, lease) = (self.now(), self.leases.of(key.kind));
@@ -192,12 +219,8 @@ impl LeaseCache {
     pub(super) fn sure_beside(&self, user: &UserId, key: &SessionKey) -> usize {
         let now = self.now();
         let shard = self.shards.of(user);
-        let sessions = shard
-            .users
-            .get(user)
-            .map_or(&[][..], |known| &known.sessions);
-        let beside = sessions.iter().filter(|cached| cached.key != *key);
-        beside.filter(|cached| cached.is_proof(now)).count()
+        let known = shard.users.get(user);
+        known.map_or(0, |known| known.sure_beside(key, now))
     }
 
     /// Records that the store counts that session, in its answer to a question of that version, and

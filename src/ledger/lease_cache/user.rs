@@ -304,6 +304,12 @@ impl CachedUser {
                 .any(|cached| cached.sync == SyncState::Unsynced)
     }
 
+    /// How many other playbacks the store must still count.
+    pub(super) fn sure_beside(&self, key: &SessionKey, now: Timestamp) -> usize {
+        let beside = self.sessions.iter().filter(|cached| cached.key != *key);
+        beside.filter(|cached| cached.is_proof(now)).count()
+    }
+
     /// Whether the entry is empty.
     pub(super) fn is_empty(&self) -> bool {
         self.sessions.is_empty() && self.memory == Roster::default() && self.ends.is_empty()

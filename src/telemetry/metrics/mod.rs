@@ -182,14 +182,13 @@ impl Metrics {
         })
     }
 
-    /// Counts a check, answered or not.
-    pub fn check(&self, verdict: Verdict) {
+    /// Counts a check, and records how long it took if it was answered, without the grace that it
+    /// waited.
+    pub fn check(&self, verdict: Verdict, took: Option<Duration>) {
         self.checks.increment(verdict);
-    }
-
-    /// Records how long a check took, without the grace that it waited.
-    pub fn check_took(&self, duration: Duration) {
-        self.check_duration.record(duration);
+        if let Some(took) = took {
+            self.check_duration.record(took);
+        }
     }
 
     /// Counts a start that waited for a slot, or should have.
@@ -491,13 +490,12 @@ mod tests {
             );
             assert!(before.contains(&series), "no {series} in {before}");
         }
-        metrics.check(Verdict::Full);
+        metrics.check(Verdict::Full, Some(Duration::from_micros(80)));
         metrics.store(
             Operation::Admit,
             Outcome::Timeout,
             Duration::from_millis(50),
         );
-        metrics.check_took(Duration::from_micros(80));
         metrics.upkeep();
         let after = metrics.render();
         for line in [
@@ -529,7 +527,7 @@ mod tests {
     #[test]
     fn two_instances_count_apart() {
         let (one, other) = (Metrics::new().unwrap(), Metrics::new().unwrap());
-        one.check(Verdict::Started);
+        one.check(Verdict::Started, None);
         assert!(one.render().contains("reason=\"started\"} 1\n"));
         assert!(other.render().contains("reason=\"started\"} 0\n"));
     }
