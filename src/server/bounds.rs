@@ -109,8 +109,11 @@ where
     body.map_frame(move |frame| {
         frame.map_data(|data| {
             if data.len() > SMALL_DATA {
-                let _share = share.of_unread(data.len());
-                Bytes::from_owner(Unread { data, _share })
+                let share = share.of_unread(data.len());
+                Bytes::from_owner(Unread {
+                    data,
+                    _share: share,
+                })
             } else {
                 data
             }
