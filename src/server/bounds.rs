@@ -111,8 +111,11 @@ where
     body.map_frame(move |frame| {
         frame.map_data(|data| {
             if data.len() > SMALL_DATA {
-                let _share = share.of_unread(data.len());
-                Bytes::from_owner(UnreadData { data, _share })
+                let share = share.of_unread(data.len());
+                Bytes::from_owner(UnreadData {
+                    data,
+                    _share: share,
+                })
             } else {
                 data
             }

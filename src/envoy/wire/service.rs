@@ -31,9 +31,12 @@ struct CheckCodec;
 /// A route for [`CHECK`] whose calls that door answers.
 pub(in crate::envoy) fn checks(door: CheckDoor) -> MethodRouter {
     let door = Arc::new(door);
-    any(async move |call: http::Request<Body>| {
-        let check = service_fn(|request| door.check(request));
-        Grpc::new(CheckCodec).unary(check, call).await
+    any(move |call: http::Request<Body>| {
+        let door = Arc::clone(&door);
+        async move {
+            let check = service_fn(|request| door.check(request));
+            Grpc::new(CheckCodec).unary(check, call).await
+        }
     })
 }
 
