@@ -5,6 +5,8 @@
 mod check_config;
 mod client;
 mod doctor;
+mod envoy_check;
+mod envoy_config;
 mod health;
 mod release;
 pub mod serve;
@@ -47,6 +49,11 @@ enum Command {
         #[arg(value_name = "FILE")]
         file: PathBuf,
     },
+    /// Write the configuration of an Envoy that asks streamgate, or the pieces for one that you have. What is left unsaid is an example,
+    /// marked CHANGE.
+    EnvoyConfig(Box<envoy_config::EnvoyConfigArgs>),
+    /// Say what is missing or dangerous in the configuration of an Envoy, and print the pieces to paste. What is found exits with 1.
+    EnvoyCheck(envoy_check::EnvoyCheckArgs),
     /// Look whether running instances are wired right: to Envoy, to its access log, to Redis and to each other. What is wrong exits with 1.
     Doctor(doctor::DoctorArgs),
     /// Ask a running instance for its health, over TLS if --ca is given; what is not SERVING exits with 1, no answer within a second with 3.
@@ -115,6 +122,16 @@ pub fn run() -> ExitCode {
             Err(error) => complain(&mut errors, error, Outcome::Usage),
         }
         .into(),
+        Command::EnvoyConfig(args) => {
+            let words = std::env::args_os().skip(1);
+            let words: Vec<_> = words
+                .map(|word| word.to_string_lossy().into_owned())
+                .collect();
+            envoy_config::run(&args, &words.join(" "), &mut out, &mut errors).into()
+        }
+        Command::EnvoyCheck(args) => {
+            envoy_check::run(&args, &mut std::io::stdin(), &mut out, &mut errors).into()
+        }
         Command::Openapi => print(http::document(), &mut out, &mut errors).into(),
         Command::Health(args) => health::run(&args, &mut out, &mut errors).into(),
         Command::Sessions(args) => {
