@@ -43,6 +43,8 @@ mod e2e;
 mod floods;
 // Floods of HTTP/2 frames at the gRPC port: memory, and others' checks meanwhile.
 mod grpc_floods;
+// What `streamgate envoy-config` writes, in a real Envoy, and what `streamgate envoy-check` finds.
+mod envoy_config;
 // What can be said of the files in `envoy/` without starting Envoy.
 mod envoy_files;
 // The HTTP doors beside the API on sessions: the release hook, probes, metrics.

@@ -83,6 +83,11 @@ redis-cli --latency => tests/readme_sentences.rs => fn redis_cli_tells_what_the_
 streamgate --version => tests/lifecycle.rs => "--version"
 streamgate check-config FILE => docs/cli.md => streamgate check-config streamgate.yaml
 streamgate doctor => tests/doctor.rs => "doctor", "--json"
+streamgate envoy-check - => tests/envoy_config.rs => ["envoy-check", "-", "--user"
+streamgate envoy-check FILE => tests/envoy_config.rs => "envoy-check", "--json"
+streamgate envoy-config => tests/envoy_config.rs => ["envoy-config"]
+streamgate envoy-config --shared => tests/fixtures/envoy-config-variants.txt => --shared --streamgate
+streamgate envoy-config --fragments => tests/envoy_config.rs => --fragments"
 streamgate health => docs/cli.md => until streamgate health; do
 streamgate health --ca … --cert … --key … => tests/tls.rs => "--ca", &ca], ["--cert", &cert, "--key", &key]
 streamgate openapi => tests/openapi/document.rs => run(&["openapi"]

@@ -35,7 +35,7 @@ pub(in crate::cli) struct ApiArgs {
 }
 
 /// Who asks, and whom they trust.
-#[derive(Debug, clap::Args)]
+#[derive(Debug, Default, clap::Args)]
 pub(in crate::cli) struct AccessArgs {
     /// The file whose first line is the token. Else the token is in the variable `STREAMGATE_TOKEN`, or in the file that `STREAMGATE_TOKEN_FILE` names.
     #[arg(long, value_name = "FILE")]

@@ -2,6 +2,7 @@
 
 mod checks;
 mod counts;
+mod envoy;
 
 use std::ffi::OsString;
 use std::fmt::Write as _;
@@ -13,6 +14,7 @@ use serde::{Deserialize, Serialize};
 use super::client::{AccessArgs, Api};
 use super::show::plain;
 use super::{Outcome, complain, print};
+use crate::identity::Source;
 use checks::{all_together, each};
 use counts::Counts;
 
@@ -28,6 +30,12 @@ pub(super) struct DoctorArgs {
         default_value = "http://127.0.0.1:8080"
     )]
     urls: Vec<String>,
+    /// Where an Envoy's administrator is: its configuration is checked, too, as `envoy-check` does.
+    #[arg(long = "envoy-admin", value_name = "URL")]
+    envoy_admins: Vec<String>,
+    /// Who verifies the user, where Envoy doesn't: `header:NAME` or `cookie:NAME` for a proxy in front of it.
+    #[arg(long, value_name = "SOURCE", requires = "envoy_admins")]
+    envoy_user: Option<Source>,
     /// Print one JSON object a check: `state` (`ok`, `wrong`, `unknown`), `instance` (absent where it is about all of them), `check`, `told`.
     #[arg(long)]
     json: bool,
@@ -130,7 +138,7 @@ enum State {
 struct Finding {
     /// What it came to.
     state: State,
-    /// Where the instance is that it is about; `None` if it is about all of them.
+    /// Where the instance or the Envoy is that it is about; `None` if it is about all instances.
     #[serde(skip_serializing_if = "Option::is_none")]
     instance: Option<String>,
     /// What was looked at.
@@ -155,6 +163,13 @@ pub(super) fn run(
     }
     let mut findings: Vec<Finding> = asked.iter().flat_map(each).collect();
     findings.extend(all_together(&asked));
+    for url in &args.envoy_admins {
+        // Envoy's administrator asks for no token, and is shown none.
+        match AccessArgs::default().open(url, |_| None, errors) {
+            Ok(admin) => findings.extend(envoy::findings(&admin, args.envoy_user.as_ref())),
+            Err(error) => return complain(errors, error, Outcome::Usage),
+        }
+    }
     let printed = if args.json {
         print(as_json(&findings), out, errors)
     } else {

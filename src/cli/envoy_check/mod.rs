@@ -75,6 +75,15 @@ pub(super) fn run(
     })
 }
 
+/// What is missing or dangerous in the output of `/config_dump`, and where.
+pub(super) fn told(dump: &str, user: Option<&Source>) -> Result<Vec<String>, String> {
+    let tree = read::parse(Path::new("/config_dump"), dump).map_err(|error| error.to_string())?;
+    let findings = check(&tree, user).findings.into_iter();
+    Ok(findings
+        .map(|found| format!("{}: {}", found.path, found.told))
+        .collect())
+}
+
 /// What is missing or dangerous in a configuration.
 fn check(tree: &Node, user: Option<&Source>) -> Checked {
     let root = tree.root();

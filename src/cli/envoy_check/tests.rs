@@ -239,6 +239,8 @@ fn every_mutant_of_our_own_file_is_found() {
         let found = found_in(&mutant(changes), None);
         let checks: Vec<_> = found.iter().map(|it| it.check).collect();
         assert!(checks.contains(&check), "{changes:?}: {checks:?}");
+        let others = checks.iter().filter(|it| **it != check).count();
+        assert_eq!(others, 0, "{changes:?}: {checks:?}");
     }
 }
 

@@ -148,7 +148,15 @@ fn routes(plan: &Plan<'_>, values: &Values) -> Vec<String> {
 /// The pieces for another Envoy, in the order in which they are put there.
 fn fragments(plan: &Plan<'_>, values: &Values) -> Vec<Fragment> {
     let mut values = values.clone();
-    for slot in ["to", "idle", "idle_note", "action", "api_cluster"] {
+    // Whether a path needs a login is for whoever has the other Envoy to say.
+    for slot in [
+        "to",
+        "idle",
+        "idle_note",
+        "action",
+        "api_cluster",
+        "login_off",
+    ] {
         values.set(slot, "");
     }
     let first = plan.routes.iter().find(|(of, _)| *of == RouteKind::Issued);

@@ -192,9 +192,12 @@ fn login(plan: &Plan<'_>, values: &mut Values) {
             "# If a jwt_authn of yours is there already, leave the first one out and add to the provider in yours what\n\
              # it has in `claim_to_headers` and `payload_in_metadata`."
         }
-        _ => "",
+        Login::Basic => {
+            "# If a basic_auth of yours is there already, leave the first one out and set its `forward_username_header`."
+        }
+        Login::Principal | Login::Header(_) | Login::Cookie(_) => "",
     };
-    values.set("jwt_place", place);
+    values.set("login_place", place);
 }
 
 /// How tokens are verified.
