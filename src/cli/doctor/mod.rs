@@ -33,7 +33,7 @@ pub(super) struct DoctorArgs {
     /// Where an Envoy's administrator is: its configuration is checked, too, as `envoy-check` does.
     #[arg(long = "envoy-admin", value_name = "URL")]
     envoy_admins: Vec<String>,
-    /// Who verifies the user, where Envoy doesn't: `header:NAME` or `cookie:NAME` for a proxy in front of it.
+    /// Who verifies the user, where Envoy doesn't: `header:NAME`, `cookie:NAME` or `basic` for a proxy in front of it.
     #[arg(long, value_name = "SOURCE", requires = "envoy_admins")]
     envoy_user: Option<Source>,
     /// Print one JSON object a check: `state` (`ok`, `wrong`, `unknown`), `instance` (absent where it is about all of them), `check`, `told`.

@@ -68,11 +68,17 @@ impl<'a> Envoy<'a> {
 /// What is found on the way through a configuration.
 #[derive(Default)]
 struct Parts<'a> {
+    /// Listeners of the bootstrap, and those that came over LDS.
     listeners: Vec<At<'a>>,
+    /// The bootstrap's listeners, as a dump repeats them.
     static_listeners: Vec<At<'a>>,
+    /// Clusters of the bootstrap, and those that came over CDS.
     clusters: Vec<At<'a>>,
+    /// The bootstrap's clusters, as a dump repeats them.
     static_clusters: Vec<At<'a>>,
+    /// Routes that came over RDS.
     routes: Vec<At<'a>>,
+    /// Whether clusters come from elsewhere, too.
     has_cds: bool,
 }
 

@@ -27,7 +27,10 @@ const OURS: [(&str, &str); 3] = [
 /// Checks that somebody verifies the user, and which headers reach the check.
 pub(super) fn check(manager: &Manager<'_>, user: Option<&Source>, findings: &mut Findings) {
     let written = headers_written(manager);
-    let is_told = matches!(user, Some(Source::Header(_) | Source::Cookie(_)));
+    let is_told = matches!(
+        user,
+        Some(Source::Header(_) | Source::Cookie(_) | Source::Basic)
+    );
     let is_verified = VERIFIERS.iter().any(|it| manager.filter(it).is_some());
     if !is_verified && !is_told && !has_client_certificates(manager) {
         findings.add(

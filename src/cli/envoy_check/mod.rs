@@ -30,7 +30,7 @@ pub(super) struct EnvoyCheckArgs {
     /// Envoy's configuration in YAML or JSON, or the output of its administrator's `/config_dump`; `-` for standard input.
     #[arg(value_name = "FILE")]
     file: PathBuf,
-    /// Who verifies the user, where that isn't this Envoy: `header:NAME` or `cookie:NAME` for a proxy in front of it.
+    /// Who verifies the user, where that isn't this Envoy: `header:NAME`, `cookie:NAME` or `basic` for a proxy in front of it.
     #[arg(long, value_name = "SOURCE")]
     user: Option<Source>,
     /// Print one JSON object a finding: `line`, `path`, `check`, `told`, `piece` (absent where none repairs it).

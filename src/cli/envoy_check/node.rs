@@ -17,18 +17,26 @@ pub(super) struct Node {
 /// A value.
 #[derive(Debug, Clone)]
 enum Value {
+    /// Nothing.
     Null,
+    /// True or false.
     Bool(bool),
+    /// Any number.
     Number(f64),
+    /// A text.
     Text(String),
+    /// Items.
     List(Vec<Node>),
+    /// Names in `snake_case`, and values.
     Map(Vec<(String, Node)>),
 }
 
 /// A place in a tree: the value, and the path to it.
 #[derive(Debug, Clone)]
 pub(super) struct At<'a> {
+    /// The value.
     node: &'a Node,
+    /// The path.
     path: String,
 }
 

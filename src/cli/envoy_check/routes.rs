@@ -32,12 +32,9 @@ pub(super) fn routes<'a>(manager: &Manager<'a>, findings: &mut Findings) -> Vec<
     let Some(table) = &manager.routes else {
         return Vec::new();
     };
-    let name = |message: &str, usual: &'static str| -> &'a str {
-        let filter = manager.filter(message);
-        let place = filter.and_then(|(place, _)| manager.filters.get(place));
-        place.map_or(usual, |filter| filter.text_of("name"))
-    };
-    let check = name("ExtAuthz", CHECK);
+    let filter = super::filters::check(manager);
+    let filter = filter.and_then(|(place, _)| manager.filters.get(place));
+    let check = filter.map_or(CHECK, |filter| filter.text_of("name"));
     let mark = manager
         .filters
         .iter()

@@ -74,168 +74,169 @@ fn nothing_is_found_in_what_envoy_config_writes() {
 }
 
 /// Each is our own file with one piece missing or wrong: what was changed, and the check that finds it.
+const MUTANTS: [(&[(&str, &str)], &str); 34] = [
+    (
+        &[("normalize_path: true", "normalize_path: false")],
+        "normalize_path",
+    ),
+    (&[("merge_slashes: true", "")], "merge_slashes"),
+    (
+        &[("path_with_escaped_slashes_action: REJECT_REQUEST", "")],
+        "path_with_escaped_slashes_action",
+    ),
+    (&[("use_remote_address: true", "")], "use_remote_address"),
+    (
+        &[("pack_trace_reason: false", "pack_trace_reason: true")],
+        "request_id_extension",
+    ),
+    (&[("{remove: x-user-id}, ", "")], "client_header"),
+    (&[("{remove: x-request-id}, ", "")], "client_header"),
+    (&[(", {remove: x-streamgate-user}", "")], "client_header"),
+    (
+        &[("codec_type: AUTO", "preserve_external_request_id: true")],
+        "client_header",
+    ),
+    (
+        &[("stream_idle_timeout: 60s", "stream_idle_timeout: 0s")],
+        "stream_idle_timeout",
+    ),
+    (
+        &[(
+            "http2_protocol_options: {connection_keepalive: {interval: 10s, timeout: 5s}}",
+            "",
+        )],
+        "http2_keepalive",
+    ),
+    (
+        &[("access_log_options: {access_log_flush_interval: 5s}", "")],
+        "periodic",
+    ),
+    (
+        &[(
+            "access_log_flush_interval: 5s",
+            "access_log_flush_interval: 10s",
+        )],
+        "periodic",
+    ),
+    (
+        &[(
+            "types: [DownstreamPeriodic, DownstreamEnd]",
+            "types: [DownstreamEnd]",
+        )],
+        "periodic",
+    ),
+    (
+        &[
+            ("buffer_size_bytes: 1\n", "buffer_size_bytes: 16384\n"),
+            ("buffer_flush_interval: 0.25s", ""),
+        ],
+        "fast",
+    ),
+    (&[("buffer_size_bytes: 3145728", "")], "durable"),
+    (
+        &[("buffer_size_bytes: 3145728", "buffer_size_bytes: 33554432")],
+        "buffer",
+    ),
+    (
+        &[(
+            "match_if_key_not_found: true",
+            "match_if_key_not_found: false",
+        )],
+        "log_filter",
+    ),
+    (
+        &[(
+            "[x-user-id, x-playback-session-id]",
+            "[x-playback-session-id]",
+        )],
+        "log_headers",
+    ),
+    (
+        &[(
+            "[x-user-id, x-playback-session-id]",
+            "[x-user-id, authorization]",
+        )],
+        "secret",
+    ),
+    (
+        &[(
+            "metadata_namespace: streamgate.check",
+            "metadata_namespace: other",
+        )],
+        "mark",
+    ),
+    (
+        &[(
+            "{cluster_name: streamgate, authority: streamgate}",
+            "{cluster_name: streamgate}",
+        )],
+        "authority",
+    ),
+    (
+        &[(
+            "grpc_health_check: {authority: streamgate}",
+            "grpc_health_check: {}",
+        )],
+        "authority",
+    ),
+    (
+        &[(
+            "{cluster_name: streamgate_access_log, authority: streamgate}",
+            "{cluster_name: streamgate_access_log}",
+        )],
+        "authority",
+    ),
+    (
+        &[("  - name: streamgate\n", "  - name: streamgat\n")],
+        "cluster",
+    ),
+    (
+        &[(
+            "cluster_name: streamgate_access_log, a",
+            "cluster_name: streamgate, a",
+        )],
+        "two_clusters",
+    ),
+    (
+        &[
+            ("timeout: 0.5s", "timeout: 0.2s"),
+            ("failure_mode_allow: false", "failure_mode_allow: true"),
+        ],
+        "timeout",
+    ),
+    (&[("                timeout: 0.5s", "")], "timeout"),
+    (
+        &[("status_on_error: {code: ServiceUnavailable}", "")],
+        "status_on_error",
+    ),
+    (&[("encode_raw_headers: true", "")], "encode_raw_headers"),
+    (
+        &[(
+            "{streamgate.session: \"header:x-playback",
+            "{streamgate.session: \"request,header:x-playback",
+        )],
+        "request",
+    ),
+    (
+        &[
+            ("circuit_breakers: &plenty", "alt_stat_name: &plenty"),
+            ("circuit_breakers: *plenty", ""),
+        ],
+        "circuit_breakers",
+    ),
+    (
+        &[
+            ("common_lb_config: &no_panic", "alt_stat_name: &no_panic"),
+            ("common_lb_config: *no_panic", ""),
+        ],
+        "panic",
+    ),
+    (&[("keep_empty_value: true", "")], "api_user"),
+];
+
 #[test]
 fn every_mutant_of_our_own_file_is_found() {
-    let texts: [(&[(&str, &str)], &str); 34] = [
-        (
-            &[("normalize_path: true", "normalize_path: false")],
-            "normalize_path",
-        ),
-        (&[("merge_slashes: true", "")], "merge_slashes"),
-        (
-            &[("path_with_escaped_slashes_action: REJECT_REQUEST", "")],
-            "path_with_escaped_slashes_action",
-        ),
-        (&[("use_remote_address: true", "")], "use_remote_address"),
-        (
-            &[("pack_trace_reason: false", "pack_trace_reason: true")],
-            "request_id_extension",
-        ),
-        (&[("{remove: x-user-id}, ", "")], "client_header"),
-        (&[("{remove: x-request-id}, ", "")], "client_header"),
-        (&[(", {remove: x-streamgate-user}", "")], "client_header"),
-        (
-            &[("codec_type: AUTO", "preserve_external_request_id: true")],
-            "client_header",
-        ),
-        (
-            &[("stream_idle_timeout: 60s", "stream_idle_timeout: 0s")],
-            "stream_idle_timeout",
-        ),
-        (
-            &[(
-                "http2_protocol_options: {connection_keepalive: {interval: 10s, timeout: 5s}}",
-                "",
-            )],
-            "http2_keepalive",
-        ),
-        (
-            &[("access_log_options: {access_log_flush_interval: 5s}", "")],
-            "periodic",
-        ),
-        (
-            &[(
-                "access_log_flush_interval: 5s",
-                "access_log_flush_interval: 10s",
-            )],
-            "periodic",
-        ),
-        (
-            &[(
-                "types: [DownstreamPeriodic, DownstreamEnd]",
-                "types: [DownstreamEnd]",
-            )],
-            "periodic",
-        ),
-        (
-            &[
-                ("buffer_size_bytes: 1\n", "buffer_size_bytes: 16384\n"),
-                ("buffer_flush_interval: 0.25s", ""),
-            ],
-            "fast",
-        ),
-        (&[("buffer_size_bytes: 3145728", "")], "durable"),
-        (
-            &[("buffer_size_bytes: 3145728", "buffer_size_bytes: 33554432")],
-            "buffer",
-        ),
-        (
-            &[(
-                "match_if_key_not_found: true",
-                "match_if_key_not_found: false",
-            )],
-            "log_filter",
-        ),
-        (
-            &[(
-                "[x-user-id, x-playback-session-id]",
-                "[x-playback-session-id]",
-            )],
-            "log_headers",
-        ),
-        (
-            &[(
-                "[x-user-id, x-playback-session-id]",
-                "[x-user-id, authorization]",
-            )],
-            "secret",
-        ),
-        (
-            &[(
-                "metadata_namespace: streamgate.check",
-                "metadata_namespace: other",
-            )],
-            "mark",
-        ),
-        (
-            &[(
-                "{cluster_name: streamgate, authority: streamgate}",
-                "{cluster_name: streamgate}",
-            )],
-            "authority",
-        ),
-        (
-            &[(
-                "grpc_health_check: {authority: streamgate}",
-                "grpc_health_check: {}",
-            )],
-            "authority",
-        ),
-        (
-            &[(
-                "{cluster_name: streamgate_access_log, authority: streamgate}",
-                "{cluster_name: streamgate_access_log}",
-            )],
-            "authority",
-        ),
-        (
-            &[("  - name: streamgate\n", "  - name: streamgat\n")],
-            "cluster",
-        ),
-        (
-            &[(
-                "cluster_name: streamgate_access_log, a",
-                "cluster_name: streamgate, a",
-            )],
-            "two_clusters",
-        ),
-        (
-            &[
-                ("timeout: 0.5s", "timeout: 0.2s"),
-                ("failure_mode_allow: false", "failure_mode_allow: true"),
-            ],
-            "timeout",
-        ),
-        (&[("                timeout: 0.5s", "")], "timeout"),
-        (
-            &[("status_on_error: {code: ServiceUnavailable}", "")],
-            "status_on_error",
-        ),
-        (&[("encode_raw_headers: true", "")], "encode_raw_headers"),
-        (
-            &[(
-                "{streamgate.session: \"header:x-playback",
-                "{streamgate.session: \"request,header:x-playback",
-            )],
-            "request",
-        ),
-        (
-            &[
-                ("circuit_breakers: &plenty", "alt_stat_name: &plenty"),
-                ("circuit_breakers: *plenty", ""),
-            ],
-            "circuit_breakers",
-        ),
-        (
-            &[
-                ("common_lb_config: &no_panic", "alt_stat_name: &no_panic"),
-                ("common_lb_config: *no_panic", ""),
-            ],
-            "panic",
-        ),
-        (&[("keep_empty_value: true", "")], "api_user"),
-    ];
-    for (changes, check) in texts {
+    for (changes, check) in MUTANTS {
         let found = found_in(&mutant(changes), None);
         let checks: Vec<_> = found.iter().map(|it| it.check).collect();
         assert!(checks.contains(&check), "{changes:?}: {checks:?}");
@@ -339,4 +340,21 @@ fn a_file_that_is_not_there_or_is_too_large_is_not_read() {
     let mut bytes = &b"\xff\xfe"[..];
     let bytes = read::read(Path::new("-"), &mut bytes).unwrap_err();
     assert!(bytes.to_string().contains("not UTF-8"), "{bytes}");
+}
+
+#[test]
+fn names_may_be_written_as_protobuf_s_json_writes_them() {
+    let names = [
+        "normalize_path",
+        "typed_config",
+        "http_filters",
+        "cluster_name",
+    ];
+    let text = names.iter().fold(ours(), |text, name| {
+        let (first, second) = name.split_once('_').unwrap();
+        let (initial, rest) = second.split_at(1);
+        text.replace(name, &format!("{first}{}{rest}", initial.to_uppercase()))
+    });
+    assert!(text.contains("normalizePath"));
+    assert_eq!(found_in(&text, None), []);
 }

@@ -121,9 +121,14 @@ pub(super) fn yaml_text(text: &str) -> String {
     if begins_well && !is_word && text.chars().all(is_plain) && !text.ends_with(':') {
         text.to_owned()
     } else {
-        // JSON's strings are YAML's, and texts can always be written.
-        serde_json::to_string(text).unwrap_or_default()
+        quoted(text)
     }
+}
+
+/// A text in double quotes.
+pub(super) fn quoted(text: &str) -> String {
+    // JSON's strings are YAML's, and texts can always be written.
+    serde_json::to_string(text).unwrap_or_default()
 }
 
 #[cfg(test)]

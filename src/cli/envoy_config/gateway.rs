@@ -1,8 +1,8 @@
 //! A gateway: its pieces in their places, as a whole file or as fragments for another one.
 
-use super::fill::{Piece, Values, indented, leading_comment};
+use super::fill::{Piece, Values, indented, leading_comment, quoted};
 use super::pieces;
-use super::plan::{Plan, RouteKind};
+use super::plan::{Login, Plan, RouteKind};
 use super::values::values;
 
 /// What is in the lists of a gateway, each part as text.
@@ -35,12 +35,11 @@ impl Gateway {
     /// The gateway of a plan.
     pub(super) fn of(plan: &Plan<'_>) -> Self {
         let values = values(plan);
-        let has_login_service = values_has_login(plan);
         let mut clusters = vec![pieces::CLUSTERS.body(&values)];
         if plan.has_api() {
             clusters.push(pieces::CLUSTER_API.body(&values));
         }
-        if has_login_service {
+        if has_login_service(plan) {
             clusters.push(pieces::CLUSTER_LOGIN.body(&values));
         }
         clusters.push(pieces::CLUSTER_ORIGIN.body(&values));
@@ -78,8 +77,7 @@ impl Gateway {
 }
 
 /// Whether keys are fetched over the network.
-fn values_has_login(plan: &Plan<'_>) -> bool {
-    use super::plan::Login;
+fn has_login_service(plan: &Plan<'_>) -> bool {
     matches!(&plan.login, Login::Jwt(token) if token.issuer.is_some())
 }
 
@@ -108,6 +106,11 @@ fn kind(kind: RouteKind, values: &Values, to: &str) -> (Piece, Values) {
     }
 }
 
+/// Which addresses share a cookie below a path: a folder for each title.
+fn cookie_path(path: &str) -> String {
+    quoted(&format!("path:^{}/[^/]+/", regex::escape(path)))
+}
+
 /// All routes. What is fixed comes first; the reason for a kind stands at its first route.
 fn routes(plan: &Plan<'_>, values: &Values) -> Vec<String> {
     let values = values.with("idle", "").with("idle_note", "");
@@ -131,7 +134,7 @@ fn routes(plan: &Plan<'_>, values: &Values) -> Vec<String> {
     let mut explained = vec![pieces::ROUTE_UNCHECKED];
     for (of, path) in &plan.routes {
         let (piece, values) = kind(*of, &values, "cluster: origin");
-        let values = values.with("cookie_path", regex::escape(path.stem()));
+        let values = values.with("cookie_path", cookie_path(path.stem()));
         let body = piece.body(&values);
         let (reason, settings) = leading_comment(&body);
         let reason = if explained.contains(&piece) {
@@ -161,7 +164,7 @@ fn fragments(plan: &Plan<'_>, values: &Values) -> Vec<Fragment> {
     }
     let first = plan.routes.iter().find(|(of, _)| *of == RouteKind::Issued);
     let path = first.map_or("/vod", |(_, path)| path.stem());
-    values.set("cookie_path", regex::escape(path));
+    values.set("cookie_path", cookie_path(path));
     let has = |of| plan.routes.iter().any(|(kind, _)| *kind == of);
     let api = plan.has_api();
     let chosen = [
@@ -170,7 +173,7 @@ fn fragments(plan: &Plan<'_>, values: &Values) -> Vec<Fragment> {
         (
             "cluster-login",
             pieces::CLUSTER_LOGIN,
-            values_has_login(plan),
+            has_login_service(plan),
         ),
         ("http_filters", pieces::HTTP_FILTERS, true),
         ("access_log", pieces::ACCESS_LOG, true),
@@ -183,7 +186,7 @@ fn fragments(plan: &Plan<'_>, values: &Values) -> Vec<Fragment> {
         (
             "filter_chain",
             pieces::FILTER_CHAIN,
-            plan.login == super::plan::Login::Principal,
+            plan.login == Login::Principal,
         ),
         (
             "route-endless",

@@ -88,7 +88,7 @@ pub(super) enum PlanError {
     )]
     Claim(String),
     /// A URL that nothing can be fetched from.
-    #[error("--jwks: got {0:?}; allowed: http://HOST[:PORT]/PATH or https://HOST[:PORT]/PATH")]
+    #[error("--jwks: got {0:?}; allowed: http://HOST[:PORT]/PATH, or https://NAME[:PORT]/PATH")]
     Keys(String),
     /// The same path twice.
     #[error("the path {0} is given twice; allowed: once")]
@@ -213,7 +213,13 @@ impl Keys {
         let port = uri.port_u16().unwrap_or(if tls { 443 } else { 80 });
         let authority = uri.authority()?;
         let place = format!("{}:{port}", uri.host()?).parse().ok()?;
-        if authority.as_str().contains('@') {
+        let is_ip = uri
+            .host()?
+            .trim_matches(['[', ']'])
+            .parse::<std::net::IpAddr>()
+            .is_ok();
+        // A certificate is verified by a name.
+        if authority.as_str().contains('@') || (tls && is_ip) {
             return None;
         }
         Some(Self {

@@ -68,6 +68,24 @@ fn a_version_that_lacks_something_says_so_in_the_file_and_beside_it() {
     assert!(Arguments::try_parse_from(["--envoy", "1.35"]).is_err());
 }
 
+/// Envoy takes the first rule that matches, so an open path must not hide one that needs a token.
+#[test]
+fn an_open_path_leaves_what_lies_below_it_verified() {
+    let (text, _) = written("--open / --live /live");
+    let (_, rules) = text.split_once("    rules:").unwrap();
+    let (rules, _) = rules.split_once("# The mark").unwrap();
+    let place = |what: &str| {
+        rules
+            .find(what)
+            .unwrap_or_else(|| panic!("{what}: {rules}"))
+    };
+    let needs = "requires: {provider_name: login}";
+    let live = place("- match: {path_separated_prefix: /live}");
+    let open = place("- match: {prefix: /}");
+    assert!(live < open, "{rules}");
+    assert!(rules[live..open].contains(needs) && !rules[open..].contains(needs));
+}
+
 #[test]
 fn a_path_below_another_comes_first() {
     let (text, _) = written("--live / --hls /vod/a --open /vod");

@@ -1,6 +1,6 @@
 //! What the slots of the pieces hold, by the plan.
 
-use super::fill::{Piece, Values, yaml_text};
+use super::fill::{Piece, Values, quoted, yaml_text};
 use super::pieces;
 use super::place::Place;
 use super::plan::{Jwt, Keys, Login, Plan, RouteKind};
@@ -146,11 +146,6 @@ fn cors(plan: &Plan<'_>, values: &mut Values) {
     }
 }
 
-/// A text in double quotes.
-fn quoted(text: &str) -> String {
-    serde_json::to_string(text).unwrap_or_default()
-}
-
 /// Who verifies the user.
 fn login(plan: &Plan<'_>, values: &mut Values) {
     values.set("user_header", plan.login.user_header().unwrap_or_default());
@@ -221,14 +216,38 @@ fn jwt(plan: &Plan<'_>, token: &Jwt, values: &mut Values) {
             values.set("keys", pieces::KEYS_EXAMPLE.body(values));
         }
     }
-    let mut open = vec!["- match: {path: /healthz}".to_owned()];
+    values.set("rules", rules(plan));
+}
+
+/// Where a token is needed, in the order in which the filter looks: as Envoy looks at routes.
+fn rules(plan: &Plan<'_>) -> String {
+    let needs =
+        |matcher: &str| format!("- match: {matcher}\n  requires: {{provider_name: login}}\n");
+    let mut rules = "- match: {path: /healthz}\n".to_owned();
+    let is_open = |kind| kind == RouteKind::Open;
+    let has_open = plan.routes.iter().any(|(kind, _)| is_open(*kind));
     if plan.has_api() {
-        open.push("- match: {path: /v1/problems}".to_owned());
+        rules.push_str("- match: {path: /v1/problems}\n");
+        if has_open {
+            rules.push_str(&needs("{path_separated_prefix: /v1/users}"));
+        }
     }
-    let paths = plan.routes.iter();
-    let paths = paths.filter(|(kind, _)| *kind == RouteKind::Open);
-    open.extend(paths.map(|(_, path)| format!("- match: {}", path.matcher())));
-    values.set("open", open.join("\n"));
+    for (kind, path) in plan.routes.iter().filter(|_| has_open) {
+        let matcher = path.matcher();
+        if is_open(*kind) {
+            rules.push_str(&format!("- match: {matcher}\n"));
+        } else {
+            rules.push_str(&needs(&matcher));
+        }
+    }
+    if !plan
+        .routes
+        .iter()
+        .any(|(kind, path)| is_open(*kind) && path.stem().is_empty())
+    {
+        rules.push_str(&needs("{prefix: /}"));
+    }
+    rules
 }
 
 /// The cluster that keys are fetched from.
