@@ -1,5 +1,6 @@
-//! What `streamgate envoy-config` writes, in a real Envoy: each variant is valid, and streams are counted through it. Pasted into
-//! three Envoys of other people, its pieces leave `streamgate envoy-check` nothing to find.
+//! What `streamgate envoy-config` writes, in a real Envoy: each variant is valid, and streams are
+//! counted through it. Pasted into three Envoys of other people, its pieces leave `streamgate
+//! envoy-check` nothing to find.
 
 use std::path::Path;
 use std::process::Stdio;
@@ -18,7 +19,8 @@ use crate::support::service::run;
 use crate::support::streamgate::Streamgate;
 use crate::support::viewers::Viewers;
 
-/// Files that a configuration names and that Envoy reads, in place of those on the machine that it is for.
+/// Files that a configuration names and that Envoy reads, in place of those on the machine that it
+/// is for.
 struct Files(Folder);
 
 impl Files {
@@ -101,7 +103,8 @@ async fn envoy_accepts_each_variant() {
     }
 }
 
-/// The main scenario: a second stream is refused at a limit of 1, and gets in when the first has ended.
+/// The main scenario: a second stream is refused at a limit of 1, and gets in when the first has
+/// ended.
 async fn count(viewers: &Viewers, of: impl Fn(&str) -> RequestBuilder) {
     let playing = viewers.watch(of("/live/news")).await;
     let refusal = viewers.refused(of("/live/sports")).await;
@@ -175,7 +178,8 @@ fn list_mut<'a>(envoy: &'a mut Value, map: &str, name: &str) -> &'a mut Vec<Valu
     list.as_array_mut().unwrap()
 }
 
-/// Pastes what is the same for everybody. `login` says whether the piece has a filter that verifies, which all of these have.
+/// Pastes what is the same for everybody. `login` says whether the piece has a filter that
+/// verifies, which all of these have.
 fn paste(envoy: &mut Value, pieces: &[(String, Value)], login: bool) {
     let items = |place| piece(pieces, place).as_array().unwrap().clone();
     let clusters = items("Paste under `clusters:`.");

@@ -153,7 +153,8 @@ fn removed(manager: &Manager<'_>) -> Vec<String> {
             mutations.extend(settings.list("mutations"));
         }
     }
-    // The first filter that verifies writes the header again: only what is removed before it counts.
+    // The first filter that verifies writes the header again: only what is removed before it
+    // counts.
     let writes = VERIFIERS.iter().filter_map(|it| manager.filter(it));
     let first = writes.map(|(place, _)| place).min();
     let check = super::filters::check(manager).map(|(place, _)| place);

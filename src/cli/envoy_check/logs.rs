@@ -1,4 +1,5 @@
-//! Checks of the access loggers: ends at once, reports of running streams, nothing lost in an outage.
+//! Checks of the access loggers: ends at once, reports of running streams, nothing lost in an
+//! outage.
 
 use super::envoy::{Envoy, Manager, cluster_of, is_streamgate};
 use super::filters::{check_cluster, marks};

@@ -27,13 +27,16 @@ use crate::identity::Source;
 /// What is checked.
 #[derive(Debug, clap::Args)]
 pub(super) struct EnvoyCheckArgs {
-    /// Envoy's configuration in YAML or JSON, or the output of its administrator's `/config_dump`; `-` for standard input.
+    /// Envoy's configuration in YAML or JSON, or the output of its administrator's `/config_dump`;
+    /// `-` for standard input.
     #[arg(value_name = "FILE")]
     file: PathBuf,
-    /// Who verifies the user, where that isn't this Envoy: `header:NAME`, `cookie:NAME` or `basic` for a proxy in front of it.
+    /// Who verifies the user, where that isn't this Envoy: `header:NAME`, `cookie:NAME` or `basic`
+    /// for a proxy in front of it.
     #[arg(long, value_name = "SOURCE")]
     user: Option<Source>,
-    /// Print one JSON object a finding: `line`, `path`, `check`, `told`, `piece` (absent where none repairs it).
+    /// Print one JSON object a finding: `line`, `path`, `check`, `told`, `piece` (absent where none
+    /// repairs it).
     #[arg(long)]
     json: bool,
 }

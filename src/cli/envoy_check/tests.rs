@@ -23,8 +23,8 @@ fn mutant(changes: &[(&str, &str)]) -> String {
     })
 }
 
-/// The text without the block that begins with that line: all lines below it that are indented more,
-/// and the items of its list.
+/// The text without the block that begins with that line: all lines below it that are indented
+/// more, and the items of its list.
 fn without(text: &str, first: &str) -> String {
     let mut kept = String::new();
     let mut depth = None;
@@ -73,7 +73,8 @@ fn nothing_is_found_in_what_envoy_config_writes() {
     }
 }
 
-/// Each is our own file with one piece missing or wrong: what was changed, and the check that finds it.
+/// Each is our own file with one piece missing or wrong: what was changed, and the check that finds
+/// it.
 const MUTANTS: [(&[(&str, &str)], &str); 34] = [
     (
         &[("normalize_path: true", "normalize_path: false")],

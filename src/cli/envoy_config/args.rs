@@ -12,11 +12,13 @@ use crate::identity::Source;
 /// What a gateway is to be like.
 #[derive(Debug, Args)]
 pub(in crate::cli) struct EnvoyConfigArgs {
-    /// Print only the pieces that concern streamgate, each headed by where it goes in the Envoy that you have.
+    /// Print only the pieces that concern streamgate, each headed by where it goes in the Envoy
+    /// that you have.
     #[arg(long)]
     pub(super) fragments: bool,
-    /// Who verifies the user: `jwt:CLAIM` and `basic`, this Envoy; `principal`, its listener by client certificates;
-    /// `header:NAME` and `cookie:NAME`, a proxy in front of it. Unsaid, an example key verifies tokens.
+    /// Who verifies the user: `jwt:CLAIM` and `basic`, this Envoy; `principal`, its listener by
+    /// client certificates; `header:NAME` and `cookie:NAME`, a proxy in front of it. Unsaid, an
+    /// example key verifies tokens.
     #[arg(long, value_name = "SOURCE")]
     pub(super) user: Option<Source>,
     /// Who issues the tokens (`iss`).
@@ -28,7 +30,8 @@ pub(in crate::cli) struct EnvoyConfigArgs {
     /// Whom tokens are for (`aud`).
     #[arg(long, value_name = "AUDIENCE", requires = "user")]
     pub(super) audience: Option<String>,
-    /// A path where one request is one stream, for as long as it lasts; repeatable, as the other paths.
+    /// A path where one request is one stream, for as long as it lasts; repeatable, as the other
+    /// paths.
     #[arg(long, value_name = "PATH")]
     pub(super) live: Vec<RoutePath>,
     /// A path of `WebSockets`: as --live, but a stream may be silent for long.
@@ -67,18 +70,21 @@ pub(in crate::cli) struct EnvoyConfigArgs {
     /// What this Envoy calls itself.
     #[arg(long, value_name = "ID")]
     pub(super) node: Option<String>,
-    /// How many proxies in front of this Envoy write x-forwarded-for; unsaid, 1 if one of them verifies the user, else 0.
+    /// How many proxies in front of this Envoy write x-forwarded-for; unsaid, 1 if one of them
+    /// verifies the user, else 0.
     #[arg(long, value_name = "NUMBER")]
     pub(super) trusted_hops: Option<u8>,
     #[command(flatten)]
     pub(super) tls: TlsToStreamgate,
-    /// For a service that many gateways share: rarer health checks, and a check that one instance leaves unanswered goes to another.
+    /// For a service that many gateways share: rarer health checks, and a check that one instance
+    /// leaves unanswered goes to another.
     #[arg(long)]
     pub(super) shared: bool,
     /// Seconds between two health checks; unsaid, 0.1, and 2 with --shared.
     #[arg(long, value_name = "SECONDS", value_parser = seconds)]
     pub(super) health_interval: Option<f64>,
-    /// The Envoy that the file is for; what it lacks is written into the file and to standard error.
+    /// The Envoy that the file is for; what it lacks is written into the file and to standard
+    /// error.
     #[arg(long, value_name = "VERSION", default_value = "1.40")]
     pub(super) envoy: EnvoyVersion,
 }

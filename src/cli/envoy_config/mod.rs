@@ -1,9 +1,9 @@
 //! `envoy-config`: writes the configuration of an Envoy that asks streamgate, or the pieces that
 //! make one of an Envoy that is there already.
 //!
-//! The YAML is in `pieces/`, each piece with its reasons; [`values`] says what goes into their slots,
-//! and [`gateway`] puts them together. The files in `envoy/`, compose's and the demo's are written
-//! from the same pieces, which a test holds.
+//! The YAML is in `pieces/`, each piece with its reasons; [`values`] says what goes into their
+//! slots, and [`gateway`] puts them together. The files in `envoy/`, compose's and the demo's are
+//! written from the same pieces, which a test holds.
 
 mod args;
 mod fill;

@@ -14,7 +14,8 @@ pub(super) enum Place {
     Socket(String),
 }
 
-/// The path of a route: all that lies below it, too. Without a slash at its end; `/` itself is empty.
+/// The path of a route: all that lies below it, too. Without a slash at its end; `/` itself is
+/// empty.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct RoutePath(String);
 
