@@ -2,6 +2,7 @@
 
 use super::clusters::is_api;
 use super::envoy::Manager;
+use super::filters;
 use super::finding::Findings;
 use super::node::At;
 use crate::identity::Source;
@@ -32,8 +33,10 @@ pub(super) fn routes<'a>(manager: &Manager<'a>, findings: &mut Findings) -> Vec<
     let Some(table) = &manager.routes else {
         return Vec::new();
     };
-    let filter = super::filters::check(manager);
+    let filter = filters::check(manager);
     let filter = filter.and_then(|(place, _)| manager.filters.get(place));
+    let retries = filters::check(manager)
+        .is_some_and(|(_, it)| it.find(&["grpc_service", "retry_policy"]).is_some());
     let check = filter.map_or(CHECK, |filter| filter.text_of("name"));
     let mark = manager
         .filters
@@ -56,7 +59,7 @@ pub(super) fn routes<'a>(manager: &Manager<'a>, findings: &mut Findings) -> Vec<
                 unchecked(&route, mark, findings);
             } else {
                 checked += 1;
-                counted(&route, check, findings);
+                counted(&route, check, retries, findings);
                 clusters.extend(route.clusters());
             }
         }
@@ -73,7 +76,7 @@ pub(super) fn routes<'a>(manager: &Manager<'a>, findings: &mut Findings) -> Vec<
 }
 
 /// Checks a route that streamgate is asked about.
-fn counted(route: &Route<'_>, check: &str, findings: &mut Findings) {
+fn counted(route: &Route<'_>, check: &str, retries: bool, findings: &mut Findings) {
     for (name, at) in route.said(check) {
         if name.starts_with("streamgate.") && !KNOWN.contains(&name) {
             let known = KNOWN.join(", ");
@@ -89,6 +92,7 @@ fn counted(route: &Route<'_>, check: &str, findings: &mut Findings) {
     let Some(action) = route.at.get("route") else {
         return;
     };
+    issued(route, check, retries, findings);
     let session = route
         .said(check)
         .into_iter()
@@ -129,6 +133,23 @@ fn counted(route: &Route<'_>, check: &str, findings: &mut Findings) {
                 "timeout is not 0s: Envoy ends each response after it (unset: 15 s), however long the stream is",
             );
         }
+    }
+}
+
+/// Checks that a first request gets one cookie where a route issues one.
+fn issued(route: &Route<'_>, check: &str, retries: bool, findings: &mut Findings) {
+    let said = route.said(check);
+    let issues = said.iter().find(|(name, _)| *name == "streamgate.issue");
+    if let Some((_, at)) = issues
+        && retries
+    {
+        findings.add(
+            at,
+            "retry",
+            None,
+            "the check's grpc_service has a retry_policy, and this route issues a cookie: a first request that is \
+             checked twice becomes two playbacks; delete the retry_policy",
+        );
     }
 }
 

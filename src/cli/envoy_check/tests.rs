@@ -344,6 +344,21 @@ fn a_file_that_is_not_there_or_is_too_large_is_not_read() {
 }
 
 #[test]
+fn a_cookie_and_retries_of_the_check_are_found() {
+    let text = envoy_config::whole("--shared --hls /vod");
+    let text = text.replacen(
+        "{streamgate.session: \"header",
+        "{streamgate.issue: cookie, streamgate.session: \"header",
+        1,
+    );
+    let found = found_in(&text, None);
+    assert_eq!(
+        found.iter().map(|it| it.check).collect::<Vec<_>>(),
+        ["retry"]
+    );
+}
+
+#[test]
 fn names_may_be_written_as_protobuf_s_json_writes_them() {
     let names = [
         "normalize_path",
