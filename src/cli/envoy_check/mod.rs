@@ -117,7 +117,13 @@ fn check(tree: &Node, user: Option<&Source>) -> Checked {
                 "the routes of {name} come from elsewhere (RDS) and were not checked; pass the output of /config_dump"
             ));
         }
-        one(&envoy, manager, user, &mut findings);
+        if one(&envoy, manager, user, &mut findings) {
+            let name = manager.settings.text_of("stat_prefix");
+            notes.push(format!(
+                "/config_dump hides what the routes of {name} say to streamgate, which was not checked; pass the \
+                 file that Envoy has read, too"
+            ));
+        }
     }
     if envoy.has_cds && !is_dump(&envoy) {
         notes.push("clusters that come from elsewhere (CDS) were not checked; pass the output of /config_dump".to_owned());
@@ -134,16 +140,22 @@ fn is_dump(envoy: &Envoy<'_>) -> bool {
     clusters.any(|it| it.path().contains("dynamic_active_clusters"))
 }
 
-/// Checks one HTTP connection manager and what belongs to it.
-fn one(envoy: &Envoy<'_>, manager: &Manager<'_>, user: Option<&Source>, findings: &mut Findings) {
+/// Checks one HTTP connection manager and what belongs to it. Whether Envoy has hidden some of it.
+fn one(
+    envoy: &Envoy<'_>,
+    manager: &Manager<'_>,
+    user: Option<&Source>,
+    findings: &mut Findings,
+) -> bool {
     manager::listener(manager, findings);
     manager::settings(manager, findings);
     identity::check(manager, user, findings);
     filters::filters(envoy, manager, findings);
     logs::logs(envoy, manager, user, findings);
     clusters::ours(envoy, manager, findings);
-    let origins = routes::routes(manager, findings);
-    clusters::origins(envoy, &origins, findings);
+    let counted = routes::routes(manager, findings);
+    clusters::origins(envoy, &counted.clusters, findings);
+    counted.is_redacted
 }
 
 /// A line of JSON for each.

@@ -12,6 +12,9 @@ const CHECK: &str = "envoy.filters.http.ext_authz";
 /// The mark's filter by its usual name.
 const MARK: &str = "envoy.filters.http.set_metadata";
 
+/// What Envoy shows in the place of a route's own words in a dump.
+const REDACTED: &str = "[redacted]";
+
 /// What a route may say to streamgate.
 const KNOWN: [&str; 4] = [
     "streamgate.session",
@@ -28,10 +31,19 @@ struct Route<'a> {
     settings: Vec<At<'a>>,
 }
 
-/// Checks the routes, and returns the clusters of those that are counted.
-pub(super) fn routes<'a>(manager: &Manager<'a>, findings: &mut Findings) -> Vec<&'a str> {
+/// What is known of the routes that are counted.
+#[derive(Default)]
+pub(super) struct Counted<'a> {
+    /// The clusters that they lead to.
+    pub(super) clusters: Vec<&'a str>,
+    /// Whether Envoy has hidden what they say to streamgate.
+    pub(super) is_redacted: bool,
+}
+
+/// Checks the routes.
+pub(super) fn routes<'a>(manager: &Manager<'a>, findings: &mut Findings) -> Counted<'a> {
     let Some(table) = &manager.routes else {
-        return Vec::new();
+        return Counted::default();
     };
     let filter = filters::check(manager);
     let filter = filter.and_then(|(place, _)| manager.filters.get(place));
@@ -43,7 +55,7 @@ pub(super) fn routes<'a>(manager: &Manager<'a>, findings: &mut Findings) -> Vec<
         .iter()
         .map(|filter| filter.text_of("name"))
         .find(|name| *name == MARK);
-    let mut clusters = Vec::new();
+    let mut all = Counted::default();
     let mut checked = 0;
     for host in table.list("virtual_hosts") {
         for at in host.list("routes") {
@@ -60,7 +72,9 @@ pub(super) fn routes<'a>(manager: &Manager<'a>, findings: &mut Findings) -> Vec<
             } else {
                 checked += 1;
                 counted(&route, check, retries, findings);
-                clusters.extend(route.clusters());
+                all.clusters.extend(route.clusters());
+                let mut said = route.said(check).into_iter();
+                all.is_redacted |= said.any(|(_, at)| at.text() == Some(REDACTED));
             }
         }
     }
@@ -72,7 +86,7 @@ pub(super) fn routes<'a>(manager: &Manager<'a>, findings: &mut Findings) -> Vec<
             "no route is checked: nothing is counted",
         );
     }
-    clusters
+    all
 }
 
 /// Checks a route that streamgate is asked about.
@@ -98,6 +112,9 @@ fn counted(route: &Route<'_>, check: &str, retries: bool, findings: &mut Finding
         .into_iter()
         .find(|(name, _)| *name == "streamgate.session");
     let list = session.as_ref().and_then(|(_, at)| at.text());
+    if list == Some(REDACTED) {
+        return;
+    }
     let sources = list.map(Source::parse_list);
     if let (Some((_, at)), Some(Err(error))) = (&session, &sources) {
         findings.add(at, "context", None, format!("streamgate.session: {error}"));

@@ -358,6 +358,25 @@ fn a_cookie_and_retries_of_the_check_are_found() {
     );
 }
 
+/// Envoy hides the values of `context_extensions` in its dump.
+#[test]
+fn what_a_dump_hides_is_no_finding_and_is_told() {
+    let text = ours();
+    let sources = "\"header:x-playback-session-id,cmcd:sid,query:session\"";
+    let text = text.replace(sources, "\"[redacted]\"");
+    let text = text.replace("\"request\"", "\"[redacted]\"");
+    let tree = read::parse(Path::new("-"), &text).unwrap();
+    let checked = check(&tree, None);
+    assert_eq!(checked.findings, []);
+    let [note] = &checked.notes[..] else {
+        panic!("{:?}", checked.notes);
+    };
+    assert!(
+        note.starts_with("/config_dump hides what the routes of gateway say"),
+        "{note}"
+    );
+}
+
 #[test]
 fn names_may_be_written_as_protobuf_s_json_writes_them() {
     let names = [
