@@ -85,7 +85,7 @@ fn common(cluster: &At<'_>, findings: &mut Findings) {
             cluster,
             "http2",
             Some(PIECE),
-            "the cluster speaks no HTTP/2 (typed_extension_protocol_options): gRPC does not work without",
+            "the cluster speaks no HTTP/2 (typed_extension_protocol_options), which gRPC needs",
         ),
         Some(http2) => findings.need(
             http2.get("connection_keepalive").is_some(),
@@ -102,7 +102,7 @@ fn common(cluster: &At<'_>, findings: &mut Findings) {
             cluster,
             "health_checks",
             Some(PIECE),
-            "no grpc_health_check: a streamgate that stops or is gone is asked on, and each check fails",
+            "no grpc_health_check: Envoy keeps asking a streamgate that has stopped, and each check fails",
         ),
         Some(grpc) => findings.need(
             !grpc.text_of("authority").is_empty(),

@@ -53,7 +53,7 @@ pub(super) fn check(manager: &Manager<'_>, user: Option<&Source>, findings: &mut
         written
     };
     needed.extend(believed.into_iter().map(|name| {
-        let why = "a client that sends it is whom it likes".to_owned();
+        let why = "any client could pose as any user".to_owned();
         (name, why)
     }));
     for (name, why) in needed {

@@ -107,7 +107,7 @@ fn check(tree: &Node, user: Option<&Source>) -> Checked {
         if is_asked && !asks(&manager) {
             let name = manager.settings.text_of("stat_prefix");
             notes.push(format!(
-                "{name} asks nobody about requests and was not checked"
+                "the connection manager {name} has no ext_authz filter and was not checked"
             ));
             continue;
         }
