@@ -73,13 +73,14 @@ demo-check: prereqs-demo build
 	exec $(DEMO) check --store $(STORE) --envoy "$$envoy" --redis-server "$$redis" --streamgate $(BUILD)/demo/streamgate \
 		--logs $(BUILD)/demo/logs
 
-## Has Envoy itself check the shipped files, the newest we know and the oldest
+## Has Envoy itself check the shipped files and what envoy-config writes, the newest we know and the oldest
 validate: prereqs
 	@for envoy in "$$(deploy/demo/get-envoy.sh)" "$$(deploy/demo/get-envoy.sh 1.36.2)"; do
 		"$$envoy" --version
 		for file in envoy/envoy.yaml deploy/compose/envoy.yaml; do
 			"$$envoy" --mode validate --log-level warning -c "$$file"
 		done
+		STREAMGATE_TEST_ENVOY="$$envoy" $(CARGO) test --locked --test integration -- envoy_config::envoy_accepts_each_variant
 	done
 
 ## The container image, called streamgate; PLATFORM=linux/arm64 builds another one than this machine's

@@ -5,6 +5,8 @@
 mod check_config;
 mod client;
 mod doctor;
+mod envoy_check;
+mod envoy_config;
 mod hash_user;
 mod health;
 mod notify;
@@ -51,6 +53,11 @@ enum Command {
         #[arg(value_name = "FILE")]
         file: PathBuf,
     },
+    /// Write the configuration of an Envoy that asks streamgate, or the pieces for one that you have. What is left unsaid is an example,
+    /// marked CHANGE.
+    EnvoyConfig(Box<envoy_config::EnvoyConfigArgs>),
+    /// Say what is missing or dangerous in the configuration of an Envoy, and print the pieces to paste. What is found exits with 1.
+    EnvoyCheck(envoy_check::EnvoyCheckArgs),
     /// Check whether running instances are connected right: to Envoy, its access log, Redis and
     /// each other. Exits with 1 if something is wrong.
     Doctor(doctor::DoctorArgs),
@@ -143,6 +150,16 @@ pub fn run() -> ExitCode {
             print(packaging::completions(shell), &mut out, &mut errors).into()
         }
         Command::Man { folder } => packaging::write_manual(&folder, &mut errors).into(),
+        Command::EnvoyConfig(args) => {
+            let words = std::env::args_os().skip(1);
+            let words: Vec<_> = words
+                .map(|word| word.to_string_lossy().into_owned())
+                .collect();
+            envoy_config::run(&args, &words.join(" "), &mut out, &mut errors).into()
+        }
+        Command::EnvoyCheck(args) => {
+            envoy_check::run(&args, &mut std::io::stdin(), &mut out, &mut errors).into()
+        }
         Command::Openapi => print(http::document(), &mut out, &mut errors).into(),
         Command::Health(args) => health::run(&args, &mut out, &mut errors).into(),
         Command::Sessions(args) => {

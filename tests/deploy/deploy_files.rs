@@ -47,7 +47,7 @@ fn check_filter(envoy: &mut Value) -> &mut Value {
     )
 }
 
-/// `envoy/envoy.yaml` with all that compose's comments call HERE, as far as it is about the gateway itself.
+/// `envoy/envoy.yaml` with what the first line of compose's file says, as far as it is about the gateway itself.
 fn as_compose_needs_it(compose: &Value) -> Value {
     let mut envoy = read("envoy/envoy.yaml");
     *at_mut(&mut envoy, "/admin/address/socket_address/port_value") = json!(9902);
@@ -58,7 +58,7 @@ fn as_compose_needs_it(compose: &Value) -> Value {
         let cluster = named_mut(at_mut(&mut envoy, CLUSTERS), cluster);
         set(
             cluster,
-            json!({"type": "STRICT_DNS", "dns_lookup_family": "V4_ONLY"}),
+            json!({"type": "STRICT_DNS", "dns_lookup_family": "V4_PREFERRED"}),
         );
         if ours {
             cluster["connect_timeout"] = json!("0.1s");

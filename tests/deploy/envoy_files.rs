@@ -167,7 +167,7 @@ fn the_way_over_tls_is_told_as_its_fragment_has_it() {
     let fragment = text("envoy/fragments/tls.yaml");
     let (_, settings) = fragment.split_once('\n').expect("a comment first");
     let told = docs::example("docs/tls.md", "Envoy's side", "yaml");
-    assert_eq!(told, settings.trim_end());
+    assert_eq!(told, settings.trim());
 }
 
 #[test]

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use testkit::docs;
-use testkit::gateway::Setup;
+use testkit::gateway::{Setup, envoy_binary};
 use testkit::origin::Origin;
 use testkit::port::ReservedPort;
 use testkit::process::command;
@@ -13,7 +13,7 @@ use testkit::streamgate::Streamgate;
 use testkit::watch::{PATIENCE, within};
 
 /// Where each block stands, and what runs it.
-const RUN_BY: [(&str, &str, &str); 10] = [
+const RUN_BY: [(&str, &str, &str); 11] = [
     ("README.md", "Quick start", ".ci/run: make test, make demo"),
     ("docs/cli.md", "Commands", "here"),
     (
@@ -31,6 +31,7 @@ const RUN_BY: [(&str, &str, &str); 10] = [
         "Viewers' scripts and the HTTP API",
         "here",
     ),
+    ("docs/envoy/install.md", "Write the file", "here"),
     ("docs/envoy/install.md", "Try the shipped gateway", "here"),
     ("docs/http-api.md", "Try it", "clients::scripts"),
     ("docs/http-api.md", "The small API", "clients::scripts"),
@@ -151,6 +152,33 @@ async fn the_commands_to_paste_do_what_is_said_of_them() {
     ] {
         assert!(told.contains(said), "{said:?} is not in: {told}");
     }
+}
+
+#[tokio::test]
+async fn the_file_that_is_written_as_it_is_said_is_checked_and_accepted() {
+    let script = docs::example("docs/envoy/install.md", "Write the file", "sh");
+    let folder = tempfile::tempdir().unwrap();
+    let programs = Path::new(env!("CARGO_BIN_EXE_streamgate"))
+        .parent()
+        .unwrap();
+    let mut shell = command("bash");
+    shell
+        .args(["-e", "-c", &format!("PATH=$PROGRAMS:$PATH\n{script}")])
+        .current_dir(folder.path())
+        .env("PROGRAMS", programs)
+        .kill_on_drop(true);
+    let ran = within(PATIENCE, "the shell ends", shell.output())
+        .await
+        .unwrap();
+    let told = String::from_utf8(ran.stdout).unwrap();
+    let errors = String::from_utf8(ran.stderr).unwrap();
+    assert!(ran.status.success(), "{told}{errors}");
+    assert!(told.starts_with("ok: "), "{told}");
+    let mut envoy = command(envoy_binary());
+    envoy.args(["--mode", "validate", "--config-path"]);
+    envoy.arg(folder.path().join("envoy.yaml"));
+    let validated = envoy.kill_on_drop(true).output().await.unwrap();
+    assert!(validated.status.success(), "{validated:?}");
 }
 
 #[tokio::test]

@@ -31,7 +31,7 @@ mod playbacks;
 // Redis gone and come back, with each outage rule.
 mod redis_outage;
 // The files in `envoy/`, run: tokens, plans, fragments.
-mod shipped_files;
+pub(crate) mod shipped_files;
 // How soon a slot is free after each way in which a stream can end.
 mod slot_free;
 // What clients that aren't plain HTTP are told: gRPC, WebSockets; and where problems lead.

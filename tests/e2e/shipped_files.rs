@@ -10,7 +10,7 @@ use testkit::streamgate::{Setting, Streamgate};
 use testkit::viewers::{Playing, Viewers};
 
 /// An example token by its name in the fixtures.
-pub(super) fn token(name: &str) -> String {
+pub(crate) fn token(name: &str) -> String {
     let tokens = read("tests/fixtures/example-tokens.json");
     tokens[name].as_str().unwrap().to_owned()
 }

@@ -115,6 +115,30 @@ async fn two_instances_on_one_redis_behind_an_envoy_are_well() {
 }
 
 #[tokio::test]
+async fn an_envoy_is_checked_where_its_administrator_is_told() {
+    let streamgate = Streamgate::start(&[]).await;
+    let origin = Origin::start().await;
+    let setup = Setup::demo(&[streamgate.grpc], origin.address);
+    let unwell = setup
+        .clone()
+        .manager(serde_json::json!({"normalize_path": false}));
+    for (setup, code, beginning) in [(setup, 0, "ok: nothing is missing"), (unwell, 1, "wrong: ")] {
+        let gateway = setup.start().await;
+        let admin = format!("http://{}", gateway.admin);
+        let url = format!("http://{}", streamgate.http);
+        let arguments = ["doctor", "--json", "--url", &url, "--envoy-admin", &admin];
+        let arguments = [&arguments[..], &["--envoy-user", "header:x-user-id"]].concat();
+        let (ended, out, errors) = run(&arguments, &[]).await;
+        assert_eq!((ended, &*errors), (code, ""), "{out}");
+        let findings = out.lines().map(serde_json::from_str);
+        let findings = findings.collect::<Result<_, _>>().unwrap();
+        let found = Found { code, findings };
+        found.assert("envoy", beginning);
+        assert_eq!(found.of("envoy").len(), 1, "{out}");
+    }
+}
+
+#[tokio::test]
 async fn instances_that_count_apart_or_differ_are_wrong() {
     let (redis, other) = (RedisServer::start(), RedisServer::start());
     let (one, two) = tokio::join!(

@@ -37,7 +37,7 @@ pub(in crate::cli) struct ApiArgs {
 }
 
 /// The arguments for the caller: the token, and whom to trust.
-#[derive(Debug, clap::Args)]
+#[derive(Debug, Default, clap::Args)]
 pub(in crate::cli) struct AccessArgs {
     /// The file whose first line is the token. Without it, the token is in the variable
     /// `STREAMGATE_TOKEN`, or in the file that `STREAMGATE_TOKEN_FILE` names.

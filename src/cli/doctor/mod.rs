@@ -3,6 +3,7 @@
 
 mod checks;
 mod counts;
+mod envoy;
 
 use std::ffi::OsString;
 use std::fmt::Write as _;
@@ -14,6 +15,7 @@ use serde::{Deserialize, Serialize};
 use super::client::{AccessArgs, Api};
 use super::show::plain;
 use super::{CommandStatus, complain, print};
+use crate::identity::Source;
 use checks::{all_together, each};
 use counts::Counts;
 
@@ -30,6 +32,12 @@ pub(super) struct DoctorArgs {
         default_value = "http://127.0.0.1:8080"
     )]
     urls: Vec<String>,
+    /// Where an Envoy's administrator is: its configuration is checked, too, as `envoy-check` does.
+    #[arg(long = "envoy-admin", value_name = "URL")]
+    envoy_admins: Vec<String>,
+    /// Who verifies the user, where Envoy doesn't: `header:NAME`, `cookie:NAME` or `basic` for a proxy in front of it.
+    #[arg(long, value_name = "SOURCE", requires = "envoy_admins")]
+    envoy_user: Option<Source>,
     /// Print one JSON object for each check: `state` (`ok`, `wrong`, `unknown`), `instance` (absent
     /// if it is about all instances), `check`, `told`.
     #[arg(long)]
@@ -133,7 +141,7 @@ enum CheckStatus {
 struct CheckReport {
     /// The result.
     state: CheckStatus,
-    /// The address of the instance; `None` if the finding is about all instances.
+    /// The address of the instance or the Envoy; `None` if the finding is about all instances.
     #[serde(skip_serializing_if = "Option::is_none")]
     instance: Option<String>,
     /// The name of the check.
@@ -158,6 +166,13 @@ pub(super) fn run(
     }
     let mut findings: Vec<CheckReport> = asked.iter().flat_map(each).collect();
     findings.extend(all_together(&asked));
+    for url in &args.envoy_admins {
+        // Envoy's administrator asks for no token, and is shown none.
+        match AccessArgs::default().open(url, |_| None, errors) {
+            Ok(admin) => findings.extend(envoy::findings(&admin, args.envoy_user.as_ref())),
+            Err(error) => return complain(errors, error, CommandStatus::Usage),
+        }
+    }
     let printed = if args.json {
         print(as_json(&findings), out, errors)
     } else {
