@@ -20,7 +20,7 @@ pub(super) struct HashUserArgs {
     /// The users to look for in a log.
     #[arg(value_name = "USER", required = true, value_parser = UserId::parse)]
     users: Vec<UserId>,
-    /// The file with the secret key, as telemetry.log_users_key_file names it.
+    /// The file with the secret key that the instances use.
     #[arg(
         long,
         value_name = "FILE",

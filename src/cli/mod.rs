@@ -67,7 +67,7 @@ enum Command {
     /// Ask a running instance which sessions hold a user's slots. The limit shown is the one
     /// without a plan.
     Sessions(sessions::SessionsArgs),
-    /// Print what the log shows for each user with telemetry.log_users: hashed, one line each.
+    /// Print the hash that a log with hashed users shows for each user, one line each.
     HashUser(hash_user::HashUserArgs),
     /// Print the OpenAPI document of the HTTP API, as JSON.
     Openapi,
@@ -119,27 +119,7 @@ pub fn run() -> ExitCode {
     };
     let (mut out, mut errors) = (std::io::stdout(), std::io::stderr());
     match cli.command {
-        Command::Serve { config: file } => {
-            let ours = match ours(std::env::vars_os()) {
-                Ok(ours) => ours,
-                Err(error) => return complain(&mut errors, error, CommandStatus::Usage).into(),
-            };
-            let loaded = match file {
-                Some(file) => {
-                    ConfigFile::load(file, ours).map(|(file, config)| (config, Some(file)))
-                }
-                None => Config::load(None, ours).map(|config| (config, None)),
-            };
-            match loaded {
-                Ok((config, file)) => {
-                    let log = std::env::var_os("RUST_LOG");
-                    let has_rust_log = log.is_some_and(|value| !value.is_empty());
-                    let notify = std::env::var_os(notify::VARIABLE).map(PathBuf::from);
-                    serve::run(&config, file, has_rust_log, notify)
-                }
-                Err(error) => complain(&mut errors, error, CommandStatus::Usage).into(),
-            }
-        }
+        Command::Serve { config } => load_and_serve(config, &mut errors),
         Command::CheckConfig { file } => match ours(std::env::vars_os()) {
             Ok(ours) => check_config::run(Config::examine(&file, ours), &mut out, &mut errors),
             Err(error) => complain(&mut errors, error, CommandStatus::Usage),
@@ -171,6 +151,27 @@ pub fn run() -> ExitCode {
         Command::Release(args) => {
             release::run(&args, |name| std::env::var_os(name), &mut out, &mut errors).into()
         }
+    }
+}
+
+/// Loads the configuration, and serves until the process is told to stop.
+fn load_and_serve(file: Option<PathBuf>, errors: &mut impl Write) -> ExitCode {
+    let ours = match ours(std::env::vars_os()) {
+        Ok(ours) => ours,
+        Err(error) => return complain(errors, error, CommandStatus::Usage).into(),
+    };
+    let loaded = match file {
+        Some(file) => ConfigFile::load(file, ours).map(|(file, config)| (config, Some(file))),
+        None => Config::load(None, ours).map(|config| (config, None)),
+    };
+    match loaded {
+        Ok((config, file)) => {
+            let log = std::env::var_os("RUST_LOG");
+            let has_rust_log = log.is_some_and(|value| !value.is_empty());
+            let notify = std::env::var_os(notify::VARIABLE).map(PathBuf::from);
+            serve::run(&config, file, has_rust_log, notify)
+        }
+        Err(error) => complain(errors, error, CommandStatus::Usage).into(),
     }
 }
 

@@ -24,9 +24,12 @@ async fn of_fifty_starts_at_once_at_two_instances_exactly_three_are_let_in_a_tho
         settings.timeout = Duration::from_secs(10);
         streamgate::store::redis::RedisStore::open(settings).expect("an address")
     };
+    // Nor the lease: in a crowd that takes longer than that, the first would run out.
+    let hour = Duration::from_secs(3600);
+    let plan = || TestApp::plan().leases(hour, hour);
     let apps = [
-        TestApp::plan().store(Arc::new(store())).start().await,
-        TestApp::plan().store(Arc::new(store())).start().await,
+        plan().store(Arc::new(store())).start().await,
+        plan().store(Arc::new(store())).start().await,
     ];
     let gateways = [apps[0].gateway().await, apps[1].gateway().await];
     let (wrong, without_answer) = (Mutex::new(Vec::new()), AtomicUsize::new(0));
