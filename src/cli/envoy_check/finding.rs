@@ -6,7 +6,7 @@ use super::node::At;
 
 /// Something that is missing or dangerous.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub(super) struct Finding {
+pub(super) struct EnvoyFinding {
     /// The line where it is, or where it belongs.
     pub(super) line: u64,
     /// The path to it.
@@ -22,7 +22,7 @@ pub(super) struct Finding {
 
 /// Collects findings.
 #[derive(Debug, Default)]
-pub(super) struct Findings(pub(super) Vec<Finding>);
+pub(super) struct Findings(pub(super) Vec<EnvoyFinding>);
 
 impl Findings {
     /// Adds one at that place, which a piece repairs.
@@ -33,7 +33,7 @@ impl Findings {
         piece: Option<&'static str>,
         told: impl Into<String>,
     ) {
-        self.0.push(Finding {
+        self.0.push(EnvoyFinding {
             line: at.line(),
             path: at.path().to_owned(),
             check,

@@ -17,7 +17,7 @@ use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 
 use envoy::{Envoy, Manager};
-use finding::{Finding, Findings};
+use finding::{EnvoyFinding, Findings};
 use node::Node;
 
 use super::show::plain;
@@ -44,7 +44,7 @@ pub(super) struct EnvoyCheckArgs {
 /// What a configuration came to.
 struct Checked {
     /// What is missing or dangerous.
-    findings: Vec<Finding>,
+    findings: Vec<EnvoyFinding>,
     /// What could not be looked at.
     notes: Vec<String>,
 }
@@ -159,7 +159,7 @@ fn one(
 }
 
 /// A line of JSON for each.
-fn as_json(findings: &[Finding]) -> String {
+fn as_json(findings: &[EnvoyFinding]) -> String {
     // Texts can always be written.
     let lines = findings.iter().map(serde_json::to_string);
     let lines = lines.map(Result::unwrap_or_default);
@@ -167,7 +167,7 @@ fn as_json(findings: &[Finding]) -> String {
 }
 
 /// A line for a person for each, and each piece once.
-fn as_text(file: &Path, findings: &[Finding], user: Option<&Source>) -> String {
+fn as_text(file: &Path, findings: &[EnvoyFinding], user: Option<&Source>) -> String {
     let mut text = String::new();
     if findings.is_empty() {
         return "ok: nothing is missing, and nothing dangerous was found\n".to_owned();

@@ -11,12 +11,12 @@ pub(super) struct Node {
     /// The line, from 1 on; 0 if it is unknown.
     line: u64,
     /// The value.
-    value: Value,
+    value: NodeValue,
 }
 
 /// A value.
 #[derive(Debug, Clone)]
-enum Value {
+enum NodeValue {
     /// Nothing.
     Null,
     /// True or false.
@@ -63,11 +63,11 @@ impl<'a> At<'a> {
 
     /// What a map has by that name. `null` counts as unset.
     pub(super) fn get(&self, name: &str) -> Option<At<'a>> {
-        let Value::Map(entries) = &self.node.value else {
+        let NodeValue::Map(entries) = &self.node.value else {
             return None;
         };
         let (_, node) = entries.iter().find(|(key, _)| key == name)?;
-        if matches!(node.value, Value::Null) {
+        if matches!(node.value, NodeValue::Null) {
             return None;
         }
         let dot = if self.path.is_empty() { "" } else { "." };
@@ -91,7 +91,7 @@ impl<'a> At<'a> {
 
     /// The items of a list.
     pub(super) fn items(&self) -> Vec<At<'a>> {
-        let Value::List(items) = &self.node.value else {
+        let NodeValue::List(items) = &self.node.value else {
             return Vec::new();
         };
         let items = items.iter().enumerate().map(|(index, node)| At {
@@ -103,7 +103,7 @@ impl<'a> At<'a> {
 
     /// The entries of a map.
     pub(super) fn entries(&self) -> Vec<(&'a str, At<'a>)> {
-        let Value::Map(entries) = &self.node.value else {
+        let NodeValue::Map(entries) = &self.node.value else {
             return Vec::new();
         };
         let names = entries.iter().map(|(name, _)| name.as_str());
@@ -114,13 +114,13 @@ impl<'a> At<'a> {
 
     /// Whether it is a map.
     pub(super) fn is_map(&self) -> bool {
-        matches!(self.node.value, Value::Map(_))
+        matches!(self.node.value, NodeValue::Map(_))
     }
 
     /// The text.
     pub(super) fn text(&self) -> Option<&'a str> {
         match &self.node.value {
-            Value::Text(text) => Some(text),
+            NodeValue::Text(text) => Some(text),
             _ => None,
         }
     }
@@ -133,14 +133,14 @@ impl<'a> At<'a> {
     /// Whether it is that boolean.
     pub(super) fn is(&self, name: &str, wanted: bool) -> bool {
         let found = self.get(name);
-        found.is_some_and(|at| matches!(at.node.value, Value::Bool(value) if value == wanted))
+        found.is_some_and(|at| matches!(at.node.value, NodeValue::Bool(value) if value == wanted))
     }
 
     /// The number. protobuf's JSON writes large ones as text.
     pub(super) fn number(&self) -> Option<f64> {
         match &self.node.value {
-            Value::Number(number) => Some(*number),
-            Value::Text(text) => text.parse().ok(),
+            NodeValue::Number(number) => Some(*number),
+            NodeValue::Text(text) => text.parse().ok(),
             _ => None,
         }
     }
@@ -176,7 +176,7 @@ fn snake_case(name: &str) -> String {
 
 impl<'de> Deserialize<'de> for Node {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let spanned = serde_saphyr::Spanned::<Value>::deserialize(deserializer)?;
+        let spanned = serde_saphyr::Spanned::<NodeValue>::deserialize(deserializer)?;
         Ok(Self {
             line: spanned.referenced.line(),
             value: spanned.value,
@@ -184,7 +184,7 @@ impl<'de> Deserialize<'de> for Node {
     }
 }
 
-impl<'de> Deserialize<'de> for Value {
+impl<'de> Deserialize<'de> for NodeValue {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         deserializer.deserialize_any(AnyValue)
     }
@@ -194,57 +194,57 @@ impl<'de> Deserialize<'de> for Value {
 struct AnyValue;
 
 impl<'de> Visitor<'de> for AnyValue {
-    type Value = Value;
+    type Value = NodeValue;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("a value")
     }
 
-    fn visit_unit<E>(self) -> Result<Value, E> {
-        Ok(Value::Null)
+    fn visit_unit<E>(self) -> Result<NodeValue, E> {
+        Ok(NodeValue::Null)
     }
 
-    fn visit_bool<E>(self, value: bool) -> Result<Value, E> {
-        Ok(Value::Bool(value))
-    }
-
-    #[expect(
-        clippy::cast_precision_loss,
-        reason = "what is compared here is far below 2^52"
-    )]
-    fn visit_u64<E>(self, value: u64) -> Result<Value, E> {
-        Ok(Value::Number(value as f64))
+    fn visit_bool<E>(self, value: bool) -> Result<NodeValue, E> {
+        Ok(NodeValue::Bool(value))
     }
 
     #[expect(
         clippy::cast_precision_loss,
         reason = "what is compared here is far below 2^52"
     )]
-    fn visit_i64<E>(self, value: i64) -> Result<Value, E> {
-        Ok(Value::Number(value as f64))
+    fn visit_u64<E>(self, value: u64) -> Result<NodeValue, E> {
+        Ok(NodeValue::Number(value as f64))
     }
 
-    fn visit_f64<E>(self, value: f64) -> Result<Value, E> {
-        Ok(Value::Number(value))
+    #[expect(
+        clippy::cast_precision_loss,
+        reason = "what is compared here is far below 2^52"
+    )]
+    fn visit_i64<E>(self, value: i64) -> Result<NodeValue, E> {
+        Ok(NodeValue::Number(value as f64))
     }
 
-    fn visit_str<E>(self, value: &str) -> Result<Value, E> {
-        Ok(Value::Text(value.to_owned()))
+    fn visit_f64<E>(self, value: f64) -> Result<NodeValue, E> {
+        Ok(NodeValue::Number(value))
     }
 
-    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Value, A::Error> {
+    fn visit_str<E>(self, value: &str) -> Result<NodeValue, E> {
+        Ok(NodeValue::Text(value.to_owned()))
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<NodeValue, A::Error> {
         let mut items = Vec::new();
         while let Some(item) = seq.next_element()? {
             items.push(item);
         }
-        Ok(Value::List(items))
+        Ok(NodeValue::List(items))
     }
 
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Value, A::Error> {
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<NodeValue, A::Error> {
         let mut entries = Vec::new();
         while let Some((name, node)) = map.next_entry::<String, Node>()? {
             entries.push((snake_case(&name), node));
         }
-        Ok(Value::Map(entries))
+        Ok(NodeValue::Map(entries))
     }
 }

@@ -21,7 +21,7 @@ const KNOWN: [&str; 4] = [
 
 /// Why there is nothing to check.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum ReadError {
+pub(super) enum EnvoyFileError {
     /// The system doesn't let us read it.
     #[error("failed to read {0}: {1}")]
     Unreadable(PathBuf, #[source] std::io::Error),
@@ -52,8 +52,8 @@ pub(super) enum ReadError {
 }
 
 /// The tree of a file; `-` is standard input.
-pub(super) fn read(file: &Path, input: &mut impl Read) -> Result<Node, ReadError> {
-    let unreadable = |error| ReadError::Unreadable(file.to_owned(), error);
+pub(super) fn read(file: &Path, input: &mut impl Read) -> Result<Node, EnvoyFileError> {
+    let unreadable = |error| EnvoyFileError::Unreadable(file.to_owned(), error);
     let mut bytes = Vec::new();
     if file == Path::new("-") {
         input
@@ -68,16 +68,16 @@ pub(super) fn read(file: &Path, input: &mut impl Read) -> Result<Node, ReadError
             .map_err(unreadable)?;
     }
     if bytes.len() as u64 > MAX_BYTES {
-        return Err(ReadError::TooLarge(file.to_owned()));
+        return Err(EnvoyFileError::TooLarge(file.to_owned()));
     }
-    let text = std::str::from_utf8(&bytes).map_err(|_| ReadError::NotText(file.to_owned()))?;
+    let text = std::str::from_utf8(&bytes).map_err(|_| EnvoyFileError::NotText(file.to_owned()))?;
     parse(file, text)
 }
 
 /// The tree of a text.
-pub(super) fn parse(file: &Path, text: &str) -> Result<Node, ReadError> {
+pub(super) fn parse(file: &Path, text: &str) -> Result<Node, EnvoyFileError> {
     if text.trim().is_empty() {
-        return Err(ReadError::Empty(file.to_owned()));
+        return Err(EnvoyFileError::Empty(file.to_owned()));
     }
     let options = serde_saphyr::options! {
         budget: serde_saphyr::budget! { max_nodes: MAX_NODES, max_events: 2 * MAX_NODES },
@@ -93,7 +93,7 @@ pub(super) fn parse(file: &Path, text: &str) -> Result<Node, ReadError> {
             .map_or(&*message, |(told, _)| told)
             .to_owned();
         let file = file.display();
-        ReadError::NotYaml {
+        EnvoyFileError::NotYaml {
             file: line.map_or(file.to_string(), |line| format!("{file}:{line}")),
             message,
         }
@@ -102,6 +102,6 @@ pub(super) fn parse(file: &Path, text: &str) -> Result<Node, ReadError> {
     if KNOWN.iter().any(|key| root.get(key).is_some()) {
         Ok(tree)
     } else {
-        Err(ReadError::NotEnvoy(file.to_owned()))
+        Err(EnvoyFileError::NotEnvoy(file.to_owned()))
     }
 }

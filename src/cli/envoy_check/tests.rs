@@ -9,7 +9,7 @@ fn ours() -> String {
 }
 
 /// What is found in a text.
-fn found_in(text: &str, user: Option<&str>) -> Vec<Finding> {
+fn found_in(text: &str, user: Option<&str>) -> Vec<EnvoyFinding> {
     let user = user.map(|user| user.parse().unwrap());
     let tree = read::parse(Path::new("envoy.yaml"), text).unwrap();
     check(&tree, user.as_ref()).findings

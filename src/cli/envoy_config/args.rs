@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 
 use clap::{Args, FromArgMatches, ValueEnum};
 
-use super::place::{Place, RoutePath};
+use super::place::{EnvoyPlace, RoutePath};
 use super::version::EnvoyVersion;
 use crate::identity::Source;
 
@@ -48,13 +48,13 @@ pub(in crate::cli) struct EnvoyConfigArgs {
     pub(super) open: Vec<RoutePath>,
     /// Where the streams come from.
     #[arg(long, value_name = "HOST:PORT")]
-    pub(super) upstream: Option<Place>,
+    pub(super) upstream: Option<EnvoyPlace>,
     /// Where streamgate's gRPC port is (grpc.listen): `HOST:PORT` or `unix:/PATH`.
     #[arg(long, value_name = "PLACE")]
-    pub(super) streamgate: Option<Place>,
+    pub(super) streamgate: Option<EnvoyPlace>,
     /// Where streamgate's HTTP port is (http.listen).
     #[arg(long, value_name = "HOST:PORT")]
-    pub(super) api: Option<Place>,
+    pub(super) api: Option<EnvoyPlace>,
     /// The origin of a site whose pages play or call the API.
     #[arg(long, value_name = "ORIGIN")]
     pub(super) cors_origin: Vec<String>,

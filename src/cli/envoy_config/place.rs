@@ -7,7 +7,7 @@ use super::fill::yaml_text;
 
 /// Where something is reached.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Place {
+pub(super) enum EnvoyPlace {
     /// By a host's name or IP, and a port.
     Net(String, u16),
     /// By a Unix socket at that path.
@@ -31,7 +31,7 @@ pub(super) struct NoPlace;
 )]
 pub(super) struct NoPath;
 
-impl FromStr for Place {
+impl FromStr for EnvoyPlace {
     type Err = NoPlace;
 
     fn from_str(text: &str) -> Result<Self, NoPlace> {
@@ -54,13 +54,13 @@ impl FromStr for Place {
     }
 }
 
-impl From<SocketAddr> for Place {
+impl From<SocketAddr> for EnvoyPlace {
     fn from(address: SocketAddr) -> Self {
         Self::Net(address.ip().to_string(), address.port())
     }
 }
 
-impl Place {
+impl EnvoyPlace {
     /// Envoy's `address`.
     pub(super) fn address(&self) -> String {
         match self {
@@ -147,13 +147,13 @@ mod tests {
                 "type: STATIC",
             ),
         ] {
-            let place: Place = text.parse().unwrap();
+            let place: EnvoyPlace = text.parse().unwrap();
             assert_eq!((&*place.address(), place.discovery()), (address, kind));
         }
         for text in [
             "", "host", "host:", ":1", "a b:1", "host:0", "h:70000", "unix:a",
         ] {
-            assert_eq!(text.parse::<Place>(), Err(NoPlace), "{text}");
+            assert_eq!(text.parse::<EnvoyPlace>(), Err(NoPlace), "{text}");
         }
     }
 

@@ -1,7 +1,7 @@
 //! The plan of a gateway: what the arguments come to once they are known to fit together.
 
 use super::args::{EnvoyConfigArgs, Part};
-use super::place::{Place, RoutePath};
+use super::place::{EnvoyPlace, RoutePath};
 use crate::identity::Source;
 
 /// Who verifies the user.
@@ -25,20 +25,20 @@ pub(super) struct Jwt {
     /// The claim that names the user.
     pub(super) claim: String,
     /// Who issues them, and where their keys are; `None` for the example.
-    pub(super) issuer: Option<(String, Keys)>,
+    pub(super) issuer: Option<(String, TokenKeys)>,
     /// Whom they are for; `None` for the example.
     pub(super) audience: Option<String>,
 }
 
 /// Where the keys of tokens are.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Keys {
+pub(super) struct TokenKeys {
     /// The URL as it was given.
     pub(super) url: String,
     /// Its host.
     pub(super) host: String,
     /// Where that is reached.
-    pub(super) place: Place,
+    pub(super) place: EnvoyPlace,
     /// Whether that speaks TLS.
     pub(super) tls: bool,
 }
@@ -192,7 +192,7 @@ impl Jwt {
         if claim.contains(['/', ':']) {
             return Err(PlanError::Claim(claim.to_owned()));
         }
-        let keys = Keys::of(jwks).ok_or_else(|| PlanError::Keys(jwks.clone()))?;
+        let keys = TokenKeys::of(jwks).ok_or_else(|| PlanError::Keys(jwks.clone()))?;
         Ok(Self {
             claim: claim.to_owned(),
             issuer: Some((issuer.clone(), keys)),
@@ -201,7 +201,7 @@ impl Jwt {
     }
 }
 
-impl Keys {
+impl TokenKeys {
     /// Where the keys behind a URL are fetched.
     fn of(url: &str) -> Option<Self> {
         let uri: http::Uri = url.parse().ok()?;

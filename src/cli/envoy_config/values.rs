@@ -2,8 +2,8 @@
 
 use super::fill::{Piece, Values, quoted, yaml_text};
 use super::pieces;
-use super::place::Place;
-use super::plan::{Jwt, Keys, Login, Plan, RouteKind};
+use super::place::EnvoyPlace;
+use super::plan::{Jwt, Login, Plan, RouteKind, TokenKeys};
 
 /// Where streamgate's gRPC port is, if nothing else is said.
 const STREAMGATE: &str = "127.0.0.1:50051";
@@ -29,7 +29,7 @@ pub(super) fn values(plan: &Plan<'_>) -> Values {
 }
 
 /// A place that was said, or the example.
-fn place(said: Option<&Place>, example: &str) -> (Option<Place>, bool) {
+fn place(said: Option<&EnvoyPlace>, example: &str) -> (Option<EnvoyPlace>, bool) {
     match said {
         Some(place) => (Some(place.clone()), true),
         None => (example.parse().ok(), false),
@@ -40,7 +40,7 @@ fn place(said: Option<&Place>, example: &str) -> (Option<Place>, bool) {
 fn way(
     values: &mut Values,
     [address, discovery]: [&'static str; 2],
-    said: Option<&Place>,
+    said: Option<&EnvoyPlace>,
     example: &str,
 ) -> bool {
     let (place, is_said) = place(said, example);
@@ -54,7 +54,7 @@ fn way(
 /// Envoy itself.
 fn node(plan: &Plan<'_>, values: &mut Values) {
     let args = plan.args;
-    values.set("admin", Place::from(args.admin).address());
+    values.set("admin", EnvoyPlace::from(args.admin).address());
     let node = args.node.as_deref();
     values.set("node", yaml_text(node.unwrap_or("gateway-1")));
     let note = if node.is_none() {
@@ -63,7 +63,7 @@ fn node(plan: &Plan<'_>, values: &mut Values) {
         ""
     };
     values.set("node_note", note);
-    let listen = args.listen.map(Place::from);
+    let listen = args.listen.map(EnvoyPlace::from);
     let (listen, is_said) = place(listen.as_ref(), LISTEN);
     let address = listen.map(|listen| listen.address());
     values.set("listen", address.unwrap_or_default());
@@ -251,7 +251,7 @@ fn rules(plan: &Plan<'_>) -> String {
 }
 
 /// The cluster that keys are fetched from.
-fn login_service(keys: &Keys, values: &mut Values) {
+fn login_service(keys: &TokenKeys, values: &mut Values) {
     values.set("login_host", yaml_text(&keys.host));
     values.set("login_address", keys.place.address());
     values.set("login_discovery", keys.place.discovery());
