@@ -65,17 +65,18 @@ async fn answer(door: &CheckDoor, id: &str) -> HttpResponse {
 async fn a_reload_while_a_start_waits_changes_nothing_of_its_decision() {
     let (log, _listening) = Log::listen();
     let store = FaultyStore::new();
-    let door = Arc::new(door(&store));
+    let door = door(&store);
     answer(&door, "r1").await;
-    let asking = Arc::clone(&door);
-    let waiting = tokio::spawn(async move { answer(&asking, "r2").await });
-    store.asked("admit", 2).await;
-    let mut changed = Changeable::clone(&door.in_force.now());
-    (changed.limits.enforce, changed.limits.policy.default) = (false, 5);
-    changed.refusal.show = BTreeSet::new();
-    door.in_force.change(changed).unwrap();
+    let reload = async {
+        store.asked("admit", 2).await;
+        let mut changed = Changeable::clone(&door.in_force.now());
+        (changed.limits.enforce, changed.limits.policy.default) = (false, 5);
+        changed.refusal.show = BTreeSet::new();
+        door.in_force.change(changed).unwrap();
+    };
+    let (refused, ()) = tokio::join!(answer(&door, "r2"), reload);
 
-    let HttpResponse::DeniedResponse(denied) = waiting.await.unwrap() else {
+    let HttpResponse::DeniedResponse(denied) = refused else {
         panic!("it was let in");
     };
     let problem: serde_json::Value = serde_json::from_str(&denied.body).unwrap();

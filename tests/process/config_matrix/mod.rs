@@ -19,7 +19,7 @@ use tokio::task::{JoinSet, LocalSet};
 
 use cover::{Row, Space, pairwise, part};
 use row::{Place, Scene, variable};
-use table::{Factor, Settings, factors, has_ipv6, refused};
+use table::{Factor, REFUSED, Settings, factors, has_ipv6};
 use testkit::streamgate::run;
 
 /// How many programs run at once; most of the time they wait.
@@ -109,7 +109,7 @@ fn every_key_and_every_word_has_a_row() {
         .copied()
         .collect();
     assert_eq!(tried, known, "the keys in the table, and those in the code");
-    let refused: BTreeSet<_> = refused().into_iter().map(|(key, _)| key).collect();
+    let refused: BTreeSet<_> = REFUSED.iter().map(|(key, _)| *key).collect();
     assert_eq!(
         refused, known,
         "the keys with a wrong value, and those in the code"
@@ -183,7 +183,7 @@ async fn what_serve_refuses_check_config_refuses_too() {
     let file = folder.path().join("streamgate.yaml");
     std::fs::write(&file, "# nothing\n").unwrap();
     let file = file.to_str().unwrap();
-    for (key, value) in refused() {
+    for (key, value) in REFUSED.iter().copied() {
         let (name, free) = (variable(key), "127.0.0.1:0".to_owned());
         let mut settings = vec![(variable("grpc.listen"), free.clone())];
         settings.push((variable("http.listen"), free));

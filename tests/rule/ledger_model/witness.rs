@@ -136,7 +136,9 @@ impl Notes {
     ) -> impl Iterator<Item = Answer> {
         let answers = self.answers.iter().skip(since);
         let about = move |about: &KnownKey| about.0 == instance && about.1 == *user;
-        answers.filter_map(move |(key, answer)| about(key).then(|| answer.clone()))
+        answers
+            .filter(move |(key, _)| about(key))
+            .map(|(_, answer)| answer.clone())
     }
 
     /// Whether that session has ever had to give way.
