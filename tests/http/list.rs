@@ -102,7 +102,7 @@ async fn what_is_no_page_is_400_and_an_outage_503() {
         ("cursor=x", "cursor"),
         ("cursor=", "cursor"),
         ("cursor=1.%21", "cursor"),
-        ("cursr=1", "\"cursr\" is not known"),
+        ("cursr=1", "\"cursr\" is unknown"),
         ("limit=1&limit=1", "twice"),
     ] {
         let told: Told = api.get(&format!("/v1/sessions?{query}")).await;

@@ -224,7 +224,7 @@ async fn what_is_no_video_and_no_time_is_400_and_says_why() {
         ("/?id=", "The id is empty"),
         ("/?id", "The id is empty"),
         ("/?id=a&id=b", "occurs twice"),
-        ("/?id=a&plan=gold", "\"plan\" is not known"),
+        ("/?id=a&plan=gold", "\"plan\" is unknown"),
         ("/?id=%00", "control character"),
         ("/?id=%ff", "not valid UTF-8"),
         (&long, "has 257 bytes"),

@@ -4,8 +4,9 @@ use std::net::{Ipv4Addr, SocketAddr};
 
 use socket2::{Domain, Socket, Type};
 
-/// A port of this machine that the system gives to nobody else while this lives: a socket is bound to it and doesn't listen. A server that is told
-/// its number can listen there all the same, since it sets `SO_REUSEADDR` as servers do; until one does, whoever connects is refused.
+/// A port of this machine that the system gives to nobody else while this lives, on no address: a
+/// socket is bound to it and doesn't listen. A server that gets its number can still listen there,
+/// since it sets `SO_REUSEADDR` as servers do. Until one does, connections are refused.
 #[derive(Debug)]
 pub struct ReservedPort {
     address: SocketAddr,
@@ -17,11 +18,13 @@ impl ReservedPort {
     pub fn reserve() -> Self {
         let holder = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
         holder.set_reuse_address(true).unwrap();
-        let any = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+        // All addresses: on one alone, another server could get the same port on another address,
+        // and a server that is to listen on all would fail.
+        let any = SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0));
         holder.bind(&any.into()).unwrap();
-        let address = holder.local_addr().unwrap().as_socket().unwrap();
+        let port = holder.local_addr().unwrap().as_socket().unwrap().port();
         Self {
-            address,
+            address: SocketAddr::from((Ipv4Addr::LOCALHOST, port)),
             _holder: holder,
         }
     }

@@ -88,7 +88,7 @@ async fn an_answer_that_is_not_ours_is_told_as_such_and_printed_nowhere() {
                 status.as_u16()
             );
             assert!(
-                errors.contains(&told) && !errors.contains("proxy"),
+                errors.contains(&told) && !errors.contains("The best proxy"),
                 "{errors}"
             );
         }
@@ -161,7 +161,7 @@ async fn arguments_that_cannot_be_right_ask_nobody() {
         ),
         (
             &["sessions", "anna", "--url", &url, "--ca", "ca.pem"],
-            "write https://",
+            "use https://",
         ),
         (
             &["sessions", "anna", "--url", &url, "--cert", "c.pem"],

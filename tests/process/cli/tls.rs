@@ -92,7 +92,7 @@ async fn who_is_vouched_for_is_asked_and_nobody_else() {
     let known = stub(files.server("127.0.0.1", false)).await;
     let misnamed = stub(files.server("tv.example", false)).await;
     let good = (0, "playback p1: released\n", "");
-    let unknown = (3, "", "name their certificate by --ca)\n");
+    let unknown = (3, "", "pass its certificate with --ca)\n");
     for (stub, ca, system, (code, out, told)) in [
         (&known, Some(&ca), None, good),
         (&known, None, Some(&ca), good),
@@ -156,8 +156,5 @@ async fn tls_to_who_speaks_none_is_told_as_such() {
     let ca = files.path("ca.pem");
     let (code, _, errors) = run(&["sessions", "anna", "--url", &url, "--ca", &ca], &[]).await;
     assert_eq!(code, 3);
-    assert!(
-        errors.contains("the address may begin with http://"),
-        "{errors}"
-    );
+    assert!(errors.contains("try http:// in the address"), "{errors}");
 }
