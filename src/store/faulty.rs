@@ -6,8 +6,11 @@
 //! `testkit` is built with another copy of that trait.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
+
+use async_trait::async_trait;
+use tokio::sync::watch;
 
 use crate::clock::{Clock, SystemClock};
 use crate::identity::{SessionKey, UserId};
@@ -15,8 +18,7 @@ use crate::session::{
     Admission, Ending, Playing, Released, Renewal, Sighting, Start, StartRules, Terms,
 };
 use crate::store::{Cursor, Listing, MemoryStore, Page, Store, StoreError};
-use async_trait::async_trait;
-use tokio::sync::watch;
+use crate::util::lock;
 
 /// What the store does wrong.
 #[derive(Debug, Clone, Default)]
@@ -127,7 +129,7 @@ impl FaultyStore {
     }
 
     fn faults(&self) -> MutexGuard<'_, HashMap<&'static str, Fault>> {
-        self.faults.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.faults)
     }
 
     /// Does an operation, or not.
@@ -178,7 +180,7 @@ impl Store for FaultyStore {
         limit: u32,
     ) -> Result<Renewal, StoreError> {
         let is_broken = {
-            let broken = self.broken.lock().unwrap_or_else(PoisonError::into_inner);
+            let broken = lock(&self.broken);
             broken.as_ref() == Some(user)
         };
         if is_broken {

@@ -92,13 +92,13 @@ streamgate check-config FILE => docs/cli.md => streamgate check-config streamgat
 streamgate completions SHELL => deploy/dist/dist.sh => completions zsh
 streamgate completions bash => deploy/dist/dist.sh => completions bash
 streamgate doctor => tests/process/doctor.rs => "doctor", "--json"
-streamgate hash-user USER --key-file FILE => tests/log_users.rs => ["hash-user", USER, "--key-file"
-streamgate hash-user USER... => tests/log_users.rs => ["hash-user", "--key-file"
-streamgate envoy-check - => tests/envoy_config.rs => ["envoy-check", "-", "--user"
-streamgate envoy-check FILE => tests/envoy_config.rs => "envoy-check", "--json"
-streamgate envoy-config => tests/envoy_config.rs => ["envoy-config"]
+streamgate hash-user USER --key-file FILE => tests/process/log_users.rs => ["hash-user", USER, "--key-file"
+streamgate hash-user USER... => tests/process/log_users.rs => ["hash-user", "--key-file"
+streamgate envoy-check - => tests/deploy/envoy_config.rs => ["envoy-check", "-", "--user"
+streamgate envoy-check FILE => tests/deploy/envoy_config.rs => "envoy-check", "--json"
+streamgate envoy-config => tests/deploy/envoy_config.rs => ["envoy-config"]
 streamgate envoy-config --shared => tests/fixtures/envoy-config-variants.txt => --shared --streamgate
-streamgate envoy-config --fragments => tests/envoy_config.rs => --fragments"
+streamgate envoy-config --fragments => tests/deploy/envoy_config.rs => --fragments"
 streamgate health => docs/cli.md => until streamgate health; do
 streamgate health --ca … --cert … --key … => tests/process/tls.rs => "--ca", &ca], ["--cert", &cert, "--key", &key]
 streamgate man FOLDER => deploy/dist/dist.sh => man "$files/share/man/man1"
