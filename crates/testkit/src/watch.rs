@@ -81,7 +81,7 @@ pub fn eventually_blocking(what: &str, is_so: impl Fn() -> bool) {
     }
 }
 
-/// Prints a measured time, for whoever publishes it.
+/// Prints a measured time, so that it can be published.
 pub fn measured(what: &str, took: Duration) {
     println!("measured: {what} {:.1} ms", took.as_secs_f64() * 1000.0);
 }

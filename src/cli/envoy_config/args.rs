@@ -1,4 +1,4 @@
-//! What a gateway is to be like, as it is said on the command line. What is left unsaid is an
+//! The gateway to write, as the command line describes it. What is left unsaid is an
 //! example, and marked `CHANGE`.
 
 use std::net::SocketAddr;
@@ -9,7 +9,7 @@ use super::place::{EnvoyPlace, RoutePath};
 use super::version::EnvoyVersion;
 use crate::identity::Source;
 
-/// What a gateway is to be like.
+/// The gateway to write.
 #[derive(Debug, Args)]
 pub(in crate::cli) struct EnvoyConfigArgs {
     /// Print only the pieces that concern streamgate, each headed by where it goes in the Envoy

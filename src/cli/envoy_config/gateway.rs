@@ -151,7 +151,7 @@ fn routes(plan: &Plan<'_>, values: &Values) -> Vec<String> {
 /// The pieces for another Envoy, in the order in which they are put there.
 fn fragments(plan: &Plan<'_>, values: &Values) -> Vec<Fragment> {
     let mut values = values.clone();
-    // Whether a path needs a login is for whoever has the other Envoy to say.
+    // The owner of the other Envoy decides whether a path needs a login.
     for slot in [
         "to",
         "idle",
