@@ -1,9 +1,14 @@
 //! Tells the service manager when we serve and when we drain: systemd's protocol for `Type=notify`.
 
 use std::convert::Infallible;
+use std::io;
+#[cfg(target_os = "linux")]
+use std::os::linux::net::SocketAddrExt;
+#[cfg(target_os = "linux")]
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::net::{SocketAddr, UnixDatagram};
 use std::path::{Path, PathBuf};
 
-use tokio::net::UnixDatagram;
 use tokio::sync::watch;
 use tracing::warn;
 
@@ -41,9 +46,21 @@ async fn tell_phase(socket: &Path, phases: &mut watch::Receiver<Phase>) {
 }
 
 /// Sends one message.
-async fn send(socket: &Path, message: &str) -> std::io::Result<()> {
-    UnixDatagram::unbound()?
-        .send_to(message.as_bytes(), socket)
-        .await?;
+async fn send(socket: &Path, message: &str) -> io::Result<()> {
+    let sender = UnixDatagram::unbound()?;
+    sender.connect_addr(&address(socket)?)?;
+    sender.set_nonblocking(true)?;
+    let sender = tokio::net::UnixDatagram::from_std(sender)?;
+    sender.send(message.as_bytes()).await?;
     Ok(())
+}
+
+/// The address of a socket: a path, or after an `@` a name in Linux's abstract namespace, where no
+/// file belongs to it.
+fn address(socket: &Path) -> io::Result<SocketAddr> {
+    #[cfg(target_os = "linux")]
+    if let Some(name) = socket.as_os_str().as_bytes().strip_prefix(b"@") {
+        return SocketAddr::from_abstract_name(name);
+    }
+    SocketAddr::from_pathname(socket)
 }

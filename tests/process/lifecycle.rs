@@ -11,7 +11,6 @@ use serde_json::{Value, json};
 use streamgate::app::RunError;
 use streamgate::clock::{ManualClock, Stopwatch};
 use tokio::io::AsyncWriteExt;
-use tokio::net::UnixDatagram;
 use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_client::HealthClient;
 use tonic_reflection::pb::v1::ServerReflectionRequest;
@@ -94,34 +93,6 @@ async fn check_config_tells_a_good_file_from_a_bad_one() {
     let (code, _, told) = run(&["check-config", name], &[]).await;
     assert_eq!(code, 2);
     assert!(told.contains("defualt") && told.contains(name), "{told}");
-}
-
-#[tokio::test]
-async fn the_service_manager_hears_when_it_serves_and_when_it_drains() {
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("notify");
-    let manager = UnixDatagram::bind(&path).unwrap();
-    let hears = async || {
-        let mut buffer = [0; 64];
-        let received = tokio::time::timeout(PATIENCE, manager.recv(&mut buffer));
-        let length = received.await.expect("it notifies").unwrap();
-        String::from_utf8_lossy(&buffer[..length]).into_owned()
-    };
-    let mut service = Streamgate::start(&[("NOTIFY_SOCKET", path.to_str().unwrap())]).await;
-    assert_eq!(hears().await, "READY=1");
-    assert_eq!(service.get("/readyz").await.status(), 200);
-    service.signal("TERM").await;
-    assert_eq!(hears().await, "STOPPING=1");
-    assert_eq!(service.stopped().await.code(), Some(0));
-}
-
-#[tokio::test]
-async fn a_service_manager_that_is_gone_is_a_warning() {
-    let service = Streamgate::start(&[("NOTIFY_SOCKET", "/nowhere/notify")]).await;
-    let message = "failed to notify the service manager (NOTIFY_SOCKET); it may stop this process";
-    let line = service.line(message).await;
-    assert_eq!(line["socket"], "/nowhere/notify");
-    assert_eq!(service.get("/readyz").await.status(), 200);
 }
 
 #[tokio::test]

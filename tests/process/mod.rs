@@ -2,6 +2,8 @@
 
 // An instance's life as a process: binding, readiness, the drain, signals, exit codes, the log.
 mod lifecycle;
+// What a service manager hears of it.
+mod service_manager;
 // The configuration followed while the process runs.
 mod reload;
 // Followed files that were emptied or cut off, and the list of users' limits.
