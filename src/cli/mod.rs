@@ -28,6 +28,9 @@ use clap_complete::Shell;
 use crate::config::{Config, ConfigFile, PREFIX};
 use crate::http;
 
+#[cfg(any(fuzzing, test))]
+pub(crate) use envoy_check::fuzzing;
+
 /// Limits how many streams one user watches at once, in the path of an Envoy gateway.
 #[derive(Debug, Parser)]
 #[command(name = "streamgate", version, after_help = EXIT_CODES, arg_required_else_help = true)]

@@ -15,13 +15,14 @@ use crate::identity::MAX_ID_BYTES;
 pub type Property = fn(&[u8]);
 
 /// The targets by name. `fuzz/Cargo.toml` and the folders in `fuzz/corpus/` use the same names.
-pub const TARGETS: [(&str, Property); 11] = [
+pub const TARGETS: [(&str, Property); 12] = [
     ("bodies", crate::http::fuzzing::bodies),
     ("claim", crate::envoy::fuzzing::claim),
     ("cmcd", crate::envoy::fuzzing::cmcd),
     ("config", crate::config::fuzzing::config),
     ("cursor", crate::store::fuzzing::cursor),
     ("entry", crate::envoy::fuzzing::entry),
+    ("envoy_check", crate::cli::fuzzing::envoy_check),
     ("identity", crate::envoy::fuzzing::identity),
     ("record", crate::store::redis::fuzzing::record),
     ("reply", crate::store::redis::fuzzing::reply),

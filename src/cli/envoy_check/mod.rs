@@ -5,6 +5,8 @@ mod clusters;
 mod envoy;
 mod filters;
 mod finding;
+#[cfg(any(fuzzing, test))]
+pub(crate) mod fuzzing;
 mod identity;
 mod logs;
 mod manager;
