@@ -52,6 +52,13 @@ fn each_place_that_has_the_version_has_this_one() {
     }
     let shown = format!("instance: version {VERSION}");
     assert!(docs::text("docs/cli.md").contains(&shown));
+    let manifests = docs::file("deploy/kubernetes/streamgate.yaml");
+    let images = manifests
+        .lines()
+        .filter_map(|line| line.split_once("image: "));
+    let images: Vec<_> = images.map(|(_, image)| image).collect();
+    let image = format!("registry.example.internal/streamgate:{VERSION}");
+    assert_eq!(images, [image], "deploy/kubernetes/streamgate.yaml");
 }
 
 #[tokio::test]
