@@ -17,7 +17,7 @@ TOOLS  := $(abspath $(BUILD)/tools)
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help prereqs prereqs-build prereqs-demo prereqs-dist prereqs-test build demo demo-check image image-check compose-check validate test test-fast matrix fuzz fuzz-api
+.PHONY: help prereqs prereqs-build prereqs-demo prereqs-dist prereqs-lint prereqs-test build demo demo-check image image-check compose-check validate test test-fast matrix fuzz fuzz-api
 .PHONY: bench-redis bench-memory bench-checks lint nightly dist dist-check tag-notes
 
 ## Lists the targets
@@ -40,6 +40,9 @@ prereqs:
 
 prereqs-build:
 	@deploy/prereqs.sh
+
+prereqs-lint:
+	@deploy/prereqs.sh git shellcheck
 
 prereqs-demo:
 	@deploy/prereqs.sh $(ENVOY_NEEDS) $(if $(filter redis,$(STORE)),$(REDIS_NEEDS))
@@ -202,12 +205,13 @@ nightly:
 
 # The fuzz package is linted without libFuzzer, which needs a C++ compiler; cargo-fuzz sets the
 # `fuzzing` cfg.
-## Formatting, clippy, the documentation, and the dependencies where cargo-deny is there
-lint: prereqs-build
+## Formatting, clippy, shellcheck, the documentation, and the dependencies where cargo-deny is there
+lint: prereqs-lint
 	@$(CARGO) fmt --all --check
 	$(CARGO) fmt --check --manifest-path fuzz/Cargo.toml
 	$(CARGO) clippy --locked --workspace --all-targets -- -D warnings
 	RUSTFLAGS="$${RUSTFLAGS:-} --cfg fuzzing" $(CARGO) clippy --locked --manifest-path fuzz/Cargo.toml --target-dir $(BUILD)/fuzz --no-default-features -- -D warnings
+	git grep --null --files-with-matches --extended-regexp '^(#!/.*sh|# shellcheck shell=)' | xargs -0 shellcheck
 	RUSTDOCFLAGS='-D warnings' $(CARGO) doc --locked --workspace --no-deps --document-private-items
 	if [ -x $(TOOLS)/bin/cargo-deny ]; then
 		PATH="$(TOOLS)/bin:$$PATH" $(CARGO) deny check bans licenses sources

@@ -24,7 +24,7 @@ has() {
     *) command -v "$1" ;;
     esac >/dev/null 2>&1
 }
-need() { packages="$packages $1"; }
+need() { packages="${packages:+$packages }$1"; }
 fail() { echo "$*" >&2; exit 1; }
 
 rust=$(sed -n 's/^rust-version = "\(.*\)"/\1/p' "$root/Cargo.toml")
@@ -49,7 +49,6 @@ for wanted in "$@"; do
         need "${wanted#*:}"
     fi
 done
-packages=$(echo $packages)
 [ -n "$packages$lists" ] || exit 0
 
 install="apt-get install -y --no-install-recommends $packages"
@@ -64,6 +63,8 @@ fi
 echo "Installing with apt-get: ${packages:-the lists of packages}" >&2
 log=$(mktemp)
 trap 'rm -f "$log"' EXIT
+# Its words are arguments.
+# shellcheck disable=SC2086
 if ! { $as_root apt-get update && $as_root env DEBIAN_FRONTEND=noninteractive $install; } >"$log" 2>&1; then
     tail -n 20 "$log" >&2
     fail "apt-get failed (the end of its output is above). As root: apt-get update && $install"
