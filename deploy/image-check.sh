@@ -12,13 +12,14 @@ docker info >/dev/null 2>&1 || fail "no Docker engine answers: 'docker info' say
 
 # The first shell block after its heading.
 lines=$(awk '/^## In a container$/ {below = 1} below && /^```$/ {exit} inside {print} below && /^```sh$/ {inside = 1}' docs/containers.md)
-[ "$(printf '%s\n' "$lines" | grep -c .)" = 3 ] || fail "docs/containers.md has no three lines below 'In a container'"
+[ "$(printf '%s\n' "$lines" | grep -c .)" = 4 ] || fail "docs/containers.md has no four lines below 'In a container'"
 
-stranger= configured=
+stranger=''
+configured=''
 end() {
     status=$?
     [ "$status" = 0 ] || { docker ps --all && docker logs "${stranger:-${configured:-streamgate}}"; } >&2 || true
-    docker rm --force streamgate $configured $stranger >/dev/null 2>&1 || true
+    docker rm --force streamgate ${configured:+"$configured"} ${stranger:+"$stranger"} >/dev/null 2>&1 || true
 }
 if docker inspect streamgate --type container >/dev/null 2>&1; then
     fail "there is a container called streamgate; end it first: docker rm --force streamgate"
@@ -28,8 +29,8 @@ trap 'exit 1' INT TERM
 
 answer=$(printf '%s\n' "$lines" | sh -eu)
 printf '%s\n' "$answer" | grep -q '"session":"tv".*"active":1,"limit":3' || fail "the page's lines end with: $answer"
-docker stop streamgate >/dev/null
-say "the page's lines build it, run it, and get an answer"
+[ -z "$(docker ps --quiet --filter 'name=^streamgate$')" ] || fail "the page's lines end, and the container still runs"
+say "the page's lines build it, run it, get an answer, and end it"
 
 # A world-readable folder, unlike one from mktemp.
 mkdir -p target/image-check/etc

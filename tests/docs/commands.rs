@@ -2,7 +2,6 @@
 
 use std::collections::BTreeSet;
 use std::path::Path;
-use std::time::Duration;
 
 use testkit::docs;
 use testkit::gateway::{Setup, envoy_binary};
@@ -12,10 +11,10 @@ use testkit::process::command;
 use testkit::streamgate::Streamgate;
 use testkit::watch::{PATIENCE, within};
 
-/// Where each block stands, and what runs it.
+/// Where each block stands, and the file that runs it.
 const RUN_BY: [(&str, &str, &str); 11] = [
-    ("README.md", "Quick start", ".ci/run: make test, make demo"),
-    ("docs/cli.md", "Commands", "here"),
+    ("README.md", "Quick start", ".ci/run"),
+    ("docs/cli.md", "Commands", OURS),
     (
         "docs/containers.md",
         "In a container",
@@ -29,12 +28,16 @@ const RUN_BY: [(&str, &str, &str); 11] = [
     (
         "docs/envoy/browsers.md",
         "Viewers' scripts and the HTTP API",
-        "here",
+        OURS,
     ),
-    ("docs/envoy/install.md", "Write the file", "here"),
-    ("docs/envoy/install.md", "Try the shipped gateway", "here"),
-    ("docs/http-api.md", "Try it", "clients::scripts"),
-    ("docs/http-api.md", "The small API", "clients::scripts"),
+    ("docs/envoy/install.md", "Write the file", OURS),
+    ("docs/envoy/install.md", "Try the shipped gateway", OURS),
+    ("docs/http-api.md", "Try it", "tests/clients/scripts.rs"),
+    (
+        "docs/http-api.md",
+        "The small API",
+        "tests/clients/scripts.rs",
+    ),
     (
         "docs/install.md",
         "The Debian package",
@@ -46,6 +49,32 @@ const RUN_BY: [(&str, &str, &str); 11] = [
         "deploy/dist/dist-check.sh",
     ),
 ];
+
+/// This file.
+const OURS: &str = "tests/docs/commands.rs";
+
+/// The languages of blocks that nobody pastes into a shell. `console` shows a prompt.
+const OTHER_LANGUAGES: [&str; 6] = ["console", "html", "js", "python", "text", "yaml"];
+
+/// The blocks to paste into a shell: the document, the heading, and the lines without comments.
+fn shell_blocks() -> Vec<(&'static str, &'static str, Vec<&'static str>)> {
+    let mut found = Vec::new();
+    for document in docs::all() {
+        for example in docs::examples(&document.text) {
+            let (path, heading) = (document.path.as_str(), example.heading);
+            if example.language != "sh" {
+                let is_known = OTHER_LANGUAGES.contains(&example.language);
+                assert!(is_known, "{path}, {heading}: {:?}", example.language);
+                continue;
+            }
+            let lines = example.text.lines();
+            let lines = lines.map(|line| line.split(" # ").next().unwrap().trim());
+            let lines = lines.filter(|line| !line.is_empty() && !line.starts_with('#'));
+            found.push((path, heading, lines.collect()));
+        }
+    }
+    found
+}
 
 #[test]
 fn no_document_has_a_place_that_is_yet_to_be_filled_in() {
@@ -61,27 +90,67 @@ fn no_document_has_a_place_that_is_yet_to_be_filled_in() {
 
 #[test]
 fn each_shell_block_of_each_document_is_run_by_something() {
-    let mut there = Vec::new();
-    for document in docs::all() {
-        let shell = docs::examples(&document.text).into_iter();
-        let shell = shell.filter(|example| example.language == "sh");
-        there.extend(shell.map(|example| (document.path.as_str(), example.heading)));
-    }
-    let known: Vec<_> = RUN_BY
-        .iter()
-        .map(|(path, heading, _)| (*path, *heading))
-        .collect();
-    assert_eq!(there, known);
-    let by: BTreeSet<_> = RUN_BY.iter().map(|(_, _, by)| *by).collect();
-    for script in by.iter().filter(|by| by.ends_with(".sh")) {
-        let text = docs::file(script);
-        let its = RUN_BY.iter().filter(|(_, _, by)| by == script);
-        for (_, heading, _) in its {
-            assert!(
-                text.contains(&format!("{heading}$/")),
-                "{script} takes {heading:?} out"
-            );
+    let there = shell_blocks();
+    let headings = there.iter().map(|(path, heading, _)| (*path, *heading));
+    let known = RUN_BY.iter().map(|(path, heading, _)| (*path, *heading));
+    assert_eq!(headings.collect::<Vec<_>>(), known.collect::<Vec<_>>());
+    for ((_, heading, file), (_, _, lines)) in RUN_BY.iter().zip(there) {
+        let text = docs::file(file);
+        let times = |part: &str| text.matches(part).count();
+        if file.starts_with(".ci/") {
+            let missing = lines.iter().find(|line| times(line) == 0);
+            assert_eq!(missing, None, "{file} runs each line");
+        } else if file.ends_with(".sh") {
+            assert!(times(&format!("{heading}$/")) > 0, "{file}: {heading}");
+        } else {
+            // Here the table names it, too.
+            let least = 1 + usize::from(*file == OURS);
+            assert!(times(&format!("{heading:?}")) >= least, "{file}: {heading}");
         }
+    }
+}
+
+/// A block that starts something in the background has a last line that begins with one of these.
+const ENDINGS: [&str; 3] = [
+    "kill ",
+    "docker stop ",
+    "docker compose -f deploy/compose.yaml down",
+];
+
+/// Why the lines may not end by themselves, or leave something running, if so.
+fn what_stays(lines: &[&str]) -> Option<String> {
+    let is_loop = |line: &&&str| line.contains("until ") || line.contains("while ");
+    let is_bounded = |line: &str| line.starts_with("timeout ");
+    let endless = lines.iter().filter(is_loop).find(|line| !is_bounded(line));
+    let is_stream = |line: &&&str| line.contains("curl ") && line.contains("/live/");
+    let is_background = |line: &str| line.ends_with('&') || line.ends_with("& done");
+    let is_ended = |line: &&&str| line.contains(" -m ") || is_background(line);
+    let stream = lines.iter().filter(is_stream).find(|line| !is_ended(line));
+    if let Some(line) = endless.or(stream) {
+        return Some(format!("it may have no end: {line}"));
+    }
+    let is_start = |line: &&str| is_background(line) || line.contains(" --detach");
+    let last = lines.last()?;
+    let is_over = ENDINGS.iter().any(|ending| last.starts_with(ending));
+    (lines.iter().any(is_start) && !is_over)
+        .then(|| format!("it doesn't end what it starts: {last}"))
+}
+
+#[test]
+fn each_shell_block_ends_by_itself_and_ends_what_it_starts() {
+    for (path, heading, lines) in shell_blocks() {
+        assert_eq!(what_stays(&lines), None, "{path}, {heading}");
+    }
+    for bad in [
+        &["until streamgate health; do sleep 0.1; done"][..],
+        &["curl -H 'x-user-id: a' http://127.0.0.1:10000/live/news"],
+        &[
+            "streamgate serve &",
+            "timeout 9 sh -c 'until streamgate health; do :; done'",
+        ],
+        &["docker run --detach streamgate", "docker ps"],
+    ] {
+        assert!(what_stays(bad).is_some(), "{bad:?}");
     }
 }
 
@@ -190,38 +259,30 @@ async fn the_published_tokens_open_the_shipped_gateway_as_it_is_said_of_them() {
         .cluster("origin", &[origin.address])
         .cluster("streamgate_http", &[streamgate.http]);
     let gateway = setup.start().await;
-    let run = async |path, heading, patience: Duration| {
+    let run = async |path, heading| {
         let script = docs::example(path, heading, "sh")
             .replace("127.0.0.1:10000", &gateway.address.to_string());
-        let seconds = patience.as_secs_f64().to_string();
-        let script = script.replace("curl ", &format!("curl -sS -i -m {seconds} "));
+        let script = script.replace("curl -X", "curl -sS -i -X");
         let mut shell = command("bash");
         shell
             .args(["-c", &script])
             .current_dir(env!("CARGO_MANIFEST_DIR"))
             .env("NO_PROXY", "*")
             .kill_on_drop(true);
-        let ran = within(PATIENCE * 2, "the shell ends", shell.output())
+        let ran = within(PATIENCE, "the shell ends", shell.output())
             .await
             .unwrap();
-        // Behind its head there may be video.
-        String::from_utf8_lossy(&ran.stdout).into_owned()
+        String::from_utf8(ran.stdout).unwrap()
     };
-    // It has no end, so curl is the one to end it.
-    let told = run(
-        "docs/envoy/install.md",
-        "Try the shipped gateway",
-        Duration::from_secs(1),
-    )
-    .await;
+    let told = run("docs/envoy/install.md", "Try the shipped gateway").await;
     assert!(told.starts_with("HTTP/1.1 200 OK\r\n"), "{told}");
     assert!(told.contains("x-streamgate-session: "), "{told}");
     let told = run(
         "docs/envoy/browsers.md",
         "Viewers' scripts and the HTTP API",
-        PATIENCE,
     )
     .await;
     assert!(told.starts_with("HTTP/1.1 201 Created\r\n"), "{told}");
     assert!(told.contains("\"session\":\"tab-1\""), "{told}");
+    assert!(told.contains("HTTP/1.1 204 No Content\r\n"), "{told}");
 }

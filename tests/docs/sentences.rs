@@ -52,7 +52,6 @@ docker exec => deploy/image-check.sh
 docker exec NAME streamgate sessions alice => deploy/image-check.sh => docker exec "$configured" streamgate sessions alice
 docker run => deploy/image-check.sh
 docker run --volume "$PWD/etc:/etc/streamgate:ro" streamgate serve --config /etc/streamgate/streamgate.yaml => deploy/image-check.sh => --volume "$PWD/etc:/etc/streamgate:ro" streamgate serve --config /etc/streamgate/streamgate.yaml
-docker stop streamgate => deploy/image-check.sh
 envoy --mode validate -c FILE => Makefile => --mode validate --log-level warning -c "$$file"
 git tag --annotate --file <(deploy/dist/tag-notes.sh) v0.2.0 => .ci/nightly
 make bench-checks => .ci/nightly
