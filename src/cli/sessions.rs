@@ -96,7 +96,7 @@ fn disappoint(
 ) -> CommandStatus {
     let came = answer.disappoints(api.has_token());
     if let Some(problem) = came.problem.filter(|_| args.json) {
-        // What it comes to is known already.
+        // The exit status is decided already.
         let _ = print(line(&problem), out, errors);
     }
     complain(

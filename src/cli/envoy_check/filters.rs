@@ -99,7 +99,7 @@ fn outage(check: &At<'_>, findings: &mut Findings) {
     }
 }
 
-/// Checks that a check may take as long as it may have to.
+/// Checks that Envoy waits long enough for the answer to a check.
 fn timeout(check: &At<'_>, service: &At<'_>, findings: &mut Findings) {
     let timeout = service.get("timeout");
     let seconds = timeout.as_ref().and_then(At::seconds);

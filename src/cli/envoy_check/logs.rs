@@ -1,4 +1,4 @@
-//! Checks of the access loggers: ends at once, reports of running streams, nothing lost in an
+//! Checks of the access loggers: immediate ends, reports of running streams, nothing lost in an
 //! outage.
 
 use super::envoy::{Envoy, Manager, cluster_of, is_streamgate};
@@ -223,7 +223,7 @@ impl<'a> Logger<'a> {
         })
     }
 
-    /// Those filters, alone or joined by `and`. What is joined by `or` says nothing by itself.
+    /// Those filters, alone or joined by `and`. A filter joined by `or` decides nothing alone.
     fn filters(&self, kind: &str) -> Vec<At<'a>> {
         let Some(filter) = self.at.get("filter") else {
             return Vec::new();
@@ -247,7 +247,7 @@ impl<'a> Logger<'a> {
         size.and_then(|it| it.number()).unwrap_or(16_384.0)
     }
 
-    /// Whether entries are sent at once.
+    /// Whether entries are sent immediately.
     fn is_fast(&self) -> bool {
         let flush = self.common.get("buffer_flush_interval");
         let flush = flush.and_then(|it| it.seconds()).unwrap_or(1.0);

@@ -1,5 +1,5 @@
-//! `envoy-check`: reads the configuration of an Envoy, and says what is missing in it or dangerous
-//! for counting streams. `envoy --mode validate` accepts all of what is found here.
+//! `envoy-check`: reads the configuration of an Envoy, and reports what is missing or dangerous for
+//! counting streams. `envoy --mode validate` accepts all of these mistakes.
 
 mod clusters;
 mod envoy;
@@ -24,7 +24,7 @@ use super::show::plain;
 use super::{CommandStatus, complain, envoy_config, print};
 use crate::identity::Source;
 
-/// What is checked.
+/// The arguments of `envoy-check`.
 #[derive(Debug, clap::Args)]
 pub(super) struct EnvoyCheckArgs {
     /// Envoy's configuration in YAML or JSON, or the output of its administrator's `/config_dump`;
@@ -49,7 +49,7 @@ struct Checked {
     notes: Vec<String>,
 }
 
-/// Prints what is found, and the pieces that repair it.
+/// Prints the findings, and the pieces that repair them.
 pub(super) fn run(
     args: &EnvoyCheckArgs,
     input: &mut impl Read,

@@ -31,7 +31,7 @@ struct Route<'a> {
     settings: Vec<At<'a>>,
 }
 
-/// What is known of the routes that are counted.
+/// Facts about the counted routes.
 #[derive(Default)]
 pub(super) struct Counted<'a> {
     /// The clusters that they lead to.
@@ -102,7 +102,7 @@ fn counted(route: &Route<'_>, check: &str, retries: bool, findings: &mut Finding
             );
         }
     }
-    // A redirect or an answer of Envoy's own is over at once.
+    // A redirect or a direct response ends immediately.
     let Some(action) = route.at.get("route") else {
         return;
     };
@@ -213,7 +213,7 @@ impl<'a> Route<'a> {
         nearest.is_some_and(|it| it.is("disabled", true))
     }
 
-    /// What is said to streamgate here, the nearest first.
+    /// The context extensions that streamgate gets here, the most specific first.
     fn said(&self, check: &str) -> Vec<(&'a str, At<'a>)> {
         let path = ["check_settings", "context_extensions"];
         let maps = self.settings.iter();
@@ -249,7 +249,7 @@ impl<'a> Route<'a> {
         paths
     }
 
-    /// Whether players fetch playlists and segments here, as far as the path tells.
+    /// Whether players fetch playlists and segments here, judging by the path.
     fn looks_like_playback(&self) -> bool {
         self.paths().iter().any(|path| {
             let path = path.to_ascii_lowercase();
