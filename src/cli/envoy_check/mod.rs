@@ -98,7 +98,7 @@ fn check(tree: &Node, user: Option<&Source>) -> Checked {
             &root,
             "http_connection_manager",
             None,
-            "no HTTP connection manager is here; if listeners come from elsewhere (LDS), pass the output of /config_dump",
+            "no HTTP connection manager found; if listeners come from elsewhere (LDS), pass the output of /config_dump",
         );
     }
     let asks = |manager: &&Manager<'_>| filters::check(manager).is_some();

@@ -136,7 +136,7 @@ fn counted(route: &Route<'_>, check: &str, retries: bool, findings: &mut Finding
             "request",
             Some("route-playback"),
             format!(
-                "{said}: for a player that names nothing each segment is a stream of milliseconds, and nobody ever reaches a limit"
+                "{said}: for a player that sends no name, each segment is a separate stream, and no user ever reaches the limit"
             ),
         );
     } else if has_request {
@@ -147,7 +147,7 @@ fn counted(route: &Route<'_>, check: &str, retries: bool, findings: &mut Finding
                 timeout.as_ref().unwrap_or(&action),
                 "route_timeout",
                 Some("route-endless"),
-                "timeout is not 0s: Envoy ends each response after it (unset: 15 s), however long the stream is",
+                "timeout is not 0s: Envoy cuts each response off after it (unset: 15 s)",
             );
         }
     }
@@ -179,7 +179,7 @@ fn unchecked(route: &Route<'_>, mark: Option<&str>, findings: &mut Findings) {
             &route.at,
             "unchecked",
             Some("route-unchecked"),
-            "ext_authz is off here and set_metadata is not: what nobody has checked is reported to streamgate as if it were a stream",
+            "ext_authz is off here but set_metadata is not: Envoy reports unchecked requests to streamgate as streams",
         );
     }
     let is_api = route.clusters().into_iter().any(is_api);
