@@ -69,7 +69,7 @@ demo: prereqs-demo
 	exec $(DEMO) run --store $(STORE) --envoy "$$envoy" --redis-server "$$redis" --streamgate $(BUILD)/demo/streamgate \
 		--logs $(BUILD)/demo/logs --gateway-port $(GATEWAY_PORT) --http-port $(HTTP_PORT) --grpc-port $(GRPC_PORT)
 
-## The same on free ports, walking through the scenario by itself
+## The same on free ports; it runs through the scenario on its own
 demo-check: prereqs-demo build
 	@envoy=$$(deploy/demo/get-envoy.sh)
 	redis=$$($(if $(filter redis,$(STORE)),deploy/demo/get-redis.sh,echo redis-server))
@@ -165,7 +165,7 @@ fuzz-api: prereqs
 	$(CARGO) test --locked --test integration -- --nocapture openapi::fuzz
 
 # Redis measures itself, so the build profile doesn't matter.
-## Measures what a check costs Redis, beside a textbook semaphore
+## Measures what a check costs Redis, next to a textbook semaphore
 bench-redis: prereqs
 	@STREAMGATE_TEST_REDIS_SERVER=$$(deploy/demo/get-redis.sh)
 	export STREAMGATE_TEST_REDIS_SERVER
@@ -173,7 +173,7 @@ bench-redis: prereqs
 
 # An optimised build; it measures the processes' own processor time, so that other load on the
 # machine hardly matters.
-## Measures what a check costs streamgate, beside a server that does nothing
+## Measures what a check costs streamgate, next to a server that does nothing
 bench-checks: prereqs
 	@STREAMGATE_TEST_REDIS_SERVER=$$(deploy/demo/get-redis.sh)
 	export STREAMGATE_TEST_REDIS_SERVER

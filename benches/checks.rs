@@ -187,7 +187,7 @@ fn theirs(number: usize) -> Check {
     segment(&viewer(number), &playback(number))
 }
 
-/// A playback of one who has three already; each such is asked for by another number.
+/// A start by a user who has three playbacks already; each number makes another one.
 fn one_too_many(number: usize) -> Check {
     segment(&viewer(number % BATCH), &format!("more-{number}"))
 }
@@ -277,7 +277,7 @@ const ROWS: [Row; 7] = [
     )),
 ];
 
-/// All that is asked, and Redis.
+/// The measured parties, and Redis.
 struct Bench {
     redis: RedisServer,
     nothing: NothingServer,
@@ -294,7 +294,7 @@ impl Bench {
             on_redis: Streamgate::start_for_crowds(Some(&redis)).await,
             redis,
         };
-        // Three streams each for the first of the viewers; who comes later starts anew.
+        // The first viewers have three streams each; later ones have none yet.
         for who in [Who::Nothing, Who::Embedded, Who::OnRedis] {
             let all = 0..3 * BATCH;
             let let_in = bench.at(who).await.ask(all, &one_of_three).await;

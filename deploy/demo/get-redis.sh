@@ -1,5 +1,5 @@
 #!/bin/sh
-# Prints the path of a redis-server binary on stdout; all else goes to stderr.
+# Prints the path of a redis-server binary on stdout; everything else goes to stderr.
 #
 # $REDIS_SERVER if set, else `redis-server` on PATH, else Debian's redis-tools: its redis-check-rdb is the same program
 # and serves when it is called redis-server. (Debian's package redis-server would also start a system service.)

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Builds the program that releases ship: the same bytes from any folder, given the same Rust and C compilers.
-# The program is target/dist/streamgate (CARGO_TARGET_DIR is heeded), with its line tables.
+# The program is target/dist/streamgate (or below CARGO_TARGET_DIR), with its line tables.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 
@@ -9,14 +9,14 @@ target=${CARGO_TARGET_DIR:-$root/target}
 sysroot=$(rustc --print sysroot)
 commit=$(rustc --version --verbose | sed -n 's/^commit-hash: //p')
 
-# What was fetched lies in folders that are named after the registry's host.
+# Fetched sources are in folders named after the registry's host.
 cargo fetch --locked --quiet
 prefixes=("$root=/build" "$(realpath -m "$target")=/build/target" "$sysroot/lib/rustlib/src/rust=/rustc/$commit")
 for registry in "${CARGO_HOME:-$HOME/.cargo}"/registry/src/*; do
     prefixes+=("$registry=/registry")
 done
 
-# The flags of the caller would change what is built. Between arguments cargo wants the byte 1F, which no path has.
+# The caller's flags would change the build. Between arguments cargo wants the byte 1F, which no path has.
 flags=$(printf -- '--remap-path-prefix=%s\037' "${prefixes[@]}")
 CARGO_ENCODED_RUSTFLAGS=${flags%$'\037'}
 CFLAGS=$(printf -- '-ffile-prefix-map=%s ' "${prefixes[@]}")

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # What a release ships, below target/archives: an archive, a Debian package, the debug symbols, an SBOM, and SHA-256 sums.
 #
-# All of it is the same to the byte from any folder and at any time, given the same Rust, C compiler and cargo-deb.
+# The output is the same to the byte from any folder and at any time, given the same Rust, C compiler and cargo-deb.
 # SOURCE_DATE_EPOCH is the time that all files get, by default that of the commit.
 set -euo pipefail
 cd "$(dirname "$0")/../.."

@@ -27,7 +27,7 @@ pub struct Stop {
 /// Time limits of the drain.
 #[derive(Debug, Clone, Copy)]
 pub struct DrainTimes {
-    /// How long everything continues as before, once the gateways have been told.
+    /// How long everything continues as before, once the gateways have been informed.
     pub grace: Duration,
     /// The limit for the whole drain, grace period included.
     pub deadline: Duration,

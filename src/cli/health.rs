@@ -277,8 +277,8 @@ mod tests {
         tokio::select! { ended = serving => panic!("{ended:?}"), () = asking => () }
     }
 
-    /// Files of a server that wants to know who asks, in a directory: its own certificate for
-    /// `tv.example`, which vouches for whoever shows it too.
+    /// The files of a server that requires client certificates, in a directory. Its own
+    /// certificate, for `tv.example`, is also the authority for clients.
     fn certificate() -> (tempfile::TempDir, ServerTlsConfig) {
         let dir = tempfile::tempdir().unwrap();
         let made = rcgen::generate_simple_self_signed(["tv.example".to_owned()]).unwrap();

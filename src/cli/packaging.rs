@@ -1,4 +1,4 @@
-//! What packages hold next to the program, made of the definitions of its arguments: completions and manual pages.
+//! Completions and manual pages for packages, generated from the definitions of the arguments.
 
 use std::io::Write;
 use std::path::Path;

@@ -3,9 +3,9 @@
 use std::ffi::OsString;
 use std::fmt::Write as _;
 use std::io::Write;
+use std::time::SystemTime;
 
 use http::{Method, StatusCode};
-use jiff::Timestamp;
 use serde::Deserialize;
 
 use super::client::{Api, ApiArgs, ApiResponse};
@@ -96,7 +96,7 @@ fn disappoint(
 ) -> CommandStatus {
     let came = answer.disappoints(api.has_token());
     if let Some(problem) = came.problem.filter(|_| args.json) {
-        // What it comes to is known already.
+        // The exit status is decided already.
         let _ = print(line(&problem), out, errors);
     }
     complain(
@@ -112,7 +112,7 @@ fn line(body: &str) -> String {
 }
 
 /// The sessions as text for people. Times are relative to `now`, the time at the instance.
-fn shown(user: &UserId, listing: &SessionList, now: Option<Timestamp>) -> String {
+fn shown(user: &UserId, listing: &SessionList, now: Option<SystemTime>) -> String {
     let mut shown = format!(
         "{}: {} of {} {} in use\n",
         plain(user.as_str()),
@@ -141,7 +141,7 @@ fn shown(user: &UserId, listing: &SessionList, now: Option<Timestamp>) -> String
 
 impl Listed {
     /// Its row in the table.
-    fn row(&self, now: Option<Timestamp>) -> [String; 7] {
+    fn row(&self, now: Option<SystemTime>) -> [String; 7] {
         let optional = |text: &Option<String>| text.as_deref().map_or("-".to_owned(), plain);
         [
             plain(&self.kind),
@@ -161,7 +161,7 @@ mod tests {
 
     fn text(body: &str) -> String {
         let listing = serde_json::from_str(body).unwrap();
-        let now = "2027-01-15T08:00:00Z".parse().unwrap();
+        let now = humantime::parse_rfc3339("2027-01-15T08:00:00Z").unwrap();
         shown(&UserId::parse("anna").unwrap(), &listing, Some(now))
     }
 

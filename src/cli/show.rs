@@ -1,8 +1,7 @@
 //! Output for people: texts that can't control a terminal, positions, times, columns.
 
 use std::fmt::Write;
-
-use jiff::{SignedDuration, Timestamp};
+use std::time::{Duration, SystemTime};
 
 /// A text that a terminal shows as it is: control characters, and those that change the direction
 /// of text, are escaped. The API sends no control characters, but an answer may come from anywhere.
@@ -29,17 +28,17 @@ pub(super) fn position(seconds: u64) -> String {
 }
 
 /// How long ago `then` was. If `now` is unknown, `then` itself.
-pub(super) fn ago(then: &str, now: Option<Timestamp>) -> String {
-    match since(then, now) {
-        Some(passed) => format!("{} ago", roughly(passed)),
+pub(super) fn ago(then: &str, now: Option<SystemTime>) -> String {
+    match both(then, now) {
+        Some((then, now)) => format!("{} ago", roughly(between(then, now))),
         None => plain(then),
     }
 }
 
 /// How far ahead `then` is. If `now` is unknown, `then` itself.
-pub(super) fn ahead(then: &str, now: Option<Timestamp>) -> String {
-    match since(then, now) {
-        Some(passed) => format!("in {}", roughly(-passed)),
+pub(super) fn ahead(then: &str, now: Option<SystemTime>) -> String {
+    match both(then, now) {
+        Some((then, now)) => format!("in {}", roughly(between(now, then))),
         None => plain(then),
     }
 }
@@ -70,16 +69,20 @@ pub(super) fn table<const COLUMNS: usize>(
     table
 }
 
-/// The time that has passed since a time in RFC 3339.
-fn since(then: &str, now: Option<Timestamp>) -> Option<SignedDuration> {
-    let then: Timestamp = then.parse().ok()?;
-    Some(now?.duration_since(then))
+/// A time in RFC 3339 (UTC) and `now`, if both are known.
+fn both(then: &str, now: Option<SystemTime>) -> Option<(SystemTime, SystemTime)> {
+    Some((humantime::parse_rfc3339(then).ok()?, now?))
 }
 
-/// A duration in its one or two largest units. A negative one is shown as 0 s: the clocks of two
-/// machines differ a little.
-fn roughly(time: SignedDuration) -> String {
-    let seconds = time.as_secs().max(0);
+/// How long after `from` is `until`. Zero if it is earlier: the clocks of two machines differ a
+/// little.
+fn between(from: SystemTime, until: SystemTime) -> Duration {
+    until.duration_since(from).unwrap_or_default()
+}
+
+/// A duration in its one or two largest units.
+fn roughly(time: Duration) -> String {
+    let seconds = time.as_secs();
     let (minutes, hours, days) = (seconds / 60, seconds / 3600, seconds / 86_400);
     match (days, hours, minutes) {
         (0, 0, 0) => format!("{seconds}s"),
@@ -142,14 +145,14 @@ mod tests {
 
     #[test]
     fn a_time_is_told_from_when_it_was_asked_for() {
-        let now = Some("2027-01-15T08:00:00Z".parse().unwrap());
+        let now = Some(humantime::parse_rfc3339("2027-01-15T08:00:00Z").unwrap());
         for (then, shown) in [
             ("2027-01-15T08:00:00.500Z", "0s ago"),
             ("2027-01-15T07:59:15.000Z", "45s ago"),
             ("2027-01-15T07:48:00.000Z", "12m ago"),
             ("2027-01-15T04:55:00.000Z", "3h 5m ago"),
             ("2027-01-13T02:00:00.000Z", "2d 6h ago"),
-            ("9999-12-30T22:00:00.999Z", "0s ago"),
+            ("9999-12-31T23:59:59.999Z", "0s ago"),
             ("soon\n", r"soon\n"),
         ] {
             assert_eq!(ago(then, now), shown);

@@ -97,7 +97,7 @@ fn assert_is_not_told(loaded: Result<Config, ConfigError>, what: &impl fmt::Debu
     assert!(!told.contains(SECRET), "{what:?} gave {told}");
 }
 
-/// A source is written as it was read.
+/// A source is written exactly as it was read.
 fn assert_is_written_as_read(source: &Source) {
     let written = source.to_string();
     assert_eq!(written.parse().as_ref(), Ok(source), "{written:?}");

@@ -10,6 +10,7 @@ pub use reason::Reason;
 
 use std::borrow::Cow;
 use std::collections::BTreeSet;
+use std::time::{Duration, UNIX_EPOCH};
 
 use serde::Serialize;
 use utoipa::ToSchema;
@@ -236,13 +237,14 @@ pub const fn refusal_reason(refusal: &Refusal) -> Reason {
     }
 }
 
+/// The end of the year 9999, the last that RFC 3339 can express, in milliseconds since 1970.
+const LAST_MILLISECOND: u64 = 253_402_300_799_999;
+
 /// A timestamp in RFC 3339, to the millisecond.
 #[must_use]
 pub fn rfc3339(at: Timestamp) -> String {
-    let instant = i64::try_from(at.as_millis())
-        .ok()
-        .and_then(|millis| jiff::Timestamp::from_millisecond(millis).ok());
-    format!("{:.3}", instant.unwrap_or(jiff::Timestamp::MAX))
+    let since_1970 = Duration::from_millis(at.as_millis().min(LAST_MILLISECOND));
+    humantime::format_rfc3339_millis(UNIX_EPOCH + since_1970).to_string()
 }
 
 /// The detail for a stream that runs inside the gateway.
@@ -389,7 +391,7 @@ mod tests {
     fn a_time_beyond_the_calendar_is_the_last_there_is() {
         assert_eq!(
             rfc3339(Timestamp::from_millis(u64::MAX)),
-            "9999-12-30T22:00:00.999Z"
+            "9999-12-31T23:59:59.999Z"
         );
     }
 }

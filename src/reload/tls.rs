@@ -7,14 +7,14 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use der::asn1::{AnyRef, GeneralizedTime, UtcTime};
+use der::{Decode, Reader, SliceReader, Tag};
 use rustls::crypto::{CryptoProvider, ring};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::WebPkiClientVerifier;
 use rustls::server::danger::ClientCertVerifier;
 use rustls::{Error, InconsistentKeys, RootCertStore, ServerConfig};
-use x509_cert::Certificate;
-use x509_cert::der::Decode;
 
 use super::Files;
 use crate::config::{Config, Tls, TlsKeys};
@@ -114,7 +114,7 @@ fn files(tls: &Tls, keys: TlsKeys, protocols: &'static [&'static str]) -> Files<
             _ => versions.with_no_client_auth(),
         };
         let shown = certificates(&cert, certificate)?;
-        let validity = shown.iter().filter_map(validity);
+        let validity = shown.iter().filter_map(|shown| validity(shown).ok());
         let validity = validity.min_by_key(|validity| validity.until);
         let mut config = clients
             .with_single_cert(shown, self::private_key(&key, private_key)?)
@@ -130,14 +130,34 @@ fn files(tls: &Tls, keys: TlsKeys, protocols: &'static [&'static str]) -> Files<
     })
 }
 
-/// The validity period of a certificate.
-fn validity(certificate: &CertificateDer<'_>) -> Option<Validity> {
-    let read = Certificate::from_der(certificate).ok()?;
-    let said = read.tbs_certificate().validity();
-    Some(Validity {
-        from: said.not_before.to_unix_duration(),
-        until: said.not_after.to_unix_duration(),
+/// The validity period of a certificate (RFC 5280, section 4.1). rustls checks the rest.
+fn validity(certificate: &[u8]) -> der::Result<Validity> {
+    let certificate = AnyRef::from_der(certificate)?;
+    let signed: AnyRef<'_> = SliceReader::new(certificate.value())?.decode()?;
+    let mut signed = SliceReader::new(signed.value())?;
+    // The fields before it: version (not in version 1), serial number, algorithm, issuer.
+    let before = if Tag::peek(&signed)? == Tag::Integer {
+        3
+    } else {
+        4
+    };
+    for _ in 0..before {
+        signed.tlv_bytes()?;
+    }
+    signed.sequence(|period| {
+        Ok(Validity {
+            from: time(period)?,
+            until: time(period)?,
+        })
     })
+}
+
+/// The next time, since 1970.
+fn time(period: &mut SliceReader<'_>) -> der::Result<Duration> {
+    match Tag::peek(period)? {
+        Tag::UtcTime => Ok(period.decode::<UtcTime>()?.to_unix_duration()),
+        _ => Ok(period.decode::<GeneralizedTime>()?.to_unix_duration()),
+    }
 }
 
 /// The certificates in a PEM file, at least one.

@@ -11,8 +11,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tracing::error;
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::fmt::MakeWriter;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::reload;
 use tracing_subscriber::util::{SubscriberInitExt, TryInitError};
 
 use super::hidden::shown;
@@ -99,33 +101,25 @@ fn subscribe(
     users: Option<UserHash>,
     queue: Arc<LineQueue>,
 ) -> Result<LogLevel, TryInitError> {
-    let builder = tracing_subscriber::fmt()
-        .with_env_filter(filter(level))
-        .with_writer(Queued { queue, format });
+    let (filter, handle) = reload::Layer::new(targets(level));
+    let registry = tracing_subscriber::registry().with(filter);
+    let lines = tracing_subscriber::fmt::layer().with_writer(Queued { queue, format });
     match format {
         LogFormat::Text => {
-            let builder = builder
+            let lines = lines
                 .fmt_fields(TextFields(users))
-                .with_ansi(io::stderr().is_terminal())
-                .with_filter_reloading();
-            let handle = builder.reload_handle();
-            builder.finish().try_init()?;
-            // This fails only once the subscriber is gone.
-            Ok(LogLevel(Box::new(move |level| {
-                drop(handle.reload(filter(level)));
-            })))
+                .with_ansi(io::stderr().is_terminal());
+            registry.with(lines).try_init()?;
         }
         LogFormat::Json => {
-            let builder = builder
-                .event_format(JsonLines(users))
-                .with_filter_reloading();
-            let handle = builder.reload_handle();
-            builder.finish().try_init()?;
-            Ok(LogLevel(Box::new(move |level| {
-                drop(handle.reload(filter(level)));
-            })))
+            let lines = lines.event_format(JsonLines(users));
+            registry.with(lines).try_init()?;
         }
     }
+    Ok(LogLevel(Box::new(move |level| {
+        // This fails only once the subscriber is gone.
+        drop(handle.reload(targets(level)));
+    })))
 }
 
 /// How many lines of this process were dropped for that cause.
@@ -183,8 +177,10 @@ impl Write for ShownLine<'_> {
     }
 }
 
-/// The filter for a level. Libraries log only warnings and errors: their other lines would bury
+/// What is logged at a level. Libraries log only warnings and errors: their other lines would bury
 /// ours.
-fn filter(level: tracing::Level) -> EnvFilter {
-    EnvFilter::new(format!("warn,streamgate={}", level.as_str().to_lowercase()))
+fn targets(level: tracing::Level) -> Targets {
+    Targets::new()
+        .with_default(LevelFilter::WARN)
+        .with_target("streamgate", level)
 }

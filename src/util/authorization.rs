@@ -1,4 +1,4 @@
-//! What stands in an `Authorization` header (RFC 9110), and in the scheme `Basic` (RFC 7617).
+//! The value of an `Authorization` header (RFC 9110), and of its scheme `Basic` (RFC 7617).
 
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;

@@ -1,4 +1,5 @@
-//! The page `docs/clients/watch.html` in a real Chromium: on an origin of its own, whose scripts `http.cors_origins` lets in, and once behind a real Envoy.
+//! The page `docs/clients/watch.html` in a real Chromium: on an origin of its own, whose scripts
+//! `http.cors_origins` lets in, and once behind a real Envoy.
 
 use serde_json::{Value, json};
 
@@ -55,7 +56,7 @@ async fn a_page_whose_slot_is_taken_over_stops_and_says_by_whom() {
     let stopped = "Stopped: displaced by tv";
     let says = |text: &str| text.contains(stopped).then_some(());
     second.says(stopped, says).await;
-    // What has been stopped has nothing to release, and doesn't come back by itself.
+    // A stopped playback has nothing to release, and doesn't restart on its own.
     first.close().await;
     second.go(&pages.elsewhere()).await;
     second.back().await;
@@ -103,7 +104,7 @@ async fn leaving_releases_at_once_and_coming_back_out_of_the_cache_starts_anew()
         scene.becomes(&[&new]).await;
         old = new;
     }
-    // Whoever has pressed Stop finds it stopped.
+    // After Stop it stays stopped.
     tab.press("Stop").await;
     let says = |text: &str| text.contains("Stopped: released").then_some(());
     tab.says("it has stopped", says).await;
@@ -154,7 +155,8 @@ async fn a_page_that_is_closed_before_anything_was_answered_leaves_nothing_behin
     scene.becomes(&[]).await;
 }
 
-/// Has the shipped gateway let scripts of that origin in, and show a token of its own, as the comments in the file say.
+/// Has the shipped gateway admit scripts of that origin with a token of its own, as the comments in
+/// the file say.
 fn for_scripts_of(envoy: &mut Value, origin: &str) {
     let route = route_mut(envoy, "/v1/users");
     let cors = "/typed_per_filter_config/envoy.filters.http.cors/allow_origin_string_match";

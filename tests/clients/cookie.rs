@@ -1,4 +1,5 @@
-//! The cookie of ours in a real Chromium, behind a real Envoy: a page on another origin that plays and names nothing.
+//! The cookie of ours in a real Chromium, behind a real Envoy: a page on another origin that plays
+//! and names nothing.
 
 use std::net::SocketAddr;
 
@@ -16,7 +17,8 @@ use testkit::streamgate::Streamgate;
 use testkit::viewers::Viewers;
 use testkit::watch::{SLOWLY, eventually_within};
 
-/// Fetches an HLS stream as a player does, then shows a film in the same folder, and says what came of it.
+/// Fetches an HLS stream as a player does, then shows a film in the same folder, and says what came
+/// of it.
 const PAGE: &str = r#"<!doctype html><body>Starting<script>
     const folder = new URLSearchParams(location.search).get("at") + "/vod/demo/";
     const get = async (file) => {
@@ -34,7 +36,7 @@ const PAGE: &str = r#"<!doctype html><body>Starting<script>
     });
     (async () => {
         const told = [await get("index.m3u8")];
-        // Sound, picture and another quality at once.
+        // Audio, video and another quality concurrently.
         const files = ["180p/index.m3u8", "180p/000.ts", "270p/index.m3u8", "270p/000.ts"];
         told.push(...await Promise.all(files.map(get)));
         told.push(await shows());
@@ -70,7 +72,8 @@ impl Stage {
         ];
         let (origin, streamgate) = (Origin::start().await, Streamgate::start(&settings).await);
         let setup = Setup::demo(&[streamgate.grpc], origin.address);
-        // Where browsers run, a check may take longer than the shipped half a second, which is not what is shown here.
+        // On a machine that runs browsers, a check may take longer than the shipped half a second.
+        // That is not what this test is about.
         let setup = setup.check(json!({"grpc_service": {"timeout": "10s"}}));
         let setup = setup.edit(|envoy| issuing_to_scripts(envoy, page));
         Self {
@@ -89,7 +92,8 @@ impl Stage {
     }
 }
 
-/// Has the HLS route issue the cookie, and lets that page's scripts ask with it, as `docs/envoy/cookies.md` says.
+/// Has the HLS route issue the cookie, and lets that page's scripts ask with it, as
+/// `docs/envoy/cookies.md` says.
 fn issuing_to_scripts(envoy: &mut Value, page: SocketAddr) {
     let origin = format!("http://{page}");
     let route = route_mut(envoy, "/vod");
@@ -108,7 +112,7 @@ fn issuing_to_scripts(envoy: &mut Value, page: SocketAddr) {
     filters.as_array_mut().unwrap().insert(0, cors);
 }
 
-/// What stands before this Envoy speaks TLS with clients, and says so.
+/// The proxy in front of this Envoy speaks TLS with clients, and says so.
 fn behind_tls(setup: Setup) -> Setup {
     setup.edit(|envoy| {
         let manager = at_mut(envoy, CONNECTION_MANAGER);

@@ -12,5 +12,5 @@ mod scene;
 mod scripts;
 // What a page's WebSocket tells of a refusal.
 mod websocket;
-// What is told of problems, in other words.
+// Problems, explained in other words.
 mod words;

@@ -1,4 +1,4 @@
-//! Owns the service that the examples talk to: alice has a token of her own, and the test sees what comes of it.
+//! The service that the examples call: alice has a token of her own, and the test sees the effects.
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
@@ -64,7 +64,7 @@ impl Scene {
         serde_json::from_value(sessions).unwrap()
     }
 
-    /// That session, as long as it is live.
+    /// That session, if it is live.
     pub(super) async fn session(&self, id: &str) -> Option<Value> {
         let sessions = self.sessions().await;
         sessions.into_iter().find(|it| it["session"] == id)
@@ -102,7 +102,7 @@ impl Scene {
         session["expires_at"].as_str().unwrap().to_owned()
     }
 
-    /// Starts a playback, or says that it goes on, as any client would; the status, and what was told.
+    /// Starts or renews a playback, as any client would; returns the status and the body.
     pub(super) async fn put(&self, id: &str, body: &Value) -> (u16, Value) {
         let url = format!("{}/{id}", self.sessions_url());
         let put = self.client.put(url).bearer_auth(TOKEN).json(body);

@@ -1,4 +1,4 @@
-//! curl, Python and Node: each example, as it stands in the documents, against the service.
+//! curl, Python and Node: each example of the documents, unchanged, against the service.
 
 use std::time::Duration;
 
@@ -87,7 +87,8 @@ impl Client {
         self.process.says("it plays", find).await
     }
 
-    /// Waits until it has ended by itself; its exit code, and the problem that it told.
+    /// Waits until it ends without being stopped; returns its exit code, and the problem that it
+    /// printed.
     async fn ended(mut self) -> (Option<i32>, Value) {
         let code = self.process.ended().await.code();
         let output = self.process.output();
@@ -206,7 +207,8 @@ async fn outage(language: Language) {
     let id = client.plays().await;
     assert_eq!(store.live("alice").await, [id.as_str()]);
 
-    // Whichever call a heartbeat is, it fails once. Were the store's own probes to fail too, it would not be called.
+    // A heartbeat, whichever call it makes, fails once. If the store's own probes failed too, it
+    // would not be called.
     let heartbeats = ["admit", "renew"];
     let calls = || -> usize { heartbeats.iter().map(|call| store.calls(call)).sum() };
     let before = calls();

@@ -1,5 +1,5 @@
-//! What can be said of the image, of compose.yaml and of its Envoy's configuration without a Docker engine. `make image-check` and
-//! `make compose-check` build and run them.
+//! What can be said of the image, of compose.yaml and of its Envoy's configuration without a Docker
+//! engine. `make image-check` and `make compose-check` build and run them.
 
 use std::collections::BTreeSet;
 use std::fs::Permissions;
@@ -47,7 +47,8 @@ fn check_filter(envoy: &mut Value) -> &mut Value {
     )
 }
 
-/// `envoy/envoy.yaml` with what the first line of compose's file says, as far as it is about the gateway itself.
+/// `envoy/envoy.yaml` with the changes that the first line of compose's file lists, as far as they
+/// are about the gateway itself.
 fn as_compose_needs_it(compose: &Value) -> Value {
     let mut envoy = read("envoy/envoy.yaml");
     *at_mut(&mut envoy, "/admin/address/socket_address/port_value") = json!(9902);
@@ -70,7 +71,7 @@ fn as_compose_needs_it(compose: &Value) -> Value {
             breakers["max_retries"] = breakers["max_requests"].clone();
         }
     }
-    // What is new in compose is taken from there; the other tests here say what it has to be.
+    // New parts are copied from compose's file; the other tests here check them.
     for cluster in ["streamgate", "streamgate_access_log", "streamgate_http"] {
         let checks = named(at(compose, CLUSTERS), cluster)["health_checks"].clone();
         named_mut(at_mut(&mut envoy, CLUSTERS), cluster)["health_checks"] = checks;
@@ -258,7 +259,8 @@ fn the_image_is_of_this_version_built_by_the_oldest_rust_and_runs_as_nobody_with
     }
 }
 
-/// Runs `prereqs.sh` for a command that no machine has, with stand-ins for what it calls: who it is, sudo and apt-get.
+/// Runs `prereqs.sh` for a command that no machine has, with stand-ins for what it calls: who it
+/// is, sudo and apt-get.
 async fn prereqs(user: &str, apt_get: &str) -> (Option<i32>, String) {
     let folder = tempfile::tempdir().unwrap();
     let scripts = [("id", user), ("sudo", "exit 1"), ("apt-get", apt_get)];

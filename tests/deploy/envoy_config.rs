@@ -79,7 +79,7 @@ async fn validate(text: &str, of: &str) {
     assert!(validated.status.success(), "{of}: {told}");
 }
 
-/// What is found in a file: the exit code, and the names of the checks that found something.
+/// The findings about a file: the exit code, and the names of the checks that found something.
 async fn found(file: &Path, user: Option<&str>) -> (i32, Vec<String>) {
     let mut words = vec!["envoy-check", "--json", file.to_str().unwrap()];
     words.extend(user.iter().flat_map(|user| ["--user", user]));
@@ -132,7 +132,7 @@ async fn a_gateway_behind_a_proxy_that_verifies_counts_the_users_whom_that_names
     let viewers = &Viewers::of(gateway.address);
     let of = |path: &str| viewers.anonymous(path).header("x-account", "alice");
     count(viewers, of).await;
-    // What Envoy says of itself is as well as the file.
+    // The dump of a running Envoy is as good as the file.
     let url = format!("http://{}/config_dump", gateway.admin);
     let client = reqwest::Client::builder().no_proxy().build().unwrap();
     let dump = client.get(url).send().await.unwrap().text().await.unwrap();
@@ -178,7 +178,7 @@ fn list_mut<'a>(envoy: &'a mut Value, map: &str, name: &str) -> &'a mut Vec<Valu
     list.as_array_mut().unwrap()
 }
 
-/// Pastes what is the same for everybody. `login` says whether the piece has a filter that
+/// Pastes the parts that all setups share. `login` says whether the piece has a filter that
 /// verifies, which all of these have.
 fn paste(envoy: &mut Value, pieces: &[(String, Value)], login: bool) {
     let items = |place| piece(pieces, place).as_array().unwrap().clone();
@@ -219,7 +219,7 @@ async fn assert_well(envoy: &Value, user: Option<&str>) {
     validate(&envoy.to_string(), "pasted").await;
 }
 
-/// Before pasting, these are among what is found.
+/// Before pasting, the findings include these.
 async fn assert_found(file: &str, user: Option<&str>, checks: &[&str]) {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(file);
     let (code, found) = found(&path, user).await;

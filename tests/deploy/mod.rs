@@ -4,7 +4,7 @@
 mod envoy_files;
 // What `streamgate envoy-config` writes, in a real Envoy, and what `streamgate envoy-check` finds.
 mod envoy_config;
-// The image, compose.yaml and its Envoy, as far as that can be seen without a Docker engine.
+// The image, compose.yaml and its Envoy, as far as possible without a Docker engine.
 mod deploy_files;
 // The example configuration of a release, its versions, the notes of its tag.
 mod release_files;

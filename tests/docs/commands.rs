@@ -1,4 +1,5 @@
-//! Each shell block of each document is run: here, by another test, by a script that takes it out of there, or by CI as it is.
+//! Each shell block of each document is run: here, by another test, by a script that extracts it,
+//! or by CI directly.
 
 use std::collections::BTreeSet;
 use std::path::Path;

@@ -1,4 +1,5 @@
-//! Each command that stands in a sentence of a document is run too: here, by another test, by a script, or by CI.
+//! Each command within a sentence of a document is run too: here, by another test, by a script, or
+//! by CI.
 
 use std::collections::BTreeSet;
 
@@ -209,7 +210,7 @@ async fn redis_cli_tells_what_the_runbooks_look_for() {
     let variables = [("CLI", cli.to_str().unwrap()), ("PORT", &*port)];
     let told =
         async |words: &str| printed(&format!(r#""$CLI" -p "$PORT" {words}"#), &variables).await;
-    // Where nobody looks on, it measures for a second and prints least, most, average and count.
+    // Without a terminal, it measures for a second and prints minimum, maximum, average and count.
     let latency = told("--latency").await;
     assert!(latency.split_whitespace().count() >= 4, "{latency}");
     let big = told("--bigkeys").await;

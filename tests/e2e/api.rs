@@ -1,5 +1,5 @@
-//! The HTTP API through the shipped gateway: a viewer's script reaches its own user's sessions by their JWT, and nobody else's; what it
-//! starts there and what it plays are one.
+//! The HTTP API through the shipped gateway: with its JWT, a viewer's script reaches only its own
+//! user's sessions, and the sessions it starts are those it plays.
 
 use http::HeaderMap;
 use reqwest::{Client, Method};
@@ -21,7 +21,7 @@ struct Scene {
     _tokens: TokensFile,
 }
 
-/// What a script was told.
+/// The answer to a script.
 #[derive(Debug)]
 struct Told {
     status: u16,
@@ -64,7 +64,7 @@ impl Scene {
         } else {
             request.bearer_auth(token(jwt))
         };
-        // Whatever a client says of this is not believed.
+        // Clients can't set this header themselves.
         let request = request
             .header("x-streamgate-user", "bob")
             .header("x-user-id", "bob");
@@ -176,7 +176,7 @@ async fn a_viewer_reaches_their_own_sessions_and_nobody_elses() {
             "{case}"
         );
     }
-    // What is no viewer's own is not to be had there.
+    // Calls that aren't a viewer's own are not available there.
     for path in [
         "/v1/sessions",
         "/v1/instance",
@@ -312,7 +312,8 @@ async fn a_player_takes_a_slot_over_by_a_header_or_in_its_address() {
     let lost = viewers.refused(asks("180p/000.ts?session=tv")).await;
     assert_eq!((lost.status.as_u16(), lost.reason()), (429, "displaced"));
     assert_eq!(lost.problem["displaced_by"]["session"], "tab");
-    // A script that can't set headers says it in the address; repeated with each segment it does no harm.
+    // A script that can't set headers passes the token in the address; repeating it with each
+    // segment does no harm.
     for file in ["index.m3u8", "180p/000.ts", "180p/001.ts"] {
         let taking = format!("{file}?session=phone&x-streamgate-takeover=oldest");
         viewers.let_in(asks(&taking)).await;

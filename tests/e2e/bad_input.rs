@@ -1,4 +1,5 @@
-//! What a client can send that makes no sense: each time an answer or a counted rejection, never a slot for somebody else.
+//! Invalid input from clients: each gets an answer or a counted rejection, and never a slot of
+//! another user.
 
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::json;
@@ -9,7 +10,8 @@ use testkit::viewers::Viewers;
 
 const PLAYBACK: &str = "/vod/demo/index.m3u8";
 
-/// A request made of bytes; what it is answered. `lines` are the headers, `target` what follows `GET`.
+/// Sends a request made of bytes; returns the answer. `lines` are the headers, `target` follows
+/// `GET`.
 async fn send(viewers: &Viewers, target: &[u8], lines: &[&[u8]]) -> Option<u16> {
     let mut request = [b"GET ", target, b" HTTP/1.1\r\nhost: test\r\n"].concat();
     for line in lines {
@@ -23,7 +25,7 @@ async fn send(viewers: &Viewers, target: &[u8], lines: &[&[u8]]) -> Option<u16> 
 const NOTHING: &[u8] = b"x-nothing: to say";
 const ALICE: &[u8] = b"x-user-id: alice";
 
-/// What is sent, and the status of the answer.
+/// A request, and the status of its answer.
 struct Case {
     what: &'static str,
     target: Vec<u8>,
@@ -221,7 +223,7 @@ async fn a_fact_that_is_only_shown_is_cut_or_left_out_and_stops_nobody() {
     }
 }
 
-/// What is sent (a target and header lines) that Envoy may well refuse by itself.
+/// A request (a target and header lines) that Envoy itself may refuse.
 type Rubbish = (&'static str, &'static [u8], &'static [&'static [u8]]);
 const RUBBISH: [Rubbish; 8] = [
     ("raw bytes in a path", b"/live/\xff\xfe", &[ALICE]),
@@ -279,7 +281,7 @@ async fn nonsense_is_answered_by_envoy_or_streamgate_and_takes_nobodys_slot() {
         let status = send(viewers, target, lines).await;
         assert!(status.is_some(), "{what} was not answered");
     }
-    // Whoever was named in it has all slots.
+    // Each user named in it still has all slots.
     for user in ["alice", "bob"] {
         let first = viewers.watch(viewers.http1(user, "/live/1")).await;
         let second = viewers.watch(viewers.http1(user, "/live/2")).await;

@@ -1,4 +1,5 @@
-//! Players that say nothing, with the fragment for them in a real Envoy: the cookie of ours, kept and sent back as browsers do.
+//! Players that say nothing, with the fragment for them in a real Envoy: the cookie of ours, kept
+//! and sent back as browsers do.
 
 use std::time::Duration;
 
@@ -158,7 +159,8 @@ async fn a_released_playback_is_followed_by_the_next_and_a_displaced_one_hears_o
 
     let third = phone.get(viewers, "alice", MASTER).await;
     for file in ["180p/001.ts", "180p/002.ts", "270p/index.m3u8"] {
-        // Sound, picture and another quality: all of this player is told, and none of it begins anew.
+        // Audio, video and another quality: this player gets the same answer to each, and none of
+        // them starts a new playback.
         let file = format!("/vod/demo/{file}");
         let told = tv.get(viewers, "alice", &file).await;
         assert_eq!(told.reason(), "displaced", "{file}");

@@ -1,5 +1,5 @@
-//! The demo's program. `demo run` prints commands that work and what happens; `demo check` passes on the product as it is, and
-//! notices when the product is not.
+//! The demo's program. `demo run` prints commands that work, and events; `demo check` passes on a
+//! sound product, and fails on a broken one.
 
 use std::path::Path;
 use std::process::Output;
@@ -60,7 +60,7 @@ async fn the_commands_that_the_demo_suggests_work_and_each_event_is_a_line() {
     let commands = said.lines().filter_map(|line| line.strip_prefix("    "));
     let commands: Vec<&str> = commands.collect();
     assert!(commands.len() > 8, "{said}");
-    // The two streams that still run would end by themselves, in a minute.
+    // The two streams that still run would end after a minute.
     let told = printed(&format!("{}\nkill %2 %3", commands.join("\n"))).await;
     for expected in [
         "HTTP/1.1 429 Too Many Requests",

@@ -1,4 +1,5 @@
-//! Clients that leave while streamgate is being asked: nobody may have told them that they have a slot, and nobody may keep it.
+//! Clients that leave during the check. They may never have learned that they have a slot, and none
+//! may keep it.
 
 use std::time::Duration;
 
@@ -34,7 +35,8 @@ async fn each<T: Send + 'static, F: Future<Output = T> + Send + 'static>(
     done
 }
 
-/// Asks for a stream, and leaves after 1 to 64 ms, mostly early ones: around the check, be the machine fast or slow. As a player that was killed, that was closed, or over HTTP/2.
+/// Asks for a stream, and leaves after 1 to 64 ms, mostly early: around the check, whether the
+/// machine is fast or slow. Like a player that was killed, or closed, or uses HTTP/2.
 async fn ask_and_leave(gateway: std::net::SocketAddr, number: usize) {
     let viewers = Viewers::of(gateway);
     let user = format!("user-{number}");

@@ -1,4 +1,4 @@
-//! How many streams a user may watch, and what is told whoever wants one more.
+//! How many streams a user may watch, and the answer to one more.
 
 use serde_json::Value;
 

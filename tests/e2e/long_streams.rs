@@ -1,5 +1,5 @@
-//! A stream holds exactly one slot for exactly as long as it runs: longer than its lease, through Envoy's own redirects, and through
-//! checks that Envoy asks again.
+//! A stream holds exactly one slot for exactly as long as it runs: longer than its lease, through
+//! Envoy's own redirects, and through checks that Envoy repeats.
 
 use std::time::Duration;
 
@@ -20,7 +20,7 @@ const RENEWALS: (&str, [(&str, &str); 2]) = (
     [("type", "periodic"), ("outcome", "renewal")],
 );
 
-/// Ten times what is published.
+/// Ten times the published value.
 const FREED_WITHIN: Duration = Duration::from_secs(1);
 
 #[tokio::test]
@@ -159,7 +159,8 @@ async fn a_check_that_envoy_asks_again_keeps_exactly_one_slot() {
                 asked_again += 1;
                 playing
             }
-            // Envoy doesn't always try again. Then its viewer isn't let in, and must not hold a slot either.
+            // Envoy doesn't always retry. Then the viewer isn't let in, and must not hold a slot
+            // either.
             Answer::Refused(refusal) => {
                 assert_eq!(refusal.status, 503, "{refusal}");
                 given_up += 1;

@@ -1,8 +1,10 @@
-//! The product end to end: the real binary behind a real Envoy, with real clients. Each test is one sentence of what is promised.
+//! The product end to end: the real binary behind a real Envoy, with real clients. Each test is one
+//! promise of the documents.
 //!
-//! Times are measured from the event to its effect at the client and printed; what is demanded is ten times what is published.
+//! Times are measured from the event to its effect at the client, and printed; the bound is ten
+//! times the published value.
 
-// The HTTP API through the gateway: viewers reach their own sessions, and nobody else's.
+// The HTTP API through the gateway: viewers reach only their own sessions.
 mod api;
 // What makes no sense is refused, counted, and takes no slot.
 mod bad_input;
@@ -18,7 +20,7 @@ mod explained;
 mod identities;
 // Clients that leave while streamgate is being asked.
 mod leavers;
-// How many streams a user may watch, and who is told what beyond that.
+// How many streams a user may watch, and the answers beyond that.
 mod limit;
 // Streams longer than their lease, redirected, asked about twice.
 mod long_streams;
@@ -34,7 +36,7 @@ mod redis_outage;
 pub(crate) mod shipped_files;
 // How soon a slot is free after each way in which a stream can end.
 mod slot_free;
-// What clients that aren't plain HTTP are told: gRPC, WebSockets; and where problems lead.
+// Answers to clients that aren't plain HTTP (gRPC, WebSockets), and the addresses of problems.
 mod told;
 // Changing channel at the limit.
 mod zapping;

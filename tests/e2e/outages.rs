@@ -1,4 +1,5 @@
-//! streamgate itself is stopped, killed, or one of several: who is watching doesn't notice, and nothing that Envoy has to tell is lost.
+//! streamgate itself is stopped, killed, or one of several: viewers don't notice, and no access log
+//! entry of Envoy's is lost.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -15,8 +16,9 @@ use testkit::streamgate::{Setting, Streamgate};
 use testkit::viewers::{Answer, Playing, Viewers};
 use testkit::watch::{measured, measured_many};
 
-/// The settings of a streamgate that counts in this Redis, and these besides. Redis may take longer to answer than is shipped (50 ms):
-/// here it may have to wait for a processor that is busy with other tests, and what a slow store leads to is none of these scenarios.
+/// The settings of a streamgate on this Redis, and these others. Redis gets more time to answer
+/// than shipped (50 ms), because the processor may be busy with other tests; a slow store is not
+/// what these scenarios are about.
 fn on_redis<'a>(url: &'a str, others: &[Setting<'a>]) -> Vec<Setting<'a>> {
     let redis = [
         ("store.backend", "redis"),
@@ -92,7 +94,8 @@ async fn a_streamgate_that_is_killed_and_restarted_forgets_no_running_stream_and
     let unnoticed = watch(viewers, "leaves-unnoticed", UNNOTICED).await;
     streamgate.kill().await;
     let killed = Stopwatch::start();
-    // What Envoy sends before it has seen that nobody is there goes nowhere, and it isn't told so: the lease is what ends those.
+    // Envoy loses entries that it sends before it notices the loss, and doesn't know: the lease
+    // ends those streams.
     drop(unnoticed);
     gateway.sees(0).await;
     measured(
@@ -135,7 +138,8 @@ async fn a_streamgate_that_is_killed_and_restarted_forgets_no_running_stream_and
     assert_eq!(streamgate.checks("outage").await, 0.0);
 }
 
-/// Asks for segment after segment, and opens and closes streams, until told to stop; how often, and what was not as it should be.
+/// Asks for segment after segment, and opens and closes streams, until stopped; returns how often,
+/// and what went wrong.
 async fn watch_a_lot(
     gateway: SocketAddr,
     number: usize,

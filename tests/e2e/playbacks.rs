@@ -1,4 +1,4 @@
-//! HLS: many short requests are one playback, wherever its id stands.
+//! HLS: many short requests are one playback, wherever its id is.
 
 use std::time::Duration;
 
@@ -65,7 +65,8 @@ const NAMINGS: [(&str, Naming); 6] = [
     }),
 ];
 
-/// The demo's Envoy with a route where a token names the playback, and routes that each stand for one themselves.
+/// The demo's Envoy with a route where a token names the playback, and routes that each are one
+/// themselves.
 fn with_every_naming(setup: Setup) -> Setup {
     let rewritten = |prefix: &str, filters: Value| {
         json!({

@@ -1,5 +1,6 @@
-//! Redis is gone for half a lease, and comes back with nothing in it, which is the worst that it can do. Whoever is watching goes on
-//! watching, a new stream gets what `store.outage` says, and afterwards all is counted as if nothing had happened.
+//! Redis is gone for half a lease, and comes back empty, which is the worst case. Viewers keep
+//! watching, a new stream gets what `store.outage` says, and afterwards the count is as if nothing
+//! had happened.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -17,13 +18,14 @@ use testkit::streams::user;
 use testkit::viewers::{Answer, Playing, Refusal, Viewers};
 use testkit::watch::{eventually_within, measured};
 
-/// Of every stream. An outage of less than two thirds of it is noticed by nobody who is watching.
+/// The lease of every stream. No viewer notices an outage of less than two thirds of it.
 const LEASE: Duration = Duration::from_secs(12);
 
-/// Ten times what is published, and more than a store that is back may take to be believed.
+/// Ten times the published value, and longer than it may take until a recovered store counts as up.
 const BOUND: Duration = Duration::from_secs(15);
 
-/// What everybody does while Redis comes and goes. Alice has all her slots taken and goes on; bob has, too, and goes on with one of them.
+/// The viewers while Redis comes and goes. Alice has all her slots taken and keeps watching; bob
+/// has, too, and keeps one of them.
 struct Scene {
     rule: &'static str,
     viewers: Viewers,
@@ -60,8 +62,8 @@ async fn counting_in(url: &str, rule: &str) -> Streamgate {
 }
 
 impl Scene {
-    /// Plays it until Redis has been gone for half a lease; what became of a new stream of carol's, who has no other, and of one of
-    /// alice's that came meanwhile.
+    /// Runs it until Redis has been gone for half a lease; returns the answers to a new stream of
+    /// carol's, who has no other, and to one of alice's that came meanwhile.
     async fn in_outage(rule: &'static str) -> (Self, Answer, Answer) {
         let (origin, redis) = (Origin::start().await, RedisServer::start());
         let wire = Proxy::before(redis.port()).await;
@@ -149,7 +151,8 @@ impl Scene {
         .await;
     }
 
-    /// All that runs is counted again, and that alone: alice's streams and these more, bob's, and carol's if there is one.
+    /// Exactly the running streams are counted again: alice's streams and these more, bob's, and
+    /// carol's if there is one.
     async fn is_whole(
         &mut self,
         back: &Stopwatch,

@@ -1,4 +1,5 @@
-//! What is shipped in `envoy/`, run as a reader would: users come out of signed tokens there, and so do their plans.
+//! The files in `envoy/`, run as a reader would: users come from signed tokens there, and so do
+//! their plans.
 
 use serde_json::Value;
 
@@ -151,7 +152,8 @@ async fn a_plan_that_nobody_knows_gets_the_default_and_is_counted() {
 #[tokio::test]
 async fn the_fragments_turn_somebodys_own_envoy_into_one_that_counts() {
     let origin = Origin::start().await;
-    // The fragments give a check half a second, and a busy machine may need it for other things than waiting for a slot.
+    // The fragments give a check half a second, which a busy machine may need even if no start
+    // waits for a slot.
     let streamgate = Streamgate::start(&[("limits.grace", "0s")]).await;
     let mut envoy = read("tests/fixtures/plain-envoy.yaml");
     paste_fragments(&mut envoy);

@@ -1,5 +1,5 @@
-//! A slot is free as soon as its stream has ended, whichever way it has ended. Published: within 0.1 s; within the lease where Envoy
-//! itself is killed.
+//! A slot is free as soon as its stream has ended, in whatever way. Published: within 0.1 s; within
+//! the lease if Envoy itself is killed.
 
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use testkit::streamgate::Streamgate;
 use testkit::viewers::Viewers;
 use testkit::watch::measured;
 
-/// Ten times what is published.
+/// Ten times the published value.
 const BOUND: Duration = Duration::from_secs(1);
 
 /// Awaits that one more stream of the user's gets in, and tells how long that took.
@@ -59,7 +59,8 @@ async fn a_slot_is_free_at_once_when_its_stream_ends_is_killed_reset_or_closed()
 async fn the_slots_are_free_at_once_when_the_backend_is_killed() {
     let origin = OriginProcess::start().await;
     let streamgate = Streamgate::start(&[("limits.default", "1")]).await;
-    // There will be no backend any more; Envoy's own answer shows that streamgate has let the next one in.
+    // There will be no backend any more; Envoy's own answer shows that streamgate let the next one
+    // in.
     let setup = Setup::demo(&[streamgate.grpc], origin.address).route(json!({
         "match": {"path": "/live/next"},
         "direct_response": {"status": 200},

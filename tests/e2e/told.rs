@@ -1,5 +1,5 @@
-//! What clients are told through the shipped gateway that don't simply read an answer: a gRPC client, a WebSocket, and whoever follows a
-//! problem's type.
+//! Answers through the shipped gateway to clients that don't just read a response: a gRPC client, a
+//! WebSocket, and the type of a problem as a link.
 
 use std::time::Duration;
 
@@ -148,7 +148,7 @@ async fn a_grpc_call_in_an_outage_or_without_a_name_is_told_by_its_own_status() 
     );
     assert_eq!(problem(&nameless).0, "NO_USER");
 
-    // What Envoy refuses by itself.
+    // Envoy itself refuses these.
     let stranger = watch(&mut client, "no token").await.unwrap_err();
     assert_eq!(stranger.code(), Code::Unauthenticated);
     drop(streamgate);
@@ -212,7 +212,7 @@ async fn through_the_shipped_gateway_a_problem_s_type_leads_to_the_page_too() {
     let kind = refusal.problem["type"].as_str().unwrap();
     let page = base.parse::<Url>().unwrap().join(kind).unwrap();
     assert_eq!(page.fragment(), Some("no_session"));
-    // Nobody needs a token for it.
+    // The page needs no token.
     let page = reqwest::get(page).await.unwrap();
     assert_eq!(page.status(), 200);
     assert!(

@@ -1,5 +1,5 @@
-//! Changing channel at the limit: one stream is closed and the next opened at once, before anybody can have told that the first has
-//! ended.
+//! Changing channel at the limit: one stream is closed and the next opened immediately, before any
+//! report can say that the first has ended.
 
 use serde_json::json;
 use streamgate::clock::Stopwatch;
@@ -17,7 +17,8 @@ async fn changing_channel_at_the_limit_a_hundred_times_is_never_refused() {
     zap("2s", |setup| setup).await;
 }
 
-/// The start at the limit is refused before Envoy's deadline: Envoy would let it in uncounted after that.
+/// The start at the limit is refused before Envoy's deadline: Envoy would let it in uncounted after
+/// that.
 #[tokio::test]
 async fn changing_channel_is_never_refused_where_envoy_s_deadline_is_shorter_than_the_grace() {
     let change = json!({"failure_mode_allow": true, "grpc_service": {"timeout": "3s"}});

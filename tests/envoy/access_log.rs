@@ -1,4 +1,5 @@
-//! The access log door over real HTTP/2: what its entries do to sessions, in whatever order and state they come, and that none is lost.
+//! The access log door over real HTTP/2: how entries change sessions, in any order and state, and
+//! that none is lost.
 
 use std::collections::HashMap;
 use std::sync::Arc;

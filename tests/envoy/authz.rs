@@ -1,4 +1,5 @@
-//! The `ext_authz` door over real gRPC: who is let in, what a refusal says, and what a call that nobody waits for leaves behind.
+//! The `ext_authz` door over real gRPC: which streams are let in, what a refusal says, and what an
+//! abandoned call leaves behind.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -135,7 +136,7 @@ async fn facts_that_are_only_shown_stop_no_stream_and_are_counted() {
     assert_eq!(lost(&app, "device", "left_out").await, 0);
     assert_eq!(app.checks("deny", "malformed").await, 0);
 
-    // What a running stream tells of itself is counted too.
+    // A running stream's own reports are counted too.
     let mut log = gateway.access_log().await;
     let ben = gateway.check(Check::of("ben", "r1")).await;
     let mut entry = entry(AccessLogType::DownstreamPeriodic, "r1", Some(&ben));
@@ -355,7 +356,8 @@ async fn two_starts_of_one_session_with_unknown_outcomes_leave_no_ghost() {
     let plan = TestApp::plan().outage(OutageRule::Deny);
     let app = plan.store(store.clone()).start().await;
     let gateway = app.gateway().await;
-    // The first takes place and its answer is lost; the second, its retry, is lost altogether, before the first could be undone.
+    // The first call is done but its answer is lost; its retry is lost entirely, before the first
+    // could be undone.
     store.fails_at("release", Fault::LosesCalls);
     store.fails_at("admit", Fault::LosesAnswers);
     assert_eq!(gateway.check(Check::of("anna", "r1")).await.http, 503);

@@ -1,4 +1,5 @@
-//! The cookie of ours at Envoy's door, over real gRPC: what a player gets that says nothing, and what becomes of it.
+//! Our cookie at Envoy's door, over real gRPC: what a player that sends no name gets, and what
+//! happens to it.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -242,7 +243,7 @@ async fn a_request_without_its_answer_leaves_no_slot_and_a_running_one_keeps_it(
     }
     gateway.catch_up().await;
     store.let_go();
-    // Its cookie never went out: nobody will ever come with it.
+    // Its cookie never went out, so no request will ever show it.
     app.start_is_undone().await;
     assert_eq!(store.live("anna").await, [""; 0]);
 

@@ -1,4 +1,5 @@
-//! What happens when many come, or leave, at once. No Envoy: the checks are spoken as it speaks them.
+//! Many calls that come, or leave, at the same moment. No Envoy: the test sends checks as Envoy
+//! does.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -18,7 +19,8 @@ const ROUNDS: usize = 1000;
 #[tokio::test(flavor = "multi_thread")]
 async fn of_fifty_starts_at_once_at_two_instances_exactly_three_are_let_in_a_thousand_times() {
     let redis = RedisServer::start();
-    // What is shown is the count, not the deadline: a crowd of fifty on a busy machine may take longer than 50 ms.
+    // This test is about the count, not the deadline: on a busy machine, a crowd of fifty may take
+    // longer than 50 ms.
     let store = || {
         let mut settings = redis.settings();
         settings.timeout = Duration::from_secs(10);
@@ -52,7 +54,8 @@ async fn of_fifty_starts_at_once_at_two_instances_exactly_three_are_let_in_a_tho
                     .flatten()
                     .filter(|answer| answer.reason() == "full")
                     .count();
-                // A call that a starved machine let time out has no answer to be judged; one slot too many is never right.
+                // A call that timed out on a starved machine has no answer to judge; one slot too
+                // many is always wrong.
                 let unanswered = answers.len() - let_in - refused;
                 without_answer.fetch_add(unanswered, Ordering::Relaxed);
                 if let_in > 3 || (let_in < 3 && unanswered == 0) {
@@ -101,8 +104,8 @@ async fn a_crowd_that_leaves_at_once_does_not_take_the_gateways_connection_with_
                     .expect("the connection holds"),
             );
         }
-        // The calls leave and their ends follow, with nothing in between: streamgate, on the same thread, finds both in one read,
-        // as it does when it is busy and many leave.
+        // The calls leave and their ends follow directly: streamgate, on the same thread, finds
+        // both in one read, as it does when it is busy and many leave.
         assert!(futures_util::poll!(&mut connection).is_pending());
         for (_answer, frames) in &mut leaving {
             frames.send_reset(h2::Reason::CANCEL);

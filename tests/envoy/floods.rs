@@ -1,8 +1,10 @@
-//! Floods: what one user, or very many, can take of the memory here and of others' room; on the embedded store and on a Redis.
+//! Floods: how much memory, and how much of others' room, one user or very many can take; on the
+//! embedded store and on a Redis.
 //!
-//! Of one user at most 64 ends are remembered, at most 32 streams above the limit are put back, and so at most that many are held, whatever is
-//! thrown at the doors. (That a flood of one user's ends leaves others their room in the outbox is shown in `src/outbox/tests.rs`.)
-//! `make bench-memory` measures the same with a million.
+//! For one user at most 64 ends are remembered and at most 32 streams above the limit are put back,
+//! so at most that many are held, whatever the doors receive. (`src/outbox/tests.rs` shows that a
+//! flood of one user's ends leaves others their room in the outbox.) `make bench-memory` measures
+//! the same with a million.
 
 use reqwest::Method;
 use serde_json::json;

@@ -1,5 +1,6 @@
-//! Floods of HTTP/2 frames at the gRPC port: the memory that one connection can take, what remains of it, and whether the checks of
-//! another gateway are answered meanwhile. On the real binary, so that the system counts its memory.
+//! Floods of HTTP/2 frames at the gRPC port: how much memory one connection can take, what remains
+//! of it, and whether another gateway's checks are answered meanwhile. On the real binary, so that
+//! the system counts its memory.
 
 use std::time::Duration;
 
@@ -23,7 +24,8 @@ const LONGEST: Duration = Duration::from_secs(60);
 /// How many checks the other gateway makes alone, to compare with.
 const ALONE: usize = 200;
 
-/// How much memory one hostile connection may take: half of what `compose.yaml` gives the container.
+/// How much memory one hostile connection may take: half of what `compose.yaml` gives the
+/// container.
 const PEAK: u64 = 128 * 1024;
 
 /// How much of it may still be in use afterwards: what an allocator keeps for the next requests.
@@ -39,8 +41,9 @@ struct Outcome {
     was_closed: bool,
 }
 
-/// Sends so many waves, until streamgate closes the connection; then waits a while for it to do so. Reads what comes back unless `deaf`,
-/// which also makes it give up after a while, since streamgate stops reading.
+/// Sends that many waves, until streamgate closes the connection; then waits a while for it to do
+/// so. Reads the answers unless `deaf`, which also makes it give up after a while, because
+/// streamgate stops reading.
 async fn pour(
     streamgate: &Streamgate,
     deaf: bool,
@@ -91,7 +94,8 @@ fn median(times: &mut [Duration]) -> Duration {
     times[times.len() / 2]
 }
 
-/// Runs the flood on a streamgate of its own beside another gateway's checks, and bounds the memory that it takes.
+/// Runs the flood on a streamgate of its own, along with another gateway's checks, and bounds its
+/// memory.
 async fn flood(what: &str, run: impl AsyncFn(&Streamgate) -> Outcome) -> Outcome {
     let streamgate = Streamgate::start_for_crowds(None).await;
     let gateway = Gateway::connect(streamgate.grpc).await;

@@ -7,7 +7,7 @@ mod authz;
 mod access_log;
 // The cookie of ours for players that say nothing: issued, brought back, ended, somebody else's.
 mod cookie;
-// Many who come, or leave, at once.
+// Many calls that come, or leave, at the same moment.
 mod crowds;
 // Floods: what one user, or very many, can take of memory and of others' room.
 mod floods;

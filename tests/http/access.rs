@@ -1,5 +1,5 @@
-//! Who may do what over the HTTP API: each role, each call, one's own user and another one, over real HTTP; that a tokens file is followed;
-//! and that no token is ever told.
+//! Permissions in the HTTP API: each role, each call, one's own user and another one, over real
+//! HTTP; that a tokens file is followed; and that no token is ever shown.
 
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -21,7 +21,7 @@ annas-operator    operator anna
 gateway-token     client
 ";
 
-/// Someone who asks: what they are called, and the headers that they send.
+/// A caller: its name, and the headers that it sends.
 type Who = (&'static str, &'static [(&'static str, &'static str)]);
 
 const NOBODY: Who = ("nobody", &[]);
@@ -101,7 +101,7 @@ async fn make(call: &str, api: &Api<'_>, user: &str, id: &str) -> Told {
     api.call(method, path, body).await
 }
 
-/// What who asks is answered to a call about their own user (anna), or about another one.
+/// The status of the caller's call about their own user (anna), or about another one.
 fn expected(who: Who, call: &str, is_own: bool, ok: u16) -> u16 {
     let about_all = ["see everybody", "see the instance"];
     let operators = ["end all", "end all once more"];
@@ -111,7 +111,7 @@ fn expected(who: Who, call: &str, is_own: bool, ok: u16) -> u16 {
         "back-end" => (false, false),
         "operator" => (true, false),
         "annas-operator" => (true, true),
-        // A viewer is no operator, whatever their gateway is.
+        // A viewer is not an operator, even if their gateway is.
         _ => (false, true),
     };
     let is_about_all = about_all.contains(&call);
@@ -267,7 +267,7 @@ async fn without_a_tokens_file_everybody_may_do_everything_but_a_gateway_s_viewe
     }
     let request = viewer.delete("/v1/users/anna/sessions/r1?kind=request");
     request.await.is_problem(409, "not_stoppable");
-    // A gateway that does not know who it is lets nobody through, and two names are none.
+    // A gateway that doesn't name the user lets no call through, and two names are none.
     let nameless = api.with("x-streamgate-user", "");
     let told = nameless.get("/v1/users/anna/sessions").await;
     told.is_problem(401, "unauthorized");
@@ -354,7 +354,7 @@ async fn no_token_is_ever_told() {
     let log = streamgate.log();
     assert!(log.contains("a stream was refused"), "{log}");
     for text in [&told, &log] {
-        // What stands in an address is nobody's secret, but no answer and no line repeats that either.
+        // An address is no secret, but no answer and no line repeats it either.
         let at = text
             .find("-token")
             .map(|at| &text[at.saturating_sub(60)..at + 20]);

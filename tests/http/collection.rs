@@ -1,4 +1,5 @@
-//! `deploy/streamgate.http`: sent from top to bottom, each request brings the status that stands above it, and no call is missing.
+//! `deploy/streamgate.http`: sent from top to bottom, each request gets the status above it, and no
+//! call is missing.
 
 use std::collections::{BTreeSet, HashMap};
 
@@ -23,7 +24,7 @@ const COLLECTION: &str = include_str!("../../deploy/streamgate.http");
 /// A request of the collection, with its variables filled in.
 #[derive(Debug)]
 struct Request {
-    /// What stands behind `###`.
+    /// The text after `###`.
     title: String,
     method: Method,
     url: String,
@@ -31,10 +32,11 @@ struct Request {
     body: String,
 }
 
-/// What a request is told by, wherever it goes to.
+/// Identifies a request, apart from its host.
 type Call = (String, String, Value);
 
-/// Reads a collection: variables, and requests parted by `###`. `instead` are other values of variables.
+/// Reads a collection: variables, and requests separated by `###`. `instead` replaces values of
+/// variables.
 fn read(text: &str, instead: &[(&str, &str)]) -> Vec<Request> {
     let mut parts = text.split("\n### ");
     let mut variables = HashMap::new();
@@ -97,7 +99,7 @@ impl Request {
         status.parse().unwrap()
     }
 
-    /// Its path and query, whatever host it goes to.
+    /// Its path and query, without the host.
     fn path(&self) -> String {
         let uri: Uri = self.url.parse().unwrap();
         uri.path_and_query().unwrap().to_string()
@@ -107,7 +109,7 @@ impl Request {
         (self.method.to_string(), self.path(), json(&self.body))
     }
 
-    /// Sends it; its status, and what it was told.
+    /// Sends it; returns the status and the body.
     async fn send(&self, client: &reqwest::Client) -> (u16, String) {
         let mut request = client.request(self.method.clone(), &self.url);
         for (name, value) in &self.headers {

@@ -1,4 +1,5 @@
-//! Clients that are slow, silent, or too many: they are left or have to wait, and everybody else is served as before.
+//! Clients that are slow, silent, or too many: they are disconnected or have to wait, and all
+//! others are served as before.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -26,18 +27,20 @@ const SHORT: ConnectionTimes = ConnectionTimes {
     quiet: Duration::from_secs(2),
 };
 
-/// How many connections a crowd has: all of them have to be open before the first is closed because it has been silent for too long. The
-/// figures are those of an optimised build. A system that lets a process open fewer files gets fewer.
+/// The number of connections in a crowd: all of them must be open before the first is closed for
+/// its silence. The figures are those of an optimised build. A system that lets a process open
+/// fewer files gets fewer.
 const CROWD: u64 = if cfg!(debug_assertions) {
     1_000
 } else {
     10_000
 };
 
-/// How many connections are opened at one time, so that none is dropped from a queue of the system's.
+/// How many connections are opened together, so that the system drops none from a queue.
 const AT_ONE_TIME: usize = 64;
 
-/// Asks again and again until `slow` has been left, each time over a new connection; everybody has to be answered.
+/// Asks again and again until `slow` has been disconnected, each time over a new connection; each
+/// request must be answered.
 async fn everybody_is_answered_until<T>(app: &TestApp, slow: impl Future<Output = T>) -> T {
     let others = async {
         loop {
@@ -232,7 +235,8 @@ async fn idle<C: AsyncRead + AsyncWrite + Unpin>(mut connection: C) -> C {
     connection
 }
 
-/// How long each of many requests takes, each over a connection of its own, and each check beside them.
+/// How long each of many requests takes, each over a connection of its own, and each check at the
+/// same time.
 async fn others(streamgate: &Streamgate, gateway: &Gateway) -> Vec<Duration> {
     let mut times = Vec::new();
     for n in 0..200 {
@@ -278,7 +282,8 @@ async fn a_crowd_of_idle_connections_holds_nobody_up() {
     let (memory_before, _) = streamgate.memory();
     let connections = open_many(count, async |n| {
         let mut connection = TcpStream::connect(streamgate.http).await.unwrap();
-        // Of each ten, one says nothing, one stops in the middle of its head, and the others have asked something.
+        // Of each ten, one says nothing, one stops in the middle of its head, and the others have
+        // sent a request.
         match n % 10 {
             0 => connection,
             1 => {
@@ -355,7 +360,8 @@ async fn http_clients_that_are_too_many_wait_and_leave_gateways_their_file_descr
     assert_eq!(told.unwrap().status, 200);
 }
 
-/// Opens more connections than a port has places for, one after the other, each of which says that and no more.
+/// Opens more connections than a port accepts, one after the other; each sends these bytes and no
+/// more.
 async fn crowd_out(address: SocketAddr, said: &[u8]) -> Vec<TcpStream> {
     let mut crowd = Vec::new();
     for _ in 0..200 {
@@ -368,7 +374,8 @@ async fn crowd_out(address: SocketAddr, said: &[u8]) -> Vec<TcpStream> {
 
 #[tokio::test]
 async fn silent_connections_do_not_lock_a_new_gateway_out() {
-    // Of 256 files, 64 are for gateways. A preface and settings are all that a client of HTTP/2 sends before it asks anything.
+    // Of 256 files, 64 are for gateways. An HTTP/2 client sends only a preface and settings before
+    // its first request.
     let preface = frames::hello();
     for said in [&b""[..], b"P", &preface] {
         let streamgate = Streamgate::start_with_open_files(256, &[]).await;

@@ -1,4 +1,5 @@
-//! The HTTP doors over real HTTP: the release hook, what probes and Prometheus read, and how errors are told.
+//! The HTTP doors over real HTTP: the release hook, the answers to probes and Prometheus, and the
+//! form of errors.
 
 #![expect(
     clippy::unwrap_used,

@@ -8,7 +8,7 @@ mod access;
 mod list;
 // The small API: videos, by HTTP Basic.
 mod small;
-// The HTTP doors beside the API on sessions: the release hook, probes, metrics.
+// The HTTP doors other than the API on sessions: the release hook, probes, metrics.
 mod hook_and_probes;
 // The pages for people at the HTTP port.
 mod front;
@@ -20,8 +20,8 @@ mod wire;
 mod connections;
 // What refusals tell at both doors: of others, and where problems are explained.
 mod told;
-// The OpenAPI document: as it is committed, as the service answers, and as a fuzzer that reads it
-// finds the service.
+// The OpenAPI document: it is the committed one, the service serves it, and a fuzzer that reads it
+// finds no bug.
 mod openapi;
 // The collection of requests, sent from top to bottom.
 mod collection;

@@ -1,5 +1,5 @@
-//! A port without tokens in a browser's reach: pages of other sites neither act nor see anything, and everything that isn't one goes on
-//! as before. Over real HTTP, and with a real Chromium.
+//! A port without tokens that a browser can reach: pages of other sites can neither act nor read
+//! anything, and all other clients work as before. Over real HTTP, and with a real Chromium.
 
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -38,7 +38,7 @@ const EXEMPT: [&str; 5] = [
 /// Headers by their names.
 type Headers = &'static [(&'static str, &'static str)];
 
-/// The headers of requests that no page of ours sends, and what is said of them.
+/// The headers of requests that no page of ours sends, and the errors.
 const FOREIGN: [(Headers, &str); 6] = [
     (
         &[
@@ -129,13 +129,13 @@ async fn what_is_no_page_of_another_site_goes_on_as_before() {
     let own = app.url("");
     let own = own.trim_end_matches('/');
     let headers: [&[(&str, &str)]; 7] = [
-        // A back end in another container, by whatever name.
+        // A back end in another container, by any name.
         &[("host", "streamgate:8080")],
         &[
             ("host", "streamgate.tv.svc.cluster.local:8080"),
             ("user-agent", "python-requests/2.32"),
         ],
-        // Node sends these by itself.
+        // Node adds these itself.
         &[
             ("host", "streamgate:8080"),
             ("sec-fetch-mode", "cors"),
@@ -190,7 +190,8 @@ async fn with_tokens_the_token_decides() {
     app.stop().await;
 }
 
-/// Whether a script in the page may make a call, and read the answer: its status, or that there is none to read.
+/// Whether a script in the page may make a call, and read the answer: its status, or that there is
+/// none to read.
 async fn fetches(tab: &Tab<'_>, url: &str, options: &Value) -> Value {
     let script = format!(
         "window.told = undefined; fetch({}, {options}).then((it) => window.told = it.status, () => window.told = 'nothing'); 1",
@@ -257,7 +258,8 @@ async fn a_page_of_another_origin_in_chromium_acts_only_where_it_is_listed() {
     let elsewhere = TestApp::plan().start().await;
     let page = elsewhere.url("/livez");
     let chromium = Chromium::start().await;
-    // The same machine by another port, which is the same site, and by another name, which is another one.
+    // The same machine by another port, which is the same site, and by another name, which is
+    // another one.
     for page in [page.clone(), page.replace("127.0.0.1", "localhost")] {
         let app = watched(TestApp::plan()).await;
         let tab = chromium.open(&page, "").await;

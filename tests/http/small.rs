@@ -60,7 +60,7 @@ async fn a_video_is_asked_for_started_renewed_and_stopped() {
             (201, &watch(true, 1))
         );
         assert_eq!(started.header("ratelimit"), "\"streams\";r=1");
-        // Whoever can't tell whether it has started starts it again.
+        // A client that doesn't know whether its start worked repeats it.
         assert_eq!(anna.asks(Method::POST, "a").await, (200, watch(true, 1)));
         let renewed = anna
             .tells(Method::PATCH, "a", Some(json!({"time": "1:02:03"})))
@@ -70,7 +70,7 @@ async fn a_video_is_asked_for_started_renewed_and_stopped() {
             (200, &watch(true, 1))
         );
         assert_eq!(anna.asks(Method::POST, "b").await, (201, watch(true, 2)));
-        // A video that is live may go on, another one finds no slot.
+        // A live video may continue; another one finds no slot.
         assert_eq!(anna.asks(Method::GET, "a").await, (200, watch(true, 2)));
         assert_eq!(anna.asks(Method::GET, "c").await, (200, watch(false, 2)));
         let full = anna.tells(Method::POST, "c", None).await;
@@ -295,7 +295,8 @@ async fn a_video_that_the_store_has_forgotten_is_started_again() {
     };
     assert_eq!(anna.asks(Method::POST, "a").await.0, 201);
     store.sound.forget_all();
-    // It may as well have been stopped through another instance, since the end of a video is not remembered.
+    // It may also have been stopped through another instance, because the end of a video is not
+    // remembered.
     let renewed = anna.tells(Method::PATCH, "a", None).await;
     renewed.is_problem(404, "not_live");
     assert_eq!(anna.asks(Method::POST, "a").await, (201, watch(true, 1)));
@@ -357,7 +358,7 @@ async fn a_displaced_video_is_told_so_and_starts_anew_as_soon_as_there_is_a_slot
             assert_eq!(gone.body["displaced_by"]["session"], "p1");
         }
         api.delete("/v1/users/anna/sessions/p1").await;
-        // It does not go on by itself; that it may be watched is true.
+        // It doesn't continue on its own; `can_watch` is true.
         assert_eq!(anna.asks(Method::GET, "film").await, (200, watch(true, 0)));
         let gone = anna.tells(Method::PATCH, "film", None).await;
         gone.is_problem(410, "displaced");

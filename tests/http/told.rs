@@ -1,4 +1,5 @@
-//! What a refusal tells, at Envoy's door and over HTTP: where problems are explained, and of others no more than it may.
+//! What a refusal shows, at Envoy's door and over HTTP: the address that explains the problem, and
+//! no more about other sessions than allowed.
 
 use std::collections::BTreeSet;
 
@@ -11,7 +12,7 @@ use testkit::api::Api;
 use testkit::app::TestApp;
 use testkit::gateway_client::Check;
 
-/// The facts that may be shown, by the fields in which they are told.
+/// The facts that may be shown, by their fields.
 const FACTS: [(Shown, &str); 4] = [
     (Shown::Session, "session"),
     (Shown::Device, "device"),
@@ -19,7 +20,7 @@ const FACTS: [(Shown, &str); 4] = [
     (Shown::StartedAt, "started_at"),
 ];
 
-/// Something that goes wrong, and how it is told.
+/// Some failures, and their problem documents.
 async fn some_problems(app: &TestApp) -> Vec<Value> {
     let (api, gateway) = (Api::of(app), app.gateway().await);
     let mut told = vec![

@@ -1,4 +1,5 @@
-//! What all HTTP requests have in common, over real HTTP: CORS, request ids, limits in size and time, and how they are counted.
+//! Properties of all HTTP requests, over real HTTP: CORS, request ids, limits in size and time, and
+//! metrics.
 
 use std::time::Duration;
 
@@ -234,7 +235,7 @@ async fn a_body_that_does_not_come_is_waited_for_so_long_and_no_longer() {
     app.stop().await;
 }
 
-/// What is answered to bytes, up to where the other side stops.
+/// The answer to these bytes, until the other side closes.
 async fn raw(app: &TestApp, request: &str) -> String {
     let address = app.url("").trim_start_matches("http://").to_owned();
     let mut socket = TcpStream::connect(&address).await.expect("it listens");

@@ -8,7 +8,7 @@ use testkit::tools::tool;
 /// What names a playback to the shipped route.
 const NAMED: &str = "X-Playback-Session-Id: tv-1\r\n";
 
-/// ffmpeg as who plays a film at the speed at which it was made, and shows it to nobody.
+/// ffmpeg as a player without a screen: it plays a film at its own speed.
 pub(super) fn ffmpeg(stage: &Stage, headers: &str) -> Process {
     ffmpeg_from(stage, headers, "0")
 }
@@ -38,7 +38,8 @@ pub(super) fn headers(user: &str, more: &str) -> String {
     format!("Authorization: Bearer {}\r\n{more}", token(user))
 }
 
-/// It has no pause of its own: it is stopped until its lease has run out, and then goes on.
+/// It has no pause of its own: the process is stopped until its lease has expired, and then
+/// continues.
 async fn pauses(stage: &Stage, user: &str, player: &Process, id: &str) {
     player.signal("STOP").await;
     stage.becomes(user, &[]).await;

@@ -18,7 +18,7 @@ pub(super) fn gstreamer(playbin: &str, url: &str) -> Process {
     Process::start("gstreamer", gstreamer)
 }
 
-/// It is stopped until its lease has run out, and then goes on.
+/// The process is stopped until its lease has expired, and then continues.
 async fn pauses(stage: &Stage, player: &Process, id: &str) {
     player.signal("STOP").await;
     stage.becomes("alice", &[]).await;

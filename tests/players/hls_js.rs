@@ -22,7 +22,7 @@ const QUERY: &str = r#"
     plays({ xhrSetup: (xhr, url) => { xhr.open("GET", `${url}?session=${id}`); login(xhr); } });"#;
 /// Nothing but leave to keep cookies.
 const COOKIE: &str = "plays({ xhrSetup: (xhr) => { xhr.withCredentials = true; } });";
-/// Nothing at all.
+/// No options.
 const NOTHING: &str = "plays({ xhrSetup: login });";
 
 /// Does something in a page.
@@ -43,7 +43,7 @@ pub(super) async fn has_trouble(tab: &Tab<'_>, trouble: &str) {
     .await;
 }
 
-/// A tab that plays seeks, and pauses until its lease has run out; it is the same playback all the time, and one.
+/// A playing tab seeks, and pauses until its lease has expired; it stays one and the same playback.
 pub(super) async fn seeks_and_pauses(stage: &Stage, user: &str, tab: &Tab<'_>) -> String {
     let id = stage.plays(user).await;
     let before = stage.asked(user).len();

@@ -1,4 +1,5 @@
-//! Owns a film that is long enough: the demo's clip over and over, so that no player has all of it before a test is through.
+//! A film that is long enough: the demo's clip over and over, so that no player has loaded all of
+//! it before a test is through.
 
 use std::path::{Path, PathBuf};
 
@@ -8,10 +9,11 @@ use testkit::origin::media;
 use testkit::process::command;
 use testkit::tools::tool;
 
-/// So often the clip is repeated: all that browsers hold of a file is some megabytes.
+/// How often the clip is repeated: browsers hold some megabytes of a file.
 const HOUR: &str = "179";
 const TEN_MINUTES: &str = "29";
-/// Everything in one file, its index at the end as cameras write it, so that players have to jump about.
+/// Everything in one file, with its index at the end as cameras write it, so that players have to
+/// jump.
 const FILE: &str = "clip.mp4";
 /// The demo's playlist of variants.
 const MASTER: &str = "index.m3u8";

@@ -1,5 +1,6 @@
-//! Real players, unmodified, through a real Envoy with the shipped files: which source tells each of them as one playback, and what a reload,
-//! a seek, a long pause and another network do. `docs/envoy/players.md` has a table of it, whose rows name these tests.
+//! Real players, unmodified, through a real Envoy with the shipped files: which source identifies
+//! each of them as one playback, and the effect of a reload, a seek, a long pause and another
+//! network. `docs/envoy/players.md` has a table of this, whose rows name these tests.
 
 // ffmpeg and ffplay.
 mod ffmpeg;
@@ -15,7 +16,7 @@ mod native;
 mod nothing;
 // One file and ranges of it: curl, and `<video>`.
 mod progressive;
-// What was asked of the gateway, as its access log tells.
+// The requests at the gateway, by its access log.
 mod requests;
 // The viewers' site.
 mod site;

@@ -1,4 +1,4 @@
-//! Players that name nothing, on the route as it is shipped.
+//! Players that send no name, on the shipped route.
 
 use super::ffmpeg::{ffmpeg, headers};
 use super::gstreamer::gstreamer;

@@ -52,7 +52,7 @@ async fn overlapping_ranges_by_curl_are_one_playback_by_device_and_title() {
     let curls = RANGES.map(|range| curl(stage, HOME, range));
     stage.under_way(3.0).await;
     stage.becomes("alice", &["tv+demo"]).await;
-    // As long as an answer is under way, Envoy says so, and that renews the lease.
+    // While a response is under way, Envoy reports it, and that renews the lease.
     stage.reports(10).await;
     stage.becomes("alice", &["tv+demo"]).await;
     assert_eq!(stage.streamgate.checks("started").await, 1.0);
@@ -94,7 +94,8 @@ async fn each_range_by_curl_is_a_stream_where_a_request_is_one_and_ends_with_it(
     stage.becomes("alice", &[]).await;
 }
 
-/// Waits until the film has begun: the file's beginning, and its index at the end. They are one playback.
+/// Waits until the film has begun: the file's beginning, and its index at the end. They are one
+/// playback.
 async fn begins(stage: &Stage, user: &str) -> String {
     let requests = ranges(stage, user, 2).await;
     let places: Vec<_> = requests.iter().filter_map(|it| it.range.clone()).collect();
@@ -109,7 +110,8 @@ async fn seeks(stage: &Stage, user: &str, tab: &Tab<'_>, second: u32) -> String 
     stage.goes_on_since(user, before).await
 }
 
-/// Has a tab play a film in one file: it seeks, pauses, and goes on from another network and after a reload, as one playback; its id.
+/// Has a tab play a film in one file: it seeks, pauses, and continues from another network and
+/// after a reload, as one playback; returns its id.
 async fn lives(stage: &Stage, user: &str, tab: &Tab<'_>) -> String {
     let id = begins(stage, user).await;
     assert_eq!(seeks(stage, user, tab, 1500).await, id);

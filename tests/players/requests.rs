@@ -1,4 +1,5 @@
-//! Owns what was asked of the gateway and what came of it: its access log, a line for each request that has ended.
+//! The requests at the gateway and their outcomes, by its access log: a line for each request that
+//! has ended.
 
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -51,7 +52,7 @@ impl Request {
         lines.map(|request| request.expect(complete)).collect()
     }
 
-    /// What was asked for, if it is of the film.
+    /// The requested part of the film, if it is one.
     pub(super) fn part(&self) -> Option<Part> {
         let path = self.path.as_deref()?.split('?').next()?;
         let file = path.strip_prefix("/vod/demo/")?;

@@ -1,4 +1,5 @@
-//! Owns the viewers' site: it logs in whoever comes, by a cookie that the gateway verifies, and shows pages with a player or sends on to the film.
+//! The viewers' site: it logs every visitor in, by a cookie that the gateway verifies, and serves
+//! pages with a player or redirects to the film.
 
 use std::net::SocketAddr;
 use std::sync::{Arc, OnceLock};
@@ -14,7 +15,7 @@ use tokio::task::JoinSet;
 use testkit::envoy_files::read;
 use testkit::tools::find;
 
-/// A page with a player; what a test has to say stands in the place of SCRIPT.
+/// A page with a player; the test's script replaces SCRIPT.
 const PAGE: &str = r#"<!doctype html><title>Film</title><body><video muted></video>
 <script src="/hls.js"></script>
 <script>
@@ -24,7 +25,7 @@ const PAGE: &str = r#"<!doctype html><title>Film</title><body><video muted></vid
     const troubles = [];
     const login = (xhr) => xhr.setRequestHeader("authorization", `Bearer ${TOKEN}`);
     video.onerror = () => troubles.push(`video ${video.error.code}`);
-    // All of this film would be loaded at once: its bits are few.
+    // This film is so small that players would load all of it.
     const FEW = { maxMaxBufferLength: 20 };
     const plays = (options) => {
         const hls = new Hls({ ...FEW, ...options });
@@ -49,7 +50,7 @@ pub(super) fn token(user: &str) -> String {
     tokens[user].as_str().unwrap().to_owned()
 }
 
-/// hls.js: `STREAMGATE_TEST_HLS_JS`, else what the script beside this gets.
+/// hls.js: `STREAMGATE_TEST_HLS_JS`, else a fetched one.
 fn hls_js() -> String {
     let file = find("STREAMGATE_TEST_HLS_JS", "tests/tools/get-hls-js.sh");
     std::fs::read_to_string(file).unwrap()
@@ -88,12 +89,12 @@ impl Site {
         format!("http://{}", self.address)
     }
 
-    /// Logs in, and shows a page whose player is told this.
+    /// Logs in, and serves a page whose player runs this script.
     pub(super) fn page(&self, user: &str, script: &str) -> String {
         self.page_with(user, script, "")
     }
 
-    /// The same with a cookie beside.
+    /// The same with another cookie.
     pub(super) fn page_with(&self, user: &str, script: &str, cookie: &str) -> String {
         let mut url = reqwest::Url::parse(&format!("{}/{user}/page", self.origin())).unwrap();
         let mut query = url.query_pairs_mut();
@@ -109,7 +110,7 @@ impl Site {
         format!("{}/{user}/go/{file}", self.origin())
     }
 
-    /// The same with a cookie beside, for one playback.
+    /// The same with another cookie, for one playback.
     pub(super) fn go_with(&self, user: &str, file: &str, cookie: &str) -> String {
         format!("{}?cookie={cookie}", self.go(user, file))
     }

@@ -1,4 +1,5 @@
-//! Owns the scene: the shipped gateway with streamgate, a long film behind it, the viewers' site beside it, and a wire that their players reach it by.
+//! The scene: the shipped gateway with streamgate, a long film behind it, the viewers' site, and a
+//! relay between their players and the gateway.
 
 use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
@@ -19,7 +20,8 @@ use testkit::watch::{SLOWLY, eventually_within};
 
 /// Longer than the two seconds between a player's segments, and short enough to await its end.
 const LEASE: &str = "4s";
-/// A machine that runs browsers may take longer over a check than the shipped half a second, which is not what is shown here.
+/// On a machine that runs browsers, a check may take longer than the shipped half a second. That is
+/// not what these tests are about.
 const DEADLINE: &str = "10s";
 /// Where viewers come from after they have changed networks.
 const ELSEWHERE: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 2);
@@ -28,7 +30,7 @@ const ENOUGH: usize = 2;
 /// So many requests are shown where a test fails.
 const SHOWN: usize = 40;
 
-/// All of it.
+/// The whole scene.
 pub(super) struct Stage {
     pub(super) site: Site,
     pub(super) wire: Proxy,
@@ -52,7 +54,7 @@ pub(super) enum Named<'a> {
 }
 
 impl Stage {
-    /// Users may watch two streams at once, and bob one.
+    /// Users may watch two streams, and bob one.
     pub(super) async fn set(named: Named<'_>) -> Self {
         Self::set_with(named, |setup| setup).await
     }
@@ -112,7 +114,7 @@ impl Stage {
         format!("http://127.0.0.1:{}/vod/demo/{file}", self.wire.port())
     }
 
-    /// The same without the wire, which swallows whatever comes, however slowly it is read.
+    /// The same without the relay, which takes all bytes at once, however slowly the player reads.
     pub(super) fn url_without_wire(&self, file: &str) -> String {
         format!("http://{}/vod/demo/{file}", self.gateway.address)
     }
@@ -165,8 +167,8 @@ impl Stage {
         .await
     }
 
-    /// Waits until the user has a master playlist, a variant's and some segments, all served by the backend. They are one playback, and it holds one
-    /// slot; its id.
+    /// Waits until the user has a master playlist, a variant's and some segments, all served by the
+    /// backend. They are one playback, and it holds one slot; returns its id.
     pub(super) async fn plays(&self, user: &str) -> String {
         let whole = |requests: &[Request]| {
             let served = |part| {
@@ -194,7 +196,7 @@ impl Stage {
         id
     }
 
-    /// Waits until more of the film has been served since so many requests; under which session that was.
+    /// Waits until more of the film has been served after that many requests; returns its session.
     pub(super) async fn goes_on_since(&self, user: &str, before: usize) -> String {
         let more = |requests: &[Request]| {
             let mut new = requests.iter().skip(before).filter(|it| it.was_served());
@@ -204,7 +206,8 @@ impl Stage {
         self.sees(user, "the film goes on", more).await
     }
 
-    /// Waits until a user has begun the film anew since so many requests, and plays; under which session that is.
+    /// Waits until a user has restarted the film after that many requests, and plays; returns the
+    /// session.
     pub(super) async fn begins_anew_since(&self, user: &str, before: usize) -> String {
         let begun = |requests: &[Request]| {
             let mut new = requests.iter().skip(before).filter(|it| it.was_served());
@@ -216,7 +219,8 @@ impl Stage {
         self.sees(user, "the film begins anew", begun).await
     }
 
-    /// The viewers change networks: their connections are gone, and new ones come from another address.
+    /// The viewers change networks: their connections break, and new ones come from another
+    /// address.
     pub(super) fn moves(&self) {
         self.wire.moves_to(ELSEWHERE);
     }
@@ -240,7 +244,7 @@ impl Stage {
         .await;
     }
 
-    /// Waits until the backend is sending so many answers at once.
+    /// Waits until the backend is sending that many responses concurrently.
     pub(super) async fn under_way(&self, answers: f64) {
         let what = format!("{answers} answers are under way");
         eventually_within(SLOWLY, &what, async || {
@@ -250,7 +254,7 @@ impl Stage {
         .await;
     }
 
-    /// Waits until Envoy has reported so often that an answer goes on.
+    /// Waits until Envoy has reported a running response that often.
     pub(super) async fn reports(&self, times: u32) {
         let name = "streamgate_access_log_entries_total";
         let labels = [("type", "periodic"), ("outcome", "renewal")];
@@ -269,7 +273,7 @@ impl Stage {
     }
 }
 
-/// A test that fails shows what was asked last.
+/// A failing test prints the last requests.
 impl Drop for Stage {
     fn drop(&mut self) {
         if std::thread::panicking() {

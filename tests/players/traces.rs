@@ -1,5 +1,5 @@
-//! Players that don't run here, by their requests as others have recorded and published them, sent through the same gateway. Only users and addresses
-//! are ours.
+//! Players that don't run here, by their requests as others have recorded and published them, sent
+//! through the same gateway. Only users and addresses are ours.
 
 use std::collections::BTreeSet;
 
@@ -9,8 +9,10 @@ use super::stage::{Named, Stage};
 /// What a request says.
 type Headers = &'static [(&'static str, &'static str)];
 
-/// `AVPlayer` of iOS 14.5 playing one file, recorded in 2021 (`https://twitter.com/johnspurlock/status/1390835472822374404`): two bytes to see whether
-/// ranges are understood, a range, and, where they aren't, everything. It names the playback by itself, as Apple documents:
+/// `AVPlayer` of iOS 14.5 playing one file, recorded in 2021
+/// (`https://twitter.com/johnspurlock/status/1390835472822374404`): two bytes to see whether ranges
+/// are understood, a range, and, where they aren't, everything. It names the playback by itself, as
+/// Apple documents:
 /// `https://developer.apple.com/documentation/avfoundation/avurlasset/httpsessionidentifier`.
 const AVPLAYER: [Headers; 3] = [
     &[
@@ -54,7 +56,9 @@ const AVPLAYER: [Headers; 3] = [
     ],
 ];
 
-/// Media3 1.8.0 with CMCD in headers, a segment of sound (`https://github.com/androidx/media/issues/2913`; its range is left out, our file being smaller).
+/// Media3 1.8.0 with CMCD in headers, a segment of sound
+/// (`https://github.com/androidx/media/issues/2913`; its range is left out, our file being
+/// smaller).
 const MEDIA3: Headers = &[
     ("accept-encoding", "identity"),
     ("cmcd-object", "br=125,d=19504,ot=a,tb=125"),

@@ -1,4 +1,4 @@
-//! `doctor` on real installations: what is well, what is wrong, and what can't be known.
+//! `doctor` on real installations: what works, what is wrong, and what it can't find out.
 
 use serde_json::Value;
 
@@ -191,7 +191,7 @@ async fn a_redis_that_evicts_and_an_open_port_are_wrong() {
     assert_eq!(found.code, 1);
     found.assert("eviction", "wrong: maxmemory-policy is allkeys-lru");
     found.assert("grpc port", "ok: ");
-    // It is looked at anew each time.
+    // It checks again each time.
     redis.run::<()>(&["CONFIG", "SET", "maxmemory-policy", "noeviction"]);
     Found::about(&[&one]).await.assert("eviction", "ok: ");
     redis.stop();

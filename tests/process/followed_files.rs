@@ -1,5 +1,5 @@
-//! Followed files that were emptied or cut off change nothing, and `limits.users_file` is followed like the others. What changes is
-//! logged key by key.
+//! Followed files that were emptied or cut off change nothing, and `limits.users_file` is followed
+//! like the others. What changes is logged key by key.
 
 use std::path::PathBuf;
 
@@ -16,7 +16,8 @@ struct Files {
 }
 
 impl Files {
-    /// Starts it with a configuration file and others, whose paths replace `{users}` and `{tokens}` in the first.
+    /// Starts it with a configuration file and others, whose paths replace `{users}` and `{tokens}`
+    /// in the first.
     async fn start(config: &str, others: &[(&str, &str)]) -> Self {
         let folder = tempfile::tempdir().unwrap();
         for (name, text) in others {
@@ -119,7 +120,7 @@ async fn an_emptied_or_cut_configuration_changes_nothing() {
         (5, 6)
     );
     assert_eq!(enforces().await, 0.0);
-    // With the line that says so, it is meant, and has to be said from then on.
+    // With the line that says so, the cut is intended, and the line has to stay from then on.
     let without_ben = CONFIG.replace("    ben: 6\n", "");
     files.write("config", &format!("{without_ben}# end\n"));
     files.was_read("config", "ok", 1.0).await;
@@ -305,7 +306,7 @@ async fn a_user_with_two_limits_is_refused_until_one_of_them_is_gone() {
         ),
         (7, 6)
     );
-    // As soon as the other file lets it, it comes into force by itself.
+    // As soon as the other file allows it, it comes into force without another change.
     files.write(
         "config",
         "limits: {users_file: '{users}', users: {carl: 7}}\n",

@@ -25,7 +25,7 @@ use testkit::process::Process;
 use testkit::streamgate::{Streamgate, program, run};
 use testkit::watch::{PATIENCE, eventually};
 
-/// The status that gRPC health tells, whichever way it is asked.
+/// The status by gRPC health, over each of its calls.
 async fn health(address: SocketAddr) -> i32 {
     let mut client = HealthClient::new(Gateway::connect(address).await.channel());
     let mut told = Vec::new();
@@ -288,7 +288,7 @@ async fn the_start_line_tells_what_has_started() {
     let service = Streamgate::start(&[
         ("STREAMGATE_CONFIG", file),
         ("STREAMGATE_STORE__BACKEND", "redis"),
-        // Nobody needs to be there.
+        // No server needs to be there.
         (
             "STREAMGATE_STORE__REDIS__URLS",
             "redis://gate:hunter2@127.0.0.1:1/2",

@@ -1,4 +1,4 @@
-//! A log that can't be written, or that nobody reads, costs log lines and nothing else.
+//! A log that can't be written, or isn't read, costs log lines and nothing else.
 
 use std::fs::OpenOptions;
 use std::io::{self, ErrorKind, Read, Write};
@@ -18,12 +18,12 @@ use testkit::port::ReservedPort;
 use testkit::streamgate::{program, run};
 use testkit::watch::{PATIENCE, eventually};
 
-/// How many starts are asked for at once.
+/// How many starts run concurrently.
 const AT_ONCE: usize = 50;
 /// How long thousands of checks may take.
 const LONG: Duration = Duration::from_secs(120);
 
-/// A `streamgate serve` whose log nobody reads, on ports that were chosen for it. Killed when dropped.
+/// A `streamgate serve` whose log is never read, on ports chosen for it. Killed when dropped.
 struct Unheard {
     child: Child,
     grpc: ReservedPort,
@@ -131,7 +131,7 @@ fn full_disk() -> Stdio {
     file.unwrap().into()
 }
 
-/// One end of a connection that takes no byte more, as long as the other lives.
+/// One end of a connection that takes no more bytes, as long as the other lives.
 fn blocked() -> (UnixStream, Stdio) {
     let (reader, mut writer) = UnixStream::pair().unwrap();
     writer.set_nonblocking(true).unwrap();
@@ -188,7 +188,7 @@ async fn an_outage_of_the_store_is_survived_without_a_log() {
     for (name, stderr) in [("broken pipe", broken_pipe()), ("full disk", full_disk())] {
         let mut service = Unheard::start(stderr, &redis).await;
         let gateway = service.gateway().await;
-        // What is lost is the line that says that Redis can't be reached.
+        // The lost line is the one that says that Redis can't be reached.
         eventually(name, async || service.dropped("write_failed").await >= 1).await;
         let answer = gateway.check(Check::of("anna", "r1")).await;
         assert!(answer.is_allowed(), "{name}: {answer:?}");
@@ -228,7 +228,7 @@ async fn a_log_that_nobody_reads_blocks_nothing() {
     assert!(whole.lines().all(told), "{written}");
 }
 
-/// Not a test by itself: it is run as a process of its own, whose standard error takes nothing.
+/// Not a test of its own: it runs as a separate process, whose standard error takes nothing.
 #[test]
 #[ignore = "a part of the test below"]
 fn part_a_panic_is_logged() {

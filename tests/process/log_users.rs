@@ -1,4 +1,5 @@
-//! `telemetry.log_users: hashed`: no line of the log names a user, and one hash finds all of a user's lines, at every instance.
+//! `telemetry.log_users: hashed`: no line of the log names a user, and one hash finds all of a
+//! user's lines, at every instance.
 
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -37,7 +38,7 @@ impl Files {
         }
     }
 
-    /// A process that hashes users and logs all that it can.
+    /// A process that hashes users and logs at the most verbose level.
     async fn start(&self, more: &[Setting<'_>]) -> Streamgate {
         let usual = [
             ("config", self.config.as_str()),
@@ -164,7 +165,7 @@ async fn no_line_about_a_changed_configuration_names_a_user() {
 async fn no_line_about_an_outage_names_a_user() {
     let files = Files::new();
     let hash = files.hash().await;
-    // Nobody listens there.
+    // No server listens there.
     let port = ReservedPort::reserve();
     let url = format!("redis://{}", port.address());
     for (rule, message) in [

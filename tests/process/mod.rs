@@ -10,7 +10,7 @@ mod reload;
 mod followed_files;
 // TLS on both ports, with and without client certificates, and certificates replaced at run time.
 mod tls;
-// A log that can't be written, or that nobody reads.
+// A log that can't be written, or isn't read.
 mod log_unwritable;
 // A log that shows hashes instead of users.
 mod log_users;

@@ -1,5 +1,5 @@
-//! The configuration is followed while the process runs: limits, dry run, what refusals tell and the log's level; a file with a mistake
-//! changes nothing; what needs a restart says so.
+//! The process follows its configuration: limits, dry run, the content of refusals and the log's
+//! level. A file with a mistake changes nothing, and a key that needs a restart is reported.
 
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -45,7 +45,7 @@ impl Followed {
         std::fs::write(self.file(), text).unwrap();
     }
 
-    /// Waits until the configuration has been read anew so often, with that outcome.
+    /// Waits until the configuration has been reloaded that often, with that outcome.
     async fn was_read(&self, outcome: &str, times: f64) -> Duration {
         let labels = [("file", "config"), ("outcome", outcome)];
         let name = "streamgate_reloads_total";
@@ -157,7 +157,7 @@ async fn all_that_may_change_changes_and_what_may_not_says_so() {
     for id in ["p1", "p2"] {
         assert!(followed.plays("ben", id).await.is_allowed());
     }
-    // What started before was told of nowhere.
+    // Earlier starts were not logged.
     let starts = followed.streamgate.told("a stream has started", 3).await;
     let users: Vec<_> = starts.iter().map(|line| line["user.id"].as_str()).collect();
     assert_eq!(users, [Some("anna"), Some("ben"), Some("ben")]);

@@ -1,4 +1,5 @@
-//! TLS on both ports: who is served, who isn't, and that certificates are replaced while everything goes on.
+//! TLS on both ports: which clients are served, and that certificates are replaced without an
+//! interruption.
 
 use std::net::SocketAddr;
 
@@ -31,7 +32,7 @@ async fn serve(folder: &Folder, names: &[&str]) -> Streamgate {
     Streamgate::start(&settings.collect::<Vec<_>>()).await
 }
 
-/// What is asked over a new connection to the HTTP port, if its client is let in.
+/// The answer to a request over a new connection to the HTTP port, if its client is accepted.
 async fn get(
     address: SocketAddr,
     client: &std::sync::Arc<rustls::ClientConfig>,
@@ -43,7 +44,7 @@ async fn get(
     Ok(told.body)
 }
 
-/// How often files have been read anew with that outcome.
+/// How often files have been reloaded with that outcome.
 async fn reloads(
     address: SocketAddr,
     client: &std::sync::Arc<rustls::ClientConfig>,

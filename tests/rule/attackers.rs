@@ -1,5 +1,6 @@
-//! The attacker's list: what a viewer may try for a stream more than the limit, or for somebody else's slot, and what it gets. Mallory
-//! attacks; anna is who could lose by it. Each on the embedded store and on a Redis, or through a real Envoy where that is part of the answer.
+//! The attacker's list: what a viewer may try for a stream more than the limit, or for somebody
+//! else's slot, and what it gets. Mallory attacks; anna is who could lose by it. Each on the
+//! embedded store and on a Redis, or through a real Envoy where that is part of the answer.
 //!
 //! | what is tried | what it gets |
 //! |---|---|
@@ -15,8 +16,9 @@
 //! | a flood of ends | what 64 ends are remembered by; ids of one's own, free to be used again within one's limit |
 //! | periodic entries, replayed or forged | nothing after the end; at most 32 above the limit, of that user alone |
 //!
-//! Beside these: `e2e::bad_input` (names that are none; a foreign request id through Envoy), `e2e::api` (viewers' scripts and other users'
-//! addresses), `e2e::leavers` (leaving during Check), `http_access` (roles), `authz` (repeated checks), `floods` (what floods cost).
+//! Beside these: `e2e::bad_input` (names that are none; a foreign request id through Envoy),
+//! `e2e::api` (viewers' scripts and other users' addresses), `e2e::leavers` (leaving during Check),
+//! `http_access` (roles), `authz` (repeated checks), `floods` (what floods cost).
 
 use std::time::Duration;
 
@@ -46,7 +48,7 @@ async fn is_refused(gateway: &Gateway, check: Check, reason: &str) {
     assert_eq!((answer.kind, answer.reason()), ("denied", reason));
 }
 
-/// Waits until all that the access log has said was told to the store.
+/// Waits until everything in the access log has reached the store.
 async fn all_is_told(app: &TestApp) {
     eventually("all is told", async || {
         app.metric("streamgate_releaser_pending").await == 0
@@ -144,7 +146,8 @@ async fn who_releases_a_request_of_their_own_that_runs_still_has_it_counted() {
         let told = mallory.call(Method::POST, "/v1/release", Some(as_playback));
         assert_eq!(told.await.status, 204);
         is_refused(&gateway, Check::of("mallory", "r2"), "full").await;
-        // A back end that was fooled: the stream counts again at its next sign of life, beside what got in meanwhile.
+        // A misled back end: the stream counts again at its next sign of life, in addition to what
+        // got in meanwhile.
         let told = back_end.call(Method::POST, "/v1/release", Some(body()));
         assert_eq!(told.await.status, 204);
         let second = is_let_in(&gateway, Check::of("mallory", "r2")).await;
@@ -225,7 +228,7 @@ async fn another_users_cookie_names_a_session_of_ones_own_where_cookies_name_ses
         let hook = json!({"user": "mallory", "session": "a1"});
         let told = api.call(Method::POST, "/v1/release", Some(hook)).await;
         assert_eq!(told.status, 204);
-        // The site's cookie names each playback, so the id may begin anew; hers is not touched by that.
+        // The site's cookie names each playback, so the id may start again; hers is not affected.
         is_let_in(&gateway, check("mallory", "sid=a1")).await;
         is_let_in(&gateway, check("anna", "sid=a1")).await;
         assert_eq!(api.live("anna").await, ["a1"]);
@@ -244,7 +247,7 @@ async fn another_users_cookie_is_worth_that_users_slots_and_no_more_where_cookie
         is_let_in(&gateway, check("uid=anna", "r1")).await;
         is_refused(&gateway, check("uid=anna", "r2"), "full").await;
         is_let_in(&gateway, check("uid=mallory", "r3")).await;
-        // Both at once are nobody.
+        // Both together identify no user.
         for cookies in ["uid=mallory; uid=anna", "uid=anna; uid=mallory"] {
             is_refused(&gateway, check(cookies, "r4"), "malformed").await;
         }
@@ -308,7 +311,8 @@ async fn periodic_entries_that_are_replayed_or_forged_count_nothing_that_has_end
         log.finish().await;
         all_is_told(&app).await;
         assert_eq!(api.live("mallory").await, ["r2"]);
-        // Whoever reaches the port that is the gateways' alone can make up streams, and so take slots; so many.
+        // A client that reaches the port meant for gateways can make up streams, and so take slots;
+        // this many.
         let mut log = gateway.access_log().await;
         let forged = (0..500).map(|n| {
             let mut answer = running.clone();

@@ -1,4 +1,5 @@
-//! Displacing is budgeted: fresh ids and a takeover get a user a burst, then one start for each lease of a playback.
+//! Displacing is budgeted: fresh ids and a takeover get a user a burst, then one start for each
+//! lease of a playback.
 
 use std::collections::HashSet;
 use std::time::Duration;
@@ -55,7 +56,7 @@ async fn outcomes(start: impl AsyncFn(usize) -> Outcome) -> Vec<Outcome> {
     outcomes
 }
 
-/// A burst is let in, and every later start is told when to try again.
+/// A burst is let in, and every later start learns when to retry.
 fn is_budgeted(door: &str, outcomes: &[Outcome]) {
     let (burst, rest) = outcomes.split_at(BURST);
     assert!(
@@ -249,7 +250,7 @@ enum Naming {
     Takeover,
     /// Our cookie, which they never bring back.
     CookieDropped,
-    /// Our cookie, which they keep whatever it is told to.
+    /// Our cookie, kept regardless of its expiry.
     CookieKept,
     /// Our cookie, which is gone once a refusal has had it forgotten.
     CookieForgotten,
@@ -279,7 +280,7 @@ impl Household {
         }
     }
 
-    /// What becomes of the cookie that came with an answer. A refusal's lasts five seconds, less than a segment.
+    /// Handles the cookie in an answer. A refusal's lasts five seconds, less than a segment.
     fn keep(&mut self, player: usize, answer: &Answer) {
         let Some(set) = answer.cookies.first() else {
             return;

@@ -1,4 +1,5 @@
-//! Whose slot a start gets at a full limit: nobody's, the oldest's, the idlest's, or that of whom it names; at Envoy's door and over HTTP.
+//! Whose slot a start gets at a full limit: none, the oldest's, the idlest's, or that of a named
+//! session; at Envoy's door and over HTTP.
 
 use std::time::Duration;
 
@@ -42,7 +43,8 @@ async fn at_envoy_a_playback_takes_the_slot_of_whom_it_names_and_the_loser_hears
         );
         assert!(takes(&gateway, "p4", "oldest").await.is_allowed());
         assert_eq!(plays(&gateway, "p1").await.reason(), "displaced");
-        // Who is in already takes nobody's slot, and where there is room nobody has to give way.
+        // A session that is in already takes no other's slot, and while there is room no session
+        // gives way.
         assert!(takes(&gateway, "p4", "p3").await.is_allowed());
         assert_eq!(Api::of(&app).live("anna").await, ["p3", "p4"]);
         Api::of(&app).delete("/v1/users/anna/sessions/p3").await;
@@ -72,7 +74,7 @@ async fn at_envoy_a_running_request_is_not_taken_over_and_a_video_is() {
             .call(Method::PATCH, "/?id=film", None)
             .await
             .is_problem(410, "displaced");
-        // With nothing left but what runs inside the gateway, nobody gives way to a request either.
+        // If only streams inside the gateway are left, none gives way to a request either.
         assert!(takes(&gateway, "p2", "oldest").await.is_allowed());
         let request = Check::of("anna", "r2").header("x-streamgate-takeover", "p2");
         assert_eq!(gateway.check(request).await.reason(), "full");
@@ -128,7 +130,7 @@ async fn by_configuration_the_oldest_or_the_idlest_gives_way() {
             let lost = api.put("anna", gives_way, json!({})).await;
             lost.is_problem(410, "displaced");
             assert_eq!(lost.body["displaced_by"]["session"], "p3");
-            // Over HTTP it is the same, and whoever names one is not given another.
+            // The same over HTTP, and a start that names a session doesn't get another's slot.
             assert_eq!(api.put("anna", "p4", json!({})).await.status, 201);
             let named = api.put("anna", "p5", json!({"takeover": "p9"})).await;
             named.is_problem(429, "full");
@@ -165,8 +167,8 @@ struct Instance<'a> {
     api: Api<'a>,
 }
 
-/// Sixty starts of that user's at once, every other one through the other instance: some name whose slot they want, some show another sign of life.
-/// Those that were let in.
+/// Sixty concurrent starts of that user, every other one through the other instance: some name the
+/// session whose slot they want, some show another sign of life. Returns those that were let in.
 async fn race(user: &str, instances: &[Instance<'_>; 2]) -> Vec<String> {
     let starts = (0..60).map(async |number| {
         let Instance { gateway, api } = &instances[number % 2];
@@ -223,7 +225,8 @@ async fn takeovers_and_displacements_from_two_instances_never_leave_more_live_th
         let live = instances[0].api.live(&user).await;
         assert_eq!(live.len(), 3);
         for id in let_in.into_iter().filter(|id| !live.contains(id)) {
-            // The instance through which it was displaced refuses it at once. Which one that is, says who displaced it.
+            // The instance that displaced it refuses it immediately; the answer says which one that
+            // is.
             let answers = [plays(&user, &id, 0).await, plays(&user, &id, 1).await];
             let refused = answers.iter().find(|it| it.reason() == "displaced");
             let by = &refused.expect("one knows").body["displaced_by"]["session"];

@@ -1,4 +1,5 @@
-//! The dry run (`limits.enforce: false`, or a route's `streamgate.enforce`): nobody is refused, and what is counted is what would have been.
+//! The dry run (`limits.enforce: false`, or a route's `streamgate.enforce`): no stream is refused,
+//! and those that would have been are counted.
 
 use serde_json::{Value, json};
 use streamgate::config::OutageRule;
@@ -18,7 +19,8 @@ struct Tally {
     live: Vec<String>,
 }
 
-/// One evening of one household with two slots: playbacks, requests, a channel change, a retry, a takeover, ends.
+/// One evening of one household with two slots: playbacks, requests, a channel change, a retry, a
+/// takeover, ends.
 async fn evening(gateway: &Gateway, api: &Api<'_>) {
     let mut log = gateway.access_log().await;
     let plays = async |id: &str| gateway.check(Check::of_playback("anna", id)).await;
@@ -26,7 +28,8 @@ async fn evening(gateway: &Gateway, api: &Api<'_>) {
     for id in ["p1", "p1", "p2", "p1", "p2", "p3", "p3"] {
         plays(id).await;
     }
-    // A request that finds no slot, and goes on all the same in a dry run; Envoy tells of it while it runs and when it ends.
+    // A request that finds no slot, but continues in a dry run; Envoy reports it while it runs and
+    // when it ends.
     let third = request("r1").await;
     let seen = vec![periodic("r1", &third), end("r1", &third)];
     log.send(seen);
@@ -112,7 +115,7 @@ async fn nobody_is_refused_and_who_would_be_holds_no_slot() {
         assert_eq!(app.metric(series).await, 1);
         assert_eq!(app.checks("allow", "would_refuse").await, 1);
         assert_eq!(app.metric("streamgate_enforces").await, 0);
-        // What can't be told whose it is plays on too.
+        // A stream without an identifiable user plays on too.
         for check in [
             Check::default(),
             Check::of_playback("anna", &"x".repeat(300)),

@@ -1,4 +1,5 @@
-//! A title that can't be played costs nobody a slot, through a real Envoy with both of the shipped access loggers.
+//! A title that can't be played costs no slot, through a real Envoy with both of the shipped access
+//! loggers.
 
 use std::collections::BTreeSet;
 
@@ -19,7 +20,7 @@ const FILM: &str = "/vod/demo/index.m3u8";
 /// What it hasn't.
 const MISSING: &str = "/vod/demo/missing.m3u8";
 
-/// What an origin has that nobody reaches.
+/// A file of an unreachable origin.
 const DEAD: &str = "/dead/index.m3u8";
 
 /// What Envoy answers itself with that status.
@@ -103,7 +104,7 @@ impl Scene {
         eventually(&what, async || self.live(user).await == ids).await;
     }
 
-    /// Asks for what can't be had until it is that, rather than a full limit, which says so.
+    /// Asks for an unavailable title until the answer is that error, rather than a full limit.
     async fn fails(&self, user: &str, id: &str, path: &str, status: u16) {
         let what = format!("{path} is {status} for {user}");
         eventually(&what, async || {
@@ -128,7 +129,8 @@ impl Scene {
         self.streamgate().metric(name, &[("type", "end")]).await
     }
 
-    /// Waits until both loggers have told of so many further requests' ends, and the store has been.
+    /// Waits until both loggers have reported that many further ends of requests, and the store
+    /// knows them.
     async fn hears_ends(&self, before: f64, requests: f64) {
         let name = "streamgate_access_log_entries_total";
         let enough = |heard: f64| heard >= before + 2.0 * requests;

@@ -1,4 +1,5 @@
-//! Junk pushes nothing out: whatever a user says of ids that never were, what has ended stays so, and nobody's count changes.
+//! Junk pushes nothing out: whatever a user reports about ids that never existed, an ended session
+//! stays ended, and no user's count changes.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -63,7 +64,8 @@ async fn three_that_play(pair: &Pair, ids: [&str; 3]) -> Vec<Answer> {
     answers
 }
 
-/// Envoy's reports that playbacks go on. They name no response, since one that ran on would be counted by itself.
+/// Envoy's reports that playbacks continue. They name no response, because a running one would be
+/// counted separately.
 fn seen_running(answers: &[Answer]) -> Vec<HttpAccessLogEntry> {
     let entries = answers.iter().map(|answer| HttpAccessLogEntry {
         request: None,
@@ -110,7 +112,8 @@ async fn released_playbacks_stay_ended_whatever_junk_follows() {
     }
 }
 
-/// What an instance holds of playbacks whose ends had to be forgotten is decided as a start is: it brings nothing back above the limit.
+/// An instance's sessions whose ends had to be forgotten are decided like starts: nothing comes
+/// back above the limit.
 #[tokio::test]
 async fn ends_that_a_roster_had_to_forget_bring_nothing_back() {
     let pair = Pair::start(|plan| plan.limit(3).leases(LONG, LONG)).await;
@@ -155,7 +158,7 @@ async fn an_operator_s_end_survives_the_user_s_own_flood() {
         for from in (0..MORE_THAN_A_LIST).step_by(BATCH) {
             release(&mallory, junk("mallory", from, BATCH)).await;
         }
-        // Nor do ends of what was live, each with an end of its own.
+        // Nor do ends of live sessions, each with an end of its own.
         for number in 0..80 {
             let id = format!("short-{number}");
             assert_eq!(mallory.put("mallory", &id, json!({})).await.status, 201);
@@ -204,7 +207,8 @@ async fn a_flood_through_the_release_hook_changes_no_count() {
     .await;
 }
 
-/// A hundred thousand ends, most of ids that never were, every third one an operator's, at a store itself.
+/// A hundred thousand ends, most of ids that never existed, every third one an operator's, directly
+/// at a store.
 async fn flood(store: &dyn Store) {
     const ENDS: usize = 100_000;
     let mallory = user("mallory");
@@ -234,7 +238,7 @@ async fn flood(store: &dyn Store) {
         .iter()
         .map(|session| session.key.id.as_str());
     assert_eq!(live.collect::<Vec<_>>(), ["p2", "p3", "p4"]);
-    // A late word of the playback that has ended, by whoever holds it still.
+    // A late report of the ended playback, from an instance that still holds it.
     let renewal = store.renew(&mallory, &sighting(gone), 3).await.unwrap();
     assert!(matches!(renewal, Renewal::Ended(_)), "{renewal:?}");
 }

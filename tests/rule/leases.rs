@@ -85,7 +85,7 @@ async fn a_refusal_by_an_instance_with_short_leases_shortens_no_other() {
     short.stop().await;
 }
 
-/// The end of what was granted for long is remembered for as long, whichever instance is told of it.
+/// The end of a long lease is remembered equally long, whichever instance records it.
 #[tokio::test]
 async fn an_end_outlasts_the_longest_lease_that_the_roster_knows() {
     let redis = RedisServer::start();

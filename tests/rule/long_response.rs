@@ -1,4 +1,5 @@
-//! A response that runs on in Envoy after its playback's end was told is counted by itself: nothing can stop it from here.
+//! A response that still runs in Envoy after its playback was reported as ended is counted
+//! separately: it can't be stopped from here.
 
 use reqwest::RequestBuilder;
 use serde_json::{Value, json};
@@ -83,7 +84,7 @@ async fn a_response_that_outlasts_its_playback_holds_a_slot_of_its_own() {
     let full = viewers.refused(asks("tv-2")).await;
     assert_eq!(full.holders(), [response.1.as_str()].into(), "{full}");
 
-    // It goes on for so long that its own end is told, and holds its slot all the while.
+    // It runs until Envoy reports its own end, and holds its slot all the while.
     let name = "streamgate_access_log_entries_total";
     let periodic = [("type", "periodic"), ("outcome", "renewal")];
     let before = streamgate.metric(name, &periodic).await;

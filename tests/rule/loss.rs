@@ -1,4 +1,5 @@
-//! Proof of loss takes more than one user: whoever makes their own sessions unknown to Redis has nobody else's announced again.
+//! Proof of loss takes more than one user: making one's own sessions unknown to Redis has no other
+//! user's announced again.
 
 use std::time::Duration;
 
@@ -12,10 +13,10 @@ use testkit::gateway_client::Check;
 use testkit::redis::RedisServer;
 use testkit::watch::eventually;
 
-/// How many users an instance asks the store about because of one of whom it did not know.
+/// How many users an instance asks the store about because of one user that it did not know.
 const SAMPLE: u64 = 16;
 
-/// The users that an instance knows of beside the one that attacks.
+/// The number of users that an instance knows, apart from the attacker.
 const STRANGERS: usize = 2000;
 
 /// An instance that holds the leases of so many strangers, each with these playbacks, which play.
@@ -63,7 +64,8 @@ async fn one_viewer_s_lost_sessions_cost_others_one_small_sample() {
             .await
     };
     eventually("others are asked about", async || renewed().await > 0).await;
-    // To announce all that is held takes a third of a second. That nobody does can only be waited for.
+    // Announcing all held sessions takes a third of a second. That it doesn't happen can only be
+    // waited for.
     tokio::time::sleep(Duration::from_secs(1)).await;
     // Each start of hers reads one roster, and each stranger costs another.
     let (asked, read) = (renewed().await, calls(&redis, "get"));
@@ -89,7 +91,8 @@ async fn a_redis_that_lost_everything_is_told_of_everybody_by_itself() {
     app.stop().await;
 }
 
-/// Where there are too few users to tell one's doing from a loss, each heals by itself, and nobody is alarmed.
+/// With too few users to tell one user's doing from a loss, each heals separately, and no alarm is
+/// raised.
 #[tokio::test]
 async fn two_users_heal_without_a_proof_of_loss() {
     let redis = RedisServer::start();

@@ -8,11 +8,11 @@ mod displacement;
 // The attacker's list: what a viewer may try for a stream more, or for another's slot, and what it
 // gets.
 mod attackers;
-// The dry run: nobody is refused, and what would have been is counted.
+// The dry run: no stream is refused, and those that would have been are counted.
 mod dry_run;
 // How often a user may displace others, at each door.
 mod budget;
-// A title that can't be played costs nobody a slot.
+// A title that can't be played costs no slot.
 mod failed_titles;
 // Ends of ids that never were push out nothing that matters.
 mod junk;
@@ -77,7 +77,7 @@ impl Pair {
     }
 }
 
-/// A clock that stands at some time.
+/// A clock that starts at a fixed time.
 fn clock() -> Arc<ManualClock> {
     Arc::new(ManualClock::at(Timestamp::from_millis(1_000_000)))
 }

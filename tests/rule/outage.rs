@@ -1,4 +1,5 @@
-//! What an outage let in above the limit goes on for one lease, and who was within the limit notices nothing.
+//! A stream that an outage let in above the limit continues for one lease, and viewers within the
+//! limit notice nothing.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,7 +22,8 @@ const LEASE: Duration = Duration::from_secs(30);
 /// How often a player asks.
 const PART: Duration = Duration::from_secs(1);
 
-/// An instance with one slot for each user, and a wire to its Redis. While that is cut it lets everybody in.
+/// An instance with one slot for each user, and a relay to its Redis. While that is cut, it lets
+/// every stream in.
 struct Scene {
     _redis: RedisServer,
     wire: Proxy,
@@ -57,14 +59,15 @@ impl Scene {
         assert!(answer.is_allowed(), "{user} {id}: {answer:?}");
     }
 
-    /// Starts a playback, of which Envoy reports that it plays.
+    /// Starts a playback, which Envoy reports as playing.
     async fn starts(&self, user: &str, id: &str) {
         let answer = self.asks(user, id).await;
         assert!(answer.is_allowed(), "{user} {id}: {answer:?}");
         logged(&self.app, vec![answered(200, &answer)]).await;
     }
 
-    /// Has these ask while Redis can't be reached, and once more two seconds later, which shows that they play.
+    /// Has these ask while Redis can't be reached, and again two seconds later, which shows that
+    /// they play.
     async fn play_through_an_outage(&self, all: &[(&str, &str)]) {
         let api = Api::of(&self.app);
         let is_up = async || api.get("/v1/users/nobody/sessions").await.status == 200;
@@ -94,7 +97,8 @@ impl Scene {
         .await;
     }
 
-    /// Has the players go on, the last one until it is refused: for how many parts it was let in. Nobody else is refused.
+    /// Has the players continue, the last one until it is refused; returns how many parts it was
+    /// let in for. No other is refused.
     async fn until_full(&self, within: &[(&str, &str)], (user, id): (&str, &str)) -> u32 {
         let most = LEASE.as_secs() * 3;
         for parts in 0..u32::try_from(most).unwrap() {
@@ -116,7 +120,7 @@ impl Scene {
 async fn what_an_outage_let_in_above_the_limit_is_full_after_a_lease() {
     let scene = Scene::start().await;
     scene.starts("anna", "p1").await;
-    // Nobody but this instance knows of ben, who is within his limit.
+    // Only this instance knows ben, who is within his limit.
     let all = [("anna", "p2"), ("ben", "b1"), ("anna", "p1")];
     scene.play_through_an_outage(&all).await;
     scene.counts("anna", &["p1", "p2"]).await;
@@ -128,7 +132,7 @@ async fn what_an_outage_let_in_above_the_limit_is_full_after_a_lease() {
     assert!(parts > 10, "a blip stops nobody at once: {parts}");
     scene.counts("anna", &["p1"]).await;
     scene.counts("ben", &["b1"]).await;
-    // Nor is it let in again, while the others go on for longer than a lease.
+    // Nor is it let in again while the others continue for longer than a lease.
     for _ in 0..LEASE.as_secs() + 5 {
         assert_eq!(scene.asks("anna", "p2").await.reason(), "full");
         for (user, id) in within {
@@ -139,7 +143,8 @@ async fn what_an_outage_let_in_above_the_limit_is_full_after_a_lease() {
     scene.app.stop().await;
 }
 
-/// Each further outage lets one more in. Before, all of them stayed for as long as they asked.
+/// Each further outage lets one more in. Earlier versions kept all of them for as long as they
+/// asked.
 #[tokio::test]
 async fn outage_after_outage_does_not_ratchet_the_count_up() {
     let scene = Scene::start().await;

@@ -1,4 +1,5 @@
-//! Rosters in Redis that another version of streamgate wrote: what is not known here is kept, and another version of the format is an error.
+//! Rosters in Redis that another version of streamgate wrote: unknown fields are kept, and another
+//! version of the format is an error.
 
 use std::time::Duration;
 
@@ -38,7 +39,7 @@ const UNKNOWN_NOTE: [u8; 5] = [200, 2, b'a', b'b', b'c'];
 
 // === writing, by hand ===
 
-/// A point in time as it is written.
+/// A point in time in its stored form.
 fn time(millis: u64) -> [u8; 6] {
     let [_, _, time @ ..] = millis.to_be_bytes();
     time
@@ -51,7 +52,7 @@ fn record(parts: &[&[u8]]) -> Vec<u8> {
     [&length.to_be_bytes(), &body[..]].concat()
 }
 
-/// The key of a playback whose id is so short that it is written as it is.
+/// The key of a playback whose id is short enough to be stored as it is.
 fn written_key(id: &str) -> Vec<u8> {
     assert!(id.len() < 4);
     let last = u8::try_from(id.len() - 1).unwrap();
@@ -107,7 +108,7 @@ fn write(redis: &RedisServer, bytes: &[u8]) {
 
 // === reading, by hand ===
 
-/// What lies in Redis, as far as the tests ask.
+/// The stored roster, as far as the tests need it.
 #[derive(Debug)]
 struct Written {
     /// The notes' bytes.
@@ -145,7 +146,7 @@ impl Written {
         found.map(Vec::as_slice)
     }
 
-    /// Whether the session has what is not known here.
+    /// Whether the session still has its unknown field.
     fn is_newer(&self, id: &str) -> bool {
         let record = self.session(id).unwrap();
         let flags = record[14 + written_key(id).len() + 6];
@@ -285,7 +286,7 @@ async fn what_another_version_wrote_is_kept_through_each_operation() {
     ));
     all_is_kept("a failed start");
 
-    // The sessions' own ends take what is theirs, and nothing else.
+    // The sessions' own ends remove what belongs to them, and nothing else.
     let p7 = playback("p7");
     let Admission::Admitted(admitted) = admit(&store, &lasting(&p7), 2).await else {
         panic!("there is a budget");
@@ -310,7 +311,7 @@ async fn what_another_version_wrote_is_kept_through_each_operation() {
         written.sessions.is_empty() && written.has_note(),
         "{written:?}"
     );
-    // What was displaced and ended is known to be, in a roster of which not all is known.
+    // Displaced and ended sessions are recognised, even in a roster with unknown fields.
     for key in [gone, playback(kept)] {
         let renewal = store.renew(&anna, &sighting(&key), 3).await.unwrap();
         assert!(matches!(renewal, Renewal::Ended(_)), "{key}: {renewal:?}");
@@ -383,7 +384,7 @@ async fn a_roster_of_another_version_is_an_error_and_stays_as_it_is() {
         }
         assert_eq!(redis.run::<Vec<u8>>(&["GET", KEY]), bytes);
     }
-    // Of the version between them it is understood, so what was wrong is the version.
+    // In the version between them it is readable, so the version was the error.
     let begun = now(&redis);
     write(
         &redis,

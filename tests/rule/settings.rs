@@ -1,4 +1,5 @@
-//! Instances whose settings differ on one Redis, each with each: what every such pair still promises.
+//! Instances whose settings differ on one Redis, each with each: what every such pair still
+//! promises.
 
 use std::time::Duration;
 
@@ -78,7 +79,7 @@ async fn keep_their_promises(
         assert!(answer.is_allowed(), "{name} {id}: {answer:?}");
     }
     let granted = ends(store, &name).await;
-    // Whoever is asked decides by its own limit, and nobody loses a slot to it.
+    // Each instance decides by its own limit, and no session loses a slot to that.
     let third = check(other, &name, "p3").await;
     let is_higher = second == Setting::HigherLimit;
     assert_eq!(third.is_allowed(), is_higher, "{name}: {third:?}");
@@ -88,7 +89,8 @@ async fn keep_their_promises(
         assert_eq!(before.0, after.0, "{name}");
         assert!(before.1 <= after.1, "{name}: a lease was shortened");
     }
-    // What the instance wrote that let it in says whether an id may begin anew, whoever is told of its end and asked.
+    // The record of the instance that admitted it says whether an id may start again, whichever
+    // instance learns of its end and is asked.
     let path = |id: &str| format!("/v1/users/{name}/sessions/{id}");
     assert_eq!(Api::of(other).delete(&path("p1")).await.status, 204);
     let again = check(other, &name, "p1").await;

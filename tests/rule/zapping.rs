@@ -1,4 +1,5 @@
-//! Ids that a player does not make for each playback: back to the channel of before is never refused for ever.
+//! Ids that a player doesn't make for each playback: returning to the previous channel is never
+//! refused forever.
 
 use std::time::Duration;
 
@@ -61,7 +62,7 @@ async fn zapping_back_and_forth_on_one_device_is_never_refused() {
             for (round, title) in titles.iter().cycle().take(24).enumerate() {
                 let answer = way.asks(&gateway, part("tv", title)).await;
                 assert!(answer.is_allowed(), "{way:?} {round}: {answer:?}");
-                // A second part goes on where the first one is.
+                // A second part continues the first playback.
                 let next = way.asks(&gateway, part("tv", title)).await;
                 assert!(next.is_allowed(), "{way:?} {round}: {next:?}");
                 assert_eq!(api.live("anna").await.len(), 1);
@@ -111,7 +112,7 @@ async fn an_id_that_another_device_displaced_may_begin_anew_once_quiet() {
         };
         is_let_in("tv", "a").await;
         is_let_in("phone", "b").await;
-        // The phone goes on, part by part.
+        // The phone continues, part by part.
         let phone_plays = async |seconds: u64| {
             for _ in 0..seconds {
                 is_let_in("phone", "b").await;
@@ -158,7 +159,7 @@ async fn an_id_that_an_operator_ended_may_begin_anew_once_quiet() {
     .await;
 }
 
-/// A reload: the page has released what it played, and plays it again at once.
+/// A reload: the page released its playback, and plays it again immediately.
 #[tokio::test]
 async fn a_derived_id_that_was_released_may_begin_anew_at_once() {
     by_the_clock(async |plan, clock| {

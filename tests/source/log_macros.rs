@@ -23,7 +23,7 @@ const MACROS: [&str; 15] = [
     "debug_assert_ne",
 ];
 
-/// Calls that change what they are made on, whatever their type.
+/// Calls that change their receiver, whatever its type.
 const CHANGING_CALLS: [&str; 6] = [
     ".fetch_",
     ".next(",
@@ -60,7 +60,7 @@ fn code_of(source: &str) -> String {
     code
 }
 
-/// The length of the comment, string or character that begins here, and what is left of it.
+/// The length of the comment, string or character that begins here, and what replaces it.
 fn not_code(rest: &str) -> Option<(usize, &'static str)> {
     if rest.starts_with("//") {
         return Some((rest.find('\n').unwrap_or(rest.len()), " "));
@@ -135,7 +135,7 @@ fn calls(code: &str) -> Vec<(usize, &str)> {
     calls
 }
 
-/// What has an effect in the arguments of a macro.
+/// The expressions with an effect in the arguments of a macro.
 fn effects(arguments: &str) -> Vec<String> {
     let squeezed: String = arguments.split_whitespace().collect::<Vec<_>>().join(" ");
     let squeezed = squeezed.replace(" .", ".").replace(". ", ".");

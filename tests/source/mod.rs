@@ -1,6 +1,6 @@
-//! What is checked in the source itself.
+//! Checks of the source itself.
 
-// Files import only what stands above them.
+// Files import only modules declared above their own.
 mod imports;
 // No two types share a name.
 mod type_names;

@@ -1,15 +1,17 @@
-//! Owns how `src/envoy/descriptors.bin` comes to be: what gRPC reflection tells about the two Envoy services.
+//! Owns how `src/envoy/descriptors.bin` comes to be: what gRPC reflection tells about the two Envoy
+//! services.
 //!
-//! `envoy-types` carries Rust code and the `.proto` files it was made from, but no descriptor set, and reflection
-//! needs one. It is compiled here from those very files, in process (`protox`: no `protoc` to install), and committed,
-//! so that building streamgate needs neither. The first test fails when `envoy-types` has moved on; then run
+//! `envoy-types` carries Rust code and the `.proto` files it was made from, but no descriptor set,
+//! and reflection needs one. It is compiled here from those very files, in process (`protox`: no
+//! `protoc` to install), and committed, so that building streamgate needs neither. The first test
+//! fails when `envoy-types` has moved on; then run
 //!
 //! ```text
 //! UPDATE=1 cargo test --test integration reflection_descriptors
 //! ```
 //!
-//! and commit the file. It holds neither comments nor source positions, and none of the custom options (validation rules,
-//! versioning): a reflection client wants names, numbers and types.
+//! and commit the file. It holds neither comments nor source positions, and none of the custom
+//! options (validation rules, versioning): a reflection client wants names, numbers and types.
 
 #![expect(clippy::expect_used, reason = "what fails here fails its test")]
 
@@ -27,7 +29,7 @@ const SERVICES: [&str; 2] = [
     "envoy/service/accesslog/v3/als.proto",
 ];
 
-/// What is wanted of cargo's answer.
+/// The parts of cargo's answer that we use.
 #[derive(Deserialize)]
 struct Metadata {
     packages: Vec<Package>,
@@ -39,7 +41,8 @@ struct Package {
     manifest_path: PathBuf,
 }
 
-/// Where cargo keeps the sources of `envoy-types`, asked of cargo, so that a vendored copy is found as well.
+/// Where cargo keeps the sources of `envoy-types`. We ask cargo, so that a vendored copy is found
+/// as well.
 fn proto_dir() -> PathBuf {
     let question = "metadata --format-version=1 --locked --offline --filter-platform=host-tuple";
     let mut cargo = Command::new(env!("CARGO"));
@@ -56,7 +59,7 @@ fn proto_dir() -> PathBuf {
     manifest.with_file_name("proto")
 }
 
-/// Both services with all that they import, dependencies first.
+/// Both services with everything they import, dependencies first.
 fn compile(protos: &Path) -> Vec<u8> {
     let roots = std::fs::read_dir(protos).expect("envoy-types ships its .proto files");
     let roots: BTreeSet<PathBuf> = roots

@@ -1,5 +1,5 @@
 #!/bin/sh
-# Prints the folder of an npm package; all else goes to stderr.
+# Prints the folder of an npm package; everything else goes to stderr.
 #
 #   get-npm-package.sh NAME VERSION SHA256 [FILE...]
 #

@@ -1,5 +1,5 @@
 #!/bin/sh
-# Prints the folder that holds npx; all else goes to stderr.
+# Prints the folder that holds npx; everything else goes to stderr.
 #
 # The one on PATH, else the one in npm's own package: Debian's package npm would install hundreds of others.
 # To renew: change the version, and the sum to what `sha256sum` says of the package.

@@ -1,5 +1,5 @@
 #!/bin/sh
-# Prints the path of the folder that holds prometheus and promtool; all else goes to stderr.
+# Prints the path of the folder that holds prometheus and promtool; everything else goes to stderr.
 #
 # That of both on PATH, else what Debian's package prometheus holds, unpacked below target/tools once. It isn't installed: that would also start a
 # service at port 9090, and one that watches the machine. Calls at the same time wait for each other.

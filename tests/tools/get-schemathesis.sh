@@ -1,5 +1,5 @@
 #!/bin/sh
-# Prints the path of the Python that has schemathesis, which reads the OpenAPI document and tries the service; all else goes to stderr.
+# Prints the path of the Python that has schemathesis, which reads the OpenAPI document and tries the service; everything else goes to stderr.
 #
 # The versions of it and of all that it needs are in schemathesis.txt beside this. It is installed into target/tools once; calls at the same
 # time wait for each other.

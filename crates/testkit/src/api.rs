@@ -1,4 +1,4 @@
-//! Owns asking the HTTP API as a client does, and what it is told.
+//! A client of the HTTP API, and the answers it gets.
 
 use std::time::Duration;
 
@@ -21,7 +21,7 @@ pub struct Api<'a> {
     headers: Vec<(&'static str, String)>,
 }
 
-/// What it was told.
+/// An answer.
 #[derive(Debug)]
 pub struct Told {
     /// The status of the answer.
@@ -76,7 +76,7 @@ impl<'a> Api<'a> {
         Told::by(request).await
     }
 
-    /// Starts a playback, or says that it goes on.
+    /// Starts or renews a playback.
     pub async fn put(&self, user: &str, session: &str, body: Value) -> Told {
         let path = format!("/v1/users/{user}/sessions/{session}");
         self.call(Method::PUT, &path, Some(body)).await
@@ -106,7 +106,7 @@ impl<'a> Api<'a> {
 // === impl Told ===
 
 impl Told {
-    /// Sends a request, and reads what comes back.
+    /// Sends a request and reads the answer.
     pub async fn by(request: RequestBuilder) -> Self {
         let answer = request.send().await.expect("an answer");
         let (status, headers) = (answer.status(), answer.headers().clone());
@@ -140,6 +140,6 @@ impl Told {
 pub async fn on_both(play: impl AsyncFn(Plan)) {
     play(TestApp::plan()).await;
     let redis = RedisServer::start();
-    // What is shown is not the deadline.
+    // The deadline is not what this test is about.
     play(TestApp::plan().redis(&redis.url(), Duration::from_secs(10))).await;
 }

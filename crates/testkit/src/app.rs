@@ -79,13 +79,13 @@ impl Plan {
         self
     }
 
-    /// Decides all, and refuses nobody.
+    /// Decides and counts, but refuses no stream.
     pub fn dry_run(mut self) -> Self {
         self.config.limits.enforce = false;
         self
     }
 
-    /// The limit of whoever is on that plan.
+    /// The limit of users on that plan.
     pub fn limit_of_plan(mut self, plan: &str, limit: u32) -> Self {
         let plan = PlanName::parse(plan).expect("a name");
         self.config.limits.policy.plans.insert(plan, limit);
@@ -239,14 +239,14 @@ impl Plan {
         self
     }
 
-    /// How long everything goes on after the app was asked to stop, and when it ends in any case.
+    /// How long the app keeps working after it was asked to stop, and when it ends in any case.
     pub fn drain(mut self, grace: Duration, deadline: Duration) -> Self {
         self.config.shutdown.grace = grace;
         self.config.shutdown.deadline = deadline;
         self
     }
 
-    /// Builds it, and runs it beside the test.
+    /// Builds it, and runs it while the test runs.
     pub async fn start(mut self) -> TestApp {
         watch_for_panics();
         let free = SocketAddr::from(([127, 0, 0, 1], 0));
@@ -282,7 +282,8 @@ impl Plan {
 // === impl TestApp ===
 
 impl TestApp {
-    /// An app as it is by default, but that nothing waits at the limit and that it stops at once.
+    /// An app with default settings, except that no start waits at the limit and that it stops
+    /// immediately.
     pub fn plan() -> Plan {
         Plan::default()
             .grace(Duration::ZERO)
@@ -310,7 +311,7 @@ impl TestApp {
         asked.await.expect("it answers")
     }
 
-    /// The value of a series, as it stands in the metrics.
+    /// The value of a series, as the metrics show it.
     pub async fn metric(&self, series: &str) -> u64 {
         let text = self.get("/metrics").await.text().await.expect("a text");
         let line = text.lines().find_map(|line| line.strip_prefix(series));
@@ -332,8 +333,8 @@ impl TestApp {
             .await
     }
 
-    /// Reports, as Envoy does, that a request of a playback got through to its viewer, and waits until the store has been asked to note
-    /// that.
+    /// Reports, as Envoy does, that a request of a playback reached its viewer. Waits until the
+    /// store has been asked to note it.
     pub async fn plays(&self, gateway: &Gateway, answer: &Answer) {
         let before = self.played_reports().await;
         gateway.report_success(answer).await;
@@ -343,7 +344,7 @@ impl TestApp {
         .await;
     }
 
-    /// How often the store was to be told that a playback plays, whatever came of it.
+    /// How often the store was asked to note that a playback plays, successfully or not.
     async fn played_reports(&self) -> u64 {
         let text = self.get("/metrics").await.text().await.expect("a text");
         let series = "streamgate_store_requests_total{operation=\"played\"";
@@ -366,7 +367,7 @@ impl TestApp {
         .await;
     }
 
-    /// Asks it to stop; how it ended is to be had from [`Self::stop`].
+    /// Asks it to stop; [`Self::stop`] returns how it ended.
     pub fn ask_to_stop(&self) {
         self.stop.soft.cancel();
     }
@@ -402,8 +403,8 @@ impl Drop for TestApp {
     }
 }
 
-/// Plays something through, and waits until every task has ended that began meanwhile: those who asked are gone by then, and the apps
-/// have stopped.
+/// Runs a scenario, and waits until every task started by it has ended: by then its clients are
+/// gone and its apps have stopped.
 pub async fn without_a_trace(play: impl Future<Output = ()>) {
     let alive = || {
         tokio::runtime::Handle::current()
@@ -418,7 +419,7 @@ pub async fn without_a_trace(play: impl Future<Output = ()>) {
 /// The threads in which something has panicked. A test and the app in it share one.
 static PANICKED: Mutex<Option<HashSet<ThreadId>>> = Mutex::new(None);
 
-/// Takes note of panics that nobody joins.
+/// Records panics of tasks that are never joined.
 fn watch_for_panics() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {

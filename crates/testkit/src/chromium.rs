@@ -1,4 +1,5 @@
-//! Owns a headless Chromium, driven over the Chrome `DevTools` protocol: tabs that are opened, reloaded, left, gone back in and closed.
+//! Owns a headless Chromium, driven over the Chrome `DevTools` protocol: tabs that are opened,
+//! reloaded, left, gone back in and closed.
 //!
 //! That protocol leaves the back-forward cache as users have it, with no flag.
 
@@ -17,10 +18,11 @@ use crate::process::{Process, command};
 use crate::tools::tool;
 use crate::watch::{SLOWLY, eventually_within, within};
 
-/// A Chromium takes a core while it starts: more at once than this only makes all of them late.
+/// A Chromium takes a core while it starts, so starting more at once only delays all of them.
 static CHROMIUMS: Semaphore = Semaphore::const_new(2);
 
-/// What it is told not to do: draw, ask the world for updates, take the environment's proxy. As root it can't have its sandbox, and all pages are ours.
+/// Switches off drawing, updates from the network and the environment's proxy. Its sandbox doesn't
+/// work as root, and all pages are ours.
 const FLAGS: [&str; 11] = [
     "--headless",
     "--no-sandbox",
@@ -35,8 +37,9 @@ const FLAGS: [&str; 11] = [
     "--remote-debugging-port=0",
 ];
 
-/// What runs first in each page: a token where the page looks for it (about:blank has no storage); a note of whether the page was shown out
-/// of the cache, each time it is shown; and one of what it has asked.
+/// Runs first in each page. Stores a token where the page looks for it (about:blank has no
+/// storage), and records the calls that the page makes and whether each showing came from the
+/// cache.
 const BEFOREHAND: &str = r#"
     try { sessionStorage.setItem("token", TOKEN); } catch {}
     window.shown = [];
@@ -105,7 +108,8 @@ impl Chromium {
         }
     }
 
-    /// Opens a page in a new tab, for whoever has that token. It has a window to itself: what lies behind others doesn't play.
+    /// Opens a page in a new tab with its user's token. Each tab has its own window, because a
+    /// covered one doesn't play.
     pub async fn open(&self, url: &str, token: &str) -> Tab<'_> {
         let target = self
             .done(
@@ -137,7 +141,7 @@ impl Chromium {
         answer.unwrap_or_else(|error| panic!("{method}: {error}"))
     }
 
-    /// Calls a method; its result, or what is wrong. Events that come meanwhile are nobody's concern.
+    /// Calls a method; returns its result, or the error. Ignores events that arrive meanwhile.
     async fn call(
         &self,
         method: &str,
@@ -289,7 +293,8 @@ impl Tab<'_> {
         self.plays_anew("").await
     }
 
-    /// Waits until this page has been shown so often; each time tells whether it came out of the back-forward cache.
+    /// Waits until this page has been shown that often; each entry says whether it came out of the
+    /// back-forward cache.
     pub async fn was_shown(&self, from_cache: &[bool]) {
         let (what, expected) = (format!("shown as {from_cache:?}"), json!(from_cache));
         eventually_within(SLOWLY, &what, async || {
@@ -300,7 +305,7 @@ impl Tab<'_> {
         .await;
     }
 
-    /// The call that this page has made last, once there is one: its method, and the id in its address.
+    /// The last call that this page made, once there is one: its method, and the id in its address.
     pub async fn asked_last(&self) -> (String, String) {
         eventually_within(SLOWLY, "the page has asked", async || {
             let call = self.evaluate("window.asked.at(-1)").await?;

@@ -1,5 +1,5 @@
-//! Owns finding the repository's documents, and the examples, sections and anchors in them. No test names a document that it
-//! doesn't read itself, so a page may be added or moved without one.
+//! Owns finding the repository's documents, and the examples, sections and anchors in them. No test
+//! names a document that it doesn't read itself, so a page may be added or moved without one.
 
 use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
@@ -22,7 +22,7 @@ pub struct Example {
     pub heading: &'static str,
     /// The language behind its fence, or nothing.
     pub language: &'static str,
-    /// What stands between the fences.
+    /// The text between the fences.
     pub text: &'static str,
 }
 

@@ -13,12 +13,12 @@ use crate::watch::measured_memory;
 /// How many checks are under way at one time.
 const AT_ONE_TIME: usize = 256;
 
-/// What one user may take of the memory here, be it a million ids: rosters, held leases, notices
-/// that wait, buffers. Generous.
+/// The most memory that one user may take here, even with a million ids: rosters, held leases,
+/// waiting notices, buffers. Generous.
 const MOST_FOR_ONE_USER: u64 = 48 * 1024 * 1024;
 
-/// What one of many users may take here: a session of theirs in the store, and what is held of it.
-/// Generous.
+/// The most memory that each of many users may take here: one session in the store, and its held
+/// lease. Generous.
 const MOST_FOR_EACH_OF_MANY: u64 = 4 * 1024;
 
 /// Releases of so many of a user's, as lists that the hook takes.
@@ -28,7 +28,7 @@ pub fn releases(user: &str, count: usize) -> Vec<Value> {
     ids.chunks(100).map(|list| json!(list)).collect()
 }
 
-/// A sign of life of a stream that nobody has let in.
+/// A report that a stream is running, although no check let it in.
 pub fn forged(of: &Answer, id: &str) -> HttpAccessLogEntry {
     let mut answer = of.clone();
     answer.metadata.insert("session".to_owned(), id.to_owned());

@@ -41,7 +41,7 @@ pub fn window_update(by: u32) -> Vec<u8> {
     frame(WINDOW_UPDATE, 0, 0, &by.to_be_bytes())
 }
 
-/// A frame of a kind that nobody has defined.
+/// A frame of an undefined type.
 pub fn unknown() -> Vec<u8> {
     frame(0xbf, 0, 0, &[0; 8])
 }
@@ -52,7 +52,7 @@ pub fn headers(stream: u32, block: &[u8], is_last: bool) -> Vec<u8> {
     frame(HEADERS, END_HEADERS | end, stream, block)
 }
 
-/// The beginning of a header list that [`continuation`]s go on with.
+/// The beginning of a header list that [`continuation`]s continue.
 pub fn headers_begun(stream: u32, block: &[u8]) -> Vec<u8> {
     frame(HEADERS, 0, stream, block)
 }
@@ -85,7 +85,8 @@ impl Head {
 
     /// One to that path, at that authority.
     pub fn post_to(authority: &str, path: &str) -> Self {
-        // `:method: POST` and `:scheme: http` are in the static table, as the names of the others are.
+        // `:method: POST` and `:scheme: http` are in the static table, as are the names of the
+        // others.
         let mut block = vec![0x83, 0x86, 0x04];
         block.extend(string(path));
         block.push(0x01);

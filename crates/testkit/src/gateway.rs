@@ -1,4 +1,5 @@
-//! Owns running a real Envoy on free ports, with a configuration made out of a shipped file by changing what a scenario names.
+//! Owns running a real Envoy on free ports, with a configuration made out of a shipped file by
+//! changing what a scenario names.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -12,7 +13,8 @@ use crate::process::{Process, command};
 use crate::tools::find;
 use crate::watch::{SLOWLY, eventually_within};
 
-/// An Envoy takes some 100 MB and a core while it starts: more at once than this only makes all of them late.
+/// An Envoy takes some 100 MB and a core while it starts, so starting more at once only delays all
+/// of them.
 static ENVOYS: Semaphore = Semaphore::const_new(3);
 
 /// Two show that the count does not depend on which worker a stream came through.
@@ -56,8 +58,8 @@ impl Setup {
         Self(read(name)).with_long_deadlines()
     }
 
-    /// Envoy's deadlines for streamgate at ten times and more of what ships: a processor that is busy with other tests is not
-    /// a failure. A test about a deadline sets its own.
+    /// Envoy's deadlines for streamgate, at least ten times as long as shipped: a processor that is
+    /// busy with other tests is not a failure. A test about a deadline sets its own.
     fn with_long_deadlines(self) -> Self {
         let keepalive =
             json!({"http2_protocol_options": {"connection_keepalive": {"timeout": "20s"}}});
@@ -169,7 +171,8 @@ impl Setup {
         gateway
     }
 
-    /// The same for a test that has an Envoy already: if each waited for a second one, all would wait for ever.
+    /// The same for a test that already has an Envoy: if each waited for a second one, they would
+    /// all wait forever.
     pub async fn start_beside(mut self) -> Gateway {
         listen_on(&mut self.0, 0, 0);
         let folder = tempfile::tempdir().unwrap();

@@ -85,11 +85,11 @@ impl Gateway {
         Self { channel, address }
     }
 
-    /// The same over TLS, if it is let in.
+    /// The same over TLS, if the server accepts its certificate.
     ///
     /// # Errors
     ///
-    /// Fails if nobody listens there, or the handshake fails.
+    /// Fails if nothing listens there, or the handshake fails.
     pub async fn connect_over_tls(
         address: SocketAddr,
         tls: ClientTlsConfig,
@@ -99,11 +99,11 @@ impl Gateway {
         Ok(Self { channel, address })
     }
 
-    /// The same at a Unix socket, over which there are no access logs here.
+    /// The same over a Unix socket, which has no access logs here.
     ///
     /// # Errors
     ///
-    /// Fails if nobody listens there, or the handshake fails.
+    /// Fails if nothing listens there, or the handshake fails.
     pub async fn connect_to_socket(path: PathBuf) -> Result<Self, tonic::transport::Error> {
         let connector = tower::service_fn(move |_| {
             let connecting = UnixStream::connect(path.clone());
@@ -148,7 +148,8 @@ impl Gateway {
         Ok(Answer::of(answer.into_inner()))
     }
 
-    /// Waits until streamgate has read all that was sent over this connection, a cancellation too: it answers one thing after it.
+    /// Waits until streamgate has read everything sent over this connection, cancellations
+    /// included: it answers one more call after them.
     pub async fn catch_up(&self) {
         let preflight = self.check(Check::default().method("OPTIONS")).await;
         assert!(preflight.is_allowed(), "{preflight:?}");
@@ -328,7 +329,8 @@ fn text(value: Value) -> String {
 
 // === entries ===
 
-/// An entry of that type on a request, with what its check was answered; `None` where no answer came.
+/// An access log entry of that type for a request, with the answer to its check; `None` if no
+/// answer came.
 pub fn entry(kind: AccessLogType, request_id: &str, answer: Option<&Answer>) -> HttpAccessLogEntry {
     let common = AccessLogCommon {
         access_log_type: kind.into(),
@@ -427,7 +429,7 @@ impl LogStream {
         self.send_bytes(&message(entries).encode_to_vec());
     }
 
-    /// Sends bytes as one message, whatever they are.
+    /// Sends bytes as one message, valid or not.
     pub fn send_bytes(&mut self, message: &[u8]) {
         let length = u32::try_from(message.len()).expect("less than 4 GiB");
         let mut frame = BytesMut::with_capacity(message.len() + 5);
@@ -445,13 +447,13 @@ impl LogStream {
         self.ended().await
     }
 
-    /// Waits until what was sent has left: a ping has gone forth and come back.
+    /// Waits until everything has been sent: until a ping is answered.
     pub async fn flush(&mut self) {
         let pong = self.ping.ping(h2::Ping::opaque()).await;
         pong.expect("the connection is open");
     }
 
-    /// Resets the stream, as Envoy does when it has seen its end. What has not left yet never will.
+    /// Resets the stream, as Envoy does when it has seen its end. Unsent data is dropped.
     pub fn reset(mut self) -> JoinSet<()> {
         self.frames.send_reset(h2::Reason::CANCEL);
         self.connection

@@ -1,4 +1,4 @@
-//! What is logged, for a test that reads it.
+//! Captures log lines for a test to read.
 
 use std::io;
 use std::sync::{Arc, Mutex, OnceLock};
@@ -6,14 +6,15 @@ use std::sync::{Arc, Mutex, OnceLock};
 use tracing::Dispatch;
 use tracing::subscriber::DefaultGuard;
 
-/// What is logged, while the guard lives, by the thread that made it and by whatever it runs.
+/// The log lines of the thread that made it, and of the tasks that it runs, while the guard lives.
 #[derive(Debug, Clone, Default)]
 pub struct Log(Arc<Mutex<Vec<u8>>>);
 
 impl Log {
     /// Begins to listen.
     pub fn listen() -> (Self, DefaultGuard) {
-        // Where there is but one listener, a thread without it can make a line be left out everywhere: the first that comes to it decides.
+        // With a single subscriber, the first thread that reaches a log statement would decide for
+        // the whole process whether it is logged.
         static SECOND: OnceLock<Dispatch> = OnceLock::new();
         SECOND.get_or_init(|| {
             let unheard = tracing_subscriber::fmt().with_writer(io::sink);

@@ -1,4 +1,5 @@
-//! Owns certificates of a test's own: authorities, what they issue, the files that a streamgate reads, and clients that trust and show them.
+//! Certificates for tests: authorities, the certificates they issue, the files that a streamgate
+//! reads, and clients that trust and show them.
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -82,7 +83,7 @@ impl Authority {
 }
 
 impl Issued {
-    /// The certificate as it is sent.
+    /// The certificate in DER, as it is sent.
     pub fn der(&self) -> CertificateDer<'static> {
         CertificateDer::from_pem_slice(self.cert.as_bytes()).unwrap()
     }
@@ -123,7 +124,8 @@ impl Folder {
     }
 }
 
-/// A client that trusts this authority, shows this certificate if it has one, and speaks these protocols.
+/// A client that trusts this authority, shows this certificate if it has one, and speaks these
+/// protocols.
 pub fn client(
     trusted: &Authority,
     shown: Option<&Issued>,
@@ -151,11 +153,12 @@ pub fn client(
     Arc::new(config)
 }
 
-/// A connection over TLS. Whether its client is let in, it hears when it reads.
+/// A connection over TLS. A client learns only when it reads whether the server accepted its
+/// certificate.
 ///
 /// # Errors
 ///
-/// Fails if nobody listens there, or the handshake fails.
+/// Fails if nothing listens there, or the handshake fails.
 pub async fn connect(
     address: SocketAddr,
     client: &Arc<ClientConfig>,

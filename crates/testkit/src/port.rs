@@ -4,9 +4,9 @@ use std::net::{Ipv4Addr, SocketAddr};
 
 use socket2::{Domain, Socket, Type};
 
-/// A port of this machine that the system gives to nobody else while this lives, on no address: a
-/// socket is bound to it and doesn't listen. A server that gets its number can still listen there,
-/// since it sets `SO_REUSEADDR` as servers do. Until one does, connections are refused.
+/// A port that the system gives to no other process while this lives, on any address: a socket is
+/// bound to it and doesn't listen. A server that gets its number can still listen there, since it
+/// sets `SO_REUSEADDR` as servers do. Until one does, connections are refused.
 #[derive(Debug)]
 pub struct ReservedPort {
     address: SocketAddr,
@@ -14,7 +14,7 @@ pub struct ReservedPort {
 }
 
 impl ReservedPort {
-    /// A port that nobody uses.
+    /// Reserves an unused port.
     pub fn reserve() -> Self {
         let holder = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
         holder.set_reuse_address(true).unwrap();

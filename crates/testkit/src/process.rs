@@ -1,4 +1,4 @@
-//! Owns child processes: what they write is kept and shown if the test fails, and none outlives its test.
+//! Child processes. Their output is kept and shown if the test fails, and none outlives its test.
 
 use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
@@ -36,7 +36,7 @@ impl Process {
         }
     }
 
-    /// All that it has written so far.
+    /// Its output so far.
     pub fn output(&self) -> String {
         let bytes = std::fs::read(self.output.path()).unwrap();
         String::from_utf8_lossy(&bytes).into_owned()
@@ -79,7 +79,7 @@ impl Process {
         self.child.kill().await.unwrap();
     }
 
-    /// Waits until it has ended by itself.
+    /// Waits until it ends without being stopped.
     pub async fn ended(&mut self) -> ExitStatus {
         self.ended_within(SLOWLY).await
     }
@@ -129,7 +129,8 @@ pub fn command(program: impl AsRef<std::ffi::OsStr>) -> Command {
     command
 }
 
-/// How much processor time a process has used so far, as Linux counts it: all of its threads that are there now and whose names begin so.
+/// The processor time that a process has used so far, by Linux's count: that of its current threads
+/// whose names begin with `name`.
 pub fn processor_time(process: u32, name: &str) -> Duration {
     let threads = std::fs::read_dir(format!("/proc/{process}/task")).unwrap();
     let threads = threads.map(|thread| thread.unwrap().path());

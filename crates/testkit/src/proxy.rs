@@ -1,4 +1,5 @@
-//! A wire between streamgate and a server that can be slow, stand still, and be cut, while the server itself is well.
+//! A relay between streamgate and a server. It can delay, stall and cut connections while the
+//! server itself stays healthy.
 
 use std::future::pending;
 use std::io;
@@ -22,7 +23,7 @@ enum Mode {
     Slow(Duration),
     /// No byte passes, and no connection ends.
     Stalled,
-    /// Connections are reset, and so is whoever tries anew.
+    /// Connections are reset, new ones too.
     Cut,
 }
 
@@ -35,14 +36,14 @@ pub struct Proxy {
     mode: watch::Sender<Mode>,
     /// Which address it reaches the server from, if it has been given one.
     source: watch::Sender<Option<Ipv4Addr>>,
-    /// How many connections it has accepted, those included that it reset at once.
+    /// How many connections it has accepted, including those it reset immediately.
     accepted: watch::Receiver<usize>,
     /// The task that accepts; it owns the connections.
     _task: AbortOnDropHandle<()>,
 }
 
 impl Proxy {
-    /// A wire to whoever listens on that port now or later.
+    /// A relay to the process that listens on that port, now or later.
     #[expect(
         clippy::disallowed_methods,
         reason = "the task is aborted with the proxy"
@@ -81,12 +82,13 @@ impl Proxy {
         format!("redis://127.0.0.1:{}", self.port)
     }
 
-    /// Lets no byte pass, and leaves all connections as they are; new ones are accepted, and as silent.
+    /// Lets no byte pass, and keeps all connections open. New ones are accepted, and are silent
+    /// too.
     pub fn stall(&self) {
         self.mode.send_replace(Mode::Stalled);
     }
 
-    /// Resets all connections, and each new one at once.
+    /// Resets all connections, and each new one immediately.
     pub fn cut(&self) {
         self.mode.send_replace(Mode::Cut);
     }
@@ -165,14 +167,15 @@ async fn connect(server: u16, from: Option<Ipv4Addr>) -> io::Result<TcpStream> {
     socket.connect((Ipv4Addr::LOCALHOST, server).into()).await
 }
 
-/// Passes on what comes, until one end is closed and all that came before has been passed on.
+/// Passes bytes on until one end is closed and everything sent before has arrived.
 async fn pass(
     from: impl AsyncRead + Unpin,
     to: impl AsyncWrite + Unpin,
     mode: watch::Receiver<Mode>,
     replies: bool,
 ) {
-    // What is under way, each with the time that it still takes. Two halves, so that what is late doesn't delay what comes behind it.
+    // Bytes in flight, each with the time until it may arrive. Reading and writing are separate, so
+    // that a delay doesn't add up.
     let (sender, receiver) = mpsc::unbounded_channel();
     let taking = async {
         take(from, sender, mode.clone(), replies).await;
@@ -252,7 +255,7 @@ mod tests {
         assert_eq!(heard, expected.as_bytes());
     }
 
-    /// Nothing is heard for as long as something could well have been.
+    /// Nothing arrives for as long as it could reasonably take.
     async fn hears_nothing(stream: &mut TcpStream) {
         let heard = tokio::time::timeout(Duration::from_millis(50), stream.read_u8()).await;
         assert!(heard.is_err(), "heard {heard:?}");

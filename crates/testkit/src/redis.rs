@@ -55,9 +55,9 @@ pub async fn counted(store: &RedisStore, name: &str) -> Vec<String> {
 /// A running (or stopped, or paused) `redis-server`.
 #[derive(Debug)]
 pub struct RedisServer {
-    /// Where it listens, and nobody else while it is down.
+    /// Its port, reserved while it is down.
     port: ReservedPort,
-    /// What it was started with beside the port.
+    /// Its options other than the port.
     options: Vec<String>,
     /// What a sentinel reads from a file of its own, in which it keeps what it learns.
     sentinel: Option<String>,
@@ -94,7 +94,7 @@ impl RedisServer {
         server
     }
 
-    /// A server that is yet to be started, on a port that nobody else has.
+    /// A server that hasn't started yet, on a port of its own.
     pub fn stopped(options: &[&str]) -> Self {
         Self {
             port: ReservedPort::reserve(),
@@ -110,7 +110,8 @@ impl RedisServer {
         self.start_until(&[], Self::answers);
     }
 
-    /// Starts it with more options for this time, and waits until it listens: while it loads, an answer may take long.
+    /// Starts it with more options, for this run only, and waits until it listens. While it loads,
+    /// an answer may take long.
     pub fn restart_with(&self, options: &[&str]) {
         self.start_until(options, Self::listens);
     }
@@ -127,7 +128,7 @@ impl RedisServer {
                 }
                 std::thread::sleep(Duration::from_millis(5));
             }
-            // It has ended by itself: the one before it has the port still.
+            // It ended without being stopped: the previous server still has the port.
             end(&mut process);
             std::thread::sleep(Duration::from_millis(50));
         }
@@ -168,7 +169,7 @@ impl RedisServer {
         TcpStream::connect(self.port.address()).is_ok()
     }
 
-    /// Whether it says anything at all, be it that it wants a password.
+    /// Whether it answers anything, even that it wants a password.
     fn answers(&self) -> bool {
         let connection = redis::Client::open(self.url())
             .unwrap()
@@ -191,7 +192,7 @@ impl RedisServer {
         self.signal("-STOP");
     }
 
-    /// Has it go on.
+    /// Lets it continue.
     pub fn resume(&self) {
         self.signal("-CONT");
     }

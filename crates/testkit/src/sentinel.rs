@@ -1,4 +1,5 @@
-//! A master with its replica, and three sentinels that watch them: real processes, quick to find out that the master is gone.
+//! A master with its replica, and three sentinels that watch them: real processes, which notice
+//! quickly that the master is gone.
 
 use std::collections::HashMap;
 
@@ -8,7 +9,8 @@ use crate::watch::eventually_blocking;
 /// What the sentinels call what they watch.
 pub const SERVICE: &str = "mymaster";
 
-/// How a sentinel watches that server, under that name: it is gone after half a second, says that sentinel, if so many agree.
+/// Has a sentinel watch that server under that name. It considers the server gone after half a
+/// second, if so many sentinels agree.
 pub fn watching(service: &str, server: &RedisServer, quorum: u32) -> String {
     format!(
         "sentinel monitor {service} 127.0.0.1 {} {quorum}\n\
@@ -47,7 +49,8 @@ impl Watched {
         let configuration = watching(SERVICE, &master, 2);
         let sentinels = [(); 3].map(|()| RedisServer::sentinel(&configuration));
         for sentinel in &sentinels {
-            // Redis 7 can be told to talk more often; before it, all this takes some seconds more.
+            // Redis 7 can shorten the intervals of its messages; with older versions all this takes
+            // some seconds more.
             let often = "SENTINEL DEBUG info-period 500 publish-period 200 ask-period 200";
             let words: Vec<_> = often.split(' ').collect();
             let _ = sentinel.try_run::<()>(&words);
@@ -88,7 +91,8 @@ impl Watched {
         asked.any(|sentinel| sentinel.run::<(String, u16)>(&ask).1 == server.port())
     }
 
-    /// Has the sentinels make the replica the master, as before maintenance. They refuse while they are not sure of it.
+    /// Has the sentinels promote the replica, as before maintenance. They refuse until they agree
+    /// on its state.
     pub fn fail_over(&self) {
         let agreed = || {
             let ask = ["SENTINEL", "FAILOVER", SERVICE];
@@ -108,8 +112,8 @@ pub fn is_replica(server: &RedisServer) -> bool {
     role(server).first().is_some_and(|role| role == "slave")
 }
 
-/// What a server says of its part, for a replica its master's address and how it stands with that; nothing while it is given another part, which
-/// ends its connections.
+/// A server's role and, for a replica, its master's address and the state of their link. Empty
+/// while the server changes its role, which ends its connections.
 fn role(server: &RedisServer) -> Vec<String> {
     let role: Vec<redis::Value> = server.try_run(&["ROLE"]).unwrap_or_default();
     let texts = role.into_iter().map(redis::from_redis_value);

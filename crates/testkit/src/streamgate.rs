@@ -40,7 +40,8 @@ impl Streamgate {
         Self::start_on(owned(settings), "127.0.0.1:0", "127.0.0.1:0").await
     }
 
-    /// Starts it to be asked by very many at once, on that store: nothing waits for a slot, sessions last, and the store's deadline is long.
+    /// Starts it for very many calls at once, on that store: no start waits for a slot, sessions
+    /// last, and the store's deadline is long.
     pub async fn start_for_crowds(redis: Option<&RedisServer>) -> Self {
         let url = redis.map(RedisServer::url);
         let mut settings = vec![
@@ -58,13 +59,14 @@ impl Streamgate {
         Self::start(&settings).await
     }
 
-    /// The same on addresses that nobody else gets while it is down, for a test that starts it again.
+    /// The same on addresses that stay reserved while it is down, for a test that restarts it.
     pub async fn start_to_restart(settings: &[Setting<'_>]) -> Self {
         let ports = [ReservedPort::reserve(), ReservedPort::reserve()];
         Self::start_at(owned(settings), ports).await
     }
 
-    /// Starts it anew with the same settings on the same addresses, which [`Self::start_to_restart`] has reserved.
+    /// Restarts it with the same settings on the same addresses, which [`Self::start_to_restart`]
+    /// has reserved.
     pub async fn start_again(mut self) -> Self {
         let ports = self.ports.take().expect("it was started to be restarted");
         Self::start_at(self.settings.clone(), ports).await
@@ -92,7 +94,7 @@ impl Streamgate {
         Self::start_as(serve, owned(settings), anywhere, anywhere).await
     }
 
-    /// The same where it trusts the authorities in that file, as it does those of the system elsewhere.
+    /// The same, but it trusts the authorities in that file instead of the system's.
     pub async fn start_trusting(authorities: &Path, settings: &[Setting<'_>]) -> Self {
         let mut serve = program(&["serve"], &[]);
         serve.env("SSL_CERT_FILE", authorities);
@@ -210,7 +212,8 @@ impl Streamgate {
         self.process.id()
     }
 
-    /// How many files it may have open, softly and at most, from now on if that is given; what it was before.
+    /// Sets how many files it may have open (soft and hard limit), if given; returns the previous
+    /// limits.
     pub fn open_files(&self, limits: Option<(u64, u64)>) -> (u64, u64) {
         let id = self.id().try_into().unwrap();
         let (mut soft, mut hard) = (0, 0);
@@ -225,7 +228,7 @@ impl Streamgate {
         eventually_within(SLOWLY, &what, async || self.log().contains(text)).await;
     }
 
-    /// All that it has logged.
+    /// Its log so far.
     pub fn log(&self) -> String {
         self.process.output()
     }
@@ -251,7 +254,7 @@ impl Streamgate {
         .await
     }
 
-    /// The lines of it with that message so far. The log is written a moment later than what it is about.
+    /// Its log lines with that message so far. A line is written a moment after its event.
     pub fn lines(&self, message: &str) -> Vec<Value> {
         let log = self.log();
         let lines = log
@@ -272,7 +275,7 @@ impl Streamgate {
         self.process.signal(name).await;
     }
 
-    /// Waits until it has stopped by itself.
+    /// Waits until it ends without being stopped.
     pub async fn stopped(&mut self) -> ExitStatus {
         self.process.ended().await
     }

@@ -50,7 +50,7 @@ pub fn key(kind: Kind, id: &str) -> SessionKey {
     }
 }
 
-/// A start about which nothing more is known.
+/// A start with no further facts.
 pub fn start(key: &SessionKey) -> Start {
     Start {
         key: key.clone(),
@@ -74,7 +74,7 @@ pub fn refusing(limit: u32) -> StartRules {
     StartRules::new(limit, WhenFull::Refuse)
 }
 
-/// A sighting about which nothing more is known.
+/// A sighting with no further facts.
 pub fn sighting(key: &SessionKey) -> Sighting {
     Sighting {
         key: key.clone(),

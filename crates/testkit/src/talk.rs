@@ -1,4 +1,5 @@
-//! Owns saying HTTP/1.1 by hand over whatever carries it, for what a client library would not do or not show.
+//! HTTP/1.1 written by hand over any connection, for requests that a client library doesn't send
+//! and answers that it doesn't show.
 
 use std::io::{self, ErrorKind};
 use std::time::Duration;
@@ -15,11 +16,11 @@ pub struct Told {
     pub body: String,
 }
 
-/// Asks over a connection that stays open, and hears the answer.
+/// Sends a request over a connection that stays open, and reads the answer.
 ///
 /// # Errors
 ///
-/// Fails if the connection fails or ends early, or what comes back is no HTTP.
+/// Fails if the connection fails or ends early, or the answer isn't HTTP.
 pub async fn ask(
     connection: &mut (impl AsyncRead + AsyncWrite + Unpin),
     path: &str,
@@ -30,11 +31,11 @@ pub async fn ask(
     hear(connection).await
 }
 
-/// Hears an answer whose length is told.
+/// Reads an answer that states its length.
 ///
 /// # Errors
 ///
-/// Fails if the connection fails or ends early, or what comes back is no HTTP.
+/// Fails if the connection fails or ends early, or the answer isn't HTTP.
 pub async fn hear(connection: &mut (impl AsyncRead + Unpin)) -> io::Result<Told> {
     let mut head = Vec::new();
     while !head.ends_with(b"\r\n\r\n") {
@@ -62,7 +63,8 @@ pub async fn ended(connection: &mut (impl AsyncRead + Unpin)) -> Vec<u8> {
     heard
 }
 
-/// Sends the beginning of a head a byte at a time, and a last header that never ends, until the other side has had enough; what that said.
+/// Sends the beginning of a head byte by byte, then a header that never ends, until the other side
+/// gives up; returns its answer.
 pub async fn trickle(connection: TcpStream, beginning: &[u8], pace: Duration) -> Vec<u8> {
     let (mut read, mut write) = connection.into_split();
     let sending = async {

@@ -17,7 +17,7 @@ use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 use tokio_tungstenite::tungstenite::{self, Message};
 use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async};
 
-/// More than the backend's first chunk, so that seeing this much shows a stream that goes on.
+/// More than the backend's first chunk, so that reading this much proves that the stream continues.
 const ENOUGH_VIDEO: usize = 1000;
 
 /// Clients of one gateway.
@@ -38,7 +38,8 @@ pub enum Answer {
     Refused(Refusal),
 }
 
-/// A response that was let in. Dropped, the player has gone: HTTP/1.1 closes the connection, HTTP/2 resets the stream.
+/// The response of an admitted stream. Dropping it means that the player leaves: HTTP/1.1 closes
+/// the connection, HTTP/2 resets the stream.
 #[derive(Debug)]
 pub struct Playing {
     /// Empty where streamgate was not asked.
@@ -80,7 +81,7 @@ impl Viewers {
         }
     }
 
-    /// A request over HTTP/1.1 that nobody has signed.
+    /// A request over HTTP/1.1 without a signed token.
     pub fn anonymous(&self, path: &str) -> RequestBuilder {
         self.http1.get(format!("http://{}{path}", self.gateway))
     }
@@ -152,7 +153,8 @@ impl Viewers {
         }
     }
 
-    /// Sees to it that these sessions, and no others, hold the user's slots, which must all be taken: by asking for one more.
+    /// Checks that exactly these sessions hold the user's slots, which must all be taken, by asking
+    /// for one more.
     pub async fn assert_full(&self, user: &str, holders: &[&Playing]) {
         let refusal = self.refused(self.http1(user, "/live/one-too-many")).await;
         refusal.assert_full(holders);
@@ -162,7 +164,7 @@ impl Viewers {
     pub async fn raw(&self, request: &[u8]) -> Raw {
         let mut socket = TcpStream::connect(self.gateway).await.unwrap();
         socket.set_nodelay(true).unwrap();
-        // Whoever sends nonsense may be cut off in the middle of it.
+        // The server may close the connection before it has read all of an invalid request.
         let _ = socket.write_all(request).await;
         Raw {
             socket,
@@ -224,7 +226,7 @@ impl Viewers {
 // === impl Playing ===
 
 impl Playing {
-    /// Reads until it is plain that video arrives and goes on arriving.
+    /// Reads until video has arrived more than once.
     pub async fn plays(&mut self) {
         let mut received = 0;
         while received < ENOUGH_VIDEO {
@@ -233,7 +235,7 @@ impl Playing {
         }
     }
 
-    /// Reads to the end, be it a good or a bad one; how many bytes came.
+    /// Reads to the end, an error or not; returns how many bytes came.
     pub async fn rest(mut self) -> usize {
         let reading = async {
             let mut received = 0;
@@ -346,7 +348,7 @@ impl Raw {
         }
     }
 
-    /// Cuts the connection with a reset, as the system does for a player that is killed with data unread.
+    /// Resets the connection, as the system does for a player that is killed with data unread.
     pub fn cut(self) {
         self.socket.set_zero_linger().unwrap();
     }
@@ -367,7 +369,8 @@ impl Socket {
     }
 }
 
-/// A header's value; an empty text where it is missing or no text, which then differs from whatever is expected.
+/// A header's value; an empty text if it is missing or not text, which then differs from any
+/// expected value.
 fn text_of(headers: &HeaderMap, name: &str) -> String {
     let value = headers.get(name).map(|value| value.as_bytes().to_vec());
     value

@@ -1,4 +1,4 @@
-//! Waits: for an answer or a condition, never for a time to pass. Prints what was measured.
+//! Waits for an answer or a condition, never for a fixed time. Prints measurements.
 
 use std::time::Duration;
 
@@ -12,12 +12,12 @@ pub const PATIENCE: Duration = Duration::from_secs(20);
 /// processes to start and end.
 pub const SLOWLY: Duration = Duration::from_secs(60);
 
-/// How long to wait before looking again at a condition that nobody announces.
+/// How long to wait before checking a condition again that sends no event.
 const LOOK_AGAIN_AFTER: Duration = Duration::from_millis(5);
 
-/// What a look at something yields: whether it is so, or what was found.
+/// The result of one check: whether the condition holds, or a value.
 pub trait Look {
-    /// What has been found at last.
+    /// The value, once there is one.
     type Found;
 
     /// What this look has found; none to look again.
@@ -101,7 +101,7 @@ pub fn measured_many(what: &str, mut times: Vec<Duration>) {
     }
 }
 
-/// How many a measurement takes part in: a fiftieth where `QUICK` is set, to see that it can be made.
+/// How many a measurement uses: a fiftieth where `QUICK` is set, which only shows that it runs.
 pub fn as_many(all: usize) -> usize {
     let part = if std::env::var_os("QUICK").is_some() {
         50

@@ -1,5 +1,5 @@
-//! Owns what can go wrong between Envoy and streamgate: a relay of HTTP/2 frames that delays them, and cuts a connection in the
-//! middle of a call.
+//! A relay of HTTP/2 frames between Envoy and streamgate that delays them, and cuts a connection in
+//! the middle of a call.
 
 use std::net::SocketAddr;
 use std::sync::Arc;

@@ -1,9 +1,9 @@
 //! An answer of the API, and its meaning if it is an error.
 
+use std::time::SystemTime;
+
 use http::StatusCode;
 use http::response::Parts;
-use jiff::Timestamp;
-use jiff::fmt::rfc2822::DateTimeParser;
 use serde::Deserialize;
 
 use crate::cli::CommandStatus;
@@ -15,7 +15,7 @@ pub(in crate::cli) struct ApiResponse {
     /// Its status.
     pub(in crate::cli) status: StatusCode,
     /// The time at the server, by its `Date`.
-    pub(in crate::cli) given_at: Option<Timestamp>,
+    pub(in crate::cli) given_at: Option<SystemTime>,
     /// Its media type.
     media_type: String,
     /// The address of a redirect.
@@ -57,7 +57,7 @@ impl ApiResponse {
         let date = header(http::header::DATE);
         Self {
             status: head.status,
-            given_at: date.and_then(|date| DateTimeParser::new().parse_timestamp(date).ok()),
+            given_at: date.and_then(|date| httpdate::parse_http_date(&date).ok()),
             media_type: header(http::header::CONTENT_TYPE).unwrap_or_default(),
             location: header(http::header::LOCATION),
             body: String::from_utf8(body).unwrap_or_default(),
@@ -247,7 +247,7 @@ mod tests {
         let date = [("date", "Fri, 15 Jan 2027 08:00:00 GMT")];
         assert_eq!(
             answer(200, &date, b"").given_at,
-            Some("2027-01-15T08:00:00Z".parse().unwrap())
+            Some(humantime::parse_rfc3339("2027-01-15T08:00:00Z").unwrap())
         );
         for date in ["", "yesterday"] {
             assert_eq!(answer(200, &[("date", date)], b"").given_at, None);

@@ -167,7 +167,7 @@ impl Api {
         self.token.is_some()
     }
 
-    /// What is told of that.
+    /// Describes why no answer came.
     fn no_answer(&self, error: ureq::Error) -> NoAnswer {
         let base = self.base.to_string();
         match error {

@@ -219,13 +219,13 @@ impl AccessLogCheck {
             0 if self.is_missing => (
                 CheckStatus::Wrong,
                 format!(
-                    "none arrives, and nobody ends or renews the streams that start, so the limit does not hold; {WIRE}"
+                    "none arrives, so streams that start are neither ended nor renewed, and the limit does not hold; {WIRE}"
                 ),
             ),
             // An instance that saw only entries of running streams can't tell about ends.
             0 if self.arrives && self.counts.periodic == 0 => (
                 CheckStatus::Ok,
-                "they go to another instance, which was not named".to_owned(),
+                "they go to another instance, which --url does not name".to_owned(),
             ),
             0 => (CheckStatus::Unknown, self.none_yet("when a stream ends")),
             ends => (CheckStatus::Ok, format!("{ends} entries")),
@@ -269,13 +269,13 @@ impl AccessLogCheck {
             _ if self.arrives => (CheckStatus::Ok, "entries are recognised by it".to_owned()),
             _ if self.has_seen_enough() => (
                 CheckStatus::Wrong,
-                "entries come without it, so nobody knows whose streams they are about; put the access logger into the same HTTP connection \
+                "entries come without it, so they can't be matched to streams; put the access logger into the same HTTP connection \
                  manager as the ext_authz filter, which leaves the mark as dynamic metadata"
                     .to_owned(),
             ),
             _ => (
                 CheckStatus::Unknown,
-                "no entry has it yet; play a stream through Envoy to its end and look again"
+                "no entry has it yet; play a stream through Envoy to its end and run this again"
                     .to_owned(),
             ),
         }
@@ -285,7 +285,7 @@ impl AccessLogCheck {
     fn none_yet(&self, when: &str) -> String {
         let let_in = self.counts.let_in;
         format!(
-            "none has come to these instances, for {let_in} checks that let a stream in or go on; one comes {when}: play one and look again, \
+            "none has come to these instances, after {let_in} checks that let a stream start or continue; one comes {when}: play one and run this again, \
              and name every instance by --url, since all entries may go to one of them; if that changes nothing, {WIRE}"
         )
     }
@@ -295,7 +295,7 @@ impl AccessLogCheck {
 fn one_store(instances: &[(&str, &Instance)], is_whole: bool) -> CheckResult {
     let ids: BTreeSet<_> = instances.iter().map(|(_, it)| &it.instance).collect();
     if ids.len() < instances.len() {
-        let told = "two addresses lead to one instance; name each instance by its own address";
+        let told = "two addresses reach the same instance; pass each instance's own address";
         return (CheckStatus::Unknown, told.to_owned());
     }
     if let Some((url, _)) = instances.iter().find(|(_, it)| !it.store.shared) {

@@ -7,7 +7,7 @@ pub(super) struct Counts {
     pub(super) connections: u64,
     /// Checks that were answered.
     pub(super) checks: u64,
-    /// Checks that let a stream in or go on.
+    /// Checks that allowed a stream to start or continue.
     pub(super) let_in: u64,
     /// Entries of the access log about requests that ended.
     pub(super) ends: u64,
@@ -19,7 +19,7 @@ pub(super) struct Counts {
     pub(super) lapsed: u64,
 }
 
-/// The reasons of checks that let in a stream, or let it go on, with a slot.
+/// The reasons of checks that allowed a stream to start or continue with a slot.
 const LET_IN: [&str; 3] = ["started", "renewed", "held"];
 
 /// The outcomes of entries with our mark.

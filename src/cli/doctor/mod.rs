@@ -35,7 +35,8 @@ pub(super) struct DoctorArgs {
     /// Where an Envoy's administrator is: its configuration is checked, too, as `envoy-check` does.
     #[arg(long = "envoy-admin", value_name = "URL")]
     envoy_admins: Vec<String>,
-    /// Who verifies the user, where Envoy doesn't: `header:NAME`, `cookie:NAME` or `basic` for a proxy in front of it.
+    /// Who verifies the user, where Envoy doesn't: `header:NAME`, `cookie:NAME` or `basic` for a
+    /// proxy in front of it.
     #[arg(long, value_name = "SOURCE", requires = "envoy_admins")]
     envoy_user: Option<Source>,
     /// Print one JSON object for each check: `state` (`ok`, `wrong`, `unknown`), `instance` (absent
@@ -146,7 +147,7 @@ struct CheckReport {
     instance: Option<String>,
     /// The name of the check.
     check: &'static str,
-    /// What was found, and what to do.
+    /// The finding, and what to do about it.
     told: String,
 }
 

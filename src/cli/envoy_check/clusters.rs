@@ -34,7 +34,7 @@ pub(super) fn service(
         &settings,
         "authority",
         piece,
-        &format!("{what} has no authority: Envoy sends its cluster's name, and where that is no host name every call fails"),
+        &format!("{what} has no authority: Envoy sends its cluster's name, and if that is no valid host name, every call fails"),
     );
     let name = settings.text_of("cluster_name");
     if envoy.cluster(name).is_none() && !envoy.has_cds {
@@ -42,7 +42,7 @@ pub(super) fn service(
             &settings,
             "cluster",
             Some(PIECE),
-            format!("{what} leads to the cluster {name:?}, which is not there: every call fails"),
+            format!("{what} names the cluster {name:?}, which does not exist: every call fails"),
         );
     }
 }
@@ -63,7 +63,7 @@ pub(super) fn ours(envoy: &Envoy<'_>, manager: &Manager<'_>, findings: &mut Find
                 cluster,
                 "two_clusters",
                 Some(PIECE),
-                "checks and access logs share this cluster and its connections: logs that wait hold up checks; give each its own",
+                "checks and access logs share this cluster and its connections, so a backlog of logs delays checks; give each its own cluster",
             );
             continue;
         }
@@ -92,7 +92,7 @@ fn common(cluster: &At<'_>, findings: &mut Findings) {
             &http2,
             "http2_keepalive",
             PIECE,
-            "no connection_keepalive: a streamgate whose machine is gone is noticed only after minutes",
+            "no connection_keepalive: Envoy notices only after minutes that streamgate's machine is gone",
         ),
     }
     let checks = cluster.list("health_checks");
@@ -109,7 +109,7 @@ fn common(cluster: &At<'_>, findings: &mut Findings) {
             &grpc,
             "authority",
             PIECE,
-            "grpc_health_check has no authority: Envoy sends its cluster's name, and where that is no host name every check fails",
+            "grpc_health_check has no authority: Envoy sends its cluster's name, and if that is no valid host name, every check fails",
         ),
     }
     for check in &checks {
@@ -118,7 +118,7 @@ fn common(cluster: &At<'_>, findings: &mut Findings) {
             check,
             "health_checks",
             PIECE,
-            "no_traffic_interval is unset, which is a minute: before the first stream a dead streamgate is found late",
+            "no_traffic_interval is unset, so it is a minute: before the first stream, Envoy is slow to notice a dead streamgate",
         );
     }
 }
@@ -135,14 +135,14 @@ fn log(cluster: &At<'_>, findings: &mut Findings) {
         cluster,
         "panic",
         PIECE,
-        "healthy_panic_threshold is not 0: while streamgate is down, ends are sent into the void instead of being kept",
+        "healthy_panic_threshold is not 0: while streamgate is down, Envoy loses ends instead of keeping them",
     );
     findings.need(
         cluster.get("outlier_detection").is_some(),
         cluster,
         "outlier_detection",
         PIECE,
-        "no outlier_detection: what is sent between the end of a streamgate and the next health check is lost",
+        "no outlier_detection: entries sent between the death of a streamgate and the next health check are lost",
     );
 }
 
@@ -168,7 +168,7 @@ pub(super) fn breakers(cluster: &At<'_>, what: &str, piece: &'static str, findin
             "circuit_breakers",
             Some(piece),
             format!(
-                "circuit_breakers leave {} at 1,024 or less: of more {what} at once, the rest fail",
+                "circuit_breakers leave {} at 1,024 or less: any {what} above that number fail",
                 small.join(", ")
             ),
         );

@@ -1,5 +1,5 @@
-//! What an Envoy configuration consists of, wherever it stands: in a bootstrap file, a
-//! `config_dump`, or a file of resources.
+//! The parts of an Envoy configuration, in a bootstrap file, a `config_dump`, or a file of
+//! resources.
 
 use super::node::At;
 
@@ -65,7 +65,7 @@ impl<'a> Envoy<'a> {
     }
 }
 
-/// What is found on the way through a configuration.
+/// The parts found while walking through a configuration.
 #[derive(Default)]
 struct Parts<'a> {
     /// Listeners of the bootstrap, and those that came over LDS.

@@ -43,7 +43,7 @@ pub(super) fn filters(envoy: &Envoy<'_>, manager: &Manager<'_>, findings: &mut F
         &check,
         "encode_raw_headers",
         PIECE,
-        "encode_raw_headers is not true: repeated headers arrive joined and broken UTF-8 mended, so two users' names could become one",
+        "encode_raw_headers is not true: Envoy joins repeated headers and repairs invalid UTF-8, so two users' names could become one",
     );
     findings.need(
         check.is("validate_mutations", true),
@@ -68,7 +68,7 @@ fn order(manager: &Manager<'_>, place: usize, findings: &mut Findings) {
                     &filter,
                     "order",
                     Some(PIECE),
-                    "this filter verifies the user behind ext_authz: the check sees a user that nobody has verified; move it in front",
+                    "this filter verifies the user after ext_authz, so the check sees an unverified user; move it in front",
                 );
             }
         }
@@ -80,7 +80,7 @@ fn order(manager: &Manager<'_>, place: usize, findings: &mut Findings) {
             &filter,
             "order",
             None,
-            "cors stands behind ext_authz: preflights are checked, and scripts can't read a refusal; make it the first filter",
+            "cors comes after ext_authz: preflights are checked, and scripts can't read a refusal; make it the first filter",
         );
     }
 }
@@ -94,12 +94,12 @@ fn outage(check: &At<'_>, findings: &mut Findings) {
             check,
             "status_on_error",
             PIECE,
-            "status_on_error is unset: when streamgate can't be asked, players read 403 and give up for good",
+            "status_on_error is unset: while streamgate can't be reached, players get 403 and give up",
         );
     }
 }
 
-/// Checks that a check may take as long as it may have to.
+/// Checks that Envoy waits long enough for the answer to a check.
 fn timeout(check: &At<'_>, service: &At<'_>, findings: &mut Findings) {
     let timeout = service.get("timeout");
     let seconds = timeout.as_ref().and_then(At::seconds);

@@ -1,4 +1,4 @@
-//! What is found, and the pieces that repair it.
+//! A finding, and the pieces that repair it.
 
 use serde::Serialize;
 
@@ -11,7 +11,7 @@ pub(super) struct EnvoyFinding {
     pub(super) line: u64,
     /// The path to it.
     pub(super) path: String,
-    /// What was looked at.
+    /// The check that found it.
     pub(super) check: &'static str,
     /// What is wrong, why that matters, and what to do.
     pub(super) told: String,

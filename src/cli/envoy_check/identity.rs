@@ -1,4 +1,5 @@
-//! Checks of who the user is: somebody verifies it, and a client can't say so itself.
+//! Checks how the user is identified: a filter must verify it, and a client must not be able to set
+//! it.
 
 use super::envoy::Manager;
 use super::finding::Findings;
@@ -153,8 +154,7 @@ fn removed(manager: &Manager<'_>) -> Vec<String> {
             mutations.extend(settings.list("mutations"));
         }
     }
-    // The first filter that verifies writes the header again: only what is removed before it
-    // counts.
+    // The first filter that verifies overwrites the header, so only removals before it count.
     let writes = VERIFIERS.iter().filter_map(|it| manager.filter(it));
     let first = writes.map(|(place, _)| place).min();
     let check = super::filters::check(manager).map(|(place, _)| place);

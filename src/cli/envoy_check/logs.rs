@@ -1,4 +1,4 @@
-//! Checks of the access loggers: ends at once, reports of running streams, nothing lost in an
+//! Checks of the access loggers: immediate ends, reports of running streams, nothing lost in an
 //! outage.
 
 use super::envoy::{Envoy, Manager, cluster_of, is_streamgate};
@@ -76,7 +76,7 @@ pub(super) fn logs(
             &manager.settings,
             "access_log",
             Some(PIECE),
-            "no gRPC access logger reports to streamgate: it learns of no end, and slots stay taken until their leases run out",
+            "no gRPC access logger reports to streamgate: it learns of no end, and slots stay taken until their leases expire",
         );
         return;
     }
@@ -101,7 +101,7 @@ pub(super) fn logs(
                 &size,
                 "buffer",
                 Some(PIECE),
-                "a buffer is sent as one message, and streamgate takes 16 MiB: what is larger is lost whole",
+                "Envoy sends the buffer as one message, and streamgate takes at most 16 MiB: a larger one is lost",
             );
         }
     }
@@ -116,14 +116,14 @@ fn together(manager: &Manager<'_>, loggers: &[Logger<'_>], findings: &mut Findin
         at,
         "periodic",
         PIECE,
-        "no logger sends DownstreamPeriodic entries: leases of running streams run out, and the limit does not hold",
+        "no logger sends DownstreamPeriodic entries: leases of running streams expire, and the limit does not hold",
     );
     if !admits("DownstreamEnd") {
         findings.add(
             at,
             "ends",
             Some(PIECE),
-            "no logger sends DownstreamEnd entries: slots stay taken until their leases run out",
+            "no logger sends DownstreamEnd entries: slots stay taken until their leases expire",
         );
         return;
     }
@@ -133,7 +133,7 @@ fn together(manager: &Manager<'_>, loggers: &[Logger<'_>], findings: &mut Findin
         at,
         "fast",
         PIECE,
-        "no logger sends ends at once (buffer_size_bytes: 1): a slot is free up to a second late, and changing channel at the limit is refused",
+        "no logger sends ends immediately (buffer_size_bytes: 1): slots become free up to a second late, and changing channel at the limit is refused",
     );
     findings.need(
         ends().any(|it| it.buffer() >= DURABLE),
@@ -165,7 +165,7 @@ fn filters(manager: &Manager<'_>, logger: &Logger<'_>, findings: &mut Findings) 
                 "mark",
                 Some("http_filters"),
                 format!(
-                    "this logger wants metadata of {namespace:?}, which no set_metadata filter in front of ext_authz writes: nothing is reported"
+                    "this logger requires metadata of {namespace:?}, which no set_metadata filter before ext_authz writes: it reports nothing"
                 ),
             );
         }
@@ -192,7 +192,7 @@ fn headers(
                 &logger.settings,
                 "secret",
                 Some(PIECE),
-                format!("{named} has {secret}: credentials go into each log entry; take it out"),
+                format!("{named} has {secret}: each log entry contains credentials; remove it"),
             );
         }
     }
@@ -207,7 +207,7 @@ fn headers(
             &logger.settings,
             "log_headers",
             Some(PIECE),
-            format!("{named} lacks {missing}: an end without an answer of the check can't be matched to its user"),
+            format!("{named} lacks {missing}: an end without an answer to its check can't be matched to its user"),
         );
     }
 }
@@ -223,7 +223,7 @@ impl<'a> Logger<'a> {
         })
     }
 
-    /// Those filters, alone or joined by `and`. What is joined by `or` says nothing by itself.
+    /// Those filters, alone or joined by `and`. A filter joined by `or` decides nothing alone.
     fn filters(&self, kind: &str) -> Vec<At<'a>> {
         let Some(filter) = self.at.get("filter") else {
             return Vec::new();
@@ -247,7 +247,7 @@ impl<'a> Logger<'a> {
         size.and_then(|it| it.number()).unwrap_or(16_384.0)
     }
 
-    /// Whether entries are sent at once.
+    /// Whether entries are sent immediately.
     fn is_fast(&self) -> bool {
         let flush = self.common.get("buffer_flush_interval");
         let flush = flush.and_then(|it| it.seconds()).unwrap_or(1.0);

@@ -105,7 +105,7 @@ fn times(at: &At<'_>, findings: &mut Findings) {
             "access_log_flush_interval is {seconds} s: two of three reports may come too late for leases.request (15 s); \
              set 5s, or a third of your leases.request"
         ),
-        None => "access_log_flush_interval is unset: running streams are never reported, so their leases run out and the limit \
+        None => "access_log_flush_interval is unset: running streams are never reported, so their leases expire and the limit \
                  does not hold"
             .to_owned(),
     };

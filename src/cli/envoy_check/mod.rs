@@ -1,5 +1,5 @@
-//! `envoy-check`: reads the configuration of an Envoy, and says what is missing in it or dangerous
-//! for counting streams. `envoy --mode validate` accepts all of what is found here.
+//! `envoy-check`: reads the configuration of an Envoy, and reports what is missing or dangerous for
+//! counting streams. `envoy --mode validate` accepts all of these mistakes.
 
 mod clusters;
 mod envoy;
@@ -26,7 +26,7 @@ use super::show::plain;
 use super::{CommandStatus, complain, envoy_config, print};
 use crate::identity::Source;
 
-/// What is checked.
+/// The arguments of `envoy-check`.
 #[derive(Debug, clap::Args)]
 pub(super) struct EnvoyCheckArgs {
     /// Envoy's configuration in YAML or JSON, or the output of its administrator's `/config_dump`;
@@ -51,7 +51,7 @@ struct Checked {
     notes: Vec<String>,
 }
 
-/// Prints what is found, and the pieces that repair it.
+/// Prints the findings, and the pieces that repair them.
 pub(super) fn run(
     args: &EnvoyCheckArgs,
     input: &mut impl Read,
@@ -100,7 +100,7 @@ fn check(tree: &Node, user: Option<&Source>) -> Checked {
             &root,
             "http_connection_manager",
             None,
-            "no HTTP connection manager is here; if listeners come from elsewhere (LDS), pass the output of /config_dump",
+            "no HTTP connection manager found; if listeners come from elsewhere (LDS), pass the output of /config_dump",
         );
     }
     let asks = |manager: &&Manager<'_>| filters::check(manager).is_some();

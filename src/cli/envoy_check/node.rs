@@ -75,7 +75,7 @@ impl<'a> At<'a> {
         Some(At { node, path })
     }
 
-    /// What is there behind several names.
+    /// The node at the end of a path of names.
     pub(super) fn find(&self, names: &[&str]) -> Option<At<'a>> {
         let mut at = self.clone();
         for name in names {

@@ -31,7 +31,7 @@ struct Route<'a> {
     settings: Vec<At<'a>>,
 }
 
-/// What is known of the routes that are counted.
+/// Facts about the counted routes.
 #[derive(Default)]
 pub(super) struct Counted<'a> {
     /// The clusters that they lead to.
@@ -102,7 +102,7 @@ fn counted(route: &Route<'_>, check: &str, retries: bool, findings: &mut Finding
             );
         }
     }
-    // A redirect or an answer of Envoy's own is over at once.
+    // A redirect or a direct response ends immediately.
     let Some(action) = route.at.get("route") else {
         return;
     };
@@ -136,7 +136,7 @@ fn counted(route: &Route<'_>, check: &str, retries: bool, findings: &mut Finding
             "request",
             Some("route-playback"),
             format!(
-                "{said}: for a player that names nothing each segment is a stream of milliseconds, and nobody ever reaches a limit"
+                "{said}: for a player that sends no name, each segment is a separate stream, and no user ever reaches the limit"
             ),
         );
     } else if has_request {
@@ -147,7 +147,7 @@ fn counted(route: &Route<'_>, check: &str, retries: bool, findings: &mut Finding
                 timeout.as_ref().unwrap_or(&action),
                 "route_timeout",
                 Some("route-endless"),
-                "timeout is not 0s: Envoy ends each response after it (unset: 15 s), however long the stream is",
+                "timeout is not 0s: Envoy cuts each response off after it (unset: 15 s)",
             );
         }
     }
@@ -179,7 +179,7 @@ fn unchecked(route: &Route<'_>, mark: Option<&str>, findings: &mut Findings) {
             &route.at,
             "unchecked",
             Some("route-unchecked"),
-            "ext_authz is off here and set_metadata is not: what nobody has checked is reported to streamgate as if it were a stream",
+            "ext_authz is off here but set_metadata is not: Envoy reports unchecked requests to streamgate as streams",
         );
     }
     let is_api = route.clusters().into_iter().any(is_api);
@@ -213,7 +213,7 @@ impl<'a> Route<'a> {
         nearest.is_some_and(|it| it.is("disabled", true))
     }
 
-    /// What is said to streamgate here, the nearest first.
+    /// The context extensions that streamgate gets here, the most specific first.
     fn said(&self, check: &str) -> Vec<(&'a str, At<'a>)> {
         let path = ["check_settings", "context_extensions"];
         let maps = self.settings.iter();
@@ -249,7 +249,7 @@ impl<'a> Route<'a> {
         paths
     }
 
-    /// Whether players fetch playlists and segments here, as far as the path tells.
+    /// Whether players fetch playlists and segments here, judging by the path.
     fn looks_like_playback(&self) -> bool {
         self.paths().iter().any(|path| {
             let path = path.to_ascii_lowercase();

@@ -1,4 +1,4 @@
-//! Mutants of our own file, of which each is found, and files without a flaw.
+//! Mutants of our own file, each of which must be found, and files without a flaw.
 
 use super::*;
 
@@ -8,7 +8,7 @@ fn ours() -> String {
     std::fs::read_to_string(path).unwrap()
 }
 
-/// What is found in a text.
+/// The findings about a text.
 fn found_in(text: &str, user: Option<&str>) -> Vec<EnvoyFinding> {
     let user = user.map(|user| user.parse().unwrap());
     let tree = read::parse(Path::new("envoy.yaml"), text).unwrap();
@@ -73,8 +73,8 @@ fn nothing_is_found_in_what_envoy_config_writes() {
     }
 }
 
-/// Each is our own file with one piece missing or wrong: what was changed, and the check that finds
-/// it.
+/// Each mutant is our own file with one piece missing or wrong: the replacements, and the check
+/// that finds them.
 const MUTANTS: [(&[(&str, &str)], &str); 34] = [
     (
         &[("normalize_path: true", "normalize_path: false")],

@@ -1,5 +1,5 @@
-//! The gateway to write, as the command line describes it. What is left unsaid is an
-//! example, and marked `CHANGE`.
+//! The gateway to write, as the command line describes it. Anything left out becomes an example,
+//! marked `CHANGE`.
 
 use std::net::SocketAddr;
 
@@ -30,8 +30,7 @@ pub(in crate::cli) struct EnvoyConfigArgs {
     /// Whom tokens are for (`aud`).
     #[arg(long, value_name = "AUDIENCE", requires = "user")]
     pub(super) audience: Option<String>,
-    /// A path where one request is one stream, for as long as it lasts; repeatable, as the other
-    /// paths.
+    /// A path where one request is one stream; repeatable, like the other paths.
     #[arg(long, value_name = "PATH")]
     pub(super) live: Vec<RoutePath>,
     /// A path of `WebSockets`: as --live, but a stream may be silent for long.
@@ -95,7 +94,7 @@ pub(super) struct TlsToStreamgate {
     /// A name in streamgate's certificate: turns on TLS to grpc.listen.
     #[arg(long, value_name = "NAME", requires = "tls_ca")]
     pub(super) tls_name: Option<String>,
-    /// The authorities (PEM) that may vouch for streamgate.
+    /// The authorities (PEM) that may sign streamgate's certificate.
     #[arg(long, value_name = "FILE", requires = "tls_name")]
     pub(super) tls_ca: Option<String>,
     /// The certificate (PEM) that this Envoy shows to streamgate.
@@ -116,7 +115,7 @@ pub(super) enum Part {
 }
 
 impl EnvoyConfigArgs {
-    /// What is said for a gateway with each kind of route, whose users are known by that source. A
+    /// The arguments for a gateway with each kind of route and users identified by that source. A
     /// token's issuer stays the example.
     pub(super) fn with_all_routes(user: Option<&Source>) -> Option<Self> {
         let routes = ["--live", "/live", "--hls", "/vod", "--hls-cookie", "/films"];

@@ -23,7 +23,7 @@ impl Values {
         values
     }
 
-    /// What a slot holds; `None` if nobody has set it.
+    /// The value of a slot; `None` if it isn't set.
     fn get(&self, name: &str) -> Option<&str> {
         self.0.get(name).map(String::as_str)
     }
@@ -70,7 +70,7 @@ fn fill(template: &str, values: &Values) -> String {
     filled
 }
 
-/// Fills the slots within a line. What is no slot of ours stays as it is.
+/// Fills the slots within a line. Everything else stays unchanged.
 fn fill_line(line: &str, values: &Values, filled: &mut String) {
     let mut parts = line.split("${");
     filled.push_str(parts.next().unwrap_or_default());
@@ -111,7 +111,7 @@ pub(super) fn leading_comment(text: &str) -> (&str, &str) {
     text.split_at(length)
 }
 
-/// A text as YAML: as it is, or in quotes where it would be read as something else.
+/// A text as YAML: plain, or in quotes where it would be read as something else.
 pub(super) fn yaml_text(text: &str) -> String {
     let is_plain = |c: char| c.is_ascii_alphanumeric() || "._/-:".contains(c);
     let begins_well = text.starts_with(|c: char| c.is_ascii_alphabetic() || c == '/');

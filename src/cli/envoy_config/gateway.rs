@@ -5,7 +5,7 @@ use super::pieces;
 use super::plan::{Login, Plan, RouteKind};
 use super::values::values;
 
-/// What is in the lists of a gateway, each part as text.
+/// The entries in the lists of a gateway, each as text.
 #[derive(Debug)]
 pub(super) struct Gateway {
     /// What the slots of all pieces hold.
@@ -98,7 +98,7 @@ fn kind(kind: RouteKind, values: &Values, to: &str) -> (Piece, Values) {
         RouteKind::Live => (pieces::ROUTE_ENDLESS, values),
         RouteKind::WebSocket => {
             let values = values.with("idle", ", idle_timeout: 900s");
-            let note = "; a WebSocket may well be silent for a minute";
+            let note = "; a WebSocket may be silent for minutes";
             (pieces::ROUTE_ENDLESS, values.with("idle_note", note))
         }
         RouteKind::Playback => (pieces::ROUTE_PLAYBACK, values),
@@ -111,7 +111,8 @@ fn cookie_path(path: &str) -> String {
     quoted(&format!("path:^{}/[^/]+/", regex::escape(path)))
 }
 
-/// All routes. What is fixed comes first; the reason for a kind stands at its first route.
+/// All routes. The fixed ones come first; the first route of each kind carries the comment that
+/// explains it.
 fn routes(plan: &Plan<'_>, values: &Values) -> Vec<String> {
     let values = values.with("idle", "").with("idle_note", "");
     let unchecked = |action: &str| {
@@ -123,7 +124,7 @@ fn routes(plan: &Plan<'_>, values: &Values) -> Vec<String> {
     let mut routes = vec![route(&reason, "{path: /healthz}", &healthz)];
     if plan.has_api() {
         let (_, problems) = unchecked("route: {cluster: streamgate_http}");
-        let reason = "# The page that says what refusals mean; their `type` leads here.\n";
+        let reason = "# The page that explains refusals; their `type` links to it.\n";
         routes.push(route(reason, "{path: /v1/problems}", &problems));
         let values = values.with("api_cluster", "cluster: streamgate_http");
         let body = pieces::ROUTE_API.body(&values);

@@ -25,7 +25,7 @@ use super::show::plain;
 use super::{CommandStatus, complain, print};
 use crate::identity::Source;
 
-/// Prints the file or the pieces, and on standard error what is left to do and to know.
+/// Prints the file or the pieces, and on standard error what you still have to do and to know.
 pub(super) fn run(
     args: &EnvoyConfigArgs,
     command: &str,
@@ -91,13 +91,13 @@ fn head(notes: &[String], command: &str) -> String {
         let _ = writeln!(head, "# Note: {note}.");
     }
     head.push_str(
-        "# Replace what is marked CHANGE, if anything is. docs/envoy/ says what else can be chosen, and\n\
-         # `streamgate envoy-config --fragments` prints the same as pieces for an Envoy that you have.\n",
+        "# Replace everything marked CHANGE. docs/envoy/ explains the other options, and\n\
+         # `streamgate envoy-config --fragments` prints the same as pieces for an existing Envoy.\n",
     );
     head
 }
 
-/// What has to be known about a plan, one line each.
+/// What you have to know about a plan, one line each.
 fn notes(plan: &Plan<'_>) -> Vec<String> {
     let mut notes: Vec<String> = Vec::new();
     notes.extend(plan.args.envoy.lacks().into_iter().map(str::to_owned));

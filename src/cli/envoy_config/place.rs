@@ -14,7 +14,7 @@ pub(super) enum EnvoyPlace {
     Socket(String),
 }
 
-/// The path of a route: all that lies below it, too. Without a slash at its end; `/` itself is
+/// The path of a route, including everything below it. It has no slash at its end; `/` itself is
 /// empty.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct RoutePath(String);

@@ -1,4 +1,4 @@
-//! The plan of a gateway: what the arguments come to once they are known to fit together.
+//! The plan of a gateway: the arguments, once they are known to fit together.
 
 use super::args::{EnvoyConfigArgs, Part};
 use super::place::{EnvoyPlace, RoutePath};
@@ -33,7 +33,7 @@ pub(super) struct Jwt {
 /// Where the keys of tokens are.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct TokenKeys {
-    /// The URL as it was given.
+    /// The URL as given.
     pub(super) url: String,
     /// Its host.
     pub(super) host: String,
@@ -61,7 +61,7 @@ pub(super) enum RouteKind {
 /// A gateway to write.
 #[derive(Debug)]
 pub(super) struct Plan<'a> {
-    /// What was said.
+    /// The arguments.
     pub(super) args: &'a EnvoyConfigArgs,
     /// Who verifies the user.
     pub(super) login: Login,
@@ -231,7 +231,7 @@ impl TokenKeys {
     }
 }
 
-/// Whether the texts can stand in a file.
+/// Checks that the texts can be written into a file.
 fn check_texts(args: &EnvoyConfigArgs) -> Result<(), PlanError> {
     let tls = &args.tls;
     let origins = args

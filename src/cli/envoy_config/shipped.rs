@@ -111,7 +111,7 @@ fn the_demo_s_template_is_what_the_command_writes_for_places_instead_of_ports() 
     gateway.routes.push(route("", "{prefix: /}", &rest));
     let text = "# Envoy for the demo: a gateway in front of the dummy video backend that asks streamgate about each stream.\n\
          # A template: `demo` fills in ${GATEWAY_PORT}, ${GRPC_PORT}, ${HTTP_PORT}, ${BACKEND_PORT} and ${ADMIN_PORT}.\n\
-         # It believes whatever `x-user-id` a client sends, which is right for a demo only. For your own gateway use\n\
+         # It believes any `x-user-id` that a client sends, which is right for a demo only. For your own gateway use\n\
          # `streamgate envoy-config`.\n";
     let mut filled = gateway.whole(text);
     for word in ["cluster: ", "name: "] {

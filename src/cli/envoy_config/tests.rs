@@ -5,7 +5,7 @@ use clap::Parser;
 use super::shipped::{Arguments, parse};
 use super::*;
 
-/// What is written for a command line, and what is said about it.
+/// The output for a command line, and the notes about it.
 fn written(line: &str) -> (String, Vec<String>) {
     let args = parse(line);
     write(&args, "envoy-config").unwrap_or_else(|error| panic!("{line}: {error}"))

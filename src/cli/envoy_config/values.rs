@@ -5,7 +5,7 @@ use super::pieces;
 use super::place::EnvoyPlace;
 use super::plan::{Jwt, Login, Plan, RouteKind, TokenKeys};
 
-/// Where streamgate's gRPC port is, if nothing else is said.
+/// The default address of streamgate's gRPC port.
 const STREAMGATE: &str = "127.0.0.1:50051";
 /// Where its HTTP port is.
 const API: &str = "127.0.0.1:8080";
@@ -75,7 +75,7 @@ fn node(plan: &Plan<'_>, values: &mut Values) {
     values.set("listen_note", note);
 }
 
-/// What is in front of it, and what may come from there.
+/// The proxies in front of it, and which of their headers it trusts.
 fn edge(plan: &Plan<'_>, values: &mut Values) {
     let hops = plan.trusted_hops();
     values.set("hops", hops.to_string());
@@ -318,7 +318,7 @@ fn streamgate(plan: &Plan<'_>, values: &mut Values) {
     } else {
         (
             "0.3s",
-            "# For a streamgate beside this Envoy. For a shared one these are too often: docs/envoy/several-instances.md has the values.",
+            "# For a streamgate on the same machine. For a shared one, check less often: docs/envoy/several-instances.md has the values.",
         )
     };
     values.set("health_timeout", timeout);
@@ -339,7 +339,7 @@ fn streamgate(plan: &Plan<'_>, values: &mut Values) {
     };
     values.set("check_retry", check);
     values.set("max_retries", text(", max_retries: 100000"));
-    let reason = "# Also max_retries: unset, the 4th retry at once is an error.";
+    let reason = "# Also max_retries: unset, the 4th concurrent retry fails.";
     values.set("retries_reason", text(reason));
     let (connect, check) = if retries {
         (

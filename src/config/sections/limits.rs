@@ -142,7 +142,7 @@ impl Limits {
         keys.key(
             Key::new(
                 "limits.when_full",
-                "What happens to a start at a full limit that asks for nobody's slot: it is refused, or the \
+                "What happens to a start at a full limit that asks for no particular slot: it is refused, or the \
                  oldest session gives way, or the one that has shown no sign of life for longest \
                  (`displace_idlest`). Playbacks and videos give way, never a running `request`.",
             )

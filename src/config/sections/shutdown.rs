@@ -11,7 +11,7 @@ use crate::config::load::value::shown_duration;
 /// What follows SIGTERM.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Shutdown {
-    /// `shutdown.grace`: how long everything goes on as before, so that gateways notice.
+    /// `shutdown.grace`: how long everything continues as before, so that gateways notice.
     pub grace: Duration,
     /// `shutdown.deadline`: when the process ends even if work is left, counted from the signal.
     pub deadline: Duration,

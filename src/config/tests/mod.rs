@@ -1,5 +1,5 @@
-//! Configuration as a whole: files named by what is wrong with them, variables, and what is said
-//! about either.
+//! Tests of whole configurations: files named by their mistake, variables, and the errors and
+//! warnings about both.
 
 mod many_users;
 mod panics;
@@ -39,7 +39,7 @@ fn load_variables(variables: &[(&str, &str)]) -> Result<Config, ConfigError> {
     )
 }
 
-/// What is said about a file, without the folder it is in.
+/// The error about a file, without its folder.
 fn complaint(result: Result<Config, ConfigError>) -> String {
     let error = result.expect_err("a mistake").to_string();
     let without_folder = |line: &str| match line.split_once(": ") {

@@ -1,4 +1,4 @@
-//! What is refused, and what the error says.
+//! Invalid configurations, and their errors.
 
 use super::*;
 
@@ -112,7 +112,7 @@ fn a_file_that_is_no_yaml_is_named_with_its_line() {
     }
 }
 
-/// A section with a mistake in it, and how what is said about it begins after the line.
+/// A section with a mistake, and the beginning of the error after the line number.
 const BAD_VALUES: &[(&str, &str)] = &[
     (
         "grpc: {listen: 50051}",
@@ -540,7 +540,7 @@ fn a_bad_value_is_named_with_what_is_allowed() {
     }
 }
 
-/// A variable, its value, and how what is said about it begins after its name.
+/// A variable, its value, and the beginning of the error after its name.
 const BAD_VARIABLES: &[(&str, &str, &str)] = &[
     (
         "STREAMGATE_STORE__BACKEND",

@@ -1,4 +1,4 @@
-//! What is taken, from a file and from the environment.
+//! Valid configurations, from a file and from the environment.
 
 use std::time::Duration;
 

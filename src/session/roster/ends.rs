@@ -82,7 +82,7 @@ impl Roster {
     }
 
     /// How long an end that is recorded now is remembered: as long as this instance keeps it, and
-    /// until after the longest lease in this roster, whichever instance granted it.
+    /// until after the longest lease in this roster, even one that another instance granted.
     pub(super) fn term(&self, terms: &Terms, now: Timestamp) -> Duration {
         let leases = self.sessions.iter().map(|session| session.expires_at);
         let longest = leases.max().map_or(Duration::ZERO, |ends| ends.since(now));

@@ -12,7 +12,8 @@ use testkit::tools::repository;
 use testkit::watch::{SLOWLY, eventually_within};
 
 const DASHBOARD: &str = "deploy/grafana/dashboards/streamgate.json";
-/// What stays at zero in the scene: alerts take minutes, nothing is given up within half a minute, the log is written, and this gateway lets nobody in unasked.
+/// Series that stay at zero in the scene: alerts take minutes, no delivery is given up within half
+/// a minute, the log is written, and this gateway lets no stream in unchecked.
 const STAYS_AT_ZERO: [&str; 4] = [
     "count(ALERTS",
     "streamgate_log_lines_dropped_total",
@@ -78,7 +79,7 @@ async fn values(prometheus: &Prometheus, metric: &str) -> BTreeMap<String, BTree
     values
 }
 
-/// Whether a query has had data, and something else than nothing in it where the scene brings that about.
+/// Whether a query has returned data, and a value other than zero if the scene causes one.
 async fn has_data(prometheus: &Prometheus, query: &Query) -> bool {
     let points = prometheus.history(&query.expr).await;
     let mut finite = points.iter().filter(|point| point.is_finite());
@@ -136,7 +137,7 @@ async fn every_query_of_the_dashboard_and_every_rule_finds_what_has_happened() {
     let before = series(&scene.prometheus, "streamgate").await;
     let streams = scene.plays().await;
 
-    // Whoever reads the metrics themselves finds nothing wrong with them, and as many after all this as before.
+    // The metrics themselves are well-formed, and there are as many after all this as before.
     for streamgate in &scene.streamgates {
         let url = format!("http://{}/metrics", streamgate.http);
         let text = reqwest::get(url).await.unwrap().text().await.unwrap();

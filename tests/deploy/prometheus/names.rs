@@ -5,7 +5,7 @@ use std::sync::LazyLock;
 
 use regex::Regex;
 
-/// A metric, and what is demanded of its labels.
+/// A metric, and the labels that an expression requires.
 #[derive(Debug)]
 pub(super) struct Selector {
     pub(super) metric: String,
@@ -13,7 +13,8 @@ pub(super) struct Selector {
     pub(super) labels: Vec<(String, String)>,
 }
 
-/// The metrics of ours and of Envoy's that an expression asks for, those of our recording rules included.
+/// The metrics of ours and of Envoy's that an expression asks for, those of our recording rules
+/// included.
 pub(super) fn selectors(expr: &str) -> Vec<Selector> {
     static METRIC: LazyLock<Regex> = LazyLock::new(|| {
         Regex::new(

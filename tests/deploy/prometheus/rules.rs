@@ -1,4 +1,4 @@
-//! The rules by themselves.
+//! The rules alone.
 
 use std::collections::BTreeSet;
 

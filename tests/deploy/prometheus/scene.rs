@@ -1,5 +1,6 @@
-//! A scene in which everything happens that the dashboard shows: viewers of all kinds, an API's clients, mistakes, an outage of Redis, a Redis
-//! that forgets, and in the end no streamgate at all.
+//! A scene in which everything happens that the dashboard shows: viewers of all kinds, an API's
+//! clients, mistakes, an outage of Redis, a Redis that forgets, and in the end no streamgate at
+//! all.
 
 use std::time::Duration;
 
@@ -19,7 +20,7 @@ use testkit::watch::SLOWLY;
 /// Longer than anything here takes.
 const BOUND: Duration = Duration::from_secs(30);
 
-/// What is followed while it runs.
+/// The configuration file, which is reloaded during the scene.
 const CONFIG: &str = "limits: {default: 3, plans: {basic: 1}}\n";
 
 /// Everybody who plays along.
@@ -38,8 +39,8 @@ pub(super) struct Scene {
 }
 
 impl Scene {
-    /// Two streamgates on one Redis, a gateway before them, a third with TLS for itself, and Prometheus, which has asked all of them once before
-    /// anybody watches.
+    /// Two streamgates on one Redis, a gateway before them, a third with TLS for itself, and
+    /// Prometheus, which has asked all of them once before anybody watches.
     pub(super) async fn start() -> Self {
         let (origin, redis) = (Origin::start().await, RedisServer::start());
         let config = tempfile::tempdir().unwrap();
@@ -82,7 +83,7 @@ impl Scene {
         }
     }
 
-    /// Plays all of it but the end.
+    /// Plays the scene up to its end.
     pub(super) async fn plays(&self) -> Vec<Playing> {
         let streams = self.viewers_come().await;
         self.api_is_used().await;
@@ -93,7 +94,7 @@ impl Scene {
         streams
     }
 
-    /// Streams of both kinds that go on, one more of each, what says nothing of itself, and what is tried out.
+    /// Lasting streams of both kinds, one more of each, requests that name nothing, and mistakes.
     async fn viewers_come(&self) -> Vec<Playing> {
         let viewers = &self.viewers;
         let mut streams = Vec::new();
@@ -143,7 +144,8 @@ impl Scene {
             .await;
     }
 
-    /// Redis answers nothing for a while: somebody is let in by the rule, and somebody's end has to wait.
+    /// Redis doesn't answer for a while: the outage rule lets a stream in, and another's end has to
+    /// wait.
     async fn redis_stands_still(&self) {
         let viewers = &self.viewers;
         let ending = viewers.watch(viewers.http1("grace", "/live/1")).await;
@@ -163,7 +165,7 @@ impl Scene {
         self.becomes_so("min(streamgate_store_up) == 1").await;
     }
 
-    /// Redis has lost all, and is told what runs.
+    /// Redis has lost all data, and the running streams are announced to it again.
     async fn redis_forgets(&self) {
         // So many that each instance has some of them to ask about.
         for fan in 0..6 {
@@ -191,7 +193,7 @@ impl Scene {
             .await;
     }
 
-    /// All streamgates are killed, and whoever watches leaves.
+    /// All streamgates are killed, and the viewers leave.
     pub(super) async fn ends(&mut self, streams: Vec<Playing>) {
         let all = self.streamgates.iter_mut().chain([&mut self.encrypted]);
         for streamgate in all {

@@ -1,4 +1,5 @@
-//! Owns running `promtool`, and a Prometheus on a free port with the shipped configuration pointed at the processes of a test.
+//! Owns running `promtool`, and a Prometheus on a free port with the shipped configuration pointed
+//! at the processes of a test.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -66,7 +67,8 @@ pub(super) struct Prometheus {
 }
 
 impl Prometheus {
-    /// Starts it with what is shipped, but that it asks these instead, and more often; it has asked all of them when this returns.
+    /// Starts it with the shipped configuration, but with these targets and shorter intervals. It
+    /// has scraped all of them when this returns.
     pub(super) async fn start(streamgates: &[SocketAddr], envoy: SocketAddr) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("prometheus.json");

@@ -1,4 +1,4 @@
-//! The document is the committed one wherever it is to be had, it is complete, and what it describes is there.
+//! The document is the same everywhere, it is complete, and everything it describes exists.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -9,7 +9,7 @@ use streamgate::problem::Reason;
 use testkit::app::TestApp;
 use testkit::streamgate::run;
 
-/// As it is committed.
+/// The committed document.
 const SNAPSHOT: &str = include_str!("../../fixtures/openapi.json");
 
 /// Fails if the document isn't the committed one.
@@ -27,7 +27,7 @@ fn document() -> Value {
     serde_json::from_str(SNAPSHOT).unwrap()
 }
 
-/// What can be called: path, method and what is said of it.
+/// The calls: path, method and description.
 fn operations(document: &Value) -> Vec<(&str, Method, &Value)> {
     let paths = document["paths"].as_object().unwrap();
     let each = paths.iter().flat_map(|(path, item)| {

@@ -1,5 +1,6 @@
-//! The service, tried by schemathesis, which knows of it what the OpenAPI document says: on the embedded store, on Redis with tokens, and with no
-//! Redis where one should be. What it checks and why stands in `tests/http/openapi/schemathesis/`.
+//! The service, tried by schemathesis, which knows only its OpenAPI document: on the embedded
+//! store, on Redis with tokens, and with no Redis where one should be.
+//! `tests/http/openapi/schemathesis/` has its checks and their reasons.
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -17,11 +18,11 @@ use testkit::streamgate::{Setting, Streamgate};
 use testkit::tools::find;
 use testkit::watch::within;
 
-/// Longer than a run may take, with the number of examples that `make test` asks for or with that of `make fuzz-api`.
+/// Longer than a run may take, with the number of examples of `make test` or of `make fuzz-api`.
 const FUZZ_WITHIN: Duration = Duration::from_secs(1800);
 
-/// How many requests are made up for each operation, beside those that try its limits one by one. With these the three runs take some 20 s
-/// of one core.
+/// The number of requests made up for each operation, besides those that try its limits one by one.
+/// With these the three runs take some 20 s of one core.
 const EXAMPLES: &str = "40";
 
 /// So that each run makes the same requests.
@@ -30,17 +31,17 @@ const SEED: &str = "1";
 /// The variable by which `make fuzz-api` asks for others.
 const SEED_WANTED: &str = "STREAMGATE_TEST_FUZZ_SEED";
 
-/// An operator's token, good for whomever.
+/// An operator's token, valid for every user.
 const TOKEN: &str = "an-operator-of-the-tests";
 
-/// Settings by which an answer does not depend on how long anything takes, and by which a second stream is refused.
+/// Settings that make answers independent of time, and refuse a second stream.
 const TIMELESS: [Setting<'static>; 3] = [
     ("limits.grace", "0s"),
     ("limits.default", "1"),
     ("leases.playback", "1h"),
 ];
 
-/// The Python that has schemathesis: `STREAMGATE_TEST_SCHEMATHESIS`, else what is fetched.
+/// The Python that has schemathesis: `STREAMGATE_TEST_SCHEMATHESIS`, else a fetched one.
 fn python() -> PathBuf {
     find(
         "STREAMGATE_TEST_SCHEMATHESIS",
@@ -48,12 +49,12 @@ fn python() -> PathBuf {
     )
 }
 
-/// What the caller of the tests wants, or else what they do by themselves.
+/// The caller's setting, or else the tests' own.
 fn wanted(variable: &str, otherwise: &str) -> OsString {
     std::env::var_os(variable).unwrap_or_else(|| otherwise.into())
 }
 
-/// Tries a service that runs so; fails with all that schemathesis says of it.
+/// Tries a service with these settings; fails with the full report of schemathesis.
 async fn fuzz(mode: &str, configuration: &str, service: &Streamgate) {
     let directory = TempDir::new().unwrap();
     let common = include_str!("schemathesis/common.toml");
@@ -97,7 +98,8 @@ async fn fuzz(mode: &str, configuration: &str, service: &Streamgate) {
     println!("schemathesis, {mode}: {} in {seconds:.1} s", counted.trim());
 }
 
-/// Fails if the service, by its own count, has not answered so many requests in each of these ways, or if it has a bug.
+/// Fails if the service, by its own count, has not given that many answers of each of these kinds,
+/// or if it has a bug.
 async fn has_answered(service: &Streamgate, outcomes: &[&str]) {
     let answered = async |outcome: &str| {
         let labels = [("outcome", outcome)];
@@ -159,7 +161,8 @@ async fn on_redis_with_tokens_nothing_is_answered_but_what_is_documented() {
         &[
             ("store.backend", "redis"),
             ("store.redis.urls", &url),
-            // The fuzzer and whatever else runs may well take a core each; what is shown is not the deadline.
+            // The fuzzer and other processes may take a core each; this test is not about the
+            // deadline.
             ("store.timeout", "10s"),
             ("http.tokens_file", tokens.to_str().unwrap()),
         ],

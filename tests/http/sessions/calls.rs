@@ -148,7 +148,7 @@ async fn a_full_limit_is_told_with_who_holds_it_and_what_to_do() {
             (201, &json!(2))
         );
         assert_eq!(gold.header("ratelimit"), "\"streams\";r=0");
-        // Whoever is above the limit by now goes on.
+        // A stream above the limit continues.
         let first = api.put("anna", "p1", json!({})).await;
         assert_eq!(
             (first.status.as_u16(), &first.body["active"]),
@@ -190,7 +190,8 @@ async fn whose_slot_is_taken_over_hears_of_it_at_its_next_request() {
             assert_eq!(gone.body["displaced_by"], by);
         }
         assert_eq!(api.live("anna").await, ["p3", "p4"]);
-        // Nobody has to give way to who is in already, or where there is room, or for one that is not there.
+        // No stream gives way to one that is in already, or while there is room, or for a session
+        // that doesn't exist.
         assert_eq!(
             api.put("anna", "p3", json!({"takeover": "p4"}))
                 .await
@@ -249,7 +250,7 @@ async fn what_runs_inside_the_gateway_is_neither_taken_over_nor_ended() {
         );
         let of_request = format!("{path}?kind=request");
         assert_eq!(api.get(&of_request).await.body["kind"], "request");
-        // Who vouches for its end is proved wrong by its next sign of life.
+        // The next sign of life refutes a caller that reported its end.
         for _ in 0..2 {
             assert_eq!(api.delete(&of_request).await.status, 204);
             api.get(&of_request).await.is_problem(404, "not_live");

@@ -1,5 +1,5 @@
-//! The HTTP API on sessions over real HTTP: each call and each of its answers, on the embedded store and on a Redis; what races leave behind;
-//! and what an outage leads to.
+//! The HTTP API on sessions over real HTTP: each call and each of its answers, on the embedded
+//! store and on a Redis; the outcome of races; and the effect of an outage.
 
 mod calls;
 mod races;

@@ -35,7 +35,8 @@ async fn a_playback_of_the_api_and_of_the_gateway_is_the_same_one() {
                 .reason(),
             "full"
         );
-        // Who comes back over the API finds what the gateway has told, and tells what the gateway can't.
+        // A client that returns over the API finds what the gateway reported, and reports what the
+        // gateway can't.
         let goes_on = api.put("anna", "p1", json!({"position": 9})).await;
         assert_eq!(
             (goes_on.status.as_u16(), &goes_on.body["active"]),

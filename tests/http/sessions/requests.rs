@@ -43,7 +43,7 @@ async fn names_are_any_text_that_can_be_escaped() {
     .await;
 }
 
-/// Sends a request whose path is left as it is, and returns the answer.
+/// Sends a request with its path unchanged, and returns the answer.
 async fn unparsed(app: &TestApp, method: &str, path: &str) -> talk::Told {
     let url = app.url("");
     let address = url.strip_prefix("http://").expect("an address");
@@ -81,7 +81,7 @@ async fn a_name_that_url_parsers_remove_is_refused_in_an_address_alone() {
     }
     let told = unparsed(&app, "PUT", "/v1/users/.../sessions/.a").await;
     assert_eq!(told.status, 201, "{}", told.body);
-    // The gateway may name a user so; the hook reaches what is theirs.
+    // The gateway may use such a name; the hook reaches that user's sessions.
     let gateway = app.gateway().await;
     let played = gateway.check(Check::of_playback("..", ".")).await;
     assert!(played.is_allowed(), "{played:?}");
@@ -264,7 +264,7 @@ async fn a_body_is_json_and_called_so_and_not_too_large() {
             .is_problem(415, "unsupported_media_type");
     }
     was_not_asked(&store);
-    // No body at all has no type that could be wrong.
+    // A missing body has no type that could be wrong.
     assert_eq!(put("text/plain", Vec::new()).await.status, 201);
     assert_eq!(
         put("Application/JSON; charset=utf-8", b"{}".to_vec())

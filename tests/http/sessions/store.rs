@@ -31,7 +31,7 @@ async fn in_an_outage_the_rule_says_what_a_start_is_told() {
         let api = Api::of(&app);
         assert_eq!(api.put("anna", "p1", json!({})).await.status, 201);
         store.fails(&Fault::LosesCalls);
-        // Who holds a lease goes on, whatever the rule.
+        // A session with a lease continues under each rule.
         let goes_on = api.put("anna", "p1", json!({"position": 7})).await;
         assert_eq!(
             (goes_on.status.as_u16(), &goes_on.body["position"]),

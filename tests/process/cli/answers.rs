@@ -1,4 +1,5 @@
-//! Answers that streamgate doesn't give, or not when it is asked to: refusals, strangers, silence, and more than anybody can hear.
+//! Answers that don't come from streamgate, or don't come in time: refusals, other servers,
+//! silence, and endless bodies.
 
 use axum::body::Body;
 use axum::http::StatusCode;

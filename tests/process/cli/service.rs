@@ -71,7 +71,7 @@ async fn a_viewers_sessions_are_shown_and_given_back() {
     assert_ended(&none, 0, "anna: 0 of 3 streams in use\n", "");
 }
 
-/// What is in the columns of a line.
+/// The cells of a line.
 fn cells(line: &str) -> Vec<&str> {
     let cells = line.split("  ").map(str::trim);
     cells.filter(|cell| !cell.is_empty()).collect()

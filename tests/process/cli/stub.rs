@@ -86,12 +86,12 @@ impl Stub {
         format!("{}://{}", self.scheme, self.address)
     }
 
-    /// All that it was asked so far.
+    /// All requests so far.
     pub(super) fn asked(&self) -> Vec<Asked> {
         self.asked.lock().unwrap().clone()
     }
 
-    /// The methods and addresses of all that it was asked so far.
+    /// The methods and addresses of all requests so far.
     pub(super) fn lines(&self) -> Vec<String> {
         self.asked().into_iter().map(|asked| asked.line).collect()
     }

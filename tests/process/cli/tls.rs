@@ -16,14 +16,15 @@ use super::assert_ended;
 use super::stub::Stub;
 use testkit::streamgate::run;
 
-/// Those who vouch for others, one for the server and its clients, the rest for nobody here; and a client's certificate. All in files.
+/// Authorities, one for the server and its clients, the others for no party here; and a client's
+/// certificate. All in files.
 struct Files {
     dir: TempDir,
     issuer: Issuer<'static, KeyPair>,
     ca: Certificate,
 }
 
-/// A certificate of that name that may vouch for others, and its key.
+/// A certificate of that name that may sign others, and its key.
 fn authority(name: &str) -> (Certificate, CertificateParams, KeyPair) {
     let mut params = CertificateParams::default();
     params.distinguished_name.push(DnType::CommonName, name);
@@ -40,7 +41,7 @@ impl Files {
         let issuer = Issuer::new(params, key);
         write("ca.pem", ca.pem());
         write("other-ca.pem", authority("another").0.pem());
-        // As after somebody has made their own anew.
+        // As if someone had created their authority again.
         write("old-ca.pem", authority("ours").0.pem());
         let key = KeyPair::generate().unwrap();
         let client = CertificateParams::new(["support".to_owned()]).unwrap();
@@ -55,7 +56,7 @@ impl Files {
         path.to_str().unwrap().to_owned()
     }
 
-    /// A server with that name in its certificate, that may want one from who asks.
+    /// A server with that name in its certificate, that may require one of its clients.
     fn server(&self, name: &str, wants_certificate: bool) -> ServerConfig {
         let provider = Arc::new(ring::default_provider());
         let key = KeyPair::generate().unwrap();

@@ -8,7 +8,7 @@ use testkit::streamgate::run;
 
 const TOKEN: &str = "s3cr3t-of-the-night-shift";
 
-/// A server that has nobody's sessions.
+/// A server without sessions.
 async fn empty() -> Stub {
     Stub::start(|| r#"{"user":"anna","limit":3,"active":0,"can_start":true,"sessions":[]}"#).await
 }

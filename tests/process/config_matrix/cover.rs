@@ -3,7 +3,7 @@
 /// For each factor, by its place, the choice that a row takes.
 pub(super) type Row = Vec<usize>;
 
-/// What is to be covered: how many choices each factor has, and which two go together.
+/// The space to cover: how many choices each factor has, and which two are compatible.
 pub(super) struct Space<'a> {
     /// How many choices each factor has.
     pub(super) sizes: Vec<usize>,

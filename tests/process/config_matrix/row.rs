@@ -192,7 +192,7 @@ fn fill(value: &Value, filled: &impl Fn(&str) -> String) -> Value {
     }
 }
 
-/// Writes them into a file, or into variables beside an empty one.
+/// Writes them into a file, or into variables with an empty file.
 fn written(
     values: &Map<String, Value>,
     place: &Place,
@@ -363,7 +363,7 @@ impl Playing<'_> {
         }
     }
 
-    /// Each check is answered, whatever the answer.
+    /// Each check is answered, with whatever answer.
     async fn answers(&self, user: &str) {
         let gateway = self.gateway().await;
         for n in 0..4 {
@@ -386,7 +386,7 @@ impl Playing<'_> {
         assert_eq!(told.status, 204, "{told:?}");
     }
 
-    /// It ends by itself, within its deadline and with 0.
+    /// It ends without being killed, within its deadline and with 0.
     async fn ends(&mut self) {
         let stopping = Stopwatch::start();
         self.process.signal("TERM").await;

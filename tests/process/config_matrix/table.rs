@@ -74,7 +74,7 @@ fn redis() -> Factor {
                 Some("mymaster"),
                 Some(""),
             ),
-            // Nobody speaks TLS there: an outage from the start.
+            // This server speaks no TLS: an outage from the start.
             set(None, json!(["<rediss>"]), None, None),
             set(Some("sentinel"), json!(["<sentinel>"]), None, None),
             set(
@@ -266,11 +266,11 @@ pub(super) fn factors() -> Vec<Factor> {
     all
 }
 
-/// What each key is set to, as far as it is known yet.
+/// The choices of the keys that are decided so far.
 pub(super) struct Settings<'a>(pub(super) Vec<(&'a Factor, &'a Choice)>);
 
 impl Settings<'_> {
-    /// Whether it is known yet what a key is set to.
+    /// Whether the choice of a key is decided.
     fn knows(&self, key: &str) -> bool {
         self.0.iter().any(|(factor, _)| factor.keys.contains(&key))
     }
@@ -283,7 +283,7 @@ impl Settings<'_> {
         })
     }
 
-    /// The text of a key that is known, or its default.
+    /// The text of a decided key, or its default.
     pub(super) fn text(&self, key: &str, default: &'static str) -> Option<String> {
         if !self.knows(key) {
             return None;

@@ -2,7 +2,8 @@
 
 use super::*;
 
-/// A playback at a gateway with leases of a minute is ended through one with leases of three seconds.
+/// A playback at a gateway with leases of a minute is ended through one with leases of three
+/// seconds.
 pub(super) const ENDS: Scenario = Scenario {
     name: "ends",
     settings: [(60, 1), (3, 2)],
@@ -38,7 +39,7 @@ pub(super) const FLOOD: Scenario = Scenario {
     ..ENDS
 };
 
-/// A playback is displaced by another gateway's, and both go on asking.
+/// A playback is displaced by another gateway's, and both keep asking.
 pub(super) const DISPLACED: Scenario = Scenario {
     name: "displaced",
     settings: [(60, 2), (3, 1)],
