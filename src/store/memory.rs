@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 
-use super::{Cursor, Listing, Page, Store, StoreError};
+use super::{Cursor, Listing, Page, Shard, Store, StoreError};
 use crate::clock::{Clock, Timestamp};
 use crate::identity::{SessionKey, UserId};
 use crate::session::{
@@ -223,7 +223,7 @@ impl Store for MemoryStore {
         })
     }
 
-    async fn ping(&self) -> Result<(), StoreError> {
+    async fn ping(&self, _: &Shard) -> Result<(), StoreError> {
         Ok(())
     }
 }

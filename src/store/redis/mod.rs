@@ -30,7 +30,7 @@ use self::connection::probe::Probe;
 use self::connection::{RedisConnection, server_info};
 pub use self::connection::{RedisTarget, Sentinels};
 use self::scan::Unread;
-use super::{Cursor, Listing, Page, Seen, ServerIdentity, Store, StoreError};
+use super::{Cursor, Listing, Page, Seen, ServerIdentity, Shard, Store, StoreError};
 use crate::clock::{Clock, Timestamp};
 use crate::identity::{SessionKey, UserId};
 use crate::session::{
@@ -329,21 +329,21 @@ impl Store for RedisStore {
         self.page_from(from, size).await
     }
 
-    async fn ping(&self) -> Result<(), StoreError> {
+    async fn ping(&self, _: &Shard) -> Result<(), StoreError> {
         self.connection
             .call(async |mut link| self.probe.call(&mut link).await)
             .await
     }
 
-    async fn outage(&self) -> StoreError {
+    async fn outage(&self, _: &Shard) -> StoreError {
         self.connection.outage().await
     }
 
-    fn server(&self) -> Option<String> {
+    fn server(&self, _: &Shard) -> Option<String> {
         self.connection.server()
     }
 
-    async fn server_identity(&self) -> Result<Option<ServerIdentity>, StoreError> {
+    async fn server_identity(&self, _: &Shard) -> Result<Option<ServerIdentity>, StoreError> {
         let asked = self.connection.call(async |mut link| {
             let run_id = server_info::run_id(&mut link).await?;
             Ok((run_id, server_info::eviction_policy(&mut link).await?))
@@ -353,6 +353,7 @@ impl Store for RedisStore {
             run_id,
             database: self.connection.database(),
             eviction_policy,
+            requires_full_coverage: None,
         }))
     }
 }

@@ -7,7 +7,7 @@ use streamgate::identity::{Door, Facts, Kind, UserId};
 use streamgate::session::{
     EndCause, Ending, Flags, MAX_PUT_BACK, Released, Renewal, Session, Sighting,
 };
-use streamgate::store::Seen;
+use streamgate::store::{Seen, Shard};
 
 use testkit::streams::{LEASE, key, playback, sighting, terms, user};
 
@@ -143,7 +143,7 @@ async fn the_start_of_what_is_put_back_is_believed_only_if_it_is_past(on: &Subje
 }
 
 async fn a_store_gives_a_sign_of_life(on: &Subject<'_>) {
-    assert_eq!(on.store.ping().await, Ok(()));
+    assert_eq!(on.store.ping(&Shard::whole()).await, Ok(()));
 }
 
 async fn sightings_at_once_are_each_a_renewal(on: &Subject<'_>) {
