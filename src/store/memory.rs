@@ -211,6 +211,7 @@ impl Store for MemoryStore {
                     entries,
                     next: Some(Cursor::behind(place, user)),
                     taken_at,
+                    may_miss: None,
                 });
             }
             // A large store takes a millisecond per shard, and other tasks need this thread too.
@@ -220,6 +221,7 @@ impl Store for MemoryStore {
             entries,
             next: None,
             taken_at,
+            may_miss: None,
         })
     }
 
