@@ -230,12 +230,13 @@ impl RedisCluster {
     }
 
     /// Makes the replica of that master a master, with the master's help, and waits until it is.
-    pub fn fail_over(&self, master: usize) {
+    pub async fn fail_over(&self, master: usize) {
         let (old, new) = (&self.masters()[master], &self.replicas()[master]);
         new.server.run::<()>(&["CLUSTER", "FAILOVER"]);
-        eventually_blocking("the replica is the master", || {
+        eventually("the replica is the master", async || {
             new.is_master() && !old.is_master()
-        });
+        })
+        .await;
     }
 
     /// Begins to move a slot between two of the masters at first: from now on, what isn't there any
@@ -285,12 +286,6 @@ impl RedisCluster {
         self.begin_to_move(slot, from, to);
         self.move_keys(slot, from, to);
         self.end_move(slot, to);
-    }
-
-    /// Waits until that replica has been made the master by the others.
-    pub fn is_promoted(&self, master: usize) {
-        let new = &self.replicas()[master];
-        eventually_blocking("the replica is promoted", || new.is_master());
     }
 
     /// A node that runs and knows where keys belong.

@@ -1,18 +1,17 @@
 //! One shard dies, hangs, vanishes, is cut off, or is exchanged.
 
-use testkit::proxy::Proxy;
+use std::sync::Arc;
+
 use testkit::watch::eventually;
 
 use super::*;
 
-/// Waits in a thread for what a test asks Redis itself, so that the callers go on.
-async fn aside<T: Send>(work: impl FnOnce() -> T + Send) -> T {
-    tokio::task::block_in_place(work)
-}
-
 /// The first master's replica takes over, and that shard's users can start again.
 async fn is_replaced(cluster: &RedisCluster, store: &RedisStore, names: &mut Vec<String>) {
-    aside(|| cluster.is_promoted(0)).await;
+    eventually("the replica is promoted", async || {
+        cluster.replicas()[0].is_master()
+    })
+    .await;
     serves_again(store, names).await;
 }
 
@@ -22,7 +21,7 @@ fn apart(load: &mut Load) -> Vec<String> {
     users.split_off(users.len() / 2)
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[tokio::test]
 async fn a_master_that_dies_fails_no_call_of_another_shard() {
     let cluster = RedisCluster::start();
     let store = cluster.connected_store(settings(&cluster, DEADLINE)).await;
@@ -39,9 +38,9 @@ async fn a_master_that_dies_fails_no_call_of_another_shard() {
     load.outcomes[0].are_true(&store).await;
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[tokio::test]
 async fn a_host_that_vanishes_fails_no_call_of_another_shard() {
-    let cluster = RedisCluster::start();
+    let cluster = Arc::new(RedisCluster::start());
     let store = cluster.connected_store(settings(&cluster, DEADLINE)).await;
     let mut load = Load::new(&cluster, &store);
     let mut names = apart(&mut load);
@@ -49,7 +48,9 @@ async fn a_host_that_vanishes_fails_no_call_of_another_shard() {
         .during(&store, async {
             serves_again(&store, &mut names).await;
             cluster.masters()[0].server.stop();
-            let gone = aside(|| cluster.masters()[0].server.swallow()).await;
+            let its = Arc::clone(&cluster);
+            let swallow = move || its.masters()[0].server.swallow();
+            let gone = tokio::task::spawn_blocking(swallow).await.unwrap();
             is_replaced(&cluster, &store, &mut names).await;
             gone
         })
@@ -59,7 +60,7 @@ async fn a_host_that_vanishes_fails_no_call_of_another_shard() {
     load.outcomes[0].are_true(&store).await;
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[tokio::test]
 async fn a_master_that_hangs_is_left_for_its_replica() {
     let cluster = RedisCluster::start();
     let store = cluster.connected_store(settings(&cluster, DEADLINE)).await;
@@ -78,7 +79,7 @@ async fn a_master_that_hangs_is_left_for_its_replica() {
 }
 
 /// What was given up during a hang is done when it ends, so it is rightly called unknown.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[tokio::test]
 async fn what_a_short_hang_leaves_unknown_is_done_and_the_rest_is_not() {
     let cluster = RedisCluster::start_with(&["--cluster-node-timeout", "600000"]);
     let store = cluster.connected_store(settings(&cluster, DEADLINE)).await;
@@ -109,7 +110,7 @@ async fn what_a_short_hang_leaves_unknown_is_done_and_the_rest_is_not() {
     assert_eq!(counted, hit.unknown.len() + hit.done.len());
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[tokio::test]
 async fn a_master_that_only_we_cannot_reach_fails_its_own_calls_alone() {
     let cluster = RedisCluster::start();
     let first = &cluster.masters()[0].server;
@@ -121,6 +122,10 @@ async fn a_master_that_only_we_cannot_reach_fails_its_own_calls_alone() {
     load.during(&store, async {
         serves_again(&store, &mut names).await;
         proxy.cut();
+        eventually("it is cut off", async || {
+            begin(&store, &names.pop().unwrap()).await.is_err()
+        })
+        .await;
         for _ in 0..20 {
             let failure = begin(&store, &names.pop().unwrap()).await;
             assert!(failure.is_err());
@@ -135,7 +140,7 @@ async fn a_master_that_only_we_cannot_reach_fails_its_own_calls_alone() {
     assert_eq!(Outcomes::counted(&store, &hit.done).await, hit.done.len());
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[tokio::test]
 async fn a_planned_failover_fails_no_call_at_all() {
     let cluster = RedisCluster::start();
     let patient = cluster.settings().timeout;
@@ -145,7 +150,7 @@ async fn a_planned_failover_fails_no_call_at_all() {
     let promoted = cluster.replicas()[0].place();
     load.during(&store, async {
         serves_again(&store, &mut names).await;
-        aside(|| cluster.fail_over(0)).await;
+        cluster.fail_over(0).await;
         serves_again(&store, &mut names).await;
         eventually("the shard has another master", async || {
             let shard = store.shard_of(&user(names.last().unwrap()));

@@ -23,16 +23,16 @@ use testkit::streams::{lasting, lasting_terms, playback, refusing, user};
 use testkit::watch::eventually;
 
 /// A deadline that is short for a person and long for a busy machine.
-const DEADLINE: Duration = Duration::from_millis(300);
+const DEADLINE: Duration = Duration::from_secs(1);
 
 /// How many callers each shard has.
 const CALLERS: usize = 4;
 
 /// How long a caller rests after a call.
-const REST: Duration = Duration::from_millis(4);
+const REST: Duration = Duration::from_millis(10);
 
 /// How many users each shard has: none starts twice.
-const USERS: usize = 12_000;
+const USERS: usize = 40_000;
 
 /// What came of the starts at one shard: the users, by the store's answer.
 #[derive(Debug, Default)]

@@ -1,6 +1,7 @@
 //! Slots that move, and answers that are lost.
 
-use testkit::proxy::Proxy;
+use std::collections::BTreeSet;
+
 use testkit::redis::RedisServer;
 
 use super::*;
@@ -31,7 +32,7 @@ fn asked(server: &RedisServer) -> bool {
     stats.contains("cmdstat_asking:")
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[tokio::test]
 async fn what_is_lost_with_its_answer_is_unknown_and_never_done_twice() {
     let cluster = RedisCluster::start();
     let first = &cluster.masters()[0].server;
@@ -39,15 +40,13 @@ async fn what_is_lost_with_its_answer_is_unknown_and_never_done_twice() {
     announce(&cluster, &proxy).await;
     let store = cluster.connected_store(settings(&cluster, DEADLINE)).await;
     let mut load = Load::new(&cluster, &store);
+    let shard = store.shard_of(&user(&load.users[0][0]));
     let before = executed(first);
-    let again = load.users[0].split_off(USERS / 2);
-    let mut again = again.into_iter();
     load.during(&store, async {
         for _ in 0..LOSSES {
             proxy.lose_an_answer();
             proxy.has_lost_it().await;
             eventually("it is connected again", async || {
-                let shard = store.shard_of(&user(again.as_slice().first().unwrap()));
                 store.server(&shard).is_some()
             })
             .await;
@@ -62,10 +61,9 @@ async fn what_is_lost_with_its_answer_is_unknown_and_never_done_twice() {
     let unknown = Outcomes::counted(&store, &hit.unknown).await;
     assert_eq!(done, hit.done.len() + unknown, "{load:?}");
     assert_eq!(Outcomes::counted(&store, &hit.done).await, hit.done.len());
-    drop(again.next());
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[tokio::test]
 async fn a_slot_that_moves_slowly_or_quickly_fails_no_call() {
     let cluster = RedisCluster::start();
     let patient = cluster.settings().timeout;
@@ -126,15 +124,22 @@ async fn a_slot_that_moves_slowly_or_quickly_fails_no_call() {
     .await;
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[tokio::test]
 async fn slots_that_move_under_load_fail_no_call() {
     let cluster = RedisCluster::start();
     let patient = cluster.settings().timeout;
     let store = cluster.connected_store(settings(&cluster, patient)).await;
     let mut load = Load::new(&cluster, &store);
+    let soon = load.users[0].iter().rev().take(60);
+    let slots: BTreeSet<_> = soon.map(|name| cluster.slot(name)).collect();
     load.during(&store, async {
-        for slot in 0..60 {
-            tokio::task::block_in_place(|| cluster.move_slot(slot, 0, 1));
+        for slot in slots {
+            cluster.begin_to_move(slot, 0, 1);
+            tokio::time::sleep(REST).await;
+            cluster.move_keys(slot, 0, 1);
+            tokio::time::sleep(REST).await;
+            cluster.end_move(slot, 1);
+            tokio::time::sleep(REST).await;
         }
     })
     .await;
