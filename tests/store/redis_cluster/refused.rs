@@ -82,10 +82,11 @@ async fn a_node_with_another_password_is_named_and_the_others_serve() {
         let store = cluster.connected_store(cluster.settings()).await;
         cluster.users_of_each(&store, 1)
     };
+    let place = odd.place();
     odd.server
         .run::<()>(&["CONFIG", "SET", "requirepass", "open sesame"]);
     let store = RedisStore::open(cluster.settings()).unwrap();
-    let words = [&*odd.place(), "NOAUTH", "store.redis.urls"];
+    let words = [&*place, "NOAUTH", "store.redis.urls"];
     is_told(&store, &names[1][0], &words).await;
     for other in [&names[0][0], &names[2][0]] {
         begin(&store, other).await.unwrap();

@@ -29,7 +29,7 @@ use crate::store::{Cursor, Page, StoreError};
 
 /// How many slots the first step asks for, and how many a step asks for at most. A step doubles
 /// the number while it finds few users.
-const SLOTS_AT_ONCE: (u16, u16) = (32, 1024);
+const SLOTS_AT_ONCE: (u16, u16) = (64, 1024);
 
 /// How many users a step should find.
 const ENOUGH: usize = 100;
