@@ -18,7 +18,7 @@ use redis::aio::MultiplexedConnection;
 use streamgate::identity::{ContentId, DeviceId, Door, Facts, Kind, SessionKey, UserId};
 use streamgate::session::{Ending, Renewal, Sighting, Start, Terms};
 use streamgate::store::redis::{RedisSettings, RedisStore};
-use streamgate::store::{Cursor, Seen, Store};
+use streamgate::store::{Cursor, Seen, Shard, Store};
 
 use testkit::redis::RedisServer;
 use testkit::streams::{LEASE, key, refusing, sighting, start, user};
@@ -312,7 +312,7 @@ async fn measure_time(is_uuid: bool) -> BTreeMap<&'static str, (f64, f64)> {
     let empty = load(&mut link, "return 1").await;
     let textbook = load(&mut link, TEXTBOOK).await;
     let store = server.store();
-    store.ping().await.unwrap();
+    store.ping(&Shard::whole()).await.unwrap();
     let mut bench = Bench {
         store,
         link,
@@ -340,7 +340,7 @@ async fn measure_time(is_uuid: bool) -> BTreeMap<&'static str, (f64, f64)> {
 async fn measure_bytes(is_uuid: bool, each: fn(usize) -> usize) -> f64 {
     let server = RedisServer::start();
     let store = server.store();
-    store.ping().await.unwrap();
+    store.ping(&Shard::whole()).await.unwrap();
     let used = || -> f64 { told(&server, "memory", "used_memory:").parse().unwrap() };
     let before = used();
     let count = fill(&store, as_many(USERS_KEPT), is_uuid, each).await;
@@ -479,7 +479,7 @@ async fn microseconds_per_page_of_everybody() {
         ..server.settings()
     };
     let store = RedisStore::open(settings).unwrap();
-    store.ping().await.unwrap();
+    store.ping(&Shard::whole()).await.unwrap();
     fill(&store, as_many(USERS_LISTED), true, two_or_three).await;
     write_down(&server);
     for number in 0..5000 {

@@ -251,5 +251,9 @@ fn redis_source(redis: &config::Redis) -> RedisResult<RedisTarget> {
             service: redis.sentinel_service.clone(),
             master: redis.master().server()?,
         })),
+        Topology::Cluster => {
+            let seeds = redis.urls.iter().map(RedisUrl::server);
+            seeds.collect::<Result<_, _>>().map(RedisTarget::Cluster)
+        }
     }
 }

@@ -63,6 +63,7 @@ fn store(config: &Config) -> String {
         (Backend::Redis, Topology::Sentinel) => {
             format!("{} named by {urls}", redis.sentinel_service)
         }
+        (Backend::Redis, Topology::Cluster) => format!("the cluster of {urls}"),
     }
 }
 

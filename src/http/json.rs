@@ -169,6 +169,12 @@ pub(super) struct PageBody {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     pub(super) next: Option<String>,
+    /// Why this page may lack sessions that were live all the while; absent if it doesn't. Only a
+    /// cluster of Redis has such pages, and only if its servers forbid a command or hold very many
+    /// keys of others.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub(super) may_miss: Option<&'static str>,
 }
 
 /// The answer of the small API.

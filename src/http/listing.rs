@@ -85,6 +85,7 @@ fn told(page: &Page, size: usize) -> Response {
     let body = PageBody {
         sessions: sessions.collect(),
         next,
+        may_miss: page.may_miss,
     };
     let mut response = Json(body).into_response();
     if let Some(Ok(link)) = link.map(|link| HeaderValue::from_str(&link)) {

@@ -12,7 +12,7 @@ use super::suspicion::{PROOF, SAMPLE};
 use super::{Ledger, Outage};
 use crate::identity::{SessionKey, UserId};
 use crate::session::{Released, Renewal};
-use crate::store::Seen;
+use crate::store::{Seen, Shard};
 use crate::telemetry::metrics::Operation;
 
 /// How many sessions are renewed at a time.
@@ -230,10 +230,11 @@ impl Ledger {
     /// Waits until the store is down: calls show it, or the store reports it. A failed probe is
     /// repeated soon, because an idle instance would otherwise notice too late.
     async fn outage(&self, up: &mut watch::Receiver<bool>) {
+        let whole = Shard::whole();
         loop {
             tokio::select! {
                 () = async { drop(up.wait_for(|up| !*up).await) } => return,
-                lost = self.store.outage() => self.breaker.note_loss(&lost, &self.metrics),
+                lost = self.store.outage(&whole) => self.breaker.note_loss(&lost, &self.metrics),
                 () = self.breaker.probe_failed() => {
                     rest_between_probes().await;
                     self.probe().await;

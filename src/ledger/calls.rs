@@ -8,7 +8,7 @@ use super::breaker::StoreCall;
 use super::decision::Outage;
 use crate::clock::Stopwatch;
 use crate::identity::UserId;
-use crate::store::{Cursor, Listing, Page, ServerIdentity, StoreError};
+use crate::store::{Cursor, Listing, Page, ServerIdentity, Shard, StoreError};
 use crate::telemetry::metrics::{Operation, Outcome};
 
 impl Ledger {
@@ -32,13 +32,17 @@ impl Ledger {
     /// Probes the store, so that its state is known even if no other call is made.
     pub async fn probe(&self) {
         // The breaker records the outcome, and nothing else needs it.
-        drop(self.timed(Operation::Ping, || self.store.ping()).await);
+        let whole = Shard::whole();
+        drop(
+            self.timed(Operation::Ping, || self.store.ping(&whole))
+                .await,
+        );
     }
 
     /// The server that the store uses at the moment, for display and without secrets.
     #[must_use]
     pub fn store_server(&self) -> Option<String> {
-        self.store.server()
+        self.store.server(&Shard::whole())
     }
 
     /// Identifies the store's server, which is asked now; `None` if there is no server.
@@ -48,7 +52,7 @@ impl Ledger {
     /// rights that streams don't.
     pub async fn server_identity(&self) -> Result<Option<ServerIdentity>, StoreError> {
         self.breaker.may_ask()?;
-        self.store.server_identity().await
+        self.store.server_identity(&Shard::whole()).await
     }
 
     /// Makes a call if the breaker allows, counts it, and records what it shows about the store's

@@ -17,7 +17,7 @@ use crate::identity::{SessionKey, UserId};
 use crate::session::{
     Admission, Ending, Playing, Released, Renewal, Sighting, Start, StartRules, Terms,
 };
-use crate::store::{Cursor, Listing, MemoryStore, Page, Store, StoreError};
+use crate::store::{Cursor, Listing, MemoryStore, Page, Shard, Store, StoreError};
 use crate::util::lock;
 
 /// What the store does wrong.
@@ -213,7 +213,7 @@ impl Store for FaultyStore {
         self.through("page", self.sound.page(from, size)).await
     }
 
-    async fn ping(&self) -> Result<(), StoreError> {
-        self.through("ping", self.sound.ping()).await
+    async fn ping(&self, shard: &Shard) -> Result<(), StoreError> {
+        self.through("ping", self.sound.ping(shard)).await
     }
 }

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 
-use super::{Cursor, Listing, Page, Store, StoreError};
+use super::{Cursor, Listing, Page, Shard, Store, StoreError};
 use crate::clock::{Clock, Timestamp};
 use crate::identity::{SessionKey, UserId};
 use crate::session::{
@@ -211,6 +211,7 @@ impl Store for MemoryStore {
                     entries,
                     next: Some(Cursor::behind(place, user)),
                     taken_at,
+                    may_miss: None,
                 });
             }
             // A large store takes a millisecond per shard, and other tasks need this thread too.
@@ -220,10 +221,11 @@ impl Store for MemoryStore {
             entries,
             next: None,
             taken_at,
+            may_miss: None,
         })
     }
 
-    async fn ping(&self) -> Result<(), StoreError> {
+    async fn ping(&self, _: &Shard) -> Result<(), StoreError> {
         Ok(())
     }
 }

@@ -11,9 +11,11 @@ pub(crate) mod fuzzing;
 mod memory;
 mod page;
 pub mod redis;
+mod shard;
 
 pub use memory::MemoryStore;
 pub use page::{Cursor, CursorError, Page};
+pub use shard::Shard;
 
 use std::fmt;
 use std::future;
@@ -85,29 +87,42 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
     /// before a restart, still leads to some page.
     async fn page(&self, from: &Cursor, size: usize) -> Result<Page, StoreError>;
 
-    /// Checks whether the store answers, so that a starting or idle instance notices trouble before
-    /// a viewer does.
-    async fn ping(&self) -> Result<(), StoreError>;
+    /// The part of the store that has this user at the moment. Called before each call about the
+    /// user, so it neither waits nor asks anybody.
+    fn shard_of(&self, _user: &UserId) -> Shard {
+        Shard::whole()
+    }
 
-    /// Resolves with the reason while the store cannot connect, without a call. Never resolves for
-    /// a store that needs no connection.
-    async fn outage(&self) -> StoreError {
+    /// The parts that have users at the moment, each once: every shard that [`Self::shard_of`] may
+    /// name now, so also [`Shard::unowned`] while a slot has no owner. Neither waits nor asks
+    /// anybody.
+    fn shards(&self) -> Vec<Shard> {
+        vec![Shard::whole()]
+    }
+
+    /// Checks whether a shard answers, so that a starting or idle instance notices trouble before a
+    /// viewer does. A shard that no longer has users is an error.
+    async fn ping(&self, shard: &Shard) -> Result<(), StoreError>;
+
+    /// Resolves with the reason while the store cannot connect to a shard, without a call. Never
+    /// resolves for a store that needs no connection.
+    async fn outage(&self, _shard: &Shard) -> StoreError {
         future::pending().await
     }
 
-    /// The server that the store uses at the moment, for display and without secrets; none if it
-    /// has no connection or no server.
-    fn server(&self) -> Option<String> {
+    /// The server that the store uses for a shard at the moment, for display and without secrets;
+    /// none if it has no connection or no server.
+    fn server(&self, _shard: &Shard) -> Option<String> {
         None
     }
 
-    /// Identifies that server and whether it evicts keys; `None` if there is no server.
-    async fn server_identity(&self) -> Result<Option<ServerIdentity>, StoreError> {
+    /// Identifies that server and how it is set up; `None` if there is no server.
+    async fn server_identity(&self, _shard: &Shard) -> Result<Option<ServerIdentity>, StoreError> {
         Ok(None)
     }
 }
 
-/// The identity of the store's server, and whether it evicts keys.
+/// The identity of a server of the store, and how it is set up.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ServerIdentity {
     /// The id that the server chose when it started; none if the ACL doesn't let us read it.
@@ -116,6 +131,9 @@ pub struct ServerIdentity {
     pub database: i64,
     /// Its `maxmemory-policy`; none if the ACL doesn't let us read it.
     pub eviction_policy: Option<String>,
+    /// Its `cluster-require-full-coverage`: whether one dead master stops all others. None outside
+    /// a cluster, or if the ACL doesn't let us read it.
+    pub requires_full_coverage: Option<bool>,
 }
 
 /// A stream that was seen running.

@@ -24,6 +24,8 @@ pub struct Page {
     pub next: Option<Cursor>,
     /// The store's time when it began this page; sessions that had expired by then are left out.
     pub taken_at: Timestamp,
+    /// Why this page may lack sessions that were live all the while; `None` if it doesn't.
+    pub may_miss: Option<&'static str>,
 }
 
 /// Where a page begins. The default is the first page.

@@ -11,7 +11,7 @@ use reqwest::Method;
 use serde_json::{Value, json};
 use streamgate::clock::SystemClock;
 use streamgate::session::{Admission, Ending, Released, Renewal, StartRules, WhenFull};
-use streamgate::store::{MemoryStore, Store};
+use streamgate::store::{MemoryStore, Shard, Store};
 
 use super::{LONG, Pair, TOKENS, answered, lasting, lasting_store, lasting_terms, logged};
 use testkit::api::{Api, on_both};
@@ -253,7 +253,10 @@ async fn a_hundred_thousand_ends_at_the_embedded_store_change_no_count() {
 async fn a_hundred_thousand_ends_in_redis_change_no_count() {
     let redis = RedisServer::start();
     let store = lasting_store(&redis);
-    eventually("it is connected", async || store.ping().await.is_ok()).await;
+    eventually("it is connected", async || {
+        store.ping(&Shard::whole()).await.is_ok()
+    })
+    .await;
     flood(&store).await;
     let length: usize = redis.run(&["STRLEN", "streamgate:{mallory}"]);
     assert!(length < 8000, "three lists are bounded: {length} bytes");

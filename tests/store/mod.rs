@@ -14,6 +14,8 @@ mod pages;
 mod faults;
 // Many viewers at once while Redis forgets, stands still, or is just to be left in peace.
 mod redis_load;
+// A Redis Cluster: faults of one shard, slots that move, the listing, what is no cluster.
+mod redis_cluster;
 // A Redis that sentinels watch: which server is used, and what a failover costs.
 mod redis_sentinel;
 // The service on a real Redis in trouble: what everybody gets by each outage rule, and that all is

@@ -18,6 +18,7 @@ use streamgate::session::{
 use streamgate::store::redis::RedisStore;
 use streamgate::store::{Listing, MemoryStore, Seen, Store};
 
+use testkit::cluster::RedisCluster;
 use testkit::redis::RedisServer;
 use testkit::streams::{key, terms, user};
 
@@ -380,12 +381,23 @@ fn stranger(number: u32) -> SessionKey {
 #[test]
 fn every_store_agrees_with_the_rule_step_by_step() {
     let server = RedisServer::start();
+    agrees(&|| server.store(), TIME);
+}
+
+#[test]
+fn a_cluster_agrees_with_the_rule_step_by_step() {
+    let cluster = RedisCluster::start();
+    agrees(&|| cluster.store(), TIME / 4);
+}
+
+/// The store on Redis, the one in memory and the rule agree step by step, for so long at least.
+fn agrees(open: &dyn Fn() -> RedisStore, enough: Duration) {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .unwrap();
     let clock = Arc::new(ManualClock::default());
-    let redis = runtime.block_on(async { server.store().with_clock(clock.clone()) });
+    let redis = runtime.block_on(async { open().with_clock(clock.clone()) });
     let time = Stopwatch::start();
     let tried = std::cell::Cell::new(0_u32);
     let config = Config {
@@ -395,7 +407,7 @@ fn every_store_agrees_with_the_rule_step_by_step() {
     };
     let outcome =
         TestRunner::new(config).run(&proptest::collection::vec(steps(), 1..40), |sequence| {
-            if time.elapsed() > TIME && tried.get() >= LEAST {
+            if time.elapsed() > enough && tried.get() >= LEAST {
                 return Ok(());
             }
             tried.set(tried.get() + 1);

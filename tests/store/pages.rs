@@ -7,7 +7,7 @@ use futures_util::{StreamExt, stream};
 use redis::Value;
 use streamgate::clock::Stopwatch;
 use streamgate::store::redis::{RedisSettings, RedisStore};
-use streamgate::store::{Cursor, Page, Store, StoreError};
+use streamgate::store::{Cursor, Page, Shard, Store, StoreError};
 
 use testkit::proxy::Proxy;
 use testkit::redis::{RedisServer, lasting_store, settings};
@@ -198,7 +198,7 @@ async fn without_the_rights_it_needs_the_listing_is_refused_with_a_hint_and_all_
         (["+scan", "+mget"], true),
     ] {
         grant(&rights);
-        assert_eq!(store.ping().await, Ok(()));
+        assert_eq!(store.ping(&Shard::whole()).await, Ok(()));
         match store.page(&Cursor::default(), 100).await {
             Ok(page) => assert!(is_enough && page.entries.len() == 1, "{rights:?}"),
             Err(StoreError::Rejected(text)) => {
@@ -223,7 +223,7 @@ async fn a_slow_server_gives_short_pages_within_two_deadlines_and_a_silent_one_n
         ..settings(&proxy.url())
     };
     let store = RedisStore::open(settings).unwrap();
-    assert_eq!(store.ping().await, Ok(()));
+    assert_eq!(store.ping(&Shard::whole()).await, Ok(()));
     calls(&server);
     proxy.slow(DEADLINE / 3);
     let waited = Stopwatch::start();

@@ -15,6 +15,7 @@ pub mod api;
 pub mod app;
 pub mod axe;
 pub mod chromium;
+pub mod cluster;
 pub mod docs;
 pub mod envoy_files;
 pub mod flood;

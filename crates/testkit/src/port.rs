@@ -1,6 +1,7 @@
 //! Ports for servers that can't be handed a socket, that are down for a while, or that never come.
 
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
+use std::time::Duration;
 
 use socket2::{Domain, Socket, Type};
 
@@ -12,6 +13,17 @@ pub struct ReservedPort {
     address: SocketAddr,
     _holder: Socket,
 }
+
+/// A port that swallows what is sent to it.
+#[derive(Debug)]
+pub struct SwallowingPort {
+    _listener: Socket,
+    _filling: Vec<TcpStream>,
+}
+
+/// After how long without an answer a queue of connections is full: on this machine, an answer
+/// takes microseconds, and the first repetition comes after a second.
+const FULL_AFTER: Duration = Duration::from_millis(200);
 
 impl ReservedPort {
     /// Reserves an unused port.
@@ -34,6 +46,24 @@ impl ReservedPort {
         self.address.port()
     }
 
+    /// Has it swallow what is sent to it, as the address of a host does that is gone: nobody
+    /// refuses connections and nobody accepts them. While this lives, no server can listen there.
+    pub fn swallow(&self) -> SwallowingPort {
+        let listener = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+        listener.set_reuse_address(true).unwrap();
+        listener.bind(&self.address.into()).unwrap();
+        listener.listen(0).unwrap();
+        let mut filling = Vec::new();
+        // Connections that nobody accepts fill its queue; then the system drops what comes.
+        while let Ok(one) = TcpStream::connect_timeout(&self.address, FULL_AFTER) {
+            filling.push(one);
+        }
+        SwallowingPort {
+            _listener: listener,
+            _filling: filling,
+        }
+    }
+
     /// Where a server on it is.
     pub fn address(&self) -> SocketAddr {
         self.address
@@ -43,9 +73,20 @@ impl ReservedPort {
 #[cfg(test)]
 mod tests {
     use std::io::ErrorKind;
-    use std::net::{TcpListener, TcpStream};
+    use std::net::TcpListener;
 
     use super::*;
+
+    #[test]
+    fn a_port_that_swallows_neither_refuses_nor_accepts() {
+        let reserved = ReservedPort::reserve();
+        let swallowing = reserved.swallow();
+        let unanswered = TcpStream::connect_timeout(&reserved.address(), FULL_AFTER).unwrap_err();
+        assert_eq!(unanswered.kind(), ErrorKind::TimedOut);
+        drop(swallowing);
+        let refused = TcpStream::connect(reserved.address()).unwrap_err();
+        assert_eq!(refused.kind(), ErrorKind::ConnectionRefused);
+    }
 
     #[test]
     fn nobody_else_gets_a_reserved_port_and_its_server_does_again_and_again() {

@@ -25,6 +25,8 @@ enum Mode {
     Stalled,
     /// Connections are reset, new ones too.
     Cut,
+    /// The next thing that the server says is lost, and its connection with it.
+    Losing,
 }
 
 /// A wire to a server on this machine. It is gone when this is dropped, with all its connections.
@@ -51,7 +53,8 @@ impl Proxy {
     pub async fn before(server: u16) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
-        let (mode, state) = watch::channel(Mode::Open);
+        let mode = watch::Sender::new(Mode::Open);
+        let state = mode.clone();
         let (source, from) = watch::channel(None);
         let (count, accepted) = watch::channel(0);
         let task = tokio::spawn(async move {
@@ -93,6 +96,18 @@ impl Proxy {
         self.mode.send_replace(Mode::Cut);
     }
 
+    /// Loses the next thing that the server says, on whichever connection, and resets that; then all
+    /// passes again.
+    pub fn lose_an_answer(&self) {
+        self.mode.send_replace(Mode::Losing);
+    }
+
+    /// Waits until it has lost what it was to lose.
+    pub async fn has_lost_it(&self) {
+        let mut mode = self.mode.subscribe();
+        mode.wait_for(|mode| *mode != Mode::Losing).await.unwrap();
+    }
+
     /// Resets all connections; new ones reach the server from that address.
     pub fn moves_to(&self, address: Ipv4Addr) {
         self.source.send_replace(Some(address));
@@ -127,11 +142,11 @@ impl Proxy {
 async fn serve(
     mut client: TcpStream,
     server: u16,
-    mode: watch::Receiver<Mode>,
+    mode: watch::Sender<Mode>,
     mut source: watch::Receiver<Option<Ipv4Addr>>,
 ) {
     let from = *source.borrow_and_update();
-    let mut seen = mode.clone();
+    let mut seen = mode.subscribe();
     let cut = async {
         let _ = seen.wait_for(|mode| *mode == Mode::Cut).await;
     };
@@ -145,8 +160,8 @@ async fn serve(
         let (from_client, to_client) = client.split();
         let (from_server, to_server) = server.split();
         tokio::select! {
-            () = pass(from_client, to_server, mode.clone(), false) => {}
-            () = pass(from_server, to_client, mode, true) => {}
+            () = pass(from_client, to_server, &mode, false) => {}
+            () = pass(from_server, to_client, &mode, true) => {}
         }
     };
     tokio::select! {
@@ -171,18 +186,18 @@ async fn connect(server: u16, from: Option<Ipv4Addr>) -> io::Result<TcpStream> {
 async fn pass(
     from: impl AsyncRead + Unpin,
     to: impl AsyncWrite + Unpin,
-    mode: watch::Receiver<Mode>,
+    mode: &watch::Sender<Mode>,
     replies: bool,
 ) {
     // Bytes in flight, each with the time until it may arrive. Reading and writing are separate, so
     // that a delay doesn't add up.
     let (sender, receiver) = mpsc::unbounded_channel();
     let taking = async {
-        take(from, sender, mode.clone(), replies).await;
+        take(from, sender, mode, replies).await;
         pending::<()>().await;
     };
     tokio::select! {
-        () = give(to, receiver, mode.clone()) => {}
+        () = give(to, receiver, mode.subscribe()) => {}
         () = taking => {}
     }
 }
@@ -191,16 +206,27 @@ async fn pass(
 async fn take(
     mut from: impl AsyncRead + Unpin,
     sender: mpsc::UnboundedSender<(Sleep, Vec<u8>)>,
-    mut mode: watch::Receiver<Mode>,
+    mode: &watch::Sender<Mode>,
     replies: bool,
 ) {
     let mut buffer = vec![0; 16 * 1024];
+    let mut seen = mode.subscribe();
     // What isn't read piles up where it would on a real wire.
-    while mode.wait_for(|mode| *mode != Mode::Stalled).await.is_ok() {
+    while seen.wait_for(|mode| *mode != Mode::Stalled).await.is_ok() {
         let read = match from.read(&mut buffer).await {
             Ok(0) | Err(_) => return,
             Ok(read) => read,
         };
+        let is_to_lose = |mode: &mut Mode| {
+            let is_losing = *mode == Mode::Losing;
+            if is_losing {
+                *mode = Mode::Open;
+            }
+            is_losing
+        };
+        if replies && mode.send_if_modified(is_to_lose) {
+            return;
+        }
         let delay = match *mode.borrow() {
             Mode::Slow(delay) if replies => delay,
             _ => Duration::ZERO,
@@ -301,6 +327,14 @@ mod tests {
         let mut again = dial().await;
         again.write_all(b"five").await.unwrap();
         hears(&mut again, "five").await;
+
+        let mut other = dial().await;
+        proxy.lose_an_answer();
+        other.write_all(b"six").await.unwrap();
+        assert!(other.read_u8().await.is_err());
+        proxy.has_lost_it().await;
+        again.write_all(b"seven").await.unwrap();
+        hears(&mut again, "seven").await;
 
         drop(proxy);
         assert!(again.read_u8().await.is_err());

@@ -12,7 +12,7 @@ use streamgate::store::Store;
 use streamgate::store::redis::{RedisSettings, RedisStore, RedisTarget};
 use tempfile::TempDir;
 
-use crate::port::ReservedPort;
+use crate::port::{ReservedPort, SwallowingPort};
 use crate::streams::{PATIENT, lasting_terms, terms, user};
 use crate::tools::find;
 
@@ -212,6 +212,11 @@ impl RedisServer {
     /// What the system calls its process, while it runs.
     pub fn id(&self) -> u32 {
         self.process.lock().unwrap().as_ref().unwrap().id()
+    }
+
+    /// Has its port swallow what is sent to it, while the server is down.
+    pub fn swallow(&self) -> SwallowingPort {
+        self.port.swallow()
     }
 
     /// The port that it listens on.

@@ -75,6 +75,16 @@ impl RedisUrl {
         redis::parse_redis_url(&self.0)?.port()
     }
 
+    /// Whether it has the same scheme, user and password as that one.
+    pub(in crate::config) fn connects_as(&self, other: &Self) -> bool {
+        let how = |url: &Self| {
+            let url = redis::parse_redis_url(&url.0)?;
+            let password = url.password().map(ToOwned::to_owned);
+            Some((url.scheme().to_owned(), url.username().to_owned(), password))
+        };
+        how(self) == how(other)
+    }
+
     /// Whether it names a database.
     pub(in crate::config) fn has_database(&self) -> bool {
         let url = redis::parse_redis_url(&self.0);

@@ -50,6 +50,8 @@ pub enum Topology {
     Standalone,
     /// A master and its replicas, watched by sentinels, which name the master.
     Sentinel,
+    /// A Redis Cluster: several masters, each with a part of the users.
+    Cluster,
 }
 
 /// The Redis to use.
@@ -58,13 +60,14 @@ pub struct Redis {
     /// `store.redis.topology`
     pub topology: Topology,
     /// `store.redis.urls`: with [`Topology::Standalone`] exactly one; with [`Topology::Sentinel`]
-    /// the sentinels.
+    /// the sentinels; with [`Topology::Cluster`] some nodes, all with the same scheme, user and
+    /// password.
     pub urls: Vec<RedisUrl>,
-    /// `store.redis.sentinel_service`: the name of the master at the sentinels. It has no effect
-    /// with [`Topology::Standalone`].
+    /// `store.redis.sentinel_service`: the name of the master at the sentinels. It has an effect
+    /// only with [`Topology::Sentinel`].
     pub sentinel_service: String,
     /// `store.redis.master_url`: how to connect to the master, with the service in the place of its
-    /// host. It is never set with [`Topology::Standalone`].
+    /// host. It is only set with [`Topology::Sentinel`].
     pub master_url: Option<RedisUrl>,
     /// `store.redis.key_prefix`: the prefix of all our keys.
     pub key_prefix: String,
@@ -91,8 +94,9 @@ pub(in crate::config) const TOPOLOGIES: Words<Topology> = Words {
     known: &[
         ("standalone", Topology::Standalone),
         ("sentinel", Topology::Sentinel),
+        ("cluster", Topology::Cluster),
     ],
-    later: &["cluster"],
+    later: &[],
 };
 
 /// The longest `store.redis.key_prefix`.
@@ -145,8 +149,8 @@ impl Redis {
         let is_known = keys.key(
             Key::new(
                 "store.redis.topology",
-                "One server, or `sentinel`: a master that [sentinels][sentinel] name. Cluster is not \
-                 built yet.",
+                "One server; `sentinel`: a master that [sentinels][sentinel] name; or `cluster`: a \
+                 [Redis Cluster][redis-cluster].",
             ),
             TOPOLOGIES.form(),
             &mut self.topology,
@@ -176,15 +180,16 @@ impl Redis {
         let read_urls = |written: &RawValue| match topology {
             Topology::Standalone => one_url(written),
             Topology::Sentinel => sentinels(written),
+            Topology::Cluster => nodes(written),
         };
         let exposed = |urls: &Vec<RedisUrl>| list(urls.iter().map(RedisUrl::expose));
         keys.key(
             Key::new(
                 "store.redis.urls",
-                "The server's URL, or with `topology: sentinel` the sentinels', each whole and with one \
-                 host; `rediss://` for TLS, `user:password@` for ACL. Redis 6.2 to 8 or Valkey, with \
-                 `maxmemory-policy noeviction`. streamgate speaks RESP3: a proxy in front of Redis must \
-                 let `HELLO 3` pass.",
+                "The server's URL; with `topology: sentinel` the sentinels'; with `topology: cluster` those \
+                 of some nodes. Each is whole and has one host; `rediss://` for TLS, `user:password@` for \
+                 ACL. Redis 6.2 to 8 or Valkey, with `maxmemory-policy noeviction`. streamgate speaks \
+                 RESP3: a proxy in front of Redis must let `HELLO 3` pass.",
             ),
             Form::new("one URL, or a list of URLs", read_urls, |urls| list(urls)).secret(exposed),
             &mut self.urls,
@@ -225,12 +230,17 @@ impl Redis {
         );
     }
 
-    /// Checks that the URLs of the sentinels are set if the topology needs them.
+    /// Checks that the URLs are set if the topology needs them.
     pub(in crate::config) fn check(&self, raw: &Raw, report: &mut Report) {
+        let missing = match self.topology {
+            Topology::Standalone => return,
+            Topology::Sentinel => "sentinel needs the sentinels' URLs in store.redis.urls",
+            Topology::Cluster => "cluster needs the URLs of some of its nodes in store.redis.urls",
+        };
         let written = raw.get("store.redis.topology");
         let has_urls = raw.get("store.redis.urls").is_some();
-        if let (Topology::Sentinel, Some(written), false) = (self.topology, written, has_urls) {
-            let missing = written.refuse("sentinel needs the sentinels' URLs in store.redis.urls");
+        if let (Some(written), false) = (written, has_urls) {
+            let missing = written.refuse(missing);
             report.add(missing.into_problem("store.redis.topology"));
         }
     }
@@ -246,6 +256,9 @@ fn master_url(
         None => Ok(None),
         Some(_) if topology == Topology::Standalone => Err(written.wrong_secret(
             "nothing, unless store.redis.topology is sentinel; a single server's URL goes into store.redis.urls",
+        )),
+        Some(_) if topology == Topology::Cluster => Err(written.wrong_secret(
+            "nothing, unless store.redis.topology is sentinel; the URLs of a cluster's nodes go into store.redis.urls",
         )),
         Some(text) => {
             let url = text.parse().ok();
@@ -286,7 +299,7 @@ fn one_url(written: &RawValue) -> Result<Vec<RedisUrl>, Wrong> {
     let items = urls(written);
     let [item] = items.as_slice() else {
         return Err(written.wrong_secret(format_args!(
-            "one URL, as {NotARedisUrl}; several are sentinels, with store.redis.topology: sentinel"
+            "one URL, as {NotARedisUrl}; several are sentinels or nodes of a cluster, with store.redis.topology: sentinel or cluster"
         )));
     };
     let url = item.scalar().unwrap_or_default().parse();
@@ -295,9 +308,33 @@ fn one_url(written: &RawValue) -> Result<Vec<RedisUrl>, Wrong> {
 }
 
 fn sentinels(written: &RawValue) -> Result<Vec<RedisUrl>, Wrong> {
+    urls_without_database(
+        written,
+        "the URLs of the sentinels, each as redis://[user:password@]host[:26379], or rediss:// for TLS, \
+         with one host, by its name or address; # in a password is %23; a database goes into store.redis.master_url",
+    )
+}
+
+/// Some nodes of a cluster. The others get the user and password of these, so all must be the same.
+fn nodes(written: &RawValue) -> Result<Vec<RedisUrl>, Wrong> {
+    let nodes = urls_without_database(
+        written,
+        "the URLs of some nodes of the cluster, each as redis://[user:password@]host[:6379], or rediss:// for TLS, \
+         with one host, by its name or address; # in a password is %23; a cluster has no database but 0, so name none",
+    )?;
+    match nodes.split_first() {
+        Some((first, others)) if !others.iter().all(|other| other.connects_as(first)) => {
+            Err(written.wrong_secret(
+                "the same scheme, user and password in each URL, because all other nodes of the cluster get them too",
+            ))
+        }
+        _ => Ok(nodes),
+    }
+}
+
+/// One or more URLs, none with a database.
+fn urls_without_database(written: &RawValue, allowed: &str) -> Result<Vec<RedisUrl>, Wrong> {
     let items = urls(written);
-    let allowed = "the URLs of the sentinels, each as redis://[user:password@]host[:26379], or rediss:// for TLS, \
-                   with one host, by its name or address; # in a password is %23; a database goes into store.redis.master_url";
     let wrong = |item: &RawValue, which: &str| {
         item.refuse(format_args!("got {NOT_SHOWN}{which}; allowed: {allowed}"))
     };
@@ -319,10 +356,10 @@ fn sentinels(written: &RawValue) -> Result<Vec<RedisUrl>, Wrong> {
 fn service(written: &RawValue, topology: Topology) -> Result<String, Wrong> {
     match written.scalar() {
         Some(text) if service_is_good(text) => match topology {
-            Topology::Standalone if text != SERVICE => Err(written.wrong(format_args!(
-                "{SERVICE}, unless store.redis.topology is sentinel"
-            ))),
-            Topology::Standalone | Topology::Sentinel => Ok(text.to_owned()),
+            Topology::Standalone | Topology::Cluster if text != SERVICE => Err(written.wrong(
+                format_args!("{SERVICE}, unless store.redis.topology is sentinel"),
+            )),
+            Topology::Standalone | Topology::Sentinel | Topology::Cluster => Ok(text.to_owned()),
         },
         _ => Err(written.wrong(format_args!(
             "1 to {MAX_SERVICE} letters, digits, `.`, `_` or `-`, as Sentinel allows"

@@ -296,11 +296,31 @@ const BAD_VALUES: &[(&str, &str)] = &[
     ),
     (
         "store: {redis: {topology: cluster}}",
-        "store.redis.topology: \"cluster\" is not available in this version; allowed: standalone, sentinel",
+        "store.redis.topology: cluster needs the URLs of some of its nodes in store.redis.urls",
     ),
     (
         "store: {redis: {topology: cluster, urls: [redis://a, redis://b], sentinel_service: tv}}",
-        "store.redis.topology: \"cluster\" is not available in this version; allowed: standalone, sentinel",
+        "store.redis.sentinel_service: got \"tv\"; allowed: mymaster, unless store.redis.topology is sentinel",
+    ),
+    (
+        "store: {redis: {topology: cluster, urls: redis://a, master_url: 'redis://mymaster'}}",
+        "store.redis.master_url: got a value that is not shown here; allowed: nothing, unless store.redis.topology is sentinel; the URLs of a cluster's nodes go into store.redis.urls",
+    ),
+    (
+        "store: {redis: {topology: cluster, urls: []}}",
+        "store.redis.urls: got []; allowed: the URLs of some nodes of the cluster, each as redis://[user:password@]host[:6379], or rediss:// for TLS, with one host",
+    ),
+    (
+        "store: {redis: {topology: cluster, urls: [redis://a, redis://b/1]}}",
+        "store.redis.urls: got a value that is not shown here as URL 2 of 2; allowed: the URLs of some nodes of the cluster, each as redis://[user:password@]host[:6379], or rediss:// for TLS, with one host, by its name or address; # in a password is %23; a cluster has no database but 0, so name none",
+    ),
+    (
+        "store: {redis: {topology: cluster, urls: ['redis://:x@a', 'redis://:y@b']}}",
+        "store.redis.urls: got a value that is not shown here; allowed: the same scheme, user and password in each URL, because all other nodes of the cluster get them too",
+    ),
+    (
+        "store: {redis: {topology: cluster, urls: ['redis://a', 'rediss://a']}}",
+        "store.redis.urls: got a value that is not shown here; allowed: the same scheme, user and password in each URL",
     ),
     (
         "store: {redis: {topology: sentinel}}",
@@ -308,7 +328,7 @@ const BAD_VALUES: &[(&str, &str)] = &[
     ),
     (
         "store: {redis: {topology: sentinels}}",
-        "store.redis.topology: got \"sentinels\"; allowed: standalone, sentinel",
+        "store.redis.topology: got \"sentinels\"; allowed: standalone, sentinel, cluster",
     ),
     (
         "store: {redis: {sentinel_service: tv}}",
@@ -368,7 +388,7 @@ const BAD_VALUES: &[(&str, &str)] = &[
     ),
     (
         "store: {redis: {urls: [redis://a, redis://b]}}",
-        "store.redis.urls: got a value that is not shown here; allowed: one URL, as redis://[user:password@]host[:port][/database], or rediss:// for TLS, with one host, by its name or address; # in a password is %23; several are sentinels, with store.redis.topology: sentinel",
+        "store.redis.urls: got a value that is not shown here; allowed: one URL, as redis://[user:password@]host[:port][/database], or rediss:// for TLS, with one host, by its name or address; # in a password is %23; several are sentinels or nodes of a cluster, with store.redis.topology: sentinel or cluster",
     ),
     (
         "store: {redis: {urls: 'cache:6379'}}",

@@ -302,6 +302,11 @@ fn the_examples_of_the_documents_are_taken() {
         .unwrap();
     let redis = load_text(yaml).unwrap().store.redis;
     assert_eq!((redis.topology, redis.urls.len()), (Topology::Sentinel, 3));
+    let yaml = examples(include_str!("../../../docs/redis-cluster.md"))
+        .next()
+        .unwrap();
+    let redis = load_text(yaml).unwrap().store.redis;
+    assert_eq!((redis.topology, redis.urls.len()), (Topology::Cluster, 2));
 }
 
 #[test]

@@ -5,13 +5,16 @@
 //! maintains itself. The rule exists twice, in [`crate::session::Roster`] and in Lua, and the tests
 //! compare both operation by operation.
 
+mod cluster;
 mod codec;
 mod connection;
 mod error;
 #[cfg(any(fuzzing, test))]
 pub(crate) mod fuzzing;
+mod route;
 mod scan;
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::iter;
 use std::sync::Arc;
@@ -26,11 +29,12 @@ use self::codec::layout::RecordVersions;
 use self::codec::question::Question;
 use self::codec::script::{Script, Scripts};
 use self::codec::{layout, record, reply};
-use self::connection::probe::Probe;
-use self::connection::{RedisConnection, server_info};
-pub use self::connection::{RedisTarget, Sentinels};
+pub use self::connection::Sentinels;
+use self::connection::{RedisConnection, probe, server_info};
+pub use self::route::RedisTarget;
+use self::route::{CallLink, Route};
 use self::scan::Unread;
-use super::{Cursor, Listing, Page, Seen, ServerIdentity, Store, StoreError};
+use super::{Cursor, Listing, Page, Seen, ServerIdentity, Shard, Store, StoreError};
 use crate::clock::{Clock, Timestamp};
 use crate::identity::{SessionKey, UserId};
 use crate::session::{
@@ -41,6 +45,10 @@ use crate::session::{
 /// How many renewals go into one call: enough that the overhead of a call hardly matters, and few
 /// enough that Redis, which is single-threaded, finishes within a tenth of a millisecond.
 const BATCH: usize = 32;
+
+/// How many renewals a master of a cluster gets at a time, so that a start waits for some of them
+/// and not for all.
+const AT_A_TIME: usize = 256;
 
 /// How to reach and use Redis.
 #[derive(Clone)]
@@ -70,14 +78,14 @@ impl fmt::Debug for RedisSettings {
 /// Rosters in Redis.
 #[derive(Debug)]
 pub struct RedisStore {
-    /// The connection, which maintains itself.
-    connection: RedisConnection,
+    /// Where calls go.
+    route: Route,
     /// The scripts.
     scripts: Arc<Scripts>,
     /// The key names.
     keys: KeyNames,
     /// Checks whether the operations would succeed.
-    probe: Probe,
+    probe: Script,
     /// Reports data at our keys that can't be decoded.
     unread: Unread,
     /// The longest lease that is granted.
@@ -118,16 +126,13 @@ impl RedisStore {
 
     /// Opens the store for those versions of records.
     fn open_with(settings: RedisSettings, versions: RecordVersions) -> Result<Self, StoreError> {
-        let source = settings.source;
-        source.prepare()?;
         let scripts = Arc::new(Scripts::new(&settings.terms, versions));
-        let connection = RedisConnection::open(source, Arc::clone(&scripts), settings.timeout);
-        let keys = KeyNames::new(&settings.key_prefix);
+        let route = Route::open(settings.source, Arc::clone(&scripts), settings.timeout)?;
         Ok(Self {
-            connection,
+            route,
             scripts,
-            probe: Probe::new(keys.probe()),
-            keys,
+            probe: probe::script(),
+            keys: KeyNames::new(&settings.key_prefix),
             unread: Unread::default(),
             longest_lease: settings.terms.longest_lease,
             clock: None,
@@ -151,25 +156,18 @@ impl RedisStore {
         question: Question,
     ) -> Result<Value, StoreError> {
         let arguments = [&*question.key, &*question.rest];
-        self.run(script, &[self.keys.roster(user)], &arguments)
-            .await
+        let key = self.keys.roster(user);
+        let act = |link| script.call(link, std::slice::from_ref(&key), &arguments);
+        self.route.call(&key, act).await
     }
 
-    /// Runs a script within the deadline.
-    async fn run(
+    /// Renews those sessions of a batch that can be renewed in place, on one server; `None` marks
+    /// one that needs a call of its own.
+    async fn renew_batch(
         &self,
-        script: &Script,
-        keys: &[String],
-        arguments: &[&[u8]],
-    ) -> Result<Value, StoreError> {
-        self.connection
-            .call(async |mut link| script.call(&mut link, keys, arguments).await)
-            .await
-    }
-
-    /// Renews those sessions of a batch that can be renewed in place; `None` marks one that needs a
-    /// call of its own.
-    async fn renew_batch(&self, seen: &[Seen]) -> Result<Vec<Option<Renewal>>, StoreError> {
+        server: &RedisConnection,
+        seen: &[Seen],
+    ) -> Result<Vec<Option<Renewal>>, StoreError> {
         let question = seen.iter().fold(self.question(), |question, seen| {
             question.lease(seen.sighting.lease.min(self.longest_lease))
         });
@@ -180,15 +178,27 @@ impl RedisStore {
         let (users, keys): (Vec<_>, Vec<_>) = (users.collect(), keys.collect());
         let keys = keys.iter().map(Vec::as_slice);
         let arguments: Vec<&[u8]> = iter::once(&*question.rest).chain(keys).collect();
-        let answer = self
-            .run(&self.scripts.renew_all, &users, &arguments)
-            .await?;
-        reply::renewals(&answer, seen.len())
+        let script = &self.scripts.renew_all;
+        let act = |link| {
+            script.call(
+                CallLink {
+                    link,
+                    asking: false,
+                },
+                &users,
+                &arguments,
+            )
+        };
+        reply::renewals(&server.call(act).await?, seen.len())
     }
 
     /// Renews a batch: as many as possible in one call, the others in calls of their own.
-    async fn renew_in_batch(&self, seen: &[Seen]) -> Vec<Result<Renewal, StoreError>> {
-        let renewals = match self.renew_batch(seen).await {
+    async fn renew_in_batch(
+        &self,
+        server: &RedisConnection,
+        seen: &[Seen],
+    ) -> Vec<Result<Renewal, StoreError>> {
+        let renewals = match self.renew_batch(server, seen).await {
             Ok(renewals) => renewals,
             Err(error) => return vec![Err(error); seen.len()],
         };
@@ -202,6 +212,31 @@ impl RedisStore {
                 }),
         )
         .await
+    }
+
+    /// Renews each session by a call of its own. The connections join them into few writes. No
+    /// master gets more than [`AT_A_TIME`] of them at once, and none waits for another master.
+    async fn renew_each(&self, seen: &[Seen]) -> Vec<Result<Renewal, StoreError>> {
+        let mut shards: BTreeMap<Shard, Vec<_>> = BTreeMap::new();
+        for (place, seen) in seen.iter().enumerate() {
+            let shard = self.shard_of(&seen.user);
+            shards.entry(shard).or_default().push((place, seen));
+        }
+        let renew = async |(place, seen): &(usize, &Seen)| {
+            let renewal = self.renew(&seen.user, &seen.sighting, seen.limit);
+            (*place, renewal.await)
+        };
+        let at_one = async |seen: Vec<_>| {
+            let mut renewed = Vec::with_capacity(seen.len());
+            for some in seen.chunks(AT_A_TIME) {
+                renewed.extend(join_all(some.iter().map(renew)).await);
+            }
+            renewed
+        };
+        let renewed = join_all(shards.into_values().map(at_one)).await;
+        let mut renewed: Vec<_> = renewed.into_iter().flatten().collect();
+        renewed.sort_unstable_by_key(|(place, _)| *place);
+        renewed.into_iter().map(|(_, renewal)| renewal).collect()
     }
 
     /// The beginning of every question: the time, or zero for Redis's clock.
@@ -282,10 +317,15 @@ impl Store for RedisStore {
         reply::renewal(&answer)
     }
 
-    /// Makes one call for every [`BATCH`] of them, concurrently. A call has keys of many users, so
-    /// this requires a single server: a cluster spreads them over nodes.
+    /// One server gets a call for every [`BATCH`] of them, all at once. In a cluster a call can't
+    /// have keys of several users.
     async fn renew_all(&self, seen: &[Seen]) -> Vec<Result<Renewal, StoreError>> {
-        let batches = seen.chunks(BATCH).map(|batch| self.renew_in_batch(batch));
+        let server = match &self.route {
+            Route::One(server) => server,
+            Route::Cluster(_) => return self.renew_each(seen).await,
+        };
+        let batches = seen.chunks(BATCH);
+        let batches = batches.map(|batch| self.renew_in_batch(server, batch));
         join_all(batches).await.into_iter().flatten().collect()
     }
 
@@ -323,36 +363,53 @@ impl Store for RedisStore {
         reply::listing(&answer)
     }
 
-    /// A cursor's place is a `SCAN` cursor. This requires a single server: each node of a cluster
-    /// has cursors of its own.
+    /// On one server, a cursor's place is a `SCAN` cursor. In a cluster it is a slot.
     async fn page(&self, from: &Cursor, size: usize) -> Result<Page, StoreError> {
-        self.page_from(from, size).await
+        match &self.route {
+            Route::One(server) => self.page_from(server, from, size).await,
+            Route::Cluster(cluster) => self.page_by_slots(cluster, from, size).await,
+        }
     }
 
-    async fn ping(&self) -> Result<(), StoreError> {
-        self.connection
-            .call(async |mut link| self.probe.call(&mut link).await)
-            .await
+    fn shard_of(&self, user: &UserId) -> Shard {
+        self.route.shard_of(|| self.keys.roster(user))
     }
 
-    async fn outage(&self) -> StoreError {
-        self.connection.outage().await
+    fn shards(&self) -> Vec<Shard> {
+        self.route.shards()
     }
 
-    fn server(&self) -> Option<String> {
-        self.connection.server()
+    async fn ping(&self, shard: &Shard) -> Result<(), StoreError> {
+        let probe = async |link, tag| {
+            let link = CallLink {
+                link,
+                asking: false,
+            };
+            self.probe.call(link, &[self.keys.probe(tag)], &[]).await
+        };
+        self.route.call_at(shard, probe).await.map(drop)
     }
 
-    async fn server_identity(&self) -> Result<Option<ServerIdentity>, StoreError> {
-        let asked = self.connection.call(async |mut link| {
+    async fn outage(&self, shard: &Shard) -> StoreError {
+        self.route.outage(shard).await
+    }
+
+    fn server(&self, shard: &Shard) -> Option<String> {
+        self.route.server(shard)
+    }
+
+    async fn server_identity(&self, shard: &Shard) -> Result<Option<ServerIdentity>, StoreError> {
+        let ask = async |mut link, _| {
             let run_id = server_info::run_id(&mut link).await?;
-            Ok((run_id, server_info::eviction_policy(&mut link).await?))
-        });
-        let (run_id, eviction_policy) = asked.await?;
-        Ok(Some(ServerIdentity {
-            run_id,
-            database: self.connection.database(),
-            eviction_policy,
-        }))
+            let eviction_policy = server_info::eviction_policy(&mut link).await?;
+            let coverage = server_info::requires_full_coverage(&mut link).await?;
+            Ok(ServerIdentity {
+                run_id,
+                database: self.route.database(),
+                eviction_policy,
+                requires_full_coverage: coverage,
+            })
+        };
+        self.route.call_at(shard, ask).await.map(Some)
     }
 }

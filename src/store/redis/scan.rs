@@ -20,6 +20,7 @@ use redis::{FromRedisValue, RedisError};
 
 use super::RedisStore;
 use super::codec::record::{Malformed, decode_roster};
+use super::connection::RedisConnection;
 use crate::clock::{Stopwatch, Timestamp};
 use crate::identity::UserId;
 use crate::session::Session;
@@ -27,7 +28,7 @@ use crate::store::{Cursor, Page, StoreError};
 use crate::util::Throttle;
 
 /// The most steps that a page takes.
-const MOST_STEPS: usize = 10;
+pub(super) const MOST_STEPS: usize = 10;
 
 /// The most users that a step should find: Redis returns this many rosters in a fraction of a
 /// millisecond.
@@ -58,7 +59,7 @@ struct ScanStep {
 /// Sizes the next step, so that a page neither gets much longer than requested nor takes more steps
 /// than necessary.
 #[derive(Debug)]
-struct Pace {
+pub(super) struct Pace {
     /// The requested number of sessions.
     size: usize,
     /// Approximately how many keys there are for each of ours.
@@ -66,17 +67,22 @@ struct Pace {
 }
 
 impl Pace {
+    /// The pace of a page of that size, before its first step.
+    pub(super) const fn new(size: usize) -> Self {
+        Self { size, stretch: 1 }
+    }
+
     /// Approximately how many keys the next step should visit, given the sessions found so far.
     /// Most users have one to three sessions, so we ask for half of what is missing, and the page
     /// ends soon after its size.
-    fn keys(&self, sessions: usize) -> usize {
+    pub(super) fn keys(&self, sessions: usize) -> usize {
         let missing = self.size.saturating_sub(sessions) / 2;
         let users = missing.max(self.size / 8).clamp(1, MOST_USERS);
         users.saturating_mul(self.stretch).min(MOST_KEYS)
     }
 
     /// Records how many of the visited keys were ours.
-    const fn note(&mut self, keys: usize, ours: usize) {
+    pub(super) const fn note(&mut self, keys: usize, ours: usize) {
         if ours < (keys / self.stretch).div_ceil(STRETCH) {
             self.stretch = self.stretch.saturating_mul(STRETCH);
         }
@@ -104,21 +110,33 @@ impl Unread {
 }
 
 impl RedisStore {
-    /// The page from that cursor on.
-    pub(super) async fn page_from(&self, from: &Cursor, size: usize) -> Result<Page, StoreError> {
+    /// The page from that cursor on, of one server.
+    pub(super) async fn page_from(
+        &self,
+        server: &RedisConnection,
+        from: &Cursor,
+        size: usize,
+    ) -> Result<Page, StoreError> {
         let begun = Stopwatch::start();
         let mut time = self.clock.as_ref().map(|clock| clock.now());
-        let mut pace = Pace { size, stretch: 1 };
+        let mut pace = Pace::new(size);
         let (mut place, mut entries, mut shown) = (from.place, Vec::new(), HashSet::new());
         for _ in 0..MOST_STEPS {
             let keys = pace.keys(entries.len());
-            let found = self.step(place, keys, time).await?;
+            let found = self.step(server, place, keys, time).await?;
             time = time.or(found.time);
             place = found.next;
             pace.note(keys, found.users.len());
-            entries.extend(self.live(found, time.unwrap_or_default(), &mut shown)?);
-            if place == 0 || entries.len() >= size || begun.elapsed() >= self.connection.deadline()
-            {
+            if found.rosters.len() != found.users.len() {
+                let text = "it returned another number of values than the keys in the question";
+                return Err(StoreError::Protocol(text.to_owned()));
+            }
+            for (user, roster) in found.users.into_iter().zip(found.rosters) {
+                if shown.insert(user.clone()) {
+                    entries.extend(self.live(&user, roster, time.unwrap_or_default()));
+                }
+            }
+            if place == 0 || entries.len() >= size || begun.elapsed() >= server.deadline() {
                 break;
             }
         }
@@ -126,6 +144,7 @@ impl RedisStore {
             entries,
             next: (place != 0).then(|| Cursor::at(place)),
             taken_at: time.unwrap_or_default(),
+            may_miss: None,
         })
     }
 
@@ -133,20 +152,16 @@ impl RedisStore {
     /// is known.
     async fn step(
         &self,
+        server: &RedisConnection,
         place: u64,
         keys: usize,
         time: Option<Timestamp>,
     ) -> Result<ScanStep, StoreError> {
-        self.connection
+        server
             .call(async |link| {
-                let scan = ask(&link, "SCAN", |scan| {
-                    scan.arg(place).arg("MATCH").arg(self.keys.pattern());
-                    scan.arg("COUNT").arg(keys);
-                });
-                let (time, (next, keys)): (_, (u64, Vec<Vec<u8>>)) =
-                    try_join!(time_unless(&link, time), scan)?;
-                let ours = |key: Vec<u8>| self.keys.user_of(&key).map(|user| (key, user));
-                let (keys, users): (Vec<_>, Vec<_>) = keys.into_iter().filter_map(ours).unzip();
+                let (time, (next, keys)) =
+                    try_join!(time_unless(&link, time), self.scan(&link, place, keys))?;
+                let (keys, users): (Vec<_>, Vec<_>) = keys.into_iter().unzip();
                 let rosters = match keys.is_empty() {
                     true => Vec::new(),
                     // `GET` would fail on a value that isn't a string.
@@ -162,37 +177,46 @@ impl RedisStore {
             .await
     }
 
-    /// The sessions found that are live at that time, of users not shown yet.
-    fn live(
+    /// Visits about that many keys: where the next step begins, and the keys that are ours, with
+    /// their users.
+    pub(super) async fn scan(
         &self,
-        found: ScanStep,
+        link: &MultiplexedConnection,
+        place: u64,
+        keys: usize,
+    ) -> Result<(u64, Vec<(Vec<u8>, UserId)>), RedisError> {
+        let scan = ask(link, "SCAN", |scan| {
+            scan.arg(place).arg("MATCH").arg(self.keys.pattern());
+            scan.arg("COUNT").arg(keys);
+        });
+        let (next, keys): (u64, Vec<Vec<u8>>) = scan.await?;
+        let ours = |key: Vec<u8>| self.keys.user_of(&key).map(|user| (key, user));
+        Ok((next, keys.into_iter().filter_map(ours).collect()))
+    }
+
+    /// The sessions in a user's roster that are live at that time.
+    pub(super) fn live(
+        &self,
+        user: &UserId,
+        roster: Option<Vec<u8>>,
         time: Timestamp,
-        shown: &mut HashSet<UserId>,
-    ) -> Result<Vec<(UserId, Session)>, StoreError> {
-        if found.rosters.len() != found.users.len() {
-            let text = "it returned another number of values than the keys in the question";
-            return Err(StoreError::Protocol(text.to_owned()));
-        }
-        let mut live = Vec::new();
-        for (user, roster) in found.users.into_iter().zip(found.rosters) {
-            if !shown.insert(user.clone()) {
-                continue;
+    ) -> Vec<(UserId, Session)> {
+        match decode_roster(&roster.unwrap_or_default()) {
+            Ok(roster) => {
+                let sessions = roster.sessions.into_iter();
+                let live = sessions.filter(|session| session.expires_at > time);
+                live.map(|session| (user.clone(), session)).collect()
             }
-            match decode_roster(&roster.unwrap_or_default()) {
-                Ok(roster) => {
-                    let sessions = roster.sessions.into_iter();
-                    let sessions = sessions.filter(|session| session.expires_at > time);
-                    live.extend(sessions.map(|session| (user.clone(), session)));
-                }
-                Err(reason) => self.unread.note(&user, reason),
+            Err(reason) => {
+                self.unread.note(user, reason);
+                Vec::new()
             }
         }
-        Ok(live)
     }
 }
 
 /// The server's time, unless it is known.
-async fn time_unless(
+pub(super) async fn time_unless(
     link: &MultiplexedConnection,
     known: Option<Timestamp>,
 ) -> Result<Option<Timestamp>, RedisError> {
@@ -221,7 +245,7 @@ mod tests {
 
     #[test]
     fn a_short_page_takes_short_steps() {
-        let pace = |size| Pace { size, stretch: 1 };
+        let pace = Pace::new;
         for (size, sessions, keys) in [
             (0, 0, 1),
             (1, 0, 1),
@@ -239,10 +263,7 @@ mod tests {
 
     #[test]
     fn steps_grow_only_among_many_foreign_keys() {
-        let mut pace = Pace {
-            size: 8,
-            stretch: 1,
-        };
+        let mut pace = Pace::new(8);
         for (ours, expected) in [
             (1, 4),
             (0, 16),

@@ -12,7 +12,7 @@ use streamgate::identity::{SessionKey, UserId};
 use streamgate::session::{
     Admission, Ending, Playing, Refusal, Released, Renewal, Sighting, Start, StartRules,
 };
-use streamgate::store::{Cursor, Listing, Page, Seen, Store, StoreError};
+use streamgate::store::{Cursor, Listing, Page, Seen, Shard, Store, StoreError};
 
 use super::shared_store::{Answer, Asked, Asking, Question, SharedStore};
 
@@ -448,7 +448,7 @@ impl Store for Witness {
         Err(StoreError::Protocol("the model has no pages".to_owned()))
     }
 
-    async fn ping(&self) -> Result<(), StoreError> {
+    async fn ping(&self, _: &Shard) -> Result<(), StoreError> {
         let failure = *self.failure.lock().unwrap();
         failure.map_or(Ok(()), |failure| Err(failure.error()))
     }

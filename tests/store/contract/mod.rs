@@ -9,8 +9,10 @@ use streamgate::session::{
     Admission, AdmissionKind, EndCause, Ending, Refusal, Released, Renewal, Session, Sighting,
     Start, StartRules, WhenFull,
 };
+use streamgate::store::redis::{RedisSettings, RedisStore};
 use streamgate::store::{MemoryStore, Store};
 
+use testkit::cluster::RedisCluster;
 use testkit::redis::RedisServer;
 use testkit::streams::{sighting, start, terms, user};
 
@@ -29,6 +31,11 @@ macro_rules! contract {
             async fn $case() {
                 crate::store::contract::on_redis(super::$case).await;
             })*
+        }
+
+        /// Runs each case on that cluster, one after the other.
+        pub(super) async fn on_cluster(cluster: &testkit::cluster::RedisCluster) {
+            $(crate::store::contract::on_cluster(cluster, stringify!($case), $case).await;)*
         }
     };
 }
@@ -72,6 +79,37 @@ async fn on_redis(case: impl AsyncFn(&Subject<'_>)) {
         clock: &clock,
     })
     .await;
+}
+
+/// Runs a case on a cluster that others share, with keys of its own.
+async fn on_cluster(cluster: &RedisCluster, name: &str, case: impl AsyncFn(&Subject<'_>)) {
+    eprintln!("{name}");
+    let clock = clock();
+    let settings = RedisSettings {
+        key_prefix: name.chars().take(64).collect(),
+        ..cluster.settings()
+    };
+    let store = RedisStore::open(settings)
+        .unwrap()
+        .with_clock(clock.clone());
+    case(&Subject {
+        store: &store,
+        clock: &clock,
+    })
+    .await;
+}
+
+/// A cluster takes seconds to start, so all cases share one. The last line that this prints names
+/// the case that failed.
+#[tokio::test]
+async fn a_cluster_does_all_that_a_store_has_to_do() {
+    let cluster = RedisCluster::start();
+    admit::on_cluster(&cluster).await;
+    displace::on_cluster(&cluster).await;
+    pages::on_cluster(&cluster).await;
+    races::on_cluster(&cluster).await;
+    release::on_cluster(&cluster).await;
+    renew::on_cluster(&cluster).await;
 }
 
 /// The user of most cases.

@@ -7,8 +7,9 @@ use streamgate::identity::{Door, Facts, Kind, UserId};
 use streamgate::session::{
     EndCause, Ending, Flags, MAX_PUT_BACK, Released, Renewal, Session, Sighting,
 };
-use streamgate::store::Seen;
+use streamgate::store::{Seen, Shard};
 
+use testkit::cluster::MASTERS;
 use testkit::streams::{LEASE, key, playback, sighting, terms, user};
 
 use super::{Subject, is_full};
@@ -143,7 +144,13 @@ async fn the_start_of_what_is_put_back_is_believed_only_if_it_is_past(on: &Subje
 }
 
 async fn a_store_gives_a_sign_of_life(on: &Subject<'_>) {
-    assert_eq!(on.store.ping().await, Ok(()));
+    // A cluster's shards are known once it has answered.
+    on.live().await;
+    let shards = on.store.shards();
+    assert!(shards == [Shard::whole()] || shards.len() == MASTERS);
+    for shard in shards {
+        assert_eq!(on.store.ping(&shard).await, Ok(()), "{shard}");
+    }
 }
 
 async fn sightings_at_once_are_each_a_renewal(on: &Subject<'_>) {

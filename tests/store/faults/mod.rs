@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use streamgate::session::{Admission, Ending, Released, Renewal};
 use streamgate::store::redis::{RedisSettings, RedisStore};
-use streamgate::store::{Store, StoreError};
+use streamgate::store::{Shard, Store, StoreError};
 
 use testkit::redis::{RedisServer, settings};
 use testkit::streams::{playback, refusing, sighting, start, user};
@@ -52,7 +52,10 @@ async fn release(store: &RedisStore, id: &str) -> Result<Released, StoreError> {
 
 /// Waits until the store answers.
 async fn recovers(store: &RedisStore) {
-    eventually("it recovers", || async { store.ping().await.is_ok() }).await;
+    eventually("it recovers", || async {
+        store.ping(&Shard::whole()).await.is_ok()
+    })
+    .await;
     eventually("it lets start", || async {
         let admission = admit(store, "after all").await;
         matches!(admission, Ok(Admission::Admitted(_)))
@@ -63,7 +66,7 @@ async fn recovers(store: &RedisStore) {
 /// Every operation is refused, and each text holds all those words.
 async fn refuses(store: &RedisStore, words: &[&str]) {
     for failure in [
-        store.ping().await.err(),
+        store.ping(&Shard::whole()).await.err(),
         admit(store, "refused").await.err(),
     ] {
         let failure = failure.expect("it is refused");

@@ -1,7 +1,7 @@
 //! A server that answers and refuses.
 
 use streamgate::session::{Released, Renewal};
-use streamgate::store::{Store, StoreError};
+use streamgate::store::{Shard, Store, StoreError};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 use tokio_util::task::AbortOnDropHandle;
@@ -23,7 +23,7 @@ async fn a_full_server_refuses_starts_and_passes_the_probe() {
     let failure = admit(&store, "b").await.unwrap_err();
     assert!(matches!(failure, StoreError::Full(_)), "{failure:?}");
     says(&failure, &["OOM", "raise its maxmemory"]);
-    assert_eq!(store.ping().await, Ok(()));
+    assert_eq!(store.ping(&Shard::whole()).await, Ok(()));
     let renewal = renew(&store, "a").await;
     assert!(
         matches!(renewal, Ok(Renewal::Renewed { .. })),
@@ -51,7 +51,10 @@ async fn a_server_that_evicts_is_warned_of_once_for_each_policy() {
     ] {
         server.run::<()>(&["CONFIG", "SET", "maxmemory-policy", policy]);
         proxy.cut();
-        eventually("it is cut", || async { store.ping().await.is_err() }).await;
+        eventually("it is cut", || async {
+            store.ping(&Shard::whole()).await.is_err()
+        })
+        .await;
         proxy.restore();
         // The policy is looked at before a connection is used.
         recovers(&store).await;
@@ -72,7 +75,7 @@ async fn a_replica_refuses_and_says_where_to_go() {
     server.run::<()>(&["CONFIG", "SET", "replica-serve-stale-data", "no"]);
     let words = ["MASTERDOWN", "point store.redis.urls at the master"];
     eventually("the replica says that it is lost", || async {
-        let failure = store.ping().await.unwrap_err();
+        let failure = store.ping(&Shard::whole()).await.unwrap_err();
         failure.to_string().contains(words[0])
     })
     .await;
@@ -106,7 +109,7 @@ async fn a_server_that_cannot_save_refuses_until_it_need_not() {
     recovers(&store).await;
     let _: redis::Value = server.run(&["BGSAVE"]);
     eventually("it has failed to save", || async {
-        store.ping().await.is_err()
+        store.ping(&Shard::whole()).await.is_err()
     })
     .await;
     refuses(&store, &["MISCONF", "stop-writes-on-bgsave-error"]).await;
@@ -127,7 +130,7 @@ async fn a_wrong_password_refuses_until_the_server_has_the_right_one() {
     refuses(&wrong, &words).await;
     refuses(&none, &["NOAUTH", "user:password@"]).await;
     for store in [&wrong, &none] {
-        let text = store.ping().await.unwrap_err().to_string();
+        let text = store.ping(&Shard::whole()).await.unwrap_err().to_string();
         assert!(!text.contains("hunter2"), "{text}");
     }
     let set = ["CONFIG", "SET", "requirepass", "hunter2"];
@@ -165,7 +168,7 @@ async fn a_right_that_is_missing_fails_the_probe_until_it_is_given() {
     let takings = takings.filter(|taken| *taken != "-eval");
     for taken in takings.chain(["resetkeys"]) {
         grant(&[taken]);
-        let failure = store.ping().await.unwrap_err();
+        let failure = store.ping(&Shard::whole()).await.unwrap_err();
         assert!(
             matches!(failure, StoreError::Rejected(_)),
             "{taken}: {failure:?}"
@@ -173,7 +176,7 @@ async fn a_right_that_is_missing_fails_the_probe_until_it_is_given() {
         says(&failure, &["the ACL must allow EVALSHA, EVAL, TIME"]);
         grant(&RIGHTS);
         grant(&["~streamgate:*"]);
-        assert_eq!(store.ping().await, Ok(()), "{taken}");
+        assert_eq!(store.ping(&Shard::whole()).await, Ok(()), "{taken}");
     }
 }
 
@@ -182,7 +185,7 @@ async fn the_probe_changes_nothing() {
     let server = RedisServer::start();
     let store = server.store();
     for _ in 0..3 {
-        assert_eq!(store.ping().await, Ok(()));
+        assert_eq!(store.ping(&Shard::whole()).await, Ok(()));
     }
     assert_eq!(server.run::<usize>(&["DBSIZE"]), 0);
     let info: String = server.run(&["INFO", "persistence"]);

@@ -10,7 +10,7 @@ use std::time::Duration;
 use futures_util::future::{join_all, poll_immediate};
 use streamgate::clock::Stopwatch;
 use streamgate::store::redis::{RedisSettings, RedisStore};
-use streamgate::store::{Store, StoreError};
+use streamgate::store::{Shard, Store, StoreError};
 use tokio::task::unconstrained;
 
 use testkit::log::{Log, listen_with};
@@ -29,7 +29,7 @@ async fn a_closed_port_is_not_asked_and_says_why() {
     // The first attempt is waited for.
     for failure in [
         admit(&store, "a").await.unwrap_err(),
-        store.ping().await.unwrap_err(),
+        store.ping(&Shard::whole()).await.unwrap_err(),
     ] {
         assert!(matches!(failure, StoreError::NotAsked(_)), "{failure:?}");
         assert!(!failure.outcome_is_unknown());
@@ -91,12 +91,18 @@ async fn a_wire_that_stalls_is_noticed_and_used_again() {
     proxy.stall();
     assert_eq!(admit(&store, "a").await, Err(StoreError::Timeout(DEADLINE)));
     eventually("it is known to be silent", || async {
-        matches!(store.ping().await, Err(StoreError::NotAsked(_)))
+        matches!(
+            store.ping(&Shard::whole()).await,
+            Err(StoreError::NotAsked(_))
+        )
     })
     .await;
     // Nor is the next one any better, which is accepted and as silent.
     proxy.has_accepted(2).await;
-    assert!(matches!(store.ping().await, Err(StoreError::NotAsked(_))));
+    assert!(matches!(
+        store.ping(&Shard::whole()).await,
+        Err(StoreError::NotAsked(_))
+    ));
     proxy.restore();
     recovers(&store).await;
 }
@@ -134,11 +140,11 @@ async fn a_slow_wire_costs_its_delay_as_long_as_the_deadline_allows() {
     let delay = Duration::from_millis(100);
     proxy.slow(delay);
     let waited = Stopwatch::start();
-    assert_eq!(store.ping().await, Ok(()));
+    assert_eq!(store.ping(&Shard::whole()).await, Ok(()));
     assert!(waited.elapsed() >= delay);
     let hasty = store_within(delay / 2, &proxy.url());
     eventually("it is connected", || async {
-        hasty.ping().await == Err(StoreError::Timeout(delay / 2))
+        hasty.ping(&Shard::whole()).await == Err(StoreError::Timeout(delay / 2))
     })
     .await;
     proxy.restore();
@@ -153,7 +159,7 @@ async fn so_many_calls_wait_and_the_next_fails_at_once() {
         ..server.settings()
     })
     .unwrap();
-    assert_eq!(store.ping().await, Ok(()));
+    assert_eq!(store.ping(&Shard::whole()).await, Ok(()));
     let before = calls(&server);
     server.pause();
     let (alice, more) = (user("alice"), async || {
@@ -188,7 +194,7 @@ async fn so_many_calls_wait_and_the_next_fails_at_once() {
 async fn calls_that_were_given_up_count_until_they_are_answered() {
     let server = RedisServer::start();
     let store = server.store();
-    assert_eq!(store.ping().await, Ok(()));
+    assert_eq!(store.ping(&Shard::whole()).await, Ok(()));
     server.pause();
     let (alice, mut unmade) = (user("alice"), 0);
     for _ in 0..2 * MOST_WAITING {
@@ -215,7 +221,8 @@ async fn a_cut_wire_is_tried_again_ever_more_rarely_however_many_ask() {
     let waited = Stopwatch::start();
     let asking = async {
         loop {
-            join_all((0..100).map(|_| store.ping())).await;
+            let whole = Shard::whole();
+            join_all((0..100).map(|_| store.ping(&whole))).await;
             tokio::task::yield_now().await;
         }
     };
@@ -241,7 +248,10 @@ async fn a_server_that_answers_and_then_hangs_up_is_tried_ever_more_rarely() {
     let store = server.store();
     let waited = Stopwatch::start();
     for _ in 0..7 {
-        eventually("it is connected", || async { store.ping().await.is_ok() }).await;
+        eventually("it is connected", || async {
+            store.ping(&Shard::whole()).await.is_ok()
+        })
+        .await;
         server.run::<i64>(&["CLIENT", "KILL", "TYPE", "normal"]);
     }
     recovers(&store).await;
@@ -263,11 +273,15 @@ async fn connections_that_are_lost_at_once_are_an_outage_and_logged_rarely() {
     let losses = async {
         for connection in 1..=LOST {
             proxy.has_accepted(connection).await;
-            eventually("it is connected", async || store.server().is_some()).await;
+            eventually("it is connected", async || {
+                store.server(&Shard::whole()).is_some()
+            })
+            .await;
             proxy.moves_to(Ipv4Addr::LOCALHOST);
         }
     };
-    let outage = tokio::time::timeout(PATIENCE, store.outage());
+    let whole = Shard::whole();
+    let outage = tokio::time::timeout(PATIENCE, store.outage(&whole));
     let (outage, ()) = tokio::join!(outage, losses);
     says(&outage.unwrap(), &["no connection"]);
     // Each of them is told where connections last for a second.
@@ -308,7 +322,7 @@ async fn a_panic_in_what_looks_after_the_connection_is_no_end() {
     let _guard = listen_with(broken.clone());
     let server = RedisServer::start();
     let store = server.store();
-    let failure = store.ping().await.unwrap_err();
+    let failure = store.ping(&Shard::whole()).await.unwrap_err();
     says(&failure, &["a bug in the connection's task"]);
     recovers(&store).await;
     assert!(broken.0.load(Ordering::Relaxed));

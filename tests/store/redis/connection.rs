@@ -6,7 +6,7 @@ use futures_util::future::join_all;
 use streamgate::clock::Stopwatch;
 use streamgate::session::{Ending, Released, Renewal};
 use streamgate::store::redis::{RedisSettings, RedisStore};
-use streamgate::store::{Store, StoreError};
+use streamgate::store::{Shard, Store, StoreError};
 
 use testkit::redis::{RedisServer, settings};
 use testkit::streams::{playback, sighting, user};
@@ -46,18 +46,27 @@ async fn scripts_that_the_server_has_forgotten_are_loaded_again() {
 async fn a_server_that_stands_still_costs_one_deadline_and_then_nothing_until_it_goes_on() {
     let server = RedisServer::start();
     let store = hasty(&server);
-    eventually("it is connected", || async { store.ping().await.is_ok() }).await;
+    eventually("it is connected", || async {
+        store.ping(&Shard::whole()).await.is_ok()
+    })
+    .await;
     assert!(is_started(&admit(&store, "alice", "a").await));
     server.pause();
     let waited = Stopwatch::start();
-    assert_eq!(store.ping().await, Err(StoreError::Timeout(DEADLINE)));
+    assert_eq!(
+        store.ping(&Shard::whole()).await,
+        Err(StoreError::Timeout(DEADLINE))
+    );
     assert!(
         waited.elapsed() < DEADLINE * 10,
         "waited {:?}",
         waited.elapsed()
     );
     eventually("it is known to stand still", || async {
-        matches!(store.ping().await, Err(StoreError::NotAsked(_)))
+        matches!(
+            store.ping(&Shard::whole()).await,
+            Err(StoreError::NotAsked(_))
+        )
     })
     .await;
     let waited = Stopwatch::start();
@@ -70,7 +79,10 @@ async fn a_server_that_stands_still_costs_one_deadline_and_then_nothing_until_it
         waited.elapsed()
     );
     server.resume();
-    eventually("it goes on", || async { store.ping().await.is_ok() }).await;
+    eventually("it goes on", || async {
+        store.ping(&Shard::whole()).await.is_ok()
+    })
+    .await;
     assert_eq!(active(&store, "alice").await, 1);
 }
 
@@ -78,13 +90,22 @@ async fn a_server_that_stands_still_costs_one_deadline_and_then_nothing_until_it
 async fn a_server_that_stood_still_for_long_is_found_again() {
     let server = RedisServer::start();
     let store = hasty(&server);
-    eventually("it is connected", || async { store.ping().await.is_ok() }).await;
+    eventually("it is connected", || async {
+        store.ping(&Shard::whole()).await.is_ok()
+    })
+    .await;
     server.pause();
-    assert!(store.ping().await.is_err());
+    assert!(store.ping(&Shard::whole()).await.is_err());
     tokio::time::sleep(Duration::from_secs(5)).await;
-    assert!(matches!(store.ping().await, Err(StoreError::NotAsked(_))));
+    assert!(matches!(
+        store.ping(&Shard::whole()).await,
+        Err(StoreError::NotAsked(_))
+    ));
     server.resume();
-    eventually("it goes on", || async { store.ping().await.is_ok() }).await;
+    eventually("it goes on", || async {
+        store.ping(&Shard::whole()).await.is_ok()
+    })
+    .await;
 }
 
 #[tokio::test]
@@ -96,7 +117,7 @@ async fn a_server_that_dies_fails_calls_at_once_and_is_found_again_when_it_is_ba
         server.stop();
         let waited = Stopwatch::start();
         for _ in 0..20 {
-            let failure = store.ping().await;
+            let failure = store.ping(&Shard::whole()).await;
             assert!(
                 matches!(
                     failure,
@@ -111,7 +132,10 @@ async fn a_server_that_dies_fails_calls_at_once_and_is_found_again_when_it_is_ba
             waited.elapsed()
         );
         server.restart();
-        eventually("it is back", || async { store.ping().await.is_ok() }).await;
+        eventually("it is back", || async {
+            store.ping(&Shard::whole()).await.is_ok()
+        })
+        .await;
         let renewal = store
             .renew(&user("alice"), &sighting(&playback("a")), 3)
             .await;
@@ -133,25 +157,32 @@ async fn a_store_opens_without_its_server_and_finds_it_when_it_comes() {
         waited.elapsed()
     );
     eventually("it is known to be away", || async {
-        matches!(store.ping().await, Err(StoreError::NotAsked(_)))
+        matches!(
+            store.ping(&Shard::whole()).await,
+            Err(StoreError::NotAsked(_))
+        )
     })
     .await;
     server.restart();
-    eventually("it comes", || async { store.ping().await.is_ok() }).await;
+    eventually("it comes", || async {
+        store.ping(&Shard::whole()).await.is_ok()
+    })
+    .await;
     assert!(is_started(&admit(&store, "alice", "a").await));
 }
 
 #[tokio::test]
 async fn the_first_call_waits_for_the_connection() {
     let server = RedisServer::start();
-    assert_eq!(server.store().ping().await, Ok(()));
+    assert_eq!(server.store().ping(&Shard::whole()).await, Ok(()));
 }
 
 #[tokio::test]
 async fn however_many_wait_one_store_makes_one_connection() {
     let server = RedisServer::start();
     let store = server.store();
-    join_all((0..200).map(|_| store.ping())).await;
+    let whole = Shard::whole();
+    join_all((0..200).map(|_| store.ping(&whole))).await;
     let clients: String = server.run(&["CLIENT", "LIST"]);
     assert_eq!(
         clients.lines().count(),
@@ -171,11 +202,14 @@ async fn a_connection_that_the_server_closes_is_made_again() {
     let server = RedisServer::start();
     let store = server.store();
     for _ in 0..3 {
-        eventually("it is connected", || async { store.ping().await.is_ok() }).await;
+        eventually("it is connected", || async {
+            store.ping(&Shard::whole()).await.is_ok()
+        })
+        .await;
         server.run::<i64>(&["CLIENT", "KILL", "TYPE", "normal"]);
     }
     eventually("it is connected again", || async {
-        store.ping().await.is_ok()
+        store.ping(&Shard::whole()).await.is_ok()
     })
     .await;
 }
@@ -191,14 +225,14 @@ async fn a_wrong_password_is_a_refusal_that_tells_no_secret() {
         let settings = settings(&url);
         let shown = format!("{settings:?}");
         let store = RedisStore::open(settings).unwrap();
-        let failure = store.ping().await.unwrap_err();
+        let failure = store.ping(&Shard::whole()).await.unwrap_err();
         assert!(matches!(failure, StoreError::Rejected(_)), "{failure:?}");
         for text in [failure.to_string(), shown, format!("{store:?}")] {
             assert!(!text.contains("hunter2"), "{text}");
         }
     }
     let store = RedisStore::open(settings(&server.url_as("", "open%20sesame"))).unwrap();
-    assert_eq!(store.ping().await, Ok(()));
+    assert_eq!(store.ping(&Shard::whole()).await, Ok(()));
 }
 
 #[tokio::test]
@@ -207,7 +241,7 @@ async fn a_server_without_tls_where_tls_is_asked_for_is_an_outage() {
     let url = server.url().replace("redis://", "rediss://");
     let store = RedisStore::open(settings(&url)).unwrap();
     for _ in 0..3 {
-        let failure = store.ping().await;
+        let failure = store.ping(&Shard::whole()).await;
         assert!(
             matches!(
                 failure,
@@ -226,7 +260,7 @@ async fn a_server_without_tls_where_tls_is_asked_for_is_an_outage() {
 async fn a_wrong_database_is_a_refusal() {
     let server = RedisServer::start();
     let store = RedisStore::open(settings(&format!("{}/99", server.url()))).unwrap();
-    let failure = store.ping().await;
+    let failure = store.ping(&Shard::whole()).await;
     assert!(
         matches!(failure, Err(StoreError::Rejected(_))),
         "{failure:?}"

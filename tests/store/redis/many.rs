@@ -8,7 +8,7 @@ use futures_util::future::join_all;
 use futures_util::{StreamExt, stream};
 use streamgate::clock::{Clock, ManualClock, Stopwatch, Timestamp};
 use streamgate::session::{Admission, Refusal, Renewal};
-use streamgate::store::{Store, StoreError};
+use streamgate::store::{Shard, Store, StoreError};
 
 use testkit::redis::RedisServer;
 use testkit::streams::LEASE;
@@ -109,7 +109,10 @@ async fn what_is_wrong_with_one_of_many_is_no_other_ones_concern() {
 async fn where_nobody_answers_all_of_many_get_the_same_error_within_one_deadline() {
     let server = RedisServer::start();
     let store = hasty(&server);
-    eventually("it is connected", || async { store.ping().await.is_ok() }).await;
+    eventually("it is connected", || async {
+        store.ping(&Shard::whole()).await.is_ok()
+    })
+    .await;
     let all: Vec<_> = (0..100).map(|n| seen(&n.to_string(), "a")).collect();
     server.pause();
     let waited = Stopwatch::start();

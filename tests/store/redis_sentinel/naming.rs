@@ -2,7 +2,7 @@
 
 use streamgate::session::{Admission, Ending, Released};
 use streamgate::store::redis::{RedisSettings, RedisStore, RedisTarget, Sentinels};
-use streamgate::store::{Store, StoreError};
+use streamgate::store::{Shard, Store, StoreError};
 
 use testkit::log::Log;
 use testkit::port::ReservedPort;
@@ -54,7 +54,8 @@ async fn admit(store: &RedisStore, id: &str) -> Result<Admission, StoreError> {
 /// Waits until the store counts there.
 async fn counts_in(store: &RedisStore, server: &RedisServer) {
     eventually("it counts there", async || {
-        store.ping().await.is_ok() && store.server() == Some(place(server))
+        store.ping(&Shard::whole()).await.is_ok()
+            && store.server(&Shard::whole()) == Some(place(server))
     })
     .await;
 }
@@ -67,7 +68,7 @@ async fn tells(log: &Log, text: &str) {
 /// Waits until the store says why it has no connection, which has to hold all those words; on a busy machine somebody may be late at first.
 async fn says(store: &RedisStore, words: &[&str]) {
     let text = eventually(&words.join(", "), async || {
-        let failure = store.ping().await.unwrap_err();
+        let failure = store.ping(&Shard::whole()).await.unwrap_err();
         assert!(!failure.outcome_is_unknown(), "{failure:?}");
         let text = failure.to_string();
         words.iter().all(|word| text.contains(word)).then_some(text)
@@ -76,7 +77,7 @@ async fn says(store: &RedisStore, words: &[&str]) {
     for secret in ["hunter2", "swordfish"] {
         assert!(!text.contains(secret), "{text}");
     }
-    assert_eq!(store.server(), None);
+    assert_eq!(store.server(&Shard::whole()), None);
 }
 
 /// Sentinels that name no master of ours, each in a way of its own.
@@ -144,7 +145,7 @@ async fn streams_start_and_end_in_the_master_that_a_sentinel_names() {
         admit(&store, "b").await,
         Ok(Admission::Refused(_))
     ));
-    assert_eq!(store.server(), Some(place(&server)));
+    assert_eq!(store.server(&Shard::whole()), Some(place(&server)));
     let listing = server.store().list(&user("alice")).await.unwrap();
     assert_eq!(listing.sessions.len(), 1);
     let (alice, session) = (user("alice"), playback("a"));
@@ -203,8 +204,8 @@ async fn the_newest_configuration_is_believed_whoever_is_asked_first() {
     counts_in(&store, &new).await;
     current.pause();
     tells(&log, "a sentinel names no master").await;
-    assert_eq!(store.ping().await, Ok(()));
-    assert_eq!(store.server(), Some(place(&new)));
+    assert_eq!(store.ping(&Shard::whole()).await, Ok(()));
+    assert_eq!(store.server(&Shard::whole()), Some(place(&new)));
     assert_eq!(log.counts("lost the connection"), 0);
     current.resume();
 }

@@ -44,9 +44,11 @@ impl KeyNames {
         pattern + ":{*"
     }
 
-    /// A key that is always empty. It is no user's roster, since those end with a brace.
-    pub(in crate::store::redis) fn probe(&self) -> String {
-        format!("{}:probe", self.prefix)
+    /// A key that is always empty, with that hash tag if there is one. It is no user's roster, since
+    /// those end with a brace.
+    pub(in crate::store::redis) fn probe(&self, tag: Option<u32>) -> String {
+        let tag = tag.map(|tag| format!(":{{{tag}}}")).unwrap_or_default();
+        format!("{}{tag}:probe", self.prefix)
     }
 }
 
@@ -119,7 +121,8 @@ mod tests {
             b"a:{b\n}",
             b"a:{\xff}",
             long.as_bytes(),
-            keys.probe().as_bytes(),
+            keys.probe(None).as_bytes(),
+            keys.probe(Some(7)).as_bytes(),
         ] {
             assert_eq!(
                 keys.user_of(key),

@@ -9,6 +9,7 @@ use redis::{ErrorKind, RedisError, ServerErrorKind, Value};
 
 use super::layout::{self, RecordVersions};
 use crate::session::Terms;
+use crate::store::redis::route::CallLink;
 
 /// One operation as a script.
 pub(in crate::store::redis) struct Script {
@@ -107,7 +108,7 @@ impl Scripts {
 
 impl Script {
     /// A script with that text.
-    fn new(source: String) -> Self {
+    pub(in crate::store::redis) fn new(source: String) -> Self {
         Self {
             inner: redis::Script::new(&source),
             source,
@@ -115,13 +116,13 @@ impl Script {
     }
 
     /// Runs the script on these keys. If the server doesn't have it, nothing has been done yet, and
-    /// we send the text.
+    /// we send the text to the same server.
     ///
     /// # Errors
     /// The server can't be reached, or answers with an error.
     pub(in crate::store::redis) async fn call(
         &self,
-        link: &mut MultiplexedConnection,
+        mut link: CallLink,
         keys: &[String],
         arguments: &[&[u8]],
     ) -> Result<Value, RedisError> {
@@ -130,12 +131,9 @@ impl Script {
             ask.arg(script).arg(keys.len()).arg(keys).arg(arguments);
             ask
         };
-        match ask("EVALSHA", self.inner.get_hash())
-            .query_async(link)
-            .await
-        {
+        match link.query(&ask("EVALSHA", self.inner.get_hash())).await {
             Err(error) if error.kind() == ErrorKind::Server(ServerErrorKind::NoScript) => {
-                ask("EVAL", &self.source).query_async(link).await
+                link.query(&ask("EVAL", &self.source)).await
             }
             answer => answer,
         }

@@ -24,16 +24,13 @@ use tokio::time::{sleep, timeout};
 
 use super::eviction;
 use super::sentinel::SentinelLog;
-use super::target::{Connected, RedisTarget, ping};
+use super::target::{Connected, Source, ping};
 use super::{ConnectionState, OpenConnection};
 use crate::clock::Stopwatch;
 use crate::store::StoreError;
 use crate::store::redis::codec::script::Scripts;
 use crate::store::redis::error;
 use crate::util::Throttle;
-
-/// The time limit of one connection attempt, everything included.
-const ATTEMPT: Duration = Duration::from_secs(2);
 
 /// The longest wait after the first failed attempt, or before the second connection in a row that
 /// was lost immediately; later waits double.
@@ -68,7 +65,7 @@ const LASTING: Duration = LONGEST_WAIT;
 #[derive(Debug)]
 pub(super) struct Keeper {
     /// Where connections come from.
-    source: RedisTarget,
+    source: Source,
     /// The current or intended server, for display and without secrets.
     address: String,
     /// The scripts to load into a server.
@@ -93,7 +90,7 @@ pub(super) struct Keeper {
 impl Keeper {
     /// A keeper that has done nothing yet. It publishes to `state`; `deadline` is that of a call.
     pub(super) fn new(
-        source: RedisTarget,
+        source: Source,
         scripts: Arc<Scripts>,
         deadline: Duration,
         state: watch::Sender<ConnectionState>,
@@ -208,13 +205,13 @@ impl Keeper {
     /// Tries until a connection is made.
     async fn connect(&mut self) -> OpenConnection {
         loop {
-            let failure = match timeout(ATTEMPT, self.attempt()).await {
+            let failure = match timeout(self.source.attempt(), self.attempt()).await {
                 Ok(Ok(line)) => {
                     self.address.clone_from(&line.server.place);
                     return line;
                 }
                 Ok(Err(failure)) => failure,
-                Err(_) => self.source.silence(ATTEMPT),
+                Err(_) => self.source.silence(),
             };
             if self.trouble.is_due() {
                 let sentinels = self.source.sentinels();
@@ -299,10 +296,11 @@ mod tests {
     use crate::session::Terms;
     use crate::store::redis::codec::layout::RecordVersions;
     use crate::store::redis::connection::tests::{DEADLINE, line};
+    use crate::store::redis::error::ServerRole;
 
     /// A keeper that has done nothing yet.
     fn keeper() -> Keeper {
-        let source = RedisTarget::Standalone("redis://a".parse().unwrap());
+        let source = Source::Server("redis://a".parse().unwrap(), ServerRole::Standalone);
         let terms = Terms::new(Duration::from_secs(30), DEADLINE);
         let scripts = Arc::new(Scripts::new(&terms, RecordVersions::OURS));
         Keeper::new(

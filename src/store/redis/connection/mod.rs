@@ -24,7 +24,7 @@ mod master_election;
 pub(super) mod probe;
 mod sentinel;
 pub(super) mod server_info;
-mod target;
+pub(super) mod target;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -39,7 +39,7 @@ use tokio_util::task::AbortOnDropHandle;
 use self::in_flight::InFlight;
 use self::keeper::Keeper;
 pub use self::sentinel::Sentinels;
-pub use self::target::RedisTarget;
+pub(super) use self::target::Source;
 use self::target::{Link, RedisServer};
 use super::codec::script::Scripts;
 use super::error::{self, ServerRole};
@@ -133,7 +133,7 @@ impl RedisConnection {
         reason = "the task is owned by what it serves, and is aborted with it"
     )]
     pub(in crate::store::redis) fn open(
-        source: RedisTarget,
+        source: Source,
         scripts: Arc<Scripts>,
         deadline: Duration,
     ) -> Self {
@@ -179,10 +179,21 @@ impl RedisConnection {
         }
     }
 
-    /// Makes a call within the deadline, and has the keeper check the connection if it is to blame
-    /// for a failure. If a connection is being made, the call waits for it for three quarters of
-    /// the deadline. The rest must be enough for an answer, because nobody knows whether an
-    /// unanswered call took place.
+    /// Resolves once no calls can be made, or none could be made from the beginning.
+    pub(in crate::store::redis) async fn lost(&self) {
+        let mut state = self.state.clone();
+        let is_up = |state: &ConnectionState| matches!(state, ConnectionState::Up(_));
+        // An error means that the keeper no longer runs, and then no calls can be made either.
+        let _ = state.wait_for(|state| !is_up(state)).await;
+    }
+
+    /// The connection itself, while calls can be made.
+    pub(in crate::store::redis) fn link(&self) -> Option<MultiplexedConnection> {
+        let settled = self.state.borrow().settled();
+        settled?.ok().map(|line| line.link.calls)
+    }
+
+    /// Makes a call within the deadline.
     ///
     /// # Errors
     /// The call was not made, for the given reason; or it was made and failed.
@@ -193,28 +204,48 @@ impl RedisConnection {
     where
         A: Future<Output = Result<T, RedisError>>,
     {
-        let waited = Stopwatch::start();
+        let answer = self.attempt(&Stopwatch::start(), act).await?;
+        answer.map_err(|error| error::of_call(&error, self.peer))
+    }
+
+    /// Makes a call within what `waited` has left of the deadline, and has the keeper check the
+    /// connection if it is to blame for a failure. If a connection is being made, the call waits
+    /// for it until three quarters of the deadline are over. The rest must be enough for an answer,
+    /// because nobody knows whether an unanswered call took place.
+    ///
+    /// # Errors
+    /// The call was not made, for the given reason; or no answer came in time. An error of the
+    /// inner result is the server's answer, or that the connection broke.
+    pub(in crate::store::redis) async fn attempt<T, A>(
+        &self,
+        waited: &Stopwatch,
+        act: impl FnOnce(MultiplexedConnection) -> A,
+    ) -> Result<Result<T, RedisError>, StoreError>
+    where
+        A: Future<Output = Result<T, RedisError>>,
+    {
         let unopened = |_| StoreError::NotAsked("still connecting".to_owned());
-        let line = timeout(self.deadline * 3 / 4, self.line())
-            .await
-            .map_err(unopened)??;
+        let patience = (self.deadline * 3 / 4).saturating_sub(waited.elapsed());
+        let line = timeout(patience, self.line()).await.map_err(unopened)??;
+        let left = self.deadline.saturating_sub(waited.elapsed());
+        if left.is_zero() {
+            return Err(StoreError::NotAsked("no time was left".to_owned()));
+        }
         let Some(place) = line.queue.join() else {
             let reason = format!("{} calls are already waiting for answers", in_flight::MOST);
             return Err(StoreError::NotAsked(reason));
         };
-        let left = self.deadline.saturating_sub(waited.elapsed());
-        let outcome = match timeout(left, act(line.link.calls)).await {
-            Ok(answer) => {
-                line.queue.answered(place);
-                answer.map_err(|error| error::of_call(&error, self.peer))
-            }
-            // The answer may still come; until then the call keeps its place.
-            Err(_) => Err(StoreError::Timeout(self.deadline)),
+        // An answer may still come after that; until then the call keeps its place.
+        let Ok(answer) = timeout(left, act(line.link.calls)).await else {
+            let late = StoreError::Timeout(self.deadline);
+            line.doubts.note(&late);
+            return Err(late);
         };
-        if let Err(failure) = &outcome {
-            line.doubts.note(failure);
+        line.queue.answered(place);
+        if let Err(error) = &answer {
+            line.doubts.note(&error::of_call(error, self.peer));
         }
-        outcome
+        Ok(answer)
     }
 
     /// The connection. Waits for one that is being made, unless an attempt has failed.

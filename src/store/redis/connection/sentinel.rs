@@ -79,8 +79,13 @@ impl Sentinels {
         sentinels.join(", ")
     }
 
+    /// The destination, for display.
+    pub(in crate::store::redis) fn place(&self) -> String {
+        format!("the master of {}", self.service)
+    }
+
     /// All servers that we connect to.
-    pub(super) fn peers(&self) -> impl Iterator<Item = &ConnectionInfo> {
+    pub(in crate::store::redis) fn peers(&self) -> impl Iterator<Item = &ConnectionInfo> {
         self.sentinels.iter().chain([&self.master])
     }
 
@@ -174,24 +179,8 @@ impl Sentinels {
             let strange = "it names a master without a host (see SENTINEL GET-MASTER-ADDR-BY-NAME)";
             StoreError::Rejected(strange.to_owned())
         })?;
-        Ok(RedisServer::new(self.address(host.to_owned(), port), epoch))
-    }
-
-    /// The address of a server, with the master's connection settings.
-    fn address(&self, host: String, port: u16) -> ConnectionAddr {
-        match self.master.addr().clone() {
-            ConnectionAddr::TcpTls {
-                insecure,
-                tls_params,
-                ..
-            } => ConnectionAddr::TcpTls {
-                host,
-                port,
-                insecure,
-                tls_params,
-            },
-            _ => ConnectionAddr::Tcp(host, port),
-        }
+        let server = target::at(&self.master, host.to_owned(), port);
+        Ok(RedisServer::new(server.addr().clone(), epoch))
     }
 
     /// Connects to the server at that address and checks that it is a master.

@@ -11,12 +11,37 @@ use redis::aio::MultiplexedConnection;
 pub(in crate::store::redis) async fn eviction_policy(
     link: &mut MultiplexedConnection,
 ) -> Result<Option<String>, RedisError> {
-    let mut ask = redis::cmd("CONFIG");
-    ask.arg("GET").arg("maxmemory-policy");
-    match permitted(ask.query_async::<(String, String)>(link).await)? {
-        Some((_, policy)) => Ok(Some(policy)),
+    match configured(link, "maxmemory-policy").await? {
+        Some(policy) => Ok(Some(policy)),
         None => reported(link, "memory", "maxmemory_policy:").await,
     }
+}
+
+/// Whether a node of a cluster serves nothing while any slot has no master; `None` outside a
+/// cluster, or if the configuration may not be read.
+///
+/// # Errors
+/// The connection was lost.
+pub(in crate::store::redis) async fn requires_full_coverage(
+    link: &mut MultiplexedConnection,
+) -> Result<Option<bool>, RedisError> {
+    let cluster = reported(link, "cluster", "cluster_enabled:").await?;
+    if cluster.as_deref() != Some("1") {
+        return Ok(None);
+    }
+    let coverage = configured(link, "cluster-require-full-coverage").await?;
+    Ok(coverage.map(|coverage| coverage == "yes"))
+}
+
+/// The value of a setting; `None` if it may not be read.
+async fn configured(
+    link: &mut MultiplexedConnection,
+    name: &str,
+) -> Result<Option<String>, RedisError> {
+    let mut ask = redis::cmd("CONFIG");
+    ask.arg("GET").arg(name);
+    let setting = permitted(ask.query_async::<(String, String)>(link).await)?;
+    Ok(setting.map(|(_, value)| value))
 }
 
 /// The id that the server chose when it started; `None` if the ACL doesn't let us read it.

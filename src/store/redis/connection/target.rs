@@ -1,7 +1,4 @@
-//! Where connections come from: the one configured server, or the master that sentinels name.
-//!
-//! Cluster support would add a case to [`RedisTarget`] and, because its connections have another
-//! type, to the returned value.
+//! Where a connection comes from: one server, or the master that sentinels name.
 
 use std::future;
 use std::time::Duration;
@@ -32,18 +29,25 @@ const REPLACEABLE_AFTER: Duration = Duration::from_secs(5);
 /// How long a peer may be silent before the system probes it, how often it probes, and after how
 /// many unanswered probes the peer is gone. The keeper pings more often; this is for connections
 /// that it doesn't watch: those to sentinels, and abandoned ones.
-const KEEPALIVE: (Duration, Duration, u32) = (Duration::from_secs(5), Duration::from_secs(1), 3);
+const KEEPALIVE: (Duration, Duration, u32) = (Duration::from_secs(2), Duration::from_secs(1), 3);
 
 /// How long sent data may stay unacknowledged: the same time. Without it, the system retries for a
 /// quarter of an hour.
 #[cfg(target_os = "linux")]
-const UNACKNOWLEDGED: Duration = Duration::from_secs(8);
+const UNACKNOWLEDGED: Duration = Duration::from_secs(5);
 
-/// Where connections come from.
+/// The time limit of one connection attempt, everything included.
+const ATTEMPT: Duration = Duration::from_secs(2);
+
+/// The same for a node of a cluster: much shorter than a failover, so that a node that swallows
+/// what is sent to it doesn't delay the attempt that would succeed.
+const ATTEMPT_AT_NODE: Duration = Duration::from_millis(500);
+
+/// Where one connection comes from.
 #[derive(Debug, Clone)]
-pub enum RedisTarget {
-    /// One server, from its URL.
-    Standalone(ConnectionInfo),
+pub(in crate::store::redis) enum Source {
+    /// That server, which has that role.
+    Server(ConnectionInfo, ServerRole),
     /// The master that these sentinels name.
     Sentinel(Sentinels),
 }
@@ -81,9 +85,9 @@ pub(super) struct Connected {
 
 /// A connection that signals when it has ended.
 #[derive(Debug, Clone)]
-pub(super) struct Link {
+pub(in crate::store::redis) struct Link {
     /// The handle for calls.
-    pub(super) calls: MultiplexedConnection,
+    pub(in crate::store::redis) calls: MultiplexedConnection,
     /// Cancelled once the connection has ended, on either side, idle or not.
     pub(super) ended: CancellationToken,
 }
@@ -102,30 +106,19 @@ impl AsyncPushSender for EndSignal {
     }
 }
 
-impl RedisTarget {
-    /// Ensures that connections can be made.
-    ///
-    /// # Errors
-    /// An address can't be used at all.
-    pub(in crate::store::redis) fn prepare(&self) -> Result<(), StoreError> {
-        match self {
-            Self::Standalone(server) => prepare(server),
-            Self::Sentinel(sentinels) => sentinels.peers().try_for_each(prepare),
-        }
-    }
-
+impl Source {
     /// The destination, for display and without secrets.
     pub(in crate::store::redis) fn place(&self) -> String {
         match self {
-            Self::Standalone(server) => place(server.addr()),
-            Self::Sentinel(sentinels) => format!("the master of {}", sentinels.service),
+            Self::Server(server, _) => place(server.addr()),
+            Self::Sentinel(sentinels) => sentinels.place(),
         }
     }
 
     /// The sentinels, for display.
     pub(super) fn sentinels(&self) -> Option<String> {
         match self {
-            Self::Standalone(_) => None,
+            Self::Server(..) => None,
             Self::Sentinel(sentinels) => Some(sentinels.names()),
         }
     }
@@ -133,7 +126,7 @@ impl RedisTarget {
     /// The number of the database.
     pub(super) fn database(&self) -> i64 {
         match self {
-            Self::Standalone(server) => server.redis_settings().db(),
+            Self::Server(server, _) => server.redis_settings().db(),
             Self::Sentinel(sentinels) => sentinels.master.redis_settings().db(),
         }
     }
@@ -141,7 +134,7 @@ impl RedisTarget {
     /// The role of the server that calls are made to.
     pub(super) const fn peer(&self) -> ServerRole {
         match self {
-            Self::Standalone(_) => ServerRole::Standalone,
+            Self::Server(_, role) => *role,
             Self::Sentinel(_) => ServerRole::Master,
         }
     }
@@ -150,7 +143,7 @@ impl RedisTarget {
     /// With sentinels, a new connection leads to a master.
     pub(super) const fn replaceable_after(&self) -> Duration {
         match self {
-            Self::Standalone(_) => REPLACEABLE_AFTER,
+            Self::Server(..) => REPLACEABLE_AFTER,
             Self::Sentinel(_) => Duration::ZERO,
         }
     }
@@ -161,7 +154,7 @@ impl RedisTarget {
     /// There is no server, it can't be reached, or it is not ready.
     pub(super) async fn connect(&self) -> Result<Connected, StoreError> {
         let server = match self {
-            Self::Standalone(server) => server,
+            Self::Server(server, _) => server,
             Self::Sentinel(sentinels) => return sentinels.connect().await,
         };
         let link = ready_link(server.clone()).await;
@@ -178,23 +171,32 @@ impl RedisTarget {
         told: &mut SentinelLog,
     ) -> StoreError {
         match self {
-            Self::Standalone(_) => future::pending().await,
+            Self::Server(..) => future::pending().await,
             Self::Sentinel(sentinels) => sentinels.other_than(used.clone(), told).await,
         }
     }
 
-    /// The error if a connection attempt has no result within that time.
-    pub(super) fn silence(&self, limit: Duration) -> StoreError {
+    /// The time limit of one connection attempt.
+    pub(super) const fn attempt(&self) -> Duration {
         match self {
-            Self::Standalone(server) => error::of_silence(limit, server),
-            Self::Sentinel(sentinels) => error::of_silence(limit, &sentinels.master),
+            Self::Server(_, ServerRole::Node) => ATTEMPT_AT_NODE,
+            Self::Server(..) | Self::Sentinel(_) => ATTEMPT,
         }
+    }
+
+    /// The error if a connection attempt has no result within its time.
+    pub(super) fn silence(&self) -> StoreError {
+        let server = match self {
+            Self::Server(server, _) => server,
+            Self::Sentinel(sentinels) => &sentinels.master,
+        };
+        error::of_silence(self.attempt(), server)
     }
 }
 
 /// A server's address, for display and without secrets. The library omits the brackets that
 /// separate an IPv6 address from the port.
-pub(super) fn place(address: &ConnectionAddr) -> String {
+pub(in crate::store::redis) fn place(address: &ConnectionAddr) -> String {
     match address {
         ConnectionAddr::Tcp(host, port) | ConnectionAddr::TcpTls { host, port, .. }
             if host.contains(':') =>
@@ -205,8 +207,33 @@ pub(super) fn place(address: &ConnectionAddr) -> String {
     }
 }
 
+/// A server at that address, to be connected to as to that one.
+pub(in crate::store::redis) fn at(
+    like: &ConnectionInfo,
+    host: String,
+    port: u16,
+) -> ConnectionInfo {
+    let address = match like.addr().clone() {
+        ConnectionAddr::TcpTls {
+            insecure,
+            tls_params,
+            ..
+        } => ConnectionAddr::TcpTls {
+            host,
+            port,
+            insecure,
+            tls_params,
+        },
+        _ => ConnectionAddr::Tcp(host, port),
+    };
+    like.clone().set_addr(address)
+}
+
 /// Ensures that connections to that server can be made.
-fn prepare(server: &ConnectionInfo) -> Result<(), StoreError> {
+///
+/// # Errors
+/// Its address can't be used at all.
+pub(in crate::store::redis) fn prepare(server: &ConnectionInfo) -> Result<(), StoreError> {
     if matches!(server.addr(), ConnectionAddr::TcpTls { .. }) {
         // The client library expects the process to install a provider, and panics if there is
         // none. An error means that one is installed already, which is fine.
@@ -221,7 +248,7 @@ fn prepare(server: &ConnectionInfo) -> Result<(), StoreError> {
 ///
 /// # Errors
 /// The server can't be reached, or refuses us.
-pub(super) async fn link(server: ConnectionInfo) -> Result<Link, RedisError> {
+pub(in crate::store::redis) async fn link(server: ConnectionInfo) -> Result<Link, RedisError> {
     let ended = CancellationToken::new();
     let ending = EndSignal {
         _guard: ended.clone().drop_guard(),
@@ -387,13 +414,14 @@ pub(super) mod tests {
             service: "tv".to_owned(),
             master: server("rediss://gate:hunter2@tv/2"),
         };
-        let source = RedisTarget::Sentinel(sentinels);
+        let source = Source::Sentinel(sentinels);
         assert_eq!(source.place(), "the master of tv");
         assert_eq!(source.sentinels().unwrap(), "s1:26379, s2:7000");
         assert!(!format!("{source:?}").contains("hunter2"), "{source:?}");
-        let source = RedisTarget::Standalone(server("redis://[::1]:7000"));
+        let alone = |url| Source::Server(server(url), ServerRole::Standalone);
+        let source = alone("redis://[::1]:7000");
         assert_eq!(source.place(), "[::1]:7000");
-        let source = RedisTarget::Standalone(server("redis://:hunter2@cache"));
+        let source = alone("redis://:hunter2@cache");
         assert_eq!(source.place(), "cache:6379");
         assert_eq!(source.sentinels(), None);
         assert!(!format!("{source:?}").contains("hunter2"), "{source:?}");

@@ -22,11 +22,13 @@ pub(in crate::store::redis) enum ServerRole {
     Master,
     /// A sentinel.
     Sentinel,
+    /// A node of a cluster.
+    Node,
 }
 
 /// How a server's error begins, what it means, and what you can do about it if it comes from the
 /// configured server.
-pub(super) const ANSWERS: [(&str, Meaning, &str); 27] = [
+pub(super) const ANSWERS: [(&str, Meaning, &str); 28] = [
     ("OOM", Full, FULL),
     ("ASK", Refused, CLUSTER),
     (
@@ -64,6 +66,11 @@ pub(super) const ANSWERS: [(&str, Meaning, &str); 27] = [
     ),
     // How the client library reports a NOPERM in answer to its SELECT.
     ("ERR this user has no permissions", Refused, RIGHTS),
+    (
+        "ERR This instance has cluster support disabled",
+        Refused,
+        "this is a single server, and store.redis.topology says that it is a cluster",
+    ),
     (
         "ERR unknown command",
         Foreign,
@@ -122,7 +129,7 @@ pub(super) const ANSWERS: [(&str, Meaning, &str); 27] = [
 ];
 
 /// What to do instead if the error comes from a server in another role.
-pub(super) const ELSEWHERE: [(ServerRole, &str, &str); 16] = [
+pub(super) const ELSEWHERE: [(ServerRole, &str, &str); 25] = [
     (ServerRole::Master, "ASK", MASTER_IN_CLUSTER),
     (ServerRole::Master, "CROSSSLOT", MASTER_IN_CLUSTER),
     (
@@ -167,6 +174,39 @@ pub(super) const ELSEWHERE: [(ServerRole, &str, &str); 16] = [
         NO_REDIS,
         "no Redis is listening there, or it requires rediss:// in store.redis.master_url",
     ),
+    (ServerRole::Node, "ASK", MOVING),
+    (
+        ServerRole::Node,
+        "ERR unknown command",
+        "streamgate needs CLUSTER INFO and CLUSTER SLOTS, and at each node what a single server needs; a proxy or rename-command may have removed one",
+    ),
+    (
+        ServerRole::Node,
+        "MASTERDOWN",
+        "this is a replica without its master; asking the cluster for the master again",
+    ),
+    (ServerRole::Node, "MOVED", MOVING),
+    (
+        ServerRole::Node,
+        "NOAUTH",
+        "it requires a password; put user:password@ into store.redis.urls, which holds for all nodes",
+    ),
+    (ServerRole::Node, "NOPERM", NODES_RIGHTS),
+    (
+        ServerRole::Node,
+        "READONLY",
+        "this is a replica; asking the cluster for the master again",
+    ),
+    (
+        ServerRole::Node,
+        WRONGPASS,
+        "check user:password@ in store.redis.urls, which all nodes must accept",
+    ),
+    (
+        ServerRole::Node,
+        NO_REDIS,
+        "no Redis is listening there, or it requires rediss:// in store.redis.urls",
+    ),
     (
         ServerRole::Sentinel,
         "ERR unknown command",
@@ -205,6 +245,12 @@ pub(super) const FULL: &str =
 /// What to do about a missing right. Scripts report it in a text of their own, which differs
 /// between versions.
 const RIGHTS: &str = "the ACL must allow EVALSHA, EVAL, TIME, GET, SET, SETRANGE, PEXPIRE and DEL on all keys that begin with store.redis.key_prefix, SCAN and MGET for the operator's listing, and SELECT if a database is named";
+
+/// What to do about a missing right at a node of a cluster.
+const NODES_RIGHTS: &str = "the ACL must allow EVALSHA, EVAL, TIME, GET, SET, SETRANGE, PEXPIRE and DEL on all keys that begin with store.redis.key_prefix, CLUSTER INFO and CLUSTER SLOTS, and EXISTS and CLUSTER GETKEYSINSLOT for the operator's listing";
+
+/// What to do about a slot that moves for longer than a call can wait.
+const MOVING: &str = "the cluster is moving slots; asking it again who owns them";
 
 /// What to do if the server belongs to a cluster.
 const CLUSTER: &str = "this is a cluster, and store.redis.topology says that it is a single server";

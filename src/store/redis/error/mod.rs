@@ -87,6 +87,19 @@ pub(super) fn at(server: &str, failure: StoreError) -> StoreError {
     }
 }
 
+/// The error of a call to one of several servers, with its name.
+pub(super) fn named(server: &str, failure: StoreError) -> StoreError {
+    let name = |text| format!("{server}: {text}");
+    match failure {
+        StoreError::Timeout(limit) => StoreError::Timeout(limit),
+        StoreError::Disconnected(text) => StoreError::Disconnected(name(text)),
+        StoreError::NotAsked(text) => StoreError::NotAsked(name(text)),
+        StoreError::Full(text) => StoreError::Full(name(text)),
+        StoreError::Rejected(text) => StoreError::Rejected(name(text)),
+        StoreError::Protocol(text) => StoreError::Protocol(name(text)),
+    }
+}
+
 /// Whether the server reported that it has become a replica.
 pub(super) fn tells_of_a_replica(error: &StoreError) -> bool {
     matches!(error, StoreError::Rejected(text) if says(text, "READONLY"))
