@@ -990,6 +990,30 @@ async fn a_response_that_outlives_its_playback_counts_as_a_request() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_lease_that_may_not_grow_is_held_no_longer_than_it_was_granted() {
+    let bench = Bench::new(1, OutageRule::Allow);
+    bench.plays("a").await;
+    bench.goes_down().await;
+    assert_eq!(bench.plays("b").await, Basis::Rule(OutageRule::Allow));
+    bench.comes_back().await;
+    tokio::time::sleep(LEASE * 2 / 3).await;
+    let sighting = Sighting {
+        key: key(Kind::Playback, "b"),
+        facts: Facts::default(),
+        lease: LEASE,
+        started_at: None,
+        provenance: Provenance::Counted,
+        derived: false,
+    };
+    let seen = bench.ledger.renew(&user("anna"), None, &sighting, None);
+    let seen = seen.await.unwrap();
+    assert!(matches!(seen, Renewal::Provisional { .. }), "{seen:?}");
+    bench.goes_down().await;
+    tokio::time::sleep(LEASE * 2 / 3).await;
+    assert_eq!(bench.plays("b").await, Basis::Rule(OutageRule::Allow));
+}
+
+#[tokio::test(start_paused = true)]
 async fn outage_admissions_above_the_limit_last_one_lease() {
     let bench = Bench::new(1, OutageRule::Allow);
     bench.plays("a").await;

@@ -152,15 +152,20 @@ impl Ledger {
             Renewal::Crowded => RenewalOutcome::Crowded,
         });
         debug!(user.id = user.as_str(), session.key = %sighting.key, ?renewal, "a running stream was seen");
+        let is_provisional = matches!(renewal, Renewal::Provisional { .. });
         let confirmed = Confirmed {
             key: &sighting.key,
             facts: &sighting.facts,
             started_at: sighting.started_at,
-            lease: sighting.lease,
+            // A provisional session's lease may not have grown, and its end is in the store's time.
+            lease: match is_provisional {
+                true => Duration::ZERO,
+                false => sighting.lease,
+            },
             limit: *limit,
             derived: sighting.derived,
             played: sighting.provenance != Provenance::Unplayed,
-            provisional: matches!(renewal, Renewal::Provisional { .. }),
+            provisional: is_provisional,
         };
         match renewal {
             Renewal::Renewed { .. } | Renewal::Provisional { .. } => {

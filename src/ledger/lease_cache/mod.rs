@@ -253,7 +253,10 @@ impl LeaseCache {
             return;
         }
         let is_new = !shard.knows(user, confirmed.key);
-        if is_new && !shard.make_room(user, confirmed.limit, self.room, &self.terms, self.now()) {
+        if is_new
+            && (confirmed.lease.is_zero()
+                || !shard.make_room(user, confirmed.limit, self.room, &self.terms, self.now()))
+        {
             return;
         }
         let known = shard.users.entry(user.clone()).or_default();

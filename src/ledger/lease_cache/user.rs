@@ -60,7 +60,7 @@ pub(in crate::ledger) struct Confirmed<'a> {
     pub(in crate::ledger) facts: &'a Facts,
     /// When it started, if the store said so.
     pub(in crate::ledger) started_at: Option<Timestamp>,
-    /// How long it counts, measured from the question.
+    /// How long it certainly counts, measured from the question: zero if the answer doesn't say.
     pub(in crate::ledger) lease: Duration,
     /// How many streams its user may watch.
     pub(in crate::ledger) limit: u32,
