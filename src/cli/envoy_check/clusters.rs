@@ -1,5 +1,7 @@
 //! Checks of the clusters: streamgate's, and those that streams come from.
 
+use std::collections::BTreeSet;
+
 use super::envoy::{Envoy, Manager};
 use super::filters::check_cluster;
 use super::finding::Findings;
@@ -177,15 +179,9 @@ pub(super) fn breakers(cluster: &At<'_>, what: &str, piece: &'static str, findin
 
 /// Checks the clusters that checked streams come from.
 pub(super) fn origins(envoy: &Envoy<'_>, names: &[&str], findings: &mut Findings) {
-    let mut seen: Vec<&str> = Vec::new();
-    for name in names {
-        if seen.contains(name) {
-            continue;
-        }
-        seen.push(name);
-        if let Some(cluster) = envoy.cluster(name) {
-            breakers(cluster, "streams", "circuit_breakers", findings);
-        }
+    let names: BTreeSet<&str> = names.iter().copied().collect();
+    for cluster in names.into_iter().filter_map(|name| envoy.cluster(name)) {
+        breakers(cluster, "streams", "circuit_breakers", findings);
     }
 }
 

@@ -1,14 +1,16 @@
 //! The parts of an Envoy configuration, in a bootstrap file, a `config_dump`, or a file of
 //! resources.
 
+use std::collections::HashMap;
+
 use super::node::At;
 
 /// A configuration.
 pub(super) struct Envoy<'a> {
     /// Its HTTP connection managers.
     pub(super) managers: Vec<Manager<'a>>,
-    /// Its clusters.
-    pub(super) clusters: Vec<At<'a>>,
+    /// Its clusters by name. A large gateway has thousands.
+    clusters: HashMap<&'a str, At<'a>>,
     /// Whether clusters come from elsewhere, too.
     pub(super) has_cds: bool,
 }
@@ -54,15 +56,30 @@ impl<'a> Envoy<'a> {
             managers: managers
                 .flat_map(|listener| managers_of(listener, routes))
                 .collect(),
-            clusters: parts.clusters,
+            clusters: by_name(parts.clusters),
             has_cds: parts.has_cds,
         }
     }
 
     /// The cluster of that name.
     pub(super) fn cluster(&self, name: &str) -> Option<&At<'a>> {
-        self.clusters.iter().find(|it| it.text_of("name") == name)
+        self.clusters.get(name)
     }
+
+    /// Whether clusters that come from elsewhere are in the file.
+    pub(super) fn is_dump(&self) -> bool {
+        let mut clusters = self.clusters.values();
+        clusters.any(|it| it.path().contains("dynamic_active_clusters"))
+    }
+}
+
+/// The clusters by name, the first of each.
+fn by_name(clusters: Vec<At<'_>>) -> HashMap<&str, At<'_>> {
+    let mut named = HashMap::with_capacity(clusters.len());
+    for cluster in clusters {
+        named.entry(cluster.text_of("name")).or_insert(cluster);
+    }
+    named
 }
 
 /// The parts found while walking through a configuration.

@@ -127,19 +127,13 @@ fn check(tree: &Node, user: Option<&Source>) -> Checked {
             ));
         }
     }
-    if envoy.has_cds && !is_dump(&envoy) {
+    if envoy.has_cds && !envoy.is_dump() {
         notes.push("clusters that come from elsewhere (CDS) were not checked; pass the output of /config_dump".to_owned());
     }
     let mut findings = findings.0;
     findings.sort_by(|one, other| (one.line, one.check).cmp(&(other.line, other.check)));
     findings.dedup();
     Checked { findings, notes }
-}
-
-/// Whether clusters that come from elsewhere are in the file.
-fn is_dump(envoy: &Envoy<'_>) -> bool {
-    let mut clusters = envoy.clusters.iter();
-    clusters.any(|it| it.path().contains("dynamic_active_clusters"))
 }
 
 /// Checks one HTTP connection manager and what belongs to it. Whether Envoy has hidden some of it.
