@@ -282,7 +282,7 @@ async fn prereqs(user: &str, apt_get: &str) -> (Option<i32>, String) {
 const INSTALL: &str = "apt-get install -y --no-install-recommends no-such-package";
 
 #[tokio::test]
-async fn what_is_missing_is_installed_in_one_line_by_whoever_may() {
+async fn missing_packages_are_installed_in_one_line_where_allowed() {
     let (code, told) = prereqs("echo 0", "echo \"$@\"").await;
     let line = "Installing with apt-get: no-such-package\n";
     assert_eq!((code, told.as_str()), (Some(0), line));

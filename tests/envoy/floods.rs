@@ -22,7 +22,7 @@ use testkit::watch::eventually;
 const FLOOD: usize = 5_000;
 
 #[tokio::test]
-async fn of_one_user_32_ends_of_strangers_are_remembered_whoever_tells_them() {
+async fn of_one_user_32_ends_of_unknown_sessions_are_remembered() {
     on_both(async |plan| {
         let app = plan.limit(1000).start().await;
         let (api, gateway) = (Api::of(&app), app.gateway().await);

@@ -176,7 +176,7 @@ async fn each_role_may_do_what_it_may_and_nothing_else() {
 }
 
 #[tokio::test]
-async fn whoever_may_not_has_changed_nothing() {
+async fn a_refused_caller_has_changed_nothing() {
     let file = TokensFile::of(TOKENS);
     let store = FaultyStore::new();
     let app = TestApp::plan()

@@ -34,7 +34,7 @@ async fn follow(api: &Api<'_>, size: usize) -> (BTreeSet<String>, usize) {
 }
 
 #[tokio::test]
-async fn whoever_follows_the_pages_sees_every_session() {
+async fn following_the_pages_shows_every_session() {
     on_both(async |plan| {
         let app = plan.start().await;
         let (api, gateway) = (Api::of(&app), app.gateway().await);

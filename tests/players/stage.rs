@@ -216,7 +216,7 @@ impl Stage {
                 .session
                 .clone()
         };
-        self.sees(user, "the film begins anew", begun).await
+        self.sees(user, "the film restarts", begun).await
     }
 
     /// The viewers change networks: their connections break, and new ones come from another

@@ -305,7 +305,7 @@ async fn a_certificate_that_can_not_be_used_changes_nothing_and_shows() {
 }
 
 #[tokio::test]
-async fn whoever_the_client_ca_no_longer_vouches_for_stays_out_even_with_a_session_of_before() {
+async fn a_client_of_a_former_ca_stays_out_even_with_an_old_tls_session() {
     let (before, after) = (Authority::new("before"), Authority::new("after"));
     let folder = Folder::with(&before.issue(), &before);
     let service = serve(&folder, WITH_CLIENT_CA).await;

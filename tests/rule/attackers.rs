@@ -9,10 +9,10 @@
 //! | a running stream's id as a playback's, and the other way round | a session more of one's own, and no longer life for the stream |
 //! | release of one's own running `request` | 409, and it counts; a back end's word frees it until it is next seen running |
 //! | release of one's own playback, playing on | refused at its next request |
-//! | an id anew for each request | the limit's worth of them |
+//! | a new id for each request | the limit's worth of them |
 //! | two ids in one request: headers, parameters, cookies | 400 |
 //! | another's cookie, where cookies name sessions | a session of one's own of that name |
-//! | another's cookie, where cookies name users | that user's slots and no more: whoever holds it *is* that user |
+//! | another's cookie, where cookies name users | that user's slots and no more: its holder *is* that user |
 //! | a flood of ends | what 64 ends are remembered by; ids of one's own, free to be used again within one's limit |
 //! | periodic entries, replayed or forged | nothing after the end; at most 32 above the limit, of that user alone |
 //!

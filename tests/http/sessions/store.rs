@@ -112,7 +112,7 @@ async fn a_start_that_was_not_allowed_and_took_place_unheard_is_taken_back() {
         store.calls("release") > 0 && store.live("anna").await.is_empty()
     })
     .await;
-    eventually("it can start anew", async || {
+    eventually("it can start again", async || {
         api.put("anna", "p1", json!({})).await.status == 201
     })
     .await;

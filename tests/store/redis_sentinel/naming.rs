@@ -190,7 +190,7 @@ async fn sentinels_that_name_nobody_are_no_hindrance_and_are_told_of_once() {
 }
 
 #[tokio::test]
-async fn the_newest_configuration_is_believed_whoever_is_asked_first() {
+async fn the_newest_configuration_wins_whichever_sentinel_is_asked_first() {
     let (old, new) = (RedisServer::start(), RedisServer::start());
     let [stale, current] = [watching_by(&old, 4), watching_by(&new, 7)]
         .map(|configuration| RedisServer::sentinel(&configuration));
