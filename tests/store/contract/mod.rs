@@ -51,7 +51,17 @@ mod renew;
 struct Subject<'a> {
     store: &'a dyn Store,
     clock: &'a ManualClock,
+    /// The numbers of sessions that pages are asked for.
+    sizes: &'static [usize],
+    /// How many users there are where many are needed.
+    crowd: usize,
 }
+
+/// The sizes of pages of a store that is one piece.
+const SIZES: &[usize] = &[0, 1, 7, 100, 1000];
+
+/// How many users make a crowd there.
+const CROWD: usize = 300;
 
 /// A clock somewhere in time.
 fn clock() -> Arc<ManualClock> {
@@ -65,6 +75,8 @@ async fn on_memory(case: impl AsyncFn(&Subject<'_>)) {
     case(&Subject {
         store: &store,
         clock: &clock,
+        sizes: SIZES,
+        crowd: CROWD,
     })
     .await;
 }
@@ -77,6 +89,8 @@ async fn on_redis(case: impl AsyncFn(&Subject<'_>)) {
     case(&Subject {
         store: &store,
         clock: &clock,
+        sizes: SIZES,
+        crowd: CROWD,
     })
     .await;
 }
@@ -92,9 +106,12 @@ async fn on_cluster(cluster: &RedisCluster, name: &str, case: impl AsyncFn(&Subj
     let store = RedisStore::open(settings)
         .unwrap()
         .with_clock(clock.clone());
+    // To list it, 16,384 slots have to be asked for, so the fewer listings the better.
     case(&Subject {
         store: &store,
         clock: &clock,
+        sizes: &[1, 30, 1000],
+        crowd: CROWD / 5,
     })
     .await;
 }

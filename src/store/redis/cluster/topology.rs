@@ -164,12 +164,11 @@ impl Topology {
             false => LONGEST_PAUSE,
         };
         let lost = async {
-            match is_calm {
-                true => {
-                    drop(select_all(up.iter().map(|node| Box::pin(node.connection.lost()))).await)
-                }
-                false => std::future::pending().await,
+            if !is_calm {
+                std::future::pending::<()>().await;
             }
+            let each = up.iter().map(|node| Box::pin(node.connection.lost()));
+            select_all(each).await;
         };
         tokio::select! {
             () = self.doubted.notified() => true,
