@@ -1005,8 +1005,9 @@ async fn a_lease_that_may_not_grow_is_held_no_longer_than_it_was_granted() {
         provenance: Provenance::Counted,
         derived: false,
     };
-    let seen = bench.ledger.renew(&user("anna"), None, &sighting, None);
-    let seen = seen.await.unwrap();
+    let anna = user("anna");
+    let seen = bench.ledger.renew(&anna, None, &sighting, None).await;
+    let seen = seen.unwrap();
     assert!(matches!(seen, Renewal::Provisional { .. }), "{seen:?}");
     bench.goes_down().await;
     tokio::time::sleep(LEASE * 2 / 3).await;
