@@ -16,8 +16,11 @@ pub const MASTERS: usize = 3;
 /// How many slots a cluster has.
 const SLOTS: u16 = 16384;
 
-/// After how long without an answer a node is taken for dead.
-const NODE_TIMEOUT: &str = "1500";
+/// After how long without an answer a node is taken for dead where that is wanted.
+const SHORT: &str = "1500";
+
+/// The same where nothing is to happen, however busy the machine is.
+const LONG: &str = "60000";
 
 /// A node, and the port on which it talks to the others.
 #[derive(Debug)]
@@ -45,7 +48,6 @@ impl ClusterNode {
         let usual = [
             ["--cluster-enabled", "yes"],
             ["--cluster-port", &port],
-            ["--cluster-node-timeout", NODE_TIMEOUT],
             ["--cluster-require-full-coverage", "no"],
             ["--cluster-allow-replica-migration", "no"],
             ["--repl-diskless-sync-delay", "0"],
@@ -97,16 +99,23 @@ impl ClusterNode {
 // === impl RedisCluster ===
 
 impl RedisCluster {
-    /// Starts a cluster, and waits until it serves and each replica has a copy.
+    /// Starts a cluster, and waits until it serves and each replica has a copy. No replica takes
+    /// over by itself.
     pub fn start() -> Self {
-        Self::start_with(&[])
+        Self::start_with(LONG)
     }
 
-    /// Starts a cluster whose nodes have more options.
-    pub fn start_with(options: &[&str]) -> Self {
+    /// Starts a cluster whose replicas take over soon after their masters are gone.
+    pub fn start_watchful() -> Self {
+        Self::start_with(SHORT)
+    }
+
+    /// Starts a cluster whose nodes take each other for dead after so many milliseconds.
+    fn start_with(timeout: &str) -> Self {
+        let options = ["--cluster-node-timeout", timeout];
         let cluster = Self {
             nodes: (0..2 * MASTERS)
-                .map(|_| ClusterNode::start(options))
+                .map(|_| ClusterNode::start(&options))
                 .collect(),
         };
         cluster.join();

@@ -32,7 +32,7 @@ use self::codec::{layout, record, reply};
 pub use self::connection::Sentinels;
 use self::connection::{RedisConnection, probe, server_info};
 pub use self::route::RedisTarget;
-use self::route::{CallLink, Route};
+use self::route::{CallLink, RedisRoute};
 use self::scan::Unread;
 use super::{Cursor, Listing, Page, Seen, ServerIdentity, Shard, Store, StoreError};
 use crate::clock::{Clock, Timestamp};
@@ -79,7 +79,7 @@ impl fmt::Debug for RedisSettings {
 #[derive(Debug)]
 pub struct RedisStore {
     /// Where calls go.
-    route: Route,
+    route: RedisRoute,
     /// The scripts.
     scripts: Arc<Scripts>,
     /// The key names.
@@ -127,7 +127,7 @@ impl RedisStore {
     /// Opens the store for those versions of records.
     fn open_with(settings: RedisSettings, versions: RecordVersions) -> Result<Self, StoreError> {
         let scripts = Arc::new(Scripts::new(&settings.terms, versions));
-        let route = Route::open(settings.source, Arc::clone(&scripts), settings.timeout)?;
+        let route = RedisRoute::open(settings.source, Arc::clone(&scripts), settings.timeout)?;
         Ok(Self {
             route,
             scripts,
@@ -321,8 +321,8 @@ impl Store for RedisStore {
     /// have keys of several users.
     async fn renew_all(&self, seen: &[Seen]) -> Vec<Result<Renewal, StoreError>> {
         let server = match &self.route {
-            Route::One(server) => server,
-            Route::Cluster(_) => return self.renew_each(seen).await,
+            RedisRoute::One(server) => server,
+            RedisRoute::Cluster(_) => return self.renew_each(seen).await,
         };
         let batches = seen.chunks(BATCH);
         let batches = batches.map(|batch| self.renew_in_batch(server, batch));
@@ -366,8 +366,8 @@ impl Store for RedisStore {
     /// On one server, a cursor's place is a `SCAN` cursor. In a cluster it is a slot.
     async fn page(&self, from: &Cursor, size: usize) -> Result<Page, StoreError> {
         match &self.route {
-            Route::One(server) => self.page_from(server, from, size).await,
-            Route::Cluster(cluster) => self.page_by_slots(cluster, from, size).await,
+            RedisRoute::One(server) => self.page_from(server, from, size).await,
+            RedisRoute::Cluster(cluster) => self.page_by_slots(cluster, from, size).await,
         }
     }
 

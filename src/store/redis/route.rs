@@ -8,7 +8,7 @@ use redis::{Cmd, ConnectionInfo, FromRedisValue, RedisError, Value};
 
 use super::cluster::{Cluster, slot};
 use super::codec::script::Scripts;
-use super::connection::{RedisConnection, Sentinels, Source, target};
+use super::connection::{ConnectionSource, RedisConnection, Sentinels, target};
 use super::error::ServerRole;
 use crate::store::{Shard, StoreError};
 
@@ -26,7 +26,7 @@ pub enum RedisTarget {
 
 /// Where calls go.
 #[derive(Debug)]
-pub(super) enum Route {
+pub(super) enum RedisRoute {
     /// To one server, for all keys.
     One(Box<RedisConnection>),
     /// To the master that owns the key.
@@ -91,7 +91,7 @@ impl RedisTarget {
     }
 }
 
-impl Route {
+impl RedisRoute {
     /// Begins to connect and returns immediately. Must be called within a Tokio runtime.
     ///
     /// # Errors
@@ -103,8 +103,10 @@ impl Route {
     ) -> Result<Self, StoreError> {
         target.prepare()?;
         let source = match target {
-            RedisTarget::Standalone(server) => Source::Server(server, ServerRole::Standalone),
-            RedisTarget::Sentinel(sentinels) => Source::Sentinel(sentinels),
+            RedisTarget::Standalone(server) => {
+                ConnectionSource::Server(server, ServerRole::Standalone)
+            }
+            RedisTarget::Sentinel(sentinels) => ConnectionSource::Sentinel(sentinels),
             RedisTarget::Cluster(seeds) => {
                 return Cluster::open(seeds, scripts, deadline).map(Self::Cluster);
             }

@@ -23,7 +23,7 @@ fn apart(load: &mut Load) -> Vec<String> {
 
 #[tokio::test]
 async fn a_master_that_dies_fails_no_call_of_another_shard() {
-    let cluster = RedisCluster::start();
+    let cluster = RedisCluster::start_watchful();
     let store = cluster.connected_store(settings(&cluster, DEADLINE)).await;
     let mut load = Load::new(&cluster, &store);
     let mut names = apart(&mut load);
@@ -40,7 +40,7 @@ async fn a_master_that_dies_fails_no_call_of_another_shard() {
 
 #[tokio::test]
 async fn a_host_that_vanishes_fails_no_call_of_another_shard() {
-    let cluster = Arc::new(RedisCluster::start());
+    let cluster = Arc::new(RedisCluster::start_watchful());
     let store = cluster.connected_store(settings(&cluster, DEADLINE)).await;
     let mut load = Load::new(&cluster, &store);
     let mut names = apart(&mut load);
@@ -62,7 +62,7 @@ async fn a_host_that_vanishes_fails_no_call_of_another_shard() {
 
 #[tokio::test]
 async fn a_master_that_hangs_is_left_for_its_replica() {
-    let cluster = RedisCluster::start();
+    let cluster = RedisCluster::start_watchful();
     let store = cluster.connected_store(settings(&cluster, DEADLINE)).await;
     let mut load = Load::new(&cluster, &store);
     let mut names = apart(&mut load);
@@ -81,7 +81,7 @@ async fn a_master_that_hangs_is_left_for_its_replica() {
 /// What was given up during a hang is done when it ends, so it is rightly called unknown.
 #[tokio::test]
 async fn what_a_short_hang_leaves_unknown_is_done_and_the_rest_is_not() {
-    let cluster = RedisCluster::start_with(&["--cluster-node-timeout", "600000"]);
+    let cluster = RedisCluster::start();
     let store = cluster.connected_store(settings(&cluster, DEADLINE)).await;
     let mut load = Load::new(&cluster, &store);
     let mut names = apart(&mut load);

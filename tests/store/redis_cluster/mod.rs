@@ -71,8 +71,10 @@ async fn begin(store: &RedisStore, name: &str) -> Result<(), StoreError> {
 
 /// Whether that user's stream is counted.
 async fn is_counted(store: &RedisStore, name: &str) -> bool {
-    let listing = store.list(&user(name)).await.unwrap();
-    !listing.sessions.is_empty()
+    let listing = eventually("the user is listed", async || {
+        store.list(&user(name)).await.ok()
+    });
+    !listing.await.sessions.is_empty()
 }
 
 /// Waits until users of that shard are let in again, so many.

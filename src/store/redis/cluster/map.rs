@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use redis::{FromRedisValue, Value};
 
-use super::nodes::Node;
+use super::nodes::ClusterNode;
 use super::slot::SLOTS;
 
 /// Where a node is.
@@ -141,14 +141,14 @@ pub(in crate::store::redis) struct Map {
     /// For each slot, the index of its master; one without a master has an index that none has.
     owners: Vec<u16>,
     /// The masters that own slots, by address.
-    masters: Vec<Arc<Node>>,
+    masters: Vec<Arc<ClusterNode>>,
     /// All nodes that were known, replicas included.
     known: BTreeSet<Address>,
 }
 
 impl Map {
     /// The map of that view. `node` gives the node at an address.
-    pub(super) fn of(view: View, node: impl Fn(&Address) -> Arc<Node>) -> Self {
+    pub(super) fn of(view: View, node: impl Fn(&Address) -> Arc<ClusterNode>) -> Self {
         let masters: BTreeSet<_> = view.ranges.iter().map(|(_, master)| master).collect();
         let masters: Vec<_> = masters.into_iter().collect();
         let mut owners = vec![u16::MAX; usize::from(SLOTS)];
@@ -169,18 +169,18 @@ impl Map {
     }
 
     /// The master of that slot.
-    pub(in crate::store::redis) fn owner(&self, slot: u16) -> Option<&Arc<Node>> {
+    pub(in crate::store::redis) fn owner(&self, slot: u16) -> Option<&Arc<ClusterNode>> {
         let index = self.owners.get(usize::from(slot))?;
         self.masters.get(usize::from(*index))
     }
 
     /// The masters that own slots, by address.
-    pub(in crate::store::redis) fn masters(&self) -> &[Arc<Node>] {
+    pub(in crate::store::redis) fn masters(&self) -> &[Arc<ClusterNode>] {
         &self.masters
     }
 
     /// The first slot of a master.
-    pub(super) fn first_slot(&self, master: &Node) -> Option<u16> {
+    pub(super) fn first_slot(&self, master: &ClusterNode) -> Option<u16> {
         let index = self.masters.iter().position(|node| node.is(master))?;
         let mut slots = (0..).zip(&self.owners);
         slots
@@ -203,7 +203,7 @@ impl Map {
 
     /// Whether each slot has the same master in both.
     pub(super) fn is_as(&self, other: &Self) -> bool {
-        let same = |(one, two): (&Arc<Node>, &Arc<Node>)| one.is(two);
+        let same = |(one, two): (&Arc<ClusterNode>, &Arc<ClusterNode>)| one.is(two);
         self.owners == other.owners
             && self.masters.len() == other.masters.len()
             && self.masters.iter().zip(&other.masters).all(same)

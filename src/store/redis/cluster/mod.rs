@@ -25,9 +25,9 @@ use tokio_util::task::AbortOnDropHandle;
 
 use self::map::Address;
 pub(super) use self::map::Map;
-pub(super) use self::nodes::Node;
+pub(super) use self::nodes::ClusterNode;
 use self::nodes::Nodes;
-use self::topology::{Knowledge, Topology};
+use self::topology::{ClusterTopology, Knowledge};
 use super::codec::script::Scripts;
 use super::route::CallLink;
 use crate::clock::Stopwatch;
@@ -43,7 +43,7 @@ const MOVING: Duration = Duration::from_millis(5);
 #[derive(Debug)]
 pub(super) struct Cluster {
     /// The map, and the nodes.
-    topology: Arc<Topology>,
+    topology: Arc<ClusterTopology>,
     /// The task that keeps the map.
     _keeper: AbortOnDropHandle<()>,
 }
@@ -51,7 +51,7 @@ pub(super) struct Cluster {
 /// Where a call goes next.
 struct Turn {
     /// The node.
-    node: Arc<Node>,
+    node: Arc<ClusterNode>,
     /// Whether the node must be told that a redirect sent us: it doesn't own the slot yet.
     asking: bool,
 }
@@ -76,7 +76,7 @@ impl Cluster {
             return Err(StoreError::Rejected(reason));
         };
         let nodes = Nodes::new(like, scripts, deadline);
-        let topology = Arc::new(Topology::new(seeds, nodes));
+        let topology = Arc::new(ClusterTopology::new(seeds, nodes));
         let keeper = tokio::spawn({
             let topology = Arc::clone(&topology);
             async move { topology.keep().await }
@@ -207,7 +207,10 @@ impl Cluster {
     ///
     /// # Errors
     /// The shard has no master now.
-    pub(super) async fn master(&self, shard: &Shard) -> Result<(Arc<Node>, u16), StoreError> {
+    pub(super) async fn master(
+        &self,
+        shard: &Shard,
+    ) -> Result<(Arc<ClusterNode>, u16), StoreError> {
         let map = self.map().await?;
         let master = map.masters().iter().find(|node| node.shard == *shard);
         let found = master.and_then(|node| Some((Arc::clone(node), map.first_slot(node)?)));
@@ -225,7 +228,7 @@ impl Cluster {
     /// The call was not made, for the given reason; or it was made and failed.
     pub(super) async fn call_node<T, A>(
         &self,
-        node: &Node,
+        node: &ClusterNode,
         act: impl FnOnce(MultiplexedConnection) -> A,
     ) -> Result<T, StoreError>
     where

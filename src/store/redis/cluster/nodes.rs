@@ -10,7 +10,7 @@ use redis::{ConnectionInfo, RedisError};
 use super::map::Address;
 use crate::clock::Stopwatch;
 use crate::store::redis::codec::script::Scripts;
-use crate::store::redis::connection::{RedisConnection, Source, target};
+use crate::store::redis::connection::{ConnectionSource, RedisConnection, target};
 use crate::store::redis::error::{self, ServerRole};
 use crate::store::{Shard, StoreError};
 use crate::util::lock;
@@ -19,7 +19,7 @@ use crate::util::lock;
 const REDIRECTED: Duration = Duration::from_secs(10);
 
 /// One node.
-pub(in crate::store::redis) struct Node {
+pub(in crate::store::redis) struct ClusterNode {
     /// Where it is.
     pub(super) address: Address,
     /// What it owns, as long as it owns anything.
@@ -28,7 +28,7 @@ pub(in crate::store::redis) struct Node {
     pub(in crate::store::redis) connection: RedisConnection,
 }
 
-impl Node {
+impl ClusterNode {
     /// Whether this is that node, and not an earlier one at the same address.
     pub(super) fn is(&self, other: &Self) -> bool {
         std::ptr::eq(self, other)
@@ -45,10 +45,10 @@ impl Node {
     }
 }
 
-impl fmt::Debug for Node {
+impl fmt::Debug for ClusterNode {
     /// Shows the address.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Node({})", self.address)
+        write!(f, "ClusterNode({})", self.address)
     }
 }
 
@@ -63,9 +63,9 @@ pub(super) struct Nodes {
     /// The time limit of a call.
     pub(super) deadline: Duration,
     /// The nodes by address.
-    open: Mutex<HashMap<Address, Weak<Node>>>,
+    open: Mutex<HashMap<Address, Weak<ClusterNode>>>,
     /// The nodes that redirects named, and when.
-    redirected: Mutex<HashMap<Address, (Stopwatch, Arc<Node>)>>,
+    redirected: Mutex<HashMap<Address, (Stopwatch, Arc<ClusterNode>)>>,
 }
 
 impl Nodes {
@@ -86,14 +86,14 @@ impl Nodes {
     }
 
     /// The node at that address; begins to connect if it is new.
-    pub(super) fn at(&self, address: &Address) -> Arc<Node> {
+    pub(super) fn at(&self, address: &Address) -> Arc<ClusterNode> {
         let mut open = lock(&self.open);
         if let Some(node) = open.get(address).and_then(Weak::upgrade) {
             return node;
         }
-        let source = Source::Server(self.server(address), ServerRole::Node);
+        let source = ConnectionSource::Server(self.server(address), ServerRole::Node);
         let scripts = Arc::clone(&self.scripts);
-        let node = Arc::new(Node {
+        let node = Arc::new(ClusterNode {
             address: address.clone(),
             shard: Shard::master(&address.to_string()),
             connection: RedisConnection::open(source, scripts, self.deadline),
@@ -104,7 +104,7 @@ impl Nodes {
     }
 
     /// The node that a redirect named. It stays for a while although the map may not have it.
-    pub(super) fn redirected_to(&self, address: Address) -> Arc<Node> {
+    pub(super) fn redirected_to(&self, address: Address) -> Arc<ClusterNode> {
         let node = self.at(&address);
         let kept = (Stopwatch::start(), Arc::clone(&node));
         lock(&self.redirected).insert(address, kept);

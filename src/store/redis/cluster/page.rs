@@ -19,7 +19,7 @@ use redis::{ErrorKind, RedisError, ServerErrorKind, Value};
 
 use super::map::Address;
 use super::slot::{self, SLOTS};
-use super::{Cluster, HOPS, MOVING, Node};
+use super::{Cluster, ClusterNode, HOPS, MOVING};
 use crate::clock::{Stopwatch, Timestamp};
 use crate::identity::UserId;
 use crate::session::Session;
@@ -52,18 +52,18 @@ const BY_SCAN: u64 = 1 << 63;
 const OWN_BITS: u32 = 54;
 
 /// A slot to be asked for, and where.
-struct Pending {
+struct PendingSlot {
     /// The slot.
     slot: u16,
     /// Who may have its keys.
-    node: Arc<Node>,
+    node: Arc<ClusterNode>,
     /// Whether the slot is only just moving there, so that the node can't prove that it owns it.
     asking: bool,
 }
 
 /// What a step has found.
 #[derive(Default)]
-struct Found {
+struct SlotUsers {
     /// The users by slot.
     users: BTreeSet<(u16, UserId)>,
     /// The time of one of the servers, which holds for all sessions of a page.
@@ -197,15 +197,15 @@ impl RedisStore {
         cluster: &Cluster,
         slots: Range<u16>,
         time: Option<Timestamp>,
-    ) -> Result<Found, Unlisted> {
+    ) -> Result<SlotUsers, Unlisted> {
         let map = cluster.map().await?;
         let owned = |slot| {
             let node = map.owner(slot).ok_or_else(|| super::unowned(slot))?;
             let (node, asking) = (Arc::clone(node), false);
-            Ok(Pending { slot, node, asking })
+            Ok(PendingSlot { slot, node, asking })
         };
         let pending: Result<Vec<_>, StoreError> = slots.map(owned).collect();
-        let (mut pending, mut found) = (pending?, Found::default());
+        let (mut pending, mut found) = (pending?, SlotUsers::default());
         found.time = time;
         for _ in 0..=HOPS {
             if pending.is_empty() {
@@ -232,14 +232,14 @@ impl RedisStore {
     async fn ask_node(
         &self,
         cluster: &Cluster,
-        slots: &[Pending],
+        slots: &[PendingSlot],
         time: Option<Timestamp>,
-    ) -> Result<(Found, Vec<Pending>), Unlisted> {
-        let Some(Pending { node, .. }) = slots.first() else {
+    ) -> Result<(SlotUsers, Vec<PendingSlot>), Unlisted> {
+        let Some(PendingSlot { node, .. }) = slots.first() else {
             return Ok(Default::default());
         };
         let mut ask = redis::pipe();
-        for Pending { slot, .. } in slots {
+        for PendingSlot { slot, .. } in slots {
             let tag = slot::tag_of(*slot);
             ask.cmd("EXISTS").arg(self.keys.probe(Some(tag)));
             ask.cmd("CLUSTER").arg("GETKEYSINSLOT");
@@ -252,9 +252,9 @@ impl RedisStore {
         };
         let (time, answers) = cluster.call_node(node, act).await?;
         let (mut found, mut elsewhere) = (
-            Found {
+            SlotUsers {
                 time,
-                ..Found::default()
+                ..SlotUsers::default()
             },
             Vec::new(),
         );
@@ -337,7 +337,7 @@ impl RedisStore {
     }
 }
 
-impl Found {
+impl SlotUsers {
     /// Adds the users whose keys a node has named.
     fn note(&mut self, slot: u16, keys: Value, store: &RedisStore) -> Result<(), StoreError> {
         let keys: Vec<Vec<u8>> = redis::from_redis_value(keys)
@@ -375,15 +375,15 @@ impl From<StoreError> for Unlisted {
 /// Where a slot is that a node doesn't own, or no longer alone.
 fn redirected(
     cluster: &Cluster,
-    pending: &Pending,
+    pending: &PendingSlot,
     error: &RedisError,
-) -> Result<Pending, StoreError> {
-    let Pending { slot, node, .. } = pending;
+) -> Result<PendingSlot, StoreError> {
+    let PendingSlot { slot, node, .. } = pending;
     let target = error.redirect_node();
     let target = target.and_then(|(to, _)| Address::of_redirect(to, &node.address));
     let target = target.ok_or_else(|| node.refused(error))?;
     cluster.topology.doubt();
-    Ok(Pending {
+    Ok(PendingSlot {
         slot: *slot,
         node: cluster.topology.nodes.redirected_to(target),
         asking: error.kind() == ErrorKind::Server(ServerErrorKind::Ask),
@@ -392,7 +392,7 @@ fn redirected(
 
 /// Why a node didn't name the keys of a slot. A command that the ACL forbids, a proxy doesn't know
 /// or a service has renamed is no reason to give up.
-fn unlisted(node: &Node, error: &RedisError) -> Unlisted {
+fn unlisted(node: &ClusterNode, error: &RedisError) -> Unlisted {
     let detail = error.detail().unwrap_or_default().to_ascii_lowercase();
     let is_unknown = ["unknown command", "unknown subcommand", "no permissions"];
     match error.code() {

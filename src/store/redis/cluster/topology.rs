@@ -62,7 +62,7 @@ pub(super) enum Knowledge {
 }
 
 /// The current map, and who can be asked for the next.
-pub(super) struct Topology {
+pub(super) struct ClusterTopology {
     /// The nodes.
     pub(super) nodes: Nodes,
     /// The configured nodes.
@@ -81,7 +81,7 @@ struct Candidate {
     link: Option<MultiplexedConnection>,
 }
 
-impl Topology {
+impl ClusterTopology {
     /// A cluster of which nothing is known but those nodes.
     pub(super) fn new(seeds: Vec<ConnectionInfo>, nodes: Nodes) -> Self {
         Self {
@@ -311,10 +311,10 @@ fn nobody(failures: &[StoreError]) -> StoreError {
     StoreError::Disconnected(reason)
 }
 
-impl fmt::Debug for Topology {
+impl fmt::Debug for ClusterTopology {
     /// Shows what is known.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Topology")
+        f.debug_struct("ClusterTopology")
             .field("known", &*self.known.borrow())
             .finish_non_exhaustive()
     }

@@ -24,7 +24,7 @@ use tokio::time::{sleep, timeout};
 
 use super::eviction;
 use super::sentinel::SentinelLog;
-use super::target::{Connected, Source, ping};
+use super::target::{Connected, ConnectionSource, ping};
 use super::{ConnectionState, OpenConnection};
 use crate::clock::Stopwatch;
 use crate::store::StoreError;
@@ -65,7 +65,7 @@ const LASTING: Duration = LONGEST_WAIT;
 #[derive(Debug)]
 pub(super) struct Keeper {
     /// Where connections come from.
-    source: Source,
+    source: ConnectionSource,
     /// The current or intended server, for display and without secrets.
     address: String,
     /// The scripts to load into a server.
@@ -90,7 +90,7 @@ pub(super) struct Keeper {
 impl Keeper {
     /// A keeper that has done nothing yet. It publishes to `state`; `deadline` is that of a call.
     pub(super) fn new(
-        source: Source,
+        source: ConnectionSource,
         scripts: Arc<Scripts>,
         deadline: Duration,
         state: watch::Sender<ConnectionState>,
@@ -300,7 +300,7 @@ mod tests {
 
     /// A keeper that has done nothing yet.
     fn keeper() -> Keeper {
-        let source = Source::Server("redis://a".parse().unwrap(), ServerRole::Standalone);
+        let source = ConnectionSource::Server("redis://a".parse().unwrap(), ServerRole::Standalone);
         let terms = Terms::new(Duration::from_secs(30), DEADLINE);
         let scripts = Arc::new(Scripts::new(&terms, RecordVersions::OURS));
         Keeper::new(

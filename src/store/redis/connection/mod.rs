@@ -39,7 +39,7 @@ use tokio_util::task::AbortOnDropHandle;
 use self::in_flight::InFlight;
 use self::keeper::Keeper;
 pub use self::sentinel::Sentinels;
-pub(super) use self::target::Source;
+pub(super) use self::target::ConnectionSource;
 use self::target::{Link, RedisServer};
 use super::codec::script::Scripts;
 use super::error::{self, ServerRole};
@@ -133,7 +133,7 @@ impl RedisConnection {
         reason = "the task is owned by what it serves, and is aborted with it"
     )]
     pub(in crate::store::redis) fn open(
-        source: Source,
+        source: ConnectionSource,
         scripts: Arc<Scripts>,
         deadline: Duration,
     ) -> Self {

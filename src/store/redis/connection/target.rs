@@ -45,7 +45,7 @@ const ATTEMPT_AT_NODE: Duration = Duration::from_millis(500);
 
 /// Where one connection comes from.
 #[derive(Debug, Clone)]
-pub(in crate::store::redis) enum Source {
+pub(in crate::store::redis) enum ConnectionSource {
     /// That server, which has that role.
     Server(ConnectionInfo, ServerRole),
     /// The master that these sentinels name.
@@ -106,7 +106,7 @@ impl AsyncPushSender for EndSignal {
     }
 }
 
-impl Source {
+impl ConnectionSource {
     /// The destination, for display and without secrets.
     pub(in crate::store::redis) fn place(&self) -> String {
         match self {
@@ -414,11 +414,11 @@ pub(super) mod tests {
             service: "tv".to_owned(),
             master: server("rediss://gate:hunter2@tv/2"),
         };
-        let source = Source::Sentinel(sentinels);
+        let source = ConnectionSource::Sentinel(sentinels);
         assert_eq!(source.place(), "the master of tv");
         assert_eq!(source.sentinels().unwrap(), "s1:26379, s2:7000");
         assert!(!format!("{source:?}").contains("hunter2"), "{source:?}");
-        let alone = |url| Source::Server(server(url), ServerRole::Standalone);
+        let alone = |url| ConnectionSource::Server(server(url), ServerRole::Standalone);
         let source = alone("redis://[::1]:7000");
         assert_eq!(source.place(), "[::1]:7000");
         let source = alone("redis://:hunter2@cache");
