@@ -345,15 +345,13 @@ impl Store for RedisStore {
 
     async fn server_identity(&self, _: &Shard) -> Result<Option<ServerIdentity>, StoreError> {
         let asked = self.connection.call(async |mut link| {
-            let run_id = server_info::run_id(&mut link).await?;
-            Ok((run_id, server_info::eviction_policy(&mut link).await?))
+            Ok(ServerIdentity {
+                run_id: server_info::run_id(&mut link).await?,
+                database: self.connection.database(),
+                eviction_policy: server_info::eviction_policy(&mut link).await?,
+                requires_full_coverage: server_info::requires_full_coverage(&mut link).await?,
+            })
         });
-        let (run_id, eviction_policy) = asked.await?;
-        Ok(Some(ServerIdentity {
-            run_id,
-            database: self.connection.database(),
-            eviction_policy,
-            requires_full_coverage: None,
-        }))
+        Ok(Some(asked.await?))
     }
 }

@@ -29,6 +29,25 @@ pub(in crate::store::redis) async fn run_id(
     reported(link, "server", "run_id:").await
 }
 
+/// The server's `cluster-require-full-coverage`; `None` if it is in no cluster, or if the ACL
+/// doesn't let us read that.
+///
+/// # Errors
+/// The connection was lost.
+pub(in crate::store::redis) async fn requires_full_coverage(
+    link: &mut MultiplexedConnection,
+) -> Result<Option<bool>, RedisError> {
+    // A server outside a cluster has the setting, too.
+    let in_cluster = reported(link, "cluster", "cluster_enabled:").await?;
+    if in_cluster.as_deref() != Some("1") {
+        return Ok(None);
+    }
+    let mut ask = redis::cmd("CONFIG");
+    ask.arg("GET").arg("cluster-require-full-coverage");
+    let told = permitted(ask.query_async::<(String, String)>(link).await)?;
+    Ok(told.map(|(_, value)| value == "yes"))
+}
+
 /// The value of a field in a section of `INFO`.
 async fn reported(
     link: &mut MultiplexedConnection,
@@ -63,9 +82,11 @@ mod tests {
             let mut link = connection(Some(answers)).await;
             assert_eq!(run_id(&mut link).await, Ok(None));
             assert_eq!(eviction_policy(&mut link).await, Ok(None));
+            assert_eq!(requires_full_coverage(&mut link).await, Ok(None));
         }
         let mut link = connection(None).await;
         assert!(run_id(&mut link).await.is_err());
         assert!(eviction_policy(&mut link).await.is_err());
+        assert!(requires_full_coverage(&mut link).await.is_err());
     }
 }
