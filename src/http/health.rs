@@ -15,7 +15,7 @@ use utoipa::openapi::schema::{Object, ObjectBuilder, Type};
 use super::ApiState;
 use crate::config::OutageRule;
 use crate::http::openapi::responses::TooMuch;
-use crate::ledger::{AccessLog, Ledger, UNWIRED};
+use crate::ledger::{AccessLog, Ledger, ShardsHealth, UNWIRED};
 use crate::telemetry::metrics::LabelValue;
 
 /// Whether this instance wants requests: from when its ports are bound until it is asked to stop.
@@ -98,7 +98,7 @@ impl AccessLogDetail {
 /// The store's state. Readiness doesn't depend on it.
 #[derive(Debug, Serialize, ToSchema)]
 pub(super) struct StoreDetail {
-    /// Whether the store answers.
+    /// Whether the store, or any shard of it, answers.
     up: bool,
     /// The Redis server in use, such as the master that the sentinels named; absent without one.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -112,6 +112,33 @@ pub(super) struct StoreDetail {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(schema_with = outage_rules)]
     outage_rule: Option<&'static str>,
+    /// The shards of a cluster; absent if the store is one piece.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    shards: Option<ShardsDetail>,
+}
+
+/// The shards of a cluster. Each has one master, and fails on its own: the outage rule decides about
+/// the users of that shard and nobody else.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = StoreShards)]
+struct ShardsDetail {
+    /// How many shards have users.
+    known: usize,
+    /// How many of them answer.
+    up: usize,
+    /// Those that don't answer, or with which something else is wrong.
+    troubles: Vec<ShardTrouble>,
+}
+
+/// A shard with which something is wrong.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = StoreShardTrouble)]
+struct ShardTrouble {
+    /// The address of its master; `unowned` for the slots that no master owns.
+    shard: String,
+    /// Why it doesn't answer, or what else is wrong with it.
+    trouble: String,
 }
 
 impl StoreDetail {
@@ -123,6 +150,24 @@ impl StoreDetail {
             server: ledger.store_server(),
             trouble: health.trouble,
             outage_rule: health.rule.map(LabelValue::as_str),
+            shards: health.shards.map(ShardsDetail::of),
+        }
+    }
+}
+
+impl ShardsDetail {
+    /// The state of these shards.
+    fn of(shards: ShardsHealth) -> Self {
+        let troubles = shards.troubles.into_iter();
+        Self {
+            known: shards.tally.known,
+            up: shards.tally.up,
+            troubles: troubles
+                .map(|(shard, trouble)| ShardTrouble {
+                    shard: shard.to_string(),
+                    trouble,
+                })
+                .collect(),
         }
     }
 }
@@ -132,7 +177,7 @@ fn outage_rules() -> Object {
     let rules = [OutageRule::Allow, OutageRule::Deny, OutageRule::Local].map(LabelValue::as_str);
     ObjectBuilder::new()
         .description(Some(
-            "What decides about new streams while the store doesn't answer or is full.",
+            "What decides about new streams while the store, or their shard of it, doesn't answer or is full.",
         ))
         .schema_type(Type::String)
         .enum_values(Some(rules))

@@ -19,6 +19,8 @@ use crate::config::{Backend, Shared};
 use crate::http::openapi::responses::{Detached, Inspected};
 use crate::http::request::caller::Caller;
 use crate::http::request::path::parameters;
+use crate::ledger::StoreServer;
+use crate::store::ServerIdentity;
 
 /// One instance.
 #[derive(Debug, Serialize, ToSchema)]
@@ -77,6 +79,32 @@ pub(super) struct StoreBody {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     eviction_policy: Option<String>,
+    /// The masters of a cluster; absent if the store is one piece.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schema(required = false)]
+    masters: Vec<MasterBody>,
+}
+
+/// A master of a cluster.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = InstanceMaster)]
+pub(super) struct MasterBody {
+    /// Its address.
+    address: String,
+    /// Its `run_id`; absent if it doesn't answer, or the ACL doesn't let us read it (`INFO`).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    run_id: Option<String>,
+    /// Its `maxmemory-policy`; absent if it doesn't answer, or the ACL doesn't let us read it
+    /// (`CONFIG GET`, `INFO`).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    eviction_policy: Option<String>,
+    /// Its `cluster-require-full-coverage`: whether one dead master stops all others. Absent if it
+    /// doesn't answer, or the ACL doesn't let us read it (`CONFIG GET`).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    requires_full_coverage: Option<bool>,
 }
 
 /// See how this instance is wired
@@ -125,18 +153,42 @@ async fn shared(door: &ApiState) -> Result<Arc<Shared>, ApiError> {
 impl StoreBody {
     /// The current state of an instance's store.
     async fn of(door: &ApiState) -> Self {
-        // If it can't tell, its health says why, or it lacks the rights.
-        let identity = door.ledger.server_identity().await.ok().flatten();
-        let (database, run_id, eviction_policy) = match identity {
-            None => (None, None, None),
-            Some(it) => (Some(it.database), it.run_id, it.eviction_policy),
-        };
+        let servers = door.ledger.store_servers().await;
+        // The database is the same for all of a cluster.
+        let mut database = None;
+        let (mut run_id, mut eviction_policy, mut masters) = (None, None, Vec::new());
+        for StoreServer { shard, identity } in servers {
+            // If it can't tell, its health says why, or it lacks the rights.
+            database = database.or(identity.as_ref().map(|it| it.database));
+            match (shard.address(), identity) {
+                (Some(address), identity) => masters.push(MasterBody::of(address, identity)),
+                (None, Some(it)) => (run_id, eviction_policy) = (it.run_id, it.eviction_policy),
+                (None, None) => {}
+            }
+        }
         Self {
             shared: door.backend == Backend::Redis,
             detail: StoreDetail::of(&door.ledger),
             run_id,
             database,
             eviction_policy,
+            masters,
+        }
+    }
+}
+
+impl MasterBody {
+    /// The master at that address, as it identifies itself.
+    fn of(address: &str, identity: Option<ServerIdentity>) -> Self {
+        let (run_id, eviction_policy, requires_full_coverage) = match identity {
+            None => (None, None, None),
+            Some(it) => (it.run_id, it.eviction_policy, it.requires_full_coverage),
+        };
+        Self {
+            address: address.to_owned(),
+            run_id,
+            eviction_policy,
+            requires_full_coverage,
         }
     }
 }

@@ -180,7 +180,9 @@ impl Ledger {
             user, start, rules, ..
         } = attempt;
         let asked = self
-            .timed(Operation::Admit, || self.store.admit(user, start, rules))
+            .timed(Operation::Admit, user, || {
+                self.store.admit(user, start, rules)
+            })
             .await;
         asked.map_err(|outage| Outage {
             doubtful: start.ticket.filter(|_| outage.error.outcome_is_unknown()),

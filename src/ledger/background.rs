@@ -1,13 +1,18 @@
 //! The ledger's background work: renews held leases, syncs sessions and ends with the store, probes
-//! a store that doesn't answer, and detects a store that has lost data.
+//! shards that don't answer, and detects shards that have lost data.
 
+use std::collections::HashMap;
+use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::StreamExt;
 use futures_util::future::join_all;
+use futures_util::stream::FuturesUnordered;
 use tokio::sync::watch;
 use tracing::warn;
 
 use super::lease_cache::{End, Unsynced};
+use super::shards::KnownShard;
 use super::suspicion::{PROOF, SAMPLE};
 use super::{Ledger, Outage};
 use crate::identity::{SessionKey, UserId};
@@ -49,48 +54,51 @@ impl Ledger {
             self.keep_renewed(),
             self.keep_synced(),
             self.mind_store(),
-            self.clear_doubts(),
             self.mind_access_log()
         );
     }
 
-    /// Renews the sessions that are due, many at a time.
+    /// Renews the sessions that are due, many at a time. No shard waits for another.
     async fn keep_renewed(&self) {
         loop {
             self.cache.due_arrived.notified().await;
             tokio::time::sleep(self.cache.gathering()).await;
-            let due = self.cache.take_due();
-            for some in due.chunks(RENEWED_AT_A_TIME) {
-                self.renew_held(some).await;
+            let mut due: HashMap<Shard, Vec<_>> = HashMap::new();
+            for (user, key) in self.cache.take_due() {
+                let shard = self.store.shard_of(&user);
+                due.entry(shard).or_default().push((user, key));
+            }
+            join_all(due.values().map(|due| self.renew_held(due))).await;
+        }
+    }
+
+    /// Renews these sessions of one shard. One that can't be renewed stays until the end of its
+    /// lease, and its next request asks the store.
+    async fn renew_held(&self, due: &[(UserId, SessionKey)]) {
+        for some in due.chunks(RENEWED_AT_A_TIME) {
+            let seen: Vec<Seen> = some
+                .iter()
+                .filter_map(|(user, key)| self.cache.sighting(user, key))
+                .collect();
+            for seen in self.tell_all_running(&seen).await.untold {
+                self.cache.not_renewed(&seen.user, &seen.sighting.key);
             }
         }
     }
 
-    /// Renews some sessions. One that can't be renewed stays until the end of its lease, and its
-    /// next request asks the store.
-    async fn renew_held(&self, due: &[(UserId, SessionKey)]) {
-        let seen: Vec<Seen> = due
-            .iter()
-            .filter_map(|(user, key)| self.cache.sighting(user, key))
-            .collect();
-        for seen in self.tell_all_running(&seen).await.untold {
-            self.cache.not_renewed(&seen.user, &seen.sighting.key);
-        }
-    }
-
-    /// Reports many running streams to the store, and caches its answers.
+    /// Reports many running streams of one shard to the store, and caches its answers.
     async fn tell_all_running<'a>(&self, seen: &'a [Seen]) -> SyncResult<'a> {
         let mut told = SyncResult::default();
-        if seen.is_empty() {
+        let Some(first) = seen.first() else {
             return told;
-        }
+        };
         let stamps: Vec<_> = seen
             .iter()
             .map(|seen| self.cache.version(&seen.user))
             .collect();
         seen.iter().for_each(|seen| self.renews_itself(seen));
         let asked = self
-            .timed(Operation::RenewAll, || async {
+            .timed(Operation::RenewAll, &first.user, || async {
                 let answers = self.store.renew_all(seen).await;
                 let mut failed = None;
                 for ((seen, version), answer) in seen.iter().zip(stamps).zip(answers) {
@@ -123,15 +131,19 @@ impl Ledger {
         told
     }
 
-    /// Syncs with the store whenever it answers, at a bounded rate.
+    /// Syncs with the shards that answer, at a bounded rate. What the others must learn waits.
     async fn keep_synced(&self) {
-        let mut up = self.breaker.watch();
+        let mut shards = self.shards.watch();
         loop {
-            // The sender lives as long as the ledger.
-            drop(up.wait_for(|up| *up).await);
-            let users = self.cache.take_queued(TOLD_AT_A_TIME);
+            let users = self
+                .cache
+                .take_queued(TOLD_AT_A_TIME, |user| self.is_store_up(user));
             if users.is_empty() {
-                self.cache.unsynced_arrived.notified().await;
+                tokio::select! {
+                    () = self.cache.unsynced_arrived.notified() => {}
+                    // The sender lives as long as the ledger.
+                    _ = shards.changed() => self.cache.requeue(),
+                }
                 continue;
             }
             let synced = join_all(users.iter().map(|user| self.settle(user))).await;
@@ -199,65 +211,93 @@ impl Ledger {
         failed.map_or(Ok(()), Err)
     }
 
-    /// Syncs everything, as far as possible, before the process exits.
+    /// Syncs everything, as far as possible, before the process exits. Each user is tried once.
     pub async fn settle_all(&self) {
         loop {
-            let users = self.cache.take_queued(TOLD_AT_A_TIME);
-            let told = join_all(users.iter().map(|user| self.settle(user))).await;
-            if users.is_empty() || told.iter().any(Result::is_err) {
+            let users = self
+                .cache
+                .take_queued(TOLD_AT_A_TIME, |user| self.is_store_up(user));
+            if users.is_empty() {
                 return;
+            }
+            join_all(users.iter().map(|user| self.settle(user))).await;
+        }
+    }
+
+    /// Minds each shard for as long as it has users.
+    async fn mind_store(&self) {
+        let mut minding = FuturesUnordered::new();
+        loop {
+            let unminded = self.shards.take_unminded().into_iter();
+            minding.extend(unminded.map(|known| self.mind_shard(known)));
+            tokio::select! {
+                () = self.shards.unminded_arrived.notified() => {}
+                Some(()) = minding.next() => {}
             }
         }
     }
 
-    /// Probes a store that doesn't answer until it does, and then checks whether it has lost data.
-    async fn mind_store(&self) {
-        let mut up = self.breaker.watch();
+    /// Minds one shard until it has no users any more.
+    async fn mind_shard(&self, known: Arc<KnownShard>) {
+        let minding = async { tokio::join!(self.mind_outages(&known), self.clear_doubts(&known)) };
+        tokio::select! {
+            () = known.gone.cancelled() => {}
+            _ = minding => {}
+        }
+    }
+
+    /// Probes a shard that doesn't answer until it does, and then checks whether it has lost data.
+    async fn mind_outages(&self, known: &KnownShard) {
+        let mut up = known.breaker.watch();
         loop {
-            self.outage(&mut up).await;
+            self.outage(known, &mut up).await;
             while !*up.borrow_and_update() {
-                self.probe().await;
+                self.probe_shard(known).await;
                 if !*up.borrow() {
+                    // Another may have been promoted in its place.
+                    self.shards.follow(self.store.shards());
                     rest_between_probes().await;
                 }
             }
             // It may have come back empty.
             self.wiring.forget();
-            self.look_for_loss().await;
+            self.look_for_loss(known).await;
         }
     }
 
-    /// Waits until the store is down: calls show it, or the store reports it. A failed probe is
+    /// Waits until a shard is down: calls show it, or the store reports it. A failed probe is
     /// repeated soon, because an idle instance would otherwise notice too late.
-    async fn outage(&self, up: &mut watch::Receiver<bool>) {
-        let whole = Shard::whole();
+    async fn outage(&self, known: &KnownShard, up: &mut watch::Receiver<bool>) {
         loop {
             tokio::select! {
                 () = async { drop(up.wait_for(|up| !*up).await) } => return,
-                lost = self.store.outage(&whole) => self.breaker.note_loss(&lost, &self.metrics),
-                () = self.breaker.probe_failed() => {
+                lost = self.store.outage(&known.shard) => self.shards.note_loss(known, &lost),
+                () = known.breaker.probe_failed() => {
                     rest_between_probes().await;
-                    self.probe().await;
+                    self.probe_shard(known).await;
                 }
             }
         }
     }
 
-    /// Asks the store about a few users. If two of them are unknown to it, it has lost all data.
-    async fn look_for_loss(&self) {
-        let sample = self.cache.sample(SAMPLE, &self.suspicion.users());
+    /// Asks a shard about a few users. If two of them are unknown to it, it has lost all data.
+    async fn look_for_loss(&self, known: &KnownShard) {
+        let is_there = |user: &UserId| self.store.shard_of(user) == known.shard;
+        let except = known.suspicion.users();
+        let sample = self.cache.sample(SAMPLE, &except, is_there);
         // Sessions whose report fails now ask at their next request.
         if self.tell_all_running(&sample).await.unknown >= PROOF {
-            self.note_forgetting();
+            self.note_forgetting(known);
         }
     }
 
     /// Records that the store didn't know a session that it should have counted: the user's other
-    /// sessions are reported, and the store is asked about some other users'.
+    /// sessions are reported, and their shard is asked about some other users'.
     pub(super) fn suspect_loss(&self, user: &UserId, key: &SessionKey) {
         self.cache.unsync_others(user, key);
-        if self.suspicion.note(user) {
-            self.cache.doubted.notify_one();
+        let known = self.shard_of(user);
+        if known.suspicion.note(user) {
+            known.doubted.notify_one();
         }
     }
 
@@ -271,12 +311,12 @@ impl Ledger {
             .any(|answer| matches!(answer, Ok(Renewal::PutBack { .. })))
     }
 
-    /// Checks whether the store has lost data, whenever it didn't know a session that it should
-    /// have counted.
-    async fn clear_doubts(&self) {
+    /// Checks whether a shard has lost data, whenever it didn't know a session that it should have
+    /// counted.
+    async fn clear_doubts(&self, known: &KnownShard) {
         loop {
-            self.cache.doubted.notified().await;
-            self.look_for_loss().await;
+            known.doubted.notified().await;
+            self.look_for_loss(known).await;
         }
     }
 
@@ -293,14 +333,19 @@ impl Ledger {
         }
     }
 
-    /// The store has lost all data: schedules all held sessions for reporting.
-    pub(super) fn note_forgetting(&self) {
-        if self.forgot.is_due() {
-            warn!("the store lost live sessions; re-announcing all cached sessions");
+    /// A shard has lost all data: schedules the held sessions of its users for reporting.
+    fn note_forgetting(&self, known: &KnownShard) {
+        if known.forgot.is_due() {
+            let shard = known.shard.name();
+            warn!(
+                shard,
+                "the store lost live sessions; re-announcing all cached sessions"
+            );
         }
         self.metrics.store_forgot();
         self.wiring.forget();
-        self.cache.unsync_all();
+        self.cache
+            .unsync_all(|user| self.store.shard_of(user) == known.shard);
     }
 }
 

@@ -1,5 +1,5 @@
-//! Tracks whether the store answers, from the results of its calls, and derives a circuit breaker
-//! from it.
+//! Tracks whether a shard of the store answers, from the results of its calls, and derives a circuit
+//! breaker from it. Below, *the store* is that shard.
 //!
 //! The breaker opens after [`FAILURES`] failed calls in a row, or when the store reports that it
 //! cannot connect: further calls would cost each check its deadline, and a struggling store more
@@ -16,8 +16,7 @@ use tracing::{info, warn};
 
 use crate::clock::Stopwatch;
 use crate::config::OutageRule;
-use crate::store::StoreError;
-use crate::telemetry::Metrics;
+use crate::store::{Shard, StoreError};
 use crate::util::lock;
 
 /// How many calls must fail in a row before the store counts as down: a lost packet or two is no
@@ -41,8 +40,6 @@ const ROOM_AGAIN: Duration = Duration::from_secs(10);
 pub(super) struct Breaker {
     /// What its calls have shown.
     known: Mutex<Known>,
-    /// What decides while it is down.
-    rule: OutageRule,
     /// Whether calls are made: a copy of the state that is cheap to read.
     open: AtomicBool,
     /// The same, for tasks that wait for a change.
@@ -52,8 +49,12 @@ pub(super) struct Breaker {
 }
 
 /// The store according to its last calls.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Known {
+    /// The part of the store that it is.
+    shard: Shard,
+    /// What decides while it is down.
+    rule: OutageRule,
     /// Whether it answers.
     state: State,
     /// How many probes in a row it must answer after its next failure.
@@ -95,23 +96,29 @@ pub(super) struct StoreCall {
     pub(super) is_probe: bool,
 }
 
-/// The store's health.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct StoreHealth {
+/// The store's health in short.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Signs {
     /// Whether it answers.
-    pub up: bool,
-    /// What is wrong: why it doesn't answer, or that it is full.
-    pub trouble: Option<String>,
-    /// What decides about new streams while it doesn't answer or is full.
-    pub rule: Option<OutageRule>,
+    pub(super) up: bool,
+    /// Whether it is known not to answer.
+    pub(super) out: bool,
+    /// Whether it has no room.
+    pub(super) full: bool,
 }
 
 impl Breaker {
-    /// A breaker in the unknown state. `rule` decides while the store is down.
-    pub(super) fn new(rule: OutageRule) -> Self {
+    /// A breaker for that shard, in the unknown state. `rule` decides while the shard is down.
+    pub(super) fn new(shard: Shard, rule: OutageRule) -> Self {
         Self {
-            known: Mutex::default(),
-            rule,
+            known: Mutex::new(Known {
+                shard,
+                rule,
+                state: State::Unknown,
+                probes: 0,
+                full: None,
+                cut: None,
+            }),
             open: AtomicBool::new(true),
             up: watch::Sender::new(false),
             probe_failed: Notify::new(),
@@ -142,64 +149,67 @@ impl Breaker {
         self.probe_failed.notified().await;
     }
 
-    /// Records a call's result. While the breaker is open only a probe's counts; after it has
-    /// closed, calls that began before don't count.
-    pub(super) fn note(&self, error: Option<&StoreError>, call: StoreCall, metrics: &Metrics) {
-        let mut known = self.known();
-        match error {
-            None => known.note_room(),
-            Some(full @ StoreError::Full(_)) => known.note_full(full, self.rule),
-            Some(_) => {}
-        }
-        match error {
-            // A full store does answer; it only has no room for another session.
-            None | Some(StoreError::Full(_)) => known.note_answer(call.is_probe),
-            // Only one user's key may hold undecodable data. If every answer is like that, the
-            // probes reveal it.
-            Some(StoreError::Protocol(_)) if !call.is_probe => {}
-            Some(error) if known.is_news(error, call) => {
-                known.note_failure(error, self.rule);
-                if call.is_probe && matches!(known.state, State::Up { .. }) {
-                    self.probe_failed.notify_one();
-                }
+    /// Records a call's result; returns whether the store's [`Signs`] have changed. While the
+    /// breaker is open only a probe's counts; after it has closed, calls that began before don't
+    /// count.
+    pub(super) fn note(&self, error: Option<&StoreError>, call: StoreCall) -> bool {
+        self.change(|known| {
+            match error {
+                None => known.note_room(),
+                Some(full @ StoreError::Full(_)) => known.note_full(full),
+                Some(_) => {}
             }
-            Some(_) => {}
-        }
-        self.tell(&known, metrics);
+            match error {
+                // A full store does answer; it only has no room for another session.
+                None | Some(StoreError::Full(_)) => known.note_answer(call.is_probe),
+                // Only one user's key may hold undecodable data. If every answer is like that, the
+                // probes reveal it.
+                Some(StoreError::Protocol(_)) if !call.is_probe => {}
+                Some(error) if known.is_news(error, call) => {
+                    known.note_failure(error);
+                    if call.is_probe && matches!(known.state, State::Up { .. }) {
+                        self.probe_failed.notify_one();
+                    }
+                }
+                Some(_) => {}
+            }
+        })
     }
 
-    /// Records that the store has reported its own outage.
-    pub(super) fn note_loss(&self, error: &StoreError, metrics: &Metrics) {
+    /// Records that the store has reported its own outage; returns whether its [`Signs`] have
+    /// changed.
+    pub(super) fn note_loss(&self, error: &StoreError) -> bool {
+        self.change(|known| known.note_outage(error))
+    }
+
+    /// Changes what is known, and publishes it if the store's [`Signs`] have changed; returns
+    /// whether they have.
+    fn change(&self, change: impl FnOnce(&mut Known)) -> bool {
         let mut known = self.known();
-        known.note_outage(error, self.rule);
-        self.tell(&known, metrics);
-    }
-
-    /// Publishes the state.
-    fn tell(&self, known: &Known, metrics: &Metrics) {
-        let up = matches!(known.state, State::Up { .. });
-        let open = !matches!(known.state, State::Down { .. });
-        self.open.store(open, Ordering::Release);
-        metrics.store_up(up);
-        metrics.outage_rule((!open || known.full.is_some()).then_some(self.rule));
+        let before = known.signs();
+        change(&mut known);
+        let after = known.signs();
+        if after == before {
+            return false;
+        }
+        self.open.store(!after.out, Ordering::Release);
         self.up
-            .send_if_modified(|told| std::mem::replace(told, up) != up);
+            .send_if_modified(|told| std::mem::replace(told, after.up) != after.up);
+        true
     }
 
-    /// The store's health.
-    pub(super) fn health(&self) -> StoreHealth {
+    /// The store's health in short.
+    pub(super) fn signs(&self) -> Signs {
+        self.known().signs()
+    }
+
+    /// What is wrong with the store: why it doesn't answer, or that it is full.
+    pub(super) fn trouble(&self) -> Option<String> {
         let known = self.known();
-        let full = known.full.as_ref().map(|(_, said)| said.clone());
-        let (up, trouble) = match &known.state {
-            State::Unknown => (false, Some("it has not answered yet".to_owned())),
-            State::Up { .. } => (true, full.clone()),
-            State::Down { reason, .. } => (false, Some(reason.clone())),
-        };
-        let out = full.is_some() || matches!(known.state, State::Down { .. });
-        StoreHealth {
-            up,
-            trouble,
-            rule: out.then_some(self.rule),
+        match &known.state {
+            State::Unknown => Some("it has not answered yet".to_owned()),
+            State::Up { .. } => known.full.as_ref().map(|(_, said)| said.clone()),
+            State::Down { reason, .. } => Some(reason.clone()),
         }
     }
 
@@ -210,6 +220,15 @@ impl Breaker {
 }
 
 impl Known {
+    /// The store's health in short.
+    const fn signs(&self) -> Signs {
+        Signs {
+            up: matches!(self.state, State::Up { .. }),
+            out: matches!(self.state, State::Down { .. }),
+            full: self.full.is_some(),
+        }
+    }
+
     /// Whether a failed call says something new about the store. All calls in progress on a
     /// connection, or waiting for the next one, fail with it and count as one failure, because
     /// servers also close healthy connections.
@@ -225,9 +244,10 @@ impl Known {
     }
 
     /// Records that the store is full.
-    fn note_full(&mut self, error: &StoreError, rule: OutageRule) {
+    fn note_full(&mut self, error: &StoreError) {
         if self.full.is_none() {
-            warn!(%error, "the store has no room: new streams are {}, running ones are renewed and released", said(rule));
+            let (shard, rule) = (self.shard.name(), said(self.rule));
+            warn!(%error, shard, "the store has no room: new streams are {rule}, running ones are renewed and released");
         }
         self.full = Some((Stopwatch::start(), error.to_string()));
     }
@@ -239,7 +259,7 @@ impl Known {
             .as_ref()
             .is_some_and(|(since, _)| since.elapsed() >= ROOM_AGAIN)
         {
-            info!("the store has room again");
+            info!(shard = self.shard.name(), "the store has room again");
             self.full = None;
         }
     }
@@ -251,7 +271,7 @@ impl Known {
             State::Down { .. } if !is_probe => {}
             State::Down { probes, .. } if *probes > 1 => *probes -= 1,
             State::Unknown | State::Down { .. } => {
-                info!("the store answers");
+                info!(shard = self.shard.name(), "the store answers");
                 self.state = State::Up {
                     since: Stopwatch::start(),
                     failures: 0,
@@ -261,18 +281,18 @@ impl Known {
     }
 
     /// Records a failure.
-    fn note_failure(&mut self, error: &StoreError, rule: OutageRule) {
+    fn note_failure(&mut self, error: &StoreError) {
         if wants_connection(error) {
             self.cut = Some(Stopwatch::start());
         }
         match &mut self.state {
             State::Up { failures, .. } if *failures + 1 < FAILURES => *failures += 1,
-            _ => self.note_outage(error, rule),
+            _ => self.note_outage(error),
         }
     }
 
     /// Records an outage.
-    fn note_outage(&mut self, error: &StoreError, rule: OutageRule) {
+    fn note_outage(&mut self, error: &StoreError) {
         let text = match error {
             StoreError::NotAsked(reason) => reason.clone(),
             _ => error.to_string(),
@@ -290,8 +310,9 @@ impl Known {
         };
         warn!(
             reason = text,
+            shard = self.shard.name(),
             "the store doesn't answer: new streams are {}, running ones continue",
-            said(rule)
+            said(self.rule)
         );
         self.state = State::Down {
             reason: text,
@@ -317,7 +338,6 @@ const fn said(rule: OutageRule) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::telemetry::metrics::LabelValue;
 
     /// A call that begins now.
     fn call() -> StoreCall {
@@ -339,207 +359,183 @@ mod tests {
     }
 
     /// A breaker whose store has answered once.
-    fn beating(metrics: &Metrics) -> Breaker {
-        let breaker = Breaker::new(OutageRule::Deny);
-        breaker.note(None, call(), metrics);
+    fn beating() -> Breaker {
+        let breaker = Breaker::new(Shard::whole(), OutageRule::Deny);
+        breaker.note(None, call());
         breaker
     }
 
     /// Records that many failed calls.
-    fn fail(breaker: &Breaker, times: u32, metrics: &Metrics) {
+    fn fail(breaker: &Breaker, times: u32) {
         for _ in 0..times {
-            breaker.note(Some(&timeout()), call(), metrics);
+            breaker.note(Some(&timeout()), call());
         }
     }
 
     #[test]
     fn some_lost_calls_are_no_outage_and_a_probe_ends_one() {
-        let metrics = Metrics::new().unwrap();
-        let breaker = beating(&metrics);
+        let breaker = beating();
         let full = StoreError::Full("no room".to_owned());
         for _ in 0..3 {
-            fail(&breaker, FAILURES - 1, &metrics);
-            assert!(breaker.health().up && breaker.may_ask().is_ok());
+            fail(&breaker, FAILURES - 1);
+            assert!(breaker.signs().up && breaker.may_ask().is_ok());
             // A store that reports that it is full has answered.
-            breaker.note(Some(&full), call(), &metrics);
+            breaker.note(Some(&full), call());
         }
-        fail(&breaker, FAILURES, &metrics);
-        assert!(metrics.render().contains("streamgate_store_up 0"));
+        fail(&breaker, FAILURES);
         let refused = StoreError::NotAsked(timeout().to_string());
         assert_eq!(breaker.may_ask(), Err(refused));
         // A call that was in progress is no probe.
-        breaker.note(None, call(), &metrics);
+        breaker.note(None, call());
         assert!(breaker.may_ask().is_err());
-        breaker.note(None, probe(), &metrics);
+        breaker.note(None, probe());
         assert!(breaker.may_ask().is_ok() && *breaker.watch().borrow());
-        assert!(metrics.render().contains("streamgate_store_up 1"));
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_store_that_keeps_failing_must_answer_more_probes() {
-        let metrics = Metrics::new().unwrap();
-        let breaker = beating(&metrics);
+        let breaker = beating();
         tokio::time::advance(PROVEN).await;
         for probes in [1, 2, 4, 8, 16, 16] {
-            fail(&breaker, FAILURES, &metrics);
+            fail(&breaker, FAILURES);
             for _ in 0..probes - 1 {
-                breaker.note(None, probe(), &metrics);
+                breaker.note(None, probe());
                 assert!(breaker.may_ask().is_err(), "{probes} probes are needed");
             }
             // The answers must come in a row.
-            breaker.note(Some(&timeout()), probe(), &metrics);
+            breaker.note(Some(&timeout()), probe());
             for _ in 0..probes {
                 assert!(breaker.may_ask().is_err(), "{probes} probes are needed");
-                breaker.note(None, probe(), &metrics);
+                breaker.note(None, probe());
             }
             assert!(breaker.may_ask().is_ok());
         }
         tokio::time::advance(PROVEN).await;
-        fail(&breaker, FAILURES, &metrics);
-        breaker.note(None, probe(), &metrics);
+        fail(&breaker, FAILURES);
+        breaker.note(None, probe());
         assert!(breaker.may_ask().is_ok());
     }
 
     #[test]
     fn a_store_that_never_answered_is_not_up_and_is_asked() {
-        let metrics = Metrics::new().unwrap();
-        for rule in [OutageRule::Allow, OutageRule::Deny, OutageRule::Local] {
-            let breaker = Breaker::new(rule);
-            let unasked = breaker.health();
-            assert_eq!((unasked.up, unasked.trouble.is_some()), (false, true));
-            assert_eq!((unasked.rule, breaker.may_ask()), (None, Ok(())));
-            let error = StoreError::Disconnected("refused".to_owned());
-            breaker.note(Some(&error), call(), &metrics);
-            let refused = StoreHealth {
-                up: false,
-                trouble: Some("no connection: refused".to_owned()),
-                rule: Some(rule),
-            };
-            assert_eq!(breaker.health(), refused);
-            for other in OutageRule::ALL {
-                let series = format!("streamgate_outage_rule{{rule=\"{}\"}}", other.as_str());
-                let line = format!("{series} {}\n", i32::from(*other == rule));
-                assert!(metrics.render().contains(&line), "no {line}");
-            }
-        }
+        let breaker = Breaker::new(Shard::whole(), OutageRule::Deny);
+        let Signs { up, out, full } = breaker.signs();
+        assert_eq!((up, out, full), (false, false, false));
+        assert!(breaker.trouble().is_some());
+        assert_eq!(breaker.may_ask(), Ok(()));
+        let error = StoreError::Disconnected("refused".to_owned());
+        assert!(breaker.note(Some(&error), call()));
+        assert!(breaker.signs().out && !breaker.signs().up);
+        let trouble = breaker.trouble();
+        assert_eq!(trouble.as_deref(), Some("no connection: refused"));
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_call_older_than_the_recovery_does_not_count() {
-        let metrics = Metrics::new().unwrap();
-        let breaker = beating(&metrics);
+        let breaker = beating();
         let late = call();
         tokio::time::advance(Duration::from_millis(10)).await;
-        fail(&breaker, FAILURES, &metrics);
-        breaker.note(None, probe(), &metrics);
+        fail(&breaker, FAILURES);
+        breaker.note(None, probe());
         for _ in 0..FAILURES {
-            breaker.note(Some(&timeout()), late, &metrics);
+            breaker.note(Some(&timeout()), late);
         }
-        assert!(breaker.health().up);
-        fail(&breaker, FAILURES, &metrics);
-        assert!(!breaker.health().up);
+        assert!(breaker.signs().up);
+        fail(&breaker, FAILURES);
+        assert!(!breaker.signs().up);
     }
 
     #[tokio::test(start_paused = true)]
     async fn calls_that_want_the_same_connection_are_one_failure() {
-        let metrics = Metrics::new().unwrap();
         let cut = StoreError::Disconnected("closed".to_owned());
         let unopened = StoreError::NotAsked("still connecting".to_owned());
         for (first, others) in [(&cut, &cut), (&unopened, &unopened), (&cut, &unopened)] {
-            let breaker = beating(&metrics);
+            let breaker = beating();
             let times = |times: u32| (0..times).map(|_| call()).collect::<Vec<_>>();
             let calls = times(FAILURES * 2);
             tokio::time::advance(Duration::from_millis(1)).await;
-            breaker.note(Some(first), calls[0], &metrics);
+            breaker.note(Some(first), calls[0]);
             for call in &calls[1..] {
                 tokio::time::advance(Duration::from_millis(1)).await;
-                breaker.note(Some(others), *call, &metrics);
+                breaker.note(Some(others), *call);
             }
-            assert!(breaker.health().up, "{first}, {others}");
+            assert!(breaker.signs().up, "{first}, {others}");
             // Each of these began after the previous connection was lost.
             for _ in 1..FAILURES {
-                assert!(breaker.health().up, "{first}, {others}");
+                assert!(breaker.signs().up, "{first}, {others}");
                 tokio::time::advance(Duration::from_millis(1)).await;
-                breaker.note(Some(others), call(), &metrics);
+                breaker.note(Some(others), call());
             }
-            assert!(!breaker.health().up, "{first}, {others}");
+            assert!(!breaker.signs().up, "{first}, {others}");
         }
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_late_failure_in_an_outage_hides_neither_probes_nor_reason() {
-        let metrics = Metrics::new().unwrap();
-        let breaker = beating(&metrics);
+        let breaker = beating();
         // The second outage in a row takes two probes.
-        fail(&breaker, FAILURES, &metrics);
-        breaker.note(None, probe(), &metrics);
-        fail(&breaker, FAILURES, &metrics);
-        breaker.note(None, probe(), &metrics);
+        fail(&breaker, FAILURES);
+        breaker.note(None, probe());
+        fail(&breaker, FAILURES);
+        breaker.note(None, probe());
         let late = StoreError::Rejected("LOADING".to_owned());
-        breaker.note(Some(&late), call(), &metrics);
-        assert_eq!(breaker.health().trouble, Some(timeout().to_string()));
-        breaker.note(None, probe(), &metrics);
-        assert!(breaker.health().up);
+        breaker.note(Some(&late), call());
+        assert_eq!(breaker.trouble(), Some(timeout().to_string()));
+        breaker.note(None, probe());
+        assert!(breaker.signs().up);
     }
 
     #[tokio::test(start_paused = true)]
     async fn only_a_store_that_counts_as_up_is_probed_again_at_once() {
-        let metrics = Metrics::new().unwrap();
-        let breaker = beating(&metrics);
+        let breaker = beating();
         let is_told = async || {
             tokio::time::timeout(Duration::from_secs(1), breaker.probe_failed())
                 .await
                 .is_ok()
         };
-        breaker.note(Some(&timeout()), probe(), &metrics);
+        breaker.note(Some(&timeout()), probe());
         assert!(is_told().await);
-        fail(&breaker, FAILURES, &metrics);
-        breaker.note(Some(&timeout()), probe(), &metrics);
+        fail(&breaker, FAILURES);
+        breaker.note(Some(&timeout()), probe());
         assert!(!is_told().await);
     }
 
     #[test]
     fn a_store_without_a_connection_is_down_at_once() {
-        let metrics = Metrics::new().unwrap();
-        let breaker = beating(&metrics);
+        let breaker = beating();
         let refused = StoreError::NotAsked("no connection: refused".to_owned());
-        breaker.note_loss(&refused, &metrics);
-        let health = breaker.health();
-        assert_eq!((health.up, health.rule), (false, Some(OutageRule::Deny)));
-        assert_eq!(health.trouble.unwrap(), "no connection: refused");
-        assert!(metrics.render().contains("streamgate_store_up 0"));
+        breaker.note_loss(&refused);
+        assert!(breaker.signs().out && !breaker.signs().up);
+        assert_eq!(breaker.trouble().unwrap(), "no connection: refused");
         assert!(!*breaker.watch().borrow() && breaker.may_ask().is_err());
-        breaker.note(None, probe(), &metrics);
-        assert!(breaker.health().up);
+        breaker.note(None, probe());
+        assert!(breaker.signs().up);
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_timeout_does_not_prove_room() {
-        let metrics = Metrics::new().unwrap();
-        let breaker = beating(&metrics);
+        let breaker = beating();
         let full = StoreError::Full("no room".to_owned());
-        breaker.note(Some(&full), call(), &metrics);
+        breaker.note(Some(&full), call());
         tokio::time::advance(ROOM_AGAIN).await;
-        breaker.note(Some(&timeout()), call(), &metrics);
-        assert_eq!(breaker.health().trouble, Some(full.to_string()));
+        breaker.note(Some(&timeout()), call());
+        assert_eq!(breaker.trouble(), Some(full.to_string()));
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_full_store_stays_full_until_it_has_had_room_for_a_while() {
-        let metrics = Metrics::new().unwrap();
-        let breaker = beating(&metrics);
+        let breaker = beating();
         let full = StoreError::Full("no room".to_owned());
         for _ in 0..2 {
-            breaker.note(Some(&full), call(), &metrics);
+            breaker.note(Some(&full), call());
             tokio::time::advance(ROOM_AGAIN / 2).await;
-            breaker.note(None, call(), &metrics);
-            let health = breaker.health();
-            assert_eq!((health.up, health.trouble), (true, Some(full.to_string())));
-            assert_eq!(health.rule, Some(OutageRule::Deny));
+            breaker.note(None, call());
+            assert!(breaker.signs().up && breaker.signs().full);
+            assert_eq!(breaker.trouble(), Some(full.to_string()));
         }
         tokio::time::advance(ROOM_AGAIN / 2).await;
-        breaker.note(None, call(), &metrics);
-        let health = breaker.health();
-        assert_eq!((health.up, health.trouble, health.rule), (true, None, None));
+        breaker.note(None, call());
+        assert!(breaker.signs().up && !breaker.signs().full);
+        assert_eq!(breaker.trouble(), None);
     }
 }

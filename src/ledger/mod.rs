@@ -5,7 +5,8 @@
 //! - `attempt` asks the store for a slot, or continues a session that is held.
 //! - `outage` applies `store.outage` while the store can't answer.
 //! - `report` tells the store how streams develop: renewed, played, ended.
-//! - `calls` makes each call, if the breaker allows (`breaker`), and counts it.
+//! - `calls` makes each call, if the breaker of the user's shard allows (`shards`, `breaker`), and
+//!   counts it.
 //! - `lease_cache` remembers the store's answers, and what the store has yet to learn.
 //! - `background` renews, syncs and probes in the background. It detects a store that has lost data
 //!   (`suspicion`), and an Envoy access log that doesn't arrive (`wiring`).
@@ -22,6 +23,9 @@ mod outage;
 mod outage_tests;
 mod report;
 mod settings;
+#[cfg(test)]
+mod shard_tests;
+mod shards;
 mod start;
 mod suspicion;
 #[cfg(test)]
@@ -39,15 +43,14 @@ use crate::config::{Changeable, InForce, Leases, OutageRule};
 use crate::identity::{Claim, Kind, PlanName, SessionKey, UserId};
 use crate::store::Store;
 use crate::telemetry::Metrics;
-use crate::util::Throttle;
-use breaker::Breaker;
-pub use breaker::StoreHealth;
+pub use calls::StoreServer;
 pub use decision::{Basis, CallerDeadline, Decision, Outage, UndoHint};
 use grace::Grace;
 pub use lease_cache::CacheLookup;
 use lease_cache::LeaseCache;
 pub use settings::Settings;
-use suspicion::Suspicion;
+use shards::KnownShards;
+pub use shards::{ShardTally, ShardsHealth, StoreHealth};
 use wiring::Wiring;
 pub use wiring::{AccessLog, UNWIRED};
 
@@ -66,16 +69,12 @@ pub struct Ledger {
     leases: Leases,
     /// Lets starts wait for a slot.
     grace: Grace,
-    /// Whether the store answers.
-    breaker: Breaker,
+    /// Whether the store answers, shard by shard.
+    shards: KnownShards,
     /// What decides while it doesn't.
     rule: OutageRule,
     /// This instance's own knowledge.
     cache: LeaseCache,
-    /// Throttles the log line about a store that has lost data.
-    forgot: Throttle,
-    /// The users whose sessions the store didn't know recently.
-    suspicion: Suspicion,
     /// Whether Envoy's access log arrives.
     wiring: Wiring,
     /// The metrics.
@@ -94,16 +93,20 @@ impl Ledger {
         metrics: Arc<Metrics>,
     ) -> Self {
         let (leases, room) = (settings.leases, settings.room_to_hold);
+        let shards = KnownShards::new(
+            store.shards(),
+            settings.outage,
+            leases.playback / 3,
+            Arc::clone(&metrics),
+        );
         Self {
             store,
             in_force: settings.in_force,
             leases,
             grace: Grace::default(),
-            breaker: Breaker::new(settings.outage),
+            shards,
             rule: settings.outage,
             cache: LeaseCache::new(room, leases, settings.terms, clock),
-            forgot: Throttle::every(background::TOLD_IN_VAIN_PAUSE),
-            suspicion: Suspicion::new(leases.playback / 3),
             wiring: Wiring::new(leases.request),
             metrics,
             unknown_plans: Mutex::default(),
@@ -160,7 +163,7 @@ impl Ledger {
     /// The store's health, according to its last calls.
     #[must_use]
     pub fn store_health(&self) -> StoreHealth {
-        self.breaker.health()
+        self.shards.health()
     }
 
     /// Whether Envoy's access log arrives, as far as this instance can tell.
@@ -174,10 +177,17 @@ impl Ledger {
         self.wiring.heard(&self.metrics);
     }
 
-    /// Reports from now on whether the store answers.
+    /// Reports from now on whether the store answers, shard by shard. Each change is sent, even if
+    /// the numbers stay the same.
     #[must_use]
-    pub fn watch_store(&self) -> watch::Receiver<bool> {
-        self.breaker.watch()
+    pub fn watch_store(&self) -> watch::Receiver<ShardTally> {
+        self.shards.watch()
+    }
+
+    /// Whether the part of the store that has this user answers.
+    #[must_use]
+    pub fn is_store_up(&self, user: &UserId) -> bool {
+        self.shard_of(user).breaker.signs().up
     }
 
     /// Drops expired entries and updates the gauges of held sessions. Call it every few seconds,

@@ -17,25 +17,26 @@ use crate::store::StoreError;
 use crate::store::faulty::{Fault, FaultyStore};
 
 /// The lease of a playback.
-const LEASE: Duration = Duration::from_secs(30);
+pub(super) const LEASE: Duration = Duration::from_secs(30);
 
 /// How often a playback makes a request.
 const INTERVAL: Duration = Duration::from_secs(2);
 
-const ALL_RULES: [OutageRule; 3] = [OutageRule::Allow, OutageRule::Deny, OutageRule::Local];
+pub(super) const ALL_RULES: [OutageRule; 3] =
+    [OutageRule::Allow, OutageRule::Deny, OutageRule::Local];
 
 /// A ledger with its background work, in front of a store; both use the runtime's clock, which is
 /// paused.
-struct Bench {
-    store: Arc<FaultyStore>,
+pub(super) struct Bench {
+    pub(super) store: Arc<FaultyStore>,
     metrics: Arc<Metrics>,
-    ledger: Arc<Ledger>,
+    pub(super) ledger: Arc<Ledger>,
     _tended: AbortOnDropHandle<()>,
 }
 
 impl Bench {
     /// A bench with that limit for all users.
-    fn new(limit: u32, rule: OutageRule) -> Self {
+    pub(super) fn new(limit: u32, rule: OutageRule) -> Self {
         Self::with_room(limit, rule, 10_000)
     }
 
@@ -67,7 +68,7 @@ impl Bench {
 
     /// Does what a check does: it is answered from memory, or asks. Envoy immediately reports that
     /// a started session plays.
-    async fn check(&self, claim: &Claim) -> Result<Decision, Outage> {
+    pub(super) async fn check(&self, claim: &Claim) -> Result<Decision, Outage> {
         let decision = self.check_unplayed(claim).await?;
         if decision.is_start() {
             drop(self.ledger.played(&claim.user, &claim.key).await);
@@ -98,7 +99,7 @@ impl Bench {
         self.lets_in(&playback("anna", id)).await
     }
 
-    async fn lets_in(&self, claim: &Claim) -> Basis {
+    pub(super) async fn lets_in(&self, claim: &Claim) -> Basis {
         let decision = self.check(claim).await.unwrap();
         assert!(
             matches!(decision.admission, Admission::Admitted(_)),
@@ -177,14 +178,14 @@ impl Bench {
         for _ in 0..5 {
             drop(self.ledger.list(&user("nobody")).await);
         }
-        assert!(!*up.borrow());
+        assert!(!up.borrow().all_up());
     }
 
     /// Brings the store back and waits until that is known.
     async fn comes_back(&self) {
         let mut up = self.ledger.watch_store();
         self.store.fails(&Fault::None);
-        up.wait_for(|up| *up).await.unwrap();
+        up.wait_for(ShardTally::all_up).await.unwrap();
         // Time to sync.
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
@@ -193,7 +194,7 @@ impl Bench {
         self.store.live("anna").await
     }
 
-    fn metric(&self, series: &str) -> String {
+    pub(super) fn metric(&self, series: &str) -> String {
         self.ledger.sweep();
         let text = self.metrics.render();
         let line = text.lines().find_map(|line| line.strip_prefix(series));
@@ -201,18 +202,18 @@ impl Bench {
     }
 }
 
-fn user(name: &str) -> UserId {
+pub(super) fn user(name: &str) -> UserId {
     UserId::parse(name).unwrap()
 }
 
-fn key(kind: Kind, id: &str) -> SessionKey {
+pub(super) fn key(kind: Kind, id: &str) -> SessionKey {
     SessionKey {
         kind,
         id: SessionId::parse(id).unwrap(),
     }
 }
 
-fn playback(name: &str, id: &str) -> Claim {
+pub(super) fn playback(name: &str, id: &str) -> Claim {
     Claim {
         user: user(name),
         plan: None,
@@ -572,7 +573,7 @@ async fn ends_then_sessions_are_synced_before_a_new_start() {
     // The very first call afterwards is a start, and sees the correct count.
     let mut up = bench.ledger.watch_store();
     bench.store.fails(&Fault::None);
-    up.wait_for(|up| *up).await.unwrap();
+    up.wait_for(ShardTally::all_up).await.unwrap();
     assert!(bench.is_full("d").await);
     let mut live = bench.live().await;
     live.sort();
@@ -590,7 +591,7 @@ async fn an_answer_during_another_release_is_requested_again() {
     let mut up = bench.ledger.watch_store();
     bench.store.fails(&Fault::None);
     bench.store.fails_at("renew", Fault::AnswersLate(late));
-    up.wait_for(|up| *up).await.unwrap();
+    up.wait_for(ShardTally::all_up).await.unwrap();
     bench.store.asked("renew", told + 1).await;
     bench.release("a").await.unwrap();
     tokio::time::sleep(late * 10).await;
@@ -679,7 +680,7 @@ async fn a_store_that_lost_its_data_is_told_all_running_sessions() {
         bench.lets_in(&playback(&name, "a")).await;
         bench.lets_in(&request(&name, "r")).await;
     }
-    bench.store.sound.forget_all();
+    bench.store.sound.forget(|_| true);
     // One renewal reveals it.
     let renewed = bench.sees_running("user-7", "r").await;
     assert!(matches!(renewed.unwrap(), Renewal::PutBack { .. }));
@@ -702,7 +703,7 @@ async fn a_start_admitted_above_the_true_count_is_taken_back() {
     let bench = Bench::new(2, OutageRule::Deny);
     bench.plays("a").await;
     bench.plays("b").await;
-    bench.store.sound.forget_all();
+    bench.store.sound.forget(|_| true);
     assert!(bench.is_full("c").await);
     assert_eq!(bench.live().await, ["a", "b"]);
     assert_eq!(bench.metric("streamgate_store_forgot_total "), "0");
@@ -719,7 +720,7 @@ async fn a_start_admitted_above_the_true_count_is_taken_back() {
 async fn a_store_without_its_data_decides_no_start_before_syncing() {
     let bench = Bench::new(1, OutageRule::Deny);
     bench.lets_in(&request("anna", "a")).await;
-    bench.store.sound.forget_all();
+    bench.store.sound.forget(|_| true);
     bench.store.fails_at("renew", Fault::LosesCalls);
     bench.sees_running("anna", "a").await.unwrap_err();
     bench.check(&playback("anna", "b")).await.unwrap_err();
@@ -734,7 +735,7 @@ async fn a_start_that_fits_also_reveals_lost_data() {
     let bench = Bench::new(3, OutageRule::Deny);
     bench.plays("a").await;
     bench.plays("b").await;
-    bench.store.sound.forget_all();
+    bench.store.sound.forget(|_| true);
     bench.plays("c").await;
     let mut live = bench.live().await;
     live.sort();
@@ -753,7 +754,7 @@ async fn sessions_confirmed_just_before_the_loss_are_reported_again() {
     bench.store.fails_at("admit", Fault::AnswersLate(late));
     let (basis, ()) = tokio::join!(bench.plays("a"), async {
         bench.store.asked("admit", 5).await;
-        bench.store.sound.forget_all();
+        bench.store.sound.forget(|_| true);
         bench.sees_running("anna", "r").await.unwrap();
         tokio::time::sleep(Duration::from_millis(1)).await;
         assert_eq!(bench.metric("streamgate_store_forgot_total "), "1");
@@ -768,7 +769,7 @@ async fn a_start_that_could_not_be_undone_is_undone_later() {
     let bench = Bench::new(2, OutageRule::Deny);
     bench.plays("a").await;
     bench.plays("b").await;
-    bench.store.sound.forget_all();
+    bench.store.sound.forget(|_| true);
     bench.store.fails_at("release", Fault::LosesCalls);
     let outage = bench.check(&playback("anna", "c")).await.unwrap_err();
     let ticket = outage.doubtful.expect("it has started");
@@ -788,7 +789,7 @@ async fn a_store_that_comes_back_empty_is_found_out_at_once() {
     bench.plays("a").await;
     bench.plays("b").await;
     bench.goes_down().await;
-    bench.store.sound.forget_all();
+    bench.store.sound.forget(|_| true);
     bench.comes_back().await;
     let mut live = bench.live().await;
     live.sort();
@@ -819,7 +820,7 @@ async fn a_start_that_is_to_be_taken_back_is_not_announced_meanwhile() {
     let bench = Bench::new(2, OutageRule::Deny);
     bench.plays("a").await;
     bench.plays("b").await;
-    bench.store.sound.forget_all();
+    bench.store.sound.forget(|_| true);
     let slow = Duration::from_millis(2);
     bench.store.fails_at("release", Fault::Takes(slow));
     assert!(bench.is_full("c").await);
@@ -832,7 +833,7 @@ async fn a_start_is_denied_if_lost_sessions_can_not_be_checked() {
         let bench = Bench::new(2, rule);
         bench.plays("a").await;
         bench.plays("b").await;
-        bench.store.sound.forget_all();
+        bench.store.sound.forget(|_| true);
         let late = Duration::from_millis(10);
         bench.store.fails_at("admit", Fault::AnswersLate(late));
         let claim = playback("anna", "c");
@@ -1076,9 +1077,9 @@ async fn an_undo_affects_no_other_call_s_session() {
     assert_eq!(bench.plays("c").await, Basis::Rule(OutageRule::Local));
     let mut up = bench.ledger.watch_store();
     // Nothing is reported until the undo of an earlier call has been.
-    bench.ledger.cache.take_queued(10);
+    bench.ledger.cache.take_queued(10, |_| true);
     bench.store.fails(&Fault::None);
-    up.wait_for(|up| *up).await.unwrap();
+    up.wait_for(ShardTally::all_up).await.unwrap();
     let (anna, c) = (user("anna"), key(Kind::Playback, "c"));
     let undone = Ending::Undone(Ticket::new(7).unwrap());
     let told = bench.ledger.release(&anna, &c, undone, Duration::ZERO);
@@ -1164,7 +1165,7 @@ async fn one_users_trouble_hides_no_loss() {
         bench.lets_in(&playback(name, "a")).await;
     }
     bench.goes_down().await;
-    bench.store.sound.forget_all();
+    bench.store.sound.forget(|_| true);
     *bench.store.broken.lock().unwrap() = Some(user("cem"));
     bench.comes_back().await;
     assert_eq!(bench.metric("streamgate_store_forgot_total "), "1");
@@ -1226,7 +1227,7 @@ async fn everything_is_synced_before_the_process_exits() {
     bench.plays("a").await;
     let mut up = bench.ledger.watch_store();
     bench.store.fails(&Fault::None);
-    up.wait_for(|up| *up).await.unwrap();
+    up.wait_for(ShardTally::all_up).await.unwrap();
     bench.ledger.settle_all().await;
     assert_eq!(bench.live().await, ["a"]);
 }
@@ -1284,7 +1285,7 @@ async fn sessions_lost_in_an_outage_prove_no_access_log() {
     let bench = Bench::unwired(0).await;
     bench.starts_some().await;
     bench.goes_down().await;
-    bench.store.sound.forget_all();
+    bench.store.sound.forget(|_| true);
     bench.comes_back().await;
     tokio::time::sleep(JUDGED).await;
     assert_eq!(bench.ledger.access_log(), AccessLog::Missing);

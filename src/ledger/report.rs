@@ -65,7 +65,7 @@ impl Ledger {
     pub async fn played(&self, user: &UserId, key: &SessionKey) -> Result<(), Outage> {
         let version = self.cache.version(user);
         let told = self
-            .timed(Operation::Played, || self.store.played(user, key))
+            .timed(Operation::Played, user, || self.store.played(user, key))
             .await;
         match told {
             Ok(Some(playing)) => {
@@ -121,7 +121,7 @@ impl Ledger {
         let (user, sighting) = (&seen.user, &seen.sighting);
         let version = self.cache.version(user);
         let renewal = self
-            .timed(Operation::Renew, || {
+            .timed(Operation::Renew, user, || {
                 self.store.renew(user, sighting, seen.limit)
             })
             .await?;
@@ -204,7 +204,7 @@ impl Ledger {
             self.cache.ending(user, key);
         }
         let released = self
-            .timed(Operation::Release, || {
+            .timed(Operation::Release, user, || {
                 self.store.release(user, key, ending, age)
             })
             .await?;

@@ -162,7 +162,7 @@ impl Delivery {
         let retry = tokio::time::sleep(Duration::ZERO);
         tokio::pin!(retry);
         let mut retrying = false;
-        let mut store_up = self.ledger.watch_store();
+        let mut store = self.ledger.watch_store();
         loop {
             let batch = lock(&self.shared.queue).take_batch();
             if !batch.is_empty() {
@@ -188,18 +188,13 @@ impl Delivery {
             tokio::select! {
                 biased;
                 () = &mut retry, if retrying => {
-                    // While the store isn't asked at all, deliveries would fail.
-                    if *store_up.borrow() {
-                        lock(&self.shared.queue).try_again();
-                    } else {
-                        self.expire();
-                    }
+                    self.expire();
+                    self.try_again();
                     retrying = false;
                 }
-                // Failed notices are delivered as soon as the store is back.
-                Ok(()) = store_up.changed(), if retrying => {
-                    if *store_up.borrow_and_update() {
-                        lock(&self.shared.queue).try_again();
+                // Failed notices are delivered as soon as their part of the store is back.
+                Ok(()) = store.changed(), if retrying => {
+                    if self.try_again() {
                         (retrying, pause) = (false, *BACKOFF.start());
                     }
                 }
@@ -265,6 +260,12 @@ impl Delivery {
         debug!(user.id = user.as_str(), ?notice, %outage, "given up");
         self.shared.metrics.releaser_dropped(DropReason::Protocol);
         true
+    }
+
+    /// Schedules those failed notices for another try whose part of the store answers, because the
+    /// others would fail; returns whether there are any.
+    fn try_again(&self) -> bool {
+        lock(&self.shared.queue).try_again(|user| self.ledger.is_store_up(user))
     }
 
     /// Drops notices that have waited so long that they mean nothing any more, so that they don't

@@ -162,13 +162,12 @@ impl Queue {
         before - self.failed.len()
     }
 
-    /// Schedules failed notices for another try.
-    pub(super) fn try_again(&mut self) {
-        if self.fresh.is_empty() {
-            std::mem::swap(&mut self.fresh, &mut self.failed);
-        } else {
-            self.fresh.extend(self.failed.drain());
-        }
+    /// Schedules the failed notices of these users for another try; returns whether there are any.
+    pub(super) fn try_again(&mut self, is_for: impl Fn(&UserId) -> bool) -> bool {
+        let ready = self.failed.extract_if(|(user, ..), _| is_for(user));
+        let before = self.fresh.len();
+        self.fresh.extend(ready);
+        self.fresh.len() > before
     }
 }
 
@@ -207,7 +206,7 @@ mod tests {
             queue.put(user("anna"), release(3), 1000);
             queue.settle(failed);
             if round % 3 == 0 {
-                queue.try_again();
+                queue.try_again(|_| true);
             }
             if round % 4 == 0 {
                 queue.drop_failed(|pending| pending.notice.key().id.as_str().len() < 3);

@@ -182,7 +182,7 @@ fn the_last_state_of_each_session_waits_and_an_end_stays() {
             let batch = queue.take_batch();
             queue.settle(batch);
         }
-        queue.try_again();
+        queue.try_again(|_| true);
         assert_eq!(waiting(&queue.fresh), expected, "{notices:?} failing");
         assert_eq!(queue.len(), expected.len());
     }

@@ -1,11 +1,11 @@
 //! A store that fails on command: it loses answers, refuses, or keeps its callers waiting. The
-//! embedded store does the work.
+//! embedded store does the work. It is one piece, or has shards that fail each on its own.
 //!
 //! Unit tests use it, and integration tests through the feature `faulty-store`. It is a module of
 //! this crate and not of `testkit`, because it implements this crate's [`Store`]: in a unit test
 //! `testkit` is built with another copy of that trait.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
@@ -45,6 +45,12 @@ pub struct FaultyStore {
     pub sound: MemoryStore,
     /// What is wrong with each operation.
     faults: Mutex<HashMap<&'static str, Fault>>,
+    /// Who owns each slot. A user has one slot for ever.
+    owners: Mutex<Vec<Shard>>,
+    /// What is wrong with each shard.
+    shard_faults: Mutex<HashMap<Shard, Fault>>,
+    /// How many calls each shard was asked for, probes left out, and how many of them failed.
+    tallies: Mutex<HashMap<Shard, (usize, usize)>>,
     /// The user whose sessions can't be renewed, as if the key held something else.
     pub broken: Mutex<Option<UserId>>,
     /// Whether callers have to wait, before anything is done.
@@ -65,6 +71,9 @@ impl FaultyStore {
         Arc::new(Self {
             sound: MemoryStore::new(terms, clock),
             faults: Mutex::default(),
+            owners: Mutex::new(vec![Shard::whole()]),
+            shard_faults: Mutex::default(),
+            tallies: Mutex::default(),
             broken: Mutex::default(),
             held: watch::Sender::new(false),
             calls: watch::Sender::default(),
@@ -84,6 +93,21 @@ impl FaultyStore {
     /// What is wrong from now on, with that operation.
     pub fn fails_at(&self, operation: &'static str, fault: Fault) {
         self.faults().insert(operation, fault);
+    }
+
+    /// Who owns each slot from now on. There must be at least one.
+    pub fn is_owned_by(&self, owners: &[Shard]) {
+        *lock(&self.owners) = owners.to_vec();
+    }
+
+    /// What is wrong from now on, with that shard.
+    pub fn shard_fails(&self, shard: &Shard, fault: Fault) {
+        lock(&self.shard_faults).insert(shard.clone(), fault);
+    }
+
+    /// How many calls a shard was asked for so far, probes left out, and how many of them failed.
+    pub fn calls_to(&self, shard: &Shard) -> (usize, usize) {
+        lock(&self.tallies).get(shard).copied().unwrap_or_default()
     }
 
     /// From now on callers wait.
@@ -132,16 +156,42 @@ impl FaultyStore {
         lock(&self.faults)
     }
 
-    /// Does an operation, or not.
+    /// Does an operation about a user, or not, and counts it for their shard.
+    async fn about<T>(
+        &self,
+        user: &UserId,
+        operation: &'static str,
+        doing: impl Future<Output = Result<T, StoreError>>,
+    ) -> Result<T, StoreError> {
+        let shard = self.shard_of(user);
+        let done = self.through(operation, &shard, doing).await;
+        let mut tallies = lock(&self.tallies);
+        let (calls, failed) = tallies.entry(shard).or_default();
+        *calls += 1;
+        *failed += usize::from(done.is_err());
+        drop(tallies);
+        done
+    }
+
+    /// Does an operation in that shard, or not.
     async fn through<T>(
         &self,
         operation: &'static str,
+        shard: &Shard,
         doing: impl Future<Output = Result<T, StoreError>>,
     ) -> Result<T, StoreError> {
         self.calls
             .send_modify(|calls| *calls.entry(operation).or_default() += 1);
         drop(self.held.subscribe().wait_for(|held| !held).await);
-        let fault = self.faults().get(operation).cloned().unwrap_or_default();
+        if *shard == Shard::unowned() {
+            return Err(StoreError::NotAsked("no master owns the slot".to_owned()));
+        }
+        let of_operation = self.faults().get(operation).cloned();
+        let of_shard = lock(&self.shard_faults).get(shard).cloned();
+        let fault = of_operation
+            .filter(|fault| !matches!(fault, Fault::None))
+            .or(of_shard)
+            .unwrap_or_default();
         let timeout = Err(StoreError::Timeout(Duration::from_millis(50)));
         match fault {
             Fault::None => doing.await,
@@ -170,7 +220,7 @@ impl Store for FaultyStore {
         rules: &StartRules,
     ) -> Result<Admission, StoreError> {
         let doing = self.sound.admit(user, start, rules);
-        self.through("admit", doing).await
+        self.about(user, "admit", doing).await
     }
 
     async fn renew(
@@ -186,7 +236,7 @@ impl Store for FaultyStore {
         if is_broken {
             return Err(StoreError::Protocol("FOREIGN".to_owned()));
         }
-        self.through("renew", self.sound.renew(user, sighting, limit))
+        self.about(user, "renew", self.sound.renew(user, sighting, limit))
             .await
     }
 
@@ -197,23 +247,42 @@ impl Store for FaultyStore {
         ending: Ending,
         age: Duration,
     ) -> Result<Released, StoreError> {
-        self.through("release", self.sound.release(user, key, ending, age))
-            .await
+        let doing = self.sound.release(user, key, ending, age);
+        self.about(user, "release", doing).await
     }
 
     async fn played(&self, user: &UserId, key: &SessionKey) -> Result<Option<Playing>, StoreError> {
-        self.through("played", self.sound.played(user, key)).await
+        self.about(user, "played", self.sound.played(user, key))
+            .await
     }
 
     async fn list(&self, user: &UserId) -> Result<Listing, StoreError> {
-        self.through("list", self.sound.list(user)).await
+        self.about(user, "list", self.sound.list(user)).await
     }
 
     async fn page(&self, from: &Cursor, size: usize) -> Result<Page, StoreError> {
-        self.through("page", self.sound.page(from, size)).await
+        self.through("page", &Shard::whole(), self.sound.page(from, size))
+            .await
+    }
+
+    fn shard_of(&self, user: &UserId) -> Shard {
+        let owners = lock(&self.owners);
+        let bytes = user.as_str().bytes().map(usize::from);
+        let slot = bytes.fold(0, |sum: usize, byte| {
+            sum.wrapping_mul(31).wrapping_add(byte)
+        }) % owners.len().max(1);
+        owners.get(slot).cloned().unwrap_or_else(Shard::whole)
+    }
+
+    fn shards(&self) -> Vec<Shard> {
+        let owners: BTreeSet<Shard> = lock(&self.owners).iter().cloned().collect();
+        owners.into_iter().collect()
     }
 
     async fn ping(&self, shard: &Shard) -> Result<(), StoreError> {
-        self.through("ping", self.sound.ping(shard)).await
+        if !self.shards().contains(shard) {
+            return Err(StoreError::NotAsked("it owns no slot".to_owned()));
+        }
+        self.through("ping", shard, self.sound.ping(shard)).await
     }
 }

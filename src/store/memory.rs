@@ -71,11 +71,11 @@ impl MemoryStore {
             .sum()
     }
 
-    /// Forgets all users, like a Redis that is restarted without persistence. Only for tests.
+    /// Forgets these users, like a Redis that is restarted without persistence. Only for tests.
     #[doc(hidden)]
-    pub fn forget_all(&self) {
+    pub fn forget(&self, are_lost: impl Fn(&UserId) -> bool) {
         for shard in self.shards.all() {
-            lock(shard).clear();
+            lock(shard).retain(|user, _| !are_lost(user));
         }
     }
 

@@ -7,11 +7,11 @@ use std::sync::Arc;
 /// master of a cluster owns. It ends with its master: a promoted one is another shard. Cheap to
 /// clone.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Shard(Place);
+pub struct Shard(Owner);
 
-/// Which part it is.
+/// Who owns it.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
-enum Place {
+enum Owner {
     /// All of a store that is one piece.
     Whole,
     /// What no master owns.
@@ -24,43 +24,43 @@ impl Shard {
     /// All of a store that is one piece.
     #[must_use]
     pub const fn whole() -> Self {
-        Self(Place::Whole)
+        Self(Owner::Whole)
     }
 
     /// The users of a cluster whose slots no master owns, as far as this process knows.
     #[must_use]
     pub const fn unowned() -> Self {
-        Self(Place::Unowned)
+        Self(Owner::Unowned)
     }
 
     /// What the master at that address owns (`host:port`).
     #[must_use]
     pub fn master(address: &str) -> Self {
-        Self(Place::Master(Arc::from(address)))
+        Self(Owner::Master(Arc::from(address)))
     }
 
-    /// Whether it is the whole of a store that is one piece.
+    /// Its name: the address of its master, or `unowned`. None if it is the whole store.
     #[must_use]
-    pub const fn is_whole(&self) -> bool {
-        matches!(self.0, Place::Whole)
+    pub fn name(&self) -> Option<&str> {
+        match &self.0 {
+            Owner::Whole => None,
+            Owner::Unowned => Some("unowned"),
+            Owner::Master(address) => Some(address),
+        }
     }
 
     /// The address of its master; none if it is whole or unowned.
     #[must_use]
     pub fn address(&self) -> Option<&str> {
         match &self.0 {
-            Place::Master(address) => Some(address),
-            Place::Whole | Place::Unowned => None,
+            Owner::Master(address) => Some(address),
+            Owner::Whole | Owner::Unowned => None,
         }
     }
 }
 
 impl fmt::Display for Shard {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match &self.0 {
-            Place::Whole => "whole",
-            Place::Unowned => "unowned",
-            Place::Master(address) => address,
-        })
+        f.write_str(self.name().unwrap_or("whole"))
     }
 }

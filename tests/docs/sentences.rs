@@ -75,6 +75,7 @@ make matrix => .ci/nightly
 make tag-notes => .ci/nightly
 make test => .ci/run
 make test-fast => .ci/commands
+make test-servers => .ci/nightly
 make validate => .ci/run
 make nightly => .ci/run => .ci/nightly of-this-commit
 make nightly PART=image => Makefile => @.ci/nightly $(PART)

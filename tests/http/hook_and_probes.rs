@@ -14,11 +14,11 @@ use reqwest::{Client, Method, RequestBuilder, Response};
 use serde_json::{Value, json};
 use streamgate::clock::ManualClock;
 use streamgate::config::OutageRule;
-use streamgate::store::StoreError;
-
 use streamgate::store::faulty::{Fault, FaultyStore};
+use streamgate::store::{Shard, Store, StoreError};
 use testkit::app::TestApp;
 use testkit::gateway_client::{Check, periodic};
+use testkit::streams;
 use testkit::watch::eventually;
 
 /// A release that is sent as JSON.
@@ -254,6 +254,59 @@ async fn a_release_in_an_outage_is_accepted_and_done_once_the_store_is_back() {
         assert_eq!(app.metric(&in_force).await, 0);
         app.stop().await;
     }
+}
+
+#[tokio::test]
+async fn the_shards_that_are_out_are_named_and_the_instance_stays_ready() {
+    let masters = [1, 2, 3].map(|number| Shard::master(&format!("10.0.0.{number}:6379")));
+    let store = FaultyStore::new();
+    store.is_owned_by(&masters);
+    let below = Arc::clone(&store);
+    let app = TestApp::plan()
+        .limit(2)
+        .outage(OutageRule::Deny)
+        .store(below);
+    let app = app.start().await;
+    let gateway = app.gateway().await;
+    let store_told = async || {
+        let ready = app.get("/readyz").await;
+        assert_eq!(ready.status(), 200);
+        let told: Value = ready.json().await.unwrap();
+        assert_eq!(told["ready"], true, "{told}");
+        told["store"].clone()
+    };
+    let all_well = json!({"up": true, "shards": {"known": 3, "up": 3, "troubles": []}});
+    eventually("all shards answer", async || store_told().await == all_well).await;
+    store.shard_fails(&masters[1], Fault::LosesCalls);
+    let users: Vec<String> = (0..60).map(|number| format!("user-{number}")).collect();
+    for user in &users {
+        let answer = gateway.check(Check::of_playback(user, "p1")).await;
+        let is_out = store.shard_of(&streams::user(user)) == masters[1];
+        assert_eq!(answer.is_allowed(), !is_out, "{user}");
+    }
+    let told = store_told().await;
+    assert_eq!(
+        (&told["up"], &told["outage_rule"]),
+        (&json!(true), &json!("deny"))
+    );
+    let troubles = json!([{"shard": "10.0.0.2:6379", "trouble": "no answer within 50ms"}]);
+    let shards = json!({"known": 3, "up": 2, "troubles": troubles});
+    assert_eq!(told["shards"], shards);
+    assert!(told["trouble"].as_str().unwrap().contains("10.0.0.2:6379"));
+    for (metric, value) in [
+        ("streamgate_store_up", 1),
+        ("streamgate_store_shards ", 3),
+        ("streamgate_store_shards_out", 1),
+    ] {
+        assert_eq!(app.metric(metric).await, value, "{metric}");
+    }
+    store.shard_fails(&masters[1], Fault::None);
+    eventually("all shards answer", async || store_told().await == all_well).await;
+    for user in &users {
+        let answer = gateway.check(Check::of_playback(user, "p2")).await;
+        assert!(answer.is_allowed(), "{user}");
+    }
+    app.stop().await;
 }
 
 #[tokio::test]

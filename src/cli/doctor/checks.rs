@@ -3,16 +3,16 @@
 use std::collections::BTreeSet;
 
 use super::counts::Counts;
-use super::{CheckReport, CheckStatus, Instance, InstanceReply, Silence, StoreStatus};
+use super::{CheckReport, CheckStatus, Instance, InstanceReply, Silence, store};
 
 /// After this many checks that let a stream in, one stream should have ended or been reported.
 const ENOUGH: u64 = 10;
 
 /// The finding if instances can't be compared, since one did not answer.
-const INCOMPLETE: &str = "not every instance answered; see its line `instance`";
+pub(super) const INCOMPLETE: &str = "not every instance answered; see its line `instance`";
 
 /// The result of a check, and its text.
-type CheckResult = (CheckStatus, String);
+pub(super) type CheckResult = (CheckStatus, String);
 
 /// The findings about one instance by itself.
 pub(super) fn each(asked: &InstanceReply) -> Vec<CheckReport> {
@@ -33,9 +33,13 @@ pub(super) fn each(asked: &InstanceReply) -> Vec<CheckReport> {
     findings.push(finding("gateway", gateway(asked.counts)));
     if let Ok(instance) = &asked.instance {
         findings.push(finding("grpc port", port(instance)));
-        findings.push(finding("store", store(&instance.store)));
-        if instance.store.shared {
-            findings.push(finding("eviction", eviction(&instance.store)));
+        let store = &instance.store;
+        findings.push(finding("store", store::answers(store)));
+        if store.shared {
+            findings.push(finding("eviction", store::eviction(store)));
+        }
+        if !store.masters.is_empty() {
+            findings.push(finding("coverage", store::coverage(&store.masters)));
         }
     }
     findings
@@ -63,7 +67,7 @@ pub(super) fn all_together(asked: &[InstanceReply]) -> Vec<CheckReport> {
     }
     if asked.len() > 1 {
         let is_whole = instances.len() == asked.len();
-        findings.push(finding("one store", one_store(&instances, is_whole)));
+        findings.push(finding("one store", store::is_one(&instances, is_whole)));
         let settings = settings(&instances, is_whole);
         findings.extend(settings.into_iter().map(|told| finding("settings", told)));
     }
@@ -151,37 +155,6 @@ fn port(instance: &Instance) -> CheckResult {
             let told = format!("{exposed}; listen on loopback, or set grpc.tls with client_ca");
             (CheckStatus::Wrong, told)
         }
-    }
-}
-
-/// Whether the store answers.
-fn store(store: &StoreStatus) -> CheckResult {
-    let server = store.server.as_deref().unwrap_or("its own memory");
-    match &store.trouble {
-        Some(trouble) => (
-            CheckStatus::Wrong,
-            format!("{trouble}; see docs/redis-trouble.md"),
-        ),
-        None if !store.up => (
-            CheckStatus::Wrong,
-            "it does not answer; check store.redis.urls and the network".to_owned(),
-        ),
-        None => (CheckStatus::Ok, format!("{server} answers")),
-    }
-}
-
-/// Whether Redis keeps our keys when its memory is full.
-fn eviction(store: &StoreStatus) -> CheckResult {
-    match store.eviction_policy.as_deref() {
-        None => (
-            CheckStatus::Unknown,
-            "Redis doesn't reveal its maxmemory-policy; allow CONFIG GET or INFO in the ACL, and set the policy to noeviction".to_owned(),
-        ),
-        Some("noeviction") => (CheckStatus::Ok, "maxmemory-policy is noeviction".to_owned()),
-        Some(other) => (
-            CheckStatus::Wrong,
-            format!("maxmemory-policy is {other}: Redis forgets streams when its memory is full; set it to noeviction"),
-        ),
     }
 }
 
@@ -291,53 +264,8 @@ impl AccessLogCheck {
     }
 }
 
-/// Whether all instances use the same store.
-fn one_store(instances: &[(&str, &Instance)], is_whole: bool) -> CheckResult {
-    let ids: BTreeSet<_> = instances.iter().map(|(_, it)| &it.instance).collect();
-    if ids.len() < instances.len() {
-        let told = "two addresses reach the same instance; pass each instance's own address";
-        return (CheckStatus::Unknown, told.to_owned());
-    }
-    if let Some((url, _)) = instances.iter().find(|(_, it)| !it.store.shared) {
-        let told = format!(
-            "{url} counts in its own memory, so each instance allows the full limit; set store.backend to redis"
-        );
-        return (CheckStatus::Wrong, told);
-    }
-    let stores: Option<BTreeSet<_>> = instances
-        .iter()
-        .map(|(_, it)| Some((it.store.run_id.as_ref()?, it.store.database?)))
-        .collect();
-    let shown = |store: &StoreStatus| {
-        let server = store.server.as_deref().unwrap_or("no Redis");
-        format!("{server} database {}", store.database.unwrap_or_default())
-    };
-    match stores {
-        Some(stores) if stores.len() > 1 => {
-            let each: Vec<_> = instances
-                .iter()
-                .map(|(url, it)| format!("{url} in {}", shown(&it.store)))
-                .collect();
-            let told = format!(
-                "the instances count separately, so each allows the full limit: {}; give all the same store.redis.urls",
-                each.join(", ")
-            );
-            (CheckStatus::Wrong, told)
-        }
-        Some(_) if is_whole => {
-            let store = instances.first().map(|(_, it)| shown(&it.store));
-            (CheckStatus::Ok, store.unwrap_or_default())
-        }
-        _ if !is_whole => (CheckStatus::Unknown, INCOMPLETE.to_owned()),
-        _ => (
-            CheckStatus::Unknown,
-            "an instance can't tell which Redis it counts in; allow INFO in the ACL".to_owned(),
-        ),
-    }
-}
-
 /// Whether the settings that must be equal are equal: a finding for each that differs.
-fn settings(instances: &[(&str, &Instance)], is_whole: bool) -> Vec<CheckResult> {
+pub(super) fn settings(instances: &[(&str, &Instance)], is_whole: bool) -> Vec<CheckResult> {
     let keys: BTreeSet<&String> = instances
         .iter()
         .flat_map(|(_, it)| it.settings.keys())
@@ -378,7 +306,6 @@ fn difference(instances: &[(&str, &Instance)], key: &str) -> Option<CheckResult>
 #[cfg(test)]
 mod tests {
     use http::StatusCode;
-    use serde_json::json;
 
     use super::*;
 
@@ -469,21 +396,6 @@ mod tests {
         }
     }
 
-    /// An instance that could be asked, and counts in that Redis.
-    fn instance_of(name: &str, run_id: Option<&str>) -> Instance {
-        let store = json!({"shared": true, "up": true, "run_id": run_id, "database": 0});
-        serde_json::from_value(json!({
-            "instance": name,
-            "version": "1",
-            "phase": "serving",
-            "grpc": {"listen": "127.0.0.1:50051"},
-            "store": store,
-            "access_log": {"state": "unknown"},
-            "settings": {},
-        }))
-        .unwrap()
-    }
-
     #[test]
     fn an_answer_is_judged_by_its_status() {
         for (status, has_metrics, state, told) in [
@@ -522,39 +434,5 @@ mod tests {
             assert!(found.1.starts_with(told), "{status}: {}", found.1);
             assert!(!found.1.contains("start it"), "{status}: {}", found.1);
         }
-    }
-
-    #[test]
-    fn who_gave_no_answer_is_not_blamed_on_redis() {
-        let (known, other) = (instance_of("a", Some("r")), instance_of("b", Some("r")));
-        let mute = instance_of("c", None);
-        for (instances, is_whole, expected) in [
-            (
-                vec![("a", &known), ("b", &other)],
-                true,
-                (CheckStatus::Ok, "no Redis"),
-            ),
-            (
-                vec![("a", &known)],
-                false,
-                (CheckStatus::Unknown, INCOMPLETE),
-            ),
-            (
-                vec![("c", &mute)],
-                false,
-                (CheckStatus::Unknown, INCOMPLETE),
-            ),
-            (vec![], false, (CheckStatus::Unknown, INCOMPLETE)),
-            (
-                vec![("a", &known), ("c", &mute)],
-                true,
-                (CheckStatus::Unknown, "an instance can't tell"),
-            ),
-        ] {
-            let (state, told) = one_store(&instances, is_whole);
-            assert_eq!(state, expected.0, "{told}");
-            assert!(told.starts_with(expected.1), "{told}");
-        }
-        assert_eq!(settings(&[("a", &known)], false)[0].1, INCOMPLETE);
     }
 }

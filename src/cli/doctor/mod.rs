@@ -4,6 +4,7 @@
 mod checks;
 mod counts;
 mod envoy;
+mod store;
 
 use std::ffi::OsString;
 use std::fmt::Write as _;
@@ -92,6 +93,42 @@ struct StoreStatus {
     database: Option<i64>,
     /// Its `maxmemory-policy`.
     eviction_policy: Option<String>,
+    /// The shards, if it is a cluster.
+    shards: Option<ShardsStatus>,
+    /// The masters, if it is a cluster.
+    #[serde(default)]
+    masters: Vec<Master>,
+}
+
+/// The shards of a cluster.
+#[derive(Debug, Deserialize)]
+struct ShardsStatus {
+    /// How many there are.
+    known: usize,
+    /// Those with which something is wrong.
+    troubles: Vec<TroubledShard>,
+}
+
+/// A shard with which something is wrong.
+#[derive(Debug, Deserialize)]
+struct TroubledShard {
+    /// The address of its master; `unowned` for the slots that no master owns.
+    shard: String,
+    /// What is wrong.
+    trouble: String,
+}
+
+/// A master of a cluster.
+#[derive(Debug, Deserialize)]
+struct Master {
+    /// Its address.
+    address: String,
+    /// Its `run_id`.
+    run_id: Option<String>,
+    /// Its `maxmemory-policy`.
+    eviction_policy: Option<String>,
+    /// Its `cluster-require-full-coverage`.
+    requires_full_coverage: Option<bool>,
 }
 
 /// Envoy's access log.

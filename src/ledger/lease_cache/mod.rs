@@ -28,7 +28,7 @@ use crate::session::{
 };
 use crate::store::Seen;
 use crate::util::{Sharded, lock};
-use shard::{Shard, seen};
+use shard::{CacheShard, seen};
 use sync_queue::SyncQueue;
 pub(super) use sync_queue::Unsynced;
 pub use user::CacheLookup;
@@ -46,7 +46,7 @@ const EVICTED_PART: usize = 8;
 #[derive(Debug)]
 pub(super) struct LeaseCache {
     /// The users.
-    shards: Sharded<Shard, SHARDS>,
+    shards: Sharded<CacheShard, SHARDS>,
     /// How many sessions fit in a shard.
     room: usize,
     /// How long a session of each kind counts.
@@ -63,8 +63,6 @@ pub(super) struct LeaseCache {
     sync_queue: Mutex<SyncQueue>,
     /// Notified when there are some.
     pub(super) unsynced_arrived: Notify,
-    /// Notified when the store may have lost data.
-    pub(super) doubted: Notify,
     /// How often the store was found to have lost data.
     losses: AtomicU64,
 }
@@ -124,7 +122,6 @@ impl LeaseCache {
             due_arrived: Notify::new(),
             sync_queue: Mutex::default(),
             unsynced_arrived: Notify::new(),
-            doubted: Notify::new(),
             losses: AtomicU64::default(),
         }
     }
@@ -511,11 +508,13 @@ impl LeaseCache {
             tally.sessions += shard.sessions;
         }
         // Users who are gone have nothing to sync; in a long outage that would be nearly all.
-        let users = lock(&self.sync_queue).queue.clone();
+        let users = lock(&self.sync_queue).users();
         for user in users.iter().filter(|user| !self.is_still_unsynced(user)) {
             lock(&self.sync_queue).known.remove(user);
         }
         lock(&self.sync_queue).prune();
+        // Some may have another shard by now.
+        self.requeue();
         tally
     }
 }

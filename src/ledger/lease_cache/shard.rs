@@ -12,7 +12,7 @@ use crate::store::Seen;
 
 /// Some of the users.
 #[derive(Debug, Default)]
-pub(super) struct Shard {
+pub(super) struct CacheShard {
     /// What is known about each.
     pub(super) users: HashMap<UserId, CachedUser>,
     /// The number of their sessions.
@@ -21,7 +21,7 @@ pub(super) struct Shard {
     pub(super) endings: u64,
 }
 
-impl Shard {
+impl CacheShard {
     /// The session, mutable.
     pub(super) fn session_mut(
         &mut self,

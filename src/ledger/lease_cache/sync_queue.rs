@@ -14,8 +14,10 @@ use crate::util::lock;
 #[derive(Debug, Default)]
 pub(super) struct SyncQueue {
     /// The users, in the order in which they were added.
-    pub(super) queue: VecDeque<UserId>,
-    /// The same, for lookups.
+    queue: VecDeque<UserId>,
+    /// Those that were passed over, because their shard doesn't answer.
+    passed_over: Vec<UserId>,
+    /// All of them, for lookups.
     pub(super) known: HashSet<UserId>,
 }
 
@@ -27,17 +29,38 @@ impl SyncQueue {
         }
     }
 
-    /// Takes the next user.
-    pub(super) fn take(&mut self) -> Option<UserId> {
-        let user = self.queue.pop_front()?;
-        self.known.remove(&user);
-        Some(user)
+    /// Takes the next user whose turn it is. Users whose turn it isn't are passed over until
+    /// [`Self::requeue`].
+    fn take(&mut self, is_turn_of: impl Fn(&UserId) -> bool) -> Option<UserId> {
+        loop {
+            let user = self.queue.pop_front()?;
+            if is_turn_of(&user) {
+                self.known.remove(&user);
+                return Some(user);
+            }
+            self.passed_over.push(user);
+        }
+    }
+
+    /// Queues those again that were passed over.
+    fn requeue(&mut self) {
+        self.queue.extend(self.passed_over.drain(..));
+    }
+
+    /// All users.
+    pub(super) fn users(&self) -> Vec<UserId> {
+        self.queue
+            .iter()
+            .chain(&self.passed_over)
+            .cloned()
+            .collect()
     }
 
     /// Drops users that are no longer known.
     pub(super) fn prune(&mut self) {
         let known = &self.known;
         self.queue.retain(|user| known.contains(user));
+        self.passed_over.retain(|user| known.contains(user));
     }
 }
 
@@ -102,13 +125,14 @@ impl LeaseCache {
         self.enqueue(user);
     }
 
-    /// The store has lost its data: schedules every session for reporting, including those in a
-    /// question to the store right now.
-    pub(in crate::ledger) fn unsync_all(&self) {
+    /// The store has lost the data of these users: schedules all their sessions for reporting,
+    /// including those in a question to the store right now.
+    pub(in crate::ledger) fn unsync_all(&self, are_lost: impl Fn(&UserId) -> bool) {
         self.losses.fetch_add(1, Ordering::SeqCst);
         for shard in self.shards.all() {
             let mut shard = lock(shard);
-            for (user, known) in &mut shard.users {
+            let lost = shard.users.iter_mut().filter(|(user, _)| are_lost(user));
+            for (user, known) in lost {
                 for cached in &mut known.sessions {
                     cached.sync = SyncState::Unsynced;
                 }
@@ -118,10 +142,15 @@ impl LeaseCache {
         self.unsynced_arrived.notify_one();
     }
 
-    /// One session each of that many other users, chosen arbitrarily, that the store must still
-    /// count: playbacks, or `request`s if there are too few playbacks. Nobody can influence the
-    /// choice.
-    pub(in crate::ledger) fn sample(&self, count: usize, except: &[UserId]) -> Vec<Seen> {
+    /// One session each of that many other users of those that count, chosen arbitrarily, that the
+    /// store must still count: playbacks, or `request`s if there are too few playbacks. Nobody can
+    /// influence the choice.
+    pub(in crate::ledger) fn sample(
+        &self,
+        count: usize,
+        except: &[UserId],
+        counts: impl Fn(&UserId) -> bool,
+    ) -> Vec<Seen> {
         let now = self.now();
         let from: usize = rand::random_range(0..SHARDS);
         let (mut playbacks, mut requests) = (Vec::new(), Vec::new());
@@ -131,7 +160,7 @@ impl LeaseCache {
                 if playbacks.len() >= count {
                     break;
                 }
-                if except.contains(user) {
+                if except.contains(user) || !counts(user) {
                     continue;
                 }
                 let is_sure = |cached: &&CachedSession| {
@@ -153,11 +182,16 @@ impl LeaseCache {
         playbacks
     }
 
-    /// Takes up to that many users with something unsynced.
-    pub(in crate::ledger) fn take_queued(&self, count: usize) -> Vec<UserId> {
+    /// Takes up to that many users with something unsynced whose turn it is. The others are passed
+    /// over until [`Self::requeue`].
+    pub(in crate::ledger) fn take_queued(
+        &self,
+        count: usize,
+        is_turn_of: impl Fn(&UserId) -> bool,
+    ) -> Vec<UserId> {
         let mut taken = Vec::new();
         while taken.len() < count {
-            let next = lock(&self.sync_queue).take();
+            let next = lock(&self.sync_queue).take(&is_turn_of);
             match next {
                 Some(user) if self.is_still_unsynced(&user) => taken.push(user),
                 Some(_) => {}
@@ -167,10 +201,16 @@ impl LeaseCache {
         taken
     }
 
+    /// Queues those users again that were passed over.
+    pub(in crate::ledger) fn requeue(&self) {
+        lock(&self.sync_queue).requeue();
+        self.unsynced_arrived.notify_one();
+    }
+
     /// How many users wait to be synced.
     #[cfg(test)]
     pub(in crate::ledger) fn queued_users(&self) -> usize {
-        lock(&self.sync_queue).queue.len()
+        lock(&self.sync_queue).users().len()
     }
 
     /// Whether that user still has something unsynced that counts.

@@ -71,6 +71,10 @@ pub struct Metrics {
     store_duration: Vec<Histogram>,
     /// `streamgate_store_up`
     store_up: Gauge,
+    /// `streamgate_store_shards`
+    store_shards: Gauge,
+    /// `streamgate_store_shards_out`
+    store_shards_out: Gauge,
     /// `streamgate_enforces`
     enforces: Gauge,
     /// `streamgate_store_forgot_total`
@@ -155,6 +159,8 @@ impl Metrics {
                 .tables::<Operation, _>(named::STORE_REQUESTS, ["operation", "outcome"]),
             store_duration: make.histograms::<Operation>(named::STORE_DURATION, "operation"),
             store_up: make.gauge(named::STORE_UP, &[]),
+            store_shards: make.gauge(named::STORE_SHARDS, &[]),
+            store_shards_out: make.gauge(named::STORE_SHARDS_OUT, &[]),
             enforces: make.gauge(named::ENFORCES, &[]),
             store_forgot: make.counter(named::STORE_FORGOT, &[]),
             outage_rule: make.gauges::<OutageRule>(named::OUTAGE_RULE, "rule"),
@@ -231,7 +237,14 @@ impl Metrics {
         }
     }
 
-    /// Records whether the store answers.
+    /// Records how many shards the store has, and how many of them are known not to answer.
+    #[expect(clippy::cast_precision_loss, reason = "nobody has 2^52 shards")]
+    pub fn store_shards(&self, known: usize, out: usize) {
+        self.store_shards.set(known as f64);
+        self.store_shards_out.set(out as f64);
+    }
+
+    /// Records whether the store, or any shard of it, answers.
     pub fn store_up(&self, up: bool) {
         self.store_up.set(if up { 1.0 } else { 0.0 });
     }
@@ -502,7 +515,7 @@ mod tests {
             "streamgate_checks_total{decision=\"deny\",reason=\"full\"} 1\n",
             "streamgate_store_requests_total{operation=\"admit\",outcome=\"timeout\"} 1\n",
             "streamgate_check_duration_seconds_bucket{le=\"0.0001\"} 1\n",
-            "# HELP streamgate_store_up 1 while the store answers, 0 while it doesn't\n",
+            "# HELP streamgate_store_up 1 while the store, or any shard of it, answers, 0 while none does\n",
         ] {
             assert!(after.contains(line), "no {line} in {after}");
         }

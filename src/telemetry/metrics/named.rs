@@ -43,7 +43,15 @@ pub(super) const STORE_DURATION: Named = Named(
 );
 pub(super) const STORE_UP: Named = Named(
     "streamgate_store_up",
-    "1 while the store answers, 0 while it doesn't",
+    "1 while the store, or any shard of it, answers, 0 while none does",
+);
+pub(super) const STORE_SHARDS: Named = Named(
+    "streamgate_store_shards",
+    "Parts of the store that fail on their own: the masters of a cluster, otherwise 1",
+);
+pub(super) const STORE_SHARDS_OUT: Named = Named(
+    "streamgate_store_shards_out",
+    "Those of them that don't answer: their users' new streams are decided by store.outage",
 );
 pub(super) const ENFORCES: Named = Named(
     "streamgate_enforces",
@@ -55,7 +63,7 @@ pub(super) const STORE_FORGOT: Named = Named(
 );
 pub(super) const OUTAGE_RULE: Named = Named(
     "streamgate_outage_rule",
-    "1 for the rule (store.outage) that decides while the store doesn't answer or is full",
+    "1 for the rule (store.outage) that decides while the store, or a shard of it, doesn't answer or is full",
 );
 pub(super) const SESSIONS_HELD: Named = Named(
     "streamgate_sessions_held",

@@ -10,7 +10,7 @@ use streamgate::config::{FullRule, OutageRule};
 use streamgate::identity::{Kind, SessionKey};
 use streamgate::session::Ending;
 
-use super::witness::{Delay, Failure};
+use super::witness::{Delay, Failure, SHARDS};
 use testkit::streams::key;
 
 /// How many instances share the store.
@@ -60,12 +60,25 @@ pub(super) enum Step {
     Release(Viewer, Ending),
     /// Somebody lists a user's sessions.
     List(usize, usize),
-    /// These instances' calls fail so, for that long.
-    Fail(Vec<usize>, Failure, Duration),
+    /// Shards fail.
+    Fail(ShardOutage),
     /// The store forgets everybody.
     Forget,
     /// The settings change.
     Change(Limits),
+}
+
+/// How shards fail.
+#[derive(Debug, Clone)]
+pub(super) struct ShardOutage {
+    /// The instances whose calls fail.
+    pub(super) instances: Vec<usize>,
+    /// The places of the shards to which they do.
+    pub(super) places: Vec<usize>,
+    pub(super) failure: Failure,
+    pub(super) lasting: Duration,
+    /// Whether others are promoted in their place in the end. Otherwise they answer again.
+    pub(super) promotes: bool,
 }
 
 /// How a stream asks.
@@ -219,8 +232,22 @@ fn any_failure() -> impl Strategy<Value = Step> {
         3 => Just(vec![0, 1]),
         2 => (0..INSTANCES).prop_map(|instance| vec![instance]),
     ];
+    let places = prop_oneof![
+        1 => Just((0..SHARDS).collect::<Vec<_>>()),
+        1 => (0..SHARDS).prop_map(|place| vec![place]),
+    ];
     let lasting = millis(&[300, 1_000, 4_000, 4_000, 8_000, 12_000]);
-    (whose, failure, lasting).prop_map(|(whose, failure, time)| Step::Fail(whose, failure, time))
+    (whose, places, failure, lasting, any::<bool>()).prop_map(
+        |(instances, places, failure, lasting, promotes)| {
+            Step::Fail(ShardOutage {
+                instances,
+                places,
+                failure,
+                lasting,
+                promotes,
+            })
+        },
+    )
 }
 
 fn any_step() -> impl Strategy<Value = Step> {

@@ -6,11 +6,13 @@ use std::time::Duration;
 
 use streamgate::clock::Stopwatch;
 use streamgate::identity::{Kind, SessionKey, UserId};
+use streamgate::ledger::ShardTally;
 
 use super::history::{Door, INSTANCES, Manner, Viewer};
 use super::instance::LEASES;
 use super::shared_store::Answer;
 use super::trial::{Stream, Trial};
+use super::witness::ALL_SHARDS;
 use testkit::streams::key;
 
 /// How long an instance may need until it has told all: several of its pauses after failed calls.
@@ -29,11 +31,11 @@ impl Trial {
     /// Waits until all is quiet, and judges what is left.
     pub(super) async fn come_to_rest(&self) {
         for instance in &self.instances {
-            instance.witness.fail(None);
+            instance.witness.heal(&ALL_SHARDS);
         }
         for (number, instance) in self.instances.iter().enumerate() {
-            let mut up = instance.ledger.watch_store();
-            let waited = tokio::time::timeout(TELLING, up.wait_for(|up| *up)).await;
+            let mut shards = instance.ledger.watch_store();
+            let waited = tokio::time::timeout(TELLING, shards.wait_for(ShardTally::all_up)).await;
             if waited.is_err() {
                 return self.wrong(format!("to instance {number} the store is out for ever"));
             }

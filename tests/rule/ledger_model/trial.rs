@@ -16,7 +16,8 @@ use streamgate::session::{
 use tokio::task::JoinSet;
 
 use super::history::{
-    DERIVED, Door, History, INSTANCES, Limits, Manner, Report, Step, TakeOver, USERS, Viewer,
+    DERIVED, Door, History, INSTANCES, Limits, Manner, Report, ShardOutage, Step, TakeOver, USERS,
+    Viewer,
 };
 use super::instance::{Installation, Instance, lease_of, terms};
 use super::shared_store::{Answer, Backend, SharedStore};
@@ -143,20 +144,13 @@ impl Trial {
             Step::Report(viewer, report) => self.report(&viewer, report),
             Step::Release(viewer, ending) => self.release(&viewer, ending).await,
             Step::List(instance, user) => {
-                let listed = self.instances[instance].ledger.list(&self.users[user]);
-                if let (Err(outage), true) = (listed.await, self.is_calm()) {
+                let (instance, user) = (&self.instances[instance], &self.users[user]);
+                let listed = instance.ledger.list(user).await;
+                if let (Err(outage), true) = (listed, instance.witness.is_well(user)) {
                     self.wrong(format!("{outage} without an outage"));
                 }
             }
-            Step::Fail(instances, failure, time) => {
-                for instance in &instances {
-                    self.instances[*instance].witness.fail(Some(failure));
-                }
-                tokio::time::sleep(time).await;
-                for instance in &instances {
-                    self.instances[*instance].witness.fail(None);
-                }
-            }
+            Step::Fail(outage) => self.fail(&outage).await,
             Step::Forget => {
                 self.shared.forget_all().await;
                 self.streams()
@@ -164,6 +158,23 @@ impl Trial {
                     .for_each(|stream| stream.over = false);
             }
             Step::Change(limits) => self.in_force.change(changeable(&limits)).unwrap(),
+        }
+    }
+
+    /// Shards fail, and then answer again or are replaced.
+    async fn fail(&self, outage: &ShardOutage) {
+        let witnesses = outage.instances.iter();
+        let witnesses = witnesses.map(|instance| &self.instances[*instance].witness);
+        for witness in witnesses.clone() {
+            witness.fail(&outage.places, outage.failure);
+        }
+        tokio::time::sleep(outage.lasting).await;
+        for witness in witnesses {
+            if outage.promotes {
+                witness.promote(&outage.places);
+            } else {
+                witness.heal(&outage.places);
+            }
         }
     }
 
@@ -299,7 +310,7 @@ impl Trial {
         let told = format!("the end of {viewer:?} by {ending:?}: {released:?}");
         self.notes().log(self.shared.now(), &told);
         if let Err(outage) = released {
-            if self.is_calm() {
+            if self.instances[viewer.instance].witness.is_well(user) {
                 self.wrong(format!("{outage} without an outage"));
             }
             if ending != Ending::Operator || key.kind.is_stoppable() {
@@ -324,6 +335,12 @@ impl Stream {
 // === judging ===
 
 impl Trial {
+    /// Whether the viewer's part of the store has always answered the viewer's instance.
+    fn is_well(&self, viewer: &Viewer) -> bool {
+        let witness = &self.instances[viewer.instance].witness;
+        witness.is_well(&self.users[viewer.user])
+    }
+
     /// An instance has let a stream go on without a question.
     fn judge_good(&self, viewer: &Viewer, claim: &Claim) {
         let now = self.shared.now();
@@ -349,13 +366,13 @@ impl Trial {
     ) {
         let limit = settings.limits.policy.default;
         let flaw = match answer {
-            Err(_) if self.is_calm() => Some("there is no outage"),
+            Err(_) if self.is_well(viewer) => Some("there is no outage"),
             Err(_) => None,
             Ok(decision) if decision.limit != limit => Some("the limit is another"),
             Ok(decision) => match decision.basis {
                 Basis::Store => self.flaw_of_store(viewer, claim, since, decision),
                 Basis::HeldLease => self.flaw_of_held(viewer, claim, decision),
-                Basis::Rule(rule) => self.flaw_of_rule(rule, decision),
+                Basis::Rule(rule) => self.flaw_of_rule(viewer, rule, decision),
             },
         };
         if let Some(flaw) = flaw {
@@ -412,7 +429,7 @@ impl Trial {
         };
         let notes = self.notes();
         let until = notes.kept_until(viewer.instance, &claim.user, &claim.key);
-        if self.is_calm() {
+        if self.is_well(viewer) {
             Some("there is no outage")
         } else if session.expires_at <= self.shared.now() {
             Some("that is past")
@@ -424,10 +441,15 @@ impl Trial {
     }
 
     /// What is wrong with a decision of the outage rule.
-    fn flaw_of_rule(&self, rule: OutageRule, decision: &Decision) -> Option<&'static str> {
+    fn flaw_of_rule(
+        &self,
+        viewer: &Viewer,
+        rule: OutageRule,
+        decision: &Decision,
+    ) -> Option<&'static str> {
         let limit = usize::try_from(decision.limit).unwrap();
         match &decision.admission {
-            _ if self.is_calm() => Some("there is no outage"),
+            _ if self.is_well(viewer) => Some("there is no outage"),
             _ if rule != self.rule || rule == OutageRule::Deny => Some("that is not the rule"),
             Admission::Refused(Refusal::Full { .. }) if rule == OutageRule::Allow && limit > 0 => {
                 Some("the rule allows it")

@@ -1,5 +1,6 @@
-//! A [`Witness`] stands between an instance and the store. It delays calls, loses them or their
-//! answers, and records what the instance may believe after each answer.
+//! A [`Witness`] stands between an instance and the store. It splits the store into shards that fail
+//! each on its own, delays calls, loses them or their answers, and records what the instance may
+//! believe after each answer.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fmt;
@@ -15,6 +16,12 @@ use streamgate::session::{
 use streamgate::store::{Cursor, Listing, Page, Seen, Shard, Store, StoreError};
 
 use super::shared_store::{Answer, Asked, Asking, Question, SharedStore};
+
+/// How many shards the store has.
+pub(super) const SHARDS: usize = 2;
+
+/// The places of all shards.
+pub(super) const ALL_SHARDS: [usize; SHARDS] = [0, 1];
 
 /// How often each answer was given.
 pub(super) type Tally = BTreeMap<&'static str, usize>;
@@ -74,8 +81,19 @@ pub(super) struct Witness {
     notes: Arc<Mutex<Notes>>,
     /// How long calls and their answers are under way, taken in turn.
     delays: Mutex<std::iter::Cycle<std::vec::IntoIter<Delay>>>,
-    /// How its calls fail.
-    failure: Mutex<Option<Failure>>,
+    /// Each shard, as this instance has it.
+    shards: Mutex<[ShardView; SHARDS]>,
+}
+
+/// A shard, as one instance has it.
+#[derive(Debug, Clone, Copy, Default)]
+struct ShardView {
+    /// How often another has been promoted in its place.
+    promotions: usize,
+    /// How calls to it fail.
+    failure: Option<Failure>,
+    /// Whether calls to it have ever failed.
+    has_failed: bool,
 }
 
 /// How long a call is under way to the store, and its answer on the way back.
@@ -263,13 +281,43 @@ impl Witness {
             shared,
             notes,
             delays: Mutex::new(delays.into_iter().cycle()),
-            failure: Mutex::default(),
+            shards: Mutex::default(),
         }
     }
 
-    /// How its calls fail from now on.
-    pub(super) fn fail(&self, failure: Option<Failure>) {
-        *self.failure.lock().unwrap() = failure;
+    /// How calls to the shards at these places fail from now on.
+    pub(super) fn fail(&self, places: &[usize], failure: Failure) {
+        self.change(places, |shard| {
+            (shard.failure, shard.has_failed) = (Some(failure), true);
+        });
+    }
+
+    /// The shards at these places answer from now on.
+    pub(super) fn heal(&self, places: &[usize]) {
+        self.change(places, |shard| shard.failure = None);
+    }
+
+    /// Others that answer are promoted in the place of these shards.
+    pub(super) fn promote(&self, places: &[usize]) {
+        self.change(places, |shard| {
+            (shard.failure, shard.promotions) = (None, shard.promotions + 1);
+        });
+    }
+
+    /// Whether calls about that user have never failed.
+    pub(super) fn is_well(&self, user: &UserId) -> bool {
+        !self.views()[place_of(user)].has_failed
+    }
+
+    /// Changes the shards at these places.
+    fn change(&self, places: &[usize], change: impl Fn(&mut ShardView)) {
+        let mut shards = self.views();
+        places.iter().for_each(|place| change(&mut shards[*place]));
+    }
+
+    /// Each shard, as this instance has it.
+    fn views(&self) -> MutexGuard<'_, [ShardView; SHARDS]> {
+        self.shards.lock().unwrap()
     }
 
     /// What all instances have heard.
@@ -286,7 +334,13 @@ impl Witness {
     async fn ask(&self, asked: Asking) -> Vec<Result<Answer, StoreError>> {
         let about = asked.each().to_vec();
         let endings: Vec<usize> = about.iter().map(|asked| self.begin(asked)).collect();
-        let failure = *self.failure.lock().unwrap();
+        let mut places = about.iter().map(|(user, _)| place_of(user));
+        let place = places.next().unwrap();
+        if places.any(|other| other != place) {
+            self.notes()
+                .wrong(format!("one call to two shards: {about:?}"));
+        }
+        let failure = self.views()[place].failure;
         let delay = self.delays.lock().unwrap().next();
         let (there, back) = delay.unwrap_or_default();
         pass(there).await;
@@ -343,6 +397,18 @@ impl Witness {
         let mut answers = self.ask(Asking::One([(user.clone(), question)])).await;
         answers.remove(0)
     }
+}
+
+impl ShardView {
+    /// The shard at that place.
+    fn shard(&self, place: usize) -> Shard {
+        Shard::master(&format!("{place}.{}", self.promotions))
+    }
+}
+
+/// The place of the shard that has a user.
+fn place_of(user: &UserId) -> usize {
+    user.as_str().bytes().map(usize::from).sum::<usize>() % SHARDS
 }
 
 impl Failure {
@@ -448,8 +514,23 @@ impl Store for Witness {
         Err(StoreError::Protocol("the model has no pages".to_owned()))
     }
 
-    async fn ping(&self, _: &Shard) -> Result<(), StoreError> {
-        let failure = *self.failure.lock().unwrap();
-        failure.map_or(Ok(()), |failure| Err(failure.error()))
+    fn shard_of(&self, user: &UserId) -> Shard {
+        let place = place_of(user);
+        self.views()[place].shard(place)
+    }
+
+    fn shards(&self) -> Vec<Shard> {
+        let shards = self.views();
+        let shards = shards.iter().enumerate();
+        shards.map(|(place, shard)| shard.shard(place)).collect()
+    }
+
+    async fn ping(&self, shard: &Shard) -> Result<(), StoreError> {
+        let shards = *self.views();
+        let mut all = shards.iter().enumerate();
+        match all.find(|(place, view)| view.shard(*place) == *shard) {
+            None => Err(StoreError::NotAsked("it owns nothing".to_owned())),
+            Some((_, view)) => view.failure.map_or(Ok(()), |failure| Err(failure.error())),
+        }
     }
 }

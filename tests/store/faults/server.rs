@@ -64,7 +64,7 @@ async fn a_server_that_evicts_is_warned_of_once_for_each_policy() {
 
 #[tokio::test]
 async fn a_replica_refuses_and_says_where_to_go() {
-    let server = RedisServer::start_with(&["--replicaof", "127.0.0.1 1"]);
+    let server = RedisServer::start_with(&["--replicaof", "127.0.0.1", "1"]);
     let store = server.store();
     let words = [
         "READONLY",
@@ -96,7 +96,8 @@ async fn a_loading_server_refuses_until_it_has_loaded() {
     server.restart_with(&["--key-load-delay", "250000"]);
     let store = server.store();
     refuses(&store, &["LOADING", "once it has loaded"]).await;
-    server.run::<()>(&["CONFIG", "SET", "key-load-delay", "0"]);
+    // Redis 6.2 refuses that while it loads, and takes its ten seconds.
+    drop(server.try_run::<()>(&["CONFIG", "SET", "key-load-delay", "0"]));
     recovers(&store).await;
     let keys: usize = server.run(&["DBSIZE"]);
     assert_eq!(keys, 41);
@@ -104,7 +105,7 @@ async fn a_loading_server_refuses_until_it_has_loaded() {
 
 #[tokio::test]
 async fn a_server_that_cannot_save_refuses_until_it_need_not() {
-    let server = RedisServer::start_with(&["--dir", "/proc", "--save", "3600 1"]);
+    let server = RedisServer::start_with(&["--dir", "/proc", "--save", "3600", "1"]);
     let store = server.store();
     recovers(&store).await;
     let _: redis::Value = server.run(&["BGSAVE"]);

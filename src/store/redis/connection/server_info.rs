@@ -88,9 +88,11 @@ mod tests {
             let mut link = connection(Some(answers)).await;
             assert_eq!(run_id(&mut link).await, Ok(None));
             assert_eq!(eviction_policy(&mut link).await, Ok(None));
+            assert_eq!(requires_full_coverage(&mut link).await, Ok(None));
         }
         let mut link = connection(None).await;
         assert!(run_id(&mut link).await.is_err());
         assert!(eviction_policy(&mut link).await.is_err());
+        assert!(requires_full_coverage(&mut link).await.is_err());
     }
 }

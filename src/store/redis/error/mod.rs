@@ -128,13 +128,16 @@ fn with(reason: &str, hint: &str) -> String {
 }
 
 /// Whether an answer begins with that text. Before Redis 7 the code of an error within a script is
-/// inside its text, after a hyphen.
+/// inside its text, after a hyphen. Where the code is `ERR`, it is left out there.
 fn says(text: &str, beginning: &str) -> bool {
     let begins = |text: &str| {
         text.strip_prefix(beginning)
             .is_some_and(|rest| !rest.starts_with(|next: char| next.is_ascii_alphanumeric()))
     };
-    begins(text) || text.split(" -").skip(1).any(begins)
+    let begins_in_script = |plain: &str| text.split(": ").any(|part| part.starts_with(plain));
+    begins(text)
+        || text.split(" -").skip(1).any(begins)
+        || beginning.strip_prefix("ERR ").is_some_and(begins_in_script)
 }
 
 #[cfg(test)]
@@ -172,6 +175,7 @@ mod tests {
             "NOPERM this user has no permissions to run the 'evalsha' command",
             "ERR The user executing the script can't run this command or subcommand script: f00, on @user_script:2.",
             "ERR ACL failure in script: User gate has no permissions to run the 'set' command script: f00, on @user_script:2.",
+            "ERR Error running script (call to f_f00): @user_script:2: @user_script: 2: The user executing the script can't run this command or subcommand",
             "ERR Error running script (call to f_f00): @user_script:2: -NOPERM The user executing the script can't run this command or subcommand",
             "MISCONF Redis is configured to save RDB snapshots, but it is currently unable to persist to disk.",
             "NOREPLICAS Not enough good replicas to write.",
