@@ -16,6 +16,7 @@ pub(crate) use users::unusable as unusable_users_file;
 use std::sync::Arc;
 use std::time::Duration;
 
+use hyper_util::service::TowerToHyperService;
 use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -203,9 +204,10 @@ impl App {
     pub async fn run(self, stop: Stop) -> Result<(), RunError> {
         let close_listeners = CancellationToken::new();
         let addresses = self.ports.addresses.clone();
-        let mut servers =
-            self.ports
-                .serve(self.grpc, self.http, MAX_MESSAGE_BYTES, &close_listeners);
+        let [grpc, http] = [self.grpc, self.http].map(TowerToHyperService::new);
+        let mut servers = self
+            .ports
+            .serve(grpc, http, MAX_MESSAGE_BYTES, &close_listeners);
         let drain = Drain {
             health: self.health,
             phase: self.phase,
