@@ -79,7 +79,7 @@ pub struct App {
     /// The gRPC and HTTP ports.
     ports: Ports,
     /// Served on the gRPC port.
-    grpc: axum::Router,
+    grpc: envoy::Services,
     /// Served on the HTTP port.
     http: axum::Router,
     /// Reloads changed files.
@@ -204,10 +204,10 @@ impl App {
     pub async fn run(self, stop: Stop) -> Result<(), RunError> {
         let close_listeners = CancellationToken::new();
         let addresses = self.ports.addresses.clone();
-        let [grpc, http] = [self.grpc, self.http].map(TowerToHyperService::new);
-        let mut servers = self
-            .ports
-            .serve(grpc, http, MAX_MESSAGE_BYTES, &close_listeners);
+        let http = TowerToHyperService::new(self.http);
+        let mut servers =
+            self.ports
+                .serve(self.grpc, http, MAX_MESSAGE_BYTES, &close_listeners);
         let drain = Drain {
             health: self.health,
             phase: self.phase,

@@ -34,7 +34,7 @@ fn claim(check: Check) -> Claim {
 }
 
 /// The request's id, as the log shows it.
-fn request_id(request: &CheckRequest) -> String {
+fn request_id(request: &CheckRequest<'_>) -> String {
     let context = CheckContext::of(request, None, Arc::<Changeable>::default(), None);
     context.request.request_id
 }
