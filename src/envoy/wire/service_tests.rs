@@ -7,10 +7,12 @@ use std::task::{Context, Poll};
 
 use axum::Router;
 use bytes::Bytes;
+use envoy_types::pb::envoy::service::auth::v3::CheckResponse;
 use http::{HeaderValue, Request, Response};
 use http_body_util::BodyExt;
 use hyper::body::{Body, Frame};
 use hyper::service::Service;
+use prost::Message;
 use tonic::server::Grpc;
 use tower::service_fn;
 
@@ -66,13 +68,19 @@ fn call(pieces: &[Option<&[u8]>], encoding: Option<&'static str>) -> Request<Pie
     call
 }
 
-/// All of an answer.
-async fn whole<B: Body<Data = Bytes, Error: std::fmt::Debug>>(answer: Response<B>) -> String {
+/// All of an answer: its status and headers, its message and its trailers. Without a message there
+/// is only a status of gRPC.
+async fn whole<B>(answer: Response<B>) -> (String, Option<CheckResponse>)
+where
+    B: Body<Data = Bytes, Error: std::fmt::Debug>,
+{
     let (head, body) = answer.into_parts();
     let body = body.collect().await.unwrap();
-    let trailers = body.trailers().cloned();
+    let rest = format!("{} {:?} {:?}", head.status, head.headers, body.trailers());
     let data = body.to_bytes();
-    format!("{} {:?} {data:?} {trailers:?}", head.status, head.headers)
+    let message = data.split_first_chunk::<5>();
+    let message = message.map(|(_, message)| CheckResponse::decode(message).unwrap());
+    (rest, message)
 }
 
 #[tokio::test]
