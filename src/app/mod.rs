@@ -49,9 +49,6 @@ pub enum BuildError {
     /// The store's settings can't be used.
     #[error("failed to set up the store: {0}")]
     Store(String),
-    /// The metrics exporter can't be set up.
-    #[error("failed to set up metrics: {0}")]
-    Metrics(#[from] metrics_exporter_prometheus::BuildError),
     /// The descriptors for reflection are broken.
     #[error("failed to set up reflection: {0}")]
     Reflection(#[from] tonic_reflection::server::Error),
@@ -170,7 +167,6 @@ impl App {
             housekeeping: Housekeeping {
                 ledger: core.ledger,
                 memory: core.memory,
-                metrics: core.metrics,
             },
             drain: DrainTimes {
                 grace: config.shutdown.grace,
@@ -205,9 +201,9 @@ impl App {
         let close_listeners = CancellationToken::new();
         let addresses = self.ports.addresses.clone();
         let http = TowerToHyperService::new(self.http);
-        let mut servers =
-            self.ports
-                .serve(self.grpc, http, MAX_MESSAGE_BYTES, &close_listeners);
+        let mut servers = self
+            .ports
+            .serve(self.grpc, http, MAX_MESSAGE_BYTES, &close_listeners);
         let drain = Drain {
             health: self.health,
             phase: self.phase,

@@ -354,7 +354,7 @@ mod tests {
 
     #[test]
     fn some_lost_calls_are_no_outage_and_a_probe_ends_one() {
-        let metrics = Metrics::new().unwrap();
+        let metrics = Metrics::new();
         let breaker = beating(&metrics);
         let full = StoreError::Full("no room".to_owned());
         for _ in 0..3 {
@@ -377,7 +377,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_store_that_keeps_failing_must_answer_more_probes() {
-        let metrics = Metrics::new().unwrap();
+        let metrics = Metrics::new();
         let breaker = beating(&metrics);
         tokio::time::advance(PROVEN).await;
         for probes in [1, 2, 4, 8, 16, 16] {
@@ -402,7 +402,7 @@ mod tests {
 
     #[test]
     fn a_store_that_never_answered_is_not_up_and_is_asked() {
-        let metrics = Metrics::new().unwrap();
+        let metrics = Metrics::new();
         for rule in [OutageRule::Allow, OutageRule::Deny, OutageRule::Local] {
             let breaker = Breaker::new(rule);
             let unasked = breaker.health();
@@ -426,7 +426,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_call_older_than_the_recovery_does_not_count() {
-        let metrics = Metrics::new().unwrap();
+        let metrics = Metrics::new();
         let breaker = beating(&metrics);
         let late = call();
         tokio::time::advance(Duration::from_millis(10)).await;
@@ -442,7 +442,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn calls_that_want_the_same_connection_are_one_failure() {
-        let metrics = Metrics::new().unwrap();
+        let metrics = Metrics::new();
         let cut = StoreError::Disconnected("closed".to_owned());
         let unopened = StoreError::NotAsked("still connecting".to_owned());
         for (first, others) in [(&cut, &cut), (&unopened, &unopened), (&cut, &unopened)] {
@@ -468,7 +468,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_late_failure_in_an_outage_hides_neither_probes_nor_reason() {
-        let metrics = Metrics::new().unwrap();
+        let metrics = Metrics::new();
         let breaker = beating(&metrics);
         // The second outage in a row takes two probes.
         fail(&breaker, FAILURES, &metrics);
@@ -484,7 +484,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn only_a_store_that_counts_as_up_is_probed_again_at_once() {
-        let metrics = Metrics::new().unwrap();
+        let metrics = Metrics::new();
         let breaker = beating(&metrics);
         let is_told = async || {
             tokio::time::timeout(Duration::from_secs(1), breaker.probe_failed())
@@ -500,7 +500,7 @@ mod tests {
 
     #[test]
     fn a_store_without_a_connection_is_down_at_once() {
-        let metrics = Metrics::new().unwrap();
+        let metrics = Metrics::new();
         let breaker = beating(&metrics);
         let refused = StoreError::NotAsked("no connection: refused".to_owned());
         breaker.note_loss(&refused, &metrics);
@@ -515,7 +515,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_timeout_does_not_prove_room() {
-        let metrics = Metrics::new().unwrap();
+        let metrics = Metrics::new();
         let breaker = beating(&metrics);
         let full = StoreError::Full("no room".to_owned());
         breaker.note(Some(&full), call(), &metrics);
@@ -526,7 +526,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_full_store_stays_full_until_it_has_had_room_for_a_while() {
-        let metrics = Metrics::new().unwrap();
+        let metrics = Metrics::new();
         let breaker = beating(&metrics);
         let full = StoreError::Full("no room".to_owned());
         for _ in 0..2 {

@@ -208,7 +208,7 @@ mod tests {
 
     #[test]
     fn large_data_of_an_answer_counts_until_it_is_dropped() {
-        let peers = Peers::new(Port::Grpc, Arc::new(Metrics::new().unwrap()));
+        let peers = Peers::new(Port::Grpc, Arc::new(Metrics::new()));
         let peer = peers.join();
         for (bytes, counted) in [(SMALL_DATA, 0), (SMALL_DATA + 1, SMALL_DATA + 1)] {
             let whole = axum::body::Body::from(vec![7; bytes]);

@@ -302,7 +302,7 @@ mod tests {
     /// written before the next is made.
     #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
     async fn the_answers_to_requests_in_flight_share_their_writes() {
-        let places = Places::new(Port::Grpc, 1, Arc::new(Metrics::new().unwrap()));
+        let places = Places::new(Port::Grpc, 1, Arc::new(Metrics::new()));
         let place = places.filled(places.try_take().unwrap());
         let (wire, mut gateway) = duplex(1 << 20);
         let writes = Arc::new(AtomicUsize::default());

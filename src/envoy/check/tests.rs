@@ -27,7 +27,7 @@ use crate::telemetry::Metrics;
 
 /// A door in front of that store, where a user may watch one stream and a start waits for a slot.
 pub(in crate::envoy) fn door(store: &Arc<FaultyStore>) -> CheckDoor {
-    let metrics = Arc::new(Metrics::new().unwrap());
+    let metrics = Arc::new(Metrics::new());
     let settings = Settings::with_grace(Policy::new(1), Duration::from_millis(250));
     let in_force = Arc::clone(&settings.in_force);
     let clock: Arc<dyn Clock> = Arc::new(SystemClock::start());
