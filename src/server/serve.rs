@@ -145,6 +145,8 @@ fn grpc_server(gatherer: Gatherer) -> Builder<Gatherer> {
         .initial_stream_window_size(grpc::WINDOWS.0)
         .initial_connection_window_size(grpc::WINDOWS.1)
         .max_send_buf_size(grpc::MAX_UNSENT)
+        // No client of gRPC reads it.
+        .auto_date_header(false)
         .keep_alive_interval(KEEPALIVE.0)
         .keep_alive_timeout(KEEPALIVE.1);
     server
