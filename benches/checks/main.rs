@@ -31,10 +31,10 @@ use request::Template;
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 /// How many checks are made between two readings.
-const BATCH: usize = 40_000;
+const BATCH: usize = 5_000;
 
 /// How many such batches of each kind, in turns.
-const BATCHES: usize = 9;
+const BATCHES: usize = 20;
 
 /// How many checks are under way at one time: those of a busy gateway.
 const AT_ONE_TIME: usize = 64;

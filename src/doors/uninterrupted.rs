@@ -14,6 +14,9 @@ use tokio_util::task::task_tracker::TrackedFuture;
 /// What a panic says.
 type Panic = Box<dyn Any + Send>;
 
+/// Work for which a shutdown waits, and whose panic is an output.
+type Tracked<F> = TrackedFuture<CatchUnwind<AssertUnwindSafe<F>>>;
+
 /// Work that its caller polls. If the caller is dropped before the work has ended, a task of its own
 /// does the rest, and nobody sees the output. So the usual case needs no task, and an operation on
 /// the store that has begun always ends.
@@ -23,7 +26,7 @@ type Panic = Box<dyn Any + Send>;
 #[must_use]
 pub(crate) struct Uninterrupted<F: Future<Output: Send> + Send + 'static> {
     /// The work, tracked until it has ended; `None` after that.
-    work: Option<Pin<Box<TrackedFuture<CatchUnwind<AssertUnwindSafe<F>>>>>>,
+    work: Option<Pin<Box<Tracked<F>>>>,
 }
 
 impl<F: Future<Output: Send> + Send + 'static> Uninterrupted<F> {

@@ -252,7 +252,7 @@ where
         }
         match std::mem::replace(&mut self.arrived.next, Poll::Pending) {
             Poll::Pending => Pin::new(&mut self.body).poll_frame(cx),
-            next => next,
+            next @ Poll::Ready(_) => next,
         }
     }
 }
