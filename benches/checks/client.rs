@@ -4,7 +4,9 @@
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
-use std::time::{Duration, Instant};
+use std::time::Duration;
+
+use streamgate::clock::Stopwatch;
 
 use super::request::Template;
 
@@ -38,8 +40,8 @@ pub(crate) struct Load {
     pub(crate) count: usize,
     /// How many are under way at one time.
     at_one_time: usize,
-    /// How many are made a second, whether or not the ones before are answered.
-    rate: Option<f64>,
+    /// How long after one the next is made, whether or not the ones before are answered.
+    pace: Option<Duration>,
 }
 
 impl Load {
@@ -48,16 +50,16 @@ impl Load {
         Self {
             count,
             at_one_time,
-            rate: None,
+            pace: None,
         }
     }
 
     /// At an even pace.
-    pub(crate) const fn paced(count: usize, rate: f64) -> Self {
+    pub(crate) const fn paced(count: usize, pace: Duration) -> Self {
         Self {
             count,
             at_one_time: usize::MAX,
-            rate: Some(rate),
+            pace: Some(pace),
         }
     }
 }
@@ -88,17 +90,19 @@ impl Client {
 
     /// Makes checks; `check` says which viewer's and playback's each is.
     pub(crate) fn run(&mut self, load: &Load, check: impl Fn(usize) -> (usize, usize)) -> Told {
-        let (began, mut made, mut told) = (Instant::now(), 0, Told::default());
+        let (began, mut made, mut told) = (Stopwatch::start(), 0, Told::default());
         while told.took.len() < load.count {
-            let due = load.rate.map_or(load.count, |rate| {
-                (began.elapsed().as_secs_f64() * rate) as usize + 1
+            let due = load.pace.map_or(load.count, |pace| {
+                let due = began.elapsed().as_nanos() / pace.as_nanos();
+                usize::try_from(due).unwrap() + 1
             });
             let room = told.took.len().saturating_add(load.at_one_time);
             let until = due.min(load.count).min(room);
             while made < until {
-                let intended = load.rate.map_or_else(Instant::now, |rate| {
-                    began + Duration::from_secs_f64(made as f64 / rate)
-                });
+                let intended = load.pace.map_or_else(
+                    || began.elapsed(),
+                    |pace| pace * u32::try_from(made).unwrap(),
+                );
                 let turn = made % self.connections.len();
                 self.connections[turn].ask(&self.template, check(made), intended);
                 made += 1;
@@ -106,7 +110,7 @@ impl Client {
             let mut is_idle = true;
             for connection in &mut self.connections {
                 connection.send();
-                is_idle &= !connection.receive(&mut told);
+                is_idle &= !connection.receive(began, &mut told);
             }
             if is_idle {
                 std::thread::sleep(NAP);
@@ -123,8 +127,8 @@ struct Connection {
     out: Vec<u8>,
     /// What has come and is not whole yet.
     input: Vec<u8>,
-    /// When each stream should have begun.
-    begun: Vec<Instant>,
+    /// When each stream should have begun, from the beginning of the run.
+    begun: Vec<Duration>,
     /// How many bytes of answers have come since the window was raised.
     since_raised: u32,
 }
@@ -147,7 +151,7 @@ impl Connection {
     }
 
     /// Writes a check, which [`Self::send`] sends.
-    fn ask(&mut self, template: &Template, check: (usize, usize), intended: Instant) {
+    fn ask(&mut self, template: &Template, check: (usize, usize), intended: Duration) {
         let stream = u32::try_from(2 * self.begun.len() + 1).unwrap();
         let block = if self.begun.is_empty() {
             first_block()
@@ -177,7 +181,7 @@ impl Connection {
     }
 
     /// Reads what has come. Returns whether anything has.
-    fn receive(&mut self, told: &mut Told) -> bool {
+    fn receive(&mut self, began: Stopwatch, told: &mut Told) -> bool {
         let mut buffer = [0; 64 * 1024];
         let count = match self.socket.read(&mut buffer) {
             Ok(0) => panic!("the server has closed the connection"),
@@ -187,7 +191,7 @@ impl Connection {
         };
         let mut input = std::mem::take(&mut self.input);
         input.extend_from_slice(&buffer[..count]);
-        let (mut rest, now) = (&*input, Instant::now());
+        let (mut rest, now) = (&*input, began.elapsed());
         while let Some((head, after)) = rest.split_at_checked(9)
             && let length = u32::from_be_bytes([0, head[0], head[1], head[2]])
             && let Some((payload, after)) = after.split_at_checked(length as usize)
@@ -205,7 +209,7 @@ impl Connection {
         &mut self,
         (kind, flags, stream): (u8, u8, u32),
         payload: &[u8],
-        now: Instant,
+        now: Duration,
         told: &mut Told,
     ) {
         match (kind, flags & 1) {
@@ -221,7 +225,7 @@ impl Connection {
             }
             (1, 1) => {
                 let begun = self.begun[stream as usize / 2];
-                told.took.push(now.saturating_duration_since(begun));
+                told.took.push(now.saturating_sub(begun));
             }
             (4, 0) => frame(&mut self.out, 4, 1, 0, &[]),
             (6, 0) => frame(&mut self.out, 6, 1, 0, payload),

@@ -8,6 +8,7 @@
 
 #![expect(
     clippy::indexing_slicing,
+    clippy::panic,
     clippy::unwrap_used,
     reason = "a measurement that can't go on has failed"
 )]
@@ -45,8 +46,8 @@ const CONNECTIONS: usize = 4;
 /// How many viewers have three streams each before anything is measured.
 const VIEWERS: usize = 5_000;
 
-/// How many checks a second are made to see how long they take, and how many in all.
-const PACED: (f64, usize) = (1_000.0, 10_000);
+/// How long after one check the next is made to see how long they take, and how many in all.
+const PACED: (Duration, usize) = (Duration::from_millis(1), 10_000);
 
 /// The core of the servers, and the one of everything else.
 const CORES: [&str; 2] = ["0", "1"];
@@ -219,7 +220,7 @@ fn pin(core: &str) {
     let pinned = std::process::Command::new("taskset")
         .args(["-a", "-c", "-p", core, &process])
         .output()
-        .expect("taskset is there");
+        .unwrap();
     assert!(pinned.status.success(), "there is no core {core}");
 }
 
@@ -238,7 +239,7 @@ fn shown(values: Vec<f64>) -> (f64, String) {
 
 fn main() {
     if std::env::args().nth(1).as_deref() == Some(nothing::ARGUMENT) {
-        nothing::serve();
+        return nothing::serve();
     }
     let mut runtime = tokio::runtime::Builder::new_current_thread();
     let runtime = runtime.enable_all().build().unwrap();
@@ -278,11 +279,11 @@ fn print_costs(costs: &[Vec<Cost>]) {
 
 /// Prints how long checks take at an even pace, from when each should have been made.
 fn print_times(bench: &mut Bench) {
-    let (rate, count) = PACED;
-    println!("| {rate} checks a second | median | 99 of 100 within | 999 of 1000 within |");
+    let (pace, count) = PACED;
+    println!("| a check every {pace:?} | median | 99 of 100 within | 999 of 1000 within |");
     println!("|---|--:|--:|--:|");
     for row in &ROWS[..3] {
-        let load = Load::paced(as_many(count), rate);
+        let load = Load::paced(as_many(count), pace);
         let took = bench.make(row, &load);
         let took: Vec<f64> = took.iter().map(|took| took.as_secs_f64() * 1e3).collect();
         println!(

@@ -36,7 +36,7 @@ impl Authorization for Nothing {
 }
 
 /// Serves until it is killed, after it has printed its address.
-pub(crate) fn serve() -> ! {
+pub(crate) fn serve() {
     let mut runtime = tokio::runtime::Builder::new_current_thread();
     let runtime = runtime.enable_all().build().unwrap();
     runtime.block_on(async {
@@ -46,7 +46,6 @@ pub(crate) fn serve() -> ! {
         let incoming = TcpListenerStream::new(listener);
         server.serve_with_incoming(incoming).await.unwrap();
     });
-    unreachable!("it serves until it is killed")
 }
 
 /// That process; killed when dropped.
