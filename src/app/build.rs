@@ -60,7 +60,7 @@ impl Core {
         substitute: Option<Arc<dyn Store>>,
         clock: Option<Arc<dyn Clock>>,
     ) -> Result<(Self, Delivery), BuildError> {
-        let metrics = Arc::new(Metrics::new()?);
+        let metrics = Arc::new(Metrics::new());
         metrics.enforces(config.limits.enforce);
         let clock = clock.unwrap_or_else(|| Arc::new(SystemClock::start()));
         let terms = Terms::new(config.leases.longest(), config.store.timeout)

@@ -5,10 +5,8 @@ use std::time::Duration;
 
 use crate::ledger::Ledger;
 use crate::store::MemoryStore;
-use crate::telemetry::Metrics;
 
-/// How often the embedded store is swept, the store's health checked, and durations folded into
-/// their buckets.
+/// How often the embedded store is swept and the store's health checked.
 const EVERY: Duration = Duration::from_secs(5);
 
 /// Periodic work.
@@ -18,8 +16,6 @@ pub(super) struct Housekeeping {
     pub(super) ledger: Arc<Ledger>,
     /// The embedded store, if used; it is swept.
     pub(super) memory: Option<Arc<MemoryStore>>,
-    /// Folds recorded durations.
-    pub(super) metrics: Arc<Metrics>,
 }
 
 // === impl Chores ===
@@ -33,7 +29,6 @@ impl Housekeeping {
                 memory.sweep();
             }
             self.ledger.sweep();
-            self.metrics.upkeep();
             tokio::time::sleep(EVERY).await;
         }
     }

@@ -16,6 +16,7 @@ pub(crate) use users::unusable as unusable_users_file;
 use std::sync::Arc;
 use std::time::Duration;
 
+use hyper_util::service::TowerToHyperService;
 use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -48,9 +49,6 @@ pub enum BuildError {
     /// The store's settings can't be used.
     #[error("failed to set up the store: {0}")]
     Store(String),
-    /// The metrics exporter can't be set up.
-    #[error("failed to set up metrics: {0}")]
-    Metrics(#[from] metrics_exporter_prometheus::BuildError),
     /// The descriptors for reflection are broken.
     #[error("failed to set up reflection: {0}")]
     Reflection(#[from] tonic_reflection::server::Error),
@@ -78,7 +76,7 @@ pub struct App {
     /// The gRPC and HTTP ports.
     ports: Ports,
     /// Served on the gRPC port.
-    grpc: axum::Router,
+    grpc: envoy::Services,
     /// Served on the HTTP port.
     http: axum::Router,
     /// Reloads changed files.
@@ -169,7 +167,6 @@ impl App {
             housekeeping: Housekeeping {
                 ledger: core.ledger,
                 memory: core.memory,
-                metrics: core.metrics,
             },
             drain: DrainTimes {
                 grace: config.shutdown.grace,
@@ -203,9 +200,10 @@ impl App {
     pub async fn run(self, stop: Stop) -> Result<(), RunError> {
         let close_listeners = CancellationToken::new();
         let addresses = self.ports.addresses.clone();
-        let mut servers =
-            self.ports
-                .serve(self.grpc, self.http, MAX_MESSAGE_BYTES, &close_listeners);
+        let http = TowerToHyperService::new(self.http);
+        let mut servers = self
+            .ports
+            .serve(self.grpc, http, MAX_MESSAGE_BYTES, &close_listeners);
         let drain = Drain {
             health: self.health,
             phase: self.phase,

@@ -49,10 +49,11 @@ fn run_logged(config: &Config, reload: Option<Reload>, manager: Option<PathBuf>)
         warn!("{warning}");
     }
     raise_open_files();
-    let runtime = match tokio::runtime::Builder::new_multi_thread()
-        .enable_all()
-        .build()
-    {
+    let mut builder = tokio::runtime::Builder::new_multi_thread();
+    if let Some(threads) = config.runtime.threads() {
+        builder.worker_threads(threads.get());
+    }
+    let runtime = match builder.enable_all().build() {
         Ok(runtime) => runtime,
         Err(problem) => {
             error!(%problem, "failed to start the runtime");

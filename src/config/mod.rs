@@ -34,6 +34,7 @@ pub use sections::leases::Leases;
 pub use sections::limits::{FullRule, Limits};
 pub use sections::redis_url::{NotARedisUrl, RedisUrl};
 pub use sections::refusal::{RefusalSettings, Shown};
+pub use sections::runtime::Runtime;
 pub use sections::shutdown::Shutdown;
 pub use sections::store::{Backend, OutageRule, Redis, StoreSettings, Topology};
 pub use sections::telemetry::{LogFormat, LogUsers, Share, Telemetry};
@@ -70,6 +71,8 @@ pub struct Config {
     pub refusal: RefusalSettings,
     /// How the log looks.
     pub telemetry: Telemetry,
+    /// How many threads serve.
+    pub runtime: Runtime,
     /// How the process ends.
     pub shutdown: Shutdown,
     /// A warning for each key that is written by an old name.
@@ -141,6 +144,7 @@ impl Config {
         identity::keys(&mut self.identity, keys);
         self.refusal.keys(keys);
         self.telemetry.keys(keys);
+        self.runtime.keys(keys);
         self.shutdown.keys(keys);
     }
 

@@ -29,7 +29,7 @@ struct Bench {
 impl Bench {
     async fn new(kind: Kind) -> Self {
         let store = FaultyStore::new();
-        let metrics = Arc::new(Metrics::new().unwrap());
+        let metrics = Arc::new(Metrics::new());
         let (user, start) = (UserId::parse("anna").unwrap(), start(kind));
         let started = store
             .sound

@@ -12,14 +12,13 @@ mod wire;
 pub use access_log::AccessLogDoor;
 pub use check::CheckDoor;
 
-use axum::Router;
 use envoy_types::pb::envoy::service::accesslog::v3::access_log_service_server::AccessLogServiceServer;
 use tonic::service::Routes;
 use tonic_health::pb::health_server::{Health, HealthServer};
 
 pub(crate) use access_log::MAX_MESSAGE_BYTES;
 pub use access_log::STREAM_AGE;
-use wire::service::{CHECK, checks};
+pub(crate) use wire::service::Services;
 
 /// The services of Envoy's protocols, for reflection; generated from the protos of `envoy-types`.
 const DESCRIPTORS: &[u8] = include_bytes!("descriptors.bin");
@@ -28,11 +27,11 @@ const DESCRIPTORS: &[u8] = include_bytes!("descriptors.bin");
 ///
 /// # Errors
 /// The descriptors are broken, which a test rules out.
-pub fn services(
+pub(crate) fn services(
     check: CheckDoor,
     access_log: AccessLogDoor,
     health: HealthServer<impl Health>,
-) -> Result<Router, tonic_reflection::server::Error> {
+) -> Result<Services, tonic_reflection::server::Error> {
     let reflection = || {
         tonic_reflection::server::Builder::configure()
             .register_encoded_file_descriptor_set(DESCRIPTORS)
@@ -48,5 +47,5 @@ pub fn services(
         .add_service(reflection().build_v1alpha()?);
     let routes = routes.routes().into_axum_router();
     // Without this, axum would prepare each route again for each connection.
-    Ok(routes.route(CHECK, checks(check)).with_state(()))
+    Ok(Services::new(check, routes.with_state(())))
 }

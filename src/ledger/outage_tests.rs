@@ -47,7 +47,7 @@ impl Bench {
     fn with_room(limit: u32, rule: OutageRule, room_to_hold: usize) -> Self {
         let clock = Arc::new(SystemClock::start());
         let store = FaultyStore::at(Arc::<SystemClock>::clone(&clock));
-        let metrics = Arc::new(Metrics::new().unwrap());
+        let metrics = Arc::new(Metrics::new());
         let settings = Settings {
             outage: rule,
             room_to_hold,

@@ -31,7 +31,7 @@ impl Bench {
     fn with_policy(policy: Policy) -> Self {
         let clock = Arc::new(ManualClock::default());
         let store = FaultyStore::at(Arc::<ManualClock>::clone(&clock));
-        let metrics = Arc::new(Metrics::new().unwrap());
+        let metrics = Arc::new(Metrics::new());
         let settings = Settings::with_grace(policy, GRACE);
         let ledger = Ledger::new(
             Arc::<FaultyStore>::clone(&store),

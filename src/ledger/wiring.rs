@@ -293,7 +293,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn two_sessions_in_a_row_show_whether_the_log_arrives() {
-        let (wiring, metrics) = (Wiring::new(LEASE), Metrics::new().unwrap());
+        let (wiring, metrics) = (Wiring::new(LEASE), Metrics::new());
         let silent = |id| [session(id, false)];
         for (id, live, expected) in [
             (1, &silent(1)[..], AccessLog::Unknown),
@@ -318,7 +318,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn entries_at_this_instance_need_no_question() {
-        let (wiring, metrics) = (Wiring::new(LEASE), Metrics::new().unwrap());
+        let (wiring, metrics) = (Wiring::new(LEASE), Metrics::new());
         for id in [1, 2] {
             start(&wiring, id, &[session(id, false)], &metrics).await;
         }
@@ -341,7 +341,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_late_answer_and_what_was_excluded_meanwhile_say_nothing() {
-        let (wiring, metrics) = (Wiring::new(LEASE), Metrics::new().unwrap());
+        let (wiring, metrics) = (Wiring::new(LEASE), Metrics::new());
         for round in 0..=PROOF {
             wiring.begun(&user(), &key(1), ticket(1));
             wiring.begun(&user(), &key(2), ticket(2));
@@ -371,7 +371,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn an_absence_before_a_detected_loss_proves_nothing() {
-        let (wiring, metrics) = (Wiring::new(LEASE), Metrics::new().unwrap());
+        let (wiring, metrics) = (Wiring::new(LEASE), Metrics::new());
         for id in 1..=3 {
             start(&wiring, id, &[], &metrics).await;
             wiring.forget();

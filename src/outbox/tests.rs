@@ -33,7 +33,7 @@ impl Bench {
     fn with_room(capacity: usize) -> Self {
         let clock = Arc::new(ManualClock::default());
         let store = FaultyStore::at(Arc::<ManualClock>::clone(&clock));
-        let metrics = Arc::new(Metrics::new().unwrap());
+        let metrics = Arc::new(Metrics::new());
         let ledger = Arc::new(Ledger::new(
             Arc::<FaultyStore>::clone(&store),
             Settings::of(Policy::new(3)),

@@ -24,7 +24,7 @@ fn files(dir: &Path) -> Files<String> {
 impl Pair {
     fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let metrics = Arc::new(Metrics::new().unwrap());
+        let metrics = Arc::new(Metrics::new());
         for name in ["lock", "key"] {
             std::fs::write(dir.path().join(name), "one").unwrap();
         }
@@ -136,7 +136,7 @@ fn a_link_that_is_swapped_is_followed() {
     for name in ["lock", "key"] {
         std::os::unix::fs::symlink(Path::new("..data").join(name), at(name)).unwrap();
     }
-    let metrics = Arc::new(Metrics::new().unwrap());
+    let metrics = Arc::new(Metrics::new());
     let reloaded = Reloaded::load(ReloadedFile::Tokens, files(dir.path()), metrics).unwrap();
     std::os::unix::fs::symlink("v2", at("..new")).unwrap();
     std::fs::rename(at("..new"), at("..data")).unwrap();
@@ -187,7 +187,7 @@ impl Guarded {
             [text] => Ok(String::from_utf8_lossy(text).into_owned()),
             _ => Err("not one file".to_owned()),
         });
-        let metrics = Arc::new(Metrics::new().unwrap());
+        let metrics = Arc::new(Metrics::new());
         let files = files.guarded(Bytes::clone);
         let reloaded = Reloaded::load(ReloadedFile::Tokens, files, Arc::clone(&metrics)).unwrap();
         Self {

@@ -3,12 +3,14 @@
 //! buffer lives as long as the request, and at the HTTP port its whole body. Large data of an
 //! answer counts until it has been written.
 
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 use http_body_util::BodyExt;
 use hyper::Request;
-use hyper::body::{Body, Incoming};
+use hyper::body::{Body, Frame, Incoming, SizeHint};
 
 use super::peer::{MemoryShare, Peer};
 
@@ -42,6 +44,19 @@ struct Message {
     missing: usize,
 }
 
+/// The body of a request. Its memory counts until it is dropped.
+#[derive(Debug)]
+pub(crate) struct CountedBody {
+    /// The body itself.
+    body: Incoming,
+    /// The progress of its messages.
+    message: Message,
+    /// The longest message that the gRPC port accepts; none at the HTTP port.
+    max_message_bytes: Option<usize>,
+    /// The memory that it takes.
+    share: MemoryShare,
+}
+
 /// Data of an answer, counted until dropped: the connection keeps it as long as the client doesn't
 /// read.
 struct UnreadData {
@@ -65,10 +80,7 @@ pub(super) fn counted(
     peer: &Arc<Peer>,
     max_message_bytes: Option<usize>,
     request: Request<Incoming>,
-) -> (
-    Request<impl Body<Data = Bytes, Error = hyper::Error> + use<>>,
-    MemoryShare,
-) {
+) -> (Request<CountedBody>, MemoryShare) {
     let path = request.uri().path();
     let headers = request.headers().iter();
     let headers: usize = headers
@@ -81,23 +93,11 @@ pub(super) fn counted(
         REQUEST_BYTES
     };
     let share = peer.asks(base + path.len() + headers);
-    let (mut of_body, mut message) = (peer.share(), Message::default());
-    let request = request.map(|body| {
-        body.map_frame(move |frame| {
-            match (frame.data_ref(), max_message_bytes) {
-                (Some(bytes), Some(longest_read)) => {
-                    let longest = message.follow(bytes);
-                    // A message that is too long is refused before it is buffered; a small one is
-                    // part of REQUEST_BYTES.
-                    if longest > REQUEST_BYTES && longest <= longest_read {
-                        of_body.grow_to(longest);
-                    }
-                }
-                (Some(bytes), None) => of_body.grow_by(bytes.len()),
-                (None, _) => {}
-            }
-            frame
-        })
+    let request = request.map(|body| CountedBody {
+        body,
+        message: Message::default(),
+        max_message_bytes,
+        share: peer.share(),
     });
     (request, share)
 }
@@ -121,6 +121,49 @@ where
             }
         })
     })
+}
+
+// === impl CountedBody ===
+
+impl CountedBody {
+    /// Counts data of the body.
+    fn count(&mut self, data: &[u8]) {
+        let Some(longest_read) = self.max_message_bytes else {
+            return self.share.grow_by(data.len());
+        };
+        let longest = self.message.follow(data);
+        // A message that is too long is refused before it is buffered; a small one is part of
+        // REQUEST_BYTES.
+        if longest > REQUEST_BYTES && longest <= longest_read {
+            self.share.grow_to(longest);
+        }
+    }
+}
+
+impl Body for CountedBody {
+    type Data = Bytes;
+    type Error = hyper::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        let frame = ready!(Pin::new(&mut self.body).poll_frame(cx));
+        if let Some(Ok(frame)) = &frame
+            && let Some(data) = frame.data_ref()
+        {
+            self.count(data);
+        }
+        Poll::Ready(frame)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
 }
 
 // === impl Message ===
@@ -165,7 +208,7 @@ mod tests {
 
     #[test]
     fn large_data_of_an_answer_counts_until_it_is_dropped() {
-        let peers = Peers::new(Port::Grpc, Arc::new(Metrics::new().unwrap()));
+        let peers = Peers::new(Port::Grpc, Arc::new(Metrics::new()));
         let peer = peers.join();
         for (bytes, counted) in [(SMALL_DATA, 0), (SMALL_DATA + 1, SMALL_DATA + 1)] {
             let whole = axum::body::Body::from(vec![7; bytes]);

@@ -258,7 +258,7 @@ mod tests {
 
     #[tokio::test]
     async fn answers_are_batched_on_any_wire() {
-        let metrics = Arc::new(Metrics::new().unwrap());
+        let metrics = Arc::new(Metrics::new());
         let places = Places::new(Port::Grpc, 1, metrics);
         let (wire, _other_end) = tokio::net::UnixStream::pair().unwrap();
         assert!(wire.is_write_vectored());
@@ -268,7 +268,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_place_is_free_again_when_its_connection_is_gone() {
-        let metrics = Arc::new(Metrics::new().unwrap());
+        let metrics = Arc::new(Metrics::new());
         let open = |count: usize| format!("streamgate_connections{{port=\"http\"}} {count}\n");
         let places = Places::new(Port::Http, 1, Arc::clone(&metrics));
         let permit = places.try_take().unwrap();

@@ -5,6 +5,7 @@ mod acceptor;
 mod bounds;
 mod connection;
 mod frames;
+mod gather;
 mod listener;
 mod peer;
 mod ports;

@@ -352,7 +352,7 @@ mod tests {
     use super::*;
 
     fn peers() -> Arc<Peers> {
-        Peers::new(Port::Grpc, Arc::new(Metrics::new().unwrap()))
+        Peers::new(Port::Grpc, Arc::new(Metrics::new()))
     }
 
     fn is_closed(peer: &Peer) -> bool {

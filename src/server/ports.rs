@@ -4,7 +4,6 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use axum::Router;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tracing::debug;
@@ -12,7 +11,7 @@ use tracing::debug;
 use super::acceptor::{Acceptor, ConnectionTimes};
 use super::connection::{Places, room};
 use super::listener::{bind_grpc, bind_http};
-use super::serve::serve;
+use super::serve::{Answers, serve};
 use crate::config::{Config, Listen};
 use crate::reload::{PortTls, Served, Validity};
 use crate::reload::{Reloaded, ReloadedFiles, Unusable};
@@ -109,18 +108,17 @@ impl Ports {
 
     /// Serves both until `close`, then finishes the calls in progress; one task for each port.
     ///
-    /// `max_message_bytes`: the largest gRPC message that the first router accepts.
+    /// `max_message_bytes`: the largest gRPC message that `grpc` accepts.
     pub(crate) fn serve(
         self,
-        grpc: Router,
-        http: Router,
+        grpc: impl Answers,
+        http: impl Answers,
         max_message_bytes: usize,
         close: &CancellationToken,
     ) -> JoinSet<()> {
         let mut servers = JoinSet::new();
-        for (router, acceptor) in [(grpc, self.grpc), (http, self.http)] {
-            servers.spawn(serve(router, acceptor, max_message_bytes, close.clone()));
-        }
+        servers.spawn(serve(grpc, self.grpc, max_message_bytes, close.clone()));
+        servers.spawn(serve(http, self.http, max_message_bytes, close.clone()));
         servers
     }
 }

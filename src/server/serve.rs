@@ -1,22 +1,24 @@
 //! Serves the two ports until they are closed, then finishes the calls in progress.
 
+use std::convert::Infallible;
+use std::future::poll_fn;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::Router;
-use hyper::Request;
-use hyper::body::Incoming;
+use bytes::Bytes;
+use hyper::body::{Body, Incoming};
 use hyper::service::{Service, service_fn};
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper::{Request, Response};
+use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
-use hyper_util::service::TowerToHyperService;
 use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
 use super::acceptor::Acceptor;
-use super::bounds::{answered, counted};
+use super::bounds::{CountedBody, answered, counted};
 use super::connection::Connection;
+use super::gather::{Gathered, Gatherer};
 use super::peer::Peer;
 use crate::telemetry::metrics::{ClosedFor, Port};
 
@@ -60,12 +62,45 @@ mod grpc {
     pub(super) const MAX_UNSENT: usize = 64 * 1024;
 }
 
+/// Answers the requests to a port.
+pub(crate) trait Answers:
+    Service<
+        Request<CountedBody>,
+        Response = Response<Self::Answer>,
+        Error = Infallible,
+        Future: Send + 'static,
+    > + Send
+    + Sync
+    + 'static
+{
+    /// The body of an answer.
+    type Answer: Body<Data = Bytes, Error: Into<BoxError>> + Send + 'static;
+}
+
+/// An error of any kind.
+type BoxError = Box<dyn std::error::Error + Send + Sync>;
+
+impl<S, B> Answers for S
+where
+    S: Service<
+            Request<CountedBody>,
+            Response = Response<B>,
+            Error = Infallible,
+            Future: Send + 'static,
+        > + Send
+        + Sync
+        + 'static,
+    B: Body<Data = Bytes, Error: Into<BoxError>> + Send + 'static,
+{
+    type Answer = B;
+}
+
 /// Serves the connections to one port.
-struct Server {
-    /// The HTTP implementation.
-    protocol: Builder<TokioExecutor>,
+struct Server<A> {
+    /// The port.
+    port: Port,
     /// Answers requests.
-    router: Router,
+    answers: A,
     /// The largest message that the gRPC port accepts; none at the HTTP port.
     max_message_bytes: Option<usize>,
     /// How long a client may make no request.
@@ -78,21 +113,19 @@ struct Server {
 ///
 /// `max_message_bytes`: the largest message that the gRPC port accepts.
 pub(super) async fn serve(
-    router: Router,
+    answers: impl Answers,
     acceptor: Acceptor,
     max_message_bytes: usize,
     close: CancellationToken,
 ) {
-    let quiet = acceptor.times.quiet;
-    let (protocol, max_message_bytes) = match acceptor.port {
-        Port::Grpc => (grpc_server(), Some(max_message_bytes)),
-        Port::Http => (http_server(quiet), None),
-    };
     let server = Arc::new(Server {
-        protocol,
-        router,
-        max_message_bytes,
-        quiet,
+        port: acceptor.port,
+        answers,
+        max_message_bytes: match acceptor.port {
+            Port::Grpc => Some(max_message_bytes),
+            Port::Http => None,
+        },
+        quiet: acceptor.times.quiet,
         close: close.clone(),
     });
     let serve = move |connection| Arc::clone(&server).serve(connection);
@@ -100,8 +133,8 @@ pub(super) async fn serve(
 }
 
 /// A server for gRPC: HTTP/2 only.
-fn grpc_server() -> Builder<TokioExecutor> {
-    let mut server = Builder::new(TokioExecutor::new()).http2_only();
+fn grpc_server(gatherer: Gatherer) -> Builder<Gatherer> {
+    let mut server = Builder::new(gatherer).http2_only();
     server
         .http2()
         .timer(TokioTimer::new())
@@ -112,14 +145,16 @@ fn grpc_server() -> Builder<TokioExecutor> {
         .initial_stream_window_size(grpc::WINDOWS.0)
         .initial_connection_window_size(grpc::WINDOWS.1)
         .max_send_buf_size(grpc::MAX_UNSENT)
+        // No client of gRPC reads it.
+        .auto_date_header(false)
         .keep_alive_interval(KEEPALIVE.0)
         .keep_alive_timeout(KEEPALIVE.1);
     server
 }
 
 /// A server for HTTP, in the version that a client chooses.
-fn http_server(quiet: Duration) -> Builder<TokioExecutor> {
-    let mut server = Builder::new(TokioExecutor::new());
+fn http_server(gatherer: Gatherer, quiet: Duration) -> Builder<Gatherer> {
+    let mut server = Builder::new(gatherer);
     server
         .http1()
         .timer(TokioTimer::new())
@@ -137,35 +172,34 @@ fn http_server(quiet: Duration) -> Builder<TokioExecutor> {
     server
 }
 
-impl Server {
+impl<A: Answers> Server<A> {
     /// Serves one connection until its client leaves or is asked to leave: when the port is closed,
     /// when it has made no request in time, and at the HTTP port when it has been idle for too
     /// long. A client that ignores either of the latter two is disconnected after the same time
     /// again.
     async fn serve(self: Arc<Self>, connection: Connection) {
         let peer = Arc::clone(connection.peer());
-        let (door, asking) = (
-            TowerToHyperService::new(self.router.clone()),
-            Arc::clone(&peer),
-        );
+        let (server, asking) = (Arc::clone(&self), Arc::clone(&peer));
         let max_message_bytes = self.max_message_bytes;
         let service = service_fn(move |request: Request<Incoming>| {
             let (request, share) = counted(&asking, max_message_bytes, request);
-            let answer = door.call(request);
+            let answer = server.answers.call(request);
             async move {
                 let answer = answer.await?;
-                Ok::<_, std::convert::Infallible>(answer.map(|body| answered(body, share)))
+                Ok::<_, Infallible>(answer.map(|body| answered(body, share)))
             }
         });
-        let mut serving = pin!(
-            self.protocol
-                .serve_connection(TokioIo::new(connection), service)
-        );
+        let mut gathered = Gathered::default();
+        let protocol = match self.port {
+            Port::Grpc => grpc_server(gathered.gatherer()),
+            Port::Http => http_server(gathered.gatherer(), self.quiet),
+        };
+        let mut serving = pin!(protocol.serve_connection(TokioIo::new(connection), service));
         let may_be_idle = |peer: &Peer| max_message_bytes.is_some() && peer.has_asked();
         let (mut is_closed, mut is_quiet) = (false, false);
         loop {
             tokio::select! {
-                ended = serving.as_mut() => {
+                ended = poll_fn(|cx| gathered.poll(serving.as_mut(), cx)) => {
                     if let Err(error) = ended {
                         debug!(%error, "a connection ended with an error");
                     }
@@ -187,5 +221,121 @@ impl Server {
             }
             serving.as_mut().graceful_shutdown();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::pin::Pin;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::task::{Context, Poll};
+
+    use http_body_util::Full;
+    use testkit::frames;
+    use tokio::io::{
+        AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, DuplexStream, ReadBuf, duplex,
+    };
+    use tokio::task::JoinSet;
+
+    use super::super::connection::Places;
+    use super::*;
+    use crate::telemetry::Metrics;
+
+    /// How many requests are in flight.
+    const IN_FLIGHT: u32 = 64;
+
+    /// How often as many are sent.
+    const ROUNDS: u32 = 20;
+
+    /// A wire that counts the writes to it: over TCP each is a system call.
+    struct CountingWire {
+        wire: DuplexStream,
+        writes: Arc<AtomicUsize>,
+    }
+
+    impl AsyncRead for CountingWire {
+        fn poll_read(
+            mut self: Pin<&mut Self>,
+            cx: &mut Context<'_>,
+            buffer: &mut ReadBuf<'_>,
+        ) -> Poll<std::io::Result<()>> {
+            Pin::new(&mut self.wire).poll_read(cx, buffer)
+        }
+    }
+
+    impl AsyncWrite for CountingWire {
+        fn poll_write(
+            mut self: Pin<&mut Self>,
+            cx: &mut Context<'_>,
+            bytes: &[u8],
+        ) -> Poll<std::io::Result<usize>> {
+            self.writes.fetch_add(1, Ordering::SeqCst);
+            Pin::new(&mut self.wire).poll_write(cx, bytes)
+        }
+
+        fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+            Pin::new(&mut self.wire).poll_flush(cx)
+        }
+
+        fn poll_shutdown(
+            mut self: Pin<&mut Self>,
+            cx: &mut Context<'_>,
+        ) -> Poll<std::io::Result<()>> {
+            Pin::new(&mut self.wire).poll_shutdown(cx)
+        }
+    }
+
+    /// Reads until as many streams have ended.
+    async fn read_ends(wire: &mut DuplexStream, mut count: u32) {
+        while count > 0 {
+            let mut head = [0; 9];
+            wire.read_exact(&mut head).await.unwrap();
+            let [high, middle, low, kind, flags, ..] = head;
+            let length = u32::from_be_bytes([0, high, middle, low]);
+            let mut payload = vec![0; usize::try_from(length).unwrap()];
+            wire.read_exact(&mut payload).await.unwrap();
+            assert!(kind != 3 && kind != 7, "a reset or a goodbye");
+            // Of DATA and HEADERS.
+            count -= u32::from(kind < 2 && flags & 1 == 1);
+        }
+    }
+
+    /// On the runtime with several threads, on which each answer of a task of its own would be
+    /// written before the next is made.
+    #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+    async fn the_answers_to_requests_in_flight_share_their_writes() {
+        let places = Places::new(Port::Grpc, 1, Arc::new(Metrics::new()));
+        let place = places.filled(places.try_take().unwrap());
+        let (wire, mut gateway) = duplex(1 << 20);
+        let writes = Arc::new(AtomicUsize::default());
+        let counting = CountingWire {
+            wire,
+            writes: Arc::clone(&writes),
+        };
+        let answers = service_fn(async |_: Request<CountedBody>| {
+            Ok(Response::new(Full::new(Bytes::from(vec![7; 200]))))
+        });
+        let server = Arc::new(Server {
+            port: Port::Grpc,
+            answers,
+            max_message_bytes: Some(1024),
+            quiet: Duration::from_secs(60),
+            close: CancellationToken::new(),
+        });
+        let mut tasks = JoinSet::new();
+        tasks.spawn(server.serve(Connection::new(counting, place)));
+        let hello = [frames::hello(), frames::window_update(1 << 30)].concat();
+        gateway.write_all(&hello).await.unwrap();
+        let block = frames::Head::post("/").block();
+        for round in 0..ROUNDS {
+            let streams = (0..IN_FLIGHT).map(|n| 2 * (round * IN_FLIGHT + n) + 1);
+            let request = |stream| frames::headers(stream, &block, true);
+            let requests: Vec<u8> = streams.flat_map(request).collect();
+            gateway.write_all(&requests).await.unwrap();
+            read_ends(&mut gateway, IN_FLIGHT).await;
+        }
+        let (writes, requests) = (writes.load(Ordering::SeqCst), ROUNDS * IN_FLIGHT);
+        let most = usize::try_from(requests / 5).unwrap();
+        assert!(writes <= most, "{writes} writes for {requests} requests");
     }
 }

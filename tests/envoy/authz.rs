@@ -6,9 +6,12 @@ use std::time::Duration;
 
 use envoy_types::pb::envoy::data::accesslog::v3::AccessLogType;
 use envoy_types::pb::envoy::service::auth::v3::CheckRequest;
+use prost::Message;
 use streamgate::clock::{ManualClock, Timestamp};
 use streamgate::config::OutageRule;
 use streamgate::store::StoreError;
+use tokio::net::TcpStream;
+use tokio::task::JoinSet;
 
 use streamgate::store::faulty::{Fault, FaultyStore};
 use testkit::app::TestApp;
@@ -277,6 +280,37 @@ async fn a_check_that_is_cancelled_leaves_no_slot_for_its_request() {
         again.is_allowed(),
         "an undone start leaves no tombstone: {again:?}"
     );
+    app.stop().await;
+}
+
+#[tokio::test]
+async fn a_start_whose_connection_breaks_in_the_store_call_is_done_and_undone() {
+    let store = FaultyStore::new();
+    let app = TestApp::plan().store(store.clone()).start().await;
+    let socket = TcpStream::connect(app.grpc()).await.unwrap();
+    let (mut client, connection) = h2::client::handshake(socket).await.unwrap();
+    let mut driving = JoinSet::new();
+    driving.spawn(connection);
+    store.hold();
+    let call = http::Request::post("http://streamgate/envoy.service.auth.v3.Authorization/Check");
+    let call = call.header("content-type", "application/grpc").body(());
+    let (_answer, mut body) = client.send_request(call.unwrap(), false).unwrap();
+    let message = Check::of("anna", "r1").request().encode_to_vec();
+    let length = u32::try_from(message.len()).unwrap().to_be_bytes();
+    let message = [&[0], &length[..], &message].concat();
+    body.send_data(message.into(), true).unwrap();
+    store.asked("admit", 1).await;
+    // The socket is closed, and no stream is reset before.
+    driving.shutdown().await;
+    eventually("the connection is gone", async || {
+        app.metric("streamgate_connections{port=\"grpc\"}").await == 0
+    })
+    .await;
+    assert_eq!(app.checks("error", "cancelled").await, 0, "it goes on");
+    store.let_go();
+    app.start_is_undone().await;
+    assert_eq!(store.live("anna").await, [""; 0]);
+    assert_eq!(app.checks("error", "cancelled").await, 1);
     app.stop().await;
 }
 

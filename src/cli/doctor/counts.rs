@@ -84,7 +84,7 @@ mod tests {
 
     #[test]
     fn what_is_counted_is_found_in_the_metrics() {
-        let metrics = Metrics::new().unwrap();
+        let metrics = Metrics::new();
         assert_eq!(Counts::read(&metrics.render()), Some(Counts::default()));
         metrics.connection_opened(Port::Grpc);
         metrics.connection_opened(Port::Http);

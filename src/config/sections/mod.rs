@@ -8,6 +8,7 @@ pub(in crate::config) mod limits;
 pub(in crate::config) mod redis_url;
 pub(in crate::config) mod refusal;
 pub(in crate::config) mod renamed;
+pub(in crate::config) mod runtime;
 pub(in crate::config) mod shutdown;
 pub(in crate::config) mod store;
 pub(in crate::config) mod telemetry;

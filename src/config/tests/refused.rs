@@ -11,7 +11,7 @@ fn a_bad_file_is_named_with_line_key_value_and_what_is_allowed() {
         ),
         (
             "unknown_section.yaml",
-            "unknown_section.yaml:1: stores: unknown key; allowed here: grpc, http, store, limits, leases, identity, refusal, telemetry, shutdown",
+            "unknown_section.yaml:1: stores: unknown key; allowed here: grpc, http, store, limits, leases, identity, refusal, telemetry, runtime, shutdown",
         ),
         (
             "unknown_nested_key.yaml",
@@ -423,6 +423,10 @@ const BAD_VALUES: &[(&str, &str)] = &[
         "limits.displacements: got 1001; allowed: a whole number from 0 to 1000",
     ),
     (
+        "runtime: {workers: 257}",
+        "runtime.workers: got 257; allowed: a whole number from 0 to 256",
+    ),
+    (
         "limits: {quiet: 999ms}",
         "limits.quiet: got \"999ms\"; allowed: a duration from 1s to 1h, such as 250ms, 15s or 1m30s",
     ),
@@ -610,7 +614,7 @@ const BAD_VARIABLES: &[(&str, &str, &str)] = &[
     (
         "STREAMGATE_STORES__BACKEND",
         "redis",
-        "no key has this variable; allowed: STREAMGATE_SECTION__KEY with a section of grpc, http, store, limits, leases, identity, refusal, telemetry, shutdown",
+        "no key has this variable; allowed: STREAMGATE_SECTION__KEY with a section of grpc, http, store, limits, leases, identity, refusal, telemetry, runtime, shutdown",
     ),
     (
         "STREAMGATE_STORE",

@@ -1,5 +1,6 @@
 //! Valid configurations, from a file and from the environment.
 
+use std::num::NonZeroUsize;
 use std::time::Duration;
 
 use super::*;
@@ -142,6 +143,9 @@ fn what_happens_at_the_limit_and_at_the_end_is_understood() {
         (config.limits.displacements, config.limits.quiet),
         (0, Duration::from_secs(60))
     );
+    let threads = config.runtime.threads().map(NonZeroUsize::get);
+    assert_eq!(threads, Some(2));
+    assert_eq!(Config::default().runtime.threads(), None, "one per core");
 }
 
 #[test]

@@ -5,8 +5,10 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
+use envoy_types::pb::envoy::config::core::v3;
 use envoy_types::pb::envoy::config::core::v3::address::Address;
 use envoy_types::pb::envoy::config::core::v3::socket_address::PortSpecifier;
+use prost::Message;
 
 use crate::config::Changeable;
 use crate::doors::RequestContext;
@@ -20,7 +22,7 @@ use crate::identity::{Fact, FactLoss, Identity, RouteLists, UserId};
 
 /// What a check asks for; see [`claim::decode`].
 pub(in crate::envoy) fn decode(
-    request: &CheckRequest,
+    request: &CheckRequest<'_>,
     identity: &Identity,
     routes: &RouteLists,
     random: impl FnOnce() -> u128,
@@ -47,7 +49,7 @@ impl CheckContext {
     /// The context of a check. `enforce` says whether refusals reach the client, if the route
     /// decides that; `settings` are those in force.
     pub(in crate::envoy) fn of(
-        request: &CheckRequest,
+        request: &CheckRequest<'_>,
         enforce: Option<bool>,
         settings: Arc<Changeable>,
         deadline: Option<Duration>,
@@ -55,9 +57,8 @@ impl CheckContext {
         let attributes = CheckAttributes::of(request);
         let attributes = attributes.as_ref();
         let id = attributes.and_then(|attributes| attributes.request_id().ok().flatten());
-        let peers = request.attributes.as_ref();
-        let gateway = peers.and_then(|peers| socket(peers.destination.as_ref()?));
-        let client = peers.and_then(|peers| socket(peers.source.as_ref()?));
+        let gateway = request.destination.as_ref().and_then(socket);
+        let client = request.source.as_ref().and_then(socket);
         let request = RequestContext {
             request_id: id.map(Cow::into_owned).unwrap_or_default(),
             enforces: enforce.unwrap_or(settings.limits.enforce),
@@ -85,21 +86,22 @@ impl CheckContext {
 }
 
 /// Whether refusals reach the client, if the check's route says so legibly; see [`claim::enforce`].
-pub(super) fn enforce_of(request: &CheckRequest) -> Option<bool> {
+pub(super) fn enforce_of(request: &CheckRequest<'_>) -> Option<bool> {
     let attributes = CheckAttributes::of(request)?;
     claim::enforce(&attributes).ok().flatten()
 }
 
 /// The request's user, for the log; `None` if unknown.
-pub(in crate::envoy) fn user_of(request: &CheckRequest, identity: &Identity) -> Option<UserId> {
+pub(in crate::envoy) fn user_of(request: &CheckRequest<'_>, identity: &Identity) -> Option<UserId> {
     let attributes = CheckAttributes::of(request)?;
     let user = claim::named("user", &identity.user, &attributes);
     user.ok().flatten()
 }
 
 /// The address of one end, if it is an IP address.
-fn socket(peer: &SocketPeer) -> Option<(IpAddr, Option<u16>)> {
-    let Some(Address::SocketAddress(socket)) = peer.address.as_ref()?.address.as_ref() else {
+fn socket(peer: &SocketPeer<'_>) -> Option<(IpAddr, Option<u16>)> {
+    let address = v3::Address::decode(peer.address?).ok()?;
+    let Some(Address::SocketAddress(socket)) = address.address else {
         return None;
     };
     let port = match socket.port_specifier {

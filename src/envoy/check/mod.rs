@@ -1,20 +1,21 @@
 //! The `ext_authz` door: decode, ask the ledger, encode.
 //!
-//! A task of its own asks the ledger, so that no operation on the store is interrupted. If the call
-//! is cancelled before its answer goes out (the client left, or Envoy timed out), nobody will ever
-//! report that this stream has ended; so the [`StartRollback`] undoes this call's start.
+//! No operation on the store is interrupted ([`Uninterrupted`]). If the call is cancelled before its
+//! answer goes out (the client left, or Envoy timed out), nobody will ever report that this stream
+//! has ended; so the [`StartRollback`] undoes this call's start.
 
 pub(super) mod claim;
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;
 pub(super) mod verdict;
 
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
+use http::HeaderMap;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use tonic::metadata::MetadataMap;
 use tonic::{Request, Response, Status};
 use tracing::{info, warn};
 
@@ -23,7 +24,7 @@ use super::wire::request::CheckRequest;
 use super::wire::response::{self, EncodedResponse};
 use crate::clock::Stopwatch;
 use crate::config::InForce;
-use crate::doors::{DecisionLog, DecisionOutcome, LedgerAnswer, StartRollback};
+use crate::doors::{DecisionLog, DecisionOutcome, LedgerAnswer, StartRollback, Uninterrupted};
 use crate::identity::claim::{CheckKind, ClaimError};
 use crate::identity::cookie::{Cookie, CookieOrigin};
 use crate::identity::{Claim, Identity, Kind, RouteLists, UserId};
@@ -51,8 +52,30 @@ pub struct CheckDoor {
     pub metrics: Arc<Metrics>,
     /// Logs decisions.
     pub log: DecisionLog,
-    /// Tracks the tasks, which a shutdown waits for.
+    /// Tracks the operations on the store, which a shutdown waits for.
     pub tasks: TaskTracker,
+}
+
+/// What became of a check so far.
+pub(super) enum Begun {
+    /// It is answered.
+    Answered(EncodedResponse),
+    /// It is about a stream that the ledger must decide. Boxed, because most checks are answered.
+    Start(Box<BegunStart>),
+}
+
+/// A check about a stream that the ledger must decide.
+pub(super) struct BegunStart {
+    /// When it arrived.
+    asked: Stopwatch,
+    /// The other facts about it.
+    context: CheckContext,
+    /// What it asks for.
+    claim: Claim,
+    /// The cookie that names its stream, if nothing else does.
+    cookie: Option<Cookie>,
+    /// What the lease cache knows about it.
+    lookup: CacheLookup,
 }
 
 /// The answer to a check.
@@ -79,11 +102,23 @@ impl CheckAnswer {
 impl CheckDoor {
     /// Answers a check.
     pub(super) async fn check(
-        &self,
-        request: Request<CheckRequest>,
+        self: &Arc<Self>,
+        request: Request<Bytes>,
     ) -> Result<Response<EncodedResponse>, Status> {
+        let (metadata, _, message) = request.into_parts();
+        let answer = match self.begin(metadata.as_ref(), &message)? {
+            Begun::Answered(answer) => answer,
+            Begun::Start(start) => self.finish(*start).await?,
+        };
+        Ok(Response::new(answer))
+    }
+
+    /// Decodes a check, and answers it unless the ledger must decide. `headers` are those of the
+    /// call.
+    pub(super) fn begin(&self, headers: &HeaderMap, message: &[u8]) -> Result<Begun, Status> {
         let asked = Stopwatch::start();
-        let (metadata, _, request) = request.into_parts();
+        let request = CheckRequest::read(message);
+        let request = request.map_err(|error| Status::internal(error.to_string()))?;
         let lost = |fact, loss| self.metrics.fact_lost(fact, loss);
         let answer = match claim::decode(&request, &self.identity, &self.routes, rand::random, lost)
         {
@@ -95,22 +130,48 @@ impl CheckDoor {
                     CheckAnswer::at_once(allow, Verdict::Held)
                 }
                 lookup => {
-                    let (settings, deadline) = (self.in_force.now(), grpc_timeout(&metadata));
+                    let (settings, deadline) = (self.in_force.now(), grpc_timeout(headers));
                     let context = CheckContext::of(&request, enforce, settings, deadline);
-                    drop(request);
-                    self.start(&context, claim, cookie, lookup).await?
+                    return Ok(Begun::Start(Box::new(BegunStart {
+                        asked,
+                        context,
+                        claim,
+                        cookie,
+                        lookup,
+                    })));
                 }
             },
             Err(error) => self.reject(&error, &request),
         };
+        Ok(Begun::Answered(self.counted(asked, answer)))
+    }
+
+    /// Has the ledger decide.
+    pub(super) async fn finish(
+        self: &Arc<Self>,
+        start: BegunStart,
+    ) -> Result<EncodedResponse, Status> {
+        let BegunStart {
+            asked,
+            context,
+            claim,
+            cookie,
+            lookup,
+        } = start;
+        let answer = self.start(&context, claim, cookie, lookup).await?;
+        Ok(self.counted(asked, answer))
+    }
+
+    /// Counts an answer.
+    fn counted(&self, asked: Stopwatch, answer: CheckAnswer) -> EncodedResponse {
         let took = asked.elapsed().saturating_sub(answer.waited);
         self.metrics.check(answer.verdict, Some(took));
-        Ok(Response::new(answer.response))
+        answer.response
     }
 
     /// Decides a stream that this instance can't let in from memory.
     async fn start(
-        &self,
+        self: &Arc<Self>,
         context: &CheckContext,
         mut claim: Claim,
         cookie: Option<Cookie>,
@@ -131,7 +192,7 @@ impl CheckDoor {
     /// Asks for a stream that a cookie names. If that one has ended and its player may continue,
     /// asks for the next.
     async fn by_cookie(
-        &self,
+        self: &Arc<Self>,
         context: &CheckContext,
         mut claim: Arc<Claim>,
         mut cookie: Cookie,
@@ -159,18 +220,16 @@ impl CheckDoor {
         Ok(self.encode(context, &claim, answer, set.as_deref()))
     }
 
-    /// Asks the ledger, in a task of its own. `is_alone` says that only this call's request plays
-    /// under its session.
+    /// Asks the ledger. `is_alone` says that only this call's request plays under its session.
     async fn ask(
-        &self,
+        self: &Arc<Self>,
         context: &CheckContext,
         claim: &Arc<Claim>,
         lookup: CacheLookup,
         is_alone: bool,
         deadline: Option<Duration>,
     ) -> Result<LedgerAnswer, Status> {
-        let (outbox, metrics) = (self.outbox.clone(), Arc::clone(&self.metrics));
-        let (ledger, asked) = (Arc::clone(&self.ledger), Arc::clone(claim));
+        let (door, asked) = (Arc::clone(self), Arc::clone(claim));
         let settings = Arc::clone(&context.request.settings);
         let gone = CancellationToken::new();
         let caller = CallerDeadline {
@@ -178,13 +237,14 @@ impl CheckDoor {
             gone: gone.clone(),
         };
         let _gone_with_this_call = gone.drop_guard();
-        let answered = self.tasks.spawn(async move {
-            let answer = ledger.admit(&asked, lookup, &settings, &caller).await;
+        let answered = Uninterrupted::new(&self.tasks, async move {
+            let answer = door.ledger.admit(&asked, lookup, &settings, &caller).await;
             // If nobody waits for the answer any more, it is dropped together with the rollback.
+            let (outbox, metrics) = (door.outbox.clone(), Arc::clone(&door.metrics));
             let rollback = StartRollback::of(&answer, asked, is_alone, outbox, metrics);
             (answer, rollback)
         });
-        let died = |_| Status::internal("the task that asks the store has died");
+        let died = |_| Status::internal("the operation that asks the store has died");
         let (answer, rollback) = answered.await.map_err(died)?;
         rollback.answered();
         Ok(answer)
@@ -232,7 +292,7 @@ impl CheckDoor {
     }
 
     /// The answer to a request whose user or stream can't be determined.
-    fn reject(&self, error: &ClaimError, request: &CheckRequest) -> CheckAnswer {
+    fn reject(&self, error: &ClaimError, request: &CheckRequest<'_>) -> CheckAnswer {
         let enforce = claim::enforce_of(request);
         let context = CheckContext::of(request, enforce, self.in_force.now(), None);
         let user = match error {
@@ -304,8 +364,8 @@ const fn ended(answer: &LedgerAnswer) -> Option<&EndCause> {
 
 /// How long Envoy waits for the answer (`grpc-timeout`): digits and a unit, as in the gRPC
 /// protocol.
-pub(in crate::envoy) fn grpc_timeout(metadata: &MetadataMap) -> Option<Duration> {
-    let text = metadata.get("grpc-timeout")?.to_str().ok()?;
+pub(in crate::envoy) fn grpc_timeout(headers: &HeaderMap) -> Option<Duration> {
+    let text = headers.get("grpc-timeout")?.to_str().ok()?;
     let (digits, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
     let amount: u64 = digits.parse().ok()?;
     match unit {

@@ -6,11 +6,11 @@ use std::time::Duration;
 
 use envoy_types::pb::envoy::service::auth::v3::CheckResponse;
 use envoy_types::pb::envoy::service::auth::v3::check_response::HttpResponse;
+use http::HeaderMap;
 use prost::Message;
 use testkit::log::Log;
 use tokio_util::task::TaskTracker;
 use tonic::Request;
-use tonic::metadata::MetadataMap;
 
 use super::{CheckDoor, grpc_timeout};
 use crate::clock::{Clock, SystemClock};
@@ -26,8 +26,8 @@ use crate::store::faulty::FaultyStore;
 use crate::telemetry::Metrics;
 
 /// A door in front of that store, where a user may watch one stream and a start waits for a slot.
-fn door(store: &Arc<FaultyStore>) -> CheckDoor {
-    let metrics = Arc::new(Metrics::new().unwrap());
+pub(in crate::envoy) fn door(store: &Arc<FaultyStore>) -> CheckDoor {
+    let metrics = Arc::new(Metrics::new());
     let settings = Settings::with_grace(Policy::new(1), Duration::from_millis(250));
     let in_force = Arc::clone(&settings.in_force);
     let clock: Arc<dyn Clock> = Arc::new(SystemClock::start());
@@ -53,11 +53,11 @@ fn door(store: &Arc<FaultyStore>) -> CheckDoor {
 }
 
 /// The answer to a request of anna's.
-async fn answer(door: &CheckDoor, id: &str) -> HttpResponse {
+async fn answer(door: &Arc<CheckDoor>, id: &str) -> HttpResponse {
     let headers = [("x-user-id", "anna"), ("x-request-id", id)];
     let check = Check::on("GET", "/live/1").headers(&headers);
-    let answer = door.check(Request::new(check.request())).await.unwrap();
-    let answer = CheckResponse::decode(answer.get_ref().0.as_slice()).unwrap();
+    let answer = door.check(Request::new(check.message())).await.unwrap();
+    let answer = CheckResponse::decode(answer.get_ref().message()).unwrap();
     answer.http_response.unwrap()
 }
 
@@ -65,7 +65,7 @@ async fn answer(door: &CheckDoor, id: &str) -> HttpResponse {
 async fn a_reload_while_a_start_waits_changes_nothing_of_its_decision() {
     let (log, _listening) = Log::listen();
     let store = FaultyStore::new();
-    let door = door(&store);
+    let door = Arc::new(door(&store));
     answer(&door, "r1").await;
     let reload = async {
         store.asked("admit", 2).await;
@@ -125,11 +125,11 @@ fn a_grpc_timeout_is_parsed() {
         ("1 m", None),
         ("1é", None),
     ] {
-        let mut metadata = MetadataMap::new();
+        let mut headers = HeaderMap::new();
         if let Ok(value) = text.parse() {
-            metadata.insert("grpc-timeout", value);
+            headers.insert("grpc-timeout", value);
         }
-        assert_eq!(grpc_timeout(&metadata), expected, "{text}");
+        assert_eq!(grpc_timeout(&headers), expected, "{text}");
     }
-    assert_eq!(grpc_timeout(&MetadataMap::new()), None);
+    assert_eq!(grpc_timeout(&HeaderMap::new()), None);
 }

@@ -21,7 +21,7 @@ const OVER_TLS: [&str; 4] = ["HttpOnly", "Secure", "SameSite=None", "Partitioned
 /// A check that got a cookie, and the result.
 pub(in crate::envoy) struct WithCookie<'a> {
     /// The check.
-    pub(in crate::envoy) request: &'a CheckRequest,
+    pub(in crate::envoy) request: &'a CheckRequest<'a>,
     /// The sources it was read with.
     pub(in crate::envoy) identity: &'a Identity,
     /// The routes' own lists.
@@ -119,21 +119,19 @@ impl WithCookie<'_> {
     /// What the same check names if it brings that before all other cookies, and the origin of its
     /// cookie.
     fn brought(&self, pair: &str) -> Option<(SessionKey, CookieOrigin)> {
+        let sent = &self.request.http.as_ref()?.headers;
+        let others = request::text(sent, "cookie").unwrap_or_default();
+        let first = [pair.as_bytes(), b"; ", others].concat();
         let mut request = self.request.clone();
-        let attributes = request.attributes.as_mut()?;
-        let http = attributes.request.as_mut()?.http.as_mut()?;
+        let http = request.http.as_mut()?;
         if let Some(raw) = &mut http.header_map {
-            let line = RawHeader {
-                key: "cookie".into(),
-                raw_value: pair.to_owned().into(),
-                ..RawHeader::default()
-            };
-            raw.headers.insert(0, line);
+            let mut line = RawHeader::default();
+            (line.key, line.raw_value) = (b"cookie", pair.as_bytes());
+            raw.insert(0, line);
         } else {
-            let line = request::text(&http.headers, "cookie").unwrap_or_default();
             let line = Pair {
-                name: "cookie".into(),
-                text: format!("{pair}; {line}").into(),
+                name: b"cookie",
+                text: &first,
             };
             http.headers.push(line);
         }
@@ -180,11 +178,12 @@ mod tests {
     use std::path::Path;
 
     use super::*;
+    use crate::envoy::fuzzing::request::read;
     use crate::envoy::fuzzing::{IDENTITIES, check};
     use crate::identity::claim::ClaimError;
 
     /// The cases of the cookie that a check covers, with that identity.
-    fn cases(request: &CheckRequest, identity: &Identity) -> Vec<&'static str> {
+    fn cases(request: &CheckRequest<'_>, identity: &Identity) -> Vec<&'static str> {
         let Some(evidence) = CheckAttributes::of(request) else {
             return Vec::new();
         };
@@ -234,9 +233,10 @@ mod tests {
         let mut bearers: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
         for file in std::fs::read_dir(folder).unwrap() {
             let data = std::fs::read(file.unwrap().path()).unwrap();
-            let Some(request) = check(&data) else {
+            let Some(message) = check(&data) else {
                 continue;
             };
+            let request = read(&message);
             for identity in IDENTITIES.iter() {
                 for case in cases(&request, identity) {
                     *reached.entry(case).or_default() += 1;

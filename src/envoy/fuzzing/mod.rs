@@ -33,7 +33,6 @@ use crate::envoy::check::claim::{self, CheckContext};
 use crate::envoy::fuzzing::cookie::{NEW, WithCookie};
 use crate::envoy::fuzzing::request::read;
 use crate::envoy::wire::attributes::{CheckAttributes, OUR_NAMESPACE};
-use crate::envoy::wire::request::CheckRequest;
 use crate::fuzzing::{assert_are_names, assert_is_name, cut, text};
 use crate::http::fuzzing::basic_credentials;
 use crate::identity::claim::{CheckKind, ClaimError};
@@ -285,23 +284,23 @@ fn metadata(namespace: &str, left: Struct) -> Metadata {
 
 // === checks ===
 
-/// A check, as protobuf or text.
-pub(in crate::envoy) fn check(data: &[u8]) -> Option<CheckRequest> {
+/// The message of a check, out of protobuf or text.
+pub(in crate::envoy) fn check(data: &[u8]) -> Option<Vec<u8>> {
     let (&first, rest) = data.split_first()?;
-    let message = if first == b'p' {
+    Some(if first == b'p' {
         rest.to_vec()
     } else {
         Written::read(rest).check().encode_to_vec()
-    };
-    Some(read(&message))
+    })
 }
 
 /// A check: an accepted name is valid, the result is the same twice, and errors repeat nothing of
 /// the input.
 pub(crate) fn claim(data: &[u8]) {
-    let Some(request) = check(data) else {
+    let Some(message) = check(data) else {
         return;
     };
+    let request = read(&message);
     let routes = RouteLists::default();
     for identity in IDENTITIES.iter() {
         let losses = RefCell::default();
@@ -566,7 +565,8 @@ fn in_request(source: &str, path: &str, lines: &[(&str, &[u8])]) -> Result<Optio
     let check = v3::CheckRequest {
         attributes: Some(attributes),
     };
-    let check = read(&check.encode_to_vec());
+    let message = check.encode_to_vec();
+    let check = read(&message);
     let Some(evidence) = CheckAttributes::of(&check) else {
         return Ok(None);
     };

@@ -34,7 +34,7 @@ fn claim(check: Check) -> Claim {
 }
 
 /// The request's id, as the log shows it.
-fn request_id(request: &CheckRequest) -> String {
+fn request_id(request: &CheckRequest<'_>) -> String {
     let context = CheckContext::of(request, None, Arc::<Changeable>::default(), None);
     context.request.request_id
 }
@@ -329,6 +329,28 @@ fn a_check_without_an_http_request_is_an_error() {
         assert_eq!(told, ClaimError::NotHttp);
         assert_eq!(request_id(&request), "");
     }
+}
+
+#[test]
+fn a_header_that_is_not_text_matters_only_if_it_is_asked_for() {
+    let decoded = |user: &str, accept: &str| {
+        let headers = [
+            ("x-user-id", user),
+            ("x-playback-session-id", "p1"),
+            ("accept", accept),
+        ];
+        let mut message = Check::on("GET", "/").headers(&headers).message().to_vec();
+        let at = message.windows(4).position(|part| part == b"ZZZZ").unwrap();
+        message[at] = 0xff;
+        let request = CheckRequest::read(&message).unwrap();
+        let (identity, routes) = (Identity::default(), RouteLists::default());
+        decode(&request, &identity, &routes, || 7, |_, _| {}).map(drop)
+    };
+    assert_eq!(decoded("anna", "ZZZZ"), Ok(()));
+    let Err(ClaimError::Malformed { what, flaw, .. }) = decoded("ZZZZ", "*/*") else {
+        panic!("it was taken");
+    };
+    assert_eq!((what, flaw.as_str()), ("user", "is not UTF-8"));
 }
 
 #[test]

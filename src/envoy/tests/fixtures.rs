@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 
+use bytes::Bytes;
 use envoy_types::pb::envoy::config::core::v3::{
     Address, HeaderMap, HeaderValue, Metadata, RequestMethod,
 };
@@ -63,9 +64,10 @@ fn map(pairs: &[(&str, &str)]) -> HashMap<String, String> {
 }
 
 /// The check with those attributes, sent over the wire.
-pub(in crate::envoy) fn sent(attributes: Option<AttributeContext>) -> CheckRequest {
+pub(in crate::envoy) fn sent(attributes: Option<AttributeContext>) -> CheckRequest<'static> {
     let sent = v3::CheckRequest { attributes };
-    CheckRequest::read(sent.encode_to_vec().into()).unwrap()
+    // A check borrows its message, and a test ends soon.
+    CheckRequest::read(sent.encode_to_vec().leak()).unwrap()
 }
 
 /// A check under construction.
@@ -129,8 +131,14 @@ impl Check {
         self
     }
 
-    pub(in crate::envoy) fn request(self) -> CheckRequest {
+    pub(in crate::envoy) fn request(self) -> CheckRequest<'static> {
         sent(Some(self.0))
+    }
+
+    /// The same, not decoded.
+    pub(in crate::envoy) fn message(self) -> Bytes {
+        let attributes = Some(self.0);
+        v3::CheckRequest { attributes }.encode_to_vec().into()
     }
 }
 

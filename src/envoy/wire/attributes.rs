@@ -8,7 +8,7 @@ use envoy_types::pb::envoy::data::accesslog::v3::tls_properties::certificate_pro
 use envoy_types::pb::google::protobuf::Struct;
 
 use super::metadata;
-use super::request::{self, AttributeContext, CheckRequest, HeaderMap, HttpRequest, RawHeader};
+use super::request::{self, CheckRequest, HttpRequest, RawHeader};
 use crate::identity::ClaimPath;
 use crate::identity::attributes::{CheckedRequest, Found, MetadataValue, RequestAttributes};
 use crate::identity::find::{Flaw, keep_one};
@@ -23,15 +23,15 @@ const REQUEST_ID: &str = "x-request-id";
 #[derive(Debug)]
 pub(in crate::envoy) struct CheckAttributes<'a> {
     /// All attributes.
-    context: &'a AttributeContext,
+    context: &'a CheckRequest<'a>,
     /// The HTTP request among them.
-    http: &'a HttpRequest,
+    http: &'a HttpRequest<'a>,
 }
 
 impl<'a> CheckAttributes<'a> {
     /// The attributes of a check of an HTTP request; `None` if it isn't HTTP.
-    pub(in crate::envoy) fn of(request: &'a CheckRequest) -> Option<Self> {
-        let (context, http) = (request.attributes.as_ref()?, request.http()?);
+    pub(in crate::envoy) fn of(context: &'a CheckRequest<'_>) -> Option<Self> {
+        let http = context.http.as_ref()?;
         Some(Self { context, http })
     }
 }
@@ -49,7 +49,10 @@ impl RequestAttributes for CheckAttributes<'_> {
                 }
                 Ok(joined)
             }
-            None => Ok(request::text(&self.http.headers, name).map(Cow::from)),
+            None => match request::text(&self.http.headers, name) {
+                Some(text) => as_text(text).map(|text| Some(text.into())),
+                None => Ok(None),
+            },
         }
     }
 
@@ -73,17 +76,16 @@ impl RequestAttributes for CheckAttributes<'_> {
         let lines = raw
             .into_iter()
             .flat_map(move |raw| headers_named(raw, name));
-        let joined = joined.into_iter().map(str::as_bytes);
         lines.map(RawHeader::bytes).chain(joined)
     }
 
     fn principal(&self) -> Option<&str> {
         let source = self.context.source.as_ref()?;
-        Some(&source.principal)
+        Some(source.principal)
     }
 
     fn path(&self) -> &str {
-        &self.http.path
+        self.http.path
     }
 
     fn metadata<'a>(
@@ -97,7 +99,7 @@ impl RequestAttributes for CheckAttributes<'_> {
     }
 
     fn context(&self, key: &str) -> Option<&str> {
-        request::text(&self.context.context_extensions, key)
+        as_text(request::text(&self.context.context_extensions, key)?).ok()
     }
 
     fn request_id(&self) -> Found<'_> {
@@ -107,27 +109,34 @@ impl RequestAttributes for CheckAttributes<'_> {
 
 impl CheckedRequest for CheckAttributes<'_> {
     fn method(&self) -> &str {
-        &self.http.method
+        self.http.method
     }
 
     fn scheme(&self) -> &str {
-        &self.http.scheme
+        self.http.scheme
     }
 }
 
 /// The values of a header as they came over the wire (`encode_raw_headers`), each separately.
 fn raw_values<'a>(
-    headers: &'a HeaderMap,
+    headers: &'a [RawHeader<'a>],
     name: &str,
 ) -> impl Iterator<Item = Result<&'a str, Flaw>> {
-    headers_named(headers, name)
-        .map(|header| std::str::from_utf8(header.bytes()).map_err(|_| Flaw::NotText))
+    headers_named(headers, name).map(|header| as_text(header.bytes()))
 }
 
 /// The headers with that name.
-fn headers_named<'a>(headers: &'a HeaderMap, name: &str) -> impl Iterator<Item = &'a RawHeader> {
-    let named = move |header: &&RawHeader| header.key.eq_ignore_ascii_case(name.as_bytes());
-    headers.headers.iter().filter(named)
+fn headers_named<'a>(
+    headers: &'a [RawHeader<'a>],
+    name: &str,
+) -> impl Iterator<Item = &'a RawHeader<'a>> {
+    let named = move |header: &&RawHeader<'_>| header.key.eq_ignore_ascii_case(name.as_bytes());
+    headers.iter().filter(named)
+}
+
+/// The text, if it is one.
+fn as_text(bytes: &[u8]) -> Result<&str, Flaw> {
+    std::str::from_utf8(bytes).map_err(|_| Flaw::NotText)
 }
 
 /// The attributes of a request in an access log entry. It has no context extensions of the route.

@@ -5,6 +5,7 @@ pub(super) mod attributes;
 #[cfg(test)]
 mod attributes_tests;
 pub(super) mod denial;
+mod fields;
 pub(super) mod grpc_status;
 mod metadata;
 pub(super) mod request;
@@ -12,3 +13,5 @@ pub(super) mod response;
 #[cfg(test)]
 mod response_tests;
 pub(super) mod service;
+#[cfg(test)]
+mod service_tests;

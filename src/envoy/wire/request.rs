@@ -1,175 +1,272 @@
 //! An incoming check: the fields of Envoy's `CheckRequest` that we use, over the received bytes.
 //!
 //! Decoding the full `envoy-types` message (a hash table of a browser's headers, two allocations
-//! for each) costs more than the rest of a check, so we decode only the fields we use. Others are
-//! skipped like unknown fields, and names and texts stay in the received buffer. The field numbers
-//! are those of `envoy/service/auth/v3/attribute_context.proto`; a test compares this with
-//! `envoy-types`.
+//! for each) costs more than the rest of a check, so we read only the fields we use, and nothing is
+//! copied. The field numbers are those of `envoy/service/auth/v3/attribute_context.proto`; property
+//! tests and a fuzz target compare this with `envoy-types`.
+//!
+//! # What is not UTF-8
+//!
+//! Protobuf's texts are UTF-8, and Envoy replaces what isn't. A header's name and its value are
+//! checked when they are looked up: one that is asked for and is not UTF-8 is [`Flaw::NotText`], as
+//! it is with `encode_raw_headers`, and the client gets a 400. One that nobody asks for may be
+//! anything, like the fields that we skip. All other texts are checked at once, and a message in
+//! which one isn't UTF-8 is not a check. The peers' addresses are decoded only for the log, which
+//! does without one that it can't read.
+//!
+//! [`Flaw::NotText`]: crate::identity::find::Flaw::NotText
 
-use bytes::Bytes;
-use envoy_types::pb::envoy::config::core::v3::{Address, Metadata};
+use envoy_types::pb::envoy::config::core::v3::Metadata;
 use prost::{DecodeError, Message};
 
-/// Envoy's request.
-#[derive(Clone, PartialEq, Message)]
-pub(in crate::envoy) struct CheckRequest {
-    /// The attributes of the checked request.
-    #[prost(message, optional, boxed, tag = "1")]
-    pub(in crate::envoy) attributes: Option<Box<AttributeContext>>,
-}
+use super::fields::{Field, FieldError, Fields};
 
-/// The attributes of the checked request.
-#[derive(Clone, PartialEq, Message)]
-pub(in crate::envoy) struct AttributeContext {
+/// How many headers a check usually has at most.
+const USUAL_HEADERS: usize = 24;
+
+/// Envoy's request: the attributes of the checked request.
+#[derive(Debug, Clone, Default)]
+pub(in crate::envoy) struct CheckRequest<'a> {
     /// The viewer's end of the connection.
-    #[prost(message, optional, tag = "1")]
-    pub(in crate::envoy) source: Option<SocketPeer>,
+    pub(in crate::envoy) source: Option<SocketPeer<'a>>,
     /// The gateway's end.
-    #[prost(message, optional, tag = "2")]
-    pub(in crate::envoy) destination: Option<SocketPeer>,
-    /// The request.
-    #[prost(message, optional, tag = "4")]
-    pub(in crate::envoy) request: Option<Request>,
-    /// The route's `context_extensions`.
-    #[prost(message, repeated, tag = "10")]
-    pub(in crate::envoy) context_extensions: Vec<Pair>,
+    pub(in crate::envoy) destination: Option<SocketPeer<'a>>,
+    /// The HTTP request, if it is one.
+    pub(in crate::envoy) http: Option<HttpRequest<'a>>,
+    /// The route's `context_extensions`; both parts of each are UTF-8.
+    pub(in crate::envoy) context_extensions: Vec<Pair<'a>>,
     /// The metadata of Envoy's filters.
-    #[prost(message, optional, tag = "11")]
     pub(in crate::envoy) metadata_context: Option<Metadata>,
 }
 
 /// One end of a connection.
-#[derive(Clone, PartialEq, Message)]
-pub(in crate::envoy) struct SocketPeer {
-    /// Its address.
-    #[prost(message, optional, tag = "1")]
-    pub(in crate::envoy) address: Option<Address>,
+#[derive(Debug, Clone, Default)]
+pub(in crate::envoy) struct SocketPeer<'a> {
+    /// Its address: an `envoy.config.core.v3.Address`, not decoded. If it has several, which nobody
+    /// sends, the last one counts, and they aren't merged.
+    pub(in crate::envoy) address: Option<&'a [u8]>,
     /// The name in its certificate.
-    #[prost(string, tag = "4")]
-    pub(in crate::envoy) principal: String,
-}
-
-/// A request of some protocol.
-#[derive(Clone, PartialEq, Message)]
-pub(in crate::envoy) struct Request {
-    /// The HTTP request, if it is one.
-    #[prost(message, optional, tag = "2")]
-    pub(in crate::envoy) http: Option<HttpRequest>,
+    pub(in crate::envoy) principal: &'a str,
 }
 
 /// An HTTP request.
-#[derive(Clone, PartialEq, Message)]
-pub(in crate::envoy) struct HttpRequest {
+#[derive(Debug, Clone, Default)]
+pub(in crate::envoy) struct HttpRequest<'a> {
     /// The method, such as `GET`.
-    #[prost(string, tag = "2")]
-    pub(in crate::envoy) method: String,
+    pub(in crate::envoy) method: &'a str,
     /// The headers; values with the same name are joined by commas.
-    #[prost(message, repeated, tag = "3")]
-    pub(in crate::envoy) headers: Vec<Pair>,
+    pub(in crate::envoy) headers: Vec<Pair<'a>>,
     /// The path with its query.
-    #[prost(string, tag = "4")]
-    pub(in crate::envoy) path: String,
+    pub(in crate::envoy) path: &'a str,
     /// `http` or `https`.
-    #[prost(string, tag = "6")]
-    pub(in crate::envoy) scheme: String,
-    /// The headers as they came over the wire (`encode_raw_headers`), instead of `headers`.
-    #[prost(message, optional, tag = "13")]
-    pub(in crate::envoy) header_map: Option<HeaderMap>,
-}
-
-/// Headers, each line separately.
-#[derive(Clone, PartialEq, Message)]
-pub(in crate::envoy) struct HeaderMap {
-    /// The lines.
-    #[prost(message, repeated, tag = "1")]
-    pub(in crate::envoy) headers: Vec<RawHeader>,
+    pub(in crate::envoy) scheme: &'a str,
+    /// The lines of the headers as they came over the wire (`encode_raw_headers`), instead of
+    /// `headers`.
+    pub(in crate::envoy) header_map: Option<Vec<RawHeader<'a>>>,
 }
 
 /// One header line.
-#[derive(Clone, PartialEq, Message)]
-pub(in crate::envoy) struct RawHeader {
-    /// Its name, which is UTF-8.
-    #[prost(bytes = "bytes", tag = "1")]
-    pub(in crate::envoy) key: Bytes,
+#[derive(Debug, Clone, Default)]
+pub(in crate::envoy) struct RawHeader<'a> {
+    /// Its name.
+    pub(in crate::envoy) key: &'a [u8],
     /// Its value, if it is UTF-8.
-    #[prost(bytes = "bytes", tag = "2")]
-    pub(in crate::envoy) value: Bytes,
+    value: &'a [u8],
     /// Its value otherwise.
-    #[prost(bytes = "bytes", tag = "3")]
-    pub(in crate::envoy) raw_value: Bytes,
+    pub(in crate::envoy) raw_value: &'a [u8],
 }
 
-/// A name and its text: an entry of a map. Both are UTF-8.
-#[derive(Clone, PartialEq, Message)]
-pub(in crate::envoy) struct Pair {
+/// A name and its text: an entry of a map.
+#[derive(Debug, Clone, Copy, Default)]
+pub(in crate::envoy) struct Pair<'a> {
     /// The name.
-    #[prost(bytes = "bytes", tag = "1")]
-    pub(in crate::envoy) name: Bytes,
+    pub(in crate::envoy) name: &'a [u8],
     /// The text.
-    #[prost(bytes = "bytes", tag = "2")]
-    pub(in crate::envoy) text: Bytes,
+    pub(in crate::envoy) text: &'a [u8],
 }
 
 /// Why bytes can't be decoded as a check.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(in crate::envoy) enum ReadError {
-    /// They are not such a message.
+    /// A field can't be read.
+    #[error("failed to decode Protobuf message: {0}: {1}")]
+    Field(&'static str, FieldError),
+    /// The metadata can't be read.
     #[error(transparent)]
-    Message(#[from] DecodeError),
-    /// A name or a text in it is not UTF-8.
-    #[error("failed to decode Protobuf message: {0}: the data is not UTF-8")]
-    NotText(&'static str),
+    Metadata(#[from] DecodeError),
 }
 
-impl CheckRequest {
+/// Names the field, or the message, that an error is in.
+trait In<T> {
+    /// The same with the name.
+    fn of(self, field: &'static str) -> Result<T, ReadError>;
+}
+
+impl<T> In<T> for Result<T, FieldError> {
+    fn of(self, field: &'static str) -> Result<T, ReadError> {
+        self.map_err(|error| ReadError::Field(field, error))
+    }
+}
+
+// === impl CheckRequest ===
+
+impl<'a> CheckRequest<'a> {
     /// Decodes a check.
-    pub(in crate::envoy) fn read(bytes: Bytes) -> Result<Self, ReadError> {
-        let request = Self::decode(bytes)?;
-        match request.not_text() {
-            Some(field) => Err(ReadError::NotText(field)),
-            None => Ok(request),
+    pub(in crate::envoy) fn read(message: &'a [u8]) -> Result<Self, ReadError> {
+        let (mut fields, mut request) = (Fields(message), Self::default());
+        while let Some((number, field)) = fields.next().of("CheckRequest")? {
+            if number == 1 {
+                request.merge_attributes(field.bytes().of("CheckRequest.attributes")?)?;
+            }
         }
+        Ok(request)
     }
 
-    /// The first field with a name or a text that isn't UTF-8.
-    fn not_text(&self) -> Option<&'static str> {
-        let are_text = |name: &[u8], text: &[u8]| {
-            std::str::from_utf8(name).is_ok() && std::str::from_utf8(text).is_ok()
-        };
-        let is_text = |pair: &Pair| are_text(&pair.name, &pair.text);
-        let attributes = self.attributes.as_ref()?;
-        if !attributes.context_extensions.iter().all(is_text) {
-            return Some("AttributeContext.context_extensions");
+    /// Reads attributes. If there are several, protobuf merges them: the last text counts, and
+    /// lists are joined.
+    fn merge_attributes(&mut self, message: &'a [u8]) -> Result<(), ReadError> {
+        let mut fields = Fields(message);
+        while let Some((number, field)) = fields.next().of("AttributeContext")? {
+            match number {
+                1 => merge_peer(&mut self.source, field, "AttributeContext.source")?,
+                2 => merge_peer(&mut self.destination, field, "AttributeContext.destination")?,
+                4 => self.merge_request(field.bytes().of("AttributeContext.request")?)?,
+                10 => self
+                    .context_extensions
+                    .push(extension(field).of("AttributeContext.context_extensions")?),
+                11 => {
+                    let bytes = field.bytes().of("AttributeContext.metadata_context")?;
+                    self.metadata_context.get_or_insert_default().merge(bytes)?;
+                }
+                _ => {}
+            }
         }
-        let http = self.http()?;
-        if !http.headers.iter().all(is_text) {
-            return Some("HttpRequest.headers");
-        }
-        let mut lines = http.header_map.iter().flat_map(|map| &map.headers);
-        let are_all_text = lines.all(|line| are_text(&line.key, &line.value));
-        (!are_all_text).then_some("HttpRequest.header_map")
+        Ok(())
     }
 
-    /// The HTTP request, if the check is about one.
-    pub(in crate::envoy) fn http(&self) -> Option<&HttpRequest> {
-        self.attributes.as_ref()?.request.as_ref()?.http.as_ref()
+    /// Reads a request of some protocol.
+    fn merge_request(&mut self, message: &'a [u8]) -> Result<(), ReadError> {
+        let mut fields = Fields(message);
+        while let Some((number, field)) = fields.next().of("AttributeContext.request")? {
+            if number == 2 {
+                let message = field.bytes().of("Request.http")?;
+                self.http.get_or_insert_default().merge(message)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Reads an end of a connection.
+fn merge_peer<'a>(
+    peer: &mut Option<SocketPeer<'a>>,
+    field: Field<'a>,
+    name: &'static str,
+) -> Result<(), ReadError> {
+    let (mut fields, peer) = (
+        Fields(field.bytes().of(name)?),
+        peer.get_or_insert_default(),
+    );
+    while let Some((number, field)) = fields.next().of(name)? {
+        match number {
+            1 => peer.address = Some(field.bytes().of("Peer.address")?),
+            4 => peer.principal = field.text().of("Peer.principal")?,
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+/// An entry of the route's context, which is UTF-8.
+fn extension(field: Field<'_>) -> Result<Pair<'_>, FieldError> {
+    let pair = Pair::read(field)?;
+    for part in [pair.name, pair.text] {
+        Field::Bytes(part).text()?;
+    }
+    Ok(pair)
+}
+
+// === impl HttpRequest, Pair, RawHeader ===
+
+impl<'a> HttpRequest<'a> {
+    /// Reads an HTTP request.
+    fn merge(&mut self, message: &'a [u8]) -> Result<(), ReadError> {
+        self.headers.reserve(USUAL_HEADERS);
+        let mut fields = Fields(message);
+        while let Some((number, field)) = fields.next().of("HttpRequest")? {
+            match number {
+                2 => self.method = field.text().of("HttpRequest.method")?,
+                3 => self
+                    .headers
+                    .push(Pair::read(field).of("HttpRequest.headers")?),
+                4 => self.path = field.text().of("HttpRequest.path")?,
+                6 => self.scheme = field.text().of("HttpRequest.scheme")?,
+                13 => {
+                    let lines = self.header_map.get_or_insert_default();
+                    read_lines(field, lines).of("HttpRequest.header_map")?;
+                }
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Reads a `HeaderMap`.
+fn read_lines<'a>(field: Field<'a>, lines: &mut Vec<RawHeader<'a>>) -> Result<(), FieldError> {
+    let mut fields = Fields(field.bytes()?);
+    while let Some((number, field)) = fields.next()? {
+        if number == 1 {
+            lines.push(RawHeader::read(field)?);
+        }
+    }
+    Ok(())
+}
+
+impl<'a> Pair<'a> {
+    /// Reads an entry of a map.
+    #[inline]
+    fn read(field: Field<'a>) -> Result<Self, FieldError> {
+        let (mut fields, mut pair) = (Fields(field.bytes()?), Self::default());
+        while let Some((number, field)) = fields.next()? {
+            match number {
+                1 => pair.name = field.bytes()?,
+                2 => pair.text = field.bytes()?,
+                _ => {}
+            }
+        }
+        Ok(pair)
+    }
+}
+
+impl<'a> RawHeader<'a> {
+    /// Reads a line.
+    fn read(field: Field<'a>) -> Result<Self, FieldError> {
+        let (mut fields, mut line) = (Fields(field.bytes()?), Self::default());
+        while let Some((number, field)) = fields.next()? {
+            match number {
+                1 => line.key = field.bytes()?,
+                2 => line.value = field.bytes()?,
+                3 => line.raw_value = field.bytes()?,
+                _ => {}
+            }
+        }
+        Ok(line)
+    }
+
+    /// Its value, byte for byte.
+    pub(in crate::envoy) const fn bytes(&self) -> &'a [u8] {
+        if self.raw_value.is_empty() {
+            self.value
+        } else {
+            self.raw_value
+        }
     }
 }
 
 /// The text with that name. If a name occurs twice, the last text counts, as in maps.
-pub(in crate::envoy) fn text<'a>(pairs: &'a [Pair], name: &str) -> Option<&'a str> {
+pub(in crate::envoy) fn text<'a>(pairs: &[Pair<'a>], name: &str) -> Option<&'a [u8]> {
     let mut pairs = pairs.iter().rev();
     let found = pairs.find(|pair| pair.name == name.as_bytes())?;
-    std::str::from_utf8(&found.text).ok()
-}
-
-impl RawHeader {
-    /// Its value, byte for byte.
-    pub(in crate::envoy) fn bytes(&self) -> &[u8] {
-        if self.raw_value.is_empty() {
-            &self.value
-        } else {
-            &self.raw_value
-        }
-    }
+    Some(found.text)
 }

@@ -4,17 +4,17 @@
 //! from the first scrape on, at zero. Each [`Metrics`] has its own recorder: two instances in one
 //! process count separately.
 
+mod durations;
 mod named;
 
 use std::fmt;
 use std::marker::PhantomData;
 use std::time::Duration;
 
-use metrics::{Counter, Gauge, Histogram, Key, Label, Level, Metadata, Recorder};
-use metrics_exporter_prometheus::{
-    BuildError, Matcher, PrometheusBuilder, PrometheusHandle, PrometheusRecorder,
-};
+use metrics::{Counter, Gauge, Key, Label, Level, Metadata, Recorder};
+use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle, PrometheusRecorder};
 
+use durations::Durations;
 use named::Named;
 
 use super::log;
@@ -54,7 +54,7 @@ pub struct Metrics {
     /// `streamgate_checks_total`
     checks: Counters<Verdict>,
     /// `streamgate_check_duration_seconds`
-    check_duration: Histogram,
+    check_duration: Durations,
     /// `streamgate_grace_total`
     grace: Counters<GraceOutcome>,
     /// `streamgate_starts_total`
@@ -68,7 +68,7 @@ pub struct Metrics {
     /// `streamgate_store_requests_total`, by operation and outcome
     store_requests: Vec<Counters<Outcome>>,
     /// `streamgate_store_duration_seconds`, by operation
-    store_duration: Vec<Histogram>,
+    store_duration: Durations,
     /// `streamgate_store_up`
     store_up: Gauge,
     /// `streamgate_store_shards`
@@ -90,7 +90,7 @@ pub struct Metrics {
     /// `streamgate_http_requests_total`, by call and outcome
     http_requests: Vec<Counters<CallOutcome>>,
     /// `streamgate_http_request_duration_seconds`, by call
-    http_duration: Vec<Histogram>,
+    http_duration: Durations,
     /// `streamgate_access_log_missing`
     access_log_missing: Gauge,
     /// `streamgate_releaser_pending`
@@ -121,35 +121,22 @@ pub struct Metrics {
     certificates_begin: Vec<Gauge>,
 }
 
-/// Upper bounds of the duration buckets, in seconds: from an answer from memory to Envoy's timeout.
-const DURATION_BUCKETS: [f64; 14] = [
-    0.000_05, 0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5,
-    1.0,
-];
-
 impl Metrics {
     /// All metrics, at zero.
-    ///
-    /// # Errors
-    /// The list of buckets is empty; it is not.
-    pub fn new() -> Result<Self, BuildError> {
-        let recorder = PrometheusBuilder::new()
-            .set_buckets_for_metric(
-                Matcher::Suffix("_duration_seconds".to_owned()),
-                &DURATION_BUCKETS,
-            )?
-            .build_recorder();
+    #[must_use]
+    pub fn new() -> Self {
+        let recorder = PrometheusBuilder::new().build_recorder();
         let make = Make(&recorder);
         make.gauge(named::BUILD_INFO, &[("version", env!("CARGO_PKG_VERSION"))])
             .set(1.0);
-        Ok(Self {
+        Self {
             checks: make.counters(named::CHECKS, |verdict: Verdict| {
                 vec![
                     ("decision", verdict.decision()),
                     ("reason", verdict.as_str()),
                 ]
             }),
-            check_duration: make.histogram(named::CHECK_DURATION, &[]),
+            check_duration: Durations::new(named::CHECK_DURATION, []),
             grace: make.counters(named::GRACE, one("outcome")),
             starts: make.counters(named::STARTS, one("kind")),
             renewals: make.counters(named::RENEWALS, one("outcome")),
@@ -157,7 +144,7 @@ impl Metrics {
             releases: make.counters(named::RELEASES, one("cause")),
             store_requests: make
                 .tables::<Operation, _>(named::STORE_REQUESTS, ["operation", "outcome"]),
-            store_duration: make.histograms::<Operation>(named::STORE_DURATION, "operation"),
+            store_duration: Durations::new(named::STORE_DURATION, labels::<Operation>("operation")),
             store_up: make.gauge(named::STORE_UP, &[]),
             store_shards: make.gauge(named::STORE_SHARDS, &[]),
             store_shards_out: make.gauge(named::STORE_SHARDS_OUT, &[]),
@@ -169,7 +156,7 @@ impl Metrics {
             entries: make.tables::<EntryType, _>(named::ENTRIES, ["type", "outcome"]),
             access_log_missing: make.gauge(named::ACCESS_LOG_MISSING, &[]),
             http_requests: make.tables::<Call, _>(named::HTTP_REQUESTS, ["call", "outcome"]),
-            http_duration: make.histograms::<Call>(named::HTTP_DURATION, "call"),
+            http_duration: Durations::new(named::HTTP_DURATION, labels::<Call>("call")),
             releaser_pending: make.gauge(named::RELEASER_PENDING, &[]),
             releaser_dropped: make.counters(named::RELEASER_DROPPED, one("reason")),
             unknown_plans: make.counter(named::UNKNOWN_PLANS, &[]),
@@ -185,7 +172,7 @@ impl Metrics {
             certificates_expire: make.gauges::<Port>(named::CERTIFICATES_EXPIRE, "port"),
             certificates_begin: make.gauges::<Port>(named::CERTIFICATES_BEGIN, "port"),
             handle: recorder.handle(),
-        })
+        }
     }
 
     /// Counts a check, and records how long it took if it was answered, without the grace that it
@@ -193,7 +180,7 @@ impl Metrics {
     pub fn check(&self, verdict: Verdict, took: Option<Duration>) {
         self.checks.increment(verdict);
         if let Some(took) = took {
-            self.check_duration.record(took);
+            self.check_duration.record(0, took);
         }
     }
 
@@ -226,14 +213,11 @@ impl Metrics {
 
     /// Counts a call to the store and records how long it took.
     pub fn store(&self, operation: Operation, outcome: Outcome, took: Duration) {
-        if let (Some(requests), Some(duration)) = (
-            self.store_requests.get(operation.index()),
-            self.store_duration.get(operation.index()),
-        ) {
+        if let Some(requests) = self.store_requests.get(operation.index()) {
             requests.increment(outcome);
-            if outcome != Outcome::NotAsked {
-                duration.record(took);
-            }
+        }
+        if outcome != Outcome::NotAsked {
+            self.store_duration.record(operation.index(), took);
         }
     }
 
@@ -287,13 +271,10 @@ impl Metrics {
 
     /// Counts an HTTP request and records how long it took, including the wait for a slot.
     pub fn call(&self, call: Call, outcome: CallOutcome, took: Duration) {
-        if let (Some(requests), Some(duration)) = (
-            self.http_requests.get(call.index()),
-            self.http_duration.get(call.index()),
-        ) {
+        if let Some(requests) = self.http_requests.get(call.index()) {
             requests.increment(outcome);
-            duration.record(took);
         }
+        self.http_duration.record(call.index(), took);
     }
 
     /// Records how many renewals and releases wait to be delivered.
@@ -384,13 +365,21 @@ impl Metrics {
     #[must_use]
     pub fn render(&self) -> String {
         self.log_lines_dropped.catch_up(log::dropped);
-        self.handle.render()
+        let mut text = self.handle.render();
+        for durations in [
+            &self.check_duration,
+            &self.store_duration,
+            &self.http_duration,
+        ] {
+            durations.render(&mut text);
+        }
+        text
     }
+}
 
-    /// Folds recorded durations into their buckets, so that memory stays bounded without scrapes.
-    /// Call it every few seconds.
-    pub fn upkeep(&self) {
-        self.handle.run_upkeep();
+impl Default for Metrics {
+    fn default() -> Self {
+        Self::new()
     }
 }
 
@@ -428,11 +417,6 @@ impl Make<'_> {
         by(|value: K| self.counters(named, two(first, value, second)))
     }
 
-    /// A histogram for each value of a label.
-    fn histograms<L: LabelValue>(&self, named: Named, label: &'static str) -> Vec<Histogram> {
-        by(|value: L| self.histogram(named, &[(label, value.as_str())]))
-    }
-
     /// A gauge for each value of a label.
     fn gauges<L: LabelValue>(&self, named: Named, label: &'static str) -> Vec<Gauge> {
         by(|value: L| self.gauge(named, &[(label, value.as_str())]))
@@ -445,13 +429,6 @@ impl Make<'_> {
         self.0.register_counter(&key(named.0, labels), &METADATA)
     }
 
-    /// A histogram.
-    fn histogram(&self, named: Named, labels: &[LabelPair]) -> Histogram {
-        self.0
-            .describe_histogram(named.0.into(), None, named.1.into());
-        self.0.register_histogram(&key(named.0, labels), &METADATA)
-    }
-
     /// A gauge.
     fn gauge(&self, named: Named, labels: &[LabelPair]) -> Gauge {
         self.0.describe_gauge(named.0.into(), None, named.1.into());
@@ -462,6 +439,11 @@ impl Make<'_> {
 /// One item for each value of a label.
 fn by<L: LabelValue, T>(make: impl FnMut(L) -> T) -> Vec<T> {
     L::ALL.iter().copied().map(make).collect()
+}
+
+/// A label with each of its values.
+fn labels<L: LabelValue>(name: &'static str) -> Vec<LabelPair> {
+    by(|value: L| (name, value.as_str()))
 }
 
 /// One label.
@@ -493,7 +475,7 @@ mod tests {
 
     #[test]
     fn every_series_is_there_from_the_start_and_counts() {
-        let metrics = Metrics::new().unwrap();
+        let metrics = Metrics::new();
         let before = metrics.render();
         for verdict in Verdict::ALL {
             let series = format!(
@@ -509,7 +491,6 @@ mod tests {
             Outcome::Timeout,
             Duration::from_millis(50),
         );
-        metrics.upkeep();
         let after = metrics.render();
         for line in [
             "streamgate_checks_total{decision=\"deny\",reason=\"full\"} 1\n",
@@ -523,7 +504,7 @@ mod tests {
 
     #[test]
     fn the_documents_say_how_many_series_there_are() {
-        let text = Metrics::new().unwrap().render();
+        let text = Metrics::new().render();
         let series = text.lines();
         let series = series.filter(|line| !line.is_empty() && !line.starts_with('#'));
         let said = format!("{} series", series.count());
@@ -539,7 +520,7 @@ mod tests {
 
     #[test]
     fn two_instances_count_apart() {
-        let (one, other) = (Metrics::new().unwrap(), Metrics::new().unwrap());
+        let (one, other) = (Metrics::new(), Metrics::new());
         one.check(Verdict::Started, None);
         assert!(one.render().contains("reason=\"started\"} 1\n"));
         assert!(other.render().contains("reason=\"started\"} 0\n"));

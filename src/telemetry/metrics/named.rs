@@ -1,7 +1,7 @@
 //! The name and the help line of each metric.
 
 /// A metric's name and what it means.
-#[derive(Clone, Copy)]
+#[derive(Debug, Clone, Copy)]
 pub(super) struct Named(pub(super) &'static str, pub(super) &'static str);
 
 pub(super) const BUILD_INFO: Named = Named(

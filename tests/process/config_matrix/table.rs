@@ -210,6 +210,7 @@ fn rest() -> Vec<Factor> {
         ),
         log_users(),
         one("telemetry.otlp_endpoint", vec![Value::Null]),
+        one("runtime.workers", vec![json!(0), json!("1"), json!(256)]),
         words("shutdown.grace", &["0s", "500ms", "1m"]),
         words("shutdown.deadline", &["1s", "15s", "10m"]),
     ]
@@ -382,6 +383,8 @@ pub(super) const REFUSED: &[(&str, &str)] = &[
     ("telemetry.log_users", "hashed"),
     ("telemetry.log_users_key_file", "/nowhere/key"),
     ("telemetry.otlp_endpoint", "http://127.0.0.1:4317"),
+    ("runtime.workers", "257"),
+    ("runtime.workers", "all"),
     ("shutdown.grace", "61s"),
     ("shutdown.deadline", "999ms"),
     ("shutdown.deadline", "601s"),

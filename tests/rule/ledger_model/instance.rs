@@ -59,7 +59,7 @@ impl Installation {
     pub(super) fn instance(&self, number: usize) -> Instance {
         let (shared, notes) = (Arc::clone(&self.shared), Arc::clone(&self.notes));
         let witness = Arc::new(Witness::new(number, shared, notes, self.delays.clone()));
-        let metrics = Arc::new(Metrics::new().unwrap());
+        let metrics = Arc::new(Metrics::new());
         let settings = Settings {
             in_force: Arc::clone(&self.in_force),
             leases: LEASES,
