@@ -11,10 +11,10 @@ use envoy_types::pb::google::protobuf::Timestamp;
 use prost::Message;
 
 /// How many digits the number of a viewer has, and of a playback.
-const DIGITS: (usize, usize) = (15, 12);
+const DIGITS: (usize, usize) = (13, 12);
 
-/// What stands before the digits.
-const VIEWER: &str = "user-";
+/// What stands before the digits, and nowhere else in the message.
+const VIEWER: &str = "viewer-";
 const PLAYBACK: &str = "0188f1a2-4b6c-7d8e-9f00-";
 
 /// The message, and where the numbers stand in it.

@@ -17,11 +17,11 @@ use hyper::rt::Executor;
 use crate::util::lock;
 
 /// One request, from its head to the end of its answer.
-type Call = Pin<Box<dyn Future<Output = ()> + Send>>;
+type GatheredCall = Pin<Box<dyn Future<Output = ()> + Send>>;
 
 /// Takes the requests that a connection reads; give hyper a clone.
 #[derive(Clone, Default)]
-pub(super) struct Gatherer(Arc<Mutex<Vec<Call>>>);
+pub(super) struct Gatherer(Arc<Mutex<Vec<GatheredCall>>>);
 
 /// Polls a connection and its requests. Dropping it drops the requests that are in progress.
 #[derive(Default)]
@@ -29,9 +29,9 @@ pub(super) struct Gathered {
     /// Takes the new requests.
     arriving: Gatherer,
     /// The new ones, while each is polled for the first time.
-    arrived: Vec<Call>,
+    arrived: Vec<GatheredCall>,
     /// Those that have to wait.
-    waiting: FuturesUnordered<Call>,
+    waiting: FuturesUnordered<GatheredCall>,
 }
 
 impl<F> Executor<F> for Gatherer

@@ -6,6 +6,7 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use axum::BoxError;
 use bytes::Bytes;
 use hyper::body::{Body, Incoming};
 use hyper::service::{Service, service_fn};
@@ -76,9 +77,6 @@ pub(crate) trait Answers:
     /// The body of an answer.
     type Answer: Body<Data = Bytes, Error: Into<BoxError>> + Send + 'static;
 }
-
-/// An error of any kind.
-type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
 impl<S, B> Answers for S
 where

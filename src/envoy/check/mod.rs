@@ -57,15 +57,15 @@ pub struct CheckDoor {
 }
 
 /// What became of a check so far.
-pub(super) enum Begun {
+pub(super) enum CheckStep {
     /// It is answered.
     Answered(EncodedResponse),
     /// It is about a stream that the ledger must decide. Boxed, because most checks are answered.
-    Start(Box<BegunStart>),
+    Start(Box<UndecidedStart>),
 }
 
 /// A check about a stream that the ledger must decide.
-pub(super) struct BegunStart {
+pub(super) struct UndecidedStart {
     /// When it arrived.
     asked: Stopwatch,
     /// The other facts about it.
@@ -107,15 +107,15 @@ impl CheckDoor {
     ) -> Result<Response<EncodedResponse>, Status> {
         let (metadata, _, message) = request.into_parts();
         let answer = match self.begin(metadata.as_ref(), &message)? {
-            Begun::Answered(answer) => answer,
-            Begun::Start(start) => self.finish(*start).await?,
+            CheckStep::Answered(answer) => answer,
+            CheckStep::Start(start) => self.finish(*start).await?,
         };
         Ok(Response::new(answer))
     }
 
     /// Decodes a check, and answers it unless the ledger must decide. `headers` are those of the
     /// call.
-    pub(super) fn begin(&self, headers: &HeaderMap, message: &[u8]) -> Result<Begun, Status> {
+    pub(super) fn begin(&self, headers: &HeaderMap, message: &[u8]) -> Result<CheckStep, Status> {
         let asked = Stopwatch::start();
         let request = CheckRequest::read(message);
         let request = request.map_err(|error| Status::internal(error.to_string()))?;
@@ -132,7 +132,7 @@ impl CheckDoor {
                 lookup => {
                     let (settings, deadline) = (self.in_force.now(), grpc_timeout(headers));
                     let context = CheckContext::of(&request, enforce, settings, deadline);
-                    return Ok(Begun::Start(Box::new(BegunStart {
+                    return Ok(CheckStep::Start(Box::new(UndecidedStart {
                         asked,
                         context,
                         claim,
@@ -143,15 +143,15 @@ impl CheckDoor {
             },
             Err(error) => self.reject(&error, &request),
         };
-        Ok(Begun::Answered(self.counted(asked, answer)))
+        Ok(CheckStep::Answered(self.counted(asked, answer)))
     }
 
     /// Has the ledger decide.
     pub(super) async fn finish(
         self: &Arc<Self>,
-        start: BegunStart,
+        start: UndecidedStart,
     ) -> Result<EncodedResponse, Status> {
-        let BegunStart {
+        let UndecidedStart {
             asked,
             context,
             claim,

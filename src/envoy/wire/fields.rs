@@ -28,7 +28,7 @@ pub(in crate::envoy) enum FieldError {
 
 /// The fields of a message that have not been read.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Fields<'a>(pub(super) &'a [u8]);
+pub(super) struct MessageFields<'a>(pub(super) &'a [u8]);
 
 /// What a field holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -54,7 +54,7 @@ impl<'a> Field<'a> {
     }
 }
 
-impl<'a> Fields<'a> {
+impl<'a> MessageFields<'a> {
     /// The next field's number, and what it holds; `None` at the end.
     #[inline]
     pub(super) fn next(&mut self) -> Result<Option<(u32, Field<'a>)>, FieldError> {
@@ -164,7 +164,7 @@ mod tests {
 
     /// The numbers of a message's fields.
     fn numbers(bytes: &[u8]) -> Result<Vec<u32>, FieldError> {
-        let (mut fields, mut numbers) = (Fields(bytes), Vec::new());
+        let (mut fields, mut numbers) = (MessageFields(bytes), Vec::new());
         while let Some((number, _)) = fields.next()? {
             numbers.push(number);
         }

@@ -19,7 +19,7 @@
 use envoy_types::pb::envoy::config::core::v3::Metadata;
 use prost::{DecodeError, Message};
 
-use super::fields::{Field, FieldError, Fields};
+use super::fields::{Field, FieldError, MessageFields};
 
 /// How many headers a check usually has at most.
 const USUAL_HEADERS: usize = 24;
@@ -113,7 +113,7 @@ impl<T> In<T> for Result<T, FieldError> {
 impl<'a> CheckRequest<'a> {
     /// Decodes a check.
     pub(in crate::envoy) fn read(message: &'a [u8]) -> Result<Self, ReadError> {
-        let (mut fields, mut request) = (Fields(message), Self::default());
+        let (mut fields, mut request) = (MessageFields(message), Self::default());
         while let Some((number, field)) = fields.next().of("CheckRequest")? {
             if number == 1 {
                 request.merge_attributes(field.bytes().of("CheckRequest.attributes")?)?;
@@ -125,7 +125,7 @@ impl<'a> CheckRequest<'a> {
     /// Reads attributes. If there are several, protobuf merges them: the last text counts, and
     /// lists are joined.
     fn merge_attributes(&mut self, message: &'a [u8]) -> Result<(), ReadError> {
-        let mut fields = Fields(message);
+        let mut fields = MessageFields(message);
         while let Some((number, field)) = fields.next().of("AttributeContext")? {
             match number {
                 1 => merge_peer(&mut self.source, field, "AttributeContext.source")?,
@@ -146,7 +146,7 @@ impl<'a> CheckRequest<'a> {
 
     /// Reads a request of some protocol.
     fn merge_request(&mut self, message: &'a [u8]) -> Result<(), ReadError> {
-        let mut fields = Fields(message);
+        let mut fields = MessageFields(message);
         while let Some((number, field)) = fields.next().of("AttributeContext.request")? {
             if number == 2 {
                 let message = field.bytes().of("Request.http")?;
@@ -164,7 +164,7 @@ fn merge_peer<'a>(
     name: &'static str,
 ) -> Result<(), ReadError> {
     let (mut fields, peer) = (
-        Fields(field.bytes().of(name)?),
+        MessageFields(field.bytes().of(name)?),
         peer.get_or_insert_default(),
     );
     while let Some((number, field)) = fields.next().of(name)? {
@@ -192,7 +192,7 @@ impl<'a> HttpRequest<'a> {
     /// Reads an HTTP request.
     fn merge(&mut self, message: &'a [u8]) -> Result<(), ReadError> {
         self.headers.reserve(USUAL_HEADERS);
-        let mut fields = Fields(message);
+        let mut fields = MessageFields(message);
         while let Some((number, field)) = fields.next().of("HttpRequest")? {
             match number {
                 2 => self.method = field.text().of("HttpRequest.method")?,
@@ -214,7 +214,7 @@ impl<'a> HttpRequest<'a> {
 
 /// Reads a `HeaderMap`.
 fn read_lines<'a>(field: Field<'a>, lines: &mut Vec<RawHeader<'a>>) -> Result<(), FieldError> {
-    let mut fields = Fields(field.bytes()?);
+    let mut fields = MessageFields(field.bytes()?);
     while let Some((number, field)) = fields.next()? {
         if number == 1 {
             lines.push(RawHeader::read(field)?);
@@ -227,7 +227,7 @@ impl<'a> Pair<'a> {
     /// Reads an entry of a map.
     #[inline]
     fn read(field: Field<'a>) -> Result<Self, FieldError> {
-        let (mut fields, mut pair) = (Fields(field.bytes()?), Self::default());
+        let (mut fields, mut pair) = (MessageFields(field.bytes()?), Self::default());
         while let Some((number, field)) = fields.next()? {
             match number {
                 1 => pair.name = field.bytes()?,
@@ -242,7 +242,7 @@ impl<'a> Pair<'a> {
 impl<'a> RawHeader<'a> {
     /// Reads a line.
     fn read(field: Field<'a>) -> Result<Self, FieldError> {
-        let (mut fields, mut line) = (Fields(field.bytes()?), Self::default());
+        let (mut fields, mut line) = (MessageFields(field.bytes()?), Self::default());
         while let Some((number, field)) = fields.next()? {
             match number {
                 1 => line.key = field.bytes()?,

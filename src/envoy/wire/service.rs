@@ -11,8 +11,8 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
-use axum::Router;
 use axum::body::Body as AnyBody;
+use axum::{BoxError, Router};
 use bytes::{Buf, BufMut, Bytes};
 use futures_util::future::Either;
 use http::header::CONTENT_TYPE;
@@ -25,7 +25,7 @@ use tonic::server::Grpc;
 use tower::service_fn;
 
 use super::response::{EncodedResponse, PREFIX_BYTES};
-use crate::envoy::check::{Begun, CheckDoor};
+use crate::envoy::check::{CheckDoor, CheckStep};
 
 /// The path of a check.
 pub(super) const CHECK: &str = "/envoy.service.auth.v3.Authorization/Check";
@@ -64,9 +64,6 @@ type Answered = Result<Response<Answer>, Infallible>;
 /// An answer that may take a while.
 type Answering = Pin<Box<dyn Future<Output = Answered> + Send>>;
 
-/// An error of any kind.
-pub(super) type BoxError = Box<dyn std::error::Error + Send + Sync>;
-
 // === impl Services ===
 
 impl Services {
@@ -94,8 +91,8 @@ impl Services {
             }));
         };
         match self.checks.begin(call.headers(), message) {
-            Ok(Begun::Answered(answer)) => Either::Left(ready(Ok(answer.into()))),
-            Ok(Begun::Start(start)) => {
+            Ok(CheckStep::Answered(answer)) => Either::Left(ready(Ok(answer.into()))),
+            Ok(CheckStep::Start(start)) => {
                 let door = Arc::clone(&self.checks);
                 Either::Right(Box::pin(async move {
                     let answer = door.finish(*start).await;

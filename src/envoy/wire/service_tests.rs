@@ -5,7 +5,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use axum::Router;
+use axum::{BoxError, Router};
 use bytes::Bytes;
 use envoy_types::pb::envoy::service::auth::v3::CheckResponse;
 use http::{HeaderValue, Request, Response};
@@ -16,7 +16,7 @@ use prost::Message;
 use tonic::server::Grpc;
 use tower::service_fn;
 
-use super::service::{Arrived, BoxError, CHECK, CheckCodec, Services};
+use super::service::{Arrived, CHECK, CheckCodec, Services};
 use crate::envoy::check::tests::door;
 use crate::envoy::tests::fixtures::Check;
 use crate::store::faulty::FaultyStore;
