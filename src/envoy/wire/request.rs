@@ -170,6 +170,7 @@ fn merge_peer<'a>(
     while let Some((number, field)) = fields.next().of(name)? {
         match number {
             1 => peer.address = Some(field.bytes().of("Peer.address")?),
+            3 => drop(field.bytes().of("Peer.labels")?),
             4 => peer.principal = field.text().of("Peer.principal")?,
             _ => {}
         }
