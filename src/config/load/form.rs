@@ -35,10 +35,8 @@ pub(in crate::config) enum Rendered {
 
 /// The words that a key takes, and what each means.
 pub(in crate::config) struct Words<T: 'static> {
-    /// The words that can be written now.
+    /// The words.
     pub(in crate::config) known: &'static [(&'static str, T)],
-    /// Words that a later version will take. Their error doesn't look like one for a typing error.
-    pub(in crate::config) later: &'static [&'static str],
 }
 
 // === impl Form ===
@@ -165,7 +163,6 @@ impl<T: Copy + PartialEq> Words<T> {
         let text = written.scalar().unwrap_or_default();
         match self.known.iter().find(|(word, _)| *word == text) {
             Some((_, meaning)) => Ok(*meaning),
-            None if self.later.contains(&text) => Err(written.unavailable(self.list())),
             None => Err(written.wrong(self.list())),
         }
     }
@@ -176,7 +173,7 @@ impl<T: Copy + PartialEq> Words<T> {
         known.map_or("", |(word, _)| word)
     }
 
-    /// All words that can be written now.
+    /// All words.
     pub(in crate::config) fn words(&self) -> impl Iterator<Item = &'static str> {
         self.known.iter().map(|(word, _)| *word)
     }

@@ -54,13 +54,11 @@ pub(in crate::config) const WHEN_FULL: Words<FullRule> = Words {
         ("displace_oldest", FullRule::DisplaceOldest),
         ("displace_idlest", FullRule::DisplaceIdlest),
     ],
-    later: &[],
 };
 
 /// The words of `limits.enforce`.
 pub(in crate::config) const TRUTHS: Words<bool> = Words {
     known: &[("true", true), ("false", false)],
-    later: &[],
 };
 
 /// Nobody watches a thousand streams, and each admission looks at all sessions of its user.

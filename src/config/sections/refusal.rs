@@ -39,7 +39,6 @@ pub(in crate::config) const SHOWN: Words<Shown> = Words {
         ("content", Shown::Content),
         ("started_at", Shown::StartedAt),
     ],
-    later: &[],
 };
 
 impl RefusalSettings {

@@ -76,7 +76,6 @@ pub struct Redis {
 /// The words of `store.backend`.
 pub(in crate::config) const BACKENDS: Words<Backend> = Words {
     known: &[("memory", Backend::Memory), ("redis", Backend::Redis)],
-    later: &[],
 };
 
 /// The words of `store.outage`.
@@ -86,7 +85,6 @@ pub(in crate::config) const OUTAGES: Words<OutageRule> = Words {
         ("deny", OutageRule::Deny),
         ("local", OutageRule::Local),
     ],
-    later: &[],
 };
 
 /// The words of `store.redis.topology`.
@@ -96,7 +94,6 @@ pub(in crate::config) const TOPOLOGIES: Words<Topology> = Words {
         ("sentinel", Topology::Sentinel),
         ("cluster", Topology::Cluster),
     ],
-    later: &[],
 };
 
 /// The longest `store.redis.key_prefix`.

@@ -52,13 +52,11 @@ pub enum LogFormat {
 /// The words of `telemetry.log_format`.
 pub(in crate::config) const LOG_FORMATS: Words<LogFormat> = Words {
     known: &[("text", LogFormat::Text), ("json", LogFormat::Json)],
-    later: &[],
 };
 
 /// The words of `telemetry.log_users`.
 const LOG_USERS: Words<LogUsers> = Words {
     known: &[("plain", LogUsers::Plain), ("hashed", LogUsers::Hashed)],
-    later: &[],
 };
 
 /// The words of `telemetry.log_level`.
@@ -70,7 +68,6 @@ pub(in crate::config) const LOG_LEVELS: Words<tracing::Level> = Words {
         ("debug", tracing::Level::DEBUG),
         ("trace", tracing::Level::TRACE),
     ],
-    later: &[],
 };
 
 impl Telemetry {

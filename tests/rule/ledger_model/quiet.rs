@@ -91,11 +91,12 @@ impl Trial {
         }
     }
 
-    /// Every stream that was let in when it last asked, and still counts, asks each second.
+    /// Every stream that was let in when it last asked, and counts until it asks again, asks each
+    /// second.
     async fn watch(&self) {
         let mut watched = Vec::new();
         for (user, key) in self.named(|_, stream| stream.watching.is_some()) {
-            if self.shared.live(&user).await.contains(&key) {
+            if self.shared.live_in(&user, INTERVAL).await.contains(&key) {
                 watched.push((user, key));
             }
         }

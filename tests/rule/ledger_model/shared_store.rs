@@ -225,9 +225,14 @@ impl SharedStore {
 
     /// The user's live sessions, as the model has them.
     pub(super) async fn live(&self, user: &UserId) -> Vec<SessionKey> {
+        self.live_in(user, Duration::ZERO).await
+    }
+
+    /// Those that are still live after that time, even without a sign of life.
+    pub(super) async fn live_in(&self, user: &UserId, time: Duration) -> Vec<SessionKey> {
         let rosters = self.rosters.lock().await;
         let roster = rosters.get(user).cloned().unwrap_or_default();
-        let live = roster.live(self.now());
+        let live = roster.live(self.now().after(time));
         live.map(|session| session.key.clone()).collect()
     }
 }
