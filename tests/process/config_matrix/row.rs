@@ -15,6 +15,7 @@ use tokio::net::TcpStream;
 use super::cover::Row;
 use super::table::{Factor, LONGEST_SOCKET, Settings};
 use super::viewer::Viewer;
+use testkit::cluster::RedisCluster;
 use testkit::gateway_client::{Answer, Gateway};
 use testkit::pki::{Authority, Folder, Issued, client, connect, grpc_client};
 use testkit::port::ReservedPort;
@@ -37,6 +38,7 @@ pub(super) struct Scene {
     is_patient: bool,
     redis: RedisServer,
     sentinel: RedisServer,
+    cluster: RedisCluster,
     authority: Authority,
     shown: Issued,
     folder: Folder,
@@ -105,6 +107,7 @@ impl Scene {
             is_patient,
             redis,
             sentinel,
+            cluster: RedisCluster::start(),
             authority,
             shown,
             folder,
@@ -155,6 +158,7 @@ impl Scene {
             "s".repeat(LONGEST_SOCKET - directory.len() - 1)
         );
         let at_redis = format!("127.0.0.1:{}", self.redis.port());
+        let at_cluster = self.cluster.masters()[0].server.url();
         let filled = |text: &str| {
             let text = text
                 .replace("<dir>", &directory)
@@ -165,6 +169,7 @@ impl Scene {
             let text = text.replace("<redis>", &format!("redis://{at_redis}"));
             let text = text.replace("<rediss>", &format!("rediss://{at_redis}"));
             let text = text.replace("<sentinel>", &self.sentinel.url());
+            let text = text.replace("<cluster>", &at_cluster);
             text.replace("<user>", &place.user)
         };
         let mut values = Map::new();

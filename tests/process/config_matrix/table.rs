@@ -83,6 +83,7 @@ fn redis() -> Factor {
                 Some("s.v-c_1"),
                 Some("redis://s.v-c_1/2"),
             ),
+            set(Some("cluster"), json!("<cluster>"), None, None),
         ],
     }
 }
