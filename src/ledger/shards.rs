@@ -160,10 +160,12 @@ impl KnownShards {
             known.retain(|shard, known| {
                 let stays = now.contains(shard);
                 if !stays {
-                    info!(
-                        shard = shard.name(),
-                        "a shard of the store is gone: others have its users"
-                    );
+                    if let Some(address) = shard.address() {
+                        info!(
+                            shard = address,
+                            "a shard of the store is gone: others have its users"
+                        );
+                    }
                     known.gone.cancel();
                 }
                 stays
@@ -206,16 +208,16 @@ impl KnownShards {
         std::mem::take(&mut *lock(&self.unminded))
     }
 
-    /// Records the result of a call to that shard.
+    /// Records the result of a call to that shard, unless it is gone meanwhile.
     pub(super) fn note(&self, known: &KnownShard, error: Option<&StoreError>, call: StoreCall) {
-        if known.breaker.note(error, call) {
+        if !known.gone.is_cancelled() && known.breaker.note(error, call) {
             self.publish();
         }
     }
 
-    /// Records that the store has reported an outage of that shard.
+    /// Records that the store has reported an outage of that shard, unless it is gone meanwhile.
     pub(super) fn note_loss(&self, known: &KnownShard, error: &StoreError) {
-        if known.breaker.note_loss(error) {
+        if !known.gone.is_cancelled() && known.breaker.note_loss(error) {
             self.publish();
         }
     }
