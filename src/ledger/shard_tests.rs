@@ -401,6 +401,16 @@ async fn slots_without_an_owner_follow_the_rule_until_they_have_one() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_is_heard_late_of_a_shard_that_is_gone_is_no_outage() {
+    let bench = cluster(1, OutageRule::Deny).await;
+    let gone = bench.ledger.shards.find(&master(2)).unwrap();
+    bench.is_owned_by([1, 9, 3]).await;
+    let late = StoreError::NotAsked("it owns nothing any more".to_owned());
+    bench.ledger.shards.note_loss(&gone, &late);
+    assert!(gone.breaker.signs().up && !gone.breaker.signs().out);
+}
+
+#[tokio::test(start_paused = true)]
 async fn shards_that_come_and_go_leave_nothing() {
     let bench = cluster(9, OutageRule::Deny).await;
     let mut past: Vec<Weak<KnownShard>> = Vec::new();
