@@ -62,7 +62,7 @@ impl ClusterNode {
         self.server.run(&["CLUSTER", "MYID"])
     }
 
-    /// Where it is, as clients are told.
+    /// The address that it announces to clients.
     pub fn place(&self) -> String {
         let name = "cluster-announce-port";
         let (_, announced): (String, u16) = self.server.run(&["CONFIG", "GET", name]);
