@@ -143,8 +143,11 @@ test-servers: prereqs
 	@for server in $(SERVERS); do
 		binary=$$(tests/tools/get-server.sh $$server)
 		echo "on $$server: $$($$binary --version)"
+		left_out=(redis_load:: over_tls)
+		# A node's port for other nodes can be chosen since Redis 7.0; the tests need that.
+		[ "$$server" != redis-6.2 ] || left_out+=(redis_cluster:: a_cluster_does_ a_cluster_agrees_)
 		STREAMGATE_TEST_REDIS_SERVER=$$binary $(CARGO) test --locked --test integration -- \
-			store:: rule::ledger_model --skip redis_load:: --skip over_tls
+			store:: rule::ledger_model $${left_out[@]/#/--skip=}
 	done
 
 # What runs on Redis alone (so not the linter of the scripts), without the model checker, floods and crowds, which take most of the time.
