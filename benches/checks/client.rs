@@ -123,7 +123,7 @@ impl Client {
 /// One connection.
 struct Connection {
     socket: TcpStream,
-    /// What is to be sent.
+    /// The bytes to send.
     out: Vec<u8>,
     /// What has come and is not whole yet.
     input: Vec<u8>,
