@@ -11,8 +11,9 @@ use streamgate::session::Terms;
 use streamgate::telemetry::Metrics;
 use tokio_util::task::AbortOnDropHandle;
 
+use super::notes::Notes;
 use super::shared_store::SharedStore;
-use super::witness::{Delay, Notes, Witness};
+use super::witness::{Delay, Witness};
 
 /// How long sessions count: so short that a history sees many leases end.
 pub(super) const LEASES: Leases = Leases {

@@ -18,6 +18,8 @@
 
 mod history;
 mod instance;
+mod judge;
+mod notes;
 mod quiet;
 mod shared_store;
 mod trial;
@@ -31,9 +33,9 @@ use proptest::test_runner::{Config, RngSeed, TestCaseError, TestError, TestRunne
 use streamgate::clock::Stopwatch;
 
 use self::history::{History, any_history};
+use self::notes::Tally;
 use self::shared_store::Backend;
 use self::trial::Trial;
-use self::witness::Tally;
 use testkit::redis::RedisServer;
 
 /// How many histories are tried, however long that takes.

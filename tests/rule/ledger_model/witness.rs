@@ -1,20 +1,18 @@
 //! A [`Witness`] stands between an instance and the store. It splits the store into shards that fail
-//! each on its own, delays calls, loses them or their answers, and records what the instance may
-//! believe after each answer.
+//! each on its own, delays calls, loses them or their answers, and notes each answer.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use streamgate::clock::Timestamp;
 use streamgate::identity::{SessionKey, UserId};
 use streamgate::session::{
-    Admission, Ending, Playing, Refusal, Released, Renewal, Sighting, Start, StartRules,
+    Admission, Ending, Playing, Released, Renewal, Sighting, Start, StartRules,
 };
 use streamgate::store::{Cursor, Listing, Page, Seen, Shard, Store, StoreError};
 
+use super::notes::{KnownKey, Notes};
 use super::shared_store::{Answer, Asked, Asking, Question, SharedStore};
 
 /// How many shards the store has.
@@ -22,9 +20,6 @@ pub(super) const SHARDS: usize = 2;
 
 /// The places of all shards.
 pub(super) const ALL_SHARDS: [usize; SHARDS] = [0, 1];
-
-/// How often each answer was given.
-pub(super) type Tally = BTreeMap<&'static str, usize>;
 
 /// How calls fail.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -35,40 +30,6 @@ pub(super) enum Failure {
     CallLost,
     /// The call takes place, and the instance can't know.
     AnswerLost,
-}
-
-/// A session, as one instance knows it.
-type KnownKey = (usize, UserId, SessionKey);
-
-/// What an instance may believe of a session.
-#[derive(Debug, Clone, Copy, Default)]
-struct Belief {
-    /// Until when it may let the session go on without a question. None from the moment that it
-    /// begins to end the session.
-    sure_until: Option<Timestamp>,
-    /// Until when it may let the session go on while the store is out. None once the session has
-    /// ended.
-    kept_until: Option<Timestamp>,
-    /// How often the instance has begun or completed an end of the session. An answer to a question
-    /// that is older than the last of them grants nothing.
-    endings: usize,
-}
-
-/// What all instances have heard, and what was wrong.
-#[derive(Debug, Default)]
-pub(super) struct Notes {
-    /// What each instance may believe.
-    beliefs: HashMap<KnownKey, Belief>,
-    /// What each instance was answered, in order.
-    answers: Vec<(KnownKey, Answer)>,
-    /// Who had to give way.
-    displaced: HashSet<(UserId, SessionKey)>,
-    /// The violations.
-    wrong: Vec<String>,
-    /// The events, for people.
-    log: Vec<String>,
-    /// How often each answer was given: it shows what the histories reach.
-    pub(super) tally: Tally,
 }
 
 /// The store, as one instance has it.
@@ -98,175 +59,6 @@ struct ShardView {
 
 /// How long a call is under way to the store, and its answer on the way back.
 pub(super) type Delay = (Duration, Duration);
-
-// === impl Notes ===
-
-impl Notes {
-    /// Records a violation.
-    pub(super) fn wrong(&mut self, what: String) {
-        self.log.push(format!("WRONG: {what}"));
-        self.wrong.push(what);
-    }
-
-    /// Records an event.
-    pub(super) fn log(&mut self, now: Timestamp, what: &str) {
-        let (seconds, millis) = (now.as_millis() / 1000 % 1000, now.as_millis() % 1000);
-        self.log.push(format!("{seconds:03}.{millis:03} {what}"));
-    }
-
-    /// Counts an answer.
-    pub(super) fn count(&mut self, what: &'static str) {
-        *self.tally.entry(what).or_default() += 1;
-    }
-
-    /// The first violation, and everything that led to it.
-    pub(super) fn verdict(&self) -> Result<(), String> {
-        match self.wrong.first() {
-            None => Ok(()),
-            Some(wrong) => Err(format!("{wrong}\n{}", self.log.join("\n"))),
-        }
-    }
-
-    /// How much has been answered so far.
-    pub(super) fn answered(&self) -> usize {
-        self.answers.len()
-    }
-
-    /// What an instance has been answered about a session since then.
-    pub(super) fn answers_since(
-        &self,
-        since: usize,
-        instance: usize,
-        user: &UserId,
-        key: &SessionKey,
-    ) -> impl Iterator<Item = &Answer> {
-        let known = (instance, user.clone(), key.clone());
-        let answers = self.answers.iter().skip(since);
-        answers.filter_map(move |(about, answer)| (*about == known).then_some(answer))
-    }
-
-    /// What an instance has been answered about a user since then.
-    pub(super) fn about_since(
-        &self,
-        since: usize,
-        instance: usize,
-        user: &UserId,
-    ) -> impl Iterator<Item = Answer> {
-        let answers = self.answers.iter().skip(since);
-        let about = move |about: &KnownKey| about.0 == instance && about.1 == *user;
-        answers
-            .filter(move |(key, _)| about(key))
-            .map(|(_, answer)| answer.clone())
-    }
-
-    /// Whether that session has ever had to give way.
-    pub(super) fn was_displaced(&self, user: &UserId, key: &SessionKey) -> bool {
-        self.displaced.contains(&(user.clone(), key.clone()))
-    }
-
-    /// Until when an instance may let a session go on without a question.
-    pub(super) fn sure_until(
-        &self,
-        instance: usize,
-        user: &UserId,
-        key: &SessionKey,
-    ) -> Option<Timestamp> {
-        let belief = self.beliefs.get(&(instance, user.clone(), key.clone()));
-        belief.and_then(|belief| belief.sure_until)
-    }
-
-    /// Until when an instance may let a session go on while the store is out.
-    pub(super) fn kept_until(
-        &self,
-        instance: usize,
-        user: &UserId,
-        key: &SessionKey,
-    ) -> Option<Timestamp> {
-        let belief = self.beliefs.get(&(instance, user.clone(), key.clone()));
-        belief.and_then(|belief| belief.kept_until)
-    }
-
-    /// What an instance may believe of a session.
-    fn belief(&mut self, instance: usize, user: &UserId, key: &SessionKey) -> &mut Belief {
-        let known = (instance, user.clone(), key.clone());
-        self.beliefs.entry(known).or_default()
-    }
-
-    /// An instance begins to end a session.
-    pub(super) fn ending(&mut self, instance: usize, user: &UserId, key: &SessionKey) {
-        let belief = self.belief(instance, user, key);
-        (belief.sure_until, belief.endings) = (None, belief.endings + 1);
-    }
-
-    /// An instance has ended a session, or heard that it has ended.
-    pub(super) fn ended(&mut self, instance: usize, user: &UserId, key: &SessionKey) {
-        let belief = self.belief(instance, user, key);
-        *belief = Belief {
-            endings: belief.endings + 1,
-            ..Belief::default()
-        };
-    }
-
-    /// An instance hears, by an answer to a question that is `endings` old, that a session counts.
-    fn grant(&mut self, (known, endings): (&KnownKey, usize), until: Timestamp) {
-        let (instance, user, key) = known;
-        let belief = self.belief(*instance, user, key);
-        if belief.endings == endings {
-            belief.sure_until = belief.sure_until.max(Some(until));
-            belief.kept_until = belief.kept_until.max(Some(until));
-        }
-    }
-
-    /// An instance hears an answer, which was given at `decided_at`.
-    fn hear(
-        &mut self,
-        known: &KnownKey,
-        endings: usize,
-        question: &Question,
-        answer: &Answer,
-        decided_at: Timestamp,
-    ) {
-        let (instance, user, key) = known;
-        self.answers.push((known.clone(), answer.clone()));
-        match (question, answer) {
-            (_, Answer::Admission(Admission::Admitted(admitted))) => {
-                for displaced in &admitted.displaced {
-                    self.ended(*instance, user, &displaced.key);
-                    self.displaced.insert((user.clone(), displaced.key.clone()));
-                }
-                self.grant((known, endings), admitted.session.expires_at);
-            }
-            (
-                _,
-                Answer::Renewal(
-                    Renewal::Renewed { expires_at }
-                    | Renewal::PutBack { expires_at }
-                    | Renewal::Provisional { expires_at },
-                ),
-            ) => self.grant((known, endings), *expires_at),
-            (_, Answer::Played(Some(playing))) => {
-                self.grant((known, endings), decided_at.after(playing.left));
-            }
-            (Question::Release(_, Ending::Undone(_), _), _) => self.ending(*instance, user, key),
-            (
-                _,
-                Answer::Admission(Admission::Refused(Refusal::Ended(..)))
-                | Answer::Renewal(Renewal::Ended(_))
-                | Answer::Released(Released::Freed | Released::AlreadyEnded(_)),
-            ) => {
-                self.ended(*instance, user, key);
-            }
-            (Question::Release(_, ending, _), Answer::Released(Released::NotLive))
-                if *ending != Ending::Failed =>
-            {
-                self.ended(*instance, user, key);
-            }
-            _ => {}
-        }
-    }
-}
-
-// === impl Witness ===
 
 impl Witness {
     /// What that instance has in place of the store.
