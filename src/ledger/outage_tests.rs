@@ -317,8 +317,9 @@ async fn a_release_through_this_instance_takes_effect_immediately() {
 
 #[tokio::test(start_paused = true)]
 async fn a_late_answer_never_brings_back_a_released_session() {
-    // The answer to a start, to a renewal that a request waits for, and to one in the background.
-    for (age, operation) in [(0, "admit"), (21, "renew"), (11, "renew")] {
+    // The answer to a start, to a report that it plays, to a renewal that a request waits for, and
+    // to one in the background.
+    for (age, operation) in [(0, "admit"), (0, "played"), (21, "renew"), (11, "renew")] {
         let bench = Bench::new(1, OutageRule::Allow);
         if age > 0 {
             bench.plays("a").await;
@@ -1205,6 +1206,18 @@ async fn a_renewal_that_was_void_is_made_again() {
     tokio::time::sleep(late * 2).await;
     assert_eq!(bench.play_for("a", Duration::from_secs(8)).await, None);
     assert_eq!(bench.store.calls("renew"), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_failed_renewal_is_repeated_without_another_request() {
+    let bench = Bench::new(1, OutageRule::Deny);
+    bench.plays("a").await;
+    tokio::time::sleep(Duration::from_secs(10)).await;
+    bench.store.fails_at("renew", Fault::LosesCalls);
+    bench.plays("a").await;
+    bench.store.asked("renew", 1).await;
+    bench.store.fails(&Fault::None);
+    bench.store.asked("renew", 2).await;
 }
 
 #[tokio::test(start_paused = true)]

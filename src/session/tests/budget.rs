@@ -280,6 +280,20 @@ fn a_start_that_is_taken_back_gives_its_displacement_back() {
 }
 
 #[test]
+fn a_refund_leaves_earlier_displacements_spent() {
+    let mut viewer = full(1);
+    viewer.admit("playback:kept");
+    let asked = Start {
+        ticket: Some(ticket(7)),
+        ..start("playback:undone")
+    };
+    assert_eq!(answer(&viewer.ask(&asked)), "started");
+    viewer.release("playback:undone", Ending::Undone(ticket(7)));
+    viewer.admit("playback:next");
+    assert_eq!(burst(&viewer), 5);
+}
+
+#[test]
 fn a_free_start_refunds_nothing() {
     let mut viewer = full(1);
     for count in 0..6 {

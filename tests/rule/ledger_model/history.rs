@@ -54,8 +54,8 @@ pub(super) struct Viewer {
 pub(super) enum Step {
     /// A stream asks to start, or to go on.
     Ask(Viewer, Manner),
-    /// Envoy reports about a stream.
-    Report(Viewer, Report),
+    /// Envoy reports about a stream, in one message of its access log.
+    Report(Viewer, Vec<Report>),
     /// A client or an operator ends a stream over HTTP.
     Release(Viewer, Ending),
     /// Somebody lists a user's sessions.
@@ -129,7 +129,7 @@ pub(super) enum Report {
 }
 
 /// The ids of sessions. The last was not made by its player for one playback.
-const IDS: [&str; 4] = ["a", "b", "c", DERIVED];
+const IDS: [&str; 5] = ["a", "b", "c", DERIVED, DERIVED];
 
 /// The id that may start again after its end.
 pub(super) const DERIVED: &str = "derived";
@@ -152,11 +152,23 @@ fn any_user() -> impl Strategy<Value = usize> {
     prop_oneof![4 => Just(0), 2 => 1..USERS]
 }
 
-fn any_viewer() -> impl Strategy<Value = Viewer> {
-    (0..INSTANCES, any_user(), any_key()).prop_map(|(instance, user, key)| Viewer {
+/// The few streams of one history, each with the instance that its gateway asks.
+fn any_cast() -> impl Strategy<Value = Vec<Viewer>> {
+    let viewer = (0..INSTANCES, any_user(), any_key());
+    let viewer = viewer.prop_map(|(instance, user, key)| Viewer {
         instance,
         user,
         key,
+    });
+    vec(viewer, 2..6)
+}
+
+/// One of these, which now and then meets another instance.
+fn any_viewer(cast: &[Viewer]) -> impl Strategy<Value = Viewer> + use<> {
+    let roams = prop::bool::weighted(0.2);
+    (select(cast.to_vec()), roams).prop_map(|(viewer, roams)| Viewer {
+        instance: (viewer.instance + usize::from(roams)) % INSTANCES,
+        ..viewer
     })
 }
 
@@ -250,11 +262,13 @@ fn any_failure() -> impl Strategy<Value = Step> {
     )
 }
 
-fn any_step() -> impl Strategy<Value = Step> {
+fn any_step(cast: &[Viewer]) -> impl Strategy<Value = Step> + use<> {
+    let viewer = || any_viewer(cast);
+    let reports = vec(any_report(), 1..4);
     prop_oneof![
-        24 => (any_viewer(), any_manner()).prop_map(|(viewer, manner)| Step::Ask(viewer, manner)),
-        8 => (any_viewer(), any_report()).prop_map(|(viewer, report)| Step::Report(viewer, report)),
-        6 => (any_viewer(), any_ending()).prop_map(|(viewer, end)| Step::Release(viewer, end)),
+        24 => (viewer(), any_manner()).prop_map(|(viewer, manner)| Step::Ask(viewer, manner)),
+        8 => (viewer(), reports).prop_map(|(viewer, reports)| Step::Report(viewer, reports)),
+        6 => (viewer(), any_ending()).prop_map(|(viewer, end)| Step::Release(viewer, end)),
         2 => (0..INSTANCES, any_user()).prop_map(|(instance, user)| Step::List(instance, user)),
         2 => any_failure(),
         1 => Just(Step::Forget),
@@ -281,7 +295,7 @@ fn any_delay() -> impl Strategy<Value = Delay> {
 /// changes.
 pub(super) fn any_history() -> impl Strategy<Value = History> {
     let rule = select(&[OutageRule::Allow, OutageRule::Deny, OutageRule::Local]);
-    let steps = vec((any_pause(), any_step()), 1..40);
+    let steps = any_cast().prop_flat_map(|cast| vec((any_pause(), any_step(&cast)), 1..40));
     let delays = vec(any_delay(), 1..12);
     (rule, any_limits(), delays, steps, any::<bool>()).prop_map(
         |(rule, limits, delays, mut steps, is_calm)| {

@@ -95,16 +95,28 @@ impl Instance {
 
     /// By its metrics, how many sessions it holds, and how much it has yet to tell the store.
     pub(super) fn held_and_untold(&self) -> (usize, usize) {
+        let [held, owed, pending] = self.gauges([
+            "streamgate_sessions_held ",
+            "streamgate_sessions_owed ",
+            "streamgate_releaser_pending ",
+        ]);
+        (held, owed + pending)
+    }
+
+    /// By its metrics, how many sessions it has yet to tell the store.
+    pub(super) fn untold_sessions(&self) -> usize {
+        let [owed] = self.gauges(["streamgate_sessions_owed "]);
+        owed
+    }
+
+    /// The metrics of these names.
+    fn gauges<const N: usize>(&self, names: [&str; N]) -> [usize; N] {
         self.ledger.sweep();
         let text = self.metrics.render();
-        let gauge = |name| {
+        names.map(|name| {
             let line = text.lines().find_map(|line| line.strip_prefix(name));
-            let value: usize = line.expect(name).trim().parse().unwrap();
-            value
-        };
-        let owed = gauge("streamgate_sessions_owed ");
-        let pending = gauge("streamgate_releaser_pending ");
-        (gauge("streamgate_sessions_held "), owed + pending)
+            line.expect(name).trim().parse().unwrap()
+        })
     }
 
     /// Whether its background tasks still run.

@@ -1,6 +1,7 @@
 //! What all instances have heard of the store, and may believe after each answer.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
+use std::ops::Range;
 
 use streamgate::clock::Timestamp;
 use streamgate::identity::{SessionKey, UserId};
@@ -26,6 +27,19 @@ pub(super) struct Belief {
     /// How often the instance has begun or completed an end of the session. An answer to a question
     /// that is older than the last of them grants nothing.
     pub(super) endings: usize,
+    /// Whether the session has ended, as far as the instance knows.
+    has_ended: bool,
+}
+
+/// An end that an instance could not tell the store.
+#[derive(Debug, Clone, PartialEq)]
+struct Owed {
+    /// Whose, and the end of what.
+    known: KnownKey,
+    /// How it ended.
+    ending: Ending,
+    /// When that was reported.
+    said_at: Timestamp,
 }
 
 /// What all instances have heard, and what was wrong.
@@ -35,6 +49,8 @@ pub(super) struct Notes {
     beliefs: HashMap<KnownKey, Belief>,
     /// What each instance was answered, in order.
     answers: Vec<(KnownKey, Answer)>,
+    /// The ends that the instances have yet to tell.
+    owed: Vec<Owed>,
     /// Who had to give way.
     displaced: HashSet<(UserId, SessionKey)>,
     /// The violations.
@@ -130,6 +146,32 @@ impl Notes {
         belief.and_then(|belief| belief.kept_until)
     }
 
+    /// The sessions that have ended, each as far as that instance knows.
+    pub(super) fn ended_sessions(&self) -> impl Iterator<Item = &KnownKey> {
+        let beliefs = self.beliefs.iter();
+        beliefs.filter_map(|(known, belief)| belief.has_ended.then_some(known))
+    }
+
+    /// The ends that were reported in that time, and that an instance has told in vain ever since.
+    pub(super) fn owed_ends(&self, reported: Range<Timestamp>) -> Vec<String> {
+        let owed = self.owed.iter();
+        let owed = owed.filter(|owed| reported.contains(&owed.said_at));
+        owed.map(|owed| format!("{owed:?}")).collect()
+    }
+
+    /// An instance could not tell the store of an end that was reported at that time. If the end is
+    /// reported again, the first report counts.
+    pub(super) fn owe(&mut self, known: KnownKey, ending: Ending, said_at: Timestamp) {
+        let is_same = |owed: &Owed| (&owed.known, owed.ending) == (&known, ending);
+        if !self.owed.iter().any(is_same) {
+            self.owed.push(Owed {
+                known,
+                ending,
+                said_at,
+            });
+        }
+    }
+
     /// What an instance may believe of a session.
     pub(super) fn belief(
         &mut self,
@@ -152,8 +194,11 @@ impl Notes {
         let belief = self.belief(instance, user, key);
         *belief = Belief {
             endings: belief.endings + 1,
+            has_ended: true,
             ..Belief::default()
         };
+        let known = (instance, user.clone(), key.clone());
+        self.owed.retain(|owed| owed.known != known);
     }
 
     /// An instance hears, by an answer to a question that is `endings` old, that a session counts.
@@ -163,6 +208,7 @@ impl Notes {
         if belief.endings == endings {
             belief.sure_until = belief.sure_until.max(Some(until));
             belief.kept_until = belief.kept_until.max(Some(until));
+            belief.has_ended = false;
         }
     }
 
@@ -177,6 +223,10 @@ impl Notes {
     ) {
         let (instance, user, key) = known;
         self.answers.push((known.clone(), answer.clone()));
+        if let Question::Release(_, ending, _) = question {
+            self.owed
+                .retain(|owed| (&owed.known, owed.ending) != (known, *ending));
+        }
         match (question, answer) {
             (_, Answer::Admission(Admission::Admitted(admitted))) => {
                 for displaced in &admitted.displaced {

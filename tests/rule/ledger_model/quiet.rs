@@ -10,13 +10,11 @@ use streamgate::ledger::ShardTally;
 
 use super::history::{Door, INSTANCES, Manner, Viewer};
 use super::instance::LEASES;
+use super::meanwhile::{RECOVERY, TELLING};
 use super::shared_store::Answer;
 use super::trial::{Stream, Trial};
 use super::witness::ALL_SHARDS;
 use testkit::streams::key;
-
-/// How long an instance may need until it has told all: several of its pauses after failed calls.
-const TELLING: Duration = Duration::from_secs(10);
 
 /// Longer than the pause after a ledger has told the store something in vain.
 const TOLD_AGAIN: Duration = Duration::from_secs(1);
@@ -35,7 +33,7 @@ impl Trial {
         }
         for (number, instance) in self.instances.iter().enumerate() {
             let mut shards = instance.ledger.watch_store();
-            let waited = tokio::time::timeout(TELLING, shards.wait_for(ShardTally::all_up)).await;
+            let waited = tokio::time::timeout(RECOVERY, shards.wait_for(ShardTally::all_up)).await;
             if waited.is_err() {
                 return self.wrong(format!("to instance {number} the store is out for ever"));
             }
@@ -54,7 +52,7 @@ impl Trial {
         // The metrics don't show ends that the ledger has yet to tell.
         tokio::time::sleep(TOLD_AGAIN).await;
         self.no_end_is_untold().await;
-        self.ends_have_stuck().await;
+        self.ends_have_stuck(self.shared.now()).await;
         self.watch().await;
         self.all_agree().await;
     }
@@ -77,16 +75,6 @@ impl Trial {
                 {
                     self.wrong(format!("instance {instance} had yet to tell {told:?}"));
                 }
-            }
-        }
-    }
-
-    /// What is over doesn't count.
-    async fn ends_have_stuck(&self) {
-        let over = self.named(|_, stream| stream.over);
-        for (user, key) in over {
-            if self.shared.live(&user).await.contains(&key) {
-                self.wrong(format!("{key} of {user} is over, and counts"));
             }
         }
     }
@@ -175,7 +163,7 @@ impl Trial {
     }
 
     /// The streams of which that is so.
-    fn named(
+    pub(super) fn named(
         &self,
         is_so: impl Fn(&(UserId, SessionKey), &Stream) -> bool,
     ) -> Vec<(UserId, SessionKey)> {

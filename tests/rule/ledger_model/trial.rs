@@ -1,10 +1,11 @@
 //! Plays a history, and judges what the instances answer meanwhile.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
+use streamgate::clock::Timestamp;
 use streamgate::config::{self, Changeable, InForce, OutageRule};
 use streamgate::identity::{Claim, DeviceId, Facts, Kind, SessionKey, Takeover, UserId};
 use streamgate::ledger::{CacheLookup, CallerDeadline, Decision, Outage, UndoHint};
@@ -17,7 +18,7 @@ use super::history::{
     DERIVED, Door, History, INSTANCES, Limits, Manner, Report, ShardOutage, Step, TakeOver, USERS,
     Viewer,
 };
-use super::instance::{Installation, Instance, lease_of, terms};
+use super::instance::{Installation, Instance, LEASES, lease_of, terms};
 use super::judge::name_of;
 use super::notes::Notes;
 use super::shared_store::{Backend, SharedStore};
@@ -35,8 +36,12 @@ pub(super) struct Stream {
     pub(super) watching: Option<(Viewer, Manner)>,
     /// Whether anybody has ever ended it.
     pub(super) touched: bool,
-    /// Whether its end was the last thing that happened to it, with no request under way.
-    pub(super) over: bool,
+    /// Since when it is over: its end was the last thing that happened to it, with no request under
+    /// way.
+    pub(super) over_since: Option<Timestamp>,
+    /// Whether it had been let in when its end came, so that no older end keeps that one from being
+    /// remembered for its full time.
+    is_first_end: bool,
 }
 
 /// A history that is being played.
@@ -48,8 +53,10 @@ pub(super) struct Trial {
     pub(super) rule: OutageRule,
     pub(super) users: Vec<UserId>,
     streams: Mutex<HashMap<(UserId, SessionKey), Stream>>,
-    /// Whether no step so far was [trouble](Step::is_trouble).
-    calm: AtomicBool,
+    /// How many steps so far were [trouble](Step::is_trouble).
+    troubles: AtomicUsize,
+    /// How many outages there are now.
+    pub(super) outages: AtomicUsize,
 }
 
 impl Trial {
@@ -76,7 +83,8 @@ impl Trial {
                 .map(|place| user(&format!("user {place} of {number}")))
                 .collect(),
             streams: Mutex::default(),
-            calm: AtomicBool::new(true),
+            troubles: AtomicUsize::new(0),
+            outages: AtomicUsize::new(0),
         }
     }
 
@@ -86,8 +94,9 @@ impl Trial {
         for (pause, step) in &history.steps {
             tokio::time::sleep(*pause).await;
             let (trial, step) = (Arc::clone(self), step.clone());
+            self.look().await;
             if step.is_trouble() {
-                self.calm.store(false, Ordering::SeqCst);
+                self.troubles.fetch_add(1, Ordering::SeqCst);
             }
             under_way.spawn(async move { trial.perform(step).await });
         }
@@ -106,9 +115,14 @@ impl Trial {
         self.notes().wrong(what);
     }
 
-    /// Whether no step so far was [trouble](Step::is_trouble).
+    /// How many steps so far were [trouble](Step::is_trouble).
+    pub(super) fn troubles(&self) -> usize {
+        self.troubles.load(Ordering::SeqCst)
+    }
+
+    /// Whether none was.
     pub(super) fn is_calm(&self) -> bool {
-        self.calm.load(Ordering::SeqCst)
+        self.troubles() == 0
     }
 
     /// All streams.
@@ -128,7 +142,7 @@ impl Trial {
         match step {
             Step::Ask(viewer, manner) => {
                 self.note(&viewer, |stream| {
-                    (stream.busy, stream.over) = (stream.busy + 1, false);
+                    (stream.busy, stream.over_since) = (stream.busy + 1, None);
                 });
                 for time in 0..manner.times {
                     if time > 0 {
@@ -140,7 +154,11 @@ impl Trial {
                 }
                 self.note(&viewer, |stream| stream.busy -= 1);
             }
-            Step::Report(viewer, report) => self.report(&viewer, report),
+            Step::Report(viewer, reports) => {
+                for report in reports {
+                    self.report(&viewer, report);
+                }
+            }
             Step::Release(viewer, ending) => self.release(&viewer, ending).await,
             Step::List(instance, user) => {
                 let (instance, user) = (&self.instances[instance], &self.users[user]);
@@ -154,7 +172,7 @@ impl Trial {
                 self.shared.forget_all().await;
                 self.streams()
                     .values_mut()
-                    .for_each(|stream| stream.over = false);
+                    .for_each(|stream| stream.over_since = None);
             }
             Step::Change(limits) => self.in_force.change(changeable(&limits)).unwrap(),
         }
@@ -162,6 +180,7 @@ impl Trial {
 
     /// Shards fail, and then answer again or are replaced.
     async fn fail(&self, outage: &ShardOutage) {
+        self.outages.fetch_add(1, Ordering::SeqCst);
         let witnesses = outage.instances.iter();
         let witnesses = witnesses.map(|instance| &self.instances[*instance].witness);
         for witness in witnesses.clone() {
@@ -175,6 +194,8 @@ impl Trial {
                 witness.heal(&outage.places);
             }
         }
+        self.outages.fetch_sub(1, Ordering::SeqCst);
+        self.catches_up().await;
     }
 
     /// A stream asks once, as its door does; whether it may play.
@@ -291,11 +312,19 @@ impl Trial {
             Report::Failed => Notice::Release(key, Ending::Failed),
             Report::Ended => Notice::Release(key, Ending::Stream),
         };
+        let (now, is_calm) = (self.shared.now(), self.is_calm());
+        let user = &self.users[viewer.user];
+        let displaced = self.notes().was_displaced(user, &viewer.key);
         self.note(viewer, |stream| match report {
-            Report::Runs => stream.over = false,
+            // A late sign of life changes nothing, unless the end is lost or forgotten.
+            Report::Runs => {
+                let is_sure = is_calm && stream.is_first_end && !displaced;
+                let is_remembered = |over: &Timestamp| is_sure && over.after(LEASES.playback) > now;
+                stream.over_since = stream.over_since.filter(is_remembered);
+            }
             Report::Played => {}
             Report::Failed => stream.touched = true,
-            Report::Ended => stream.end(&viewer.key, Ending::Stream),
+            Report::Ended => stream.end(&viewer.key, Ending::Stream, now),
         });
         self.instances[viewer.instance].submit(&self.users[viewer.user], notice);
     }
@@ -303,7 +332,8 @@ impl Trial {
     /// A client or an operator ends a stream.
     async fn release(&self, viewer: &Viewer, ending: Ending) {
         let (user, key) = (&self.users[viewer.user], &viewer.key);
-        self.note(viewer, |stream| stream.end(key, ending));
+        let now = self.shared.now();
+        self.note(viewer, |stream| stream.end(key, ending, now));
         let ledger = &self.instances[viewer.instance].ledger;
         let released = ledger.release(user, key, ending, Duration::ZERO).await;
         let told = format!("the end of {viewer:?} by {ending:?}: {released:?}");
@@ -315,19 +345,21 @@ impl Trial {
             if ending != Ending::Operator || key.kind.is_stoppable() {
                 self.notes().ended(viewer.instance, user, key);
             }
+            let known = (viewer.instance, user.clone(), key.clone());
+            self.notes().owe(known, ending, now);
         }
     }
 }
 
 impl Stream {
     /// Somebody says that it is over.
-    fn end(&mut self, key: &SessionKey, ending: Ending) {
+    fn end(&mut self, key: &SessionKey, ending: Ending, now: Timestamp) {
         let sticks = match ending {
             Ending::Stream => key.kind.leaves_tombstone(),
             _ => key.kind == Kind::Playback,
         };
-        (self.touched, self.watching) = (true, None);
-        self.over = sticks && self.busy == 0;
+        (self.touched, self.is_first_end) = (true, self.watching.take().is_some());
+        self.over_since = (sticks && self.busy == 0).then_some(now);
     }
 }
 

@@ -137,7 +137,7 @@ impl Witness {
         let (there, back) = delay.unwrap_or_default();
         pass(there).await;
         if let Some(failure @ (Failure::Refused | Failure::CallLost)) = failure {
-            return vec![Err(failure.error()); about.len()];
+            return self.fails(&about, failure);
         }
         let decided_at = self.shared.now();
         let (answers, expected) = self.shared.ask(asked).await;
@@ -146,7 +146,7 @@ impl Witness {
         }
         pass(back).await;
         if let Some(failure) = failure {
-            return vec![Err(failure.error()); about.len()];
+            return self.fails(&about, failure);
         }
         let mut notes = self.notes();
         for ((asked, endings), answer) in about.iter().zip(endings).zip(&answers) {
@@ -155,6 +155,18 @@ impl Witness {
             }
         }
         answers
+    }
+
+    /// The instance hears no answer to these questions.
+    fn fails(&self, about: &[Asked], failure: Failure) -> Vec<Result<Answer, StoreError>> {
+        for asked in about {
+            if let (Some(known), Question::Release(_, ending, age)) = (self.known(asked), &asked.1)
+            {
+                let said_at = self.shared.now().before(*age);
+                self.notes().owe(known, *ending, said_at);
+            }
+        }
+        vec![Err(failure.error()); about.len()]
     }
 
     /// A question is on its way: how many endings of its session the instance has seen so far.

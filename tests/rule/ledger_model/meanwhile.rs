@@ -1,0 +1,75 @@
+//! What must hold while a history is played: before each step, and soon after each outage.
+
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use streamgate::clock::{Stopwatch, Timestamp};
+
+use super::instance::terms;
+use super::trial::Trial;
+
+/// How long an instance may need until it has told all: several of its pauses after failed calls,
+/// and less than half a lease, so that what is never told is not over by then.
+pub(super) const TELLING: Duration = Duration::from_secs(3);
+
+/// How long an instance may need until it notices that the store answers again.
+pub(super) const RECOVERY: Duration = Duration::from_secs(10);
+
+impl Trial {
+    /// In a calm history no instance counts a session that it knows to have ended, and what is over
+    /// doesn't count.
+    pub(super) async fn look(&self) {
+        if !self.is_calm() {
+            return;
+        }
+        let notes = self.notes();
+        let counted = notes
+            .ended_sessions()
+            .find(|(instance, user, key)| self.instances[*instance].ledger.may_count(user, key));
+        let counted = counted.map(|known| format!("{known:?} has ended, and counts there"));
+        drop(notes);
+        if let Some(counted) = counted {
+            self.wrong(counted);
+        }
+        self.ends_have_stuck(self.shared.now().before(TELLING))
+            .await;
+    }
+
+    /// What is over since then or longer doesn't count.
+    pub(super) async fn ends_have_stuck(&self, since: Timestamp) {
+        let over = self.named(|_, stream| stream.over_since.is_some_and(|over| over <= since));
+        for (user, key) in over {
+            if self.shared.live(&user).await.contains(&key) {
+                self.wrong(format!("{key} of {user} is over, and counts"));
+            }
+        }
+    }
+
+    /// Soon after an outage nothing is left to tell of it, unless there is trouble again.
+    pub(super) async fn catches_up(&self) {
+        let (began, waiting) = (self.shared.now(), Stopwatch::start());
+        let troubles = self.troubles();
+        let mut behind: Vec<_> = self.instances.iter().collect();
+        while waiting.elapsed() < TELLING {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            behind.retain(|instance| instance.untold_sessions() > 0);
+        }
+        if self.troubles() != troubles || self.outages.load(Ordering::SeqCst) > 0 {
+            return;
+        }
+        if !behind.is_empty() {
+            self.wrong("after an outage not all sessions are told".to_owned());
+        }
+        self.ends_are_told(began);
+        self.ends_have_stuck(began).await;
+    }
+
+    /// The ends that were reported before are told, as long as they mean anything.
+    pub(super) fn ends_are_told(&self, before: Timestamp) {
+        let from = self.shared.now().before(terms().memory);
+        let owed = self.notes().owed_ends(from..before);
+        if !owed.is_empty() {
+            self.wrong(format!("the store is not told of {owed:?}"));
+        }
+    }
+}
