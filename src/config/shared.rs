@@ -141,7 +141,7 @@ mod tests {
     }
 
     #[test]
-    fn what_must_be_equal_is_told_and_no_password() {
+    fn the_summary_shows_what_must_be_equal_and_no_password() {
         let config = load(&[
             ("STORE__BACKEND", "redis"),
             ("STORE__REDIS__URLS", "redis://gate:hunter2@tv/2"),

@@ -401,7 +401,7 @@ async fn slots_without_an_owner_follow_the_rule_until_they_have_one() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_is_heard_late_of_a_shard_that_is_gone_is_no_outage() {
+async fn a_late_answer_of_a_removed_shard_is_no_outage() {
     let bench = cluster(1, OutageRule::Deny).await;
     let gone = bench.ledger.shards.find(&master(2)).unwrap();
     bench.is_owned_by([1, 9, 3]).await;

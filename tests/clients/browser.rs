@@ -37,7 +37,7 @@ async fn a_page_holds_its_slot_by_heartbeats_until_its_tab_is_closed() {
 }
 
 #[tokio::test]
-async fn a_page_whose_slot_is_taken_over_stops_and_says_by_whom() {
+async fn a_displaced_page_stops_and_says_by_whom() {
     let (pages, scene) = across_origins(&[("limits.default", "1")]).await;
     let chromium = Chromium::start().await;
     let url = pages.watch(&scene.api());

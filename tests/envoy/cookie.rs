@@ -298,7 +298,7 @@ async fn a_route_that_asks_for_something_else_is_misconfigured() {
 }
 
 #[tokio::test]
-async fn in_a_dry_run_who_would_be_refused_plays_on_without_a_cookie() {
+async fn in_a_dry_run_a_would_be_refusal_plays_on_without_a_cookie() {
     let app = TestApp::plan().limit(1).start().await;
     let gateway = app.gateway().await;
     session(&Player::default().plays(&gateway, "anna").await);

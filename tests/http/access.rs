@@ -363,7 +363,7 @@ async fn no_token_is_ever_told() {
 }
 
 #[tokio::test]
-async fn who_asks_is_asked_before_anything_else_is_looked_at() {
+async fn the_caller_is_checked_before_the_request() {
     let file = TokensFile::of(TOKENS);
     let store = FaultyStore::new();
     let plan = TestApp::plan().tokens(&file).outage(OutageRule::Deny);

@@ -70,7 +70,7 @@ async fn a_head_that_comes_byte_by_byte_is_cut_off_and_holds_nobody_up() {
 }
 
 #[tokio::test]
-async fn who_says_nothing_stops_halfway_or_has_nothing_more_to_ask_is_left() {
+async fn idle_and_half_finished_clients_are_disconnected() {
     let app = TestApp::plan().connection_times(SHORT).start().await;
     let mut connections = Vec::new();
     for said in [
@@ -184,7 +184,7 @@ async fn a_handshake_that_stands_still_is_cut_off_and_holds_nobody_up() {
 }
 
 #[tokio::test]
-async fn who_asks_nothing_at_envoys_port_is_left() {
+async fn a_client_idle_at_envoys_port_is_disconnected() {
     let app = TestApp::plan().connection_times(SHORT).start().await;
     let gateway = app.gateway().await;
     assert!(gateway.check(Check::of("anna", "r1")).await.is_allowed());
@@ -202,7 +202,7 @@ async fn who_asks_nothing_at_envoys_port_is_left() {
 }
 
 #[tokio::test]
-async fn who_asks_nothing_after_the_handshake_is_left() {
+async fn a_client_idle_after_the_handshake_is_disconnected() {
     let authority = Authority::new("ours");
     let folder = Folder::with(&authority.issue(), &authority);
     let app = TestApp::plan()

@@ -80,7 +80,7 @@ async fn a_release_is_one_or_a_list_as_json_or_as_a_beacon_s_text() {
 }
 
 #[tokio::test]
-async fn a_release_can_be_repeated_and_may_be_of_what_nobody_knows() {
+async fn a_release_can_be_repeated_and_may_name_an_unknown_session() {
     let app = TestApp::plan().start().await;
     for body in [
         json!({"user": "a", "session": "s"}),
@@ -117,7 +117,7 @@ async fn a_vouched_end_of_a_request_is_proved_wrong_by_its_next_sign_of_life() {
 }
 
 #[tokio::test]
-async fn what_is_wrong_with_a_request_is_told_as_a_problem_and_nothing_is_done() {
+async fn a_bad_request_gets_a_problem_and_changes_nothing() {
     let store = FaultyStore::new();
     let app = TestApp::plan().store(store.clone()).start().await;
     let good = json!({"user": "anna", "session": "p1"});

@@ -90,7 +90,7 @@ async fn a_page_shows_a_session_as_its_user_s_own_list_does() {
 }
 
 #[tokio::test]
-async fn what_is_no_page_is_400_and_an_outage_503() {
+async fn a_bad_page_cursor_is_400_and_an_outage_503() {
     let store = FaultyStore::new();
     let app = TestApp::plan().store(store.clone()).start().await;
     let api = Api::of(&app);

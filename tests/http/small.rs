@@ -214,7 +214,7 @@ async fn a_user_s_name_may_have_a_colon_in_its_password_and_must_be_there() {
 }
 
 #[tokio::test]
-async fn what_is_no_video_and_no_time_is_400_and_says_why() {
+async fn a_bad_video_or_time_is_400_with_the_reason() {
     let store = FaultyStore::new();
     let app = TestApp::plan().store(store.clone()).start().await;
     let api = Api::of(&app).with("authorization", "Basic YW5uYTo=");

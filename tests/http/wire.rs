@@ -180,7 +180,7 @@ async fn a_refused_start_is_explained_in_the_log_by_its_request_s_id() {
 }
 
 #[tokio::test]
-async fn what_is_too_large_is_told_so() {
+async fn an_oversized_request_is_refused_as_too_large() {
     let app = TestApp::plan().start().await;
     let api = Api::of(&app);
     let address = format!("{ONE}?{}", "x".repeat(8 * 1024));

@@ -273,7 +273,7 @@ async fn an_envoy_whose_access_log_is_not_wired_is_found_out() {
 }
 
 #[tokio::test]
-async fn who_may_not_ask_is_told_what_to_use_and_no_secret_is_told() {
+async fn a_refused_caller_learns_which_token_to_use_and_no_secret() {
     let tokens = TokensFile::of("boss operator\nplayer client\ntv operator anna\n");
     let app = TestApp::plan().tokens(&tokens).start().await;
     let url = app.url("");

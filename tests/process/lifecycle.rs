@@ -152,7 +152,7 @@ async fn a_second_signal_ends_it_at_once_and_not_in_good_order() {
 }
 
 #[tokio::test]
-async fn what_is_queued_is_delivered_before_it_ends() {
+async fn queued_notices_are_delivered_before_the_outbox_ends() {
     let store = FaultyStore::at(Arc::new(ManualClock::default()));
     let app = TestApp::plan().store(store.clone()).start().await;
     let gateway = app.gateway().await;

@@ -86,7 +86,7 @@ async fn both_ports_speak_tls_and_http_in_either_version() {
 }
 
 #[tokio::test]
-async fn who_speaks_plainly_to_a_tls_port_is_refused_and_nobody_else_notices() {
+async fn plain_text_at_a_tls_port_is_refused_without_harm_to_others() {
     let authority = Authority::new("ours");
     let folder = Folder::with(&authority.issue(), &authority);
     let service = serve(&folder, WITHOUT_CLIENT_CA).await;
@@ -131,7 +131,7 @@ async fn with_a_client_ca_nobody_is_served_without_a_certificate_of_its_own() {
 }
 
 #[tokio::test]
-async fn health_is_asked_over_tls_by_who_has_a_certificate() {
+async fn health_over_tls_needs_a_client_certificate() {
     let authority = Authority::new("ours");
     let folder = Folder::with(&authority.issue(), &authority);
     let service = serve(&folder, WITH_CLIENT_CA).await;
@@ -201,7 +201,7 @@ async fn envoy_plays_and_releases_over_mutual_tls_with_the_shipped_fragment() {
 }
 
 #[tokio::test]
-async fn a_replaced_certificate_is_shown_to_who_comes_and_who_is_there_goes_on() {
+async fn a_replaced_certificate_serves_new_connections_and_old_ones_go_on() {
     let authority = Authority::new("ours");
     let (old, new) = (authority.issue_until(2100), authority.issue_until(2101));
     let folder = Folder::with(&old, &authority);

@@ -120,7 +120,7 @@ async fn a_running_streams_id_as_a_playbacks_is_another_session_and_no_life_for_
 }
 
 #[tokio::test]
-async fn who_releases_a_request_of_their_own_that_runs_still_has_it_counted() {
+async fn a_running_request_counts_even_if_its_viewer_releases_it() {
     on_both(async |plan| {
         let file = TokensFile::of(TOKENS);
         let app = plan.limit(1).tokens(&file).start().await;
@@ -169,7 +169,7 @@ async fn who_releases_a_request_of_their_own_that_runs_still_has_it_counted() {
 }
 
 #[tokio::test]
-async fn who_releases_a_playback_and_plays_on_is_refused_at_the_next_request() {
+async fn a_released_playback_is_refused_at_its_next_request() {
     on_both(async |plan| {
         let app = plan.limit(1).start().await;
         let (api, gateway) = (Api::of(&app), app.gateway().await);

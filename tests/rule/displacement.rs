@@ -25,7 +25,7 @@ async fn plays(gateway: &Gateway, id: &str) -> Answer {
 }
 
 #[tokio::test]
-async fn at_envoy_a_playback_takes_the_slot_of_whom_it_names_and_the_loser_hears_by_whom() {
+async fn at_envoy_a_takeover_frees_the_named_slot_and_the_loser_learns_by_whom() {
     on_both(async |plan| {
         let app = plan.limit(2).start().await;
         let gateway = app.gateway().await;
@@ -87,7 +87,7 @@ async fn at_envoy_a_running_request_is_not_taken_over_and_a_video_is() {
 }
 
 #[tokio::test]
-async fn whose_slot_it_wants_is_read_where_the_configuration_says_and_nowhere_else() {
+async fn the_takeover_is_read_only_where_it_is_configured() {
     let plan = TestApp::plan().limit(1);
     let plan = plan.takeover_named_by("header:x-instead-of,query:instead");
     let app = plan.start().await;

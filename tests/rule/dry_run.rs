@@ -90,7 +90,7 @@ async fn the_same_traffic_would_be_refused_as_often_as_it_is() {
 }
 
 #[tokio::test]
-async fn nobody_is_refused_and_who_would_be_holds_no_slot() {
+async fn a_dry_run_refuses_nobody_and_a_would_be_refusal_holds_no_slot() {
     on_both(async |plan| {
         let app = plan.limit(1).dry_run().start().await;
         let (api, gateway) = (Api::of(&app), app.gateway().await);
@@ -177,7 +177,7 @@ async fn a_route_can_be_left_out_of_it_or_be_the_only_one_in_it() {
 }
 
 #[tokio::test]
-async fn it_is_said_at_the_start_and_of_each_who_would_have_been_refused() {
+async fn a_dry_run_is_logged_at_startup_and_for_each_would_be_refusal() {
     let settings = [
         ("STREAMGATE_LIMITS__ENFORCE", "false"),
         ("STREAMGATE_LIMITS__DEFAULT", "0"),

@@ -190,7 +190,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_ours_is_told_as_such_and_is_no_problem_document() {
+    fn an_answer_of_another_server_is_reported_as_foreign() {
         let html = [("content-type", "text/html")];
         for (answer, told) in [
             (
@@ -229,7 +229,7 @@ mod tests {
     }
 
     #[test]
-    fn who_is_unknown_without_a_token_is_told_how_to_give_one() {
+    fn a_caller_without_a_token_learns_how_to_give_one() {
         let told = |has_token| {
             answer(401, &[], br#"{"detail":"Who asks?"}"#)
                 .disappoints(has_token)

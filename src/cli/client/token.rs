@@ -149,7 +149,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_token_is_never_repeated() {
+    fn a_malformed_token_is_never_echoed() {
         let long = "s3cr3t".repeat(2000);
         for (text, expected) in [
             (&b""[..], "is empty"),

@@ -320,7 +320,7 @@ mod tests {
     }
 
     #[test]
-    fn what_can_not_be_known_of_the_access_log_is_told_as_such() {
+    fn unknowable_facts_about_the_access_log_are_reported_as_unknown() {
         use CheckStatus::{Ok, Unknown, Wrong};
         let none = Counts::default();
         let let_in = Counts {

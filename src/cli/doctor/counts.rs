@@ -83,7 +83,7 @@ mod tests {
     use crate::telemetry::metrics::{EntryOutcome, EntryType, Lapse, Port, Verdict};
 
     #[test]
-    fn what_is_counted_is_found_in_the_metrics() {
+    fn the_metrics_show_what_is_counted() {
         let metrics = Metrics::new();
         assert_eq!(Counts::read(&metrics.render()), Some(Counts::default()));
         metrics.connection_opened(Port::Grpc);

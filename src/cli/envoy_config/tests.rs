@@ -102,7 +102,7 @@ fn a_path_below_another_comes_first() {
 }
 
 #[test]
-fn whom_a_proxy_names_is_believed_and_logged_and_nobody_else_may_say_it() {
+fn a_user_header_of_a_proxy_is_trusted_and_kept_in_the_log() {
     let (text, notes) = written("--user header:X-Account --hls /hls");
     assert!(text.contains("&identity [x-account, x-playback-session-id]"));
     assert!(text.contains("%REQ(x-account)%") && text.contains("xff_num_trusted_hops: 1\n"));

@@ -81,7 +81,7 @@ pub(in crate::config) mod tests {
     }
 
     #[test]
-    fn what_is_like_an_address_is_taken_for_a_secret() {
+    fn text_that_looks_like_an_address_is_treated_as_a_secret() {
         for text in [
             "redis://a",
             "x://",

@@ -262,7 +262,7 @@ fn a_route_s_mistake_is_reported_to_its_operator() {
 }
 
 #[test]
-fn a_cookie_has_one_successor_for_who_means_to_watch() {
+fn a_cookie_has_one_successor_for_a_viewer_who_wants_to_watch() {
     let anna = UserId::parse("anna").unwrap();
     let by = SessionKey {
         kind: Kind::Playback,

@@ -86,7 +86,7 @@ fn a_pattern_is_looked_for_in_the_path_and_not_in_its_query() {
 }
 
 #[test]
-fn basic_names_whom_its_header_names() {
+fn basic_authentication_names_the_user_in_its_header() {
     for (header, expected) in [
         ("Basic YW5uYTpwYXNz", text("anna")),
         ("basic  YW5uYTpwYXNz", text("anna")),

@@ -48,7 +48,7 @@ fn after_a_clock_step_back_nothing_lasts_too_long() {
 }
 
 #[test]
-fn a_step_back_moves_what_was_written_ahead_of_it_and_no_more() {
+fn a_clock_that_steps_back_moves_only_later_times() {
     let mut viewer = Viewer::limited_to(3);
     for session in ["request:before", "request:ahead"] {
         viewer.ask(&Start {

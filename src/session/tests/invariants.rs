@@ -259,7 +259,7 @@ proptest! {
     }
 
     #[test]
-    fn who_is_displaced_can_be_stopped_and_is_told_by_whom(history in any_history()) {
+    fn a_displaced_player_can_be_stopped_and_learns_by_whom(history in any_history()) {
         for step in play(history) {
             let displaced = step.answer.displaced();
             let origin = match &step.message {

@@ -28,7 +28,7 @@ fn a_reported_success_proves_a_session_and_leaves_its_lease() {
 }
 
 #[test]
-fn a_success_of_what_is_not_live_changes_nothing() {
+fn a_success_report_about_an_ended_session_changes_nothing() {
     let mut viewer = Viewer::with_an_end_of_each_cause();
     let before = viewer.roster.clone();
     for session in [

@@ -161,7 +161,7 @@ async fn a_full_limit_is_told_with_who_holds_it_and_what_to_do() {
 }
 
 #[tokio::test]
-async fn whose_slot_is_taken_over_hears_of_it_at_its_next_request() {
+async fn a_displaced_session_is_refused_at_its_next_request() {
     on_both(async |plan| {
         let app = plan.limit(2).start().await;
         let (api, gateway) = (Api::of(&app), app.gateway().await);

@@ -155,7 +155,7 @@ async fn an_address_that_names_nobody_is_told_what_is_wrong_with_it() {
 }
 
 #[tokio::test]
-async fn a_body_that_is_wrong_is_told_where() {
+async fn a_malformed_body_is_answered_with_where() {
     let store = FaultyStore::new();
     let app = TestApp::plan().store(store.clone()).start().await;
     let api = Api::of(&app);

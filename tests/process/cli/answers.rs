@@ -60,7 +60,7 @@ async fn a_refusal_is_told_in_its_own_words_and_its_status_makes_the_exit_code()
 }
 
 #[tokio::test]
-async fn who_sent_no_token_is_told_how_to() {
+async fn a_missing_token_is_answered_with_how_to_send_one() {
     let stub = Stub::start(|| problem(401)).await;
     let (code, _, errors) = run(&["sessions", "anna", "--url", &stub.url()], &[]).await;
     assert_eq!(code, 1);

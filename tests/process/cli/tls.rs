@@ -115,7 +115,7 @@ async fn who_is_vouched_for_is_asked_and_nobody_else() {
 }
 
 #[tokio::test]
-async fn who_has_a_certificate_shows_it() {
+async fn a_configured_client_certificate_is_presented() {
     let files = Files::make();
     let stub = stub(files.server("127.0.0.1", true)).await;
     let (url, ca) = (stub.url(), files.path("ca.pem"));
@@ -150,7 +150,7 @@ async fn files_that_do_not_fit_are_a_mistake() {
 }
 
 #[tokio::test]
-async fn tls_to_who_speaks_none_is_told_as_such() {
+async fn tls_to_a_plain_port_is_reported_as_such() {
     let stub = Stub::start(|| StatusCode::NO_CONTENT).await;
     let url = stub.url().replace("http://", "https://");
     let files = Files::make();

@@ -56,7 +56,7 @@ async fn a_token_goes_from_its_file_or_the_environment_into_the_header_alone() {
 }
 
 #[tokio::test]
-async fn what_is_no_token_is_a_mistake_that_names_the_file_and_asks_nobody() {
+async fn a_malformed_token_file_is_named_before_anything_is_asked() {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("token");
     let name = file.to_str().unwrap();

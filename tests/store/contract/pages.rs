@@ -13,8 +13,8 @@ use testkit::streams::{LEASE, key, refusing, start, user};
 use super::{CROWD, Subject, is_started};
 
 contract!(
-    of_nobody_there_is_nothing,
-    who_follows_pages_of_any_size_sees_all_that_is_live_and_nothing_else,
+    a_page_of_an_empty_store_is_empty,
+    pages_of_any_size_list_exactly_the_live_sessions,
     what_comes_and_goes_between_pages_hides_nothing_that_stays,
     any_cursor_leads_to_some_page_and_to_an_end,
 );
@@ -101,7 +101,7 @@ impl Subject<'_> {
 }
 
 /// One empty page, or in a cluster, whose slots have to be asked for, a few.
-async fn of_nobody_there_is_nothing(on: &Subject<'_>) {
+async fn a_page_of_an_empty_store_is_empty(on: &Subject<'_>) {
     let is_one_piece = on.store.shards() == [Shard::whole()];
     for size in on.sizes.iter().copied().chain([usize::MAX]) {
         let page = on.page(&Cursor::default(), size).await;
@@ -111,7 +111,7 @@ async fn of_nobody_there_is_nothing(on: &Subject<'_>) {
     }
 }
 
-async fn who_follows_pages_of_any_size_sees_all_that_is_live_and_nothing_else(on: &Subject<'_>) {
+async fn pages_of_any_size_list_exactly_the_live_sessions(on: &Subject<'_>) {
     let plain = (0..on.crowd).map(|number| format!("user {number}"));
     let users: Vec<_> = plain
         .chain(hostile_names())

@@ -15,7 +15,7 @@ use testkit::streams::{LEASE, key, playback, sighting, terms, user};
 use super::{Subject, is_full};
 
 contract!(
-    what_is_seen_running_counts_above_the_limit_up_to_a_bound,
+    running_streams_count_above_the_limit_up_to_a_bound,
     a_sighting_prolongs_and_never_shortens,
     a_sighting_brings_nothing_back_that_has_ended,
     the_start_of_what_is_put_back_is_believed_only_if_it_is_past,
@@ -23,7 +23,7 @@ contract!(
     sightings_at_once_are_each_a_renewal,
 );
 
-async fn what_is_seen_running_counts_above_the_limit_up_to_a_bound(on: &Subject<'_>) {
+async fn running_streams_count_above_the_limit_up_to_a_bound(on: &Subject<'_>) {
     for number in 0..MAX_PUT_BACK + 2 {
         let seen = on.renew(&key(Kind::Request, &number.to_string()), 2).await;
         assert_eq!(

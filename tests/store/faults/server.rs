@@ -219,7 +219,7 @@ async fn a_cluster_refuses_and_says_that_it_is_one() {
     clippy::disallowed_methods,
     reason = "the task is aborted with the test"
 )]
-async fn what_is_no_redis_refuses_and_says_so() {
+async fn a_server_other_than_redis_is_refused_by_name() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("redis://{}", listener.local_addr().unwrap());
     let _server = AbortOnDropHandle::new(tokio::spawn(async move {

@@ -87,7 +87,7 @@ async fn sixty_four_renewals_are_two_calls() {
 }
 
 #[tokio::test]
-async fn what_is_wrong_with_one_of_many_is_no_other_ones_concern() {
+async fn an_error_about_one_user_affects_no_other_in_the_batch() {
     let server = RedisServer::start();
     let store = server.store();
     for name in ["alice", "bob"] {
@@ -106,7 +106,7 @@ async fn what_is_wrong_with_one_of_many_is_no_other_ones_concern() {
 }
 
 #[tokio::test]
-async fn where_nobody_answers_all_of_many_get_the_same_error_within_one_deadline() {
+async fn many_callers_of_a_dead_server_get_one_error_within_one_deadline() {
     let server = RedisServer::start();
     let store = hasty(&server);
     eventually("it is connected", || async {

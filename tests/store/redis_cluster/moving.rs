@@ -33,7 +33,7 @@ fn asked(server: &RedisServer) -> bool {
 }
 
 #[tokio::test]
-async fn what_is_lost_with_its_answer_is_unknown_and_never_done_twice() {
+async fn a_call_whose_answer_was_lost_is_never_repeated() {
     let cluster = RedisCluster::start();
     let first = &cluster.masters()[0].server;
     let proxy = Proxy::before(first.port()).await;

@@ -337,7 +337,7 @@ async fn is_not_used_when_it_is_back(gone: Gone, watched: &Arc<Watched>, gates: 
 }
 
 #[tokio::test]
-async fn a_planned_failover_moves_all_to_the_new_master_without_a_word_to_who_is_watching() {
+async fn a_planned_failover_reaches_the_new_master_unnoticed_by_viewers() {
     without_a_trace(Box::pin(async {
         let watched = Arc::new(beside(Watched::start).await);
         let gate = Gate::open(&watched, OutageRule::Deny).await;

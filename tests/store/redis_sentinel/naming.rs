@@ -302,7 +302,7 @@ async fn each_has_its_own_password_and_the_master_its_database() {
 }
 
 #[tokio::test]
-async fn what_of_a_login_is_wrong_is_told_with_the_key_to_look_at() {
+async fn a_failed_login_names_the_key_to_check() {
     let (server, sentinel) = locked();
     let (with, without) = (sentinel.url_as("", "swordfish"), sentinel.url());
     let (other, wanted) = (sentinel.url_as("", "hunter2"), "redis://:hunter2@mymaster");

@@ -46,7 +46,7 @@ fn is_in_time(what: &str, took: Duration) {
 }
 
 #[tokio::test]
-async fn what_is_killed_or_displaced_elsewhere_is_noticed_within_a_third_of_its_lease() {
+async fn an_end_at_another_instance_is_noticed_within_a_third_of_a_lease() {
     without_a_trace(Box::pin(async {
         let server = RedisServer::start();
         let plan = || {

@@ -83,7 +83,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_key_tells_its_user_and_that_of_another_prefix_none(
+        fn a_key_yields_its_user_and_one_of_another_prefix_none(
             prefix in "[a-c:{}%7BD25]{1,6}",
             other in "[a-c:{}%7BD25]{1,6}",
             name in "[a-c:{}%7BD25]{1,9}|\\PC{1,40}",

@@ -98,7 +98,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn all_who_hear_the_same_from_more_than_half_use_one_server(
+        fn all_that_hear_the_same_majority_use_one_server(
             named in proptest::collection::vec(("[abc]", 0..3_u64), 2..=3),
             used in proptest::option::of(("[abcd]", 0..4_u64)),
         ) {
@@ -111,7 +111,7 @@ mod tests {
         }
 
         #[test]
-        fn what_is_believed_stays_so_while_nothing_else_is_heard(
+        fn the_elected_master_stays_until_another_is_reported(
             named in proptest::collection::vec(("[abc]", 0..3_u64), 1..=3),
         ) {
             let named: Vec<_> = named.iter().map(|(name, epoch)| (&**name, *epoch)).collect();
