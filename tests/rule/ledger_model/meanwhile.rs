@@ -22,17 +22,21 @@ impl Trial {
         if !self.is_calm() {
             return;
         }
-        let notes = self.notes();
-        let counted = notes
-            .ended_sessions()
-            .find(|(instance, user, key)| self.instances[*instance].ledger.may_count(user, key));
-        let counted = counted.map(|known| format!("{known:?} has ended, and counts there"));
-        drop(notes);
+        let counted = self.counted_after_its_end();
         if let Some(counted) = counted {
             self.wrong(counted);
         }
         self.ends_have_stuck(self.shared.now().before(TELLING))
             .await;
+    }
+
+    /// A session that an instance counts, though it knows of its end.
+    fn counted_after_its_end(&self) -> Option<String> {
+        let notes = self.notes();
+        let counted = notes
+            .ended_sessions()
+            .find(|(instance, user, key)| self.instances[*instance].ledger.may_count(user, key));
+        counted.map(|known| format!("{known:?} has ended, and counts there"))
     }
 
     /// What is over since then or longer doesn't count.
