@@ -1,0 +1,201 @@
+//! What a Redis Cluster costs: Redis's processor for a renewal, next to the batched one on a single
+//! server, and how many calls fail during a planned failover, by their deadline.
+
+use std::time::Duration;
+
+use futures_util::future::join_all;
+use futures_util::{StreamExt, stream};
+use streamgate::clock::Stopwatch;
+use streamgate::session::{Renewal, Start, Terms};
+use streamgate::store::redis::{RedisSettings, RedisStore};
+use streamgate::store::{Seen, Shard, Store};
+
+use testkit::cluster::RedisCluster;
+use testkit::process::processor_time;
+use testkit::redis::RedisServer;
+use testkit::streams::{LEASE, refusing, user};
+use testkit::watch::{as_many, eventually};
+
+use super::{CALLS_AT_ONCE, LONG, median, seen, session, starting, viewer};
+
+/// How many users have a session that is renewed.
+const USERS: usize = 4_000;
+
+/// How often each is renewed.
+const ROUNDS: usize = 20;
+
+/// The deadlines that are tried during a planned failover, in milliseconds.
+const DEADLINES: [u64; 4] = [50, 75, 100, 200];
+
+/// How many planned failovers there are for each deadline.
+const FAILOVERS: usize = 10;
+
+/// The time between two calls during a failover.
+const PACE: Duration = Duration::from_millis(1);
+
+/// How many calls are made around a failover: a quarter of them before it.
+const CALLS: u32 = 2_000;
+
+/// How many users have a session in the cluster that fails over.
+const FILLED: usize = 100_000;
+
+/// What came of the calls during one failover.
+struct Around {
+    /// How many calls there were.
+    calls: usize,
+    /// How many failed.
+    failed: usize,
+    /// How long the longest one took.
+    longest: Duration,
+}
+
+/// Prints what a renewal costs.
+pub(crate) async fn processor_per_renewal() {
+    let (server, cluster) = (RedisServer::start(), RedisCluster::start());
+    let batched = RedisStore::open(lasting(server.settings())).unwrap();
+    batched.ping(&Shard::whole()).await.unwrap();
+    let single = cluster.connected_store(lasting(cluster.settings())).await;
+    let users = as_many(USERS);
+    for store in [&batched, &single] {
+        fill(store, users).await;
+    }
+    let all: Vec<_> = (0..users).map(|number| seen_first(number)).collect();
+    let one = [server.id()];
+    let masters: Vec<_> = cluster
+        .masters()
+        .iter()
+        .map(|node| node.server.id())
+        .collect();
+    let (mut costs, mut ratios) = ([Vec::new(), Vec::new()], Vec::new());
+    for _ in 0..as_many(ROUNDS) {
+        let alone = renew(&batched, &all, &one).await;
+        let each = renew(&single, &all, &masters).await;
+        ratios.push(each / alone);
+        costs[0].push(alone);
+        costs[1].push(each);
+    }
+    let [alone, each] = costs.map(median);
+    println!("\n| a renewal | processor of Redis | of the batched one |");
+    println!("|---|--:|--:|");
+    println!("| one server: many in a call | {alone:.2} us | 1.00 |");
+    println!(
+        "| a cluster: a call each, all masters together | {each:.2} us | {:.2} |\n",
+        median(ratios)
+    );
+}
+
+/// Renews all of them; the processor time of these processes, in microseconds for each.
+async fn renew(store: &RedisStore, all: &[Seen], processes: &[u32]) -> f64 {
+    let used = || -> Duration { processes.iter().map(|id| processor_time(*id, "")).sum() };
+    let before = used();
+    for renewal in store.renew_all(all).await {
+        assert!(
+            matches!(renewal, Ok(Renewal::Renewed { .. })),
+            "{renewal:?}"
+        );
+    }
+    (used() - before).as_secs_f64() * 1e6 / all.len() as f64
+}
+
+/// The first session of that user is seen to run.
+fn seen_first(number: usize) -> Seen {
+    let mut seen = seen(number, true);
+    seen.sighting.key = session(number, 0, true);
+    seen
+}
+
+/// The same settings with sessions that last.
+fn lasting(settings: RedisSettings) -> RedisSettings {
+    RedisSettings {
+        terms: Terms::new(LONG, LEASE),
+        ..settings
+    }
+}
+
+/// Starts a session of each of so many users, which plays.
+async fn fill(store: &RedisStore, users: usize) {
+    stream::iter(0..users)
+        .for_each_concurrent(CALLS_AT_ONCE, async |number| {
+            let (viewer, key) = (viewer(number), session(number, 0, true));
+            let start = Start {
+                lease: LONG,
+                ..starting(&key)
+            };
+            store.admit(&viewer, &start, &refusing(3)).await.unwrap();
+            store.played(&viewer, &key).await.unwrap();
+        })
+        .await;
+}
+
+/// Prints how many calls of the shard fail during planned failovers.
+pub(crate) async fn failures_in_planned_failovers() {
+    let cluster = RedisCluster::start();
+    let settings = lasting(cluster.settings());
+    let patient = cluster.connected_store(settings.clone()).await;
+    fill(&patient, as_many(FILLED)).await;
+    let [names, ..] = cluster.users_of_each(&patient, 1);
+    println!(
+        "\n| deadline | planned failovers | with failed calls | calls | failed | longest call: median | the longest |"
+    );
+    println!("|---|--:|--:|--:|--:|--:|--:|");
+    for timeout in DEADLINES.map(Duration::from_millis) {
+        let settings = RedisSettings {
+            timeout,
+            ..settings.clone()
+        };
+        let store = cluster.connected_store(settings).await;
+        let mut around = Vec::new();
+        for _ in 0..as_many(FAILOVERS) {
+            around.push(fail_over(&cluster, &store, &names[0]).await);
+        }
+        let sum = |of: fn(&Around) -> usize| -> usize { around.iter().map(of).sum() };
+        let longest: Vec<_> = around
+            .iter()
+            .map(|it| it.longest.as_secs_f64() * 1e3)
+            .collect();
+        println!(
+            "| {timeout:?} | {} | {} | {} | {} | {:.0} ms | {:.0} ms |",
+            around.len(),
+            sum(|it| usize::from(it.failed > 0)),
+            sum(|it| it.calls),
+            sum(|it| it.failed),
+            median(longest.clone()),
+            longest.into_iter().fold(0.0, f64::max),
+        );
+    }
+    println!();
+}
+
+/// Has the first shard's replica become its master while a user of it is asked for at an even pace.
+async fn fail_over(cluster: &RedisCluster, store: &RedisStore, name: &str) -> Around {
+    let nodes = [&cluster.masters()[0], &cluster.replicas()[0]];
+    let replica = nodes.into_iter().find(|node| !node.is_master()).unwrap();
+    let client = redis::Client::open(replica.server.url()).unwrap();
+    let mut link = client.get_multiplexed_async_connection().await.unwrap();
+    let (name, start) = (user(name), starting(&session(0, 1, true)));
+    let calls = (0..CALLS).map(async |number| {
+        tokio::time::sleep(PACE * number).await;
+        let taken = Stopwatch::start();
+        let outcome = store.admit(&name, &start, &refusing(3)).await;
+        (outcome.is_err(), taken.elapsed())
+    });
+    let exchange = async {
+        tokio::time::sleep(PACE * CALLS / 4).await;
+        let mut fail_over = redis::cmd("CLUSTER");
+        let fail_over = fail_over.arg("FAILOVER").exec_async(&mut link);
+        fail_over.await.unwrap();
+    };
+    let (outcomes, ()) = tokio::join!(join_all(calls), exchange);
+    eventually("the replica is the master", async || {
+        nodes
+            .iter()
+            .all(|node| node.is_master() == std::ptr::eq(*node, replica))
+    })
+    .await;
+    let longest = outcomes.iter().map(|(_, took)| *took).max();
+    Around {
+        calls: outcomes.len(),
+        failed: outcomes.iter().filter(|(is_failed, _)| *is_failed).count(),
+        longest: longest.unwrap(),
+    }
+}
