@@ -437,9 +437,9 @@ async fn measure_pages(server: &RedisServer, store: &RedisStore, size: usize) ->
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() {
+    cluster::processor_per_renewal().await;
     microseconds_per_call_and_bytes_per_session().await;
     microseconds_per_page_of_everybody().await;
-    cluster::processor_per_renewal().await;
     cluster::failures_in_planned_failovers().await;
 }
 
