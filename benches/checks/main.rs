@@ -19,6 +19,7 @@ mod request;
 
 use std::time::Duration;
 
+use testkit::cluster::{RedisCluster, in_cluster};
 use testkit::process::processor_time;
 use testkit::redis::RedisServer;
 use testkit::streamgate::Streamgate;
@@ -61,6 +62,8 @@ enum Who {
     Embedded,
     /// streamgate on a Redis.
     OnRedis,
+    /// streamgate on a Redis Cluster of three masters.
+    OnCluster,
 }
 
 /// Which check is made.
@@ -87,7 +90,7 @@ const fn row(name: &'static str, who: Who, kind: Kind) -> Row {
 }
 
 /// All kinds, in the order in which they take turns; the first is the one to compare with.
-const ROWS: [Row; 7] = [
+const ROWS: [Row; 9] = [
     row(
         "an ext_authz server that does nothing",
         Who::Nothing,
@@ -105,6 +108,12 @@ const ROWS: [Row; 7] = [
         Kind::Refused,
     ),
     row(
+        "Redis Cluster: a playback's next request (from memory)",
+        Who::OnCluster,
+        Kind::Held,
+    ),
+    row("Redis Cluster: start", Who::OnCluster, Kind::Start),
+    row(
         "embedded store: a playback's next request",
         Who::Embedded,
         Kind::Held,
@@ -120,9 +129,11 @@ const ROWS: [Row; 7] = [
 /// All that is asked, and Redis.
 struct Bench {
     redis: RedisServer,
+    cluster: RedisCluster,
     nothing: NothingServer,
     embedded: Streamgate,
     on_redis: Streamgate,
+    on_cluster: Streamgate,
     template: Template,
     /// The next number that no check has used.
     unused: usize,
@@ -134,18 +145,21 @@ type Cost = [f64; 2];
 impl Bench {
     async fn start() -> Self {
         pin(CORES[1]);
-        let redis = RedisServer::start();
+        let (redis, cluster) = (RedisServer::start(), RedisCluster::start());
+        let urls = cluster.urls().join(",");
         pin(CORES[0]);
         let bench = Self {
             nothing: NothingServer::start(),
             embedded: Streamgate::start_for_crowds(None).await,
             on_redis: Streamgate::start_for_crowds(Some(&redis)).await,
+            on_cluster: Streamgate::start_for_crowds_on(&in_cluster(&urls)).await,
             redis,
+            cluster,
             template: Template::new(),
             unused: 3 * VIEWERS,
         };
         pin(CORES[1]);
-        for who in [Who::Embedded, Who::OnRedis] {
+        for who in [Who::Embedded, Who::OnRedis, Who::OnCluster] {
             let mut client = bench.client(who);
             // One after the other, so that few of a viewer's three wait for each other.
             for slot in 0..3 {
@@ -162,18 +176,26 @@ impl Bench {
             Who::Nothing => self.nothing.address,
             Who::Embedded => self.embedded.grpc,
             Who::OnRedis => self.on_redis.grpc,
+            Who::OnCluster => self.on_cluster.grpc,
         };
         Client::connect(address, CONNECTIONS, self.template.clone())
     }
 
-    /// How much processor time that one has used, and Redis.
+    /// How much processor time that one has used, and its Redis: of a cluster, the masters.
     fn times(&self, who: Who) -> [Duration; 2] {
         let process = match who {
             Who::Nothing => self.nothing.id(),
             Who::Embedded => self.embedded.id(),
             Who::OnRedis => self.on_redis.id(),
+            Who::OnCluster => self.on_cluster.id(),
         };
-        [process, self.redis.id()].map(|process| processor_time(process, ""))
+        let masters = self.cluster.masters().iter();
+        let servers = match who {
+            Who::OnCluster => masters.map(|node| node.server.id()).collect(),
+            Who::Nothing | Who::Embedded | Who::OnRedis => vec![self.redis.id()],
+        };
+        let of = |process| processor_time(process, "");
+        [of(process), servers.into_iter().map(of).sum()]
     }
 
     /// Makes that load of one kind of check. Returns how long each took.
@@ -262,7 +284,7 @@ fn print_costs(costs: &[Vec<Cost>]) {
         let ratios = costs_of_row.iter().zip(&costs[0]);
         let (ratio, range) = shown(ratios.map(|(cost, empty)| cost[0] / empty[0]).collect());
         let redis = match row.who {
-            Who::OnRedis => {
+            Who::OnRedis | Who::OnCluster => {
                 let (redis, _) = shown(costs_of_row.iter().map(|cost| cost[1]).collect());
                 format!("{redis:.1} us")
             }

@@ -67,7 +67,8 @@ pub(super) struct StoreBody {
     /// The same as `/readyz` reports.
     #[serde(flatten)]
     detail: StoreDetail,
-    /// The `run_id` of that Redis; absent if the ACL doesn't let us read it (`INFO`).
+    /// The `run_id` of that Redis; absent if it doesn't answer, or the ACL doesn't let us read it
+    /// (`INFO`).
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     run_id: Option<String>,
@@ -75,7 +76,8 @@ pub(super) struct StoreBody {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     database: Option<i64>,
-    /// Its `maxmemory-policy`; absent if the ACL doesn't let us read it (`CONFIG GET`, `INFO`).
+    /// Its `maxmemory-policy`; absent if it doesn't answer, or the ACL doesn't let us read it
+    /// (`CONFIG GET`, `INFO`).
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     eviction_policy: Option<String>,

@@ -30,6 +30,8 @@ mod outages;
 mod authority;
 // HLS: many requests are one stream.
 mod playbacks;
+// A Redis Cluster whose slots move, and whose masters are exchanged or killed.
+mod redis_cluster;
 // Redis gone and come back, with each outage rule.
 mod redis_outage;
 // The files in `envoy/`, run: tokens, plans, fragments.

@@ -205,6 +205,13 @@ impl Plan {
         self
     }
 
+    /// Counts in the cluster of those nodes, with that deadline for each call.
+    pub fn cluster(mut self, urls: &[String], timeout: Duration) -> Self {
+        self = self.sentinels(urls, timeout);
+        self.config.store.redis.topology = Topology::Cluster;
+        self
+    }
+
     /// What decides while the store is out.
     pub fn outage(mut self, rule: OutageRule) -> Self {
         self.config.store.outage = rule;

@@ -7,6 +7,7 @@ use streamgate::store::redis::{RedisSettings, RedisStore, RedisTarget};
 
 use crate::port::ReservedPort;
 use crate::redis::{RedisServer, settings};
+use crate::streamgate::Setting;
 use crate::streams::user;
 use crate::watch::{eventually, eventually_blocking};
 
@@ -28,7 +29,7 @@ pub struct ClusterNode {
     /// Its process.
     pub server: RedisServer,
     /// Where it talks to the others.
-    bus: ReservedPort,
+    pub bus: ReservedPort,
 }
 
 /// A cluster.
@@ -38,11 +39,16 @@ pub struct RedisCluster {
     pub nodes: Vec<ClusterNode>,
 }
 
+/// The first slot of a master at first; behind the last master, the number of all.
+fn first_slot(master: usize) -> usize {
+    (usize::from(SLOTS) * master).div_ceil(MASTERS)
+}
+
 // === impl ClusterNode ===
 
 impl ClusterNode {
     /// Starts a node that belongs to no cluster yet.
-    fn start(options: &[&str]) -> Self {
+    pub fn start(options: &[&str]) -> Self {
         let bus = ReservedPort::reserve();
         let port = bus.number().to_string();
         let usual = [
@@ -81,7 +87,7 @@ impl ClusterNode {
     }
 
     /// Whether it sees a whole cluster of so many nodes.
-    fn sees_all(&self, nodes: usize) -> bool {
+    pub fn sees_all(&self, nodes: usize) -> bool {
         let info: String = self.server.run(&["CLUSTER", "INFO"]);
         let says = |text: &str| info.contains(text);
         says("cluster_state:ok")
@@ -112,11 +118,21 @@ impl RedisCluster {
 
     /// Starts a cluster whose nodes take each other for dead after so many milliseconds.
     fn start_with(timeout: &str) -> Self {
-        let options = ["--cluster-node-timeout", timeout];
+        Self::start_as(|| {
+            ["--cluster-node-timeout", timeout]
+                .map(str::to_owned)
+                .into()
+        })
+    }
+
+    /// Starts a cluster whose nodes have these options, which are asked for once for each.
+    pub fn start_as(mut options: impl FnMut() -> Vec<String>) -> Self {
+        let mut start = |_| {
+            let options = options();
+            ClusterNode::start(&options.iter().map(String::as_str).collect::<Vec<_>>())
+        };
         let cluster = Self {
-            nodes: (0..2 * MASTERS)
-                .map(|_| ClusterNode::start(&options))
-                .collect(),
+            nodes: (0..2 * MASTERS).map(&mut start).collect(),
         };
         cluster.join();
         cluster
@@ -130,14 +146,12 @@ impl RedisCluster {
             node.server
                 .run::<()>(&["CLUSTER", "SET-CONFIG-EPOCH", &epoch]);
         }
-        let mut from = 0;
         for (number, master) in self.masters().iter().enumerate() {
-            let last = (usize::from(SLOTS) * (number + 1)).div_ceil(MASTERS) - 1;
-            let (begin, end) = (from.to_string(), last.to_string());
+            let slots = [number, number + 1].map(first_slot);
+            let (begin, end) = (slots[0].to_string(), (slots[1] - 1).to_string());
             master
                 .server
                 .run::<()>(&["CLUSTER", "ADDSLOTSRANGE", &begin, &end]);
-            from = last + 1;
         }
         for other in others {
             let (port, bus) = (
@@ -203,6 +217,12 @@ impl RedisCluster {
     pub fn slot(&self, user: &str) -> u16 {
         let key = format!("streamgate:{{{user}}}");
         self.any().run(&["CLUSTER", "KEYSLOT", &key])
+    }
+
+    /// Which of the masters owns that slot at first.
+    pub fn owner(&self, slot: u16) -> usize {
+        let owns = |master: &usize| usize::from(slot) < first_slot(master + 1);
+        (0..MASTERS).find(owns).unwrap()
     }
 
     /// A store on it that knows who owns which slots, and is connected to all of them.
@@ -303,6 +323,17 @@ impl RedisCluster {
         let answers = |server: &&RedisServer| server.try_run::<Value>(&["PING"]).is_ok();
         nodes.find(answers).unwrap()
     }
+}
+
+/// The settings of a streamgate on the cluster of the nodes with these URLs, with a deadline for a
+/// busy machine.
+pub const fn in_cluster(urls: &str) -> [Setting<'_>; 4] {
+    [
+        ("store.backend", "redis"),
+        ("store.redis.topology", "cluster"),
+        ("store.redis.urls", urls),
+        ("store.timeout", "5s"),
+    ]
 }
 
 /// The settings of a store on the cluster of those nodes, with patience enough for a busy machine.

@@ -187,6 +187,11 @@ impl RedisServer {
         }
     }
 
+    /// Has it forget who it is in its cluster, while it is down.
+    pub fn forget_its_cluster(&self) {
+        std::fs::remove_file(self.directory.path().join("nodes.conf")).unwrap();
+    }
+
     /// Has it stand still: it keeps its connections and answers nothing.
     pub fn pause(&self) {
         self.signal("-STOP");

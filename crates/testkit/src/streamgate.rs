@@ -44,19 +44,27 @@ impl Streamgate {
     /// last, and the store's deadline is long.
     pub async fn start_for_crowds(redis: Option<&RedisServer>) -> Self {
         let url = redis.map(RedisServer::url);
-        let mut settings = vec![
+        match &url {
+            None => Self::start_for_crowds_on(&[]).await,
+            Some(url) => {
+                let store = [
+                    ("store.backend", "redis"),
+                    ("store.redis.urls", url),
+                    ("store.timeout", "5s"),
+                ];
+                Self::start_for_crowds_on(&store).await
+            }
+        }
+    }
+
+    /// The same on the store of these settings.
+    pub async fn start_for_crowds_on(store: &[Setting<'_>]) -> Self {
+        let crowds = [
             ("limits.grace", "0s"),
             ("leases.playback", "1h"),
             ("leases.request", "1h"),
         ];
-        if let Some(url) = &url {
-            settings.extend([
-                ("store.backend", "redis"),
-                ("store.redis.urls", url),
-                ("store.timeout", "5s"),
-            ]);
-        }
-        Self::start(&settings).await
+        Self::start(&[&crowds, store].concat()).await
     }
 
     /// The same on addresses that stay reserved while it is down, for a test that restarts it.

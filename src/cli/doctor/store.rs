@@ -8,6 +8,9 @@ use super::{CheckStatus, Instance, Master, StoreStatus};
 /// What to do about a Redis that evicts.
 const SET_POLICY: &str = "set it to noeviction";
 
+/// The other reason for a fact that Redis didn't tell, next to a missing right.
+const TOO_SLOW: &str = "it gave no answer within store.timeout";
+
 /// Whether the store answers, or which of its shards don't.
 pub(super) fn answers(store: &StoreStatus) -> CheckResult {
     let server = store.server.as_deref().unwrap_or("its own memory");
@@ -54,15 +57,21 @@ pub(super) fn eviction(store: &StoreStatus) -> CheckResult {
     match evicting {
         Some(("", policy)) => (
             CheckStatus::Wrong,
-            format!("maxmemory-policy is {policy}: Redis forgets streams when its memory is full; {SET_POLICY}"),
+            format!(
+                "maxmemory-policy is {policy}: Redis forgets streams when its memory is full; {SET_POLICY}"
+            ),
         ),
         Some((address, policy)) => (
             CheckStatus::Wrong,
-            format!("maxmemory-policy of {address} is {policy}: it forgets streams when its memory is full; {SET_POLICY} on every server of the cluster"),
+            format!(
+                "maxmemory-policy of {address} is {policy}: it forgets streams when its memory is full; {SET_POLICY} on every server of the cluster"
+            ),
         ),
         None if policies.iter().any(|(_, policy)| policy.is_none()) => (
             CheckStatus::Unknown,
-            "Redis doesn't reveal its maxmemory-policy; allow CONFIG GET or INFO in the ACL, and set the policy to noeviction".to_owned(),
+            format!(
+                "Redis doesn't reveal its maxmemory-policy: {TOO_SLOW}, or the ACL forbids CONFIG GET and INFO; run doctor again, and if it is no better, allow one of them, and {SET_POLICY}"
+            ),
         ),
         None => (CheckStatus::Ok, "maxmemory-policy is noeviction".to_owned()),
     }
@@ -86,7 +95,7 @@ pub(super) fn coverage(masters: &[Master]) -> CheckResult {
     }
     if !silent.is_empty() {
         let told = format!(
-            "{silent} can't tell cluster-require-full-coverage; allow CONFIG GET and INFO in the ACL, and set it to no"
+            "{silent} can't tell cluster-require-full-coverage: {TOO_SLOW}, or the ACL forbids CONFIG GET or INFO; run doctor again, and if it is no better, allow both, and set it to no"
         );
         return (CheckStatus::Unknown, told);
     }
@@ -127,7 +136,9 @@ pub(super) fn is_one(instances: &[(&str, &Instance)], is_whole: bool) -> CheckRe
         _ if !is_whole => (CheckStatus::Unknown, INCOMPLETE.to_owned()),
         _ => (
             CheckStatus::Unknown,
-            "an instance can't tell which Redis it counts in; allow INFO in the ACL".to_owned(),
+            format!(
+                "an instance can't tell which Redis it counts in: {TOO_SLOW}, or the ACL forbids INFO; run doctor again, and if it is no better, allow INFO"
+            ),
         ),
     }
 }
@@ -212,7 +223,10 @@ mod tests {
             (
                 vec![("a", &known), ("c", &mute)],
                 true,
-                (CheckStatus::Unknown, "an instance can't tell"),
+                (
+                    CheckStatus::Unknown,
+                    "an instance can't tell which Redis it counts in: it gave no answer within",
+                ),
             ),
         ] {
             let (state, told) = is_one(&instances, is_whole);
@@ -285,7 +299,7 @@ mod tests {
                 "eviction_policy",
                 json!(null),
                 CheckStatus::Unknown,
-                "Redis doesn't reveal",
+                "Redis doesn't reveal its maxmemory-policy: it gave no answer within store.timeout, or",
             ),
             (
                 "requires_full_coverage",
@@ -303,7 +317,7 @@ mod tests {
                 "requires_full_coverage",
                 json!(null),
                 CheckStatus::Unknown,
-                "s1:6379 can't tell",
+                "s1:6379 can't tell cluster-require-full-coverage: it gave no answer within store.timeout, or",
             ),
         ] {
             let mut store = cluster(&["a", "b", "c"], &[]);

@@ -5,6 +5,7 @@ pub(in crate::config) mod http;
 pub(in crate::config) mod identity;
 pub(in crate::config) mod leases;
 pub(in crate::config) mod limits;
+pub(in crate::config) mod redis;
 pub(in crate::config) mod redis_url;
 pub(in crate::config) mod refusal;
 pub(in crate::config) mod renamed;

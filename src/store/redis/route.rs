@@ -57,8 +57,10 @@ impl CallLink {
         let mut both = redis::pipe();
         both.cmd("ASKING").add_command(command.clone());
         let answers = self.link.req_packed_commands(&both, 0, 2).await?;
-        let answer = answers.into_iter().next_back().unwrap_or(Value::Nil);
-        Ok(redis::from_redis_value(answer.extract_error()?)?)
+        // An ACL may forbid ASKING; then the other answer is just another redirect.
+        let answers: Result<Vec<_>, _> = answers.into_iter().map(Value::extract_error).collect();
+        let answer = answers?.pop().unwrap_or(Value::Nil);
+        Ok(redis::from_redis_value(answer)?)
     }
 }
 

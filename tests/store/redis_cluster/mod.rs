@@ -1,7 +1,9 @@
 //! A Redis Cluster in trouble: what a fault of one shard does to its users, and that it does
 //! nothing to those of the others. Counts and outcomes are asserted, never times.
 
-// One shard dies, hangs, vanishes, is cut off, or is exchanged.
+// What the nodes announce, and how they want to be spoken to.
+mod addresses;
+// One shard dies, hangs, vanishes, is cut off, is exchanged, or comes back with less.
 mod faults;
 // Everybody's sessions by pages, while slots move and where a command is forbidden.
 mod listing;

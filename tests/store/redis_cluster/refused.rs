@@ -1,6 +1,6 @@
 //! What is no cluster, or none that we can use: each is said, with what to do about it.
 
-use testkit::cluster::cluster_settings;
+use testkit::cluster::{ClusterNode, cluster_settings};
 use testkit::redis::RedisServer;
 
 use super::*;
@@ -30,7 +30,8 @@ async fn a_single_server_is_no_cluster() {
 
 #[tokio::test]
 async fn a_node_that_has_met_nobody_has_no_slots() {
-    let server = RedisServer::start_with(&["--cluster-enabled", "yes"]);
+    let node = ClusterNode::start(&[]);
+    let server = &node.server;
     let store = RedisStore::open(cluster_settings(&[server.url()])).unwrap();
     is_told(
         &store,
@@ -42,13 +43,8 @@ async fn a_node_that_has_met_nobody_has_no_slots() {
 
 #[tokio::test]
 async fn slots_without_a_master_are_named_and_others_are_served() {
-    let options = [
-        "--cluster-enabled",
-        "yes",
-        "--cluster-require-full-coverage",
-        "no",
-    ];
-    let server = RedisServer::start_with(&options);
+    let node = ClusterNode::start(&[]);
+    let server = &node.server;
     server.run::<()>(&["CLUSTER", "ADDSLOTSRANGE", "0", "8191"]);
     let store = RedisStore::open(cluster_settings(&[server.url()])).unwrap();
     // By the server's own count, these two users' slots are below and above that.

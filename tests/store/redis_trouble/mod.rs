@@ -18,13 +18,15 @@ use std::time::Duration;
 use futures_util::future::join_all;
 use serde_json::Value;
 use streamgate::clock::Stopwatch;
-use streamgate::config::OutageRule;
+use streamgate::config::{OutageRule, Topology};
 
 use testkit::app::{TestApp, without_a_trace};
+use testkit::cluster::ClusterNode;
 use testkit::gateway_client::{Answer, Check, Gateway};
+use testkit::port::ReservedPort;
 use testkit::proxy::Proxy;
 use testkit::redis::{RedisServer, counted, run_as};
-use testkit::watch::eventually;
+use testkit::watch::{eventually, eventually_blocking};
 
 /// How long a call to the store may take: far more than is shipped, since many tests share the machine, and a sound Redis is to answer in time.
 const TIMEOUT: Duration = Duration::from_millis(500);
@@ -66,6 +68,8 @@ struct Scene {
     rule: OutageRule,
     /// The Redis.
     server: Arc<RedisServer>,
+    /// Keeps the port on which it would talk to other nodes of a cluster.
+    _bus: Option<ReservedPort>,
     /// The way to it.
     proxy: Proxy,
     /// The app.
@@ -77,16 +81,26 @@ struct Scene {
 // === impl Fault ===
 
 impl Fault {
-    /// A Redis that can get into that.
-    fn prepared(self) -> RedisServer {
-        let server = RedisServer::start_with(&["--rdbcompression", "no"]);
+    /// A Redis that can get into that, and what keeps its port for other nodes.
+    fn prepared(self, topology: Topology) -> (RedisServer, Option<ReservedPort>) {
+        let options = ["--rdbcompression", "no"];
+        let (server, bus) = match topology {
+            Topology::Cluster => {
+                let node = ClusterNode::start(&options);
+                let all = ["CLUSTER", "ADDSLOTSRANGE", "0", "16383"];
+                node.server.run::<()>(&all);
+                eventually_blocking("it serves", || node.sees_all(1));
+                (node.server, Some(node.bus))
+            }
+            Topology::Standalone | Topology::Sentinel => (RedisServer::start_with(&options), None),
+        };
         if self == Self::Loading {
             // While it loads, it looks after others once in two megabytes.
             for key in 0..100 {
                 server.run::<()>(&["SETRANGE", &format!("big {key}"), "2100000", "x"]);
             }
         }
-        server
+        (server, bus)
     }
 
     /// Does to the Redis itself what is to be done.
@@ -139,16 +153,36 @@ impl Fault {
 impl Scene {
     /// Two streams for everybody, and such leases.
     async fn open(fault: Fault, rule: OutageRule, leases: (Duration, Duration)) -> Self {
-        let started = tokio::task::spawn_blocking(move || fault.prepared());
-        let server = Arc::new(started.await.unwrap());
+        Self::open_in(Topology::Standalone, fault, rule, leases).await
+    }
+
+    /// The same where that Redis is arranged so: the only master of its cluster, or alone.
+    async fn open_in(
+        topology: Topology,
+        fault: Fault,
+        rule: OutageRule,
+        leases: (Duration, Duration),
+    ) -> Self {
+        let started = tokio::task::spawn_blocking(move || fault.prepared(topology));
+        let (server, bus) = started.await.unwrap();
         let proxy = Proxy::before(server.port()).await;
-        let plan = TestApp::plan().limit(2).redis(&proxy.url(), TIMEOUT);
+        let server = Arc::new(server);
+        let plan = TestApp::plan().limit(2);
+        let plan = match topology {
+            Topology::Cluster => {
+                let port = proxy.port().to_string();
+                server.run::<()>(&["CONFIG", "SET", "cluster-announce-port", &port]);
+                plan.cluster(&[proxy.url()], TIMEOUT)
+            }
+            Topology::Standalone | Topology::Sentinel => plan.redis(&proxy.url(), TIMEOUT),
+        };
         let app = plan.leases(leases.0, leases.1).outage(rule).start().await;
         let gateway = app.gateway().await;
         let scene = Self {
             fault,
             rule,
             server,
+            _bus: bus,
             proxy,
             app,
             gateway,

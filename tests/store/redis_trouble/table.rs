@@ -2,7 +2,7 @@
 
 use futures_util::future::join_all;
 use serde_json::json;
-use streamgate::config::OutageRule;
+use streamgate::config::{OutageRule, Topology};
 
 use super::{Fault, LONG, RULES, Scene, by_each_rule, counted, is_full, is_unavailable};
 use testkit::gateway_client::{Answer, Check, end, periodic};
@@ -321,8 +321,13 @@ async fn is_well(scene: &Scene) {
 
 /// Asks everything, by each rule, while that is wrong.
 async fn each_is_answered_under(fault: Fault) {
+    each_is_answered_in(Topology::Standalone, fault).await;
+}
+
+/// The same where that Redis is arranged so.
+async fn each_is_answered_in(topology: Topology, fault: Fault) {
     by_each_rule(async |rule| {
-        let scene = Scene::open(fault, rule, (LONG, LONG)).await;
+        let scene = Scene::open_in(topology, fault, rule, (LONG, LONG)).await;
         let running = Running::start(&scene).await;
         strike(&scene).await;
         for row in TABLE {
@@ -383,4 +388,25 @@ async fn each_is_answered_while_redis_loads() {
 #[tokio::test]
 async fn each_is_answered_while_redis_wants_a_password() {
     each_is_answered_under(Fault::Password).await;
+}
+
+#[tokio::test]
+async fn each_is_answered_while_the_way_to_a_clusters_master_is_bad() {
+    for fault in [Fault::Stall, Fault::Cut, Fault::Slow] {
+        each_is_answered_in(Topology::Cluster, fault).await;
+    }
+}
+
+/// A node of a cluster can't be told to be a replica of just any server.
+#[tokio::test]
+async fn each_is_answered_while_a_clusters_master_is_in_trouble() {
+    for fault in [
+        Fault::Killed,
+        Fault::Paused,
+        Fault::Full,
+        Fault::Loading,
+        Fault::Password,
+    ] {
+        each_is_answered_in(Topology::Cluster, fault).await;
+    }
 }

@@ -7,11 +7,12 @@
 //! - `slot` computes slots; `map` says who owns them, read from a node's answers.
 //! - `nodes` has one connection for each node, which maintains itself as a single server's does.
 //! - `topology` is the task that keeps the map.
-//! - `page` lists all users, slot by slot.
+//! - `page` lists all users, slot by slot; `page_by_scan` does where that is forbidden.
 
 mod map;
 mod nodes;
 pub(super) mod page;
+mod page_by_scan;
 pub(super) mod slot;
 mod topology;
 

@@ -46,9 +46,9 @@ impl ClusterNode {
 }
 
 impl fmt::Debug for ClusterNode {
-    /// Shows the address.
+    /// Shows the address alone: the log lists masters so.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "ClusterNode({})", self.address)
+        self.address.fmt(f)
     }
 }
 

@@ -5,9 +5,7 @@
 //! own the slot it just names none. So `EXISTS` of a key in the slot goes ahead of it in the same
 //! pipeline, and a redirect says who else has keys: the new owner, or while the slot is moving both.
 //!
-//! Where a managed Redis forbids that command, we `SCAN` one master after the other. A slot that
-//! moves from a master that is yet to be scanned to one that has been scanned is then missed, and
-//! the page says so.
+//! Where a managed Redis forbids that command, [`super::page_by_scan`] takes over.
 
 use std::collections::BTreeSet;
 use std::ops::Range;
@@ -18,6 +16,7 @@ use redis::aio::ConnectionLike;
 use redis::{ErrorKind, RedisError, ServerErrorKind, Value};
 
 use super::map::Address;
+use super::page_by_scan::BY_SCAN;
 use super::slot::{self, SLOTS};
 use super::{Cluster, ClusterNode, HOPS, MOVING};
 use crate::clock::{Stopwatch, Timestamp};
@@ -39,17 +38,6 @@ const MOST_KEYS: usize = 10_000;
 
 /// What a page misses that meets a slot with more keys.
 const CROWDED: &str = "a slot of the cluster holds more than 10000 keys, mostly of others; users whose sessions are behind them are left out";
-
-/// What pages by `SCAN` may miss.
-const SCANNED: &str = "the cluster forbids CLUSTER GETKEYSINSLOT; users whose slots moved to another server during the listing may be left out";
-
-/// Marks a cursor of a page by `SCAN`. Then the next bits are the number of the master, and the
-/// rest is its own cursor.
-const BY_SCAN: u64 = 1 << 63;
-
-/// How many bits of a cursor are a master's own: a master's table of keys is never so large that
-/// it needs more.
-const OWN_BITS: u32 = 54;
 
 /// A slot to be asked for, and where.
 struct PendingSlot {
@@ -81,9 +69,9 @@ enum Unlisted {
 }
 
 /// The page that is being filled.
-struct Filling {
+pub(super) struct Filling {
     /// The sessions so far.
-    entries: Vec<(UserId, Session)>,
+    pub(super) entries: Vec<(UserId, Session)>,
     /// How many sessions it should have.
     size: usize,
 }
@@ -173,7 +161,7 @@ impl RedisStore {
     }
 
     /// A user's roster, wherever it is; none if there is none, or something else is there.
-    async fn roster(
+    pub(super) async fn roster(
         &self,
         cluster: &Cluster,
         user: &UserId,
@@ -280,59 +268,8 @@ impl RedisStore {
         Ok((found, elsewhere))
     }
 
-    /// The page by `SCAN` from that place on.
-    async fn page_by_scan(
-        &self,
-        cluster: &Cluster,
-        place: u64,
-        size: usize,
-    ) -> Result<Page, StoreError> {
-        let begun = Stopwatch::start();
-        let map = cluster.map().await?;
-        let own = (1 << OWN_BITS) - 1;
-        let (mut number, mut place) = ((place & !BY_SCAN) >> OWN_BITS, place & own);
-        let (mut page, mut pace) = (Filling::new(size), Pace::new(size));
-        let (mut time, mut shown, mut next) = (self.now(), BTreeSet::new(), None);
-        for _ in 0..MOST_STEPS {
-            let index = usize::try_from(number).unwrap_or(usize::MAX);
-            let Some(node) = map.masters().get(index) else {
-                next = None;
-                break;
-            };
-            let keys = pace.keys(page.entries.len());
-            let act = async |link| {
-                let time = time_unless(&link, time).await?;
-                Ok((time, self.scan(&link, place, keys).await?))
-            };
-            let (now, (later, ours)) = cluster.call_node(node, act).await?;
-            time = now;
-            pace.note(keys, ours.len());
-            let users = ours.into_iter().map(|(_, user)| (0, user));
-            let users: Vec<_> = users.filter(|user| shown.insert(user.clone())).collect();
-            // All of them, since a cursor of `SCAN` can't lead into the middle of a step.
-            let rosters = users.iter().map(|(_, user)| self.roster(cluster, user));
-            for ((_, user), roster) in users.iter().zip(join_all(rosters).await) {
-                page.entries
-                    .extend(self.live(user, roster?, time.unwrap_or_default()));
-            }
-            place = later & own;
-            number += u64::from(later == 0);
-            next = Some(Cursor::at(BY_SCAN | (number << OWN_BITS) | place));
-            if page.is_full() || begun.elapsed() >= cluster.deadline() {
-                break;
-            }
-        }
-        let has_more = usize::try_from(number).is_ok_and(|number| number < map.masters().len());
-        Ok(Page {
-            entries: page.entries,
-            next: next.filter(|_| has_more),
-            taken_at: time.unwrap_or_default(),
-            may_miss: Some(SCANNED),
-        })
-    }
-
     /// The time of the tests' clock, if there is one.
-    fn now(&self) -> Option<Timestamp> {
+    pub(super) fn now(&self) -> Option<Timestamp> {
         self.clock.as_ref().map(|clock| clock.now())
     }
 }
@@ -353,7 +290,7 @@ impl SlotUsers {
 
 impl Filling {
     /// An empty page for about that many sessions.
-    const fn new(size: usize) -> Self {
+    pub(super) const fn new(size: usize) -> Self {
         Self {
             entries: Vec::new(),
             size,
@@ -361,7 +298,7 @@ impl Filling {
     }
 
     /// Whether it has as many sessions as it should.
-    const fn is_full(&self) -> bool {
+    pub(super) const fn is_full(&self) -> bool {
         self.entries.len() >= self.size
     }
 }

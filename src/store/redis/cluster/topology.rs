@@ -27,7 +27,7 @@ use tokio::time::{sleep, timeout};
 use super::map::{Map, View};
 use super::nodes::Nodes;
 use crate::store::StoreError;
-use crate::store::redis::connection::target;
+use crate::store::redis::connection::{link, target};
 use crate::store::redis::error::{self, ServerRole};
 use crate::util::Throttle;
 
@@ -275,7 +275,7 @@ impl Candidate {
         };
         let link = match self.link {
             Some(link) => link,
-            None => target::link(self.server).await.map_err(failed)?.calls,
+            None => link::link(self.server).await.map_err(failed)?.calls,
         };
         let (info, slots): (String, _) =
             try_join!(cluster(&link, "INFO"), cluster(&link, "SLOTS")).map_err(failed)?;

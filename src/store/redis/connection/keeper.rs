@@ -23,8 +23,9 @@ use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
 
 use super::eviction;
+use super::link::ping;
 use super::sentinel::SentinelLog;
-use super::target::{Connected, ConnectionSource, ping};
+use super::target::{Connected, ConnectionSource};
 use super::{ConnectionState, OpenConnection};
 use crate::clock::Stopwatch;
 use crate::store::StoreError;

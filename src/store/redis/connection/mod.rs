@@ -20,6 +20,7 @@
 mod eviction;
 mod in_flight;
 mod keeper;
+pub(super) mod link;
 mod master_election;
 pub(super) mod probe;
 mod sentinel;
@@ -38,9 +39,10 @@ use tokio_util::task::AbortOnDropHandle;
 
 use self::in_flight::InFlight;
 use self::keeper::Keeper;
+use self::link::Link;
 pub use self::sentinel::Sentinels;
 pub(super) use self::target::ConnectionSource;
-use self::target::{Link, RedisServer};
+use self::target::RedisServer;
 use super::codec::script::Scripts;
 use super::error::{self, ServerRole};
 use crate::clock::Stopwatch;
@@ -280,7 +282,7 @@ mod tests {
     use tokio_util::sync::CancellationToken;
 
     use super::*;
-    use crate::store::redis::connection::target::tests::connection;
+    use crate::store::redis::connection::link::tests::connection;
 
     pub(super) const DEADLINE: Duration = Duration::from_millis(200);
 

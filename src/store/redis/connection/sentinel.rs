@@ -29,8 +29,9 @@ use futures_util::future::join_all;
 use redis::{ConnectionAddr, ConnectionInfo, RedisError};
 use tokio::time::{sleep, timeout};
 
+use super::link::{self, Link};
 use super::master_election::believed;
-use super::target::{self, Connected, Link, RedisServer};
+use super::target::{self, Connected, RedisServer};
 use crate::store::StoreError;
 use crate::store::redis::error::{self, ServerRole};
 
@@ -163,7 +164,7 @@ impl Sentinels {
     /// changes in between, the number is too low rather than too high.
     async fn ask_one(&self, sentinel: &ConnectionInfo) -> Result<RedisServer, StoreError> {
         let failed = |error: RedisError| error::of_connecting(&error, ServerRole::Sentinel);
-        let mut link = target::link(sentinel.clone()).await.map_err(failed)?.calls;
+        let mut link = link::link(sentinel.clone()).await.map_err(failed)?.calls;
         let ask = |what: &str| {
             let mut ask = redis::cmd("SENTINEL");
             ask.arg(what).arg(&self.service);
@@ -187,7 +188,7 @@ impl Sentinels {
     async fn greet(&self, address: &ConnectionAddr) -> Result<Link, StoreError> {
         let failed = |error: RedisError| error::of_connecting(&error, ServerRole::Master);
         let server = self.master.clone().set_addr(address.clone());
-        let mut link = target::ready_link(server).await.map_err(failed)?;
+        let mut link = link::ready_link(server).await.map_err(failed)?;
         let role: Vec<redis::Value> = redis::cmd("ROLE")
             .query_async(&mut link.calls)
             .await

@@ -80,7 +80,7 @@ fn permitted<T>(answer: Result<T, RedisError>) -> Result<Option<T>, RedisError> 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::store::redis::connection::target::tests::connection;
+    use crate::store::redis::connection::link::tests::connection;
 
     #[tokio::test]
     async fn a_lost_connection_is_an_error_not_a_refusal() {

@@ -28,7 +28,7 @@ pub(in crate::store::redis) enum ServerRole {
 
 /// How a server's error begins, what it means, and what you can do about it if it comes from the
 /// configured server.
-pub(super) const ANSWERS: [(&str, Meaning, &str); 28] = [
+pub(super) const ANSWERS: [(&str, Meaning, &str); 27] = [
     ("OOM", Full, FULL),
     ("ASK", Refused, CLUSTER),
     (
@@ -64,8 +64,6 @@ pub(super) const ANSWERS: [(&str, Meaning, &str); 28] = [
         Refused,
         "a cluster has only database 0; check the end of the URL in store.redis.urls",
     ),
-    // How the client library reports a NOPERM in answer to its SELECT.
-    ("ERR this user has no permissions", Refused, RIGHTS),
     (
         "ERR This instance has cluster support disabled",
         Refused,
@@ -129,7 +127,7 @@ pub(super) const ANSWERS: [(&str, Meaning, &str); 28] = [
 ];
 
 /// What to do instead if the error comes from a server in another role.
-pub(super) const ELSEWHERE: [(ServerRole, &str, &str); 25] = [
+pub(super) const ELSEWHERE: [(ServerRole, &str, &str); 24] = [
     (ServerRole::Master, "ASK", MASTER_IN_CLUSTER),
     (ServerRole::Master, "CROSSSLOT", MASTER_IN_CLUSTER),
     (
@@ -141,11 +139,6 @@ pub(super) const ELSEWHERE: [(ServerRole, &str, &str); 25] = [
         ServerRole::Master,
         "ERR SELECT is not allowed in cluster mode",
         "a cluster has only database 0, and sentinels don't watch clusters; check the servers that they name",
-    ),
-    (
-        ServerRole::Master,
-        "ERR this user has no permissions",
-        MASTERS_RIGHTS,
     ),
     (
         ServerRole::Master,
@@ -247,7 +240,7 @@ pub(super) const FULL: &str =
 const RIGHTS: &str = "the ACL must allow EVALSHA, EVAL, TIME, GET, SET, SETRANGE, PEXPIRE and DEL on all keys that begin with store.redis.key_prefix, SCAN and MGET for the operator's listing, and SELECT if a database is named";
 
 /// What to do about a missing right at a node of a cluster.
-const NODES_RIGHTS: &str = "the ACL must allow EVALSHA, EVAL, TIME, GET, SET, SETRANGE, PEXPIRE and DEL on all keys that begin with store.redis.key_prefix, CLUSTER INFO and CLUSTER SLOTS, and EXISTS and CLUSTER GETKEYSINSLOT for the operator's listing";
+const NODES_RIGHTS: &str = "the ACL must allow EVALSHA, EVAL, TIME, GET, SET, SETRANGE, PEXPIRE and DEL on all keys that begin with store.redis.key_prefix, CLUSTER INFO, CLUSTER SLOTS and ASKING, and EXISTS and CLUSTER GETKEYSINSLOT for the operator's listing";
 
 /// What to do about a slot that moves for longer than a call can wait.
 const MOVING: &str = "the cluster is moving slots; asking it again who owns them";

@@ -16,14 +16,21 @@ use crate::store::StoreError;
 /// How a server that has reached its `maxmemory` answers, in every version.
 pub(super) const OUT_OF_MEMORY: &str = "OOM command not allowed";
 
+/// What an ACL's answer to a forbidden `SELECT` contains. Versions differ in the words before it.
+const NO_SELECT: &str = "has no permissions to run the 'select' command";
+
 /// The error of a call that was made.
 pub(super) fn of_call(error: &RedisError, peer: ServerRole) -> StoreError {
     match error.kind() {
         ErrorKind::Io => StoreError::Disconnected(error.to_string()),
         ErrorKind::Server(_) | ErrorKind::Extension => {
-            let code = error.code().unwrap_or_default();
-            let text = format!("{code} {}", error.detail().unwrap_or_default());
-            of_answer(&text, peer)
+            let detail = error.detail().unwrap_or_default();
+            let code = match error.code().unwrap_or_default() {
+                // The library drops the code of a refused SELECT.
+                _ if detail.contains(NO_SELECT) => "NOPERM",
+                code => code,
+            };
+            of_answer(&format!("{code} {detail}"), peer)
         }
         ErrorKind::RESP3NotSupported => StoreError::Rejected(with("it does not know HELLO", HELLO)),
         ErrorKind::Parse => {
@@ -349,6 +356,7 @@ mod tests {
     fn hints_for_clusters_and_rights_fit_the_topology() {
         let (single, master) = (ServerRole::Standalone, ServerRole::Master);
         let no_select = "ERR this user has no permissions to run the 'select' command";
+        let no_select_either = "ERR User gate has no permissions to run the 'select' command";
         let no_database = "ERR SELECT is not allowed in cluster mode";
         for (peer, line, hint) in [
             (single, "MOVED 3999 127.0.0.1:6381", "it is a single server"),
@@ -359,6 +367,8 @@ mod tests {
             (master, no_database, "sentinels don't watch clusters"),
             (single, no_select, "SELECT if a database is named"),
             (master, no_select, "ROLE, and SELECT if"),
+            (single, no_select_either, "SELECT if a database is named"),
+            (master, no_select_either, "ROLE, and SELECT if"),
         ] {
             let said = of_call(&answer(line), peer).to_string();
             assert!(said.contains(hint), "{peer:?}: {said}");

@@ -1,6 +1,6 @@
 //! What Redis pays for an operation, compared with a textbook semaphore and a script that does
 //! nothing: microseconds per call by its own count, and bytes per session. Also whether the listing
-//! of everybody holds it up. `make bench-redis` runs it and prints its tables. Another machine
+//! of everybody holds it up, and what a Redis Cluster costs. `make bench-redis` runs it and prints its tables. Another machine
 //! prints other figures, so this is no test.
 
 #![expect(
@@ -9,6 +9,8 @@
     clippy::unwrap_used,
     reason = "a measurement that can't go on has failed"
 )]
+
+mod cluster;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -435,8 +437,10 @@ async fn measure_pages(server: &RedisServer, store: &RedisStore, size: usize) ->
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() {
+    cluster::processor_per_renewal().await;
     microseconds_per_call_and_bytes_per_session().await;
     microseconds_per_page_of_everybody().await;
+    cluster::failures_in_planned_failovers().await;
 }
 
 async fn microseconds_per_call_and_bytes_per_session() {
