@@ -43,6 +43,11 @@ impl Streamgate {
     /// Starts it for very many calls at once, on that store: no start waits for a slot, sessions
     /// last, and the store's deadline is long.
     pub async fn start_for_crowds(redis: Option<&RedisServer>) -> Self {
+        Self::start_for_crowds_with(redis, &[]).await
+    }
+
+    /// The same with these settings in addition.
+    pub async fn start_for_crowds_with(redis: Option<&RedisServer>, more: &[Setting<'_>]) -> Self {
         let url = redis.map(RedisServer::url);
         let mut settings = vec![
             ("limits.grace", "0s"),
@@ -56,6 +61,7 @@ impl Streamgate {
                 ("store.timeout", "5s"),
             ]);
         }
+        settings.extend(more);
         Self::start(&settings).await
     }
 
