@@ -18,7 +18,7 @@ SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
 .PHONY: help prereqs prereqs-build prereqs-demo prereqs-dist prereqs-lint prereqs-test build demo demo-check image image-check compose-check validate test test-fast test-servers matrix fuzz fuzz-api
-.PHONY: bench-redis bench-memory bench-checks lint nightly dist dist-check tag-notes
+.PHONY: bench bench-redis bench-memory bench-instructions prereqs-bench-instructions lint nightly dist dist-check tag-notes
 
 ## Lists the targets
 help:
@@ -27,7 +27,7 @@ help:
 	echo
 	echo 'Variables: STORE=memory|redis, and for demo GATEWAY_PORT=$(GATEWAY_PORT) HTTP_PORT=$(HTTP_PORT) GRPC_PORT=$(GRPC_PORT).'
 	echo 'For fuzz TARGET=NAME RUNS=$(RUNS) MOST_SECONDS=$(MOST_SECONDS), whichever comes first.'
-	echo 'QUICK=1 makes what bench-redis, bench-memory and bench-checks do a fiftieth as long, and their figures worthless.'
+	echo 'QUICK=1 makes what bench, bench-redis and bench-memory do a fiftieth as long, and their figures worthless.'
 	echo 'ENVOY, REDIS_SERVER and CHROMIUM name binaries to use instead of the ones found or fetched.'
 
 # What fetching Envoy needs, and Redis without a service.
@@ -188,11 +188,20 @@ bench-redis: prereqs
 
 # An optimised build; it measures the processes' own processor time, so that other load on the
 # machine hardly matters.
-## Measures what a check costs streamgate, next to a server that does nothing
-bench-checks: prereqs
+## Measures what a check costs streamgate, next to a server that does nothing, and writes docs/performance.md
+bench: prereqs
 	@STREAMGATE_TEST_REDIS_SERVER=$$(deploy/demo/get-redis.sh)
-	export STREAMGATE_TEST_REDIS_SERVER
+	STREAMGATE_TEST_ENVOY=$$(deploy/demo/get-envoy.sh)
+	export STREAMGATE_TEST_REDIS_SERVER STREAMGATE_TEST_ENVOY
 	$(CARGO) bench --locked --bench checks
+
+prereqs-bench-instructions:
+	@deploy/prereqs.sh valgrind
+
+# An optimised build; the count hardly depends on the machine.
+## Counts the instructions of a check's parts, and fails if one takes over 5 % more than is committed
+bench-instructions: prereqs-bench-instructions
+	@$(CARGO) bench --locked --bench checks -- --count-instructions
 
 # An optimised build, because the memory figures are published.
 ## Measures the memory of a million users, and of one user with a million ids

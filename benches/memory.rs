@@ -16,6 +16,9 @@ use testkit::watch::{as_many, eventually, measured};
 /// How many users, ids or limits there are.
 const MILLION: usize = 1_000_000;
 
+/// How many playbacks an instance on Redis surely remembers.
+const HELD: usize = 220_000;
+
 #[tokio::main(flavor = "current_thread")]
 async fn main() {
     let million = as_many(MILLION);
@@ -23,6 +26,9 @@ async fn main() {
     // away.
     many_users("embedded store", million / 100 * 97, None).await;
     many_users("Redis", million, Some(&RedisServer::start())).await;
+    // An instance remembers 250,000 playbacks at most; a shard is full before all of it is.
+    let held = as_many(HELD);
+    many_users("Redis", held, Some(&RedisServer::start())).await;
     one_user("embedded store", million, None).await;
     one_user("Redis", million, Some(&RedisServer::start())).await;
     list_of_users(million).await;

@@ -1,14 +1,15 @@
-//! A gateway that costs little: tonic's client takes longer for a check than the servers do, so
-//! that they are always ahead of it. Like Envoy it sends a HEADERS frame with indexed fields and a
-//! DATA frame that ends the stream, over several connections.
+//! A client that costs little: tonic's takes longer for a check than the servers do, so that they
+//! are always ahead of it. It makes checks as Envoy does: a HEADERS frame with indexed fields and a
+//! DATA frame that ends the stream, over several connections. Or it asks Envoy as players do.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
+use hdrhistogram::Histogram;
 use streamgate::clock::Stopwatch;
 
-use super::request::Template;
+use super::request::{Sender, Template};
 
 /// The headers of a check after its method and scheme, in the order in which they are sent.
 const FIELDS: [(&str, &str); 6] = [
@@ -34,13 +35,22 @@ const WINDOW: u32 = 1 << 30;
 /// How long nothing happens before the client looks again, while it makes checks at a pace.
 const NAP: Duration = Duration::from_micros(20);
 
+/// How many checks may be unanswered at a pace: fewer than the streams that a server takes over one
+/// connection. A check that is made late for it counts from when it should have been made.
+const UNANSWERED: usize = 160;
+
+/// The longest time that is told from longer ones, in nanoseconds, and the digits that count.
+const LONGEST: (u64, u8) = (60_000_000_000, 3);
+
 /// How many checks are made, and when.
+#[derive(Clone, Copy)]
 pub(crate) struct Load {
     /// How many.
     pub(crate) count: usize,
     /// How many are under way at one time.
     at_one_time: usize,
-    /// How long after one the next is made, whether or not the ones before are answered.
+    /// How long after one the next is made, whether or not the ones before are answered, as long as
+    /// they aren't too many.
     pace: Option<Duration>,
 }
 
@@ -58,19 +68,43 @@ impl Load {
     pub(crate) const fn paced(count: usize, pace: Duration) -> Self {
         Self {
             count,
-            at_one_time: usize::MAX,
+            at_one_time: UNANSWERED,
             pace: Some(pace),
         }
     }
 }
 
 /// The answers.
-#[derive(Default)]
 pub(crate) struct Told {
+    /// How many have come.
+    count: usize,
     /// How many were let in.
     pub(crate) allowed: usize,
-    /// How long each took from when it should have been made.
-    pub(crate) took: Vec<Duration>,
+    /// How many nanoseconds each took from when it should have been made.
+    pub(crate) took: Histogram<u64>,
+}
+
+/// A histogram of times.
+pub(crate) fn times() -> Histogram<u64> {
+    Histogram::new_with_max(LONGEST.0, LONGEST.1).unwrap()
+}
+
+impl Told {
+    /// No answer yet.
+    fn none() -> Self {
+        Self {
+            count: 0,
+            allowed: 0,
+            took: times(),
+        }
+    }
+
+    /// Takes an answer's end in.
+    fn ended(&mut self, took: Duration) {
+        self.count += 1;
+        let nanos = u64::try_from(took.as_nanos()).unwrap();
+        self.took.saturating_record(nanos);
+    }
 }
 
 /// The connections of a gateway.
@@ -81,7 +115,7 @@ pub(crate) struct Client {
 
 impl Client {
     pub(crate) fn connect(address: SocketAddr, connections: usize, template: Template) -> Self {
-        let connections = (0..connections).map(|_| Connection::open(address));
+        let connections = (0..connections).map(|_| Connection::open(address, template.sender));
         Self {
             connections: connections.collect(),
             template,
@@ -90,13 +124,13 @@ impl Client {
 
     /// Makes checks; `check` says which viewer's and playback's each is.
     pub(crate) fn run(&mut self, load: &Load, check: impl Fn(usize) -> (usize, usize)) -> Told {
-        let (began, mut made, mut told) = (Stopwatch::start(), 0, Told::default());
-        while told.took.len() < load.count {
+        let (began, mut made, mut told) = (Stopwatch::start(), 0, Told::none());
+        while told.count < load.count {
             let due = load.pace.map_or(load.count, |pace| {
                 let due = began.elapsed().as_nanos() / pace.as_nanos();
                 usize::try_from(due).unwrap() + 1
             });
-            let room = told.took.len().saturating_add(load.at_one_time);
+            let room = told.count.saturating_add(load.at_one_time);
             let until = due.min(load.count).min(room);
             while made < until {
                 let intended = load.pace.map_or_else(
@@ -122,6 +156,8 @@ impl Client {
 
 /// One connection.
 struct Connection {
+    /// Who the client is.
+    sender: Sender,
     socket: TcpStream,
     /// The bytes to send.
     out: Vec<u8>,
@@ -134,7 +170,7 @@ struct Connection {
 }
 
 impl Connection {
-    fn open(address: SocketAddr) -> Self {
+    fn open(address: SocketAddr, sender: Sender) -> Self {
         let socket = TcpStream::connect(address).unwrap();
         socket.set_nodelay(true).unwrap();
         socket.set_nonblocking(true).unwrap();
@@ -142,6 +178,7 @@ impl Connection {
         frame(&mut out, 4, 0, 0, &[]);
         frame(&mut out, 8, 0, 0, &(WINDOW - 1).to_be_bytes());
         Self {
+            sender,
             socket,
             out,
             input: Vec::new(),
@@ -153,16 +190,21 @@ impl Connection {
     /// Writes a check, which [`Self::send`] sends.
     fn ask(&mut self, template: &Template, check: (usize, usize), intended: Duration) {
         let stream = u32::try_from(2 * self.begun.len() + 1).unwrap();
-        let block = if self.begun.is_empty() {
-            first_block()
-        } else {
-            later_block()
-        };
-        frame(&mut self.out, 1, 4, stream, &block);
         let size = u32::try_from(template.size()).unwrap();
-        frame_head(&mut self.out, 0, 1, stream, 5 + size);
-        self.out.push(0);
-        self.out.extend_from_slice(&size.to_be_bytes());
+        match self.sender {
+            Sender::Envoy => {
+                let block = if self.begun.is_empty() {
+                    first_block()
+                } else {
+                    later_block()
+                };
+                frame(&mut self.out, 1, 4, stream, &block);
+                frame_head(&mut self.out, 0, 1, stream, 5 + size);
+                self.out.push(0);
+                self.out.extend_from_slice(&size.to_be_bytes());
+            }
+            Sender::Player => frame_head(&mut self.out, 1, 5, stream, size),
+        }
         template.write(check, &mut self.out);
         self.begun.push(intended);
     }
@@ -214,7 +256,7 @@ impl Connection {
     ) {
         match (kind, flags & 1) {
             (0, is_last) => {
-                assert_eq!(is_last, 0, "trailers follow");
+                assert_eq!(is_last, 0, "trailers follow, or it was no message");
                 // After its prefix a message that lets somebody in begins with an empty status.
                 told.allowed += usize::from(payload.get(5..7) == Some(&[0x0a, 0]));
                 self.since_raised += u32::try_from(payload.len()).unwrap();
@@ -224,8 +266,11 @@ impl Connection {
                 }
             }
             (1, 1) => {
+                // Envoy's answer to a player begins with `:status 200` if it was let in.
+                let is_allowed = self.sender == Sender::Player && payload.first() == Some(&0x88);
+                told.allowed += usize::from(is_allowed);
                 let begun = self.begun[stream as usize / 2];
-                told.took.push(now.saturating_sub(begun));
+                told.ended(now.saturating_sub(begun));
             }
             (4, 0) => frame(&mut self.out, 4, 1, 0, &[]),
             (6, 0) => frame(&mut self.out, 6, 1, 0, payload),

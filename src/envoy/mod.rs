@@ -5,6 +5,9 @@ mod access_log;
 mod check;
 #[cfg(any(fuzzing, test))]
 pub(crate) mod fuzzing;
+#[cfg(feature = "parts")]
+#[doc(hidden)]
+pub mod parts;
 #[cfg(test)]
 mod tests;
 mod wire;

@@ -55,7 +55,8 @@ docker run => deploy/image-check.sh
 docker run --volume "$PWD/etc:/etc/streamgate:ro" streamgate serve --config /etc/streamgate/streamgate.yaml => deploy/image-check.sh => --volume "$PWD/etc:/etc/streamgate:ro" streamgate serve --config /etc/streamgate/streamgate.yaml
 envoy --mode validate -c FILE => Makefile => --mode validate --log-level warning -c "$$file"
 git tag --annotate --file <(deploy/dist/tag-notes.sh) v0.2.0 => .ci/nightly
-make bench-checks => .ci/nightly
+make bench => .ci/nightly
+make bench-instructions => .ci/nightly
 make bench-memory => .ci/nightly
 make bench-redis => .ci/nightly
 make compose-check => .ci/docker

@@ -130,8 +130,21 @@ impl Setup {
 
     /// Leaves the health checks of the way to the check out, so that only checks go that way.
     pub fn without_health_checks(self) -> Self {
+        self.without_health_checks_of(OUR_CLUSTERS[0])
+    }
+
+    /// Leaves the access log out, so that Envoy does nothing but check: it also takes a server that
+    /// has no other service for healthy.
+    pub fn without_access_log(self) -> Self {
+        let setup = self.manager(json!({"access_log": []}));
+        setup
+            .without_health_checks()
+            .without_health_checks_of(OUR_CLUSTERS[1])
+    }
+
+    fn without_health_checks_of(self, cluster: &str) -> Self {
         self.edit(|config| {
-            let cluster = cluster_mut(config, "streamgate").as_object_mut().unwrap();
+            let cluster = cluster_mut(config, cluster).as_object_mut().unwrap();
             cluster.remove("health_checks");
         })
     }
@@ -247,6 +260,11 @@ impl Gateway {
             sees(checks).await && sees(logs).await
         })
         .await;
+    }
+
+    /// What the system calls it.
+    pub fn id(&self) -> u32 {
+        self.process.id()
     }
 
     /// Kills it where it stands.

@@ -43,18 +43,21 @@ impl Streamgate {
     /// Starts it for very many calls at once, on that store: no start waits for a slot, sessions
     /// last, and the store's deadline is long.
     pub async fn start_for_crowds(redis: Option<&RedisServer>) -> Self {
+        Self::start_for_crowds_with(redis, &[]).await
+    }
+
+    /// The same with these settings in addition.
+    pub async fn start_for_crowds_with(redis: Option<&RedisServer>, more: &[Setting<'_>]) -> Self {
         let url = redis.map(RedisServer::url);
-        match &url {
-            None => Self::start_for_crowds_on(&[]).await,
-            Some(url) => {
-                let store = [
-                    ("store.backend", "redis"),
-                    ("store.redis.urls", url),
-                    ("store.timeout", "5s"),
-                ];
-                Self::start_for_crowds_on(&store).await
-            }
-        }
+        let store = url.as_ref().map(|url| {
+            [
+                ("store.backend", "redis"),
+                ("store.redis.urls", url),
+                ("store.timeout", "5s"),
+            ]
+        });
+        let store = store.as_ref().map_or(&[][..], |store| &store[..]);
+        Self::start_for_crowds_on(&[store, more].concat()).await
     }
 
     /// The same on the store of these settings.

@@ -86,8 +86,11 @@ pub fn measured(what: &str, took: Duration) {
     println!("measured: {what} {:.1} ms", took.as_secs_f64() * 1000.0);
 }
 
-/// Prints a measured amount of memory.
+/// Prints a measured amount of memory, a small one in bytes.
 pub fn measured_memory(what: &str, bytes: u64) {
+    if bytes < 10 * 1024 {
+        return println!("measured: {what} {bytes} bytes");
+    }
     let (whole, tenths) = (bytes / 1024, bytes % 1024 * 10 / 1024);
     println!("measured: {what} {whole}.{tenths} KiB");
 }

@@ -236,7 +236,7 @@ impl CheckDoor {
             deadline,
             gone: gone.clone(),
         };
-        let _gone_with_this_call = gone.drop_guard();
+        let gone_with_this_call = gone.drop_guard();
         let answered = Uninterrupted::new(&self.tasks, async move {
             let answer = door.ledger.admit(&asked, lookup, &settings, &caller).await;
             // If nobody waits for the answer any more, it is dropped together with the rollback.
@@ -246,6 +246,8 @@ impl CheckDoor {
         });
         let died = |_| Status::internal("the operation that asks the store has died");
         let (answer, rollback) = answered.await.map_err(died)?;
+        // Nobody waits any more, so there is nobody to tell that the caller has gone.
+        gone_with_this_call.disarm();
         rollback.answered();
         Ok(answer)
     }

@@ -2,7 +2,7 @@
 
 use crate::envoy::check::claim;
 use crate::envoy::wire::attributes::CheckAttributes;
-use crate::envoy::wire::request::{self, CheckRequest, Pair, RawHeader};
+use crate::envoy::wire::request::{self, CheckRequest, Pair};
 use crate::identity::attributes::RequestAttributes;
 use crate::identity::claim::CheckKind;
 use crate::identity::cookie::{Cookie, CookieOrigin};
@@ -125,8 +125,10 @@ impl WithCookie<'_> {
         let mut request = self.request.clone();
         let http = request.http.as_mut()?;
         if let Some(raw) = &mut http.header_map {
-            let mut line = RawHeader::default();
-            (line.key, line.raw_value) = (b"cookie", pair.as_bytes());
+            let line = Pair {
+                name: b"cookie",
+                text: pair.as_bytes(),
+            };
             raw.insert(0, line);
         } else {
             let line = Pair {

@@ -50,7 +50,7 @@ fn assert_shows(read: &CheckRequest<'_>, whole: v3::CheckRequest) {
         lines.map(line).collect()
     };
     let read = http.header_map.as_ref().map(|map| {
-        let line = |line: &request::RawHeader<'_>| (line.key.to_vec(), line.bytes().to_vec());
+        let line = |line: &Pair<'_>| (line.name.to_vec(), line.text.to_vec());
         map.iter().map(line).collect()
     });
     assert_eq!(read, whole.header_map.as_ref().map(lines));

@@ -8,7 +8,7 @@ use envoy_types::pb::envoy::data::accesslog::v3::tls_properties::certificate_pro
 use envoy_types::pb::google::protobuf::Struct;
 
 use super::metadata;
-use super::request::{self, CheckRequest, HttpRequest, RawHeader};
+use super::request::{self, CheckRequest, HttpRequest, Pair};
 use crate::identity::ClaimPath;
 use crate::identity::attributes::{CheckedRequest, Found, MetadataValue, RequestAttributes};
 use crate::identity::find::{Flaw, keep_one};
@@ -76,7 +76,7 @@ impl RequestAttributes for CheckAttributes<'_> {
         let lines = raw
             .into_iter()
             .flat_map(move |raw| headers_named(raw, name));
-        lines.map(RawHeader::bytes).chain(joined)
+        lines.map(|line| line.text).chain(joined)
     }
 
     fn principal(&self) -> Option<&str> {
@@ -119,18 +119,15 @@ impl CheckedRequest for CheckAttributes<'_> {
 
 /// The values of a header as they came over the wire (`encode_raw_headers`), each separately.
 fn raw_values<'a>(
-    headers: &'a [RawHeader<'a>],
+    headers: &'a [Pair<'a>],
     name: &str,
 ) -> impl Iterator<Item = Result<&'a str, Flaw>> {
-    headers_named(headers, name).map(|header| as_text(header.bytes()))
+    headers_named(headers, name).map(|header| as_text(header.text))
 }
 
 /// The headers with that name.
-fn headers_named<'a>(
-    headers: &'a [RawHeader<'a>],
-    name: &str,
-) -> impl Iterator<Item = &'a RawHeader<'a>> {
-    let named = move |header: &&RawHeader<'_>| header.key.eq_ignore_ascii_case(name.as_bytes());
+fn headers_named<'a>(headers: &'a [Pair<'a>], name: &str) -> impl Iterator<Item = &'a Pair<'a>> {
+    let named = move |header: &&Pair<'_>| header.name.eq_ignore_ascii_case(name.as_bytes());
     headers.iter().filter(named)
 }
 

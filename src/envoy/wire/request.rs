@@ -61,22 +61,11 @@ pub(in crate::envoy) struct HttpRequest<'a> {
     /// `http` or `https`.
     pub(in crate::envoy) scheme: &'a str,
     /// The lines of the headers as they came over the wire (`encode_raw_headers`), instead of
-    /// `headers`.
-    pub(in crate::envoy) header_map: Option<Vec<RawHeader<'a>>>,
+    /// `headers`. Their texts may be any bytes.
+    pub(in crate::envoy) header_map: Option<Vec<Pair<'a>>>,
 }
 
-/// One header line.
-#[derive(Debug, Clone, Default)]
-pub(in crate::envoy) struct RawHeader<'a> {
-    /// Its name.
-    pub(in crate::envoy) key: &'a [u8],
-    /// Its value, if it is UTF-8.
-    value: &'a [u8],
-    /// Its value otherwise.
-    pub(in crate::envoy) raw_value: &'a [u8],
-}
-
-/// A name and its text: an entry of a map.
+/// A name and its text: an entry of a map, or a line of a header.
 #[derive(Debug, Clone, Copy, Default)]
 pub(in crate::envoy) struct Pair<'a> {
     /// The name.
@@ -187,19 +176,19 @@ fn extension(field: Field<'_>) -> Result<Pair<'_>, FieldError> {
     Ok(pair)
 }
 
-// === impl HttpRequest, Pair, RawHeader ===
+// === impl HttpRequest, Pair ===
 
 impl<'a> HttpRequest<'a> {
     /// Reads an HTTP request.
     fn merge(&mut self, message: &'a [u8]) -> Result<(), ReadError> {
-        self.headers.reserve(USUAL_HEADERS);
         let mut fields = MessageFields(message);
         while let Some((number, field)) = fields.next().of("HttpRequest")? {
             match number {
                 2 => self.method = field.text().of("HttpRequest.method")?,
-                3 => self
-                    .headers
-                    .push(Pair::read(field).of("HttpRequest.headers")?),
+                3 => {
+                    let pair = Pair::read(field).of("HttpRequest.headers")?;
+                    push(&mut self.headers, pair);
+                }
                 4 => self.path = field.text().of("HttpRequest.path")?,
                 6 => self.scheme = field.text().of("HttpRequest.scheme")?,
                 13 => {
@@ -214,14 +203,22 @@ impl<'a> HttpRequest<'a> {
 }
 
 /// Reads a `HeaderMap`.
-fn read_lines<'a>(field: Field<'a>, lines: &mut Vec<RawHeader<'a>>) -> Result<(), FieldError> {
+fn read_lines<'a>(field: Field<'a>, lines: &mut Vec<Pair<'a>>) -> Result<(), FieldError> {
     let mut fields = MessageFields(field.bytes()?);
     while let Some((number, field)) = fields.next()? {
         if number == 1 {
-            lines.push(RawHeader::read(field)?);
+            push(lines, Pair::read_line(field)?);
         }
     }
     Ok(())
+}
+
+/// Adds a header; the list has room for those of most checks at once.
+fn push<'a>(headers: &mut Vec<Pair<'a>>, header: Pair<'a>) {
+    if headers.is_empty() {
+        headers.reserve(USUAL_HEADERS);
+    }
+    headers.push(header);
 }
 
 impl<'a> Pair<'a> {
@@ -238,30 +235,24 @@ impl<'a> Pair<'a> {
         }
         Ok(pair)
     }
-}
 
-impl<'a> RawHeader<'a> {
-    /// Reads a line.
-    fn read(field: Field<'a>) -> Result<Self, FieldError> {
-        let (mut fields, mut line) = (MessageFields(field.bytes()?), Self::default());
+    /// Reads a `HeaderValue`. Its value stands in either of two fields.
+    #[inline]
+    fn read_line(field: Field<'a>) -> Result<Self, FieldError> {
+        let mut fields = MessageFields(field.bytes()?);
+        let (mut line, mut value) = (Self::default(), Default::default());
         while let Some((number, field)) = fields.next()? {
             match number {
-                1 => line.key = field.bytes()?,
-                2 => line.value = field.bytes()?,
-                3 => line.raw_value = field.bytes()?,
+                1 => line.name = field.bytes()?,
+                2 => value = field.bytes()?,
+                3 => line.text = field.bytes()?,
                 _ => {}
             }
         }
-        Ok(line)
-    }
-
-    /// Its value, byte for byte.
-    pub(in crate::envoy) const fn bytes(&self) -> &'a [u8] {
-        if self.raw_value.is_empty() {
-            self.value
-        } else {
-            self.raw_value
+        if line.text.is_empty() {
+            line.text = value;
         }
+        Ok(line)
     }
 }
 

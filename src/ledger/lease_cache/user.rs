@@ -109,8 +109,8 @@ pub(super) struct CachedUser {
     /// The sessions, in the order they became known.
     pub(super) sessions: Vec<CachedSession>,
     /// What decides about starts while the store can't: the ends known here, and this instance's
-    /// own budget. No sessions.
-    pub(super) memory: Roster,
+    /// own budget. No sessions. Few users have any of it, so it has a place of its own.
+    memory: Option<Box<Roster>>,
     /// The ends to report to the store.
     pub(super) ends: Vec<End>,
     /// The user's limit, as last resolved.
@@ -118,6 +118,15 @@ pub(super) struct CachedUser {
 }
 
 impl CachedUser {
+    /// Holds another session. A user has few, and usually one, so the list grows by as little as it
+    /// can: by default it would begin with room for four.
+    fn hold(&mut self, session: CachedSession) {
+        if self.sessions.len() == self.sessions.capacity() {
+            self.sessions.reserve_exact(self.sessions.len() / 2 + 1);
+        }
+        self.sessions.push(session);
+    }
+
     /// Looks up a session whose request asks to continue for that long. The request counts as a
     /// sign of life.
     pub(super) fn lookup(
@@ -177,10 +186,10 @@ impl CachedUser {
         let until = asked_at.after(confirmed.lease);
         self.limit = confirmed.limit;
         if !self.has_unsynced_end(confirmed.key) {
-            self.memory.forget_end(confirmed.key);
+            self.forget_end(confirmed.key);
         }
         let Some(cached) = self.session_mut(confirmed.key) else {
-            self.sessions.push(CachedSession {
+            self.hold(CachedSession {
                 facts: confirmed.facts.clone(),
                 started_at: confirmed.started_at,
                 derived: confirmed.derived,
@@ -209,7 +218,7 @@ impl CachedUser {
             cached.sure_until = cached.sure_until.max(sure_until);
             cached.until = cached.until.max(sure_until);
         } else {
-            self.sessions.push(CachedSession {
+            self.hold(CachedSession {
                 played: true,
                 provisional: !playing.proven,
                 ..CachedSession::confirmed(key, asked_at, sure_until)
@@ -224,7 +233,7 @@ impl CachedUser {
             cached.see(now, sighting.lease);
             cached.sync = SyncState::Unsynced;
         } else if !self.has_ended(&sighting.key, now) {
-            self.sessions.push(CachedSession {
+            self.hold(CachedSession {
                 facts: sighting.facts.clone(),
                 started_at: sighting.started_at,
                 derived: sighting.derived,
@@ -246,7 +255,7 @@ impl CachedUser {
         let mut roster = self.roster(now);
         let admission = roster.admit(start, rules, terms, now);
         roster.take_sessions();
-        self.memory = roster;
+        self.remember(roster);
         if let Admission::Admitted(admitted) = &admission {
             self.adopt(start, admitted, terms, now);
         }
@@ -261,7 +270,7 @@ impl CachedUser {
         let live = roster.take_sessions();
         self.sessions
             .retain(|cached| live.iter().any(|session| session.key == cached.key));
-        self.memory = roster;
+        self.remember(roster);
         self.queue_end(end);
     }
 
@@ -278,15 +287,16 @@ impl CachedUser {
             |end: &End| end.ending == Ending::Operator && cause != Some(&EndCause::Operator);
         self.ends.retain(|end| end.key != *key || is_unsynced(end));
         if !self.has_unsynced_end(key) {
-            self.memory.forget_end(key);
+            self.forget_end(key);
         }
     }
 
     /// Remembers an end that the store knows of, for when it can't be asked.
     pub(super) fn bury(&mut self, tombstone: Tombstone) {
         if !self.has_unsynced_end(&tombstone.key) {
-            self.memory.forget_end(&tombstone.key);
-            self.memory.bury(tombstone);
+            let memory = self.memory.get_or_insert_default();
+            memory.forget_end(&tombstone.key);
+            memory.bury(tombstone);
         }
     }
 
@@ -312,13 +322,16 @@ impl CachedUser {
 
     /// Whether the entry is empty.
     pub(super) fn is_empty(&self) -> bool {
-        self.sessions.is_empty() && self.memory == Roster::default() && self.ends.is_empty()
+        self.sessions.is_empty() && self.memory.is_none() && self.ends.is_empty()
     }
 
     /// Drops what has expired.
     pub(super) fn settle(&mut self, terms: &Terms, now: Timestamp) {
         self.sessions.retain(|cached| cached.until > now);
-        self.memory.settle(terms, now);
+        if let Some(mut memory) = self.memory.take() {
+            memory.settle(terms, now);
+            self.remember(*memory);
+        }
         self.ends.retain(|end| end.until > now);
     }
 
@@ -334,16 +347,30 @@ impl CachedUser {
 
     /// Whether the session has ended here and the store doesn't know.
     fn has_ended(&self, key: &SessionKey, now: Timestamp) -> bool {
-        self.memory
-            .tombstones(now)
-            .any(|tombstone| tombstone.key == *key)
+        let memory = self.memory.iter();
+        let mut ends = memory.flat_map(|memory| memory.tombstones(now));
+        ends.any(|tombstone| tombstone.key == *key)
     }
 
     /// Everything known, as a roster.
     fn roster(&self, now: Timestamp) -> Roster {
         let live = self.sessions.iter().filter(|cached| cached.until > now);
         let sessions = live.map(|cached| cached.as_live(now)).collect();
-        self.memory.clone().with_sessions(sessions)
+        let memory = self.memory.as_deref().cloned();
+        memory.unwrap_or_default().with_sessions(sessions)
+    }
+
+    /// Remembers what the rule has left, without sessions.
+    fn remember(&mut self, memory: Roster) {
+        self.memory = (memory != Roster::default()).then(|| Box::new(memory));
+    }
+
+    /// Forgets the end of that session.
+    fn forget_end(&mut self, key: &SessionKey) {
+        if let Some(mut memory) = self.memory.take() {
+            memory.forget_end(key);
+            self.remember(*memory);
+        }
     }
 
     /// Takes over the rule's decision.
@@ -362,7 +389,7 @@ impl CachedUser {
             cached.see(now, start.lease);
             (cached.sync, cached.ticket) = (SyncState::Unsynced, None);
         } else {
-            self.sessions.push(CachedSession {
+            self.hold(CachedSession {
                 facts: start.facts.clone(),
                 started_at: Some(now),
                 ticket: start.ticket,

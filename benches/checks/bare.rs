@@ -1,0 +1,142 @@
+//! Two `ext_authz` servers to compare with: tonic and `envoy-types` as they come, with the runtime
+//! and the allocator that suit them best. One lets everybody in. The other asks Redis about each
+//! check by the textbook script, and so does the least that a count in Redis takes. Each is this
+//! program in a process of its own.
+
+use std::io::{BufRead, BufReader};
+use std::net::SocketAddr;
+use std::process::{Child, Command, Stdio};
+
+use envoy_types::pb::envoy::config::core::v3::HeaderMap;
+use envoy_types::pb::envoy::service::auth::v3::authorization_server::{
+    Authorization, AuthorizationServer,
+};
+use envoy_types::pb::envoy::service::auth::v3::check_response::HttpResponse;
+use envoy_types::pb::envoy::service::auth::v3::{
+    CheckRequest, CheckResponse, DeniedHttpResponse, OkHttpResponse,
+};
+use envoy_types::pb::google::rpc::Status as RpcStatus;
+use redis::Script;
+use redis::aio::MultiplexedConnection;
+use tokio::net::TcpListener;
+use tokio_stream::wrappers::TcpListenerStream;
+use tonic::transport::Server;
+use tonic::{Request, Response, Status};
+
+/// The argument that makes this program such a server; the next is the URL of Redis, if it asks
+/// one.
+pub(crate) const ARGUMENT: &str = "--serve-bare";
+
+/// The counting semaphore as it is usually written.
+const TEXTBOOK: &str = include_str!("../textbook.lua");
+
+/// The limit, and how long a lease lasts, in milliseconds.
+const LIMIT_AND_LEASE: (usize, usize) = (3, 3_600_000);
+
+/// What the server counts in.
+struct Bare(Option<(Script, MultiplexedConnection)>);
+
+impl Bare {
+    /// Whether the viewer gets a slot.
+    async fn admits(&self, request: &CheckRequest) -> bool {
+        let Some((script, connection)) = &self.0 else {
+            return true;
+        };
+        let attributes = request.attributes.as_ref().unwrap();
+        let http = attributes.request.as_ref().unwrap().http.as_ref().unwrap();
+        let headers = http.header_map.as_ref().unwrap();
+        let [user, playback] =
+            ["x-user-id", "x-playback-session-id"].map(|name| value(headers, name));
+        let mut asked = script.key(format!("user:{user}"));
+        asked
+            .arg(LIMIT_AND_LEASE.0)
+            .arg(playback)
+            .arg(LIMIT_AND_LEASE.1);
+        let mut connection = connection.clone();
+        asked.invoke_async(&mut connection).await.unwrap()
+    }
+}
+
+/// The header's value.
+fn value<'a>(headers: &'a HeaderMap, name: &str) -> &'a str {
+    let mut headers = headers.headers.iter();
+    let header = headers.find(|header| header.key == name).unwrap();
+    std::str::from_utf8(&header.raw_value).unwrap()
+}
+
+#[tonic::async_trait]
+impl Authorization for Bare {
+    async fn check(
+        &self,
+        request: Request<CheckRequest>,
+    ) -> Result<Response<CheckResponse>, Status> {
+        let (code, response) = if self.admits(request.get_ref()).await {
+            (0, HttpResponse::OkResponse(OkHttpResponse::default()))
+        } else {
+            (
+                8,
+                HttpResponse::DeniedResponse(DeniedHttpResponse::default()),
+            )
+        };
+        let status = RpcStatus {
+            code,
+            ..RpcStatus::default()
+        };
+        Ok(Response::new(CheckResponse {
+            status: Some(status),
+            http_response: Some(response),
+            ..CheckResponse::default()
+        }))
+    }
+}
+
+/// Serves until it is killed, after it has printed its address.
+pub(crate) fn serve(redis: Option<&str>) {
+    let mut runtime = tokio::runtime::Builder::new_current_thread();
+    let runtime = runtime.enable_all().build().unwrap();
+    runtime.block_on(async {
+        let mut count = None;
+        if let Some(url) = redis {
+            let client = redis::Client::open(url).unwrap();
+            let connection = client.get_multiplexed_async_connection().await.unwrap();
+            count = Some((Script::new(TEXTBOOK), connection));
+        }
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        println!("{}", listener.local_addr().unwrap());
+        let server = Server::builder().add_service(AuthorizationServer::new(Bare(count)));
+        let incoming = TcpListenerStream::new(listener);
+        server.serve_with_incoming(incoming).await.unwrap();
+    });
+}
+
+/// That process; killed when dropped.
+pub(crate) struct BareServer {
+    process: Child,
+    pub(crate) address: SocketAddr,
+}
+
+impl BareServer {
+    /// Starts the one that lets everybody in, or that asks the Redis at that URL.
+    pub(crate) fn start(redis: Option<String>) -> Self {
+        let mut command = Command::new(std::env::current_exe().unwrap());
+        command.arg(ARGUMENT).args(redis).stdout(Stdio::piped());
+        let mut process = command.spawn().unwrap();
+        let mut line = String::new();
+        let output = process.stdout.take().unwrap();
+        BufReader::new(output).read_line(&mut line).unwrap();
+        let address = line.trim().parse().unwrap();
+        Self { process, address }
+    }
+
+    /// The process's id.
+    pub(crate) fn id(&self) -> u32 {
+        self.process.id()
+    }
+}
+
+impl Drop for BareServer {
+    fn drop(&mut self) {
+        self.process.kill().unwrap();
+        self.process.wait().unwrap();
+    }
+}
