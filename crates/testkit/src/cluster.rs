@@ -42,7 +42,7 @@ pub struct RedisCluster {
 
 impl ClusterNode {
     /// Starts a node that belongs to no cluster yet.
-    fn start(options: &[&str]) -> Self {
+    fn start(options: &[&str], group: Option<u32>, variables: &[(String, String)]) -> Self {
         let bus = ReservedPort::reserve();
         let port = bus.number().to_string();
         let usual = [
@@ -53,8 +53,17 @@ impl ClusterNode {
             ["--repl-diskless-sync-delay", "0"],
         ];
         let options = [&usual.concat(), options].concat();
-        let server = RedisServer::start_with(&options);
+        let mut server = RedisServer::stopped(&options).with_variables(variables);
+        if let Some(group) = group {
+            server = server.in_group(group);
+        }
+        server.restart();
         Self { server, bus }
+    }
+
+    /// The port on which it talks to the others.
+    pub fn bus_port(&self) -> u16 {
+        self.bus.number()
     }
 
     /// Its id in the cluster.
@@ -102,20 +111,26 @@ impl RedisCluster {
     /// Starts a cluster, and waits until it serves and each replica has a copy. No replica takes
     /// over by itself.
     pub fn start() -> Self {
-        Self::start_with(LONG)
+        Self::start_with(&["--cluster-node-timeout", LONG], None, &[])
     }
 
     /// Starts a cluster whose replicas take over soon after their masters are gone.
     pub fn start_watchful() -> Self {
-        Self::start_with(SHORT)
+        Self::start_with(&["--cluster-node-timeout", SHORT], None, &[])
     }
 
-    /// Starts a cluster whose nodes take each other for dead after so many milliseconds.
-    fn start_with(timeout: &str) -> Self {
-        let options = ["--cluster-node-timeout", timeout];
+    /// Starts a cluster whose nodes have these options and variables; each in a group of its own,
+    /// counted from `groups`, if given.
+    pub fn start_with(
+        options: &[&str],
+        groups: Option<u32>,
+        variables: &[(String, String)],
+    ) -> Self {
+        let groups = (0..).map(|number| groups.map(|first| first + number));
+        let nodes = groups.take(2 * MASTERS);
         let cluster = Self {
-            nodes: (0..2 * MASTERS)
-                .map(|_| ClusterNode::start(&options))
+            nodes: nodes
+                .map(|group| ClusterNode::start(options, group, variables))
                 .collect(),
         };
         cluster.join();
