@@ -1,7 +1,10 @@
 //! What is put through a fault: the servers of one topology, two streamgates, and an Envoy before
 //! both.
 
+use std::fs::File;
+use std::io::Write;
 use std::path::Path;
+use std::process::Command;
 
 use redis::Value;
 use tempfile::TempDir;
@@ -11,6 +14,7 @@ use testkit::origin::Origin;
 use testkit::redis::RedisServer;
 use testkit::sentinel::Watched;
 use testkit::streamgate::{Setting, Streamgate};
+use testkit::tools::repository;
 
 /// The lease of every stream, in seconds. Short, so that a run sees leases end.
 pub(crate) const LEASE: u32 = 9;
@@ -20,6 +24,9 @@ const SERVER_GROUPS: u32 = 61_000;
 
 /// The first of the streamgates' groups.
 const STREAMGATE_GROUPS: u32 = 62_000;
+
+/// The file that says by how many seconds the servers' clock is shifted.
+const SHIFT: &str = "shift";
 
 /// How the servers of the store stand to each other.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -108,25 +115,25 @@ impl Servers {
     }
 }
 
-/// Variables that have a server take the shift of its clock from that file.
-fn shifting(file: &Path) -> Vec<(String, String)> {
-    let library = "/usr/lib/x86_64-linux-gnu/faketime/libfaketimeMT.so.1";
-    let file = file.join("shift").to_string_lossy().into_owned();
-    let all = [
-        ("LD_PRELOAD", library),
-        ("FAKETIME_TIMESTAMP_FILE", &file),
-        ("FAKETIME_NO_CACHE", "1"),
-        ("FAKETIME_DONT_FAKE_MONOTONIC", "1"),
-    ];
-    let owned = all.map(|(name, value)| (name.to_owned(), value.to_owned()));
-    owned.to_vec()
+/// Variables that have a server shift its clock by what the file in that folder says.
+fn shifting(folder: &Path) -> Vec<(String, String)> {
+    let library = folder.join("clock.so");
+    let compiling = Command::new("cc")
+        .args(["-O2", "-shared", "-fPIC", "-o"])
+        .arg(&library)
+        .arg(repository("benches/faults/clock.c"))
+        .status();
+    assert!(compiling.unwrap().success(), "clock.c can't be compiled");
+    let all = [("LD_PRELOAD", library), ("CLOCK_SHIFT", folder.join(SHIFT))];
+    let all = all.map(|(name, path)| (name.to_owned(), path.to_string_lossy().into_owned()));
+    all.to_vec()
 }
 
 impl Installation {
     /// Starts all of it, where streams follow that rule in an outage.
     pub(crate) async fn start(topology: Topology, options: &ServerOptions, rule: &str) -> Self {
         let clock = tempfile::tempdir().unwrap();
-        std::fs::write(clock.path().join("shift"), "+0").unwrap();
+        std::fs::write(clock.path().join(SHIFT), 0_i64.to_ne_bytes()).unwrap();
         let servers =
             tokio::task::block_in_place(|| Servers::start(topology, options, clock.path()));
         let (urls, lease) = (servers.urls().join(","), format!("{LEASE}s"));
@@ -234,7 +241,11 @@ impl Installation {
     /// Shifts the servers' clock by so many seconds, and makes sure that they see it.
     pub(crate) fn shift_clock(&self, seconds: i64) {
         let before = seconds_of(self.master());
-        std::fs::write(self.clock.path().join("shift"), format!("{seconds:+}")).unwrap();
+        // The servers have the file in their memory, so it must never be shorter.
+        let file = File::options()
+            .write(true)
+            .open(self.clock.path().join(SHIFT));
+        file.unwrap().write_all(&seconds.to_ne_bytes()).unwrap();
         let shifted = seconds_of(self.master()) - before;
         assert!(
             (shifted - seconds).abs() <= 2,
