@@ -205,7 +205,7 @@ bench-memory: prereqs
 # noticing; that takes root. The optimised build, because a busy machine hides what a fault does.
 ## What each fault does to the count, on each topology: an hour; ROWS=3/8 or ROWS='cluster: ' for some
 faults:
-	@deploy/prereqs.sh $(ENVOY_NEEDS) $(REDIS_NEEDS) iptables tc:iproute2 unshare:util-linux
+	@deploy/prereqs.sh $(ENVOY_NEEDS) $(REDIS_NEEDS) iptables ip:iproute2 unshare:util-linux
 	[ "$$(id -u)" = 0 ] || { echo 'make faults needs root: it makes a network namespace' >&2; exit 1; }
 	STREAMGATE_TEST_ENVOY=$$(deploy/demo/get-envoy.sh)
 	STREAMGATE_TEST_REDIS_SERVER=$$(deploy/demo/get-redis.sh)

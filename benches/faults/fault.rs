@@ -3,16 +3,20 @@
 use std::time::Duration;
 
 use redis::Value;
+use testkit::proxy::Proxy;
 use testkit::redis::RedisServer;
 
 use crate::installation::{Installation, ServerOptions, Topology};
-use crate::network::{Firewall, Latency};
+use crate::network::Firewall;
 
 /// How long a fault lasts that ends only because we end it: less than two thirds of a lease.
 const LASTS: Duration = Duration::from_secs(4);
 
 /// How long a server that was killed is away where nobody takes over, and where somebody does.
 const AWAY: Duration = Duration::from_secs(2);
+
+/// How much later an answer of a server comes.
+const LATENCY: Duration = Duration::from_millis(40);
 
 /// How many slots are moved in a resharding.
 const MOVED: u16 = 400;
@@ -112,6 +116,7 @@ impl Fault {
         ServerOptions {
             persist: matches!(self, Self::MasterKilledSaved),
             shift: matches!(self, Self::ClockForward | Self::ClockBack),
+            relay: matches!(self, Self::Latency),
         }
     }
 
@@ -139,9 +144,10 @@ impl Fault {
             }
             Self::MasterCutOff => cut_master_off(at).await,
             Self::Latency => {
-                let slow = Latency::of(&at.client_ports(), Duration::from_millis(40));
+                let slow = |relay: &Proxy| relay.slow(LATENCY);
+                at.relays.iter().for_each(slow);
                 tokio::time::sleep(LASTS).await;
-                drop(slow);
+                at.relays.iter().for_each(Proxy::restore);
             }
             Self::Full => {
                 on_all(at, &["CONFIG", "SET", "maxmemory", "1"]);

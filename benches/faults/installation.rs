@@ -11,10 +11,13 @@ use tempfile::TempDir;
 use testkit::cluster::RedisCluster;
 use testkit::gateway::{Gateway, Setup};
 use testkit::origin::Origin;
+use testkit::proxy::Proxy;
 use testkit::redis::RedisServer;
 use testkit::sentinel::Watched;
 use testkit::streamgate::{Setting, Streamgate};
 use testkit::tools::repository;
+
+use crate::network::Firewall;
 
 /// The lease of every stream, in seconds. Short, so that a run sees leases end.
 pub(crate) const LEASE: u32 = 9;
@@ -45,6 +48,8 @@ pub(crate) struct ServerOptions {
     pub(crate) persist: bool,
     /// Whether the servers' clock can be shifted.
     pub(crate) shift: bool,
+    /// Whether streamgates reach them through relays, which can be slow.
+    pub(crate) relay: bool,
 }
 
 /// The servers.
@@ -61,6 +66,9 @@ pub(crate) struct Installation {
     pub(crate) streamgates: [Option<Streamgate>; 2],
     /// The Envoy before both; `None` when it is killed.
     pub(crate) envoy: Option<Gateway>,
+    /// What the streamgates' connections to the servers lead through, if they are to.
+    pub(crate) relays: Vec<Proxy>,
+    _leading_there: Firewall,
     _origin: Origin,
     clock: TempDir,
 }
@@ -106,6 +114,24 @@ impl Servers {
         }
     }
 
+    fn with_data(&self) -> Vec<&RedisServer> {
+        match self {
+            Self::Standalone(server) => vec![server],
+            Self::Sentinel(watched) => watched.servers.iter().collect(),
+            Self::Cluster(cluster) => cluster.nodes.iter().map(|node| &node.server).collect(),
+        }
+    }
+
+    fn client_ports(&self) -> Vec<u16> {
+        let data = self.with_data().into_iter().map(RedisServer::port);
+        let sentinels = match self {
+            Self::Sentinel(watched) => &watched.sentinels[..],
+            Self::Standalone(_) | Self::Cluster(_) => &[],
+        };
+        data.chain(sentinels.iter().map(RedisServer::port))
+            .collect()
+    }
+
     fn urls(&self) -> Vec<String> {
         match self {
             Self::Standalone(server) => vec![server.url()],
@@ -129,6 +155,24 @@ fn shifting(folder: &Path) -> Vec<(String, String)> {
     all.to_vec()
 }
 
+/// Relays before all servers, if wanted, and the rules that lead the streamgates there.
+async fn relays(servers: &Servers, are_wanted: bool) -> (Vec<Proxy>, Firewall) {
+    let (mut relays, mut leading) = (Vec::new(), Firewall::open());
+    let ports = if are_wanted {
+        servers.client_ports()
+    } else {
+        Vec::new()
+    };
+    for port in ports {
+        let relay = Proxy::before(port).await;
+        for group in [STREAMGATE_GROUPS, STREAMGATE_GROUPS + 1] {
+            leading = leading.redirect(group, port, relay.port());
+        }
+        relays.push(relay);
+    }
+    (relays, leading)
+}
+
 impl Installation {
     /// Starts all of it, where streams follow that rule in an outage.
     pub(crate) async fn start(topology: Topology, options: &ServerOptions, rule: &str) -> Self {
@@ -148,6 +192,7 @@ impl Installation {
             ("limits.grace", "0s"),
             ("limits.default", "3"),
         ];
+        let (relays, leading_there) = relays(&servers, options.relay).await;
         let (one, two) = tokio::join!(
             Streamgate::start_in_group(STREAMGATE_GROUPS, &settings),
             Streamgate::start_in_group(STREAMGATE_GROUPS + 1, &settings)
@@ -159,6 +204,8 @@ impl Installation {
             servers,
             streamgates: [Some(one), Some(two)],
             envoy: Some(envoy),
+            relays,
+            _leading_there: leading_there,
             _origin: origin,
             clock,
         }
@@ -175,11 +222,7 @@ impl Installation {
 
     /// All servers that hold data.
     pub(crate) fn data_servers(&self) -> Vec<&RedisServer> {
-        match &self.servers {
-            Servers::Standalone(server) => vec![server],
-            Servers::Sentinel(watched) => watched.servers.iter().collect(),
-            Servers::Cluster(cluster) => cluster.nodes.iter().map(|node| &node.server).collect(),
-        }
+        self.servers.with_data()
     }
 
     /// The cluster, if it is one.
@@ -192,13 +235,7 @@ impl Installation {
 
     /// The ports at which clients of the store ask.
     pub(crate) fn client_ports(&self) -> Vec<u16> {
-        let data = self.data_servers().into_iter().map(RedisServer::port);
-        let sentinels = match &self.servers {
-            Servers::Sentinel(watched) => &watched.sentinels[..],
-            Servers::Standalone(_) | Servers::Cluster(_) => &[],
-        };
-        data.chain(sentinels.iter().map(RedisServer::port))
-            .collect()
+        self.servers.client_ports()
     }
 
     /// The group of the master, and of each of its peers.
