@@ -18,7 +18,7 @@ SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
 .PHONY: help prereqs prereqs-build prereqs-demo prereqs-dist prereqs-lint prereqs-test build demo demo-check image image-check compose-check validate test test-fast test-servers matrix fuzz fuzz-api
-.PHONY: bench bench-redis bench-memory bench-instructions prereqs-bench-instructions lint nightly dist dist-check tag-notes
+.PHONY: bench bench-redis bench-memory bench-instructions faults prereqs-bench-instructions lint nightly dist dist-check tag-notes
 
 ## Lists the targets
 help:
@@ -209,6 +209,19 @@ bench-memory: prereqs
 	@STREAMGATE_TEST_REDIS_SERVER=$$(deploy/demo/get-redis.sh)
 	export STREAMGATE_TEST_REDIS_SERVER
 	$(CARGO) bench --locked --bench memory
+
+# In a network namespace of its own, where packets can be dropped and delayed without anybody else
+# noticing; that takes root. The optimised build, because a busy machine hides what a fault does.
+## What each fault does to the count, on each topology: an hour; ROWS=3/8 or ROWS='cluster: ' for some
+faults:
+	@deploy/prereqs.sh $(ENVOY_NEEDS) $(REDIS_NEEDS) iptables ip:iproute2 unshare:util-linux
+	[ "$$(id -u)" = 0 ] || { echo 'make faults needs root: it makes a network namespace' >&2; exit 1; }
+	STREAMGATE_TEST_ENVOY=$$(deploy/demo/get-envoy.sh)
+	STREAMGATE_TEST_REDIS_SERVER=$$(deploy/demo/get-redis.sh)
+	export STREAMGATE_TEST_ENVOY STREAMGATE_TEST_REDIS_SERVER
+	$(CARGO) bench --locked --no-run --bench faults
+	unshare --net -- sh -c 'ip link set lo up && exec "$$@"' sh \
+		$(CARGO) bench --locked --offline --bench faults -- $(if $(ROWS),'$(ROWS)')
 
 # The corpus stays unchanged; new inputs go to fuzz/work, failures to fuzz/artifacts. Without
 # sanitizers (the crate forbids unsafe code), so that the stable toolchain works: RUSTC_BOOTSTRAP

@@ -49,6 +49,11 @@ fn first_slot(master: usize) -> usize {
 impl ClusterNode {
     /// Starts a node that belongs to no cluster yet.
     pub fn start(options: &[&str]) -> Self {
+        Self::start_with(options, None, &[])
+    }
+
+    /// The same with more variables in its environment, and in a group of its own, if given.
+    fn start_with(options: &[&str], group: Option<u32>, variables: &[(String, String)]) -> Self {
         let bus = ReservedPort::reserve();
         let port = bus.number().to_string();
         let usual = [
@@ -59,8 +64,17 @@ impl ClusterNode {
             ["--repl-diskless-sync-delay", "0"],
         ];
         let options = [&usual.concat(), options].concat();
-        let server = RedisServer::start_with(&options);
+        let mut server = RedisServer::stopped(&options).with_variables(variables);
+        if let Some(group) = group {
+            server = server.in_group(group);
+        }
+        server.restart();
         Self { server, bus }
+    }
+
+    /// The port on which it talks to the others.
+    pub fn bus_port(&self) -> u16 {
+        self.bus.number()
     }
 
     /// Its id in the cluster.
@@ -108,31 +122,39 @@ impl RedisCluster {
     /// Starts a cluster, and waits until it serves and each replica has a copy. No replica takes
     /// over by itself.
     pub fn start() -> Self {
-        Self::start_with(LONG)
+        Self::start_with(&["--cluster-node-timeout", LONG], None, &[])
     }
 
     /// Starts a cluster whose replicas take over soon after their masters are gone.
     pub fn start_watchful() -> Self {
-        Self::start_with(SHORT)
-    }
-
-    /// Starts a cluster whose nodes take each other for dead after so many milliseconds.
-    fn start_with(timeout: &str) -> Self {
-        Self::start_as(|| {
-            ["--cluster-node-timeout", timeout]
-                .map(str::to_owned)
-                .into()
-        })
+        Self::start_with(&["--cluster-node-timeout", SHORT], None, &[])
     }
 
     /// Starts a cluster whose nodes have these options, which are asked for once for each.
     pub fn start_as(mut options: impl FnMut() -> Vec<String>) -> Self {
-        let mut start = |_| {
+        Self::of(|_| {
             let options = options();
             ClusterNode::start(&options.iter().map(String::as_str).collect::<Vec<_>>())
-        };
+        })
+    }
+
+    /// Starts a cluster whose nodes have these options and variables; each in a group of its own,
+    /// counted from `groups`, if given.
+    pub fn start_with(
+        options: &[&str],
+        groups: Option<u32>,
+        variables: &[(String, String)],
+    ) -> Self {
+        Self::of(|number| {
+            let group = groups.map(|first| first + number);
+            ClusterNode::start_with(options, group, variables)
+        })
+    }
+
+    /// A cluster of the nodes that `start` starts.
+    fn of(start: impl FnMut(u32) -> ClusterNode) -> Self {
         let cluster = Self {
-            nodes: (0..2 * MASTERS).map(&mut start).collect(),
+            nodes: (0..).map(start).take(2 * MASTERS).collect(),
         };
         cluster.join();
         cluster

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use crate::watch::PATIENCE;
 use bytes::{BufMut, Bytes, BytesMut};
@@ -82,6 +83,14 @@ impl Gateway {
     pub async fn connect(address: SocketAddr) -> Self {
         let endpoint = Endpoint::from_shared(format!("http://{address}")).expect("an address");
         let channel = endpoint.connect().await.expect("it listens");
+        Self { channel, address }
+    }
+
+    /// Connects to that address when it first asks, and again whenever the connection is lost. An
+    /// attempt may take that long.
+    pub fn lazily(address: SocketAddr, attempt: Duration) -> Self {
+        let endpoint = Endpoint::from_shared(format!("http://{address}")).expect("an address");
+        let channel = endpoint.connect_timeout(attempt).connect_lazy();
         Self { channel, address }
     }
 

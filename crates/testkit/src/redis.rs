@@ -1,6 +1,7 @@
 //! A real Redis of the tests' own: on a free port, without persistence, ended when it is dropped.
 
 use std::net::TcpStream;
+use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::Mutex;
@@ -65,6 +66,10 @@ pub struct RedisServer {
     process: Mutex<Option<Child>>,
     /// Where it would write if it did.
     directory: TempDir,
+    /// The group that its process runs in, by which a firewall can tell its packets.
+    group: Option<u32>,
+    /// Variables of its environment besides ours.
+    variables: Vec<(String, String)>,
 }
 
 impl RedisServer {
@@ -102,7 +107,21 @@ impl RedisServer {
             sentinel: None,
             process: Mutex::new(None),
             directory: TempDir::new().unwrap(),
+            group: None,
+            variables: Vec::new(),
         }
+    }
+
+    /// The same in a group of its own, by which a firewall can tell its packets.
+    pub fn in_group(mut self, group: u32) -> Self {
+        self.group = Some(group);
+        self
+    }
+
+    /// The same with more variables in its environment.
+    pub fn with_variables(mut self, variables: &[(String, String)]) -> Self {
+        self.variables = variables.to_vec();
+        self
     }
 
     /// Starts it on its port, where it must not be running, and waits until it answers.
@@ -139,6 +158,10 @@ impl RedisServer {
     fn spawn(&self, more: &[&str]) -> Child {
         let binary = redis_binary();
         let mut command = Command::new(&binary);
+        command.envs(self.variables.iter().cloned());
+        if let Some(group) = self.group {
+            command.gid(group);
+        }
         match &self.sentinel {
             Some(configuration) => command.arg(self.file(configuration)).arg("--sentinel"),
             None => command.args(["--save", "", "--appendonly", "no"]),

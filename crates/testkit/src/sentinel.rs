@@ -32,22 +32,46 @@ pub struct Watched {
 impl Watched {
     /// Starts all of them, and waits until they know each other.
     pub fn start() -> Self {
+        Self::start_with(&[], None, &[])
+    }
+
+    /// The same with servers that have these options and variables; each server and sentinel in a
+    /// group of its own, counted from `groups`, if given.
+    pub fn start_with(
+        options: &[&str],
+        groups: Option<u32>,
+        variables: &[(String, String)],
+    ) -> Self {
+        let grouped = |server: RedisServer, number| match groups {
+            Some(first) => server.in_group(first + number),
+            None => server,
+        };
+        let server = |more: &[&str], number| {
+            let server = RedisServer::stopped(&[options, more].concat());
+            let server = grouped(server.with_variables(variables), number);
+            server.restart();
+            server
+        };
         let at_once = [
             "--repl-diskless-sync",
             "yes",
             "--repl-diskless-sync-delay",
             "0",
         ];
-        let master = RedisServer::start_with(&at_once);
+        let master = server(&at_once, 0);
         let port = master.port().to_string();
-        let replica = RedisServer::start_with(&["--replicaof", "127.0.0.1", &port]);
+        let replica = server(&["--replicaof", "127.0.0.1", &port], 1);
         eventually_blocking("the replica has what the master has", || {
             role(&replica)
                 .get(3)
                 .is_some_and(|link| link == "connected")
         });
         let configuration = watching(SERVICE, &master, 2);
-        let sentinels = [(); 3].map(|()| RedisServer::sentinel(&configuration));
+        let sentinels = [2, 3, 4].map(|number| {
+            let sentinel = grouped(RedisServer::stopped_sentinel(&configuration), number);
+            sentinel.restart();
+            sentinel
+        });
         for sentinel in &sentinels {
             // Redis 7 can shorten the intervals of its messages; with older versions all this takes
             // some seconds more.

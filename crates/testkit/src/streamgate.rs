@@ -32,6 +32,8 @@ pub struct Streamgate {
     pub http: SocketAddr,
     /// Those of gRPC and HTTP, if it is to come back to them.
     ports: Option<[ReservedPort; 2]>,
+    /// The group that its process runs in, by which a firewall can tell its packets.
+    group: Option<u32>,
 }
 
 impl Streamgate {
@@ -73,20 +75,35 @@ impl Streamgate {
     /// The same on addresses that stay reserved while it is down, for a test that restarts it.
     pub async fn start_to_restart(settings: &[Setting<'_>]) -> Self {
         let ports = [ReservedPort::reserve(), ReservedPort::reserve()];
-        Self::start_at(owned(settings), ports).await
+        Self::start_at(owned(settings), ports, None).await
+    }
+
+    /// The same in a group of its own, by which a firewall can tell its packets.
+    pub async fn start_in_group(group: u32, settings: &[Setting<'_>]) -> Self {
+        let ports = [ReservedPort::reserve(), ReservedPort::reserve()];
+        Self::start_at(owned(settings), ports, Some(group)).await
     }
 
     /// Restarts it with the same settings on the same addresses, which [`Self::start_to_restart`]
     /// has reserved.
     pub async fn start_again(mut self) -> Self {
         let ports = self.ports.take().expect("it was started to be restarted");
-        Self::start_at(self.settings.clone(), ports).await
+        Self::start_at(self.settings.clone(), ports, self.group).await
     }
 
-    async fn start_at(settings: Vec<(String, String)>, ports: [ReservedPort; 2]) -> Self {
+    async fn start_at(
+        settings: Vec<(String, String)>,
+        ports: [ReservedPort; 2],
+        group: Option<u32>,
+    ) -> Self {
         let [grpc, http] = ports.each_ref().map(|port| port.address().to_string());
-        let mut started = Self::start_on(settings, &grpc, &http).await;
+        let mut serve = program(&["serve"], &[]);
+        if let Some(group) = group {
+            serve.gid(group);
+        }
+        let mut started = Self::start_as(serve, settings, &grpc, &http).await;
         started.ports = Some(ports);
+        started.group = group;
         started
     }
 
@@ -138,6 +155,7 @@ impl Streamgate {
             grpc,
             http,
             ports: None,
+            group: None,
         }
     }
 

@@ -1,0 +1,229 @@
+//! The truth, kept by the clients: what each user really watches, and what the answers were worth.
+
+use std::collections::HashMap;
+use std::sync::Mutex;
+use std::time::Duration;
+
+use streamgate::clock::Stopwatch;
+
+/// How many streams a user may watch.
+pub(crate) const LIMIT: usize = 3;
+
+/// For how long after its end a session may still count without anything being wrong: the end has
+/// to arrive.
+const SETTLE: Duration = Duration::from_secs(1);
+
+/// For how long ended sessions are remembered.
+const REMEMBERED: Duration = Duration::from_secs(60);
+
+/// Answers that took longer than this are looked at.
+const SLOW: Duration = Duration::from_millis(20);
+
+/// What the gateway got to a check.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Verdict {
+    /// The request goes through.
+    Allowed,
+    /// 429: the limit is reached.
+    Full,
+    /// 503, or no answer at all.
+    Failed,
+}
+
+/// A session, as its viewer knows it. Times count from when the run began.
+struct Watched {
+    /// When its start was sent.
+    sent: Duration,
+    /// When it was let in.
+    admitted: Option<Duration>,
+    /// When it was over, or never began.
+    ended: Option<Duration>,
+}
+
+/// The sessions of a user by their ids.
+type Sessions = HashMap<String, Watched>;
+
+/// What the clients have seen.
+#[derive(Debug, Default, Clone)]
+pub(crate) struct Tally {
+    /// Starts that were tried.
+    pub(crate) starts: usize,
+    /// Starts that were let in although three streams of the user surely ran.
+    pub(crate) above: usize,
+    /// Starts that got 429 although fewer than three of the user's could have counted.
+    pub(crate) wrongly_refused: usize,
+    /// Starts and renewals that got 503, or no answer in time.
+    pub(crate) failed: usize,
+    /// Viewers within their limit whose playback was refused in the middle.
+    pub(crate) cut_off: usize,
+    /// Checks in all.
+    pub(crate) checks: usize,
+    /// Checks that took long: when they were sent, and when answered.
+    pub(crate) slow: Vec<(Duration, Duration)>,
+    /// When the last of these things happened that shouldn't.
+    pub(crate) last_trouble: Option<Duration>,
+    /// How long slots have counted for streams that had ended.
+    pub(crate) leaked: Duration,
+    /// The longest of these times.
+    pub(crate) longest_leak: Duration,
+}
+
+/// All users, and the tally.
+pub(crate) struct Truth {
+    pub(crate) clock: Stopwatch,
+    users: Vec<Mutex<Sessions>>,
+    tally: Mutex<Tally>,
+    /// Since when each session has counted without being watched.
+    leaks: Mutex<HashMap<(usize, String), Duration>>,
+}
+
+impl Truth {
+    pub(crate) fn about(users: usize, clock: Stopwatch) -> Self {
+        Self {
+            clock,
+            users: (0..users).map(|_| Mutex::default()).collect(),
+            tally: Mutex::default(),
+            leaks: Mutex::default(),
+        }
+    }
+
+    pub(crate) fn tally(&self) -> Tally {
+        self.tally.lock().unwrap().clone()
+    }
+
+    /// A start is about to be sent; when that is.
+    pub(crate) fn starts(&self, user: usize, id: &str) -> Duration {
+        let sent = self.clock.elapsed();
+        let watched = Watched {
+            sent,
+            admitted: None,
+            ended: None,
+        };
+        let mut sessions = self.users[user].lock().unwrap();
+        sessions.retain(|_, it| it.ended.is_none_or(|ended| ended + REMEMBERED > sent));
+        sessions.insert(id.to_owned(), watched);
+        sent
+    }
+
+    /// The start that was sent then has been answered.
+    pub(crate) fn started(&self, user: usize, id: &str, sent: Duration, verdict: Verdict) {
+        let now = self.clock.elapsed();
+        let mut sessions = self.users[user].lock().unwrap();
+        let others = sessions.iter().filter(|(other, _)| *other != id);
+        let (mut surely, mut perhaps) = (0, 0);
+        for (_, other) in others {
+            let ran = |admitted| admitted <= sent && other.ended.is_none_or(|ended| ended > now);
+            surely += usize::from(other.admitted.is_some_and(ran));
+            let is_gone = other.ended.is_some_and(|ended| ended + SETTLE < sent);
+            perhaps += usize::from(!is_gone && other.sent <= now);
+        }
+        let this = sessions.get_mut(id).unwrap();
+        match verdict {
+            Verdict::Allowed => this.admitted = Some(now),
+            Verdict::Full | Verdict::Failed => this.ended = Some(now),
+        }
+        drop(sessions);
+        let mut tally = self.tally.lock().unwrap();
+        tally.starts += 1;
+        let is_above = verdict == Verdict::Allowed && surely >= LIMIT;
+        let is_wrong = verdict == Verdict::Full && perhaps < LIMIT;
+        tally.above += usize::from(is_above);
+        tally.wrongly_refused += usize::from(is_wrong);
+        tally.note(sent, now, verdict, is_above || is_wrong);
+    }
+
+    /// A renewal that was sent then has been answered; whether the viewer goes on.
+    pub(crate) fn renewed(&self, user: usize, id: &str, sent: Duration, verdict: Verdict) -> bool {
+        let now = self.clock.elapsed();
+        let mut sessions = self.users[user].lock().unwrap();
+        let mut is_cut_off = false;
+        if verdict == Verdict::Full {
+            let running = sessions.values();
+            let running = running.filter(|it| it.admitted.is_some() && it.ended.is_none());
+            is_cut_off = running.count() <= LIMIT;
+            sessions.get_mut(id).unwrap().ended = Some(now);
+        }
+        drop(sessions);
+        let mut tally = self.tally.lock().unwrap();
+        tally.cut_off += usize::from(is_cut_off);
+        tally.note(sent, now, verdict, is_cut_off);
+        verdict != Verdict::Full
+    }
+
+    /// A stream has ended.
+    pub(crate) fn ended(&self, user: usize, id: &str) {
+        let now = self.clock.elapsed();
+        if let Some(session) = self.users[user].lock().unwrap().get_mut(id) {
+            session.ended = Some(now);
+        }
+    }
+
+    /// What was started under that id has another.
+    pub(crate) fn is_called(&self, user: usize, id: &str, other: &str) {
+        let mut sessions = self.users[user].lock().unwrap();
+        let session = sessions.remove(id).unwrap();
+        sessions.insert(other.to_owned(), session);
+    }
+
+    /// All streams of a user have ended.
+    pub(crate) fn all_ended(&self, user: usize) {
+        let now = self.clock.elapsed();
+        for session in self.users[user].lock().unwrap().values_mut() {
+            session.ended.get_or_insert(now);
+        }
+    }
+
+    /// Something broke that was no check: a running response.
+    pub(crate) fn broke(&self) {
+        let now = self.clock.elapsed();
+        let mut tally = self.tally.lock().unwrap();
+        tally.cut_off += 1;
+        tally.last_trouble = Some(now);
+    }
+
+    /// The store was asked at `asked`, and `since` the time before; these sessions counted. Notes
+    /// those that nobody watches. How many there are.
+    pub(crate) fn listed(
+        &self,
+        listed: &[(usize, String)],
+        since: Duration,
+        asked: Duration,
+    ) -> usize {
+        let mut leaks = self.leaks.lock().unwrap();
+        let mut seen = HashMap::new();
+        for (user, id) in listed {
+            let sessions = self.users[*user].lock().unwrap();
+            let began = match sessions.get(id).map(|it| it.ended) {
+                Some(None) => continue,
+                Some(Some(ended)) if ended + SETTLE > asked => continue,
+                Some(Some(ended)) => ended,
+                // Envoy names a session that its viewer may not have heard of yet.
+                None => asked,
+            };
+            let key = (*user, id.clone());
+            let began = leaks.get(&key).copied().unwrap_or(began);
+            seen.insert(key, began);
+        }
+        let mut tally = self.tally.lock().unwrap();
+        for began in seen.values() {
+            tally.leaked += asked.saturating_sub(since.max(*began));
+            tally.longest_leak = tally.longest_leak.max(asked.saturating_sub(*began));
+        }
+        *leaks = seen;
+        leaks.len()
+    }
+}
+
+impl Tally {
+    /// Notes a check and what became of it.
+    fn note(&mut self, sent: Duration, now: Duration, verdict: Verdict, is_trouble: bool) {
+        self.checks += 1;
+        self.failed += usize::from(verdict == Verdict::Failed);
+        if is_trouble || verdict == Verdict::Failed {
+            self.last_trouble = Some(now);
+        }
+        if now.saturating_sub(sent) > SLOW {
+            self.slow.push((sent, now));
+        }
+    }
+}
