@@ -10,8 +10,8 @@ use crate::fault::Fault;
 use crate::installation::Topology;
 use crate::truth::Tally;
 
-/// Where the table is kept.
-const KEPT: &str = "docs/fault-table.md";
+/// Where the table is written.
+const WRITTEN: &str = "target/faults.md";
 
 /// A fault on a topology, with a rule for outages.
 #[derive(Debug, Clone, Copy)]
@@ -94,7 +94,7 @@ pub(crate) fn line(row: &Row, seen: &Seen) -> String {
     let before = &seen.before;
     let trouble = before.above + before.wrongly_refused + before.cut_off + before.failed;
     format!(
-        "{} {} (before the fault: {trouble} of {} checks in trouble; left over {:?}; the machine's longest delay {:.0} ms)",
+        "| {} {} (before the fault: {trouble} of {} checks in trouble; left over {:?}; the machine's longest delay {:.0} ms)",
         row.topology.as_str(),
         cells(row, seen),
         before.checks,
@@ -105,17 +105,17 @@ pub(crate) fn line(row: &Row, seen: &Seen) -> String {
 
 /// Writes the whole table.
 pub(crate) fn write(rows: &[(Row, Seen)]) {
-    let mut text = String::from("<!-- `make faults` writes this file. -->\n");
+    let mut text = String::from("# What a fault does to the count\n");
     for topology in Topology::ALL {
         let title = match topology {
             Topology::Standalone => "One server",
             Topology::Sentinel => "A master and its replica, three sentinels",
             Topology::Cluster => "A cluster of three masters and three replicas",
         };
-        let _ = write!(text, "\n### {title}\n\n{HEADING}");
+        let _ = write!(text, "\n## {title}\n\n{HEADING}");
         for (row, seen) in rows.iter().filter(|(row, _)| row.topology == topology) {
             let _ = writeln!(text, "{}", cells(row, seen));
         }
     }
-    std::fs::write(repository(KEPT), text).unwrap();
+    std::fs::write(repository(WRITTEN), text).unwrap();
 }

@@ -63,6 +63,7 @@ make compose-check => .ci/docker
 make demo => .ci/commands
 make demo STORE=redis => .ci/commands
 make demo-check => .ci/run
+make faults => .ci/nightly
 make dist => .ci/nightly
 make dist-check => .ci/nightly
 make fuzz TARGET=claim RUNS=1000000 => .ci/nightly
