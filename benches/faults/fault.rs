@@ -6,7 +6,7 @@ use redis::Value;
 use testkit::proxy::Proxy;
 use testkit::redis::RedisServer;
 
-use crate::installation::{Installation, ServerOptions, Topology};
+use crate::installation::{Installation, STREAMGATE_GROUPS, ServerOptions, Topology};
 use crate::network::Firewall;
 
 /// How long a fault lasts that ends only because we end it: less than two thirds of a lease.
@@ -137,7 +137,7 @@ impl Fault {
             Self::PlannedFailover => at.fail_over().await,
             Self::Resharding => reshard(at),
             Self::InstanceCutOff => {
-                let group = at.second_streamgate();
+                let [_, group] = STREAMGATE_GROUPS;
                 let cut = Firewall::open().drop_packets(group, &at.client_ports());
                 tokio::time::sleep(LASTS).await;
                 drop(cut);

@@ -25,8 +25,8 @@ pub(crate) const LEASE: u32 = 9;
 /// The first of the servers' groups.
 const SERVER_GROUPS: u32 = 61_000;
 
-/// The first of the streamgates' groups.
-const STREAMGATE_GROUPS: u32 = 62_000;
+/// The groups of the streamgates.
+pub(crate) const STREAMGATE_GROUPS: [u32; 2] = [62_000, 62_001];
 
 /// The file that says by how many seconds the servers' clock is shifted.
 const SHIFT: &str = "shift";
@@ -55,7 +55,7 @@ pub(crate) struct ServerOptions {
 /// The servers.
 enum Servers {
     Standalone(RedisServer),
-    Sentinel(Watched),
+    Sentinel(Box<Watched>),
     Cluster(RedisCluster),
 }
 
@@ -104,7 +104,7 @@ impl Servers {
             }
             Topology::Sentinel => {
                 let watched = Watched::start_with(&keeping, Some(SERVER_GROUPS), &variables);
-                Self::Sentinel(watched)
+                Self::Sentinel(Box::new(watched))
             }
             Topology::Cluster => {
                 let options = [&["--cluster-node-timeout", "1500"], &keeping[..]].concat();
@@ -165,7 +165,7 @@ async fn relays(servers: &Servers, are_wanted: bool) -> (Vec<Proxy>, Firewall) {
     };
     for port in ports {
         let relay = Proxy::before(port).await;
-        for group in [STREAMGATE_GROUPS, STREAMGATE_GROUPS + 1] {
+        for group in STREAMGATE_GROUPS {
             leading = leading.redirect(group, port, relay.port());
         }
         relays.push(relay);
@@ -194,8 +194,8 @@ impl Installation {
         ];
         let (relays, leading_there) = relays(&servers, options.relay).await;
         let (one, two) = tokio::join!(
-            Streamgate::start_in_group(STREAMGATE_GROUPS, &settings),
-            Streamgate::start_in_group(STREAMGATE_GROUPS + 1, &settings)
+            Streamgate::start_in_group(STREAMGATE_GROUPS[0], &settings),
+            Streamgate::start_in_group(STREAMGATE_GROUPS[1], &settings)
         );
         let origin = Origin::start().await;
         let setup = Setup::demo(&[one.grpc, two.grpc], origin.address).flush_interval("2s");
@@ -246,11 +246,6 @@ impl Installation {
             Servers::Cluster(cluster) => u32::try_from(cluster.nodes.len()).unwrap() - 1,
         };
         (SERVER_GROUPS, SERVER_GROUPS + 1..SERVER_GROUPS + 1 + peers)
-    }
-
-    /// The group of the second streamgate.
-    pub(crate) const fn second_streamgate(&self) -> u32 {
-        STREAMGATE_GROUPS + 1
     }
 
     /// The ports of the master, and those of its peers, for clients and for each other.

@@ -149,7 +149,7 @@ impl Audience {
         while self.goes_on() {
             turn += 1;
             let id = format!("{user:05}-{device}-{turn:04}-{:08x}", rand::random::<u32>());
-            let is_let_in = if device % 2 == 0 {
+            let is_let_in = if device.is_multiple_of(2) {
                 self.endless(user, device % 4 / 2, &id).await
             } else {
                 self.playlist(user, device % 4 / 2, &id).await
