@@ -1,5 +1,5 @@
-//! The control task: how long the machine itself delays whoever runs on it. What a check took is
-//! reported as the excess over this, so that a busy machine changes no row.
+//! The control task measures how long the machine itself delays a thread. The time of a check is
+//! reported as the excess over this delay, so that a busy machine changes no row.
 
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};

@@ -3,10 +3,11 @@
 use std::time::Duration;
 
 use redis::Value;
+use streamgate::config::Topology;
 use testkit::proxy::Proxy;
-use testkit::redis::RedisServer;
+use testkit::sentinel::is_replica;
 
-use crate::installation::{Installation, STREAMGATE_GROUPS, ServerOptions, Topology};
+use crate::installation::{Installation, STREAMGATE_GROUPS, ServerOptions};
 use crate::network::Firewall;
 
 /// How long a fault lasts that ends only because we end it: less than two thirds of a lease.
@@ -214,12 +215,8 @@ fn on_all(at: &Installation, words: &[&str]) {
 
 /// Runs a command at each server that takes writes.
 fn on_masters(at: &Installation, words: &[&str]) {
-    let is_master = |server: &&RedisServer| {
-        let role: Vec<Value> = server.run(&["ROLE"]);
-        let role = role.into_iter().next().unwrap();
-        redis::from_redis_value::<String>(role).is_ok_and(|role| role == "master")
-    };
-    for server in at.data_servers().into_iter().filter(is_master) {
+    let servers = at.data_servers().into_iter();
+    for server in servers.filter(|server| !is_replica(server)) {
         server.run::<Value>(words);
     }
 }

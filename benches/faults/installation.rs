@@ -7,6 +7,7 @@ use std::path::Path;
 use std::process::Command;
 
 use redis::Value;
+use streamgate::config::Topology;
 use tempfile::TempDir;
 use testkit::cluster::RedisCluster;
 use testkit::gateway::{Gateway, Setup};
@@ -31,16 +32,12 @@ pub(crate) const STREAMGATE_GROUPS: [u32; 2] = [62_000, 62_001];
 /// The file that says by how many seconds the servers' clock is shifted.
 const SHIFT: &str = "shift";
 
-/// How the servers of the store stand to each other.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Topology {
-    /// One server.
-    Standalone,
-    /// A master and its replica, watched by three sentinels.
-    Sentinel,
-    /// Three masters, each with a replica.
-    Cluster,
-}
+/// The topologies that are tried, with the words of `store.redis.topology`.
+pub(crate) const TOPOLOGIES: [(Topology, &str); 3] = [
+    (Topology::Standalone, "standalone"),
+    (Topology::Sentinel, "sentinel"),
+    (Topology::Cluster, "cluster"),
+];
 
 /// The options of the servers, and the file that a shifted clock follows.
 pub(crate) struct ServerOptions {
@@ -73,17 +70,10 @@ pub(crate) struct Installation {
     clock: TempDir,
 }
 
-impl Topology {
-    pub(crate) const ALL: [Self; 3] = [Self::Standalone, Self::Sentinel, Self::Cluster];
-
-    /// The word of `store.redis.topology`.
-    pub(crate) const fn as_str(self) -> &'static str {
-        match self {
-            Self::Standalone => "standalone",
-            Self::Sentinel => "sentinel",
-            Self::Cluster => "cluster",
-        }
-    }
+/// The word of `store.redis.topology`.
+pub(crate) fn word(topology: Topology) -> &'static str {
+    let found = TOPOLOGIES.iter().find(|(known, _)| *known == topology);
+    found.unwrap().1
 }
 
 impl Servers {
@@ -183,7 +173,7 @@ impl Installation {
         let (urls, lease) = (servers.urls().join(","), format!("{LEASE}s"));
         let settings: [Setting<'_>; 8] = [
             ("store.backend", "redis"),
-            ("store.redis.topology", topology.as_str()),
+            ("store.redis.topology", word(topology)),
             ("store.redis.urls", &urls),
             ("store.outage", rule),
             ("leases.request", &lease),

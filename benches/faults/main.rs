@@ -29,7 +29,7 @@ use tokio::time::sleep;
 
 use control::Control;
 use fault::Fault;
-use installation::{Installation, LEASE, Topology};
+use installation::{Installation, LEASE, TOPOLOGIES};
 use table::{Row, Seen};
 use viewers::Audience;
 
@@ -61,7 +61,7 @@ fn main() {
 /// All rows.
 fn rows() -> Vec<Row> {
     let mut rows = Vec::new();
-    for topology in Topology::ALL {
+    for (topology, _) in TOPOLOGIES {
         for fault in Fault::ALL.into_iter().filter(|it| it.is_of(topology)) {
             let rules = fault.rules(topology).iter();
             rows.extend(rules.map(|&rule| Row {

@@ -3,11 +3,12 @@
 use std::fmt::Write as _;
 use std::time::Duration;
 
+use streamgate::config::Topology;
 use testkit::tools::repository;
 
 use crate::control::Delays;
 use crate::fault::Fault;
-use crate::installation::Topology;
+use crate::installation::{TOPOLOGIES, word};
 use crate::truth::Tally;
 
 /// Where the table is written.
@@ -37,7 +38,7 @@ pub(crate) struct Seen {
 
 impl Row {
     pub(crate) fn describe(&self) -> String {
-        let (topology, fault) = (self.topology.as_str(), self.fault.name());
+        let (topology, fault) = (word(self.topology), self.fault.name());
         format!("{topology}: {fault}: {}", self.rule)
     }
 }
@@ -95,7 +96,7 @@ pub(crate) fn line(row: &Row, seen: &Seen) -> String {
     let trouble = before.above + before.wrongly_refused + before.cut_off + before.failed;
     format!(
         "| {} {} (before the fault: {trouble} of {} checks in trouble; left over {:?}; the machine's longest delay {:.0} ms)",
-        row.topology.as_str(),
+        word(row.topology),
         cells(row, seen),
         before.checks,
         seen.left_over,
@@ -106,7 +107,7 @@ pub(crate) fn line(row: &Row, seen: &Seen) -> String {
 /// Writes the whole table.
 pub(crate) fn write(rows: &[(Row, Seen)]) {
     let mut text = String::from("# What a fault does to the count\n");
-    for topology in Topology::ALL {
+    for (topology, _) in TOPOLOGIES {
         let title = match topology {
             Topology::Standalone => "One server",
             Topology::Sentinel => "A master and its replica, three sentinels",

@@ -150,9 +150,9 @@ impl Audience {
             turn += 1;
             let id = format!("{user:05}-{device}-{turn:04}-{:08x}", rand::random::<u32>());
             let is_let_in = if device.is_multiple_of(2) {
-                self.endless(user, device % 4 / 2, &id).await
+                self.endless(user, device / 2, &id).await
             } else {
-                self.playlist(user, device % 4 / 2, &id).await
+                self.playlist(user, device / 2, &id).await
             };
             let rest = if is_let_in {
                 RESTS
@@ -175,10 +175,10 @@ impl Audience {
         let watches = between(WATCHES);
         while began.elapsed() < watches && self.goes_on() {
             sleep(SIGN_OF_LIFE).await;
-            self.log(way, periodic(id, &answer)).await;
+            self.log(way, periodic(id, &answer));
         }
         self.truth.ended(user, id);
-        self.log(way, end(id, &answer)).await;
+        self.log(way, end(id, &answer));
         true
     }
 
@@ -191,7 +191,7 @@ impl Audience {
         let Some(answer) = answer.filter(|_| verdict == Verdict::Allowed) else {
             return false;
         };
-        self.log(way, answered("any", &answer, 200)).await;
+        self.log(way, answered("any", &answer, 200));
         let began = Stopwatch::start();
         let watches = between(WATCHES);
         while began.elapsed() < watches && self.goes_on() {
@@ -202,7 +202,7 @@ impl Audience {
                 return false;
             }
             if let Some(answer) = answer.filter(|_| verdict == Verdict::Allowed) {
-                self.log(way, answered("any", &answer, 200)).await;
+                self.log(way, answered("any", &answer, 200));
             }
         }
         self.truth.ended(user, id);
@@ -233,9 +233,8 @@ impl Audience {
     }
 
     /// Writes an entry of the access log. A log that is full loses it, as Envoy's does.
-    async fn log(&self, way: usize, entry: HttpAccessLogEntry) {
+    fn log(&self, way: usize, entry: HttpAccessLogEntry) {
         let _ = self.ways[way].log.try_send(entry);
-        tokio::task::yield_now().await;
     }
 
     /// Ends a playback over HTTP, at the other streamgate if that one does not answer.
