@@ -18,7 +18,7 @@ SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
 .PHONY: help prereqs prereqs-build prereqs-demo prereqs-dist prereqs-lint prereqs-test build demo demo-check image image-check compose-check validate test test-fast test-servers matrix fuzz fuzz-api
-.PHONY: bench bench-redis bench-memory bench-instructions faults prereqs-bench-instructions lint nightly dist dist-check tag-notes
+.PHONY: bench bench-redis bench-memory bench-instructions faults lint nightly dist dist-check tag-notes
 
 ## Lists the targets
 help:
@@ -195,13 +195,11 @@ bench: prereqs
 	export STREAMGATE_TEST_REDIS_SERVER STREAMGATE_TEST_ENVOY
 	$(CARGO) bench --locked --bench checks
 
-prereqs-bench-instructions:
-	@deploy/prereqs.sh valgrind
-
 # An optimised build; the count hardly depends on the machine.
 ## Counts the instructions of a check's parts, and fails if one takes over 5 % more than is committed
-bench-instructions: prereqs-bench-instructions
-	@$(CARGO) bench --locked --bench checks -- --count-instructions
+bench-instructions:
+	@deploy/prereqs.sh valgrind
+	$(CARGO) bench --locked --bench checks -- --count-instructions
 
 # An optimised build, because the memory figures are published.
 ## Measures the memory of a million users, and of one user with a million ids
