@@ -52,7 +52,7 @@ impl Trial {
         };
         if let Some(flaw) = flaw {
             self.wrong(format!(
-                "{viewer:?} at {limit} is told {answer:?}, but {flaw}"
+                "{viewer:?}, with a limit of {limit}, got {answer:?}, but {flaw}"
             ));
         }
     }

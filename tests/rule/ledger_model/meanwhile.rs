@@ -62,18 +62,18 @@ impl Trial {
             return;
         }
         if !behind.is_empty() {
-            self.wrong("after an outage not all sessions are told".to_owned());
+            self.wrong("some sessions were not reported after an outage".to_owned());
         }
         self.ends_are_told(began);
         self.ends_have_stuck(began).await;
     }
 
-    /// The ends that were reported before are told, as long as they mean anything.
+    /// Every end reported before that time has reached the store, as long as it can still matter.
     pub(super) fn ends_are_told(&self, before: Timestamp) {
         let from = self.shared.now().before(terms().memory);
         let owed = self.notes().owed_ends(from..before);
         if !owed.is_empty() {
-            self.wrong(format!("the store is not told of {owed:?}"));
+            self.wrong(format!("the store has not heard of {owed:?}"));
         }
     }
 }

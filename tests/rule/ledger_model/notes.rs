@@ -124,6 +124,11 @@ impl Notes {
         self.displaced.contains(&(user.clone(), key.clone()))
     }
 
+    /// What an instance knows of a session.
+    fn known_belief(&self, instance: usize, user: &UserId, key: &SessionKey) -> Option<&Belief> {
+        self.beliefs.get(&(instance, user.clone(), key.clone()))
+    }
+
     /// Until when an instance may let a session go on without a question.
     pub(super) fn sure_until(
         &self,
@@ -131,8 +136,7 @@ impl Notes {
         user: &UserId,
         key: &SessionKey,
     ) -> Option<Timestamp> {
-        let belief = self.beliefs.get(&(instance, user.clone(), key.clone()));
-        belief.and_then(|belief| belief.sure_until)
+        self.known_belief(instance, user, key)?.sure_until
     }
 
     /// Until when an instance may let a session go on while the store is out.
@@ -142,8 +146,7 @@ impl Notes {
         user: &UserId,
         key: &SessionKey,
     ) -> Option<Timestamp> {
-        let belief = self.beliefs.get(&(instance, user.clone(), key.clone()));
-        belief.and_then(|belief| belief.kept_until)
+        self.known_belief(instance, user, key)?.kept_until
     }
 
     /// The sessions that have ended, each as far as that instance knows.

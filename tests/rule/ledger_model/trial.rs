@@ -226,7 +226,7 @@ impl Trial {
             },
         };
         self.notes().count(name_of(&answer));
-        let told = format!("{viewer:?} is told {answer:?}");
+        let told = format!("{viewer:?} got {answer:?}");
         self.notes().log(self.shared.now(), &told);
         self.judge(viewer, &claim, &settings, since, &answer);
         self.after(viewer, manner, &claim, &answer)
