@@ -39,7 +39,7 @@ const NAP: Duration = Duration::from_micros(20);
 /// connection. A check that is made late for it counts from when it should have been made.
 const UNANSWERED: usize = 160;
 
-/// The longest time that is told from longer ones, in nanoseconds, and the digits that count.
+/// The longest time that a histogram can record, in nanoseconds, and its significant digits.
 const LONGEST: (u64, u8) = (60_000_000_000, 3);
 
 /// How many checks are made, and when.

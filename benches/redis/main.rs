@@ -1,7 +1,7 @@
 //! What Redis pays for an operation, compared with a textbook semaphore and a script that does
 //! nothing: microseconds per call by its own count, and bytes per session. Also whether the listing
-//! of everybody holds it up, and what a Redis Cluster costs. `make bench-redis` runs it and prints its tables. Another machine
-//! prints other figures, so this is no test.
+//! of everybody holds it up, and what a Redis Cluster costs. `make bench-redis` runs it and prints
+//! its tables. Another machine prints other figures, so this is no test.
 
 #![expect(
     clippy::indexing_slicing,

@@ -86,8 +86,8 @@ impl RedisStore {
     }
 
     /// Renews each session by a call of its own, as in a cluster, where a call can't have keys of
-    /// several users. The connections join them into few writes. No
-    /// master gets more than [`AT_A_TIME`] of them at once, and none waits for another master.
+    /// several users. The connections join them into few writes. No master gets more than
+    /// [`AT_A_TIME`] of them at once, and none waits for another master.
     pub(super) async fn renew_each(&self, seen: &[Seen]) -> Vec<Result<Renewal, StoreError>> {
         let mut shards: BTreeMap<Shard, Vec<_>> = BTreeMap::new();
         for (place, seen) in seen.iter().enumerate() {

@@ -7,7 +7,7 @@ use testkit::streams::sighting;
 
 use super::*;
 
-/// A cluster under load, whose first shard is to be hit.
+/// A cluster under load. Faults strike its first shard.
 struct Scene {
     /// A store on it.
     store: RedisStore,
