@@ -116,6 +116,7 @@ fn admitted(entry: AdmissionKind) -> Decision {
         active: 1,
         displaced: Vec::new(),
         decided_at: Timestamp::default(),
+        limit_override: None,
     };
     decided(Admission::Admitted(admitted), undo)
 }

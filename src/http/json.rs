@@ -97,6 +97,58 @@ pub(super) struct UserBody {
     pub(super) sessions: Vec<SessionBody>,
 }
 
+/// A limit to set for one user.
+#[derive(Debug, Default, PartialEq, Eq, Deserialize, ToSchema)]
+#[serde(default, deny_unknown_fields)]
+#[schema(as = Limit)]
+pub(super) struct LimitBody {
+    /// How many streams the user may watch at once; 0 refuses every start.
+    #[schema(value_type = u32, required = true, maximum = 1000)]
+    #[serde(deserialize_with = "whole_number")]
+    pub(super) limit: Option<u32>,
+    /// When it expires, in UTC and at most 90 days ahead.
+    #[schema(value_type = Option<String>, format = DateTime)]
+    pub(super) expires_at: Option<String>,
+    /// Instead of `expires_at`: in how many seconds it expires. With neither, in 30 days.
+    #[schema(value_type = Option<u32>, minimum = 1, maximum = 7_776_000)]
+    #[serde(deserialize_with = "whole_number")]
+    pub(super) expires_in_seconds: Option<u32>,
+}
+
+/// A user's limit, and where it comes from.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = UserLimit)]
+pub(super) struct UserLimitBody {
+    /// The user.
+    pub(super) user: String,
+    /// How many streams the user may watch at once.
+    pub(super) limit: u32,
+    /// Where that comes from.
+    #[schema(value_type = LimitSourceName)]
+    pub(super) source: &'static str,
+    /// When the override expires; absent unless `source` is `override`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false, format = DateTime)]
+    pub(super) expires_at: Option<String>,
+    /// What applies without the override.
+    pub(super) configured: u32,
+}
+
+/// Where a limit comes from.
+#[derive(Debug, ToSchema)]
+#[schema(as = LimitSource, rename_all = "lowercase")]
+#[expect(dead_code, reason = "only for the OpenAPI document")]
+pub(super) enum LimitSourceName {
+    /// An operator has set it for this user.
+    Override,
+    /// The configuration, for this user.
+    User,
+    /// The configuration, for the plan.
+    Plan,
+    /// The configuration, for everybody else.
+    Default,
+}
+
 /// The result of ending all of a user's sessions.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = Ended)]

@@ -10,6 +10,7 @@ mod html;
 mod instance;
 mod json;
 mod layers;
+mod limits;
 mod listing;
 mod openapi;
 mod problems;
@@ -97,6 +98,7 @@ fn routes() -> OpenApiRouter<ApiState> {
             sessions::put,
             sessions::delete_one
         ))
+        .routes(routes!(limits::get, limits::put, limits::delete))
         .routes(routes!(release_hook::release))
         .routes(routes!(listing::get))
         .routes(routes!(instance::get))

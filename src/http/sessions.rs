@@ -30,6 +30,7 @@ use crate::http::request::path::{OfSession, OfUser, escaped};
 use crate::identity::{Claim, Kind, SessionId, SessionKey, UserId};
 use crate::ledger::Ledger;
 use crate::session::{AdmissionKind, Ending, Released, Session};
+use crate::store::Listing;
 
 /// Start a playback, or renew it
 ///
@@ -110,7 +111,8 @@ pub(super) async fn post(
 
 /// See what a user watches
 ///
-/// `limit` is that of a user without a plan, because plans come with each request.
+/// `limit` is the one that an operator has set for the user; without one, that of a user without a
+/// plan, because plans come with each request.
 #[utoipa::path(
     get,
     operation_id = "get_user_sessions",
@@ -124,8 +126,14 @@ pub(super) async fn get_all(
     State(door): State<ApiState>,
     OfUser { user, .. }: OfUser,
 ) -> Result<Json<UserBody>, ApiError> {
-    let sessions = live(&door.ledger, &user).await?;
-    let (limit, active) = (door.ledger.limit_of(&user, None), sessions.len());
+    let Listing {
+        sessions,
+        limit_override,
+        ..
+    } = door.ledger.list(&user).await.map_err(ApiError::Outage)?;
+    let configured = door.ledger.limit_of(&user, None);
+    let limit = limit_override.map_or(configured, |set| set.limit);
+    let active = sessions.len();
     Ok(Json(UserBody {
         user: user.to_string(),
         limit,
@@ -283,7 +291,7 @@ async fn end_all(ledger: &Ledger, user: &UserId) -> Result<EndedBody, ApiError> 
 }
 
 /// The user's live sessions.
-pub(super) async fn live(ledger: &Ledger, user: &UserId) -> Result<Vec<Session>, ApiError> {
+async fn live(ledger: &Ledger, user: &UserId) -> Result<Vec<Session>, ApiError> {
     let listing = ledger.list(user).await.map_err(ApiError::Outage)?;
     Ok(listing.sessions)
 }

@@ -21,7 +21,6 @@ use super::front;
 use super::json::{TimeBody, WatchBody};
 use super::layers::RequestId;
 use super::release_hook::release_one;
-use super::sessions::live;
 use super::start_service::{self, Granted, detached, left};
 use crate::http::openapi::responses::{
     BadBody, Detached, Done, Failures, Full, NotLive, VideoEnded,
@@ -31,6 +30,7 @@ use crate::http::request::caller::basic_user;
 use crate::http::request::path::{escaped, named, only_parameter};
 use crate::identity::{Claim, ContentId, Door, Facts, Kind, SessionId, SessionKey, UserId};
 use crate::session::AdmissionKind;
+use crate::store::Listing;
 
 /// The query that names the video; [`OfVideo`] parses it.
 #[derive(utoipa::IntoParams)]
@@ -138,8 +138,15 @@ pub(super) async fn get(
         VideoGet::FrontPage => return Ok(front::serve()),
         VideoGet::Video(video) => video,
     };
-    let sessions = live(&door.ledger, &video.user).await?;
-    let (limit, key) = (door.ledger.limit_of(&video.user, None), video.key());
+    let listing = door.ledger.list(&video.user).await;
+    let Listing {
+        sessions,
+        limit_override,
+        ..
+    } = listing.map_err(ApiError::Outage)?;
+    let configured = door.ledger.limit_of(&video.user, None);
+    let limit = limit_override.map_or(configured, |set| set.limit);
+    let key = video.key();
     let is_live = sessions.iter().any(|session| session.key == key);
     let watch = WatchBody {
         can_watch: is_live || left(limit, sessions.len()) > 0,

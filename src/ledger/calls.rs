@@ -12,6 +12,7 @@ use super::decision::Outage;
 use super::shards::KnownShard;
 use crate::clock::Stopwatch;
 use crate::identity::UserId;
+use crate::session::LimitOverride;
 use crate::store::{Cursor, Listing, Page, ServerIdentity, Shard, StoreError};
 use crate::telemetry::metrics::{Operation, Outcome};
 
@@ -32,6 +33,20 @@ impl Ledger {
     pub async fn list(&self, user: &UserId) -> Result<Listing, Outage> {
         self.timed(Operation::List, user, || self.store.list(user))
             .await
+    }
+
+    /// Sets the limit of one user, or clears it; returns the one that was in force. It takes the
+    /// place of every configured limit, except while the store can't answer.
+    ///
+    /// # Errors
+    /// The store could not answer. Whether the limit has changed may be unknown.
+    pub async fn override_limit(
+        &self,
+        user: &UserId,
+        limit: Option<LimitOverride>,
+    ) -> Result<Option<LimitOverride>, Outage> {
+        let set = || self.store.override_limit(user, limit);
+        self.timed(Operation::OverrideLimit, user, set).await
     }
 
     /// One page of all users' live sessions: [`Store::page`](crate::store::Store::page). If the

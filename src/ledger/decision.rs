@@ -4,10 +4,10 @@ use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
-use super::attempt::StartAttempt;
+use super::attempt::{Mode, StartAttempt};
 use super::calls;
 use crate::config::OutageRule;
-use crate::session::{Admission, AdmissionKind, Admitted, Ticket};
+use crate::session::{Admission, AdmissionKind, Admitted, Refusal, Ticket};
 use crate::store::StoreError;
 use crate::telemetry::metrics::Outcome;
 
@@ -47,8 +47,8 @@ pub struct Decision {
 }
 
 impl Decision {
-    /// The store's decision.
-    pub(super) const fn of_store(admission: Admission, attempt: &StartAttempt<'_>) -> Self {
+    /// The store's decision, under the limit that applied there.
+    pub(super) fn of_store(admission: Admission, attempt: &StartAttempt<'_>) -> Self {
         let undo = match (&admission, attempt.start.ticket) {
             (
                 Admission::Admitted(Admitted {
@@ -59,10 +59,17 @@ impl Decision {
             ) => UndoHint::Started(ticket),
             _ => UndoHint::Nothing,
         };
+        let limit = match &admission {
+            Admission::Admitted(admitted) => admitted.limit_override,
+            Admission::Refused(Refusal::Full { limit, .. }) if attempt.mode == Mode::Slot => {
+                Some(*limit)
+            }
+            Admission::Refused(_) => None,
+        };
         Self {
             admission,
             basis: Basis::Store,
-            limit: attempt.limit,
+            limit: limit.unwrap_or(attempt.limit),
             undo,
             waited: Duration::ZERO,
         }

@@ -41,6 +41,7 @@ use tokio::sync::watch;
 use crate::clock::{Clock, Timestamp};
 use crate::config::{Changeable, InForce, Leases, OutageRule};
 use crate::identity::{Claim, Kind, PlanName, SessionKey, UserId};
+use crate::policy::LimitSource;
 use crate::store::Store;
 use crate::telemetry::Metrics;
 pub use calls::StoreServer;
@@ -135,11 +136,20 @@ impl Ledger {
         self.cache.holds_nothing() || self.cache.counts(user, key)
     }
 
-    /// The limit of that user on that plan.
+    /// The configured limit of that user on that plan. The store knows whether an operator has set
+    /// another one.
     #[must_use]
     pub fn limit_of(&self, user: &UserId, plan: Option<&PlanName>) -> u32 {
         let in_force = self.in_force.now();
         in_force.limits.policy.allowance(user, plan).limit
+    }
+
+    /// The configured limit of that user on that plan, and where it comes from.
+    #[must_use]
+    pub fn configured_limit(&self, user: &UserId, plan: Option<&PlanName>) -> (u32, LimitSource) {
+        let policy = &self.in_force.now().limits.policy;
+        let limit = policy.allowance(user, plan).limit;
+        (limit, policy.source(user, plan))
     }
 
     /// The current values of the settings that may change.

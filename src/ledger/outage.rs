@@ -73,6 +73,7 @@ impl Ledger {
             active: 1,
             displaced: Vec::new(),
             decided_at,
+            limit_override: None,
         }
     }
 }

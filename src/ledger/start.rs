@@ -118,6 +118,7 @@ impl Ledger {
             displacements: limits.displacements,
             free: claim.free,
             quiet: limits.quiet,
+            renews_only: mode == Mode::GoOn,
         };
         StartAttempt {
             user: &claim.user,
@@ -137,15 +138,13 @@ impl Ledger {
         caller: &CallerDeadline,
         (freed, asked): (FreedCount, Stopwatch),
     ) -> Result<Decision, Outage> {
-        let StartAttempt {
-            user, start, limit, ..
-        } = attempt;
+        let StartAttempt { user, start, .. } = attempt;
         let mut decision = decision;
         if let Admission::Refused(Refusal::Full { .. }) = decision.admission {
             let since = (freed, asked.elapsed());
             match self
                 .grace
-                .enter(user, (*limit, attempt.grace), caller, since)
+                .enter(user, (decision.limit, attempt.grace), caller, since)
             {
                 Some(turn) => {
                     decision = self.wait_for_slot(turn, attempt, decision, caller).await?;

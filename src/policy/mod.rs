@@ -45,6 +45,17 @@ pub struct Resolved {
     pub plan: PlanMatch,
 }
 
+/// Where a configured limit comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LimitSource {
+    /// The user has a limit of their own.
+    User,
+    /// Their plan has one.
+    Plan,
+    /// Neither: it is everybody else's.
+    Default,
+}
+
 /// The result of looking up a plan by name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PlanMatch {
@@ -104,6 +115,32 @@ impl Policy {
         let limit = own.or(of_plan).unwrap_or(self.default);
         Resolved { limit, plan }
     }
+
+    /// Where the limit of this user on this plan comes from.
+    #[must_use]
+    pub fn source(&self, user: &UserId, plan: Option<&PlanName>) -> LimitSource {
+        if self.users.contains_key(user) || self.listed.get(user.as_str()).is_some() {
+            LimitSource::User
+        } else if plan.is_some_and(|plan| self.plans.contains_key(plan)) {
+            LimitSource::Plan
+        } else {
+            LimitSource::Default
+        }
+    }
+}
+
+// === impl LimitSource ===
+
+impl LimitSource {
+    /// The word in the HTTP API.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::User => "user",
+            Self::Plan => "plan",
+            Self::Default => "default",
+        }
+    }
 }
 
 #[cfg(test)]
@@ -151,11 +188,15 @@ mod tests {
                 limit,
                 plan: matched,
             };
-            assert_eq!(
-                policy.allowance(&user(who), on.map(plan).as_ref()),
-                expected,
-                "{who} on {on:?}"
-            );
+            let (who, on) = (user(who), on.map(plan));
+            let resolved = policy.allowance(&who, on.as_ref());
+            assert_eq!(resolved, expected, "{who} on {on:?}");
+            let of_source = match policy.source(&who, on.as_ref()) {
+                LimitSource::User => policy.users.get(&who),
+                LimitSource::Plan => on.as_ref().and_then(|plan| policy.plans.get(plan)),
+                LimitSource::Default => Some(&policy.default),
+            };
+            assert_eq!(of_source, Some(&limit), "{who} on {on:?}");
         }
     }
 

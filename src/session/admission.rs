@@ -28,6 +28,8 @@ pub struct Admitted {
     pub displaced: Vec<Session>,
     /// The store's time of the decision.
     pub decided_at: Timestamp,
+    /// The limit that an operator has set for the user, if one is in force.
+    pub limit_override: Option<u32>,
 }
 
 /// How an admitted session got its slot.

@@ -248,6 +248,27 @@ pub enum Provenance {
     Unplayed,
 }
 
+/// The limit that an operator has set for one user. While it lasts, it takes the place of every
+/// configured limit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LimitOverride {
+    /// How many streams the user may watch at once; 0 refuses every start.
+    pub limit: u32,
+    /// When it expires.
+    pub until: Timestamp,
+}
+
+impl LimitOverride {
+    /// The highest limit, as in the configuration.
+    pub const MOST: u32 = 1000;
+
+    /// The longest that an override lasts.
+    pub const LONGEST: Duration = Duration::from_secs(90 * 24 * 60 * 60);
+
+    /// How long it lasts unless its operator says otherwise.
+    pub const DEFAULT: Duration = Duration::from_secs(30 * 24 * 60 * 60);
+}
+
 /// What happens to a start when all of the user's slots are taken.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub enum WhenFull {
@@ -279,6 +300,9 @@ pub struct StartRules {
     /// How long a derived id that was ended against its viewer's will must stay quiet before it may
     /// start again.
     pub quiet: Duration,
+    /// The caller only renews: `limit` is 0 so that nothing starts, and a [`LimitOverride`] doesn't
+    /// take its place.
+    pub renews_only: bool,
 }
 
 impl StartRules {
@@ -298,6 +322,19 @@ impl StartRules {
             displacements: Self::DISPLACEMENTS,
             free: false,
             quiet: Self::QUIET,
+            renews_only: false,
+        }
+    }
+
+    /// The same rules with the limit that an operator has set for the user, if there is one.
+    #[must_use]
+    pub fn overridden(&self, by: Option<LimitOverride>) -> Self {
+        match by {
+            Some(by) if !self.renews_only => Self {
+                limit: by.limit,
+                ..self.clone()
+            },
+            _ => self.clone(),
         }
     }
 

@@ -15,7 +15,8 @@ use tokio::sync::watch;
 use crate::clock::{Clock, SystemClock};
 use crate::identity::{SessionKey, UserId};
 use crate::session::{
-    Admission, Ending, Playing, Released, Renewal, Sighting, Start, StartRules, Terms,
+    Admission, Ending, LimitOverride, Playing, Released, Renewal, Sighting, Start, StartRules,
+    Terms,
 };
 use crate::store::{Cursor, Listing, MemoryStore, Page, Shard, Store, StoreError};
 use crate::util::lock;
@@ -258,6 +259,15 @@ impl Store for FaultyStore {
 
     async fn list(&self, user: &UserId) -> Result<Listing, StoreError> {
         self.about(user, "list", self.sound.list(user)).await
+    }
+
+    async fn override_limit(
+        &self,
+        user: &UserId,
+        limit: Option<LimitOverride>,
+    ) -> Result<Option<LimitOverride>, StoreError> {
+        let doing = self.sound.override_limit(user, limit);
+        self.about(user, "override_limit", doing).await
     }
 
     async fn page(&self, from: &Cursor, size: usize) -> Result<Page, StoreError> {

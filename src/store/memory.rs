@@ -16,8 +16,8 @@ use super::{Cursor, Listing, Page, Shard, Store, StoreError};
 use crate::clock::{Clock, Timestamp};
 use crate::identity::{SessionKey, UserId};
 use crate::session::{
-    Admission, Ending, Playing, Released, Renewal, Roster, Session, Sighting, Start, StartRules,
-    Terms,
+    Admission, Ending, LimitOverride, Playing, Released, Renewal, Roster, Session, Sighting, Start,
+    StartRules, Terms,
 };
 use crate::util::{Sharded, lock};
 
@@ -34,7 +34,10 @@ pub struct MemoryStore {
     /// an `.await`. A thread that panicked while it held the lock can't have left lasting damage in a
     /// roster: leases heal it.
     shards: Sharded<HashMap<UserId, Roster>, SHARDS>,
-    /// How many users fit in a shard.
+    /// The limits that operators have set for single users. Not part of a roster, which ends with
+    /// its last session.
+    overrides: Sharded<HashMap<UserId, LimitOverride>, SHARDS>,
+    /// How many users fit in a shard, and how many overrides.
     room: usize,
     /// The limits of leases and tombstones.
     terms: Terms,
@@ -55,6 +58,7 @@ impl MemoryStore {
     pub fn with_room(max_users: usize, terms: Terms, clock: Arc<dyn Clock>) -> Self {
         Self {
             shards: Sharded::default(),
+            overrides: Sharded::default(),
             room: max_users.div_ceil(SHARDS),
             terms,
             clock,
@@ -64,6 +68,9 @@ impl MemoryStore {
     /// Removes the users whose rosters have expired; returns how many users remain.
     pub fn sweep(&self) -> usize {
         let now = self.clock.now();
+        for shard in self.overrides.all() {
+            lock(shard).retain(|_, limit| limit.until > now);
+        }
         self.shards
             .all()
             .iter()
@@ -79,6 +86,20 @@ impl MemoryStore {
         }
     }
 
+    /// The limit that an operator has set for that user, if one is in force.
+    fn override_of(&self, user: &UserId, now: Timestamp) -> Option<LimitOverride> {
+        let limit = self.overrides.of(user).get(user).copied();
+        limit.filter(|limit| limit.until > now)
+    }
+
+    /// The error for a store without room.
+    fn is_full(&self) -> StoreError {
+        StoreError::Full(format!(
+            "it has room for {} users",
+            self.room.saturating_mul(SHARDS)
+        ))
+    }
+
     /// Applies an operation to a user's roster, which it creates if necessary.
     fn with_roster<T>(
         &self,
@@ -91,10 +112,7 @@ impl MemoryStore {
             && !shard.contains_key(user)
             && sweep(&mut shard, &self.terms, now) >= self.room
         {
-            return Err(StoreError::Full(format!(
-                "it has room for {} users",
-                self.room.saturating_mul(SHARDS)
-            )));
+            return Err(self.is_full());
         }
         let mut slot = match shard.entry(user.clone()) {
             Entry::Occupied(slot) => slot,
@@ -154,7 +172,12 @@ impl Store for MemoryStore {
         rules: &StartRules,
     ) -> Result<Admission, StoreError> {
         self.with_roster(user, |roster, now| {
-            roster.admit(start, rules, &self.terms, now)
+            let limit = self.override_of(user, now);
+            let mut admission = roster.admit(start, &rules.overridden(limit), &self.terms, now);
+            if let Admission::Admitted(admitted) = &mut admission {
+                admitted.limit_override = limit.map(|limit| limit.limit);
+            }
+            admission
         })
     }
 
@@ -165,6 +188,7 @@ impl Store for MemoryStore {
         limit: u32,
     ) -> Result<Renewal, StoreError> {
         self.with_roster(user, |roster, now| {
+            let limit = self.override_of(user, now).map_or(limit, |set| set.limit);
             roster.renew(sighting, limit, &self.terms, now)
         })
     }
@@ -193,8 +217,32 @@ impl Store for MemoryStore {
             .map(|roster| roster.live(taken_at).cloned().collect());
         Ok(Listing {
             sessions: sessions.unwrap_or_default(),
+            limit_override: self.override_of(user, taken_at),
             taken_at,
         })
+    }
+
+    async fn override_limit(
+        &self,
+        user: &UserId,
+        limit: Option<LimitOverride>,
+    ) -> Result<Option<LimitOverride>, StoreError> {
+        let now = self.clock.now();
+        let mut overrides = self.overrides.of(user);
+        let before = overrides.get(user).copied();
+        match limit.filter(|limit| limit.until > now) {
+            None => drop(overrides.remove(user)),
+            Some(limit) => {
+                if before.is_none() && overrides.len() >= self.room {
+                    overrides.retain(|_, limit| limit.until > now);
+                    if overrides.len() >= self.room {
+                        return Err(self.is_full());
+                    }
+                }
+                overrides.insert(user.clone(), limit);
+            }
+        }
+        Ok(before.filter(|before| before.until > now))
     }
 
     /// A cursor's place is a shard. A cursor from before a restart leads to a shard with other

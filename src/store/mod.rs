@@ -27,7 +27,8 @@ use futures_util::future::join_all;
 use crate::clock::Timestamp;
 use crate::identity::{SessionKey, UserId};
 use crate::session::{
-    Admission, Ending, Playing, Released, Renewal, Session, Sighting, Start, StartRules,
+    Admission, Ending, LimitOverride, Playing, Released, Renewal, Session, Sighting, Start,
+    StartRules,
 };
 
 /// Keeps one roster for each user.
@@ -71,8 +72,17 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
         age: Duration,
     ) -> Result<Released, StoreError>;
 
-    /// The user's live sessions.
+    /// The user's live sessions, and the limit that an operator has set for them.
     async fn list(&self, user: &UserId) -> Result<Listing, StoreError>;
+
+    /// Sets the limit of one user, or clears it; returns the one that was in force. It applies to
+    /// every start and renewal from then on, above `rules.limit` and `limit` of the other calls,
+    /// until it expires. One that has expired already clears it.
+    async fn override_limit(
+        &self,
+        user: &UserId,
+        limit: Option<LimitOverride>,
+    ) -> Result<Option<LimitOverride>, StoreError>;
 
     /// One page of all users' live sessions, from the cursor on: the default cursor for the first
     /// page, then each page's own `next`. Not atomic.
@@ -152,6 +162,8 @@ pub struct Seen {
 pub struct Listing {
     /// The sessions, in the order they took their slots.
     pub sessions: Vec<Session>,
+    /// The limit that an operator has set for the user, if one is in force.
+    pub limit_override: Option<LimitOverride>,
     /// The store's time of this answer.
     pub taken_at: Timestamp,
 }

@@ -230,6 +230,8 @@ label! {
         RenewAll => "renew_all",
         /// List a user's live sessions.
         List => "list",
+        /// Set or clear the limit of one user.
+        OverrideLimit => "override_limit",
         /// List a page of all users' live sessions.
         Page => "page",
         /// Check that the store answers.

@@ -63,3 +63,29 @@ async fn a_refused_request_leaves_nothing_behind() {
         0.0
     );
 }
+
+#[tokio::test]
+async fn a_banned_user_is_refused_at_a_start_while_the_running_stream_goes_on() {
+    let Stack {
+        viewers,
+        streamgate,
+        ..
+    } = &Stack::start(&[("limits.grace", "0s")]).await;
+    let mut playing = viewers.watch(viewers.http1("alice", "/live/1")).await;
+    let limit = format!("http://{}/v1/users/alice/limit", streamgate.http);
+    let client = reqwest::Client::new();
+    let set = client.put(&limit).json(&serde_json::json!({"limit": 0}));
+    assert_eq!(set.send().await.unwrap().status(), 201);
+
+    let refusal = viewers.refused(viewers.http1("alice", "/live/2")).await;
+    assert_eq!(refusal.reason(), "full");
+    assert_eq!(refusal.problem["limit"], 0, "{refusal}");
+    let policy = "\"streams\";q=0;qu=\"concurrent-requests\"";
+    assert_eq!(refusal.header("ratelimit-policy"), policy);
+    playing.plays().await;
+
+    let removed = client.delete(&limit).send().await.unwrap();
+    assert_eq!(removed.status(), 204);
+    let mut second = viewers.watch(viewers.http1("alice", "/live/2")).await;
+    second.plays().await;
+}

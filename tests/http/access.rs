@@ -53,7 +53,7 @@ const VIEWER_OF_AN_OPERATOR: Who = (
 );
 
 /// What each call is answered to who may make it; in this order they can follow each other.
-const CALLS: [(&str, u16); 15] = [
+const CALLS: [(&str, u16); 18] = [
     ("start", 201),
     ("heartbeat with a plan", 200),
     ("start with an id made here", 201),
@@ -67,6 +67,9 @@ const CALLS: [(&str, u16); 15] = [
     ("release hook, a list with another user", 204),
     ("see everybody", 200),
     ("see the instance", 200),
+    ("set a limit", 201),
+    ("see the limit", 200),
+    ("remove the limit", 204),
     ("end all", 200),
     ("end all once more", 200),
 ];
@@ -75,6 +78,7 @@ const CALLS: [(&str, u16); 15] = [
 async fn make(call: &str, api: &Api<'_>, user: &str, id: &str) -> Told {
     let all = format!("/v1/users/{user}/sessions");
     let (one, request) = (format!("{all}/{id}"), format!("{all}/{id}?kind=request"));
+    let limit = format!("/v1/users/{user}/limit");
     let release = json!({"user": user, "session": id});
     let (method, path, body): (Method, &str, Option<Value>) = match call {
         "start" => (Method::PUT, &one, None),
@@ -96,6 +100,9 @@ async fn make(call: &str, api: &Api<'_>, user: &str, id: &str) -> Told {
         }
         "see everybody" => (Method::GET, "/v1/sessions", None),
         "see the instance" => (Method::GET, "/v1/instance", None),
+        "set a limit" => (Method::PUT, &limit, Some(json!({"limit": 9}))),
+        "see the limit" => (Method::GET, &limit, None),
+        "remove the limit" => (Method::DELETE, &limit, None),
         _ => (Method::DELETE, &all, None),
     };
     api.call(method, path, body).await
@@ -104,6 +111,7 @@ async fn make(call: &str, api: &Api<'_>, user: &str, id: &str) -> Told {
 /// The status of the caller's call about their own user (anna), or about another one.
 fn expected(who: Who, call: &str, is_own: bool, ok: u16) -> u16 {
     let about_all = ["see everybody", "see the instance"];
+    let of_limits = ["set a limit", "see the limit", "remove the limit"];
     let operators = ["end all", "end all once more"];
     let back_ends = ["release a request", "release hook, a request"];
     let (is_operator, is_bound) = match who.0 {
@@ -114,7 +122,8 @@ fn expected(who: Who, call: &str, is_own: bool, ok: u16) -> u16 {
         // A viewer is not an operator, even if their gateway is.
         _ => (false, true),
     };
-    let is_about_all = about_all.contains(&call);
+    // A token for one user must not raise that user's limit.
+    let is_about_all = about_all.contains(&call) || of_limits.contains(&call);
     let is_about_others = call.ends_with("another user");
     if is_bound && (is_about_all || is_about_others || !is_own) {
         return 403;
@@ -191,7 +200,14 @@ async fn a_refused_caller_has_changed_nothing() {
     }
     let plan = api.put("anna", "p1", json!({"plan": "gold"})).await;
     plan.is_problem(403, "forbidden");
-    for operation in ["admit", "renew", "release", "list", "page"] {
+    for operation in [
+        "admit",
+        "renew",
+        "release",
+        "list",
+        "page",
+        "override_limit",
+    ] {
         assert_eq!(store.calls(operation), 0, "{operation}");
     }
     app.stop().await;

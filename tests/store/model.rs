@@ -13,7 +13,8 @@ use streamgate::identity::{
     ContentId, DeviceId, Door, FactName, Facts, JoinedOrigin, Kind, SessionKey, UserId,
 };
 use streamgate::session::{
-    Ending, Provenance, Roster, Sighting, Start, StartRules, Ticket, WhenFull,
+    Admission, Ending, LimitOverride, Provenance, Roster, Sighting, Start, StartRules, Ticket,
+    WhenFull,
 };
 use streamgate::store::redis::RedisStore;
 use streamgate::store::{Listing, MemoryStore, Seen, Store};
@@ -45,6 +46,8 @@ enum Step {
     Release(SessionKey, Ending, Duration),
     /// Reports that a request of a session got through.
     Played(SessionKey),
+    /// Sets the user's limit for so long, or removes it.
+    Override(Option<u32>, Duration),
     /// Ends that many playbacks of which nobody has heard, to fill up the tombstones.
     Bury(u32),
     /// Sets the clock on.
@@ -156,8 +159,18 @@ fn rules() -> impl Strategy<Value = StartRules> {
                 displacements,
                 free,
                 quiet,
+                renews_only: false,
             },
         )
+        .prop_flat_map(|rules| {
+            // A caller that only renews passes a limit of zero.
+            let only_renews = StartRules {
+                limit: 0,
+                renews_only: true,
+                ..rules.clone()
+            };
+            prop_oneof![9 => Just(rules), 1 => Just(only_renews)]
+        })
 }
 
 fn admissions() -> impl Strategy<Value = Step> {
@@ -230,6 +243,9 @@ fn steps() -> impl Strategy<Value = Step> {
         2 => all,
         4 => release,
         2 => keys().prop_map(Step::Played),
+        // Redis expires the key by its own clock, which is not to be sooner.
+        1 => (proptest::option::of(0..6_u32), select(&[40_u64, 120, 600][..]))
+            .prop_map(|(limit, span)| Step::Override(limit, Duration::from_secs(span))),
         1 => (1..70_u32).prop_map(Step::Bury),
         4 => spans().prop_map(Step::Wait),
         1 => spans().prop_map(Step::GoBack),
@@ -243,6 +259,8 @@ struct Trial<'a> {
     memory: MemoryStore,
     redis: &'a RedisStore,
     user: UserId,
+    /// The limit that was set for the user.
+    limit: Option<LimitOverride>,
     /// How many playbacks were buried that nobody had heard of.
     buried: u32,
 }
@@ -257,6 +275,7 @@ impl Trial<'_> {
                 self.release_all(vec![key.clone()], *ending, *age).await;
             }
             Step::Played(key) => self.played(key).await,
+            Step::Override(limit, span) => self.override_limit(*limit, *span).await,
             Step::Bury(number) => {
                 let strangers = (self.buried..self.buried + number).map(stranger).collect();
                 self.buried += number;
@@ -275,9 +294,32 @@ impl Trial<'_> {
         self.list().await;
     }
 
+    /// The limit in force that was set for the user.
+    fn in_force(&self) -> Option<LimitOverride> {
+        let now = self.clock.now();
+        self.limit.filter(|limit| limit.until > now)
+    }
+
+    async fn override_limit(&mut self, limit: Option<u32>, span: Duration) {
+        let until = self.clock.now().after(span);
+        let limit = limit.map(|limit| LimitOverride { limit, until });
+        let expected = Ok(self.in_force());
+        for store in [&self.memory as &dyn Store, self.redis] {
+            assert_eq!(store.override_limit(&self.user, limit).await, expected);
+        }
+        self.limit = limit;
+        self.limit = self.in_force();
+    }
+
     async fn admit(&mut self, start: &Start, rules: &StartRules) {
         let now = self.clock.now();
-        let expected = Ok(self.roster.admit(start, rules, &terms(), now));
+        let limit = self.in_force();
+        let rules_in_force = rules.overridden(limit);
+        let mut expected = self.roster.admit(start, &rules_in_force, &terms(), now);
+        if let Admission::Admitted(admitted) = &mut expected {
+            admitted.limit_override = limit.map(|limit| limit.limit);
+        }
+        let expected = Ok(expected);
         for store in [&self.memory as &dyn Store, self.redis] {
             let admission = store.admit(&self.user, start, rules).await;
             assert_eq!(admission, expected);
@@ -293,7 +335,8 @@ impl Trial<'_> {
 
     async fn renew(&mut self, sighting: &Sighting, limit: u32) {
         let now = self.clock.now();
-        let expected = Ok(self.roster.renew(sighting, limit, &terms(), now));
+        let in_force = self.in_force().map_or(limit, |set| set.limit);
+        let expected = Ok(self.roster.renew(sighting, in_force, &terms(), now));
         for store in [&self.memory as &dyn Store, self.redis] {
             let renewal = store.renew(&self.user, sighting, limit).await;
             assert_eq!(renewal, expected);
@@ -302,8 +345,10 @@ impl Trial<'_> {
 
     async fn renew_all(&mut self, seen: &[(Sighting, u32)]) {
         let now = self.clock.now();
+        let set = self.in_force().map(|set| set.limit);
         let renew = |(sighting, limit): &(Sighting, u32)| {
-            Ok(self.roster.renew(sighting, *limit, &terms(), now))
+            let limit = set.unwrap_or(*limit);
+            Ok(self.roster.renew(sighting, limit, &terms(), now))
         };
         let expected: Vec<_> = seen.iter().map(renew).collect();
         let seen: Vec<_> = seen
@@ -356,7 +401,11 @@ impl Trial<'_> {
     async fn list(&self) {
         let taken_at = self.clock.now();
         let sessions = self.roster.live(taken_at).cloned().collect();
-        let expected = Ok(Listing { sessions, taken_at });
+        let expected = Ok(Listing {
+            sessions,
+            limit_override: self.in_force(),
+            taken_at,
+        });
         for store in [&self.memory as &dyn Store, self.redis] {
             assert_eq!(store.list(&self.user).await, expected);
         }
@@ -415,6 +464,7 @@ fn agrees(open: &dyn Fn() -> RedisStore, enough: Duration) {
             let mut trial = Trial {
                 clock: &clock,
                 roster: Roster::default(),
+                limit: None,
                 memory: MemoryStore::new(terms(), clock.clone()),
                 redis: &redis,
                 user: user(&format!("user {}", tried.get())),

@@ -144,9 +144,12 @@ fn operations(item: &mut PathItem) -> impl Iterator<Item = &mut Operation> {
 
 /// Adds to an operation what its attributes can't express.
 fn complete(operation: &mut Operation) {
-    // A start or heartbeat without facts needs no body. A release needs one.
+    // A start or heartbeat without facts needs no body. A release and a limit need one.
     if let Some(RefOr::T(body)) = &mut operation.request_body
-        && operation.operation_id.as_deref() != Some("release_hook")
+        && !matches!(
+            operation.operation_id.as_deref(),
+            Some("release_hook" | "set_user_limit")
+        )
     {
         body.required = Some(Required::False);
     }

@@ -63,6 +63,18 @@ impl Caller {
         ))
     }
 
+    /// Whether they may see and set single users' limits. A token for one user must not raise that
+    /// user's own limit.
+    pub(in crate::http) fn may_set_limits(&self) -> Result<(), ApiError> {
+        self.may_operate()?;
+        if self.acts_for_others() {
+            return Ok(());
+        }
+        Err(ApiError::Forbidden(
+            "You may act for only one user, and limits are set by operators who act for all.",
+        ))
+    }
+
     /// Whether they may act for any user, as a back end does: only such callers know a user's plan,
     /// or that a stream has ended that can't be stopped from here.
     pub(in crate::http) const fn acts_for_others(&self) -> bool {

@@ -10,7 +10,7 @@ use serde::de::DeserializeOwned;
 use super::caller::Caller;
 use crate::http::ApiState;
 use crate::http::error::ApiError;
-use crate::identity::{IdError, Kind, SessionId, SessionKey, UserId};
+use crate::identity::{IdError, Kind, PlanName, SessionId, SessionKey, UserId};
 use crate::util::percent;
 
 /// `{user}`, and a caller that may act for them.
@@ -20,6 +20,17 @@ pub(in crate::http) struct OfUser {
     pub(in crate::http) caller: Caller,
     /// The user.
     pub(in crate::http) user: UserId,
+}
+
+/// The same, with `?plan=` if the call considers the user's plan.
+#[derive(Debug)]
+pub(in crate::http) struct OfUserOnPlan {
+    /// The caller.
+    pub(in crate::http) caller: Caller,
+    /// The user.
+    pub(in crate::http) user: UserId,
+    /// The user's plan.
+    pub(in crate::http) plan: Option<PlanName>,
 }
 
 /// `{user}` and `{session}`, and `?kind=` if it is not a playback.
@@ -44,13 +55,32 @@ impl FromRequestParts<ApiState> for OfUser {
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, door: &ApiState) -> Result<Self, ApiError> {
-        let caller = Caller::from_request_parts(parts, door).await?;
-        let user: String = segments(parts, door).await?;
-        let user = addressed("user", &user, UserId::parse)?;
-        caller.may_act_for(&user)?;
+        let (caller, user) = caller_and_user(parts, door).await?;
         parameters(parts.uri.query().unwrap_or_default(), &[])?;
         Ok(Self { caller, user })
     }
+}
+
+impl FromRequestParts<ApiState> for OfUserOnPlan {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, door: &ApiState) -> Result<Self, ApiError> {
+        let (caller, user) = caller_and_user(parts, door).await?;
+        let asked = parameters(parts.uri.query().unwrap_or_default(), &["plan"])?;
+        let plan = asked.first().filter(|(_, name)| !name.is_empty());
+        let plan = plan.map(|(_, name)| PlanName::parse(name)).transpose();
+        let plan = named("plan", plan)?;
+        Ok(Self { caller, user, plan })
+    }
+}
+
+/// The caller, and the user in the path, for whom they may act.
+async fn caller_and_user(parts: &mut Parts, door: &ApiState) -> Result<(Caller, UserId), ApiError> {
+    let caller = Caller::from_request_parts(parts, door).await?;
+    let user: String = segments(parts, door).await?;
+    let user = addressed("user", &user, UserId::parse)?;
+    caller.may_act_for(&user)?;
+    Ok((caller, user))
 }
 
 impl FromRequestParts<ApiState> for OfSession {

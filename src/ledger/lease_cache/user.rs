@@ -178,6 +178,7 @@ impl CachedUser {
                 .count(),
             displaced: Vec::new(),
             decided_at: now,
+            limit_override: None,
         })
     }
 

@@ -331,6 +331,7 @@ impl Roster {
             active: self.sessions.len(),
             displaced,
             decided_at: now,
+            limit_override: None,
         })
     }
 }

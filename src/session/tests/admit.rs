@@ -13,6 +13,7 @@ fn starts_beyond_the_limit_are_refused_naming_the_holders() {
             active,
             displaced: Vec::new(),
             decided_at: viewer.now,
+            limit_override: None,
         };
         assert_eq!(viewer.admit(session), Admission::Admitted(expected));
         viewer.wait(seconds(1));
@@ -84,6 +85,7 @@ fn a_repeated_start_is_a_renewal_at_any_limit() {
             active: 2,
             displaced: Vec::new(),
             decided_at: viewer.now,
+            limit_override: None,
         };
         for when_full in [WhenFull::Refuse, WhenFull::DisplaceOldest] {
             viewer.when_full = when_full;

@@ -1,4 +1,5 @@
-//! Rosters in Redis: one key for each user, one script call for each operation, by Redis's clock.
+//! Rosters in Redis: one key for each user, and a second one where an operator has set a limit; one
+//! script call for each operation, by Redis's clock.
 //!
 //! An operation consists of a key, a packed question, a script, and the decoding of its answer. All
 //! calls have the same deadline, which includes waiting for the connection; the connection
@@ -36,8 +37,8 @@ use super::{Cursor, Listing, Page, Seen, ServerIdentity, Shard, Store, StoreErro
 use crate::clock::{Clock, Timestamp};
 use crate::identity::{SessionKey, UserId};
 use crate::session::{
-    Admission, Ending, Playing, Provenance, Released, Renewal, Sighting, Start, StartRules, Terms,
-    WhenFull,
+    Admission, Ending, LimitOverride, Playing, Provenance, Released, Renewal, Sighting, Start,
+    StartRules, Terms, WhenFull,
 };
 
 /// How to reach and use Redis.
@@ -145,10 +146,33 @@ impl RedisStore {
         user: &UserId,
         question: Question,
     ) -> Result<Value, StoreError> {
+        self.ask_with(script, &[self.keys.roster(user)], question)
+            .await
+    }
+
+    /// The same for a script that also reads the limit that an operator has set for the user.
+    async fn ask_with_limit(
+        &self,
+        script: &Script,
+        user: &UserId,
+        question: Question,
+    ) -> Result<Value, StoreError> {
+        let keys = [self.keys.roster(user), self.keys.limit(user)];
+        self.ask_with(script, &keys, question).await
+    }
+
+    /// Asks a script about these keys of one user, within the deadline.
+    async fn ask_with(
+        &self,
+        script: &Script,
+        keys: &[String],
+        question: Question,
+    ) -> Result<Value, StoreError> {
         let arguments = [&*question.key, &*question.rest];
-        let key = self.keys.roster(user);
-        let act = |link| script.call(link, std::slice::from_ref(&key), &arguments);
-        self.route.call(&key, act).await
+        let act = |link| script.call(link, keys, &arguments);
+        // They have the same hash tag, so any of them names the server.
+        let first = keys.first().map_or("", String::as_str);
+        self.route.call(first, act).await
     }
 
     /// The beginning of every question: the time, or zero for Redis's clock.
@@ -190,7 +214,11 @@ impl Store for RedisStore {
             .question_about(&start.key, start.lease)
             .count(rules.limit)
             .byte(policy)
-            .byte(u8::from(rules.free) * layout::FREE + u8::from(rules.takeover) * layout::TAKEOVER)
+            .byte(
+                u8::from(rules.free) * layout::FREE
+                    + u8::from(rules.takeover) * layout::TAKEOVER
+                    + u8::from(rules.renews_only) * layout::RENEWS_ONLY,
+            )
             .count(rules.burst())
             .short_span(rules.quiet)
             .bytes(&named.map(record::encode_key).unwrap_or_default())
@@ -199,7 +227,9 @@ impl Store for RedisStore {
                 start.flags(),
                 start.ticket,
             ));
-        let answer = self.ask(&self.scripts.admit, user, question).await?;
+        let answer = self
+            .ask_with_limit(&self.scripts.admit, user, question)
+            .await?;
         reply::admission(&answer, start, rules.limit)
     }
 
@@ -225,7 +255,9 @@ impl Store for RedisStore {
                 sighting.flags(),
                 None,
             ));
-        let answer = self.ask(&self.scripts.renew, user, question).await?;
+        let answer = self
+            .ask_with_limit(&self.scripts.renew, user, question)
+            .await?;
         reply::renewal(&answer)
     }
 
@@ -266,8 +298,29 @@ impl Store for RedisStore {
     }
 
     async fn list(&self, user: &UserId) -> Result<Listing, StoreError> {
-        let answer = self.ask(&self.scripts.list, user, self.question()).await?;
+        let answer = self
+            .ask_with_limit(&self.scripts.list, user, self.question())
+            .await?;
         reply::listing(&answer)
+    }
+
+    async fn override_limit(
+        &self,
+        user: &UserId,
+        limit: Option<LimitOverride>,
+    ) -> Result<Option<LimitOverride>, StoreError> {
+        let (count, until) = limit.map_or((layout::NONE, 0), |limit| {
+            let most = limit.limit.min(LimitOverride::MOST);
+            let count = u16::try_from(most).unwrap_or(u16::MAX);
+            (count, limit.until.as_millis())
+        });
+        let mut question = self.question();
+        question.rest.extend(count.to_be_bytes());
+        let question = question.millis(until);
+        let keys = [self.keys.limit(user)];
+        let script = &self.scripts.override_limit;
+        let answer = self.ask_with(script, &keys, question).await?;
+        reply::overridden(&answer)
     }
 
     /// On one server, a cursor's place is a `SCAN` cursor. In a cluster it is a slot.

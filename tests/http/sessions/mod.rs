@@ -2,6 +2,7 @@
 //! store and on a Redis; the outcome of races; and the effect of an outage.
 
 mod calls;
+mod limits;
 mod races;
 mod requests;
 mod store;

@@ -111,6 +111,7 @@ impl Question {
             }
             Self::List => Answer::Listing(Listing {
                 sessions: roster.live(now).cloned().collect(),
+                limit_override: None,
                 taken_at: now,
             }),
         }

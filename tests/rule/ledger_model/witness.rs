@@ -8,7 +8,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use streamgate::identity::{SessionKey, UserId};
 use streamgate::session::{
-    Admission, Ending, Playing, Released, Renewal, Sighting, Start, StartRules,
+    Admission, Ending, LimitOverride, Playing, Released, Renewal, Sighting, Start, StartRules,
 };
 use streamgate::store::{Cursor, Listing, Page, Seen, Shard, Store, StoreError};
 
@@ -269,6 +269,15 @@ impl Store for Witness {
             Answer::Renewal(renewal) => Ok(renewal),
             other => mixed_up(&other),
         }
+    }
+
+    /// No trial sets a limit.
+    async fn override_limit(
+        &self,
+        user: &UserId,
+        _: Option<LimitOverride>,
+    ) -> Result<Option<LimitOverride>, StoreError> {
+        panic!("{user} gets a limit")
     }
 
     async fn renew_all(&self, seen: &[Seen]) -> Vec<Result<Renewal, StoreError>> {

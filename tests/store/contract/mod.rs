@@ -42,6 +42,7 @@ macro_rules! contract {
 
 mod admit;
 mod displace;
+mod limits;
 mod pages;
 mod races;
 mod release;
@@ -123,6 +124,7 @@ async fn a_cluster_does_all_that_a_store_has_to_do() {
     let cluster = RedisCluster::start();
     admit::on_cluster(&cluster).await;
     displace::on_cluster(&cluster).await;
+    limits::on_cluster(&cluster).await;
     pages::on_cluster(&cluster).await;
     races::on_cluster(&cluster).await;
     release::on_cluster(&cluster).await;

@@ -1,5 +1,6 @@
-//! The names of our keys in Redis. All of a user's data is in one key, so that one script call is
-//! atomic; its hash tag is the user, so that resharding a cluster never splits it.
+//! The names of our keys in Redis. All of a user's sessions are in one key, so that one script call
+//! is atomic. A limit that an operator has set is in a second key, because it outlives the sessions.
+//! The hash tag of both is the user, so that resharding a cluster never splits them.
 
 use crate::identity::UserId;
 
@@ -23,6 +24,11 @@ impl KeyNames {
         format!("{}:{{{}}}", self.prefix, escape(user.as_str()))
     }
 
+    /// The key of the limit that an operator has set for a user.
+    pub(in crate::store::redis) fn limit(&self, user: &UserId) -> String {
+        self.roster(user) + ":limit"
+    }
+
     /// The user whose roster is at that key, if the key is ours.
     pub(in crate::store::redis) fn user_of(&self, key: &[u8]) -> Option<UserId> {
         let key = str::from_utf8(key).ok()?;
@@ -41,7 +47,7 @@ impl KeyNames {
             }
             pattern.push(character);
         }
-        pattern + ":{*"
+        pattern + ":{*}"
     }
 
     /// A key that is always empty, with that hash tag if there is one. It is no user's roster, since
@@ -123,6 +129,7 @@ mod tests {
             long.as_bytes(),
             keys.probe(None).as_bytes(),
             keys.probe(Some(7)).as_bytes(),
+            keys.limit(&UserId::parse("b").unwrap()).as_bytes(),
         ] {
             assert_eq!(
                 keys.user_of(key),
@@ -136,9 +143,9 @@ mod tests {
     #[test]
     fn a_pattern_means_the_prefix_and_nothing_that_is_like_it() {
         for (prefix, pattern) in [
-            ("streamgate", "streamgate:{*"),
-            ("a:b-c.d_", "a:b-c.d_:{*"),
-            ("a*b?[c]^\\{", "a\\*b\\?\\[c\\]\\^\\\\%7B:{*"),
+            ("streamgate", "streamgate:{*}"),
+            ("a:b-c.d_", "a:b-c.d_:{*}"),
+            ("a*b?[c]^\\{", "a\\*b\\?\\[c\\]\\^\\\\%7B:{*}"),
         ] {
             assert_eq!(KeyNames::new(prefix).pattern(), pattern);
         }
@@ -172,6 +179,9 @@ mod tests {
                 let key = KeyNames::new(prefix).roster(&UserId::parse(user).unwrap());
                 assert_eq!(hash_tag(&key), escape(user), "{key}");
                 assert!(keys.insert(key.clone()), "{key} is used twice");
+                let limit = KeyNames::new(prefix).limit(&UserId::parse(user).unwrap());
+                assert_eq!(hash_tag(&limit), escape(user), "{limit}");
+                assert!(keys.insert(limit.clone()), "{limit} is used twice");
             }
         }
     }

@@ -141,6 +141,16 @@ pub(in crate::store::redis) const FREE: u8 = 1;
 /// Set in the flags of a start that asked for another session's slot itself.
 pub(in crate::store::redis) const TAKEOVER: u8 = 2;
 
+/// Set in the flags of a start that only renews.
+pub(in crate::store::redis) const RENEWS_ONLY: u8 = 4;
+
+/// The first byte of a user's override.
+pub(in crate::store::redis) const OVERRIDE_VERSION: u8 = 1;
+/// The length of an override: version, limit, and until when.
+pub(in crate::store::redis) const OVERRIDE_BYTES: usize = 3 + MILLIS;
+/// In place of a limit: there is no override.
+pub(in crate::store::redis) const NONE: u16 = u16::MAX;
+
 /// The store has counted the session that was seen running.
 pub(in crate::store::redis) const COUNTED: u8 = 0;
 /// The outage rule let in the session that was seen running.
@@ -164,7 +174,7 @@ pub(in crate::store::redis) const FAILED: u8 = 5;
 pub(super) type LuaConstant = (&'static str, String);
 
 /// The names of sizes, offsets and counts.
-const SIZES: [(&str, usize); 10] = [
+const SIZES: [(&str, usize); 12] = [
     ("HEAD", HEAD),
     ("MILLIS", MILLIS),
     ("RENEWED_AT", RENEWED_AT),
@@ -172,13 +182,15 @@ const SIZES: [(&str, usize); 10] = [
     ("FLAGS_AT", FLAGS_AT),
     ("TICKET_BYTES", TICKET_BYTES),
     ("OPERATION_AT", OPERATION_AT),
+    ("OVERRIDE_BYTES", OVERRIDE_BYTES),
+    ("NONE", NONE as usize),
     ("PUT_BACK", MAX_PUT_BACK),
     ("LIVE_ENDS", EndList::Live.room()),
     ("OTHER_ENDS", EndList::Stranger.room()),
 ];
 
 /// The names of kinds, tags, flags and choices.
-const BYTES: [(&str, u8); 31] = [
+const BYTES: [(&str, u8); 33] = [
     ("TAGS", TAGS),
     ("REQUEST", REQUEST),
     ("PLAYBACK", PLAYBACK),
@@ -203,6 +215,8 @@ const BYTES: [(&str, u8); 31] = [
     ("NAMED", NAMED),
     ("FREE", FREE),
     ("TAKEOVER", TAKEOVER),
+    ("RENEWS_ONLY", RENEWS_ONLY),
+    ("OVERRIDE_VERSION", OVERRIDE_VERSION),
     ("BY_RULE", BY_RULE),
     ("UNPLAYED", UNPLAYED),
     ("STREAM", STREAM),

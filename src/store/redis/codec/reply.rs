@@ -5,11 +5,12 @@ use std::time::Duration;
 
 use redis::Value;
 
+use super::layout::{NONE, OVERRIDE_VERSION};
 use super::record::{Malformed, RecordReader, decode_flags, decode_roster, decode_sessions};
 use crate::clock::Timestamp;
 use crate::session::{
-    Admission, AdmissionKind, Admitted, EndCause, Playing, Refusal, Released, Renewal, Session,
-    Start,
+    Admission, AdmissionKind, Admitted, EndCause, LimitOverride, Playing, Refusal, Released,
+    Renewal, Session, Start,
 };
 use crate::store::{Listing, StoreError};
 
@@ -31,6 +32,7 @@ pub(in crate::store::redis) fn admission(
         b'R' => renewed(start, answer, &mut body)?,
         b'F' => {
             let decided_at = body.timestamp()?;
+            let limit = override_limit(&mut body)?.unwrap_or(limit);
             let holders = decode_sessions(body.take_all())?;
             Admission::Refused(Refusal::Full {
                 limit,
@@ -53,6 +55,7 @@ pub(in crate::store::redis) fn admission(
 /// A start that was admitted.
 fn started(start: &Start, body: &mut RecordReader<'_>) -> Result<Admission, StoreError> {
     let (decided_at, expires_at, active) = times_and_count(body)?;
+    let limit_override = override_limit(body)?;
     let flags = decode_flags(body.byte()?);
     Ok(Admission::Admitted(Admitted {
         entry: AdmissionKind::Started,
@@ -63,6 +66,7 @@ fn started(start: &Start, body: &mut RecordReader<'_>) -> Result<Admission, Stor
         active,
         displaced: decode_sessions(body.take_all())?,
         decided_at,
+        limit_override,
     }))
 }
 
@@ -74,6 +78,7 @@ fn renewed(
     body: &mut RecordReader<'_>,
 ) -> Result<Admission, StoreError> {
     let (decided_at, expires_at, active) = times_and_count(body)?;
+    let limit_override = override_limit(body)?;
     let session = match <[_; 1]>::try_from(decode_sessions(body.take_all())?) {
         Ok([session]) if session.key == start.key => session,
         _ => return Err(unexpected(answer)),
@@ -91,6 +96,7 @@ fn renewed(
         active,
         displaced: Vec::new(),
         decided_at,
+        limit_override,
     }))
 }
 
@@ -102,6 +108,24 @@ fn times_and_count(
     let (decided_at, expires_at) = (body.timestamp()?, body.timestamp()?);
     let active = usize::try_from(body.integer(2)?).unwrap_or(usize::MAX);
     Ok((decided_at, expires_at, active))
+}
+
+/// Decodes the limit that an operator has set, if there is one.
+fn override_limit(body: &mut RecordReader<'_>) -> Result<Option<u32>, Malformed> {
+    let limit = body.integer(2)?;
+    let limit = u32::try_from(limit).unwrap_or(u32::MAX);
+    Ok((limit != u32::from(NONE)).then_some(limit))
+}
+
+/// Decodes the answer of `lua/override_limit.lua`: the override that was in force.
+pub(in crate::store::redis) fn overridden(
+    answer: &Value,
+) -> Result<Option<LimitOverride>, StoreError> {
+    let mut body = bytes(answer)?;
+    let limit = override_limit(&mut body)?;
+    let until = body.timestamp()?;
+    body.end()?;
+    Ok(limit.map(|limit| LimitOverride { limit, until }))
 }
 
 /// Decodes the answer of `lua/renew.lua`.
@@ -187,9 +211,22 @@ fn ended(body: &mut RecordReader<'_>) -> Result<(EndCause, Option<Duration>), Ma
 pub(in crate::store::redis) fn listing(answer: &Value) -> Result<Listing, StoreError> {
     let mut body = bytes(answer)?;
     let taken_at = body.timestamp()?;
+    let limit_override = match body.byte()? {
+        0 => None,
+        _ => Some((body.byte()?, override_limit(&mut body)?, body.timestamp()?)),
+    };
     let mut sessions = decode_roster(body.take_all())?.sessions;
     sessions.retain(|session| session.expires_at > taken_at);
-    Ok(Listing { sessions, taken_at })
+    Ok(Listing {
+        sessions,
+        limit_override: match limit_override {
+            Some((OVERRIDE_VERSION, Some(limit), until)) if until > taken_at => {
+                Some(LimitOverride { limit, until })
+            }
+            _ => None,
+        },
+        taken_at,
+    })
 }
 
 /// The answer's first letter, which gives its type, and the rest.
@@ -253,6 +290,9 @@ mod tests {
             bytes(b"S"),
             bytes(b"R123456"),
             bytes(b"R123456123456\0\x01"),
+            bytes(b"R123456123456\0\x01\xff\xff"),
+            bytes(b"F123456"),
+            bytes(b"S123456123456\0\x01\xff\xff"),
             bytes(b"F12345"),
             bytes(b"F123456x"),
             bytes(b"E"),
@@ -292,7 +332,7 @@ mod tests {
         // with a one-letter id, its start, and its flags.
         let answer = |id| {
             let record = [&[0, 24][..], &[0; 12], &[2, 0, id], &[0; 7]].concat();
-            bytes(&[&b"R"[..], &[0; 12], &[0, 1], &record].concat())
+            bytes(&[&b"R"[..], &[0; 12], &[0, 1, 255, 255], &record].concat())
         };
         assert!(admission(&answer(b'a'), &start(), 3).is_ok());
         let failure = admission(&answer(b'b'), &start(), 3);
@@ -302,12 +342,32 @@ mod tests {
     #[test]
     fn a_listing_is_the_time_and_a_roster_or_nothing() {
         let taken_at = Timestamp::from_millis(258);
-        let sessions = Vec::new();
-        assert_eq!(
-            listing(&bytes(&[0, 0, 0, 0, 1, 2])),
-            Ok(Listing { sessions, taken_at })
-        );
-        for answer in [Value::Nil, bytes(b"12345"), bytes(b"123456x")] {
+        let expected = |limit_override| {
+            Ok(Listing {
+                sessions: Vec::new(),
+                limit_override,
+                taken_at,
+            })
+        };
+        let now = [0, 0, 0, 0, 1, 2];
+        assert_eq!(listing(&bytes(&[&now[..], &[0]].concat())), expected(None));
+        let until = Timestamp::from_millis(259);
+        for (version, till, limit_override) in [
+            (1, 3, Some(LimitOverride { limit: 5, until })),
+            // It has expired, or was written by a later version.
+            (1, 2, None),
+            (2, 3, None),
+        ] {
+            let told = [&now[..], &[9, version, 0, 5, 0, 0, 0, 0, 1, till]].concat();
+            assert_eq!(listing(&bytes(&told)), expected(limit_override));
+        }
+        for answer in [
+            Value::Nil,
+            bytes(b"12345"),
+            bytes(b"123456"),
+            bytes(b"123456\0x"),
+            bytes(b"123456\x0912345678"),
+        ] {
             let failure = listing(&answer);
             assert!(
                 matches!(failure, Err(StoreError::Protocol(_))),

@@ -34,6 +34,8 @@ pub(in crate::store::redis) struct Scripts {
     pub(in crate::store::redis) release: Script,
     /// Returns the roster unchanged.
     pub(in crate::store::redis) list: Script,
+    /// Sets or clears the limit of one user.
+    pub(in crate::store::redis) override_limit: Script,
 }
 
 impl Scripts {
@@ -48,9 +50,12 @@ impl Scripts {
         };
         let (open, close) = (include_str!("lua/open.lua"), include_str!("lua/close.lua"));
         let (touch, live) = (include_str!("lua/touch.lua"), include_str!("lua/live.lua"));
-        let renew = include_str!("lua/renew.lua");
+        let (over, renew) = (
+            include_str!("lua/override.lua"),
+            include_str!("lua/renew.lua"),
+        );
         Self {
-            admit: make(&[open, include_str!("lua/admit.lua"), close]),
+            admit: make(&[open, over, include_str!("lua/admit.lua"), close]),
             // The single renewal avoids a function call, which costs as much as the search for the
             // session.
             renew: make(&[
@@ -59,6 +64,7 @@ impl Scripts {
                 touch,
                 "if till then return till end\nend\n",
                 open,
+                over,
                 renew,
                 close,
             ]),
@@ -71,11 +77,12 @@ impl Scripts {
             played: make(&[open, include_str!("lua/played.lua"), close]),
             release: make(&[open, include_str!("lua/release.lua"), close]),
             list: make(&[include_str!("lua/list.lua")]),
+            override_limit: make(&[include_str!("lua/override_limit.lua")]),
         }
     }
 
     /// All scripts by name.
-    fn all(&self) -> [(&'static str, &Script); 6] {
+    fn all(&self) -> [(&'static str, &Script); 7] {
         [
             ("admit", &self.admit),
             ("renew", &self.renew),
@@ -83,6 +90,7 @@ impl Scripts {
             ("played", &self.played),
             ("release", &self.release),
             ("list", &self.list),
+            ("override_limit", &self.override_limit),
         ]
     }
 

@@ -1,26 +1,34 @@
 -- Starts a session. A repeated start is a renewal, so a caller can safely retry.
 --
 -- KEYS[1]  the user's roster
+-- KEYS[2]  the user's override, as in override.lua
 -- ARGV[1]  the session's key
 -- ARGV[2]  the question: as in open.lua, then
 --          u16 limit
 --          u8 what to do when all slots are taken (0 refuse, 1 displace the oldest, 2 displace the
 --          idlest, 3 displace the named session)
---          u8 1 if displacing is free, plus 2 if the start itself asked for a slot
+--          u8 1 if displacing is free, plus 2 if the start itself asked for a slot, plus 4 if it
+--          only renews, so that no override takes the place of the limit
 --          u16 how many starts may displace in a burst
 --          u32 how long a derived id must be quiet
 --          u16 length of the named key, that key
 --          u16 length of the rest, and flags, ticket and facts as in a record
 --
--- Returns  'S' u48 now, u48 expires, u16 active, u8 flags, displaced records: it has started
---          'R' u48 now, u48 expires, u16 active, its record without the times of this renewal:
---              it was live already, and is renewed
---          'F' u48 now, records: these sessions take all slots
+-- Returns  'S' u48 now, u48 expires, u16 active, u16 override or NONE, u8 flags, displaced records:
+--              it has started
+--          'R' u48 now, u48 expires, u16 active, u16 override or NONE, its record without the times
+--              of this renewal: it was live already, and is renewed
+--          'F' u48 now, u16 override or NONE, records: these sessions take all slots
 --          'E' u8 cause, u32 how long it must stay quiet (0: it may never start again), key of
 --              the session that took its slot: it has ended
 --          'N' the named session can't be stopped from here
 
 local limit, when_full, manner, burst, quiet, named, rest = unpack('>I2BBI2I4I2c0I2c0', ARGV[2], OPERATION_AT)
+if manner >= RENEWS_ONLY then
+  manner = manner - RENEWS_ONLY
+elseif override ~= NONE then
+  limit, burst = override, burst - limit + override
+end
 local kind, news = byte(key) % TAGS, byte(rest)
 local begins, provisional = not grave, false
 
@@ -133,7 +141,7 @@ elseif seat then
     end
   end
   --@include see.lua
-  answer = pack('>c1I6I6I2', 'R', now, expires, seats) .. sub(roster, seat, seat + bytes - 1)
+  answer = pack('>c1I6I6I2I2', 'R', now, expires, seats, override) .. sub(roster, seat, seat + bytes - 1)
 else
   local displaced, paid = '', false
   local excess = seats + 1 - limit
@@ -177,7 +185,7 @@ else
       paid = manner % (2 * FREE) == 0 and not all_own
     end
     if not answer and (barred or (paid and spent >= burst)) then
-      answer = pack('>c1I6', 'F', now) .. sub(roster, begin, tombs - 1)
+      answer = pack('>c1I6I2', 'F', now, override) .. sub(roster, begin, tombs - 1)
     end
 
     if not answer then
@@ -229,6 +237,6 @@ else
     end
     middle = pack('>I2I6I6', FLAGS_AT + #key + #rest, expires, 0) .. key .. pack('>I6', now) .. rest .. ends
     seats, grows = seats + 1, true
-    answer = pack('>c1I6I6I2B', 'S', now, expires, seats, flags) .. displaced
+    answer = pack('>c1I6I6I2I2B', 'S', now, expires, seats, override, flags) .. displaced
   end
 end

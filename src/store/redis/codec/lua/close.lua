@@ -115,7 +115,7 @@ if done.err then
       return done
     end
     value = head .. sub(plain, begin, seat + 1) .. patch .. sub(plain, seat + KEY_AT)
-    answer = sub(answer, 1, 15) .. sub(plain, seat, seat + unpack('>I2', plain, seat) - 1)
+    answer = sub(answer, 1, 17) .. sub(plain, seat, seat + unpack('>I2', plain, seat) - 1)
   end
   call('DEL', KEYS[1])
   call('SET', KEYS[1], value, 'PX', keep_text)

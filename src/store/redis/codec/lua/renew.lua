@@ -2,6 +2,7 @@
 -- counts only if a start would be admitted.
 --
 -- KEYS[1]  the user's roster
+-- KEYS[2]  the user's override, as in override.lua
 -- ARGV[1]  the session's key
 -- ARGV[2]  the question: as in open.lua, then
 --          u16 limit
@@ -18,6 +19,9 @@
 --          'C' it was unknown, and doesn't count
 
 local limit, standing, started, rest = unpack('>I2BI6I2c0', ARGV[2], OPERATION_AT)
+if override ~= NONE then
+  limit = override
+end
 local is_request = byte(key) % TAGS == REQUEST
 
 if grave then
