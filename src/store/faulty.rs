@@ -251,6 +251,17 @@ impl Store for FaultyStore {
         self.about(user, "release", doing).await
     }
 
+    async fn release_at(
+        &self,
+        user: &UserId,
+        key: &SessionKey,
+        ending: Ending,
+        age: Duration,
+    ) -> Result<(Released, Option<Timestamp>), StoreError> {
+        let doing = self.sound.release_at(user, key, ending, age);
+        self.about(user, "release", doing).await
+    }
+
     async fn played(&self, user: &UserId, key: &SessionKey) -> Result<Option<Playing>, StoreError> {
         self.about(user, "played", self.sound.played(user, key))
             .await
