@@ -13,6 +13,8 @@ mod bus;
 mod event;
 mod feed;
 mod order;
+#[cfg(test)]
+mod tests;
 mod worker;
 
 pub use event::{Event, EventType};

@@ -12,7 +12,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use tokio::sync::watch;
 
-use crate::clock::{Clock, SystemClock};
+use crate::clock::{Clock, SystemClock, Timestamp};
 use crate::identity::{SessionKey, UserId};
 use crate::session::{
     Admission, Ending, Playing, Released, Renewal, Sighting, Start, StartRules, Terms,

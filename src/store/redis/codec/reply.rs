@@ -273,7 +273,8 @@ mod tests {
             bytes(b"P12345"),
             bytes(b"P1234567"),
             bytes(b"Cx"),
-            bytes(b"Gx"),
+            bytes(b"G12345"),
+            bytes(b"G123456x"),
             bytes(b"Ax"),
             bytes(b"Kx"),
         ] {
