@@ -36,7 +36,7 @@ pub(super) struct EventsArgs {
 /// The part of an event that is shown. Fields that another version adds are ignored.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
-struct Shown {
+struct ShownEvent {
     /// When it happened.
     at: String,
     /// What happened.
@@ -165,7 +165,7 @@ fn follow(
 }
 
 /// One line about an event, for people.
-fn shown(event: &Shown) -> String {
+fn shown(event: &ShownEvent) -> String {
     let mut line = format!("{}  {:<10}", plain(&event.at), plain(&event.r#type));
     let parts = [
         ("", &event.user),

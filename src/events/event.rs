@@ -57,9 +57,10 @@ impl EventType {
 /// One event. What doesn't apply to it is left out.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Event {
-    /// Its id, unique in the installation; it continues the stream after a break.
-    #[serde(default)]
-    #[schema(example = "1796000405000-5f0c9a7e21b34d68-17")]
+    /// Its id, unique in the installation; it continues the stream after a break. `gap` and `dropped`
+    /// have none.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    #[schema(required = false, example = "1796000405000-5f0c9a7e21b34d68-17")]
     pub id: String,
     /// When it happened, by the store's clock.
     #[serde(serialize_with = "as_rfc3339", deserialize_with = "of_rfc3339")]
@@ -195,10 +196,13 @@ impl Event {
     pub(super) fn write_frame(&self, frame: &mut String) {
         // An id with a line break would begin another field; only a foreign one could have it.
         let id = self.id.split(char::is_control).next().unwrap_or_default();
-        // To write to a string can't fail.
+        // To write to a string can't fail. An empty id would make clients forget the last one.
+        if !id.is_empty() {
+            let _ = writeln!(frame, "id: {id}");
+        }
         let _ = write!(
             frame,
-            "id: {id}\nevent: {}\ndata: {}\n\n",
+            "event: {}\ndata: {}\n\n",
             self.kind.as_str(),
             self.to_json()
         );

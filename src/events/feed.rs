@@ -83,14 +83,14 @@ struct Ring {
 #[derive(Debug)]
 struct Batch {
     /// Each of them.
-    entries: Vec<Entry>,
+    entries: Vec<FeedEntry>,
     /// All frames.
     whole: Bytes,
 }
 
 /// One event of a batch.
 #[derive(Debug)]
-struct Entry {
+struct FeedEntry {
     /// Its id.
     id: Box<str>,
     /// Its user; none if it concerns all.
@@ -124,7 +124,7 @@ struct Seat {
 }
 
 /// What there is to read at a place.
-enum Reading {
+enum FeedReading {
     /// These frames, and the number of the next batch.
     Frames(Bytes, u64),
     /// Nothing yet; the next batch has that number.
@@ -136,7 +136,7 @@ enum Reading {
 /// A listener: a stream of frames. It ends when the feed is closed, or after the word that it was
 /// too slow.
 #[derive(Debug)]
-pub struct Listener {
+pub struct EventListener {
     /// The feed.
     feed: Arc<Feed>,
     /// Its number.
@@ -175,7 +175,7 @@ impl Feed {
         user: Option<UserId>,
         last: Option<&str>,
         hangup: Option<Hangup>,
-    ) -> Result<Listener, TooManyListeners> {
+    ) -> Result<EventListener, TooManyListeners> {
         let mut seats = lock(&feed.seats);
         if seats.taken.len() >= feed.room {
             return Err(TooManyListeners(feed.room));
@@ -194,7 +194,7 @@ impl Feed {
         feed.metrics.event_listeners(seats.taken.len());
         drop(seats);
         feed.arrived.notify_one();
-        Ok(Listener {
+        Ok(EventListener {
             feed: Arc::clone(feed),
             number,
             seat,
@@ -214,7 +214,7 @@ impl Feed {
         let Some(last) = last else {
             return (missed.into(), end);
         };
-        let is_last = |entry: &Entry| *entry.id == *last;
+        let is_last = |entry: &FeedEntry| *entry.id == *last;
         let places = ring.batches.iter().enumerate().rev();
         let found = places
             .filter_map(|(at, batch)| Some((at, batch.entries.iter().position(is_last)?)))
@@ -314,10 +314,10 @@ impl Feed {
     }
 
     /// What there is to read from that batch on.
-    fn read(&self, from: u64, user: Option<&UserId>) -> Reading {
+    fn read(&self, from: u64, user: Option<&UserId>) -> FeedReading {
         let ring = lock(&self.ring);
         let Some(skipped) = from.checked_sub(ring.first) else {
-            return Reading::Lost;
+            return FeedReading::Lost;
         };
         let mut next = from;
         let skipped = usize::try_from(skipped).unwrap_or(usize::MAX);
@@ -325,14 +325,14 @@ impl Feed {
             next += 1;
             let frames = batch.for_user(user);
             if !frames.is_empty() {
-                return Reading::Frames(frames, next);
+                return FeedReading::Frames(frames, next);
             }
         }
-        Reading::Nothing(next)
+        FeedReading::Nothing(next)
     }
 }
 
-// === impl Batch, Entry ===
+// === impl Batch, FeedEntry ===
 
 impl Batch {
     /// A batch of these events.
@@ -348,7 +348,7 @@ impl Batch {
         let whole = Bytes::from(frames);
         let starts = [0].into_iter().chain(ends.iter().copied());
         let entries = events.iter().zip(starts.zip(&ends));
-        let entries = entries.map(|(event, (start, end))| Entry {
+        let entries = entries.map(|(event, (start, end))| FeedEntry {
             id: event.id.as_str().into(),
             user: event.user.as_deref().map(Into::into),
             frame: whole.slice(start..*end),
@@ -378,7 +378,7 @@ impl Batch {
     }
 }
 
-impl Entry {
+impl FeedEntry {
     /// Whether a listener wants it. Everybody wants to know that events are missing.
     fn concerns(&self, user: Option<&UserId>) -> bool {
         let (Some(wanted), Some(user)) = (user, &self.user) else {
@@ -388,9 +388,9 @@ impl Entry {
     }
 }
 
-// === impl Listener ===
+// === impl EventListener ===
 
-impl Stream for Listener {
+impl Stream for EventListener {
     type Item = Result<Bytes, Infallible>;
 
     fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
@@ -408,18 +408,18 @@ impl Stream for Listener {
         }
         let next = this.seat.next.load(Ordering::Relaxed);
         let told = match this.feed.read(next, this.user.as_ref()) {
-            Reading::Frames(frames, next) => {
+            FeedReading::Frames(frames, next) => {
                 this.seat.next.store(next, Ordering::Relaxed);
                 frames
             }
-            Reading::Nothing(next) => {
+            FeedReading::Nothing(next) => {
                 this.seat.next.store(next, Ordering::Relaxed);
                 if this.silence.as_mut().poll(cx).is_pending() {
                     return Poll::Pending;
                 }
                 Bytes::from_static(COMMENT)
             }
-            Reading::Lost => {
+            FeedReading::Lost => {
                 this.is_over = true;
                 this.feed.metrics.event_listener_dropped();
                 let told = "too slow: more events came than are kept for a listener; listen again";
@@ -433,7 +433,7 @@ impl Stream for Listener {
     }
 }
 
-impl Drop for Listener {
+impl Drop for EventListener {
     fn drop(&mut self) {
         let mut seats = lock(&self.feed.seats);
         seats.taken.remove(&self.number);

@@ -18,7 +18,7 @@ mod tests;
 mod worker;
 
 pub use event::{Event, EventType};
-pub use feed::{Hangup, Listener, TooManyListeners};
+pub use feed::{EventListener, Hangup, TooManyListeners};
 pub use worker::EventWorker;
 
 use std::sync::Arc;
@@ -130,7 +130,7 @@ impl Events {
         user: Option<UserId>,
         last: Option<&str>,
         hangup: Option<Hangup>,
-    ) -> Result<Listener, TooManyListeners> {
+    ) -> Result<EventListener, TooManyListeners> {
         // Before the listener is there, so that it misses nothing from then on.
         self.hear(HERE, true);
         Feed::listen(&self.feed, user, last, hangup)

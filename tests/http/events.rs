@@ -17,7 +17,9 @@ use testkit::api::Api;
 use testkit::app::{Plan, TestApp, TokensFile};
 use testkit::cluster::RedisCluster;
 use testkit::gateway_client::Check;
+use testkit::process::Process;
 use testkit::redis::RedisServer;
+use testkit::streamgate::{program, run};
 use testkit::watch::{PATIENCE, eventually};
 
 use super::access;
@@ -71,7 +73,11 @@ impl Followed {
                     format!("{name}: {}", event[of].as_str().unwrap_or_default())
                 };
                 let lines: Vec<_> = block.lines().collect();
-                assert_eq!(lines[..2], [field("id", "id"), field("event", "type")]);
+                let mut heads = vec![field("event", "type")];
+                if event.get("id").is_some() {
+                    heads.insert(0, field("id", "id"));
+                }
+                assert_eq!(lines[..lines.len() - 1], heads);
                 return Some(event);
             }
         }
@@ -164,72 +170,83 @@ async fn events_of_two_instances_on_a_cluster_come_in_order() {
     both_in_one_stream(|| TestApp::plan().cluster(&urls, PATIENCE)).await;
 }
 
+/// The event's members of these names.
+fn members(event: &Value, names: &[&str]) -> Value {
+    names.iter().map(|name| event[*name].clone()).collect()
+}
+
 #[tokio::test]
-async fn each_kind_of_event_says_what_happened() {
-    let file = TokensFile::of("hunter2 operator;label=night-shift\n");
-    let store = FaultyStore::new();
-    let plan = TestApp::plan().limit(1).grace(Duration::ZERO).tokens(&file);
-    let app = plan
-        .outage(OutageRule::Deny)
-        .store(store.clone())
-        .start()
-        .await;
-    let api = Api::of(&app).with_token("hunter2");
+async fn each_event_about_a_session_says_what_happened() {
+    let app = TestApp::plan().limit(1).start().await;
+    let api = Api::of(&app);
     let mut followed = Followed::by(&api, "/v1/events").await;
     let facts = json!({"device": "tv", "content": "film-7"});
-    assert_eq!(api.put("anna", "p1", facts.clone()).await.status, 201);
+    assert_eq!(api.put("anna", "p1", facts).await.status, 201);
     let started = followed.next().await.unwrap();
-    for (member, value) in [
-        ("type", "started"),
-        ("user", "anna"),
-        ("session", "p1"),
-        ("kind", "playback"),
-        ("device", "tv"),
-        ("content", "film-7"),
-    ] {
-        assert_eq!(started[member], value, "{started}");
-    }
+    let names = ["type", "user", "session", "kind", "device", "content"];
+    let expected = json!(["started", "anna", "p1", "playback", "tv", "film-7"]);
+    assert_eq!(members(&started, &names), expected);
     let gateway = app.gateway().await;
     let check = gateway.check(Check::of_playback("anna", "p2")).await;
     assert!(!check.is_allowed());
     let refused = followed.next().await.unwrap();
-    assert_eq!(
-        (&refused["type"], &refused["reason"]),
-        (&json!("refused"), &json!("full"))
-    );
+    let told = members(&refused, &["type", "session", "reason"]);
+    assert_eq!(told, json!(["refused", "p2", "full"]));
     let takeover = json!({"takeover": "oldest"});
     assert_eq!(api.put("anna", "p3", takeover).await.status, 201);
     let displaced = followed.next().await.unwrap();
-    let told = (&displaced["type"], &displaced["session"], &displaced["by"]);
-    assert_eq!(told, (&json!("displaced"), &json!("p1"), &json!("p3")));
+    let told = members(&displaced, &["type", "session", "by"]);
+    assert_eq!(told, json!(["displaced", "p1", "p3"]));
     assert_eq!(followed.sessions(1).await, ["started p3"]);
+    api.delete("/v1/users/anna/sessions/p3").await;
+    let ended = followed.next().await.unwrap();
+    let told = members(&ended, &["type", "session", "cause"]);
+    assert_eq!(told, json!(["ended", "p3", "released"]));
+    drop(followed);
+    app.stop().await;
+}
+
+#[tokio::test]
+async fn an_operator_is_named_by_the_label_of_the_token() {
+    let file = TokensFile::of("hunter2 operator;label=night-shift\n");
+    let app = TestApp::plan().tokens(&file).start().await;
+    let api = Api::of(&app).with_token("hunter2");
+    let mut followed = Followed::by(&api, "/v1/events").await;
+    assert_eq!(api.put("anna", "p1", json!({})).await.status, 201);
     assert_eq!(api.delete("/v1/users/anna/sessions").await.status, 200);
-    let (mut ended, mut called) = (Value::Null, Value::Null);
-    for _ in 0..2 {
+    let mut told = Vec::new();
+    for _ in 0..3 {
         let event = followed.next().await.unwrap();
-        let of = if event["type"] == "ended" {
-            &mut ended
-        } else {
-            &mut called
-        };
-        *of = event;
+        told.push(members(&event, &["type", "user", "cause", "by", "detail"]));
     }
-    assert_eq!(
-        (&ended["session"], &ended["cause"]),
-        (&json!("p3"), &json!("operator"))
-    );
-    let told = (
-        &called["type"],
-        &called["by"],
-        &called["user"],
-        &called["detail"],
-    );
-    let expected = json!(["operator_call", "night-shift", "anna", "ended all sessions"]);
-    assert_eq!(json!([told.0, told.1, told.2, told.3]), expected);
+    told.sort_by_key(ToString::to_string);
+    let expected = [
+        json!(["ended", "anna", "operator", null, null]),
+        json!([
+            "operator_call",
+            "anna",
+            null,
+            "night-shift",
+            "ended all sessions"
+        ]),
+        json!(["started", "anna", null, null, null]),
+    ];
+    assert_eq!(told, expected);
+    drop(followed);
+    app.stop().await;
+}
+
+#[tokio::test]
+async fn an_outage_has_a_beginning_and_an_end() {
+    let store = FaultyStore::new();
+    let plan = TestApp::plan().outage(OutageRule::Deny);
+    let app = plan.store(store.clone()).start().await;
+    let api = Api::of(&app);
+    let mut followed = Followed::by(&api, "/v1/events").await;
     store.fails(&Fault::LosesCalls);
-    api.put("anna", "p4", json!({})).await;
+    api.put("anna", "p1", json!({})).await;
     while followed.next().await.unwrap()["type"] != "outage_begun" {
-        api.put("anna", "p4", json!({})).await;
+        api.put("anna", "p1", json!({})).await;
     }
     store.fails(&Fault::None);
     while followed.next().await.unwrap()["type"] != "outage_over" {}
@@ -362,8 +379,8 @@ fn memory() -> usize {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "a measurement: STREAMGATE_TEST_LISTENERS says how many"]
 async fn a_crowd_of_listeners_costs_checks_little() {
-    let count = std::env::var("STREAMGATE_TEST_LISTENERS");
-    let count: usize = count.map_or(1_000, |count| count.parse().unwrap());
+    let count = std::env::var_os("STREAMGATE_TEST_LISTENERS");
+    let count: usize = count.map_or(1_000, |count| count.to_str().unwrap().parse().unwrap());
     let app = TestApp::plan().start().await;
     let mut readers = JoinSet::new();
     for round in 0..3 {
@@ -401,4 +418,25 @@ async fn a_crowd_of_listeners_costs_checks_little() {
         .await;
     }
     app.stop().await;
+}
+
+#[tokio::test]
+async fn the_command_shows_events_until_it_is_stopped() {
+    let app = TestApp::plan().start().await;
+    let url = app.url("");
+    let mut shown = Process::start("events", program(&["events", "--url", &url], &[]));
+    eventually("it listens", async || {
+        app.metric("streamgate_event_listeners").await == 1
+    })
+    .await;
+    Api::of(&app)
+        .put("anna", "p1", json!({"device": "tv"}))
+        .await;
+    let line = "started     anna  p1  playback  device=tv\n";
+    let find = |text: &str| text.contains(line).then_some(());
+    shown.says("the start", find).await;
+    shown.kill().await;
+    app.stop().await;
+    let refused = run(&["events", "--url", &url], &[]).await;
+    assert_eq!(refused.0, 3, "nothing listens there any more: {refused:?}");
 }
