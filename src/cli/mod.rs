@@ -7,6 +7,7 @@ mod client;
 mod doctor;
 mod envoy_check;
 mod envoy_config;
+mod events;
 mod hash_user;
 mod health;
 mod notify;
@@ -70,6 +71,9 @@ enum Command {
     /// Ask a running instance which sessions hold a user's slots. The limit shown is the one
     /// without a plan.
     Sessions(sessions::SessionsArgs),
+    /// Show what happens in the installation, as it happens: starts, ends, refusals, outages. It
+    /// listens again after a break, until you stop it.
+    Events(events::EventsArgs),
     /// Print the hash that a log with hashed users shows for each user, one line each.
     HashUser(hash_user::HashUserArgs),
     /// Print the OpenAPI document of the HTTP API, as JSON.
@@ -147,6 +151,9 @@ pub fn run() -> ExitCode {
         Command::Health(args) => health::run(&args, &mut out, &mut errors).into(),
         Command::Sessions(args) => {
             sessions::run(&args, |name| std::env::var_os(name), &mut out, &mut errors).into()
+        }
+        Command::Events(args) => {
+            events::run(&args, |name| std::env::var_os(name), &mut out, &mut errors).into()
         }
         Command::Doctor(args) => {
             doctor::run(&args, |name| std::env::var_os(name), &mut out, &mut errors).into()

@@ -2,6 +2,7 @@
 //! the endpoints for probes and Prometheus. The table in [`routes()`] is the whole surface.
 
 mod error;
+mod events;
 mod front;
 #[cfg(any(fuzzing, test))]
 pub(crate) mod fuzzing;
@@ -13,6 +14,7 @@ mod layers;
 mod limits;
 mod listing;
 mod openapi;
+mod operated;
 mod problems;
 mod release_hook;
 mod request;
@@ -39,6 +41,7 @@ use utoipa_axum::routes;
 
 use crate::config::{Backend, Grpc, Http, SharedSettings};
 use crate::doors::DecisionLog;
+use crate::events::Events;
 use crate::ledger::Ledger;
 use crate::outbox::Outbox;
 use crate::reload::Reloaded;
@@ -60,6 +63,8 @@ pub struct HttpDoor {
     pub readiness: Readiness,
     /// Accepts releases that can't be done now, and starts to take back.
     pub outbox: Outbox,
+    /// Tells operators what happens.
+    pub events: Arc<Events>,
     /// What `/metrics` shows.
     pub metrics: Arc<Metrics>,
     /// Tracks work at the store, which a shutdown waits for.
@@ -102,6 +107,7 @@ fn routes() -> OpenApiRouter<ApiState> {
         .routes(routes!(release_hook::release))
         .routes(routes!(listing::get))
         .routes(routes!(instance::get))
+        .routes(routes!(events::get))
         .routes(routes!(
             video_api::get,
             video_api::post,
@@ -142,6 +148,7 @@ pub fn router(door: HttpDoor) -> Router {
     let [plain, for_scripts] = [plain, for_scripts].map(|routes| {
         routes
             .layer(from_fn_with_state(Arc::clone(&door), layers::bounded))
+            .layer(from_fn_with_state(Arc::clone(&door), operated::told))
             .layer(from_fn_with_state(Arc::clone(&door), layers::counted))
             .with_state(Arc::clone(&door))
     });

@@ -40,9 +40,10 @@ use tokio::sync::watch;
 
 use crate::clock::{Clock, Timestamp};
 use crate::config::{Changeable, InForce, Leases, OutageRule};
+use crate::events::Events;
 use crate::identity::{Claim, Kind, PlanName, SessionKey, UserId};
 use crate::policy::LimitSource;
-use crate::store::Store;
+use crate::store::{Shard, Store};
 use crate::telemetry::Metrics;
 pub use calls::StoreServer;
 pub use decision::{Basis, CallerDeadline, Decision, Outage, UndoHint};
@@ -78,6 +79,8 @@ pub struct Ledger {
     cache: LeaseCache,
     /// Whether Envoy's access log arrives.
     wiring: Wiring,
+    /// Tells operators about ends.
+    events: Arc<Events>,
     /// The metrics.
     metrics: Arc<Metrics>,
     /// Unknown plans that have been logged.
@@ -107,11 +110,19 @@ impl Ledger {
             grace: Grace::default(),
             shards,
             rule: settings.outage,
+            events: Events::unheard(Arc::clone(&clock), Arc::clone(&metrics)),
             cache: LeaseCache::new(room, leases, settings.terms, clock),
             wiring: Wiring::new(leases.request),
             metrics,
             unknown_plans: Mutex::default(),
         }
+    }
+
+    /// Tells operators about ends from now on.
+    #[must_use]
+    pub fn telling(mut self, events: Arc<Events>) -> Self {
+        self.events = events;
+        self
     }
 
     /// What this instance knows about a claim's session. For nearly every request of a playback
@@ -174,6 +185,17 @@ impl Ledger {
     #[must_use]
     pub fn store_health(&self) -> StoreHealth {
         self.shards.health()
+    }
+
+    /// The shards of the store with which something is wrong, and what.
+    #[must_use]
+    pub fn store_troubles(&self) -> Vec<(Shard, String)> {
+        let all = self.shards.all();
+        let troubles = all.iter().filter_map(|known| {
+            let trouble = known.breaker.trouble()?;
+            Some((known.shard.clone(), trouble))
+        });
+        troubles.collect()
     }
 
     /// Whether Envoy's access log arrives, as far as this instance can tell.

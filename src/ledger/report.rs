@@ -7,6 +7,7 @@ use tracing::debug;
 use super::Ledger;
 use super::decision::Outage;
 use super::lease_cache::{Confirmed, ForgetSignal, ReadVersion};
+use crate::events::{Event, EventType};
 use crate::identity::{Kind, PlanName, SessionId, SessionKey, UserId};
 use crate::session::{EndCause, Ending, Provenance, Released, Renewal, Sighting};
 use crate::store::Seen;
@@ -203,11 +204,29 @@ impl Ledger {
         if ending != Ending::Failed {
             self.cache.ending(user, key);
         }
-        let released = self
+        let (released, at) = self
             .timed(Operation::Release, user, || {
-                self.store.release(user, key, ending, age)
+                self.store.release_at(user, key, ending, age)
             })
             .await?;
+        if released == Released::Freed {
+            self.events.tell(at, || {
+                let cause = match ending {
+                    Ending::Stream | Ending::Abandoned | Ending::Outlived | Ending::Vouched => {
+                        "released"
+                    }
+                    Ending::GaveWay => "displaced",
+                    Ending::Operator => "operator",
+                    Ending::Failed => "failed",
+                    Ending::Undone(_) => "undone",
+                };
+                let ended = Event::about(EventType::Ended, user, key);
+                [Event {
+                    cause: Some(cause.to_owned()),
+                    ..ended
+                }]
+            });
+        }
         match (&released, ending) {
             (_, Ending::Undone(ticket)) => {
                 let was_there = released == Released::Freed;

@@ -12,7 +12,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use tokio::sync::watch;
 
-use crate::clock::{Clock, SystemClock};
+use crate::clock::{Clock, SystemClock, Timestamp};
 use crate::identity::{SessionKey, UserId};
 use crate::session::{
     Admission, Ending, LimitOverride, Playing, Released, Renewal, Sighting, Start, StartRules,
@@ -249,6 +249,17 @@ impl Store for FaultyStore {
         age: Duration,
     ) -> Result<Released, StoreError> {
         let doing = self.sound.release(user, key, ending, age);
+        self.about(user, "release", doing).await
+    }
+
+    async fn release_at(
+        &self,
+        user: &UserId,
+        key: &SessionKey,
+        ending: Ending,
+        age: Duration,
+    ) -> Result<(Released, Option<Timestamp>), StoreError> {
+        let doing = self.sound.release_at(user, key, ending, age);
         self.about(user, "release", doing).await
     }
 

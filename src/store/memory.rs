@@ -197,6 +197,17 @@ impl Store for MemoryStore {
         self.with_roster(user, |roster, now| roster.played(key, &self.terms, now))
     }
 
+    async fn release_at(
+        &self,
+        user: &UserId,
+        key: &SessionKey,
+        ending: Ending,
+        age: Duration,
+    ) -> Result<(Released, Option<Timestamp>), StoreError> {
+        let released = self.release(user, key, ending, age).await?;
+        Ok((released, Some(self.clock.now())))
+    }
+
     async fn release(
         &self,
         user: &UserId,

@@ -17,12 +17,14 @@ pub use memory::MemoryStore;
 pub use page::{Cursor, CursorError, Page};
 pub use shard::Shard;
 
+use std::any::Any;
 use std::fmt;
 use std::future;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use futures_util::future::join_all;
+use tokio::sync::mpsc;
 
 use crate::clock::Timestamp;
 use crate::identity::{SessionKey, UserId};
@@ -71,6 +73,18 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
         ending: Ending,
         age: Duration,
     ) -> Result<Released, StoreError>;
+
+    /// The same, with the store's time of the operation, if it tells.
+    async fn release_at(
+        &self,
+        user: &UserId,
+        key: &SessionKey,
+        ending: Ending,
+        age: Duration,
+    ) -> Result<(Released, Option<Timestamp>), StoreError> {
+        let released = self.release(user, key, ending, age).await?;
+        Ok((released, None))
+    }
 
     /// The user's live sessions, and the limit that an operator has set for them.
     async fn list(&self, user: &UserId) -> Result<Listing, StoreError>;
@@ -129,6 +143,48 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
     /// Identifies that server and how it is set up; `None` if there is no server.
     async fn server_identity(&self, _shard: &Shard) -> Result<Option<ServerIdentity>, StoreError> {
         Ok(None)
+    }
+}
+
+/// A way to say something to all other instances that listen at the moment.
+#[async_trait]
+pub trait Broadcast: fmt::Debug + Send + Sync + 'static {
+    /// How many subscriptions there are, ours included.
+    async fn count_subscribers(&self) -> Result<usize, StoreError>;
+
+    /// Says something to all that have a subscription, ourselves included.
+    async fn publish(&self, message: &[u8]) -> Result<(), StoreError>;
+
+    /// Receives what is said, from now on.
+    async fn subscribe(&self) -> Result<Subscription, StoreError>;
+}
+
+/// What is said by [`Broadcast::publish`], as it arrives. Dropping it ends the subscription.
+pub struct Subscription {
+    /// The messages.
+    messages: mpsc::Receiver<Vec<u8>>,
+    /// What must live as long: a connection.
+    _open: Box<dyn Any + Send>,
+}
+
+impl Subscription {
+    /// A subscription that lasts as long as `open`.
+    pub(crate) fn new(messages: mpsc::Receiver<Vec<u8>>, open: impl Any + Send) -> Self {
+        Self {
+            messages,
+            _open: Box::new(open),
+        }
+    }
+
+    /// The next message; none if the subscription is lost, also because its reader is too slow.
+    pub async fn next(&mut self) -> Option<Vec<u8>> {
+        self.messages.recv().await
+    }
+}
+
+impl fmt::Debug for Subscription {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Subscription").finish_non_exhaustive()
     }
 }
 

@@ -97,6 +97,7 @@ streamgate completions bash => deploy/dist/dist.sh => completions bash
 streamgate doctor => tests/process/doctor.rs => "doctor", "--json"
 streamgate hash-user USER --key-file FILE => tests/process/log_users.rs => ["hash-user", USER, "--key-file"
 streamgate hash-user USER... => tests/process/log_users.rs => ["hash-user", "--key-file"
+streamgate events => tests/http/events.rs => "events", "--url"
 streamgate envoy-check - => tests/deploy/envoy_config.rs => ["envoy-check", "-", "--user"
 streamgate envoy-check FILE => tests/deploy/envoy_config.rs => "envoy-check", "--json"
 streamgate envoy-config => tests/deploy/envoy_config.rs => ["envoy-config"]

@@ -12,7 +12,7 @@ use testkit::gateway_client::Check;
 use testkit::streamgate::Streamgate;
 use testkit::watch::eventually;
 
-const TOKENS: &str = "\
+pub(super) const TOKENS: &str = "\
 # who may ask
 back-end-token    client
 operator-token    operator
@@ -22,7 +22,7 @@ gateway-token     client
 ";
 
 /// A caller: its name, and the headers that it sends.
-type Who = (&'static str, &'static [(&'static str, &'static str)]);
+pub(super) type Who = (&'static str, &'static [(&'static str, &'static str)]);
 
 const NOBODY: Who = ("nobody", &[]);
 const WRONG: Who = ("wrong", &[("authorization", "Bearer back-end-toke")]);
@@ -51,6 +51,19 @@ const VIEWER_OF_AN_OPERATOR: Who = (
         ("x-streamgate-user", "anna"),
     ],
 );
+
+/// All of them.
+pub(super) const CALLERS: [Who; 9] = [
+    NOBODY,
+    WRONG,
+    BASIC,
+    BACK_END,
+    OPERATOR,
+    ANNA,
+    ANNAS_OPERATOR,
+    VIEWER,
+    VIEWER_OF_AN_OPERATOR,
+];
 
 /// What each call is answered to who may make it; in this order they can follow each other.
 const CALLS: [(&str, u16); 18] = [
@@ -144,17 +157,7 @@ async fn each_role_may_do_what_it_may_and_nothing_else() {
     let plan = TestApp::plan().limit(100).limit_of_plan("gold", 100);
     let app = plan.tokens(&file).start().await;
     let open = Api::of(&app);
-    for who in [
-        NOBODY,
-        WRONG,
-        BASIC,
-        BACK_END,
-        OPERATOR,
-        ANNA,
-        ANNAS_OPERATOR,
-        VIEWER,
-        VIEWER_OF_AN_OPERATOR,
-    ] {
+    for who in CALLERS {
         let headers = who.1.iter();
         let api = headers.fold(open.clone(), |api, (name, value)| api.with(name, *value));
         for (user, is_own) in [("anna", true), ("ben", false)] {

@@ -4,6 +4,8 @@
 mod sessions;
 // The HTTP API's callers: each role, each call, one's own user and another.
 mod access;
+// What happens, as operators follow it: order, permissions, breaks, the end.
+mod events;
 // The operator's list of everybody's sessions, page by page.
 mod list;
 // The small API: videos, by HTTP Basic.

@@ -10,7 +10,7 @@ use testkit::chromium::{Chromium, Tab};
 use testkit::watch::eventually;
 
 /// Every call that acts or tells of users.
-const CALLS: [(&str, &str); 13] = [
+const CALLS: [(&str, &str); 14] = [
     ("GET", "/v1/users/anna/sessions"),
     ("HEAD", "/v1/users/anna/sessions"),
     ("POST", "/v1/users/anna/sessions"),
@@ -20,6 +20,7 @@ const CALLS: [(&str, &str); 13] = [
     ("DELETE", "/v1/users/anna/sessions/p1"),
     ("POST", "/v1/release"),
     ("GET", "/v1/sessions"),
+    ("HEAD", "/v1/events"),
     ("GET", "/?id=film"),
     ("POST", "/?id=film"),
     ("PATCH", "/?id=film"),
@@ -165,6 +166,7 @@ async fn what_is_no_page_of_another_site_goes_on_as_before() {
             let told = make(&api, call, headers).await;
             let operators = [
                 ("GET", "/v1/sessions"),
+                ("HEAD", "/v1/events"),
                 ("DELETE", "/v1/users/anna/sessions"),
             ];
             let is_refused = told.status == 403;

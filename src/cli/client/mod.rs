@@ -9,4 +9,4 @@ mod base;
 mod token;
 
 pub(super) use answer::{ApiResponse, Disappointment};
-pub(super) use api::{AccessArgs, Api, ApiArgs};
+pub(super) use api::{AccessArgs, Api, ApiArgs, Followed};

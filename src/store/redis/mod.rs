@@ -6,6 +6,7 @@
 //! maintains itself. The rule exists twice, in [`crate::session::Roster`] and in Lua, and the tests
 //! compare both operation by operation.
 
+mod bus;
 mod cluster;
 mod codec;
 mod connection;
@@ -18,11 +19,13 @@ mod scan;
 
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use redis::Value;
 
+use self::bus::Channel;
 use self::codec::keys::KeyNames;
 use self::codec::layout::RecordVersions;
 use self::codec::question::Question;
@@ -75,6 +78,10 @@ pub struct RedisStore {
     scripts: Arc<Scripts>,
     /// The key names.
     keys: KeyNames,
+    /// Where instances tell each other events.
+    channel: Channel,
+    /// Where Redis is.
+    target: RedisTarget,
     /// Checks whether the operations would succeed.
     probe: Script,
     /// Reports data at our keys that can't be decoded.
@@ -118,12 +125,19 @@ impl RedisStore {
     /// Opens the store for those versions of records.
     fn open_with(settings: RedisSettings, versions: RecordVersions) -> Result<Self, StoreError> {
         let scripts = Arc::new(Scripts::new(&settings.terms, versions));
+        let keys = KeyNames::new(&settings.key_prefix);
+        let target = settings.source.clone();
         let route = RedisRoute::open(settings.source, Arc::clone(&scripts), settings.timeout)?;
         Ok(Self {
             route,
             scripts,
             probe: probe::script(),
-            keys: KeyNames::new(&settings.key_prefix),
+            channel: Channel {
+                name: keys.channel(),
+                is_plain: AtomicBool::new(false),
+            },
+            keys,
+            target,
             unread: Unread::default(),
             longest_lease: settings.terms.longest_lease,
             clock: None,
@@ -281,6 +295,17 @@ impl Store for RedisStore {
         ending: Ending,
         age: Duration,
     ) -> Result<Released, StoreError> {
+        let (released, _) = self.release_at(user, key, ending, age).await?;
+        Ok(released)
+    }
+
+    async fn release_at(
+        &self,
+        user: &UserId,
+        key: &SessionKey,
+        ending: Ending,
+        age: Duration,
+    ) -> Result<(Released, Option<Timestamp>), StoreError> {
         let (who, ticket) = match ending {
             Ending::Stream | Ending::Abandoned | Ending::Outlived | Ending::GaveWay => {
                 (layout::STREAM, 0)

@@ -23,8 +23,8 @@ use crate::identity::{Fact, FactLoss, Kind};
 use crate::session::Ending;
 
 pub use super::labels::{
-    Call, CallOutcome, ClosedFor, DropReason, EntryOutcome, EntryType, GraceOutcome, Http2Error,
-    LabelValue, Lapse, LogDrop, Operation, Outcome, Port, ReleaseCause, ReloadOutcome,
+    Call, CallOutcome, ClosedFor, DropReason, EntryOutcome, EntryType, EventLoss, GraceOutcome,
+    Http2Error, LabelValue, Lapse, LogDrop, Operation, Outcome, Port, ReleaseCause, ReloadOutcome,
     ReloadedFile, RenewalOutcome, Verdict,
 };
 
@@ -91,6 +91,12 @@ pub struct Metrics {
     http_requests: Vec<Counters<CallOutcome>>,
     /// `streamgate_http_request_duration_seconds`, by call
     http_duration: Durations,
+    /// `streamgate_event_listeners`
+    event_listeners: Gauge,
+    /// `streamgate_event_listeners_dropped_total`
+    event_listeners_dropped: Counter,
+    /// `streamgate_events_lost_total`
+    events_lost: Counters<EventLoss>,
     /// `streamgate_access_log_missing`
     access_log_missing: Gauge,
     /// `streamgate_releaser_pending`
@@ -154,6 +160,9 @@ impl Metrics {
             sessions_held: make.gauge(named::SESSIONS_HELD, &[]),
             sessions_owed: make.gauge(named::SESSIONS_OWED, &[]),
             entries: make.tables::<EntryType, _>(named::ENTRIES, ["type", "outcome"]),
+            event_listeners: make.gauge(named::EVENT_LISTENERS, &[]),
+            event_listeners_dropped: make.counter(named::EVENT_LISTENERS_DROPPED, &[]),
+            events_lost: make.counters(named::EVENTS_LOST, one("at")),
             access_log_missing: make.gauge(named::ACCESS_LOG_MISSING, &[]),
             http_requests: make.tables::<Call, _>(named::HTTP_REQUESTS, ["call", "outcome"]),
             http_duration: Durations::new(named::HTTP_DURATION, labels::<Call>("call")),
@@ -286,6 +295,24 @@ impl Metrics {
     /// Counts a renewal or release that was given up.
     pub fn releaser_dropped(&self, reason: DropReason) {
         self.releaser_dropped.increment(reason);
+    }
+
+    /// Records how many clients listen to events.
+    #[expect(clippy::cast_precision_loss, reason = "nobody has 2^52 listeners")]
+    pub fn event_listeners(&self, count: usize) {
+        self.event_listeners.set(count as f64);
+    }
+
+    /// Counts a listener that was too slow.
+    pub fn event_listener_dropped(&self) {
+        self.event_listeners_dropped.increment(1);
+    }
+
+    /// Counts events that some listeners don't get.
+    pub fn events_lost(&self, at: EventLoss, count: usize) {
+        if let Some(lost) = self.events_lost.0.get(at.index()) {
+            lost.increment(count as u64);
+        }
     }
 
     /// Counts a request with a plan that the policy doesn't have.

@@ -77,6 +77,18 @@ pub(super) const ENTRIES: Named = Named(
     "streamgate_access_log_entries_total",
     "Access log entries by type and result",
 );
+pub(super) const EVENT_LISTENERS: Named = Named(
+    "streamgate_event_listeners",
+    "Clients that read /v1/events from this instance",
+);
+pub(super) const EVENT_LISTENERS_DROPPED: Named = Named(
+    "streamgate_event_listeners_dropped_total",
+    "Clients of /v1/events that were disconnected because they read too slowly",
+);
+pub(super) const EVENTS_LOST: Named = Named(
+    "streamgate_events_lost_total",
+    "Events for operators that some listeners did not get; queue: too many at once, store: not told to other instances",
+);
 pub(super) const ACCESS_LOG_MISSING: Named = Named(
     "streamgate_access_log_missing",
     "1 while the request streams that started here are neither renewed nor ended: Envoy's access log doesn't arrive",

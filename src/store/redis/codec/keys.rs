@@ -50,6 +50,11 @@ impl KeyNames {
         pattern + ":{*}"
     }
 
+    /// The channel in which instances tell each other events.
+    pub(in crate::store::redis) fn channel(&self) -> String {
+        format!("{}:events", self.prefix)
+    }
+
     /// A key that is always empty, with that hash tag if there is one. It is no user's roster, since
     /// those end with a brace.
     pub(in crate::store::redis) fn probe(&self, tag: Option<u32>) -> String {
