@@ -17,6 +17,7 @@ mod release_hook;
 mod request;
 mod sessions;
 mod start_service;
+mod stats;
 mod video_api;
 
 pub use health::{Phase, Readiness};
@@ -100,6 +101,7 @@ fn routes() -> OpenApiRouter<ApiState> {
         .routes(routes!(release_hook::release))
         .routes(routes!(listing::get))
         .routes(routes!(instance::get))
+        .routes(routes!(stats::get))
         .routes(routes!(
             video_api::get,
             video_api::post,

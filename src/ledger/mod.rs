@@ -41,6 +41,7 @@ use tokio::sync::watch;
 use crate::clock::{Clock, Timestamp};
 use crate::config::{Changeable, InForce, Leases, OutageRule};
 use crate::identity::{Claim, Kind, PlanName, SessionKey, UserId};
+use crate::statistics::{PeriodEffects, Statistics};
 use crate::store::Store;
 use crate::telemetry::Metrics;
 pub use calls::StoreServer;
@@ -77,6 +78,8 @@ pub struct Ledger {
     cache: LeaseCache,
     /// Whether Envoy's access log arrives.
     wiring: Wiring,
+    /// The installation's numbers.
+    statistics: Statistics,
     /// The metrics.
     metrics: Arc<Metrics>,
     /// Unknown plans that have been logged.
@@ -99,6 +102,8 @@ impl Ledger {
             leases.playback / 3,
             Arc::clone(&metrics),
         );
+        let is_shared = store.notes().is_some();
+        let statistics = Statistics::new(Arc::clone(&clock), leases.longest(), is_shared);
         Self {
             store,
             in_force: settings.in_force,
@@ -108,6 +113,7 @@ impl Ledger {
             rule: settings.outage,
             cache: LeaseCache::new(room, leases, settings.terms, clock),
             wiring: Wiring::new(leases.request),
+            statistics,
             metrics,
             unknown_plans: Mutex::default(),
         }
@@ -158,6 +164,22 @@ impl Ledger {
     #[must_use]
     pub fn now(&self) -> Timestamp {
         self.cache.now()
+    }
+
+    /// The installation's numbers.
+    #[must_use]
+    pub const fn statistics(&self) -> &Statistics {
+        &self.statistics
+    }
+
+    /// What each limit would do in the last hour, day and week.
+    pub async fn limit_effects(&self) -> PeriodEffects {
+        self.statistics.limit_effects(self.store.notes()).await
+    }
+
+    /// Puts this instance's last report into the store, before the process exits.
+    pub async fn close_statistics(&self) {
+        self.statistics.close(self.store.notes()).await;
     }
 
     /// The store's health, according to its last calls.

@@ -100,6 +100,7 @@ impl Ledger {
         match &told {
             Ok(Released::Freed) => {
                 self.metrics.release(ending);
+                self.statistics.released();
                 self.grace.slot_freed(user);
             }
             // It was let in, and nobody has reported its end before.
@@ -109,6 +110,9 @@ impl Ledger {
             Ok(_) => {}
             Err(_) => {
                 self.cache.ended_untold(user, key, ending, age);
+                if !matches!(ending, Ending::Undone(_) | Ending::Failed) {
+                    self.statistics.ended(user, key);
+                }
                 self.grace.slot_freed(user);
             }
         }
@@ -167,6 +171,7 @@ impl Ledger {
             played: sighting.provenance != Provenance::Unplayed,
             provisional: is_provisional,
         };
+        self.count_renewal(seen, renewal);
         match renewal {
             Renewal::Renewed { .. } | Renewal::Provisional { .. } => {
                 self.cache.confirmed(user, version, &confirmed, &[]);
@@ -189,6 +194,26 @@ impl Ledger {
         }
     }
 
+    /// Counts a renewal in the installation's numbers.
+    fn count_renewal(&self, seen: &Seen, renewal: &Renewal) {
+        let Seen {
+            user,
+            sighting: Sighting {
+                key, facts, lease, ..
+            },
+            limit,
+        } = seen;
+        let statistics = &self.statistics;
+        match renewal {
+            Renewal::Renewed { .. } | Renewal::PutBack { .. } => {
+                statistics.running(user, key, facts, *limit, Some(*lease));
+            }
+            Renewal::Provisional { .. } => statistics.running(user, key, facts, *limit, None),
+            Renewal::Ended(_) => statistics.ended(user, key),
+            Renewal::Crowded => {}
+        }
+    }
+
     /// Reports an end to the store. Meanwhile no request is answered from memory, nor by an answer
     /// to an earlier question.
     pub(super) async fn tell_ended(
@@ -208,6 +233,15 @@ impl Ledger {
                 self.store.release(user, key, ending, age)
             })
             .await?;
+        match &released {
+            Released::Kept | Released::NotStoppable => {}
+            // An undo doesn't concern a session that others have renewed.
+            Released::NotLive | Released::AlreadyEnded(_)
+                if matches!(ending, Ending::Undone(_)) => {}
+            Released::Freed | Released::NotLive | Released::AlreadyEnded(_) => {
+                self.statistics.ended(user, key);
+            }
+        }
         match (&released, ending) {
             (_, Ending::Undone(ticket)) => {
                 let was_there = released == Released::Freed;
