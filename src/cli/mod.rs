@@ -15,7 +15,9 @@ mod release;
 pub mod serve;
 mod sessions;
 mod show;
+mod stats;
 mod tls;
+mod what_if;
 
 use std::ffi::OsString;
 use std::io::Write;
@@ -70,6 +72,11 @@ enum Command {
     /// Ask a running instance which sessions hold a user's slots. The limit shown is the one
     /// without a plan.
     Sessions(sessions::SessionsArgs),
+    /// Ask a running instance for the numbers of the whole installation: streams, users, starts and
+    /// refusals.
+    Stats(stats::StatsArgs),
+    /// Ask a running instance what other limits would have refused.
+    WhatIf(what_if::WhatIfArgs),
     /// Print the hash that a log with hashed users shows for each user, one line each.
     HashUser(hash_user::HashUserArgs),
     /// Print the OpenAPI document of the HTTP API, as JSON.
@@ -147,6 +154,12 @@ pub fn run() -> ExitCode {
         Command::Health(args) => health::run(&args, &mut out, &mut errors).into(),
         Command::Sessions(args) => {
             sessions::run(&args, |name| std::env::var_os(name), &mut out, &mut errors).into()
+        }
+        Command::Stats(args) => {
+            stats::run(&args, |name| std::env::var_os(name), &mut out, &mut errors).into()
+        }
+        Command::WhatIf(args) => {
+            what_if::run(&args, |name| std::env::var_os(name), &mut out, &mut errors).into()
         }
         Command::Doctor(args) => {
             doctor::run(&args, |name| std::env::var_os(name), &mut out, &mut errors).into()

@@ -15,9 +15,7 @@ use crate::http::request::caller::Caller;
 use crate::http::request::path::parameters;
 use crate::identity::Kind;
 use crate::problem::rfc3339;
-use crate::statistics::{
-    Estimate, Happened, INTERVAL, LimitEffects, Overview, PeriodEffects, WouldRefuse,
-};
+use crate::statistics::{Estimate, Happened, LimitEffects, Overview, PeriodEffects, WouldRefuse};
 
 /// The numbers of an installation.
 #[derive(Debug, Serialize, ToSchema)]
@@ -203,6 +201,7 @@ impl StatsBody {
             numbers,
             is_shared,
             instances,
+            interval,
             is_complete,
         } = overview;
         let estimates = [
@@ -229,7 +228,7 @@ impl StatsBody {
                 "instance"
             },
             instances,
-            interval_seconds: INTERVAL.as_secs(),
+            interval_seconds: interval.as_secs(),
             complete: is_complete && effects.is_complete,
             streams: numbers.streams.number,
             users: numbers.users.number,

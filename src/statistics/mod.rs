@@ -39,14 +39,14 @@ use report::{ClockOffset, Report};
 use retries::Retries;
 use sample::{Confirmation, Sample, digest_of_user};
 use sharing::Sharing;
-pub use sharing::{INTERVAL, Overview, PeriodEffects};
+pub use sharing::{Overview, PeriodEffects};
 
 /// How many users an instance samples whose numbers are joined with others': with all of them in
 /// reports, the numbers are within some 2 %.
 const ROOM_SHARED: usize = 4096;
 
 /// How many users an instance samples that counts alone: its numbers are exact up to here.
-const ROOM_ALONE: usize = 65_536;
+const ROOM_ALONE: usize = 16_384;
 
 /// What one instance counts, and what it knows of the others.
 #[derive(Debug)]

@@ -200,7 +200,7 @@ impl Sample {
     /// lease: after it, each live stream has been confirmed again.
     pub(super) fn sweep(&mut self, longest: Duration, now: Timestamp) {
         self.drop_expired(longest, now);
-        if self.level > 0 && self.users.len() < self.room / 8 && now >= self.incomplete_until {
+        if self.level > 0 && self.users.len() < self.room / 4 && now >= self.incomplete_until {
             self.level -= 1;
             self.incomplete_until = now.after(longest);
         }

@@ -19,8 +19,12 @@ use crate::telemetry::Metrics;
 use crate::telemetry::metrics::InstallationGauges;
 use crate::util::{Throttle, lock};
 
-/// How often an instance reports, and joins the reports of all.
-pub const INTERVAL: Duration = Duration::from_secs(5);
+/// How often an instance reports, and joins the reports of all, if there are few instances.
+const INTERVAL: Duration = Duration::from_secs(5);
+
+/// The interval is that much longer for each so many instances. All of them read the reports of all,
+/// so the store would else have to answer with the square of their number.
+const INSTANCES_AN_INTERVAL: usize = 100;
 
 /// How long a report is kept: the hour of its minutes, and some more.
 const REPORT_KEPT: Duration = Duration::from_secs(65 * 60);
@@ -112,6 +116,8 @@ pub struct Overview {
     pub is_shared: bool,
     /// How many instances have reported lately.
     pub instances: usize,
+    /// How often instances report.
+    pub interval: Duration,
     /// Whether all instances' reports are in the numbers.
     pub is_complete: bool,
 }
@@ -189,9 +195,15 @@ impl Known {
         Numbers::join(std::iter::once(ours).chain(others), now)
     }
 
+    /// How often instances report.
+    fn interval(&self) -> Duration {
+        let longer = u32::try_from(self.instances / INSTANCES_AN_INTERVAL).unwrap_or_default();
+        INTERVAL * longer.saturating_add(1)
+    }
+
     /// Takes note of a successful round.
     fn note(&mut self, numbers: Numbers, longest_lease: Duration) {
-        let late = INTERVAL * LATE_INTERVALS;
+        let late = self.interval() * LATE_INTERVALS;
         let now = numbers.at;
         let (mut instances, mut is_complete) = (1, true);
         for other in self.others.values() {
@@ -222,9 +234,10 @@ impl Statistics {
     pub async fn run(&self, notes: Option<&dyn Notes>, metrics: &Metrics) {
         loop {
             self.round(notes).await;
-            metrics.installation(&self.overview().gauges());
+            let overview = self.overview();
+            metrics.installation(&overview.gauges());
             self.sharing.rounds.send_modify(|rounds| *rounds += 1);
-            tokio::time::sleep(INTERVAL).await;
+            tokio::time::sleep(overview.interval).await;
         }
     }
 
@@ -265,6 +278,7 @@ impl Statistics {
                 numbers: Numbers::join(std::iter::once(&report), report.at),
                 is_shared,
                 instances: 1,
+                interval: INTERVAL,
                 is_complete: true,
             };
         }
@@ -276,6 +290,7 @@ impl Statistics {
             numbers,
             is_shared,
             instances: known.instances.max(1),
+            interval: known.interval(),
             is_complete: known.is_up && known.is_complete,
         }
     }
@@ -377,7 +392,7 @@ impl Buckets {
         // Another instance may add to a bucket some intervals after its end.
         let settled = self
             .read_at
-            .map(|read_at| read_at.before(INTERVAL * LATE_INTERVALS * 4));
+            .map(|read_at| read_at.before(INTERVAL * LATE_INTERVALS * 8));
         for shelf in SHELVES {
             let wanted: Vec<u64> = (shelf.first(now)..=shelf.bucket(now))
                 .filter(|bucket| {

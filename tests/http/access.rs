@@ -53,7 +53,7 @@ const VIEWER_OF_AN_OPERATOR: Who = (
 );
 
 /// What each call is answered to who may make it; in this order they can follow each other.
-const CALLS: [(&str, u16); 15] = [
+const CALLS: [(&str, u16); 16] = [
     ("start", 201),
     ("heartbeat with a plan", 200),
     ("start with an id made here", 201),
@@ -67,6 +67,7 @@ const CALLS: [(&str, u16); 15] = [
     ("release hook, a list with another user", 204),
     ("see everybody", 200),
     ("see the instance", 200),
+    ("see the numbers", 200),
     ("end all", 200),
     ("end all once more", 200),
 ];
@@ -96,6 +97,7 @@ async fn make(call: &str, api: &Api<'_>, user: &str, id: &str) -> Told {
         }
         "see everybody" => (Method::GET, "/v1/sessions", None),
         "see the instance" => (Method::GET, "/v1/instance", None),
+        "see the numbers" => (Method::GET, "/v1/stats", None),
         _ => (Method::DELETE, &all, None),
     };
     api.call(method, path, body).await
@@ -103,7 +105,7 @@ async fn make(call: &str, api: &Api<'_>, user: &str, id: &str) -> Told {
 
 /// The status of the caller's call about their own user (anna), or about another one.
 fn expected(who: Who, call: &str, is_own: bool, ok: u16) -> u16 {
-    let about_all = ["see everybody", "see the instance"];
+    let about_all = ["see everybody", "see the instance", "see the numbers"];
     let operators = ["end all", "end all once more"];
     let back_ends = ["release a request", "release hook, a request"];
     let (is_operator, is_bound) = match who.0 {

@@ -13,7 +13,7 @@ use crate::store::StoreError;
 use crate::store::notes::{Notes, Register};
 
 /// The most instances in the register: those that entered themselves last.
-const MOST_INSTANCES: &str = "256";
+const MOST_INSTANCES: &str = "1024";
 
 /// Enters an instance, removes those that are gone, and returns the time and the rest.
 const REGISTER: &str = "\
