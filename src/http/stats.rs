@@ -15,7 +15,7 @@ use crate::http::request::caller::Caller;
 use crate::http::request::path::parameters;
 use crate::identity::Kind;
 use crate::problem::rfc3339;
-use crate::statistics::{Estimate, Happened, LimitEffects, Overview, PeriodEffects, WouldRefuse};
+use crate::statistics::{Estimate, Happened, LimitEffect, LimitEffects, Overview, PeriodEffects};
 
 /// The numbers of an installation.
 #[derive(Debug, Serialize, ToSchema)]
@@ -124,7 +124,7 @@ pub(super) struct WouldRefuseBody {
     /// The last week.
     week: Vec<LimitBody>,
     /// How many starts and users that is by.
-    counted: BTreeMap<&'static str, CountedBody>,
+    counted: BTreeMap<&'static str, CountedStartsBody>,
     /// The same for the users of each plan, by plan and period.
     plans: BTreeMap<String, BTreeMap<&'static str, PlanBody>>,
 }
@@ -132,7 +132,7 @@ pub(super) struct WouldRefuseBody {
 /// How many starts and users there were.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = CountedStarts)]
-pub(super) struct CountedBody {
+pub(super) struct CountedStartsBody {
     /// The starts.
     starts: u64,
     /// About how many users they were by.
@@ -144,7 +144,7 @@ pub(super) struct CountedBody {
 #[schema(as = PlanLimits)]
 pub(super) struct PlanBody {
     /// How many starts and users that is by.
-    counted: CountedBody,
+    counted: CountedStartsBody,
     /// Each limit.
     limits: Vec<LimitBody>,
 }
@@ -276,7 +276,7 @@ impl WouldRefuseBody {
             effects.map(LimitBody::all).unwrap_or_default()
         };
         let all = effects.all.iter();
-        let counted = all.map(|(period, effects)| (*period, CountedBody::of(effects)));
+        let counted = all.map(|(period, effects)| (*period, CountedStartsBody::of(effects)));
         let plans = effects.plans.iter().map(|(plan, periods)| {
             let periods = periods.iter();
             let periods = periods.map(|(period, effects)| (*period, PlanBody::of(effects)));
@@ -292,9 +292,9 @@ impl WouldRefuseBody {
     }
 }
 
-// === impl CountedBody ===
+// === impl CountedStartsBody ===
 
-impl CountedBody {
+impl CountedStartsBody {
     /// The JSON form.
     const fn of(effects: &LimitEffects) -> Self {
         Self {
@@ -310,7 +310,7 @@ impl PlanBody {
     /// The JSON form.
     fn of(effects: &LimitEffects) -> Self {
         Self {
-            counted: CountedBody::of(effects),
+            counted: CountedStartsBody::of(effects),
             limits: LimitBody::all(effects),
         }
     }
@@ -325,7 +325,7 @@ impl LimitBody {
     }
 
     /// The JSON form of one limit's effect.
-    fn of(effect: &WouldRefuse) -> Self {
+    fn of(effect: &LimitEffect) -> Self {
         Self {
             limit: effect.limit,
             starts_refused: rounded(effect.starts_refused),

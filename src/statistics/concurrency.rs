@@ -27,7 +27,7 @@ pub(super) const NONCE_BYTES: usize = 8;
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Concurrency {
     /// Starts by plan; the empty name is for users without one.
-    plans: BTreeMap<String, Found>,
+    plans: BTreeMap<String, FoundStreams>,
     /// How many zero bits the digests of users begin with.
     level: u32,
     /// The users: the most that a start of theirs found, and their plan.
@@ -36,7 +36,7 @@ pub(super) struct Concurrency {
 
 /// What the starts of users on one plan found.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-struct Found {
+struct FoundStreams {
     /// Starts by the number of streams that they found live.
     starts: BTreeMap<usize, u64>,
     /// The fewest that a start found that could only play instead of another stream, or not at all.
@@ -46,7 +46,7 @@ struct Found {
 
 /// What a limit would do.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct WouldRefuse {
+pub struct LimitEffect {
     /// The limit.
     pub limit: usize,
     /// The part of all starts that would be refused.
@@ -67,7 +67,7 @@ pub struct LimitEffects {
     /// About how many users they were by.
     pub users: u64,
     /// Each limit, from 1 on.
-    pub limits: Vec<WouldRefuse>,
+    pub limits: Vec<LimitEffect>,
 }
 
 // === impl Concurrency ===
@@ -167,7 +167,7 @@ impl Concurrency {
             let users_refused = share(users_refused as f64, sampled as f64);
             let deviation =
                 (users_refused * (1.0 - users_refused) / (sampled.max(1)) as f64).sqrt();
-            WouldRefuse {
+            LimitEffect {
                 limit,
                 starts_refused: share(refused as f64, all as f64),
                 users_refused,
@@ -218,9 +218,9 @@ impl Concurrency {
         let (mut tally, mut names) = (Self::default(), Vec::new());
         for _ in 0..decoder.count()? {
             let plan = decoder.text()?.to_owned();
-            let mut found = Found {
+            let mut found = FoundStreams {
                 capped_at: decoder.small::<usize>()?.checked_sub(1),
-                ..Found::default()
+                ..FoundStreams::default()
             };
             for _ in 0..decoder.count()? {
                 let streams = decoder.small::<usize>()?.min(MOST);
@@ -239,9 +239,9 @@ impl Concurrency {
     }
 }
 
-// === impl Found ===
+// === impl FoundStreams ===
 
-impl Found {
+impl FoundStreams {
     /// Records that a start found the limit reached.
     fn cap(&mut self, found: usize) {
         self.capped_at = Some(self.capped_at.map_or(found, |before| before.min(found)));

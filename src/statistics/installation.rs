@@ -2,8 +2,8 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use super::minutes::{Counts, Minutes};
-use super::report::{Report, ReportedStream};
+use super::minutes::{MinuteCounts, Minutes};
+use super::report::{InstanceReport, ReportedStream};
 use crate::clock::Timestamp;
 use crate::identity::Kind;
 
@@ -87,7 +87,7 @@ struct JoinedStream {
     ended_at: Option<Timestamp>,
 }
 
-/// Counts of the sample, from which the numbers are estimated.
+/// MinuteCounts of the sample, from which the numbers are estimated.
 #[derive(Debug, Default)]
 struct Sums {
     /// Users, and users at their limit.
@@ -102,7 +102,10 @@ struct Sums {
 
 impl Numbers {
     /// Joins reports. A stream that several of them have counts once: the latest word on it counts.
-    pub(super) fn join(reports: impl Iterator<Item = &Report> + Clone, now: Timestamp) -> Self {
+    pub(super) fn join(
+        reports: impl Iterator<Item = &InstanceReport> + Clone,
+        now: Timestamp,
+    ) -> Self {
         let level = reports
             .clone()
             .map(|report| report.level)
@@ -140,7 +143,7 @@ impl Numbers {
         numbers
     }
 
-    /// Counts the joined users.
+    /// MinuteCounts the joined users.
     fn count(&mut self, users: &HashMap<u64, JoinedUser<'_>>, names: &BTreeMap<u64, &str>) {
         let (mut sums, mut contents) = (Sums::default(), HashMap::<u64, u64>::new());
         for user in users.values() {
@@ -207,7 +210,7 @@ impl Estimate {
 
 impl Happened {
     /// These counts.
-    const fn of(counts: &Counts) -> Self {
+    const fn of(counts: &MinuteCounts) -> Self {
         Self {
             starts: counts.starts,
             refusals: counts.refusals,

@@ -38,7 +38,7 @@ pub enum RefusedFor {
 
 /// What is counted.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(super) struct Counts {
+pub(super) struct MinuteCounts {
     /// Sessions that started.
     pub(super) starts: u64,
     /// Requests that were refused, or would have been.
@@ -53,11 +53,11 @@ pub(super) struct Counts {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Minutes {
     /// By minutes since 1970, in the store's time.
-    minutes: BTreeMap<u64, Counts>,
+    minutes: BTreeMap<u64, MinuteCounts>,
     /// The refusals of each minute, by reason.
     reasons: BTreeMap<(u64, usize), u64>,
     /// The last cells, by their number since 1970.
-    cells: BTreeMap<u64, Counts>,
+    cells: BTreeMap<u64, MinuteCounts>,
 }
 
 // === impl RefusedFor ===
@@ -89,9 +89,9 @@ impl RefusedFor {
     }
 }
 
-// === impl Counts ===
+// === impl MinuteCounts ===
 
-impl Counts {
+impl MinuteCounts {
     /// Adds other counts.
     pub(super) const fn add(&mut self, other: &Self) {
         self.starts = self.starts.saturating_add(other.starts);
@@ -126,19 +126,19 @@ impl Counts {
 // === impl Minutes ===
 
 impl Minutes {
-    /// Counts something.
-    pub(super) fn count(&mut self, counts: &Counts, now: Timestamp) {
+    /// MinuteCounts something.
+    pub(super) fn count(&mut self, counts: &MinuteCounts, now: Timestamp) {
         let (minute, cell) = (minute_of(now), now.as_millis() / CELL_MILLIS);
         self.minutes.entry(minute).or_default().add(counts);
         self.cells.entry(cell).or_default().add(counts);
         self.forget(now);
     }
 
-    /// Counts a refusal for that reason.
+    /// MinuteCounts a refusal for that reason.
     pub(super) fn refuse(&mut self, reason: RefusedFor, now: Timestamp) {
-        let refused = Counts {
+        let refused = MinuteCounts {
             refusals: 1,
-            ..Counts::default()
+            ..MinuteCounts::default()
         };
         self.count(&refused, now);
         *self
@@ -184,9 +184,9 @@ impl Minutes {
     }
 
     /// The counts of the last 55 to 60 seconds.
-    pub(super) fn last_minute(&self, now: Timestamp) -> Counts {
+    pub(super) fn last_minute(&self, now: Timestamp) -> MinuteCounts {
         let oldest = (now.as_millis() / CELL_MILLIS).saturating_sub(CELLS - 1);
-        let mut sum = Counts::default();
+        let mut sum = MinuteCounts::default();
         self.cells
             .range(oldest..)
             .for_each(|(_, counts)| sum.add(counts));
@@ -194,7 +194,7 @@ impl Minutes {
     }
 
     /// The last 60 whole minutes, the oldest first, each with its beginning.
-    pub(super) fn whole_minutes(&self, now: Timestamp) -> Vec<(Timestamp, Counts)> {
+    pub(super) fn whole_minutes(&self, now: Timestamp) -> Vec<(Timestamp, MinuteCounts)> {
         let this = minute_of(now);
         (this.saturating_sub(MINUTES)..this)
             .map(|minute| {
@@ -241,7 +241,7 @@ impl Minutes {
         let mut minutes = Self::default();
         for counts in [&mut minutes.minutes, &mut minutes.cells] {
             for _ in 0..decoder.count()? {
-                counts.insert(decoder.number()?, Counts::decode(decoder)?);
+                counts.insert(decoder.number()?, MinuteCounts::decode(decoder)?);
             }
         }
         for _ in 0..decoder.count()? {
@@ -264,9 +264,9 @@ mod tests {
     #[test]
     fn an_hour_is_remembered_and_no_more() {
         let mut minutes = Minutes::default();
-        let start = Counts {
+        let start = MinuteCounts {
             starts: 1,
-            ..Counts::default()
+            ..MinuteCounts::default()
         };
         let at = |seconds: u64| Timestamp::from_millis(6_000_000_000 + seconds * 1000);
         for seconds in 0..2 * 3600 {

@@ -30,12 +30,12 @@ use crate::identity::{Claim, Facts, PlanName, SessionKey, UserId};
 use crate::session::{AdmissionKind, Admitted, EndCause, Refusal};
 use crate::util::lock;
 use concurrency::Concurrency;
-pub use concurrency::{LimitEffects, WouldRefuse};
+pub use concurrency::{LimitEffect, LimitEffects};
 pub use installation::{Estimate, Happened, Numbers};
 pub use minutes::RefusedFor;
-use minutes::{Counts, Minutes};
+use minutes::{MinuteCounts, Minutes};
 use periods::Periods;
-use report::{ClockOffset, Report};
+use report::{ClockOffset, InstanceReport};
 use retries::Retries;
 use sample::{Confirmation, Sample, digest_of_user};
 use sharing::Sharing;
@@ -58,14 +58,14 @@ pub struct Statistics {
     /// The level of the sample, so that most users are left out without a lock.
     level: AtomicU32,
     /// What this instance counts.
-    tally: Mutex<Tally>,
+    tally: Mutex<InstanceTally>,
     /// What it knows of the others.
     sharing: Sharing,
 }
 
 /// What one instance counts.
 #[derive(Debug)]
-struct Tally {
+struct InstanceTally {
     /// Users and streams.
     sample: Sample,
     /// Starts, refusals, displacements and releases.
@@ -94,7 +94,7 @@ impl Statistics {
             clock,
             longest_lease,
             level: AtomicU32::default(),
-            tally: Mutex::new(Tally {
+            tally: Mutex::new(InstanceTally {
                 sample: Sample::new(room),
                 minutes: Minutes::default(),
                 found: Concurrency::default(),
@@ -107,7 +107,7 @@ impl Statistics {
         }
     }
 
-    /// Counts a claim that was admitted. `plan` is the user's plan, if the policy has it.
+    /// MinuteCounts a claim that was admitted. `plan` is the user's plan, if the policy has it.
     pub fn admitted(
         &self,
         claim: &Claim,
@@ -135,10 +135,10 @@ impl Statistics {
         }
         if is_start {
             let displaced = admitted.displaced.len();
-            let counts = Counts {
+            let counts = MinuteCounts {
                 starts: 1,
                 displacements: u64::try_from(displaced).unwrap_or_default(),
-                ..Counts::default()
+                ..MinuteCounts::default()
             };
             let at = tally.offset.to_store(now);
             tally.minutes.count(&counts, at);
@@ -149,7 +149,7 @@ impl Statistics {
         self.level.store(tally.sample.level(), Ordering::Relaxed);
     }
 
-    /// Counts a claim that was refused. `by_rule` says that the outage rule refused it.
+    /// MinuteCounts a claim that was refused. `by_rule` says that the outage rule refused it.
     pub fn refused(
         &self,
         claim: &Claim,
@@ -186,7 +186,7 @@ impl Statistics {
         }
     }
 
-    /// Counts a claim that nobody could decide.
+    /// MinuteCounts a claim that nobody could decide.
     pub fn undecided(&self) {
         let now = self.clock.now();
         let mut tally = lock(&self.tally);
@@ -231,14 +231,14 @@ impl Statistics {
         }
     }
 
-    /// Counts a slot that was freed before its lease expired.
+    /// MinuteCounts a slot that was freed before its lease expired.
     pub fn released(&self) {
         let now = self.clock.now();
         let mut tally = lock(&self.tally);
         let at = tally.offset.to_store(now);
-        let released = Counts {
+        let released = MinuteCounts {
             releases: 1,
-            ..Counts::default()
+            ..MinuteCounts::default()
         };
         tally.minutes.count(&released, at);
     }
@@ -249,17 +249,20 @@ impl Statistics {
     }
 
     /// This instance's report, now.
-    fn report(&self, least_level: u32) -> (Report, Timestamp) {
+    fn report(&self, least_level: u32) -> (InstanceReport, Timestamp) {
         let now = self.clock.now();
         let mut tally = lock(&self.tally);
         tally.sample.sweep(self.longest_lease, now);
         self.level.store(tally.sample.level(), Ordering::Relaxed);
-        let Tally {
+        let InstanceTally {
             sample,
             minutes,
             offset,
             ..
         } = &*tally;
-        (Report::of(sample, minutes, least_level, now, *offset), now)
+        (
+            InstanceReport::of(sample, minutes, least_level, now, *offset),
+            now,
+        )
     }
 }

@@ -17,7 +17,7 @@ const NAMED_CONTENTS: usize = 256;
 
 /// One instance's report.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(super) struct Report {
+pub(super) struct InstanceReport {
     /// When it was made.
     pub(super) at: Timestamp,
     /// Whether the instance has stopped.
@@ -70,7 +70,7 @@ pub(super) struct ClockOffset(i64);
 
 /// Collects names, and gives each a place.
 #[derive(Debug)]
-struct Places<'a, T>(HashMap<&'a T, usize>);
+struct NamePlaces<'a, T>(HashMap<&'a T, usize>);
 
 // === impl ClockOffset ===
 
@@ -87,9 +87,9 @@ impl ClockOffset {
     }
 }
 
-// === impl Places ===
+// === impl NamePlaces ===
 
-impl<'a, T: Eq + std::hash::Hash> Places<'a, T> {
+impl<'a, T: Eq + std::hash::Hash> NamePlaces<'a, T> {
     /// The place of a name, from 1 on; 0 for none.
     fn of(&mut self, name: Option<&'a T>) -> usize {
         let next = self.0.len() + 1;
@@ -104,9 +104,9 @@ impl<'a, T: Eq + std::hash::Hash> Places<'a, T> {
     }
 }
 
-// === impl Report ===
+// === impl InstanceReport ===
 
-impl Report {
+impl InstanceReport {
     /// The report of a sample and counts. It has at least that level, so that all reports together
     /// stay small.
     pub(super) fn of(
@@ -117,8 +117,8 @@ impl Report {
         offset: ClockOffset,
     ) -> Self {
         let level = sample.complete_level(now).max(least_level);
-        let mut plans = Places::<PlanName>(HashMap::new());
-        let mut contents = Places::<ContentId>(HashMap::new());
+        let mut plans = NamePlaces::<PlanName>(HashMap::new());
+        let mut contents = NamePlaces::<ContentId>(HashMap::new());
         let mut streams_of: HashMap<&ContentId, usize> = HashMap::new();
         let mut users = Vec::new();
         let sampled = sample.users.iter();

@@ -12,7 +12,7 @@ use super::Statistics;
 use super::concurrency::{Concurrency, LimitEffects, NONCE_BYTES};
 use super::installation::Numbers;
 use super::periods::{Periods, SHELVES, Shelf};
-use super::report::{ClockOffset, Report};
+use super::report::{ClockOffset, InstanceReport};
 use crate::clock::Timestamp;
 use crate::store::{Notes, Register, StoreError};
 use crate::telemetry::Metrics;
@@ -50,7 +50,7 @@ pub(super) struct Sharing {
     /// Whether there are others.
     is_shared: bool,
     /// What it knows.
-    known: Mutex<Known>,
+    known: Mutex<KnownInstances>,
     /// The buckets, as last read.
     buckets: tokio::sync::Mutex<Buckets>,
     /// Counts the rounds that have ended.
@@ -61,7 +61,7 @@ pub(super) struct Sharing {
 
 /// What an instance knows of the others.
 #[derive(Debug, Default)]
-struct Known {
+struct KnownInstances {
     /// Their last reports.
     others: BTreeMap<String, Other>,
     /// Whether the last round has succeeded.
@@ -84,7 +84,7 @@ struct Other {
     /// When it entered itself in the register with that report.
     entered_at: Timestamp,
     /// The report; `None` if it was gone, or of another version.
-    report: Option<Arc<Report>>,
+    report: Option<Arc<InstanceReport>>,
 }
 
 /// Buckets that were read from the store.
@@ -171,7 +171,7 @@ impl Sharing {
         for some in changed.chunks(AT_A_TIME) {
             let reports = join_all(some.iter().map(|(id, _)| notes.report(id))).await;
             for ((id, entered_at), report) in some.iter().zip(reports) {
-                let report = report?.and_then(|report| Report::decode(&report));
+                let report = report?.and_then(|report| InstanceReport::decode(&report));
                 let other = Other {
                     entered_at: *entered_at,
                     report: report.map(Arc::new),
@@ -183,11 +183,11 @@ impl Sharing {
     }
 }
 
-// === impl Known ===
+// === impl KnownInstances ===
 
-impl Known {
+impl KnownInstances {
     /// Joins our report with those of the others.
-    fn join(&self, ours: &Report, now: Timestamp) -> Numbers {
+    fn join(&self, ours: &InstanceReport, now: Timestamp) -> Numbers {
         let others = self
             .others
             .values()
