@@ -1,6 +1,7 @@
 //! The numbers of a whole installation, joined from its instances' reports.
 
 use std::collections::{BTreeMap, HashMap};
+use std::time::Duration;
 
 use super::minutes::{MinuteCounts, Minutes};
 use super::report::{InstanceReport, ReportedStream};
@@ -9,6 +10,10 @@ use crate::identity::Kind;
 
 /// How many contents are shown.
 const TOP_CONTENTS: usize = 50;
+
+/// How far the clocks of two instances may seem apart. An end counts although a sign of life at
+/// another instance seems to be that much later: an id seldom starts again so soon after its end.
+const CLOCKS_APART: Duration = Duration::from_millis(250);
 
 /// The numbers of an installation at one moment.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -249,6 +254,7 @@ impl JoinedStream {
     /// Whether the store counts it at that time: its lease runs, and no instance has seen it end
     /// after it was last confirmed.
     fn is_live(&self, now: Timestamp) -> bool {
-        self.until > now && self.ended_at.is_none_or(|ended_at| ended_at < self.seen_at)
+        let is_over = |ended_at: Timestamp| ended_at.after(CLOCKS_APART) >= self.seen_at;
+        self.until > now && !self.ended_at.is_some_and(is_over)
     }
 }

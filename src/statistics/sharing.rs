@@ -302,15 +302,13 @@ impl Statistics {
             (known.least_level, known.has_offset)
         };
         if !has_offset {
-            let register = notes.register(None, REPORT_KEPT).await?;
-            self.note_time(&register);
+            self.register(notes, None).await?;
         }
         let (mut report, _) = self.report(least_level);
         report.is_last = is_last;
         let id = &self.sharing.id;
         notes.put_report(id, &report.encode(), REPORT_KEPT).await?;
-        let register = notes.register(Some(id), REPORT_KEPT).await?;
-        self.note_time(&register);
+        let register = self.register(notes, Some(id)).await?;
         let flushed = self.flush(notes, register.at).await;
         self.sharing.read(notes, &register).await?;
         flushed?;
@@ -320,11 +318,19 @@ impl Statistics {
         Ok(())
     }
 
-    /// Learns the store's time.
-    fn note_time(&self, register: &Register) {
-        let offset = ClockOffset::between(self.clock.now(), register.at);
-        lock(&self.tally).offset = offset;
+    /// Enters an instance in the register, and learns the store's time: that of the middle of the
+    /// call.
+    async fn register(
+        &self,
+        notes: &dyn Notes,
+        instance: Option<&str>,
+    ) -> Result<Register, StoreError> {
+        let asked_at = self.clock.now();
+        let register = notes.register(instance, REPORT_KEPT).await?;
+        let middle = asked_at.after(self.clock.now().since(asked_at) / 2);
+        lock(&self.tally).offset = ClockOffset::between(middle, register.at);
         lock(&self.sharing.known).has_offset = true;
+        Ok(register)
     }
 
     /// Adds what starts have found to the store's buckets. What can't be added now is kept.

@@ -13,7 +13,7 @@ use testkit::api::{Api, on_both};
 use testkit::app::{Plan, TestApp};
 use testkit::cluster::Cluster;
 use testkit::redis::RedisServer;
-use testkit::watch::eventually;
+use testkit::watch::{eventually, eventually_within};
 
 /// Longer than any test takes.
 const LONG: Duration = Duration::from_secs(3600);
@@ -83,7 +83,8 @@ impl Seen {
                     self.releases += 1;
                 }
                 (Some(session), 3..5) => {
-                    let told = api.put(&user, &session, json!({})).await;
+                    let plan = json!({"plan": plan_of(&user)});
+                    let told = api.put(&user, &session, plan).await;
                     assert_eq!(told.status, 200, "{told:?}");
                 }
                 (_, kind) => {
@@ -300,7 +301,8 @@ async fn two_share(plan: impl Fn() -> Plan) {
         at_once["streams"], expected["streams"],
         "what the other held still counts"
     );
-    eventually(
+    eventually_within(
+        Duration::from_secs(60),
         "the numbers are right, and the other instance is missed",
         async || {
             let mut told = stats(&api).await;
