@@ -249,7 +249,10 @@ impl Statistics {
 
     /// One round.
     async fn round(&self, notes: Option<&dyn Notes>) {
-        let Some(notes) = notes else { return };
+        let Some(notes) = notes else {
+            self.shelve();
+            return;
+        };
         if let Err(error) = self.share(notes, false).await {
             lock(&self.sharing.known).is_up = false;
             if self.sharing.failures.is_due() {
@@ -367,14 +370,22 @@ impl Statistics {
         failed.map_or(Ok(()), Err)
     }
 
+    /// Adds what starts have found to the buckets in memory.
+    fn shelve(&self) {
+        let now = self.clock.now();
+        let mut tally = lock(&self.tally);
+        let found = std::mem::take(&mut tally.found);
+        if !found.is_empty() {
+            tally.periods.add(&found, now);
+        }
+    }
+
     /// What limits would do, by all instances' starts in the last hour, day and week.
     pub async fn limit_effects(&self, notes: Option<&dyn Notes>) -> PeriodEffects {
         let Some(notes) = notes else {
+            self.shelve();
             let now = self.clock.now();
-            let mut tally = lock(&self.tally);
-            let found = std::mem::take(&mut tally.found);
-            tally.periods.add(&found, now);
-            return PeriodEffects::of(&tally.periods.sums(now), true);
+            return PeriodEffects::of(&lock(&self.tally).periods.sums(now), true);
         };
         let now = {
             let tally = lock(&self.tally);
