@@ -107,15 +107,9 @@ struct Sums {
 
 impl Numbers {
     /// Joins reports. A stream that several of them have counts once: the latest word on it counts.
-    pub(super) fn join(
-        reports: impl Iterator<Item = &InstanceReport> + Clone,
-        now: Timestamp,
-    ) -> Self {
-        let level = reports
-            .clone()
-            .map(|report| report.level)
-            .max()
-            .unwrap_or_default();
+    pub(super) fn join(reports: &[&InstanceReport], now: Timestamp) -> Self {
+        let levels = reports.iter().map(|report| report.level);
+        let level = levels.max().unwrap_or_default();
         let (mut users, mut names) = (HashMap::<u64, JoinedUser<'_>>::new(), BTreeMap::new());
         let mut minutes = Minutes::default();
         for report in reports {

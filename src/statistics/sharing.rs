@@ -192,7 +192,8 @@ impl KnownInstances {
             .others
             .values()
             .filter_map(|other| other.report.as_deref());
-        Numbers::join(std::iter::once(ours).chain(others), now)
+        let reports: Vec<_> = std::iter::once(ours).chain(others).collect();
+        Numbers::join(&reports, now)
     }
 
     /// How often instances report.
@@ -278,7 +279,7 @@ impl Statistics {
         let known = lock(&self.sharing.known);
         if !is_shared {
             return Overview {
-                numbers: Numbers::join(std::iter::once(&report), report.at),
+                numbers: Numbers::join(&[&report], report.at),
                 is_shared,
                 instances: 1,
                 interval: INTERVAL,
