@@ -168,7 +168,7 @@ pub(super) struct LimitBody {
 /// See the numbers of the whole installation
 ///
 /// Streams, users, starts and refusals of all instances that share a Redis, and what other limits
-/// would refuse. The numbers are at most one interval old. They are exact up to a few thousand
+/// would refuse. The numbers are at most two intervals old. They are exact up to a few thousand
 /// users; beyond that, `approximate` has the standard errors.
 #[utoipa::path(
     get,
