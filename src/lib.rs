@@ -112,6 +112,9 @@ pub mod events;
 // Files that are read again while the process runs, such as certificates.
 pub mod reload;
 
+// The numbers of a whole installation.
+pub mod statistics;
+
 // The part that doors talk to, and its background queue.
 pub mod ledger;
 

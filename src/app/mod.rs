@@ -249,7 +249,7 @@ impl App {
             () = self.reloaded_files.run() => return Err(RunError::Task("reader of changed files")),
         }
         tokio::select! {
-            () = async { tokio::join!(drain.close(servers), delivering); last.settle_all().await } => {
+            () = async { tokio::join!(drain.close(servers), delivering); last.settle_all().await; last.close_statistics().await } => {
                 info!("stopped: everything was delivered");
                 return Ok(());
             }

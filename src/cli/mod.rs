@@ -16,7 +16,9 @@ mod release;
 pub mod serve;
 mod sessions;
 mod show;
+mod stats;
 mod tls;
+mod what_if;
 
 use std::ffi::OsString;
 use std::io::Write;
@@ -74,6 +76,11 @@ enum Command {
     /// Show what happens in the installation, as it happens: starts, ends, refusals, outages. It
     /// listens again after a break, until you stop it.
     Events(events::EventsArgs),
+    /// Ask a running instance for the numbers of the whole installation: streams, users, starts and
+    /// refusals.
+    Stats(stats::StatsArgs),
+    /// Ask a running instance what other limits would have refused.
+    WhatIf(what_if::WhatIfArgs),
     /// Print the hash that a log with hashed users shows for each user, one line each.
     HashUser(hash_user::HashUserArgs),
     /// Print the OpenAPI document of the HTTP API, as JSON.
@@ -154,6 +161,12 @@ pub fn run() -> ExitCode {
         }
         Command::Events(args) => {
             events::run(&args, |name| std::env::var_os(name), &mut out, &mut errors).into()
+        }
+        Command::Stats(args) => {
+            stats::run(&args, |name| std::env::var_os(name), &mut out, &mut errors).into()
+        }
+        Command::WhatIf(args) => {
+            what_if::run(&args, |name| std::env::var_os(name), &mut out, &mut errors).into()
         }
         Command::Doctor(args) => {
             doctor::run(&args, |name| std::env::var_os(name), &mut out, &mut errors).into()

@@ -20,6 +20,7 @@ mod release_hook;
 mod request;
 mod sessions;
 mod start_service;
+mod stats;
 mod video_api;
 
 pub use health::{Phase, Readiness};
@@ -108,6 +109,7 @@ fn routes() -> OpenApiRouter<ApiState> {
         .routes(routes!(listing::get))
         .routes(routes!(instance::get))
         .routes(routes!(events::get))
+        .routes(routes!(stats::get))
         .routes(routes!(
             video_api::get,
             video_api::post,

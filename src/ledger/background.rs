@@ -54,7 +54,8 @@ impl Ledger {
             self.keep_renewed(),
             self.keep_synced(),
             self.mind_store(),
-            self.mind_access_log()
+            self.mind_access_log(),
+            self.statistics.run(self.store.notes(), &self.metrics)
         );
     }
 
@@ -199,7 +200,10 @@ impl Ledger {
         let mut failed = None;
         for (end, told) in ends.iter().zip(join_all(told).await) {
             match told {
-                Ok(Released::Freed) => self.metrics.release(end.ending),
+                Ok(Released::Freed) => {
+                    self.metrics.release(end.ending);
+                    self.statistics.released();
+                }
                 Ok(_) => {}
                 Err(outage) => {
                     failed = Some(outage);

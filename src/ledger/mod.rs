@@ -43,6 +43,7 @@ use crate::config::{Changeable, InForce, Leases, OutageRule};
 use crate::events::Events;
 use crate::identity::{Claim, Kind, PlanName, SessionKey, UserId};
 use crate::policy::LimitSource;
+use crate::statistics::{PeriodEffects, Statistics};
 use crate::store::{Shard, Store};
 use crate::telemetry::Metrics;
 pub use calls::StoreServer;
@@ -81,6 +82,8 @@ pub struct Ledger {
     wiring: Wiring,
     /// Tells operators about ends.
     events: Arc<Events>,
+    /// The installation's numbers.
+    statistics: Statistics,
     /// The metrics.
     metrics: Arc<Metrics>,
     /// Unknown plans that have been logged.
@@ -103,6 +106,8 @@ impl Ledger {
             leases.playback / 3,
             Arc::clone(&metrics),
         );
+        let is_shared = store.notes().is_some();
+        let statistics = Statistics::new(Arc::clone(&clock), leases.longest(), is_shared);
         Self {
             store,
             in_force: settings.in_force,
@@ -113,6 +118,7 @@ impl Ledger {
             events: Events::unheard(Arc::clone(&clock), Arc::clone(&metrics)),
             cache: LeaseCache::new(room, leases, settings.terms, clock),
             wiring: Wiring::new(leases.request),
+            statistics,
             metrics,
             unknown_plans: Mutex::default(),
         }
@@ -179,6 +185,22 @@ impl Ledger {
     #[must_use]
     pub fn now(&self) -> Timestamp {
         self.cache.now()
+    }
+
+    /// The installation's numbers.
+    #[must_use]
+    pub const fn statistics(&self) -> &Statistics {
+        &self.statistics
+    }
+
+    /// What each limit would do in the last hour, day and week.
+    pub async fn limit_effects(&self) -> PeriodEffects {
+        self.statistics.limit_effects(self.store.notes()).await
+    }
+
+    /// Puts this instance's last report into the store, before the process exits.
+    pub async fn close_statistics(&self) {
+        self.statistics.close(self.store.notes()).await;
     }
 
     /// The store's health, according to its last calls.

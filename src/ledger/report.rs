@@ -101,6 +101,7 @@ impl Ledger {
         match &told {
             Ok(Released::Freed) => {
                 self.metrics.release(ending);
+                self.statistics.released();
                 self.grace.slot_freed(user);
             }
             // It was let in, and nobody has reported its end before.
@@ -110,6 +111,9 @@ impl Ledger {
             Ok(_) => {}
             Err(_) => {
                 self.cache.ended_untold(user, key, ending, age);
+                if !matches!(ending, Ending::Undone(_) | Ending::Failed) {
+                    self.statistics.ended(user, key);
+                }
                 self.grace.slot_freed(user);
             }
         }
@@ -168,6 +172,7 @@ impl Ledger {
             played: sighting.provenance != Provenance::Unplayed,
             provisional: is_provisional,
         };
+        self.count_renewal(seen, renewal);
         match renewal {
             Renewal::Renewed { .. } | Renewal::Provisional { .. } => {
                 self.cache.confirmed(user, version, &confirmed, &[]);
@@ -187,6 +192,26 @@ impl Ledger {
             }
             Renewal::Ended(cause) => self.cache.ended(user, &sighting.key, Some(cause.clone())),
             Renewal::Crowded => self.cache.crowded(user, sighting),
+        }
+    }
+
+    /// Counts a renewal in the installation's numbers.
+    fn count_renewal(&self, seen: &Seen, renewal: &Renewal) {
+        let Seen {
+            user,
+            sighting: Sighting {
+                key, facts, lease, ..
+            },
+            limit,
+        } = seen;
+        let statistics = &self.statistics;
+        match renewal {
+            Renewal::Renewed { .. } | Renewal::PutBack { .. } => {
+                statistics.running(user, key, facts, *limit, Some(*lease));
+            }
+            Renewal::Provisional { .. } => statistics.running(user, key, facts, *limit, None),
+            Renewal::Ended(_) => statistics.ended(user, key),
+            Renewal::Crowded => {}
         }
     }
 
@@ -226,6 +251,15 @@ impl Ledger {
                     ..ended
                 }]
             });
+        }
+        match &released {
+            Released::Kept | Released::NotStoppable => {}
+            // An undo doesn't concern a session that others have renewed.
+            Released::NotLive | Released::AlreadyEnded(_)
+                if matches!(ending, Ending::Undone(_)) => {}
+            Released::Freed | Released::NotLive | Released::AlreadyEnded(_) => {
+                self.statistics.ended(user, key);
+            }
         }
         match (&released, ending) {
             (_, Ending::Undone(ticket)) => {

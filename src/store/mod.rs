@@ -9,11 +9,13 @@ pub mod faulty;
 #[cfg(any(fuzzing, test))]
 pub(crate) mod fuzzing;
 mod memory;
+mod notes;
 mod page;
 pub mod redis;
 mod shard;
 
 pub use memory::MemoryStore;
+pub use notes::{Notes, Register};
 pub use page::{Cursor, CursorError, Page};
 pub use shard::Shard;
 
@@ -137,6 +139,11 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
     /// The server that the store uses for a shard at the moment, for display and without secrets;
     /// none if it has no connection or no server.
     fn server(&self, _shard: &Shard) -> Option<String> {
+        None
+    }
+
+    /// What instances tell each other through the store; `None` for a store that they don't share.
+    fn notes(&self) -> Option<&dyn Notes> {
         None
     }
 

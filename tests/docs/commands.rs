@@ -218,6 +218,8 @@ async fn the_commands_to_paste_do_what_is_said_of_them() {
         "SERVING\n",
         "alice: 1 of 3 streams in use\n",
         "\"session\":\"p1\"",
+        "users                 1\n",
+        "LIMIT  STARTS REFUSED  USERS REFUSED\n",
         "playback p1: released\n",
     ] {
         assert!(told.contains(said), "{said:?} is not in: {told}");

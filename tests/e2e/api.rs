@@ -181,6 +181,7 @@ async fn a_viewer_reaches_their_own_sessions_and_nobody_elses() {
         "/v1/sessions",
         "/v1/instance",
         "/v1/events",
+        "/v1/stats",
         "/v1/release",
         "/metrics",
         "/openapi.json",

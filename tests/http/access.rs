@@ -66,7 +66,7 @@ pub(super) const CALLERS: [Who; 9] = [
 ];
 
 /// What each call is answered to who may make it; in this order they can follow each other.
-const CALLS: [(&str, u16); 18] = [
+const CALLS: [(&str, u16); 19] = [
     ("start", 201),
     ("heartbeat with a plan", 200),
     ("start with an id made here", 201),
@@ -83,6 +83,7 @@ const CALLS: [(&str, u16); 18] = [
     ("set a limit", 201),
     ("see the limit", 200),
     ("remove the limit", 204),
+    ("see the numbers", 200),
     ("end all", 200),
     ("end all once more", 200),
 ];
@@ -116,6 +117,7 @@ async fn make(call: &str, api: &Api<'_>, user: &str, id: &str) -> Told {
         "set a limit" => (Method::PUT, &limit, Some(json!({"limit": 9}))),
         "see the limit" => (Method::GET, &limit, None),
         "remove the limit" => (Method::DELETE, &limit, None),
+        "see the numbers" => (Method::GET, "/v1/stats", None),
         _ => (Method::DELETE, &all, None),
     };
     api.call(method, path, body).await
@@ -123,7 +125,7 @@ async fn make(call: &str, api: &Api<'_>, user: &str, id: &str) -> Told {
 
 /// The status of the caller's call about their own user (anna), or about another one.
 fn expected(who: Who, call: &str, is_own: bool, ok: u16) -> u16 {
-    let about_all = ["see everybody", "see the instance"];
+    let about_all = ["see everybody", "see the instance", "see the numbers"];
     let of_limits = ["set a limit", "see the limit", "remove the limit"];
     let operators = ["end all", "end all once more"];
     let back_ends = ["release a request", "release hook, a request"];

@@ -8,6 +8,8 @@ mod access;
 mod events;
 // The operator's list of everybody's sessions, page by page.
 mod list;
+// The numbers of the whole installation.
+mod stats;
 // The small API: videos, by HTTP Basic.
 mod small;
 // The HTTP doors other than the API on sessions: the release hook, probes, metrics.

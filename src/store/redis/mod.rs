@@ -13,6 +13,7 @@ mod connection;
 mod error;
 #[cfg(any(fuzzing, test))]
 pub(crate) mod fuzzing;
+mod notes;
 mod renewals;
 mod route;
 mod scan;
@@ -33,10 +34,11 @@ use self::codec::script::{Script, Scripts};
 use self::codec::{layout, record, reply};
 pub use self::connection::Sentinels;
 use self::connection::{probe, server_info};
+use self::notes::NoteScripts;
 pub use self::route::RedisTarget;
 use self::route::{CallLink, RedisRoute};
 use self::scan::Unread;
-use super::{Cursor, Listing, Page, Seen, ServerIdentity, Shard, Store, StoreError};
+use super::{Cursor, Listing, Notes, Page, Seen, ServerIdentity, Shard, Store, StoreError};
 use crate::clock::{Clock, Timestamp};
 use crate::identity::{SessionKey, UserId};
 use crate::session::{
@@ -76,6 +78,8 @@ pub struct RedisStore {
     route: RedisRoute,
     /// The scripts.
     scripts: Arc<Scripts>,
+    /// The scripts about notes.
+    notes: NoteScripts,
     /// The key names.
     keys: KeyNames,
     /// Where instances tell each other events.
@@ -138,6 +142,7 @@ impl RedisStore {
             },
             keys,
             target,
+            notes: NoteScripts::default(),
             unread: Unread::default(),
             longest_lease: settings.terms.longest_lease,
             clock: None,
@@ -377,6 +382,10 @@ impl Store for RedisStore {
 
     async fn outage(&self, shard: &Shard) -> StoreError {
         self.route.outage(shard).await
+    }
+
+    fn notes(&self) -> Option<&dyn Notes> {
+        Some(self)
     }
 
     fn server(&self, shard: &Shard) -> Option<String> {

@@ -47,6 +47,21 @@ impl<L: LabelValue> Counters<L> {
     }
 }
 
+/// The numbers of the whole installation.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct InstallationGauges {
+    /// The live streams by kind, in the order of [`Kind::ALL`].
+    pub streams: [u64; 3],
+    /// The users who watch something.
+    pub users: u64,
+    /// The users who watch as many streams as they may.
+    pub users_at_limit: u64,
+    /// The instances that have reported lately.
+    pub instances: usize,
+    /// Whether the numbers are those of all instances.
+    pub is_complete: bool,
+}
+
 /// All metrics of one instance.
 pub struct Metrics {
     /// Renders all of them.
@@ -125,6 +140,16 @@ pub struct Metrics {
     certificates_expire: Vec<Gauge>,
     /// `streamgate_certificate_valid_from_timestamp_seconds`, by port
     certificates_begin: Vec<Gauge>,
+    /// `streamgate_installation_streams`, by kind
+    installation_streams: Vec<Gauge>,
+    /// `streamgate_installation_users`
+    installation_users: Gauge,
+    /// `streamgate_installation_users_at_limit`
+    installation_users_at_limit: Gauge,
+    /// `streamgate_installation_instances`
+    installation_instances: Gauge,
+    /// `streamgate_installation_complete`
+    installation_complete: Gauge,
 }
 
 impl Metrics {
@@ -180,6 +205,11 @@ impl Metrics {
             files_unusable: make.gauges::<ReloadedFile>(named::FILES_UNUSABLE, "file"),
             certificates_expire: make.gauges::<Port>(named::CERTIFICATES_EXPIRE, "port"),
             certificates_begin: make.gauges::<Port>(named::CERTIFICATES_BEGIN, "port"),
+            installation_streams: make.gauges::<Kind>(named::INSTALLATION_STREAMS, "kind"),
+            installation_users: make.gauge(named::INSTALLATION_USERS, &[]),
+            installation_users_at_limit: make.gauge(named::INSTALLATION_USERS_AT_LIMIT, &[]),
+            installation_instances: make.gauge(named::INSTALLATION_INSTANCES, &[]),
+            installation_complete: make.gauge(named::INSTALLATION_COMPLETE, &[]),
             handle: recorder.handle(),
         }
     }
@@ -386,6 +416,20 @@ impl Metrics {
                 gauge.set(time.as_secs_f64());
             }
         }
+    }
+
+    /// Records the numbers of the whole installation.
+    #[expect(clippy::cast_precision_loss, reason = "nobody has 2^52 users")]
+    pub fn installation(&self, known: &InstallationGauges) {
+        for (gauge, streams) in self.installation_streams.iter().zip(known.streams) {
+            gauge.set(streams as f64);
+        }
+        self.installation_users.set(known.users as f64);
+        self.installation_users_at_limit
+            .set(known.users_at_limit as f64);
+        self.installation_instances.set(known.instances as f64);
+        self.installation_complete
+            .set(if known.is_complete { 1.0 } else { 0.0 });
     }
 
     /// All metrics in Prometheus's text format.

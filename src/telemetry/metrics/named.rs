@@ -153,3 +153,23 @@ pub(super) const RELOADS: Named = Named(
     "streamgate_reloads_total",
     "File changes by outcome; failed: the previous value stays in force",
 );
+pub(super) const INSTALLATION_STREAMS: Named = Named(
+    "streamgate_installation_streams",
+    "Live streams of all instances that share the store, by kind",
+);
+pub(super) const INSTALLATION_USERS: Named = Named(
+    "streamgate_installation_users",
+    "Users who watch something, of all instances that share the store",
+);
+pub(super) const INSTALLATION_USERS_AT_LIMIT: Named = Named(
+    "streamgate_installation_users_at_limit",
+    "Users who watch as many streams as they may, of all instances that share the store",
+);
+pub(super) const INSTALLATION_INSTANCES: Named = Named(
+    "streamgate_installation_instances",
+    "Instances that share the store and have reported lately",
+);
+pub(super) const INSTALLATION_COMPLETE: Named = Named(
+    "streamgate_installation_complete",
+    "1 while the installation's numbers have every instance's report, 0 while one is late or the store is out",
+);
