@@ -11,7 +11,8 @@ use super::reload::Reload;
 use super::{BuildError, users};
 use crate::clock::{Clock, SystemClock};
 use crate::config::{
-    self, Backend, Changeable, Config, InForce, RedisUrl, SharedSettings, Topology,
+    self, Backend, Changeable, Config, EffectiveSettings, InForce, RedisUrl, SharedSettings,
+    Topology,
 };
 use crate::doors::DecisionLog;
 use crate::envoy::{AccessLogDoor, CheckDoor};
@@ -23,14 +24,18 @@ use crate::reload::{Reloaded, ReloadedFiles};
 use crate::session::Terms;
 use crate::store::redis::{RedisSettings, RedisStore, RedisTarget, Sentinels};
 use crate::store::{MemoryStore, Store};
-use crate::telemetry::Metrics;
 use crate::telemetry::metrics::ReloadedFile;
+use crate::telemetry::{Gateways, Metrics};
 
 /// What the doors share.
 #[derive(Debug)]
 pub(super) struct Core {
     /// The settings that may change while the process runs.
     pub(super) in_force: Arc<InForce>,
+    /// Every setting in force, for people who look at this instance.
+    pub(super) effective: Arc<EffectiveSettings>,
+    /// The gateways that send their access logs.
+    pub(super) gateways: Arc<Gateways>,
     /// The metrics.
     pub(super) metrics: Arc<Metrics>,
     /// The clock.
@@ -95,6 +100,8 @@ impl Core {
         let (outbox, delivery) = outbox(Arc::clone(&ledger), terms, Arc::clone(&metrics));
         let core = Self {
             in_force,
+            effective: Arc::new(EffectiveSettings::of(config)),
+            gateways: Arc::default(),
             metrics,
             clock,
             ledger,
@@ -142,7 +149,10 @@ impl Core {
         reloaded_files: &mut ReloadedFiles,
     ) -> Result<(), BuildError> {
         let (in_force, metrics) = (&self.in_force, &self.metrics);
-        let of_config = reload.map(|reload| reload.follow(config, Arc::clone(in_force), metrics));
+        let of_config = reload.map(|reload| {
+            let effective = Arc::clone(&self.effective);
+            reload.follow(config, Arc::clone(in_force), effective, metrics)
+        });
         let of_users = match &config.limits.users_file {
             Some(path) => Some(users::follow(path, in_force, metrics)?),
             None => None,
@@ -178,6 +188,8 @@ impl Core {
             grpc: config.grpc.clone(),
             backend: config.store.backend,
             settings: SharedSettings::of(config),
+            effective: Arc::clone(&self.effective),
+            gateways: Arc::clone(&self.gateways),
             id: format!("{:016x}", rand::random::<u64>()),
             log: DecisionLog::new(Arc::clone(&self.clock)),
             request_timeout: REQUEST_TIMEOUT,
@@ -193,6 +205,8 @@ impl Core {
         stream_age: Duration,
     ) -> AccessLogDoor {
         AccessLogDoor {
+            gateways: Arc::clone(&self.gateways),
+            clock: Arc::clone(&self.clock),
             identity: config.identity.clone(),
             leases: config.leases,
             ledger: Arc::clone(&self.ledger),

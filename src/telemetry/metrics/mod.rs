@@ -9,6 +9,7 @@ mod named;
 
 use std::fmt;
 use std::marker::PhantomData;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use metrics::{Counter, Gauge, Key, Label, Level, Metadata, Recorder};
@@ -119,6 +120,9 @@ pub struct Metrics {
     certificates_expire: Vec<Gauge>,
     /// `streamgate_certificate_valid_from_timestamp_seconds`, by port
     certificates_begin: Vec<Gauge>,
+    /// When the first of a port's certificates expires, in seconds since 1970, by port: a gauge
+    /// can't be read.
+    certificates_end: Vec<AtomicU64>,
 }
 
 impl Metrics {
@@ -171,6 +175,7 @@ impl Metrics {
             files_unusable: make.gauges::<ReloadedFile>(named::FILES_UNUSABLE, "file"),
             certificates_expire: make.gauges::<Port>(named::CERTIFICATES_EXPIRE, "port"),
             certificates_begin: make.gauges::<Port>(named::CERTIFICATES_BEGIN, "port"),
+            certificates_end: Port::ALL.iter().map(|_| AtomicU64::new(0)).collect(),
             handle: recorder.handle(),
         }
     }
@@ -359,6 +364,17 @@ impl Metrics {
                 gauge.set(time.as_secs_f64());
             }
         }
+        if let Some(end) = self.certificates_end.get(port.index()) {
+            end.store(until.as_secs(), Ordering::Relaxed);
+        }
+    }
+
+    /// When the first of a port's certificates expires, as a time since 1970; `None` if it has none.
+    #[must_use]
+    pub fn certificate_expires(&self, port: Port) -> Option<Duration> {
+        let seconds = self.certificates_end.get(port.index())?;
+        let seconds = seconds.load(Ordering::Relaxed);
+        (seconds > 0).then_some(Duration::from_secs(seconds))
     }
 
     /// All metrics in Prometheus's text format.
