@@ -15,6 +15,9 @@ import { showWiring } from "./wiring.js";
 /** Whether the board is what is shown: the token, if one is needed, is good. */
 let isOpen = false;
 
+/** Counts the attempts to get in. */
+let attempt = 0;
+
 for (const element of document.querySelectorAll("[data-text]")) element.textContent = text[element.dataset.text];
 ending.setUp();
 user.setUp();
@@ -41,9 +44,14 @@ byId("sign-out").addEventListener("click", () => {
 begin();
 
 async function begin() {
+  attempt += 1;
+  const own = attempt;
+  say(byId("sign-in-error"), "");
   try {
     model.instance = await api.call("GET", "v1/instance");
+    if (own !== attempt) return;
   } catch (failure) {
+    if (own !== attempt) return;
     if (failure.status === 401 || failure.status === 403) return denied(failure);
     // It may come back: the board says that there is no answer.
   }
@@ -74,6 +82,8 @@ function denied(failure) {
 
 function askForToken(error) {
   isOpen = false;
+  // An answer that is still on its way is about an earlier token.
+  attempt += 1;
   byId("board").hidden = true;
   byId("sign-out").hidden = true;
   byId("signing-in").hidden = false;
