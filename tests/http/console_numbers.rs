@@ -8,7 +8,7 @@ use std::time::Duration;
 use axum::Router;
 use axum::body::{Body, Bytes};
 use axum::extract::{Request, State};
-use axum::http::HeaderMap;
+use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use serde_json::{Value, json};
@@ -99,7 +99,10 @@ async fn forwarded(State(said): State<Arc<Said>>, request: Request) -> Response 
     let (head, body) = request.into_parts();
     let body = axum::body::to_bytes(body, 1 << 16).await.unwrap();
     let asked = said.client.request(head.method, url).body(body);
-    let answer = asked.send().await.unwrap();
+    let Ok(answer) = asked.send().await else {
+        // The app has stopped before the page.
+        return StatusCode::BAD_GATEWAY.into_response();
+    };
     let kept: HeaderMap = answer
         .headers()
         .iter()
@@ -107,7 +110,7 @@ async fn forwarded(State(said): State<Arc<Said>>, request: Request) -> Response 
         .map(|(name, value)| (name.clone(), value.clone()))
         .collect();
     let status = answer.status();
-    (status, kept, answer.bytes().await.unwrap()).into_response()
+    (status, kept, answer.bytes().await.unwrap_or_default()).into_response()
 }
 
 /// The numbers of an installation.
