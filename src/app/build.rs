@@ -11,7 +11,8 @@ use super::reload::Reload;
 use super::{BuildError, users};
 use crate::clock::{Clock, SystemClock};
 use crate::config::{
-    self, Backend, Changeable, Config, InForce, RedisUrl, SharedSettings, Topology,
+    self, Backend, Changeable, Config, EffectiveSettings, InForce, RedisUrl, SharedSettings,
+    Topology,
 };
 use crate::doors::DecisionLog;
 use crate::envoy::{AccessLogDoor, CheckDoor};
@@ -24,14 +25,18 @@ use crate::reload::{Reloaded, ReloadedFiles};
 use crate::session::Terms;
 use crate::store::redis::{RedisSettings, RedisStore, RedisTarget, Sentinels};
 use crate::store::{Broadcast, MemoryStore, Store};
-use crate::telemetry::Metrics;
 use crate::telemetry::metrics::ReloadedFile;
+use crate::telemetry::{Gateways, Metrics};
 
 /// What the doors share.
 #[derive(Debug)]
 pub(super) struct Core {
     /// The settings that may change while the process runs.
     pub(super) in_force: Arc<InForce>,
+    /// Every setting in force, for people who look at this instance.
+    pub(super) effective: Arc<EffectiveSettings>,
+    /// The gateways that send their access logs.
+    pub(super) gateways: Arc<Gateways>,
     /// The metrics.
     pub(super) metrics: Arc<Metrics>,
     /// The clock.
@@ -106,6 +111,8 @@ impl Core {
         let (outbox, delivery) = outbox(Arc::clone(&ledger), terms, Arc::clone(&metrics));
         let core = Self {
             in_force,
+            effective: Arc::new(EffectiveSettings::of(config)),
+            gateways: Arc::default(),
             metrics,
             clock,
             id,
@@ -161,8 +168,8 @@ impl Core {
     ) -> Result<(), BuildError> {
         let (in_force, metrics) = (&self.in_force, &self.metrics);
         let of_config = reload.map(|reload| {
-            let events = Arc::clone(&self.events);
-            reload.follow(config, Arc::clone(in_force), metrics, events)
+            let (effective, events) = (Arc::clone(&self.effective), Arc::clone(&self.events));
+            reload.follow(config, Arc::clone(in_force), effective, metrics, events)
         });
         let of_users = match &config.limits.users_file {
             Some(path) => Some(users::follow(path, in_force, metrics, &self.events)?),
@@ -200,6 +207,8 @@ impl Core {
             grpc: config.grpc.clone(),
             backend: config.store.backend,
             settings: SharedSettings::of(config),
+            effective: Arc::clone(&self.effective),
+            gateways: Arc::clone(&self.gateways),
             id: self.id.clone(),
             log: self.decision_log(),
             request_timeout: REQUEST_TIMEOUT,
@@ -215,6 +224,8 @@ impl Core {
         stream_age: Duration,
     ) -> AccessLogDoor {
         AccessLogDoor {
+            gateways: Arc::clone(&self.gateways),
+            clock: Arc::clone(&self.clock),
             identity: config.identity.clone(),
             leases: config.leases,
             ledger: Arc::clone(&self.ledger),

@@ -7,7 +7,8 @@ use bytes::Bytes;
 use tracing::{info, warn};
 
 use crate::config::{
-    Change, Changeable, Config, ConfigError, ConfigFile, Effect, InForce, LogUsers,
+    Change, Changeable, Config, ConfigError, ConfigFile, Effect, EffectiveSettings, InForce,
+    LogUsers,
 };
 use crate::events::{Event, EventType, Events};
 use crate::reload::{Applied, Files, Reloaded};
@@ -37,6 +38,7 @@ impl Reload {
         self,
         running: &Config,
         in_force: Arc<InForce>,
+        effective: Arc<EffectiveSettings>,
         metrics: &Arc<Metrics>,
         events: Arc<Events>,
     ) -> Reloaded<Config> {
@@ -57,6 +59,7 @@ impl Reload {
             in_force
                 .change(Changeable::of(config))
                 .map_err(|flaw| format!("limits.users_file: {flaw}"))?;
+            effective.change(config);
             counting.enforces(config.limits.enforce);
             if let Some(log) = &log {
                 log.set(config.telemetry.log_level);

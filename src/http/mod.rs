@@ -1,6 +1,7 @@
-//! The HTTP doors: the API on sessions, the small API, the release hook, the operator's list, and
-//! the endpoints for probes and Prometheus. The table in [`routes()`] is the whole surface.
+//! The HTTP doors: the API on sessions, the small API, the release hook, the operator's list, the
+//! console, and the endpoints for probes and Prometheus. The table in [`routes()`] is the whole surface.
 
+mod console;
 mod error;
 mod events;
 mod front;
@@ -40,13 +41,13 @@ use tower::ServiceExt;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use crate::config::{Backend, Grpc, Http, SharedSettings};
+use crate::config::{Backend, EffectiveSettings, Grpc, Http, SharedSettings};
 use crate::doors::DecisionLog;
 use crate::events::Events;
 use crate::ledger::Ledger;
 use crate::outbox::Outbox;
 use crate::reload::Reloaded;
-use crate::telemetry::Metrics;
+use crate::telemetry::{Gateways, Metrics};
 use error::ApiError;
 
 /// The largest accepted body: a hundred releases with the longest possible names, escaped.
@@ -80,6 +81,10 @@ pub struct HttpDoor {
     pub backend: Backend,
     /// The settings that other instances should share.
     pub settings: SharedSettings,
+    /// Every setting in force, and where it was written.
+    pub effective: Arc<EffectiveSettings>,
+    /// The gateways that send their access logs.
+    pub gateways: Arc<Gateways>,
     /// A random id, new at each start.
     pub id: String,
     /// Logs decisions.
@@ -122,7 +127,9 @@ fn routes() -> OpenApiRouter<ApiState> {
         .routes(routes!(health::readyz))
         .routes(routes!(health::metrics))
         .routes(routes!(openapi::serve))
-        .routes(routes!(problems::serve));
+        .routes(routes!(problems::serve))
+        .routes(routes!(console::page))
+        .routes(routes!(console::file));
     api.merge(probes)
 }
 

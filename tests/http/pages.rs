@@ -28,12 +28,15 @@ const CALLS: [(&str, &str); 14] = [
 ];
 
 /// What probes, scrapers and people look at.
-const EXEMPT: [&str; 5] = [
+const EXEMPT: [&str; 7] = [
     "/livez",
     "/readyz",
     "/metrics",
     "/openapi.json",
     "/v1/problems",
+    // The console's files hold no data.
+    "/console",
+    "/console/app.js",
 ];
 
 /// Headers by their names.

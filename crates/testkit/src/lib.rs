@@ -16,6 +16,7 @@ pub mod app;
 pub mod axe;
 pub mod chromium;
 pub mod cluster;
+pub mod console;
 pub mod docs;
 pub mod envoy_files;
 pub mod flood;

@@ -24,13 +24,14 @@ use tokio_util::task::TaskTracker;
 use tonic::{Request, Response, Status, Streaming};
 use tracing::{debug, warn};
 
+use crate::clock::Clock;
 use crate::config::Leases;
 use crate::identity::Identity;
 use crate::ledger::Ledger;
 use crate::outbox::{Notice, Outbox};
 use crate::session::Ending;
-use crate::telemetry::Metrics;
 use crate::telemetry::metrics::{EntryOutcome, EntryType};
+use crate::telemetry::{Gateways, LogStream, Metrics};
 use entry::Reading;
 
 /// The largest accepted message: a durable logger sends everything in its buffer as one.
@@ -51,6 +52,10 @@ const LINGER: Duration = Duration::from_secs(2);
 /// Reads Envoy's access logs. A clone of it reads each stream.
 #[derive(Debug, Clone)]
 pub struct AccessLogDoor {
+    /// Remembers which gateways send their logs.
+    pub gateways: Arc<Gateways>,
+    /// Says when one was heard.
+    pub clock: Arc<dyn Clock>,
     /// The sources of users, for entries that never got our answer.
     pub identity: Identity,
     /// How long a sign of life counts.
@@ -105,9 +110,15 @@ impl AccessLogDoor {
             tokio::time::sleep(LINGER).await;
         };
         let reading = async {
+            // Only the first message of a stream names its gateway.
+            let mut gateway = None;
             loop {
                 match messages.message().await {
                     Ok(Some(message)) => {
+                        gateway = self.named(&message).or(gateway);
+                        if let Some(gateway) = &gateway {
+                            gateway.heard(self.clock.now());
+                        }
                         self.take(&message);
                         if is_large(&message) {
                             ending.cancel();
@@ -138,16 +149,20 @@ impl AccessLogDoor {
         }
     }
 
+    /// The gateway that a message names.
+    fn named(&self, message: &StreamAccessLogsMessage) -> Option<LogStream> {
+        let identifier = message.identifier.as_ref()?;
+        let node = identifier.node.as_ref().map_or("", |node| &node.id);
+        debug!(
+            gateway.node = node,
+            gateway.log = identifier.log_name,
+            "a gateway sends its access log"
+        );
+        Some(self.gateways.enter(node, &identifier.log_name))
+    }
+
     /// Processes one message.
     fn take(&self, message: &StreamAccessLogsMessage) {
-        if let Some(identifier) = &message.identifier {
-            let node = identifier.node.as_ref().map_or("", |node| &node.id);
-            debug!(
-                gateway.node = node,
-                gateway.log = identifier.log_name,
-                "a gateway sends its access log"
-            );
-        }
         match &message.log_entries {
             Some(LogEntries::HttpLogs(entries)) => {
                 let lost = |fact, loss| self.metrics.fact_lost(fact, loss);

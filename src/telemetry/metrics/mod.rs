@@ -9,6 +9,7 @@ mod named;
 
 use std::fmt;
 use std::marker::PhantomData;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use metrics::{Counter, Gauge, Key, Label, Level, Metadata, Recorder};
@@ -136,6 +137,9 @@ pub struct Metrics {
     reloads: Vec<Counters<ReloadOutcome>>,
     /// `streamgate_files_unusable`, by file
     files_unusable: Vec<Gauge>,
+    /// When the first of a port's certificates expires, in seconds since 1970, by port: a gauge
+    /// can't be read.
+    certificates_end: Vec<AtomicU64>,
     /// `streamgate_certificate_expires_timestamp_seconds`, by port
     certificates_expire: Vec<Gauge>,
     /// `streamgate_certificate_valid_from_timestamp_seconds`, by port
@@ -203,6 +207,7 @@ impl Metrics {
             http2_errors: make.tables::<Port, _>(named::HTTP2_ERRORS, ["port", "error"]),
             reloads: make.tables::<ReloadedFile, _>(named::RELOADS, ["file", "outcome"]),
             files_unusable: make.gauges::<ReloadedFile>(named::FILES_UNUSABLE, "file"),
+            certificates_end: Port::ALL.iter().map(|_| AtomicU64::new(0)).collect(),
             certificates_expire: make.gauges::<Port>(named::CERTIFICATES_EXPIRE, "port"),
             certificates_begin: make.gauges::<Port>(named::CERTIFICATES_BEGIN, "port"),
             installation_streams: make.gauges::<Kind>(named::INSTALLATION_STREAMS, "kind"),
@@ -406,6 +411,14 @@ impl Metrics {
         }
     }
 
+    /// When the first of a port's certificates expires, as a time since 1970; `None` if it has none.
+    #[must_use]
+    pub fn certificate_expires(&self, port: Port) -> Option<Duration> {
+        let seconds = self.certificates_end.get(port.index())?;
+        let seconds = seconds.load(Ordering::Relaxed);
+        (seconds > 0).then_some(Duration::from_secs(seconds))
+    }
+
     /// Records the validity period of a port's certificate, as times since 1970.
     pub fn certificate(&self, port: Port, from: Duration, until: Duration) {
         for (gauges, time) in [
@@ -415,6 +428,9 @@ impl Metrics {
             if let Some(gauge) = gauges.get(port.index()) {
                 gauge.set(time.as_secs_f64());
             }
+        }
+        if let Some(end) = self.certificates_end.get(port.index()) {
+            end.store(until.as_secs(), Ordering::Relaxed);
         }
     }
 
