@@ -217,11 +217,11 @@ faults:
 	STREAMGATE_TEST_ENVOY=$$(deploy/demo/get-envoy.sh)
 	STREAMGATE_TEST_REDIS_SERVER=$$(deploy/demo/get-redis.sh)
 	export STREAMGATE_TEST_ENVOY STREAMGATE_TEST_REDIS_SERVER
-	$(CARGO) bench --locked --no-run --bench faults
+	$(CARGO) bench --locked --profile faults --no-run --bench faults
 	# A node of a cluster writes its view of the others to disk and waits for it. In memory that costs nothing.
 	export TMPDIR=/dev/shm
 	unshare --net -- sh -c 'ip link set lo up && exec "$$@"' sh \
-		$(CARGO) bench --locked --offline --bench faults -- $(if $(ROWS),'$(ROWS)')
+		$(CARGO) bench --locked --offline --profile faults --bench faults -- $(if $(ROWS),'$(ROWS)')
 
 # The corpus stays unchanged; new inputs go to fuzz/work, failures to fuzz/artifacts. Without
 # sanitizers (the crate forbids unsafe code), so that the stable toolchain works: RUSTC_BOOTSTRAP

@@ -201,6 +201,11 @@ impl Installation {
         }
     }
 
+    /// Both streamgates, which have just been started.
+    pub(crate) fn both(&self) -> [&Streamgate; 2] {
+        self.streamgates.each_ref().map(|it| it.as_ref().unwrap())
+    }
+
     /// The server whose fault it is: the only one, or a master.
     pub(crate) fn master(&self) -> &RedisServer {
         match &self.servers {

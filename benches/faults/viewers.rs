@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 use streamgate::clock::Stopwatch;
 use testkit::gateway_client::{Answer, Check, Gateway, answered, end, message, periodic};
 use testkit::streamgate::Streamgate;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 use tokio_stream::wrappers::ReceiverStream;
@@ -23,7 +23,7 @@ use tonic::transport::Channel;
 
 use crate::truth::{Truth, Verdict};
 
-/// How many users watch through gateways of ours.
+/// How many users watch through gateways of ours where the count is measured.
 pub(crate) const USERS: usize = 2_000;
 
 /// How many watch through the real Envoy.
@@ -31,6 +31,9 @@ const ENVOY_USERS: usize = 20;
 
 /// How many devices each user has: one more than the limit.
 const DEVICES: usize = 4;
+
+/// When a device comes, in milliseconds: from, to.
+const COMES: (u64, u64) = (0, 4_000);
 
 /// How long a device watches, and how long it then rests, in milliseconds: from, to.
 const WATCHES: (u64, u64) = (2_000, 5_000);
@@ -78,19 +81,21 @@ fn number(name: &str) -> Option<usize> {
 
 /// All that the viewers share.
 pub(crate) struct Audience {
+    /// How many watch through gateways of ours.
+    users: usize,
     pub(crate) truth: Truth,
     ways: Vec<Way>,
     http: reqwest::Client,
     list: [String; 2],
-    is_over: AtomicBool,
+    is_over: watch::Sender<bool>,
     /// Whether Envoy was killed, or is about to be: its streams break then.
     pub(crate) envoy_is_killed: AtomicBool,
     logs: tokio::sync::Mutex<JoinSet<()>>,
 }
 
 impl Audience {
-    /// The audience of those two streamgates.
-    pub(crate) fn of(streamgates: [&Streamgate; 2], clock: Stopwatch) -> Arc<Self> {
+    /// The audience of those two streamgates: so many users, and some that watch through Envoy.
+    pub(crate) fn of(streamgates: [&Streamgate; 2], users: usize, clock: Stopwatch) -> Arc<Self> {
         let mut logs = JoinSet::new();
         let ways = streamgates.map(|streamgate| {
             let gateway = || Gateway::lazily(streamgate.grpc, CONNECTS_WITHIN);
@@ -104,11 +109,12 @@ impl Audience {
             }
         });
         Arc::new(Self {
-            truth: Truth::about(USERS + ENVOY_USERS, clock),
+            users,
+            truth: Truth::about(users + ENVOY_USERS, clock),
             ways: ways.into(),
             http: reqwest::Client::builder().no_proxy().build().unwrap(),
             list: streamgates.map(|streamgate| format!("http://{}/v1/sessions", streamgate.http)),
-            is_over: AtomicBool::new(false),
+            is_over: watch::Sender::new(false),
             envoy_is_killed: AtomicBool::new(false),
             logs: tokio::sync::Mutex::new(logs),
         })
@@ -117,12 +123,12 @@ impl Audience {
     /// Has all devices watch until [`Self::end`].
     pub(crate) fn watch(self: &Arc<Self>, envoy: SocketAddr) -> JoinSet<()> {
         let mut devices = JoinSet::new();
-        for user in 0..USERS {
+        for user in 0..self.users {
             for device in 0..DEVICES {
                 devices.spawn(Arc::clone(self).device(user, device));
             }
         }
-        for user in USERS..USERS + ENVOY_USERS {
+        for user in self.users..self.users + ENVOY_USERS {
             devices.spawn(Arc::clone(self).through_envoy(user, envoy));
         }
         devices
@@ -130,7 +136,7 @@ impl Audience {
 
     /// Has all devices stop after what they do now.
     pub(crate) fn end(&self) {
-        self.is_over.store(true, Ordering::Relaxed);
+        self.is_over.send_replace(true);
     }
 
     /// Closes the access logs.
@@ -139,12 +145,18 @@ impl Audience {
     }
 
     fn goes_on(&self) -> bool {
-        !self.is_over.load(Ordering::Relaxed)
+        !*self.is_over.borrow()
+    }
+
+    /// Waits for that long, or until all is over.
+    async fn rest(&self, long: Duration) {
+        let mut is_over = self.is_over.subscribe();
+        let _ = timeout(long, is_over.wait_for(|is_over| *is_over)).await;
     }
 
     /// A device that watches and rests. Even ones watch endless responses, odd ones play playlists.
     async fn device(self: Arc<Self>, user: usize, device: usize) {
-        sleep(between((0, WATCHES.1 + RESTS.1))).await;
+        self.rest(between(COMES)).await;
         let mut turn = 0;
         while self.goes_on() {
             turn += 1;
@@ -159,7 +171,7 @@ impl Audience {
             } else {
                 (TRIES_AGAIN, RESTS.1)
             };
-            sleep(between(rest)).await;
+            self.rest(between(rest)).await;
         }
     }
 
@@ -352,9 +364,17 @@ impl Audience {
         }
     }
 
-    /// How many sessions count though nobody watches any more.
-    pub(crate) async fn left_over(&self) -> Option<usize> {
-        Some(self.listed().await?.len())
+    /// Waits until no session counts any more, for that long at most; how many still do, if
+    /// anybody can tell. Nobody watches any more.
+    pub(crate) async fn until_all_is_free(&self, at_most: Duration) -> Option<usize> {
+        let waiting = Stopwatch::start();
+        loop {
+            sleep(Duration::from_secs(1)).await;
+            let left_over = self.listed().await.map(|listed| listed.len());
+            if left_over == Some(0) || waiting.elapsed() > at_most {
+                return left_over;
+            }
+        }
     }
 }
 
