@@ -67,7 +67,7 @@ async fn fired(row: &Row) -> BTreeSet<String> {
     audience.envoy_is_killed.store(is_killed, Ordering::Relaxed);
     row.fault.happen(&mut at, LASTS).await;
     sleep(AFTER.saturating_sub(clock.elapsed() - began)).await;
-    let fired = prometheus.fired().await;
+    let fired = prometheus.fired((clock.elapsed() - began).as_secs()).await;
     audience.end();
     devices.join_all().await;
     audience.leave().await;

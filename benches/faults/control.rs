@@ -17,7 +17,7 @@ const NAP: Duration = Duration::from_millis(1);
 const NOTED: Duration = Duration::from_millis(2);
 
 /// One delay: when it began, and how long it was.
-type Delay = (Duration, Duration);
+pub(crate) type Delay = (Duration, Duration);
 
 /// A thread that sleeps and then has a byte sent back over loopback, again and again.
 pub(crate) struct Control {
@@ -70,6 +70,18 @@ impl Control {
             thread.join().unwrap();
         }
         Delays(std::mem::take(&mut self.delays.lock().unwrap()))
+    }
+}
+
+/// How long the runtime that the viewers run on was late, at most and when: their own delay.
+pub(crate) async fn runtime_lag(clock: Stopwatch, worst: Arc<Mutex<Vec<Delay>>>) {
+    loop {
+        let began = clock.elapsed();
+        tokio::time::sleep(NAP).await;
+        let lag = (clock.elapsed() - began).saturating_sub(NAP);
+        if lag > Duration::from_millis(50) {
+            worst.lock().unwrap().push((began, lag));
+        }
     }
 }
 

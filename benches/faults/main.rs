@@ -13,6 +13,7 @@
 
 mod alerts;
 mod control;
+mod explain;
 mod fault;
 mod installation;
 mod network;
@@ -118,6 +119,8 @@ async fn run(row: &Row) -> Seen {
     let envoy = at.envoy.as_ref().unwrap().address;
     let devices = audience.watch(envoy);
     let mut looking = JoinSet::new();
+    let lags = Arc::default();
+    looking.spawn(control::runtime_lag(clock, Arc::clone(&lags)));
     looking.spawn(Arc::clone(&audience).look_for_leaks());
 
     sleep(BEFORE).await;
@@ -133,6 +136,16 @@ async fn run(row: &Row) -> Seen {
     let left_over = audience.until_all_is_free(LEAKS_END_WITHIN).await;
     looking.shutdown().await;
     audience.leave().await;
+    if std::env::var_os("EXPLAIN").is_some() {
+        for (when, lag) in lags.lock().unwrap().iter() {
+            let when = when.as_secs_f64() - began.as_secs_f64();
+            eprintln!("    the viewers' runtime stood still for {lag:.0?} at {when:.2}");
+        }
+        explain::leaks(&audience.truth.tally(), began);
+        for streamgate in at.streamgates.iter().flatten() {
+            explain::show(streamgate).await;
+        }
+    }
     Seen {
         starts_before: before.starts,
         checks_before: before.checks,

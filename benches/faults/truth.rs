@@ -81,6 +81,8 @@ pub(crate) struct Tally {
     pub(crate) leaked: Duration,
     /// The longest of these times.
     pub(crate) longest_leak: Duration,
+    /// The sessions that they were: when each was sent, when it ended, and until when it counted.
+    pub(crate) leaks: HashMap<(usize, String), (Duration, Duration, Duration)>,
 }
 
 /// All users, and the tally.
@@ -225,7 +227,11 @@ impl Truth {
             seen.insert(key, began);
         }
         let mut tally = self.tally.lock().unwrap();
-        for began in seen.values() {
+        for (key, began) in &seen {
+            let sessions = self.users[key.0].lock().unwrap();
+            let sent = sessions.get(&key.1).map_or(*began, |session| session.sent);
+            drop(sessions);
+            tally.leaks.insert(key.clone(), (sent, *began, asked));
             tally.leaked += asked.saturating_sub(since.max(*began));
             tally.longest_leak = tally.longest_leak.max(asked.saturating_sub(*began));
         }

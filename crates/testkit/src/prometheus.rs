@@ -11,8 +11,12 @@ use tempfile::TempDir;
 use crate::envoy_files::read;
 use crate::port::ReservedPort;
 use crate::process::{Process, command};
-use crate::tools::find;
+use crate::tools::{find, repository};
 use crate::watch::{SLOWLY, eventually_within};
+
+/// The folder of the shipped files, and its files of rules.
+const SHIPPED: &str = "deploy/prometheus";
+const RULES: [&str; 2] = ["alerts", "recording"];
 
 /// Often, so that a scene of some seconds leaves enough to compute rates from.
 const SCRAPE_INTERVAL: &str = "500ms";
@@ -49,16 +53,14 @@ impl Prometheus {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("prometheus.json");
         let mut config = configuration(streamgates, envoy);
-        for (number, name) in config["rule_files"]
-            .as_array_mut()
-            .unwrap()
-            .iter_mut()
-            .enumerate()
-        {
-            let rules = sped_up(read(name.as_str().unwrap()), times);
-            let copy = folder.path().join(format!("rules-{number}.json"));
-            std::fs::write(&copy, rules.to_string()).unwrap();
-            *name = copy.to_str().unwrap().into();
+        if times > 1 {
+            let copies = RULES.map(|name| {
+                let rules = sped_up(read(&format!("{SHIPPED}/rules/{name}.yml")), times);
+                let copy = folder.path().join(format!("{name}.json"));
+                std::fs::write(&copy, rules.to_string()).unwrap();
+                copy.to_string_lossy().into_owned()
+            });
+            config["rule_files"] = json!(copies);
         }
         std::fs::write(&file, config.to_string()).unwrap();
         let port = ReservedPort::reserve();
@@ -113,10 +115,11 @@ impl Prometheus {
             .collect()
     }
 
-    /// The names of the alerts that have fired.
-    pub async fn fired(&self) -> BTreeSet<String> {
-        let fired = r#"count by (alertname) (last_over_time(ALERTS{alertstate="firing"}[1h]))"#;
-        let data = self.ask("query", &[("query", fired)]).await;
+    /// The names of the alerts that have fired in the last seconds.
+    pub async fn fired(&self, seconds: u64) -> BTreeSet<String> {
+        let firing = r#"ALERTS{alertstate="firing"}"#;
+        let fired = format!("count by (alertname) (last_over_time({firing}[{seconds}s]))");
+        let data = self.ask("query", &[("query", &fired)]).await;
         let found = data["result"].as_array().unwrap().iter();
         found
             .map(|series| series["metric"]["alertname"].as_str().unwrap().to_owned())
@@ -183,12 +186,13 @@ fn shorter(duration: &str, times: u64) -> Option<String> {
 
 /// The shipped configuration with other targets.
 fn configuration(streamgates: &[SocketAddr], envoy: SocketAddr) -> Value {
-    let mut config = read("deploy/prometheus/prometheus.yml");
+    let mut config = read(&format!("{SHIPPED}/prometheus.yml"));
     config["global"]["scrape_interval"] = SCRAPE_INTERVAL.into();
     config["global"]["evaluation_interval"] = SCRAPE_INTERVAL.into();
     let rules = config["rule_files"].as_array_mut().unwrap();
     for file in rules {
-        *file = format!("deploy/prometheus/{}", file.as_str().unwrap()).into();
+        let path = format!("{SHIPPED}/{}", file.as_str().unwrap());
+        *file = repository(&path).to_str().unwrap().into();
     }
     let targets = |job: &str| match job {
         "streamgate" => json!(streamgates),
