@@ -1,6 +1,5 @@
 //! The faults, and how each is made and ended.
 
-use std::collections::BTreeSet;
 use std::time::Duration;
 
 use redis::Value;
@@ -19,6 +18,34 @@ const MOVED: u16 = 400;
 
 /// How far a clock jumps, in seconds: further than a lease.
 const JUMP: i64 = 60;
+
+/// Alerts of an outage.
+const CHECKS_FAIL: &str = "StreamgateChecksFail";
+const OUTAGE_RULE: &str = "StreamgateOutageRule";
+
+/// The alerts of an outage in which starts are denied; without the first, of any.
+const OUTAGE_DENIED: [&str; 3] = [CHECKS_FAIL, OUTAGE_RULE, "StreamgateStoreDown"];
+
+/// Those that an outage may fire as well, most of them once it is longer than a lease.
+const AFTER_AN_OUTAGE: [&str; 4] = [
+    "StreamgateEntriesDropped",
+    "StreamgateLeasesLapse",
+    "StreamgateStoreErrors",
+    "StreamgateStoreForgot",
+];
+
+/// All of these, and the one of a shard.
+const IN_OR_AFTER_AN_OUTAGE: [&str; 9] = [
+    CHECKS_FAIL,
+    OUTAGE_RULE,
+    "StreamgateStoreDown",
+    "StreamgateShardOut",
+    "StreamgateChecksSlow",
+    "StreamgateEntriesDropped",
+    "StreamgateLeasesLapse",
+    "StreamgateStoreErrors",
+    "StreamgateStoreForgot",
+];
 
 /// A fault.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -107,10 +134,35 @@ impl Fault {
         }
     }
 
-    /// The alerts that fire when it lasts.
-    pub(crate) fn alerts(self, topology: Topology, rule: &str) -> BTreeSet<String> {
-        let _ = (topology, rule);
-        BTreeSet::new()
+    /// The alerts that fire when it lasts for a quarter of an hour, and others that may.
+    pub(crate) fn alerts(self, topology: Topology, rule: &str) -> [&'static [&'static str]; 2] {
+        let is_alone = topology == Topology::Standalone;
+        match self {
+            Self::Nothing | Self::PlannedFailover | Self::Resharding | Self::ClockBack => {
+                [&[], &[]]
+            }
+            Self::InstanceCutOff if rule == "deny" => [&OUTAGE_DENIED, &AFTER_AN_OUTAGE],
+            Self::InstanceCutOff => [&OUTAGE_DENIED[1..], &AFTER_AN_OUTAGE],
+            Self::MasterKilledSaved | Self::MasterKilledUnsaved | Self::MasterPaused
+                if is_alone =>
+            {
+                let from = usize::from(rule != "deny");
+                [&OUTAGE_DENIED[from..], &AFTER_AN_OUTAGE]
+            }
+            // How long a promotion takes is no sixtieth here.
+            Self::MasterKilledSaved
+            | Self::MasterKilledUnsaved
+            | Self::MasterPaused
+            | Self::MasterCutOff
+            | Self::Latency => [&[], &IN_OR_AFTER_AN_OUTAGE],
+            Self::Full if rule == "deny" => [&[CHECKS_FAIL, OUTAGE_RULE], &AFTER_AN_OUTAGE],
+            Self::Full => [&[OUTAGE_RULE], &AFTER_AN_OUTAGE],
+            Self::Flushed | Self::ClockForward => [&["StreamgateStoreForgot"], &[]],
+            Self::StreamgateKilled | Self::StreamgatePaused => {
+                [&["StreamgateInstanceMissing"], &[CHECKS_FAIL]]
+            }
+            Self::EnvoyKilled => [&["StreamgateInstanceMissing"], &[]],
+        }
     }
 
     /// What the servers need for it.

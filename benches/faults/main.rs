@@ -119,8 +119,6 @@ async fn run(row: &Row) -> Seen {
     let envoy = at.envoy.as_ref().unwrap().address;
     let devices = audience.watch(envoy);
     let mut looking = JoinSet::new();
-    let lags = Arc::default();
-    looking.spawn(control::runtime_lag(clock, Arc::clone(&lags)));
     looking.spawn(Arc::clone(&audience).look_for_leaks());
 
     sleep(BEFORE).await;
@@ -137,10 +135,6 @@ async fn run(row: &Row) -> Seen {
     looking.shutdown().await;
     audience.leave().await;
     if std::env::var_os("EXPLAIN").is_some() {
-        for (when, lag) in lags.lock().unwrap().iter() {
-            let when = when.as_secs_f64() - began.as_secs_f64();
-            eprintln!("    the viewers' runtime stood still for {lag:.0?} at {when:.2}");
-        }
         explain::leaks(&audience.truth.tally(), began);
         for streamgate in at.streamgates.iter().flatten() {
             explain::show(streamgate).await;
