@@ -24,10 +24,10 @@ const CHECKS_FAIL: &str = "StreamgateChecksFail";
 const OUTAGE_RULE: &str = "StreamgateOutageRule";
 
 /// The alerts of an outage in which starts are denied; without the first, of any.
-const OUTAGE_DENIED: [&str; 3] = [CHECKS_FAIL, OUTAGE_RULE, "StreamgateStoreDown"];
+static OUTAGE_DENIED: [&str; 3] = [CHECKS_FAIL, OUTAGE_RULE, "StreamgateStoreDown"];
 
 /// Those that an outage may fire as well, most of them once it is longer than a lease.
-const AFTER_AN_OUTAGE: [&str; 4] = [
+static AFTER_AN_OUTAGE: [&str; 4] = [
     "StreamgateEntriesDropped",
     "StreamgateLeasesLapse",
     "StreamgateStoreErrors",
@@ -35,7 +35,7 @@ const AFTER_AN_OUTAGE: [&str; 4] = [
 ];
 
 /// All of these, and the one of a shard.
-const IN_OR_AFTER_AN_OUTAGE: [&str; 9] = [
+static IN_OR_AFTER_AN_OUTAGE: [&str; 9] = [
     CHECKS_FAIL,
     OUTAGE_RULE,
     "StreamgateStoreDown",
