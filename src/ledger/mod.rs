@@ -21,6 +21,7 @@ mod lease_cache;
 mod outage;
 #[cfg(test)]
 mod outage_tests;
+mod recent_ends;
 mod report;
 mod settings;
 #[cfg(test)]
@@ -48,6 +49,7 @@ pub use decision::{Basis, CallerDeadline, Decision, Outage, UndoHint};
 use grace::Grace;
 pub use lease_cache::CacheLookup;
 use lease_cache::LeaseCache;
+use recent_ends::RecentEnds;
 pub use settings::Settings;
 use shards::KnownShards;
 pub use shards::{ShardTally, ShardsHealth, StoreHealth};
@@ -75,6 +77,8 @@ pub struct Ledger {
     rule: OutageRule,
     /// This instance's own knowledge.
     cache: LeaseCache,
+    /// The ends that a promoted replica may lack.
+    recent_ends: RecentEnds,
     /// Whether Envoy's access log arrives.
     wiring: Wiring,
     /// The metrics.
@@ -107,6 +111,7 @@ impl Ledger {
             shards,
             rule: settings.outage,
             cache: LeaseCache::new(room, leases, settings.terms, clock),
+            recent_ends: RecentEnds::default(),
             wiring: Wiring::new(leases.request),
             metrics,
             unknown_plans: Mutex::default(),

@@ -7,6 +7,7 @@ use tracing::debug;
 use super::Ledger;
 use super::decision::Outage;
 use super::lease_cache::{Confirmed, ForgetSignal, ReadVersion};
+use super::recent_ends::RecentEnd;
 use crate::identity::{Kind, PlanName, SessionId, SessionKey, UserId};
 use crate::session::{EndCause, Ending, Provenance, Released, Renewal, Sighting};
 use crate::store::Seen;
@@ -208,6 +209,16 @@ impl Ledger {
                 self.store.release(user, key, ending, age)
             })
             .await?;
+        if released == Released::Freed {
+            let now = self.now();
+            let end = RecentEnd {
+                user: user.clone(),
+                key: key.clone(),
+                ending,
+                said_at: now.before(age),
+            };
+            self.recent_ends.keep(end, now);
+        }
         match (&released, ending) {
             (_, Ending::Undone(ticket)) => {
                 let was_there = released == Released::Freed;
