@@ -10,7 +10,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use streamgate::clock::Stopwatch;
-use tokio_util::task::AbortOnDropHandle;
+use tokio::task::JoinSet;
 
 /// How long the sleeper sleeps.
 const NAP: Duration = Duration::from_millis(1);
@@ -25,7 +25,7 @@ type Delay = (Duration, Duration);
 pub(crate) struct Control {
     delays: Arc<Mutex<Vec<Delay>>>,
     lags: Arc<Mutex<Vec<Delay>>>,
-    lagging: AbortOnDropHandle<()>,
+    lagging: JoinSet<()>,
     is_over: Arc<AtomicBool>,
     threads: Vec<JoinHandle<()>>,
 }
@@ -61,11 +61,12 @@ impl Control {
             }
         });
         let lags: Arc<Mutex<Vec<Delay>>> = Arc::default();
-        let lagging = tokio::spawn(note_lags(clock, Arc::clone(&lags)));
+        let mut lagging = JoinSet::new();
+        lagging.spawn(note_lags(clock, Arc::clone(&lags)));
         Self {
             delays,
             lags,
-            lagging: AbortOnDropHandle::new(lagging),
+            lagging,
             is_over,
             threads: vec![echo, sleeper],
         }
