@@ -21,6 +21,7 @@ mod lease_cache;
 mod outage;
 #[cfg(test)]
 mod outage_tests;
+mod recent_ends;
 mod report;
 mod settings;
 #[cfg(test)]
@@ -51,6 +52,7 @@ pub use decision::{Basis, CallerDeadline, Decision, Outage, UndoHint};
 use grace::Grace;
 pub use lease_cache::CacheLookup;
 use lease_cache::LeaseCache;
+use recent_ends::RecentEnds;
 pub use settings::Settings;
 use shards::KnownShards;
 pub use shards::{ShardTally, ShardsHealth, StoreHealth};
@@ -78,6 +80,8 @@ pub struct Ledger {
     rule: OutageRule,
     /// This instance's own knowledge.
     cache: LeaseCache,
+    /// The ends that a promoted replica may lack.
+    recent_ends: RecentEnds,
     /// Whether Envoy's access log arrives.
     wiring: Wiring,
     /// Tells operators about ends.
@@ -117,6 +121,7 @@ impl Ledger {
             rule: settings.outage,
             events: Events::unheard(Arc::clone(&clock), Arc::clone(&metrics)),
             cache: LeaseCache::new(room, leases, settings.terms, clock),
+            recent_ends: RecentEnds::default(),
             wiring: Wiring::new(leases.request),
             statistics,
             metrics,

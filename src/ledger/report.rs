@@ -7,6 +7,7 @@ use tracing::debug;
 use super::Ledger;
 use super::decision::Outage;
 use super::lease_cache::{Confirmed, ForgetSignal, ReadVersion};
+use super::recent_ends::RecentEnd;
 use crate::events::{Event, EventType};
 use crate::identity::{Kind, PlanName, SessionId, SessionKey, UserId};
 use crate::session::{EndCause, Ending, Provenance, Released, Renewal, Sighting};
@@ -235,6 +236,14 @@ impl Ledger {
             })
             .await?;
         if released == Released::Freed {
+            let now = self.now();
+            let end = RecentEnd {
+                user: user.clone(),
+                key: key.clone(),
+                ending,
+                said_at: now.before(age),
+            };
+            self.recent_ends.keep(end, now);
             self.events.tell(at, || {
                 let cause = match ending {
                     Ending::Stream | Ending::Abandoned | Ending::Outlived | Ending::Vouched => {

@@ -100,6 +100,24 @@ impl MemoryStore {
         ))
     }
 
+    /// All rosters as they are now. Only for tests.
+    #[doc(hidden)]
+    pub fn copy(&self) -> Vec<(UserId, Roster)> {
+        let shards = self.shards.all().iter();
+        let rosters = shards.map(|shard| lock(shard).clone());
+        rosters.flatten().collect()
+    }
+
+    /// Goes back to that copy, like a replica that is promoted and lacks the last moments. Only for
+    /// tests.
+    #[doc(hidden)]
+    pub fn go_back_to(&self, copy: Vec<(UserId, Roster)>) {
+        self.forget(|_| true);
+        for (user, roster) in copy {
+            self.shards.of(&user).insert(user, roster);
+        }
+    }
+
     /// Applies an operation to a user's roster, which it creates if necessary.
     fn with_roster<T>(
         &self,

@@ -28,6 +28,7 @@ pub mod origin;
 pub mod pki;
 pub mod port;
 pub mod process;
+pub mod prometheus;
 pub mod proxy;
 pub mod redis;
 pub mod sentinel;
