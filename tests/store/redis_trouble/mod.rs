@@ -27,7 +27,7 @@ use testkit::cluster::{ClusterNode, MASTERS, RedisCluster};
 use testkit::gateway_client::{Answer, Check, Gateway};
 use testkit::port::ReservedPort;
 use testkit::proxy::Proxy;
-use testkit::redis::{RedisServer, counted, run_as};
+use testkit::redis::{RedisServer, counted, lasting_store, run_as};
 use testkit::watch::eventually;
 
 /// How long a call to the store may take: far more than is shipped, since many tests share the machine, and a sound Redis is to answer in time.
@@ -236,7 +236,7 @@ impl Scene {
     /// Asks until Redis counts that session, which a busy machine may not do in time at first; the
     /// answer.
     async fn counts(&self, name: &str, check: Check, id: &str) -> Answer {
-        let store = self.server.store();
+        let store = lasting_store(&self.server);
         let asking = async || {
             let answer = self.gateway.check(check.clone()).await;
             let counted = counted(&store, name).await;

@@ -4,7 +4,9 @@ use futures_util::future::join_all;
 use serde_json::json;
 use streamgate::config::{OutageRule, Topology};
 
-use super::{Fault, LONG, RULES, Scene, by_each_rule, counted, is_full, is_unavailable};
+use super::{
+    Fault, LONG, RULES, Scene, by_each_rule, counted, is_full, is_unavailable, lasting_store,
+};
 use testkit::gateway_client::{Answer, Check, end, periodic};
 
 /// What is asked. Anna may watch two streams, and does: a playback and a request.
@@ -250,7 +252,7 @@ async fn is_well(scene: &Scene) {
     scene.is_normal().await;
     scene.owes_nothing().await;
     let let_in = scene.rule != OutageRule::Deny;
-    let store = scene.server.store();
+    let store = lasting_store(&scene.server);
     let anna: &[&str] = match expected(scene.fault, scene.rule, TABLE[2]) {
         To::LetIn(_) => &["film", "live", "third"],
         _ => &["film", "live"],
