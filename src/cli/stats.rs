@@ -161,31 +161,18 @@ fn shown(body: &str) -> Option<String> {
     let contents: Vec<_> = contents
         .map(|top| (top.content.as_str(), top.streams))
         .collect();
-    let rows_of = |counts: &BTreeMap<String, u64>| -> Vec<(String, u64)> {
-        let counted = counts.iter().filter(|(_, count)| **count > 0);
-        counted
-            .map(|(name, count)| (name.clone(), *count))
-            .collect()
-    };
-    for (head, counted, rows) in [
-        ("KIND", "STREAMS", rows_of(&numbers.by_kind)),
-        ("PLAN", "STREAMS", rows_of(&numbers.by_plan)),
+    for (head, counted, counts) in [
+        ("KIND", "STREAMS", counted_in(&numbers.by_kind)),
+        ("PLAN", "STREAMS", counted_in(&numbers.by_plan)),
         (
             "REFUSED FOR",
             "LAST HOUR",
-            rows_of(&numbers.refusals_last_hour),
+            counted_in(&numbers.refusals_last_hour),
         ),
-        (
-            "CONTENT",
-            "STREAMS",
-            contents
-                .iter()
-                .map(|(name, count)| ((*name).to_owned(), *count))
-                .collect(),
-        ),
+        ("CONTENT", "STREAMS", contents),
     ] {
-        let rows: Vec<_> = rows
-            .iter()
+        let rows: Vec<_> = counts
+            .into_iter()
             .map(|(name, count)| {
                 let name = if name.is_empty() { "-" } else { name };
                 [plain(name), count.to_string()]
@@ -196,6 +183,14 @@ fn shown(body: &str) -> Option<String> {
         }
     }
     Some(text)
+}
+
+/// What has been counted, by name.
+fn counted_in(counts: &BTreeMap<String, u64>) -> Vec<(&str, u64)> {
+    let counted = counts.iter().filter(|(_, count)| **count > 0);
+    counted
+        .map(|(name, count)| (name.as_str(), *count))
+        .collect()
 }
 
 /// How often something happened in the last minute.

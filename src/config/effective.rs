@@ -66,7 +66,7 @@ impl Eq for KeyOrigins {}
 
 impl EffectiveSetting {
     /// The setting of a key.
-    fn of(line: Line, origins: &KeyOrigins) -> Self {
+    fn of(line: &Line, origins: &KeyOrigins) -> Self {
         let value = match &line.value {
             // They may be a million, and tell who the users are.
             Rendered::Map(entries) if line.key.name == USERS => {
@@ -126,7 +126,7 @@ fn all(config: &Config) -> impl Iterator<Item = (EffectiveSetting, bool)> {
     let lines = lines.filter(|line| !line.key.about.is_empty());
     lines.map(move |line| {
         let is_live = line.key.is_live;
-        (EffectiveSetting::of(line, &config.origins), is_live)
+        (EffectiveSetting::of(&line, &config.origins), is_live)
     })
 }
 

@@ -92,7 +92,7 @@ struct JoinedStream {
     ended_at: Option<Timestamp>,
 }
 
-/// MinuteCounts of the sample, from which the numbers are estimated.
+/// Counts of the sample, from which the numbers are estimated.
 #[derive(Debug, Default)]
 struct Sums {
     /// Users, and users at their limit.
@@ -142,7 +142,7 @@ impl Numbers {
         numbers
     }
 
-    /// MinuteCounts the joined users.
+    /// Counts the joined users.
     fn count(&mut self, users: &HashMap<u64, JoinedUser<'_>>, names: &BTreeMap<u64, &str>) {
         let (mut sums, mut contents) = (Sums::default(), HashMap::<u64, u64>::new());
         for user in users.values() {

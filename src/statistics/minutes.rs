@@ -126,7 +126,7 @@ impl MinuteCounts {
 // === impl Minutes ===
 
 impl Minutes {
-    /// MinuteCounts something.
+    /// Counts something.
     pub(super) fn count(&mut self, counts: &MinuteCounts, now: Timestamp) {
         let (minute, cell) = (minute_of(now), now.as_millis() / CELL_MILLIS);
         self.minutes.entry(minute).or_default().add(counts);
@@ -134,7 +134,7 @@ impl Minutes {
         self.forget(now);
     }
 
-    /// MinuteCounts a refusal for that reason.
+    /// Counts a refusal for that reason.
     pub(super) fn refuse(&mut self, reason: RefusedFor, now: Timestamp) {
         let refused = MinuteCounts {
             refusals: 1,

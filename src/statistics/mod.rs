@@ -107,7 +107,7 @@ impl Statistics {
         }
     }
 
-    /// MinuteCounts a claim that was admitted. `plan` is the user's plan, if the policy has it.
+    /// Counts a claim that was admitted. `plan` is the user's plan, if the policy has it.
     pub fn admitted(
         &self,
         claim: &Claim,
@@ -149,7 +149,7 @@ impl Statistics {
         self.level.store(tally.sample.level(), Ordering::Relaxed);
     }
 
-    /// MinuteCounts a claim that was refused. `by_rule` says that the outage rule refused it.
+    /// Counts a claim that was refused. `by_rule` says that the outage rule refused it.
     pub fn refused(
         &self,
         claim: &Claim,
@@ -186,7 +186,7 @@ impl Statistics {
         }
     }
 
-    /// MinuteCounts a claim that nobody could decide.
+    /// Counts a claim that nobody could decide.
     pub fn undecided(&self) {
         let now = self.clock.now();
         let mut tally = lock(&self.tally);
@@ -231,7 +231,7 @@ impl Statistics {
         }
     }
 
-    /// MinuteCounts a slot that was freed before its lease expired.
+    /// Counts a slot that was freed before its lease expired.
     pub fn released(&self) {
         let now = self.clock.now();
         let mut tally = lock(&self.tally);

@@ -1,7 +1,7 @@
 //! The console in a real Chromium, with a real Envoy: what viewers do is seen at once, and an
 //! operator's click has its effect at the gateway.
 
-use std::time::Instant;
+use streamgate::clock::Stopwatch;
 
 use testkit::chromium::Chromium;
 use testkit::console::{click, is_gone, row, shows, types};
@@ -34,16 +34,17 @@ async fn a_stream_appears_and_an_end_by_a_click_frees_its_slot() {
     let tab = chromium.open(&page, "").await;
     shows(&tab, "#watching-note", "Nobody is watching").await;
 
-    let started = Instant::now();
+    let appearing = Stopwatch::start();
     viewers.let_in(film(viewers, "one")).await;
     row(&tab, "one").await;
     measured(
         "from a start at Envoy to its row in the console",
-        started.elapsed(),
+        appearing.elapsed(),
     );
     viewers.let_in(film(viewers, "two")).await;
     row(&tab, "two").await;
     viewers.refused(film(viewers, "three")).await;
+    shows(&tab, "#feed", "was refused").await;
 
     types(&tab, "#look-up-user", "alice").await;
     click(&tab, "#look-up-form button").await;

@@ -18,7 +18,7 @@ use tokio::task::JoinSet;
 
 use testkit::api::Api;
 use testkit::app::TestApp;
-use testkit::chromium::Chromium;
+use testkit::chromium::{Chromium, Tab};
 use testkit::console::{click, count, is_gone, row, shows, types};
 
 /// A server in front of an app that answers for the installation.
@@ -163,6 +163,13 @@ async fn numbers_and_events_appear_where_they_belong() {
 
     types(&tab, "#look-up-user", "ben").await;
     click(&tab, "#look-up-form button").await;
+    events_appear(&front, &tab).await;
+    tab.close().await;
+    app.stop().await;
+}
+
+/// Events of ben, and of an outage, change what is shown.
+async fn events_appear(front: &Front, tab: &Tab<'_>) {
     let at = "2026-11-30T21:00:06.000Z";
     let of_ben = json!({"at": at, "user": "ben", "session": "b1", "kind": "playback", "content": "cup-final"});
     let with = |more: Value| {
@@ -172,27 +179,25 @@ async fn numbers_and_events_appear_where_they_belong() {
         event
     };
     front.tell(1, &with(json!({"type": "started", "gateway": "gw-7"})));
-    row(&tab, "b1").await;
-    shows(&tab, "#sessions [data-session=b1]", "gw-7").await;
+    row(tab, "b1").await;
+    shows(tab, "#sessions [data-session=b1]", "gw-7").await;
     front.tell(
         2,
         &with(json!({"type": "refused", "session": "b2", "reason": "full"})),
     );
-    shows(&tab, "#feed", "ben was refused cup-final (full)").await;
-    shows(&tab, "#user .feed", "was refused").await;
+    shows(tab, "#feed", "ben was refused cup-final (full)").await;
+    shows(tab, "#user .feed", "was refused").await;
     front.tell(3, &with(json!({"type": "displaced", "by": "b3"})));
-    is_gone(&tab, "#sessions [data-session=b1]").await;
-    shows(&tab, "#user .feed", "was displaced cup-final by b3").await;
+    is_gone(tab, "#sessions [data-session=b1]").await;
+    shows(tab, "#user .feed", "was displaced cup-final by b3").await;
     front.tell(
         4,
         &json!({"at": at, "type": "outage_begun", "detail": "It does not answer."}),
     );
     shows(
-        &tab,
+        tab,
         "#feed",
         "An outage of the store began: It does not answer.",
     )
     .await;
-    tab.close().await;
-    app.stop().await;
 }
