@@ -78,7 +78,7 @@ pub(super) enum ApiError {
     Refused(Box<Problem>, Option<Duration>),
     /// As many clients as possible listen to events.
     #[error(
-        "{0} clients listen to this instance already. Try again later, or listen to another instance."
+        "This instance already has {0} listeners. Try again later, or listen to another instance."
     )]
     TooManyListeners(usize),
     /// The store could not answer.

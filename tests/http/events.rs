@@ -319,7 +319,7 @@ async fn a_stream_outlives_the_time_limit_of_requests_and_ends_with_the_instance
     tokio::time::sleep(limit * 3).await;
     api.put("anna", "p1", json!({})).await;
     assert_eq!(followed.sessions(1).await, ["started p1"]);
-    assert_eq!(app.metric("streamgate_event_listeners").await, 1);
+    assert_eq!(app.metric("streamgate_event_listeners ").await, 1);
     app.ask_to_stop();
     assert_eq!(followed.next().await, None);
     app.stopped().await.expect("nothing hinders the drain");
@@ -331,7 +331,7 @@ async fn a_listener_that_has_left_is_forgotten() {
     let api = Api::of(&app);
     drop(Followed::by(&api, "/v1/events").await);
     eventually("it is forgotten", async || {
-        app.metric("streamgate_event_listeners").await == 0
+        app.metric("streamgate_event_listeners ").await == 0
     })
     .await;
     app.stop().await;
@@ -403,7 +403,7 @@ async fn a_crowd_of_listeners_costs_checks_little() {
             });
         }
         eventually("all listen", async || {
-            app.metric("streamgate_event_listeners").await == count as u64
+            app.metric("streamgate_event_listeners ").await == count as u64
         })
         .await;
         let (median, late) = check_times(&app, 2 * round + 1).await;
@@ -413,7 +413,7 @@ async fn a_crowd_of_listeners_costs_checks_little() {
         );
         readers.shutdown().await;
         eventually("all have left", async || {
-            app.metric("streamgate_event_listeners").await == 0
+            app.metric("streamgate_event_listeners ").await == 0
         })
         .await;
     }
@@ -426,7 +426,7 @@ async fn the_command_shows_events_until_it_is_stopped() {
     let url = app.url("");
     let mut shown = Process::start("events", program(&["events", "--url", &url], &[]));
     eventually("it listens", async || {
-        app.metric("streamgate_event_listeners").await == 1
+        app.metric("streamgate_event_listeners ").await == 1
     })
     .await;
     Api::of(&app)
