@@ -25,7 +25,7 @@ use async_trait::async_trait;
 use futures_util::future::join_all;
 
 use crate::clock::Timestamp;
-use crate::identity::{SessionKey, UserId};
+use crate::identity::{EndMessage, SessionKey, UserId};
 use crate::session::{
     Admission, Ending, LimitOverride, Playing, Released, Renewal, Session, Sighting, Start,
     StartRules,
@@ -69,6 +69,18 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
         user: &UserId,
         key: &SessionKey,
         ending: Ending,
+        age: Duration,
+    ) -> Result<Released, StoreError> {
+        self.release_telling(user, key, (ending, None), age).await
+    }
+
+    /// The same, with the message of an operator's end for the viewer:
+    /// [`crate::session::Roster::release_telling`].
+    async fn release_telling(
+        &self,
+        user: &UserId,
+        key: &SessionKey,
+        ending: (Ending, Option<&EndMessage>),
         age: Duration,
     ) -> Result<Released, StoreError>;
 

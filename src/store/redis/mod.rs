@@ -35,7 +35,7 @@ use self::route::{CallLink, RedisRoute};
 use self::scan::Unread;
 use super::{Cursor, Listing, Page, Seen, ServerIdentity, Shard, Store, StoreError};
 use crate::clock::{Clock, Timestamp};
-use crate::identity::{SessionKey, UserId};
+use crate::identity::{EndMessage, SessionKey, UserId};
 use crate::session::{
     Admission, Ending, LimitOverride, Playing, Provenance, Released, Renewal, Sighting, Start,
     StartRules, Terms, WhenFull,
@@ -222,6 +222,7 @@ impl Store for RedisStore {
             .count(rules.burst())
             .short_span(rules.quiet)
             .bytes(&named.map(record::encode_key).unwrap_or_default())
+            .bytes(&record::encode_message(rules.message.as_ref()))
             .bytes(&record::encode_rest(
                 &start.facts,
                 start.flags(),
@@ -274,11 +275,11 @@ impl Store for RedisStore {
         reply::playing(&answer)
     }
 
-    async fn release(
+    async fn release_telling(
         &self,
         user: &UserId,
         key: &SessionKey,
-        ending: Ending,
+        (ending, message): (Ending, Option<&EndMessage>),
         age: Duration,
     ) -> Result<Released, StoreError> {
         let (who, ticket) = match ending {
@@ -292,7 +293,7 @@ impl Store for RedisStore {
         };
         let mut question = self.question_about(key, Duration::ZERO).byte(who);
         question.rest.extend(ticket.to_be_bytes());
-        let question = question.lease(age);
+        let question = question.lease(age).bytes(&record::encode_message(message));
         let answer = self.ask(&self.scripts.release, user, question).await?;
         reply::released(&answer)
     }

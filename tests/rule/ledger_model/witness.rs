@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use streamgate::identity::{SessionKey, UserId};
+use streamgate::identity::{EndMessage, SessionKey, UserId};
 use streamgate::session::{
     Admission, Ending, LimitOverride, Playing, Released, Renewal, Sighting, Start, StartRules,
 };
@@ -301,11 +301,12 @@ impl Store for Witness {
         }
     }
 
-    async fn release(
+    /// No trial says anything to a viewer.
+    async fn release_telling(
         &self,
         user: &UserId,
         key: &SessionKey,
-        ending: Ending,
+        (ending, _): (Ending, Option<&EndMessage>),
         age: Duration,
     ) -> Result<Released, StoreError> {
         let question = Question::Release(key.clone(), ending, age);
