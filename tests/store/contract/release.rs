@@ -66,7 +66,7 @@ async fn a_message_is_told_as_long_as_the_end_is_remembered(on: &Subject<'_>) {
         ..StartRules::new(1, WhenFull::TakeOver(d.clone()))
     };
     let taken = on.store.admit(&alice(), &start(&e), &rules).await;
-    assert_eq!(displaced(taken.unwrap()), [d.clone()]);
+    assert_eq!(displaced(taken.unwrap()), std::slice::from_ref(&d));
     let by = e.clone();
     let refused = Refusal::Ended(EndCause::Displaced { by }, None, message);
     assert_eq!(on.admit(&d, 1).await, Admission::Refused(refused));
