@@ -8,8 +8,10 @@ mod doctor;
 mod envoy_check;
 mod envoy_config;
 mod events;
+mod everybody;
 mod hash_user;
 mod health;
+mod limit;
 mod notify;
 mod packaging;
 mod release;
@@ -18,10 +20,11 @@ mod sessions;
 mod show;
 mod stats;
 mod tls;
+mod top;
 mod what_if;
 
 use std::ffi::OsString;
-use std::io::Write;
+use std::io::{IsTerminal, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -70,8 +73,8 @@ enum Command {
     /// Ask a running instance for its health, over TLS if --ca is given. Exits with 1 if it is not
     /// SERVING, and with 3 without an answer within a second.
     Health(health::HealthArgs),
-    /// Ask a running instance which sessions hold a user's slots. The limit shown is the one
-    /// without a plan.
+    /// Ask a running instance which sessions hold a user's slots, or without a user for everybody's
+    /// sessions. The limit shown is the one without a plan.
     Sessions(sessions::SessionsArgs),
     /// Show what happens in the installation, as it happens: starts, ends, refusals, outages. It
     /// listens again after a break, until you stop it.
@@ -99,6 +102,10 @@ enum Command {
     /// Release sessions of a user through a running instance. A session that isn't live counts as
     /// released.
     Release(release::ReleaseArgs),
+    /// Show, set or remove the limit of one user, above the configured ones. It always expires.
+    Limit(limit::LimitArgs),
+    /// Show the numbers of the whole installation and who is watching, again and again.
+    Top(top::TopArgs),
 }
 
 /// How a command ended, from good to bad. Of several outcomes, the worst counts.
@@ -173,6 +180,14 @@ pub fn run() -> ExitCode {
         }
         Command::Release(args) => {
             release::run(&args, |name| std::env::var_os(name), &mut out, &mut errors).into()
+        }
+        Command::Limit(args) => {
+            limit::run(&args, |name| std::env::var_os(name), &mut out, &mut errors).into()
+        }
+        Command::Top(args) => {
+            let is_terminal = out.is_terminal();
+            let variable = |name: &str| std::env::var_os(name);
+            top::run(&args, variable, is_terminal, &mut out, &mut errors).into()
         }
     }
 }

@@ -6,13 +6,13 @@ use std::io::Write;
 
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use http::{Method, StatusCode};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
-use super::client::{Api, ApiArgs, ApiResponse, Disappointment};
+use super::client::{Api, ApiArgs, ApiResponse, Disappointment, NoAnswer};
 use super::show::plain;
 use super::{CommandStatus, complain, print};
 use crate::http::escaped;
-use crate::identity::{Kind, SessionId, UserId};
+use crate::identity::{EndMessage, Kind, SessionId, UserId};
 
 /// The arguments of `release`.
 #[derive(Debug, clap::Args)]
@@ -21,8 +21,16 @@ pub(super) struct ReleaseArgs {
     #[arg(value_name = "USER", value_parser = UserId::parse)]
     user: UserId,
     /// The sessions. All are tried, and the worst exit code counts.
-    #[arg(value_name = "SESSION", required = true, value_parser = SessionId::parse)]
+    #[arg(value_name = "SESSION", required_unless_present = "all", value_parser = SessionId::parse)]
     sessions: Vec<SessionId>,
+    /// End all sessions of the user against their viewers' will, which needs an operator's token.
+    /// Those that run inside Envoy can't be ended, and exit with 1.
+    #[arg(long, conflicts_with_all = ["sessions", "kind"])]
+    all: bool,
+    /// What the viewers are told, at most 200 characters. The sessions end against their viewers'
+    /// will then, which needs an operator's token.
+    #[arg(long, value_name = "TEXT", value_parser = EndMessage::parse)]
+    message: Option<EndMessage>,
     /// The kind of the sessions, as `sessions` shows it. A `request` that still runs inside Envoy
     /// is counted again.
     #[arg(long, value_name = "KIND", default_value = "playback", value_parser = kinds())]
@@ -33,6 +41,24 @@ pub(super) struct ReleaseArgs {
     json: bool,
     #[command(flatten)]
     api: ApiArgs,
+}
+
+/// What has become of all sessions of a user. Fields that another version adds are ignored.
+#[derive(Debug, Deserialize)]
+struct EndedList {
+    /// Those that have ended.
+    ended: Vec<EndedSession>,
+    /// Those that run inside Envoy.
+    not_stoppable: Vec<EndedSession>,
+}
+
+/// One of them.
+#[derive(Debug, Deserialize)]
+struct EndedSession {
+    /// Its id.
+    session: String,
+    /// What kind of stream it is.
+    kind: String,
 }
 
 /// The result for a session.
@@ -52,7 +78,7 @@ struct ReleaseReport<'a> {
     /// Its id.
     session: &'a str,
     /// What kind of stream it is.
-    kind: &'static str,
+    kind: &'a str,
     /// The result, in a word.
     outcome: &'static str,
 }
@@ -68,6 +94,9 @@ pub(super) fn run(
         Ok(api) => api,
         Err(error) => return complain(errors, error, CommandStatus::Usage),
     };
+    if args.all {
+        return release_all(&api, args, out, errors);
+    }
     let mut worst = CommandStatus::Ok;
     for session in &args.sessions {
         let fate = release(&api, args, session);
@@ -85,13 +114,43 @@ fn release(api: &Api, args: &ReleaseArgs, session: &SessionId) -> Fate {
         escaped(session.as_str()),
         args.kind
     );
-    match api.ask(Method::DELETE, &path) {
+    match args.delete(api, &path) {
         Ok(answer) => Fate::of(answer, api.has_token()),
         Err(error) => Fate::Other(Disappointment {
             outcome: CommandStatus::Outage,
             told: error.to_string(),
             problem: None,
         }),
+    }
+}
+
+/// Ends all sessions of the user, and prints what has become of each.
+fn release_all(
+    api: &Api,
+    args: &ReleaseArgs,
+    out: &mut impl Write,
+    errors: &mut impl Write,
+) -> CommandStatus {
+    let path = format!("/v1/users/{}/sessions", escaped(args.user.as_str()));
+    let answer = match args.delete(api, &path) {
+        Ok(answer) => answer,
+        Err(error) => return complain(errors, error, CommandStatus::Outage),
+    };
+    let ended = (answer.status == StatusCode::OK).then_some(&answer.body);
+    let Some(ended) = ended.and_then(|body| serde_json::from_str::<EndedList>(body).ok()) else {
+        let came = answer.disappoints(api.has_token());
+        if let Some(problem) = came.problem.filter(|_| args.json) {
+            // The exit status is decided already.
+            let _ = print(format_args!("{}\n", problem.trim_end()), out, errors);
+        }
+        let told = format_args!("{}: {}", args.user, came.told);
+        return complain(errors, told, came.outcome);
+    };
+    let printed = print(ended.text(args.json), out, errors);
+    if ended.not_stoppable.is_empty() {
+        printed
+    } else {
+        printed.max(CommandStatus::Refused)
     }
 }
 
@@ -123,6 +182,50 @@ fn tell(
         Fate::Other(other) => {
             let told: &dyn fmt::Display = &format_args!("{name}: {}", other.told);
             complain(errors, told, other.outcome.max(printed))
+        }
+    }
+}
+
+impl ReleaseArgs {
+    /// Sends a `DELETE`, with the message if there is one.
+    fn delete(&self, api: &Api, path: &str) -> Result<ApiResponse, NoAnswer> {
+        match &self.message {
+            None => api.ask(Method::DELETE, path),
+            Some(message) => {
+                let body = serde_json::json!({"message": message.as_str()});
+                api.send(Method::DELETE, path, &body)
+            }
+        }
+    }
+}
+
+impl EndedList {
+    /// A line for each session.
+    fn text(&self, json: bool) -> String {
+        let ended = self.ended.iter().map(|session| (session, "ended"));
+        let others = self.not_stoppable.iter();
+        let others = others.map(|session| (session, "not_stoppable"));
+        let lines = ended.chain(others).map(|(session, outcome)| {
+            if json {
+                let report = ReleaseReport {
+                    session: &session.session,
+                    kind: &session.kind,
+                    outcome,
+                };
+                // Strings always serialise.
+                return serde_json::to_string(&report).unwrap_or_default() + "\n";
+            }
+            let outcome = match outcome {
+                "ended" => "ended",
+                _ => "runs inside Envoy and can't be ended from here",
+            };
+            let (kind, session) = (plain(&session.kind), plain(&session.session));
+            format!("{kind} {session}: {outcome}\n")
+        });
+        let lines: String = lines.collect();
+        match (lines.is_empty(), json) {
+            (true, false) => "no live session\n".to_owned(),
+            _ => lines,
         }
     }
 }
@@ -169,7 +272,7 @@ impl Fate {
 }
 
 /// Parses the name of a kind.
-fn kinds() -> impl TypedValueParser<Value = Kind> {
+pub(super) fn kinds() -> impl TypedValueParser<Value = Kind> {
     PossibleValuesParser::new(Kind::ALL.map(Kind::as_str))
         .try_map(|name| Kind::from_name(&name).ok_or("no kind has that name"))
 }
@@ -201,5 +304,26 @@ mod tests {
             let expected = format!("{{\"session\":\"a \\\"b\\\"\",\"kind\":\"video\",{rest}\n");
             assert_eq!(fate.json(Kind::Video, &session), expected);
         }
+    }
+
+    #[test]
+    fn all_sessions_of_a_user_are_a_line_each() {
+        let body = r#"{"ended":[{"session":"p\u001b1","kind":"playback"}],"news":1,
+            "not_stoppable":[{"session":"r1","kind":"request"}]}"#;
+        let all: EndedList = serde_json::from_str(body).unwrap();
+        assert_eq!(
+            all.text(false),
+            "playback p\\u{1b}1: ended\nrequest r1: runs inside Envoy and can't be ended from here\n"
+        );
+        assert_eq!(
+            all.text(true),
+            "{\"session\":\"p\\u001b1\",\"kind\":\"playback\",\"outcome\":\"ended\"}\n\
+             {\"session\":\"r1\",\"kind\":\"request\",\"outcome\":\"not_stoppable\"}\n"
+        );
+        let none: EndedList = serde_json::from_str(r#"{"ended":[],"not_stoppable":[]}"#).unwrap();
+        assert_eq!(
+            (none.text(false).as_str(), none.text(true).as_str()),
+            ("no live session\n", "")
+        );
     }
 }

@@ -1,4 +1,4 @@
-//! `sessions`: shows which sessions hold a user's slots.
+//! `sessions`: shows which sessions hold a user's slots, or everybody's sessions.
 
 use std::ffi::OsString;
 use std::fmt::Write as _;
@@ -9,6 +9,7 @@ use http::{Method, StatusCode};
 use serde::Deserialize;
 
 use super::client::{Api, ApiArgs, ApiResponse};
+use super::everybody::{self, SessionFilter};
 use super::show::{ago, ahead, plain, position, table};
 use super::{CommandStatus, complain, print};
 use crate::http::escaped;
@@ -17,10 +18,13 @@ use crate::identity::UserId;
 /// The arguments of `sessions`.
 #[derive(Debug, clap::Args)]
 pub(super) struct SessionsArgs {
-    /// The user.
+    /// The user. Without one, everybody's sessions are listed, which needs an operator's token.
     #[arg(value_name = "USER", value_parser = UserId::parse)]
-    user: UserId,
-    /// Print the API's answer unchanged, as JSON; a problem document too.
+    user: Option<UserId>,
+    #[command(flatten)]
+    filter: SessionFilter,
+    /// Print the API's answer unchanged, as JSON; a problem document too. Without USER, one JSON
+    /// object for each session.
     #[arg(long)]
     json: bool,
     #[command(flatten)]
@@ -40,15 +44,15 @@ struct SessionList {
 
 /// One live session.
 #[derive(Debug, Deserialize)]
-struct Listed {
+pub(super) struct Listed {
     /// Its id.
     session: String,
     /// What kind of stream it is.
-    kind: String,
+    pub(super) kind: String,
     /// The device it plays on.
-    device: Option<String>,
+    pub(super) device: Option<String>,
     /// What it plays.
-    content: Option<String>,
+    pub(super) content: Option<String>,
     /// The position in the content, in seconds.
     position: Option<u64>,
     /// When it started.
@@ -56,6 +60,11 @@ struct Listed {
     /// When its lease ends.
     expires_at: String,
 }
+
+/// The head of the table of sessions.
+pub(super) const HEAD: [&str; 7] = [
+    "KIND", "SESSION", "DEVICE", "CONTENT", "POSITION", "STARTED", "EXPIRES",
+];
 
 /// Asks the instance, and shows its answer.
 pub(super) fn run(
@@ -68,15 +77,18 @@ pub(super) fn run(
         Ok(api) => api,
         Err(error) => return complain(errors, error, CommandStatus::Usage),
     };
-    let path = format!("/v1/users/{}/sessions", escaped(args.user.as_str()));
+    let Some(user) = &args.user else {
+        return everybody::run(&api, &args.filter, args.json, out, errors);
+    };
+    let path = format!("/v1/users/{}/sessions", escaped(user.as_str()));
     let answer = match api.ask(Method::GET, &path) {
         Ok(answer) => answer,
         Err(error) => return complain(errors, error, CommandStatus::Outage),
     };
     match listing(&answer) {
         Some(_) if args.json => print(line(&answer.body), out, errors),
-        Some(listing) => print(shown(&args.user, &listing, answer.given_at), out, errors),
-        None => disappoint(args, &api, answer, out, errors),
+        Some(listing) => print(shown(user, &listing, answer.given_at), out, errors),
+        None => disappoint((args, user), &api, answer, out, errors),
     }
 }
 
@@ -88,7 +100,7 @@ fn listing(answer: &ApiResponse) -> Option<SessionList> {
 
 /// Says what came instead.
 fn disappoint(
-    args: &SessionsArgs,
+    (args, user): (&SessionsArgs, &UserId),
     api: &Api,
     answer: ApiResponse,
     out: &mut impl Write,
@@ -99,15 +111,11 @@ fn disappoint(
         // The exit status is decided already.
         let _ = print(line(&problem), out, errors);
     }
-    complain(
-        errors,
-        format_args!("{}: {}", args.user, came.told),
-        came.outcome,
-    )
+    complain(errors, format_args!("{user}: {}", came.told), came.outcome)
 }
 
 /// A body as a line of its own.
-fn line(body: &str) -> String {
+pub(super) fn line(body: &str) -> String {
     format!("{}\n", body.trim_end_matches('\n'))
 }
 
@@ -125,23 +133,20 @@ fn shown(user: &UserId, listing: &SessionList, now: Option<SystemTime>) -> Strin
         },
     );
     if !listing.sessions.is_empty() {
-        let head = [
-            "KIND", "SESSION", "DEVICE", "CONTENT", "POSITION", "STARTED", "EXPIRES",
-        ];
         let rows: Vec<_> = listing
             .sessions
             .iter()
             .map(|session| session.row(now))
             .collect();
         // To write to a string can't fail.
-        let _ = write!(shown, "\n{}", table(head, &rows));
+        let _ = write!(shown, "\n{}", table(HEAD, &rows));
     }
     shown
 }
 
 impl Listed {
     /// Its row in the table.
-    fn row(&self, now: Option<SystemTime>) -> [String; 7] {
+    pub(super) fn row(&self, now: Option<SystemTime>) -> [String; 7] {
         let optional = |text: &Option<String>| text.as_deref().map_or("-".to_owned(), plain);
         [
             plain(&self.kind),

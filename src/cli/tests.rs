@@ -105,7 +105,6 @@ fn arguments_are_understood_or_are_a_matter_of_usage() {
         &["completions"],
         &["completions", "tcsh"],
         &["man"],
-        &["sessions"],
         &["sessions", ""],
         &["sessions", "anna", "ben"],
         &["sessions", "an\nna"],
@@ -129,6 +128,56 @@ fn arguments_are_understood_or_are_a_matter_of_usage() {
             CommandStatus::Ok,
             "{arguments:?}"
         );
+    }
+}
+
+#[test]
+fn arguments_that_contradict_each_other_are_a_matter_of_usage() {
+    for arguments in [
+        &["sessions", "anna", "--kind", "video"][..],
+        &["sessions", "--kind", "film"],
+        &["release", "--all"],
+        &["release", "--all", "anna", "p1"],
+        &["release", "--all", "anna", "--kind", "video"],
+        &["release", "anna", "p1", "--message", ""],
+        &["release", "anna", "p1", "--message", "a\nb"],
+        &["limit"],
+        &["limit", "anna", "many"],
+        &["limit", "anna", "1001"],
+        &["limit", "anna", "--for", "7d"],
+        &["limit", "anna", "3", "--for", "91d"],
+        &[
+            "limit",
+            "anna",
+            "3",
+            "--for",
+            "7d",
+            "--until",
+            "2027-01-15T08:00:00Z",
+        ],
+        &["limit", "anna", "3", "--until", "tomorrow"],
+        &["limit", "anna", "3", "--remove"],
+        &["limit", "anna", "3", "--plan", "gold"],
+        &["top", "anna"],
+        &["top", "--interval", "0"],
+    ] {
+        let error = parse(arguments).unwrap_err();
+        assert_eq!(
+            (error.exit_code(), usage(&error)),
+            (2, CommandStatus::Usage),
+            "{arguments:?}"
+        );
+    }
+    for arguments in [
+        &["sessions"][..],
+        &["sessions", "--kind", "video", "--json"],
+        &["release", "--all", "anna", "--message", "Stopped."],
+        &["limit", "anna", "0", "--for", "7d"],
+        &["limit", "anna", "--plan", "gold"],
+        &["limit", "anna", "--remove"],
+        &["top", "--once"],
+    ] {
+        assert!(parse(arguments).is_ok(), "{arguments:?}");
     }
 }
 

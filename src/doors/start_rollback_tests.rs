@@ -50,6 +50,7 @@ impl Bench {
             key: start.key,
             facts: start.facts,
             takeover: None,
+            message: None,
             derived: false,
             free: false,
         };
@@ -132,7 +133,7 @@ fn outage(doubtful: Option<Ticket>) -> LedgerAnswer {
 #[tokio::test]
 async fn a_call_takes_back_what_it_started_itself_and_no_playback() {
     let refused_leaving = |undo| {
-        let ended = Refusal::Ended(EndCause::Released, None);
+        let ended = Refusal::Ended(EndCause::Released, None, None);
         Ok(decided(Admission::Refused(ended), undo))
     };
     let refused = || refused_leaving(UndoHint::Nothing);

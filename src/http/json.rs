@@ -10,7 +10,7 @@ use utoipa::ToSchema;
 use super::error::ApiError;
 use crate::http::request::path::named;
 use crate::identity::{
-    Door, Fact, FactLoss, FactName, Facts, IdError, PlanName, SessionKey, Takeover,
+    Door, EndMessage, Fact, FactLoss, FactName, Facts, IdError, PlanName, SessionKey, Takeover,
 };
 use crate::problem::rfc3339;
 use crate::session::Session;
@@ -193,6 +193,19 @@ pub(super) struct StartBody {
     /// The id of the session whose slot it wants if all are taken, or `oldest`.
     #[schema(max_length = 256, pattern = r"^[^\x00-\x1f\x7f-\x9f]*$")]
     pub(super) takeover: Option<String>,
+    /// What the viewer of the session taken over is told, from a back end that acts for all users.
+    #[schema(max_length = 200, pattern = r"^[^\x00-\x1f\x7f-\x9f]*$")]
+    pub(super) message: Option<String>,
+}
+
+/// The body of an end by an operator.
+#[derive(Debug, Default, PartialEq, Eq, Deserialize, ToSchema)]
+#[serde(default, deny_unknown_fields)]
+#[schema(as = End)]
+pub(super) struct EndBody {
+    /// What the viewer is told.
+    #[schema(max_length = 200, pattern = r"^[^\x00-\x1f\x7f-\x9f]*$")]
+    pub(super) message: Option<String>,
 }
 
 /// A JSON string that is only displayed, so it may contain anything: scripts that truncate a text
@@ -329,6 +342,18 @@ impl StartBody {
     pub(super) fn takeover(&self) -> Result<Option<Takeover>, ApiError> {
         optional("takeover", self.takeover.as_deref(), Takeover::parse)
     }
+
+    /// What the viewer of the session taken over is told.
+    pub(super) fn message(&self) -> Result<Option<EndMessage>, ApiError> {
+        message(self.message.as_deref())
+    }
+}
+
+impl EndBody {
+    /// What the viewer is told.
+    pub(super) fn message(&self) -> Result<Option<EndMessage>, ApiError> {
+        message(self.message.as_deref())
+    }
 }
 
 impl TimeBody {
@@ -395,6 +420,12 @@ fn whole_number<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u32
 /// A fact that may be absent.
 fn fact<T: FactName>(text: Option<&FactText>, lost: &impl Fn(Fact, FactLoss)) -> Option<T> {
     T::keep(text?.as_str(), lost)
+}
+
+/// A message that may be absent. One that is empty is a mistake.
+fn message(text: Option<&str>) -> Result<Option<EndMessage>, ApiError> {
+    let message = text.map(EndMessage::parse).transpose();
+    message.map_err(|flaw| ApiError::BadRequest(format!("The field \"message\" {flaw}.")))
 }
 
 /// A name that may be absent or empty.

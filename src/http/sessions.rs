@@ -16,7 +16,8 @@ use axum::response::{IntoResponse, Response};
 use super::ApiState;
 use super::error::ApiError;
 use super::json::{
-    EndedBody, KindName, NamedBody, SessionBody, StartBody, Startable, StartedBody, UserBody,
+    EndBody, EndedBody, KindName, NamedBody, SessionBody, StartBody, Startable, StartedBody,
+    UserBody,
 };
 use super::layers::RequestId;
 use super::release_hook::{may_release, release_one};
@@ -27,7 +28,7 @@ use crate::http::openapi::responses::{
 use crate::http::request::body;
 use crate::http::request::caller::Caller;
 use crate::http::request::path::{OfSession, OfUser, escaped};
-use crate::identity::{Claim, Kind, SessionId, SessionKey, UserId};
+use crate::identity::{Claim, EndMessage, Kind, SessionId, SessionKey, UserId};
 use crate::ledger::Ledger;
 use crate::session::{AdmissionKind, Ending, Released, Session};
 use crate::store::Listing;
@@ -172,7 +173,8 @@ pub(super) async fn get_one(
 ///
 /// Its slot is free immediately. You can safely repeat it, and releasing an unknown session is no
 /// error. A `request` runs inside the gateway: a caller that acts for others (a back end) may vouch
-/// for its end, and its next sign of life disproves that.
+/// for its end, and its next sign of life disproves that. With a `message`, an operator ends the
+/// session against its viewer's will: its next request is told so, with the message.
 #[utoipa::path(
     delete,
     operation_id = "release_session",
@@ -183,15 +185,26 @@ pub(super) async fn get_one(
         ("session" = String, Path, example = "p1", description = "Its id.", min_length = 1, max_length = 256, pattern = r"^[^\x00-\x1f\x7f-\x9f]+$"),
         ("kind" = inline(Option<KindName>), Query, example = "playback", description = "Its kind; `playback` by default."),
     ),
-    responses(Done, NotStoppable, NoName, Detached, Failures),
+    request_body(content = EndBody, content_type = "application/json", example = json!({"message": "Your subscription has ended."})),
+    responses(Done, NotStoppable, NoName, BadBody, Detached, Failures),
     security(("token" = []), ()),
 )]
 pub(super) async fn delete_one(
     State(door): State<ApiState>,
     OfSession { caller, user, key }: OfSession,
+    headers: HeaderMap,
+    body: Result<Bytes, BytesRejection>,
 ) -> Result<StatusCode, ApiError> {
-    may_release(&caller, key.kind)?;
+    let told: EndBody = body::object_or_nothing(&headers, body)?;
     let releasing = Arc::clone(&door);
+    if let Some(message) = told.message()? {
+        caller.may_operate()?;
+        return detached(&door, async move {
+            end_one(&releasing.ledger, &user, &key, &message).await
+        })
+        .await;
+    }
+    may_release(&caller, key.kind)?;
     detached(
         &door,
         async move { release_one(&releasing, user, key).await },
@@ -201,26 +214,30 @@ pub(super) async fn delete_one(
 
 /// End all of a user's sessions
 ///
-/// An operator ends them against their viewers' will: each is told so at its next request. After a
-/// 503, send it again.
+/// An operator ends them against their viewers' will: each is told so at its next request, with the
+/// `message` if there is one. After a 503, send it again.
 #[utoipa::path(
     delete,
     operation_id = "end_user_sessions",
     path = "/v1/users/{user}/sessions",
     tag = "operator",
     params(("user" = String, Path, example = "anna", description = "The user.", min_length = 1, max_length = 256, pattern = r"^[^\x00-\x1f\x7f-\x9f]+$")),
-    responses((status = 200, description = "All sessions that can be ended have ended.", body = EndedBody), NoName, Detached, Failures),
+    request_body(content = EndBody, content_type = "application/json", example = json!({"message": "Your subscription has ended."})),
+    responses((status = 200, description = "All sessions that can be ended have ended.", body = EndedBody), NoName, BadBody, Detached, Failures),
     security(("token" = []), ()),
 )]
 pub(super) async fn delete_all(
     State(door): State<ApiState>,
     OfUser { caller, user }: OfUser,
+    headers: HeaderMap,
+    body: Result<Bytes, BytesRejection>,
 ) -> Result<Json<EndedBody>, ApiError> {
     caller.may_operate()?;
+    let told: EndBody = body::object_or_nothing(&headers, body)?;
+    let message = told.message()?;
     let ledger = Arc::clone(&door.ledger);
-    detached(&door, async move { end_all(&ledger, &user).await })
-        .await
-        .map(Json)
+    let ended = async move { end_all(&ledger, &user, message.as_ref()).await };
+    detached(&door, ended).await.map(Json)
 }
 
 /// The claim of a request.
@@ -239,12 +256,26 @@ fn claim(
             "Only a back end that acts for all users may name a plan.",
         ));
     }
+    let message = told.message()?;
+    if message.is_some() && !caller.acts_for_others() {
+        return Err(ApiError::Forbidden(
+            "Only a back end that acts for all users may send a message to a viewer.",
+        ));
+    }
+    let takeover = told.takeover()?;
+    if message.is_some() && takeover.is_none() {
+        return Err(ApiError::BadRequest(
+            "The field \"message\" is for the viewer of the session taken over; send \"takeover\" too."
+                .to_owned(),
+        ));
+    }
     Ok(Claim {
         user,
         plan,
         key,
         facts: told.facts(&|fact, loss| door.metrics.fact_lost(fact, loss)),
-        takeover: told.takeover()?,
+        takeover,
+        message,
         derived: false,
         free: caller.is_operator_by_token(door),
     })
@@ -268,12 +299,38 @@ fn started(door: &ApiState, granted: &Granted) -> Response {
     response
 }
 
+/// Ends one session against its viewer's will, and tells them why.
+async fn end_one(
+    ledger: &Ledger,
+    user: &UserId,
+    key: &SessionKey,
+    message: &EndMessage,
+) -> Result<StatusCode, ApiError> {
+    let ending = (Ending::Operator, Some(message));
+    let released = ledger.release_telling(user, key, ending, Duration::ZERO);
+    match released.await.map_err(ApiError::Outage)? {
+        Released::NotStoppable => Err(ApiError::NotStoppable),
+        Released::Freed | Released::NotLive | Released::AlreadyEnded(_) | Released::Kept => {
+            Ok(StatusCode::NO_CONTENT)
+        }
+    }
+}
+
 /// Ends a user's sessions, except those that run inside Envoy.
-async fn end_all(ledger: &Ledger, user: &UserId) -> Result<EndedBody, ApiError> {
+async fn end_all(
+    ledger: &Ledger,
+    user: &UserId,
+    message: Option<&EndMessage>,
+) -> Result<EndedBody, ApiError> {
     let (mut ended, mut not_stoppable) = (Vec::new(), Vec::new());
     for session in live(ledger, user).await? {
         let released = ledger
-            .release(user, &session.key, Ending::Operator, Duration::ZERO)
+            .release_telling(
+                user,
+                &session.key,
+                (Ending::Operator, message),
+                Duration::ZERO,
+            )
             .await;
         let told = NamedBody::of(&session.key);
         match released.map_err(ApiError::Outage)? {

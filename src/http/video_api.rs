@@ -111,6 +111,7 @@ impl OfVideo {
                 ..Facts::default()
             },
             takeover: None,
+            message: None,
             derived: false,
             free: false,
             user: self.user,

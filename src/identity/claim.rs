@@ -12,6 +12,7 @@ use super::facts::{Door, Facts};
 use super::find::{Finding, find, joined_origin};
 use super::id::{IdError, PlanName, UserId};
 use super::key::{Kind, SessionKey, Takeover};
+use super::message::EndMessage;
 use super::routes::RouteLists;
 use super::source::Source;
 use super::sources::Identity;
@@ -35,6 +36,8 @@ pub struct Claim {
     pub facts: Facts,
     /// Whose slot it asks for if all are taken; without it, the configured policy applies.
     pub takeover: Option<Takeover>,
+    /// What the viewer of a session that it displaces is told.
+    pub message: Option<EndMessage>,
     /// Whether the player did not make its id for this playback.
     pub derived: bool,
     /// Whether it may displace without drawing on the budget, because an operator asks or because
@@ -139,6 +142,7 @@ pub(crate) fn decode(
         key,
         facts,
         takeover,
+        message: None,
         derived,
         free: false,
     };

@@ -160,7 +160,7 @@ impl Ledger {
             // With the sessions that the store had lost there may be no room for this one, which no
             // caller knows about yet.
             let undoing = Ending::Undone(ticket);
-            let undone = self.tell_ended(user, &start.key, undoing, Duration::ZERO);
+            let undone = self.tell_ended(user, &start.key, (undoing, None), Duration::ZERO);
             undone.await.map_err(|outage| Outage {
                 doubtful: Some(ticket),
                 ..outage
@@ -214,7 +214,7 @@ impl Ledger {
                 let displaced = &admitted.displaced;
                 self.cache.confirmed(user, version, &confirmed, displaced);
             }
-            Admission::Refused(Refusal::Ended(cause, _)) => {
+            Admission::Refused(Refusal::Ended(cause, ..)) => {
                 self.cache.ended(user, &start.key, Some(cause.clone()));
             }
             Admission::Refused(Refusal::Full { .. } | Refusal::NotStoppable) => {}

@@ -194,9 +194,10 @@ impl Ledger {
     /// # Errors
     /// The store could not answer.
     async fn tell_ends(&self, user: &UserId, ends: &[End]) -> Result<(), Outage> {
-        let told = ends
-            .iter()
-            .map(|end| self.tell_ended(user, &end.key, end.ending, self.now().since(end.said_at)));
+        let told = ends.iter().map(|end| {
+            let age = self.now().since(end.said_at);
+            self.tell_ended(user, &end.key, (end.ending, None), age)
+        });
         let mut failed = None;
         for (end, told) in ends.iter().zip(join_all(told).await) {
             match told {

@@ -220,6 +220,7 @@ pub(super) fn playback(name: &str, id: &str) -> Claim {
         key: key(Kind::Playback, id),
         facts: Facts::default(),
         takeover: None,
+        message: None,
         derived: false,
         free: false,
     }
@@ -291,7 +292,7 @@ async fn an_end_elsewhere_is_noticed_within_a_third_of_a_lease() {
         bench.ends_elsewhere("a", Ending::Operator).await;
         let noticed = bench.play_for("a", LEASE).await.expect("it is noticed");
         assert!(noticed <= LEASE / 3 + INTERVAL, "after {noticed:?}");
-        let Refusal::Ended(EndCause::Operator, _) = bench.refused("a").await else {
+        let Refusal::Ended(EndCause::Operator, ..) = bench.refused("a").await else {
             panic!("it is told why");
         };
     }
@@ -310,7 +311,7 @@ async fn a_release_through_this_instance_takes_effect_immediately() {
     bench.release("a").await.unwrap();
     assert!(matches!(
         bench.refused("a").await,
-        Refusal::Ended(EndCause::Released, _)
+        Refusal::Ended(EndCause::Released, ..)
     ));
     assert_eq!(bench.plays("b").await, Basis::Store);
 }
@@ -1173,7 +1174,7 @@ async fn no_other_end_hides_an_unsynced_operator_end() {
             // not.
             let refusal = bench.refused("a").await;
             assert!(
-                matches!(refusal, Refusal::Ended(EndCause::Operator, _)),
+                matches!(refusal, Refusal::Ended(EndCause::Operator, ..)),
                 "{refusal:?}"
             );
         }

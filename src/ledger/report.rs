@@ -9,7 +9,7 @@ use super::decision::Outage;
 use super::lease_cache::{Confirmed, ForgetSignal, ReadVersion};
 use super::recent_ends::RecentEnd;
 use crate::events::{Event, EventType};
-use crate::identity::{Kind, PlanName, SessionId, SessionKey, UserId};
+use crate::identity::{EndMessage, Kind, PlanName, SessionId, SessionKey, UserId};
 use crate::session::{EndCause, Ending, Provenance, Released, Renewal, Sighting};
 use crate::store::Seen;
 use crate::telemetry::metrics::{Lapse, Operation, RenewalOutcome};
@@ -95,10 +95,25 @@ impl Ledger {
         ending: Ending,
         age: Duration,
     ) -> Result<Released, Outage> {
+        self.release_telling(user, key, (ending, None), age).await
+    }
+
+    /// The same, with the message of an operator's end for the viewer. An end that is only reported
+    /// after an outage comes without it.
+    ///
+    /// # Errors
+    /// See [`Self::release`].
+    pub async fn release_telling(
+        &self,
+        user: &UserId,
+        key: &SessionKey,
+        (ending, message): (Ending, Option<&EndMessage>),
+        age: Duration,
+    ) -> Result<Released, Outage> {
         if matches!(ending, Ending::Undone(_)) {
             self.wiring.exclude(user, key);
         }
-        let told = self.tell_ended(user, key, ending, age).await;
+        let told = self.tell_ended(user, key, (ending, message), age).await;
         match &told {
             Ok(Released::Freed) => {
                 self.metrics.release(ending);
@@ -222,7 +237,7 @@ impl Ledger {
         &self,
         user: &UserId,
         key: &SessionKey,
-        ending: Ending,
+        (ending, message): (Ending, Option<&EndMessage>),
         age: Duration,
     ) -> Result<Released, Outage> {
         // A session that hasn't played is never answered from memory, and a failure doesn't concern
@@ -232,7 +247,8 @@ impl Ledger {
         }
         let (released, at) = self
             .timed(Operation::Release, user, || {
-                self.store.release_at(user, key, ending, age)
+                self.store
+                    .release_telling(user, key, (ending, message), age)
             })
             .await?;
         if released == Released::Freed {

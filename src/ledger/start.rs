@@ -154,6 +154,7 @@ impl Ledger {
             free: claim.free,
             quiet: limits.quiet,
             renews_only: mode == Mode::GoOn,
+            message: claim.message.clone(),
         };
         StartAttempt {
             user: &claim.user,

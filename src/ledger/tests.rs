@@ -88,6 +88,7 @@ fn claim(user: &str, id: &str) -> Claim {
         key: key(id),
         facts: Facts::default(),
         takeover: None,
+        message: None,
         derived: false,
         free: false,
     }

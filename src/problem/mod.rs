@@ -72,6 +72,11 @@ pub struct Problem {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     pub displaced_by: Option<Taker>,
+    /// What whoever ended the session says to its viewer; `detail` is the same text. Escape it like
+    /// any other text from outside.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false, max_length = 200)]
+    pub message: Option<String>,
     /// What is wrong with the name of the user or the session, for the developers of the client.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
@@ -124,6 +129,7 @@ impl Problem {
             active: None,
             sessions: None,
             displaced_by: None,
+            message: None,
             flaw: None,
         }
     }
@@ -145,11 +151,13 @@ impl Problem {
                 ),
                 ..Self::plain(429, Reason::Full, full_detail(*limit, holders.len()))
             },
-            Refusal::Ended(cause, _) => {
+            Refusal::Ended(cause, _, message) => {
                 let (reason, detail) = ended(cause);
+                let message = message.as_ref().map(|message| message.as_str().to_owned());
                 Self {
                     displaced_by: Taker::of(cause, show),
-                    ..Self::plain(429, reason, detail)
+                    message: message.clone(),
+                    ..Self::plain(429, reason, message.unwrap_or_else(|| detail.to_owned()))
                 }
             }
             Refusal::NotStoppable => Self::plain(409, Reason::NotStoppable, NOT_STOPPABLE),
@@ -232,7 +240,7 @@ pub const fn ended_reason(cause: &EndCause) -> Reason {
 pub const fn refusal_reason(refusal: &Refusal) -> Reason {
     match refusal {
         Refusal::Full { .. } => Reason::Full,
-        Refusal::Ended(cause, _) => ended_reason(cause),
+        Refusal::Ended(cause, ..) => ended_reason(cause),
         Refusal::NotStoppable => Reason::NotStoppable,
     }
 }
@@ -300,7 +308,7 @@ fn ended(cause: &EndCause) -> (Reason, &'static str) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::identity::{DeviceId, Facts, Kind, SessionId, SessionKey};
+    use crate::identity::{DeviceId, EndMessage, Facts, Kind, SessionId, SessionKey};
 
     fn holder() -> Session {
         let at = Timestamp::from_millis(1_800_000_000_123);
@@ -362,14 +370,14 @@ mod tests {
             (EndCause::Displaced { by }, "displaced"),
             (EndCause::Operator, "operator"),
         ] {
-            let problem = Problem::refusal(&Refusal::Ended(cause, None), &BTreeSet::new());
+            let problem = Problem::refusal(&Refusal::Ended(cause, None, None), &BTreeSet::new());
             assert_eq!(
                 (problem.status, problem.reason.as_str(), problem.limit),
                 (429, reason, None)
             );
         }
         let by = holder().key;
-        let displaced = Refusal::Ended(EndCause::Displaced { by }, None);
+        let displaced = Refusal::Ended(EndCause::Displaced { by }, None, None);
         let told = Problem::refusal(&displaced, &[Shown::Session].into()).to_json();
         let taker = r#""displaced_by":{"session":"p \"1\"","kind":"playback"}"#;
         assert!(told.contains(taker), "{told}");
@@ -378,6 +386,21 @@ mod tests {
         assert_eq!(
             Problem::refusal(&Refusal::NotStoppable, &BTreeSet::new()).status,
             409
+        );
+    }
+
+    #[test]
+    fn a_message_takes_the_place_of_the_detail_and_is_escaped_as_json() {
+        let text = r#"<b>"Stopped"</b> & \ 映画"#;
+        let message = EndMessage::parse(text).ok();
+        let refusal = Refusal::Ended(EndCause::Operator, None, message);
+        let told = Problem::refusal(&refusal, &BTreeSet::new()).to_json();
+        let escaped = r#""detail":"<b>\"Stopped\"</b> & \\ 映画","reason":"operator""#;
+        assert!(told.contains(escaped), "{told}");
+        let told: serde_json::Value = serde_json::from_str(&told).unwrap();
+        assert_eq!(
+            (&told["detail"], &told["message"]),
+            (&text.into(), &text.into())
         );
     }
 

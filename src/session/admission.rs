@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::{EndCause, Session};
 use crate::clock::Timestamp;
+use crate::identity::EndMessage;
 
 /// The answer to a start.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -54,8 +55,8 @@ pub enum Refusal {
         decided_at: Timestamp,
     },
     /// This session has ended, with this cause, and its name can't be used again yet. If waiting
-    /// helps, the duration says how long it must not ask.
-    Ended(EndCause, Option<Duration>),
+    /// helps, the duration says how long it must not ask. The message is for its viewer.
+    Ended(EndCause, Option<Duration>, Option<EndMessage>),
     /// The session to be taken over runs inside Envoy, so it can't be stopped from here.
     NotStoppable,
 }
@@ -69,7 +70,7 @@ impl Refusal {
         match self {
             Self::Full { limit: 0, .. } | Self::NotStoppable => None,
             // Rounded up, because asking too early would restart the wait.
-            Self::Ended(_, quiet) => quiet.map(|quiet| {
+            Self::Ended(_, quiet, _) => quiet.map(|quiet| {
                 let whole = quiet.as_secs() + u64::from(quiet.subsec_nanos() > 0);
                 Duration::from_secs(whole)
             }),
@@ -184,7 +185,8 @@ mod tests {
     #[test]
     fn a_derived_id_gets_the_full_quiet_time() {
         for (quiet, seconds) in [(20_000, 20), (1_000, 1), (1_001, 2), (1_999, 2)] {
-            let refusal = Refusal::Ended(EndCause::Operator, Some(Duration::from_millis(quiet)));
+            let refusal =
+                Refusal::Ended(EndCause::Operator, Some(Duration::from_millis(quiet)), None);
             let expected = Some(Duration::from_secs(seconds));
             assert_eq!(refusal.retry_after(), expected, "{quiet}");
         }
@@ -195,7 +197,7 @@ mod tests {
         for refusal in [
             full(0, &[]),
             full(0, &[30_000]),
-            Refusal::Ended(EndCause::Released, None),
+            Refusal::Ended(EndCause::Released, None, None),
             Refusal::NotStoppable,
         ] {
             assert_eq!(refusal.retry_after(), None, "{refusal:?}");

@@ -15,7 +15,7 @@ pub use roster::{Budget, EndList, Forgotten, MAX_PUT_BACK, Roster};
 use std::time::Duration;
 
 use crate::clock::Timestamp;
-use crate::identity::{Facts, Kind, SessionKey};
+use crate::identity::{EndMessage, Facts, Kind, SessionKey};
 
 /// Identifies the call that started a session, so that the call can take back its own start and no
 /// other. The first renewal clears it.
@@ -130,6 +130,8 @@ pub struct Tombstone {
     pub derived: bool,
     /// The origin of the session that took its slot: a device and a joined origin.
     pub rival: Facts,
+    /// What its viewer is told, if whoever ended it said something.
+    pub message: Option<EndMessage>,
 }
 
 /// The limits that one instance's configuration sets for leases and tombstones.
@@ -303,6 +305,8 @@ pub struct StartRules {
     /// The caller only renews: `limit` is 0 so that nothing starts, and a [`LimitOverride`] doesn't
     /// take its place.
     pub renews_only: bool,
+    /// What the viewers of displaced sessions are told.
+    pub message: Option<EndMessage>,
 }
 
 impl StartRules {
@@ -323,6 +327,7 @@ impl StartRules {
             free: false,
             quiet: Self::QUIET,
             renews_only: false,
+            message: None,
         }
     }
 

@@ -163,9 +163,9 @@ impl Statistics {
         let reason = match refusal {
             Refusal::Full { .. } if by_rule => RefusedFor::FullLocal,
             Refusal::Full { .. } => RefusedFor::Full,
-            Refusal::Ended(EndCause::Displaced { .. }, _) => RefusedFor::Displaced,
-            Refusal::Ended(EndCause::Operator, _) => RefusedFor::Operator,
-            Refusal::Ended(EndCause::Released, _) => RefusedFor::Ended,
+            Refusal::Ended(EndCause::Displaced { .. }, ..) => RefusedFor::Displaced,
+            Refusal::Ended(EndCause::Operator, ..) => RefusedFor::Operator,
+            Refusal::Ended(EndCause::Released, ..) => RefusedFor::Ended,
             Refusal::NotStoppable => RefusedFor::NotStoppable,
         };
         tally.minutes.refuse(reason, at);

@@ -13,7 +13,7 @@ use async_trait::async_trait;
 use tokio::sync::watch;
 
 use crate::clock::{Clock, SystemClock, Timestamp};
-use crate::identity::{SessionKey, UserId};
+use crate::identity::{EndMessage, SessionKey, UserId};
 use crate::session::{
     Admission, Ending, LimitOverride, Playing, Released, Renewal, Sighting, Start, StartRules,
     Terms,
@@ -241,25 +241,14 @@ impl Store for FaultyStore {
             .await
     }
 
-    async fn release(
+    async fn release_telling(
         &self,
         user: &UserId,
         key: &SessionKey,
-        ending: Ending,
-        age: Duration,
-    ) -> Result<Released, StoreError> {
-        let doing = self.sound.release(user, key, ending, age);
-        self.about(user, "release", doing).await
-    }
-
-    async fn release_at(
-        &self,
-        user: &UserId,
-        key: &SessionKey,
-        ending: Ending,
+        ending: (Ending, Option<&EndMessage>),
         age: Duration,
     ) -> Result<(Released, Option<Timestamp>), StoreError> {
-        let doing = self.sound.release_at(user, key, ending, age);
+        let doing = self.sound.release_telling(user, key, ending, age);
         self.about(user, "release", doing).await
     }
 

@@ -14,7 +14,7 @@ use async_trait::async_trait;
 
 use super::{Cursor, Listing, Page, Shard, Store, StoreError};
 use crate::clock::{Clock, Timestamp};
-use crate::identity::{SessionKey, UserId};
+use crate::identity::{EndMessage, SessionKey, UserId};
 use crate::session::{
     Admission, Ending, LimitOverride, Playing, Released, Renewal, Roster, Session, Sighting, Start,
     StartRules, Terms,
@@ -215,26 +215,16 @@ impl Store for MemoryStore {
         self.with_roster(user, |roster, now| roster.played(key, &self.terms, now))
     }
 
-    async fn release_at(
+    async fn release_telling(
         &self,
         user: &UserId,
         key: &SessionKey,
-        ending: Ending,
+        ending: (Ending, Option<&EndMessage>),
         age: Duration,
     ) -> Result<(Released, Option<Timestamp>), StoreError> {
-        let released = self.release(user, key, ending, age).await?;
-        Ok((released, Some(self.clock.now())))
-    }
-
-    async fn release(
-        &self,
-        user: &UserId,
-        key: &SessionKey,
-        ending: Ending,
-        age: Duration,
-    ) -> Result<Released, StoreError> {
         self.with_roster(user, |roster, now| {
-            roster.release(key, ending, age, &self.terms, now)
+            let released = roster.release_telling(key, ending, age, &self.terms, now);
+            (released, Some(now))
         })
     }
 

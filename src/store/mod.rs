@@ -29,7 +29,7 @@ use futures_util::future::join_all;
 use tokio::sync::mpsc;
 
 use crate::clock::Timestamp;
-use crate::identity::{SessionKey, UserId};
+use crate::identity::{EndMessage, SessionKey, UserId};
 use crate::session::{
     Admission, Ending, LimitOverride, Playing, Released, Renewal, Session, Sighting, Start,
     StartRules,
@@ -74,19 +74,21 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
         key: &SessionKey,
         ending: Ending,
         age: Duration,
-    ) -> Result<Released, StoreError>;
+    ) -> Result<Released, StoreError> {
+        let (released, _) = self.release_telling(user, key, (ending, None), age).await?;
+        Ok(released)
+    }
 
-    /// The same, with the store's time of the operation, if it tells.
-    async fn release_at(
+    /// The same, with the message of an operator's end for the viewer:
+    /// [`crate::session::Roster::release_telling`]. Also returns the store's time of the operation,
+    /// if the store tells it.
+    async fn release_telling(
         &self,
         user: &UserId,
         key: &SessionKey,
-        ending: Ending,
+        ending: (Ending, Option<&EndMessage>),
         age: Duration,
-    ) -> Result<(Released, Option<Timestamp>), StoreError> {
-        let released = self.release(user, key, ending, age).await?;
-        Ok((released, None))
-    }
+    ) -> Result<(Released, Option<Timestamp>), StoreError>;
 
     /// The user's live sessions, and the limit that an operator has set for them.
     async fn list(&self, user: &UserId) -> Result<Listing, StoreError>;

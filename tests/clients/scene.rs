@@ -12,6 +12,9 @@ use testkit::watch::{SLOWLY, eventually_within};
 
 /// A token that is good for alice alone.
 pub(super) const TOKEN: &str = "alices-token";
+
+/// The token of an operator.
+pub(super) const OPERATOR: &str = "operators-token";
 /// A token of a back end, or of a gateway.
 pub(super) const BACK_END: &str = "back-ends-token";
 
@@ -28,7 +31,9 @@ pub(super) struct Scene {
 impl Scene {
     /// Starts it with these settings.
     pub(super) async fn start(settings: &[Setting<'_>]) -> Self {
-        let tokens = TokensFile::of(&format!("{TOKEN} client alice\n{BACK_END} client\n"));
+        let tokens = TokensFile::of(&format!(
+            "{TOKEN} client alice\n{BACK_END} client\n{OPERATOR} operator\n"
+        ));
         let path = tokens.path();
         let lease = format!("{}s", LEASE.as_secs());
         let mut all = vec![

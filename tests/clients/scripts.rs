@@ -7,7 +7,7 @@ use streamgate::config::OutageRule;
 use tempfile::TempDir;
 use tokio::process::Command;
 
-use super::scene::{Scene, TOKEN};
+use super::scene::{OPERATOR, Scene, TOKEN};
 use streamgate::store::faulty::{Fault, FaultyStore};
 use testkit::app::TestApp;
 use testkit::docs;
@@ -116,11 +116,19 @@ fn promised(script: &str) -> Vec<&str> {
 async fn each_curl_call_brings_what_the_comment_behind_it_says() {
     tool("curl", "curl");
     let scene = Scene::start(&[]).await;
-    for (heading, calls) in [("Try it", 11), ("The small API", 6)] {
+    for (heading, calls) in [
+        ("Try it", 11),
+        ("The limit of one user", 3),
+        ("The small API", 6),
+    ] {
         let script = docs::example("docs/http-api.md", heading, "sh");
         let mut run = command("sh");
         run.args(["-c", script]).env("API", scene.api());
-        run.env("TOKEN", TOKEN).env("NO_PROXY", "*");
+        let token = match heading {
+            "The limit of one user" => OPERATOR,
+            _ => TOKEN,
+        };
+        run.env("TOKEN", token).env("NO_PROXY", "*");
         let ran = within(PATIENCE, "curl ends", run.kill_on_drop(true).output()).await;
         let ran = ran.unwrap();
         let told = String::from_utf8(ran.stdout).unwrap();

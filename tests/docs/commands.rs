@@ -13,7 +13,7 @@ use testkit::streamgate::Streamgate;
 use testkit::watch::{PATIENCE, within};
 
 /// Where each block stands, and the file that runs it.
-const RUN_BY: [(&str, &str, &str); 11] = [
+const RUN_BY: [(&str, &str, &str); 12] = [
     ("README.md", "Quick start", ".ci/run"),
     ("docs/cli.md", "Commands", OURS),
     (
@@ -34,6 +34,11 @@ const RUN_BY: [(&str, &str, &str); 11] = [
     ("docs/envoy/install.md", "Write the file", OURS),
     ("docs/envoy/install.md", "Try the shipped gateway", OURS),
     ("docs/http-api.md", "Try it", "tests/clients/scripts.rs"),
+    (
+        "docs/http-api.md",
+        "The limit of one user",
+        "tests/clients/scripts.rs",
+    ),
     (
         "docs/http-api.md",
         "The small API",
@@ -221,6 +226,10 @@ async fn the_commands_to_paste_do_what_is_said_of_them() {
         "users                 1\n",
         "LIMIT  STARTS REFUSED  USERS REFUSED\n",
         "playback p1: released\n",
+        "alice: 5 streams, set by an operator, expires in ",
+        "alice: the configured limit applies\n",
+        "no live session\n",
+        "streamgate top  http://",
     ] {
         assert!(told.contains(said), "{said:?} is not in: {told}");
     }

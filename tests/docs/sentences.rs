@@ -105,8 +105,10 @@ streamgate envoy-config --shared => tests/fixtures/envoy-config-variants.txt => 
 streamgate envoy-config --fragments => tests/deploy/envoy_config.rs => --fragments"
 streamgate health => docs/cli.md => until streamgate health; do
 streamgate health --ca … --cert … --key … => tests/process/tls.rs => "--ca", &ca], ["--cert", &cert, "--key", &key]
+streamgate limit USER [LIMIT] => docs/cli.md => streamgate limit alice 5 --for 7d
 streamgate man FOLDER => deploy/dist/dist.sh => man "$files/share/man/man1"
 streamgate openapi => tests/http/openapi/document.rs => run(&["openapi"]
+streamgate release --all USER => docs/cli.md => streamgate release --all alice
 streamgate release USER SESSION... => docs/cli.md => streamgate release alice p1
 streamgate serve --config FILE => docs/cli.md => streamgate serve --config streamgate.yaml &
 streamgate serve [--config FILE] => docs/cli.md => streamgate serve --config streamgate.yaml &

@@ -89,3 +89,32 @@ async fn a_banned_user_is_refused_at_a_start_while_the_running_stream_goes_on() 
     let mut second = viewers.watch(viewers.http1("alice", "/live/2")).await;
     second.plays().await;
 }
+
+#[tokio::test]
+async fn a_viewer_reads_at_the_gateway_why_an_operator_has_ended_the_stream() {
+    let Stack {
+        viewers,
+        streamgate,
+        ..
+    } = &Stack::start(&[]).await;
+    let playback = || {
+        let request = viewers.http1("alice", "/vod/demo/index.m3u8");
+        request.header("x-playback-session-id", "p1")
+    };
+    viewers.let_in(playback()).await;
+    let url = format!("http://{}/v1/users/alice/sessions", streamgate.http);
+    let message = "Your \"plan\" <b>has</b> ended & \u{6620}\u{753b}.";
+    let client = reqwest::Client::new();
+    let end = client
+        .delete(url)
+        .json(&serde_json::json!({"message": message}));
+    let ended: Value = end.send().await.unwrap().json().await.unwrap();
+    assert_eq!(ended["ended"][0]["session"], "p1", "{ended}");
+
+    let refusal = viewers.refused(playback()).await;
+    assert_eq!(refusal.reason(), "operator");
+    assert_eq!(refusal.header("content-type"), "application/problem+json");
+    for member in ["detail", "message"] {
+        assert_eq!(refusal.problem[member], message, "{refusal}");
+    }
+}

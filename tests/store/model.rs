@@ -10,7 +10,7 @@ use proptest::sample::select;
 use proptest::test_runner::{Config, TestError, TestRunner};
 use streamgate::clock::{Clock, ManualClock, Stopwatch, Timestamp};
 use streamgate::identity::{
-    ContentId, DeviceId, Door, FactName, Facts, JoinedOrigin, Kind, SessionKey, UserId,
+    ContentId, DeviceId, Door, EndMessage, FactName, Facts, JoinedOrigin, Kind, SessionKey, UserId,
 };
 use streamgate::session::{
     Admission, Ending, LimitOverride, Provenance, Roster, Sighting, Start, StartRules, Ticket,
@@ -42,8 +42,8 @@ enum Step {
     Renew(Sighting, u32),
     /// Tells of many at once.
     RenewAll(Vec<(Sighting, u32)>),
-    /// Says that a session is over, which somebody said that long ago.
-    Release(SessionKey, Ending, Duration),
+    /// Says that a session is over, which somebody said that long ago, perhaps with a message.
+    Release(SessionKey, Ending, Option<EndMessage>, Duration),
     /// Reports that a request of a session got through.
     Played(SessionKey),
     /// Sets the user's limit for so long, or removes it.
@@ -130,6 +130,13 @@ fn facts() -> impl Strategy<Value = Facts> {
     )
 }
 
+/// Messages of one part and of several.
+fn messages() -> impl Strategy<Value = Option<EndMessage>> {
+    let long = "\u{1f4fa}".repeat(200);
+    let texts = [None, None, Some("Stopped.".to_owned()), Some(long)];
+    select(texts.to_vec()).prop_map(|text| text.and_then(|text| EndMessage::parse(&text).ok()))
+}
+
 fn tickets() -> impl Strategy<Value = Option<Ticket>> {
     (0..3_u32).prop_map(Ticket::new)
 }
@@ -149,10 +156,11 @@ fn rules() -> impl Strategy<Value = StartRules> {
         any::<bool>(),
         0..3_u32,
         any::<bool>(),
-        quiet,
+        (quiet, messages()),
     )
         .prop_map(
-            |(limit, when_full, takeover, displacements, free, quiet)| StartRules {
+            |(limit, when_full, takeover, displacements, free, (quiet, message))| StartRules {
+                message,
                 limit,
                 when_full,
                 takeover,
@@ -235,8 +243,8 @@ fn steps() -> impl Strategy<Value = Step> {
         2 => tickets().prop_filter_map("a ticket", |ticket| ticket.map(Ending::Undone)),
     ];
     let age = prop_oneof![3 => Just(Duration::ZERO), 1 => spans()];
-    let release =
-        (keys(), ending, age).prop_map(|(key, ending, age)| Step::Release(key, ending, age));
+    let release = (keys(), ending, messages(), age)
+        .prop_map(|(key, ending, message, age)| Step::Release(key, ending, message, age));
     prop_oneof![
         8 => admissions(),
         6 => renew,
@@ -271,15 +279,16 @@ impl Trial<'_> {
             Step::Admit(start, rules) => self.admit(start, rules).await,
             Step::Renew(sighting, limit) => self.renew(sighting, *limit).await,
             Step::RenewAll(seen) => self.renew_all(seen).await,
-            Step::Release(key, ending, age) => {
-                self.release_all(vec![key.clone()], *ending, *age).await;
+            Step::Release(key, ending, message, age) => {
+                let ending = (*ending, message.as_ref());
+                self.release_all(vec![key.clone()], ending, *age).await;
             }
             Step::Played(key) => self.played(key).await,
             Step::Override(limit, span) => self.override_limit(*limit, *span).await,
             Step::Bury(number) => {
                 let strangers = (self.buried..self.buried + number).map(stranger).collect();
                 self.buried += number;
-                self.release_all(strangers, Ending::Stream, Duration::ZERO)
+                self.release_all(strangers, (Ending::Stream, None), Duration::ZERO)
                     .await;
             }
             Step::Wait(span) => self.clock.advance(*span),
@@ -372,16 +381,24 @@ impl Trial<'_> {
     }
 
     async fn release(&mut self, key: &SessionKey, ending: Ending) {
-        self.release_all(vec![key.clone()], ending, Duration::ZERO)
+        self.release_all(vec![key.clone()], (ending, None), Duration::ZERO)
             .await;
     }
 
     /// Releases them in that order, without waiting for one answer before the next question: Redis answers in order.
-    async fn release_all(&mut self, keys: Vec<SessionKey>, ending: Ending, age: Duration) {
+    async fn release_all(
+        &mut self,
+        keys: Vec<SessionKey>,
+        ending: (Ending, Option<&EndMessage>),
+        age: Duration,
+    ) {
         let now = self.clock.now();
         let expected: Vec<_> = keys
             .iter()
-            .map(|key| Ok(self.roster.release(key, ending, age, &terms(), now)))
+            .map(|key| {
+                let roster = &mut self.roster;
+                Ok(roster.release_telling(key, ending, age, &terms(), now))
+            })
             .collect();
         for store in [&self.memory as &dyn Store, self.redis] {
             let mut released = Vec::new();
@@ -389,10 +406,11 @@ impl Trial<'_> {
             for keys in keys.chunks(30) {
                 let asked = keys
                     .iter()
-                    .map(|key| store.release(&self.user, key, ending, age));
+                    .map(|key| store.release_telling(&self.user, key, ending, age));
                 released.extend(join_all(asked).await);
             }
             for ((key, released), expected) in keys.iter().zip(released).zip(&expected) {
+                let released = released.map(|(released, _)| released);
                 assert_eq!(&released, expected, "{key} {ending:?}");
             }
         }
@@ -416,7 +434,7 @@ impl Trial<'_> {
         let tombstones = self.roster.tombstones(self.clock.now());
         let mut keys: Vec<_> = tombstones.map(|tombstone| tombstone.key.clone()).collect();
         keys.extend((0..self.buried).map(stranger));
-        self.release_all(keys, Ending::Vouched, Duration::ZERO)
+        self.release_all(keys, (Ending::Vouched, None), Duration::ZERO)
             .await;
         self.list().await;
     }

@@ -146,6 +146,31 @@ impl Api {
     /// # Errors
     /// No answer came.
     pub(in crate::cli) fn ask(&self, method: Method, path: &str) -> Result<ApiResponse, NoAnswer> {
+        self.call(method, path, &[], ())
+    }
+
+    /// The same with a body of JSON.
+    ///
+    /// # Errors
+    /// No answer came.
+    pub(in crate::cli) fn send(
+        &self,
+        method: Method,
+        path: &str,
+        body: &serde_json::Value,
+    ) -> Result<ApiResponse, NoAnswer> {
+        let json = [(header::CONTENT_TYPE, "application/json")];
+        self.call(method, path, &json, body.to_string())
+    }
+
+    /// Sends a request with these headers and that body.
+    fn call(
+        &self,
+        method: Method,
+        path: &str,
+        headers: &[(header::HeaderName, &str)],
+        body: impl ureq::AsSendBody,
+    ) -> Result<ApiResponse, NoAnswer> {
         let mut request = Request::builder()
             .method(method)
             .uri(self.base.join(path))
@@ -156,8 +181,11 @@ impl Api {
         if let Some(token) = &self.token {
             request = request.header(header::AUTHORIZATION, token.header());
         }
+        for (name, value) in headers {
+            request = request.header(name, *value);
+        }
         let answer = request
-            .body(())
+            .body(body)
             .map_err(ureq::Error::from)
             .and_then(|request| self.agent.run(request));
         answer

@@ -1,4 +1,5 @@
-//! The HTTP API of a running instance, as `sessions`, `release` and `doctor` ask it.
+//! The HTTP API of a running instance, as `sessions`, `release`, `limit`, `top` and
+//! `doctor` ask it.
 //!
 //! Each call is bounded in time, and each answer in size. This module decides what an answer means
 //! for the exit code and how an error is described, for all commands alike.
@@ -9,4 +10,4 @@ mod base;
 mod token;
 
 pub(super) use answer::{ApiResponse, Disappointment};
-pub(super) use api::{AccessArgs, Api, ApiArgs, Followed};
+pub(super) use api::{AccessArgs, Api, ApiArgs, Followed, NoAnswer};

@@ -357,7 +357,7 @@ pub(in crate::envoy) fn starts_anew(ended: &EndCause, is_takeover: bool) -> bool
 const fn ended(answer: &LedgerAnswer) -> Option<&EndCause> {
     match answer {
         Ok(Decision {
-            admission: Admission::Refused(Refusal::Ended(cause, _)),
+            admission: Admission::Refused(Refusal::Ended(cause, ..)),
             ..
         }) => Some(cause),
         Ok(_) | Err(_) => None,

@@ -23,9 +23,9 @@ pub(in crate::envoy) const fn refused(refusal: &Refusal, basis: Basis) -> Verdic
         Refusal::Full { .. } if matches!(basis, Basis::Rule(_)) => Verdict::FullLocal,
         Refusal::Full { .. } => Verdict::Full,
         Refusal::NotStoppable => Verdict::NotStoppable,
-        Refusal::Ended(EndCause::Released, _) => Verdict::Ended,
-        Refusal::Ended(EndCause::Displaced { .. }, _) => Verdict::Displaced,
-        Refusal::Ended(EndCause::Operator, _) => Verdict::Operator,
+        Refusal::Ended(EndCause::Released, ..) => Verdict::Ended,
+        Refusal::Ended(EndCause::Displaced { .. }, ..) => Verdict::Displaced,
+        Refusal::Ended(EndCause::Operator, ..) => Verdict::Operator,
     }
 }
 

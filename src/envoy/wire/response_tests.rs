@@ -241,7 +241,7 @@ fn an_ended_session_is_429_with_its_reason_and_no_retry_after() {
         (EndCause::Displaced { by }, "displaced"),
         (EndCause::Operator, "operator"),
     ] {
-        let response = refuse(&Refusal::Ended(cause, None), over_http(&show_all()));
+        let response = refuse(&Refusal::Ended(cause, None, None), over_http(&show_all()));
         assert_ne!(code(&response), 0);
         assert_eq!(denied(&response).status.unwrap().code, 429);
         let expected = [
@@ -330,9 +330,9 @@ fn all_that_is_told(style: DenialStyle<'_>) -> Vec<CheckResponse> {
         full(0, 1),
         full(1, 1),
         full(3, 1),
-        Refusal::Ended(EndCause::Released, None),
-        Refusal::Ended(EndCause::Displaced { by: key("p2") }, None),
-        Refusal::Ended(EndCause::Operator, None),
+        Refusal::Ended(EndCause::Released, None, None),
+        Refusal::Ended(EndCause::Displaced { by: key("p2") }, None, None),
+        Refusal::Ended(EndCause::Operator, None, None),
         Refusal::NotStoppable,
     ];
     let error = [
@@ -438,7 +438,7 @@ fn hidden_facts_are_shown_in_no_form() {
         decided_at: holder.started_at,
         holders: vec![holder],
     };
-    let displaced = Refusal::Ended(EndCause::Displaced { by: key("p9") }, None);
+    let displaced = Refusal::Ended(EndCause::Displaced { by: key("p9") }, None, None);
     let facts = [
         (Shown::Session, "session", "\"p1\""),
         (Shown::Device, "device", "the-tv"),
@@ -515,17 +515,17 @@ fn each_ledger_answer_has_a_label_in_metrics_and_log() {
             "not_stoppable",
         ),
         (
-            Refusal::Ended(EndCause::Released, None),
+            Refusal::Ended(EndCause::Released, None, None),
             Verdict::Ended,
             "ended",
         ),
         (
-            Refusal::Ended(EndCause::Displaced { by: key("p") }, None),
+            Refusal::Ended(EndCause::Displaced { by: key("p") }, None, None),
             Verdict::Displaced,
             "displaced",
         ),
         (
-            Refusal::Ended(EndCause::Operator, None),
+            Refusal::Ended(EndCause::Operator, None, None),
             Verdict::Operator,
             "operator",
         ),

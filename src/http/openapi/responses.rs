@@ -276,14 +276,14 @@ impl ProblemResponse {
                 "the session to be stopped or taken over runs inside the gateway, and the caller can't vouch for its end",
             )],
             Self::Ended => {
-                let ended = refused(&Refusal::Ended(EndCause::Released, None));
+                let ended = refused(&Refusal::Ended(EndCause::Released, None, None));
                 let meaning = "this session has ended (start one with a new id)";
                 [vec![(ended, meaning)], Self::VideoEnded.told()].concat()
             }
             Self::VideoEnded => {
                 let by = examples::session().key;
-                let displaced = refused(&Refusal::Ended(EndCause::Displaced { by }, None));
-                let ended = refused(&Refusal::Ended(EndCause::Operator, None));
+                let displaced = refused(&Refusal::Ended(EndCause::Displaced { by }, None, None));
+                let ended = refused(&Refusal::Ended(EndCause::Operator, None, None));
                 vec![
                     (displaced, "another session has taken its slot"),
                     (ended, "an operator has ended it"),

@@ -415,6 +415,7 @@ impl LeaseCache {
             was_live: false,
             derived: false,
             rival: Facts::default(),
+            message: None,
         }
     }
 

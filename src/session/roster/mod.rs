@@ -20,7 +20,7 @@ use super::{
     Provenance, Refusal, Released, Renewal, Session, Sighting, Start, StartRules, Terms, Tombstone,
 };
 use crate::clock::Timestamp;
-use crate::identity::{Kind, SessionKey};
+use crate::identity::{EndMessage, Kind, SessionKey};
 
 /// How many streams above the limit are put back when they are seen running.
 pub const MAX_PUT_BACK: usize = 32;
@@ -80,7 +80,8 @@ impl Roster {
             Err(refusal) => return Admission::Refused(refusal),
         };
         self.forget_end(&start.key);
-        let displaced = self.displace(room.giving_way, start, terms, now);
+        let message = rules.message.as_ref();
+        let displaced = self.displace(room.giving_way, start, message, terms, now);
         if room.is_paid {
             self.spend(now);
         }
@@ -167,6 +168,18 @@ impl Roster {
         terms: &Terms,
         now: Timestamp,
     ) -> Released {
+        self.release_telling(key, (ending, None), age, terms, now)
+    }
+
+    /// The same. If it is an operator's end, it is remembered with the message for the viewer.
+    pub fn release_telling(
+        &mut self,
+        key: &SessionKey,
+        (ending, message): (Ending, Option<&EndMessage>),
+        age: Duration,
+        terms: &Terms,
+        now: Timestamp,
+    ) -> Released {
         self.settle(terms, now);
         if let Some(tombstone) = self.tombstone(key) {
             return Released::AlreadyEnded(tombstone.cause.clone());
@@ -205,6 +218,7 @@ impl Roster {
                 was_live: freed.is_some(),
                 derived: freed.as_ref().is_some_and(|session| session.flags.derived),
                 rival: Default::default(),
+                message: message.filter(|_| ending == Ending::Operator).cloned(),
             });
         }
         match freed {

@@ -21,7 +21,7 @@ impl Roster {
             return None;
         }
         if ended.cause == EndCause::Released {
-            return Some(Refusal::Ended(EndCause::Released, None));
+            return Some(Refusal::Ended(EndCause::Released, None, None));
         }
         let until = now.after(self.term(terms, now));
         let ended = self.tombstone_mut(&start.key)?;
@@ -30,7 +30,11 @@ impl Roster {
         // Once the end is forgotten, nothing keeps the id out.
         let quiet = rules.quiet.min(ended.until.since(now));
         let quiet = ended.is_derived(start).then_some(quiet);
-        Some(Refusal::Ended(ended.cause.clone(), quiet))
+        Some(Refusal::Ended(
+            ended.cause.clone(),
+            quiet,
+            ended.message.clone(),
+        ))
     }
 }
 

@@ -2,7 +2,7 @@
 
 use super::{EndCause, Refusal, Roster, Session, Start, StartRules, Terms, Tombstone, to_count};
 use crate::clock::Timestamp;
-use crate::identity::{SameOrigin, SessionKey};
+use crate::identity::{EndMessage, SameOrigin, SessionKey};
 use crate::session::WhenFull;
 
 /// How a start gets its slot.
@@ -82,6 +82,7 @@ impl Roster {
         &mut self,
         giving_way: Vec<SessionKey>,
         start: &Start,
+        message: Option<&EndMessage>,
         terms: &Terms,
         now: Timestamp,
     ) -> Vec<Session> {
@@ -99,6 +100,7 @@ impl Roster {
                 was_live: true,
                 derived: session.flags.derived,
                 rival: start.facts.origin(),
+                message: message.cloned(),
             });
         }
         displaced

@@ -198,7 +198,7 @@ fn an_ended_session_is_refused_with_its_cause_despite_room() {
         ("playback:displaced", displaced),
         ("playback:operator", EndCause::Operator),
     ] {
-        let refused = Admission::Refused(Refusal::Ended(cause, None));
+        let refused = Admission::Refused(Refusal::Ended(cause, None, None));
         assert_eq!(viewer.admit(session), refused);
     }
     assert_eq!(viewer.live(), []);

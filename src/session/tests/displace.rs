@@ -90,6 +90,7 @@ fn displaces(row: &Displacement) {
             was_live: true,
             derived: false,
             rival: Facts::default(),
+            message: None,
         })
         .collect();
     assert_eq!(told, gone, "{}", row.story);

@@ -248,7 +248,7 @@ proptest! {
     #[test]
     fn an_answer_without_effect_changes_nothing(history in any_history_or_crowd()) {
         for step in play(history) {
-            let of_its_own = Answer::Admission(Admission::Refused(Refusal::Ended(EndCause::Released, None)));
+            let of_its_own = Answer::Admission(Admission::Refused(Refusal::Ended(EndCause::Released, None, None)));
             let unchanged = [
                 "full", "takeover of a request", "sighting of an ended one", "crowded",
                 "already ended", "end of a request by an operator", "kept", "unknown plays",
@@ -278,6 +278,7 @@ proptest! {
                     was_live: true,
                     derived: gone.flags.derived,
                     rival: origin.clone(),
+                    message: None,
                 };
                 prop_assert!(gone.key.kind.is_stoppable(), "{step:?}");
                 prop_assert!(step.before.live(step.now).any(|live| live == gone), "{step:?}");

@@ -123,6 +123,7 @@ fn the_list_of_an_end_is_its_cause_and_whether_it_was_live() {
             was_live,
             derived: false,
             rival: Facts::default(),
+            message: None,
         };
         assert_eq!(tombstone.list(), list, "{tombstone:?}");
     }

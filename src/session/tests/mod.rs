@@ -220,7 +220,7 @@ fn answer(admission: &Admission) -> &'static str {
             AdmissionKind::Renewed => "renewed",
         },
         Admission::Refused(Refusal::Full { .. }) => "full",
-        Admission::Refused(Refusal::Ended(cause, _)) => cause.as_str(),
+        Admission::Refused(Refusal::Ended(cause, ..)) => cause.as_str(),
         Admission::Refused(Refusal::NotStoppable) => "not stoppable",
     }
 }

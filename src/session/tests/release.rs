@@ -36,6 +36,7 @@ fn each_end_leaves_the_right_tombstone() {
                 was_live: is_live,
                 derived: false,
                 rival: Facts::default(),
+                message: None,
             });
             assert_eq!(viewer.release(session, ending), expected, "{story}");
             assert_eq!(viewer.live(), keys("playback:other"), "{story}");

@@ -143,7 +143,7 @@ fn a_configured_quiet_is_what_is_waited_for() {
         ..StartRules::new(1, WhenFull::Refuse)
     };
     let refused = viewer.roster.admit(&asked, &rules, &terms(), viewer.now);
-    let expected = Refusal::Ended(EndCause::Operator, Some(seconds(3)));
+    let expected = Refusal::Ended(EndCause::Operator, Some(seconds(3)), None);
     assert_eq!(refused, Admission::Refused(expected));
     viewer.wait(seconds(3));
     let admission = viewer.roster.admit(&asked, &rules, &terms(), viewer.now);
@@ -161,7 +161,7 @@ fn the_quiet_time_never_exceeds_the_end_s_term() {
         ..StartRules::new(1, WhenFull::Refuse)
     };
     let refused = viewer.roster.admit(&asked, &rules, &terms(), viewer.now);
-    let expected = Refusal::Ended(EndCause::Operator, Some(terms().memory));
+    let expected = Refusal::Ended(EndCause::Operator, Some(terms().memory), None);
     assert_eq!(refused, Admission::Refused(expected));
     viewer.wait(terms().memory);
     let admission = viewer.roster.admit(&asked, &rules, &terms(), viewer.now);
@@ -302,7 +302,7 @@ fn a_video_is_never_derived() {
     viewer.when_full = WhenFull::TakeOver(key("video:other"));
     viewer.wait(seconds(25));
     viewer.renew("video:other");
-    let refused = Refusal::Ended(EndCause::Operator, None);
+    let refused = Refusal::Ended(EndCause::Operator, None, None);
     assert_eq!(
         viewer.ask(&derived("video:film", "tv")),
         Admission::Refused(refused)

@@ -158,7 +158,7 @@ fn assert_admission(admission: &Admission, letter: u8) {
             holders.iter().for_each(assert_session);
             *limit == 3
         }
-        (Admission::Refused(Refusal::Ended(cause, _)), b'E') => {
+        (Admission::Refused(Refusal::Ended(cause, ..)), b'E') => {
             assert_cause(cause);
             true
         }

@@ -40,7 +40,7 @@ use self::route::{CallLink, RedisRoute};
 use self::scan::Unread;
 use super::{Cursor, Listing, Notes, Page, Seen, ServerIdentity, Shard, Store, StoreError};
 use crate::clock::{Clock, Timestamp};
-use crate::identity::{SessionKey, UserId};
+use crate::identity::{EndMessage, SessionKey, UserId};
 use crate::session::{
     Admission, Ending, LimitOverride, Playing, Provenance, Released, Renewal, Sighting, Start,
     StartRules, Terms, WhenFull,
@@ -241,6 +241,7 @@ impl Store for RedisStore {
             .count(rules.burst())
             .short_span(rules.quiet)
             .bytes(&named.map(record::encode_key).unwrap_or_default())
+            .bytes(&record::encode_message(rules.message.as_ref()))
             .bytes(&record::encode_rest(
                 &start.facts,
                 start.flags(),
@@ -293,22 +294,11 @@ impl Store for RedisStore {
         reply::playing(&answer)
     }
 
-    async fn release(
+    async fn release_telling(
         &self,
         user: &UserId,
         key: &SessionKey,
-        ending: Ending,
-        age: Duration,
-    ) -> Result<Released, StoreError> {
-        let (released, _) = self.release_at(user, key, ending, age).await?;
-        Ok(released)
-    }
-
-    async fn release_at(
-        &self,
-        user: &UserId,
-        key: &SessionKey,
-        ending: Ending,
+        (ending, message): (Ending, Option<&EndMessage>),
         age: Duration,
     ) -> Result<(Released, Option<Timestamp>), StoreError> {
         let (who, ticket) = match ending {
@@ -322,7 +312,7 @@ impl Store for RedisStore {
         };
         let mut question = self.question_about(key, Duration::ZERO).byte(who);
         question.rest.extend(ticket.to_be_bytes());
-        let question = question.lease(age);
+        let question = question.lease(age).bytes(&record::encode_message(message));
         let answer = self.ask(&self.scripts.release, user, question).await?;
         reply::released(&answer)
     }

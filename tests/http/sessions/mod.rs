@@ -3,6 +3,7 @@
 
 mod calls;
 mod limits;
+mod messages;
 mod races;
 mod requests;
 mod store;

@@ -138,3 +138,97 @@ async fn in_an_outage_a_release_is_accepted_and_a_question_is_not_answered() {
     })
     .await;
 }
+
+#[tokio::test]
+async fn everybodys_sessions_are_listed_filtered_and_ended() {
+    let app = TestApp::plan().start().await;
+    let url = app.url("");
+    put(&app, "anna", "p1", json!({"content": "film-7"})).await;
+    put(&app, "ben", "p2", json!({"device": "tv"})).await;
+    let gateway = app.gateway().await;
+    assert!(gateway.check(Check::of("ben", "r1")).await.is_allowed());
+    let listed = async |filter: &[&str]| {
+        let args = [&["sessions", "--json", "--url", &url], filter].concat();
+        let (code, out, errors) = run(&args, &[]).await;
+        assert_eq!((code, errors.as_str()), (0, ""));
+        let lines = out.lines().map(|line| serde_json::from_str(line).unwrap());
+        let mut ids: Vec<String> = lines
+            .map(|line: Value| format!("{} {}", line["user"], line["session"]).replace('"', ""))
+            .collect();
+        ids.sort_unstable();
+        ids
+    };
+    assert_eq!(listed(&[]).await, ["anna p1", "ben p2", "ben r1"]);
+    assert_eq!(listed(&["--content", "film-7"]).await, ["anna p1"]);
+    assert_eq!(listed(&["--device", "tv"]).await, ["ben p2"]);
+    assert_eq!(listed(&["--kind", "request"]).await, ["ben r1"]);
+    assert!(listed(&["--kind", "video"]).await.is_empty());
+    let (code, out, _) = run(&["sessions", "--url", &url], &[]).await;
+    assert_eq!(code, 0);
+    assert_eq!(cells(out.lines().next().unwrap())[..2], ["USER", "KIND"]);
+    assert_eq!(out.lines().count(), 4, "{out}");
+
+    // What runs inside Envoy can't be ended from here.
+    let all = [
+        "release",
+        "--all",
+        "ben",
+        "--message",
+        "Stopped.",
+        "--url",
+        &url,
+    ];
+    let ended = run(&all, &[]).await;
+    let told = "playback p2: ended\nrequest r1: runs inside Envoy and can't be ended from here\n";
+    assert_ended(&ended, 1, told, "");
+    let refused = reqwest::Client::new().put(app.url("/v1/users/ben/sessions/p2"));
+    let refused: Value = refused.send().await.unwrap().json().await.unwrap();
+    assert_eq!(refused["message"], "Stopped.");
+    let one = ["release", "anna", "p1", "--message", "Gone.", "--url", &url];
+    assert_ended(&run(&one, &[]).await, 0, "playback p1: released\n", "");
+    let none = run(&["release", "--all", "anna", "--url", &url], &[]).await;
+    assert_ended(&none, 0, "no live session\n", "");
+}
+
+#[tokio::test]
+async fn a_limit_is_shown_set_and_removed() {
+    let (store, app) = app_on_a_faulty_store().await;
+    let url = app.url("");
+    let limit = async |args: &[&str]| {
+        let args = [&["limit", "--url", &url, "anna"], args].concat();
+        run(&args, &[]).await
+    };
+    let default = "anna: 3 streams, the default\n";
+    assert_ended(&limit(&[]).await, 0, default, "");
+    let set = "anna: 0 streams, set by an operator, expires in 7d 0h; configured: 3\n";
+    assert_ended(&limit(&["0", "--for", "7d 30m"]).await, 0, set, "");
+    assert_ended(&limit(&[]).await, 0, set, "");
+    let (code, out, _) = limit(&["--json"]).await;
+    let told: Value = serde_json::from_str(&out).unwrap();
+    assert_eq!((code, &told["source"]), (0, &json!("override")));
+    let past = limit(&["1", "--until", "2020-01-15T08:00:00Z"]).await;
+    assert_eq!((past.0, past.1.as_str()), (2, ""));
+    assert!(past.2.contains("must be later than now"), "{}", past.2);
+    let removed = "anna: the configured limit applies\n";
+    assert_ended(&limit(&["--remove"]).await, 0, removed, "");
+    assert_ended(&limit(&[]).await, 0, default, "");
+    store.fails(&Fault::LosesCalls);
+    assert_eq!(limit(&["1"]).await.0, 3);
+}
+
+#[tokio::test]
+async fn top_shows_who_is_watching_and_says_what_it_cannot_show() {
+    let app = TestApp::plan().start().await;
+    let url = app.url("");
+    put(&app, "anna", "p1", json!({"content": "film-7"})).await;
+    // Standard output is no terminal here, so it looks once.
+    let (code, out, errors) = run(&["top", "--url", &url], &[]).await;
+    assert_eq!((code, errors.as_str()), (0, ""), "{out}");
+    assert!(out.starts_with("streamgate top  http://"), "{out}");
+    assert!(out.contains("anna  playback  p1"), "{out}");
+    assert!(!out.contains('\x1b'), "{out:?}");
+    app.stop().await;
+    let (code, out, _) = run(&["top", "--once", "--url", &url], &[]).await;
+    assert_eq!(code, 3);
+    assert!(out.contains("no numbers: no answer from"), "{out}");
+}

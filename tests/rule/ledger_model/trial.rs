@@ -288,6 +288,7 @@ impl Trial {
                 ..Facts::default()
             },
             takeover,
+            message: None,
             derived: viewer.key.id.as_str() == DERIVED,
             free: false,
         }

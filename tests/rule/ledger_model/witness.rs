@@ -6,7 +6,8 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use streamgate::identity::{SessionKey, UserId};
+use streamgate::clock::Timestamp;
+use streamgate::identity::{EndMessage, SessionKey, UserId};
 use streamgate::session::{
     Admission, Ending, LimitOverride, Playing, Released, Renewal, Sighting, Start, StartRules,
 };
@@ -301,16 +302,17 @@ impl Store for Witness {
         }
     }
 
-    async fn release(
+    /// No trial says anything to a viewer.
+    async fn release_telling(
         &self,
         user: &UserId,
         key: &SessionKey,
-        ending: Ending,
+        (ending, _): (Ending, Option<&EndMessage>),
         age: Duration,
-    ) -> Result<Released, StoreError> {
+    ) -> Result<(Released, Option<Timestamp>), StoreError> {
         let question = Question::Release(key.clone(), ending, age);
         match self.ask_one(user, question).await? {
-            Answer::Released(released) => Ok(released),
+            Answer::Released(released) => Ok((released, None)),
             other => mixed_up(&other),
         }
     }

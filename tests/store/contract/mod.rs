@@ -208,7 +208,7 @@ fn displaced(admission: Admission) -> Vec<SessionKey> {
 }
 
 fn ended(cause: EndCause) -> Admission {
-    Admission::Refused(Refusal::Ended(cause, None))
+    Admission::Refused(Refusal::Ended(cause, None, None))
 }
 
 fn is_full(admission: &Admission) -> bool {

@@ -2,12 +2,14 @@
 
 use std::time::Duration;
 
-use streamgate::identity::Kind;
-use streamgate::session::{EndCause, EndList, Ending, Released, Renewal, Ticket, WhenFull};
+use streamgate::identity::{EndMessage, Kind};
+use streamgate::session::{
+    Admission, EndCause, EndList, Ending, Refusal, Released, Renewal, StartRules, Ticket, WhenFull,
+};
 
-use testkit::streams::{key, playback, start_with, terms};
+use testkit::streams::{key, playback, start, start_with, terms};
 
-use super::{Subject, displaced, ended, is_started};
+use super::{Subject, alice, displaced, ended, is_started};
 
 contract!(
     an_end_frees_the_slot_and_is_remembered,
@@ -19,7 +21,58 @@ contract!(
     a_vouched_end_is_remembered_only_of_what_could_have_been_stopped,
     a_start_is_undone_by_its_own_call_alone_and_only_untouched,
     of_many_ends_the_earliest_to_be_forgotten_goes_first,
+    a_message_is_told_as_long_as_the_end_is_remembered,
 );
+
+async fn a_message_is_told_as_long_as_the_end_is_remembered(on: &Subject<'_>) {
+    let [a, b, c] = ["a", "b", "c"].map(playback);
+    on.fill(&[&a, &b]).await;
+    let longest = "\u{1f4fa}".repeat(200);
+    for (key, ending, text) in [
+        (&a, Ending::Operator, "Stopped \"here\"."),
+        (&c, Ending::Operator, &longest),
+        // Only an operator's end tells something.
+        (&b, Ending::Vouched, "Stopped."),
+    ] {
+        let message = EndMessage::parse(text).ok();
+        let telling = (ending, message.as_ref());
+        let user = alice();
+        let ended = on
+            .store
+            .release_telling(&user, key, telling, Duration::ZERO);
+        assert!(ended.await.is_ok());
+        let told = message.filter(|_| ending == Ending::Operator);
+        let cause = if told.is_some() {
+            EndCause::Operator
+        } else {
+            EndCause::Released
+        };
+        // Asking again prolongs the end, and the message stays.
+        for _ in 0..3 {
+            on.clock.advance(Duration::from_secs(20));
+            let refused = Refusal::Ended(cause.clone(), None, told.clone());
+            assert_eq!(on.admit(key, 3).await, Admission::Refused(refused));
+            if told.is_none() {
+                break;
+            }
+        }
+    }
+    // A takeover tells it to whom it displaces, and to nobody else.
+    let [d, e] = ["d", "e"].map(playback);
+    on.fill(&[&d]).await;
+    let message = EndMessage::parse("You watch on the tv now.").ok();
+    let rules = StartRules {
+        message: message.clone(),
+        ..StartRules::new(1, WhenFull::TakeOver(d.clone()))
+    };
+    let taken = on.store.admit(&alice(), &start(&e), &rules).await;
+    assert_eq!(displaced(taken.unwrap()), std::slice::from_ref(&d));
+    let by = e.clone();
+    let refused = Refusal::Ended(EndCause::Displaced { by }, None, message);
+    assert_eq!(on.admit(&d, 1).await, Admission::Refused(refused));
+    assert_eq!(on.release(&e, Ending::Operator).await, Released::Freed);
+    assert_eq!(on.admit(&e, 1).await, ended(EndCause::Operator));
+}
 
 async fn an_end_frees_the_slot_and_is_remembered(on: &Subject<'_>) {
     let a = playback("a");

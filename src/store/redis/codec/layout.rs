@@ -117,6 +117,8 @@ pub(super) const CONTENT: u8 = 2;
 pub(super) const POSITION: u8 = 3;
 /// See [`DEVICE`].
 pub(super) const JOINED: u8 = 4;
+/// See [`DEVICE`]. A part of the message to the viewer of an ended session.
+pub(super) const MESSAGE: u8 = 5;
 
 /// The tag of the note that holds a user's budget.
 pub(super) const BUDGET: u8 = 1;
@@ -190,7 +192,7 @@ const SIZES: [(&str, usize); 12] = [
 ];
 
 /// The names of kinds, tags, flags and choices.
-const BYTES: [(&str, u8); 33] = [
+const BYTES: [(&str, u8); 34] = [
     ("TAGS", TAGS),
     ("REQUEST", REQUEST),
     ("PLAYBACK", PLAYBACK),
@@ -208,6 +210,7 @@ const BYTES: [(&str, u8); 33] = [
     ("WAS_LIVE", WAS_LIVE),
     ("DEVICE", DEVICE),
     ("JOINED", JOINED),
+    ("MESSAGE", MESSAGE),
     ("BUDGET", BUDGET),
     ("FORGOTTEN", FORGOTTEN),
     ("REFUSE", REFUSE),

@@ -20,14 +20,14 @@
 //! skipped. `tests/store/record_versions.rs` tests all of this with instances of each kind.
 
 use super::layout::{
-    CAUSES, CONTENT, DERIVED, DEVICE, DISPLACED, DOORS, HAS_TICKET, JOINED, MILLIS, OPERATOR, PAID,
-    PLAYBACK, PLAYED, POSITION, PROVISIONAL, RELEASED, REQUEST, RecordVersions, TAGS, TICKET_BYTES,
-    VIDEO, WAS_LIVE,
+    CAUSES, CONTENT, DERIVED, DEVICE, DISPLACED, DOORS, HAS_TICKET, JOINED, MESSAGE, MILLIS,
+    OPERATOR, PAID, PLAYBACK, PLAYED, POSITION, PROVISIONAL, RELEASED, REQUEST, RecordVersions,
+    TAGS, TICKET_BYTES, VIDEO, WAS_LIVE,
 };
 use super::text::{compact, expand};
 use crate::clock::Timestamp;
 use crate::identity::{
-    ContentId, DeviceId, Door, Facts, JoinedOrigin, Kind, SessionId, SessionKey,
+    ContentId, DeviceId, Door, EndMessage, Facts, JoinedOrigin, Kind, SessionId, SessionKey,
 };
 use crate::session::{EndCause, Flags, Session, Ticket, Tombstone};
 
@@ -78,6 +78,16 @@ pub(in crate::store::redis) fn encode_rest(
         rest.extend(encode_entry(JOINED, &digest.to_be_bytes()));
     }
     rest
+}
+
+/// The longest value of an entry.
+const LONGEST_VALUE: usize = 256;
+
+/// The message to the viewer of an ended session, as facts: nothing if there is none.
+pub(in crate::store::redis) fn encode_message(message: Option<&EndMessage>) -> Vec<u8> {
+    let bytes = message.map_or(&[][..], |message| message.as_str().as_bytes());
+    let parts = bytes.chunks(LONGEST_VALUE);
+    parts.flat_map(|part| encode_entry(MESSAGE, part)).collect()
 }
 
 /// The rule's flags of a session as one byte.
@@ -305,15 +315,30 @@ impl<'a> RecordReader<'a> {
         Ok(facts)
     }
 
+    /// The message among the facts up to the end, if there is a valid one.
+    pub(in crate::store::redis) fn message(&mut self) -> Result<Option<EndMessage>, Malformed> {
+        let mut text = Vec::new();
+        while !self.0.is_empty() {
+            let (tag, value) = self.entry()?;
+            if tag % TAGS == MESSAGE {
+                text.extend(value);
+            }
+        }
+        let text = String::from_utf8(text).ok();
+        Ok(text.and_then(|text| EndMessage::parse(&text).ok()))
+    }
+
     /// The next tombstone's record.
     fn tombstone(&mut self) -> Result<Tombstone, Malformed> {
         let mut record = self.record()?;
         let (until, asked_at) = (record.timestamp()?, record.timestamp()?);
         let key = record.key()?;
         let flags = record.byte()?;
+        let cause = record.cause(flags)?;
         Ok(Tombstone {
             key,
-            cause: record.cause(flags)?,
+            cause,
+            message: RecordReader(record.0).message()?,
             asked_at,
             until,
             was_live: flags & WAS_LIVE != 0,
@@ -352,7 +377,7 @@ mod tests {
 
     use super::super::layout::{HEAD, VERSION};
     use super::*;
-    use crate::identity::MAX_ID_BYTES;
+    use crate::identity::{MAX_ID_BYTES, MAX_MESSAGE_CHARACTERS};
     use crate::session::{EndList, MAX_PUT_BACK};
 
     fn key(kind: Kind, id: &str) -> SessionKey {
@@ -503,10 +528,12 @@ mod tests {
         };
         // A session's rest begins with its flags; a tombstone has its own.
         let rival = &encode_rest(&facts.origin(), Flags::default(), None)[1..];
-        let displaced = tombstone(WAS_LIVE | 2, &[&key, rival].concat());
+        let message = EndMessage::parse(&"\u{1f4fa}".repeat(MAX_MESSAGE_CHARACTERS)).unwrap();
+        let message = &encode_message(Some(&message))[..];
+        let displaced = tombstone(WAS_LIVE | 2, &[&key, rival, message].concat());
         let lists = [
             (EndList::Live, displaced),
-            (EndList::Operator, tombstone(3, &[])),
+            (EndList::Operator, tombstone(3, message)),
             (EndList::Stranger, tombstone(1, &[])),
         ];
         // The tags of the budget and of forgotten ends, as in open.lua.
@@ -537,12 +564,31 @@ mod tests {
         let page = include_str!("../../../../docs/rule.md");
         // The default limit, and the highest that the configuration accepts.
         for (limit, bytes, written) in [
-            (3, 97_179, "97,179 bytes"),
-            (1000, 909_734, "909,734 bytes"),
+            (3, 174_747, "174,747 bytes"),
+            (1000, 987_302, "987,302 bytes"),
         ] {
             assert_eq!(largest_roster(limit).len(), bytes, "limit {limit}");
             assert!(page.contains(written), "docs/rule.md lacks {written}");
         }
+    }
+
+    #[test]
+    fn a_message_of_any_length_comes_back() {
+        for text in [
+            "a",
+            &"x".repeat(200),
+            &"\u{1f4fa}".repeat(200),
+            &"\u{e9}".repeat(129),
+        ] {
+            let message = EndMessage::parse(text).ok();
+            let encoded = encode_message(message.as_ref());
+            assert_eq!(RecordReader(&encoded).message(), Ok(message), "{text}");
+        }
+        assert!(encode_message(None).is_empty());
+        assert_eq!(RecordReader(&[]).message(), Ok(None));
+        // Others can write to Redis: what is no message is none.
+        let entry = encode_entry(MESSAGE, b"a\nb");
+        assert_eq!(RecordReader(&entry).message(), Ok(None));
     }
 
     #[test]

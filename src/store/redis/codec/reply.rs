@@ -41,8 +41,8 @@ pub(in crate::store::redis) fn admission(
             })
         }
         b'E' => {
-            let (cause, quiet) = ended(&mut body)?;
-            Admission::Refused(Refusal::Ended(cause, quiet))
+            let (cause, quiet) = cause_and_quiet(&mut body)?;
+            Admission::Refused(Refusal::Ended(cause, quiet, body.message()?))
         }
         b'N' => {
             body.end()?;
@@ -143,7 +143,7 @@ pub(in crate::store::redis) fn renewal(answer: &Value) -> Result<Renewal, StoreE
         b'V' => Renewal::Provisional {
             expires_at: body.timestamp()?,
         },
-        b'E' => Renewal::Ended(ended(&mut body)?.0),
+        b'E' => Renewal::Ended(ended(&mut body)?),
         b'C' => Renewal::Crowded,
         _ => return Err(unexpected(answer)),
     };
@@ -181,7 +181,7 @@ pub(in crate::store::redis) fn released(
             Released::Freed
         }
         b'A' => Released::NotLive,
-        b'E' => Released::AlreadyEnded(ended(&mut body)?.0),
+        b'E' => Released::AlreadyEnded(ended(&mut body)?),
         b'N' => Released::NotStoppable,
         b'K' => Released::Kept,
         _ => return Err(unexpected(answer)),
@@ -205,11 +205,17 @@ pub(in crate::store::redis) fn playing(answer: &Value) -> Result<Option<Playing>
     Ok(playing)
 }
 
+/// Why a session has ended, in an answer that says nothing else.
+fn ended(body: &mut RecordReader<'_>) -> Result<EndCause, Malformed> {
+    let (cause, _) = cause_and_quiet(body)?;
+    body.end()?;
+    Ok(cause)
+}
+
 /// Why a session has ended, and how long it must stay quiet if it may start again after that.
-fn ended(body: &mut RecordReader<'_>) -> Result<(EndCause, Option<Duration>), Malformed> {
+fn cause_and_quiet(body: &mut RecordReader<'_>) -> Result<(EndCause, Option<Duration>), Malformed> {
     let (number, quiet) = (body.byte()?, body.integer(4)?);
     let cause = body.plain_cause(number)?;
-    body.end()?;
     Ok((cause, (quiet > 0).then(|| Duration::from_millis(quiet))))
 }
 

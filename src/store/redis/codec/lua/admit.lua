@@ -12,6 +12,7 @@
 --          u16 how many starts may displace in a burst
 --          u32 how long a derived id must be quiet
 --          u16 length of the named key, that key
+--          u16 length of the message for the viewers of displaced sessions, that message as facts
 --          u16 length of the rest, and flags, ticket and facts as in a record
 --
 -- Returns  'S' u48 now, u48 expires, u16 active, u16 override or NONE, u8 flags, displaced records:
@@ -20,10 +21,10 @@
 --              of this renewal: it was live already, and is renewed
 --          'F' u48 now, u16 override or NONE, records: these sessions take all slots
 --          'E' u8 cause, u32 how long it must stay quiet (0: it may never start again), key of
---              the session that took its slot: it has ended
+--              the session that took its slot, message as facts: it has ended
 --          'N' the named session can't be stopped from here
 
-local limit, when_full, manner, burst, quiet, named, rest = unpack('>I2BBI2I4I2c0I2c0', ARGV[2], OPERATION_AT)
+local limit, when_full, manner, burst, quiet, named, message, rest = unpack('>I2BBI2I4I2c0I2c0I2c0', ARGV[2], OPERATION_AT)
 if manner >= RENEWS_ONLY then
   manner = manner - RENEWS_ONLY
 elseif override ~= NONE then
@@ -97,6 +98,15 @@ if grave then
       middle = sub(roster, grave + KEY_AT)
     end
     answer = pack('>c1BI4', 'E', why, (derived and why ~= RELEASED and kind ~= VIDEO) and quiet or 0) .. by
+    -- What its viewer is told.
+    local at, ends = grave + (KEY_AT + 1) + #key + #by, grave + grave_bytes
+    while at < ends do
+      local last = at + 2 + byte(roster, at + 1)
+      if byte(roster, at) % TAGS == MESSAGE then
+        answer = answer .. sub(roster, at, last)
+      end
+      at = last + 1
+    end
   end
 end
 
@@ -191,7 +201,7 @@ else
     if not answer then
       local leaving, records, staying = {}, {}, {}
       local device, joined = origin(facts)
-      local rival, till = key .. (device or '') .. (joined or ''), math.max(now + MEMORY, latest + MARGIN)
+      local rival, till = key .. (device or '') .. (joined or '') .. message, math.max(now + MEMORY, latest + MARGIN)
       burials = {}
       for index = 1, excess do
         local session = candidates[index]

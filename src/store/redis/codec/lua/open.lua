@@ -31,7 +31,8 @@
 --               u16 length, u48 expires, u48 renewed (0: not since its start), key, u48 started,
 --               u8 flags, [u32 ticket], facts
 --   tombstones  each u16 length, u48 until, u48 asked, key, u8 flags, [key of the session that took
---               the slot], facts of that session
+--               the slot], facts of that session, message for the viewer (facts with tag 5, which
+--               together are one text)
 --   key         u8 kind (bits 0 to 3) and form, u8 length of the id minus one, the id in that form
 --   flags       of a session: bits 0 and 1 the door, 4 whether there is a ticket, 8 derived,
 --               16 played, 32 provisional, 64 paid

@@ -7,6 +7,7 @@
 --          call that started it, 5 Envoy, about a failed request)
 --          u32 that call's ticket
 --          u48 how long ago it was reported
+--          u16 length of an operator's message for the viewer, that message as facts
 --
 -- Returns  'G' u48 now: it held a slot, which is free now
 --          'A' it held none; if its kind has tombstones and there is room, the end is remembered
@@ -14,7 +15,7 @@
 --          'N' it can't be stopped from here
 --          'K' it stays live
 
-local who, ticket, age = unpack('>BI4I6', ARGV[2], OPERATION_AT)
+local who, ticket, age, message = unpack('>BI4I6I2c0', ARGV[2], OPERATION_AT)
 local kind = byte(key) % TAGS
 local flags, goes_on
 if seat then
@@ -73,7 +74,7 @@ else
     end
     if till > now then
       local derived = seat and flags % (2 * DERIVED) >= DERIVED
-      burials = { { key = key, flags = cause + (seat and WAS_LIVE or 0) + (derived and DERIVED or 0), rest = '', till = till } }
+      burials = { { key = key, flags = cause + (seat and WAS_LIVE or 0) + (derived and DERIVED or 0), rest = who == BY_OPERATOR and message or '', till = till } }
     end
   end
 end
