@@ -8,6 +8,7 @@ use super::Ledger;
 use super::decision::Outage;
 use super::lease_cache::{Confirmed, ForgetSignal, ReadVersion};
 use super::recent_ends::RecentEnd;
+use crate::clock::Timestamp;
 use crate::events::{Event, EventType};
 use crate::identity::{EndMessage, Kind, PlanName, SessionId, SessionKey, UserId};
 use crate::session::{EndCause, Ending, Provenance, Released, Renewal, Sighting};
@@ -252,30 +253,7 @@ impl Ledger {
             })
             .await?;
         if released == Released::Freed {
-            let now = self.now();
-            let end = RecentEnd {
-                user: user.clone(),
-                key: key.clone(),
-                ending,
-                said_at: now.before(age),
-            };
-            self.recent_ends.keep(end, now);
-            self.events.tell(at, || {
-                let cause = match ending {
-                    Ending::Stream | Ending::Abandoned | Ending::Outlived | Ending::Vouched => {
-                        "released"
-                    }
-                    Ending::GaveWay => "displaced",
-                    Ending::Operator => "operator",
-                    Ending::Failed => "failed",
-                    Ending::Undone(_) => "undone",
-                };
-                let ended = Event::about(EventType::Ended, user, key);
-                [Event {
-                    cause: Some(cause.to_owned()),
-                    ..ended
-                }]
-            });
+            self.freed(user, key, ending, (age, at));
         }
         match &released {
             Released::Kept | Released::NotStoppable => {}
@@ -302,5 +280,41 @@ impl Ledger {
             }
         }
         Ok(released)
+    }
+
+    /// Keeps an end that has freed a slot, in case a promoted replica lacks it, and tells operators
+    /// of it. `age` is how long ago it was, `at` the
+    /// store's time of the operation.
+    fn freed(
+        &self,
+        user: &UserId,
+        key: &SessionKey,
+        ending: Ending,
+        (age, at): (Duration, Option<Timestamp>),
+    ) {
+        let now = self.now();
+        let end = RecentEnd {
+            user: user.clone(),
+            key: key.clone(),
+            ending,
+            said_at: now.before(age),
+        };
+        self.recent_ends.keep(end, now);
+        self.events.tell(at, || {
+            let cause = match ending {
+                Ending::Stream | Ending::Abandoned | Ending::Outlived | Ending::Vouched => {
+                    "released"
+                }
+                Ending::GaveWay => "displaced",
+                Ending::Operator => "operator",
+                Ending::Failed => "failed",
+                Ending::Undone(_) => "undone",
+            };
+            let ended = Event::about(EventType::Ended, user, key);
+            [Event {
+                cause: Some(cause.to_owned()),
+                ..ended
+            }]
+        });
     }
 }
