@@ -61,8 +61,8 @@ async fn next(listener: &mut EventListener) -> String {
 
 /// The id of the last frame.
 fn id_of(frames: &str) -> &str {
-    let ids = frames.lines().filter_map(|line| line.strip_prefix("id: "));
-    ids.last().unwrap()
+    let mut ids = frames.lines().filter_map(|line| line.strip_prefix("id: "));
+    ids.next_back().unwrap()
 }
 
 #[tokio::test(start_paused = true)]

@@ -1,5 +1,7 @@
 //! Tells the log, and operators who listen, what operators change: by their tokens' labels.
 
+use std::borrow::Cow;
+
 use axum::extract::{MatchedPath, Request, State};
 use axum::http::Method;
 use axum::middleware::Next;
@@ -28,7 +30,7 @@ fn change(method: &Method, path: &str) -> Option<&'static str> {
 fn named_in(path: &str) -> (Option<UserId>, Option<String>) {
     let decoded = |part: &str| {
         let text = percent_decode_str(part).decode_utf8().ok();
-        text.map(|text| text.into_owned())
+        text.map(Cow::into_owned)
     };
     let mut parts = path.split('/').skip(3);
     let user = parts.next().and_then(decoded);

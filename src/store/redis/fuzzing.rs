@@ -109,7 +109,7 @@ fn one(answer: &Value) {
         (Ok((Released::NotLive, None)), b'A')
         | (Ok((Released::NotStoppable, None)), b'N')
         | (Ok((Released::Kept, None)), b'K') => {
-            assert_eq!(*answer, Value::BulkString(vec![letter]))
+            assert_eq!(*answer, Value::BulkString(vec![letter]));
         }
         (failure, _) => assert_is_protocol(&failure),
     }
