@@ -72,7 +72,7 @@ pub(super) struct Feed {
 #[derive(Debug, Default)]
 struct Ring {
     /// The batches, from the oldest.
-    batches: VecDeque<Arc<Batch>>,
+    batches: VecDeque<Arc<EventBatch>>,
     /// The number of the first of them.
     first: u64,
     /// How many bytes they have.
@@ -81,7 +81,7 @@ struct Ring {
 
 /// Events that became known at the same time.
 #[derive(Debug)]
-struct Batch {
+struct EventBatch {
     /// Each of them.
     entries: Vec<FeedEntry>,
     /// All frames.
@@ -259,7 +259,7 @@ impl Feed {
         if events.is_empty() {
             return;
         }
-        let batch = Arc::new(Batch::of(events));
+        let batch = Arc::new(EventBatch::of(events));
         let mut ring = lock(&self.ring);
         ring.bytes += batch.whole.len();
         ring.batches.push_back(batch);
@@ -332,9 +332,9 @@ impl Feed {
     }
 }
 
-// === impl Batch, FeedEntry ===
+// === impl EventBatch, FeedEntry ===
 
-impl Batch {
+impl EventBatch {
     /// A batch of these events.
     fn of(events: &[Event]) -> Self {
         let mut frames = String::new();
