@@ -111,7 +111,9 @@ streamgate release --all USER => docs/cli.md => streamgate release --all alice
 streamgate release USER SESSION... => docs/cli.md => streamgate release alice p1
 streamgate serve --config FILE => docs/cli.md => streamgate serve --config streamgate.yaml &
 streamgate serve [--config FILE] => docs/cli.md => streamgate serve --config streamgate.yaml &
+streamgate sessions => tests/process/cli/service.rs => run(&["sessions", "--url", &url]
 streamgate sessions USER => docs/cli.md => streamgate sessions alice
+streamgate top => docs/cli.md => streamgate top --once
 target/demo/demo backend --listen 127.0.0.1:9000 => .ci/commands
 "#;
 

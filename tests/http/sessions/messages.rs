@@ -124,22 +124,27 @@ async fn only_who_may_speaks_to_a_viewer() {
     let one = format!("{ALL}/tv");
     for client in [&back_end, &anna] {
         for path in [ALL, &one] {
-            let told = end(client, path, json!({"message": "Stopped."})).await;
+            let told = end(client, path, json!({"message": "Stopped by the service."})).await;
             told.is_problem(403, "forbidden");
         }
     }
-    let taking = json!({"takeover": "tv", "message": "Stopped."});
+    let taking = json!({"takeover": "tv", "message": "Stopped by the service."});
     let told = anna.put("anna", "phone", taking.clone()).await;
     told.is_problem(403, "forbidden");
     assert_eq!(back_end.put("anna", "phone", taking).await.status, 201);
-    assert_told(&operator, "tv", "displaced", "Stopped.").await;
+    assert_told(&operator, "tv", "displaced", "Stopped by the service.").await;
     let one = format!("{ALL}/phone");
-    let ended = end(&operator, &one, json!({"message": "Ended."})).await;
+    let ended = end(&operator, &one, json!({"message": "Ended by the service."})).await;
     assert_eq!(ended.status, 204);
-    assert_told(&operator, "phone", "operator", "Ended.").await;
+    assert_told(&operator, "phone", "operator", "Ended by the service.").await;
     // A stream inside Envoy can't be stopped, whatever it is told.
     let app_of_envoy = format!("{ALL}/r1?kind=request");
-    let told = end(&operator, &app_of_envoy, json!({"message": "Ended."})).await;
+    let told = end(
+        &operator,
+        &app_of_envoy,
+        json!({"message": "Ended by the service."}),
+    )
+    .await;
     assert_eq!(told.status, 204, "it isn't live");
     app.stop().await;
 }
