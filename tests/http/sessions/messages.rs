@@ -87,7 +87,6 @@ async fn a_message_that_cannot_be_sent_says_why() {
     let one = format!("{ALL}/p1");
     for (message, expected) in [
         (json!(""), "\"message\" is empty"),
-        (json!("  "), "\"message\" is empty"),
         (json!("x".repeat(201)), "has 201 characters; at most 200"),
         (json!("a\nb"), "has a control character at character 1"),
         (json!("a\u{9b}b"), "has a control character at character 1"),
@@ -104,8 +103,6 @@ async fn a_message_that_cannot_be_sent_says_why() {
             assert!(detail.contains(expected), "{message} gave {detail}");
         }
     }
-    let alone = api.put("anna", "p1", json!({"message": "Stopped."})).await;
-    alone.is_problem(400, "bad_request");
     end(&api, ALL, json!({"reason": "x"}))
         .await
         .is_problem(400, "bad_request");
