@@ -99,19 +99,19 @@ pub(super) struct UserBody {
 
 /// A limit to set for one user.
 #[derive(Debug, Default, PartialEq, Eq, Deserialize, ToSchema)]
-#[serde(default, deny_unknown_fields)]
+#[serde(deny_unknown_fields)]
 #[schema(as = Limit)]
 pub(super) struct LimitBody {
     /// How many streams the user may watch at once; 0 refuses every start.
     #[schema(value_type = u32, required = true, maximum = 1000)]
-    #[serde(deserialize_with = "whole_number")]
+    #[serde(default, deserialize_with = "whole_number")]
     pub(super) limit: Option<u32>,
     /// When it expires, in UTC and at most 90 days ahead.
     #[schema(value_type = Option<String>, format = DateTime)]
     pub(super) expires_at: Option<String>,
     /// Instead of `expires_at`: in how many seconds it expires. With neither, in 30 days.
     #[schema(value_type = Option<u32>, minimum = 1, maximum = 7_776_000)]
-    #[serde(deserialize_with = "whole_number")]
+    #[serde(default, deserialize_with = "whole_number")]
     pub(super) expires_in_seconds: Option<u32>,
 }
 
@@ -193,8 +193,13 @@ pub(super) struct StartBody {
     /// The id of the session whose slot it wants if all are taken, or `oldest`.
     #[schema(max_length = 256, pattern = r"^[^\x00-\x1f\x7f-\x9f]*$")]
     pub(super) takeover: Option<String>,
-    /// What the viewer of the session taken over is told, from a back end that acts for all users.
-    #[schema(max_length = 200, pattern = r"^[^\x00-\x1f\x7f-\x9f]*$")]
+    /// What the viewers of the sessions that it displaces are told, from a back end that acts for
+    /// all users.
+    #[schema(
+        min_length = 1,
+        max_length = 200,
+        pattern = r"^[^\x00-\x1f\x7f-\x9f]*$"
+    )]
     pub(super) message: Option<String>,
 }
 
@@ -204,7 +209,11 @@ pub(super) struct StartBody {
 #[schema(as = End)]
 pub(super) struct EndBody {
     /// What the viewer is told.
-    #[schema(max_length = 200, pattern = r"^[^\x00-\x1f\x7f-\x9f]*$")]
+    #[schema(
+        min_length = 1,
+        max_length = 200,
+        pattern = r"^[^\x00-\x1f\x7f-\x9f]*$"
+    )]
     pub(super) message: Option<String>,
 }
 
@@ -343,7 +352,7 @@ impl StartBody {
         optional("takeover", self.takeover.as_deref(), Takeover::parse)
     }
 
-    /// What the viewer of the session taken over is told.
+    /// What the viewers of the sessions that it displaces are told.
     pub(super) fn message(&self) -> Result<Option<EndMessage>, ApiError> {
         message(self.message.as_deref())
     }

@@ -262,19 +262,12 @@ fn claim(
             "Only a back end that acts for all users may send a message to a viewer.",
         ));
     }
-    let takeover = told.takeover()?;
-    if message.is_some() && takeover.is_none() {
-        return Err(ApiError::BadRequest(
-            "The field \"message\" is for the viewer of the session taken over; send \"takeover\" too."
-                .to_owned(),
-        ));
-    }
     Ok(Claim {
         user,
         plan,
         key,
         facts: told.facts(&|fact, loss| door.metrics.fact_lost(fact, loss)),
-        takeover,
+        takeover: told.takeover()?,
         message,
         derived: false,
         free: caller.is_operator_by_token(door),

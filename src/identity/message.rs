@@ -13,9 +13,9 @@ pub struct EndMessage(Arc<str>);
 /// Why a text can't be a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum MessageError {
-    /// There is nothing to read.
+    /// The text is empty.
     #[error("is empty; it must have 1 to {MAX_MESSAGE_CHARACTERS} characters")]
-    Blank,
+    Empty,
     /// The text is too long.
     #[error("has {0} characters; at most {MAX_MESSAGE_CHARACTERS} are allowed")]
     TooLong(usize),
@@ -31,11 +31,11 @@ impl EndMessage {
     /// The message, if the text is valid.
     ///
     /// # Errors
-    /// The text is blank, longer than [`MAX_MESSAGE_CHARACTERS`], or has a control character.
+    /// The text is empty, longer than [`MAX_MESSAGE_CHARACTERS`], or has a control character.
     pub fn parse(text: &str) -> Result<Self, MessageError> {
         let count = text.chars().count();
-        if text.trim().is_empty() {
-            return Err(MessageError::Blank);
+        if text.is_empty() {
+            return Err(MessageError::Empty);
         }
         if count > MAX_MESSAGE_CHARACTERS {
             return Err(MessageError::TooLong(count));
@@ -70,8 +70,7 @@ mod tests {
             assert_eq!(EndMessage::parse(text).unwrap().as_str(), text);
         }
         for (text, error) in [
-            ("", MessageError::Blank),
-            (" \t ", MessageError::Blank),
+            ("", MessageError::Empty),
             (&*"x".repeat(201), MessageError::TooLong(201)),
             ("\u{e9}a\nb", MessageError::ControlCharacter(2)),
             ("a\u{9b}b", MessageError::ControlCharacter(1)),

@@ -112,9 +112,12 @@ streamgate release --all USER => docs/cli.md => streamgate release --all alice
 streamgate release USER SESSION... => docs/cli.md => streamgate release alice p1
 streamgate serve --config FILE => docs/cli.md => streamgate serve --config streamgate.yaml &
 streamgate serve [--config FILE] => docs/cli.md => streamgate serve --config streamgate.yaml &
+streamgate sessions => tests/process/cli/service.rs => run(&["sessions", "--url", &url]
 streamgate sessions USER => docs/cli.md => streamgate sessions alice
 streamgate stats => docs/cli.md => streamgate stats
-streamgate what-if => docs/cli.md => streamgate what-if --period hour
+streamgate top => docs/cli.md => streamgate top --once
+streamgate what-if => docs/cli.md => streamgate top => docs/cli.md => streamgate top --once
+streamgate what-if --period hour
 target/demo/demo backend --listen 127.0.0.1:9000 => .ci/commands
 "#;
 

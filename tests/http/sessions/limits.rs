@@ -220,5 +220,6 @@ async fn in_an_outage_the_configured_limit_applies_and_the_other_is_unknown() {
     ] {
         told.is_problem(503, "outage");
     }
+    store.fails(&Fault::None);
     app.stop().await;
 }

@@ -87,7 +87,6 @@ async fn a_message_that_cannot_be_sent_says_why() {
     let one = format!("{ALL}/p1");
     for (message, expected) in [
         (json!(""), "\"message\" is empty"),
-        (json!("  "), "\"message\" is empty"),
         (json!("x".repeat(201)), "has 201 characters; at most 200"),
         (json!("a\nb"), "has a control character at character 1"),
         (json!("a\u{9b}b"), "has a control character at character 1"),
@@ -104,8 +103,6 @@ async fn a_message_that_cannot_be_sent_says_why() {
             assert!(detail.contains(expected), "{message} gave {detail}");
         }
     }
-    let alone = api.put("anna", "p1", json!({"message": "Stopped."})).await;
-    alone.is_problem(400, "bad_request");
     end(&api, ALL, json!({"reason": "x"}))
         .await
         .is_problem(400, "bad_request");
@@ -124,22 +121,27 @@ async fn only_who_may_speaks_to_a_viewer() {
     let one = format!("{ALL}/tv");
     for client in [&back_end, &anna] {
         for path in [ALL, &one] {
-            let told = end(client, path, json!({"message": "Stopped."})).await;
+            let told = end(client, path, json!({"message": "Stopped by the service."})).await;
             told.is_problem(403, "forbidden");
         }
     }
-    let taking = json!({"takeover": "tv", "message": "Stopped."});
+    let taking = json!({"takeover": "tv", "message": "Stopped by the service."});
     let told = anna.put("anna", "phone", taking.clone()).await;
     told.is_problem(403, "forbidden");
     assert_eq!(back_end.put("anna", "phone", taking).await.status, 201);
-    assert_told(&operator, "tv", "displaced", "Stopped.").await;
+    assert_told(&operator, "tv", "displaced", "Stopped by the service.").await;
     let one = format!("{ALL}/phone");
-    let ended = end(&operator, &one, json!({"message": "Ended."})).await;
+    let ended = end(&operator, &one, json!({"message": "Ended by the service."})).await;
     assert_eq!(ended.status, 204);
-    assert_told(&operator, "phone", "operator", "Ended.").await;
+    assert_told(&operator, "phone", "operator", "Ended by the service.").await;
     // A stream inside Envoy can't be stopped, whatever it is told.
     let app_of_envoy = format!("{ALL}/r1?kind=request");
-    let told = end(&operator, &app_of_envoy, json!({"message": "Ended."})).await;
+    let told = end(
+        &operator,
+        &app_of_envoy,
+        json!({"message": "Ended by the service."}),
+    )
+    .await;
     assert_eq!(told.status, 204, "it isn't live");
     app.stop().await;
 }

@@ -19,7 +19,8 @@
 --              it has started
 --          'R' u48 now, u48 expires, u16 active, u16 override or NONE, its record without the times
 --              of this renewal: it was live already, and is renewed
---          'F' u48 now, u16 override or NONE, records: these sessions take all slots
+--          'F' u48 now, u16 limit (NONE if it is the question's), records: these sessions take all
+--              slots
 --          'E' u8 cause, u32 how long it must stay quiet (0: it may never start again), key of
 --              the session that took its slot, message as facts: it has ended
 --          'N' the named session can't be stopped from here
@@ -195,7 +196,7 @@ else
       paid = manner % (2 * FREE) == 0 and not all_own
     end
     if not answer and (barred or (paid and spent >= burst)) then
-      answer = pack('>c1I6I2', 'F', now, override) .. sub(roster, begin, tombs - 1)
+      answer = pack('>c1I6I2', 'F', now, override == NONE and NONE or limit) .. sub(roster, begin, tombs - 1)
     end
 
     if not answer then
