@@ -17,7 +17,7 @@ use crate::outbox::Notice;
 use crate::session::{Ending, Sighting};
 use crate::telemetry::metrics::{EntryOutcome, EntryType};
 
-fn read(entries: Vec<Entry>) -> Vec<Reading> {
+fn read(entries: &[Entry]) -> Vec<Reading> {
     let entries: Vec<LogEntry<'_>> = entries.iter().map(Entry::sent).collect();
     read_all(
         &entries,
@@ -42,12 +42,12 @@ fn shown(reading: &Reading) -> String {
 }
 
 fn one(entry: Entry) -> String {
-    shown(&read(vec![entry])[0])
+    shown(&read(&[entry])[0])
 }
 
 /// The details of a sign of life.
 fn sighting(entry: Entry) -> (Sighting, Option<PlanName>) {
-    match read(vec![entry]).remove(0).notice {
+    match read(&[entry]).remove(0).notice {
         Some((_, Notice::Renew(sighting, plan, _))) => (sighting, plan),
         other => panic!("{other:?}"),
     }
@@ -267,7 +267,7 @@ fn the_end_of_a_long_response_ends_its_separate_session() {
         for code in [0, 200, 404] {
             let entry = entry.clone().allowed("anna", kind, "p1");
             let entry = entry.answered(code).lasting(seconds);
-            let end = read(vec![entry]).remove(0).response_end;
+            let end = read(&[entry]).remove(0).response_end;
             let ended = end.map(|key| key.to_string());
             assert_eq!(ended.as_deref(), expected, "{kind} {seconds} s, {code}");
         }
@@ -282,7 +282,7 @@ fn every_entry_reports_its_type() {
         (AccessLogType::DownstreamStart, EntryType::Other),
         (AccessLogType::NotSet, EntryType::Other),
     ] {
-        assert_eq!(read(vec![Entry::of(kind, "r1")])[0].entry, expected);
+        assert_eq!(read(&[Entry::of(kind, "r1")])[0].entry, expected);
     }
 }
 
@@ -327,15 +327,15 @@ fn an_end_cancels_earlier_entries_of_its_stream_in_the_message() {
             vec![renew, release],
         ),
     ] {
-        let outcomes: Vec<_> = read(entries).iter().map(shown).collect();
+        let outcomes: Vec<_> = read(&entries).iter().map(shown).collect();
         assert_eq!(outcomes, expected);
     }
     // The request that ends belonged to a playback: its earlier sign of life is obsolete as well.
     let seen = Entry::periodic("r1").allowed("anna", "playback", "p1");
     let over = Entry::end("r1").allowed("anna", "playback", "p1");
-    let outcomes: Vec<_> = read(vec![seen, over]).iter().map(shown).collect();
+    let outcomes: Vec<_> = read(&[seen, over]).iter().map(shown).collect();
     assert_eq!(outcomes, ["superseded", "failed anna playback:p1"]);
-    assert!(read(Vec::new()).is_empty());
+    assert!(read(&[]).is_empty());
 }
 
 #[test]
@@ -425,7 +425,7 @@ fn each_entry_result_has_a_label() {
             EntryOutcome::Failed,
         ),
     ] {
-        let reading = read(vec![entry]).remove(0);
+        let reading = read(&[entry]).remove(0);
         assert_eq!(reading.outcome, expected);
         assert!(reading.notice.is_some(), "{expected:?}");
     }
