@@ -161,7 +161,8 @@ fn the_collection_has_each_call_of_the_openapi_document() {
     let mut calls = 0;
     for (template, methods) in document["paths"].as_object().unwrap() {
         for method in methods.as_object().unwrap().keys() {
-            if method != "parameters" {
+            // A stream of events never ends, and what sends the collection waits for each answer.
+            if method != "parameters" && template != "/v1/events" {
                 assert!(made_by(method, template), "no {method} {template}");
                 calls += 1;
             }
