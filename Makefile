@@ -145,7 +145,7 @@ test-servers: prereqs
 		echo "on $$server: $$($$binary --version)"
 		left_out=(redis_load:: over_tls)
 		# A node's port for other nodes can be chosen since Redis 7.0; the tests need that.
-		[ "$$server" != redis-6.2 ] || left_out+=(redis_cluster:: a_cluster_does_ a_cluster_agrees_ a_clusters_master_)
+		[ "$$server" != redis-6.2 ] || left_out+=(redis_cluster:: a_cluster_does_ a_cluster_agrees_ a_clusters_master_ _shard)
 		STREAMGATE_TEST_REDIS_SERVER=$$binary $(CARGO) test --locked --test integration -- \
 			store:: rule::ledger_model $${left_out[@]/#/--skip=}
 	done
@@ -209,19 +209,26 @@ bench-memory: prereqs
 	$(CARGO) bench --locked --bench memory
 
 # In a network namespace of its own, where packets can be dropped and delayed without anybody else
-# noticing; that takes root. The optimised build, because a busy machine hides what a fault does.
-## What each fault does to the count, on each topology: an hour; ROWS=3/8 or ROWS='cluster: ' for some
+# noticing; that takes root. The optimised build, and the priority, because a busy machine hides what
+# a fault does. Where the kernel groups processes by session, the priority of the session counts.
+## What each fault does to the count, on each topology: half an hour; ROWS='cluster: ' for some, ALERTS=1 for their alerts
 faults:
 	@deploy/prereqs.sh $(ENVOY_NEEDS) $(REDIS_NEEDS) iptables ip:iproute2 unshare:util-linux
 	[ "$$(id -u)" = 0 ] || { echo 'make faults needs root: it makes a network namespace' >&2; exit 1; }
+	if [ -n "$(ALERTS)" ]; then
+		STREAMGATE_TEST_PROMETHEUS=$$(tests/tools/get-prometheus.sh)
+		export STREAMGATE_TEST_PROMETHEUS
+	fi
 	STREAMGATE_TEST_ENVOY=$$(deploy/demo/get-envoy.sh)
 	STREAMGATE_TEST_REDIS_SERVER=$$(deploy/demo/get-redis.sh)
 	export STREAMGATE_TEST_ENVOY STREAMGATE_TEST_REDIS_SERVER
-	$(CARGO) bench --locked --no-run --bench faults
+	$(CARGO) bench --locked --profile faults --no-run --bench faults
 	# A node of a cluster writes its view of the others to disk and waits for it. In memory that costs nothing.
 	export TMPDIR=/dev/shm
-	unshare --net -- sh -c 'ip link set lo up && exec "$$@"' sh \
-		$(CARGO) bench --locked --offline --bench faults -- $(if $(ROWS),'$(ROWS)')
+	setsid --wait unshare --net -- sh -c 'ip link set lo up
+		if [ -w /proc/self/autogroup ]; then echo -15 > /proc/self/autogroup; fi
+		exec nice -n -15 "$$@"' sh \
+		$(CARGO) bench --locked --offline --profile faults --bench faults -- $(if $(ROWS),'$(ROWS)')
 
 # The corpus stays unchanged; new inputs go to fuzz/work, failures to fuzz/artifacts. Without
 # sanitizers (the crate forbids unsafe code), so that the stable toolchain works: RUSTC_BOOTSTRAP

@@ -60,6 +60,8 @@
 //!   [`config::OutageRule`]
 //! - *held lease*: a session that the store counts as far as this instance knows, and until when:
 //!   [`ledger::Ledger::lookup`]
+//! - *event*: something that happened in the installation, told to operators who listen:
+//!   [`events::Events`]
 //! - *unsynced*: sessions and ends that the store has yet to learn about
 //!
 //! # Flow
@@ -104,8 +106,14 @@ pub mod store;
 // Logs, metrics and traces.
 pub mod telemetry;
 
+// What happens, for operators who listen.
+pub mod events;
+
 // Files that are read again while the process runs, such as certificates.
 pub mod reload;
+
+// The numbers of a whole installation.
+pub mod statistics;
 
 // The part that doors talk to, and its background queue.
 pub mod ledger;

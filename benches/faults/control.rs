@@ -1,5 +1,6 @@
-//! The control task measures how long the machine itself delays a thread. The time of a check is
-//! reported as the excess over this delay, so that a busy machine changes no row.
+//! The control task measures how long the machine itself delays a thread, and a task on the runtime
+//! of the viewers. The time of a check is reported as the excess over this delay, so that a busy
+//! machine changes no row.
 
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -9,6 +10,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use streamgate::clock::Stopwatch;
+use tokio::task::JoinSet;
 
 /// How long the sleeper sleeps.
 const NAP: Duration = Duration::from_millis(1);
@@ -22,6 +24,8 @@ type Delay = (Duration, Duration);
 /// A thread that sleeps and then has a byte sent back over loopback, again and again.
 pub(crate) struct Control {
     delays: Arc<Mutex<Vec<Delay>>>,
+    lags: Arc<Mutex<Vec<Delay>>>,
+    lagging: JoinSet<()>,
     is_over: Arc<AtomicBool>,
     threads: Vec<JoinHandle<()>>,
 }
@@ -56,8 +60,13 @@ impl Control {
                 }
             }
         });
+        let lags: Arc<Mutex<Vec<Delay>>> = Arc::default();
+        let mut lagging = JoinSet::new();
+        lagging.spawn(note_lags(clock, Arc::clone(&lags)));
         Self {
             delays,
+            lags,
+            lagging,
             is_over,
             threads: vec![echo, sleeper],
         }
@@ -69,27 +78,49 @@ impl Control {
         for thread in self.threads {
             thread.join().unwrap();
         }
-        Delays(std::mem::take(&mut self.delays.lock().unwrap()))
+        drop(self.lagging);
+        Delays {
+            of_machine: std::mem::take(&mut self.delays.lock().unwrap()),
+            of_viewers: std::mem::take(&mut self.lags.lock().unwrap()),
+        }
     }
 }
 
-/// The machine's delays, in the order in which they began.
-pub(crate) struct Delays(Vec<Delay>);
+/// Notes how late the runtime is that the viewers run on.
+async fn note_lags(clock: Stopwatch, lags: Arc<Mutex<Vec<Delay>>>) {
+    loop {
+        let began = clock.elapsed();
+        tokio::time::sleep(NAP).await;
+        let lag = (clock.elapsed() - began).saturating_sub(NAP);
+        if lag > NOTED {
+            lags.lock().unwrap().push((began, lag));
+        }
+    }
+}
+
+/// Delays, in the order in which they began.
+pub(crate) struct Delays {
+    /// Those of a thread.
+    of_machine: Vec<Delay>,
+    /// Those of a task on the runtime that the viewers run on, in which their own work has a part.
+    of_viewers: Vec<Delay>,
+}
 
 impl Delays {
-    /// The sum of those that fell into that time: an upper bound of what the machine added to
-    /// whatever ran then, whether in one piece or in several.
+    /// The sum of those that fell into that time: an upper bound of what the machine, or the
+    /// viewers, added to whatever ran then, whether in one piece or in several.
     pub(crate) fn within(&self, from: Duration, to: Duration) -> Duration {
         let overlap = |&(began, delay): &Delay| {
             let end = (began + NAP + delay).min(to);
             end.saturating_sub(began.max(from)).min(delay)
         };
-        self.0.iter().map(overlap).sum()
+        let sum = |delays: &[Delay]| delays.iter().map(overlap).sum();
+        Duration::max(sum(&self.of_machine), sum(&self.of_viewers))
     }
 
-    /// The longest of all.
+    /// The longest of the machine's.
     pub(crate) fn longest(&self) -> Duration {
-        let delays = self.0.iter().map(|&(_, delay)| delay);
+        let delays = self.of_machine.iter().map(|&(_, delay)| delay);
         delays.max().unwrap_or_default()
     }
 }

@@ -10,12 +10,6 @@ use testkit::sentinel::is_replica;
 use crate::installation::{Installation, STREAMGATE_GROUPS, ServerOptions};
 use crate::network::Firewall;
 
-/// How long a fault lasts that ends only because we end it: less than two thirds of a lease.
-const LASTS: Duration = Duration::from_secs(4);
-
-/// How long a server that was killed is away where nobody takes over, and where somebody does.
-const AWAY: Duration = Duration::from_secs(2);
-
 /// How much later an answer of a server comes.
 const LATENCY: Duration = Duration::from_millis(40);
 
@@ -24,6 +18,34 @@ const MOVED: u16 = 400;
 
 /// How far a clock jumps, in seconds: further than a lease.
 const JUMP: i64 = 60;
+
+/// Alerts of an outage.
+const CHECKS_FAIL: &str = "StreamgateChecksFail";
+const OUTAGE_RULE: &str = "StreamgateOutageRule";
+
+/// The alerts of an outage in which starts are denied; without the first, of any.
+static OUTAGE_DENIED: [&str; 3] = [CHECKS_FAIL, OUTAGE_RULE, "StreamgateStoreDown"];
+
+/// Those that an outage may fire as well, most of them once it is longer than a lease.
+static AFTER_AN_OUTAGE: [&str; 4] = [
+    "StreamgateEntriesDropped",
+    "StreamgateLeasesLapse",
+    "StreamgateStoreErrors",
+    "StreamgateStoreForgot",
+];
+
+/// All of these, and the one of a shard.
+static IN_OR_AFTER_AN_OUTAGE: [&str; 9] = [
+    CHECKS_FAIL,
+    OUTAGE_RULE,
+    "StreamgateStoreDown",
+    "StreamgateShardOut",
+    "StreamgateChecksSlow",
+    "StreamgateEntriesDropped",
+    "StreamgateLeasesLapse",
+    "StreamgateStoreErrors",
+    "StreamgateStoreForgot",
+];
 
 /// A fault.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -112,6 +134,37 @@ impl Fault {
         }
     }
 
+    /// The alerts that fire when it lasts for a quarter of an hour, and others that may.
+    pub(crate) fn alerts(self, topology: Topology, rule: &str) -> [&'static [&'static str]; 2] {
+        let is_alone = topology == Topology::Standalone;
+        match self {
+            Self::Nothing | Self::PlannedFailover | Self::Resharding | Self::ClockBack => {
+                [&[], &[]]
+            }
+            Self::InstanceCutOff if rule == "deny" => [&OUTAGE_DENIED, &AFTER_AN_OUTAGE],
+            Self::InstanceCutOff => [&OUTAGE_DENIED[1..], &AFTER_AN_OUTAGE],
+            Self::MasterKilledSaved | Self::MasterKilledUnsaved | Self::MasterPaused
+                if is_alone =>
+            {
+                let from = usize::from(rule != "deny");
+                [&OUTAGE_DENIED[from..], &AFTER_AN_OUTAGE]
+            }
+            // How long a promotion takes is no sixtieth here.
+            Self::MasterKilledSaved
+            | Self::MasterKilledUnsaved
+            | Self::MasterPaused
+            | Self::MasterCutOff
+            | Self::Latency => [&[], &IN_OR_AFTER_AN_OUTAGE],
+            Self::Full if rule == "deny" => [&[CHECKS_FAIL, OUTAGE_RULE], &AFTER_AN_OUTAGE],
+            Self::Full => [&[OUTAGE_RULE], &AFTER_AN_OUTAGE],
+            Self::Flushed | Self::ClockForward => [&["StreamgateStoreForgot"], &[]],
+            Self::StreamgateKilled | Self::StreamgatePaused => {
+                [&["StreamgateInstanceMissing"], &[CHECKS_FAIL]]
+            }
+            Self::EnvoyKilled => [&["StreamgateInstanceMissing"], &[]],
+        }
+    }
+
     /// What the servers need for it.
     pub(crate) const fn options(self) -> ServerOptions {
         ServerOptions {
@@ -121,18 +174,20 @@ impl Fault {
         }
     }
 
-    /// Makes it, and returns when we have done all that we do to end it.
-    pub(crate) async fn happen(self, at: &mut Installation) {
+    /// Makes it, and returns when we have done all that we do to end it: after so long, if it would
+    /// not end by itself. What is killed comes back after half of that, or, if another server has
+    /// to be promoted, after twice that.
+    pub(crate) async fn happen(self, at: &mut Installation, lasts: Duration) {
         match self {
             Self::Nothing => {}
             Self::MasterKilledSaved | Self::MasterKilledUnsaved => {
                 at.master().stop();
-                tokio::time::sleep(away(at)).await;
+                tokio::time::sleep(away(at, lasts)).await;
                 tokio::task::block_in_place(|| at.master().restart_with(&[]));
             }
             Self::MasterPaused => {
                 at.master().pause();
-                tokio::time::sleep(LASTS).await;
+                tokio::time::sleep(lasts).await;
                 at.master().resume();
             }
             Self::PlannedFailover => at.fail_over().await,
@@ -140,19 +195,19 @@ impl Fault {
             Self::InstanceCutOff => {
                 let [_, group] = STREAMGATE_GROUPS;
                 let cut = Firewall::open().drop_packets(group, &at.client_ports());
-                tokio::time::sleep(LASTS).await;
+                tokio::time::sleep(lasts).await;
                 drop(cut);
             }
-            Self::MasterCutOff => cut_master_off(at).await,
+            Self::MasterCutOff => cut_master_off(at, lasts).await,
             Self::Latency => {
                 let slow = |relay: &Proxy| relay.slow(LATENCY);
                 at.relays.iter().for_each(slow);
-                tokio::time::sleep(LASTS).await;
+                tokio::time::sleep(lasts).await;
                 at.relays.iter().for_each(Proxy::restore);
             }
             Self::Full => {
                 on_all(at, &["CONFIG", "SET", "maxmemory", "1"]);
-                tokio::time::sleep(LASTS).await;
+                tokio::time::sleep(lasts).await;
                 on_all(at, &["CONFIG", "SET", "maxmemory", "0"]);
             }
             Self::Flushed => on_masters(at, &["FLUSHALL"]),
@@ -161,13 +216,13 @@ impl Fault {
             Self::StreamgateKilled => {
                 let mut killed = at.streamgates[1].take().unwrap();
                 killed.kill().await;
-                tokio::time::sleep(AWAY).await;
+                tokio::time::sleep(lasts / 2).await;
                 at.streamgates[1] = Some(killed.start_again().await);
             }
             Self::StreamgatePaused => {
                 let paused = at.streamgates[1].as_ref().unwrap();
                 paused.signal("STOP").await;
-                tokio::time::sleep(LASTS).await;
+                tokio::time::sleep(lasts).await;
                 paused.signal("CONT").await;
             }
             Self::EnvoyKilled => at.envoy.take().unwrap().kill().await,
@@ -176,16 +231,16 @@ impl Fault {
 }
 
 /// How long a killed server is away: where there is a replica, until it has been promoted.
-fn away(at: &Installation) -> Duration {
+fn away(at: &Installation, lasts: Duration) -> Duration {
     if at.data_servers().len() == 1 {
-        AWAY
+        lasts / 2
     } else {
-        2 * LASTS
+        2 * lasts
     }
 }
 
 /// Cuts the master off from all servers and sentinels, while clients still reach it.
-async fn cut_master_off(at: &Installation) {
+async fn cut_master_off(at: &Installation, lasts: Duration) {
     let (master, peers) = at.groups();
     let (its_ports, their_ports) = at.ports();
     let cut = Firewall::open().drop_packets(master, &their_ports);
@@ -193,7 +248,7 @@ async fn cut_master_off(at: &Installation) {
     // What the master sends its replica has no port of the replica's that a rule could name.
     at.master()
         .run::<Value>(&["CLIENT", "KILL", "TYPE", "replica"]);
-    tokio::time::sleep(LASTS).await;
+    tokio::time::sleep(lasts).await;
     drop(cut);
 }
 

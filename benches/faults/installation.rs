@@ -7,6 +7,7 @@ use std::path::Path;
 use std::process::Command;
 
 use redis::Value;
+use serde_json::json;
 use streamgate::config::Topology;
 use tempfile::TempDir;
 use testkit::cluster::RedisCluster;
@@ -188,7 +189,10 @@ impl Installation {
             Streamgate::start_in_group(STREAMGATE_GROUPS[1], &settings)
         );
         let origin = Origin::start().await;
-        let setup = Setup::demo(&[one.grpc, two.grpc], origin.address).flush_interval("2s");
+        let setup = Setup::demo(&[one.grpc, two.grpc], origin.address)
+            .flush_interval("2s")
+            // As shipped: the kit has a longer one for tests.
+            .check(json!({"grpc_service": {"timeout": "0.5s"}}));
         let envoy = setup.start().await;
         Self {
             servers,
@@ -199,6 +203,11 @@ impl Installation {
             _origin: origin,
             clock,
         }
+    }
+
+    /// Both streamgates, which have just been started.
+    pub(crate) fn both(&self) -> [&Streamgate; 2] {
+        self.streamgates.each_ref().map(|it| it.as_ref().unwrap())
     }
 
     /// The server whose fault it is: the only one, or a master.

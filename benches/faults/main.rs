@@ -11,7 +11,9 @@
     reason = "a measurement that can't go on has failed"
 )]
 
+mod alerts;
 mod control;
+mod explain;
 mod fault;
 mod installation;
 mod network;
@@ -31,13 +33,19 @@ use control::Control;
 use fault::Fault;
 use installation::{Installation, LEASE, TOPOLOGIES};
 use table::{Row, Seen};
-use viewers::Audience;
+use viewers::{Audience, USERS};
+
+/// How long a fault lasts that ends only because we end it: less than two thirds of a lease.
+const LASTS: Duration = Duration::from_secs(4);
 
 /// How long viewers come and go before the fault.
-const BEFORE: Duration = Duration::from_secs(8);
+const BEFORE: Duration = Duration::from_secs(6);
 
-/// How long they do so from when the fault begins; longer than two leases.
-const AFTER: Duration = Duration::from_secs(22);
+/// How long they do so from when the fault begins: two leases and more.
+const AFTER: Duration = Duration::from_secs(20);
+
+/// What leaks is free after a lease at the latest.
+const LEAKS_END_WITHIN: Duration = Duration::from_secs(LEASE as u64 + 2);
 
 fn main() {
     let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -46,6 +54,10 @@ fn main() {
         .build();
     runtime.unwrap().block_on(async {
         let (chosen, all) = chosen();
+        if std::env::var_os("ALERTS").is_some() {
+            alerts::see(&chosen).await;
+            return;
+        }
         let mut table = Vec::new();
         for row in &chosen {
             let seen = run(row).await;
@@ -103,12 +115,7 @@ async fn run(row: &Row) -> Seen {
     let mut at = Installation::start(row.topology, &row.fault.options(), row.rule).await;
     let clock = Stopwatch::start();
     let control = Control::start(clock);
-    let audience = {
-        let [Some(one), Some(two)] = &at.streamgates else {
-            panic!("both have just been started");
-        };
-        Audience::of([one, two], clock)
-    };
+    let audience = { Audience::of(at.both(), USERS, clock) };
     let envoy = at.envoy.as_ref().unwrap().address;
     let devices = audience.watch(envoy);
     let mut looking = JoinSet::new();
@@ -119,19 +126,24 @@ async fn run(row: &Row) -> Seen {
     let began = clock.elapsed();
     let is_killed = row.fault == Fault::EnvoyKilled;
     audience.envoy_is_killed.store(is_killed, Ordering::Relaxed);
-    row.fault.happen(&mut at).await;
+    row.fault.happen(&mut at, LASTS).await;
     sleep(AFTER.saturating_sub(clock.elapsed() - began)).await;
 
     audience.end();
     devices.join_all().await;
-    // What leaks is free after a lease at the latest.
-    sleep(Duration::from_secs(u64::from(LEASE) + 2)).await;
+    let left_over = audience.until_all_is_free(LEAKS_END_WITHIN).await;
     looking.shutdown().await;
-    let left_over = audience.left_over().await;
     audience.leave().await;
+    if std::env::var_os("EXPLAIN").is_some() {
+        explain::leaks(&audience.truth.tally(), began);
+        for streamgate in at.streamgates.iter().flatten() {
+            explain::show(streamgate).await;
+        }
+    }
     Seen {
-        before,
-        after: audience.truth.tally(),
+        starts_before: before.starts,
+        checks_before: before.checks,
+        tally: audience.truth.tally(),
         began,
         left_over,
         delays: control.end(),

@@ -1,5 +1,7 @@
 //! The table: a row for each fault on each topology.
 
+use std::cmp::Reverse;
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::time::Duration;
 
@@ -9,7 +11,7 @@ use testkit::tools::repository;
 use crate::control::Delays;
 use crate::fault::Fault;
 use crate::installation::{TOPOLOGIES, word};
-use crate::truth::Tally;
+use crate::truth::{Slow, Tally, Trouble};
 
 /// Where the table is written.
 const WRITTEN: &str = "target/faults.md";
@@ -24,9 +26,11 @@ pub(crate) struct Row {
 
 /// What was seen.
 pub(crate) struct Seen {
-    /// The tally when the fault began, and at the end.
-    pub(crate) before: Tally,
-    pub(crate) after: Tally,
+    /// The starts and checks before the fault began.
+    pub(crate) starts_before: usize,
+    pub(crate) checks_before: usize,
+    /// The tally at the end.
+    pub(crate) tally: Tally,
     /// When the fault began.
     pub(crate) began: Duration,
     /// How many sessions counted a lease after the last viewer had left; `None` if nobody could
@@ -44,18 +48,27 @@ impl Row {
 }
 
 impl Seen {
+    /// How long a check took, less what the machine added to it.
+    fn excess(&self, slow: &Slow) -> Duration {
+        let delays = self.delays.within(slow.sent, slow.answered);
+        (slow.answered - slow.sent).saturating_sub(delays)
+    }
+
     /// The longest check, less what the machine added to it.
     fn longest_check(&self) -> Duration {
-        let excess = |&(sent, answered): &(Duration, Duration)| {
-            let delays = self.delays.within(sent, answered);
-            (answered - sent).saturating_sub(delays)
-        };
-        self.after.slow.iter().map(excess).max().unwrap_or_default()
+        let excesses = self.tally.slow.iter().map(|slow| self.excess(slow));
+        excesses.max().unwrap_or_default()
+    }
+
+    /// How often that happened from when the fault began.
+    fn count(&self, trouble: Trouble) -> usize {
+        self.tally.count(trouble, self.began)
     }
 
     /// How long after the beginning of the fault the last thing happened that shouldn't.
     fn normal_after(&self) -> Duration {
-        let last = self.after.last_trouble.unwrap_or_default();
+        let times = self.tally.troubles.iter().map(|&(when, _)| when);
+        let last = times.max().unwrap_or_default();
         last.saturating_sub(self.began)
     }
 }
@@ -68,7 +81,6 @@ const HEADING: &str = "\
 
 /// A row of the table.
 pub(crate) fn cells(row: &Row, seen: &Seen) -> String {
-    let (before, after) = (&seen.before, &seen.after);
     let longest = seen.longest_check().as_millis();
     let longest = if longest == 0 {
         "< 20".to_owned()
@@ -79,29 +91,56 @@ pub(crate) fn cells(row: &Row, seen: &Seen) -> String {
         "| {} | `{}` | {} | {} | {} | {} | {} | {:.0} | {:.1} | {longest} | {:.1} |",
         row.fault.name(),
         row.rule,
-        after.starts - before.starts,
-        after.above - before.above,
-        after.wrongly_refused - before.wrongly_refused,
-        after.cut_off - before.cut_off,
-        after.failed - before.failed,
-        (after.leaked - before.leaked).as_secs_f64(),
-        after.longest_leak.as_secs_f64(),
+        seen.tally.starts - seen.starts_before,
+        seen.count(Trouble::Above),
+        seen.count(Trouble::WronglyRefused),
+        seen.count(Trouble::CutOff),
+        seen.count(Trouble::Failed),
+        seen.tally.leaked.as_secs_f64(),
+        seen.tally.longest_leak.as_secs_f64(),
         seen.normal_after().as_secs_f64(),
     )
 }
 
-/// A row for who watches the run.
+/// A row for who watches the run, and what explains it: what went wrong in which second after the
+/// fault began, and the longest checks.
 pub(crate) fn line(row: &Row, seen: &Seen) -> String {
-    let before = &seen.before;
-    let trouble = before.above + before.wrongly_refused + before.cut_off + before.failed;
-    format!(
-        "| {} {} (before the fault: {trouble} of {} checks in trouble; left over {:?}; the machine's longest delay {:.0} ms)",
+    let before = seen.tally.troubles.iter();
+    let before = before.filter(|(when, _)| *when < seen.began).count();
+    let mut text = format!(
+        "| {} {}\n    before the fault: {before} of {} checks in trouble; left over {:?}; the machine's longest delay {:.0} ms",
         word(row.topology),
         cells(row, seen),
-        before.checks,
+        seen.checks_before,
         seen.left_over,
         seen.delays.longest().as_secs_f64() * 1000.0,
-    )
+    );
+    for trouble in [
+        Trouble::Above,
+        Trouble::WronglyRefused,
+        Trouble::CutOff,
+        Trouble::Failed,
+    ] {
+        let mut seconds = BTreeMap::<u64, usize>::new();
+        for (when, _) in seen.tally.troubles.iter().filter(|it| it.1 == trouble) {
+            let after = when.saturating_sub(seen.began).as_secs();
+            *seconds.entry(after).or_default() += 1;
+        }
+        if !seconds.is_empty() {
+            let _ = write!(text, "\n    {trouble:?} by second: {seconds:?}");
+        }
+    }
+    let mut slow: Vec<&Slow> = seen.tally.slow.iter().collect();
+    slow.sort_by_key(|slow| Reverse(seen.excess(slow)));
+    for slow in slow.into_iter().take(3) {
+        let after = slow.sent.as_secs_f64() - seen.began.as_secs_f64();
+        let (took, asked, verdict) = (seen.excess(slow), slow.asked, slow.verdict);
+        let _ = write!(
+            text,
+            "\n    {asked} at {after:.2} s: {took:.0?} {verdict:?}"
+        );
+    }
+    text
 }
 
 /// Writes the whole table.

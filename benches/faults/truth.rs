@@ -43,29 +43,46 @@ struct Watched {
 /// The sessions of a user by their ids.
 type Sessions = HashMap<String, Watched>;
 
+/// What shouldn't happen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Trouble {
+    /// A start was let in although three streams of the user surely ran.
+    Above,
+    /// A start got 429 although fewer than three of the user's could have counted.
+    WronglyRefused,
+    /// A viewer within the limit was refused in the middle of a playback, or a response broke.
+    CutOff,
+    /// A start or a renewal got 503, or no answer in time.
+    Failed,
+}
+
+/// A check that took long.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Slow {
+    pub(crate) sent: Duration,
+    pub(crate) answered: Duration,
+    /// What was asked, and what came of it.
+    pub(crate) asked: &'static str,
+    pub(crate) verdict: Verdict,
+}
+
 /// What the clients have seen.
 #[derive(Debug, Default, Clone)]
 pub(crate) struct Tally {
     /// Starts that were tried.
     pub(crate) starts: usize,
-    /// Starts that were let in although three streams of the user surely ran.
-    pub(crate) above: usize,
-    /// Starts that got 429 although fewer than three of the user's could have counted.
-    pub(crate) wrongly_refused: usize,
-    /// Starts and renewals that got 503, or no answer in time.
-    pub(crate) failed: usize,
-    /// Viewers within their limit whose playback was refused in the middle.
-    pub(crate) cut_off: usize,
     /// Checks in all.
     pub(crate) checks: usize,
-    /// Checks that took long: when they were sent, and when answered.
-    pub(crate) slow: Vec<(Duration, Duration)>,
-    /// When the last of these things happened that shouldn't.
-    pub(crate) last_trouble: Option<Duration>,
+    /// What shouldn't have happened, and when.
+    pub(crate) troubles: Vec<(Duration, Trouble)>,
+    /// Checks that took long.
+    pub(crate) slow: Vec<Slow>,
     /// How long slots have counted for streams that had ended.
     pub(crate) leaked: Duration,
     /// The longest of these times.
     pub(crate) longest_leak: Duration,
+    /// The sessions that they were: when each was sent, when it ended, and until when it counted.
+    pub(crate) leaks: HashMap<(usize, String), (Duration, Duration, Duration)>,
 }
 
 /// All users, and the tally.
@@ -127,9 +144,13 @@ impl Truth {
         tally.starts += 1;
         let is_above = verdict == Verdict::Allowed && surely >= LIMIT;
         let is_wrong = verdict == Verdict::Full && perhaps < LIMIT;
-        tally.above += usize::from(is_above);
-        tally.wrongly_refused += usize::from(is_wrong);
-        tally.note(sent, now, verdict, is_above || is_wrong);
+        if is_above {
+            tally.troubles.push((now, Trouble::Above));
+        }
+        if is_wrong {
+            tally.troubles.push((now, Trouble::WronglyRefused));
+        }
+        tally.note("start", sent, now, verdict);
     }
 
     /// A renewal that was sent then has been answered; whether the viewer goes on.
@@ -145,8 +166,10 @@ impl Truth {
         }
         drop(sessions);
         let mut tally = self.tally.lock().unwrap();
-        tally.cut_off += usize::from(is_cut_off);
-        tally.note(sent, now, verdict, is_cut_off);
+        if is_cut_off {
+            tally.troubles.push((now, Trouble::CutOff));
+        }
+        tally.note("renewal", sent, now, verdict);
         verdict != Verdict::Full
     }
 
@@ -177,8 +200,7 @@ impl Truth {
     pub(crate) fn broke(&self) {
         let now = self.clock.elapsed();
         let mut tally = self.tally.lock().unwrap();
-        tally.cut_off += 1;
-        tally.last_trouble = Some(now);
+        tally.troubles.push((now, Trouble::CutOff));
     }
 
     /// The store was asked at `asked`, and `since` the time before; these sessions counted. Notes
@@ -205,7 +227,11 @@ impl Truth {
             seen.insert(key, began);
         }
         let mut tally = self.tally.lock().unwrap();
-        for began in seen.values() {
+        for (key, began) in &seen {
+            let sessions = self.users[key.0].lock().unwrap();
+            let sent = sessions.get(&key.1).map_or(*began, |session| session.sent);
+            drop(sessions);
+            tally.leaks.insert(key.clone(), (sent, *began, asked));
             tally.leaked += asked.saturating_sub(since.max(*began));
             tally.longest_leak = tally.longest_leak.max(asked.saturating_sub(*began));
         }
@@ -216,14 +242,24 @@ impl Truth {
 
 impl Tally {
     /// Notes a check and what became of it.
-    fn note(&mut self, sent: Duration, now: Duration, verdict: Verdict, is_trouble: bool) {
+    fn note(&mut self, asked: &'static str, sent: Duration, answered: Duration, verdict: Verdict) {
         self.checks += 1;
-        self.failed += usize::from(verdict == Verdict::Failed);
-        if is_trouble || verdict == Verdict::Failed {
-            self.last_trouble = Some(now);
+        if verdict == Verdict::Failed {
+            self.troubles.push((answered, Trouble::Failed));
         }
-        if now.saturating_sub(sent) > SLOW {
-            self.slow.push((sent, now));
+        if answered.saturating_sub(sent) > SLOW {
+            self.slow.push(Slow {
+                sent,
+                answered,
+                asked,
+                verdict,
+            });
         }
+    }
+
+    /// How often that has happened since then.
+    pub(crate) fn count(&self, wanted: Trouble, since: Duration) -> usize {
+        let since = |&&(when, trouble): &&(Duration, Trouble)| when >= since && trouble == wanted;
+        self.troubles.iter().filter(since).count()
     }
 }

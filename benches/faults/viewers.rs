@@ -15,7 +15,8 @@ use serde_json::{Value, json};
 use streamgate::clock::Stopwatch;
 use testkit::gateway_client::{Answer, Check, Gateway, answered, end, message, periodic};
 use testkit::streamgate::Streamgate;
-use tokio::sync::mpsc;
+use tokio::net::TcpStream;
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 use tokio_stream::wrappers::ReceiverStream;
@@ -23,7 +24,7 @@ use tonic::transport::Channel;
 
 use crate::truth::{Truth, Verdict};
 
-/// How many users watch through gateways of ours.
+/// How many users watch through gateways of ours where the count is measured.
 pub(crate) const USERS: usize = 2_000;
 
 /// How many watch through the real Envoy.
@@ -31,6 +32,9 @@ const ENVOY_USERS: usize = 20;
 
 /// How many devices each user has: one more than the limit.
 const DEVICES: usize = 4;
+
+/// When a device comes, in milliseconds: from, to.
+const COMES: (u64, u64) = (0, 4_000);
 
 /// How long a device watches, and how long it then rests, in milliseconds: from, to.
 const WATCHES: (u64, u64) = (2_000, 5_000);
@@ -55,7 +59,7 @@ const CONNECTS_WITHIN: Duration = Duration::from_millis(250);
 const EJECTED: Duration = Duration::from_secs(1);
 
 /// How many entries of the access log wait for a streamgate that reads slowly.
-const LOG_WAITS: usize = 10_000;
+const LOG_WAITS: usize = 40_000;
 
 /// A gateway's way to one streamgate.
 struct Way {
@@ -78,24 +82,26 @@ fn number(name: &str) -> Option<usize> {
 
 /// All that the viewers share.
 pub(crate) struct Audience {
+    /// How many watch through gateways of ours.
+    users: usize,
     pub(crate) truth: Truth,
     ways: Vec<Way>,
     http: reqwest::Client,
     list: [String; 2],
-    is_over: AtomicBool,
+    is_over: watch::Sender<bool>,
     /// Whether Envoy was killed, or is about to be: its streams break then.
     pub(crate) envoy_is_killed: AtomicBool,
     logs: tokio::sync::Mutex<JoinSet<()>>,
 }
 
 impl Audience {
-    /// The audience of those two streamgates.
-    pub(crate) fn of(streamgates: [&Streamgate; 2], clock: Stopwatch) -> Arc<Self> {
+    /// The audience of those two streamgates: so many users, and some that watch through Envoy.
+    pub(crate) fn of(streamgates: [&Streamgate; 2], users: usize, clock: Stopwatch) -> Arc<Self> {
         let mut logs = JoinSet::new();
         let ways = streamgates.map(|streamgate| {
             let gateway = || Gateway::lazily(streamgate.grpc, CONNECTS_WITHIN);
             let (log, entries) = mpsc::channel(LOG_WAITS);
-            logs.spawn(write_log(gateway().channel(), entries));
+            logs.spawn(write_log(streamgate.grpc, gateway().channel(), entries));
             Way {
                 gateway: gateway(),
                 log,
@@ -104,11 +110,12 @@ impl Audience {
             }
         });
         Arc::new(Self {
-            truth: Truth::about(USERS + ENVOY_USERS, clock),
+            users,
+            truth: Truth::about(users + ENVOY_USERS, clock),
             ways: ways.into(),
             http: reqwest::Client::builder().no_proxy().build().unwrap(),
             list: streamgates.map(|streamgate| format!("http://{}/v1/sessions", streamgate.http)),
-            is_over: AtomicBool::new(false),
+            is_over: watch::Sender::new(false),
             envoy_is_killed: AtomicBool::new(false),
             logs: tokio::sync::Mutex::new(logs),
         })
@@ -117,12 +124,12 @@ impl Audience {
     /// Has all devices watch until [`Self::end`].
     pub(crate) fn watch(self: &Arc<Self>, envoy: SocketAddr) -> JoinSet<()> {
         let mut devices = JoinSet::new();
-        for user in 0..USERS {
+        for user in 0..self.users {
             for device in 0..DEVICES {
                 devices.spawn(Arc::clone(self).device(user, device));
             }
         }
-        for user in USERS..USERS + ENVOY_USERS {
+        for user in self.users..self.users + ENVOY_USERS {
             devices.spawn(Arc::clone(self).through_envoy(user, envoy));
         }
         devices
@@ -130,7 +137,7 @@ impl Audience {
 
     /// Has all devices stop after what they do now.
     pub(crate) fn end(&self) {
-        self.is_over.store(true, Ordering::Relaxed);
+        self.is_over.send_replace(true);
     }
 
     /// Closes the access logs.
@@ -139,12 +146,18 @@ impl Audience {
     }
 
     fn goes_on(&self) -> bool {
-        !self.is_over.load(Ordering::Relaxed)
+        !*self.is_over.borrow()
+    }
+
+    /// Waits for that long, or until all is over.
+    async fn rest(&self, long: Duration) {
+        let mut is_over = self.is_over.subscribe();
+        let _ = timeout(long, is_over.wait_for(|is_over| *is_over)).await;
     }
 
     /// A device that watches and rests. Even ones watch endless responses, odd ones play playlists.
     async fn device(self: Arc<Self>, user: usize, device: usize) {
-        sleep(between((0, WATCHES.1 + RESTS.1))).await;
+        self.rest(between(COMES)).await;
         let mut turn = 0;
         while self.goes_on() {
             turn += 1;
@@ -159,7 +172,7 @@ impl Audience {
             } else {
                 (TRIES_AGAIN, RESTS.1)
             };
-            sleep(between(rest)).await;
+            self.rest(between(rest)).await;
         }
     }
 
@@ -189,6 +202,11 @@ impl Audience {
         let (verdict, way, answer) = self.ask(gateway, &check).await;
         self.truth.started(user, id, sent, verdict);
         let Some(answer) = answer.filter(|_| verdict == Verdict::Allowed) else {
+            if verdict == Verdict::Failed {
+                // It may have been let in, and its other requests could rely on that: a player
+                // that gives up says so.
+                self.release(way, &name(user), id).await;
+            }
             return false;
         };
         self.log(way, answered("any", &answer, 200));
@@ -352,21 +370,38 @@ impl Audience {
         }
     }
 
-    /// How many sessions count though nobody watches any more.
-    pub(crate) async fn left_over(&self) -> Option<usize> {
-        Some(self.listed().await?.len())
+    /// Waits until no session counts any more, for that long at most; how many still do, if
+    /// anybody can tell. Nobody watches any more.
+    pub(crate) async fn until_all_is_free(&self, at_most: Duration) -> Option<usize> {
+        let waiting = Stopwatch::start();
+        loop {
+            sleep(Duration::from_secs(1)).await;
+            let left_over = self.listed().await.map(|listed| listed.len());
+            if left_over == Some(0) || waiting.elapsed() > at_most {
+                return left_over;
+            }
+        }
     }
 }
 
-/// Sends entries as they come. Where the stream is ended or broken, the next entry opens another;
-/// what was under way is lost, as with Envoy.
-async fn write_log(channel: Channel, mut entries: mpsc::Receiver<HttpAccessLogEntry>) {
+/// Sends entries as they come. Where the stream is broken, entries wait until the streamgate is back,
+/// as with the durable logger of Envoy; what was under way is lost.
+async fn write_log(
+    streamgate: SocketAddr,
+    channel: Channel,
+    mut entries: mpsc::Receiver<HttpAccessLogEntry>,
+) {
     loop {
+        while TcpStream::connect(streamgate).await.is_err() {
+            sleep(Duration::from_millis(100)).await;
+        }
         let (send, stream) = mpsc::channel(16);
         let mut client = AccessLogServiceClient::new(channel.clone());
         let mut call = Box::pin(client.stream_access_logs(ReceiverStream::new(stream)));
         loop {
             tokio::select! {
+                biased;
+                _ = &mut call => break,
                 entry = entries.recv() => {
                     let Some(entry) = entry else { return };
                     let mut batch = vec![entry];
@@ -377,10 +412,8 @@ async fn write_log(channel: Channel, mut entries: mpsc::Receiver<HttpAccessLogEn
                         break;
                     }
                 }
-                _ = &mut call => break,
             }
         }
-        sleep(Duration::from_millis(100)).await;
     }
 }
 

@@ -38,7 +38,7 @@ package() {
     check_unit
     systemctl restart streamgate
     check_unit
-    journal_says 'stopped: all is delivered'
+    journal_says 'stopped: everything was delivered'
     say 'it is back after a kill and after a restart, for which it drained'
 
     sed -i 's/^  default: 3$/  default: 5/' /etc/streamgate/streamgate.yaml

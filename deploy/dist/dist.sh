@@ -69,12 +69,21 @@ if [ ! -x "$cargo_deb" ]; then
     # To have it soon counts for more than to have it fast.
     CARGO_PROFILE_DEV_DEBUG=false cargo install --quiet --locked --debug --root "$tools" --version 3.8.0 cargo-deb
 fi
+maintainer=${MAINTAINER:-nobody <nobody@localhost>}
+# Debian wants a changelog of the package itself.
+cat >"$out/debian-changelog" <<END
+streamgate ($version-1) unstable; urgency=medium
+
+  * streamgate $version. changelog.gz says what is new.
+
+ -- $maintainer  $(date --utc --rfc-email --date "@$SOURCE_DATE_EPOCH")
+END
 # cargo-deb packs what lies at the same place for every release.
 ln -s "$name" "$out/files"
 [ -n "$MAINTAINER" ] || say 'publisher.conf names no MAINTAINER: the Debian package says "nobody"'
 "$cargo_deb" deb --quiet --compress-system --no-build --no-strip --profile dist --package streamgate --deb-revision 1 \
-    --maintainer "${MAINTAINER:-nobody <nobody@localhost>}" --output "$out/"
-rm "$out/files"
+    --maintainer "$maintainer" --output "$out/"
+rm "$out/files" "$out/debian-changelog"
 rm -r "$files"
 
 (cd "$out" && sha256sum -- * >SHA256SUMS)

@@ -11,10 +11,12 @@ use super::reload::Reload;
 use super::{BuildError, users};
 use crate::clock::{Clock, SystemClock};
 use crate::config::{
-    self, Backend, Changeable, Config, InForce, RedisUrl, SharedSettings, Topology,
+    self, Backend, Changeable, Config, EffectiveSettings, InForce, RedisUrl, SharedSettings,
+    Topology,
 };
 use crate::doors::DecisionLog;
 use crate::envoy::{AccessLogDoor, CheckDoor};
+use crate::events::{EventWorker, Events};
 use crate::http::{HttpDoor, REQUEST_TIMEOUT, Readiness, Tokens};
 use crate::identity::RouteLists;
 use crate::ledger::{Ledger, ROOM_TO_HOLD, Settings};
@@ -22,19 +24,27 @@ use crate::outbox::{Delivery, Outbox, outbox};
 use crate::reload::{Reloaded, ReloadedFiles};
 use crate::session::Terms;
 use crate::store::redis::{RedisSettings, RedisStore, RedisTarget, Sentinels};
-use crate::store::{MemoryStore, Store};
-use crate::telemetry::Metrics;
+use crate::store::{Broadcast, MemoryStore, Store};
 use crate::telemetry::metrics::ReloadedFile;
+use crate::telemetry::{Gateways, Metrics};
 
 /// What the doors share.
 #[derive(Debug)]
 pub(super) struct Core {
     /// The settings that may change while the process runs.
     pub(super) in_force: Arc<InForce>,
+    /// Every setting in force, for people who look at this instance.
+    pub(super) effective: Arc<EffectiveSettings>,
+    /// The gateways that send their access logs.
+    pub(super) gateways: Arc<Gateways>,
     /// The metrics.
     pub(super) metrics: Arc<Metrics>,
     /// The clock.
     pub(super) clock: Arc<dyn Clock>,
+    /// A random id, new at each start.
+    pub(super) id: String,
+    /// Tells operators what happens.
+    pub(super) events: Arc<Events>,
     /// The ledger that the doors ask.
     pub(super) ledger: Arc<Ledger>,
     /// The embedded store, if used; housekeeping sweeps it.
@@ -49,6 +59,8 @@ struct Opened {
     store: Arc<dyn Store>,
     /// The embedded store.
     memory: Option<Arc<MemoryStore>>,
+    /// The way to other instances; none if the store isn't shared.
+    bus: Option<Arc<dyn Broadcast>>,
 }
 
 // === impl Core ===
@@ -59,7 +71,7 @@ impl Core {
         config: &Config,
         substitute: Option<Arc<dyn Store>>,
         clock: Option<Arc<dyn Clock>>,
-    ) -> Result<(Self, Delivery), BuildError> {
+    ) -> Result<(Self, Delivery, EventWorker), BuildError> {
         let metrics = Arc::new(Metrics::new());
         metrics.enforces(config.limits.enforce);
         let clock = clock.unwrap_or_else(|| Arc::new(SystemClock::start()));
@@ -69,9 +81,13 @@ impl Core {
             Some(store) => Opened {
                 store,
                 memory: None,
+                bus: None,
             },
             None => open_store(config, terms, &clock)?,
         };
+        let id = format!("{:016x}", rand::random::<u64>());
+        let (events, telling) =
+            Events::open(&id, opened.bus, Arc::clone(&clock), Arc::clone(&metrics));
         let in_force = Arc::new(InForce::new(Changeable::of(config)));
         let settings = Settings {
             in_force: Arc::clone(&in_force),
@@ -91,17 +107,26 @@ impl Core {
             Arc::clone(&clock),
             Arc::clone(&metrics),
         );
-        let ledger = Arc::new(ledger);
+        let ledger = Arc::new(ledger.telling(Arc::clone(&events)));
         let (outbox, delivery) = outbox(Arc::clone(&ledger), terms, Arc::clone(&metrics));
         let core = Self {
             in_force,
+            effective: Arc::new(EffectiveSettings::of(config)),
+            gateways: Arc::default(),
             metrics,
             clock,
+            id,
+            events,
             ledger,
             memory: opened.memory,
             outbox,
         };
-        Ok((core, delivery))
+        Ok((core, delivery, telling))
+    }
+
+    /// A log of one door's decisions, which operators hear too.
+    fn decision_log(&self) -> DecisionLog {
+        DecisionLog::new(Arc::clone(&self.clock)).telling(Arc::clone(&self.events))
     }
 
     /// The door for checks.
@@ -113,7 +138,7 @@ impl Core {
             ledger: Arc::clone(&self.ledger),
             outbox: self.outbox.clone(),
             metrics: Arc::clone(&self.metrics),
-            log: DecisionLog::new(Arc::clone(&self.clock)),
+            log: self.decision_log(),
             tasks,
         }
     }
@@ -142,9 +167,12 @@ impl Core {
         reloaded_files: &mut ReloadedFiles,
     ) -> Result<(), BuildError> {
         let (in_force, metrics) = (&self.in_force, &self.metrics);
-        let of_config = reload.map(|reload| reload.follow(config, Arc::clone(in_force), metrics));
+        let of_config = reload.map(|reload| {
+            let (effective, events) = (Arc::clone(&self.effective), Arc::clone(&self.events));
+            reload.follow(config, Arc::clone(in_force), effective, metrics, events)
+        });
         let of_users = match &config.limits.users_file {
-            Some(path) => Some(users::follow(path, in_force, metrics)?),
+            Some(path) => Some(users::follow(path, in_force, metrics, &self.events)?),
             None => None,
         };
         // If one was refused because of the other, it is retried once the other has changed.
@@ -171,6 +199,7 @@ impl Core {
             ledger: Arc::clone(&self.ledger),
             readiness,
             outbox: self.outbox.clone(),
+            events: Arc::clone(&self.events),
             metrics: Arc::clone(&self.metrics),
             tasks,
             tokens,
@@ -178,8 +207,10 @@ impl Core {
             grpc: config.grpc.clone(),
             backend: config.store.backend,
             settings: SharedSettings::of(config),
-            id: format!("{:016x}", rand::random::<u64>()),
-            log: DecisionLog::new(Arc::clone(&self.clock)),
+            effective: Arc::clone(&self.effective),
+            gateways: Arc::clone(&self.gateways),
+            id: self.id.clone(),
+            log: self.decision_log(),
             request_timeout: REQUEST_TIMEOUT,
         }
     }
@@ -193,6 +224,8 @@ impl Core {
         stream_age: Duration,
     ) -> AccessLogDoor {
         AccessLogDoor {
+            gateways: Arc::clone(&self.gateways),
+            clock: Arc::clone(&self.clock),
             identity: config.identity.clone(),
             leases: config.leases,
             ledger: Arc::clone(&self.ledger),
@@ -213,12 +246,17 @@ fn open_store(config: &Config, terms: Terms, clock: &Arc<dyn Clock>) -> Result<O
             Ok(Opened {
                 store: Arc::<MemoryStore>::clone(&memory),
                 memory: Some(memory),
+                bus: None,
             })
         }
-        Backend::Redis => Ok(Opened {
-            store: Arc::new(open_redis(&config.store, terms)?),
-            memory: None,
-        }),
+        Backend::Redis => {
+            let redis = Arc::new(open_redis(&config.store, terms)?);
+            Ok(Opened {
+                store: Arc::<RedisStore>::clone(&redis),
+                memory: None,
+                bus: Some(redis),
+            })
+        }
     }
 }
 

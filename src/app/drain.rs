@@ -1,5 +1,6 @@
 //! Opens the doors at startup, and closes them in order at shutdown.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::watch;
@@ -11,6 +12,7 @@ use tonic_health::server::HealthReporter;
 use tracing::info;
 
 use super::DrainTimes;
+use crate::events::Events;
 use crate::http::Phase;
 use crate::outbox::Outbox;
 
@@ -28,6 +30,8 @@ pub(super) struct Drain {
     pub(super) phase: watch::Sender<Phase>,
     /// Ends access log streams.
     pub(super) closing_logs: CancellationToken,
+    /// Ends the streams of events.
+    pub(super) events: Arc<Events>,
     /// Closes the ports.
     pub(super) close_listeners: CancellationToken,
     /// The tasks of calls in progress.
@@ -51,6 +55,7 @@ impl Drain {
         report(&self.health, ServingStatus::NotServing).await;
         tokio::time::sleep(self.times.grace).await;
         self.closing_logs.cancel();
+        self.events.close();
         self.close_listeners.cancel();
         let last_calls = async { while servers.join_next().await.is_some() {} };
         let left = self.times.deadline.saturating_sub(self.times.grace);

@@ -5,6 +5,7 @@ mod build;
 mod drain;
 mod housekeeping;
 mod lifecycle;
+mod outages;
 mod reload;
 mod start_line;
 mod users;
@@ -27,6 +28,7 @@ use tracing::{info, warn};
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::envoy::{self, MAX_MESSAGE_BYTES, STREAM_AGE};
+use crate::events::{EventWorker, Events};
 use crate::http::{self, HttpDoor, Phase, REQUEST_TIMEOUT, Readiness};
 use crate::outbox::{Delivery, Outbox};
 use crate::reload::{ReloadedFiles, Unusable};
@@ -93,6 +95,10 @@ pub struct App {
     outbox: Outbox,
     /// Delivers the outbox's notices.
     delivery: Delivery,
+    /// Tells operators what happens.
+    events: Arc<Events>,
+    /// Delivers that.
+    telling: EventWorker,
     /// Runs periodic work.
     housekeeping: Housekeeping,
     /// Time limits of the drain.
@@ -135,7 +141,7 @@ impl App {
         substitutes: Substitutes,
     ) -> Result<Self, BuildError> {
         let stream_age = substitutes.stream_age.unwrap_or(STREAM_AGE);
-        let (core, delivery) = Core::of(config, substitutes.store, substitutes.clock)?;
+        let (core, delivery, telling) = Core::of(config, substitutes.store, substitutes.clock)?;
         let (tasks, closing_logs) = (TaskTracker::new(), CancellationToken::new());
         let (health, health_service) = tonic_health::server::health_reporter();
         report(&health, ServingStatus::NotServing).await;
@@ -164,6 +170,8 @@ impl App {
             tasks,
             outbox: core.outbox,
             delivery,
+            events: core.events,
+            telling,
             housekeeping: Housekeeping {
                 ledger: core.ledger,
                 memory: core.memory,
@@ -208,6 +216,7 @@ impl App {
             health: self.health,
             phase: self.phase,
             closing_logs: self.closing_logs,
+            events: Arc::clone(&self.events),
             close_listeners,
             tasks: self.tasks,
             outbox: self.outbox,
@@ -215,7 +224,16 @@ impl App {
         };
         let ledger = Arc::clone(&self.housekeeping.ledger);
         let last = Arc::clone(&ledger);
-        let housekeeping = async { tokio::join!(self.housekeeping.run(), ledger.run_background()) };
+        let telling = self.telling;
+        let outages = outages::tell(Arc::clone(&ledger), Arc::clone(&self.events));
+        let housekeeping = async {
+            tokio::join!(
+                self.housekeeping.run(),
+                ledger.run_background(),
+                telling.run(),
+                outages
+            )
+        };
         tokio::pin!(housekeeping);
         drain.open().await;
         self.start_line.tell(&addresses);
@@ -231,7 +249,7 @@ impl App {
             () = self.reloaded_files.run() => return Err(RunError::Task("reader of changed files")),
         }
         tokio::select! {
-            () = async { tokio::join!(drain.close(servers), delivering); last.settle_all().await } => {
+            () = async { tokio::join!(drain.close(servers), delivering); last.settle_all().await; last.close_statistics().await } => {
                 info!("stopped: everything was delivered");
                 return Ok(());
             }

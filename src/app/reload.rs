@@ -7,8 +7,10 @@ use bytes::Bytes;
 use tracing::{info, warn};
 
 use crate::config::{
-    Change, Changeable, Config, ConfigError, ConfigFile, Effect, InForce, LogUsers,
+    Change, Changeable, Config, ConfigError, ConfigFile, Effect, EffectiveSettings, InForce,
+    LogUsers,
 };
+use crate::events::{Event, EventType, Events};
 use crate::reload::{Applied, Files, Reloaded};
 use crate::telemetry::Metrics;
 use crate::telemetry::log::LogLevel;
@@ -16,6 +18,9 @@ use crate::telemetry::metrics::ReloadedFile;
 
 /// How many changed keys are logged at once; `limits.users` may have a great many.
 const MAX_LOGGED: usize = 100;
+
+/// How many changed keys one event names.
+const MAX_TOLD: usize = 5;
 
 /// What is needed to follow the configuration file.
 #[derive(Debug)]
@@ -33,7 +38,9 @@ impl Reload {
         self,
         running: &Config,
         in_force: Arc<InForce>,
+        effective: Arc<EffectiveSettings>,
         metrics: &Arc<Metrics>,
+        events: Arc<Events>,
     ) -> Reloaded<Config> {
         let Self { file, log } = self;
         let named = vec![("--config", file.path().to_owned())];
@@ -52,6 +59,7 @@ impl Reload {
             in_force
                 .change(Changeable::of(config))
                 .map_err(|flaw| format!("limits.users_file: {flaw}"))?;
+            effective.change(config);
             counting.enforces(config.limits.enforce);
             if let Some(log) = &log {
                 log.set(config.telemetry.log_level);
@@ -60,7 +68,9 @@ impl Reload {
             for old_name in config.old_names.iter().filter(is_new) {
                 warn!("{old_name}");
             }
-            log_changes(&before.changes(config));
+            let changes = before.changes(config);
+            log_changes(&changes);
+            events.tell(None, || [changed(&changes)]);
             let sections = running.sections_unlike(config);
             if sections.is_empty() {
                 return Ok(Applied::Whole);
@@ -82,6 +92,37 @@ fn logged(error: &ConfigError, log_users: LogUsers) -> String {
             format!("{places}: `streamgate check-config` says what is wrong there")
         }
     }
+}
+
+/// The event of a changed configuration.
+fn changed(changes: &[Change]) -> Event {
+    let named: Vec<_> = changes.iter().take(MAX_TOLD).map(told).collect();
+    let rest = match changes.len().saturating_sub(MAX_TOLD) {
+        0 => String::new(),
+        rest => format!(" and {rest} more"),
+    };
+    let told = format!("{}{rest}", named.join("; "));
+    Event::saying(EventType::ConfigurationChanged, told)
+}
+
+/// One change, for operators who may see users.
+fn told(change: &Change) -> String {
+    let Change {
+        key,
+        user,
+        from,
+        to,
+        effect,
+    } = change;
+    let of_user = match user {
+        Some(user) => format!(" of {user}"),
+        None => String::new(),
+    };
+    let when = match effect {
+        Effect::InForce => "",
+        Effect::AfterRestart => ", after a restart",
+    };
+    format!("{key}{of_user}: {from} to {to}{when}")
 }
 
 /// Logs each key that has changed.

@@ -7,6 +7,7 @@ use bytes::Bytes;
 use tracing::info;
 
 use crate::config::{Config, InForce, user_limits};
+use crate::events::{Event, EventType, Events};
 use crate::policy::{TwoLimits, UserLimits};
 use crate::reload::{Applied, Files, Reloaded, Unusable};
 use crate::telemetry::Metrics;
@@ -48,12 +49,14 @@ pub(super) fn follow(
     path: &Path,
     in_force: &Arc<InForce>,
     metrics: &Arc<Metrics>,
+    events: &Arc<Events>,
 ) -> Result<Reloaded<UserLimits>, Unusable> {
     let reloaded = Reloaded::load(ReloadedFile::Users, file(path), Arc::clone(metrics))?;
     in_force
         .list(reloaded.current())
         .map_err(|flaw| Unusable::new(in_file(path, &flaw)))?;
     let (path, in_force) = (path.to_owned(), Arc::clone(in_force));
+    let events = Arc::clone(events);
     Ok(reloaded.accepted_by(move |listed, before| {
         in_force
             .list(Arc::clone(listed))
@@ -64,6 +67,10 @@ pub(super) fn follow(
             users = listed.len(),
             added, changed, removed, "the limits in limits.users_file have changed"
         );
+        events.tell(None, || {
+            let told = format!("{KEY}: {added} added, {changed} changed, {removed} removed");
+            [Event::saying(EventType::ConfigurationChanged, told)]
+        });
         Ok(Applied::Whole)
     }))
 }

@@ -7,6 +7,7 @@ mod client;
 mod doctor;
 mod envoy_check;
 mod envoy_config;
+mod events;
 mod everybody;
 mod hash_user;
 mod health;
@@ -17,8 +18,10 @@ mod release;
 pub mod serve;
 mod sessions;
 mod show;
+mod stats;
 mod tls;
 mod top;
+mod what_if;
 
 use std::ffi::OsString;
 use std::io::{IsTerminal, Write};
@@ -73,6 +76,14 @@ enum Command {
     /// Ask a running instance which sessions hold a user's slots, or without a user for everybody's
     /// sessions. The limit shown is the one without a plan.
     Sessions(sessions::SessionsArgs),
+    /// Show what happens in the installation, as it happens: starts, ends, refusals, outages. It
+    /// listens again after a break, until you stop it.
+    Events(events::EventsArgs),
+    /// Ask a running instance for the numbers of the whole installation: streams, users, starts and
+    /// refusals.
+    Stats(stats::StatsArgs),
+    /// Ask a running instance what other limits would have refused.
+    WhatIf(what_if::WhatIfArgs),
     /// Print the hash that a log with hashed users shows for each user, one line each.
     HashUser(hash_user::HashUserArgs),
     /// Print the OpenAPI document of the HTTP API, as JSON.
@@ -154,6 +165,15 @@ pub fn run() -> ExitCode {
         Command::Health(args) => health::run(&args, &mut out, &mut errors).into(),
         Command::Sessions(args) => {
             sessions::run(&args, |name| std::env::var_os(name), &mut out, &mut errors).into()
+        }
+        Command::Events(args) => {
+            events::run(&args, |name| std::env::var_os(name), &mut out, &mut errors).into()
+        }
+        Command::Stats(args) => {
+            stats::run(&args, |name| std::env::var_os(name), &mut out, &mut errors).into()
+        }
+        Command::WhatIf(args) => {
+            what_if::run(&args, |name| std::env::var_os(name), &mut out, &mut errors).into()
         }
         Command::Doctor(args) => {
             doctor::run(&args, |name| std::env::var_os(name), &mut out, &mut errors).into()

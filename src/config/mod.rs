@@ -5,6 +5,7 @@
 //! reads the process's environment here: the command line hands it in.
 
 mod changes;
+mod effective;
 mod file;
 #[cfg(any(fuzzing, test))]
 pub(crate) mod fuzzing;
@@ -22,6 +23,7 @@ mod tests;
 use std::path::Path;
 
 pub use changes::{Change, Effect};
+pub use effective::{EffectiveSetting, EffectiveSettings, KeyOrigins, SettingOrigin};
 pub use file::ConfigFile;
 pub use live::{Changeable, InForce};
 pub(crate) use load::environment::PREFIX;
@@ -78,6 +80,8 @@ pub struct Config {
     pub shutdown: Shutdown,
     /// A warning for each key that is written by an old name.
     pub old_names: Vec<String>,
+    /// Where each key that is set was written.
+    pub origins: KeyOrigins,
 }
 
 impl Config {
@@ -153,6 +157,7 @@ impl Config {
     fn check(raw: &Raw, report: &mut Report) -> Self {
         let mut config = Self {
             old_names: raw.warnings().to_vec(),
+            origins: KeyOrigins::of(raw),
             ..Self::default()
         };
         config.keys(&mut Reader { raw, report });

@@ -17,9 +17,11 @@ pub(super) struct Summary {
 }
 
 /// A key and its value.
-struct Line {
-    key: Key,
-    value: Rendered,
+pub(super) struct Line {
+    /// The key.
+    pub(super) key: Key,
+    /// The value.
+    pub(super) value: Rendered,
     /// The whole value, where it may hold a secret.
     exposed: Option<String>,
 }
@@ -59,6 +61,11 @@ impl Keys for Summary {
 }
 
 impl Summary {
+    /// The keys and their values.
+    pub(super) fn lines(self) -> Vec<Line> {
+        self.lines
+    }
+
     /// The settings by name. Each entry of a map is a setting of its own.
     pub(super) fn settings(self) -> BTreeMap<SettingName, Setting> {
         let mut settings = BTreeMap::new();

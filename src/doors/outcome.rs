@@ -5,10 +5,12 @@ use std::sync::Arc;
 
 use tracing::info;
 
-use crate::clock::Clock;
+use crate::clock::{Clock, Timestamp};
 use crate::config::{Changeable, OutageRule};
+use crate::events::{Event, EventType, Events};
 use crate::identity::{Claim, UserId};
 use crate::ledger::{Basis, Decision, Outage};
+use crate::problem::refusal_reason;
 use crate::session::{Admission, AdmissionKind, Admitted, Refusal};
 use crate::telemetry::metrics::{LabelValue, Verdict};
 use crate::telemetry::{RefusalLog, RefusedStream, StartedStream, are_told};
@@ -26,6 +28,8 @@ pub struct DecisionLog {
     mistakes: RefusalLog<String>,
     /// The clock for both.
     clock: Arc<dyn Clock>,
+    /// Tells operators the same; none if nobody can listen.
+    events: Option<Arc<Events>>,
 }
 
 /// What the log says about a request for a stream, and the settings that decide it.
@@ -83,6 +87,16 @@ impl DecisionLog {
             refusals: RefusalLog::default(),
             mistakes: RefusalLog::default(),
             clock,
+            events: None,
+        }
+    }
+
+    /// Tells operators who listen about each decision from now on.
+    #[must_use]
+    pub fn telling(self, events: Arc<Events>) -> Self {
+        Self {
+            events: Some(events),
+            ..self
         }
     }
 
@@ -107,6 +121,7 @@ impl DecisionLog {
             Ok(decision) => decision,
             Err(outage) => {
                 self.log_outage(request, claim, &outage);
+                self.tell_refused(request, claim, None, Verdict::Outage.as_str());
                 return if request.enforces {
                     DecisionOutcome::Undecided(outage)
                 } else {
@@ -116,6 +131,7 @@ impl DecisionLog {
                 };
             }
         };
+        self.tell(request, claim, &decision.admission);
         let (basis, limit) = (decision.basis, decision.limit);
         match decision.admission {
             Admission::Admitted(admitted) => {
@@ -144,6 +160,47 @@ impl DecisionLog {
                 };
                 DecisionOutcome::DryRun { active, limit }
             }
+        }
+    }
+
+    /// Tells operators who listen what was decided, unless a stream just goes on.
+    fn tell(&self, request: &RequestContext, claim: &Claim, admission: &Admission) {
+        let at = match admission {
+            Admission::Admitted(admitted) if admitted.entry == AdmissionKind::Renewed => return,
+            Admission::Admitted(admitted) => {
+                if let Some(events) = &self.events {
+                    let about = || started(request, claim, admitted);
+                    events.tell(Some(admitted.decided_at), about);
+                }
+                return;
+            }
+            Admission::Refused(Refusal::Full { decided_at, .. }) => Some(*decided_at),
+            Admission::Refused(Refusal::Ended(..) | Refusal::NotStoppable) => None,
+        };
+        if let Admission::Refused(refusal) = admission {
+            self.tell_refused(request, claim, at, refusal_reason(refusal).as_str());
+        }
+    }
+
+    /// Tells operators who listen that a stream was refused.
+    fn tell_refused(
+        &self,
+        request: &RequestContext,
+        claim: &Claim,
+        at: Option<Timestamp>,
+        reason: &str,
+    ) {
+        if let Some(events) = &self.events {
+            events.tell(at, || {
+                let refused = Event::about(EventType::Refused, &claim.user, &claim.key);
+                [Event {
+                    reason: Some(reason.to_owned()),
+                    gateway: request.gateway.clone(),
+                    // So that nobody takes it for a viewer who was turned away.
+                    detail: (!request.enforces).then(|| "dry run".to_owned()),
+                    ..refused.with_facts(&claim.facts)
+                }]
+            });
         }
     }
 
@@ -198,6 +255,23 @@ impl DecisionLog {
             );
         }
     }
+}
+
+/// The events of a start: the sessions that it displaced, and itself.
+fn started(request: &RequestContext, claim: &Claim, admitted: &Admitted) -> Vec<Event> {
+    let displaced = admitted.displaced.iter().map(|session| {
+        let displaced = Event::about(EventType::Displaced, &claim.user, &session.key);
+        Event {
+            by: Some(claim.key.id.to_string()),
+            ..displaced.with_facts(&session.facts)
+        }
+    });
+    let started = Event::about(EventType::Started, &claim.user, &claim.key);
+    let started = Event {
+        gateway: request.gateway.clone(),
+        ..started.with_facts(&claim.facts)
+    };
+    displaced.chain([started]).collect()
 }
 
 impl RequestContext {

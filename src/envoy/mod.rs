@@ -15,12 +15,12 @@ mod wire;
 pub use access_log::AccessLogDoor;
 pub use check::CheckDoor;
 
-use envoy_types::pb::envoy::service::accesslog::v3::access_log_service_server::AccessLogServiceServer;
 use tonic::service::Routes;
 use tonic_health::pb::health_server::{Health, HealthServer};
 
 pub(crate) use access_log::MAX_MESSAGE_BYTES;
 pub use access_log::STREAM_AGE;
+use wire::log_service::AccessLogService;
 pub(crate) use wire::service::Services;
 
 /// The services of Envoy's protocols, for reflection; generated from the protos of `envoy-types`.
@@ -40,11 +40,9 @@ pub(crate) fn services(
             .register_encoded_file_descriptor_set(DESCRIPTORS)
             .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
     };
-    let access_log =
-        AccessLogServiceServer::new(access_log).max_decoding_message_size(MAX_MESSAGE_BYTES);
     let mut routes = Routes::builder();
     routes
-        .add_service(access_log)
+        .add_service(AccessLogService(access_log))
         .add_service(health)
         .add_service(reflection().build_v1()?)
         .add_service(reflection().build_v1alpha()?);

@@ -35,6 +35,9 @@ pub(super) enum ApiError {
         /// Whether it sent invalid credentials.
         shown: bool,
     },
+    /// The caller's token was valid once.
+    #[error("The token has expired. Use a new one.")]
+    TokenExpired(Scheme),
     /// The caller is known, but not allowed to do this.
     #[error("{0}")]
     Forbidden(&'static str),
@@ -73,6 +76,11 @@ pub(super) enum ApiError {
     /// The session may not start or continue: the problem, and when a retry makes sense.
     #[error("{}", .0.detail)]
     Refused(Box<Problem>, Option<Duration>),
+    /// As many clients as possible listen to events.
+    #[error(
+        "This instance already has {0} listeners. Try again later, or listen to another instance."
+    )]
+    TooManyListeners(usize),
     /// The store could not answer.
     #[error("{OUTAGE}")]
     Outage(Outage),
@@ -107,7 +115,9 @@ impl ApiError {
             Self::Refused(problem, _) => return Problem::clone(problem),
             Self::NotFound => (StatusCode::NOT_FOUND, Reason::NotFound),
             Self::MethodNotAllowed => (StatusCode::METHOD_NOT_ALLOWED, Reason::MethodNotAllowed),
-            Self::Unauthorized { .. } => (StatusCode::UNAUTHORIZED, Reason::Unauthorized),
+            Self::Unauthorized { .. } | Self::TokenExpired(_) => {
+                (StatusCode::UNAUTHORIZED, Reason::Unauthorized)
+            }
             Self::Forbidden(_) | Self::ForeignPage(_) => (StatusCode::FORBIDDEN, Reason::Forbidden),
             Self::UnsupportedMediaType { .. } => (
                 StatusCode::UNSUPPORTED_MEDIA_TYPE,
@@ -125,6 +135,7 @@ impl ApiError {
                 Reason::HeadersTooLarge,
             ),
             Self::NotLive => (StatusCode::NOT_FOUND, Reason::NotLive),
+            Self::TooManyListeners(_) => (StatusCode::TOO_MANY_REQUESTS, Reason::TooManyListeners),
             Self::NotStoppable => (StatusCode::CONFLICT, Reason::NotStoppable),
             Self::Outage(_) => (StatusCode::SERVICE_UNAVAILABLE, Reason::Outage),
             Self::Internal => (StatusCode::INTERNAL_SERVER_ERROR, Reason::Internal),
@@ -146,6 +157,13 @@ impl ApiError {
                 if let Some(retry_after) = retry_after {
                     headers.insert(header::RETRY_AFTER, retry_after.as_secs().into());
                 }
+            }
+            Self::TooManyListeners(_) => {
+                headers.insert(header::RETRY_AFTER, HeaderValue::from_static("10"));
+            }
+            Self::TokenExpired(scheme) => {
+                let challenge = HeaderValue::from_static(scheme.challenge(true));
+                headers.insert(header::WWW_AUTHENTICATE, challenge);
             }
             Self::Unauthorized { scheme, shown } => {
                 let challenge = HeaderValue::from_static(scheme.challenge(*shown));

@@ -15,12 +15,16 @@ use utoipa::ToSchema;
 use super::ApiState;
 use super::error::ApiError;
 use super::health::{AccessLogDetail, Phase, StoreDetail};
-use crate::config::{Backend, Shared};
+use crate::clock::Timestamp;
+use crate::config::{Backend, EffectiveSetting, SettingOrigin, Shared};
 use crate::http::openapi::responses::{Detached, Inspected};
 use crate::http::request::caller::Caller;
 use crate::http::request::path::parameters;
 use crate::ledger::StoreServer;
+use crate::problem::rfc3339;
 use crate::store::ServerIdentity;
+use crate::telemetry::GatewayLog;
+use crate::telemetry::metrics::{LabelValue, Port};
 
 /// One instance.
 #[derive(Debug, Serialize, ToSchema)]
@@ -38,6 +42,12 @@ pub(super) struct InstanceBody {
     store: StoreBody,
     /// The state of Envoy's access log.
     access_log: AccessLogDetail,
+    /// The gateways that have sent their access logs to this instance.
+    gateways: Vec<GatewayBody>,
+    /// When the ports' certificates expire; empty without TLS.
+    certificates: Vec<CertificateBody>,
+    /// Every setting in force, in the order of the documentation, without secrets.
+    configuration: Vec<SettingBody>,
     /// The settings that instances sharing a count should have in common, by their keys, in the
     /// format of `check-config`. Single users' limits appear as a number and a digest.
     #[schema(example = json!({"limits.default": "3"}))]
@@ -109,6 +119,74 @@ pub(super) struct MasterBody {
     requires_full_coverage: Option<bool>,
 }
 
+/// A gateway that has sent its access log.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = InstanceGateway)]
+pub(super) struct GatewayBody {
+    /// The id of its node (`--service-node`); may be empty.
+    node: String,
+    /// The name of its log.
+    log: String,
+    /// When this instance got the last message. Each gateway sends its log to one instance at a
+    /// time, and changes it every few minutes.
+    #[schema(format = DateTime)]
+    last_heard_at: String,
+}
+
+/// A port's certificate.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = InstanceCertificate)]
+pub(super) struct CertificateBody {
+    /// The port: `grpc` or `http`.
+    port: &'static str,
+    /// When the first certificate of its chain expires.
+    #[schema(format = DateTime)]
+    expires_at: String,
+}
+
+/// A setting in force.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = InstanceSetting)]
+pub(super) struct SettingBody {
+    /// Its key.
+    #[schema(example = "limits.default")]
+    key: &'static str,
+    /// Its value, in the format of `check-config`, without secrets.
+    #[schema(example = "3")]
+    value: String,
+    /// Where it was written.
+    origin: OriginBody,
+}
+
+/// Where a setting was written.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = InstanceSettingOrigin)]
+pub(super) struct OriginBody {
+    /// In the file, in the environment, or nowhere.
+    kind: OriginKind,
+    /// The line of the file, if it is known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    line: Option<u64>,
+    /// The variable of the environment.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    variable: Option<String>,
+}
+
+/// The kind of place where a setting was written.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = InstanceSettingOriginKind)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum OriginKind {
+    /// Nowhere.
+    Default,
+    /// In the configuration file.
+    File,
+    /// In the environment.
+    Environment,
+}
+
 /// See how this instance is wired
 ///
 /// Facts for finding out why an installation doesn't limit correctly; `streamgate doctor`
@@ -139,6 +217,9 @@ pub(super) async fn get(
         },
         store: StoreBody::of(&door).await,
         access_log: AccessLogDetail::of(&door.ledger),
+        gateways: gateways(&door),
+        certificates: certificates(&door),
+        configuration: door.effective.now().iter().map(SettingBody::of).collect(),
         settings: shared.settings.clone(),
         settings_digest: shared.digest.clone(),
     }))
@@ -150,6 +231,49 @@ async fn shared(door: &ApiState) -> Result<Arc<Shared>, ApiError> {
     let (door, in_force) = (Arc::clone(door), door.ledger.in_force());
     let found = tokio::task::spawn_blocking(move || door.settings.now(&in_force));
     found.await.map_err(|_| ApiError::Internal)
+}
+
+/// The gateways that have sent their logs.
+fn gateways(door: &ApiState) -> Vec<GatewayBody> {
+    let all = door.gateways.all().into_iter();
+    let all = all.map(|(GatewayLog { node, log }, heard)| GatewayBody {
+        node,
+        log,
+        last_heard_at: rfc3339(heard),
+    });
+    all.collect()
+}
+
+/// The certificates of the ports that have one.
+fn certificates(door: &ApiState) -> Vec<CertificateBody> {
+    let ports = Port::ALL.iter().filter_map(|port| {
+        let until = door.metrics.certificate_expires(*port)?;
+        Some(CertificateBody {
+            port: port.as_str(),
+            expires_at: rfc3339(Timestamp::default().after(until)),
+        })
+    });
+    ports.collect()
+}
+
+impl SettingBody {
+    /// The JSON form of that setting.
+    fn of(setting: &EffectiveSetting) -> Self {
+        let (kind, line, variable) = match &setting.origin {
+            SettingOrigin::Default => (OriginKind::Default, None, None),
+            SettingOrigin::File(line) => (OriginKind::File, *line, None),
+            SettingOrigin::Environment(name) => (OriginKind::Environment, None, Some(name.clone())),
+        };
+        Self {
+            key: setting.key,
+            value: setting.value.clone(),
+            origin: OriginBody {
+                kind,
+                line,
+                variable,
+            },
+        }
+    }
 }
 
 impl StoreBody {

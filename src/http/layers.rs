@@ -16,6 +16,7 @@ use tower_http::cors::{AllowOrigin, CorsLayer};
 use super::ApiState;
 use super::MAX_BODY_BYTES;
 use super::error::ApiError;
+use super::events::LAST_EVENT_ID;
 use super::start_service::WouldRefuse;
 use crate::clock::Stopwatch;
 use crate::config::Origins;
@@ -152,6 +153,7 @@ fn call(method: &Method, path: &str) -> Call {
             Call::Release
         }
         ("/v1/sessions", "GET" | "HEAD") => Call::List,
+        ("/v1/events", "GET" | "HEAD") => Call::Events,
         ("/", "GET" | "HEAD") => Call::Video,
         ("/", "POST") => Call::StartVideo,
         ("/", "PATCH") => Call::RenewVideo,
@@ -213,7 +215,12 @@ pub(super) fn cors(origins: &Origins) -> Option<CorsLayer> {
             Method::PATCH,
             Method::DELETE,
         ])
-        .allow_headers([header::AUTHORIZATION, header::CONTENT_TYPE, REQUEST_ID])
+        .allow_headers([
+            header::AUTHORIZATION,
+            header::CONTENT_TYPE,
+            LAST_EVENT_ID,
+            REQUEST_ID,
+        ])
         .expose_headers([
             header::LOCATION,
             header::LINK,

@@ -1,7 +1,9 @@
-//! The HTTP doors: the API on sessions, the small API, the release hook, the operator's list, and
-//! the endpoints for probes and Prometheus. The table in [`routes()`] is the whole surface.
+//! The HTTP doors: the API on sessions, the small API, the release hook, the operator's list, the
+//! console, and the endpoints for probes and Prometheus. The table in [`routes()`] is the whole surface.
 
+mod console;
 mod error;
+mod events;
 mod front;
 #[cfg(any(fuzzing, test))]
 pub(crate) mod fuzzing;
@@ -13,11 +15,13 @@ mod layers;
 mod limits;
 mod listing;
 mod openapi;
+mod operated;
 mod problems;
 mod release_hook;
 mod request;
 mod sessions;
 mod start_service;
+mod stats;
 mod video_api;
 
 pub use health::{Phase, Readiness};
@@ -37,12 +41,13 @@ use tower::ServiceExt;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use crate::config::{Backend, Grpc, Http, SharedSettings};
+use crate::config::{Backend, EffectiveSettings, Grpc, Http, SharedSettings};
 use crate::doors::DecisionLog;
+use crate::events::Events;
 use crate::ledger::Ledger;
 use crate::outbox::Outbox;
 use crate::reload::Reloaded;
-use crate::telemetry::Metrics;
+use crate::telemetry::{Gateways, Metrics};
 use error::ApiError;
 
 /// The largest accepted body: a hundred releases with the longest possible names, escaped.
@@ -60,6 +65,8 @@ pub struct HttpDoor {
     pub readiness: Readiness,
     /// Accepts releases that can't be done now, and starts to take back.
     pub outbox: Outbox,
+    /// Tells operators what happens.
+    pub events: Arc<Events>,
     /// What `/metrics` shows.
     pub metrics: Arc<Metrics>,
     /// Tracks work at the store, which a shutdown waits for.
@@ -74,6 +81,10 @@ pub struct HttpDoor {
     pub backend: Backend,
     /// The settings that other instances should share.
     pub settings: SharedSettings,
+    /// Every setting in force, and where it was written.
+    pub effective: Arc<EffectiveSettings>,
+    /// The gateways that send their access logs.
+    pub gateways: Arc<Gateways>,
     /// A random id, new at each start.
     pub id: String,
     /// Logs decisions.
@@ -102,6 +113,8 @@ fn routes() -> OpenApiRouter<ApiState> {
         .routes(routes!(release_hook::release))
         .routes(routes!(listing::get))
         .routes(routes!(instance::get))
+        .routes(routes!(events::get))
+        .routes(routes!(stats::get))
         .routes(routes!(
             video_api::get,
             video_api::post,
@@ -114,7 +127,9 @@ fn routes() -> OpenApiRouter<ApiState> {
         .routes(routes!(health::readyz))
         .routes(routes!(health::metrics))
         .routes(routes!(openapi::serve))
-        .routes(routes!(problems::serve));
+        .routes(routes!(problems::serve))
+        .routes(routes!(console::page))
+        .routes(routes!(console::file));
     api.merge(probes)
 }
 
@@ -142,6 +157,7 @@ pub fn router(door: HttpDoor) -> Router {
     let [plain, for_scripts] = [plain, for_scripts].map(|routes| {
         routes
             .layer(from_fn_with_state(Arc::clone(&door), layers::bounded))
+            .layer(from_fn_with_state(Arc::clone(&door), operated::told))
             .layer(from_fn_with_state(Arc::clone(&door), layers::counted))
             .with_state(Arc::clone(&door))
     });

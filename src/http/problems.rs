@@ -10,7 +10,7 @@ use crate::http::openapi::responses::TooMuch;
 use crate::problem::guide;
 
 /// The navigation, which stays in view while you scroll.
-const NAVIGATION: &str = "<nav aria-label=\"Page\"><a href=\"/\">Start page</a> · <a href=\"#contents\">Contents</a></nav>\n";
+const NAVIGATION: &str = "<nav aria-label=\"Page\"><a href=\"/console\">Console</a> · <a href=\"#contents\">Contents</a></nav>\n";
 
 /// The page in HTML. Each chapter and each reason's section has an anchor.
 fn as_html() -> &'static str {

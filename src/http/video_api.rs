@@ -3,7 +3,7 @@
 //!
 //! Its sessions are of the kind `video`, and the id is the video's: one video on two devices counts
 //! once, and may be watched again as soon as it has been stopped. A browser that opens `/` itself
-//! gets a page for people: [`front`].
+//! is led to the [console].
 
 use std::sync::Arc;
 
@@ -17,11 +17,11 @@ use axum::response::{IntoResponse, Response};
 
 use super::ApiState;
 use super::error::ApiError;
-use super::front;
 use super::json::{TimeBody, WatchBody};
 use super::layers::RequestId;
 use super::release_hook::release_one;
 use super::start_service::{self, Granted, detached, left};
+use super::{console, front};
 use crate::http::openapi::responses::{
     BadBody, Detached, Done, Failures, Full, NotLive, VideoEnded,
 };
@@ -71,8 +71,8 @@ impl FromRequestParts<ApiState> for OfVideo {
 /// What a `GET` asks for.
 #[derive(Debug)]
 pub(super) enum VideoGet {
-    /// A browser opens the page itself.
-    FrontPage,
+    /// A browser opens the address itself.
+    Console,
     /// Whether a video may be watched.
     Video(OfVideo),
 }
@@ -82,7 +82,7 @@ impl FromRequestParts<ApiState> for VideoGet {
 
     async fn from_request_parts(parts: &mut Parts, door: &ApiState) -> Result<Self, ApiError> {
         if front::is_asked_for(parts) {
-            return Ok(Self::FrontPage);
+            return Ok(Self::Console);
         }
         let video = OfVideo::from_request_parts(parts, door).await;
         video.map(Self::Video)
@@ -121,14 +121,18 @@ impl OfVideo {
 
 /// Ask whether a video may be watched
 ///
-/// A browser that asks for HTML, without a query, gets a page about this service instead.
+/// A browser that asks for HTML, without a query, is led to `/console` instead.
 #[utoipa::path(
     get,
     operation_id = "get_video",
     path = "/",
     tag = "small",
     params(VideoQuery),
-    responses((status = 200, description = "Whether it may, and where it is.", body = WatchBody), Failures),
+    responses(
+        (status = 200, description = "Whether it may, and where it is.", body = WatchBody),
+        (status = 303, description = "A browser is led to the console."),
+        Failures,
+    ),
     security(("user" = [])),
 )]
 pub(super) async fn get(
@@ -136,7 +140,7 @@ pub(super) async fn get(
     asked: VideoGet,
 ) -> Result<Response, ApiError> {
     let video = match asked {
-        VideoGet::FrontPage => return Ok(front::serve()),
+        VideoGet::Console => return Ok(console::redirect()),
         VideoGet::Video(video) => video,
     };
     let listing = door.ledger.list(&video.user).await;

@@ -54,7 +54,8 @@ impl Ledger {
             self.keep_renewed(),
             self.keep_synced(),
             self.mind_store(),
-            self.mind_access_log()
+            self.mind_access_log(),
+            self.statistics.run(self.store.notes(), &self.metrics)
         );
     }
 
@@ -200,7 +201,10 @@ impl Ledger {
         let mut failed = None;
         for (end, told) in ends.iter().zip(join_all(told).await) {
             match told {
-                Ok(Released::Freed) => self.metrics.release(end.ending),
+                Ok(Released::Freed) => {
+                    self.metrics.release(end.ending);
+                    self.statistics.released();
+                }
                 Ok(_) => {}
                 Err(outage) => {
                     failed = Some(outage);
@@ -334,7 +338,8 @@ impl Ledger {
         }
     }
 
-    /// A shard has lost all data: schedules the held sessions of its users for reporting.
+    /// A shard has lost data: schedules the held sessions of its users for reporting, and their
+    /// recent ends, of which it may lack some as well.
     fn note_forgetting(&self, known: &KnownShard) {
         if known.forgot.is_due() {
             let shard = known.shard.name();
@@ -345,8 +350,17 @@ impl Ledger {
         }
         self.metrics.store_forgot();
         self.wiring.forget();
-        self.cache
-            .unsync_all(|user| self.store.shard_of(user) == known.shard);
+        let is_there = |user: &UserId| self.store.shard_of(user) == known.shard;
+        let now = self.now();
+        for end in self.recent_ends.of(is_there, now) {
+            // What runs under that key now has started again since.
+            if !self.cache.counts(&end.user, &end.key) {
+                let age = now.since(end.said_at);
+                self.cache
+                    .ended_untold(&end.user, &end.key, end.ending, age);
+            }
+        }
+        self.cache.unsync_all(is_there);
     }
 }
 

@@ -21,6 +21,7 @@ mod lease_cache;
 mod outage;
 #[cfg(test)]
 mod outage_tests;
+mod recent_ends;
 mod report;
 mod settings;
 #[cfg(test)]
@@ -40,15 +41,18 @@ use tokio::sync::watch;
 
 use crate::clock::{Clock, Timestamp};
 use crate::config::{Changeable, InForce, Leases, OutageRule};
+use crate::events::Events;
 use crate::identity::{Claim, Kind, PlanName, SessionKey, UserId};
 use crate::policy::LimitSource;
-use crate::store::Store;
+use crate::statistics::{PeriodEffects, Statistics};
+use crate::store::{Shard, Store};
 use crate::telemetry::Metrics;
 pub use calls::StoreServer;
 pub use decision::{Basis, CallerDeadline, Decision, Outage, UndoHint};
 use grace::Grace;
 pub use lease_cache::CacheLookup;
 use lease_cache::LeaseCache;
+use recent_ends::RecentEnds;
 pub use settings::Settings;
 use shards::KnownShards;
 pub use shards::{ShardTally, ShardsHealth, StoreHealth};
@@ -76,8 +80,14 @@ pub struct Ledger {
     rule: OutageRule,
     /// This instance's own knowledge.
     cache: LeaseCache,
+    /// The ends that a promoted replica may lack.
+    recent_ends: RecentEnds,
     /// Whether Envoy's access log arrives.
     wiring: Wiring,
+    /// Tells operators about ends.
+    events: Arc<Events>,
+    /// The installation's numbers.
+    statistics: Statistics,
     /// The metrics.
     metrics: Arc<Metrics>,
     /// Unknown plans that have been logged.
@@ -100,6 +110,8 @@ impl Ledger {
             leases.playback / 3,
             Arc::clone(&metrics),
         );
+        let is_shared = store.notes().is_some();
+        let statistics = Statistics::new(Arc::clone(&clock), leases.longest(), is_shared);
         Self {
             store,
             in_force: settings.in_force,
@@ -107,11 +119,21 @@ impl Ledger {
             grace: Grace::default(),
             shards,
             rule: settings.outage,
+            events: Events::unheard(Arc::clone(&clock), Arc::clone(&metrics)),
             cache: LeaseCache::new(room, leases, settings.terms, clock),
+            recent_ends: RecentEnds::default(),
             wiring: Wiring::new(leases.request),
+            statistics,
             metrics,
             unknown_plans: Mutex::default(),
         }
+    }
+
+    /// Tells operators about ends from now on.
+    #[must_use]
+    pub fn telling(mut self, events: Arc<Events>) -> Self {
+        self.events = events;
+        self
     }
 
     /// What this instance knows about a claim's session. For nearly every request of a playback
@@ -170,10 +192,37 @@ impl Ledger {
         self.cache.now()
     }
 
+    /// The installation's numbers.
+    #[must_use]
+    pub const fn statistics(&self) -> &Statistics {
+        &self.statistics
+    }
+
+    /// What each limit would do in the last hour, day and week.
+    pub async fn limit_effects(&self) -> PeriodEffects {
+        self.statistics.limit_effects(self.store.notes()).await
+    }
+
+    /// Puts this instance's last report into the store, before the process exits.
+    pub async fn close_statistics(&self) {
+        self.statistics.close(self.store.notes()).await;
+    }
+
     /// The store's health, according to its last calls.
     #[must_use]
     pub fn store_health(&self) -> StoreHealth {
         self.shards.health()
+    }
+
+    /// The shards of the store with which something is wrong, and what.
+    #[must_use]
+    pub fn store_troubles(&self) -> Vec<(Shard, String)> {
+        let all = self.shards.all();
+        let troubles = all.iter().filter_map(|known| {
+            let trouble = known.breaker.trouble()?;
+            Some((known.shard.clone(), trouble))
+        });
+        troubles.collect()
     }
 
     /// Whether Envoy's access log arrives, as far as this instance can tell.

@@ -701,6 +701,27 @@ async fn a_store_that_lost_its_data_is_told_all_running_sessions() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_promoted_replica_is_told_the_ends_that_it_lacks() {
+    let bench = Bench::new(1, OutageRule::Deny);
+    bench.plays("a").await;
+    let replica = bench.store.sound.copy();
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert!(matches!(bench.release("a").await.unwrap(), Released::Freed));
+    for name in ["ben", "cem", "dora"] {
+        bench.lets_in(&request(name, "r")).await;
+    }
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    bench.store.sound.go_back_to(replica);
+    assert_eq!(bench.live().await, ["a"]);
+    // One renewal reveals that starts are lost, and so ends may be.
+    bench.sees_running("ben", "r").await.unwrap();
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    assert_eq!(bench.metric("streamgate_store_forgot_total "), "1");
+    assert_eq!(bench.live().await, [""; 0]);
+    bench.plays("b").await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_start_admitted_above_the_true_count_is_taken_back() {
     let bench = Bench::new(2, OutageRule::Deny);
     bench.plays("a").await;

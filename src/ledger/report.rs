@@ -7,6 +7,9 @@ use tracing::debug;
 use super::Ledger;
 use super::decision::Outage;
 use super::lease_cache::{Confirmed, ForgetSignal, ReadVersion};
+use super::recent_ends::RecentEnd;
+use crate::clock::Timestamp;
+use crate::events::{Event, EventType};
 use crate::identity::{EndMessage, Kind, PlanName, SessionId, SessionKey, UserId};
 use crate::session::{EndCause, Ending, Provenance, Released, Renewal, Sighting};
 use crate::store::Seen;
@@ -115,6 +118,7 @@ impl Ledger {
         match &told {
             Ok(Released::Freed) => {
                 self.metrics.release(ending);
+                self.statistics.released();
                 self.grace.slot_freed(user);
             }
             // It was let in, and nobody has reported its end before.
@@ -124,6 +128,9 @@ impl Ledger {
             Ok(_) => {}
             Err(_) => {
                 self.cache.ended_untold(user, key, ending, age);
+                if !matches!(ending, Ending::Undone(_) | Ending::Failed) {
+                    self.statistics.ended(user, key);
+                }
                 self.grace.slot_freed(user);
             }
         }
@@ -182,6 +189,7 @@ impl Ledger {
             played: sighting.provenance != Provenance::Unplayed,
             provisional: is_provisional,
         };
+        self.count_renewal(seen, renewal);
         match renewal {
             Renewal::Renewed { .. } | Renewal::Provisional { .. } => {
                 self.cache.confirmed(user, version, &confirmed, &[]);
@@ -204,6 +212,26 @@ impl Ledger {
         }
     }
 
+    /// Counts a renewal in the installation's numbers.
+    fn count_renewal(&self, seen: &Seen, renewal: &Renewal) {
+        let Seen {
+            user,
+            sighting: Sighting {
+                key, facts, lease, ..
+            },
+            limit,
+        } = seen;
+        let statistics = &self.statistics;
+        match renewal {
+            Renewal::Renewed { .. } | Renewal::PutBack { .. } => {
+                statistics.running(user, key, facts, *limit, Some(*lease));
+            }
+            Renewal::Provisional { .. } => statistics.running(user, key, facts, *limit, None),
+            Renewal::Ended(_) => statistics.ended(user, key),
+            Renewal::Crowded => {}
+        }
+    }
+
     /// Reports an end to the store. Meanwhile no request is answered from memory, nor by an answer
     /// to an earlier question.
     pub(super) async fn tell_ended(
@@ -218,12 +246,24 @@ impl Ledger {
         if ending != Ending::Failed {
             self.cache.ending(user, key);
         }
-        let released = self
+        let (released, at) = self
             .timed(Operation::Release, user, || {
                 self.store
                     .release_telling(user, key, (ending, message), age)
             })
             .await?;
+        if released == Released::Freed {
+            self.freed(user, key, ending, (age, at));
+        }
+        match &released {
+            Released::Kept | Released::NotStoppable => {}
+            // An undo doesn't concern a session that others have renewed.
+            Released::NotLive | Released::AlreadyEnded(_)
+                if matches!(ending, Ending::Undone(_)) => {}
+            Released::Freed | Released::NotLive | Released::AlreadyEnded(_) => {
+                self.statistics.ended(user, key);
+            }
+        }
         match (&released, ending) {
             (_, Ending::Undone(ticket)) => {
                 let was_there = released == Released::Freed;
@@ -240,5 +280,41 @@ impl Ledger {
             }
         }
         Ok(released)
+    }
+
+    /// Keeps an end that has freed a slot, in case a promoted replica lacks it, and tells operators
+    /// of it. `age` is how long ago it was, `at` the
+    /// store's time of the operation.
+    fn freed(
+        &self,
+        user: &UserId,
+        key: &SessionKey,
+        ending: Ending,
+        (age, at): (Duration, Option<Timestamp>),
+    ) {
+        let now = self.now();
+        let end = RecentEnd {
+            user: user.clone(),
+            key: key.clone(),
+            ending,
+            said_at: now.before(age),
+        };
+        self.recent_ends.keep(end, now);
+        self.events.tell(at, || {
+            let cause = match ending {
+                Ending::Stream | Ending::Abandoned | Ending::Outlived | Ending::Vouched => {
+                    "released"
+                }
+                Ending::GaveWay => "displaced",
+                Ending::Operator => "operator",
+                Ending::Failed => "failed",
+                Ending::Undone(_) => "undone",
+            };
+            let ended = Event::about(EventType::Ended, user, key);
+            [Event {
+                cause: Some(cause.to_owned()),
+                ..ended
+            }]
+        });
     }
 }

@@ -40,7 +40,11 @@ impl Ledger {
             Some(decided) => decided,
             None => self.attempt(&attempt).await,
         };
-        self.with_grace(&attempt, decided?, caller, began).await
+        let decided = match decided {
+            Ok(decision) => self.with_grace(&attempt, decision, caller, began).await,
+            Err(outage) => Err(outage),
+        };
+        self.note_decided(claim, settings, decided)
     }
 
     /// The same for a client that reports on its stream and wants to know the state of its user's:
@@ -56,8 +60,36 @@ impl Ledger {
     ) -> Result<Decision, Outage> {
         let began = (self.grace.freed_count(), Stopwatch::start());
         let attempt = self.start_of(claim, Mode::Slot, settings);
-        let decision = self.attempt_knowing(&attempt).await?;
-        self.with_grace(&attempt, decision, caller, began).await
+        let decided = match self.attempt_knowing(&attempt).await {
+            Ok(decision) => self.with_grace(&attempt, decision, caller, began).await,
+            Err(outage) => Err(outage),
+        };
+        self.note_decided(claim, settings, decided)
+    }
+
+    /// Counts a decision in the installation's numbers.
+    fn note_decided(
+        &self,
+        claim: &Claim,
+        settings: &Changeable,
+        decided: Result<Decision, Outage>,
+    ) -> Result<Decision, Outage> {
+        let plans = &settings.limits.policy.plans;
+        let plan = claim.plan.as_ref().filter(|plan| plans.contains_key(*plan));
+        match &decided {
+            Ok(decision) => match &decision.admission {
+                Admission::Admitted(admitted) => {
+                    let limit = decision.limit;
+                    self.statistics.admitted(claim, plan, admitted, limit);
+                }
+                Admission::Refused(refusal) => {
+                    let by_rule = matches!(decision.basis, Basis::Rule(_));
+                    self.statistics.refused(claim, plan, refusal, by_rule);
+                }
+            },
+            Err(_) => self.statistics.undecided(),
+        }
+        decided
     }
 
     /// The same for a client that wants its stream to continue but not to start; `None` if it isn't
@@ -76,7 +108,10 @@ impl Ledger {
             decision.admission,
             Admission::Refused(Refusal::Full { .. } | Refusal::NotStoppable)
         );
-        Ok((!unknown).then_some(decision))
+        if unknown {
+            return Ok(None);
+        }
+        self.note_decided(claim, settings, Ok(decision)).map(Some)
     }
 
     /// The start that a claim asks for, under the caller's snapshot of the settings. A takeover

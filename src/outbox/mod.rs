@@ -237,9 +237,12 @@ impl Delivery {
         }
         let told = match notice {
             Notice::Renew(sighting, plan, response) => {
-                // A stream that was seen running a while ago gets what is left of its lease.
+                // A stream that was seen running a while ago gets what is left of its lease. If it
+                // is put back, it began before an end that was reported after it.
+                let seen_at = self.ledger.now().before(age);
                 let sighting = Sighting {
                     lease: sighting.lease.saturating_sub(age),
+                    started_at: sighting.started_at.or(Some(seen_at)),
                     ..sighting.clone()
                 };
                 let renewed = self

@@ -85,6 +85,8 @@ reasons! {
     AddressTooLong => "address_too_long", "URL too long";
     /// The headers are too large.
     HeadersTooLarge => "headers_too_large", "Headers too large";
+    /// As many clients as possible listen to events.
+    TooManyListeners => "too_many_listeners", "Too many listeners";
     /// The body has a media type that this path doesn't accept.
     UnsupportedMediaType => "unsupported_media_type", "Unsupported media type";
     /// A bug.

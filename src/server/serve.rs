@@ -21,6 +21,7 @@ use super::bounds::{CountedBody, answered, counted};
 use super::connection::Connection;
 use super::gather::{Gathered, Gatherer};
 use super::peer::Peer;
+use crate::events::Hangup;
 use crate::telemetry::metrics::{ClosedFor, Port};
 
 /// The largest head of an HTTP/1 and of an HTTP/2 request, in bytes: more than browsers send with
@@ -178,9 +179,14 @@ impl<A: Answers> Server<A> {
     async fn serve(self: Arc<Self>, connection: Connection) {
         let peer = Arc::clone(connection.peer());
         let (server, asking) = (Arc::clone(&self), Arc::clone(&peer));
+        let hangup = (self.port == Port::Http).then(Hangup::default);
+        let hung_up = hangup.clone().unwrap_or_default().0;
         let max_message_bytes = self.max_message_bytes;
         let service = service_fn(move |request: Request<Incoming>| {
-            let (request, share) = counted(&asking, max_message_bytes, request);
+            let (mut request, share) = counted(&asking, max_message_bytes, request);
+            if let Some(hangup) = &hangup {
+                request.extensions_mut().insert(hangup.clone());
+            }
             let answer = server.answers.call(request);
             async move {
                 let answer = answer.await?;
@@ -203,6 +209,7 @@ impl<A: Answers> Server<A> {
                     }
                     return;
                 }
+                () = hung_up.cancelled() => return,
                 () = self.close.cancelled(), if !is_closed => is_closed = true,
                 () = peer.quiet(self.quiet), if !may_be_idle(&peer) => {
                     if may_be_idle(&peer) {

@@ -12,7 +12,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use tokio::sync::watch;
 
-use crate::clock::{Clock, SystemClock};
+use crate::clock::{Clock, SystemClock, Timestamp};
 use crate::identity::{EndMessage, SessionKey, UserId};
 use crate::session::{
     Admission, Ending, LimitOverride, Playing, Released, Renewal, Sighting, Start, StartRules,
@@ -247,7 +247,7 @@ impl Store for FaultyStore {
         key: &SessionKey,
         ending: (Ending, Option<&EndMessage>),
         age: Duration,
-    ) -> Result<Released, StoreError> {
+    ) -> Result<(Released, Option<Timestamp>), StoreError> {
         let doing = self.sound.release_telling(user, key, ending, age);
         self.about(user, "release", doing).await
     }

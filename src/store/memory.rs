@@ -100,6 +100,24 @@ impl MemoryStore {
         ))
     }
 
+    /// All rosters as they are now. Only for tests.
+    #[doc(hidden)]
+    pub fn copy(&self) -> Vec<(UserId, Roster)> {
+        let shards = self.shards.all().iter();
+        let rosters = shards.map(|shard| lock(shard).clone());
+        rosters.flatten().collect()
+    }
+
+    /// Goes back to that copy, like a replica that is promoted and lacks the last moments. Only for
+    /// tests.
+    #[doc(hidden)]
+    pub fn go_back_to(&self, copy: Vec<(UserId, Roster)>) {
+        self.forget(|_| true);
+        for (user, roster) in copy {
+            self.shards.of(&user).insert(user, roster);
+        }
+    }
+
     /// Applies an operation to a user's roster, which it creates if necessary.
     fn with_roster<T>(
         &self,
@@ -203,9 +221,10 @@ impl Store for MemoryStore {
         key: &SessionKey,
         ending: (Ending, Option<&EndMessage>),
         age: Duration,
-    ) -> Result<Released, StoreError> {
+    ) -> Result<(Released, Option<Timestamp>), StoreError> {
         self.with_roster(user, |roster, now| {
-            roster.release_telling(key, ending, age, &self.terms, now)
+            let released = roster.release_telling(key, ending, age, &self.terms, now);
+            (released, Some(now))
         })
     }
 

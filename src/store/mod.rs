@@ -9,20 +9,24 @@ pub mod faulty;
 #[cfg(any(fuzzing, test))]
 pub(crate) mod fuzzing;
 mod memory;
+mod notes;
 mod page;
 pub mod redis;
 mod shard;
 
 pub use memory::MemoryStore;
+pub use notes::{Notes, Register};
 pub use page::{Cursor, CursorError, Page};
 pub use shard::Shard;
 
+use std::any::Any;
 use std::fmt;
 use std::future;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use futures_util::future::join_all;
+use tokio::sync::mpsc;
 
 use crate::clock::Timestamp;
 use crate::identity::{EndMessage, SessionKey, UserId};
@@ -71,18 +75,20 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
         ending: Ending,
         age: Duration,
     ) -> Result<Released, StoreError> {
-        self.release_telling(user, key, (ending, None), age).await
+        let (released, _) = self.release_telling(user, key, (ending, None), age).await?;
+        Ok(released)
     }
 
     /// The same, with the message of an operator's end for the viewer:
-    /// [`crate::session::Roster::release_telling`].
+    /// [`crate::session::Roster::release_telling`]. Also returns the store's time of the operation,
+    /// if the store tells it.
     async fn release_telling(
         &self,
         user: &UserId,
         key: &SessionKey,
         ending: (Ending, Option<&EndMessage>),
         age: Duration,
-    ) -> Result<Released, StoreError>;
+    ) -> Result<(Released, Option<Timestamp>), StoreError>;
 
     /// The user's live sessions, and the limit that an operator has set for them.
     async fn list(&self, user: &UserId) -> Result<Listing, StoreError>;
@@ -138,9 +144,56 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
         None
     }
 
+    /// What instances tell each other through the store; `None` for a store that they don't share.
+    fn notes(&self) -> Option<&dyn Notes> {
+        None
+    }
+
     /// Identifies that server and how it is set up; `None` if there is no server.
     async fn server_identity(&self, _shard: &Shard) -> Result<Option<ServerIdentity>, StoreError> {
         Ok(None)
+    }
+}
+
+/// A way to say something to all other instances that listen at the moment.
+#[async_trait]
+pub trait Broadcast: fmt::Debug + Send + Sync + 'static {
+    /// How many subscriptions there are, ours included.
+    async fn count_subscribers(&self) -> Result<usize, StoreError>;
+
+    /// Says something to all that have a subscription, ourselves included.
+    async fn publish(&self, message: &[u8]) -> Result<(), StoreError>;
+
+    /// Receives what is said, from now on.
+    async fn subscribe(&self) -> Result<Subscription, StoreError>;
+}
+
+/// What is said by [`Broadcast::publish`], as it arrives. Dropping it ends the subscription.
+pub struct Subscription {
+    /// The messages.
+    messages: mpsc::Receiver<Vec<u8>>,
+    /// What must live as long: a connection.
+    _open: Box<dyn Any + Send>,
+}
+
+impl Subscription {
+    /// A subscription that lasts as long as `open`.
+    pub(crate) fn new(messages: mpsc::Receiver<Vec<u8>>, open: impl Any + Send) -> Self {
+        Self {
+            messages,
+            _open: Box::new(open),
+        }
+    }
+
+    /// The next message; none if the subscription is lost, also because its reader is too slow.
+    pub async fn next(&mut self) -> Option<Vec<u8>> {
+        self.messages.recv().await
+    }
+}
+
+impl fmt::Debug for Subscription {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Subscription").finish_non_exhaustive()
     }
 }
 

@@ -206,6 +206,16 @@ impl ReleaseCause {
 }
 
 label! {
+    /// Where an event for operators was lost.
+    EventLoss {
+        /// More happened at this instance, or came from others, than its queue takes.
+        Queue => "queue",
+        /// It could not be told to other instances through the store.
+        Store => "store",
+    }
+}
+
+label! {
     /// What showed that a stream had outlived its lease.
     Lapse {
         /// A sign of life, after too long a silence.
@@ -345,6 +355,8 @@ label! {
         EndAll => "end_all",
         /// List all users' sessions.
         List => "list",
+        /// The beginning of a stream of events.
+        Events => "events",
         /// Ask whether a video may be watched.
         Video => "video",
         /// The start of a video.

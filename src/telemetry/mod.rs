@@ -1,5 +1,6 @@
 //! Telemetry: [`metrics`] for aggregates, [`log`] lines for single events.
 
+mod gateways;
 mod hidden;
 mod json_lines;
 mod labels;
@@ -10,6 +11,7 @@ mod refusals;
 mod starts;
 mod user_hash;
 
+pub use gateways::{GatewayLog, Gateways, LogStream};
 pub use metrics::Metrics;
 pub use refusals::{RefusalLog, RefusedStream};
 pub use starts::{StartedStream, are_told};

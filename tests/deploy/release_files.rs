@@ -81,3 +81,18 @@ async fn a_tag_s_notes_are_what_the_changelog_says_of_its_version() {
         (Some(1), "", expected)
     );
 }
+
+/// `make dist-check` waits for them, which nobody runs for each change.
+#[test]
+fn an_installed_release_logs_the_lines_that_it_is_checked_for() {
+    let script = docs::file("deploy/dist/dist-check-inside.sh");
+    let lines = script.lines().map(str::trim);
+    let awaited = lines.filter_map(|line| line.strip_prefix("journal_says "));
+    let awaited: Vec<_> = awaited.map(|text| text.trim_matches('\'')).collect();
+    assert_eq!(awaited.len(), 2, "{awaited:?}");
+    let source = ["src/app/mod.rs", "src/app/start_line.rs"].map(docs::file);
+    for text in awaited {
+        let logged = format!("\"{text}\");");
+        assert!(source.concat().contains(&logged), "{text}");
+    }
+}

@@ -223,6 +223,8 @@ async fn the_commands_to_paste_do_what_is_said_of_them() {
         "SERVING\n",
         "alice: 1 of 3 streams in use\n",
         "\"session\":\"p1\"",
+        "users                 1\n",
+        "LIMIT  STARTS REFUSED  USERS REFUSED\n",
         "playback p1: released\n",
         "alice: 5 streams, set by an operator, expires in ",
         "alice: the configured limit applies\n",

@@ -6,3 +6,5 @@ mod documents;
 mod sentences;
 // The names that versions promise: metrics, configuration keys, reasons.
 mod promises;
+// The drills, and the table of faults.
+mod drills;

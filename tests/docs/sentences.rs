@@ -97,6 +97,7 @@ streamgate completions bash => deploy/dist/dist.sh => completions bash
 streamgate doctor => tests/process/doctor.rs => "doctor", "--json"
 streamgate hash-user USER --key-file FILE => tests/process/log_users.rs => ["hash-user", USER, "--key-file"
 streamgate hash-user USER... => tests/process/log_users.rs => ["hash-user", "--key-file"
+streamgate events => tests/http/events.rs => "events", "--url"
 streamgate envoy-check - => tests/deploy/envoy_config.rs => ["envoy-check", "-", "--user"
 streamgate envoy-check FILE => tests/deploy/envoy_config.rs => "envoy-check", "--json"
 streamgate envoy-config => tests/deploy/envoy_config.rs => ["envoy-config"]
@@ -113,7 +114,10 @@ streamgate serve --config FILE => docs/cli.md => streamgate serve --config strea
 streamgate serve [--config FILE] => docs/cli.md => streamgate serve --config streamgate.yaml &
 streamgate sessions => tests/process/cli/service.rs => run(&["sessions", "--url", &url]
 streamgate sessions USER => docs/cli.md => streamgate sessions alice
+streamgate stats => docs/cli.md => streamgate stats
 streamgate top => docs/cli.md => streamgate top --once
+streamgate what-if => docs/cli.md => streamgate top => docs/cli.md => streamgate top --once
+streamgate what-if --period hour
 target/demo/demo backend --listen 127.0.0.1:9000 => .ci/commands
 "#;
 

@@ -180,6 +180,8 @@ async fn a_viewer_reaches_their_own_sessions_and_nobody_elses() {
     for path in [
         "/v1/sessions",
         "/v1/instance",
+        "/v1/events",
+        "/v1/stats",
         "/v1/release",
         "/metrics",
         "/openapi.json",

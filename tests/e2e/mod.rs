@@ -8,6 +8,8 @@
 mod api;
 // What makes no sense is refused, counted, and takes no slot.
 mod bad_input;
+// The console, with viewers behind Envoy.
+mod console;
 // Players that say nothing, and the cookie that names them.
 mod cookies;
 // The check that a newcomer runs.

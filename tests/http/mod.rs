@@ -4,14 +4,22 @@
 mod sessions;
 // The HTTP API's callers: each role, each call, one's own user and another.
 mod access;
+// What happens, as operators follow it: order, permissions, breaks, the end.
+mod events;
 // The operator's list of everybody's sessions, page by page.
 mod list;
+// The numbers of the whole installation.
+mod stats;
 // The small API: videos, by HTTP Basic.
 mod small;
 // The HTTP doors other than the API on sessions: the release hook, probes, metrics.
 mod hook_and_probes;
-// The pages for people at the HTTP port.
+// The guide to problems, and the way from `/` to the console.
 mod front;
+// The console: who gets in, what it shows, that it has no barriers.
+mod console;
+// What the console makes of numbers and events.
+mod console_numbers;
 // What pages of other sites can do at a port without tokens.
 mod pages;
 // What all HTTP requests have in common: CORS, ids, limits, how they are counted.

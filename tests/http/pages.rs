@@ -10,7 +10,7 @@ use testkit::chromium::{Chromium, Tab};
 use testkit::watch::eventually;
 
 /// Every call that acts or tells of users.
-const CALLS: [(&str, &str); 13] = [
+const CALLS: [(&str, &str); 14] = [
     ("GET", "/v1/users/anna/sessions"),
     ("HEAD", "/v1/users/anna/sessions"),
     ("POST", "/v1/users/anna/sessions"),
@@ -20,6 +20,7 @@ const CALLS: [(&str, &str); 13] = [
     ("DELETE", "/v1/users/anna/sessions/p1"),
     ("POST", "/v1/release"),
     ("GET", "/v1/sessions"),
+    ("HEAD", "/v1/events"),
     ("GET", "/?id=film"),
     ("POST", "/?id=film"),
     ("PATCH", "/?id=film"),
@@ -27,12 +28,15 @@ const CALLS: [(&str, &str); 13] = [
 ];
 
 /// What probes, scrapers and people look at.
-const EXEMPT: [&str; 5] = [
+const EXEMPT: [&str; 7] = [
     "/livez",
     "/readyz",
     "/metrics",
     "/openapi.json",
     "/v1/problems",
+    // The console's files hold no data.
+    "/console",
+    "/console/app.js",
 ];
 
 /// Headers by their names.
@@ -165,6 +169,7 @@ async fn what_is_no_page_of_another_site_goes_on_as_before() {
             let told = make(&api, call, headers).await;
             let operators = [
                 ("GET", "/v1/sessions"),
+                ("HEAD", "/v1/events"),
                 ("DELETE", "/v1/users/anna/sessions"),
             ];
             let is_refused = told.status == 403;

@@ -52,7 +52,7 @@ async fn scripts_of_the_origins_that_are_named_may_ask_and_read() {
             );
             assert_eq!(
                 headers["access-control-allow-headers"],
-                "authorization,content-type,x-request-id"
+                "authorization,content-type,last-event-id,x-request-id"
             );
             assert_eq!(headers["access-control-max-age"], "600");
         }

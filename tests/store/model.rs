@@ -410,6 +410,7 @@ impl Trial<'_> {
                 released.extend(join_all(asked).await);
             }
             for ((key, released), expected) in keys.iter().zip(released).zip(&expected) {
+                let released = released.map(|(released, _)| released);
                 assert_eq!(&released, expected, "{key} {ending:?}");
             }
         }

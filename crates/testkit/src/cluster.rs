@@ -1,6 +1,8 @@
 //! A Redis Cluster of the tests' own: three masters with a replica each, real processes on free
 //! ports, quick to find out that a master is gone.
 
+use std::array;
+
 use redis::{RedisResult, Value};
 use streamgate::store::Store;
 use streamgate::store::redis::{RedisSettings, RedisStore, RedisTarget};
@@ -37,11 +39,19 @@ pub struct ClusterNode {
 pub struct RedisCluster {
     /// The masters at first, and then the replica of each.
     pub nodes: Vec<ClusterNode>,
+    /// Which slots they own.
+    shares: Shares,
 }
 
-/// The first slot of a master at first; behind the last master, the number of all.
-fn first_slot(master: usize) -> usize {
-    (usize::from(SLOTS) * master).div_ceil(MASTERS)
+/// The first slot of each master at first; behind the last master, the number of all.
+type Shares = [u16; MASTERS + 1];
+
+/// Each master has as many as the others.
+fn even_shares() -> Shares {
+    array::from_fn(|master| {
+        let first = (usize::from(SLOTS) * master).div_ceil(MASTERS);
+        u16::try_from(first).unwrap()
+    })
 }
 
 // === impl ClusterNode ===
@@ -130,9 +140,17 @@ impl RedisCluster {
         Self::start_with(&["--cluster-node-timeout", SHORT], None, &[])
     }
 
+    /// Starts a cluster whose nodes have these options, and whose first master has all slots but
+    /// one for each of the others: all users but few are its own. No replica takes over.
+    pub fn start_around_the_first(options: &[&str]) -> Self {
+        let options = [&["--cluster-node-timeout", LONG], options].concat();
+        let shares = [0, SLOTS - 2, SLOTS - 1, SLOTS];
+        Self::of(shares, |_| ClusterNode::start(&options))
+    }
+
     /// Starts a cluster whose nodes have these options, which are asked for once for each.
     pub fn start_as(mut options: impl FnMut() -> Vec<String>) -> Self {
-        Self::of(|_| {
+        Self::of(even_shares(), |_| {
             let options = options();
             ClusterNode::start(&options.iter().map(String::as_str).collect::<Vec<_>>())
         })
@@ -145,16 +163,17 @@ impl RedisCluster {
         groups: Option<u32>,
         variables: &[(String, String)],
     ) -> Self {
-        Self::of(|number| {
+        Self::of(even_shares(), |number| {
             let group = groups.map(|first| first + number);
             ClusterNode::start_with(options, group, variables)
         })
     }
 
-    /// A cluster of the nodes that `start` starts.
-    fn of(start: impl FnMut(u32) -> ClusterNode) -> Self {
+    /// A cluster of the nodes that `start` starts, with those shares of the slots.
+    fn of(shares: Shares, start: impl FnMut(u32) -> ClusterNode) -> Self {
         let cluster = Self {
             nodes: (0..).map(start).take(2 * MASTERS).collect(),
+            shares,
         };
         cluster.join();
         cluster
@@ -169,8 +188,8 @@ impl RedisCluster {
                 .run::<()>(&["CLUSTER", "SET-CONFIG-EPOCH", &epoch]);
         }
         for (number, master) in self.masters().iter().enumerate() {
-            let slots = [number, number + 1].map(first_slot);
-            let (begin, end) = (slots[0].to_string(), (slots[1] - 1).to_string());
+            let (begin, next) = (self.shares[number], self.shares[number + 1]);
+            let (begin, end) = (begin.to_string(), (next - 1).to_string());
             master
                 .server
                 .run::<()>(&["CLUSTER", "ADDSLOTSRANGE", &begin, &end]);
@@ -243,7 +262,7 @@ impl RedisCluster {
 
     /// Which of the masters owns that slot at first.
     pub fn owner(&self, slot: u16) -> usize {
-        let owns = |master: &usize| usize::from(slot) < first_slot(master + 1);
+        let owns = |master: &usize| slot < self.shares[master + 1];
         (0..MASTERS).find(owns).unwrap()
     }
 
@@ -278,6 +297,20 @@ impl RedisCluster {
             }
         }
         found
+    }
+
+    /// Has the first master say that it is at that port, and waits until all know.
+    pub async fn announce(&self, port: u16) {
+        let port = port.to_string();
+        let first = &self.nodes[0].server;
+        first.run::<()>(&["CONFIG", "SET", "cluster-announce-port", &port]);
+        eventually("all nodes know the new address", async || {
+            self.nodes.iter().all(|node| {
+                let nodes: String = node.server.run(&["CLUSTER", "NODES"]);
+                nodes.contains(&format!(":{port}@"))
+            })
+        })
+        .await;
     }
 
     /// Makes the replica of that master a master, with the master's help, and waits until it is.

@@ -6,7 +6,7 @@ use std::io::Write;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use http::{Method, Request, header};
+use http::{Method, Request, StatusCode, header};
 
 use super::ApiResponse;
 use super::base::{Base, NotABase};
@@ -55,6 +55,14 @@ pub(in crate::cli) struct Api {
     token: Option<Token>,
     /// The HTTP client, which keeps the connection.
     agent: ureq::Agent,
+}
+
+/// The answer to [`Api::follow`].
+pub(in crate::cli) enum Followed {
+    /// The stream.
+    Stream(ureq::BodyReader<'static>),
+    /// What came instead.
+    Answer(ApiResponse),
 }
 
 /// Why the arguments can't be used.
@@ -183,6 +191,47 @@ impl Api {
         answer
             .and_then(ApiResponse::read)
             .map_err(|error| self.no_answer(error))
+    }
+
+    /// Sends a request whose answer is a stream that never ends by itself; `last` is the last event
+    /// that was seen.
+    ///
+    /// # Errors
+    /// No answer came.
+    pub(in crate::cli) fn follow(
+        &self,
+        path: &str,
+        last: Option<&str>,
+    ) -> Result<Followed, NoAnswer> {
+        let mut request = Request::get(self.base.join(path)).header(
+            header::ACCEPT,
+            "text/event-stream, application/problem+json;q=0.9",
+        );
+        if let Some(token) = &self.token {
+            request = request.header(header::AUTHORIZATION, token.header());
+        }
+        if let Some(last) = last {
+            request = request.header("last-event-id", last);
+        }
+        let answer = request
+            .body(())
+            .map_err(ureq::Error::from)
+            .and_then(|request| {
+                let request = self.agent.configure_request(request);
+                let request = request
+                    .timeout_global(None)
+                    .timeout_connect(Some(TIMEOUT))
+                    .timeout_recv_response(Some(TIMEOUT))
+                    .build();
+                self.agent.run(request)
+            })
+            .map_err(|error| self.no_answer(error))?;
+        if answer.status() != StatusCode::OK {
+            let answer = ApiResponse::read(answer).map_err(|error| self.no_answer(error))?;
+            return Ok(Followed::Answer(answer));
+        }
+        let body = answer.into_body().into_with_config();
+        Ok(Followed::Stream(body.limit(u64::MAX).reader()))
     }
 
     /// Where it is.

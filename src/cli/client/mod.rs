@@ -10,4 +10,4 @@ mod base;
 mod token;
 
 pub(super) use answer::{ApiResponse, Disappointment};
-pub(super) use api::{AccessArgs, Api, ApiArgs, NoAnswer};
+pub(super) use api::{AccessArgs, Api, ApiArgs, Followed, NoAnswer};

@@ -4,15 +4,12 @@
 use std::collections::HashSet;
 use std::time::Duration;
 
-use envoy_types::pb::envoy::data::accesslog::v3::{
-    AccessLogCommon, AccessLogType, HttpAccessLogEntry,
-};
-use envoy_types::pb::google::protobuf::Struct;
-use envoy_types::pb::google::protobuf::value::Kind as ValueKind;
+use envoy_types::pb::envoy::data::accesslog::v3::AccessLogType;
 
 use crate::clock::Timestamp;
 use crate::config::Leases;
-use crate::envoy::wire::attributes::{EntryAttributes, OUR_NAMESPACE};
+use crate::envoy::wire::attributes::EntryAttributes;
+use crate::envoy::wire::entry::{LogEntry, OurAnswer};
 use crate::identity::claim::{facts, named};
 use crate::identity::{Door, Fact, FactLoss, Identity, Kind, SessionId, SessionKey, UserId};
 use crate::outbox::Notice;
@@ -54,7 +51,7 @@ const IGNORED: EntryMeaning = (EntryOutcome::Ignored, None);
 /// they have waited in Envoy's buffer, and the stream they describe no longer runs. `lost` is
 /// called for facts that can't be kept unchanged.
 pub(in crate::envoy) fn read_all(
-    entries: &[HttpAccessLogEntry],
+    entries: &[LogEntry<'_>],
     identity: &Identity,
     leases: &Leases,
     lost: &impl Fn(Fact, FactLoss),
@@ -63,10 +60,7 @@ pub(in crate::envoy) fn read_all(
     let mut readings: Vec<Reading> = Vec::with_capacity(entries.len());
     for entry in entries.iter().rev() {
         let mut reading = read(entry, identity, leases, lost);
-        let stream = entry
-            .request
-            .as_ref()
-            .map_or("", |request| &request.request_id);
+        let stream = entry.request_id;
         match reading.entry {
             EntryType::End if !is_redirect(entry) && !stream.is_empty() => {
                 ended.insert(stream);
@@ -84,16 +78,14 @@ pub(in crate::envoy) fn read_all(
 
 /// Decodes one entry.
 fn read(
-    entry: &HttpAccessLogEntry,
+    entry: &LogEntry<'_>,
     identity: &Identity,
     leases: &Leases,
     lost: &impl Fn(Fact, FactLoss),
 ) -> Reading {
-    let attributes = EntryAttributes(entry);
-    let kind = entry_type(entry.common_properties.as_ref());
-    let ours = attributes.namespace(OUR_NAMESPACE);
-    let decision = ours.and_then(|ours| text(ours, "decision"));
-    let (outcome, notice) = match (kind, ours, decision) {
+    let kind = entry_type(entry);
+    let decision = entry.ours.and_then(|ours| ours.decision);
+    let (outcome, notice) = match (kind, entry.ours, decision) {
         (EntryType::End, _, Some("allow")) if is_redirect(entry) => IGNORED,
         (EntryType::Periodic, Some(ours), Some("allow")) => with_session(ours, |user, key| {
             seen(user, key, entry, identity, leases, lost)
@@ -116,14 +108,10 @@ fn read(
 /// What follows for the session that our own answer named. A request that was let through without
 /// one (a `HEAD`) is not ours.
 fn with_session(
-    ours: &Struct,
+    ours: OurAnswer<'_>,
     read: impl FnOnce(UserId, SessionKey) -> EntryMeaning,
 ) -> EntryMeaning {
-    let (Some(user), Some(kind), Some(id)) = (
-        text(ours, "user"),
-        text(ours, "kind"),
-        text(ours, "session"),
-    ) else {
+    let (Some(user), Some(kind), Some(id)) = (ours.user, ours.kind, ours.session) else {
         return IGNORED;
     };
     let parsed = (
@@ -142,12 +130,12 @@ fn with_session(
 fn seen(
     user: UserId,
     key: SessionKey,
-    entry: &HttpAccessLogEntry,
+    entry: &LogEntry<'_>,
     identity: &Identity,
     leases: &Leases,
     lost: &impl Fn(Fact, FactLoss),
 ) -> EntryMeaning {
-    let attributes = EntryAttributes(entry);
+    let attributes = EntryAttributes::of(entry);
     // The plan matters only if the session has to be put back. A malformed one is not worth losing
     // the stream over.
     let plan = named("plan", &identity.plan, &attributes).unwrap_or_default();
@@ -155,7 +143,7 @@ fn seen(
         lease: leases.of(key.kind),
         key,
         facts: facts(identity, &attributes, Door::AccessLog, lost),
-        started_at: entry.common_properties.as_ref().and_then(started_at),
+        started_at: entry.start_time.and_then(started_at),
         provenance: Provenance::Counted,
         derived: false,
     };
@@ -165,7 +153,7 @@ fn seen(
 
 /// The end of a request: the end of the stream if the request is the stream, otherwise whether the
 /// playback has played.
-fn ended(user: UserId, key: SessionKey, entry: &HttpAccessLogEntry) -> EntryMeaning {
+fn ended(user: UserId, key: SessionKey, entry: &LogEntry<'_>) -> EntryMeaning {
     let (outcome, notice) = match key.kind {
         Kind::Request => (EntryOutcome::Release, Notice::Release(key, Ending::Stream)),
         Kind::Playback if succeeded(entry) => (EntryOutcome::Played, Notice::Played(key)),
@@ -177,26 +165,21 @@ fn ended(user: UserId, key: SessionKey, entry: &HttpAccessLogEntry) -> EntryMean
 
 /// Whether the headers of a success reached the viewer, whatever happened afterwards: a switch of
 /// protocols, 2xx, or 3xx.
-fn succeeded(entry: &HttpAccessLogEntry) -> bool {
-    let response = entry.response.as_ref();
-    let code = response.and_then(|response| response.response_code);
-    code.is_some_and(|code| matches!(code.value, 101 | 200..=399))
+fn succeeded(entry: &LogEntry<'_>) -> bool {
+    let code = entry.response_code;
+    code.is_some_and(|code| matches!(code, 101 | 200..=399))
 }
 
 /// The response of a playback that took so long that Envoy may have reported it while it ran.
 fn response_end(
     outcome: EntryOutcome,
-    entry: &HttpAccessLogEntry,
+    entry: &LogEntry<'_>,
     leases: &Leases,
 ) -> Option<SessionKey> {
     if !matches!(outcome, EntryOutcome::Played | EntryOutcome::Failed) {
         return None;
     }
-    let duration = entry.common_properties.as_ref()?.duration.as_ref()?;
-    let seconds = u64::try_from(duration.seconds).ok()?;
-    let took = Duration::from_secs(seconds)
-        .saturating_add(Duration::from_nanos(u64::try_from(duration.nanos).ok()?));
-    if took < leases.request / REPORTS_IN_A_LEASE {
+    if entry.duration? < leases.request / REPORTS_IN_A_LEASE {
         return None;
     }
     Some(SessionKey {
@@ -206,69 +189,47 @@ fn response_end(
 }
 
 /// Identifies the one response that an entry is about.
-fn response_id(entry: &HttpAccessLogEntry) -> Option<SessionId> {
-    let request = entry.request.as_ref()?;
-    SessionId::parse(&request.request_id).ok()
+fn response_id(entry: &LogEntry<'_>) -> Option<SessionId> {
+    SessionId::parse(entry.request_id).ok()
 }
 
 /// The end of a request that never got our answer: its client left during the check, which may have
 /// taken a slot nevertheless. If it has an upstream, it was let through without us
 /// (`failure_mode_allow`), and there is nothing to release.
-fn unanswered(entry: &HttpAccessLogEntry, identity: &Identity) -> EntryMeaning {
-    let Some(common) = &entry.common_properties else {
-        return (EntryOutcome::Unattributed, None);
-    };
-    if common.upstream_remote_address.is_some() {
+fn unanswered(entry: &LogEntry<'_>, identity: &Identity) -> EntryMeaning {
+    if entry.has_upstream {
         return IGNORED;
     }
-    let request_id = entry
-        .request
-        .as_ref()
-        .map_or("", |request| &request.request_id);
-    let user = named("user", &identity.user, &EntryAttributes(entry));
-    match (user, SessionId::parse(request_id)) {
+    let user = named("user", &identity.user, &EntryAttributes::of(entry));
+    match (user, SessionId::parse(entry.request_id)) {
         (Ok(Some(user)), Ok(id)) => {
             let kind = Kind::Request;
             let notice = Notice::Release(SessionKey { kind, id }, Ending::Abandoned);
             (EntryOutcome::Release, Some((user, notice)))
         }
         (Ok(None), _) => (EntryOutcome::Unattributed, None),
-        (Ok(Some(_)), Err(_)) if request_id.is_empty() => (EntryOutcome::Unattributed, None),
+        (Ok(Some(_)), Err(_)) if entry.request_id.is_empty() => (EntryOutcome::Unattributed, None),
         _ => (EntryOutcome::Malformed, None),
     }
 }
 
 /// The type of the entry.
-fn entry_type(common: Option<&AccessLogCommon>) -> EntryType {
-    match common.map_or(AccessLogType::NotSet, AccessLogCommon::access_log_type) {
-        AccessLogType::DownstreamPeriodic => EntryType::Periodic,
-        AccessLogType::DownstreamEnd => EntryType::End,
+fn entry_type(entry: &LogEntry<'_>) -> EntryType {
+    match AccessLogType::try_from(entry.log_type) {
+        Ok(AccessLogType::DownstreamPeriodic) => EntryType::Periodic,
+        Ok(AccessLogType::DownstreamEnd) => EntryType::End,
         _ => EntryType::Other,
     }
 }
 
 /// Whether Envoy itself has redirected this request.
-fn is_redirect(entry: &HttpAccessLogEntry) -> bool {
-    entry
-        .response
-        .as_ref()
-        .is_some_and(|response| response.response_code_details == INTERNAL_REDIRECT)
+fn is_redirect(entry: &LogEntry<'_>) -> bool {
+    entry.response_code_details == INTERNAL_REDIRECT
 }
 
 /// When Envoy saw the request begin, by its own clock.
-fn started_at(common: &AccessLogCommon) -> Option<Timestamp> {
-    let began = common.start_time.as_ref()?;
-    let millis = began
-        .seconds
-        .checked_mul(1000)?
-        .checked_add(i64::from(began.nanos) / 1_000_000)?;
-    u64::try_from(millis).ok().map(Timestamp::from_millis)
-}
-
-/// A text field of our metadata.
-fn text<'a>(fields: &'a Struct, name: &str) -> Option<&'a str> {
-    match fields.fields.get(name)?.kind.as_ref()? {
-        ValueKind::StringValue(text) => Some(text),
-        _ => None,
-    }
+fn started_at(began: Duration) -> Option<Timestamp> {
+    u64::try_from(began.as_millis())
+        .ok()
+        .map(Timestamp::from_millis)
 }

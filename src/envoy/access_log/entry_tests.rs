@@ -3,9 +3,7 @@
 use std::cell::RefCell;
 use std::time::Duration;
 
-use envoy_types::pb::envoy::data::accesslog::v3::{
-    AccessLogType, HttpAccessLogEntry, ResponseFlags,
-};
+use envoy_types::pb::envoy::data::accesslog::v3::{AccessLogType, ResponseFlags};
 use envoy_types::pb::google::protobuf::Timestamp as WireTimestamp;
 use serde_json::json;
 
@@ -13,13 +11,14 @@ use super::entry::{Reading, read_all};
 use crate::clock::Timestamp;
 use crate::config::Leases;
 use crate::envoy::tests::fixtures::Entry;
+use crate::envoy::wire::entry::LogEntry;
 use crate::identity::{Fact, FactLoss, Identity, PlanName};
 use crate::outbox::Notice;
 use crate::session::{Ending, Sighting};
 use crate::telemetry::metrics::{EntryOutcome, EntryType};
 
 fn read(entries: Vec<Entry>) -> Vec<Reading> {
-    let entries: Vec<HttpAccessLogEntry> = entries.into_iter().map(|entry| entry.0).collect();
+    let entries: Vec<LogEntry<'_>> = entries.iter().map(Entry::sent).collect();
     read_all(
         &entries,
         &Identity::default(),
@@ -207,11 +206,7 @@ fn an_entry_renews_releases_or_means_nothing() {
             Entry::of(AccessLogType::NotSet, "r1").headers(anna),
             "ignored",
         ),
-        (
-            "nothing at all",
-            Entry(HttpAccessLogEntry::default()),
-            "ignored",
-        ),
+        ("nothing at all", Entry(Default::default()), "ignored"),
     ] {
         assert_eq!(one(entry), expected, "{name}");
     }
@@ -393,7 +388,7 @@ fn a_sign_of_life_brings_what_is_needed_to_put_the_session_back() {
             losses.borrow_mut().push(told);
         };
         let (identity, leases) = (Identity::default(), Leases::default());
-        read_all(std::slice::from_ref(&broken.0), &identity, &leases, &hear);
+        read_all(&[broken.sent()], &identity, &leases, &hear);
         assert_eq!(losses.into_inner(), lost);
         let (seen, plan) = sighting(broken);
         let (device, content) = (seen.facts.device, seen.facts.content);

@@ -14,23 +14,21 @@ use std::error::Error;
 use std::sync::Arc;
 use std::time::Duration;
 
-use envoy_types::pb::envoy::service::accesslog::v3::access_log_service_server::AccessLogService;
-use envoy_types::pb::envoy::service::accesslog::v3::stream_access_logs_message::LogEntries;
-use envoy_types::pb::envoy::service::accesslog::v3::{
-    StreamAccessLogsMessage, StreamAccessLogsResponse,
-};
+use bytes::Bytes;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tonic::{Request, Response, Status, Streaming};
 use tracing::{debug, warn};
 
+use crate::clock::Clock;
 use crate::config::Leases;
+use crate::envoy::wire::entry::LogMessage;
 use crate::identity::Identity;
 use crate::ledger::Ledger;
 use crate::outbox::{Notice, Outbox};
 use crate::session::Ending;
-use crate::telemetry::Metrics;
 use crate::telemetry::metrics::{EntryOutcome, EntryType};
+use crate::telemetry::{Gateways, LogStream, Metrics};
 use entry::Reading;
 
 /// The largest accepted message: a durable logger sends everything in its buffer as one.
@@ -51,6 +49,10 @@ const LINGER: Duration = Duration::from_secs(2);
 /// Reads Envoy's access logs. A clone of it reads each stream.
 #[derive(Debug, Clone)]
 pub struct AccessLogDoor {
+    /// Remembers which gateways send their logs.
+    pub gateways: Arc<Gateways>,
+    /// Says when one was heard.
+    pub clock: Arc<dyn Clock>,
     /// The sources of users, for entries that never got our answer.
     pub identity: Identity,
     /// How long a sign of life counts.
@@ -69,12 +71,12 @@ pub struct AccessLogDoor {
     pub stream_age: Duration,
 }
 
-#[tonic::async_trait]
-impl AccessLogService for AccessLogDoor {
-    async fn stream_access_logs(
+impl AccessLogDoor {
+    /// Receives a stream until it should end.
+    pub(in crate::envoy) async fn receive(
         &self,
-        request: Request<Streaming<StreamAccessLogsMessage>>,
-    ) -> Result<Response<StreamAccessLogsResponse>, Status> {
+        request: Request<Streaming<Bytes>>,
+    ) -> Result<Response<()>, Status> {
         let door = self.clone();
         let age = self.stream_age.mul_f64(rand::random_range(0.67..1.0));
         let ending = self.closing.child_token();
@@ -89,30 +91,33 @@ impl AccessLogService for AccessLogDoor {
             () = ending.cancelled() => {}
             () = tokio::time::sleep(age) => ending.cancel(),
         }
-        Ok(Response::new(StreamAccessLogsResponse {}))
+        Ok(Response::new(()))
     }
-}
 
-impl AccessLogDoor {
     /// Reads until Envoy ends the stream, and for a while after `ending` has told Envoy that we do.
-    async fn read(
-        &self,
-        mut messages: Streaming<StreamAccessLogsMessage>,
-        ending: &CancellationToken,
-    ) {
+    async fn read(&self, mut messages: Streaming<Bytes>, ending: &CancellationToken) {
         let lingered = async {
             ending.cancelled().await;
             tokio::time::sleep(LINGER).await;
         };
         let reading = async {
+            // Only the first message of a stream names its gateway.
+            let mut gateway = None;
             loop {
                 match messages.message().await {
-                    Ok(Some(message)) => {
-                        self.take(&message);
-                        if is_large(&message) {
-                            ending.cancel();
+                    Ok(Some(message)) => match LogMessage::read(&message) {
+                        Ok(message) => {
+                            gateway = self.named(&message).or(gateway);
+                            if let Some(gateway) = &gateway {
+                                gateway.heard(self.clock.now());
+                            }
+                            self.take(&message);
+                            if is_large(&message) {
+                                ending.cancel();
+                            }
                         }
-                    }
+                        Err(error) => return self.not_decoded(&error),
+                    },
                     Ok(None) => return,
                     Err(status) => return self.broken_off(&status),
                 }
@@ -126,47 +131,50 @@ impl AccessLogDoor {
 
     /// Records why a stream could not be read to its end. The entries so far count.
     fn broken_off(&self, status: &Status) {
-        // Envoy ends its streams by resetting them. Without such a cause the error is an
-        // undecodable message: all of it is lost, and Envoy opens another stream for the next.
-        // Envoy itself replaces what clients may have sent that is not UTF-8.
+        // Envoy ends its streams by resetting them. Without such a cause the error is a message
+        // that is too long.
         if status.source().is_some() {
             debug!(%status, "an access log stream ended with an error");
         } else {
-            self.metrics
-                .entry(EntryType::Other, EntryOutcome::Malformed);
-            warn!(%status, "can't decode an access log message; its entries are lost");
+            self.not_decoded(status);
         }
     }
 
+    /// Records a message that can't be decoded: all of it is lost, and Envoy opens another stream
+    /// for the next. Envoy itself replaces what clients may have sent that is not UTF-8.
+    fn not_decoded(&self, error: &(dyn Error + 'static)) {
+        self.metrics
+            .entry(EntryType::Other, EntryOutcome::Malformed);
+        warn!(
+            error,
+            "can't decode an access log message; its entries are lost"
+        );
+    }
+
+    /// The gateway that a message names.
+    fn named(&self, message: &LogMessage<'_>) -> Option<LogStream> {
+        let sender = message.sender?;
+        debug!(
+            gateway.node = sender.node,
+            gateway.log = sender.log,
+            "a gateway sends its access log"
+        );
+        Some(self.gateways.enter(sender.node, sender.log))
+    }
+
     /// Processes one message.
-    fn take(&self, message: &StreamAccessLogsMessage) {
-        if let Some(identifier) = &message.identifier {
-            let node = identifier.node.as_ref().map_or("", |node| &node.id);
-            debug!(
-                gateway.node = node,
-                gateway.log = identifier.log_name,
-                "a gateway sends its access log"
-            );
+    fn take(&self, message: &LogMessage<'_>) {
+        let lost = |fact, loss| self.metrics.fact_lost(fact, loss);
+        let mut is_marked = false;
+        for reading in entry::read_all(&message.entries, &self.identity, &self.leases, &lost) {
+            is_marked |= reading.is_marked;
+            self.heed(reading);
         }
-        match &message.log_entries {
-            Some(LogEntries::HttpLogs(entries)) => {
-                let lost = |fact, loss| self.metrics.fact_lost(fact, loss);
-                let entries = &entries.log_entry;
-                let mut is_marked = false;
-                for reading in entry::read_all(entries, &self.identity, &self.leases, &lost) {
-                    is_marked |= reading.is_marked;
-                    self.heed(reading);
-                }
-                if is_marked {
-                    self.ledger.heard_access_log();
-                }
-            }
-            Some(LogEntries::TcpLogs(entries)) => {
-                for _ in &entries.log_entry {
-                    self.metrics.entry(EntryType::Other, EntryOutcome::Ignored);
-                }
-            }
-            None => {}
+        if is_marked {
+            self.ledger.heard_access_log();
+        }
+        for _ in 0..message.tcp_entries {
+            self.metrics.entry(EntryType::Other, EntryOutcome::Ignored);
         }
     }
 
@@ -196,10 +204,6 @@ impl AccessLogDoor {
 }
 
 /// Whether a message has so many entries that its buffer should not be kept.
-fn is_large(message: &StreamAccessLogsMessage) -> bool {
-    match &message.log_entries {
-        Some(LogEntries::HttpLogs(entries)) => entries.log_entry.len() >= LARGE_MESSAGE,
-        Some(LogEntries::TcpLogs(entries)) => entries.log_entry.len() >= LARGE_MESSAGE,
-        None => false,
-    }
+const fn is_large(message: &LogMessage<'_>) -> bool {
+    message.entries.len() + message.tcp_entries >= LARGE_MESSAGE
 }

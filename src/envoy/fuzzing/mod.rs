@@ -5,6 +5,7 @@
 //! begin with `!` hold what isn't HTTP.
 
 mod cookie;
+mod log;
 mod request;
 
 use std::borrow::Cow;
@@ -32,7 +33,8 @@ use crate::envoy::access_log::entry;
 use crate::envoy::check::claim::{self, CheckContext};
 use crate::envoy::fuzzing::cookie::{NEW, WithCookie};
 use crate::envoy::fuzzing::request::read;
-use crate::envoy::wire::attributes::{CheckAttributes, OUR_NAMESPACE};
+use crate::envoy::wire::attributes::CheckAttributes;
+use crate::envoy::wire::entry::{LogEntry, OUR_NAMESPACE};
 use crate::fuzzing::{assert_are_names, assert_is_name, cut, text};
 use crate::http::fuzzing::basic_credentials;
 use crate::identity::claim::{CheckKind, ClaimError};
@@ -436,6 +438,7 @@ pub(crate) fn entry(data: &[u8]) {
         return;
     };
     let entries = if first == b'p' {
+        log::read(rest);
         let message = StreamAccessLogsMessage::decode(rest).unwrap_or_default();
         match message.log_entries {
             Some(LogEntries::HttpLogs(http)) => http.log_entry,
@@ -448,9 +451,14 @@ pub(crate) fn entry(data: &[u8]) {
             .collect()
     };
     let leases = Leases::default();
+    let sent: Vec<Vec<u8>> = entries.iter().map(Message::encode_to_vec).collect();
+    let sent: Vec<_> = sent
+        .iter()
+        .map(|sent| LogEntry::read(sent).unwrap_or_default())
+        .collect();
     for identity in IDENTITIES.iter() {
-        let readings = entry::read_all(&entries, identity, &leases, &|_, _| {});
-        let again = entry::read_all(&entries, identity, &leases, &|_, _| {});
+        let readings = entry::read_all(&sent, identity, &leases, &|_, _| {});
+        let again = entry::read_all(&sent, identity, &leases, &|_, _| {});
         assert_eq!(format!("{readings:?}"), format!("{again:?}"));
         assert_eq!(readings.len(), entries.len());
         let mut ended = HashSet::new();

@@ -71,7 +71,7 @@ fn assert_end(read: Option<&SocketPeer<'_>>, whole: Option<&theirs::Peer>) {
 }
 
 /// Each name in either has the same text in both.
-fn assert_pairs(read: &[Pair<'_>], whole: &std::collections::HashMap<String, String>) {
+pub(super) fn assert_pairs(read: &[Pair<'_>], whole: &std::collections::HashMap<String, String>) {
     for (name, text) in whole {
         assert_eq!(request::text(read, name), Some(text.as_bytes()));
     }

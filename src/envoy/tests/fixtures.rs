@@ -16,6 +16,7 @@ use envoy_types::pb::google::protobuf::value::Kind as ValueKind;
 use envoy_types::pb::google::protobuf::{Duration, ListValue, Struct, UInt32Value, Value};
 use prost::Message;
 
+use crate::envoy::wire::entry::LogEntry;
 use crate::envoy::wire::request::CheckRequest;
 
 /// JSON as a protobuf value.
@@ -171,6 +172,12 @@ impl Entry {
 
     pub(in crate::envoy) fn periodic(request_id: &str) -> Self {
         Self::of(AccessLogType::DownstreamPeriodic, request_id)
+    }
+
+    /// The entry, sent over the wire.
+    pub(in crate::envoy) fn sent(&self) -> LogEntry<'static> {
+        // An entry borrows its message, and a test ends soon.
+        LogEntry::read(self.0.encode_to_vec().leak()).unwrap()
     }
 
     pub(in crate::envoy) fn common(&mut self) -> &mut AccessLogCommon {

@@ -80,7 +80,8 @@ fn a_pattern_is_looked_for_in_the_path_and_not_in_its_query() {
         let check = Check::on("GET", path);
         assert_eq!(in_check("path:^/vod/([^/]+)/", &check), expected, "{path}");
         let entry = Entry::end("r1").path(path);
-        let evidence = EntryAttributes(&entry.0);
+        let entry = entry.sent();
+        let evidence = EntryAttributes::of(&entry);
         assert_eq!(found("path:^/vod/([^/]+)/", &evidence), expected, "{path}");
     }
 }
@@ -130,7 +131,7 @@ fn a_principal_is_the_verified_name_in_checks_and_entries() {
             peer_certificate_properties: Some(peer),
             ..TlsProperties::default()
         });
-        found("principal", &EntryAttributes(&entry.0))
+        found("principal", &EntryAttributes::of(&entry.sent()))
     };
     let uri = || San::Uri("spiffe://tv/box/42".to_owned());
     let dns = || San::Dns("box.tv".to_owned());
@@ -142,7 +143,10 @@ fn a_principal_is_the_verified_name_in_checks_and_entries() {
     assert_eq!(entry(vec![], "CN=box"), text("CN=box"));
     assert_eq!(entry(vec![], ""), Ok(None));
     let bare = Entry::end("r1");
-    assert_eq!(found("principal", &EntryAttributes(&bare.0)), Ok(None));
+    assert_eq!(
+        found("principal", &EntryAttributes::of(&bare.sent())),
+        Ok(None)
+    );
 }
 
 #[test]

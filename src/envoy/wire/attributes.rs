@@ -1,20 +1,19 @@
 //! The attributes of a request in Envoy's messages: a check, and an access log entry.
 
 use std::borrow::Cow;
-use std::collections::HashMap;
+use std::cell::OnceCell;
 
-use envoy_types::pb::envoy::data::accesslog::v3::HttpAccessLogEntry;
+use envoy_types::pb::envoy::config::core::v3::Metadata;
+use envoy_types::pb::envoy::data::accesslog::v3::TlsProperties;
 use envoy_types::pb::envoy::data::accesslog::v3::tls_properties::certificate_properties::subject_alt_name::San;
-use envoy_types::pb::google::protobuf::Struct;
+use prost::Message;
 
+use super::entry::LogEntry;
 use super::metadata;
 use super::request::{self, CheckRequest, HttpRequest, Pair};
 use crate::identity::ClaimPath;
 use crate::identity::attributes::{CheckedRequest, Found, MetadataValue, RequestAttributes};
 use crate::identity::find::{Flaw, keep_one};
-
-/// The namespace in which Envoy stores our answer to a check.
-pub(in crate::envoy) const OUR_NAMESPACE: &str = "envoy.filters.http.ext_authz";
 
 /// The header with Envoy's id of the request.
 const REQUEST_ID: &str = "x-request-id";
@@ -138,39 +137,43 @@ fn as_text(bytes: &[u8]) -> Result<&str, Flaw> {
 
 /// The attributes of a request in an access log entry. It has no context extensions of the route.
 #[derive(Debug)]
-pub(in crate::envoy) struct EntryAttributes<'a>(pub(in crate::envoy) &'a HttpAccessLogEntry);
+pub(in crate::envoy) struct EntryAttributes<'a> {
+    /// The entry.
+    entry: &'a LogEntry<'a>,
+    /// The metadata of Envoy's filters, decoded when a source asks for some of it. What can't be
+    /// decoded is empty.
+    metadata: OnceCell<Metadata>,
+    /// The viewer's certificate, in the same way.
+    tls: OnceCell<TlsProperties>,
+}
 
-impl EntryAttributes<'_> {
-    /// The logged request headers.
-    fn headers(&self) -> Option<&HashMap<String, String>> {
-        self.0
-            .request
-            .as_ref()
-            .map(|request| &request.request_headers)
-    }
-
-    /// The metadata of one namespace.
-    pub(in crate::envoy) fn namespace(&self, namespace: &str) -> Option<&Struct> {
-        let metadata = self.0.common_properties.as_ref()?.metadata.as_ref();
-        metadata?.filter_metadata.get(namespace)
+impl<'a> EntryAttributes<'a> {
+    /// The attributes of that entry's request.
+    pub(in crate::envoy) fn of(entry: &'a LogEntry<'_>) -> Self {
+        let (metadata, tls) = Default::default();
+        Self {
+            entry,
+            metadata,
+            tls,
+        }
     }
 }
 
 impl RequestAttributes for EntryAttributes<'_> {
     fn header(&self, name: &str) -> Found<'_> {
-        Ok(self
-            .headers()
-            .and_then(|headers| headers.get(name))
-            .map(Cow::from))
+        match request::text(&self.entry.headers, name) {
+            Some(text) => as_text(text).map(|text| Some(text.into())),
+            None => Ok(None),
+        }
     }
 
     fn raw_lines(&self, name: &str) -> impl Iterator<Item = &[u8]> {
-        let line = self.headers().and_then(|headers| headers.get(name));
-        line.into_iter().map(String::as_bytes)
+        request::text(&self.entry.headers, name).into_iter()
     }
 
     fn principal(&self) -> Option<&str> {
-        let tls = self.0.common_properties.as_ref()?.tls_properties.as_ref()?;
+        let decode = || TlsProperties::decode(self.entry.tls_properties).unwrap_or_default();
+        let tls = self.tls.get_or_init(decode);
         let peer = tls.peer_certificate_properties.as_ref()?;
         let names = || {
             peer.subject_alt_name
@@ -191,7 +194,7 @@ impl RequestAttributes for EntryAttributes<'_> {
     }
 
     fn path(&self) -> &str {
-        self.0.request.as_ref().map_or("", |request| &request.path)
+        self.entry.path
     }
 
     fn metadata<'a>(
@@ -199,7 +202,9 @@ impl RequestAttributes for EntryAttributes<'_> {
         namespace: &str,
         path: &ClaimPath,
     ) -> impl Iterator<Item = MetadataValue<'a>> {
-        metadata::at_path(self.namespace(namespace), path)
+        let decode = || Metadata::decode(self.entry.metadata).unwrap_or_default();
+        let metadata = self.metadata.get_or_init(decode);
+        metadata::at_path(metadata.filter_metadata.get(namespace), path)
     }
 
     fn context(&self, _key: &str) -> Option<&str> {
@@ -207,10 +212,6 @@ impl RequestAttributes for EntryAttributes<'_> {
     }
 
     fn request_id(&self) -> Found<'_> {
-        Ok(self
-            .0
-            .request
-            .as_ref()
-            .map(|request| Cow::from(&request.request_id)))
+        Ok(Some(self.entry.request_id.into()))
     }
 }

@@ -3,6 +3,7 @@
 use serde_json::json;
 
 use super::attributes::{CheckAttributes, EntryAttributes};
+use super::entry::LogEntry;
 use crate::envoy::tests::fixtures::{Check, Entry};
 use crate::identity::Source;
 use crate::identity::attributes::RequestAttributes;
@@ -99,7 +100,8 @@ fn every_source_but_context_works_in_an_entry() {
         .path(QUERY)
         .headers(&[("x-user-id", "anna"), ("cmcd-object", r#"cid="film""#)])
         .metadata(&json!({"envoy.filters.http.jwt_authn": {"p": {"sub": "j1"}}}));
-    let evidence = EntryAttributes(&entry.0);
+    let entry = entry.sent();
+    let evidence = EntryAttributes::of(&entry);
     for (source, expected) in [
         ("header:x-user-id", "anna"),
         ("query:session", "q1"),
@@ -111,7 +113,7 @@ fn every_source_but_context_works_in_an_entry() {
         assert_eq!(found(source, &evidence), Ok(Some(has(source, expected))));
     }
     assert_eq!(found("context:tenant", &evidence), Ok(None));
-    let bare = Default::default();
+    let bare = LogEntry::default();
     for source in [
         "header:a",
         "query:a",
@@ -120,7 +122,11 @@ fn every_source_but_context_works_in_an_entry() {
         "context:a",
         "request",
     ] {
-        assert_eq!(found(source, &EntryAttributes(&bare)), Ok(None), "{source}");
+        assert_eq!(
+            found(source, &EntryAttributes::of(&bare)),
+            Ok(None),
+            "{source}"
+        );
     }
 }
 

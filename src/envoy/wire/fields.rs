@@ -16,8 +16,8 @@ pub(in crate::envoy) enum FieldError {
     #[error("invalid key value: {0}")]
     Key(u64),
     /// The field has another type.
-    #[error("invalid wire type: expected a length")]
-    WireType,
+    #[error("invalid wire type: expected {0}")]
+    WireType(&'static str),
     /// A group ends that has not begun, or groups are nested too deeply.
     #[error("unexpected end group tag, or groups that are nested too deeply")]
     Group,
@@ -35,7 +35,9 @@ pub(super) struct MessageFields<'a>(pub(super) &'a [u8]);
 pub(super) enum Field<'a> {
     /// A message, a text or bytes.
     Bytes(&'a [u8]),
-    /// A number or a group, which was skipped.
+    /// A number of variable length.
+    Number(u64),
+    /// A number of fixed length or a group, which was skipped.
     Other,
 }
 
@@ -44,7 +46,15 @@ impl<'a> Field<'a> {
     pub(super) fn bytes(self) -> Result<&'a [u8], FieldError> {
         match self {
             Self::Bytes(bytes) => Ok(bytes),
-            Self::Other => Err(FieldError::WireType),
+            Self::Number(_) | Self::Other => Err(FieldError::WireType("a length")),
+        }
+    }
+
+    /// A number.
+    pub(super) fn number(self) -> Result<u64, FieldError> {
+        match self {
+            Self::Number(number) => Ok(number),
+            Self::Bytes(_) | Self::Other => Err(FieldError::WireType("a number")),
         }
     }
 
@@ -63,6 +73,7 @@ impl<'a> MessageFields<'a> {
         }
         let (number, wire) = self.key()?;
         let field = match wire {
+            0 => Field::Number(self.varint()?),
             2 => Field::Bytes(self.with_length()?),
             _ => {
                 self.skip(number, wire, 0)?;

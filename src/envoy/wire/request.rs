@@ -86,7 +86,7 @@ pub(in crate::envoy) enum ReadError {
 }
 
 /// Names the field, or the message, that an error is in.
-trait In<T> {
+pub(super) trait In<T> {
     /// The same with the name.
     fn of(self, field: &'static str) -> Result<T, ReadError>;
 }
@@ -187,7 +187,7 @@ impl<'a> HttpRequest<'a> {
                 2 => self.method = field.text().of("HttpRequest.method")?,
                 3 => {
                     let pair = Pair::read(field).of("HttpRequest.headers")?;
-                    push(&mut self.headers, pair);
+                    push(&mut self.headers, pair, USUAL_HEADERS);
                 }
                 4 => self.path = field.text().of("HttpRequest.path")?,
                 6 => self.scheme = field.text().of("HttpRequest.scheme")?,
@@ -207,16 +207,16 @@ fn read_lines<'a>(field: Field<'a>, lines: &mut Vec<Pair<'a>>) -> Result<(), Fie
     let mut fields = MessageFields(field.bytes()?);
     while let Some((number, field)) = fields.next()? {
         if number == 1 {
-            push(lines, Pair::read_line(field)?);
+            push(lines, Pair::read_line(field)?, USUAL_HEADERS);
         }
     }
     Ok(())
 }
 
-/// Adds a header; the list has room for those of most checks at once.
-fn push<'a>(headers: &mut Vec<Pair<'a>>, header: Pair<'a>) {
+/// Adds a header. The list has room for the usual number at once.
+pub(super) fn push<'a>(headers: &mut Vec<Pair<'a>>, header: Pair<'a>, usual: usize) {
     if headers.is_empty() {
-        headers.reserve(USUAL_HEADERS);
+        headers.reserve(usual);
     }
     headers.push(header);
 }
@@ -224,7 +224,7 @@ fn push<'a>(headers: &mut Vec<Pair<'a>>, header: Pair<'a>) {
 impl<'a> Pair<'a> {
     /// Reads an entry of a map.
     #[inline]
-    fn read(field: Field<'a>) -> Result<Self, FieldError> {
+    pub(super) fn read(field: Field<'a>) -> Result<Self, FieldError> {
         let (mut fields, mut pair) = (MessageFields(field.bytes()?), Self::default());
         while let Some((number, field)) = fields.next()? {
             match number {

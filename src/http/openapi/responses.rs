@@ -9,6 +9,7 @@ use utoipa::openapi::{ContentBuilder, Ref, RefOr, Response, ResponseBuilder};
 
 use super::examples;
 use crate::config::Shown;
+use crate::events::MAX_LISTENERS;
 use crate::http::MAX_BODY_BYTES;
 use crate::http::REQUEST_TIMEOUT;
 use crate::http::error::{ApiError, Scheme};
@@ -37,6 +38,7 @@ enum ProblemResponse {
     UnsupportedMediaType,
     Full,
     HeadersTooLarge,
+    TooManyListeners,
     Internal,
     Outage,
 }
@@ -66,6 +68,10 @@ group! {
 group! {
     /// Answers of calls about the instance itself.
     Inspected: BadRequest, Unauthorized, Forbidden, TooSlow, AddressTooLong, HeadersTooLarge
+}
+group! {
+    /// Answers of calls whose callers stay.
+    TooManyListening: TooManyListeners
 }
 group! {
     /// Answers of calls that run in a task of their own.
@@ -131,7 +137,7 @@ pub(in crate::http) fn all() -> Responses {
 }
 
 impl ProblemResponse {
-    const ALL: [Self; 17] = [
+    const ALL: [Self; 18] = [
         Self::BadRequest,
         Self::Unauthorized,
         Self::Forbidden,
@@ -147,6 +153,7 @@ impl ProblemResponse {
         Self::UnsupportedMediaType,
         Self::Full,
         Self::HeadersTooLarge,
+        Self::TooManyListeners,
         Self::Internal,
         Self::Outage,
     ];
@@ -190,7 +197,7 @@ impl ProblemResponse {
             Self::Unauthorized => &["www-authenticate"],
             Self::Full => &["retry-after", "ratelimit-policy", "ratelimit"],
             // `Ended` has it only if the id was started at Envoy and is derived.
-            Self::Outage | Self::Ended => &["retry-after"],
+            Self::Outage | Self::Ended | Self::TooManyListeners => &["retry-after"],
             _ => &[],
         }
     }
@@ -241,6 +248,10 @@ impl ProblemResponse {
             Self::HeadersTooLarge => (
                 ApiError::HeadersTooLarge(MAX_HEADER_BYTES),
                 "all headers together are larger than 16 KiB",
+            ),
+            Self::TooManyListeners => (
+                ApiError::TooManyListeners(MAX_LISTENERS),
+                "as many clients as possible listen to this instance",
             ),
             Self::TooLarge => (
                 ApiError::TooLarge(MAX_BODY_BYTES),

@@ -23,6 +23,13 @@ use crate::util::authorization;
 /// The header in which a gateway names the viewer that it has let through.
 pub(in crate::http) const VIEWER: &str = "x-streamgate-user";
 
+/// An operator.
+#[derive(Debug)]
+pub(in crate::http) struct Operator {
+    /// The label of the token, if it has one.
+    pub(in crate::http) label: Option<Arc<str>>,
+}
+
 /// The caller.
 #[derive(Debug)]
 pub(in crate::http) struct Caller(Grant);
@@ -87,14 +94,16 @@ impl FromRequestParts<ApiState> for Caller {
 
     async fn from_request_parts(parts: &mut Parts, door: &ApiState) -> Result<Self, ApiError> {
         let granted = match tokens(parts, door)? {
-            None => Grant {
-                role: Role::Operator,
-                user: None,
-            },
+            None => Grant::of(Role::Operator, None),
             Some(tokens) => {
                 let token = credentials(&parts.headers, "bearer");
                 let granted = token.and_then(|token| tokens.find(token).cloned());
-                granted.ok_or_else(|| unauthorized(&parts.headers, Scheme::Bearer))?
+                let granted =
+                    granted.ok_or_else(|| unauthorized(&parts.headers, Scheme::Bearer))?;
+                if granted.has_expired(door.ledger.now()) {
+                    return Err(ApiError::TokenExpired(Scheme::Bearer));
+                }
+                granted
             }
         };
         match viewer(&parts.headers, Scheme::Bearer)? {
@@ -102,13 +111,26 @@ impl FromRequestParts<ApiState> for Caller {
             Some(viewer) => {
                 Self(granted).may_act_for(&viewer)?;
                 // Viewers are not operators, whatever their gateway may do.
-                Ok(Self(Grant {
-                    role: Role::Client,
-                    user: Some(viewer),
-                }))
+                Ok(Self(Grant::of(Role::Client, Some(viewer))))
             }
         }
     }
+}
+
+/// The operator who calls, and may call about all users; none if the caller is anybody else.
+pub(in crate::http) fn operator(headers: &HeaderMap, door: &ApiState) -> Option<Operator> {
+    if headers.contains_key(VIEWER) {
+        return None;
+    }
+    let Some(tokens) = &door.tokens else {
+        return Some(Operator { label: None });
+    };
+    let tokens = tokens.current();
+    let grant = tokens.find(credentials(headers, "bearer")?)?;
+    let is_operator = grant.role == Role::Operator && !grant.has_expired(door.ledger.now());
+    is_operator.then(|| Operator {
+        label: grant.label.clone(),
+    })
 }
 
 /// The tokens that callers need. If none are needed, refuses a page of another site.
@@ -136,12 +158,12 @@ pub(in crate::http) fn basic_user(parts: &Parts, door: &ApiState) -> Result<User
         if grant.user.as_ref().is_some_and(|own| *own != user) {
             return Err(refused());
         }
+        if grant.has_expired(door.ledger.now()) {
+            return Err(ApiError::TokenExpired(Scheme::Basic));
+        }
     }
     if let Some(viewer) = viewer(headers, Scheme::Basic)? {
-        let user_alone = Grant {
-            role: Role::Client,
-            user: Some(viewer),
-        };
+        let user_alone = Grant::of(Role::Client, Some(viewer));
         Caller(user_alone).may_act_for(&user)?;
     }
     Ok(user)

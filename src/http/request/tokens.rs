@@ -1,17 +1,20 @@
 //! `http.tokens_file`: who may call, identified by their token.
 //!
-//! Each line has a token, its role and, if the token acts for only one user, that user. We keep
-//! only digests of tokens, and look them up by a digest with a random key. So neither memory nor
+//! Each line has a token, its role and, if the token acts for only one user, that user. The role may
+//! carry the token's label and the end of its validity. We keep only digests of tokens, and look them up by a digest with a random key. So neither memory nor
 //! timing reveals the file's contents, and the time doesn't depend on the number of tokens.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::fmt;
 use std::path::Path;
+use std::sync::Arc;
+use std::time::UNIX_EPOCH;
 
 use bytes::Bytes;
 use sha2::{Digest, Sha256};
 
+use crate::clock::Timestamp;
 use crate::identity::UserId;
 use crate::reload::Files;
 
@@ -20,6 +23,9 @@ const MAX_TOKENS: usize = 10_000;
 
 /// The maximum length of a token.
 const MAX_TOKEN_BYTES: usize = 512;
+
+/// The maximum length of a label.
+const MAX_LABEL_BYTES: usize = 64;
 
 /// What a token may do; its user, if any, says for whom.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -37,6 +43,27 @@ pub(in crate::http) struct Grant {
     pub(in crate::http) role: Role,
     /// The one user that it may act for; any user if there is none.
     pub(in crate::http) user: Option<UserId>,
+    /// What logs and events call the token.
+    pub(in crate::http) label: Option<Arc<str>>,
+    /// Until when it is valid; for ever if there is no end.
+    pub(in crate::http) expires: Option<Timestamp>,
+}
+
+impl Grant {
+    /// The rights of that role for that user, or for all.
+    pub(in crate::http) const fn of(role: Role, user: Option<UserId>) -> Self {
+        Self {
+            role,
+            user,
+            label: None,
+            expires: None,
+        }
+    }
+
+    /// Whether the token is no longer valid.
+    pub(in crate::http) fn has_expired(&self, now: Timestamp) -> bool {
+        self.expires.is_some_and(|end| end <= now)
+    }
 }
 
 /// All tokens of a file.
@@ -56,8 +83,8 @@ struct TokenLine<'a> {
 }
 
 impl Tokens {
-    /// Parses a file: a token, a role and optionally a user on each line; empty lines and those
-    /// that begin with `#` are ignored.
+    /// Parses a file: a token, a role and optionally a user on each line. After the role may come
+    /// `;label=` and `;expires=`, without spaces. Empty lines are ignored, and so are those that begin with `#` are ignored.
     ///
     /// # Errors
     /// A line is invalid; the error has its number but not its content.
@@ -124,9 +151,10 @@ impl<'a> TokenLine<'a> {
                 "a token has 1 to {MAX_TOKEN_BYTES} letters, digits and - . _ ~ + / with = only at its end"
             ));
         }
-        let role = match role {
-            "client" => Role::Client,
-            "operator" => Role::Operator,
+        let mut parts = role.split(';');
+        let role = match parts.next() {
+            Some("client") => Role::Client,
+            Some("operator") => Role::Operator,
             _ => {
                 return Err(
                     "after the token comes its role, client or operator, and optionally a user"
@@ -134,17 +162,54 @@ impl<'a> TokenLine<'a> {
                 );
             }
         };
-        let user = match user {
+        let mut grant = Grant::of(role, None);
+        for part in parts {
+            grant.set(part)?;
+        }
+        grant.user = match user {
             "" => None,
             name if name.contains(" #") => {
                 return Err("put a comment on a line of its own".to_owned());
             }
             name => Some(UserId::parse(name).map_err(|flaw| format!("the user {flaw}"))?),
         };
-        Ok(Self {
-            text: token,
-            grant: Grant { role, user },
-        })
+        Ok(Self { text: token, grant })
+    }
+}
+
+impl Grant {
+    /// Sets the label or the end of validity, from the text that follows the role.
+    fn set(&mut self, part: &str) -> Result<(), String> {
+        let is_again = match part.split_once('=') {
+            Some(("label", label)) => {
+                let is_good = |byte: u8| byte.is_ascii_alphanumeric() || b"-._@".contains(&byte);
+                if !(1..=MAX_LABEL_BYTES).contains(&label.len()) || !label.bytes().all(is_good) {
+                    return Err(format!(
+                        "a label has 1 to {MAX_LABEL_BYTES} letters, digits and - . _ @"
+                    ));
+                }
+                self.label.replace(label.into()).is_some()
+            }
+            Some(("expires", end)) => {
+                let since_1970 = humantime::parse_rfc3339(end)
+                    .ok()
+                    .and_then(|end| end.duration_since(UNIX_EPOCH).ok());
+                let Some(since_1970) = since_1970 else {
+                    return Err("expires is a time such as 2027-01-31T00:00:00Z".to_owned());
+                };
+                let end = Timestamp::default().after(since_1970);
+                self.expires.replace(end).is_some()
+            }
+            _ => {
+                return Err(
+                    "after the role come only ;label= and ;expires=, without spaces".to_owned(),
+                );
+            }
+        };
+        if is_again {
+            return Err("a token has one label and one end at most".to_owned());
+        }
+        Ok(())
     }
 }
 
@@ -202,8 +267,7 @@ mod tests {
     use super::*;
 
     fn grant(role: Role, user: Option<&str>) -> Grant {
-        let user = user.map(|user| UserId::parse(user).unwrap());
-        Grant { role, user }
+        Grant::of(role, user.map(|user| UserId::parse(user).unwrap()))
     }
 
     #[test]
@@ -224,6 +288,25 @@ mod tests {
             assert_eq!(tokens.find(token), expected.as_ref(), "{token}");
         }
         assert_eq!(format!("{tokens:?}"), "Tokens(4)");
+    }
+
+    #[test]
+    fn a_role_may_carry_a_label_and_an_end() {
+        let file = b"a operator;label=night-shift;expires=2027-01-31T00:00:00Z\nb client;label=tv anna b\n";
+        let tokens = Tokens::parse(file).unwrap();
+        let night = tokens.find("a").unwrap();
+        assert_eq!(
+            (night.role, night.label.as_deref()),
+            (Role::Operator, Some("night-shift"))
+        );
+        let end = Timestamp::from_millis(1_801_353_600_000);
+        assert_eq!(night.expires, Some(end));
+        assert!(!night.has_expired(end.before(std::time::Duration::from_millis(1))));
+        assert!(night.has_expired(end));
+        let of_anna = tokens.find("b").unwrap();
+        assert_eq!(of_anna.label.as_deref(), Some("tv"));
+        assert_eq!(of_anna.user, Some(UserId::parse("anna b").unwrap()));
+        assert!(!of_anna.has_expired(Timestamp::from_millis(u64::MAX)));
     }
 
     #[test]
@@ -281,6 +364,21 @@ mod tests {
             (
                 "hunter2 client anna # tv",
                 "line 1: put a comment on a line of its own",
+            ),
+            (
+                "hunter2 operator;name=a",
+                "line 1: after the role come only",
+            ),
+            ("hunter2 operator;", "line 1: after the role come only"),
+            ("hunter2 operator;label=", "line 1: a label has 1 to 64"),
+            ("hunter2 operator;label=a+b", "line 1: a label has 1 to 64"),
+            (
+                "hunter2 operator;expires=2027-01-31",
+                "line 1: expires is a time such as",
+            ),
+            (
+                "hunter2 operator;label=a;label=b",
+                "line 1: a token has one label",
             ),
             (
                 "hunter2 client an\u{7}na",

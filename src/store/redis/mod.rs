@@ -6,23 +6,27 @@
 //! maintains itself. The rule exists twice, in [`crate::session::Roster`] and in Lua, and the tests
 //! compare both operation by operation.
 
+mod bus;
 mod cluster;
 mod codec;
 mod connection;
 mod error;
 #[cfg(any(fuzzing, test))]
 pub(crate) mod fuzzing;
+mod notes;
 mod renewals;
 mod route;
 mod scan;
 
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use redis::Value;
 
+use self::bus::Channel;
 use self::codec::keys::KeyNames;
 use self::codec::layout::RecordVersions;
 use self::codec::question::Question;
@@ -30,10 +34,11 @@ use self::codec::script::{Script, Scripts};
 use self::codec::{layout, record, reply};
 pub use self::connection::Sentinels;
 use self::connection::{probe, server_info};
+use self::notes::NoteScripts;
 pub use self::route::RedisTarget;
 use self::route::{CallLink, RedisRoute};
 use self::scan::Unread;
-use super::{Cursor, Listing, Page, Seen, ServerIdentity, Shard, Store, StoreError};
+use super::{Cursor, Listing, Notes, Page, Seen, ServerIdentity, Shard, Store, StoreError};
 use crate::clock::{Clock, Timestamp};
 use crate::identity::{EndMessage, SessionKey, UserId};
 use crate::session::{
@@ -73,8 +78,14 @@ pub struct RedisStore {
     route: RedisRoute,
     /// The scripts.
     scripts: Arc<Scripts>,
+    /// The scripts about notes.
+    notes: NoteScripts,
     /// The key names.
     keys: KeyNames,
+    /// Where instances tell each other events.
+    channel: Channel,
+    /// Where Redis is.
+    target: RedisTarget,
     /// Checks whether the operations would succeed.
     probe: Script,
     /// Reports data at our keys that can't be decoded.
@@ -118,12 +129,20 @@ impl RedisStore {
     /// Opens the store for those versions of records.
     fn open_with(settings: RedisSettings, versions: RecordVersions) -> Result<Self, StoreError> {
         let scripts = Arc::new(Scripts::new(&settings.terms, versions));
+        let keys = KeyNames::new(&settings.key_prefix);
+        let target = settings.source.clone();
         let route = RedisRoute::open(settings.source, Arc::clone(&scripts), settings.timeout)?;
         Ok(Self {
             route,
             scripts,
             probe: probe::script(),
-            keys: KeyNames::new(&settings.key_prefix),
+            channel: Channel {
+                name: keys.channel(),
+                is_plain: AtomicBool::new(false),
+            },
+            keys,
+            target,
+            notes: NoteScripts::default(),
             unread: Unread::default(),
             longest_lease: settings.terms.longest_lease,
             clock: None,
@@ -281,7 +300,7 @@ impl Store for RedisStore {
         key: &SessionKey,
         (ending, message): (Ending, Option<&EndMessage>),
         age: Duration,
-    ) -> Result<Released, StoreError> {
+    ) -> Result<(Released, Option<Timestamp>), StoreError> {
         let (who, ticket) = match ending {
             Ending::Stream | Ending::Abandoned | Ending::Outlived | Ending::GaveWay => {
                 (layout::STREAM, 0)
@@ -353,6 +372,10 @@ impl Store for RedisStore {
 
     async fn outage(&self, shard: &Shard) -> StoreError {
         self.route.outage(shard).await
+    }
+
+    fn notes(&self) -> Option<&dyn Notes> {
+        Some(self)
     }
 
     fn server(&self, shard: &Shard) -> Option<String> {

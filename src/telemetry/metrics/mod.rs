@@ -9,6 +9,7 @@ mod named;
 
 use std::fmt;
 use std::marker::PhantomData;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use metrics::{Counter, Gauge, Key, Label, Level, Metadata, Recorder};
@@ -23,8 +24,8 @@ use crate::identity::{Fact, FactLoss, Kind};
 use crate::session::Ending;
 
 pub use super::labels::{
-    Call, CallOutcome, ClosedFor, DropReason, EntryOutcome, EntryType, GraceOutcome, Http2Error,
-    LabelValue, Lapse, LogDrop, Operation, Outcome, Port, ReleaseCause, ReloadOutcome,
+    Call, CallOutcome, ClosedFor, DropReason, EntryOutcome, EntryType, EventLoss, GraceOutcome,
+    Http2Error, LabelValue, Lapse, LogDrop, Operation, Outcome, Port, ReleaseCause, ReloadOutcome,
     ReloadedFile, RenewalOutcome, Verdict,
 };
 
@@ -45,6 +46,21 @@ impl<L: LabelValue> Counters<L> {
             counter.absolute(total(*label));
         }
     }
+}
+
+/// The numbers of the whole installation.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct InstallationGauges {
+    /// The live streams by kind, in the order of [`Kind::ALL`].
+    pub streams: [u64; 3],
+    /// The users who watch something.
+    pub users: u64,
+    /// The users who watch as many streams as they may.
+    pub users_at_limit: u64,
+    /// The instances that have reported lately.
+    pub instances: usize,
+    /// Whether the numbers are those of all instances.
+    pub is_complete: bool,
 }
 
 /// All metrics of one instance.
@@ -91,6 +107,12 @@ pub struct Metrics {
     http_requests: Vec<Counters<CallOutcome>>,
     /// `streamgate_http_request_duration_seconds`, by call
     http_duration: Durations,
+    /// `streamgate_event_listeners`
+    event_listeners: Gauge,
+    /// `streamgate_event_listeners_dropped_total`
+    event_listeners_dropped: Counter,
+    /// `streamgate_events_lost_total`
+    events_lost: Counters<EventLoss>,
     /// `streamgate_access_log_missing`
     access_log_missing: Gauge,
     /// `streamgate_releaser_pending`
@@ -115,10 +137,23 @@ pub struct Metrics {
     reloads: Vec<Counters<ReloadOutcome>>,
     /// `streamgate_files_unusable`, by file
     files_unusable: Vec<Gauge>,
+    /// When the first of a port's certificates expires, in seconds since 1970, by port: a gauge
+    /// can't be read.
+    certificates_end: Vec<AtomicU64>,
     /// `streamgate_certificate_expires_timestamp_seconds`, by port
     certificates_expire: Vec<Gauge>,
     /// `streamgate_certificate_valid_from_timestamp_seconds`, by port
     certificates_begin: Vec<Gauge>,
+    /// `streamgate_installation_streams`, by kind
+    installation_streams: Vec<Gauge>,
+    /// `streamgate_installation_users`
+    installation_users: Gauge,
+    /// `streamgate_installation_users_at_limit`
+    installation_users_at_limit: Gauge,
+    /// `streamgate_installation_instances`
+    installation_instances: Gauge,
+    /// `streamgate_installation_complete`
+    installation_complete: Gauge,
 }
 
 impl Metrics {
@@ -154,6 +189,9 @@ impl Metrics {
             sessions_held: make.gauge(named::SESSIONS_HELD, &[]),
             sessions_owed: make.gauge(named::SESSIONS_OWED, &[]),
             entries: make.tables::<EntryType, _>(named::ENTRIES, ["type", "outcome"]),
+            event_listeners: make.gauge(named::EVENT_LISTENERS, &[]),
+            event_listeners_dropped: make.counter(named::EVENT_LISTENERS_DROPPED, &[]),
+            events_lost: make.counters(named::EVENTS_LOST, one("at")),
             access_log_missing: make.gauge(named::ACCESS_LOG_MISSING, &[]),
             http_requests: make.tables::<Call, _>(named::HTTP_REQUESTS, ["call", "outcome"]),
             http_duration: Durations::new(named::HTTP_DURATION, labels::<Call>("call")),
@@ -169,8 +207,14 @@ impl Metrics {
             http2_errors: make.tables::<Port, _>(named::HTTP2_ERRORS, ["port", "error"]),
             reloads: make.tables::<ReloadedFile, _>(named::RELOADS, ["file", "outcome"]),
             files_unusable: make.gauges::<ReloadedFile>(named::FILES_UNUSABLE, "file"),
+            certificates_end: Port::ALL.iter().map(|_| AtomicU64::new(0)).collect(),
             certificates_expire: make.gauges::<Port>(named::CERTIFICATES_EXPIRE, "port"),
             certificates_begin: make.gauges::<Port>(named::CERTIFICATES_BEGIN, "port"),
+            installation_streams: make.gauges::<Kind>(named::INSTALLATION_STREAMS, "kind"),
+            installation_users: make.gauge(named::INSTALLATION_USERS, &[]),
+            installation_users_at_limit: make.gauge(named::INSTALLATION_USERS_AT_LIMIT, &[]),
+            installation_instances: make.gauge(named::INSTALLATION_INSTANCES, &[]),
+            installation_complete: make.gauge(named::INSTALLATION_COMPLETE, &[]),
             handle: recorder.handle(),
         }
     }
@@ -288,6 +332,24 @@ impl Metrics {
         self.releaser_dropped.increment(reason);
     }
 
+    /// Records how many clients listen to events.
+    #[expect(clippy::cast_precision_loss, reason = "nobody has 2^52 listeners")]
+    pub fn event_listeners(&self, count: usize) {
+        self.event_listeners.set(count as f64);
+    }
+
+    /// Counts a listener that was too slow.
+    pub fn event_listener_dropped(&self) {
+        self.event_listeners_dropped.increment(1);
+    }
+
+    /// Counts events that some listeners don't get.
+    pub fn events_lost(&self, at: EventLoss, count: usize) {
+        if let Some(lost) = self.events_lost.0.get(at.index()) {
+            lost.increment(count as u64);
+        }
+    }
+
     /// Counts a request with a plan that the policy doesn't have.
     pub fn unknown_plan(&self) {
         self.unknown_plans.increment(1);
@@ -349,6 +411,14 @@ impl Metrics {
         }
     }
 
+    /// When the first of a port's certificates expires, as a time since 1970; `None` if it has none.
+    #[must_use]
+    pub fn certificate_expires(&self, port: Port) -> Option<Duration> {
+        let seconds = self.certificates_end.get(port.index())?;
+        let seconds = seconds.load(Ordering::Relaxed);
+        (seconds > 0).then_some(Duration::from_secs(seconds))
+    }
+
     /// Records the validity period of a port's certificate, as times since 1970.
     pub fn certificate(&self, port: Port, from: Duration, until: Duration) {
         for (gauges, time) in [
@@ -359,6 +429,23 @@ impl Metrics {
                 gauge.set(time.as_secs_f64());
             }
         }
+        if let Some(end) = self.certificates_end.get(port.index()) {
+            end.store(until.as_secs(), Ordering::Relaxed);
+        }
+    }
+
+    /// Records the numbers of the whole installation.
+    #[expect(clippy::cast_precision_loss, reason = "nobody has 2^52 users")]
+    pub fn installation(&self, known: &InstallationGauges) {
+        for (gauge, streams) in self.installation_streams.iter().zip(known.streams) {
+            gauge.set(streams as f64);
+        }
+        self.installation_users.set(known.users as f64);
+        self.installation_users_at_limit
+            .set(known.users_at_limit as f64);
+        self.installation_instances.set(known.instances as f64);
+        self.installation_complete
+            .set(if known.is_complete { 1.0 } else { 0.0 });
     }
 
     /// All metrics in Prometheus's text format.

@@ -77,6 +77,18 @@ pub(super) const ENTRIES: Named = Named(
     "streamgate_access_log_entries_total",
     "Access log entries by type and result",
 );
+pub(super) const EVENT_LISTENERS: Named = Named(
+    "streamgate_event_listeners",
+    "Clients that read /v1/events from this instance",
+);
+pub(super) const EVENT_LISTENERS_DROPPED: Named = Named(
+    "streamgate_event_listeners_dropped_total",
+    "Clients of /v1/events that were disconnected because they read too slowly",
+);
+pub(super) const EVENTS_LOST: Named = Named(
+    "streamgate_events_lost_total",
+    "Events for operators that some listeners did not get; queue: too many at once, store: not told to other instances",
+);
 pub(super) const ACCESS_LOG_MISSING: Named = Named(
     "streamgate_access_log_missing",
     "1 while the request streams that started here are neither renewed nor ended: Envoy's access log doesn't arrive",
@@ -140,4 +152,24 @@ pub(super) const CERTIFICATES_BEGIN: Named = Named(
 pub(super) const RELOADS: Named = Named(
     "streamgate_reloads_total",
     "File changes by outcome; failed: the previous value stays in force",
+);
+pub(super) const INSTALLATION_STREAMS: Named = Named(
+    "streamgate_installation_streams",
+    "Live streams of all instances that share the store, by kind",
+);
+pub(super) const INSTALLATION_USERS: Named = Named(
+    "streamgate_installation_users",
+    "Users who watch something, of all instances that share the store",
+);
+pub(super) const INSTALLATION_USERS_AT_LIMIT: Named = Named(
+    "streamgate_installation_users_at_limit",
+    "Users who watch as many streams as they may, of all instances that share the store",
+);
+pub(super) const INSTALLATION_INSTANCES: Named = Named(
+    "streamgate_installation_instances",
+    "Instances that share the store and have reported lately",
+);
+pub(super) const INSTALLATION_COMPLETE: Named = Named(
+    "streamgate_installation_complete",
+    "1 while the installation's numbers have every instance's report, 0 while one is late or the store is out",
 );

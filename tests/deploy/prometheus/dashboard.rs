@@ -6,8 +6,9 @@ use serde_json::Value;
 
 use super::names::{metrics, selectors};
 use super::scene::Scene;
-use super::tools::{Prometheus, promtool};
+use super::tools::promtool;
 use testkit::envoy_files::read;
+use testkit::prometheus::Prometheus;
 use testkit::tools::repository;
 use testkit::watch::{SLOWLY, eventually_within};
 

@@ -8,10 +8,10 @@ use reqwest::{Client, Method, RequestBuilder};
 use serde_json::json;
 use tempfile::TempDir;
 
-use super::tools::Prometheus;
 use testkit::gateway::{Gateway, Setup, context};
 use testkit::origin::Origin;
 use testkit::pki::{Authority, Folder};
+use testkit::prometheus::Prometheus;
 use testkit::redis::RedisServer;
 use testkit::streamgate::{Setting, Streamgate};
 use testkit::viewers::{Playing, Viewers};

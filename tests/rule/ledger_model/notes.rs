@@ -249,6 +249,8 @@ impl Notes {
             (_, Answer::Played(Some(playing))) => {
                 self.grant((known, endings), decided_at.after(playing.left));
             }
+            // Another start than the undone one holds the slot.
+            (Question::Release(_, Ending::Undone(_), _), Answer::Released(Released::Kept)) => {}
             (Question::Release(_, Ending::Undone(_), _), _) => self.ending(*instance, user, key),
             (
                 _,

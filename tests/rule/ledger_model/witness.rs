@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use streamgate::clock::Timestamp;
 use streamgate::identity::{EndMessage, SessionKey, UserId};
 use streamgate::session::{
     Admission, Ending, LimitOverride, Playing, Released, Renewal, Sighting, Start, StartRules,
@@ -308,10 +309,10 @@ impl Store for Witness {
         key: &SessionKey,
         (ending, _): (Ending, Option<&EndMessage>),
         age: Duration,
-    ) -> Result<Released, StoreError> {
+    ) -> Result<(Released, Option<Timestamp>), StoreError> {
         let question = Question::Release(key.clone(), ending, age);
         match self.ask_one(user, question).await? {
-            Answer::Released(released) => Ok(released),
+            Answer::Released(released) => Ok((released, None)),
             other => mixed_up(&other),
         }
     }

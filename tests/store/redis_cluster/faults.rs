@@ -121,7 +121,7 @@ async fn what_a_short_hang_leaves_unknown_is_done_and_the_rest_is_not() {
 async fn a_master_that_only_we_cannot_reach_fails_its_own_calls_alone() {
     let cluster = RedisCluster::start();
     let proxy = Proxy::before(cluster.masters()[0].server.port()).await;
-    announce(&cluster, &proxy).await;
+    cluster.announce(proxy.port()).await;
     let mut scene = Scene::of(&cluster, DEADLINE).await;
     let cut_off = async |store: &RedisStore, apart: &mut Vec<String>| {
         proxy.cut();

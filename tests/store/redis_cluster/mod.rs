@@ -201,17 +201,3 @@ async fn call(
     }
     (names, outcomes)
 }
-
-/// Has the first master say that it is where that wire is, and waits until all know.
-async fn announce(cluster: &RedisCluster, proxy: &Proxy) {
-    let port = proxy.port().to_string();
-    let first = &cluster.masters()[0].server;
-    first.run::<()>(&["CONFIG", "SET", "cluster-announce-port", &port]);
-    eventually("all nodes know the new address", async || {
-        cluster.nodes.iter().all(|node| {
-            let nodes: String = node.server.run(&["CLUSTER", "NODES"]);
-            nodes.contains(&format!(":{port}@"))
-        })
-    })
-    .await;
-}

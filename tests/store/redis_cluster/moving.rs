@@ -37,7 +37,7 @@ async fn a_call_whose_answer_was_lost_is_never_repeated() {
     let cluster = RedisCluster::start();
     let first = &cluster.masters()[0].server;
     let proxy = Proxy::before(first.port()).await;
-    announce(&cluster, &proxy).await;
+    cluster.announce(proxy.port()).await;
     let store = cluster.connected_store(settings(&cluster, DEADLINE)).await;
     let mut load = Load::new(&cluster, &store);
     let shard = store.shard_of(&user(&load.users[0][0]));

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::join_all;
-use streamgate::config::OutageRule;
+use streamgate::config::{OutageRule, Topology};
 
 use super::{Fault, LONG, Scene, by_each_rule, is_full};
 use testkit::app::TestApp;
@@ -128,14 +128,19 @@ async fn under_load_a_closed_connection_costs_what_was_under_way() {
 
 /// What an instance says of its store follows that, while nobody asks for anything.
 async fn an_idle_instance_knows_of(fault: Fault) {
+    an_idle_instance_knows_of_in(Topology::Standalone, fault).await;
+}
+
+/// The same where that Redis is arranged so.
+async fn an_idle_instance_knows_of_in(topology: Topology, fault: Fault) {
     by_each_rule(async |rule| {
-        let scene = Scene::open(fault, rule, (LONG, LONG)).await;
+        let scene = Scene::open(topology, fault, rule, (LONG, LONG)).await;
         scene.strike().await;
         // A look at the store every five seconds would show it after twenty at the earliest.
         scene.rule_is_in_force().await;
         let told = scene.readiness().await;
-        assert_eq!(told["store"]["up"], false, "{told}");
-        assert_eq!(scene.app.metric("streamgate_store_up ").await, 0);
+        assert!(!scene.says_up(&told), "{told}");
+        assert!(!scene.shows_up().await);
         scene.mend().await;
         scene.is_up().await;
         scene.close().await;
@@ -171,6 +176,20 @@ async fn an_idle_instance_knows_that_redis_wants_a_password() {
 #[tokio::test]
 async fn an_idle_instance_knows_that_answers_come_too_late() {
     an_idle_instance_knows_of(Fault::Slow).await;
+}
+
+#[tokio::test]
+async fn an_idle_instance_knows_of_the_trouble_of_a_shard() {
+    for fault in [
+        Fault::Killed,
+        Fault::Cut,
+        Fault::Stall,
+        Fault::Paused,
+        Fault::Password,
+        Fault::Slow,
+    ] {
+        an_idle_instance_knows_of_in(Topology::Cluster, fault).await;
+    }
 }
 
 #[tokio::test]

@@ -9,6 +9,8 @@ mod elsewhere;
 mod ends;
 // An outage in the midst of viewers, and what becomes of them after it.
 mod outage;
+// One of three shards in trouble: whom the rule decides about.
+mod shard;
 // A request of each kind under each fault.
 mod table;
 
@@ -20,13 +22,13 @@ use serde_json::Value;
 use streamgate::clock::Stopwatch;
 use streamgate::config::{OutageRule, Topology};
 
-use testkit::app::{TestApp, without_a_trace};
-use testkit::cluster::ClusterNode;
+use testkit::app::{Plan, TestApp, without_a_trace};
+use testkit::cluster::{ClusterNode, MASTERS, RedisCluster};
 use testkit::gateway_client::{Answer, Check, Gateway};
 use testkit::port::ReservedPort;
 use testkit::proxy::Proxy;
-use testkit::redis::{RedisServer, counted, run_as};
-use testkit::watch::{eventually, eventually_blocking};
+use testkit::redis::{RedisServer, counted, lasting_store, run_as};
+use testkit::watch::eventually;
 
 /// How long a call to the store may take: far more than is shipped, since many tests share the machine, and a sound Redis is to answer in time.
 const TIMEOUT: Duration = Duration::from_millis(500);
@@ -64,12 +66,14 @@ enum Fault {
 struct Scene {
     /// What the trouble is.
     fault: Fault,
+    /// How that Redis is arranged.
+    topology: Topology,
     /// What decides meanwhile.
     rule: OutageRule,
     /// The Redis.
     server: Arc<RedisServer>,
-    /// Keeps the port on which it would talk to other nodes of a cluster.
-    _bus: Option<ReservedPort>,
+    /// The other nodes of its cluster, and the port on which it talks to them.
+    _others: Option<(RedisCluster, ReservedPort)>,
     /// The way to it.
     proxy: Proxy,
     /// The app.
@@ -81,26 +85,14 @@ struct Scene {
 // === impl Fault ===
 
 impl Fault {
-    /// A Redis that can get into that, and what keeps its port for other nodes.
-    fn prepared(self, topology: Topology) -> (RedisServer, Option<ReservedPort>) {
-        let options = ["--rdbcompression", "no"];
-        let (server, bus) = match topology {
-            Topology::Cluster => {
-                let node = ClusterNode::start(&options);
-                let all = ["CLUSTER", "ADDSLOTSRANGE", "0", "16383"];
-                node.server.run::<()>(&all);
-                eventually_blocking("it serves", || node.sees_all(1));
-                (node.server, Some(node.bus))
-            }
-            Topology::Standalone | Topology::Sentinel => (RedisServer::start_with(&options), None),
-        };
+    /// Prepares a Redis to get into that.
+    fn prepare(self, server: &RedisServer) {
         if self == Self::Loading {
             // While it loads, it looks after others once in two megabytes.
             for key in 0..100 {
                 server.run::<()>(&["SETRANGE", &format!("big {key}"), "2100000", "x"]);
             }
         }
-        (server, bus)
     }
 
     /// Does to the Redis itself what is to be done.
@@ -151,42 +143,45 @@ impl Fault {
 // === impl Scene ===
 
 impl Scene {
-    /// Two streams for everybody, and such leases.
-    async fn open(fault: Fault, rule: OutageRule, leases: (Duration, Duration)) -> Self {
-        Self::open_in(Topology::Standalone, fault, rule, leases).await
-    }
-
-    /// The same where that Redis is arranged so: the only master of its cluster, or alone.
-    async fn open_in(
+    /// Two streams for everybody, such leases, and that Redis: alone, or one of the three masters of
+    /// a cluster, to whom all users belong.
+    async fn open(
         topology: Topology,
         fault: Fault,
         rule: OutageRule,
         leases: (Duration, Duration),
     ) -> Self {
-        let started = tokio::task::spawn_blocking(move || fault.prepared(topology));
-        let (server, bus) = started.await.unwrap();
-        let proxy = Proxy::before(server.port()).await;
-        let server = Arc::new(server);
-        let plan = TestApp::plan().limit(2);
-        let plan = match topology {
+        let options = ["--rdbcompression", "no"];
+        let (server, proxy, others) = match topology {
             Topology::Cluster => {
-                let port = proxy.port().to_string();
-                server.run::<()>(&["CONFIG", "SET", "cluster-announce-port", &port]);
-                plan.cluster(&[proxy.url()], TIMEOUT)
+                let mut cluster =
+                    blocking(move || RedisCluster::start_around_the_first(&options)).await;
+                let proxy = Proxy::before(cluster.nodes[0].server.port()).await;
+                cluster.announce(proxy.port()).await;
+                let ClusterNode { server, bus } = cluster.nodes.remove(0);
+                (server, proxy, Some((cluster, bus)))
             }
-            Topology::Standalone | Topology::Sentinel => plan.redis(&proxy.url(), TIMEOUT),
+            Topology::Standalone | Topology::Sentinel => {
+                let server = blocking(move || RedisServer::start_with(&options)).await;
+                let proxy = Proxy::before(server.port()).await;
+                (server, proxy, None)
+            }
         };
+        let server = Arc::new(server);
+        let plan = plan(topology, &proxy.url(), TIMEOUT);
         let app = plan.leases(leases.0, leases.1).outage(rule).start().await;
         let gateway = app.gateway().await;
         let scene = Self {
             fault,
+            topology,
             rule,
             server,
-            _bus: bus,
+            _others: others,
             proxy,
             app,
             gateway,
         };
+        scene.beside(Fault::prepare).await;
         scene.is_up().await;
         scene
     }
@@ -211,16 +206,43 @@ impl Scene {
     /// Does that while everything else goes on.
     async fn beside(&self, act: fn(Fault, &RedisServer)) {
         let (fault, server) = (self.fault, Arc::clone(&self.server));
-        let acting = tokio::task::spawn_blocking(move || act(fault, &server));
-        acting.await.unwrap();
+        blocking(move || act(fault, &server)).await;
     }
 
-    /// Waits until the store is known to answer.
+    /// Waits until the store is known to answer, with all its shards.
     async fn is_up(&self) {
-        eventually("the store answers", async || {
-            self.readiness().await["store"]["up"] == true
-        })
-        .await;
+        let answers = async || self.says_up(&self.readiness().await);
+        eventually("the store answers", answers).await;
+    }
+
+    /// Whether that readiness says that the store answers, with all its shards.
+    fn says_up(&self, told: &Value) -> bool {
+        match self.topology {
+            Topology::Cluster => told["store"]["shards"]["up"] == MASTERS,
+            Topology::Standalone | Topology::Sentinel => told["store"]["up"] == true,
+        }
+    }
+
+    /// Whether the metrics say so.
+    async fn shows_up(&self) -> bool {
+        match self.topology {
+            Topology::Cluster => self.app.metric("streamgate_store_shards_out ").await == 0,
+            Topology::Standalone | Topology::Sentinel => {
+                self.app.metric("streamgate_store_up ").await == 1
+            }
+        }
+    }
+
+    /// Asks until Redis counts that session, which a busy machine may not do in time at first; the
+    /// answer.
+    async fn counts(&self, name: &str, check: Check, id: &str) -> Answer {
+        let store = lasting_store(&self.server);
+        let asking = async || {
+            let answer = self.gateway.check(check.clone()).await;
+            let counted = counted(&store, name).await;
+            (answer.is_allowed() && counted.iter().any(|counted| counted == id)).then_some(answer)
+        };
+        Box::pin(eventually("it is counted", asking)).await
     }
 
     /// Waits until Redis decides about starts again; how long that took.
@@ -272,6 +294,20 @@ impl Scene {
     async fn close(self) {
         drop(self.gateway);
         self.app.stop().await;
+    }
+}
+
+/// Does that while everything else goes on.
+async fn blocking<T: Send + 'static>(act: impl FnOnce() -> T + Send + 'static) -> T {
+    tokio::task::spawn_blocking(act).await.unwrap()
+}
+
+/// An app with two streams for everybody, on a Redis that is arranged so.
+fn plan(topology: Topology, url: &str, timeout: Duration) -> Plan {
+    let plan = TestApp::plan().limit(2);
+    match topology {
+        Topology::Cluster => plan.cluster(&[url.to_owned()], timeout),
+        Topology::Standalone | Topology::Sentinel => plan.redis(url, timeout),
     }
 }
 

@@ -4,9 +4,10 @@ use futures_util::future::join_all;
 use serde_json::json;
 use streamgate::config::{OutageRule, Topology};
 
-use super::{Fault, LONG, RULES, Scene, by_each_rule, counted, is_full, is_unavailable};
+use super::{
+    Fault, LONG, RULES, Scene, by_each_rule, counted, is_full, is_unavailable, lasting_store,
+};
 use testkit::gateway_client::{Answer, Check, end, periodic};
-use testkit::watch::eventually;
 
 /// What is asked. Anna may watch two streams, and does: a playback and a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -145,17 +146,15 @@ struct Running {
 impl Running {
     /// They start, and Redis counts them.
     async fn start(scene: &Scene) -> Self {
-        counts(scene, "anna", Check::of_playback("anna", "film"), "film").await;
-        counts(
-            scene,
-            "emil",
-            Check::of_playback("emil", "released"),
-            "released",
-        )
-        .await;
+        for (name, id) in [("anna", "film"), ("emil", "released")] {
+            let check = Check::of_playback(name, id);
+            let playback = scene.counts(name, check, id).await;
+            scene.app.plays(&scene.gateway, &playback).await;
+        }
+        let request = async |name, id| scene.counts(name, Check::of(name, id), id).await;
         Self {
-            live: counts(scene, "anna", Check::of("anna", "live"), "live").await,
-            ending: counts(scene, "dora", Check::of("dora", "ending"), "ending").await,
+            live: request("anna", "live").await,
+            ending: request("dora", "ending").await,
         }
     }
 
@@ -204,21 +203,6 @@ impl Running {
     }
 }
 
-/// Asks until Redis counts that session, which a busy machine may not do in time at first; the answer.
-async fn counts(scene: &Scene, name: &str, check: Check, id: &str) -> Answer {
-    let store = scene.server.store();
-    let asking = async || {
-        let answer = scene.gateway.check(check.clone()).await;
-        let counted = counted(&store, name).await;
-        (answer.is_allowed() && counted.iter().any(|counted| counted == id)).then_some(answer)
-    };
-    let answer = Box::pin(eventually("it is counted", asking)).await;
-    if answer.metadata.get("kind").map(String::as_str) == Some("playback") {
-        scene.app.plays(&scene.gateway, &answer).await;
-    }
-    answer
-}
-
 /// How often something was answered so.
 async fn count(scene: &Scene, to: To) -> u64 {
     let (first, second) = to.counted_as();
@@ -247,14 +231,14 @@ async fn strike(scene: &Scene) {
     scene.rule_is_in_force().await;
     let full = scene.fault == Fault::Full;
     let told = scene.readiness().await;
-    assert_eq!(told["store"]["up"], full, "{told}");
+    assert_eq!(scene.says_up(&told), full, "{told}");
     assert!(told["store"]["trouble"].is_string(), "{told}");
-    shows(scene, u64::from(full), Some(scene.rule)).await;
+    shows(scene, full, Some(scene.rule)).await;
 }
 
 /// The metrics show the store so, and that rule in force.
-async fn shows(scene: &Scene, up: u64, in_force: Option<OutageRule>) {
-    assert_eq!(scene.app.metric("streamgate_store_up ").await, up);
+async fn shows(scene: &Scene, up: bool, in_force: Option<OutageRule>) {
+    assert_eq!(scene.shows_up().await, up);
     for rule in RULES {
         let label = format!("{rule:?}").to_lowercase();
         let series = format!("streamgate_outage_rule{{rule=\"{label}\"}}");
@@ -268,7 +252,7 @@ async fn is_well(scene: &Scene) {
     scene.is_normal().await;
     scene.owes_nothing().await;
     let let_in = scene.rule != OutageRule::Deny;
-    let store = scene.server.store();
+    let store = lasting_store(&scene.server);
     let anna: &[&str] = match expected(scene.fault, scene.rule, TABLE[2]) {
         To::LetIn(_) => &["film", "live", "third"],
         _ => &["film", "live"],
@@ -315,7 +299,7 @@ async fn is_well(scene: &Scene) {
     }
     // For a while it is said that there was no room.
     if scene.fault != Fault::Full {
-        shows(scene, 1, None).await;
+        shows(scene, true, None).await;
     }
 }
 
@@ -327,7 +311,7 @@ async fn each_is_answered_under(fault: Fault) {
 /// The same where that Redis is arranged so.
 async fn each_is_answered_in(topology: Topology, fault: Fault) {
     by_each_rule(async |rule| {
-        let scene = Scene::open_in(topology, fault, rule, (LONG, LONG)).await;
+        let scene = Scene::open(topology, fault, rule, (LONG, LONG)).await;
         let running = Running::start(&scene).await;
         strike(&scene).await;
         for row in TABLE {

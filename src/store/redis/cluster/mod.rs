@@ -185,6 +185,16 @@ impl Cluster {
         Some(Turn { node, asking })
     }
 
+    /// The node that owns a key's slot now.
+    ///
+    /// # Errors
+    /// No node does, as far as is known.
+    pub(super) async fn server_of(&self, key: &str) -> Result<ConnectionInfo, StoreError> {
+        let (map, slot) = (self.map().await?, slot::of(key.as_bytes()));
+        let owner = map.owner(slot).ok_or_else(|| unowned(slot))?;
+        Ok(self.topology.nodes.server(&owner.address))
+    }
+
     /// The shard of a key.
     pub(super) fn shard_of(&self, key: &str) -> Shard {
         let map = self.topology.map();

@@ -50,6 +50,16 @@ impl KeyNames {
         pattern + ":{*}"
     }
 
+    /// The channel in which instances tell each other events.
+    pub(in crate::store::redis) fn channel(&self) -> String {
+        format!("{}:events", self.prefix)
+    }
+
+    /// The key of a note. It is no user's roster, since those end with a brace.
+    pub(in crate::store::redis) fn note(&self, name: &str) -> String {
+        format!("{}:stats:{name}", self.prefix)
+    }
+
     /// A key that is always empty, with that hash tag if there is one. It is no user's roster, since
     /// those end with a brace.
     pub(in crate::store::redis) fn probe(&self, tag: Option<u32>) -> String {

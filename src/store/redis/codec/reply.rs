@@ -169,11 +169,17 @@ pub(in crate::store::redis) fn renewals(
     }
 }
 
-/// Decodes the answer of `lua/release.lua`.
-pub(in crate::store::redis) fn released(answer: &Value) -> Result<Released, StoreError> {
+/// Decodes the answer of `lua/release.lua`; with the time if it freed a slot.
+pub(in crate::store::redis) fn released(
+    answer: &Value,
+) -> Result<(Released, Option<Timestamp>), StoreError> {
     let (letter, mut body) = letter(answer)?;
+    let mut at = None;
     let released = match letter {
-        b'G' => Released::Freed,
+        b'G' => {
+            at = Some(body.timestamp()?);
+            Released::Freed
+        }
         b'A' => Released::NotLive,
         b'E' => Released::AlreadyEnded(ended(&mut body)?),
         b'N' => Released::NotStoppable,
@@ -181,7 +187,7 @@ pub(in crate::store::redis) fn released(answer: &Value) -> Result<Released, Stor
         _ => return Err(unexpected(answer)),
     };
     body.end()?;
-    Ok(released)
+    Ok((released, at))
 }
 
 /// Decodes the answer of `lua/played.lua`.
@@ -313,7 +319,8 @@ mod tests {
             bytes(b"P12345"),
             bytes(b"P1234567"),
             bytes(b"Cx"),
-            bytes(b"Gx"),
+            bytes(b"G12345"),
+            bytes(b"G123456x"),
             bytes(b"Ax"),
             bytes(b"Kx"),
         ] {

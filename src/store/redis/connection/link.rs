@@ -59,15 +59,26 @@ pub(in crate::store::redis) async fn link(server: ConnectionInfo) -> Result<Link
     let ending = EndSignal {
         _guard: ended.clone().drop_guard(),
     };
+    let calls = with_pushes(server, ending).await?;
+    Ok(Link { calls, ended })
+}
+
+/// Connects to that server, whose push messages go to `pushes`. The caller sets the deadline.
+///
+/// # Errors
+/// The server can't be reached, or refuses us.
+pub(in crate::store::redis) async fn with_pushes(
+    server: ConnectionInfo,
+    pushes: impl AsyncPushSender,
+) -> Result<MultiplexedConnection, RedisError> {
     let config = AsyncConnectionConfig::new()
         .set_connection_timeout(None)
         .set_response_timeout(None)
         .set_pipeline_buffer_size(UNWRITTEN)
-        .set_push_sender(ending);
+        .set_push_sender(pushes);
     let client = redis::Client::open(tuned(server))?;
     let made = client.get_multiplexed_async_connection_with_config(&config);
-    let calls = made.await.map_err(without_credentials)?;
-    Ok(Link { calls, ended })
+    made.await.map_err(without_credentials)
 }
 
 /// The server with our protocol and TCP settings.

@@ -116,6 +116,15 @@ impl Sentinels {
         Ok(Connected { link, server })
     }
 
+    /// The settings for a connection to the master.
+    ///
+    /// # Errors
+    /// As for [`Self::connect`].
+    pub(in crate::store::redis) async fn find_master(&self) -> Result<ConnectionInfo, StoreError> {
+        let connected = self.connect().await?;
+        Ok(self.master.clone().set_addr(connected.server.address))
+    }
+
     /// Waits until the sentinels name another master than that one; returns the error to close the
     /// connection with.
     pub(super) async fn other_than(

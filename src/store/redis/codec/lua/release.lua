@@ -9,7 +9,7 @@
 --          u48 how long ago it was reported
 --          u16 length of an operator's message for the viewer, that message as facts
 --
--- Returns  'G' it held a slot, which is free now
+-- Returns  'G' u48 now: it held a slot, which is free now
 --          'A' it held none; if its kind has tombstones and there is room, the end is remembered
 --          'E' u8 cause, u32 0, key of the session that took its slot: it had already ended
 --          'N' it can't be stopped from here
@@ -39,7 +39,7 @@ elseif who == BY_OPERATOR and kind == REQUEST then
 else
   answer = 'A'
   if seat then
-    answer = 'G'
+    answer = pack('>c1I6', 'G', now)
     front, middle, seats = sub(roster, begin, seat - 1), sub(roster, seat + bytes), seats - 1
   end
   if seat and who >= UNDONE then
