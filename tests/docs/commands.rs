@@ -60,7 +60,7 @@ const RUN_BY: [(&str, &str, &str); 12] = [
 const OURS: &str = "tests/docs/commands.rs";
 
 /// The languages of blocks that nobody pastes into a shell. `console` shows a prompt.
-const OTHER_LANGUAGES: [&str; 6] = ["console", "html", "js", "python", "text", "yaml"];
+const OTHER_LANGUAGES: [&str; 7] = ["console", "html", "js", "json", "python", "text", "yaml"];
 
 /// The blocks to paste into a shell: the document, the heading, and the lines without comments.
 fn shell_blocks() -> Vec<(&'static str, &'static str, Vec<&'static str>)> {

@@ -116,8 +116,7 @@ streamgate sessions => tests/process/cli/service.rs => run(&["sessions", "--url"
 streamgate sessions USER => docs/cli.md => streamgate sessions alice
 streamgate stats => docs/cli.md => streamgate stats
 streamgate top => docs/cli.md => streamgate top --once
-streamgate what-if => docs/cli.md => streamgate top => docs/cli.md => streamgate top --once
-streamgate what-if --period hour
+streamgate what-if => docs/cli.md => streamgate what-if --period hour
 target/demo/demo backend --listen 127.0.0.1:9000 => .ci/commands
 "#;
 
