@@ -101,7 +101,7 @@ pub(super) struct UserBody {
 #[derive(Debug, Default, PartialEq, Eq, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 #[schema(as = Limit)]
-pub(super) struct LimitBody {
+pub(super) struct WantedLimitBody {
     /// How many streams the user may watch at once; 0 refuses every start.
     #[schema(value_type = u32, required = true, maximum = 1000)]
     #[serde(default, deserialize_with = "whole_number")]

@@ -16,7 +16,7 @@ use axum::response::{IntoResponse, Response};
 
 use super::ApiState;
 use super::error::ApiError;
-use super::json::{LimitBody, UserLimitBody};
+use super::json::{UserLimitBody, WantedLimitBody};
 use super::start_service::detached;
 use crate::clock::Timestamp;
 use crate::http::openapi::responses::{BadBody, Detached, Failures, NoName};
@@ -74,7 +74,7 @@ pub(super) async fn get(
     path = "/v1/users/{user}/limit",
     tag = "operator",
     params(("user" = String, Path, example = "anna", description = "The user.", min_length = 1, max_length = 256, pattern = r"^[^\x00-\x1f\x7f-\x9f]+$")),
-    request_body(content = LimitBody, content_type = "application/json", example = json!({"limit": 5, "expires_in_seconds": 86400})),
+    request_body(content = WantedLimitBody, content_type = "application/json", example = json!({"limit": 5, "expires_in_seconds": 86400})),
     responses(
         (status = 201, description = "The user had no such limit; now it is in force.", body = UserLimitBody),
         (status = 200, description = "It takes the place of an earlier one.", body = UserLimitBody),
@@ -89,7 +89,7 @@ pub(super) async fn put(
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Response, ApiError> {
     caller.may_set_limits()?;
-    let wanted: LimitBody = body::object_or_nothing(&headers, body)?;
+    let wanted: WantedLimitBody = body::object_or_nothing(&headers, body)?;
     let (limit, expiry) = asked(&wanted)?;
     let ledger = Arc::clone(&door.ledger);
     detached(
@@ -164,7 +164,7 @@ fn told(
 }
 
 /// The requested limit, and when it is to expire.
-fn asked(wanted: &LimitBody) -> Result<(u32, Expiry), ApiError> {
+fn asked(wanted: &WantedLimitBody) -> Result<(u32, Expiry), ApiError> {
     let wrong = |text: String| Err(ApiError::BadRequest(text));
     let limit = match wanted.limit {
         Some(limit) if limit <= LimitOverride::MOST => limit,

@@ -177,7 +177,9 @@ impl RedisStore {
         question: Question,
     ) -> Result<Value, StoreError> {
         let keys = [self.keys.roster(user), self.keys.limit(user)];
-        self.ask_with(script, &keys, question).await
+        let [roster, _] = &keys;
+        let act = |link| script.call_with_second(link, &keys, &question);
+        self.route.call(roster, act).await
     }
 
     /// Asks a script about these keys of one user, within the deadline.

@@ -34,6 +34,7 @@ pub(super) enum RedisRoute {
 }
 
 /// The connection for one call.
+#[derive(Clone)]
 pub(super) struct CallLink {
     /// The connection.
     pub(super) link: MultiplexedConnection,

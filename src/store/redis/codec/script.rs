@@ -8,6 +8,7 @@ use redis::aio::MultiplexedConnection;
 use redis::{ErrorKind, RedisError, ServerErrorKind, Value};
 
 use super::layout::{self, RecordVersions};
+use super::question::Question;
 use crate::session::Terms;
 use crate::store::redis::route::CallLink;
 
@@ -145,6 +146,37 @@ impl Script {
             }
             answer => answer,
         }
+    }
+
+    /// The same with a second key that may be missing. While a cluster moves a slot, it refuses a
+    /// call of which it has some keys and not others, so that call is made again with the first key
+    /// alone. What this server has at the second key comes along as a value; elsewhere it stays
+    /// unknown until the slot has moved.
+    ///
+    /// # Errors
+    /// The server can't be reached, or answers with an error.
+    pub(in crate::store::redis) async fn call_with_second(
+        &self,
+        mut link: CallLink,
+        keys: &[String; 2],
+        question: &Question,
+    ) -> Result<Value, RedisError> {
+        let Question { key, rest } = question;
+        let answer = self.call(link.clone(), keys, &[key, rest]).await;
+        let is_moving =
+            |error: &RedisError| error.kind() == ErrorKind::Server(ServerErrorKind::TryAgain);
+        if !answer.as_ref().is_err_and(is_moving) {
+            return answer;
+        }
+        let [first, second] = keys;
+        let mut get = redis::cmd("GET");
+        get.arg(second);
+        // A redirect means that it isn't here.
+        let value: Option<Vec<u8>> = link.query(&get).await.unwrap_or_default();
+        let value = value.unwrap_or_default();
+        let arguments = [key, rest, &*value];
+        self.call(link, std::slice::from_ref(first), &arguments)
+            .await
     }
 }
 

@@ -4,6 +4,7 @@
 -- KEYS[2]  the user's override, as in override.lua
 -- ARGV[1]  nothing
 -- ARGV[2]  u48 now, as in open.lua
+-- ARGV[3]  as in override.lua
 --
 -- Returns  u48 now, u8 length of the override, the override (nothing if there is none), the roster
 --          (nothing if there is none)
@@ -13,7 +14,7 @@ if now == 0 then
   local time = redis.call('TIME')
   now = time[1] * 1000 + time[2] / 1000
 end
-local override = redis.call('GET', KEYS[2])
+local override = KEYS[2] and redis.call('GET', KEYS[2]) or ARGV[3]
 if not override or #override ~= OVERRIDE_BYTES then
   override = ''
 end
