@@ -26,6 +26,8 @@ const DEADLINE: Duration = Duration::from_secs(10);
 struct Seen {
     /// The live sessions of each user, with what they play.
     live: BTreeMap<String, BTreeMap<String, String>>,
+    /// How many steps were made.
+    steps: usize,
     /// How often each happened.
     starts: u64,
     refusals: u64,
@@ -67,7 +69,8 @@ impl Seen {
 
     /// Plays at random through these instances. No id is used twice.
     async fn play(&mut self, apis: &[Api<'_>], steps: usize, users: usize, random: &mut StdRng) {
-        for step in 0..steps {
+        for _ in 0..steps {
+            self.steps += 1;
             let api = &apis[random.random_range(0..apis.len())];
             let user = format!("user-{}", random.random_range(0..users));
             let live = self.live.entry(user.clone()).or_default();
@@ -94,7 +97,7 @@ impl Seen {
                         body["takeover"] = json!("oldest");
                         body["device"] = json!("tv");
                     }
-                    let session = format!("p{step}");
+                    let session = format!("p{}", self.steps);
                     let told = api.put(&user, &session, body).await;
                     let found = live.len();
                     match told.status.as_u16() {

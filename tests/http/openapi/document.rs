@@ -42,7 +42,14 @@ fn operations(document: &Value) -> Vec<(&str, Method, &Value)> {
 
 /// A path with names in it, and the parameters without which there is no answer.
 fn address(path: &str, operation: &Value) -> String {
-    let path = path.replace("{user}", "anna").replace("{session}", "p1");
+    let names = [
+        ("{user}", "anna"),
+        ("{session}", "p1"),
+        ("{file}", "app.js"),
+    ];
+    let path = names.iter().fold(path.to_owned(), |path, (name, text)| {
+        path.replace(name, text)
+    });
     let parameters = operation["parameters"].as_array();
     let needed = parameters
         .into_iter()
