@@ -5,8 +5,7 @@ use axum::http::{HeaderName, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
 
 use super::error::ApiError;
-use crate::http::openapi::responses::TooMuch;
-use crate::problem::Problem;
+use crate::http::openapi::responses::{NoName, TooMuch};
 
 /// Where the console is, seen from `/`. Relative, so that a proxy may add a prefix.
 const PLACE: &str = "console";
@@ -116,11 +115,10 @@ pub(super) async fn page() -> Response {
     operation_id = "console_file",
     path = "/console/{file}",
     tag = "operator",
-    params(("file" = String, Path, example = "app.js", description = "The name of a script or a style of the page.")),
+    params(("file" = String, Path, pattern = "^(console\\.css|(api|app|dom|ending|lately|model|numbers|strings|time|user|watching|wiring)\\.js)$", example = "app.js", description = "The name of a script or a style of the page.")),
     responses(
         (status = 200, description = "The file.", content((String = "text/javascript"), (String = "text/css"))),
-        (status = 404, description = "There is no such file.", body = Problem, content_type = "application/problem+json"),
-        TooMuch,
+        NoName, TooMuch,
     ),
 )]
 pub(super) async fn file(uri: Uri) -> Result<Response, ApiError> {
@@ -147,6 +145,16 @@ mod tests {
         let scripts = ASSETS.iter().flat_map(|it| named(it.content, "from \"./"));
         let loaded: BTreeSet<_> = named(PAGE.content, "=\"console/").chain(scripts).collect();
         assert_eq!(loaded, ASSETS.iter().map(|it| it.name).collect());
+    }
+
+    #[test]
+    fn the_document_names_each_file() {
+        let document: serde_json::Value = serde_json::from_str(crate::http::document()).unwrap();
+        let file = "/paths/~1console~1{file}/get/parameters/0/schema/pattern";
+        let pattern = document.pointer(file).and_then(|it| it.as_str()).unwrap();
+        let pattern = regex::Regex::new(pattern).unwrap();
+        assert!(ASSETS.iter().all(|it| pattern.is_match(it.name)));
+        assert_eq!(pattern.as_str().matches('|').count() + 1, ASSETS.len());
     }
 
     #[test]

@@ -228,7 +228,7 @@ impl ProblemResponse {
             ),
             Self::NoName => (
                 ApiError::NotFound,
-                "nothing is at this path (a name in it is empty)",
+                "nothing is at this path (a name in it is empty or unknown)",
             ),
             Self::TooSlow => (
                 ApiError::TooSlow(REQUEST_TIMEOUT),

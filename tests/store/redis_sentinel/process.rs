@@ -31,7 +31,8 @@ async fn counts_in(streamgate: &Streamgate, server: &RedisServer) {
         .await;
     let answer = gateway.check(Check::of_playback("anna", "film")).await;
     assert!(answer.is_allowed(), "{answer:?}");
-    assert_eq!(server.run::<u64>(&["DBSIZE"]), 1);
+    let rosters: Vec<String> = server.run(&["KEYS", "streamgate:{*}"]);
+    assert_eq!(rosters, ["streamgate:{anna}"]);
 }
 
 /// The settings for those sentinels.
