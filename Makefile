@@ -18,7 +18,7 @@ SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
 .PHONY: help prereqs prereqs-build prereqs-demo prereqs-dist prereqs-lint prereqs-test build demo demo-check image image-check compose-check validate test test-fast test-servers matrix fuzz fuzz-api
-.PHONY: bench bench-redis bench-memory bench-instructions faults lint nightly dist dist-check tag-notes
+.PHONY: bench bench-redis bench-memory bench-instructions faults simulate lint nightly dist dist-check tag-notes
 
 ## Lists the targets
 help:
@@ -178,6 +178,11 @@ fuzz-api: prereqs
 	export STREAMGATE_TEST_REDIS_SERVER STREAMGATE_TEST_SCHEMATHESIS STREAMGATE_TEST_FUZZ_EXAMPLES STREAMGATE_TEST_FUZZ_SEED
 	echo "SEED=$$STREAMGATE_TEST_FUZZ_SEED"
 	$(CARGO) test --locked --test integration -- --nocapture openapi::fuzz
+
+## Plays HOURS=20 simulated hours of viewers, outages and restarts
+simulate:
+	@export STREAMGATE_SIMULATION_HOURS=$(or $(HOURS),20)
+	$(CARGO) test --locked --test integration -- --nocapture --ignored rule::simulation
 
 # Redis measures itself, so the build profile doesn't matter.
 ## Measures what a check costs Redis, next to a textbook semaphore

@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use tokio::sync::watch;
+use tokio::task::JoinSet;
 
 use crate::clock::{Clock, SystemClock, Timestamp};
 use crate::identity::{EndMessage, SessionKey, UserId};
@@ -37,13 +38,17 @@ pub enum Fault {
     Takes(Duration),
     /// It does what it is asked, and takes that long to say so.
     AnswersLate(Duration),
+    /// It says that it timed out, and does what it is asked that much later.
+    ActsLate(Duration),
+    /// That is wrong with every so-manieth call about a user, and nothing with the others.
+    Every(usize, Box<Self>),
 }
 
 /// Wraps the embedded store.
 #[derive(Debug)]
 pub struct FaultyStore {
     /// The store below, in which nothing is ever wrong.
-    pub sound: MemoryStore,
+    pub sound: Arc<MemoryStore>,
     /// What is wrong with each operation.
     faults: Mutex<HashMap<&'static str, Fault>>,
     /// Who owns each slot. A user has one slot for ever.
@@ -58,6 +63,10 @@ pub struct FaultyStore {
     held: watch::Sender<bool>,
     /// How often each operation was asked for.
     calls: watch::Sender<HashMap<&'static str, usize>>,
+    /// How often each user was asked about, for [`Fault::Every`].
+    turns: Mutex<HashMap<UserId, usize>>,
+    /// What it has yet to do: [`Fault::ActsLate`].
+    late: Mutex<JoinSet<()>>,
 }
 
 impl FaultyStore {
@@ -69,8 +78,13 @@ impl FaultyStore {
     /// The same, by that clock.
     pub fn at(clock: Arc<dyn Clock>) -> Arc<Self> {
         let terms = Terms::new(Duration::from_secs(30), Duration::from_millis(50));
+        Self::before(Arc::new(MemoryStore::new(terms, clock)))
+    }
+
+    /// One way to a store that others may reach by theirs: only this way fails.
+    pub fn before(sound: Arc<MemoryStore>) -> Arc<Self> {
         Arc::new(Self {
-            sound: MemoryStore::new(terms, clock),
+            sound,
             faults: Mutex::default(),
             owners: Mutex::new(vec![Shard::whole()]),
             shard_faults: Mutex::default(),
@@ -78,6 +92,8 @@ impl FaultyStore {
             broken: Mutex::default(),
             held: watch::Sender::new(false),
             calls: watch::Sender::default(),
+            turns: Mutex::default(),
+            late: Mutex::default(),
         })
     }
 
@@ -158,14 +174,14 @@ impl FaultyStore {
     }
 
     /// Does an operation about a user, or not, and counts it for their shard.
-    async fn about<T>(
+    async fn about<T: Send + 'static>(
         &self,
         user: &UserId,
         operation: &'static str,
-        doing: impl Future<Output = Result<T, StoreError>>,
+        doing: impl Future<Output = Result<T, StoreError>> + Send + 'static,
     ) -> Result<T, StoreError> {
         let shard = self.shard_of(user);
-        let done = self.through(operation, &shard, doing).await;
+        let done = self.through(operation, (&shard, Some(user)), doing).await;
         let mut tallies = lock(&self.tallies);
         let (calls, failed) = tallies.entry(shard).or_default();
         *calls += 1;
@@ -174,12 +190,12 @@ impl FaultyStore {
         done
     }
 
-    /// Does an operation in that shard, or not.
-    async fn through<T>(
+    /// Does an operation in that shard, or not. It may be about one user.
+    async fn through<T: Send + 'static>(
         &self,
         operation: &'static str,
-        shard: &Shard,
-        doing: impl Future<Output = Result<T, StoreError>>,
+        (shard, user): (&Shard, Option<&UserId>),
+        doing: impl Future<Output = Result<T, StoreError>> + Send + 'static,
     ) -> Result<T, StoreError> {
         self.calls
             .send_modify(|calls| *calls.entry(operation).or_default() += 1);
@@ -194,8 +210,8 @@ impl FaultyStore {
             .or(of_shard)
             .unwrap_or_default();
         let timeout = Err(StoreError::Timeout(Duration::from_millis(50)));
-        match fault {
-            Fault::None => doing.await,
+        match self.in_turn(fault, user) {
+            Fault::None | Fault::Every(..) => doing.await,
             Fault::LosesAnswers => doing.await.and(timeout),
             Fault::LosesCalls => timeout,
             Fault::Errs(error) => Err(error),
@@ -208,6 +224,31 @@ impl FaultyStore {
                 tokio::time::sleep(time).await;
                 answer
             }
+            Fault::ActsLate(time) => {
+                lock(&self.late).spawn(async move {
+                    tokio::time::sleep(time).await;
+                    drop(doing.await);
+                });
+                timeout
+            }
+        }
+    }
+
+    /// What is wrong with this call, if it is wrong with every so-manieth only.
+    fn in_turn(&self, fault: Fault, user: Option<&UserId>) -> Fault {
+        let Fault::Every(times, fault) = fault else {
+            return fault;
+        };
+        let mut turns = lock(&self.turns);
+        let turn = user.map_or(0, |user| {
+            let turn = turns.entry(user.clone()).or_default();
+            *turn += 1;
+            *turn
+        });
+        if turn.is_multiple_of(times) {
+            *fault
+        } else {
+            Fault::None
         }
     }
 }
@@ -220,7 +261,9 @@ impl Store for FaultyStore {
         start: &Start,
         rules: &StartRules,
     ) -> Result<Admission, StoreError> {
-        let doing = self.sound.admit(user, start, rules);
+        let (sound, of) = (Arc::clone(&self.sound), user.clone());
+        let (start, rules) = (start.clone(), rules.clone());
+        let doing = async move { sound.admit(&of, &start, &rules).await };
         self.about(user, "admit", doing).await
     }
 
@@ -237,8 +280,9 @@ impl Store for FaultyStore {
         if is_broken {
             return Err(StoreError::Protocol("FOREIGN".to_owned()));
         }
-        self.about(user, "renew", self.sound.renew(user, sighting, limit))
-            .await
+        let (sound, of, sighting) = (Arc::clone(&self.sound), user.clone(), sighting.clone());
+        let doing = async move { sound.renew(&of, &sighting, limit).await };
+        self.about(user, "renew", doing).await
     }
 
     async fn release_telling(
@@ -248,17 +292,26 @@ impl Store for FaultyStore {
         ending: (Ending, Option<&EndMessage>),
         age: Duration,
     ) -> Result<(Released, Option<Timestamp>), StoreError> {
-        let doing = self.sound.release_telling(user, key, ending, age);
+        let (sound, of, key) = (Arc::clone(&self.sound), user.clone(), key.clone());
+        let (ending, message) = (ending.0, ending.1.cloned());
+        let doing = async move {
+            sound
+                .release_telling(&of, &key, (ending, message.as_ref()), age)
+                .await
+        };
         self.about(user, "release", doing).await
     }
 
     async fn played(&self, user: &UserId, key: &SessionKey) -> Result<Option<Playing>, StoreError> {
-        self.about(user, "played", self.sound.played(user, key))
-            .await
+        let (sound, of, key) = (Arc::clone(&self.sound), user.clone(), key.clone());
+        let doing = async move { sound.played(&of, &key).await };
+        self.about(user, "played", doing).await
     }
 
     async fn list(&self, user: &UserId) -> Result<Listing, StoreError> {
-        self.about(user, "list", self.sound.list(user)).await
+        let (sound, of) = (Arc::clone(&self.sound), user.clone());
+        self.about(user, "list", async move { sound.list(&of).await })
+            .await
     }
 
     async fn override_limit(
@@ -266,13 +319,15 @@ impl Store for FaultyStore {
         user: &UserId,
         limit: Option<LimitOverride>,
     ) -> Result<Option<LimitOverride>, StoreError> {
-        let doing = self.sound.override_limit(user, limit);
+        let (sound, of) = (Arc::clone(&self.sound), user.clone());
+        let doing = async move { sound.override_limit(&of, limit).await };
         self.about(user, "override_limit", doing).await
     }
 
     async fn page(&self, from: &Cursor, size: usize) -> Result<Page, StoreError> {
-        self.through("page", &Shard::whole(), self.sound.page(from, size))
-            .await
+        let (sound, from) = (Arc::clone(&self.sound), from.clone());
+        let doing = async move { sound.page(&from, size).await };
+        self.through("page", (&Shard::whole(), None), doing).await
     }
 
     fn shard_of(&self, user: &UserId) -> Shard {
@@ -293,6 +348,8 @@ impl Store for FaultyStore {
         if !self.shards().contains(shard) {
             return Err(StoreError::NotAsked("it owns no slot".to_owned()));
         }
-        self.through("ping", shard, self.sound.ping(shard)).await
+        let (sound, of) = (Arc::clone(&self.sound), shard.clone());
+        let doing = async move { sound.ping(&of).await };
+        self.through("ping", (shard, None), doing).await
     }
 }

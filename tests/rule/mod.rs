@@ -19,6 +19,8 @@ mod junk;
 // Two instances, each a ledger with its cache and its outbox, on one store: random histories
 // against the pure rule.
 mod ledger_model;
+// What all tests that need a ledger with its background tasks start.
+mod instance;
 // Instances with different leases on one Redis.
 mod leases;
 // A response that runs on in Envoy after its playback has ended.
@@ -31,6 +33,8 @@ mod outage;
 mod records;
 // Instances whose settings differ, each with each.
 mod settings;
+// Hours of viewers, outages and restarts, in seconds, against the truth that the viewers keep.
+mod simulation;
 // Ids that a player does not make for each playback.
 mod zapping;
 

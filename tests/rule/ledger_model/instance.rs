@@ -1,19 +1,17 @@
-//! One instance of streamgate without its doors: a ledger, an outbox, and their background tasks.
+//! What all instances of a trial have in common.
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use streamgate::config::{InForce, Leases, OutageRule};
-use streamgate::identity::{Kind, UserId};
-use streamgate::ledger::{Ledger, Settings};
-use streamgate::outbox::{Notice, Outbox, outbox};
+use streamgate::identity::Kind;
+use streamgate::ledger::Settings;
 use streamgate::session::Terms;
-use streamgate::telemetry::Metrics;
-use tokio_util::task::AbortOnDropHandle;
 
 use super::notes::Notes;
 use super::shared_store::SharedStore;
 use super::witness::{Delay, Witness};
+use crate::rule::instance::Instance;
 
 /// How long sessions count: so short that a history sees many leases end.
 pub(super) const LEASES: Leases = Leases {
@@ -36,14 +34,10 @@ pub(super) struct Installation {
     pub(super) delays: Vec<Delay>,
 }
 
-/// One instance.
-pub(super) struct Instance {
+/// One instance, and what it has in place of the store.
+pub(super) struct WatchedInstance {
     pub(super) witness: Arc<Witness>,
-    pub(super) ledger: Arc<Ledger>,
-    outbox: Outbox,
-    metrics: Arc<Metrics>,
-    /// Its background tasks.
-    running: AbortOnDropHandle<()>,
+    pub(super) instance: Instance,
 }
 
 /// What the store grants.
@@ -53,14 +47,9 @@ pub(super) fn terms() -> Terms {
 
 impl Installation {
     /// The instance of that number. Call it in the test's runtime.
-    #[expect(
-        clippy::disallowed_methods,
-        reason = "the task is owned by the instance, and ends with it"
-    )]
-    pub(super) fn instance(&self, number: usize) -> Instance {
+    pub(super) fn instance(&self, number: usize) -> WatchedInstance {
         let (shared, notes) = (Arc::clone(&self.shared), Arc::clone(&self.notes));
         let witness = Arc::new(Witness::new(number, shared, notes, self.delays.clone()));
-        let metrics = Arc::new(Metrics::new());
         let settings = Settings {
             in_force: Arc::clone(&self.in_force),
             leases: LEASES,
@@ -70,58 +59,10 @@ impl Installation {
         };
         let store = Arc::<Witness>::clone(&witness);
         let clock = Arc::new(self.shared.clock());
-        let ledger = Ledger::new(store, settings, clock, Arc::clone(&metrics));
-        let ledger = Arc::new(ledger);
-        let (outbox, delivery) = outbox(Arc::clone(&ledger), terms(), Arc::clone(&metrics));
-        let background = Arc::clone(&ledger);
-        let running = tokio::spawn(async move {
-            tokio::join!(background.run_background(), delivery.run());
-        });
-        Instance {
+        WatchedInstance {
             witness,
-            ledger,
-            outbox,
-            metrics,
-            running: AbortOnDropHandle::new(running),
+            instance: Instance::start(store, settings, clock),
         }
-    }
-}
-
-impl Instance {
-    /// Takes a notice.
-    pub(super) fn submit(&self, user: &UserId, notice: Notice) {
-        self.outbox.submit(user.clone(), notice);
-    }
-
-    /// By its metrics, how many sessions it holds, and how much it has yet to tell the store.
-    pub(super) fn held_and_untold(&self) -> (usize, usize) {
-        let [held, owed, pending] = self.gauges([
-            "streamgate_sessions_held ",
-            "streamgate_sessions_owed ",
-            "streamgate_releaser_pending ",
-        ]);
-        (held, owed + pending)
-    }
-
-    /// By its metrics, how many sessions it has yet to tell the store.
-    pub(super) fn untold_sessions(&self) -> usize {
-        let [owed] = self.gauges(["streamgate_sessions_owed "]);
-        owed
-    }
-
-    /// The metrics of these names.
-    fn gauges<const N: usize>(&self, names: [&str; N]) -> [usize; N] {
-        self.ledger.sweep();
-        let text = self.metrics.render();
-        names.map(|name| {
-            let line = text.lines().find_map(|line| line.strip_prefix(name));
-            line.expect(name).trim().parse().unwrap()
-        })
-    }
-
-    /// Whether its background tasks still run.
-    pub(super) fn runs(&self) -> bool {
-        !self.running.is_finished()
     }
 }
 

@@ -35,7 +35,7 @@ impl Trial {
         let notes = self.notes();
         let counted = notes
             .ended_sessions()
-            .find(|(instance, user, key)| self.instances[*instance].ledger.may_count(user, key));
+            .find(|(instance, user, key)| self.instance(*instance).ledger.may_count(user, key));
         counted.map(|known| format!("{known:?} has ended, and counts there"))
     }
 
@@ -53,7 +53,7 @@ impl Trial {
     pub(super) async fn catches_up(&self) {
         let (began, waiting) = (self.shared.now(), Stopwatch::start());
         let troubles = self.troubles();
-        let mut behind: Vec<_> = self.instances.iter().collect();
+        let mut behind: Vec<_> = self.instances().collect();
         while waiting.elapsed() < TELLING {
             tokio::time::sleep(Duration::from_millis(100)).await;
             behind.retain(|instance| instance.untold_sessions() > 0);

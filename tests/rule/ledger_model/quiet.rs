@@ -31,7 +31,7 @@ impl Trial {
         for instance in &self.instances {
             instance.witness.heal(&ALL_SHARDS);
         }
-        for (number, instance) in self.instances.iter().enumerate() {
+        for (number, instance) in self.instances().enumerate() {
             let mut shards = instance.ledger.watch_store();
             let waited = tokio::time::timeout(RECOVERY, shards.wait_for(ShardTally::all_up)).await;
             if waited.is_err() {
@@ -40,8 +40,7 @@ impl Trial {
         }
         let waiting = Stopwatch::start();
         while !self
-            .instances
-            .iter()
+            .instances()
             .all(|instance| instance.held_and_untold().1 == 0)
         {
             if waiting.elapsed() > TELLING {
@@ -137,7 +136,7 @@ impl Trial {
             if watching != live {
                 self.wrong(format!("of {user} {watching:?} watch, and {live:?} count"));
             }
-            for instance in &self.instances {
+            for instance in self.instances() {
                 // The witness compares the answer with the model.
                 let listed = instance.ledger.list(user).await;
                 if let Err(outage) = listed {
@@ -145,7 +144,7 @@ impl Trial {
                 }
             }
         }
-        for (number, instance) in self.instances.iter().enumerate() {
+        for (number, instance) in self.instances().enumerate() {
             let watching = self.named(|_, stream| {
                 let watching = stream.watching.as_ref();
                 watching.is_some_and(|(viewer, _)| viewer.instance == number)

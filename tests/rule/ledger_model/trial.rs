@@ -8,20 +8,21 @@ use std::time::Duration;
 use streamgate::clock::Timestamp;
 use streamgate::config::{self, Changeable, InForce, OutageRule};
 use streamgate::identity::{Claim, DeviceId, Facts, Kind, SessionKey, Takeover, UserId};
-use streamgate::ledger::{CacheLookup, CallerDeadline, Decision, Outage, UndoHint};
+use streamgate::ledger::{CacheLookup, CallerDeadline, Decision, Outage};
 use streamgate::outbox::Notice;
 use streamgate::policy::Policy;
-use streamgate::session::{Admission, Ending, Provenance, Sighting};
+use streamgate::session::{Ending, Provenance, Sighting};
 use tokio::task::JoinSet;
 
 use super::history::{
     DERIVED, Door, History, INSTANCES, Limits, Manner, Report, ShardOutage, Step, TakeOver, USERS,
     Viewer,
 };
-use super::instance::{Installation, Instance, LEASES, lease_of, terms};
+use super::instance::{Installation, LEASES, WatchedInstance, lease_of, terms};
 use super::judge::name_of;
 use super::notes::Notes;
 use super::shared_store::{Backend, SharedStore};
+use crate::rule::instance::{Consequence, Instance};
 use testkit::streams::user;
 
 /// The pause between two requests of a stream.
@@ -48,7 +49,7 @@ pub(super) struct Stream {
 pub(super) struct Trial {
     pub(super) shared: Arc<SharedStore>,
     notes: Arc<Mutex<Notes>>,
-    pub(super) instances: Vec<Instance>,
+    pub(super) instances: Vec<WatchedInstance>,
     in_force: Arc<InForce>,
     pub(super) rule: OutageRule,
     pub(super) users: Vec<UserId>,
@@ -103,6 +104,16 @@ impl Trial {
         while let Some(done) = under_way.join_next().await {
             done.unwrap();
         }
+    }
+
+    /// All instances.
+    pub(super) fn instances(&self) -> impl Iterator<Item = &Instance> {
+        self.instances.iter().map(|watched| &watched.instance)
+    }
+
+    /// The instance of that number.
+    pub(super) fn instance(&self, number: usize) -> &Instance {
+        &self.instances[number].instance
     }
 
     /// What all instances have heard.
@@ -161,9 +172,9 @@ impl Trial {
             }
             Step::Release(viewer, ending) => self.release(&viewer, ending).await,
             Step::List(instance, user) => {
-                let (instance, user) = (&self.instances[instance], &self.users[user]);
-                let listed = instance.ledger.list(user).await;
-                if let (Err(outage), true) = (listed, instance.witness.is_well(user)) {
+                let (watched, user) = (&self.instances[instance], &self.users[user]);
+                let listed = watched.instance.ledger.list(user).await;
+                if let (Err(outage), true) = (listed, watched.witness.is_well(user)) {
                     self.wrong(format!("{outage} without an outage"));
                 }
             }
@@ -201,7 +212,7 @@ impl Trial {
     /// A stream asks once, as its door does; whether it may play.
     pub(super) async fn ask(&self, viewer: &Viewer, manner: &Manner) -> bool {
         let claim = self.claim(viewer, manner);
-        let Instance { ledger, .. } = &self.instances[viewer.instance];
+        let Instance { ledger, .. } = self.instance(viewer.instance);
         let (settings, since) = (self.in_force.now(), self.notes().answered());
         let caller = CallerDeadline::endless();
         let answer = match manner.door {
@@ -240,32 +251,11 @@ impl Trial {
         claim: &Claim,
         answer: &Result<Decision, Outage>,
     ) -> bool {
-        let instance = &self.instances[viewer.instance];
-        let undo = match answer {
-            Ok(decision) => decision.undo,
-            Err(outage) => outage
-                .doubtful
-                .map_or(UndoHint::Nothing, UndoHint::Doubtful),
-        };
-        let has_left = manner.leaves && claim.key.kind == Kind::Request;
-        let taken_back = match undo {
-            UndoHint::Doubtful(ticket) => Some(ticket),
-            UndoHint::Started(ticket) if has_left => Some(ticket),
-            UndoHint::Started(_) | UndoHint::Nothing => None,
-        };
-        if let Some(ticket) = taken_back {
+        let instance = self.instance(viewer.instance);
+        let Consequence { plays, taken_back } =
+            instance.conclude(claim, answer, manner.leaves, manner.plays);
+        if taken_back {
             self.note(viewer, |stream| stream.touched = true);
-            instance.submit(
-                &claim.user,
-                Notice::Release(claim.key.clone(), Ending::Undone(ticket)),
-            );
-        }
-        let plays = match answer {
-            Ok(decision) => matches!(decision.admission, Admission::Admitted(_)) && !has_left,
-            Err(_) => false,
-        };
-        if plays && manner.plays && claim.key.kind == Kind::Playback && undo != UndoHint::Nothing {
-            instance.submit(&claim.user, Notice::Played(claim.key.clone()));
         }
         self.note(viewer, |stream| {
             stream.watching = plays.then(|| (viewer.clone(), manner.clone()));
@@ -327,7 +317,8 @@ impl Trial {
             Report::Failed => stream.touched = true,
             Report::Ended => stream.end(&viewer.key, Ending::Stream, now),
         });
-        self.instances[viewer.instance].submit(&self.users[viewer.user], notice);
+        self.instance(viewer.instance)
+            .submit(&self.users[viewer.user], notice);
     }
 
     /// A client or an operator ends a stream.
@@ -335,7 +326,7 @@ impl Trial {
         let (user, key) = (&self.users[viewer.user], &viewer.key);
         let now = self.shared.now();
         self.note(viewer, |stream| stream.end(key, ending, now));
-        let ledger = &self.instances[viewer.instance].ledger;
+        let ledger = &self.instance(viewer.instance).ledger;
         let released = ledger.release(user, key, ending, Duration::ZERO).await;
         let told = format!("the end of {viewer:?} by {ending:?}: {released:?}");
         self.notes().log(self.shared.now(), &told);
