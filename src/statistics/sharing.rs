@@ -68,7 +68,7 @@ struct KnownInstances {
     is_up: bool,
     /// Whether nobody was late in the last successful round.
     is_complete: bool,
-    /// The numbers after the last successful round.
+    /// The numbers that were shown last while the store answered.
     last: Option<Numbers>,
     /// How many instances have reported lately, with this one.
     instances: usize,
@@ -203,7 +203,7 @@ impl KnownInstances {
     }
 
     /// Takes note of a successful round.
-    fn note(&mut self, numbers: Numbers, longest_lease: Duration) {
+    fn note(&mut self, numbers: &Numbers, longest_lease: Duration) {
         let late = self.interval() * LATE_INTERVALS;
         let now = numbers.at;
         let (mut instances, mut is_complete) = (1, true);
@@ -224,7 +224,6 @@ impl KnownInstances {
             self.least_level = self.least_level.saturating_sub(1);
         }
         (self.instances, self.is_complete, self.is_up) = (instances, is_complete, true);
-        self.last = Some(numbers);
     }
 }
 
@@ -276,7 +275,7 @@ impl Statistics {
         let least_level = lock(&self.sharing.known).least_level;
         let (report, _) = self.report(least_level);
         let is_shared = self.sharing.is_shared;
-        let known = lock(&self.sharing.known);
+        let mut known = lock(&self.sharing.known);
         if !is_shared {
             return Overview {
                 numbers: Numbers::join(&[&report], report.at),
@@ -288,7 +287,13 @@ impl Statistics {
         }
         let numbers = match &known.last {
             Some(last) if !known.is_up => last.clone(),
-            _ => known.join(&report, report.at),
+            _ => {
+                let numbers = known.join(&report, report.at);
+                if known.is_up {
+                    known.last = Some(numbers.clone());
+                }
+                numbers
+            }
         };
         Overview {
             numbers,
@@ -318,7 +323,7 @@ impl Statistics {
         flushed?;
         let mut known = lock(&self.sharing.known);
         let numbers = known.join(&report, register.at);
-        known.note(numbers, self.longest_lease);
+        known.note(&numbers, self.longest_lease);
         Ok(())
     }
 
