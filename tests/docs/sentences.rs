@@ -84,7 +84,7 @@ make nightly => .ci/run => .ci/nightly of-this-commit
 make nightly PART=image => Makefile => @.ci/nightly $(PART)
 npx @usebruno/cli import openapi --source openapi.json --output streamgate --collection-name streamgate => .ci/commands => run "npx @usebruno/cli $options"
 npx httpyac send deploy/streamgate.http --all => .ci/commands
-npx newman run collection.json --env-var baseUrl=… => .ci/commands
+npx newman run collection.json --env-var baseUrl=… --timeout-request 5000 => .ci/commands
 npx openapi-to-postmanv2 -s openapi.json -o collection.json -O parametersResolution=Example,folderStrategy=Tags => .ci/commands => run "npx openapi-to-postmanv2 $options"
 openssl rand -base64 24 => tests/docs/sentences.rs => fn a_token_made_as_it_is_said_opens_the_api
 openssl s_client => tests/docs/sentences.rs => fn openssl_shows_until_when_a_certificate_is_good
