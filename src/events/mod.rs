@@ -1,7 +1,8 @@
 //! Events: what happens in the whole installation, for the operators who listen.
 //!
-//! [`Events`] is the handle of whoever tells. While nobody listens, telling is one load of an atomic
-//! and nothing else. Otherwise the event goes into a bounded queue, and telling never waits.
+//! [`Events`] is the handle that the rest of the program reports events through. While nobody
+//! listens, a report is one load of an atomic and nothing else. Otherwise the event goes into a
+//! bounded queue, and the reporter never waits.
 //!
 //! - `event` is one event, and its form on every wire.
 //! - `feed` keeps the latest events for listeners, and wakes them.
@@ -46,7 +47,7 @@ const HERE: u8 = 1;
 /// Somebody listens at another instance.
 const ELSEWHERE: u8 = 2;
 
-/// Takes what happens at this instance, for whoever listens anywhere.
+/// Takes the events of this instance, for listeners at any instance.
 #[derive(Debug)]
 pub struct Events {
     /// Who listens: [`HERE`], [`ELSEWHERE`]. Zero if nobody does.
