@@ -81,11 +81,7 @@ pub(super) fn run(
         };
         let Some(page) = page(&answer) else {
             let came = answer.disappoints(api.has_token());
-            if let Some(problem) = came.problem.filter(|_| json) {
-                // The exit status is decided already.
-                let _ = print(super::sessions::line(&problem), out, errors);
-            }
-            return complain(errors, came.told, came.outcome);
+            return came.tell(None, json, out, errors);
         };
         let (text, count) = page.text(filter, json, shown == 0, answer.given_at);
         shown += count;

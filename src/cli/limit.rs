@@ -9,8 +9,7 @@ use serde::Deserialize;
 use serde_json::json;
 
 use super::client::{Api, ApiArgs, ApiResponse, NoAnswer};
-use super::sessions::line;
-use super::show::{ahead, plain};
+use super::show::{ahead, line, plain};
 use super::{CommandStatus, complain, print};
 use crate::http::escaped;
 use crate::identity::{PlanName, UserId};
@@ -87,12 +86,7 @@ pub(super) fn run(
         Some(limit) => print(limit.text(&args.user, answer.given_at), out, errors),
         None => {
             let came = answer.disappoints(api.has_token());
-            if let Some(problem) = came.problem.filter(|_| args.json) {
-                // The exit status is decided already.
-                let _ = print(line(&problem), out, errors);
-            }
-            let told = format_args!("{}: {}", args.user, came.told);
-            complain(errors, told, came.outcome)
+            came.tell(Some(&args.user), args.json, out, errors)
         }
     }
 }

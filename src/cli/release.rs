@@ -139,12 +139,7 @@ fn release_all(
     let ended = (answer.status == StatusCode::OK).then_some(&answer.body);
     let Some(ended) = ended.and_then(|body| serde_json::from_str::<EndedList>(body).ok()) else {
         let came = answer.disappoints(api.has_token());
-        if let Some(problem) = came.problem.filter(|_| args.json) {
-            // The exit status is decided already.
-            let _ = print(format_args!("{}\n", problem.trim_end()), out, errors);
-        }
-        let told = format_args!("{}: {}", args.user, came.told);
-        return complain(errors, told, came.outcome);
+        return came.tell(Some(&args.user), args.json, out, errors);
     };
     let printed = print(ended.text(args.json), out, errors);
     if ended.not_stoppable.is_empty() {

@@ -8,9 +8,9 @@ use std::time::SystemTime;
 use http::{Method, StatusCode};
 use serde::Deserialize;
 
-use super::client::{Api, ApiArgs, ApiResponse};
+use super::client::{ApiArgs, ApiResponse};
 use super::everybody::{self, SessionFilter};
-use super::show::{ago, ahead, plain, position, table};
+use super::show::{ago, ahead, line, plain, position, table};
 use super::{CommandStatus, complain, print};
 use crate::http::escaped;
 use crate::identity::UserId;
@@ -88,7 +88,10 @@ pub(super) fn run(
     match listing(&answer) {
         Some(_) if args.json => print(line(&answer.body), out, errors),
         Some(listing) => print(shown(user, &listing, answer.given_at), out, errors),
-        None => disappoint((args, user), &api, answer, out, errors),
+        None => {
+            let came = answer.disappoints(api.has_token());
+            came.tell(Some(user), args.json, out, errors)
+        }
     }
 }
 
@@ -96,27 +99,6 @@ pub(super) fn run(
 fn listing(answer: &ApiResponse) -> Option<SessionList> {
     let told = (answer.status == StatusCode::OK).then_some(&answer.body)?;
     serde_json::from_str(told).ok()
-}
-
-/// Says what came instead.
-fn disappoint(
-    (args, user): (&SessionsArgs, &UserId),
-    api: &Api,
-    answer: ApiResponse,
-    out: &mut impl Write,
-    errors: &mut impl Write,
-) -> CommandStatus {
-    let came = answer.disappoints(api.has_token());
-    if let Some(problem) = came.problem.filter(|_| args.json) {
-        // The exit status is decided already.
-        let _ = print(line(&problem), out, errors);
-    }
-    complain(errors, format_args!("{user}: {}", came.told), came.outcome)
-}
-
-/// A body as a line of its own.
-pub(super) fn line(body: &str) -> String {
-    format!("{}\n", body.trim_end_matches('\n'))
 }
 
 /// The sessions as text for people. Times are relative to `now`, the time at the instance.

@@ -17,6 +17,11 @@ pub(super) fn plain(text: &str) -> String {
     shown
 }
 
+/// A body as a line of its own.
+pub(super) fn line(body: &str) -> String {
+    format!("{}\n", body.trim_end_matches('\n'))
+}
+
 /// A position in the content, as players show it.
 pub(super) fn position(seconds: u64) -> String {
     format!(

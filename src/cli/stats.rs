@@ -9,7 +9,7 @@ use http::{Method, StatusCode};
 use serde::Deserialize;
 
 use super::client::{ApiArgs, ApiResponse};
-use super::show::{plain, table};
+use super::show::{line, plain, table};
 use super::{CommandStatus, complain, print};
 
 /// The arguments of `stats`.
@@ -22,55 +22,57 @@ pub(super) struct StatsArgs {
     api: ApiArgs,
 }
 
-/// The part of the answer that is shown. Fields that another version adds are ignored.
+/// The part of the answer that commands show. Fields that another version adds are ignored.
 #[derive(Debug, Deserialize)]
-struct InstallationNumbers {
-    /// Whose numbers they are.
-    scope: String,
+pub(super) struct InstallationNumbers {
+    /// The store's time.
+    pub(super) at: String,
+    /// Whose numbers they are: `installation`, or `instance` without a shared store.
+    pub(super) scope: String,
     /// How many instances have reported.
-    instances: u64,
+    pub(super) instances: u64,
     /// Whether all instances' reports are in the numbers.
-    complete: bool,
+    pub(super) complete: bool,
     /// The live streams.
-    streams: u64,
+    pub(super) streams: u64,
     /// The users who watch something.
-    users: u64,
+    pub(super) users: u64,
     /// The users who watch as many streams as they may.
-    users_at_limit: u64,
+    pub(super) users_at_limit: u64,
     /// The standard errors of estimated numbers.
-    approximate: BTreeMap<String, f64>,
+    pub(super) approximate: BTreeMap<String, f64>,
     /// The live streams by kind.
-    by_kind: BTreeMap<String, u64>,
+    pub(super) by_kind: BTreeMap<String, u64>,
     /// The live streams by plan.
-    by_plan: BTreeMap<String, u64>,
+    pub(super) by_plan: BTreeMap<String, u64>,
     /// The contents with the most streams.
-    top_content: Vec<ContentLine>,
+    pub(super) top_content: Vec<ContentLine>,
     /// What happened in the last minute.
-    last_minute: LastMinute,
+    pub(super) last_minute: LastMinute,
     /// The refusals of the last hour by reason.
-    refusals_last_hour: BTreeMap<String, u64>,
+    pub(super) refusals_last_hour: BTreeMap<String, u64>,
 }
 
 /// A content and its streams.
 #[derive(Debug, Deserialize)]
-struct ContentLine {
+pub(super) struct ContentLine {
     /// The content.
-    content: String,
+    pub(super) content: String,
     /// Its live streams.
-    streams: u64,
+    pub(super) streams: u64,
 }
 
 /// What happened in the last minute.
 #[derive(Debug, Deserialize)]
-struct LastMinute {
+pub(super) struct LastMinute {
     /// Sessions that started.
-    starts: u64,
+    pub(super) starts: u64,
     /// Answers that refused a stream.
-    refusals: u64,
+    pub(super) refusals: u64,
     /// Sessions that gave way to another.
-    displacements: u64,
+    pub(super) displacements: u64,
     /// Slots that were freed.
-    releases: u64,
+    pub(super) releases: u64,
 }
 
 /// Asks the instance, and shows its answer.
@@ -106,18 +108,9 @@ pub(super) fn ask(
         Some(shown) => print(shown, out, errors),
         None => {
             let came = answer.disappoints(api.has_token());
-            if let Some(problem) = came.problem.filter(|_| json) {
-                // The exit status is decided already.
-                let _ = print(line(&problem), out, errors);
-            }
-            complain(errors, came.told, came.outcome)
+            came.tell(None, json, out, errors)
         }
     }
-}
-
-/// A body as a line of its own.
-fn line(body: &str) -> String {
-    format!("{}\n", body.trim_end_matches('\n'))
 }
 
 /// The numbers as text for people, if the answer has them.

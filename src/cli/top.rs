@@ -11,11 +11,11 @@ use std::thread;
 use std::time::Duration;
 
 use http::{Method, StatusCode};
-use serde::Deserialize;
 
 use super::client::{Api, ApiArgs};
 use super::everybody;
 use super::show::{plain, table};
+use super::stats::InstallationNumbers;
 use super::{CommandStatus, complain, print};
 
 /// The arguments of `top`.
@@ -32,47 +32,6 @@ pub(super) struct TopArgs {
     once: bool,
     #[command(flatten)]
     api: ApiArgs,
-}
-
-/// The numbers that are shown. Fields that another version adds are ignored, and any may be absent.
-#[derive(Debug, Default, Deserialize)]
-#[serde(default)]
-struct ShownStats {
-    /// The store's time.
-    at: String,
-    /// Whether they are of the installation or of this instance.
-    scope: String,
-    /// How many instances have reported.
-    instances: u64,
-    /// Whether all of them have.
-    complete: bool,
-    /// The live streams.
-    streams: u64,
-    /// The users who watch.
-    users: u64,
-    /// Those at their limit.
-    users_at_limit: u64,
-    /// The numbers that are estimates, with their errors.
-    approximate: BTreeMap<String, f64>,
-    /// The streams of each kind.
-    by_kind: BTreeMap<String, u64>,
-    /// The streams of each plan.
-    by_plan: BTreeMap<String, u64>,
-    /// What most streams play.
-    top_content: Vec<ContentCount>,
-    /// What happened within a minute.
-    last_minute: BTreeMap<String, u64>,
-    /// The refusals of the last hour, by their reason.
-    refusals_last_hour: BTreeMap<String, u64>,
-}
-
-/// How many streams play a content.
-#[derive(Debug, Deserialize)]
-struct ContentCount {
-    /// What they play.
-    content: String,
-    /// How many they are.
-    streams: u64,
 }
 
 /// How many contents are shown.
@@ -153,9 +112,9 @@ fn numbers(api: &Api, text: &mut String) -> CommandStatus {
         return CommandStatus::Ok;
     }
     let stats = (answer.status == StatusCode::OK).then_some(&answer.body);
-    match stats.and_then(|body| serde_json::from_str::<ShownStats>(body).ok()) {
+    match stats.and_then(|body| serde_json::from_str::<InstallationNumbers>(body).ok()) {
         Some(stats) => {
-            text.push_str(&stats.text());
+            text.push_str(&as_lines(&stats));
             CommandStatus::Ok
         }
         None => {
@@ -191,51 +150,57 @@ fn sessions(api: &Api, rows: u64, text: &mut String) -> CommandStatus {
     }
 }
 
-impl ShownStats {
-    /// The numbers as lines of text.
-    fn text(&self) -> String {
-        let of = match self.scope.as_str() {
-            "installation" => format!("{} instances", self.instances),
-            "instance" => "this instance alone".to_owned(),
-            other => plain(other),
-        };
-        let stale = if self.complete {
-            ""
-        } else {
-            ", INCOMPLETE: an instance is late or the store is out"
-        };
-        let mut text = format!("{}  of {of}{stale}\n\n", plain(&self.at));
-        let mut add = |name: &str, what: String| {
-            if !what.is_empty() {
-                // Writing to a string can't fail.
-                let _ = writeln!(text, "{name:<16}{what}");
-            }
-        };
-        let number = |name: &str, number: u64| match self.approximate.contains_key(name) {
-            true => format!("~{number}"),
-            false => number.to_string(),
-        };
-        add(
-            "now",
-            format!(
-                "{} streams of {} users, {} at their limit",
-                number("streams", self.streams),
-                number("users", self.users),
-                number("users_at_limit", self.users_at_limit)
-            ),
-        );
-        add("last minute", counts(&self.last_minute, usize::MAX));
-        add(
-            "refused, hour",
-            counts(&self.refusals_last_hour, usize::MAX),
-        );
-        add("kinds", counts(&self.by_kind, usize::MAX));
-        add("plans", counts(&self.by_plan, MOST_PLANS));
-        let contents = self.top_content.iter().take(MOST_CONTENTS);
-        let contents = contents.map(|top| format!("{} {}", plain(&top.content), top.streams));
-        add("content", contents.collect::<Vec<_>>().join(", "));
-        text
-    }
+/// The numbers as lines of text.
+fn as_lines(numbers: &InstallationNumbers) -> String {
+    let of = match (numbers.scope.as_str(), numbers.instances) {
+        ("installation", 1) => "1 instance".to_owned(),
+        ("installation", instances) => format!("{instances} instances"),
+        ("instance", _) => "this instance alone".to_owned(),
+        (other, _) => plain(other),
+    };
+    let stale = if numbers.complete {
+        ""
+    } else {
+        ", INCOMPLETE: an instance is late or the store is out"
+    };
+    let mut text = format!("{}  of {of}{stale}\n\n", plain(&numbers.at));
+    let mut add = |name: &str, what: String| {
+        if !what.is_empty() {
+            // Writing to a string can't fail.
+            let _ = writeln!(text, "{name:<16}{what}");
+        }
+    };
+    let number = |name: &str, number: u64| match numbers.approximate.contains_key(name) {
+        true => format!("~{number}"),
+        false => number.to_string(),
+    };
+    add(
+        "now",
+        format!(
+            "streams {}, users {}, at their limit {}",
+            number("streams", numbers.streams),
+            number("users", numbers.users),
+            number("users_at_limit", numbers.users_at_limit)
+        ),
+    );
+    let minute = &numbers.last_minute;
+    add(
+        "last minute",
+        format!(
+            "starts {}, refusals {}, displacements {}, releases {}",
+            minute.starts, minute.refusals, minute.displacements, minute.releases
+        ),
+    );
+    add(
+        "refused, hour",
+        counts(&numbers.refusals_last_hour, usize::MAX),
+    );
+    add("kinds", counts(&numbers.by_kind, usize::MAX));
+    add("plans", counts(&numbers.by_plan, MOST_PLANS));
+    let contents = numbers.top_content.iter().take(MOST_CONTENTS);
+    let contents = contents.map(|top| format!("{} {}", plain(&top.content), top.streams));
+    add("content", contents.collect::<Vec<_>>().join(", "));
+    text
 }
 
 /// The highest counts, with their names.
@@ -261,20 +226,27 @@ fn counts(counts: &BTreeMap<String, u64>, most: usize) -> String {
 mod tests {
     use super::*;
 
+    /// The lines of numbers that were counted so.
+    fn lines(scope: &str, complete: bool) -> String {
+        let body = format!(
+            r#"{{"at":"2027-01-15T08:00:00Z","scope":"{scope}","instances":2,
+            "complete":{complete},"streams":1234,"users":1100,"users_at_limit":40,
+            "approximate":{{"users":0.02}},"by_kind":{{"playback":1200,"request":34}},
+            "by_plan":{{"premium":800,"":434}},"top_content":[{{"content":"film\u001b-7","streams":99}}],
+            "last_minute":{{"starts":60,"refusals":3,"displacements":1,"releases":55}},
+            "refusals_last_hour":{{"full":12}},"news":[1]}}"#
+        );
+        as_lines(&serde_json::from_str(&body).unwrap())
+    }
+
     #[test]
     fn numbers_are_lines_and_estimates_are_marked() {
-        let body = r#"{"at":"2027-01-15T08:00:00Z","scope":"installation","instances":2,
-            "complete":true,"streams":1234,"users":1100,"users_at_limit":40,
-            "approximate":{"users":0.02},"by_kind":{"playback":1200,"request":34},
-            "by_plan":{"premium":800,"":434},"top_content":[{"content":"film\u001b-7","streams":99}],
-            "last_minute":{"starts":60,"refusals":3},"refusals_last_hour":{"full":12},"news":[1]}"#;
-        let stats: ShownStats = serde_json::from_str(body).unwrap();
         assert_eq!(
-            stats.text(),
+            lines("installation", true),
             "2027-01-15T08:00:00Z  of 2 instances\n\
              \n\
-             now             1234 streams of ~1100 users, 40 at their limit\n\
-             last minute     starts 60, refusals 3\n\
+             now             streams 1234, users ~1100, at their limit 40\n\
+             last minute     starts 60, refusals 3, displacements 1, releases 55\n\
              refused, hour   full 12\n\
              kinds           playback 1200, request 34\n\
              plans           premium 800, (none) 434\n\
@@ -284,8 +256,7 @@ mod tests {
 
     #[test]
     fn numbers_that_are_not_of_now_say_so() {
-        let stats: ShownStats = serde_json::from_str(r#"{"scope":"instance"}"#).unwrap();
-        let text = stats.text();
+        let text = lines("instance", false);
         assert!(text.contains("this instance alone, INCOMPLETE"), "{text}");
     }
 

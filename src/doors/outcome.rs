@@ -165,20 +165,21 @@ impl DecisionLog {
 
     /// Tells operators who listen what was decided, unless a stream just goes on.
     fn tell(&self, request: &RequestContext, claim: &Claim, admission: &Admission) {
-        let at = match admission {
-            Admission::Admitted(admitted) if admitted.entry == AdmissionKind::Renewed => return,
+        match admission {
+            Admission::Admitted(admitted) if admitted.entry == AdmissionKind::Renewed => {}
             Admission::Admitted(admitted) => {
                 if let Some(events) = &self.events {
                     let about = || started(request, claim, admitted);
                     events.tell(Some(admitted.decided_at), about);
                 }
-                return;
             }
-            Admission::Refused(Refusal::Full { decided_at, .. }) => Some(*decided_at),
-            Admission::Refused(Refusal::Ended(..) | Refusal::NotStoppable) => None,
-        };
-        if let Admission::Refused(refusal) = admission {
-            self.tell_refused(request, claim, at, refusal_reason(refusal).as_str());
+            Admission::Refused(refusal) => {
+                let at = match refusal {
+                    Refusal::Full { decided_at, .. } => Some(*decided_at),
+                    Refusal::Ended(..) | Refusal::NotStoppable => None,
+                };
+                self.tell_refused(request, claim, at, refusal_reason(refusal).as_str());
+            }
         }
     }
 

@@ -283,8 +283,7 @@ impl Ledger {
     }
 
     /// Keeps an end that has freed a slot, in case a promoted replica lacks it, and tells operators
-    /// of it. `age` is how long ago it was, `at` the
-    /// store's time of the operation.
+    /// of it. `age` is how long ago it was reported, `at` the store's time of the operation.
     fn freed(
         &self,
         user: &UserId,

@@ -1,13 +1,15 @@
 //! An answer of the API, and its meaning if it is an error.
 
+use std::io::Write;
 use std::time::SystemTime;
 
 use http::StatusCode;
 use http::response::Parts;
 use serde::Deserialize;
 
-use crate::cli::CommandStatus;
-use crate::cli::show::plain;
+use crate::cli::show::{line, plain};
+use crate::cli::{CommandStatus, complain, print};
+use crate::identity::UserId;
 
 /// An answer.
 #[derive(Debug)]
@@ -126,6 +128,27 @@ impl ApiResponse {
             400 if is_problem => CommandStatus::Usage,
             300..=499 => CommandStatus::Refused,
             _ => CommandStatus::Outage,
+        }
+    }
+}
+
+impl Disappointment {
+    /// Says what came instead of an answer, after whom it is about; with `json`, also prints the
+    /// problem document unchanged.
+    pub(in crate::cli) fn tell(
+        self,
+        whose: Option<&UserId>,
+        json: bool,
+        out: &mut impl Write,
+        errors: &mut impl Write,
+    ) -> CommandStatus {
+        if let Some(problem) = self.problem.filter(|_| json) {
+            // The exit status is decided already.
+            let _ = print(line(&problem), out, errors);
+        }
+        match whose {
+            Some(user) => complain(errors, format_args!("{user}: {}", self.told), self.outcome),
+            None => complain(errors, self.told, self.outcome),
         }
     }
 }

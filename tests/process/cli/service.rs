@@ -225,6 +225,10 @@ async fn top_shows_who_is_watching_and_says_what_it_cannot_show() {
     let (code, out, errors) = run(&["top", "--url", &url], &[]).await;
     assert_eq!((code, errors.as_str()), (0, ""), "{out}");
     assert!(out.starts_with("streamgate top  http://"), "{out}");
+    assert!(
+        out.contains("streams 1, users 1, at their limit 0"),
+        "{out}"
+    );
     assert!(out.contains("anna  playback  p1"), "{out}");
     assert!(!out.contains('\x1b'), "{out:?}");
     app.stop().await;
