@@ -148,6 +148,20 @@ impl Bench {
             .await
     }
 
+    /// Starts a playback of anna's through another instance.
+    async fn begins_elsewhere(&self, id: &str) {
+        let start = Start {
+            key: key(Kind::Playback, id),
+            facts: Facts::default(),
+            lease: LEASE,
+            ticket: None,
+            derived: false,
+        };
+        let rules = StartRules::new(1, WhenFull::Refuse);
+        let started = self.store.sound.admit(&user("anna"), &start, &rules).await;
+        assert!(matches!(started, Ok(Admission::Admitted(_))));
+    }
+
     /// Ends a playback of anna's through another instance.
     async fn ends_elsewhere(&self, id: &str, ending: Ending) {
         let (anna, key) = (user("anna"), key(Kind::Playback, id));
@@ -967,16 +981,7 @@ async fn a_report_to_an_instance_without_sessions_is_remembered() {
     assert!(!bench.ledger.knows_playing(&anna, &a));
     bench.ledger.played(&anna, &a).await.unwrap();
     assert!(!bench.ledger.knows_playing(&anna, &a), "it is not live");
-    let elsewhere = Start {
-        key: a.clone(),
-        facts: Facts::default(),
-        lease: LEASE,
-        ticket: None,
-        derived: false,
-    };
-    let rules = StartRules::new(1, WhenFull::Refuse);
-    let started = bench.store.sound.admit(&anna, &elsewhere, &rules).await;
-    assert!(matches!(started, Ok(Admission::Admitted(_))));
+    bench.begins_elsewhere("a").await;
     bench.ledger.played(&anna, &a).await.unwrap();
     assert!(bench.ledger.knows_playing(&anna, &a));
     assert_eq!(bench.plays("a").await, Basis::HeldLease);
@@ -1240,6 +1245,24 @@ async fn a_failed_renewal_is_repeated_without_another_request() {
     bench.store.asked("renew", 1).await;
     bench.store.fails(&Fault::None);
     bench.store.asked("renew", 2).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stream_that_had_run_out_here_is_reported_when_the_store_says_that_it_plays() {
+    let bench = Bench::new(1, OutageRule::Allow);
+    bench.goes_down().await;
+    bench.plays("a").await;
+    tokio::time::sleep(LEASE).await;
+    let mut up = bench.ledger.watch_store();
+    bench.store.fails(&Fault::None);
+    up.wait_for(ShardTally::all_up).await.unwrap();
+    // Nothing is left to report of it.
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert_eq!(bench.store.calls("renew"), 0);
+    bench.begins_elsewhere("a").await;
+    let (anna, a) = (user("anna"), key(Kind::Playback, "a"));
+    bench.ledger.played(&anna, &a).await.unwrap();
+    bench.store.asked("renew", 1).await;
 }
 
 #[tokio::test(start_paused = true)]

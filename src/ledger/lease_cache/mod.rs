@@ -286,12 +286,18 @@ impl LeaseCache {
             return;
         }
         let is_stranger = !shard.users.contains_key(user);
-        shard.change(user, |known| {
+        let is_unsynced = shard.change(user, |known| {
             if is_stranger {
                 known.limit = limit;
             }
             known.playing(key, playing, version.asked_at);
+            known.is_unsynced()
         });
+        drop(shard);
+        if is_unsynced {
+            // A session that had run out here, and that nobody had reported, counts again.
+            self.enqueue(user);
+        }
     }
 
     /// Records that part of that session has reached its viewer, and that the store doesn't know.
