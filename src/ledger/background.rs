@@ -355,9 +355,8 @@ impl Ledger {
         for end in self.recent_ends.of(is_there, now) {
             // What runs under that key now has started again since.
             if !self.cache.counts(&end.user, &end.key) {
-                let age = now.since(end.said_at);
                 self.cache
-                    .ended_untold(&end.user, &end.key, end.ending, age);
+                    .ended_untold(&end.user, &end.key, end.ending, end.said_at);
             }
         }
         self.cache.unsync_all(is_there);

@@ -1149,6 +1149,21 @@ async fn a_failed_request_in_an_outage_hides_no_release() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_second_end_in_an_outage_ends_what_started_after_the_first() {
+    let bench = Bench::new(1, OutageRule::Deny);
+    bench.plays("b").await;
+    bench.release("b").await.unwrap();
+    bench.goes_down().await;
+    bench.release("a").await.unwrap_err();
+    tokio::time::sleep(INTERVAL).await;
+    bench.begins_elsewhere("a").await;
+    tokio::time::sleep(INTERVAL).await;
+    bench.release("a").await.unwrap_err();
+    bench.comes_back().await;
+    assert_eq!(bench.live().await, [""; 0]);
+}
+
+#[tokio::test(start_paused = true)]
 async fn no_other_end_hides_an_unsynced_operator_end() {
     let (anna, session) = (user("anna"), key(Kind::Playback, "a"));
     for other in [Ending::Failed, Ending::Stream] {

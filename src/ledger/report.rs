@@ -114,6 +114,7 @@ impl Ledger {
         if matches!(ending, Ending::Undone(_)) {
             self.wiring.exclude(user, key);
         }
+        let said_at = self.now().before(age);
         let told = self.tell_ended(user, key, (ending, message), age).await;
         match &told {
             Ok(Released::Freed) => {
@@ -127,7 +128,7 @@ impl Ledger {
             }
             Ok(_) => {}
             Err(_) => {
-                self.cache.ended_untold(user, key, ending, age);
+                self.cache.ended_untold(user, key, ending, said_at);
                 if !matches!(ending, Ending::Undone(_) | Ending::Failed) {
                     self.statistics.ended(user, key);
                 }

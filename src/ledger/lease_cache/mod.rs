@@ -449,16 +449,16 @@ impl LeaseCache {
             .change_known(user, |known| known.ends.retain(|unsynced| unsynced != end));
     }
 
-    /// Records that the session is over, and that the store doesn't know.
+    /// Records that the session is over, as somebody reported at `said_at`, and that the store
+    /// doesn't know.
     pub(super) fn ended_untold(
         &self,
         user: &UserId,
         key: &SessionKey,
         ending: Ending,
-        age: Duration,
+        said_at: Timestamp,
     ) {
         let now = self.now();
-        let said_at = now.before(age);
         let end = End {
             key: key.clone(),
             ending,

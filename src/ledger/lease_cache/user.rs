@@ -403,10 +403,14 @@ impl CachedUser {
 
     /// Queues an end for the store. One session may have several of different kinds, since not each
     /// of them ends it: a failed request doesn't end a session that has played, and an undo takes
-    /// back only its own start.
+    /// back only its own start. Of several of the same kind the last is told: the session may have
+    /// started again in between.
     fn queue_end(&mut self, end: End) {
-        let is_queued = |unsynced: &End| unsynced.key == end.key && unsynced.ending == end.ending;
-        if self.ends.iter().any(is_queued) {
+        let is_same = |queued: &&mut End| queued.key == end.key && queued.ending == end.ending;
+        if let Some(queued) = self.ends.iter_mut().find(is_same) {
+            if queued.said_at < end.said_at {
+                *queued = end;
+            }
             return;
         }
         if self.ends.len() >= MAX_ENDS {

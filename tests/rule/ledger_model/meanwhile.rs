@@ -53,12 +53,16 @@ impl Trial {
     pub(super) async fn catches_up(&self) {
         let (began, waiting) = (self.shared.now(), Stopwatch::start());
         let troubles = self.troubles();
+        if self.outages.load(Ordering::SeqCst) > 0 {
+            // The one that ends last is judged.
+            return;
+        }
         let mut behind: Vec<_> = self.instances().collect();
         while waiting.elapsed() < TELLING {
             tokio::time::sleep(Duration::from_millis(100)).await;
             behind.retain(|instance| instance.untold_sessions() > 0);
         }
-        if self.troubles() != troubles || self.outages.load(Ordering::SeqCst) > 0 {
+        if self.troubles() != troubles {
             return;
         }
         if !behind.is_empty() {

@@ -163,15 +163,16 @@ impl Notes {
     }
 
     /// An instance could not tell the store of an end that was reported at that time. If the end is
-    /// reported again, the first report counts.
+    /// reported again, the last report counts.
     pub(super) fn owe(&mut self, known: KnownKey, ending: Ending, said_at: Timestamp) {
-        let is_same = |owed: &Owed| (&owed.known, owed.ending) == (&known, ending);
-        if !self.owed.iter().any(is_same) {
-            self.owed.push(Owed {
+        let is_same = |owed: &&mut Owed| (&owed.known, owed.ending) == (&known, ending);
+        match self.owed.iter_mut().find(is_same) {
+            Some(owed) => owed.said_at = owed.said_at.max(said_at),
+            None => self.owed.push(Owed {
                 known,
                 ending,
                 said_at,
-            });
+            }),
         }
     }
 
@@ -249,9 +250,11 @@ impl Notes {
             (_, Answer::Played(Some(playing))) => {
                 self.grant((known, endings), decided_at.after(playing.left));
             }
-            // Another start than the undone one holds the slot.
-            (Question::Release(_, Ending::Undone(_), _), Answer::Released(Released::Kept)) => {}
-            (Question::Release(_, Ending::Undone(_), _), _) => self.ending(*instance, user, key),
+            (Question::Release(_, Ending::Undone(_), _), Answer::Released(Released::Freed)) => {
+                self.ending(*instance, user, key)
+            }
+            // Nothing of that start was left to take back: what counts now is another one.
+            (Question::Release(_, Ending::Undone(_), _), _) => {}
             (
                 _,
                 Answer::Admission(Admission::Refused(Refusal::Ended(..)))

@@ -43,6 +43,8 @@ pub(super) struct Stream {
     /// Whether it had been let in when its end came, so that no older end keeps that one from being
     /// remembered for its full time.
     is_first_end: bool,
+    /// Whether an end came while a request was under way, which may have been let in before.
+    ended_while_busy: bool,
 }
 
 /// A history that is being played.
@@ -99,6 +101,9 @@ impl Trial {
             if step.is_trouble() {
                 self.troubles.fetch_add(1, Ordering::SeqCst);
             }
+            if matches!(step, Step::Fail(_)) {
+                self.outages.fetch_add(1, Ordering::SeqCst);
+            }
             under_way.spawn(async move { trial.perform(step).await });
         }
         while let Some(done) = under_way.join_next().await {
@@ -153,6 +158,7 @@ impl Trial {
         match step {
             Step::Ask(viewer, manner) => {
                 self.note(&viewer, |stream| {
+                    stream.ended_while_busy &= stream.busy > 0;
                     (stream.busy, stream.over_since) = (stream.busy + 1, None);
                 });
                 for time in 0..manner.times {
@@ -191,7 +197,6 @@ impl Trial {
 
     /// Shards fail, and then answer again or are replaced.
     async fn fail(&self, outage: &ShardOutage) {
-        self.outages.fetch_add(1, Ordering::SeqCst);
         let witnesses = outage.instances.iter();
         let witnesses = witnesses.map(|instance| &self.instances[*instance].witness);
         for witness in witnesses.clone() {
@@ -350,7 +355,9 @@ impl Stream {
             Ending::Stream => key.kind.leaves_tombstone(),
             _ => key.kind == Kind::Playback,
         };
-        (self.touched, self.is_first_end) = (true, self.watching.take().is_some());
+        let was_watching = self.watching.take().is_some();
+        (self.touched, self.is_first_end) = (true, was_watching && !self.ended_while_busy);
+        self.ended_while_busy |= self.busy > 0;
         self.over_since = (sticks && self.busy == 0).then_some(now);
     }
 }

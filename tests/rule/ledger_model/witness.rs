@@ -125,7 +125,7 @@ impl Witness {
 
     /// Puts questions to the store, as far as they and their answers get through.
     async fn ask(&self, asked: Asking) -> Vec<Result<Answer, StoreError>> {
-        let about = asked.each().to_vec();
+        let (about, asked_at) = (asked.each().to_vec(), self.shared.now());
         let endings: Vec<usize> = about.iter().map(|asked| self.begin(asked)).collect();
         let mut places = about.iter().map(|(user, _)| place_of(user));
         let place = places.next().unwrap();
@@ -138,7 +138,7 @@ impl Witness {
         let (there, back) = delay.unwrap_or_default();
         pass(there).await;
         if let Some(failure @ (Failure::Refused | Failure::CallLost)) = failure {
-            return self.fails(&about, failure);
+            return self.fails(&about, asked_at, failure);
         }
         let decided_at = self.shared.now();
         let (answers, expected) = self.shared.ask(asked).await;
@@ -147,7 +147,7 @@ impl Witness {
         }
         pass(back).await;
         if let Some(failure) = failure {
-            return self.fails(&about, failure);
+            return self.fails(&about, asked_at, failure);
         }
         let mut notes = self.notes();
         for ((asked, endings), answer) in about.iter().zip(endings).zip(&answers) {
@@ -158,12 +158,23 @@ impl Witness {
         answers
     }
 
-    /// The instance hears no answer to these questions.
-    fn fails(&self, about: &[Asked], failure: Failure) -> Vec<Result<Answer, StoreError>> {
+    /// The instance hears no answer to these questions, which it asked at that time.
+    fn fails(
+        &self,
+        about: &[Asked],
+        asked_at: Timestamp,
+        failure: Failure,
+    ) -> Vec<Result<Answer, StoreError>> {
         for asked in about {
+            let (now, (user, question)) = (self.shared.now(), asked);
+            let told = format!(
+                "  store: {} of {user}: {question:?}: {failure:?}",
+                self.instance
+            );
+            self.notes().log(now, &told);
             if let (Some(known), Question::Release(_, ending, age)) = (self.known(asked), &asked.1)
             {
-                let said_at = self.shared.now().before(*age);
+                let said_at = asked_at.before(*age);
                 self.notes().owe(known, *ending, said_at);
             }
         }
