@@ -197,14 +197,16 @@ impl Ledger {
         } = attempt;
         match admission {
             Admission::Admitted(admitted) => {
-                let is_start = admitted.entry == AdmissionKind::Started;
                 let Session {
-                    expires_at, flags, ..
+                    started_at,
+                    expires_at,
+                    flags,
+                    ..
                 } = admitted.session;
                 let confirmed = Confirmed {
                     key: &start.key,
                     facts: &start.facts,
-                    started_at: is_start.then_some(admitted.decided_at),
+                    started_at: Some(started_at),
                     lease: start.lease.min(expires_at.since(admitted.decided_at)),
                     limit: *limit,
                     derived: flags.derived,

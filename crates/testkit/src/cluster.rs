@@ -2,6 +2,7 @@
 //! ports, quick to find out that a master is gone.
 
 use std::array;
+use std::collections::HashMap;
 
 use redis::{RedisResult, Value};
 use streamgate::store::Store;
@@ -303,7 +304,13 @@ impl RedisCluster {
     pub async fn announce(&self, port: u16) {
         let port = port.to_string();
         let first = &self.nodes[0].server;
-        first.run::<()>(&["CONFIG", "SET", "cluster-announce-port", &port]);
+        let set = |name, value| first.run::<()>(&["CONFIG", "SET", name, value]);
+        set("cluster-announce-port", &port);
+        // Nodes learn it when the master pings them. It pings one at random each second, and each
+        // that it hasn't heard of for half of this.
+        let timeout: HashMap<String, String> =
+            first.run(&["CONFIG", "GET", "cluster-node-timeout"]);
+        set("cluster-node-timeout", "4000");
         eventually("all nodes know the new address", async || {
             self.nodes.iter().all(|node| {
                 let nodes: String = node.server.run(&["CLUSTER", "NODES"]);
@@ -311,6 +318,7 @@ impl RedisCluster {
             })
         })
         .await;
+        set("cluster-node-timeout", &timeout["cluster-node-timeout"]);
     }
 
     /// Makes the replica of that master a master, with the master's help, and waits until it is.

@@ -5,7 +5,7 @@ use std::ops::Range;
 
 use streamgate::clock::Timestamp;
 use streamgate::identity::{SessionKey, UserId};
-use streamgate::session::{Admission, Ending, Refusal, Released, Renewal};
+use streamgate::session::{Admission, Ending, Refusal, Released, Renewal, Ticket};
 
 use super::shared_store::{Answer, Question};
 
@@ -31,9 +31,9 @@ pub(super) struct Belief {
     has_ended: bool,
 }
 
-/// An end that an instance could not tell the store.
+/// An end that was reported to an instance.
 #[derive(Debug, Clone, PartialEq)]
-struct Owed {
+struct ReportedEnd {
     /// Whose, and the end of what.
     known: KnownKey,
     /// How it ended.
@@ -50,7 +50,9 @@ pub(super) struct Notes {
     /// What each instance was answered, in order.
     answers: Vec<(KnownKey, Answer)>,
     /// The ends that the instances have yet to tell.
-    owed: Vec<Owed>,
+    owed: Vec<ReportedEnd>,
+    /// Those that the store has heard of.
+    told: Vec<ReportedEnd>,
     /// Who had to give way.
     displaced: HashSet<(UserId, SessionKey)>,
     /// The violations.
@@ -162,18 +164,24 @@ impl Notes {
         owed.map(|owed| format!("{owed:?}")).collect()
     }
 
-    /// An instance could not tell the store of an end that was reported at that time. If the end is
-    /// reported again, the last report counts.
+    /// An instance could not tell the store of an end that was reported at that time. Another call
+    /// may have told it meanwhile.
     pub(super) fn owe(&mut self, known: KnownKey, ending: Ending, said_at: Timestamp) {
-        let is_same = |owed: &&mut Owed| (&owed.known, owed.ending) == (&known, ending);
-        match self.owed.iter_mut().find(is_same) {
-            Some(owed) => owed.said_at = owed.said_at.max(said_at),
-            None => self.owed.push(Owed {
-                known,
-                ending,
-                said_at,
-            }),
+        let end = ReportedEnd {
+            known,
+            ending,
+            said_at,
+        };
+        if !self.told.iter().any(|told| told.covers(&end)) {
+            note_last(&mut self.owed, end);
         }
+    }
+
+    /// The start with that ticket is not to be taken back.
+    pub(super) fn stands(&mut self, known: &KnownKey, ticket: Ticket) {
+        let undo = Ending::Undone(ticket);
+        self.owed
+            .retain(|owed| (&owed.known, owed.ending) != (known, undo));
     }
 
     /// What an instance may believe of a session.
@@ -216,20 +224,25 @@ impl Notes {
         }
     }
 
-    /// An instance hears an answer, which was given at `decided_at`.
+    /// An instance hears an answer to a question of `asked_at`, which was given at `decided_at`.
     pub(super) fn hear(
         &mut self,
         known: &KnownKey,
         endings: usize,
         question: &Question,
         answer: &Answer,
-        decided_at: Timestamp,
+        (asked_at, decided_at): (Timestamp, Timestamp),
     ) {
         let (instance, user, key) = known;
         self.answers.push((known.clone(), answer.clone()));
-        if let Question::Release(_, ending, _) = question {
-            self.owed
-                .retain(|owed| (&owed.known, owed.ending) != (known, *ending));
+        if let Question::Release(_, ending, age) = question {
+            let told = ReportedEnd {
+                known: known.clone(),
+                ending: *ending,
+                said_at: asked_at.before(*age),
+            };
+            self.owed.retain(|owed| !told.covers(owed));
+            note_last(&mut self.told, told);
         }
         match (question, answer) {
             (_, Answer::Admission(Admission::Admitted(admitted))) => {
@@ -251,7 +264,7 @@ impl Notes {
                 self.grant((known, endings), decided_at.after(playing.left));
             }
             (Question::Release(_, Ending::Undone(_), _), Answer::Released(Released::Freed)) => {
-                self.ending(*instance, user, key)
+                self.ending(*instance, user, key);
             }
             // Nothing of that start was left to take back: what counts now is another one.
             (Question::Release(_, Ending::Undone(_), _), _) => {}
@@ -270,5 +283,25 @@ impl Notes {
             }
             _ => {}
         }
+    }
+}
+
+impl ReportedEnd {
+    /// Whether they are the same end of the same session, whenever they were reported.
+    fn is_like(&self, other: &Self) -> bool {
+        (&self.known, self.ending) == (&other.known, other.ending)
+    }
+
+    /// Whether a store that knows this one need not be told the other.
+    fn covers(&self, other: &Self) -> bool {
+        self.is_like(other) && self.said_at >= other.said_at
+    }
+}
+
+/// Adds an end. If it was reported several times, the last report counts.
+fn note_last(ends: &mut Vec<ReportedEnd>, end: ReportedEnd) {
+    match ends.iter_mut().find(|known| known.is_like(&end)) {
+        Some(known) => known.said_at = known.said_at.max(end.said_at),
+        None => ends.push(end),
     }
 }

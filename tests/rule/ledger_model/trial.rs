@@ -8,7 +8,7 @@ use std::time::Duration;
 use streamgate::clock::Timestamp;
 use streamgate::config::{self, Changeable, InForce, OutageRule};
 use streamgate::identity::{Claim, DeviceId, Facts, Kind, SessionKey, Takeover, UserId};
-use streamgate::ledger::{CacheLookup, CallerDeadline, Decision, Outage};
+use streamgate::ledger::{CacheLookup, CallerDeadline, Decision, Outage, UndoHint};
 use streamgate::outbox::Notice;
 use streamgate::policy::Policy;
 use streamgate::session::{Ending, Provenance, Sighting};
@@ -245,6 +245,13 @@ impl Trial {
         let told = format!("{viewer:?} got {answer:?}");
         self.notes().log(self.shared.now(), &told);
         self.judge(viewer, &claim, &settings, since, &answer);
+        if let Ok(decision) = &answer
+            && let UndoHint::Started(ticket) = decision.undo
+        {
+            // It may have been taken back in vain, and let in by the outage rule after all.
+            let known = (viewer.instance, claim.user.clone(), claim.key.clone());
+            self.notes().stands(&known, ticket);
+        }
         self.after(viewer, manner, &claim, &answer)
     }
 

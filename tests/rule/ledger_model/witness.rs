@@ -152,7 +152,7 @@ impl Witness {
         let mut notes = self.notes();
         for ((asked, endings), answer) in about.iter().zip(endings).zip(&answers) {
             if let (Some(known), Ok(answer)) = (self.known(asked), answer) {
-                notes.hear(&known, endings, &asked.1, answer, decided_at);
+                notes.hear(&known, endings, &asked.1, answer, (asked_at, decided_at));
             }
         }
         answers
