@@ -18,7 +18,7 @@ use crate::store::{Broadcast, StoreError};
 use crate::telemetry::metrics::EventLoss;
 
 /// How often events are taken out of the queue.
-const TURN: Duration = Duration::from_millis(100);
+pub(super) const TURN: Duration = Duration::from_millis(100);
 
 /// How many events are taken out of the queue at a time. A flood of refusals is cut here, so that
 /// neither the bus nor the listeners have more to do than that.
@@ -137,6 +137,7 @@ impl EventWorker {
             }
             sleep(TURN).await;
             let told = self.take_queued();
+            events.give_to_sink(&told);
             if events.are_heard_elsewhere() {
                 for message in messages(&events.instance, &told) {
                     let count = message.0;
