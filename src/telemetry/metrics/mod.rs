@@ -25,8 +25,8 @@ use crate::session::Ending;
 
 pub use super::labels::{
     Call, CallOutcome, ClosedFor, DropReason, EntryOutcome, EntryType, EventLoss, GraceOutcome,
-    Http2Error, LabelValue, Lapse, LogDrop, Operation, Outcome, Port, ReleaseCause, ReloadOutcome,
-    ReloadedFile, RenewalOutcome, Verdict,
+    Http2Error, LabelValue, Lapse, LogDrop, Operation, Outcome, Port, PostFailure, ReleaseCause,
+    ReloadOutcome, ReloadedFile, RenewalOutcome, Verdict, WebhookOutcome,
 };
 
 /// Counters for each value of a label.
@@ -154,6 +154,12 @@ pub struct Metrics {
     installation_instances: Gauge,
     /// `streamgate_installation_complete`
     installation_complete: Gauge,
+    /// `streamgate_webhook_events_total`
+    webhook_events: Counters<WebhookOutcome>,
+    /// `streamgate_webhook_events_queued`
+    webhook_queued: Gauge,
+    /// `streamgate_webhook_posts_failed_total`
+    webhook_posts_failed: Counters<PostFailure>,
 }
 
 impl Metrics {
@@ -215,6 +221,9 @@ impl Metrics {
             installation_users_at_limit: make.gauge(named::INSTALLATION_USERS_AT_LIMIT, &[]),
             installation_instances: make.gauge(named::INSTALLATION_INSTANCES, &[]),
             installation_complete: make.gauge(named::INSTALLATION_COMPLETE, &[]),
+            webhook_events: make.counters(named::WEBHOOK_EVENTS, one("outcome")),
+            webhook_queued: make.gauge(named::WEBHOOK_QUEUED, &[]),
+            webhook_posts_failed: make.counters(named::WEBHOOK_POSTS_FAILED, one("cause")),
             handle: recorder.handle(),
         }
     }
@@ -348,6 +357,24 @@ impl Metrics {
         if let Some(lost) = self.events_lost.0.get(at.index()) {
             lost.increment(count as u64);
         }
+    }
+
+    /// Counts what became of events for a webhook.
+    pub fn webhook_events(&self, outcome: WebhookOutcome, count: usize) {
+        if let Some(events) = self.webhook_events.0.get(outcome.index()) {
+            events.increment(count as u64);
+        }
+    }
+
+    /// Records that events joined a webhook's queue, and that others have left it.
+    #[expect(clippy::cast_precision_loss, reason = "no queue is 2^52 long")]
+    pub fn webhook_queued(&self, joined: usize, left: usize) {
+        self.webhook_queued.increment(joined as f64 - left as f64);
+    }
+
+    /// Counts a POST to a webhook that has failed and is sent again.
+    pub fn webhook_post_failed(&self, cause: PostFailure) {
+        self.webhook_posts_failed.increment(cause);
     }
 
     /// Counts a request with a plan that the policy doesn't have.
