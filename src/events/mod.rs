@@ -29,7 +29,6 @@ use std::sync::atomic::{AtomicI64, AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use tokio::sync::mpsc;
-use tokio::time::sleep;
 
 use crate::clock::{Clock, Timestamp};
 use crate::identity::UserId;
@@ -156,10 +155,10 @@ impl Events {
     /// Waits until the sink has all that has happened so far.
     pub async fn passed_on(&self) {
         while self.queue.capacity() < self.queue.max_capacity() {
-            sleep(worker::TURN).await;
+            tokio::time::sleep(worker::TURN).await;
         }
         // What left the queue a moment ago reaches the sink within the same turn.
-        sleep(worker::TURN).await;
+        tokio::time::sleep(worker::TURN).await;
     }
 
     /// Gives events to the sink, if it wants them.

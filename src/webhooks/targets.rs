@@ -243,69 +243,59 @@ mod tests {
         assert!(WebhookTargets::parse(b"# end\n").unwrap().0.is_empty());
     }
 
+    /// Files with a mistake, `S` in the place of a secret, and what the error begins with.
+    const WRONG: &[(&str, &str)] = &[
+        (
+            "https://hunter2/",
+            "line 1: it begins with the receiver's secrets, joined by commas; a secret is whsec_ followed by 24 to 64 random bytes in base64 (openssl rand -base64 32)",
+        ),
+        ("whsec_c2hvcnQ= https://hunter2/", "line 1: it begins with"),
+        ("S,,S https://hunter2/", "line 1: it begins with"),
+        (
+            "S,S,S,S,S https://a/",
+            "line 1: a webhook has at most 4 secrets",
+        ),
+        (
+            "#\nS",
+            "line 2: after the secrets comes the receiver's address, an http:// or https:// URL without user, password or #",
+        ),
+        ("S hunter2.example/in", "line 1: after the secrets comes"),
+        (
+            "S https://anna:hunter2@a.example/",
+            "line 1: after the secrets comes",
+        ),
+        (
+            "S https://a.example/#hunter2",
+            "line 1: after the secrets comes",
+        ),
+        ("S ftp://hunter2/", "line 1: after the secrets comes"),
+        (
+            "S http://a/ started",
+            "line 1: after the address comes only types=, with some of started, ended, refused, displaced, outage_begun, outage_over, configuration_changed, operator_call, joined by commas",
+        ),
+        ("S http://a/ types=", "line 1: after the address comes"),
+        (
+            "S http://a/ types=started,gap",
+            "line 1: after the address comes",
+        ),
+        (
+            "S http://a/ types=ended # hunter2",
+            "line 1: after the address comes",
+        ),
+        (
+            "S http://a/\n\nS http://a/ types=ended",
+            "line 3: line 1 has the same address; put all of its secrets and types into one line",
+        ),
+        (
+            "S http://1/\nS http://2/\nS http://3/\nS http://4/\nS http://5/\nS http://6/\nS http://7/\nS http://8/\nS http://9/",
+            "it has more than 8 webhooks",
+        ),
+    ];
+
     #[test]
     fn a_bad_line_is_named_with_what_belongs_there_but_not_repeated() {
-        let other = "whsec_c2hvcnQ=";
-        let nine: String = (0..9).map(|n| format!("{SECRET} http://a{n}/\n")).collect();
-        for (text, told) in [
-            (
-                "https://hunter2/".to_owned(),
-                "line 1: it begins with the receiver's secrets, joined by commas; a secret is whsec_ followed by 24 to 64 random bytes in base64 (openssl rand -base64 32)",
-            ),
-            (
-                format!("{other} https://hunter2/"),
-                "line 1: it begins with the receiver's secrets, joined by commas; a secret is",
-            ),
-            (
-                format!("{SECRET},,{SECRET} https://hunter2/"),
-                "line 1: it begins with",
-            ),
-            (
-                format!("{SECRET},{SECRET},{SECRET},{SECRET},{SECRET} https://a/"),
-                "line 1: a webhook has at most 4 secrets",
-            ),
-            (
-                format!("#\n{SECRET}"),
-                "line 2: after the secrets comes the receiver's address, an http:// or https:// URL without user, password or #",
-            ),
-            (
-                format!("{SECRET} hunter2.example/in"),
-                "line 1: after the secrets comes",
-            ),
-            (
-                format!("{SECRET} https://anna:hunter2@a.example/"),
-                "line 1: after the secrets comes",
-            ),
-            (
-                format!("{SECRET} https://a.example/#hunter2"),
-                "line 1: after the secrets comes",
-            ),
-            (
-                format!("{SECRET} ftp://hunter2/"),
-                "line 1: after the secrets comes",
-            ),
-            (
-                format!("{SECRET} http://a/ started"),
-                "line 1: after the address comes only types=, with some of started, ended, refused, displaced, outage_begun, outage_over, configuration_changed, operator_call, joined by commas",
-            ),
-            (
-                format!("{SECRET} http://a/ types="),
-                "line 1: after the address comes",
-            ),
-            (
-                format!("{SECRET} http://a/ types=started,gap"),
-                "line 1: after the address comes",
-            ),
-            (
-                format!("{SECRET} http://a/ types=ended # hunter2"),
-                "line 1: after the address comes",
-            ),
-            (
-                format!("{SECRET} http://a/\n\n{SECRET} http://a/ types=ended"),
-                "line 3: line 1 has the same address; put all of its secrets and types into one line",
-            ),
-            (nine, "it has more than 8 webhooks"),
-        ] {
+        for (text, told) in WRONG {
+            let text = text.replace('S', SECRET);
             let flaw = WebhookTargets::parse(text.as_bytes()).unwrap_err();
             assert!(flaw.starts_with(told), "{text}: {flaw}");
             assert!(

@@ -15,12 +15,15 @@ use crate::clock::SystemClock;
 
 const LINE: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw http://a.example/in";
 
+/// When a request came, and the request.
+type Seen = (Instant, Request<Bytes>);
+
 /// Answers in this order, then by 200.
 #[derive(Debug, Clone, Default)]
 struct Scripted {
     answers: Arc<Mutex<VecDeque<PostAnswer>>>,
-    /// When each request came, and the request.
-    seen: Arc<Mutex<Vec<(Instant, Request<Bytes>)>>>,
+    /// The requests that came.
+    seen: Arc<Mutex<Vec<Seen>>>,
     /// Never answers.
     hangs: bool,
 }

@@ -6,6 +6,7 @@
 
 mod durations;
 mod named;
+mod webhooks;
 
 use std::fmt;
 use std::marker::PhantomData;
@@ -357,24 +358,6 @@ impl Metrics {
         if let Some(lost) = self.events_lost.0.get(at.index()) {
             lost.increment(count as u64);
         }
-    }
-
-    /// Counts what became of events for a webhook.
-    pub fn webhook_events(&self, outcome: WebhookOutcome, count: usize) {
-        if let Some(events) = self.webhook_events.0.get(outcome.index()) {
-            events.increment(count as u64);
-        }
-    }
-
-    /// Records that events joined a webhook's queue, and that others have left it.
-    #[expect(clippy::cast_precision_loss, reason = "no queue is 2^52 long")]
-    pub fn webhook_queued(&self, joined: usize, left: usize) {
-        self.webhook_queued.increment(joined as f64 - left as f64);
-    }
-
-    /// Counts a POST to a webhook that has failed and is sent again.
-    pub fn webhook_post_failed(&self, cause: PostFailure) {
-        self.webhook_posts_failed.increment(cause);
     }
 
     /// Counts a request with a plan that the policy doesn't have.
