@@ -72,6 +72,31 @@ async fn a_changed_file_applies_and_a_mistake_in_it_does_not() {
 }
 
 #[tokio::test]
+async fn a_changed_configuration_is_an_event_that_names_what_has_changed() {
+    let mut receiver = Receiver::start().await;
+    let file = WebhooksFile::of(&[receiver.line(&SECRETS[..1])]);
+    let path = file.path();
+    let config = path.with_file_name("config");
+    let write = |limit: u32, lease: &str| {
+        let text = format!(
+            "events: {{webhooks_file: {}}}\nlimits: {{default: {limit}, users: {{anna: {limit}}}}}\n\
+             leases: {{request: {lease}}}\n# end\n",
+            path.display()
+        );
+        std::fs::write(&config, text).unwrap();
+    };
+    write(3, "15s");
+    let _service = Streamgate::start(&[("config", config.to_str().unwrap())]).await;
+    write(7, "20s");
+    let message = receiver.message(&SECRETS[..1]).await;
+    let event = &message.events[0];
+    assert_eq!(event["type"], "configuration_changed");
+    let told = "leases.request: 15s to 20s, after a restart; limits.default: 3 to 7; \
+                limits.users of anna: 3 to 7";
+    assert_eq!(event["detail"], told);
+}
+
+#[tokio::test]
 async fn a_receiver_that_is_gone_is_left_alone_until_the_file_changes() {
     let mut receiver = Receiver::replying(&[Reply::Status(410)]).await;
     let file = WebhooksFile::of(&[receiver.line(&SECRETS[..1])]);
