@@ -9,7 +9,7 @@ import time
 from collections import OrderedDict
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
-# From events.webhooks_file: "whsec_" and base64. Two, with a comma between them, while one is replaced.
+# From events.webhooks_file: "whsec_" and base64. While one is replaced: both, joined by a comma.
 SECRETS = os.environ["SECRETS"].split(",")
 PORT = int(os.environ.get("PORT", "9000"))
 TOLERANCE = 5 * 60  # seconds; an older message may have been sent by somebody who recorded it

@@ -201,7 +201,7 @@ async fn a_receiver_that_hangs_delays_no_check_and_holds_little() {
         (queued + dropped + lost >= 5_000).then_some((dropped, lost))
     })
     .await;
-    assert!(dropped > 0, "{lost} were lost before");
+    assert!(dropped + lost > 0, "what has no room is counted");
     assert_eq!(outcome(&app, "delivered").await, 0);
     // It ends in time, too.
     app.stop().await;
