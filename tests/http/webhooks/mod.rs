@@ -55,7 +55,19 @@ async fn events_come_in_order_and_signed_by_each_secret() {
         seen.extend(message.events.iter().map(shown));
         assert!(ids.insert(message.id));
     }
-    assert_eq!(seen, expected);
+    // Within a millisecond, a start may come before the end of the session before it.
+    let place = |event: &String| seen.iter().position(|it| it == event);
+    assert!(
+        expected.iter().all(|event| place(event).is_some()),
+        "{seen:?}"
+    );
+    for kind in ["started", "ended"] {
+        let of_kind = expected.iter().filter(|event| event.starts_with(kind));
+        assert!(of_kind.is_sorted_by_key(place), "{seen:?}");
+    }
+    for session in expected.chunks(2) {
+        assert!(place(&session[0]) < place(&session[1]), "{seen:?}");
+    }
     eventually("all are counted", async || {
         outcome(&app, "delivered").await == expected.len() as u64
     })
@@ -76,14 +88,14 @@ async fn a_webhook_gets_the_types_that_it_wants() {
     let plan = TestApp::plan().limit(1).webhooks(file.path());
     let app = plan.start().await;
     let api = Api::of(&app);
+    // One after the other: within a millisecond, ends come before refusals.
     api.put("anna", "p1", json!({})).await;
+    assert_eq!(all.events(1).await, ["started p1"]);
     api.put("anna", "p2", json!({})).await;
+    assert_eq!(all.events(1).await, ["refused p2"]);
     api.delete("/v1/users/anna/sessions/p1").await;
+    assert_eq!(all.events(1).await, ["ended p1"]);
     assert_eq!(some.events(2).await, ["refused p2", "ended p1"]);
-    assert_eq!(
-        all.events(3).await,
-        ["started p1", "refused p2", "ended p1"]
-    );
     app.stop().await;
     assert!(!some.has_more() && !all.has_more());
 }
