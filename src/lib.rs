@@ -62,6 +62,8 @@
 //!   [`ledger::Ledger::lookup`]
 //! - *event*: something that happened in the installation, told to operators who listen:
 //!   [`events::Events`]
+//! - *webhook*: a receiver that an instance sends its events to, by signed POSTs:
+//!   [`webhooks::Webhooks`]
 //! - *unsynced*: sessions and ends that the store has yet to learn about
 //!
 //! # Flow
@@ -111,6 +113,9 @@ pub mod events;
 
 // Files that are read again while the process runs, such as certificates.
 pub mod reload;
+
+// Events by POST.
+pub mod webhooks;
 
 // The numbers of a whole installation.
 pub mod statistics;

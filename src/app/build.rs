@@ -27,6 +27,7 @@ use crate::store::redis::{RedisSettings, RedisStore, RedisTarget, Sentinels};
 use crate::store::{Broadcast, MemoryStore, Store};
 use crate::telemetry::metrics::ReloadedFile;
 use crate::telemetry::{Gateways, Metrics};
+use crate::webhooks::Webhooks;
 
 /// What the doors share.
 #[derive(Debug)]
@@ -156,6 +157,21 @@ impl Core {
         let reloaded = Arc::new(Reloaded::load(label, Tokens::file(path), metrics)?);
         reloaded_files.add(&reloaded);
         Ok(Some(reloaded))
+    }
+
+    /// The webhooks, followed from now on, if there is a file of them.
+    pub(super) fn webhooks(
+        &self,
+        config: &Config,
+        reloaded_files: &mut ReloadedFiles,
+    ) -> Result<Option<Arc<Webhooks>>, BuildError> {
+        let Some(path) = &config.events.webhooks_file else {
+            return Ok(None);
+        };
+        let (events, clock) = (Arc::clone(&self.events), Arc::clone(&self.clock));
+        let webhooks = Webhooks::of(events, &self.id, clock, Arc::clone(&self.metrics))?;
+        reloaded_files.add(&Arc::new(webhooks.follow(path)?));
+        Ok(Some(webhooks))
     }
 
     /// The settings in force, followed from now on: the configuration, and the separate list of

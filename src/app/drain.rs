@@ -14,13 +14,19 @@ use tracing::info;
 use super::DrainTimes;
 use crate::events::Events;
 use crate::http::Phase;
+use crate::ledger::Ledger;
 use crate::outbox::Outbox;
+use crate::webhooks::Webhooks;
 
 /// How long connections may stay open once the ports are closed. Envoy's checks need less; a health
 /// watch or half a request would otherwise delay the drain to its deadline. Operations already
 /// started at the store are awaited anyway. At most half of what remains of the deadline, so that
 /// the rest is left for the store.
 const LAST_CALLS: Duration = Duration::from_secs(2);
+
+/// How long webhooks are given for the last events; at most a quarter of what remains of the
+/// deadline.
+const LAST_EVENTS: Duration = Duration::from_secs(2);
 
 /// What is opened at startup and closed in order at shutdown.
 pub(super) struct Drain {
@@ -38,6 +44,10 @@ pub(super) struct Drain {
     pub(super) tasks: TaskTracker,
     /// Closed once those tasks have finished.
     pub(super) outbox: Outbox,
+    /// Told about the end once the outbox has delivered everything.
+    pub(super) ledger: Arc<Ledger>,
+    /// Get what is left of the events in the end.
+    pub(super) webhooks: Option<Arc<Webhooks>>,
     /// Time limits of the drain.
     pub(super) times: DrainTimes,
 }
@@ -66,6 +76,16 @@ impl Drain {
         self.tasks.close();
         self.tasks.wait().await;
         self.outbox.close();
+    }
+
+    /// Does what is left when everything has been delivered to the store.
+    pub(super) async fn finish(&self) {
+        self.ledger.settle_all().await;
+        self.ledger.close_statistics().await;
+        if let Some(webhooks) = &self.webhooks {
+            let left = self.times.deadline.saturating_sub(self.times.grace);
+            webhooks.finish(LAST_EVENTS.min(left / 4)).await;
+        }
     }
 }
 

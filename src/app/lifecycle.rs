@@ -3,7 +3,7 @@
 //! The first SIGTERM or SIGINT begins the drain, in this order: not ready and `NOT_SERVING` → a
 //! grace period, in which everything is answered and read as before, so that gateways notice →
 //! access log streams end → listeners close and calls in progress finish → notices queued for the
-//! store are delivered → exit. A second signal or the deadline cuts it short. Leases stay in the
+//! store are delivered → the last events go to webhooks → exit. A second signal or the deadline cuts it short. Leases stay in the
 //! store: a restart loses no session.
 
 use std::convert::Infallible;

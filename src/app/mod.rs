@@ -34,6 +34,7 @@ use crate::outbox::{Delivery, Outbox};
 use crate::reload::{ReloadedFiles, Unusable};
 use crate::server::{Addresses, ConnectionTimes, PortError, Ports};
 use crate::store::Store;
+use crate::webhooks::Webhooks;
 use build::Core;
 use drain::{Drain, report};
 use housekeeping::Housekeeping;
@@ -99,6 +100,8 @@ pub struct App {
     events: Arc<Events>,
     /// Delivers that.
     telling: EventWorker,
+    /// Sends it to receivers, if there are any.
+    webhooks: Option<Arc<Webhooks>>,
     /// Runs periodic work.
     housekeeping: Housekeeping,
     /// Time limits of the drain.
@@ -154,6 +157,7 @@ impl App {
         let start_line = StartLine::of(config, reload.as_ref());
         let tokens = core.tokens(config, &mut reloaded_files)?;
         core.follow_limits(config, reload, &mut reloaded_files)?;
+        let webhooks = core.webhooks(config, &mut reloaded_files)?;
         let http = HttpDoor {
             request_timeout: substitutes.request_timeout.unwrap_or(REQUEST_TIMEOUT),
             ..core.http_door(config, tokens, Readiness::new(readiness), tasks.clone())
@@ -172,6 +176,7 @@ impl App {
             delivery,
             events: core.events,
             telling,
+            webhooks,
             housekeeping: Housekeeping {
                 ledger: core.ledger,
                 memory: core.memory,
@@ -220,10 +225,11 @@ impl App {
             close_listeners,
             tasks: self.tasks,
             outbox: self.outbox,
+            ledger: Arc::clone(&self.housekeeping.ledger),
+            webhooks: self.webhooks.clone(),
             times: self.drain,
         };
         let ledger = Arc::clone(&self.housekeeping.ledger);
-        let last = Arc::clone(&ledger);
         let telling = self.telling;
         let outages = outages::tell(Arc::clone(&ledger), Arc::clone(&self.events));
         let housekeeping = async {
@@ -231,6 +237,7 @@ impl App {
                 self.housekeeping.run(),
                 ledger.run_background(),
                 telling.run(),
+                send_events(self.webhooks),
                 outages
             )
         };
@@ -249,7 +256,7 @@ impl App {
             () = self.reloaded_files.run() => return Err(RunError::Task("reader of changed files")),
         }
         tokio::select! {
-            () = async { tokio::join!(drain.close(servers), delivering); last.settle_all().await; last.close_statistics().await } => {
+            () = async { tokio::join!(drain.close(servers), delivering); drain.finish().await } => {
                 info!("stopped: everything was delivered");
                 return Ok(());
             }
@@ -258,5 +265,13 @@ impl App {
             () = stop.hard.cancelled() => {}
         }
         Err(RunError::CutShort(self.delivery.give_up()))
+    }
+}
+
+/// Sends events to webhooks until dropped.
+async fn send_events(webhooks: Option<Arc<Webhooks>>) {
+    match webhooks {
+        Some(webhooks) => webhooks.run().await,
+        None => std::future::pending().await,
     }
 }

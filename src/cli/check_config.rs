@@ -9,6 +9,7 @@ use crate::http::Tokens;
 use crate::reload::PortTls;
 use crate::server::unusable_socket;
 use crate::telemetry::metrics::{LabelValue, Port};
+use crate::webhooks::WebhookTargets;
 
 /// Prints everything that is wrong. If nothing is, prints the effective settings to `out` and the
 /// warnings to `errors`, so that the settings can be piped.
@@ -36,6 +37,8 @@ fn unusable_files(config: &Config) -> Vec<String> {
     let tls = tls.filter_map(|tls| tls.files.read().err());
     let tokens = config.http.tokens_file.as_ref();
     let tokens = tokens.and_then(|path| Tokens::file(path).read().err());
+    let webhooks = config.events.webhooks_file.as_ref();
+    let webhooks = webhooks.and_then(|path| WebhookTargets::file(path).read().err());
     let socket = match &config.grpc.listen {
         Listen::Unix(path) => unusable_socket(path),
         Listen::Tcp(_) => None,
@@ -43,7 +46,7 @@ fn unusable_files(config: &Config) -> Vec<String> {
     let socket = socket.map(|flaw| format!("grpc.listen: {}: {flaw}", config.grpc.listen));
     let users = hash_user::of_config(config).err();
     let unusable = tls.chain(tokens).chain(unusable_users_file(config));
-    let unusable = unusable.chain(users);
+    let unusable = unusable.chain(webhooks).chain(users);
     let unusable = unusable.flat_map(|unusable| unusable.flaws().to_vec());
     unusable.chain(socket).collect()
 }

@@ -30,6 +30,7 @@ pub(crate) use load::environment::PREFIX;
 pub use load::error::ConfigError;
 #[doc(hidden)]
 pub use reference::reference;
+pub use sections::events::EventSettings;
 pub use sections::grpc::{Grpc, Listen, NotAnAddress};
 pub use sections::http::{Endpoint, Http, Origins};
 pub use sections::leases::Leases;
@@ -72,6 +73,8 @@ pub struct Config {
     pub identity: Identity,
     /// What a refusal says about other sessions.
     pub refusal: RefusalSettings,
+    /// Where events go.
+    pub events: EventSettings,
     /// How the log looks.
     pub telemetry: Telemetry,
     /// How many threads serve.
@@ -148,6 +151,7 @@ impl Config {
         self.leases.keys(keys);
         identity::keys(&mut self.identity, keys);
         self.refusal.keys(keys);
+        self.events.keys(keys);
         self.telemetry.keys(keys);
         self.runtime.keys(keys);
         self.shutdown.keys(keys);

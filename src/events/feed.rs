@@ -20,8 +20,9 @@ use tokio::time::{Sleep, sleep};
 use tokio_util::sync::CancellationToken;
 
 use super::event::{Event, EventType};
-use crate::clock::Stopwatch;
+use crate::clock::{Stopwatch, Timestamp};
 use crate::identity::UserId;
+use crate::store::StoreError;
 use crate::telemetry::Metrics;
 use crate::util::lock;
 
@@ -62,6 +63,8 @@ pub(super) struct Feed {
     pub(super) arrived: Notify,
     /// How many events were lost since listeners were last told.
     lost: AtomicU64,
+    /// What the store refuses, and in which words.
+    refused: Mutex<Vec<(BusStep, String)>>,
     /// Cancelled when nobody may listen any more.
     closed: CancellationToken,
     /// Counts listeners.
@@ -123,6 +126,15 @@ struct Seat {
     hangup: Option<Hangup>,
 }
 
+/// What the store may refuse, so that the events of other instances don't come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum BusStep {
+    /// To ask who listens: then instances don't tell each other anything.
+    Ask,
+    /// To subscribe.
+    Subscribe,
+}
+
 /// What there is to read at a place.
 enum FeedReading {
     /// These frames, and the number of the next batch.
@@ -164,6 +176,7 @@ impl Feed {
             room,
             arrived: Notify::new(),
             lost: AtomicU64::new(0),
+            refused: Mutex::default(),
             closed: CancellationToken::new(),
             metrics,
         }
@@ -181,6 +194,7 @@ impl Feed {
             return Err(TooManyListeners(feed.room));
         }
         let (missed, next) = feed.missed_since(last, user.as_ref());
+        let missed = feed.with_refusal(missed);
         let seat = Arc::new(Seat {
             waker: AtomicWaker::new(),
             next: AtomicU64::new(next),
@@ -232,6 +246,45 @@ impl Feed {
             missed.extend_from_slice(&entry.frame);
         }
         (missed.into(), ring.first + at as u64 + 1)
+    }
+
+    /// The first bytes of a stream; with the reason, if the events of other instances don't come.
+    fn with_refusal(&self, missed: Bytes) -> Bytes {
+        let refused = lock(&self.refused);
+        let Some((_, why)) = refused.first() else {
+            return missed;
+        };
+        let mut frame = String::new();
+        Event::saying(EventType::Gap, why.as_str()).write_frame(&mut frame);
+        [&*missed, frame.as_bytes()].concat().into()
+    }
+
+    /// Records that the store refuses that, or no longer. All listeners hear the first refusal, and
+    /// those who come later hear it at once: otherwise they would wait for events of other instances
+    /// that never come.
+    pub(super) fn note_refusal(&self, step: BusStep, refusal: Option<&StoreError>, at: Timestamp) {
+        let mut refused = lock(&self.refused);
+        let Some(refusal) = refusal else {
+            refused.retain(|(known, _)| *known != step);
+            return;
+        };
+        if refused.iter().any(|(known, _)| *known == step) {
+            return;
+        }
+        let why = format!(
+            "the events of other instances don't come, because the store refuses that: {refusal}"
+        );
+        refused.push((step, why.clone()));
+        let is_first = refused.len() == 1;
+        drop(refused);
+        if is_first {
+            let gap = Event {
+                at,
+                ..Event::saying(EventType::Gap, why)
+            };
+            self.add(&[gap]);
+            self.wakers().into_iter().for_each(|wake| wake());
+        }
     }
 
     /// How many listen.

@@ -9,6 +9,8 @@
 //! - `order` sorts the events of several instances by the store's time.
 //! - `worker` takes events out of the queue, to this instance's listeners and to other instances.
 //! - `bus` joins the instances through the store.
+//!
+//! An [`EventSink`] gets this instance's own events, whoever else listens.
 
 mod bus;
 mod event;
@@ -22,8 +24,9 @@ pub use event::{Event, EventType};
 pub use feed::{EventListener, Hangup, TooManyListeners};
 pub use worker::EventWorker;
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, AtomicU8, Ordering};
+use std::fmt;
+use std::sync::atomic::{AtomicI64, AtomicU8, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use tokio::sync::mpsc;
 
@@ -47,15 +50,28 @@ const HERE: u8 = 1;
 /// Somebody listens at another instance.
 const ELSEWHERE: u8 = 2;
 
+/// The sink takes the events of this instance.
+const PASSED_ON: u8 = 4;
+
+/// Takes this instance's own events, in their order, whoever else listens. It must not wait.
+pub trait EventSink: fmt::Debug + Send + Sync + 'static {
+    /// Takes events.
+    fn take(&self, events: &[Event]);
+}
+
 /// Takes the events of this instance, for listeners at any instance.
 #[derive(Debug)]
 pub struct Events {
-    /// Who listens: [`HERE`], [`ELSEWHERE`]. Zero if nobody does.
+    /// Who listens: [`HERE`], [`ELSEWHERE`], [`PASSED_ON`]. Zero if nobody does.
     heard: AtomicU8,
     /// The queue.
     queue: mpsc::Sender<Event>,
     /// This instance's listeners.
     feed: Arc<Feed>,
+    /// What takes this instance's own events.
+    sink: OnceLock<Arc<dyn EventSink>>,
+    /// How many events the sink was not given since it was last told.
+    withheld: AtomicU64,
     /// This instance's clock.
     clock: Arc<dyn Clock>,
     /// How far the store's clock was ahead of this instance's, in milliseconds, when last seen.
@@ -80,6 +96,8 @@ impl Events {
             heard: AtomicU8::new(0),
             queue,
             feed: Arc::new(Feed::new(MAX_LISTENERS, Arc::clone(&metrics))),
+            sink: OnceLock::new(),
+            withheld: AtomicU64::new(0),
             clock,
             store_ahead: AtomicI64::new(0),
             metrics,
@@ -117,8 +135,49 @@ impl Events {
             if self.queue.try_send(event).is_err() {
                 self.metrics.events_lost(EventLoss::Queue, 1);
                 self.feed.note_loss(1);
+                self.withheld.fetch_add(1, Ordering::Relaxed);
             }
         }
+    }
+
+    /// Names the sink that takes this instance's events. There is one at most.
+    pub fn pass_to(&self, sink: Arc<dyn EventSink>) {
+        // A second one would be a mistake in the wiring, and the first one stays.
+        let _ = self.sink.set(sink);
+    }
+
+    /// Passes events on to the sink from now on, or no longer.
+    pub fn pass_on(&self, is_wanted: bool) {
+        self.hear(PASSED_ON, is_wanted);
+        self.feed.arrived.notify_one();
+    }
+
+    /// Waits until the sink has all that has happened so far.
+    pub async fn passed_on(&self) {
+        while self.queue.capacity() < self.queue.max_capacity() {
+            tokio::time::sleep(worker::TURN).await;
+        }
+        // What left the queue a moment ago reaches the sink within the same turn.
+        tokio::time::sleep(worker::TURN).await;
+    }
+
+    /// Gives events to the sink, if it wants them.
+    fn give_to_sink(&self, told: &[Event]) {
+        let is_wanted = self.heard.load(Ordering::Relaxed) & PASSED_ON != 0;
+        let withheld = self.withheld.swap(0, Ordering::Relaxed);
+        let (true, Some(sink)) = (is_wanted, self.sink.get()) else {
+            return;
+        };
+        let mut told = order::sorted(told.to_vec());
+        if withheld > 0 {
+            let text = format!("{withheld} events are missing: more happened than can be told");
+            told.push(Event {
+                at: self.store_time(None),
+                instance: Some(self.instance.to_string()),
+                ..Event::saying(EventType::Gap, text)
+            });
+        }
+        sink.take(&told);
     }
 
     /// Listens from now on, or from the event after `last` on if it is remembered; to the events of

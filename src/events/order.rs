@@ -52,7 +52,7 @@ impl Waiting {
 /// The events in the order in which they happened. The store's time has a resolution of a
 /// millisecond: within one, sessions end before others start, but not before they have started
 /// themselves.
-fn sorted(mut events: Vec<Event>) -> Vec<Event> {
+pub(super) fn sorted(mut events: Vec<Event>) -> Vec<Event> {
     let of_session = |event: &Event| (event.at, event.user.clone(), event.session.clone());
     let started: HashSet<(Timestamp, Option<String>, Option<String>)> = events
         .iter()

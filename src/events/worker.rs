@@ -11,14 +11,14 @@ use tracing::{debug, warn};
 
 use super::bus::{events_in, messages};
 use super::event::{Event, EventType};
-use super::feed::Feed;
+use super::feed::{BusStep, Feed};
 use super::order::Waiting;
 use super::{ELSEWHERE, Events, HERE};
 use crate::store::{Broadcast, StoreError};
 use crate::telemetry::metrics::EventLoss;
 
 /// How often events are taken out of the queue.
-const TURN: Duration = Duration::from_millis(100);
+pub(super) const TURN: Duration = Duration::from_millis(100);
 
 /// How many events are taken out of the queue at a time. A flood of refusals is cut here, so that
 /// neither the bus nor the listeners have more to do than that.
@@ -137,6 +137,7 @@ impl EventWorker {
             }
             sleep(TURN).await;
             let told = self.take_queued();
+            events.give_to_sink(&told);
             if events.are_heard_elsewhere() {
                 for message in messages(&events.instance, &told) {
                     let count = message.0;
@@ -222,7 +223,9 @@ impl Relay {
         let (mut is_told, mut unknown) = (false, 0);
         loop {
             let is_subscribed = *self.subscribed.borrow();
-            let others = match self.bus.count_subscribers().await {
+            let counted = self.bus.count_subscribers().await;
+            self.note(BusStep::Ask, counted.as_ref().err());
+            let others = match counted {
                 Ok(all) => {
                     is_told = false;
                     unknown = if is_subscribed && all == 0 {
@@ -271,7 +274,9 @@ impl Relay {
                 sleep(ASK / 10).await;
                 continue;
             }
-            match self.bus.subscribe().await {
+            let subscribed = self.bus.subscribe().await;
+            self.note(BusStep::Subscribe, subscribed.as_ref().err());
+            match subscribed {
                 Ok(mut messages) => {
                     self.subscribed.send_replace(true);
                     if is_missing {
@@ -295,6 +300,15 @@ impl Relay {
             if is_missing {
                 sleep(ASK).await;
             }
+        }
+    }
+
+    /// Records whether the store has refused that. An outage of the store has its own event.
+    fn note(&self, step: BusStep, error: Option<&StoreError>) {
+        let refusal = error.filter(|error| matches!(error, StoreError::Rejected(_)));
+        if error.is_none() || refusal.is_some() {
+            let at = self.events.store_time(None);
+            self.events.feed.note_refusal(step, refusal, at);
         }
     }
 

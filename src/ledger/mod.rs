@@ -214,13 +214,15 @@ impl Ledger {
         self.shards.health()
     }
 
-    /// The shards of the store with which something is wrong, and what.
+    /// The shards of the store that are known to fail or to be full, and why. One that hasn't been
+    /// asked yet is none of them: every instance starts like that.
     #[must_use]
     pub fn store_troubles(&self) -> Vec<(Shard, String)> {
         let all = self.shards.all();
         let troubles = all.iter().filter_map(|known| {
+            let signs = known.breaker.signs();
             let trouble = known.breaker.trouble()?;
-            Some((known.shard.clone(), trouble))
+            (signs.out || signs.full).then(|| (known.shard.clone(), trouble))
         });
         troubles.collect()
     }

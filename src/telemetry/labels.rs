@@ -423,6 +423,38 @@ label! {
         Config => "config",
         /// Single users' limits.
         Users => "users",
+        /// The webhooks.
+        Webhooks => "webhooks",
+    }
+}
+
+label! {
+    /// What became of an event for a webhook.
+    WebhookOutcome {
+        /// The receiver has it.
+        Delivered => "delivered",
+        /// The queue was full, and this was the oldest event.
+        QueueFull => "queue_full",
+        /// The receiver refused it, or wants no more.
+        Refused => "refused",
+        /// The receiver failed for too long.
+        Expired => "expired",
+        /// The webhook was removed.
+        Removed => "removed",
+        /// The instance stopped.
+        Shutdown => "shutdown",
+    }
+}
+
+label! {
+    /// Why a POST to a webhook has failed, and is sent again.
+    PostFailure {
+        /// There was no connection, or it broke.
+        Connection => "connection",
+        /// No answer came in time.
+        Timeout => "timeout",
+        /// The receiver answered with a status that means that it may work later.
+        Status => "status",
     }
 }
 

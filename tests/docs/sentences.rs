@@ -7,7 +7,7 @@ use testkit::docs;
 use testkit::pki::{Authority, Folder};
 use testkit::process::command;
 use testkit::redis::RedisServer;
-use testkit::streamgate::Streamgate;
+use testkit::streamgate::{Streamgate, run};
 use testkit::tools::tool;
 use testkit::watch::{PATIENCE, within};
 
@@ -87,6 +87,7 @@ npx httpyac send deploy/streamgate.http --all => .ci/commands
 npx newman run collection.json --env-var baseUrl=… --timeout-request 5000 => .ci/commands
 npx openapi-to-postmanv2 -s openapi.json -o collection.json -O parametersResolution=Example,folderStrategy=Tags => .ci/commands => run "npx openapi-to-postmanv2 $options"
 openssl rand -base64 24 => tests/docs/sentences.rs => fn a_token_made_as_it_is_said_opens_the_api
+openssl rand -base64 32 => tests/docs/sentences.rs => fn a_secret_made_as_it_is_said_is_one
 openssl s_client => tests/docs/sentences.rs => fn openssl_shows_until_when_a_certificate_is_good
 promtool test rules => tests/deploy/prometheus/rules.rs => "test", "rules"
 redis-cli --bigkeys => tests/docs/sentences.rs => fn redis_cli_tells_what_the_runbooks_look_for
@@ -193,6 +194,18 @@ async fn a_token_made_as_it_is_said_opens_the_api() {
     };
     assert_eq!(with(token.trim()).await, "200");
     assert_eq!(with("another").await, "401");
+}
+
+#[tokio::test]
+async fn a_secret_made_as_it_is_said_is_one() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name| folder.path().join(name).to_str().unwrap().to_owned();
+    let (file, config) = (path("webhooks"), path("config"));
+    let script = r#"echo "whsec_$(openssl rand -base64 32) https://a.example/" >"$FILE""#;
+    printed(script, &[("FILE", &file)]).await;
+    std::fs::write(&config, format!("events: {{webhooks_file: {file}}}\n")).unwrap();
+    let (code, _, told) = run(&["check-config", &config], &[]).await;
+    assert_eq!(code, 0, "{told}");
 }
 
 #[tokio::test]

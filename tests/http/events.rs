@@ -170,6 +170,31 @@ async fn events_of_two_instances_on_a_cluster_come_in_order() {
     both_in_one_stream(|| TestApp::plan().cluster(&urls, PATIENCE)).await;
 }
 
+#[tokio::test]
+async fn without_the_right_to_a_channel_a_stream_says_that_it_lacks_others() {
+    let redis = RedisServer::start();
+    let all = ["ACL", "SETUSER", "gate", "on", ">secret", "~*", "+@all"];
+    redis.run::<String>(&[&all[..], &["-@pubsub", "resetchannels"]].concat());
+    let url = redis.url_as("gate", "secret");
+    let app = TestApp::plan().redis(&url, PATIENCE).start().await;
+    let api = Api::of(&app);
+    // Its first listener hears that once the store has been asked, and later ones at once.
+    for session in ["p1", "p2"] {
+        let mut followed = Followed::by(&api, "/v1/events").await;
+        let gap = followed.next().await.unwrap();
+        assert_eq!(gap["type"], "gap");
+        let why = gap["detail"].as_str().unwrap();
+        let told = "the events of other instances don't come, because the store refuses that: ";
+        assert!(why.starts_with(told) && why.contains("NOPERM"), "{why}");
+        // Everything else works, this instance's own events too.
+        assert_eq!(api.put("anna", session, json!({})).await.status, 201);
+        let expected = format!("started {session}");
+        assert_eq!(followed.sessions(1).await, [expected]);
+    }
+    assert_eq!(app.metric("streamgate_store_up ").await, 1);
+    app.stop().await;
+}
+
 /// The event's members of these names.
 fn members(event: &Value, names: &[&str]) -> Value {
     names.iter().map(|name| event[*name].clone()).collect()

@@ -6,6 +6,8 @@ mod sessions;
 mod access;
 // What happens, as operators follow it: order, permissions, breaks, the end.
 mod events;
+// The same by POST: who gets what, signed, again, and what a receiver can't do to others.
+mod webhooks;
 // The operator's list of everybody's sessions, page by page.
 mod list;
 // The numbers of the whole installation.

@@ -98,6 +98,12 @@ impl Plan {
         self
     }
 
+    /// Who gets events by POST.
+    pub fn webhooks(mut self, file: PathBuf) -> Self {
+        self.config.events.webhooks_file = Some(file);
+        self
+    }
+
     /// Where users and sessions are named.
     pub fn named_by(mut self, user: &str, session: &str) -> Self {
         let list = |text| Source::parse_list(text).expect("a list of sources");

@@ -1,5 +1,6 @@
 //! The sections of the configuration, each with its keys, defaults and ranges.
 
+pub(in crate::config) mod events;
 pub(in crate::config) mod grpc;
 pub(in crate::config) mod http;
 pub(in crate::config) mod identity;

@@ -11,7 +11,7 @@ fn a_bad_file_is_named_with_line_key_value_and_what_is_allowed() {
         ),
         (
             "unknown_section.yaml",
-            "unknown_section.yaml:1: stores: unknown key; allowed here: grpc, http, store, limits, leases, identity, refusal, telemetry, runtime, shutdown",
+            "unknown_section.yaml:1: stores: unknown key; allowed here: grpc, http, store, limits, leases, identity, refusal, events, telemetry, runtime, shutdown",
         ),
         (
             "unknown_nested_key.yaml",
@@ -161,6 +161,10 @@ const BAD_VALUES: &[(&str, &str)] = &[
     (
         "http: {tokens_file: 7}",
         "http.tokens_file: got a value that is not shown here; allowed: the path of a file with a token on each line",
+    ),
+    (
+        "events: {webhooks_file: [whsec_hunter2]}",
+        "events.webhooks_file: got a value that is not shown here; allowed: the path of a file with a webhook on each line",
     ),
     (
         "http: {tokens_file: 4711471147114711}",
@@ -614,7 +618,7 @@ const BAD_VARIABLES: &[(&str, &str, &str)] = &[
     (
         "STREAMGATE_STORES__BACKEND",
         "redis",
-        "no key has this variable; allowed: STREAMGATE_SECTION__KEY with a section of grpc, http, store, limits, leases, identity, refusal, telemetry, runtime, shutdown",
+        "no key has this variable; allowed: STREAMGATE_SECTION__KEY with a section of grpc, http, store, limits, leases, identity, refusal, events, telemetry, runtime, shutdown",
     ),
     (
         "STREAMGATE_STORE",

@@ -345,6 +345,7 @@ fn every_key_has_a_variable() {
             "store.redis.urls"
             | "store.redis.master_url"
             | "http.tokens_file"
+            | "events.webhooks_file"
             | "telemetry.log_users_key_file" => "got a value that is not shown here",
             key if key.contains(".tls.") => "got a value that is not shown here",
             _ => "\"\u{1f600}\\u{7}\"",

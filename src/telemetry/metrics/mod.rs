@@ -6,6 +6,7 @@
 
 mod durations;
 mod named;
+mod webhooks;
 
 use std::fmt;
 use std::marker::PhantomData;
@@ -25,8 +26,8 @@ use crate::session::Ending;
 
 pub use super::labels::{
     Call, CallOutcome, ClosedFor, DropReason, EntryOutcome, EntryType, EventLoss, GraceOutcome,
-    Http2Error, LabelValue, Lapse, LogDrop, Operation, Outcome, Port, ReleaseCause, ReloadOutcome,
-    ReloadedFile, RenewalOutcome, Verdict,
+    Http2Error, LabelValue, Lapse, LogDrop, Operation, Outcome, Port, PostFailure, ReleaseCause,
+    ReloadOutcome, ReloadedFile, RenewalOutcome, Verdict, WebhookOutcome,
 };
 
 /// Counters for each value of a label.
@@ -154,6 +155,12 @@ pub struct Metrics {
     installation_instances: Gauge,
     /// `streamgate_installation_complete`
     installation_complete: Gauge,
+    /// `streamgate_webhook_events_total`
+    webhook_events: Counters<WebhookOutcome>,
+    /// `streamgate_webhook_events_queued`
+    webhook_queued: Gauge,
+    /// `streamgate_webhook_posts_failed_total`
+    webhook_posts_failed: Counters<PostFailure>,
 }
 
 impl Metrics {
@@ -215,6 +222,9 @@ impl Metrics {
             installation_users_at_limit: make.gauge(named::INSTALLATION_USERS_AT_LIMIT, &[]),
             installation_instances: make.gauge(named::INSTALLATION_INSTANCES, &[]),
             installation_complete: make.gauge(named::INSTALLATION_COMPLETE, &[]),
+            webhook_events: make.counters(named::WEBHOOK_EVENTS, one("outcome")),
+            webhook_queued: make.gauge(named::WEBHOOK_QUEUED, &[]),
+            webhook_posts_failed: make.counters(named::WEBHOOK_POSTS_FAILED, one("cause")),
             handle: recorder.handle(),
         }
     }

@@ -173,3 +173,15 @@ pub(super) const INSTALLATION_COMPLETE: Named = Named(
     "streamgate_installation_complete",
     "1 while the installation's numbers have every instance's report, 0 while one is late or the store is out",
 );
+pub(super) const WEBHOOK_EVENTS: Named = Named(
+    "streamgate_webhook_events_total",
+    "Events that webhooks got, or that were given up, by outcome",
+);
+pub(super) const WEBHOOK_QUEUED: Named = Named(
+    "streamgate_webhook_events_queued",
+    "Events that wait for webhooks, or are on their way",
+);
+pub(super) const WEBHOOK_POSTS_FAILED: Named = Named(
+    "streamgate_webhook_posts_failed_total",
+    "POSTs to webhooks that failed and are sent again, by cause",
+);

@@ -100,6 +100,11 @@ impl Scene {
         let shown = authority.issue();
         let folder = Folder::with(&shown, &authority);
         folder.write("tokens", &format!("{TOKEN} operator\n"));
+        // Nobody listens there, so its events wait.
+        folder.write(
+            "webhooks",
+            "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw http://127.0.0.1:1/\n",
+        );
         folder.write("users", "nobody asks 7\n# end\n");
         folder.write("log-users", "a key of 32 random bytes, or so!\n");
         Self {

@@ -200,6 +200,10 @@ fn rest() -> Vec<Factor> {
                 json!("https://watch.example/help?lang=en"),
             ],
         ),
+        one(
+            "events.webhooks_file",
+            vec![Value::Null, json!("<pki>/webhooks")],
+        ),
         words("telemetry.log_format", &["text", "json"]),
         words(
             "telemetry.log_level",
@@ -377,6 +381,7 @@ pub(super) const REFUSED: &[(&str, &str)] = &[
     ("identity.fresh", "request"),
     ("refusal.show", "user"),
     ("refusal.problems", "https://a.example/#b"),
+    ("events.webhooks_file", "/nowhere/webhooks"),
     ("telemetry.log_format", "logfmt"),
     ("telemetry.log_level", "off"),
     ("telemetry.log_starts", "1.1"),
