@@ -370,3 +370,85 @@ async fn a_gateway_for_many_sites_counts_on_one_of_them_after_pasting() {
     count(viewers, of).await;
     assert_eq!(streamgate.checks("started").await, 2.0);
 }
+
+/// What the command prints about something that is no Envoy configuration: one line, and 2.
+async fn refused(file: &Path) -> String {
+    let (code, out, errors) = run(&["envoy-check", file.to_str().unwrap()], &[]).await;
+    assert_eq!((code, out.as_str()), (2, ""), "{errors}");
+    let file = file.display();
+    assert!(errors.starts_with("streamgate: "), "{errors}");
+    assert_eq!(errors.matches('\n').count(), 1, "{errors}");
+    assert!(errors.contains(&file.to_string()), "{errors}");
+    errors
+}
+
+/// A reverse proxy's configuration that is not Envoy's, and what is said of it.
+const OTHERS: [(&str, &str, &str); 6] = [
+    (
+        "nginx.conf",
+        "http {\n  upstream media { server 127.0.0.1:8000; }\n  server { listen 80; }\n}\n",
+        "",
+    ),
+    (
+        "haproxy.cfg",
+        "frontend http\n    bind *:80\n    default_backend media\n",
+        "",
+    ),
+    (
+        "traefik.yaml",
+        "http:\n  routers:\n    live: {rule: \"PathPrefix(`/live`)\", service: media}\n",
+        "none of static_resources",
+    ),
+    (
+        "caddy.json",
+        "{\"apps\": {\"http\": {\"servers\": {\"media\": {\"listen\": [\":443\"]}}}}}\n",
+        "none of static_resources",
+    ),
+    ("list.json", "[\"static_resources\"]\n", "none of"),
+    ("cut.json", "{\"static_resources\": {\n", "neither YAML nor"),
+];
+
+#[tokio::test]
+async fn what_is_no_envoy_configuration_is_refused_in_one_line() {
+    let folder = tempfile::tempdir().unwrap();
+    let missing = refused(&folder.path().join("nowhere.yaml")).await;
+    assert!(missing.contains("failed to read"), "{missing}");
+    refused(folder.path()).await;
+    for (name, text, expected) in OTHERS {
+        let file = folder.path().join(name);
+        std::fs::write(&file, text).unwrap();
+        let told = refused(&file).await;
+        assert!(told.contains("no Envoy configuration"), "{told}");
+        assert!(told.contains(expected), "{told}");
+    }
+}
+
+/// Some 10 MB, of an Envoy with very many clusters and of things that are none.
+#[tokio::test]
+async fn ten_megabytes_are_checked_if_they_are_envoy_s_and_refused_if_not() {
+    const BYTES: usize = 10_000_000;
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("large");
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("envoy/envoy.yaml");
+    let ours = std::fs::read_to_string(path).unwrap();
+    let (before, after) = ours.split_once("  clusters:\n").unwrap();
+    // Mostly comments: an unoptimised build takes long for values.
+    let comment = format!("  # {}\n", "media ".repeat(300));
+    let clusters = (0..BYTES / comment.len()).map(|number| {
+        format!("{comment}  - {{name: media-{number}, type: STATIC, connect_timeout: 1s}}\n")
+    });
+    let clusters: String = clusters.collect();
+    let large = format!("{before}  clusters:\n{clusters}{after}");
+    assert!(large.len() > BYTES);
+    std::fs::write(&file, large).unwrap();
+    assert_eq!(found(&file, None).await, (0, Vec::new()));
+
+    for (line, expected) in [
+        ("GET /live/news 200 -\n", "no Envoy configuration"),
+        ("[", "neither YAML nor JSON"),
+    ] {
+        std::fs::write(&file, line.repeat(BYTES / line.len())).unwrap();
+        let told = refused(&file).await;
+        assert!(told.contains(expected), "{told}");
+    }
+}

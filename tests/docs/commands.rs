@@ -160,6 +160,26 @@ fn each_shell_block_ends_by_itself_and_ends_what_it_starts() {
     }
 }
 
+/// Above it, as whoever pastes it has to have the program before. The blocks of the page that is
+/// linked there install it, and are run on a bare Debian.
+#[test]
+fn each_shell_block_that_needs_streamgate_says_where_it_comes_from() {
+    let mut seen = 0;
+    let documents = docs::all().iter();
+    for document in documents.filter(|document| document.path != "docs/install.md") {
+        for section in document.text.split("\n## ") {
+            let mut parts = section.split("```sh\n");
+            let above = parts.next().unwrap();
+            let mut lines = parts.flat_map(|part| part.split("\n```\n").next().unwrap().lines());
+            if lines.any(|line| line.starts_with("streamgate ")) {
+                assert!(above.contains("install.md)"), "{}: {above}", document.path);
+                seen += 1;
+            }
+        }
+    }
+    assert!(seen >= 2, "{seen}");
+}
+
 /// What follows that word where it begins a command in a sentence.
 fn in_sentences(program: &str) -> Vec<&'static str> {
     let lines = docs::all().iter().flat_map(|it| it.text.lines());
