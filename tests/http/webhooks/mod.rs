@@ -10,6 +10,7 @@ use serde_json::json;
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 
+use super::events::check_times;
 use receiver::{Receiver, Reply, SECRETS, WebhooksFile, shown};
 use testkit::api::Api;
 use testkit::app::TestApp;
@@ -220,5 +221,25 @@ async fn a_receiver_that_hangs_delays_no_check_and_holds_little() {
     // One POST at a time: on a slow machine, the first may have come again.
     while receiver.has_more() {
         assert_eq!(receiver.message(&SECRETS[..1]).await.id, first.id);
+    }
+}
+
+/// Prints what a receiver that hangs costs checks.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "a measurement"]
+async fn a_receiver_that_hangs_costs_checks_little() {
+    for round in 0..3 {
+        for hangs in [false, true] {
+            let receiver = Receiver::always(Reply::Hang).await;
+            let file = WebhooksFile::of(&[receiver.line(&SECRETS[..1])]);
+            let mut plan = TestApp::plan();
+            if hangs {
+                plan = plan.webhooks(file.path());
+            }
+            let app = plan.start().await;
+            let (median, late) = check_times(&app, round).await;
+            println!("measured a receiver hangs: {hangs}, median {median} us, p99 {late} us");
+            app.stop().await;
+        }
     }
 }
