@@ -754,6 +754,24 @@ async fn a_start_admitted_above_the_true_count_is_taken_back() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_start_that_is_made_again_is_not_taken_back_with_the_first() {
+    let bench = Bench::new(2, OutageRule::Deny);
+    for name in ["anna", "ben", "cem", "dora"] {
+        bench.lets_in(&playback(name, "a")).await;
+    }
+    bench.store.sound.forget(|_| true);
+    // While the second answer is under way, it is found out that the store has lost everything.
+    let late = Duration::from_millis(40);
+    bench.store.fails_at("admit", Fault::AnswersLate(late));
+    bench.plays("b").await;
+    assert_eq!(bench.metric("streamgate_store_forgot_total "), "1");
+    tokio::time::sleep(late * 10).await;
+    let mut live = bench.live().await;
+    live.sort();
+    assert_eq!(live, ["a", "b"]);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_store_without_its_data_decides_no_start_before_syncing() {
     let bench = Bench::new(1, OutageRule::Deny);
     bench.lets_in(&request("anna", "a")).await;

@@ -292,14 +292,17 @@ impl Ledger {
         ending: Ending,
         (age, at): (Duration, Option<Timestamp>),
     ) {
-        let now = self.now();
-        let end = RecentEnd {
-            user: user.clone(),
-            key: key.clone(),
-            ending,
-            said_at: now.before(age),
-        };
-        self.recent_ends.keep(end, now);
+        // A start that is taken back may be made again at once, under the same ticket.
+        if !matches!(ending, Ending::Undone(_)) {
+            let now = self.now();
+            let end = RecentEnd {
+                user: user.clone(),
+                key: key.clone(),
+                ending,
+                said_at: now.before(age),
+            };
+            self.recent_ends.keep(end, now);
+        }
         self.events.tell(at, || {
             let cause = match ending {
                 Ending::Stream | Ending::Abandoned | Ending::Outlived | Ending::Vouched => {
