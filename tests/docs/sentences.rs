@@ -44,6 +44,7 @@ cargo run -- openapi > tests/fixtures/openapi.json => .ci/commands
 cargo test --release --test integration http::connections -- --nocapture | grep measured => .ci/nightly
 cargo test --release --test integration redis_load -- --nocapture | grep measured => .ci/nightly
 cargo test --test integration e2e:: -- --nocapture | grep measured => .ci/nightly
+cargo test --test integration http::stats -- --ignored --nocapture | grep measured => .ci/nightly
 cargo test --test integration prometheus:: -- --nocapture | grep measured => .ci/nightly
 cargo test --test integration redis_sentinel -- --nocapture | grep measured => .ci/nightly
 curl -H => tests/players/progressive.rs => by_curl_are_one_playback

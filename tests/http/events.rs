@@ -16,10 +16,10 @@ use streamgate::store::faulty::{Fault, FaultyStore};
 use testkit::api::Api;
 use testkit::app::{Plan, TestApp, TokensFile};
 use testkit::cluster::RedisCluster;
-use testkit::gateway_client::Check;
+use testkit::gateway_client::{Check, Gateway};
 use testkit::process::Process;
 use testkit::redis::RedisServer;
-use testkit::streamgate::{program, run};
+use testkit::streamgate::{Streamgate, program, run};
 use testkit::watch::{PATIENCE, eventually};
 
 use super::access;
@@ -366,8 +366,7 @@ async fn a_listener_that_has_left_is_forgotten() {
 const ROUND: Duration = Duration::from_secs(5);
 
 /// The time of checks while starts are told, in microseconds: the median and the 99th percentile.
-pub(super) async fn check_times(app: &TestApp, round: usize) -> (u128, u128) {
-    let (gateway, api) = (app.gateway().await, Api::of(app));
+pub(super) async fn check_times(gateway: &Gateway, round: usize) -> (u128, u128) {
     let began = Stopwatch::start();
     let checks = async {
         let mut times = Vec::new();
@@ -385,39 +384,28 @@ pub(super) async fn check_times(app: &TestApp, round: usize) -> (u128, u128) {
         while began.elapsed() < ROUND {
             number += 1;
             let user = format!("user-{round}-{number}");
-            api.put(&user, "p", json!({})).await;
+            gateway.check(Check::of_playback(&user, "p")).await;
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     };
-    tokio::join!(checks, starts).0
+    tokio::join!(Box::pin(checks), Box::pin(starts)).0
 }
 
-/// The memory of this process, in MiB.
-fn memory() -> usize {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap();
-    let line = status.lines().find_map(|it| it.strip_prefix("VmRSS:"));
-    let kilobytes = line.unwrap().split_whitespace().next().unwrap();
-    kilobytes.parse::<usize>().unwrap() / 1024
-}
-
-/// Prints what a crowd of listeners costs checks and memory. The listeners are in this process too.
+/// Prints what a crowd of listeners costs checks and memory, in a process of its own.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "a measurement: STREAMGATE_TEST_LISTENERS says how many"]
 async fn a_crowd_of_listeners_costs_checks_little() {
     let count = std::env::var_os("STREAMGATE_TEST_LISTENERS");
     let count: usize = count.map_or(1_000, |count| count.to_str().unwrap().parse().unwrap());
-    let app = TestApp::plan().start().await;
+    let streamgate = Streamgate::start(&[]).await;
+    let gateway = Gateway::connect(streamgate.grpc).await;
     let mut readers = JoinSet::new();
     for round in 0..3 {
-        let (median, late) = check_times(&app, 2 * round).await;
-        println!(
-            "measured no listeners: median {median} us, p99 {late} us, {} MiB",
-            memory()
-        );
+        let (median, late) = check_times(&gateway, 2 * round).await;
+        let memory = streamgate.memory().0 / 1024;
+        println!("measured no listeners: median {median} us, p99 {late} us, {memory} MiB");
         for _ in 0..count {
-            let url = app.url("");
-            let address = url.trim_start_matches("http://");
-            let mut stream = TcpStream::connect(address).await.unwrap();
+            let mut stream = TcpStream::connect(streamgate.http).await.unwrap();
             stream
                 .write_all(b"GET /v1/events HTTP/1.1\r\nhost: localhost\r\n\r\n")
                 .await
@@ -427,22 +415,19 @@ async fn a_crowd_of_listeners_costs_checks_little() {
                 while let Ok(1..) = stream.read(&mut buffer).await {}
             });
         }
-        eventually("all listen", async || {
-            app.metric("streamgate_event_listeners ").await == count as u64
-        })
-        .await;
-        let (median, late) = check_times(&app, 2 * round + 1).await;
-        println!(
-            "measured {count} listeners: median {median} us, p99 {late} us, {} MiB",
-            memory()
-        );
+        let listeners = "streamgate_event_listeners";
+        let all = count as f64;
+        streamgate
+            .metric_becomes(listeners, &[], |now| now == all)
+            .await;
+        let (median, late) = check_times(&gateway, 2 * round + 1).await;
+        let memory = streamgate.memory().0 / 1024;
+        println!("measured {count} listeners: median {median} us, p99 {late} us, {memory} MiB");
         readers.shutdown().await;
-        eventually("all have left", async || {
-            app.metric("streamgate_event_listeners ").await == 0
-        })
-        .await;
+        streamgate
+            .metric_becomes(listeners, &[], |now| now == 0.0)
+            .await;
     }
-    app.stop().await;
 }
 
 #[tokio::test]

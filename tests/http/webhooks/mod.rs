@@ -237,7 +237,7 @@ async fn a_receiver_that_hangs_costs_checks_little() {
                 plan = plan.webhooks(file.path());
             }
             let app = plan.start().await;
-            let (median, late) = check_times(&app, round).await;
+            let (median, late) = check_times(&app.gateway().await, round).await;
             println!("measured a receiver hangs: {hangs}, median {median} us, p99 {late} us");
             app.stop().await;
         }
