@@ -273,8 +273,13 @@ impl Gateway {
     }
 }
 
-/// Where Envoy listens for streams, as soon as it does.
+/// Where Envoy listens for streams, as soon as it does. It has the address, and shows it, a moment
+/// before: until it is live, connections are refused.
 async fn listener(admin: SocketAddr) -> Option<SocketAddr> {
+    let is_live = get(admin, "/ready").await?.starts_with("LIVE");
+    if !is_live {
+        return None;
+    }
     let text = get(admin, "/listeners?format=json").await?;
     let listeners: Value = serde_json::from_str(&text).ok()?;
     let address = listeners.pointer("/listener_statuses/0/local_address/socket_address")?;
