@@ -10,7 +10,7 @@
 //! - `worker` takes events out of the queue, to this instance's listeners and to other instances.
 //! - `bus` joins the instances through the store.
 //!
-//! An [`EventSink`] gets this instance's own events, whoever else listens.
+//! An [`EventSink`] receives this instance's own events even if nobody listens.
 
 mod bus;
 mod event;
@@ -53,7 +53,7 @@ const ELSEWHERE: u8 = 2;
 /// The sink takes the events of this instance.
 const PASSED_ON: u8 = 4;
 
-/// Takes this instance's own events, in their order, whoever else listens. It must not wait.
+/// Receives this instance's own events in order, even if nobody listens. It must not block.
 pub trait EventSink: fmt::Debug + Send + Sync + 'static {
     /// Takes events.
     fn take(&self, events: &[Event]);

@@ -160,8 +160,8 @@ fn each_shell_block_ends_by_itself_and_ends_what_it_starts() {
     }
 }
 
-/// Above it, as whoever pastes it has to have the program before. The blocks of the page that is
-/// linked there install it, and are run on a bare Debian.
+/// Readers need the program before they paste a block that runs it, so the text above links to the
+/// page that installs it. That page's own blocks are run on a bare Debian.
 #[test]
 fn each_shell_block_that_needs_streamgate_says_where_it_comes_from() {
     let mut seen = 0;

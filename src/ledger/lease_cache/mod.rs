@@ -442,39 +442,6 @@ impl LeaseCache {
         });
     }
 
-    /// Records that the store was told of that end.
-    pub(super) fn end_told(&self, user: &UserId, end: &End) {
-        self.shards
-            .of(user)
-            .change_known(user, |known| known.ends.retain(|unsynced| unsynced != end));
-    }
-
-    /// Records that the session is over, as somebody reported at `said_at`, and that the store
-    /// doesn't know.
-    pub(super) fn ended_untold(
-        &self,
-        user: &UserId,
-        key: &SessionKey,
-        ending: Ending,
-        said_at: Timestamp,
-    ) {
-        let now = self.now();
-        let end = End {
-            key: key.clone(),
-            ending,
-            said_at,
-            until: said_at.after(self.terms.memory),
-        };
-        let mut shard = self.shards.of(user);
-        shard.endings += 1;
-        // The outbox remembers it too.
-        if shard.has_room_for_ends(user, self.room) {
-            shard.change(user, |known| known.release(end, &self.terms, now));
-        }
-        drop(shard);
-        self.enqueue(user);
-    }
-
     /// Records that the store does not count a session after that report. If the session has begun
     /// to play since, there is more to report.
     pub(super) fn crowded(&self, user: &UserId, told: &Sighting) {

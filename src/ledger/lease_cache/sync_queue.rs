@@ -6,7 +6,9 @@ use std::sync::atomic::Ordering;
 use super::shard::seen;
 use super::user::{CachedSession, CachedUser, End, SyncState};
 use super::{LeaseCache, SHARDS};
+use crate::clock::Timestamp;
 use crate::identity::{Kind, SessionKey, UserId};
+use crate::session::Ending;
 use crate::store::Seen;
 use crate::util::lock;
 
@@ -120,6 +122,39 @@ impl LeaseCache {
             {
                 cached.sync = SyncState::Unsynced;
             }
+        }
+        drop(shard);
+        self.enqueue(user);
+    }
+
+    /// Records that the store was told of that end.
+    pub(in crate::ledger) fn end_told(&self, user: &UserId, end: &End) {
+        self.shards
+            .of(user)
+            .change_known(user, |known| known.ends.retain(|unsynced| unsynced != end));
+    }
+
+    /// Records that the session is over, as somebody reported at `said_at`, and that the store
+    /// doesn't know.
+    pub(in crate::ledger) fn ended_untold(
+        &self,
+        user: &UserId,
+        key: &SessionKey,
+        ending: Ending,
+        said_at: Timestamp,
+    ) {
+        let now = self.now();
+        let end = End {
+            key: key.clone(),
+            ending,
+            said_at,
+            until: said_at.after(self.terms.memory),
+        };
+        let mut shard = self.shards.of(user);
+        shard.endings += 1;
+        // The outbox remembers it too.
+        if shard.has_room_for_ends(user, self.room) {
+            shard.change(user, |known| known.release(end, &self.terms, now));
         }
         drop(shard);
         self.enqueue(user);

@@ -403,8 +403,8 @@ impl CachedUser {
 
     /// Queues an end for the store. One session may have several of different kinds, since not each
     /// of them ends it: a failed request doesn't end a session that has played, and an undo takes
-    /// back only its own start. Of several of the same kind the last is told: the session may have
-    /// started again in between.
+    /// back only its own start. If one kind is reported several times, the last report replaces
+    /// the others, because the session may have started again in between.
     fn queue_end(&mut self, end: End) {
         let is_same = |queued: &&mut End| queued.key == end.key && queued.ending == end.ending;
         if let Some(queued) = self.ends.iter_mut().find(is_same) {
