@@ -2,6 +2,7 @@
    CLOCK_SHIFT names. libfaketime can't be used: it doesn't start with Redis's allocator. */
 #define _GNU_SOURCE
 #include <fcntl.h>
+#include <pthread.h>
 #include <stdlib.h>
 #include <sys/mman.h>
 #include <sys/syscall.h>
@@ -39,4 +40,13 @@ time_t time(time_t *now) {
     clock_gettime(CLOCK_REALTIME, &precise);
     if (now) *now = precise.tv_sec;
     return precise.tv_sec;
+}
+
+/* The kernel waits by its own clock. Without this, the allocator's thread, which wakes at a time of
+   the shifted one, would find each time past after a jump back and never rest. */
+int pthread_cond_timedwait(pthread_cond_t *restrict condition, pthread_mutex_t *restrict mutex,
+                           const struct timespec *restrict until) {
+    struct timespec real = *until;
+    real.tv_sec -= *shift;
+    return pthread_cond_clockwait(condition, mutex, CLOCK_REALTIME, &real);
 }
