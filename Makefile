@@ -193,12 +193,12 @@ bench-redis: prereqs
 
 # An optimised build; it measures the processes' own processor time, so that other load on the
 # machine hardly matters.
-## Measures what a check costs streamgate, next to a server that does nothing, and writes docs/performance.md
+## Measures what a check costs streamgate, and writes docs/performance.md; SECTIONS='load pace' for some
 bench: prereqs
 	@STREAMGATE_TEST_REDIS_SERVER=$$(deploy/demo/get-redis.sh)
 	STREAMGATE_TEST_ENVOY=$$(deploy/demo/get-envoy.sh)
 	export STREAMGATE_TEST_REDIS_SERVER STREAMGATE_TEST_ENVOY
-	$(CARGO) bench --locked --bench checks
+	$(CARGO) bench --locked --bench checks -- $(SECTIONS)
 
 # An optimised build; the count hardly depends on the machine.
 ## Counts the instructions of a check's parts, and fails if one takes over 5 % more than is committed

@@ -1,13 +1,19 @@
 //! Two `ext_authz` servers to compare with: tonic and `envoy-types` as they come, with the runtime
 //! and the allocator that suit them best. One lets everybody in. The other asks Redis about each
-//! check by the textbook script, and so does the least that a count in Redis takes. Each is this
-//! program in a process of its own.
+//! check by the textbook script, and so does the least that a count in Redis takes. Both read access
+//! logs, and do nothing about them. Each is this program in a process of its own.
 
 use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
 use std::process::{Child, Command, Stdio};
 
 use envoy_types::pb::envoy::config::core::v3::HeaderMap;
+use envoy_types::pb::envoy::service::accesslog::v3::access_log_service_server::{
+    AccessLogService, AccessLogServiceServer,
+};
+use envoy_types::pb::envoy::service::accesslog::v3::{
+    StreamAccessLogsMessage, StreamAccessLogsResponse,
+};
 use envoy_types::pb::envoy::service::auth::v3::authorization_server::{
     Authorization, AuthorizationServer,
 };
@@ -21,10 +27,10 @@ use redis::aio::MultiplexedConnection;
 use tokio::net::TcpListener;
 use tokio_stream::wrappers::TcpListenerStream;
 use tonic::transport::Server;
-use tonic::{Request, Response, Status};
+use tonic::{Request, Response, Status, Streaming};
 
-/// The argument that makes this program such a server; the next is the URL of Redis, if it asks
-/// one.
+/// The argument that makes this program such a server. The next is how many threads it has, and
+/// then the URL of Redis, if it asks one.
 pub(crate) const ARGUMENT: &str = "--serve-bare";
 
 /// The counting semaphore as it is usually written.
@@ -34,6 +40,7 @@ const TEXTBOOK: &str = include_str!("../textbook.lua");
 const LIMIT_AND_LEASE: (usize, usize) = (3, 3_600_000);
 
 /// What the server counts in.
+#[derive(Clone)]
 struct Bare(Option<(Script, MultiplexedConnection)>);
 
 impl Bare {
@@ -90,9 +97,28 @@ impl Authorization for Bare {
     }
 }
 
-/// Serves until it is killed, after it has printed its address.
-pub(crate) fn serve(redis: Option<&str>) {
-    let mut runtime = tokio::runtime::Builder::new_current_thread();
+#[tonic::async_trait]
+impl AccessLogService for Bare {
+    async fn stream_access_logs(
+        &self,
+        request: Request<Streaming<StreamAccessLogsMessage>>,
+    ) -> Result<Response<StreamAccessLogsResponse>, Status> {
+        let mut messages = request.into_inner();
+        while messages.message().await?.is_some() {}
+        Ok(Response::new(StreamAccessLogsResponse {}))
+    }
+}
+
+/// Serves with so many threads until it is killed, after it has printed its address.
+pub(crate) fn serve(threads: &str, redis: Option<&str>) {
+    let mut runtime = match threads.parse().unwrap() {
+        1 => tokio::runtime::Builder::new_current_thread(),
+        threads => {
+            let mut runtime = tokio::runtime::Builder::new_multi_thread();
+            runtime.worker_threads(threads);
+            runtime
+        }
+    };
     let runtime = runtime.enable_all().build().unwrap();
     runtime.block_on(async {
         let mut count = None;
@@ -103,7 +129,10 @@ pub(crate) fn serve(redis: Option<&str>) {
         }
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         println!("{}", listener.local_addr().unwrap());
-        let server = Server::builder().add_service(AuthorizationServer::new(Bare(count)));
+        let bare = Bare(count);
+        let server = Server::builder()
+            .add_service(AccessLogServiceServer::new(bare.clone()))
+            .add_service(AuthorizationServer::new(bare));
         let incoming = TcpListenerStream::new(listener);
         server.serve_with_incoming(incoming).await.unwrap();
     });
@@ -116,10 +145,12 @@ pub(crate) struct BareServer {
 }
 
 impl BareServer {
-    /// Starts the one that lets everybody in, or that asks the Redis at that URL.
-    pub(crate) fn start(redis: Option<String>) -> Self {
+    /// Starts the one that lets everybody in, or that asks the Redis at that URL, with so many
+    /// threads.
+    pub(crate) fn start(threads: usize, redis: Option<String>) -> Self {
         let mut command = Command::new(std::env::current_exe().unwrap());
-        command.arg(ARGUMENT).args(redis).stdout(Stdio::piped());
+        command.args([ARGUMENT, &threads.to_string()]).args(redis);
+        command.stdout(Stdio::piped());
         let mut process = command.spawn().unwrap();
         let mut line = String::new();
         let output = process.stdout.take().unwrap();

@@ -37,30 +37,45 @@ fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
     match *arguments {
-        [bare::ARGUMENT] => bare::serve(None),
-        [bare::ARGUMENT, redis] => bare::serve(Some(redis)),
+        [bare::ARGUMENT, threads] => bare::serve(threads, None),
+        [bare::ARGUMENT, threads, redis] => bare::serve(threads, Some(redis)),
         [instructions::REPEAT, part, times] => instructions::repeat(part, times),
         [instructions::ARGUMENT, ..] => return instructions::count(),
-        _ => measure(),
+        _ => measure(&arguments),
     }
     ExitCode::SUCCESS
 }
 
-/// Measures, and publishes the figures.
-fn measure() {
+/// Measures the chosen sections and prints them; all if none is chosen, and publishes those.
+fn measure(arguments: &[&str]) {
+    let chosen: Vec<&&str> = arguments.iter().filter(|it| !it.starts_with('-')).collect();
+    let wants = |section: &str| chosen.is_empty() || chosen.contains(&&section);
     let mut runtime = tokio::runtime::Builder::new_current_thread();
     let runtime = runtime.enable_all().build().unwrap();
     runtime.block_on(async {
         let mut parties = Parties::start().await;
         let sleeper = Sleeper::start();
         let mut report = Report::default();
-        let costs = sections::under_load(&mut parties, &mut report).await;
-        sections::at_a_pace(&mut parties, &mut report, costs).await;
-        sections::through_envoy(&mut parties, &mut report).await;
-        sections::with_many(&mut parties, &mut report).await;
-        sections::the_program(&mut report).await;
+        if wants("load") {
+            sections::under_load(&mut parties, &mut report).await;
+        }
+        if wants("pace") {
+            sections::at_a_pace(&mut parties, &mut report).await;
+        }
+        if wants("envoy") {
+            sections::through_envoy(&mut parties, &mut report).await;
+        }
+        if wants("many") {
+            sections::with_many(&mut parties, &mut report).await;
+        }
+        if wants("program") {
+            sections::the_program(&mut report).await;
+        }
         report.delay = Some(sleeper.stop());
-        report.publish();
+        println!("\n{}", report.tables());
+        if chosen.is_empty() && std::env::var_os("QUICK").is_none() {
+            report.publish();
+        }
     });
 }
 

@@ -43,6 +43,8 @@ const NEW: usize = 1_000_000_000;
 pub(crate) enum Who {
     /// The server that lets everybody in.
     Empty,
+    /// The same with two threads on two cores.
+    EmptyOnTwoCores,
     /// The one that asks Redis by the textbook script.
     Textbook,
     /// streamgate on Redis.
@@ -117,7 +119,7 @@ pub(crate) struct Parties {
     /// The next number that no check has used.
     unused: usize,
     /// What lives as long as this.
-    _bare: [BareServer; 2],
+    _bare: [BareServer; 3],
     _streamgates: Vec<Streamgate>,
     _gateways: Vec<Gateway>,
 }
@@ -128,8 +130,11 @@ impl Parties {
         pin(CORES[1]);
         let (redis, cluster) = (RedisServer::start(), RedisCluster::start());
         pin(CORES[0]);
-        let bare = [None, Some(redis.url())].map(BareServer::start);
-        let servers = [Who::Empty, Who::Textbook].into_iter().zip(&bare);
+        let [empty, textbook] = [None, Some(redis.url())].map(|redis| BareServer::start(1, redis));
+        pin(CORES[2]);
+        let bare = [empty, textbook, BareServer::start(2, None)];
+        let servers = [Who::Empty, Who::Textbook, Who::EmptyOnTwoCores];
+        let servers = servers.into_iter().zip(&bare);
         let servers = servers
             .map(|(who, server)| Party::new(who, server.address, &[server.id()], (VIEWERS, 3)));
         let mut all: Vec<Party> = servers.collect();
@@ -252,16 +257,17 @@ impl Parties {
 
     /// A log stream, and so many entries.
     async fn entries(&self, who: Who, count: usize) -> (LogStream, Vec<HttpAccessLogEntry>) {
-        let party = party(&self.all, who);
-        let gateway = GatewayClient::connect(party.address).await;
-        let (viewers, each) = party.streams;
+        let (viewers, each) = party(&self.all, who).streams;
+        // The server that lets everybody in has nothing to say about a playback.
+        let ours = GatewayClient::connect(party(&self.all, Who::OnRedis).address).await;
         let [(_, user), (_, playback)] = names((0, 0));
-        let answer = gateway.check(Check::of_playback(&user, &playback)).await;
+        let answer = ours.check(Check::of_playback(&user, &playback)).await;
         let entries = (0..count).map(|n| {
             let n = n.wrapping_mul(7_919) % (viewers * each);
             entry(&answer, (n % viewers, n))
         });
-        (gateway.access_log().await, entries.collect())
+        let asked = GatewayClient::connect(party(&self.all, who).address).await;
+        (asked.access_log().await, entries.collect())
     }
 }
 

@@ -89,13 +89,9 @@ pub(crate) fn median(values: &[f64]) -> f64 {
 }
 
 impl Report {
-    /// Prints the tables. Unless this is a quick run, puts them and the picture into the documents.
+    /// Puts the tables and the picture into the documents.
     pub(crate) fn publish(&self) {
         let tables = self.tables();
-        println!("\n{tables}");
-        if std::env::var_os("QUICK").is_some() {
-            return;
-        }
         let path = repository(DOCUMENT);
         let text = std::fs::read_to_string(&path).unwrap();
         let [begin, end] = BETWEEN;
@@ -109,7 +105,7 @@ impl Report {
     }
 
     /// The tables.
-    fn tables(&self) -> String {
+    pub(crate) fn tables(&self) -> String {
         let mut text: String = self.sections.iter().map(Section::table).collect();
         let heads = QUANTILES.map(|(_, head)| format!(" {head} |")).concat();
         let late = self.delay.iter();

@@ -95,8 +95,8 @@ fn section(
     }
 }
 
-/// The processor time under load. Returns the medians of the empty server and of a start.
-pub(crate) async fn under_load(parties: &mut Parties, report: &mut Report) -> [f64; 2] {
+/// The processor time under load.
+pub(crate) async fn under_load(parties: &mut Parties, report: &mut Report) {
     let cases = [
         (Who::Empty, Kind::Start, None),
         (Who::Textbook, Kind::Start, None),
@@ -109,11 +109,12 @@ pub(crate) async fn under_load(parties: &mut Parties, report: &mut Report) -> [f
         (Who::Embedded, Kind::Held, None),
         (Who::Embedded, Kind::Start, None),
         (Who::Embedded, Kind::Refused, None),
+        (Who::Empty, Kind::Entry, None),
     ];
     let rounds = Rounds::of(parties, 20, 5_000, &cases).await;
     let processor = |case| rounds.processor(case);
     let what = "64 checks at a time";
-    let lines: [Line; 11] = [
+    let lines: [Line; 12] = [
         (EMPTY, 0, 0, None),
         ("the same with a textbook count in Redis", 1, 0, None),
         (
@@ -130,6 +131,12 @@ pub(crate) async fn under_load(parties: &mut Parties, report: &mut Report) -> [f
         ("embedded store: a playback's next request", 8, 0, None),
         ("embedded store: start", 9, 0, None),
         ("embedded store: refused, with three holders", 10, 0, None),
+        (
+            "an entry of the access log that tonic reads and drops",
+            11,
+            0,
+            None,
+        ),
     ];
     let head = [what, "processor a check", "of the empty server"];
     let mut load = section("load", head, processor, &lines);
@@ -137,20 +144,25 @@ pub(crate) async fn under_load(parties: &mut Parties, report: &mut Report) -> [f
         row.redis = Some(median(&rounds.each(case, |sample| sample.redis)));
     }
     let head = [what, "processor a check", "of the textbook count"];
-    let floor = section(
-        "floor",
-        head,
-        processor,
-        &[("Redis: start", 3, 1, Some(1.05))],
-    );
-    report.sections.extend([load, floor]);
-    [0, 3].map(|case| median(&rounds.processor(case)))
+    let start = [("Redis: start", 3, 1, Some(1.05))];
+    let floor = section("floor", head, processor, &start);
+    let head = [what, "processor a check", "of a start on one Redis"];
+    let start = [("Redis Cluster: start", 7, 3, Some(1.2))];
+    let cluster = section("cluster", head, processor, &start);
+    report.sections.extend([load, floor, cluster]);
 }
 
-/// At 20,000 checks a second, and at half of what the servers can do. `costs`: the processor time
-/// of a check at the empty server, and of a start, in microseconds.
-pub(crate) async fn at_a_pace(parties: &mut Parties, report: &mut Report, costs: [f64; 2]) {
-    let [of_empty, of_start] = costs.map(|cost| Some(Duration::from_secs_f64(2.0 * cost / 1e6)));
+/// At 20,000 checks a second, and at half of what the servers can do.
+pub(crate) async fn at_a_pace(parties: &mut Parties, report: &mut Report) {
+    let most = [
+        (Who::Empty, Kind::Start, None),
+        (Who::OnRedis, Kind::Start, None),
+    ];
+    let most = Rounds::of(parties, 10, 5_000, &most).await;
+    let [of_empty, of_start] = [0, 1].map(|case| {
+        let cost = median(&most.processor(case));
+        Some(Duration::from_secs_f64(2.0 * cost / 1e6))
+    });
     let cases = [
         (Who::Empty, Kind::Start, Some(PACES.0)),
         (Who::OnRedis, Kind::Held, Some(PACES.0)),
@@ -158,6 +170,7 @@ pub(crate) async fn at_a_pace(parties: &mut Parties, report: &mut Report, costs:
         (Who::OnRedis, Kind::Held, of_empty),
         (Who::Empty, Kind::Start, of_start),
         (Who::OnRedis, Kind::Start, of_start),
+        (Who::Textbook, Kind::Start, of_start),
     ];
     let rounds = Rounds::of(parties, 10, 10_000, &cases).await;
     let head = [
@@ -172,7 +185,7 @@ pub(crate) async fn at_a_pace(parties: &mut Parties, report: &mut Report, costs:
     let pace = section("pace", head, |case| rounds.processor(case), &lines);
     let what = "half of the most checks a second";
     let head = [what, "half of the answers within", "of the empty server"];
-    let lines: [Line; 4] = [
+    let lines: [Line; 5] = [
         (EMPTY, 2, 2, None),
         ("a playback's next request", 3, 2, Some(1.0)),
         (
@@ -182,6 +195,7 @@ pub(crate) async fn at_a_pace(parties: &mut Parties, report: &mut Report, costs:
             None,
         ),
         ("Redis: start", 5, 4, Some(2.0)),
+        ("the same with a textbook count in Redis", 6, 4, None),
     ];
     let half = section("half", head, |case| rounds.each(case, middle), &lines);
     let took = lines.map(|(name, case, ..)| (name, rounds.took(case)));
@@ -239,6 +253,8 @@ pub(crate) async fn with_many(parties: &mut Parties, report: &mut Report) {
         (Who::OnTwoCores, Kind::Held, None),
         (Who::Few, Kind::Held, None),
         (Who::Many, Kind::Held, None),
+        (Who::Empty, Kind::Start, None),
+        (Who::EmptyOnTwoCores, Kind::Start, None),
     ];
     let rounds = Rounds::of(parties, 20, 5_000, &cases).await;
     let cases = [
@@ -248,13 +264,15 @@ pub(crate) async fn with_many(parties: &mut Parties, report: &mut Report) {
     let starts = Rounds::of(parties, 30, 500, &cases).await;
     let hundred: Vec<[f64; 2]> = (0..as_many(5)).map(|_| parties.fill_hundred()).collect();
     let processor = |case: usize| match case {
-        0..4 => rounds.processor(case),
-        4 | 5 => starts.processor(case - 4),
-        _ => hundred.iter().map(|costs| costs[case - 6]).collect(),
+        0..6 => rounds.processor(case),
+        6 | 7 => starts.processor(case - 6),
+        _ => hundred.iter().map(|costs| costs[case - 8]).collect(),
     };
-    let lines: [Line; 8] = [
+    let lines: [Line; 10] = [
         ("one thread: a playback's next request", 0, 0, None),
         ("two threads on two cores", 1, 0, Some(2.0 / 1.8)),
+        (EMPTY, 4, 4, None),
+        ("that one: two threads on two cores", 5, 4, None),
         ("1,000 viewers: a playback's next request", 2, 2, None),
         (
             "950,000 viewers: a playback's next request",
@@ -262,10 +280,10 @@ pub(crate) async fn with_many(parties: &mut Parties, report: &mut Report) {
             2,
             Some(1.1),
         ),
-        ("1,000 viewers: start", 4, 4, None),
-        ("950,000 viewers: start", 5, 4, Some(1.1)),
-        ("a viewer's first five starts", 6, 6, None),
-        ("a viewer's last five of a hundred starts", 7, 6, Some(2.0)),
+        ("1,000 viewers: start", 6, 6, None),
+        ("950,000 viewers: start", 7, 6, Some(1.1)),
+        ("a viewer's first five starts", 8, 8, None),
+        ("a viewer's last five of a hundred starts", 9, 8, Some(2.0)),
     ];
     let head = [
         "embedded store, 64 checks at a time",
