@@ -212,6 +212,9 @@ impl Ledger {
                     derived: flags.derived,
                     played: flags.played,
                     provisional: flags.provisional,
+                    ticket: start
+                        .ticket
+                        .filter(|_| admitted.entry == AdmissionKind::Started),
                 };
                 let displaced = &admitted.displaced;
                 self.cache.confirmed(user, version, &confirmed, displaced);

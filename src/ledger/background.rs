@@ -15,8 +15,8 @@ use super::lease_cache::{End, Unsynced};
 use super::shards::KnownShard;
 use super::suspicion::{PROOF, SAMPLE};
 use super::{Ledger, Outage};
-use crate::identity::{SessionKey, UserId};
-use crate::session::{Released, Renewal};
+use crate::identity::{Kind, SessionKey, UserId};
+use crate::session::{Ending, Released, Renewal};
 use crate::store::{Seen, Shard};
 use crate::telemetry::metrics::Operation;
 
@@ -105,8 +105,11 @@ impl Ledger {
                 for ((seen, version), answer) in seen.iter().zip(stamps).zip(answers) {
                     match answer {
                         Ok(renewal) => {
-                            told.unknown += usize::from(matches!(renewal, Renewal::PutBack { .. }));
                             self.note_renewal(seen, version, &renewal);
+                            if matches!(renewal, Renewal::PutBack { .. }) {
+                                told.unknown += 1;
+                                self.take_back_again(seen);
+                            }
                         }
                         Err(error) => {
                             failed = Some(error);
@@ -130,6 +133,18 @@ impl Ledger {
             }
         }
         told
+    }
+
+    /// A report from memory has put a session back. If its caller has left meanwhile, the store took
+    /// back a start that it didn't know, and remembers nothing of it. Ends it in a way that lets the
+    /// caller ask again.
+    fn take_back_again(&self, seen: &Seen) {
+        let Seen { user, sighting, .. } = seen;
+        if sighting.key.kind == Kind::Request && !self.cache.counts(user, &sighting.key) {
+            let now = self.now();
+            self.cache
+                .ended_untold(user, &sighting.key, Ending::Vouched, now);
+        }
     }
 
     /// Syncs with the shards that answer, at a bounded rate. What the others must learn waits.

@@ -1138,6 +1138,44 @@ async fn an_undo_affects_no_other_call_s_session() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_request_whose_caller_leaves_while_it_is_reported_does_not_stay() {
+    let bench = Bench::new(2, OutageRule::Allow);
+    bench.goes_down().await;
+    let decision = bench.check(&request("anna", "r")).await.unwrap();
+    let UndoHint::Started(ticket) = decision.undo else {
+        panic!("{decision:?}");
+    };
+    // The report is on its way while the start is taken back, of which the store knows nothing.
+    bench.store.fails(&Fault::None);
+    let slow = Duration::from_millis(40);
+    bench.store.fails_at("renew", Fault::Takes(slow));
+    bench.store.asked("renew", 1).await;
+    let (anna, r) = (user("anna"), key(Kind::Request, "r"));
+    let undone = Ending::Undone(ticket);
+    let told = bench.ledger.release(&anna, &r, undone, Duration::ZERO);
+    assert!(matches!(told.await.unwrap(), Released::NotLive));
+    tokio::time::sleep(slow * 3).await;
+    assert_eq!(bench.live().await, [""; 0]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_request_that_the_store_forgot_is_taken_back_for_good() {
+    let bench = Bench::new(2, OutageRule::Allow);
+    let decision = bench.check_unplayed(&request("anna", "r")).await.unwrap();
+    let UndoHint::Started(ticket) = decision.undo else {
+        panic!("{decision:?}");
+    };
+    bench.store.sound.forget(|_| true);
+    bench.ledger.cache.unsync_all(|_| true);
+    let (anna, r) = (user("anna"), key(Kind::Request, "r"));
+    let undone = Ending::Undone(ticket);
+    let told = bench.ledger.release(&anna, &r, undone, Duration::ZERO);
+    assert!(matches!(told.await.unwrap(), Released::NotLive));
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    assert_eq!(bench.live().await, [""; 0]);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_real_end_is_reported_in_addition_to_an_undo() {
     let bench = Bench::new(2, OutageRule::Deny);
     bench.lets_in(&request("anna", "r")).await;

@@ -189,6 +189,7 @@ impl Ledger {
             derived: sighting.derived,
             played: sighting.provenance != Provenance::Unplayed,
             provisional: is_provisional,
+            ticket: None,
         };
         self.count_renewal(seen, renewal);
         match renewal {

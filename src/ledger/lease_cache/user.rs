@@ -70,6 +70,8 @@ pub(in crate::ledger) struct Confirmed<'a> {
     pub(in crate::ledger) played: bool,
     /// Whether its next request must ask again.
     pub(in crate::ledger) provisional: bool,
+    /// The ticket of the call that started it, unless something has renewed it since.
+    pub(in crate::ledger) ticket: Option<Ticket>,
 }
 
 /// The result of looking up a session whose request asks to continue.
@@ -196,6 +198,7 @@ impl CachedUser {
                 derived: confirmed.derived,
                 played: confirmed.played,
                 provisional: confirmed.provisional,
+                ticket: confirmed.ticket,
                 ..CachedSession::confirmed(confirmed.key, asked_at, until)
             });
             return;
@@ -207,7 +210,8 @@ impl CachedUser {
         cached.derived |= confirmed.derived;
         cached.played |= confirmed.played;
         (cached.provisional, cached.confirmed) = (confirmed.provisional, true);
-        (cached.sync, cached.in_renewal, cached.ticket) = (SyncState::Confirmed, false, None);
+        (cached.sync, cached.in_renewal) = (SyncState::Confirmed, false);
+        cached.ticket = confirmed.ticket;
     }
 
     /// Records that the store says that part of this session has reached its viewer, in its answer
