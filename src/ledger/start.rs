@@ -1,5 +1,7 @@
 //! Turns a claim into a start, with the rules that apply to it, and decides it.
 
+use std::time::Duration;
+
 use tracing::{debug, warn};
 
 use super::attempt::{Mode, StartAttempt};
@@ -10,7 +12,7 @@ use crate::clock::Stopwatch;
 use crate::config::{self, Changeable};
 use crate::identity::{Claim, Kind, PlanName, SessionKey, Takeover, UserId};
 use crate::policy::{PlanMatch, Policy};
-use crate::session::{Admission, Refusal, Start, StartRules, Ticket, WhenFull};
+use crate::session::{Admission, Ending, Refusal, Start, StartRules, Ticket, WhenFull};
 use crate::telemetry::metrics::GraceOutcome;
 use crate::util::lock;
 
@@ -227,7 +229,7 @@ impl Ledger {
                 last.waited = turn.began.elapsed();
                 return Ok(last);
             }
-            let next = match (self.try_start(attempt).await, last.basis) {
+            let next = match (self.try_again(attempt, last.undo).await, last.basis) {
                 (Ok(admission), _) => Decision::of_store(admission, attempt),
                 (Err(outage), Basis::Store) => Decision {
                     admission: last.admission.clone(),
@@ -260,6 +262,26 @@ impl Ledger {
                 return Ok(last);
             }
         }
+    }
+
+    /// Tries once more to start, for a call whose earlier try may have taken place although its
+    /// answer was lost. That one is taken back first: this try would find its session and renew it,
+    /// and a session that was renewed can't be taken back if the caller leaves.
+    async fn try_again(
+        &self,
+        attempt: &StartAttempt<'_>,
+        earlier: UndoHint,
+    ) -> Result<Admission, Outage> {
+        if let UndoHint::Doubtful(ticket) = earlier {
+            let (user, key) = (attempt.user, &attempt.start.key);
+            let undoing = (Ending::Undone(ticket), None);
+            let undone = self.tell_ended(user, key, undoing, Duration::ZERO);
+            undone.await.map_err(|outage| Outage {
+                doubtful: Some(ticket),
+                ..outage
+            })?;
+        }
+        self.try_start(attempt).await
     }
 
     /// The user's limit. An unknown plan is counted, and logged once; a missing one is counted.

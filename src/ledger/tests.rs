@@ -384,6 +384,31 @@ async fn a_refusal_stands_if_the_store_fails_during_the_wait() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_start_whose_answer_was_lost_while_it_waited_can_still_be_taken_back() {
+    let (bench, anna) = (Bench::new(), UserId::parse("anna").unwrap());
+    let first = claim("anna", "a");
+    bench.admit(&first, &CallerDeadline::endless()).await;
+    let (start, caller) = (claim("anna", "b"), CallerDeadline::endless());
+    let (decision, ()) = tokio::join!(bench.admit(&start, &caller), async {
+        bench.store.asked("admit", 2).await;
+        bench.store.fails_at("admit", Fault::LosesAnswers);
+        bench.release("anna", "a").await;
+        bench.store.asked("admit", 3).await;
+        bench.store.fails(&Fault::None);
+    });
+    assert!(is_started(&decision), "{decision:?}");
+    let UndoHint::Started(ticket) = decision.undo else {
+        panic!("{:?}", decision.undo);
+    };
+    let ending = Ending::Undone(ticket);
+    let undone = bench
+        .ledger
+        .release(&anna, &start.key, ending, Duration::ZERO);
+    assert_eq!(undone.await.unwrap(), Released::Freed);
+    assert_eq!(bench.store.live("anna").await, [""; 0]);
+}
+
+#[tokio::test(start_paused = true)]
 async fn an_unknown_plan_gets_the_default_and_is_counted_each_time() {
     let plan = |name: &str| PlanName::parse(name).unwrap();
     let bench = Bench::with_policy(Policy {
