@@ -14,7 +14,7 @@ use streamgate::store::{MemoryStore, Store};
 use tokio_util::sync::CancellationToken;
 
 use super::gateway::{Gateway, LONGEST_LEASE, Limits, Place, any_settings, terms};
-use super::truth::{HEAL, SETTLE, Settled, Stream, UNDER_WAY, User, asks_again};
+use super::truth::{HEAL, INTERVAL, SETTLE, Settled, Stream, UNDER_WAY, User, asks_again};
 use testkit::streams::user;
 
 /// How many users there are.
@@ -272,6 +272,8 @@ impl State {
                 && stream.under_way == 0
                 && !stream.by_rule
                 && !stream.is_ended_by_operator
+                && !stream.has_had_its_lease(now)
+                && !user.may_be_guest(stream)
                 && !user.may_be_displaced(stream)
                 && stream.sent.after(SETTLE) < now;
             if is_calm && is_remembered && goes_on && !live.contains(key) {
@@ -301,18 +303,23 @@ impl State {
         now: Timestamp,
     ) -> bool {
         let user = &self.users[number];
-        let is_free = stream.is_ended_by_operator || user.may_be_displaced(stream);
+        let is_free = stream.is_ended_by_operator
+            || user.may_be_displaced(stream)
+            || user.may_be_guest(stream);
         if is_free || !asks_again(key.kind) {
             return false;
         }
-        let is_held_since = stream
-            .held_by
-            .and_then(|(place, since)| (place == gateway.place).then_some(since));
+        // What an instance holds runs out while others are asked.
+        let held = stream.held_by.filter(|hold| hold.place == gateway.place);
         if gateway.has_trouble(sent) || gateway.has_trouble(now) {
-            let was_held = is_held_since.is_some_and(|since| since < gateway.trouble.since);
+            let trouble = gateway.trouble.since;
+            let was_held = held.is_some_and(|hold| {
+                hold.since < trouble && trouble < hold.last.after(INTERVAL + INTERVAL)
+            });
             return was_held && gateway.is_short(now);
         }
-        is_held_since.is_some() || user.surely_counts(stream, now.after(UNDER_WAY))
+        let is_held = held.is_some_and(|hold| now < hold.last.after(gateway.lease / 3));
+        is_held || user.surely_counts(stream, now.after(UNDER_WAY))
     }
 }
 

@@ -44,6 +44,8 @@ pub(super) enum Over {
 /// A stream, as its viewer knows it.
 #[derive(Debug, Clone)]
 pub(super) struct Stream {
+    /// What it is.
+    kind: Kind,
     /// When it first asked.
     pub(super) sent: Timestamp,
     /// Its last sign of life.
@@ -63,14 +65,28 @@ pub(super) struct Stream {
     /// Whether an outage rule has ever let it in: that instance tells the store later, also if
     /// another has refused it meanwhile.
     pub(super) was_by_rule: bool,
-    /// The instance that answers it from memory, and since when.
-    pub(super) held_by: Option<(Place, Timestamp)>,
+    /// The instances that have let it go on by a lease that they hold while they could not ask, and
+    /// when each last did. They tell the store later.
+    pub(super) untold: BTreeMap<Place, Timestamp>,
+    /// The instance that answers it from memory.
+    pub(super) held_by: Option<Hold>,
     /// Whether an instance was killed while it asked, so that nobody took its start back.
     pub(super) has_doubt: bool,
     /// Whether it ever met an error.
     pub(super) has_erred: bool,
     /// Whether an operator has ended it.
     pub(super) is_ended_by_operator: bool,
+}
+
+/// That an instance answers a stream from memory.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Hold {
+    /// The instance.
+    pub(super) place: Place,
+    /// Since when.
+    pub(super) since: Timestamp,
+    /// When it last did.
+    pub(super) last: Timestamp,
 }
 
 /// One user.
@@ -82,6 +98,8 @@ pub(super) struct User {
     pub(super) forgotten: Option<Timestamp>,
     /// When a start of theirs may last have displaced another.
     pub(super) displaced: Option<Timestamp>,
+    /// When a start of theirs may last have been taken back. Those that it displaced may go on.
+    pub(super) taken_back: Option<Timestamp>,
 }
 
 /// What decides whether something told to an instance has reached the store.
@@ -96,8 +114,9 @@ pub(super) trait Settled {
 
 impl Stream {
     /// A stream that asks for the first time.
-    pub(super) fn asking(now: Timestamp) -> Self {
+    pub(super) fn asking(kind: Kind, now: Timestamp) -> Self {
         Self {
+            kind,
             sent: now,
             last_sign: now,
             under_way: 0,
@@ -107,6 +126,7 @@ impl Stream {
             counts_until: None,
             by_rule: false,
             was_by_rule: false,
+            untold: BTreeMap::new(),
             held_by: None,
             has_doubt: false,
             has_erred: false,
@@ -119,25 +139,62 @@ impl Stream {
         self.confirmed.is_some() || self.was_by_rule
     }
 
-    /// The store counts it at least until then, by its answer to a request sent at `sent`.
-    pub(super) fn is_confirmed(&mut self, sent: Timestamp, until: Timestamp) {
+    /// The store counts it at least until then, by its answer to a request sent at `sent`. What was
+    /// confirmed before `unsure_since` says nothing any more: the lease may be a shorter one.
+    pub(super) fn is_confirmed(
+        &mut self,
+        sent: Timestamp,
+        until: Timestamp,
+        unsure_since: Option<Timestamp>,
+    ) {
+        if self.confirmed <= unsure_since {
+            self.counts_until = None;
+        }
         self.confirmed = self.confirmed.max(Some(sent));
         self.counts_until = self.counts_until.max(Some(until));
     }
 
-    /// An instance has let it go on from memory, so the store counts it at least until then.
-    pub(super) fn is_held(&mut self, place: Place, now: Timestamp, until: Timestamp) {
-        self.counts_until = self.counts_until.max(Some(until));
-        if self.held_by.is_none_or(|(held_by, _)| held_by != place) {
-            self.held_by = Some((place, now));
+    /// An instance has let it go on from memory, for a lease of that length. It does so only within
+    /// two thirds of a lease after the store's answer, so the store counts it for another third,
+    /// unless that answer may be older than `unsure_since`.
+    pub(super) fn is_held(
+        &mut self,
+        place: Place,
+        sent: Timestamp,
+        lease: Duration,
+        unsure_since: Option<Timestamp>,
+    ) {
+        if unsure_since < Some(sent.before(lease * 2 / 3)) {
+            self.counts_until = self.counts_until.max(Some(sent.after(lease / 3)));
         }
+        let held = self.held_by.filter(|hold| hold.place == place);
+        self.held_by = Some(Hold {
+            place,
+            since: held.map_or(sent, |hold| hold.since),
+            last: sent,
+        });
+    }
+
+    /// Whether the store has said that it stays only until a time that is over by now: the outage
+    /// rule let it in above the limit, and its next request is a start.
+    pub(super) fn has_had_its_lease(&self, now: Timestamp) -> bool {
+        let is_over = self.counts_until.is_some_and(|until| until <= now);
+        self.was_by_rule && asks_again(self.kind) && is_over
     }
 }
 
 impl User {
     /// The latest time from which on an earlier confirmation says nothing any more.
-    fn unsure_since(&self) -> Option<Timestamp> {
+    pub(super) fn unsure_since(&self) -> Option<Timestamp> {
         self.forgotten.max(self.displaced)
+    }
+
+    /// Whether that stream may be above the limit, and stay only for what is left of a lease: the
+    /// store has forgotten it, and the instance whose outage rule had let it in may be the first to
+    /// put it back. That instance need not know that the store has let it stay since.
+    pub(super) fn may_be_guest(&self, stream: &Stream) -> bool {
+        let was_forgotten = self.forgotten >= Some(stream.sent);
+        stream.was_by_rule && asks_again(stream.kind) && was_forgotten
     }
 
     /// Whether the store surely counts that stream.
@@ -145,6 +202,7 @@ impl User {
         stream.watches
             && stream.over.is_none()
             && !stream.is_ended_by_operator
+            && !self.may_be_guest(stream)
             && stream.confirmed > self.unsure_since()
             && stream.counts_until.is_some_and(|until| now < until)
     }
@@ -203,6 +261,18 @@ impl User {
     /// Whether a stream may have been displaced.
     pub(super) fn may_be_displaced(&self, stream: &Stream) -> bool {
         self.displaced >= Some(stream.sent)
+    }
+
+    /// Whether a stream that the store refuses may be put back by an instance that holds its lease.
+    /// The store has no tombstone of it then, and that instance reports what it holds when the
+    /// store is back, or may have lost data.
+    pub(super) fn may_be_put_back(&self, stream: &Stream, settled: &impl Settled) -> bool {
+        // It was displaced, and the start that displaced it was taken back.
+        let taken_back = self.taken_back.map(|at| at.after(UNDER_WAY));
+        let is_set_free = self.may_be_displaced(stream) && taken_back >= Some(stream.sent);
+        let mut untold = stream.untold.iter();
+        (stream.was_let_in() && is_set_free)
+            || untold.any(|(place, at)| !settled.is_settled(*place, *at))
     }
 
     /// Leaves out the streams of which no trace can be left.

@@ -160,7 +160,7 @@ impl Device<'_> {
         change(
             streams
                 .entry(self.claim.key.clone())
-                .or_insert_with(|| Stream::asking(now)),
+                .or_insert_with(|| Stream::asking(self.claim.key.kind, now)),
         );
     }
 
@@ -241,13 +241,13 @@ impl Device<'_> {
         match heard {
             Heard::Nothing => {
                 self.note(|stream| stream.has_doubt = true);
+                self.may_be_taken_back(now);
                 false
             }
             Heard::FromMemory => {
-                // It is good until two thirds of its lease are over.
-                let until = sent.after(asked.lease / 3);
+                let unsure_since = self.town.state().users[self.user].unsure_since();
                 self.note(|stream| {
-                    stream.is_held(place, sent, until);
+                    stream.is_held(place, sent, asked.lease, unsure_since);
                     stream.by_rule = false;
                 });
                 self.town.state().tally.from_memory += 1;
@@ -255,16 +255,22 @@ impl Device<'_> {
             }
             Heard::Answer(Err(_), _) => {
                 self.note(|stream| stream.has_erred = true);
+                self.may_be_taken_back(now);
                 self.town.state().tally.outages += 1;
                 false
             }
             Heard::Answer(Ok(decision), consequence) => {
                 self.is_decided(asked, sent, decision, *consequence, now);
                 let is_let_in = matches!(decision.admission, Admission::Admitted(_));
+                if consequence.taken_back {
+                    self.may_be_taken_back(now);
+                }
                 if is_let_in && leaves {
                     self.note(|stream| {
                         stream.watches = false;
-                        stream.over = Some(if stream.has_doubt {
+                        // What an earlier call of it has started, this one can't take back.
+                        let is_earlier = stream.has_erred && !consequence.taken_back;
+                        stream.over = Some(if stream.has_doubt || is_earlier {
                             Over::Untold
                         } else {
                             Over::TakenBack(place, now)
@@ -274,6 +280,11 @@ impl Device<'_> {
                 is_let_in
             }
         }
+    }
+
+    /// A start of this user may be taken back.
+    fn may_be_taken_back(&self, now: Timestamp) {
+        self.town.state().users[self.user].taken_back = Some(now);
     }
 
     /// Notes a decision.
@@ -290,11 +301,15 @@ impl Device<'_> {
         match &decision.admission {
             Admission::Admitted(admitted) => {
                 let until = sent.after(asked.lease).min(admitted.session.expires_at);
+                let unsure_since = self.town.state().users[self.user].unsure_since();
                 self.note(|stream| {
                     (stream.watches, stream.by_rule) = (true, is_rules);
                     stream.was_by_rule |= is_rules;
                     if decision.basis == Basis::Store {
-                        stream.is_confirmed(sent, until);
+                        stream.is_confirmed(sent, until, unsure_since);
+                    }
+                    if decision.basis == Basis::HeldLease {
+                        stream.untold.insert(asked.place, now);
                     }
                 });
                 let is_start = admitted.entry == AdmissionKind::Started;
@@ -308,7 +323,13 @@ impl Device<'_> {
                 }
             }
             Admission::Refused(_) => {
-                let is_sure = decision.basis == Basis::Store && !consequence.taken_back;
+                let may_be_put_back = {
+                    let state = self.town.state();
+                    let user = &state.users[self.user];
+                    user.may_be_put_back(&user.streams[&self.claim.key], &*state)
+                };
+                let is_sure =
+                    decision.basis == Basis::Store && !consequence.taken_back && !may_be_put_back;
                 self.note(|stream| {
                     stream.watches = false;
                     let is_sure = is_sure && !stream.has_erred;
