@@ -258,6 +258,7 @@ nightly:
 lint: prereqs-lint
 	@$(CARGO) fmt --all --check
 	$(CARGO) fmt --check --manifest-path fuzz/Cargo.toml
+	$(CARGO) fmt --check --manifest-path benches/limitador/Cargo.toml
 	$(CARGO) clippy --locked --workspace --all-targets -- -D warnings
 	RUSTFLAGS="$${RUSTFLAGS:-} --cfg fuzzing" $(CARGO) clippy --locked --manifest-path fuzz/Cargo.toml --target-dir $(BUILD)/fuzz --no-default-features -- -D warnings
 	git grep --null --files-with-matches --extended-regexp '^(#!/.*sh|# shellcheck shell=)' | xargs -0 shellcheck

@@ -24,6 +24,7 @@ use envoy_types::pb::envoy::service::auth::v3::{
 use envoy_types::pb::google::rpc::Status as RpcStatus;
 use redis::Script;
 use redis::aio::MultiplexedConnection;
+use testkit::tools::find;
 use tokio::net::TcpListener;
 use tokio_stream::wrappers::TcpListenerStream;
 use tonic::transport::Server;
@@ -150,8 +151,17 @@ impl BareServer {
     pub(crate) fn start(threads: usize, redis: Option<String>) -> Self {
         let mut command = Command::new(std::env::current_exe().unwrap());
         command.args([ARGUMENT, &threads.to_string()]).args(redis);
-        command.stdout(Stdio::piped());
-        let mut process = command.spawn().unwrap();
+        Self::run(command)
+    }
+
+    /// Starts the one that counts with Limitador's library.
+    pub(crate) fn limitador() -> Self {
+        let program = find("STREAMGATE_BENCH_LIMITADOR", "benches/limitador/build.sh");
+        Self::run(Command::new(program))
+    }
+
+    fn run(mut command: Command) -> Self {
+        let mut process = command.stdout(Stdio::piped()).spawn().unwrap();
         let mut line = String::new();
         let output = process.stdout.take().unwrap();
         BufReader::new(output).read_line(&mut line).unwrap();

@@ -246,6 +246,12 @@ impl Connection {
         true
     }
 
+    /// Takes the end of a stream in.
+    fn ended(&self, stream: u32, now: Duration, told: &mut Told) {
+        let begun = self.begun[stream as usize / 2];
+        told.ended(now.saturating_sub(begun));
+    }
+
     /// Takes one frame in: its kind, its flags and its stream.
     fn take(
         &mut self,
@@ -255,6 +261,7 @@ impl Connection {
         told: &mut Told,
     ) {
         match (kind, flags & 1) {
+            (0, 1) if self.sender == Sender::Player => self.ended(stream, now, told),
             (0, is_last) => {
                 assert_eq!(is_last, 0, "trailers follow, or it was no message");
                 // After its prefix a message that lets somebody in begins with an empty status.
@@ -265,12 +272,13 @@ impl Connection {
                     frame(&mut self.out, 8, 0, 0, &raise.to_be_bytes());
                 }
             }
-            (1, 1) => {
-                // Envoy's answer to a player begins with `:status 200` if it was let in.
+            (1, is_last) => {
+                // A player's answer begins with `:status 200` if it was let in.
                 let is_allowed = self.sender == Sender::Player && payload.first() == Some(&0x88);
                 told.allowed += usize::from(is_allowed);
-                let begun = self.begun[stream as usize / 2];
-                told.ended(now.saturating_sub(begun));
+                if is_last == 1 {
+                    self.ended(stream, now, told);
+                }
             }
             (4, 0) => frame(&mut self.out, 4, 1, 0, &[]),
             (6, 0) => frame(&mut self.out, 6, 1, 0, payload),

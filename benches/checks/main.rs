@@ -14,11 +14,13 @@
     reason = "a measurement that can't go on has failed"
 )]
 
+mod at_scale;
 mod bare;
 mod client;
 mod gateways;
 mod instructions;
 mod parties;
+mod proxies;
 mod report;
 mod request;
 mod sections;
@@ -67,12 +69,19 @@ fn measure(arguments: &[&str]) {
         }
         if wants("many") {
             sections::with_many(&mut parties, &mut report).await;
+            sections::with_a_high_limit(&mut parties, &mut report);
+        }
+        if wants("others") {
+            sections::others(&mut parties, &mut report).await;
+        }
+        if wants("scale") {
+            at_scale::at_scale(&mut parties, &mut report).await;
         }
         if wants("program") {
             sections::the_program(&mut report).await;
         }
         report.delay = Some(sleeper.stop());
-        println!("\n{}", report.tables());
+        println!("\n{}\n{}", report.tables(), report.forecasts());
         if chosen.is_empty() && std::env::var_os("QUICK").is_none() {
             report.publish();
         }

@@ -16,6 +16,7 @@ use testkit::watch::as_many;
 
 use super::bare::BareServer;
 use super::client::{Client, Load, times};
+use super::proxies::{LimitingProxy, Software};
 use super::request::{Sender, Template, names};
 use super::{gateways, pin};
 
@@ -47,6 +48,8 @@ pub(crate) enum Who {
     EmptyOnTwoCores,
     /// The one that asks Redis by the textbook script.
     Textbook,
+    /// The one that counts requests with Limitador's library.
+    Limitador,
     /// streamgate on Redis.
     OnRedis,
     /// streamgate on a Redis Cluster of three masters.
@@ -58,13 +61,19 @@ pub(crate) enum Who {
     /// The same with a thousand viewers, and with nearly a million.
     Few,
     Many,
-    /// The same with a limit of a hundred.
+    /// The same with a limit of a hundred; and that on Redis.
     Hundred,
+    HundredOnRedis,
     /// An Envoy that asks nobody, and those in front of the empty server and of streamgate on
     /// Redis.
     Envoy,
     EnvoyEmpty,
     EnvoyOnRedis,
+    /// Proxies that answer players themselves, without a limit and with one of their own.
+    Nginx,
+    NginxLimited,
+    Haproxy,
+    HaproxyLimited,
 }
 
 /// Those whose viewers get their streams before anything is measured.
@@ -119,9 +128,10 @@ pub(crate) struct Parties {
     /// The next number that no check has used.
     unused: usize,
     /// What lives as long as this.
-    _bare: [BareServer; 3],
+    _bare: [BareServer; 4],
     _streamgates: Vec<Streamgate>,
     _gateways: Vec<Gateway>,
+    _proxies: Vec<LimitingProxy>,
 }
 
 impl Parties {
@@ -131,15 +141,22 @@ impl Parties {
         let (redis, cluster) = (RedisServer::start(), RedisCluster::start());
         pin(CORES[0]);
         let [empty, textbook] = [None, Some(redis.url())].map(|redis| BareServer::start(1, redis));
+        let limitador = BareServer::limitador();
         pin(CORES[2]);
-        let bare = [empty, textbook, BareServer::start(2, None)];
-        let servers = [Who::Empty, Who::Textbook, Who::EmptyOnTwoCores];
+        let bare = [empty, textbook, limitador, BareServer::start(2, None)];
+        let servers = [
+            Who::Empty,
+            Who::Textbook,
+            Who::Limitador,
+            Who::EmptyOnTwoCores,
+        ];
         let servers = servers.into_iter().zip(&bare);
         let servers = servers
             .map(|(who, server)| Party::new(who, server.address, &[server.id()], (VIEWERS, 3)));
         let mut all: Vec<Party> = servers.collect();
         let streamgates = streamgates(&redis, &cluster, &mut all).await;
         let gateways = gateways(&mut all).await;
+        let proxies = proxies(&mut all).await;
         pin(CORES[1]);
         let mut parties = Self {
             redis,
@@ -149,6 +166,7 @@ impl Parties {
             _bare: bare,
             _streamgates: streamgates,
             _gateways: gateways,
+            _proxies: proxies,
         };
         for who in FILLED {
             parties.fill(who);
@@ -168,22 +186,24 @@ impl Parties {
         }
     }
 
-    /// The processor time of one start of a viewer's first five and last five of a hundred streams.
-    pub(crate) fn fill_hundred(&mut self) -> [f64; 2] {
-        let (viewers, each) = party(&self.all, Who::Hundred).streams;
+    /// The processor time of one start of a viewer's first five and last five of a hundred streams,
+    /// and Redis's.
+    pub(crate) fn fill_hundred(&mut self, who: Who) -> [[f64; 2]; 2] {
+        let (viewers, each) = party(&self.all, who).streams;
         let first = self.unused;
         self.unused += viewers * each;
-        let slots = |who: &mut Self, slots: std::ops::Range<usize>| {
+        let slots = |all: &mut Self, slots: std::ops::Range<usize>| {
             let count = viewers * slots.len();
-            let before = who.processor(Who::Hundred);
+            let before = [all.processor(who), all.redis(who)];
             let load = Load::in_turn(count, AT_ONE_TIME);
             let check = |n: usize| {
                 let n = n + slots.start * viewers;
                 (first + n % viewers, first + n)
             };
-            let told = who.client(Who::Hundred).run(&load, check);
+            let told = all.client(who).run(&load, check);
             assert_eq!(told.allowed, count);
-            (who.processor(Who::Hundred) - before).as_secs_f64() * 1e6 / count as f64
+            let after = [all.processor(who), all.redis(who)];
+            [0, 1].map(|of| (after[of] - before[of]).as_secs_f64() * 1e6 / count as f64)
         };
         let few = slots(self, 0..5);
         slots(self, 5..each - 5);
@@ -298,6 +318,13 @@ async fn streamgates(
         (Who::Few, CORES[0], None, None, (CROWDS.1, 1)),
         (Who::Many, CORES[0], None, None, (as_many(CROWDS.0), 1)),
         (Who::Hundred, CORES[0], None, hundred, (1_000, 100)),
+        (
+            Who::HundredOnRedis,
+            CORES[0],
+            Some(redis),
+            hundred,
+            (1_000, 100),
+        ),
         (Who::OnTwoCores, CORES[2], None, two, of_three),
     ] {
         pin(cores);
@@ -331,6 +358,26 @@ async fn gateways(all: &mut Vec<Party>) -> Vec<Gateway> {
     gateways
 }
 
+/// Starts each proxy that has a limit of its own, and the same without.
+async fn proxies(all: &mut Vec<Party>) -> Vec<LimitingProxy> {
+    pin(CORES[0]);
+    let mut proxies = Vec::new();
+    for (who, software, is_limited) in [
+        (Who::Nginx, Software::Nginx, false),
+        (Who::NginxLimited, Software::Nginx, true),
+        (Who::Haproxy, Software::Haproxy, false),
+        (Who::HaproxyLimited, Software::Haproxy, true),
+    ] {
+        let proxy = LimitingProxy::start(software, is_limited).await;
+        all.push(Party {
+            sender: Sender::Player,
+            ..Party::new(who, proxy.address, &[proxy.id()], (VIEWERS, 3))
+        });
+        proxies.push(proxy);
+    }
+    proxies
+}
+
 /// The one who is asked.
 fn party(all: &[Party], who: Who) -> &Party {
     all.iter().find(|party| party.who == who).unwrap()
@@ -350,7 +397,7 @@ impl Party {
 }
 
 /// The entry about a request that was let in and answered, with what Envoy tells about each.
-fn entry(answer: &Answer, of: (usize, usize)) -> HttpAccessLogEntry {
+pub(crate) fn entry(answer: &Answer, of: (usize, usize)) -> HttpAccessLogEntry {
     let [(user_header, user), (playback_header, playback)] = names(of);
     let mut answer = answer.clone();
     answer.metadata.insert("user".to_owned(), user.clone());

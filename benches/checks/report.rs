@@ -5,8 +5,9 @@ use std::fmt::Write;
 use hdrhistogram::Histogram;
 use testkit::tools::repository;
 
-/// The document with the tables, and the lines between which they stand.
+/// The documents with the tables and with the forecasts, and the lines between which these stand.
 const DOCUMENT: &str = "docs/performance.md";
+const FORECASTS: &str = "docs/sizing.md";
 const BETWEEN: [&str; 2] = ["<!-- make bench: begin -->\n", "<!-- make bench: end -->\n"];
 
 /// The picture, and how the document shows it.
@@ -38,8 +39,17 @@ pub(crate) struct Report {
     pub(crate) times: Vec<(&'static str, Times)>,
     /// What else there is to tell: what, how much, and at most how much it should be.
     pub(crate) facts: Vec<[String; 3]>,
+    /// What a run at scale has shown, next to what was predicted.
+    pub(crate) forecasts: Vec<Forecast>,
     /// How many nanoseconds late a thread woke that only slept.
     pub(crate) delay: Option<Histogram<u64>>,
+}
+
+/// A figure that was predicted, and measured.
+pub(crate) struct Forecast {
+    pub(crate) what: &'static str,
+    pub(crate) predicted: f64,
+    pub(crate) measured: f64,
 }
 
 /// One table.
@@ -91,14 +101,8 @@ pub(crate) fn median(values: &[f64]) -> f64 {
 impl Report {
     /// Puts the tables and the picture into the documents.
     pub(crate) fn publish(&self) {
-        let tables = self.tables();
-        let path = repository(DOCUMENT);
-        let text = std::fs::read_to_string(&path).unwrap();
-        let [begin, end] = BETWEEN;
-        let (before, rest) = text.split_once(begin).unwrap();
-        let (_, after) = rest.split_once(end).unwrap();
-        let written = format!("{before}{begin}\n{LINK}\n\n{tables}\n{end}{after}");
-        std::fs::write(&path, written).unwrap();
+        put(DOCUMENT, &format!("\n{LINK}\n\n{}\n", self.tables()));
+        put(FORECASTS, &format!("\n{}\n", self.forecasts()));
         let picture = repository(PICTURE);
         std::fs::create_dir_all(picture.parent().unwrap()).unwrap();
         std::fs::write(picture, self.picture()).unwrap();
@@ -124,6 +128,24 @@ impl Report {
         text += "| the program | | goal |\n|---|--:|--:|\n";
         for [what, figure, goal] in &self.facts {
             let _ = writeln!(text, "| {what} | {figure} | {goal} |");
+        }
+        text
+    }
+
+    /// What was predicted and measured at scale.
+    pub(crate) fn forecasts(&self) -> String {
+        let mut text = String::from("| | predicted | measured | ratio |\n|---|--:|--:|--:|\n");
+        for forecast in &self.forecasts {
+            let [predicted, measured] = [forecast.predicted, forecast.measured].map(shown);
+            let ratio = match forecast.measured / forecast.predicted {
+                ratio if ratio.is_finite() => format!("{ratio:.2}"),
+                _ => String::new(),
+            };
+            let _ = writeln!(
+                text,
+                "| {} | {predicted} | {measured} | {ratio} |",
+                forecast.what
+            );
         }
         text
     }
@@ -168,6 +190,28 @@ impl Report {
             y + ROW / 2
         )
     }
+}
+
+/// A figure with three digits or four, or all before the point.
+fn shown(figure: f64) -> String {
+    let digits = match figure {
+        0.0 | 100.0.. => 0,
+        10.0..100.0 => 1,
+        1.0..10.0 => 2,
+        0.1..1.0 => 3,
+        _ => 4,
+    };
+    format!("{figure:.digits$}")
+}
+
+/// Puts a text into a document.
+fn put(document: &str, text: &str) {
+    let path = repository(document);
+    let whole = std::fs::read_to_string(&path).unwrap();
+    let [begin, end] = BETWEEN;
+    let (before, rest) = whole.split_once(begin).unwrap();
+    let (_, after) = rest.split_once(end).unwrap();
+    std::fs::write(&path, format!("{before}{begin}{text}{end}{after}")).unwrap();
 }
 
 impl Section {

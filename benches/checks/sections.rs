@@ -110,11 +110,12 @@ pub(crate) async fn under_load(parties: &mut Parties, report: &mut Report) {
         (Who::Embedded, Kind::Start, None),
         (Who::Embedded, Kind::Refused, None),
         (Who::Empty, Kind::Entry, None),
+        (Who::Limitador, Kind::Start, None),
     ];
     let rounds = Rounds::of(parties, 20, 5_000, &cases).await;
     let processor = |case| rounds.processor(case);
     let what = "64 checks at a time";
-    let lines: [Line; 12] = [
+    let lines: [Line; 13] = [
         (EMPTY, 0, 0, None),
         ("the same with a textbook count in Redis", 1, 0, None),
         (
@@ -131,12 +132,8 @@ pub(crate) async fn under_load(parties: &mut Parties, report: &mut Report) {
         ("embedded store: a playback's next request", 8, 0, None),
         ("embedded store: start", 9, 0, None),
         ("embedded store: refused, with three holders", 10, 0, None),
-        (
-            "an entry of the access log that tonic reads and drops",
-            11,
-            0,
-            None,
-        ),
+        ("an entry, read by tonic and dropped", 11, 0, None),
+        ("Limitador's library, in memory", 12, 0, None),
     ];
     let head = [what, "processor a check", "of the empty server"];
     let mut load = section("load", head, processor, &lines);
@@ -246,7 +243,7 @@ pub(crate) async fn through_envoy(parties: &mut Parties, report: &mut Report) {
     report.times.push((what, took.collect()));
 }
 
-/// With two threads, with many viewers, and with a high limit.
+/// With two threads, and with many viewers.
 pub(crate) async fn with_many(parties: &mut Parties, report: &mut Report) {
     let cases = [
         (Who::Embedded, Kind::Held, None),
@@ -262,13 +259,11 @@ pub(crate) async fn with_many(parties: &mut Parties, report: &mut Report) {
         (Who::Many, Kind::Start, None),
     ];
     let starts = Rounds::of(parties, 30, 500, &cases).await;
-    let hundred: Vec<[f64; 2]> = (0..as_many(5)).map(|_| parties.fill_hundred()).collect();
     let processor = |case: usize| match case {
         0..6 => rounds.processor(case),
-        6 | 7 => starts.processor(case - 6),
-        _ => hundred.iter().map(|costs| costs[case - 8]).collect(),
+        _ => starts.processor(case - 6),
     };
-    let lines: [Line; 10] = [
+    let lines: [Line; 8] = [
         ("one thread: a playback's next request", 0, 0, None),
         ("two threads on two cores", 1, 0, Some(2.0 / 1.8)),
         (EMPTY, 4, 4, None),
@@ -282,17 +277,63 @@ pub(crate) async fn with_many(parties: &mut Parties, report: &mut Report) {
         ),
         ("1,000 viewers: start", 6, 6, None),
         ("950,000 viewers: start", 7, 6, Some(1.1)),
-        ("a viewer's first five starts", 8, 8, None),
-        ("a viewer's last five of a hundred starts", 9, 8, Some(2.0)),
     ];
     let head = [
         "embedded store, 64 checks at a time",
         "processor a check",
         "of the one above",
     ];
-    report
-        .sections
-        .push(section("many", head, processor, &lines));
+    let many = section("many", head, processor, &lines);
+    report.sections.push(many);
+}
+
+/// With a limit of a hundred.
+pub(crate) fn with_a_high_limit(parties: &mut Parties, report: &mut Report) {
+    let mut fill = |who| -> Vec<_> {
+        let rounds = 0..as_many(5);
+        rounds.map(|_| parties.fill_hundred(who)).collect()
+    };
+    let (in_memory, on_redis) = (fill(Who::Hundred), fill(Who::HundredOnRedis));
+    let lines = |goal| -> [Line; 2] {
+        [
+            ("a viewer's first five starts", 0, 0, None),
+            ("a viewer's last five of a hundred starts", 1, 0, goal),
+        ]
+    };
+    let ratio = "of the first five";
+    let head = ["embedded store, a limit of 100", "processor a check", ratio];
+    let processor = |case: usize| in_memory.iter().map(|costs| costs[case][0]).collect();
+    let in_memory = section("hundred", head, processor, &lines(Some(2.0)));
+    let head = ["Redis, a limit of 100", "Redis's processor a check", ratio];
+    let processor = |case: usize| on_redis.iter().map(|costs| costs[case][1]).collect();
+    let on_redis = section("hundred on Redis", head, processor, &lines(None));
+    report.sections.extend([in_memory, on_redis]);
+}
+
+/// What the limits of other proxies cost, which count what one proxy has open.
+pub(crate) async fn others(parties: &mut Parties, report: &mut Report) {
+    let cases = [
+        Who::Nginx,
+        Who::NginxLimited,
+        Who::Haproxy,
+        Who::HaproxyLimited,
+    ];
+    let cases = cases.map(|who| (who, Kind::Start, None));
+    let rounds = Rounds::of(parties, 10, 5_000, &cases).await;
+    let lines: [Line; 4] = [
+        ("nginx 1.22", 0, 0, None),
+        ("the same with `limit_conn`", 1, 0, None),
+        ("HAProxy 2.6", 2, 2, None),
+        ("the same with a stick table of requests", 3, 2, None),
+    ];
+    let head = [
+        "other proxies, 64 requests at a time",
+        "processor a request",
+        "of the one without a limit",
+    ];
+    let processor = |case| rounds.processor(case);
+    let others = section("others", head, processor, &lines);
+    report.sections.push(others);
 }
 
 /// How long it takes from its start until it serves, and its size without symbols.
