@@ -182,7 +182,7 @@ fuzz-api: prereqs
 ## Plays HOURS=20 simulated hours of viewers, outages and restarts
 simulate:
 	@export STREAMGATE_SIMULATION_HOURS=$(or $(HOURS),20)
-	$(CARGO) test --locked --test integration -- --nocapture --ignored rule::simulation
+	$(CARGO) test --locked --test integration -- --nocapture rule::simulation
 
 # Redis measures itself, so the build profile doesn't matter.
 ## Measures what a check costs Redis, next to a textbook semaphore

@@ -80,7 +80,7 @@ make test => .ci/run
 make test-fast => .ci/commands
 make test-servers => .ci/nightly
 make validate => .ci/run
-make simulate => Makefile => --ignored rule::simulation
+make simulate => Makefile => --nocapture rule::simulation
 make nightly => .ci/run => .ci/nightly of-this-commit
 make nightly PART=image => Makefile => @.ci/nightly $(PART)
 npx @usebruno/cli import openapi --source openapi.json --output streamgate --collection-name streamgate => .ci/commands => run "npx @usebruno/cli $options"
