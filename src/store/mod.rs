@@ -55,7 +55,8 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
     ) -> Result<Renewal, StoreError>;
 
     /// Reports many streams seen running, as [`Self::renew`] does for one; the answers come in the
-    /// same order. Each renewal is atomic, the whole is not.
+    /// same order. Each renewal is atomic, the whole is not. Streams of one shard share calls, so ask
+    /// for each shard by itself: a call fails for all that share it.
     async fn renew_all(&self, seen: &[Seen]) -> Vec<Result<Renewal, StoreError>> {
         let each = seen
             .iter()

@@ -284,10 +284,7 @@ impl Store for RedisStore {
     }
 
     async fn renew_all(&self, seen: &[Seen]) -> Vec<Result<Renewal, StoreError>> {
-        match &self.route {
-            RedisRoute::One(server) => self.renew_in_batches(server, seen).await,
-            RedisRoute::Cluster(_) => self.renew_each(seen).await,
-        }
+        self.renew_in_batches(seen).await
     }
 
     async fn played(&self, user: &UserId, key: &SessionKey) -> Result<Option<Playing>, StoreError> {

@@ -11,6 +11,8 @@ mod listing;
 mod moving;
 // What is no cluster, or none that we can use.
 mod refused;
+// Many renewals at once at one master.
+mod renewals;
 
 use std::time::Duration;
 

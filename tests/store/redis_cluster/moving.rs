@@ -10,7 +10,7 @@ use super::*;
 const LOSSES: usize = 20;
 
 /// How often scripts were executed by that server: calls that it refused or redirected don't count.
-fn executed(server: &RedisServer) -> usize {
+pub(super) fn executed(server: &RedisServer) -> usize {
     let stats: String = server.run(&["INFO", "commandstats"]);
     let of = |line: &str, name: &str| -> usize {
         let value = line
