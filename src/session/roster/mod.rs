@@ -180,11 +180,16 @@ impl Roster {
         terms: &Terms,
         now: Timestamp,
     ) -> Released {
+        // A session that started before the clock stepped back isn't known to be younger.
+        let is_ahead = self
+            .session(key)
+            .is_some_and(|session| session.started_at > now);
+        let said_at = if is_ahead { now } else { now.before(age) };
         self.settle(terms, now);
         if let Some(tombstone) = self.tombstone(key) {
             return Released::AlreadyEnded(tombstone.cause.clone());
         }
-        if self.goes_on(key, ending, now.before(age)) {
+        if self.goes_on(key, ending, said_at) {
             return Released::Kept;
         }
         let is_live = self.session(key).is_some();

@@ -329,6 +329,12 @@ impl Answer {
 }
 
 impl Step {
+    /// Whether that session is known to have started after an end that was reported `age` ago. One
+    /// that started before the clock stepped back isn't.
+    pub(super) fn is_younger(&self, live: &Session, age: Duration) -> bool {
+        live.started_at > self.now.before(age) && live.started_at <= self.now
+    }
+
     /// The answer in a few words.
     pub(super) fn told(&self) -> &'static str {
         let was_live = self.was_live().is_some();

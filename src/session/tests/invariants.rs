@@ -346,7 +346,7 @@ proptest! {
                     prop_assert!(!buried(&step.after, step.now).contains(key), "{step:?}");
                 }
                 (Message::End(_, Ending::Failed, age), "kept") => {
-                    let is_later_start = step.was_live().is_some_and(|live| live.started_at > step.now.before(*age));
+                    let is_later_start = step.was_live().is_some_and(|live| step.is_younger(live, *age));
                     prop_assert!(played.contains(key) || is_later_start, "{step:?}");
                 }
                 _ => (),
@@ -376,7 +376,7 @@ proptest! {
     fn an_end_ends_nothing_that_started_after_it_was_said(history in any_history()) {
         for step in play(history) {
             if let (Message::End(_, ending, age), Some(live)) = (&step.message, step.was_live())
-                && live.started_at > step.now.before(*age)
+                && step.is_younger(live, *age)
                 && !matches!(ending, Ending::Undone(_))
             {
                 prop_assert_eq!(step.told(), "kept", "{:?}", step);

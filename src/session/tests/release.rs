@@ -109,6 +109,23 @@ fn an_end_may_overtake_its_own_start() {
     }
 }
 
+/// Only a session that is known to be younger than the report goes on; after the step nobody knows.
+#[test]
+fn after_a_clock_step_back_a_report_of_a_moment_ago_ends_the_session() {
+    let mut viewer = Viewer::watching("request:a playback:b", 3);
+    viewer.wait(seconds(1));
+    viewer.step_back(seconds(60));
+    let moment = Duration::from_millis(3);
+    for session in ["request:a", "playback:b"] {
+        let mut viewer = viewer.clone();
+        let released = viewer.release_said(moment, session, Ending::Stream);
+        assert_eq!(released, Released::Freed, "{session}");
+    }
+    viewer.admit("playback:c");
+    let released = viewer.release_said(moment, "playback:c", Ending::Stream);
+    assert_eq!(released, Released::Kept);
+}
+
 /// A viewer with one request, started by the call with ticket 1.
 fn started_by_one() -> Viewer {
     let mut viewer = Viewer::limited_to(1);

@@ -8,11 +8,12 @@ use streamgate::session::{Admission, EndCause, Ending, Released, Sighting};
 
 use testkit::streams::{LEASE, playback, sighting, terms};
 
-use super::{Subject, ended, is_full, is_started};
+use super::{Subject, alice, ended, is_full, is_started};
 
 contract!(
     a_clock_that_steps_back_prolongs_nothing,
     a_clock_that_steps_back_leaves_no_sign_of_life_ahead,
+    a_clock_that_steps_back_voids_no_report_of_an_end,
     fifty_starts_at_once_fill_the_slots_exactly,
     starts_and_ends_at_once_never_exceed_the_limit,
 );
@@ -52,6 +53,16 @@ async fn a_clock_that_steps_back_leaves_no_sign_of_life_ahead(on: &Subject<'_>) 
     let session = on.sessions().await.remove(0);
     assert_eq!(session.renewed_at, on.clock.now());
     assert_eq!(session.started_at, started_at);
+}
+
+async fn a_clock_that_steps_back_voids_no_report_of_an_end(on: &Subject<'_>) {
+    let a = playback("a");
+    on.fill(&[&a]).await;
+    let back = on.clock.now().as_millis() - 60_000;
+    on.clock.set(Timestamp::from_millis(back));
+    let moment = Duration::from_millis(3);
+    let released = on.store.release(&alice(), &a, Ending::Stream, moment).await;
+    assert_eq!(released, Ok(Released::Freed));
 }
 
 async fn fifty_starts_at_once_fill_the_slots_exactly(on: &Subject<'_>) {

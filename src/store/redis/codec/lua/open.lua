@@ -15,6 +15,8 @@
 --   roster, seats, graves, begin, tombs, latest, written, first, kept, changed
 --   spent, since, forgot_at, forgot_until, unknown_notes
 --   seat, expires, bytes               of the session; nil if it is not live
+--   ahead                              whether it started before the clock stepped back, as far as
+--                                      is known
 --   grave, grave_bytes, grave_flags, why, by   of its tombstone; nil if there is none
 --   answer, patch, plain, front, middle, burials, grows   which the operation sets; see the end of
 --                                      this file
@@ -97,7 +99,7 @@ end
 -- before the clock stepped back.
 local mentioned = string.find(roster, key, begin + KEY_AT, true) -- else it has no record
 local seat, expires, bytes, tombs, latest
-local passes = 0
+local passes, ahead = 0, false
 repeat
   seat, tombs, latest = nil, begin, now
   local stale = written > now or first <= now
@@ -136,6 +138,7 @@ repeat
           local last = seen == 0 and started or seen
           if last > now then
             ends = now + ends - last
+            ahead = ahead or (started > now and sub(record, KEY_AT + 1, KEY_AT + #key) == key)
             record = pack('>I2I6I6', length, ends, seen == 0 and 0 or now) .. sub(record, KEY_AT + 1, tail - 1)
               .. pack('>I6', math.min(started, now)) .. sub(record, tail + MILLIS)
           end

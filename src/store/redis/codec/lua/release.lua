@@ -26,7 +26,7 @@ if seat then
       or unpack('>I4', roster, tail + (MILLIS + 1)) ~= ticket
       or (kind ~= REQUEST and flags % (2 * PLAYED) >= PLAYED)
   else
-    goes_on = (who == FAILED and flags % (2 * PLAYED) >= PLAYED) or (age > 0 and unpack('>I6', roster, tail) > now - age)
+    goes_on = (who == FAILED and flags % (2 * PLAYED) >= PLAYED) or (age > 0 and not ahead and unpack('>I6', roster, tail) > now - age)
   end
 end
 
