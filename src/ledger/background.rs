@@ -140,7 +140,7 @@ impl Ledger {
     /// caller ask again.
     fn take_back_again(&self, seen: &Seen) {
         let Seen { user, sighting, .. } = seen;
-        if sighting.key.kind == Kind::Request && !self.cache.counts(user, &sighting.key) {
+        if sighting.key.kind == Kind::Request && !self.cache.knows(user, &sighting.key) {
             let now = self.now();
             self.cache
                 .ended_untold(user, &sighting.key, Ending::Vouched, now);
@@ -209,10 +209,7 @@ impl Ledger {
     /// # Errors
     /// The store could not answer.
     async fn tell_ends(&self, user: &UserId, ends: &[End]) -> Result<(), Outage> {
-        let told = ends.iter().map(|end| {
-            let age = self.now().since(end.said_at);
-            self.tell_ended(user, &end.key, (end.ending, None), age)
-        });
+        let told = ends.iter().map(|end| self.tell_end(user, end));
         let mut failed = None;
         for (end, told) in ends.iter().zip(join_all(told).await) {
             match told {
@@ -229,6 +226,35 @@ impl Ledger {
             self.cache.end_told(user, end);
         }
         failed.map_or(Ok(()), Err)
+    }
+
+    /// Reports this end to the store. If the session seems to have started after the end was
+    /// reported, it may be a start of our own that the store has executed late: takes that one back.
+    ///
+    /// # Errors
+    /// The store could not answer.
+    async fn tell_end(&self, user: &UserId, end: &End) -> Result<Released, Outage> {
+        let told = async || {
+            let age = self.now().since(end.said_at);
+            let ending = (end.ending, None);
+            self.tell_ended(user, &end.key, ending, age).await
+        };
+        let released = told().await?;
+        let (Released::Kept, Some(ticket)) = (&released, end.ticket) else {
+            return Ok(released);
+        };
+        if matches!(end.ending, Ending::Undone(_) | Ending::Failed) {
+            return Ok(released);
+        }
+        let undoing = (Ending::Undone(ticket), None);
+        let undone = self
+            .tell_ended(user, &end.key, undoing, Duration::ZERO)
+            .await?;
+        if undone == Released::Freed {
+            // The store remembers the end, so that no sign of life puts the session back.
+            told().await?;
+        }
+        Ok(undone)
     }
 
     /// Syncs everything, as far as possible, before the process exits. Each user is tried once.

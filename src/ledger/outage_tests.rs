@@ -1176,6 +1176,31 @@ async fn a_request_that_the_store_forgot_is_taken_back_for_good() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_start_that_the_store_executes_after_its_end_was_reported_is_over_too() {
+    let late = Duration::from_secs(1);
+    for claim in [playback("anna", "late"), request("anna", "late")] {
+        let bench = Bench::new(2, OutageRule::Allow);
+        bench.plays("a").await;
+        bench.store.fails_at("admit", Fault::ActsLate(late));
+        bench.store.fails_at("release", Fault::LosesCalls);
+        let decision = bench.check_unplayed(&claim).await.unwrap();
+        assert_eq!(decision.basis, Basis::Rule(OutageRule::Allow));
+        let told = bench
+            .ledger
+            .release(&claim.user, &claim.key, Ending::Stream, Duration::ZERO);
+        told.await.unwrap_err();
+        tokio::time::sleep(2 * late).await;
+        assert_eq!(bench.live().await, ["a", "late"], "{claim:?}");
+        bench.store.fails(&Fault::None);
+        tokio::time::sleep(LEASE / 3).await;
+        assert_eq!(bench.live().await, ["a"], "{claim:?}");
+        let again = bench.check(&claim).await.unwrap().admission;
+        let is_over = matches!(again, Admission::Refused(Refusal::Ended(..)));
+        assert!(is_over, "{again:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_real_end_is_reported_in_addition_to_an_undo() {
     let bench = Bench::new(2, OutageRule::Deny);
     bench.lets_in(&request("anna", "r")).await;

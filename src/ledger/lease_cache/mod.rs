@@ -351,6 +351,11 @@ impl LeaseCache {
             .is_some_and(|cached| cached.until > now)
     }
 
+    /// Whether anything is known of the session, even if it no longer counts.
+    pub(super) fn knows(&self, user: &UserId, key: &SessionKey) -> bool {
+        self.shards.of(user).knows(user, key)
+    }
+
     /// Records that the session could not be renewed in the background: its next request must ask
     /// the store. Until then it stays valid.
     pub(super) fn not_renewed(&self, user: &UserId, key: &SessionKey) {

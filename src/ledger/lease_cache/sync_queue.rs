@@ -148,6 +148,7 @@ impl LeaseCache {
             key: key.clone(),
             ending,
             said_at,
+            ticket: None,
             until: said_at.after(self.terms.memory),
         };
         let mut shard = self.shards.of(user);

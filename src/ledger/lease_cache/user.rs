@@ -97,6 +97,8 @@ pub(in crate::ledger) struct End {
     pub(in crate::ledger) ending: Ending,
     /// When it was reported.
     pub(in crate::ledger) said_at: Timestamp,
+    /// The ticket of the call that started the session here, if it is known.
+    pub(in crate::ledger) ticket: Option<Ticket>,
     /// Until when it is worth telling.
     pub(super) until: Timestamp,
 }
@@ -268,7 +270,8 @@ impl CachedUser {
     }
 
     /// Records that the session is over, and that the store doesn't know.
-    pub(super) fn release(&mut self, end: End, terms: &Terms, now: Timestamp) {
+    pub(super) fn release(&mut self, mut end: End, terms: &Terms, now: Timestamp) {
+        end.ticket = self.ticket(&end.key);
         let mut roster = self.roster(now);
         let age = now.since(end.said_at);
         roster.release(&end.key, end.ending, age, terms, now);
@@ -345,6 +348,11 @@ impl CachedUser {
         self.sessions.iter().find(|cached| cached.key == *key)
     }
 
+    /// The ticket of the call that started that session here, if it is known.
+    fn ticket(&self, key: &SessionKey) -> Option<Ticket> {
+        self.session(key).and_then(|cached| cached.ticket)
+    }
+
     /// The session of that key, mutable.
     pub(super) fn session_mut(&mut self, key: &SessionKey) -> Option<&mut CachedSession> {
         self.sessions.iter_mut().find(|cached| cached.key == *key)
@@ -381,11 +389,13 @@ impl CachedUser {
     /// Takes over the rule's decision.
     fn adopt(&mut self, start: &Start, admitted: &Admitted, terms: &Terms, now: Timestamp) {
         for displaced in &admitted.displaced {
+            let ticket = self.ticket(&displaced.key);
             self.forget(&displaced.key);
             self.queue_end(End {
                 key: displaced.key.clone(),
                 ending: Ending::GaveWay,
                 said_at: now,
+                ticket,
                 until: now.after(terms.memory),
             });
         }
