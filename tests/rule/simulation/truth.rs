@@ -19,6 +19,9 @@ pub(super) const SETTLE: Duration = Duration::from_millis(4_500);
 /// How long a call may be under way: a start waits for a slot, an answer is slow, a call acts late.
 pub(super) const UNDER_WAY: Duration = Duration::from_millis(2_500);
 
+/// How long after the store has lost everything an instance may report what started since.
+const LOSS_REPORTED: Duration = Duration::from_secs(1);
+
 /// How long after trouble every stream that goes on must count again: its next renewal comes after
 /// a third of its lease.
 pub(super) const HEAL: Duration = LONGEST_LEASE
@@ -65,6 +68,9 @@ pub(super) struct Stream {
     /// Whether an outage rule has ever let it in: that instance tells the store later, also if
     /// another has refused it meanwhile.
     pub(super) was_by_rule: bool,
+    /// Whether an outage rule has ever displaced it: that instance tells the store later, also if
+    /// others have let the stream go on meanwhile.
+    pub(super) was_displaced_by_rule: bool,
     /// The instances that have let it go on by a lease that they hold while they could not ask, and
     /// when each last did. They tell the store later.
     pub(super) untold: BTreeMap<Place, Timestamp>,
@@ -126,6 +132,7 @@ impl Stream {
             counts_until: None,
             by_rule: false,
             was_by_rule: false,
+            was_displaced_by_rule: false,
             untold: BTreeMap::new(),
             held_by: None,
             has_doubt: false,
@@ -202,6 +209,7 @@ impl User {
         stream.watches
             && stream.over.is_none()
             && !stream.is_ended_by_operator
+            && !stream.was_displaced_by_rule
             && !self.may_be_guest(stream)
             && stream.confirmed > self.unsure_since()
             && stream.counts_until.is_some_and(|until| now < until)
@@ -222,6 +230,11 @@ impl User {
         }
         // What it forgot may be put back by an instance that has not heard of the end.
         let may_return = self.forgotten >= Some(stream.sent);
+        // An instance that notices the loss reports what has just started, too, and no undo takes
+        // back what was reported: see `docs/dev/testing.md`.
+        let was_reported = self
+            .forgotten
+            .is_some_and(|forgotten| stream.sent <= forgotten.after(LOSS_REPORTED));
         match stream.over {
             None | Some(Over::Untold) => true,
             Some(Over::Refused) => may_return || stream.was_by_rule,
@@ -230,6 +243,7 @@ impl User {
                 // What the rule let in is put back by the instance that let it in, which may come
                 // before it takes the start back. Then it counts for its lease.
                 may_return
+                    || was_reported
                     || stream.was_by_rule
                     || !settled.is_settled(place, at)
                     || settled.acted_late(place, stream.sent.before(UNDER_WAY))
@@ -260,7 +274,7 @@ impl User {
 
     /// Whether a stream may have been displaced.
     pub(super) fn may_be_displaced(&self, stream: &Stream) -> bool {
-        self.displaced >= Some(stream.sent)
+        stream.was_displaced_by_rule || self.displaced >= Some(stream.sent)
     }
 
     /// Whether a stream that the store refuses may be put back by an instance that holds its lease.

@@ -318,6 +318,7 @@ impl Device<'_> {
                 for displaced in &admitted.displaced {
                     if let Some(stream) = streams.get_mut(&displaced.key) {
                         stream.watches = false;
+                        stream.was_displaced_by_rule |= is_rules;
                     }
                 }
             }
