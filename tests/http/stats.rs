@@ -229,15 +229,17 @@ async fn becomes(api: &Api<'_>, seen: &Seen) -> Value {
     .await
 }
 
-/// Waits until the instance's numbers have all that the clients saw happen.
+/// Waits until the instance's numbers have all that the clients saw happen. Instances save each
+/// period by itself.
 async fn all_counted(api: &Api<'_>, seen: &Seen) -> Value {
     eventually("all starts and refusals are counted", async || {
         let stats = stats(api).await;
-        let counted = number(&stats, "/would_refuse/counted/hour/starts");
+        let counted = ["hour", "day", "week"]
+            .map(|period| number(&stats, &format!("/would_refuse/counted/{period}/starts")));
         let refused = stats["refusals_last_hour"]["full"]
             .as_u64()
             .unwrap_or_default();
-        let all = (seen.starts + seen.refusals, seen.refusals);
+        let all = ([seen.starts + seen.refusals; 3], seen.refusals);
         ((counted, refused) == all).then_some(stats)
     })
     .await

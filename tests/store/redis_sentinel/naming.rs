@@ -137,6 +137,7 @@ async fn streams_start_and_end_in_the_master_that_a_sentinel_names() {
     let server = RedisServer::start();
     let sentinel = alone(&server);
     let store = store_at(&[&sentinel.url()]);
+    counts_in(&store, &server).await;
     assert!(matches!(
         admit(&store, "a").await,
         Ok(Admission::Admitted(_))
