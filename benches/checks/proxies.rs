@@ -33,6 +33,11 @@ pid nginx.pid;
 events {}
 http {
   access_log off;
+  client_body_temp_path client_body;
+  proxy_temp_path proxy;
+  fastcgi_temp_path fastcgi;
+  uwsgi_temp_path uwsgi;
+  scgi_temp_path scgi;
   keepalive_requests 1000000000;
   limit_conn_zone $http_x_user_id zone=viewers:256m;
   limit_conn_status 429;
