@@ -240,12 +240,11 @@ impl Ledger {
             self.tell_ended(user, &end.key, ending, age).await
         };
         let released = told().await?;
-        let (Released::Kept, Some(ticket)) = (&released, end.ticket) else {
+        let is_real = !matches!(end.ending, Ending::Undone(_) | Ending::Failed);
+        let own_start = end.ticket.filter(|_| is_real);
+        let (Released::Kept, Some(ticket)) = (&released, own_start) else {
             return Ok(released);
         };
-        if matches!(end.ending, Ending::Undone(_) | Ending::Failed) {
-            return Ok(released);
-        }
         let undoing = (Ending::Undone(ticket), None);
         let undone = self
             .tell_ended(user, &end.key, undoing, Duration::ZERO)

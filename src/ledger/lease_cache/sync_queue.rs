@@ -144,18 +144,20 @@ impl LeaseCache {
         said_at: Timestamp,
     ) {
         let now = self.now();
-        let end = End {
-            key: key.clone(),
-            ending,
-            said_at,
-            ticket: None,
-            until: said_at.after(self.terms.memory),
-        };
         let mut shard = self.shards.of(user);
         shard.endings += 1;
         // The outbox remembers it too.
         if shard.has_room_for_ends(user, self.room) {
-            shard.change(user, |known| known.release(end, &self.terms, now));
+            shard.change(user, |known| {
+                let end = End {
+                    key: key.clone(),
+                    ending,
+                    said_at,
+                    ticket: known.ticket(key),
+                    until: said_at.after(self.terms.memory),
+                };
+                known.release(end, &self.terms, now);
+            });
         }
         drop(shard);
         self.enqueue(user);

@@ -270,8 +270,7 @@ impl CachedUser {
     }
 
     /// Records that the session is over, and that the store doesn't know.
-    pub(super) fn release(&mut self, mut end: End, terms: &Terms, now: Timestamp) {
-        end.ticket = self.ticket(&end.key);
+    pub(super) fn release(&mut self, end: End, terms: &Terms, now: Timestamp) {
         let mut roster = self.roster(now);
         let age = now.since(end.said_at);
         roster.release(&end.key, end.ending, age, terms, now);
@@ -349,7 +348,7 @@ impl CachedUser {
     }
 
     /// The ticket of the call that started that session here, if it is known.
-    fn ticket(&self, key: &SessionKey) -> Option<Ticket> {
+    pub(super) fn ticket(&self, key: &SessionKey) -> Option<Ticket> {
         self.session(key).and_then(|cached| cached.ticket)
     }
 
