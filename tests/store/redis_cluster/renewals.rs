@@ -24,15 +24,18 @@ fn seen(name: &str) -> Seen {
     }
 }
 
-/// Users of the first shard, each of whom plays a stream.
-async fn playing(cluster: &RedisCluster, store: &RedisStore) -> Vec<String> {
-    let [mut names, ..] = cluster.users_of_each(store, RENEWALS);
+/// A cluster, a store on it, and users of its first shard, each of whom plays a stream.
+async fn playing() -> (RedisCluster, RedisStore, Vec<String>) {
+    let cluster = RedisCluster::start();
+    let patient = cluster.settings().timeout;
+    let store = cluster.connected_store(settings(&cluster, patient)).await;
+    let [mut names, ..] = cluster.users_of_each(&store, RENEWALS);
     names.truncate(RENEWALS);
     for name in &names {
-        begin(store, name).await.unwrap();
+        begin(&store, name).await.unwrap();
         store.played(&user(name), &playback("film")).await.unwrap();
     }
-    names
+    (cluster, store, names)
 }
 
 /// Renews all of them. Each is renewed in place.
@@ -48,10 +51,7 @@ async fn renew(store: &RedisStore, names: &[String]) {
 
 #[tokio::test]
 async fn a_master_renews_many_users_in_one_call_and_its_replica_has_all_of_it() {
-    let cluster = RedisCluster::start();
-    let patient = cluster.settings().timeout;
-    let store = cluster.connected_store(settings(&cluster, patient)).await;
-    let names = playing(&cluster, &store).await;
+    let (cluster, store, names) = playing().await;
     let calls = || -> usize {
         let masters = cluster.masters().iter();
         masters.map(|node| executed(&node.server)).sum()
@@ -80,10 +80,7 @@ async fn a_master_renews_many_users_in_one_call_and_its_replica_has_all_of_it() 
 
 #[tokio::test]
 async fn many_renewals_at_once_follow_the_slots_that_move() {
-    let cluster = RedisCluster::start();
-    let patient = cluster.settings().timeout;
-    let store = cluster.connected_store(settings(&cluster, patient)).await;
-    let names = playing(&cluster, &store).await;
+    let (cluster, store, names) = playing().await;
     // The first leads to the master.
     let moving = [&names[0], &names[1], &names[40]].map(|name| cluster.slot(name));
     for slot in moving {
